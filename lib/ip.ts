@@ -162,8 +162,7 @@ export class Prefix {
 
   contains(address: Address): boolean {
     return (
-      address.family === this.family &&
-      address.value >> this.hostBits === this.address.value >> this.hostBits
+      address.family === this.family && address.value >> this.hostBits === this.address.value >> this.hostBits
     );
   }
 
