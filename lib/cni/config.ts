@@ -1,0 +1,63 @@
+/** The keys that every network configuration has. Source: specification, "Plugin configuration objects". */
+
+import { type Dns, dnsSchema, isEmptyDns } from './result.ts';
+import { array, boolean, type Infer, type InferShape, json, object, record, string } from './schema.ts';
+
+/** Fields of {@link NetConf}, for plugins' own schemas to build on. */
+export const netConfShape = {
+  cniVersion: string({
+    description: 'Version of the CNI specification that the configuration is written in.',
+  }),
+  name: string({ description: 'Name of the network, unique on the node.' }),
+  type: string({ description: 'Name of the plugin executable.' }),
+  capabilities: record(boolean(), { description: 'Capabilities whose arguments the runtime should pass.' }),
+  ipam: object(
+    { type: string({ description: 'Name of the IPAM plugin executable, such as "host-local".' }) },
+    { description: 'Address management.' },
+  ),
+  dns: dnsSchema,
+  args: json({ description: 'Arguments from the runtime; plugins read "cni" in it.' }),
+  runtimeConfig: json({ description: 'Capability arguments, filled in by the runtime.' }),
+  prevResult: json({ description: 'Result of the plugin before this one, filled in by the runtime.' }),
+  'cni.dev/valid-attachments': json({
+    description: 'Attachments that GC must keep, filled in by the runtime.',
+  }),
+  'cni.dev/attachments': json({ description: 'Older name of cni.dev/valid-attachments.' }),
+};
+
+export const netConfSchema = object(netConfShape);
+
+/** A network configuration as far as every plugin shares it. */
+export type NetConf = InferShape<typeof netConfShape> & { cniVersion: string; name: string };
+
+/** An attachment as GC receives it. */
+export interface ValidAttachment {
+  containerId: string;
+  ifname: string;
+}
+
+const validAttachmentsSchema = array(object({ containerID: string(), ifname: string() }));
+
+/**
+ * The attachments that GC must keep.
+ * @returns undefined when the runtime named none at all, which means that nothing may be collected; an empty list
+ *   means that no attachment is valid.
+ * @throws SchemaError
+ */
+export function validAttachments(config: NetConf): ValidAttachment[] | undefined {
+  for (const key of ['cni.dev/valid-attachments', 'cni.dev/attachments'] as const) {
+    const value = config[key];
+    if (value === undefined) continue;
+    return decodeAttachments(validAttachmentsSchema.decode(value, key));
+  }
+  return undefined;
+}
+
+function decodeAttachments(list: Infer<typeof validAttachmentsSchema>): ValidAttachment[] {
+  return list.map(({ containerID = '', ifname = '' }) => ({ containerId: containerID, ifname }));
+}
+
+/** The configuration's resolver settings if it has any, else those of the IPAM plugin. */
+export function chooseDns(configured: Dns | undefined, fromIpam: Dns): Dns {
+  return configured && !isEmptyDns(configured) ? configured : fromIpam;
+}
