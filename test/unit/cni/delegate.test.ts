@@ -1,0 +1,90 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { delegate, findPlugin, ipamAdd } from '../../../lib/cni/delegate.ts';
+import { CniError } from '../../../lib/cni/errors.ts';
+import type { Call } from '../../../lib/cni/plugin.ts';
+
+/** A directory with one executable shell script a name. */
+function pluginDir(t: ExecutionContext, scripts: Record<string, string>): string {
+  const dir = mkdtempSync(join(tmpdir(), 'cni-delegate-'));
+  t.teardown(() => rmSync(dir, { recursive: true }));
+  for (const [name, body] of Object.entries(scripts))
+    writeFileSync(join(dir, name), `#!/bin/sh\n${body}\n`, { mode: 0o755 });
+  return dir;
+}
+
+function callWith(path: string[], ipam = 'fake'): { call: Call; undo: (() => unknown)[] } {
+  const undo: (() => unknown)[] = [];
+  const invocation = {
+    command: 'ADD',
+    containerId: 'c',
+    ifname: 'eth0',
+    netns: '/x',
+    args: '',
+    path,
+    netnsOverride: false,
+  };
+  const call: Call = {
+    ...invocation,
+    invocation,
+    config: { cniVersion: '1.0.0', name: 'n', type: 'bridge', ipam: { type: ipam } },
+    prevResult: undefined,
+    validAttachments: [],
+    stdin: '{"name":"n"}',
+    embedded: () => undefined,
+    args: () => ({}),
+    undo: (step) => undo.push(step),
+  };
+  return { call, undo };
+}
+
+test('passes the configuration through, changes only CNI_COMMAND, and reads the result', async (t) => {
+  const dir = pluginDir(t, {
+    fake: `test "$(cat)" = '{"name":"n"}' && test "$CNI_COMMAND" = ADD && echo '{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.9/24"}}'`,
+  });
+  const result = await delegate(callWith([dir]).call, 'fake');
+  t.is(result?.ips[0]?.address.toString(), '10.0.0.9/24');
+});
+
+test("a delegate's own error comes back whole", async (t) => {
+  const dir = pluginDir(t, { fake: `echo '{"code":11,"msg":"Busy","details":"d"}'; exit 1` });
+  const error = await t.throwsAsync(delegate(callWith([dir]).call, 'fake'), { instanceOf: CniError });
+  t.deepEqual([error?.code, error?.message, error?.details], [11, 'Busy', 'd']);
+});
+
+test('a delegate that dies without a word is named with how it died', async (t) => {
+  const dir = pluginDir(t, {
+    silent: 'exit 3',
+    killed: 'kill -9 $$',
+    babbles: 'echo oops; exit 1',
+    lies: 'echo oops',
+  });
+  const message = async (name: string) =>
+    (await t.throwsAsync(delegate(callWith([dir]).call, name)))?.message;
+  t.regex((await message('silent'))!, /exit code 3 and printed nothing/);
+  t.regex((await message('killed'))!, /signal SIGKILL/);
+  t.regex((await message('babbles'))!, /printed no CNI error/);
+  t.regex((await message('lies'))!, /not JSON/);
+});
+
+test('the first regular file on CNI_PATH is taken; names that are paths are refused', (t) => {
+  const [a, b] = [pluginDir(t, { one: '' }), pluginDir(t, { one: '', two: '' })];
+  t.is(findPlugin('one', ['/none', a, b]), `${a}/one`);
+  t.is(findPlugin('two', [a, b]), `${b}/two`);
+  for (const type of ['', '..', '../one', '/bin/sh', 'a\0b'])
+    t.throws(() => findPlugin(type, [a]), { message: /is not the name of an executable/ });
+  t.throws(() => findPlugin('three', [a, b]), { message: /not in CNI_PATH\. Install it/ });
+});
+
+test('an IPAM plugin without an address fails the ADD, and its DEL is registered all the same', async (t) => {
+  const dir = pluginDir(t, {
+    fake: `cat >/dev/null; if [ $CNI_COMMAND = ADD ]; then echo '{}'; else echo $CNI_COMMAND >>"$0.log"; fi`,
+  });
+  const { call, undo } = callWith([dir]);
+  await t.throwsAsync(ipamAdd(call), { message: /returned no IP address/ });
+  t.is(undo.length, 1);
+  await undo[0]!();
+  t.is((await import('node:fs')).readFileSync(join(dir, 'fake.log'), 'utf8'), 'DEL\n');
+});
