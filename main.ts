@@ -1,0 +1,58 @@
+/**
+ * The one executable behind every name: it runs the plugin whose name it was started under.
+ *
+ * scripts/build.ts writes the entry point that calls this with a table of what it found in plugins/ and ipam/.
+ * Nothing is loaded but the plugin that is asked for.
+ */
+
+import { writeSync } from 'node:fs';
+import { basename } from 'node:path';
+import { formatError, type Plugin, runPlugin } from './lib/cni/plugin.ts';
+
+/** What a file in plugins/ or ipam/ exports. */
+export interface PluginModule {
+  readonly plugin: Plugin<never>;
+  /** Runs the executable with arguments, as in `dhcp daemon`. @returns the exit code. */
+  readonly command?: (args: readonly string[]) => Promise<number>;
+}
+
+/** Plugins by name, each loaded when called for. */
+export type PluginTable = ReadonlyMap<string, () => Promise<PluginModule>>;
+
+/**
+ * Runs the executable to its end.
+ * @param plugins every plugin in the executable.
+ * @param runOperatorsCommand starts `cni`, which is kept out of the plugins' way.
+ */
+export async function main(plugins: PluginTable, runOperatorsCommand: () => void): Promise<void> {
+  const name = basename(process.argv0);
+  if (name === 'cni') return runOperatorsCommand();
+  process.on('uncaughtException', fail);
+  process.on('unhandledRejection', fail);
+
+  const load = plugins.get(name);
+  if (!load) {
+    process.stderr.write(
+      `This executable holds no plugin called "${name}". ` +
+        `Start it under one of these names: ${[...plugins.keys()].join(', ')}, or cni\n`,
+    );
+    process.exit(1);
+  }
+  const { plugin, command } = await load();
+  const args = process.argv.slice(2);
+  const code =
+    command && args.length > 0
+      ? await command(args)
+      : await runPlugin(plugin, (delegate) =>
+          plugins
+            .get(delegate)?.()
+            .then((module) => module.plugin),
+        );
+  process.exit(code);
+}
+
+/** A defect of ours must reach the runtime as any other CNI error does. */
+function fail(error: unknown): never {
+  writeSync(1, formatError(error));
+  process.exit(1);
+}
