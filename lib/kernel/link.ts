@@ -1,0 +1,430 @@
+/** Network interfaces. Sources: rtnetlink(7), linux/if_link.h. */
+
+import { isKernelError } from '../netlink/libc.ts';
+import {
+  type Attribute,
+  Attributes,
+  bytesAttr,
+  concat,
+  Flag,
+  listAttributes,
+  type Message,
+  nestedAttr,
+  numberBytes,
+  type Request,
+  stringAttr,
+  u8Attr,
+  u16Attr,
+  u32Attr,
+  viewOf,
+} from '../netlink/message.ts';
+import type { Netns } from './netns.ts';
+import type { RouteSocket } from './route-socket.ts';
+
+const RTM_NEWLINK = 16;
+const RTM_DELLINK = 17;
+const RTM_GETLINK = 18;
+const RTM_SETLINK = 19;
+const AF_BRIDGE = 7;
+
+const IFLA_ADDRESS = 1;
+const IFLA_IFNAME = 3;
+const IFLA_MTU = 4;
+const IFLA_LINK = 5;
+const IFLA_MASTER = 10;
+const IFLA_PROTINFO = 12;
+const IFLA_TXQLEN = 13;
+const IFLA_OPERSTATE = 16;
+const IFLA_LINKINFO = 18;
+const IFLA_IFALIAS = 20;
+const IFLA_AF_SPEC = 26;
+const IFLA_NET_NS_FD = 28;
+const IFLA_EXT_MASK = 29;
+const IFLA_PROMISCUITY = 30;
+const IFLA_LINK_NETNSID = 37;
+const IFLA_INFO_KIND = 1;
+const IFLA_INFO_DATA = 2;
+const IFLA_INFO_SLAVE_DATA = 5;
+const VETH_INFO_PEER = 1;
+
+/** Interface flags of linux/if.h. */
+export const LinkFlag = {
+  Up: 0x1,
+  Loopback: 0x8,
+  Running: 0x40,
+  NoArp: 0x80,
+  Promisc: 0x100,
+  AllMulti: 0x200,
+  Multicast: 0x1000,
+  LowerUp: 0x10000,
+} as const;
+
+const operStates = ['unknown', 'notpresent', 'down', 'lowerlayerdown', 'testing', 'dormant', 'up'] as const;
+
+/** An interface as the kernel has it. */
+export interface Link {
+  index: number;
+  name: string;
+  /** Lower case, colon-separated; "" where the interface has none. */
+  mac: string;
+  /** Bytes. */
+  mtu: number;
+  flags: number;
+  up: boolean;
+  operState: (typeof operStates)[number];
+  /** Kind of virtual interface, such as "veth"; "" for a physical one. */
+  kind: string;
+  /** Attributes of the kind. */
+  data: Attributes | undefined;
+  /** Attributes as a port of its master, such as hairpin mode. */
+  portData: Attributes | undefined;
+  /** Index of the bridge or VRF it is in. */
+  master: number | undefined;
+  /** Index of the peer or of the interface below, in the namespace `parentNetnsId` names if that is set. */
+  parent: number | undefined;
+  parentNetnsId: number | undefined;
+  /** How many want it promiscuous. */
+  promiscuity: number;
+  txQueueLength: number;
+  alias: string;
+}
+
+/** What can be set on any interface, at creation or later. */
+export interface LinkSettings {
+  name?: string;
+  /** Colon-separated. */
+  mac?: string;
+  /** Bytes; 0 leaves it to the kernel. */
+  mtu?: number;
+  up?: boolean;
+  /** Index of the master; 0 takes it out. */
+  master?: number;
+  /** Namespace it lives in, or is moved to. */
+  netns?: Netns;
+  /** Index of the interface below. */
+  parent?: number;
+  txQueueLength?: number;
+  alias?: string;
+  promisc?: boolean;
+  allMulti?: boolean;
+  arp?: boolean;
+}
+
+/** A kind of interface to create: its name and its own attributes. */
+export interface LinkKind {
+  readonly kind: string;
+  readonly data?: readonly Attribute[];
+}
+
+/** A bridge. @param options.vlanFiltering whether ports have VLANs. */
+export function bridgeKind(options: { vlanFiltering?: boolean } = {}): LinkKind {
+  const IFLA_BR_VLAN_FILTERING = 7;
+  return {
+    kind: 'bridge',
+    ...(options.vlanFiltering && { data: [u8Attr(IFLA_BR_VLAN_FILTERING, 1)] }),
+  };
+}
+
+/** A pair of interfaces; the settings are those of the other end. */
+export function vethKind(peer: LinkSettings): LinkKind {
+  return { kind: 'veth', data: [bytesAttr(VETH_INFO_PEER | 0x8000, linkPayload(0, peer))] };
+}
+
+/** Creates an interface. */
+export function createLink(kind: LinkKind, settings: LinkSettings): Request {
+  const info = nestedAttr(IFLA_LINKINFO, [
+    stringAttr(IFLA_INFO_KIND, kind.kind),
+    ...(kind.data ? [nestedAttr(IFLA_INFO_DATA, kind.data)] : []),
+  ]);
+  return {
+    action: `create ${kind.kind} interface "${settings.name ?? ''}"`,
+    type: RTM_NEWLINK,
+    flags: Flag.Create | Flag.Exclusive,
+    payload: linkPayload(0, settings, [info]),
+  };
+}
+
+/** Changes an interface. @param label its name, for error messages. */
+export function setLink(index: number, settings: LinkSettings, label = `${index}`): Request {
+  return {
+    action: `set ${describe(settings)} of interface "${label}"`,
+    type: RTM_SETLINK,
+    flags: 0,
+    payload: linkPayload(index, settings),
+  };
+}
+
+/** Deletes an interface. */
+export function deleteLink(index: number, label = `${index}`): Request {
+  return {
+    action: `delete interface "${label}"`,
+    type: RTM_DELLINK,
+    flags: 0,
+    payload: linkPayload(index, {}),
+  };
+}
+
+/** How a bridge treats one of its ports. */
+export interface BridgePortSettings {
+  /** Frames may leave by the port they came in. */
+  hairpin?: boolean;
+  /** No frames to or from other isolated ports. */
+  isolated?: boolean;
+}
+
+/** Changes a bridge's port. */
+export function setBridgePort(index: number, settings: BridgePortSettings, label = `${index}`): Request {
+  const IFLA_BRPORT_MODE = 4;
+  const IFLA_BRPORT_ISOLATED = 33;
+  const attributes: Attribute[] = [];
+  if (settings.hairpin !== undefined) attributes.push(u8Attr(IFLA_BRPORT_MODE, Number(settings.hairpin)));
+  if (settings.isolated !== undefined)
+    attributes.push(u8Attr(IFLA_BRPORT_ISOLATED, Number(settings.isolated)));
+  return {
+    action: `set hairpin mode or isolation of bridge port "${label}"`,
+    type: RTM_SETLINK,
+    flags: 0,
+    payload: linkPayload(index, {}, [nestedAttr(IFLA_PROTINFO, attributes)], AF_BRIDGE),
+  };
+}
+
+/** Reads how a bridge treats one of its ports. @returns undefined when the interface is no bridge port. */
+export function bridgePortSettings(link: Link): Required<BridgePortSettings> | undefined {
+  const IFLA_BRPORT_MODE = 4;
+  const IFLA_BRPORT_ISOLATED = 33;
+  const data = link.portData;
+  if (!data?.has(IFLA_BRPORT_MODE)) return undefined;
+  return { hairpin: data.u8(IFLA_BRPORT_MODE) === 1, isolated: data.u8(IFLA_BRPORT_ISOLATED) === 1 };
+}
+
+/** VLANs of a bridge port. */
+export interface BridgeVlan {
+  /** 1 to 4094. */
+  vid: number;
+  /** Last VLAN of a range that begins with `vid`. */
+  end?: number;
+  /** Untagged frames that come in belong to it. */
+  pvid?: boolean;
+  /** Frames of it leave without a tag. */
+  untagged?: boolean;
+}
+
+const BRIDGE_FLAGS_SELF = 2;
+const IFLA_BRIDGE_FLAGS = 0;
+const IFLA_BRIDGE_VLAN_INFO = 2;
+const VlanFlag = { Pvid: 2, Untagged: 4, RangeBegin: 8, RangeEnd: 16 } as const;
+
+/** Adds a VLAN, or a range, to a bridge port. @param self on the bridge itself rather than one of its ports. */
+export function addBridgeVlan(
+  index: number,
+  vlan: BridgeVlan,
+  options: { self?: boolean; label?: string } = {},
+): Request {
+  return bridgeVlanRequest('add', RTM_SETLINK, index, vlan, options);
+}
+
+/** Removes a VLAN, or a range, from a bridge port. */
+export function deleteBridgeVlan(
+  index: number,
+  vlan: BridgeVlan,
+  options: { self?: boolean; label?: string } = {},
+): Request {
+  return bridgeVlanRequest('remove', RTM_DELLINK, index, vlan, options);
+}
+
+function bridgeVlanRequest(
+  verb: string,
+  type: number,
+  index: number,
+  vlan: BridgeVlan,
+  { self = false, label = `${index}` }: { self?: boolean; label?: string },
+): Request {
+  const info = (vid: number, extra: number) =>
+    bytesAttr(
+      IFLA_BRIDGE_VLAN_INFO,
+      numberBytes(4, (view) => {
+        view.setUint16(
+          0,
+          (vlan.pvid ? VlanFlag.Pvid : 0) | (vlan.untagged ? VlanFlag.Untagged : 0) | extra,
+          true,
+        );
+        view.setUint16(2, vid, true);
+      }),
+    );
+  const infos =
+    vlan.end === undefined || vlan.end === vlan.vid
+      ? [info(vlan.vid, 0)]
+      : [info(vlan.vid, VlanFlag.RangeBegin), info(vlan.end, VlanFlag.RangeEnd)];
+  const spec = nestedAttr(IFLA_AF_SPEC, [
+    ...(self ? [u16Attr(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF)] : []),
+    ...infos,
+  ]);
+  return {
+    action: `${verb} VLAN ${vlan.vid}${vlan.end ? `-${vlan.end}` : ''} ${verb === 'add' ? 'to' : 'from'} bridge port "${label}"`,
+    type,
+    flags: 0,
+    payload: linkPayload(index, {}, [spec], AF_BRIDGE),
+  };
+}
+
+/** VLANs of a bridge port, one entry a VLAN. */
+export function listBridgeVlans(socket: RouteSocket, index: number): BridgeVlan[] {
+  const RTEXT_FILTER_BRVLAN = 2;
+  const messages = socket.dump({
+    action: 'list VLANs of bridge ports',
+    type: RTM_GETLINK,
+    flags: 0,
+    payload: linkPayload(0, {}, [u32Attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)], AF_BRIDGE),
+  });
+  const vlans: BridgeVlan[] = [];
+  for (const { payload } of messages) {
+    if (viewOf(payload).getInt32(4, true) !== index) continue;
+    const spec = new Attributes(payload.subarray(16)).bytes(IFLA_AF_SPEC);
+    if (!spec) continue;
+    for (const [type, value] of listAttributes(spec)) {
+      if (type !== IFLA_BRIDGE_VLAN_INFO || value.length < 4) continue;
+      const view = viewOf(value);
+      const flags = view.getUint16(0, true);
+      vlans.push({
+        vid: view.getUint16(2, true),
+        pvid: (flags & VlanFlag.Pvid) !== 0,
+        untagged: (flags & VlanFlag.Untagged) !== 0,
+      });
+    }
+  }
+  return vlans;
+}
+
+/**
+ * Finds an interface by name or index.
+ * @returns undefined when there is none.
+ * @throws NetlinkError
+ */
+export function getLink(socket: RouteSocket, which: string | number): Link | undefined {
+  const request: Request = {
+    action: `look up interface "${which}"`,
+    type: RTM_GETLINK,
+    flags: 0,
+    payload: typeof which === 'number' ? linkPayload(which, {}) : linkPayload(0, { name: which }),
+  };
+  try {
+    const reply = socket.execute(request)[0]?.[0];
+    return reply && readLink(reply);
+  } catch (error) {
+    if (isKernelError(error, 'ENODEV')) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Finds an interface by name or index.
+ * @throws Error that says so when there is none.
+ */
+export function requireLink(socket: RouteSocket, which: string | number): Link {
+  const link = getLink(socket, which);
+  if (link) return link;
+  throw new Error(`There is no interface "${which}"`);
+}
+
+/** Every interface of the namespace. */
+export function listLinks(socket: RouteSocket): Link[] {
+  return socket
+    .dump({ action: 'list interfaces', type: RTM_GETLINK, flags: 0, payload: linkPayload(0, {}) })
+    .map(readLink);
+}
+
+/** Reads an RTM_NEWLINK message. @throws RangeError when it is torn. */
+export function readLink(message: Message): Link {
+  const view = viewOf(message.payload);
+  const flags = view.getUint32(8, true);
+  const attributes = new Attributes(message.payload.subarray(16));
+  const info = attributes.nested(IFLA_LINKINFO);
+  return {
+    index: view.getInt32(4, true),
+    name: attributes.string(IFLA_IFNAME) ?? '',
+    mac: formatMac(attributes.bytes(IFLA_ADDRESS)),
+    mtu: attributes.u32(IFLA_MTU) ?? 0,
+    flags,
+    up: (flags & LinkFlag.Up) !== 0,
+    operState: operStates[attributes.u8(IFLA_OPERSTATE) ?? 0] ?? 'unknown',
+    kind: info?.string(IFLA_INFO_KIND) ?? '',
+    data: info?.nested(IFLA_INFO_DATA),
+    portData: info?.nested(IFLA_INFO_SLAVE_DATA),
+    master: attributes.u32(IFLA_MASTER),
+    parent: attributes.u32(IFLA_LINK),
+    parentNetnsId: attributes.u32(IFLA_LINK_NETNSID),
+    promiscuity: attributes.u32(IFLA_PROMISCUITY) ?? 0,
+    txQueueLength: attributes.u32(IFLA_TXQLEN) ?? 0,
+    alias: attributes.string(IFLA_IFALIAS) ?? '',
+  };
+}
+
+/** Reads a MAC address of six bytes. @returns undefined when the text is none. */
+export function parseMac(text: string): Uint8Array | undefined {
+  if (!/^[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}$/i.test(text)) return undefined;
+  return Uint8Array.from(text.split(/[:-]/), (byte) => Number.parseInt(byte, 16));
+}
+
+/** Writes a MAC address as results carry it. */
+export function formatMac(bytes: Uint8Array | undefined): string {
+  return bytes ? Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':') : '';
+}
+
+/** A name for the host's end of a pair, as the reference plugins make it: "veth" and eight hexadecimal digits. */
+export function randomVethName(): string {
+  const random = Math.floor(Math.random() * 2 ** 32);
+  return `veth${random.toString(16).padStart(8, '0')}`;
+}
+
+/** struct ifinfomsg and attributes. */
+function linkPayload(
+  index: number,
+  settings: LinkSettings,
+  more: readonly Attribute[] = [],
+  family = 0,
+): Uint8Array {
+  const { name, mac, mtu, up, master, netns, parent, txQueueLength, alias, promisc, allMulti, arp } =
+    settings;
+  let flags = 0;
+  let change = 0;
+  const flag = (bit: number, value: boolean | undefined) => {
+    if (value === undefined) return;
+    change |= bit;
+    if (value) flags |= bit;
+  };
+  flag(LinkFlag.Up, up);
+  flag(LinkFlag.Promisc, promisc);
+  flag(LinkFlag.AllMulti, allMulti);
+  flag(LinkFlag.NoArp, arp === undefined ? undefined : !arp);
+  const header = numberBytes(16, (view) => {
+    view.setUint8(0, family);
+    view.setInt32(4, index, true);
+    view.setUint32(8, flags, true);
+    view.setUint32(12, change, true);
+  });
+  const parts: Uint8Array[] = [header];
+  if (name !== undefined) parts.push(stringAttr(IFLA_IFNAME, name));
+  if (mac !== undefined) {
+    const bytes = parseMac(mac);
+    if (!bytes) throw new Error(`"${mac}" is not a MAC address, such as "0a:58:0a:01:00:05"`);
+    parts.push(bytesAttr(IFLA_ADDRESS, bytes));
+  }
+  if (mtu) parts.push(u32Attr(IFLA_MTU, mtu));
+  if (master !== undefined) parts.push(u32Attr(IFLA_MASTER, master));
+  if (parent !== undefined) parts.push(u32Attr(IFLA_LINK, parent));
+  if (netns !== undefined) parts.push(u32Attr(IFLA_NET_NS_FD, netns.fd));
+  if (txQueueLength !== undefined) parts.push(u32Attr(IFLA_TXQLEN, txQueueLength));
+  if (alias !== undefined) parts.push(bytesAttr(IFLA_IFALIAS, Buffer.from(alias)));
+  return concat([...parts, ...more]);
+}
+
+function describe(settings: LinkSettings): string {
+  const words = Object.entries(settings)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => {
+      if (key === 'up') return value ? 'the state "up"' : 'the state "down"';
+      if (key === 'netns') return 'the network namespace';
+      return `${key} ${JSON.stringify(value)}`;
+    });
+  return words.join(', ') || 'nothing';
+}

@@ -1,0 +1,117 @@
+/**
+ * The C library's functions that Node has none for, bound once and only when first needed: loading node:ffi costs
+ * a millisecond, which VERSION and plugins without kernel work should not pay.
+ */
+
+import { getSystemErrorMap } from 'node:util';
+
+/** A call to the kernel failed. */
+export class KernelError extends Error {
+  /** The number in errno.h. */
+  readonly errno: number;
+  /** Its name, such as "EEXIST". */
+  readonly code: string;
+
+  /**
+   * @param action what was tried, as in "create link \"cni0\"".
+   * @param errno positive errno.
+   * @param hint what the kernel said beside the number.
+   */
+  constructor(action: string, errno: number, hint = '') {
+    const [code, text] = describeErrno(errno);
+    super(`Cannot ${action}: ${hint ? `${hint} (${code})` : `${text} (${code})`}`);
+    this.name = 'KernelError';
+    this.errno = errno;
+    this.code = code;
+  }
+}
+
+/** True when `error` is a KernelError with one of these codes. */
+export function isKernelError(error: unknown, ...codes: string[]): error is KernelError {
+  return error instanceof KernelError && codes.includes(error.code);
+}
+
+interface Libc {
+  socket(domain: number, type: number, protocol: number): number;
+  bind(fd: number, address: Uint8Array, length: number): number;
+  setsockopt(fd: number, level: number, option: number, value: Uint8Array, length: number): number;
+  send(fd: number, data: Uint8Array, length: number, flags: number): number;
+  sendto(
+    fd: number,
+    data: Uint8Array,
+    length: number,
+    flags: number,
+    to: Uint8Array,
+    toLength: number,
+  ): number;
+  recv(fd: number, data: Uint8Array, length: number, flags: number): number;
+  setns(fd: number, type: number): number;
+  unshare(flags: number): number;
+  ioctl(fd: number, request: number, argument: Uint8Array): number;
+  flock(fd: number, operation: number): number;
+}
+
+const i32 = 'int32';
+// Lengths are size_t: the calling conventions of x86-64 and arm64 hand a uint32 over zero-extended, and unlike
+// uint64 it does not have to be a bigint.
+const u32 = 'uint32';
+const signatures = {
+  socket: { arguments: [i32, i32, i32], return: i32 },
+  bind: { arguments: [i32, 'buffer', u32], return: i32 },
+  setsockopt: { arguments: [i32, i32, i32, 'buffer', u32], return: i32 },
+  send: { arguments: [i32, 'buffer', u32, i32], return: i32 },
+  sendto: { arguments: [i32, 'buffer', u32, i32, 'buffer', u32], return: i32 },
+  recv: { arguments: [i32, 'buffer', u32, i32], return: i32 },
+  setns: { arguments: [i32, i32], return: i32 },
+  unshare: { arguments: [i32], return: i32 },
+  ioctl: { arguments: [i32, u32, 'buffer'], return: i32 },
+  flock: { arguments: [i32, i32], return: i32 },
+} as const;
+
+let ffi: typeof import('node:ffi') | undefined;
+let library: { getFunction(name: string, signature: object): (...args: never[]) => unknown } | undefined;
+let errnoLocation: (() => bigint) | undefined;
+const bound = new Map<string, (...args: never[]) => unknown>();
+
+function bind<T extends (...args: never[]) => unknown>(name: string, signature: object): T {
+  let fn = bound.get(name);
+  if (!fn) {
+    // Not an import: those are loaded at start-up whether they are needed or not.
+    ffi ??= process.getBuiltinModule('node:ffi');
+    library ??= openLibrary(ffi);
+    fn = library.getFunction(name, signature);
+    bound.set(name, fn);
+  }
+  return fn as T;
+}
+
+function openLibrary(from: typeof import('node:ffi')): NonNullable<typeof library> {
+  const { lib, functions } = from.dlopen(null, { __errno_location: { arguments: [], return: 'pointer' } });
+  // Bound before anything is called: binding a function maps memory, which overwrites errno.
+  errnoLocation = functions.__errno_location as () => bigint;
+  return lib as unknown as NonNullable<typeof library>;
+}
+
+function errno(): number {
+  return ffi!.getInt32(errnoLocation!(), 0);
+}
+
+/**
+ * Calls a function of the C library.
+ * @param action what is tried, for the error message.
+ * @returns what the function returned, never negative.
+ * @throws KernelError with errno when it returned a negative number. EINTR is tried again.
+ */
+export function libc<K extends keyof Libc>(action: string, name: K, ...args: Parameters<Libc[K]>): number {
+  const fn = bind<(...args: Parameters<Libc[K]>) => number>(name, signatures[name]);
+  for (;;) {
+    const result = fn(...args);
+    if (result >= 0) return result;
+    const error = errno();
+    if (error !== 4) throw new KernelError(action, error);
+  }
+}
+
+function describeErrno(errno: number): [code: string, text: string] {
+  return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'the kernel refused'];
+}

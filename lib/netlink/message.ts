@@ -1,0 +1,274 @@
+/**
+ * The netlink wire format: messages, and attributes within them. Source: linux/netlink.h.
+ * Numbers are in host byte order, which on every machine Node runs on is little-endian, unless an attribute says
+ * otherwise.
+ */
+
+/** Flags of struct nlmsghdr. */
+export const Flag = {
+  Request: 0x1,
+  Multi: 0x2,
+  Ack: 0x4,
+  DumpInterrupted: 0x10,
+  /** NEW requests. */
+  Replace: 0x100,
+  Exclusive: 0x200,
+  Create: 0x400,
+  Append: 0x800,
+  /** GET requests: NLM_F_ROOT | NLM_F_MATCH. */
+  Dump: 0x300,
+  /** Acknowledgements: the kernel returns only the header of the request, and extended attributes. */
+  Capped: 0x100,
+  AckTlvs: 0x200,
+} as const;
+
+/** Message types below the protocols' own. */
+export const Control = { Noop: 1, Error: 2, Done: 3, MinType: 16 } as const;
+
+export const headerSize = 16;
+const nested = 0x8000;
+const byteOrder = 0x4000;
+const typeMask = ~(nested | byteOrder) & 0xffff;
+
+/** An attribute to send: its type and its payload. */
+export type Attribute = Uint8Array;
+
+const align = (size: number) => (size + 3) & ~3;
+
+/** A request that is ready but for its sequence number. A plain value, so that requests can be gathered and sent together. */
+export interface Request {
+  /** What it does, for error messages, as in "create link \"cni0\"". */
+  readonly action: string;
+  readonly type: number;
+  readonly flags: number;
+  /** The protocol's own header followed by attributes. */
+  readonly payload: Uint8Array;
+}
+
+/** One message as received. */
+export interface Message {
+  readonly type: number;
+  readonly flags: number;
+  readonly sequence: number;
+  /** What follows the header. */
+  readonly payload: Uint8Array;
+}
+
+/** An attribute with bytes as they are. */
+export function bytesAttr(type: number, value: Uint8Array): Attribute {
+  const out = new Uint8Array(align(4 + value.length));
+  const view = new DataView(out.buffer);
+  view.setUint16(0, 4 + value.length, true);
+  view.setUint16(2, type, true);
+  out.set(value, 4);
+  return out;
+}
+
+/** An attribute without payload, whose presence says it all. */
+export function flagAttr(type: number): Attribute {
+  return bytesAttr(type, new Uint8Array());
+}
+
+export function u8Attr(type: number, value: number): Attribute {
+  return bytesAttr(type, Uint8Array.of(value));
+}
+
+export function u16Attr(type: number, value: number): Attribute {
+  return bytesAttr(
+    type,
+    numberBytes(2, (view) => view.setUint16(0, value, true)),
+  );
+}
+
+/** A 16-bit number in network byte order. */
+export function be16Attr(type: number, value: number): Attribute {
+  return bytesAttr(
+    type,
+    numberBytes(2, (view) => view.setUint16(0, value)),
+  );
+}
+
+export function u32Attr(type: number, value: number): Attribute {
+  return bytesAttr(
+    type,
+    numberBytes(4, (view) => view.setUint32(0, value, true)),
+  );
+}
+
+/** A 32-bit number in network byte order. */
+export function be32Attr(type: number, value: number): Attribute {
+  return bytesAttr(
+    type,
+    numberBytes(4, (view) => view.setUint32(0, value)),
+  );
+}
+
+export function u64Attr(type: number, value: bigint): Attribute {
+  return bytesAttr(
+    type,
+    numberBytes(8, (view) => view.setBigUint64(0, value, true)),
+  );
+}
+
+/** A 64-bit number in network byte order. */
+export function be64Attr(type: number, value: bigint): Attribute {
+  return bytesAttr(
+    type,
+    numberBytes(8, (view) => view.setBigUint64(0, value)),
+  );
+}
+
+/** Text with the final NUL that the kernel expects. */
+export function stringAttr(type: number, value: string): Attribute {
+  return bytesAttr(type, Buffer.from(`${value}\0`));
+}
+
+/** Attributes within an attribute, marked as such. */
+export function nestedAttr(type: number, attributes: readonly Attribute[]): Attribute {
+  return bytesAttr(type | nested, concat(attributes));
+}
+
+/** Puts pieces behind one another. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    out.set(part, offset);
+    offset += part.length;
+  }
+  return out;
+}
+
+/** The bytes of a whole message. */
+export function encodeMessage(request: Request, sequence: number, extraFlags = 0): Uint8Array {
+  const out = new Uint8Array(align(headerSize + request.payload.length));
+  const view = new DataView(out.buffer);
+  view.setUint32(0, headerSize + request.payload.length, true);
+  view.setUint16(4, request.type, true);
+  view.setUint16(6, request.flags | Flag.Request | extraFlags, true);
+  view.setUint32(8, sequence, true);
+  out.set(request.payload, headerSize);
+  return out;
+}
+
+/**
+ * Splits what one recv(2) gave into messages.
+ * @throws RangeError when a message claims more bytes than there are.
+ */
+export function decodeMessages(data: Uint8Array): Message[] {
+  const messages: Message[] = [];
+  const view = viewOf(data);
+  for (let offset = 0; offset + headerSize <= data.length; ) {
+    const length = view.getUint32(offset, true);
+    if (length < headerSize || offset + length > data.length)
+      throw new RangeError(
+        `A netlink message of ${length} bytes does not fit the ${data.length - offset} received`,
+      );
+    messages.push({
+      type: view.getUint16(offset + 4, true),
+      flags: view.getUint16(offset + 6, true),
+      sequence: view.getUint32(offset + 8, true),
+      payload: data.subarray(offset + headerSize, offset + length),
+    });
+    offset += align(length);
+  }
+  return messages;
+}
+
+/** Attributes as received, looked up by type. Of several with the same type the last counts. */
+export class Attributes {
+  private readonly byType = new Map<number, Uint8Array>();
+
+  /** @throws RangeError when an attribute claims more bytes than there are. */
+  constructor(data: Uint8Array) {
+    for (const [type, value] of listAttributes(data)) this.byType.set(type, value);
+  }
+
+  has(type: number): boolean {
+    return this.byType.has(type);
+  }
+
+  bytes(type: number): Uint8Array | undefined {
+    return this.byType.get(type);
+  }
+
+  u8(type: number): number | undefined {
+    return this.read(type, 1)?.getUint8(0);
+  }
+
+  u16(type: number): number | undefined {
+    return this.read(type, 2)?.getUint16(0, true);
+  }
+
+  be16(type: number): number | undefined {
+    return this.read(type, 2)?.getUint16(0);
+  }
+
+  u32(type: number): number | undefined {
+    return this.read(type, 4)?.getUint32(0, true);
+  }
+
+  be32(type: number): number | undefined {
+    return this.read(type, 4)?.getUint32(0);
+  }
+
+  u64(type: number): bigint | undefined {
+    return this.read(type, 8)?.getBigUint64(0, true);
+  }
+
+  be64(type: number): bigint | undefined {
+    return this.read(type, 8)?.getBigUint64(0);
+  }
+
+  /** Text up to its NUL. */
+  string(type: number): string | undefined {
+    const value = this.byType.get(type);
+    if (!value) return undefined;
+    const end = value.indexOf(0);
+    return Buffer.from(end < 0 ? value : value.subarray(0, end)).toString('utf8');
+  }
+
+  nested(type: number): Attributes | undefined {
+    const value = this.byType.get(type);
+    return value && new Attributes(value);
+  }
+
+  private read(type: number, size: number): DataView | undefined {
+    const value = this.byType.get(type);
+    if (!value) return undefined;
+    if (value.length < size)
+      throw new RangeError(`Netlink attribute ${type} has ${value.length} bytes where ${size} are needed`);
+    return viewOf(value);
+  }
+}
+
+/**
+ * Every attribute in order, for lists in which a type comes more than once.
+ * @throws RangeError when an attribute claims more bytes than there are.
+ */
+export function listAttributes(data: Uint8Array): [type: number, value: Uint8Array][] {
+  const list: [number, Uint8Array][] = [];
+  const view = viewOf(data);
+  for (let offset = 0; offset + 4 <= data.length; ) {
+    const length = view.getUint16(offset, true);
+    if (length < 4 || offset + length > data.length)
+      throw new RangeError(
+        `A netlink attribute of ${length} bytes does not fit the ${data.length - offset} that are left`,
+      );
+    list.push([view.getUint16(offset + 2, true) & typeMask, data.subarray(offset + 4, offset + length)]);
+    offset += align(length);
+  }
+  return list;
+}
+
+/** A view on exactly these bytes. */
+export function viewOf(data: Uint8Array): DataView {
+  return new DataView(data.buffer, data.byteOffset, data.byteLength);
+}
+
+/** Bytes for a fixed structure: `fill` writes its fields. */
+export function numberBytes(size: number, fill: (view: DataView) => void): Uint8Array {
+  const out = new Uint8Array(size);
+  fill(new DataView(out.buffer));
+  return out;
+}

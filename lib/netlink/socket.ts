@@ -1,0 +1,186 @@
+/** A netlink socket: requests out, acknowledgements and dumps back. Sources: netlink(7), linux/netlink.h. */
+
+import { closeSync } from 'node:fs';
+import { KernelError, libc } from './libc.ts';
+import {
+  Attributes,
+  Control,
+  concat,
+  decodeMessages,
+  encodeMessage,
+  Flag,
+  headerSize,
+  type Message,
+  numberBytes,
+  type Request,
+  viewOf,
+} from './message.ts';
+
+const AF_NETLINK = 16;
+const SOCK_RAW_CLOEXEC = 3 | 0x80000;
+const SOL_NETLINK = 270;
+const NETLINK_EXT_ACK = 11;
+const NETLINK_GET_STRICT_CHK = 12;
+const SOL_SOCKET = 1;
+const SO_RCVTIMEO = 20;
+const NLMSGERR_ATTR_MSG = 1;
+const EAGAIN = 11;
+
+/** Protocol numbers of linux/netlink.h. */
+export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
+
+/** The kernel answers at once; one that does not within this many seconds never will. */
+const timeoutSeconds = 10;
+const dumpTries = 5;
+/** Links with many attributes come in messages of up to 32 KiB (NLMSG_GOODSIZE on the dump side). */
+const receiveSize = 64 * 1024;
+
+/** The kernel refused a request. `index` says which of those that were sent together. */
+export class NetlinkError extends KernelError {
+  readonly index: number;
+
+  constructor(action: string, errno: number, hint: string | undefined, index: number) {
+    super(action, errno, hint);
+    this.name = 'NetlinkError';
+    this.index = index;
+  }
+}
+
+/** A socket bound to the network namespace that the thread was in when it was opened. */
+export class NetlinkSocket {
+  private readonly fd: number;
+  private sequence = 0;
+  private readonly buffer = new Uint8Array(receiveSize);
+
+  /** @param protocol one of {@link NetlinkProtocol}. @throws KernelError */
+  constructor(protocol: number) {
+    this.fd = libc('open a netlink socket', 'socket', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
+    const one = numberBytes(4, (view) => view.setInt32(0, 1, true));
+    libc('ask for extended acknowledgements', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_EXT_ACK, one, 4);
+    libc('ask for strict checking', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, one, 4);
+    const timeout = numberBytes(16, (view) => view.setBigInt64(0, BigInt(timeoutSeconds), true));
+    libc('set a receive timeout', 'setsockopt', this.fd, SOL_SOCKET, SO_RCVTIMEO, timeout, 16);
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /**
+   * Sends requests together and waits for all their acknowledgements. The kernel carries out every one, in order,
+   * even after one failed.
+   * @returns for each request, the messages that the kernel sent besides the acknowledgement.
+   * @throws NetlinkError for the first request that failed.
+   */
+  execute(...requests: Request[]): Message[][] {
+    const errors = this.attempt(...requests);
+    const failed = errors.find((outcome) => outcome instanceof NetlinkError);
+    if (failed) throw failed;
+    return errors as Message[][];
+  }
+
+  /** Like {@link execute}, but gives the errors back in place of the replies of the requests that failed. */
+  attempt(...requests: Request[]): (Message[] | NetlinkError)[] {
+    if (requests.length === 0) return [];
+    const first = this.sequence + 1;
+    this.sequence += requests.length;
+    this.send(requests.map((request, i) => encodeMessage(request, first + i, Flag.Ack)));
+    const outcomes: (Message[] | NetlinkError)[] = requests.map(() => []);
+    for (let open = requests.length; open > 0; ) {
+      for (const message of this.receive()) {
+        const index = message.sequence - first;
+        if (index < 0 || index >= requests.length) continue; // A late answer to an earlier request.
+        if (message.type === Control.Error) {
+          outcomes[index] = readError(message, requests[index]!, index) ?? outcomes[index]!;
+          open--;
+        } else (outcomes[index] as Message[]).push(message);
+      }
+    }
+    return outcomes;
+  }
+
+  /**
+   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last reading
+   * counts even if it was interrupted too, as under steady load every one may be.
+   * @throws NetlinkError
+   */
+  dump(request: Request): Message[] {
+    for (let tries = 1; ; tries++) {
+      const { messages, interrupted } = this.dumpOnce(request);
+      if (!interrupted || tries === dumpTries) return messages;
+    }
+  }
+
+  /**
+   * Sends messages whose acknowledgements the caller reads by itself with {@link receive}, as transactions need.
+   * @returns the sequence number of the first.
+   */
+  sendRaw(requests: readonly Request[]): number {
+    const first = this.sequence + 1;
+    this.sequence += requests.length;
+    this.send(requests.map((request, i) => encodeMessage(request, first + i)));
+    return first;
+  }
+
+  /** Waits for messages. @throws KernelError when none comes in time. */
+  receive(): Message[] {
+    try {
+      const length = libc('read the answer of the kernel', 'recv', this.fd, this.buffer, receiveSize, 0);
+      // A copy: the buffer is used again for the next answer.
+      return decodeMessages(this.buffer.slice(0, length));
+    } catch (error) {
+      if (error instanceof KernelError && error.errno === EAGAIN)
+        throw new KernelError('read the answer of the kernel', 110);
+      throw error;
+    }
+  }
+
+  private dumpOnce(request: Request): { messages: Message[]; interrupted: boolean } {
+    const sequence = ++this.sequence;
+    this.send([encodeMessage(request, sequence, Flag.Dump)]);
+    const messages: Message[] = [];
+    let interrupted = false;
+    for (;;) {
+      for (const message of this.receive()) {
+        if (message.sequence !== sequence) continue;
+        if (message.flags & Flag.DumpInterrupted) interrupted = true;
+        if (message.type === Control.Done || message.type === Control.Error) {
+          const error = readError(message, request, 0);
+          if (error) throw error;
+          return { messages, interrupted };
+        }
+        messages.push(message);
+      }
+    }
+  }
+
+  private send(messages: Uint8Array[]): void {
+    const data = concat(messages);
+    libc('send a request to the kernel', 'send', this.fd, data, data.length, 0);
+  }
+}
+
+/** Reads an acknowledgement or the end of a dump. @returns undefined when it says success. */
+export function readError(message: Message, request: Request, index: number): NetlinkError | undefined {
+  const { payload, flags } = message;
+  if (payload.length < 4) return undefined;
+  const errno = -viewOf(payload).getInt32(0, true);
+  if (errno === 0) return undefined;
+  return new NetlinkError(request.action, errno, extendedMessage(message.type, payload, flags), index);
+}
+
+function extendedMessage(type: number, payload: Uint8Array, flags: number): string | undefined {
+  if (!(flags & Flag.AckTlvs)) return undefined;
+  let offset = 4;
+  // An error carries the request's header, and unless capped its payload too; the end of a dump carries neither.
+  if (type === Control.Error) {
+    if (payload.length < 4 + headerSize) return undefined;
+    offset += flags & Flag.Capped ? headerSize : (viewOf(payload).getUint32(4, true) + 3) & ~3;
+  }
+  if (offset > payload.length) return undefined;
+  return new Attributes(payload.subarray(offset)).string(NLMSGERR_ATTR_MSG);
+}
