@@ -1,0 +1,179 @@
+/**
+ * Running a conflist as runtimes do through libcni: plugins in order with each other's result, DEL in reverse with
+ * the final one, capabilities turned into runtimeConfig. Source: CNI specification 1.1.0, section 3.
+ */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Host, Pod } from './host.ts';
+import { type Outcome, type PrintedResult, runPlugin, type Suite, succeeded } from './plugin.ts';
+
+export interface PluginConf {
+  type: string;
+  capabilities?: Record<string, boolean>;
+  [key: string]: unknown;
+}
+
+export interface Conflist {
+  cniVersion: string;
+  name: string;
+  plugins: PluginConf[];
+  [key: string]: unknown;
+}
+
+/** A port of the `portMappings` capability. */
+export interface PortMapping {
+  hostPort: number;
+  containerPort: number;
+  protocol?: string;
+  hostIP?: string;
+}
+
+export interface AttachOptions {
+  containerId?: string;
+  netns?: string;
+  ifname?: string;
+  args?: string;
+  /** Values for capabilities, as the CRI hands them over: portMappings, ips, mac, bandwidth, … */
+  capabilities?: { portMappings?: PortMapping[]; [key: string]: unknown };
+  suite?: Suite;
+  env?: NodeJS.ProcessEnv;
+}
+
+/** Reads one of the sample networks in conf/. */
+export function sample(name: string): Conflist {
+  return JSON.parse(readFileSync(join(import.meta.dirname, '../../conf', name), 'utf8')) as Conflist;
+}
+
+/** One pod's connection to one network. */
+export class Attachment {
+  readonly host: Host;
+  readonly pod: Pod;
+  readonly network: Conflist;
+  readonly options: AttachOptions;
+  /** What the last plugin of the chain gave; CHECK and DEL pass it on. */
+  result: PrintedResult | undefined;
+
+  constructor(host: Host, pod: Pod, network: Conflist, options: AttachOptions = {}) {
+    this.host = host;
+    this.pod = pod;
+    this.network = network;
+    this.options = options;
+  }
+
+  /** Runs ADD of each plugin until one fails. @returns the outcome of the last one run. */
+  async tryAdd(options: AttachOptions = {}): Promise<Outcome> {
+    this.result = undefined;
+    let outcome!: Outcome;
+    for (const plugin of this.network.plugins) {
+      outcome = await this.call('ADD', plugin, options);
+      if (outcome.exit !== 0) return outcome;
+      this.result = outcome.result;
+    }
+    return outcome;
+  }
+
+  /** Runs CHECK of each plugin until one fails. @returns the outcome of the last one run. */
+  async tryCheck(options: AttachOptions = {}): Promise<Outcome> {
+    let outcome!: Outcome;
+    for (const plugin of this.network.plugins) {
+      outcome = await this.call('CHECK', plugin, options);
+      if (outcome.exit !== 0) return outcome;
+    }
+    return outcome;
+  }
+
+  /** Runs DEL of each plugin, last one first, until one fails. @returns the outcome of the last one run. */
+  async tryDel(options: AttachOptions = {}): Promise<Outcome> {
+    let outcome!: Outcome;
+    for (const plugin of this.network.plugins.toReversed()) {
+      outcome = await this.call('DEL', plugin, options);
+      if (outcome.exit !== 0) return outcome;
+    }
+    return outcome;
+  }
+
+  /** ADD of the whole chain. @returns the final result. @throws Error when a plugin fails. */
+  async add(options: AttachOptions = {}): Promise<PrintedResult> {
+    return succeeded(await this.tryAdd(options)).result!;
+  }
+
+  /** CHECK of the whole chain. @throws Error when a plugin finds fault. */
+  async check(options: AttachOptions = {}): Promise<void> {
+    succeeded(await this.tryCheck(options));
+  }
+
+  /** DEL of the whole chain. @throws Error when a plugin fails. */
+  async del(options: AttachOptions = {}): Promise<void> {
+    succeeded(await this.tryDel(options));
+  }
+
+  /** The pod's first address, without its prefix length. */
+  get ip(): string {
+    return this.result!.ips![0]!.address.split('/')[0]!;
+  }
+
+  private call(command: 'ADD' | 'DEL' | 'CHECK', plugin: PluginConf, more: AttachOptions): Promise<Outcome> {
+    const options = { ...this.options, ...more };
+    return runPlugin(this.host, plugin.type, command, {
+      ...options,
+      pod: this.pod,
+      config: {
+        ...pluginConfig(this.network, plugin, options.capabilities),
+        ...(this.result && { prevResult: this.result }),
+      },
+    });
+  }
+}
+
+/** Attaches a pod to a network. @throws Error when ADD fails. */
+export async function attach(
+  host: Host,
+  network: Conflist,
+  options: AttachOptions & { pod?: Pod } = {},
+): Promise<Attachment> {
+  const { pod = await host.addPod(), ...rest } = options;
+  const attachment = new Attachment(host, pod, network, rest);
+  await attachment.add();
+  return attachment;
+}
+
+/** Runs STATUS or GC of each plugin until one fails. @returns the outcome of the last one run. */
+export async function runNetworkVerb(
+  host: Host,
+  network: Conflist,
+  command: 'STATUS' | 'GC',
+  options: { suite?: Suite; valid?: { containerID: string; ifname: string }[] | null } = {},
+): Promise<Outcome> {
+  const { suite = 'ours', valid } = options;
+  const keys =
+    valid === undefined ? {} : { 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid };
+  let outcome!: Outcome;
+  for (const plugin of network.plugins) {
+    outcome = await runPlugin(host, plugin.type, command, {
+      suite,
+      // libcni sets these, but empty.
+      containerId: '',
+      netns: '',
+      ifname: '',
+      config: { ...pluginConfig(network, plugin), ...keys },
+    });
+    if (outcome.exit !== 0) return outcome;
+  }
+  return outcome;
+}
+
+/** A plugin's own configuration, as derived from its network's. */
+export function pluginConfig(
+  { name, cniVersion }: Conflist,
+  plugin: PluginConf,
+  capabilities: Record<string, unknown> = {},
+): object {
+  const wanted = Object.entries(capabilities).filter(([key]) => plugin.capabilities?.[key]);
+  return {
+    ...plugin,
+    name,
+    cniVersion,
+    ...(wanted.length > 0 && { runtimeConfig: Object.fromEntries(wanted) }),
+  };
+}

@@ -1,0 +1,214 @@
+/** Independent eyes on the kernel: what `ip`, `iptables-save`, `nft`, `ping` and real connections say. */
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Host, Namespace, Teardown } from './host.ts';
+
+/** A link as `ip -d -j link` shows it. */
+export interface IpLink {
+  ifindex: number;
+  ifname: string;
+  address: string;
+  mtu: number;
+  flags: string[];
+  operstate: string;
+  master?: string;
+  link?: string;
+  link_index?: number;
+  promiscuity: number;
+  linkinfo?: {
+    info_kind?: string;
+    info_data?: Record<string, unknown>;
+    info_slave_data?: Record<string, unknown>;
+  };
+  addr_info?: IpAddress[];
+}
+
+/** An address as `ip -j addr` shows it. */
+export interface IpAddress {
+  family: 'inet' | 'inet6';
+  local: string;
+  prefixlen: number;
+  scope: string;
+  tentative?: boolean;
+  nodad?: boolean;
+}
+
+/** A route as `ip -d -j route` shows it. */
+export interface IpRoute {
+  dst: string;
+  gateway?: string;
+  dev?: string;
+  prefsrc?: string;
+  metric?: number;
+  table?: string;
+  scope?: string;
+  protocol?: string;
+  metrics?: { mtu?: number; advmss?: number }[];
+}
+
+/** Runs `ip -d -j …`, for example `ipJson<IpRoute>(pod, '-6', 'route')`. */
+export async function ipJson<T>(ns: Namespace, ...args: string[]): Promise<T[]> {
+  const text = await ns.run(['ip', '-d', '-j', ...args]);
+  return text.trim() === ''
+    ? []
+    : (JSON.parse(text) as T[]).filter((item) => Object.keys(item as object).length);
+}
+
+/** Every link of a namespace with its addresses. */
+export function links(ns: Namespace): Promise<IpLink[]> {
+  return ipJson<IpLink>(ns, 'addr');
+}
+
+/** One link with its addresses, undefined when there is none of that name. */
+export async function link(ns: Namespace, name: string): Promise<IpLink | undefined> {
+  return (await links(ns)).find(({ ifname }) => ifname === name);
+}
+
+/** A link's addresses with prefix lengths, sorted, without the kernel's own link-local ones. */
+export async function addresses(ns: Namespace, name: string): Promise<string[]> {
+  const found = await link(ns, name);
+  return (found?.addr_info ?? [])
+    .filter(({ family, scope }) => !(family === 'inet6' && scope === 'link'))
+    .map(({ local, prefixlen }) => `${local}/${prefixlen}`)
+    .sort();
+}
+
+/** Routes of one family's main table, or of another table ("all" for every one). */
+export function routes(ns: Namespace, family: 4 | 6 = 4, table = 'main'): Promise<IpRoute[]> {
+  return ipJson<IpRoute>(ns, `-${family}`, 'route', 'show', 'table', table);
+}
+
+/** The rules of one iptables table, without counters and comments: `:CHAIN POLICY` and `-A …` lines. */
+export async function iptablesSave(ns: Namespace, table = 'nat', family: 4 | 6 = 4): Promise<string[]> {
+  const program = family === 4 ? 'iptables-save' : 'ip6tables-save';
+  const text = await ns.run([program, '-t', table]);
+  return text
+    .split('\n')
+    .filter((line) => line.startsWith(':') || line.startsWith('-A'))
+    .map((line) => line.replace(/ \[\d+:\d+\]$/, ''));
+}
+
+/** The objects of `nft -j list ruleset`. */
+export async function nftJson(ns: Namespace): Promise<Record<string, Record<string, unknown>>[]> {
+  const { nftables } = JSON.parse(await ns.run(['nft', '-j', 'list', 'ruleset'])) as {
+    nftables: Record<string, Record<string, unknown>>[];
+  };
+  return nftables.filter((object) => !object.metainfo);
+}
+
+/** Reads a sysctl, given by its path below /proc/sys. */
+export async function sysctl(ns: Namespace, path: string): Promise<string> {
+  return (await ns.run(['cat', `/proc/sys/${path}`])).trim();
+}
+
+/** True when one of three echo requests is answered. */
+export async function ping(ns: Namespace, address: string, ...options: string[]): Promise<boolean> {
+  for (let tries = 3; tries > 0; tries--)
+    if ((await ns.tryRun(['ping', '-n', '-c', '1', '-W', '1', ...options, address])).exit === 0) return true;
+  return false;
+}
+
+/** What an echo server answers: its own label, and whom it sees at the other end. */
+export interface Echo {
+  label: string;
+  peer: string;
+  said: string;
+}
+
+const echo = join(import.meta.dirname, 'echo.ts');
+
+/** Starts an echo server in a namespace; it runs until the test ends. @param address "::" listens in both families. */
+export async function serve(
+  t: Teardown,
+  ns: Namespace,
+  protocol: 'tcp' | 'udp',
+  port: number,
+  label: string,
+  address = '::',
+): Promise<void> {
+  await ns.start(t, [process.execPath, echo, 'serve', protocol, address, String(port), label]);
+}
+
+/** Talks to an echo server from a namespace. @returns undefined when nobody answers within two seconds. */
+export async function ask(
+  ns: Namespace,
+  protocol: 'tcp' | 'udp',
+  address: string,
+  port: number,
+): Promise<Echo | undefined> {
+  const output = await ns.tryRun([process.execPath, echo, 'ask', protocol, address, String(port)]);
+  return output.exit === 0 ? (JSON.parse(output.stdout) as Echo) : undefined;
+}
+
+/**
+ * Everything of a host that a plugin may change, in a form that can be compared: links, addresses, routes, rules, firewall, files
+ * below /var/lib/cni and /run/cni. MAC addresses, counters and link-local addresses are left out.
+ *
+ * Some things stay after the last DEL by design (a bridge, shared chains): to see that nothing else does, take the
+ * first picture after one ADD and DEL.
+ */
+export async function snapshot(host: Host): Promise<Record<string, unknown>> {
+  return {
+    ...(await networkSnapshot(host)),
+    files: { ...files(host, '/var/lib/cni'), ...files(host, '/run/cni') },
+    sandboxes: readdirSync(host.file('/run/netns')).sort(),
+  };
+}
+
+/** The part of {@link snapshot} that any namespace has. */
+export async function networkSnapshot(ns: Namespace): Promise<Record<string, unknown>> {
+  const [all, routes4, routes6, rules4, rules6, ruleset] = await Promise.all([
+    links(ns),
+    ns.run(['ip', '-4', 'route', 'show', 'table', 'all']),
+    ns.run(['ip', '-6', 'route', 'show', 'table', 'all']),
+    ns.run(['ip', '-4', 'rule']),
+    ns.run(['ip', '-6', 'rule']),
+    ns.run(['nft', '--stateless', 'list', 'ruleset']),
+  ]);
+  const lines = (text: string) =>
+    text
+      .split('\n')
+      .filter((line) => line !== '')
+      .sort();
+  const settled = (line: string) => !/fe80::|ff00::|linkdown/.test(line);
+  return {
+    links: all
+      .map(({ ifname, mtu, master, flags, linkinfo, addr_info = [] }) => ({
+        ifname,
+        mtu,
+        master,
+        up: flags.includes('UP'),
+        promiscuous: flags.includes('PROMISC'),
+        kind: linkinfo?.info_kind,
+        addresses: addr_info
+          .filter(({ family, scope }) => !(family === 'inet6' && scope === 'link'))
+          .map(({ local, prefixlen }) => `${local}/${prefixlen}`),
+      }))
+      .sort((a, b) => (a.ifname < b.ifname ? -1 : 1)),
+    routes: [...lines(routes4), ...lines(routes6)].filter(settled),
+    rules: [...lines(rules4), ...lines(rules6)],
+    ruleset: ruleset.split('\n'),
+  };
+}
+
+/** Contents of the files below a directory of a host, by path. The hint host-local keeps of its last address is left out. */
+export function files(host: Host, directory: string): Record<string, string> {
+  const found: Record<string, string> = {};
+  const walk = (path: string) => {
+    let entries: import('node:fs').Dirent[];
+    try {
+      entries = readdirSync(host.file(path), { withFileTypes: true });
+    } catch {
+      return; // It was never made.
+    }
+    for (const entry of entries) {
+      const child = join(path, entry.name);
+      if (entry.isDirectory()) walk(child);
+      else if (entry.isFile() && !entry.name.startsWith('last_reserved_ip.'))
+        found[child] = readFileSync(host.file(child), 'latin1');
+    }
+  };
+  walk(directory);
+  return found;
+}

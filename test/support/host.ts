@@ -1,0 +1,135 @@
+/**
+ * Stand-ins for a node and its pods. A host has a network and a mount namespace of its own, with empty /run,
+ * /var/lib/cni and /etc/cni: plugins run in it with their default paths and meet nobody else's state. All of it is gone when the
+ * test ends, even when the test is killed.
+ */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { cleanEnv, type Output, type RunOptions, run, tryRun } from './run.ts';
+
+/** What is needed of AVA's `t`: a place for clean-up. */
+export interface Teardown {
+  teardown(step: () => void | Promise<void>): void;
+}
+
+/** A network namespace to run programs in. */
+export class Namespace {
+  readonly enter: readonly string[];
+
+  constructor(enter: readonly string[]) {
+    this.enter = enter;
+  }
+
+  /** Runs a program that must succeed. @returns its standard output. */
+  run(argv: readonly string[], options?: RunOptions): Promise<string> {
+    return run([...this.enter, ...argv], options);
+  }
+
+  /** Runs a program to its end, whatever that is. */
+  tryRun(argv: readonly string[], options?: RunOptions): Promise<Output> {
+    return tryRun([...this.enter, ...argv], options);
+  }
+
+  /** Starts a program that runs until the test ends. @returns once it has printed its first line. */
+  async start(t: Teardown, argv: readonly string[]): Promise<ChildProcess> {
+    const [file, ...args] = [...this.enter, ...argv] as [string, ...string[]];
+    const child = spawn(file, args, { env: cleanEnv, stdio: ['pipe', 'pipe', 'inherit'] });
+    t.teardown(() => end(child));
+    await firstOutput(child, argv);
+    return child;
+  }
+}
+
+/** A pod's network namespace, as a runtime makes it: empty but for `lo`, under /run/netns of its host. */
+export class Pod extends Namespace {
+  readonly name: string;
+  /** CNI_NETNS, as seen by plugins that run in the host. */
+  readonly netns: string;
+  /** CNI_CONTAINERID that goes with it. */
+  readonly containerId: string;
+  private readonly host: Host;
+
+  constructor(host: Host, name: string) {
+    super([
+      'nsenter',
+      `--mount=/proc/${host.pid}/ns/mnt`,
+      `--net=/proc/${host.pid}/root/run/netns/${name}`,
+      '--',
+    ]);
+    this.host = host;
+    this.name = name;
+    this.netns = `/run/netns/${name}`;
+    this.containerId = `container-${name}`;
+  }
+
+  /** Takes the namespace away, as a runtime or a reboot may do before DEL. */
+  async remove(): Promise<void> {
+    await this.host.run(['ip', 'netns', 'delete', this.name]);
+  }
+}
+
+/** A node's network namespace, with private /run, /var/lib/cni and /etc/cni. */
+export class Host extends Namespace {
+  readonly pid: number;
+
+  constructor(pid: number) {
+    super(['nsenter', `--net=/proc/${pid}/ns/net`, `--mount=/proc/${pid}/ns/mnt`, '--']);
+    this.pid = pid;
+  }
+
+  /** Where a file of the host, such as /var/lib/cni/networks, is to be found from outside. */
+  file(path: string): string {
+    return join(`/proc/${this.pid}/root`, path);
+  }
+
+  /** Makes a pod's namespace. */
+  async addPod(): Promise<Pod> {
+    const name = `pod-${randomName()}`;
+    await this.run(['ip', 'netns', 'add', name]);
+    return new Pod(this, name);
+  }
+}
+
+/** Makes a host, with `lo` up and nothing else. It is gone with the test. */
+export async function makeHost(t: Teardown): Promise<Host> {
+  // `cat` ends with the pipe from this process, and the namespaces end with `cat`.
+  const script = `set -e
+    mkdir -p /var/lib/cni /etc/cni
+    for directory in /run /var/lib/cni /etc/cni; do mount -t tmpfs -o mode=755 tmpfs $directory; done
+    mount -t sysfs sysfs /sys
+    mkdir /run/netns /etc/cni/net.d
+    ip link set lo up
+    echo 0 > /proc/sys/net/ipv4/ip_forward
+    echo ready
+    exec cat > /dev/null`;
+  const child = spawn('unshare', ['--net', '--mount', 'sh', '-c', script], {
+    env: cleanEnv,
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  t.teardown(() => end(child));
+  await firstOutput(child, ['unshare']);
+  return new Host(child.pid!);
+}
+
+/** Eight random hexadecimal digits, so that tests that run at once do not meet. */
+export function randomName(): string {
+  return randomBytes(4).toString('hex');
+}
+
+async function firstOutput(child: ChildProcess, argv: readonly string[]): Promise<void> {
+  const ended = once(child, 'exit').then(([code]) => {
+    throw new Error(`${argv.join(' ')} ended with exit code ${code} before it was ready`);
+  });
+  await Promise.race([once(child.stdout!, 'data'), ended]);
+  ended.catch(() => {}); // Later it may end as it likes.
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, 'exit');
+  child.kill('SIGKILL');
+  await ended;
+}

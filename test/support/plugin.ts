@@ -1,0 +1,97 @@
+/** Calling a plugin's executable as a runtime does: environment, standard input, standard output, exit code. */
+
+import { join } from 'node:path';
+import type { Namespace, Pod } from './host.ts';
+import type { Output } from './run.ts';
+
+/** Where the executables are: this project's build, and Debian's package of the reference plugins. */
+export const suites = {
+  ours: join(import.meta.dirname, '../../dist/bin'),
+  reference: '/usr/lib/cni',
+} as const;
+export type Suite = keyof typeof suites;
+
+export type Verb = 'ADD' | 'DEL' | 'CHECK' | 'STATUS' | 'GC' | 'VERSION';
+
+/** A result as printed. Which keys there are depends on its cniVersion. */
+export interface PrintedResult {
+  cniVersion: string;
+  interfaces?: { name: string; mac?: string; mtu?: number; sandbox?: string }[];
+  ips?: { version?: string; address: string; gateway?: string; interface?: number }[];
+  routes?: { dst: string; gw?: string; mtu?: number; priority?: number; table?: number; scope?: number }[];
+  dns?: { nameservers?: string[]; domain?: string; search?: string[]; options?: string[] };
+  ip4?: { ip: string; gateway?: string; routes?: { dst: string; gw?: string }[] };
+  ip6?: { ip: string; gateway?: string; routes?: { dst: string; gw?: string }[] };
+}
+
+export interface PrintedError {
+  code: number;
+  msg: string;
+  details?: string;
+}
+
+export interface PluginCall {
+  /** Sets containerId and netns unless these are given. */
+  pod?: Pod;
+  containerId?: string;
+  /** CNI_NETNS; undefined leaves it out of the environment. */
+  netns?: string | undefined;
+  /** CNI_IFNAME, `eth0` when left out. */
+  ifname?: string;
+  /** CNI_ARGS. */
+  args?: string;
+  /** Standard input: an object is written as JSON, a string as it is. */
+  config?: object | string;
+  suite?: Suite;
+  /** Directories for CNI_PATH; the suite's own when left out. */
+  path?: readonly string[];
+  /** Overrides anything else; a variable that is undefined is left out. */
+  env?: NodeJS.ProcessEnv;
+}
+
+/** How a call ended. Exactly one of `result` and `error` is there after ADD. */
+export interface Outcome extends Output {
+  readonly result: PrintedResult | undefined;
+  readonly error: PrintedError | undefined;
+}
+
+/**
+ * Calls a plugin in a host.
+ * @param name of the executable.
+ * @param command CNI_COMMAND.
+ */
+export async function runPlugin(
+  host: Namespace,
+  name: string,
+  command: Verb | string,
+  call: PluginCall = {},
+): Promise<Outcome> {
+  const { pod, ifname = 'eth0', args, config = '', suite = 'ours', path = [suites[suite]], env } = call;
+  const output = await host.tryRun([join(suites[suite], name)], {
+    stdin: typeof config === 'string' ? config : JSON.stringify(config),
+    env: {
+      CNI_COMMAND: command,
+      CNI_CONTAINERID: call.containerId ?? pod?.containerId,
+      CNI_NETNS: 'netns' in call ? call.netns : pod?.netns,
+      CNI_IFNAME: ifname,
+      CNI_PATH: path.join(':'),
+      ...(args !== undefined && { CNI_ARGS: args }),
+      ...env,
+    },
+  });
+  return { ...output, ...parse(output) };
+}
+
+/** The outcome itself when it is a success. @throws Error with all that the plugin said. */
+export function succeeded(outcome: Outcome): Outcome {
+  if (outcome.exit === 0) return outcome;
+  throw new Error(`${outcome.argv.at(-1)}: exit ${outcome.exit}\n${outcome.stdout}\n${outcome.stderr}`);
+}
+
+function parse({ exit, stdout }: Output): Pick<Outcome, 'result' | 'error'> {
+  if (stdout === '') return { result: undefined, error: undefined };
+  const value: unknown = JSON.parse(stdout);
+  return exit === 0
+    ? { result: value as PrintedResult, error: undefined }
+    : { result: undefined, error: value as PrintedError };
+}

@@ -1,0 +1,54 @@
+/** Running programs from tests: argument vectors only, a clean PATH, and everything they said. */
+
+import { spawn } from 'node:child_process';
+
+/** How a program ended. */
+export interface Output {
+  readonly argv: readonly string[];
+  /** Exit code, or the name of the signal that ended it. */
+  readonly exit: number | string;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface RunOptions {
+  stdin?: string;
+  /** Added to {@link cleanEnv}. */
+  env?: NodeJS.ProcessEnv;
+  /** Milliseconds until it is killed; a minute when left out. */
+  timeout?: number;
+}
+
+/** What a node's service manager would give: npm's PATH must not lend our children the programs of node_modules. */
+export const cleanEnv: NodeJS.ProcessEnv = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  LC_ALL: 'C',
+};
+
+/** Runs a program to its end, whatever that is. @throws Error only when it cannot be started. */
+export function tryRun(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
+  const { stdin = '', env = {}, timeout = 60_000 } = options;
+  return new Promise((resolve, reject) => {
+    const child = spawn(argv[0]!, argv.slice(1), { env: { ...cleanEnv, ...env }, timeout });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text;
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+    });
+    child.stdin.on('error', () => {}); // It may exit without reading.
+    child.on('error', reject);
+    child.on('close', (code, signal) => resolve({ argv, exit: code ?? String(signal), stdout, stderr }));
+    child.stdin.end(stdin);
+  });
+}
+
+/** Runs a program that must succeed. @returns its standard output. @throws Error with all that it said. */
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<string> {
+  const output = await tryRun(argv, options);
+  if (output.exit !== 0)
+    throw new Error(`${argv.join(' ')}: exit ${output.exit}\n${output.stderr}${output.stdout}`);
+  return output.stdout;
+}
