@@ -1,0 +1,43 @@
+# Sourced by scripts/test and scripts/demo: from a bare Debian 12 with Node.js 20 and npm to built executables.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Says what comes next, with the time that has passed.
+step() { printf '\n[%3ds] %s\n' "$SECONDS" "$*"; }
+
+# Ends the script with a reason.
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+# Installs the packages of scripts/packages.txt that are missing, of all groups or of those named.
+install_packages() {
+  local missing=() package
+  for package in $(awk -v groups=" $* " '
+      /^# [a-z]+:/ { group = substr($2, 1, length($2) - 1) }
+      /^[a-z0-9]/ && (groups == "  " || index(groups, " " group " ")) { print $1 }' scripts/packages.txt); do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  step "Installing Debian packages: ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -qq update
+  apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Installs the npm packages, among them the Node.js that everything runs on, and puts that first in PATH.
+install_node_modules() {
+  if ! npm ls --depth=0 >/dev/null 2>&1; then
+    step 'Installing npm packages (the pinned Node.js is one of them)'
+    npm ci --no-audit --no-fund --loglevel=error
+  fi
+  export PATH="$PWD/node_modules/.bin:$PATH"
+}
+
+prepare() {
+  [ "$(id -u)" -eq 0 ] || die 'Network namespaces need root: run this as root.'
+  command -v npm >/dev/null || die 'npm is missing: run "apt-get install nodejs npm" first.'
+  install_packages "$@"
+  install_node_modules
+  step 'Building the executables'
+  npm run --silent build
+}
