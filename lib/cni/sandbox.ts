@@ -1,0 +1,241 @@
+/** What every plugin that puts an interface into a sandbox has in common. */
+
+import type { Address, Family, Prefix } from '../ip.ts';
+import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
+import { deleteLink, getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
+import { Netns, NetnsGoneError } from '../kernel/netns.ts';
+import { addRoute, listRoutes } from '../kernel/route.ts';
+import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
+import { ensureSysctl, writeSysctl } from '../kernel/sysctl.ts';
+import { KernelError } from '../netlink/libc.ts';
+import { type Call, requirePrevResult } from './plugin.ts';
+import type { Interface, IPConfig, Result } from './result.ts';
+
+/** An open sandbox: its namespace, and a socket in it. */
+export interface Sandbox {
+  readonly netns: Netns;
+  readonly socket: RouteSocket;
+}
+
+/** Opens the sandbox that the call is about. @throws Error when its namespace is gone. */
+export function openSandbox(call: Pick<Call, 'netns'>): Sandbox {
+  const netns = Netns.open(call.netns);
+  return { netns, socket: openRouteSocket(netns) };
+}
+
+/** Opens the sandbox if it is still there, as DEL must do without it. */
+export function openSandboxIfPresent(call: Pick<Call, 'netns'>): Sandbox | undefined {
+  const netns = Netns.openIfPresent(call.netns);
+  return netns && { netns, socket: openRouteSocket(netns) };
+}
+
+/** The first gateway of each family. */
+export function gatewayOf(ips: readonly IPConfig[], family: Family): Address | undefined {
+  return ips.find((ip) => ip.address.family === family && ip.gateway)?.gateway;
+}
+
+/** How {@link configureInterface} goes about it. */
+export interface ConfigureOptions {
+  /** Ask the network whether somebody has an IPv6 address already, and wait for the answer. */
+  detectDuplicates?: boolean;
+}
+
+/**
+ * Gives the sandbox's interface its addresses, takes it up, and adds the routes.
+ * @param result as it will be printed: addresses whose `interface` is this one's index are added. A route without a
+ *   gateway gets the first gateway of its family.
+ * @throws Error when an index leads elsewhere, or the kernel refuses.
+ */
+export async function configureInterface(
+  sandbox: Sandbox,
+  ifname: string,
+  result: Result,
+  options: ConfigureOptions = {},
+): Promise<void> {
+  const { netns, socket } = sandbox;
+  const { detectDuplicates = false } = options;
+  const link = requireLink(socket, ifname);
+  const addresses = result.ips.filter((ip) => ip.interface !== undefined);
+  for (const ip of addresses)
+    if (result.interfaces[ip.interface!]?.name !== ifname)
+      throw new Error(
+        `Address ${ip.address} belongs to interface ${ip.interface} of the result, which is not "${ifname}"`,
+      );
+  if (addresses.some((ip) => ip.address.family === 6)) netns.run(() => allowIPv6(ifname));
+
+  socket.execute(
+    ...addresses.map((ip) => addAddress(link.index, ip.address, { noDad: !detectDuplicates, label: ifname })),
+    setLink(link.index, { up: true }, ifname),
+  );
+  if (detectDuplicates && addresses.some((ip) => ip.address.family === 6))
+    await waitForAddresses(socket, requireLink(socket, ifname));
+  socket.execute(
+    ...result.routes.map((route) =>
+      addRoute({ ...route, link: link.index, gw: route.gw ?? gatewayOf(result.ips, route.dst.family) }),
+    ),
+  );
+}
+
+/** Takes IPv6 into use on the interface, where container runtimes often turn it off. */
+function allowIPv6(ifname: string): void {
+  for (const name of ['lo', ifname]) {
+    if (!ensureSysctl(['ipv6', 'conf', name, 'disable_ipv6'], '0'))
+      throw new Error(
+        `The kernel has no IPv6, so "${ifname}" cannot have an IPv6 address. Boot without "ipv6.disable=1", or take IPv6 out of the network`,
+      );
+  }
+  // Keeps the addresses when somebody takes the link down and up again; not worth failing for where it is read-only.
+  try {
+    writeSysctl(['ipv6', 'conf', ifname, 'keep_addr_on_down'], '1');
+  } catch {}
+}
+
+/** Waits up to five seconds for duplicate address detection. */
+async function waitForAddresses(socket: RouteSocket, link: Link): Promise<void> {
+  const { setTimeout: sleep } = await import('node:timers/promises');
+  for (let waited = 0; ; waited += 50) {
+    const open = [];
+    for (const { prefix, flags } of listAddresses(socket, link.index, 6)) {
+      if (flags & AddressFlag.DadFailed)
+        throw new Error(
+          `Somebody on the network has IPv6 address ${prefix.address} already. Free it there, or exclude it from the range`,
+        );
+      if (flags & AddressFlag.Tentative) open.push(prefix);
+    }
+    if (open.length === 0) return;
+    if (waited >= 5000) {
+      if (requireLink(socket, link.index).operState !== 'up') return;
+      throw new Error(
+        `IPv6 address ${open[0]} of "${link.name}" is still being checked for duplicates after 5 seconds`,
+      );
+    }
+    await sleep(50);
+  }
+}
+
+/**
+ * Deletes the interface from the sandbox.
+ * @returns false when the sandbox or the interface was gone already.
+ */
+export function removeInterface(call: Call): boolean {
+  const sandbox = openSandboxIfPresent(call);
+  if (!sandbox) return false;
+  const link = getLink(sandbox.socket, call.ifname);
+  if (!link) return false;
+  try {
+    sandbox.socket.execute(deleteLink(link.index, call.ifname));
+  } catch (error) {
+    if (!(error instanceof KernelError && error.code === 'ENODEV')) throw error;
+  }
+  return true;
+}
+
+/** The interface that an earlier ADD put into the sandbox, as the result has it. @throws Error when it has none. */
+export function sandboxInterface(call: Call, result: Result): { index: number; entry: Interface } {
+  const index = result.interfaces.findIndex(
+    ({ name, sandbox }) => name === call.ifname && sandbox === call.netns,
+  );
+  const entry = result.interfaces[index];
+  if (entry) return { index, entry };
+  throw new Error(
+    `"prevResult" has no interface "${call.ifname}" in sandbox "${call.netns}". Pass the result of this attachment's ADD`,
+  );
+}
+
+/**
+ * CHECK of what {@link configureInterface} made: the link is there, of the right kind, up, with its MAC, addresses and routes.
+ * @returns the sandbox and the link, for the plugin's own checks.
+ * @throws Error for the first difference.
+ */
+export function checkInterface(
+  call: Call,
+  kind: string,
+  options: { expectDown?: boolean } = {},
+): { sandbox: Sandbox; link: Link; entry: Interface } {
+  const result = requirePrevResult(call);
+  const { index, entry } = sandboxInterface(call, result);
+  const sandbox = openSandbox(call);
+  const link = getLink(sandbox.socket, call.ifname);
+  if (!link)
+    throw new Error(
+      `Interface "${call.ifname}" is missing from the sandbox. Delete the container and add it again`,
+    );
+  if (kind && link.kind !== kind)
+    throw new Error(`Interface "${call.ifname}" is of kind "${link.kind}" where "${kind}" is wanted`);
+  if (entry.mac && entry.mac.toLowerCase() !== link.mac)
+    throw new Error(`Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted`);
+  if (!link.up && !options.expectDown) throw new Error(`Interface "${call.ifname}" is down. Set it up again`);
+  checkAddresses(
+    sandbox,
+    link,
+    result.ips.filter((ip) => ip.interface === undefined || ip.interface === index),
+  );
+  checkRoutes(sandbox, result);
+  return { sandbox, link, entry };
+}
+
+function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[]): void {
+  const present = listAddresses(socket, link.index);
+  for (const { address } of ips)
+    if (!present.some(({ prefix }) => prefix.equals(address)))
+      throw new Error(
+        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}`,
+      );
+}
+
+/** Later plugins may have added routes or changed gateways of the default route, so only what is missing counts. */
+function checkRoutes({ socket }: Sandbox, result: Result): void {
+  for (const family of [4, 6] as const) {
+    const wanted = result.routes.filter(({ dst }) => dst.family === family);
+    if (wanted.length === 0) continue;
+    const present = listRoutes(socket, { family });
+    for (const { dst, gw, table } of wanted) {
+      const found = present.some(
+        (route) =>
+          route.dst.equals(dst.network) &&
+          (table === undefined || route.table === table) &&
+          (dst.length === 0 || !gw || gw.equals(route.gw) || route.hops.some((hop) => gw.equals(hop.gw))),
+      );
+      if (!found)
+        throw new Error(`The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}`);
+    }
+  }
+}
+
+/** Lets the node forward packets of the families that the addresses have. */
+export function enableForwarding(ips: readonly IPConfig[]): void {
+  if (ips.some(({ address }) => address.family === 4)) ensureSysctl(['ipv4', 'ip_forward'], '1');
+  if (ips.some(({ address }) => address.family === 6))
+    ensureSysctl(['ipv6', 'conf', 'all', 'forwarding'], '1');
+}
+
+/** The addresses of an attachment as far as the runtime tells: hints for cleaning up, never needed. */
+export function knownAddresses(call: Call): Prefix[] {
+  const { prevResult } = call;
+  if (!prevResult) return [];
+  return prevResult.ips
+    .filter((ip) => {
+      const entry = ip.interface === undefined ? undefined : prevResult.interfaces[ip.interface];
+      return !entry || entry.name === call.ifname;
+    })
+    .map((ip) => ip.address);
+}
+
+/**
+ * Runs the steps of a DEL or GC, every one even when one before it fails.
+ * @throws the first error, at the end.
+ */
+export async function runAll(...steps: (() => Promise<unknown> | unknown)[]): Promise<void> {
+  const errors: unknown[] = [];
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  for (const error of errors.slice(1)) process.stderr.write(`${(error as Error).message}\n`);
+  if (errors.length > 0) throw errors[0];
+}
+
+export { NetnsGoneError };
