@@ -1,0 +1,277 @@
+/**
+ * Runs a network's plugins as libcni does for every runtime: ADD forward, each with the result of the one before; DEL
+ * backward, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
+ */
+
+import { findPlugin } from '../../lib/cni/delegate.ts';
+import { CniError, ErrorCode } from '../../lib/cni/errors.ts';
+import { runExecutable } from '../../lib/cni/exec.ts';
+import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
+import { formatResult, parseResult } from '../../lib/cni/result.ts';
+import { isObject } from '../../lib/cni/schema.ts';
+import { atLeast } from '../../lib/cni/version.ts';
+import { type CachedAttachment, listCache, readCached, removeCached, writeCached } from './cache.ts';
+import type { NetworkList, PluginEntry } from './conflist.ts';
+
+/** A result as JSON, in the version of its "cniVersion". */
+export type ResultJson = Record<string, unknown>;
+
+/** What an attachment is made with. */
+export interface Runtime {
+  readonly containerId: string;
+  /** Path of the sandbox's namespace, "" when it is gone. */
+  readonly netns: string;
+  readonly ifname: string;
+  /** CNI_ARGS. */
+  readonly args: readonly (readonly [string, string])[];
+  /** Values by capability, such as portMappings. */
+  readonly capabilityArgs: Readonly<Record<string, unknown>>;
+}
+
+/** What is the same for every attachment. */
+export interface Environment {
+  /** Directories to look plugins up in. */
+  readonly path: readonly string[];
+  /** Directory above `results`. */
+  readonly cacheDir: string;
+  /** Told of each plugin's run when it has ended. */
+  readonly onRun?: (run: PluginRun) => void;
+  /** Told of what went wrong without stopping the verb. */
+  readonly onWarning: (message: string) => void;
+}
+
+/** One run of a plugin, for the operator to look at. */
+export interface PluginRun {
+  readonly command: string;
+  readonly type: string;
+  readonly file: string;
+  readonly stdin: string;
+  readonly milliseconds: number;
+  /** What it printed, or how it failed. */
+  readonly outcome: { output: string } | { error: Error };
+}
+
+/**
+ * Attaches a container and records the result.
+ * @throws CniError of the plugin that failed; the ones before it have been run all the same.
+ */
+export async function addNetwork(
+  list: NetworkList,
+  runtime: Runtime,
+  environment: Environment,
+): Promise<ResultJson> {
+  checkRuntime(runtime);
+  let result: ResultJson | undefined;
+  for (const plugin of list.plugins) {
+    const config = pluginConfig(list, plugin, runtime, result);
+    const output = await run('ADD', plugin.type, config, runtime, environment);
+    result = readResult(output, plugin.type, list.cniVersion);
+  }
+  const { name: network, bytes: config } = list;
+  writeCached(environment.cacheDir, { ...runtime, network, config, result });
+  return result!;
+}
+
+/**
+ * Checks that an attachment is as ADD left it.
+ * @throws CniError of the plugin that finds fault, or when there is no record of the attachment.
+ */
+export async function checkNetwork(
+  list: NetworkList,
+  runtime: Runtime,
+  environment: Environment,
+): Promise<void> {
+  checkRuntime(runtime);
+  if (!atLeast(list.cniVersion, '0.4.0'))
+    throw new CniError(
+      ErrorCode.IncompatibleVersion,
+      `Network "${list.name}" has cniVersion "${list.cniVersion}", which has no CHECK. Set it to "0.4.0" or newer`,
+    );
+  if (list.disableCheck) {
+    environment.onWarning(`Nothing is checked: network "${list.name}" has "disableCheck" set`);
+    return;
+  }
+  const cached = readCached(environment.cacheDir, { ...runtime, network: list.name });
+  if (!cached?.result)
+    throw new CniError(
+      ErrorCode.UnknownContainer,
+      `There is no record that container "${runtime.containerId}" was attached to network "${list.name}" as ` +
+        `"${runtime.ifname}". Attach it with "cni add" first`,
+    );
+  for (const plugin of list.plugins)
+    await run('CHECK', plugin.type, pluginConfig(list, plugin, runtime, cached.result), runtime, environment);
+}
+
+/**
+ * Detaches a container and forgets the result. Doing so again, or without a result, is no error.
+ * @throws CniError of the first plugin that fails; the record stays then.
+ */
+export async function deleteNetwork(
+  list: NetworkList,
+  runtime: Runtime,
+  environment: Environment,
+): Promise<void> {
+  checkRuntime(runtime);
+  const id = { ...runtime, network: list.name };
+  let result: ResultJson | undefined;
+  try {
+    if (atLeast(list.cniVersion, '0.4.0')) result = readCached(environment.cacheDir, id)?.result;
+  } catch (error) {
+    // A damaged record must not keep a container from being taken down.
+    environment.onWarning((error as Error).message);
+  }
+  for (const plugin of list.plugins.toReversed())
+    await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
+  removeCached(environment.cacheDir, id);
+}
+
+/** Asks each plugin whether it can serve ADD. @throws CniError of the first one that cannot. */
+export async function statusOfNetwork(list: NetworkList, environment: Environment): Promise<void> {
+  if (!atLeast(list.cniVersion, '1.1.0')) {
+    environment.onWarning(
+      `Nothing is asked: network "${list.name}" has cniVersion "${list.cniVersion}", and STATUS came with 1.1.0`,
+    );
+    return;
+  }
+  for (const plugin of list.plugins)
+    await run('STATUS', plugin.type, pluginConfig(list, plugin), nobody, environment);
+}
+
+/** An attachment that GC must keep. */
+export interface ValidAttachment {
+  readonly containerID: string;
+  readonly ifname: string;
+}
+
+/**
+ * Removes what belongs to no valid attachment: first the recorded attachments themselves, then what plugins find.
+ * @param valid the attachments to keep; undefined detaches all that are recorded, but leaves out what plugins would find.
+ * @throws AggregateError of everything that failed; it goes on after each.
+ */
+export async function collectGarbage(
+  list: NetworkList,
+  valid: readonly ValidAttachment[] | undefined,
+  environment: Environment,
+): Promise<void> {
+  if (list.disableGC) {
+    environment.onWarning(`Nothing is collected: network "${list.name}" has "disableGC" set`);
+    return;
+  }
+  const errors: Error[] = [];
+  const attempt = async (step: () => Promise<unknown>) => {
+    try {
+      await step();
+    } catch (error) {
+      errors.push(error as Error);
+    }
+  };
+  for (const stale of staleAttachments(list.name, valid, environment.cacheDir))
+    await attempt(() => deleteNetwork(list, stale, environment));
+  if (atLeast(list.cniVersion, '1.1.0')) {
+    // The second key is the name in the specification's first edition.
+    const keys = valid && { 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid };
+    for (const plugin of list.plugins) {
+      const config = JSON.stringify({ ...JSON.parse(pluginConfig(list, plugin)), ...keys });
+      await attempt(() => run('GC', plugin.type, config, nobody, environment));
+    }
+  }
+  if (errors.length === 1) throw errors[0];
+  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps of the collection failed`);
+}
+
+/** The recorded attachments of a network that GC would detach. */
+export function staleAttachments(
+  network: string,
+  valid: readonly ValidAttachment[] = [],
+  cacheDir: string,
+): CachedAttachment[] {
+  return listCache(cacheDir)
+    .flatMap(({ attachment }) => (attachment?.network === network ? [attachment] : []))
+    .filter(
+      ({ containerId, ifname }) =>
+        !valid.some((keep) => keep.containerID === containerId && keep.ifname === ifname),
+    );
+}
+
+/** STATUS and GC are about no container, but libcni sets the variables all the same. */
+const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capabilityArgs: {} };
+
+/** What a plugin reads: its own configuration with the network's name and version, and what the runtime adds. */
+export function pluginConfig(
+  { name, cniVersion }: NetworkList,
+  { config, capabilities }: PluginEntry,
+  { capabilityArgs }: Pick<Runtime, 'capabilityArgs'> = nobody,
+  prevResult?: ResultJson,
+): string {
+  const wanted = capabilities.filter((capability) => Object.hasOwn(capabilityArgs, capability));
+  return JSON.stringify({
+    ...config,
+    name,
+    cniVersion,
+    ...(prevResult && { prevResult }),
+    ...(wanted.length > 0 && {
+      runtimeConfig: Object.fromEntries(wanted.map((capability) => [capability, capabilityArgs[capability]])),
+    }),
+  });
+}
+
+async function run(
+  command: string,
+  type: string,
+  stdin: string,
+  { containerId, netns, ifname, args }: Runtime,
+  { path, onRun }: Environment,
+): Promise<string> {
+  const file = findPlugin(type, path);
+  const start = performance.now();
+  const report = (outcome: PluginRun['outcome']) =>
+    onRun?.({ command, type, file, stdin, milliseconds: performance.now() - start, outcome });
+  try {
+    const output = await runExecutable(file, stdin, {
+      ...process.env,
+      CNI_COMMAND: command,
+      CNI_CONTAINERID: containerId,
+      CNI_NETNS: netns,
+      CNI_IFNAME: ifname,
+      CNI_ARGS: args.map(([key, value]) => `${key}=${value}`).join(';'),
+      CNI_PATH: path.join(':'),
+    });
+    report({ output });
+    return output;
+  } catch (error) {
+    report({ error: error as Error });
+    const { code, message, details } = error as CniError;
+    throw new CniError(code, `Plugin "${type}" failed ${command}: ${message}`, details);
+  }
+}
+
+/** Reads what a plugin printed, and brings it into the version of its "cniVersion", or of the network without one. */
+function readResult(output: string, type: string, version: string): ResultJson {
+  let value: unknown;
+  try {
+    value = JSON.parse(output);
+  } catch (error) {
+    throw new CniError(
+      ErrorCode.DecodingFailure,
+      `Plugin "${type}" succeeded, but what it printed is not JSON. Replace the executable by one that follows the CNI specification`,
+      `${(error as Error).message}; it printed: ${output.slice(0, 500)}`,
+    );
+  }
+  const own = isObject(value) && typeof value.cniVersion === 'string' ? value.cniVersion : '';
+  const result = parseResult(value, own || version, `Result of "${type}"`);
+  return JSON.parse(formatResult(result, own || version)) as ResultJson;
+}
+
+function checkRuntime({ containerId, ifname }: Runtime): void {
+  if (!isValidName(containerId))
+    throw new CniError(
+      ErrorCode.InvalidEnvironment,
+      `Container ID "${containerId}" must begin with a letter or digit and go on with letters, digits, "_", "." or "-"`,
+    );
+  const problem = ifnameProblem(ifname);
+  if (problem)
+    throw new CniError(
+      ErrorCode.InvalidEnvironment,
+      `Interface name "${ifname}" ${problem}. Set CNI_IFNAME to a name such as "eth0"`,
+    );
+}

@@ -1,0 +1,56 @@
+/** `cni`, the operators' command. Each subcommand is a file beside this one. */
+
+import yargs from 'yargs';
+import type { PluginTable } from '../main.ts';
+import packageJson from '../package.json' with { type: 'json' };
+import { CommandError, describeError, ExitCode } from './errors.ts';
+import { add, check, del, status } from './network.ts';
+import { note, paintError } from './terminal.ts';
+
+/** The plugins that the executable holds, by kind. */
+export interface Suite {
+  readonly plugins: PluginTable;
+  readonly ipam: PluginTable;
+}
+
+const epilogue = `Exit codes:
+  0  done, and nothing found amiss
+  1  it could not be done, or problems were found
+  2  the command line is wrong
+
+Colours are left out when the output is no terminal, or NO_COLOR is set.`;
+
+/**
+ * Runs the command and sets the exit code.
+ * @param args without the name of the program.
+ * @param suite every plugin in the executable.
+ */
+export async function main(args: readonly string[], _suite: Suite): Promise<void> {
+  const command = yargs()
+    .scriptName('cni')
+    .locale('en')
+    .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this node.')
+    .command([add, check, del, status])
+    .version(packageJson.version)
+    .alias({ h: 'help' })
+    .demandCommand(1, 'Which command? See "cni --help"')
+    .strict()
+    .exitProcess(false)
+    .wrap(Math.min(100, process.stdout.columns || 100))
+    .epilogue(epilogue)
+    .fail(fail);
+  try {
+    await command.parseAsync([...args]);
+  } catch (error) {
+    note(`${paintError('red', 'Error:')} ${describeError(error)}`);
+    process.exitCode = error instanceof CommandError ? error.exitCode : ExitCode.Failure;
+  }
+}
+
+/** yargs comes here with a message of its own about the command line, or with what a command threw. */
+function fail(message: string, error: Error | undefined): never {
+  if (error && error.name !== 'YError') throw error;
+  throw new CommandError(message || error?.message || 'The command line is not valid', {
+    exitCode: ExitCode.Usage,
+  });
+}

@@ -1,0 +1,222 @@
+/** `cni add|check|del|status NETWORK NETNS`: one network by hand, with cnitool's arguments and environment. */
+
+import { createHash } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { CommandModule } from 'yargs';
+import { isObject } from '../lib/cni/schema.ts';
+import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
+import { CommandError, describeError, ExitCode } from './errors.ts';
+import { defaultCacheDir, readCached } from './libcni/cache.ts';
+import {
+  addNetwork,
+  checkNetwork,
+  deleteNetwork,
+  type Environment,
+  type PluginRun,
+  type Runtime,
+  statusOfNetwork,
+} from './libcni/chain.ts';
+import { loadNetwork, type NetworkList } from './libcni/conflist.ts';
+import { note, paintError, print, warn } from './terminal.ts';
+
+/** The environment variables that `--help` explains, and what is taken without them. */
+export const environmentHelp = `Environment, as with cnitool:
+  NETCONFPATH  directory of the network configurations (/etc/cni/net.d)
+  CNI_PATH     directories of the plugins, separated by ":" (/opt/cni/bin)
+  CNI_IFNAME   name of the interface in the container (eth0)
+  CNI_ARGS     arguments for the plugins, such as "IgnoreUnknown=1;IP=10.1.0.9"
+  CAP_ARGS     capability arguments as JSON, such as
+               {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+
+The container ID is made from the path of the namespace, as cnitool does. Results are kept in
+/var/lib/cni/results, where cnitool and every runtime built on libcni keep theirs.`;
+
+/** Directory of the network configurations. */
+export function configDir(): string {
+  return process.env.NETCONFPATH || '/etc/cni/net.d';
+}
+
+/** Directories of the plugins. */
+export function pluginPath(): string[] {
+  return (process.env.CNI_PATH || '/opt/cni/bin').split(':').filter((directory) => directory !== '');
+}
+
+/** Directory above the result cache. Not for operators: tests keep to a directory of their own with it. */
+export function cacheDir(): string {
+  return process.env.CNI_CACHE_DIR || defaultCacheDir;
+}
+
+/** What plugins are run with. @param trace writes each run to standard error. */
+export function environment(trace = false): Environment {
+  return { path: pluginPath(), cacheDir: cacheDir(), onWarning: warn, ...(trace && { onRun: writeTrace }) };
+}
+
+/** Finds a network in {@link configDir}, with a warning for each file that cannot be used. */
+export function findNetwork(name: string): NetworkList {
+  return loadNetwork(configDir(), name, (file, error) => warn(`Skipping "${file}": ${error.message}`));
+}
+
+interface NetworkArguments {
+  network: string;
+  netns: string;
+  trace: boolean;
+}
+
+function networkCommand(
+  name: string,
+  describe: string,
+  run: (list: NetworkList, runtime: Runtime, environment: Environment) => Promise<void>,
+): CommandModule<object, NetworkArguments> {
+  return {
+    command: `${name} <network> <netns>`,
+    describe,
+    builder: (yargs) =>
+      yargs
+        .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })
+        .positional('netns', {
+          type: 'string',
+          demandOption: true,
+          describe: "Path of the container's network namespace",
+        })
+        .option('trace', {
+          type: 'boolean',
+          default: false,
+          describe: "Show each plugin's time, input and result",
+        })
+        .example(`$0 ${name} podnet /run/netns/web`, `${describe}`)
+        .example(
+          `CNI_PATH=./dist/bin NETCONFPATH=./conf $0 ${name} podnet /run/netns/web --trace`,
+          'Watch the plugins do it',
+        )
+        .epilogue(environmentHelp),
+    handler: async ({ network, netns, trace }) => {
+      const path = resolve(netns);
+      await run(findNetwork(network), runtimeFor(path), environment(trace));
+    },
+  };
+}
+
+export const add = networkCommand(
+  'add',
+  'Attach a namespace to a network',
+  async (list, runtime, environment) => {
+    requireNetns(runtime.netns);
+    refuseSecondAdd(list, runtime, environment);
+    let result: unknown;
+    try {
+      result = await addNetwork(list, runtime, environment);
+    } catch (error) {
+      await takeBack(list, runtime, environment);
+      throw error;
+    }
+    print(JSON.stringify(result, null, 4));
+  },
+);
+
+export const check = networkCommand(
+  'check',
+  'Check that an attachment is as it was made',
+  async (...call) => {
+    requireNetns(call[1].netns);
+    await checkNetwork(...call);
+  },
+);
+
+export const del = networkCommand('del', 'Detach a namespace from a network', deleteNetwork);
+
+export const status = networkCommand(
+  'status',
+  'Ask whether a network can take attachments',
+  (list, _, environment) => statusOfNetwork(list, environment),
+);
+
+/** The attachment that cnitool's arguments and environment mean. @param netns absolute path. */
+function runtimeFor(netns: string): Runtime {
+  return {
+    containerId: `cnitool-${createHash('sha512').update(netns).digest('hex').slice(0, 20)}`,
+    netns,
+    ifname: process.env.CNI_IFNAME ?? 'eth0',
+    args: readArgs(process.env.CNI_ARGS ?? ''),
+    capabilityArgs: readCapabilityArgs(process.env.CAP_ARGS ?? ''),
+  };
+}
+
+function readArgs(text: string): [string, string][] {
+  return text
+    .split(';')
+    .filter((pair) => text !== '' || pair !== '')
+    .map((pair) => {
+      const [key, value, ...more] = pair.split('=');
+      if (!key || !value || more.length > 0)
+        throw new CommandError(`CNI_ARGS has "${pair}", but it must be NAME=VALUE pairs separated by ";"`, {
+          exitCode: ExitCode.Usage,
+        });
+      return [key, value];
+    });
+}
+
+function readCapabilityArgs(text: string): Record<string, unknown> {
+  if (text === '') return {};
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new CommandError('CAP_ARGS is not valid JSON', { exitCode: ExitCode.Usage, cause });
+  }
+  if (isObject(value)) return value;
+  throw new CommandError('CAP_ARGS must be a JSON object with capabilities as keys', {
+    exitCode: ExitCode.Usage,
+  });
+}
+
+function requireNetns(path: string): void {
+  try {
+    Netns.open(path).close();
+  } catch (error) {
+    if (!(error instanceof NetnsGoneError)) throw error;
+    const named = `/run/netns/${path.split('/').at(-1)}`;
+    const hint =
+      path !== named && statSync(named, { throwIfNoEntry: false })
+        ? `Did you mean "${named}"?`
+        : 'Give the path of one that exists, such as one made with "ip netns add"';
+    throw new CommandError(`"${path}" is not a network namespace. ${hint}`);
+  }
+}
+
+/** A failed second ADD would have to take back the first one. */
+function refuseSecondAdd(list: NetworkList, runtime: Runtime, { cacheDir }: Environment): void {
+  if (!readCached(cacheDir, { ...runtime, network: list.name })) return;
+  throw new CommandError(
+    `"${runtime.netns}" is already attached to network "${list.name}" as "${runtime.ifname}". ` +
+      `Detach it with "cni del ${list.name} ${runtime.netns}" first, or set CNI_IFNAME to another name`,
+  );
+}
+
+/** What the plugins before the failed one did is undone, as runtimes do after a failed ADD. */
+async function takeBack(list: NetworkList, runtime: Runtime, environment: Environment): Promise<void> {
+  try {
+    await deleteNetwork(list, runtime, environment);
+  } catch (error) {
+    warn(`What the failed ADD has left could not be removed: ${describeError(error)}`);
+  }
+}
+
+function writeTrace({ command, type, file, stdin, milliseconds, outcome }: PluginRun): void {
+  const failed = 'error' in outcome;
+  const mark = failed ? paintError('red', 'failed') : paintError('green', 'ok');
+  note(`${paintError('bold', `${command} ${type}`)}  ${mark}  ${milliseconds.toFixed(1)} ms  ${file}`);
+  note(indented('stdin ', stdin));
+  if (failed) note(`  error  ${describeError(outcome.error).replaceAll('\n', '\n         ')}`);
+  else if (outcome.output.trim() !== '') note(indented('result', outcome.output));
+}
+
+function indented(label: string, json: string): string {
+  let text = json;
+  try {
+    text = JSON.stringify(JSON.parse(json), null, 2);
+  } catch {
+    // Shown as it is.
+  }
+  return `  ${paintError('dim', label)} ${text.replaceAll('\n', '\n         ')}`;
+}
