@@ -40,7 +40,12 @@ const plugins = [...namesIn('plugins'), ...namesIn('ipam')];
 const operatorsCommand = existsSync(join(root, 'cli/main.ts'));
 const names = operatorsCommand ? [...plugins, 'cni'] : plugins;
 await bundle('main.js', { stdin: { contents: entryPoint(), resolveDir: root, loader: 'ts' } });
-if (operatorsCommand) await bundle('cni.js', { entryPoints: [join(root, 'cli/main.ts')] });
+if (operatorsCommand)
+  await bundle('cni.js', {
+    stdin: { contents: operatorsEntryPoint(), resolveDir: root, loader: 'ts' },
+    // yargs looks for its translations beside its own file, which a bundle does not have.
+    define: { 'import.meta.url': '"file:///cni.js"' },
+  });
 makeExecutable();
 
 /** The plugins that a directory holds: one file each, named after the executable. */
@@ -53,14 +58,26 @@ function namesIn(directory: string): string[] {
 
 /** Source of the bundle's first module, with each plugin's module behind a function so that it loads only on demand. */
 function entryPoint(): string {
-  const table = ['plugins', 'ipam'].flatMap((directory) =>
-    namesIn(directory).map((name) => `  ['${name}', () => import('./${directory}/${name}.ts')],`),
-  );
   return `
     import { getAsset } from 'node:sea';
     import { main } from './main.ts';
-    void main(new Map([${table.join('\n')}]), () => new Function('require', getAsset('cni.js', 'utf8'))(require));
+    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}]), () => new Function('require', getAsset('cni.js', 'utf8'))(require));
   `;
+}
+
+/** Source of the operators' command's first module: it reads the plugins' schemas from the same table. */
+function operatorsEntryPoint(): string {
+  return `
+    import { main } from './cli/main.ts';
+    void main(process.argv.slice(2), { plugins: new Map([${tableOf('plugins')}]), ipam: new Map([${tableOf('ipam')}]) });
+  `;
+}
+
+/** Source of the entries of a directory's plugin table. */
+function tableOf(directory: string): string {
+  return namesIn(directory)
+    .map((name) => `['${name}', () => import('./${directory}/${name}.ts')],`)
+    .join('\n');
 }
 
 async function bundle(file: string, input: BuildOptions): Promise<void> {
