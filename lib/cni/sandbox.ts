@@ -3,11 +3,12 @@
 import type { Address, Family, Prefix } from '../ip.ts';
 import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
-import { Netns, NetnsGoneError } from '../kernel/netns.ts';
-import { addRoute, listRoutes } from '../kernel/route.ts';
+import { Netns } from '../kernel/netns.ts';
+import { addRoute, listRoutes, RouteScope } from '../kernel/route.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { ensureSysctl, writeSysctl } from '../kernel/sysctl.ts';
-import { KernelError } from '../netlink/libc.ts';
+import { isKernelError } from '../netlink/libc.ts';
+import type { Request } from '../netlink/message.ts';
 import { type Call, requirePrevResult } from './plugin.ts';
 import type { Interface, IPConfig, Result } from './result.ts';
 
@@ -38,6 +39,8 @@ export function gatewayOf(ips: readonly IPConfig[], family: Family): Address | u
 export interface ConfigureOptions {
   /** Ask the network whether somebody has an IPv6 address already, and wait for the answer. */
   detectDuplicates?: boolean;
+  /** Reach even the neighbours in the subnet by the gateway, as the link leads to nobody else. */
+  onlyByGateway?: boolean;
 }
 
 /**
@@ -53,7 +56,7 @@ export async function configureInterface(
   options: ConfigureOptions = {},
 ): Promise<void> {
   const { netns, socket } = sandbox;
-  const { detectDuplicates = false } = options;
+  const { detectDuplicates = false, onlyByGateway = false } = options;
   const link = requireLink(socket, ifname);
   const addresses = result.ips.filter((ip) => ip.interface !== undefined);
   for (const ip of addresses)
@@ -64,16 +67,33 @@ export async function configureInterface(
   if (addresses.some((ip) => ip.address.family === 6)) netns.run(() => allowIPv6(ifname));
 
   socket.execute(
-    ...addresses.map((ip) => addAddress(link.index, ip.address, { noDad: !detectDuplicates, label: ifname })),
+    ...addresses.map((ip) =>
+      addAddress(link.index, ip.address, {
+        noDad: !detectDuplicates,
+        noPrefixRoute: onlyByGateway,
+        label: ifname,
+      }),
+    ),
     setLink(link.index, { up: true }, ifname),
   );
   if (detectDuplicates && addresses.some((ip) => ip.address.family === 6))
     await waitForAddresses(socket, requireLink(socket, ifname));
+  if (onlyByGateway) socket.execute(...addresses.flatMap((ip) => gatewayRoutes(link, ip)));
   socket.execute(
     ...result.routes.map((route) =>
       addRoute({ ...route, link: link.index, gw: route.gw ?? gatewayOf(result.ips, route.dst.family) }),
     ),
   );
+}
+
+/** The gateway is on the link, and the rest of the subnet behind it. */
+function gatewayRoutes(link: Link, { address, gateway }: IPConfig): Request[] {
+  if (!gateway) return [];
+  const src = address.address;
+  return [
+    addRoute({ dst: gateway.toPrefix(), link: link.index, src, scope: RouteScope.Link }),
+    addRoute({ dst: address.network, link: link.index, src, gw: gateway }),
+  ];
 }
 
 /** Takes IPv6 into use on the interface, where container runtimes often turn it off. */
@@ -125,9 +145,25 @@ export function removeInterface(call: Call): boolean {
   try {
     sandbox.socket.execute(deleteLink(link.index, call.ifname));
   } catch (error) {
-    if (!(error instanceof KernelError && error.code === 'ENODEV')) throw error;
+    if (!isKernelError(error, 'ENODEV')) throw error;
   }
   return true;
+}
+
+/**
+ * Deletes the node's ends of pairs that the result names, for a sandbox that is out of reach but may not be gone.
+ * Names are random, and the MAC address must fit as well, so that no stranger is hit.
+ */
+export function removeHostInterfaces(call: Call): void {
+  const ends = (call.prevResult?.interfaces ?? []).filter(
+    ({ name, mac, sandbox }) => !sandbox && mac && /^veth/.test(name),
+  );
+  if (ends.length === 0) return;
+  const host = openRouteSocket();
+  for (const { name, mac } of ends) {
+    const link = getLink(host, name);
+    if (link?.kind === 'veth' && link.mac === mac) host.execute(deleteLink(link.index, name));
+  }
 }
 
 /** The interface that an earlier ADD put into the sandbox, as the result has it. @throws Error when it has none. */
@@ -237,5 +273,3 @@ export async function runAll(...steps: (() => Promise<unknown> | unknown)[]): Pr
   for (const error of errors.slice(1)) process.stderr.write(`${(error as Error).message}\n`);
   if (errors.length > 0) throw errors[0];
 }
-
-export { NetnsGoneError };

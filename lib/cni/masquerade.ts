@@ -1,0 +1,79 @@
+/** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
+
+import { type MasqueradeBackend, masqueradeBackend, masqueradeBackends } from '../firewall/masquerade.ts';
+import type { Attachment } from '../firewall/names.ts';
+import { CniError, ErrorCode } from './errors.ts';
+import type { Call } from './plugin.ts';
+import type { IPConfig } from './result.ts';
+import { knownAddresses } from './sandbox.ts';
+import { boolean, string } from './schema.ts';
+
+/** Keys of plugins that masquerade. */
+export const masqueradeShape = {
+  ipMasq: boolean({ description: 'Give packets that leave the subnet the address of the node.' }),
+  ipMasqBackend: string({
+    values: masqueradeBackends,
+    description: 'What to masquerade with; by default iptables where it is installed, else nftables.',
+  }),
+};
+
+interface MasqueradeConfig {
+  ipMasq?: boolean;
+  ipMasqBackend?: string;
+}
+
+/** What the call is about, in the firewall's terms. */
+export function attachmentOf(call: Call): Attachment {
+  return { network: call.config.name, containerId: call.containerId, ifname: call.ifname };
+}
+
+/**
+ * The verbs' share of masquerading, which is nothing unless "ipMasq" asks for it. It overlaps with kernel work when it
+ * is started first and awaited last.
+ */
+export function masquerade(call: Call<MasqueradeConfig>) {
+  const { ipMasq = false, ipMasqBackend } = call.config;
+  const attachment = attachmentOf(call);
+  return {
+    /** Masquerades the addresses, and takes that back if ADD fails. */
+    async add(ips: readonly IPConfig[]): Promise<void> {
+      if (!ipMasq) return;
+      const prefixes = ips.map(({ address }) => address);
+      const backend = await masqueradeBackend(ipMasqBackend);
+      call.undo(() => backend.del(attachment, prefixes));
+      await backend.add(attachment, prefixes);
+    },
+    /** Removes the rules of this attachment, of whichever backend made them. */
+    async del(): Promise<void> {
+      if (!ipMasq) return;
+      await eachBackend(ipMasqBackend, (backend) => backend.del(attachment, knownAddresses(call)));
+    },
+    async check(): Promise<void> {
+      if (!ipMasq) return;
+      await (await masqueradeBackend(ipMasqBackend)).check(attachment, knownAddresses(call));
+    },
+    /** @throws CniError NotAvailable when the backend cannot be used. */
+    async status(): Promise<void> {
+      if (!ipMasq) return;
+      try {
+        await (await masqueradeBackend(ipMasqBackend)).probe();
+      } catch (error) {
+        throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
+      }
+    },
+    /** Removes the rules of attachments that are no more. */
+    async gc(): Promise<void> {
+      if (!ipMasq) return;
+      await eachBackend(ipMasqBackend, (backend) => backend.gc(call.config.name, call.validAttachments));
+    },
+  };
+}
+
+/** A node may have changed backends since the attachment was made. */
+async function eachBackend(
+  preferred: string | undefined,
+  work: (backend: MasqueradeBackend) => Promise<void>,
+): Promise<void> {
+  const names = preferred ? [preferred] : masqueradeBackends;
+  for (const name of names) await work(await masqueradeBackend(name));
+}

@@ -1,0 +1,26 @@
+/** Masquerading: packets of a container that leave its subnet bear the node's address. */
+
+import type { Prefix } from '../ip.ts';
+import type { Attachment } from './names.ts';
+
+/** One way to masquerade. */
+export interface MasqueradeBackend {
+  /** Masquerades these addresses. Doing it twice is no error. @param prefixes with the length of their subnet. */
+  add(attachment: Attachment, prefixes: readonly Prefix[]): Promise<void>;
+  /** Takes back what {@link add} did, whoever did it. @param hints the addresses as far as they are known. */
+  del(attachment: Attachment, hints: readonly Prefix[]): Promise<void>;
+  /** @throws Error when a rule is missing. */
+  check(attachment: Attachment, prefixes: readonly Prefix[]): Promise<void>;
+  /** @throws Error when the backend cannot be used on this node. */
+  probe(): Promise<void>;
+  /** Removes the rules of a network's attachments that are not among the valid ones. */
+  gc(network: string, valid: readonly Omit<Attachment, 'network'>[]): Promise<void>;
+}
+
+/** Names of the backends, as "ipMasqBackend" gives them. */
+export const masqueradeBackends = ['iptables'] as const;
+
+/** Loads a backend. iptables is the default, as in the reference plugins. */
+export async function masqueradeBackend(_name = 'iptables'): Promise<MasqueradeBackend> {
+  return (await import('./masquerade-iptables.ts')).iptablesMasquerade;
+}

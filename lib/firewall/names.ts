@@ -1,0 +1,48 @@
+/** Names and comments by which rules are found again. They are the reference plugins', so that either suite finds the other's. */
+
+import { createHash } from 'node:crypto';
+
+/** One interface of one container on one network. */
+export interface Attachment {
+  network: string;
+  containerId: string;
+  ifname: string;
+}
+
+/**
+ * A prefix followed by as much of the text's SHA-512 as fits.
+ * @param length of the whole, in characters.
+ */
+export function hashName(length: number, prefix: string, text: string): string {
+  return (prefix + createHash('sha512').update(text).digest('hex')).slice(0, length);
+}
+
+/** iptables allows chain names of 28 characters. */
+const chainLength = 28;
+
+/** Chain with the masquerading rules of a container on a network. */
+export function masqueradeChain({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+  return hashName(chainLength, 'CNI-', network + containerId);
+}
+
+/** Comment on masquerading rules. */
+export function masqueradeComment({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+  return `name: "${network}" id: "${containerId}"`;
+}
+
+/** Chain with the port mappings of a container on a network. */
+export function portMapChain({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+  return hashName(chainLength, 'CNI-DN-', network + containerId);
+}
+
+/** Comment on the rules that lead to a container's port mappings. The reference cuts it to 256 characters in this way. */
+export function portMapComment({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+  const comment = `dnat name: "${network}" id: "${containerId}"`;
+  return comment.length > 255 ? `${comment.slice(0, 253)}...` : comment;
+}
+
+/** Reads network and container ID back from a comment of either kind. @returns undefined for other comments. */
+export function readComment(comment: string): { network: string; containerId: string } | undefined {
+  const match = /^(?:dnat )?name: "([^"]*)" id: "([^"]*)"?/.exec(comment);
+  return match ? { network: match[1]!, containerId: match[2]! } : undefined;
+}

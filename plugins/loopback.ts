@@ -1,0 +1,57 @@
+/** loopback: sets the sandbox's "lo" up. */
+
+import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { emptyResult, type Result } from '../lib/cni/result.ts';
+import { openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/cni/sandbox.ts';
+import { object } from '../lib/cni/schema.ts';
+import { type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
+import { requireLink, setLink } from '../lib/kernel/link.ts';
+
+export const plugin: Plugin = {
+  name: 'loopback',
+  summary: 'Sets the loopback interface of a sandbox up.',
+  config: object({}),
+
+  add(call) {
+    const sandbox = openSandbox(call);
+    const lo = requireLink(sandbox.socket, 'lo');
+    sandbox.socket.execute(setLink(lo.index, { up: true }, 'lo'));
+    const addresses = loopbackAddresses(sandbox, lo.index);
+    return call.prevResult ?? describe(call, addresses);
+  },
+
+  del(call) {
+    const sandbox = openSandboxIfPresent(call);
+    if (!sandbox) return;
+    const lo = requireLink(sandbox.socket, 'lo');
+    sandbox.socket.execute(setLink(lo.index, { up: false }, 'lo'));
+  },
+
+  check(call) {
+    requirePrevResult(call);
+    if (!requireLink(openSandbox(call).socket, 'lo').up)
+      throw new Error(`Interface "lo" of sandbox "${call.netns}" is down. Set it up again`);
+  },
+};
+
+/** @throws Error when somebody gave "lo" an address that reaches beyond the sandbox. */
+function loopbackAddresses({ socket }: Sandbox, index: number): InterfaceAddress[] {
+  const addresses = listAddresses(socket, index);
+  const foreign = addresses.find(({ prefix }) => !prefix.address.isLoopback);
+  if (foreign)
+    throw new Error(
+      `Interface "lo" has address ${foreign.prefix}, which is no loopback address. Remove it from the sandbox`,
+    );
+  return addresses;
+}
+
+function describe(call: Call, addresses: readonly InterfaceAddress[]): Result {
+  const ofFamily = (family: number) => addresses.find(({ prefix }) => prefix.family === family);
+  return {
+    ...emptyResult(),
+    interfaces: [{ name: 'lo', mac: '00:00:00:00:00:00', sandbox: call.netns }],
+    ips: [ofFamily(4), ofFamily(6)].flatMap((found) =>
+      found ? [{ address: found.prefix, interface: 0 }] : [],
+    ),
+  };
+}
