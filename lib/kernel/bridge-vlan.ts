@@ -1,0 +1,116 @@
+/** VLANs of a bridge's ports. Sources: bridge(8), linux/if_bridge.h. */
+
+import { isKernelError } from '../netlink/libc.ts';
+import type { Request } from '../netlink/message.ts';
+import {
+  addBridgeVlan,
+  type BridgeVlan,
+  createLink,
+  deleteBridgeVlan,
+  getLink,
+  type Link,
+  listBridgeVlans,
+  randomVethName,
+  requireLink,
+  setLink,
+  vethKind,
+} from './link.ts';
+import type { RouteSocket } from './route-socket.ts';
+import { ensureSysctl } from './sysctl.ts';
+
+/** The VLANs of a port. */
+export interface VlanPort {
+  /** VLAN of untagged frames; 0 when there is none of its own. */
+  vlan: number;
+  /** Tagged VLANs, as ranges. */
+  trunk: { first: number; last: number }[];
+  /** Keep VLAN 1, which the bridge gives every port. */
+  preserveDefaultVlan: boolean;
+}
+
+/**
+ * Reads the "vlanTrunk" of a configuration.
+ * @throws Error when an entry is neither one VLAN nor a range.
+ */
+export function resolveTrunk(
+  entries: readonly { id?: number; minID?: number; maxID?: number }[],
+): VlanPort['trunk'] {
+  return entries.map(({ id, minID, maxID }, i) => {
+    const where = `"vlanTrunk[${i}]"`;
+    if ((minID === undefined) !== (maxID === undefined))
+      throw new Error(
+        `${where} has only one of "minID" and "maxID". Set both for a range, or "id" for one VLAN`,
+      );
+    if (minID !== undefined && maxID !== undefined) {
+      if (minID > maxID)
+        throw new Error(`${where} is the range ${minID} to ${maxID}. Put the lower one into "minID"`);
+      return { first: minID, last: maxID };
+    }
+    if (id === undefined) throw new Error(`${where} names no VLAN. Set "id", or "minID" and "maxID"`);
+    return { first: id, last: id };
+  });
+}
+
+/** Gives a port its VLANs. */
+export function assignVlans(socket: RouteSocket, port: Link, wanted: VlanPort): void {
+  const label = port.name;
+  const drop = wanted.preserveDefaultVlan
+    ? []
+    : listBridgeVlans(socket, port.index).map(({ vid }) => deleteBridgeVlan(port.index, { vid }, { label }));
+  socket.execute(...drop, ...vlansOf(wanted).map((vlan) => addBridgeVlan(port.index, vlan, { label })));
+}
+
+/** @throws Error when the port lacks one of its VLANs. */
+export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): void {
+  const present = listBridgeVlans(socket, port.index);
+  for (const { vid, end = vid, pvid = false } of vlansOf(wanted))
+    for (let id = vid; id <= end; id++)
+      if (!present.some((vlan) => vlan.vid === id && (!pvid || vlan.pvid)))
+        throw new Error(
+          `Port "${port.name}" is not in VLAN ${id}${pvid ? ' with its untagged frames' : ''}. Delete the container and add it again`,
+        );
+}
+
+/**
+ * The node's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin makes it: a pair whose other end is
+ * a port of the bridge in that VLAN.
+ */
+export function ensureVlanInterface(
+  socket: RouteSocket,
+  bridge: Link,
+  { vlan, preserveDefaultVlan }: VlanPort,
+): Link {
+  const name = `${bridge.name}.${vlan}`;
+  const present = getLink(socket, name);
+  if (present) return present;
+  const portName = randomVethName();
+  const requests: Request[] = [
+    createLink(vethKind({ name: portName, mtu: bridge.mtu }), { name, mtu: bridge.mtu }),
+  ];
+  try {
+    socket.execute(...requests);
+  } catch (error) {
+    if (isKernelError(error, 'EEXIST') && getLink(socket, name)) return requireLink(socket, name);
+    throw error;
+  }
+  for (const end of [name, portName]) ensureSysctl(['ipv6', 'conf', end, 'accept_ra'], '0');
+  const link = requireLink(socket, name);
+  const port = requireLink(socket, portName);
+  socket.execute(
+    setLink(port.index, { master: bridge.index, up: true }, portName),
+    setLink(link.index, { up: true }, name),
+  );
+  assignVlans(socket, port, { vlan, trunk: [], preserveDefaultVlan });
+  return requireLink(socket, name);
+}
+
+function vlansOf({ vlan, trunk, preserveDefaultVlan }: VlanPort): BridgeVlan[] {
+  const untagged: BridgeVlan[] = [];
+  if (vlan > 0) untagged.push({ vid: vlan, pvid: true, untagged: true });
+  // A trunk without a VLAN of its own keeps VLAN 1 for untagged frames.
+  else if (trunk.length > 0 && !preserveDefaultVlan) untagged.push({ vid: 1, pvid: true, untagged: true });
+  return [
+    ...untagged,
+    ...trunk.map(({ first, last }) => (first === last ? { vid: first } : { vid: first, end: last })),
+  ];
+}

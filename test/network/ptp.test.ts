@@ -1,0 +1,38 @@
+import test from 'ava';
+import { attach, type Conflist, sample } from '../support/chain.ts';
+import { addresses, iptablesSave, link, ping, routes, snapshot } from '../support/eyes.ts';
+import { makeHost } from '../support/host.ts';
+
+/** The sample network without what comes after its first plugin. */
+function only(name: string): Conflist {
+  const network = sample(name);
+  return { ...network, plugins: network.plugins.slice(0, 1) };
+}
+
+test('a pod reaches the node and other pods by its gateway, and leaves nothing behind', async (t) => {
+  const host = await makeHost(t);
+  const network = only('20-ptp.conflist');
+  const [first, second] = [await host.addPod(), await host.addPod()];
+  await (await attach(host, network, { pod: first })).del();
+  const before = await snapshot(host);
+
+  const one = await attach(host, network, { pod: first });
+  const two = await attach(host, network, { pod: second });
+  t.deepEqual(await addresses(one.pod, 'eth0'), [`${one.ip}/16`]);
+  t.true(await ping(one.pod, '10.89.0.1'));
+  t.true(await ping(one.pod, two.ip));
+  t.true(await ping(host, two.ip));
+  const found = (await routes(one.pod)).map(({ dst, gateway, dev, prefsrc }) => [dst, gateway, dev, prefsrc]);
+  t.deepEqual(found.sort(), [
+    ['10.89.0.0/16', '10.89.0.1', 'eth0', one.ip],
+    ['10.89.0.1', undefined, 'eth0', one.ip],
+    ['default', '10.89.0.1', 'eth0', undefined],
+  ]);
+  t.true((await iptablesSave(host)).some((rule) => rule.startsWith(`-A POSTROUTING -s ${one.ip}/32`)));
+  await one.check();
+  await one.del();
+  await two.del();
+  await two.del();
+  t.is(await link(one.pod, 'eth0'), undefined);
+  t.deepEqual(await snapshot(host), before);
+});
