@@ -141,13 +141,18 @@ export function removeInterface(call: Call): boolean {
   const sandbox = openSandboxIfPresent(call);
   if (!sandbox) return false;
   const link = getLink(sandbox.socket, call.ifname);
-  if (!link) return false;
+  return link ? deleteLinkIfPresent(sandbox.socket, link) : false;
+}
+
+/** Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds the time. */
+function deleteLinkIfPresent(socket: RouteSocket, link: Link): boolean {
   try {
-    sandbox.socket.execute(deleteLink(link.index, call.ifname));
+    socket.execute(deleteLink(link.index, link.name));
+    return true;
   } catch (error) {
     if (!isKernelError(error, 'ENODEV')) throw error;
+    return false;
   }
-  return true;
 }
 
 /**
@@ -162,7 +167,7 @@ export function removeHostInterfaces(call: Call): void {
   const host = openRouteSocket();
   for (const { name, mac } of ends) {
     const link = getLink(host, name);
-    if (link?.kind === 'veth' && link.mac === mac) host.execute(deleteLink(link.index, name));
+    if (link?.kind === 'veth' && link.mac === mac) deleteLinkIfPresent(host, link);
   }
 }
 

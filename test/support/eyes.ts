@@ -170,8 +170,10 @@ export async function networkSnapshot(ns: Namespace): Promise<Record<string, unk
     text
       .split('\n')
       .filter((line) => line !== '')
+      // Whether the kernel has noticed a lost carrier yet is a matter of milliseconds.
+      .map((line) => line.replace(/ linkdown\b/, ''))
       .sort();
-  const settled = (line: string) => !/fe80::|ff00::|linkdown/.test(line);
+  const settled = (line: string) => !/fe80::|ff00::/.test(line);
   return {
     links: all
       .map(({ ifname, mtu, master, flags, linkinfo, addr_info = [] }) => ({

@@ -1,0 +1,336 @@
+import test from 'ava';
+import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import { addresses, iptablesSave, link, ping, routes, snapshot, sysctl } from '../support/eyes.ts';
+import { type Host, makeHost } from '../support/host.ts';
+
+/** A network with one bridge plugin; `keys` are merged into its configuration. */
+function bridgeNet(keys: object = {}, cniVersion = '1.1.0'): Conflist {
+  return {
+    cniVersion,
+    name: 'net',
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: 'br0',
+        isGateway: true,
+        ipam: { type: 'host-local', subnet: '10.5.0.0/24', routes: [{ dst: '0.0.0.0/0' }] },
+        ...keys,
+      },
+    ],
+  };
+}
+
+const dualStack = {
+  isDefaultGateway: true,
+  ipMasq: true,
+  ipam: {
+    type: 'host-local',
+    ranges: [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]],
+  },
+};
+
+/** Fails an ADD and sees that the host is as it was. */
+async function failsCleanly(
+  t: import('ava').ExecutionContext,
+  host: Host,
+  network: Conflist,
+  message: RegExp,
+): Promise<void> {
+  const pod = await host.addPod();
+  const before = await snapshot(host);
+  const outcome = await new Attachment(host, pod, network).tryAdd();
+  t.not(outcome.exit, 0);
+  t.regex(outcome.error?.msg ?? '', message);
+  const after = await snapshot(host);
+  t.deepEqual({ ...after, files: undefined }, { ...before, files: undefined });
+  const reserved = Object.keys(after.files as object).filter((file) => /\/net\/\d/.test(file));
+  t.deepEqual(reserved, [], 'no address is leaked');
+  t.is(await link(pod, 'eth0'), undefined);
+}
+
+test('pods reach one another and the node; nothing but the bridge is left', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({ ipMasq: true });
+  const [a, b] = [await host.addPod(), await host.addPod()];
+  await (await attach(host, network, { pod: a })).del();
+  const before = await snapshot(host);
+  const one = await attach(host, network, { pod: a });
+  const two = await attach(host, network, { pod: b });
+  t.true(await ping(one.pod, two.ip));
+  t.true(await ping(one.pod, '10.5.0.1'));
+  t.true(await ping(host, one.ip));
+  t.is((await link(host, 'br0'))?.address, one.result?.interfaces?.[0]?.mac);
+  t.is(await sysctl(host, 'net/ipv4/ip_forward'), '1');
+  await one.check();
+  await one.del();
+  await one.del();
+  await two.del();
+  t.deepEqual(await snapshot(host), before);
+});
+
+test('dual stack: addresses are usable at once, routes lead by the bridge, both families are masqueraded', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, bridgeNet(dualStack));
+  const two = await attach(host, bridgeNet(dualStack));
+  const v6 = two.result!.ips![1]!.address.split('/')[0]!;
+  t.true(await ping(one.pod, v6));
+  t.true(await ping(one.pod, 'fd00:5::1'));
+  t.deepEqual(await addresses(one.pod, 'eth0'), [`${one.ip}/24`, one.result!.ips![1]!.address].sort());
+  t.is((await routes(one.pod, 6)).find(({ dst }) => dst === 'default')?.gateway, 'fd00:5::1');
+  t.is((await routes(one.pod, 4)).find(({ dst }) => dst === 'default')?.gateway, '10.5.0.1');
+  for (const family of [4, 6] as const)
+    t.is((await iptablesSave(host, 'nat', family)).filter((rule) => /^-A POSTROUTING/.test(rule)).length, 2);
+  await one.check();
+  await one.del();
+  await two.del();
+  for (const family of [4, 6] as const)
+    t.deepEqual(
+      (await iptablesSave(host, 'nat', family)).filter((rule) => /CNI-/.test(rule)),
+      [],
+    );
+});
+
+test('DEL finds the rules by identity when the namespace is gone or not given, with and without prevResult', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet(dualStack);
+  await (await attach(host, network)).del();
+  const before = await snapshot(host);
+  const same = async (what: string) => {
+    const after = await snapshot(host);
+    t.deepEqual({ ...after, sandboxes: [] }, { ...before, sandboxes: [] }, what);
+  };
+
+  const gone = await attach(host, network);
+  await gone.pod.remove();
+  await gone.del();
+  await same('namespace gone');
+
+  const empty = await attach(host, network);
+  await empty.del({ netns: '' });
+  await same('CNI_NETNS empty, although the namespace is still there');
+
+  const forgotten = await attach(host, network);
+  await forgotten.pod.remove();
+  forgotten.result = undefined;
+  await forgotten.del({ netns: '' });
+  await same('no prevResult');
+});
+
+test('hairpin, isolation, MTU, MAC address and promiscuous mode arrive in the kernel', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({
+    hairpinMode: true,
+    portIsolation: true,
+    mtu: 1400,
+    capabilities: { mac: true },
+  });
+  const mac = '0a:58:0a:05:00:99';
+  const one = await attach(host, network, { capabilities: { mac } });
+  const port = await link(host, one.result!.interfaces![1]!.name);
+  t.is(port?.linkinfo?.info_slave_data?.hairpin, true);
+  t.is(port?.linkinfo?.info_slave_data?.isolated, true);
+  t.is(port?.mtu, 1400);
+  t.is(port?.master, 'br0');
+  const eth0 = await link(one.pod, 'eth0');
+  t.is(eth0?.mtu, 1400);
+  t.is(eth0?.address, mac);
+  t.is(one.result!.interfaces![2]!.mac, mac);
+  t.is(await sysctl(one.pod, 'net/ipv4/conf/eth0/arp_notify'), '1');
+
+  const promiscuous = await attach(host, {
+    ...bridgeNet({ promiscMode: true, bridge: 'br1' }),
+    name: 'other',
+  });
+  t.is((await link(host, 'br1'))?.flags.includes('PROMISC'), true);
+  await promiscuous.check();
+});
+
+test('layer 2 only: no IPAM, no addresses, the link up', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, bridgeNet({ ipam: {}, isGateway: false }));
+  t.deepEqual(one.result!.ips, undefined);
+  t.is((await link(one.pod, 'eth0'))?.operstate, 'UP');
+  await one.check();
+  await one.del();
+
+  const down = await attach(
+    host,
+    bridgeNet({ ipam: undefined, isGateway: false, disableContainerInterface: true }),
+  );
+  t.is((await link(down.pod, 'eth0'))?.operstate, 'DOWN');
+  await down.check();
+});
+
+test('route metrics, priority and table are applied', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(
+    host,
+    bridgeNet({
+      ipam: {
+        type: 'host-local',
+        subnet: '10.5.0.0/24',
+        routes: [
+          { dst: '0.0.0.0/0', mtu: 1300, advmss: 1200, priority: 77 },
+          { dst: '10.99.0.0/16', table: 123 },
+        ],
+      },
+    }),
+  );
+  const defaultRoute = (await routes(one.pod)).find(({ dst }) => dst === 'default');
+  t.is(defaultRoute?.metric, 77);
+  t.deepEqual(defaultRoute?.metrics, [{ mtu: 1300, advmss: 1200 }]);
+  t.is((await routes(one.pod, 4, '123'))[0]?.dst, '10.99.0.0/16');
+  await one.check();
+});
+
+test('CHECK finds every drift', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({ ipMasq: true, hairpinMode: true });
+  const drifts: [RegExp, (one: Attachment) => Promise<unknown>][] = [
+    [/has no address/, (one) => one.pod.run(['ip', 'addr', 'flush', 'dev', 'eth0'])],
+    [/is down/, (one) => one.pod.run(['ip', 'link', 'set', 'eth0', 'down'])],
+    [/no route to 0\.0\.0\.0\/0/, (one) => one.pod.run(['ip', 'route', 'del', 'default'])],
+    [/MAC address/, (one) => one.pod.run(['ip', 'link', 'set', 'eth0', 'address', '0a:00:00:00:00:01'])],
+    [
+      /is no port of bridge/,
+      (one) => host.run(['ip', 'link', 'set', one.result!.interfaces![1]!.name, 'nomaster']),
+    ],
+    [
+      /hairpin/,
+      (one) =>
+        host.run([
+          'ip',
+          'link',
+          'set',
+          one.result!.interfaces![1]!.name,
+          'type',
+          'bridge_slave',
+          'hairpin',
+          'off',
+        ]),
+    ],
+    [/not masqueraded/, () => host.run(['iptables', '-t', 'nat', '-F', 'POSTROUTING'])],
+    [/No address of network/, () => host.run(['sh', '-c', 'rm /var/lib/cni/networks/net/10.*'])],
+    [/missing/, (one) => one.pod.run(['ip', 'link', 'del', 'eth0'])],
+    [/Bridge "br0" is missing/, () => host.run(['ip', 'link', 'del', 'br0'])],
+  ];
+  for (const [message, drift] of drifts) {
+    const one = await attach(host, network);
+    await one.check();
+    await drift(one);
+    const outcome = await one.tryCheck();
+    t.regex(outcome.error?.msg ?? 'no error', message);
+    await one.del();
+  }
+});
+
+test('a failing ADD leaves nothing: exhausted range, foreign bridge, wrong settings, taken name', async (t) => {
+  const host = await makeHost(t);
+  await host.run(['ip', 'link', 'add', 'br9', 'type', 'veth', 'peer', 'name', 'br9p']);
+  await failsCleanly(t, host, bridgeNet({ bridge: 'br9' }), /kind "veth", not a bridge/);
+  await failsCleanly(t, host, bridgeNet({ hairpinMode: true, promiscMode: true }), /both set/);
+  await failsCleanly(t, host, bridgeNet({ bridge: 'a-name-of-16byte' }), /a-name-of-16byte/);
+  await failsCleanly(t, host, bridgeNet({ ipam: { type: 'none-such' } }), /not in CNI_PATH/);
+  await failsCleanly(
+    t,
+    host,
+    bridgeNet({ ipam: { type: 'host-local', subnet: '10.5.0.1/24' } }),
+    /host bits/,
+  );
+  await failsCleanly(t, host, bridgeNet({ mtu: '1400' }), /"mtu" is "1400"/);
+  await failsCleanly(t, host, bridgeNet({ vlanTrunk: [{ minID: 5 }] }), /only one of "minID" and "maxID"/);
+
+  const one = await attach(host, bridgeNet());
+  const outcome = await new Attachment(
+    host,
+    one.pod,
+    bridgeNet({ ipam: { type: 'host-local', subnet: '10.6.0.0/24' } }),
+    {
+      containerId: 'second',
+    },
+  ).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /has an interface "eth0" already/);
+  t.true(await ping(one.pod, '10.5.0.1'), 'the first attachment still works');
+});
+
+test('another address on the bridge is refused, or replaced with forceAddress', async (t) => {
+  const host = await makeHost(t);
+  await (await attach(host, bridgeNet())).del();
+  const other = { type: 'host-local', subnet: '10.7.0.0/24' };
+  const pod = await host.addPod();
+  const refused = await new Attachment(host, pod, bridgeNet({ ipam: other })).tryAdd();
+  t.regex(refused.error?.msg ?? '', /has address 10\.5\.0\.1\/24 where 10\.7\.0\.1\/24 is wanted/);
+  await attach(host, bridgeNet({ ipam: other, forceAddress: true }), { pod });
+  t.deepEqual(await addresses(host, 'br0'), ['10.7.0.1/24']);
+});
+
+test('GC removes what no valid attachment owns, in this network only', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({ ipMasq: true });
+  const other = {
+    ...bridgeNet({ ipMasq: true, bridge: 'br1', ipam: { type: 'host-local', subnet: '10.6.0.0/24' } }),
+    name: 'other',
+  };
+  const [kept, stale, foreign] = [
+    await attach(host, network),
+    await attach(host, network),
+    await attach(host, other),
+  ];
+  const chains = async () => (await iptablesSave(host)).filter((rule) => /^-A POSTROUTING/.test(rule)).length;
+  const reserved = async (net: string) =>
+    (await host.run(['ls', `/var/lib/cni/networks/${net}`]))
+      .split('\n')
+      .filter((name) => name.startsWith('10.'))
+      .sort();
+
+  t.is((await runNetworkVerb(host, network, 'GC')).exit, 0);
+  t.is((await runNetworkVerb(host, network, 'GC', { valid: null })).exit, 0);
+  t.is(await chains(), 3, 'without a list nothing is collected');
+
+  await stale.pod.remove();
+  const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, network, 'GC', { valid })).exit, 0);
+  t.is(await chains(), 2);
+  t.deepEqual(await reserved('net'), [kept.ip]);
+  t.deepEqual(await reserved('other'), [foreign.ip]);
+  await kept.check();
+
+  t.is((await runNetworkVerb(host, network, 'GC', { valid: [] })).exit, 0);
+  t.deepEqual(await reserved('net'), []);
+  t.is(await chains(), 1);
+});
+
+test('STATUS tells when ADD cannot work', async (t) => {
+  const host = await makeHost(t);
+  const tiny = bridgeNet({ ipMasq: true, ipam: { type: 'host-local', subnet: '10.5.0.0/30' } });
+  t.is((await runNetworkVerb(host, tiny, 'STATUS')).exit, 0);
+  await attach(host, tiny);
+  const full = await runNetworkVerb(host, tiny, 'STATUS');
+  t.is(full.error?.code, 50);
+  t.regex(full.error?.msg ?? '', /All 1 addresses of 10\.5\.0\.1-10\.5\.0\.2 are reserved/);
+});
+
+test('twenty pods at once', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({ ipMasq: true });
+  const all = await Promise.all(Array.from({ length: 20 }, () => attach(host, network)));
+  t.is(new Set(all.map(({ ip }) => ip)).size, 20);
+  t.true(await ping(all[0]!.pod, all[19]!.ip));
+  await Promise.all(all.map((one) => one.del()));
+  t.deepEqual(
+    (await iptablesSave(host)).filter((rule) => /CNI-/.test(rule)),
+    [],
+  );
+});
+
+test('the sample networks connect pods', async (t) => {
+  for (const name of ['10-bridge.conflist', '30-dual-stack.conflist']) {
+    const host = await makeHost(t);
+    const network = sample(name);
+    network.plugins = network.plugins.filter(({ type }) => type === 'bridge');
+    const one = await attach(host, network);
+    const two = await attach(host, network);
+    t.true(await ping(one.pod, two.ip));
+    await one.check();
+  }
+});
