@@ -1,0 +1,158 @@
+/** flannel: has another plugin, by default bridge, connect the sandbox to the subnet that flanneld leased for this node. */
+
+import { delegate } from '../lib/cni/delegate.ts';
+import { CniError, ErrorCode } from '../lib/cni/errors.ts';
+import type { Command } from '../lib/cni/invocation.ts';
+import type { Call, Plugin } from '../lib/cni/plugin.ts';
+import { emptyResult } from '../lib/cni/result.ts';
+import { runAll } from '../lib/cni/sandbox.ts';
+import { type Infer, isObject, json, object, string, withDefault } from '../lib/cni/schema.ts';
+import { type DelegateConfig, SavedConfigs } from './flannel/saved-config.ts';
+import { readSubnetEnv, type SubnetEnv } from './flannel/subnet-env.ts';
+
+const config = object({
+  subnetFile: withDefault(
+    string({ description: "File in which flanneld tells this node's subnet." }),
+    '/run/flannel/subnet.env',
+  ),
+  dataDir: withDefault(
+    string({ description: "Directory for the delegates' configurations." }),
+    '/var/lib/cni/flannel',
+  ),
+  delegate: json({
+    description: 'Configuration of the delegate, without "name" and "ipam"; a bridge by default.',
+  }),
+  ipam: json({ description: 'Keys for the IPAM plugin, host-local by default; ranges come from flanneld.' }),
+});
+
+type FlannelCall = Call<Infer<typeof config>>;
+
+export const plugin: Plugin<Infer<typeof config>> = {
+  name: 'flannel',
+  summary: 'Connects a sandbox to the subnet that flanneld leased for this node.',
+  config,
+
+  async add(call) {
+    const delegated = delegateConfig(call, readSubnetEnv(call.config.subnetFile));
+    const saved = savedConfigs(call);
+    call.undo(() => saved.remove(call.containerId, call.config.name));
+    saved.save(call.containerId, delegated);
+    call.undo(() => forward(call, delegated, 'DEL'));
+    return (await delegate(call, delegated.type, { stdin: JSON.stringify(delegated) })) ?? emptyResult();
+  },
+
+  async del(call) {
+    const saved = savedConfigs(call);
+    const delegated = saved.load(call.containerId, call.config.name);
+    try {
+      await forward(call, delegated ?? currentConfig(call));
+    } catch (error) {
+      if (delegated) throw error;
+      // Nothing says that there is anything to remove, so this must not keep the container from going.
+      process.stderr.write(`Without a saved configuration: ${(error as Error).message}\n`);
+    }
+    saved.remove(call.containerId, call.config.name);
+  },
+
+  async check(call) {
+    await forward(call, savedConfigs(call).load(call.containerId, call.config.name) ?? currentConfig(call));
+  },
+
+  async status(call) {
+    let env: SubnetEnv;
+    try {
+      env = readSubnetEnv(call.config.subnetFile);
+    } catch (error) {
+      throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
+    }
+    await forward(call, delegateConfig(call, env));
+  },
+
+  async gc(call) {
+    const saved = savedConfigs(call);
+    const valid = new Set(call.validAttachments.map(({ containerId }) => containerId));
+    await runAll(
+      () => forward(call, currentConfig(call)),
+      () => {
+        for (const containerId of saved.containersOf(call.config.name))
+          if (!valid.has(containerId)) saved.remove(containerId, call.config.name);
+      },
+    );
+  },
+};
+
+function savedConfigs(call: FlannelCall): SavedConfigs {
+  return new SavedConfigs(call.config.dataDir);
+}
+
+/** Runs the delegate with what the runtime passed beside the configuration. */
+async function forward(call: FlannelCall, delegated: DelegateConfig, command = call.command): Promise<void> {
+  const { prevResult, 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': older } = call.config;
+  const stdin = JSON.stringify({
+    ...delegated,
+    prevResult,
+    'cni.dev/valid-attachments': valid,
+    'cni.dev/attachments': older,
+  });
+  await delegate(call, delegated.type, { stdin, command: command as Command });
+}
+
+/** The delegate's configuration as of now, without ranges when flanneld is gone: good enough for taking things down. */
+function currentConfig(call: FlannelCall): DelegateConfig {
+  try {
+    return delegateConfig(call, readSubnetEnv(call.config.subnetFile));
+  } catch {
+    return delegateConfig(call);
+  }
+}
+
+/** The delegate's configuration: what the user says, and what flanneld says for the rest. */
+function delegateConfig(call: FlannelCall, env?: SubnetEnv): DelegateConfig {
+  const base = asObject(call.config.delegate, 'delegate');
+  for (const key of ['name', 'ipam'])
+    if (key in base)
+      throw new CniError(
+        ErrorCode.InvalidNetworkConfig,
+        `"delegate" has "${key}", which this plugin sets. Move it out of "delegate"`,
+      );
+  const { type = 'bridge' } = base;
+  if (typeof type !== 'string')
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      `"delegate.type" is ${JSON.stringify(type)}, but it must be the name of a plugin, such as "bridge"`,
+    );
+  return {
+    ...(env && { ipMasq: !env.masquerades, mtu: env.mtu }),
+    ...(type === 'bridge' && { isGateway: true }),
+    ...base,
+    ...(call.config.runtimeConfig !== undefined && { runtimeConfig: call.config.runtimeConfig }),
+    cniVersion: call.config.cniVersion,
+    name: call.config.name,
+    type,
+    ipam: ipamConfig(call, env),
+  };
+}
+
+function ipamConfig(call: FlannelCall, env?: SubnetEnv): object {
+  const base = asObject(call.config.ipam, 'ipam');
+  const { routes = [] } = base;
+  if (!Array.isArray(routes))
+    throw new CniError(ErrorCode.InvalidNetworkConfig, '"ipam.routes" must be a list of routes');
+  return {
+    type: 'host-local',
+    ...base,
+    ...(env && {
+      ranges: env.subnets.map((subnet) => [{ subnet }]),
+      routes: [...routes, ...env.networks.map((dst) => ({ dst }))],
+    }),
+  };
+}
+
+function asObject(value: unknown, key: string): Record<string, unknown> {
+  if (value === undefined || value === null) return {};
+  if (isObject(value)) return value;
+  throw new CniError(
+    ErrorCode.InvalidNetworkConfig,
+    `"${key}" is ${JSON.stringify(value).slice(0, 80)}, but it must be an object`,
+  );
+}

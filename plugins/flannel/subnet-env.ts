@@ -1,0 +1,85 @@
+/** The file in which flanneld tells what it leased for this node. Source: flannel's documentation, "subnet.env". */
+
+import { readFileSync, statSync } from 'node:fs';
+import { Prefix } from '../../lib/ip.ts';
+
+/** What flanneld leased, and how it wants packets treated. */
+export interface SubnetEnv {
+  /** What all nodes together have, of both families. */
+  networks: Prefix[];
+  /** What this node has of it: one subnet a family, IPv4 first. */
+  subnets: Prefix[];
+  /** Bytes that fit through the overlay. */
+  mtu: number;
+  /** True when flanneld masquerades by itself. */
+  masquerades: boolean;
+}
+
+/** Far above what flanneld writes: a file this long is something else. */
+const maxSize = 65536;
+
+/**
+ * Reads the file.
+ * @throws Error when it is missing, incomplete, or has a line that says nothing sensible.
+ */
+export function readSubnetEnv(file: string): SubnetEnv {
+  const text = readSmallFile(file);
+  const values = new Map<string, string>();
+  for (const line of text.split('\n')) {
+    const equals = line.indexOf('=');
+    if (equals > 0) values.set(line.slice(0, equals).trim(), line.slice(equals + 1).trim());
+  }
+
+  const missing = [
+    ['FLANNEL_NETWORK', 'FLANNEL_IPV6_NETWORK'],
+    ['FLANNEL_SUBNET', 'FLANNEL_IPV6_SUBNET'],
+    ['FLANNEL_MTU'],
+    ['FLANNEL_IPMASQ'],
+  ].filter((names) => !names.some((name) => values.get(name)));
+  if (missing.length > 0)
+    throw new Error(
+      `"${file}" lacks ${missing.map((names) => names.join(' or ')).join(', ')}. See that flanneld runs and writes it`,
+    );
+
+  const refuse = (name: string, wanted: string): never => {
+    throw new Error(
+      `"${file}" has ${name}="${values.get(name)!.slice(0, 80)}", but it must be ${wanted}. See that flanneld alone writes it`,
+    );
+  };
+  const prefixes = (name: string, family: 4 | 6): Prefix[] =>
+    (values.get(name) || undefined)?.split(',').map((item) => {
+      const prefix = Prefix.tryParse(item.trim());
+      if (prefix?.family === family) return prefix.network;
+      return refuse(name, `IPv${family} addresses with prefix lengths`);
+    }) ?? [];
+  const subnet = (name: string, family: 4 | 6): Prefix[] => {
+    const found = prefixes(name, family);
+    return found.length > 1 ? refuse(name, 'one subnet') : found;
+  };
+  const mtu = values.get('FLANNEL_MTU')!;
+  if (!/^\d{1,5}$/.test(mtu) || Number(mtu) > 65535) refuse('FLANNEL_MTU', 'a number of bytes up to 65535');
+
+  return {
+    networks: [...prefixes('FLANNEL_NETWORK', 4), ...prefixes('FLANNEL_IPV6_NETWORK', 6)],
+    subnets: [...subnet('FLANNEL_SUBNET', 4), ...subnet('FLANNEL_IPV6_SUBNET', 6)],
+    mtu: Number(mtu),
+    masquerades: values.get('FLANNEL_IPMASQ') === 'true',
+  };
+}
+
+function readSmallFile(file: string): string {
+  let reason: string;
+  try {
+    // A pipe would block, and a device may never end.
+    const stat = statSync(file);
+    if (stat.isFile() && stat.size <= maxSize) return readFileSync(file, 'utf8');
+    reason = stat.isFile() ? `is longer than ${maxSize} bytes` : 'is not a regular file';
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+      throw new Error(`Cannot read "${file}"`, { cause: error });
+    reason = 'does not exist yet';
+  }
+  throw new Error(
+    `"${file}", in which flanneld tells this node's subnet, ${reason}. See that flanneld runs, or set "subnetFile"`,
+  );
+}

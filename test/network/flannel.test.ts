@@ -1,0 +1,289 @@
+/** flannel, on nodes joined by VXLAN as flanneld joins them, with the sample network that everybody copies. */
+
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import test, { type ExecutionContext } from 'ava';
+import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
+import * as eyes from '../support/eyes.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { runPlugin } from '../support/plugin.ts';
+
+const network = sample('40-flannel.conflist');
+const subnetFile = '/run/flannel/subnet.env';
+const dataDir = '/var/lib/cni/flannel';
+
+/** The sample's first plugin in a version of the specification that has CHECK, STATUS and GC. */
+const modern: Conflist = { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!] };
+
+/** Plays flanneld's part on one node. */
+function writeSubnetEnv(host: Host, number: number, more: Record<string, string> = {}): void {
+  const values = {
+    FLANNEL_NETWORK: '10.244.0.0/16',
+    FLANNEL_SUBNET: `10.244.${number}.1/24`,
+    FLANNEL_IPV6_NETWORK: 'fd00:10:244::/48',
+    FLANNEL_IPV6_SUBNET: `fd00:10:244:${number}::1/64`,
+    FLANNEL_MTU: '1450',
+    FLANNEL_IPMASQ: 'true',
+    ...more,
+  };
+  mkdirSync(host.file('/run/flannel'), { recursive: true });
+  const lines = Object.entries(values).map((pair) => `${pair.join('=')}\n`);
+  writeFileSync(host.file(subnetFile), lines.join(''));
+}
+
+async function makeNode(t: ExecutionContext, number = 1): Promise<Host> {
+  const host = await makeHost(t);
+  writeSubnetEnv(host, number);
+  return host;
+}
+
+/** Saved configurations and reserved addresses: the files in which some container is mentioned. */
+function leftBehind(host: Host): string[] {
+  return Object.entries(eyes.files(host, '/var/lib/cni'))
+    .filter(([file, content]) => /container-/.test(file + content))
+    .map(([file]) => file);
+}
+
+/** Two nodes on one wire, each with a VXLAN interface and routes to the other's pods. */
+async function makeCluster(t: ExecutionContext): Promise<[Host, Host]> {
+  const nodes: [Host, Host] = [await makeNode(t, 1), await makeNode(t, 2)];
+  const [a, b] = nodes;
+  await a.run([
+    ...['ip', 'link', 'add', 'uplink', 'type', 'veth'],
+    ...['peer', 'name', 'uplink', 'netns', String(b.pid)],
+  ]);
+  const macs = ['02:00:00:00:00:01', '02:00:00:00:00:02'];
+  for (const [i, node] of nodes.entries()) {
+    const [own, other] = [i + 1, 2 - i];
+    const ip = (line: string) => node.run(['ip', ...line.split(' ')]);
+    await ip(`address add 192.0.2.${own}/24 dev uplink`);
+    await ip('link set uplink up');
+    await ip(
+      `link add flannel.1 address ${macs[i]} mtu 1450 type vxlan id 1 local 192.0.2.${own} dev uplink dstport 8472 nolearning`,
+    );
+    await ip(`address add 10.244.${own}.0/32 dev flannel.1`);
+    await ip(`address add fd00:10:244:${own}::/128 dev flannel.1 nodad`);
+    await ip('link set flannel.1 up');
+    await ip(`neighbour add 10.244.${other}.0 lladdr ${macs[1 - i]} dev flannel.1`);
+    await ip(`neighbour add fd00:10:244:${other}:: lladdr ${macs[1 - i]} dev flannel.1`);
+    await ip(`route add 10.244.${other}.0/24 via 10.244.${other}.0 dev flannel.1 onlink`);
+    await ip(`route add fd00:10:244:${other}::/64 via fd00:10:244:${other}:: dev flannel.1 onlink`);
+    await node.run(
+      `bridge fdb append ${macs[1 - i]} dev flannel.1 dst 192.0.2.${other} self permanent`.split(' '),
+    );
+  }
+  return nodes;
+}
+
+test('pods on two nodes reach each other over VXLAN, and a host port leads across', async (t) => {
+  const [a, b] = await makeCluster(t);
+  const web = await attach(a, network, {
+    capabilities: { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] },
+  });
+  const client = await attach(b, network);
+  const [v4, v6] = web.result!.ips!.map(({ address }) => address.split('/')[0]!);
+  t.regex(v4!, /^10\.244\.1\./);
+  t.regex(client.ip, /^10\.244\.2\./);
+
+  t.true(await eyes.ping(client.pod, v4!));
+  t.true(await eyes.ping(client.pod, v6!));
+  await eyes.serve(t, web.pod, 'tcp', 80, 'web');
+  t.deepEqual(await eyes.ask(client.pod, 'tcp', v4!, 80), { label: 'web', peer: client.ip, said: 'hello' });
+  t.is((await eyes.ask(client.pod, 'tcp', '192.0.2.1', 8080))?.label, 'web');
+  t.is((await eyes.link(web.pod, 'eth0'))?.mtu, 1450);
+});
+
+test('the sample gives what the delegate gives, and takes it away again', async (t) => {
+  const host = await makeNode(t);
+  const warmUp = await attach(host, network);
+  await warmUp.del();
+  const idle = await eyes.snapshot(host);
+
+  const attachment = await attach(host, network);
+  const { result, pod } = attachment;
+  t.is(result!.cniVersion, '0.3.1');
+  t.deepEqual(
+    result!.interfaces!.map(({ name, sandbox }) => [name.replace(/^veth.*/, 'veth'), sandbox]),
+    [
+      ['cbr0', undefined],
+      ['veth', undefined],
+      ['eth0', pod.netns],
+    ].map(([name, sandbox]) => [name === 'cbr0' ? 'cni0' : name, sandbox]),
+  );
+  t.deepEqual(
+    result!.ips!.map(({ gateway }) => gateway),
+    ['10.244.1.1', 'fd00:10:244:1::1'],
+  );
+  t.deepEqual(result!.routes, [
+    { dst: '10.244.0.0/16' },
+    { dst: 'fd00:10:244::/48' },
+    { dst: '0.0.0.0/0', gw: '10.244.1.1' },
+    { dst: '::/0', gw: 'fd00:10:244:1::1' },
+  ]);
+  const veth = result!.interfaces![1]!.name;
+  t.is((await eyes.link(host, veth))?.linkinfo?.info_slave_data?.hairpin, true);
+
+  const file = host.file(`${dataDir}/${pod.containerId}`);
+  t.is(statSync(file).mode & 0o777, 0o600);
+  t.deepEqual(JSON.parse(readFileSync(file, 'utf8')), {
+    cniVersion: '0.3.1',
+    name: 'cbr0',
+    type: 'bridge',
+    hairpinMode: true,
+    isDefaultGateway: true,
+    isGateway: true,
+    ipMasq: false,
+    mtu: 1450,
+    ipam: {
+      type: 'host-local',
+      ranges: [[{ subnet: '10.244.1.0/24' }], [{ subnet: 'fd00:10:244:1::/64' }]],
+      routes: [{ dst: '10.244.0.0/16' }, { dst: 'fd00:10:244::/48' }],
+    },
+  });
+
+  await attachment.del();
+  await attachment.del();
+  await pod.remove();
+  t.deepEqual(await eyes.snapshot(host), idle);
+});
+
+test('what the user says wins over what flanneld says', async (t) => {
+  const host = await makeNode(t);
+  const own: Conflist = {
+    ...modern,
+    plugins: [
+      {
+        type: 'flannel',
+        delegate: { type: 'ptp', mtu: 1300, ipMasq: true },
+        ipam: { routes: [{ dst: '198.51.100.0/24' }] },
+        capabilities: { ips: true },
+      },
+    ],
+  };
+  const { pod, result } = await attach(host, own, { capabilities: { ips: ['10.244.1.77'] } });
+  t.is(result!.ips![0]!.address, '10.244.1.77/24');
+  t.deepEqual(
+    result!.routes!.map(({ dst }) => dst),
+    ['198.51.100.0/24', '10.244.0.0/16', 'fd00:10:244::/48'],
+  );
+  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1300);
+  t.true((await eyes.iptablesSave(host)).some((line) => line.includes('MASQUERADE')));
+});
+
+test('DEL goes by what ADD saved, though flanneld has another subnet now', async (t) => {
+  const host = await makeNode(t);
+  const attachment = await attach(host, network);
+  writeSubnetEnv(host, 9);
+  await attachment.del();
+  t.deepEqual(leftBehind(host), []);
+  t.is(await eyes.link(attachment.pod, 'eth0'), undefined);
+});
+
+for (const [how, spoil] of [
+  ['is lost', (file: string) => rmSync(file)],
+  ['was torn by a crash', (file: string) => writeFileSync(file, '{"name":"cb')],
+  ['belongs to another network', (file: string) => writeFileSync(file, '{"name":"other","type":"bridge"}')],
+] as const)
+  test(`DEL leaves nothing behind when the saved configuration ${how}`, async (t) => {
+    const host = await makeNode(t);
+    const attachment = await attach(host, network);
+    const file = `${dataDir}/${attachment.pod.containerId}`;
+    spoil(host.file(file));
+    rmSync(host.file(subnetFile));
+    await attachment.del();
+    t.is(await eyes.link(attachment.pod, 'eth0'), undefined);
+    t.deepEqual(leftBehind(host), how.startsWith('belongs') ? [file] : []);
+  });
+
+test('DEL releases addresses when the sandbox is gone', async (t) => {
+  const host = await makeNode(t);
+  const attachment = await attach(host, network);
+  await attachment.pod.remove();
+  await attachment.del({ netns: '' });
+  t.deepEqual(leftBehind(host), []);
+});
+
+test('a container in two flannel networks leaves both', async (t) => {
+  const host = await makeNode(t);
+  const second: Conflist = {
+    ...network,
+    name: 'cbr1',
+    plugins: [{ type: 'flannel', delegate: { bridge: 'cni9', forceAddress: true } }],
+  };
+  const first = await attach(host, network);
+  const other = await attach(host, second, { pod: first.pod, ifname: 'net1' });
+  await first.del();
+  t.is(await eyes.link(first.pod, 'eth0'), undefined);
+  t.truthy(await eyes.link(first.pod, 'net1'));
+  await other.del();
+  t.is(await eyes.link(first.pod, 'net1'), undefined);
+  t.deepEqual(leftBehind(host), []);
+});
+
+test('an ADD that fails leaves nothing', async (t) => {
+  const host = await makeNode(t);
+  const pod = await host.addPod();
+  await pod.run(['ip', 'link', 'add', 'eth0', 'type', 'veth']);
+  const outcome = await new Attachment(host, pod, network).tryAdd();
+  t.is(outcome.error?.code, 999);
+  t.deepEqual(leftBehind(host), []);
+});
+
+test('CHECK finds what is missing from the sandbox', async (t) => {
+  const host = await makeNode(t);
+  const attachment = await attach(host, modern);
+  await attachment.check();
+  await attachment.pod.run(['ip', 'address', 'flush', 'dev', 'eth0', 'scope', 'global']);
+  const outcome = await attachment.tryCheck();
+  t.regex(outcome.error!.msg, /has no address 10\.244\.1\./);
+});
+
+test('STATUS fails until flanneld has written its file', async (t) => {
+  const host = await makeHost(t);
+  const before = await runNetworkVerb(host, modern, 'STATUS');
+  t.is(before.error?.code, 50);
+  t.regex(before.error!.msg, /flanneld runs/);
+  writeSubnetEnv(host, 1);
+  t.is((await runNetworkVerb(host, modern, 'STATUS')).exit, 0);
+});
+
+test('GC removes what no valid attachment owns', async (t) => {
+  const host = await makeNode(t);
+  const stale = await attach(host, modern);
+  const kept = await attach(host, modern);
+  await stale.pod.remove();
+  const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, modern, 'GC', { valid })).exit, 0);
+  t.deepEqual(Object.keys(eyes.files(host, dataDir)), [`${dataDir}/${kept.pod.containerId}`]);
+  const reserved = Object.values(eyes.files(host, '/var/lib/cni/networks')).filter((text) => text);
+  t.deepEqual([...new Set(reserved)], [`${kept.pod.containerId}\r\neth0`]);
+  await kept.check();
+});
+
+for (const [what, keys, pattern] of [
+  ['a name in the delegate', { delegate: { name: 'x' } }, /"delegate" has "name"/],
+  ['an ipam in the delegate', { delegate: { ipam: {} } }, /"delegate" has "ipam"/],
+  ['a delegate type that is no string', { delegate: { type: 5 } }, /"delegate.type" is 5/],
+  ['a delegate type that is a path', { delegate: { type: '../../bin/sh' } }, /not the name of an executable/],
+  ['a delegate that is a list', { delegate: [] }, /"delegate" is \[\]/],
+  ['an ipam that is a string', { ipam: 'host-local' }, /"ipam"/],
+  ['a data directory that is a device', { dataDir: '/dev/null' }, /Cannot save.*"dataDir"/],
+] as const)
+  test(`ADD refuses ${what}`, async (t) => {
+    const host = await makeNode(t);
+    const pod = await host.addPod();
+    const config = { ...pluginConfig(modern, { type: 'flannel', ...keys }) };
+    const { error } = await runPlugin(host, 'flannel', 'ADD', { pod, config });
+    t.regex(error!.msg, pattern);
+    t.deepEqual(leftBehind(host), []);
+  });
+
+test('an incomplete file of flanneld is told apart from none', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const add = async () =>
+    (await runPlugin(host, 'flannel', 'ADD', { pod, config: pluginConfig(network, network.plugins[0]!) }))
+      .error!;
+  t.regex((await add()).msg, /does not exist yet/);
+  writeSubnetEnv(host, 1, { FLANNEL_MTU: '', FLANNEL_SUBNET: '', FLANNEL_IPV6_SUBNET: '' });
+  t.regex((await add()).msg, /lacks FLANNEL_SUBNET or FLANNEL_IPV6_SUBNET, FLANNEL_MTU/);
+});
