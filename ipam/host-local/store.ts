@@ -31,9 +31,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { Address } from '../../lib/ip.ts';
-import { libc } from '../../lib/netlink/libc.ts';
-
-const LOCK_EX = 2;
+import { FileLock } from '../../lib/kernel/lock.ts';
 
 /** Who holds an address. Files of very old versions have no interface name. */
 export interface Owner {
@@ -45,9 +43,9 @@ export interface Owner {
 export class Store {
   private readonly directory: string;
   private readonly index: string;
-  private readonly lock: number;
+  private readonly lock: FileLock;
 
-  private constructor(directory: string, index: string, lock: number) {
+  private constructor(directory: string, index: string, lock: FileLock) {
     this.directory = directory;
     this.index = index;
     this.lock = lock;
@@ -61,10 +59,7 @@ export class Store {
   static open(dataDir: string, network: string): Store {
     const directory = `${dataDir}/${network}`;
     try {
-      mkdirSync(directory, { recursive: true, mode: 0o755 });
-      const lock = openSync(`${directory}/lock`, constants.O_CREAT | constants.O_RDONLY, 0o750);
-      libc(`lock "${directory}"`, 'flock', lock, LOCK_EX);
-      return new Store(directory, `${dataDir}/.owners/${network}`, lock);
+      return new Store(directory, `${dataDir}/.owners/${network}`, new FileLock(`${directory}/lock`, 0o750));
     } catch (error) {
       throw new Error(
         `Cannot open "${directory}". Make its parent writable, or set "ipam.dataDir" elsewhere`,
@@ -84,7 +79,7 @@ export class Store {
 
   /** Gives the lock back. */
   close(): void {
-    closeSync(this.lock);
+    this.lock.close();
   }
 
   [Symbol.dispose](): void {

@@ -61,9 +61,13 @@ export class Attachment {
     this.options = options;
   }
 
-  /** Runs ADD of each plugin until one fails. @returns the outcome of the last one run. */
-  async tryAdd(options: AttachOptions = {}): Promise<Outcome> {
-    this.result = undefined;
+  /**
+   * Runs ADD of each plugin until one fails.
+   * @param before result to begin with, for a network that is the rest of a chain.
+   * @returns the outcome of the last one run.
+   */
+  async tryAdd(options: AttachOptions = {}, before?: PrintedResult): Promise<Outcome> {
+    this.result = before;
     let outcome!: Outcome;
     for (const plugin of this.network.plugins) {
       outcome = await this.call('ADD', plugin, options);

@@ -1,0 +1,311 @@
+/**
+ * Port mappings by iptables: from PREROUTING and OUTPUT to CNI-HOSTPORT-DNAT, which sends the ports of each container to a
+ * chain of its own. Names, comments and marks are the reference plugin's.
+ */
+
+import { Address, type Family, type Prefix } from '../ip.ts';
+import { FileLock } from '../kernel/lock.ts';
+import {
+  comment,
+  families,
+  forFamilies,
+  IptablesError,
+  IptablesMissingError,
+  list,
+  option,
+  quote,
+  type Rule,
+  requireInstalled,
+  restore,
+} from './iptables.ts';
+import { type Attachment, portMapChain, portMapComment, readComment } from './names.ts';
+import {
+  boundAddress,
+  type MappedPort,
+  mappingsOf,
+  type PortMapBackend,
+  type PortMapOptions,
+  type PortMapping,
+} from './portmap.ts';
+
+const entryChain = 'CNI-HOSTPORT-DNAT';
+const markChain = 'CNI-HOSTPORT-SETMARK';
+const masqueradeChain = 'CNI-HOSTPORT-MASQ';
+/** What the multiport match takes. */
+const portsPerRule = 15;
+const lockFile = '/run/cni/portmap.lock';
+
+export const iptablesPortMap: PortMapBackend = {
+  async add(attachment, containers, mappings, options) {
+    // Between looking whether a port is free and taking it, nobody else may.
+    using _ = new FileLock(lockFile);
+    await forFamilies(familiesOf(containers, mappings), async (family) => {
+      const container = containers.find((prefix) => prefix.family === family)!;
+      const own = mappingsOf(mappings, family);
+      const entries = await list(family, 'nat', entryChain);
+      if (entries) await refuseTaken(family, attachment, entries, own, options);
+      const rules = containerRules(attachment, container, own, options);
+      const chain = portMapChain(attachment);
+      try {
+        if (!entries) throw new IptablesError(0, 'The chains are not set up yet');
+        // On a node where all is in place and the container is new, this is all there is to do.
+        await restore(family, 'nat', [
+          ...sharedRules(family, options).map(({ rule }) => `-C ${rule}`),
+          `-N ${chain}`,
+          ...rules,
+        ]);
+      } catch (error) {
+        if (!(error instanceof IptablesError)) throw error;
+        await restore(family, 'nat', [
+          ...(await setUpShared(family, options)),
+          ...removal(entries ?? [], chain),
+          `:${chain} - [0:0]`,
+          ...rules,
+        ]);
+      }
+    });
+  },
+
+  async del(attachment, wanted = families) {
+    const chain = portMapChain(attachment);
+    return await removeFrom(wanted, (entries) =>
+      entries.some((rule) => option(rule, '-j') === chain) ? [chain] : [],
+    );
+  },
+
+  async check(attachment, containers, mappings, options) {
+    const chain = portMapChain(attachment);
+    await forFamilies(familiesOf(containers, mappings), async (family) => {
+      const container = containers.find((prefix) => prefix.family === family)!;
+      const [entries = [], rules = []] = await Promise.all([
+        list(family, 'nat', entryChain),
+        list(family, 'nat', chain),
+      ]);
+      for (const mapping of mappingsOf(mappings, family)) {
+        const name = `Port ${mapping.hostPort}/${mapping.protocol} of the node`;
+        const led = entries.some((rule) => option(rule, '-j') === chain && leads(rule, mapping));
+        const mapped = rules.some(
+          (rule) =>
+            option(rule, '-p') === mapping.protocol &&
+            option(rule, '--dport') === String(mapping.hostPort) &&
+            option(rule, '--to-destination') === destination(container.address, mapping.containerPort),
+        );
+        if (!led || !mapped)
+          throw new Error(
+            `${name} does not lead to ${destination(container.address, mapping.containerPort)}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
+          );
+      }
+      for (const { chain: shared, rule } of sharedRules(family, options)) {
+        const present = (await list(family, 'nat', shared)) ?? [];
+        if (
+          !present.some(
+            (one) => rule.endsWith(`-j ${option(one, '-j')}`) || rule.includes(`-j ${option(one, '-j')} `),
+          )
+        )
+          throw new Error(
+            `Chain "${shared}" lacks the rule "${rule}", so no port of the node is mapped. Add any container to set it up again`,
+          );
+      }
+    });
+  },
+
+  async gc(network, valid) {
+    const ids = new Set(valid.map(({ containerId }) => containerId));
+    return await removeFrom(families, (entries) => {
+      const stale = entries.filter((rule) => {
+        const owner = readComment(option(rule, '--comment') ?? '');
+        return owner?.network === network && !ids.has(owner.containerId);
+      });
+      return stale.flatMap((rule) => option(rule, '-j') ?? []);
+    });
+  },
+
+  async probe() {
+    await requireInstalled(4);
+  },
+};
+
+/** Takes containers' chains out, whoever made them. @param choose which of the chains that the entry rules lead to. */
+async function removeFrom(
+  wanted: readonly Family[],
+  choose: (entries: readonly Rule[]) => string[],
+): Promise<MappedPort[]> {
+  const removed: MappedPort[] = [];
+  await forFamilies(wanted, async (family) => {
+    let entries: Rule[] | undefined;
+    try {
+      entries = await list(family, 'nat', entryChain);
+    } catch (error) {
+      if (error instanceof IptablesMissingError) return; // Then there are no rules either.
+      throw error;
+    }
+    const chains = new Set(choose(entries ?? []));
+    if (chains.size === 0) return;
+    const commands = [...chains].flatMap((chain) => removal(entries ?? [], chain));
+    await restore(family, 'nat', [
+      ...commands,
+      ...[...chains].flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]),
+    ]);
+    for (const rule of entries ?? [])
+      if (chains.has(option(rule, '-j') ?? ''))
+        for (const port of portsOf(rule)) removed.push({ family, port, protocol: option(rule, '-p') ?? '' });
+  });
+  return removed;
+}
+
+function removal(entries: readonly Rule[], chain: string): string[] {
+  return entries
+    .filter((rule) => option(rule, '-j') === chain)
+    .map((rule) => `-D ${entryChain} ${rule.spec}`);
+}
+
+/** The rules of one container: its own chain's, and those that lead there. */
+function containerRules(
+  attachment: Attachment,
+  container: Prefix,
+  mappings: readonly PortMapping[],
+  options: PortMapOptions,
+): string[] {
+  const chain = portMapChain(attachment);
+  const { family } = container;
+  const setMark = options.externalSetMarkChain || markChain;
+  const everybody = family === 4 ? '0.0.0.0/0' : '::/0';
+  const sources = !options.snat
+    ? []
+    : options.masqAll
+      ? [everybody]
+      : family === 4
+        ? [`${container}`, '127.0.0.1']
+        : [`${container}`];
+  const own = mappings.flatMap((mapping) => {
+    const host = boundAddress(mapping);
+    const match = `-p ${mapping.protocol} --dport ${mapping.hostPort}${host ? ` -d ${host}` : ''}`;
+    return [
+      ...sources.map((source) => `-A ${chain} ${match} -s ${source} -j ${setMark}`),
+      `-A ${chain} ${match} -j DNAT --to-destination ${destination(container.address, mapping.containerPort)}`,
+    ];
+  });
+  const conditions = options.conditions[family].map(quote).join(' ');
+  const entries = portGroups(mappings).map(
+    ({ protocol, ports }) =>
+      `-A ${entryChain} ${comment(portMapComment(attachment))} -p ${protocol} -m multiport --destination-ports ${ports.join(',')} ${conditions} -j ${chain}`,
+  );
+  return [...own, ...entries];
+}
+
+/** Ports by protocol, as many as one rule takes. */
+function portGroups(mappings: readonly PortMapping[]): { protocol: string; ports: number[] }[] {
+  const protocols = [...new Set(mappings.map(({ protocol }) => protocol))].sort();
+  return protocols.flatMap((protocol) => {
+    const ports = [
+      ...new Set(mappings.filter((one) => one.protocol === protocol).map(({ hostPort }) => hostPort)),
+    ];
+    const groups = [];
+    for (let i = 0; i < ports.length; i += portsPerRule)
+      groups.push({ protocol, ports: ports.slice(i, i + portsPerRule) });
+    return groups;
+  });
+}
+
+/** Rules that all containers share, by the chain they are in. Those of chains not ours are first. */
+function sharedRules(
+  _family: Family,
+  options: PortMapOptions,
+): { chain: string; rule: string; first?: boolean }[] {
+  const mark = `0x${(2 ** options.markMasqBit).toString(16)}`;
+  const rules: { chain: string; rule: string; first?: boolean }[] = ['PREROUTING', 'OUTPUT'].map((chain) => ({
+    chain,
+    rule: `${chain} -m addrtype --dst-type LOCAL -j ${entryChain}`,
+  }));
+  if (!options.snat || options.externalSetMarkChain) return rules;
+  return [
+    ...rules,
+    {
+      chain: 'POSTROUTING',
+      rule: `POSTROUTING ${comment('CNI portfwd requiring masquerade')} -j ${masqueradeChain}`,
+      first: true,
+    },
+    {
+      chain: markChain,
+      rule: `${markChain} ${comment('CNI portfwd masquerade mark')} -j MARK --set-xmark ${mark}/${mark}`,
+    },
+    { chain: masqueradeChain, rule: `${masqueradeChain} -m mark --mark ${mark}/${mark} -j MASQUERADE` },
+  ];
+}
+
+/** What is missing of the shared chains and rules. */
+async function setUpShared(family: Family, options: PortMapOptions): Promise<string[]> {
+  const commands: string[] = [];
+  const wanted = sharedRules(family, options);
+  const ours = [
+    entryChain,
+    ...(wanted.some(({ chain }) => chain === markChain) ? [markChain, masqueradeChain] : []),
+  ];
+  for (const chain of ours)
+    if ((await list(family, 'nat', chain)) === undefined) commands.push(`-N ${chain}`);
+  for (const { rule, first } of wanted) {
+    try {
+      await restore(family, 'nat', [`-C ${rule}`]);
+    } catch (error) {
+      if (!(error instanceof IptablesError)) throw error;
+      commands.push(first ? `-I ${rule}` : `-A ${rule}`);
+    }
+  }
+  return commands;
+}
+
+/** @throws Error naming the container that has one of the ports already. */
+async function refuseTaken(
+  family: Family,
+  attachment: Attachment,
+  entries: readonly Rule[],
+  mappings: readonly PortMapping[],
+  options: PortMapOptions,
+): Promise<void> {
+  // Conditions divide a port's traffic among containers in ways that cannot be compared.
+  if (options.conditions[family].length > 0) return;
+  const own = portMapChain(attachment);
+  for (const mapping of mappings) {
+    for (const entry of entries) {
+      const chain = option(entry, '-j');
+      if (!chain || chain === own || !leads(entry, mapping)) continue;
+      const rules = ((await list(family, 'nat', chain)) ?? []).filter(
+        (rule) =>
+          option(rule, '-j') === 'DNAT' &&
+          option(rule, '-p') === mapping.protocol &&
+          option(rule, '--dport') === String(mapping.hostPort),
+      );
+      const wanted = boundAddress(mapping);
+      const clash = rules.find((rule) => {
+        const taken = option(rule, '-d')?.split('/')[0];
+        return !taken || !wanted || wanted.equals(Address.tryParse(taken));
+      });
+      if (!clash) continue;
+      const owner = readComment(option(entry, '--comment') ?? '');
+      throw new Error(
+        `Port ${mapping.hostPort}/${mapping.protocol} of the node is taken by container "${owner?.containerId ?? '?'}" on network "${owner?.network ?? '?'}", where it leads to ${option(clash, '--to-destination')}. ` +
+          'Choose another hostPort, or delete that container; if it is gone already, run GC for its network',
+      );
+    }
+  }
+}
+
+function leads(entry: Rule, { protocol, hostPort }: PortMapping): boolean {
+  return option(entry, '-p') === protocol && portsOf(entry).includes(hostPort);
+}
+
+function portsOf(entry: Rule): number[] {
+  const text = option(entry, '--dports') ?? option(entry, '--destination-ports') ?? '';
+  return text.split(',').filter(Boolean).map(Number);
+}
+
+function destination(address: Address, port: number): string {
+  return address.family === 4 ? `${address}:${port}` : `[${address}]:${port}`;
+}
+
+function familiesOf(containers: readonly Prefix[], mappings: readonly PortMapping[]): Family[] {
+  return families.filter(
+    (family) =>
+      containers.some((prefix) => prefix.family === family) && mappingsOf(mappings, family).length > 0,
+  );
+}

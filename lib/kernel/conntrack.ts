@@ -1,0 +1,120 @@
+/** Connection tracking. Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nfnetlink_conntrack.h. */
+
+import { Address, type Family } from '../ip.ts';
+import { isKernelError } from '../netlink/libc.ts';
+import { Attributes, bytesAttr, concat, type Request } from '../netlink/message.ts';
+import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
+import { addressFamily, listAddresses } from './address.ts';
+import { openRouteSocket } from './route-socket.ts';
+
+const NFNL_SUBSYS_CTNETLINK = 1;
+const IPCTNL_MSG_CT_GET = 1;
+const IPCTNL_MSG_CT_DELETE = 2;
+const CTA_TUPLE_ORIG = 1;
+const CTA_TUPLE_REPLY = 2;
+const CTA_ID = 12;
+const CTA_TUPLE_IP = 1;
+const CTA_TUPLE_PROTO = 2;
+const CTA_IP_V4_SRC = 1;
+const CTA_IP_V4_DST = 2;
+const CTA_IP_V6_SRC = 3;
+const CTA_IP_V6_DST = 4;
+const CTA_PROTO_NUM = 1;
+const CTA_PROTO_DST_PORT = 3;
+const IPPROTO_UDP = 17;
+
+/** A port of the node whose UDP traffic now goes elsewhere. */
+export interface StalePort {
+  family: Family;
+  /** Port on the node. */
+  port: number;
+  /** Address on the node; any of the node's when left out. */
+  address?: Address | undefined;
+  /** Where it goes now: connections that go there already are left alone. */
+  now?: Address | undefined;
+}
+
+/**
+ * Makes the kernel forget UDP connections to ports of the node whose mapping has changed: it would go on sending
+ * their packets to where they went before. Connections through the node, or to other ports, are not touched.
+ * @throws KernelError
+ */
+export function forgetUdp(ports: readonly StalePort[]): void {
+  if (ports.length === 0) return;
+  using socket = new NetlinkSocket(NetlinkProtocol.Netfilter);
+  for (const family of [4, 6] as const) {
+    const wanted = ports.filter((port) => port.family === family);
+    if (wanted.length === 0) continue;
+    const candidates = socket
+      .dump(request('list tracked connections', IPCTNL_MSG_CT_GET, family))
+      .flatMap(({ payload }) => readConnection(payload, family) ?? [])
+      .filter((connection) => wanted.some((port) => isStale(connection, port)));
+    if (candidates.length === 0) continue;
+    using routes = openRouteSocket();
+    const local = new Set(listAddresses(routes, undefined, family).map(({ prefix }) => `${prefix.address}`));
+    for (const { tuple, id, destination } of candidates) {
+      if (!local.has(`${destination}`) && !destination.isLoopback) continue;
+      const outcome = socket.attempt(
+        request(`forget a UDP connection to ${destination}`, IPCTNL_MSG_CT_DELETE, family, [
+          bytesAttr(CTA_TUPLE_ORIG | 0x8000, tuple),
+          ...(id ? [bytesAttr(CTA_ID, id)] : []),
+        ]),
+      )[0];
+      // It may have timed out by itself.
+      if (outcome instanceof Error && !isKernelError(outcome, 'ENOENT')) throw outcome;
+    }
+  }
+}
+
+interface Connection {
+  /** Original tuple as the kernel wrote it. */
+  tuple: Uint8Array;
+  id: Uint8Array | undefined;
+  destination: Address;
+  port: number;
+  /** Who answers. */
+  server: Address | undefined;
+}
+
+function isStale(connection: Connection, { port, address, now }: StalePort): boolean {
+  return (
+    connection.port === port &&
+    (!address || address.equals(connection.destination)) &&
+    !now?.equals(connection.server)
+  );
+}
+
+/** @returns undefined for what is not UDP. */
+function readConnection(payload: Uint8Array, family: Family): Connection | undefined {
+  const attributes = new Attributes(payload.subarray(4));
+  const tuple = attributes.bytes(CTA_TUPLE_ORIG);
+  const original = attributes.nested(CTA_TUPLE_ORIG);
+  const proto = original?.nested(CTA_TUPLE_PROTO);
+  if (!tuple || proto?.u8(CTA_PROTO_NUM) !== IPPROTO_UDP) return undefined;
+  const [source, target] = family === 4 ? [CTA_IP_V4_SRC, CTA_IP_V4_DST] : [CTA_IP_V6_SRC, CTA_IP_V6_DST];
+  const destination = original?.nested(CTA_TUPLE_IP)?.bytes(target);
+  const server = attributes.nested(CTA_TUPLE_REPLY)?.nested(CTA_TUPLE_IP)?.bytes(source);
+  if (!destination) return undefined;
+  return {
+    tuple,
+    id: attributes.bytes(CTA_ID),
+    destination: Address.fromBytes(destination),
+    port: proto.be16(CTA_PROTO_DST_PORT) ?? 0,
+    server: server && Address.fromBytes(server),
+  };
+}
+
+/** struct nfgenmsg and attributes. */
+function request(
+  action: string,
+  type: number,
+  family: Family,
+  attributes: readonly Uint8Array[] = [],
+): Request {
+  return {
+    action,
+    type: (NFNL_SUBSYS_CTNETLINK << 8) | type,
+    flags: 0,
+    payload: concat([Uint8Array.of(addressFamily[family], 0, 0, 0), ...attributes]),
+  };
+}

@@ -1,0 +1,193 @@
+/** portmap: leads ports of the node to a container that another plugin has connected. */
+
+import { CniError, ErrorCode } from '../lib/cni/errors.ts';
+import { attachmentOf } from '../lib/cni/masquerade.ts';
+import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { addressSchema, type Result } from '../lib/cni/result.ts';
+import {
+  array,
+  boolean,
+  convert,
+  type Infer,
+  integer,
+  object,
+  required,
+  string,
+  withDefault,
+} from '../lib/cni/schema.ts';
+import {
+  type PortMapOptions,
+  type PortMapping,
+  portMapBackend,
+  portMapBackends,
+} from '../lib/firewall/portmap.ts';
+import type { Prefix } from '../lib/ip.ts';
+import { forgetUdp, type StalePort } from '../lib/kernel/conntrack.ts';
+import { getLink } from '../lib/kernel/link.ts';
+import { lookUpRoute } from '../lib/kernel/route.ts';
+import { openRouteSocket } from '../lib/kernel/route-socket.ts';
+import { ensureSysctl } from '../lib/kernel/sysctl.ts';
+
+const port = integer({ min: 0, max: 65535 });
+const optionalAddress = convert(string(), (text) =>
+  text === '' ? undefined : addressSchema.decode(text, 'hostIP'),
+);
+const conditions = array(string(), { description: 'Further matches that a packet must meet, word by word.' });
+
+const config = object({
+  backend: string({ values: portMapBackends, description: 'What to map ports with; iptables by default.' }),
+  snat: withDefault(
+    boolean({ description: 'Let the node itself, and the container, reach the mapped port.' }),
+    true,
+  ),
+  masqAll: boolean({ description: 'Give every connection the address of the node.' }),
+  markMasqBit: integer({
+    max: 31,
+    description: 'Bit of the packet mark that asks for masquerading; 13 by default.',
+  }),
+  externalSetMarkChain: string({
+    pattern: /^[A-Za-z0-9_.-]{1,28}$/,
+    description: 'Chain that marks packets for masquerading, in place of our own, such as KUBE-MARK-MASQ.',
+  }),
+  conditionsV4: conditions,
+  conditionsV6: conditions,
+  runtimeConfig: object({
+    portMappings: array(
+      object({
+        hostPort: required(port),
+        containerPort: required(port),
+        protocol: withDefault(string(), 'tcp'),
+        hostIP: optionalAddress,
+      }),
+    ),
+  }),
+});
+
+type PortMapCall = Call<Infer<typeof config>>;
+
+export const plugin: Plugin<Infer<typeof config>> = {
+  name: 'portmap',
+  summary: 'Leads ports of the node to a container.',
+  config,
+
+  async add(call) {
+    const result = requirePrevResult(call);
+    const mappings = mappingsOf(call);
+    const options = optionsOf(call);
+    const containers = containerAddresses(call, result);
+    if (mappings.length === 0 || containers.length === 0) return result;
+    const backend = await portMapBackend(call.config.backend);
+    call.undo(async () => void (await backend.del(attachmentOf(call))));
+    await backend.add(attachmentOf(call), containers, mappings, options);
+    if (options.snat) allowLocalhost(containers);
+    forgetUdp(stalePorts(mappings, containers));
+    return result;
+  },
+
+  async del(call) {
+    const backend = await portMapBackend(call.config.backend);
+    const known = call.prevResult && containerAddresses(call, call.prevResult);
+    const removed = await backend.del(
+      attachmentOf(call),
+      known?.length ? known.map(({ family }) => family) : undefined,
+    );
+    forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
+  },
+
+  async check(call) {
+    const mappings = mappingsOf(call);
+    const containers = containerAddresses(call, requirePrevResult(call));
+    if (mappings.length === 0) return;
+    const backend = await portMapBackend(call.config.backend);
+    await backend.check(attachmentOf(call), containers, mappings, optionsOf(call));
+  },
+
+  async status(call) {
+    optionsOf(call);
+    try {
+      await (await portMapBackend(call.config.backend)).probe();
+    } catch (error) {
+      throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
+    }
+  },
+
+  async gc(call) {
+    const backend = await portMapBackend(call.config.backend);
+    const removed = await backend.gc(call.config.name, call.validAttachments);
+    forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
+  },
+};
+
+/** The ports that the runtime asks for. Ones without a port of the node are for other plugins. */
+function mappingsOf(call: PortMapCall): PortMapping[] {
+  const all = call.config.runtimeConfig?.portMappings ?? [];
+  return all.map(({ hostPort, containerPort, protocol, hostIP }, i) => {
+    const where = `"runtimeConfig.portMappings[${i}]"`;
+    const name = (protocol || 'tcp').toLowerCase();
+    if (hostPort === 0 || containerPort === 0)
+      throw new Error(
+        `${where} has ${hostPort === 0 ? 'hostPort' : 'containerPort'} 0. Give a port between 1 and 65535`,
+      );
+    if (!['tcp', 'udp', 'sctp'].includes(name))
+      throw new Error(`${where} has protocol "${protocol}", but it must be "tcp", "udp" or "sctp"`);
+    return { hostPort, containerPort, protocol: name, ...(hostIP && { hostIP }) };
+  });
+}
+
+function optionsOf({ config }: PortMapCall): PortMapOptions {
+  const {
+    snat,
+    masqAll = false,
+    markMasqBit,
+    externalSetMarkChain,
+    conditionsV4 = [],
+    conditionsV6 = [],
+  } = config;
+  if (markMasqBit !== undefined && externalSetMarkChain)
+    throw new CniError(
+      ErrorCode.Internal,
+      '"markMasqBit" and "externalSetMarkChain" are both set. Take one out: the chain sets a bit of its own',
+    );
+  return {
+    snat,
+    masqAll,
+    markMasqBit: markMasqBit ?? 13,
+    externalSetMarkChain,
+    conditions: { 4: conditionsV4, 6: conditionsV6 },
+  };
+}
+
+/** The first address of each family that the container has on this interface. */
+function containerAddresses(call: PortMapCall, result: Result): Prefix[] {
+  const own = result.ips.filter((ip) => {
+    const entry = ip.interface === undefined ? undefined : result.interfaces[ip.interface];
+    return !entry || (entry.name === call.ifname && entry.sandbox);
+  });
+  return ([4, 6] as const).flatMap(
+    (family) => own.find(({ address }) => address.family === family)?.address ?? [],
+  );
+}
+
+/** Lets connections from 127.0.0.1 leave the node towards the container; IPv6 has no such setting. */
+function allowLocalhost(containers: readonly Prefix[]): void {
+  const container = containers.find(({ family }) => family === 4);
+  if (!container) return;
+  using socket = openRouteSocket();
+  const link = lookUpRoute(socket, container.address)?.link;
+  const name = link === undefined ? undefined : getLink(socket, link)?.name;
+  if (name) ensureSysctl(['ipv4', 'conf', name, 'route_localnet'], '1');
+}
+
+function stalePorts(mappings: readonly PortMapping[], containers: readonly Prefix[]): StalePort[] {
+  const udp = mappings.filter(({ protocol }) => protocol === 'udp');
+  return containers.flatMap(({ family, address }) =>
+    udp
+      .filter(({ hostIP }) => !hostIP || hostIP.isUnspecified || hostIP.family === family)
+      .map(({ hostPort, hostIP }) => ({
+        family,
+        port: hostPort,
+        address: hostIP?.isUnspecified ? undefined : hostIP,
+        now: address,
+      })),
+  );
+}
