@@ -131,7 +131,6 @@ test('the rules are those of the reference plugin', async (t) => {
   const variants = [
     {},
     { snat: false },
-    { masqAll: true },
     { markMasqBit: 5 },
     { conditionsV4: ['!', '-s', '203.0.113.0/24'] },
   ];
