@@ -1,6 +1,6 @@
 /** host-local: gives addresses away from ranges, and remembers them in files on this node. */
 
-import { accessSync, constants, existsSync } from 'node:fs';
+import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { CniError, ErrorCode } from '../lib/cni/errors.ts';
 import type { Call, Plugin } from '../lib/cni/plugin.ts';
@@ -237,8 +237,11 @@ function requestedAddresses(call: HostLocalCall): Address[] {
 function refuseUnwritable(dataDir: string): void {
   let existing = dataDir;
   while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
+  // Asking for permission is not enough: root has it even where the file system is read-only.
+  const probe = `${existing}/.probe-${process.pid}`;
   try {
-    accessSync(existing, constants.W_OK | constants.X_OK);
+    mkdirSync(probe);
+    rmdirSync(probe);
   } catch (error) {
     throw new CniError(
       ErrorCode.NotAvailable,

@@ -90,7 +90,7 @@ export function readInvocation(env: NodeJS.ProcessEnv): Invocation {
 /**
  * Reads CNI_ARGS, `K=V;K2=V2`. Names are case-sensitive.
  * @param known the names that the plugin understands.
- * @throws CniError InvalidEnvironment for a malformed pair, or for an unknown name without IgnoreUnknown=1.
+ * @throws Error for a malformed pair, or for an unknown name without IgnoreUnknown=1; the reference has no code for it.
  */
 export function parseArgs<K extends string>(text: string, known: readonly K[]): Partial<Record<K, string>> {
   const values: Partial<Record<K, string>> = {};
@@ -100,14 +100,13 @@ export function parseArgs<K extends string>(text: string, known: readonly K[]): 
     const parts = pair.split('=');
     const [name, value] = parts;
     if (parts.length !== 2 || !name || value === undefined)
-      throw invalid('CNI_ARGS', pair, 'must be NAME=VALUE pairs separated by ";"');
+      throw new Error(`CNI_ARGS has "${pair}", but it must be NAME=VALUE pairs separated by ";"`);
     if (name === 'IgnoreUnknown') ignoreUnknown = /^(1|true)$/i.test(value);
     else if ((known as readonly string[]).includes(name)) values[name as K] = value;
     else unknown.push(name);
   }
   if (unknown.length > 0 && !ignoreUnknown)
-    throw new CniError(
-      ErrorCode.InvalidEnvironment,
+    throw new Error(
       `CNI_ARGS has ${unknown.map((name) => `"${name}"`).join(', ')}, which this plugin does not know. ` +
         'Remove it, or add "IgnoreUnknown=1"',
     );

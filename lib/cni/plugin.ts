@@ -242,7 +242,6 @@ function checkVersion(plugin: PluginInfo, command: string, version: string): voi
       `"cniVersion" is "${version}", which has no ${command}. Set it to "${since}" or newer`,
     );
   // An odd spelling such as "1.0" is as foreign as an unknown version: runtimes compare strings.
-  atLeast(version, '0.1.0');
   if (!versionsOf(plugin).includes(version))
     throw new CniError(
       ErrorCode.IncompatibleVersion,

@@ -128,12 +128,7 @@ test('the rules are those of the reference plugin', async (t) => {
     ports([8080, 80, 'tcp', '192.0.2.1']),
     ports(...Array.from({ length: 17 }, (_, i): [number, number] => [9000 + i, 80])),
   ];
-  const variants = [
-    {},
-    { snat: false },
-    { markMasqBit: 5 },
-    { conditionsV4: ['!', '-s', '203.0.113.0/24'] },
-  ];
+  const variants = [{}, { snat: false }, { markMasqBit: 5 }, { conditionsV4: ['!', '-s', '203.0.113.0/24'] }];
   for (const [options, keys] of [
     ...mappings.map((one) => [one, {}] as const),
     ...variants.map((one) => [mappings[0]!, one] as const),
