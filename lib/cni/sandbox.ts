@@ -4,7 +4,7 @@ import type { Address, Family, Prefix } from '../ip.ts';
 import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
 import { Netns } from '../kernel/netns.ts';
-import { addRoute, listRoutes, RouteScope } from '../kernel/route.ts';
+import { addRoute, deleteRoute, listRoutes, RouteProtocol, RouteScope } from '../kernel/route.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { ensureSysctl, writeSysctl } from '../kernel/sysctl.ts';
 import { isKernelError } from '../netlink/libc.ts';
@@ -67,23 +67,18 @@ export async function configureInterface(
   if (addresses.some((ip) => ip.address.family === 6)) netns.run(() => allowIPv6(ifname));
 
   socket.execute(
-    ...addresses.map((ip) =>
-      addAddress(link.index, ip.address, {
-        noDad: !detectDuplicates,
-        noPrefixRoute: onlyByGateway,
-        label: ifname,
-      }),
-    ),
+    ...addresses.map((ip) => addAddress(link.index, ip.address, { noDad: !detectDuplicates, label: ifname })),
     setLink(link.index, { up: true }, ifname),
   );
   if (detectDuplicates && addresses.some((ip) => ip.address.family === 6))
     await waitForAddresses(socket, requireLink(socket, ifname));
-  if (onlyByGateway) socket.execute(...addresses.flatMap((ip) => gatewayRoutes(link, ip)));
   socket.execute(
     ...result.routes.map((route) =>
       addRoute({ ...route, link: link.index, gw: route.gw ?? gatewayOf(result.ips, route.dst.family) }),
     ),
   );
+  // Last: routes by another gateway need the subnet on the link, if only for the moment they are added.
+  if (onlyByGateway) socket.execute(...addresses.flatMap((ip) => gatewayRoutes(link, ip)));
 }
 
 /** The gateway is on the link, and the rest of the subnet behind it. */
@@ -91,6 +86,7 @@ function gatewayRoutes(link: Link, { address, gateway }: IPConfig): Request[] {
   if (!gateway) return [];
   const src = address.address;
   return [
+    deleteRoute({ dst: address.network, link: link.index, protocol: RouteProtocol.Kernel }),
     addRoute({ dst: gateway.toPrefix(), link: link.index, src, scope: RouteScope.Link }),
     addRoute({ dst: address.network, link: link.index, src, gw: gateway }),
   ];

@@ -47,22 +47,18 @@ export interface InterfaceAddress {
 export interface AddAddressOptions {
   /** Use an IPv6 address at once, without asking the neighbours whether somebody has it already. */
   noDad?: boolean;
-  /** Leave the route to the subnet to the caller. */
-  noPrefixRoute?: boolean;
   /** Name of the interface, for messages. */
   label?: string;
 }
 
 /** Adds an address to an interface. */
 export function addAddress(link: number, prefix: Prefix, options: AddAddressOptions = {}): Request {
-  const { noDad = false, noPrefixRoute = false, label = `${link}` } = options;
+  const { noDad = false, label = `${link}` } = options;
   const attributes = [];
   // As ip(8) and the reference plugins do, IPv4 subnets of more than two addresses get their broadcast address.
   if (prefix.family === 4 && prefix.length < 31)
     attributes.push(bytesAttr(IFA_BROADCAST, prefix.last.toBytes()));
-  const flags =
-    (prefix.family === 6 && noDad ? AddressFlag.NoDad : 0) | (noPrefixRoute ? AddressFlag.NoPrefixRoute : 0);
-  if (flags) attributes.push(u32Attr(IFA_FLAGS, flags));
+  if (prefix.family === 6 && noDad) attributes.push(u32Attr(IFA_FLAGS, AddressFlag.NoDad));
   return {
     action: `add address ${prefix} to interface "${label}"`,
     type: RTM_NEWADDR,

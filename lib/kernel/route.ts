@@ -29,11 +29,13 @@ const RTA_MULTIPATH = 9;
 const RTA_TABLE = 15;
 const RTAX_MTU = 2;
 const RTAX_ADVMSS = 8;
-const RTPROT_BOOT = 3;
 const RTN_UNICAST = 1;
 
 /** Scopes of linux/rtnetlink.h. */
 export const RouteScope = { Universe: 0, Link: 253, Host: 254, Nowhere: 255 } as const;
+
+/** Who made a route, of linux/rtnetlink.h. */
+export const RouteProtocol = { Kernel: 2, Boot: 3 } as const;
 
 /** Tables of linux/rtnetlink.h. */
 export const RouteTable = { Default: 253, Main: 254, Local: 255 } as const;
@@ -205,7 +207,7 @@ function routeRequest(verb: string, type: number, flags: number, route: RouteSet
     view.setUint8(0, addressFamily[dst.family]);
     view.setUint8(1, dst.length);
     view.setUint8(4, table < 256 ? table : 0);
-    view.setUint8(5, type === RTM_DELROUTE ? (route.protocol ?? 0) : (route.protocol ?? RTPROT_BOOT));
+    view.setUint8(5, type === RTM_DELROUTE ? (route.protocol ?? 0) : (route.protocol ?? RouteProtocol.Boot));
     view.setUint8(6, scope);
     view.setUint8(7, type === RTM_DELROUTE ? 0 : RTN_UNICAST);
     view.setUint32(8, route.onlink ? 4 : 0, true);
