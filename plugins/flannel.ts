@@ -111,14 +111,10 @@ function delegateConfig(call: FlannelCall, env?: SubnetEnv): DelegateConfig {
   const base = asObject(call.config.delegate, 'delegate');
   for (const key of ['name', 'ipam'])
     if (key in base)
-      throw new CniError(
-        ErrorCode.InvalidNetworkConfig,
-        `"delegate" has "${key}", which this plugin sets. Move it out of "delegate"`,
-      );
+      throw new Error(`"delegate" has "${key}", which this plugin sets. Move it out of "delegate"`);
   const { type = 'bridge' } = base;
   if (typeof type !== 'string')
-    throw new CniError(
-      ErrorCode.InvalidNetworkConfig,
+    throw new Error(
       `"delegate.type" is ${JSON.stringify(type)}, but it must be the name of a plugin, such as "bridge"`,
     );
   return {
@@ -136,8 +132,7 @@ function delegateConfig(call: FlannelCall, env?: SubnetEnv): DelegateConfig {
 function ipamConfig(call: FlannelCall, env?: SubnetEnv): object {
   const base = asObject(call.config.ipam, 'ipam');
   const { routes = [] } = base;
-  if (!Array.isArray(routes))
-    throw new CniError(ErrorCode.InvalidNetworkConfig, '"ipam.routes" must be a list of routes');
+  if (!Array.isArray(routes)) throw new Error('"ipam.routes" must be a list of routes');
   return {
     type: 'host-local',
     ...base,
@@ -151,8 +146,5 @@ function ipamConfig(call: FlannelCall, env?: SubnetEnv): object {
 function asObject(value: unknown, key: string): Record<string, unknown> {
   if (value === undefined || value === null) return {};
   if (isObject(value)) return value;
-  throw new CniError(
-    ErrorCode.InvalidNetworkConfig,
-    `"${key}" is ${JSON.stringify(value).slice(0, 80)}, but it must be an object`,
-  );
+  throw new Error(`"${key}" is ${JSON.stringify(value).slice(0, 80)}, but it must be an object`);
 }

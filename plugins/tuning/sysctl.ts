@@ -1,0 +1,59 @@
+/** Names of kernel settings as configurations have them, and which of them the node's administrator allows. */
+
+import { readFileSync } from 'node:fs';
+
+const allowlistFile = '/etc/cni/tuning/allowlist.conf';
+
+/**
+ * Finds a setting by its name: `net.ipv4.conf.IFNAME.arp_filter`, or with slashes, between which dots are part of the
+ * name, as sysctl(8) has it.
+ * @param ifname what stands for IFNAME.
+ * @returns segments below /proc/sys/net.
+ * @throws Error when it is not a setting of the network.
+ */
+export function sysctlPath(name: string, ifname: string): string[] {
+  const dotted = /^[^/]*\./.test(name);
+  const segments = name.split(dotted ? /[./]/ : '/').map((part) => (part === 'IFNAME' ? ifname : part));
+  const [first, ...path] = segments;
+  if (first !== 'net' || path.length === 0)
+    throw new Error(
+      `"sysctl" has "${name}", but only settings that begin with "net." belong to a sandbox. Remove it`,
+    );
+  if (path.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0')))
+    throw new Error(`"sysctl" has "${name}", which is not the name of a kernel setting`);
+  return path;
+}
+
+/**
+ * Refuses settings that the administrator does not allow: each must match a regular expression of the list, if there is one.
+ * @param names as the configuration has them.
+ */
+export function refuseForbidden(names: readonly string[]): void {
+  let lines: string[];
+  try {
+    lines = readFileSync(allowlistFile, 'utf8').split('\n');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw new Error(`Cannot read "${allowlistFile}"`, { cause: error });
+  }
+  // An empty expression would match everything.
+  const allowed = lines
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+    .map(toExpression);
+  const forbidden = names.find((name) => !allowed.some((expression) => expression.test(name)));
+  if (forbidden !== undefined)
+    throw new Error(
+      `Kernel setting "${forbidden}" is not allowed on this node. Remove it from "sysctl", or allow it in "${allowlistFile}"`,
+    );
+}
+
+function toExpression(line: string): RegExp {
+  try {
+    return new RegExp(line);
+  } catch (error) {
+    throw new Error(`"${allowlistFile}" has "${line}", which is not a regular expression. Correct it`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,278 @@
+/** tuning: kernel settings and properties of the interface, set by ADD and put back by DEL. */
+
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import test, { type ExecutionContext } from 'ava';
+import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import * as eyes from '../support/eyes.ts';
+import { type Host, makeHost, type Pod } from '../support/host.ts';
+
+const network = sample('50-tuning.conflist');
+
+/** The sample with other keys for tuning. */
+function tuned(keys: object, cniVersion = '1.1.0'): Conflist {
+  return { ...network, cniVersion, plugins: [network.plugins[0]!, { type: 'tuning', ...keys }] };
+}
+
+/** A pod that is attached to the sample's first plugin alone, and the attachment with tuning to try on it. */
+async function prepare(
+  t: ExecutionContext,
+  keys: object,
+): Promise<{ host: Host; pod: Pod; tuning: Attachment }> {
+  const host = await makeHost(t);
+  const plain = await attach(host, { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!] });
+  const only = {
+    ...network,
+    cniVersion: '1.1.0',
+    plugins: [{ type: 'tuning', prevResult: plain.result, ...keys }],
+  };
+  return { host, pod: plain.pod, tuning: new Attachment(host, plain.pod, only) };
+}
+
+/** What tuning sets of the pod's interface, as `ip` shows it. */
+async function properties(pod: Pod): Promise<object> {
+  const { address, mtu, flags, ...rest } = (await eyes.link(pod, 'eth0'))!;
+  return {
+    mac: address,
+    mtu,
+    promisc: flags.includes('PROMISC'),
+    allmulti: flags.includes('ALLMULTI'),
+    txQLen: (rest as { txqlen?: number }).txqlen,
+  };
+}
+
+function backups(host: Host): string[] {
+  return Object.keys(eyes.files(host, '/run/cni/tuning'));
+}
+
+test('the sample sets everything, CHECK agrees, and DEL puts it back', async (t) => {
+  const host = await makeHost(t);
+  const attachment = await attach(host, network, { capabilities: { mac: '02:11:22:33:44:55' } });
+  const { pod, result } = attachment;
+
+  t.deepEqual(await properties(pod), {
+    mac: '02:11:22:33:44:55',
+    mtu: 1400,
+    promisc: true,
+    allmulti: true,
+    txQLen: 555,
+  });
+  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), '500');
+  t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '1');
+  t.is(result!.interfaces!.find(({ name }) => name === 'eth0')?.mac, '02:11:22:33:44:55');
+  t.true(await eyes.ping(host, attachment.ip));
+
+  const [file] = backups(host);
+  t.is(file, `/run/cni/tuning/${pod.containerId}_eth0.json`);
+  t.is(statSync(host.file(file!)).mode & 0o777, 0o600);
+  await attachment.check();
+  await attachment.del();
+  t.deepEqual(backups(host), []);
+});
+
+test('DEL of tuning alone puts every value back', async (t) => {
+  const { tuning, pod, host } = await prepare(t, { ...network.plugins[1] });
+  const somaxconn = await eyes.sysctl(pod, 'net/core/somaxconn');
+  const before = await properties(pod);
+  await tuning.add({ capabilities: { mac: '02:11:22:33:44:55' } });
+  t.notDeepEqual(await properties(pod), before);
+  await tuning.del();
+  t.deepEqual(await properties(pod), before);
+  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), somaxconn);
+  t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '0');
+  await tuning.del();
+  t.deepEqual(backups(host), []);
+});
+
+test('a chain that tunes twice puts back what was before the first time', async (t) => {
+  const { tuning, pod } = await prepare(t, { mtu: 1400, sysctl: { 'net.core.somaxconn': '500' } });
+  const again = new Attachment(tuning.host, pod, {
+    ...tuning.network,
+    plugins: [{ ...tuning.network.plugins[0]!, mtu: 1300, txQLen: 99 }],
+  });
+  const somaxconn = await eyes.sysctl(pod, 'net/core/somaxconn');
+  const before = await properties(pod);
+  await tuning.add();
+  await again.add();
+  await again.del();
+  t.deepEqual(await properties(pod), before);
+  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), somaxconn);
+});
+
+test('the runtime has a say, and "args" the last word', async (t) => {
+  const { tuning, pod } = await prepare(t, {
+    mac: '02:00:00:00:00:01',
+    mtu: 1400,
+    capabilities: { mac: true },
+  });
+  const mac = async () => (await eyes.link(pod, 'eth0'))?.address;
+  await tuning.add();
+  t.is(await mac(), '02:00:00:00:00:01');
+  await tuning.add({ args: 'IgnoreUnknown=1;K8S_POD_NAME=web;MAC=02:00:00:00:00:02' });
+  t.is(await mac(), '02:00:00:00:00:02');
+  await tuning.add({ args: 'MAC=02:00:00:00:00:02', capabilities: { mac: '02:00:00:00:00:03' } });
+  t.is(await mac(), '02:00:00:00:00:03');
+
+  const withArgs = new Attachment(tuning.host, pod, {
+    ...tuning.network,
+    args: { cni: { mac: '02-00-00-00-00-0A' } },
+    plugins: [
+      {
+        ...tuning.network.plugins[0]!,
+        args: { cni: { mac: '02-00-00-00-00-0A', mtu: 1300, sysctl: { 'net.core.somaxconn': '77' } } },
+      },
+    ],
+  });
+  const result = await withArgs.add({ capabilities: { mac: '02:00:00:00:00:03' } });
+  t.is(await mac(), '02:00:00:00:00:0a');
+  t.is(result.interfaces!.at(-1)!.mac, '02:00:00:00:00:0a');
+  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1300);
+  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), '77');
+});
+
+test('IFNAME stands for an interface with a dot in its name', async (t) => {
+  const host = await makeHost(t);
+  const { pod } = await attach(host, tuned({ sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' } }), {
+    ifname: 'eth0.100',
+  });
+  t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0.100/arp_filter'), '1');
+});
+
+for (const [what, keys, drift, pattern] of [
+  [
+    'a kernel setting',
+    {},
+    ['sysctl', '-qw', 'net.core.somaxconn=3'],
+    /"net.core.somaxconn" is "3" where "500"/,
+  ],
+  ['the MTU', {}, ['ip', 'link', 'set', 'eth0', 'mtu', '1399'], /"mtu" .* 1399 where 1400/],
+  ['promiscuous mode', {}, ['ip', 'link', 'set', 'eth0', 'promisc', 'off'], /"promisc"/],
+  ['reception of multicast', {}, ['ip', 'link', 'set', 'eth0', 'allmulticast', 'off'], /"allmulti"/],
+  ['the queue length', {}, ['ip', 'link', 'set', 'eth0', 'txqueuelen', '7'], /"txQLen"/],
+  [
+    'the MAC address',
+    { mac: '02:00:00:00:00:01' },
+    ['ip', 'link', 'set', 'eth0', 'address', '02:00:00:00:00:02'],
+    /"mac"/,
+  ],
+] as const)
+  test(`CHECK finds ${what} changed`, async (t) => {
+    const { tuning, pod } = await prepare(t, { ...network.plugins[1], ...keys });
+    await tuning.add();
+    await tuning.check();
+    await pod.run(drift);
+    t.regex((await tuning.tryCheck()).error!.msg, pattern);
+  });
+
+test('CHECK does not mind how the kernel separates numbers', async (t) => {
+  const { tuning } = await prepare(t, { sysctl: { 'net.ipv4.ip_local_port_range': '20000 30000' } });
+  await tuning.add();
+  await t.notThrowsAsync(tuning.check());
+});
+
+for (const [what, keys, pattern] of [
+  ['a setting outside "net"', { sysctl: { 'kernel.hostname': 'x' } }, /only settings that begin with "net/],
+  ['a path that climbs', { sysctl: { 'net/../kernel/hostname': 'x' } }, /not the name of a kernel setting/],
+  [
+    'a setting of the whole node',
+    { sysctl: { 'net.core.rmem_max': '9' } },
+    /kernel setting "net[./]core[./]rmem_max"/,
+  ],
+  ['a setting that there is not', { sysctl: { 'net.ipv4.nonsense': '1' } }, /no kernel setting/],
+  [
+    'a value that the kernel refuses',
+    { sysctl: { 'net.core.somaxconn': 'many' } },
+    /Cannot set kernel setting/,
+  ],
+  ['a value that is no string', { sysctl: { 'net.core.somaxconn': 5 } }, /must be a string/],
+  ['a MAC address with a typo', { mac: '02:00:00:00:00' }, /not a MAC address/],
+  ['a MAC address for groups', { mac: '01:00:5e:00:00:01' }, /Cannot set mac/],
+  ['an MTU below what the kernel takes', { mtu: 1 }, /Cannot set mtu 1/],
+  ['an MTU above what the kernel takes', { mtu: 70000 }, /Cannot set mtu 70000/],
+  ['a negative queue length', { txQLen: -1 }, /between 0 and/],
+  ['a data directory that is a device', { mtu: 1300, dataDir: '/dev/null' }, /Cannot save.*"dataDir"/],
+] as const)
+  test(`ADD refuses ${what}, and changes nothing`, async (t) => {
+    const { tuning, pod, host } = await prepare(t, keys);
+    // In company of settings that could be made.
+    const plugin = tuning.network.plugins[0]! as { sysctl?: object };
+    plugin.sysctl = { 'net.ipv4.conf.IFNAME.arp_filter': '1', ...plugin.sysctl };
+    Object.assign(plugin, { allmulti: true });
+    const before = await properties(pod);
+    const { error } = await tuning.tryAdd();
+    t.is(error?.code, 999);
+    t.regex(error!.msg, pattern);
+    t.deepEqual(await properties(pod), before);
+    t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '0');
+    t.deepEqual(backups(host), []);
+  });
+
+test('the list of the administrator is obeyed, and what is wrong with it is told', async (t) => {
+  const { tuning, host } = await prepare(t, { sysctl: { 'net.core.somaxconn': '5' } });
+  mkdirSync(host.file('/etc/cni/tuning'));
+  const allow = (lines: string) => writeFileSync(host.file('/etc/cni/tuning/allowlist.conf'), lines);
+  allow('^net\\.ipv4\\.\n\n');
+  t.regex((await tuning.tryAdd()).error!.msg, /"net.core.somaxconn" is not allowed/);
+  t.is((await runNetworkVerb(host, tuning.network, 'STATUS')).error?.code, 50);
+  allow('[\n');
+  t.regex((await tuning.tryAdd()).error!.msg, /not a regular expression/);
+  allow('somaxconn\n');
+  await tuning.add();
+  t.is((await runNetworkVerb(host, tuning.network, 'STATUS')).exit, 0);
+});
+
+test('without a result to work on, ADD says where tuning belongs', async (t) => {
+  const host = await makeHost(t);
+  const only = { ...network, plugins: [network.plugins[1]!] };
+  const { error } = await new Attachment(host, await host.addPod(), only).tryAdd();
+  t.regex(error!.msg, /no "prevResult".*conflist/s);
+});
+
+test('DEL succeeds when interface, sandbox, backup or all of them are gone', async (t) => {
+  const { tuning, pod, host } = await prepare(t, { mtu: 1300 });
+  await tuning.add();
+  await pod.run(['ip', 'link', 'delete', 'eth0']);
+  await tuning.del();
+  t.deepEqual(backups(host), []);
+  await tuning.del();
+
+  const other = await prepare(t, { mtu: 1300 });
+  await other.tuning.add();
+  await other.pod.remove();
+  await other.tuning.del();
+  t.deepEqual(backups(other.host), []);
+  await other.tuning.del({ netns: '' });
+});
+
+test('DEL overlooks a backup that a crash tore', async (t) => {
+  const { tuning, host } = await prepare(t, { mtu: 1300 });
+  await tuning.add();
+  writeFileSync(host.file(backups(host)[0]!), '{"mtu": 1');
+  await tuning.del();
+  t.deepEqual(backups(host), []);
+});
+
+test('GC removes what no valid attachment of this network owns', async (t) => {
+  const host = await makeHost(t);
+  const net = tuned({ mtu: 1300 });
+  const [stale, kept] = [await attach(host, net), await attach(host, net)];
+  const foreign = await attach(host, { ...net, name: 'other' });
+  const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, net, 'GC', { valid })).exit, 0);
+  t.deepEqual(
+    backups(host).sort(),
+    [kept, foreign].map(({ pod }) => `/run/cni/tuning/${pod.containerId}_eth0.json`).sort(),
+  );
+  t.truthy(stale.result);
+});
+
+test('what is backed up is what the reference plugin backs up, in its format', async (t) => {
+  const keys = { mtu: 1300, promisc: true, allmulti: true, txQLen: 5, mac: '02:00:00:00:00:01' };
+  const { tuning, host, pod } = await prepare(t, keys);
+  const { address } = (await eyes.link(pod, 'eth0'))!;
+  await tuning.add();
+  const text = readFileSync(host.file(backups(host)[0]!), 'utf8');
+  t.is(
+    text,
+    `{\n "mac": "${address}",\n "promisc": false,\n "mtu": 1500,\n "allmulti": false,\n "txQLen": 1000,\n "network": "tunednet"\n}`,
+  );
+});
