@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { chooseDns } from '../lib/cni/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus } from '../lib/cni/delegate.ts';
-import { masquerade, masqueradeShape } from '../lib/cni/masquerade.ts';
+import { attachmentOf, masquerade, masqueradeShape } from '../lib/cni/masquerade.ts';
 import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult, type Interface, type IPConfig, type Result } from '../lib/cni/result.ts';
 import {
@@ -109,6 +109,10 @@ export const plugin: Plugin<Config> = {
     await runAll(
       () => removeInterface(call) || removeHostInterfaces(call),
       () => ipamDel(call),
+      async () => {
+        if (call.config.macspoofchk)
+          (await import('../lib/firewall/macspoof.ts')).deleteMacSpoofCheck(attachmentOf(call));
+      },
       () => masquerading,
     );
   },
@@ -123,6 +127,8 @@ export const plugin: Plugin<Config> = {
         `Port "${port.name}" of bridge "${bridge.name}" is not the other end of "${call.ifname}"`,
       );
     await masquerade(call).check();
+    if (call.config.macspoofchk)
+      (await import('../lib/firewall/macspoof.ts')).checkMacSpoofCheck(attachmentOf(call), port.name);
   },
 
   async status(call) {
@@ -134,6 +140,12 @@ export const plugin: Plugin<Config> = {
     await runAll(
       () => ipamGc(call),
       () => masquerade(call).gc(),
+      async () => {
+        if (!call.config.macspoofchk) return;
+        const { collectMacSpoofChecks } = await import('../lib/firewall/macspoof.ts');
+        const host = openRouteSocket();
+        collectMacSpoofChecks((port) => getLink(host, port) !== undefined);
+      },
     );
   },
 };
@@ -224,6 +236,12 @@ async function connect(
       ),
     );
   if (usesVlans(vlans)) assignVlans(host, hostLink, vlans);
+
+  if (call.config.macspoofchk) {
+    const { addMacSpoofCheck, deleteMacSpoofCheck } = await import('../lib/firewall/macspoof.ts');
+    call.undo(() => deleteMacSpoofCheck(attachmentOf(call)));
+    addMacSpoofCheck(attachmentOf(call), hostLink.name, sandboxLink.mac);
+  }
 
   result.interfaces = [
     { name: bridge.name, mac: bridge.mac },

@@ -1,5 +1,6 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
+import { defaultBackend } from '../firewall/backend.ts';
 import { type MasqueradeBackend, masqueradeBackend, masqueradeBackends } from '../firewall/masquerade.ts';
 import type { Attachment } from '../firewall/names.ts';
 import { CniError, ErrorCode } from './errors.ts';
@@ -33,13 +34,14 @@ export function attachmentOf(call: Call): Attachment {
  */
 export function masquerade(call: Call<MasqueradeConfig>) {
   const { ipMasq = false, ipMasqBackend } = call.config;
+  const chosen = () => masqueradeBackend(ipMasqBackend ?? defaultBackend());
   const attachment = attachmentOf(call);
   return {
     /** Masquerades the addresses, and takes that back if ADD fails. */
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
       const prefixes = ips.map(({ address }) => address);
-      const backend = await masqueradeBackend(ipMasqBackend);
+      const backend = await chosen();
       call.undo(() => backend.del(attachment, prefixes));
       await backend.add(attachment, prefixes);
     },
@@ -50,13 +52,13 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      await (await masqueradeBackend(ipMasqBackend)).check(attachment, knownAddresses(call));
+      await (await chosen()).check(attachment, knownAddresses(call));
     },
     /** @throws CniError NotAvailable when the backend cannot be used. */
     async status(): Promise<void> {
       if (!ipMasq) return;
       try {
-        await (await masqueradeBackend(ipMasqBackend)).probe();
+        await (await chosen()).probe();
       } catch (error) {
         throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
       }
@@ -69,11 +71,11 @@ export function masquerade(call: Call<MasqueradeConfig>) {
   };
 }
 
-/** A node may have changed backends since the attachment was made. */
+/** Unless the configuration fixes one, the node may have changed backends since the attachment was made. */
 async function eachBackend(
-  preferred: string | undefined,
+  configured: string | undefined,
   work: (backend: MasqueradeBackend) => Promise<void>,
 ): Promise<void> {
-  const names = preferred ? [preferred] : masqueradeBackends;
-  for (const name of names) await work(await masqueradeBackend(name));
+  for (const name of configured ? [configured] : masqueradeBackends)
+    await work(await masqueradeBackend(name));
 }

@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process';
 import { CniError, ErrorCode } from '../cni/errors.ts';
 import type { Family } from '../ip.ts';
+import { programPath } from './backend.ts';
 
 /** Both families, for loops over them. */
 export const families: readonly Family[] = [4, 6];
@@ -142,9 +143,7 @@ function run(
   input: string,
 ): Promise<{ status: number | null; stdout: string; stderr: string }> {
   return new Promise((resolve, reject) => {
-    // Runtimes often start plugins with a bare environment.
-    const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`;
-    const child = spawn(program, args, { env: { ...process.env, PATH: path, LC_ALL: 'C' } });
+    const child = spawn(program, args, { env: { ...process.env, PATH: programPath, LC_ALL: 'C' } });
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {

@@ -18,9 +18,10 @@ export interface MasqueradeBackend {
 }
 
 /** Names of the backends, as "ipMasqBackend" gives them. */
-export const masqueradeBackends = ['iptables'] as const;
+export const masqueradeBackends = ['iptables', 'nftables'] as const;
 
-/** Loads a backend. iptables is the default, as in the reference plugins. */
-export async function masqueradeBackend(_name = 'iptables'): Promise<MasqueradeBackend> {
+/** Loads a backend. @param name one of {@link masqueradeBackends}. */
+export async function masqueradeBackend(name: string): Promise<MasqueradeBackend> {
+  if (name === 'nftables') return (await import('./masquerade-nftables.ts')).nftablesMasquerade;
   return (await import('./masquerade-iptables.ts')).iptablesMasquerade;
 }

@@ -25,6 +25,8 @@ const SOL_SOCKET = 1;
 const SO_RCVTIMEO = 20;
 const NLMSGERR_ATTR_MSG = 1;
 const EAGAIN = 11;
+const BATCH_BEGIN = 0x10;
+const BATCH_END = 0x11;
 
 /** Protocol numbers of linux/netlink.h. */
 export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
@@ -116,14 +118,36 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends messages whose acknowledgements the caller reads by itself with {@link receive}, as transactions need.
-   * @returns the sequence number of the first.
+   * Sends requests as one batch, which the kernel carries out whole or not at all.
+   * @param subsystem of nfnetlink, which batches are of.
+   * @throws NetlinkError for the first request that failed, or for the batch.
    */
-  sendRaw(requests: readonly Request[]): number {
-    const first = this.sequence + 1;
-    this.sequence += requests.length;
-    this.send(requests.map((request, i) => encodeMessage(request, first + i)));
-    return first;
+  transaction(subsystem: number, requests: readonly Request[]): void {
+    const boundary = (type: number): Request => ({
+      action: 'begin a transaction of rules',
+      type,
+      flags: 0,
+      payload: Uint8Array.of(0, 0, subsystem >> 8, subsystem & 0xff),
+    });
+    const begin = this.sequence + 1;
+    this.sequence += requests.length + 2;
+    const all = [boundary(BATCH_BEGIN), ...requests, boundary(BATCH_END)];
+    this.send(
+      all.map((request, i) => encodeMessage(request, begin + i, i > 0 && i < all.length - 1 ? Flag.Ack : 0)),
+    );
+    let failed: NetlinkError | undefined;
+    for (let open = requests.length; open > 0; ) {
+      for (const message of this.receive()) {
+        const index = message.sequence - begin;
+        if (message.type !== Control.Error || index < 0 || index >= all.length) continue;
+        const error = readError(message, all[index]!, index - 1);
+        // What is said of the boundary is said of the whole, and nothing more comes.
+        if (index === 0 && error) throw error;
+        failed ??= error;
+        if (index > 0) open--;
+      }
+    }
+    if (failed) throw failed;
   }
 
   /** Waits for messages. @throws KernelError when none comes in time. */

@@ -1,0 +1,129 @@
+/** Masquerading by nftables, in the reference plugins' table. */
+
+import { Prefix } from '../ip.ts';
+import {
+  addChain,
+  addRule,
+  addTable,
+  deleteRule,
+  flushChain,
+  listRules,
+  masqueradeVerdict,
+  type NftTable,
+  transaction,
+  verdict,
+} from '../netlink/nftables.ts';
+import type { NetlinkSocket } from '../netlink/socket.ts';
+import type { MasqueradeBackend } from './masquerade.ts';
+import { type Attachment, hashName } from './names.ts';
+import { addressMatch, Hook, isFamily, Priority, withNftables } from './nftables.ts';
+
+const table: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
+const tableComment = 'Masquerading for plugins from github.com/containernetworking/plugins';
+const checks = 'masq_checks';
+const checksComment = 'Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet';
+const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
+
+export const nftablesMasquerade: MasqueradeBackend = {
+  async add(attachment, prefixes) {
+    withNftables((socket) =>
+      transaction(socket, [
+        ...setUp(),
+        ...deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
+        ...prefixes.map((prefix) =>
+          addRule(
+            table,
+            checks,
+            [
+              ...isFamily(prefix.family),
+              ...addressMatch('saddr', '==', prefix.address.toPrefix()),
+              ...addressMatch('daddr', '!=', prefix),
+              masqueradeVerdict(),
+            ],
+            commentOf(attachment),
+          ),
+        ),
+      ]),
+    );
+  },
+
+  async del(attachment) {
+    withNftables((socket) =>
+      transaction(
+        socket,
+        deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
+      ),
+    );
+  },
+
+  async check(attachment, prefixes) {
+    withNftables((socket) => {
+      const own = listRules(socket, table, checks).filter(({ comment }) =>
+        comment.startsWith(instanceHash(attachment)),
+      );
+      if (own.length < prefixes.length)
+        throw new Error(
+          `Table "${table.family} ${table.name}" has ${own.length} rules for the container where ${prefixes.length} are wanted. Delete the container and add it again`,
+        );
+      if (listRules(socket, table, 'postrouting').length === 0)
+        throw new Error(
+          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" is empty. Add any container to set it up again`,
+        );
+    });
+  },
+
+  async probe() {
+    withNftables((socket) => transaction(socket, [addTable(table, tableComment)]));
+  },
+
+  async gc(network, valid) {
+    const keep = new Set(valid.map((one) => commentOf({ network, ...one })));
+    withNftables((socket) =>
+      transaction(
+        socket,
+        deletion(socket, (comment) => comment.startsWith(`${networkHash(network)}-`) && !keep.has(comment)),
+      ),
+    );
+  },
+};
+
+/** The table with what all containers share; the rules of the base chain are written anew each time. */
+function setUp() {
+  return [
+    addTable(table, tableComment),
+    addChain(table, checks, { comment: checksComment }),
+    addChain(table, 'postrouting', {
+      hook: { type: 'nat', hook: Hook.postrouting, priority: Priority.srcnat },
+    }),
+    flushChain(table, 'postrouting'),
+    ...multicast.map((prefix) =>
+      addRule(table, 'postrouting', [
+        ...isFamily(prefix.family),
+        ...addressMatch('daddr', '==', prefix),
+        verdict('return'),
+      ]),
+    ),
+    addRule(table, 'postrouting', [verdict('goto', checks)]),
+  ];
+}
+
+function deletion(socket: NetlinkSocket, isStale: (comment: string) => boolean) {
+  return listRules(socket, table, checks)
+    .filter(({ comment }) => isStale(comment))
+    .map(({ handle }) => deleteRule(table, checks, handle));
+}
+
+function networkHash(network: string): string {
+  return hashName(16, '', network);
+}
+
+function instanceHash({ network, containerId, ifname }: Attachment): string {
+  return `${networkHash(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
+}
+
+/** The reference plugins' comment; at 128 bytes nft(8) takes no more. */
+function commentOf(attachment: Attachment): string {
+  const { network, containerId, ifname } = attachment;
+  const text = `${instanceHash(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
+  return Buffer.from(text.replaceAll('"', '')).subarray(0, 128).toString('utf8');
+}

@@ -1,0 +1,150 @@
+import test from 'ava';
+import { attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { ask, iptablesSave, ping, serve } from '../support/eyes.ts';
+import { type Host, makeHost } from '../support/host.ts';
+
+const bridgeNet = (keys: object = {}): Conflist => ({
+  cniVersion: '1.1.0',
+  name: 'net',
+  plugins: [
+    {
+      type: 'bridge',
+      bridge: 'br0',
+      isDefaultGateway: true,
+      ipam: { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]] },
+      ...keys,
+    },
+  ],
+});
+const nftNet = () => bridgeNet({ ipMasq: true, ipMasqBackend: 'nftables' });
+const ruleset = (host: Host) => host.run(['nft', '--stateless', 'list', 'ruleset']);
+
+/** The reference plugins' rules in nft's own words, with the comment of this attachment. */
+function referenceMasquerade(comment: string, v4: string, v6: string): string {
+  return `
+    table inet cni_plugins_masquerade {
+      comment "Masquerading for plugins from github.com/containernetworking/plugins";
+      chain masq_checks {
+        comment "Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet";
+        ip saddr == ${v4} ip daddr != 10.5.0.0/24 masquerade comment "${comment}"
+        ip6 saddr == ${v6} ip6 daddr != fd00:5::/64 masquerade comment "${comment}"
+      }
+      chain postrouting {
+        type nat hook postrouting priority srcnat;
+        ip daddr == 224.0.0.0/4 return
+        ip6 daddr == ff00::/8 return
+        goto masq_checks
+      }
+    }`;
+}
+
+test('nftables: the table reads as if nft had written the reference rules', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, nftNet(), { containerId: 'one' });
+  const written = await ruleset(host);
+  const comment = /comment "([0-9a-f]{16}-[0-9a-f]{16}, net: net, if: eth0, id: one)"/.exec(written)?.[1];
+  t.truthy(comment);
+  const twin = await makeHost(t);
+  const v6 = one.result!.ips![1]!.address.split('/')[0]!;
+  await twin.run(['nft', '-f', '-'], { stdin: referenceMasquerade(comment!, one.ip, v6) });
+  t.is(written, await ruleset(twin));
+  await one.check();
+});
+
+test('nftables: packets leave with the address of the node, and the rules go with the pod', async (t) => {
+  const host = await makeHost(t);
+  const outside = await host.addPod();
+  await host.run([
+    'ip',
+    'link',
+    'add',
+    'wire',
+    'type',
+    'veth',
+    'peer',
+    'name',
+    'wire',
+    'netns',
+    outside.name,
+  ]);
+  for (const [ns, last] of [
+    [host, 1],
+    [outside, 2],
+  ] as const) {
+    await ns.run(['ip', 'addr', 'add', `192.0.2.${last}/24`, 'dev', 'wire']);
+    await ns.run(['ip', 'link', 'set', 'wire', 'up']);
+  }
+  await serve(t, outside, 'tcp', 80, 'outside');
+  const [one, two] = [await attach(host, nftNet()), await attach(host, nftNet())];
+  t.like(await ask(one.pod, 'tcp', '192.0.2.2', 80), { peer: '192.0.2.1' });
+  await serve(t, two.pod, 'tcp', 80, 'two');
+  t.like(await ask(one.pod, 'tcp', two.ip, 80), { peer: one.ip }, 'not within the subnet');
+  t.deepEqual(
+    (await iptablesSave(host)).filter((rule) => /CNI/.test(rule)),
+    [],
+  );
+  await one.pod.remove();
+  one.result = undefined;
+  await one.del({ netns: '' });
+  t.notRegex(await ruleset(host), new RegExp(`id: ${one.pod.containerId}`));
+  t.regex(await ruleset(host), new RegExp(`id: ${two.pod.containerId}`));
+  await host.run(['nft', 'flush', 'chain', 'inet', 'cni_plugins_masquerade', 'masq_checks']);
+  t.regex((await two.tryCheck()).error?.msg ?? '', /has 0 rules for the container where 2 are wanted/);
+  await two.del();
+});
+
+test('nftables: GC removes the rules of what is no more, in this network only', async (t) => {
+  const host = await makeHost(t);
+  const other = { ...nftNet(), name: 'other' };
+  other.plugins = [
+    { ...other.plugins[0]!, bridge: 'br1', ipam: { type: 'host-local', subnet: '10.6.0.0/24' } },
+  ];
+  const [kept, stale, foreign] = [
+    await attach(host, nftNet()),
+    await attach(host, nftNet()),
+    await attach(host, other),
+  ];
+  const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, nftNet(), 'GC', { valid })).exit, 0);
+  const text = await ruleset(host);
+  t.notRegex(text, new RegExp(`id: ${stale.pod.containerId}`));
+  for (const one of [kept, foreign]) t.regex(text, new RegExp(`id: ${one.pod.containerId}`));
+});
+
+test('macspoofchk: frames with a foreign MAC address are dropped, and the rules go with the pod', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({ macspoofchk: true });
+  const one = await attach(host, network, { containerId: 'one' });
+  const two = await attach(host, network);
+  t.true(await ping(one.pod, two.ip));
+  const [, port, eth0] = one.result!.interfaces!;
+  const twin = await makeHost(t);
+  await twin.run(['nft', '-f', '-'], {
+    stdin: `table bridge nat {
+      chain cni-br-iface-one-eth0-mac { ether saddr == ${eth0!.mac} return comment "macspoofchk-one-eth0"; drop comment "macspoofchk-one-eth0"; }
+      chain cni-br-iface-one-eth0 { jump cni-br-iface-one-eth0-mac comment "macspoofchk-one-eth0"; }
+      chain PREROUTING { type filter hook prerouting priority -300; policy accept;
+        iifname "${port!.name}" jump cni-br-iface-one-eth0 comment "macspoofchk-one-eth0"; }
+    }`,
+  });
+  const own = (text: string) =>
+    text
+      .split('\n')
+      .filter((line) => line.includes('one-eth0'))
+      .map((line) => line.trim())
+      .sort();
+  t.deepEqual(own(await ruleset(host)), own(await ruleset(twin)));
+  await one.check();
+
+  await one.pod.run(['ip', 'link', 'set', 'eth0', 'address', '0a:00:00:00:00:99']);
+  t.false(await ping(one.pod, two.ip));
+  await one.del();
+  await one.del();
+  t.deepEqual(own(await ruleset(host)), []);
+  t.true(await ping(two.pod, '10.5.0.1'));
+
+  await two.pod.remove();
+  await host.run(['sh', '-c', `ip link del ${two.result!.interfaces![1]!.name} 2>/dev/null || true`]);
+  t.is((await runNetworkVerb(host, network, 'GC', { valid: [] })).exit, 0);
+  t.notRegex(await ruleset(host), /macspoofchk/);
+});
