@@ -15,7 +15,10 @@ import {
   string,
   withDefault,
 } from '../lib/cni/schema.ts';
+import { defaultBackend } from '../lib/firewall/backend.ts';
 import {
+  type MappedPort,
+  type PortMapBackend,
   type PortMapOptions,
   type PortMapping,
   portMapBackend,
@@ -76,7 +79,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const options = optionsOf(call);
     const containers = containerAddresses(call, result);
     if (mappings.length === 0 || containers.length === 0) return result;
-    const backend = await portMapBackend(call.config.backend);
+    const backend = await chosenBackend(call);
     call.undo(async () => void (await backend.del(attachmentOf(call))));
     await backend.add(attachmentOf(call), containers, mappings, options);
     if (options.snat) allowLocalhost(containers);
@@ -85,12 +88,19 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   async del(call) {
-    const backend = await portMapBackend(call.config.backend);
-    const known = call.prevResult && containerAddresses(call, call.prevResult);
-    const removed = await backend.del(
-      attachmentOf(call),
-      known?.length ? known.map(({ family }) => family) : undefined,
-    );
+    const containers = call.prevResult && containerAddresses(call, call.prevResult);
+    const known = containers?.length ? containers : undefined;
+    const removed: MappedPort[] = [];
+    // Unless the configuration fixes a backend, the node may have changed it since the ports were mapped.
+    for (const name of call.config.backend ? [call.config.backend] : portMapBackends) {
+      const backend = await portMapBackend(name);
+      const ports = await backend.del(
+        attachmentOf(call),
+        known?.map(({ family }) => family),
+        known?.map(({ address }) => address),
+      );
+      removed.push(...ports);
+    }
     forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
   },
 
@@ -98,21 +108,21 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const mappings = mappingsOf(call);
     const containers = containerAddresses(call, requirePrevResult(call));
     if (mappings.length === 0) return;
-    const backend = await portMapBackend(call.config.backend);
+    const backend = await chosenBackend(call);
     await backend.check(attachmentOf(call), containers, mappings, optionsOf(call));
   },
 
   async status(call) {
     optionsOf(call);
     try {
-      await (await portMapBackend(call.config.backend)).probe();
+      await (await chosenBackend(call)).probe();
     } catch (error) {
       throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
     }
   },
 
   async gc(call) {
-    const backend = await portMapBackend(call.config.backend);
+    const backend = await chosenBackend(call);
     const removed = await backend.gc(call.config.name, call.validAttachments);
     forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
   },
@@ -134,6 +144,10 @@ function mappingsOf(call: PortMapCall): PortMapping[] {
   });
 }
 
+function chosenBackend({ config }: PortMapCall): Promise<PortMapBackend> {
+  return portMapBackend(config.backend ?? defaultBackend());
+}
+
 function optionsOf({ config }: PortMapCall): PortMapOptions {
   const {
     snat,
@@ -148,6 +162,12 @@ function optionsOf({ config }: PortMapCall): PortMapOptions {
       ErrorCode.Internal,
       '"markMasqBit" and "externalSetMarkChain" are both set. Take one out: the chain sets a bit of its own',
     );
+  if ((config.backend ?? defaultBackend()) === 'nftables') {
+    const foreign =
+      markMasqBit !== undefined ? 'markMasqBit' : externalSetMarkChain ? 'externalSetMarkChain' : undefined;
+    if (foreign)
+      throw new Error(`"${foreign}" is for iptables only. Take it out, or set "backend" to "iptables"`);
+  }
   return {
     snat,
     masqAll,

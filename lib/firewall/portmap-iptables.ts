@@ -26,6 +26,7 @@ import {
   type PortMapBackend,
   type PortMapOptions,
   type PortMapping,
+  portMapLock,
 } from './portmap.ts';
 
 const entryChain = 'CNI-HOSTPORT-DNAT';
@@ -33,12 +34,11 @@ const markChain = 'CNI-HOSTPORT-SETMARK';
 const masqueradeChain = 'CNI-HOSTPORT-MASQ';
 /** What the multiport match takes. */
 const portsPerRule = 15;
-const lockFile = '/run/cni/portmap.lock';
 
 export const iptablesPortMap: PortMapBackend = {
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
-    using _ = new FileLock(lockFile);
+    using _ = new FileLock(portMapLock);
     await forFamilies(familiesOf(containers, mappings), async (family) => {
       const container = containers.find((prefix) => prefix.family === family)!;
       const own = mappingsOf(mappings, family);

@@ -43,9 +43,14 @@ export interface PortMapBackend {
   /**
    * Removes every mapping of the attachment.
    * @param families only these, if it is known that the container has no others.
+   * @param containers the container's addresses as far as they are known.
    * @returns the mappings that were there, as far as the rules tell.
    */
-  del(attachment: Attachment, families?: readonly Family[]): Promise<MappedPort[]>;
+  del(
+    attachment: Attachment,
+    families?: readonly Family[],
+    containers?: readonly Address[],
+  ): Promise<MappedPort[]>;
   /** @throws Error when a rule is missing. */
   check(
     attachment: Attachment,
@@ -67,10 +72,14 @@ export interface MappedPort {
 }
 
 /** Names of the backends, as "backend" gives them. */
-export const portMapBackends = ['iptables'] as const;
+export const portMapBackends = ['iptables', 'nftables'] as const;
 
-/** Loads a backend. iptables is the default, as in the reference plugin. */
-export async function portMapBackend(_name = 'iptables'): Promise<PortMapBackend> {
+/** Held while ports are looked up and taken. */
+export const portMapLock = '/run/cni/portmap.lock';
+
+/** Loads a backend. @param name one of {@link portMapBackends}. */
+export async function portMapBackend(name: string): Promise<PortMapBackend> {
+  if (name === 'nftables') return (await import('./portmap-nftables.ts')).nftablesPortMap;
   return (await import('./portmap-iptables.ts')).iptablesPortMap;
 }
 

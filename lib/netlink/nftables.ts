@@ -257,8 +257,9 @@ export function dnat(family: number, address: Uint8Array, port: Uint8Array): Att
   ];
 }
 
-/** The value that a "cmp" or "immediate" expression holds. */
+/** The value that a "cmp" or "immediate" expression holds; undefined for the others. */
 export function expressionValue({ name, data }: NftRule['expressions'][number]): Uint8Array | undefined {
+  if (name !== 'cmp' && name !== 'immediate') return undefined;
   return data.nested(name === 'cmp' ? 3 : 2)?.bytes(NFTA_DATA_VALUE);
 }
 

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { ask, iptablesSave, ping, serve } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
 
@@ -147,4 +147,117 @@ test('macspoofchk: frames with a foreign MAC address are dropped, and the rules 
   await host.run(['sh', '-c', `ip link del ${two.result!.interfaces![1]!.name} 2>/dev/null || true`]);
   t.is((await runNetworkVerb(host, network, 'GC', { valid: [] })).exit, 0);
   t.notRegex(await ruleset(host), /macspoofchk/);
+});
+
+const portNet = (keys: object = {}): Conflist => {
+  const network = nftNet();
+  return {
+    ...network,
+    plugins: [
+      { ...network.plugins[0]!, hairpinMode: true },
+      { type: 'portmap', backend: 'nftables', capabilities: { portMappings: true }, ...keys },
+    ],
+  };
+};
+const ports = (
+  ...list: [hostPort: number, containerPort: number, protocol?: string, hostIP?: string][]
+): AttachOptions => ({
+  capabilities: {
+    portMappings: list.map(([hostPort, containerPort, protocol = 'tcp', hostIP]) => ({
+      hostPort,
+      containerPort,
+      protocol,
+      ...(hostIP && { hostIP }),
+    })),
+  },
+});
+/** Tables of port mappings, by family. */
+const portTable = (host: Host, family = 'ip') =>
+  host.run(['nft', '--stateless', 'list', 'table', family, 'cni_hostport']);
+
+test('nftables: port mappings read as if nft had written the reference rules', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, portNet(), {
+    ...ports([8080, 80], [5353, 53, 'udp'], [9090, 90, 'tcp', '192.0.2.1']),
+    containerId: 'one',
+  });
+  const twin = await makeHost(t);
+  const { ip } = one;
+  await twin.run(['nft', '-f', '-'], {
+    stdin: `table ip cni_hostport { comment "CNI portmap plugin";
+      chain hostports {
+        tcp dport 8080 dnat to ${ip}:80 comment "one"
+        udp dport 5353 dnat to ${ip}:53 comment "one"
+        ip daddr 192.0.2.1 tcp dport 9090 dnat to ${ip}:90 comment "one"
+      }
+      chain hostip_hostports { }
+      chain hostports_all { jump hostip_hostports; jump hostports; }
+      chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump hostports_all; }
+      chain output { type nat hook output priority -100; fib daddr type local jump hostports_all; }
+      chain masquerading { type nat hook postrouting priority srcnat;
+        ip saddr ${ip} ip daddr ${ip} masquerade comment "one"
+        ip saddr 127.0.0.1 ip daddr ${ip} masquerade comment "one"
+      }
+    }`,
+  });
+  const rules = (text: string) => text.split('\n').map((line) => line.trim());
+  t.deepEqual(rules(await portTable(host)), rules(await portTable(twin)));
+  t.regex(await portTable(host, 'ip6'), /tcp dport 8080 dnat to \[fd00:5::2\]:80 comment "one"/);
+  await one.check();
+});
+
+test('nftables: a port of the node leads to the pod, and is given back', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, portNet(), ports([8080, 80]));
+  const other = await attach(host, portNet());
+  await serve(t, one.pod, 'tcp', 80, 'web');
+  for (const [from, to] of [
+    [host, '127.0.0.1'],
+    [host, '10.5.0.1'],
+    [other.pod, '10.5.0.1'],
+    [one.pod, '10.5.0.1'],
+    [host, 'fd00:5::1'],
+  ] as const)
+    t.like(await ask(from, 'tcp', to, 8080), { label: 'web' }, to);
+
+  const refused = await new Attachment(host, await host.addPod(), portNet(), ports([8080, 81])).tryAdd();
+  t.regex(
+    refused.error?.msg ?? '',
+    new RegExp(`Port 8080/tcp .* taken by container "${one.pod.containerId}"`),
+  );
+  await host.run(['nft', 'flush', 'chain', 'ip', 'cni_hostport', 'output']);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /Chain "output" .* is empty/);
+  await one.del({ capabilities: {} });
+  t.notRegex(await portTable(host), /8080/);
+  t.notRegex(await portTable(host, 'ip6'), /8080/);
+  await attach(host, portNet(), ports([8080, 81]));
+});
+
+test('nftables: conditions are read by nft, and what iptables alone can do is refused', async (t) => {
+  const host = await makeHost(t);
+  await attach(host, portNet({ conditionsV4: ['ip', 'saddr', '!=', '203.0.113.0/24'] }), ports([8080, 80]));
+  t.regex(await portTable(host), /ip saddr != 203\.0\.113\.0\/24 fib daddr type local jump hostports_all/);
+  const fail = async (keys: object) =>
+    (await new Attachment(host, await host.addPod(), portNet(keys), ports([8081, 80])).tryAdd()).error?.msg ??
+    'no error';
+  t.regex(await fail({ markMasqBit: 3 }), /for iptables only/);
+  t.regex(await fail({ conditionsV4: ['accept;', 'flush', 'ruleset'] }), /holds ";"/);
+  t.regex(await fail({ conditionsV4: ['frobnicate'] }), /nft refuses/);
+});
+
+test('nftables: DEL on one network leaves the same container alone on another', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const other = portNet();
+  other.name = 'other';
+  other.plugins[0] = {
+    ...other.plugins[0]!,
+    bridge: 'br1',
+    ipam: { type: 'host-local', subnet: '10.6.0.0/24' },
+  };
+  const one = await attach(host, portNet(), { pod, ...ports([8080, 80]) });
+  await attach(host, other, { pod, ifname: 'eth1', ...ports([8081, 80]) });
+  await one.del();
+  t.notRegex(await portTable(host), /8080/);
+  t.regex(await portTable(host), /8081/);
 });

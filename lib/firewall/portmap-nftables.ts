@@ -1,0 +1,301 @@
+/** Port mappings by nftables, in the reference plugin's tables: one for each family. */
+
+import { spawnSync } from 'node:child_process';
+import { Address, type Family, type Prefix } from '../ip.ts';
+import { FileLock } from '../kernel/lock.ts';
+import type { Attribute, Request } from '../netlink/message.ts';
+import {
+  addChain,
+  addRule,
+  addTable,
+  deleteRule,
+  destinationIsLocal,
+  expressionValue,
+  flushChain,
+  listRules,
+  masqueradeVerdict,
+  type NftRule,
+  type NftTable,
+  transaction,
+  verdict,
+} from '../netlink/nftables.ts';
+import type { NetlinkSocket } from '../netlink/socket.ts';
+import { programPath } from './backend.ts';
+import type { Attachment } from './names.ts';
+import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber, withNftables } from './nftables.ts';
+import {
+  boundAddress,
+  type MappedPort,
+  mappingsOf,
+  type PortMapBackend,
+  type PortMapOptions,
+  type PortMapping,
+  portMapLock,
+} from './portmap.ts';
+
+const families: readonly Family[] = [4, 6];
+const tableComment = 'CNI portmap plugin';
+const tables: Record<Family, NftTable> = {
+  4: { family: 'ip', name: 'cni_hostport' },
+  6: { family: 'ip6', name: 'cni_hostport' },
+};
+
+export const nftablesPortMap: PortMapBackend = {
+  async add(attachment, containers, mappings, options) {
+    // Between looking whether a port is free and taking it, nobody else may.
+    using _ = new FileLock(portMapLock);
+    withNftables((socket) => {
+      const requests: Request[] = [];
+      for (const container of containers) {
+        const own = mappingsOf(mappings, container.family);
+        if (own.length === 0) continue;
+        refuseTaken(socket, attachment, container, own, options);
+        requests.push(
+          ...setUp(container.family, options),
+          ...deletion(socket, container.family, attachment, [container.address]).requests,
+          ...containerRules(attachment, container, own, options),
+        );
+      }
+      transaction(socket, requests);
+    });
+    for (const { family } of containers) addConditions(family, options);
+  },
+
+  async del(attachment, _families, containers) {
+    return withNftables((socket) => {
+      const found = families.map((family) => deletion(socket, family, attachment, containers));
+      transaction(
+        socket,
+        found.flatMap(({ requests }) => requests),
+      );
+      return found.flatMap(({ ports }) => ports);
+    });
+  },
+
+  async check(attachment, containers, mappings) {
+    withNftables((socket) => {
+      for (const container of containers) {
+        const table = tables[container.family];
+        const rules = listRules(socket, table, 'hostports').filter(
+          ({ comment }) => comment === commentOf(attachment),
+        );
+        for (const mapping of mappingsOf(mappings, container.family)) {
+          const mapped = rules
+            .map(readMapping)
+            .some(
+              (rule) =>
+                rule.port === mapping.hostPort &&
+                rule.protocol === mapping.protocol &&
+                rule.containerPort === mapping.containerPort &&
+                container.address.equals(rule.container),
+            );
+          if (!mapped)
+            throw new Error(
+              `Port ${mapping.hostPort}/${mapping.protocol} of the node does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Delete the container and add it again`,
+            );
+        }
+        for (const chain of ['prerouting', 'output'])
+          if (mappings.length > 0 && listRules(socket, table, chain).length === 0)
+            throw new Error(
+              `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the node is mapped. Add any container to set it up again`,
+            );
+      }
+    });
+  },
+
+  // The rules bear the container ID alone, so that which network they are of cannot be told: DEL must have run for each.
+  async gc() {
+    return [];
+  },
+
+  async probe() {
+    withNftables((socket) => transaction(socket, [addTable(tables[4], tableComment)]));
+  },
+};
+
+/** The table with what all containers share. The chains that lead there are written anew each time. */
+function setUp(family: Family, { snat, conditions }: PortMapOptions): Request[] {
+  const table = tables[family];
+  const entry = (name: 'prerouting' | 'output') => [
+    addChain(table, name, { hook: { type: 'nat', hook: Hook[name], priority: Priority.dstnat } }),
+    flushChain(table, name),
+    // With conditions the rule is left to nft(8), which alone can read them.
+    ...(conditions[family].length > 0
+      ? []
+      : [addRule(table, name, [...destinationIsLocal(), verdict('jump', 'hostports_all')])]),
+  ];
+  return [
+    addTable(table, tableComment),
+    addChain(table, 'hostports'),
+    addChain(table, 'hostip_hostports'),
+    addChain(table, 'hostports_all'),
+    flushChain(table, 'hostports_all'),
+    addRule(table, 'hostports_all', [verdict('jump', 'hostip_hostports')]),
+    addRule(table, 'hostports_all', [verdict('jump', 'hostports')]),
+    ...entry('prerouting'),
+    ...entry('output'),
+    ...(snat
+      ? [
+          addChain(table, 'masquerading', {
+            hook: { type: 'nat', hook: Hook.postrouting, priority: Priority.srcnat },
+          }),
+        ]
+      : []),
+  ];
+}
+
+function containerRules(
+  attachment: Attachment,
+  container: Prefix,
+  mappings: readonly PortMapping[],
+  { snat, masqAll }: PortMapOptions,
+): Request[] {
+  const table = tables[container.family];
+  const comment = commentOf(attachment);
+  const ports = mappings.map((mapping) => {
+    const host = boundAddress(mapping);
+    return addRule(
+      table,
+      'hostports',
+      [
+        ...(host ? addressMatch('daddr', '==', host.toPrefix()) : []),
+        ...portMatch(mapping.protocol, mapping.hostPort),
+        ...dnatTo(container.address, mapping.containerPort),
+      ],
+      comment,
+    );
+  });
+  if (!snat) return ports;
+  const destination = addressMatch('daddr', '==', container.address.toPrefix());
+  const sources: Attribute[][] = masqAll ? [[]] : [addressMatch('saddr', '==', container.address.toPrefix())];
+  if (!masqAll && container.family === 4)
+    sources.push(addressMatch('saddr', '==', Address.parse('127.0.0.1').toPrefix()));
+  return [
+    ...ports,
+    ...sources.map((source) =>
+      addRule(table, 'masquerading', [...source, ...destination, masqueradeVerdict()], comment),
+    ),
+  ];
+}
+
+/** Conditions are in nft's own language, so nft adds the rules that hold them. */
+function addConditions(family: Family, { conditions }: PortMapOptions): void {
+  const words = conditions[family];
+  if (words.length === 0) return;
+  if (words.some((word) => /[;{}\n\r\0]/.test(word)))
+    throw new Error(
+      `"conditionsV${family}" holds ";", "{", "}" or a line break. Write one match of nft there, word by word`,
+    );
+  const { family: name } = tables[family];
+  const lines = ['prerouting', 'output'].map(
+    (chain) =>
+      `add rule ${name} cni_hostport ${chain} ${words.join(' ')} fib daddr type local jump hostports_all\n`,
+  );
+  const { error, status, stderr } = spawnSync('nft', ['-f', '-'], {
+    input: lines.join(''),
+    encoding: 'utf8',
+    env: { PATH: programPath },
+  });
+  if (error)
+    throw new Error(
+      `"conditionsV${family}" needs the program "nft". Install the package "nftables" on the node`,
+      {
+        cause: error,
+      },
+    );
+  if (status !== 0) throw new Error(`nft refuses "conditionsV${family}": ${stderr.trim().split('\n')[0]}`);
+}
+
+/**
+ * What removes an attachment's rules, and the ports they mapped.
+ * @param containers when known, tells this network's rules from those of the same container on others.
+ */
+function deletion(
+  socket: NetlinkSocket,
+  family: Family,
+  attachment: Attachment,
+  containers: readonly Address[] = [],
+): { requests: Request[]; ports: MappedPort[] } {
+  const table = tables[family];
+  const known = containers.filter((address) => address.family === family);
+  const isOurs = (rule: NftRule) =>
+    rule.comment === commentOf(attachment) &&
+    (known.length === 0 || known.some((address) => mentions(rule, address)));
+  const hostports = ['hostports', 'hostip_hostports'].map((chain) => ({
+    chain,
+    rules: listRules(socket, table, chain).filter(isOurs),
+  }));
+  const masquerading = listRules(socket, table, 'masquerading').filter(isOurs);
+  return {
+    requests: [...hostports, { chain: 'masquerading', rules: masquerading }].flatMap(({ chain, rules }) =>
+      rules.map(({ handle }) => deleteRule(table, chain, handle)),
+    ),
+    ports: hostports
+      .flatMap(({ rules }) => rules.map(readMapping))
+      .flatMap(({ port, protocol }) => (port && protocol ? [{ family, port, protocol }] : [])),
+  };
+}
+
+function refuseTaken(
+  socket: NetlinkSocket,
+  attachment: Attachment,
+  container: Prefix,
+  mappings: readonly PortMapping[],
+  { conditions }: PortMapOptions,
+): void {
+  if (conditions[container.family].length > 0) return;
+  for (const rule of listRules(socket, tables[container.family], 'hostports')) {
+    if (rule.comment === commentOf(attachment)) continue;
+    const taken = readMapping(rule);
+    const clash = mappings.find((mapping) => {
+      const wanted = boundAddress(mapping);
+      return (
+        taken.port === mapping.hostPort &&
+        taken.protocol === mapping.protocol &&
+        (!taken.hostIP || !wanted || wanted.equals(taken.hostIP))
+      );
+    });
+    if (clash)
+      throw new Error(
+        `Port ${clash.hostPort}/${clash.protocol} of the node is taken by container "${rule.comment}", where it leads to ${taken.container ?? '?'} port ${taken.containerPort ?? '?'}. ` +
+          'Choose another hostPort, or delete that container',
+      );
+  }
+}
+
+interface ReadMapping {
+  hostIP?: Address;
+  protocol?: string;
+  port?: number;
+  container?: Address;
+  containerPort?: number;
+}
+
+/** Reads a rule that this module or the reference plugin wrote: comparisons first, then where the connection goes. */
+function readMapping(rule: NftRule): ReadMapping {
+  const mapping: ReadMapping = {};
+  for (const expression of rule.expressions) {
+    const value = expressionValue(expression);
+    if (!value) continue;
+    if (value.length === 4 || value.length === 16)
+      mapping[expression.name === 'cmp' ? 'hostIP' : 'container'] = Address.fromBytes(value);
+    else if (value.length === 2)
+      mapping[expression.name === 'cmp' ? 'port' : 'containerPort'] = (value[0]! << 8) | value[1]!;
+    else if (value.length === 1)
+      mapping.protocol = Object.keys(protocolNumber).find((name) => protocolNumber[name] === value[0]) ?? '';
+  }
+  return mapping;
+}
+
+function mentions(rule: NftRule, address: Address): boolean {
+  const bytes = Buffer.from(address.toBytes());
+  return rule.expressions.some((expression) => {
+    const value = expressionValue(expression);
+    return value !== undefined && bytes.equals(value);
+  });
+}
+
+/** The reference plugin's comment; at 128 bytes nft(8) takes no more. */
+function commentOf({ containerId }: Attachment): string {
+  return Buffer.from(containerId).subarray(0, 128).toString('utf8');
+}
