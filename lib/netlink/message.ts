@@ -9,6 +9,8 @@ export const Flag = {
   Request: 0x1,
   Multi: 0x2,
   Ack: 0x4,
+  /** GET requests of traffic control are answered only when asked to. */
+  Echo: 0x8,
   DumpInterrupted: 0x10,
   /** NEW requests. */
   Replace: 0x100,
