@@ -44,6 +44,7 @@ const IFLA_PROMISCUITY = 30;
 const IFLA_LINK_NETNSID = 37;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
+const IFLA_INFO_SLAVE_KIND = 4;
 const IFLA_INFO_SLAVE_DATA = 5;
 const VETH_INFO_PEER = 1;
 
@@ -76,6 +77,8 @@ export interface Link {
   kind: string;
   /** Attributes of the kind. */
   data: Attributes | undefined;
+  /** Kind of the master it is a port of, such as "bridge"; "" when it is none. */
+  portKind: string;
   /** Attributes as a port of its master, such as hairpin mode. */
   portData: Attributes | undefined;
   /** Index of the bridge or VRF it is in. */
@@ -128,6 +131,57 @@ export function bridgeKind(options: { vlanFiltering?: boolean } = {}): LinkKind 
 /** A pair of interfaces; the settings are those of the other end. */
 export function vethKind(peer: LinkSettings): LinkKind {
   return { kind: 'veth', data: [bytesAttr(VETH_INFO_PEER | 0x8000, linkPayload(0, peer))] };
+}
+
+/** Modes of macvlan, of linux/if_link.h. */
+export const macvlanModes = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
+const IFLA_MACVLAN_MODE = 1;
+
+/** An interface with a MAC address of its own on another one. @param queue length for broadcasts; 0 leaves it to the kernel. */
+export function macvlanKind(mode: string, queue = 0): LinkKind {
+  const IFLA_MACVLAN_BC_QUEUE_LEN = 7;
+  return {
+    kind: 'macvlan',
+    data: [
+      u32Attr(IFLA_MACVLAN_MODE, macvlanModes[mode as keyof typeof macvlanModes]),
+      ...(queue > 0 ? [u32Attr(IFLA_MACVLAN_BC_QUEUE_LEN, queue)] : []),
+    ],
+  };
+}
+
+/** Mode of a macvlan interface. */
+export function macvlanMode(link: Link): string {
+  return nameOf(macvlanModes, link.data?.u32(IFLA_MACVLAN_MODE));
+}
+
+/** Modes of ipvlan, of linux/if_link.h. */
+export const ipvlanModes = { l2: 0, l3: 1, l3s: 2 } as const;
+const IFLA_IPVLAN_MODE = 1;
+
+/** An interface that shares another one's MAC address. */
+export function ipvlanKind(mode: string): LinkKind {
+  return { kind: 'ipvlan', data: [u16Attr(IFLA_IPVLAN_MODE, ipvlanModes[mode as keyof typeof ipvlanModes])] };
+}
+
+/** Mode of an ipvlan interface. */
+export function ipvlanMode(link: Link): string {
+  return nameOf(ipvlanModes, link.data?.u16(IFLA_IPVLAN_MODE));
+}
+
+const IFLA_VLAN_ID = 1;
+
+/** An interface in a VLAN of another one. */
+export function vlanKind(vid: number): LinkKind {
+  return { kind: 'vlan', data: [u16Attr(IFLA_VLAN_ID, vid)] };
+}
+
+/** The VLAN of a VLAN interface. */
+export function vlanId(link: Link): number | undefined {
+  return link.data?.u16(IFLA_VLAN_ID);
+}
+
+function nameOf(names: Readonly<Record<string, number>>, value: number | undefined): string {
+  return Object.keys(names).find((name) => names[name] === value) ?? String(value);
 }
 
 /** Creates an interface. */
@@ -349,6 +403,7 @@ export function readLink(message: Message): Link {
     operState: operStates[attributes.u8(IFLA_OPERSTATE) ?? 0] ?? 'unknown',
     kind: info?.string(IFLA_INFO_KIND) ?? '',
     data: info?.nested(IFLA_INFO_DATA),
+    portKind: info?.string(IFLA_INFO_SLAVE_KIND) ?? '',
     portData: info?.nested(IFLA_INFO_SLAVE_DATA),
     master: attributes.u32(IFLA_MASTER),
     parent: attributes.u32(IFLA_LINK),

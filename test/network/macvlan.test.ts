@@ -1,0 +1,139 @@
+import test from 'ava';
+import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
+import { addresses, link, ping, snapshot, sysctl } from '../support/eyes.ts';
+import { makeHost } from '../support/host.ts';
+import { addMaster, changed } from '../support/masters.ts';
+
+const name = '61-macvlan.conflist';
+
+test('pods reach one another and the neighbours of the node, and leave nothing', async (t) => {
+  const host = await makeHost(t);
+  const outside = await addMaster(host, '10.91');
+  const pod = await host.addPod();
+  await (await attach(host, sample(name), { pod })).del();
+  const other = await attach(host, sample(name));
+  const before = await snapshot(host);
+  const one = await attach(host, sample(name), { pod });
+  t.deepEqual(await addresses(pod, 'eth0'), [`${one.ip}/16`]);
+  t.true(await ping(pod, '10.91.255.254'));
+  t.true(await ping(outside, one.ip));
+  t.true(await ping(pod, other.ip));
+  const made = await link(pod, 'eth0');
+  t.is(made?.linkinfo?.info_kind, 'macvlan');
+  t.is(made?.linkinfo?.info_data?.mode, 'bridge');
+  t.is(one.result!.interfaces![0]!.mac, made?.address);
+  t.is(await sysctl(pod, 'net/ipv4/conf/eth0/arp_notify'), '1');
+  await one.check();
+  await one.del();
+  await one.del();
+  t.deepEqual(await snapshot(host), before);
+});
+
+test('modes, MTU and MAC address arrive in the kernel; the master may come from the default route', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.91');
+  for (const mode of ['bridge', 'private', 'vepa', 'passthru']) {
+    const keys = { master: undefined, mode, mtu: 1300, mac: '0a:58:0a:5b:00:09', bcqueuelen: 2000 };
+    const one = await attach(host, changed(name, keys));
+    const made = await link(one.pod, 'eth0');
+    t.is(made?.linkinfo?.info_data?.mode, mode);
+    t.is(made?.mtu, 1300);
+    // One that passes everything through has its master's.
+    if (mode !== 'passthru') t.is(made?.address, '0a:58:0a:5b:00:09');
+    t.is(one.result!.interfaces![0]!.mac, made?.address);
+    await one.check();
+    await one.del();
+  }
+});
+
+test('no IPAM: the link is up and has no address', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.91');
+  const one = await attach(host, changed(name, { ipam: undefined }));
+  t.is(one.result!.ips, undefined);
+  t.true((await link(one.pod, 'eth0'))?.flags.includes('UP'));
+  await one.check();
+});
+
+test('the master may be in the sandbox', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  await pod.run(['ip', 'link', 'add', 'up0', 'type', 'veth', 'peer', 'name', 'up1']);
+  await pod.run(['ip', 'link', 'set', 'up0', 'up']);
+  const one = await attach(host, changed(name, { master: 'up0', linkInContainer: true }), { pod });
+  t.is((await link(pod, 'eth0'))?.link, 'up0');
+  await one.check();
+  await one.del();
+  t.is(await link(pod, 'eth0'), undefined);
+});
+
+test('DEL works when the master, the namespace or the interface is gone; the address is always released', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.91');
+  const reserved = async () => (await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.91\S+/g);
+  for (const damage of [
+    (one: Attachment) => one.pod.remove(),
+    (one: Attachment) => one.pod.run(['ip', 'link', 'del', 'eth0']),
+    () => host.run(['ip', 'link', 'del', 'eth0']),
+  ]) {
+    const one = await attach(host, sample(name));
+    await damage(one);
+    t.truthy((await one.tryCheck()).error);
+    await one.del();
+    t.is(await reserved(), null);
+  }
+});
+
+test('what cannot be is refused with a way out, and nothing is left', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.91');
+  await host.run(['ip', 'link', 'add', 'down0', 'type', 'veth', 'peer', 'name', 'port0']);
+  await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
+  await host.run(['ip', 'link', 'set', 'port0', 'up', 'master', 'br0']);
+  await (await attach(host, sample(name))).del();
+  const cases: [object, RegExp][] = [
+    [{ master: 'none0' }, /Master "none0" does not exist in the node/],
+    [{ master: 'down0' }, /Master "down0" is down/],
+    [{ master: 'port0' }, /port of a bridge itself/],
+    [{ mtu: 9000 }, /has only 1500/],
+    [{ mtu: -1 }, /between 0 and/],
+    [{ mode: 'router' }, /must be/],
+    [{ mac: 'nonsense' }, /MAC address "nonsense"/],
+    [{ ipam: { type: 'host-local', subnet: '10.91.0.0/33' } }, /prefix length/],
+    [{ ipam: { type: 'none-such' } }, /not in CNI_PATH/],
+    [{ linkInContainer: true }, /does not exist in sandbox/],
+  ];
+  for (const [keys, message] of cases) {
+    const pod = await host.addPod();
+    const before = await snapshot(host);
+    const outcome = await new Attachment(host, pod, changed(name, keys)).tryAdd();
+    t.regex(outcome.error?.msg ?? 'no error', message);
+    t.deepEqual(await snapshot(host), before);
+    t.is(await link(pod, 'eth0'), undefined, 'and a second try finds the name free');
+  }
+});
+
+test('STATUS tells that the master is missing', async (t) => {
+  const host = await makeHost(t);
+  const missing = await runNetworkVerb(host, sample(name), 'STATUS');
+  t.is(missing.error?.code, 50);
+  await addMaster(host, '10.91');
+  t.is((await runNetworkVerb(host, sample(name), 'STATUS')).exit, 0);
+});
+
+test('either suite checks and deletes what the other added', async (t) => {
+  for (const [add, other] of [
+    ['ours', 'reference'],
+    ['reference', 'ours'],
+  ] as const) {
+    const host = await makeHost(t);
+    await addMaster(host, '10.91');
+    const network = sample(name);
+    network.cniVersion = '1.0.0';
+    const one = await attach(host, network, { suite: add });
+    await one.check({ suite: other });
+    await one.del({ suite: other });
+    t.is(await link(one.pod, 'eth0'), undefined);
+    t.is((await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.91/), null);
+  }
+});

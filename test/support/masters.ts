@@ -1,0 +1,35 @@
+/** What the tests of plugins whose interface sits on one of the node's have in common. */
+
+import type { Conflist } from './chain.ts';
+import { sample } from './chain.ts';
+import type { Host } from './host.ts';
+
+/** Gives the host an interface "eth0" that is up, with a default route by it, and a neighbour behind it. @returns the neighbour. */
+export async function addMaster(host: Host, subnet: string): Promise<Awaited<ReturnType<Host['addPod']>>> {
+  const outside = await host.addPod();
+  await host.run([
+    'ip',
+    'link',
+    'add',
+    'eth0',
+    'type',
+    'veth',
+    'peer',
+    'name',
+    'eth0',
+    'netns',
+    outside.name,
+  ]);
+  await host.run(['ip', 'link', 'set', 'eth0', 'up']);
+  await outside.run(['ip', 'link', 'set', 'eth0', 'up']);
+  await outside.run(['ip', 'addr', 'add', `${subnet}.255.254/16`, 'dev', 'eth0']);
+  await host.run(['ip', 'addr', 'add', '198.51.100.1/24', 'dev', 'eth0']);
+  await host.run(['ip', 'route', 'add', 'default', 'via', '198.51.100.254']);
+  return outside;
+}
+
+/** A sample network with other keys in its first plugin; undefined takes a key out. */
+export function changed(name: string, keys: object): Conflist {
+  const network = sample(name);
+  return { ...network, plugins: [{ ...network.plugins[0]!, ...keys }, ...network.plugins.slice(1)] };
+}

@@ -1,0 +1,76 @@
+/** VLANs of a bridge's ports, on a kernel that filters them. */
+
+import { attach, type Conflist } from '../support/chain.ts';
+import { ipJson, link, ping } from '../support/eyes.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { guestTest as test } from '../support/uml.ts';
+
+const vlanNet = (keys: object): Conflist => ({
+  cniVersion: '1.1.0',
+  name: 'net',
+  plugins: [{ type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.5.0.0/24' }, ...keys }],
+});
+
+interface PortVlans {
+  ifname: string;
+  vlans: { vlan: number; vlanEnd?: number; flags?: string[] }[];
+}
+
+/** What bridge(8) says of a port. */
+async function vlansOf(host: Host, port: string): Promise<PortVlans['vlans']> {
+  const ports = JSON.parse(await host.run(['bridge', '-j', 'vlan', 'show'])) as PortVlans[];
+  return ports.find(({ ifname }) => ifname === port)?.vlans ?? [];
+}
+
+test('pods of one VLAN reach one another, those of another do not', async (t) => {
+  const host = await makeHost(t);
+  const [a, b, c] = [
+    await attach(host, vlanNet({ vlan: 100 })),
+    await attach(host, vlanNet({ vlan: 100 })),
+    await attach(host, vlanNet({ vlan: 200 })),
+  ];
+  t.true(await ping(a.pod, b.ip));
+  t.false(await ping(a.pod, c.ip));
+  t.deepEqual(await vlansOf(host, a.result!.interfaces![1]!.name), [
+    { vlan: 100, flags: ['PVID', 'Egress Untagged'] },
+  ]);
+  const bridge = await ipJson<{ linkinfo: { info_data: { vlan_filtering: number } } }>(
+    host,
+    'link',
+    'show',
+    'br0',
+  );
+  t.is(bridge[0]?.linkinfo.info_data.vlan_filtering, 1);
+  await a.check();
+  await host.run(['bridge', 'vlan', 'del', 'dev', a.result!.interfaces![1]!.name, 'vid', '100']);
+  t.regex((await a.tryCheck()).error?.msg ?? '', /not in VLAN 100/);
+  for (const one of [a, b, c]) await one.del();
+});
+
+test('a trunk carries its VLANs tagged, and keeps VLAN 1 for untagged frames', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, vlanNet({ vlanTrunk: [{ id: 7 }, { minID: 10, maxID: 12 }] }));
+  const found = await vlansOf(host, one.result!.interfaces![1]!.name);
+  const ids = found.flatMap(({ vlan, vlanEnd = vlan }) =>
+    Array.from({ length: vlanEnd - vlan + 1 }, (_, i) => vlan + i),
+  );
+  t.deepEqual(ids, [1, 7, 10, 11, 12]);
+  t.deepEqual(found[0]?.flags, ['PVID', 'Egress Untagged']);
+  await one.check();
+  const kept = await attach(host, vlanNet({ vlan: 50, preserveDefaultVlan: true }));
+  t.deepEqual(
+    (await vlansOf(host, kept.result!.interfaces![1]!.name)).map(({ vlan }) => vlan),
+    [1, 50],
+  );
+});
+
+test('the gateway of a VLAN has an interface of its own on the node', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, vlanNet({ vlan: 100, isGateway: true }));
+  const two = await attach(host, vlanNet({ vlan: 100, isGateway: true }));
+  t.true(await ping(one.pod, '10.5.0.1'));
+  t.true(await ping(two.pod, '10.5.0.1'));
+  t.truthy(await link(host, 'br0.100'));
+  t.is(one.result!.interfaces![3]!.name, 'br0.100');
+  await one.check();
+});
