@@ -1,0 +1,186 @@
+/**
+ * What a firewall that drops forwarded packets must let through for containers, by iptables. Chains, rules and comments are
+ * the reference firewall plugin's.
+ */
+
+import type { Family, Prefix } from '../ip.ts';
+import {
+  comment,
+  families,
+  forFamilies,
+  IptablesError,
+  IptablesMissingError,
+  list,
+  option,
+  quote,
+  type Rule,
+  restore,
+} from './iptables.ts';
+
+const forwardChain = 'CNI-FORWARD';
+const stageOne = 'CNI-ISOLATION-STAGE-1';
+const stageTwo = 'CNI-ISOLATION-STAGE-2';
+
+/** How containers of a bridge are kept apart: "open" not at all, "same-bridge" from other bridges, "isolated" from one another too. */
+export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
+
+/** Lets connections from the addresses through, and the answers to them. @param adminChain whose rules come first. */
+export async function allowForwarding(prefixes: readonly Prefix[], adminChain: string): Promise<void> {
+  await forFamilies(familiesOf(prefixes), async (family) => {
+    const own = prefixes.filter((prefix) => prefix.family === family);
+    const shared = sharedRules(adminChain);
+    const present = await list(family, 'filter', forwardChain);
+    const rules = own.flatMap(accepting).filter((rule) => !hasRule(present ?? [], rule));
+    const append = rules.map((rule) => `-A ${rule}`);
+    try {
+      if (!present) throw new IptablesError(0, 'The chains are not set up yet');
+      await restore(family, 'filter', [...shared.map(({ rule }) => `-C ${rule}`), ...append]);
+    } catch (error) {
+      if (!(error instanceof IptablesError)) throw error;
+      const all = (await list(family, 'filter')) ?? [];
+      await restore(family, 'filter', [
+        ...(await missingChains(family, [forwardChain, adminChain])),
+        ...missing(all, shared),
+        ...append,
+      ]);
+    }
+  });
+}
+
+/** Takes {@link allowForwarding} back; what is not there is no error. */
+export async function forbidForwarding(prefixes: readonly Prefix[]): Promise<void> {
+  await forFamilies(familiesOf(prefixes), async (family) => {
+    try {
+      const present = (await list(family, 'filter', forwardChain)) ?? [];
+      const sources = new Set(
+        prefixes.filter((prefix) => prefix.family === family).map(({ address }) => `${address.toPrefix()}`),
+      );
+      const ours = present.filter(
+        (rule) =>
+          option(rule, '-j') === 'ACCEPT' &&
+          (sources.has(option(rule, '-s') ?? '') ||
+            (sources.has(option(rule, '-d') ?? '') && rule.spec.includes('ESTABLISHED'))),
+      );
+      await restore(
+        family,
+        'filter',
+        ours.map((rule) => `-D ${forwardChain} ${rule.spec}`),
+      );
+    } catch (error) {
+      if (!(error instanceof IptablesMissingError)) throw error; // Then there are no rules either.
+    }
+  });
+}
+
+/** @throws Error when packets of one of the addresses would not get through. */
+export async function checkForwarding(prefixes: readonly Prefix[], adminChain: string): Promise<void> {
+  await forFamilies(familiesOf(prefixes), async (family) => {
+    const present = (await list(family, 'filter')) ?? [];
+    for (const { rule } of sharedRules(adminChain))
+      if (!hasRule(present, rule))
+        throw new Error(`Table "filter" lacks the rule "${rule}". Add any container to set it up again`);
+    for (const prefix of prefixes.filter((one) => one.family === family))
+      for (const rule of accepting(prefix))
+        if (!hasRule(present, rule))
+          throw new Error(
+            `Chain "${forwardChain}" lacks a rule for ${prefix.address}. Delete the container and add it again`,
+          );
+  });
+}
+
+/** Keeps the containers of a bridge from those of others, and with "isolated" from one another. The rules stay: they are the bridge's. */
+export async function isolateBridge(bridge: string, policy: IngressPolicy): Promise<void> {
+  if (policy === 'open') return;
+  for (const family of families) {
+    let present: Rule[];
+    try {
+      present = (await list(family, 'filter')) ?? [];
+    } catch (error) {
+      if (error instanceof IptablesMissingError && family === 6) continue; // A node without IPv6 has nothing to isolate.
+      throw error;
+    }
+    const name = quote(bridge);
+    const shared = comment(`CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)`);
+    const own = comment(`CNI firewall plugin rules (ingressPolicy: ${policy})`);
+    const wanted: SharedRule[] = [
+      { rule: `FORWARD -j ${stageOne} ${shared}`, first: true },
+      { rule: `${stageOne} -i ${name} ! -o ${name} -j ${stageTwo} ${own}`, first: true },
+      { rule: `${stageOne} -j RETURN ${shared}` },
+      { rule: `${stageTwo} -o ${name} -j DROP ${own}`, first: true },
+      { rule: `${stageTwo} -j RETURN ${shared}` },
+      ...(policy === 'isolated'
+        ? [{ rule: `${stageOne} -i ${name} -o ${name} -j DROP ${own}`, first: true }]
+        : []),
+    ];
+    await restore(family, 'filter', [
+      ...(await missingChains(family, [stageOne, stageTwo])),
+      ...missing(present, wanted),
+    ]);
+  }
+}
+
+/** @throws Error when a rule that keeps the bridge's containers apart is missing. */
+export async function checkIsolation(bridge: string, policy: IngressPolicy): Promise<void> {
+  if (policy === 'open') return;
+  const present = (await list(4, 'filter')) ?? [];
+  const kept = present.some(
+    (rule) => rule.chain === stageTwo && option(rule, '-o') === bridge && option(rule, '-j') === 'DROP',
+  );
+  const entered = present.some((rule) => rule.chain === 'FORWARD' && option(rule, '-j') === stageOne);
+  if (!kept || !entered)
+    throw new Error(
+      `Bridge "${bridge}" is not isolated: rules are missing from "${stageOne}" or "${stageTwo}". Add any container to set them up again`,
+    );
+}
+
+interface SharedRule {
+  rule: string;
+  /** It goes to the head of its chain. */
+  first?: boolean;
+}
+
+function sharedRules(adminChain: string): SharedRule[] {
+  return [
+    { rule: `FORWARD ${comment('CNI firewall plugin rules')} -j ${forwardChain}`, first: true },
+    {
+      rule: `${forwardChain} ${comment('CNI firewall plugin admin overrides')} -j ${adminChain}`,
+      first: true,
+    },
+  ];
+}
+
+function accepting({ address }: Prefix): string[] {
+  const one = address.toPrefix();
+  return [
+    `${forwardChain} -d ${one} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
+    `${forwardChain} -s ${one} -j ACCEPT`,
+  ];
+}
+
+function missing(present: readonly Rule[], wanted: readonly SharedRule[]): string[] {
+  return wanted
+    .filter(({ rule }) => !hasRule(present, rule))
+    .map(({ rule, first }) => `${first ? '-I' : '-A'} ${rule}`);
+}
+
+async function missingChains(family: Family, chains: readonly string[]): Promise<string[]> {
+  const commands = [];
+  for (const chain of new Set(chains))
+    if ((await list(family, 'filter', chain)) === undefined) commands.push(`-N ${chain}`);
+  return commands;
+}
+
+/** True when a rule stands in the listing, whatever the order of its parts. */
+function hasRule(present: readonly Rule[], rule: string): boolean {
+  const [chain, ...rest] = splitRule(rule);
+  const wanted = rest.sort().join(' ');
+  return present.some((one) => one.chain === chain && [...one.words].sort().join(' ') === wanted);
+}
+
+function splitRule(rule: string): string[] {
+  return Array.from(rule.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g), ([, quoted, plain]) => quoted ?? plain!);
+}
+
+function familiesOf(prefixes: readonly Prefix[]): Family[] {
+  return families.filter((family) => prefixes.some((prefix) => prefix.family === family));
+}
