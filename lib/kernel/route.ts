@@ -7,6 +7,7 @@ import {
   bytesAttr,
   concat,
   Flag,
+  listAttributes,
   nestedAttr,
   numberBytes,
   type Request,
@@ -26,10 +27,12 @@ const RTA_PRIORITY = 6;
 const RTA_PREFSRC = 7;
 const RTA_METRICS = 8;
 const RTA_MULTIPATH = 9;
+const RTA_CACHEINFO = 12;
 const RTA_TABLE = 15;
 const RTAX_MTU = 2;
 const RTAX_ADVMSS = 8;
 const RTN_UNICAST = 1;
+const RTNH_F_ONLINK = 4;
 
 /** Scopes of linux/rtnetlink.h. */
 export const RouteScope = { Universe: 0, Link: 253, Host: 254, Nowhere: 255 } as const;
@@ -71,6 +74,8 @@ export interface Route extends RouteSettings {
   type: number;
   /** The next hops of a multipath route. */
   hops: { link: number; gw: Address | undefined; weight: number }[];
+  /** The route in the kernel's own words, with what the fields above leave out. */
+  payload: Uint8Array;
 }
 
 /**
@@ -89,6 +94,16 @@ export function replaceRoute(route: RouteSettings): Request {
 /** Removes the first route that fits. */
 export function deleteRoute(route: RouteSettings): Request {
   return routeRequest('remove', RTM_DELROUTE, 0, { scope: RouteScope.Nowhere, ...route });
+}
+
+/** Adds a route with everything that the kernel knows of it, in place of one with the same destination and metric. @param table by default its own. */
+export function copyRoute(route: Route, table = route.table): Request {
+  return rawRouteRequest('copy', RTM_NEWROUTE, Flag.Create | Flag.Replace, route, table);
+}
+
+/** Removes exactly this route. */
+export function removeRoute(route: Route): Request {
+  return rawRouteRequest('remove', RTM_DELROUTE, 0, route, route.table);
 }
 
 /** Routes, by default all of them. */
@@ -174,8 +189,9 @@ function readRoute(payload: Uint8Array): Route | undefined {
     priority: attributes.u32(RTA_PRIORITY),
     mtu: metrics?.u32(RTAX_MTU),
     advmss: metrics?.u32(RTAX_ADVMSS),
-    onlink: (view.getUint32(8, true) & 4) !== 0,
+    onlink: (view.getUint32(8, true) & RTNH_F_ONLINK) !== 0,
     hops: readHops(attributes.bytes(RTA_MULTIPATH)),
+    payload,
   };
 }
 
@@ -200,6 +216,33 @@ function readHops(data: Uint8Array | undefined): Route['hops'] {
   return hops;
 }
 
+/** Repeats what the kernel said of a route, but for the table, and what it says of a route's state, which it does not take back. */
+function rawRouteRequest(verb: string, type: number, flags: number, route: Route, table: number): Request {
+  const header = route.payload.slice(0, 12);
+  const view = viewOf(header);
+  view.setUint8(4, table < 256 ? table : 0);
+  view.setUint32(8, view.getUint32(8, true) & RTNH_F_ONLINK, true);
+  const attributes = listAttributes(route.payload.subarray(12))
+    .filter(([attribute]) => attribute !== RTA_TABLE && attribute !== RTA_CACHEINFO)
+    .map(([attribute, value]) =>
+      bytesAttr(attribute, attribute === RTA_MULTIPATH ? withoutHopState(value) : value),
+    );
+  return {
+    action: `${verb} route to ${route.dst}${route.gw ? ` via ${route.gw}` : ''}`,
+    type,
+    flags,
+    payload: concat([header, ...attributes, u32Attr(RTA_TABLE, table)]),
+  };
+}
+
+/** struct rtnexthop: its third byte are flags. */
+function withoutHopState(hops: Uint8Array): Uint8Array {
+  const copy = hops.slice();
+  for (let offset = 0; offset + 8 <= copy.length; offset += (viewOf(copy).getUint16(offset, true) + 3) & ~3)
+    copy[offset + 2]! &= RTNH_F_ONLINK;
+  return copy;
+}
+
 /** struct rtmsg and attributes. */
 function routeRequest(verb: string, type: number, flags: number, route: RouteSettings): Request {
   const { dst, gw, link, src, scope = RouteScope.Universe, table = RouteTable.Main } = route;
@@ -210,7 +253,7 @@ function routeRequest(verb: string, type: number, flags: number, route: RouteSet
     view.setUint8(5, type === RTM_DELROUTE ? (route.protocol ?? 0) : (route.protocol ?? RouteProtocol.Boot));
     view.setUint8(6, scope);
     view.setUint8(7, type === RTM_DELROUTE ? 0 : RTN_UNICAST);
-    view.setUint32(8, route.onlink ? 4 : 0, true);
+    view.setUint32(8, route.onlink ? RTNH_F_ONLINK : 0, true);
   });
   const attributes: Attribute[] = [u32Attr(RTA_TABLE, table)];
   if (dst.length > 0) attributes.push(bytesAttr(RTA_DST, dst.first.toBytes()));

@@ -1,0 +1,203 @@
+/** sbr: source based routing. Packets from the container's addresses on this interface leave by this interface. */
+
+import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { addressSchema, type IPConfig, type Result } from '../lib/cni/result.ts';
+import { knownAddresses, openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/cni/sandbox.ts';
+import { array, boolean, type Infer, integer, object } from '../lib/cni/schema.ts';
+import { Address, type Family, Prefix } from '../lib/ip.ts';
+import { listAddresses } from '../lib/kernel/address.ts';
+import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
+import {
+  addRoute,
+  copyRoute,
+  listRoutes,
+  type Route,
+  RouteTable,
+  removeRoute,
+  replaceRoute,
+} from '../lib/kernel/route.ts';
+import type { RouteSocket } from '../lib/kernel/route-socket.ts';
+import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
+import { libc } from '../lib/netlink/libc.ts';
+
+/** Where the search for a table that nobody uses begins. */
+const firstTable = 100;
+
+const config = object({
+  table: integer({
+    min: 1,
+    max: 0xffffffff,
+    description:
+      'Table to look routes up in, which somebody else fills. By default one is made of the routes of the interface.',
+  }),
+  gateways: array(addressSchema, {
+    description: 'Gateways in place of those that the plugin before gave, at most one a family.',
+  }),
+  addSourceHints: boolean({
+    description: 'Keep the routes to the subnets of the interface in the main table as well.',
+  }),
+});
+
+type SbrCall = Call<Infer<typeof config>>;
+
+export const plugin: Plugin<Infer<typeof config>> = {
+  name: 'sbr',
+  summary: "Has packets from an interface's addresses leave by that interface.",
+  config,
+
+  add(call) {
+    const result = requirePrevResult(call);
+    const ips = wantedAddresses(call, result);
+    const sandbox = openSandbox(call);
+    lock(sandbox);
+    const { table } = call.config;
+    if (table === undefined) moveRoutes(call, sandbox.socket, ips);
+    else for (const ip of ips) addRuleFor(call, sandbox.socket, ip, table);
+    return result;
+  },
+
+  del(call) {
+    const sandbox = openSandboxIfPresent(call);
+    if (!sandbox) return;
+    lock(sandbox);
+    const { socket } = sandbox;
+    const link = getLink(socket, call.ifname);
+    const own = link ? listAddresses(socket, link.index).map(({ prefix }) => prefix) : [];
+    const sources = [...own, ...knownAddresses(call)].map(({ address }) => address.toPrefix());
+    const rules = listRules(socket).flatMap((rule) => {
+      const { src } = rule;
+      return src && sources.some((source) => source.equals(src)) ? [{ ...rule, src }] : [];
+    });
+    // One that is gone meanwhile is as good as removed.
+    socket.attempt(...rules.map(deleteRule));
+  },
+
+  check(call) {
+    const { socket } = openSandbox(call);
+    const rules = listRules(socket);
+    for (const { address, gateway } of wantedAddresses(call, requirePrevResult(call))) {
+      const source = address.address.toPrefix();
+      const { table } =
+        rules.find(({ src, table }) => src?.equals(source) && table === (call.config.table ?? table)) ?? {};
+      if (table === undefined)
+        throw new Error(
+          `No rule leads packets from ${source} to a table of their own. Add the container again`,
+        );
+      if (call.config.table !== undefined || !gateway) continue;
+      const routes = listRoutes(socket, { family: source.family, table });
+      if (!routes.some(({ dst, gw }) => dst.length === 0 && gateway.equals(gw)))
+        throw new Error(`Table ${table}, for packets from ${source}, has no default route via ${gateway}`);
+    }
+  },
+};
+
+/** The addresses of the interface, with their gateways. @throws Error when there are none, or too many gateways. */
+function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[] {
+  const gateways = new Map<Family, Address>();
+  for (const gateway of config.gateways ?? []) {
+    if (gateways.has(gateway.family))
+      throw new Error(
+        `"gateways" has ${gateways.get(gateway.family)} and ${gateway}, but only one gateway a family can be used. Remove one`,
+      );
+    gateways.set(gateway.family, gateway);
+  }
+  const ips = result.ips.filter((ip) => {
+    const owner = ip.interface === undefined ? undefined : result.interfaces[ip.interface];
+    return !owner || owner.name === ifname;
+  });
+  if (ips.length === 0)
+    throw new Error(
+      `Interface "${ifname}" has no IP address in "prevResult", so there is nothing to route by`,
+    );
+  return ips.map((ip) => {
+    const gateway = gateways.get(ip.address.family) ?? ip.gateway;
+    return { ...ip, ...(gateway && { gateway }) };
+  });
+}
+
+/** Tables are chosen by looking at what is there, so one plugin at a time may work on a sandbox. The reference plugin holds the same lock. */
+function lock({ netns }: Sandbox): void {
+  const LOCK_EX = 2;
+  libc(`lock namespace "${netns.path}"`, 'flock', netns.fd, LOCK_EX);
+}
+
+function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, table: number): void {
+  const rule = { src: address.address.toPrefix(), table };
+  socket.execute(addRule(rule));
+  call.undo(() => void socket.attempt(deleteRule(rule)));
+}
+
+/** Gives each address a table with a default route and the routes of the interface, and takes those out of the main one. */
+function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]): void {
+  const link = requireLink(socket, call.ifname);
+  const routes = movableRoutes(socket, link);
+  const tables = freeTables(socket);
+  const moved = new Set<Route>();
+  for (const ip of ips) {
+    const table = tables.next().value;
+    addRuleFor(call, socket, ip, table);
+    call.undo(
+      () => void socket.attempt(...listRoutes(socket, { family: ip.address.family, table }).map(removeRoute)),
+    );
+    const own = routes.filter((route) => belongsTo(route, ip));
+    socket.execute(
+      ...(ip.gateway ? [addRoute({ dst: defaultOf(ip), gw: ip.gateway, link: link.index, table })] : []),
+      ...own.filter((route) => !isReplaced(call, route)).map((route) => copyRoute(route, table)),
+    );
+    for (const route of own) moved.add(route);
+  }
+  // Only now, as several addresses may need the same routes.
+  const hints = call.config.addSourceHints ?? false;
+  const leaving = [...moved].filter((route) => !(hints && isOnLink(route)));
+  call.undo(() => restore(socket, leaving));
+  socket.execute(...leaving.map(removeRoute));
+  if (hints) addSourceHints(socket, [...moved].filter(isOnLink), ips);
+}
+
+/** Puts routes back into the main table, first those that the gateways of the others are reached by. */
+function restore(socket: RouteSocket, routes: readonly Route[]): void {
+  const inOrder = [...routes.filter(isOnLink), ...routes.filter((route) => !isOnLink(route))];
+  socket.attempt(...inOrder.map((route) => copyRoute(route)));
+}
+
+/** Lets packets that come from nowhere yet, and go to the subnet of an address, come from that address. */
+function addSourceHints(socket: RouteSocket, routes: readonly Route[], ips: readonly IPConfig[]): void {
+  for (const route of routes) {
+    const subnet = ips.find(({ address }) => address.network.equals(route.dst));
+    if (subnet && !route.src) socket.execute(replaceRoute({ ...route, src: subnet.address.address }));
+  }
+}
+
+/** What the main table has for the interface, except for link-local addresses, which mean nothing beyond it. */
+function movableRoutes(socket: RouteSocket, link: Link): Route[] {
+  return ([4, 6] as const)
+    .flatMap((family) => listRoutes(socket, { family, link: link.index, table: RouteTable.Main }))
+    .filter(({ dst }) => !dst.address.isLinkLocal);
+}
+
+/** True for a route that is of use to packets from the address: by its source, by its gateway, or because it has neither. */
+function belongsTo(route: Route, { address }: IPConfig): boolean {
+  if (route.family !== address.family) return false;
+  const gateways = [route.gw, ...route.hops.map(({ gw }) => gw)].filter((gw) => gw !== undefined);
+  if (!route.src && gateways.length === 0) return true;
+  return [route.src, ...gateways].some((hint) => hint && address.contains(hint));
+}
+
+/** True for a default route where the configuration has a gateway of its own. */
+function isReplaced({ config }: SbrCall, { dst, family }: Route): boolean {
+  return dst.length === 0 && (config.gateways ?? []).some((gateway) => gateway.family === family);
+}
+
+function isOnLink({ gw, hops }: Route): boolean {
+  return !gw && hops.length === 0;
+}
+
+function defaultOf({ address: { family } }: IPConfig): Prefix {
+  return new Prefix(new Address(family, 0n), 0);
+}
+
+/** Numbers of tables that no rule and no route uses. */
+function* freeTables(socket: RouteSocket): Generator<number, never> {
+  const used = new Set([...listRules(socket), ...listRoutes(socket)].map(({ table }) => table));
+  for (let table = firstTable; ; table++) if (!used.has(table)) yield table;
+}

@@ -1,0 +1,184 @@
+/** sbr: a pod with two interfaces answers on the one that it was asked on. */
+
+import { existsSync } from 'node:fs';
+import test, { type ExecutionContext } from 'ava';
+import { Attachment, attach, type Conflist, sample } from '../support/chain.ts';
+import * as eyes from '../support/eyes.ts';
+import { type Host, makeHost, type Namespace } from '../support/host.ts';
+
+const network = sample('52-sbr.conflist');
+
+/** The sample with other keys for sbr. */
+function routed(keys: object): Conflist {
+  return { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!, { type: 'sbr', ...keys }] };
+}
+
+/** A pod on a network of its own, and on the sample's first plugin, and the attachment with sbr to try on it. */
+async function prepare(t: ExecutionContext, keys: object = {}): Promise<{ host: Host; sbr: Attachment }> {
+  const host = await makeHost(t);
+  const { pod } = await attach(host, sample('10-bridge.conflist'));
+  const second = { ...routed({}), plugins: [network.plugins[0]!] };
+  const { result } = await attach(host, second, { pod, ifname: 'net1' });
+  const only = { ...routed({}), plugins: [{ type: 'sbr', prevResult: result, ...keys }] };
+  return { host, sbr: new Attachment(host, pod, only, { ifname: 'net1' }) };
+}
+
+/** Every rule and route but the kernel's own, as lines of `ip`. */
+async function routing(ns: Namespace): Promise<string[]> {
+  const texts = await Promise.all([
+    ns.run(['ip', '-4', 'rule']),
+    ns.run(['ip', '-6', 'rule']),
+    ns.run(['ip', '-4', 'route', 'show', 'table', 'all']),
+    ns.run(['ip', '-6', 'route', 'show', 'table', 'all']),
+  ]);
+  return texts
+    .flatMap((text) => text.split('\n'))
+    .filter((line) => line !== '' && !/table local|fe80::/.test(line))
+    .map((line) => line.trim().replace(/ linkdown$/, ''))
+    .sort();
+}
+
+/** The interface that packets from an address to the world leave by. */
+async function wayOut(ns: Namespace, from: string): Promise<string | undefined> {
+  const family = from.includes(':') ? '-6' : '-4';
+  const [route] = await eyes.ipJson<eyes.IpRoute>(
+    ns,
+    ...[family, 'route', 'get', family === '-4' ? '203.0.113.9' : '2001:db8::9', 'from', from],
+  );
+  return route?.dev;
+}
+
+test('packets leave by the interface whose address they have', async (t) => {
+  const { host, sbr } = await prepare(t);
+  const { pod } = sbr;
+  await host.run('ip address add 203.0.113.9/32 dev lo'.split(' '));
+  // A node that drops what comes in where answers would not go out.
+  for (const name of ['all', 'cni0', 'cni2'])
+    await host.run(['sysctl', '-qw', `net.ipv4.conf.${name}.rp_filter=1`]);
+  const prevResult = sbr.network.plugins[0]!.prevResult as NonNullable<typeof sbr.result>;
+  const [v4, v6] = prevResult.ips!.map(({ address }) => address.split('/')[0]!) as [string, string];
+  const [first] = await eyes.addresses(pod, 'eth0');
+  const sources = [v4, first!.split('/')[0]!];
+  const both = () => Promise.all(sources.map((from) => eyes.ping(pod, '203.0.113.9', '-I', from)));
+  t.notDeepEqual(await both(), [true, true]);
+
+  t.deepEqual(await sbr.add(), prevResult);
+  t.is(await wayOut(pod, v4), 'net1');
+  t.is(await wayOut(pod, v6), 'net1');
+  t.deepEqual(await both(), [true, true]);
+  t.true(await eyes.ping(host, v4));
+  t.true(await eyes.ping(host, v6));
+});
+
+test('the sample makes a table an address, and DEL removes the rules', async (t) => {
+  const host = await makeHost(t);
+  const attachment = await attach(host, network);
+  const { pod } = attachment;
+  t.deepEqual(await routing(pod), [
+    '0:\tfrom all lookup local',
+    '0:\tfrom all lookup local',
+    '10.93.0.0/16 dev eth0 table 100 proto kernel scope link src 10.93.0.2',
+    '32765:\tfrom 10.93.0.2 lookup 100',
+    '32765:\tfrom fd00:10:93::2 lookup 101',
+    '32766:\tfrom all lookup main',
+    '32766:\tfrom all lookup main',
+    '32767:\tfrom all lookup default',
+    'default via 10.93.0.1 dev eth0 table 100',
+    'default via fd00:10:93::1 dev eth0 table 101 metric 1024 pref medium',
+    'fd00:10:93::/64 dev eth0 table 101 proto kernel metric 256 pref medium',
+  ]);
+  await attachment.del();
+  await attachment.del();
+  t.false((await routing(pod)).some((line) => line.includes('10.93.')));
+});
+
+test('CHECK agrees with ADD, and misses rule and default route', async (t) => {
+  const { sbr } = await prepare(t);
+  await sbr.add();
+  await sbr.check();
+  await sbr.pod.run('ip route delete default table 100'.split(' '));
+  t.regex((await sbr.tryCheck()).error!.msg, /Table 100.*no default route via 10\.93\.0\.1/);
+  await sbr.pod.run('ip rule delete from 10.93.0.2'.split(' '));
+  t.regex((await sbr.tryCheck()).error!.msg, /No rule leads packets from 10\.93\.0\.2\/32/);
+});
+
+test('with a table given, only rules are made', async (t) => {
+  const { sbr } = await prepare(t, { table: 4000 });
+  const before = await routing(sbr.pod);
+  await sbr.add();
+  await sbr.check();
+  t.deepEqual(
+    (await routing(sbr.pod)).filter((line) => !before.includes(line)),
+    ['32765:\tfrom 10.93.0.2 lookup 4000', '32765:\tfrom fd00:10:93::2 lookup 4000'],
+  );
+  await sbr.del();
+  t.deepEqual(await routing(sbr.pod), before);
+});
+
+test('gateways of the configuration win', async (t) => {
+  const { sbr } = await prepare(t, { gateways: ['10.93.0.7', 'fd00:10:93::7'] });
+  await sbr.add();
+  const lines = await routing(sbr.pod);
+  t.true(lines.includes('default via 10.93.0.7 dev net1 table 100'));
+  t.true(lines.includes('default via fd00:10:93::7 dev net1 table 101 metric 1024 pref medium'));
+});
+
+test('with source hints, the subnets stay in the main table', async (t) => {
+  const { sbr } = await prepare(t, { addSourceHints: true });
+  await sbr.add();
+  const lines = await routing(sbr.pod);
+  t.true(lines.includes('10.93.0.0/16 dev net1 proto kernel scope link src 10.93.0.2'));
+  t.true(lines.some((line) => /^fd00:10:93::\/64 dev net1 .*src fd00:10:93::2/.test(line)));
+  t.false(lines.some((line) => /^default .*dev net1(?!.*table)/.test(line)));
+});
+
+test('tables that somebody uses are left alone, and routes keep what they are', async (t) => {
+  const { sbr } = await prepare(t);
+  const { pod } = sbr;
+  await pod.run('ip rule add fwmark 1 lookup 100'.split(' '));
+  await pod.run('ip route add 192.0.2.0/24 dev net1 table 101'.split(' '));
+  await pod.run('ip route add 198.51.100.0/24 via 10.93.0.5 dev net1 mtu 1300 metric 7'.split(' '));
+  await sbr.add();
+  const lines = await routing(pod);
+  t.true(lines.includes('32764:\tfrom 10.93.0.2 lookup 102'));
+  t.true(lines.includes('198.51.100.0/24 via 10.93.0.5 dev net1 table 102 metric 7 mtu 1300'));
+  t.false(lines.some((line) => line.startsWith('198.51.100.0/24') && !line.includes('table')));
+});
+
+test('an ADD that fails half-way takes back what it did', async (t) => {
+  const { sbr } = await prepare(t, { gateways: ['fd99::1'] });
+  const before = await routing(sbr.pod);
+  const { error } = await sbr.tryAdd();
+  t.regex(error!.msg, /Cannot add route to ::\/0 via fd99::1/);
+  t.deepEqual(await routing(sbr.pod), before);
+});
+
+for (const [what, keys, pattern] of [
+  ['two gateways of a family', { gateways: ['10.93.0.1', '10.93.0.2'] }, /only one gateway a family/],
+  ['a gateway that is no address', { gateways: ['10.93.0.300'] }, /not an IP address/],
+  ['table 0', { table: 0 }, /between 1 and/],
+  ['a table that is no number', { table: 'main' }, /whole number/],
+  ['a result without addresses', { prevResult: { cniVersion: '1.1.0', interfaces: [] } }, /no IP address/],
+  ['no result', { prevResult: undefined }, /no "prevResult"/],
+] as const)
+  test(`ADD refuses ${what}, and changes nothing`, async (t) => {
+    const { sbr } = await prepare(t, keys);
+    const before = await routing(sbr.pod);
+    const { error } = await sbr.tryAdd();
+    t.is(error?.code, 999);
+    t.regex(error!.msg, pattern);
+    t.deepEqual(await routing(sbr.pod), before);
+  });
+
+test('DEL succeeds when interface or sandbox are gone, and makes no file in its place', async (t) => {
+  const { sbr, host } = await prepare(t);
+  const { pod } = sbr;
+  await sbr.add();
+  await pod.run('ip link delete net1'.split(' '));
+  await sbr.del();
+  t.false((await routing(pod)).some((line) => line.includes('lookup 10')));
+  await pod.remove();
+  await sbr.del();
+  await sbr.del({ netns: '' });
+  t.false(existsSync(host.file(pod.netns)));
+});
