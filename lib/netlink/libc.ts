@@ -48,6 +48,8 @@ interface Libc {
   setns(fd: number, type: number): number;
   unshare(flags: number): number;
   ioctl(fd: number, request: number, argument: Uint8Array): number;
+  /** ioctl(2) with a number for an argument. */
+  ioctlValue(fd: number, request: number, argument: number): number;
   flock(fd: number, operation: number): number;
 }
 
@@ -65,8 +67,12 @@ const signatures = {
   setns: { arguments: [i32, i32], return: i32 },
   unshare: { arguments: [i32], return: i32 },
   ioctl: { arguments: [i32, u32, 'buffer'], return: i32 },
+  ioctlValue: { arguments: [i32, u32, u32], return: i32 },
   flock: { arguments: [i32, i32], return: i32 },
 } as const;
+
+/** Functions that go by another name in the C library. */
+const symbols: Record<string, string> = { ioctlValue: 'ioctl' };
 
 let ffi: typeof import('node:ffi') | undefined;
 let library: { getFunction(name: string, signature: object): (...args: never[]) => unknown } | undefined;
@@ -79,7 +85,9 @@ function bind<T extends (...args: never[]) => unknown>(name: string, signature: 
     // Not an import: those are loaded at start-up whether they are needed or not.
     ffi ??= process.getBuiltinModule('node:ffi');
     library ??= openLibrary(ffi);
-    fn = library.getFunction(name, signature);
+    const alias = symbols[name];
+    // A library binds a function once; with another signature it takes another handle.
+    fn = alias ? openLibrary(ffi).getFunction(alias, signature) : library.getFunction(name, signature);
     bound.set(name, fn);
   }
   return fn as T;

@@ -1,0 +1,131 @@
+import test from 'ava';
+import { Attachment, attach, sample } from '../support/chain.ts';
+import { addresses, link, ping, snapshot } from '../support/eyes.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { changed } from '../support/masters.ts';
+
+const name = '66-host-device.conflist';
+
+/** A device "eth1" of the host, at the other end of which a neighbour answers. */
+async function addDevice(host: Host, device = 'eth1') {
+  const outside = await host.addPod();
+  await host.run([
+    'ip',
+    'link',
+    'add',
+    device,
+    'address',
+    '0a:00:00:00:00:11',
+    'type',
+    'veth',
+    'peer',
+    'name',
+    'wire',
+    'netns',
+    outside.name,
+  ]);
+  await outside.run(['ip', 'link', 'set', 'wire', 'up']);
+  await outside.run(['ip', 'addr', 'add', '10.98.255.254/16', 'dev', 'wire']);
+  return outside;
+}
+
+test('the device goes into the pod and comes back under its name', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  const pod = await host.addPod();
+  await (await attach(host, sample(name), { pod })).del();
+  const before = await snapshot(host);
+  for (const keys of [{}, { device: undefined, hwaddr: '0A:00:00:00:00:11' }]) {
+    const one = await attach(host, changed(name, keys), { pod, ifname: 'net0' });
+    t.is(await link(host, 'eth1'), undefined);
+    t.deepEqual(await addresses(pod, 'net0'), [`${one.ip}/16`]);
+    t.is(one.result!.interfaces![0]!.mac, '0a:00:00:00:00:11');
+    t.true(await ping(pod, '10.98.255.254'));
+    t.is((await pod.run(['cat', '/proc/net/dev'])).includes('eth1'), false);
+    await one.check();
+    await one.del();
+    await one.del();
+    t.deepEqual(await snapshot(host), before);
+    t.notRegex(await host.run(['ip', 'link', 'show', 'eth1']), /alias/);
+  }
+});
+
+test('without IPAM only the link moves', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  const one = await attach(host, changed(name, { ipam: undefined }));
+  t.true((await link(one.pod, 'eth0'))?.flags.includes('UP'));
+  await one.check();
+  await one.del();
+  t.truthy(await link(host, 'eth1'));
+});
+
+test('names that are taken at either end do no harm', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  const pod = await host.addPod();
+  await pod.run(['ip', 'link', 'add', 'eth1', 'type', 'veth', 'peer', 'name', 'eth1p']);
+  await host.run(['ip', 'link', 'add', 'net0', 'type', 'veth', 'peer', 'name', 'net0p']);
+  const one = await attach(host, sample(name), { pod, ifname: 'net0' });
+  await one.check();
+  await one.del();
+  t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
+  t.truthy(await link(pod, 'eth1'));
+});
+
+test('a failing ADD gives the device back', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  const pod = await host.addPod();
+  await pod.run(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0p']);
+  const before = await snapshot(host);
+  const fail = async (keys: object, ifname = 'net0') =>
+    (await new Attachment(host, pod, changed(name, keys), { ifname }).tryAdd()).error?.msg ?? 'no error';
+  t.regex(await fail({ ipam: { type: 'none-such' } }), /not in CNI_PATH/);
+  t.regex(await fail({ ipam: { type: 'host-local', subnet: '10.0.0.1/8' } }), /host bits/);
+  t.regex(await fail({}, 'eth0'), /already/);
+  t.regex(await fail({ device: 'none0' }), /no interface for device "none0"/);
+  t.regex(await fail({ device: 'lo' }), /cannot leave the node/);
+  t.regex(await fail({ device: undefined }), /No device is named/);
+  t.regex(await fail({ device: undefined, pciBusID: '../../net' }), /"pciBusID"/);
+  t.regex(
+    await fail({ device: undefined, runtimeConfig: { deviceID: '0000:ff:1f.7' } }),
+    /no interface for device "0000:ff:1f.7"/,
+  );
+  t.deepEqual(await snapshot(host), before);
+});
+
+test('DEL releases the address when namespace or device are gone, and renames what the kernel gave back', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  const reserved = async () =>
+    (await host.run(['ls', '/var/lib/cni/networks/devicenet'])).match(/10\.98\S+/g);
+  const one = await attach(host, sample(name));
+  // As the kernel does with a physical device: it is back on the node, but with the name from the container.
+  await one.pod.run(['ip', 'link', 'set', 'eth0', 'down']);
+  await one.pod.run(['ip', 'link', 'set', 'eth0', 'netns', String(host.pid)]);
+  await one.del({ netns: '' });
+  t.is(await reserved(), null);
+  t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
+
+  const two = await attach(host, sample(name));
+  await two.pod.remove();
+  await two.del();
+  t.is(await reserved(), null);
+});
+
+test('the reference plugin gives back what we moved, and we what it moved', async (t) => {
+  for (const [add, other] of [
+    ['ours', 'reference'],
+    ['reference', 'ours'],
+  ] as const) {
+    const host = await makeHost(t);
+    await addDevice(host);
+    const network = sample(name);
+    network.cniVersion = '1.0.0';
+    const one = await attach(host, network, { suite: add });
+    await one.check({ suite: other });
+    await one.del({ suite: other });
+    t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
+  }
+});
