@@ -5,6 +5,7 @@ import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts'
 import type { Result } from '../lib/cni/result.ts';
 import { openSandbox } from '../lib/cni/sandbox.ts';
 import { type Infer, integer, object } from '../lib/cni/schema.ts';
+import { tryOut } from '../lib/cni/trial.ts';
 import { specVersions } from '../lib/cni/version.ts';
 import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
 import { openRouteSocket, type RouteSocket } from '../lib/kernel/route-socket.ts';
@@ -77,6 +78,18 @@ export const plugin: Plugin<Infer<typeof config>> = {
     if (!ingressRedirects(host, veth.index).includes(ifb.index))
       throw new Error(`What the container sends is not redirected from "${veth.name}" to "${ifb.name}"`);
     checkTokenBucket(host, ifb, egress);
+  },
+
+  status() {
+    tryOut((socket) => {
+      const attachment = { network: 'trial', containerId: 'trial', ifname: 'eth0' };
+      const ifb = createIfb(socket, attachment, 1500);
+      socket.execute(
+        addTokenBucket(ifb.index, tokenBucket(1e6, 1e6, latency), ifb.name),
+        addIngress(ifb.index, ifb.name),
+        redirectIngress(ifb.index, ifb.index, ifb.name),
+      );
+    });
   },
 
   gc(call) {

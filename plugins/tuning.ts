@@ -17,6 +17,7 @@ import {
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
+import { duplicateKey } from './tuning/duplicates.ts';
 import { refuseForbidden, sysctlPath } from './tuning/sysctl.ts';
 
 const tunable = {
@@ -97,7 +98,9 @@ export const plugin: Plugin<Infer<typeof config>> = {
  * Puts together what is asked for: the configuration's own keys, CNI_ARGS, the runtime's, and "args" over all of them.
  * @throws Error for what can be refused without looking at the sandbox.
  */
-function wantedSettings({ config, ifname }: TuningCall, macArgument?: string): Settings {
+function wantedSettings({ config, ifname, stdin }: TuningCall, macArgument?: string): Settings {
+  const twice = duplicateKey(stdin, 'sysctl');
+  if (twice !== undefined) throw new Error(`"sysctl" has "${twice}" twice. Remove one`);
   const extra = config.args?.cni ?? {};
   const sysctl = { ...config.sysctl, ...extra.sysctl };
   for (const name of Object.keys(sysctl)) sysctlPath(name, ifname);

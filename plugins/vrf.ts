@@ -1,10 +1,10 @@
 /** vrf: puts the sandbox's interface into a VRF, so that it routes by a table of its own. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { openSandbox, openSandboxIfPresent } from '../lib/cni/sandbox.ts';
 import { type Infer, integer, object, required, string } from '../lib/cni/schema.ts';
+import { tryOut } from '../lib/cni/trial.ts';
 import { specVersions } from '../lib/cni/version.ts';
 import { AddressFlag, addAddress, type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
@@ -66,6 +66,10 @@ export const plugin: Plugin<Infer<typeof config>> = {
     if (!vrf.up) throw new Error(`VRF "${vrfname}" is down. Set it up again`);
     if (requireLink(socket, call.ifname).master !== vrf.index)
       throw new Error(`Interface "${call.ifname}" is not in VRF "${vrfname}". Add the container again`);
+  },
+
+  status() {
+    tryOut((socket) => void createVrf(socket, 'trial'));
   },
 };
 
@@ -157,7 +161,9 @@ async function waitForAddresses(
   addresses: readonly InterfaceAddress[],
   table: number,
 ): Promise<void> {
-  for (let waited = 0; addresses.length > 0; waited += addressPause) {
+  if (addresses.length === 0) return;
+  const { setTimeout: sleep } = await import('node:timers/promises');
+  for (let waited = 0; ; waited += addressPause) {
     const failed = listAddresses(socket, index, 6).find(({ flags }) => flags & AddressFlag.DadFailed);
     if (failed)
       throw new Error(

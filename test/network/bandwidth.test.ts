@@ -228,3 +228,9 @@ test('GC removes what no valid attachment of this network owns', async (t) => {
   t.is((await runNetworkVerb(host, { ...net, plugins: [net.plugins[1]!] }, 'GC', { valid })).exit, 0);
   t.deepEqual((await ifbs(host)).sort(), [kept, foreign].map(({ result }) => devices(result!).ifb).sort());
 });
+
+test('STATUS tries what ADD needs, and leaves nothing of it', async (t) => {
+  const host = await makeHost(t);
+  t.is((await runNetworkVerb(host, { ...limited({}), plugins: [{ type: 'bandwidth' }] }, 'STATUS')).exit, 0);
+  t.deepEqual(await ifbs(host), []);
+});

@@ -5,6 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost, type Pod } from '../support/host.ts';
+import { runPlugin } from '../support/plugin.ts';
 
 const network = sample('50-tuning.conflist');
 
@@ -218,6 +219,14 @@ test('the list of the administrator is obeyed, and what is wrong with it is told
   allow('somaxconn\n');
   await tuning.add();
   t.is((await runNetworkVerb(host, tuning.network, 'STATUS')).exit, 0);
+});
+
+test('a kernel setting that is there twice is refused', async (t) => {
+  const { host, pod } = await prepare(t, {});
+  const config =
+    '{"cniVersion":"1.1.0","name":"n","type":"tuning","sysctl":{"net.a":"1","net.b":"1","net.a":"2"},"prevResult":{}}';
+  const { error } = await runPlugin(host, 'tuning', 'ADD', { pod, config });
+  t.regex(error!.msg, /"sysctl" has "net.a" twice/);
 });
 
 test('without a result to work on, ADD says where tuning belongs', async (t) => {
