@@ -1,0 +1,84 @@
+/** Copies of routes, from what the kernel says of them. */
+
+import test from 'ava';
+import { copyRoute, listRoutes, removeRoute } from '../../../lib/kernel/route.ts';
+import type { RouteSocket } from '../../../lib/kernel/route-socket.ts';
+
+/** 192.0.2.0/24 with next hops 10.94.0.5 (weight 2, its link down) and 10.94.0.6, metric 7, MTU 1300. */
+const answer =
+  '02180000' +
+  'fe030001' +
+  '00000000' +
+  '08000f00' +
+  'fe000000' +
+  '08000100' +
+  'c0000200' +
+  '08000600' +
+  '07000000' +
+  '0c000880' +
+  '08000200' +
+  '14050000' +
+  '24000900' +
+  '10001101' +
+  '02000000' +
+  '08000500' +
+  '0a5e0005' +
+  '10000000' +
+  '02000000' +
+  '08000500' +
+  '0a5e0006' +
+  '24000c00' +
+  '00'.repeat(32);
+
+function read() {
+  const payload = Uint8Array.from(Buffer.from(answer, 'hex'));
+  const socket = { dump: () => [{ type: 24, flags: 2, sequence: 1, payload }] } as unknown as RouteSocket;
+  return listRoutes(socket)[0]!;
+}
+
+test('a route with several next hops is read', (t) => {
+  const { dst, priority, mtu, table, hops } = read();
+  t.deepEqual([String(dst), priority, mtu, table], ['192.0.2.0/24', 7, 1300, 254]);
+  t.deepEqual(
+    hops.map(({ link, gw, weight }) => [link, String(gw), weight]),
+    [
+      [2, '10.94.0.5', 2],
+      [2, '10.94.0.6', 1],
+    ],
+  );
+});
+
+test('its copy has another table and no state, and all the rest', (t) => {
+  const { payload } = copyRoute(read(), 1234);
+  const copy = Buffer.from(payload).toString('hex');
+  t.is(
+    copy,
+    '02180000' +
+      '00030001' +
+      '00000000' +
+      '08000100' +
+      'c0000200' +
+      '08000600' +
+      '07000000' +
+      '0c000800' +
+      '08000200' +
+      '14050000' +
+      '24000900' +
+      '10000001' +
+      '02000000' +
+      '08000500' +
+      '0a5e0005' +
+      '10000000' +
+      '02000000' +
+      '08000500' +
+      '0a5e0006' +
+      '08000f00' +
+      'd2040000',
+  );
+});
+
+test('it is removed from its own table', (t) => {
+  const { payload, type } = removeRoute(read());
+  t.is(type, 25);
+  t.is(payload[4], 254);
+});
