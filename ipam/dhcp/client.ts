@@ -1,0 +1,288 @@
+/** The client's side of DHCP: getting an address, keeping it, giving it back. Source: RFC 2131, section 4.4. */
+
+import { randomInt } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CniError, ErrorCode } from '../../lib/cni/errors.ts';
+import { emptyResult, type Result, type Route } from '../../lib/cni/result.ts';
+import { type Address, Prefix } from '../../lib/ip.ts';
+import {
+  type Channel,
+  type ClientLink,
+  isInUse,
+  openAddressChannel,
+  openBroadcastChannel,
+  waitFor,
+} from './link-socket.ts';
+import {
+  addressesOption,
+  classfulRoutes,
+  classlessRoutes,
+  type DhcpMessage,
+  decodeMessage,
+  encodeMessage,
+  MessageType,
+  maskLength,
+  numberOption,
+  Option,
+  typeOf,
+} from './packet.ts';
+
+/** Patience and manners of a client; times in milliseconds. */
+export interface ClientSettings {
+  /** Ask servers to answer to everybody. */
+  broadcast: boolean;
+  /** Longest pause before a message is sent again. */
+  resendMax: number;
+  /** When to give up getting an address at all. */
+  resendTimeout: number;
+}
+
+/** What a client sends along. */
+export interface ClientOptions {
+  /** Option 61. */
+  clientId: Uint8Array;
+  /** Option 55. */
+  request: readonly number[];
+  /** Further options. */
+  provide: ReadonlyMap<number, Uint8Array>;
+}
+
+/** What a server granted; times as of Date.now(). */
+export interface Grant {
+  address: Prefix;
+  server: Address;
+  gateway: Address | undefined;
+  routes: Route[];
+  renewAt: number;
+  rebindAt: number;
+  expiresAt: number;
+}
+
+const defaultLease = 3600;
+const longestLease = 0xffffffff;
+/** Declined offers after which the network is taken to be out of order. */
+const offersAtMost = 3;
+
+/**
+ * Gets an address that nobody on the link uses.
+ * @throws CniError TryAgainLater when no server answers in time, Internal when what they offer cannot be used.
+ */
+export async function acquire(
+  link: ClientLink,
+  options: ClientOptions,
+  settings: ClientSettings,
+): Promise<Grant> {
+  const until = Date.now() + settings.resendTimeout;
+  const channel = openBroadcastChannel(link);
+  try {
+    for (let tries = 1; ; tries++) {
+      const base = { link, options, settings, transaction: randomInt(2 ** 32 - 1) };
+      const offer = await ask(channel, compose(base, MessageType.Discover), [MessageType.Offer], base, until);
+      if (!offer) throw silent(link, settings);
+      const wanted = new Map([
+        [Option.RequestedAddress, offer.yourAddress!.toBytes()],
+        [Option.ServerIdentifier, offer.options.get(Option.ServerIdentifier)!],
+      ]);
+      const answer = await ask(
+        channel,
+        compose(base, MessageType.Request, wanted),
+        [MessageType.Ack, MessageType.Nak],
+        base,
+        until,
+      );
+      if (!answer) throw silent(link, settings);
+      const refused = typeOf(answer) === MessageType.Nak;
+      if (!refused && !(await isInUse(link, answer.yourAddress!))) return readGrant(answer);
+      if (!refused) channel.send(encodeMessage(compose(base, MessageType.Decline, wanted)));
+      if (tries === offersAtMost)
+        throw new CniError(
+          ErrorCode.Internal,
+          refused
+            ? `The DHCP server refused ${offersAtMost} times the address that it had offered. Look at its log`
+            : `The DHCP server offered ${offersAtMost} addresses that others on the link use already, the last one ${answer.yourAddress}. Take them out of its range`,
+        );
+      await sleep(Math.min(1000, settings.resendMax));
+    }
+  } finally {
+    channel.close();
+  }
+}
+
+/**
+ * Asks to keep an address.
+ * @param server the one that granted it; any when left out.
+ * @returns the new grant, or undefined when nobody answers until `until`.
+ * @throws CniError when a server says that the address is lost.
+ */
+export async function renew(
+  link: ClientLink,
+  grant: Grant,
+  options: ClientOptions,
+  settings: ClientSettings,
+  server: Address | undefined,
+  until: number,
+): Promise<Grant | undefined> {
+  const channel = openAddressChannel(link, grant.address.address, server);
+  try {
+    const base = {
+      link,
+      options,
+      settings,
+      transaction: randomInt(2 ** 32 - 1),
+      clientAddress: grant.address.address,
+    };
+    const answer = await ask(
+      channel,
+      compose(base, MessageType.Request),
+      [MessageType.Ack, MessageType.Nak],
+      base,
+      until,
+    );
+    if (!answer) return undefined;
+    if (typeOf(answer) === MessageType.Nak)
+      throw new CniError(ErrorCode.Internal, `The DHCP server took address ${grant.address.address} back`);
+    return readGrant(answer);
+  } finally {
+    channel.close();
+  }
+}
+
+/** Gives an address back. No server answers to that. */
+export function release(
+  link: ClientLink,
+  grant: Grant,
+  options: ClientOptions,
+  settings: ClientSettings,
+): void {
+  const channel = openAddressChannel(link, grant.address.address, grant.server);
+  try {
+    const base = {
+      link,
+      options,
+      settings,
+      transaction: randomInt(2 ** 32 - 1),
+      clientAddress: grant.address.address,
+    };
+    const to = new Map([[Option.ServerIdentifier, grant.server.toBytes()]]);
+    channel.send(encodeMessage(compose(base, MessageType.Release, to)));
+  } finally {
+    channel.close();
+  }
+}
+
+/** What the sandbox gets. */
+export function resultOf({ address, gateway, routes }: Grant): Result {
+  return { ...emptyResult(), ips: [{ address, ...(gateway && { gateway }) }], routes };
+}
+
+interface Conversation {
+  link: ClientLink;
+  options: ClientOptions;
+  settings: ClientSettings;
+  transaction: number;
+  clientAddress?: Address;
+}
+
+function compose(
+  { link, options, settings, transaction, clientAddress }: Conversation,
+  type: number,
+  more: ReadonlyMap<number, Uint8Array> = new Map(),
+): DhcpMessage {
+  const asks = type === MessageType.Discover || type === MessageType.Request;
+  return {
+    op: 1,
+    transaction,
+    broadcast: settings.broadcast,
+    ...(clientAddress && { clientAddress }),
+    hardwareAddress: link.mac,
+    options: new Map([
+      [Option.MessageType, Uint8Array.of(type)],
+      [Option.ClientIdentifier, options.clientId],
+      ...more,
+      ...(asks
+        ? [[Option.ParameterList, Uint8Array.from(options.request)] as const, ...options.provide]
+        : []),
+    ]),
+  };
+}
+
+/** Sends a message, again after growing pauses, until a fitting answer comes. */
+async function ask(
+  channel: Channel,
+  message: DhcpMessage,
+  wanted: readonly number[],
+  { link, transaction, settings }: Conversation,
+  until: number,
+): Promise<DhcpMessage | undefined> {
+  const accept = (data: Uint8Array) => {
+    const answer = decodeMessage(data);
+    const ours =
+      answer?.op === 2 &&
+      answer.transaction === transaction &&
+      answer.hardwareAddress.every((byte, i) => byte === link.mac[i]) &&
+      wanted.includes(typeOf(answer));
+    return ours && isUsable(answer) ? answer : undefined;
+  };
+  const bytes = encodeMessage(message);
+  // Four quick tries, then slower and slower; never quite regular, so that many clients do not march in step.
+  for (let tries = 0; Date.now() < until; tries++) {
+    channel.send(bytes);
+    const pause = tries < 4 ? 2000 : Math.min(4000 * 2 ** (tries - 4), settings.resendMax);
+    const answer = await waitFor(channel, accept, Math.min(until, Date.now() + pause + randomInt(-500, 500)));
+    if (answer) return answer;
+  }
+  return undefined;
+}
+
+/** An answer must say who gives it, and if it grants something, which address with which mask. */
+function isUsable(answer: DhcpMessage): boolean {
+  if (answer.options.get(Option.ServerIdentifier)?.length !== 4) return false;
+  if (typeOf(answer) === MessageType.Nak) return true;
+  if (!answer.yourAddress || answer.yourAddress.isUnspecified || answer.yourAddress.isMulticast) return false;
+  return typeOf(answer) === MessageType.Offer || maskOf(answer) !== undefined;
+}
+
+function maskOf(answer: DhcpMessage): number | undefined {
+  return maskLength(addressesOption(answer, Option.SubnetMask)[0]);
+}
+
+function readGrant(answer: DhcpMessage): Grant {
+  const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
+  const now = Date.now();
+  const after = (share: number) => now + seconds * 1000 * share;
+  const at = (option: number, share: number) => {
+    const value = numberOption(answer, option);
+    return value !== undefined && value < seconds ? now + value * 1000 : after(share);
+  };
+  const gateway = addressesOption(answer, Option.Router)[0];
+  return {
+    address: new Prefix(answer.yourAddress!, maskOf(answer)!),
+    server: addressesOption(answer, Option.ServerIdentifier)[0]!,
+    gateway,
+    routes: routesOf(answer, gateway),
+    renewAt: at(Option.RenewalTime, 0.5),
+    rebindAt: at(Option.RebindingTime, 0.875),
+    expiresAt: seconds === longestLease ? Number.MAX_SAFE_INTEGER : after(1),
+  };
+}
+
+/** Classless routes stand for all others, as RFC 3442 has it. */
+function routesOf(answer: DhcpMessage, gateway: Address | undefined): Route[] {
+  const scopeLink = 253;
+  const classless = classlessRoutes(answer);
+  if (classless)
+    return classless.map(({ dst, router }) =>
+      router.isUnspecified ? { dst, scope: scopeLink } : { dst, gw: router },
+    );
+  return [
+    ...classfulRoutes(answer).map(({ dst, router }) => ({ dst, gw: router })),
+    ...(gateway ? [{ dst: Prefix.parse('0.0.0.0/0'), gw: gateway }] : []),
+  ];
+}
+
+function silent(link: ClientLink, { resendTimeout }: ClientSettings): CniError {
+  return new CniError(
+    ErrorCode.TryAgainLater,
+    `No DHCP server answered on "${link.name}" within ${Math.round(resendTimeout / 1000)} seconds. See that one serves this network, and that its answers get through`,
+  );
+}

@@ -1,0 +1,241 @@
+/**
+ * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the kernel's UDP does.
+ * Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
+ */
+
+import { closeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Address } from '../../lib/ip.ts';
+import type { Netns } from '../../lib/kernel/netns.ts';
+import { isKernelError, libc } from '../../lib/netlink/libc.ts';
+import { numberBytes } from '../../lib/netlink/message.ts';
+
+const AF_INET = 2;
+const AF_PACKET = 17;
+const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_BROADCAST = 6;
+const SO_BINDTODEVICE = 25;
+const MSG_DONTWAIT = 0x40;
+const ETH_P_IP = 0x0800;
+const ETH_P_ARP = 0x0806;
+const IPPROTO_UDP = 17;
+const clientPort = 68;
+const serverPort = 67;
+const everybody = new Uint8Array(6).fill(0xff);
+/** How often a socket is looked at while an answer is awaited, in milliseconds: node has no way to wait for a foreign one. */
+const pollInterval = 10;
+/** How long the holder of an address has to answer, in milliseconds. */
+const probeTime = 250;
+
+/** The interface that a client speaks on. */
+export interface ClientLink {
+  netns: Netns;
+  index: number;
+  name: string;
+  mac: Uint8Array;
+}
+
+/** Something that DHCP messages can be sent with and received from. */
+export interface Channel {
+  send(message: Uint8Array): void;
+  /** The next message that has arrived, undefined when there is none yet. */
+  receive(): Uint8Array | undefined;
+  close(): void;
+}
+
+/** Speaks without an address, to everybody on the link. */
+export function openBroadcastChannel(link: ClientLink): Channel {
+  const fd = openPacketSocket(link, ETH_P_IP);
+  const to = packetAddress(link.index, ETH_P_IP, everybody);
+  return {
+    send(message) {
+      const packet = ipPacket(message);
+      libc('send a DHCP message', 'sendto', fd, packet, packet.length, 0, to, to.length);
+    },
+    receive: () => pick(fd, dhcpPayload),
+    close: () => closeSync(fd),
+  };
+}
+
+/** Speaks from the address that the client has, to one server or to everybody. */
+export function openAddressChannel(link: ClientLink, own: Address, server: Address | undefined): Channel {
+  const fd = link.netns.run(() => {
+    const socket = libc('open a UDP socket', 'socket', AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+    const on = numberBytes(4, (view) => view.setInt32(0, 1, true));
+    for (const option of [SO_REUSEADDR, SO_BROADCAST])
+      libc('prepare a UDP socket', 'setsockopt', socket, SOL_SOCKET, option, on, 4);
+    const device = Buffer.from(`${link.name}\0`);
+    libc(
+      'bind a UDP socket to the interface',
+      'setsockopt',
+      socket,
+      SOL_SOCKET,
+      SO_BINDTODEVICE,
+      device,
+      device.length,
+    );
+    const from = inetAddress(own, clientPort);
+    libc(`bind a UDP socket to ${own}`, 'bind', socket, from, from.length);
+    return socket;
+  });
+  const to = inetAddress(server ?? Address.parse('255.255.255.255'), serverPort);
+  return {
+    send: (message) =>
+      void libc('send a DHCP message', 'sendto', fd, message, message.length, 0, to, to.length),
+    receive: () => pick(fd, (data) => data),
+    close: () => closeSync(fd),
+  };
+}
+
+/** Waits for a message that `accept` takes. @param until time to give up, as of Date.now(). */
+export async function waitFor<T>(
+  channel: Channel,
+  accept: (data: Uint8Array) => T | undefined,
+  until: number,
+): Promise<T | undefined> {
+  for (;;) {
+    for (let data = channel.receive(); data; data = channel.receive()) {
+      const accepted = accept(data);
+      if (accepted !== undefined) return accepted;
+    }
+    if (Date.now() >= until) return undefined;
+    await sleep(pollInterval);
+  }
+}
+
+/** Asks the link whether somebody has an address already. */
+export async function isInUse(link: ClientLink, address: Address): Promise<boolean> {
+  const fd = openPacketSocket(link, ETH_P_ARP);
+  try {
+    const probe = arpProbe(link.mac, address);
+    const to = packetAddress(link.index, ETH_P_ARP, everybody);
+    libc(`probe for address ${address}`, 'sendto', fd, probe, probe.length, 0, to, to.length);
+    for (const until = Date.now() + probeTime; Date.now() < until; await sleep(pollInterval))
+      for (let data = read(fd); data; data = read(fd)) if (claims(data, address, link.mac)) return true;
+    return false;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function openPacketSocket(link: ClientLink, protocol: number): number {
+  return link.netns.run(() => {
+    const fd = libc('open a packet socket', 'socket', AF_PACKET, SOCK_DGRAM_CLOEXEC, networkOrder(protocol));
+    const address = packetAddress(link.index, protocol, new Uint8Array(6));
+    libc(`bind a packet socket to "${link.name}"`, 'bind', fd, address, address.length);
+    return fd;
+  });
+}
+
+function pick(fd: number, select: (data: Uint8Array) => Uint8Array | undefined): Uint8Array | undefined {
+  for (let data = read(fd); data; data = read(fd)) {
+    const selected = select(data);
+    if (selected) return selected;
+  }
+  return undefined;
+}
+
+function read(fd: number): Uint8Array | undefined {
+  const buffer = new Uint8Array(2048);
+  try {
+    return buffer.subarray(0, libc('receive', 'recv', fd, buffer, buffer.length, MSG_DONTWAIT));
+  } catch (error) {
+    // Nothing yet, or an ICMP error to an earlier message, or the link went down: all mean that no answer is here.
+    if (isKernelError(error, 'EAGAIN', 'ECONNREFUSED', 'ENETDOWN', 'EHOSTUNREACH', 'ENETUNREACH'))
+      return undefined;
+    throw error;
+  }
+}
+
+/** An IPv4 packet with a UDP datagram from nobody to everybody. */
+function ipPacket(payload: Uint8Array): Uint8Array {
+  const length = 28 + payload.length;
+  const out = new Uint8Array(length);
+  const view = new DataView(out.buffer);
+  out[0] = 0x45;
+  out[1] = 0x10; // Low delay, as other clients do.
+  view.setUint16(2, length);
+  out[8] = 64;
+  out[9] = IPPROTO_UDP;
+  out.fill(255, 16, 20);
+  view.setUint16(10, checksum(out.subarray(0, 20)));
+  view.setUint16(20, clientPort);
+  view.setUint16(22, serverPort);
+  view.setUint16(24, 8 + payload.length);
+  out.set(payload, 28);
+  const pseudo = new Uint8Array(12 + 8 + payload.length);
+  pseudo.set(out.subarray(12, 20));
+  pseudo[9] = IPPROTO_UDP;
+  new DataView(pseudo.buffer).setUint16(10, 8 + payload.length);
+  pseudo.set(out.subarray(20), 12);
+  view.setUint16(26, checksum(pseudo) || 0xffff);
+  return out;
+}
+
+/**
+ * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked at: between interfaces of
+ * one machine it is not computed.
+ */
+function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
+  if (packet.length < 28 || packet[0]! >> 4 !== 4 || packet[9] !== IPPROTO_UDP) return undefined;
+  const header = (packet[0]! & 15) * 4;
+  const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
+  const end = Math.min(view.getUint16(2), packet.length);
+  if (header < 20 || header + 8 > end || view.getUint16(6) & 0x3fff) return undefined;
+  if (view.getUint16(header + 2) !== clientPort || view.getUint16(header) !== serverPort) return undefined;
+  return packet.subarray(header + 8, end);
+}
+
+/** An ARP request that names no sender: it asks without telling. */
+function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
+  const out = new Uint8Array(28);
+  out.set([0, 1, 8, 0, 6, 4, 0, 1]);
+  out.set(mac, 8);
+  out.set(address.toBytes(), 24);
+  return out;
+}
+
+/** True for an ARP packet by which somebody else says that the address is his. */
+function claims(packet: Uint8Array, address: Address, own: Uint8Array): boolean {
+  if (packet.length < 28) return false;
+  const sender = packet.subarray(8, 14);
+  return (
+    Address.fromBytes(packet.subarray(14, 18)).equals(address) && !sender.every((byte, i) => byte === own[i])
+  );
+}
+
+/** struct sockaddr_ll. */
+function packetAddress(index: number, protocol: number, mac: Uint8Array): Uint8Array {
+  const out = numberBytes(20, (view) => {
+    view.setUint16(0, AF_PACKET, true);
+    view.setUint16(2, protocol);
+    view.setInt32(4, index, true);
+    view.setUint8(11, mac.length);
+  });
+  out.set(mac, 12);
+  return out;
+}
+
+/** struct sockaddr_in. */
+function inetAddress(address: Address, port: number): Uint8Array {
+  const out = numberBytes(16, (view) => {
+    view.setUint16(0, AF_INET, true);
+    view.setUint16(2, port);
+  });
+  out.set(address.toBytes(), 4);
+  return out;
+}
+
+function networkOrder(value: number): number {
+  return ((value & 0xff) << 8) | (value >> 8);
+}
+
+/** RFC 1071. */
+function checksum(data: Uint8Array): number {
+  let sum = 0;
+  for (let i = 0; i < data.length; i += 2) sum += (data[i]! << 8) | (data[i + 1] ?? 0);
+  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+  return ~sum & 0xffff;
+}

@@ -1,0 +1,261 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
+import { addresses, files, link, ping, routes } from '../support/eyes.ts';
+import { type Host, makeHost, type Pod } from '../support/host.ts';
+import { addMaster, changed } from '../support/masters.ts';
+import { suites } from '../support/plugin.ts';
+import { cleanEnv } from '../support/run.ts';
+
+const name = '71-dhcp.conflist';
+
+/** A host whose "eth0" leads to a neighbour, which is where the servers are. */
+async function network(t: ExecutionContext): Promise<{ host: Host; outside: Pod }> {
+  const host = await makeHost(t);
+  const outside = await addMaster(host, '10.99');
+  return { host, outside };
+}
+
+/** A real server, which gives 10.99.1.0 to 10.99.1.9. Its lease file tells what it has given. */
+async function dnsmasq(
+  t: ExecutionContext,
+  outside: Pod,
+  ...options: string[]
+): Promise<{ leases(): Promise<string> }> {
+  const leaseFile = `/run/leases-${outside.name}`;
+  const child = spawn(
+    outside.enter[0]!,
+    [
+      ...outside.enter.slice(1),
+      ...[
+        'dnsmasq',
+        '--keep-in-foreground',
+        '--conf-file=/dev/null',
+        '--port=0',
+        '--user=root',
+        '--log-facility=-',
+        '--no-ping',
+      ],
+      ...[
+        '--interface=eth0',
+        '--dhcp-authoritative',
+        '--dhcp-range=10.99.1.0,10.99.1.9,255.255.0.0,120',
+        `--dhcp-leasefile=${leaseFile}`,
+        '--pid-file=',
+      ],
+      ...options,
+    ],
+    { env: cleanEnv, stdio: ['pipe', 'ignore', 'pipe'] },
+  );
+  t.teardown(() => void child.kill('SIGKILL'));
+  await new Promise<void>((resolve, reject) => {
+    let said = '';
+    child.stderr.on('data', (text: Buffer) => {
+      said += text.toString();
+      if (/started/.test(said)) resolve();
+    });
+    child.on('exit', () => reject(new Error(said)));
+  });
+  return { leases: async () => (await outside.tryRun(['cat', leaseFile])).stdout };
+}
+
+interface Daemon {
+  stop(signal?: NodeJS.Signals): Promise<void>;
+  said(): string;
+}
+
+async function daemon(t: ExecutionContext, host: Host, ...options: string[]): Promise<Daemon> {
+  await host.run(['mkdir', '-p', '/run/cni']);
+  const [program, ...args] = [...host.enter, join(suites.ours, 'dhcp'), 'daemon', ...options] as [
+    string,
+    ...string[],
+  ];
+  const child = spawn(program, args, { env: cleanEnv, stdio: ['ignore', 'inherit', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (text: Buffer) => {
+    said += text.toString();
+  });
+  const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()));
+  t.teardown(() => void child.kill('SIGKILL'));
+  // nsenter becomes the daemon itself; it is there when it answers.
+  for (let tries = 0; ; tries++) {
+    const status = await runNetworkVerb(
+      host,
+      { ...sample(name), plugins: [{ type: 'dhcp', ipam: { type: 'dhcp' } }] },
+      'STATUS',
+    );
+    if (status.exit === 0) break;
+    if (tries === 50) throw new Error(`The daemon does not start: ${said}`);
+    await sleep(100);
+  }
+  return {
+    said: () => said,
+    async stop(signal = 'SIGTERM') {
+      child.kill(signal);
+      await ended;
+    },
+  };
+}
+
+test('a pod gets address, gateway and routes from a real server, and gives them back', async (t) => {
+  const { host, outside } = await network(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:router,10.99.255.254');
+  await daemon(t, host);
+  const one = await attach(host, sample(name));
+  t.regex(one.ip, /^10\.99\.1\.\d$/);
+  t.deepEqual(await addresses(one.pod, 'eth0'), [`${one.ip}/16`]);
+  t.is((await routes(one.pod)).find(({ dst }) => dst === 'default')?.gateway, '10.99.255.254');
+  t.true(await ping(one.pod, '10.99.255.254'));
+  t.regex(await server.leases(), new RegExp(one.ip));
+  await one.check();
+  const two = await attach(host, sample(name));
+  t.not(two.ip, one.ip);
+  await one.del();
+  await one.del();
+  t.notRegex(await server.leases(), new RegExp(one.ip.replaceAll('.', '\\.')));
+  t.regex(await server.leases(), new RegExp(two.ip));
+  t.regex((await one.tryCheck()).error?.msg ?? '', /no lease/);
+});
+
+test('classless routes, options to send and the metric', async (t) => {
+  const { host, outside } = await network(t);
+  const server = await dnsmasq(
+    t,
+    outside,
+    '--dhcp-option=121,172.20.0.0/16,10.99.255.253,0.0.0.0/0,10.99.255.254',
+  );
+  await daemon(t, host);
+  const ipam = {
+    type: 'dhcp',
+    request: [{ option: '121' }],
+    provide: [{ option: 'host-name', fromArg: 'K8S_POD_NAME' }],
+    priority: 50,
+  };
+  const one = await attach(host, changed(name, { ipam }), { args: 'IgnoreUnknown=1;K8S_POD_NAME=web' });
+  const found = (await routes(one.pod)).map(({ dst, gateway, metric }) => [dst, gateway, metric]);
+  t.deepEqual(found.filter(([, gateway]) => gateway).sort(), [
+    ['172.20.0.0/16', '10.99.255.253', 50],
+    ['default', '10.99.255.254', 50],
+  ]);
+  t.regex(await server.leases(), / web /);
+});
+
+test('a lease is renewed in time, also by a daemon that was started anew', async (t) => {
+  const { host, outside } = await network(t);
+  // Ten seconds after which the lease is renewed; two minutes are the least that dnsmasq grants.
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
+  const first = await daemon(t, host);
+  const one = await attach(host, sample(name));
+  const expiry = async () => Number((await server.leases()).split(' ')[0]);
+  const granted = await expiry();
+  await sleep(4500);
+  const renewed = await expiry();
+  t.true(renewed > granted, `${granted} ${renewed}`);
+  await first.stop('SIGKILL');
+  const second = await daemon(t, host);
+  await one.check();
+  await sleep(4500);
+  t.true((await expiry()) > renewed);
+  await one.del();
+  t.is(await server.leases(), '');
+  await second.stop();
+  t.deepEqual(
+    Object.keys(files(host, '/run/cni')).filter((file) => file.includes('dhcp-leases')),
+    [],
+  );
+});
+
+test('an address that somebody uses already is declined, and another one taken', async (t) => {
+  const { host, outside } = await network(t);
+  await dnsmasq(t, outside);
+  await daemon(t, host);
+  const probe = await attach(host, sample(name));
+  const { ip } = probe;
+  await probe.del();
+  // The server will offer the same address again to the same client: somebody else has it now.
+  await outside.run(['ip', 'addr', 'add', `${ip}/32`, 'dev', 'lo']);
+  await outside.run(['sh', '-c', 'echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore']);
+  const one = await attach(host, sample(name), { pod: probe.pod });
+  t.not(one.ip, ip);
+});
+
+test('servers that are silent, talk garbage or refuse: an error in bounded time, and nothing is left', async (t) => {
+  const { host, outside } = await network(t);
+  // Where a limited broadcast goes.
+  await outside.run(['ip', 'route', 'add', 'default', 'dev', 'eth0']);
+  await daemon(t, host, '-resendtimeout', '4s', '-resendmax', '200ms');
+  const pod = await host.addPod();
+  for (const [manner, code, message] of [
+    ['silent', 11, /No DHCP server answered on "eth0" within 4 seconds/],
+    ['garbage', 11, /No DHCP server answered/],
+    ['nak', 999, /refused 3 times/],
+  ] as const) {
+    const server = await outside.start(t, [
+      process.execPath,
+      '--no-warnings',
+      join(import.meta.dirname, '../support/dhcp-server.ts'),
+      manner,
+    ]);
+    const outcome = await new Attachment(host, pod, sample(name)).tryAdd();
+    t.is(outcome.error?.code, code, outcome.stdout);
+    t.regex(outcome.error?.msg ?? '', message);
+    t.is(await link(pod, 'eth0'), undefined);
+    server.kill();
+  }
+  t.deepEqual(
+    Object.keys(files(host, '/run/cni')).filter((file) => file.includes('dhcp-leases')),
+    [],
+  );
+});
+
+test('without the daemon ADD says what to start, STATUS is 51, and DEL goes through', async (t) => {
+  const { host } = await network(t);
+  const one = new Attachment(host, await host.addPod(), sample(name));
+  t.regex((await one.tryAdd()).error?.msg ?? '', /daemon does not answer .* Start it with "dhcp daemon"/);
+  t.is((await runNetworkVerb(host, sample(name), 'STATUS')).error?.code, 51);
+  await one.del();
+});
+
+test('the reference daemon on the socket is told apart', async (t) => {
+  const { host } = await network(t);
+  await host.run(['mkdir', '-p', '/run/cni']);
+  const child = spawn(host.enter[0]!, [...host.enter.slice(1), '/usr/lib/cni/dhcp', 'daemon'], {
+    env: cleanEnv,
+    stdio: 'ignore',
+  });
+  t.teardown(() => void child.kill('SIGKILL'));
+  for (
+    let tries = 0;
+    tries < 50 && (await host.tryRun(['test', '-S', '/run/cni/dhcp.sock'])).exit !== 0;
+    tries++
+  )
+    await sleep(100);
+  const outcome = await new Attachment(host, await host.addPod(), sample(name)).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /that of the reference plugin/);
+});
+
+test('a stale socket does not keep the daemon from starting, a second daemon does not start', async (t) => {
+  const { host } = await network(t);
+  const first = await daemon(t, host);
+  await first.stop('SIGKILL');
+  await daemon(t, host);
+  const second = await host.tryRun([join(suites.ours, 'dhcp'), 'daemon'], { timeout: 10_000 });
+  t.not(second.exit, 0);
+  t.regex(second.stdout + second.stderr, /Another daemon listens/);
+  const wrong = await host.tryRun([join(suites.ours, 'dhcp'), 'daemon', '-resendmax', 'soon']);
+  t.is(wrong.exit, 2);
+  t.regex(wrong.stderr, /-resendmax is "soon"/);
+});
+
+test('GC gives back what no valid attachment owns', async (t) => {
+  const { host, outside } = await network(t);
+  const server = await dnsmasq(t, outside);
+  await daemon(t, host);
+  const [kept, stale] = [await attach(host, sample(name)), await attach(host, sample(name))];
+  const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, sample(name), 'GC', { valid })).exit, 0);
+  t.notRegex(await server.leases(), new RegExp(stale.ip.replaceAll('.', '\\.')));
+  t.regex(await server.leases(), new RegExp(kept.ip.replaceAll('.', '\\.')));
+});

@@ -1,0 +1,54 @@
+/**
+ * A DHCP server that misbehaves on demand, for the tests: run inside a namespace, as
+ *
+ *     node dhcp-server.ts silent|garbage|nak
+ *
+ * It prints a line when it listens.
+ */
+
+import { createSocket } from 'node:dgram';
+import { decodeMessage, encodeMessage, MessageType, Option, typeOf } from '../../ipam/dhcp/packet.ts';
+import { Address } from '../../lib/ip.ts';
+
+const manner = process.argv[2];
+const own = Uint8Array.of(10, 99, 255, 254);
+const socket = createSocket({ type: 'udp4', reuseAddr: true });
+socket.on('message', (data) => {
+  const asked = decodeMessage(data);
+  if (!asked || manner === 'silent') return;
+  const send = (bytes: Uint8Array) => socket.send(bytes, 68, '255.255.255.255');
+  if (manner === 'garbage') {
+    send(Buffer.from('garbage'));
+    send(new Uint8Array(300));
+    const torn = encodeMessage({ ...asked, op: 2, yourAddress: Address.parse('10.99.0.5') });
+    torn[241] = 255;
+    send(torn.subarray(0, 250));
+    // An offer that offers nothing.
+    send(
+      encodeMessage({
+        ...asked,
+        op: 2,
+        options: new Map([[Option.MessageType, Uint8Array.of(MessageType.Offer)]]),
+      }),
+    );
+    return;
+  }
+  const answer = typeOf(asked) === MessageType.Discover ? MessageType.Offer : MessageType.Nak;
+  send(
+    encodeMessage({
+      ...asked,
+      op: 2,
+      yourAddress: Address.parse('10.99.0.5'),
+      options: new Map([
+        [Option.MessageType, Uint8Array.of(answer)],
+        [Option.ServerIdentifier, own],
+        [Option.SubnetMask, Uint8Array.of(255, 255, 0, 0)],
+      ]),
+    }),
+  );
+});
+socket.bind(67, () => {
+  socket.setBroadcast(true);
+  console.log('ready');
+});
+process.stdin.resume().on('end', () => process.exit());
