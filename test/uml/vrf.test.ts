@@ -1,6 +1,6 @@
 /** vrf, on a kernel that has it. */
 
-import { Attachment, attach, type Conflist, sample } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
 import type { Suite } from '../support/plugin.ts';
@@ -185,6 +185,13 @@ test('each suite checks and deletes what the other made, and results are the sam
     seen[1]!.filter((line) => !line.startsWith('default')),
     seen[0],
   );
+});
+
+test('STATUS finds that the kernel has VRFs', async (t) => {
+  const host = await makeHost(t);
+  const only = { ...network, cniVersion: '1.1.0', plugins: [network.plugins[1]!] };
+  t.is((await runNetworkVerb(host, only, 'STATUS')).exit, 0);
+  t.falsy(await eyes.link(host, 'trial'));
 });
 
 test('an ADD that fails half-way takes back what it did', async (t) => {
