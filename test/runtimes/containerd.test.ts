@@ -1,0 +1,86 @@
+/** containerd runs pods on our plugins: the test speaks to it as the kubelet does. */
+
+import test from 'ava';
+import { sample } from '../support/chain.ts';
+import { snapshot } from '../support/eyes.ts';
+import { Containerd } from './support/containerd.ts';
+import { greeting, makeNode } from './support/node.ts';
+
+test('a pod answers at its address and published port, and leaves nothing behind', async (t) => {
+  const node = await makeNode(t);
+  node.write('/etc/cni/net.d/10-bridge.conflist', sample('10-bridge.conflist'));
+  const containerd = await Containerd.start(node);
+  const other = await containerd.runSandbox([{ host_port: 18082, container_port: 80 }]);
+  const client = await containerd.startContainer(other, 'client');
+  const before = await snapshot(node);
+
+  const web = await containerd.runSandbox([{ host_port: 18083, container_port: 80 }]);
+  const [ip] = web.ips;
+  t.is(await node.browse(ip!), greeting, 'the pod');
+  t.is(await node.browse('127.0.0.1', 18083), greeting, "the published port, on the node's loopback");
+  t.is(await node.browse('10.88.0.1', 18083), greeting, "the published port, on the node's address");
+  t.is(await containerd.browse(client, ip!), greeting, 'the pod, from another');
+  t.is(await containerd.browse(client, '10.88.0.1', 18083), greeting, 'the published port, from another pod');
+
+  const [first, second] = [
+    await containerd.startContainer(web, 'first'),
+    await containerd.startContainer(web, 'second'),
+  ];
+  t.is(await containerd.browse(first, '127.0.0.1'), greeting, 'containers share the loopback');
+  t.is(
+    await containerd.exec(first, ['ip', '-o', 'addr']),
+    await containerd.exec(second, ['ip', '-o', 'addr']),
+    'and the interfaces',
+  );
+  t.is(await containerd.browse(second, '10.88.0.1', 18083), greeting, 'its own published port (hairpin)');
+
+  await containerd.restart();
+  t.is(await node.browse('127.0.0.1', 18083), greeting, 'after a restart of containerd');
+  t.is(await containerd.browse(first, '127.0.0.1'), greeting);
+  await containerd.stopSandbox(web);
+  await containerd.stopSandbox(web); // The kubelet may ask again: a DEL without a network namespace.
+  await containerd.removeSandbox(web);
+  t.deepEqual(await snapshot(node), before);
+  t.is(await containerd.browse(client, '127.0.0.1'), greeting, 'the other pod is left alone');
+});
+
+test('both families, with the address of each', async (t) => {
+  const node = await makeNode(t);
+  const network = sample('30-dual-stack.conflist');
+  node.write('/etc/cni/net.d/30-dual-stack.conflist', { ...network, cniVersion: '1.0.0' });
+  const containerd = await Containerd.start(node);
+  const web = await containerd.runSandbox([{ host_port: 18084, container_port: 80 }]);
+  t.deepEqual(web.ips, ['10.90.0.2', 'fd00:10:90::2']);
+  t.is(await node.browse('fd00:10:90::2'), greeting);
+  t.is(await node.browse('fd00:10:90::1', 18084), greeting);
+  t.is(await node.browse('10.90.0.1', 18084), greeting);
+  await containerd.stopSandbox(web);
+  await containerd.removeSandbox(web);
+});
+
+test('twenty pods at once, each with an address and a port of its own', async (t) => {
+  const node = await makeNode(t);
+  node.write('/etc/cni/net.d/10-bridge.conflist', sample('10-bridge.conflist'));
+  const containerd = await Containerd.start(node);
+  const warmUp = await containerd.runSandbox([{ host_port: 20100, container_port: 80 }]);
+  await containerd.stopSandbox(warmUp);
+  await containerd.removeSandbox(warmUp);
+  const before = await snapshot(node);
+
+  const ports = Array.from({ length: 20 }, (_, index) => 20_000 + index);
+  const sandboxes = await Promise.all(
+    ports.map((host_port) => containerd.runSandbox([{ host_port, container_port: 80 }])),
+  );
+  t.is(new Set(sandboxes.map(({ ips }) => ips[0])).size, 20);
+  for (const [index, port] of ports.entries()) {
+    t.is(await node.browse(sandboxes[index]!.ips[0]!), greeting);
+    t.is(await node.browse('127.0.0.1', port), greeting);
+  }
+  await Promise.all(
+    sandboxes.map(async (sandbox) => {
+      await containerd.stopSandbox(sandbox);
+      await containerd.removeSandbox(sandbox);
+    }),
+  );
+  t.deepEqual(await snapshot(node), before);
+});
