@@ -1,7 +1,7 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
 import { defaultBackend } from '../firewall/backend.ts';
-import { type MasqueradeBackend, masqueradeBackend, masqueradeBackends } from '../firewall/masquerade.ts';
+import { type MasqueradeBackend, masqueradeBackends, withMasqueradeBackend } from '../firewall/masquerade.ts';
 import type { Attachment } from '../firewall/names.ts';
 import { CniError, ErrorCode } from './errors.ts';
 import type { Call } from './plugin.ts';
@@ -34,16 +34,18 @@ export function attachmentOf(call: Call): Attachment {
  */
 export function masquerade(call: Call<MasqueradeConfig>) {
   const { ipMasq = false, ipMasqBackend } = call.config;
-  const chosen = () => masqueradeBackend(ipMasqBackend ?? defaultBackend());
+  const withChosen = (work: (backend: MasqueradeBackend) => Promise<void>) =>
+    withMasqueradeBackend(ipMasqBackend ?? defaultBackend(), work);
   const attachment = attachmentOf(call);
   return {
     /** Masquerades the addresses, and takes that back if ADD fails. */
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
       const prefixes = ips.map(({ address }) => address);
-      const backend = await chosen();
-      call.undo(() => backend.del(attachment, prefixes));
-      await backend.add(attachment, prefixes);
+      await withChosen((backend) => {
+        call.undo(() => backend.del(attachment, prefixes));
+        return backend.add(attachment, prefixes);
+      });
     },
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
@@ -52,13 +54,13 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      await (await chosen()).check(attachment, knownAddresses(call));
+      await withChosen((backend) => backend.check(attachment, knownAddresses(call)));
     },
     /** @throws CniError NotAvailable when the backend cannot be used. */
     async status(): Promise<void> {
       if (!ipMasq) return;
       try {
-        await (await chosen()).probe();
+        await withChosen((backend) => backend.probe());
       } catch (error) {
         throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
       }
@@ -76,6 +78,5 @@ async function eachBackend(
   configured: string | undefined,
   work: (backend: MasqueradeBackend) => Promise<void>,
 ): Promise<void> {
-  for (const name of configured ? [configured] : masqueradeBackends)
-    await work(await masqueradeBackend(name));
+  for (const name of configured ? [configured] : masqueradeBackends) await withMasqueradeBackend(name, work);
 }

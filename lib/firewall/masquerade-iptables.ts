@@ -51,6 +51,8 @@ export const iptablesMasquerade: MasqueradeBackend = {
   async del(attachment, hints) {
     await forInstalledFamilies(async (family) => {
       const own = hints.filter((prefix) => prefix.family === family);
+      // Who knows addresses knows all of them: a container without one of this family has no rules of it.
+      if (hints.length > 0 && own.length === 0) return;
       if (own.length > 0 && (await deleteKnown(family, attachment, own))) return;
       const present = (await list(family, 'nat')) ?? [];
       const chain = masqueradeChain(attachment);

@@ -1,6 +1,7 @@
 /** Masquerading: packets of a container that leave its subnet bear the node's address. */
 
 import type { Prefix } from '../ip.ts';
+import { iptablesMasquerade } from './masquerade-iptables.ts';
 import type { Attachment } from './names.ts';
 
 /** One way to masquerade. */
@@ -20,8 +21,11 @@ export interface MasqueradeBackend {
 /** Names of the backends, as "ipMasqBackend" gives them. */
 export const masqueradeBackends = ['iptables', 'nftables'] as const;
 
-/** Loads a backend. @param name one of {@link masqueradeBackends}. */
-export async function masqueradeBackend(name: string): Promise<MasqueradeBackend> {
-  if (name === 'nftables') return (await import('./masquerade-nftables.ts')).nftablesMasquerade;
-  return (await import('./masquerade-iptables.ts')).iptablesMasquerade;
+/** Does something with a backend, without waiting for anything first where it is iptables: its children then run beside kernel work. */
+export function withMasqueradeBackend(
+  name: string,
+  work: (backend: MasqueradeBackend) => Promise<void>,
+): Promise<void> {
+  if (name === 'iptables') return work(iptablesMasquerade);
+  return import('./masquerade-nftables.ts').then(({ nftablesMasquerade }) => work(nftablesMasquerade));
 }
