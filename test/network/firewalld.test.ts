@@ -1,0 +1,70 @@
+import { spawn } from 'node:child_process';
+import test, { type ExecutionContext } from 'ava';
+import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { cleanEnv } from '../support/run.ts';
+
+const network: Conflist = {
+  cniVersion: '1.1.0',
+  name: 'net',
+  plugins: [
+    { type: 'bridge', bridge: 'br0', isGateway: true, ipam: { type: 'host-local', subnet: '10.5.0.0/24' } },
+    { type: 'firewall' },
+  ],
+};
+
+/** Runs a system bus and firewalld in a host, and waits until it answers. */
+async function firewalld(t: ExecutionContext, host: Host): Promise<void> {
+  await host.run([
+    'sh',
+    '-c',
+    'mkdir -p /run/dbus && mount -t tmpfs tmpfs /etc/firewalld && mkdir -p /etc/firewalld/zones /etc/firewalld/policies /etc/firewalld/services /etc/firewalld/icmptypes /etc/firewalld/ipsets /etc/firewalld/helpers',
+  ]);
+  const start = (...argv: string[]) => {
+    const child = spawn(host.enter[0]!, [...host.enter.slice(1), ...argv], {
+      env: cleanEnv,
+      stdio: 'ignore',
+    });
+    t.teardown(() => void child.kill('SIGKILL'));
+  };
+  start('dbus-daemon', '--system', '--nofork', '--nopidfile', '--nosyslog');
+  const ready = async (argv: string[], what: string) => {
+    for (let tries = 0; (await host.tryRun(argv)).exit !== 0; tries++) {
+      if (tries === 100) throw new Error(`${what} does not start`);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  };
+  await ready(['test', '-S', '/run/dbus/system_bus_socket'], 'The bus');
+  start('firewalld', '--nofork', '--nopid');
+  await ready(['firewall-cmd', '--state'], 'firewalld');
+}
+
+const sources = (host: Host, zone: string) => host.run(['firewall-cmd', `--zone=${zone}`, '--list-sources']);
+
+test('where firewalld runs, a pod is a source of its zone, and leaves it', async (t) => {
+  const host = await makeHost(t);
+  await firewalld(t, host);
+  const one = await attach(host, network);
+  t.regex(await sources(host, 'trusted'), new RegExp(`${one.ip}/32`));
+  t.notRegex((await host.run(['iptables-save', '-t', 'filter'])) ?? '', /CNI-FORWARD/);
+  await one.check();
+  const firewall = new Attachment(host, one.pod, { ...network, plugins: [network.plugins[1]!] });
+  t.is((await firewall.tryAdd({}, one.result)).exit, 0, 'twice is no error');
+  await host.run(['firewall-cmd', '--zone=trusted', `--remove-source=${one.ip}/32`]);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /has no source/);
+  await one.del();
+  await one.del();
+  t.is((await sources(host, 'trusted')).trim(), '');
+
+  const zoned = { ...network, plugins: [network.plugins[0]!, { type: 'firewall', firewalldZone: 'work' }] };
+  const two = await attach(host, zoned);
+  t.regex(await sources(host, 'work'), new RegExp(`${two.ip}/32`));
+  t.is((await runNetworkVerb(host, zoned, 'STATUS')).exit, 0);
+
+  const wrong = {
+    ...network,
+    plugins: [network.plugins[0]!, { type: 'firewall', firewalldZone: 'none-such' }],
+  };
+  const failed = await new Attachment(host, await host.addPod(), wrong).tryAdd();
+  t.regex(failed.error?.msg ?? '', /firewalld refuses addSource .* in zone "none-such": .*INVALID_ZONE/);
+});
