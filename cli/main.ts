@@ -38,6 +38,7 @@ export async function main(args: readonly string[], _suite: Suite): Promise<void
     .exitProcess(false)
     .wrap(Math.min(100, process.stdout.columns || 100))
     .epilogue(epilogue)
+    .completion('completion', 'Print what bash or zsh needs to complete this command')
     .fail(fail);
   try {
     await command.parseAsync([...args]);
