@@ -1,0 +1,186 @@
+/**
+ * Packs the built executables for nodes, into dist/package:
+ *
+ *     node scripts/package.ts [x64|arm64]
+ *
+ * - cni-plugins-linux-ARCH-vVERSION.tgz, laid out like the reference plugins' release, so that the same
+ *   `tar -C /opt/cni/bin -xzf` installs it;
+ * - cni-plugins-ts_VERSION_ARCH.deb, which takes the place of Debian's containernetworking-plugins;
+ * - the SHA-256 and SHA-512 of each.
+ *
+ * The same executables give the same bytes: all times are that of SOURCE_DATE_EPOCH, or else of the last commit.
+ */
+
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  linkSync,
+  lutimesSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import packageJson from '../package.json' with { type: 'json' };
+
+const root = join(import.meta.dirname, '..');
+const arch = process.argv[2] ?? process.arch;
+/** What Go, and with it the reference release, and Debian call the architecture. */
+const architecture = { x64: 'amd64', arm64: 'arm64' }[arch];
+if (!architecture) fail(`There is no package for "${arch}". Name x64 or arm64`);
+const binDir = join(root, arch === process.arch ? 'dist/bin' : `dist/${arch}/bin`);
+if (!existsSync(binDir)) fail(`"${binDir}" is missing. Run "node scripts/build.ts ${arch}" first`);
+const { version } = packageJson;
+const epoch = process.env.SOURCE_DATE_EPOCH ?? output('git', ['log', '-1', '--format=%ct']).trim();
+const outDir = join(root, 'dist/package');
+const staging = join(root, 'build/package', arch);
+const executable = join(staging, 'executable');
+
+rmSync(staging, { recursive: true, force: true });
+for (const directory of [outDir, staging]) mkdirSync(directory, { recursive: true });
+cpSync(join(binDir, 'cni'), executable);
+for (const file of [makeArchive(), makeDebianPackage()]) {
+  for (const algorithm of ['sha256', 'sha512'])
+    writeFileSync(
+      join(outDir, `${file}.${algorithm}`),
+      `${createHash(algorithm)
+        .update(readFileSync(join(outDir, file)))
+        .digest('hex')}  ${file}\n`,
+    );
+  console.log(`${join(outDir, file)}: ${Math.round(statSync(join(outDir, file)).size / 1e6)} MB`);
+}
+
+/** The archive: plugins at the top, where runtimes look for them once it is unpacked. @returns its name. */
+function makeArchive(): string {
+  const name = `cni-plugins-linux-${architecture}-v${version}.tgz`;
+  const tree = join(staging, 'archive');
+  linkExecutables(tree);
+  for (const file of ['LICENSE', 'README.md']) cpSync(join(root, file), join(tree, file));
+  for (const directory of ['conf', 'docs'])
+    cpSync(join(root, directory), join(tree, directory), { recursive: true });
+  writeLicenses(join(tree, 'licenses'));
+  writeCompletion(join(tree, 'completion/cni.bash'), 'bash');
+  writeCompletion(join(tree, 'completion/_cni'), 'zsh');
+  settle(tree);
+  const tar = join(staging, 'archive.tar');
+  const flags = ['--sort=name', '--format=gnu', '--owner=0', '--group=0', '--numeric-owner'];
+  run('tar', [...flags, '--directory', tree, '--create', '--file', tar, '.']);
+  run('gzip', ['--no-name', '--force', tar]);
+  cpSync(`${tar}.gz`, join(outDir, name));
+  return name;
+}
+
+/**
+ * The Debian package. Executables go where Debian's runtimes look, /usr/lib/cni: /opt is not for packages of a
+ * distribution, and "cni install" serves those that look there.
+ * @returns its name.
+ */
+function makeDebianPackage(): string {
+  const name = `${packageJson.name}_${version}_${architecture}.deb`;
+  const tree = join(staging, 'debian');
+  const doc = join(tree, 'usr/share/doc', packageJson.name);
+  linkExecutables(join(tree, 'usr/lib/cni'));
+  mkdirSync(join(tree, 'usr/bin'));
+  symlinkSync('../lib/cni/cni', join(tree, 'usr/bin/cni'));
+  writeUnits(join(tree, 'lib/systemd/system'));
+  cpSync(join(root, 'packaging/debian/copyright'), join(doc, 'copyright'));
+  cpSync(join(root, 'README.md'), join(doc, 'README.md'));
+  cpSync(join(root, 'docs'), join(doc, 'docs'), { recursive: true });
+  cpSync(join(root, 'conf'), join(doc, 'examples'), { recursive: true });
+  writeLicenses(join(doc, 'licenses'));
+  writeCompletion(join(tree, 'usr/share/bash-completion/completions/cni'), 'bash');
+  writeCompletion(join(tree, 'usr/share/zsh/vendor-completions/_cni'), 'zsh');
+
+  const installedSize = output('du', ['--summarize', '--block-size=1K', tree]).split('\t')[0]!;
+  const control = readFileSync(join(root, 'packaging/debian/control'), 'utf8')
+    .replace('@VERSION@', version)
+    .replace('@ARCHITECTURE@', architecture!)
+    .replace('@INSTALLED_SIZE@', installedSize);
+  mkdirSync(join(tree, 'DEBIAN'));
+  writeFileSync(join(tree, 'DEBIAN/control'), control);
+  settle(tree);
+  const env = { ...process.env, SOURCE_DATE_EPOCH: epoch };
+  run('dpkg-deb', ['--root-owner-group', '-Zgzip', '-z6', '--build', tree, join(outDir, name)], env);
+  return name;
+}
+
+/** Links the executable under each of its names, so that an archive has it once. */
+function linkExecutables(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  for (const name of readdirSync(binDir)) linkSync(executable, join(directory, name));
+}
+
+/** The DHCP daemon's units, with the path that the package has it at. */
+function writeUnits(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  const source = join(root, 'conf/systemd');
+  for (const file of readdirSync(source)) {
+    const unit = readFileSync(join(source, file), 'utf8');
+    writeFileSync(join(directory, file), unit.replaceAll('/opt/cni/bin/', '/usr/lib/cni/'));
+  }
+}
+
+/** The licences of what the executable contains: Node.js, and the packages of npm that the operators' command is made with. */
+function writeLicenses(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  cpSync(join(root, 'node_modules', `node-linux-${arch}`, 'LICENSE'), join(directory, 'node'));
+  for (const name of withDependencies('yargs')) {
+    const source = join(root, 'node_modules', name);
+    const file = readdirSync(source).find((entry) => /^licen[cs]e/i.test(entry));
+    if (!file) fail(`"${source}" has no licence to pass on`);
+    cpSync(join(source, file), join(directory, name));
+  }
+}
+
+/** An npm package and all that it depends on. */
+function withDependencies(name: string, found = new Set<string>()): Set<string> {
+  if (found.has(name)) return found;
+  const manifest = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8')) as {
+    dependencies?: Record<string, string>;
+  };
+  found.add(name);
+  for (const dependency of Object.keys(manifest.dependencies ?? {})) withDependencies(dependency, found);
+  return found;
+}
+
+/** The command knows its own completion, whatever the architecture: the machine's build is asked. */
+function writeCompletion(file: string, shell: 'bash' | 'zsh'): void {
+  mkdirSync(dirname(file), { recursive: true });
+  const env = { ...process.env, SHELL: `/bin/${shell}` };
+  writeFileSync(file, output(join(root, 'dist/bin/cni'), ['completion'], env));
+}
+
+/** Gives files the modes that a umask could have changed, and everything the same time. */
+function settle(tree: string): void {
+  const time = Number(epoch);
+  chmodSync(executable, 0o755);
+  for (const entry of readdirSync(tree, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    if (entry.isDirectory()) chmodSync(path, 0o755);
+    else if (entry.isFile() && statSync(path).ino !== statSync(executable).ino) chmodSync(path, 0o644);
+    lutimesSync(path, time, time);
+  }
+  chmodSync(tree, 0o755);
+  utimesSync(tree, time, time);
+}
+
+function run(file: string, args: readonly string[], env = process.env): void {
+  execFileSync(file, args, { stdio: ['ignore', 'ignore', 'inherit'], env });
+}
+
+function output(file: string, args: readonly string[], env = process.env): string {
+  return execFileSync(file, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], env });
+}
+
+function fail(message: string): never {
+  console.error(message);
+  process.exit(1);
+}
