@@ -19,6 +19,7 @@ import {
 } from '../lib/cni/sandbox.ts';
 import { array, boolean, type Infer, integer, object, string } from '../lib/cni/schema.ts';
 import { Prefix } from '../lib/ip.ts';
+import { announce } from '../lib/kernel/announce.ts';
 import { ensureBridge, ensureGatewayAddress } from '../lib/kernel/bridge.ts';
 import {
   assignVlans,
@@ -257,6 +258,12 @@ async function connect(
     sandbox.socket.execute(setLink(sandboxLink.index, { up: true }, call.ifname));
   }
   await waitForPort(host, hostLink);
+  // Now that frames pass: what the kernel sent by itself when the link came up was lost.
+  announce(
+    sandbox.netns,
+    sandboxLink,
+    result.ips.map(({ address }) => address.address),
+  );
   // The bridge takes the lowest MAC address of its ports unless its own is pinned.
   result.interfaces[0]!.mac = requireLink(host, bridge.index).mac;
 }

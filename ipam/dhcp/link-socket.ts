@@ -7,23 +7,20 @@ import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Address } from '../../lib/ip.ts';
 import type { Netns } from '../../lib/kernel/netns.ts';
+import { checksum, EtherType, everybody, openPacketSocket, sendPacket } from '../../lib/kernel/packet.ts';
 import { isKernelError, libc } from '../../lib/netlink/libc.ts';
 import { numberBytes } from '../../lib/netlink/message.ts';
 
 const AF_INET = 2;
-const AF_PACKET = 17;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_BROADCAST = 6;
 const SO_BINDTODEVICE = 25;
 const MSG_DONTWAIT = 0x40;
-const ETH_P_IP = 0x0800;
-const ETH_P_ARP = 0x0806;
 const IPPROTO_UDP = 17;
 const clientPort = 68;
 const serverPort = 67;
-const everybody = new Uint8Array(6).fill(0xff);
 /** How often a socket is looked at while an answer is awaited, in milliseconds: node has no way to wait for a foreign one. */
 const pollInterval = 10;
 /** How long the holder of an address has to answer, in milliseconds. */
@@ -47,13 +44,9 @@ export interface Channel {
 
 /** Speaks without an address, to everybody on the link. */
 export function openBroadcastChannel(link: ClientLink): Channel {
-  const fd = openPacketSocket(link, ETH_P_IP);
-  const to = packetAddress(link.index, ETH_P_IP, everybody);
+  const fd = openPacketSocket(link.netns, link.index, EtherType.IPv4);
   return {
-    send(message) {
-      const packet = ipPacket(message);
-      libc('send a DHCP message', 'sendto', fd, packet, packet.length, 0, to, to.length);
-    },
+    send: (message) => sendPacket(fd, link.index, EtherType.IPv4, everybody, ipPacket(message)),
     receive: () => pick(fd, dhcpPayload),
     close: () => closeSync(fd),
   };
@@ -107,26 +100,15 @@ export async function waitFor<T>(
 
 /** Asks the link whether somebody has an address already. */
 export async function isInUse(link: ClientLink, address: Address): Promise<boolean> {
-  const fd = openPacketSocket(link, ETH_P_ARP);
+  const fd = openPacketSocket(link.netns, link.index, EtherType.ARP);
   try {
-    const probe = arpProbe(link.mac, address);
-    const to = packetAddress(link.index, ETH_P_ARP, everybody);
-    libc(`probe for address ${address}`, 'sendto', fd, probe, probe.length, 0, to, to.length);
+    sendPacket(fd, link.index, EtherType.ARP, everybody, arpProbe(link.mac, address));
     for (const until = Date.now() + probeTime; Date.now() < until; await sleep(pollInterval))
       for (let data = read(fd); data; data = read(fd)) if (claims(data, address, link.mac)) return true;
     return false;
   } finally {
     closeSync(fd);
   }
-}
-
-function openPacketSocket(link: ClientLink, protocol: number): number {
-  return link.netns.run(() => {
-    const fd = libc('open a packet socket', 'socket', AF_PACKET, SOCK_DGRAM_CLOEXEC, networkOrder(protocol));
-    const address = packetAddress(link.index, protocol, new Uint8Array(6));
-    libc(`bind a packet socket to "${link.name}"`, 'bind', fd, address, address.length);
-    return fd;
-  });
 }
 
 function pick(fd: number, select: (data: Uint8Array) => Uint8Array | undefined): Uint8Array | undefined {
@@ -206,18 +188,6 @@ function claims(packet: Uint8Array, address: Address, own: Uint8Array): boolean 
   );
 }
 
-/** struct sockaddr_ll. */
-function packetAddress(index: number, protocol: number, mac: Uint8Array): Uint8Array {
-  const out = numberBytes(20, (view) => {
-    view.setUint16(0, AF_PACKET, true);
-    view.setUint16(2, protocol);
-    view.setInt32(4, index, true);
-    view.setUint8(11, mac.length);
-  });
-  out.set(mac, 12);
-  return out;
-}
-
 /** struct sockaddr_in. */
 function inetAddress(address: Address, port: number): Uint8Array {
   const out = numberBytes(16, (view) => {
@@ -226,16 +196,4 @@ function inetAddress(address: Address, port: number): Uint8Array {
   });
   out.set(address.toBytes(), 4);
   return out;
-}
-
-function networkOrder(value: number): number {
-  return ((value & 0xff) << 8) | (value >> 8);
-}
-
-/** RFC 1071. */
-function checksum(data: Uint8Array): number {
-  let sum = 0;
-  for (let i = 0; i < data.length; i += 2) sum += (data[i]! << 8) | (data[i + 1] ?? 0);
-  while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
-  return ~sum & 0xffff;
 }

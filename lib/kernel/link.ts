@@ -187,7 +187,7 @@ function nameOf(names: Readonly<Record<string, number>>, value: number | undefin
 /** Creates an interface. */
 export function createLink(kind: LinkKind, settings: LinkSettings): Request {
   const info = nestedAttr(IFLA_LINKINFO, [
-    stringAttr(IFLA_INFO_KIND, kind.kind),
+    bytesAttr(IFLA_INFO_KIND, Buffer.from(kind.kind)),
     ...(kind.data ? [nestedAttr(IFLA_INFO_DATA, kind.data)] : []),
   ]);
   return {

@@ -1,7 +1,11 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { addresses, iptablesSave, link, ping, routes, snapshot, sysctl } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { cleanEnv } from '../support/run.ts';
 
 /** A network with one bridge plugin; `keys` are merged into its configuration. */
 function bridgeNet(keys: object = {}, cniVersion = '1.1.0'): Conflist {
@@ -333,4 +337,54 @@ test('the sample networks connect pods', async (t) => {
     t.true(await ping(one.pod, two.ip));
     await one.check();
   }
+});
+
+test('the address is announced, so that nobody goes on sending to who had it before', async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet(dualStack);
+  const other = await attach(host, network);
+  // Everything that is announced on the bridge, as the pod beside hears it.
+  const heard = spawn(
+    other.pod.enter[0]!,
+    [...other.pod.enter.slice(1), 'tcpdump', '-lnni', 'eth0', 'arp or icmp6'],
+    { env: cleanEnv },
+  );
+  t.teardown(() => void heard.kill('SIGKILL'));
+  let text = '';
+  heard.stdout.on('data', (part: Buffer) => {
+    text += part.toString();
+  });
+  await once(heard.stderr, 'data');
+  const one = await attach(host, network);
+  const v6 = one.result!.ips![1]!.address.split('/')[0]!;
+  for (
+    let tries = 0;
+    tries < 30 && !(text.includes(`tell ${one.ip}`) && text.includes(`tgt is ${v6}`));
+    tries++
+  )
+    await sleep(100);
+  t.regex(
+    text,
+    new RegExp(`who-has ${one.ip.replaceAll('.', '\\.')} .*tell ${one.ip.replaceAll('.', '\\.')}`),
+  );
+  t.regex(text, new RegExp(`neighbor advertisement, tgt is ${v6}`));
+});
+
+test('without iptables: nftables serves, unless the configuration insists', async (t) => {
+  const host = await makeHost(t);
+  await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/usr/sbin']);
+  const one = await attach(host, bridgeNet(dualStack));
+  await one.check();
+  await one.del();
+  const insisting = bridgeNet({ ...dualStack, ipMasqBackend: 'iptables' });
+  t.is((await runNetworkVerb(host, bridgeNet(dualStack), 'STATUS')).exit, 0);
+  const status = await runNetworkVerb(host, insisting, 'STATUS');
+  t.is(status.error?.code, 50);
+  t.regex(status.error?.msg ?? '', /not installed\. Install the package "iptables"/);
+  const pod = await host.addPod();
+  t.regex(
+    (await new Attachment(host, pod, insisting).tryAdd()).error?.msg ?? '',
+    /Install the package "iptables"/,
+  );
+  t.is(await link(pod, 'eth0'), undefined);
 });
