@@ -59,9 +59,8 @@ export class Node extends Host {
 /** Makes a node with the web image in /run/web.tar; it forwards packets, as the node of a cluster is set up to. */
 export async function makeNode(t: Teardown): Promise<Node> {
   const host = await makeHost(t);
-  // Below the host's own /sys is the machine's, which has the control groups.
   const script = `set -e
-    umount /sys
+    ${uncoverCgroups}
     echo 1 > /proc/sys/net/ipv4/ip_forward
     echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
     echo ready
@@ -85,8 +84,13 @@ export async function makeNode(t: Teardown): Promise<Node> {
   return node;
 }
 
+/** For a shell in a mount namespace of its own: below a host's /sys is the machine's, which has the control groups. */
+const uncoverCgroups = 'until [ "$(ls /sys/fs/cgroup)" ]; do umount /sys; done';
+
 /** Control groups outlive their processes. */
 async function removeCgroups(cgroup: string): Promise<void> {
-  const ours = ['-type', 'd', '-path', `*${cgroup}*`];
-  await run(['find', '/sys/fs/cgroup', '-depth', ...ours, '-exec', 'rmdir', '{}', '+']);
+  const script = `set -e
+    ${uncoverCgroups}
+    find /sys/fs/cgroup -depth -type d -path "*$1*" -exec rmdir {} +`;
+  await run(['unshare', '--mount', 'sh', '-c', script, 'sh', cgroup]);
 }
