@@ -27,6 +27,7 @@ export async function buildCnitool(): Promise<string> {
     GOPATH: gopath,
     GOCACHE: join(directory, 'cache'),
     GOFLAGS: '-buildvcs=false',
+    CGO_ENABLED: '0',
   };
   await run(['go', 'build', '-o', `${executable}.new`, `${importPath}/cnitool`], { env, timeout: 120_000 });
   renameSync(`${executable}.new`, executable);
