@@ -36,12 +36,11 @@ export async function buildCnitool(): Promise<string> {
 
 /** Fetches the source package, with a list of sources beside the machine's own. @returns the path of its archive. */
 async function downloadSource(): Promise<string> {
-  const format = '$(LABEL) $(REPO_URI) $(CODENAME) $(COMPONENT)';
+  const format = '$(LABEL) $(REPO_URI) $(CODENAME)';
   const targets = await run(['apt-get', 'indextargets', '--format', format, 'Created-By: Packages']);
-  const [, uri, codename] = targets
-    .split('\n')
-    .map((line) => line.split(' '))
-    .find(([label]) => label === 'Debian')!;
+  const debian = targets.split('\n').find((line) => line.startsWith('Debian '));
+  if (!debian) throw new Error('apt knows no Debian archive. Run "apt-get update"');
+  const [, uri, codename] = debian.split(' ');
   const list = join(directory, 'sources.list');
   const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
   writeFileSync(list, `deb-src [signed-by=${keyring}] ${uri} ${codename} main\n`);
