@@ -1,12 +1,11 @@
 /** tap: an interface whose frames a program in the sandbox reads and writes, as virtual machines do. */
 
-import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { interfacePlugin, requestedMac } from '../lib/cni/interface-plugin.ts';
 import type { Call } from '../lib/cni/plugin.ts';
 import type { Sandbox } from '../lib/cni/sandbox.ts';
 import { boolean, type Infer, integer, object, string } from '../lib/cni/schema.ts';
-import { programPath } from '../lib/firewall/backend.ts';
+import { ProgramMissingError, runProgram } from '../lib/kernel/child.ts';
 import { getLink, requireLink, setLink } from '../lib/kernel/link.ts';
 import { createTap } from '../lib/kernel/tap.ts';
 
@@ -31,11 +30,12 @@ export const plugin = interfacePlugin<Infer<typeof config>>({
   kind: 'tun',
   config,
 
-  create(call, sandbox) {
+  async create(call, sandbox) {
     const mac = requestedMac(call);
     const { mtu = 0, bridge } = call.config;
     const master = bridge ? bridgeIndex(sandbox, bridge) : undefined;
-    sandbox.netns.run(() => (call.config.selinuxContext ? createByCommand(call) : create(call)));
+    if (call.config.selinuxContext) await createByCommand(call, sandbox);
+    else sandbox.netns.run(() => create(call));
     const link = requireLink(sandbox.socket, call.ifname);
     sandbox.socket.execute(
       setLink(link.index, { mtu, ...(mac && { mac }), ...(master !== undefined && { master }) }, call.ifname),
@@ -65,10 +65,8 @@ function create({ ifname, config: { multiQueue = false, owner, group } }: TapCal
 }
 
 /** The kernel labels an interface like the process that makes it, and only a new program can have another label. */
-function createByCommand({
-  ifname,
-  config: { multiQueue, owner, group, selinuxContext = '' },
-}: TapCall): void {
+async function createByCommand({ ifname, config }: TapCall, { netns }: Sandbox): Promise<void> {
+  const { multiQueue, owner, group, selinuxContext = '' } = config;
   try {
     writeFileSync('/proc/thread-self/attr/exec', selinuxContext);
   } catch (error) {
@@ -83,10 +81,11 @@ function createByCommand({
   if (multiQueue) words.push('multi_queue');
   if (owner !== undefined) words.push('user', String(owner));
   if (group !== undefined) words.push('group', String(group));
-  const { error, status, stderr } = spawnSync('ip', words, { encoding: 'utf8', env: { PATH: programPath } });
-  if (error)
-    throw new Error('"selinuxContext" needs the program "ip". Install the package "iproute2"', {
-      cause: error,
+  const { status, stderr } = await netns
+    .run(() => runProgram('ip', words))
+    .catch((error: Error) => {
+      if (!(error instanceof ProgramMissingError)) throw error;
+      throw new Error('"selinuxContext" needs the program "ip". Install the package "iproute2"');
     });
   if (status !== 0) throw new Error(`Cannot make TAP interface "${ifname}": ${stderr.trim()}`);
 }

@@ -1,24 +1,18 @@
 /** Which firewall a node has. */
 
-import { accessSync, constants } from 'node:fs';
-
-/** Where programs are looked for: runtimes often start plugins with a bare environment. */
-export const programPath = `${process.env.PATH ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`;
+import { findProgram } from '../kernel/child.ts';
 
 /** Names of the backends in configurations. */
 export type BackendName = 'iptables' | 'nftables';
 
 /**
- * The backend to use where the configuration names none: iptables, as in the reference plugins, unless only nftables is there.
+ * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is not installed.
  */
 export function defaultBackend(): BackendName {
-  const installed = programPath.split(':').some((directory) => {
-    try {
-      accessSync(`${directory}/iptables-restore`, constants.X_OK);
-      return directory !== '';
-    } catch {
-      return false;
-    }
-  });
-  return installed ? 'iptables' : 'nftables';
+  try {
+    findProgram('iptables-restore');
+    return 'iptables';
+  } catch {
+    return 'nftables';
+  }
 }

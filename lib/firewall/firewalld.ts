@@ -1,9 +1,8 @@
 /** firewalld, over D-Bus: a container's addresses are sources of a zone. Source: firewalld.dbus(5). */
 
-import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { Prefix } from '../ip.ts';
-import { programPath } from './backend.ts';
+import { ProgramMissingError, runProgram } from '../kernel/child.ts';
 
 /** Where D-Bus puts the system bus. */
 const busSocket = '/run/dbus/system_bus_socket';
@@ -73,7 +72,7 @@ function sourcesOf(prefixes: readonly Prefix[]): string[] {
 }
 
 /** Calls a method on the system bus. dbus-send comes with the bus itself. */
-function send(
+async function send(
   destination: string,
   object: string,
   method: string,
@@ -87,14 +86,11 @@ function send(
     method,
     ...args.map((arg) => `string:${arg}`),
   ];
-  return new Promise((resolve) => {
-    const child = spawn('dbus-send', words, { env: { ...process.env, PATH: programPath } });
-    let text = '';
-    for (const stream of [child.stdout, child.stderr])
-      stream.setEncoding('utf8').on('data', (part: string) => {
-        text += part;
-      });
-    child.on('error', (error) => resolve({ ok: false, text: `Failed to open connection: ${error.message}` }));
-    child.on('close', (status) => resolve({ ok: status === 0, text: text.trim() }));
-  });
+  try {
+    const { status, stdout, stderr } = await runProgram('dbus-send', words);
+    return { ok: status === 0, text: (stdout + stderr).trim() };
+  } catch (error) {
+    if (!(error instanceof ProgramMissingError)) throw error;
+    return { ok: false, text: `Failed to open connection: ${error.message}` };
+  }
 }

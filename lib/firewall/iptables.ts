@@ -3,10 +3,9 @@
  * never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
  */
 
-import { spawn } from 'node:child_process';
 import { CniError, ErrorCode } from '../cni/errors.ts';
 import type { Family } from '../ip.ts';
-import { programPath } from './backend.ts';
+import { type Ended, ProgramMissingError, runProgram } from '../kernel/child.ts';
 
 /** Both families, for loops over them. */
 export const families: readonly Family[] = [4, 6];
@@ -137,33 +136,15 @@ function splitWords(spec: string): string[] {
   );
 }
 
-function run(
-  program: string,
-  args: readonly string[],
-  input: string,
-): Promise<{ status: number | null; stdout: string; stderr: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env: { ...process.env, PATH: programPath, LC_ALL: 'C' } });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      stdout += text;
-    });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      stderr += text;
-    });
-    child.on('error', (error: NodeJS.ErrnoException) =>
-      reject(
-        error.code === 'ENOENT'
-          ? new IptablesMissingError(
-              ErrorCode.Internal,
-              `"${program}" is not installed. Install the package "iptables" on the node`,
-            )
-          : error,
-      ),
+async function run(program: string, args: readonly string[], input: string): Promise<Ended> {
+  try {
+    const { status, stdout, stderr } = await runProgram(program, args, input);
+    return { status, stdout, stderr: stderr.trim() };
+  } catch (error) {
+    if (!(error instanceof ProgramMissingError)) throw error;
+    throw new IptablesMissingError(
+      ErrorCode.Internal,
+      `"${program}" is not installed. Install the package "iptables" on the node`,
     );
-    child.on('close', (status) => resolve({ status, stdout, stderr: stderr.trim() }));
-    child.stdin.on('error', () => {}); // It may end without reading everything.
-    child.stdin.end(input);
-  });
+  }
 }

@@ -1,7 +1,7 @@
 /** Port mappings by nftables, in the reference plugin's tables: one for each family. */
 
-import { spawnSync } from 'node:child_process';
 import { Address, type Family, type Prefix } from '../ip.ts';
+import { ProgramMissingError, runProgram } from '../kernel/child.ts';
 import { FileLock } from '../kernel/lock.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import {
@@ -20,7 +20,6 @@ import {
   verdict,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import { programPath } from './backend.ts';
 import type { Attachment } from './names.ts';
 import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber, withNftables } from './nftables.ts';
 import {
@@ -58,7 +57,7 @@ export const nftablesPortMap: PortMapBackend = {
       }
       transaction(socket, requests);
     });
-    for (const { family } of containers) addConditions(family, options);
+    for (const { family } of containers) await addConditions(family, options);
   },
 
   async del(attachment, _families, containers) {
@@ -179,7 +178,7 @@ function containerRules(
 }
 
 /** Conditions are in nft's own language, so nft adds the rules that hold them. */
-function addConditions(family: Family, { conditions }: PortMapOptions): void {
+async function addConditions(family: Family, { conditions }: PortMapOptions): Promise<void> {
   const words = conditions[family];
   if (words.length === 0) return;
   if (words.some((word) => /[;{}\n\r\0]/.test(word)))
@@ -191,18 +190,12 @@ function addConditions(family: Family, { conditions }: PortMapOptions): void {
     (chain) =>
       `add rule ${name} cni_hostport ${chain} ${words.join(' ')} fib daddr type local jump hostports_all\n`,
   );
-  const { error, status, stderr } = spawnSync('nft', ['-f', '-'], {
-    input: lines.join(''),
-    encoding: 'utf8',
-    env: { PATH: programPath },
-  });
-  if (error)
+  const { status, stderr } = await runProgram('nft', ['-f', '-'], lines.join('')).catch((error: Error) => {
+    if (!(error instanceof ProgramMissingError)) throw error;
     throw new Error(
       `"conditionsV${family}" needs the program "nft". Install the package "nftables" on the node`,
-      {
-        cause: error,
-      },
     );
+  });
   if (status !== 0) throw new Error(`nft refuses "conditionsV${family}": ${stderr.trim().split('\n')[0]}`);
 }
 

@@ -51,6 +51,19 @@ interface Libc {
   /** ioctl(2) with a number for an argument. */
   ioctlValue(fd: number, request: number, argument: number): number;
   flock(fd: number, operation: number): number;
+  memfd_create(name: Uint8Array, flags: number): number;
+  posix_spawn_file_actions_init(actions: Uint8Array): number;
+  posix_spawn_file_actions_adddup2(actions: Uint8Array, fd: number, target: number): number;
+  posix_spawn_file_actions_destroy(actions: Uint8Array): number;
+  posix_spawn(
+    pid: Uint8Array,
+    path: Uint8Array,
+    actions: Uint8Array,
+    attributes: null,
+    argv: Uint8Array,
+    environment: Uint8Array,
+  ): number;
+  waitpid(pid: number, status: Uint8Array, options: number): number;
 }
 
 const i32 = 'int32';
@@ -69,6 +82,12 @@ const signatures = {
   ioctl: { arguments: [i32, u32, 'buffer'], return: i32 },
   ioctlValue: { arguments: [i32, u32, u32], return: i32 },
   flock: { arguments: [i32, i32], return: i32 },
+  memfd_create: { arguments: ['buffer', u32], return: i32 },
+  posix_spawn_file_actions_init: { arguments: ['buffer'], return: i32 },
+  posix_spawn_file_actions_adddup2: { arguments: ['buffer', i32, i32], return: i32 },
+  posix_spawn_file_actions_destroy: { arguments: ['buffer'], return: i32 },
+  posix_spawn: { arguments: ['buffer', 'buffer', 'buffer', 'pointer', 'buffer', 'buffer'], return: i32 },
+  waitpid: { arguments: [i32, 'buffer', i32], return: i32 },
 } as const;
 
 /** Functions that go by another name in the C library. */
@@ -118,6 +137,21 @@ export function libc<K extends keyof Libc>(action: string, name: K, ...args: Par
     const error = errno();
     if (error !== 4) throw new KernelError(action, error);
   }
+}
+
+/** An array of pointers, ended by a null pointer. */
+export interface Pointers {
+  readonly pointers: Uint8Array;
+  /** What they point to, kept as long as they are. */
+  readonly targets: readonly Uint8Array[];
+}
+
+/** Makes an array of pointers, as argv is. */
+export function pointersTo(targets: readonly Uint8Array[]): Pointers {
+  ffi ??= process.getBuiltinModule('node:ffi');
+  const view = new DataView(new ArrayBuffer(8 * (targets.length + 1)));
+  for (const [i, target] of targets.entries()) view.setBigUint64(8 * i, ffi.getRawPointer(target), true);
+  return { pointers: new Uint8Array(view.buffer), targets };
 }
 
 function describeErrno(errno: number): [code: string, text: string] {

@@ -19,6 +19,7 @@ async function makePackages(): Promise<Record<string, string>> {
   rmSync(directory, { recursive: true, force: true });
   await run([process.execPath, join(root, 'scripts/package.ts')], {
     env: { SOURCE_DATE_EPOCH: '1700000000' },
+    timeout: 300_000,
   });
   return Object.fromEntries(
     readdirSync(directory)
