@@ -2,7 +2,8 @@
 
 import test from 'ava';
 import { sample } from '../support/chain.ts';
-import { snapshot } from '../support/eyes.ts';
+import { links, snapshot } from '../support/eyes.ts';
+
 import { Containerd } from './support/containerd.ts';
 import { greeting, makeNode } from './support/node.ts';
 
@@ -56,6 +57,37 @@ test('both families, with the address of each', async (t) => {
   t.is(await node.browse('10.90.0.1', 18084), greeting);
   await containerd.stopSandbox(web);
   await containerd.removeSandbox(web);
+});
+
+test("a pod's annotations limit its bandwidth", async (t) => {
+  const node = await makeNode(t);
+  const { plugins, ...network } = sample('51-bandwidth.conflist');
+  // The limits come from the annotations alone, in keys that begin with a capital letter.
+  plugins[1] = { type: 'bandwidth', capabilities: { bandwidth: true } };
+  node.write('/etc/cni/net.d/51-bandwidth.conflist', { ...network, plugins });
+  const containerd = await Containerd.start(node);
+  const sandbox = await containerd.runSandbox([], {
+    'kubernetes.io/ingress-bandwidth': '8M',
+    'kubernetes.io/egress-bandwidth': '16M',
+  });
+  const buckets = JSON.parse(await node.run(['tc', '-j', 'qdisc', 'show'])) as {
+    kind: string;
+    options: { rate?: number };
+  }[];
+  const rates = buckets.filter(({ kind }) => kind === 'tbf').map(({ options }) => options.rate);
+  t.deepEqual(
+    rates.sort((a, b) => a! - b!),
+    [1_000_000, 2_000_000],
+    'bytes a second',
+  );
+  t.is(await node.browse(sandbox.ips[0]!), greeting);
+  await containerd.stopSandbox(sandbox);
+  await containerd.removeSandbox(sandbox);
+  const left = await links(node);
+  t.deepEqual(
+    left.map(({ ifname }) => ifname),
+    ['lo'],
+  );
 });
 
 test('twenty pods at once, each with an address and a port of its own', async (t) => {

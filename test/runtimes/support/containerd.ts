@@ -12,7 +12,7 @@ import { type Node, pluginDir, webImage } from './node.ts';
 
 const directory = '/run/containerd-test';
 const socket = `${directory}/socket`;
-const configuration = `
+const configuration = (binDir: string) => `
 version = 2
 root = "${directory}/root"
 state = "${directory}/state"
@@ -26,7 +26,7 @@ state = "${directory}/state"
   sandbox_image = "${webImage}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "${pluginDir}"
+    bin_dir = "${binDir}"
     conf_dir = "/etc/cni/net.d"
 `;
 
@@ -62,10 +62,13 @@ export class Containerd {
     this.node = node;
   }
 
-  /** Starts containerd on a node; it ends with the node. */
-  static async start(node: Node): Promise<Containerd> {
+  /**
+   * Starts containerd on a node; it ends with the node.
+   * @param binDir where it looks for plugins.
+   */
+  static async start(node: Node, binDir = pluginDir as string): Promise<Containerd> {
     const containerd = new Containerd(node);
-    node.write(`${directory}/config.toml`, configuration);
+    node.write(`${directory}/config.toml`, configuration(binDir));
     await containerd.launch();
     await node.run([...ctr, 'images', 'import', '/run/web.tar']);
     return containerd;
@@ -83,13 +86,17 @@ export class Containerd {
    * Runs a pod's sandbox.
    * @throws Error with containerd's words, among them the plugin's error.
    */
-  async runSandbox(ports: readonly PublishedPort[] = []): Promise<Sandbox> {
+  async runSandbox(
+    ports: readonly PublishedPort[] = [],
+    annotations: Readonly<Record<string, string>> = {},
+  ): Promise<Sandbox> {
     const name = randomName();
     const config = {
       metadata: { name, uid: name, namespace: 'default', attempt: 0 },
       hostname: name,
       log_directory: `${directory}/log`,
       port_mappings: ports.map((port) => ({ protocol: 'TCP', ...port })),
+      annotations,
       linux: { cgroup_parent: this.node.cgroup },
     };
     const { pod_sandbox_id: id } = await this.call<{ pod_sandbox_id: string }>('RunPodSandbox', { config });
