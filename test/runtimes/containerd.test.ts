@@ -3,7 +3,6 @@
 import test from 'ava';
 import { sample } from '../support/chain.ts';
 import { links, snapshot } from '../support/eyes.ts';
-
 import { Containerd } from './support/containerd.ts';
 import { greeting, makeNode } from './support/node.ts';
 
@@ -57,6 +56,27 @@ test('both families, with the address of each', async (t) => {
   t.is(await node.browse('10.90.0.1', 18084), greeting);
   await containerd.stopSandbox(web);
   await containerd.removeSandbox(web);
+});
+
+test('a pod that cannot be connected is refused with the reason, and leaves nothing behind', async (t) => {
+  const node = await makeNode(t);
+  node.write('/etc/cni/net.d/10-bridge.conflist', sample('10-bridge.conflist'));
+  const containerd = await Containerd.start(node);
+  const first = await containerd.runSandbox([{ host_port: 18086, container_port: 80 }]);
+  const before = await snapshot(node);
+  const error = await t.throwsAsync(containerd.runSandbox([{ host_port: 18086, container_port: 80 }]));
+  t.true(
+    error.message.includes(`Port 18086/tcp of the node is taken by container "${first.id}"`),
+    error.message,
+  );
+  t.deepEqual(await snapshot(node), before);
+  t.is(await node.browse('127.0.0.1', 18086), greeting);
+  await containerd.stopSandbox(first);
+  await containerd.removeSandbox(first);
+  const second = await containerd.runSandbox([{ host_port: 18086, container_port: 80 }]);
+  t.is(await node.browse('127.0.0.1', 18086), greeting, 'the port is free again');
+  await containerd.stopSandbox(second);
+  await containerd.removeSandbox(second);
 });
 
 test("a pod's annotations limit its bandwidth", async (t) => {
