@@ -1,6 +1,6 @@
 /** Names and comments by which rules are found again. They are the reference plugins', so that either suite finds the other's. */
 
-import { createHash } from 'node:crypto';
+import { sha512 } from './sha512.ts';
 
 /** One interface of one container on one network. */
 export interface Attachment {
@@ -14,7 +14,7 @@ export interface Attachment {
  * @param length of the whole, in characters.
  */
 export function hashName(length: number, prefix: string, text: string): string {
-  return (prefix + createHash('sha512').update(text).digest('hex')).slice(0, length);
+  return (prefix + sha512(text)).slice(0, length);
 }
 
 /** iptables allows chain names of 28 characters. */
