@@ -4,8 +4,10 @@ import yargs from 'yargs';
 import type { PluginTable } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, describeError, ExitCode } from './errors.ts';
+import { install } from './install.ts';
 import { add, check, del, status } from './network.ts';
 import { note, paintError } from './terminal.ts';
+import { validate } from './validate.ts';
 
 /** The plugins that the executable holds, by kind. */
 export interface Suite {
@@ -25,13 +27,15 @@ Colours are left out when the output is no terminal, or NO_COLOR is set.`;
  * @param args without the name of the program.
  * @param suite every plugin in the executable.
  */
-export async function main(args: readonly string[], _suite: Suite): Promise<void> {
+export async function main(args: readonly string[], suite: Suite): Promise<void> {
   const command = yargs()
     .scriptName('cni')
     .locale('en')
     .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this node.')
+    .command(install(suite))
+    .command(validate(suite))
     .command([add, check, del, status])
-    .version(packageJson.version)
+    .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
     .demandCommand(1, 'Which command? See "cni --help"')
     .strict()

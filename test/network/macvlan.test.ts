@@ -8,14 +8,14 @@ const name = '61-macvlan.conflist';
 
 test('pods reach one another and the neighbours of the node, and leave nothing', async (t) => {
   const host = await makeHost(t);
-  const outside = await addMaster(host, '10.91');
+  const outside = await addMaster(host, '10.101');
   const pod = await host.addPod();
   await (await attach(host, sample(name), { pod })).del();
   const other = await attach(host, sample(name));
   const before = await snapshot(host);
   const one = await attach(host, sample(name), { pod });
   t.deepEqual(await addresses(pod, 'eth0'), [`${one.ip}/16`]);
-  t.true(await ping(pod, '10.91.255.254'));
+  t.true(await ping(pod, '10.101.255.254'));
   t.true(await ping(outside, one.ip));
   t.true(await ping(pod, other.ip));
   const made = await link(pod, 'eth0');
@@ -31,15 +31,15 @@ test('pods reach one another and the neighbours of the node, and leave nothing',
 
 test('modes, MTU and MAC address arrive in the kernel; the master may come from the default route', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.91');
+  await addMaster(host, '10.101');
   for (const mode of ['bridge', 'private', 'vepa', 'passthru']) {
-    const keys = { master: undefined, mode, mtu: 1300, mac: '0a:58:0a:5b:00:09', bcqueuelen: 2000 };
+    const keys = { master: undefined, mode, mtu: 1300, mac: '0a:58:0a:65:00:09', bcqueuelen: 2000 };
     const one = await attach(host, changed(name, keys));
     const made = await link(one.pod, 'eth0');
     t.is(made?.linkinfo?.info_data?.mode, mode);
     t.is(made?.mtu, 1300);
     // One that passes everything through has its master's.
-    if (mode !== 'passthru') t.is(made?.address, '0a:58:0a:5b:00:09');
+    if (mode !== 'passthru') t.is(made?.address, '0a:58:0a:65:00:09');
     t.is(one.result!.interfaces![0]!.mac, made?.address);
     await one.check();
     await one.del();
@@ -48,7 +48,7 @@ test('modes, MTU and MAC address arrive in the kernel; the master may come from 
 
 test('no IPAM: the link is up and has no address', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.91');
+  await addMaster(host, '10.101');
   const one = await attach(host, changed(name, { ipam: undefined }));
   t.is(one.result!.ips, undefined);
   t.true((await link(one.pod, 'eth0'))?.flags.includes('UP'));
@@ -69,8 +69,8 @@ test('the master may be in the sandbox', async (t) => {
 
 test('DEL works when the master, the namespace or the interface is gone; the address is always released', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.91');
-  const reserved = async () => (await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.91\S+/g);
+  await addMaster(host, '10.101');
+  const reserved = async () => (await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.101\S+/g);
   for (const damage of [
     (one: Attachment) => one.pod.remove(),
     (one: Attachment) => one.pod.run(['ip', 'link', 'del', 'eth0']),
@@ -86,7 +86,7 @@ test('DEL works when the master, the namespace or the interface is gone; the add
 
 test('what cannot be is refused with a way out, and nothing is left', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.91');
+  await addMaster(host, '10.101');
   await host.run(['ip', 'link', 'add', 'down0', 'type', 'veth', 'peer', 'name', 'port0']);
   await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
   await host.run(['ip', 'link', 'set', 'port0', 'up', 'master', 'br0']);
@@ -99,7 +99,7 @@ test('what cannot be is refused with a way out, and nothing is left', async (t) 
     [{ mtu: -1 }, /between 0 and/],
     [{ mode: 'router' }, /must be/],
     [{ mac: 'nonsense' }, /MAC address "nonsense"/],
-    [{ ipam: { type: 'host-local', subnet: '10.91.0.0/33' } }, /prefix length/],
+    [{ ipam: { type: 'host-local', subnet: '10.101.0.0/33' } }, /prefix length/],
     [{ ipam: { type: 'none-such' } }, /not in CNI_PATH/],
     [{ linkInContainer: true }, /does not exist in sandbox/],
   ];
@@ -117,7 +117,7 @@ test('STATUS tells that the master is missing', async (t) => {
   const host = await makeHost(t);
   const missing = await runNetworkVerb(host, sample(name), 'STATUS');
   t.is(missing.error?.code, 50);
-  await addMaster(host, '10.91');
+  await addMaster(host, '10.101');
   t.is((await runNetworkVerb(host, sample(name), 'STATUS')).exit, 0);
 });
 
@@ -127,13 +127,13 @@ test('either suite checks and deletes what the other added', async (t) => {
     ['reference', 'ours'],
   ] as const) {
     const host = await makeHost(t);
-    await addMaster(host, '10.91');
+    await addMaster(host, '10.101');
     const network = sample(name);
     network.cniVersion = '1.0.0';
     const one = await attach(host, network, { suite: add });
     await one.check({ suite: other });
     await one.del({ suite: other });
     t.is(await link(one.pod, 'eth0'), undefined);
-    t.is((await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.91/), null);
+    t.is((await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.101/), null);
   }
 });

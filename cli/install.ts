@@ -1,0 +1,227 @@
+/** `cni install`: puts the plugins where runtimes look for them, while pods come and go. */
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  copyFileSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { basename, join } from 'node:path';
+import { isSea } from 'node:sea';
+import type { CommandModule } from 'yargs';
+import { isObject } from '../lib/cni/schema.ts';
+import packageJson from '../package.json' with { type: 'json' };
+import { CommandError } from './errors.ts';
+import type { Suite } from './main.ts';
+import { count, formatTable, note, print } from './terminal.ts';
+
+interface InstallArguments {
+  'bin-dir': string;
+  uninstall: boolean;
+}
+
+/** The subcommand. @param suite whose names are installed. */
+export function install(suite: Suite): CommandModule<object, InstallArguments> {
+  const names = [...suite.plugins.keys(), ...suite.ipam.keys(), 'cni'];
+  return {
+    command: 'install',
+    describe: 'Install the plugins, or remove them',
+    builder: (yargs) =>
+      yargs
+        .option('bin-dir', {
+          type: 'string',
+          default: '/opt/cni/bin',
+          requiresArg: true,
+          describe: 'Directory where the runtime looks for plugins',
+        })
+        .option('uninstall', {
+          type: 'boolean',
+          default: false,
+          describe: 'Remove the plugins of this suite',
+        })
+        .example('$0 install', 'Install into /opt/cni/bin')
+        .example('$0 install --bin-dir /host/opt/cni/bin', 'Install on the node, from a container')
+        .example('$0 install --uninstall', 'Remove what was installed')
+        .epilogue(
+          'Each plugin is replaced in one step, so that no ADD fails meanwhile, and only after all have been tried. ' +
+            'Plugins of other names are kept; --uninstall also keeps those that are not of this suite.',
+        ),
+    handler: ({ 'bin-dir': binDir, uninstall }) => {
+      if (uninstall) remove(names, binDir);
+      else replace(names, binDir);
+    },
+  };
+}
+
+function replace(names: readonly string[], binDir: string): void {
+  if (!isSea())
+    throw new CommandError(
+      'Only the built executable can be installed. Run "npm run build", then dist/bin/cni',
+    );
+  const staging = stage(binDir);
+  try {
+    const previous = new Map(names.map((name) => [name, identify(join(binDir, name), name)]));
+    const blocked = names.find((name) =>
+      statSync(join(binDir, name), { throwIfNoEntry: false })?.isDirectory(),
+    );
+    if (blocked)
+      throw new CommandError(`"${join(binDir, blocked)}" is a directory. Remove it. Nothing was changed`);
+    const executable = join(staging, 'executable');
+    const how = copyOrLink(process.execPath, executable);
+    for (const name of names) linkSync(executable, join(staging, name));
+    for (const name of names) verify(join(staging, name), name);
+    for (const name of names) renameSync(join(staging, name), join(binDir, name));
+    report(names, binDir, previous, how);
+  } catch (error) {
+    throw explained(error, binDir);
+  } finally {
+    rmSync(staging, { recursive: true, force: true });
+  }
+}
+
+/** A directory on the same file system, where everything is made ready. */
+function stage(binDir: string): string {
+  try {
+    mkdirSync(binDir, { recursive: true, mode: 0o755 });
+    return mkdtempSync(join(binDir, '.cni-install-'));
+  } catch (error) {
+    throw explained(error, binDir);
+  }
+}
+
+function copyOrLink(from: string, to: string): 'linked' | 'copied' {
+  try {
+    linkSync(from, to);
+    return 'linked';
+  } catch {
+    // Another file system, or one without hard links: a copy does as well.
+  }
+  copyFileSync(from, to);
+  const fd = openSync(to, 'r');
+  try {
+    // Names must not come to stand for a file that a power failure leaves empty.
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  return 'copied';
+}
+
+/** Runs a plugin under its name, before it gets that name. */
+function verify(file: string, name: string): void {
+  try {
+    if (name === 'cni') {
+      const text = execFileSync(file, ['--version'], { encoding: 'utf8', stdio: 'pipe' });
+      if (text.startsWith(packageJson.name)) return;
+      throw new Error(`it printed: ${text}`);
+    }
+    const text = execFileSync(file, {
+      encoding: 'utf8',
+      stdio: 'pipe',
+      env: { CNI_COMMAND: 'VERSION' },
+      input: '{}',
+    });
+    const answer: unknown = JSON.parse(text);
+    if (!isObject(answer) || !Array.isArray(answer.supportedVersions)) throw new Error(`it printed: ${text}`);
+  } catch (cause) {
+    throw new CommandError(`Plugin "${name}" does not run on this machine. Nothing was changed`, { cause });
+  }
+}
+
+function report(
+  names: readonly string[],
+  binDir: string,
+  previous: ReadonlyMap<string, Identity | undefined>,
+  how: 'linked' | 'copied',
+): void {
+  const version = `${packageJson.name} ${packageJson.version}`;
+  const rows = names.map((name) => [name, version, previous.get(name)?.description ?? '-']);
+  print(formatTable(['PLUGIN', 'INSTALLED', 'REPLACED'], rows).join('\n'));
+  const replaced = [...previous.values()].filter((identity) => identity !== undefined).length;
+  print(`\n${count(names.length, 'executable')} ${how} to "${binDir}", all tried; ${replaced} replaced.`);
+}
+
+function remove(names: readonly string[], binDir: string): void {
+  const removed: string[] = [];
+  const kept: string[] = [];
+  for (const name of names) {
+    const file = join(binDir, name);
+    const identity = identify(file, name);
+    if (!identity) continue;
+    if (!identity.isOurs) {
+      kept.push(`${name} (${identity.description})`);
+      continue;
+    }
+    try {
+      rmSync(file);
+    } catch (error) {
+      throw explained(error, binDir);
+    }
+    removed.push(name);
+  }
+  print(
+    `${count(removed.length, 'executable')} removed from "${binDir}"${removed.length > 0 ? `: ${removed.join(', ')}` : ''}.`,
+  );
+  if (kept.length > 0) note(`Kept, because they are not of this suite: ${kept.join(', ')}`);
+}
+
+interface Identity {
+  readonly isOurs: boolean;
+  /** What it says of itself. */
+  readonly description: string;
+}
+
+/** Asks an executable what it is. @returns undefined when there is none. */
+function identify(file: string, name: string): Identity | undefined {
+  const status = statSync(file, { throwIfNoEntry: false });
+  if (!status?.isFile()) return undefined;
+  const self = statSync(process.execPath);
+  const own = `${packageJson.name} ${packageJson.version}`;
+  if (status.dev === self.dev && status.ino === self.ino) return { isOurs: true, description: own };
+  // Without CNI_COMMAND, a plugin says what it is and does nothing.
+  const { stdout, stderr } = spawnSync(file, name === 'cni' ? ['--version'] : [], {
+    env: { PATH: process.env.PATH },
+    encoding: 'utf8',
+    input: '',
+    timeout: 5000,
+  });
+  const [line = ''] = `${stdout ?? ''}${stderr ?? ''}`.split('\n');
+  if (name === 'cni')
+    return { isOurs: line.startsWith(packageJson.name), description: line || 'an unknown program' };
+  const isOurs = line.startsWith(`CNI plugin "${name}":`);
+  return {
+    isOurs,
+    description: isOurs ? suiteVersionBeside(file) : line.slice(0, 60) || 'an unknown program',
+  };
+}
+
+/** Plugins of this suite do not know its version, but `cni` in the same directory does. */
+function suiteVersionBeside(file: string): string {
+  const command = join(file, '..', 'cni');
+  const [version, plugin] = [command, file].map((path) => statSync(path, { throwIfNoEntry: false }));
+  if (!version || version.ino !== plugin?.ino) return `${packageJson.name}, another build`;
+  return identify(command, basename(command))!.description;
+}
+
+function explained(error: unknown, binDir: string): Error {
+  const reasons: Record<string, string> = {
+    EROFS: 'its file system is read-only. Mount it writable',
+    EACCES: 'permission is denied. Run this as root',
+    EPERM: 'permission is denied. Run this as root',
+    ENOSPC: 'its file system is full. Make room',
+    ENOTDIR: 'it is no directory, or lies below a file',
+    EEXIST: 'it is no directory',
+  };
+  const reason = reasons[(error as NodeJS.ErrnoException).code ?? ''];
+  if (!reason) return error as Error;
+  return new CommandError(`Cannot write to "${binDir}": ${reason}, or give another --bin-dir`, {
+    cause: error,
+  });
+}

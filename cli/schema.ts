@@ -1,0 +1,136 @@
+/** JSON Schemas of whole configuration files, put together from the schemas that the plugins themselves decode with. */
+
+import { netConfShape } from '../lib/cni/config.ts';
+import type { Plugin } from '../lib/cni/plugin.ts';
+import { type JsonSchema, object, toJsonSchema } from '../lib/cni/schema.ts';
+import type { PluginTable } from '../main.ts';
+import type { Suite } from './main.ts';
+
+const dialect = 'https://json-schema.org/draft/2020-12/schema';
+
+/** Keys of a conflist beside its plugins. Source: CNI specification 1.1.0, section 1. */
+export const conflistProperties: JsonSchema = {
+  cniVersion: netConfShape.cniVersion.json,
+  cniVersions: {
+    type: 'array',
+    items: { type: 'string' },
+    description:
+      'Versions of the specification that the network can be used in; runtimes take the highest they know.',
+  },
+  name: { ...netConfShape.name.json, pattern: '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$' },
+  disableCheck: { type: ['boolean', 'string'], description: 'True if runtimes must not call CHECK.' },
+  disableGC: { type: ['boolean', 'string'], description: 'True if runtimes must not call GC.' },
+  loadOnlyInlinedPlugins: {
+    type: ['boolean', 'string'],
+    description: 'True if plugins in files of a directory named after the network are left out.',
+  },
+};
+
+/** Keys that only the runtime fills in, when it calls a plugin. */
+export const runtimeKeys = [
+  'runtimeConfig',
+  'prevResult',
+  'cni.dev/valid-attachments',
+  'cni.dev/attachments',
+] as const satisfies (keyof typeof netConfShape)[];
+
+/** Loads a plugin. @returns undefined when the table has none of that name. */
+export async function loadPlugin(table: PluginTable, name: string): Promise<Plugin<unknown> | undefined> {
+  // A plugin's config type is its own affair; here it is only described.
+  return (await table.get(name)?.())?.plugin as Plugin<unknown> | undefined;
+}
+
+/**
+ * Every key that a plugin's configuration may have in a file.
+ * @param ipam the IPAM plugin that it is configured with.
+ */
+export function configProperties(plugin: Plugin<unknown>, ipam?: Plugin<unknown>): JsonSchema {
+  return {
+    ...(object(netConfShape).json.properties as JsonSchema),
+    ...propertiesOf(plugin),
+    ...(ipam && { ipam: propertiesOf(ipam).ipam }),
+  };
+}
+
+/** A plugin's own keys. */
+export function propertiesOf(plugin: Plugin<unknown>): JsonSchema {
+  return (plugin.config.json.properties ?? {}) as JsonSchema;
+}
+
+/** The files of conf/schema: contents by name. */
+export async function schemaFiles(suite: Suite): Promise<Map<string, string>> {
+  const files = new Map<string, JsonSchema>();
+  for (const [table, isIpam] of [
+    [suite.plugins, false],
+    [suite.ipam, true],
+  ] as const)
+    for (const name of table.keys())
+      files.set(`${name}.json`, pluginSchema((await loadPlugin(table, name))!, isIpam));
+  files.set('ipam.json', ipamSchema([...suite.ipam.keys()]));
+  files.set('conflist.json', conflistSchema([...suite.plugins.keys()]));
+  return new Map([...files].map(([name, schema]) => [name, `${JSON.stringify(schema, null, 2)}\n`]));
+}
+
+function pluginSchema(plugin: Plugin<unknown>, isIpam: boolean): JsonSchema {
+  const own = toJsonSchema(plugin.config);
+  const properties = configProperties(plugin);
+  const ownIpam = (own.properties as JsonSchema | undefined)?.ipam;
+  return {
+    $schema: dialect,
+    title: `Configuration of the ${isIpam ? 'IPAM' : 'CNI'} plugin "${plugin.name}"`,
+    description: plugin.summary,
+    type: 'object',
+    properties: {
+      ...toJsonSchema({ json: properties, decode: (value) => value }),
+      ...(!isIpam && { type: { const: plugin.name } }),
+      ...(!isIpam && !ownIpam && { ipam: { $ref: 'ipam.json' } }),
+    },
+    required: [...new Set([...(isIpam ? [] : ['type']), ...((own.required as string[] | undefined) ?? [])])],
+  };
+}
+
+/** What "ipam" may hold depends on its "type". */
+function ipamSchema(names: readonly string[]): JsonSchema {
+  return {
+    $schema: dialect,
+    title: 'Address management of a CNI plugin',
+    type: 'object',
+    properties: {
+      type: { type: 'string', examples: names, description: 'Name of the IPAM plugin executable.' },
+    },
+    allOf: names.map((name) => whenType(name, `${name}.json#/properties/ipam`)),
+  };
+}
+
+function conflistSchema(names: readonly string[]): JsonSchema {
+  return {
+    $schema: dialect,
+    title: 'CNI network configuration list',
+    type: 'object',
+    properties: {
+      ...conflistProperties,
+      plugins: {
+        type: 'array',
+        minItems: 1,
+        description: 'The plugins, in the order in which ADD runs them.',
+        items: {
+          type: 'object',
+          properties: {
+            type: { type: 'string', examples: names, description: 'Name of the plugin executable.' },
+          },
+          required: ['type'],
+          allOf: names.map((name) => whenType(name, `${name}.json`)),
+        },
+      },
+    },
+    required: ['cniVersion', 'name'],
+  };
+}
+
+function whenType(name: string, reference: string): JsonSchema {
+  // From entries, because an object written with a key "then" would look like a promise.
+  return Object.fromEntries([
+    ['if', { properties: { type: { const: name } }, required: ['type'] }],
+    ['then', { $ref: reference }],
+  ]);
+}

@@ -1,0 +1,25 @@
+/** What `cni validate` finds. */
+
+/** Something amiss in a configuration, or likely to surprise. */
+export interface Finding {
+  /** An error keeps pods from being attached or makes networks clash; a warning may be meant as it is. */
+  readonly severity: 'error' | 'warning';
+  /** Which check found it, for programs. */
+  readonly rule: string;
+  readonly message: string;
+  /** Where in the configuration, such as `plugins[0].ipam.subnet`; "" for all of it. */
+  readonly path: string;
+}
+
+export function error(rule: string, path: string, message: string): Finding {
+  return { severity: 'error', rule, message, path };
+}
+
+export function warning(rule: string, path: string, message: string): Finding {
+  return { severity: 'warning', rule, message, path };
+}
+
+/** Joins the parts of a path. */
+export function at(path: string, key: string): string {
+  return path === '' ? key : `${path}.${key}`;
+}

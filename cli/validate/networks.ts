@@ -1,0 +1,167 @@
+/** Checks configuration files against each other. */
+
+import { basename } from 'node:path';
+import { getKey } from '../../lib/cni/schema.ts';
+import { type Pool, poolsMeet, poolsOf, subnetsMeet } from '../addresses.ts';
+import type { NetworkList, PluginEntry } from '../libcni/conflist.ts';
+import type { CheckedFile } from './file.ts';
+import { at, error, type Finding, warning } from './finding.ts';
+
+/** A plugin of one of the networks, and where it stands. */
+interface Place {
+  readonly checked: CheckedFile;
+  readonly network: NetworkList;
+  readonly plugin: PluginEntry;
+  readonly path: string;
+}
+
+/**
+ * Checks the networks of a node against each other, and adds what it finds to the later file of each pair.
+ * @param files in the order in which runtimes take them.
+ */
+export function checkNetworks(files: readonly CheckedFile[]): void {
+  const places = files.flatMap((checked) => {
+    const { network } = checked;
+    return (network?.plugins ?? []).map((plugin, i): Place => {
+      const single = network!.plugins.length === 1 && plugin.config.name === network!.name;
+      return { checked, network: network!, plugin, path: single ? '' : `plugins[${i}]` };
+    });
+  });
+  const loadable = files.filter(({ network }) => network);
+  if (loadable.length > 1 && loadable[0]?.network?.plugins.every(({ type }) => type === 'loopback'))
+    loadable[0].findings.push(
+      warning(
+        'loopback-first',
+        '',
+        'This file comes first, so that containerd and CRI-O give pods nothing but "lo". Rename it to sort last, for example "99-loopback.conf"',
+      ),
+    );
+  for (const [i, { network, findings }] of files.entries()) {
+    const earlier = files.slice(0, i).find((other) => network && other.network?.name === network.name);
+    if (earlier)
+      findings.push(
+        warning(
+          'same-name',
+          'name',
+          `Network "${network!.name}" is also in ${basename(earlier.file)}, which is found first, so that this file is not used`,
+        ),
+      );
+  }
+  for (const [i, place] of places.entries())
+    for (const other of places.slice(0, i))
+      if (other.network.name !== place.network.name) place.checked.findings.push(...compare(place, other));
+}
+
+function compare(place: Place, other: Place): Finding[] {
+  return [...compareAddresses(place, other), ...compareBridges(place, other)];
+}
+
+function compareAddresses(place: Place, other: Place): Finding[] {
+  const path = at(place.path, 'ipam');
+  const where = describe(other);
+  for (const mine of pools(place))
+    for (const theirs of pools(other)) {
+      if (!subnetsMeet(mine.subnet, theirs.subnet)) continue;
+      if (poolsMeet(mine, theirs))
+        return [
+          error(
+            'overlap',
+            path,
+            `Addresses ${mine.range} overlap with ${theirs.range} of ${where}: two pods can get the same one. Make the ranges disjoint`,
+          ),
+        ];
+      if (attachedTo(place) !== attachedTo(other))
+        return [
+          error(
+            'overlap',
+            path,
+            `Subnet ${mine.subnet} overlaps with ${theirs.subnet} of ${where}, and the node can route it to only one of them. ` +
+              'Give each network a subnet of its own',
+          ),
+        ];
+    }
+  return [];
+}
+
+/** Addresses that cannot be read were reported with their own file. */
+function pools({ plugin }: Place): Pool[] {
+  try {
+    return poolsOf(plugin.config);
+  } catch {
+    return [];
+  }
+}
+
+/** What the network's pods are connected by: networks with the same one may share a subnet. */
+function attachedTo({ network, plugin: { type, config } }: Place): string {
+  if (type === 'bridge') return `bridge ${bridgeName(config)}`;
+  if (typeof config.master === 'string') return `${type} ${config.master}`;
+  return `${type} ${network.name}`;
+}
+
+/** Settings of the bridge itself, which the first pod's network determines. */
+const bridgeSettings = ['mtu', 'promiscMode', 'isGateway', 'isDefaultGateway'] as const;
+
+function compareBridges(place: Place, other: Place): Finding[] {
+  const [mine, theirs] = [place.plugin.config, other.plugin.config];
+  if (place.plugin.type !== 'bridge' || other.plugin.type !== 'bridge') return [];
+  const name = bridgeName(mine);
+  if (name !== bridgeName(theirs)) return [];
+  const findings: Finding[] = [];
+  if (isGateway(mine) && isGateway(theirs))
+    for (const a of pools(place)) {
+      const clash = pools(other).find(
+        (b) => a.subnet.family === 4 && b.subnet.family === 4 && !a.subnet.equals(b.subnet),
+      );
+      if (!clash) continue;
+      findings.push(
+        error(
+          'shared-bridge',
+          at(place.path, 'bridge'),
+          `Bridge "${name}" gets a gateway address in ${a.subnet} here and in ${clash.subnet} in ${describe(other)}, ` +
+            'and whichever network comes second fails. Use a bridge of its own for each',
+        ),
+      );
+    }
+  for (const key of bridgeSettings) {
+    const [value, otherValue] = [getKey(mine, key) ?? false, getKey(theirs, key) ?? false];
+    if (value !== otherValue)
+      findings.push(
+        warning(
+          'shared-bridge',
+          at(place.path, key),
+          `Bridge "${name}" is shared with ${describe(other)}, but "${key}" is ${shown(value)} here and ${shown(otherValue)} there`,
+        ),
+      );
+  }
+  if (usesVlans(mine) !== usesVlans(theirs))
+    findings.push(
+      warning(
+        'shared-bridge',
+        at(place.path, 'bridge'),
+        `Bridge "${name}" is shared with ${describe(other)}, but only one of the two uses VLANs, which are switched on when the bridge is made`,
+      ),
+    );
+  return findings;
+}
+
+function bridgeName(config: Readonly<Record<string, unknown>>): string {
+  const name = getKey(config, 'bridge');
+  return typeof name === 'string' && name !== '' ? name : 'cni0';
+}
+
+function isGateway(config: object): boolean {
+  return getKey(config, 'isGateway') === true || getKey(config, 'isDefaultGateway') === true;
+}
+
+function usesVlans(config: object): boolean {
+  return Boolean(getKey(config, 'vlan')) || Boolean(getKey(config, 'vlanTrunk'));
+}
+
+function shown(value: unknown): string {
+  return value === false ? 'not set' : JSON.stringify(value);
+}
+
+function describe({ checked, network }: Place): string {
+  return `network "${network.name}" (${basename(checked.file)})`;
+}
