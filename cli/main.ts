@@ -3,8 +3,12 @@
 import yargs from 'yargs';
 import type { PluginTable } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
+import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
+import { explain } from './explain.ts';
+import { gc } from './gc.ts';
 import { install } from './install.ts';
+import { list } from './list.ts';
 import { add, check, del, status } from './network.ts';
 import { note, paintError } from './terminal.ts';
 import { validate } from './validate.ts';
@@ -35,6 +39,10 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(install(suite))
     .command(validate(suite))
     .command([add, check, del, status])
+    .command(gc)
+    .command(list)
+    .command(draw)
+    .command(explain)
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
     .demandCommand(1, 'Which command? See "cni --help"')

@@ -208,3 +208,89 @@ test('help, versions and wrong command lines', async (t) => {
   t.is((await cni('frobnicate')).exit, 2);
   t.is((await cni('add', 'one')).exit, 2);
 });
+
+interface Listed {
+  attachments: { containerId: string; network: string; ips: string[]; ports: object[]; orphaned: string[] }[];
+  problems: string[];
+}
+
+test('list, gc, draw and explain: what is there, what is stale, and what it looks like', async (t) => {
+  const host = await makeHost(t);
+  await host.run(['sh', '-c', 'cat > /etc/cni/net.d/10-x.conflist'], {
+    stdin: JSON.stringify({ ...sample('10-bridge.conflist'), cniVersion: '1.1.0' }),
+  });
+  const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
+    host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
+  const listed = async () => JSON.parse((await run(['list', '--json'])).stdout) as Listed;
+  t.deepEqual(await listed(), { attachments: [], problems: [] });
+  t.regex((await run(['draw'])).stdout, /no container networks/);
+
+  const [web, gone] = [await host.addPod(), await host.addPod()];
+  const mappings = {
+    CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] }),
+  };
+  t.is((await run(['add', 'podnet', web.netns], mappings)).exit, 0);
+  t.is((await run(['add', 'podnet', gone.netns])).exit, 0);
+  // One that no runtime knows of: ADD without a record, as after a crash.
+  const forgotten = await attach(host, { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' });
+  await gone.remove();
+  await forgotten.pod.remove();
+
+  const { attachments } = await listed();
+  t.is(attachments.length, 3);
+  const byAddress = new Map(attachments.map((one) => [one.ips[0], one]));
+  t.deepEqual(byAddress.get('10.88.0.2')?.ports, [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }]);
+  t.deepEqual(byAddress.get('10.88.0.2')?.orphaned, []);
+  t.deepEqual(byAddress.get('10.88.0.3')?.orphaned, ['its network namespace is gone']);
+  t.regex(byAddress.get('10.88.0.4')?.orphaned[0] ?? '', /no runtime knows/);
+  const table = (await run(['list'])).stdout;
+  t.regex(table, /CONTAINER +NETWORK +INTERFACE +ADDRESSES +PORTS +AGE +STATE/);
+  t.regex(table, /10\.88\.0\.2 +8080:80\/tcp +\d+s +ok/);
+  t.regex(table, /3 attachments, 2 orphaned/);
+
+  const text = (await run(['draw'])).stdout;
+  t.regex(text, /bridge cni0 {2}10\.88\.0\.1\/16, network podnet, masqueraded/);
+  t.regex(text, /veth[0-9a-f]{8} ── eth0 10\.88\.0\.2 .*\[8080:80\/tcp\]/);
+  t.regex(text, /✘ .*10\.88\.0\.3/);
+  t.is((await run(['draw', '--svg', '/run/node.svg'])).exit, 0);
+  const svg = await host.run(['cat', '/run/node.svg']);
+  t.regex(svg, /^<svg [\s\S]*bridge cni0[\s\S]*10\.88\.0\.2[\s\S]*<\/svg>\n$/);
+
+  const dry = await run(['gc', 'podnet', '--dry-run']);
+  t.regex(dry.stdout, /Would remove .*10\.88\.0\.3[\s\S]*2 attachments would be removed, 1 kept/);
+  t.is((await listed()).attachments.length, 3, 'nothing was removed');
+  const collected = await run(['gc', 'podnet']);
+  t.is(collected.exit, 0, collected.stderr);
+  t.deepEqual(
+    (await listed()).attachments.map(({ ips }) => ips),
+    [['10.88.0.2']],
+  );
+  t.is((await run(['check', 'podnet', web.netns], mappings)).exit, 0);
+
+  await host.run(['sh', '-c', 'echo garbage > /var/lib/cni/results/podnet-x-eth0']);
+  const problem = await run(['list']);
+  t.is(problem.exit, 0);
+  t.regex(problem.stderr, /podnet-x-eth0" is not JSON/);
+  t.is((await run(['gc', 'podnet', web.netns, '--all'])).exit, 0);
+  t.is((await host.run(['ip', '-n', web.name, '-o', 'link'])).includes('eth0'), false);
+});
+
+test('explain tells what each sample would do', async (t) => {
+  const directoryOf = join(import.meta.dirname, '../../conf');
+  for (const name of readdirSync(directoryOf).filter((file) => /\.conf(list)?$/.test(file))) {
+    const { exit, stdout, stderr } = await cni('explain', join(directoryOf, name));
+    t.is(exit, 0, stderr);
+    t.notRegex(stdout, /undefined|not of this suite|\[object/, name);
+  }
+  const bridge = (await cni('explain', join(directoryOf, '10-bridge.conflist'))).stdout;
+  t.regex(
+    bridge,
+    /1\. bridge[\s\S]*"cni0"[\s\S]*10\.88\.0\.1-10\.88\.255\.254 \(65534 addresses\)[\s\S]*Masquerades[\s\S]*2\. portmap/,
+  );
+  t.is((await cni('explain', '/etc/passwd')).exit, 1);
+});
+
+test('completion for bash and zsh', async (t) => {
+  for (const shell of ['bash', 'zsh'])
+    t.regex(await here.run([command, 'completion'], { env: { SHELL: `/bin/${shell}` } }), /cni/);
+});

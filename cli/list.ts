@@ -1,0 +1,78 @@
+/** `cni list`: every attachment of the node. */
+
+import type { CommandModule } from 'yargs';
+import { type NodeAttachment, takeInventory } from './inventory.ts';
+import { cacheDir, configDir } from './network.ts';
+import { count, formatTable, paint, print, warn } from './terminal.ts';
+
+interface ListArguments {
+  json: boolean;
+  orphaned: boolean;
+}
+
+export const list: CommandModule<object, ListArguments> = {
+  command: 'list',
+  describe: 'List the attachments of this node',
+  builder: (yargs) =>
+    yargs
+      .option('orphaned', {
+        type: 'boolean',
+        default: false,
+        describe: 'Only what no container owns any more',
+      })
+      .option('json', { type: 'boolean', default: false, describe: 'Print the list as JSON' })
+      .example('$0 list', 'Which pod has which address')
+      .example('$0 list --orphaned', 'What "cni gc" would collect')
+      .epilogue('It is put together from the result cache, the reservations of host-local and the kernel.'),
+  handler: ({ json, orphaned }) => {
+    const { attachments, problems } = takeInventory(configDir(), cacheDir());
+    const shown = attachments.filter((one) => !orphaned || one.orphaned.length > 0);
+    if (json) return print(JSON.stringify({ attachments: shown, problems }, null, 2));
+    for (const problem of problems) warn(problem);
+    const [heading, ...rows] = formatTable(
+      ['CONTAINER', 'NETWORK', 'INTERFACE', 'ADDRESSES', 'PORTS', 'AGE', 'STATE'],
+      shown.map(rowOf),
+    );
+    if (rows.length > 0)
+      print(
+        [
+          paint('bold', heading!),
+          ...rows.map((row, i) => (shown[i]!.orphaned.length > 0 ? paint('red', row) : row)),
+          '',
+        ].join('\n'),
+      );
+    const orphans = attachments.filter((one) => one.orphaned.length > 0).length;
+    print(`${count(attachments.length, 'attachment')}, ${orphans} orphaned.`);
+  },
+};
+
+function rowOf(one: NodeAttachment): string[] {
+  return [
+    one.containerId,
+    one.network,
+    one.ifname,
+    one.ips.join(' ') || '-',
+    formatPorts(one) || '-',
+    one.since ? formatAge(Date.now() - one.since.getTime()) : '-',
+    one.orphaned.join('; ') || 'ok',
+  ];
+}
+
+/** "8080:80/tcp 8443:443/tcp" */
+export function formatPorts({ ports }: NodeAttachment): string {
+  return ports
+    .map(({ hostPort, containerPort, protocol }) => `${hostPort}:${containerPort}/${protocol}`)
+    .join(' ');
+}
+
+/** As kubectl writes ages: the largest unit that fits. @param milliseconds */
+function formatAge(milliseconds: number): string {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  for (const [unit, size] of [
+    ['d', 86_400],
+    ['h', 3600],
+    ['m', 60],
+  ] as const)
+    if (seconds >= size) return `${Math.floor(seconds / size)}${unit}`;
+  return `${seconds}s`;
+}
