@@ -6,7 +6,6 @@ import {
   copyFileSync,
   fsyncSync,
   linkSync,
-  mkdirSync,
   mkdtempSync,
   openSync,
   renameSync,
@@ -17,6 +16,7 @@ import { basename, join } from 'node:path';
 import { isSea } from 'node:sea';
 import type { CommandModule } from 'yargs';
 import { isObject } from '../lib/cni/schema.ts';
+import { makeDirectory } from '../lib/directory.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError } from './errors.ts';
 import type { Suite } from './main.ts';
@@ -89,7 +89,7 @@ function replace(names: readonly string[], binDir: string): void {
 /** A directory on the same file system, where everything is made ready. */
 function stage(binDir: string): string {
   try {
-    mkdirSync(binDir, { recursive: true, mode: 0o755 });
+    makeDirectory(binDir, 0o755);
     return mkdtempSync(join(binDir, '.cni-install-'));
   } catch (error) {
     throw explained(error, binDir);

@@ -6,7 +6,6 @@
 import {
   closeSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -17,6 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { isObject } from '../../lib/cni/schema.ts';
+import { makeDirectory } from '../../lib/directory.ts';
 
 /** Where libcni keeps its state unless told otherwise. */
 export const defaultCacheDir = '/var/lib/cni';
@@ -135,7 +135,7 @@ export function writeCached(cacheDir: string, attachment: CachedAttachment): voi
     result,
   });
   const directory = join(cacheDir, 'results');
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectory(directory, 0o700);
   const temporary = join(directory, `.${process.pid}.tmp`);
   try {
     const fd = openSync(temporary, 'w', 0o600);

@@ -4,12 +4,13 @@
  */
 
 import { createHash } from 'node:crypto';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatError } from '../../lib/cni/plugin.ts';
 import { formatResult } from '../../lib/cni/result.ts';
+import { makeDirectory } from '../../lib/directory.ts';
 import type { ClientOptions, ClientSettings } from './client.ts';
 import { Lease, type LeaseOwner, leaseKey } from './lease.ts';
 import { clientOptions, type DhcpConfig } from './options.ts';
@@ -76,7 +77,7 @@ class Daemon {
 
   /** Takes up the leases that an earlier daemon wrote down. */
   restore(): void {
-    mkdirSync(this.directory, { recursive: true, mode: 0o700 });
+    makeDirectory(this.directory, 0o700);
     for (const name of readdirSync(this.directory)) {
       const file = `${this.directory}/${name}`;
       try {

@@ -19,7 +19,6 @@ import {
   closeSync,
   constants,
   fchmodSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -30,6 +29,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
+import { makeDirectory } from '../../lib/directory.ts';
 import { Address } from '../../lib/ip.ts';
 import { FileLock } from '../../lib/kernel/lock.ts';
 
@@ -198,7 +198,7 @@ export class Store {
     const stamp = statSync(`${this.index}/.stamp`, { bigint: true, throwIfNoEntry: false });
     if (stamp && stamp.mtimeNs === statSync(this.directory, { bigint: true }).mtimeNs) return;
     rmSync(this.index, { recursive: true, force: true });
-    mkdirSync(this.index, { recursive: true, mode: 0o700 });
+    makeDirectory(this.index, 0o700);
     const owners = new Map<string, { owner: Owner; addresses: Address[] }>();
     for (const { address, owner } of this.list()) {
       if (!owner) continue;

@@ -1,7 +1,8 @@
 /** A lock between processes. Source: flock(2). */
 
-import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { makeDirectory } from '../directory.ts';
 import { libc } from '../netlink/libc.ts';
 
 const LOCK_EX = 2;
@@ -15,7 +16,7 @@ export class FileLock {
 
   /** @param file path of the file. @param mode of the file if it is made. */
   constructor(file: string, mode = 0o600) {
-    mkdirSync(dirname(file), { recursive: true, mode: 0o755 });
+    makeDirectory(dirname(file), 0o755);
     this.fd = openSync(file, constants.O_CREAT | constants.O_RDONLY, mode);
     libc(`lock "${file}"`, 'flock', this.fd, LOCK_EX);
   }

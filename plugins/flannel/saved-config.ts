@@ -3,9 +3,10 @@
  * One file a container, named after its ID, in the format of flannel's own plugin.
  */
 
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isObject } from '../../lib/cni/schema.ts';
+import { makeDirectory } from '../../lib/directory.ts';
 
 /** A delegate's configuration. */
 export interface DelegateConfig {
@@ -25,7 +26,7 @@ export class SavedConfigs {
   /** Saves a container's configuration. @throws Error when it cannot be written. */
   save(containerId: string, config: DelegateConfig): void {
     try {
-      mkdirSync(this.directory, { recursive: true, mode: 0o700 });
+      makeDirectory(this.directory, 0o700);
       writeFileSync(this.fileOf(containerId), JSON.stringify(config), { mode: 0o600, flush: true });
     } catch (error) {
       throw new Error(

@@ -1,9 +1,10 @@
 /** What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format. */
 
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ValidAttachment } from '../../lib/cni/config.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
+import { makeDirectory } from '../../lib/directory.ts';
 
 const backupSchema = object({
   mac: string(),
@@ -31,7 +32,7 @@ export class Backups {
   /** Saves a backup. @throws Error when it cannot be written. */
   save(attachment: ValidAttachment, backup: Backup): void {
     try {
-      mkdirSync(this.directory, { recursive: true, mode: 0o700 });
+      makeDirectory(this.directory, 0o700);
       writeFileSync(this.fileOf(attachment), JSON.stringify(backup, null, 1), { mode: 0o600 });
     } catch (error) {
       throw new Error(

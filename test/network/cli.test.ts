@@ -87,6 +87,7 @@ test('install says why it cannot, and leaves nothing half-done', async (t) => {
   await host.run(['sh', '-c', 'mkdir /run/readonly && mount -t tmpfs -o ro tmpfs /run/readonly']);
   const readOnly = await host.tryRun([command, 'install', '--bin-dir', '/run/readonly']);
   t.regex(readOnly.stderr, /read-only/);
+  t.is((await cni('install', '--bin-dir', '/proc/nowhere')).exit, 1);
   // Another file system: a copy in place of a link.
   await host.run(['mkdir', '/run/bin']);
   t.regex((await host.run([command, 'install', '--bin-dir', '/run/bin'])).toString(), /copied to/);

@@ -303,6 +303,8 @@ test('STATUS: a full pool and a read-only directory', async (t) => {
   const nowhere = await pool.run('STATUS', '', { ipam: { dataDir: '/proc/nowhere' } });
   t.is(nowhere.error?.code, 50);
   t.regex(nowhere.error?.msg ?? '', /not writable/);
+  const added = await pool.run('ADD', 'a', { ipam: { dataDir: '/proc/nowhere' } });
+  t.regex(added.error?.msg ?? '', /Cannot open "\/proc\/nowhere\/net"\. Make its parent writable/);
 });
 
 test('what it writes stays in its directory, whatever the container is called', async (t) => {
