@@ -10,14 +10,22 @@ import { dirname } from 'node:path';
  * @throws the error of mkdir(2).
  */
 export function makeDirectory(path: string, mode: number): void {
+  if (tryMake(path, mode)) return;
+  const parent = dirname(path);
+  // Somebody else may have made it meanwhile.
+  if (!existsSync(parent)) makeDirectory(parent, mode);
+  if (!tryMake(path, mode)) mkdirSync(path, { mode });
+}
+
+/** @returns false when the directory above is missing, or said to be. */
+function tryMake(path: string, mode: number): boolean {
   try {
     mkdirSync(path, { mode });
+    return true;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') return;
-    const parent = dirname(path);
-    if (code !== 'ENOENT' || existsSync(parent)) throw error;
-    makeDirectory(parent, mode);
-    makeDirectory(path, mode);
+    if (code === 'EEXIST') return true;
+    if (code === 'ENOENT') return false;
+    throw error;
   }
 }

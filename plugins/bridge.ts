@@ -1,6 +1,5 @@
 /** bridge: connects a sandbox to a bridge on the node. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { chooseDns } from '../lib/cni/config.ts';
 import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus } from '../lib/cni/delegate.ts';
 import { attachmentOf, masquerade, masqueradeShape } from '../lib/cni/masquerade.ts';
@@ -19,7 +18,6 @@ import {
 } from '../lib/cni/sandbox.ts';
 import { array, boolean, type Infer, integer, object, string } from '../lib/cni/schema.ts';
 import { Prefix } from '../lib/ip.ts';
-import { announce } from '../lib/kernel/announce.ts';
 import { ensureBridge, ensureGatewayAddress } from '../lib/kernel/bridge.ts';
 import {
   assignVlans,
@@ -37,6 +35,7 @@ import {
   requireLink,
   setBridgePort,
   setLink,
+  waitUntilUp,
 } from '../lib/kernel/link.ts';
 import { openRouteSocket, type RouteSocket } from '../lib/kernel/route-socket.ts';
 import { ensureSysctl } from '../lib/kernel/sysctl.ts';
@@ -257,13 +256,12 @@ async function connect(
   } else {
     sandbox.socket.execute(setLink(sandboxLink.index, { up: true }, call.ifname));
   }
-  await waitForPort(host, hostLink);
-  // Now that frames pass: what the kernel sent by itself when the link came up was lost.
-  announce(
-    sandbox.netns,
-    sandboxLink,
-    result.ips.map(({ address }) => address.address),
-  );
+  if (!waitUntilUp(host, hostLink.index))
+    throw new Error(`Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds`);
+  // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address that is set, if
+  // only to what it is, has it announce again; a packet socket of ours would take 25 ms to open and close.
+  if (result.ips.length > 0)
+    sandbox.socket.execute(setLink(sandboxLink.index, { mac: sandboxLink.mac }, call.ifname));
   // The bridge takes the lowest MAC address of its ports unless its own is pinned.
   result.interfaces[0]!.mac = requireLink(host, bridge.index).mac;
 }
@@ -331,15 +329,6 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
     );
   if (usesVlans(vlans)) checkVlans(host, port, vlans);
   return { bridge, port };
-}
-
-/** Frames pass once the bridge has seen the port's carrier. @throws Error when it does not within seconds. */
-async function waitForPort(host: RouteSocket, port: Link): Promise<void> {
-  for (const pause of [0, 10, 40, 150, 300, 500, 1000]) {
-    if (requireLink(host, port.index).operState === 'up') return;
-    await sleep(pause);
-  }
-  throw new Error(`Port "${port.name}" of the bridge is still down after two seconds`);
 }
 
 function hasIpam(call: BridgeCall): boolean {

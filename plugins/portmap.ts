@@ -19,6 +19,7 @@ import { defaultBackend } from '../lib/firewall/backend.ts';
 import {
   type MappedPort,
   type PortMapBackend,
+  type PortMapHints,
   type PortMapOptions,
   type PortMapping,
   portMapBackend,
@@ -88,19 +89,10 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   async del(call) {
-    const containers = call.prevResult && containerAddresses(call, call.prevResult);
-    const known = containers?.length ? containers : undefined;
     const removed: MappedPort[] = [];
     // Unless the configuration fixes a backend, the node may have changed it since the ports were mapped.
-    for (const name of call.config.backend ? [call.config.backend] : portMapBackends) {
-      const backend = await portMapBackend(name);
-      const ports = await backend.del(
-        attachmentOf(call),
-        known?.map(({ family }) => family),
-        known?.map(({ address }) => address),
-      );
-      removed.push(...ports);
-    }
+    for (const name of call.config.backend ? [call.config.backend] : portMapBackends)
+      removed.push(...(await (await portMapBackend(name)).del(attachmentOf(call), hintsOf(call))));
     forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
   },
 
@@ -127,6 +119,17 @@ export const plugin: Plugin<Infer<typeof config>> = {
     forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
   },
 };
+
+/** What the runtime tells on DEL. A configuration that ADD would refuse tells nothing. */
+function hintsOf(call: PortMapCall): PortMapHints | undefined {
+  const containers = call.prevResult ? containerAddresses(call, call.prevResult) : [];
+  if (containers.length === 0) return undefined;
+  try {
+    return { containers, mappings: mappingsOf(call), options: optionsOf(call) };
+  } catch {
+    return undefined;
+  }
+}
 
 /** The ports that the runtime asks for. Ones without a port of the node are for other plugins. */
 function mappingsOf(call: PortMapCall): PortMapping[] {

@@ -24,6 +24,7 @@ import {
   type MappedPort,
   mappingsOf,
   type PortMapBackend,
+  type PortMapHints,
   type PortMapOptions,
   type PortMapping,
   portMapLock,
@@ -66,11 +67,25 @@ export const iptablesPortMap: PortMapBackend = {
     });
   },
 
-  async del(attachment, wanted = families) {
+  async del(attachment, hints) {
     const chain = portMapChain(attachment);
-    return await removeFrom(wanted, (entries) =>
+    const removed: MappedPort[] = [];
+    const left: Family[] = [];
+    await forFamilies(hints ? familiesOf(hints.containers, hints.mappings) : [], async (family) => {
+      const ports = await removeKnown(family, attachment, hints!);
+      if (ports) removed.push(...ports);
+      else left.push(family);
+    });
+    // Without mappings the rules tell, as some runtimes do not pass them on DEL.
+    const looked = !hints
+      ? families
+      : hints.mappings.length > 0
+        ? left
+        : [...new Set(hints.containers.map(({ family }) => family))];
+    const found = await removeFrom(looked, (entries) =>
       entries.some((rule) => option(rule, '-j') === chain) ? [chain] : [],
     );
+    return [...removed, ...found];
   },
 
   async check(attachment, containers, mappings, options) {
@@ -124,6 +139,32 @@ export const iptablesPortMap: PortMapBackend = {
     await requireInstalled(4);
   },
 };
+
+/** Removes the rules as ADD made them. @returns undefined when they are not quite like that, and nothing was done. */
+async function removeKnown(
+  family: Family,
+  attachment: Attachment,
+  { containers, mappings, options }: PortMapHints,
+): Promise<MappedPort[] | undefined> {
+  const chain = portMapChain(attachment);
+  const container = containers.find((prefix) => prefix.family === family)!;
+  const own = mappingsOf(mappings, family);
+  const entries = containerRules(attachment, container, own, options).filter((rule) =>
+    rule.startsWith(`-A ${entryChain} `),
+  );
+  try {
+    await restore(family, 'nat', [
+      ...entries.map((rule) => rule.replace(/^-A/, '-D')),
+      `-F ${chain}`,
+      `-X ${chain}`,
+    ]);
+    return own.map(({ hostPort: port, protocol }) => ({ family, port, protocol }));
+  } catch (error) {
+    if (error instanceof IptablesMissingError) return []; // Then there are no rules either.
+    if (error instanceof IptablesError) return undefined;
+    throw error;
+  }
+}
 
 /** Takes containers' chains out, whoever made them. @param choose which of the chains that the entry rules lead to. */
 async function removeFrom(

@@ -60,7 +60,8 @@ export const nftablesPortMap: PortMapBackend = {
     for (const { family } of containers) await addConditions(family, options);
   },
 
-  async del(attachment, _families, containers) {
+  async del(attachment, hints) {
+    const containers = hints?.containers.map(({ address }) => address);
     return withNftables((socket) => {
       const found = families.map((family) => deletion(socket, family, attachment, containers));
       transaction(

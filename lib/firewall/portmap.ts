@@ -42,15 +42,10 @@ export interface PortMapBackend {
   ): Promise<void>;
   /**
    * Removes every mapping of the attachment.
-   * @param families only these, if it is known that the container has no others.
-   * @param containers the container's addresses as far as they are known.
+   * @param hints what is known of it; never needed, but it may save a look.
    * @returns the mappings that were there, as far as the rules tell.
    */
-  del(
-    attachment: Attachment,
-    families?: readonly Family[],
-    containers?: readonly Address[],
-  ): Promise<MappedPort[]>;
+  del(attachment: Attachment, hints?: PortMapHints): Promise<MappedPort[]>;
   /** @throws Error when a rule is missing. */
   check(
     attachment: Attachment,
@@ -62,6 +57,14 @@ export interface PortMapBackend {
   gc(network: string, valid: readonly Omit<Attachment, 'network'>[]): Promise<MappedPort[]>;
   /** @throws Error when the backend cannot be used on this node. */
   probe(): Promise<void>;
+}
+
+/** What a runtime tells on DEL, if it does. */
+export interface PortMapHints {
+  /** The container's addresses. Families that are not among them are left out. */
+  containers: readonly Prefix[];
+  mappings: readonly PortMapping[];
+  options: PortMapOptions;
 }
 
 /** A mapping that was removed. */

@@ -18,6 +18,7 @@ import {
   u32Attr,
   viewOf,
 } from '../netlink/message.ts';
+import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns } from './netns.ts';
 import type { RouteSocket } from './route-socket.ts';
 
@@ -378,6 +379,37 @@ export function requireLink(socket: RouteSocket, which: string | number): Link {
   const link = getLink(socket, which);
   if (link) return link;
   throw new Error(`There is no interface "${which}"`);
+}
+
+/**
+ * Waits until an interface passes frames, told by the kernel when it does.
+ * @param socket of the namespace that the thread is in.
+ * @returns false when it does not within two seconds.
+ */
+export function waitUntilUp(socket: RouteSocket, index: number): boolean {
+  const isUp = () => requireLink(socket, index).operState === 'up';
+  if (isUp()) return true;
+  const RTMGRP_LINK = 1;
+  using news = new NetlinkSocket(NetlinkProtocol.Route, { groups: RTMGRP_LINK, timeout: 1 });
+  // It may have come up before anybody listened.
+  if (isUp()) return true;
+  const until = Date.now() + 2000;
+  while (Date.now() < until) {
+    try {
+      for (const message of news.receive())
+        if (
+          message.type === RTM_NEWLINK &&
+          viewOf(message.payload).getInt32(4, true) === index &&
+          readLink(message).operState === 'up'
+        )
+          return true;
+    } catch (error) {
+      // No news for a while, or too much of it.
+      if (!isKernelError(error, 'ETIMEDOUT', 'ENOBUFS')) throw error;
+      if (isUp()) return true;
+    }
+  }
+  return false;
 }
 
 /** Every interface of the namespace. */

@@ -54,14 +54,26 @@ export class NetlinkSocket {
   private sequence = 0;
   private readonly buffer = new Uint8Array(receiveSize);
 
-  /** @param protocol one of {@link NetlinkProtocol}. @throws KernelError */
-  constructor(protocol: number) {
+  /**
+   * @param protocol one of {@link NetlinkProtocol}.
+   * @param options.groups bit mask of the multicast groups whose news to receive. @param options.timeout how long
+   *   {@link receive} waits, in seconds.
+   * @throws KernelError
+   */
+  constructor(protocol: number, options: { groups?: number; timeout?: number } = {}) {
+    const { groups = 0, timeout: seconds = timeoutSeconds } = options;
     this.fd = libc('open a netlink socket', 'socket', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
     const one = numberBytes(4, (view) => view.setInt32(0, 1, true));
     libc('ask for extended acknowledgements', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_EXT_ACK, one, 4);
     libc('ask for strict checking', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, one, 4);
-    const timeout = numberBytes(16, (view) => view.setBigInt64(0, BigInt(timeoutSeconds), true));
+    const timeout = numberBytes(16, (view) => view.setBigInt64(0, BigInt(seconds), true));
     libc('set a receive timeout', 'setsockopt', this.fd, SOL_SOCKET, SO_RCVTIMEO, timeout, 16);
+    if (groups === 0) return;
+    const address = numberBytes(12, (view) => {
+      view.setUint16(0, AF_NETLINK, true);
+      view.setUint32(8, groups, true);
+    });
+    libc('listen to news from the kernel', 'bind', this.fd, address, address.length);
   }
 
   close(): void {
