@@ -5,7 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
 import { addresses, files, link, ping, routes } from '../support/eyes.ts';
 import { type Host, makeHost, type Pod } from '../support/host.ts';
-import { addMaster, changed } from '../support/masters.ts';
+import { addMaster, changed } from '../support/outside.ts';
 import { suites } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
 

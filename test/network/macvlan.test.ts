@@ -2,7 +2,7 @@ import test from 'ava';
 import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
 import { addresses, link, ping, snapshot, sysctl } from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
-import { addMaster, changed } from '../support/masters.ts';
+import { addMaster, changed } from '../support/outside.ts';
 
 const name = '61-macvlan.conflist';
 

@@ -2,6 +2,7 @@ import test from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { ask, iptablesSave, ping, serve } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { outsideOf } from '../support/outside.ts';
 
 const bridgeNet = (keys: object = {}): Conflist => ({
   cniVersion: '1.1.0',
@@ -53,27 +54,7 @@ test('nftables: the table reads as if nft had written the reference rules', asyn
 
 test('nftables: packets leave with the address of the node, and the rules go with the pod', async (t) => {
   const host = await makeHost(t);
-  const outside = await host.addPod();
-  await host.run([
-    'ip',
-    'link',
-    'add',
-    'wire',
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'wire',
-    'netns',
-    outside.name,
-  ]);
-  for (const [ns, last] of [
-    [host, 1],
-    [outside, 2],
-  ] as const) {
-    await ns.run(['ip', 'addr', 'add', `192.0.2.${last}/24`, 'dev', 'wire']);
-    await ns.run(['ip', 'link', 'set', 'wire', 'up']);
-  }
+  const outside = await outsideOf(host);
   await serve(t, outside, 'tcp', 80, 'outside');
   const [one, two] = [await attach(host, nftNet()), await attach(host, nftNet())];
   t.like(await ask(one.pod, 'tcp', '192.0.2.2', 80), { peer: '192.0.2.1' });

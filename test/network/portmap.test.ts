@@ -8,7 +8,8 @@ import {
   sample,
 } from '../support/chain.ts';
 import { ask, iptablesSave, serve, snapshot, sysctl } from '../support/eyes.ts';
-import { type Host, makeHost, type Pod } from '../support/host.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { outsideOf } from '../support/outside.ts';
 
 /** A dual-stack bridge followed by portmap with the given keys. */
 function portNet(keys: object = {}, name = 'net'): Conflist {
@@ -41,33 +42,6 @@ const ports = (
     })),
   },
 });
-
-/** A namespace joined to the host by a wire, whose packets come from outside. Host: 192.0.2.1, fd00:2::1; outside: .2, ::2. */
-async function outsideOf(host: Host): Promise<Pod> {
-  const outside = await host.addPod();
-  await host.run([
-    'ip',
-    'link',
-    'add',
-    'wire',
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'wire',
-    'netns',
-    outside.name,
-  ]);
-  for (const [ns, last] of [
-    [host, 1],
-    [outside, 2],
-  ] as const) {
-    await ns.run(['ip', 'addr', 'add', `192.0.2.${last}/24`, 'dev', 'wire']);
-    await ns.run(['ip', 'addr', 'add', `fd00:2::${last}/64`, 'dev', 'wire', 'nodad']);
-    await ns.run(['ip', 'link', 'set', 'wire', 'up']);
-  }
-  return outside;
-}
 
 const ourRules = async (host: Host, family: 4 | 6 = 4) =>
   (await iptablesSave(host, 'nat', family)).filter((rule) => /CNI-(DN|HOSTPORT)/.test(rule));

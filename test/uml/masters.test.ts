@@ -3,7 +3,7 @@
 import { Attachment, attach, sample } from '../support/chain.ts';
 import { addresses, link, ping } from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
-import { addMaster, changed } from '../support/masters.ts';
+import { addMaster, changed } from '../support/outside.ts';
 import { guestTest as test } from '../support/uml.ts';
 
 test('ipvlan: pods reach one another, in every mode', async (t) => {
