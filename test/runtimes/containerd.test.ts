@@ -1,9 +1,11 @@
 /** containerd runs pods on our plugins: the test speaks to it as the kubelet does. */
 
+import { join } from 'node:path';
 import test from 'ava';
 import { sample } from '../support/chain.ts';
-import { links, snapshot } from '../support/eyes.ts';
-import { Containerd } from './support/containerd.ts';
+import { files, links, networkSnapshot, snapshot } from '../support/eyes.ts';
+import { suites } from '../support/plugin.ts';
+import { Containerd, type Sandbox } from './support/containerd.ts';
 import { greeting, makeNode } from './support/node.ts';
 
 test('a pod answers at its address and published port, and leaves nothing behind', async (t) => {
@@ -135,4 +137,42 @@ test('twenty pods at once, each with an address and a port of its own', async (t
     }),
   );
   t.deepEqual(await snapshot(node), before);
+});
+
+test('the reference plugins are replaced while pods come and go', async (t) => {
+  const node = await makeNode(t);
+  node.write('/etc/cni/net.d/10-bridge.conflist', sample('10-bridge.conflist'));
+  const binDir = '/run/opt/cni/bin';
+  await node.run(['mkdir', '-p', binDir]);
+  await node.run(['cp', '-a', `${suites.reference}/.`, binDir]);
+  const containerd = await Containerd.start(node, binDir);
+  const runOne = async (host_port: number) => containerd.runSandbox([{ host_port, container_port: 80 }]);
+  const endOne = async (sandbox: Sandbox) => {
+    await containerd.stopSandbox(sandbox);
+    await containerd.removeSandbox(sandbox);
+  };
+  await endOne(await runOne(19000));
+  const state = async () => ({
+    ...(await networkSnapshot(node)),
+    reservations: files(node, '/var/lib/cni/networks/podnet'),
+  });
+  const before = await state();
+
+  const old = [await runOne(19001), await runOne(19002)];
+  let installing = true;
+  const comeAndGo = (async () => {
+    let count = 0;
+    for (; installing || count < 3; count++) await endOne(await runOne(19003));
+    return count;
+  })();
+  const report = await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', binDir]);
+  installing = false;
+  t.regex(report, /bridge/);
+  t.true((await comeAndGo) >= 3);
+
+  const young = await runOne(19004);
+  t.is(await node.browse('127.0.0.1', 19001), greeting, 'a pod of the reference plugins');
+  t.is(await node.browse('127.0.0.1', 19004), greeting, 'a pod of ours');
+  for (const sandbox of [...old, young]) await endOne(sandbox);
+  t.deepEqual(await state(), before);
 });
