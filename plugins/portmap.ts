@@ -90,8 +90,9 @@ export const plugin: Plugin<Infer<typeof config>> = {
 
   async del(call) {
     const removed: MappedPort[] = [];
-    // Unless the configuration fixes a backend, the node may have changed it since the ports were mapped.
-    for (const name of call.config.backend ? [call.config.backend] : portMapBackends)
+    // Unless the configuration fixes a backend, the node may have changed it since the ports were mapped. nftables comes first: to
+    // close its socket after iptables has changed rules takes as long as the kernel needs to free these.
+    for (const name of call.config.backend ? [call.config.backend] : portMapBackends.toReversed())
       removed.push(...(await (await portMapBackend(name)).del(attachmentOf(call), hintsOf(call))));
     forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
   },

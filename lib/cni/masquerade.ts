@@ -1,7 +1,7 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
 import { defaultBackend } from '../firewall/backend.ts';
-import { type MasqueradeBackend, masqueradeBackends, withMasqueradeBackend } from '../firewall/masquerade.ts';
+import { type MasqueradeBackend, masqueradeBackend, masqueradeBackends } from '../firewall/masquerade.ts';
 import type { Attachment } from '../firewall/names.ts';
 import { CniError, ErrorCode } from './errors.ts';
 import type { Call } from './plugin.ts';
@@ -34,18 +34,16 @@ export function attachmentOf(call: Call): Attachment {
  */
 export function masquerade(call: Call<MasqueradeConfig>) {
   const { ipMasq = false, ipMasqBackend } = call.config;
-  const withChosen = (work: (backend: MasqueradeBackend) => Promise<void>) =>
-    withMasqueradeBackend(ipMasqBackend ?? defaultBackend(), work);
+  const chosen = () => masqueradeBackend(ipMasqBackend ?? defaultBackend());
   const attachment = attachmentOf(call);
   return {
     /** Masquerades the addresses, and takes that back if ADD fails. */
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
       const prefixes = ips.map(({ address }) => address);
-      await withChosen((backend) => {
-        call.undo(() => backend.del(attachment, prefixes));
-        return backend.add(attachment, prefixes);
-      });
+      const backend = chosen();
+      call.undo(() => backend.del(attachment, prefixes));
+      await backend.add(attachment, prefixes);
     },
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
@@ -54,13 +52,13 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      await withChosen((backend) => backend.check(attachment, knownAddresses(call)));
+      await chosen().check(attachment, knownAddresses(call));
     },
     /** @throws CniError NotAvailable when the backend cannot be used. */
     async status(): Promise<void> {
       if (!ipMasq) return;
       try {
-        await withChosen((backend) => backend.probe());
+        await chosen().probe();
       } catch (error) {
         throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
       }
@@ -73,10 +71,15 @@ export function masquerade(call: Call<MasqueradeConfig>) {
   };
 }
 
-/** Unless the configuration fixes one, the node may have changed backends since the attachment was made. */
+/**
+ * Unless the configuration fixes one, the node may have changed backends since the attachment was made. All start at once, nftables
+ * first: to close its socket after iptables has changed rules takes as long as the kernel needs to free these.
+ */
 async function eachBackend(
   configured: string | undefined,
   work: (backend: MasqueradeBackend) => Promise<void>,
 ): Promise<void> {
-  for (const name of configured ? [configured] : masqueradeBackends) await withMasqueradeBackend(name, work);
+  const names = configured ? [configured] : masqueradeBackends.toReversed();
+  const outcomes = await Promise.allSettled(names.map((name) => work(masqueradeBackend(name))));
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }

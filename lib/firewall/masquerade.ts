@@ -2,6 +2,7 @@
 
 import type { Prefix } from '../ip.ts';
 import { iptablesMasquerade } from './masquerade-iptables.ts';
+import { nftablesMasquerade } from './masquerade-nftables.ts';
 import type { Attachment } from './names.ts';
 
 /** One way to masquerade. */
@@ -21,11 +22,7 @@ export interface MasqueradeBackend {
 /** Names of the backends, as "ipMasqBackend" gives them. */
 export const masqueradeBackends = ['iptables', 'nftables'] as const;
 
-/** Does something with a backend, without waiting for anything first where it is iptables: its children then run beside kernel work. */
-export function withMasqueradeBackend(
-  name: string,
-  work: (backend: MasqueradeBackend) => Promise<void>,
-): Promise<void> {
-  if (name === 'iptables') return work(iptablesMasquerade);
-  return import('./masquerade-nftables.ts').then(({ nftablesMasquerade }) => work(nftablesMasquerade));
+/** A backend by its name, one of {@link masqueradeBackends}. */
+export function masqueradeBackend(name: string): MasqueradeBackend {
+  return name === 'nftables' ? nftablesMasquerade : iptablesMasquerade;
 }
