@@ -8,6 +8,7 @@
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { formatError, type Plugin, runPlugin } from './lib/cni/plugin.ts';
+import { exitNow } from './lib/netlink/libc.ts';
 
 /** What a file in plugins/ or ipam/ exports. */
 export interface PluginModule {
@@ -48,7 +49,7 @@ export async function main(plugins: PluginTable, runOperatorsCommand: () => void
             .get(delegate)?.()
             .then((module) => module.plugin),
         );
-  process.exit(code);
+  exitNow(code);
 }
 
 /** A defect of ours must reach the runtime as any other CNI error does. */

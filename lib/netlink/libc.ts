@@ -63,6 +63,7 @@ interface Libc {
     argv: Uint8Array,
     environment: Uint8Array,
   ): number;
+  _exit(code: number): number;
   waitpid(pid: number, status: Uint8Array, options: number): number;
 }
 
@@ -87,6 +88,7 @@ const signatures = {
   posix_spawn_file_actions_adddup2: { arguments: ['buffer', i32, i32], return: i32 },
   posix_spawn_file_actions_destroy: { arguments: ['buffer'], return: i32 },
   posix_spawn: { arguments: ['buffer', 'buffer', 'buffer', 'pointer', 'buffer', 'buffer'], return: i32 },
+  _exit: { arguments: [i32], return: i32 },
   waitpid: { arguments: [i32, 'buffer', i32], return: i32 },
 } as const;
 
@@ -137,6 +139,15 @@ export function libc<K extends keyof Libc>(action: string, name: K, ...args: Par
     const error = errno();
     if (error !== 4) throw new KernelError(action, error);
   }
+}
+
+/**
+ * Ends the process, of which everything has been written: the kernel takes the rest back a millisecond or two faster than Node.
+ * @param code exit code.
+ */
+export function exitNow(code: number): void {
+  if (library) libc('end', '_exit', code);
+  process.exit(code);
 }
 
 /** An array of pointers, ended by a null pointer. */
