@@ -268,31 +268,37 @@ function legacy(make: () => Scenario): Scenario {
   };
 }
 
-/** Plugins that make one interface, each with its ADD and DEL. */
+/** Other plugins that this kernel can run, each with its ADD and DEL: the last one of its chain is measured. */
 function simplePlugins(rounds: number): Scenario[] {
   const ipam = { type: 'host-local', subnet };
   const networks: Network[] = [
     { name: 'bench', plugins: [{ type: 'ptp', ipMasq: true, ipam }] },
     { name: 'bench', plugins: [{ type: 'macvlan', master: 'wire', ipam }] },
+    { name: 'bench', plugins: [{ type: 'host-device', device: 'wired', ipam }] },
+    { name: 'bench', plugins: [{ type: 'ptp', ipam }, { type: 'sbr' }] },
+    {
+      name: 'bench',
+      plugins: [{ type: 'bridge', ipam: { type: 'static', addresses: [{ address: '10.78.0.5/16' }] } }],
+    },
     { name: 'bench', plugins: [{ type: 'loopback' }] },
   ];
   return networks.map((network) => ({
-    name: network.plugins[0]!.type,
+    name: labelOf(network),
     unit: 'ms',
     measure() {
       execFileSync('ip', ['-batch', '-'], {
         input:
           'link add wire type veth peer name wired\nlink set wire up\nlink set wired up\nlink add cni0 type bridge',
       });
-      const { type } = network.plugins[0]!;
+      const type = labelOf(network);
       const add: Samples & { reference: number[] } = { ours: [], reference: [] };
       const del: Samples & { reference: number[] } = { ours: [], reference: [] };
       for (let round = -warmUp; round < rounds; round++)
         for (const suite of bothSuites) {
           const { added, deleted } = once(network, suite, round);
           if (round < 0) continue;
-          add[suite].push(added[0]!);
-          del[suite].push(deleted[0]!);
+          add[suite].push(added.at(-1)!);
+          del[suite].push(deleted.at(-1)!);
         }
       execFileSync('ip', ['link', 'del', 'wire']);
       clear();
@@ -302,6 +308,12 @@ function simplePlugins(rounds: number): Scenario[] {
       ];
     },
   }));
+}
+
+/** "bridge with static" where the IPAM plugin is what makes the difference. */
+function labelOf({ plugins }: Network): string {
+  const { type, ipam } = plugins.at(-1)! as { type: string; ipam?: { type: string } };
+  return ipam && ipam.type !== 'host-local' ? `${type} with ${ipam.type}` : type;
 }
 
 /** Many pods at once: how many come and go in a second. */

@@ -119,6 +119,57 @@ test('a pod gets address, gateway and routes from a real server, and gives them 
   t.regex((await one.tryCheck()).error?.msg ?? '', /no lease/);
 });
 
+/** ISC's server, with the same range. */
+async function dhcpd(t: ExecutionContext, outside: Pod): Promise<{ leases(): Promise<string> }> {
+  const [config, leases] = [`/run/dhcpd-${outside.name}.conf`, `/run/dhcpd-${outside.name}.leases`];
+  await outside.run(['sh', '-c', `cat > ${config}; touch ${leases}`], {
+    stdin: `default-lease-time 120; authoritative;
+      subnet 10.99.0.0 netmask 255.255.0.0 { range 10.99.1.0 10.99.1.9; option routers 10.99.255.254; }`,
+  });
+  const argv = [
+    'dhcpd',
+    '-4',
+    '-f',
+    '-q',
+    '-user',
+    'root',
+    '-group',
+    'root',
+    '-cf',
+    config,
+    '-lf',
+    leases,
+    '-pf',
+    `${leases}.pid`,
+    'eth0',
+  ];
+  const child = spawn(outside.enter[0]!, [...outside.enter.slice(1), ...argv], {
+    env: cleanEnv,
+    stdio: 'ignore',
+  });
+  t.teardown(() => void child.kill('SIGKILL'));
+  for (let tries = 0; !(await outside.run(['ss', '-lun'])).includes(':67 '); tries++) {
+    if (tries === 50) throw new Error('dhcpd does not start');
+    await sleep(100);
+  }
+  return { leases: () => outside.run(['cat', leases]) };
+}
+
+test("ISC's server grants, and takes back, as dnsmasq does", async (t) => {
+  const { host, outside } = await network(t);
+  const server = await dhcpd(t, outside);
+  await daemon(t, host);
+  const one = await attach(host, sample(name));
+  t.regex(one.ip, /^10\.99\.1\.\d$/);
+  t.true(await ping(one.pod, '10.99.255.254'));
+  t.regex(await server.leases(), new RegExp(`lease ${one.ip} [^}]*binding state active`));
+  await one.check();
+  await one.del();
+  for (let tries = 0; tries < 30 && !/binding state free/.test(await server.leases()); tries++)
+    await sleep(100);
+  t.regex(await server.leases(), /binding state free/);
+});
+
 test('classless routes, options to send and the metric', async (t) => {
   const { host, outside } = await network(t);
   const server = await dnsmasq(
