@@ -99,7 +99,8 @@ function makeDebianPackage(): string {
   writeCompletion(join(tree, 'usr/share/bash-completion/completions/cni'), 'bash');
   writeCompletion(join(tree, 'usr/share/zsh/vendor-completions/_cni'), 'zsh');
 
-  const installedSize = output('du', ['--summarize', '--block-size=1K', tree]).split('\t')[0]!;
+  // Not the blocks taken, of which the file system decides in its own time.
+  const installedSize = output('du', ['--summarize', '--apparent-size', '--block-size=1K', tree]).split('\t')[0]!;
   const control = readFileSync(join(root, 'packaging/debian/control'), 'utf8')
     .replace('@VERSION@', version)
     .replace('@ARCHITECTURE@', architecture!)
