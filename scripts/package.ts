@@ -100,7 +100,9 @@ function makeDebianPackage(): string {
   writeCompletion(join(tree, 'usr/share/zsh/vendor-completions/_cni'), 'zsh');
 
   // Not the blocks taken, of which the file system decides in its own time.
-  const installedSize = output('du', ['--summarize', '--apparent-size', '--block-size=1K', tree]).split('\t')[0]!;
+  const installedSize = output('du', ['--summarize', '--apparent-size', '--block-size=1K', tree]).split(
+    '\t',
+  )[0]!;
   const control = readFileSync(join(root, 'packaging/debian/control'), 'utf8')
     .replace('@VERSION@', version)
     .replace('@ARCHITECTURE@', architecture!)
