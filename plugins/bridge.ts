@@ -128,7 +128,11 @@ export const plugin: Plugin<Config> = {
       );
     await masquerade(call).check();
     if (call.config.macspoofchk)
-      (await import('../lib/firewall/macspoof.ts')).checkMacSpoofCheck(attachmentOf(call), port.name);
+      (await import('../lib/firewall/macspoof.ts')).checkMacSpoofCheck(
+        attachmentOf(call),
+        port.name,
+        link.mac,
+      );
   },
 
   async status(call) {

@@ -123,10 +123,14 @@ export async function isolateBridge(bridge: string, policy: IngressPolicy): Prom
 export async function checkIsolation(bridge: string, policy: IngressPolicy): Promise<void> {
   if (policy === 'open') return;
   const present = (await list(4, 'filter')) ?? [];
-  const kept = present.some(
-    (rule) => rule.chain === stageTwo && option(rule, '-o') === bridge && option(rule, '-j') === 'DROP',
-  );
-  const entered = present.some((rule) => rule.chain === 'FORWARD' && option(rule, '-j') === stageOne);
+  const leads = (chain: string, target: string, wanted: (rule: Rule) => boolean = () => true) =>
+    present.some((rule) => rule.chain === chain && option(rule, '-j') === target && wanted(rule));
+  const entered =
+    leads('FORWARD', stageOne) && leads(stageOne, stageTwo, (rule) => option(rule, '-i') === bridge);
+  const apart =
+    policy !== 'isolated' ||
+    leads(stageOne, 'DROP', (rule) => option(rule, '-i') === bridge && option(rule, '-o') === bridge);
+  const kept = leads(stageTwo, 'DROP', (rule) => option(rule, '-o') === bridge) && apart;
   if (!kept || !entered)
     throw new Error(
       `Bridge "${bridge}" is not isolated: rules are missing from "${stageOne}" or "${stageTwo}". Add any container to set them up again`,

@@ -16,12 +16,12 @@ import {
   type NftTable,
   payload,
   targetChain,
-  transaction,
   verdict,
+  verdictOf,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { Attachment } from './names.ts';
-import { withNftables } from './nftables.ts';
+import { changeNftables, withNftables } from './nftables.ts';
 
 const table: NftTable = { family: 'bridge', name: 'nat' };
 const baseChain = 'PREROUTING';
@@ -30,47 +30,49 @@ const priority = -300;
 /** Lets only frames with the given source MAC address in by a port of the bridge. */
 export function addMacSpoofCheck(attachment: Attachment, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
-  withNftables((socket) =>
-    transaction(socket, [
-      addTable(table),
-      addChain(table, baseChain, { hook: { type: 'filter', hook: 0, priority } }),
-      addChain(table, chain),
-      addChain(table, macChain),
-      ...deleteJumps(socket, comment),
-      flushChain(table, chain),
-      flushChain(table, macChain),
-      addRule(table, baseChain, [...meta('iifname', interfaceName(port)), verdict('jump', chain)], comment),
-      addRule(table, chain, [verdict('jump', macChain)], comment),
-      addRule(table, macChain, [...payload('link', 6, '==', parseMac(mac)!), verdict('return')], comment),
-      addRule(table, macChain, [verdict('drop')], comment),
-    ]),
-  );
+  changeNftables((socket) => [
+    addTable(table),
+    addChain(table, baseChain, { hook: { type: 'filter', hook: 0, priority } }),
+    addChain(table, chain),
+    addChain(table, macChain),
+    ...deleteJumps(socket, comment),
+    flushChain(table, chain),
+    flushChain(table, macChain),
+    addRule(table, baseChain, [...meta('iifname', interfaceName(port)), verdict('jump', chain)], comment),
+    addRule(table, chain, [verdict('jump', macChain)], comment),
+    addRule(table, macChain, [...payload('link', 6, '==', parseMac(mac)!), verdict('return')], comment),
+    addRule(table, macChain, [verdict('drop')], comment),
+  ]);
 }
 
 /** Takes the check back. Doing it twice is no error. */
 export function deleteMacSpoofCheck(attachment: Attachment): void {
   const { chain, comment } = namesOf(attachment);
-  withNftables((socket) => {
+  changeNftables((socket) => {
     const jumps = listRules(socket, table, baseChain).filter((rule) => rule.comment === comment);
     const chains = jumps.length > 0 || listRules(socket, table, chain).length > 0 ? [chain] : [];
-    transaction(socket, removal(jumps, chains));
+    return removal(jumps, chains);
   });
 }
 
 /** @throws Error when frames with a wrong MAC address would get in. */
-export function checkMacSpoofCheck(attachment: Attachment, port: string): void {
+export function checkMacSpoofCheck(attachment: Attachment, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
   withNftables((socket) => {
     const jump = listRules(socket, table, baseChain).some(
       (rule) => rule.comment === comment && portOf(rule) === port && targetChain(rule) === chain,
     );
-    if (
-      !jump ||
-      listRules(socket, table, chain).length === 0 ||
-      listRules(socket, table, macChain).length < 2
-    )
+    const enters = listRules(socket, table, chain).some((rule) => targetChain(rule) === macChain);
+    const own = Buffer.from(parseMac(mac)!);
+    const [first, last, ...more] = listRules(socket, table, macChain);
+    const passes = first?.expressions.some((expression) =>
+      own.equals(expressionValue(expression) ?? Buffer.alloc(0)),
+    );
+    const intact =
+      passes && verdictOf(first!) === 'return' && last && verdictOf(last) === 'drop' && more.length === 0;
+    if (!jump || !enters || !intact)
       throw new Error(
-        `The MAC address of frames from "${port}" is not checked: rules are missing from table "bridge nat". Delete the container and add it again`,
+        `The MAC address of frames from "${port}" is not checked: rules are missing or changed in table "bridge nat". Delete the container and add it again`,
       );
   });
 }
@@ -80,11 +82,11 @@ export function checkMacSpoofCheck(attachment: Attachment, port: string): void {
  * @param exists tells whether the node has an interface of that name.
  */
 export function collectMacSpoofChecks(exists: (port: string) => boolean): void {
-  withNftables((socket) => {
+  changeNftables((socket) => {
     const stale = listRules(socket, table, baseChain).filter(
       (rule) => rule.comment.startsWith('macspoofchk-') && !exists(portOf(rule)),
     );
-    transaction(socket, removal(stale, [...new Set(stale.flatMap((rule) => targetChain(rule) ?? []))]));
+    return removal(stale, [...new Set(stale.flatMap((rule) => targetChain(rule) ?? []))]);
   });
 }
 

@@ -10,13 +10,14 @@ import {
   listRules,
   masqueradeVerdict,
   type NftTable,
+  targetChain,
   transaction,
   verdict,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade.ts';
 import { type Attachment, hashName } from './names.ts';
-import { addressMatch, Hook, isFamily, Priority, withNftables } from './nftables.ts';
+import { addressMatch, changeNftables, Hook, isFamily, Priority, withNftables } from './nftables.ts';
 
 const table: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
 const tableComment = 'Masquerading for plugins from github.com/containernetworking/plugins';
@@ -26,34 +27,27 @@ const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
 
 export const nftablesMasquerade: MasqueradeBackend = {
   async add(attachment, prefixes) {
-    withNftables((socket) =>
-      transaction(socket, [
-        ...setUp(),
-        ...deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
-        ...prefixes.map((prefix) =>
-          addRule(
-            table,
-            checks,
-            [
-              ...isFamily(prefix.family),
-              ...addressMatch('saddr', '==', prefix.address.toPrefix()),
-              ...addressMatch('daddr', '!=', prefix),
-              masqueradeVerdict(),
-            ],
-            commentOf(attachment),
-          ),
+    changeNftables((socket) => [
+      ...setUp(),
+      ...deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
+      ...prefixes.map((prefix) =>
+        addRule(
+          table,
+          checks,
+          [
+            ...isFamily(prefix.family),
+            ...addressMatch('saddr', '==', prefix.address.toPrefix()),
+            ...addressMatch('daddr', '!=', prefix),
+            masqueradeVerdict(),
+          ],
+          commentOf(attachment),
         ),
-      ]),
-    );
+      ),
+    ]);
   },
 
   async del(attachment) {
-    withNftables((socket) =>
-      transaction(
-        socket,
-        deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
-      ),
-    );
+    changeNftables((socket) => deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))));
   },
 
   async check(attachment, prefixes) {
@@ -65,9 +59,9 @@ export const nftablesMasquerade: MasqueradeBackend = {
         throw new Error(
           `Table "${table.family} ${table.name}" has ${own.length} rules for the container where ${prefixes.length} are wanted. Delete the container and add it again`,
         );
-      if (listRules(socket, table, 'postrouting').length === 0)
+      if (!listRules(socket, table, 'postrouting').some((rule) => targetChain(rule) === checks))
         throw new Error(
-          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" is empty. Add any container to set it up again`,
+          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Add any container to set it up again`,
         );
     });
   },
@@ -78,11 +72,8 @@ export const nftablesMasquerade: MasqueradeBackend = {
 
   async gc(network, valid) {
     const keep = new Set(valid.map((one) => commentOf({ network, ...one })));
-    withNftables((socket) =>
-      transaction(
-        socket,
-        deletion(socket, (comment) => comment.startsWith(`${networkHash(network)}-`) && !keep.has(comment)),
-      ),
+    changeNftables((socket) =>
+      deletion(socket, (comment) => comment.startsWith(`${networkHash(network)}-`) && !keep.has(comment)),
     );
   },
 };

@@ -3,8 +3,8 @@
 import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/address.ts';
 import { isKernelError } from '../netlink/libc.ts';
-import type { Attribute } from '../netlink/message.ts';
-import { dnat, meta, payload } from '../netlink/nftables.ts';
+import type { Attribute, Request } from '../netlink/message.ts';
+import { dnat, meta, payload, transaction } from '../netlink/nftables.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
@@ -37,6 +37,25 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
       );
     throw error;
   }
+}
+
+/** How often a change is composed anew when others were faster. */
+const changeTries = 10;
+
+/**
+ * Carries out a change that depends on what is there.
+ * @param compose looks, and says what to do. It is asked again when a rule that it names has gone meanwhile, as two DELs at once may have it.
+ */
+export function changeNftables(compose: (socket: NetlinkSocket) => readonly Request[]): void {
+  withNftables((socket) => {
+    for (let tries = 1; ; tries++) {
+      try {
+        return transaction(socket, compose(socket));
+      } catch (error) {
+        if (tries === changeTries || !isKernelError(error, 'ENOENT', 'EBUSY')) throw error;
+      }
+    }
+  });
 }
 
 /** The packet is of this family: needed in tables of both. */

@@ -21,7 +21,16 @@ import {
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { Attachment } from './names.ts';
-import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber, withNftables } from './nftables.ts';
+import {
+  addressMatch,
+  changeNftables,
+  dnatTo,
+  Hook,
+  Priority,
+  portMatch,
+  protocolNumber,
+  withNftables,
+} from './nftables.ts';
 import {
   boundAddress,
   type MappedPort,
@@ -43,7 +52,7 @@ export const nftablesPortMap: PortMapBackend = {
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
     using _ = new FileLock(portMapLock);
-    withNftables((socket) => {
+    changeNftables((socket) => {
       const requests: Request[] = [];
       for (const container of containers) {
         const own = mappingsOf(mappings, container.family);
@@ -55,21 +64,20 @@ export const nftablesPortMap: PortMapBackend = {
           ...containerRules(attachment, container, own, options),
         );
       }
-      transaction(socket, requests);
+      return requests;
     });
     for (const { family } of containers) await addConditions(family, options);
   },
 
   async del(attachment, hints) {
     const containers = hints?.containers.map(({ address }) => address);
-    return withNftables((socket) => {
+    let ports: MappedPort[] = [];
+    changeNftables((socket) => {
       const found = families.map((family) => deletion(socket, family, attachment, containers));
-      transaction(
-        socket,
-        found.flatMap(({ requests }) => requests),
-      );
-      return found.flatMap(({ ports }) => ports);
+      ports = found.flatMap((one) => one.ports);
+      return found.flatMap(({ requests }) => requests);
     });
+    return ports;
   },
 
   async check(attachment, containers, mappings) {
@@ -238,9 +246,11 @@ function refuseTaken(
   { conditions }: PortMapOptions,
 ): void {
   if (conditions[container.family].length > 0) return;
-  for (const rule of listRules(socket, tables[container.family], 'hostports')) {
-    if (rule.comment === commentOf(attachment)) continue;
+  const table = tables[container.family];
+  for (const rule of ['hostports', 'hostip_hostports'].flatMap((chain) => listRules(socket, table, chain))) {
     const taken = readMapping(rule);
+    // The comment is the container's on every network; its address tells which one the rule is of.
+    if (rule.comment === commentOf(attachment) && container.address.equals(taken.container)) continue;
     const clash = mappings.find((mapping) => {
       const wanted = boundAddress(mapping);
       return (

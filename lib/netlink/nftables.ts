@@ -263,6 +263,14 @@ export function expressionValue({ name, data }: NftRule['expressions'][number]):
   return data.nested(name === 'cmp' ? 3 : 2)?.bytes(NFTA_DATA_VALUE);
 }
 
+/** What a rule does with the packet in the end, if that is a verdict. */
+export function verdictOf(rule: NftRule): keyof typeof verdicts | undefined {
+  const last = rule.expressions.at(-1);
+  const code =
+    last?.name === 'immediate' ? last.data.nested(2)?.nested(NFTA_DATA_VERDICT)?.be32(1) : undefined;
+  return (Object.keys(verdicts) as (keyof typeof verdicts)[]).find((name) => verdicts[name] >>> 0 === code);
+}
+
 /** The chain that a rule leads to, if it does. */
 export function targetChain(rule: NftRule): string | undefined {
   const last = rule.expressions.at(-1);

@@ -116,6 +116,24 @@ test('macspoofchk: frames with a foreign MAC address are dropped, and the rules 
       .sort();
   t.deepEqual(own(await ruleset(host)), own(await ruleset(twin)));
   await one.check();
+  const chain = ['bridge', 'nat', 'cni-br-iface-one-eth0-mac'];
+  const [, last] = [...(await host.run(['nft', '-a', 'list', 'chain', ...chain])).matchAll(/# handle (\d+)/g)]
+    .map(([, handle]) => handle!)
+    .slice(1);
+  await host.run(['nft', 'replace', 'rule', ...chain, 'handle', last!, 'accept']);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /rules are missing or changed/);
+  await host.run([
+    'nft',
+    'replace',
+    'rule',
+    ...chain,
+    'handle',
+    last!,
+    'drop',
+    'comment',
+    'macspoofchk-one-eth0',
+  ]);
+  await one.check();
 
   await one.pod.run(['ip', 'link', 'set', 'eth0', 'address', '0a:00:00:00:00:99']);
   t.false(await ping(one.pod, two.ip));
@@ -237,8 +255,25 @@ test('nftables: DEL on one network leaves the same container alone on another', 
     ipam: { type: 'host-local', subnet: '10.6.0.0/24' },
   };
   const one = await attach(host, portNet(), { pod, ...ports([8080, 80]) });
+  const same = await new Attachment(host, pod, other, { ifname: 'eth1', ...ports([8080, 80]) }).tryAdd();
+  t.regex(same.error?.msg ?? '', /Port 8080\/tcp of the node is taken/);
+  await new Attachment(host, pod, other, { ifname: 'eth1' }).del();
   await attach(host, other, { pod, ifname: 'eth1', ...ports([8081, 80]) });
   await one.del();
   t.notRegex(await portTable(host), /8080/);
   t.regex(await portTable(host), /8081/);
+});
+
+test('nftables: DELs and GCs at once do not stumble over one another', async (t) => {
+  const host = await makeHost(t);
+  const all = await Promise.all(Array.from({ length: 12 }, () => attach(host, nftNet())));
+  const outcomes = await Promise.all([
+    ...all.map((one) => one.tryDel()),
+    ...Array.from({ length: 4 }, () => runNetworkVerb(host, nftNet(), 'GC', { valid: [] })),
+  ]);
+  t.deepEqual(
+    outcomes.filter(({ exit }) => exit !== 0).map(({ stdout }) => stdout),
+    [],
+  );
+  t.notRegex(await ruleset(host), /net: net/);
 });
