@@ -8,7 +8,6 @@
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { formatError, type Plugin, runPlugin } from './lib/cni/plugin.ts';
-import { exitNow } from './lib/netlink/libc.ts';
 
 /** What a file in plugins/ or ipam/ exports. */
 export interface PluginModule {
@@ -21,13 +20,12 @@ export interface PluginModule {
 export type PluginTable = ReadonlyMap<string, () => Promise<PluginModule>>;
 
 /**
- * Runs the executable to its end.
+ * Runs the plugin that this process was started as.
  * @param plugins every plugin in the executable.
- * @param runOperatorsCommand starts `cni`, which is kept out of the plugins' way.
+ * @returns the exit code.
  */
-export async function main(plugins: PluginTable, runOperatorsCommand: () => void): Promise<void> {
+export async function main(plugins: PluginTable): Promise<number> {
   const name = basename(process.argv0);
-  if (name === 'cni') return runOperatorsCommand();
   process.on('uncaughtException', fail);
   process.on('unhandledRejection', fail);
 
@@ -37,19 +35,16 @@ export async function main(plugins: PluginTable, runOperatorsCommand: () => void
       `This executable holds no plugin called "${name}". ` +
         `Start it under one of these names: ${[...plugins.keys()].join(', ')}, or cni\n`,
     );
-    process.exit(1);
+    return 1;
   }
   const { plugin, command } = await load();
   const args = process.argv.slice(2);
-  const code =
-    command && args.length > 0
-      ? await command(args)
-      : await runPlugin(plugin, (delegate) =>
-          plugins
-            .get(delegate)?.()
-            .then((module) => module.plugin),
-        );
-  exitNow(code);
+  if (command && args.length > 0) return await command(args);
+  return await runPlugin(plugin, (delegate) =>
+    plugins
+      .get(delegate)?.()
+      .then((module) => module.plugin),
+  );
 }
 
 /** A defect of ours must reach the runtime as any other CNI error does. */

@@ -5,6 +5,9 @@
  *
  * The machine's own architecture goes to dist/bin, another one to dist/<architecture>/bin. What has not changed since
  * the last build is not built again.
+ *
+ * The bytecode that each plugin runs is built in as well. It comes from training: a first executable is put through
+ * every verb of the samples in conf/, in namespaces, which needs root; without, functions are compiled when called.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -32,36 +35,49 @@ const buildDir = join(root, 'build', arch);
 const binDir = native ? join(root, 'dist/bin') : join(root, 'dist', arch, 'bin');
 
 /** Options of Node.js and V8 that the executable always runs with; bench/NOTES.md has the measurements. */
-const execArgv = ['--no-warnings', '--v8-pool-size=0'];
+const execArgv = [
+  '--no-warnings',
+  '--v8-pool-size=0',
+  // Hash tables keep the seed that Node.js was built with. A new one at each start protects a server from strings
+  // chosen to collide; here it would cost 3 ms of a process that reads one configuration.
+  '--no-rehash-snapshot',
+  // Nothing runs for long enough to be worth machine code from the second call on.
+  '--no-sparkplug',
+  '--disable-sigusr1',
+];
 
 mkdirSync(buildDir, { recursive: true });
 const base = strippedNode();
-const plugins = [...namesIn('plugins'), ...namesIn('ipam')];
-const operatorsCommand = existsSync(join(root, 'cli/main.ts'));
-const names = operatorsCommand ? [...plugins, 'cni'] : plugins;
-await bundle('main.js', { stdin: { contents: entryPoint(), resolveDir: root, loader: 'ts' } });
-if (operatorsCommand)
-  await bundle('cni.js', {
-    stdin: { contents: operatorsEntryPoint(), resolveDir: root, loader: 'ts' },
-    // yargs looks for its translations beside its own file, which a bundle does not have.
-    define: { 'import.meta.url': '"file:///cni.js"' },
-  });
-makeExecutable();
+const names = [...namesIn('plugins'), ...namesIn('ipam'), 'cni'];
+const bundling = {
+  bundle: true,
+  minify: true,
+  platform: 'node',
+  target: 'node26',
+  // A single executable's main script is CommonJS, and so is what it loads.
+  format: 'cjs',
+  // A script run from memory has no loader for import().
+  supported: { 'dynamic-import': false },
+  legalComments: 'none',
+  logLevel: 'warning',
+} as const satisfies BuildOptions;
+await bundle('main.js', entryPoint());
+await bundle('cni.js', operatorsEntryPoint());
+await makeExecutable();
 
 /** The plugins that a directory holds: one file each, named after the executable. */
 function namesIn(directory: string): string[] {
-  if (!existsSync(join(root, directory))) return [];
   return readdirSync(join(root, directory))
     .filter((file) => file.endsWith('.ts'))
     .map((file) => basename(file, '.ts'));
 }
 
-/** Source of the bundle's first module, with each plugin's module behind a function so that it loads only on demand. */
+/** Source of the plugins' first module, with each plugin's module behind a function so that it loads only on demand. */
 function entryPoint(): string {
   return `
-    import { getAsset } from 'node:sea';
     import { main } from './main.ts';
-    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}]), () => new Function('require', getAsset('cni.js', 'utf8'))(require));
+    import { exitNow } from './lib/netlink/libc.ts';
+    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}])).then(end ?? exitNow);
   `;
 }
 
@@ -80,18 +96,26 @@ function tableOf(directory: string): string {
     .join('\n');
 }
 
-async function bundle(file: string, input: BuildOptions): Promise<void> {
+/** Makes one file of a module and all that it imports: a script whose value is a function, as scripts/build/loader.ts calls it. */
+async function bundle(file: string, contents: string): Promise<void> {
   await build({
-    ...input,
+    ...bundling,
+    stdin: { contents, resolveDir: root, loader: 'ts' },
     outfile: join(buildDir, file),
-    bundle: true,
-    minify: true,
-    platform: 'node',
-    target: 'node26',
-    // A single executable's main script is CommonJS: only that can have a code cache.
-    format: 'cjs',
-    legalComments: 'none',
-    logLevel: 'warning',
+    banner: { js: '(function (require, end) {' },
+    footer: { js: '})' },
+    // yargs looks for its translations beside its own file, which a bundle does not have.
+    define: { 'import.meta.url': `"file:///${file}"` },
+  });
+}
+
+/** Makes the executable's first script. @param training where it leaves code caches, "" when it is for use. */
+async function bundleLoader(file: string, training: string): Promise<void> {
+  await build({
+    ...bundling,
+    entryPoints: [join(root, 'scripts/build/loader.ts')],
+    outfile: join(buildDir, file),
+    define: { TRAINING: JSON.stringify(training) },
   });
 }
 
@@ -116,48 +140,95 @@ function strippedNode(): string {
   return stripped;
 }
 
-/** Puts bundle and Node.js together, unless the last build did so from the same parts, and links the names to it. */
-function makeExecutable(): void {
+/** Puts the parts together, unless the last build did so from the same ones, and links the names to the result. */
+async function makeExecutable(): Promise<void> {
   const executable = join(buildDir, 'cni-plugins');
-  const config = {
-    main: join(buildDir, 'main.js'),
-    output: `${executable}.new`,
-    executable: base,
-    disableExperimentalSEAWarning: true,
-    // The code cache must come from the very V8 that reads it.
-    useCodeCache: native,
-    execArgv,
-    // Nothing in a runtime's environment may add to them.
-    execArgvExtension: 'none',
-    assets: operatorsCommand ? { 'cni.js': join(buildDir, 'cni.js') } : {},
-  };
-  const configFile = join(buildDir, 'sea.json');
-  writeFileSync(configFile, JSON.stringify(config, null, 2));
+  const training = join(buildDir, 'training');
+  await bundleLoader('loader.js', '');
+  await bundleLoader('training.js', training);
 
-  const stamp = createHash('sha256');
-  for (const file of [configFile, ...Object.values(config.assets), config.main])
-    stamp.update(readFileSync(file));
-  stamp.update(String(statSync(base).mtimeMs));
+  const stamp = createHash('sha256').update(JSON.stringify([execArgv, names, statSync(base).mtimeMs]));
+  for (const file of ['main.js', 'cni.js', 'loader.js', 'training.js'])
+    stamp.update(readFileSync(join(buildDir, file)));
   const digest = stamp.digest('hex');
   const stampFile = join(buildDir, 'stamp');
   if (!existsSync(executable) || !existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== digest) {
     rmSync(stampFile, { force: true });
-    execFileSync(process.execPath, [`--build-sea=${configFile}`], { stdio: ['ignore', 'ignore', 'inherit'] });
-    chmodSync(config.output, 0o755);
-    renameSync(config.output, executable);
+    rmSync(training, { recursive: true, force: true });
+    mkdirSync(training, { recursive: true });
+    train(training);
+    assemble(
+      'loader.js',
+      executable,
+      readdirSync(training).filter((file) => file.endsWith('.cache')),
+      training,
+    );
     writeFileSync(stampFile, digest);
   }
+  linkNames(executable, binDir);
+  const megabytes = Math.round(statSync(executable).size / 1e6);
+  console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
+}
 
-  mkdirSync(binDir, { recursive: true });
-  for (const file of readdirSync(binDir)) if (!names.includes(file)) rmSync(join(binDir, file));
+/**
+ * Has every plugin leave the bytecode of what it runs.
+ * @param directory where the code caches go.
+ */
+function train(directory: string): void {
+  if (!native || process.getuid?.() !== 0) {
+    // A code cache must come from the very V8 that reads it.
+    const reason = native ? 'Training needs root' : 'Training needs a machine of that architecture';
+    console.log(`${reason}: this executable compiles what it runs, which takes 4 to 8 ms a verb`);
+    return;
+  }
+  console.log('Training');
+  const trainee = join(directory, 'cni-plugins');
+  assemble('training.js', trainee, [], directory);
+  linkNames(trainee, join(directory, 'bin'));
+  execFileSync(process.execPath, ['--no-warnings', join(root, 'scripts/build/train.ts')], {
+    env: { ...process.env, CNI_BIN: join(directory, 'bin') },
+    stdio: 'inherit',
+  });
+  rmSync(join(directory, 'bin'), { recursive: true });
+  rmSync(trainee);
+}
+
+/**
+ * Makes a single executable.
+ * @param main its first script.
+ * @param caches code caches to put into it, and the directory that has them.
+ */
+function assemble(main: string, output: string, caches: readonly string[], directory: string): void {
+  const config = {
+    main: join(buildDir, main),
+    output: `${output}.new`,
+    executable: base,
+    disableExperimentalSEAWarning: true,
+    execArgv,
+    // Nothing in a runtime's environment may add to them.
+    execArgvExtension: 'none',
+    assets: Object.fromEntries([
+      ...['main.js', 'cni.js'].map((file) => [file, join(buildDir, file)]),
+      ...caches.map((file) => [file, join(directory, file)]),
+    ]),
+  };
+  const configFile = join(buildDir, 'sea.json');
+  writeFileSync(configFile, JSON.stringify(config, null, 2));
+  execFileSync(process.execPath, [`--build-sea=${configFile}`], { stdio: ['ignore', 'ignore', 'inherit'] });
+  chmodSync(config.output, 0o755);
+  renameSync(config.output, output);
+}
+
+/** Makes a directory of hard links to the executable, one for each name, and nothing else. */
+function linkNames(executable: string, directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  for (const file of readdirSync(directory)) if (!names.includes(file)) rmSync(join(directory, file));
   for (const name of names) {
-    const link = join(binDir, name);
+    const link = join(directory, name);
     // Renaming one link over another of the same file does nothing.
     if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(executable).ino) continue;
     rmSync(`${link}.new`, { force: true });
     linkSync(executable, `${link}.new`);
     renameSync(`${link}.new`, link);
   }
-  const megabytes = Math.round(statSync(executable).size / 1e6);
-  console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }
