@@ -6,13 +6,13 @@ import { attachmentOf, masquerade, masqueradeShape } from '../lib/cni/masquerade
 import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult, type Interface, type IPConfig, type Result } from '../lib/cni/result.ts';
 import {
+  begin,
   checkInterface,
   configureInterface,
   enableForwarding,
   gatewayOf,
   openSandbox,
-  removeHostInterfaces,
-  removeInterface,
+  removeVethPair,
   runAll,
   type Sandbox,
 } from '../lib/cni/sandbox.ts';
@@ -105,15 +105,16 @@ export const plugin: Plugin<Config> = {
   },
 
   async del(call) {
-    const masquerading = masquerade(call).del();
+    const pair = begin(() => removeVethPair(call));
+    const rules = begin(() => masquerade(call).del());
     await runAll(
-      () => removeInterface(call) || removeHostInterfaces(call),
+      pair,
       () => ipamDel(call),
       async () => {
         if (call.config.macspoofchk)
           (await import('../lib/firewall/macspoof.ts')).deleteMacSpoofCheck(attachmentOf(call));
       },
-      () => masquerading,
+      rules,
     );
   },
 

@@ -6,12 +6,12 @@ import { masquerade, masqueradeShape } from '../lib/cni/masquerade.ts';
 import type { Call, Plugin } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import {
+  begin,
   checkInterface,
   configureInterface,
   enableForwarding,
   openSandbox,
-  removeHostInterfaces,
-  removeInterface,
+  removeVethPair,
   runAll,
 } from '../lib/cni/sandbox.ts';
 import { type Infer, integer, object } from '../lib/cni/schema.ts';
@@ -57,12 +57,9 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   async del(call) {
-    const masquerading = masquerade(call).del();
-    await runAll(
-      () => removeInterface(call) || removeHostInterfaces(call),
-      () => ipamDel(call),
-      () => masquerading,
-    );
+    const pair = begin(() => removeVethPair(call));
+    const rules = begin(() => masquerade(call).del());
+    await runAll(pair, () => ipamDel(call), rules);
   },
 
   async check(call) {

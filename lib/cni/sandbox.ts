@@ -130,32 +130,22 @@ async function waitForAddresses(socket: RouteSocket, link: Link): Promise<void> 
 }
 
 /**
- * Deletes the interface from the sandbox.
+ * Deletes the interface from the sandbox, which takes the kernel some 20 ms: other work goes on meanwhile.
  * @returns false when the sandbox or the interface was gone already.
  */
-export function removeInterface(call: Call): boolean {
+export async function removeInterface(call: Call): Promise<boolean> {
   const sandbox = openSandboxIfPresent(call);
   if (!sandbox) return false;
   const link = getLink(sandbox.socket, call.ifname);
-  return link ? deleteLinkIfPresent(sandbox.socket, link) : false;
-}
-
-/** Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds the time. */
-function deleteLinkIfPresent(socket: RouteSocket, link: Link): boolean {
-  try {
-    socket.execute(deleteLink(link.index, link.name));
-    return true;
-  } catch (error) {
-    if (!isKernelError(error, 'ENODEV')) throw error;
-    return false;
-  }
+  return link ? await deleteLinkIfPresent(sandbox.socket, link) : false;
 }
 
 /**
- * Deletes the node's ends of pairs that the result names, for a sandbox that is out of reach but may not be gone.
- * Names are random, and the MAC address must fit as well, so that no stranger is hit.
+ * Deletes a pair by its end in the sandbox, or, when that is out of reach but may not be gone, by the node's ends that the
+ * result names. Those names are random, and the MAC address must fit as well, so that no stranger is hit.
  */
-export function removeHostInterfaces(call: Call): void {
+export async function removeVethPair(call: Call): Promise<void> {
+  if (await removeInterface(call)) return;
   const ends = (call.prevResult?.interfaces ?? []).filter(
     ({ name, mac, sandbox }) => !sandbox && mac && /^veth/.test(name),
   );
@@ -163,7 +153,18 @@ export function removeHostInterfaces(call: Call): void {
   const host = openRouteSocket();
   for (const { name, mac } of ends) {
     const link = getLink(host, name);
-    if (link?.kind === 'veth' && link.mac === mac) deleteLinkIfPresent(host, link);
+    if (link?.kind === 'veth' && link.mac === mac) await deleteLinkIfPresent(host, link);
+  }
+}
+
+/** Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds the time. */
+async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boolean> {
+  try {
+    await socket.executeAside(deleteLink(link.index, link.name));
+    return true;
+  } catch (error) {
+    if (!isKernelError(error, 'ENODEV')) throw error;
+    return false;
   }
 }
 
@@ -256,6 +257,16 @@ export function knownAddresses(call: Call): Prefix[] {
       return !entry || entry.name === call.ifname;
     })
     .map((ip) => ip.address);
+}
+
+/**
+ * Starts a step of a DEL or GC beside others. A failure is kept until {@link runAll} comes to it.
+ * @returns what is to be given to runAll.
+ */
+export function begin(step: () => Promise<unknown>): () => Promise<unknown> {
+  const started = step();
+  started.catch(() => {});
+  return () => started;
 }
 
 /**

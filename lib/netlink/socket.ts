@@ -1,6 +1,6 @@
 /** A netlink socket: requests out, acknowledgements and dumps back. Sources: netlink(7), linux/netlink.h. */
 
-import { closeSync } from 'node:fs';
+import { closeSync, write } from 'node:fs';
 import { KernelError, libc } from './libc.ts';
 import {
   Attributes,
@@ -100,9 +100,37 @@ export class NetlinkSocket {
   /** Like {@link execute}, but gives the errors back in place of the replies of the requests that failed. */
   attempt(...requests: Request[]): (Message[] | NetlinkError)[] {
     if (requests.length === 0) return [];
+    const first = this.number(requests);
+    this.send(requests.map((request, i) => encodeMessage(request, first + i, Flag.Ack)));
+    return this.collect(requests, first);
+  }
+
+  /**
+   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an interface: another
+   * thread waits for it, and the socket is not to be used meanwhile.
+   */
+  async executeAside(request: Request): Promise<Message[]> {
+    const first = this.number([request]);
+    const data = encodeMessage(request, first, Flag.Ack);
+    await new Promise<void>((resolve, reject) => {
+      write(this.fd, data, (error) => {
+        if (error) reject(new KernelError(request.action, -error.errno!));
+        else resolve();
+      });
+    });
+    const [outcome] = this.collect([request], first);
+    if (outcome instanceof NetlinkError) throw outcome;
+    return outcome!;
+  }
+
+  /** Takes sequence numbers. @returns the first one. */
+  private number(requests: readonly Request[]): number {
     const first = this.sequence + 1;
     this.sequence += requests.length;
-    this.send(requests.map((request, i) => encodeMessage(request, first + i, Flag.Ack)));
+    return first;
+  }
+
+  private collect(requests: readonly Request[], first: number): (Message[] | NetlinkError)[] {
     const outcomes: (Message[] | NetlinkError)[] = requests.map(() => []);
     for (let open = requests.length; open > 0; ) {
       for (const message of this.receive()) {
