@@ -6,17 +6,16 @@ import { attachmentOf, masquerade, masqueradeShape } from '../lib/cni/masquerade
 import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult, type Interface, type IPConfig, type Result } from '../lib/cni/result.ts';
 import {
-  begin,
   checkInterface,
   configureInterface,
   enableForwarding,
   gatewayOf,
   openSandbox,
   removeVethPair,
-  runAll,
   type Sandbox,
 } from '../lib/cni/sandbox.ts';
 import { array, boolean, type Infer, integer, object, string } from '../lib/cni/schema.ts';
+import { begin, runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, ensureGatewayAddress } from '../lib/kernel/bridge.ts';
 import {
@@ -95,11 +94,11 @@ export const plugin: Plugin<Config> = {
     const result = hasIpam(call) ? await addressesFromIpam(call) : emptyResult();
     result.dns = chooseDns(call.config.dns, result.dns);
 
-    const masquerading = masquerade(call).add(result.ips);
+    const rules = begin(() => masquerade(call).add(result.ips));
     try {
       await connect(call, host, sandbox, result, vlans, mac);
     } finally {
-      await masquerading;
+      await rules();
     }
     return result;
   },

@@ -5,8 +5,8 @@ import { CniError, ErrorCode } from '../lib/cni/errors.ts';
 import type { Command } from '../lib/cni/invocation.ts';
 import type { Call, Plugin } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
-import { runAll } from '../lib/cni/sandbox.ts';
 import { type Infer, isObject, json, object, string, withDefault } from '../lib/cni/schema.ts';
+import { runAll } from '../lib/cni/steps.ts';
 import { type DelegateConfig, SavedConfigs } from './flannel/saved-config.ts';
 import { readSubnetEnv, type SubnetEnv } from './flannel/subnet-env.ts';
 

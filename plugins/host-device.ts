@@ -9,10 +9,10 @@ import {
   configureInterface,
   openSandbox,
   openSandboxIfPresent,
-  runAll,
   type Sandbox,
 } from '../lib/cni/sandbox.ts';
 import { type Infer, object, string } from '../lib/cni/schema.ts';
+import { runAll } from '../lib/cni/steps.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, setLink } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';

@@ -15,6 +15,7 @@ import {
   string,
   withDefault,
 } from '../lib/cni/schema.ts';
+import { begin, runAll } from '../lib/cni/steps.ts';
 import { defaultBackend } from '../lib/firewall/backend.ts';
 import {
   type MappedPort,
@@ -89,11 +90,17 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   async del(call) {
+    // Unless the configuration fixes a backend, the node may have changed it since the ports were mapped.
     const removed: MappedPort[] = [];
-    // Unless the configuration fixes a backend, the node may have changed it since the ports were mapped. nftables comes first: to
-    // close its socket after iptables has changed rules takes as long as the kernel needs to free these.
-    for (const name of call.config.backend ? [call.config.backend] : portMapBackends.toReversed())
-      removed.push(...(await (await portMapBackend(name)).del(attachmentOf(call), hintsOf(call))));
+    const names = call.config.backend ? [call.config.backend] : portMapBackends;
+    await runAll(
+      ...names.map((name) =>
+        begin(async () => {
+          const backend = await portMapBackend(name);
+          removed.push(...(await backend.del(attachmentOf(call), hintsOf(call))));
+        }),
+      ),
+    );
     forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
   },
 

@@ -6,15 +6,14 @@ import { masquerade, masqueradeShape } from '../lib/cni/masquerade.ts';
 import type { Call, Plugin } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import {
-  begin,
   checkInterface,
   configureInterface,
   enableForwarding,
   openSandbox,
   removeVethPair,
-  runAll,
 } from '../lib/cni/sandbox.ts';
 import { type Infer, integer, object } from '../lib/cni/schema.ts';
+import { begin, runAll } from '../lib/cni/steps.ts';
 import { addAddress } from '../lib/kernel/address.ts';
 import { deleteLink } from '../lib/kernel/link.ts';
 import { addRoute, RouteScope } from '../lib/kernel/route.ts';
@@ -47,11 +46,11 @@ export const plugin: Plugin<Infer<typeof config>> = {
       routes,
       dns: chooseDns(call.config.dns, dns),
     };
-    const masquerading = masquerade(call).add(ips);
+    const rules = begin(() => masquerade(call).add(ips));
     try {
       await connect(call, result);
     } finally {
-      await masquerading;
+      await rules();
     }
     return result;
   },

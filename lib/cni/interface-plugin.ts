@@ -24,15 +24,9 @@ import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus } from './delegate.ts';
 import { CniError, ErrorCode } from './errors.ts';
 import { type Call, type Plugin, requirePrevResult } from './plugin.ts';
 import { emptyResult, type Result } from './result.ts';
-import {
-  checkInterface,
-  configureInterface,
-  openSandbox,
-  removeInterface,
-  runAll,
-  type Sandbox,
-} from './sandbox.ts';
+import { checkInterface, configureInterface, openSandbox, removeInterface, type Sandbox } from './sandbox.ts';
 import { type Schema, string } from './schema.ts';
+import { runAll } from './steps.ts';
 
 /** A plugin that makes one interface. */
 export interface InterfacePlugin<C extends object> {

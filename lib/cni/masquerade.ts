@@ -8,6 +8,7 @@ import type { Call } from './plugin.ts';
 import type { IPConfig } from './result.ts';
 import { knownAddresses } from './sandbox.ts';
 import { boolean, string } from './schema.ts';
+import { begin, runAll } from './steps.ts';
 
 /** Keys of plugins that masquerade. */
 export const masqueradeShape = {
@@ -72,14 +73,13 @@ export function masquerade(call: Call<MasqueradeConfig>) {
 }
 
 /**
- * Unless the configuration fixes one, the node may have changed backends since the attachment was made. All start at once, nftables
- * first: to close its socket after iptables has changed rules takes as long as the kernel needs to free these.
+ * Unless the configuration fixes one, the node may have changed backends since the attachment was made. All start at once: the
+ * program of the one runs beside the kernel work of the other.
  */
 async function eachBackend(
   configured: string | undefined,
   work: (backend: MasqueradeBackend) => Promise<void>,
 ): Promise<void> {
-  const names = configured ? [configured] : masqueradeBackends.toReversed();
-  const outcomes = await Promise.allSettled(names.map((name) => work(masqueradeBackend(name))));
-  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  const names = configured ? [configured] : masqueradeBackends;
+  await runAll(...names.map((name) => begin(() => work(masqueradeBackend(name)))));
 }

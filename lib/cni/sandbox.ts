@@ -258,30 +258,3 @@ export function knownAddresses(call: Call): Prefix[] {
     })
     .map((ip) => ip.address);
 }
-
-/**
- * Starts a step of a DEL or GC beside others. A failure is kept until {@link runAll} comes to it.
- * @returns what is to be given to runAll.
- */
-export function begin(step: () => Promise<unknown>): () => Promise<unknown> {
-  const started = step();
-  started.catch(() => {});
-  return () => started;
-}
-
-/**
- * Runs the steps of a DEL or GC, every one even when one before it fails.
- * @throws the first error, at the end.
- */
-export async function runAll(...steps: (() => Promise<unknown> | unknown)[]): Promise<void> {
-  const errors: unknown[] = [];
-  for (const step of steps) {
-    try {
-      await step();
-    } catch (error) {
-      errors.push(error);
-    }
-  }
-  for (const error of errors.slice(1)) process.stderr.write(`${(error as Error).message}\n`);
-  if (errors.length > 0) throw errors[0];
-}

@@ -257,6 +257,23 @@ test('a failing ADD leaves nothing: exhausted range, foreign bridge, wrong setti
   t.true(await ping(one.pod, '10.5.0.1'), 'the first attachment still works');
 });
 
+test('rules that are refused while addresses are still being checked leave nothing either', async (t) => {
+  const host = await makeHost(t);
+  await (await attach(host, bridgeNet(dualStack))).del();
+  await host.run([
+    'sh',
+    '-c',
+    'mount -t tmpfs tmpfs /usr/local/sbin && echo exit 1 > /usr/local/sbin/ip6tables-restore',
+  ]);
+  await host.run([
+    'sh',
+    '-c',
+    'cd /usr/local/sbin && sed -i 1i#!/bin/sh ip6tables-restore && chmod +x ip6tables-restore',
+  ]);
+  const network = bridgeNet({ ...dualStack, enabledad: true });
+  await failsCleanly(t, host, network, /ip6tables-restore refused the rules/);
+});
+
 test('another address on the bridge is refused, or replaced with forceAddress', async (t) => {
   const host = await makeHost(t);
   await (await attach(host, bridgeNet())).del();
