@@ -1,9 +1,10 @@
 /**
  * Measures this suite beside the reference plugins, in one run on one machine: each call of the one is followed by the same call
- * of the other. Prints a table, and writes it with the spread of every figure to bench/.
+ * of the other. Prints a table; when everything was measured, writes it with the spread of every figure to bench/, and what matters most
+ * to README.md.
  *
- *     npm run bench                   everything, some minutes
- *     npm run bench -- --quick        fewer calls, about a minute
+ *     npm run bench                   everything, five minutes
+ *     npm run bench -- --quick        less of it, a minute
  *     npm run bench -- host-local     only scenarios whose name begins so
  *
  * It runs in network and mount namespaces of its own, and touches nothing of the machine.
@@ -15,8 +16,8 @@ import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { drawChart } from './bench/chart.ts';
-import { footprint } from './bench/footprint.ts';
-import { type Row, summarize } from './bench/measure.ts';
+import { type Footprint, footprint } from './bench/footprint.ts';
+import { median, type Row, type Start, summarize } from './bench/measure.ts';
 import { scenarios } from './bench/scenarios.ts';
 
 const { values, positionals } = parseArgs({
@@ -24,6 +25,16 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 });
 const output = join(import.meta.dirname, '../bench');
+const readmeFile = join(import.meta.dirname, '../README.md');
+/** Where the README has the table. */
+const generated = /(<!-- npm run bench writes from here -->\n)[\s\S]*(<!-- to here -->)/;
+
+interface Report {
+  machine: string;
+  date: string;
+  footprint: Footprint;
+  rows: Row[];
+}
 
 if (!process.env.BENCH_INSIDE) enterNamespaces();
 else await run();
@@ -49,69 +60,92 @@ async function run(): Promise<void> {
   const rows: Row[] = [];
   console.log(`${machine()}\n`);
   console.log(
-    `${'scenario'.padEnd(46)} ${'ours'.padStart(16)} ${'reference'.padStart(16)}   ratio (95 % between)`,
+    `${'scenario'.padEnd(52)} ${'ours'.padStart(18)} ${'reference'.padStart(18)}   ratio (95 % between)   beyond start-up`,
   );
-  for (const scenario of scenarios(values.quick)) {
-    if (positionals.length > 0 && !positionals.some((name) => scenario.name.startsWith(name))) continue;
-    for (const { name, ...samples } of await scenario.measure()) {
-      const row = summarize(name, scenario.unit, samples);
+  // The first one tells what a start takes, so that it is always measured.
+  const [first, ...others] = scenarios(values.quick);
+  const wanted = others.filter(({ name }) => chosen(name));
+  let start: Start | undefined;
+  for (const scenario of [first!, ...wanted])
+    for (const { name, unit, ...samples } of await scenario.measure()) {
+      start ??= { ours: median(samples.ours), reference: median(samples.reference!) };
+      const row = summarize(name, unit, samples, start);
       rows.push(row);
       console.log(format(row));
     }
-  }
-  const report = {
+  const report: Report = {
     machine: machine(),
     date: new Date().toISOString().slice(0, 10),
-    footprint: footprint(),
+    footprint: await footprint(),
     rows,
   };
-  console.log(`\nPeak memory: ${report.footprint.memory}\nOn disk: ${report.footprint.disk}`);
-  if (positionals.length > 0) return;
+  console.log(`\n${describe(report.footprint)}`);
+  if (positionals.length > 0 || values.quick) return;
   mkdirSync(output, { recursive: true });
   writeFileSync(join(output, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
-  writeFileSync(join(output, 'results.md'), markdown(report));
+  writeFileSync(join(output, 'results.md'), markdown(report, rows));
   writeFileSync(join(output, 'results.svg'), drawChart(rows));
-  console.log('\nWritten to bench/results.json, results.md and results.svg');
+  const readme = readFileSync(readmeFile, 'utf8');
+  writeFileSync(readmeFile, readme.replace(generated, `$1${markdown(report, rows.filter(forReadme))}$2`));
+  console.log('\nWritten to bench/results.json, results.md and results.svg, and to README.md');
 }
 
-function format({ name, unit, ours, reference, ratio }: Row): string {
+/** Scenarios that the command line asks for: all, or those whose names begin so. */
+function chosen(name: string): boolean {
+  return positionals.length === 0 || positionals.some((start) => name.startsWith(start));
+}
+
+/** Single verbs are for those who want to know more. */
+function forReadme({ name }: Row): boolean {
+  return (
+    !name.startsWith('plugin ') && !/^(life|chain).* (ADD|DEL)$/.test(name.replace(/ chain (ADD|DEL)$/, ''))
+  );
+}
+
+function format({ name, unit, ours, reference, ratio, beyondStart }: Row): string {
   const figure = (one: Row['ours'] | undefined) =>
-    one
-      ? `${one.median.toFixed(1).padStart(7)} ${unit} ±${one.spread.toFixed(1).padStart(4)}`.padStart(16)
-      : '–'.padStart(16);
-  const compared = ratio
-    ? `${ratio.value.toFixed(2)} (${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)})`
-    : '';
-  return `${name.padEnd(46)} ${figure(ours)} ${figure(reference)}   ${compared}`;
+    (one ? `${one.median.toFixed(1)} ${unit} ±${one.spread.toFixed(1).padStart(4)}` : '–').padStart(18);
+  return `${name.padEnd(52)} ${figure(ours)} ${figure(reference)}   ${describeRatio(ratio).padEnd(21)} ${describeSplit(beyondStart)}`;
 }
 
-function markdown({
-  machine: where,
-  date,
-  footprint: size,
-  rows,
-}: {
-  machine: string;
-  date: string;
-  footprint: ReturnType<typeof footprint>;
-  rows: Row[];
-}): string {
+function markdown({ machine: where, date, footprint: size }: Report, rows: readonly Row[]): string {
   const figure = (one: Row['ours'] | undefined, unit: string) =>
     one ? `${one.median.toFixed(1)} ${unit}` : '–';
   const lines = rows.map(
-    ({ name, unit, ours, reference, ratio }) =>
-      `| ${name} | ${figure(ours, unit)} | ${figure(reference, unit)} | ${ratio ? `**${ratio.value.toFixed(2)}** (${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)})` : '–'} |`,
+    ({ name, unit, ours, reference, ratio, beyondStart }) =>
+      `| ${name} | ${figure(ours, unit)} | ${figure(reference, unit)} | ${describeRatio(ratio).replace(/^\S+/, '**$&**')} | ${describeSplit(beyondStart)} |`,
   );
   return [
-    `Measured ${date} on ${where}. Medians; the ratio of medians with its 95 % interval, below 1 where this suite is faster.`,
+    `Measured ${date} on ${where}. Medians; the ratio of medians with its 95 % interval, below 1 where this suite is ahead. The last column ` +
+      'is what remains of both medians without the time to start the processes, as VERSION shows it.',
     '',
-    '| | this suite | reference | ratio |',
-    '|---|---:|---:|---:|',
+    '| | this suite | reference | ratio | beyond start-up |',
+    '|---|---:|---:|---:|---:|',
     ...lines,
     '',
-    `Peak memory: ${size.memory}. On disk: ${size.disk}.`,
+    describe(size),
     '',
   ].join('\n');
+}
+
+function describeRatio(ratio: Row['ratio']): string {
+  return ratio ? `${ratio.value.toFixed(2)} (${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)})` : '';
+}
+
+function describeSplit(split: Row['beyondStart']): string {
+  if (!split) return '';
+  const figure = (time: number | undefined) => (time === undefined ? '–' : Math.max(time, 0).toFixed(1));
+  return `${figure(split.ours)} : ${figure(split.reference)} ms`;
+}
+
+function describe({ ours, reference }: Footprint): string {
+  const megabytes = (one: number) => `${(one / 1e6).toFixed(0)} MB`;
+  const memory = (one: Footprint['ours']) =>
+    `${(one.peak / 2 ** 20).toFixed(0)} MiB, of which ${(one.own / 2 ** 20).toFixed(0)} MiB are the process's own and the rest pages of files that all processes share`;
+  return (
+    `Peak memory of this suite: ${memory(ours)}; of the reference: ${memory(reference)}. ` +
+    `On disk: ${megabytes(ours.disk)} and ${megabytes(reference.disk)}.`
+  );
 }
 
 function machine(): string {

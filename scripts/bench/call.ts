@@ -2,13 +2,10 @@
 
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
+import { type Suite, suites } from '../../test/support/plugin.ts';
 
-/** Where the executables of the suites are. */
-export const suites = {
-  ours: join(import.meta.dirname, '../../dist/bin'),
-  reference: '/usr/lib/cni',
-} as const;
-export type Suite = keyof typeof suites;
+export { type Suite, suites };
+
 /** The order in which each call is made by both. */
 export const bothSuites = ['ours', 'reference'] as const;
 
@@ -30,7 +27,8 @@ export interface Verb {
   netns?: string;
 }
 
-const environment = (verb: Verb): NodeJS.ProcessEnv => ({
+/** What a runtime sets. */
+export const environment = (verb: Verb): NodeJS.ProcessEnv => ({
   PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
   CNI_COMMAND: verb.command,
   CNI_CONTAINERID: verb.containerId ?? '',
@@ -41,7 +39,7 @@ const environment = (verb: Verb): NodeJS.ProcessEnv => ({
 
 /** Runs one plugin. @returns how long it took in milliseconds, and what it printed. @throws Error when it fails. */
 export function call(plugin: string, verb: Verb, config: object): { time: number; output: string } {
-  const input = JSON.stringify({ cniVersion: verb.command === 'GC' ? '1.1.0' : '1.0.0', ...config });
+  const input = JSON.stringify({ cniVersion: '1.0.0', ...config });
   const start = performance.now();
   const { status, stdout, stderr } = spawnSync(join(suites[verb.suite], plugin), {
     input,

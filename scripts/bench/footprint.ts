@@ -1,48 +1,61 @@
 /** What the suites take: memory while they run, and room on disk. */
 
-import { spawnSync } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { addNamespace, bothSuites, removeNamespace, type Suite, suites } from './call.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { addNamespace, environment, removeNamespace, type Suite, suites } from './call.ts';
 
-/** Peak memory of a bridge ADD, the largest of the verbs, and the size of all executables. */
-export function footprint(): { memory: string; disk: string } {
-  const text = (figure: (suite: Suite) => string) =>
-    bothSuites.map((suite) => `${suite} ${figure(suite)}`).join(', ');
-  return {
-    memory: text((suite) => `${(peakMemory(suite) / 1024).toFixed(0)} MiB`),
-    disk: text((suite) => `${(diskUsage(suites[suite]) / 1e6).toFixed(0)} MB`),
-  };
+/** What each suite takes, in bytes. */
+export type Footprint = Record<Suite, { peak: number; own: number; disk: number }>;
+
+const config = {
+  cniVersion: '1.0.0',
+  name: 'bench',
+  type: 'bridge',
+  isGateway: true,
+  ipMasq: true,
+  ipam: { type: 'host-local', subnet: '10.66.0.0/16' },
+};
+
+/** Memory of bridge, the largest of the plugins, and the size of all executables. */
+export async function footprint(): Promise<Footprint> {
+  const of = async (suite: Suite) => ({
+    peak: peakMemory(suite),
+    own: await ownMemory(suite),
+    disk: diskUsage(suites[suite]),
+  });
+  return { ours: await of('ours'), reference: await of('reference') };
 }
 
-/** KiB, as time(1) reports them. */
+/** The resident set of ADD or DEL at its largest, as time(1) reports it. */
 function peakMemory(suite: Suite): number {
   const { name, netns } = addNamespace();
   let peak = 0;
   for (const command of ['ADD', 'DEL']) {
     const { stderr } = spawnSync('time', ['-f', '%M', join(suites[suite], 'bridge')], {
-      input: JSON.stringify({
-        cniVersion: '1.0.0',
-        name: 'bench',
-        type: 'bridge',
-        isGateway: true,
-        ipMasq: true,
-        ipam: { type: 'host-local', subnet: '10.66.0.0/16' },
-      }),
+      input: JSON.stringify(config),
       encoding: 'utf8',
-      env: {
-        PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-        CNI_COMMAND: command,
-        CNI_CONTAINERID: 'memory',
-        CNI_NETNS: netns,
-        CNI_IFNAME: 'eth0',
-        CNI_PATH: suites[suite],
-      },
+      env: environment({ suite, command, containerId: 'memory', netns }),
     });
-    peak = Math.max(peak, Number(stderr.trim().split('\n').at(-1)));
+    peak = Math.max(peak, 1024 * Number(stderr.trim().split('\n').at(-1)));
   }
   removeNamespace(name);
   return peak;
+}
+
+/** What of it no other process shares, of a process that waits for its configuration. */
+async function ownMemory(suite: Suite): Promise<number> {
+  const child = spawn(join(suites[suite], 'bridge'), [], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    env: environment({ suite, command: 'ADD', containerId: 'memory', netns: '/unused' }),
+  });
+  await sleep(300);
+  const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
+  child.stdin.end();
+  await once(child, 'exit');
+  return 1024 * Number(/^RssAnon:\s+(\d+)/m.exec(status)?.[1]);
 }
 
 /** Bytes; hard links count once. */

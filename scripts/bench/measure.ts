@@ -6,6 +6,8 @@ export interface Samples {
   reference?: number[];
   /** More is better, as for a rate: the ratio is turned over so that below 1 always means that this suite is ahead. */
   rate?: boolean;
+  /** How many processes the runtime starts for one sample. */
+  starts?: number;
 }
 
 /** A figure: the median, and half of what the middle half of the samples spans. */
@@ -23,13 +25,27 @@ export interface Row {
   reference?: Figure;
   /** Ratio of medians, ours to the reference's, with the bounds of its 95 % interval. */
   ratio?: { value: number; low: number; high: number };
+  /** The medians less what it takes to start the processes, in milliseconds. */
+  beyondStart?: { ours: number; reference?: number };
+}
+
+/** What a start takes, in milliseconds. */
+export interface Start {
+  ours: number;
+  reference: number;
 }
 
 const resamplings = 2000;
 
-/** Makes a line of the table. */
-export function summarize(name: string, unit: string, { ours, reference, rate }: Samples): Row {
-  const row: Row = { name, unit, ours: figureOf(ours) };
+/** Makes a line of the table. @param start what a process takes that does nothing. */
+export function summarize(name: string, unit: string, samples: Samples, start?: Start): Row {
+  const { ours, reference, rate, starts } = samples;
+  const row: Row = { name, unit, ours: figureOf(ours), ...(reference && { reference: figureOf(reference) }) };
+  if (start && starts)
+    row.beyondStart = {
+      ours: row.ours.median - starts * start.ours,
+      ...(row.reference && { reference: row.reference.median - starts * start.reference }),
+    };
   if (!reference) return row;
   const ratio = rate
     ? (a: number[], b: number[]) => median(b) / median(a)
@@ -38,15 +54,12 @@ export function summarize(name: string, unit: string, { ours, reference, rate }:
   const ratios = Array.from({ length: resamplings }, () => ratio(resample(ours), resample(reference))).sort(
     (a, b) => a - b,
   );
-  return {
-    ...row,
-    reference: figureOf(reference),
-    ratio: {
-      value: ratio(ours, reference),
-      low: ratios[Math.floor(resamplings * 0.025)]!,
-      high: ratios[Math.floor(resamplings * 0.975)]!,
-    },
+  row.ratio = {
+    value: ratio(ours, reference),
+    low: ratios[Math.floor(resamplings * 0.025)]!,
+    high: ratios[Math.floor(resamplings * 0.975)]!,
   };
+  return row;
 }
 
 /** The middle of the samples. */

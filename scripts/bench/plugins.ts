@@ -1,0 +1,131 @@
+/** Each verb of each plugin: the last plugin of a chain is measured, the others prepare its ground. */
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  addChain,
+  addNamespace,
+  bothSuites,
+  call,
+  delChain,
+  type Network,
+  type PluginConf,
+  removeNamespace,
+  suites,
+} from './call.ts';
+import { longChain } from './life.ts';
+import { clear, podNetwork, subnet } from './node.ts';
+import { alternate, emptySamples, type Line, type Scenario } from './scenario.ts';
+
+const ipam = { type: 'host-local', subnet };
+const [bridge, portmap] = podNetwork().plugins as [PluginConf, PluginConf];
+const [, , firewall, bandwidth, tuning] = longChain().plugins as PluginConf[];
+
+/** A plugin with what it needs before it. */
+interface Subject {
+  chain: PluginConf[];
+  /** Kind of interface that the kernel must have. */
+  kind?: string;
+}
+
+const subjects: Subject[] = [
+  { chain: [bridge] },
+  { chain: [{ type: 'ptp', ipMasq: true, ipam }] },
+  { chain: [{ type: 'macvlan', master: 'wire', ipam }], kind: 'macvlan' },
+  { chain: [{ type: 'ipvlan', master: 'wire', ipam }], kind: 'ipvlan' },
+  { chain: [{ type: 'vlan', master: 'wire', vlanId: 5, ipam }], kind: 'vlan' },
+  { chain: [{ type: 'host-device', device: 'wired', ipam }] },
+  { chain: [{ type: 'tap', ipam }] },
+  { chain: [{ type: 'dummy', ipam }], kind: 'dummy' },
+  { chain: [{ type: 'loopback' }] },
+  { chain: [{ type: 'bridge', ipam: { type: 'static', addresses: [{ address: '10.78.0.5/16' }] } }] },
+  { chain: [bridge, portmap] },
+  { chain: [bridge, firewall!] },
+  { chain: [bridge, bandwidth!] },
+  { chain: [bridge, tuning!] },
+  { chain: [{ type: 'ptp', ipam }, { type: 'sbr' }] },
+  { chain: [bridge, { type: 'vrf', vrfname: 'red' }], kind: 'vrf' },
+];
+
+/** Every plugin that this kernel can run. */
+export function eachPlugin(rounds: number): Scenario[] {
+  return subjects.map(({ chain, kind }) => ({
+    name: `plugin ${labelOf(chain)}`,
+    measure() {
+      if (kind && !kernelHas(kind)) {
+        console.log(`plugin ${labelOf(chain)}: this kernel has no interfaces of kind "${kind}"`);
+        return [];
+      }
+      prepare();
+      const lines = measurePlugin(chain, rounds);
+      execFileSync('ip', ['link', 'del', 'wire']);
+      clear();
+      return lines;
+    },
+  }));
+}
+
+function measurePlugin(chain: PluginConf[], rounds: number): Line[] {
+  const network: Network = { name: 'bench', plugins: chain };
+  const plugin = chain.at(-1)!;
+  const there = bothSuites.filter((suite) => existsSync(join(suites[suite], plugin.type)));
+  const [add, check, del] = [emptySamples(), emptySamples(), emptySamples()];
+  const [status, gc] = [emptySamples(), emptySamples()];
+  alternate(rounds, (suite, round, counts) => {
+    if (!there.includes(suite)) return;
+    const pod = { ...addNamespace(), containerId: `round${round}${suite}` };
+    const { times, attached } = addChain(network, suite, pod.containerId, pod.netns);
+    const once = (command: string, keys: object) =>
+      call(plugin.type, { suite, command, ...pod }, { name: network.name, ...plugin, ...keys }).time;
+    const checked = once('CHECK', { prevResult: attached.result });
+    // Of the reference plugins, Debian has a version from before these verbs.
+    const asked = suite === 'ours' ? once('STATUS', { cniVersion: '1.1.0' }) : undefined;
+    const deleted = delChain(network, suite, attached);
+    const collected =
+      suite === 'ours' ? once('GC', { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] }) : undefined;
+    removeNamespace(pod.name);
+    if (!counts) return;
+    add[suite].push(times.at(-1)!);
+    check[suite].push(checked);
+    del[suite].push(deleted.at(-1)!);
+    if (asked !== undefined) status[suite].push(asked);
+    if (collected !== undefined) gc[suite].push(collected);
+  });
+  return Object.entries({ ADD: add, CHECK: check, DEL: del, STATUS: status, GC: gc }).map(
+    ([verb, { ours, reference }]) => ({
+      name: `plugin ${labelOf(chain)}: ${verb}`,
+      unit: 'ms',
+      starts: 1,
+      ours,
+      ...(reference.length > 0 && { reference }),
+    }),
+  );
+}
+
+/** An uplink with something at its other end, and a bridge. */
+function prepare(): void {
+  execFileSync('ip', ['-batch', '-'], {
+    input:
+      'link add wire type veth peer name wired\nlink set wire up\nlink set wired up\nlink add cni0 type bridge',
+  });
+}
+
+function kernelHas(kind: string): boolean {
+  const parent = ['macvlan', 'ipvlan', 'vlan'].includes(kind);
+  if (parent) execFileSync('ip', ['link', 'add', 'probe0', 'type', 'veth', 'peer', 'name', 'probe1']);
+  const extra = kind === 'vlan' ? ['id', '5'] : kind === 'vrf' ? ['table', '5'] : [];
+  const { status } = spawnSync('ip', [
+    ...['link', 'add', 'probe', ...(parent ? ['link', 'probe0'] : []), 'type', kind],
+    ...extra,
+  ]);
+  if (status === 0) execFileSync('ip', ['link', 'del', 'probe']);
+  if (parent) execFileSync('ip', ['link', 'del', 'probe0']);
+  return status === 0;
+}
+
+/** "bridge with static" where the IPAM plugin is what makes the difference. */
+function labelOf(chain: readonly PluginConf[]): string {
+  const { type, ipam: own } = chain.at(-1)! as PluginConf & { ipam?: PluginConf };
+  return own && own.type !== 'host-local' ? `${type} with ${own.type}` : type;
+}

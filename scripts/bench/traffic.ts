@@ -1,0 +1,79 @@
+/** The data path: what iperf3 gets through from pod to pod, and from outside through a port of the node. */
+
+import { execFileSync, spawn } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { addChain, addNamespace, bothSuites, delChain, removeNamespace, type Suite } from './call.ts';
+import { clear, podNetwork } from './node.ts';
+import { emptySamples, type Scenario } from './scenario.ts';
+
+const seconds = 1;
+const hostPort = 18080;
+
+/** Throughput of TCP, which should be the same: the kernel forwards, no plugin. */
+export function dataPath(rounds: number): Scenario {
+  return {
+    name: 'data path',
+    async measure() {
+      const [pods, port] = [emptySamples(), emptySamples()];
+      const outside = addOutside();
+      for (let round = 0; round < rounds; round++)
+        for (const suite of bothSuites) {
+          const { direct, mapped } = await transfer(suite, outside);
+          pods[suite].push(direct);
+          port[suite].push(mapped);
+        }
+      removeNamespace(outside);
+      clear();
+      return [
+        { name: 'data path: pod to pod', unit: 'Gbit/s', rate: true, ...pods },
+        { name: 'data path: outside to a port of the node', unit: 'Gbit/s', rate: true, ...port },
+      ];
+    },
+  };
+}
+
+/** A machine beside the node. @returns its namespace. */
+function addOutside(): string {
+  const { name } = addNamespace();
+  for (const command of [
+    `link add uplink up type veth peer name eth0 netns ${name}`,
+    'address add 192.0.2.1/24 dev uplink',
+    `-n ${name} address add 192.0.2.2/24 dev eth0`,
+    `-n ${name} link set eth0 up`,
+  ])
+    execFileSync('ip', command.split(' '));
+  return name;
+}
+
+async function transfer(suite: Suite, outside: string): Promise<{ direct: number; mapped: number }> {
+  const network = podNetwork(hostPort);
+  const [server, client] = [addNamespace(), addNamespace()];
+  const served = addChain(network, suite, 'server', server.netns).attached;
+  const bridgeOnly = { ...network, plugins: network.plugins.slice(0, 1) };
+  const asked = addChain(bridgeOnly, suite, 'client', client.netns).attached;
+  const { ips } = served.result as { ips: { address: string }[] };
+  const address = ips[0]!.address.split('/')[0]!;
+  const iperf = spawn('ip', ['netns', 'exec', server.name, 'iperf3', '--server', '--port', '80'], {
+    stdio: 'ignore',
+  });
+  // It says nothing when it is ready.
+  await sleep(300);
+  const direct = measure(client.name, address, 80);
+  const mapped = measure(outside, '192.0.2.1', hostPort);
+  iperf.kill();
+  delChain(bridgeOnly, suite, asked);
+  delChain(network, suite, served);
+  for (const { name } of [server, client]) removeNamespace(name);
+  return { direct, mapped };
+}
+
+/** @returns what arrives, in Gbit/s. */
+function measure(from: string, address: string, port: number): number {
+  const output = execFileSync(
+    'ip',
+    ['netns', 'exec', from, 'iperf3', '--json', '--time', String(seconds), '-c', address, '-p', String(port)],
+    { encoding: 'utf8' },
+  );
+  const { end } = JSON.parse(output) as { end: { sum_received: { bits_per_second: number } } };
+  return end.sum_received.bits_per_second / 1e9;
+}
