@@ -65,6 +65,8 @@ interface Libc {
   ): number;
   _exit(code: number): number;
   waitpid(pid: number, status: Uint8Array, options: number): number;
+  /** OpenSSL's, which Node.js exports for its addons. */
+  SHA512(data: Uint8Array, length: number, digest: Uint8Array): number;
 }
 
 const i32 = 'int32';
@@ -90,6 +92,7 @@ const signatures = {
   posix_spawn: { arguments: ['buffer', 'buffer', 'buffer', 'pointer', 'buffer', 'buffer'], return: i32 },
   _exit: { arguments: [i32], return: i32 },
   waitpid: { arguments: [i32, 'buffer', i32], return: i32 },
+  SHA512: { arguments: ['buffer', u32, 'buffer'], return: 'pointer' },
 } as const;
 
 /** Functions that go by another name in the C library. */
