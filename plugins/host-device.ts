@@ -14,7 +14,7 @@ import {
 import { type Infer, object, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
-import { getLink, type Link, listLinks, setLink } from '../lib/kernel/link.ts';
+import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
 
@@ -135,29 +135,22 @@ function moveOut(call: HostDeviceCall): void {
 }
 
 /**
- * Moves an interface to another namespace under another name. It is renamed in a namespace of its own on the way, as either name
- * may be taken at the other end. When a step fails, it goes back to where it was.
+ * Moves an interface to another namespace under another name, in one step: while it moves, the kernel takes the new name at once where
+ * the old one is in use (__dev_change_net_namespace in net/core/dev.c). When the new one is in use as well, it goes back.
  */
 function move(link: Link, from: Netns, to: Netns, name: string, alias: string): void {
-  using between = Netns.create();
   using source = openRouteSocket(from);
-  using middle = openRouteSocket(between);
-  source.execute(
-    setLink(link.index, { up: false }, link.name),
-    setLink(link.index, { netns: between }, link.name),
-  );
-  const found = listLinks(middle).find(({ name: one }) => one === link.name)!;
   try {
-    middle.execute(
-      setLink(found.index, { name, alias }, link.name),
-      setLink(found.index, { netns: to }, name),
+    source.execute(
+      setLink(link.index, { up: false }, link.name),
+      setLink(link.index, { netns: to, name, alias }, link.name),
     );
   } catch (error) {
-    middle.execute(
-      setLink(found.index, { name: link.name, alias: link.alias }, name),
-      setLink(found.index, { netns: from }, link.name),
-    );
-    if (link.up) source.execute(setLink(getLink(source, link.name)!.index, { up: true }, link.name));
+    using target = openRouteSocket(to);
+    const astray = getLink(source, link.name) ? undefined : getLink(target, link.name);
+    if (astray)
+      target.execute(setLink(astray.index, { netns: from, name: link.name, alias: link.alias }, link.name));
+    if (link.up) source.execute(setLink(requireLink(source, link.name).index, { up: true }, link.name));
     throw error;
   }
 }

@@ -1,0 +1,51 @@
+/**
+ * The first script in the executable: it runs the bundle that belongs to the name it was started under, with the
+ * bytecode that this name needed when the executable was built. Compiling the same functions anew would cost every
+ * verb 4 to 8 ms.
+ */
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { getAssetKeys, getRawAsset } from 'node:sea';
+import { Script } from 'node:vm';
+
+/** Where the executable that is built for training leaves the code caches; "" in the one that is built for use. */
+declare const TRAINING: string;
+
+/** A bundle: its module system is `require`, and plugins hand their exit code to `end`, if there is one. */
+type Bundle = (require: NodeJS.Require, end?: (code: number) => void) => void;
+
+const name = basename(process.argv0);
+const file = name === 'cni' ? 'cni.js' : 'main.js';
+const cache = `${name}.cache`;
+const cachedData = TRAINING ? readTrained() : readCache();
+// The bundles are ASCII. Nothing is copied but the source.
+const script = new Script(Buffer.from(getRawAsset(file)).toString('latin1'), {
+  filename: file,
+  ...(cachedData && { cachedData }),
+});
+if (script.cachedDataRejected !== false && process.env.CNI_DEBUG)
+  process.stderr.write(
+    `This executable has no bytecode of "${name}", which makes it slower. Build it again as root\n`,
+  );
+const run = script.runInThisContext() as Bundle;
+
+if (TRAINING) {
+  // What was compiled until now, by this run and those before it.
+  process.on('exit', () => writeFileSync(`${TRAINING}/${cache}`, script.createCachedData()));
+  run(require, process.exit);
+} else {
+  run(require);
+}
+
+function readCache(): Buffer | undefined {
+  return getAssetKeys().includes(cache) ? Buffer.from(getRawAsset(cache)) : undefined;
+}
+
+function readTrained(): Buffer | undefined {
+  try {
+    return readFileSync(`${TRAINING}/${cache}`);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * Runs every plugin through a pod's life, so that an executable built for training learns which functions each of them
+ * uses. CNI_BIN is that executable's directory. What the kernel of the building machine has no module for is trained
+ * as far as it gets: the rest is compiled when it is called.
+ */
+
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import {
+  Attachment,
+  type Conflist,
+  type PluginConf,
+  runNetworkVerb,
+  sample,
+} from '../../test/support/chain.ts';
+import { type Host, makeHost } from '../../test/support/host.ts';
+import { runPlugin, suites } from '../../test/support/plugin.ts';
+
+const conf = join(import.meta.dirname, '../../conf');
+/** What a runtime hands to the plugins that ask for it. */
+const capabilities = {
+  portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }],
+  bandwidth: { ingressRate: 1e6, ingressBurst: 1e6, egressRate: 1e6, egressBurst: 1e6 },
+};
+
+const cleanups: (() => void | Promise<void>)[] = [];
+try {
+  const host = await makeHost({ teardown: (step) => void cleanups.push(step) });
+  await prepare(host);
+  for (const file of readdirSync(conf).filter((name) => name.endsWith('.conflist')))
+    await train(host, sample(file));
+  await trainChain(host, { cniVersion: '1.1.0', name: 'lo', plugins: [{ type: 'loopback' }] }, 'lo');
+  execFileSync(join(suites.ours, 'cni'), ['validate', join(conf, '10-bridge.conflist')], { stdio: 'ignore' });
+} finally {
+  for (const step of cleanups.reverse()) await step();
+}
+
+/** Gives the host what the samples work on: two uplinks, and the lease that flanneld would have written. */
+async function prepare(host: Host): Promise<void> {
+  for (const uplink of ['eth0', 'eth1'])
+    await host.run(['ip', 'link', 'add', uplink, 'up', 'type', 'veth', 'peer', 'name', `${uplink}-peer`]);
+  const lease = host.file('/run/flannel/subnet.env');
+  mkdirSync(dirname(lease), { recursive: true });
+  writeFileSync(
+    lease,
+    'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n',
+  );
+}
+
+/** Every verb of every plugin in the chain, and of its IPAM plugin by itself, whatever comes of it. */
+async function train(host: Host, network: Conflist): Promise<void> {
+  await trainChain(host, network, 'eth0');
+  for (const { ipam } of network.plugins)
+    if (ipam) await trainChain(host, { ...network, plugins: [{ ...(ipam as PluginConf), ipam }] }, 'eth0');
+}
+
+async function trainChain(host: Host, network: Conflist, ifname: string): Promise<void> {
+  for (const { type } of network.plugins) await runPlugin(host, type, 'VERSION', { config: {} });
+  const attachment = new Attachment(host, await host.addPod(), network, { capabilities, ifname });
+  await runNetworkVerb(host, network, 'STATUS');
+  await attachment.tryAdd();
+  await attachment.tryCheck();
+  await attachment.tryDel();
+  await runNetworkVerb(host, network, 'GC', { valid: [] });
+}
