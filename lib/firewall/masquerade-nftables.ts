@@ -6,10 +6,10 @@ import {
   addRule,
   addTable,
   deleteRule,
-  flushChain,
   listRules,
   masqueradeVerdict,
   type NftTable,
+  replaceRules,
   targetChain,
   transaction,
   verdict,
@@ -27,8 +27,8 @@ const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
 
 export const nftablesMasquerade: MasqueradeBackend = {
   async add(attachment, prefixes) {
-    changeNftables((socket) => [
-      ...setUp(),
+    changeNftables((socket, again) => [
+      ...setUp(socket, again),
       ...deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
       ...prefixes.map((prefix) =>
         addRule(
@@ -78,23 +78,24 @@ export const nftablesMasquerade: MasqueradeBackend = {
   },
 };
 
-/** The table with what all containers share; the rules of the base chain are written anew each time. */
-function setUp() {
+/** The table with what all containers share: nothing when the base chain leads where it should. @param whole even then. */
+function setUp(socket: NetlinkSocket, whole: boolean) {
+  const rules = replaceRules(socket, table, 'postrouting', [
+    ...multicast.map((prefix) => [
+      ...isFamily(prefix.family),
+      ...addressMatch('daddr', '==', prefix),
+      verdict('return'),
+    ]),
+    [verdict('goto', checks)],
+  ]);
+  if (rules.length === 0 && !whole) return [];
   return [
     addTable(table, tableComment),
     addChain(table, checks, { comment: checksComment }),
     addChain(table, 'postrouting', {
       hook: { type: 'nat', hook: Hook.postrouting, priority: Priority.srcnat },
     }),
-    flushChain(table, 'postrouting'),
-    ...multicast.map((prefix) =>
-      addRule(table, 'postrouting', [
-        ...isFamily(prefix.family),
-        ...addressMatch('daddr', '==', prefix),
-        verdict('return'),
-      ]),
-    ),
-    addRule(table, 'postrouting', [verdict('goto', checks)]),
+    ...rules,
   ];
 }
 

@@ -44,13 +44,14 @@ const changeTries = 10;
 
 /**
  * Carries out a change that depends on what is there.
- * @param compose looks, and says what to do. It is asked again when a rule that it names has gone meanwhile, as two DELs at once may have it.
+ * @param compose looks, and says what to do. It is asked `again` when something that it names has gone meanwhile, as two DELs at
+ *   once may have it.
  */
-export function changeNftables(compose: (socket: NetlinkSocket) => readonly Request[]): void {
+export function changeNftables(compose: (socket: NetlinkSocket, again: boolean) => readonly Request[]): void {
   withNftables((socket) => {
     for (let tries = 1; ; tries++) {
       try {
-        return transaction(socket, compose(socket));
+        return transaction(socket, compose(socket, tries > 1));
       } catch (error) {
         if (tries === changeTries || !isKernelError(error, 'ENOENT', 'EBUSY')) throw error;
       }

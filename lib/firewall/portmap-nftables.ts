@@ -16,6 +16,7 @@ import {
   masqueradeVerdict,
   type NftRule,
   type NftTable,
+  replaceRules,
   transaction,
   verdict,
 } from '../netlink/nftables.ts';
@@ -52,14 +53,14 @@ export const nftablesPortMap: PortMapBackend = {
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
     using _ = new FileLock(portMapLock);
-    changeNftables((socket) => {
+    changeNftables((socket, again) => {
       const requests: Request[] = [];
       for (const container of containers) {
         const own = mappingsOf(mappings, container.family);
         if (own.length === 0) continue;
         refuseTaken(socket, attachment, container, own, options);
         requests.push(
-          ...setUp(container.family, options),
+          ...setUp(socket, container.family, options, again),
           ...deletion(socket, container.family, attachment, [container.address]).requests,
           ...containerRules(attachment, container, own, options),
         );
@@ -121,27 +122,34 @@ export const nftablesPortMap: PortMapBackend = {
   },
 };
 
-/** The table with what all containers share. The chains that lead there are written anew each time. */
-function setUp(family: Family, { snat, conditions }: PortMapOptions): Request[] {
+/** The table with what all containers share: nothing when the chains lead where they should. @param whole even then. */
+function setUp(
+  socket: NetlinkSocket,
+  family: Family,
+  { snat, conditions }: PortMapOptions,
+  whole: boolean,
+): Request[] {
   const table = tables[family];
-  const entry = (name: 'prerouting' | 'output') => [
-    addChain(table, name, { hook: { type: 'nat', hook: Hook[name], priority: Priority.dstnat } }),
-    flushChain(table, name),
-    // With conditions the rule is left to nft(8), which alone can read them.
-    ...(conditions[family].length > 0
-      ? []
-      : [addRule(table, name, [...destinationIsLocal(), verdict('jump', 'hostports_all')])]),
-  ];
+  // With conditions the rule is left to nft(8), which alone can read them.
+  const conditional = conditions[family].length > 0;
+  const entries = (['prerouting', 'output'] as const).map((name) => ({
+    chain: addChain(table, name, { hook: { type: 'nat', hook: Hook[name], priority: Priority.dstnat } }),
+    rules: conditional
+      ? [flushChain(table, name)]
+      : replaceRules(socket, table, name, [[...destinationIsLocal(), verdict('jump', 'hostports_all')]]),
+  }));
+  const shared = replaceRules(socket, table, 'hostports_all', [
+    [verdict('jump', 'hostip_hostports')],
+    [verdict('jump', 'hostports')],
+  ]);
+  if (shared.length === 0 && entries.every(({ rules }) => rules.length === 0) && !whole) return [];
   return [
     addTable(table, tableComment),
     addChain(table, 'hostports'),
     addChain(table, 'hostip_hostports'),
     addChain(table, 'hostports_all'),
-    flushChain(table, 'hostports_all'),
-    addRule(table, 'hostports_all', [verdict('jump', 'hostip_hostports')]),
-    addRule(table, 'hostports_all', [verdict('jump', 'hostports')]),
-    ...entry('prerouting'),
-    ...entry('output'),
+    ...shared,
+    ...entries.flatMap(({ chain, rules }) => [chain, ...rules]),
     ...(snat
       ? [
           addChain(table, 'masquerading', {

@@ -154,15 +154,47 @@ export function listRules(socket: NetlinkSocket, table: NftTable, chain: string)
     return {
       handle: attributes.be64(Rule.Handle) ?? 0n,
       comment: readComment(attributes.bytes(Rule.Userdata)),
-      expressions: listAttributes(attributes.bytes(Rule.Expressions) ?? new Uint8Array()).map(([, value]) => {
-        const expression = new Attributes(value);
-        return {
-          name: expression.string(NFTA_EXPR_NAME) ?? '',
-          data: expression.nested(NFTA_EXPR_DATA) ?? new Attributes(new Uint8Array()),
-        };
-      }),
+      expressions: readExpressions(attributes.bytes(Rule.Expressions)),
     };
   });
+}
+
+/**
+ * What makes a chain hold these rules and no others: nothing when it does already. To touch a table, a chain or a rule that is there
+ * keeps the one who does it, when the socket closes, until no processor uses the old one any more: some 15 ms.
+ * @param rules expressions of each.
+ */
+export function replaceRules(
+  socket: NetlinkSocket,
+  table: NftTable,
+  chain: string,
+  rules: readonly (readonly Attribute[])[],
+): Request[] {
+  const shape = (expressions: NftRule['expressions']) =>
+    expressions
+      .map((one) => {
+        const verdict = verdictData(one);
+        return [one.name, hex(expressionValue(one)), verdict?.be32(1), verdict?.string(2)].join(' ');
+      })
+      .join();
+  const present = listRules(socket, table, chain).map(({ expressions }) => shape(expressions));
+  const wanted = rules.map((expressions) => shape(readExpressions(concat(expressions))));
+  if (present.length === wanted.length && wanted.every((one, i) => one === present[i])) return [];
+  return [flushChain(table, chain), ...rules.map((expressions) => addRule(table, chain, expressions))];
+}
+
+function readExpressions(list: Uint8Array = new Uint8Array()): NftRule['expressions'] {
+  return listAttributes(list).map(([, value]) => {
+    const expression = new Attributes(value);
+    return {
+      name: expression.string(NFTA_EXPR_NAME) ?? '',
+      data: expression.nested(NFTA_EXPR_DATA) ?? new Attributes(new Uint8Array()),
+    };
+  });
+}
+
+function hex(bytes: Uint8Array | undefined): string {
+  return bytes ? Buffer.from(bytes).toString('hex') : '';
 }
 
 /** Carries out requests all together or not at all. @throws NetlinkError for the first that failed. */
@@ -265,16 +297,18 @@ export function expressionValue({ name, data }: NftRule['expressions'][number]):
 
 /** What a rule does with the packet in the end, if that is a verdict. */
 export function verdictOf(rule: NftRule): keyof typeof verdicts | undefined {
-  const last = rule.expressions.at(-1);
-  const code =
-    last?.name === 'immediate' ? last.data.nested(2)?.nested(NFTA_DATA_VERDICT)?.be32(1) : undefined;
+  const code = verdictData(rule.expressions.at(-1))?.be32(1);
   return (Object.keys(verdicts) as (keyof typeof verdicts)[]).find((name) => verdicts[name] >>> 0 === code);
 }
 
 /** The chain that a rule leads to, if it does. */
 export function targetChain(rule: NftRule): string | undefined {
-  const last = rule.expressions.at(-1);
-  return last?.name === 'immediate' ? last.data.nested(2)?.nested(NFTA_DATA_VERDICT)?.string(2) : undefined;
+  return verdictData(rule.expressions.at(-1))?.string(2);
+}
+
+/** The verdict that an "immediate" expression holds. */
+function verdictData(expression: NftRule['expressions'][number] | undefined): Attributes | undefined {
+  return expression?.name === 'immediate' ? expression.data.nested(2)?.nested(NFTA_DATA_VERDICT) : undefined;
 }
 
 function compare(op: keyof typeof comparison, value: Uint8Array): Attribute {
