@@ -277,3 +277,45 @@ test('nftables: DELs and GCs at once do not stumble over one another', async (t)
   );
   t.notRegex(await ruleset(host), /net: net/);
 });
+
+test('nftables: what all pods share is made once, and again when somebody has taken it apart', async (t) => {
+  const host = await makeHost(t);
+  const network = nftNet();
+  const portmap = { type: 'portmap', backend: 'nftables', capabilities: { portMappings: true } };
+  network.plugins.push(portmap);
+  const mapped = (hostPort: number) => ({
+    capabilities: { portMappings: [{ hostPort, containerPort: 80 }] },
+  });
+  // Tables are listed in the order in which they were made.
+  const rules = async () =>
+    (await ruleset(host))
+      .split('\n')
+      .filter((line) => line.trim() && !line.includes('comment "'))
+      .sort();
+  const handles = async () =>
+    (await host.run(['nft', '--handle', 'list', 'ruleset'])).match(/^.*(goto|jump|return).*$/gm);
+
+  await attach(
+    host,
+    { ...network, plugins: [network.plugins[0]!, { ...portmap, snat: false }] },
+    mapped(8080),
+  );
+  t.notRegex(await ruleset(host), /masquerading/);
+  await attach(host, network, mapped(8081));
+  t.regex(await ruleset(host), /chain masquerading/, 'a chain that only this one needs');
+  const [whole, before] = [await rules(), await handles()];
+
+  await attach(host, network, mapped(8082));
+  t.deepEqual(await handles(), before, 'rules that are right are left alone');
+
+  for (const damage of [
+    ['flush', 'chain', 'inet', 'cni_plugins_masquerade', 'postrouting'],
+    ['flush', 'chain', 'ip', 'cni_hostport', 'hostports_all'],
+    ['add', 'rule', 'ip', 'cni_hostport', 'prerouting', 'accept'],
+    ['insert', 'rule', 'inet', 'cni_plugins_masquerade', 'postrouting', 'accept'],
+    ['delete', 'table', 'ip', 'cni_hostport'],
+  ])
+    await host.run(['nft', ...damage]);
+  await attach(host, network, mapped(8083));
+  t.deepEqual(await rules(), whole);
+});
