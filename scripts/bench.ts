@@ -50,7 +50,17 @@ function enterNamespaces(): never {
     exec "$@"`;
   const { status } = spawnSync(
     'unshare',
-    ['--net', '--mount', 'sh', '-c', script, 'sh', process.execPath, ...process.argv.slice(1)],
+    [
+      '--net',
+      '--mount',
+      'sh',
+      '-c',
+      script,
+      'sh',
+      process.execPath,
+      '--no-warnings',
+      ...process.argv.slice(1),
+    ],
     { stdio: 'inherit', env: { ...process.env, BENCH_INSIDE: '1' } },
   );
   process.exit(status ?? 1);
