@@ -50,26 +50,36 @@ export async function allowForwarding(prefixes: readonly Prefix[], adminChain: s
 /** Takes {@link allowForwarding} back; what is not there is no error. */
 export async function forbidForwarding(prefixes: readonly Prefix[]): Promise<void> {
   await forFamilies(familiesOf(prefixes), async (family) => {
+    const own = prefixes.filter((prefix) => prefix.family === family);
     try {
-      const present = (await list(family, 'filter', forwardChain)) ?? [];
-      const sources = new Set(
-        prefixes.filter((prefix) => prefix.family === family).map(({ address }) => `${address.toPrefix()}`),
-      );
-      const ours = present.filter(
-        (rule) =>
-          option(rule, '-j') === 'ACCEPT' &&
-          (sources.has(option(rule, '-s') ?? '') ||
-            (sources.has(option(rule, '-d') ?? '') && rule.spec.includes('ESTABLISHED'))),
-      );
       await restore(
         family,
         'filter',
-        ours.map((rule) => `-D ${forwardChain} ${rule.spec}`),
+        own.flatMap(accepting).map((rule) => `-D ${rule}`),
       );
     } catch (error) {
-      if (!(error instanceof IptablesMissingError)) throw error; // Then there are no rules either.
+      if (error instanceof IptablesMissingError) return; // Then there are no rules either.
+      if (!(error instanceof IptablesError)) throw error;
+      await forbidPresent(family, own);
     }
   });
+}
+
+/** The same for rules that are not quite as {@link allowForwarding} made them. */
+async function forbidPresent(family: Family, prefixes: readonly Prefix[]): Promise<void> {
+  const present = (await list(family, 'filter', forwardChain)) ?? [];
+  const sources = new Set(prefixes.map(({ address }) => `${address.toPrefix()}`));
+  const ours = present.filter(
+    (rule) =>
+      option(rule, '-j') === 'ACCEPT' &&
+      (sources.has(option(rule, '-s') ?? '') ||
+        (sources.has(option(rule, '-d') ?? '') && rule.spec.includes('ESTABLISHED'))),
+  );
+  await restore(
+    family,
+    'filter',
+    ours.map((rule) => `-D ${forwardChain} ${rule.spec}`),
+  );
 }
 
 /** @throws Error when packets of one of the addresses would not get through. */
@@ -92,13 +102,8 @@ export async function checkForwarding(prefixes: readonly Prefix[], adminChain: s
 export async function isolateBridge(bridge: string, policy: IngressPolicy): Promise<void> {
   if (policy === 'open') return;
   for (const family of families) {
-    let present: Rule[];
-    try {
-      present = (await list(family, 'filter')) ?? [];
-    } catch (error) {
-      if (error instanceof IptablesMissingError && family === 6) continue; // A node without IPv6 has nothing to isolate.
-      throw error;
-    }
+    const present = await listIfInstalled(family);
+    if (!present) continue;
     const name = quote(bridge);
     const shared = comment(`CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)`);
     const own = comment(`CNI firewall plugin rules (ingressPolicy: ${policy})`);
@@ -122,19 +127,36 @@ export async function isolateBridge(bridge: string, policy: IngressPolicy): Prom
 /** @throws Error when a rule that keeps the bridge's containers apart is missing. */
 export async function checkIsolation(bridge: string, policy: IngressPolicy): Promise<void> {
   if (policy === 'open') return;
-  const present = (await list(4, 'filter')) ?? [];
+  for (const family of families) {
+    const present = await listIfInstalled(family);
+    if (present && !isIsolated(present, bridge, policy))
+      throw new Error(
+        `Bridge "${bridge}" is not isolated for IPv${family}: rules are missing from "${stageOne}" or "${stageTwo}". Add any container to set them up again`,
+      );
+  }
+}
+
+/** Rules of the table "filter"; undefined where a node has no ip6tables, and so nothing to isolate of IPv6. */
+async function listIfInstalled(family: Family): Promise<Rule[] | undefined> {
+  try {
+    return (await list(family, 'filter')) ?? [];
+  } catch (error) {
+    if (error instanceof IptablesMissingError && family === 6) return undefined;
+    throw error;
+  }
+}
+
+function isIsolated(present: readonly Rule[], bridge: string, policy: IngressPolicy): boolean {
   const leads = (chain: string, target: string, wanted: (rule: Rule) => boolean = () => true) =>
     present.some((rule) => rule.chain === chain && option(rule, '-j') === target && wanted(rule));
-  const entered =
-    leads('FORWARD', stageOne) && leads(stageOne, stageTwo, (rule) => option(rule, '-i') === bridge);
-  const apart =
-    policy !== 'isolated' ||
-    leads(stageOne, 'DROP', (rule) => option(rule, '-i') === bridge && option(rule, '-o') === bridge);
-  const kept = leads(stageTwo, 'DROP', (rule) => option(rule, '-o') === bridge) && apart;
-  if (!kept || !entered)
-    throw new Error(
-      `Bridge "${bridge}" is not isolated: rules are missing from "${stageOne}" or "${stageTwo}". Add any container to set them up again`,
-    );
+  const enters = (rule: Rule) => option(rule, '-i') === bridge;
+  const leaves = (rule: Rule) => option(rule, '-o') === bridge;
+  return (
+    leads('FORWARD', stageOne) &&
+    leads(stageOne, stageTwo, enters) &&
+    leads(stageTwo, 'DROP', leaves) &&
+    (policy !== 'isolated' || leads(stageOne, 'DROP', (rule) => enters(rule) && leaves(rule)))
+  );
 }
 
 interface SharedRule {

@@ -11,13 +11,20 @@ import {
   type NftTable,
   replaceRules,
   targetChain,
-  transaction,
   verdict,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade.ts';
 import { type Attachment, hashName } from './names.ts';
-import { addressMatch, changeNftables, Hook, isFamily, Priority, withNftables } from './nftables.ts';
+import {
+  addressMatch,
+  changeNftables,
+  Hook,
+  isFamily,
+  Priority,
+  requireNftables,
+  withNftables,
+} from './nftables.ts';
 
 const table: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
 const tableComment = 'Masquerading for plugins from github.com/containernetworking/plugins';
@@ -67,7 +74,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
   },
 
   async probe() {
-    withNftables((socket) => transaction(socket, [addTable(table, tableComment)]));
+    requireNftables();
   },
 
   async gc(network, valid) {

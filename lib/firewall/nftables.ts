@@ -4,7 +4,7 @@ import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/address.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import { dnat, meta, payload, transaction } from '../netlink/nftables.ts';
+import { dnat, getGeneration, meta, payload, transaction } from '../netlink/nftables.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
@@ -28,7 +28,10 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
   try {
     return work(socket);
   } catch (error) {
-    if (isKernelError(error, 'EOPNOTSUPP', 'ENOTSUP', 'EINVAL') && /begin a transaction/.test(error.message))
+    if (
+      isKernelError(error, 'EOPNOTSUPP', 'ENOTSUP', 'EINVAL') &&
+      /begin a transaction|generation/.test(error.message)
+    )
       throw new Error(
         'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"',
         {
@@ -37,6 +40,11 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
       );
     throw error;
   }
+}
+
+/** @throws Error when the kernel has no nftables. */
+export function requireNftables(): void {
+  withNftables((socket) => socket.execute(getGeneration()));
 }
 
 /** How often a change is composed anew when others were faster. */

@@ -17,11 +17,10 @@ import {
   type NftRule,
   type NftTable,
   replaceRules,
-  transaction,
   verdict,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import type { Attachment } from './names.ts';
+import { type Attachment, hashName } from './names.ts';
 import {
   addressMatch,
   changeNftables,
@@ -30,6 +29,7 @@ import {
   Priority,
   portMatch,
   protocolNumber,
+  requireNftables,
   withNftables,
 } from './nftables.ts';
 import {
@@ -61,7 +61,8 @@ export const nftablesPortMap: PortMapBackend = {
         refuseTaken(socket, attachment, container, own, options);
         requests.push(
           ...setUp(socket, container.family, options, again),
-          ...deletion(socket, container.family, attachment, [container.address]).requests,
+          ...deletion(socket, container.family, (rule) => isOf(attachment, rule, [container.address]))
+            .requests,
           ...containerRules(attachment, container, own, options),
         );
       }
@@ -72,13 +73,7 @@ export const nftablesPortMap: PortMapBackend = {
 
   async del(attachment, hints) {
     const containers = hints?.containers.map(({ address }) => address);
-    let ports: MappedPort[] = [];
-    changeNftables((socket) => {
-      const found = families.map((family) => deletion(socket, family, attachment, containers));
-      ports = found.flatMap((one) => one.ports);
-      return found.flatMap(({ requests }) => requests);
-    });
-    return ports;
+    return removeWhere((rule) => isOf(attachment, rule, containers));
   },
 
   async check(attachment, containers, mappings) {
@@ -112,13 +107,16 @@ export const nftablesPortMap: PortMapBackend = {
     });
   },
 
-  // The rules bear the container ID alone, so that which network they are of cannot be told: DEL must have run for each.
-  async gc() {
-    return [];
+  // The reference plugin's rules bear the container ID alone, so that which network they are of cannot be told.
+  async gc(network, valid) {
+    const keep = new Set(valid.map((one) => identityOf({ network, ...one })));
+    return removeWhere(
+      (rule) => rule.owner.startsWith(`${networkHash(network)}/`) && !keep.has(identity(rule)),
+    );
   },
 
   async probe() {
-    withNftables((socket) => transaction(socket, [addTable(tables[4], tableComment)]));
+    requireNftables();
   },
 };
 
@@ -179,6 +177,7 @@ function containerRules(
         ...dnatTo(container.address, mapping.containerPort),
       ],
       comment,
+      ownerOf(attachment),
     );
   });
   if (!snat) return ports;
@@ -189,7 +188,13 @@ function containerRules(
   return [
     ...ports,
     ...sources.map((source) =>
-      addRule(table, 'masquerading', [...source, ...destination, masqueradeVerdict()], comment),
+      addRule(
+        table,
+        'masquerading',
+        [...source, ...destination, masqueradeVerdict()],
+        comment,
+        ownerOf(attachment),
+      ),
     ),
   ];
 }
@@ -216,26 +221,29 @@ async function addConditions(family: Family, { conditions }: PortMapOptions): Pr
   if (status !== 0) throw new Error(`nft refuses "conditionsV${family}": ${stderr.trim().split('\n')[0]}`);
 }
 
-/**
- * What removes an attachment's rules, and the ports they mapped.
- * @param containers when known, tells this network's rules from those of the same container on others.
- */
+/** Removes rules of both families. @returns the ports that they mapped. */
+function removeWhere(isStale: (rule: NftRule) => boolean): MappedPort[] {
+  let ports: MappedPort[] = [];
+  changeNftables((socket) => {
+    const found = families.map((family) => deletion(socket, family, isStale));
+    ports = found.flatMap((one) => one.ports);
+    return found.flatMap(({ requests }) => requests);
+  });
+  return ports;
+}
+
+/** What removes containers' rules, and the ports they mapped. */
 function deletion(
   socket: NetlinkSocket,
   family: Family,
-  attachment: Attachment,
-  containers: readonly Address[] = [],
+  isStale: (rule: NftRule) => boolean,
 ): { requests: Request[]; ports: MappedPort[] } {
   const table = tables[family];
-  const known = containers.filter((address) => address.family === family);
-  const isOurs = (rule: NftRule) =>
-    rule.comment === commentOf(attachment) &&
-    (known.length === 0 || known.some((address) => mentions(rule, address)));
   const hostports = ['hostports', 'hostip_hostports'].map((chain) => ({
     chain,
-    rules: listRules(socket, table, chain).filter(isOurs),
+    rules: listRules(socket, table, chain).filter(isStale),
   }));
-  const masquerading = listRules(socket, table, 'masquerading').filter(isOurs);
+  const masquerading = listRules(socket, table, 'masquerading').filter(isStale);
   return {
     requests: [...hostports, { chain: 'masquerading', rules: masquerading }].flatMap(({ chain, rules }) =>
       rules.map(({ handle }) => deleteRule(table, chain, handle)),
@@ -307,7 +315,35 @@ function mentions(rule: NftRule, address: Address): boolean {
   });
 }
 
+/**
+ * Whether a rule is an attachment's. The reference plugin's do not say of which network they are.
+ * @param containers addresses of the container, which tell the reference plugin's rules of this network from those of others; when none is
+ *   known, all are taken.
+ */
+function isOf(attachment: Attachment, rule: NftRule, containers: readonly Address[] = []): boolean {
+  if (rule.owner) return identity(rule) === identityOf(attachment);
+  if (rule.comment !== commentOf(attachment)) return false;
+  return containers.length === 0 || containers.some((address) => mentions(rule, address));
+}
+
 /** The reference plugin's comment; at 128 bytes nft(8) takes no more. */
-function commentOf({ containerId }: Attachment): string {
+function commentOf({ containerId }: Pick<Attachment, 'containerId'>): string {
   return Buffer.from(containerId).subarray(0, 128).toString('utf8');
+}
+
+/** What the comment leaves open. */
+function ownerOf({ network, ifname }: Pick<Attachment, 'network' | 'ifname'>): string {
+  return `${networkHash(network)}/${ifname}`;
+}
+
+function networkHash(network: string): string {
+  return hashName(16, '', network);
+}
+
+function identityOf(attachment: Attachment): string {
+  return `${ownerOf(attachment)}/${commentOf(attachment)}`;
+}
+
+function identity({ owner, comment }: NftRule): string {
+  return `${owner}/${comment}`;
 }

@@ -21,7 +21,15 @@ import {
 import type { NetlinkSocket } from './socket.ts';
 
 const NFNL_SUBSYS_NFTABLES = 10;
-const Message = { NewTable: 0, NewChain: 3, DelChain: 5, NewRule: 6, GetRule: 7, DelRule: 8 } as const;
+const Message = {
+  NewTable: 0,
+  NewChain: 3,
+  DelChain: 5,
+  NewRule: 6,
+  GetRule: 7,
+  DelRule: 8,
+  GetGeneration: 16,
+} as const;
 const NFTA_LIST_ELEM = 1;
 const NFTA_EXPR_NAME = 1;
 const NFTA_EXPR_DATA = 2;
@@ -54,6 +62,8 @@ export interface NftHook {
 export interface NftRule {
   handle: bigint;
   comment: string;
+  /** What {@link addRule} was told of the owner. */
+  owner: string;
   expressions: { name: string; data: Attributes }[];
 }
 
@@ -103,12 +113,17 @@ export function flushChain(table: NftTable, chain: string): Request {
   ]);
 }
 
-/** Adds a rule at the end of a chain. */
+/**
+ * Adds a rule at the end of a chain.
+ * @param comment that nft(8) shows.
+ * @param owner whose rule it is, which nft(8) keeps to itself; up to 100 bytes.
+ */
 export function addRule(
   table: NftTable,
   chain: string,
   expressions: readonly Attribute[],
   comment?: string,
+  owner?: string,
 ): Request {
   return request(
     `add a rule to nftables chain "${table.name} ${chain}"`,
@@ -119,7 +134,7 @@ export function addRule(
       stringAttr(Rule.Table, table.name),
       stringAttr(Rule.Chain, chain),
       nestedAttr(Rule.Expressions, expressions),
-      ...(comment ? [bytesAttr(Rule.Userdata, userComment(comment))] : []),
+      ...(comment ? [bytesAttr(Rule.Userdata, userComment(comment, owner))] : []),
     ],
   );
 }
@@ -153,7 +168,8 @@ export function listRules(socket: NetlinkSocket, table: NftTable, chain: string)
     const attributes = new Attributes(payload.subarray(4));
     return {
       handle: attributes.be64(Rule.Handle) ?? 0n,
-      comment: readComment(attributes.bytes(Rule.Userdata)),
+      comment: readUserText(attributes.bytes(Rule.Userdata), UserText.Comment),
+      owner: readUserText(attributes.bytes(Rule.Userdata), UserText.Owner),
       expressions: readExpressions(attributes.bytes(Rule.Expressions)),
     };
   });
@@ -195,6 +211,11 @@ function readExpressions(list: Uint8Array = new Uint8Array()): NftRule['expressi
 
 function hex(bytes: Uint8Array | undefined): string {
   return bytes ? Buffer.from(bytes).toString('hex') : '';
+}
+
+/** Asks for the number of the ruleset, which tells that there is nf_tables in the kernel. */
+export function getGeneration(): Request {
+  return request('ask for the generation of nftables', Message.GetGeneration, 0, 'inet', []);
 }
 
 /** Carries out requests all together or not at all. @throws NetlinkError for the first that failed. */
@@ -326,16 +347,26 @@ function dataAttr(type: number, value: Uint8Array): Attribute {
 /** What nft(8) takes at most. */
 const commentLength = 128;
 
-/** One type-length-value: type 0 is the comment, for tables, chains and rules alike. */
-function userComment(text: string): Uint8Array {
-  const bytes = Buffer.from(text).subarray(0, commentLength);
-  return concat([Uint8Array.of(0, bytes.length + 1), bytes, Uint8Array.of(0)]);
+/**
+ * Types of the texts in an object's user data: the comment is type 0 for tables, chains and rules alike, and libnftnl skips the types that it
+ * does not know.
+ */
+const UserText = { Comment: 0, Owner: 0xc1 } as const;
+
+/** Type, length and text with a final NUL, one behind the other. */
+function userComment(comment: string, owner?: string): Uint8Array {
+  const text = (type: number, value: Uint8Array) =>
+    concat([Uint8Array.of(type, value.length + 1), value, Uint8Array.of(0)]);
+  return concat([
+    text(UserText.Comment, Buffer.from(comment).subarray(0, commentLength)),
+    ...(owner ? [text(UserText.Owner, Buffer.from(owner))] : []),
+  ]);
 }
 
-function readComment(data: Uint8Array | undefined): string {
+function readUserText(data: Uint8Array | undefined, wanted: number): string {
   for (let offset = 0; data && offset + 2 <= data.length; ) {
     const [type, length] = [data[offset]!, data[offset + 1]!];
-    if (type === 0) return Buffer.from(data.subarray(offset + 2, offset + 1 + length)).toString('utf8');
+    if (type === wanted) return Buffer.from(data.subarray(offset + 2, offset + 1 + length)).toString('utf8');
     offset += 2 + length;
   }
   return '';

@@ -85,6 +85,8 @@ test('ingressPolicy keeps bridges, or pods, apart', async (t) => {
     t.false(await ping(stranger.pod, one.ip), policy);
     t.true(await ping(one.pod, network.name === 'isola' ? '10.7.0.1' : '10.8.0.1'));
     await one.check();
+    await host.run(['ip6tables', '-F', 'CNI-ISOLATION-STAGE-2']);
+    t.regex((await one.tryCheck()).error?.msg ?? '', /is not isolated for IPv6/, policy);
   }
 });
 
@@ -117,6 +119,15 @@ test('the rules are those of the reference plugin, and either suite checks and d
     }
     t.deepEqual(seen[0], seen[1], JSON.stringify(keys));
   }
+});
+
+test('DEL finds rules that are not quite as ADD made them', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  await host.run(['iptables', '-D', 'CNI-FORWARD', '-s', `${one.ip}/32`, '-j', 'ACCEPT']);
+  await one.del();
+  t.false((await rules(host)).some((rule) => rule.includes(one.ip)));
+  await one.del();
 });
 
 test('CHECK finds missing rules; STATUS a missing firewalld', async (t) => {

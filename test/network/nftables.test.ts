@@ -264,6 +264,42 @@ test('nftables: DEL on one network leaves the same container alone on another', 
   t.regex(await portTable(host), /8081/);
 });
 
+test('nftables: port mappings know their network: without prevResult, and in GC', async (t) => {
+  const host = await makeHost(t);
+  const other = portNet();
+  other.name = 'other';
+  other.plugins[0] = {
+    ...other.plugins[0]!,
+    bridge: 'br1',
+    ipam: { type: 'host-local', subnet: '10.6.0.0/24' },
+  };
+  const [pod, stale] = [await host.addPod(), await host.addPod()];
+  const one = await attach(host, portNet(), { pod, ...ports([8080, 80], [8080, 80, 'udp']) });
+  await attach(host, other, { pod, ifname: 'eth1', ...ports([8081, 80]) });
+  await attach(host, portNet(), { pod: stale, ...ports([8082, 80]) });
+  await attach(host, other, { pod: stale, ifname: 'eth1', ...ports([8083, 80]) });
+  const mapped = async () =>
+    [...new Set((await ruleset(host)).match(/(?<=dport )80\d\d/g))].map(Number).sort();
+
+  const portmap = { ...portNet(), plugins: portNet().plugins.slice(1) };
+  const valid = [{ containerID: pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, portmap, 'GC', { valid })).exit, 0);
+  t.deepEqual(await mapped(), [8080, 8081, 8083], 'the stale one of this network');
+  await one.check();
+  await new Attachment(host, pod, portmap).del();
+  t.deepEqual(await mapped(), [8081, 8083], 'the same container on the other network keeps its port');
+  const otherPortmap = { ...portmap, name: 'other' };
+  const eth1 = [{ containerID: pod.containerId, ifname: 'eth1' }];
+  t.is((await runNetworkVerb(host, otherPortmap, 'GC', { valid: eth1 })).exit, 0);
+  t.deepEqual(await mapped(), [8081]);
+});
+
+test('nftables: STATUS makes nothing', async (t) => {
+  const host = await makeHost(t);
+  t.is((await runNetworkVerb(host, portNet(), 'STATUS')).exit, 0);
+  t.is(await ruleset(host), '');
+});
+
 test('nftables: DELs and GCs at once do not stumble over one another', async (t) => {
   const host = await makeHost(t);
   const all = await Promise.all(Array.from({ length: 12 }, () => attach(host, nftNet())));
