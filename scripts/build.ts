@@ -127,7 +127,7 @@ function strippedNode(): string {
   if (!existsSync(source)) {
     console.error(
       `There is no Node.js for ${arch} to build on. Fetch it with ` +
-        `"npm install --no-save --force node-linux-${arch}@${process.versions.node}" and build again`,
+        `"npm install --no-save --force --no-bin-links node-linux-${arch}@${process.versions.node}" and build again`,
     );
     process.exit(1);
   }

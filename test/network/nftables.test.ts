@@ -158,6 +158,12 @@ const portNet = (keys: object = {}): Conflist => {
     ],
   };
 };
+/** A second network with port mappings. */
+const otherNet = (): Conflist => {
+  const [bridge, portmap] = portNet().plugins;
+  const own = { bridge: 'br1', ipam: { type: 'host-local', subnet: '10.6.0.0/24' } };
+  return { ...portNet(), name: 'other', plugins: [{ ...bridge!, ...own }, portmap!] };
+};
 const ports = (
   ...list: [hostPort: number, containerPort: number, protocol?: string, hostIP?: string][]
 ): AttachOptions => ({
@@ -247,13 +253,7 @@ test('nftables: conditions are read by nft, and what iptables alone can do is re
 test('nftables: DEL on one network leaves the same container alone on another', async (t) => {
   const host = await makeHost(t);
   const pod = await host.addPod();
-  const other = portNet();
-  other.name = 'other';
-  other.plugins[0] = {
-    ...other.plugins[0]!,
-    bridge: 'br1',
-    ipam: { type: 'host-local', subnet: '10.6.0.0/24' },
-  };
+  const other = otherNet();
   const one = await attach(host, portNet(), { pod, ...ports([8080, 80]) });
   const same = await new Attachment(host, pod, other, { ifname: 'eth1', ...ports([8080, 80]) }).tryAdd();
   t.regex(same.error?.msg ?? '', /Port 8080\/tcp of the node is taken/);
@@ -266,13 +266,7 @@ test('nftables: DEL on one network leaves the same container alone on another', 
 
 test('nftables: port mappings know their network: without prevResult, and in GC', async (t) => {
   const host = await makeHost(t);
-  const other = portNet();
-  other.name = 'other';
-  other.plugins[0] = {
-    ...other.plugins[0]!,
-    bridge: 'br1',
-    ipam: { type: 'host-local', subnet: '10.6.0.0/24' },
-  };
+  const other = otherNet();
   const [pod, stale] = [await host.addPod(), await host.addPod()];
   const one = await attach(host, portNet(), { pod, ...ports([8080, 80], [8080, 80, 'udp']) });
   await attach(host, other, { pod, ifname: 'eth1', ...ports([8081, 80]) });
