@@ -255,7 +255,7 @@ async function connect(
   if (disableContainerInterface) return;
   if (hasIpam(call)) {
     sandbox.netns.run(() => prepareAddresses(call.ifname, enabledad));
-    await configureInterface(sandbox, call.ifname, result, { detectDuplicates: enabledad });
+    configureInterface(sandbox, call.ifname, result, { detectDuplicates: enabledad });
     result.interfaces.push(...serveGateways(call, host, bridge, result.ips, vlans));
   } else {
     sandbox.socket.execute(setLink(sandboxLink.index, { up: true }, call.ifname));

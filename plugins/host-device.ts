@@ -53,7 +53,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
       routes: addresses.routes,
       dns: chooseDns(call.config.dns, addresses.dns),
     };
-    if (link && result.ips.length > 0) await configureInterface(sandbox, call.ifname, result);
+    if (link && result.ips.length > 0) configureInterface(sandbox, call.ifname, result);
     return result;
   },
 

@@ -48,7 +48,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
     };
     const rules = begin(() => masquerade(call).add(ips));
     try {
-      await connect(call, result);
+      connect(call, result);
     } finally {
       await rules();
     }
@@ -83,7 +83,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
 };
 
 /** Makes the pair, and gives both ends their addresses and routes. */
-async function connect(call: PtpCall, result: Result): Promise<void> {
+function connect(call: PtpCall, result: Result): void {
   const host = openRouteSocket();
   const sandbox = openSandbox(call);
   const { hostLink, sandboxLink } = createVethPair({
@@ -104,7 +104,7 @@ async function connect(call: PtpCall, result: Result): Promise<void> {
       addAddress(hostLink.index, gateway.toPrefix(), { noDad: true, label: hostLink.name }),
     ),
   );
-  await configureInterface(sandbox, call.ifname, result, { onlyByGateway: true });
+  configureInterface(sandbox, call.ifname, result, { onlyByGateway: true });
   for (const { address } of result.ips) {
     try {
       host.execute(

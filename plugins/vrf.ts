@@ -2,12 +2,13 @@
 
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { openSandbox, openSandboxIfPresent } from '../lib/cni/sandbox.ts';
+import { openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/cni/sandbox.ts';
 import { type Infer, integer, object, required, string } from '../lib/cni/schema.ts';
 import { tryOut } from '../lib/cni/trial.ts';
 import { specVersions } from '../lib/cni/version.ts';
 import { AddressFlag, addAddress, type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
+import { News, waitForNews } from '../lib/kernel/news.ts';
 import { copyRoute, listRoutes, type Route, RouteTable } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { createVrf, vrfMembers, vrfTable } from '../lib/kernel/vrf.ts';
@@ -15,7 +16,6 @@ import { isKernelError } from '../lib/netlink/libc.ts';
 
 /** Milliseconds. */
 const addressPatience = 5000;
-const addressPause = 10;
 /** RTPROT_KERNEL of linux/rtnetlink.h. */
 const byKernel = 2;
 
@@ -35,15 +35,16 @@ export const plugin: Plugin<Infer<typeof config>> = {
   versions: specVersions.filter((version) => !['0.1.0', '0.2.0', '0.3.0'].includes(version)),
   config,
 
-  async add(call) {
+  add(call) {
     const result = requirePrevResult(call);
-    const { socket } = openSandbox(call);
+    const sandbox = openSandbox(call);
+    const { socket } = sandbox;
     const link = requireLink(socket, call.ifname);
     refuseOtherMaster(socket, link);
     const vrf = ensureVrf(call, socket);
     const state = stateOf(socket, link);
-    call.undo(() => move(socket, link, undefined, state));
-    await move(socket, link, vrf, state);
+    call.undo(() => move(sandbox, link, undefined, state));
+    move(sandbox, link, vrf, state);
     return result;
   },
 
@@ -137,7 +138,8 @@ function stateOf(socket: RouteSocket, { index }: Link): State {
 }
 
 /** Puts the interface into a VRF, or out of any, and gives it back what the kernel takes from it on the way. */
-async function move(socket: RouteSocket, link: Link, vrf: Link | undefined, state: State): Promise<void> {
+function move(sandbox: Sandbox, link: Link, vrf: Link | undefined, state: State): void {
+  const { socket } = sandbox;
   socket.execute(setLink(link.index, { master: vrf?.index ?? 0 }, link.name));
   const kept = listAddresses(socket, link.index, 6);
   const lost = state.addresses.filter(({ prefix }) => !kept.some((address) => address.prefix.equals(prefix)));
@@ -146,7 +148,7 @@ async function move(socket: RouteSocket, link: Link, vrf: Link | undefined, stat
   );
   const table = vrf ? vrfTable(vrf)! : RouteTable.Main;
   try {
-    await waitForAddresses(socket, link, state.addresses, vrf ? table : RouteTable.Local);
+    waitForAddresses(sandbox, link, state.addresses, vrf ? table : RouteTable.Local);
   } finally {
     const direct = state.routes.filter(({ gw, hops }) => !gw && hops.length === 0);
     const others = state.routes.filter((route) => !direct.includes(route));
@@ -155,29 +157,25 @@ async function move(socket: RouteSocket, link: Link, vrf: Link | undefined, stat
 }
 
 /** Waits until IPv6 addresses can be used: only when they have passed for unique does the kernel route packets to them. */
-async function waitForAddresses(
-  socket: RouteSocket,
+function waitForAddresses(
+  sandbox: Sandbox,
   { index, name }: Link,
   addresses: readonly InterfaceAddress[],
   table: number,
-): Promise<void> {
+): void {
   if (addresses.length === 0) return;
-  const { setTimeout: sleep } = await import('node:timers/promises');
-  for (let waited = 0; ; waited += addressPause) {
-    const failed = listAddresses(socket, index, 6).find(({ flags }) => flags & AddressFlag.DadFailed);
+  const unusable = () => {
+    const failed = listAddresses(sandbox.socket, index, 6).find(({ flags }) => flags & AddressFlag.DadFailed);
     if (failed)
       throw new Error(
         `Somebody on the network has IPv6 address ${failed.prefix.address} of interface "${name}" already. Free it there, or exclude it from the range`,
       );
-    const routes = listRoutes(socket, { family: 6, table });
-    const missing = addresses.find(
-      ({ prefix }) => !routes.some(({ dst }) => dst.equals(prefix.address.toPrefix())),
+    const routes = listRoutes(sandbox.socket, { family: 6, table });
+    return addresses.find(({ prefix }) => !routes.some(({ dst }) => dst.equals(prefix.address.toPrefix())));
+  };
+  const groups = News.IPv6Address + News.IPv6Route;
+  if (!waitForNews(groups, addressPatience, () => !unusable(), sandbox.netns))
+    throw new Error(
+      `Address ${unusable()?.prefix} of interface "${name}" cannot be used ${addressPatience / 1000} seconds after it changed the VRF`,
     );
-    if (!missing) return;
-    if (waited >= addressPatience)
-      throw new Error(
-        `Address ${missing.prefix} of interface "${name}" cannot be used ${addressPatience / 1000} seconds after it changed the VRF`,
-      );
-    await sleep(addressPause);
-  }
 }

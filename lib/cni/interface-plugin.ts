@@ -84,7 +84,7 @@ export function interfacePlugin<C extends object>(own: InterfacePlugin<C>): Plug
         ensureSysctl(['ipv4', 'conf', call.ifname, 'arp_notify'], '1');
         ensureSysctl(['ipv6', 'conf', call.ifname, 'ndisc_notify'], '1');
       });
-      if (result.ips.length > 0) await configureInterface(sandbox, call.ifname, result);
+      if (result.ips.length > 0) configureInterface(sandbox, call.ifname, result);
       else sandbox.socket.execute(setLink(link.index, { up: true }, call.ifname));
       return result;
     },

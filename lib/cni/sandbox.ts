@@ -4,6 +4,7 @@ import type { Address, Family, Prefix } from '../ip.ts';
 import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
 import { Netns } from '../kernel/netns.ts';
+import { News, waitForNews } from '../kernel/news.ts';
 import { addRoute, deleteRoute, listRoutes, RouteProtocol, RouteScope } from '../kernel/route.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { ensureSysctl, writeSysctl } from '../kernel/sysctl.ts';
@@ -49,12 +50,12 @@ export interface ConfigureOptions {
  *   gateway gets the first gateway of its family.
  * @throws Error when an index leads elsewhere, or the kernel refuses.
  */
-export async function configureInterface(
+export function configureInterface(
   sandbox: Sandbox,
   ifname: string,
   result: Result,
   options: ConfigureOptions = {},
-): Promise<void> {
+): void {
   const { netns, socket } = sandbox;
   const { detectDuplicates = false, onlyByGateway = false } = options;
   const link = requireLink(socket, ifname);
@@ -71,7 +72,7 @@ export async function configureInterface(
     setLink(link.index, { up: true }, ifname),
   );
   if (detectDuplicates && addresses.some((ip) => ip.address.family === 6))
-    await waitForAddresses(socket, requireLink(socket, ifname));
+    waitForAddresses(sandbox, requireLink(socket, ifname));
   socket.execute(
     ...result.routes.map((route) =>
       addRoute({ ...route, link: link.index, gw: route.gw ?? gatewayOf(result.ips, route.dst.family) }),
@@ -107,26 +108,21 @@ function allowIPv6(ifname: string): void {
 }
 
 /** Waits up to five seconds for duplicate address detection. */
-async function waitForAddresses(socket: RouteSocket, link: Link): Promise<void> {
-  const { setTimeout: sleep } = await import('node:timers/promises');
-  for (let waited = 0; ; waited += 50) {
-    const open = [];
-    for (const { prefix, flags } of listAddresses(socket, link.index, 6)) {
+function waitForAddresses({ netns, socket }: Sandbox, link: Link): void {
+  const beingChecked = () =>
+    listAddresses(socket, link.index, 6).find(({ prefix, flags }) => {
       if (flags & AddressFlag.DadFailed)
         throw new Error(
           `Somebody on the network has IPv6 address ${prefix.address} already. Free it there, or exclude it from the range`,
         );
-      if (flags & AddressFlag.Tentative) open.push(prefix);
-    }
-    if (open.length === 0) return;
-    if (waited >= 5000) {
-      if (requireLink(socket, link.index).operState !== 'up') return;
-      throw new Error(
-        `IPv6 address ${open[0]} of "${link.name}" is still being checked for duplicates after 5 seconds`,
-      );
-    }
-    await sleep(50);
-  }
+      return flags & AddressFlag.Tentative;
+    });
+  if (waitForNews(News.IPv6Address, 5000, () => !beingChecked(), netns)) return;
+  // Without a carrier nobody can be asked.
+  if (requireLink(socket, link.index).operState !== 'up') return;
+  throw new Error(
+    `IPv6 address ${beingChecked()?.prefix} of "${link.name}" is still being checked for duplicates after 5 seconds`,
+  );
 }
 
 /**

@@ -18,8 +18,8 @@ import {
   u32Attr,
   viewOf,
 } from '../netlink/message.ts';
-import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns } from './netns.ts';
+import { News, waitForNews } from './news.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 const RTM_NEWLINK = 16;
@@ -382,34 +382,12 @@ export function requireLink(socket: RouteSocket, which: string | number): Link {
 }
 
 /**
- * Waits until an interface passes frames, told by the kernel when it does.
+ * Waits until an interface passes frames.
  * @param socket of the namespace that the thread is in.
  * @returns false when it does not within two seconds.
  */
 export function waitUntilUp(socket: RouteSocket, index: number): boolean {
-  const isUp = () => requireLink(socket, index).operState === 'up';
-  if (isUp()) return true;
-  const RTMGRP_LINK = 1;
-  using news = new NetlinkSocket(NetlinkProtocol.Route, { groups: RTMGRP_LINK, timeout: 1 });
-  // It may have come up before anybody listened.
-  if (isUp()) return true;
-  const until = Date.now() + 2000;
-  while (Date.now() < until) {
-    try {
-      for (const message of news.receive())
-        if (
-          message.type === RTM_NEWLINK &&
-          viewOf(message.payload).getInt32(4, true) === index &&
-          readLink(message).operState === 'up'
-        )
-          return true;
-    } catch (error) {
-      // No news for a while, or too much of it.
-      if (!isKernelError(error, 'ETIMEDOUT', 'ENOBUFS')) throw error;
-      if (isUp()) return true;
-    }
-  }
-  return false;
+  return waitForNews(News.Link, 2000, () => requireLink(socket, index).operState === 'up');
 }
 
 /** Every interface of the namespace. */
