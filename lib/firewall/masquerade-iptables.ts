@@ -72,8 +72,10 @@ export const iptablesMasquerade: MasqueradeBackend = {
   async check(attachment, prefixes) {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const chain = masqueradeChain(attachment);
-      const present = (await list(family, 'nat', 'POSTROUTING')) ?? [];
-      const rules = (await list(family, 'nat', chain)) ?? [];
+      const [present = [], rules = []] = await Promise.all([
+        list(family, 'nat', 'POSTROUTING'),
+        list(family, 'nat', chain),
+      ]);
       for (const { address } of prefixes.filter((prefix) => prefix.family === family))
         if (!jumpsTo(present, chain).some((rule) => sourceOf(rule) === `${address.toPrefix()}`))
           throw new Error(

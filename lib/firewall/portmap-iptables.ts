@@ -92,9 +92,10 @@ export const iptablesPortMap: PortMapBackend = {
     const chain = portMapChain(attachment);
     await forFamilies(familiesOf(containers, mappings), async (family) => {
       const container = containers.find((prefix) => prefix.family === family)!;
-      const [entries = [], rules = []] = await Promise.all([
+      const [entries = [], rules = [], complete] = await Promise.all([
         list(family, 'nat', entryChain),
         list(family, 'nat', chain),
+        hasShared(family, options),
       ]);
       for (const mapping of mappingsOf(mappings, family)) {
         const name = `Port ${mapping.hostPort}/${mapping.protocol} of the node`;
@@ -110,17 +111,7 @@ export const iptablesPortMap: PortMapBackend = {
             `${name} does not lead to ${destination(container.address, mapping.containerPort)}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
           );
       }
-      for (const { chain: shared, rule } of sharedRules(family, options)) {
-        const present = (await list(family, 'nat', shared)) ?? [];
-        if (
-          !present.some(
-            (one) => rule.endsWith(`-j ${option(one, '-j')}`) || rule.includes(`-j ${option(one, '-j')} `),
-          )
-        )
-          throw new Error(
-            `Chain "${shared}" lacks the rule "${rule}", so no port of the node is mapped. Add any container to set it up again`,
-          );
-      }
+      if (!complete) await nameMissing(family, options);
     });
   },
 
@@ -272,6 +263,36 @@ function sharedRules(
     },
     { chain: masqueradeChain, rule: `${masqueradeChain} -m mark --mark ${mark}/${mark} -j MASQUERADE` },
   ];
+}
+
+/** Whether all that containers share is there. */
+async function hasShared(family: Family, options: PortMapOptions): Promise<boolean> {
+  try {
+    await restore(
+      family,
+      'nat',
+      sharedRules(family, options).map(({ rule }) => `-C ${rule}`),
+    );
+    return true;
+  } catch (error) {
+    if (error instanceof IptablesError) return false;
+    throw error;
+  }
+}
+
+/** @throws Error that names a shared rule that is missing, unless another one does its work. */
+async function nameMissing(family: Family, options: PortMapOptions): Promise<void> {
+  for (const { chain, rule } of sharedRules(family, options)) {
+    const present = (await list(family, 'nat', chain)) ?? [];
+    if (
+      !present.some(
+        (one) => rule.endsWith(`-j ${option(one, '-j')}`) || rule.includes(`-j ${option(one, '-j')} `),
+      )
+    )
+      throw new Error(
+        `Chain "${chain}" lacks the rule "${rule}", so no port of the node is mapped. Add any container to set it up again`,
+      );
+  }
 }
 
 /** What is missing of the shared chains and rules. */
