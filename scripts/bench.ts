@@ -16,7 +16,7 @@ import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { drawChart } from './bench/chart.ts';
-import { type Footprint, footprint } from './bench/footprint.ts';
+import { type Footprint, footprint, settleExecutables } from './bench/footprint.ts';
 import { median, type Row, type Start, summarize } from './bench/measure.ts';
 import { scenarios } from './bench/scenarios.ts';
 
@@ -67,6 +67,7 @@ function enterNamespaces(): never {
 }
 
 async function run(): Promise<void> {
+  settleExecutables();
   const rows: Row[] = [];
   console.log(`${machine()}\n`);
   console.log(
