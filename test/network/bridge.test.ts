@@ -3,7 +3,17 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
-import { addresses, iptablesSave, link, ping, routes, snapshot, sysctl } from '../support/eyes.ts';
+import {
+  addresses,
+  iptablesSave,
+  link,
+  links,
+  ping,
+  routes,
+  snapshot,
+  sysctl,
+  until,
+} from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { cleanEnv } from '../support/run.ts';
 
@@ -117,6 +127,8 @@ test('DEL finds the rules by identity when the namespace is gone or not given, w
   await forgotten.pod.remove();
   forgotten.result = undefined;
   await forgotten.del({ netns: '' });
+  // Nothing tells DEL of the pair, which goes with the namespace.
+  await until('the pair goes', async () => !(await links(host)).some(({ ifname }) => /^veth/.test(ifname)));
   await same('no prevResult');
 });
 

@@ -2,6 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host, Namespace, Teardown } from './host.ts';
 
 /** A link as `ip -d -j link` shows it. */
@@ -100,6 +101,12 @@ export async function nftJson(ns: Namespace): Promise<Record<string, Record<stri
 /** Reads a sysctl, given by its path below /proc/sys. */
 export async function sysctl(ns: Namespace, path: string): Promise<string> {
   return (await ns.run(['cat', `/proc/sys/${path}`])).trim();
+}
+
+/** Waits until something is so, which the kernel does when it finds the time. @throws Error when it is not within five seconds. */
+export async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  for (const end = Date.now() + 5000; !(await isSo()); await sleep(20))
+    if (Date.now() > end) throw new Error(`It did not come about that ${what}`);
 }
 
 /** True when one of three echo requests is answered. */
