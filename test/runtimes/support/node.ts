@@ -87,10 +87,12 @@ export async function makeNode(t: Teardown): Promise<Node> {
 /** For a shell in a mount namespace of its own: below a host's /sys is the machine's, which has the control groups. */
 const uncoverCgroups = 'until [ "$(ls /sys/fs/cgroup)" ]; do umount /sys; done';
 
-/** Control groups outlive their processes. */
+/** Control groups outlive their processes. Those of other tests may vanish while they are looked through. */
 async function removeCgroups(cgroup: string): Promise<void> {
   const script = `set -e
     ${uncoverCgroups}
-    find /sys/fs/cgroup -depth -type d -path "*$1*" -exec rmdir {} +`;
+    for own in $(find /sys/fs/cgroup -type d -path "*$1" -prune -print 2>/dev/null || true); do
+      find $own -depth -type d -exec rmdir {} +
+    done`;
   await run(['unshare', '--mount', 'sh', '-c', script, 'sh', cgroup]);
 }
