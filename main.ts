@@ -7,7 +7,9 @@
 
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
-import { formatError, type Plugin, runPlugin } from './lib/cni/plugin.ts';
+import type { Plugin } from './lib/cni/plugin.ts';
+import { formatError, runPlugin } from './lib/cni/runner.ts';
+import { readStdin, writeStdout } from './lib/cni/stdio.ts';
 
 /** What a file in plugins/ or ipam/ exports. */
 export interface PluginModule {
@@ -18,6 +20,12 @@ export interface PluginModule {
 
 /** Plugins by name, each loaded when called for. */
 export type PluginTable = ReadonlyMap<string, () => Promise<PluginModule>>;
+
+/** The plugins that the executable holds, by kind. */
+export interface Suite {
+  readonly plugins: PluginTable;
+  readonly ipam: PluginTable;
+}
 
 /**
  * Runs the plugin that this process was started as.
@@ -40,7 +48,13 @@ export async function main(plugins: PluginTable): Promise<number> {
   const { plugin, command } = await load();
   const args = process.argv.slice(2);
   if (command && args.length > 0) return await command(args);
-  return await runPlugin(plugin, (delegate) =>
+  const caller = {
+    environment: process.env,
+    warn: (message: string) => void process.stderr.write(`${message}\n`),
+    readStdin,
+    print: writeStdout,
+  };
+  return await runPlugin(plugin, caller, (delegate) =>
     plugins
       .get(delegate)?.()
       .then((module) => module.plugin),

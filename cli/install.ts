@@ -19,7 +19,7 @@ import { isObject } from '../lib/cni/schema.ts';
 import { makeDirectory } from '../lib/directory.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError } from './errors.ts';
-import type { Suite } from './main.ts';
+import type { Suite } from '../main.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
 interface InstallArguments {

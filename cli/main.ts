@@ -1,7 +1,7 @@
 /** `cni`, the operators' command. Each subcommand is a file beside this one. */
 
 import yargs from 'yargs';
-import type { PluginTable } from '../main.ts';
+import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
@@ -12,12 +12,6 @@ import { list } from './list.ts';
 import { add, check, del, status } from './network.ts';
 import { note, paintError } from './terminal.ts';
 import { validate } from './validate.ts';
-
-/** The plugins that the executable holds, by kind. */
-export interface Suite {
-  readonly plugins: PluginTable;
-  readonly ipam: PluginTable;
-}
 
 const epilogue = `Exit codes:
   0  done, and nothing found amiss

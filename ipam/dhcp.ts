@@ -1,24 +1,26 @@
 /** dhcp: addresses from a DHCP server on the sandbox's own link, kept by a daemon. */
 
-import { CniError, ErrorCode } from '../lib/cni/errors.ts';
-import type { Call, Plugin } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { definePlugin } from '../lib/cni/plugin.ts';
 import { parseResult } from '../lib/cni/result.ts';
-import { type Infer, object, withDefault } from '../lib/cni/schema.ts';
+import { type InferShape, object, withDefault } from '../lib/cni/schema.ts';
+import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type LeaseOwner, leaseKey } from './dhcp/lease.ts';
 import { clientOptions, dhcpShape } from './dhcp/options.ts';
 import { askDaemon, DaemonGoneError, defaultSocket } from './dhcp/protocol.ts';
 
-const config = object({ ipam: withDefault(object(dhcpShape), {}) });
+const config = { ipam: withDefault(object(dhcpShape), {}) };
 
-type DhcpCall = Call<Infer<typeof config>>;
+type DhcpCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'dhcp',
   summary: 'Gets addresses from a DHCP server; "dhcp daemon" keeps their leases.',
+  role: 'ipam',
   config,
 
   async add(call) {
-    const args = looseArgs(call.invocation.args);
+    const args = looseArgs(call.context.invocation.args);
     // Refused here rather than by the daemon, before anything is sent.
     clientOptions(call.config.ipam, leaseKey(ownerOf(call)), args);
     const value = await askDaemon(socketOf(call), {
@@ -59,10 +61,10 @@ export const plugin: Plugin<Infer<typeof config>> = {
 
   async gc(call) {
     const network = call.config.name;
-    const keep = call.validAttachments.map((one) => leaseKey({ network, ...one }));
+    const keep = call.validAttachments.map((one) => leaseKey(one));
     await askDaemon(socketOf(call), { method: 'collect', network, keep });
   },
-};
+});
 
 /** `dhcp daemon` */
 export async function command(args: readonly string[]): Promise<number> {

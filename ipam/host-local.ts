@@ -2,11 +2,12 @@
 
 import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { CniError, ErrorCode } from '../lib/cni/errors.ts';
-import type { Call, Plugin } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult, type IPConfig, routeSchema } from '../lib/cni/result.ts';
-import { array, type Infer, object, string, withDefault } from '../lib/cni/schema.ts';
+import { array, type InferShape, object, string, withDefault } from '../lib/cni/schema.ts';
 import { atLeast } from '../lib/cni/version.ts';
+import { CniError, ErrorCode } from '../lib/errors.ts';
 import { Address, Prefix } from '../lib/ip.ts';
 import {
   candidates,
@@ -24,7 +25,7 @@ import { Store } from './host-local/store.ts';
 
 const ips = array(string({ description: 'Address to ask for, with or without prefix length.' }));
 
-const config = object({
+const config = {
   ipam: withDefault(
     object({
       type: string(),
@@ -38,13 +39,14 @@ const config = object({
   ),
   runtimeConfig: object({ ips, ipRanges: rangeSetsSchema }),
   args: object({ cni: object({ ips }) }),
-});
+};
 
-type HostLocalCall = Call<Infer<typeof config>>;
+type HostLocalCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'host-local',
   summary: 'Gives addresses away from ranges, and remembers them in files on this node.',
+  role: 'ipam',
   config,
 
   add(call) {
@@ -129,7 +131,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
       if (!keep) store?.release(owner, [address]);
     }
   },
-};
+});
 
 /** Reserves an address that was asked for. */
 function takeRequested(

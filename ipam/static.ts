@@ -1,6 +1,7 @@
 /** static: gives the addresses that the configuration or the runtime names. */
 
-import type { Call, Plugin } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { definePlugin } from '../lib/cni/plugin.ts';
 import {
   addressSchema,
   dnsSchema,
@@ -9,14 +10,14 @@ import {
   prefixSchema,
   routeSchema,
 } from '../lib/cni/result.ts';
-import { array, type Infer, object, required, string, withDefault } from '../lib/cni/schema.ts';
+import { array, type InferShape, object, required, string, withDefault } from '../lib/cni/schema.ts';
 import { Address, Prefix } from '../lib/ip.ts';
 
 const ips = array(
   string({ description: 'Address with prefix length, in place of those of the configuration.' }),
 );
 
-const config = object({
+const config = {
   ipam: withDefault(
     object({
       type: string(),
@@ -30,13 +31,14 @@ const config = object({
   ),
   runtimeConfig: object({ ips }),
   args: object({ cni: object({ ips }) }),
-});
+};
 
-type StaticCall = Call<Infer<typeof config>>;
+type StaticCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'static',
   summary: 'Gives the addresses that the configuration or the runtime names.',
+  role: 'ipam',
   config,
 
   add(call) {
@@ -63,7 +65,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   status: (call) => void addressesOf(call),
-};
+});
 
 /** The addresses of the runtime if it names any, else those of the configuration and of CNI_ARGS. */
 function addressesOf(call: StaticCall): IPConfig[] {

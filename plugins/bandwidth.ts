@@ -1,14 +1,12 @@
 /** bandwidth: limits what a container sends and receives. */
 
-import { attachmentOf } from '../lib/cni/masquerade.ts';
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { probeKernel } from '../lib/cni/probe.ts';
 import type { Result } from '../lib/cni/result.ts';
-import { openSandbox } from '../lib/cni/sandbox.ts';
-import { type Infer, integer, object } from '../lib/cni/schema.ts';
-import { tryOut } from '../lib/cni/trial.ts';
-import { specVersions } from '../lib/cni/version.ts';
+import { type InferShape, integer, object } from '../lib/cni/schema.ts';
 import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
-import { openRouteSocket, type RouteSocket } from '../lib/kernel/route-socket.ts';
+import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import {
   addIngress,
   addTokenBucket,
@@ -34,21 +32,22 @@ const limits = {
   egressBurst: bits('What it may send at once, in bits.'),
 };
 
-const config = object({ ...limits, runtimeConfig: object({ bandwidth: object(limits) }) });
+const config = { ...limits, runtimeConfig: object({ bandwidth: object(limits) }) };
 
-type BandwidthCall = Call<Infer<typeof config>>;
+type BandwidthCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'bandwidth',
   summary: 'Limits what a container sends and receives.',
-  versions: specVersions.filter((version) => !['0.1.0', '0.2.0'].includes(version)),
+  role: 'chained',
+  since: '0.3.0',
   config,
 
   add(call) {
     const result = requirePrevResult(call);
     const { ingress, egress } = wantedLimits(call);
     if (!ingress && !egress) return result;
-    const host = openRouteSocket();
+    const { host } = call;
     const veth = hostEnd(call, host, result);
     if (ingress) limitIngress(call, host, veth, ingress);
     if (!egress) return result;
@@ -57,8 +56,8 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   del(call) {
-    const host = openRouteSocket();
-    const ifb = findIfb(host, attachmentOf(call));
+    const { host } = call;
+    const ifb = findIfb(host, call.attachment);
     if (ifb) deleteIfb(host, ifb);
   },
 
@@ -66,11 +65,11 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const result = requirePrevResult(call);
     const { ingress, egress } = wantedLimits(call);
     if (!ingress && !egress) return;
-    const host = openRouteSocket();
+    const { host } = call;
     const veth = hostEnd(call, host, result);
     if (ingress) checkTokenBucket(host, veth, ingress);
     if (!egress) return;
-    const ifb = findIfb(host, attachmentOf(call));
+    const ifb = findIfb(host, call.attachment);
     if (!ifb)
       throw new Error('The interface by which the container should send is missing. Add the container again');
     if (!ifb.up)
@@ -81,7 +80,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   status() {
-    tryOut((socket) => {
+    probeKernel((socket) => {
       const attachment = { network: 'trial', containerId: 'trial', ifname: 'eth0' };
       const ifb = createIfb(socket, attachment, 1500);
       socket.execute(
@@ -93,12 +92,12 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   gc(call) {
-    const host = openRouteSocket();
+    const { host } = call;
     const { name } = call.config;
-    const valid = call.validAttachments.map((attachment) => ({ network: name, ...attachment }));
+    const valid = call.validAttachments.map((attachment) => attachment);
     for (const link of staleIfbs(host, name, valid)) deleteIfb(host, link);
   },
-};
+});
 
 /** The limits asked for: the configuration's, which hide the runtime's altogether. */
 function wantedLimits({ config }: BandwidthCall): {
@@ -131,7 +130,7 @@ function wantedLimit(direction: string, rate = 0, burst = 0): TokenBucket | unde
 
 /** The node's end of the pair whose other end is the container's interface. */
 function hostEnd(call: Call, host: RouteSocket, result: Result): Link {
-  const link = requireLink(openSandbox(call).socket, call.ifname);
+  const link = requireLink(call.sandbox.socket, call.ifname);
   const end = link.kind === 'veth' && link.parent ? getLink(host, link.parent) : undefined;
   const listed = result.interfaces.some(({ name, sandbox }) => name === end?.name && !sandbox);
   if (end?.kind === 'veth' && end.parent === link.index && listed) return end;
@@ -149,7 +148,7 @@ function limitIngress(call: Call, host: RouteSocket, veth: Link, limit: TokenBuc
 
 /** What the container sends comes in by the node's end, and takes a detour over an interface that it can leave by. */
 function limitEgress(call: Call, host: RouteSocket, veth: Link, limit: TokenBucket): Link {
-  const ifb = createIfb(host, attachmentOf(call), veth.mtu);
+  const ifb = createIfb(host, call.attachment, veth.mtu);
   call.undo(() => deleteIfb(host, ifb));
   host.execute(addTokenBucket(ifb.index, limit, ifb.name));
   try {

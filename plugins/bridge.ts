@@ -1,21 +1,14 @@
 /** bridge: connects a sandbox to a bridge on the node. */
 
-import { chooseDns } from '../lib/cni/config.ts';
-import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus } from '../lib/cni/delegate.ts';
-import { attachmentOf, masquerade, masqueradeShape } from '../lib/cni/masquerade.ts';
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { emptyResult, type Interface, type IPConfig, type Result } from '../lib/cni/result.ts';
-import {
-  checkInterface,
-  configureInterface,
-  enableForwarding,
-  gatewayOf,
-  openSandbox,
-  removeVethPair,
-  type Sandbox,
-} from '../lib/cni/sandbox.ts';
-import { array, boolean, type Infer, integer, object, string } from '../lib/cni/schema.ts';
-import { begin, runAll } from '../lib/cni/steps.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { masqueradeShape, type NetConf } from '../lib/cni/config.ts';
+import { enableForwarding, gatewayOf, removeVethPair } from '../lib/cni/interface.ts';
+import { requestedMac } from '../lib/cni/mac.ts';
+import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { requirePrevResult } from '../lib/cni/plugin.ts';
+import type { Interface, IPConfig, Result } from '../lib/cni/result.ts';
+import { array, boolean, type InferShape, integer, object, string } from '../lib/cni/schema.ts';
+import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, ensureGatewayAddress } from '../lib/kernel/bridge.ts';
 import {
@@ -27,22 +20,18 @@ import {
 } from '../lib/kernel/bridge-vlan.ts';
 import {
   bridgePortSettings,
-  deleteLink,
   getLink,
   type Link,
-  parseMac,
   requireLink,
   setBridgePort,
   setLink,
   waitUntilUp,
 } from '../lib/kernel/link.ts';
-import { openRouteSocket, type RouteSocket } from '../lib/kernel/route-socket.ts';
-import { ensureSysctl } from '../lib/kernel/sysctl.ts';
-import { createVethPair } from '../lib/kernel/veth.ts';
+import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 
 const vid = (description: string, min = 1) => integer({ min, max: 4094, description });
 
-const config = object({
+const config = {
   ...masqueradeShape,
   bridge: string({ description: 'Name of the bridge, made if it does not exist; "cni0" by default.' }),
   isGateway: boolean({ description: 'Give the bridge the gateway address of the subnet.' }),
@@ -77,160 +66,104 @@ const config = object({
   }),
   runtimeConfig: object({ mac: string() }),
   args: object({ cni: object({ mac: string() }) }),
-});
+};
 
-type Config = Infer<typeof config>;
+type Config = InferShape<typeof config> & Pick<NetConf, 'ipam'>;
 type BridgeCall = Call<Config>;
 
-export const plugin: Plugin<Config> = {
+/** What ADD has made. */
+interface BridgePort extends Attached, VethPair {
+  bridge: Link;
+}
+
+export const plugin = defineMainPlugin({
   name: 'bridge',
-  summary: 'Connects a sandbox to a bridge on the node.',
+  summary: 'Connects a sandbox to a bridge on the host.',
+  kind: 'veth',
   config,
+  explain,
+  validate,
+  create,
+  options: ({ config: { disableContainerInterface = false, enabledad = false } }) => ({
+    keepDown: disableContainerInterface,
+    detectDuplicates: enabledad,
+  }),
+  complete,
+  connect,
 
-  async add(call) {
-    const { vlans, mac } = checkConfig(call);
-    const host = openRouteSocket();
-    const sandbox = openSandbox(call);
-    const result = hasIpam(call) ? await addressesFromIpam(call) : emptyResult();
-    result.dns = chooseDns(call.config.dns, result.dns);
-
-    const rules = begin(() => masquerade(call).add(result.ips));
-    try {
-      await connect(call, host, sandbox, result, vlans, mac);
-    } finally {
-      await rules();
-    }
-    return result;
-  },
-
-  async del(call) {
-    const pair = begin(() => removeVethPair(call));
-    const rules = begin(() => masquerade(call).del());
+  async remove(call) {
     await runAll(
-      pair,
-      () => ipamDel(call),
-      async () => {
-        if (call.config.macspoofchk)
-          (await import('../lib/firewall/macspoof.ts')).deleteMacSpoofCheck(attachmentOf(call));
-      },
-      rules,
+      call,
+      () => removeVethPair(call),
+      async () => (await macSpoofCheck(call))?.deleteMacSpoofCheck(call.attachment),
     );
   },
 
-  async check(call) {
-    await ipamCheck(call);
+  async check(call, { link }) {
     const { bridge, port } = checkPort(call);
-    const { disableContainerInterface = false } = call.config;
-    const { link } = checkInterface(call, 'veth', { expectDown: disableContainerInterface });
     if (port.parent !== link.index)
       throw new Error(
         `Port "${port.name}" of bridge "${bridge.name}" is not the other end of "${call.ifname}"`,
       );
-    await masquerade(call).check();
-    if (call.config.macspoofchk)
-      (await import('../lib/firewall/macspoof.ts')).checkMacSpoofCheck(
-        attachmentOf(call),
-        port.name,
-        link.mac,
-      );
-  },
-
-  async status(call) {
-    await ipamStatus(call);
-    await masquerade(call).status();
+    (await macSpoofCheck(call))?.checkMacSpoofCheck(call.attachment, port.name, link.mac);
   },
 
   async gc(call) {
-    await runAll(
-      () => ipamGc(call),
-      () => masquerade(call).gc(),
-      async () => {
-        if (!call.config.macspoofchk) return;
-        const { collectMacSpoofChecks } = await import('../lib/firewall/macspoof.ts');
-        const host = openRouteSocket();
-        collectMacSpoofChecks((port) => getLink(host, port) !== undefined);
-      },
-    );
+    (await macSpoofCheck(call))?.collectMacSpoofChecks((port) => getLink(call.host, port) !== undefined);
   },
-};
+});
 
-/** Refuses settings that contradict one another, before anything is touched. */
-function checkConfig(call: BridgeCall): { vlans: VlanPort; mac: string | undefined } {
-  const {
-    hairpinMode,
-    promiscMode,
-    disableContainerInterface,
-    vlan = 0,
-    vlanTrunk = [],
-    preserveDefaultVlan = false,
-  } = call.config;
+function explain(config: Config): string[] {
+  const { bridge = 'cni0', isDefaultGateway, isGateway = isDefaultGateway } = config;
+  const when = (condition: unknown, step: string) => (condition ? step : '');
+  return [
+    `Creates bridge "${bridge}" unless it exists, and brings it up`,
+    `Creates a veth pair: one end in the container, the other a port of "${bridge}"`,
+    when(config.hairpinMode, 'Lets the container reach itself through the bridge (hairpin mode)'),
+    when(config.portIsolation, 'Keeps it from other isolated ports of the bridge'),
+    when(config.promiscMode, 'Puts the bridge into promiscuous mode'),
+    when(config.vlan, `Puts the port into VLAN ${config.vlan}`),
+    when(config.vlanTrunk, `Passes tagged VLANs: ${JSON.stringify(config.vlanTrunk)}`),
+    when(config.macspoofchk, 'Drops frames whose source MAC address is not its own'),
+    when(isGateway, `Gives "${bridge}" the gateway address, and turns forwarding on`),
+    when(isDefaultGateway, 'Makes it the default route of the container'),
+    when(config.ipam?.type, 'Announces the addresses on the bridge'),
+  ];
+}
+
+/** Refuses settings that contradict one another. */
+function validate({
+  hairpinMode,
+  promiscMode,
+  disableContainerInterface,
+  vlanTrunk = [],
+  ipam,
+}: Config): void {
   if (hairpinMode && promiscMode)
     throw new Error(
       '"hairpinMode" and "promiscMode" are both set, which duplicates frames. Set only one of them',
     );
-  if (disableContainerInterface && hasIpam(call))
+  if (disableContainerInterface && ipam?.type)
     throw new Error(
-      '"disableContainerInterface" is set, so the container can have no address. Take "ipam" out, or that key',
+      '"disableContainerInterface" is set, so the container can have no address. Remove "ipam", or that key',
     );
-  const mac = call.config.runtimeConfig?.mac || call.config.args?.cni?.mac || call.args(['MAC']).MAC;
-  if (mac && !parseMac(mac))
-    throw new Error(`The requested MAC address "${mac}" is none. Write it like "0a:58:0a:01:00:05"`);
-  return { vlans: { vlan, trunk: resolveTrunk(vlanTrunk), preserveDefaultVlan }, mac };
+  resolveTrunk(vlanTrunk);
 }
 
-/** Addresses for the container, with the gateways and the default route that the bridge is to serve. */
-async function addressesFromIpam(call: BridgeCall): Promise<Result> {
-  const { isDefaultGateway = false, isGateway = isDefaultGateway } = call.config;
-  const { ips, routes, dns } = await ipamAdd(call);
-  const result: Result = {
-    interfaces: [],
-    ips: ips.map((ip) => ({
-      ...ip,
-      interface: 2,
-      ...(isGateway && !ip.gateway && { gateway: ip.address.first.plus(1) }),
-    })),
-    routes: [...routes],
-    dns,
-  };
-  if (!isDefaultGateway) return result;
-  for (const family of [4, 6] as const) {
-    const gateway = gatewayOf(result.ips, family);
-    const hasDefault = routes.some(({ dst, gw }) => gw && dst.family === family && dst.length === 0);
-    if (gateway && !hasDefault)
-      result.routes.push({ dst: Prefix.parse(family === 4 ? '0.0.0.0/0' : '::/0'), gw: gateway });
-  }
-  return result;
-}
-
-/** Makes the bridge and the pair, and gives both sides their addresses. */
-async function connect(
-  call: BridgeCall,
-  host: RouteSocket,
-  sandbox: Sandbox,
-  result: Result,
-  vlans: VlanPort,
-  mac: string | undefined,
-): Promise<void> {
-  const {
-    mtu = 0,
-    promiscMode = false,
-    hairpinMode,
-    portIsolation,
-    enabledad = false,
-    disableContainerInterface,
-  } = call.config;
+/** Makes the container a port of the bridge. */
+async function create(call: BridgeCall): Promise<BridgePort> {
+  const { config, host, ifname } = call;
+  const { mtu = 0, promiscMode = false, hairpinMode, portIsolation } = config;
+  const mac = requestedMac(config.runtimeConfig?.mac, config.args?.cni?.mac, call.args(['MAC']).MAC);
+  const vlans = vlansOf(config);
   const bridge = ensureBridge(host, bridgeName(call), {
     mtu,
     promisc: promiscMode,
     vlanFiltering: usesVlans(vlans),
+    warn: (message) => call.warn(message),
   });
-  const { hostLink, sandboxLink } = createVethPair({
-    host,
-    hostEnd: { master: bridge.index },
-    sandbox,
-    sandboxEnd: { name: call.ifname, mtu, ...(mac && { mac }) },
-  });
-  call.undo(() => void host.execute(deleteLink(hostLink.index, hostLink.name)));
+  const pair = createVethPair(call, { name: ifname, mtu, ...(mac && { mac }) }, { master: bridge.index });
+  const { hostLink, sandboxLink } = pair;
   if (hairpinMode || portIsolation)
     host.execute(
       setBridgePort(
@@ -240,60 +173,58 @@ async function connect(
       ),
     );
   if (usesVlans(vlans)) assignVlans(host, hostLink, vlans);
-
-  if (call.config.macspoofchk) {
-    const { addMacSpoofCheck, deleteMacSpoofCheck } = await import('../lib/firewall/macspoof.ts');
-    call.undo(() => deleteMacSpoofCheck(attachmentOf(call)));
-    addMacSpoofCheck(attachmentOf(call), hostLink.name, sandboxLink.mac);
+  const spoof = await macSpoofCheck(call);
+  if (spoof) {
+    spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
+    call.undo(() => spoof.deleteMacSpoofCheck(call.attachment));
   }
-
-  result.interfaces = [
-    { name: bridge.name, mac: bridge.mac },
+  const interfaces = [
+    // Read again: the bridge takes the lowest MAC address of its ports unless its own is pinned.
+    { name: bridge.name, mac: requireLink(host, bridge.index).mac },
     { name: hostLink.name, mac: hostLink.mac },
     { name: sandboxLink.name, mac: sandboxLink.mac, sandbox: call.netns },
   ];
-  if (disableContainerInterface) return;
-  if (hasIpam(call)) {
-    sandbox.netns.run(() => prepareAddresses(call.ifname, enabledad));
-    configureInterface(sandbox, call.ifname, result, { detectDuplicates: enabledad });
-    result.interfaces.push(...serveGateways(call, host, bridge, result.ips, vlans));
-  } else {
-    sandbox.socket.execute(setLink(sandboxLink.index, { up: true }, call.ifname));
+  return { ...pair, bridge, interfaces, link: sandboxLink };
+}
+
+/** Adds the gateways and the default route that the bridge is to serve. */
+function complete(call: BridgeCall, result: Result): void {
+  const { isDefaultGateway = false, isGateway = isDefaultGateway } = call.config;
+  if (isGateway)
+    result.ips = result.ips.map((ip) => ({ ...ip, gateway: ip.gateway ?? ip.address.first.plus(1) }));
+  if (!isDefaultGateway) return;
+  for (const family of [4, 6] as const) {
+    const gateway = gatewayOf(result.ips, family);
+    const hasDefault = result.routes.some(({ dst }) => dst.family === family && dst.length === 0);
+    if (gateway && !hasDefault)
+      result.routes.push({ dst: Prefix.parse(family === 4 ? '0.0.0.0/0' : '::/0'), gw: gateway });
   }
-  if (!waitUntilUp(host, hostLink.index))
+}
+
+/** Puts the gateways on the bridge, and waits until frames pass. */
+function connect(call: BridgeCall, { bridge, hostLink, sandboxLink }: BridgePort, result: Result): void {
+  if (call.config.disableContainerInterface) return;
+  result.interfaces.push(...serveGateways(call, bridge, result.ips));
+  if (!waitUntilUp(call.host, hostLink.index))
     throw new Error(`Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds`);
   // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address that is set, if
   // only to what it is, has it announce again; a packet socket of ours would take 25 ms to open and close.
   if (result.ips.length > 0)
-    sandbox.socket.execute(setLink(sandboxLink.index, { mac: sandboxLink.mac }, call.ifname));
-  // The bridge takes the lowest MAC address of its ports unless its own is pinned.
-  result.interfaces[0]!.mac = requireLink(host, bridge.index).mac;
-}
-
-/** Settings that must be there before the first address is: announce it, and whether to look for duplicates. */
-function prepareAddresses(ifname: string, detectDuplicates: boolean): void {
-  ensureSysctl(['ipv4', 'conf', ifname, 'arp_notify'], '1');
-  ensureSysctl(['ipv6', 'conf', ifname, 'ndisc_notify'], '1');
-  ensureSysctl(['ipv6', 'conf', ifname, 'accept_dad'], detectDuplicates ? '1' : '0');
-  if (detectDuplicates) ensureSysctl(['ipv6', 'conf', ifname, 'enhanced_dad'], '1');
+    call.sandbox.socket.execute(setLink(sandboxLink.index, { mac: sandboxLink.mac }, call.ifname));
+  result.interfaces[0]!.mac = requireLink(call.host, bridge.index).mac;
 }
 
 /**
  * Puts the gateways' addresses on the bridge, or on an interface in the container's VLAN.
- * @returns the interface that was made for that.
+ * @returns the interface that was created for that.
  */
-function serveGateways(
-  call: BridgeCall,
-  host: RouteSocket,
-  bridge: Link,
-  ips: readonly IPConfig[],
-  vlans: VlanPort,
-): Interface[] {
+function serveGateways(call: BridgeCall, bridge: Link, ips: readonly IPConfig[]): Interface[] {
   const { isDefaultGateway = false, isGateway = isDefaultGateway, forceAddress = false } = call.config;
-  if (!isGateway) return [];
-  const link = vlans.vlan ? ensureVlanInterface(host, bridge, vlans) : bridge;
+  if (!isGateway || ips.length === 0) return [];
+  const vlans = vlansOf(call.config);
+  const link = vlans.vlan ? ensureVlanInterface(call.host, bridge, vlans) : bridge;
   for (const { address, gateway } of ips)
-    if (gateway) ensureGatewayAddress(host, link, new Prefix(gateway, address.length), forceAddress);
+    if (gateway) ensureGatewayAddress(call.host, link, new Prefix(gateway, address.length), forceAddress);
   enableForwarding(ips);
   return vlans.vlan ? [{ name: link.name, mac: link.mac }] : [];
 }
@@ -301,14 +232,14 @@ function serveGateways(
 /** The bridge and the container's port on it, as ADD left them. @throws Error for what is different now. */
 function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   const { interfaces } = requirePrevResult(call);
-  const { vlans } = checkConfig(call);
+  const vlans = vlansOf(call.config);
   const { hairpinMode = false, portIsolation = false, promiscMode = false } = call.config;
-  const host = openRouteSocket();
+  const { host } = call;
   const name = bridgeName(call);
   const bridge = getLink(host, name);
   if (bridge?.kind !== 'bridge')
     throw new Error(`Bridge "${name}" is missing. Delete the container and add it again`);
-  if (!bridge.up) throw new Error(`Bridge "${name}" is down. Set it up with "ip link set ${name} up"`);
+  if (!bridge.up) throw new Error(`Bridge "${name}" is down. Bring it up with "ip link set ${name} up"`);
   if (promiscMode && bridge.promiscuity === 0) throw new Error(`Bridge "${name}" is not promiscuous`);
   const entry = interfaces.find((one) => !one.sandbox && one.name !== name && one.name.startsWith('veth'));
   if (!entry)
@@ -322,7 +253,7 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
     );
   if (port.kind !== 'veth' || port.master !== bridge.index)
     throw new Error(
-      `Interface "${entry.name}" is no port of bridge "${name}". Add it with "ip link set ${entry.name} master ${name}"`,
+      `Interface "${entry.name}" is not a port of bridge "${name}". Add it with "ip link set ${entry.name} master ${name}"`,
     );
   if (entry.mac && entry.mac !== port.mac)
     throw new Error(`Port "${entry.name}" has MAC address ${port.mac} where ${entry.mac} is wanted`);
@@ -335,8 +266,13 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   return { bridge, port };
 }
 
-function hasIpam(call: BridgeCall): boolean {
-  return Boolean(call.config.ipam?.type);
+/** The check of MAC addresses, which is loaded only for networks that ask for it. */
+async function macSpoofCheck({ config }: BridgeCall) {
+  return config.macspoofchk ? await import('../lib/firewall/macspoof.ts') : undefined;
+}
+
+function vlansOf({ vlan = 0, vlanTrunk = [], preserveDefaultVlan = false }: Config): VlanPort {
+  return { vlan, trunk: resolveTrunk(vlanTrunk), preserveDefaultVlan };
 }
 
 function bridgeName(call: BridgeCall): string {

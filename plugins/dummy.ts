@@ -1,16 +1,14 @@
 /** dummy: an interface that leads nowhere, for addresses that only the sandbox itself uses. */
 
-import { createInSandbox, interfacePlugin } from '../lib/cni/interface-plugin.ts';
-import { object } from '../lib/cni/schema.ts';
+import { createInterface } from '../lib/cni/create-interface.ts';
+import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 
-export const plugin = interfacePlugin({
+export const plugin = defineMainPlugin({
   name: 'dummy',
   summary: 'Gives a sandbox an interface that leads nowhere.',
   kind: 'dummy',
   needsIpam: true,
-  config: object({}),
-
-  create(call, sandbox) {
-    createInSandbox(sandbox.socket, sandbox, call.ifname, { kind: 'dummy' });
-  },
+  config: {},
+  explain: () => ['Creates an interface that leads nowhere'],
+  create: (call) => createInterface(call, { kind: 'dummy' }),
 });

@@ -1,22 +1,22 @@
 /** firewall: lets a container's connections through a firewall that drops forwarded packets. */
 
-import { CniError, ErrorCode } from '../lib/cni/errors.ts';
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { knownAddresses } from '../lib/cni/sandbox.ts';
-import { type Infer, object, string } from '../lib/cni/schema.ts';
-import { specVersions } from '../lib/cni/version.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { knownAddresses } from '../lib/cni/interface.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { type InferShape, string } from '../lib/cni/schema.ts';
+import { CniError, ErrorCode } from '../lib/errors.ts';
 import { isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
 import {
   allowForwarding,
   checkForwarding,
   checkIsolation,
-  forbidForwarding,
   type IngressPolicy,
   isolateBridge,
+  removeForwardRules,
 } from '../lib/firewall/forward-iptables.ts';
 import { requireInstalled } from '../lib/firewall/iptables.ts';
 
-const config = object({
+const config = {
   backend: string({
     values: ['', 'iptables', 'firewalld'],
     description: 'What lets connections through; firewalld by default where it runs, else iptables.',
@@ -28,16 +28,17 @@ const config = object({
   }),
   ingressPolicy: string({
     values: ['', 'open', 'same-bridge', 'isolated'],
-    description: 'Who reaches the container over its bridge; everybody by default.',
+    description: 'Who reaches the container over its bridge; everyone by default.',
   }),
-});
+};
 
-type FirewallCall = Call<Infer<typeof config>>;
+type FirewallCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'firewall',
   summary: "Lets a container's connections through the firewall of the node.",
-  versions: specVersions.slice(specVersions.indexOf('0.4.0')),
+  role: 'chained',
+  since: '0.4.0',
   config,
 
   async add(call) {
@@ -49,10 +50,10 @@ export const plugin: Plugin<Infer<typeof config>> = {
       call.undo(() => zone.remove(addresses));
       await zone.add(addresses);
     } else {
-      call.undo(() => forbidForwarding(addresses));
-      await allowForwarding(addresses, adminChain(call));
+      call.undo(() => removeForwardRules(call.programs, addresses));
+      await allowForwarding(call.programs, addresses, adminChain(call));
     }
-    if (bridge) await isolateBridge(bridge, policyOf(call));
+    if (bridge) await isolateBridge(call.programs, bridge, policyOf(call));
     return result;
   },
 
@@ -61,38 +62,39 @@ export const plugin: Plugin<Infer<typeof config>> = {
     if (addresses.length === 0) return;
     if (await usesFirewalld(call)) await zoneOf(call).remove(addresses);
     // What iptables was told before firewalld was there goes as well.
-    await forbidForwarding(addresses);
+    await removeForwardRules(call.programs, addresses);
   },
 
   async check(call) {
     requirePrevResult(call);
     const addresses = knownAddresses(call);
     if (await usesFirewalld(call)) await zoneOf(call).check(addresses);
-    else await checkForwarding(addresses, adminChain(call));
+    else await checkForwarding(call.programs, addresses, adminChain(call));
     const bridge = bridgeOf(call);
-    if (bridge) await checkIsolation(bridge, policyOf(call));
+    if (bridge) await checkIsolation(call.programs, bridge, policyOf(call));
   },
 
   async status(call) {
     try {
-      if (call.config.backend === 'firewalld' && !(await isFirewalldRunning()))
+      if (call.config.backend === 'firewalld' && !(await isFirewalldRunning(call.programs)))
         throw new Error(
           'firewalld does not run, or the system bus is out of reach. Start it, or set "backend" to "iptables"',
         );
-      if (!(await usesFirewalld(call))) await requireInstalled(4);
+      if (!(await usesFirewalld(call))) await requireInstalled(call.programs, 4);
     } catch (error) {
       throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
     }
   },
-};
+});
 
-async function usesFirewalld({ config }: FirewallCall): Promise<boolean> {
+async function usesFirewalld(call: FirewallCall): Promise<boolean> {
+  const { config } = call;
   if (config.backend) return config.backend === 'firewalld';
-  return await isFirewalldRunning();
+  return await isFirewalldRunning(call.programs);
 }
 
-function zoneOf({ config }: FirewallCall): Zone {
-  return new Zone(config.firewalldZone || 'trusted');
+function zoneOf({ config, programs }: FirewallCall): Zone {
+  return new Zone(programs, config.firewalldZone || 'trusted');
 }
 
 function adminChain({ config }: FirewallCall): string {

@@ -1,16 +1,17 @@
 /** flannel: has another plugin, by default bridge, connect the sandbox to the subnet that flanneld leased for this node. */
 
+import type { Call } from '../lib/cni/call.ts';
 import { delegate } from '../lib/cni/delegate.ts';
-import { CniError, ErrorCode } from '../lib/cni/errors.ts';
 import type { Command } from '../lib/cni/invocation.ts';
-import type { Call, Plugin } from '../lib/cni/plugin.ts';
+import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
-import { type Infer, isObject, json, object, string, withDefault } from '../lib/cni/schema.ts';
+import { type InferShape, isObject, json, string, withDefault } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
+import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type DelegateConfig, SavedConfigs } from './flannel/saved-config.ts';
 import { readSubnetEnv, type SubnetEnv } from './flannel/subnet-env.ts';
 
-const config = object({
+const config = {
   subnetFile: withDefault(
     string({ description: "File in which flanneld tells this node's subnet." }),
     '/run/flannel/subnet.env',
@@ -23,13 +24,14 @@ const config = object({
     description: 'Configuration of the delegate, without "name" and "ipam"; a bridge by default.',
   }),
   ipam: json({ description: 'Keys for the IPAM plugin, host-local by default; ranges come from flanneld.' }),
-});
+};
 
-type FlannelCall = Call<Infer<typeof config>>;
+type FlannelCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'flannel',
   summary: 'Connects a sandbox to the subnet that flanneld leased for this node.',
+  role: 'main',
   config,
 
   async add(call) {
@@ -72,6 +74,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const saved = savedConfigs(call);
     const valid = new Set(call.validAttachments.map(({ containerId }) => containerId));
     await runAll(
+      call,
       () => forward(call, currentConfig(call)),
       () => {
         for (const containerId of saved.containersOf(call.config.name))
@@ -79,7 +82,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
       },
     );
   },
-};
+});
 
 function savedConfigs(call: FlannelCall): SavedConfigs {
   return new SavedConfigs(call.config.dataDir);

@@ -1,129 +1,91 @@
-/** host-device: moves an interface of the node into the sandbox, and back. */
+/** host-device: moves an interface of the host into the sandbox, and back. */
 
-import { chooseDns } from '../lib/cni/config.ts';
-import { ipamAdd, ipamCheck, ipamDel, ipamGc, ipamStatus } from '../lib/cni/delegate.ts';
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { emptyResult, type Result } from '../lib/cni/result.ts';
-import {
-  checkInterface,
-  configureInterface,
-  openSandbox,
-  openSandboxIfPresent,
-  type Sandbox,
-} from '../lib/cni/sandbox.ts';
-import { type Infer, object, string } from '../lib/cni/schema.ts';
-import { runAll } from '../lib/cni/steps.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { attachedLink } from '../lib/cni/create-interface.ts';
+import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { type InferShape, object, string } from '../lib/cni/schema.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
 
-const config = object({
+const config = {
   device: string({ description: 'Name of the interface.' }),
   hwaddr: string({ description: 'MAC address of the interface.' }),
   kernelpath: string({ description: 'Directory of the device below /sys/devices.' }),
   pciBusID: string({ description: 'PCI address of the device, such as "0000:00:1f.6".' }),
   runtimeConfig: object({ deviceID: string() }),
-});
-
-type HostDeviceCall = Call<Infer<typeof config>>;
-
-export const plugin: Plugin<Infer<typeof config>> = {
-  name: 'host-device',
-  summary: 'Moves an interface of the node into a sandbox, and back.',
-  config,
-
-  async add(call) {
-    const spec = specOf(call);
-    checkDeviceSpec(spec);
-    const sandbox = openSandbox(call);
-    const userSpace = isUserSpaceDriven(spec);
-    const link = userSpace ? undefined : moveIn(call, spec, sandbox);
-    const addresses = call.config.ipam?.type ? await ipamAdd(call) : emptyResult();
-    const result: Result = {
-      interfaces: [
-        {
-          name: call.ifname,
-          ...(link?.mac && { mac: link.mac }),
-          sandbox: call.netns,
-          ...(userSpace && spec.pciBusID && { pciID: spec.pciBusID }),
-        },
-      ],
-      ips: addresses.ips.map((ip) => ({ ...ip, interface: 0 })),
-      routes: addresses.routes,
-      dns: chooseDns(call.config.dns, addresses.dns),
-    };
-    if (link && result.ips.length > 0) configureInterface(sandbox, call.ifname, result);
-    return result;
-  },
-
-  async del(call) {
-    await runAll(
-      () => ipamDel(call),
-      () => moveOut(call),
-    );
-  },
-
-  async check(call) {
-    await ipamCheck(call);
-    requirePrevResult(call);
-    if (!isUserSpaceDriven(specOf(call))) checkInterface(call, '');
-  },
-
-  async status(call) {
-    // A device that is in a container is in order, so that only the configuration can be wrong.
-    checkDeviceSpec(specOf(call));
-    await ipamStatus(call);
-  },
-
-  gc: ipamGc,
 };
 
-function specOf({ config }: HostDeviceCall): DeviceSpec {
-  const { device, hwaddr, kernelpath, pciBusID, runtimeConfig } = config;
+type Config = InferShape<typeof config>;
+type HostDeviceCall = Call<Config>;
+
+export const plugin = defineMainPlugin({
+  name: 'host-device',
+  summary: 'Moves an interface of the host into a sandbox, and back.',
+  kind: '',
+  config,
+
+  explain: ({ device, hwaddr, pciBusID, kernelpath }) => [
+    `Moves ${device || hwaddr || pciBusID || kernelpath || 'the device that the runtime names'} of the host into the container`,
+  ],
+
+  validate: (given) => checkDeviceSpec(specOf(given)),
+
+  options: () => ({ announce: false }),
+
+  create(call) {
+    const spec = specOf(call.config);
+    if (!isUserSpaceDriven(spec)) return attachedLink(call, moveToSandbox(call, spec));
+    const { ifname: name, netns: sandbox } = call;
+    return {
+      interfaces: [{ name, sandbox, ...(spec.pciBusID && { pciID: spec.pciBusID }) }],
+      link: undefined,
+    };
+  },
+
+  remove: returnToHost,
+
+  // A device that is in a container is in order, so that STATUS finds nothing but the configuration wrong.
+  hasLink: ({ config }) => !isUserSpaceDriven(specOf(config)),
+});
+
+function specOf({ device, hwaddr, kernelpath, pciBusID, runtimeConfig }: Config): DeviceSpec {
   const deviceID = runtimeConfig?.deviceID;
   return deviceID ? { pciBusID: deviceID } : { device, hwaddr, kernelpath, pciBusID };
 }
 
-/** Takes the device into the sandbox, and up. Its alias there says what it was called on the node. */
-function moveIn(call: HostDeviceCall, spec: DeviceSpec, sandbox: Sandbox): Link {
-  using host = openRouteSocket();
+/** Moves the device to the sandbox. Its alias there says what it was called on the host. */
+function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
+  const { host, sandbox, ifname } = call;
   const device = findDevice(host, spec);
   const known = Object.values(spec).find(Boolean);
   if (!device)
     throw new Error(
-      `The node has no interface for device "${known}". Another container may have it; else correct the configuration`,
+      `The host has no interface for device "${known}". Another container may have it; else correct the configuration`,
     );
-  if (device.name === 'lo') throw new Error('"lo" cannot leave the node. Name another device');
-  if (getLink(sandbox.socket, call.ifname))
-    throw new Error(
-      `Sandbox "${call.netns}" has an interface "${call.ifname}" already. Run DEL for it first, or use another CNI_IFNAME`,
-    );
+  if (device.name === 'lo') throw new Error('"lo" cannot leave the host. Name another device');
+  using home = Netns.current();
+  move(device, home, sandbox.netns, ifname, device.name);
   call.undo(() => {
-    using home = Netns.current();
-    const moved = getLink(sandbox.socket, call.ifname);
-    if (moved?.alias === device.name) move(moved, sandbox.netns, home, device.name, device.alias);
+    using back = Netns.current();
+    const moved = getLink(sandbox.socket, ifname);
+    if (moved?.alias === device.name) move(moved, sandbox.netns, back, device.name, device.alias);
   });
-  using node = Netns.current();
-  move(device, node, sandbox.netns, call.ifname, device.name);
-  const link = getLink(sandbox.socket, call.ifname)!;
-  sandbox.socket.execute(setLink(link.index, { up: true }, call.ifname));
-  return link;
+  return requireLink(sandbox.socket, ifname);
 }
 
-/** Gives the device back to the node, under the name that it had there. */
-function moveOut(call: HostDeviceCall): void {
-  const sandbox = openSandboxIfPresent(call);
+/** Gives the device back to the host, under the name that it had there. */
+function returnToHost(call: HostDeviceCall): void {
+  const { host, sandboxIfPresent: sandbox } = call;
   const link = sandbox && getLink(sandbox.socket, call.ifname);
-  using node = Netns.current();
   if (sandbox && link) {
-    const name = link.alias || call.config.device || call.ifname;
-    move(link, sandbox.netns, node, name, '');
+    using home = Netns.current();
+    move(link, sandbox.netns, home, link.alias || call.config.device || call.ifname, '');
     return;
   }
   // When its namespace died, the kernel gave it back, but with the name it had in the container.
-  using host = openRouteSocket();
-  const spec = specOf(call);
+  const spec = specOf(call.config);
   const back = spec.device
     ? listLinks(host).find(({ alias, name }) => alias === spec.device && name !== alias)
     : findDevice(host, spec);

@@ -1,66 +1,60 @@
-/** ipvlan: an interface that shares the MAC address of one of the node's. */
+/** ipvlan: an interface that shares the MAC address of one of the host's. */
 
+import type { Call } from '../lib/cni/call.ts';
+import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import {
-  checkMaster,
-  checkMasterExists,
-  createInSandbox,
-  findMaster,
-  interfacePlugin,
-  masterSchema,
-} from '../lib/cni/interface-plugin.ts';
-import type { Call } from '../lib/cni/plugin.ts';
-import { boolean, type Infer, integer, object, string } from '../lib/cni/schema.ts';
+  checkParent,
+  checkParentExists,
+  createOnParent,
+  findParent,
+  parentShape,
+} from '../lib/cni/parent.ts';
+import { string } from '../lib/cni/schema.ts';
 import { ipvlanKind, ipvlanMode, ipvlanModes } from '../lib/kernel/link.ts';
 
 const modes = Object.keys(ipvlanModes);
 
-const config = object({
-  master: masterSchema,
-  mode: string({
-    values: ['', ...modes],
-    description: 'Layer at which the interfaces of a master are switched; "l2" by default.',
-  }),
-  mtu: integer({ max: 65535, description: "MTU in bytes; 0 is the master's." }),
-  linkInContainer: boolean({ description: 'The master is in the sandbox.' }),
-});
-
-type Config = Infer<typeof config>;
-
-export const plugin = interfacePlugin<Config>({
+export const plugin = defineMainPlugin({
   name: 'ipvlan',
-  summary: 'Gives a sandbox an interface that shares the MAC address of an interface of the node.',
+  summary: 'Gives a sandbox an interface that shares the MAC address of an interface of the host.',
   kind: 'ipvlan',
   needsIpam: true,
-  config,
-
-  create(call, sandbox) {
-    const chained = { ...call, config: { ...call.config, ...chainedMaster(call) } };
-    const { socket, master } = findMaster(chained, sandbox);
-    createInSandbox(socket, sandbox, call.ifname, ipvlanKind(call.config.mode || 'l2'), {
-      parent: master.index,
-      mtu: call.config.mtu || master.mtu,
-    });
+  config: {
+    ...parentShape,
+    mode: string({
+      values: ['', ...modes],
+      description: 'Layer at which the interfaces of a master are switched; "l2" by default.',
+    }),
   },
 
-  inherit: (call) => (call.prevResult && call.prevResult.ips.length > 0 ? call.prevResult : undefined),
+  explain: ({ mode, master }) => [
+    `Creates an ipvlan interface in mode "${mode || 'l2'}" on ${master ? `"${master}"` : 'the interface of the default route'}`,
+  ],
 
-  check(call, link, sandbox) {
-    checkMaster(call, link, sandbox);
+  inherit: ({ prevResult }) => (prevResult && prevResult.ips.length > 0 ? prevResult : undefined),
+
+  create(call) {
+    const parent = findParent(call, call.config.master || chainedParent(call));
+    return createOnParent(call, ipvlanKind(call.config.mode || 'l2'), parent);
+  },
+
+  check(call, checked) {
+    checkParent(call, checked);
+    const { link } = checked;
     const wanted = call.config.mode || 'l2';
     if (ipvlanMode(link) !== wanted)
       throw new Error(`Interface "${link.name}" has mode "${ipvlanMode(link)}" where "${wanted}" is wanted`);
   },
 
-  status: checkMasterExists,
+  status: checkParentExists,
 });
 
 /** Behind another plugin, the interface sits on what that one made. */
-function chainedMaster({ config, prevResult }: Call<Config>): { master?: string } {
-  if (config.master || !prevResult) return {};
+function chainedParent({ prevResult }: Call): string | undefined {
+  if (!prevResult) return undefined;
   const [only, ...more] = prevResult.interfaces;
-  if (!only?.name || more.length > 0)
-    throw new Error(
-      `"master" is not set, and the plugin before made ${prevResult.interfaces.length} interfaces where it could only be taken from one. Set "master"`,
-    );
-  return { master: only.name };
+  if (only?.name && more.length === 0) return only.name;
+  throw new Error(
+    `"master" is not set, and the plugin before made ${prevResult.interfaces.length} interfaces where it could only be taken from one. Set "master"`,
+  );
 }

@@ -1,19 +1,20 @@
 /** loopback: sets the sandbox's "lo" up. */
 
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult, type Result } from '../lib/cni/result.ts';
-import { openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/cni/sandbox.ts';
-import { object } from '../lib/cni/schema.ts';
 import { type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import { requireLink, setLink } from '../lib/kernel/link.ts';
+import type { Sandbox } from '../lib/kernel/sandbox.ts';
 
-export const plugin: Plugin = {
+export const plugin = definePlugin({
   name: 'loopback',
   summary: 'Sets the loopback interface of a sandbox up.',
-  config: object({}),
+  role: 'main',
+  config: {},
 
   add(call) {
-    const sandbox = openSandbox(call);
+    const sandbox = call.sandbox;
     const lo = requireLink(sandbox.socket, 'lo');
     sandbox.socket.execute(setLink(lo.index, { up: true }, 'lo'));
     const addresses = loopbackAddresses(sandbox, lo.index);
@@ -21,7 +22,7 @@ export const plugin: Plugin = {
   },
 
   del(call) {
-    const sandbox = openSandboxIfPresent(call);
+    const sandbox = call.sandboxIfPresent;
     if (!sandbox) return;
     const lo = requireLink(sandbox.socket, 'lo');
     sandbox.socket.execute(setLink(lo.index, { up: false }, 'lo'));
@@ -29,10 +30,10 @@ export const plugin: Plugin = {
 
   check(call) {
     requirePrevResult(call);
-    if (!requireLink(openSandbox(call).socket, 'lo').up)
+    if (!requireLink(call.sandbox.socket, 'lo').up)
       throw new Error(`Interface "lo" of sandbox "${call.netns}" is down. Set it up again`);
   },
-};
+});
 
 /** @throws Error when somebody gave "lo" an address that reaches beyond the sandbox. */
 function loopbackAddresses({ socket }: Sandbox, index: number): InterfaceAddress[] {

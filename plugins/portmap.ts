@@ -1,21 +1,21 @@
 /** portmap: leads ports of the node to a container that another plugin has connected. */
 
-import { CniError, ErrorCode } from '../lib/cni/errors.ts';
-import { attachmentOf } from '../lib/cni/masquerade.ts';
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { addressSchema, type Result } from '../lib/cni/result.ts';
 import {
   array,
   boolean,
   convert,
-  type Infer,
+  type InferShape,
   integer,
   object,
   required,
   string,
   withDefault,
 } from '../lib/cni/schema.ts';
-import { begin, runAll } from '../lib/cni/steps.ts';
+import { runAll, startBackground } from '../lib/cni/steps.ts';
+import { CniError, ErrorCode } from '../lib/errors.ts';
 import { defaultBackend } from '../lib/firewall/backend.ts';
 import {
   type MappedPort,
@@ -39,7 +39,7 @@ const optionalAddress = convert(string(), (text) =>
 );
 const conditions = array(string(), { description: 'Further matches that a packet must meet, word by word.' });
 
-const config = object({
+const config = {
   backend: string({ values: portMapBackends, description: 'What to map ports with; iptables by default.' }),
   snat: withDefault(
     boolean({ description: 'Let the node itself, and the container, reach the mapped port.' }),
@@ -66,13 +66,14 @@ const config = object({
       }),
     ),
   }),
-});
+};
 
-type PortMapCall = Call<Infer<typeof config>>;
+type PortMapCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'portmap',
   summary: 'Leads ports of the node to a container.',
+  role: 'chained',
   config,
 
   async add(call) {
@@ -82,8 +83,8 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const containers = containerAddresses(call, result);
     if (mappings.length === 0 || containers.length === 0) return result;
     const backend = await chosenBackend(call);
-    call.undo(async () => void (await backend.del(attachmentOf(call))));
-    await backend.add(attachmentOf(call), containers, mappings, options);
+    call.undo(async () => void (await backend.del(call.attachment)));
+    await backend.add(call.attachment, containers, mappings, options);
     if (options.snat) allowLocalhost(containers);
     forgetUdp(stalePorts(mappings, containers));
     return result;
@@ -94,10 +95,11 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const removed: MappedPort[] = [];
     const names = call.config.backend ? [call.config.backend] : portMapBackends;
     await runAll(
+      call,
       ...names.map((name) =>
-        begin(async () => {
-          const backend = await portMapBackend(name);
-          removed.push(...(await backend.del(attachmentOf(call), hintsOf(call))));
+        startBackground(async () => {
+          const backend = await portMapBackend(name, call.programs);
+          removed.push(...(await backend.del(call.attachment, hintsOf(call))));
         }),
       ),
     );
@@ -109,7 +111,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const containers = containerAddresses(call, requirePrevResult(call));
     if (mappings.length === 0) return;
     const backend = await chosenBackend(call);
-    await backend.check(attachmentOf(call), containers, mappings, optionsOf(call));
+    await backend.check(call.attachment, containers, mappings, optionsOf(call));
   },
 
   async status(call) {
@@ -126,7 +128,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const removed = await backend.gc(call.config.name, call.validAttachments);
     forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
   },
-};
+});
 
 /** What the runtime tells on DEL. A configuration that ADD would refuse tells nothing. */
 function hintsOf(call: PortMapCall): PortMapHints | undefined {
@@ -155,11 +157,11 @@ function mappingsOf(call: PortMapCall): PortMapping[] {
   });
 }
 
-function chosenBackend({ config }: PortMapCall): Promise<PortMapBackend> {
-  return portMapBackend(config.backend ?? defaultBackend());
+function chosenBackend({ config, programs }: PortMapCall): Promise<PortMapBackend> {
+  return portMapBackend(config.backend ?? defaultBackend(programs), programs);
 }
 
-function optionsOf({ config }: PortMapCall): PortMapOptions {
+function optionsOf({ config, programs }: PortMapCall): PortMapOptions {
   const {
     snat,
     masqAll = false,
@@ -173,7 +175,7 @@ function optionsOf({ config }: PortMapCall): PortMapOptions {
       ErrorCode.Internal,
       '"markMasqBit" and "externalSetMarkChain" are both set. Take one out: the chain sets a bit of its own',
     );
-  if ((config.backend ?? defaultBackend()) === 'nftables') {
+  if ((config.backend ?? defaultBackend(programs)) === 'nftables') {
     const foreign =
       markMasqBit !== undefined ? 'markMasqBit' : externalSetMarkChain ? 'externalSetMarkChain' : undefined;
     if (foreign)

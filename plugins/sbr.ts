@@ -1,9 +1,10 @@
 /** sbr: source based routing. Packets from the container's addresses on this interface leave by this interface. */
 
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { knownAddresses } from '../lib/cni/interface.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { addressSchema, type IPConfig, type Result } from '../lib/cni/result.ts';
-import { knownAddresses, openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/cni/sandbox.ts';
-import { array, boolean, type Infer, integer, object } from '../lib/cni/schema.ts';
+import { array, boolean, type InferShape, integer } from '../lib/cni/schema.ts';
 import { Address, type Family, Prefix } from '../lib/ip.ts';
 import { listAddresses } from '../lib/kernel/address.ts';
 import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
@@ -18,12 +19,13 @@ import {
 } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
+import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { libc } from '../lib/netlink/libc.ts';
 
 /** Where the search for a table that nobody uses begins. */
 const firstTable = 100;
 
-const config = object({
+const config = {
   table: integer({
     min: 1,
     max: 0xffffffff,
@@ -36,19 +38,20 @@ const config = object({
   addSourceHints: boolean({
     description: 'Keep the routes to the subnets of the interface in the main table as well.',
   }),
-});
+};
 
-type SbrCall = Call<Infer<typeof config>>;
+type SbrCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'sbr',
   summary: "Has packets from an interface's addresses leave by that interface.",
+  role: 'chained',
   config,
 
   add(call) {
     const result = requirePrevResult(call);
     const ips = wantedAddresses(call, result);
-    const sandbox = openSandbox(call);
+    const sandbox = call.sandbox;
     lock(sandbox);
     const { table } = call.config;
     if (table === undefined) moveRoutes(call, sandbox.socket, ips);
@@ -57,7 +60,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   del(call) {
-    const sandbox = openSandboxIfPresent(call);
+    const sandbox = call.sandboxIfPresent;
     if (!sandbox) return;
     lock(sandbox);
     const { socket } = sandbox;
@@ -73,7 +76,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   check(call) {
-    const { socket } = openSandbox(call);
+    const { socket } = call.sandbox;
     const rules = listRules(socket);
     for (const { address, gateway } of wantedAddresses(call, requirePrevResult(call))) {
       const source = address.address.toPrefix();
@@ -89,7 +92,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
         throw new Error(`Table ${table}, for packets from ${source}, has no default route via ${gateway}`);
     }
   },
-};
+});
 
 /** The addresses of the interface, with their gateways. @throws Error when there are none, or too many gateways. */
 function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[] {

@@ -1,10 +1,10 @@
 /** tuning: sets kernel settings of a sandbox, and properties of its interface. */
 
-import { CniError, ErrorCode } from '../lib/cni/errors.ts';
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import type { Call } from '../lib/cni/call.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
-import { openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/cni/sandbox.ts';
-import { boolean, type Infer, integer, object, record, string } from '../lib/cni/schema.ts';
+import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
+import { CniError, ErrorCode } from '../lib/errors.ts';
 import {
   formatMac,
   getLink,
@@ -14,6 +14,7 @@ import {
   requireLink,
   setLink,
 } from '../lib/kernel/link.ts';
+import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
@@ -29,20 +30,21 @@ const tunable = {
   txQLen: integer({ description: 'Length of the transmit queue in packets.' }),
 };
 
-const config = object({
+const config = {
   ...tunable,
   dataDir: string({ description: 'Directory for what to put back; "/run/cni/tuning" by default.' }),
   runtimeConfig: object({ mac: string() }),
   args: object({ cni: object(tunable) }),
-});
+};
 
-type TuningCall = Call<Infer<typeof config>>;
+type TuningCall = Call<InferShape<typeof config>>;
 /** What is asked of the interface and the sandbox, each key only if it is. */
 type Settings = Omit<Backup, 'network'>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'tuning',
   summary: 'Sets kernel settings of a sandbox, and properties of its interface.',
+  role: 'chained',
   config,
 
   add(call) {
@@ -50,10 +52,10 @@ export const plugin: Plugin<Infer<typeof config>> = {
     const wanted = wantedSettings(call, call.args(['MAC']).MAC);
     if (Object.keys(wanted).length === 0) return result;
 
-    const sandbox = openSandbox(call);
+    const sandbox = call.sandbox;
     const before = currentSettings(sandbox, call.ifname, wanted);
     saveBackup(call, before);
-    call.undo(() => putBack(sandbox, call.ifname, before));
+    call.undo(() => restoreSettings(call, sandbox, before));
     writeSysctls(sandbox, call.ifname, wanted);
     sandbox.socket.execute(...linkRequests(sandbox, call.ifname, wanted));
     return withSettings(result, call.ifname, wanted);
@@ -62,15 +64,15 @@ export const plugin: Plugin<Infer<typeof config>> = {
   del(call) {
     const backups = backupsOf(call);
     const before = backups.load(call);
-    const sandbox = openSandboxIfPresent(call);
-    if (before && sandbox) putBack(sandbox, call.ifname, before);
+    const sandbox = call.sandboxIfPresent;
+    if (before && sandbox) restoreSettings(call, sandbox, before);
     backups.remove(call);
   },
 
   check(call) {
     requirePrevResult(call);
     const wanted = wantedSettings(call, call.args(['MAC']).MAC);
-    const current = currentSettings(openSandbox(call), call.ifname, wanted);
+    const current = currentSettings(call.sandbox, call.ifname, wanted);
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
       if (words(current.sysctl?.[name]) !== words(value))
         throw new Error(`Kernel setting "${name}" is "${current.sysctl?.[name]}" where "${value}" is wanted`);
@@ -92,13 +94,13 @@ export const plugin: Plugin<Infer<typeof config>> = {
   gc(call) {
     backupsOf(call).removeOthers(call.config.name, call.validAttachments);
   },
-};
+});
 
 /**
  * Puts together what is asked for: the configuration's own keys, CNI_ARGS, the runtime's, and "args" over all of them.
  * @throws Error for what can be refused without looking at the sandbox.
  */
-function wantedSettings({ config, ifname, stdin }: TuningCall, macArgument?: string): Settings {
+function wantedSettings({ config, ifname, context: { stdin } }: TuningCall, macArgument?: string): Settings {
   const twice = duplicateKey(stdin, 'sysctl');
   if (twice !== undefined) throw new Error(`"sysctl" has "${twice}" twice. Remove one`);
   const extra = config.args?.cni ?? {};
@@ -178,13 +180,14 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
 }
 
 /** Puts settings back as far as they still can be: the interface may be gone, and what is left is about to go. */
-function putBack(sandbox: Sandbox, ifname: string, before: Settings): void {
+function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
+  const { ifname } = call;
   sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
   for (const [name, value] of Object.entries(before.sysctl ?? {})) {
     try {
       writeSysctls(sandbox, ifname, { sysctl: { [name]: value } });
     } catch (error) {
-      process.stderr.write(`${(error as Error).message}\n`);
+      call.warn((error as Error).message);
     }
   }
 }

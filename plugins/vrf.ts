@@ -1,16 +1,16 @@
 /** vrf: puts the sandbox's interface into a VRF, so that it routes by a table of its own. */
 
+import type { Call } from '../lib/cni/call.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
-import { type Call, type Plugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/cni/sandbox.ts';
-import { type Infer, integer, object, required, string } from '../lib/cni/schema.ts';
-import { tryOut } from '../lib/cni/trial.ts';
-import { specVersions } from '../lib/cni/version.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { probeKernel } from '../lib/cni/probe.ts';
+import { type InferShape, integer, required, string } from '../lib/cni/schema.ts';
 import { AddressFlag, addAddress, type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
+import { NetlinkGroup, waitForEvent } from '../lib/kernel/events.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
-import { News, waitForNews } from '../lib/kernel/news.ts';
 import { copyRoute, listRoutes, type Route, RouteTable } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
+import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { createVrf, vrfMembers, vrfTable } from '../lib/kernel/vrf.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
@@ -19,25 +19,26 @@ const addressPatience = 5000;
 /** RTPROT_KERNEL of linux/rtnetlink.h. */
 const byKernel = 2;
 
-const config = object({
+const config = {
   vrfname: required(string({ description: 'Name of the VRF, made if it does not exist.' })),
   table: integer({
     max: 0xffffffff,
     description: 'Table of the VRF; by default the first that no other VRF has.',
   }),
-});
+};
 
-type VrfCall = Call<Infer<typeof config>>;
+type VrfCall = Call<InferShape<typeof config>>;
 
-export const plugin: Plugin<Infer<typeof config>> = {
+export const plugin = definePlugin({
   name: 'vrf',
   summary: 'Puts an interface into a VRF, so that it routes by a table of its own.',
-  versions: specVersions.filter((version) => !['0.1.0', '0.2.0', '0.3.0'].includes(version)),
+  role: 'chained',
+  since: '0.3.1',
   config,
 
   add(call) {
     const result = requirePrevResult(call);
-    const sandbox = openSandbox(call);
+    const sandbox = call.sandbox;
     const { socket } = sandbox;
     const link = requireLink(socket, call.ifname);
     refuseOtherMaster(socket, link);
@@ -49,7 +50,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   del(call) {
-    const socket = openSandboxIfPresent(call)?.socket;
+    const socket = call.sandboxIfPresent?.socket;
     const vrf = socket && getLink(socket, call.config.vrfname);
     if (!vrf || vrfTable(vrf) === undefined) return;
     const link = getLink(socket, call.ifname);
@@ -59,7 +60,7 @@ export const plugin: Plugin<Infer<typeof config>> = {
 
   check(call) {
     requirePrevResult(call);
-    const { socket } = openSandbox(call);
+    const { socket } = call.sandbox;
     const { vrfname, table } = call.config;
     const vrf = getLink(socket, vrfname);
     if (!vrf) throw new Error(`VRF "${vrfname}" is missing from the sandbox. Add the container again`);
@@ -70,9 +71,9 @@ export const plugin: Plugin<Infer<typeof config>> = {
   },
 
   status() {
-    tryOut((socket) => void createVrf(socket, 'trial'));
+    probeKernel((socket) => void createVrf(socket, 'trial'));
   },
-};
+});
 
 /** What an interface loses when it changes the VRF. */
 interface State {
@@ -173,8 +174,8 @@ function waitForAddresses(
     const routes = listRoutes(sandbox.socket, { family: 6, table });
     return addresses.find(({ prefix }) => !routes.some(({ dst }) => dst.equals(prefix.address.toPrefix())));
   };
-  const groups = News.IPv6Address + News.IPv6Route;
-  if (!waitForNews(groups, addressPatience, () => !unusable(), sandbox.netns))
+  const groups = NetlinkGroup.IPv6Address + NetlinkGroup.IPv6Route;
+  if (!waitForEvent(groups, addressPatience, () => !unusable(), sandbox.netns))
     throw new Error(
       `Address ${unusable()?.prefix} of interface "${name}" cannot be used ${addressPatience / 1000} seconds after it changed the VRF`,
     );

@@ -5,8 +5,8 @@
  */
 
 import { type Attachment, type AttachOptions, attach, sample } from '../test/support/chain.ts';
-import * as eyes from '../test/support/eyes.ts';
 import { type Host, makeHost, type Namespace, type Pod, type Teardown } from '../test/support/host.ts';
+import * as eyes from '../test/support/observe.ts';
 
 const cleanups: (() => void | Promise<void>)[] = [];
 const t: Teardown = { teardown: (step) => void cleanups.push(step) };

@@ -4,12 +4,12 @@
  */
 
 import { findPlugin } from '../../lib/cni/delegate.ts';
-import { CniError, ErrorCode } from '../../lib/cni/errors.ts';
 import { runExecutable } from '../../lib/cni/exec.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
 import { formatResult, parseResult } from '../../lib/cni/result.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast } from '../../lib/cni/version.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { type CachedAttachment, listCache, readCached, removeCached, writeCached } from './cache.ts';
 import type { NetworkList, PluginEntry } from './conflist.ts';
 

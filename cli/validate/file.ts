@@ -7,7 +7,7 @@ import { atLeast, specVersions } from '../../lib/cni/version.ts';
 import { ipamTypeOf, rangeSetsOf } from '../addresses.ts';
 import { type JsonNode, JsonSyntaxError, parseJson } from '../json.ts';
 import { ConfigError, type NetworkList, networkFrom } from '../libcni/conflist.ts';
-import type { Suite } from '../main.ts';
+import type { Suite } from '../../main.ts';
 import { configProperties, conflistProperties, loadPlugin, propertiesOf, runtimeKeys } from '../schema.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import { keyFindings, schemaFindings } from './schema.ts';

@@ -2,8 +2,8 @@
 
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CniError, ErrorCode } from '../../lib/cni/errors.ts';
 import { emptyResult, type Result, type Route } from '../../lib/cni/result.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { type Address, Prefix } from '../../lib/ip.ts';
 import {
   type Channel,
@@ -29,7 +29,7 @@ import {
 
 /** Patience and manners of a client; times in milliseconds. */
 export interface ClientSettings {
-  /** Ask servers to answer to everybody. */
+  /** Ask servers to answer by broadcast. */
   broadcast: boolean;
   /** Longest pause before a message is sent again. */
   resendMax: number;

@@ -8,8 +8,8 @@ import { chmodSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { formatError } from '../../lib/cni/plugin.ts';
 import { formatResult } from '../../lib/cni/result.ts';
+import { formatError } from '../../lib/cni/runner.ts';
 import { makeDirectory } from '../../lib/directory.ts';
 import type { ClientOptions, ClientSettings } from './client.ts';
 import { Lease, type LeaseOwner, leaseKey } from './lease.ts';
@@ -23,7 +23,7 @@ Keeps the leases of containers whose networks use "dhcp" for IPAM.
   -socketpath PATH        Unix socket to listen on (${defaultSocket})
   -pidfile PATH           write the process ID there
   -hostprefix PATH        directory that the node's root is mounted at
-  -broadcast              ask servers to answer to everybody
+  -broadcast              ask servers to answer by broadcast
   -timeout DURATION       accepted for compatibility: an answer is awaited until the message is sent again
   -resendmax DURATION     longest pause before a message is sent again (62s)
   -resendtimeout DURATION when to give up getting an address (30s)
@@ -136,9 +136,9 @@ class Daemon {
       const request = JSON.parse(line) as Request;
       switch (request.method) {
         case 'allocate':
-          return { result: await this.inTurn(request.owner, () => this.allocate(request)) };
+          return { result: await this.serialize(request.owner, () => this.allocate(request)) };
         case 'release':
-          await this.inTurn(request.owner, () => this.release(leaseKey(request.owner)));
+          await this.serialize(request.owner, () => this.release(leaseKey(request.owner)));
           return {};
         case 'check':
           return this.check(leaseKey(request.owner));
@@ -217,7 +217,7 @@ class Daemon {
   }
 
   /** A DEL that overtakes its ADD would leave the lease behind. */
-  private async inTurn<T>(owner: Omit<LeaseOwner, 'netns'>, work: () => T | Promise<T>): Promise<T> {
+  private async serialize<T>(owner: Omit<LeaseOwner, 'netns'>, work: () => T | Promise<T>): Promise<T> {
     const key = leaseKey(owner);
     const before = this.busy.get(key) ?? Promise.resolve();
     const now = before.then(work, work);

@@ -1,7 +1,7 @@
 /** A lease as the daemon keeps it: renewed in time, and written down so that it outlives the daemon. */
 
-import type { CniError } from '../../lib/cni/errors.ts';
 import { formatResult, parseResult, type Result } from '../../lib/cni/result.ts';
+import type { CniError } from '../../lib/errors.ts';
 import { Address } from '../../lib/ip.ts';
 import { getLink, parseMac, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { Netns } from '../../lib/kernel/netns.ts';

@@ -7,7 +7,7 @@ import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Address } from '../../lib/ip.ts';
 import type { Netns } from '../../lib/kernel/netns.ts';
-import { checksum, EtherType, everybody, openPacketSocket, sendPacket } from '../../lib/kernel/packet.ts';
+import { broadcastMac, checksum, EtherType, openPacketSocket, sendPacket } from '../../lib/kernel/packet.ts';
 import { isKernelError, libc } from '../../lib/netlink/libc.ts';
 import { numberBytes } from '../../lib/netlink/message.ts';
 
@@ -42,17 +42,17 @@ export interface Channel {
   close(): void;
 }
 
-/** Speaks without an address, to everybody on the link. */
+/** Speaks without an address, by broadcast. */
 export function openBroadcastChannel(link: ClientLink): Channel {
   const fd = openPacketSocket(link.netns, link.index, EtherType.IPv4);
   return {
-    send: (message) => sendPacket(fd, link.index, EtherType.IPv4, everybody, ipPacket(message)),
+    send: (message) => sendPacket(fd, link.index, EtherType.IPv4, broadcastMac, ipPacket(message)),
     receive: () => pick(fd, dhcpPayload),
     close: () => closeSync(fd),
   };
 }
 
-/** Speaks from the address that the client has, to one server or to everybody. */
+/** Speaks from the address that the client has, to one server or by broadcast. */
 export function openAddressChannel(link: ClientLink, own: Address, server: Address | undefined): Channel {
   const fd = link.netns.run(() => {
     const socket = libc('open a UDP socket', 'socket', AF_INET, SOCK_DGRAM_CLOEXEC, 0);
@@ -102,9 +102,9 @@ export async function waitFor<T>(
 export async function isInUse(link: ClientLink, address: Address): Promise<boolean> {
   const fd = openPacketSocket(link.netns, link.index, EtherType.ARP);
   try {
-    sendPacket(fd, link.index, EtherType.ARP, everybody, arpProbe(link.mac, address));
+    sendPacket(fd, link.index, EtherType.ARP, broadcastMac, arpProbe(link.mac, address));
     for (const until = Date.now() + probeTime; Date.now() < until; await sleep(pollInterval))
-      for (let data = read(fd); data; data = read(fd)) if (claims(data, address, link.mac)) return true;
+      for (let data = read(fd); data; data = read(fd)) if (isConflict(data, address, link.mac)) return true;
     return false;
   } finally {
     closeSync(fd);
@@ -131,7 +131,7 @@ function read(fd: number): Uint8Array | undefined {
   }
 }
 
-/** An IPv4 packet with a UDP datagram from nobody to everybody. */
+/** An IPv4 packet with a UDP datagram from 0.0.0.0 to the broadcast address. */
 function ipPacket(payload: Uint8Array): Uint8Array {
   const length = 28 + payload.length;
   const out = new Uint8Array(length);
@@ -180,7 +180,7 @@ function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
 }
 
 /** True for an ARP packet by which somebody else says that the address is his. */
-function claims(packet: Uint8Array, address: Address, own: Uint8Array): boolean {
+function isConflict(packet: Uint8Array, address: Address, own: Uint8Array): boolean {
   if (packet.length < 28) return false;
   const sender = packet.subarray(8, 14);
   return (

@@ -38,7 +38,7 @@ export interface DhcpMessage {
   /** 1 from a client, 2 from a server. */
   op: 1 | 2;
   transaction: number;
-  /** Ask the server to answer to everybody. */
+  /** Ask the server to answer by broadcast. */
   broadcast?: boolean;
   /** The client's address, once it may use it. */
   clientAddress?: Address;

@@ -1,7 +1,7 @@
 /** What plugin and daemon say to one another. */
 
 import { connect } from 'node:net';
-import { CniError, ErrorCode } from '../../lib/cni/errors.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { LeaseOwner } from './lease.ts';
 
 /** Where the daemon listens unless it is told otherwise. */

@@ -1,7 +1,8 @@
 /** The keys that every network configuration has. Source: specification, "Plugin configuration objects". */
 
-import { type Dns, dnsSchema, isEmptyDns } from './result.ts';
-import { array, boolean, type Infer, type InferShape, json, object, record, string } from './schema.ts';
+import type { AttachmentId } from '../attachment.ts';
+import { type Dns, dnsSchema } from './result.ts';
+import { array, boolean, type InferShape, json, object, record, string } from './schema.ts';
 
 /** Fields of {@link NetConf}, for plugins' own schemas to build on. */
 export const netConfShape = {
@@ -25,16 +26,17 @@ export const netConfShape = {
   'cni.dev/attachments': json({ description: 'Older name of cni.dev/valid-attachments.' }),
 };
 
-export const netConfSchema = object(netConfShape);
+/** Keys of plugins that masquerade. */
+export const masqueradeShape = {
+  ipMasq: boolean({ description: 'Give packets that leave the subnet the address of the host.' }),
+  ipMasqBackend: string({
+    values: ['iptables', 'nftables'],
+    description: 'What to masquerade with; by default iptables where it is installed, else nftables.',
+  }),
+};
 
 /** A network configuration as far as every plugin shares it. */
 export type NetConf = InferShape<typeof netConfShape> & { cniVersion: string; name: string };
-
-/** An attachment as GC receives it. */
-export interface ValidAttachment {
-  containerId: string;
-  ifname: string;
-}
 
 const validAttachmentsSchema = array(object({ containerID: string(), ifname: string() }));
 
@@ -44,20 +46,24 @@ const validAttachmentsSchema = array(object({ containerID: string(), ifname: str
  *   means that no attachment is valid.
  * @throws SchemaError
  */
-export function validAttachments(config: NetConf): ValidAttachment[] | undefined {
+export function validAttachments(config: NetConf): AttachmentId[] | undefined {
   for (const key of ['cni.dev/valid-attachments', 'cni.dev/attachments'] as const) {
     const value = config[key];
     if (value === undefined) continue;
-    return decodeAttachments(validAttachmentsSchema.decode(value, key));
+    return validAttachmentsSchema.decode(value, key).map(({ containerID = '', ifname = '' }) => ({
+      network: config.name,
+      containerId: containerID,
+      ifname,
+    }));
   }
   return undefined;
 }
 
-function decodeAttachments(list: Infer<typeof validAttachmentsSchema>): ValidAttachment[] {
-  return list.map(({ containerID = '', ifname = '' }) => ({ containerId: containerID, ifname }));
-}
-
-/** The configuration's resolver settings if it has any, else those of the IPAM plugin. */
-export function chooseDns(configured: Dns | undefined, fromIpam: Dns): Dns {
-  return configured && !isEmptyDns(configured) ? configured : fromIpam;
+/**
+ * The resolver settings of the result: the configuration's if it has any, else those of the IPAM plugin. A list counts even when it
+ * is empty, as in the reference plugins.
+ */
+export function chooseDns(configured: Dns = {}, fromIpam: Dns = {}): Dns {
+  const { nameservers, domain, search, options } = configured;
+  return nameservers || domain || search || options ? configured : fromIpam;
 }

@@ -4,9 +4,9 @@
  */
 
 import { statSync } from 'node:fs';
-import { CniError, ErrorCode } from './errors.ts';
+import { CniError, ErrorCode } from '../errors.ts';
+import { type Call, depthVariable } from './call.ts';
 import type { Command } from './invocation.ts';
-import { type Call, invoke, type Plugin } from './plugin.ts';
 import { parseResult, type Result } from './result.ts';
 import { isObject } from './schema.ts';
 
@@ -19,14 +19,14 @@ export interface DelegateOptions {
 }
 
 /**
- * Runs the IPAM plugin's ADD, and has it released again if this ADD fails later on.
+ * Runs the IPAM plugin's ADD, and has the addresses released again if this ADD fails later on. When the IPAM plugin itself fails it
+ * has taken back what it did; a DEL would release what a living attachment of the same name holds.
  * @throws CniError, also when the plugin returns no address.
  */
 export async function ipamAdd(call: Call): Promise<Result> {
   const type = requireIpam(call);
-  // Registered first: a plugin killed half-way may have reserved an address all the same.
-  call.undo(() => ipamDel(call));
   const result = await delegate(call, type, { command: 'ADD' });
+  call.undo(() => ipam(call, 'DEL'));
   if (!result || result.ips.length === 0)
     throw new CniError(
       ErrorCode.Internal,
@@ -35,24 +35,10 @@ export async function ipamAdd(call: Call): Promise<Result> {
   return result;
 }
 
-/** Releases what the IPAM plugin holds for this attachment. Does nothing without an IPAM plugin. */
-export async function ipamDel(call: Call): Promise<void> {
-  if (call.config.ipam?.type) await delegate(call, call.config.ipam.type, { command: 'DEL' });
-}
-
-/** Runs the IPAM plugin's CHECK. */
-export async function ipamCheck(call: Call): Promise<void> {
-  if (call.config.ipam?.type) await delegate(call, call.config.ipam.type, { command: 'CHECK' });
-}
-
-/** Runs the IPAM plugin's STATUS. */
-export async function ipamStatus(call: Call): Promise<void> {
-  if (call.config.ipam?.type) await delegate(call, call.config.ipam.type, { command: 'STATUS' });
-}
-
-/** Runs the IPAM plugin's GC. */
-export async function ipamGc(call: Call): Promise<void> {
-  if (call.config.ipam?.type) await delegate(call, call.config.ipam.type, { command: 'GC' });
+/** Runs a verb other than ADD of the IPAM plugin, by default the call's own. Does nothing without an IPAM plugin. */
+export async function ipam(call: Call, command: Command = call.command): Promise<void> {
+  const type = call.config.ipam?.type;
+  if (type) await delegate(call, type, { command });
 }
 
 /**
@@ -67,14 +53,18 @@ export async function delegate(
   type: string,
   options: DelegateOptions = {},
 ): Promise<Result | undefined> {
-  const { stdin = call.stdin, command = call.command as Command } = options;
-  const file = findPlugin(type, call.path);
+  const { context } = call;
+  const { stdin = context.stdin, command = call.command } = options;
+  const depth = context.depth + 1;
+  const file = findPlugin(type, context.invocation.path);
   if (isSelf(file)) {
-    const plugin = await call.embedded(type);
-    if (plugin) return await invoke(plugin as Plugin, { ...call.invocation, command }, stdin, call.embedded);
+    const invocation = { ...context.invocation, command };
+    const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
+    if (running) return await running;
   }
   const { runExecutable } = await import('./exec.ts');
-  const output = await runExecutable(file, stdin, { ...process.env, CNI_COMMAND: command });
+  const environment = { ...context.environment, CNI_COMMAND: command, [depthVariable]: String(depth) };
+  const output = await runExecutable(file, stdin, environment);
   return command === 'ADD' ? readOutput(output, type, call.config.cniVersion) : undefined;
 }
 

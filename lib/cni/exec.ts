@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CniError, ErrorCode } from './errors.ts';
+import { CniError, ErrorCode } from '../errors.ts';
 import { isObject } from './schema.ts';
 
 /** An executable that is just being replaced cannot be run for a moment; the reference library waits five seconds. */

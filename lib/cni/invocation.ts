@@ -3,7 +3,7 @@
  * "Parameters" and the reference library do.
  */
 
-import { CniError, ErrorCode } from './errors.ts';
+import { CniError, ErrorCode } from '../errors.ts';
 
 export const commands = ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'] as const;
 /** A verb of the protocol. */

@@ -1,32 +1,16 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
+import { CniError, ErrorCode } from '../errors.ts';
 import { defaultBackend } from '../firewall/backend.ts';
 import { type MasqueradeBackend, masqueradeBackend, masqueradeBackends } from '../firewall/masquerade.ts';
-import type { Attachment } from '../firewall/names.ts';
-import { CniError, ErrorCode } from './errors.ts';
-import type { Call } from './plugin.ts';
+import type { Call } from './call.ts';
+import { knownAddresses } from './interface.ts';
 import type { IPConfig } from './result.ts';
-import { knownAddresses } from './sandbox.ts';
-import { boolean, string } from './schema.ts';
-import { begin, runAll } from './steps.ts';
-
-/** Keys of plugins that masquerade. */
-export const masqueradeShape = {
-  ipMasq: boolean({ description: 'Give packets that leave the subnet the address of the node.' }),
-  ipMasqBackend: string({
-    values: masqueradeBackends,
-    description: 'What to masquerade with; by default iptables where it is installed, else nftables.',
-  }),
-};
+import { runAll, startBackground } from './steps.ts';
 
 interface MasqueradeConfig {
   ipMasq?: boolean;
   ipMasqBackend?: string;
-}
-
-/** What the call is about, in the firewall's terms. */
-export function attachmentOf(call: Call): Attachment {
-  return { network: call.config.name, containerId: call.containerId, ifname: call.ifname };
 }
 
 /**
@@ -35,8 +19,8 @@ export function attachmentOf(call: Call): Attachment {
  */
 export function masquerade(call: Call<MasqueradeConfig>) {
   const { ipMasq = false, ipMasqBackend } = call.config;
-  const chosen = () => masqueradeBackend(ipMasqBackend ?? defaultBackend());
-  const attachment = attachmentOf(call);
+  const chosen = () => masqueradeBackend(ipMasqBackend ?? defaultBackend(call.programs), call.programs);
+  const { attachment } = call;
   return {
     /** Masquerades the addresses, and takes that back if ADD fails. */
     async add(ips: readonly IPConfig[]): Promise<void> {
@@ -49,7 +33,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
       if (!ipMasq) return;
-      await eachBackend(ipMasqBackend, (backend) => backend.del(attachment, knownAddresses(call)));
+      await eachBackend(call, ipMasqBackend, (backend) => backend.del(attachment, knownAddresses(call)));
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
@@ -67,7 +51,9 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     /** Removes the rules of attachments that are no more. */
     async gc(): Promise<void> {
       if (!ipMasq) return;
-      await eachBackend(ipMasqBackend, (backend) => backend.gc(call.config.name, call.validAttachments));
+      await eachBackend(call, ipMasqBackend, (backend) =>
+        backend.gc(call.config.name, call.validAttachments),
+      );
     },
   };
 }
@@ -77,9 +63,13 @@ export function masquerade(call: Call<MasqueradeConfig>) {
  * program of the one runs beside the kernel work of the other.
  */
 async function eachBackend(
+  call: Call,
   configured: string | undefined,
   work: (backend: MasqueradeBackend) => Promise<void>,
 ): Promise<void> {
   const names = configured ? [configured] : masqueradeBackends;
-  await runAll(...names.map((name) => begin(() => work(masqueradeBackend(name)))));
+  await runAll(
+    call,
+    ...names.map((name) => startBackground(() => work(masqueradeBackend(name, call.programs)))),
+  );
 }

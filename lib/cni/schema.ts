@@ -31,7 +31,8 @@ export interface Schema<T, Present extends boolean = boolean> {
 /** The type that a schema decodes to. */
 export type Infer<S> = S extends Schema<infer T> ? T : never;
 
-type Shape = Record<string, Schema<unknown>>;
+/** The fields of an object, each with its schema. */
+export type Shape = Record<string, Schema<unknown>>;
 type PresentKeys<S extends Shape> = {
   [K in keyof S]: S[K] extends Schema<unknown, true> ? K : never;
 }[keyof S];
@@ -147,9 +148,10 @@ export function object<S extends Shape>(shape: S, options: Described = {}): Obje
     decode(value, path) {
       if (!isObject(value)) throw wrongType(path, value, 'an object');
       const result: Record<string, unknown> = {};
+      const read = keyReader(value);
       for (const key of Object.keys(shape)) {
         const field = shape[key]!;
-        const found = getKey(value, key);
+        const found = read(key);
         if (found !== undefined && found !== null) result[key] = field.decode(found, join(path, key));
         else if (field.absent) result[key] = field.absent(join(path, key));
       }
@@ -205,11 +207,17 @@ export function withDefault<T>(schema: Schema<T>, value: T): Schema<T, true> {
 
 /** Looks a key up as Go does: the exact spelling, or else the last one that differs only in case. */
 export function getKey(value: object, key: string): unknown {
-  if (Object.hasOwn(value, key)) return (value as Record<string, unknown>)[key];
-  const folded = key.toLowerCase();
-  let found: unknown;
-  for (const [name, item] of Object.entries(value)) if (name.toLowerCase() === folded) found = item;
-  return found;
+  return keyReader(value)(key);
+}
+
+/** Looks up the keys of an object as {@link getKey} does, in time that does not grow with each of them. */
+function keyReader(value: object): (key: string) => unknown {
+  let folded: Map<string, unknown> | undefined;
+  return (key) => {
+    if (Object.hasOwn(value, key)) return (value as Record<string, unknown>)[key];
+    folded ??= new Map(Object.entries(value).map(([name, item]) => [name.toLowerCase(), item]));
+    return folded.get(key.toLowerCase());
+  };
 }
 
 /** True for a JSON object, false for a list, null and everything else. */

@@ -1,21 +1,44 @@
-/** Steps of a verb that go on beside one another, or in spite of one another. */
+/** Steps of a verb that run beside one another, or in spite of one another. */
+
+import type { Call } from './call.ts';
 
 /**
- * Starts a step beside others. A failure is kept until somebody asks for the outcome: one that nobody waits for yet would end
- * the process, with nothing undone.
+ * Starts a step beside others. Its failure is kept until somebody waits for the outcome: as an unhandled rejection it would end
+ * the process with nothing undone.
  * @returns waits for the step, and throws what it threw.
  */
-export function begin(step: () => Promise<unknown>): () => Promise<unknown> {
+export function startBackground<T>(step: () => Promise<T>): () => Promise<T> {
   const started = step();
   started.catch(() => {});
   return () => started;
 }
 
 /**
- * Runs the steps of a DEL or GC, every one even when one before it fails.
- * @throws the first error, at the end.
+ * Does a step while another, started before, runs beside it. It returns when both have ended.
+ * @param background what {@link startBackground} returned.
+ * @throws the error of the step, else that of the background.
  */
-export async function runAll(...steps: (() => Promise<unknown> | unknown)[]): Promise<void> {
+export async function runBeside<T>(
+  call: Call,
+  background: () => Promise<unknown>,
+  step: () => Promise<T> | T,
+): Promise<T> {
+  let result: T | undefined;
+  await runAll(
+    call,
+    async () => {
+      result = await step();
+    },
+    background,
+  );
+  return result as T;
+}
+
+/**
+ * Runs steps one after the other, every one even when one before it fails.
+ * @throws the first error, at the end; further ones go to standard error.
+ */
+export async function runAll(call: Call, ...steps: (() => Promise<unknown> | unknown)[]): Promise<void> {
   const errors: unknown[] = [];
   for (const step of steps) {
     try {
@@ -24,6 +47,6 @@ export async function runAll(...steps: (() => Promise<unknown> | unknown)[]): Pr
       errors.push(error);
     }
   }
-  for (const error of errors.slice(1)) process.stderr.write(`${(error as Error).message}\n`);
+  for (const error of errors.slice(1)) call.warn((error as Error).message);
   if (errors.length > 0) throw errors[0];
 }

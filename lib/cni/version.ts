@@ -1,6 +1,6 @@
 /** Versions of the CNI specification. */
 
-import { CniError, ErrorCode } from './errors.ts';
+import { CniError, ErrorCode } from '../errors.ts';
 
 /** Every version of the specification that the suite speaks, oldest first. */
 export const specVersions = ['0.1.0', '0.2.0', '0.3.0', '0.3.1', '0.4.0', '1.0.0', '1.1.0'] as const;

@@ -1,6 +1,6 @@
 /** Which firewall a node has. */
 
-import { findProgram } from '../kernel/child.ts';
+import type { Programs } from '../kernel/programs.ts';
 
 /** Names of the backends in configurations. */
 export type BackendName = 'iptables' | 'nftables';
@@ -8,9 +8,9 @@ export type BackendName = 'iptables' | 'nftables';
 /**
  * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is not installed.
  */
-export function defaultBackend(): BackendName {
+export function defaultBackend(programs: Programs): BackendName {
   try {
-    findProgram('iptables-restore');
+    programs.find('iptables-restore');
     return 'iptables';
   } catch {
     return 'nftables';

@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import type { Prefix } from '../ip.ts';
-import { ProgramMissingError, runProgram } from '../kernel/child.ts';
+import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 
 /** Where D-Bus puts the system bus. */
 const busSocket = '/run/dbus/system_bus_socket';
@@ -11,10 +11,11 @@ const path = '/org/fedoraproject/FirewallD1';
 const zoneInterface = 'org.fedoraproject.FirewallD1.zone';
 
 /** True when firewalld is on the system bus. */
-export async function isFirewalldRunning(): Promise<boolean> {
+export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
   // Most nodes have no system bus, or nothing on it: that costs no child.
-  if (!process.env.DBUS_SYSTEM_BUS_ADDRESS && !existsSync(busSocket)) return false;
+  if (!programs.environment.DBUS_SYSTEM_BUS_ADDRESS && !existsSync(busSocket)) return false;
   const answer = await send(
+    programs,
     'org.freedesktop.DBus',
     '/org/freedesktop/DBus',
     'org.freedesktop.DBus.NameHasOwner',
@@ -25,9 +26,11 @@ export async function isFirewalldRunning(): Promise<boolean> {
 
 /** A zone of firewalld. */
 export class Zone {
+  private readonly programs: Programs;
   private readonly name: string;
 
-  constructor(name: string) {
+  constructor(programs: Programs, name: string) {
+    this.programs = programs;
     this.name = name;
   }
 
@@ -59,7 +62,10 @@ export class Zone {
   }
 
   private async call(method: string, source: string, harmless?: RegExp): Promise<string> {
-    const { ok, text } = await send(service, path, `${zoneInterface}.${method}`, [this.name, source]);
+    const { ok, text } = await send(this.programs, service, path, `${zoneInterface}.${method}`, [
+      this.name,
+      source,
+    ]);
     if (ok || harmless?.test(text)) return text;
     throw new Error(
       `firewalld refuses ${method} of "${source}" in zone "${this.name}": ${text.split('\n')[0]}`,
@@ -73,6 +79,7 @@ function sourcesOf(prefixes: readonly Prefix[]): string[] {
 
 /** Calls a method on the system bus. dbus-send comes with the bus itself. */
 async function send(
+  programs: Programs,
   destination: string,
   object: string,
   method: string,
@@ -87,7 +94,7 @@ async function send(
     ...args.map((arg) => `string:${arg}`),
   ];
   try {
-    const { status, stdout, stderr } = await runProgram('dbus-send', words);
+    const { status, stdout, stderr } = await programs.run('dbus-send', words);
     return { ok: status === 0, text: (stdout + stderr).trim() };
   } catch (error) {
     if (!(error instanceof ProgramMissingError)) throw error;

@@ -4,6 +4,7 @@
  */
 
 import type { Family, Prefix } from '../ip.ts';
+import type { Programs } from '../kernel/programs.ts';
 import {
   comment,
   families,
@@ -25,21 +26,25 @@ const stageTwo = 'CNI-ISOLATION-STAGE-2';
 export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
 
 /** Lets connections from the addresses through, and the answers to them. @param adminChain whose rules come first. */
-export async function allowForwarding(prefixes: readonly Prefix[], adminChain: string): Promise<void> {
+export async function allowForwarding(
+  programs: Programs,
+  prefixes: readonly Prefix[],
+  adminChain: string,
+): Promise<void> {
   await forFamilies(familiesOf(prefixes), async (family) => {
     const own = prefixes.filter((prefix) => prefix.family === family);
     const shared = sharedRules(adminChain);
-    const present = await list(family, 'filter', forwardChain);
+    const present = await list(programs, family, 'filter', forwardChain);
     const rules = own.flatMap(accepting).filter((rule) => !hasRule(present ?? [], rule));
     const append = rules.map((rule) => `-A ${rule}`);
     try {
       if (!present) throw new IptablesError(0, 'The chains are not set up yet');
-      await restore(family, 'filter', [...shared.map(({ rule }) => `-C ${rule}`), ...append]);
+      await restore(programs, family, 'filter', [...shared.map(({ rule }) => `-C ${rule}`), ...append]);
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
-      const all = (await list(family, 'filter')) ?? [];
-      await restore(family, 'filter', [
-        ...(await missingChains(family, [forwardChain, adminChain])),
+      const all = (await list(programs, family, 'filter')) ?? [];
+      await restore(programs, family, 'filter', [
+        ...(await missingChains(programs, family, [forwardChain, adminChain])),
         ...missing(all, shared),
         ...append,
       ]);
@@ -48,11 +53,12 @@ export async function allowForwarding(prefixes: readonly Prefix[], adminChain: s
 }
 
 /** Takes {@link allowForwarding} back; what is not there is no error. */
-export async function forbidForwarding(prefixes: readonly Prefix[]): Promise<void> {
+export async function removeForwardRules(programs: Programs, prefixes: readonly Prefix[]): Promise<void> {
   await forFamilies(familiesOf(prefixes), async (family) => {
     const own = prefixes.filter((prefix) => prefix.family === family);
     try {
       await restore(
+        programs,
         family,
         'filter',
         own.flatMap(accepting).map((rule) => `-D ${rule}`),
@@ -60,14 +66,14 @@ export async function forbidForwarding(prefixes: readonly Prefix[]): Promise<voi
     } catch (error) {
       if (error instanceof IptablesMissingError) return; // Then there are no rules either.
       if (!(error instanceof IptablesError)) throw error;
-      await forbidPresent(family, own);
+      await forbidPresent(programs, family, own);
     }
   });
 }
 
 /** The same for rules that are not quite as {@link allowForwarding} made them. */
-async function forbidPresent(family: Family, prefixes: readonly Prefix[]): Promise<void> {
-  const present = (await list(family, 'filter', forwardChain)) ?? [];
+async function forbidPresent(programs: Programs, family: Family, prefixes: readonly Prefix[]): Promise<void> {
+  const present = (await list(programs, family, 'filter', forwardChain)) ?? [];
   const sources = new Set(prefixes.map(({ address }) => `${address.toPrefix()}`));
   const ours = present.filter(
     (rule) =>
@@ -76,6 +82,7 @@ async function forbidPresent(family: Family, prefixes: readonly Prefix[]): Promi
         (sources.has(option(rule, '-d') ?? '') && rule.spec.includes('ESTABLISHED'))),
   );
   await restore(
+    programs,
     family,
     'filter',
     ours.map((rule) => `-D ${forwardChain} ${rule.spec}`),
@@ -83,9 +90,13 @@ async function forbidPresent(family: Family, prefixes: readonly Prefix[]): Promi
 }
 
 /** @throws Error when packets of one of the addresses would not get through. */
-export async function checkForwarding(prefixes: readonly Prefix[], adminChain: string): Promise<void> {
+export async function checkForwarding(
+  programs: Programs,
+  prefixes: readonly Prefix[],
+  adminChain: string,
+): Promise<void> {
   await forFamilies(familiesOf(prefixes), async (family) => {
-    const present = (await list(family, 'filter')) ?? [];
+    const present = (await list(programs, family, 'filter')) ?? [];
     for (const { rule } of sharedRules(adminChain))
       if (!hasRule(present, rule))
         throw new Error(`Table "filter" lacks the rule "${rule}". Add any container to set it up again`);
@@ -99,10 +110,14 @@ export async function checkForwarding(prefixes: readonly Prefix[], adminChain: s
 }
 
 /** Keeps the containers of a bridge from those of others, and with "isolated" from one another. The rules stay: they are the bridge's. */
-export async function isolateBridge(bridge: string, policy: IngressPolicy): Promise<void> {
+export async function isolateBridge(
+  programs: Programs,
+  bridge: string,
+  policy: IngressPolicy,
+): Promise<void> {
   if (policy === 'open') return;
   for (const family of families) {
-    const present = await listIfInstalled(family);
+    const present = await listIfInstalled(programs, family);
     if (!present) continue;
     const name = quote(bridge);
     const shared = comment(`CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)`);
@@ -117,18 +132,22 @@ export async function isolateBridge(bridge: string, policy: IngressPolicy): Prom
         ? [{ rule: `${stageOne} -i ${name} -o ${name} -j DROP ${own}`, first: true }]
         : []),
     ];
-    await restore(family, 'filter', [
-      ...(await missingChains(family, [stageOne, stageTwo])),
+    await restore(programs, family, 'filter', [
+      ...(await missingChains(programs, family, [stageOne, stageTwo])),
       ...missing(present, wanted),
     ]);
   }
 }
 
 /** @throws Error when a rule that keeps the bridge's containers apart is missing. */
-export async function checkIsolation(bridge: string, policy: IngressPolicy): Promise<void> {
+export async function checkIsolation(
+  programs: Programs,
+  bridge: string,
+  policy: IngressPolicy,
+): Promise<void> {
   if (policy === 'open') return;
   for (const family of families) {
-    const present = await listIfInstalled(family);
+    const present = await listIfInstalled(programs, family);
     if (present && !isIsolated(present, bridge, policy))
       throw new Error(
         `Bridge "${bridge}" is not isolated for IPv${family}: rules are missing from "${stageOne}" or "${stageTwo}". Add any container to set them up again`,
@@ -137,9 +156,9 @@ export async function checkIsolation(bridge: string, policy: IngressPolicy): Pro
 }
 
 /** Rules of the table "filter"; undefined where a node has no ip6tables, and so nothing to isolate of IPv6. */
-async function listIfInstalled(family: Family): Promise<Rule[] | undefined> {
+async function listIfInstalled(programs: Programs, family: Family): Promise<Rule[] | undefined> {
   try {
-    return (await list(family, 'filter')) ?? [];
+    return (await list(programs, family, 'filter')) ?? [];
   } catch (error) {
     if (error instanceof IptablesMissingError && family === 6) return undefined;
     throw error;
@@ -189,10 +208,14 @@ function missing(present: readonly Rule[], wanted: readonly SharedRule[]): strin
     .map(({ rule, first }) => `${first ? '-I' : '-A'} ${rule}`);
 }
 
-async function missingChains(family: Family, chains: readonly string[]): Promise<string[]> {
+async function missingChains(
+  programs: Programs,
+  family: Family,
+  chains: readonly string[],
+): Promise<string[]> {
   const commands = [];
   for (const chain of new Set(chains))
-    if ((await list(family, 'filter', chain)) === undefined) commands.push(`-N ${chain}`);
+    if ((await list(programs, family, 'filter', chain)) === undefined) commands.push(`-N ${chain}`);
   return commands;
 }
 

@@ -3,9 +3,9 @@
  * never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
  */
 
-import { CniError, ErrorCode } from '../cni/errors.ts';
+import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
-import { type Ended, ProgramMissingError, runProgram } from '../kernel/child.ts';
+import { type ExitResult, ProgramMissingError, type Programs } from '../kernel/programs.ts';
 
 /** Both families, for loops over them. */
 export const families: readonly Family[] = [4, 6];
@@ -43,11 +43,21 @@ export function comment(text: string): string {
  * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError TryAgainLater when
  *   another program holds the lock for too long.
  */
-export async function restore(family: Family, table: string, commands: readonly Command[]): Promise<void> {
+export async function restore(
+  programs: Programs,
+  family: Family,
+  table: string,
+  commands: readonly Command[],
+): Promise<void> {
   if (commands.length === 0) return;
   const input = `*${table}\n${commands.join('\n')}\nCOMMIT\n`;
   const program = programOf(family, '-restore');
-  const { status, stderr } = await run(program, ['--noflush', '--wait', String(lockSeconds)], input);
+  const { status, stderr } = await run(
+    programs,
+    program,
+    ['--noflush', '--wait', String(lockSeconds)],
+    input,
+  );
   if (status === 0) return;
   if (status === 4 && /lock/.test(stderr))
     throw new CniError(
@@ -77,10 +87,15 @@ export interface Rule {
  * @param chain only those of this chain, which costs far less on a full node; of every chain when left out.
  * @returns undefined when there is no such chain or table.
  */
-export async function list(family: Family, table: string, chain?: string): Promise<Rule[] | undefined> {
+export async function list(
+  programs: Programs,
+  family: Family,
+  table: string,
+  chain?: string,
+): Promise<Rule[] | undefined> {
   const program = chain ? programOf(family, '') : programOf(family, '-save');
   const args = chain ? ['--wait', String(lockSeconds), '-t', table, '-S', chain] : ['-t', table];
-  const { status, stdout, stderr } = await run(program, args, '');
+  const { status, stdout, stderr } = await run(programs, program, args, '');
   if (status !== 0) {
     if (chain && /No chain|does not exist|doesn't exist|incompatible/.test(stderr)) return undefined;
     throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
@@ -98,8 +113,8 @@ export function option(rule: Rule, name: string): string | undefined {
 }
 
 /** @throws IptablesMissingError when the programs of a family are not installed. */
-export async function requireInstalled(family: Family): Promise<void> {
-  await run(programOf(family, '-restore'), ['--version'], '');
+export async function requireInstalled(programs: Programs, family: Family): Promise<void> {
+  await run(programs, programOf(family, '-restore'), ['--version'], '');
 }
 
 /**
@@ -136,9 +151,14 @@ function splitWords(spec: string): string[] {
   );
 }
 
-async function run(program: string, args: readonly string[], input: string): Promise<Ended> {
+async function run(
+  programs: Programs,
+  program: string,
+  args: readonly string[],
+  input: string,
+): Promise<ExitResult> {
   try {
-    const { status, stdout, stderr } = await runProgram(program, args, input);
+    const { status, stdout, stderr } = await programs.run(program, args, input);
     return { status, stdout, stderr: stderr.trim() };
   } catch (error) {
     if (!(error instanceof ProgramMissingError)) throw error;

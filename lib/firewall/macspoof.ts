@@ -1,5 +1,6 @@
 /** Drops frames that bear another source MAC address than the container's own, by nftables in the bridge family. */
 
+import type { AttachmentId } from '../attachment.ts';
 import { parseMac } from '../kernel/link.ts';
 import type { Request } from '../netlink/message.ts';
 import {
@@ -20,7 +21,6 @@ import {
   verdictOf,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import type { Attachment } from './names.ts';
 import { changeNftables, withNftables } from './nftables.ts';
 
 const table: NftTable = { family: 'bridge', name: 'nat' };
@@ -28,7 +28,7 @@ const baseChain = 'PREROUTING';
 const priority = -300;
 
 /** Lets only frames with the given source MAC address in by a port of the bridge. */
-export function addMacSpoofCheck(attachment: Attachment, port: string, mac: string): void {
+export function addMacSpoofCheck(attachment: AttachmentId, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
   changeNftables((socket) => [
     addTable(table),
@@ -46,7 +46,7 @@ export function addMacSpoofCheck(attachment: Attachment, port: string, mac: stri
 }
 
 /** Takes the check back. Doing it twice is no error. */
-export function deleteMacSpoofCheck(attachment: Attachment): void {
+export function deleteMacSpoofCheck(attachment: AttachmentId): void {
   const { chain, comment } = namesOf(attachment);
   changeNftables((socket) => {
     const jumps = listRules(socket, table, baseChain).filter((rule) => rule.comment === comment);
@@ -56,7 +56,7 @@ export function deleteMacSpoofCheck(attachment: Attachment): void {
 }
 
 /** @throws Error when frames with a wrong MAC address would get in. */
-export function checkMacSpoofCheck(attachment: Attachment, port: string, mac: string): void {
+export function checkMacSpoofCheck(attachment: AttachmentId, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
   withNftables((socket) => {
     const jump = listRules(socket, table, baseChain).some(
@@ -109,7 +109,11 @@ function deleteJumps(socket: NetlinkSocket, comment: string): Request[] {
     .map(({ handle }) => deleteRule(table, baseChain, handle));
 }
 
-function namesOf({ containerId, ifname }: Attachment): { chain: string; macChain: string; comment: string } {
+function namesOf({ containerId, ifname }: AttachmentId): {
+  chain: string;
+  macChain: string;
+  comment: string;
+} {
   const chain = `cni-br-iface-${containerId}-${ifname}`;
   return { chain, macChain: `${chain}-mac`, comment: `macspoofchk-${containerId}-${ifname}` };
 }

@@ -3,7 +3,9 @@
  * POSTROUTING unless they stay within the subnet.
  */
 
+import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
+import type { Programs } from '../kernel/programs.ts';
 import {
   comment,
   forFamilies,
@@ -16,29 +18,29 @@ import {
   restore,
 } from './iptables.ts';
 import type { MasqueradeBackend } from './masquerade.ts';
-import { type Attachment, masqueradeChain, masqueradeComment, readComment } from './names.ts';
+import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 
 const multicast = { 4: '224.0.0.0/4', 6: 'ff00::/8' } as const;
 
-export const iptablesMasquerade: MasqueradeBackend = {
+export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async add(attachment, prefixes) {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const own = prefixes.filter((prefix) => prefix.family === family);
       const chain = masqueradeChain(attachment);
       try {
         // A new container has no chain, so it need not be looked for: -N fails when there is one, and nothing is done.
-        await restore(family, 'nat', [
+        await restore(programs, family, 'nat', [
           `-N ${chain}`,
           ...chainRules(attachment, own),
           ...own.map((prefix) => jump(attachment, prefix)),
         ]);
       } catch (error) {
         if (!(error instanceof IptablesError)) throw error;
-        const present = await list(family, 'nat');
+        const present = await list(programs, family, 'nat');
         const rules = present?.filter((rule) => rule.chain === chain) ?? [];
         const jumps = jumpsTo(present ?? [], chain);
         if (rules.length === 0 && jumps.length === 0) throw error;
-        await restore(family, 'nat', [
+        await restore(programs, family, 'nat', [
           ...chainRules(attachment, own).filter((line) => !rules.some((rule) => sameRule(rule, line))),
           ...own
             .filter(({ address }) => !jumps.some((rule) => sourceOf(rule) === `${address.toPrefix()}`))
@@ -53,14 +55,14 @@ export const iptablesMasquerade: MasqueradeBackend = {
       const own = hints.filter((prefix) => prefix.family === family);
       // Who knows addresses knows all of them: a container without one of this family has no rules of it.
       if (hints.length > 0 && own.length === 0) return;
-      if (own.length > 0 && (await deleteKnown(family, attachment, own))) return;
-      const present = (await list(family, 'nat')) ?? [];
+      if (own.length > 0 && (await deleteKnown(programs, family, attachment, own))) return;
+      const present = (await list(programs, family, 'nat')) ?? [];
       const chain = masqueradeChain(attachment);
       const known = own.map(({ address }) => `${address.toPrefix()}`);
       const jumps = jumpsTo(present, chain);
       // Another interface of the container on this network shares the chain.
       const ours = known.length > 0 ? jumps.filter((rule) => known.includes(sourceOf(rule) ?? '')) : jumps;
-      await restore(family, 'nat', [
+      await restore(programs, family, 'nat', [
         ...ours.map((rule) => `-D POSTROUTING ${rule.spec}`),
         ...(ours.length === jumps.length && hasChain(present, chain, jumps)
           ? [`-F ${chain}`, `-X ${chain}`]
@@ -73,8 +75,8 @@ export const iptablesMasquerade: MasqueradeBackend = {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const chain = masqueradeChain(attachment);
       const [present = [], rules = []] = await Promise.all([
-        list(family, 'nat', 'POSTROUTING'),
-        list(family, 'nat', chain),
+        list(programs, family, 'nat', 'POSTROUTING'),
+        list(programs, family, 'nat', chain),
       ]);
       for (const { address } of prefixes.filter((prefix) => prefix.family === family))
         if (!jumpsTo(present, chain).some((rule) => sourceOf(rule) === `${address.toPrefix()}`))
@@ -87,7 +89,7 @@ export const iptablesMasquerade: MasqueradeBackend = {
   },
 
   async probe() {
-    await requireInstalled(4);
+    await requireInstalled(programs, 4);
   },
 
   async gc(network, valid) {
@@ -95,7 +97,7 @@ export const iptablesMasquerade: MasqueradeBackend = {
     await forInstalledFamilies(async (family) => {
       const commands: string[] = [];
       const chains = new Set<string>();
-      for (const rule of (await list(family, 'nat')) ?? []) {
+      for (const rule of (await list(programs, family, 'nat')) ?? []) {
         const owner = readComment(option(rule, '--comment') ?? '');
         if (!owner || owner.network !== network || ids.has(owner.containerId)) continue;
         const chain = masqueradeChain(owner);
@@ -103,23 +105,24 @@ export const iptablesMasquerade: MasqueradeBackend = {
           commands.push(`-D POSTROUTING ${rule.spec}`);
         if (rule.chain === chain || option(rule, '-j') === chain) chains.add(chain);
       }
-      await restore(family, 'nat', [
+      await restore(programs, family, 'nat', [
         ...commands,
         ...[...chains].flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]),
       ]);
     });
   },
-};
+});
 
 /** Deletes the rules as ADD made them. @returns false when they are not quite like that, and nothing was done. */
 async function deleteKnown(
+  programs: Programs,
   family: Family,
-  attachment: Attachment,
+  attachment: AttachmentId,
   prefixes: readonly Prefix[],
 ): Promise<boolean> {
   const chain = masqueradeChain(attachment);
   try {
-    await restore(family, 'nat', [
+    await restore(programs, family, 'nat', [
       ...prefixes.map((prefix) => jump(attachment, prefix).replace(/^-A/, '-D')),
       `-F ${chain}`,
       `-X ${chain}`,
@@ -131,7 +134,7 @@ async function deleteKnown(
   }
 }
 
-function chainRules(attachment: Attachment, prefixes: readonly Prefix[]): string[] {
+function chainRules(attachment: AttachmentId, prefixes: readonly Prefix[]): string[] {
   const chain = masqueradeChain(attachment);
   const mark = comment(masqueradeComment(attachment));
   const subnets = new Set(prefixes.map((prefix) => `${prefix.network}`));
@@ -141,7 +144,7 @@ function chainRules(attachment: Attachment, prefixes: readonly Prefix[]): string
   ];
 }
 
-function jump(attachment: Attachment, { address }: Prefix): string {
+function jump(attachment: AttachmentId, { address }: Prefix): string {
   return `-A POSTROUTING -s ${address.toPrefix()} -j ${masqueradeChain(attachment)} ${comment(masqueradeComment(attachment))}`;
 }
 

@@ -1,5 +1,6 @@
 /** Masquerading by nftables, in the reference plugins' table. */
 
+import type { AttachmentId } from '../attachment.ts';
 import { Prefix } from '../ip.ts';
 import {
   addChain,
@@ -15,7 +16,7 @@ import {
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade.ts';
-import { type Attachment, hashName } from './names.ts';
+import { hashName } from './names.ts';
 import {
   addressMatch,
   changeNftables,
@@ -116,12 +117,12 @@ function networkHash(network: string): string {
   return hashName(16, '', network);
 }
 
-function instanceHash({ network, containerId, ifname }: Attachment): string {
+function instanceHash({ network, containerId, ifname }: AttachmentId): string {
   return `${networkHash(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
 }
 
 /** The reference plugins' comment; at 128 bytes nft(8) takes no more. */
-function commentOf(attachment: Attachment): string {
+function commentOf(attachment: AttachmentId): string {
   const { network, containerId, ifname } = attachment;
   const text = `${instanceHash(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
   return Buffer.from(text.replaceAll('"', '')).subarray(0, 128).toString('utf8');

@@ -1,13 +1,7 @@
 /** Names and comments by which rules are found again. They are the reference plugins', so that either suite finds the other's. */
 
+import type { AttachmentId } from '../attachment.ts';
 import { sha512 } from './sha512.ts';
-
-/** One interface of one container on one network. */
-export interface Attachment {
-  network: string;
-  containerId: string;
-  ifname: string;
-}
 
 /**
  * A prefix followed by as much of the text's SHA-512 as fits.
@@ -21,22 +15,22 @@ export function hashName(length: number, prefix: string, text: string): string {
 const chainLength = 28;
 
 /** Chain with the masquerading rules of a container on a network. */
-export function masqueradeChain({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+export function masqueradeChain({ network, containerId }: Omit<AttachmentId, 'ifname'>): string {
   return hashName(chainLength, 'CNI-', network + containerId);
 }
 
 /** Comment on masquerading rules. */
-export function masqueradeComment({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+export function masqueradeComment({ network, containerId }: Omit<AttachmentId, 'ifname'>): string {
   return `name: "${network}" id: "${containerId}"`;
 }
 
 /** Chain with the port mappings of a container on a network. */
-export function portMapChain({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+export function portMapChain({ network, containerId }: Omit<AttachmentId, 'ifname'>): string {
   return hashName(chainLength, 'CNI-DN-', network + containerId);
 }
 
 /** Comment on the rules that lead to a container's port mappings. The reference cuts it to 256 characters in this way. */
-export function portMapComment({ network, containerId }: Omit<Attachment, 'ifname'>): string {
+export function portMapComment({ network, containerId }: Omit<AttachmentId, 'ifname'>): string {
   const comment = `dnat name: "${network}" id: "${containerId}"`;
   return comment.length > 255 ? `${comment.slice(0, 253)}...` : comment;
 }

@@ -28,10 +28,7 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
   try {
     return work(socket);
   } catch (error) {
-    if (
-      isKernelError(error, 'EOPNOTSUPP', 'ENOTSUP', 'EINVAL') &&
-      /begin a transaction|generation/.test(error.message)
-    )
+    if (isKernelError(error, 'EOPNOTSUPP', 'EINVAL') && /begin a transaction|generation/.test(error.message))
       throw new Error(
         'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"',
         {

@@ -3,8 +3,10 @@
  * chain of its own. Names, comments and marks are the reference plugin's.
  */
 
+import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family, type Prefix } from '../ip.ts';
 import { FileLock } from '../kernel/lock.ts';
+import type { Programs } from '../kernel/programs.ts';
 import {
   comment,
   families,
@@ -18,7 +20,7 @@ import {
   requireInstalled,
   restore,
 } from './iptables.ts';
-import { type Attachment, portMapChain, portMapComment, readComment } from './names.ts';
+import { portMapChain, portMapComment, readComment } from './names.ts';
 import {
   boundAddress,
   type MappedPort,
@@ -36,29 +38,29 @@ const masqueradeChain = 'CNI-HOSTPORT-MASQ';
 /** What the multiport match takes. */
 const portsPerRule = 15;
 
-export const iptablesPortMap: PortMapBackend = {
+export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
     using _ = new FileLock(portMapLock);
     await forFamilies(familiesOf(containers, mappings), async (family) => {
       const container = containers.find((prefix) => prefix.family === family)!;
       const own = mappingsOf(mappings, family);
-      const entries = await list(family, 'nat', entryChain);
-      if (entries) await refuseTaken(family, attachment, entries, own, options);
+      const entries = await list(programs, family, 'nat', entryChain);
+      if (entries) await refuseTaken(programs, family, attachment, entries, own, options);
       const rules = containerRules(attachment, container, own, options);
       const chain = portMapChain(attachment);
       try {
         if (!entries) throw new IptablesError(0, 'The chains are not set up yet');
         // On a node where all is in place and the container is new, this is all there is to do.
-        await restore(family, 'nat', [
+        await restore(programs, family, 'nat', [
           ...sharedRules(family, options).map(({ rule }) => `-C ${rule}`),
           `-N ${chain}`,
           ...rules,
         ]);
       } catch (error) {
         if (!(error instanceof IptablesError)) throw error;
-        await restore(family, 'nat', [
-          ...(await setUpShared(family, options)),
+        await restore(programs, family, 'nat', [
+          ...(await setUpShared(programs, family, options)),
           ...removal(entries ?? [], chain),
           `:${chain} - [0:0]`,
           ...rules,
@@ -72,7 +74,7 @@ export const iptablesPortMap: PortMapBackend = {
     const removed: MappedPort[] = [];
     const left: Family[] = [];
     await forFamilies(hints ? familiesOf(hints.containers, hints.mappings) : [], async (family) => {
-      const ports = await removeKnown(family, attachment, hints!);
+      const ports = await removeKnown(programs, family, attachment, hints!);
       if (ports) removed.push(...ports);
       else left.push(family);
     });
@@ -82,7 +84,7 @@ export const iptablesPortMap: PortMapBackend = {
       : hints.mappings.length > 0
         ? left
         : [...new Set(hints.containers.map(({ family }) => family))];
-    const found = await removeFrom(looked, (entries) =>
+    const found = await removeFrom(programs, looked, (entries) =>
       entries.some((rule) => option(rule, '-j') === chain) ? [chain] : [],
     );
     return [...removed, ...found];
@@ -93,9 +95,9 @@ export const iptablesPortMap: PortMapBackend = {
     await forFamilies(familiesOf(containers, mappings), async (family) => {
       const container = containers.find((prefix) => prefix.family === family)!;
       const [entries = [], rules = [], complete] = await Promise.all([
-        list(family, 'nat', entryChain),
-        list(family, 'nat', chain),
-        hasShared(family, options),
+        list(programs, family, 'nat', entryChain),
+        list(programs, family, 'nat', chain),
+        hasShared(programs, family, options),
       ]);
       for (const mapping of mappingsOf(mappings, family)) {
         const name = `Port ${mapping.hostPort}/${mapping.protocol} of the node`;
@@ -111,13 +113,13 @@ export const iptablesPortMap: PortMapBackend = {
             `${name} does not lead to ${destination(container.address, mapping.containerPort)}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
           );
       }
-      if (!complete) await nameMissing(family, options);
+      if (!complete) await nameMissing(programs, family, options);
     });
   },
 
   async gc(network, valid) {
     const ids = new Set(valid.map(({ containerId }) => containerId));
-    return await removeFrom(families, (entries) => {
+    return await removeFrom(programs, families, (entries) => {
       const stale = entries.filter((rule) => {
         const owner = readComment(option(rule, '--comment') ?? '');
         return owner?.network === network && !ids.has(owner.containerId);
@@ -127,14 +129,15 @@ export const iptablesPortMap: PortMapBackend = {
   },
 
   async probe() {
-    await requireInstalled(4);
+    await requireInstalled(programs, 4);
   },
-};
+});
 
 /** Removes the rules as ADD made them. @returns undefined when they are not quite like that, and nothing was done. */
 async function removeKnown(
+  programs: Programs,
   family: Family,
-  attachment: Attachment,
+  attachment: AttachmentId,
   { containers, mappings, options }: PortMapHints,
 ): Promise<MappedPort[] | undefined> {
   const chain = portMapChain(attachment);
@@ -144,7 +147,7 @@ async function removeKnown(
     rule.startsWith(`-A ${entryChain} `),
   );
   try {
-    await restore(family, 'nat', [
+    await restore(programs, family, 'nat', [
       ...entries.map((rule) => rule.replace(/^-A/, '-D')),
       `-F ${chain}`,
       `-X ${chain}`,
@@ -159,6 +162,7 @@ async function removeKnown(
 
 /** Takes containers' chains out, whoever made them. @param choose which of the chains that the entry rules lead to. */
 async function removeFrom(
+  programs: Programs,
   wanted: readonly Family[],
   choose: (entries: readonly Rule[]) => string[],
 ): Promise<MappedPort[]> {
@@ -166,7 +170,7 @@ async function removeFrom(
   await forFamilies(wanted, async (family) => {
     let entries: Rule[] | undefined;
     try {
-      entries = await list(family, 'nat', entryChain);
+      entries = await list(programs, family, 'nat', entryChain);
     } catch (error) {
       if (error instanceof IptablesMissingError) return; // Then there are no rules either.
       throw error;
@@ -174,7 +178,7 @@ async function removeFrom(
     const chains = new Set(choose(entries ?? []));
     if (chains.size === 0) return;
     const commands = [...chains].flatMap((chain) => removal(entries ?? [], chain));
-    await restore(family, 'nat', [
+    await restore(programs, family, 'nat', [
       ...commands,
       ...[...chains].flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]),
     ]);
@@ -193,7 +197,7 @@ function removal(entries: readonly Rule[], chain: string): string[] {
 
 /** The rules of one container: its own chain's, and those that lead there. */
 function containerRules(
-  attachment: Attachment,
+  attachment: AttachmentId,
   container: Prefix,
   mappings: readonly PortMapping[],
   options: PortMapOptions,
@@ -201,11 +205,11 @@ function containerRules(
   const chain = portMapChain(attachment);
   const { family } = container;
   const setMark = options.externalSetMarkChain || markChain;
-  const everybody = family === 4 ? '0.0.0.0/0' : '::/0';
+  const anySource = family === 4 ? '0.0.0.0/0' : '::/0';
   const sources = !options.snat
     ? []
     : options.masqAll
-      ? [everybody]
+      ? [anySource]
       : family === 4
         ? [`${container}`, '127.0.0.1']
         : [`${container}`];
@@ -266,9 +270,10 @@ function sharedRules(
 }
 
 /** Whether all that containers share is there. */
-async function hasShared(family: Family, options: PortMapOptions): Promise<boolean> {
+async function hasShared(programs: Programs, family: Family, options: PortMapOptions): Promise<boolean> {
   try {
     await restore(
+      programs,
       family,
       'nat',
       sharedRules(family, options).map(({ rule }) => `-C ${rule}`),
@@ -281,9 +286,9 @@ async function hasShared(family: Family, options: PortMapOptions): Promise<boole
 }
 
 /** @throws Error that names a shared rule that is missing, unless another one does its work. */
-async function nameMissing(family: Family, options: PortMapOptions): Promise<void> {
+async function nameMissing(programs: Programs, family: Family, options: PortMapOptions): Promise<void> {
   for (const { chain, rule } of sharedRules(family, options)) {
-    const present = (await list(family, 'nat', chain)) ?? [];
+    const present = (await list(programs, family, 'nat', chain)) ?? [];
     if (
       !present.some(
         (one) => rule.endsWith(`-j ${option(one, '-j')}`) || rule.includes(`-j ${option(one, '-j')} `),
@@ -296,7 +301,7 @@ async function nameMissing(family: Family, options: PortMapOptions): Promise<voi
 }
 
 /** What is missing of the shared chains and rules. */
-async function setUpShared(family: Family, options: PortMapOptions): Promise<string[]> {
+async function setUpShared(programs: Programs, family: Family, options: PortMapOptions): Promise<string[]> {
   const commands: string[] = [];
   const wanted = sharedRules(family, options);
   const ours = [
@@ -304,10 +309,10 @@ async function setUpShared(family: Family, options: PortMapOptions): Promise<str
     ...(wanted.some(({ chain }) => chain === markChain) ? [markChain, masqueradeChain] : []),
   ];
   for (const chain of ours)
-    if ((await list(family, 'nat', chain)) === undefined) commands.push(`-N ${chain}`);
+    if ((await list(programs, family, 'nat', chain)) === undefined) commands.push(`-N ${chain}`);
   for (const { rule, first } of wanted) {
     try {
-      await restore(family, 'nat', [`-C ${rule}`]);
+      await restore(programs, family, 'nat', [`-C ${rule}`]);
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
       commands.push(first ? `-I ${rule}` : `-A ${rule}`);
@@ -318,8 +323,9 @@ async function setUpShared(family: Family, options: PortMapOptions): Promise<str
 
 /** @throws Error naming the container that has one of the ports already. */
 async function refuseTaken(
+  programs: Programs,
   family: Family,
-  attachment: Attachment,
+  attachment: AttachmentId,
   entries: readonly Rule[],
   mappings: readonly PortMapping[],
   options: PortMapOptions,
@@ -331,7 +337,7 @@ async function refuseTaken(
     for (const entry of entries) {
       const chain = option(entry, '-j');
       if (!chain || chain === own || !leads(entry, mapping)) continue;
-      const rules = ((await list(family, 'nat', chain)) ?? []).filter(
+      const rules = ((await list(programs, family, 'nat', chain)) ?? []).filter(
         (rule) =>
           option(rule, '-j') === 'DNAT' &&
           option(rule, '-p') === mapping.protocol &&

@@ -1,8 +1,9 @@
 /** Port mappings by nftables, in the reference plugin's tables: one for each family. */
 
+import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family, type Prefix } from '../ip.ts';
-import { ProgramMissingError, runProgram } from '../kernel/child.ts';
 import { FileLock } from '../kernel/lock.ts';
+import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import {
   addChain,
@@ -20,7 +21,7 @@ import {
   verdict,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import { type Attachment, hashName } from './names.ts';
+import { hashName } from './names.ts';
 import {
   addressMatch,
   changeNftables,
@@ -49,7 +50,7 @@ const tables: Record<Family, NftTable> = {
   6: { family: 'ip6', name: 'cni_hostport' },
 };
 
-export const nftablesPortMap: PortMapBackend = {
+export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
     using _ = new FileLock(portMapLock);
@@ -68,7 +69,7 @@ export const nftablesPortMap: PortMapBackend = {
       }
       return requests;
     });
-    for (const { family } of containers) await addConditions(family, options);
+    for (const { family } of containers) await addConditions(programs, family, options);
   },
 
   async del(attachment, hints) {
@@ -118,7 +119,7 @@ export const nftablesPortMap: PortMapBackend = {
   async probe() {
     requireNftables();
   },
-};
+});
 
 /** The table with what all containers share: nothing when the chains lead where they should. @param whole even then. */
 function setUp(
@@ -159,7 +160,7 @@ function setUp(
 }
 
 function containerRules(
-  attachment: Attachment,
+  attachment: AttachmentId,
   container: Prefix,
   mappings: readonly PortMapping[],
   { snat, masqAll }: PortMapOptions,
@@ -200,7 +201,11 @@ function containerRules(
 }
 
 /** Conditions are in nft's own language, so nft adds the rules that hold them. */
-async function addConditions(family: Family, { conditions }: PortMapOptions): Promise<void> {
+async function addConditions(
+  programs: Programs,
+  family: Family,
+  { conditions }: PortMapOptions,
+): Promise<void> {
   const words = conditions[family];
   if (words.length === 0) return;
   if (words.some((word) => /[;{}\n\r\0]/.test(word)))
@@ -212,7 +217,7 @@ async function addConditions(family: Family, { conditions }: PortMapOptions): Pr
     (chain) =>
       `add rule ${name} cni_hostport ${chain} ${words.join(' ')} fib daddr type local jump hostports_all\n`,
   );
-  const { status, stderr } = await runProgram('nft', ['-f', '-'], lines.join('')).catch((error: Error) => {
+  const { status, stderr } = await programs.run('nft', ['-f', '-'], lines.join('')).catch((error: Error) => {
     if (!(error instanceof ProgramMissingError)) throw error;
     throw new Error(
       `"conditionsV${family}" needs the program "nft". Install the package "nftables" on the node`,
@@ -256,7 +261,7 @@ function deletion(
 
 function refuseTaken(
   socket: NetlinkSocket,
-  attachment: Attachment,
+  attachment: AttachmentId,
   container: Prefix,
   mappings: readonly PortMapping[],
   { conditions }: PortMapOptions,
@@ -320,19 +325,19 @@ function mentions(rule: NftRule, address: Address): boolean {
  * @param containers addresses of the container, which tell the reference plugin's rules of this network from those of others; when none is
  *   known, all are taken.
  */
-function isOf(attachment: Attachment, rule: NftRule, containers: readonly Address[] = []): boolean {
+function isOf(attachment: AttachmentId, rule: NftRule, containers: readonly Address[] = []): boolean {
   if (rule.owner) return identity(rule) === identityOf(attachment);
   if (rule.comment !== commentOf(attachment)) return false;
   return containers.length === 0 || containers.some((address) => mentions(rule, address));
 }
 
 /** The reference plugin's comment; at 128 bytes nft(8) takes no more. */
-function commentOf({ containerId }: Pick<Attachment, 'containerId'>): string {
+function commentOf({ containerId }: Pick<AttachmentId, 'containerId'>): string {
   return Buffer.from(containerId).subarray(0, 128).toString('utf8');
 }
 
 /** What the comment leaves open. */
-function ownerOf({ network, ifname }: Pick<Attachment, 'network' | 'ifname'>): string {
+function ownerOf({ network, ifname }: Pick<AttachmentId, 'network' | 'ifname'>): string {
   return `${networkHash(network)}/${ifname}`;
 }
 
@@ -340,7 +345,7 @@ function networkHash(network: string): string {
   return hashName(16, '', network);
 }
 
-function identityOf(attachment: Attachment): string {
+function identityOf(attachment: AttachmentId): string {
   return `${ownerOf(attachment)}/${commentOf(attachment)}`;
 }
 

@@ -1,7 +1,8 @@
 /** Port mappings: connections to a port of the node lead to a container. */
 
+import type { AttachmentId } from '../attachment.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
-import type { Attachment } from './names.ts';
+import type { Programs } from '../kernel/programs.ts';
 
 /** One port of the node that leads to one of a container. */
 export interface PortMapping {
@@ -35,7 +36,7 @@ export interface PortMapBackend {
    * @throws Error naming the holder when a port is taken.
    */
   add(
-    attachment: Attachment,
+    attachment: AttachmentId,
     containers: readonly Prefix[],
     mappings: readonly PortMapping[],
     options: PortMapOptions,
@@ -45,16 +46,16 @@ export interface PortMapBackend {
    * @param hints what is known of it; never needed, but it may save a look.
    * @returns the mappings that were there, as far as the rules tell.
    */
-  del(attachment: Attachment, hints?: PortMapHints): Promise<MappedPort[]>;
+  del(attachment: AttachmentId, hints?: PortMapHints): Promise<MappedPort[]>;
   /** @throws Error when a rule is missing. */
   check(
-    attachment: Attachment,
+    attachment: AttachmentId,
     containers: readonly Prefix[],
     mappings: readonly PortMapping[],
     options: PortMapOptions,
   ): Promise<void>;
   /** Removes the mappings of a network's attachments that are not among the valid ones. */
-  gc(network: string, valid: readonly Omit<Attachment, 'network'>[]): Promise<MappedPort[]>;
+  gc(network: string, valid: readonly Omit<AttachmentId, 'network'>[]): Promise<MappedPort[]>;
   /** @throws Error when the backend cannot be used on this node. */
   probe(): Promise<void>;
 }
@@ -81,9 +82,9 @@ export const portMapBackends = ['iptables', 'nftables'] as const;
 export const portMapLock = '/run/cni/portmap.lock';
 
 /** Loads a backend. @param name one of {@link portMapBackends}. */
-export async function portMapBackend(name: string): Promise<PortMapBackend> {
-  if (name === 'nftables') return (await import('./portmap-nftables.ts')).nftablesPortMap;
-  return (await import('./portmap-iptables.ts')).iptablesPortMap;
+export async function portMapBackend(name: string, programs: Programs): Promise<PortMapBackend> {
+  if (name === 'nftables') return (await import('./portmap-nftables.ts')).nftablesPortMap(programs);
+  return (await import('./portmap-iptables.ts')).iptablesPortMap(programs);
 }
 
 /** The mappings that apply to a family: those without an address of the node, or with one of that family. */

@@ -1,23 +1,29 @@
-/** Bridges and the node's own address on them. */
+/** Bridges and the host's own address on them. */
 
 import type { Prefix } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
-import { bridgeKind, createLink, getLink, type Link, requireLink, setLink } from './link.ts';
+import { bridgeKind, createLink, formatMac, getLink, type Link, requireLink, setLink } from './link.ts';
 import type { RouteSocket } from './route-socket.ts';
-import { ensureSysctl } from './sysctl.ts';
+import { ensureSysctl, preferSysctl } from './sysctl.ts';
+
+/** How {@link ensureBridge} creates a bridge. */
+export interface BridgeOptions {
+  /** Bytes; 0 leaves it to the kernel. Only for a bridge that is created now: one that exists keeps what it has. */
+  mtu?: number;
+  /** Whether ports have VLANs. Only for a bridge that is created now. */
+  vlanFiltering?: boolean;
+  promisc?: boolean;
+  /** Told of what does not stop the work. */
+  warn?: (message: string) => void;
+}
 
 /**
- * Makes a bridge unless it is there, and sees that it is up.
- * @param options.mtu in bytes, and vlanFiltering: only for a bridge that is made now. One that is there keeps what it has.
- * @throws Error when an interface of that name is no bridge.
+ * Creates a bridge unless it exists, and sees that it is up.
+ * @throws Error when an interface of that name is not a bridge.
  */
-export function ensureBridge(
-  socket: RouteSocket,
-  name: string,
-  options: { mtu?: number; vlanFiltering?: boolean; promisc?: boolean } = {},
-): Link {
-  const { mtu = 0, vlanFiltering = false, promisc = false } = options;
+export function ensureBridge(socket: RouteSocket, name: string, options: BridgeOptions = {}): Link {
+  const { mtu = 0, vlanFiltering = false, promisc = false, warn = () => {} } = options;
   let link = getLink(socket, name);
   if (!link) {
     try {
@@ -30,9 +36,9 @@ export function ensureBridge(
   }
   if (link.kind !== 'bridge')
     throw new Error(
-      `Interface "${name}" is ${link.kind ? `of kind "${link.kind}"` : 'a physical interface'}, not a bridge. Name another "bridge" in the configuration, or remove the interface`,
+      `Interface "${name}" is ${link.kind ? `of kind "${link.kind}"` : 'a physical interface'}, not a bridge. Set another "bridge" in the configuration, or remove the interface`,
     );
-  ensureSysctl(['ipv6', 'conf', name, 'accept_ra'], '0');
+  preferSysctl(['ipv6', 'conf', name, 'accept_ra'], '0', warn);
   if (!link.up || (promisc && link.promiscuity === 0)) {
     socket.execute(setLink(link.index, { up: true, ...(promisc && { promisc }) }, name));
     link = requireLink(socket, name);
@@ -41,27 +47,40 @@ export function ensureBridge(
 }
 
 /**
- * Gives the bridge the containers' gateway address, and pins its MAC address: else it would follow its ports'.
+ * Gives the bridge the containers' gateway address, and pins its MAC address: otherwise it would follow its ports', and every
+ * container would lose its gateway until its neighbour entry times out.
  * @param force replace an address that is in the way.
  * @throws Error when another address is in the way: any other IPv4 address, or an IPv6 one whose subnet overlaps.
  */
 export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: Prefix, force = false): void {
   const present = listAddresses(socket, link.index, gateway.family).map(({ prefix }) => prefix);
-  if (present.some((prefix) => prefix.equals(gateway))) return;
+  const isPresent = present.some((prefix) => prefix.equals(gateway));
   const inTheWay = present.filter((prefix) => gateway.family === 4 || prefix.overlaps(gateway));
-  if (inTheWay.length > 0 && !force)
+  if (!isPresent && inTheWay.length > 0 && !force)
     throw new Error(
       `Bridge "${link.name}" has address ${inTheWay[0]} where ${gateway} is wanted. Remove it, use another bridge, or set "forceAddress"`,
     );
   if (gateway.family === 6) ensureSysctl(['ipv6', 'conf', link.name, 'disable_ipv6'], '0');
   try {
     socket.execute(
-      ...inTheWay.map((prefix) => deleteAddress(link.index, prefix, link.name)),
-      addAddress(link.index, gateway, { noDad: true, label: link.name }),
-      setLink(link.index, { mac: link.mac }, link.name),
+      setLink(link.index, { mac: macToPin(requireLink(socket, link.index)) }, link.name),
+      ...(isPresent
+        ? []
+        : [
+            ...inTheWay.map((prefix) => deleteAddress(link.index, prefix, link.name)),
+            addAddress(link.index, gateway, { noDad: true, label: link.name }),
+          ]),
     );
   } catch (error) {
     // Somebody else was faster; the same address is what both want.
     if (!isKernelError(error, 'EEXIST')) throw error;
   }
+}
+
+/** The MAC address that a bridge has. One whose last port has left has none, and no address can be added to it. */
+function macToPin({ mac }: Link): string {
+  if (mac !== '00:00:00:00:00:00') return mac;
+  const [first = 0, ...rest] = crypto.getRandomValues(new Uint8Array(6));
+  // Locally administered, unicast.
+  return formatMac(Uint8Array.of((first & 0xfc) | 0x02, ...rest));
 }

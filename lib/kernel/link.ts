@@ -18,8 +18,8 @@ import {
   u32Attr,
   viewOf,
 } from '../netlink/message.ts';
+import { NetlinkGroup, waitForEvent } from './events.ts';
 import type { Netns } from './netns.ts';
-import { News, waitForNews } from './news.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 const RTM_NEWLINK = 16;
@@ -209,13 +209,13 @@ export function setLink(index: number, settings: LinkSettings, label = `${index}
   };
 }
 
-/** Deletes an interface. */
+/** Deletes an interface. @param index 0 for one that is known by its name alone. @param label its name. */
 export function deleteLink(index: number, label = `${index}`): Request {
   return {
     action: `delete interface "${label}"`,
     type: RTM_DELLINK,
     flags: 0,
-    payload: linkPayload(index, {}),
+    payload: linkPayload(index, index === 0 ? { name: label } : {}),
   };
 }
 
@@ -387,7 +387,7 @@ export function requireLink(socket: RouteSocket, which: string | number): Link {
  * @returns false when it does not within two seconds.
  */
 export function waitUntilUp(socket: RouteSocket, index: number): boolean {
-  return waitForNews(News.Link, 2000, () => requireLink(socket, index).operState === 'up');
+  return waitForEvent(NetlinkGroup.Link, 2000, () => requireLink(socket, index).operState === 'up');
 }
 
 /** Every interface of the namespace. */

@@ -10,8 +10,8 @@ const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
 /** Protocols of linux/if_ether.h. */
 export const EtherType = { IPv4: 0x0800, ARP: 0x0806, IPv6: 0x86dd } as const;
 
-/** MAC address that everybody hears. */
-export const everybody: Uint8Array = new Uint8Array(6).fill(0xff);
+/** Broadcast MAC address. */
+export const broadcastMac: Uint8Array = new Uint8Array(6).fill(0xff);
 
 /**
  * Opens a socket that sends and receives packets of a protocol on one link, without the Ethernet header.

@@ -33,6 +33,15 @@ export function ensureSysctl(path: readonly string[], value: string): boolean {
   return true;
 }
 
+/** As {@link ensureSysctl} for a setting that an interface works without: where it cannot be set, as in a read-only /proc/sys, it warns. */
+export function preferSysctl(path: readonly string[], value: string, warn: (message: string) => void): void {
+  try {
+    ensureSysctl(path, value);
+  } catch (error) {
+    warn(`${(error as Error).message}: ${((error as Error).cause as Error).message}`);
+  }
+}
+
 function fileOf(path: readonly string[]): string {
   for (const segment of path)
     if (

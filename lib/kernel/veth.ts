@@ -1,8 +1,9 @@
-/** Pairs of virtual Ethernet interfaces: one end in a sandbox, the other on the node. Source: veth(4). */
+/** veth pairs: one end in a sandbox, the other on the host. Source: veth(4). */
 
 import { isKernelError } from '../netlink/libc.ts';
 import {
   createLink,
+  deleteLink,
   getLink,
   type Link,
   type LinkSettings,
@@ -10,48 +11,63 @@ import {
   requireLink,
   vethKind,
 } from './link.ts';
-import type { Netns } from './netns.ts';
 import type { RouteSocket } from './route-socket.ts';
-import { ensureSysctl } from './sysctl.ts';
+import type { Sandbox } from './sandbox.ts';
+import { preferSysctl } from './sysctl.ts';
 
 const nameTries = 10;
 
-/** Where a pair is made, and what its ends are like. */
+/** Where a pair is created, and for whom. */
+export interface VethOwner {
+  readonly host: RouteSocket;
+  readonly sandbox: Sandbox;
+  /** Told how to delete the pair as soon as it exists. */
+  undo(step: () => void): void;
+  warn(message: string): void;
+}
+
+/** Both ends of a pair as the kernel has them. */
 export interface VethPair {
-  host: RouteSocket;
-  /** Settings of the node's end, which is up at once and gets a random name. */
-  hostEnd?: LinkSettings;
-  sandbox: { netns: Netns; socket: RouteSocket };
-  /** Settings of the sandbox's end, which is left down. */
-  sandboxEnd: LinkSettings & { name: string };
+  hostLink: Link;
+  sandboxLink: Link;
 }
 
 /**
- * Makes a pair with one end in the sandbox.
- * @returns both ends as the kernel has them.
+ * Creates a pair with one end in the sandbox.
+ * @param hostEnd settings of the host's end, which is up at once and gets a random name.
+ * @param sandboxEnd settings of the sandbox's end, which is left down.
  * @throws Error when the sandbox has an interface of that name already.
  */
-export function createVethPair(pair: VethPair): { hostLink: Link; sandboxLink: Link } {
-  const { host, sandbox, hostEnd, sandboxEnd } = pair;
+export function createVethPair(
+  owner: VethOwner,
+  sandboxEnd: LinkSettings & { name: string },
+  hostEnd: LinkSettings = {},
+): VethPair {
+  const { host, sandbox } = owner;
+  const name = createNamed(owner, sandboxEnd, hostEnd);
+  owner.undo(() => void host.execute(deleteLink(0, name)));
+  // The host's end takes no part in router discovery: a container must not be able to give the host routes.
+  preferSysctl(['ipv6', 'conf', name, 'accept_ra'], '0', (message) => owner.warn(message));
+  return { hostLink: requireLink(host, name), sandboxLink: requireLink(sandbox.socket, sandboxEnd.name) };
+}
+
+/** @returns the random name that the host's end got. */
+function createNamed(
+  { host, sandbox }: VethOwner,
+  sandboxEnd: LinkSettings & { name: string },
+  hostEnd: LinkSettings,
+): string {
   for (let tries = 1; ; tries++) {
     const name = randomVethName();
+    const peer = vethKind({ ...sandboxEnd, netns: sandbox.netns });
     try {
-      host.execute(
-        createLink(vethKind({ ...sandboxEnd, netns: sandbox.netns }), {
-          mtu: sandboxEnd.mtu ?? 0,
-          ...hostEnd,
-          name,
-          up: true,
-        }),
-      );
-      // The node's end takes no part in router discovery: a container must not be able to give the node routes.
-      ensureSysctl(['ipv6', 'conf', name, 'accept_ra'], '0');
-      return { hostLink: requireLink(host, name), sandboxLink: requireLink(sandbox.socket, sandboxEnd.name) };
+      host.execute(createLink(peer, { mtu: sandboxEnd.mtu ?? 0, ...hostEnd, name, up: true }));
+      return name;
     } catch (error) {
       if (!isKernelError(error, 'EEXIST')) throw error;
       if (getLink(sandbox.socket, sandboxEnd.name))
         throw new Error(
-          `Sandbox "${sandbox.netns.path}" has an interface "${sandboxEnd.name}" already. Run DEL for it first, or use another CNI_IFNAME`,
+          `Sandbox "${sandbox.netns.path}" already has an interface "${sandboxEnd.name}". Run DEL for it first, or use another CNI_IFNAME`,
           { cause: error },
         );
       if (tries === nameTries) throw error;

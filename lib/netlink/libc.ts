@@ -148,7 +148,7 @@ export function libc<K extends keyof Libc>(action: string, name: K, ...args: Par
  * Ends the process, of which everything has been written: the kernel takes the rest back a millisecond or two faster than Node.
  * @param code exit code.
  */
-export function exitNow(code: number): void {
+export function exitImmediately(code: number): void {
   if (library) libc('end', '_exit', code);
   process.exit(code);
 }
@@ -169,5 +169,7 @@ export function pointersTo(targets: readonly Uint8Array[]): Pointers {
 }
 
 function describeErrno(errno: number): [code: string, text: string] {
+  // libuv has this number as ENOTSUP, with which errno.h makes it one.
+  if (errno === 95) return ['EOPNOTSUPP', 'operation not supported'];
   return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'the kernel refused'];
 }

@@ -109,7 +109,7 @@ export class NetlinkSocket {
    * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an interface: another
    * thread waits for it, and the socket is not to be used meanwhile.
    */
-  async executeAside(request: Request): Promise<Message[]> {
+  async executeInThreadPool(request: Request): Promise<Message[]> {
     const first = this.number([request]);
     const data = encodeMessage(request, first, Flag.Ack);
     await new Promise<void>((resolve, reject) => {

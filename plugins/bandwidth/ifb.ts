@@ -3,7 +3,8 @@
  * from a container is sent out by one of these. Their names are the reference plugin's.
  */
 
-import { type Attachment, hashName } from '../../lib/firewall/names.ts';
+import type { AttachmentId } from '../../lib/attachment.ts';
+import { hashName } from '../../lib/firewall/names.ts';
 import {
   createLink,
   deleteLink,
@@ -25,7 +26,7 @@ const aliasLength = 255;
  * The names that an attachment's interface can have. The first is the reference plugin's, which forgets that a container may be
  * attached to a network twice; the second attachment then takes the other.
  */
-function namesOf({ network, containerId, ifname }: Attachment): [usual: string, other: string] {
+function namesOf({ network, containerId, ifname }: AttachmentId): [usual: string, other: string] {
   return [
     hashName(nameLength, namePrefix, network + containerId),
     hashName(nameLength, namePrefix, `${network}/${containerId}/${ifname}`),
@@ -33,12 +34,12 @@ function namesOf({ network, containerId, ifname }: Attachment): [usual: string, 
 }
 
 /** Says whose an interface is. The reference plugin's have no alias. */
-function aliasOf({ network, containerId, ifname }: Attachment): string {
+function aliasOf({ network, containerId, ifname }: AttachmentId): string {
   return `${network}/${containerId}/${ifname}`.slice(0, aliasLength);
 }
 
 /** Makes an attachment's interface. @param mtu in bytes. @throws Error when it has one already. */
-export function createIfb(socket: RouteSocket, attachment: Attachment, mtu: number): Link {
+export function createIfb(socket: RouteSocket, attachment: AttachmentId, mtu: number): Link {
   const existing = findIfb(socket, attachment);
   if (existing)
     throw new Error(
@@ -54,7 +55,7 @@ export function createIfb(socket: RouteSocket, attachment: Attachment, mtu: numb
 }
 
 /** Finds an attachment's interface, whichever suite made it. */
-export function findIfb(socket: RouteSocket, attachment: Attachment): Link | undefined {
+export function findIfb(socket: RouteSocket, attachment: AttachmentId): Link | undefined {
   const links = namesOf(attachment).map((name) => getLink(socket, name));
   return links.find((link) => link?.kind === 'ifb' && ['', aliasOf(attachment)].includes(link.alias));
 }
@@ -69,7 +70,7 @@ export function deleteIfb(socket: RouteSocket, { index, name }: Link): void {
 }
 
 /** Interfaces of a network's attachments other than those given. */
-export function staleIfbs(socket: RouteSocket, network: string, valid: readonly Attachment[]): Link[] {
+export function staleIfbs(socket: RouteSocket, network: string, valid: readonly AttachmentId[]): Link[] {
   const keep = new Set(valid.map(aliasOf));
   return listLinks(socket).filter(
     ({ kind, name, alias }) =>

@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ValidAttachment } from '../../lib/cni/config.ts';
+import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
 import { makeDirectory } from '../../lib/directory.ts';
 
@@ -30,7 +30,7 @@ export class Backups {
   }
 
   /** Saves a backup. @throws Error when it cannot be written. */
-  save(attachment: ValidAttachment, backup: Backup): void {
+  save(attachment: AttachmentId, backup: Backup): void {
     try {
       makeDirectory(this.directory, 0o700);
       writeFileSync(this.fileOf(attachment), JSON.stringify(backup, null, 1), { mode: 0o600 });
@@ -43,16 +43,16 @@ export class Backups {
   }
 
   /** Reads a backup. @returns undefined when there is none, or one that a crash tore. */
-  load(attachment: ValidAttachment): Backup | undefined {
+  load(attachment: AttachmentId): Backup | undefined {
     return readBackup(this.fileOf(attachment));
   }
 
-  remove(attachment: ValidAttachment): void {
+  remove(attachment: AttachmentId): void {
     rmSync(this.fileOf(attachment), { force: true });
   }
 
   /** Removes a network's backups but for those of the attachments given. */
-  removeOthers(network: string, valid: readonly ValidAttachment[]): void {
+  removeOthers(network: string, valid: readonly AttachmentId[]): void {
     const keep = new Set(valid.map((attachment) => this.fileOf(attachment)));
     let files: string[] = [];
     try {
@@ -66,7 +66,7 @@ export class Backups {
     }
   }
 
-  private fileOf({ containerId, ifname }: ValidAttachment): string {
+  private fileOf({ containerId, ifname }: AttachmentId): string {
     return join(this.directory, `${containerId}_${ifname}.json`);
   }
 }

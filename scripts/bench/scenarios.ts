@@ -2,7 +2,7 @@
 
 import { hostLocal } from './addresses.ts';
 import { call } from './call.ts';
-import { atOnce, collection } from './crowd.ts';
+import { atOnce, collection } from './concurrency.ts';
 import { life, longChain, nftablesNetwork, withLegacy } from './life.ts';
 import { podNetwork } from './node.ts';
 import { eachPlugin } from './plugins.ts';

@@ -2,8 +2,8 @@
 
 import test from 'ava';
 import { Attachment, attach, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 import type { PrintedResult, Suite } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');

@@ -2,8 +2,8 @@
 
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, type Conflist } from '../support/chain.ts';
-import { type IpRoute, ipJson, iptablesSave, links, routes, snapshot } from '../support/eyes.ts';
 import { type Host, makeHost, type Namespace, type Pod } from '../support/host.ts';
+import { type IpRoute, ipJson, iptablesSave, links, routes, snapshot } from '../support/observe.ts';
 import { type Outcome, type PrintedResult, runPlugin, type Suite } from '../support/plugin.ts';
 
 const ipam = { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]] };

@@ -2,8 +2,8 @@
 
 import test from 'ava';
 import { Attachment, attach, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { makeHost, type Pod } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 import type { Suite } from '../support/plugin.ts';
 
 const whole = sample('50-tuning.conflist');

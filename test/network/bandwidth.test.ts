@@ -2,8 +2,8 @@
 
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 import type { PrintedResult } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import { type Host, makeHost } from '../support/host.ts';
 import {
   addresses,
   iptablesSave,
@@ -13,8 +14,7 @@ import {
   snapshot,
   sysctl,
   until,
-} from '../support/eyes.ts';
-import { type Host, makeHost } from '../support/host.ts';
+} from '../support/observe.ts';
 import { cleanEnv } from '../support/run.ts';
 
 /** A network with one bridge plugin; `keys` are merged into its configuration. */

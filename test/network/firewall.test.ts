@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
-import { ask, iptablesSave, ping, serve, snapshot } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { ask, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
 
 const net = (keys: object = {}, bridge = 'br0', subnet = '10.5'): Conflist => ({
   cniVersion: '1.0.0',

@@ -1,10 +1,10 @@
-/** flannel, on nodes joined by VXLAN as flanneld joins them, with the sample network that everybody copies. */
+/** flannel, on nodes joined by VXLAN as flanneld joins them, with the sample network that broadcastMac copies. */
 
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
 const network = sample('40-flannel.conflist');

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Attachment, attach, sample } from '../support/chain.ts';
-import { addresses, link, ping, snapshot } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { addresses, link, ping, snapshot } from '../support/observe.ts';
 import { changed } from '../support/outside.ts';
 
 const name = '66-host-device.conflist';

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
-import { addresses, link, ping, snapshot, sysctl } from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
+import { addresses, link, ping, snapshot, sysctl } from '../support/observe.ts';
 import { addMaster, changed } from '../support/outside.ts';
 
 const name = '61-macvlan.conflist';

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
-import { ask, iptablesSave, ping, serve } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { ask, iptablesSave, ping, serve } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 
 const bridgeNet = (keys: object = {}): Conflist => ({

@@ -7,8 +7,8 @@ import {
   runNetworkVerb,
   sample,
 } from '../support/chain.ts';
-import { ask, iptablesSave, serve, snapshot, sysctl } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { ask, iptablesSave, serve, snapshot, sysctl } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 
 /** A dual-stack bridge followed by portmap with the given keys. */

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { attach, type Conflist, sample } from '../support/chain.ts';
-import { addresses, iptablesSave, link, ping, routes, snapshot } from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
+import { addresses, iptablesSave, link, ping, routes, snapshot } from '../support/observe.ts';
 
 /** The sample network without what comes after its first plugin. */
 function only(name: string): Conflist {

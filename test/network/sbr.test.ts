@@ -3,8 +3,8 @@
 import { existsSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 
 const network = sample('52-sbr.conflist');
 

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { attach, sample } from '../support/chain.ts';
-import { addresses, ping, routes } from '../support/eyes.ts';
 import { makeHost, Namespace } from '../support/host.ts';
+import { addresses, ping, routes } from '../support/observe.ts';
 import { type Outcome, type PluginCall, runPlugin, type Suite } from '../support/plugin.ts';
 
 const here = new Namespace([]);

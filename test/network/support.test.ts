@@ -2,8 +2,8 @@
 
 import test from 'ava';
 import { attach, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 
 test('a chain of reference plugins is seen to come, to work and to go', async (t) => {
   const host = await makeHost(t);

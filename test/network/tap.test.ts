@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Attachment, attach } from '../support/chain.ts';
-import { addresses, ipJson, link } from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
+import { addresses, ipJson, link } from '../support/observe.ts';
 import { changed } from '../support/outside.ts';
 
 const name = '65-tap.conflist';

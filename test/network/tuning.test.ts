@@ -3,8 +3,8 @@
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost, type Pod } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
 const network = sample('50-tuning.conflist');

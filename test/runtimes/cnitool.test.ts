@@ -4,8 +4,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { sample } from '../support/chain.ts';
-import { ask, ping, serve, snapshot } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { ask, ping, serve, snapshot } from '../support/observe.ts';
 import { type PrintedResult, suites } from '../support/plugin.ts';
 import { buildCnitool, NetworkTool } from './support/cnitool.ts';
 

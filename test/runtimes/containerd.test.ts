@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import test from 'ava';
 import { sample } from '../support/chain.ts';
-import { files, links, networkSnapshot, snapshot } from '../support/eyes.ts';
+import { files, links, networkSnapshot, snapshot } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import { Containerd, type Sandbox } from './support/containerd.ts';
 import { greeting, makeNode } from './support/node.ts';

@@ -1,7 +1,7 @@
 /** podman, with its CNI backend, runs containers on our plugins. */
 
 import test from 'ava';
-import { snapshot } from '../support/eyes.ts';
+import { snapshot } from '../support/observe.ts';
 import { browseCommand, pageOf } from './support/image.ts';
 import { greeting, makeNode, webImage } from './support/node.ts';
 import { Podman } from './support/podman.ts';

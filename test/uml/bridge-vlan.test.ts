@@ -1,8 +1,8 @@
 /** VLANs of a bridge's ports, on a kernel that filters them. */
 
 import { attach, type Conflist } from '../support/chain.ts';
-import { ipJson, link, ping } from '../support/eyes.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { ipJson, link, ping } from '../support/observe.ts';
 import { guestTest as test } from '../support/uml.ts';
 
 const vlanNet = (keys: object): Conflist => ({

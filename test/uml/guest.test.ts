@@ -1,7 +1,7 @@
 /** The guest itself: it has the kinds of interface that it is for, and the plugins run in it. */
 
-import * as eyes from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 import { runPlugin, succeeded } from '../support/plugin.ts';
 import { guestTest as test } from '../support/uml.ts';
 

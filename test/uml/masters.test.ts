@@ -1,8 +1,8 @@
 /** ipvlan, vlan and dummy, on a kernel that has them. */
 
 import { Attachment, attach, sample } from '../support/chain.ts';
-import { addresses, link, ping } from '../support/eyes.ts';
 import { makeHost } from '../support/host.ts';
+import { addresses, link, ping } from '../support/observe.ts';
 import { addMaster, changed } from '../support/outside.ts';
 import { guestTest as test } from '../support/uml.ts';
 

@@ -1,8 +1,8 @@
 /** vrf, on a kernel that has it. */
 
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
-import * as eyes from '../support/eyes.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
+import * as eyes from '../support/observe.ts';
 import type { Suite } from '../support/plugin.ts';
 import { type GuestContext, guestTest as test } from '../support/uml.ts';
 

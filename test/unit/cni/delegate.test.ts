@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { delegate, findPlugin, ipamAdd } from '../../../lib/cni/delegate.ts';
-import { CniError } from '../../../lib/cni/errors.ts';
 import type { Call } from '../../../lib/cni/plugin.ts';
+import { CniError } from '../../../lib/errors.ts';
 
 /** A directory with one executable shell script a name. */
 function pluginDir(t: ExecutionContext, scripts: Record<string, string>): string {

@@ -1,6 +1,6 @@
 import test from 'ava';
-import { CniError } from '../../../lib/cni/errors.ts';
 import { ifnameProblem, parseArgs, readInvocation } from '../../../lib/cni/invocation.ts';
+import { CniError } from '../../../lib/errors.ts';
 
 const good = {
   CNI_COMMAND: 'ADD',

@@ -1,9 +1,9 @@
 import test from 'ava';
-import { CniError } from '../../../lib/cni/errors.ts';
 import type { Invocation } from '../../../lib/cni/invocation.ts';
 import { type Call, formatError, invoke, type Plugin, parseNetConf } from '../../../lib/cni/plugin.ts';
 import { emptyResult } from '../../../lib/cni/result.ts';
 import { boolean, object } from '../../../lib/cni/schema.ts';
+import { CniError } from '../../../lib/errors.ts';
 
 const config = object({ fail: boolean() });
 type Config = { fail?: boolean };

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { NetlinkGroup, waitForEvent } from '../../../lib/kernel/events.ts';
 import {
   createLink,
   deleteLink,
@@ -8,7 +9,6 @@ import {
   waitUntilUp,
 } from '../../../lib/kernel/link.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
-import { News, waitForNews } from '../../../lib/kernel/news.ts';
 import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
 
 /** A namespace with a link, gone with the process. */
@@ -22,21 +22,21 @@ function makeLink() {
 test('a request that another thread waits for: done while this one goes on, or refused', async (t) => {
   const { socket, link } = makeLink();
   let went = false;
-  const deletion = socket.executeAside(deleteLink(link.index, link.name)).then(() => {
+  const deletion = socket.executeInThreadPool(deleteLink(link.index, link.name)).then(() => {
     t.true(went, 'the caller was not kept');
   });
   went = true;
   await deletion;
   t.is(getLink(socket, 'br0'), undefined);
-  const error = await t.throwsAsync(socket.executeAside(deleteLink(link.index, link.name)));
+  const error = await t.throwsAsync(socket.executeInThreadPool(deleteLink(link.index, link.name)));
   t.like(error, { code: 'ENODEV', message: 'Cannot delete interface "br0": no such device (ENODEV)' });
   t.is(getLink(socket, 'lo')?.name, 'lo', 'the socket is in order');
 });
 
 test('news: what is so already, what comes about, what never does', (t) => {
   const { netns, socket, link } = makeLink();
-  t.true(waitForNews(News.Link, 0, () => true, netns));
-  t.false(waitForNews(News.Link, 10, () => false, netns));
+  t.true(waitForEvent(NetlinkGroup.Link, 0, () => true, netns));
+  t.false(waitForEvent(NetlinkGroup.Link, 10, () => false, netns));
 
   let looks = 0;
   const isUp = () => {
@@ -45,7 +45,7 @@ test('news: what is so already, what comes about, what never does', (t) => {
     if (looks === 2) socket.execute(setLink(link.index, { up: true }, 'br0'));
     return looks > 2 && requireLink(socket, 'br0').up;
   };
-  t.true(waitForNews(News.Link, 5000, isUp, netns));
+  t.true(waitForEvent(NetlinkGroup.Link, 5000, isUp, netns));
   t.is(looks, 3, 'told, not asked again and again');
 });
 

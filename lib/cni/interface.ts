@@ -1,78 +1,91 @@
-/** What every plugin that puts an interface into a sandbox has in common. */
+/** The interface that a main plugin puts into a sandbox: its name, settings, addresses and routes, and what CHECK finds of them. */
 
 import type { Address, Family, Prefix } from '../ip.ts';
 import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
+import { NetlinkGroup, waitForEvent } from '../kernel/events.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
-import { Netns } from '../kernel/netns.ts';
-import { News, waitForNews } from '../kernel/news.ts';
 import { addRoute, deleteRoute, listRoutes, RouteProtocol, RouteScope } from '../kernel/route.ts';
-import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
-import { ensureSysctl, writeSysctl } from '../kernel/sysctl.ts';
+import type { RouteSocket } from '../kernel/route-socket.ts';
+import type { Sandbox } from '../kernel/sandbox.ts';
+import { ensureSysctl, preferSysctl } from '../kernel/sysctl.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
-import { type Call, requirePrevResult } from './plugin.ts';
+import type { Call } from './call.ts';
+import { requirePrevResult } from './plugin.ts';
 import type { Interface, IPConfig, Result } from './result.ts';
-
-/** An open sandbox: its namespace, and a socket in it. */
-export interface Sandbox {
-  readonly netns: Netns;
-  readonly socket: RouteSocket;
-}
-
-/** Opens the sandbox that the call is about. @throws Error when its namespace is gone. */
-export function openSandbox(call: Pick<Call, 'netns'>): Sandbox {
-  const netns = Netns.open(call.netns);
-  return { netns, socket: openRouteSocket(netns) };
-}
-
-/** Opens the sandbox if it is still there, as DEL must do without it. */
-export function openSandboxIfPresent(call: Pick<Call, 'netns'>): Sandbox | undefined {
-  const netns = Netns.openIfPresent(call.netns);
-  return netns && { netns, socket: openRouteSocket(netns) };
-}
 
 /** The first gateway of each family. */
 export function gatewayOf(ips: readonly IPConfig[], family: Family): Address | undefined {
   return ips.find((ip) => ip.address.family === family && ip.gateway)?.gateway;
 }
 
-/** How {@link configureInterface} goes about it. */
-export interface ConfigureOptions {
-  /** Ask the network whether somebody has an IPv6 address already, and wait for the answer. */
+/** How an interface is configured. */
+export interface InterfaceOptions {
+  /** Leave it down, without addresses. */
+  keepDown?: boolean;
+  /** Announce addresses when the interface comes up; true when left out. */
+  announce?: boolean;
+  /**
+   * Ask the network whether somebody has an IPv6 address already, and wait for the answer. When it is left out, our addresses are
+   * used at once, and the kernel decides on those that it makes by itself.
+   */
   detectDuplicates?: boolean;
   /** Reach even the neighbours in the subnet by the gateway, as the link leads to nobody else. */
   onlyByGateway?: boolean;
 }
 
+/** Refuses an interface name that the sandbox has already, as it has for a second ADD of the same attachment. */
+export function refuseTakenName(call: Call): void {
+  if (getLink(call.sandbox.socket, call.ifname))
+    throw new Error(
+      `Sandbox "${call.netns}" already has an interface "${call.ifname}". Run DEL for it first, or use another CNI_IFNAME`,
+    );
+}
+
+/** Makes a new interface ready for addresses, and brings it up. */
+export function prepareInterface(call: Call, link: Link, options: InterfaceOptions = {}): void {
+  const { keepDown = false, announce = true, detectDuplicates } = options;
+  if (keepDown) return;
+  const { netns, socket } = call.sandbox;
+  const set = (path: readonly string[], value: string) =>
+    preferSysctl(path, value, (text) => call.warn(text));
+  netns.run(() => {
+    if (announce) {
+      set(['ipv4', 'conf', link.name, 'arp_notify'], '1');
+      set(['ipv6', 'conf', link.name, 'ndisc_notify'], '1');
+    }
+    if (detectDuplicates === undefined) return;
+    set(['ipv6', 'conf', link.name, 'accept_dad'], detectDuplicates ? '1' : '0');
+    if (detectDuplicates) set(['ipv6', 'conf', link.name, 'enhanced_dad'], '1');
+  });
+  socket.execute(setLink(link.index, { up: true }, link.name));
+}
+
 /**
- * Gives the sandbox's interface its addresses, takes it up, and adds the routes.
+ * Gives the sandbox's interface its addresses, and adds the routes.
  * @param result as it will be printed: addresses whose `interface` is this one's index are added. A route without a
  *   gateway gets the first gateway of its family.
  * @throws Error when an index leads elsewhere, or the kernel refuses.
  */
-export function configureInterface(
-  sandbox: Sandbox,
-  ifname: string,
-  result: Result,
-  options: ConfigureOptions = {},
-): void {
-  const { netns, socket } = sandbox;
+export function configureInterface(call: Call, result: Result, options: InterfaceOptions = {}): void {
+  const { netns, socket } = call.sandbox;
+  const { ifname } = call;
   const { detectDuplicates = false, onlyByGateway = false } = options;
-  const link = requireLink(socket, ifname);
   const addresses = result.ips.filter((ip) => ip.interface !== undefined);
+  if (addresses.length === 0) return;
+  const link = requireLink(socket, ifname);
   for (const ip of addresses)
     if (result.interfaces[ip.interface!]?.name !== ifname)
       throw new Error(
         `Address ${ip.address} belongs to interface ${ip.interface} of the result, which is not "${ifname}"`,
       );
-  if (addresses.some((ip) => ip.address.family === 6)) netns.run(() => allowIPv6(ifname));
+  const hasIPv6 = addresses.some((ip) => ip.address.family === 6);
+  if (hasIPv6) netns.run(() => allowIPv6(ifname));
 
   socket.execute(
     ...addresses.map((ip) => addAddress(link.index, ip.address, { noDad: !detectDuplicates, label: ifname })),
-    setLink(link.index, { up: true }, ifname),
   );
-  if (detectDuplicates && addresses.some((ip) => ip.address.family === 6))
-    waitForAddresses(sandbox, requireLink(socket, ifname));
+  if (detectDuplicates && hasIPv6) waitForAddresses(call.sandbox, link);
   socket.execute(
     ...result.routes.map((route) =>
       addRoute({ ...route, link: link.index, gw: route.gw ?? gatewayOf(result.ips, route.dst.family) }),
@@ -103,7 +116,7 @@ function allowIPv6(ifname: string): void {
   }
   // Keeps the addresses when somebody takes the link down and up again; not worth failing for where it is read-only.
   try {
-    writeSysctl(['ipv6', 'conf', ifname, 'keep_addr_on_down'], '1');
+    ensureSysctl(['ipv6', 'conf', ifname, 'keep_addr_on_down'], '1');
   } catch {}
 }
 
@@ -117,7 +130,7 @@ function waitForAddresses({ netns, socket }: Sandbox, link: Link): void {
         );
       return flags & AddressFlag.Tentative;
     });
-  if (waitForNews(News.IPv6Address, 5000, () => !beingChecked(), netns)) return;
+  if (waitForEvent(NetlinkGroup.IPv6Address, 5000, () => !beingChecked(), netns)) return;
   // Without a carrier nobody can be asked.
   if (requireLink(socket, link.index).operState !== 'up') return;
   throw new Error(
@@ -130,33 +143,30 @@ function waitForAddresses({ netns, socket }: Sandbox, link: Link): void {
  * @returns false when the sandbox or the interface was gone already.
  */
 export async function removeInterface(call: Call): Promise<boolean> {
-  const sandbox = openSandboxIfPresent(call);
-  if (!sandbox) return false;
-  const link = getLink(sandbox.socket, call.ifname);
+  const { sandboxIfPresent: sandbox } = call;
+  const link = sandbox && getLink(sandbox.socket, call.ifname);
   return link ? await deleteLinkIfPresent(sandbox.socket, link) : false;
 }
 
 /**
- * Deletes a pair by its end in the sandbox, or, when that is out of reach but may not be gone, by the node's ends that the
- * result names. Those names are random, and the MAC address must fit as well, so that no stranger is hit.
+ * Deletes a veth pair by its end in the sandbox, or, when that is out of reach but may still exist, by the host's ends that the
+ * result names. Those names are random, and the MAC address must fit as well, so that no other interface is hit.
  */
 export async function removeVethPair(call: Call): Promise<void> {
   if (await removeInterface(call)) return;
   const ends = (call.prevResult?.interfaces ?? []).filter(
     ({ name, mac, sandbox }) => !sandbox && mac && /^veth/.test(name),
   );
-  if (ends.length === 0) return;
-  const host = openRouteSocket();
   for (const { name, mac } of ends) {
-    const link = getLink(host, name);
-    if (link?.kind === 'veth' && link.mac === mac) await deleteLinkIfPresent(host, link);
+    const link = getLink(call.host, name);
+    if (link?.kind === 'veth' && link.mac === mac) await deleteLinkIfPresent(call.host, link);
   }
 }
 
 /** Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds the time. */
 async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boolean> {
   try {
-    await socket.executeAside(deleteLink(link.index, link.name));
+    await socket.executeInThreadPool(deleteLink(link.index, link.name));
     return true;
   } catch (error) {
     if (!isKernelError(error, 'ENODEV')) throw error;
@@ -176,19 +186,21 @@ export function sandboxInterface(call: Call, result: Result): { index: number; e
   );
 }
 
+/** What CHECK has found in order, for the plugin's own checks. */
+export interface CheckedInterface {
+  readonly link: Link;
+  /** The interface as the result has it. */
+  readonly entry: Interface;
+}
+
 /**
  * CHECK of what {@link configureInterface} made: the link is there, of the right kind, up, with its MAC, addresses and routes.
- * @returns the sandbox and the link, for the plugin's own checks.
  * @throws Error for the first difference.
  */
-export function checkInterface(
-  call: Call,
-  kind: string,
-  options: { expectDown?: boolean } = {},
-): { sandbox: Sandbox; link: Link; entry: Interface } {
+export function checkInterface(call: Call, kind: string, options: InterfaceOptions = {}): CheckedInterface {
   const result = requirePrevResult(call);
   const { index, entry } = sandboxInterface(call, result);
-  const sandbox = openSandbox(call);
+  const { sandbox } = call;
   const link = getLink(sandbox.socket, call.ifname);
   if (!link)
     throw new Error(
@@ -198,14 +210,17 @@ export function checkInterface(
     throw new Error(`Interface "${call.ifname}" is of kind "${link.kind}" where "${kind}" is wanted`);
   if (entry.mac && entry.mac.toLowerCase() !== link.mac)
     throw new Error(`Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted`);
-  if (!link.up && !options.expectDown) throw new Error(`Interface "${call.ifname}" is down. Set it up again`);
+  if (!link.up && !options.keepDown)
+    throw new Error(
+      `Interface "${call.ifname}" is down in the sandbox. Bring it up with "ip link set ${call.ifname} up"`,
+    );
   checkAddresses(
     sandbox,
     link,
     result.ips.filter((ip) => ip.interface === undefined || ip.interface === index),
   );
   checkRoutes(sandbox, result);
-  return { sandbox, link, entry };
+  return { link, entry };
 }
 
 function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[]): void {
@@ -236,7 +251,7 @@ function checkRoutes({ socket }: Sandbox, result: Result): void {
   }
 }
 
-/** Lets the node forward packets of the families that the addresses have. */
+/** Lets the host forward packets of the families that the addresses have. */
 export function enableForwarding(ips: readonly IPConfig[]): void {
   if (ips.some(({ address }) => address.family === 4)) ensureSysctl(['ipv4', 'ip_forward'], '1');
   if (ips.some(({ address }) => address.family === 6))

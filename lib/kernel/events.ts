@@ -5,17 +5,17 @@ import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns } from './netns.ts';
 
 /** Multicast groups of linux/rtnetlink.h (RTMGRP_*). */
-export const News = { Link: 0x1, IPv6Address: 0x100, IPv6Route: 0x400 } as const;
+export const NetlinkGroup = { Link: 0x1, IPv6Address: 0x100, IPv6Route: 0x400 } as const;
 
 /**
  * Waits until something is so, looking whenever there is news of the kind.
- * @param groups of {@link News}, added up.
+ * @param groups of {@link NetlinkGroup}, added up.
  * @param patience how long to wait, in milliseconds.
  * @param netns where it is to happen; the thread's own namespace when left out.
  * @returns false when it was not so in time.
  * @throws what `isSo` throws.
  */
-export function waitForNews(groups: number, patience: number, isSo: () => boolean, netns?: Netns): boolean {
+export function waitForEvent(groups: number, patience: number, isSo: () => boolean, netns?: Netns): boolean {
   if (isSo()) return true;
   const listen = () => new NetlinkSocket(NetlinkProtocol.Route, { groups, timeout: 1 });
   using news = netns ? netns.run(listen) : listen();

@@ -26,7 +26,7 @@ export function atOnce(count: number, rounds: number): Scenario {
       for (const suite of bothSuites) liveOnce(podNetwork(), suite, 'first');
       for (let round = 0; round < rounds; round++)
         for (const suite of bothSuites) {
-          const { added, deleted } = await crowd(count, suite);
+          const { added, deleted } = await attachConcurrently(count, suite);
           add[suite].push(count / (added.total / 1000));
           del[suite].push(count / (deleted.total / 1000));
           both[suite].push(count / ((added.total + deleted.total) / 1000));
@@ -46,13 +46,16 @@ export function atOnce(count: number, rounds: number): Scenario {
   };
 }
 
-/** How long a crowd took, and the one that waited longest, in milliseconds. */
-interface CrowdTime {
+/** How long concurrent calls took, and the one that waited longest, in milliseconds. */
+interface ConcurrencyTime {
   total: number;
   slowest: number;
 }
 
-async function crowd(count: number, suite: Suite): Promise<{ added: CrowdTime; deleted: CrowdTime }> {
+async function attachConcurrently(
+  count: number,
+  suite: Suite,
+): Promise<{ added: ConcurrencyTime; deleted: ConcurrencyTime }> {
   const pods = Array.from({ length: count }, (_, i) => ({
     ...addNamespace(),
     containerId: `at-once-${i}`,
@@ -68,7 +71,7 @@ async function crowd(count: number, suite: Suite): Promise<{ added: CrowdTime; d
   return { added, deleted };
 }
 
-async function clock<T>(pods: readonly T[], work: (pod: T) => Promise<unknown>): Promise<CrowdTime> {
+async function clock<T>(pods: readonly T[], work: (pod: T) => Promise<unknown>): Promise<ConcurrencyTime> {
   const start = performance.now();
   const times = await Promise.all(
     pods.map(async (pod) => {

@@ -1,0 +1,154 @@
+/**
+ * One call of one verb: what the runtime asks, and what the plugin uses to answer. Everything that belongs to a call is kept here,
+ * never in the module or the process, since one process may serve many calls at once.
+ */
+
+import { type AttachmentId, attachmentKey } from '../attachment.ts';
+import { Programs } from '../kernel/programs.ts';
+import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
+import { openSandbox, openSandboxIfPresent, type Sandbox } from '../kernel/sandbox.ts';
+import type { NetConf } from './config.ts';
+import { type Command, type Invocation, parseArgs } from './invocation.ts';
+import type { Result } from './result.ts';
+
+/** The environment of a call: what a process has in `process.env`. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Environment variable that tells a delegate in another process how deep it is. */
+export const depthVariable = 'CNI_DELEGATION_DEPTH';
+
+/** What surrounds a call, whichever plugin it is for. */
+export interface CallContext {
+  readonly invocation: Invocation;
+  /** Standard input as received. */
+  readonly stdin: string;
+  readonly environment: Environment;
+  /** Writes a line to the call's standard error. */
+  readonly warn: (message: string) => void;
+  /** How many plugins have delegated to one another to get here; 0 for the one that the runtime called. */
+  readonly depth: number;
+  /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
+  readonly runEmbedded: (type: string, context: CallContext) => Promise<Result | undefined> | undefined;
+}
+
+/** What the runner has read from the context. */
+export interface CallInput<C> {
+  readonly config: C & NetConf;
+  readonly prevResult: Result | undefined;
+  readonly validAttachments: readonly AttachmentId[];
+}
+
+/** A step that takes something back. */
+export type UndoStep = () => Promise<void> | void;
+
+/** One call of one verb. It closes what it has opened when it is disposed of. */
+export class Call<C = object> implements AttachmentId, Disposable {
+  readonly context: CallContext;
+  readonly config: C & NetConf;
+  /** Result of the plugin before, or on CHECK and DEL of the whole chain. */
+  readonly prevResult: Result | undefined;
+  /** GC: the attachments to keep. */
+  readonly validAttachments: readonly AttachmentId[];
+  /** Runs programs of the host with the call's environment. */
+  readonly programs: Programs;
+  private readonly journal: UndoStep[] = [];
+  private openHost: RouteSocket | undefined;
+  private openedSandbox: Sandbox | undefined;
+
+  constructor(context: CallContext, input: CallInput<C>) {
+    this.context = context;
+    this.config = input.config;
+    this.prevResult = input.prevResult;
+    this.validAttachments = input.validAttachments;
+    this.programs = new Programs(context.environment);
+  }
+
+  get command(): Command {
+    return this.context.invocation.command as Command;
+  }
+
+  /** Name of the network. */
+  get network(): string {
+    return this.config.name;
+  }
+
+  get containerId(): string {
+    return this.context.invocation.containerId;
+  }
+
+  get ifname(): string {
+    return this.context.invocation.ifname;
+  }
+
+  /** Path of the sandbox's network namespace, "" when the runtime gave none. */
+  get netns(): string {
+    return this.context.invocation.netns;
+  }
+
+  /** The attachment that the call is about, by itself. */
+  get attachment(): AttachmentId {
+    const { network, containerId, ifname } = this;
+    return { network, containerId, ifname };
+  }
+
+  /** A socket in the host's network namespace. */
+  get host(): RouteSocket {
+    this.openHost ??= openRouteSocket();
+    return this.openHost;
+  }
+
+  /** The sandbox. @throws NetnsGoneError when its namespace does not exist. */
+  get sandbox(): Sandbox {
+    this.openedSandbox ??= openSandbox(this.netns);
+    return this.openedSandbox;
+  }
+
+  /** The sandbox, undefined when its namespace no longer exists or the runtime gave none. */
+  get sandboxIfPresent(): Sandbox | undefined {
+    this.openedSandbox ??= openSandboxIfPresent(this.netns);
+    return this.openedSandbox;
+  }
+
+  /** Tells whether GC is to keep an attachment, by container ID, network and interface. */
+  isValid(attachment: AttachmentId): boolean {
+    const key = attachmentKey(attachment);
+    return this.validAttachments.some((valid) => attachmentKey(valid) === key);
+  }
+
+  /** Reads CNI_ARGS. @throws Error for names outside `known`, unless the runtime says IgnoreUnknown. */
+  args<K extends string>(known: readonly K[]): Partial<Record<K, string>> {
+    return parseArgs(this.context.invocation.args, known);
+  }
+
+  /** Writes a line to standard error, for what does not stop the verb. */
+  warn(message: string): void {
+    this.context.warn(message);
+  }
+
+  /**
+   * Registers how to take back what ADD has just made, and only that: never "whatever bears this name", which may belong to a
+   * living attachment. The steps run in reverse order when ADD fails.
+   */
+  undo(step: UndoStep): void {
+    this.journal.push(step);
+  }
+
+  /** Takes back everything that ADD has made. A step that fails does not keep the others from running. */
+  async rollBack(): Promise<void> {
+    for (let step = this.journal.pop(); step; step = this.journal.pop()) {
+      try {
+        await step();
+      } catch (error) {
+        this.warn(`While undoing a failed ADD: ${(error as Error).message}`);
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.openHost?.close();
+    this.openedSandbox?.socket.close();
+    this.openedSandbox?.netns.close();
+    this.openHost = undefined;
+    this.openedSandbox = undefined;
+  }
+}

@@ -1,0 +1,51 @@
+/** Creates an interface in the sandbox by one netlink request. */
+
+import {
+  createLink,
+  deleteLink,
+  type Link,
+  type LinkKind,
+  type LinkSettings,
+  randomVethName,
+  requireLink,
+  setLink,
+} from '../kernel/link.ts';
+import { isKernelError } from '../netlink/libc.ts';
+import type { Call } from './call.ts';
+import type { Attached } from './main-plugin.ts';
+
+/**
+ * Creates the sandbox's interface, and deletes it again if ADD fails. It is created under a random name, since kernels before 6.13
+ * look names up where they are asked rather than where the interface goes, and the host may have that name.
+ * @param from socket of the namespace that its parent is in; by default the sandbox's.
+ * @throws Error that helps where the kernel lacks the kind.
+ */
+export function createInterface(
+  call: Call,
+  kind: LinkKind,
+  settings: LinkSettings = {},
+  from = call.sandbox.socket,
+): Attached {
+  const { socket, netns } = call.sandbox;
+  const name = randomVethName();
+  try {
+    from.execute(createLink(kind, { ...settings, name, netns }));
+  } catch (error) {
+    if (isKernelError(error, 'EOPNOTSUPP'))
+      throw new Error(
+        `The kernel has no interfaces of kind "${kind.kind}". Load its module with "modprobe ${kind.kind === 'vlan' ? '8021q' : kind.kind}"`,
+        { cause: error },
+      );
+    throw error;
+  }
+  let created = { index: 0, name };
+  call.undo(() => void socket.execute(deleteLink(created.index, created.name)));
+  created = requireLink(socket, name);
+  socket.execute(setLink(created.index, { name: call.ifname }, name));
+  return attachedLink(call, requireLink(socket, created.index));
+}
+
+/** What a plugin has made whose result names one interface, in the sandbox. */
+export function attachedLink({ netns }: Call, link: Link): Attached {
+  return { interfaces: [{ name: link.name, ...(link.mac && { mac: link.mac }), sandbox: netns }], link };
+}

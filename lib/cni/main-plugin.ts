@@ -1,0 +1,161 @@
+/**
+ * What main plugins have in common: each puts one interface into the sandbox. A plugin says how its interface is made and what is
+ * particular to it; the verbs' story is told here.
+ *
+ * ADD refuses before it touches anything, then creates the interface, asks the IPAM plugin, configures the addresses, and sets up
+ * firewall rules beside that. Whoever makes something registers right away how to take back just that. DEL asks the IPAM plugin
+ * first: a DHCP lease is released through the interface.
+ */
+
+import type { Link } from '../kernel/link.ts';
+import type { Call } from './call.ts';
+import { chooseDns } from './config.ts';
+import { ipam, ipamAdd } from './delegate.ts';
+import {
+  type CheckedInterface,
+  checkInterface,
+  configureInterface,
+  type InterfaceOptions,
+  prepareInterface,
+  refuseTakenName,
+  removeInterface,
+} from './interface.ts';
+import { definePlugin, type Plugin, type PluginDefinition, requirePrevResult } from './plugin.ts';
+import { emptyResult, type Interface, type Result } from './result.ts';
+import type { InferShape, Shape } from './schema.ts';
+import { runAll, runBeside, startBackground } from './steps.ts';
+
+/** What a main plugin has made. */
+export interface Attached {
+  /** Interfaces of the result, those of the host first. */
+  interfaces: Interface[];
+  /** The sandbox's interface; undefined for a device that has none, as a program in user space drives it. */
+  link: Link | undefined;
+}
+
+/** A main plugin. `C` is its configuration, `A` what it needs to remember between its steps. */
+export interface MainPlugin<C, A extends Attached = Attached> {
+  /** Kind of the interface in the kernel; "" when it may be any. */
+  readonly kind: string;
+  /** Refuses what cannot be, such as settings that contradict one another or a missing parent, before anything is touched. */
+  prepare?(call: Call<C>): void;
+  /** Addresses and routes that come from elsewhere than an IPAM plugin, such as the plugin before. */
+  inherit?(call: Call<C>): Result | undefined;
+  /** Makes the interface in the sandbox, with its final name, and registers how to undo that. */
+  create(call: Call<C>): Promise<A> | A;
+  /** How the interface is configured. */
+  options?(call: Call<C>): InterfaceOptions;
+  /** Fills in what the IPAM plugin left out, such as gateways. @throws Error when its addresses cannot be used. */
+  complete?(call: Call<C>, result: Result): void;
+  /** Connects the other side once the sandbox's interface has its addresses, and brings the result up to date. */
+  connect?(call: Call<C>, attached: A, result: Result): Promise<void> | void;
+  /** Takes the interface away; by default it is deleted from the sandbox. What no longer exists is no error. */
+  remove?(call: Call<C>): Promise<unknown> | unknown;
+  /** Whether CHECK finds an interface in the sandbox; it does unless a program in user space drives the device. */
+  hasLink?(call: Call<C>): boolean;
+  /** What CHECK finds wrong with the interface itself. @throws Error */
+  check?(call: Call<C>, checked: CheckedInterface): Promise<void> | void;
+  /** What STATUS finds missing on the host. @throws Error */
+  status?(call: Call<C>): Promise<void> | void;
+  /** Collects what belongs to no valid attachment, besides addresses and masquerading. */
+  gc?(call: Call<C>): Promise<void> | void;
+}
+
+type Definition<S extends Shape, A extends Attached> = Omit<
+  PluginDefinition<S>,
+  'role' | 'add' | 'del' | 'check' | 'status' | 'gc'
+> &
+  MainPlugin<InferShape<S>, A>;
+
+/** Defines a plugin that puts one interface into the sandbox. */
+export function defineMainPlugin<S extends Shape, A extends Attached = Attached>(
+  own: Definition<S, A>,
+): Plugin<InferShape<S>> {
+  const { name, summary, config, since, needsIpam = false, capability, explain, validate } = own;
+  return definePlugin<S>({
+    name,
+    summary,
+    role: 'main',
+    config,
+    ...(since && { since }),
+    needsIpam,
+    ...(capability && { capability }),
+    ...(explain && { explain }),
+    ...(validate && { validate }),
+
+    async add(call) {
+      validate?.(call.config);
+      const inherited = own.inherit?.(call);
+      if (needsIpam && !call.config.ipam?.type && !inherited)
+        throw new Error(
+          `Plugin "${name}" needs addresses. Set "ipam", for example to {"type": "host-local", …}`,
+        );
+      refuseTakenName(call);
+      own.prepare?.(call);
+      const options = own.options?.(call) ?? {};
+
+      const attached = await own.create(call);
+      if (attached.link) prepareInterface(call, attached.link, options);
+      const addresses = call.config.ipam?.type ? await ipamAdd(call) : (inherited ?? emptyResult());
+      const index = attached.interfaces.findIndex((one) => one.sandbox);
+      const result: Result = {
+        interfaces: attached.interfaces,
+        ips: addresses.ips.map((ip) => ({ ...ip, interface: index })),
+        routes: [...addresses.routes],
+        dns: chooseDns(call.config.dns, addresses.dns),
+      };
+      own.complete?.(call, result);
+      const rules = await masqueradeOf(call);
+      await runBeside(
+        call,
+        startBackground(async () => rules?.add(result.ips)),
+        async () => {
+          if (attached.link) configureInterface(call, result, options);
+          await own.connect?.(call, attached, result);
+        },
+      );
+      return result;
+    },
+
+    async del(call) {
+      const rules = await masqueradeOf(call);
+      const removeRules = startBackground(async () => rules?.del());
+      await runAll(
+        call,
+        () => ipam(call),
+        () => (own.remove ?? removeInterface)(call),
+        removeRules,
+      );
+    },
+
+    async check(call) {
+      await ipam(call);
+      requirePrevResult(call);
+      if (own.hasLink?.(call) ?? true)
+        await own.check?.(call, checkInterface(call, own.kind, own.options?.(call)));
+      await (await masqueradeOf(call))?.check();
+    },
+
+    async status(call) {
+      validate?.(call.config);
+      await ipam(call);
+      await (await masqueradeOf(call))?.status();
+      await own.status?.(call);
+    },
+
+    async gc(call) {
+      const rules = await masqueradeOf(call);
+      await runAll(
+        call,
+        () => ipam(call),
+        () => rules?.gc(),
+        () => own.gc?.(call),
+      );
+    },
+  });
+}
+
+/** Masquerading, for plugins that have it and configurations that ask for it. The others do not load it. */
+async function masqueradeOf(call: Call<{ ipMasq?: boolean }>) {
+  return call.config.ipMasq ? (await import('./masquerade.ts')).masquerade(call) : undefined;
+}

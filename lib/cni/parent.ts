@@ -1,0 +1,107 @@
+/** What macvlan, ipvlan and vlan have in common: their interface sits on another one, its parent, which configurations call "master". */
+
+import { getLink, type Link, type LinkKind, type LinkSettings } from '../kernel/link.ts';
+import { listRoutes } from '../kernel/route.ts';
+import type { RouteSocket } from '../kernel/route-socket.ts';
+import type { Call } from './call.ts';
+import { createInterface } from './create-interface.ts';
+import type { CheckedInterface } from './interface.ts';
+import type { Attached } from './main-plugin.ts';
+import { boolean, integer, string } from './schema.ts';
+
+/** Keys of plugins whose interface sits on another one. */
+export const parentShape = {
+  master: string({ description: 'Interface to sit on; by default that of the first default route.' }),
+  mtu: integer({ max: 65535, description: 'MTU in bytes; 0 is the one of the master.' }),
+  linkInContainer: boolean({ description: 'The master is in the sandbox.' }),
+};
+
+interface ParentConfig {
+  master?: string;
+  linkInContainer?: boolean;
+  mtu?: number;
+}
+
+/** Socket of the namespace that the parent is in. */
+function parentSocket(call: Call<ParentConfig>): RouteSocket {
+  return call.config.linkInContainer ? call.sandbox.socket : call.host;
+}
+
+/**
+ * The parent.
+ * @param name the configuration's "master" unless it is given.
+ * @throws Error when it does not exist, or cannot carry another interface.
+ */
+export function findParent(call: Call<ParentConfig>, name = call.config.master): Link {
+  const { linkInContainer = false, mtu = 0 } = call.config;
+  const where = linkInContainer ? `sandbox "${call.netns}"` : 'the host';
+  const socket = parentSocket(call);
+  const parent = getLink(socket, name || defaultRouteInterface(socket, where));
+  if (!parent)
+    throw new Error(
+      `Master "${name}" does not exist in ${where}. Correct "master"${linkInContainer ? '' : ', or set "linkInContainer" if it is in the sandbox'}`,
+    );
+  if (parent.portKind && parent.portKind !== 'vrf')
+    throw new Error(
+      `Master "${parent.name}" is a port of a ${parent.portKind} itself, which gets all its frames. Use the ${parent.portKind} as "master", or take the port out of it`,
+    );
+  if (mtu > parent.mtu)
+    throw new Error(
+      `"mtu" is ${mtu}, but master "${parent.name}" has only ${parent.mtu}. Set it to that or less, or raise the master's`,
+    );
+  // As on a host that boots: the interface works once its parent does.
+  if (!parent.up)
+    call.warn(`Master "${parent.name}" is down. Bring it up with "ip link set ${parent.name} up"`);
+  return parent;
+}
+
+/** STATUS of the parent, as far as it is on the host. */
+export function checkParentExists(call: Call<ParentConfig>): void {
+  const { master, linkInContainer } = call.config;
+  if (linkInContainer) return;
+  const name = master || defaultRouteInterface(call.host, 'the host');
+  if (!getLink(call.host, name))
+    throw new Error(`Master "${name}" does not exist on the host. Correct "master", or create it`);
+}
+
+/** CHECK of the parent. */
+export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface): void {
+  const { master, mtu } = call.config;
+  if (!master) return;
+  const parent = getLink(parentSocket(call), master);
+  if (!parent)
+    throw new Error(
+      `Master "${master}" no longer exists. Create it again, then delete the container and add it`,
+    );
+  if (link.parent !== undefined && link.parent !== parent.index)
+    throw new Error(
+      `Interface "${link.name}" does not sit on master "${master}". Delete the container and add it again`,
+    );
+  if (mtu && link.mtu !== mtu)
+    throw new Error(`Interface "${link.name}" has MTU ${link.mtu} where ${mtu} is wanted`);
+}
+
+/** Creates the sandbox's interface on its parent, with the parent's MTU unless the configuration sets one. */
+export function createOnParent(
+  call: Call<ParentConfig>,
+  kind: LinkKind,
+  parent: Link,
+  settings: LinkSettings = {},
+): Attached {
+  return createInterface(
+    call,
+    kind,
+    { ...settings, mtu: call.config.mtu || parent.mtu, parent: parent.index },
+    parentSocket(call),
+  );
+}
+
+function defaultRouteInterface(socket: RouteSocket, where: string): string {
+  for (const family of [4, 6] as const) {
+    const route = listRoutes(socket, { family, table: 254 }).find(({ dst }) => dst.length === 0);
+    const index = route?.link ?? route?.hops[0]?.link;
+    const link = index === undefined ? undefined : getLink(socket, index);
+    if (link) return link.name;
+  }
+  throw new Error(`"master" is not set, and ${where} has no default route to take it from. Set "master"`);
+}

@@ -1,0 +1,291 @@
+/**
+ * The plugin runner: from the runtime's environment and standard input to a plugin's verb, and from its result or error back to
+ * standard output. Source: CNI specification 1.1.0, section 2; the order of the checks is the reference library's.
+ */
+
+import { statSync } from 'node:fs';
+import { CniError, ErrorCode } from '../errors.ts';
+import { Call, type CallContext, depthVariable } from './call.ts';
+import { type NetConf, netConfShape, validAttachments } from './config.ts';
+import { type Invocation, isValidName, readInvocation } from './invocation.ts';
+import { parseJson } from './json.ts';
+import type { Plugin } from './plugin.ts';
+import { formatJson, formatResult, parseResult, type Result } from './result.ts';
+import { decode, isObject, object, SchemaError } from './schema.ts';
+import { atLeast, newestVersion } from './version.ts';
+
+/** How often plugins may delegate to one another: none needs more than three. */
+const deepestDelegation = 8;
+
+/** Finds a plugin within this executable. */
+export type FindPlugin = (name: string) => Promise<Plugin<never>> | undefined;
+
+/** Where a call comes from and where its answer goes. */
+export interface Caller {
+  readonly environment: CallContext['environment'];
+  readonly warn: (message: string) => void;
+  /** @throws CniError when standard input cannot be read. */
+  readStdin(): Promise<string>;
+  /** Writes to standard output. @throws Error when nobody takes it, in which case ADD is undone. */
+  print(text: string): Promise<void>;
+}
+
+/**
+ * Runs a plugin as an executable does.
+ * @returns the exit code.
+ */
+export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: FindPlugin): Promise<number> {
+  const { environment, warn } = caller;
+  let version: string | undefined;
+  let printing = false;
+  const print = async (text: string) => {
+    printing = true;
+    await caller.print(text);
+  };
+  try {
+    const invocation = readInvocation(environment);
+    if (invocation.command === '') {
+      warn(about(plugin));
+      return 0;
+    }
+    if (invocation.command === 'VERSION') {
+      const { versions: supportedVersions } = plugin;
+      await print(`${JSON.stringify({ cniVersion: newestVersion, supportedVersions })}\n`);
+      return 0;
+    }
+    const stdin = await caller.readStdin();
+    const config = parseConfig(stdin);
+    version = versionOf(config);
+    const depth = Number(/^\d$/.exec(environment[depthVariable] ?? '')?.[0] ?? 0);
+    const context: CallContext = { invocation, stdin, environment, warn, depth, runEmbedded: embedded(find) };
+    await invoke(plugin, context, config, (result) => print(formatResult(result, version!)));
+    return 0;
+  } catch (error) {
+    if (printing) warn(`The result could not be written: ${(error as Error).message}`);
+    else await caller.print(formatError(error, version, environment)).catch(() => {});
+    return 1;
+  }
+}
+
+/** Runs delegates that are in this executable within this process. */
+function embedded(find: FindPlugin): CallContext['runEmbedded'] {
+  return (type, context) => find(type)?.then((plugin) => invoke(plugin, context, parseConfig(context.stdin)));
+}
+
+/**
+ * Runs one verb within this process.
+ * @param finish what is to be done with the result of ADD; if it fails, ADD is undone.
+ * @returns the result of ADD, undefined for other verbs.
+ * @throws CniError, or any Error, which the runtime gets to see with code 999.
+ */
+async function invoke(
+  plugin: Plugin<never>,
+  context: CallContext,
+  json: Record<string, unknown>,
+  finish: (result: Result) => Promise<void> | void = () => {},
+): Promise<Result | undefined> {
+  const { command } = context.invocation;
+  const config = decodeConfig(plugin, context, json);
+  const valid = command === 'GC' ? validAttachments(config) : [];
+  if (!valid) return undefined;
+  const prevResult = readPrevResult(config, context);
+  using call = new Call<never>(context, {
+    config: config as never,
+    prevResult,
+    validAttachments: valid,
+  });
+  switch (command) {
+    case 'ADD':
+      try {
+        const result = await plugin.add(call);
+        await finish(result);
+        return result;
+      } catch (error) {
+        await call.rollBack();
+        throw error;
+      }
+    case 'DEL':
+      await plugin.del(call);
+      return undefined;
+    case 'CHECK':
+      await plugin.check?.(call);
+      return undefined;
+    case 'STATUS':
+      try {
+        await plugin.status?.(call);
+      } catch (error) {
+        throw asUnavailable(error);
+      }
+      return undefined;
+    default:
+      await plugin.gc?.(call);
+      return undefined;
+  }
+}
+
+/** Parses standard input, and reads the keys that come before all others. @throws CniError */
+function parseConfig(stdin: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = parseJson(stdin);
+  } catch (error) {
+    throw new CniError(
+      ErrorCode.DecodingFailure,
+      'Standard input is not the JSON of a network configuration. Correct its syntax',
+      (error as Error).message,
+    );
+  }
+  if (isObject(value)) return value;
+  throw new CniError(ErrorCode.DecodingFailure, 'The network configuration must be a JSON object');
+}
+
+function versionOf(config: Record<string, unknown>): string {
+  const { cniVersion } = decodeBase({ cniVersion: netConfShape.cniVersion }, config);
+  return cniVersion || '0.1.0';
+}
+
+/**
+ * Decodes a configuration: first the keys that every one has, then, once it is known to be for this plugin, the plugin's own.
+ * @throws CniError for the former, SchemaError for the latter.
+ */
+function decodeConfig(
+  plugin: Plugin<never>,
+  context: CallContext,
+  json: Record<string, unknown>,
+): NetConf & Record<string, unknown> {
+  const { command } = context.invocation;
+  const { shape } = plugin.config;
+  const shared = Object.fromEntries(
+    Object.entries(netConfShape).filter(([key]) => !Object.hasOwn(shape, key)),
+  );
+  const base = decodeBase(shared as typeof netConfShape, json);
+  const { name = '' } = base;
+  const cniVersion = base.cniVersion || '0.1.0';
+  checkName(name);
+  checkCommand(command);
+  checkDepth(context, plugin);
+  checkVersion(plugin, command, cniVersion);
+  if (command !== 'STATUS' && command !== 'GC') refuseOwnNetns(context.invocation);
+  return { ...base, name, cniVersion, ...decode(plugin.config, json) };
+}
+
+function decodeBase<S extends Partial<typeof netConfShape>>(shape: S, json: Record<string, unknown>) {
+  try {
+    return decode(object(shape), json);
+  } catch (error) {
+    if (!(error instanceof SchemaError)) throw error;
+    throw new CniError(ErrorCode.DecodingFailure, error.message);
+  }
+}
+
+function checkName(name: string): void {
+  if (name === '')
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      'The network configuration has no "name". Give the network a name',
+    );
+  if (!isValidName(name))
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      'The network\'s "name" is not valid: it must begin with a letter or digit and continue with letters, digits, "_", "." or "-"',
+      name.slice(0, 300),
+    );
+}
+
+function checkCommand(command: string): void {
+  if (!['ADD', 'DEL', 'CHECK', 'STATUS', 'GC'].includes(command))
+    throw new CniError(
+      ErrorCode.InvalidEnvironment,
+      `CNI_COMMAND is "${command.slice(0, 80)}", but it must be ADD, DEL, CHECK, STATUS, GC or VERSION`,
+    );
+}
+
+/** A configuration in which plugins delegate in a circle would otherwise run until memory is used up. */
+function checkDepth({ depth }: CallContext, { name }: Plugin<never>): void {
+  if (depth > deepestDelegation)
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      `Plugins delegate to one another more than ${deepestDelegation} times, the last one to "${name}". ` +
+        'Correct "ipam.type" or "delegate.type", which lead in a circle',
+    );
+}
+
+function checkVersion({ name, versions }: Plugin<never>, command: string, version: string): void {
+  const since = { CHECK: '0.4.0', GC: '1.1.0', STATUS: '1.1.0' }[command];
+  if (since && !atLeast(version, since))
+    throw new CniError(
+      ErrorCode.IncompatibleVersion,
+      `"cniVersion" is "${version}", which has no ${command}. Set it to "${since}" or newer`,
+    );
+  // An odd spelling such as "1.0" is as foreign as an unknown version: runtimes compare strings.
+  if (!versions.includes(version))
+    throw new CniError(
+      ErrorCode.IncompatibleVersion,
+      `"cniVersion" is "${version}", which plugin "${name}" does not support. Set it to one that it does`,
+      `config is "${version}", plugin supports ${versions.join(', ')}`,
+    );
+}
+
+/** Nothing may be done to the host's own namespace in a container's name, say because a process ID was reused. */
+function refuseOwnNetns({ netns, netnsOverride }: Invocation): void {
+  if (netns === '' || netnsOverride) return;
+  let sandbox: { dev: number; ino: number };
+  try {
+    sandbox = statSync(netns);
+  } catch {
+    return; // Gone or out of reach: the verb decides what that means to it.
+  }
+  const own = statSync('/proc/self/ns/net');
+  if (sandbox.dev === own.dev && sandbox.ino === own.ino)
+    throw new CniError(
+      ErrorCode.InvalidNetns,
+      `CNI_NETNS "${netns}" is the namespace that the plugin itself runs in. Pass the container's own namespace, ` +
+        'or set CNI_NETNS_OVERRIDE=1 if the host itself is to be attached',
+    );
+}
+
+function readPrevResult({ prevResult, cniVersion }: NetConf, context: CallContext): Result | undefined {
+  if (prevResult === undefined) return undefined;
+  const own = isObject(prevResult) && typeof prevResult.cniVersion === 'string' ? prevResult.cniVersion : '';
+  try {
+    return parseResult(prevResult, own || cniVersion);
+  } catch (error) {
+    // A damaged cache must not keep a container from being taken down.
+    if (context.invocation.command !== 'DEL') throw error;
+    context.warn(`Going on without "prevResult": ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+/** STATUS has codes of its own; an error without one says that no ADD can succeed. */
+function asUnavailable(error: unknown): CniError {
+  if (error instanceof CniError && error.code !== ErrorCode.Internal) return error;
+  const { message } = error as Error;
+  const details = error instanceof CniError ? error.details : undefined;
+  return new CniError(ErrorCode.NotAvailable, message, details);
+}
+
+/** The error object of the specification, section "Error". */
+export function formatError(
+  error: unknown,
+  cniVersion?: string,
+  environment: CallContext['environment'] = {},
+): string {
+  const message = error instanceof Error ? error.message : String(error);
+  const { code, details } =
+    error instanceof CniError ? error : { code: ErrorCode.Internal, details: causeOf(error) };
+  const stack = environment.CNI_DEBUG && error instanceof Error ? error.stack : undefined;
+  return formatJson({ cniVersion, code, msg: message, details: stack ?? details });
+}
+
+function causeOf(error: unknown): string | undefined {
+  return error instanceof Error && error.cause instanceof Error ? error.cause.message : undefined;
+}
+
+function about({ name, summary, versions }: Plugin<never>): string {
+  return (
+    `CNI plugin "${name}": ${summary}\n` +
+    `CNI protocol versions supported: ${versions.join(', ')}\n` +
+    'A container runtime runs it with CNI_COMMAND in the environment and a network configuration on standard input.'
+  );
+}

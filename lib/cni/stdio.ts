@@ -1,0 +1,44 @@
+/** Standard input and output of a plugin's process, whatever a runtime connects them to: files, pipes, blocking or not. */
+
+import { readFileSync, writeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CniError, ErrorCode } from '../errors.ts';
+
+/** How long a reader of standard output may leave a full pipe alone, in milliseconds. */
+const writeTimeoutMs = 10_000;
+
+/** Reads standard input to its end. @throws CniError IOFailure */
+export async function readStdin(): Promise<string> {
+  try {
+    return readFileSync(0, 'utf8');
+  } catch (error) {
+    // A non-blocking pipe with nothing in it yet.
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN')
+      throw new CniError(
+        ErrorCode.IOFailure,
+        'Cannot read the network configuration from standard input',
+        String(error),
+      );
+  }
+  const chunks: Buffer[] = [];
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/**
+ * Writes to standard output, all of it before it returns.
+ * @throws Error when the reader is gone, or does not read within ten seconds.
+ */
+export async function writeStdout(text: string): Promise<void> {
+  const bytes = Buffer.from(text);
+  const deadline = Date.now() + writeTimeoutMs;
+  for (let sent = 0; sent < bytes.length; ) {
+    try {
+      sent += writeSync(1, bytes, sent);
+    } catch (error) {
+      // A non-blocking pipe that is full.
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || Date.now() > deadline) throw error;
+      await sleep(1);
+    }
+  }
+}
