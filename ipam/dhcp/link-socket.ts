@@ -21,7 +21,7 @@ const MSG_DONTWAIT = 0x40;
 const IPPROTO_UDP = 17;
 const clientPort = 68;
 const serverPort = 67;
-/** How often a socket is looked at while an answer is awaited, in milliseconds: node has no way to wait for a foreign one. */
+/** How often a socket is looked at while an answer is awaited, in milliseconds: Node has no way to wait for one that it did not open. */
 const pollInterval = 10;
 /** How long the holder of an address has to answer, in milliseconds. */
 const probeTime = 250;
@@ -82,13 +82,15 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
   };
 }
 
-/** Waits for a message that `accept` takes. @param until time to give up, as of Date.now(). */
+/** Waits for a message that `accept` takes. @param until time to give up, as of Date.now(). @param signal gives up earlier. */
 export async function waitFor<T>(
   channel: Channel,
   accept: (data: Uint8Array) => T | undefined,
   until: number,
+  signal?: AbortSignal,
 ): Promise<T | undefined> {
   for (;;) {
+    if (signal?.aborted) return undefined;
     for (let data = channel.receive(); data; data = channel.receive()) {
       const accepted = accept(data);
       if (accepted !== undefined) return accepted;
@@ -170,7 +172,7 @@ function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
   return packet.subarray(header + 8, end);
 }
 
-/** An ARP request that names no sender: it asks without telling. */
+/** An ARP request without a sender's address, so that no cache learns from it. */
 function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
   const out = new Uint8Array(28);
   out.set([0, 1, 8, 0, 6, 4, 0, 1]);
@@ -179,7 +181,7 @@ function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
   return out;
 }
 
-/** True for an ARP packet by which somebody else says that the address is his. */
+/** True for an ARP packet by which another station claims the address. */
 function isConflict(packet: Uint8Array, address: Address, own: Uint8Array): boolean {
   if (packet.length < 28) return false;
   const sender = packet.subarray(8, 14);
