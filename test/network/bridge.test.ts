@@ -208,7 +208,7 @@ test('CHECK finds every drift', async (t) => {
     [/no route to 0\.0\.0\.0\/0/, (one) => one.pod.run(['ip', 'route', 'del', 'default'])],
     [/MAC address/, (one) => one.pod.run(['ip', 'link', 'set', 'eth0', 'address', '0a:00:00:00:00:01'])],
     [
-      /is no port of bridge/,
+      /is not a port of bridge/,
       (one) => host.run(['ip', 'link', 'set', one.result!.interfaces![1]!.name, 'nomaster']),
     ],
     [
@@ -265,7 +265,7 @@ test('a failing ADD leaves nothing: exhausted range, foreign bridge, wrong setti
       containerId: 'second',
     },
   ).tryAdd();
-  t.regex(outcome.error?.msg ?? '', /has an interface "eth0" already/);
+  t.regex(outcome.error?.msg ?? '', /already has an interface "eth0"/);
   t.true(await ping(one.pod, '10.5.0.1'), 'the first attachment still works');
 });
 
