@@ -3,7 +3,9 @@
 import type { Prefix } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
-import { bridgeKind, createLink, formatMac, getLink, type Link, requireLink, setLink } from './link.ts';
+import { createLink, getLink, type Link, requireLink, setLink } from './link.ts';
+import { bridgeKind } from './link-kinds.ts';
+import { formatMac } from './mac.ts';
 import type { RouteSocket } from './route-socket.ts';
 import { ensureSysctl, preferSysctl } from './sysctl.ts';
 
