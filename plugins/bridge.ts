@@ -11,6 +11,7 @@ import { array, boolean, type InferShape, integer, object, string } from '../lib
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, ensureGatewayAddress } from '../lib/kernel/bridge.ts';
+import { bridgePortSettings, setBridgePort } from '../lib/kernel/bridge-port.ts';
 import {
   assignVlans,
   checkVlans,
@@ -18,15 +19,7 @@ import {
   resolveTrunk,
   type VlanPort,
 } from '../lib/kernel/bridge-vlan.ts';
-import {
-  bridgePortSettings,
-  getLink,
-  type Link,
-  requireLink,
-  setBridgePort,
-  setLink,
-  waitUntilUp,
-} from '../lib/kernel/link.ts';
+import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 

@@ -3,17 +3,11 @@
 import type { Prefix } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
-import {
-  bridgeKind,
-  createLink,
-  deleteLink,
-  formatMac,
-  getLink,
-  type Link,
-  listLinks,
-  requireLink,
-  setLink,
-} from './link.ts';
+
+import { createLink, deleteLink, getLink, type Link, listLinks, requireLink, setLink } from './link.ts';
+import { bridgeKind } from './link-kinds.ts';
+import { formatMac } from './mac.ts';
+
 import type { RouteSocket } from './route-socket.ts';
 import { ensureSysctl, preferSysctl } from './sysctl.ts';
 
