@@ -31,18 +31,24 @@ export function addChain(
   options: { hook?: NftHook; comment?: string } = {},
 ): Request {
   const { hook, comment } = options;
-  return request(`create nftables chain "${table.name} ${name}"`, Message.NewChain, Flag.Create, table.family, [
-    stringAttr(Chain.Table, table.name),
-    stringAttr(Chain.Name, name),
-    ...(hook
-      ? [
-          nestedAttr(Chain.Hook, [be32Attr(1, hook.hook), be32Attr(2, hook.priority >>> 0)]),
-          be32Attr(Chain.Policy, NF_ACCEPT),
-          stringAttr(Chain.Type, hook.type),
-        ]
-      : []),
-    ...(comment ? [bytesAttr(Chain.Userdata, userComment(comment))] : []),
-  ]);
+  return request(
+    `create nftables chain "${table.name} ${name}"`,
+    Message.NewChain,
+    Flag.Create,
+    table.family,
+    [
+      stringAttr(Chain.Table, table.name),
+      stringAttr(Chain.Name, name),
+      ...(hook
+        ? [
+            nestedAttr(Chain.Hook, [be32Attr(1, hook.hook), be32Attr(2, hook.priority >>> 0)]),
+            be32Attr(Chain.Policy, NF_ACCEPT),
+            stringAttr(Chain.Type, hook.type),
+          ]
+        : []),
+      ...(comment ? [bytesAttr(Chain.Userdata, userComment(comment))] : []),
+    ],
+  );
 }
 
 /** Removes a chain, which must be empty and unused. */
