@@ -21,6 +21,7 @@ import {
 } from '../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 
 const vid = (description: string, min = 1) => integer({ min, max: 4094, description });
 
@@ -149,14 +150,14 @@ async function create(call: BridgeCall): Promise<BridgePort> {
   const { mtu = 0, promiscMode = false, hairpinMode, portIsolation } = config;
   const mac = requestedMac(config.runtimeConfig?.mac, config.args?.cni?.mac, call.args(['MAC']).MAC);
   const vlans = vlansOf(config);
-  const bridge = ensureBridge(host, bridgeName(call), {
-    mtu,
-    promisc: promiscMode,
-    vlanFiltering: usesVlans(vlans),
-    warn: (message) => call.warn(message),
-  });
-  const pair = createVethPair(call, { name: ifname, mtu, ...(mac && { mac }) }, { master: bridge.index });
-  const { hostLink, sandboxLink } = pair;
+  const wanted = { mtu, promisc: promiscMode, vlanFiltering: usesVlans(vlans) };
+  const join = () => {
+    const bridge = ensureBridge(call, bridgeName(call), wanted);
+    const pair = createVethPair(call, { name: ifname, mtu, ...(mac && { mac }) }, { master: bridge.index });
+    return { ...pair, bridge };
+  };
+  const port = retryIfGone(join);
+  const { bridge, hostLink, sandboxLink } = port;
   if (hairpinMode || portIsolation)
     host.execute(
       setBridgePort(
@@ -177,7 +178,17 @@ async function create(call: BridgeCall): Promise<BridgePort> {
     { name: hostLink.name, mac: hostLink.mac },
     { name: sandboxLink.name, mac: sandboxLink.mac, sandbox: call.netns },
   ];
-  return { ...pair, bridge, interfaces, link: sandboxLink };
+  return { ...port, interfaces, link: sandboxLink };
+}
+
+/** The bridge may go between the look at it and the use of it: another ADD that created it has failed and deletes it. */
+function retryIfGone<T>(step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    if (!isKernelError(error, 'ENODEV')) throw error;
+    return step();
+  }
 }
 
 /** Adds the gateways and the default route that the bridge is to serve. */
