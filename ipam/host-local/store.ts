@@ -124,7 +124,7 @@ export class Store implements Disposable {
    * @param thorough reads every reservation when the index has nothing, as for one that was edited by hand.
    */
   addressesOf(owner: AttachmentId, { thorough = false } = {}): Address[] {
-    const nameless = { ...owner, ifname: '' };
+    const nameless = { network: this.network, containerId: owner.containerId, ifname: '' };
     for (const [candidate, enough] of [
       [owner, false],
       [nameless, !thorough],
