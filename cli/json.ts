@@ -72,31 +72,36 @@ export function excerptOf(text: string, offset: number, width = 76): string {
 
 /**
  * Finds the node that a path such as `plugins[0].ipam.ranges[0]` leads to, keys without regard to case as Go reads them.
- * @returns the offset of the last part of the path that is there.
+ * @returns the offset of the last part of the path that exists.
  */
 export function offsetOf(root: JsonNode, path: string): number {
-  let { start } = root;
+  return follow(root, path).offset;
+}
+
+/** True if a value stands at the path, as {@link offsetOf} follows it. */
+export function hasPath(root: JsonNode, path: string): boolean {
+  return follow(root, path).complete;
+}
+
+function follow(root: JsonNode, path: string): { offset: number; complete: boolean } {
+  let offset = root.start;
   let node: JsonNode | undefined = root;
   // A key may itself have a dot, as sysctl names do: the longest key that fits is taken.
   let rest = path;
-  while (node && rest !== '') {
+  while (rest !== '') {
     const index: RegExpExecArray | null = /^\.?\[(\d+)\]/.exec(rest);
-    if (index && node.items) {
-      node = node.items[Number(index[1])];
-      rest = rest.slice(index[0].length);
-      if (node) start = node.start;
-      continue;
-    }
     const name = rest.replace(/^\./, '');
+    const item: JsonNode | undefined = index ? node.items?.[Number(index[1])] : undefined;
     const field: JsonField | undefined = node.fields
       ?.filter(({ key }) => leads(name, key))
       .sort((a, b) => b.key.length - a.key.length)[0];
-    node = field?.node;
-    if (!field) break;
-    start = field.start;
-    rest = name.slice(field.key.length);
+    if (item) {
+      [node, offset, rest] = [item, item.start, rest.slice(index![0].length)];
+    } else if (field) {
+      [node, offset, rest] = [field.node, field.start, name.slice(field.key.length)];
+    } else return { offset, complete: false };
   }
-  return start;
+  return { offset, complete: true };
 }
 
 function leads(path: string, key: string): boolean {

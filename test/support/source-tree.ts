@@ -136,7 +136,8 @@ export function processUses(tree: SourceTree, allowed: readonly string[]): strin
 }
 
 /**
- * Names that a file exports and no other file of the tree imports.
+ * Names that a file exports and no other file of the tree imports. A type may also be there for a signature of its
+ * own file.
  * @param allowed as `file: name`, or `file: *`.
  */
 export function deadExports(tree: SourceTree, allowed: readonly string[]): string[] {
@@ -149,9 +150,15 @@ export function deadExports(tree: SourceTree, allowed: readonly string[]): strin
   );
   return [...tree].flatMap(([file, text]) =>
     exportsOf(text)
+      .filter((name) => !isTypeOfSignature(text, name))
       .map((name) => `${file}: ${name}`)
       .filter((name) => !used.has(name) && !allowed.includes(name)),
   );
+}
+
+function isTypeOfSignature(text: string, name: string): boolean {
+  const isType = new RegExp(`^export (?:interface|type) ${name}\\b`, 'm').test(text);
+  return isType && withoutComments(text).match(new RegExp(`\\b${name}\\b`, 'g'))!.length > 1;
 }
 
 function exportsOf(text: string): string[] {

@@ -174,6 +174,8 @@ test('an export that nobody imports is found', (t) => {
     t.deepEqual(dead(`export ${declaration}`, "import { type one } from './a.ts';"), [], declaration);
   }
   t.deepEqual(dead('export const entry = 1;', ''), [], 'allowed');
+  t.deepEqual(dead('export interface one {}\nfunction f(a: one) {}', ''), [], 'a type of a signature');
+  t.deepEqual(dead('export interface one {} // one', ''), ['lib/a.ts: one']);
   t.deepEqual(
     dead('export const one = 1;', "import { one } from './c.ts';"),
     ['lib/a.ts: one'],
