@@ -61,7 +61,7 @@ async function stepsOf(
       ...ownSteps(plugin, whole),
       ...(plugin.role === 'main' ? sharedSteps(whole) : []),
       ...(ipamType === undefined ? [] : addressSteps(ipamType, ipam, whole)),
-      ...masqueradeSteps(whole),
+      ...('ipMasq' in plugin.config.shape ? masqueradeSteps(whole) : []),
     ].filter((step) => step !== '');
   } catch (cause) {
     throw new CommandError(`The configuration of "${type}" is not valid. See "cni validate"`, { cause });
