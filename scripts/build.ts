@@ -27,6 +27,7 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type BuildOptions, build } from 'esbuild';
+import { isCurrent, stampOf } from './build/stamp.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -56,6 +57,8 @@ const bundling = {
   minify: true,
   platform: 'node',
   target: 'node26',
+  // jsonc-parser's main file is of a kind that cannot be bundled.
+  mainFields: ['module', 'main'],
   // A single executable's main script is CommonJS, and so is what it loads.
   format: 'cjs',
   // A script run from memory has no loader for import().
@@ -154,39 +157,42 @@ async function makeExecutable(): Promise<void> {
     stamp.update(readFileSync(join(buildDir, file)));
   const digest = stamp.digest('hex');
   const stampFile = join(buildDir, 'stamp');
-  if (!existsSync(executable) || !existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== digest) {
+  const previous = existsSync(executable) && existsSync(stampFile) ? readFileSync(stampFile, 'utf8') : '';
+  const obstacle = trainingObstacle();
+  if (!isCurrent(previous, digest, obstacle === undefined)) {
     rmSync(stampFile, { force: true });
     rmSync(training, { recursive: true, force: true });
     mkdirSync(training, { recursive: true });
-    train(training);
+    if (obstacle)
+      console.log(`${obstacle}: this executable compiles what it runs, which takes 4 to 8 ms a verb`);
+    const trained = !obstacle && train(training);
     assemble(
       'loader.js',
       executable,
       readdirSync(training).filter((file) => file.endsWith('.cache')),
       training,
     );
-    writeFileSync(stampFile, digest);
+    writeFileSync(stampFile, stampOf(digest, trained));
   }
   linkNames(executable, binDir);
   const megabytes = Math.round(statSync(executable).size / 1e6);
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }
 
+/** Why there can be no training, if so. */
+function trainingObstacle(): string | undefined {
+  // A code cache must come from the very V8 that reads it.
+  if (!native) return 'Training needs a machine of that architecture';
+  if (process.getuid?.() !== 0) return 'Training needs root';
+  return process.env.CNI_SKIP_TRAINING ? 'Training is skipped, as CNI_SKIP_TRAINING asks' : undefined;
+}
+
 /**
  * Has every plugin leave the bytecode of what it runs.
  * @param directory where the code caches go.
+ * @returns false when it failed, as within a container that may not create namespaces. It has said why.
  */
-function train(directory: string): void {
-  if (!native || process.getuid?.() !== 0) {
-    // A code cache must come from the very V8 that reads it.
-    const reason = native ? 'Training needs root' : 'Training needs a machine of that architecture';
-    console.log(`${reason}: this executable compiles what it runs, which takes 4 to 8 ms a verb`);
-    return;
-  }
-  if (process.env.CNI_SKIP_TRAINING) {
-    console.log('Training is skipped, as CNI_SKIP_TRAINING asks: this executable compiles what it runs');
-    return;
-  }
+function train(directory: string): boolean {
   console.log('Training');
   const trainee = join(directory, 'cni-plugins');
   assemble('training.js', trainee, [], directory);
@@ -195,11 +201,13 @@ function train(directory: string): void {
     env: { ...process.env, CNI_BIN: join(directory, 'bin') },
     stdio: 'inherit',
   });
-  // As within a container that may not make namespaces; a test sees to it that it does not go unnoticed elsewhere.
   if (status !== 0)
-    console.log('Training failed for the reason above: this executable compiles what was not learnt');
+    console.log(
+      'Training failed for the reason above: this executable compiles what was not learnt. The next build tries again',
+    );
   rmSync(join(directory, 'bin'), { recursive: true });
   rmSync(trainee);
+  return status === 0;
 }
 
 /**
