@@ -119,7 +119,10 @@ function refuseSeveral(addresses: readonly IPConfig[], { cniVersion }: NetConf):
     );
 }
 
-/** IP and GATEWAY of CNI_ARGS: lists separated by commas, where each gateway serves the addresses in its subnet. */
+/**
+ * IP and GATEWAY of CNI_ARGS: lists separated by commas, where each gateway serves the addresses in its
+ * subnet.
+ */
 function argumentAddresses(call: StaticCall): IPConfig[] {
   const { IP = '', GATEWAY = '' } = call.args(['IP', 'GATEWAY']);
   const list = (text: string) => (text === '' ? [] : text.split(',').map((item) => item.trim()));

@@ -1,4 +1,6 @@
-/** The client's side of DHCP: getting an address, keeping it, giving it back. Source: RFC 2131, section 4.4. */
+/**
+ * The client's side of DHCP: getting an address, keeping it, giving it back. Source: RFC 2131, section 4.4.
+ */
 
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -45,7 +47,8 @@ const offersAtMost = 3;
 
 /**
  * Gets an address that nobody on the link uses.
- * @throws CniError TryAgainLater when no server answers in time, Internal when what they offer cannot be used.
+ * @throws CniError TryAgainLater when no server answers in time, Internal when what they offer cannot be
+ * used.
  */
 export async function acquire(
   link: ClientLink,

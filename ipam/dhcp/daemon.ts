@@ -1,6 +1,7 @@
 /**
- * The daemon that keeps leases: plugins talk to it over a Unix socket. What it must not forget stands in files beside the socket.
- * Requests for one attachment are answered one after the other; a renewal gives way to them.
+ * The daemon that keeps leases: plugins talk to it over a Unix socket. What it must not forget stands in
+ * files beside the socket. Requests for one attachment are answered one after the other; a renewal gives way
+ * to them.
  */
 
 import { chmodSync, rmSync, writeFileSync } from 'node:fs';
@@ -68,7 +69,10 @@ class Daemon implements LeaseKeeper {
     this.settings = settings;
   }
 
-  /** Listens, and takes up the leases that an earlier daemon wrote down. @throws Error when another daemon has the socket. */
+  /**
+   * Listens, and takes up the leases that an earlier daemon wrote down.
+   * @throws Error when another daemon has the socket.
+   */
   async start(): Promise<void> {
     const { socket, pidFile } = this.settings;
     this.files = new LeaseFiles(`${dirname(socket)}/dhcp-leases`);
@@ -240,7 +244,10 @@ class Daemon implements LeaseKeeper {
     }
   }
 
-  /** Does something for an attachment once all that was asked before is done: a DEL that overtook its ADD would leave the lease. */
+  /**
+   * Does something for an attachment once all that was asked before is done: a DEL that overtook its ADD
+   * would leave the lease.
+   */
   private async serialize<T>(owner: AttachmentId, work: () => T | Promise<T>): Promise<T> {
     const key = attachmentKey(owner);
     const before = this.busy.get(key) ?? Promise.resolve();

@@ -34,7 +34,10 @@ export interface LeaseKeeper {
 const longestTimer = 2 ** 31 - 1;
 /** How long a server is asked before a pause is made, in milliseconds. */
 const renewalAttempt = 10_000;
-/** Pause before a server that did not answer is asked again, in milliseconds. RFC 2131, section 4.4.5, wants a minute. */
+/**
+ * Pause before a server that did not answer is asked again, in milliseconds. RFC 2131, section 4.4.5, wants a
+ * minute.
+ */
 const retryPause = 60_000;
 
 /** A lease, and the timer that keeps it. */
@@ -114,7 +117,10 @@ export class Lease {
     return JSON.stringify(stored);
   }
 
-  /** Gives the address back, as far as the interface still exists to say so. @throws Error when that cannot be sent. */
+  /**
+   * Gives the address back, as far as the interface still exists to say so.
+   * @throws Error when that cannot be sent.
+   */
   release(): void {
     this.stop();
     using netns = Netns.openIfPresent(this.owner.netns);
@@ -138,7 +144,10 @@ export class Lease {
     );
   }
 
-  /** Does what is due. It never throws: what goes wrong with one lease must not end the daemon, which keeps all the others. */
+  /**
+   * Does what is due. It never throws: what goes wrong with one lease must not end the daemon, which keeps
+   * all the others.
+   */
   private async renewOrExpire(): Promise<void> {
     try {
       await this.tryRenewal();

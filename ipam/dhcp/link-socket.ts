@@ -1,6 +1,6 @@
 /**
- * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the kernel's UDP does.
- * Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
+ * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the
+ * kernel's UDP does. Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
  */
 
 import { closeSync } from 'node:fs';
@@ -21,7 +21,10 @@ const MSG_DONTWAIT = 0x40;
 const IPPROTO_UDP = 17;
 const clientPort = 68;
 const serverPort = 67;
-/** How often a socket is looked at while an answer is awaited, in milliseconds: Node has no way to wait for one that it did not open. */
+/**
+ * How often a socket is looked at while an answer is awaited, in milliseconds: Node has no way to wait for
+ * one that it did not open.
+ */
 const pollInterval = 10;
 /** How long the holder of an address has to answer, in milliseconds. */
 const probeTime = 250;
@@ -82,7 +85,11 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
   };
 }
 
-/** Waits for a message that `accept` takes. @param until time to give up, as of Date.now(). @param signal gives up earlier. */
+/**
+ * Waits for a message that `accept` takes.
+ * @param until time to give up, as of Date.now().
+ * @param signal gives up earlier.
+ */
 export async function waitFor<T>(
   channel: Channel,
   accept: (data: Uint8Array) => T | undefined,
@@ -126,7 +133,8 @@ function read(fd: number): Uint8Array | undefined {
   try {
     return buffer.subarray(0, libc('receive', 'recv', fd, buffer, buffer.length, MSG_DONTWAIT));
   } catch (error) {
-    // Nothing yet, or an ICMP error to an earlier message, or the link went down: all mean that no answer is here.
+    // Nothing yet, or an ICMP error to an earlier message, or the link went down: all mean that no answer is
+    // here.
     if (isKernelError(error, 'EAGAIN', 'ECONNREFUSED', 'ENETDOWN', 'EHOSTUNREACH', 'ENETUNREACH'))
       return undefined;
     throw error;
@@ -159,8 +167,8 @@ function ipPacket(payload: Uint8Array): Uint8Array {
 }
 
 /**
- * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked at: between interfaces of
- * one machine it is not computed.
+ * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked
+ * at: between interfaces of one machine it is not computed.
  */
 function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
   if (packet.length < 28 || packet[0]! >> 4 !== 4 || packet[9] !== IPPROTO_UDP) return undefined;

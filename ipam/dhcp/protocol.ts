@@ -1,6 +1,7 @@
 /**
- * What plugin and daemon say to one another: a line of JSON each way. While the daemon works on an answer it sends an empty line every
- * two seconds, so that a plugin can tell a slow DHCP server from a daemon that hangs.
+ * What plugin and daemon say to one another: a line of JSON each way. While the daemon works on an answer it
+ * sends an empty line every two seconds, so that a plugin can tell a slow DHCP server from a daemon that
+ * hangs.
  */
 
 import { connect } from 'node:net';
