@@ -1,12 +1,11 @@
 import { spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
-import { suites } from '../../support/plugin.ts';
+import { pluginNames, suites } from '../../support/plugin.ts';
 import { tryRun } from '../../support/run.ts';
 
 test('every name runs the bytecode that was built in for it', async (t) => {
-  const names = readdirSync(suites.ours);
+  const names = pluginNames(suites.ours);
   t.true(names.includes('bridge') && names.includes('cni'));
   for (const name of names) {
     const argv = [join(suites.ours, name), ...(name === 'cni' ? ['--version'] : [])];
