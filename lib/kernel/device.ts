@@ -1,4 +1,4 @@
-/** Finding a device of the node by what is known of it. Source: sysfs(5). */
+/** Finding a device of the host by what is known of it. Source: sysfs(5). */
 
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -25,7 +25,10 @@ const userSpaceDrivers = ['vfio-pci', 'uio_pci_generic', 'igb_uio'];
 export function checkDeviceSpec({ device, hwaddr, kernelpath, pciBusID }: DeviceSpec): void {
   if (!device && !hwaddr && !kernelpath && !pciBusID)
     throw new Error('No device is named. Set "device", "hwaddr", "kernelpath" or "pciBusID"');
-  if (hwaddr && !parseMac(hwaddr)) throw new Error(`"hwaddr" is "${hwaddr}", which is no MAC address`);
+  if (hwaddr && !parseMac(hwaddr))
+    throw new Error(
+      `"hwaddr" is "${hwaddr}", which is not a valid MAC address. Write it like "0a:58:0a:01:00:05"`,
+    );
   if (kernelpath && (!kernelpath.startsWith('/sys/devices/') || kernelpath.split('/').includes('..')))
     throw new Error(`"kernelpath" is "${kernelpath}", but it must be below "/sys/devices/"`);
   if (pciBusID && !/^[0-9A-Za-z_.:-]+$/.test(pciBusID))

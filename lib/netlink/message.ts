@@ -10,7 +10,7 @@ export const Flag = {
   Request: 0x1,
   Multi: 0x2,
   Ack: 0x4,
-  /** GET requests of traffic control are answered only when asked to. */
+  /** Asks for what the request brought about; GET requests of traffic control are answered only then. */
   Echo: 0x8,
   DumpInterrupted: 0x10,
   /** NEW requests. */

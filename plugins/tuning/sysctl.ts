@@ -1,4 +1,4 @@
-/** Names of kernel settings as configurations have them, and which of them the node's administrator allows. */
+/** Names of kernel settings as configurations have them, and which of them the host's administrator allows. */
 
 import { readFileSync } from 'node:fs';
 
@@ -44,7 +44,7 @@ export function refuseForbidden(names: readonly string[]): void {
   const forbidden = names.find((name) => !allowed.some((expression) => expression.test(name)));
   if (forbidden !== undefined)
     throw new Error(
-      `Kernel setting "${forbidden}" is not allowed on this node. Remove it from "sysctl", or allow it in "${allowlistFile}"`,
+      `Kernel setting "${forbidden}" is not allowed on this host. Remove it from "sysctl", or allow it in "${allowlistFile}"`,
     );
 }
 
