@@ -247,7 +247,7 @@ test('GC removes an interface that an ADD left without alias when it was killed,
   const host = await makeHost(t);
   const net = limited({});
   const ours = await attach(host, net, { capabilities });
-  const theirs = await attach(host, net, { capabilities, suite: 'reference' });
+  const theirs = await attach(host, { ...net, cniVersion: '1.0.0' }, { capabilities, suite: 'reference' });
   await host.run('ip link add bwp0123456789ab up type ifb'.split(' '));
   await host.run('ip link add ifb7 up type ifb'.split(' '));
   const only = { ...net, name: 'other', plugins: [net.plugins[1]!] };
@@ -296,7 +296,9 @@ for (const foreign of [false, true])
       const { veth } = devices(plain.result!);
       await host.run(['tc', 'qdisc', 'add', 'dev', veth, 'clsact']);
       await host.run(
-        `tc filter add dev ${veth} ingress pref 1 protocol all u32 match u32 0 0 action ok`.split(' '),
+        `tc filter add dev ${veth} ingress pref 1 protocol all u32 match u32 0 0 action mirred egress mirror dev lo`.split(
+          ' ',
+        ),
       );
     }
     const { name, cniVersion } = network;

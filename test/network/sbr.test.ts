@@ -154,7 +154,7 @@ test('an ADD that fails half-way takes back what it did', async (t) => {
 });
 
 for (const [what, keys, pattern] of [
-  ['two gateways of a family', { gateways: ['10.93.0.1', '10.93.0.2'] }, /only one gateway a family/],
+  ['two gateways of a family', { gateways: ['10.93.0.1', '10.93.0.2'] }, /only one gateway of each family/],
   ['a gateway that is no address', { gateways: ['10.93.0.300'] }, /not an IP address/],
   ['table 0', { table: 0 }, /between 1 and/],
   ['a table that is no number', { table: 'main' }, /whole number/],
