@@ -18,8 +18,16 @@ export interface AttributeCodec<T, In = T> extends Codec<T, In> {
   readonly element?: Codec<unknown, never>;
 }
 
-/** Number of the attribute, what it holds, and what error messages call it if a user can have set it. */
-type Entry = readonly [type: number, codec: AttributeCodec<unknown, never>, label?: string];
+/**
+ * Number of the attribute, what it holds, what error messages call it if a user can have set it, and the lowest and
+ * highest value where the kernel refuses others without a word.
+ */
+type Entry = readonly [
+  type: number,
+  codec: AttributeCodec<unknown, never>,
+  label?: string,
+  range?: readonly [number, number],
+];
 type Shape = Readonly<Record<string, Entry>>;
 type Read<S extends Shape> = {
   [K in keyof S]?: S[K][1] extends AttributeCodec<infer T, never> ? T : never;
@@ -29,9 +37,7 @@ type Written<S extends Shape> = {
 };
 
 /** A set of attributes, such as those of an interface. */
-export class AttributeTable<S extends Shape = Shape>
-  implements AttributeCodec<Read<S>, Written<S>>, AttributeNames
-{
+class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>, Written<S>>, AttributeNames {
   readonly nested = true;
   readonly headerSize = 0;
   readonly names = this;
@@ -76,9 +82,9 @@ export class AttributeTable<S extends Shape = Shape>
   find(type: number): NamedAttribute | undefined {
     const name = this.nameOf[type];
     if (name === undefined) return undefined;
-    const [, codec, label] = this.shape[name]!;
+    const [, codec, label, range] = this.shape[name]!;
     const { names, nested = false } = codec;
-    return { label, nested, names, decode: (bytes) => (codec.element ?? codec).decode(bytes) };
+    return { label, nested, names, range, decode: (bytes) => (codec.element ?? codec).decode(bytes) };
   }
 }
 
@@ -88,7 +94,7 @@ export function attributes<S extends Shape>(shape: S): AttributeTable<S> {
 }
 
 /** A message of a protocol, or a part of one: its own structure, and the attributes that follow it. */
-export class Layout<H, HIn, S extends Shape> implements AttributeNames {
+class Layout<H, HIn, S extends Shape> implements AttributeNames {
   readonly header: Field<H, HIn>;
   readonly attributes: AttributeTable<S>;
   readonly headerSize: number;

@@ -67,42 +67,41 @@ function reasonOf({ type, payload, flags }: Message, request: Request, errno: nu
     start += flags & Flag.Capped ? headerSize : (nlmsgerr.decode(payload).requestLength + 3) & ~3;
   }
   if (start > payload.length) return {};
-  const { message: hint, offset, policy: range } = extendedAck.decode(payload.subarray(start));
-  const attribute =
-    offset !== undefined ? attributeAt(request, offset) : hint && attributeNamed(request, hint, errno);
-  if (!attribute) return { hint };
+  const { message: hint, offset, policy: limits } = extendedAck.decode(payload.subarray(start));
+  const found = find(request, errno, hint, offset);
+  if (!found) return { hint };
+  const { attribute } = found;
+  const [min, max] = limits ? [limits.min, limits.max] : (found.range ?? []);
   const { label, value } = attribute;
   const refused = `the kernel does not accept ${value === undefined ? `the ${label}` : `${label} ${value}`}`;
-  if (range?.min !== undefined && range.max !== undefined)
-    return { attribute, hint: `${refused}, which must be between ${range.min} and ${range.max}` };
+  if (min !== undefined && max !== undefined)
+    return { attribute, hint: `${refused}, which must be between ${min} and ${max}` };
   return { attribute, hint: hint ? `${refused}: ${hint}` : refused };
 }
 
 /** Error numbers that are about a value in the request. */
 const aboutValues: readonly number[] = [22, 34]; // EINVAL and ERANGE
 
-/** The attribute that the kernel's text mentions: often it does not give the offset, as in "mtu less than device minimum". */
-function attributeNamed(request: Request, hint: string, errno: number): RefusedAttribute | undefined {
-  if (!request.names || !aboutValues.includes(errno)) return undefined;
-  const said = ` ${hint.toLowerCase().replaceAll(/[^a-z0-9]+/g, ' ')} `;
-  for (const { attribute } of labelled(request.names, request.payload, request.innerNames))
-    if (said.includes(` ${attribute.label.toLowerCase()} `)) return attribute;
-  return undefined;
-}
-
-/** @param offset from the start of the request's header. */
-function attributeAt(request: Request, offset: number): RefusedAttribute | undefined {
-  if (!request.names) return undefined;
-  const at = request.payload.byteOffset + offset - headerSize;
-  let found: RefusedAttribute | undefined;
+/**
+ * The attribute at fault: the one at the offset that the kernel gives, else the one that its text mentions, as in
+ * "mtu less than device minimum", else one whose value is known to be out of range.
+ */
+function find({ names, payload, innerNames }: Request, errno: number, hint = '', offset?: number) {
+  if (!names) return undefined;
+  const all = [...labelled(names, payload, innerNames)];
+  const at = offset === undefined ? -1 : payload.byteOffset + offset - headerSize;
   // Those within others come after them, so that the last one that covers the offset is the innermost.
-  for (const { attribute, start, end } of labelled(request.names, request.payload, request.innerNames))
-    if (start <= at && at < end) found = attribute;
-  return found;
+  if (offset !== undefined) return all.findLast(({ start, end }) => start <= at && at < end);
+  if (!aboutValues.includes(errno)) return undefined;
+  const said = ` ${hint.toLowerCase().replaceAll(/[^a-z0-9]+/g, ' ')} `;
+  return all.find(({ attribute: { label, value }, range: [min, max] = [0, Infinity] }) =>
+    hint ? said.includes(` ${label.toLowerCase()} `) : Number(value) < min || Number(value) > max,
+  );
 }
 
 interface Located {
   attribute: RefusedAttribute;
+  range: readonly [number, number] | undefined;
   start: number;
   end: number;
 }
@@ -118,7 +117,8 @@ function* labelled(
     if (!known) continue;
     if (known.label !== undefined) {
       const [start, end] = [value.byteOffset - 4, value.byteOffset + value.length];
-      yield { attribute: { label: known.label, value: shown(known.decode(value)) }, start, end };
+      const attribute = { label: known.label, value: shown(known.decode(value)) };
+      yield { attribute, range: known.range, start, end };
     }
     const within = known.names ?? innerNames;
     if (known.nested && within) yield* labelled(within, value, innerNames);

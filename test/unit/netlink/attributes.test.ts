@@ -71,7 +71,7 @@ test('attributes are read, and those that nobody described are passed over', (t)
     actions: [{ kind: 'mirred' }, { kind: 'gact' }],
   };
   const unknown = Uint8Array.from(Buffer.from('08006300ffffffff', 'hex'));
-  const bytes = Buffer.concat([unknown, table.encode(values)]);
+  const bytes = Uint8Array.from([...unknown, ...table.encode(values)]);
   t.deepEqual(table.decode(bytes), values);
   const message = layout(struct({ index: u32 }), table);
   const payload = message.encode({ index: 3 }, values);
