@@ -171,7 +171,10 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
   call.undo(() => void host.execute(deleteTokenBucket(veth.index, veth.name)));
 }
 
-/** What the container sends comes in by the host's end, and takes a detour by an interface that it can leave by. */
+/**
+ * What the container sends comes in by the host's end, and takes a detour by an interface that it can leave
+ * by.
+ */
 function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link {
   const { host } = call;
   const owner = { host, undo: (step: () => void) => call.undo(step) };

@@ -1,4 +1,7 @@
-/** sbr: source-based routing. Packets from the container's addresses on this interface leave by this interface. */
+/**
+ * sbr: source-based routing. Packets from the container's addresses on this interface leave by this
+ * interface.
+ */
 
 import type { Call } from '../lib/cni/call.ts';
 import { knownAddresses } from '../lib/cni/interface.ts';
@@ -137,8 +140,8 @@ function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[
 }
 
 /**
- * Tables are chosen by looking at what exists, so one plugin at a time may work on a sandbox. The reference plugin takes the same lock.
- * It ends with the call, which closes the sandbox.
+ * Tables are chosen by looking at what exists, so one plugin at a time may work on a sandbox. The reference
+ * plugin takes the same lock. It ends with the call, which closes the sandbox.
  */
 async function lock({ netns }: Sandbox): Promise<void> {
   await lockDescriptor(netns.fd, netns.path);
@@ -150,7 +153,10 @@ function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, t
   call.undo(() => void socket.attempt(deleteRule(rule)));
 }
 
-/** Gives each address a table with a default route and the routes of the interface, and takes those out of the main one. */
+/**
+ * Gives each address a table with a default route and the routes of the interface, and takes those out of the
+ * main one.
+ */
 function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]): void {
   const link = requireLink(socket, call.ifname);
   const routes = movableRoutes(socket, link);
@@ -198,14 +204,19 @@ function addSourceHints(
   }
 }
 
-/** What the main table has for the interface, except for link-local addresses, which mean nothing beyond it. */
+/**
+ * What the main table has for the interface, except for link-local addresses, which mean nothing beyond it.
+ */
 function movableRoutes(socket: RouteSocket, link: Link): Route[] {
   return ([4, 6] as const)
     .flatMap((family) => listRoutes(socket, { family, link: link.index, table: RouteTable.Main }))
     .filter(({ dst }) => !dst.address.isLinkLocal);
 }
 
-/** True for a route that is of use to packets from the address: by its source, by its gateway, or because it has neither. */
+/**
+ * True for a route that is of use to packets from the address: by its source, by its gateway, or because it
+ * has neither.
+ */
 function belongsTo(route: Route, { address }: IPConfig): boolean {
   if (route.family !== address.family) return false;
   const gateways = [route.gw, ...route.hops.map(({ gw }) => gw)].filter((gw) => gw !== undefined);

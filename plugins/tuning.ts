@@ -117,7 +117,8 @@ function refuseDuplicates({ context: { stdin } }: TuningCall): void {
 }
 
 /**
- * Puts together what is asked for: the configuration's own keys, CNI_ARGS, the runtime's, and "args" over all of them.
+ * Puts together what is asked for: the configuration's own keys, CNI_ARGS, the runtime's, and "args" over all
+ * of them.
  * @throws Error for what can be refused without looking at the sandbox.
  */
 function wantedSettings(call: TuningCall): Settings {
@@ -146,7 +147,10 @@ function wantedSysctls({ sysctl, args }: Config): Record<string, string> {
   return { ...sysctl, ...args?.cni?.sysctl };
 }
 
-/** The values that the settings asked for have now. @throws Error when the interface or a kernel setting is missing. */
+/**
+ * The values that the settings asked for have now.
+ * @throws Error when the interface or a kernel setting is missing.
+ */
 function currentSettings(sandbox: Sandbox, ifname: string, wanted: Settings): Settings {
   const { sysctl, ...ofLink } = wanted;
   const current: Settings = {};

@@ -48,7 +48,10 @@ export function isUserSpaceDriven(
   }
 }
 
-/** The interface of a device in the socket's namespace, which must be the thread's own. @returns undefined when there is none. */
+/**
+ * The interface of a device in the socket's namespace, which must be the thread's own.
+ * @returns undefined when there is none.
+ */
 export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'): Link | undefined {
   const { device, hwaddr } = spec;
   if (device) return getLink(socket, device);
@@ -61,7 +64,7 @@ export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'
 }
 
 /** Name of the interface that sysfs has for a device. */
-export function interfaceInSysfs({ kernelpath, pciBusID }: DeviceSpec, sysfs = '/sys'): string | undefined {
+function interfaceInSysfs({ kernelpath, pciBusID }: DeviceSpec, sysfs = '/sys'): string | undefined {
   if (kernelpath) return firstEntry(`${sysfs}${kernelpath.slice('/sys'.length)}/net`);
   const pci = `${sysfs}/bus/pci/devices/${pciBusID}`;
   if (existsSync(pci)) {

@@ -12,8 +12,9 @@ export class NetnsGoneError extends Error {
 }
 
 /**
- * A network namespace, held open. Only the calling thread enters it, and only within {@link run}: sockets opened, files
- * under /proc/sys read or written with the synchronous functions, and children started there belong to it.
+ * A network namespace, held open. Only the calling thread enters it, and only within {@link run}: sockets
+ * opened, files under /proc/sys read or written with the synchronous functions, and children started there
+ * belong to it.
  */
 export class Netns {
   readonly fd: number;
@@ -27,8 +28,8 @@ export class Netns {
 
   /**
    * Opens a network namespace by path. It never waits, as opening a FIFO would.
-   * @throws NetnsGoneError when nothing is there, or something that is not a network namespace, as a bind mount that was lifted
-   *   leaves behind.
+   * @throws NetnsGoneError when nothing is there, or something that is not a network namespace, as a bind
+   *   mount that was lifted leaves behind.
    */
   static open(path: string): Netns {
     const fd = openFile(path);
@@ -37,7 +38,10 @@ export class Netns {
     throw notNamespace(path, 'a file');
   }
 
-  /** As {@link open}, but gives undefined when it is gone. @throws Error when it exists but is out of reach. */
+  /**
+   * As {@link open}, but gives undefined when it is gone.
+   * @throws Error when it exists but is out of reach.
+   */
   static openIfPresent(path: string): Netns | undefined {
     if (path === '') return undefined;
     try {
@@ -53,7 +57,9 @@ export class Netns {
     return new Netns(openSync('/proc/thread-self/ns/net', 'r'), '/proc/thread-self/ns/net');
   }
 
-  /** A new namespace with nothing in it but a loopback interface that is down; it lives while it is held open. */
+  /**
+   * A new namespace with nothing in it but a loopback interface that is down; it lives while it is held open.
+   */
   static create(): Netns {
     const own = Netns.current();
     try {

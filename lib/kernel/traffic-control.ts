@@ -149,8 +149,8 @@ export function deleteIngress(link: number, label: string): Request {
 }
 
 /**
- * Sends everything that comes in by an interface out by another one, which may put it back once it has been shaped.
- * The kernel answers with the filter, which {@link deleteFilter} takes.
+ * Sends everything that comes in by an interface out by another one, which may put it back once it has been
+ * shaped. The kernel answers with the filter, which {@link deleteFilter} takes.
  */
 export function redirectIngress(link: number, to: number, label: string): Request {
   const priority = 1;

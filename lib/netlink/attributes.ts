@@ -1,6 +1,6 @@
 /**
- * Netlink attributes, described once: a table of names, types and codecs gives the encoder, the decoder, the types of both, and
- * the words by which an error message calls an attribute. Source: linux/netlink.h.
+ * Netlink attributes, described once: a table of names, types and codecs gives the encoder, the decoder, the
+ * types of both, and the words by which an error message calls an attribute. Source: linux/netlink.h.
  */
 
 import { type AttributeNames, bytesAttr, concat, listAttributes, type NamedAttribute } from './message.ts';
@@ -19,8 +19,8 @@ export interface AttributeCodec<T, In = T> extends Codec<T, In> {
 }
 
 /**
- * Number of the attribute, what it holds, what error messages call it if a user can have set it, and the lowest and
- * highest value where the kernel refuses others without a word.
+ * Number of the attribute, what it holds, what error messages call it if a user can have set it, and the
+ * lowest and highest value where the kernel refuses others without a word.
  */
 type Entry = readonly [
   type: number,
@@ -64,7 +64,10 @@ class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>,
     return concat(parts);
   }
 
-  /** Of several attributes with the same type the last counts, unless it is a list. @throws RangeError when one is torn. */
+  /**
+   * Of several attributes with the same type the last counts, unless it is a list.
+   * @throws RangeError when one is torn.
+   */
   decode(data: Uint8Array): Read<S> {
     const values: Record<string, unknown> = {};
     for (const [type, bytes] of listAttributes(data)) {
@@ -139,7 +142,10 @@ export const text: AttributeCodec<string> = {
 /** Text that the kernel wants without a final NUL. */
 export const word: AttributeCodec<string> = { encode: (value) => Buffer.from(value), decode: textOf };
 
-/** Attributes that are encoded and decoded by whoever knows them. @param names of these, where they are always the same. */
+/**
+ * Attributes that are encoded and decoded by whoever knows them.
+ * @param names of these, where they are always the same.
+ */
 export function container(names?: AttributeNames): AttributeCodec<Uint8Array> {
   return { ...raw, nested: true, ...(names && { names }) };
 }

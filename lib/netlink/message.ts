@@ -1,6 +1,6 @@
 /**
- * The netlink wire format: messages, and attributes within them. Source: linux/netlink.h.
- * Numbers are in host byte order, which on every machine that Node.js runs on is little-endian, unless a name says otherwise.
+ * The netlink wire format: messages, and attributes within them. Source: linux/netlink.h. Numbers are in host
+ * byte order, which on every machine that Node.js runs on is little-endian, unless a name says otherwise.
  */
 
 import { struct, u16, u32 } from './struct.ts';
@@ -39,7 +39,10 @@ export type Attribute = Uint8Array;
 
 const align = (size: number) => (size + 3) & ~3;
 
-/** A request that is ready but for its sequence number. A plain value, so that requests can be gathered and sent together. */
+/**
+ * A request that is ready but for its sequence number. A plain value, so that requests can be gathered and
+ * sent together.
+ */
 export interface Request {
   /** What it does, for error messages, as in "create link \"cni0\"". */
   readonly action: string;

@@ -1,6 +1,6 @@
 /**
- * The intermediate interfaces (ifb) by which containers send: only what leaves an interface can be shaped, so what comes in
- * from a container is sent out by one of these. Their names are the reference plugin's.
+ * The intermediate interfaces (ifb) by which containers send: only what leaves an interface can be shaped, so
+ * what comes in from a container is sent out by one of these. Their names are the reference plugin's.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -23,7 +23,9 @@ const namePrefix = 'bwp';
 const nameLength = 15;
 /** IFALIASZ less the final NUL. */
 const aliasLength = 255;
-/** Far longer than an ADD takes from the creation of its interface to the redirection to it, in milliseconds. */
+/**
+ * Far longer than an ADD takes from the creation of its interface to the redirection to it, in milliseconds.
+ */
 const addTimeMs = 1000;
 
 /** Where interfaces are created, and who is told how to delete them as soon as they exist. */
@@ -33,8 +35,8 @@ export interface IfbOwner {
 }
 
 /**
- * The names that an attachment's interface can have. The first is the reference plugin's, which forgets that a container may be
- * attached to a network twice; the second attachment then takes the other.
+ * The names that an attachment's interface can have. The first is the reference plugin's, which forgets that
+ * a container may be attached to a network twice; the second attachment then takes the other.
  */
 function namesOf({ network, containerId, ifname }: AttachmentId): [usual: string, other: string] {
   return [
@@ -85,9 +87,9 @@ export function deleteIfb(socket: RouteSocket, { index, name }: Pick<Link, 'inde
 }
 
 /**
- * Deletes the interfaces of a network's attachments other than those given, and those that nobody can be using: an ADD that was
- * killed before it could say whose its interface is leaves one without alias, and so does the reference plugin, but then
- * something is redirected to it.
+ * Deletes the interfaces of a network's attachments other than those given, and those that nobody can be
+ * using: an ADD that was killed before it could say whose its interface is leaves one without alias, and so
+ * does the reference plugin, but then something is redirected to it.
  */
 export async function collectIfbs(
   socket: RouteSocket,

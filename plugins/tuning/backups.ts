@@ -1,4 +1,6 @@
-/** What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format. */
+/**
+ * What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format.
+ */
 
 import { lstatSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,7 +26,10 @@ export type Backup = Infer<typeof backupSchema>;
 
 /** Names of backups, and of what a process that was killed while it wrote one left. */
 const backupName = /^[0-9A-Za-z][\w.-]*_[^/\s]{1,15}\.json(?:\.\d+\.tmp)?$/;
-/** Age in milliseconds from which a torn file is not one that is being written: the reference plugin does not replace it as a whole. */
+/**
+ * Age in milliseconds from which a torn file is not one that is being written: the reference plugin does not
+ * replace it as a whole.
+ */
 const settledMs = 60_000;
 
 /** The backups of one directory. */
@@ -58,8 +63,9 @@ export class Backups {
   }
 
   /**
-   * Removes a network's backups except for those of the attachments given. Torn ones do not say whose they are, but nobody can use
-   * them: they are removed too once they are a minute old, whatever network they were for.
+   * Removes a network's backups except for those of the attachments given. Torn ones do not say whose they
+   * are, but nobody can use them: they are removed too once they are a minute old, whatever network they were
+   * for.
    */
   removeOthers(network: string, valid: readonly AttachmentId[]): void {
     const keep = new Set(valid.map((attachment) => this.fileOf(attachment)));
@@ -105,7 +111,10 @@ function parse(text: string): Backup | undefined {
   }
 }
 
-/** True for what a crash or a full disk leaves of a backup: nothing, zeros, or the beginning of an object. Other text is not ours. */
+/**
+ * True for what a crash or a full disk leaves of a backup: nothing, zeros, or the beginning of an object.
+ * Other text is not ours.
+ */
 function isTorn(name: string, text: string): boolean {
   if (name.endsWith('.tmp') || /^\0*$/.test(text)) return true;
   if (!text.startsWith('{')) return false;

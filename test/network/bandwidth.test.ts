@@ -31,7 +31,9 @@ async function bucketOf(ns: Namespace, device: string): Promise<Bucket | undefin
   return qdisc?.kind === 'tbf' ? qdisc.options : undefined;
 }
 
-/** The two interfaces of the host that limit a container: the end of its pair, and the one that it sends by. */
+/**
+ * The two interfaces of the host that limit a container: the end of its pair, and the one that it sends by.
+ */
 function devices({ interfaces = [] }: PrintedResult): { veth: string; ifb: string } {
   const named = (prefix: string) => interfaces.find(({ name }) => name.startsWith(prefix))?.name ?? '';
   return { veth: named('veth'), ifb: named('bwp') };

@@ -13,7 +13,9 @@ function routed(keys: object): Conflist {
   return { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!, { type: 'sbr', ...keys }] };
 }
 
-/** A pod on a network of its own, and on the sample's first plugin, and the attachment with sbr to try on it. */
+/**
+ * A pod on a network of its own, and on the sample's first plugin, and the attachment with sbr to try on it.
+ */
 async function prepare(t: ExecutionContext, keys: object = {}): Promise<{ host: Host; sbr: Attachment }> {
   const host = await makeHost(t);
   const { pod } = await attach(host, sample('10-bridge.conflist'));

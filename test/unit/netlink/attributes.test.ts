@@ -1,4 +1,7 @@
-/** Descriptions of structures and attributes: what they write is what C writes, and what they read is what was written. */
+/**
+ * Descriptions of structures and attributes: what they write is what C writes, and what they read is what was
+ * written.
+ */
 
 import test from 'ava';
 import { attributes, layout, list, raw, repeated, text, word } from '../../../lib/netlink/attributes.ts';

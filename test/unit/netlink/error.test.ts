@@ -1,4 +1,7 @@
-/** What is said when the kernel refuses a request: the words are the user's, and the attribute is the one at fault. */
+/**
+ * What is said when the kernel refuses a request: the words are the user's, and the attribute is the one at
+ * fault.
+ */
 
 import test from 'ava';
 import { Address, Prefix } from '../../../lib/ip.ts';
@@ -43,7 +46,10 @@ test('it is found within attributes within attributes, as in the settings of a p
   const request = createLink(vethKind({ name: 'eth0', mtu: 20 }), { name: 'veth1' });
   const error = readError(refusal(22, { offset: offsetOf(request, '0800040014000000') }), request, 0);
   t.deepEqual(error?.attribute, { label: 'MTU', value: '20' });
-  t.is(error?.message, 'Cannot create veth interface "veth1": the kernel does not accept MTU 20 (EINVAL)');
+  t.is(
+    error?.message,
+    'Cannot create veth interface "veth1": the kernel does not accept MTU 20, which must be between 68 and 65535 (EINVAL)',
+  );
 });
 
 test('an offset that leads nowhere names nothing', (t) => {
