@@ -6,7 +6,7 @@
 import test from 'ava';
 import { Address, Prefix } from '../../../lib/ip.ts';
 import { createLink, requireLink, setLink } from '../../../lib/kernel/link.ts';
-import { macvlanKind, vethKind, vlanKind, vrfKind } from '../../../lib/kernel/link-kinds.ts';
+import { macvlanKind, vethKind, vrfKind } from '../../../lib/kernel/link-kinds.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { addRoute } from '../../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
@@ -70,7 +70,6 @@ test('the kernel of this machine: every refusal says which value it does not acc
     [createLink(vethKind({ name: 'd', mtu: 20 }), { name: 'c', mtu: 20 }), 'MTU', '20'],
     [createLink(vethKind({ name: 'd', mtu: 70_000 }), { name: 'c' }), 'MTU', '70000'],
     [setLink(index, { mtu: 20 }, 'a'), 'MTU', '20'],
-    [createLink(vlanKind(4095), { name: 'v', parent: index }), 'VLAN ID', '4095'],
     [
       addRoute({ dst: Prefix.parse('10.9.0.0/16'), gw: Address.parse('10.8.0.1'), link: index, advmss: 0 }),
       undefined,
