@@ -223,6 +223,14 @@ function readPlugin(value: unknown, path: string): PluginEntry {
   return { type, capabilities: wanted.filter(([, on]) => on === true).map(([key]) => key), config: value };
 }
 
+/** A plugin's configuration as the plugin gets it, less what the runtime adds. */
+export function wholeConfig(
+  { config }: Pick<PluginEntry, 'config'>,
+  { name, cniVersion }: Pick<NetworkList, 'name' | 'cniVersion'>,
+): Readonly<Record<string, unknown>> {
+  return { ...config, name, cniVersion: cniVersion || '0.1.0' };
+}
+
 /** The highest of the versions that the network offers and this suite speaks. */
 function readVersion(value: Record<string, unknown>): string {
   const version = readString(value, 'cniVersion') ?? '';

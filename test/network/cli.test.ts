@@ -117,7 +117,7 @@ test('validate points at each mistake and says what to do', async (t) => {
       /host bits\. Write it as "10\.1\.0\.0\/16"/,
     ],
     [list('x', { type: 'brigde' }), /Plugin "brigde" is not installed.*Did you mean "bridge"/],
-    [list('x', { type: 'portmap' }), /is the first one\. Put it behind/],
+    [list('x', { type: 'portmap' }), /is the first one\. Put it after/],
     [list('x', bridge, { type: 'portmap' }), /Add "capabilities": \{"portMappings": true\}/],
     [
       list('x', { ...bridge, capabilities: { portMapping: true } }),
@@ -125,6 +125,22 @@ test('validate points at each mistake and says what to do', async (t) => {
     ],
     [{ ...list('x', bridge), cniVersion: '1.2.3' }, /cniVersion "1\.2\.3" does not exist/],
     [list('../x', bridge), /name/],
+    // What plugins say of their own configurations.
+    [
+      list('x', { ...bridge, hairpinMode: true, promiscMode: true }),
+      /:8:7: .*"hairpinMode" and "promiscMode" are both set/,
+    ],
+    [list('x', { type: 'vlan', ipam: bridge.ipam }), /"master" is not set/],
+    [
+      list('x', { ...bridge, ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.0.0/31' }]] } }),
+      /"10\.1\.0\.0\/31", which is too small/,
+    ],
+    [list('x', { ...bridge, ipam: { type: 'host-local' } }), /ipam/],
+    [list('x', { type: 'ptp' }), /Plugin "ptp" needs addresses/],
+    [
+      '{\n  "cniVersion": "1.0.0"\n  "name": "x"\n}',
+      /:2:24: .*A comma is missing between this value and "name"/,
+    ],
   ];
   for (const [content, message] of cases) {
     const dir = directory(t, { '10-x.conflist': content });
@@ -212,6 +228,7 @@ test('help, versions and wrong command lines', async (t) => {
 
 interface Listed {
   attachments: { containerId: string; network: string; ips: string[]; ports: object[]; orphaned: string[] }[];
+  ranges: { network: string; range: string; used: number; capacity: number }[];
   problems: string[];
 }
 
@@ -223,7 +240,11 @@ test('list, gc, draw and explain: what is there, what is stale, and what it look
   const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
     host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
   const listed = async () => JSON.parse((await run(['list', '--json'])).stdout) as Listed;
-  t.deepEqual(await listed(), { attachments: [], problems: [] });
+  const empty = await listed();
+  t.deepEqual(empty.attachments, []);
+  t.deepEqual(empty.ranges, [
+    { network: 'podnet', range: '10.88.0.1-10.88.255.254', used: 0, capacity: 65533 },
+  ]);
   t.regex((await run(['draw'])).stdout, /no container networks/);
 
   const [web, gone] = [await host.addPod(), await host.addPod()];
@@ -253,8 +274,8 @@ test('list, gc, draw and explain: what is there, what is stale, and what it look
   t.regex(text, /bridge cni0 {2}10\.88\.0\.1\/16, network podnet, masqueraded/);
   t.regex(text, /veth[0-9a-f]{8} ── eth0 10\.88\.0\.2 .*\[8080:80\/tcp\]/);
   t.regex(text, /✘ .*10\.88\.0\.3/);
-  t.is((await run(['draw', '--svg', '/run/node.svg'])).exit, 0);
-  const svg = await host.run(['cat', '/run/node.svg']);
+  t.is((await run(['draw', '--svg', '/run/host.svg'])).exit, 0);
+  const svg = await host.run(['cat', '/run/host.svg']);
   t.regex(svg, /^<svg [\s\S]*bridge cni0[\s\S]*10\.88\.0\.2[\s\S]*<\/svg>\n$/);
 
   const dry = await run(['gc', 'podnet', '--dry-run']);
@@ -276,6 +297,154 @@ test('list, gc, draw and explain: what is there, what is stale, and what it look
   t.is((await host.run(['ip', '-n', web.name, '-o', 'link'])).includes('eth0'), false);
 });
 
+/** A host with one network, and what it takes to run the command on it. */
+async function hostWith(t: ExecutionContext, network: object) {
+  const host = await makeHost(t);
+  const write = (content: object) =>
+    host.run(['sh', '-c', 'cat > /etc/cni/net.d/10-x.conflist'], { stdin: JSON.stringify(content) });
+  await write(network);
+  const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
+    host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
+  const orphans = async () =>
+    (JSON.parse((await run(['list', '--json'])).stdout) as Listed).attachments.filter(
+      ({ orphaned }) => orphaned.length > 0,
+    );
+  return { host, write, run, orphans };
+}
+
+const port8080 = {
+  CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] }),
+};
+
+test('gc removes orphans of a network below 1.1.0, which has no GC, and leaves a living attachment alone', async (t) => {
+  // A sample as it is: its version is 1.0.0.
+  const { host, run, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  const web = await host.addPod();
+  t.is((await run(['add', 'podnet', web.netns], port8080)).exit, 0);
+  const reserved = await attach(host, sample('10-bridge.conflist'));
+  const inRules = await attach(host, sample('10-bridge.conflist'), {
+    capabilities: { portMappings: [{ hostPort: 9090, containerPort: 80, protocol: 'tcp' }] },
+  });
+  for (const { pod } of [reserved, inRules]) await pod.remove();
+  // Of this one, only the firewall still knows.
+  await host.run(['rm', `/var/lib/cni/networks/podnet/${inRules.ip}`]);
+  const before = await orphans();
+  t.deepEqual(before.map(({ orphaned: [why] }) => why!.split(',')[0]).sort(), [
+    'address reserved',
+    'firewall rules remain',
+  ]);
+  t.regex(await host.run(['iptables-save', '-t', 'nat']), /9090/);
+
+  const { exit, stdout, stderr } = await run(['gc', 'podnet']);
+  t.is(exit, 0, stdout + stderr);
+  t.regex(stdout, /2 attachments removed, 1 kept/);
+  t.is(stdout.match(/^Removed /gm)?.length, 2);
+  t.deepEqual(await orphans(), []);
+  const rules = await host.run(['iptables-save', '-t', 'nat']);
+  for (const { containerId } of before) t.false(rules.includes(containerId), containerId);
+  t.notRegex(rules, /9090/);
+  t.regex(rules, /8080/);
+  t.deepEqual(
+    (await host.run(['ls', '/var/lib/cni/networks/podnet'])).split('\n').filter((name) => /^10\./.test(name)),
+    ['10.88.0.2'],
+  );
+  t.is((await run(['check', 'podnet', web.netns], port8080)).exit, 0);
+});
+
+test('gc says of what it could not remove that it is still there, and why', async (t) => {
+  const network = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
+  const { host, write, run, orphans } = await hostWith(t, network);
+  const { pod } = await attach(host, network);
+  await pod.remove();
+
+  await write({ ...network, disableGC: true });
+  const disabled = await run(['gc', 'podnet']);
+  t.is(disabled.exit, 1);
+  t.regex(disabled.stdout, /^Still there: .*"disableGC"/m);
+  t.notRegex(disabled.stdout, /^Removed/m);
+  t.regex(disabled.stdout, /0 attachments removed, 1 still there, 0 kept/);
+  t.is((await orphans()).length, 1);
+
+  const bin = '/run/bin';
+  await host.run([
+    'sh',
+    '-c',
+    `mkdir ${bin} && cp -l ${suites.ours}/* ${bin} || cp -r ${suites.ours}/. ${bin}`,
+  ]);
+  await host.run([
+    'sh',
+    '-c',
+    `rm ${bin}/portmap && printf '#!/bin/sh\nexit 3\n' > ${bin}/portmap && chmod +x ${bin}/portmap`,
+  ]);
+  await write({ ...network, cniVersion: '1.0.0' });
+  const failing = await run(['gc', 'podnet'], { CNI_PATH: bin });
+  t.is(failing.exit, 1);
+  t.regex(failing.stdout, /^Still there: .*Plugin "portmap" failed DEL/m);
+  t.is((await orphans()).length, 1);
+
+  await write(network);
+  t.is((await run(['gc', 'podnet'])).exit, 0);
+  t.deepEqual(await orphans(), []);
+});
+
+test('gc finds a renamed network in the result cache, and keeps its living attachments', async (t) => {
+  const network = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
+  const { host, write, run, orphans } = await hostWith(t, network);
+  const [alive, dead] = [await host.addPod(), await host.addPod()];
+  t.is((await run(['add', 'podnet', alive.netns], port8080)).exit, 0);
+  t.is((await run(['add', 'podnet', dead.netns])).exit, 0);
+  await write({ ...network, name: 'newnet' });
+  t.deepEqual(await orphans(), []);
+  await dead.remove();
+  const { exit, stdout, stderr } = await run(['gc', 'podnet']);
+  t.is(exit, 0, stderr);
+  t.regex(stderr, /No configuration .* has the network "podnet" any more/);
+  t.regex(stdout, /1 attachment removed, 1 kept/);
+  t.regex(await host.run(['iptables-save', '-t', 'nat']), /8080/);
+  t.is((await run(['check', 'podnet', alive.netns], port8080)).exit, 0);
+  t.is((await run(['del', 'podnet', alive.netns], port8080)).exit, 0);
+  t.notRegex(await host.run(['iptables-save', '-t', 'nat']), /8080/);
+  t.regex((await run(['gc', 'podnet'])).stderr, /No configuration .* has the network "podnet"\. See/);
+});
+
+test('a record without "netns" is judged by the sandbox in its result', async (t) => {
+  const { host, run, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  const [alive, dead] = [await host.addPod(), await host.addPod()];
+  for (const { netns } of [alive, dead]) t.is((await run(['add', 'podnet', netns])).exit, 0);
+  // As libcni 1.1 in containerd 1.7 writes them.
+  await host.run(['sh', '-c', `sed -i 's/"netns":"[^"]*",//' /var/lib/cni/results/*`]);
+  t.notRegex(await host.run(['sh', '-c', 'cat /var/lib/cni/results/*']), /"netns"/);
+  t.deepEqual(await orphans(), []);
+  await dead.remove();
+  t.deepEqual(
+    (await orphans()).map(({ ips, orphaned }) => [ips, orphaned]),
+    [[['10.88.0.3'], ['its network namespace is gone']]],
+  );
+  t.regex((await run(['gc', 'podnet'])).stdout, /Removed .*10\.88\.0\.3[\s\S]*1 attachment removed, 1 kept/);
+  t.is((await run(['check', 'podnet', alive.netns])).exit, 0);
+});
+
+test('list and validate tell of a range that is full', async (t) => {
+  const network = {
+    cniVersion: '1.0.0',
+    name: 'small',
+    plugins: [{ type: 'bridge', ipam: { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/29' }]] } }],
+  };
+  const { host, run } = await hostWith(t, network);
+  const pods = [];
+  for (let i = 0; i < 5; i++) {
+    t.notRegex((await run(['list'])).stderr, /given away/);
+    pods.push(await attach(host, network));
+  }
+  const full = /all 5 addresses of 10\.5\.0\.1-10\.5\.0\.6/i;
+  t.regex((await run(['list'])).stderr, full);
+  const validated = await run(['validate']);
+  t.regex(validated.stdout, full);
+  t.is(validated.exit, 0, 'a warning');
+  await pods[0]!.del();
+  t.notRegex((await run(['list'])).stderr, /given away/);
+});
+
 test('explain tells what each sample would do', async (t) => {
   const directoryOf = join(import.meta.dirname, '../../conf');
   for (const name of readdirSync(directoryOf).filter((file) => /\.conf(list)?$/.test(file))) {
@@ -286,7 +455,7 @@ test('explain tells what each sample would do', async (t) => {
   const bridge = (await cni('explain', join(directoryOf, '10-bridge.conflist'))).stdout;
   t.regex(
     bridge,
-    /1\. bridge[\s\S]*"cni0"[\s\S]*10\.88\.0\.1-10\.88\.255\.254 \(65534 addresses\)[\s\S]*Masquerades[\s\S]*2\. portmap/,
+    /1\. bridge[\s\S]*"cni0"[\s\S]*"host-local".* 65534 in 10\.88\.0\.0\/16[\s\S]*10\.88\.0\.1-10\.88\.255\.254[\s\S]*Masquerades[\s\S]*2\. portmap/,
   );
   t.is((await cni('explain', '/etc/passwd')).exit, 1);
 });
