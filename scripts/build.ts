@@ -203,7 +203,7 @@ function train(directory: string): boolean {
   });
   if (status !== 0)
     console.log(
-      'Training failed for the reason above: this executable compiles what was not learnt. The next build tries again',
+      'Training failed for the reason above: this executable compiles what was not recorded. The next build tries again',
     );
   rmSync(join(directory, 'bin'), { recursive: true });
   rmSync(trainee);

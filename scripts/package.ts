@@ -1,5 +1,5 @@
 /**
- * Packs the built executables for nodes, into dist/package:
+ * Packages the built executables, into dist/package:
  *
  *     node scripts/package.ts [x64|arm64]
  *

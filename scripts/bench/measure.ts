@@ -4,7 +4,7 @@
 export interface Samples {
   ours: number[];
   reference?: number[];
-  /** More is better, as for a rate: the ratio is turned over so that below 1 always means that this suite is ahead. */
+  /** More is better, as for a rate: the ratio is inverted so that below 1 always means that this suite is ahead. */
   rate?: boolean;
   /** How many processes the runtime starts for one sample. */
   starts?: number;
