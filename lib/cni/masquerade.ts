@@ -1,8 +1,8 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
-import { CniError, ErrorCode } from '../errors.ts';
-import { defaultBackend } from '../firewall/backend.ts';
-import { type MasqueradeBackend, masqueradeBackend, masqueradeBackends } from '../firewall/masquerade.ts';
+import { type BackendName, backendNames, defaultBackend } from '../firewall/backend.ts';
+import { masqueradeBackend } from '../firewall/masquerade.ts';
+import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
 import type { Call } from './call.ts';
 import { knownAddresses } from './interface.ts';
 import type { IPConfig } from './result.ts';
@@ -10,7 +10,7 @@ import { runAll, startBackground } from './steps.ts';
 
 interface MasqueradeConfig {
   ipMasq?: boolean;
-  ipMasqBackend?: string;
+  ipMasqBackend?: BackendName;
 }
 
 /**
@@ -26,9 +26,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
       const prefixes = ips.map(({ address }) => address);
-      const backend = chosen();
-      call.undo(() => backend.del(attachment, prefixes));
-      await backend.add(attachment, prefixes);
+      await chosen().add(attachment, prefixes, (step) => call.undo(step));
     },
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
@@ -39,16 +37,11 @@ export function masquerade(call: Call<MasqueradeConfig>) {
       if (!ipMasq) return;
       await chosen().check(attachment, knownAddresses(call));
     },
-    /** @throws CniError NotAvailable when the backend cannot be used. */
-    async status(): Promise<void> {
-      if (!ipMasq) return;
-      try {
-        await chosen().probe();
-      } catch (error) {
-        throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
-      }
+    /** @throws Error when the backend cannot be used. */
+    status(): void {
+      if (ipMasq) chosen().probe();
     },
-    /** Removes the rules of attachments that are no more. */
+    /** Removes the rules of attachments that no longer exist. */
     async gc(): Promise<void> {
       if (!ipMasq) return;
       await eachBackend(call, ipMasqBackend, (backend) =>
@@ -64,10 +57,10 @@ export function masquerade(call: Call<MasqueradeConfig>) {
  */
 async function eachBackend(
   call: Call,
-  configured: string | undefined,
+  configured: BackendName | undefined,
   work: (backend: MasqueradeBackend) => Promise<void>,
 ): Promise<void> {
-  const names = configured ? [configured] : masqueradeBackends;
+  const names = configured ? [configured] : backendNames;
   await runAll(
     call,
     ...names.map((name) => startBackground(() => work(masqueradeBackend(name, call.programs)))),

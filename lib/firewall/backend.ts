@@ -1,9 +1,13 @@
-/** Which firewall a node has. */
+/** Which firewall a host has. */
 
 import type { Programs } from '../kernel/programs.ts';
 
 /** Names of the backends in configurations. */
-export type BackendName = 'iptables' | 'nftables';
+export const backendNames = ['iptables', 'nftables'] as const;
+export type BackendName = (typeof backendNames)[number];
+
+/** Registers how to take back what has just been done, should ADD fail later. */
+export type RegisterUndo = (step: () => Promise<void> | void) => void;
 
 /**
  * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is not installed.

@@ -5,18 +5,8 @@
 
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import {
-  comment,
-  families,
-  forFamilies,
-  IptablesError,
-  IptablesMissingError,
-  list,
-  option,
-  quote,
-  type Rule,
-  restore,
-} from './iptables.ts';
+import { families, forFamilies, IptablesError, IptablesMissingError, list, restore } from './iptables.ts';
+import { commentWords, option, quote, type Rule } from './rules.ts';
 
 const forwardChain = 'CNI-FORWARD';
 const stageOne = 'CNI-ISOLATION-STAGE-1';
@@ -79,13 +69,13 @@ async function forbidPresent(programs: Programs, family: Family, prefixes: reado
     (rule) =>
       option(rule, '-j') === 'ACCEPT' &&
       (sources.has(option(rule, '-s') ?? '') ||
-        (sources.has(option(rule, '-d') ?? '') && rule.spec.includes('ESTABLISHED'))),
+        (sources.has(option(rule, '-d') ?? '') && rule.words.includes('RELATED,ESTABLISHED'))),
   );
   await restore(
     programs,
     family,
     'filter',
-    ours.map((rule) => `-D ${forwardChain} ${rule.spec}`),
+    ours.map((rule) => `-D ${forwardChain} ${rule.words.map(quote).join(' ')}`),
   );
 }
 
@@ -232,4 +222,8 @@ function splitRule(rule: string): string[] {
 
 function familiesOf(prefixes: readonly Prefix[]): Family[] {
   return families.filter((family) => prefixes.some((prefix) => prefix.family === family));
+}
+
+function comment(text: string): string {
+  return commentWords(text).map(quote).join(' ');
 }

@@ -6,6 +6,7 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { type ExitResult, ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import { parseRules, type Rule } from './rules.ts';
 
 /** Both families, for loops over them. */
 export const families: readonly Family[] = [4, 6];
@@ -13,8 +14,8 @@ export const families: readonly Family[] = [4, 6];
 /** Seconds to wait for another program to let go of the iptables lock. */
 const lockSeconds = 10;
 
-/** A command of iptables-restore, such as `-A POSTROUTING -s 10.1.0.5/32 -j ACCEPT`. */
-export type Command = string;
+/** Exit code of iptables when the lock is held, or the kernel's memory is short. */
+const RESOURCE_PROBLEM = 4;
 
 /** iptables refused a transaction, of which nothing was done. */
 export class IptablesError extends CniError {
@@ -26,20 +27,9 @@ export class IptablesMissingError extends CniError {
   override readonly name = 'IptablesMissingError';
 }
 
-/** Quotes a word for iptables-restore. @throws Error when it could end the line and begin a command of its own. */
-export function quote(word: string): string {
-  if (/[\n\r\0]/.test(word))
-    throw new Error(`"${word}" has a line break, which no rule can hold. Take it out`);
-  return /^[\w./:,!-]+$/.test(word) ? word : `"${word.replaceAll(/[\\"]/g, '\\$&')}"`;
-}
-
-/** The match for a comment, to put into a rule. */
-export function comment(text: string): string {
-  return `-m comment --comment ${quote(text)}`;
-}
-
 /**
  * Carries out commands in one table, all or none.
+ * @param commands lines of iptables-restore.
  * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError TryAgainLater when
  *   another program holds the lock for too long.
  */
@@ -47,45 +37,41 @@ export async function restore(
   programs: Programs,
   family: Family,
   table: string,
-  commands: readonly Command[],
+  commands: readonly string[],
 ): Promise<void> {
   if (commands.length === 0) return;
   const input = `*${table}\n${commands.join('\n')}\nCOMMIT\n`;
   const program = programOf(family, '-restore');
-  const { status, stderr } = await run(
-    programs,
-    program,
-    ['--noflush', '--wait', String(lockSeconds)],
-    input,
-  );
-  if (status === 0) return;
-  if (status === 4 && /lock/.test(stderr))
-    throw new CniError(
-      ErrorCode.TryAgainLater,
-      `Another program has held the iptables lock for ${lockSeconds} seconds. Try again, or find out which one it is with "fuser /run/xtables.lock"`,
-      stderr,
+  const { status, stderr } = await run(programs, program, ['--noflush', ...waiting], input);
+  if (status !== 0)
+    throw new IptablesError(
+      ErrorCode.Internal,
+      `${program} refused the rules in table "${table}"`,
+      `${stderr}\n${input}`,
     );
-  throw new IptablesError(
-    ErrorCode.Internal,
-    `${program} refused the rules in table "${table}"`,
-    `${stderr}\n${input}`,
-  );
 }
 
-/** A rule as iptables lists it. */
-export interface Rule {
-  /** Chain it is in. */
-  chain: string;
-  /** What follows `-A CHAIN`, as listed: fit for deleting the rule again. */
-  spec: string;
-  /** The same in words, unquoted. */
-  words: string[];
+/** Whether every one of the rules is there. @throws like {@link restore}. */
+export async function hasRules(
+  programs: Programs,
+  family: Family,
+  table: string,
+  commands: readonly string[],
+): Promise<boolean> {
+  try {
+    await restore(programs, family, table, commands);
+    return true;
+  } catch (error) {
+    if (error instanceof IptablesError) return false;
+    throw error;
+  }
 }
 
 /**
  * Lists rules.
- * @param chain only those of this chain, which costs far less on a full node; of every chain when left out.
+ * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
  * @returns undefined when there is no such chain or table.
+ * @throws like {@link restore}.
  */
 export async function list(
   programs: Programs,
@@ -94,27 +80,25 @@ export async function list(
   chain?: string,
 ): Promise<Rule[] | undefined> {
   const program = chain ? programOf(family, '') : programOf(family, '-save');
-  const args = chain ? ['--wait', String(lockSeconds), '-t', table, '-S', chain] : ['-t', table];
+  const args = chain ? [...waiting, '-t', table, '-S', chain] : ['-t', table];
   const { status, stdout, stderr } = await run(programs, program, args, '');
-  if (status !== 0) {
-    if (chain && /No chain|does not exist|doesn't exist|incompatible/.test(stderr)) return undefined;
-    throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+  if (status === 0) return parseRules(stdout);
+  if (chain && /No chain|does not exist|doesn't exist|incompatible/.test(stderr)) return undefined;
+  throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+}
+
+/**
+ * Makes sure that the programs of a family are installed. None is started.
+ * @throws IptablesMissingError
+ */
+export function requireInstalled(programs: Programs, family: Family): void {
+  for (const suffix of ['', '-restore'] as const) {
+    try {
+      programs.find(programOf(family, suffix));
+    } catch (error) {
+      throw asMissing(programOf(family, suffix), error);
+    }
   }
-  return stdout.split('\n').flatMap((line) => {
-    const match = /^-A (\S+) ?(.*)$/.exec(line);
-    return match ? [{ chain: match[1]!, spec: match[2]!, words: splitWords(match[2]!) }] : [];
-  });
-}
-
-/** The word behind an option, such as the chain behind "-j". */
-export function option(rule: Rule, name: string): string | undefined {
-  const at = rule.words.indexOf(name);
-  return at < 0 ? undefined : rule.words[at + 1];
-}
-
-/** @throws IptablesMissingError when the programs of a family are not installed. */
-export async function requireInstalled(programs: Programs, family: Family): Promise<void> {
-  await run(programs, programOf(family, '-restore'), ['--version'], '');
 }
 
 /**
@@ -129,9 +113,12 @@ export async function forFamilies(
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
-/** Like {@link forFamilies} over both, where a family whose programs are missing has nothing to clean up. */
-export async function forInstalledFamilies(work: (family: Family) => Promise<void>): Promise<void> {
-  await forFamilies(families, async (family) => {
+/** Like {@link forFamilies} where a family whose programs are missing has nothing to clean up. */
+export async function forInstalledFamilies(
+  work: (family: Family) => Promise<void>,
+  wanted: readonly Family[] = families,
+): Promise<void> {
+  await forFamilies(wanted, async (family) => {
     try {
       await work(family);
     } catch (error) {
@@ -140,15 +127,10 @@ export async function forInstalledFamilies(work: (family: Family) => Promise<voi
   });
 }
 
+const waiting = ['--wait', String(lockSeconds)];
+
 function programOf(family: Family, suffix: '' | '-save' | '-restore'): string {
   return `${family === 4 ? 'iptables' : 'ip6tables'}${suffix}`;
-}
-
-/** Words of a listed rule; those with blanks are in double quotes with backslashes. */
-function splitWords(spec: string): string[] {
-  return Array.from(spec.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g), ([, quoted, plain]) =>
-    quoted === undefined ? plain! : quoted.replaceAll(/\\(.)/g, '$1'),
-  );
 }
 
 async function run(
@@ -157,14 +139,26 @@ async function run(
   args: readonly string[],
   input: string,
 ): Promise<ExitResult> {
+  let result: ExitResult;
   try {
-    const { status, stdout, stderr } = await programs.run(program, args, input);
-    return { status, stdout, stderr: stderr.trim() };
+    result = await programs.run(program, args, input);
   } catch (error) {
-    if (!(error instanceof ProgramMissingError)) throw error;
-    throw new IptablesMissingError(
-      ErrorCode.Internal,
-      `"${program}" is not installed. Install the package "iptables" on the node`,
-    );
+    throw asMissing(program, error);
   }
+  const stderr = result.stderr.trim();
+  if (result.status === RESOURCE_PROBLEM && /lock/.test(stderr))
+    throw new CniError(
+      ErrorCode.TryAgainLater,
+      `Another program has held the iptables lock for ${lockSeconds} seconds. Try again, or find out which one it is with "fuser /run/xtables.lock"`,
+      stderr,
+    );
+  return { ...result, stderr };
+}
+
+function asMissing(program: string, error: unknown): unknown {
+  if (!(error instanceof ProgramMissingError)) return error;
+  return new IptablesMissingError(
+    ErrorCode.Internal,
+    `"${program}" is not installed. Install the package "iptables" on the host`,
+  );
 }

@@ -6,169 +6,111 @@
 import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import {
-  comment,
-  forFamilies,
-  forInstalledFamilies,
-  IptablesError,
-  list,
-  option,
-  type Rule,
-  requireInstalled,
-  restore,
-} from './iptables.ts';
-import type { MasqueradeBackend } from './masquerade.ts';
+import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
+import { families, forFamilies, forInstalledFamilies, list, requireInstalled } from './iptables.ts';
+import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
+import { commentWords, option, prefixWords, type Rule, targetOf } from './rules.ts';
 
+const table = 'nat';
+const entryChain = 'POSTROUTING';
 const multicast = { 4: '224.0.0.0/4', 6: 'ff00::/8' } as const;
 
 export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
-  async add(attachment, prefixes) {
+  async add(attachment, prefixes, undo) {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const own = prefixes.filter((prefix) => prefix.family === family);
-      const chain = masqueradeChain(attachment);
-      try {
-        // A new container has no chain, so it need not be looked for: -N fails when there is one, and nothing is done.
-        await restore(programs, family, 'nat', [
-          `-N ${chain}`,
-          ...chainRules(attachment, own),
-          ...own.map((prefix) => jump(attachment, prefix)),
-        ]);
-      } catch (error) {
-        if (!(error instanceof IptablesError)) throw error;
-        const present = await list(programs, family, 'nat');
-        const rules = present?.filter((rule) => rule.chain === chain) ?? [];
-        const jumps = jumpsTo(present ?? [], chain);
-        if (rules.length === 0 && jumps.length === 0) throw error;
-        await restore(programs, family, 'nat', [
-          ...chainRules(attachment, own).filter((line) => !rules.some((rule) => sameRule(rule, line))),
-          ...own
-            .filter(({ address }) => !jumps.some((rule) => sourceOf(rule) === `${address.toPrefix()}`))
-            .map((prefix) => jump(attachment, prefix)),
-        ]);
-      }
+      const change = await ensureRules(programs, family, table, {
+        chains: [],
+        shared: [],
+        own: {
+          chain: masqueradeChain(attachment),
+          rules: [...chainRules(attachment, own), ...own.map((prefix) => jump(attachment, prefix))],
+        },
+      });
+      undo(() => undoChange(programs, family, table, change));
     });
   },
 
   async del(attachment, hints) {
-    await forInstalledFamilies(async (family) => {
-      const own = hints.filter((prefix) => prefix.family === family);
-      // Who knows addresses knows all of them: a container without one of this family has no rules of it.
-      if (hints.length > 0 && own.length === 0) return;
-      if (own.length > 0 && (await deleteKnown(programs, family, attachment, own))) return;
-      const present = (await list(programs, family, 'nat')) ?? [];
-      const chain = masqueradeChain(attachment);
-      const known = own.map(({ address }) => `${address.toPrefix()}`);
-      const jumps = jumpsTo(present, chain);
-      // Another interface of the container on this network shares the chain.
-      const ours = known.length > 0 ? jumps.filter((rule) => known.includes(sourceOf(rule) ?? '')) : jumps;
-      await restore(programs, family, 'nat', [
-        ...ours.map((rule) => `-D POSTROUTING ${rule.spec}`),
-        ...(ours.length === jumps.length && hasChain(present, chain, jumps)
-          ? [`-F ${chain}`, `-X ${chain}`]
-          : []),
-      ]);
-    });
+    const chain = masqueradeChain(attachment);
+    // Who knows addresses knows all of them: a container without one of a family has no rules of it.
+    await forInstalledFamilies(
+      async (family) => {
+        const own = hints.filter((prefix) => prefix.family === family);
+        const sources = new Set(own.map(({ address }) => `${address.toPrefix()}`));
+        await removeRules(programs, family, table, {
+          chain,
+          from: entryChain,
+          known: own.map((prefix) => jump(attachment, prefix)),
+          // Another interface of the container on this network shares the chain.
+          isOwn: (rule) =>
+            targetOf(rule) === chain && (sources.size === 0 || sources.has(option(rule, '-s') ?? '')),
+        });
+      },
+      hints.length > 0 ? familiesOf(hints) : families,
+    );
   },
 
   async check(attachment, prefixes) {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const chain = masqueradeChain(attachment);
-      const [present = [], rules = []] = await Promise.all([
-        list(programs, family, 'nat', 'POSTROUTING'),
-        list(programs, family, 'nat', chain),
+      const [leading = [], rules = []] = await Promise.all([
+        list(programs, family, table, entryChain),
+        list(programs, family, table, chain),
       ]);
       for (const { address } of prefixes.filter((prefix) => prefix.family === family))
-        if (!jumpsTo(present, chain).some((rule) => sourceOf(rule) === `${address.toPrefix()}`))
+        if (
+          !leading.some((rule) => targetOf(rule) === chain && option(rule, '-s') === `${address.toPrefix()}`)
+        )
           throw new Error(
-            `Packets of ${address} are not masqueraded: POSTROUTING has no rule that sends them to chain "${chain}"`,
+            `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Delete the container and add it again`,
           );
-      if (!rules.some((rule) => option(rule, '-j') === 'MASQUERADE'))
+      if (!rules.some((rule) => targetOf(rule) === 'MASQUERADE'))
         throw new Error(`Chain "${chain}" has no MASQUERADE rule. Delete the container and add it again`);
     });
   },
 
-  async probe() {
-    await requireInstalled(programs, 4);
+  probe() {
+    requireInstalled(programs, 4);
   },
 
   async gc(network, valid) {
-    const ids = new Set(valid.map(({ containerId }) => containerId));
+    const keep = new Set(valid.map(masqueradeChain));
     await forInstalledFamilies(async (family) => {
-      const commands: string[] = [];
-      const chains = new Set<string>();
-      for (const rule of (await list(programs, family, 'nat')) ?? []) {
-        const owner = readComment(option(rule, '--comment') ?? '');
-        if (!owner || owner.network !== network || ids.has(owner.containerId)) continue;
-        const chain = masqueradeChain(owner);
-        if (rule.chain === 'POSTROUTING' && option(rule, '-j') === chain)
-          commands.push(`-D POSTROUTING ${rule.spec}`);
-        if (rule.chain === chain || option(rule, '-j') === chain) chains.add(chain);
-      }
-      await restore(programs, family, 'nat', [
-        ...commands,
-        ...[...chains].flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]),
-      ]);
+      await removeChains(programs, family, table, entryChain, (chain, comment) => {
+        const owner = readComment(comment);
+        return owner?.network === network && chain === masqueradeChain(owner) && !keep.has(chain);
+      });
     });
   },
 });
 
-/** Deletes the rules as ADD made them. @returns false when they are not quite like that, and nothing was done. */
-async function deleteKnown(
-  programs: Programs,
-  family: Family,
-  attachment: AttachmentId,
-  prefixes: readonly Prefix[],
-): Promise<boolean> {
+function chainRules(attachment: AttachmentId, prefixes: readonly Prefix[]): Rule[] {
   const chain = masqueradeChain(attachment);
-  try {
-    await restore(programs, family, 'nat', [
-      ...prefixes.map((prefix) => jump(attachment, prefix).replace(/^-A/, '-D')),
-      `-F ${chain}`,
-      `-X ${chain}`,
-    ]);
-    return true;
-  } catch (error) {
-    if (error instanceof IptablesError) return false;
-    throw error;
-  }
-}
-
-function chainRules(attachment: AttachmentId, prefixes: readonly Prefix[]): string[] {
-  const chain = masqueradeChain(attachment);
-  const mark = comment(masqueradeComment(attachment));
-  const subnets = new Set(prefixes.map((prefix) => `${prefix.network}`));
+  const mark = commentWords(masqueradeComment(attachment));
+  const subnets = new Map(prefixes.map((prefix) => [`${prefix.network}`, prefix]));
   return [
-    ...[...subnets].map((subnet) => `-A ${chain} -d ${subnet} -j ACCEPT ${mark}`),
-    `-A ${chain} ! -d ${multicast[prefixes[0]!.family]} -j MASQUERADE ${mark}`,
+    ...[...subnets.values()].map((subnet) => ({
+      chain,
+      words: [...prefixWords('-d', subnet), ...mark, '-j', 'ACCEPT'],
+    })),
+    { chain, words: ['!', '-d', multicast[prefixes[0]!.family], ...mark, '-j', 'MASQUERADE'] },
   ];
 }
 
-function jump(attachment: AttachmentId, { address }: Prefix): string {
-  return `-A POSTROUTING -s ${address.toPrefix()} -j ${masqueradeChain(attachment)} ${comment(masqueradeComment(attachment))}`;
-}
-
-function jumpsTo(rules: readonly Rule[], chain: string): Rule[] {
-  return rules.filter((rule) => rule.chain === 'POSTROUTING' && option(rule, '-j') === chain);
-}
-
-/** Source of a rule, always with a prefix length. */
-function sourceOf(rule: Rule): string | undefined {
-  const source = option(rule, '-s');
-  return source && (source.includes('/') ? source : `${source}/${source.includes(':') ? 128 : 32}`);
-}
-
-/** iptables-save names a chain even when it is empty, but rules are all that was listed; an empty chain has no rules. */
-function hasChain(rules: readonly Rule[], chain: string, jumps: readonly Rule[]): boolean {
-  return jumps.length > 0 || rules.some((rule) => rule.chain === chain);
-}
-
-function sameRule(rule: Rule, line: string): boolean {
-  const target = /-j (\S+)/.exec(line)?.[1];
-  const destination = /-d (\S+)/.exec(line)?.[1];
-  return option(rule, '-j') === target && option(rule, '-d') === destination;
+function jump(attachment: AttachmentId, { address }: Prefix): Rule {
+  return {
+    chain: entryChain,
+    words: [
+      ...prefixWords('-s', address.toPrefix()),
+      ...commentWords(masqueradeComment(attachment)),
+      '-j',
+      masqueradeChain(attachment),
+    ],
+  };
 }
 
 function familiesOf(prefixes: readonly Prefix[]): Family[] {
-  return [...new Set(prefixes.map(({ family }) => family))];
+  return families.filter((family) => prefixes.some((prefix) => prefix.family === family));
 }

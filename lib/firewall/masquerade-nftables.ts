@@ -15,7 +15,7 @@ import {
   verdict,
 } from '../netlink/nftables.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import type { MasqueradeBackend } from './masquerade.ts';
+import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { hashName } from './names.ts';
 import {
   addressMatch,
@@ -34,7 +34,7 @@ const checksComment = 'Masquerade traffic from certain IPs to any (non-multicast
 const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
 
 export const nftablesMasquerade: MasqueradeBackend = {
-  async add(attachment, prefixes) {
+  async add(attachment, prefixes, undo) {
     changeNftables((socket, again) => [
       ...setUp(socket, again),
       ...deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
@@ -52,6 +52,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
         ),
       ),
     ]);
+    undo(() => nftablesMasquerade.del(attachment, prefixes));
   },
 
   async del(attachment) {
@@ -74,12 +75,12 @@ export const nftablesMasquerade: MasqueradeBackend = {
     });
   },
 
-  async probe() {
+  probe() {
     requireNftables();
   },
 
   async gc(network, valid) {
-    const keep = new Set(valid.map((one) => commentOf({ network, ...one })));
+    const keep = new Set(valid.map(commentOf));
     changeNftables((socket) =>
       deletion(socket, (comment) => comment.startsWith(`${networkHash(network)}-`) && !keep.has(comment)),
     );

@@ -5,18 +5,14 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family, type Prefix } from '../ip.ts';
-import { FileLock } from '../kernel/lock.ts';
+import { acquireLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
 import {
-  comment,
   families,
   forFamilies,
   IptablesError,
   IptablesMissingError,
   list,
-  option,
-  quote,
-  type Rule,
   requireInstalled,
   restore,
 } from './iptables.ts';
@@ -31,6 +27,7 @@ import {
   type PortMapping,
   portMapLock,
 } from './portmap.ts';
+import { commentWords, option, quote, type Rule } from './rules.ts';
 
 const entryChain = 'CNI-HOSTPORT-DNAT';
 const markChain = 'CNI-HOSTPORT-SETMARK';
@@ -41,7 +38,7 @@ const portsPerRule = 15;
 export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
-    using _ = new FileLock(portMapLock);
+    using _ = await acquireLock(portMapLock);
     await forFamilies(familiesOf(containers, mappings), async (family) => {
       const container = containers.find((prefix) => prefix.family === family)!;
       const own = mappingsOf(mappings, family);
@@ -129,7 +126,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   },
 
   async probe() {
-    await requireInstalled(programs, 4);
+    requireInstalled(programs, 4);
   },
 });
 
@@ -192,7 +189,7 @@ async function removeFrom(
 function removal(entries: readonly Rule[], chain: string): string[] {
   return entries
     .filter((rule) => option(rule, '-j') === chain)
-    .map((rule) => `-D ${entryChain} ${rule.spec}`);
+    .map((rule) => `-D ${entryChain} ${rule.words.map(quote).join(' ')}`);
 }
 
 /** The rules of one container: its own chain's, and those that lead there. */
@@ -376,4 +373,8 @@ function familiesOf(containers: readonly Prefix[], mappings: readonly PortMappin
     (family) =>
       containers.some((prefix) => prefix.family === family) && mappingsOf(mappings, family).length > 0,
   );
+}
+
+function comment(text: string): string {
+  return commentWords(text).map(quote).join(' ');
 }

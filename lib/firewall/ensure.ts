@@ -1,0 +1,270 @@
+/**
+ * The one way in which rules come and go in iptables: a single transaction in the usual case, where nothing is looked for; when it
+ * is refused, a look at just the chains concerned, under a lock, until what is there is what is wanted.
+ */
+
+import type { Family } from '../ip.ts';
+import { acquireLock } from '../kernel/lock.ts';
+import type { Programs } from '../kernel/programs.ts';
+import { hasRules, IptablesError, list, restore } from './iptables.ts';
+import { isSameRule, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+
+/** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
+const lockFile = '/run/cni/iptables.lock';
+const lockTimeoutMs = 10_000;
+
+/** How often rules are composed anew because others, whom the lock does not bind, were faster. */
+const changeTries = 5;
+
+/** What an attachment needs in one table. */
+export interface RuleSet {
+  /** Chains that attachments share, created where they are missing. */
+  readonly chains: readonly string[];
+  /** Rules that attachments share, added where they are missing. */
+  readonly shared: readonly SharedRule[];
+  readonly own: OwnRules;
+}
+
+/** What is the attachment's own. */
+export interface OwnRules {
+  /** Its chain. Without one, the rules are looked for before they are added, as nothing else tells whether they are there. */
+  readonly chain?: string;
+  /** The rules of its chain, and those that lead there. */
+  readonly rules: readonly Rule[];
+  /** Whatever else is in its chain, or leads there from the chains of {@link rules}, goes. */
+  readonly exclusive?: boolean;
+}
+
+/** What {@link ensureRules} has done, for {@link undoChange}. */
+export interface RuleChange {
+  /** The attachment's chain, if it was created. */
+  readonly chain?: string | undefined;
+  readonly added: readonly Rule[];
+  readonly removed: readonly Rule[];
+}
+
+/**
+ * Makes rules be there, each once.
+ * @returns what it has changed of the attachment's own.
+ * @throws IptablesError when iptables refuses them; CniError TryAgainLater when another program holds a lock for too long.
+ */
+export async function ensureRules(
+  programs: Programs,
+  family: Family,
+  table: string,
+  set: RuleSet,
+): Promise<RuleChange> {
+  const { shared, own } = set;
+  if (own.chain) {
+    try {
+      // -N fails when the chain is there, and so does -A when the chain that it leads to is not.
+      await restore(programs, family, table, [
+        ...shared.map((rule) => renderRule('-C', rule)),
+        `-N ${own.chain}`,
+        ...own.rules.map((rule) => renderRule('-A', rule)),
+      ]);
+      return { chain: own.chain, added: own.rules, removed: [] };
+    } catch (error) {
+      if (!(error instanceof IptablesError)) throw error;
+    }
+  } else if (own.rules.length === 0 && (await hasShared(programs, family, table, shared)))
+    return { added: [], removed: [] };
+  return changeRules(programs, family, table, () => composeChange(programs, family, table, set));
+}
+
+/** Takes back what {@link ensureRules} has changed; what is shared stays. */
+export async function undoChange(
+  programs: Programs,
+  family: Family,
+  table: string,
+  { chain, added, removed }: RuleChange,
+): Promise<void> {
+  const back = removed.map((rule) => renderRule('-A', rule));
+  const outside = added.filter((rule) => rule.chain !== chain).map((rule) => renderRule('-D', rule));
+  try {
+    await restore(programs, family, table, [...outside, ...deletionOf(chain), ...back]);
+  } catch (error) {
+    // Others may use the chain by now.
+    if (!chain || !(error instanceof IptablesError)) throw error;
+    await restore(programs, family, table, [...outside, ...back]);
+  }
+}
+
+/** What {@link removeRules} is to remove. */
+export interface Removal {
+  /** The attachment's chain, which goes when nothing leads there any more. */
+  readonly chain?: string;
+  /** Chain that leads there. */
+  readonly from: string;
+  /** The rules of {@link from} as ADD made them, if that is known. */
+  readonly known: readonly Rule[];
+  /** Tells the attachment's rules among those of {@link from}, when they are not quite like that. */
+  isOwn(rule: Rule): boolean;
+}
+
+/**
+ * Removes an attachment's rules, whoever made them. What is not there is no error.
+ * @returns those that it has removed from the chain that leads to the attachment's own.
+ */
+export async function removeRules(
+  programs: Programs,
+  family: Family,
+  table: string,
+  removal: Removal,
+): Promise<readonly Rule[]> {
+  const { chain, from, known } = removal;
+  if (known.length > 0) {
+    try {
+      await restore(programs, family, table, [
+        ...known.map((rule) => renderRule('-D', rule)),
+        ...deletionOf(chain),
+      ]);
+      return known;
+    } catch (error) {
+      if (!(error instanceof IptablesError)) throw error;
+    }
+  }
+  return changeRules(programs, family, table, async () => {
+    const [leading = [], own] = await Promise.all([
+      list(programs, family, table, from),
+      chain ? list(programs, family, table, chain) : undefined,
+    ]);
+    const removed = leading.filter(removal.isOwn);
+    const isUsed = leading.some((rule) => targetOf(rule) === chain && !removed.includes(rule));
+    return {
+      commands: [
+        ...removed.map((rule) => renderRule('-D', rule)),
+        ...(own && !isUsed ? deletionOf(chain) : []),
+      ],
+      outcome: removed,
+    };
+  });
+}
+
+/**
+ * Removes attachments' chains with the rules that lead there, whoever made them.
+ * @param from chain that leads there.
+ * @param isStale tells by a chain and the comment on one of its rules, or on one that leads there.
+ * @returns the rules that it has removed from the chain that leads there.
+ */
+export function removeChains(
+  programs: Programs,
+  family: Family,
+  table: string,
+  from: string,
+  isStale: (chain: string, comment: string) => boolean,
+): Promise<readonly Rule[]> {
+  return changeRules(programs, family, table, async () => {
+    const chainOf = (rule: Rule) => (rule.chain === from ? targetOf(rule) : rule.chain) ?? '';
+    const all = (await list(programs, family, table)) ?? [];
+    const stale = new Set(
+      all.filter((rule) => isStale(chainOf(rule), option(rule, '--comment') ?? '')).map(chainOf),
+    );
+    const removed = all.filter((rule) => rule.chain === from && stale.has(chainOf(rule)));
+    return {
+      commands: [...removed.map((rule) => renderRule('-D', rule)), ...[...stale].flatMap(deletionOf)],
+      outcome: removed,
+    };
+  });
+}
+
+/** Commands of iptables-restore, and what they come to. */
+export interface Composition<T> {
+  readonly commands: readonly string[];
+  readonly outcome: T;
+}
+
+/**
+ * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is composed anew; when
+ * that gives the same, it was refused for its own sake.
+ */
+export async function changeRules<T>(
+  programs: Programs,
+  family: Family,
+  table: string,
+  compose: () => Promise<Composition<T>>,
+): Promise<T> {
+  using _ = await acquireLock(lockFile, lockTimeoutMs);
+  let refused: { commands: string; error: IptablesError } | undefined;
+  for (let tries = 1; ; tries++) {
+    const { commands, outcome } = await compose();
+    const text = commands.join('\n');
+    if (refused && (text === refused.commands || tries > changeTries)) throw refused.error;
+    try {
+      await restore(programs, family, table, commands);
+      return outcome;
+    } catch (error) {
+      if (!(error instanceof IptablesError)) throw error;
+      refused = { commands: text, error };
+    }
+  }
+}
+
+async function composeChange(
+  programs: Programs,
+  family: Family,
+  table: string,
+  { chains, shared, own }: RuleSet,
+): Promise<Composition<RuleChange>> {
+  const names = [...chains, ...[...shared, ...own.rules].map(({ chain }) => chain), own.chain ?? ''];
+  const listed = new Map<string, Rule[] | undefined>(
+    await Promise.all(
+      [...new Set(names)]
+        .filter(Boolean)
+        .map(async (name) => [name, await list(programs, family, table, name)] as const),
+    ),
+  );
+  const isThere = (rule: Rule) => Boolean(listed.get(rule.chain)?.some((one) => isSameRule(one, rule)));
+  const missing: string[] = [];
+  for (const rule of shared)
+    if (!isThere(rule) && !(await isThereInOtherWords(programs, family, table, listed, rule)))
+      missing.push(renderRule(rule.first ? '-I' : '-A', rule));
+  const removed = own.exclusive
+    ? [...listed.values()].flatMap((rules = []) =>
+        rules.filter((rule) => rule.chain === own.chain || targetOf(rule) === own.chain),
+      )
+    : [];
+  const added = own.rules.filter((rule) => removed.length > 0 || !isThere(rule));
+  const create = own.chain !== undefined && listed.get(own.chain) === undefined;
+  return {
+    commands: [
+      ...chains.filter((chain) => listed.get(chain) === undefined).map((chain) => `-N ${chain}`),
+      ...missing,
+      ...removed.map((rule) => renderRule('-D', rule)),
+      ...(create ? [`-N ${own.chain}`] : []),
+      ...added.map((rule) => renderRule('-A', rule)),
+    ],
+    outcome: { chain: create ? own.chain : undefined, added, removed },
+  };
+}
+
+/** Asks iptables itself when a rule leads where the wanted one leads, but other releases may list it in other words. */
+async function isThereInOtherWords(
+  programs: Programs,
+  family: Family,
+  table: string,
+  listed: ReadonlyMap<string, Rule[] | undefined>,
+  rule: Rule,
+): Promise<boolean> {
+  const isAlike = (one: Rule) => targetOf(one) === targetOf(rule);
+  if (!listed.get(rule.chain)?.some(isAlike)) return false;
+  return hasShared(programs, family, table, [rule]);
+}
+
+function hasShared(
+  programs: Programs,
+  family: Family,
+  table: string,
+  rules: readonly Rule[],
+): Promise<boolean> {
+  return hasRules(
+    programs,
+    family,
+    table,
+    rules.map((rule) => renderRule('-C', rule)),
+  );
+}
+
+function deletionOf(chain: string | undefined): string[] {
+  return chain ? [`-F ${chain}`, `-X ${chain}`] : [];
+}

@@ -1,0 +1,23 @@
+/** What a way to masquerade has to do. */
+
+import type { AttachmentId } from '../attachment.ts';
+import type { Prefix } from '../ip.ts';
+import type { RegisterUndo } from './backend.ts';
+
+/** One way to masquerade. */
+export interface MasqueradeBackend {
+  /**
+   * Masquerades these addresses. Doing it twice is no error.
+   * @param prefixes with the length of their subnet.
+   * @param undo is told how to take back what this call has changed, and that alone.
+   */
+  add(attachment: AttachmentId, prefixes: readonly Prefix[], undo: RegisterUndo): Promise<void>;
+  /** Takes back what {@link add} did, whoever did it. @param hints the addresses as far as they are known. */
+  del(attachment: AttachmentId, hints: readonly Prefix[]): Promise<void>;
+  /** @throws Error when a rule is missing. */
+  check(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<void>;
+  /** @throws Error when the backend cannot be used on this host. */
+  probe(): void;
+  /** Removes the rules of a network's attachments that are not among the valid ones. */
+  gc(network: string, valid: readonly AttachmentId[]): Promise<void>;
+}

@@ -1,0 +1,84 @@
+/**
+ * Rules of iptables as data: the chain that a rule is in and its words, in the form in which iptables lists them. What is written in
+ * that form can be compared with what is listed word by word, whatever the order. Source: iptables(8).
+ */
+
+import type { Prefix } from '../ip.ts';
+
+/** A rule, or what to look for. */
+export interface Rule {
+  /** Chain it is in. */
+  readonly chain: string;
+  /**
+   * Its matches and its target, as `iptables -S` lists them: prefixes with their length and host bits zero, none that matches every
+   * address, `-m tcp` before `--dport`, `--dports` rather than `--destination-ports`.
+   */
+  readonly words: readonly string[];
+}
+
+/** A rule that attachments share. */
+export interface SharedRule extends Rule {
+  /** It goes to the head of its chain, as the chain is not ours. */
+  readonly first?: boolean;
+}
+
+/** What {@link renderRule} makes of a rule: append, insert at the head, delete, or check. */
+export type RuleOperation = '-A' | '-I' | '-D' | '-C';
+
+/** The line of iptables-restore that does something with a rule. @throws Error when a word has a line break. */
+export function renderRule(operation: RuleOperation, { chain, words }: Rule): string {
+  return [operation, quote(chain), ...words.map(quote)].join(' ');
+}
+
+/** Quotes a word for iptables-restore. @throws Error when it could end the line and begin a command of its own. */
+export function quote(word: string): string {
+  if (/[\n\r\0]/.test(word))
+    throw new Error(`"${word}" has a line break, which no rule can hold. Take it out`);
+  return /^[\w./:,!-]+$/.test(word) ? word : `"${word.replaceAll(/[\\"]/g, '\\$&')}"`;
+}
+
+/** Reads what `iptables -S` and iptables-save print, of which only the rules count. */
+export function parseRules(listing: string): Rule[] {
+  return listing.split('\n').flatMap((line) => {
+    if (!line.startsWith('-A ')) return [];
+    const [, chain = '', ...words] = splitWords(line);
+    return [{ chain, words }];
+  });
+}
+
+/** Words of a line; those with blanks are in double quotes with backslashes. */
+function splitWords(line: string): string[] {
+  return Array.from(line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g), ([, quoted, plain]) =>
+    quoted === undefined ? plain! : quoted.replaceAll(/\\(.)/g, '$1'),
+  );
+}
+
+/** True when two rules are the same, whatever the order of their words. */
+export function isSameRule(one: Rule, other: Rule): boolean {
+  return one.chain === other.chain && sortedWords(one) === sortedWords(other);
+}
+
+function sortedWords({ words }: Rule): string {
+  return [...words].sort().join('\n');
+}
+
+/** The word behind an option, such as the chain behind "-j". */
+export function option({ words }: Rule, name: string): string | undefined {
+  const at = words.indexOf(name);
+  return at < 0 ? undefined : words[at + 1];
+}
+
+/** Where a rule leads: the word behind "-j". */
+export function targetOf(rule: Rule): string | undefined {
+  return option(rule, '-j');
+}
+
+/** The words of the match for a comment. */
+export function commentWords(text: string): string[] {
+  return ['-m', 'comment', '--comment', text];
+}
+
+/** The words of a match for an address. There are none for the prefix that holds every address. @param name such as "-s". */
+export function prefixWords(name: string, prefix: Prefix): string[] {
+  return prefix.length === 0 ? [] : [name, `${prefix.network}`];
+}
