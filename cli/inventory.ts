@@ -1,6 +1,6 @@
 /**
- * What networks and attachments a host has: from the result cache, host-local's files, the firewall and the kernel, held
- * against one another.
+ * What networks and attachments a host has: from the result cache, host-local's files, the firewall and the
+ * kernel, held against one another.
  */
 
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';

@@ -1,4 +1,6 @@
-/** `cni add|check|del|status NETWORK NETNS`: one network by hand, with cnitool's arguments and environment. */
+/**
+ * `cni add|check|del|status NETWORK NETNS`: one network by hand, with cnitool's arguments and environment.
+ */
 
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
@@ -53,12 +55,13 @@ export function environment(trace = false): Environment {
 }
 
 /** Finds a network in {@link configDir}, with a warning for each file that cannot be used. */
-export function findNetwork(name: string): NetworkList {
+function findNetwork(name: string): NetworkList {
   return loadNetwork(configDir(), name, (file, error) => warn(`Skipping "${file}": ${error.message}`));
 }
 
 /**
- * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from the result cache.
+ * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from
+ * the result cache.
  */
 export function findUsedNetwork(name: string): NetworkList {
   try {

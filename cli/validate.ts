@@ -75,7 +75,8 @@ function filesAt(path: string): string[] {
 
 /**
  * Looks plugins up where the runtime would.
- * @returns undefined when nobody said where that is and the usual place does not exist, as on a build machine.
+ * @returns undefined when nobody said where that is and the usual place does not exist, as on a build
+ *   machine.
  */
 function installedIn(binDir: readonly string[] | undefined): ((name: string) => boolean) | undefined {
   const directories = binDir ?? pluginPath();

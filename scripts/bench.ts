@@ -1,7 +1,7 @@
 /**
- * Compares this suite with the reference plugins, in one run on one machine: each call of the one is followed by the same
- * call of the other. Prints a table; when everything was measured, writes it with the spread of every figure to bench/,
- * and what matters most to README.md.
+ * Compares this suite with the reference plugins, in one run on one machine: each call of the one is followed
+ * by the same call of the other. Prints a table; when everything was measured, writes it with the spread of
+ * every figure to bench/, and what matters most to README.md.
  *
  *     npm run bench                   everything, five minutes
  *     npm run bench -- --quick        fewer calls, a minute

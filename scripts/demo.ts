@@ -1,7 +1,7 @@
 /**
- * Shows the plugins at work, with the sample networks of conf/: one network namespace plays the host, others play
- * pods and a machine outside. Every claim is tested with `ip`, `ping` and real connections; the exit code is 0
- * only if all held.
+ * Shows the plugins at work, with the sample networks of conf/: one network namespace plays the host, others
+ * play pods and a machine outside. Every claim is tested with `ip`, `ping` and real connections; the exit
+ * code is 0 only if all held.
  */
 
 import { type Attachment, type AttachOptions, attach, sample } from '../test/support/chain.ts';

@@ -37,7 +37,8 @@ export interface CheckedFile {
 
 /**
  * Checks a file.
- * @param isInstalled tells whether an executable is where the runtime would look for it; undefined when nobody knows.
+ * @param isInstalled tells whether an executable is where the runtime would look for it; undefined when
+ *   nobody knows.
  */
 export async function checkFile(
   file: string,

@@ -164,7 +164,9 @@ function checkCapabilities(
   return findings;
 }
 
-/** True if the configuration itself has what the runtime would pass, as limits of bandwidth may be in either. */
+/**
+ * True if the configuration itself has what the runtime would pass, as limits of bandwidth may be in either.
+ */
 function replacesCapability(value: Record<string, unknown>, schema: unknown): boolean {
   const properties = isObject(schema) && isObject(schema.properties) ? schema.properties : {};
   return Object.keys(properties).some((key) => getKey(value, key) !== undefined);

@@ -52,7 +52,10 @@ export function liveOnce(
   return { added: times, deleted };
 }
 
-/** Gives the host other pods: their rules with two ports each, their reservations, and their ports on the bridge. */
+/**
+ * Gives the host other pods: their rules with two ports each, their reservations, and their ports on the
+ * bridge.
+ */
 export function populate(pods: number): void {
   if (pods === 0) return;
   const first = Address.parse('10.77.128.0');

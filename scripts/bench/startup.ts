@@ -16,8 +16,8 @@ const pipeSize = 64 * 1024;
 const refused = Buffer.from('{"cniVersion": "9.9.9", "name": "bench", "type": "bridge"}');
 
 /**
- * An ADD that is refused, split where the plugin reads its configuration. Its standard input is a pipe that is full of
- * blanks: one more byte fits only when the plugin begins to read.
+ * An ADD that is refused, split where the plugin reads its configuration. Its standard input is a pipe that
+ * is full of blanks: one more byte fits only when the plugin begins to read.
  */
 export function startUp(rounds: number): Scenario {
   return {

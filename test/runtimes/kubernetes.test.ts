@@ -37,7 +37,8 @@ test('its init container installs every plugin on the node, and again over them'
   const [mount] = install!.volumeMounts!;
   const volume = template.spec!.volumes!.find(({ name }) => name === mount!.name);
   t.is(volume!.hostPath!.path, '/opt/cni/bin');
-  // Stand-ins: a directory of the node for /opt/cni/bin, the machine's libraries and this build for the image.
+  // Stand-ins: a directory of the node for /opt/cni/bin, the machine's libraries and this build for the
+  // image.
   const binDir = '/run/opt/cni/bin';
   const rootfs = '/run/image';
   await node.run(['mkdir', '-p', binDir, rootfs]);

@@ -182,6 +182,11 @@ test('an export that nobody imports is found', (t) => {
     'another one',
   );
   t.deepEqual(dead('export const one = 1;', "import * as all from './a.ts';\nall.one;"), []);
+  const reexported = { 'lib/a.ts': 'export const one = 1;', 'lib/b.ts': "export * from './a.ts';" };
+  t.deepEqual(deadExports(treeOf({ ...reexported, 'lib/c.ts': "import { one } from './b.ts';" }), []), []);
+  t.deepEqual(deadExports(treeOf({ ...reexported, 'lib/c.ts': "import { two } from './b.ts';" }), []), [
+    'lib/a.ts: one',
+  ]);
   t.deepEqual(dead('export const one = 1;', "const { one } = await import('./a.ts');"), []);
   t.deepEqual(dead('export const one = 1;', "await import('./a.ts'); // one"), ['lib/a.ts: one']);
 });

@@ -1,6 +1,7 @@
 /**
- * A private containerd on a node, and its Container Runtime Interface as the kubelet uses it: gRPC over the socket.
- * The image of every sandbox is a web server, so that a bare sandbox already has something to talk to.
+ * A private containerd on a node, and its Container Runtime Interface as the kubelet uses it: gRPC over the
+ * socket. The image of every sandbox is a web server, so that a bare sandbox already has something to talk
+ * to.
  */
 
 import { join } from 'node:path';
