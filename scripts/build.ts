@@ -1,5 +1,5 @@
 /**
- * Builds the executables: one Node.js single executable, and a hard link to it under every plugin's name.
+ * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's name.
  *
  *     node scripts/build.ts [x64|arm64]
  *
@@ -29,6 +29,7 @@ import {
 import { basename, join } from 'node:path';
 import { type BuildOptions, build } from 'esbuild';
 import { isCurrent, stampOf } from './build/stamp.ts';
+import { layTree } from './build/tree.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -95,7 +96,8 @@ function entryPoint(): string {
 function operatorsEntryPoint(): string {
   return `
     import { main } from './cli/main.ts';
-    void main(process.argv.slice(2), { plugins: new Map([${tableOf('plugins')}]), ipam: new Map([${tableOf('ipam')}]) });
+    import { readLaunch } from './launcher/launch.ts';
+    void main(readLaunch(process.argv).args, { plugins: new Map([${tableOf('plugins')}]), ipam: new Map([${tableOf('ipam')}]) });
   `;
 }
 
@@ -188,7 +190,7 @@ async function makeExecutable(): Promise<void> {
     );
     writeFileSync(stampFile, stampOf(digest, trained));
   }
-  linkNames(executable, binDir);
+  layTree(arch, executable, binDir, names, buildDir);
   const megabytes = Math.round(statSync(executable).size / 1e6);
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }
@@ -210,16 +212,18 @@ function train(directory: string): boolean {
   console.log('Training');
   const trainee = join(directory, 'cni-plugins');
   assemble('training.js', trainee, [], directory);
-  linkNames(trainee, join(directory, 'bin'));
+  const bin = join(directory, 'bin');
+  mkdirSync(bin);
+  for (const name of names) linkSync(trainee, join(bin, name));
   const { status } = spawnSync(process.execPath, ['--no-warnings', join(root, 'scripts/build/train.ts')], {
-    env: { ...process.env, CNI_BIN: join(directory, 'bin') },
+    env: { ...process.env, CNI_BIN: bin },
     stdio: 'inherit',
   });
   if (status !== 0)
     console.log(
       'Training failed for the reason above: this executable compiles what was not recorded. The next build tries again',
     );
-  rmSync(join(directory, 'bin'), { recursive: true });
+  rmSync(bin, { recursive: true });
   rmSync(trainee);
   return status === 0;
 }
@@ -248,18 +252,4 @@ function assemble(main: string, output: string, caches: readonly string[], direc
   execFileSync(process.execPath, [`--build-sea=${configFile}`], { stdio: ['ignore', 'ignore', 'inherit'] });
   chmodSync(config.output, 0o755);
   renameSync(config.output, output);
-}
-
-/** Makes a directory of hard links to the executable, one for each name, and nothing else. */
-function linkNames(executable: string, directory: string): void {
-  mkdirSync(directory, { recursive: true });
-  for (const file of readdirSync(directory)) if (!names.includes(file)) rmSync(join(directory, file));
-  for (const name of names) {
-    const link = join(directory, name);
-    // Renaming one link over another of the same file does nothing.
-    if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(executable).ino) continue;
-    rmSync(`${link}.new`, { force: true });
-    linkSync(executable, `${link}.new`);
-    renameSync(`${link}.new`, link);
-  }
 }
