@@ -31,7 +31,7 @@ function directory(t: ExecutionContext, files: Record<string, string | object> =
 const bridge = { type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.1.0.0/16' } };
 const list = (name: string, ...plugins: object[]) => ({ cniVersion: '1.0.0', name, plugins });
 
-test('install puts every plugin into place, keeps foreign ones, and uninstall takes only ours away', async (t) => {
+test('install installs every plugin and keeps foreign ones; uninstall removes only those of this suite', async (t) => {
   const dir = directory(t, {
     'my-plugin': '#!/bin/sh\n',
     vlan: '#!/bin/sh\necho "CNI vlan plugin v1.1.1" >&2\n',
@@ -74,7 +74,7 @@ test('no ADD fails while the plugins are replaced', async (t) => {
   t.deepEqual([...new Set(exits)], [0]);
 });
 
-test('install says why it cannot, and leaves nothing half-done', async (t) => {
+test('install that fails says why, and changes nothing', async (t) => {
   const dir = directory(t, { file: '' });
   const below = await cni('install', '--bin-dir', join(dir, 'file/bin'));
   t.is(below.exit, 1);
@@ -93,7 +93,7 @@ test('install says why it cannot, and leaves nothing half-done', async (t) => {
   t.regex((await host.run([command, 'install', '--bin-dir', '/run/bin'])).toString(), /copied to/);
 });
 
-test('validate finds nothing wrong with the samples', async (t) => {
+test('validate accepts the samples', async (t) => {
   const dir = directory(t);
   for (const name of readdirSync(join(import.meta.dirname, '../../conf')).filter((file) =>
     /\.conf(list)?$/.test(file),
@@ -107,7 +107,7 @@ test('validate finds nothing wrong with the samples', async (t) => {
   );
 });
 
-test('validate points at each mistake and says what to do', async (t) => {
+test('validate reports each mistake with its line and how to correct it', async (t) => {
   const cases: [object | string, RegExp][] = [
     ['{\n  "cniVersion": "1.0.0",\n  "name": "x",,\n}', /:3:15: error: /],
     [list('x', { ...bridge, mtu: '1400' }), /"plugins\[0\]\.mtu" is "1400", but it must be a whole number/],
@@ -170,7 +170,7 @@ test('validate compares networks with one another', async (t) => {
   t.regex((await cni('validate', '--strict', '--bin-dir', suites.ours, shared)).stdout, /mtu/);
 });
 
-test('validate takes a megabyte in its stride, and unreadable files for what they are', async (t) => {
+test('validate copes with a file of a megabyte, and reports files that cannot be read', async (t) => {
   const dir = directory(t, {
     '10-big.conflist': list('big', {
       ...bridge,
@@ -215,7 +215,7 @@ test('add, check, del and status run a network as cnitool does', async (t) => {
   await attach(host, sample('10-bridge.conflist'));
 });
 
-test('help, versions and wrong command lines', async (t) => {
+test('help and version are printed; a wrong command line exits with 2', async (t) => {
   const help = await cni('--help');
   t.is(help.exit, 0);
   for (const name of ['install', 'validate', 'add', 'check', 'del', 'status'])
@@ -232,7 +232,7 @@ interface Listed {
   problems: string[];
 }
 
-test('list, gc, draw and explain: what is there, what is stale, and what it looks like', async (t) => {
+test('list and draw show attachments and orphans; gc removes the orphans', async (t) => {
   const host = await makeHost(t);
   await host.run(['sh', '-c', 'cat > /etc/cni/net.d/10-x.conflist'], {
     stdin: JSON.stringify({ ...sample('10-bridge.conflist'), cniVersion: '1.1.0' }),
@@ -351,7 +351,7 @@ test('gc removes orphans of a network below 1.1.0, which has no GC, and leaves a
   t.is((await run(['check', 'podnet', web.netns], port8080)).exit, 0);
 });
 
-test('gc says of what it could not remove that it is still there, and why', async (t) => {
+test('gc reports what it could not remove as still there, with the reason, and exits with 1', async (t) => {
   const network = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
   const { host, write, run, orphans } = await hostWith(t, network);
   const { pod } = await attach(host, network);
@@ -424,7 +424,7 @@ test('a record without "netns" is judged by the sandbox in its result', async (t
   t.is((await run(['check', 'podnet', alive.netns])).exit, 0);
 });
 
-test('list and validate tell of a range that is full', async (t) => {
+test('list and validate warn of a range that is full', async (t) => {
   const network = {
     cniVersion: '1.0.0',
     name: 'small',
@@ -445,7 +445,7 @@ test('list and validate tell of a range that is full', async (t) => {
   t.notRegex((await run(['list'])).stderr, /given away/);
 });
 
-test('explain tells what each sample would do', async (t) => {
+test('explain describes what each sample would do', async (t) => {
   const directoryOf = join(import.meta.dirname, '../../conf');
   for (const name of readdirSync(directoryOf).filter((file) => /\.conf(list)?$/.test(file))) {
     const { exit, stdout, stderr } = await cni('explain', join(directoryOf, name));
@@ -457,10 +457,16 @@ test('explain tells what each sample would do', async (t) => {
     bridge,
     /1\. bridge[\s\S]*"cni0"[\s\S]*"host-local".* 65534 in 10\.88\.0\.0\/16[\s\S]*10\.88\.0\.1-10\.88\.255\.254[\s\S]*Masquerades[\s\S]*2\. portmap/,
   );
+  const flannel = (await cni('explain', join(directoryOf, '40-flannel.conflist'))).stdout;
+  t.regex(flannel, /leased from \/run\/flannel\/subnet\.env[\s\S]*Runs "bridge" for network "cbr0"/);
+  const unknown = directory(t, { 'x.conflist': list('x', bridge, { type: 'other' }) });
+  t.regex((await cni('explain', join(unknown, 'x.conflist'))).stdout, /2\. other\n.*not of this suite/);
+  const invalid = directory(t, { 'x.conflist': list('x', { ...bridge, mtu: '1400' }) });
+  t.regex((await cni('explain', join(invalid, 'x.conflist'))).stderr, /not valid[\s\S]*"mtu" is "1400"/);
   t.is((await cni('explain', '/etc/passwd')).exit, 1);
 });
 
-test('completion for bash and zsh', async (t) => {
+test('completion is printed for bash and zsh', async (t) => {
   for (const shell of ['bash', 'zsh'])
     t.regex(await here.run([command, 'completion'], { env: { SHELL: `/bin/${shell}` } }), /cni/);
 });

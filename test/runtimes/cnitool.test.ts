@@ -86,7 +86,7 @@ for (const [first, second] of [
     t.deepEqual(await snapshot(host), before);
   });
 
-test('a plugin that fails is quoted', async (t) => {
+test('the error of a plugin that fails is shown', async (t) => {
   const host = await makeHost(t);
   const network = install(host, '10-bridge.conflist');
   const tool = new NetworkTool(host, cnitool);

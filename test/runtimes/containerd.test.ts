@@ -43,10 +43,10 @@ test('a pod answers at its address and published port, and leaves nothing behind
   await containerd.stopSandbox(web); // The kubelet may ask again: a DEL without a network namespace.
   await containerd.removeSandbox(web);
   t.deepEqual(await snapshot(node), before);
-  t.is(await containerd.browse(client, '127.0.0.1'), greeting, 'the other pod is left alone');
+  t.is(await containerd.browse(client, '127.0.0.1'), greeting, 'the other pod still answers');
 });
 
-test('both families, with the address of each', async (t) => {
+test('a dual-stack pod gets an address of each family', async (t) => {
   const node = await makeNode(t);
   const network = sample('30-dual-stack.conflist');
   node.write('/etc/cni/net.d/30-dual-stack.conflist', { ...network, cniVersion: '1.0.0' });
@@ -112,7 +112,7 @@ test("a pod's annotations limit its bandwidth", async (t) => {
   );
 });
 
-test('twenty pods at once, each with an address and a port of its own', async (t) => {
+test('twenty pods at once each get their own address and port', async (t) => {
   const node = await makeNode(t);
   node.write('/etc/cni/net.d/10-bridge.conflist', sample('10-bridge.conflist'));
   const containerd = await Containerd.start(node);

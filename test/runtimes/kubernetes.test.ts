@@ -21,7 +21,7 @@ test('the manifest follows the schema of Kubernetes objects', (t) => {
   );
 });
 
-test('its parts agree: labels with the selector, mounts with volumes', (t) => {
+test('labels match the selector, and mounts have volumes', (t) => {
   t.deepEqual(template.metadata?.labels, manifest.spec!.selector.matchLabels);
   const volumes = template.spec!.volumes!.map(({ name }) => name);
   const mounts = [...template.spec!.initContainers!, ...template.spec!.containers].flatMap(
@@ -30,7 +30,7 @@ test('its parts agree: labels with the selector, mounts with volumes', (t) => {
   t.deepEqual(mounts, volumes);
 });
 
-test('its init container installs every plugin on the node, and again over them', async (t) => {
+test('its init container installs every plugin on the node, and replaces them when it runs again', async (t) => {
   const node = await makeNode(t);
   const podman = await Podman.prepare(node);
   const [install] = template.spec!.initContainers!;
