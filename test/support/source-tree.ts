@@ -11,7 +11,7 @@ export type SourceTree = ReadonlyMap<string, string>;
 
 /** Reads what the rules are about: everything but the tests. @param root of the repository. */
 export function readSourceTree(root: string): SourceTree {
-  const files = ['lib', 'plugins', 'ipam', 'cli', 'scripts'].flatMap((directory) =>
+  const files = ['lib', 'plugins', 'ipam', 'agent', 'launcher', 'cli', 'scripts'].flatMap((directory) =>
     readdirSync(join(root, directory), { recursive: true, encoding: 'utf8' }).map((file) =>
       posix.join(directory, file),
     ),
