@@ -1,5 +1,6 @@
 /**
- * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's name.
+ * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's
+ * name.
  *
  *     node scripts/build.ts [x64|arm64]
  *

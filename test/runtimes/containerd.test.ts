@@ -176,3 +176,46 @@ test('the reference plugins are replaced while pods come and go', async (t) => {
   for (const sandbox of [...old, young]) await endOne(sandbox);
   t.deepEqual(await state(), before);
 });
+
+test('cni gc removes what an ADD left that was interrupted by the end of containerd, and only that', async (t) => {
+  const node = await makeNode(t);
+  // The sample as it is, below 1.1.0: there is no GC.
+  node.write('/etc/cni/net.d/10-bridge.conflist', sample('10-bridge.conflist'));
+  const binDir = '/run/bin';
+  await node.run(['cp', '--archive', suites.ours, binDir]);
+  const containerd = await Containerd.start(node, binDir);
+  const web = await containerd.runSandbox([{ host_port: 18090, container_port: 80 }]);
+  await node.run(['mv', `${binDir}/portmap`, '/run/portmap']);
+  node.write(`${binDir}/portmap`, '#!/bin/sh\necho $$ > /run/waiting\nexec sleep 60\n');
+  await node.run(['chmod', '+x', `${binDir}/portmap`]);
+  const interrupted = containerd.runSandbox([{ host_port: 18091, container_port: 80 }]).catch(() => {});
+  await node.run(['sh', '-c', 'until [ -s /run/waiting ]; do sleep 0.05; done']);
+  await containerd.kill();
+  await interrupted;
+  await node.run(['sh', '-c', 'kill $(cat /run/waiting)']);
+  await node.run(['mv', '/run/portmap', `${binDir}/portmap`]);
+
+  const cni = (...args: string[]) =>
+    node.tryRun([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: binDir } });
+  const attachments = async () => {
+    const { stdout } = await cni('list', '--json');
+    const listed = JSON.parse(stdout) as {
+      attachments: { containerId: string; ips: string[]; orphaned: string[] }[];
+    };
+    return listed.attachments
+      .map(({ ips, orphaned }) => [ips, orphaned.length > 0])
+      .sort((a, b) => String(a).localeCompare(String(b)));
+  };
+  t.deepEqual(await attachments(), [
+    [['10.88.0.2'], false],
+    [['10.88.0.3'], true],
+  ]);
+  const collected = await cni('gc', 'podnet');
+  t.is(collected.exit, 0, collected.stdout + collected.stderr);
+  t.regex(collected.stdout, /^Removed .*10\.88\.0\.3/m);
+  t.regex(collected.stdout, /1 attachment removed, 1 kept/);
+  t.deepEqual(await attachments(), [[['10.88.0.2'], false]]);
+  t.notRegex(await node.run(['iptables-save']), /10\.88\.0\.3/);
+  t.is(await node.browse(web.ips[0]!), greeting);
+  t.is(await node.browse('127.0.0.1', 18090), greeting);
+});

@@ -15,8 +15,17 @@ import {
 const tree = readSourceTree(join(import.meta.dirname, '../..'));
 const treeOf = (files: Record<string, string>): SourceTree => new Map(Object.entries(files));
 
-/** The dhcp daemon is a process of its own, and what talks to the process is handed to plugins from here. */
-const ownProcess = ['ipam/dhcp.ts', 'ipam/dhcp/daemon.ts'];
+/** Files that may use the state of the process. */
+const ownProcess = [
+  // The dhcp daemon is a process of its own.
+  'ipam/dhcp.ts',
+  'ipam/dhcp/daemon.ts',
+  'ipam/dhcp/lease.ts',
+  // Ends the process when main.ts says so.
+  'lib/netlink/libc.ts',
+  // Aborts when it cannot leave a namespace, in which nothing must be done any more.
+  'lib/kernel/netns.ts',
+];
 
 /** Exports that no import statement names. */
 const usedOtherwise = [

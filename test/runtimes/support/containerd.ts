@@ -83,6 +83,12 @@ export class Containerd {
     await this.launch();
   }
 
+  /** Ends containerd with SIGKILL. The pods go on, and so do plugins that it is waiting for. */
+  async kill(): Promise<void> {
+    this.client.close();
+    await this.node.run(['kill', '-KILL', String(this.pid)]);
+  }
+
   /**
    * Runs a pod's sandbox.
    * @throws Error with containerd's words, among them the plugin's error.
