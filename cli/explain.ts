@@ -71,7 +71,7 @@ function ownSteps(plugin: Plugin<unknown>, config: Config): string[] {
   return plugin.explain?.(decoded as never) ?? [plugin.summary];
 }
 
-/** What plugins that make an interface have in common. */
+/** What plugins that create an interface have in common. */
 function sharedSteps({ mtu }: Config): string[] {
   return [typeof mtu === 'number' && mtu > 0 ? `Sets the MTU to ${mtu}` : ''];
 }

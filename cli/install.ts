@@ -86,7 +86,7 @@ function replace(names: readonly string[], binDir: string): void {
   }
 }
 
-/** A directory on the same file system, where everything is made ready. */
+/** A directory on the same file system, where everything is prepared. */
 function stage(binDir: string): string {
   try {
     makeDirectory(binDir, 0o755);

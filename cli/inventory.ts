@@ -32,9 +32,9 @@ export interface HostAttachment extends AttachmentId {
   ports: PublishedPort[];
   /** Interfaces of the host that belong to it. */
   hostInterfaces: string[];
-  /** When it was made. */
+  /** When ADD ended. */
   since: Date | undefined;
-  /** Why it belongs to no container any more; empty for one that is in order. */
+  /** Why it no longer belongs to a container; empty for one that is in order. */
   orphaned: string[];
 }
 
@@ -61,7 +61,7 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
   // The first file of a name counts, as for runtimes.
   for (const network of readNetworks(configDir, problems).reverse()) networks.set(network.name, network);
   const attachments = new Map<string, HostAttachment>();
-  // From the newest, so that the configuration of a network that is not configured any more is the last one.
+  // Newest first: a network that is no longer configured gets the configuration of its last attachment.
   for (const { attachment, since, error } of listCache(cacheDir).sort((a, b) => +b.since - +a.since)) {
     if (error) problems.push(error.message);
     if (!attachment) continue;

@@ -17,7 +17,7 @@ import type { NetworkList, PluginEntry } from './conflist.ts';
 /** A result as JSON, in the version of its "cniVersion". */
 export type ResultJson = Record<string, unknown>;
 
-/** What an attachment is made with. */
+/** What a runtime attaches a container with. */
 export interface Runtime {
   readonly containerId: string;
   /** Path of the sandbox's namespace, "" when it is gone. */

@@ -170,7 +170,7 @@ export function networkFrom(value: unknown, bytes: Buffer, file: string): Networ
 }
 
 /**
- * The network that an attachment was made with, for when no file has it any more.
+ * The network that an attachment was made with, for when no file has it any longer.
  * @returns undefined when the record has no usable configuration, or that of another network.
  */
 export function networkFromCache({ config, network }: CachedAttachment): NetworkList | undefined {

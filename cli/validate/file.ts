@@ -111,7 +111,7 @@ function checkUse(network: NetworkList): Finding[] {
         'range-full',
         'plugins',
         `All ${used} addresses of ${range} are reserved on this host, so that the next ADD fails. ` +
-          `See "cni list" for who has them, run "cni gc ${network.name}", or make the range larger`,
+          `See "cni list" for who holds them, run "cni gc ${network.name}", or make the range larger`,
       ),
     );
 }
