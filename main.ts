@@ -1,12 +1,13 @@
 /**
  * The one executable behind every name: it runs the plugin whose name it was started under.
  *
- * scripts/build.ts writes the entry point that calls this with a table of what it found in plugins/ and ipam/.
- * Nothing is loaded but the plugin that is asked for.
+ * scripts/build.ts writes the entry point that calls this with a table of what it found in plugins/ and
+ * ipam/. Nothing is loaded but the plugin that is asked for.
  */
 
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
+import { readLaunch } from './launcher/launch.ts';
 import type { Plugin } from './lib/cni/plugin.ts';
 import { formatError, runPlugin } from './lib/cni/runner.ts';
 import { readStdin, writeStdout } from './lib/cni/stdio.ts';
@@ -46,9 +47,10 @@ export async function main(plugins: PluginTable): Promise<number> {
     return 1;
   }
   const { plugin, command } = await load();
-  const args = process.argv.slice(2);
+  const { program, args } = readLaunch(process.argv);
   if (command && args.length > 0) return await command(args);
   const caller = {
+    program,
     environment: process.env,
     warn: (message: string) => void process.stderr.write(`${message}\n`),
     readStdin,

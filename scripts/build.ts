@@ -1,13 +1,15 @@
 /**
- * Builds the executables: one Node.js single executable, and a hard link to it under every plugin's name.
+ * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's
+ * name.
  *
  *     node scripts/build.ts [x64|arm64]
  *
- * The machine's own architecture goes to dist/bin, another one to dist/<architecture>/bin. What has not changed since
- * the last build is not built again.
+ * The machine's own architecture goes to dist/bin, another one to dist/<architecture>/bin. What has not
+ * changed since the last build is not built again.
  *
- * The bytecode that each plugin runs is built in as well. It comes from training: a first executable is put through
- * every verb of the samples in conf/, in namespaces, which needs root; without, functions are compiled when called.
+ * The bytecode that each plugin runs is built in as well. It comes from training: a first executable is put
+ * through every verb of the samples in conf/, in namespaces, which needs root; without, functions are
+ * compiled when called.
  */
 
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -28,6 +30,7 @@ import {
 import { basename, join } from 'node:path';
 import { type BuildOptions, build } from 'esbuild';
 import { isCurrent, stampOf } from './build/stamp.ts';
+import { layTree } from './build/tree.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -39,12 +42,13 @@ const binDir = native ? join(root, 'dist/bin') : join(root, 'dist', arch, 'bin')
 const execArgv = [
   '--no-warnings',
   '--v8-pool-size=0',
-  // Hash tables keep the seed that Node.js was built with. A new one at each start protects a server from strings
-  // chosen to collide; here it would cost 3 ms of a process that reads one configuration.
+  // Hash tables keep the seed that Node.js was built with. A new one at each start protects a server from
+  // strings chosen to collide; here it would cost 3 ms of a process that reads one configuration.
   '--no-rehash-snapshot',
   // Nothing runs for long enough to be worth machine code from the second call on.
   '--no-sparkplug',
-  // What does run for long is optimized on the spot: handing it to another thread can cost 3 ms of waiting for a lock.
+  // What does run for long is optimized on the spot: handing it to another thread can cost 3 ms of waiting
+  // for a lock.
   '--no-concurrent-recompilation',
   '--disable-sigusr1',
 ];
@@ -77,12 +81,18 @@ function namesIn(directory: string): string[] {
     .map((file) => basename(file, '.ts'));
 }
 
-/** Source of the plugins' first module, with each plugin's module behind a function so that it loads only on demand. */
+/**
+ * Source of the plugins' first module, with each plugin's module behind a function so that it loads only on
+ * demand.
+ */
 function entryPoint(): string {
   return `
     import { main } from './main.ts';
     import { exitImmediately } from './lib/netlink/libc.ts';
-    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}])).then(end ?? exitImmediately);
+    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}])).then(end ?? ((code) => {
+      exitImmediately(code);
+      process.exit(code);
+    }));
   `;
 }
 
@@ -90,7 +100,8 @@ function entryPoint(): string {
 function operatorsEntryPoint(): string {
   return `
     import { main } from './cli/main.ts';
-    void main(process.argv.slice(2), { plugins: new Map([${tableOf('plugins')}]), ipam: new Map([${tableOf('ipam')}]) });
+    import { readLaunch } from './launcher/launch.ts';
+    void main(readLaunch(process.argv).args, { plugins: new Map([${tableOf('plugins')}]), ipam: new Map([${tableOf('ipam')}]) });
   `;
 }
 
@@ -101,7 +112,10 @@ function tableOf(directory: string): string {
     .join('\n');
 }
 
-/** Makes one file of a module and all that it imports: a script whose value is a function, as scripts/build/loader.ts calls it. */
+/**
+ * Makes one file of a module and all that it imports: a script whose value is a function, as
+ * scripts/build/loader.ts calls it.
+ */
 async function bundle(file: string, contents: string): Promise<void> {
   await build({
     ...bundling,
@@ -114,7 +128,10 @@ async function bundle(file: string, contents: string): Promise<void> {
   });
 }
 
-/** Makes the executable's first script. @param training where it leaves code caches, "" when it is for use. */
+/**
+ * Makes the executable's first script.
+ * @param training where it leaves code caches, "" when it is for use.
+ */
 async function bundleLoader(file: string, training: string): Promise<void> {
   await build({
     ...bundling,
@@ -145,7 +162,10 @@ function strippedNode(): string {
   return stripped;
 }
 
-/** Puts the parts together, unless the last build did so from the same ones, and links the names to the result. */
+/**
+ * Puts the parts together, unless the last build did so from the same ones, and links the names to the
+ * result.
+ */
 async function makeExecutable(): Promise<void> {
   const executable = join(buildDir, 'cni-plugins');
   const training = join(buildDir, 'training');
@@ -174,7 +194,7 @@ async function makeExecutable(): Promise<void> {
     );
     writeFileSync(stampFile, stampOf(digest, trained));
   }
-  linkNames(executable, binDir);
+  layTree(arch, executable, binDir, names, buildDir);
   const megabytes = Math.round(statSync(executable).size / 1e6);
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }
@@ -196,16 +216,18 @@ function train(directory: string): boolean {
   console.log('Training');
   const trainee = join(directory, 'cni-plugins');
   assemble('training.js', trainee, [], directory);
-  linkNames(trainee, join(directory, 'bin'));
+  const bin = join(directory, 'bin');
+  mkdirSync(bin);
+  for (const name of names) linkSync(trainee, join(bin, name));
   const { status } = spawnSync(process.execPath, ['--no-warnings', join(root, 'scripts/build/train.ts')], {
-    env: { ...process.env, CNI_BIN: join(directory, 'bin') },
+    env: { ...process.env, CNI_BIN: bin },
     stdio: 'inherit',
   });
   if (status !== 0)
     console.log(
-      'Training failed for the reason above: this executable compiles what was not learnt. The next build tries again',
+      'Training failed for the reason above: this executable compiles what was not recorded. The next build tries again',
     );
-  rmSync(join(directory, 'bin'), { recursive: true });
+  rmSync(bin, { recursive: true });
   rmSync(trainee);
   return status === 0;
 }
@@ -234,18 +256,4 @@ function assemble(main: string, output: string, caches: readonly string[], direc
   execFileSync(process.execPath, [`--build-sea=${configFile}`], { stdio: ['ignore', 'ignore', 'inherit'] });
   chmodSync(config.output, 0o755);
   renameSync(config.output, output);
-}
-
-/** Makes a directory of hard links to the executable, one for each name, and nothing else. */
-function linkNames(executable: string, directory: string): void {
-  mkdirSync(directory, { recursive: true });
-  for (const file of readdirSync(directory)) if (!names.includes(file)) rmSync(join(directory, file));
-  for (const name of names) {
-    const link = join(directory, name);
-    // Renaming one link over another of the same file does nothing.
-    if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(executable).ino) continue;
-    rmSync(`${link}.new`, { force: true });
-    linkSync(executable, `${link}.new`);
-    renameSync(`${link}.new`, link);
-  }
 }

@@ -1,15 +1,21 @@
 /** Calling a plugin's executable as a runtime does: environment, standard input, standard output, exit code. */
 
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Namespace, Pod } from './host.ts';
+import { binDir, type Namespace, type Pod } from './host.ts';
 import type { Output } from './run.ts';
 
-/** Where the executables are: this project's build, unless CNI_BIN names another directory, and Debian's package of the reference plugins. */
+/** Where the executables are: this project's and Debian's package of the reference plugins. */
 export const suites = {
-  ours: process.env.CNI_BIN ?? join(import.meta.dirname, '../../dist/bin'),
+  ours: binDir,
   reference: '/usr/lib/cni',
 } as const;
 export type Suite = keyof typeof suites;
+
+/** The names in a directory of plugins, without hidden directories. */
+export function pluginNames(directory: string): string[] {
+  return readdirSync(directory).filter((name) => !name.startsWith('.'));
+}
 
 export type Verb = 'ADD' | 'DEL' | 'CHECK' | 'STATUS' | 'GC' | 'VERSION';
 
