@@ -35,6 +35,12 @@ export interface StoreLocation {
   readonly warn: (message: string) => void;
 }
 
+/**
+ * How long the lock is waited for, in milliseconds. The reference plugin waits without end and is served
+ * before whoever tries again and again, so that a busy host takes a while.
+ */
+const longestWait = 30_000;
+
 const elsewhere = ', or set "ipam.dataDir" elsewhere';
 
 /** A network's reservations, locked against other processes while it is open. */
@@ -81,7 +87,7 @@ export class Store implements Disposable {
   private static async lock(location: StoreLocation, directory: Directory): Promise<Store> {
     const file = `${directory.path}/lock`;
     try {
-      return new Store(location, directory, await acquireLock(file, undefined, 0o750));
+      return new Store(location, directory, await acquireLock(file, longestWait, 0o750));
     } catch (error) {
       directory.close();
       throw error instanceof CniError ? error : fileError('lock', file, error);
