@@ -131,7 +131,7 @@ test('validate reports each mistake with its line and how to correct it', async 
     // What plugins say of their own configurations.
     [
       list('x', { ...bridge, hairpinMode: true, promiscMode: true }),
-      /:8:7: .*"hairpinMode" and "promiscMode" are both set/,
+      /:12:7: .*"hairpinMode" and "promiscMode" are both set/,
     ],
     [list('x', { type: 'vlan', ipam: bridge.ipam }), /"master" is not set/],
     [
