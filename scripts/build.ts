@@ -89,7 +89,10 @@ function entryPoint(): string {
   return `
     import { main } from './main.ts';
     import { exitImmediately } from './lib/netlink/libc.ts';
-    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}])).then(end ?? exitImmediately);
+    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}])).then(end ?? ((code) => {
+      exitImmediately(code);
+      process.exit(code);
+    }));
   `;
 }
 

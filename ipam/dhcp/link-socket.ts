@@ -1,6 +1,6 @@
 /**
- * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the kernel's UDP does.
- * Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
+ * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the
+ * kernel's UDP does. Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
  */
 
 import { closeSync } from 'node:fs';
@@ -21,7 +21,10 @@ const MSG_DONTWAIT = 0x40;
 const IPPROTO_UDP = 17;
 const clientPort = 68;
 const serverPort = 67;
-/** How often a socket is looked at while an answer is awaited, in milliseconds: node has no way to wait for a foreign one. */
+/**
+ * How often a socket is looked at while an answer is awaited, in milliseconds: Node has no way to wait for
+ * one that it did not open.
+ */
 const pollInterval = 10;
 /** How long the holder of an address has to answer, in milliseconds. */
 const probeTime = 250;
@@ -82,13 +85,19 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
   };
 }
 
-/** Waits for a message that `accept` takes. @param until time to give up, as of Date.now(). */
+/**
+ * Waits for a message that `accept` takes.
+ * @param until time to give up, as of Date.now().
+ * @param signal gives up earlier.
+ */
 export async function waitFor<T>(
   channel: Channel,
   accept: (data: Uint8Array) => T | undefined,
   until: number,
+  signal?: AbortSignal,
 ): Promise<T | undefined> {
   for (;;) {
+    if (signal?.aborted) return undefined;
     for (let data = channel.receive(); data; data = channel.receive()) {
       const accepted = accept(data);
       if (accepted !== undefined) return accepted;
@@ -124,7 +133,8 @@ function read(fd: number): Uint8Array | undefined {
   try {
     return buffer.subarray(0, libc('receive', 'recv', fd, buffer, buffer.length, MSG_DONTWAIT));
   } catch (error) {
-    // Nothing yet, or an ICMP error to an earlier message, or the link went down: all mean that no answer is here.
+    // Nothing yet, or an ICMP error to an earlier message, or the link went down: all mean that no answer is
+    // here.
     if (isKernelError(error, 'EAGAIN', 'ECONNREFUSED', 'ENETDOWN', 'EHOSTUNREACH', 'ENETUNREACH'))
       return undefined;
     throw error;
@@ -157,8 +167,8 @@ function ipPacket(payload: Uint8Array): Uint8Array {
 }
 
 /**
- * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked at: between interfaces of
- * one machine it is not computed.
+ * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked
+ * at: between interfaces of one machine it is not computed.
  */
 function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
   if (packet.length < 28 || packet[0]! >> 4 !== 4 || packet[9] !== IPPROTO_UDP) return undefined;
@@ -170,7 +180,7 @@ function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
   return packet.subarray(header + 8, end);
 }
 
-/** An ARP request that names no sender: it asks without telling. */
+/** An ARP request without a sender's address, so that no cache learns from it. */
 function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
   const out = new Uint8Array(28);
   out.set([0, 1, 8, 0, 6, 4, 0, 1]);
@@ -179,7 +189,7 @@ function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
   return out;
 }
 
-/** True for an ARP packet by which somebody else says that the address is his. */
+/** True for an ARP packet by which another station claims the address. */
 function isConflict(packet: Uint8Array, address: Address, own: Uint8Array): boolean {
   if (packet.length < 28) return false;
   const sender = packet.subarray(8, 14);

@@ -70,8 +70,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends requests together and waits for all their acknowledgements. The kernel carries out every one, in order,
-   * even after one failed.
+   * Sends requests together and waits for all their acknowledgements. The kernel carries out every one, in
+   * order, even after one failed.
    * @returns for each request, the messages that the kernel sent besides the acknowledgement.
    * @throws NetlinkError for the first request that failed.
    */
@@ -91,8 +91,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an interface: another
-   * thread waits for it, and the socket is not to be used meanwhile.
+   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an
+   * interface: another thread waits for it, and the socket is not to be used meanwhile.
    */
   async executeInThreadPool(request: Request): Promise<Message[]> {
     const first = this.number([request]);
@@ -131,8 +131,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last reading
-   * counts even if it was interrupted too, as under steady load every one may be.
+   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last
+   * reading counts even if it was interrupted too, as under steady load every one may be.
    * @throws NetlinkError
    */
   dump(request: Request): Message[] {
@@ -187,7 +187,10 @@ export class NetlinkSocket {
     }
   }
 
-  /** Takes what has arrived off a socket that listens to reports, without waiting. @returns whether there was anything. */
+  /**
+   * Takes what has arrived off a socket that listens to reports, without waiting.
+   * @returns whether there was anything.
+   */
   drain(): boolean {
     for (let some = false; ; some = true) {
       try {
