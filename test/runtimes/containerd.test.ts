@@ -200,9 +200,10 @@ test('cni gc removes what an ADD left that was interrupted by the end of contain
   const attachments = async () => {
     const { stdout } = await cni('list', '--json');
     const listed = JSON.parse(stdout) as {
-      attachments: { containerId: string; ips: string[]; orphaned: string[] }[];
+      attachments: { network: string; ips: string[]; orphaned: string[] }[];
     };
     return listed.attachments
+      .filter(({ network }) => network === 'podnet')
       .map(({ ips, orphaned }) => [ips, orphaned.length > 0])
       .sort((a, b) => String(a).localeCompare(String(b)));
   };
