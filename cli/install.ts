@@ -17,9 +17,9 @@ import { isSea } from 'node:sea';
 import type { CommandModule } from 'yargs';
 import { isObject } from '../lib/cni/schema.ts';
 import { makeDirectory } from '../lib/directory.ts';
+import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError } from './errors.ts';
-import type { Suite } from '../main.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
 interface InstallArguments {

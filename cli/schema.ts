@@ -3,8 +3,7 @@
 import { netConfShape } from '../lib/cni/config.ts';
 import type { Plugin } from '../lib/cni/plugin.ts';
 import { type JsonSchema, object, toJsonSchema } from '../lib/cni/schema.ts';
-import type { PluginTable } from '../main.ts';
-import type { Suite } from '../main.ts';
+import type { PluginTable, Suite } from '../main.ts';
 
 const dialect = 'https://json-schema.org/draft/2020-12/schema';
 

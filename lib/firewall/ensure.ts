@@ -4,14 +4,13 @@
  */
 
 import type { Family } from '../ip.ts';
-import { acquireLock } from '../kernel/lock.ts';
+import { FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { hasRules, IptablesError, list, restore } from './iptables.ts';
 import { isSameRule, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 
 /** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
 const lockFile = '/run/cni/iptables.lock';
-const lockTimeoutMs = 10_000;
 
 /** How often rules are composed anew because others, whom the lock does not bind, were faster. */
 const changeTries = 5;
@@ -184,7 +183,7 @@ export async function changeRules<T>(
   table: string,
   compose: () => Promise<Composition<T>>,
 ): Promise<T> {
-  using _ = await acquireLock(lockFile, lockTimeoutMs);
+  using _ = await FileLock.acquire(lockFile);
   let refused: { commands: string; error: IptablesError } | undefined;
   for (let tries = 1; ; tries++) {
     const { commands, outcome } = await compose();

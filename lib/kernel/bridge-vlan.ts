@@ -2,19 +2,9 @@
 
 import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
-import {
-  addBridgeVlan,
-  type BridgeVlan,
-  createLink,
-  deleteBridgeVlan,
-  getLink,
-  type Link,
-  listBridgeVlans,
-  randomVethName,
-  requireLink,
-  setLink,
-  vethKind,
-} from './link.ts';
+import { addBridgeVlan, type BridgeVlan, deleteBridgeVlan, listBridgeVlans } from './bridge-port.ts';
+import { createLink, getLink, type Link, requireLink, setLink } from './link.ts';
+import { randomVethName, vethKind } from './link-kinds.ts';
 import type { RouteSocket } from './route-socket.ts';
 import { ensureSysctl } from './sysctl.ts';
 

@@ -7,47 +7,42 @@ import {
   bytesAttr,
   concat,
   Flag,
-  listAttributes,
   type Message,
   nestedAttr,
   numberBytes,
   type Request,
   stringAttr,
-  u8Attr,
-  u16Attr,
   u32Attr,
   viewOf,
 } from '../netlink/message.ts';
 import { NetlinkGroup, waitForEvent } from './events.ts';
+import { formatMac, parseMac } from './mac.ts';
 import type { Netns } from './netns.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 const RTM_NEWLINK = 16;
-const RTM_DELLINK = 17;
-const RTM_GETLINK = 18;
-const RTM_SETLINK = 19;
-const AF_BRIDGE = 7;
+export const RTM_DELLINK = 17;
+export const RTM_GETLINK = 18;
+export const RTM_SETLINK = 19;
+export const AF_BRIDGE = 7;
 
 const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
-const IFLA_PROTINFO = 12;
 const IFLA_TXQLEN = 13;
 const IFLA_OPERSTATE = 16;
 const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
-const IFLA_AF_SPEC = 26;
+export const IFLA_AF_SPEC = 26;
 const IFLA_NET_NS_FD = 28;
-const IFLA_EXT_MASK = 29;
 const IFLA_PROMISCUITY = 30;
 const IFLA_LINK_NETNSID = 37;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_INFO_SLAVE_KIND = 4;
 const IFLA_INFO_SLAVE_DATA = 5;
-const VETH_INFO_PEER = 1;
 
 /** Interface flags of linux/if.h. */
 export const LinkFlag = {
@@ -120,71 +115,6 @@ export interface LinkKind {
   readonly data?: readonly Attribute[];
 }
 
-/** A bridge. @param options.vlanFiltering whether ports have VLANs. */
-export function bridgeKind(options: { vlanFiltering?: boolean } = {}): LinkKind {
-  const IFLA_BR_VLAN_FILTERING = 7;
-  return {
-    kind: 'bridge',
-    ...(options.vlanFiltering && { data: [u8Attr(IFLA_BR_VLAN_FILTERING, 1)] }),
-  };
-}
-
-/** A pair of interfaces; the settings are those of the other end. */
-export function vethKind(peer: LinkSettings): LinkKind {
-  return { kind: 'veth', data: [bytesAttr(VETH_INFO_PEER | 0x8000, linkPayload(0, peer))] };
-}
-
-/** Modes of macvlan, of linux/if_link.h. */
-export const macvlanModes = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
-const IFLA_MACVLAN_MODE = 1;
-
-/** An interface with a MAC address of its own on another one. @param queue length for broadcasts; 0 leaves it to the kernel. */
-export function macvlanKind(mode: string, queue = 0): LinkKind {
-  const IFLA_MACVLAN_BC_QUEUE_LEN = 7;
-  return {
-    kind: 'macvlan',
-    data: [
-      u32Attr(IFLA_MACVLAN_MODE, macvlanModes[mode as keyof typeof macvlanModes]),
-      ...(queue > 0 ? [u32Attr(IFLA_MACVLAN_BC_QUEUE_LEN, queue)] : []),
-    ],
-  };
-}
-
-/** Mode of a macvlan interface. */
-export function macvlanMode(link: Link): string {
-  return nameOf(macvlanModes, link.data?.u32(IFLA_MACVLAN_MODE));
-}
-
-/** Modes of ipvlan, of linux/if_link.h. */
-export const ipvlanModes = { l2: 0, l3: 1, l3s: 2 } as const;
-const IFLA_IPVLAN_MODE = 1;
-
-/** An interface that shares another one's MAC address. */
-export function ipvlanKind(mode: string): LinkKind {
-  return { kind: 'ipvlan', data: [u16Attr(IFLA_IPVLAN_MODE, ipvlanModes[mode as keyof typeof ipvlanModes])] };
-}
-
-/** Mode of an ipvlan interface. */
-export function ipvlanMode(link: Link): string {
-  return nameOf(ipvlanModes, link.data?.u16(IFLA_IPVLAN_MODE));
-}
-
-const IFLA_VLAN_ID = 1;
-
-/** An interface in a VLAN of another one. */
-export function vlanKind(vid: number): LinkKind {
-  return { kind: 'vlan', data: [u16Attr(IFLA_VLAN_ID, vid)] };
-}
-
-/** The VLAN of a VLAN interface. */
-export function vlanId(link: Link): number | undefined {
-  return link.data?.u16(IFLA_VLAN_ID);
-}
-
-function nameOf(names: Readonly<Record<string, number>>, value: number | undefined): string {
-  return Object.keys(names).find((name) => names[name] === value) ?? String(value);
-}
-
 /** Creates an interface. */
 export function createLink(kind: LinkKind, settings: LinkSettings): Request {
   const info = nestedAttr(IFLA_LINKINFO, [
@@ -217,137 +147,6 @@ export function deleteLink(index: number, label = `${index}`): Request {
     flags: 0,
     payload: linkPayload(index, index === 0 ? { name: label } : {}),
   };
-}
-
-/** How a bridge treats one of its ports. */
-export interface BridgePortSettings {
-  /** Frames may leave by the port they came in. */
-  hairpin?: boolean;
-  /** No frames to or from other isolated ports. */
-  isolated?: boolean;
-}
-
-/** Changes a bridge's port. */
-export function setBridgePort(index: number, settings: BridgePortSettings, label = `${index}`): Request {
-  const IFLA_BRPORT_MODE = 4;
-  const IFLA_BRPORT_ISOLATED = 33;
-  const attributes: Attribute[] = [];
-  if (settings.hairpin !== undefined) attributes.push(u8Attr(IFLA_BRPORT_MODE, Number(settings.hairpin)));
-  if (settings.isolated !== undefined)
-    attributes.push(u8Attr(IFLA_BRPORT_ISOLATED, Number(settings.isolated)));
-  return {
-    action: `set hairpin mode or isolation of bridge port "${label}"`,
-    type: RTM_SETLINK,
-    flags: 0,
-    payload: linkPayload(index, {}, [nestedAttr(IFLA_PROTINFO, attributes)], AF_BRIDGE),
-  };
-}
-
-/** Reads how a bridge treats one of its ports. @returns undefined when the interface is no bridge port. */
-export function bridgePortSettings(link: Link): Required<BridgePortSettings> | undefined {
-  const IFLA_BRPORT_MODE = 4;
-  const IFLA_BRPORT_ISOLATED = 33;
-  const data = link.portData;
-  if (!data?.has(IFLA_BRPORT_MODE)) return undefined;
-  return { hairpin: data.u8(IFLA_BRPORT_MODE) === 1, isolated: data.u8(IFLA_BRPORT_ISOLATED) === 1 };
-}
-
-/** VLANs of a bridge port. */
-export interface BridgeVlan {
-  /** 1 to 4094. */
-  vid: number;
-  /** Last VLAN of a range that begins with `vid`. */
-  end?: number;
-  /** Untagged frames that come in belong to it. */
-  pvid?: boolean;
-  /** Frames of it leave without a tag. */
-  untagged?: boolean;
-}
-
-const BRIDGE_FLAGS_SELF = 2;
-const IFLA_BRIDGE_FLAGS = 0;
-const IFLA_BRIDGE_VLAN_INFO = 2;
-const VlanFlag = { Pvid: 2, Untagged: 4, RangeBegin: 8, RangeEnd: 16 } as const;
-
-/** Adds a VLAN, or a range, to a bridge port. @param self on the bridge itself rather than one of its ports. */
-export function addBridgeVlan(
-  index: number,
-  vlan: BridgeVlan,
-  options: { self?: boolean; label?: string } = {},
-): Request {
-  return bridgeVlanRequest('add', RTM_SETLINK, index, vlan, options);
-}
-
-/** Removes a VLAN, or a range, from a bridge port. */
-export function deleteBridgeVlan(
-  index: number,
-  vlan: BridgeVlan,
-  options: { self?: boolean; label?: string } = {},
-): Request {
-  return bridgeVlanRequest('remove', RTM_DELLINK, index, vlan, options);
-}
-
-function bridgeVlanRequest(
-  verb: string,
-  type: number,
-  index: number,
-  vlan: BridgeVlan,
-  { self = false, label = `${index}` }: { self?: boolean; label?: string },
-): Request {
-  const info = (vid: number, extra: number) =>
-    bytesAttr(
-      IFLA_BRIDGE_VLAN_INFO,
-      numberBytes(4, (view) => {
-        view.setUint16(
-          0,
-          (vlan.pvid ? VlanFlag.Pvid : 0) | (vlan.untagged ? VlanFlag.Untagged : 0) | extra,
-          true,
-        );
-        view.setUint16(2, vid, true);
-      }),
-    );
-  const infos =
-    vlan.end === undefined || vlan.end === vlan.vid
-      ? [info(vlan.vid, 0)]
-      : [info(vlan.vid, VlanFlag.RangeBegin), info(vlan.end, VlanFlag.RangeEnd)];
-  const spec = nestedAttr(IFLA_AF_SPEC, [
-    ...(self ? [u16Attr(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF)] : []),
-    ...infos,
-  ]);
-  return {
-    action: `${verb} VLAN ${vlan.vid}${vlan.end ? `-${vlan.end}` : ''} ${verb === 'add' ? 'to' : 'from'} bridge port "${label}"`,
-    type,
-    flags: 0,
-    payload: linkPayload(index, {}, [spec], AF_BRIDGE),
-  };
-}
-
-/** VLANs of a bridge port, one entry a VLAN. */
-export function listBridgeVlans(socket: RouteSocket, index: number): BridgeVlan[] {
-  const RTEXT_FILTER_BRVLAN = 2;
-  const messages = socket.dump({
-    action: 'list VLANs of bridge ports',
-    type: RTM_GETLINK,
-    flags: 0,
-    payload: linkPayload(0, {}, [u32Attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)], AF_BRIDGE),
-  });
-  const vlans: BridgeVlan[] = [];
-  for (const { payload } of messages) {
-    if (viewOf(payload).getInt32(4, true) !== index) continue;
-    const spec = new Attributes(payload.subarray(16)).bytes(IFLA_AF_SPEC);
-    if (!spec) continue;
-    for (const [type, value] of listAttributes(spec)) {
-      if (type !== IFLA_BRIDGE_VLAN_INFO || value.length < 4) continue;
-      const view = viewOf(value);
-      const flags = view.getUint16(0, true);
-      vlans.push({
-        vid: view.getUint16(2, true),
-        pvid: (flags & VlanFlag.Pvid) !== 0,
-        untagged: (flags & VlanFlag.Untagged) !== 0,
-      });
-    }
-  }
-  return vlans;
 }
 
 /**
@@ -424,25 +223,8 @@ export function readLink(message: Message): Link {
   };
 }
 
-/** Reads a MAC address of six bytes. @returns undefined when the text is none. */
-export function parseMac(text: string): Uint8Array | undefined {
-  if (!/^[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}$/i.test(text)) return undefined;
-  return Uint8Array.from(text.split(/[:-]/), (byte) => Number.parseInt(byte, 16));
-}
-
-/** Writes a MAC address as results carry it. */
-export function formatMac(bytes: Uint8Array | undefined): string {
-  return bytes ? Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':') : '';
-}
-
-/** A name for the host's end of a pair, as the reference plugins make it: "veth" and eight hexadecimal digits. */
-export function randomVethName(): string {
-  const random = Math.floor(Math.random() * 2 ** 32);
-  return `veth${random.toString(16).padStart(8, '0')}`;
-}
-
 /** struct ifinfomsg and attributes. */
-function linkPayload(
+export function linkPayload(
   index: number,
   settings: LinkSettings,
   more: readonly Attribute[] = [],

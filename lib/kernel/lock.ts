@@ -1,6 +1,6 @@
 /** A lock between processes. Source: flock(2). */
 
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeDirectory } from '../directory.ts';
@@ -10,20 +10,52 @@ import { isKernelError, libc } from '../netlink/libc.ts';
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
-/** Milliseconds between two tries to get a lock that another holds: short at first, as most are held for a few. */
-const shortestPause = 1;
-const longestPause = 20;
+/** How long a lock is waited for, in milliseconds. */
+const longestWait = 10_000;
+/** Longest pause between two attempts, in milliseconds. */
+const longestPause = 8;
 
 /**
- * A lock on an open file. It ends when the file is closed, if only by the end of the process; a child that inherits the
- * descriptor holds it as well.
+ * Opens a file, creating it if need be, and waits for the lock on it. The lock ends when the file is closed, if only by the end of
+ * the process.
  */
-export class HeldLock {
+export class FileLock {
+  /** Descriptor of the file; a child that inherits it holds the lock as well. */
   readonly fd: number;
 
-  /** @param fd descriptor of the locked file. */
-  constructor(fd: number) {
-    this.fd = fd;
+  /**
+   * Waits without end, and blocks the thread meanwhile: {@link FileLock.acquire} does neither.
+   * @param file path of the file, or a descriptor of one that is locked. @param mode of the file if it is created.
+   */
+  constructor(file: string | number, mode = 0o600) {
+    this.fd = typeof file === 'number' ? file : openLockFile(file, mode);
+    if (typeof file === 'string') libc(`lock "${file}"`, 'flock', this.fd, LOCK_EX);
+  }
+
+  /**
+   * Waits for the lock and leaves the thread to others meanwhile.
+   * @param file path of the file; a symbolic link or FIFO is refused. @param mode of the file if it is created.
+   * @throws CniError TryAgainLater when somebody holds the lock for ten seconds; the error of open(2).
+   */
+  static async acquire(file: string, mode = 0o600, wait = longestWait): Promise<FileLock> {
+    const fd = openLockFile(file, mode);
+    try {
+      const until = Date.now() + wait;
+      for (let pause = 0.5; !tryLock(fd, file); pause = Math.min(pause * 2, longestPause)) {
+        if (Date.now() >= until)
+          throw new CniError(
+            ErrorCode.TryAgainLater,
+            `Another process has held the lock "${file}" for ${wait / 1000} seconds. ` +
+              'Try again, or find out with lsof which process hangs',
+          );
+        // Not quite regular, so that many who wait do not march in step.
+        await sleep(pause * (0.5 + Math.random()));
+      }
+      return new FileLock(fd);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
   }
 
   close(): void {
@@ -35,46 +67,17 @@ export class HeldLock {
   }
 }
 
-/** A lock that was waited for without end, while the whole process stood still. */
-export class FileLock extends HeldLock {
-  /** @param file path of the file, which is created if need be. @param mode of the file if it is created. */
-  constructor(file: string, mode = 0o600) {
-    super(open(file, mode));
-    libc(`lock "${file}"`, 'flock', this.fd, LOCK_EX);
-  }
-}
-
-/**
- * Waits for a lock while other work goes on.
- * @param file path of the file, which is created if need be. It may not be a link.
- * @param timeoutMs how long to wait.
- * @throws CniError TryAgainLater when another program holds it for longer.
- */
-export async function acquireLock(file: string, timeoutMs: number): Promise<HeldLock> {
-  const lock = new HeldLock(open(file, 0o600));
-  try {
-    const end = Date.now() + timeoutMs;
-    for (let pause = shortestPause; !tryLock(file, lock.fd); pause = Math.min(2 * pause, longestPause)) {
-      if (Date.now() >= end)
-        throw new CniError(
-          ErrorCode.TryAgainLater,
-          `Another program has held the lock "${file}" for ${timeoutMs / 1000} seconds. Try again, or find out which one it is with "fuser ${file}"`,
-        );
-      await sleep(pause);
-    }
-    return lock;
-  } catch (error) {
-    lock.close();
-    throw error;
-  }
-}
-
-function open(file: string, mode: number): number {
+function openLockFile(file: string, mode: number): number {
   makeDirectory(dirname(file), 0o755);
-  return openSync(file, constants.O_CREAT | constants.O_RDONLY | constants.O_NOFOLLOW, mode);
+  const { O_CREAT, O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  const fd = openSync(file, O_CREAT | O_RDONLY | O_NOFOLLOW | O_NONBLOCK, mode);
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new Error(`The lock "${file}" is not a regular file. Remove it`);
 }
 
-function tryLock(file: string, fd: number): boolean {
+/** @returns false when somebody else has the lock. */
+function tryLock(fd: number, file: string): boolean {
   try {
     libc(`lock "${file}"`, 'flock', fd, LOCK_EX | LOCK_NB);
     return true;

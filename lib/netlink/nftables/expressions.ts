@@ -1,0 +1,154 @@
+/** Expressions of nf_tables rules: what they match, and what happens to the packet. */
+
+import {
+  type Attribute,
+  Attributes,
+  be32Attr,
+  bytesAttr,
+  listAttributes,
+  nestedAttr,
+  stringAttr,
+} from '../message.ts';
+import { NFTA_LIST_ELEM } from './wire.ts';
+
+const NFTA_EXPR_NAME = 1;
+const NFTA_EXPR_DATA = 2;
+const NFTA_DATA_VALUE = 1;
+const NFTA_DATA_VERDICT = 2;
+
+/** An expression as the kernel has it. */
+export interface NftExpression {
+  readonly name: string;
+  readonly data: Attributes;
+}
+
+const register = 1;
+const secondRegister = 2;
+const verdictRegister = 0;
+const comparison = { '==': 0, '!=': 1 } as const;
+/** Verdicts of linux/netfilter/nf_tables.h. */
+const verdicts = { drop: 0, accept: 1, jump: -3, goto: -4, return: -5 } as const;
+export type NftVerdict = keyof typeof verdicts;
+const metaKeys = { iifname: 6, nfproto: 15, l4proto: 16 } as const;
+const bases = { link: 0, network: 1, transport: 2 } as const;
+
+/** Compares a property of the packet. */
+export function meta(key: keyof typeof metaKeys, value: Uint8Array): Attribute[] {
+  return [expression('meta', [be32Attr(2, metaKeys[key]), be32Attr(1, register)]), compare('==', value)];
+}
+
+/** Compares bytes of a header. @param mask leaves out the bits that do not count. */
+export function payload(
+  base: keyof typeof bases,
+  offset: number,
+  op: keyof typeof comparison,
+  value: Uint8Array,
+  mask?: Uint8Array,
+): Attribute[] {
+  const load = expression('payload', [
+    be32Attr(1, register),
+    be32Attr(2, bases[base]),
+    be32Attr(3, offset),
+    be32Attr(4, value.length),
+  ]);
+  if (!mask) return [load, compare(op, value)];
+  const cut = expression('bitwise', [
+    be32Attr(1, register),
+    be32Attr(2, register),
+    be32Attr(3, value.length),
+    dataAttr(4, mask),
+    dataAttr(5, new Uint8Array(value.length)),
+  ]);
+  return [load, cut, compare(op, value)];
+}
+
+/** The packet's destination is an address of this node. */
+export function destinationIsLocal(): Attribute[] {
+  const NFT_FIB_RESULT_ADDRTYPE = 3;
+  const NFTA_FIB_F_DADDR = 2;
+  const RTN_LOCAL = 2;
+  return [
+    expression('fib', [
+      be32Attr(1, register),
+      be32Attr(2, NFT_FIB_RESULT_ADDRTYPE),
+      be32Attr(3, NFTA_FIB_F_DADDR),
+    ]),
+    compare('==', Uint8Array.of(RTN_LOCAL, 0, 0, 0)),
+  ];
+}
+
+/** What happens to the packet. @param chain where "jump" and "goto" lead. */
+export function verdict(name: NftVerdict, chain?: string): Attribute {
+  return expression('immediate', [
+    be32Attr(1, verdictRegister),
+    nestedAttr(2, [
+      nestedAttr(NFTA_DATA_VERDICT, [
+        be32Attr(1, verdicts[name] >>> 0),
+        ...(chain ? [stringAttr(2, chain)] : []),
+      ]),
+    ]),
+  ]);
+}
+
+/** Gives the packet the address of the interface that it leaves by. */
+export function masqueradeVerdict(): Attribute {
+  return expression('masq', []);
+}
+
+/** Sends the connection elsewhere. @param family AF_INET or AF_INET6. @param port in network byte order. */
+export function dnat(family: number, address: Uint8Array, port: Uint8Array): Attribute[] {
+  const NFT_NAT_DNAT = 1;
+  return [
+    expression('immediate', [be32Attr(1, register), dataAttr(2, address)]),
+    expression('immediate', [be32Attr(1, secondRegister), dataAttr(2, port)]),
+    expression('nat', [
+      be32Attr(1, NFT_NAT_DNAT),
+      be32Attr(2, family),
+      be32Attr(3, register),
+      be32Attr(5, secondRegister),
+    ]),
+  ];
+}
+
+/** The value that a "cmp" or "immediate" expression holds; undefined for the others. */
+export function expressionValue({ name, data }: NftExpression): Uint8Array | undefined {
+  if (name !== 'cmp' && name !== 'immediate') return undefined;
+  return data.nested(name === 'cmp' ? 3 : 2)?.bytes(NFTA_DATA_VALUE);
+}
+
+/** The verdict that an expression holds, and the chain where it leads. */
+export function verdictIn(expression: NftExpression | undefined): { verdict?: NftVerdict; chain?: string } {
+  const data = verdictData(expression);
+  const code = data?.be32(1);
+  const verdict = (Object.keys(verdicts) as NftVerdict[]).find((name) => verdicts[name] >>> 0 === code);
+  const chain = data?.string(2);
+  return { ...(verdict && { verdict }), ...(chain && { chain }) };
+}
+
+/** The verdict that an "immediate" expression holds. */
+function verdictData(expression: NftExpression | undefined): Attributes | undefined {
+  return expression?.name === 'immediate' ? expression.data.nested(2)?.nested(NFTA_DATA_VERDICT) : undefined;
+}
+
+function compare(op: keyof typeof comparison, value: Uint8Array): Attribute {
+  return expression('cmp', [be32Attr(1, register), be32Attr(2, comparison[op]), dataAttr(3, value)]);
+}
+
+function expression(name: string, data: readonly Attribute[]): Attribute {
+  return nestedAttr(NFTA_LIST_ELEM, [stringAttr(NFTA_EXPR_NAME, name), nestedAttr(NFTA_EXPR_DATA, data)]);
+}
+
+function dataAttr(type: number, value: Uint8Array): Attribute {
+  return nestedAttr(type, [bytesAttr(NFTA_DATA_VALUE, value)]);
+}
+
+/** Reads the list of a rule's expressions. */
+export function readExpressions(list: Uint8Array = new Uint8Array()): NftExpression[] {
+  return listAttributes(list).map(([, value]) => {
+    const expression = new Attributes(value);
+    return {
+      name: expression.string(NFTA_EXPR_NAME) ?? '',
+      data: expression.nested(NFTA_EXPR_DATA) ?? new Attributes(new Uint8Array()),
+    };
+  });
+}

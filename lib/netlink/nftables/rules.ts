@@ -1,0 +1,141 @@
+/** Rules of nf_tables: added, removed, and read back. */
+
+import {
+  type Attribute,
+  Attributes,
+  be64Attr,
+  bytesAttr,
+  concat,
+  Flag,
+  nestedAttr,
+  type Request,
+  stringAttr,
+} from '../message.ts';
+import type { NetlinkSocket } from '../socket.ts';
+import {
+  expressionValue,
+  type NftExpression,
+  type NftVerdict,
+  readExpressions,
+  verdictIn,
+} from './expressions.ts';
+import {
+  dumpIfPresent,
+  Message,
+  type NftTable,
+  readUserText,
+  request,
+  UserText,
+  userComment,
+} from './wire.ts';
+
+const Rule = { Table: 1, Chain: 2, Handle: 3, Expressions: 4, Userdata: 7 } as const;
+
+/** A rule as the kernel has it. */
+export interface NftRule {
+  handle: bigint;
+  comment: string;
+  /** What {@link addRule} was told of the owner. */
+  owner: string;
+  expressions: NftExpression[];
+}
+
+/** Removes every rule of a chain, which must be there. */
+export function flushChain(table: NftTable, chain: string): Request {
+  return request(`flush nftables chain "${table.name} ${chain}"`, Message.DelRule, 0, table.family, [
+    stringAttr(Rule.Table, table.name),
+    stringAttr(Rule.Chain, chain),
+  ]);
+}
+
+/**
+ * Adds a rule at the end of a chain.
+ * @param comment that nft(8) shows.
+ * @param owner whose rule it is, which nft(8) keeps to itself; up to 100 bytes.
+ */
+export function addRule(
+  table: NftTable,
+  chain: string,
+  expressions: readonly Attribute[],
+  comment?: string,
+  owner?: string,
+): Request {
+  return request(
+    `add a rule to nftables chain "${table.name} ${chain}"`,
+    Message.NewRule,
+    Flag.Create | Flag.Append,
+    table.family,
+    [
+      stringAttr(Rule.Table, table.name),
+      stringAttr(Rule.Chain, chain),
+      nestedAttr(Rule.Expressions, expressions),
+      ...(comment ? [bytesAttr(Rule.Userdata, userComment(comment, owner))] : []),
+    ],
+  );
+}
+
+/** Removes a rule. */
+export function deleteRule(table: NftTable, chain: string, handle: bigint): Request {
+  return request(
+    `remove a rule from nftables chain "${table.name} ${chain}"`,
+    Message.DelRule,
+    0,
+    table.family,
+    [stringAttr(Rule.Table, table.name), stringAttr(Rule.Chain, chain), be64Attr(Rule.Handle, handle)],
+  );
+}
+
+/** The rules of one chain; none when there is no such chain, or no nf_tables in the kernel. @throws NetlinkError */
+export function listRules(socket: NetlinkSocket, table: NftTable, chain: string): NftRule[] {
+  const dump = request(`list nftables chain "${table.name} ${chain}"`, Message.GetRule, 0, table.family, [
+    stringAttr(Rule.Table, table.name),
+    stringAttr(Rule.Chain, chain),
+  ]);
+  return dumpIfPresent(socket, dump).map(({ payload }) => {
+    const attributes = new Attributes(payload.subarray(4));
+    return {
+      handle: attributes.be64(Rule.Handle) ?? 0n,
+      comment: readUserText(attributes.bytes(Rule.Userdata), UserText.Comment),
+      owner: readUserText(attributes.bytes(Rule.Userdata), UserText.Owner),
+      expressions: readExpressions(attributes.bytes(Rule.Expressions)),
+    };
+  });
+}
+
+/**
+ * What makes a chain hold these rules and no others: nothing when it does already. To touch a table, a chain or a rule that is there
+ * keeps the one who does it, when the socket closes, until no processor uses the old one any more: some 15 ms.
+ * @param rules expressions of each.
+ */
+export function replaceRules(
+  socket: NetlinkSocket,
+  table: NftTable,
+  chain: string,
+  rules: readonly (readonly Attribute[])[],
+): Request[] {
+  const shape = (expressions: readonly NftExpression[]) =>
+    expressions
+      .map((one) => {
+        const { verdict, chain } = verdictIn(one);
+        return [one.name, hex(expressionValue(one)), verdict, chain].join(' ');
+      })
+      .join();
+  const present = listRules(socket, table, chain).map(({ expressions }) => shape(expressions));
+  const wanted = rules.map((expressions) => shape(readExpressions(concat(expressions))));
+  if (present.length === wanted.length && wanted.every((one, i) => one === present[i])) return [];
+  return [flushChain(table, chain), ...rules.map((expressions) => addRule(table, chain, expressions))];
+}
+
+/** What a rule does with the packet in the end, if that is a verdict. */
+export function verdictOf(rule: NftRule): NftVerdict | undefined {
+  return verdictIn(rule.expressions.at(-1)).verdict;
+}
+
+/** The chain that a rule leads to, if it does. */
+export function targetChain(rule: NftRule): string | undefined {
+  return verdictIn(rule.expressions.at(-1)).chain;
+}
+
+function hex(bytes: Uint8Array | undefined): string {
+  return bytes ? Buffer.from(bytes).toString('hex') : '';
+}

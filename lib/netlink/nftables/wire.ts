@@ -1,0 +1,112 @@
+/**
+ * nf_tables on the wire: what its requests have in common. Source: linux/netfilter/nf_tables.h; texts in user data are written as
+ * libnftnl does, so that nft(8) shows comments.
+ */
+
+import { isKernelError } from '../libc.ts';
+import { type Attribute, concat, type Message as ReceivedMessage, type Request } from '../message.ts';
+import type { NetlinkSocket } from '../socket.ts';
+
+const NFNL_SUBSYS_NFTABLES = 10;
+
+/** Message types. */
+export const Message = {
+  NewTable: 0,
+  GetTable: 1,
+  NewChain: 3,
+  GetChain: 4,
+  DelChain: 5,
+  NewRule: 6,
+  GetRule: 7,
+  DelRule: 8,
+  NewSet: 9,
+  GetSet: 10,
+  NewSetElement: 12,
+  GetSetElement: 13,
+  DelSetElement: 14,
+  GetGeneration: 16,
+} as const;
+
+/** An attribute that is an element of a list. */
+export const NFTA_LIST_ELEM = 1;
+
+/** Families of tables, of linux/netfilter.h. */
+export const NftFamily = { inet: 1, ip: 2, bridge: 7, ip6: 10 } as const;
+export type NftFamily = keyof typeof NftFamily;
+
+/** A table by family and name. */
+export interface NftTable {
+  readonly family: NftFamily;
+  readonly name: string;
+}
+
+/** The family of a number as the kernel has it; undefined for those that no plugin deals with. */
+export function familyOf(number: number): NftFamily | undefined {
+  return (Object.keys(NftFamily) as NftFamily[]).find((name) => NftFamily[name] === number);
+}
+
+/** A request: struct nfgenmsg and attributes. @param family "all" in lists of objects of every family. */
+export function request(
+  action: string,
+  type: number,
+  flags: number,
+  family: NftFamily | 'all',
+  attributes: readonly Attribute[],
+): Request {
+  return {
+    action,
+    type: (NFNL_SUBSYS_NFTABLES << 8) | type,
+    flags,
+    payload: concat([Uint8Array.of(family === 'all' ? 0 : NftFamily[family], 0, 0, 0), ...attributes]),
+  };
+}
+
+/** Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel. @throws NetlinkError */
+export function dumpIfPresent(socket: NetlinkSocket, dump: Request): ReceivedMessage[] {
+  try {
+    return socket.dump(dump);
+  } catch (error) {
+    // EINVAL is what nfnetlink says of a subsystem that it does not have.
+    if (isKernelError(error, 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT')) return [];
+    throw error;
+  }
+}
+
+/** Asks for the number of the ruleset, which tells that there is nf_tables in the kernel. */
+export function getGeneration(): Request {
+  return request('ask for the generation of nftables', Message.GetGeneration, 0, 'inet', []);
+}
+
+/** Carries out requests all together or not at all. @throws NetlinkError for the first that failed. */
+export function transaction(socket: NetlinkSocket, requests: readonly Request[]): void {
+  if (requests.length > 0) socket.transaction(NFNL_SUBSYS_NFTABLES, requests);
+}
+
+/** What nft(8) takes at most. */
+const commentLength = 128;
+
+/**
+ * Types of the texts in an object's user data: the comment is type 0 for tables, chains and rules alike, and libnftnl skips the types that it
+ * does not know.
+ */
+export const UserText = { Comment: 0, Owner: 0xc1 } as const;
+
+/** User data with a comment: type, length and text with a final NUL, one behind the other. */
+export function userComment(comment: string, owner?: string): Uint8Array {
+  const text = (type: number, value: Uint8Array) =>
+    concat([Uint8Array.of(type, value.length + 1), value, Uint8Array.of(0)]);
+  return concat([
+    text(UserText.Comment, Buffer.from(comment).subarray(0, commentLength)),
+    ...(owner ? [text(UserText.Owner, Buffer.from(owner))] : []),
+  ]);
+}
+
+/** Reads a text of user data, "" when it has none of that kind. */
+export function readUserText(data: Uint8Array | undefined, wanted: number): string {
+  for (let offset = 0; data && offset + 2 <= data.length; ) {
+    const [type, length] = [data[offset]!, data[offset + 1]!];
+    if (type === wanted) return Buffer.from(data.subarray(offset + 2, offset + 1 + length)).toString('utf8');
+    offset += 2 + length;
+  }
+  return '';
+}
