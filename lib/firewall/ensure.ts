@@ -3,6 +3,7 @@
  * is refused, a look at just the chains concerned, under a lock, until what is there is what is wanted.
  */
 
+import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
@@ -183,7 +184,7 @@ export async function changeRules<T>(
   table: string,
   compose: () => Promise<Composition<T>>,
 ): Promise<T> {
-  using _ = await FileLock.acquire(lockFile);
+  using _ = await lockIfPossible();
   let refused: { commands: string; error: IptablesError } | undefined;
   for (let tries = 1; ; tries++) {
     const { commands, outcome } = await compose();
@@ -196,6 +197,16 @@ export async function changeRules<T>(
       if (!(error instanceof IptablesError)) throw error;
       refused = { commands: text, error };
     }
+  }
+}
+
+/** A /run that is full or read-only keeps nobody from cleaning up: composing anew does without the lock. */
+async function lockIfPossible(): Promise<FileLock | undefined> {
+  try {
+    return await FileLock.acquire(lockFile);
+  } catch (error) {
+    if (error instanceof CniError) throw error;
+    return undefined;
   }
 }
 

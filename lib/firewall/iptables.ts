@@ -3,6 +3,8 @@
  * never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
  */
 
+import { realpathSync } from 'node:fs';
+import { basename } from 'node:path';
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { type ExitResult, ProgramMissingError, type Programs } from '../kernel/programs.ts';
@@ -98,6 +100,15 @@ export function requireInstalled(programs: Programs, family: Family): void {
     } catch (error) {
       throw asMissing(programOf(family, suffix), error);
     }
+  }
+}
+
+/** True when iptables writes to nf_tables, as the name of its executable tells. */
+export function isNftVariant(programs: Programs, family: Family): boolean {
+  try {
+    return basename(realpathSync(programs.find(programOf(family, '-restore')))).includes('nft');
+  } catch {
+    return false;
   }
 }
 

@@ -3,4 +3,5 @@
 export * from './nftables/expressions.ts';
 export * from './nftables/objects.ts';
 export * from './nftables/rules.ts';
+export { findChainsOfPorts, hasChain } from './nftables/xtables.ts';
 export { getGeneration, type NftFamily, type NftTable, transaction } from './nftables/wire.ts';
