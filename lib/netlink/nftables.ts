@@ -3,5 +3,6 @@
 export * from './nftables/expressions.ts';
 export * from './nftables/objects.ts';
 export * from './nftables/rules.ts';
-export { findChainsOfPorts, hasChain } from './nftables/xtables.ts';
+export * from './nftables/sets.ts';
 export { getGeneration, type NftFamily, type NftTable, transaction } from './nftables/wire.ts';
+export { findChainsOfPorts, hasChain } from './nftables/xtables.ts';

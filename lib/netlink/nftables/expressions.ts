@@ -29,40 +29,65 @@ const comparison = { '==': 0, '!=': 1 } as const;
 /** Verdicts of linux/netfilter/nf_tables.h. */
 const verdicts = { drop: 0, accept: 1, jump: -3, goto: -4, return: -5 } as const;
 export type NftVerdict = keyof typeof verdicts;
-const metaKeys = { iifname: 6, nfproto: 15, l4proto: 16 } as const;
+const metaKeys = {
+  protocol: 1,
+  iifname: 6,
+  oifname: 7,
+  nfproto: 15,
+  l4proto: 16,
+  ibrname: 17,
+  obrname: 18,
+} as const;
 const bases = { link: 0, network: 1, transport: 2 } as const;
 
 /** Compares a property of the packet. */
-export function meta(key: keyof typeof metaKeys, value: Uint8Array): Attribute[] {
-  return [expression('meta', [be32Attr(2, metaKeys[key]), be32Attr(1, register)]), compare('==', value)];
+export function meta(
+  key: keyof typeof metaKeys,
+  value: Uint8Array,
+  op: keyof typeof comparison = '==',
+): Attribute[] {
+  return [loadMeta(key), compare(op, value)];
 }
 
-/** Compares bytes of a header. @param mask leaves out the bits that do not count. */
+/** Looks a property of the packet up in a set. */
+export function metaIn(key: keyof typeof metaKeys, set: string): Attribute[] {
+  return [loadMeta(key), lookUp(set)];
+}
+
+/** Looks bytes of a header up in a set. */
+export function payloadIn(
+  base: keyof typeof bases,
+  offset: number,
+  length: number,
+  set: string,
+): Attribute[] {
+  return [loadPayload(base, offset, length), lookUp(set)];
+}
+
+/** The packet belongs to a connection that is there already, or to one that such a connection has brought about. */
+export function isEstablished(): Attribute[] {
+  const NFT_CT_STATE = 0;
+  const [established, related] = [2, 4];
+  return [
+    expression('ct', [be32Attr(2, NFT_CT_STATE), be32Attr(1, register)]),
+    mask(Uint8Array.of(established | related, 0, 0, 0)),
+    compare('!=', new Uint8Array(4)),
+  ];
+}
+
+/** Compares bytes of a header. @param bits leaves out the bits that do not count. */
 export function payload(
   base: keyof typeof bases,
   offset: number,
   op: keyof typeof comparison,
   value: Uint8Array,
-  mask?: Uint8Array,
+  bits?: Uint8Array,
 ): Attribute[] {
-  const load = expression('payload', [
-    be32Attr(1, register),
-    be32Attr(2, bases[base]),
-    be32Attr(3, offset),
-    be32Attr(4, value.length),
-  ]);
-  if (!mask) return [load, compare(op, value)];
-  const cut = expression('bitwise', [
-    be32Attr(1, register),
-    be32Attr(2, register),
-    be32Attr(3, value.length),
-    dataAttr(4, mask),
-    dataAttr(5, new Uint8Array(value.length)),
-  ]);
-  return [load, cut, compare(op, value)];
+  const load = loadPayload(base, offset, value.length);
+  return [load, ...(bits ? [mask(bits)] : []), compare(op, value)];
 }
 
-/** The packet's destination is an address of this node. */
+/** The packet's destination is an address of this host. */
 export function destinationIsLocal(): Attribute[] {
   const NFT_FIB_RESULT_ADDRTYPE = 3;
   const NFTA_FIB_F_DADDR = 2;
@@ -116,6 +141,11 @@ export function expressionValue({ name, data }: NftExpression): Uint8Array | und
   return data.nested(name === 'cmp' ? 3 : 2)?.bytes(NFTA_DATA_VALUE);
 }
 
+/** The set that a "lookup" expression looks in. */
+export function lookedUpSet({ name, data }: NftExpression): string | undefined {
+  return name === 'lookup' ? data.string(1) : undefined;
+}
+
 /** The verdict that an expression holds, and the chain where it leads. */
 export function verdictIn(expression: NftExpression | undefined): { verdict?: NftVerdict; chain?: string } {
   const data = verdictData(expression);
@@ -128,6 +158,34 @@ export function verdictIn(expression: NftExpression | undefined): { verdict?: Nf
 /** The verdict that an "immediate" expression holds. */
 function verdictData(expression: NftExpression | undefined): Attributes | undefined {
   return expression?.name === 'immediate' ? expression.data.nested(2)?.nested(NFTA_DATA_VERDICT) : undefined;
+}
+
+function loadMeta(key: keyof typeof metaKeys): Attribute {
+  return expression('meta', [be32Attr(2, metaKeys[key]), be32Attr(1, register)]);
+}
+
+function loadPayload(base: keyof typeof bases, offset: number, length: number): Attribute {
+  return expression('payload', [
+    be32Attr(1, register),
+    be32Attr(2, bases[base]),
+    be32Attr(3, offset),
+    be32Attr(4, length),
+  ]);
+}
+
+function lookUp(set: string): Attribute {
+  return expression('lookup', [stringAttr(1, set), be32Attr(2, register)]);
+}
+
+/** Leaves only some bits of what was loaded. */
+function mask(bits: Uint8Array): Attribute {
+  return expression('bitwise', [
+    be32Attr(1, register),
+    be32Attr(2, register),
+    be32Attr(3, bits.length),
+    dataAttr(4, bits),
+    dataAttr(5, new Uint8Array(bits.length)),
+  ]);
 }
 
 function compare(op: keyof typeof comparison, value: Uint8Array): Attribute {

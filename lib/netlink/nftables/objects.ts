@@ -1,15 +1,37 @@
 /** Tables and chains of nf_tables. */
 
-import { be32Attr, bytesAttr, Flag, nestedAttr, type Request, stringAttr } from '../message.ts';
-import { Message, type NftTable, request, userComment } from './wire.ts';
+import {
+  Attributes,
+  be32Attr,
+  bytesAttr,
+  Flag,
+  nestedAttr,
+  type Message as ReceivedMessage,
+  type Request,
+  stringAttr,
+} from '../message.ts';
+import type { NetlinkSocket } from '../socket.ts';
+import {
+  dumpIfPresent,
+  familyOf,
+  Message,
+  type NftFamily,
+  type NftTable,
+  request,
+  userComment,
+} from './wire.ts';
 
 const Table = { Name: 1, Flags: 2, Userdata: 6 } as const;
 const Chain = { Table: 1, Name: 3, Hook: 4, Policy: 5, Type: 7, Userdata: 12 } as const;
+const Hook = { Number: 1, Priority: 2 } as const;
+const NFT_TABLE_F_OWNER = 2;
+const NF_DROP = 0;
 const NF_ACCEPT = 1;
 
 /** Where in the kernel a base chain sits. */
 export interface NftHook {
-  readonly type: 'filter' | 'nat';
+  /** "filter", "nat" or "route". */
+  readonly type: string;
   /** NF_INET_* or NF_BR_*: prerouting 0, input 1, forward 2, output 3, postrouting 4. */
   readonly hook: number;
   readonly priority: number;
@@ -41,7 +63,10 @@ export function addChain(
       stringAttr(Chain.Name, name),
       ...(hook
         ? [
-            nestedAttr(Chain.Hook, [be32Attr(1, hook.hook), be32Attr(2, hook.priority >>> 0)]),
+            nestedAttr(Chain.Hook, [
+              be32Attr(Hook.Number, hook.hook),
+              be32Attr(Hook.Priority, hook.priority >>> 0),
+            ]),
             be32Attr(Chain.Policy, NF_ACCEPT),
             stringAttr(Chain.Type, hook.type),
           ]
@@ -57,4 +82,45 @@ export function deleteChain(table: NftTable, name: string): Request {
     stringAttr(Chain.Table, table.name),
     stringAttr(Chain.Name, name),
   ]);
+}
+
+/** A base chain as the kernel has it. */
+export interface NftBaseChain extends NftHook {
+  readonly table: NftTable;
+  readonly name: string;
+  /** It drops what none of its rules decides on. */
+  readonly drops: boolean;
+}
+
+/** The base chains of a family; none when the kernel has no nf_tables. @throws NetlinkError */
+export function listBaseChains(socket: NetlinkSocket, family: NftFamily): NftBaseChain[] {
+  const dump = request('list nftables chains', Message.GetChain, 0, family, []);
+  return dumpIfPresent(socket, dump).flatMap((message) => readBaseChain(message) ?? []);
+}
+
+/** Reads a chain. @returns undefined for one that other chains lead to. */
+function readBaseChain({ payload }: ReceivedMessage): NftBaseChain | undefined {
+  const family = familyOf(payload[0]!);
+  const attributes = new Attributes(payload.subarray(4));
+  const hook = attributes.nested(Chain.Hook);
+  if (!family || !hook) return undefined;
+  return {
+    table: { family, name: attributes.string(Chain.Table) ?? '' },
+    name: attributes.string(Chain.Name) ?? '',
+    type: attributes.string(Chain.Type) ?? '',
+    hook: hook.be32(Hook.Number) ?? 0,
+    priority: (hook.be32(Hook.Priority) ?? 0) | 0,
+    drops: attributes.be32(Chain.Policy) === NF_DROP,
+  };
+}
+
+/** True when a table belongs to a running program, whose alone it is to change. @throws NetlinkError */
+export function isOwnedTable(socket: NetlinkSocket, { family, name }: NftTable): boolean {
+  const get = request(`look up nftables table "${family} ${name}"`, Message.GetTable, 0, family, [
+    stringAttr(Table.Name, name),
+  ]);
+  const [answers] = socket.execute(get);
+  return (answers ?? []).some(({ payload }) =>
+    Boolean((new Attributes(payload.subarray(4)).be32(Table.Flags) ?? 0) & NFT_TABLE_F_OWNER),
+  );
 }

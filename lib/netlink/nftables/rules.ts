@@ -14,6 +14,7 @@ import {
 import type { NetlinkSocket } from '../socket.ts';
 import {
   expressionValue,
+  lookedUpSet,
   type NftExpression,
   type NftVerdict,
   readExpressions,
@@ -60,16 +61,36 @@ export function addRule(
   comment?: string,
   owner?: string,
 ): Request {
+  return newRule(Flag.Append, table, chain, expressions, comment && userComment(comment, owner));
+}
+
+/** Like {@link addRule} at the head of a chain. */
+export function insertRule(
+  table: NftTable,
+  chain: string,
+  expressions: readonly Attribute[],
+  comment: string,
+): Request {
+  return newRule(0, table, chain, expressions, userComment(comment));
+}
+
+function newRule(
+  position: number,
+  table: NftTable,
+  chain: string,
+  expressions: readonly Attribute[],
+  userdata: Uint8Array | '' | undefined,
+): Request {
   return request(
     `add a rule to nftables chain "${table.name} ${chain}"`,
     Message.NewRule,
-    Flag.Create | Flag.Append,
+    Flag.Create | position,
     table.family,
     [
       stringAttr(Rule.Table, table.name),
       stringAttr(Rule.Chain, chain),
       nestedAttr(Rule.Expressions, expressions),
-      ...(comment ? [bytesAttr(Rule.Userdata, userComment(comment, owner))] : []),
+      ...(userdata ? [bytesAttr(Rule.Userdata, userdata)] : []),
     ],
   );
 }
@@ -117,7 +138,7 @@ export function replaceRules(
     expressions
       .map((one) => {
         const { verdict, chain } = verdictIn(one);
-        return [one.name, hex(expressionValue(one)), verdict, chain].join(' ');
+        return [one.name, hex(expressionValue(one)), lookedUpSet(one), verdict, chain].join(' ');
       })
       .join();
   const present = listRules(socket, table, chain).map(({ expressions }) => shape(expressions));
