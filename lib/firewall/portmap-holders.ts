@@ -49,7 +49,8 @@ export function forgetSandbox(attachment: Pick<AttachmentId, 'network' | 'contai
 /** Forgets the sandboxes of a network's attachments that are not among the valid ones. */
 export function forgetStaleSandboxes(network: string, valid: readonly AttachmentId[]): void {
   const keep = new Set(valid.map(portMapChain));
-  for (const one of recorded()) if (one.network === network && !keep.has(portMapChain(one))) forgetSandbox(one);
+  for (const one of recorded())
+    if (one.network === network && !keep.has(portMapChain(one))) forgetSandbox(one);
 }
 
 /** True when every sandbox that the holder is known by no longer exists, and one is known. */
@@ -83,7 +84,8 @@ function* cached(containerId: string): Generator<KnownSandbox> {
     const interfaces = (result as { interfaces?: unknown } | undefined)?.interfaces;
     const sandboxes = (Array.isArray(interfaces) ? interfaces : []).map((one) => one?.sandbox);
     for (const path of new Set([netns, ...sandboxes]))
-      if (typeof path === 'string' && path !== '') yield { network: networkName, containerId: id, netns: path };
+      if (typeof path === 'string' && path !== '')
+        yield { network: networkName, containerId: id, netns: path };
   }
 }
 

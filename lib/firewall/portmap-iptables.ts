@@ -138,7 +138,8 @@ async function findClashes(programs: Programs, family: Family, request: PortMapR
     for (const mapping of led) {
       const rule = rules.find(
         (one) =>
-          isMapping(one, mapping) && isClash(mapping, Address.tryParse(option(one, '-d')?.split('/')[0] ?? '')),
+          isMapping(one, mapping) &&
+          isClash(mapping, Address.tryParse(option(one, '-d')?.split('/')[0] ?? '')),
       );
       if (rule) clashes.push({ mapping, entry, rule, isEarlier: i < first });
     }

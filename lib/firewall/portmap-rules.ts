@@ -7,8 +7,8 @@ import { families } from './iptables.ts';
 import { portMapChain, portMapComment } from './names.ts';
 import {
   boundAddress,
-  mappingsOf,
   type MappedPort,
+  mappingsOf,
   type PortMapOptions,
   type PortMapping,
   type PortMapRequest,
@@ -83,13 +83,7 @@ function chainRules(
       })),
       {
         chain,
-        words: [
-          ...match,
-          '-j',
-          'DNAT',
-          '--to-destination',
-          socketAddress(container.address, containerPort),
-        ],
+        words: [...match, '-j', 'DNAT', '--to-destination', socketAddress(container.address, containerPort)],
       },
     ];
   });

@@ -112,7 +112,6 @@ function nextAttribute(view: DataView, at: number): number {
 /** Compares with text that has a final NUL. */
 function isText(view: DataView, { from, to }: Bounds, text: string): boolean {
   if (to - from < text.length + 1 || view.getUint8(from + text.length) !== 0) return false;
-  for (let i = 0; i < text.length; i++)
-    if (view.getUint8(from + i) !== text.charCodeAt(i)) return false;
+  for (let i = 0; i < text.length; i++) if (view.getUint8(from + i) !== text.charCodeAt(i)) return false;
   return true;
 }
