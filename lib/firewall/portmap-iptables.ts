@@ -3,19 +3,11 @@
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { findChainsOfPorts } from '../netlink/nftables.ts';
-import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
-import {
-  families,
-  forFamilies,
-  forInstalledFamilies,
-  hasRules,
-  isNftVariant,
-  list,
-  requireInstalled,
-} from './iptables.ts';
+import { countUses, findChainsOfPorts } from '../netlink/nftables.ts';
+import { ensureRules, type RuleChange, removeChains, removeRules, undoChange } from './ensure.ts';
+import { families, forFamilies, forInstalledFamilies, hasRules, list, requireInstalled } from './iptables.ts';
 import { portMapChain, readComment } from './names.ts';
-import { withNftables } from './nftables.ts';
+import { nftTableOf, withNftables } from './nftables.ts';
 import {
   isClash,
   type MappedPort,
@@ -37,6 +29,7 @@ import {
   socketAddress,
 } from './portmap-rules.ts';
 import { option, type Rule, renderRule, targetOf } from './rules.ts';
+import { isNftVariant } from './xtables-lock.ts';
 
 const table = 'nat';
 
@@ -45,7 +38,9 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     const { attachment, netns } = request;
     const wanted = mappedFamilies(request);
     const freed: MappedPort[] = [];
+    const usesBefore = new Map<Family, number | undefined>();
     await forFamilies(wanted, async (family) => {
+      usesBefore.set(family, usesOf(programs, family));
       for (const clash of await findClashes(programs, family, request))
         freed.push(...(await freePort(programs, family, clash)));
     });
@@ -53,9 +48,9 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     await forFamilies(wanted, async (family) => {
       const change = await ensureRules(programs, family, table, ruleSetOf(family, request));
       undo(() => undoChange(programs, family, table, change));
-    });
-    // Nobody locks the others out, so they may have come since: whose rule is first has the port.
-    await forFamilies(wanted, async (family) => {
+      // Nobody locks the others out, so they may have come since: whose rule is first has the port.
+      const usesNow = usesOf(programs, family);
+      if (usesNow !== undefined && usesNow === (usesBefore.get(family) ?? 0) + entriesIn(change)) return;
       const [earlier] = (await findClashes(programs, family, request)).filter(({ isEarlier }) => isEarlier);
       if (earlier) throw clashError(earlier);
     });
@@ -110,6 +105,18 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   },
 });
 
+/** How many entry rules there are, and rules that lead to them, where the kernel tells that at once. */
+function usesOf(programs: Programs, family: Family): number | undefined {
+  if (!isNftVariant(programs, 'iptables-restore')) return undefined;
+  return withNftables((socket) => countUses(socket, nftTableOf(family, table), entryChain));
+}
+
+/** How many more entry rules there are for a change. */
+function entriesIn({ added, removed }: RuleChange): number {
+  const count = (rules: readonly Rule[]) => rules.filter(({ chain }) => chain === entryChain).length;
+  return count(added) - count(removed);
+}
+
 /** A port that is to be mapped and that another attachment has. */
 interface Clash {
   readonly mapping: PortMapping;
@@ -154,9 +161,9 @@ function mayClash(
   own: string,
   mappings: readonly PortMapping[],
 ): boolean {
-  if (!isNftVariant(programs, family)) return true;
+  if (!isNftVariant(programs, 'iptables-restore')) return true;
   const ports = mappings.map(({ hostPort }) => hostPort);
-  const nat = { family: family === 4 ? 'ip' : 'ip6', name: table } as const;
+  const nat = nftTableOf(family, table);
   return withNftables((socket) => findChainsOfPorts(socket, nat, entryChain, ports)).some(
     (chain) => chain !== own,
   );

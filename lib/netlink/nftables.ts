@@ -5,4 +5,4 @@ export * from './nftables/objects.ts';
 export * from './nftables/rules.ts';
 export * from './nftables/sets.ts';
 export { getGeneration, type NftFamily, type NftTable, transaction } from './nftables/wire.ts';
-export { findChainsOfPorts, hasChain } from './nftables/xtables.ts';
+export * from './nftables/xtables.ts';

@@ -1,28 +1,84 @@
 /**
- * What iptables has written to nf_tables, looked up without starting it. A chain with a thousand rules is searched here in a
- * fifth of the time that it takes iptables to list it. Sources: linux/netfilter/nf_tables.h, nf_tables_compat.h, xt_multiport.h.
+ * What iptables has written to nf_tables, looked up without starting it, which would read whole chains to know of a single rule.
+ * Sources: linux/netfilter/nf_tables.h, nf_tables_compat.h, xt_multiport.h.
  */
 
 import { isKernelError } from '../libc.ts';
-import { Attributes, type Message as ReceivedMessage, stringAttr, viewOf } from '../message.ts';
+import {
+  Attributes,
+  be64Attr,
+  listAttributes,
+  type Message as ReceivedMessage,
+  stringAttr,
+} from '../message.ts';
 import type { NetlinkSocket } from '../socket.ts';
 import { readExpressions, verdictIn } from './expressions.ts';
 import { dumpIfPresent, Message, type NftTable, request } from './wire.ts';
 
-const Chain = { Table: 1, Name: 3 } as const;
-const Rule = { Table: 1, Chain: 2, Expressions: 4 } as const;
-const Expression = { Name: 1, Data: 2 } as const;
-const Match = { Name: 1, Info: 3 } as const;
-const typeMask = 0x3fff;
+const Chain = { Table: 1, Name: 3, Uses: 6 } as const;
+const Rule = { Table: 1, Chain: 2, Handle: 3, Expressions: 4, Userdata: 7 } as const;
 /** What precedes the attributes of a rule: struct nfgenmsg. */
 const headerSize = 4;
 
-/** struct xt_multiport_v1. */
-const Multiport = { flags: 0, count: 1, ports: 2, rangeFlags: 32, invert: 47, size: 48 } as const;
+/**
+ * How many rules a chain has, together with those that lead to it.
+ * @returns undefined when there is no such chain.
+ * @throws NetlinkError
+ */
+export function countUses(socket: NetlinkSocket, table: NftTable, chain: string): number | undefined {
+  const [outcome] = socket.attempt(
+    request(`look up nftables chain "${table.name} ${chain}"`, Message.GetChain, 0, table.family, [
+      stringAttr(Chain.Table, table.name),
+      stringAttr(Chain.Name, chain),
+    ]),
+  );
+  if (outcome instanceof Error) {
+    if (isAbsent(outcome)) return undefined;
+    throw outcome;
+  }
+  const reply = outcome?.[0]?.payload.subarray(headerSize);
+  return reply && (new Attributes(reply).be32(Chain.Uses) ?? 0);
+}
+
+/** A rule as it is on the wire. */
+export interface RawRule {
+  readonly handle: bigint;
+  /** The chain where it leads, "" when it leads to none. */
+  readonly target: string;
+  /** Its expressions and comment in hexadecimal, without what counters have counted. */
+  readonly content: string;
+}
+
+/** Every rule of a chain. @throws NetlinkError */
+export function listRawRules(socket: NetlinkSocket, table: NftTable, chain: string): RawRule[] {
+  return dumpRules(socket, table, chain).map(readRule);
+}
+
+/** Single rules by their handles. @returns undefined for those that are not there. @throws NetlinkError */
+export function getRawRules(
+  socket: NetlinkSocket,
+  table: NftTable,
+  wanted: readonly { readonly chain: string; readonly handle: bigint }[],
+): (RawRule | undefined)[] {
+  const outcomes = socket.attempt(
+    ...wanted.map(({ chain, handle }) =>
+      request(`look up a rule of nftables chain "${table.name} ${chain}"`, Message.GetRule, 0, table.family, [
+        stringAttr(Rule.Table, table.name),
+        stringAttr(Rule.Chain, chain),
+        be64Attr(Rule.Handle, handle),
+      ]),
+    ),
+  );
+  return outcomes.map((outcome) => {
+    if (!(outcome instanceof Error)) return outcome[0] && readRule(outcome[0]);
+    if (isAbsent(outcome)) return undefined;
+    throw outcome;
+  });
+}
 
 /**
- * Searches a chain for rules that may be about one of these ports: those whose multiport match has it, and those without one, as
- * other releases may write it otherwise.
+ * Searches a chain for rules that may be about one of these ports: those whose multiport match has it, and those without such a
+ * match, as other releases of iptables may write it otherwise.
  * @returns the chains where they lead, "" for a rule that leads to none.
  * @throws NetlinkError
  */
@@ -32,86 +88,71 @@ export function findChainsOfPorts(
   chain: string,
   ports: readonly number[],
 ): string[] {
-  const dump = request(`search nftables chain "${table.name} ${chain}"`, Message.GetRule, 0, table.family, [
-    stringAttr(Rule.Table, table.name),
-    stringAttr(Rule.Chain, chain),
-  ]);
-  return dumpIfPresent(socket, dump)
+  return dumpRules(socket, table, chain)
     .filter(({ payload }) => mayHave(payload, ports))
-    .map(readTarget);
+    .map((message) => readRule(message).target);
 }
 
-/** True when there is a chain of that name. @throws NetlinkError */
-export function hasChain(socket: NetlinkSocket, table: NftTable, chain: string): boolean {
-  const [outcome] = socket.attempt(
-    request(`look up nftables chain "${table.name} ${chain}"`, Message.GetChain, 0, table.family, [
-      stringAttr(Chain.Table, table.name),
-      stringAttr(Chain.Name, chain),
+function dumpRules(socket: NetlinkSocket, table: NftTable, chain: string): ReceivedMessage[] {
+  return dumpIfPresent(
+    socket,
+    request(`list nftables chain "${table.name} ${chain}"`, Message.GetRule, 0, table.family, [
+      stringAttr(Rule.Table, table.name),
+      stringAttr(Rule.Chain, chain),
     ]),
   );
-  if (!(outcome instanceof Error)) return true;
-  // EINVAL is what nfnetlink says of a subsystem that it does not have.
-  if (isKernelError(outcome, 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT')) return false;
-  throw outcome;
 }
 
-function readTarget({ payload }: ReceivedMessage): string {
+function readRule({ payload }: ReceivedMessage): RawRule {
   const attributes = new Attributes(payload.subarray(headerSize));
-  return verdictIn(readExpressions(attributes.bytes(Rule.Expressions)).at(-1)).chain ?? '';
+  const list = attributes.bytes(Rule.Expressions);
+  const expressions = readExpressions(list);
+  const content = listAttributes(list ?? new Uint8Array()).map(([, value], i) =>
+    expressions[i]?.name === 'counter' ? 'counter' : hex(value),
+  );
+  return {
+    handle: attributes.be64(Rule.Handle) ?? 0n,
+    target: verdictIn(expressions.at(-1)).chain ?? '',
+    content: [...content, hex(attributes.bytes(Rule.Userdata))].join(' '),
+  };
 }
 
-/** Reads no more than it needs, and makes no object for what it passes by. */
+/** Begins the name of a match in the way in which the kernel writes one: name, revision and the match's own structure, in this order. */
+const multiportName = Buffer.from('multiport\0');
+/** From there to struct xt_multiport_v1: the padded name, the revision, and the header of the structure. */
+const structOffset = 12 + 8 + 4;
+/** struct xt_multiport_v1. */
+const Multiport = { count: 1, ports: 2, rangeFlags: 32, invert: 47, size: 48 } as const;
+const infoHeader = [Multiport.size + 4, 3] as const;
+
+/** A search rather than a decoding, which would take as long as iptables does. */
 function mayHave(rule: Uint8Array, ports: readonly number[]): boolean {
-  const view = viewOf(rule);
-  const list = findAttribute(view, headerSize, rule.length, Rule.Expressions);
-  if (!list) return true;
-  for (let at = list.from; at + 4 <= list.to; at = nextAttribute(view, at)) {
-    const end = at + view.getUint16(at, true);
-    const name = findAttribute(view, at + 4, end, Expression.Name);
-    if (!name || !isText(view, name, 'match')) continue;
-    const data = findAttribute(view, at + 4, end, Expression.Data);
-    const match = data && findAttribute(view, data.from, data.to, Match.Name);
-    if (!match || !isText(view, match, 'multiport')) continue;
-    const info = findAttribute(view, data.from, data.to, Match.Info);
-    if (!info || info.to - info.from < Multiport.size) return true;
-    return hasPort(view, info.from, ports);
+  const bytes = Buffer.from(rule.buffer, rule.byteOffset, rule.length);
+  for (let at = bytes.indexOf(multiportName); at >= 0; at = bytes.indexOf(multiportName, at + 1)) {
+    const start = at + structOffset;
+    if (start + Multiport.size > bytes.length) return true;
+    // Elsewhere, as in a comment, the name is only text.
+    if (bytes.readUInt16LE(start - 4) === infoHeader[0] && bytes.readUInt16LE(start - 2) === infoHeader[1])
+      return hasPort(bytes.subarray(start), ports);
   }
   return true;
 }
 
-function hasPort(view: DataView, at: number, ports: readonly number[]): boolean {
-  const count = view.getUint8(at + Multiport.count);
-  const isPlain = view.getUint8(at + Multiport.invert) === 0;
-  for (let i = 0; i < count; i++) {
-    // Ranges and inversions are not what port mappings have, so that a closer look is due.
-    if (!isPlain || view.getUint8(at + Multiport.rangeFlags + i) !== 0) return true;
-    if (ports.includes(view.getUint16(at + Multiport.ports + 2 * i, true))) return true;
+function hasPort(multiport: Buffer, ports: readonly number[]): boolean {
+  // Ranges and inversions are not what port mappings have, so that a closer look is due.
+  if (multiport[Multiport.invert] !== 0) return true;
+  for (let i = 0; i < multiport[Multiport.count]!; i++) {
+    if (multiport[Multiport.rangeFlags + i] !== 0) return true;
+    if (ports.includes(multiport.readUInt16LE(Multiport.ports + 2 * i))) return true;
   }
   return false;
 }
 
-interface Bounds {
-  from: number;
-  to: number;
+function isAbsent(error: Error): boolean {
+  // EINVAL is what nfnetlink says of a subsystem that it does not have.
+  return isKernelError(error, 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT');
 }
 
-function findAttribute(view: DataView, from: number, to: number, type: number): Bounds | undefined {
-  for (let at = from; at + 4 <= to; at = nextAttribute(view, at))
-    if ((view.getUint16(at + 2, true) & typeMask) === type)
-      return { from: at + 4, to: at + view.getUint16(at, true) };
-  return undefined;
-}
-
-/** @throws RangeError for a length that leads nowhere. */
-function nextAttribute(view: DataView, at: number): number {
-  const length = view.getUint16(at, true);
-  if (length < 4) throw new RangeError(`A netlink attribute cannot have ${length} bytes`);
-  return at + ((length + 3) & ~3);
-}
-
-/** Compares with text that has a final NUL. */
-function isText(view: DataView, { from, to }: Bounds, text: string): boolean {
-  if (to - from < text.length + 1 || view.getUint8(from + text.length) !== 0) return false;
-  for (let i = 0; i < text.length; i++) if (view.getUint8(from + i) !== text.charCodeAt(i)) return false;
-  return true;
+function hex(bytes: Uint8Array | undefined): string {
+  return bytes ? Buffer.from(bytes).toString('hex') : '';
 }
