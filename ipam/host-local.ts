@@ -92,8 +92,17 @@ export const plugin = definePlugin({
     const { network } = call;
     const dataDir = dataDirOf(call.config);
     const sets = rangeSetsOf(call.config);
-    refuseUnwritable(dataDir);
-    (await Store.openIfPresent(locationOf(call)))?.close();
+    try {
+      refuseUnwritable(dataDir);
+      (await Store.openIfPresent(locationOf(call)))?.close();
+    } catch (error) {
+      if (!(error instanceof CniError) || error.code !== ErrorCode.IOFailure) throw error;
+      throw new CniError(
+        ErrorCode.NotAvailable,
+        `No address can be reserved. ${error.message}`,
+        error.details,
+      );
+    }
     const reserved = reservations(dataDir, network);
     for (const set of fullSets(sets, reserved))
       call.warn(`All addresses of ${formatSet(set)} in network "${network}" are reserved. ${waysOut}`);
@@ -154,7 +163,7 @@ function assignRequests(sets: readonly RangeSet[], wanted: readonly Address[]): 
   return requests;
 }
 
-/** @throws CniError NotAvailable when no reservation can be written. */
+/** @throws CniError when no reservation can be written. */
 function refuseUnwritable(dataDir: string): void {
   let existing = dataDir;
   while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
@@ -169,7 +178,6 @@ function refuseUnwritable(dataDir: string): void {
       rmSync(probe, { force: true });
     }
   } catch (error) {
-    const { message, details } = fileError('write to', existing, error, ', or set "ipam.dataDir" elsewhere');
-    throw new CniError(ErrorCode.NotAvailable, `No address can be reserved. ${message}`, details);
+    throw fileError('write to', existing, error, ', or set "ipam.dataDir" elsewhere');
   }
 }

@@ -206,10 +206,14 @@ function complete(call: BridgeCall, result: Result): void {
 }
 
 /** Puts the gateways on the bridge, and waits until frames pass. */
-function connect(call: BridgeCall, { bridge, hostLink, sandboxLink }: BridgePort, result: Result): void {
+async function connect(
+  call: BridgeCall,
+  { bridge, hostLink, sandboxLink }: BridgePort,
+  result: Result,
+): Promise<void> {
   if (call.config.disableContainerInterface) return;
   result.interfaces.push(...serveGateways(call, bridge, result.ips));
-  if (!waitUntilUp(call.host, hostLink.index))
+  if (!(await waitUntilUp(call.host, hostLink.index)))
     throw new Error(`Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds`);
   // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address that is set, if
   // only to what it is, has it announce again; a packet socket of ours would take 25 ms to open and close.

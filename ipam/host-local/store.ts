@@ -14,7 +14,7 @@ import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
 import { CniError } from '../../lib/errors.ts';
 import { fileError } from '../../lib/file.ts';
 import { Address } from '../../lib/ip.ts';
-import { FileLock } from '../../lib/kernel/lock.ts';
+import { acquireLock, type FileLock } from '../../lib/kernel/lock.ts';
 import { Directory } from './directory.ts';
 import { OwnerIndex } from './owner-index.ts';
 import {
@@ -80,7 +80,7 @@ export class Store implements Disposable {
   private static async lock(location: StoreLocation, directory: Directory): Promise<Store> {
     const file = `${directory.path}/lock`;
     try {
-      return new Store(location, directory, await FileLock.acquire(file, 0o750));
+      return new Store(location, directory, await acquireLock(file, undefined, 0o750));
     } catch (error) {
       directory.close();
       throw error instanceof CniError ? error : fileError('lock', file, error);
@@ -124,7 +124,7 @@ export class Store implements Disposable {
    * @param thorough reads every reservation when the index has nothing, as for one that was edited by hand.
    */
   addressesOf(owner: AttachmentId, { thorough = false } = {}): Address[] {
-    const nameless = { ...owner, ifname: '' };
+    const nameless = { network: this.network, containerId: owner.containerId, ifname: '' };
     for (const [candidate, enough] of [
       [owner, false],
       [nameless, !thorough],

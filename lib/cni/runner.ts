@@ -22,12 +22,18 @@ export type FindPlugin = (name: string) => Promise<Plugin<never>> | undefined;
 
 /** Where a call comes from and where its answer goes. */
 export interface Caller {
+  /** Path of the program that stands for this suite: a delegate that is the same is run within this process. */
+  readonly program: string;
   readonly environment: CallContext['environment'];
   readonly warn: (message: string) => void;
   /** @throws CniError when standard input cannot be read. */
   readStdin(): Promise<string>;
-  /** Writes to standard output. @throws Error when nobody takes it, in which case ADD is undone. */
-  print(text: string): Promise<void>;
+  /**
+   * Writes to standard output, with which the call ends.
+   * @param exit code of the call.
+   * @throws Error when nobody takes it, in which case ADD is undone.
+   */
+  print(text: string, exit: number): Promise<void>;
 }
 
 /**
@@ -35,12 +41,12 @@ export interface Caller {
  * @returns the exit code.
  */
 export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: FindPlugin): Promise<number> {
-  const { environment, warn } = caller;
+  const { program, environment, warn } = caller;
   let version: string | undefined;
   let printing = false;
   const print = async (text: string) => {
     printing = true;
-    await caller.print(text);
+    await caller.print(text, 0);
   };
   try {
     const invocation = readInvocation(environment);
@@ -57,12 +63,13 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
     const config = parseConfig(stdin);
     version = versionOf(config);
     const depth = Number(/^\d$/.exec(environment[depthVariable] ?? '')?.[0] ?? 0);
-    const context: CallContext = { invocation, stdin, environment, warn, depth, runEmbedded: embedded(find) };
+    const runEmbedded = embedded(find);
+    const context: CallContext = { program, invocation, stdin, environment, warn, depth, runEmbedded };
     await invoke(plugin, context, config, (result) => print(formatResult(result, version!)));
     return 0;
   } catch (error) {
     if (printing) warn(`The result could not be written: ${(error as Error).message}`);
-    else await caller.print(formatError(error, version, environment)).catch(() => {});
+    else await caller.print(formatError(error, version, environment), 1).catch(() => {});
     return 1;
   }
 }

@@ -5,7 +5,7 @@
 
 import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
-import { FileLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { chainExists, hasRules, IptablesError, list, restore } from './iptables.ts';
 import { isSameRule, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
@@ -212,7 +212,7 @@ export async function changeRules<T>(
 /** A /run that is full or read-only keeps nobody from cleaning up: composing anew does without the lock. */
 async function lockIfPossible(): Promise<FileLock | undefined> {
   try {
-    return await FileLock.acquire(lockFile);
+    return await acquireLock(lockFile);
   } catch (error) {
     if (error instanceof CniError) throw error;
     return undefined;

@@ -1,7 +1,7 @@
 /** nftables in the firewall's words: matches on addresses and ports, and a socket for transactions. */
 
 import type { Address, Family, Prefix } from '../ip.ts';
-import { addressFamily } from '../kernel/address.ts';
+import { addressFamily } from '../kernel/family.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { dnat, getGeneration, meta, type NftTable, payload, transaction } from '../netlink/nftables.ts';

@@ -8,7 +8,7 @@
 import { readFileSync, realpathSync } from 'node:fs';
 import { basename } from 'node:path';
 import { CniError } from '../errors.ts';
-import { FileLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs, RunOptions } from '../kernel/programs.ts';
 
 const variable = 'XTABLES_LOCKFILE';
@@ -46,7 +46,7 @@ export async function takeLock(programs: Programs, program: string): Promise<Xta
   if (!takesLockFile(programs, program)) return undefined;
   let lock: FileLock;
   try {
-    lock = await FileLock.acquire(xtablesLock(programs));
+    lock = await acquireLock(xtablesLock(programs));
   } catch (error) {
     if (error instanceof CniError) throw error;
     return undefined; // The program says better than we do what is wrong with the file.

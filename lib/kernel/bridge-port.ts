@@ -1,33 +1,18 @@
 /** How a bridge treats its ports, and the VLANs that they are in. Sources: bridge(8), linux/if_bridge.h. */
 
-import {
-  type Attribute,
-  Attributes,
-  bytesAttr,
-  listAttributes,
-  nestedAttr,
-  numberBytes,
-  type Request,
-  u8Attr,
-  u16Attr,
-  u32Attr,
-  viewOf,
-} from '../netlink/message.ts';
-import {
-  AF_BRIDGE,
-  IFLA_AF_SPEC,
-  type Link,
-  linkPayload,
-  RTM_DELLINK,
-  RTM_GETLINK,
-  RTM_SETLINK,
-} from './link.ts';
+import { attributes, repeated } from '../netlink/attributes.ts';
+import type { Request } from '../netlink/message.ts';
+import { struct, u8, u16 } from '../netlink/struct.ts';
+import { type Link, LinkMessage, linkLayout } from './link.ts';
 import type { RouteSocket } from './route-socket.ts';
 
-const IFLA_PROTINFO = 12;
-const IFLA_EXT_MASK = 29;
-const IFLA_BRPORT_MODE = 4;
-const IFLA_BRPORT_ISOLATED = 33;
+const AF_BRIDGE = 7;
+const RTEXT_FILTER_BRVLAN = 2;
+const VlanFlag = { Pvid: 2, Untagged: 4, RangeBegin: 8, RangeEnd: 16 } as const;
+
+const portAttributes = attributes({ hairpin: [4, u8, 'hairpin mode'], isolated: [33, u8, 'isolation'] });
+const vlanInfo = struct({ flags: u16, vid: u16 });
+const bridgeSettings = attributes({ vlans: [2, repeated(vlanInfo), 'VLAN'] });
 
 /** How a bridge treats one of its ports. */
 export interface BridgePortSettings {
@@ -38,24 +23,29 @@ export interface BridgePortSettings {
 }
 
 /** Changes a bridge's port. */
-export function setBridgePort(index: number, settings: BridgePortSettings, label = `${index}`): Request {
-  const attributes: Attribute[] = [];
-  if (settings.hairpin !== undefined) attributes.push(u8Attr(IFLA_BRPORT_MODE, Number(settings.hairpin)));
-  if (settings.isolated !== undefined)
-    attributes.push(u8Attr(IFLA_BRPORT_ISOLATED, Number(settings.isolated)));
+export function setBridgePort(
+  index: number,
+  { hairpin, isolated }: BridgePortSettings,
+  label = `${index}`,
+): Request {
+  const port = portAttributes.encode({
+    hairpin: hairpin === undefined ? undefined : Number(hairpin),
+    isolated: isolated === undefined ? undefined : Number(isolated),
+  });
   return {
     action: `set hairpin mode or isolation of bridge port "${label}"`,
-    type: RTM_SETLINK,
+    type: LinkMessage.Set,
     flags: 0,
-    payload: linkPayload(index, {}, [nestedAttr(IFLA_PROTINFO, attributes)], AF_BRIDGE),
+    payload: linkLayout.encode({ family: AF_BRIDGE, index }, { port }),
+    names: linkLayout,
+    innerNames: portAttributes,
   };
 }
 
-/** Reads how a bridge treats one of its ports. @returns undefined when the interface is no bridge port. */
-export function bridgePortSettings(link: Link): Required<BridgePortSettings> | undefined {
-  const data = link.portData;
-  if (!data?.has(IFLA_BRPORT_MODE)) return undefined;
-  return { hairpin: data.u8(IFLA_BRPORT_MODE) === 1, isolated: data.u8(IFLA_BRPORT_ISOLATED) === 1 };
+/** Reads how a bridge treats one of its ports. @returns undefined when the interface is not a bridge port. */
+export function bridgePortSettings({ portData }: Link): Required<BridgePortSettings> | undefined {
+  const { hairpin, isolated } = portData ? portAttributes.decode(portData) : {};
+  return hairpin === undefined ? undefined : { hairpin: hairpin === 1, isolated: isolated === 1 };
 }
 
 /** VLANs of a bridge port. */
@@ -70,88 +60,59 @@ export interface BridgeVlan {
   untagged?: boolean;
 }
 
-const BRIDGE_FLAGS_SELF = 2;
-const IFLA_BRIDGE_FLAGS = 0;
-const IFLA_BRIDGE_VLAN_INFO = 2;
-const VlanFlag = { Pvid: 2, Untagged: 4, RangeBegin: 8, RangeEnd: 16 } as const;
-
-/** Adds a VLAN, or a range, to a bridge port. @param self on the bridge itself rather than one of its ports. */
-export function addBridgeVlan(
-  index: number,
-  vlan: BridgeVlan,
-  options: { self?: boolean; label?: string } = {},
-): Request {
-  return bridgeVlanRequest('add', RTM_SETLINK, index, vlan, options);
+/** Adds a VLAN, or a range, to a bridge port. */
+export function addBridgeVlan(index: number, vlan: BridgeVlan, label = `${index}`): Request {
+  return vlanRequest(LinkMessage.Set, index, vlan, `add ${nameOf(vlan)} to bridge port "${label}"`);
 }
 
 /** Removes a VLAN, or a range, from a bridge port. */
-export function deleteBridgeVlan(
-  index: number,
-  vlan: BridgeVlan,
-  options: { self?: boolean; label?: string } = {},
-): Request {
-  return bridgeVlanRequest('remove', RTM_DELLINK, index, vlan, options);
-}
-
-function bridgeVlanRequest(
-  verb: string,
-  type: number,
-  index: number,
-  vlan: BridgeVlan,
-  { self = false, label = `${index}` }: { self?: boolean; label?: string },
-): Request {
-  const info = (vid: number, extra: number) =>
-    bytesAttr(
-      IFLA_BRIDGE_VLAN_INFO,
-      numberBytes(4, (view) => {
-        view.setUint16(
-          0,
-          (vlan.pvid ? VlanFlag.Pvid : 0) | (vlan.untagged ? VlanFlag.Untagged : 0) | extra,
-          true,
-        );
-        view.setUint16(2, vid, true);
-      }),
-    );
-  const infos =
-    vlan.end === undefined || vlan.end === vlan.vid
-      ? [info(vlan.vid, 0)]
-      : [info(vlan.vid, VlanFlag.RangeBegin), info(vlan.end, VlanFlag.RangeEnd)];
-  const spec = nestedAttr(IFLA_AF_SPEC, [
-    ...(self ? [u16Attr(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF)] : []),
-    ...infos,
-  ]);
-  return {
-    action: `${verb} VLAN ${vlan.vid}${vlan.end ? `-${vlan.end}` : ''} ${verb === 'add' ? 'to' : 'from'} bridge port "${label}"`,
-    type,
-    flags: 0,
-    payload: linkPayload(index, {}, [spec], AF_BRIDGE),
-  };
+export function deleteBridgeVlan(index: number, vlan: BridgeVlan, label = `${index}`): Request {
+  return vlanRequest(LinkMessage.Delete, index, vlan, `remove ${nameOf(vlan)} from bridge port "${label}"`);
 }
 
 /** VLANs of a bridge port, one entry a VLAN. */
 export function listBridgeVlans(socket: RouteSocket, index: number): BridgeVlan[] {
-  const RTEXT_FILTER_BRVLAN = 2;
   const messages = socket.dump({
     action: 'list VLANs of bridge ports',
-    type: RTM_GETLINK,
+    type: LinkMessage.Get,
     flags: 0,
-    payload: linkPayload(0, {}, [u32Attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)], AF_BRIDGE),
+    payload: linkLayout.encode({ family: AF_BRIDGE }, { extended: RTEXT_FILTER_BRVLAN }),
   });
-  const vlans: BridgeVlan[] = [];
-  for (const { payload } of messages) {
-    if (viewOf(payload).getInt32(4, true) !== index) continue;
-    const spec = new Attributes(payload.subarray(16)).bytes(IFLA_AF_SPEC);
-    if (!spec) continue;
-    for (const [type, value] of listAttributes(spec)) {
-      if (type !== IFLA_BRIDGE_VLAN_INFO || value.length < 4) continue;
-      const view = viewOf(value);
-      const flags = view.getUint16(0, true);
-      vlans.push({
-        vid: view.getUint16(2, true),
-        pvid: (flags & VlanFlag.Pvid) !== 0,
-        untagged: (flags & VlanFlag.Untagged) !== 0,
-      });
-    }
-  }
-  return vlans;
+  return messages.flatMap(({ payload }) => {
+    if (linkLayout.header.decode(payload).index !== index) return [];
+    const { familySettings } = linkLayout.decode(payload);
+    const { vlans = [] } = familySettings ? bridgeSettings.decode(familySettings) : {};
+    return vlans.map(({ vid, flags }) => ({
+      vid,
+      pvid: (flags & VlanFlag.Pvid) !== 0,
+      untagged: (flags & VlanFlag.Untagged) !== 0,
+    }));
+  });
+}
+
+function vlanRequest(type: number, index: number, vlan: BridgeVlan, action: string): Request {
+  const { vid, end = vid, pvid = false, untagged = false } = vlan;
+  const flags = (pvid ? VlanFlag.Pvid : 0) | (untagged ? VlanFlag.Untagged : 0);
+  const vlans =
+    end === vid
+      ? [{ vid, flags }]
+      : [
+          { vid, flags: flags | VlanFlag.RangeBegin },
+          { vid: end, flags: flags | VlanFlag.RangeEnd },
+        ];
+  return {
+    action,
+    type,
+    flags: 0,
+    payload: linkLayout.encode(
+      { family: AF_BRIDGE, index },
+      { familySettings: bridgeSettings.encode({ vlans }) },
+    ),
+    names: linkLayout,
+    innerNames: bridgeSettings,
+  };
+}
+
+function nameOf({ vid, end = vid }: BridgeVlan): string {
+  return end === vid ? `VLAN ${vid}` : `VLANs ${vid}-${end}`;
 }

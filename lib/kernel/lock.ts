@@ -16,46 +16,15 @@ const longestWait = 10_000;
 const longestPause = 8;
 
 /**
- * Opens a file, creating it if need be, and waits for the lock on it. The lock ends when the file is closed, if only by the end of
- * the process.
+ * A lock on an open file. It ends when the file is closed, if only by the end of the process; a child that inherits the
+ * descriptor holds it as well.
  */
 export class FileLock {
-  /** Descriptor of the file; a child that inherits it holds the lock as well. */
   readonly fd: number;
 
-  /**
-   * Waits without end, and blocks the thread meanwhile: {@link FileLock.acquire} does neither.
-   * @param file path of the file, or a descriptor of one that is locked. @param mode of the file if it is created.
-   */
-  constructor(file: string | number, mode = 0o600) {
-    this.fd = typeof file === 'number' ? file : openLockFile(file, mode);
-    if (typeof file === 'string') libc(`lock "${file}"`, 'flock', this.fd, LOCK_EX);
-  }
-
-  /**
-   * Waits for the lock and leaves the thread to others meanwhile.
-   * @param file path of the file; a symbolic link or FIFO is refused. @param mode of the file if it is created.
-   * @throws CniError TryAgainLater when somebody holds the lock for ten seconds; the error of open(2).
-   */
-  static async acquire(file: string, mode = 0o600, wait = longestWait): Promise<FileLock> {
-    const fd = openLockFile(file, mode);
-    try {
-      const until = Date.now() + wait;
-      for (let pause = 0.5; !tryLock(fd, file); pause = Math.min(pause * 2, longestPause)) {
-        if (Date.now() >= until)
-          throw new CniError(
-            ErrorCode.TryAgainLater,
-            `Another process has held the lock "${file}" for ${wait / 1000} seconds. ` +
-              'Try again, or find out with lsof which process hangs',
-          );
-        // Not quite regular, so that many who wait do not march in step.
-        await sleep(pause * (0.5 + Math.random()));
-      }
-      return new FileLock(fd);
-    } catch (error) {
-      closeSync(fd);
-      throw error;
-    }
+  /** @param fd descriptor of the locked file. */
+  constructor(fd: number) {
+    this.fd = fd;
   }
 
   close(): void {
@@ -64,6 +33,34 @@ export class FileLock {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+/**
+ * Waits for a lock while other work goes on.
+ * @param file path of the file, which is created if need be; a symbolic link or FIFO is refused.
+ * @param timeoutMs how long to wait.
+ * @param mode of the file if it is created.
+ * @throws CniError TryAgainLater when another process holds the lock for longer; the error of open(2).
+ */
+export async function acquireLock(file: string, timeoutMs = longestWait, mode = 0o600): Promise<FileLock> {
+  const lock = new FileLock(openLockFile(file, mode));
+  try {
+    const end = Date.now() + timeoutMs;
+    for (let pause = 0.5; !tryLock(lock.fd, file); pause = Math.min(pause * 2, longestPause)) {
+      if (Date.now() >= end)
+        throw new CniError(
+          ErrorCode.TryAgainLater,
+          `Another process has held the lock "${file}" for ${timeoutMs / 1000} seconds. ` +
+            `Try again, or find out with "fuser ${file}" which process hangs`,
+        );
+      // Not quite regular, so that many who wait do not march in step.
+      await sleep(pause * (0.5 + Math.random()));
+    }
+    return lock;
+  } catch (error) {
+    lock.close();
+    throw error;
   }
 }
 

@@ -35,6 +35,7 @@ interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   bind(fd: number, address: Uint8Array, length: number): number;
   setsockopt(fd: number, level: number, option: number, value: Uint8Array, length: number): number;
+  getsockopt(fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array): number;
   send(fd: number, data: Uint8Array, length: number, flags: number): number;
   sendto(
     fd: number,
@@ -77,6 +78,7 @@ const signatures = {
   socket: { arguments: [i32, i32, i32], return: i32 },
   bind: { arguments: [i32, 'buffer', u32], return: i32 },
   setsockopt: { arguments: [i32, i32, i32, 'buffer', u32], return: i32 },
+  getsockopt: { arguments: [i32, i32, i32, 'buffer', 'buffer'], return: i32 },
   send: { arguments: [i32, 'buffer', u32, i32], return: i32 },
   sendto: { arguments: [i32, 'buffer', u32, i32, 'buffer', u32], return: i32 },
   recv: { arguments: [i32, 'buffer', u32, i32], return: i32 },

@@ -4,19 +4,15 @@
  */
 
 import { isKernelError } from '../libc.ts';
-import {
-  Attributes,
-  be64Attr,
-  listAttributes,
-  type Message as ReceivedMessage,
-  stringAttr,
-} from '../message.ts';
+import { Attributes, be64Attr, listAttributes, type Request, stringAttr } from '../message.ts';
 import type { NetlinkSocket } from '../socket.ts';
 import { readExpressions, verdictIn } from './expressions.ts';
 import { dumpIfPresent, Message, type NftTable, request } from './wire.ts';
 
 const Chain = { Table: 1, Name: 3, Uses: 6 } as const;
 const Rule = { Table: 1, Chain: 2, Handle: 3, Expressions: 4, Userdata: 7 } as const;
+/** How often a chain is searched anew because it changed meanwhile. */
+const searchTries = 5;
 /** What precedes the attributes of a rule: struct nfgenmsg. */
 const headerSize = 4;
 
@@ -51,7 +47,7 @@ export interface RawRule {
 
 /** Every rule of a chain. @throws NetlinkError */
 export function listRawRules(socket: NetlinkSocket, table: NftTable, chain: string): RawRule[] {
-  return dumpRules(socket, table, chain).map(readRule);
+  return dumpIfPresent(socket, listRequest(table, chain)).map(({ payload }) => readRule(payload));
 }
 
 /** Single rules by their handles. @returns undefined for those that are not there. @throws NetlinkError */
@@ -70,7 +66,7 @@ export function getRawRules(
     ),
   );
   return outcomes.map((outcome) => {
-    if (!(outcome instanceof Error)) return outcome[0] && readRule(outcome[0]);
+    if (!(outcome instanceof Error)) return outcome[0] && readRule(outcome[0].payload);
     if (isAbsent(outcome)) return undefined;
     throw outcome;
   });
@@ -88,22 +84,28 @@ export function findChainsOfPorts(
   chain: string,
   ports: readonly number[],
 ): string[] {
-  return dumpRules(socket, table, chain)
-    .filter(({ payload }) => mayHave(payload, ports))
-    .map((message) => readRule(message).target);
+  for (let tries = 1; ; tries++) {
+    const found: string[] = [];
+    try {
+      const isWhole = socket.search(listRequest(table, chain), (data, from, to) => {
+        if (mayHave(data, from, to, ports)) found.push(readRule(data.subarray(from, to)).target);
+      });
+      if (isWhole || tries === searchTries) return found;
+    } catch (error) {
+      if (isAbsent(error as Error)) return [];
+      throw error;
+    }
+  }
 }
 
-function dumpRules(socket: NetlinkSocket, table: NftTable, chain: string): ReceivedMessage[] {
-  return dumpIfPresent(
-    socket,
-    request(`list nftables chain "${table.name} ${chain}"`, Message.GetRule, 0, table.family, [
-      stringAttr(Rule.Table, table.name),
-      stringAttr(Rule.Chain, chain),
-    ]),
-  );
+function listRequest(table: NftTable, chain: string): Request {
+  return request(`list nftables chain "${table.name} ${chain}"`, Message.GetRule, 0, table.family, [
+    stringAttr(Rule.Table, table.name),
+    stringAttr(Rule.Chain, chain),
+  ]);
 }
 
-function readRule({ payload }: ReceivedMessage): RawRule {
+function readRule(payload: Uint8Array): RawRule {
   const attributes = new Attributes(payload.subarray(headerSize));
   const list = attributes.bytes(Rule.Expressions);
   const expressions = readExpressions(list);
@@ -126,24 +128,25 @@ const Multiport = { count: 1, ports: 2, rangeFlags: 32, invert: 47, size: 48 } a
 const infoHeader = [Multiport.size + 4, 3] as const;
 
 /** A search rather than a decoding, which would take as long as iptables does. */
-function mayHave(rule: Uint8Array, ports: readonly number[]): boolean {
-  const bytes = Buffer.from(rule.buffer, rule.byteOffset, rule.length);
-  for (let at = bytes.indexOf(multiportName); at >= 0; at = bytes.indexOf(multiportName, at + 1)) {
+function mayHave(data: Buffer, from: number, to: number, ports: readonly number[]): boolean {
+  for (let at = data.indexOf(multiportName, from); at >= 0; at = data.indexOf(multiportName, at + 1)) {
     const start = at + structOffset;
-    if (start + Multiport.size > bytes.length) return true;
+    if (start + Multiport.size > to) return true;
     // Elsewhere, as in a comment, the name is only text.
-    if (bytes.readUInt16LE(start - 4) === infoHeader[0] && bytes.readUInt16LE(start - 2) === infoHeader[1])
-      return hasPort(bytes.subarray(start), ports);
+    if (data.readUInt16LE(start - 4) === infoHeader[0] && data.readUInt16LE(start - 2) === infoHeader[1])
+      return hasPort(data, start, ports);
   }
   return true;
 }
 
-function hasPort(multiport: Buffer, ports: readonly number[]): boolean {
+/** @param start of struct xt_multiport_v1. */
+function hasPort(data: Buffer, start: number, ports: readonly number[]): boolean {
   // Ranges and inversions are not what port mappings have, so that a closer look is due.
-  if (multiport[Multiport.invert] !== 0) return true;
-  for (let i = 0; i < multiport[Multiport.count]!; i++) {
-    if (multiport[Multiport.rangeFlags + i] !== 0) return true;
-    if (ports.includes(multiport.readUInt16LE(Multiport.ports + 2 * i))) return true;
+  if (data[start + Multiport.invert] !== 0) return true;
+  const count = data[start + Multiport.count]!;
+  for (let i = 0; i < count; i++) {
+    if (data[start + Multiport.rangeFlags + i] !== 0) return true;
+    if (ports.includes(data.readUInt16LE(start + Multiport.ports + 2 * i))) return true;
   }
   return false;
 }

@@ -26,6 +26,7 @@ function callWith(path: string[], ipam = 'fake'): Call {
     netnsOverride: false,
   };
   const context = {
+    program: process.execPath,
     invocation,
     stdin: '{"name":"n"}',
     environment: process.env,

@@ -48,6 +48,7 @@ function recorder() {
     const exit = await runPlugin(
       plugin,
       {
+        program: process.execPath,
         environment,
         warn: (message) => void log.push(message),
         readStdin: async () => textOf(stdin),
