@@ -1,19 +1,20 @@
 /** nftables in the firewall's words: matches on addresses and ports, and a socket for transactions. */
 
+import { CniError, ErrorCode } from '../errors.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/address.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import { dnat, getGeneration, meta, payload, transaction } from '../netlink/nftables.ts';
-import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
+import { dnat, getGeneration, meta, payload, payloadIn, transaction } from '../netlink/nftables.ts';
+import { NetlinkError, NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
 export const protocolNumber: Record<string, number> = { tcp: 6, udp: 17, sctp: 132 };
 
 /** Priorities of linux/netfilter_ipv4.h by their names in nft(8). */
-export const Priority = { dstnat: -100, srcnat: 100 } as const;
+export const Priority = { dstnat: -100, filter: 0, srcnat: 100 } as const;
 /** Hooks of linux/netfilter.h. */
-export const Hook = { prerouting: 0, output: 3, postrouting: 4 } as const;
+export const Hook = { prerouting: 0, forward: 2, output: 3, postrouting: 4 } as const;
 
 const addressOffset = { 4: { saddr: 12, daddr: 16 }, 6: { saddr: 8, daddr: 24 } } as const;
 
@@ -22,26 +23,60 @@ export function openNftables(): NetlinkSocket {
   return new NetlinkSocket(NetlinkProtocol.Netfilter);
 }
 
-/** Like {@link openNftables} for one use; an error that the kernel has no nftables says so. */
+/** The kernel refused something about nftables. */
+export class NftablesError extends CniError {
+  override readonly name = 'NftablesError';
+}
+
+/** Like {@link openNftables} for one use. @throws NftablesError that says what to do when the kernel refuses something. */
 export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
   using socket = openNftables();
   try {
     return work(socket);
   } catch (error) {
-    if (isKernelError(error, 'EOPNOTSUPP', 'EINVAL') && /begin a transaction|generation/.test(error.message))
-      throw new Error(
-        'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"',
-        {
-          cause: error,
-        },
-      );
-    throw error;
+    throw error instanceof NetlinkError ? explained(error) : error;
   }
 }
 
-/** @throws Error when the kernel has no nftables. */
+/** @throws NftablesError when the kernel has no nftables. */
 export function requireNftables(): void {
-  withNftables((socket) => socket.execute(getGeneration()));
+  using socket = openNftables();
+  try {
+    socket.execute(getGeneration());
+  } catch (error) {
+    throw error instanceof NetlinkError ? missing(error) : error;
+  }
+}
+
+function missing({ message }: NetlinkError): NftablesError {
+  return new NftablesError(
+    ErrorCode.Internal,
+    'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"',
+    message,
+  );
+}
+
+/** What to do about errors of a change, by their code. */
+const remedies: Record<string, string> = {
+  EPERM:
+    'Run the plugin with CAP_NET_ADMIN; if it has that, the table belongs to another program: have that program let the packets through',
+  EACCES: 'Run the plugin with CAP_NET_ADMIN',
+  ENOENT:
+    'The kernel lacks a part of nftables: load the modules "nft_ct", "nft_masq", "nft_nat" and "nft_fib_inet"',
+  EOPNOTSUPP:
+    'The kernel lacks a part of nftables, or cannot combine these: update it, or set the backend to "iptables"',
+  EEXIST: 'Something of that name, but of another kind, is in the table: rename or delete it',
+  EBUSY: 'Something in the table is still in use: look for it with "nft list ruleset"',
+  EINVAL: 'Compare what is there with "nft list ruleset", and delete what was made by hand',
+  ENOMEM: 'Free some memory',
+};
+
+function explained(error: NetlinkError): NftablesError {
+  const { code, index, message } = error;
+  // What is said of the transaction itself, before any request in it, is said of nftables.
+  if (index < 0 && ['EINVAL', 'EOPNOTSUPP'].includes(code)) return missing(error);
+  const remedy = remedies[code] ?? 'Compare what is there with "nft list ruleset"';
+  return new NftablesError(ErrorCode.Internal, `${message}. ${remedy}`);
 }
 
 /** How often a change is composed anew when others were faster. */
@@ -79,6 +114,18 @@ export function addressMatch(field: 'saddr' | 'daddr', op: '==' | '!=', prefix: 
     prefix.first.toBytes(),
     full ? undefined : prefix.mask.toBytes(),
   );
+}
+
+/** The packet's source or destination is an element of a set. */
+export function addressIn(field: 'saddr' | 'daddr', family: Family, set: string): Attribute[] {
+  return payloadIn('network', addressOffset[family][field], family === 4 ? 4 : 16, set);
+}
+
+/** A name of an interface as the kernel compares it: sixteen bytes. */
+export function interfaceName(name: string): Uint8Array {
+  const bytes = new Uint8Array(16);
+  bytes.set(Buffer.from(name));
+  return bytes;
 }
 
 /** The packet goes to a port. */
