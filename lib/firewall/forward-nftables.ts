@@ -56,7 +56,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
 
   return {
     async allow(request, _isNew, undo) {
-      const { attachment, addresses, isolation } = request;
+      const { attachment, addresses, families, isolation } = request;
       const comment = attachmentComment(attachment);
       let added: { set: NftSet; address: Address }[] = [];
       changeNftables((socket) => {
@@ -76,10 +76,10 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
         ];
       });
       undo(() => removeElements(added));
-      if (isolation) isolate(isolation);
+      if (isolation) isolate(isolation, families);
     },
 
-    async check({ addresses, isolation }: ForwardRequest) {
+    async check({ addresses, families, isolation }: ForwardRequest) {
       withNftables((socket) => {
         const targets = targetsOf(socket, familiesOf(addresses));
         for (const target of targets) {
@@ -96,7 +96,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
               );
         }
       });
-      if (isolation) checkIsolation(isolation);
+      if (isolation) checkIsolation(isolation, families);
     },
 
     async remove(addresses) {

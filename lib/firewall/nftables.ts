@@ -26,6 +26,14 @@ export function openNftables(): NetlinkSocket {
 /** The kernel refused something about nftables. */
 export class NftablesError extends CniError {
   override readonly name = 'NftablesError';
+  /** Name of the kernel's error, such as "EOPNOTSUPP". */
+  readonly errno: string;
+
+  /** @param cause what the kernel said. */
+  constructor(message: string, cause: NetlinkError, details?: string) {
+    super(ErrorCode.Internal, message, details);
+    this.errno = cause.code;
+  }
 }
 
 /** Like {@link openNftables} for one use. @throws NftablesError that says what to do when the kernel refuses something. */
@@ -48,12 +56,9 @@ export function requireNftables(): void {
   }
 }
 
-function missing({ message }: NetlinkError): NftablesError {
-  return new NftablesError(
-    ErrorCode.Internal,
-    'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"',
-    message,
-  );
+function missing(error: NetlinkError): NftablesError {
+  const message = 'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"';
+  return new NftablesError(message, error, error.message);
 }
 
 /** What to do about errors of a change, by their code. */
@@ -76,7 +81,7 @@ function explained(error: NetlinkError): NftablesError {
   // What is said of the transaction itself, before any request in it, is said of nftables.
   if (index < 0 && ['EINVAL', 'EOPNOTSUPP'].includes(code)) return missing(error);
   const remedy = remedies[code] ?? 'Compare what is there with "nft list ruleset"';
-  return new NftablesError(ErrorCode.Internal, `${message}. ${remedy}`);
+  return new NftablesError(`${message}. ${remedy}`, error);
 }
 
 /** How often a change is composed anew when others were faster. */
