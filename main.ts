@@ -7,6 +7,7 @@
 
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
+import { readLaunch } from './launcher/launch.ts';
 import type { Plugin } from './lib/cni/plugin.ts';
 import { formatError, runPlugin } from './lib/cni/runner.ts';
 import { readStdin, writeStdout } from './lib/cni/stdio.ts';
@@ -46,9 +47,10 @@ export async function main(plugins: PluginTable): Promise<number> {
     return 1;
   }
   const { plugin, command } = await load();
-  const args = process.argv.slice(2);
+  const { program, args } = readLaunch(process.argv);
   if (command && args.length > 0) return await command(args);
   const caller = {
+    program,
     environment: process.env,
     warn: (message: string) => void process.stderr.write(`${message}\n`),
     readStdin,

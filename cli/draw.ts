@@ -1,33 +1,33 @@
-/** `cni draw`: a picture of the node's container networks. */
+/** `cni draw`: a picture of the host's container networks. */
 
 import { writeFileSync } from 'node:fs';
 import type { CommandModule } from 'yargs';
-import { type Inventory, type NodeAttachment, takeInventory } from './inventory.ts';
+import { type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import { formatPorts } from './list.ts';
 import { cacheDir, configDir } from './network.ts';
 import { paint, print } from './terminal.ts';
 
-/** Attachments that meet at one place of the node: a bridge, or the node itself. */
+/** Attachments that meet at one place of the host: a bridge, or the host itself. */
 interface Group {
   title: string;
   /** Addresses, and what the network does. */
   notes: string[];
-  attachments: NodeAttachment[];
+  attachments: HostAttachment[];
   /** Ports of the bridge that no attachment owns. */
   strays: string[];
 }
 
 export const draw: CommandModule<object, { svg: string | undefined }> = {
   command: 'draw',
-  describe: "Draw this node's container networks",
+  describe: "Draw this host's container networks",
   builder: (yargs) =>
     yargs
       .option('svg', { type: 'string', requiresArg: true, describe: 'Write the picture to this file' })
       .example('$0 draw', 'In the terminal')
-      .example('$0 draw --svg node.svg', 'As a file for a browser')
+      .example('$0 draw --svg host.svg', 'As a file for a browser')
       .epilogue('What belongs to no container any more is marked with ✘.'),
-  handler: ({ svg }) => {
-    const groups = groupsOf(takeInventory(configDir(), cacheDir()));
+  handler: async ({ svg }) => {
+    const groups = groupsOf(await takeInventory(configDir(), cacheDir()));
     if (svg === undefined) return print(asText(groups));
     writeFileSync(svg, asSvg(groups));
     print(`Written to ${svg}`);
@@ -36,7 +36,7 @@ export const draw: CommandModule<object, { svg: string | undefined }> = {
 
 function groupsOf({ networks, attachments, links, addresses }: Inventory): Group[] {
   const bridges = links.filter(({ kind }) => kind === 'bridge');
-  const onBridge = (one: NodeAttachment) => bridges.find(({ name }) => one.hostInterfaces.includes(name));
+  const onBridge = (one: HostAttachment) => bridges.find(({ name }) => one.hostInterfaces.includes(name));
   const noteOf = (name: string) =>
     networks
       .filter(({ plugins }) =>
@@ -72,8 +72,8 @@ function groupsOf({ networks, attachments, links, addresses }: Inventory): Group
     : groups;
 }
 
-/** The line of an attachment: its port on the node, its interface, addresses, published ports. */
-function describe(one: NodeAttachment): string {
+/** The line of an attachment: its port on the host, its interface, addresses, published ports. */
+function describe(one: HostAttachment): string {
   const port = one.hostInterfaces.at(-1);
   const ports = formatPorts(one);
   return [port && `${port} ──`, one.ifname, one.ips.join(' '), one.containerId, ports && `[${ports}]`]
@@ -82,8 +82,8 @@ function describe(one: NodeAttachment): string {
 }
 
 function asText(groups: readonly Group[]): string {
-  if (groups.length === 0) return 'This node has no container networks.';
-  const lines = [paint('bold', 'node')];
+  if (groups.length === 0) return 'This host has no container networks.';
+  const lines = [paint('bold', 'host')];
   groups.forEach((group, i) => {
     const last = i === groups.length - 1;
     lines.push(`${last ? '└─' : '├─'} ${paint('bold', group.title)}  ${group.notes.join(', ')}`.trimEnd());

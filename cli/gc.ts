@@ -1,11 +1,15 @@
 /** `cni gc NETWORK`: removes what belongs to no container any more. */
 
 import type { CommandModule } from 'yargs';
-import { takeInventory } from './inventory.ts';
-import { collectGarbage } from './libcni/chain.ts';
+import { attachmentKey } from '../lib/attachment.ts';
+import { describeError, ExitCode } from './errors.ts';
+import { type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
+import { readCached } from './libcni/cache.ts';
+import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
+import type { NetworkList } from './libcni/conflist.ts';
 import { formatPorts } from './list.ts';
-import { cacheDir, configDir, environment, environmentHelp, findNetwork } from './network.ts';
-import { count, print } from './terminal.ts';
+import { cacheDir, configDir, environment, environmentHelp, findUsedNetwork } from './network.ts';
+import { count, paint, print, warn } from './terminal.ts';
 
 interface GcArguments {
   network: string;
@@ -20,7 +24,10 @@ export const gc: CommandModule<object, GcArguments> = {
   builder: (yargs) =>
     yargs
       .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })
-      .positional('netns', { type: 'string', describe: 'Taken for the sake of cnitool, and not used' })
+      .positional('netns', {
+        type: 'string',
+        describe: 'Accepted for compatibility with cnitool, and ignored',
+      })
       .option('dry-run', { type: 'boolean', default: false, describe: 'Only tell what would be removed' })
       .option('all', {
         type: 'boolean',
@@ -35,25 +42,93 @@ export const gc: CommandModule<object, GcArguments> = {
       .example('$0 gc podnet --dry-run', 'See what is stale')
       .example('$0 gc podnet', 'Remove it')
       .epilogue(
-        'What is kept are the attachments that a runtime has recorded and whose network namespace is still there. ' +
+        'Kept are the attachments that a runtime has recorded and whose network namespace still exists. The others get a DEL, ' +
+          'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards the host is looked at again: "Removed" is said ' +
+          'only of what is gone, and the exit code is 1 if anything remains. A network with "disableGC" is left alone. ' +
           `No container may be added or removed meanwhile.\n\n${environmentHelp}`,
       ),
   handler: async ({ network, 'dry-run': dryRun, all, trace }) => {
-    const list = findNetwork(network);
-    const own = takeInventory(configDir(), cacheDir()).attachments.filter((one) => one.network === network);
-    const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
-    for (const one of stale)
-      print(
-        `${dryRun ? 'Would remove' : 'Removing'} ${one.containerId} ${one.ifname}: ${[...one.ips, formatPorts(one)].filter(Boolean).join(', ')} (${one.orphaned.join('; ') || 'attached'})`,
-      );
-    if (!dryRun) {
-      const valid = own
-        .filter((one) => !stale.includes(one))
-        .map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
-      await collectGarbage(list, valid, environment(trace));
-    }
-    print(
-      `${count(stale.length, 'attachment')} ${dryRun ? 'would be removed' : 'removed'}, ${own.length - stale.length} kept.`,
+    const list = findUsedNetwork(network);
+    const own = (await takeInventory(configDir(), cacheDir())).attachments.filter(
+      (one) => one.network === network,
     );
+    const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
+    const kept = own.filter((one) => !stale.includes(one));
+    if (dryRun) {
+      for (const one of stale) print(`Would remove ${describe(one)}`);
+      print(`${count(stale.length, 'attachment')} would be removed, ${kept.length} kept.`);
+      return;
+    }
+    const outcome = await collect(list, stale, kept, environment(trace));
+    for (const one of stale) {
+      const why = outcome.remaining.get(one);
+      print(
+        why === undefined
+          ? `Removed ${describe(one)}`
+          : `${paint('red', 'Still there:')} ${describe(one)}: ${why}`,
+      );
+    }
+    for (const error of outcome.errors) warn(describeError(error));
+    const left = outcome.remaining.size;
+    print(
+      `${count(stale.length - left, 'attachment')} removed, ${left > 0 ? `${left} still there, ` : ''}${kept.length} kept.`,
+    );
+    if (left > 0 || outcome.errors.length > 0) process.exitCode = ExitCode.Failure;
   },
 };
+
+function describe(one: HostAttachment): string {
+  const what = [...one.ips, formatPorts(one)].filter(Boolean).join(', ') || 'no address';
+  return `${one.containerId} ${one.ifname || '-'}: ${what} (${one.orphaned.join('; ') || 'attached'})`;
+}
+
+interface Outcome {
+  /** What was to be removed and still exists, and why. */
+  readonly remaining: ReadonlyMap<HostAttachment, string>;
+  /** What else failed. */
+  readonly errors: readonly Error[];
+}
+
+/** Removes the stale attachments, and looks which of them are really gone. */
+async function collect(
+  list: NetworkList,
+  stale: readonly HostAttachment[],
+  kept: readonly HostAttachment[],
+  environment: Environment,
+): Promise<Outcome> {
+  if (list.disableGC) {
+    const why = `network "${list.name}" has "disableGC" set, so that nothing is collected`;
+    return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
+  }
+  const runtimes = new Map(stale.map((one) => [runtimeOf(one, environment.cacheDir), one]));
+  const failures = await collectGarbage(list, [...runtimes.keys()], kept, environment);
+  const after = await takeInventory(configDir(), cacheDir());
+  const remaining = new Map<HostAttachment, string>();
+  for (const one of stale) {
+    const trace = traceOf(one, after);
+    if (!trace) continue;
+    const failure = failures.find(({ runtime }) => runtime && runtimes.get(runtime) === one);
+    remaining.set(one, failure ? describeError(failure.error) : trace);
+  }
+  const errors = failures.filter(({ runtime }) => !runtime || !remaining.has(runtimes.get(runtime)!));
+  return { remaining, errors: errors.map(({ error }) => error) };
+}
+
+/** What DEL is told of an attachment: as much as was recorded. */
+function runtimeOf(one: HostAttachment, cacheDir: string): Runtime {
+  const { containerId, ifname, netns } = one;
+  const bare = { containerId, ifname: ifname || 'eth0', netns, args: [], capabilityArgs: {} };
+  try {
+    return { ...bare, ...readCached(cacheDir, one), netns };
+  } catch {
+    return bare; // A damaged record must not keep it from being removed.
+  }
+}
+
+/** What is left of an attachment. @returns undefined when nothing is. */
+function traceOf(one: HostAttachment, { attachments, links }: Inventory): string | undefined {
+  const found = attachments.find((other) => attachmentKey(other) === attachmentKey(one));
+  if (found) return found.orphaned.join('; ') || 'its record exists';
+  const link = links.find(({ kind, name }) => kind === 'veth' && one.hostInterfaces.includes(name));
+  return link && `interface "${link.name}" exists`;
+}

@@ -1,25 +1,22 @@
 /** `cni install`: puts the plugins where runtimes look for them, while pods come and go. */
 
 import { execFileSync, spawnSync } from 'node:child_process';
-import {
-  closeSync,
-  copyFileSync,
-  fsyncSync,
-  linkSync,
-  mkdtempSync,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { linkSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { isSea } from 'node:sea';
 import type { CommandModule } from 'yargs';
+import { readLaunch } from '../launcher/launch.ts';
 import { isObject } from '../lib/cni/schema.ts';
 import { makeDirectory } from '../lib/directory.ts';
+import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError } from './errors.ts';
-import type { Suite } from '../main.ts';
+import {
+  copyPrivateDirectory,
+  linkOrCopy,
+  ownPrivateDirectory,
+  placePrivateDirectory,
+  removeOldPrivateDirectories,
+} from './private-directory.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
 interface InstallArguments {
@@ -61,10 +58,7 @@ export function install(suite: Suite): CommandModule<object, InstallArguments> {
 }
 
 function replace(names: readonly string[], binDir: string): void {
-  if (!isSea())
-    throw new CommandError(
-      'Only the built executable can be installed. Run "npm run build", then dist/bin/cni',
-    );
+  const hidden = ownPrivateDirectory();
   const staging = stage(binDir);
   try {
     const previous = new Map(names.map((name) => [name, identify(join(binDir, name), name)]));
@@ -73,11 +67,17 @@ function replace(names: readonly string[], binDir: string): void {
     );
     if (blocked)
       throw new CommandError(`"${join(binDir, blocked)}" is a directory. Remove it. Nothing was changed`);
-    const executable = join(staging, 'executable');
-    const how = copyOrLink(process.execPath, executable);
-    for (const name of names) linkSync(executable, join(staging, name));
+    const staged = join(staging, basename(hidden));
+    const how = copyPrivateDirectory(hidden, staged);
+    const launcher = join(staging, 'launcher');
+    linkOrCopy(readLaunch(process.argv).program, launcher);
+    for (const name of names) linkSync(launcher, join(staging, name));
     for (const name of names) verify(join(staging, name), name);
+    // Names must not come to stand for files that a power failure leaves empty.
+    if (how === 'copied') execFileSync('sync', ['--file-system', staging]);
+    placePrivateDirectory(staged, binDir);
     for (const name of names) renameSync(join(staging, name), join(binDir, name));
+    removeOldPrivateDirectories(binDir, 2);
     report(names, binDir, previous, how);
   } catch (error) {
     throw explained(error, binDir);
@@ -94,24 +94,6 @@ function stage(binDir: string): string {
   } catch (error) {
     throw explained(error, binDir);
   }
-}
-
-function copyOrLink(from: string, to: string): 'linked' | 'copied' {
-  try {
-    linkSync(from, to);
-    return 'linked';
-  } catch {
-    // Another file system, or one without hard links: a copy does as well.
-  }
-  copyFileSync(from, to);
-  const fd = openSync(to, 'r');
-  try {
-    // Names must not come to stand for a file that a power failure leaves empty.
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-  return 'copied';
 }
 
 /** Runs a plugin under its name, before it gets that name. */
@@ -166,6 +148,7 @@ function remove(names: readonly string[], binDir: string): void {
     }
     removed.push(name);
   }
+  if (kept.length === 0 || removed.length > 0) removeOldPrivateDirectories(binDir, 0);
   print(
     `${count(removed.length, 'executable')} removed from "${binDir}"${removed.length > 0 ? `: ${removed.join(', ')}` : ''}.`,
   );
@@ -182,7 +165,7 @@ interface Identity {
 function identify(file: string, name: string): Identity | undefined {
   const status = statSync(file, { throwIfNoEntry: false });
   if (!status?.isFile()) return undefined;
-  const self = statSync(process.execPath);
+  const self = statSync(readLaunch(process.argv).program);
   const own = `${packageJson.name} ${packageJson.version}`;
   if (status.dev === self.dev && status.ino === self.ino) return { isOurs: true, description: own };
   // Without CNI_COMMAND, a plugin says what it is and does nothing.

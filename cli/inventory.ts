@@ -1,36 +1,36 @@
-/** What networks and attachments a node has: from the result cache, host-local's files and the kernel, held against one another. */
+/**
+ * What networks and attachments a host has: from the result cache, host-local's files, the firewall and the kernel, held
+ * against one another.
+ */
 
-import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
 import { parseResult, type Result } from '../lib/cni/result.ts';
 import { getKey, isObject } from '../lib/cni/schema.ts';
-import { Address } from '../lib/ip.ts';
 import { type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import { type Link, listLinks } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
+import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
-import { dataDirOf, ipamTypeOf } from './addresses.ts';
 import { listCache } from './libcni/cache.ts';
-import { type NetworkList, networkFiles, readNetworkFile } from './libcni/conflist.ts';
+import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
+import { type RangeUse, rangeUse, reservationsOf } from './reservations.ts';
+import { ruleOwners } from './rules.ts';
 
-/** A port of the node that leads to a container. */
+/** A port of the host that leads to a container. */
 export interface PublishedPort {
   hostPort: number;
   containerPort: number;
   protocol: string;
 }
 
-/** A container's connection to a network, as far as anything on the node tells. */
-export interface NodeAttachment {
-  network: string;
-  containerId: string;
-  ifname: string;
+/** A container's connection to a network, as far as anything on the host tells. */
+export interface HostAttachment extends AttachmentId {
   /** Path of the sandbox's namespace, "" when nobody recorded it. */
   netns: string;
   /** Without prefix lengths. */
   ips: string[];
   ports: PublishedPort[];
-  /** Interfaces of the node that belong to it. */
+  /** Interfaces of the host that belong to it. */
   hostInterfaces: string[];
   /** When it was made. */
   since: Date | undefined;
@@ -38,10 +38,13 @@ export interface NodeAttachment {
   orphaned: string[];
 }
 
-/** What a node has. */
+/** What a host has. */
 export interface Inventory {
+  /** Those that are configured, and those that only the result cache still knows. */
   networks: NetworkList[];
-  attachments: NodeAttachment[];
+  attachments: HostAttachment[];
+  /** How far the address ranges of the networks are used up. */
+  ranges: RangeUse[];
   links: Link[];
   addresses: InterfaceAddress[];
   /** Files that cannot be used, and why. */
@@ -49,66 +52,91 @@ export interface Inventory {
 }
 
 /**
- * Looks at the node. Nothing is changed, and nothing is locked.
+ * Looks at the host. Nothing is changed, and nothing is locked.
  * @param configDir of the networks. @param cacheDir above `results`.
  */
-export function takeInventory(configDir: string, cacheDir: string): Inventory {
+export async function takeInventory(configDir: string, cacheDir: string): Promise<Inventory> {
   const problems: string[] = [];
-  const networks = readNetworks(configDir, problems);
-  const attachments = new Map<string, NodeAttachment>();
-  for (const { attachment, since, error } of listCache(cacheDir)) {
+  const networks = new Map<string, NetworkList>();
+  // The first file of a name counts, as for runtimes.
+  for (const network of readNetworks(configDir, problems).reverse()) networks.set(network.name, network);
+  const attachments = new Map<string, HostAttachment>();
+  // From the newest, so that the configuration of a network that is not configured any more is the last one.
+  for (const { attachment, since, error } of listCache(cacheDir).sort((a, b) => +b.since - +a.since)) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
+    const retired = networks.has(attachment.network) ? undefined : networkFromCache(attachment);
+    if (retired) networks.set(retired.name, retired);
+    const { network, containerId, ifname, netns, capabilityArgs } = attachment;
     const result = readResult(attachment.result);
-    attachments.set(keyOf(attachment), {
-      network: attachment.network,
-      containerId: attachment.containerId,
-      ifname: attachment.ifname,
-      netns: attachment.netns,
+    attachments.set(attachmentKey(attachment), {
+      ...{ network, containerId, ifname, netns, since, orphaned: [] },
       ips: (result?.ips ?? []).map(({ address }) => `${address.address}`),
-      ports: portsOf(attachment.capabilityArgs),
+      ports: portsOf(capabilityArgs),
       hostInterfaces: (result?.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name),
-      since,
-      orphaned: [],
     });
-  }
-  for (const reservation of reservations(networks)) {
-    const known = attachments.get(keyOf(reservation));
-    if (known) {
-      if (!known.ips.includes(reservation.ip)) known.ips.push(reservation.ip);
-    } else
-      attachments.set(keyOf(reservation), {
-        ...reservation,
-        netns: '',
-        ips: [reservation.ip],
-        ports: [],
-        hostInterfaces: [],
-        orphaned: ['address reserved, but no runtime knows of it'],
-      });
   }
   for (const attachment of attachments.values())
     if (attachment.netns && !isNamespace(attachment.netns))
       attachment.orphaned.push('its network namespace is gone');
+  addReservations(attachments, [...networks.values()]);
+  await addRuleOwners(attachments, networks);
   using socket = openRouteSocket();
   return {
-    networks,
-    attachments: [...attachments.values()].sort((a, b) => keyOf(a).localeCompare(keyOf(b))),
+    networks: [...networks.values()],
+    attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
+    ranges: [...networks.values()].flatMap(rangeUse),
     links: listLinks(socket),
     addresses: listAddresses(socket),
     problems,
   };
 }
 
-function keyOf({
-  network,
-  containerId,
-  ifname,
-}: {
-  network: string;
-  containerId: string;
-  ifname: string;
-}): string {
-  return `${network}\0${containerId}\0${ifname}`;
+/** What host-local has given away: to attachments that are known, and to others. */
+function addReservations(attachments: Map<string, HostAttachment>, networks: readonly NetworkList[]): void {
+  for (const reservation of networks.flatMap(reservationsOf)) {
+    const { network, containerId, ifname, ip, since } = reservation;
+    // Files of very old versions have no interface name.
+    const known =
+      attachments.get(attachmentKey(reservation)) ??
+      (ifname === '' ? ofContainer(attachments, reservation)[0] : undefined);
+    if (known) {
+      if (!known.ips.includes(ip)) known.ips.push(ip);
+    } else
+      attachments.set(attachmentKey(reservation), {
+        ...orphan({ network, containerId, ifname }, 'address reserved, but no runtime knows of it'),
+        ips: [ip],
+        since,
+      });
+  }
+}
+
+/** Whom the firewall has rules of. Those of networks that nothing here knows are somebody else's affair. */
+async function addRuleOwners(
+  attachments: Map<string, HostAttachment>,
+  networks: ReadonlyMap<string, NetworkList>,
+): Promise<void> {
+  // With the system's own directories as PATH.
+  for (const owner of await ruleOwners(new Programs({}))) {
+    if (!networks.has(owner.network)) continue;
+    if (ofContainer(attachments, owner).some(({ ifname }) => !owner.ifname || owner.ifname === ifname))
+      continue;
+    const id = { ifname: 'eth0', ...owner };
+    attachments.set(attachmentKey(id), orphan(id, 'firewall rules remain, but no runtime knows of it'));
+  }
+}
+
+function ofContainer(
+  attachments: ReadonlyMap<string, HostAttachment>,
+  { network, containerId }: Pick<AttachmentId, 'network' | 'containerId'>,
+): HostAttachment[] {
+  return [...attachments.values()].filter(
+    (one) => one.network === network && one.containerId === containerId,
+  );
+}
+
+function orphan(id: AttachmentId, why: string): HostAttachment {
+  return { ...id, netns: '', ips: [], ports: [], hostInterfaces: [], since: undefined, orphaned: [why] };
 }
 
 function readNetworks(directory: string, problems: string[]): NetworkList[] {
@@ -149,46 +177,6 @@ function portsOf(capabilityArgs: Readonly<Record<string, unknown>>): PublishedPo
       ? [{ hostPort, containerPort, protocol: typeof protocol === 'string' ? protocol : 'tcp' }]
       : [];
   });
-}
-
-interface Reservation {
-  network: string;
-  containerId: string;
-  ifname: string;
-  ip: string;
-  since: Date;
-}
-
-/** What host-local has given away, of every network that uses it. */
-function reservations(networks: readonly NetworkList[]): Reservation[] {
-  const directories = new Set(
-    networks.flatMap(({ name, plugins }) =>
-      plugins
-        .filter(({ config }) => ipamTypeOf(config) === 'host-local')
-        .map(({ config }) => `${name}\0${join(dataDirOf(config), name)}`),
-    ),
-  );
-  return [...directories].flatMap((entry) => {
-    const [network = '', directory = ''] = entry.split('\0');
-    return namesIn(directory).flatMap((ip): Reservation[] => {
-      if (!Address.tryParse(ip)) return [];
-      try {
-        const file = join(directory, ip);
-        const [containerId = '', ifname = ''] = readFileSync(file, 'utf8').trim().split('\r\n');
-        return [{ network, containerId, ifname, ip, since: statSync(file).mtime }];
-      } catch {
-        return []; // Released meanwhile.
-      }
-    });
-  });
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
 }
 
 function isNamespace(path: string): boolean {

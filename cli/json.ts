@@ -1,7 +1,9 @@
 /**
  * JSON with positions: an operator who mistyped a comma gets the line and column, and every later complaint about a
- * value can point at it. JSON.parse gives neither. Source: RFC 8259.
+ * value can point at it. JSON.parse gives neither. jsonc-parser reads the text; the messages are ours.
  */
+
+import { createScanner, type Node, parseTree, printParseErrorCode } from 'jsonc-parser';
 
 /** A JSON value and where it stands. */
 export interface JsonNode {
@@ -24,7 +26,7 @@ export interface JsonField {
 
 /** Text that is not JSON. */
 export class JsonSyntaxError extends Error {
-  /** Offset of the character that cannot stand there. */
+  /** Offset of the character to correct. */
   readonly offset: number;
 
   constructor(message: string, offset: number) {
@@ -37,9 +39,16 @@ export class JsonSyntaxError extends Error {
 /** Deeper nesting is a mistake or an attack; Go's decoder stops at 10,000 levels. */
 const maxDepth = 1000;
 
-/** Parses JSON. @throws JsonSyntaxError */
+/** Parses JSON as RFC 8259 has it: no comments, no trailing commas. @throws JsonSyntaxError */
 export function parseJson(text: string): JsonNode {
-  return new Parser(text).parse();
+  refuseByteOrderMark(text);
+  refuseDeepNesting(text);
+  const errors: { error: number; offset: number; length: number }[] = [];
+  const options = { disallowComments: true, allowTrailingComma: false, allowEmptyContent: false };
+  const root = parseTree(text, errors, options);
+  const [first] = errors;
+  if (first) throw syntaxError(text, root, printParseErrorCode(first.error), first);
+  return convert(root!);
 }
 
 /** Line and column of an offset, both counted from 1; the column in characters. */
@@ -63,31 +72,36 @@ export function excerptOf(text: string, offset: number, width = 76): string {
 
 /**
  * Finds the node that a path such as `plugins[0].ipam.ranges[0]` leads to, keys without regard to case as Go reads them.
- * @returns the offset of the last part of the path that is there.
+ * @returns the offset of the last part of the path that exists.
  */
 export function offsetOf(root: JsonNode, path: string): number {
-  let { start } = root;
+  return follow(root, path).offset;
+}
+
+/** True if a value stands at the path, as {@link offsetOf} follows it. */
+export function hasPath(root: JsonNode, path: string): boolean {
+  return follow(root, path).complete;
+}
+
+function follow(root: JsonNode, path: string): { offset: number; complete: boolean } {
+  let offset = root.start;
   let node: JsonNode | undefined = root;
   // A key may itself have a dot, as sysctl names do: the longest key that fits is taken.
   let rest = path;
-  while (node && rest !== '') {
+  while (rest !== '') {
     const index: RegExpExecArray | null = /^\.?\[(\d+)\]/.exec(rest);
-    if (index && node.items) {
-      node = node.items[Number(index[1])];
-      rest = rest.slice(index[0].length);
-      if (node) start = node.start;
-      continue;
-    }
     const name = rest.replace(/^\./, '');
+    const item: JsonNode | undefined = index ? node.items?.[Number(index[1])] : undefined;
     const field: JsonField | undefined = node.fields
       ?.filter(({ key }) => leads(name, key))
       .sort((a, b) => b.key.length - a.key.length)[0];
-    node = field?.node;
-    if (!field) break;
-    start = field.start;
-    rest = name.slice(field.key.length);
+    if (item) {
+      [node, offset, rest] = [item, item.start, rest.slice(index![0].length)];
+    } else if (field) {
+      [node, offset, rest] = [field.node, field.start, name.slice(field.key.length)];
+    } else return { offset, complete: false };
   }
-  return start;
+  return { offset, complete: true };
 }
 
 function leads(path: string, key: string): boolean {
@@ -95,146 +109,120 @@ function leads(path: string, key: string): boolean {
   return head && (path.length === key.length || '.['.includes(path[key.length]!));
 }
 
-class Parser {
-  private readonly text: string;
-  private at = 0;
-  private depth = 0;
+function refuseByteOrderMark(text: string): void {
+  if (text.startsWith('\uFEFF'))
+    throw new JsonSyntaxError('The file begins with a byte order mark. Save it without one', 0);
+}
 
-  constructor(text: string) {
-    this.text = text;
+/** Refuses what would overflow the stack of whoever walks through it. */
+function refuseDeepNesting(text: string): void {
+  const scanner = createScanner(text, true);
+  let depth = 0;
+  while (scanner.getPosition() < text.length) {
+    scanner.scan();
+    const bracket = scanner.getTokenLength() === 1 ? text[scanner.getTokenOffset()]! : '';
+    if (bracket === '{' || bracket === '[') depth++;
+    if (bracket === '}' || bracket === ']') depth--;
+    if (depth > maxDepth)
+      throw new JsonSyntaxError(`Brackets are nested more than ${maxDepth} deep`, scanner.getTokenOffset());
   }
+}
 
-  parse(): JsonNode {
-    if (this.text.startsWith('\uFEFF'))
-      this.fail('The file begins with a byte order mark. Save it without one');
-    const node = this.readValue();
-    this.skipSpace();
-    if (this.at < this.text.length)
-      this.fail(
-        `Found ${this.found()} after the end of the value. Remove it, or the bracket that ends it early`,
+function convert({ type, offset: start, value, children = [] }: Node): JsonNode {
+  if (type === 'array') {
+    const items = children.map(convert);
+    return { start, items, value: items.map((item) => item.value) };
+  }
+  if (type !== 'object') return { start, value: value as unknown };
+  const fields = children.map(({ children: [key, item] = [] }) => ({
+    key: key!.value as string,
+    start: key!.offset,
+    node: convert(item!),
+  }));
+  // Built from entries, so that a key "__proto__" is a key like any other.
+  return { start, fields, value: Object.fromEntries(fields.map(({ key, node }) => [key, node.value])) };
+}
+
+/** The first mistake, in words. @param code as jsonc-parser names it. */
+function syntaxError(
+  text: string,
+  root: Node | undefined,
+  code: ReturnType<typeof printParseErrorCode>,
+  { offset, length }: { offset: number; length: number },
+): JsonSyntaxError {
+  const token = text.slice(offset, offset + length);
+  const found = describeToken(token);
+  const before = text.slice(0, offset).trimEnd();
+  const open = unclosed(text, root);
+  const wanted = (what: string) =>
+    new JsonSyntaxError(`Found ${found} where ${what} should be${token === '' ? open : ''}`, offset);
+  // A comma before a closing bracket is reported as a key or a value that is missing after it.
+  if (before.endsWith(',') && /^[}\]]/.test(token))
+    return new JsonSyntaxError('Found a comma after the last item. Remove it', before.length - 1);
+  switch (code) {
+    case 'CommaExpected':
+      if (/^["\w[{-]/.test(token))
+        return new JsonSyntaxError(`A comma is missing between this value and ${found}`, before.length);
+      return wanted('"," or a closing bracket');
+    case 'PropertyNameExpected':
+      return wanted('a key in double quotes');
+    case 'ColonExpected':
+      return wanted('the ":" after a key');
+    case 'CloseBraceExpected':
+      return wanted('"," or "}"');
+    case 'CloseBracketExpected':
+      return wanted('"," or "]"');
+    case 'EndOfFileExpected':
+      return new JsonSyntaxError(
+        `Found ${found} after the end of the value. Remove it, or the bracket that ends it early`,
+        offset,
       );
-    return node;
+    case 'InvalidCommentToken':
+    case 'UnexpectedEndOfComment':
+      return new JsonSyntaxError('Found a comment, which JSON does not have. Remove it', offset);
+    case 'UnexpectedEndOfString':
+      return new JsonSyntaxError('The text that begins here has no closing quote', offset);
+    case 'InvalidEscapeCharacter':
+    case 'InvalidUnicode':
+      return new JsonSyntaxError(
+        'Found an escape sequence that JSON does not have. A backslash itself is written "\\\\"',
+        offset + (/^(?:[^\\]|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*/.exec(token)?.[0].length ?? 0),
+      );
+    case 'InvalidCharacter':
+      return new JsonSyntaxError(
+        'Found a control character in a text. Write it as an escape sequence such as "\\t"',
+        offset + Math.max(token.search(/\p{Cc}/u), 0),
+      );
+    case 'InvalidSymbol':
+    case 'InvalidNumberFormat':
+    case 'UnexpectedEndOfNumber':
+      if (/^[\w.+-]/.test(token))
+        return new JsonSyntaxError(
+          `Found ${found}, which is not a value. A text needs double quotes`,
+          offset,
+        );
+      return wanted('a key or a value');
+    default:
+      return wanted('a value');
   }
+}
 
-  private readValue(): JsonNode {
-    this.skipSpace();
-    const start = this.at;
-    switch (this.text[this.at]) {
-      case '{':
-        return { start, ...this.readObject() };
-      case '[':
-        return { start, ...this.readList() };
-      case '"':
-        return { start, value: this.readString() };
-      default:
-        return { start, value: this.readScalar() };
-    }
-  }
+function describeToken(token: string): string {
+  if (token === '') return 'the end of the file';
+  if (token.startsWith('#')) return '"#" (JSON has no comments)';
+  return token.startsWith('"') ? token.slice(0, 40) : `"${token.slice(0, 40)}"`;
+}
 
-  private readObject(): Omit<JsonNode, 'start'> {
-    const open = this.enter();
-    const fields: JsonField[] = [];
-    for (let more = !this.take('}'); more; ) {
-      this.skipSpace();
-      const start = this.at;
-      if (this.text[this.at] === '}') this.failComma();
-      if (this.text[this.at] !== '"')
-        this.fail(`Found ${this.found()} where a key in double quotes should be${this.opened('{', open)}`);
-      const key = this.readString();
-      if (!this.take(':')) this.fail(`Found ${this.found()} where ":" should follow the key "${key}"`);
-      fields.push({ key, start, node: this.readValue() });
-      more = this.take(',');
-      if (!more && !this.take('}'))
-        this.fail(`Found ${this.found()} where "," or "}" should be${this.opened('{', open)}`);
-    }
-    this.depth--;
-    // Built from entries, so that a key "__proto__" is a key like any other.
-    return { fields, value: Object.fromEntries(fields.map(({ key, node }) => [key, node.value])) };
-  }
+/** Where the innermost bracket is that the end of the file leaves open. */
+function unclosed(text: string, root: Node | undefined): string {
+  let open: Node | undefined;
+  for (let node = root; node; node = node.children?.at(-1))
+    if ((node.type === 'object' || node.type === 'array') && !isClosed(text, node)) open = node;
+  if (!open) return '';
+  const { line, column } = positionOf(text, open.offset);
+  return `: the "${text[open.offset]}" of line ${line}, column ${column} is not closed`;
+}
 
-  private readList(): Omit<JsonNode, 'start'> {
-    const open = this.enter();
-    const items: JsonNode[] = [];
-    for (let more = !this.take(']'); more; ) {
-      this.skipSpace();
-      if (this.text[this.at] === ']') this.failComma();
-      items.push(this.readValue());
-      more = this.take(',');
-      if (!more && !this.take(']'))
-        this.fail(`Found ${this.found()} where "," or "]" should be${this.opened('[', open)}`);
-    }
-    this.depth--;
-    return { items, value: items.map(({ value }) => value) };
-  }
-
-  private enter(): number {
-    if (++this.depth > maxDepth) this.fail(`Brackets are nested more than ${maxDepth} deep`);
-    return this.at++;
-  }
-
-  private readString(): string {
-    const start = this.at++;
-    for (;;) {
-      const char = this.text[this.at];
-      if (char === undefined || char === '\n')
-        throw new JsonSyntaxError('The text that begins here has no closing quote', start);
-      if (char < ' ') this.fail('Found a control character in a text. Write it as an escape such as "\\t"');
-      this.at++;
-      if (char === '"') break;
-      if (char !== '\\') continue;
-      if (!/^(["\\/bfnrt]|u[0-9a-fA-F]{4})/.test(this.text.slice(this.at, this.at + 5))) {
-        this.at--;
-        this.fail('Found an escape that JSON does not have. A backslash itself is written "\\\\"');
-      }
-      this.at++;
-    }
-    return JSON.parse(this.text.slice(start, this.at)) as string;
-  }
-
-  private readScalar(): unknown {
-    const scalar = /[\w.+-]+/y;
-    scalar.lastIndex = this.at;
-    const word = scalar.exec(this.text)?.[0];
-    if (!word) this.fail(`Found ${this.found()} where a value should be`);
-    if (!/^(true|false|null|-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)$/.test(word))
-      this.fail(`Found "${word.slice(0, 40)}" where a value should be. A text needs double quotes`);
-    this.at += word.length;
-    return JSON.parse(word);
-  }
-
-  private take(char: string): boolean {
-    this.skipSpace();
-    if (this.text[this.at] !== char) return false;
-    this.at++;
-    return true;
-  }
-
-  private skipSpace(): void {
-    const space = /[ \t\r\n]*/y;
-    space.lastIndex = this.at;
-    this.at += space.exec(this.text)![0].length;
-  }
-
-  private found(): string {
-    const char = this.text.slice(this.at)[Symbol.iterator]().next().value;
-    if (char === undefined) return 'the end of the file';
-    if (char === '/' || char === '#') return `"${char}" (JSON has no comments)`;
-    return `"${char}"`;
-  }
-
-  /** Where the bracket is that the file's end leaves open. */
-  private opened(bracket: string, offset: number): string {
-    if (this.at < this.text.length) return '';
-    const { line, column } = positionOf(this.text, offset);
-    return `: the "${bracket}" of line ${line}, column ${column} is not closed`;
-  }
-
-  private failComma(): never {
-    this.at = this.text.lastIndexOf(',', this.at);
-    return this.fail('Found a comma after the last item. Remove it');
-  }
-
-  private fail(message: string): never {
-    throw new JsonSyntaxError(message, this.at);
-  }
+function isClosed(text: string, { type, offset, length }: Node): boolean {
+  return length > 1 && text[offset + length - 1] === (type === 'object' ? '}' : ']');
 }

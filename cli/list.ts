@@ -1,8 +1,9 @@
-/** `cni list`: every attachment of the node. */
+/** `cni list`: every attachment of the host. */
 
 import type { CommandModule } from 'yargs';
-import { type NodeAttachment, takeInventory } from './inventory.ts';
+import { type HostAttachment, takeInventory } from './inventory.ts';
 import { cacheDir, configDir } from './network.ts';
+import { isFull } from './reservations.ts';
 import { count, formatTable, paint, print, warn } from './terminal.ts';
 
 interface ListArguments {
@@ -12,7 +13,7 @@ interface ListArguments {
 
 export const list: CommandModule<object, ListArguments> = {
   command: 'list',
-  describe: 'List the attachments of this node',
+  describe: 'List the attachments of this host',
   builder: (yargs) =>
     yargs
       .option('orphaned', {
@@ -23,12 +24,19 @@ export const list: CommandModule<object, ListArguments> = {
       .option('json', { type: 'boolean', default: false, describe: 'Print the list as JSON' })
       .example('$0 list', 'Which pod has which address')
       .example('$0 list --orphaned', 'What "cni gc" would collect')
-      .epilogue('It is put together from the result cache, the reservations of host-local and the kernel.'),
-  handler: ({ json, orphaned }) => {
-    const { attachments, problems } = takeInventory(configDir(), cacheDir());
+      .epilogue(
+        'It is composed of the result cache, the reservations of host-local, the rules of the firewall and the kernel.',
+      ),
+  handler: async ({ json, orphaned }) => {
+    const { attachments, ranges, problems } = await takeInventory(configDir(), cacheDir());
     const shown = attachments.filter((one) => !orphaned || one.orphaned.length > 0);
-    if (json) return print(JSON.stringify({ attachments: shown, problems }, null, 2));
+    if (json) return print(JSON.stringify({ attachments: shown, ranges, problems }, null, 2));
     for (const problem of problems) warn(problem);
+    for (const { network, range, used } of ranges.filter(isFull))
+      warn(
+        `Network "${network}" has given away all ${used} addresses of ${range}, so that the next ADD fails. ` +
+          `Run "cni gc ${network}", or make the range larger`,
+      );
     const [heading, ...rows] = formatTable(
       ['CONTAINER', 'NETWORK', 'INTERFACE', 'ADDRESSES', 'PORTS', 'AGE', 'STATE'],
       shown.map(rowOf),
@@ -46,7 +54,7 @@ export const list: CommandModule<object, ListArguments> = {
   },
 };
 
-function rowOf(one: NodeAttachment): string[] {
+function rowOf(one: HostAttachment): string[] {
   return [
     one.containerId,
     one.network,
@@ -59,7 +67,7 @@ function rowOf(one: NodeAttachment): string[] {
 }
 
 /** "8080:80/tcp 8443:443/tcp" */
-export function formatPorts({ ports }: NodeAttachment): string {
+export function formatPorts({ ports }: HostAttachment): string {
   return ports
     .map(({ hostPort, containerPort, protocol }) => `${hostPort}:${containerPort}/${protocol}`)
     .join(' ');

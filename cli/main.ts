@@ -18,7 +18,7 @@ const epilogue = `Exit codes:
   1  it could not be done, or problems were found
   2  the command line is wrong
 
-Colours are left out when the output is no terminal, or NO_COLOR is set.`;
+Colours are left out when the output is not a terminal, or NO_COLOR is set.`;
 
 /**
  * Runs the command and sets the exit code.
@@ -29,14 +29,14 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
   const command = yargs()
     .scriptName('cni')
     .locale('en')
-    .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this node.')
+    .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this host.')
     .command(install(suite))
     .command(validate(suite))
     .command([add, check, del, status])
     .command(gc)
     .command(list)
     .command(draw)
-    .command(explain)
+    .command(explain(suite))
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
     .demandCommand(1, 'Which command? See "cni --help"')

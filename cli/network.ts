@@ -7,7 +7,7 @@ import type { CommandModule } from 'yargs';
 import { isObject } from '../lib/cni/schema.ts';
 import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
-import { defaultCacheDir, readCached } from './libcni/cache.ts';
+import { defaultCacheDir, listCache, readCached } from './libcni/cache.ts';
 import {
   addNetwork,
   checkNetwork,
@@ -17,7 +17,7 @@ import {
   type Runtime,
   statusOfNetwork,
 } from './libcni/chain.ts';
-import { loadNetwork, type NetworkList } from './libcni/conflist.ts';
+import { loadNetwork, type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { note, paintError, print, warn } from './terminal.ts';
 
 /** The environment variables that `--help` explains, and what is taken without them. */
@@ -57,6 +57,26 @@ export function findNetwork(name: string): NetworkList {
   return loadNetwork(configDir(), name, (file, error) => warn(`Skipping "${file}": ${error.message}`));
 }
 
+/**
+ * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from the result cache.
+ */
+export function findUsedNetwork(name: string): NetworkList {
+  try {
+    return findNetwork(name);
+  } catch (error) {
+    const cached = listCache(cacheDir())
+      .sort((a, b) => +b.since - +a.since)
+      .flatMap(({ attachment }) =>
+        attachment?.network === name ? (networkFromCache(attachment) ?? []) : [],
+      );
+    if (!cached[0]) throw error;
+    warn(
+      `No configuration in "${configDir()}" has the network "${name}" any more. Its attachments still have the one they were made with, which is used`,
+    );
+    return cached[0];
+  }
+}
+
 interface NetworkArguments {
   network: string;
   netns: string;
@@ -67,6 +87,7 @@ function networkCommand(
   name: string,
   describe: string,
   run: (list: NetworkList, runtime: Runtime, environment: Environment) => Promise<void>,
+  find = findNetwork,
 ): CommandModule<object, NetworkArguments> {
   return {
     command: `${name} <network> <netns>`,
@@ -92,7 +113,7 @@ function networkCommand(
         .epilogue(environmentHelp),
     handler: async ({ network, netns, trace }) => {
       const path = resolve(netns);
-      await run(findNetwork(network), runtimeFor(path), environment(trace));
+      await run(find(network), runtimeFor(path), environment(trace));
     },
   };
 }
@@ -107,7 +128,7 @@ export const add = networkCommand(
     try {
       result = await addNetwork(list, runtime, environment);
     } catch (error) {
-      await takeBack(list, runtime, environment);
+      await rollBack(list, runtime, environment);
       throw error;
     }
     print(JSON.stringify(result, null, 4));
@@ -121,9 +142,10 @@ export const check = networkCommand(
     requireNetns(call[1].netns);
     await checkNetwork(...call);
   },
+  findUsedNetwork,
 );
 
-export const del = networkCommand('del', 'Detach a namespace from a network', deleteNetwork);
+export const del = networkCommand('del', 'Detach a namespace from a network', deleteNetwork, findUsedNetwork);
 
 export const status = networkCommand(
   'status',
@@ -184,7 +206,7 @@ function requireNetns(path: string): void {
   }
 }
 
-/** A failed second ADD would have to take back the first one. */
+/** Rolling back a failed second ADD would remove what the first one made. */
 function refuseSecondAdd(list: NetworkList, runtime: Runtime, { cacheDir }: Environment): void {
   if (!readCached(cacheDir, { ...runtime, network: list.name })) return;
   throw new CommandError(
@@ -193,8 +215,8 @@ function refuseSecondAdd(list: NetworkList, runtime: Runtime, { cacheDir }: Envi
   );
 }
 
-/** What the plugins before the failed one did is undone, as runtimes do after a failed ADD. */
-async function takeBack(list: NetworkList, runtime: Runtime, environment: Environment): Promise<void> {
+/** Undoes what the plugins before the failed one did, as runtimes do after a failed ADD. */
+async function rollBack(list: NetworkList, runtime: Runtime, environment: Environment): Promise<void> {
   try {
     await deleteNetwork(list, runtime, environment);
   } catch (error) {

@@ -1,10 +1,9 @@
-/** JSON Schemas of whole configuration files, put together from the schemas that the plugins themselves decode with. */
+/** JSON Schemas of whole configuration files, composed of the schemas that the plugins themselves decode with. */
 
 import { netConfShape } from '../lib/cni/config.ts';
-import type { Plugin } from '../lib/cni/plugin.ts';
-import { type JsonSchema, object, toJsonSchema } from '../lib/cni/schema.ts';
-import type { PluginTable } from '../main.ts';
-import type { Suite } from '../main.ts';
+import { configSchema, type Plugin } from '../lib/cni/plugin.ts';
+import { isObject, type JsonSchema, toJsonSchema } from '../lib/cni/schema.ts';
+import type { PluginTable, Suite } from '../main.ts';
 
 const dialect = 'https://json-schema.org/draft/2020-12/schema';
 
@@ -46,15 +45,20 @@ export async function loadPlugin(table: PluginTable, name: string): Promise<Plug
  */
 export function configProperties(plugin: Plugin<unknown>, ipam?: Plugin<unknown>): JsonSchema {
   return {
-    ...(object(netConfShape).json.properties as JsonSchema),
-    ...propertiesOf(plugin),
+    ...(configSchema(plugin as Plugin<never>).json.properties as JsonSchema),
     ...(ipam && { ipam: propertiesOf(ipam).ipam }),
   };
 }
 
 /** A plugin's own keys. */
-export function propertiesOf(plugin: Plugin<unknown>): JsonSchema {
+function propertiesOf(plugin: Plugin<unknown>): JsonSchema {
   return (plugin.config.json.properties ?? {}) as JsonSchema;
+}
+
+/** Capabilities that a plugin takes, each with the schema of what the runtime passes for it. */
+export function capabilitiesOf(plugin: Plugin<unknown>): JsonSchema {
+  const { runtimeConfig } = propertiesOf(plugin);
+  return isObject(runtimeConfig) && isObject(runtimeConfig.properties) ? runtimeConfig.properties : {};
 }
 
 /** The files of conf/schema: contents by name. */

@@ -3,10 +3,10 @@
 import { statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { CommandModule } from 'yargs';
+import type { Suite } from '../main.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { excerptOf, offsetOf, positionOf } from './json.ts';
 import { configFiles } from './libcni/conflist.ts';
-import type { Suite } from '../main.ts';
 import { configDir, pluginPath } from './network.ts';
 import { count, formatTable, paint, print } from './terminal.ts';
 import { type CheckedFile, checkFile } from './validate/file.ts';

@@ -1,96 +1,81 @@
-/** host-local: gives addresses away from ranges, and remembers them in files on this node. */
+/** host-local: gives addresses away from ranges, and remembers them in files on this host. */
 
-import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
+import { closeSync, existsSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
-import { emptyResult, type IPConfig, routeSchema } from '../lib/cni/result.ts';
-import { array, type InferShape, object, string, withDefault } from '../lib/cni/schema.ts';
-import { atLeast } from '../lib/cni/version.ts';
+import { emptyResult, type Result } from '../lib/cni/result.ts';
+import type { InferShape } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
+import { fileError } from '../lib/file.ts';
 import { Address, Prefix } from '../lib/ip.ts';
-import {
-  candidates,
-  capacity,
-  formatSet,
-  type RangeSet,
-  rangeOf,
-  rangeSetsSchema,
-  rangeShape,
-  resolveRangeSets,
-  setContains,
-} from './host-local/ranges.ts';
+import { refuseSecondAddress, reserveNext, reserveRequested, waysOut } from './host-local/allocator.ts';
+import { configuredRangeSets, dataDirOf, hostLocalShape, rangeSetsOf } from './host-local/config.ts';
+import { formatSet, type RangeSet, setContains } from './host-local/ranges.ts';
+import { describeProblems, fullSets, reservations } from './host-local/reservations.ts';
 import { readResolvConf } from './host-local/resolv-conf.ts';
-import { Store } from './host-local/store.ts';
+import { Store, type StoreLocation } from './host-local/store.ts';
 
-const ips = array(string({ description: 'Address to ask for, with or without prefix length.' }));
-
-const config = {
-  ipam: withDefault(
-    object({
-      type: string(),
-      ...rangeShape,
-      ranges: rangeSetsSchema,
-      routes: array(routeSchema, { description: 'Routes for the container.' }),
-      dataDir: string({ description: 'Where reservations are kept; /var/lib/cni/networks by default.' }),
-      resolvConf: string({ description: 'resolv.conf whose settings the container gets.' }),
-    }),
-    {},
-  ),
-  runtimeConfig: object({ ips, ipRanges: rangeSetsSchema }),
-  args: object({ cni: object({ ips }) }),
-};
-
-type HostLocalCall = Call<InferShape<typeof config>>;
+type HostLocalCall = Call<InferShape<typeof hostLocalShape>>;
 
 export const plugin = definePlugin({
   name: 'host-local',
-  summary: 'Gives addresses away from ranges, and remembers them in files on this node.',
+  summary: 'Gives addresses away from ranges, and remembers them in files on this host.',
   role: 'ipam',
-  config,
+  config: hostLocalShape,
 
-  add(call) {
-    const sets = rangeSetsOf(call);
-    const wanted = requestedAddresses(call);
+  validate: (config) => void configuredRangeSets(config),
+
+  explain(config) {
+    const { routes = [], resolvConf } = config.ipam;
+    const sets = configuredRangeSets(config);
+    return [
+      sets.length === 0
+        ? 'Reserves an address of each range that the runtime passes'
+        : `Reserves the next free address of ${sets.map(formatSet).join(' and of ')}`,
+      `Remembers it in ${dataDirOf(config)}/${config.name}`,
+      routes.length > 0 ? `Adds routes in the container: ${routes.map(({ dst }) => dst).join(', ')}` : '',
+      resolvConf ? `Takes resolver settings from ${resolvConf}` : '',
+    ];
+  },
+
+  pools: (config) =>
+    configuredRangeSets(config)
+      .flat()
+      .map(({ subnet, start, end }) => ({ subnet: `${subnet}`, range: `${start}-${end}` })),
+
+  async add(call) {
+    const sets = rangeSetsOf(call.config);
+    const requests = assignRequests(sets, requestedAddresses(call));
     const { resolvConf, routes = [] } = call.config.ipam;
     const dns = resolvConf ? readResolvConf(resolvConf) : {};
 
-    using store = openStore(call);
-    const result = { ...emptyResult(), routes, dns };
-    try {
-      for (const [i, set] of sets.entries()) {
-        const at = wanted.findIndex((address) => setContains(set, address));
-        const [requested] = at < 0 ? [] : wanted.splice(at, 1);
-        result.ips.push(
-          requested ? takeRequested(store, call, set, i, requested) : takeNext(store, call, set, i),
-        );
-      }
-      if (wanted.length > 0)
-        throw new Error(
-          `No range has the requested address ${wanted.join(', ')}. Ask for addresses within ${sets.map(formatSet).join(' and ')}`,
-        );
-    } catch (error) {
-      store.release(
-        call,
-        result.ips.map(({ address }) => address.address),
-      );
-      throw error;
+    using store = await Store.open(locationOf(call));
+    for (const [i, set] of sets.entries()) if (!requests[i]) refuseSecondAddress(store, call, set);
+    const result: Result = { ...emptyResult(), routes, dns };
+    for (const [i, set] of sets.entries()) {
+      const ip = requests[i]
+        ? reserveRequested(store, call, set, i, requests[i])
+        : reserveNext(store, call, set, i);
+      call.undo(() => releaseAddress(call, ip.address.address));
+      result.ips.push(ip);
     }
     return result;
   },
 
-  del(call) {
-    using store = Store.openIfPresent(dataDirOf(call), call.config.name);
+  async del(call) {
+    using store = await Store.openIfPresent(locationOf(call));
     store?.release(call);
   },
 
-  check(call) {
-    const sets = rangeSetsOf(call);
-    using store = openStore(call);
-    const own = store.addressesOf(call);
+  async check(call) {
+    const sets = rangeSetsOf(call.config);
+    using store = await Store.openIfPresent(locationOf(call));
+    const own = store?.addressesOf(call, { thorough: true }) ?? [];
     if (own.length === 0)
       throw new Error(
-        `No address of network "${call.config.name}" is reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
+        `No address of network "${call.network}" is reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
       );
     for (const { address } of call.prevResult?.ips ?? [])
       if (
@@ -102,123 +87,47 @@ export const plugin = definePlugin({
         );
   },
 
-  status(call) {
-    const dataDir = dataDirOf(call);
-    refuseUnwritable(dataDir);
-    const sets = rangeSetsOf(call);
-    using store = Store.openIfPresent(dataDir, call.config.name);
-    const reserved = store?.reserved() ?? [];
-    for (const set of sets) {
-      const taken = reserved.filter(
-        (address) => setContains(set, address) && !isGateway(set, address),
-      ).length;
-      if (BigInt(taken) >= capacity(set))
-        throw new CniError(
-          ErrorCode.NotAvailable,
-          `All ${taken} addresses of ${formatSet(set)} are reserved. Delete containers, collect stale reservations with GC, or add a range to network "${call.config.name}"`,
-        );
+  /** What some attachments suffer from is a warning: an error takes the whole host out of service. */
+  async status(call) {
+    const { network } = call;
+    const dataDir = dataDirOf(call.config);
+    const sets = rangeSetsOf(call.config);
+    try {
+      refuseUnwritable(dataDir);
+      (await Store.openIfPresent(locationOf(call)))?.close();
+    } catch (error) {
+      if (!(error instanceof CniError) || error.code !== ErrorCode.IOFailure) throw error;
+      throw new CniError(
+        ErrorCode.NotAvailable,
+        `No address can be reserved. ${error.message}`,
+        error.details,
+      );
     }
+    const reserved = reservations(dataDir, network);
+    for (const set of fullSets(sets, reserved))
+      call.warn(`All addresses of ${formatSet(set)} in network "${network}" are reserved. ${waysOut}`);
+    const problems = describeProblems(`${dataDir}/${network}`, reserved);
+    if (problems) call.warn(problems);
   },
 
-  gc(call) {
-    using store = Store.openIfPresent(dataDirOf(call), call.config.name);
-    const valid = new Set(call.validAttachments.map(({ containerId, ifname }) => `${containerId}:${ifname}`));
-    const validIds = new Set(call.validAttachments.map(({ containerId }) => containerId));
-    for (const { address, owner = { containerId: '', ifname: '' } } of store?.list() ?? []) {
-      const keep = owner.ifname
-        ? valid.has(`${owner.containerId}:${owner.ifname}`)
-        : validIds.has(owner.containerId);
-      if (!keep) store?.release(owner, [address]);
-    }
+  async gc(call) {
+    using store = await Store.openIfPresent(locationOf(call));
+    const valid = new Set(call.validAttachments.map(attachmentKey));
+    const containers = new Set(call.validAttachments.map(({ containerId }) => containerId));
+    store?.collect((owner) =>
+      owner.ifname === '' ? containers.has(owner.containerId) : valid.has(attachmentKey(owner)),
+    );
   },
 });
 
-/** Reserves an address that was asked for. */
-function takeRequested(
-  store: Store,
-  call: HostLocalCall,
-  set: RangeSet,
-  index: number,
-  address: Address,
-): IPConfig {
-  const range = rangeOf(set, address)!;
-  if (address.equals(range.gateway))
-    throw new Error(
-      `The requested address ${address} is the gateway of ${range.subnet}. Ask for another one`,
-    );
-  if (!store.reserve(address, call, index))
-    throw new Error(
-      `The requested address ${address} is reserved already. Ask for another one, or release it first`,
-    );
-  return { address: new Prefix(address, range.subnet.length), gateway: range.gateway };
+function locationOf(call: HostLocalCall): StoreLocation {
+  return { dataDir: dataDirOf(call.config), network: call.network, warn: (message) => call.warn(message) };
 }
 
-/** Reserves the next free address of a range set. */
-function takeNext(store: Store, call: HostLocalCall, set: RangeSet, index: number): IPConfig {
-  const own = store.addressesOf(call).find((address) => setContains(set, address));
-  if (own)
-    throw new Error(
-      `Container "${call.containerId}" already has address ${own} for interface "${call.ifname}", and gets no second one. ` +
-        'Run DEL for it first, or GC if it is no more',
-    );
-  let taken: Set<bigint> | undefined;
-  let tried = 0;
-  for (const { address, range } of candidates(set, store.lastReserved(index))) {
-    // Past a few neighbours, one reading of the directory is cheaper than an attempt an address. It also sees empty
-    // files, which reserve() would take over, so those wait until the directory offers nothing else.
-    if (++tried === 32) taken = new Set(store.reserved().map(({ value }) => value));
-    if (taken?.has(address.value)) continue;
-    if (store.reserve(address, call, index))
-      return { address: new Prefix(address, range.subnet.length), gateway: range.gateway };
-  }
-  const torn = store
-    .list()
-    .find(({ address, owner }) => !owner && setContains(set, address) && !isGateway(set, address));
-  if (torn && store.reserve(torn.address, call, index)) {
-    const range = rangeOf(set, torn.address)!;
-    return { address: new Prefix(torn.address, range.subnet.length), gateway: range.gateway };
-  }
-  throw new Error(
-    `No address is free in ${formatSet(set)} of network "${call.config.name}". Delete containers, collect stale reservations with GC, or add a range`,
-  );
-}
-
-function isGateway(set: RangeSet, address: Address): boolean {
-  return set.some(({ gateway }) => gateway.equals(address));
-}
-
-function openStore(call: HostLocalCall): Store {
-  return Store.open(dataDirOf(call), call.config.name);
-}
-
-function dataDirOf(call: HostLocalCall): string {
-  return call.config.ipam.dataDir || '/var/lib/cni/networks';
-}
-
-/** The range sets in the order in which they are numbered on disk: the runtime's, the flat keys, the list. */
-function rangeSetsOf(call: HostLocalCall): RangeSet[] {
-  const { ranges = [], subnet, rangeStart, rangeEnd, gateway } = call.config.ipam;
-  const flat = subnet
-    ? [
-        [
-          {
-            subnet,
-            ...(rangeStart && { rangeStart }),
-            ...(rangeEnd && { rangeEnd }),
-            ...(gateway && { gateway }),
-          },
-        ],
-      ]
-    : [];
-  const sets = resolveRangeSets([...(call.config.runtimeConfig?.ipRanges ?? []), ...flat, ...ranges]);
-  if (sets.length === 0)
-    throw new Error('"ipam" has no addresses to give away. Set "ipam.ranges" or "ipam.subnet"');
-  const families = sets.map((set) => set[0]!.start.family);
-  if (!atLeast(call.config.cniVersion, '0.3.0') && new Set(families).size < families.length)
-    throw new Error(
-      `"cniVersion" is "${call.config.cniVersion}", which has one address a family, but "ipam.ranges" gives several. Set it to "0.3.0" or newer`,
-    );
-  return sets;
+/** Takes back one reservation of this call, long after its lock was given back. */
+async function releaseAddress(call: HostLocalCall, address: Address): Promise<void> {
+  using store = await Store.openIfPresent(locationOf(call));
+  store?.releaseAddress(call, address);
 }
 
 /** Addresses that the runtime or the user asks for, from every place where they can. */
@@ -236,19 +145,39 @@ function requestedAddresses(call: HostLocalCall): Address[] {
   });
 }
 
+/**
+ * Finds the range set of each requested address; a set gives one.
+ * @returns by set, undefined where none of its addresses was asked for.
+ * @throws Error when one is in no set, or in one that gives another already.
+ */
+function assignRequests(sets: readonly RangeSet[], wanted: readonly Address[]): (Address | undefined)[] {
+  const left = [...wanted];
+  const requests = sets.map((set) => {
+    const at = left.findIndex((address) => setContains(set, address));
+    return at < 0 ? undefined : left.splice(at, 1)[0];
+  });
+  if (left.length > 0)
+    throw new Error(
+      `No range has the requested address ${left.join(', ')}. Ask for addresses within ${sets.map(formatSet).join(' and ')}`,
+    );
+  return requests;
+}
+
+/** @throws CniError when no reservation can be written. */
 function refuseUnwritable(dataDir: string): void {
   let existing = dataDir;
   while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
-  // Asking for permission is not enough: root has it even where the file system is read-only.
-  const probe = `${existing}/.probe-${process.pid}`;
+  // Asking for permission is not enough: root has it even where the file system is read-only or full.
+  const probe = `${existing}/.probe-${process.pid}-${performance.now()}`;
   try {
-    mkdirSync(probe);
-    rmdirSync(probe);
+    const fd = openSync(probe, 'wx', 0o600);
+    try {
+      writeSync(fd, 'probe');
+    } finally {
+      closeSync(fd);
+      rmSync(probe, { force: true });
+    }
   } catch (error) {
-    throw new CniError(
-      ErrorCode.NotAvailable,
-      `"${existing}" is not writable, so no address can be reserved. Make it writable, or set "ipam.dataDir" elsewhere`,
-      (error as Error).message,
-    );
+    throw fileError('write to', existing, error, ', or set "ipam.dataDir" elsewhere');
   }
 }

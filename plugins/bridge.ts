@@ -11,6 +11,7 @@ import { array, boolean, type InferShape, integer, object, string } from '../lib
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, ensureGatewayAddress } from '../lib/kernel/bridge.ts';
+import { bridgePortSettings, setBridgePort } from '../lib/kernel/bridge-port.ts';
 import {
   assignVlans,
   checkVlans,
@@ -18,16 +19,9 @@ import {
   resolveTrunk,
   type VlanPort,
 } from '../lib/kernel/bridge-vlan.ts';
-import {
-  bridgePortSettings,
-  getLink,
-  type Link,
-  requireLink,
-  setBridgePort,
-  setLink,
-  waitUntilUp,
-} from '../lib/kernel/link.ts';
+import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 
 const vid = (description: string, min = 1) => integer({ min, max: 4094, description });
 
@@ -156,14 +150,14 @@ async function create(call: BridgeCall): Promise<BridgePort> {
   const { mtu = 0, promiscMode = false, hairpinMode, portIsolation } = config;
   const mac = requestedMac(config.runtimeConfig?.mac, config.args?.cni?.mac, call.args(['MAC']).MAC);
   const vlans = vlansOf(config);
-  const bridge = ensureBridge(host, bridgeName(call), {
-    mtu,
-    promisc: promiscMode,
-    vlanFiltering: usesVlans(vlans),
-    warn: (message) => call.warn(message),
-  });
-  const pair = createVethPair(call, { name: ifname, mtu, ...(mac && { mac }) }, { master: bridge.index });
-  const { hostLink, sandboxLink } = pair;
+  const wanted = { mtu, promisc: promiscMode, vlanFiltering: usesVlans(vlans) };
+  const join = () => {
+    const bridge = ensureBridge(call, bridgeName(call), wanted);
+    const pair = createVethPair(call, { name: ifname, mtu, ...(mac && { mac }) }, { master: bridge.index });
+    return { ...pair, bridge };
+  };
+  const port = retryIfGone(join);
+  const { bridge, hostLink, sandboxLink } = port;
   if (hairpinMode || portIsolation)
     host.execute(
       setBridgePort(
@@ -184,7 +178,17 @@ async function create(call: BridgeCall): Promise<BridgePort> {
     { name: hostLink.name, mac: hostLink.mac },
     { name: sandboxLink.name, mac: sandboxLink.mac, sandbox: call.netns },
   ];
-  return { ...pair, bridge, interfaces, link: sandboxLink };
+  return { ...port, interfaces, link: sandboxLink };
+}
+
+/** The bridge may go between the look at it and the use of it: another ADD that created it has failed and deletes it. */
+function retryIfGone<T>(step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    if (!isKernelError(error, 'ENODEV')) throw error;
+    return step();
+  }
 }
 
 /** Adds the gateways and the default route that the bridge is to serve. */
@@ -202,10 +206,14 @@ function complete(call: BridgeCall, result: Result): void {
 }
 
 /** Puts the gateways on the bridge, and waits until frames pass. */
-function connect(call: BridgeCall, { bridge, hostLink, sandboxLink }: BridgePort, result: Result): void {
+async function connect(
+  call: BridgeCall,
+  { bridge, hostLink, sandboxLink }: BridgePort,
+  result: Result,
+): Promise<void> {
   if (call.config.disableContainerInterface) return;
   result.interfaces.push(...serveGateways(call, bridge, result.ips));
-  if (!waitUntilUp(call.host, hostLink.index))
+  if (!(await waitUntilUp(call.host, hostLink.index)))
     throw new Error(`Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds`);
   // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address that is set, if
   // only to what it is, has it announce again; a packet socket of ours would take 25 ms to open and close.

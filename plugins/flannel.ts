@@ -7,7 +7,6 @@ import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { type InferShape, isObject, json, string, withDefault } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
-import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type DelegateConfig, SavedConfigs } from './flannel/saved-config.ts';
 import { readSubnetEnv, type SubnetEnv } from './flannel/subnet-env.ts';
 
@@ -37,23 +36,29 @@ export const plugin = definePlugin({
   async add(call) {
     const delegated = delegateConfig(call, readSubnetEnv(call.config.subnetFile));
     const saved = savedConfigs(call);
-    call.undo(() => saved.remove(call.containerId, call.config.name));
-    saved.save(call.containerId, delegated);
+    // The file of a living attachment of the same name stays as it is until the delegate has accepted this one.
+    const earlier = saved.load(call.containerId, call.network);
+    if (!earlier) {
+      saved.save(call.containerId, delegated);
+      call.undo(() => saved.remove(call.containerId, call.network));
+    }
+    const result = await delegate(call, delegated.type, { stdin: JSON.stringify(delegated) });
     call.undo(() => forward(call, delegated, 'DEL'));
-    return (await delegate(call, delegated.type, { stdin: JSON.stringify(delegated) })) ?? emptyResult();
+    if (earlier) saved.save(call.containerId, delegated);
+    return result ?? emptyResult();
   },
 
   async del(call) {
     const saved = savedConfigs(call);
-    const delegated = saved.load(call.containerId, call.config.name);
+    const delegated = saved.load(call.containerId, call.network);
     try {
       await forward(call, delegated ?? currentConfig(call));
     } catch (error) {
       if (delegated) throw error;
       // Nothing says that there is anything to remove, so this must not keep the container from going.
-      process.stderr.write(`Without a saved configuration: ${(error as Error).message}\n`);
+      call.warn(`Without a saved configuration: ${(error as Error).message}`);
     }
-    saved.remove(call.containerId, call.config.name);
+    saved.remove(call.containerId, call.network);
   },
 
   async check(call) {
@@ -61,13 +66,7 @@ export const plugin = definePlugin({
   },
 
   async status(call) {
-    let env: SubnetEnv;
-    try {
-      env = readSubnetEnv(call.config.subnetFile);
-    } catch (error) {
-      throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
-    }
-    await forward(call, delegateConfig(call, env));
+    await forward(call, delegateConfig(call, readSubnetEnv(call.config.subnetFile)));
   },
 
   async gc(call) {
@@ -76,10 +75,7 @@ export const plugin = definePlugin({
     await runAll(
       call,
       () => forward(call, currentConfig(call)),
-      () => {
-        for (const containerId of saved.containersOf(call.config.name))
-          if (!valid.has(containerId)) saved.remove(containerId, call.config.name);
-      },
+      () => saved.removeOthers(call.network, valid, (message) => call.warn(message)),
     );
   },
 });

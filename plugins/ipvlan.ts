@@ -10,7 +10,7 @@ import {
   parentShape,
 } from '../lib/cni/parent.ts';
 import { string } from '../lib/cni/schema.ts';
-import { ipvlanKind, ipvlanMode, ipvlanModes } from '../lib/kernel/link.ts';
+import { ipvlanKind, ipvlanMode, ipvlanModes } from '../lib/kernel/link-kinds.ts';
 
 const modes = Object.keys(ipvlanModes);
 

@@ -10,7 +10,7 @@ import {
   parentShape,
 } from '../lib/cni/parent.ts';
 import { integer, object, string } from '../lib/cni/schema.ts';
-import { macvlanKind, macvlanMode, macvlanModes } from '../lib/kernel/link.ts';
+import { macvlanKind, macvlanMode, macvlanModes } from '../lib/kernel/link-kinds.ts';
 
 const modes = Object.keys(macvlanModes);
 

@@ -5,15 +5,8 @@ import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import {
-  formatMac,
-  getLink,
-  type Link,
-  LinkFlag,
-  parseMac,
-  requireLink,
-  setLink,
-} from '../lib/kernel/link.ts';
+import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kernel/link.ts';
+import { formatMac, parseMac } from '../lib/kernel/mac.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
 import type { Request } from '../lib/netlink/message.ts';

@@ -9,7 +9,7 @@ import {
   parentShape,
 } from '../lib/cni/parent.ts';
 import { integer, string } from '../lib/cni/schema.ts';
-import { vlanId, vlanKind } from '../lib/kernel/link.ts';
+import { vlanId, vlanKind } from '../lib/kernel/link-kinds.ts';
 
 export const plugin = defineMainPlugin({
   name: 'vlan',

@@ -1,5 +1,5 @@
 /**
- * Builds the executables: one Node.js single executable, and a hard link to it under every plugin's name.
+ * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's name.
  *
  *     node scripts/build.ts [x64|arm64]
  *
@@ -27,6 +27,8 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type BuildOptions, build } from 'esbuild';
+import { isCurrent, stampOf } from './build/stamp.ts';
+import { layTree } from './build/tree.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -56,6 +58,8 @@ const bundling = {
   minify: true,
   platform: 'node',
   target: 'node26',
+  // jsonc-parser's main file is of a kind that cannot be bundled.
+  mainFields: ['module', 'main'],
   // A single executable's main script is CommonJS, and so is what it loads.
   format: 'cjs',
   // A script run from memory has no loader for import().
@@ -87,7 +91,8 @@ function entryPoint(): string {
 function operatorsEntryPoint(): string {
   return `
     import { main } from './cli/main.ts';
-    void main(process.argv.slice(2), { plugins: new Map([${tableOf('plugins')}]), ipam: new Map([${tableOf('ipam')}]) });
+    import { readLaunch } from './launcher/launch.ts';
+    void main(readLaunch(process.argv).args, { plugins: new Map([${tableOf('plugins')}]), ipam: new Map([${tableOf('ipam')}]) });
   `;
 }
 
@@ -154,52 +159,59 @@ async function makeExecutable(): Promise<void> {
     stamp.update(readFileSync(join(buildDir, file)));
   const digest = stamp.digest('hex');
   const stampFile = join(buildDir, 'stamp');
-  if (!existsSync(executable) || !existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== digest) {
+  const previous = existsSync(executable) && existsSync(stampFile) ? readFileSync(stampFile, 'utf8') : '';
+  const obstacle = trainingObstacle();
+  if (!isCurrent(previous, digest, obstacle === undefined)) {
     rmSync(stampFile, { force: true });
     rmSync(training, { recursive: true, force: true });
     mkdirSync(training, { recursive: true });
-    train(training);
+    if (obstacle)
+      console.log(`${obstacle}: this executable compiles what it runs, which takes 4 to 8 ms a verb`);
+    const trained = !obstacle && train(training);
     assemble(
       'loader.js',
       executable,
       readdirSync(training).filter((file) => file.endsWith('.cache')),
       training,
     );
-    writeFileSync(stampFile, digest);
+    writeFileSync(stampFile, stampOf(digest, trained));
   }
-  linkNames(executable, binDir);
+  layTree(arch, executable, binDir, names, buildDir);
   const megabytes = Math.round(statSync(executable).size / 1e6);
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
+}
+
+/** Why there can be no training, if so. */
+function trainingObstacle(): string | undefined {
+  // A code cache must come from the very V8 that reads it.
+  if (!native) return 'Training needs a machine of that architecture';
+  if (process.getuid?.() !== 0) return 'Training needs root';
+  return process.env.CNI_SKIP_TRAINING ? 'Training is skipped, as CNI_SKIP_TRAINING asks' : undefined;
 }
 
 /**
  * Has every plugin leave the bytecode of what it runs.
  * @param directory where the code caches go.
+ * @returns false when it failed, as within a container that may not create namespaces. It has said why.
  */
-function train(directory: string): void {
-  if (!native || process.getuid?.() !== 0) {
-    // A code cache must come from the very V8 that reads it.
-    const reason = native ? 'Training needs root' : 'Training needs a machine of that architecture';
-    console.log(`${reason}: this executable compiles what it runs, which takes 4 to 8 ms a verb`);
-    return;
-  }
-  if (process.env.CNI_SKIP_TRAINING) {
-    console.log('Training is skipped, as CNI_SKIP_TRAINING asks: this executable compiles what it runs');
-    return;
-  }
+function train(directory: string): boolean {
   console.log('Training');
   const trainee = join(directory, 'cni-plugins');
   assemble('training.js', trainee, [], directory);
-  linkNames(trainee, join(directory, 'bin'));
+  const bin = join(directory, 'bin');
+  mkdirSync(bin);
+  for (const name of names) linkSync(trainee, join(bin, name));
   const { status } = spawnSync(process.execPath, ['--no-warnings', join(root, 'scripts/build/train.ts')], {
-    env: { ...process.env, CNI_BIN: join(directory, 'bin') },
+    env: { ...process.env, CNI_BIN: bin },
     stdio: 'inherit',
   });
-  // As within a container that may not make namespaces; a test sees to it that it does not go unnoticed elsewhere.
   if (status !== 0)
-    console.log('Training failed for the reason above: this executable compiles what was not learnt');
-  rmSync(join(directory, 'bin'), { recursive: true });
+    console.log(
+      'Training failed for the reason above: this executable compiles what was not learnt. The next build tries again',
+    );
+  rmSync(bin, { recursive: true });
   rmSync(trainee);
+  return status === 0;
 }
 
 /**
@@ -226,18 +238,4 @@ function assemble(main: string, output: string, caches: readonly string[], direc
   execFileSync(process.execPath, [`--build-sea=${configFile}`], { stdio: ['ignore', 'ignore', 'inherit'] });
   chmodSync(config.output, 0o755);
   renameSync(config.output, output);
-}
-
-/** Makes a directory of hard links to the executable, one for each name, and nothing else. */
-function linkNames(executable: string, directory: string): void {
-  mkdirSync(directory, { recursive: true });
-  for (const file of readdirSync(directory)) if (!names.includes(file)) rmSync(join(directory, file));
-  for (const name of names) {
-    const link = join(directory, name);
-    // Renaming one link over another of the same file does nothing.
-    if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(executable).ino) continue;
-    rmSync(`${link}.new`, { force: true });
-    linkSync(executable, `${link}.new`);
-    renameSync(`${link}.new`, link);
-  }
 }

@@ -17,7 +17,6 @@ import {
   chmodSync,
   cpSync,
   existsSync,
-  linkSync,
   lutimesSync,
   mkdirSync,
   readdirSync,
@@ -42,11 +41,12 @@ const { version } = packageJson;
 const epoch = process.env.SOURCE_DATE_EPOCH ?? output('git', ['log', '-1', '--format=%ct']).trim();
 const outDir = join(root, 'dist/package');
 const staging = join(root, 'build/package', arch);
-const executable = join(staging, 'executable');
+/** A copy of the built tree, whose files get the modes and times that are packed. */
+const built = join(staging, 'bin');
 
 rmSync(staging, { recursive: true, force: true });
 for (const directory of [outDir, staging]) mkdirSync(directory, { recursive: true });
-cpSync(join(binDir, 'cni'), executable);
+run('cp', ['--archive', binDir, built]);
 for (const file of [makeArchive(), makeDebianPackage()]) {
   for (const algorithm of ['sha256', 'sha512'])
     writeFileSync(
@@ -115,10 +115,10 @@ function makeDebianPackage(): string {
   return name;
 }
 
-/** Links the executable under each of its names, so that an archive has it once. */
+/** Puts the built tree into a directory by hard links, so that an archive has each file once. */
 function linkExecutables(directory: string): void {
   mkdirSync(directory, { recursive: true });
-  for (const name of readdirSync(binDir)) linkSync(executable, join(directory, name));
+  run('cp', ['--archive', '--link', `${built}/.`, directory]);
 }
 
 /** The DHCP daemon's units, with the path that the package has it at. */
@@ -164,11 +164,10 @@ function writeCompletion(file: string, shell: 'bash' | 'zsh'): void {
 /** Gives files the modes that a umask could have changed, and everything the same time. */
 function settle(tree: string): void {
   const time = Number(epoch);
-  chmodSync(executable, 0o755);
   for (const entry of readdirSync(tree, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name);
     if (entry.isDirectory()) chmodSync(path, 0o755);
-    else if (entry.isFile() && statSync(path).ino !== statSync(executable).ino) chmodSync(path, 0o644);
+    else if (entry.isFile()) chmodSync(path, statSync(path).mode & 0o100 ? 0o755 : 0o644);
     lutimesSync(path, time, time);
   }
   chmodSync(tree, 0o755);

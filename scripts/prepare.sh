@@ -1,4 +1,4 @@
-# Sourced by scripts/test and scripts/demo: from a bare Debian 12 with Node.js 20 and npm to built executables.
+# Sourced by scripts/test and scripts/demo: from a minimal Debian 12 or 13 to built executables.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,7 +9,7 @@ step() { printf '\n[%3ds] %s\n' "$SECONDS" "$*"; }
 # Ends the script with a reason.
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
-# Installs the packages of scripts/packages.txt that are missing, of all groups or of those named.
+# Installs what is missing: npm, and the packages of scripts/packages.txt, of all groups or of those named.
 install_packages() {
   local missing=() package
   for package in $(awk -v groups=" $* " '
@@ -17,10 +17,12 @@ install_packages() {
       /^[a-z0-9]/ && (groups == "  " || index(groups, " " group " ")) { print $1 }' scripts/packages.txt); do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
   done
+  # Any Node.js with npm will do to install the packages, among which is the one that everything runs on.
+  command -v npm >/dev/null || missing+=(nodejs npm)
   [ ${#missing[@]} -eq 0 ] && return
   step "Installing Debian packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get -qq update
+  apt-get -qq update >/dev/null
   # The tests start what they need in namespaces of their own; this machine's services stay as they are.
   local policy=/usr/sbin/policy-rc.d made=
   if [ ! -e "$policy" ]; then
@@ -45,7 +47,7 @@ install_node_modules() {
 
 prepare() {
   [ "$(id -u)" -eq 0 ] || die 'Network namespaces need root: run this as root.'
-  command -v npm >/dev/null || die 'npm is missing: run "apt-get install nodejs npm" first.'
+  command -v apt-get >/dev/null || die 'This installs Debian packages, but there is no apt-get.'
   install_packages "$@"
   install_node_modules
   step 'Building the executables'

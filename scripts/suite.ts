@@ -2,8 +2,7 @@
 
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import type { Suite } from '../main.ts';
-import type { PluginModule, PluginTable } from '../main.ts';
+import type { PluginModule, PluginTable, Suite } from '../main.ts';
 
 const root = join(import.meta.dirname, '..');
 

@@ -15,24 +15,18 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import type { AttachmentId } from '../../lib/attachment.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { makeDirectory } from '../../lib/directory.ts';
 
 /** Where libcni keeps its state unless told otherwise. */
 export const defaultCacheDir = '/var/lib/cni';
 
-/** What identifies an attachment. */
-export interface AttachmentId {
-  readonly network: string;
-  readonly containerId: string;
-  readonly ifname: string;
-}
-
 /** An attachment as the cache has it. */
 export interface CachedAttachment extends AttachmentId {
   /** The network's configuration at the time. */
   readonly config: Buffer;
-  /** Path of the sandbox's namespace, "" when the runtime kept none. */
+  /** Path of the sandbox's namespace; "" when neither the runtime recorded it nor the result names it. */
   readonly netns: string;
   readonly args: readonly (readonly [string, string])[];
   readonly capabilityArgs: Readonly<Record<string, unknown>>;
@@ -41,7 +35,7 @@ export interface CachedAttachment extends AttachmentId {
 }
 
 /** A file of the cache that cannot be read. */
-export class CacheError extends Error {
+class CacheError extends Error {
   readonly file: string;
 
   constructor(file: string, why: string) {
@@ -57,7 +51,7 @@ export class CacheError extends Error {
 const kind = 'cniCacheV1';
 
 /** Path of an attachment's file. */
-export function cacheFile(cacheDir: string, { network, containerId, ifname }: AttachmentId): string {
+function cacheFile(cacheDir: string, { network, containerId, ifname }: AttachmentId): string {
   return join(cacheDir, 'results', `${network}-${containerId}-${ifname}`);
 }
 
@@ -195,7 +189,7 @@ function fromFile(value: Record<string, unknown>): CachedAttachment | undefined 
     containerId,
     ifname,
     config: Buffer.from(typeof config === 'string' ? config : '', 'base64'),
-    netns: typeof netns === 'string' ? netns : '',
+    netns: typeof netns === 'string' && netns !== '' ? netns : sandboxOf(result, ifname),
     args: Array.isArray(cniArgs) ? cniArgs.filter(isPair) : [],
     capabilityArgs: isObject(capabilityArgs) ? capabilityArgs : {},
     result: isObject(result) ? result : undefined,
@@ -204,4 +198,14 @@ function fromFile(value: Record<string, unknown>): CachedAttachment | undefined 
 
 function isPair(value: unknown): value is [string, string] {
   return Array.isArray(value) && value.length === 2 && value.every((part) => typeof part === 'string');
+}
+
+/** libcni before 1.2, as in containerd 1.7, records no "netns", but the result has the sandbox of each interface. */
+function sandboxOf(result: unknown, ifname: string): string {
+  const { interfaces = [] } = isObject(result) ? result : {};
+  const sandboxes = (Array.isArray(interfaces) ? interfaces : [])
+    .filter(isObject)
+    .filter(({ sandbox }) => typeof sandbox === 'string' && sandbox !== '');
+  const own = sandboxes.find(({ name }) => name === ifname) ?? sandboxes[0];
+  return (own?.sandbox as string | undefined) ?? '';
 }

@@ -3,6 +3,7 @@
  * backward, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
  */
 
+import type { AttachmentId } from '../../lib/attachment.ts';
 import { findPlugin } from '../../lib/cni/delegate.ts';
 import { runExecutable } from '../../lib/cni/exec.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
@@ -10,7 +11,7 @@ import { formatResult, parseResult } from '../../lib/cni/result.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { type CachedAttachment, listCache, readCached, removeCached, writeCached } from './cache.ts';
+import { readCached, removeCached, writeCached } from './cache.ts';
 import type { NetworkList, PluginEntry } from './conflist.ts';
 
 /** A result as JSON, in the version of its "cniVersion". */
@@ -137,67 +138,50 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
     await run('STATUS', plugin.type, pluginConfig(list, plugin), nobody, environment);
 }
 
-/** An attachment that GC must keep. */
-export interface ValidAttachment {
-  readonly containerID: string;
-  readonly ifname: string;
-}
-
 /**
- * Removes what belongs to no valid attachment: first the recorded attachments themselves, then what plugins find.
- * @param valid the attachments to keep; undefined detaches all that are recorded, but leaves out what plugins would find.
- * @throws AggregateError of everything that failed; it goes on after each.
+ * Collects garbage: detaches the stale attachments, and has each plugin look for more where the version has GC.
+ * @param stale the attachments to detach, with what is known of them.
+ * @param valid the attachments to keep.
+ * @returns everything that failed; it goes on after each failure.
  */
 export async function collectGarbage(
   list: NetworkList,
-  valid: readonly ValidAttachment[] | undefined,
+  stale: readonly Runtime[],
+  valid: readonly AttachmentId[],
   environment: Environment,
-): Promise<void> {
-  if (list.disableGC) {
-    environment.onWarning(`Nothing is collected: network "${list.name}" has "disableGC" set`);
-    return;
-  }
-  const errors: Error[] = [];
-  const attempt = async (step: () => Promise<unknown>) => {
+): Promise<GarbageFailure[]> {
+  const failures: GarbageFailure[] = [];
+  const attempt = async (step: () => Promise<unknown>, runtime?: Runtime) => {
     try {
       await step();
     } catch (error) {
-      errors.push(error as Error);
+      failures.push({ runtime, error: error as Error });
     }
   };
-  for (const stale of staleAttachments(list.name, valid, environment.cacheDir))
-    await attempt(() => deleteNetwork(list, stale, environment));
-  if (atLeast(list.cniVersion, '1.1.0')) {
-    // The second key is the name in the specification's first edition.
-    const keys = valid && { 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid };
-    for (const plugin of list.plugins) {
-      const config = JSON.stringify({ ...JSON.parse(pluginConfig(list, plugin)), ...keys });
-      await attempt(() => run('GC', plugin.type, config, nobody, environment));
-    }
+  for (const runtime of stale) await attempt(() => deleteNetwork(list, runtime, environment), runtime);
+  if (!atLeast(list.cniVersion || '0.1.0', '1.1.0')) return failures;
+  const keep = valid.map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
+  // The second key is the name in the specification's first edition.
+  const keys = { 'cni.dev/valid-attachments': keep, 'cni.dev/attachments': keep };
+  for (const plugin of list.plugins) {
+    const config = JSON.stringify({ ...JSON.parse(pluginConfig(list, plugin)), ...keys });
+    await attempt(() => run('GC', plugin.type, config, nobody, environment));
   }
-  if (errors.length === 1) throw errors[0];
-  if (errors.length > 1) throw new AggregateError(errors, `${errors.length} steps of the collection failed`);
+  return failures;
 }
 
-/** The recorded attachments of a network that GC would detach. */
-export function staleAttachments(
-  network: string,
-  valid: readonly ValidAttachment[] = [],
-  cacheDir: string,
-): CachedAttachment[] {
-  return listCache(cacheDir)
-    .flatMap(({ attachment }) => (attachment?.network === network ? [attachment] : []))
-    .filter(
-      ({ containerId, ifname }) =>
-        !valid.some((keep) => keep.containerID === containerId && keep.ifname === ifname),
-    );
+/** A step of a collection that failed. */
+export interface GarbageFailure {
+  /** The attachment that could not be detached; undefined when a plugin's own search failed. */
+  readonly runtime: Runtime | undefined;
+  readonly error: Error;
 }
 
 /** STATUS and GC are about no container, but libcni sets the variables all the same. */
 const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capabilityArgs: {} };
 
 /** What a plugin reads: its own configuration with the network's name and version, and what the runtime adds. */
-export function pluginConfig(
+function pluginConfig(
   { name, cniVersion }: NetworkList,
   { config, capabilities }: PluginEntry,
   { capabilityArgs }: Pick<Runtime, 'capabilityArgs'> = nobody,

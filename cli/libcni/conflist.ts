@@ -9,6 +9,7 @@ import { isValidName } from '../../lib/cni/invocation.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { compareVersions, newestVersion } from '../../lib/cni/version.ts';
 import { excerptOf, type JsonNode, JsonSyntaxError, parseJson, positionOf } from '../json.ts';
+import type { CachedAttachment } from './cache.ts';
 
 /** One plugin of a network. */
 export interface PluginEntry {
@@ -102,8 +103,8 @@ export function readNetworkFile(file: string): NetworkList {
   return networkFrom(node.value, Buffer.from(text), file);
 }
 
-/** Reads a JSON file. @throws ConfigError with line and column when it is none. */
-export function readJsonFile(file: string): { text: string; node: JsonNode } {
+/** Reads a JSON file. @throws ConfigError with line and column when it is not valid. */
+function readJsonFile(file: string): { text: string; node: JsonNode } {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
@@ -166,6 +167,19 @@ export function networkFrom(value: unknown, bytes: Buffer, file: string): Networ
     bytes,
     file,
   };
+}
+
+/**
+ * The network that an attachment was made with, for when no file has it any more.
+ * @returns undefined when the record has no usable configuration, or that of another network.
+ */
+export function networkFromCache({ config, network }: CachedAttachment): NetworkList | undefined {
+  try {
+    const list = networkFrom(JSON.parse(config.toString()), config, '');
+    return list.name === network ? list : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function readPlugins(value: Record<string, unknown>, onlyInlined: boolean): PluginEntry[] {

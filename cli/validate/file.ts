@@ -1,17 +1,18 @@
 /** Checks one configuration file by itself. */
 
 import { readFileSync } from 'node:fs';
-import type { Plugin } from '../../lib/cni/plugin.ts';
+import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
-import { ipamTypeOf, rangeSetsOf } from '../addresses.ts';
-import { type JsonNode, JsonSyntaxError, parseJson } from '../json.ts';
-import { ConfigError, type NetworkList, networkFrom } from '../libcni/conflist.ts';
 import type { Suite } from '../../main.ts';
-import { configProperties, conflistProperties, loadPlugin, propertiesOf, runtimeKeys } from '../schema.ts';
-import { at, error, type Finding, warning } from './finding.ts';
-import { keyFindings, schemaFindings } from './schema.ts';
-import { didYouMean } from './suggest.ts';
+import { ipamTypeOf, poolsOf } from '../addresses.ts';
+import { type JsonNode, JsonSyntaxError, parseJson } from '../json.ts';
+import { ConfigError, type NetworkList, networkFrom, type PluginEntry } from '../libcni/conflist.ts';
+import { isFull, rangeUse } from '../reservations.ts';
+import { conflistProperties, loadPlugin } from '../schema.ts';
+import { error, type Finding, warning } from './finding.ts';
+import { checkPlugin, type PluginNode, typeOf } from './plugin.ts';
+import { keyFindings } from './schema.ts';
 
 /** A file and what there is to say about it. */
 export interface CheckedFile {
@@ -23,15 +24,10 @@ export interface CheckedFile {
   readonly syntaxOffset: number | undefined;
   /** Undefined when no runtime could load it. */
   readonly network: NetworkList | undefined;
+  /** What each of the network's plugins may give away, in their order. */
+  readonly pools: readonly (readonly AddressPool[])[];
   readonly findings: Finding[];
 }
-
-/** Plugins that work on what others made, and so cannot stand first. */
-const chainedPlugins = new Set(['bandwidth', 'firewall', 'portmap', 'sbr', 'tuning', 'vrf']);
-/** Plugins that refuse to work without addresses. */
-const plugsWithAddresses = new Set(['dummy', 'ptp', 'vlan']);
-/** Plugins that do nothing unless the runtime passes them what their capability is for. */
-const expectedCapabilities = { portmap: 'portMappings', bandwidth: 'bandwidth' } as const;
 
 /**
  * Checks a file.
@@ -42,7 +38,7 @@ export async function checkFile(
   suite: Suite,
   isInstalled: ((name: string) => boolean) | undefined,
 ): Promise<CheckedFile> {
-  const nothing = { file, text: '', root: undefined, syntaxOffset: undefined, network: undefined };
+  const nothing = { file, text: '', root: undefined, syntaxOffset: undefined, network: undefined, pools: [] };
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
@@ -67,16 +63,49 @@ export async function checkFile(
   const findings: Finding[] = [];
   const network = readNetwork(root, text, file, findings);
   const entries = pluginNodes(root);
-  const types = entries.map(({ node }) => typeOf(node));
+  const { name = '', cniVersion = '' } = network ?? {};
   findings.push(...keyFindings({ properties: topLevelKeys(entries) }, topLevel(root), ''));
-  for (const [i, { node, path }] of entries.entries())
-    findings.push(...(await checkPlugin(node, path, { suite, isInstalled, isFirst: i === 0 })));
-  if (network) findings.push(...checkVersion(network), ...(await checkVersions(network, suite)));
-  const twice = types.find(
-    (type, i) => type !== undefined && chainedPlugins.has(type) && types.indexOf(type) < i,
-  );
-  if (twice) findings.push(warning('plugin-twice', 'plugins', `Plugin "${twice}" is in the list twice`));
-  return { file, text, root, syntaxOffset: undefined, network, findings };
+  for (const [i, entry] of entries.entries()) {
+    const surroundings = { suite, isInstalled, isFirst: i === 0, network: { name, cniVersion } };
+    findings.push(...(await checkPlugin(entry, surroundings)));
+  }
+  findings.push(...(await checkRepetition(entries.map(typeOf), suite)));
+  if (network)
+    findings.push(...checkVersion(network), ...(await checkVersions(network, suite)), ...checkUse(network));
+  const pools = [];
+  for (const plugin of network?.plugins ?? []) pools.push(await readPools(plugin, suite));
+  return { file, text, root, syntaxOffset: undefined, network, pools, findings };
+}
+
+/** The addresses of a plugin. Those that cannot be read have been reported. */
+async function readPools({ config }: PluginEntry, suite: Suite): Promise<AddressPool[]> {
+  try {
+    return poolsOf(config, await loadPlugin(suite.ipam, ipamTypeOf(config) ?? ''));
+  } catch {
+    return [];
+  }
+}
+
+/** Plugins that change what others made find their own traces the second time. */
+async function checkRepetition(types: readonly (string | undefined)[], suite: Suite): Promise<Finding[]> {
+  for (const [i, type] of types.entries())
+    if (type && types.indexOf(type) < i && (await loadPlugin(suite.plugins, type))?.role === 'chained')
+      return [warning('plugin-twice', 'plugins', `Plugin "${type}" is in the list twice`)];
+  return [];
+}
+
+/** Ranges that this host has given away to the last address. */
+function checkUse(network: NetworkList): Finding[] {
+  return rangeUse(network)
+    .filter(isFull)
+    .map(({ range, used }) =>
+      warning(
+        'range-full',
+        'plugins',
+        `All ${used} addresses of ${range} are reserved on this host, so that the next ADD fails. ` +
+          `See "cni list" for who has them, run "cni gc ${network.name}", or make the range larger`,
+      ),
+    );
 }
 
 function readNetwork(
@@ -92,11 +121,6 @@ function readNetwork(
     findings.push(error('config', problem.path, problem.message));
     return undefined;
   }
-}
-
-interface PluginNode {
-  node: JsonNode;
-  path: string;
 }
 
 /** The plugins of a conflist, or the one that the whole file is. */
@@ -118,156 +142,6 @@ function topLevel(root: JsonNode): JsonNode {
 function topLevelKeys(entries: readonly PluginNode[]): Record<string, unknown> {
   // What the plugins hold is checked against their own schemas.
   return entries.length > 0 ? { ...conflistProperties, plugins: {} } : conflistProperties;
-}
-
-function typeOf(node: JsonNode): string | undefined {
-  const type = isObject(node.value) ? node.value.type : undefined;
-  return typeof type === 'string' ? type : undefined;
-}
-
-interface Surroundings {
-  readonly suite: Suite;
-  readonly isInstalled: ((name: string) => boolean) | undefined;
-  readonly isFirst: boolean;
-}
-
-async function checkPlugin(
-  node: JsonNode,
-  path: string,
-  { suite, isInstalled, isFirst }: Surroundings,
-): Promise<Finding[]> {
-  const value = node.value as Record<string, unknown>;
-  const type = typeOf(node);
-  if (!type) return []; // Said already, by whoever read the network.
-  const findings: Finding[] = [];
-  const plugin = await loadPlugin(suite.plugins, type);
-  const ipamType = ipamTypeOf(value);
-  const ipam = ipamType === undefined ? undefined : await loadPlugin(suite.ipam, ipamType);
-
-  if (suite.ipam.has(type))
-    findings.push(
-      error(
-        'ipam-as-plugin',
-        at(path, 'type'),
-        `"${type}" manages addresses. Name it in the "ipam" of another plugin`,
-      ),
-    );
-  findings.push(...installed(type, at(path, 'type'), [...suite.plugins.keys()], isInstalled));
-  if (ipamType)
-    findings.push(...installed(ipamType, at(path, 'ipam.type'), [...suite.ipam.keys()], isInstalled));
-  if (isFirst && chainedPlugins.has(type))
-    findings.push(
-      error(
-        'chain-order',
-        at(path, 'type'),
-        `Plugin "${type}" works on the interface of a plugin before it, but it is the first one. Put it behind, for example, "bridge"`,
-      ),
-    );
-  if (plugsWithAddresses.has(type) && !ipamType)
-    findings.push(
-      error(
-        'no-ipam',
-        path,
-        `Plugin "${type}" needs addresses, but has no "ipam" with a "type", such as "host-local"`,
-      ),
-    );
-  for (const key of runtimeKeys)
-    if (value[key] !== undefined)
-      findings.push(
-        warning(
-          'runtime-key',
-          at(path, key),
-          `Key "${key}" is filled in by the runtime at each call. Remove it`,
-        ),
-      );
-  // What follows needs the plugin's own schema.
-  if (!plugin) return findings;
-  findings.push(...schemaFindings(plugin.config, value, path));
-  const ipamFindings = ipam ? schemaFindings(ipam.config, value, path) : [];
-  if (ipam?.name === 'host-local' && ipamFindings.length === 0)
-    ipamFindings.push(...checkRanges(value, at(path, 'ipam')));
-  findings.push(...ipamFindings);
-  findings.push(...keyFindings({ properties: configProperties(plugin, ipam) }, node, path));
-  findings.push(...checkCapabilities(value, plugin, ipam, path));
-  return findings;
-}
-
-function installed(
-  name: string,
-  path: string,
-  known: readonly string[],
-  isInstalled: ((name: string) => boolean) | undefined,
-): Finding[] {
-  if (name.includes('/'))
-    return [error('plugin-missing', path, `"${name}" is no name of a plugin, but a path`)];
-  if (isInstalled?.(name)) return [];
-  const guess = known.includes(name) ? '' : didYouMean(name, known);
-  if (isInstalled)
-    return [
-      error(
-        'plugin-missing',
-        path,
-        `Plugin "${name}" is not installed${guess || '. Install it, or correct the "type"'}`,
-      ),
-    ];
-  return guess ? [warning('plugin-unknown', path, `Plugin "${name}" is not of this suite${guess}`)] : [];
-}
-
-function checkCapabilities(
-  value: Record<string, unknown>,
-  plugin: Plugin<unknown>,
-  ipam: Plugin<unknown> | undefined,
-  path: string,
-): Finding[] {
-  const capabilities = isObject(value.capabilities) ? value.capabilities : {};
-  const findings: Finding[] = [];
-  const taken = [plugin, ...(ipam ? [ipam] : [])].flatMap(capabilitiesOf);
-  for (const [key, on] of Object.entries(capabilities))
-    if (on === true && !taken.includes(key))
-      findings.push(
-        warning(
-          'capability-unused',
-          `${at(path, 'capabilities')}.${key}`,
-          `Plugin "${plugin.name}" does nothing with capability "${key}"${didYouMean(key, taken)}`,
-        ),
-      );
-  const expected = expectedCapabilities[plugin.name as keyof typeof expectedCapabilities];
-  const hasOwnRates =
-    plugin.name === 'bandwidth' && Object.keys(value).some((key) => /(in|e)gress/i.test(key));
-  if (expected && capabilities[expected] !== true && !hasOwnRates)
-    findings.push(
-      warning(
-        'capability-missing',
-        path,
-        `Plugin "${plugin.name}" never gets anything to do, because the runtime passes it nothing. ` +
-          `Add "capabilities": {"${expected}": true}`,
-      ),
-    );
-  return findings;
-}
-
-/** Capabilities that a plugin takes, in "runtimeConfig". */
-function capabilitiesOf(plugin: Plugin<unknown>): string[] {
-  const { runtimeConfig } = propertiesOf(plugin);
-  return isObject(runtimeConfig) && isObject(runtimeConfig.properties)
-    ? Object.keys(runtimeConfig.properties)
-    : [];
-}
-
-/** What the schema cannot say of host-local's ranges. */
-function checkRanges(config: Record<string, unknown>, path: string): Finding[] {
-  try {
-    if (rangeSetsOf(config).length > 0) return [];
-    return [error('ranges', path, 'host-local has no addresses to give away. Set "ranges" or "subnet"')];
-  } catch (problem) {
-    const { message } = problem as Error;
-    // The message names the range, so that it can be pointed at. A flat "subnet" counts as the first one.
-    const where =
-      isObject(config.ipam) && !config.ipam.subnet
-        ? /"ipam(\.ranges[[\]\d]+)"/.exec(message)?.[1]
-        : undefined;
-    return [error('ranges', path + (where ?? ''), message)];
-  }
 }
 
 function checkVersion({ cniVersion }: NetworkList): Finding[] {

@@ -1,8 +1,9 @@
 /** Checks configuration files against each other. */
 
 import { basename } from 'node:path';
+import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { getKey } from '../../lib/cni/schema.ts';
-import { type Pool, poolsMeet, poolsOf, subnetsMeet } from '../addresses.ts';
+import { isIPv4, poolsOverlap, sameSubnet, subnetsOverlap } from '../addresses.ts';
 import type { NetworkList, PluginEntry } from '../libcni/conflist.ts';
 import type { CheckedFile } from './file.ts';
 import { at, error, type Finding, warning } from './finding.ts';
@@ -12,11 +13,12 @@ interface Place {
   readonly checked: CheckedFile;
   readonly network: NetworkList;
   readonly plugin: PluginEntry;
+  readonly pools: readonly AddressPool[];
   readonly path: string;
 }
 
 /**
- * Checks the networks of a node against each other, and adds what it finds to the later file of each pair.
+ * Checks the networks of a host against each other, and adds what it finds to the later file of each pair.
  * @param files in the order in which runtimes take them.
  */
 export function checkNetworks(files: readonly CheckedFile[]): void {
@@ -24,7 +26,8 @@ export function checkNetworks(files: readonly CheckedFile[]): void {
     const { network } = checked;
     return (network?.plugins ?? []).map((plugin, i): Place => {
       const single = network!.plugins.length === 1 && plugin.config.name === network!.name;
-      return { checked, network: network!, plugin, path: single ? '' : `plugins[${i}]` };
+      const path = single ? '' : `plugins[${i}]`;
+      return { checked, network: network!, plugin, pools: checked.pools[i]!, path };
     });
   });
   const loadable = files.filter(({ network }) => network);
@@ -59,10 +62,10 @@ function compare(place: Place, other: Place): Finding[] {
 function compareAddresses(place: Place, other: Place): Finding[] {
   const path = at(place.path, 'ipam');
   const where = describe(other);
-  for (const mine of pools(place))
-    for (const theirs of pools(other)) {
-      if (!subnetsMeet(mine.subnet, theirs.subnet)) continue;
-      if (poolsMeet(mine, theirs))
+  for (const mine of place.pools)
+    for (const theirs of other.pools) {
+      if (!subnetsOverlap(mine, theirs)) continue;
+      if (poolsOverlap(mine, theirs))
         return [
           error(
             'overlap',
@@ -75,21 +78,12 @@ function compareAddresses(place: Place, other: Place): Finding[] {
           error(
             'overlap',
             path,
-            `Subnet ${mine.subnet} overlaps with ${theirs.subnet} of ${where}, and the node can route it to only one of them. ` +
+            `Subnet ${mine.subnet} overlaps with ${theirs.subnet} of ${where}, and the host can route it to only one of them. ` +
               'Give each network a subnet of its own',
           ),
         ];
     }
   return [];
-}
-
-/** Addresses that cannot be read were reported with their own file. */
-function pools({ plugin }: Place): Pool[] {
-  try {
-    return poolsOf(plugin.config);
-  } catch {
-    return [];
-  }
 }
 
 /** What the network's pods are connected by: networks with the same one may share a subnet. */
@@ -109,10 +103,8 @@ function compareBridges(place: Place, other: Place): Finding[] {
   if (name !== bridgeName(theirs)) return [];
   const findings: Finding[] = [];
   if (isGateway(mine) && isGateway(theirs))
-    for (const a of pools(place)) {
-      const clash = pools(other).find(
-        (b) => a.subnet.family === 4 && b.subnet.family === 4 && !a.subnet.equals(b.subnet),
-      );
+    for (const a of place.pools) {
+      const clash = other.pools.find((b) => isIPv4(a) && isIPv4(b) && !sameSubnet(a, b));
       if (!clash) continue;
       findings.push(
         error(
@@ -139,7 +131,7 @@ function compareBridges(place: Place, other: Place): Finding[] {
       warning(
         'shared-bridge',
         at(place.path, 'bridge'),
-        `Bridge "${name}" is shared with ${describe(other)}, but only one of the two uses VLANs, which are switched on when the bridge is made`,
+        `Bridge "${name}" is shared with ${describe(other)}, but only one of the two uses VLANs, which are turned on when the bridge is created`,
       ),
     );
   return findings;

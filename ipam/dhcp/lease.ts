@@ -3,7 +3,8 @@
 import { formatResult, parseResult, type Result } from '../../lib/cni/result.ts';
 import type { CniError } from '../../lib/errors.ts';
 import { Address } from '../../lib/ip.ts';
-import { getLink, parseMac, requireLink, setLink } from '../../lib/kernel/link.ts';
+import { getLink, requireLink, setLink } from '../../lib/kernel/link.ts';
+import { parseMac } from '../../lib/kernel/mac.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import {

@@ -69,6 +69,11 @@ export function rangeOf(set: RangeSet, address: Address): Range | undefined {
   return set.find((range) => contains(range, address));
 }
 
+/** True when the address is the gateway of a range of the set, which is never given away. */
+export function isGateway(set: RangeSet, address: Address): boolean {
+  return set.some(({ gateway }) => gateway.equals(address));
+}
+
 /** How many addresses a set can give away. */
 export function capacity(set: RangeSet): bigint {
   return set.reduce((sum, range) => {

@@ -1,17 +1,17 @@
 /** Resolver settings from a file. Source: resolv.conf(5). */
 
-import { readFileSync } from 'node:fs';
 import type { Dns } from '../../lib/cni/result.ts';
+import { readRegularFile } from '../../lib/file.ts';
 
-/** Reads a resolv.conf. @throws Error when the file cannot be read. */
+/** Reads a resolv.conf, which may be a symbolic link. @throws Error when the file cannot be read. */
 export function readResolvConf(file: string): Dns {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readRegularFile(file, { followLink: true });
   } catch (error) {
-    throw new Error(`Cannot read "ipam.resolvConf", "${file}". Correct the path or take the key out`, {
-      cause: error,
-    });
+    throw new Error(
+      `Cannot read "ipam.resolvConf", "${file}": ${(error as Error).message}. Correct the path, or remove the key`,
+    );
   }
   const dns: Required<Omit<Dns, 'domain'>> & Dns = { nameservers: [], search: [], options: [] };
   for (const line of text.split('\n')) {

@@ -1,84 +1,96 @@
 /**
- * Where host-local keeps what it gave away: one directory a network, in the reference plugin's format byte for byte,
- * so that either can release what the other reserved.
+ * Where host-local keeps what it gave away: one directory a network, in the reference plugin's format byte for byte, so that either can
+ * release what the other reserved.
  *
  *     <dataDir>/<network>/10.1.0.5              "<container ID>\r\n<ifname>"
  *     <dataDir>/<network>/last_reserved_ip.0    where the search in range set 0 goes on
  *     <dataDir>/<network>/lock                  flock(2)ed while any of this is read or written
  *
- * Beside it stands an index from owner to addresses, so that nothing has to read every file:
- *
- *     <dataDir>/.owners/<network>/<container ID>:<ifname>    its addresses, one a line
- *     <dataDir>/.owners/<network>/.stamp                     bears the modification time of the directory it describes
- *
- * After each change both times are set to the same whole millisecond. Any change by somebody else moves the
- * directory's time on, and the index is built anew before it is used.
+ * Only the reservations count. The cursors and the index (owner-index.ts) are hints: that they cannot be read or written, as on a full
+ * disk, keeps nobody from releasing.
  */
 
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  utimesSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { makeDirectory } from '../../lib/directory.ts';
+import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
+import { CniError } from '../../lib/errors.ts';
+import { fileError } from '../../lib/file.ts';
 import { Address } from '../../lib/ip.ts';
-import { FileLock } from '../../lib/kernel/lock.ts';
+import { acquireLock, type FileLock } from '../../lib/kernel/lock.ts';
+import { Directory } from './directory.ts';
+import { OwnerIndex } from './owner-index.ts';
+import {
+  describeProblems,
+  formatOwner,
+  type Reservation,
+  readReservation,
+  readReservations,
+  reservedAddresses,
+} from './reservations.ts';
 
-/** Who holds an address. Files of very old versions have no interface name. */
-export interface Owner {
-  containerId: string;
-  ifname: string;
+/** Which network's reservations are meant, and where warnings go. */
+export interface StoreLocation {
+  /** Root of all networks' directories. */
+  readonly dataDir: string;
+  /** Name of the network, checked by the runner to be a single segment of a path. */
+  readonly network: string;
+  readonly warn: (message: string) => void;
 }
 
-/** A network's addresses, locked against other processes while it is open. */
-export class Store {
-  private readonly directory: string;
-  private readonly index: string;
-  private readonly lock: FileLock;
+const elsewhere = ', or set "ipam.dataDir" elsewhere';
 
-  private constructor(directory: string, index: string, lock: FileLock) {
+/** A network's reservations, locked against other processes while it is open. */
+export class Store implements Disposable {
+  private readonly network: string;
+  private readonly warn: (message: string) => void;
+  private readonly directory: Directory;
+  private readonly lock: FileLock;
+  private readonly index: OwnerIndex;
+
+  private constructor({ dataDir, network, warn }: StoreLocation, directory: Directory, lock: FileLock) {
+    this.network = network;
+    this.warn = warn;
     this.directory = directory;
-    this.index = index;
     this.lock = lock;
+    this.index = new OwnerIndex(dataDir, network, directory, () => this.list(), warn);
   }
 
   /**
-   * Opens a network's directory, making it if need be, and waits for its lock.
-   * @param dataDir root of all networks' directories.
-   * @param network its name, checked by the runner to be one path segment.
+   * Opens a network's directory, creating it if need be, and waits for its lock.
+   * @throws CniError TryAgainLater when somebody holds the lock too long, IOFailure when the directory cannot be used.
    */
-  static open(dataDir: string, network: string): Store {
-    const directory = `${dataDir}/${network}`;
+  static async open(location: StoreLocation): Promise<Store> {
+    const path = `${location.dataDir}/${location.network}`;
     try {
-      return new Store(directory, `${dataDir}/.owners/${network}`, new FileLock(`${directory}/lock`, 0o750));
+      return await Store.lock(location, Directory.openOrCreate(path, 0o755));
     } catch (error) {
-      throw new Error(
-        `Cannot open "${directory}". Make its parent writable, or set "ipam.dataDir" elsewhere`,
-        {
-          cause: error,
-        },
-      );
+      throw error instanceof CniError ? error : fileError('open', path, error, elsewhere);
     }
   }
 
-  /** Opens a network's directory if there is one, so that releasing from it does not create it. */
-  static openIfPresent(dataDir: string, network: string): Store | undefined {
-    return statSync(`${dataDir}/${network}`, { throwIfNoEntry: false })
-      ? Store.open(dataDir, network)
-      : undefined;
+  /** Opens a network's directory if it exists, so that releasing from it does not create it. */
+  static async openIfPresent(location: StoreLocation): Promise<Store | undefined> {
+    const path = `${location.dataDir}/${location.network}`;
+    try {
+      const directory = Directory.openIfPresent(path);
+      return directory && (await Store.lock(location, directory));
+    } catch (error) {
+      throw error instanceof CniError ? error : fileError('open', path, error, elsewhere);
+    }
+  }
+
+  private static async lock(location: StoreLocation, directory: Directory): Promise<Store> {
+    const file = `${directory.path}/lock`;
+    try {
+      return new Store(location, directory, await acquireLock(file, undefined, 0o750));
+    } catch (error) {
+      directory.close();
+      throw error instanceof CniError ? error : fileError('lock', file, error);
+    }
   }
 
   /** Gives the lock back. */
   close(): void {
+    this.index.close();
+    this.directory.close();
     this.lock.close();
   }
 
@@ -87,143 +99,145 @@ export class Store {
   }
 
   /**
-   * Reserves an address.
-   * @returns false when somebody has it.
+   * Reserves an address. Whether or not that fails, nobody else's reservation is touched.
+   * @returns false when the address is taken.
    */
-  reserve(address: Address, owner: Owner, rangeSet: number): boolean {
-    this.trustIndex();
-    const file = this.fileOf(address);
-    let fd: number;
+  reserve(address: Address, owner: AttachmentId, rangeSet: number): boolean {
     try {
-      fd = openSync(file, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
+      if (!this.create(address, owner)) return false;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      // Whoever writes a file does so under the lock. One that is empty now was left by a process that died
-      // before its ADD could succeed, so that nobody uses the address.
-      if (statSync(file).size > 0) return false;
-      fd = openSync(file, constants.O_WRONLY);
-      fchmodSync(fd, 0o600);
+      throw fileError('write reservation', this.pathOf(address), error, elsewhere);
     }
+    this.index.add(owner, address);
     try {
-      writeSync(fd, `${owner.containerId}\r\n${owner.ifname}`);
+      this.directory.replace(cursorOf(rangeSet), `${address}`);
     } catch (error) {
-      unlinkSync(file);
-      throw error;
-    } finally {
-      closeSync(fd);
+      this.warn(
+        fileError('note the last address in', `${this.directory.path}/${cursorOf(rangeSet)}`, error).message,
+      );
     }
-    this.indexOwner(owner, [...this.indexed(owner), address]);
-    writeFileSync(`${this.directory}/last_reserved_ip.${rangeSet}`, address.toString(), { mode: 0o600 });
-    this.stamp();
     return true;
   }
 
-  /** The addresses of an owner; those in files without an interface name only when there are no others. */
-  addressesOf(owner: Owner): Address[] {
-    this.trustIndex();
-    const own = this.verified(owner);
-    return own.length > 0 ? own : this.verified({ containerId: owner.containerId, ifname: '' });
-  }
-
-  /** Gives addresses back. Nothing is done for those that are free already. */
-  release(owner: Owner, addresses: readonly Address[] = this.addressesOf(owner)): void {
-    this.trustIndex();
-    for (const address of addresses) rmSync(this.fileOf(address), { force: true });
-    for (const key of [owner, { containerId: owner.containerId, ifname: '' }]) {
-      const indexed = this.indexed(key);
-      const kept = indexed.filter((address) => !addresses.some((gone) => gone.equals(address)));
-      if (kept.length < indexed.length) this.indexOwner(key, kept);
+  /**
+   * The addresses of an attachment; those of entries without an interface name only when there are no others.
+   * @param thorough reads every reservation when the index has nothing, as for one that was edited by hand.
+   */
+  addressesOf(owner: AttachmentId, { thorough = false } = {}): Address[] {
+    const nameless = { network: this.network, containerId: owner.containerId, ifname: '' };
+    for (const [candidate, enough] of [
+      [owner, false],
+      [nameless, !thorough],
+    ] as const) {
+      const indexed = this.index.addressesOf(candidate);
+      if (!indexed) break;
+      const own = indexed.filter((address) => this.isHeldBy(address, candidate));
+      if (own.length < indexed.length) break;
+      if (own.length > 0 || enough) return own;
     }
-    this.stamp();
+    const held = this.checkedList();
+    const addressesHeldBy = (wanted: AttachmentId) =>
+      held.flatMap(({ address, owner: holder }) => (holder && isSame(holder, wanted) ? [address] : []));
+    const own = addressesHeldBy(owner);
+    return own.length > 0 ? own : addressesHeldBy(nameless);
   }
 
-  /** Every reserved address with its owner; undefined for a file that says nothing. */
-  list(): { address: Address; owner: Owner | undefined }[] {
-    return this.reserved().map((address) => ({ address, owner: this.ownerOf(address) }));
+  /** Releases all addresses of an attachment, or does nothing when it has none. @throws CniError at the end, naming the file. */
+  release(owner: AttachmentId): void {
+    this.removeAll(this.addressesOf(owner, { thorough: true }).map((address) => ({ address, owner })));
   }
 
-  /** Every reserved address. */
+  /** Releases one address, unless it is no longer the attachment's. */
+  releaseAddress(owner: AttachmentId, address: Address): void {
+    if (this.isHeldBy(address, owner)) this.removeAll([{ address, owner }]);
+  }
+
+  /**
+   * Releases what no attachment to be kept holds, empty and torn files too. What is not a file is left alone.
+   * @throws CniError at the end, naming the file that could not be removed.
+   */
+  collect(isKept: (owner: AttachmentId) => boolean): void {
+    this.removeAll(
+      this.checkedList().filter(({ owner, state }) => state !== 'unreadable' && !(owner && isKept(owner))),
+    );
+  }
+
+  /** Every reservation, also the ones that are not in order. */
+  list(): Reservation[] {
+    return readReservations(this.directory, this.network);
+  }
+
+  /** Every address that has an entry. */
   reserved(): Address[] {
-    return readdirSync(this.directory).flatMap((name) => {
-      const address = Address.tryParse(name);
-      return address && address.toString() === name ? [address] : [];
-    });
+    return reservedAddresses(this.directory);
   }
 
   /** The address that was last given away from a range set. */
   lastReserved(rangeSet: number): Address | undefined {
-    const text = readIfPresent(`${this.directory}/last_reserved_ip.${rangeSet}`);
-    return text === undefined ? undefined : Address.tryParse(text.trim());
-  }
-
-  private fileOf(address: Address): string {
-    return `${this.directory}/${address}`;
-  }
-
-  private ownerOf(address: Address): Owner | undefined {
-    const text = readIfPresent(this.fileOf(address))?.trim();
-    if (!text) return undefined;
-    const [containerId = '', ifname = ''] = text.split('\r\n');
-    return { containerId, ifname };
-  }
-
-  /** The index names files; what counts is what they say. */
-  private verified(owner: Owner): Address[] {
-    return this.indexed(owner).filter((address) => {
-      const found = this.ownerOf(address);
-      return found?.containerId === owner.containerId && found.ifname === owner.ifname;
-    });
-  }
-
-  private indexed(owner: Owner): Address[] {
-    const text = readIfPresent(this.indexFile(owner)) ?? '';
-    return text.split('\n').flatMap((line) => Address.tryParse(line) ?? []);
-  }
-
-  private indexOwner(owner: Owner, addresses: readonly Address[]): void {
-    const file = this.indexFile(owner);
-    if (addresses.length === 0) rmSync(file, { force: true });
-    else writeFileSync(file, addresses.join('\n'), { mode: 0o600 });
-  }
-
-  private indexFile({ containerId, ifname }: Owner): string {
-    const key = `${containerId}:${ifname}`;
-    if (Buffer.byteLength(key) <= 200) return `${this.index}/${key}`;
-    const { createHash } = process.getBuiltinModule('node:crypto');
-    return `${this.index}/${createHash('sha512').update(key).digest('hex')}`;
-  }
-
-  /** Builds the index anew unless nobody else has changed the directory since it was last brought up to date. */
-  private trustIndex(): void {
-    const stamp = statSync(`${this.index}/.stamp`, { bigint: true, throwIfNoEntry: false });
-    if (stamp && stamp.mtimeNs === statSync(this.directory, { bigint: true }).mtimeNs) return;
-    rmSync(this.index, { recursive: true, force: true });
-    makeDirectory(this.index, 0o700);
-    const owners = new Map<string, { owner: Owner; addresses: Address[] }>();
-    for (const { address, owner } of this.list()) {
-      if (!owner) continue;
-      const file = this.indexFile(owner);
-      const entry = owners.get(file) ?? { owner, addresses: [] };
-      entry.addresses.push(address);
-      owners.set(file, entry);
+    const name = cursorOf(rangeSet);
+    try {
+      return Address.tryParse(this.directory.read(name)?.trim() ?? '');
+    } catch (error) {
+      this.warn(fileError('read the last address in', `${this.directory.path}/${name}`, error).message);
+      return undefined;
     }
-    for (const { owner, addresses } of owners.values()) this.indexOwner(owner, addresses);
-    this.stamp();
   }
 
-  private stamp(): void {
-    const now = Date.now() / 1000;
-    writeFileSync(`${this.index}/.stamp`, '', { mode: 0o600 });
-    utimesSync(this.directory, now, now);
-    utimesSync(`${this.index}/.stamp`, now, now);
+  /** Creates a reservation, or takes over an empty one: whoever writes one does so under the lock, and that one died. */
+  private create(address: Address, owner: AttachmentId): boolean {
+    const text = formatOwner(owner);
+    if (this.directory.create(`${address}`, text)) return true;
+    if (readReservation(this.directory, this.network, address)?.state !== 'empty') return false;
+    // A new file in its place: that moves the time of the directory, so that the index is rebuilt if this process dies as well.
+    this.directory.replace(`${address}`, text);
+    return true;
+  }
+
+  private removeAll(entries: readonly { address: Address; owner: AttachmentId | undefined }[]): void {
+    const failures: CniError[] = [];
+    const released = new Map<string, { owner: AttachmentId; addresses: Address[] }>();
+    for (const { address, owner } of entries) {
+      try {
+        this.directory.remove(`${address}`);
+      } catch (error) {
+        failures.push(fileError('remove reservation', this.pathOf(address), error));
+        continue;
+      }
+      if (!owner) {
+        this.index.noteChange();
+        continue;
+      }
+      const key = attachmentKey(owner);
+      const one = released.get(key) ?? { owner, addresses: [] };
+      one.addresses.push(address);
+      released.set(key, one);
+    }
+    for (const { owner, addresses } of released.values()) this.index.remove(owner, addresses);
+    for (const failure of failures.slice(1)) this.warn(failure.message);
+    if (failures[0]) throw failures[0];
+  }
+
+  private checkedList(): Reservation[] {
+    const list = this.list();
+    const problems = describeProblems(this.directory.path, list);
+    if (problems) this.warn(problems);
+    return list;
+  }
+
+  private isHeldBy(address: Address, owner: AttachmentId): boolean {
+    const holder = readReservation(this.directory, this.network, address)?.owner;
+    return holder !== undefined && isSame(holder, owner);
+  }
+
+  private pathOf(address: Address): string {
+    return `${this.directory.path}/${address}`;
   }
 }
 
-function readIfPresent(file: string): string | undefined {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
+function cursorOf(rangeSet: number): string {
+  return `last_reserved_ip.${rangeSet}`;
+}
+
+function isSame(a: AttachmentId, b: AttachmentId): boolean {
+  return a.containerId === b.containerId && a.ifname === b.ifname;
 }

@@ -19,6 +19,8 @@ export const depthVariable = 'CNI_DELEGATION_DEPTH';
 
 /** What surrounds a call, whichever plugin it is for. */
 export interface CallContext {
+  /** Path of the program that stands for this suite under every plugin's name. */
+  readonly program: string;
   readonly invocation: Invocation;
   /** Standard input as received. */
   readonly stdin: string;

@@ -6,10 +6,10 @@ import {
   type Link,
   type LinkKind,
   type LinkSettings,
-  randomVethName,
   requireLink,
   setLink,
 } from '../kernel/link.ts';
+import { randomVethName } from '../kernel/link-kinds.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Call } from './call.ts';
 import type { Attached } from './main-plugin.ts';

@@ -3,7 +3,7 @@
  * Source: CNI specification 1.1.0, section 4.
  */
 
-import { statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import { type Call, depthVariable } from './call.ts';
 import type { Command } from './invocation.ts';
@@ -57,7 +57,7 @@ export async function delegate(
   const { stdin = context.stdin, command = call.command } = options;
   const depth = context.depth + 1;
   const file = findPlugin(type, context.invocation.path);
-  if (isSelf(file)) {
+  if (isSameProgram(file, context.program)) {
     const invocation = { ...context.invocation, command };
     const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
     if (running) return await running;
@@ -96,9 +96,14 @@ function requireIpam(call: Call): string {
   );
 }
 
-function isSelf(file: string): boolean {
-  const [other, self] = [statSync(file), statSync('/proc/self/exe')];
-  return other.dev === self.dev && other.ino === self.ino;
+/** Longest program that is compared by content, in bytes: the launcher has a quarter of that. */
+const longestLauncher = 65_536;
+
+/** True for links of one file, and for copies of the launcher, which is small. */
+function isSameProgram(file: string, program: string): boolean {
+  const [a, b] = [statSync(file), statSync(program)];
+  if (a.dev === b.dev && a.ino === b.ino) return true;
+  return a.size === b.size && a.size <= longestLauncher && readFileSync(file).equals(readFileSync(program));
 }
 
 function readOutput(output: string, type: string, version: string): Result {

@@ -67,7 +67,11 @@ export function prepareInterface(call: Call, link: Link, options: InterfaceOptio
  *   gateway gets the first gateway of its family.
  * @throws Error when an index leads elsewhere, or the kernel refuses.
  */
-export function configureInterface(call: Call, result: Result, options: InterfaceOptions = {}): void {
+export async function configureInterface(
+  call: Call,
+  result: Result,
+  options: InterfaceOptions = {},
+): Promise<void> {
   const { netns, socket } = call.sandbox;
   const { ifname } = call;
   const { detectDuplicates = false, onlyByGateway = false } = options;
@@ -85,7 +89,7 @@ export function configureInterface(call: Call, result: Result, options: Interfac
   socket.execute(
     ...addresses.map((ip) => addAddress(link.index, ip.address, { noDad: !detectDuplicates, label: ifname })),
   );
-  if (detectDuplicates && hasIPv6) waitForAddresses(call.sandbox, link);
+  if (detectDuplicates && hasIPv6) await waitForAddresses(call.sandbox, link);
   socket.execute(
     ...result.routes.map((route) =>
       addRoute({ ...route, link: link.index, gw: route.gw ?? gatewayOf(result.ips, route.dst.family) }),
@@ -121,7 +125,7 @@ function allowIPv6(ifname: string): void {
 }
 
 /** Waits up to five seconds for duplicate address detection. */
-function waitForAddresses({ netns, socket }: Sandbox, link: Link): void {
+async function waitForAddresses({ netns, socket }: Sandbox, link: Link): Promise<void> {
   const beingChecked = () =>
     listAddresses(socket, link.index, 6).find(({ prefix, flags }) => {
       if (flags & AddressFlag.DadFailed)
@@ -130,7 +134,7 @@ function waitForAddresses({ netns, socket }: Sandbox, link: Link): void {
         );
       return flags & AddressFlag.Tentative;
     });
-  if (waitForEvent(NetlinkGroup.IPv6Address, 5000, () => !beingChecked(), netns)) return;
+  if (await waitForEvent(NetlinkGroup.IPv6Address, 5000, () => !beingChecked(), netns)) return;
   // Without a carrier nobody can be asked.
   if (requireLink(socket, link.index).operState !== 'up') return;
   throw new Error(

@@ -48,6 +48,7 @@ export function ifnameProblem(name: string): string | undefined {
   if (Buffer.byteLength(name) > 15) return 'is longer than the 15 bytes that the kernel allows';
   if (name === '.' || name === '..') return 'is a directory name';
   if (/[/:\s\0]/u.test(name)) return 'contains "/", ":" or white space';
+  if (name.includes('%')) return 'contains "%", for which the kernel puts a number of its own';
   return undefined;
 }
 
@@ -65,7 +66,7 @@ export function readInvocation(env: NodeJS.ProcessEnv): Invocation {
     throw invalid(
       'CNI_CONTAINERID',
       containerId,
-      'must begin with a letter or digit and go on with letters, digits, "_", "." or "-"',
+      'must begin with a letter or digit and continue with letters, digits, "_", "." or "-"',
     );
   const ifname = env.CNI_IFNAME ?? '';
   const problem = needs('CNI_IFNAME') && ifname !== '' ? ifnameProblem(ifname) : undefined;

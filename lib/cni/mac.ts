@@ -1,6 +1,6 @@
 /** MAC addresses that runtimes and configurations ask for. */
 
-import { parseMac } from '../kernel/link.ts';
+import { parseMac } from '../kernel/mac.ts';
 
 /** @returns the first of the candidates that is set. @throws Error when it is not a MAC address. */
 export function requestedMac(...candidates: (string | undefined)[]): string | undefined {

@@ -110,7 +110,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
         call,
         startBackground(async () => rules?.add(result.ips)),
         async () => {
-          if (attached.link) configureInterface(call, result, options);
+          if (attached.link) await configureInterface(call, result, options);
           await own.connect?.(call, attached, result);
         },
       );

@@ -34,12 +34,12 @@ function parentSocket(call: Call<ParentConfig>): RouteSocket {
  */
 export function findParent(call: Call<ParentConfig>, name = call.config.master): Link {
   const { linkInContainer = false, mtu = 0 } = call.config;
-  const where = linkInContainer ? `sandbox "${call.netns}"` : 'the host';
+  const where = linkInContainer ? `in sandbox "${call.netns}"` : 'on the host';
   const socket = parentSocket(call);
   const parent = getLink(socket, name || defaultRouteInterface(socket, where));
   if (!parent)
     throw new Error(
-      `Master "${name}" does not exist in ${where}. Correct "master"${linkInContainer ? '' : ', or set "linkInContainer" if it is in the sandbox'}`,
+      `Master "${name}" does not exist ${where}. Correct "master"${linkInContainer ? '' : ', or set "linkInContainer" if it is in the sandbox'}`,
     );
   if (parent.portKind && parent.portKind !== 'vrf')
     throw new Error(
@@ -59,7 +59,7 @@ export function findParent(call: Call<ParentConfig>, name = call.config.master):
 export function checkParentExists(call: Call<ParentConfig>): void {
   const { master, linkInContainer } = call.config;
   if (linkInContainer) return;
-  const name = master || defaultRouteInterface(call.host, 'the host');
+  const name = master || defaultRouteInterface(call.host, 'on the host');
   if (!getLink(call.host, name))
     throw new Error(`Master "${name}" does not exist on the host. Correct "master", or create it`);
 }
@@ -103,5 +103,7 @@ function defaultRouteInterface(socket: RouteSocket, where: string): string {
     const link = index === undefined ? undefined : getLink(socket, index);
     if (link) return link.name;
   }
-  throw new Error(`"master" is not set, and ${where} has no default route to take it from. Set "master"`);
+  throw new Error(
+    `"master" is not set, and ${where} there is no default route to take it from. Set "master"`,
+  );
 }

@@ -22,6 +22,8 @@ export type FindPlugin = (name: string) => Promise<Plugin<never>> | undefined;
 
 /** Where a call comes from and where its answer goes. */
 export interface Caller {
+  /** Path of the program that stands for this suite: a delegate that is the same is run within this process. */
+  readonly program: string;
   readonly environment: CallContext['environment'];
   readonly warn: (message: string) => void;
   /** @throws CniError when standard input cannot be read. */
@@ -35,7 +37,7 @@ export interface Caller {
  * @returns the exit code.
  */
 export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: FindPlugin): Promise<number> {
-  const { environment, warn } = caller;
+  const { program, environment, warn } = caller;
   let version: string | undefined;
   let printing = false;
   const print = async (text: string) => {
@@ -57,7 +59,8 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
     const config = parseConfig(stdin);
     version = versionOf(config);
     const depth = Number(/^\d$/.exec(environment[depthVariable] ?? '')?.[0] ?? 0);
-    const context: CallContext = { invocation, stdin, environment, warn, depth, runEmbedded: embedded(find) };
+    const runEmbedded = embedded(find);
+    const context: CallContext = { program, invocation, stdin, environment, warn, depth, runEmbedded };
     await invoke(plugin, context, config, (result) => print(formatResult(result, version!)));
     return 0;
   } catch (error) {

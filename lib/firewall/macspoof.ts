@@ -1,7 +1,7 @@
 /** Drops frames that bear another source MAC address than the container's own, by nftables in the bridge family. */
 
 import type { AttachmentId } from '../attachment.ts';
-import { parseMac } from '../kernel/link.ts';
+import { parseMac } from '../kernel/mac.ts';
 import type { Request } from '../netlink/message.ts';
 import {
   addChain,

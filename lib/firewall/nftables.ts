@@ -2,7 +2,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
-import { addressFamily } from '../kernel/address.ts';
+import { addressFamily } from '../kernel/family.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { dnat, getGeneration, meta, payload, payloadIn, transaction } from '../netlink/nftables.ts';

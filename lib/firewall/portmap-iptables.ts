@@ -5,7 +5,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family, type Prefix } from '../ip.ts';
-import { FileLock } from '../kernel/lock.ts';
+import { acquireLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
 import {
   families,
@@ -38,7 +38,7 @@ const portsPerRule = 15;
 export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
-    using _ = new FileLock(portMapLock);
+    using _ = await acquireLock(portMapLock);
     await forFamilies(familiesOf(containers, mappings), async (family) => {
       const container = containers.find((prefix) => prefix.family === family)!;
       const own = mappingsOf(mappings, family);

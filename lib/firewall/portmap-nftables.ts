@@ -2,7 +2,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family, type Prefix } from '../ip.ts';
-import { FileLock } from '../kernel/lock.ts';
+import { acquireLock } from '../kernel/lock.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import {
@@ -53,7 +53,7 @@ const tables: Record<Family, NftTable> = {
 export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(attachment, containers, mappings, options) {
     // Between looking whether a port is free and taking it, nobody else may.
-    using _ = new FileLock(portMapLock);
+    using _ = await acquireLock(portMapLock);
     changeNftables((socket, again) => {
       const requests: Request[] = [];
       for (const container of containers) {

@@ -1,37 +1,32 @@
 /** IP addresses of interfaces. Source: rtnetlink(7), linux/if_addr.h. */
 
-import { Address, type Family, Prefix } from '../ip.ts';
-import {
-  Attributes,
-  bytesAttr,
-  concat,
-  Flag,
-  numberBytes,
-  type Request,
-  u32Attr,
-  viewOf,
-} from '../netlink/message.ts';
+import { type Family, Prefix } from '../ip.ts';
+import { attributes, layout } from '../netlink/attributes.ts';
+import { Flag, type Request } from '../netlink/message.ts';
+import { struct, u8, u32 } from '../netlink/struct.ts';
+import { addressFamily, familyOf, ipAddress } from './family.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 const RTM_NEWADDR = 20;
 const RTM_DELADDR = 21;
 const RTM_GETADDR = 22;
-const IFA_ADDRESS = 1;
-const IFA_LOCAL = 2;
-const IFA_BROADCAST = 4;
-const IFA_FLAGS = 8;
+
+const addressLayout = layout(
+  struct({ family: u8, length: u8, flags: u8, scope: u8, link: u32 }),
+  attributes({
+    address: [1, ipAddress, 'address'],
+    local: [2, ipAddress, 'address'],
+    broadcast: [4, ipAddress, 'broadcast address'],
+    flags: [8, u32],
+  }),
+);
 
 /** Flags of linux/if_addr.h. */
 export const AddressFlag = {
   NoDad: 0x02,
   DadFailed: 0x08,
   Tentative: 0x40,
-  Permanent: 0x80,
-  NoPrefixRoute: 0x200,
 } as const;
-
-/** AF_INET and AF_INET6. */
-export const addressFamily = { 4: 2, 6: 10 } as const;
 
 /** An address of an interface. */
 export interface InterfaceAddress {
@@ -54,16 +49,16 @@ export interface AddAddressOptions {
 /** Adds an address to an interface. */
 export function addAddress(link: number, prefix: Prefix, options: AddAddressOptions = {}): Request {
   const { noDad = false, label = `${link}` } = options;
-  const attributes = [];
-  // As ip(8) and the reference plugins do, IPv4 subnets of more than two addresses get their broadcast address.
-  if (prefix.family === 4 && prefix.length < 31)
-    attributes.push(bytesAttr(IFA_BROADCAST, prefix.last.toBytes()));
-  if (prefix.family === 6 && noDad) attributes.push(u32Attr(IFA_FLAGS, AddressFlag.NoDad));
   return {
     action: `add address ${prefix} to interface "${label}"`,
     type: RTM_NEWADDR,
     flags: Flag.Create | Flag.Exclusive,
-    payload: addressPayload(link, prefix, attributes),
+    payload: encodeAddress(link, prefix, {
+      // As ip(8) and the reference plugins do, IPv4 subnets of more than two addresses get their broadcast address.
+      ...(prefix.family === 4 && prefix.length < 31 && { broadcast: prefix.last }),
+      ...(prefix.family === 6 && noDad && { flags: AddressFlag.NoDad }),
+    }),
+    names: addressLayout,
   };
 }
 
@@ -73,43 +68,41 @@ export function deleteAddress(link: number, prefix: Prefix, label = `${link}`): 
     action: `remove address ${prefix} from interface "${label}"`,
     type: RTM_DELADDR,
     flags: 0,
-    payload: addressPayload(link, prefix, []),
+    payload: encodeAddress(link, prefix),
   };
 }
 
 /** Addresses of one interface, or of every interface of the namespace. */
 export function listAddresses(socket: RouteSocket, link?: number, family?: Family): InterfaceAddress[] {
-  const header = numberBytes(8, (view) => {
-    view.setUint8(0, family ? addressFamily[family] : 0);
-    view.setUint32(4, link ?? 0, true);
+  const payload = addressLayout.header.encode({
+    family: family ? addressFamily[family] : 0,
+    link: link ?? 0,
   });
-  return socket
-    .dump({ action: 'list addresses', type: RTM_GETADDR, flags: 0, payload: header })
-    .flatMap(({ payload }) => readAddress(payload) ?? [])
-    .filter((address) => link === undefined || address.link === link);
+  return (
+    socket
+      .dump({ action: 'list addresses', type: RTM_GETADDR, flags: 0, payload })
+      .flatMap((message) => readAddress(message.payload) ?? [])
+      // A kernel without IPv6 answers a request for its addresses with all that it has.
+      .filter(({ prefix }) => family === undefined || prefix.family === family)
+      .filter((address) => link === undefined || address.link === link)
+  );
 }
 
 function readAddress(payload: Uint8Array): InterfaceAddress | undefined {
-  const view = viewOf(payload);
-  const attributes = new Attributes(payload.subarray(8));
-  // On a point-to-point interface IFA_ADDRESS is the far end, and IFA_LOCAL ours.
-  const bytes = attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS);
-  if (!bytes || (bytes.length !== 4 && bytes.length !== 16)) return undefined;
-  return {
-    link: view.getUint32(4, true),
-    prefix: new Prefix(Address.fromBytes(bytes), view.getUint8(1)),
-    flags: attributes.u32(IFA_FLAGS) ?? view.getUint8(2),
-    scope: view.getUint8(3),
-  };
+  const { family, length, scope, ...header } = addressLayout.header.decode(payload);
+  if (!familyOf(family)) return undefined;
+  // On a point-to-point interface `address` is the peer's, and `local` ours.
+  const { address, local = address, flags = header.flags } = addressLayout.decode(payload);
+  return local && { link: header.link, prefix: new Prefix(local, length), flags, scope };
 }
 
-/** struct ifaddrmsg and attributes. */
-function addressPayload(link: number, prefix: Prefix, more: readonly Uint8Array[]): Uint8Array {
-  const header = numberBytes(8, (view) => {
-    view.setUint8(0, addressFamily[prefix.family]);
-    view.setUint8(1, prefix.length);
-    view.setUint32(4, link, true);
-  });
-  const bytes = prefix.address.toBytes();
-  return concat([header, bytesAttr(IFA_LOCAL, bytes), bytesAttr(IFA_ADDRESS, bytes), ...more]);
+function encodeAddress(
+  link: number,
+  { family, address, length }: Prefix,
+  more: { broadcast?: Prefix['address']; flags?: number } = {},
+): Uint8Array {
+  return addressLayout.encode(
+    { family: addressFamily[family], length, link },
+    { local: address, address, ...more },
+  );
 }

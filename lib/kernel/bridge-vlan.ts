@@ -2,25 +2,15 @@
 
 import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
-import {
-  addBridgeVlan,
-  type BridgeVlan,
-  createLink,
-  deleteBridgeVlan,
-  getLink,
-  type Link,
-  listBridgeVlans,
-  randomVethName,
-  requireLink,
-  setLink,
-  vethKind,
-} from './link.ts';
+import { addBridgeVlan, type BridgeVlan, deleteBridgeVlan, listBridgeVlans } from './bridge-port.ts';
+import { createLink, getLink, type Link, requireLink, setLink } from './link.ts';
+import { randomVethName, vethKind } from './link-kinds.ts';
 import type { RouteSocket } from './route-socket.ts';
 import { ensureSysctl } from './sysctl.ts';
 
 /** The VLANs of a port. */
 export interface VlanPort {
-  /** VLAN of untagged frames; 0 when there is none of its own. */
+  /** VLAN of untagged frames; 0 for none. */
   vlan: number;
   /** Tagged VLANs, as ranges. */
   trunk: { first: number; last: number }[];
@@ -56,8 +46,8 @@ export function assignVlans(socket: RouteSocket, port: Link, wanted: VlanPort): 
   const label = port.name;
   const drop = wanted.preserveDefaultVlan
     ? []
-    : listBridgeVlans(socket, port.index).map(({ vid }) => deleteBridgeVlan(port.index, { vid }, { label }));
-  socket.execute(...drop, ...vlansOf(wanted).map((vlan) => addBridgeVlan(port.index, vlan, { label })));
+    : listBridgeVlans(socket, port.index).map(({ vid }) => deleteBridgeVlan(port.index, { vid }, label));
+  socket.execute(...drop, ...vlansOf(wanted).map((vlan) => addBridgeVlan(port.index, vlan, label)));
 }
 
 /** @throws Error when the port lacks one of its VLANs. */
@@ -72,7 +62,7 @@ export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): v
 }
 
 /**
- * The node's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin makes it: a pair whose other end is
+ * The host's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin creates it: a veth pair whose peer is
  * a port of the bridge in that VLAN.
  */
 export function ensureVlanInterface(

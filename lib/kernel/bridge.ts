@@ -3,7 +3,11 @@
 import type { Prefix } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
-import { bridgeKind, createLink, formatMac, getLink, type Link, requireLink, setLink } from './link.ts';
+
+import { createLink, deleteLink, getLink, type Link, listLinks, requireLink, setLink } from './link.ts';
+import { bridgeKind } from './link-kinds.ts';
+import { formatMac } from './mac.ts';
+
 import type { RouteSocket } from './route-socket.ts';
 import { ensureSysctl, preferSysctl } from './sysctl.ts';
 
@@ -14,20 +18,28 @@ export interface BridgeOptions {
   /** Whether ports have VLANs. Only for a bridge that is created now. */
   vlanFiltering?: boolean;
   promisc?: boolean;
-  /** Told of what does not stop the work. */
-  warn?: (message: string) => void;
+}
+
+/** For whom a bridge is created. */
+export interface BridgeOwner {
+  readonly host: RouteSocket;
+  /** Told how to delete a bridge that was created. */
+  undo(step: () => void): void;
+  warn(message: string): void;
 }
 
 /**
  * Creates a bridge unless it exists, and sees that it is up.
  * @throws Error when an interface of that name is not a bridge.
  */
-export function ensureBridge(socket: RouteSocket, name: string, options: BridgeOptions = {}): Link {
-  const { mtu = 0, vlanFiltering = false, promisc = false, warn = () => {} } = options;
+export function ensureBridge(owner: BridgeOwner, name: string, options: BridgeOptions = {}): Link {
+  const { host: socket } = owner;
+  const { mtu = 0, vlanFiltering = false, promisc = false } = options;
   let link = getLink(socket, name);
   if (!link) {
     try {
       socket.execute(createLink(bridgeKind({ vlanFiltering }), { name, mtu, up: true }));
+      owner.undo(() => deleteIfUnused(socket, name));
     } catch (error) {
       // Somebody else was faster.
       if (!isKernelError(error, 'EEXIST')) throw error;
@@ -38,12 +50,19 @@ export function ensureBridge(socket: RouteSocket, name: string, options: BridgeO
     throw new Error(
       `Interface "${name}" is ${link.kind ? `of kind "${link.kind}"` : 'a physical interface'}, not a bridge. Set another "bridge" in the configuration, or remove the interface`,
     );
-  preferSysctl(['ipv6', 'conf', name, 'accept_ra'], '0', warn);
+  preferSysctl(['ipv6', 'conf', name, 'accept_ra'], '0', (message) => owner.warn(message));
   if (!link.up || (promisc && link.promiscuity === 0)) {
     socket.execute(setLink(link.index, { up: true, ...(promisc && { promisc }) }, name));
     link = requireLink(socket, name);
   }
   return link;
+}
+
+/** Deletes a bridge unless others have become ports of it meanwhile. */
+function deleteIfUnused(socket: RouteSocket, name: string): void {
+  const bridge = getLink(socket, name);
+  if (bridge && !listLinks(socket).some(({ master }) => master === bridge.index))
+    socket.execute(deleteLink(bridge.index, name));
 }
 
 /**

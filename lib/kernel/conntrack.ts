@@ -4,7 +4,8 @@ import { Address, type Family } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { Attributes, bytesAttr, concat, type Request } from '../netlink/message.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
-import { addressFamily, listAddresses } from './address.ts';
+import { listAddresses } from './address.ts';
+import { addressFamily } from './family.ts';
 import { openRouteSocket } from './route-socket.ts';
 
 const NFNL_SUBSYS_CTNETLINK = 1;

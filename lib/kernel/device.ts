@@ -2,7 +2,8 @@
 
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
-import { getLink, type Link, listLinks, parseMac } from './link.ts';
+import { getLink, type Link, listLinks } from './link.ts';
+import { parseMac } from './mac.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 /** What may be known of a device; the first that is set counts, in this order. */

@@ -1,33 +1,43 @@
-/** Waiting for the kernel to bring something about, told by it rather than by asking again and again. Source: rtnetlink(7). */
+/** Waiting until the kernel has brought something about: it is looked at again whenever the kernel reports a change. Source: rtnetlink(7). */
 
-import { isKernelError } from '../netlink/libc.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 import type { Netns } from './netns.ts';
 
 /** Multicast groups of linux/rtnetlink.h (RTMGRP_*). */
 export const NetlinkGroup = { Link: 0x1, IPv6Address: 0x100, IPv6Route: 0x400 } as const;
 
+/** Milliseconds between two looks at the socket: short at first, as most changes take the kernel no longer. */
+const shortestPause = 1;
+const longestPause = 10;
+/** Milliseconds after which the predicate is tried even if nothing was reported. */
+const longestSilence = 1000;
+
 /**
- * Waits until something is so, looking whenever there is news of the kind.
+ * Waits until a predicate holds, trying it again whenever the kernel reports a change. Other calls go on meanwhile.
  * @param groups of {@link NetlinkGroup}, added up.
- * @param patience how long to wait, in milliseconds.
- * @param netns where it is to happen; the thread's own namespace when left out.
- * @returns false when it was not so in time.
- * @throws what `isSo` throws.
+ * @param netns whose changes count; the thread's own namespace when left out.
+ * @returns false when it did not hold in time.
+ * @throws what the predicate throws.
  */
-export function waitForEvent(groups: number, patience: number, isSo: () => boolean, netns?: Netns): boolean {
-  if (isSo()) return true;
-  const listen = () => new NetlinkSocket(NetlinkProtocol.Route, { groups, timeout: 1 });
-  using news = netns ? netns.run(listen) : listen();
-  for (const until = Date.now() + patience; ; ) {
-    // At first, too: it may have come about before anybody listened.
-    if (isSo()) return true;
-    if (Date.now() >= until) return false;
-    try {
-      news.receive();
-    } catch (error) {
-      // No news for a second, or more than the socket holds.
-      if (!isKernelError(error, 'ETIMEDOUT', 'ENOBUFS')) throw error;
+export async function waitForEvent(
+  groups: number,
+  timeoutMs: number,
+  predicate: () => boolean,
+  netns?: Netns,
+): Promise<boolean> {
+  if (predicate()) return true;
+  const listen = () => new NetlinkSocket(NetlinkProtocol.Route, { groups });
+  using events = netns ? netns.run(listen) : listen();
+  const end = performance.now() + timeoutMs;
+  for (;;) {
+    // At first, too: it may have come to hold before anybody listened.
+    if (predicate()) return true;
+    const silence = performance.now() + longestSilence;
+    for (let pause = shortestPause; !events.drain(); pause = Math.min(pause * 2, longestPause)) {
+      if (performance.now() >= end) return predicate();
+      if (performance.now() >= silence) break;
+      await sleep(pause);
     }
   }
 }

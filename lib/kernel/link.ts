@@ -1,53 +1,47 @@
 /** Network interfaces. Sources: rtnetlink(7), linux/if_link.h. */
 
+import { attributes, container, layout, text, word } from '../netlink/attributes.ts';
 import { isKernelError } from '../netlink/libc.ts';
-import {
-  type Attribute,
-  Attributes,
-  bytesAttr,
-  concat,
-  Flag,
-  listAttributes,
-  type Message,
-  nestedAttr,
-  numberBytes,
-  type Request,
-  stringAttr,
-  u8Attr,
-  u16Attr,
-  u32Attr,
-  viewOf,
-} from '../netlink/message.ts';
+import { type AttributeNames, Flag, type Message, type Request } from '../netlink/message.ts';
+import { i32, struct, u8, u16, u32 } from '../netlink/struct.ts';
 import { NetlinkGroup, waitForEvent } from './events.ts';
+import { macAddress } from './mac.ts';
 import type { Netns } from './netns.ts';
 import type { RouteSocket } from './route-socket.ts';
 
-const RTM_NEWLINK = 16;
-const RTM_DELLINK = 17;
-const RTM_GETLINK = 18;
-const RTM_SETLINK = 19;
-const AF_BRIDGE = 7;
+/** Types of messages about interfaces. */
+export const LinkMessage = { New: 16, Delete: 17, Get: 18, Set: 19 } as const;
 
-const IFLA_ADDRESS = 1;
-const IFLA_IFNAME = 3;
-const IFLA_MTU = 4;
-const IFLA_LINK = 5;
-const IFLA_MASTER = 10;
-const IFLA_PROTINFO = 12;
-const IFLA_TXQLEN = 13;
-const IFLA_OPERSTATE = 16;
-const IFLA_LINKINFO = 18;
-const IFLA_IFALIAS = 20;
-const IFLA_AF_SPEC = 26;
-const IFLA_NET_NS_FD = 28;
-const IFLA_EXT_MASK = 29;
-const IFLA_PROMISCUITY = 30;
-const IFLA_LINK_NETNSID = 37;
-const IFLA_INFO_KIND = 1;
-const IFLA_INFO_DATA = 2;
-const IFLA_INFO_SLAVE_KIND = 4;
-const IFLA_INFO_SLAVE_DATA = 5;
-const VETH_INFO_PEER = 1;
+const ifinfomsg = struct({ family: u8, type: u16, index: i32, flags: u32, change: u32 });
+
+const linkInfo = attributes({
+  kind: [1, word],
+  data: [2, container()],
+  portKind: [4, word],
+  portData: [5, container()],
+});
+
+/** A message about an interface. What is in a container is described by whoever uses it. */
+export const linkLayout = layout(
+  ifinfomsg,
+  attributes({
+    mac: [1, macAddress, 'MAC address'],
+    name: [3, text, 'name'],
+    mtu: [4, u32, 'MTU'],
+    parent: [5, u32],
+    master: [10, u32],
+    port: [12, container()],
+    txQueueLength: [13, u32, 'transmit queue length'],
+    operState: [16, u8],
+    info: [18, linkInfo],
+    alias: [20, word, 'alias'],
+    familySettings: [26, container()],
+    netns: [28, u32],
+    extended: [29, u32],
+    promiscuity: [30, u32],
+    parentNetnsId: [37, i32],
+  }),
+);
 
 /** Interface flags of linux/if.h. */
 export const LinkFlag = {
@@ -77,11 +71,11 @@ export interface Link {
   /** Kind of virtual interface, such as "veth"; "" for a physical one. */
   kind: string;
   /** Attributes of the kind. */
-  data: Attributes | undefined;
-  /** Kind of the master it is a port of, such as "bridge"; "" when it is none. */
+  data: Uint8Array | undefined;
+  /** Kind of the master it is a port of, such as "bridge"; "" when it has none. */
   portKind: string;
   /** Attributes as a port of its master, such as hairpin mode. */
-  portData: Attributes | undefined;
+  portData: Uint8Array | undefined;
   /** Index of the bridge or VRF it is in. */
   master: number | undefined;
   /** Index of the peer or of the interface below, in the namespace `parentNetnsId` names if that is set. */
@@ -117,95 +111,31 @@ export interface LinkSettings {
 /** A kind of interface to create: its name and its own attributes. */
 export interface LinkKind {
   readonly kind: string;
-  readonly data?: readonly Attribute[];
-}
-
-/** A bridge. @param options.vlanFiltering whether ports have VLANs. */
-export function bridgeKind(options: { vlanFiltering?: boolean } = {}): LinkKind {
-  const IFLA_BR_VLAN_FILTERING = 7;
-  return {
-    kind: 'bridge',
-    ...(options.vlanFiltering && { data: [u8Attr(IFLA_BR_VLAN_FILTERING, 1)] }),
-  };
-}
-
-/** A pair of interfaces; the settings are those of the other end. */
-export function vethKind(peer: LinkSettings): LinkKind {
-  return { kind: 'veth', data: [bytesAttr(VETH_INFO_PEER | 0x8000, linkPayload(0, peer))] };
-}
-
-/** Modes of macvlan, of linux/if_link.h. */
-export const macvlanModes = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
-const IFLA_MACVLAN_MODE = 1;
-
-/** An interface with a MAC address of its own on another one. @param queue length for broadcasts; 0 leaves it to the kernel. */
-export function macvlanKind(mode: string, queue = 0): LinkKind {
-  const IFLA_MACVLAN_BC_QUEUE_LEN = 7;
-  return {
-    kind: 'macvlan',
-    data: [
-      u32Attr(IFLA_MACVLAN_MODE, macvlanModes[mode as keyof typeof macvlanModes]),
-      ...(queue > 0 ? [u32Attr(IFLA_MACVLAN_BC_QUEUE_LEN, queue)] : []),
-    ],
-  };
-}
-
-/** Mode of a macvlan interface. */
-export function macvlanMode(link: Link): string {
-  return nameOf(macvlanModes, link.data?.u32(IFLA_MACVLAN_MODE));
-}
-
-/** Modes of ipvlan, of linux/if_link.h. */
-export const ipvlanModes = { l2: 0, l3: 1, l3s: 2 } as const;
-const IFLA_IPVLAN_MODE = 1;
-
-/** An interface that shares another one's MAC address. */
-export function ipvlanKind(mode: string): LinkKind {
-  return { kind: 'ipvlan', data: [u16Attr(IFLA_IPVLAN_MODE, ipvlanModes[mode as keyof typeof ipvlanModes])] };
-}
-
-/** Mode of an ipvlan interface. */
-export function ipvlanMode(link: Link): string {
-  return nameOf(ipvlanModes, link.data?.u16(IFLA_IPVLAN_MODE));
-}
-
-const IFLA_VLAN_ID = 1;
-
-/** An interface in a VLAN of another one. */
-export function vlanKind(vid: number): LinkKind {
-  return { kind: 'vlan', data: [u16Attr(IFLA_VLAN_ID, vid)] };
-}
-
-/** The VLAN of a VLAN interface. */
-export function vlanId(link: Link): number | undefined {
-  return link.data?.u16(IFLA_VLAN_ID);
-}
-
-function nameOf(names: Readonly<Record<string, number>>, value: number | undefined): string {
-  return Object.keys(names).find((name) => names[name] === value) ?? String(value);
+  readonly data?: Uint8Array;
+  /** What these are called. */
+  readonly names?: AttributeNames;
 }
 
 /** Creates an interface. */
-export function createLink(kind: LinkKind, settings: LinkSettings): Request {
-  const info = nestedAttr(IFLA_LINKINFO, [
-    bytesAttr(IFLA_INFO_KIND, Buffer.from(kind.kind)),
-    ...(kind.data ? [nestedAttr(IFLA_INFO_DATA, kind.data)] : []),
-  ]);
+export function createLink({ kind, data, names }: LinkKind, settings: LinkSettings): Request {
   return {
-    action: `create ${kind.kind} interface "${settings.name ?? ''}"`,
-    type: RTM_NEWLINK,
+    action: `create ${kind} interface "${settings.name ?? ''}"`,
+    type: LinkMessage.New,
     flags: Flag.Create | Flag.Exclusive,
-    payload: linkPayload(0, settings, [info]),
+    payload: encodeLink(0, settings, { kind, data }),
+    names: linkLayout,
+    innerNames: names,
   };
 }
 
 /** Changes an interface. @param label its name, for error messages. */
 export function setLink(index: number, settings: LinkSettings, label = `${index}`): Request {
   return {
-    action: `set ${describe(settings)} of interface "${label}"`,
-    type: RTM_SETLINK,
+    action: describe(settings, label),
+    type: LinkMessage.Set,
     flags: 0,
-    payload: linkPayload(index, settings),
+    payload: encodeLink(index, settings),
+    names: linkLayout,
   };
 }
 
@@ -213,154 +143,23 @@ export function setLink(index: number, settings: LinkSettings, label = `${index}
 export function deleteLink(index: number, label = `${index}`): Request {
   return {
     action: `delete interface "${label}"`,
-    type: RTM_DELLINK,
+    type: LinkMessage.Delete,
     flags: 0,
-    payload: linkPayload(index, index === 0 ? { name: label } : {}),
+    payload: encodeLink(index, index === 0 ? { name: label } : {}),
   };
-}
-
-/** How a bridge treats one of its ports. */
-export interface BridgePortSettings {
-  /** Frames may leave by the port they came in. */
-  hairpin?: boolean;
-  /** No frames to or from other isolated ports. */
-  isolated?: boolean;
-}
-
-/** Changes a bridge's port. */
-export function setBridgePort(index: number, settings: BridgePortSettings, label = `${index}`): Request {
-  const IFLA_BRPORT_MODE = 4;
-  const IFLA_BRPORT_ISOLATED = 33;
-  const attributes: Attribute[] = [];
-  if (settings.hairpin !== undefined) attributes.push(u8Attr(IFLA_BRPORT_MODE, Number(settings.hairpin)));
-  if (settings.isolated !== undefined)
-    attributes.push(u8Attr(IFLA_BRPORT_ISOLATED, Number(settings.isolated)));
-  return {
-    action: `set hairpin mode or isolation of bridge port "${label}"`,
-    type: RTM_SETLINK,
-    flags: 0,
-    payload: linkPayload(index, {}, [nestedAttr(IFLA_PROTINFO, attributes)], AF_BRIDGE),
-  };
-}
-
-/** Reads how a bridge treats one of its ports. @returns undefined when the interface is no bridge port. */
-export function bridgePortSettings(link: Link): Required<BridgePortSettings> | undefined {
-  const IFLA_BRPORT_MODE = 4;
-  const IFLA_BRPORT_ISOLATED = 33;
-  const data = link.portData;
-  if (!data?.has(IFLA_BRPORT_MODE)) return undefined;
-  return { hairpin: data.u8(IFLA_BRPORT_MODE) === 1, isolated: data.u8(IFLA_BRPORT_ISOLATED) === 1 };
-}
-
-/** VLANs of a bridge port. */
-export interface BridgeVlan {
-  /** 1 to 4094. */
-  vid: number;
-  /** Last VLAN of a range that begins with `vid`. */
-  end?: number;
-  /** Untagged frames that come in belong to it. */
-  pvid?: boolean;
-  /** Frames of it leave without a tag. */
-  untagged?: boolean;
-}
-
-const BRIDGE_FLAGS_SELF = 2;
-const IFLA_BRIDGE_FLAGS = 0;
-const IFLA_BRIDGE_VLAN_INFO = 2;
-const VlanFlag = { Pvid: 2, Untagged: 4, RangeBegin: 8, RangeEnd: 16 } as const;
-
-/** Adds a VLAN, or a range, to a bridge port. @param self on the bridge itself rather than one of its ports. */
-export function addBridgeVlan(
-  index: number,
-  vlan: BridgeVlan,
-  options: { self?: boolean; label?: string } = {},
-): Request {
-  return bridgeVlanRequest('add', RTM_SETLINK, index, vlan, options);
-}
-
-/** Removes a VLAN, or a range, from a bridge port. */
-export function deleteBridgeVlan(
-  index: number,
-  vlan: BridgeVlan,
-  options: { self?: boolean; label?: string } = {},
-): Request {
-  return bridgeVlanRequest('remove', RTM_DELLINK, index, vlan, options);
-}
-
-function bridgeVlanRequest(
-  verb: string,
-  type: number,
-  index: number,
-  vlan: BridgeVlan,
-  { self = false, label = `${index}` }: { self?: boolean; label?: string },
-): Request {
-  const info = (vid: number, extra: number) =>
-    bytesAttr(
-      IFLA_BRIDGE_VLAN_INFO,
-      numberBytes(4, (view) => {
-        view.setUint16(
-          0,
-          (vlan.pvid ? VlanFlag.Pvid : 0) | (vlan.untagged ? VlanFlag.Untagged : 0) | extra,
-          true,
-        );
-        view.setUint16(2, vid, true);
-      }),
-    );
-  const infos =
-    vlan.end === undefined || vlan.end === vlan.vid
-      ? [info(vlan.vid, 0)]
-      : [info(vlan.vid, VlanFlag.RangeBegin), info(vlan.end, VlanFlag.RangeEnd)];
-  const spec = nestedAttr(IFLA_AF_SPEC, [
-    ...(self ? [u16Attr(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF)] : []),
-    ...infos,
-  ]);
-  return {
-    action: `${verb} VLAN ${vlan.vid}${vlan.end ? `-${vlan.end}` : ''} ${verb === 'add' ? 'to' : 'from'} bridge port "${label}"`,
-    type,
-    flags: 0,
-    payload: linkPayload(index, {}, [spec], AF_BRIDGE),
-  };
-}
-
-/** VLANs of a bridge port, one entry a VLAN. */
-export function listBridgeVlans(socket: RouteSocket, index: number): BridgeVlan[] {
-  const RTEXT_FILTER_BRVLAN = 2;
-  const messages = socket.dump({
-    action: 'list VLANs of bridge ports',
-    type: RTM_GETLINK,
-    flags: 0,
-    payload: linkPayload(0, {}, [u32Attr(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)], AF_BRIDGE),
-  });
-  const vlans: BridgeVlan[] = [];
-  for (const { payload } of messages) {
-    if (viewOf(payload).getInt32(4, true) !== index) continue;
-    const spec = new Attributes(payload.subarray(16)).bytes(IFLA_AF_SPEC);
-    if (!spec) continue;
-    for (const [type, value] of listAttributes(spec)) {
-      if (type !== IFLA_BRIDGE_VLAN_INFO || value.length < 4) continue;
-      const view = viewOf(value);
-      const flags = view.getUint16(0, true);
-      vlans.push({
-        vid: view.getUint16(2, true),
-        pvid: (flags & VlanFlag.Pvid) !== 0,
-        untagged: (flags & VlanFlag.Untagged) !== 0,
-      });
-    }
-  }
-  return vlans;
 }
 
 /**
  * Finds an interface by name or index.
- * @returns undefined when there is none.
+ * @returns undefined when it does not exist.
  * @throws NetlinkError
  */
 export function getLink(socket: RouteSocket, which: string | number): Link | undefined {
   const request: Request = {
     action: `look up interface "${which}"`,
-    type: RTM_GETLINK,
+    type: LinkMessage.Get,
     flags: 0,
-    payload: typeof which === 'number' ? linkPayload(which, {}) : linkPayload(0, { name: which }),
+    payload: typeof which === 'number' ? encodeLink(which, {}) : encodeLink(0, { name: which }),
   };
   try {
     const reply = socket.execute(request)[0]?.[0];
@@ -373,12 +172,12 @@ export function getLink(socket: RouteSocket, which: string | number): Link | und
 
 /**
  * Finds an interface by name or index.
- * @throws Error that says so when there is none.
+ * @throws Error when it does not exist.
  */
 export function requireLink(socket: RouteSocket, which: string | number): Link {
   const link = getLink(socket, which);
   if (link) return link;
-  throw new Error(`There is no interface "${which}"`);
+  throw new Error(`Interface "${which}" does not exist`);
 }
 
 /**
@@ -386,110 +185,95 @@ export function requireLink(socket: RouteSocket, which: string | number): Link {
  * @param socket of the namespace that the thread is in.
  * @returns false when it does not within two seconds.
  */
-export function waitUntilUp(socket: RouteSocket, index: number): boolean {
+export function waitUntilUp(socket: RouteSocket, index: number): Promise<boolean> {
   return waitForEvent(NetlinkGroup.Link, 2000, () => requireLink(socket, index).operState === 'up');
 }
 
 /** Every interface of the namespace. */
 export function listLinks(socket: RouteSocket): Link[] {
   return socket
-    .dump({ action: 'list interfaces', type: RTM_GETLINK, flags: 0, payload: linkPayload(0, {}) })
+    .dump({ action: 'list interfaces', type: LinkMessage.Get, flags: 0, payload: encodeLink(0, {}) })
     .map(readLink);
 }
 
-/** Reads an RTM_NEWLINK message. @throws RangeError when it is torn. */
-export function readLink(message: Message): Link {
-  const view = viewOf(message.payload);
-  const flags = view.getUint32(8, true);
-  const attributes = new Attributes(message.payload.subarray(16));
-  const info = attributes.nested(IFLA_LINKINFO);
+/** Reads what the kernel says of an interface. @throws RangeError when the message is torn. */
+export function readLink({ payload }: Message): Link {
+  const { index, flags } = ifinfomsg.decode(payload);
+  const { info = {}, ...link } = linkLayout.decode(payload);
   return {
-    index: view.getInt32(4, true),
-    name: attributes.string(IFLA_IFNAME) ?? '',
-    mac: formatMac(attributes.bytes(IFLA_ADDRESS)),
-    mtu: attributes.u32(IFLA_MTU) ?? 0,
+    index,
+    name: link.name ?? '',
+    mac: link.mac ?? '',
+    mtu: link.mtu ?? 0,
     flags,
     up: (flags & LinkFlag.Up) !== 0,
-    operState: operStates[attributes.u8(IFLA_OPERSTATE) ?? 0] ?? 'unknown',
-    kind: info?.string(IFLA_INFO_KIND) ?? '',
-    data: info?.nested(IFLA_INFO_DATA),
-    portKind: info?.string(IFLA_INFO_SLAVE_KIND) ?? '',
-    portData: info?.nested(IFLA_INFO_SLAVE_DATA),
-    master: attributes.u32(IFLA_MASTER),
-    parent: attributes.u32(IFLA_LINK),
-    parentNetnsId: attributes.u32(IFLA_LINK_NETNSID),
-    promiscuity: attributes.u32(IFLA_PROMISCUITY) ?? 0,
-    txQueueLength: attributes.u32(IFLA_TXQLEN) ?? 0,
-    alias: attributes.string(IFLA_IFALIAS) ?? '',
+    operState: operStates[link.operState ?? 0] ?? 'unknown',
+    kind: info.kind ?? '',
+    data: info.data,
+    portKind: info.portKind ?? '',
+    portData: info.portData,
+    master: link.master,
+    parent: link.parent,
+    parentNetnsId: link.parentNetnsId,
+    promiscuity: link.promiscuity ?? 0,
+    txQueueLength: link.txQueueLength ?? 0,
+    alias: link.alias ?? '',
   };
 }
 
-/** Reads a MAC address of six bytes. @returns undefined when the text is none. */
-export function parseMac(text: string): Uint8Array | undefined {
-  if (!/^[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}$/i.test(text)) return undefined;
-  return Uint8Array.from(text.split(/[:-]/), (byte) => Number.parseInt(byte, 16));
-}
-
-/** Writes a MAC address as results carry it. */
-export function formatMac(bytes: Uint8Array | undefined): string {
-  return bytes ? Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':') : '';
-}
-
-/** A name for the host's end of a pair, as the reference plugins make it: "veth" and eight hexadecimal digits. */
-export function randomVethName(): string {
-  const random = Math.floor(Math.random() * 2 ** 32);
-  return `veth${random.toString(16).padStart(8, '0')}`;
-}
-
-/** struct ifinfomsg and attributes. */
-function linkPayload(
+/** A message that creates, changes, finds or deletes an interface. */
+export function encodeLink(
   index: number,
   settings: LinkSettings,
-  more: readonly Attribute[] = [],
-  family = 0,
+  info?: { kind: string; data: Uint8Array | undefined },
 ): Uint8Array {
-  const { name, mac, mtu, up, master, netns, parent, txQueueLength, alias, promisc, allMulti, arp } =
-    settings;
+  const { name, mac, mtu, master, netns, parent, txQueueLength, alias } = settings;
+  return linkLayout.encode(
+    { index, ...flagsOf(settings) },
+    { name, mac, mtu: mtu || undefined, master, parent, netns: netns?.fd, txQueueLength, alias, info },
+  );
+}
+
+/** Flags to set, and which flags are to change. */
+function flagsOf({ up, promisc, allMulti, arp }: LinkSettings): { flags: number; change: number } {
   let flags = 0;
   let change = 0;
-  const flag = (bit: number, value: boolean | undefined) => {
+  const set = (bit: number, value: boolean | undefined) => {
     if (value === undefined) return;
     change |= bit;
     if (value) flags |= bit;
   };
-  flag(LinkFlag.Up, up);
-  flag(LinkFlag.Promisc, promisc);
-  flag(LinkFlag.AllMulti, allMulti);
-  flag(LinkFlag.NoArp, arp === undefined ? undefined : !arp);
-  const header = numberBytes(16, (view) => {
-    view.setUint8(0, family);
-    view.setInt32(4, index, true);
-    view.setUint32(8, flags, true);
-    view.setUint32(12, change, true);
-  });
-  const parts: Uint8Array[] = [header];
-  if (name !== undefined) parts.push(stringAttr(IFLA_IFNAME, name));
-  if (mac !== undefined) {
-    const bytes = parseMac(mac);
-    if (!bytes) throw new Error(`"${mac}" is not a MAC address, such as "0a:58:0a:01:00:05"`);
-    parts.push(bytesAttr(IFLA_ADDRESS, bytes));
-  }
-  if (mtu) parts.push(u32Attr(IFLA_MTU, mtu));
-  if (master !== undefined) parts.push(u32Attr(IFLA_MASTER, master));
-  if (parent !== undefined) parts.push(u32Attr(IFLA_LINK, parent));
-  if (netns !== undefined) parts.push(u32Attr(IFLA_NET_NS_FD, netns.fd));
-  if (txQueueLength !== undefined) parts.push(u32Attr(IFLA_TXQLEN, txQueueLength));
-  if (alias !== undefined) parts.push(bytesAttr(IFLA_IFALIAS, Buffer.from(alias)));
-  return concat([...parts, ...more]);
+  set(LinkFlag.Up, up);
+  set(LinkFlag.Promisc, promisc);
+  set(LinkFlag.AllMulti, allMulti);
+  set(LinkFlag.NoArp, arp === undefined ? undefined : !arp);
+  return { flags, change };
 }
 
-function describe(settings: LinkSettings): string {
-  const words = Object.entries(settings)
-    .filter(([, value]) => value !== undefined)
-    .map(([key, value]) => {
-      if (key === 'up') return value ? 'the state "up"' : 'the state "down"';
-      if (key === 'netns') return 'the network namespace';
-      return `${key} ${JSON.stringify(value)}`;
-    });
-  return words.join(', ') || 'nothing';
+/** What is done to an interface, as in `bring up interface "eth0"` or `set MTU 1400 of interface "eth0"`. */
+function describe(settings: LinkSettings, label: string): string {
+  const keys = (Object.keys(settings) as (keyof LinkSettings)[]).filter((key) => settings[key] !== undefined);
+  if (keys.length === 1 && keys[0] === 'up')
+    return `bring ${settings.up ? 'up' : 'down'} interface "${label}"`;
+  const words = keys.map((key) => {
+    const value = settings[key];
+    if (key === 'up') return value ? 'the state "up"' : 'the state "down"';
+    if (key === 'netns' || key === 'master' || key === 'parent') return `the ${wordFor[key]}`;
+    return `${wordFor[key]} ${JSON.stringify(value)}`;
+  });
+  return `set ${words.join(' and ')} of interface "${label}"`;
 }
+
+const wordFor: Record<Exclude<keyof LinkSettings, 'up'>, string> = {
+  name: 'name',
+  mac: 'MAC address',
+  mtu: 'MTU',
+  master: 'master',
+  netns: 'network namespace',
+  parent: 'parent',
+  txQueueLength: 'transmit queue length',
+  alias: 'alias',
+  promisc: 'promiscuous mode',
+  allMulti: 'all-multicast mode',
+  arp: 'ARP',
+};

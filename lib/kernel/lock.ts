@@ -1,6 +1,6 @@
 /** A lock between processes. Source: flock(2). */
 
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeDirectory } from '../directory.ts';
@@ -10,15 +10,16 @@ import { isKernelError, libc } from '../netlink/libc.ts';
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
-/** Milliseconds between two tries to get a lock that another holds: short at first, as most are held for a few. */
-const shortestPause = 1;
-const longestPause = 20;
+/** How long a lock is waited for, in milliseconds. */
+const longestWait = 10_000;
+/** Longest pause between two attempts, in milliseconds. */
+const longestPause = 8;
 
 /**
  * A lock on an open file. It ends when the file is closed, if only by the end of the process; a child that inherits the
  * descriptor holds it as well.
  */
-export class HeldLock {
+export class FileLock {
   readonly fd: number;
 
   /** @param fd descriptor of the locked file. */
@@ -35,32 +36,26 @@ export class HeldLock {
   }
 }
 
-/** A lock that was waited for without end, while the whole process stood still. */
-export class FileLock extends HeldLock {
-  /** @param file path of the file, which is created if need be. @param mode of the file if it is created. */
-  constructor(file: string, mode = 0o600) {
-    super(open(file, mode));
-    libc(`lock "${file}"`, 'flock', this.fd, LOCK_EX);
-  }
-}
-
 /**
  * Waits for a lock while other work goes on.
- * @param file path of the file, which is created if need be. It may not be a link.
+ * @param file path of the file, which is created if need be; a symbolic link or FIFO is refused.
  * @param timeoutMs how long to wait.
- * @throws CniError TryAgainLater when another program holds it for longer.
+ * @param mode of the file if it is created.
+ * @throws CniError TryAgainLater when another process holds the lock for longer; the error of open(2).
  */
-export async function acquireLock(file: string, timeoutMs: number): Promise<HeldLock> {
-  const lock = new HeldLock(open(file, 0o600));
+export async function acquireLock(file: string, timeoutMs = longestWait, mode = 0o600): Promise<FileLock> {
+  const lock = new FileLock(openLockFile(file, mode));
   try {
     const end = Date.now() + timeoutMs;
-    for (let pause = shortestPause; !tryLock(file, lock.fd); pause = Math.min(2 * pause, longestPause)) {
+    for (let pause = 0.5; !tryLock(lock.fd, file); pause = Math.min(pause * 2, longestPause)) {
       if (Date.now() >= end)
         throw new CniError(
           ErrorCode.TryAgainLater,
-          `Another program has held the lock "${file}" for ${timeoutMs / 1000} seconds. Try again, or find out which one it is with "fuser ${file}"`,
+          `Another process has held the lock "${file}" for ${timeoutMs / 1000} seconds. ` +
+            `Try again, or find out with "fuser ${file}" which process hangs`,
         );
-      await sleep(pause);
+      // Not quite regular, so that many who wait do not march in step.
+      await sleep(pause * (0.5 + Math.random()));
     }
     return lock;
   } catch (error) {
@@ -69,12 +64,17 @@ export async function acquireLock(file: string, timeoutMs: number): Promise<Held
   }
 }
 
-function open(file: string, mode: number): number {
+function openLockFile(file: string, mode: number): number {
   makeDirectory(dirname(file), 0o755);
-  return openSync(file, constants.O_CREAT | constants.O_RDONLY | constants.O_NOFOLLOW, mode);
+  const { O_CREAT, O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  const fd = openSync(file, O_CREAT | O_RDONLY | O_NOFOLLOW | O_NONBLOCK, mode);
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new Error(`The lock "${file}" is not a regular file. Remove it`);
 }
 
-function tryLock(file: string, fd: number): boolean {
+/** @returns false when somebody else has the lock. */
+function tryLock(fd: number, file: string): boolean {
   try {
     libc(`lock "${file}"`, 'flock', fd, LOCK_EX | LOCK_NB);
     return true;

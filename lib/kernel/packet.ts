@@ -1,11 +1,21 @@
 /** Packets straight onto a link, below IP. Sources: packet(7), RFC 1071. */
 
 import { libc } from '../netlink/libc.ts';
-import { numberBytes } from '../netlink/message.ts';
+import { be16, byteArray, i32, struct, u8, u16 } from '../netlink/struct.ts';
 import type { Netns } from './netns.ts';
 
 const AF_PACKET = 17;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
+
+const sockaddrLl = struct({
+  family: u16,
+  protocol: be16,
+  link: i32,
+  hardwareType: u16,
+  packetType: u8,
+  addressLength: u8,
+  address: byteArray(8),
+});
 
 /** Protocols of linux/if_ether.h. */
 export const EtherType = { IPv4: 0x0800, ARP: 0x0806, IPv6: 0x86dd } as const;
@@ -48,14 +58,6 @@ export function checksum(data: Uint8Array): number {
   return ~sum & 0xffff;
 }
 
-/** struct sockaddr_ll. */
-function packetAddress(link: number, protocol: number, mac: Uint8Array): Uint8Array {
-  const out = numberBytes(20, (view) => {
-    view.setUint16(0, AF_PACKET, true);
-    view.setUint16(2, protocol);
-    view.setInt32(4, link, true);
-    view.setUint8(11, mac.length);
-  });
-  out.set(mac, 12);
-  return out;
+function packetAddress(link: number, protocol: number, address: Uint8Array): Uint8Array {
+  return sockaddrLl.encode({ family: AF_PACKET, protocol, link, addressLength: address.length, address });
 }

@@ -2,6 +2,7 @@
 
 import { closeSync, openSync } from 'node:fs';
 import { libc } from '../netlink/libc.ts';
+import { byteArray, struct, u16 } from '../netlink/struct.ts';
 
 const TUNSETIFF = 0x400454ca;
 const TUNSETPERSIST = 0x400454cb;
@@ -12,7 +13,10 @@ const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
 
-/** How a TAP interface is made. */
+/** struct ifreq as far as it is used. */
+const ifreq = struct({ name: byteArray(16), flags: u16, rest: byteArray(22) });
+
+/** How a TAP interface is created. */
 export interface TapSettings {
   name: string;
   multiQueue?: boolean;
@@ -24,7 +28,7 @@ export interface TapSettings {
   group?: number | undefined;
 }
 
-/** Makes a TAP interface that stays, in the namespace that the thread is in. @throws KernelError */
+/** Creates a TAP interface that outlives the process, in the namespace that the thread is in. @throws KernelError */
 export function createTap({ name, multiQueue, vnetHeader, owner, group }: TapSettings): void {
   let fd: number;
   try {
@@ -33,10 +37,8 @@ export function createTap({ name, multiQueue, vnetHeader, owner, group }: TapSet
     throw new Error('Cannot open "/dev/net/tun". Load the module with "modprobe tun"', { cause: error });
   }
   try {
-    const request = new Uint8Array(40);
-    request.set(Buffer.from(name));
     const flags = IFF_TAP | IFF_NO_PI | (multiQueue ? IFF_MULTI_QUEUE : 0) | (vnetHeader ? IFF_VNET_HDR : 0);
-    new DataView(request.buffer).setUint16(16, flags, true);
+    const request = ifreq.encode({ name: Buffer.from(name), flags });
     const action = (what: string) => `${what} TAP interface "${name}"`;
     libc(action('create'), 'ioctl', fd, TUNSETIFF, request);
     if (owner !== undefined) libc(action('set the owner of'), 'ioctlValue', fd, TUNSETOWNER, owner);

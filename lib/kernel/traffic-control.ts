@@ -1,19 +1,9 @@
 /** Queueing disciplines and packet filters. Sources: tc(8), tc-tbf(8), linux/pkt_sched.h, linux/pkt_cls.h. */
 
+import { attributes, container, layout, list, text } from '../netlink/attributes.ts';
 import { isKernelError } from '../netlink/libc.ts';
-import {
-  Attributes,
-  bytesAttr,
-  concat,
-  Flag,
-  listAttributes,
-  nestedAttr,
-  numberBytes,
-  type Request,
-  stringAttr,
-  u64Attr,
-  viewOf,
-} from '../netlink/message.ts';
+import { Flag, type Message, type Request } from '../netlink/message.ts';
+import { be16, each, i32, struct, u8, u16, u32, u64 } from '../netlink/struct.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 const RTM_NEWQDISC = 36;
@@ -26,19 +16,46 @@ const TC_H_ROOT = 0xffffffff;
 const TC_H_INGRESS = 0xfffffff1;
 /** What comes in, on a qdisc "ingress" as well as on a "clsact". */
 const TC_H_MIN_INGRESS = 0xfffffff2;
-const TCA_KIND = 1;
-const TCA_OPTIONS = 2;
-const TCA_TBF_PARMS = 1;
-const TCA_TBF_RATE64 = 4;
-const TCA_U32_CLASSID = 1;
-const TCA_U32_SEL = 5;
-const TCA_U32_ACT = 7;
-const TCA_ACT_KIND = 1;
-const TCA_ACT_OPTIONS = 2;
-const TCA_MIRRED_PARMS = 2;
+const TC_U32_TERMINAL = 1;
 const TC_ACT_STOLEN = 4;
 const TCA_EGRESS_REDIR = 1;
-const ETH_P_ALL = 3;
+/** ETH_P_ALL in network byte order. */
+const ETH_P_ALL = 0x0300;
+const tokenBucketHandle = 0x0001_0000;
+const ingressHandle = 0xffff_0000;
+
+const tcmsg = struct({ family: u8, link: i32, handle: u32, parent: u32, info: u32 });
+
+/** struct tc_ratespec. */
+const rateSpec = struct({ cellLog: u8, linkLayer: u8, overhead: u16, cellAlign: u16, mpu: u16, rate: u32 });
+/** struct tc_tbf_qopt. */
+const tokenBucketParameters = struct({
+  rate: rateSpec,
+  peakRate: rateSpec,
+  limit: u32,
+  buffer: u32,
+  mtu: u32,
+});
+const tokenBucketOptions = attributes({
+  parameters: [1, tokenBucketParameters],
+  rate64: [4, u64],
+});
+const qdiscLayout = layout(tcmsg, attributes({ kind: [1, text], options: [2, container()] }));
+
+/** struct tc_u32_sel with one key. */
+const selector = struct({
+  ...each(u8, 'flags', 'offsetShift', 'keys'),
+  offsetMask: be16,
+  ...each(u16, 'offset', 'offsetOffset', 'hashOffset'),
+  ...each(u32, 'hashMask', 'mask', 'value', 'at', 'atMask'),
+});
+/** struct tc_mirred. */
+const redirection = struct(
+  each(u32, 'index', 'capabilities', 'action', 'references', 'bindings', 'egressAction', 'link'),
+);
+const action = attributes({ kind: [1, text], options: [2, attributes({ redirection: [2, redirection] })] });
+const filterOptions = attributes({ classId: [1, u32], selector: [5, selector], actions: [7, list(action)] });
+const filterLayout = layout(tcmsg, attributes({ kind: [1, text], options: [2, filterOptions] }));
 
 const maxU32 = 0xffffffff;
 /** The kernel counts in units of 64 ns (PSCHED_SHIFT). */
@@ -69,25 +86,18 @@ export function tokenBucket(rate: number, burst: number, latency: number): Token
   };
 }
 
-/** Shapes what leaves by an interface. */
+/** Shapes what leaves by an interface. EEXIST when something of the same kind does already. */
 export function addTokenBucket(link: number, { rate, buffer, limit }: TokenBucket, label: string): Request {
-  // struct tc_tbf_qopt
-  const parameters = numberBytes(36, (view) => {
-    view.setUint32(8, Math.min(rate, maxU32), true);
-    view.setUint32(24, limit, true);
-    view.setUint32(28, buffer, true);
-  });
-  const options = [bytesAttr(TCA_TBF_PARMS, parameters)];
-  if (rate > maxU32) options.push(u64Attr(TCA_TBF_RATE64, BigInt(rate)));
+  const parameters = { rate: { rate: Math.min(rate, maxU32) }, limit, buffer };
+  const rate64 = rate > maxU32 ? BigInt(rate) : undefined;
   return {
     action: `limit what leaves by interface "${label}"`,
     type: RTM_NEWQDISC,
     flags: Flag.Create | Flag.Exclusive,
-    payload: concat([
-      trafficHeader(link, TC_H_ROOT, 0x00010000),
-      stringAttr(TCA_KIND, 'tbf'),
-      nestedAttr(TCA_OPTIONS, options),
-    ]),
+    payload: qdiscLayout.encode(
+      { link, handle: tokenBucketHandle, parent: TC_H_ROOT },
+      { kind: 'tbf', options: tokenBucketOptions.encode({ parameters, rate64 }) },
+    ),
   };
 }
 
@@ -97,18 +107,14 @@ export function getTokenBucket(socket: RouteSocket, link: number): TokenBucket |
     action: `look up how interface ${link} is limited`,
     type: RTM_GETQDISC,
     flags: Flag.Echo,
-    payload: trafficHeader(link, TC_H_ROOT),
+    payload: tcmsg.encode({ link, parent: TC_H_ROOT }),
   })[0]?.[0];
-  const attributes = reply && new Attributes(reply.payload.subarray(20));
-  if (attributes?.string(TCA_KIND) !== 'tbf') return undefined;
-  const options = attributes.nested(TCA_OPTIONS)!;
-  const view = viewOf(options.bytes(TCA_TBF_PARMS)!);
-  const wide = options.u64(TCA_TBF_RATE64);
-  return {
-    rate: wide === undefined ? view.getUint32(8, true) : Number(wide),
-    buffer: view.getUint32(28, true),
-    limit: view.getUint32(24, true),
-  };
+  const { kind, options } = reply ? qdiscLayout.decode(reply.payload) : {};
+  if (kind !== 'tbf' || !options) return undefined;
+  const { parameters, rate64 } = tokenBucketOptions.decode(options);
+  if (!parameters) return undefined;
+  const { rate, buffer, limit } = parameters;
+  return { rate: rate64 === undefined ? rate.rate : Number(rate64), buffer, limit };
 }
 
 /** Removes what {@link addTokenBucket} added. */
@@ -117,17 +123,17 @@ export function deleteTokenBucket(link: number, label: string): Request {
     action: `lift the limit of interface "${label}"`,
     type: RTM_DELQDISC,
     flags: 0,
-    payload: trafficHeader(link, TC_H_ROOT),
+    payload: tcmsg.encode({ link, handle: tokenBucketHandle, parent: TC_H_ROOT }),
   };
 }
 
-/** Makes it possible to filter what comes in by an interface. EEXIST when it is already. */
+/** Makes it possible to filter what comes in by an interface. EEXIST when it already is. */
 export function addIngress(link: number, label: string): Request {
   return {
     action: `filter what comes in by interface "${label}"`,
     type: RTM_NEWQDISC,
     flags: Flag.Create | Flag.Exclusive,
-    payload: concat([trafficHeader(link, TC_H_INGRESS, 0xffff0000), stringAttr(TCA_KIND, 'ingress')]),
+    payload: qdiscLayout.encode({ link, handle: ingressHandle, parent: TC_H_INGRESS }, { kind: 'ingress' }),
   };
 }
 
@@ -137,55 +143,46 @@ export function deleteIngress(link: number, label: string): Request {
     action: `no longer filter what comes in by interface "${label}"`,
     type: RTM_DELQDISC,
     flags: 0,
-    payload: trafficHeader(link, TC_H_INGRESS, 0xffff0000),
+    payload: tcmsg.encode({ link, handle: ingressHandle, parent: TC_H_INGRESS }),
   };
 }
 
 /** Sends everything that comes in by an interface out by another one, which may put it back once it has been shaped. */
 export function redirectIngress(link: number, to: number, label: string): Request {
-  // struct tc_u32_sel with one key that matches everything; 1 is TC_U32_TERMINAL.
-  const selector = numberBytes(32, (view) => {
-    view.setUint8(0, 1);
-    view.setUint8(2, 1);
-  });
-  // struct tc_mirred
-  const redirect = numberBytes(28, (view) => {
-    view.setInt32(8, TC_ACT_STOLEN, true);
-    view.setInt32(20, TCA_EGRESS_REDIR, true);
-    view.setUint32(24, to, true);
-  });
-  const classId = numberBytes(4, (view) => view.setUint32(0, 0x00010001, true));
   const priority = 1;
   return {
     action: `redirect what comes in by interface "${label}"`,
     type: RTM_NEWTFILTER,
     flags: Flag.Create | Flag.Exclusive,
-    payload: concat([
-      trafficHeader(link, TC_H_MIN_INGRESS, 0, (priority << 16) | (ETH_P_ALL << 8)),
-      stringAttr(TCA_KIND, 'u32'),
-      nestedAttr(TCA_OPTIONS, [
-        bytesAttr(TCA_U32_CLASSID, classId),
-        bytesAttr(TCA_U32_SEL, selector),
-        nestedAttr(TCA_U32_ACT, [
-          nestedAttr(1, [
-            stringAttr(TCA_ACT_KIND, 'mirred'),
-            nestedAttr(TCA_ACT_OPTIONS, [bytesAttr(TCA_MIRRED_PARMS, redirect)]),
-          ]),
-        ]),
-      ]),
-    ]),
+    payload: filterLayout.encode(
+      { link, parent: TC_H_MIN_INGRESS, info: (priority << 16) | ETH_P_ALL },
+      {
+        kind: 'u32',
+        options: {
+          classId: 0x0001_0001,
+          // A key whose mask is zero matches everything.
+          selector: { flags: TC_U32_TERMINAL, keys: 1 },
+          actions: [
+            {
+              kind: 'mirred',
+              options: { redirection: { action: TC_ACT_STOLEN, egressAction: TCA_EGRESS_REDIR, link: to } },
+            },
+          ],
+        },
+      },
+    ),
   };
 }
 
 /** Indices of the interfaces that {@link redirectIngress} sends packets to. */
 export function ingressRedirects(socket: RouteSocket, link: number): number[] {
-  let messages: ReturnType<RouteSocket['dump']>;
+  let messages: Message[];
   try {
     messages = socket.dump({
       action: `list filters of interface ${link}`,
       type: RTM_GETTFILTER,
       flags: 0,
-      payload: trafficHeader(link, TC_H_MIN_INGRESS),
+      payload: tcmsg.encode({ link, parent: TC_H_MIN_INGRESS }),
     });
   } catch (error) {
     // No qdisc to filter on.
@@ -193,23 +190,8 @@ export function ingressRedirects(socket: RouteSocket, link: number): number[] {
     throw error;
   }
   return messages.flatMap(({ payload }) => {
-    const actions = new Attributes(payload.subarray(20)).nested(TCA_OPTIONS)?.bytes(TCA_U32_ACT);
-    return (actions ? listAttributes(actions) : []).flatMap(([, action]) => {
-      const attributes = new Attributes(action);
-      const parameters = attributes.nested(TCA_ACT_OPTIONS)?.bytes(TCA_MIRRED_PARMS);
-      return attributes.string(TCA_ACT_KIND) === 'mirred' && parameters
-        ? [viewOf(parameters).getUint32(24, true)]
-        : [];
-    });
-  });
-}
-
-/** struct tcmsg. */
-function trafficHeader(link: number, parent: number, handle = 0, info = 0): Uint8Array {
-  return numberBytes(20, (view) => {
-    view.setInt32(4, link, true);
-    view.setUint32(8, handle, true);
-    view.setUint32(12, parent, true);
-    view.setUint32(16, info, true);
+    const { kind, options } = filterLayout.decode(payload);
+    if (kind !== 'u32') return [];
+    return (options?.actions ?? []).flatMap(({ options }) => options?.redirection?.link ?? []);
   });
 }

@@ -1,16 +1,8 @@
 /** veth pairs: one end in a sandbox, the other on the host. Source: veth(4). */
 
 import { isKernelError } from '../netlink/libc.ts';
-import {
-  createLink,
-  deleteLink,
-  getLink,
-  type Link,
-  type LinkSettings,
-  randomVethName,
-  requireLink,
-  vethKind,
-} from './link.ts';
+import { createLink, deleteLink, getLink, type Link, type LinkSettings, requireLink } from './link.ts';
+import { randomVethName, vethKind } from './link-kinds.ts';
 import type { RouteSocket } from './route-socket.ts';
 import type { Sandbox } from './sandbox.ts';
 import { preferSysctl } from './sysctl.ts';

@@ -1,8 +1,9 @@
 /**
  * The netlink wire format: messages, and attributes within them. Source: linux/netlink.h.
- * Numbers are in host byte order, which on every machine Node runs on is little-endian, unless an attribute says
- * otherwise.
+ * Numbers are in host byte order, which on every machine that Node.js runs on is little-endian, unless a name says otherwise.
  */
+
+import { struct, u16, u32 } from './struct.ts';
 
 /** Flags of struct nlmsghdr. */
 export const Flag = {
@@ -27,7 +28,8 @@ export const Flag = {
 /** Message types below the protocols' own. */
 export const Control = { Noop: 1, Error: 2, Done: 3, MinType: 16 } as const;
 
-export const headerSize = 16;
+const nlmsghdr = struct({ length: u32, type: u16, flags: u16, sequence: u32, port: u32 });
+export const headerSize = nlmsghdr.size;
 const nested = 0x8000;
 const byteOrder = 0x4000;
 const typeMask = ~(nested | byteOrder) & 0xffff;
@@ -45,6 +47,28 @@ export interface Request {
   readonly flags: number;
   /** The protocol's own header followed by attributes. */
   readonly payload: Uint8Array;
+  /** What its attributes are called, for error messages. */
+  readonly names?: AttributeNames;
+  /** What those are called that depend on others, such as the settings of a kind of interface. */
+  readonly innerNames?: AttributeNames | undefined;
+}
+
+/** What the attributes of a message are called, for error messages. */
+export interface AttributeNames {
+  /** Size of what precedes the attributes. */
+  readonly headerSize: number;
+  find(type: number): NamedAttribute | undefined;
+}
+
+/** An attribute as error messages need it. */
+export interface NamedAttribute {
+  /** What the user knows it as; undefined when the user cannot have set it. */
+  readonly label: string | undefined;
+  /** Whether it holds attributes. */
+  readonly nested: boolean;
+  /** Names of these. */
+  readonly names: AttributeNames | undefined;
+  decode(value: Uint8Array): unknown;
 }
 
 /** One message as received. */
@@ -144,11 +168,9 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array {
 /** The bytes of a whole message. */
 export function encodeMessage(request: Request, sequence: number, extraFlags = 0): Uint8Array {
   const out = new Uint8Array(align(headerSize + request.payload.length));
-  const view = new DataView(out.buffer);
-  view.setUint32(0, headerSize + request.payload.length, true);
-  view.setUint16(4, request.type, true);
-  view.setUint16(6, request.flags | Flag.Request | extraFlags, true);
-  view.setUint32(8, sequence, true);
+  const { type, payload } = request;
+  const flags = request.flags | Flag.Request | extraFlags;
+  nlmsghdr.write(viewOf(out), 0, { length: headerSize + payload.length, type, flags, sequence });
   out.set(request.payload, headerSize);
   return out;
 }
@@ -161,17 +183,12 @@ export function decodeMessages(data: Uint8Array): Message[] {
   const messages: Message[] = [];
   const view = viewOf(data);
   for (let offset = 0; offset + headerSize <= data.length; ) {
-    const length = view.getUint32(offset, true);
+    const { length, type, flags, sequence } = nlmsghdr.read(view, offset);
     if (length < headerSize || offset + length > data.length)
       throw new RangeError(
         `A netlink message of ${length} bytes does not fit the ${data.length - offset} received`,
       );
-    messages.push({
-      type: view.getUint16(offset + 4, true),
-      flags: view.getUint16(offset + 6, true),
-      sequence: view.getUint32(offset + 8, true),
-      payload: data.subarray(offset + headerSize, offset + length),
-    });
+    messages.push({ type, flags, sequence, payload: data.subarray(offset + headerSize, offset + length) });
     offset += align(length);
   }
   return messages;

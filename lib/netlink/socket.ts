@@ -1,20 +1,18 @@
 /** A netlink socket: requests out, acknowledgements and dumps back. Sources: netlink(7), linux/netlink.h. */
 
 import { closeSync, write } from 'node:fs';
-import { KernelError, libc } from './libc.ts';
+import { NetlinkError, readError } from './error.ts';
+import { isKernelError, KernelError, libc } from './libc.ts';
 import {
-  Attributes,
   Control,
   concat,
   decodeMessages,
   encodeMessage,
   Flag,
-  headerSize,
   type Message,
-  numberBytes,
   type Request,
-  viewOf,
 } from './message.ts';
+import { i32, struct, u16, u32, u64 } from './struct.ts';
 
 const AF_NETLINK = 16;
 const SOCK_RAW_CLOEXEC = 3 | 0x80000;
@@ -23,10 +21,13 @@ const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 const SOL_SOCKET = 1;
 const SO_RCVTIMEO = 20;
-const NLMSGERR_ATTR_MSG = 1;
-const EAGAIN = 11;
+const MSG_DONTWAIT = 0x40;
+const ETIMEDOUT = 110;
 const BATCH_BEGIN = 0x10;
 const BATCH_END = 0x11;
+
+const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
+const timeval = struct({ seconds: u64, microseconds: u64 });
 
 /** Protocol numbers of linux/netlink.h. */
 export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
@@ -37,17 +38,6 @@ const dumpTries = 5;
 /** Links with many attributes come in messages of up to 32 KiB (NLMSG_GOODSIZE on the dump side). */
 const receiveSize = 64 * 1024;
 
-/** The kernel refused a request. `index` says which of those that were sent together. */
-export class NetlinkError extends KernelError {
-  readonly index: number;
-
-  constructor(action: string, errno: number, hint: string | undefined, index: number) {
-    super(action, errno, hint);
-    this.name = 'NetlinkError';
-    this.index = index;
-  }
-}
-
 /** A socket bound to the network namespace that the thread was in when it was opened. */
 export class NetlinkSocket {
   private readonly fd: number;
@@ -56,24 +46,19 @@ export class NetlinkSocket {
 
   /**
    * @param protocol one of {@link NetlinkProtocol}.
-   * @param options.groups bit mask of the multicast groups whose news to receive. @param options.timeout how long
-   *   {@link receive} waits, in seconds.
+   * @param options.groups bit mask of the multicast groups whose reports to receive.
    * @throws KernelError
    */
-  constructor(protocol: number, options: { groups?: number; timeout?: number } = {}) {
-    const { groups = 0, timeout: seconds = timeoutSeconds } = options;
+  constructor(protocol: number, { groups = 0 }: { groups?: number } = {}) {
     this.fd = libc('open a netlink socket', 'socket', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
-    const one = numberBytes(4, (view) => view.setInt32(0, 1, true));
+    const one = i32.encode(1);
     libc('ask for extended acknowledgements', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_EXT_ACK, one, 4);
     libc('ask for strict checking', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, one, 4);
-    const timeout = numberBytes(16, (view) => view.setBigInt64(0, BigInt(seconds), true));
-    libc('set a receive timeout', 'setsockopt', this.fd, SOL_SOCKET, SO_RCVTIMEO, timeout, 16);
+    const timeout = timeval.encode({ seconds: BigInt(timeoutSeconds) });
+    libc('set a receive timeout', 'setsockopt', this.fd, SOL_SOCKET, SO_RCVTIMEO, timeout, timeout.length);
     if (groups === 0) return;
-    const address = numberBytes(12, (view) => {
-      view.setUint16(0, AF_NETLINK, true);
-      view.setUint32(8, groups, true);
-    });
-    libc('listen to news from the kernel', 'bind', this.fd, address, address.length);
+    const address = sockaddrNl.encode({ family: AF_NETLINK, groups });
+    libc('listen to reports of the kernel', 'bind', this.fd, address, address.length);
   }
 
   close(): void {
@@ -191,15 +176,27 @@ export class NetlinkSocket {
   }
 
   /** Waits for messages. @throws KernelError when none comes in time. */
-  receive(): Message[] {
+  private receive(): Message[] {
     try {
       const length = libc('read the answer of the kernel', 'recv', this.fd, this.buffer, receiveSize, 0);
       // A copy: the buffer is used again for the next answer.
       return decodeMessages(this.buffer.slice(0, length));
     } catch (error) {
-      if (error instanceof KernelError && error.errno === EAGAIN)
-        throw new KernelError('read the answer of the kernel', 110);
+      if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
       throw error;
+    }
+  }
+
+  /** Takes what has arrived off a socket that listens to reports, without waiting. @returns whether there was anything. */
+  drain(): boolean {
+    for (let some = false; ; some = true) {
+      try {
+        libc('read a report of the kernel', 'recv', this.fd, this.buffer, receiveSize, MSG_DONTWAIT);
+      } catch (error) {
+        if (isKernelError(error, 'EAGAIN')) return some;
+        // More has arrived than the socket holds.
+        if (!isKernelError(error, 'ENOBUFS')) throw error;
+      }
     }
   }
 
@@ -226,25 +223,4 @@ export class NetlinkSocket {
     const data = concat(messages);
     libc('send a request to the kernel', 'send', this.fd, data, data.length, 0);
   }
-}
-
-/** Reads an acknowledgement or the end of a dump. @returns undefined when it says success. */
-export function readError(message: Message, request: Request, index: number): NetlinkError | undefined {
-  const { payload, flags } = message;
-  if (payload.length < 4) return undefined;
-  const errno = -viewOf(payload).getInt32(0, true);
-  if (errno === 0) return undefined;
-  return new NetlinkError(request.action, errno, extendedMessage(message.type, payload, flags), index);
-}
-
-function extendedMessage(type: number, payload: Uint8Array, flags: number): string | undefined {
-  if (!(flags & Flag.AckTlvs)) return undefined;
-  let offset = 4;
-  // An error carries the request's header, and unless capped its payload too; the end of a dump carries neither.
-  if (type === Control.Error) {
-    if (payload.length < 4 + headerSize) return undefined;
-    offset += flags & Flag.Capped ? headerSize : (viewOf(payload).getUint32(4, true) + 3) & ~3;
-  }
-  if (offset > payload.length) return undefined;
-  return new Attributes(payload.subarray(offset)).string(NLMSGERR_ATTR_MSG);
 }

@@ -1,12 +1,15 @@
 /**
  * What each attachment's delegate was configured with: flanneld may have leased another subnet by the time of DEL.
- * One file a container, named after its ID, in the format of flannel's own plugin.
+ * One file a container, named after its ID, in the format of flannel's own plugin. A container on several networks of flannel, which
+ * that plugin cannot tell apart, has further files named after the network as well.
  */
 
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { isValidName } from '../../lib/cni/invocation.ts';
+import { parseJson } from '../../lib/cni/json.ts';
 import { isObject } from '../../lib/cni/schema.ts';
-import { makeDirectory } from '../../lib/directory.ts';
+import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
 
 /** A delegate's configuration. */
 export interface DelegateConfig {
@@ -14,6 +17,9 @@ export interface DelegateConfig {
   type: string;
   [key: string]: unknown;
 }
+
+/** Between a container ID and a network's name, neither of which can hold it. */
+const separator = ':';
 
 /** The saved configurations of one directory. A container ID is a safe file name: the runner has checked it. */
 export class SavedConfigs {
@@ -23,63 +29,84 @@ export class SavedConfigs {
     this.directory = directory;
   }
 
-  /** Saves a container's configuration. @throws Error when it cannot be written. */
+  /** Saves a container's configuration, without touching one of another network. @throws Error when it cannot be written. */
   save(containerId: string, config: DelegateConfig): void {
+    const [first, second] = this.filesOf(containerId, config.name);
+    const other = this.tryRead(first);
     try {
-      makeDirectory(this.directory, 0o700);
-      writeFileSync(this.fileOf(containerId), JSON.stringify(config), { mode: 0o600, flush: true });
+      writeStateFile(other && other.name !== config.name ? second : first, JSON.stringify(config));
     } catch (error) {
       throw new Error(
-        `Cannot save the delegate's configuration in "${this.directory}". Make it a writable directory, or set "dataDir"`,
-        { cause: error },
+        `Cannot save the delegate's configuration in "${this.directory}". Make it a writable directory with free space, or set "dataDir"`,
+        { cause: (error as Error).cause },
       );
     }
   }
 
   /**
    * Reads a container's configuration for a network.
-   * @returns undefined when there is none: never saved, removed, torn by a crash, or of another network that the
-   *   container is in.
+   * @returns undefined when there is none: never saved, removed, or torn by a crash.
    */
   load(containerId: string, network: string): DelegateConfig | undefined {
-    const config = this.read(containerId);
-    return config?.name === network ? config : undefined;
+    return this.filesOf(containerId, network)
+      .map((file) => this.tryRead(file))
+      .find((config) => config?.name === network);
   }
 
   /** Removes a container's configuration, unless it is of another network. */
   remove(containerId: string, network: string): void {
-    const config = this.read(containerId);
-    if (!config || config.name === network) rmSync(this.fileOf(containerId), { force: true });
+    for (const file of this.filesOf(containerId, network)) {
+      const config = this.tryRead(file);
+      if (!config || config.name === network) rmSync(file, { force: true });
+    }
   }
 
-  /** IDs of the containers that have a saved configuration for the network. */
-  containersOf(network: string): string[] {
-    let files: string[];
+  /**
+   * Removes a network's configurations but for those of the containers given. A torn file, as a crash leaves it, goes if no such
+   * container is known.
+   * @param warn told of files that cannot be removed.
+   */
+  removeOthers(network: string, keep: ReadonlySet<string>, warn: (message: string) => void): void {
+    for (const name of this.names()) {
+      const [containerId = ''] = name.split(separator);
+      const file = join(this.directory, name);
+      try {
+        if (keep.has(containerId) || !isValidName(containerId)) continue;
+        const config = this.tryRead(file);
+        if (config ? config.name === network : isTorn(readStateFile(file))) rmSync(file, { force: true });
+      } catch (error) {
+        warn(`Cannot remove the saved configuration "${file}": ${(error as Error).message}`);
+      }
+    }
+  }
+
+  private names(): string[] {
     try {
-      files = readdirSync(this.directory);
+      return readdirSync(this.directory);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-      throw error;
+      throw new Error(`Cannot list the saved configurations in "${this.directory}"`, { cause: error });
     }
-    return files.filter((file) => this.load(file, network));
   }
 
-  private read(containerId: string): DelegateConfig | undefined {
-    let value: unknown;
+  /** A file that cannot be read is as good as none: DEL then goes by the configuration of now. */
+  private tryRead(file: string): DelegateConfig | undefined {
     try {
-      value = JSON.parse(readFileSync(this.fileOf(containerId), 'utf8'));
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (error instanceof SyntaxError || code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-      throw new Error(`Cannot read the delegate's saved configuration in "${this.directory}"`, {
-        cause: error,
-      });
+      const value = parseJson(readStateFile(file) ?? '');
+      const isComplete = isObject(value) && typeof value.name === 'string' && typeof value.type === 'string';
+      return isComplete ? (value as DelegateConfig) : undefined;
+    } catch {
+      return undefined;
     }
-    const complete = isObject(value) && typeof value.name === 'string' && typeof value.type === 'string';
-    return complete ? (value as DelegateConfig) : undefined;
   }
 
-  private fileOf(containerId: string): string {
-    return join(this.directory, containerId);
+  private filesOf(containerId: string, network: string): [string, string] {
+    const first = join(this.directory, containerId);
+    return [first, `${first}${separator}${network}`];
   }
+}
+
+/** True for what is left of a configuration that was being written. Files of others, which "dataDir" may lead to, are none. */
+function isTorn(text: string | undefined): boolean {
+  return text === '' || (text?.startsWith('{"') ?? false);
 }

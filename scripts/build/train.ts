@@ -4,7 +4,7 @@
  * as far as it gets: the rest is compiled when it is called.
  */
 
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import {
@@ -31,7 +31,10 @@ try {
   for (const file of readdirSync(conf).filter((name) => name.endsWith('.conflist')))
     await train(host, sample(file));
   await trainChain(host, { cniVersion: '1.1.0', name: 'lo', plugins: [{ type: 'loopback' }] }, 'lo');
-  execFileSync(join(suites.ours, 'cni'), ['validate', join(conf, '10-bridge.conflist')], { stdio: 'ignore' });
+  trainCommand('validate', '--bin-dir', suites.ours, join(conf, '10-bridge.conflist'));
+} catch (error) {
+  console.error((error as Error).message);
+  process.exitCode = 1;
 } finally {
   for (const step of cleanups.reverse()) await step();
 }
@@ -46,6 +49,13 @@ async function prepare(host: Host): Promise<void> {
     lease,
     'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n',
   );
+}
+
+/** One run of the operators' command. @throws Error with what it printed when it fails. */
+function trainCommand(...args: string[]): void {
+  const { status, stdout, stderr, error } = spawnSync(join(suites.ours, 'cni'), args, { encoding: 'utf8' });
+  if (status !== 0)
+    throw new Error(`"cni ${args.join(' ')}" failed: ${error?.message ?? `${stdout}${stderr}`}`);
 }
 
 /** Every verb of every plugin in the chain, and of its IPAM plugin by itself, whatever comes of it. */

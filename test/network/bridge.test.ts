@@ -208,7 +208,7 @@ test('CHECK finds every drift', async (t) => {
     [/no route to 0\.0\.0\.0\/0/, (one) => one.pod.run(['ip', 'route', 'del', 'default'])],
     [/MAC address/, (one) => one.pod.run(['ip', 'link', 'set', 'eth0', 'address', '0a:00:00:00:00:01'])],
     [
-      /is no port of bridge/,
+      /is not a port of bridge/,
       (one) => host.run(['ip', 'link', 'set', one.result!.interfaces![1]!.name, 'nomaster']),
     ],
     [
@@ -265,7 +265,7 @@ test('a failing ADD leaves nothing: exhausted range, foreign bridge, wrong setti
       containerId: 'second',
     },
   ).tryAdd();
-  t.regex(outcome.error?.msg ?? '', /has an interface "eth0" already/);
+  t.regex(outcome.error?.msg ?? '', /already has an interface "eth0"/);
   t.true(await ping(one.pod, '10.5.0.1'), 'the first attachment still works');
 });
 
@@ -416,4 +416,125 @@ test('without iptables: nftables serves, unless the configuration insists', asyn
     /Install the package "iptables"/,
   );
   t.is(await link(pod, 'eth0'), undefined);
+});
+
+const macOf = async (host: Host) => (await link(host, 'br0'))!.address;
+
+test('a bridge that has lost its last port, and with it its MAC address, takes a gateway again', async (t) => {
+  const host = await makeHost(t);
+  const flat = bridgeNet({ isGateway: false, ipam: undefined });
+  for (const prepare of [
+    async () => (await attach(host, flat)).del(),
+    () => host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']),
+    async () => {
+      await new Attachment(
+        host,
+        await host.addPod(),
+        bridgeNet({ ipam: { type: 'static', addresses: [{ address: '10.5.0.0/33' }] } }),
+      ).tryAdd();
+    },
+  ]) {
+    await prepare();
+    const one = await attach(host, bridgeNet());
+    t.not(await macOf(host), '00:00:00:00:00:00');
+    t.is(one.result!.interfaces![0]!.mac, await macOf(host));
+    t.true(await ping(one.pod, '10.5.0.1'));
+    await one.del();
+    await host.run(['ip', 'link', 'del', 'br0']);
+  }
+});
+
+test('a bridge with null MAC address is given one where its gateway is added', async (t) => {
+  const host = await makeHost(t);
+  await (await attach(host, bridgeNet())).del();
+  const before = await macOf(host);
+  const one = await attach(host, bridgeNet());
+  t.is(
+    await macOf(host),
+    before,
+    'pinned from the first gateway ADD on, though the bridge was without ports',
+  );
+  await one.del();
+});
+
+test('the MAC address of a bridge stays when the pod that came first goes', async (t) => {
+  const host = await makeHost(t);
+  // What went before must not keep the address from being pinned.
+  await (await attach(host, bridgeNet({ isGateway: false, ipam: undefined }))).del();
+  const pods = [
+    await attach(host, bridgeNet()),
+    await attach(host, bridgeNet()),
+    await attach(host, bridgeNet()),
+  ];
+  const before = await macOf(host);
+  for (const pod of pods.slice(0, 2)) {
+    await pod.del();
+    t.is(await macOf(host), before);
+  }
+  t.true(await ping(pods[2]!.pod, '10.5.0.1'));
+});
+
+test('the result names the MAC address that the bridge has once the port is on it', async (t) => {
+  const host = await makeHost(t);
+  for (const keys of [{}, { disableContainerInterface: true, isGateway: false, ipam: undefined }]) {
+    const one = await attach(host, bridgeNet(keys));
+    t.is(one.result!.interfaces![0]!.mac, await macOf(host));
+    await one.check();
+    await one.del();
+    await host.run(['ip', 'link', 'del', 'br0']);
+  }
+});
+
+test('lists of "dns" override those of the IPAM plugin even when they are empty', async (t) => {
+  const host = await makeHost(t);
+  const ipam = {
+    type: 'static',
+    addresses: [{ address: '10.5.0.9/24' }],
+    dns: { nameservers: ['10.5.0.53'], search: ['example.net'] },
+  };
+  const dnsOf = async (dns?: object) => {
+    const one = await attach(host, bridgeNet({ ipam, ...(dns && { dns }) }));
+    await one.del();
+    return one.result!.dns;
+  };
+  t.deepEqual(await dnsOf(), ipam.dns);
+  t.deepEqual(await dnsOf({}), ipam.dns);
+  t.is(await dnsOf({ nameservers: [] }), undefined);
+  t.deepEqual(await dnsOf({ nameservers: [], domain: 'example.org' }), { domain: 'example.org' });
+});
+
+test('a default route of the IPAM plugin without gateway is the only one beside isDefaultGateway', async (t) => {
+  const host = await makeHost(t);
+  const ipam = { type: 'host-local', subnet: '10.5.0.0/24', routes: [{ dst: '0.0.0.0/0' }] };
+  const one = await attach(host, bridgeNet({ isDefaultGateway: true, ipam }));
+  const defaults = (await routes(one.pod)).filter(({ dst }) => dst === 'default');
+  t.deepEqual(
+    defaults.map(({ gateway }) => gateway),
+    ['10.5.0.1'],
+  );
+  t.is(one.result!.routes!.filter(({ dst }) => dst === '0.0.0.0/0').length, 1);
+  await one.check();
+});
+
+test('an interface name for which the kernel would choose another one is refused', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const before = await links(pod);
+  const { error } = await new Attachment(host, pod, bridgeNet(), { ifname: 'eth%d' }).tryAdd();
+  t.is(error?.code, 4);
+  t.regex(error!.msg, /contains "%"/);
+  t.deepEqual(await links(pod), before);
+});
+
+test('plugins that delegate in a circle are refused with code 7, and nothing is left', async (t) => {
+  const host = await makeHost(t);
+  for (const type of ['bridge', 'ptp', 'macvlan']) {
+    const pod = await host.addPod();
+    const network = { cniVersion: '1.1.0', name: 'net', plugins: [{ type, ipam: { type } }] };
+    const before = await snapshot(host);
+    const outcome = await new Attachment(host, pod, network).tryAdd();
+    t.true([7, 999].includes(outcome.error!.code), outcome.stdout);
+    t.deepEqual(await snapshot(host), before);
+    t.is((await new Attachment(host, pod, network).tryDel()).error?.code, 7);
+  }
 });

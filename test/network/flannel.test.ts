@@ -1,6 +1,15 @@
-/** flannel, on nodes joined by VXLAN as flanneld joins them, with the sample network that broadcastMac copies. */
+/** flannel, on nodes joined by VXLAN as flanneld joins them, with the sample network that everyone copies. */
 
-import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
@@ -290,4 +299,63 @@ test('an incomplete file of flanneld is told apart from none', async (t) => {
   t.regex((await add()).msg, /does not exist yet/);
   writeSubnetEnv(host, 1, { FLANNEL_MTU: '', FLANNEL_SUBNET: '', FLANNEL_IPV6_SUBNET: '' });
   t.regex((await add()).msg, /lacks FLANNEL_SUBNET or FLANNEL_IPV6_SUBNET, FLANNEL_MTU/);
+});
+
+test('a second ADD of a living attachment is refused and leaves it as it is', async (t) => {
+  const host = await makeNode(t);
+  const attachment = await attach(host, modern);
+  const before = await eyes.snapshot(host);
+  const pod = await eyes.networkSnapshot(attachment.pod);
+  const { error } = await attachment.tryAdd();
+  t.regex(error!.msg, /already has an interface "eth0"/);
+  t.deepEqual(await eyes.snapshot(host), before);
+  t.deepEqual(await eyes.networkSnapshot(attachment.pod), pod);
+  t.true(await eyes.ping(attachment.pod, '10.244.1.1'));
+  await attachment.del();
+  t.deepEqual(leftBehind(host), []);
+});
+
+test('one unreadable saved configuration stops neither GC nor others, and a torn one is collected', async (t) => {
+  const host = await makeNode(t);
+  const stale = await attach(host, modern);
+  const kept = await attach(host, modern);
+  const file = (name: string) => host.file(`${dataDir}/${name}`);
+  mkdirSync(file('a-directory'));
+  symlinkSync('/etc/hostname', file('a-link'));
+  writeFileSync(file('torn'), '{"name":"cb');
+  writeFileSync(file('notes.txt'), 'of the administrator');
+  const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+  const { exit, stderr } = await runNetworkVerb(host, modern, 'GC', { valid });
+  t.is(exit, 0);
+  t.regex(stderr, /a-directory/);
+  t.deepEqual(
+    readdirSync(host.file(dataDir)).sort(),
+    ['a-directory', 'a-link', kept.pod.containerId, 'notes.txt'].sort(),
+  );
+  t.false(existsSync(file(stale.pod.containerId)));
+  await kept.check();
+});
+
+test('a saved configuration that is a link is not written through', async (t) => {
+  const host = await makeNode(t);
+  const pod = await host.addPod();
+  mkdirSync(host.file(dataDir), { recursive: true });
+  writeFileSync(host.file('/run/precious'), 'precious');
+  symlinkSync('/run/precious', host.file(`${dataDir}/${pod.containerId}`));
+  const attachment = new Attachment(host, pod, modern);
+  await attachment.add();
+  t.is(readFileSync(host.file('/run/precious'), 'utf8'), 'precious');
+  await attachment.del();
+});
+
+test('a saved configuration that leads back to flannel is refused with code 7', async (t) => {
+  const host = await makeNode(t);
+  const attachment = await attach(host, modern);
+  const file = host.file(`${dataDir}/${attachment.pod.containerId}`);
+  const saved = readFileSync(file, 'utf8');
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(saved), type: 'flannel' }));
+  t.is((await attachment.tryDel()).error?.code, 7);
+  writeFileSync(file, saved);
+  await attachment.del();
+  t.deepEqual(leftBehind(host), []);
 });

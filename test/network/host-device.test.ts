@@ -85,7 +85,7 @@ test('a failing ADD gives the device back', async (t) => {
   t.regex(await fail({ ipam: { type: 'host-local', subnet: '10.0.0.1/8' } }), /host bits/);
   t.regex(await fail({}, 'eth0'), /already/);
   t.regex(await fail({ device: 'none0' }), /no interface for device "none0"/);
-  t.regex(await fail({ device: 'lo' }), /cannot leave the node/);
+  t.regex(await fail({ device: 'lo' }), /cannot leave the host/);
   t.regex(await fail({ device: undefined }), /No device is named/);
   t.regex(await fail({ device: undefined, pciBusID: '../../net' }), /"pciBusID"/);
   t.regex(

@@ -44,7 +44,7 @@ test('it becomes a port of a bridge in the sandbox', async (t) => {
   t.is((await link(pod, 'eth0'))?.master, 'br0');
   await one.check();
   await pod.run(['ip', 'link', 'set', 'eth0', 'nomaster']);
-  t.regex((await one.tryCheck()).error?.msg ?? '', /no port of bridge "br0"/);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /not a port of bridge "br0"/);
 });
 
 test('what cannot be is refused, and nothing is left', async (t) => {

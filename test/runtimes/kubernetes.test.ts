@@ -5,14 +5,14 @@ import { join } from 'node:path';
 import test from 'ava';
 import { DaemonSet, type IDaemonSet } from 'kubernetes-models/apps/v1/DaemonSet';
 import { parse } from 'yaml';
-import { suites } from '../support/plugin.ts';
+import { pluginNames, suites } from '../support/plugin.ts';
 import { makeNode } from './support/node.ts';
 import { Podman } from './support/podman.ts';
 
 const file = join(import.meta.dirname, '../../conf/kubernetes/daemonset.yaml');
 const manifest = parse(readFileSync(file, 'utf8')) as IDaemonSet;
 const template = manifest.spec!.template;
-const names = readdirSync(suites.ours).sort();
+const names = pluginNames(suites.ours).sort();
 
 test('the manifest follows the schema of Kubernetes objects', (t) => {
   t.notThrows(() => new DaemonSet(manifest).validate());

@@ -1,5 +1,6 @@
 /** Calling a plugin's executable as a runtime does: environment, standard input, standard output, exit code. */
 
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Namespace, Pod } from './host.ts';
 import type { Output } from './run.ts';
@@ -10,6 +11,11 @@ export const suites = {
   reference: '/usr/lib/cni',
 } as const;
 export type Suite = keyof typeof suites;
+
+/** The names in a directory of plugins, without hidden directories. */
+export function pluginNames(directory: string): string[] {
+  return readdirSync(directory).filter((name) => !name.startsWith('.'));
+}
 
 export type Verb = 'ADD' | 'DEL' | 'CHECK' | 'STATUS' | 'GC' | 'VERSION';
 

@@ -1,9 +1,9 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { Call } from '../../../lib/cni/call.ts';
 import { delegate, findPlugin, ipamAdd } from '../../../lib/cni/delegate.ts';
-import type { Call } from '../../../lib/cni/plugin.ts';
 import { CniError } from '../../../lib/errors.ts';
 
 /** A directory with one executable shell script a name. */
@@ -15,8 +15,7 @@ function pluginDir(t: ExecutionContext, scripts: Record<string, string>): string
   return dir;
 }
 
-function callWith(path: string[], ipam = 'fake'): { call: Call; undo: (() => unknown)[] } {
-  const undo: (() => unknown)[] = [];
+function callWith(path: string[], ipam = 'fake'): Call {
   const invocation = {
     command: 'ADD',
     containerId: 'c',
@@ -26,31 +25,33 @@ function callWith(path: string[], ipam = 'fake'): { call: Call; undo: (() => unk
     path,
     netnsOverride: false,
   };
-  const call: Call = {
-    ...invocation,
+  const context = {
+    program: process.execPath,
     invocation,
+    stdin: '{"name":"n"}',
+    environment: process.env,
+    warn: () => {},
+    depth: 2,
+    runEmbedded: () => undefined,
+  };
+  return new Call(context, {
     config: { cniVersion: '1.0.0', name: 'n', type: 'bridge', ipam: { type: ipam } },
     prevResult: undefined,
     validAttachments: [],
-    stdin: '{"name":"n"}',
-    embedded: () => undefined,
-    args: () => ({}),
-    undo: (step) => undo.push(step),
-  };
-  return { call, undo };
+  });
 }
 
 test('passes the configuration through, changes only CNI_COMMAND, and reads the result', async (t) => {
   const dir = pluginDir(t, {
-    fake: `test "$(cat)" = '{"name":"n"}' && test "$CNI_COMMAND" = ADD && echo '{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.9/24"}}'`,
+    fake: `test "$(cat)" = '{"name":"n"}' && test "$CNI_COMMAND" = ADD && test "$CNI_DELEGATION_DEPTH" = 3 && echo '{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.9/24"}}'`,
   });
-  const result = await delegate(callWith([dir]).call, 'fake');
+  const result = await delegate(callWith([dir]), 'fake');
   t.is(result?.ips[0]?.address.toString(), '10.0.0.9/24');
 });
 
 test("a delegate's own error comes back whole", async (t) => {
   const dir = pluginDir(t, { fake: `echo '{"code":11,"msg":"Busy","details":"d"}'; exit 1` });
-  const error = await t.throwsAsync(delegate(callWith([dir]).call, 'fake'), { instanceOf: CniError });
+  const error = await t.throwsAsync(delegate(callWith([dir]), 'fake'), { instanceOf: CniError });
   t.deepEqual([error?.code, error?.message, error?.details], [11, 'Busy', 'd']);
 });
 
@@ -61,8 +62,7 @@ test('a delegate that dies without a word is named with how it died', async (t) 
     babbles: 'echo oops; exit 1',
     lies: 'echo oops',
   });
-  const message = async (name: string) =>
-    (await t.throwsAsync(delegate(callWith([dir]).call, name)))?.message;
+  const message = async (name: string) => (await t.throwsAsync(delegate(callWith([dir]), name)))?.message;
   t.regex((await message('silent'))!, /exit code 3 and printed nothing/);
   t.regex((await message('killed'))!, /signal SIGKILL/);
   t.regex((await message('babbles'))!, /printed no CNI error/);
@@ -78,13 +78,22 @@ test('the first regular file on CNI_PATH is taken; names that are paths are refu
   t.throws(() => findPlugin('three', [a, b]), { message: /not in CNI_PATH\. Install it/ });
 });
 
-test('an IPAM plugin without an address fails the ADD, and its DEL is registered all the same', async (t) => {
+test('an IPAM plugin that succeeds is asked to release when ADD fails later on, or when it gave no address', async (t) => {
   const dir = pluginDir(t, {
     fake: `cat >/dev/null; if [ $CNI_COMMAND = ADD ]; then echo '{}'; else echo $CNI_COMMAND >>"$0.log"; fi`,
   });
-  const { call, undo } = callWith([dir]);
+  const call = callWith([dir]);
   await t.throwsAsync(ipamAdd(call), { message: /returned no IP address/ });
-  t.is(undo.length, 1);
-  await undo[0]!();
-  t.is((await import('node:fs')).readFileSync(join(dir, 'fake.log'), 'utf8'), 'DEL\n');
+  await call.rollBack();
+  t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'DEL\n');
+});
+
+test('an IPAM plugin that fails is not asked to release: a living attachment may hold the address', async (t) => {
+  const dir = pluginDir(t, {
+    fake: `cat >/dev/null; echo $CNI_COMMAND >>"$0.log"; echo '{"code":999,"msg":"duplicate allocation"}'; exit 1`,
+  });
+  const call = callWith([dir]);
+  await t.throwsAsync(ipamAdd(call), { message: 'duplicate allocation' });
+  await call.rollBack();
+  t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\n');
 });

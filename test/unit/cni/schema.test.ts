@@ -87,3 +87,16 @@ test('describes itself as JSON Schema', (t) => {
     },
   });
 });
+
+test('looks at the keys of an object once, however many of them and of its own fields there are', (t) => {
+  let listings = 0;
+  const config = new Proxy(Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`unknown${i}`, i])), {
+    ownKeys(target) {
+      listings++;
+      return Reflect.ownKeys(target);
+    },
+  });
+  const shape = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`field${i}`, string()]));
+  t.deepEqual(decode(object(shape), config), {});
+  t.is(listings, 1);
+});

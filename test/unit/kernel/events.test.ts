@@ -33,23 +33,32 @@ test('a request that another thread waits for: done while this one goes on, or r
   t.is(getLink(socket, 'lo')?.name, 'lo', 'the socket is in order');
 });
 
-test('news: what is so already, what comes about, what never does', (t) => {
+test('waiting: for what holds already, what comes to hold, what never does', async (t) => {
   const { netns, socket, link } = makeLink();
-  t.true(waitForEvent(NetlinkGroup.Link, 0, () => true, netns));
-  t.false(waitForEvent(NetlinkGroup.Link, 10, () => false, netns));
+  t.true(await waitForEvent(NetlinkGroup.Link, 0, () => true, netns));
+  t.false(await waitForEvent(NetlinkGroup.Link, 10, () => false, netns));
 
   let looks = 0;
   const isUp = () => {
     looks++;
-    // The second look is when somebody listens: what happens from here on is news.
+    // The second look is when somebody listens: what happens from here on is reported.
     if (looks === 2) socket.execute(setLink(link.index, { up: true }, 'br0'));
     return looks > 2 && requireLink(socket, 'br0').up;
   };
-  t.true(waitForEvent(NetlinkGroup.Link, 5000, isUp, netns));
-  t.is(looks, 3, 'told, not asked again and again');
+  t.true(await waitForEvent(NetlinkGroup.Link, 5000, isUp, netns));
+  t.is(looks, 3, 'the kernel reports it, rather than being asked again and again');
 });
 
-test('a link without a carrier does not come up', (t) => {
+test('other calls go on while one waits', async (t) => {
+  const { netns } = makeLink();
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, 5);
+  t.false(await waitForEvent(NetlinkGroup.Link, 100, () => false, netns));
+  clearInterval(timer);
+  t.true(ticks > 3, `${ticks} ticks`);
+});
+
+test('a link without a carrier does not come up', async (t) => {
   const { netns, socket, link } = makeLink();
-  t.false(netns.run(() => waitUntilUp(socket, link.index)));
+  t.false(await netns.run(() => waitUntilUp(socket, link.index)));
 });

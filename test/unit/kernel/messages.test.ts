@@ -3,15 +3,9 @@
 import test, { type ExecutionContext } from 'ava';
 import { Address, Prefix } from '../../../lib/ip.ts';
 import { addAddress } from '../../../lib/kernel/address.ts';
-import {
-  bridgeKind,
-  createLink,
-  deleteLink,
-  macvlanKind,
-  setBridgePort,
-  setLink,
-  vethKind,
-} from '../../../lib/kernel/link.ts';
+import { setBridgePort } from '../../../lib/kernel/bridge-port.ts';
+import { createLink, deleteLink, setLink } from '../../../lib/kernel/link.ts';
+import { bridgeKind, macvlanKind, vethKind } from '../../../lib/kernel/link-kinds.ts';
 import { addRoute, RouteScope } from '../../../lib/kernel/route.ts';
 import { concat, encodeMessage, listAttributes, type Request } from '../../../lib/netlink/message.ts';
 

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { readError } from '../../../lib/netlink/error.ts';
 import {
   Attributes,
   decodeMessages,
@@ -9,7 +10,6 @@ import {
   stringAttr,
   u32Attr,
 } from '../../../lib/netlink/message.ts';
-import { readError } from '../../../lib/netlink/socket.ts';
 
 const request: Request = {
   action: 'add route to 9.0.0.0/8',

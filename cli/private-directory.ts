@@ -1,0 +1,68 @@
+/** The directory beside the plugins that holds the executable, its loader and its libraries. */
+
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { privatePrefix } from '../launcher/launch.ts';
+import { CommandError } from './errors.ts';
+
+/** The private directory that this process runs from. @throws CommandError when it was not started by the launcher. */
+export function ownPrivateDirectory(): string {
+  // The loader is what the kernel has started.
+  const directory = dirname(process.execPath);
+  if (basename(directory).startsWith(privatePrefix)) return directory;
+  throw new CommandError(
+    'Only the built executables can be installed. Run "npm run build", then dist/bin/cni',
+  );
+}
+
+/** Copies a private directory, by hard links where the file system allows. @returns how. */
+export function copyPrivateDirectory(from: string, to: string): 'linked' | 'copied' {
+  let how: 'linked' | 'copied' = 'linked';
+  mkdirSync(to);
+  for (const entry of readdirSync(from, { withFileTypes: true })) {
+    const [source, target] = [join(from, entry.name), join(to, entry.name)];
+    if (entry.isDirectory()) cpSync(source, target, { recursive: true });
+    else if (linkOrCopy(source, target) === 'copied') how = 'copied';
+  }
+  return how;
+}
+
+/** Makes a hard link, or a copy on another file system. @returns which. */
+export function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
+  try {
+    linkSync(from, to);
+    return 'linked';
+  } catch {
+    copyFileSync(from, to);
+    return 'copied';
+  }
+}
+
+/** Puts a private directory that is ready in its place. One that is there already has the same content, or is broken. */
+export function placePrivateDirectory(staged: string, binDir: string): void {
+  const target = join(binDir, basename(staged));
+  if (existsSync(target)) renameSync(target, `${staged}.replaced`);
+  renameSync(staged, target);
+}
+
+/**
+ * Removes private directories that nothing needs any longer.
+ * @param keep how many of the newest stay: the one in use, and the one that calls under way may still be about to start.
+ */
+export function removeOldPrivateDirectories(binDir: string, keep: number): void {
+  const directories = readdirSync(binDir)
+    .filter((name) => name.startsWith(privatePrefix))
+    .map((name) => join(binDir, name))
+    .sort((a, b) => statSync(b).ctimeMs - statSync(a).ctimeMs);
+  for (const directory of directories.slice(keep)) rmSync(directory, { recursive: true, force: true });
+}

@@ -1,0 +1,152 @@
+/**
+ * An index from owner to addresses beside the reservations, so that nothing has to read every one of them:
+ *
+ *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one a line
+ *     <dataDir>/.owners/<network>/stamp                                bears the modification time of the directory it describes
+ *
+ * After a change of ours both times are set to the same whole millisecond. A change by anybody else moves the directory's time on, and the
+ * index is built anew before it is used. It is a hint and no more: the reservations themselves are what counts, and without an index, as on
+ * a full disk, every one of them is read.
+ */
+
+import type { AttachmentId } from '../../lib/attachment.ts';
+import { fileError } from '../../lib/file.ts';
+import { Address } from '../../lib/ip.ts';
+import { Directory } from './directory.ts';
+import type { Reservation } from './reservations.ts';
+
+const stampFile = 'stamp';
+
+/** The index of one network, used under the network's lock only. */
+export class OwnerIndex implements Disposable {
+  private readonly path: string;
+  private readonly reservations: Directory;
+  private readonly warn: (message: string) => void;
+  private directory: Directory | undefined;
+  private changed = false;
+
+  /** @param dataDir root of all networks' directories. @param reservations the network's own one. */
+  constructor(
+    dataDir: string,
+    network: string,
+    reservations: Directory,
+    list: () => readonly Reservation[],
+    warn: (message: string) => void,
+  ) {
+    this.path = `${dataDir}/.owners/${network}`;
+    this.reservations = reservations;
+    this.warn = warn;
+    this.open(dataDir, network, list);
+  }
+
+  /** Opens the index, and brings it up to date if somebody else has reserved or released. */
+  private open(dataDir: string, network: string, list: () => readonly Reservation[]): void {
+    try {
+      using owners = Directory.openOrCreate(`${dataDir}/.owners`, 0o700);
+      this.directory = owners.openOrCreate(network, 0o700);
+      const stamp = this.directory.modified(stampFile);
+      if (stamp === undefined || stamp !== this.reservations.modified()) this.build(this.directory, list());
+    } catch (error) {
+      this.abandon(error);
+    }
+  }
+
+  /** The addresses that an owner may have; undefined when the index cannot tell. */
+  addressesOf(owner: AttachmentId): Address[] | undefined {
+    return this.attempt((directory) => this.read(directory, fileOf(owner)));
+  }
+
+  /** Notes that an address was reserved. */
+  add(owner: AttachmentId, address: Address): void {
+    this.change(owner, (addresses) => [...addresses, address]);
+  }
+
+  /** Notes that an entry which named no owner was removed. */
+  noteChange(): void {
+    this.changed = true;
+  }
+
+  /** Notes that addresses were released. */
+  remove(owner: AttachmentId, released: readonly Address[]): void {
+    this.change(owner, (addresses) =>
+      addresses.filter((address) => !released.some((gone) => gone.equals(address))),
+    );
+  }
+
+  /** Says that the index describes the reservations as they are now. */
+  close(): void {
+    if (this.changed)
+      this.attempt((directory) => {
+        const now = Date.now() / 1000;
+        this.reservations.touch(now);
+        directory.replace(stampFile, '');
+        directory.touchFile(stampFile, now);
+      });
+    this.directory?.close();
+    this.directory = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  private build(directory: Directory, reservations: readonly Reservation[]): void {
+    for (const name of directory.names()) directory.remove(name);
+    const files = new Map<string, Address[]>();
+    for (const { address, owner } of reservations) {
+      if (!owner) continue;
+      const file = fileOf(owner);
+      files.set(file, [...(files.get(file) ?? []), address]);
+    }
+    for (const [file, addresses] of files) directory.create(file, addresses.join('\n'));
+    this.changed = true;
+  }
+
+  private change(owner: AttachmentId, next: (addresses: Address[]) => Address[]): void {
+    this.changed = true;
+    this.attempt((directory) => {
+      const file = fileOf(owner);
+      const addresses = next(this.read(directory, file));
+      if (addresses.length === 0) directory.remove(file);
+      else directory.replace(file, addresses.join('\n'));
+    });
+  }
+
+  private read(directory: Directory, file: string): Address[] {
+    const text = directory.read(file) ?? '';
+    return text.split('\n').flatMap((line) => Address.tryParse(line) ?? []);
+  }
+
+  /** Does something with the index, which is not used any further once that fails. */
+  private attempt<T>(work: (directory: Directory) => T): T | undefined {
+    if (!this.directory) return undefined;
+    try {
+      return work(this.directory);
+    } catch (error) {
+      this.abandon(error);
+      return undefined;
+    }
+  }
+
+  private abandon(error: unknown): void {
+    this.directory?.close();
+    this.directory = undefined;
+    const { message } = fileError('use the index in', this.path, error);
+    this.warn(`${message}. Without it every reservation is read`);
+  }
+}
+
+/**
+ * Name of an owner's file: FNV-1a, twice. Two owners that share one do no harm, as the reservations tell whose an address is, and what a
+ * reservation says never becomes part of a path.
+ */
+function fileOf({ containerId, ifname }: AttachmentId): string {
+  const text = `${containerId}:${ifname}`;
+  return `${fnv1a(text, 0x811c9dc5)}${fnv1a(text, 0x9dc5811c)}`;
+}
+
+function fnv1a(text: string, basis: number): string {
+  let hash = basis;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return (hash >>> 0).toString(16).padStart(8, '0');
+}

@@ -1,0 +1,22 @@
+/** How the launcher starts the executable, seen from the executable. Source: launcher.c. */
+
+/** Begins the name of the directory that holds the executable, its loader and its libraries; the digest of its content follows. */
+export const privatePrefix = '.cni-plugins-';
+
+/** How this process was started. */
+export interface Launch {
+  /** Path of the program that stands for this suite under every plugin's name. */
+  readonly program: string;
+  readonly args: readonly string[];
+}
+
+/**
+ * Reads the command line.
+ * @param argv of the process: what follows its first two entries is the launcher's path behind "--", then the arguments. Without a
+ *   launcher, as while the build trains the executable, it is the arguments alone.
+ */
+export function readLaunch(argv: readonly string[]): Launch {
+  const [, , separator, program, ...args] = argv;
+  if (separator === '--' && program !== undefined) return { program, args };
+  return { program: '/proc/self/exe', args: argv.slice(2) };
+}

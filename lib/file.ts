@@ -1,0 +1,81 @@
+/** Files that anybody may have put there: torn, endless, or no files at all. */
+
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { CniError, ErrorCode } from './errors.ts';
+
+const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+
+/** How a file is read. */
+export interface ReadOptions {
+  /** Whether a symbolic link is followed; without it, one is refused. */
+  readonly followLink?: boolean;
+  /** Largest size in bytes that is taken. */
+  readonly limit?: number;
+}
+
+/**
+ * Reads a regular file that is not larger than it can sensibly be. It never waits, as reading a FIFO would.
+ * @throws the error of open(2) or read(2), or an Error for what is not a regular file or too large.
+ */
+export function readRegularFile(
+  path: string,
+  { followLink = false, limit = 64 * 1024 }: ReadOptions = {},
+): string {
+  const fd = openSync(path, O_RDONLY | O_NONBLOCK | (followLink ? 0 : O_NOFOLLOW));
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw new Error('It is not a regular file');
+    if (stat.size > limit) throw new Error(`It has ${stat.size} bytes, more than the ${limit} it may have`);
+    // One byte more than expected tells the end in one call; files of /proc say that they have none.
+    const bytes = Buffer.allocUnsafe(stat.size > 0 ? stat.size + 1 : limit + 1);
+    let length = 0;
+    for (;;) {
+      const count = readSync(fd, bytes, length, bytes.length - length, null);
+      length += count;
+      if (count === 0 || length === bytes.length || (stat.size > 0 && length === stat.size)) break;
+    }
+    if (length > limit) throw new Error(`It has more than the ${limit} bytes it may have`);
+    return bytes.toString('utf8', 0, length);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The code of a failed system call, such as "ENOENT"; undefined for any other error. */
+export function errnoOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException | undefined)?.code;
+}
+
+/** What a failed system call on a file means, and how to mend it. */
+const remedies: Readonly<Record<string, string>> = {
+  ENOSPC: 'The file system is full. Free space or inodes on it',
+  EDQUOT: 'The disk quota is used up. Free space, or raise the quota',
+  EROFS: 'The file system is read-only. Remount it writable, and look at the kernel log for why it became so',
+  EACCES: 'Permission is denied. Give root access to it',
+  EPERM: 'The operation is not permitted. Look for file attributes such as "immutable" with lsattr',
+  ELOOP: 'It is a symbolic link, which is not followed here. Remove it',
+  ENOENT: 'A directory above it does not exist and cannot be created. Make its parent writable',
+  ENOTDIR:
+    'It or a part of its path is not a directory, or is a symbolic link, which is not followed here. Remove it',
+  EISDIR: 'It is a directory where a file is expected. Remove it',
+  ENOTEMPTY: 'It is a directory where a file is expected. Remove it',
+  EMFILE: 'The process has too many open files. Raise its limit',
+  ENFILE: 'The host has too many open files. Raise fs.file-max',
+  EIO: 'The disk failed. Look at the kernel log',
+};
+
+/**
+ * An error of a system call on a file, in words that name the file and say how to mend it.
+ * @param action what was tried, as in "write".
+ * @param path of the file.
+ * @param alternative another way out, as in `, or set "ipam.dataDir" elsewhere`.
+ */
+export function fileError(action: string, path: string, error: unknown, alternative = ''): CniError {
+  const { message } = error as Error;
+  const remedy = remedies[errnoOf(error) ?? ''];
+  return new CniError(
+    ErrorCode.IOFailure,
+    `Cannot ${action} "${path}". ${remedy ? `${remedy}${alternative}` : message}`,
+    message,
+  );
+}

@@ -1,0 +1,166 @@
+/**
+ * The tree that is installed: the launcher under every name, and beside it a private directory with the executable, its loader and its
+ * libraries. The directory bears the digest of what is in it, so that an upgrade never changes a file that a running call uses.
+ */
+
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { basename, join } from 'node:path';
+import { privatePrefix } from '../../launcher/launch.ts';
+
+const root = join(import.meta.dirname, '../..');
+
+/** What an architecture's executables are made with and run with. */
+interface Target {
+  readonly loader: string;
+  /** Where its libraries are on the building machine. */
+  readonly libraries: readonly string[];
+  /** Compiles a static program. */
+  readonly compiler: readonly string[];
+  readonly readelf: string;
+  /** Debian packages whose licences cover the loader and the libraries, by the folder of their documentation. */
+  readonly licences: readonly string[];
+}
+
+const targets: Record<string, Target> = {
+  x64: {
+    loader: 'ld-linux-x86-64.so.2',
+    libraries: ['/lib64', '/lib/x86_64-linux-gnu', '/usr/lib/x86_64-linux-gnu'],
+    compiler: ['musl-gcc', '-static'],
+    readelf: 'readelf',
+    licences: ['libc6', 'libstdc++6', 'libgcc-s1', 'libatomic1'],
+  },
+  arm64: {
+    loader: 'ld-linux-aarch64.so.1',
+    libraries: ['/usr/aarch64-linux-gnu/lib'],
+    compiler: ['aarch64-linux-gnu-gcc', '-static'],
+    readelf: 'aarch64-linux-gnu-readelf',
+    licences: [
+      'libc6-arm64-cross',
+      'libstdc++6-arm64-cross',
+      'libgcc-s1-arm64-cross',
+      'libatomic1-arm64-cross',
+    ],
+  },
+};
+
+/**
+ * Lays the tree out.
+ * @param executable the single executable. @param directory where the names go.
+ * @param names under which it is to be started.
+ * @param work directory for intermediate files.
+ * @throws Error that says what the building machine lacks.
+ */
+export function layTree(
+  arch: string,
+  executable: string,
+  directory: string,
+  names: readonly string[],
+  work: string,
+): void {
+  const target = targets[arch];
+  if (!target) throw new Error(`There is no launcher for "${arch}". Name x64 or arm64`);
+  const files = [executable, ...runtimeFiles(target, executable)];
+  const digest = createHash('sha256').update(readFileSync(join(root, 'launcher/launcher.c')));
+  for (const file of files) digest.update(readFileSync(file));
+  const build = digest.digest('hex').slice(0, 12);
+  const launcher = compileLauncher(target, build, work);
+
+  mkdirSync(directory, { recursive: true });
+  const hidden = `${privatePrefix}${build}`;
+  placePrivate(files, target, join(directory, hidden));
+  for (const name of names) placeLink(launcher, join(directory, name));
+  for (const entry of readdirSync(directory))
+    if (entry !== hidden && !names.includes(entry)) rmSync(join(directory, entry), { recursive: true });
+}
+
+/** The loader, and every library that the executable needs, directly or through another. */
+function runtimeFiles(target: Target, executable: string): string[] {
+  const found = new Map([[target.loader, findLibrary(target, target.loader)]]);
+  const visit = (file: string) => {
+    const output = execFileSync(target.readelf, ['--dynamic', '--wide', file], { encoding: 'utf8' });
+    for (const [, name = ''] of output.matchAll(/\(NEEDED\).*\[(.+)\]/g)) {
+      if (found.has(name)) continue;
+      const path = findLibrary(target, name);
+      found.set(name, path);
+      visit(path);
+    }
+  };
+  visit(executable);
+  return [...found.values()];
+}
+
+function findLibrary({ libraries }: Target, name: string): string {
+  const path = libraries.map((directory) => join(directory, name)).find((file) => existsSync(file));
+  if (path) return path;
+  throw new Error(
+    `"${name}", which the executable needs, is in none of ${libraries.join(', ')}. Install the Debian package that has it`,
+  );
+}
+
+function compileLauncher({ compiler, loader }: Target, build: string, work: string): string {
+  const [program = '', ...options] = compiler;
+  const launcher = join(work, 'launcher');
+  const flags = ['-std=c11', '-Os', '-s', '-Wall', '-Wextra', '-Werror'];
+  const defines = [`-DBUILD="${build}"`, `-DLOADER="${loader}"`];
+  try {
+    execFileSync(
+      program,
+      [...options, ...flags, ...defines, '-o', `${launcher}.new`, join(root, 'launcher/launcher.c')],
+      {
+        stdio: ['ignore', 'inherit', 'inherit'],
+      },
+    );
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Error(
+      `"${program}", which compiles the launcher, is missing. Install the package "musl-tools"`,
+    );
+  }
+  // A launcher that stays the same keeps its inode, so that names that are linked to it stay as they are.
+  const isSame = existsSync(launcher) && readFileSync(launcher).equals(readFileSync(`${launcher}.new`));
+  if (isSame) rmSync(`${launcher}.new`);
+  else renameSync(`${launcher}.new`, launcher);
+  return launcher;
+}
+
+/** Puts the executable and what it runs with into a directory that appears as a whole. */
+function placePrivate(files: readonly string[], { licences }: Target, directory: string): void {
+  if (existsSync(directory)) return;
+  const staging = `${directory}.new`;
+  rmSync(staging, { recursive: true, force: true });
+  mkdirSync(join(staging, 'licences'), { recursive: true });
+  const [executable, ...libraries] = files as [string, ...string[]];
+  linkSync(executable, join(staging, 'cni-plugins'));
+  for (const library of libraries) {
+    const copy = join(staging, basename(library));
+    copyFileSync(library, copy);
+    chmodSync(copy, 0o755);
+  }
+  for (const name of licences) {
+    const text = join('/usr/share/doc', name, 'copyright');
+    if (existsSync(text)) copyFileSync(text, join(staging, 'licences', name));
+  }
+  renameSync(staging, directory);
+}
+
+/** Makes a name a hard link of the launcher, in one step. */
+function placeLink(launcher: string, link: string): void {
+  // Renaming one link over another of the same file does nothing.
+  if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(launcher).ino) return;
+  rmSync(`${link}.new`, { force: true });
+  linkSync(launcher, `${link}.new`);
+  renameSync(`${link}.new`, link);
+}

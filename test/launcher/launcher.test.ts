@@ -1,0 +1,136 @@
+/** The launcher by itself: what it hands over to the loader, whose place a script takes here, and how it fails. */
+
+import { execFileSync } from 'node:child_process';
+import { chmodSync, linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { tryRun } from '../support/run.ts';
+
+const source = join(import.meta.dirname, '../../launcher/launcher.c');
+const warnings = ['-std=c11', '-Wall', '-Wextra', '-Werror', '-DBUILD="test"', '-DLOADER="loader"'];
+const compilers = {
+  'as it is shipped': ['musl-gcc', '-static', '-Os', '-s'],
+  'under sanitizers': ['gcc', '-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'],
+} as const;
+
+/** Prints its arguments and its environment, each ended by a NUL, as the loader would get them. */
+const loaderScript = `#!/bin/sh
+printf '%s\\0' "$@"
+printf -- '--env--\\0'
+cat /proc/self/environ
+`;
+
+/** A directory with the launcher under some names, and a loader that tells what it was given. */
+function install(t: ExecutionContext, [compiler, ...options]: readonly string[], name = 'dir'): string {
+  const root = mkdtempSync(join(tmpdir(), 'cni-launcher-'));
+  t.teardown(() => rmSync(root, { recursive: true }));
+  const directory = join(root, name);
+  mkdirSync(join(directory, '.cni-plugins-test'), { recursive: true });
+  execFileSync(compiler!, [...options, ...warnings, '-o', join(directory, 'bridge'), source]);
+  for (const other of ['cni', 'dhcp']) linkSync(join(directory, 'bridge'), join(directory, other));
+  const loader = join(directory, '.cni-plugins-test/loader');
+  writeFileSync(loader, loaderScript);
+  chmodSync(loader, 0o755);
+  return directory;
+}
+
+async function launch(argv: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  const { exit, stdout } = await tryRun(argv, { env });
+  const [before = '', after = ''] = stdout.split('--env--\0');
+  return { exit, stdout, args: before.split('\0').slice(0, -1), environment: after.split('\0').slice(0, -1) };
+}
+
+for (const [how, compiler] of Object.entries(compilers)) {
+  test(`runs the executable under its own name, through the private loader: ${how}`, async (t) => {
+    const directory = install(t, compiler);
+    const hidden = join(directory, '.cni-plugins-test/');
+    const { args } = await launch([join(directory, 'bridge')]);
+    t.deepEqual(args, [
+      ...['--library-path', hidden, '--argv0', 'bridge', `${hidden}cni-plugins`],
+      ...['--', join(directory, 'bridge')],
+    ]);
+    symlinkSync(join(directory, 'bridge'), join(directory, 'elsewhere'));
+    t.is((await launch([join(directory, 'elsewhere')])).args[3], 'elsewhere');
+  });
+
+  test(`arguments reach only the operators' command and the DHCP daemon: ${how}`, async (t) => {
+    const directory = install(t, compiler);
+    const argsOf = async (...argv: string[]) =>
+      (await launch([join(directory, argv[0]!), ...argv.slice(1)])).args.slice(7);
+    t.deepEqual(await argsOf('bridge', '--env-file=/etc/passwd', '--inspect'), []);
+    t.deepEqual(await argsOf('dhcp', '--help'), []);
+    t.deepEqual(await argsOf('dhcp', 'daemon', '-broadcast'), ['daemon', '-broadcast']);
+    t.deepEqual(await argsOf('cni', 'list', '--json', ''), ['list', '--json', '']);
+    const many = Array.from({ length: 2000 }, (_, i) => `${i}`);
+    const { exit, stdout } = await launch([join(directory, 'cni'), ...many]);
+    t.is(exit, 1);
+    t.regex(JSON.parse(stdout).msg, /too many arguments/);
+  });
+
+  test(`the environment is cleaned of what Node.js, OpenSSL and the C library obey: ${how}`, async (t) => {
+    const directory = install(t, compiler);
+    const harmful = {
+      NODE_OPTIONS: '--inspect',
+      NODE_V8_COVERAGE: '/tmp/x',
+      NODE_CHANNEL_FD: 'abc',
+      GLIBC_TUNABLES: 'glibc.malloc.check=3',
+      OPENSSL_CONF: '/tmp/x',
+      SSL_CERT_FILE: '/tmp/x',
+      UV_THREADPOOL_SIZE: '1',
+    };
+    const kept = {
+      CNI_COMMAND: 'ADD',
+      CNI_ARGS: 'A=B;C=D',
+      PATH: '/bin:/usr/bin',
+      TRACEPARENT: '00-1',
+      EMPTY: '',
+    };
+    const { environment } = await launch([join(directory, 'bridge')], { ...harmful, ...kept });
+    const names = environment.map((variable) => variable.split('=')[0]!);
+    t.deepEqual(
+      names.filter((name) => name in harmful),
+      [],
+    );
+    for (const [name, value] of Object.entries(kept)) t.true(environment.includes(`${name}=${value}`), name);
+  });
+
+  test(`a missing or broken private directory is reported as a CNI error: ${how}`, async (t) => {
+    for (const name of ['dir', 'with "quotes" and \\backslash', 'd'.repeat(200)]) {
+      const directory = install(t, compiler, name);
+      rmSync(join(directory, '.cni-plugins-test'), { recursive: true });
+      const { exit, stdout } = await launch([join(directory, 'bridge')], { CNI_COMMAND: 'ADD' });
+      t.is(exit, 1);
+      t.like(JSON.parse(stdout), {
+        code: 999,
+        msg: 'The private directory of the CNI plugins is missing or incomplete. Install the suite again',
+      });
+    }
+  });
+}
+
+test('whatever arguments and environment it gets, it hands over or refuses', async (t) => {
+  const directory = install(t, compilers['under sanitizers']);
+  let seed = 20_26;
+  const random = (below: number) => {
+    seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
+    return seed % below;
+  };
+  const text = () => Array.from({ length: random(40) }, () => String.fromCharCode(1 + random(126))).join('');
+  for (let i = 0; i < 50; i++) {
+    const args = Array.from({ length: random(30) }, text);
+    const env = Object.fromEntries(
+      Array.from({ length: random(30) }, () => [
+        `${['NODE_', 'CNI_', 'LD', 'X'][random(4)]}${random(99)}`,
+        text(),
+      ]),
+    );
+    const { exit, args: handed, environment } = await launch([join(directory, 'cni'), ...args], env);
+    t.is(exit, 0);
+    t.deepEqual(handed.slice(7), args);
+    t.deepEqual(
+      environment.filter((variable) => variable.startsWith('NODE_')),
+      [],
+    );
+  }
+});

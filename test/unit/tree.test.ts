@@ -1,0 +1,187 @@
+import { join } from 'node:path';
+import test from 'ava';
+import {
+  deadExports,
+  importCircles,
+  layerViolations,
+  longFiles,
+  pluginViolations,
+  processUses,
+  readSourceTree,
+  type SourceTree,
+  wideComments,
+} from '../support/source-tree.ts';
+
+const tree = readSourceTree(join(import.meta.dirname, '../..'));
+const treeOf = (files: Record<string, string>): SourceTree => new Map(Object.entries(files));
+
+/** The dhcp daemon is a process of its own, and what talks to the process is handed to plugins from here. */
+const ownProcess = ['ipam/dhcp.ts', 'ipam/dhcp/daemon.ts'];
+
+/** Exports that no import statement names. */
+const usedOtherwise = [
+  // By the first module of each bundle, which scripts/build.ts writes.
+  'main.ts: main',
+  'cli/main.ts: main',
+  'lib/netlink/libc.ts: exitImmediately',
+  // By the table of plugins, which the build derives from the folders.
+  ...[...tree.keys()]
+    .filter((file) => /^(?:plugins|ipam)\/[^/]+$/.test(file))
+    .map((file) => `${file}: plugin`),
+  'ipam/dhcp.ts: command',
+];
+
+test('no file imports itself by way of others, not even for types', (t) => {
+  t.deepEqual(importCircles(tree), []);
+});
+
+test('each folder of lib/ imports only those below it', (t) => {
+  t.deepEqual(layerViolations(tree), []);
+});
+
+test('plugins import only lib/ and files of their own', (t) => {
+  t.deepEqual(pluginViolations(tree), []);
+});
+
+test('no file has more than 300 lines', (t) => {
+  t.deepEqual(longFiles(tree, 300), []);
+});
+
+test('comments keep within 110 columns', (t) => {
+  t.deepEqual(wideComments(tree, 110), []);
+});
+
+test('nothing that serves a call uses the state of the process', (t) => {
+  t.deepEqual(processUses(tree, ownProcess), []);
+});
+
+test('every export is used by another file', (t) => {
+  t.deepEqual(deadExports(tree, usedOtherwise), []);
+});
+
+test('the whole tree is checked', (t) => {
+  t.true(tree.size > 100);
+  for (const file of [
+    'main.ts',
+    'lib/ip.ts',
+    'plugins/bridge.ts',
+    'ipam/dhcp/daemon.ts',
+    'scripts/build/train.ts',
+  ])
+    t.true(tree.has(file), file);
+});
+
+test('a circle is found, whichever way its imports are written', (t) => {
+  const inTwo = (back: string) =>
+    importCircles(treeOf({ 'cli/a.ts': "import { b } from './b.ts';\n", 'cli/b.ts': back }));
+  for (const back of [
+    "import { a } from './a.ts';",
+    "import type { A } from './a.ts';",
+    "import {\n  type A,\n  a,\n} from '../cli/a.ts';",
+    "export { a } from './a.ts';",
+    "export * from './a.ts';",
+    "import * as all from './a.ts';",
+    "import './a.ts';",
+    "const later = () => import('./a.ts');",
+  ])
+    t.deepEqual(inTwo(back), ['cli/a.ts -> cli/b.ts -> cli/a.ts'], back);
+  for (const other of [
+    "import { c } from './c.ts';",
+    "// from './a.ts'",
+    "const text = `\n  import './a.ts'`;",
+  ])
+    t.deepEqual(inTwo(other), [], other);
+  const longer = treeOf({
+    'lib/a.ts': "import './b.ts';",
+    'lib/b.ts': "import './c.ts';\nimport './d.ts';",
+    'lib/c.ts': '',
+    'lib/d.ts': "import './a.ts';",
+  });
+  t.deepEqual(importCircles(longer), ['lib/a.ts -> lib/b.ts -> lib/d.ts -> lib/a.ts']);
+});
+
+test('an import against the layers is found', (t) => {
+  const importing = (file: string, target: string) =>
+    layerViolations(treeOf({ [file]: `import type { X } from '${target}';` }));
+  t.deepEqual(importing('lib/kernel/link.ts', '../cni/call.ts'), [
+    'lib/kernel/link.ts imports lib/cni/call.ts',
+  ]);
+  t.deepEqual(importing('lib/netlink/libc.ts', '../kernel/link.ts'), [
+    'lib/netlink/libc.ts imports lib/kernel/link.ts',
+  ]);
+  t.deepEqual(importing('lib/ip.ts', './cni/call.ts'), ['lib/ip.ts imports lib/cni/call.ts']);
+  t.deepEqual(importing('lib/cni/call.ts', '../../main.ts'), ['lib/cni/call.ts imports main.ts']);
+  t.deepEqual(importing('lib/other/x.ts', '../ip.ts'), [
+    'lib/other/x.ts belongs to none of netlink, kernel, firewall, cni',
+  ]);
+  t.deepEqual(importing('lib/cni/call.ts', '../netlink/libc.ts'), []);
+  t.deepEqual(importing('lib/netlink/libc.ts', '../errors.ts'), []);
+  t.deepEqual(importing('lib/cni/call.ts', './config.ts'), []);
+});
+
+test('a plugin that imports another is found', (t) => {
+  const importing = (file: string, target: string) =>
+    pluginViolations(treeOf({ [file]: `import '${target}';` }));
+  t.deepEqual(importing('plugins/ptp.ts', './bridge.ts'), ['plugins/ptp.ts imports plugins/bridge.ts']);
+  t.deepEqual(importing('ipam/dhcp/daemon.ts', '../host-local/store.ts'), [
+    'ipam/dhcp/daemon.ts imports ipam/host-local/store.ts',
+  ]);
+  t.deepEqual(importing('plugins/tuning.ts', './tuning/sysctl.ts'), []);
+  t.deepEqual(importing('plugins/tuning/sysctl.ts', '../../lib/ip.ts'), []);
+});
+
+test('a file that is too long, and a comment that is too wide, are found', (t) => {
+  t.deepEqual(longFiles(treeOf({ 'cli/a.ts': 'x\n'.repeat(301), 'cli/b.ts': 'x\n'.repeat(300) }), 300), [
+    'cli/a.ts has 301 lines',
+  ]);
+  const wide = (line: string) => wideComments(treeOf({ 'cli/a.ts': `\n${line}` }), 110);
+  for (const start of ['// ', '  // ', '/** ', ' * ', '/* '])
+    t.deepEqual(wide(start + 'x'.repeat(111 - start.length)), ['cli/a.ts:2 has 111 columns'], start);
+  t.deepEqual(wide(`// ${'x'.repeat(107)}`), []);
+  t.deepEqual(wide(`const text = '${'x'.repeat(111)}';`), []);
+});
+
+test('a use of the process is found, but not in comments or where it is allowed', (t) => {
+  const uses = (file: string, line: string) => processUses(treeOf({ [file]: line }), ['ipam/dhcp/daemon.ts']);
+  for (const use of ['process.env', 'process.exit', 'process.stderr', 'process.stdout', 'process.exitCode'])
+    t.deepEqual(uses('plugins/a.ts', `\nf(${use});`), [`plugins/a.ts:2 uses ${use}`]);
+  t.deepEqual(uses('lib/cni/a.ts', '/* as in\n process.env */\n// process.env\nf(); // process.exit'), []);
+  t.deepEqual(uses('ipam/dhcp/daemon.ts', 'process.exit(1)'), []);
+  t.deepEqual(uses('cli/a.ts', 'process.exit(1)'), []);
+});
+
+test('an export that nobody imports is found', (t) => {
+  const dead = (a: string, b: string) =>
+    deadExports(treeOf({ 'lib/a.ts': a, 'lib/b.ts': b }), ['lib/a.ts: entry']);
+  for (const declaration of [
+    'const one = 1;',
+    'function one() {}',
+    'function* one() {}',
+    'async function one() {}',
+    'class one {}',
+    'abstract class one {}',
+    'interface one {}',
+    'type one = 1;',
+    '{ one };',
+    '{ two as one };',
+  ]) {
+    t.deepEqual(
+      dead(`export ${declaration}`, "import { other } from './a.ts';"),
+      ['lib/a.ts: one'],
+      declaration,
+    );
+    t.deepEqual(dead(`export ${declaration}`, "import { one as mine } from './a.ts';"), [], declaration);
+    t.deepEqual(dead(`export ${declaration}`, "import { type one } from './a.ts';"), [], declaration);
+  }
+  t.deepEqual(dead('export const entry = 1;', ''), [], 'allowed');
+  t.deepEqual(dead('export interface one {}\nfunction f(a: one) {}', ''), [], 'a type of a signature');
+  t.deepEqual(dead('export interface one {} // one', ''), ['lib/a.ts: one']);
+  t.deepEqual(
+    dead('export const one = 1;', "import { one } from './c.ts';"),
+    ['lib/a.ts: one'],
+    'another one',
+  );
+  t.deepEqual(dead('export const one = 1;', "import * as all from './a.ts';\nall.one;"), []);
+  t.deepEqual(dead('export const one = 1;', "const { one } = await import('./a.ts');"), []);
+  t.deepEqual(dead('export const one = 1;', "await import('./a.ts'); // one"), ['lib/a.ts: one']);
+});
