@@ -3,10 +3,11 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/family.ts';
+import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { dnat, getGeneration, meta, payload, payloadIn, transaction } from '../netlink/nftables.ts';
-import { NetlinkError, NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
+import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
 export const protocolNumber: Record<string, number> = { tcp: 6, udp: 17, sctp: 132 };
