@@ -6,29 +6,17 @@
  * The name of a file says whose address it is, so that nothing has to be read to know; what is in the file are hints.
  */
 
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import type { AttachmentId } from '../attachment.ts';
-import { makeDirectory } from '../directory.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { Address } from '../ip.ts';
 import { acquireLock } from '../kernel/lock.ts';
+import { readStateFile, writeStateFile } from '../state-file.ts';
 import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
 
 const defaultDirectory = '/run/cni/firewall';
 const lockTimeoutMs = 10_000;
-/** Far more than a claim has. */
-const largestFile = 4096;
 
 /** What the firewall was told. */
 export interface ClaimDetails {
@@ -129,7 +117,8 @@ export class Claims {
   /** What the firewall was told of a claim; undefined when the file cannot be read. */
   read({ file }: Claim): ClaimDetails | undefined {
     try {
-      return parseDetails(this.readFile(file));
+      const text = readStateFile(`${this.directory}/${file}`);
+      return text === undefined ? undefined : parseDetails(text);
     } catch (error) {
       this.warn(`"${this.directory}/${file}" cannot be used: ${(error as Error).message}`);
       return undefined;
@@ -186,35 +175,12 @@ export class Claims {
     return names.flatMap((name) => parseName(name) ?? []);
   }
 
-  private write(claim: Claim, { network, containerId, ifname }: AttachmentId, details: ClaimDetails): void {
-    makeDirectory(this.directory, 0o700);
-    const temporary = `${this.directory}/.${claim.file}`;
-    rmSync(temporary, { force: true, recursive: true });
-    const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
-    try {
-      const fd = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-      try {
-        writeFileSync(fd, JSON.stringify({ network, containerId, ifname, ...details }));
-      } finally {
-        closeSync(fd);
-      }
-      renameSync(temporary, `${this.directory}/${claim.file}`);
-    } catch (error) {
-      rmSync(temporary, { force: true });
-      throw error;
-    }
-  }
-
-  private readFile(file: string): string {
-    const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-    const fd = openSync(`${this.directory}/${file}`, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    try {
-      const stat = fstatSync(fd);
-      if (!stat.isFile() || stat.size > largestFile) throw new Error('it is not a claim of this plugin');
-      return readFileSync(fd, 'utf8');
-    } finally {
-      closeSync(fd);
-    }
+  private write(
+    { file }: Claim,
+    { network, containerId, ifname }: AttachmentId,
+    details: ClaimDetails,
+  ): void {
+    writeStateFile(`${this.directory}/${file}`, JSON.stringify({ network, containerId, ifname, ...details }));
   }
 
   private dropAll(claims: readonly Claim[]): void {

@@ -65,15 +65,18 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
         const changes = targets.flatMap((target) => setUp(socket, target, created));
         const places = placesOf(targets, addresses);
         added = places.filter((place) => isNamed(created, place.set) || !find(socket, place));
-        return [
+        const back = created.length > 0 ? known() : [];
+        const requests = [
           ...changes,
           ...created.flatMap((set) =>
-            known()
+            back
               .filter(({ address }) => setNames[address.family] === set.name)
               .map((one) => addElement(set, one.address.toBytes(), one.comment)),
           ),
           ...added.map(({ set, address }) => addElement(set, address.toBytes(), comment)),
         ];
+        // A jump that two insert at once would be there twice; an element cannot be.
+        return changes.length > 0 ? { exclusive: requests } : requests;
       });
       undo(() => removeElements(added));
       if (isolation) isolate(isolation, families);

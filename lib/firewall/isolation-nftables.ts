@@ -41,10 +41,10 @@ interface IsolationRule {
 
 /** Isolates a bridge. Doing it twice is no error, and what is there stays: it is the bridge's, not a container's. */
 export function isolate(isolation: Isolation, families: readonly Family[]): void {
-  changeNftables((socket) => composeIsolation(socket, isolation));
+  changeNftables((socket) => ({ exclusive: composeIsolation(socket, isolation) }));
   if (isolation.policy !== 'isolated') return;
   try {
-    changeNftables((socket) => composeRules(socket, bridgedRules(isolation)));
+    changeNftables((socket) => ({ exclusive: composeRules(socket, bridgedRules(isolation)) }));
   } catch (error) {
     const isUnsupported = error instanceof NftablesError && ['EOPNOTSUPP', 'ENOENT'].includes(error.errno);
     if (!isUnsupported) throw error;

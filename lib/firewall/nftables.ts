@@ -6,7 +6,7 @@ import { addressFamily } from '../kernel/family.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import { dnat, getGeneration, meta, payload, payloadIn, transaction } from '../netlink/nftables.ts';
+import { dnat, meta, payload, payloadIn, readGeneration, transaction } from '../netlink/nftables.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
@@ -51,7 +51,7 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
 export function requireNftables(): void {
   using socket = openNftables();
   try {
-    socket.execute(getGeneration());
+    readGeneration(socket);
   } catch (error) {
     throw error instanceof NetlinkError ? missing(error) : error;
   }
@@ -87,22 +87,47 @@ function explained(error: NetlinkError): NftablesError {
 
 /** How often a change is composed anew when others were faster. */
 const changeTries = 10;
+/** The same where anybody's change of anything counts, as that of every other container that comes or goes. */
+const exclusiveTries = 200;
+
+/** What is to be done, if nobody has changed anything since it was composed. */
+export interface ExclusiveChange {
+  readonly exclusive: readonly Request[];
+}
 
 /**
  * Carries out a change that depends on what is there.
  * @param compose looks, and says what to do. It is asked `again` when something that it names has gone meanwhile, as two DELs at
  *   once may have it.
  */
-export function changeNftables(compose: (socket: NetlinkSocket, again: boolean) => readonly Request[]): void {
+export function changeNftables(
+  compose: (socket: NetlinkSocket, again: boolean) => readonly Request[] | ExclusiveChange,
+): void {
   withNftables((socket) => {
     for (let tries = 1; ; tries++) {
+      const generation = generationOf(socket);
+      const change = compose(socket, tries > 1);
       try {
-        return transaction(socket, compose(socket, tries > 1));
+        if ('exclusive' in change) return transaction(socket, change.exclusive, generation);
+        return transaction(socket, change);
       } catch (error) {
-        if (tries === changeTries || !isKernelError(error, 'ENOENT', 'EBUSY')) throw error;
+        const mayRepeat = isKernelError(error, 'ERESTART')
+          ? tries < exclusiveTries
+          : tries < changeTries && isKernelError(error, 'ENOENT', 'EBUSY');
+        if (!mayRepeat) throw error;
       }
     }
   });
+}
+
+/** The generation of the ruleset; undefined when the kernel has no nftables, which whoever changes it finds out. */
+function generationOf(socket: NetlinkSocket): number | undefined {
+  try {
+    return readGeneration(socket);
+  } catch (error) {
+    if (error instanceof NetlinkError) return undefined;
+    throw error;
+  }
 }
 
 /** The packet is of this family: needed in tables of both. */
