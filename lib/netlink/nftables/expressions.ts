@@ -8,8 +8,8 @@ import {
   listAttributes,
   nestedAttr,
   stringAttr,
-  viewOf,
 } from '../message.ts';
+import { viewOf } from '../struct.ts';
 import { NFTA_LIST_ELEM } from './wire.ts';
 
 const NFTA_EXPR_NAME = 1;
