@@ -9,7 +9,6 @@ import {
   nestedAttr,
   stringAttr,
 } from '../message.ts';
-import { viewOf } from '../struct.ts';
 import { NFTA_LIST_ELEM } from './wire.ts';
 
 const NFTA_EXPR_NAME = 1;
@@ -153,7 +152,8 @@ export function limitsToInvalid(expressions: readonly NftExpression[]): boolean 
   const state = expressions.findIndex(({ name, data }) => name === 'ct' && data.be32(2) === NFT_CT_STATE);
   const cut = state < 0 ? undefined : expressions[state + 1];
   const mask = cut?.name === 'bitwise' ? cut.data.nested(4)?.bytes(NFTA_DATA_VALUE) : undefined;
-  return mask?.length === 4 && viewOf(mask).getUint32(0, true) === invalid;
+  // In host byte order, as the kernel has the state.
+  return mask?.length === 4 && mask[0] === invalid && !mask[1] && !mask[2] && !mask[3];
 }
 
 /** The verdict that an expression holds, and the chain where it leads. */
