@@ -4,7 +4,7 @@ import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/family.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import { dnat, getGeneration, meta, payload, transaction } from '../netlink/nftables.ts';
+import { dnat, getGeneration, meta, type NftTable, payload, transaction } from '../netlink/nftables.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
@@ -42,6 +42,11 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
 /** @throws Error when the kernel has no nftables. */
 export function requireNftables(): void {
   withNftables((socket) => socket.execute(getGeneration()));
+}
+
+/** The table of nf_tables where iptables keeps one of its own. */
+export function nftTableOf(family: Family, name: string): NftTable {
+  return { family: family === 4 ? 'ip' : 'ip6', name };
 }
 
 /** How often a change is composed anew when others were faster. */

@@ -5,3 +5,4 @@ export * from './nftables/objects.ts';
 export * from './nftables/rules.ts';
 export * from './nftables/sets.ts';
 export { getGeneration, type NftFamily, type NftTable, transaction } from './nftables/wire.ts';
+export * from './nftables/xtables.ts';
