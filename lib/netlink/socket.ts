@@ -181,18 +181,26 @@ export class NetlinkSocket {
   /**
    * Sends requests as one batch, which the kernel carries out whole or not at all.
    * @param subsystem of nfnetlink, which batches are of.
+   * @param condition attributes on which the kernel refuses the batch.
    * @throws NetlinkError for the first request that failed, or for the batch.
    */
-  transaction(subsystem: number, requests: readonly Request[]): void {
-    const boundary = (type: number): Request => ({
+  transaction(
+    subsystem: number,
+    requests: readonly Request[],
+    condition: Uint8Array = new Uint8Array(),
+  ): void {
+    const boundary = (type: number, attributes?: Uint8Array): Request => ({
       action: 'begin a transaction of rules',
       type,
       flags: 0,
-      payload: Uint8Array.of(0, 0, subsystem >> 8, subsystem & 0xff),
+      payload: concat([
+        Uint8Array.of(0, 0, subsystem >> 8, subsystem & 0xff),
+        ...(attributes ? [attributes] : []),
+      ]),
     });
     const begin = this.sequence + 1;
     this.sequence += requests.length + 2;
-    const all = [boundary(BATCH_BEGIN), ...requests, boundary(BATCH_END)];
+    const all = [boundary(BATCH_BEGIN, condition), ...requests, boundary(BATCH_END)];
     this.send(
       all.map((request, i) => encodeMessage(request, begin + i, i > 0 && i < all.length - 1 ? Flag.Ack : 0)),
     );
