@@ -9,7 +9,7 @@ import {
   nestedAttr,
   stringAttr,
 } from '../message.ts';
-import { viewOf } from '../struct.ts';
+import { u32 } from '../struct.ts';
 import { NFTA_LIST_ELEM } from './wire.ts';
 
 const NFTA_EXPR_NAME = 1;
@@ -153,7 +153,7 @@ export function limitsToInvalid(expressions: readonly NftExpression[]): boolean 
   const state = expressions.findIndex(({ name, data }) => name === 'ct' && data.be32(2) === NFT_CT_STATE);
   const cut = state < 0 ? undefined : expressions[state + 1];
   const mask = cut?.name === 'bitwise' ? cut.data.nested(4)?.bytes(NFTA_DATA_VALUE) : undefined;
-  return mask?.length === 4 && viewOf(mask).getUint32(0, true) === invalid;
+  return mask?.length === 4 && u32.decode(mask) === invalid;
 }
 
 /** The verdict that an expression holds, and the chain where it leads. */
