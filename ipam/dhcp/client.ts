@@ -10,6 +10,7 @@ import { type Grant, isUsable, readGrant } from './grant.ts';
 import {
   type Channel,
   type ClientLink,
+  hasAddress,
   isInUse,
   openAddressChannel,
   openBroadcastChannel,
@@ -136,24 +137,27 @@ export async function renew(
   }
 }
 
-/** Gives an address back. No server answers to that. */
-export function release(
+/**
+ * Gives an address back, and returns once that has left the interface, which DEL deletes next. No server
+ * answers to that.
+ */
+export async function release(
   link: ClientLink,
   grant: Grant,
   options: ClientOptions,
   settings: ClientSettings,
-): void {
-  const channel = openAddressChannel(link, grant.address.address, grant.server);
+): Promise<void> {
+  const { server } = grant;
+  const own = grant.address.address;
+  const base = { link, options, settings, transaction: randomInt(2 ** 32 - 1), clientAddress: own };
+  const to = new Map([[Option.ServerIdentifier, server.toBytes()]]);
+  // Without the address, say because ADD failed before it was configured, the kernel cannot send.
+  const channel = hasAddress(link, own)
+    ? openAddressChannel(link, own, server)
+    : openBroadcastChannel(link, own, server);
   try {
-    const base = {
-      link,
-      options,
-      settings,
-      transaction: randomInt(2 ** 32 - 1),
-      clientAddress: grant.address.address,
-    };
-    const to = new Map([[Option.ServerIdentifier, grant.server.toBytes()]]);
     channel.send(encodeMessage(compose(base, MessageType.Release, to)));
+    await channel.drain();
   } finally {
     channel.close();
   }

@@ -193,18 +193,18 @@ class Daemon implements LeaseKeeper {
       // A lease that the next daemon would not know of is none to give away.
       this.files.save(key, lease.toText());
     } catch (error) {
-      this.giveBack(lease);
+      await this.giveBack(lease);
       throw error;
     }
     this.leases.set(key, lease);
     return { result: printed(lease), isNew: true };
   }
 
-  private release(owner: AttachmentId): void {
+  private async release(owner: AttachmentId): Promise<void> {
     const key = attachmentKey(owner);
     const lease = this.leases.get(key);
     this.leases.delete(key);
-    if (lease) this.giveBack(lease);
+    if (lease) await this.giveBack(lease);
     this.files.remove(key);
   }
 
@@ -236,9 +236,9 @@ class Daemon implements LeaseKeeper {
       );
   }
 
-  private giveBack(lease: Lease): void {
+  private async giveBack(lease: Lease): Promise<void> {
     try {
-      lease.release();
+      await lease.release();
     } catch (error) {
       this.log(`${lease.key}: ${(error as Error).message}. The server takes the address back in time`);
     }

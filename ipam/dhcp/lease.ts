@@ -121,11 +121,11 @@ export class Lease {
    * Gives the address back, as far as the interface still exists to say so.
    * @throws Error when that cannot be sent.
    */
-  release(): void {
+  async release(): Promise<void> {
     this.stop();
     using netns = Netns.openIfPresent(this.owner.netns);
     const link = netns && clientLink(netns, this.owner.ifname);
-    if (link) release(link, this.grant, this.options, this.keeper.settings);
+    if (link) await release(link, this.grant, this.options, this.keeper.settings);
   }
 
   /** Lets the lease be, without giving it back. A renewal under way comes to nothing. */

@@ -174,5 +174,6 @@ export function pointersTo(targets: readonly Uint8Array[]): Pointers {
 function describeErrno(errno: number): [code: string, text: string] {
   // libuv has this number as ENOTSUP, with which errno.h makes it one.
   if (errno === 95) return ['EOPNOTSUPP', 'operation not supported'];
+  if (errno === 85) return ['ERESTART', 'what it was based on has changed'];
   return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'the kernel refused'];
 }
