@@ -1,5 +1,12 @@
 import test from 'ava';
-import { isSameRule, option, parseRules, prefixWords, quote, renderRule } from '../../../lib/firewall/rules.ts';
+import {
+  isSameRule,
+  option,
+  parseRules,
+  prefixWords,
+  quote,
+  renderRule,
+} from '../../../lib/firewall/rules.ts';
 import { Prefix } from '../../../lib/ip.ts';
 
 test('a rule is read as it was written', (t) => {
