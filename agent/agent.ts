@@ -61,6 +61,7 @@ export class Agent {
         accepts: this.accepts,
         schedule: this.schedule,
         record: this.record,
+        status: () => this.statistics.report(this.options.build),
       });
     });
     this.server = server;

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runPlugin } from '../lib/cni/runner.ts';
 import type { PluginTable } from '../main.ts';
-import { accepted, encodeFrame, Incoming, type Offer } from './protocol.ts';
+import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
 const heartbeatMs = 3000;
@@ -20,6 +20,8 @@ export interface CallServer {
   accepts(offer: Offer, socket: Socket): boolean;
   /** Waits until the call may run, and runs it. */
   schedule(call: () => Promise<number>): Promise<number>;
+  /** What the agent tells of itself. */
+  status(): unknown;
   /** Told of a call that has ended. @param milliseconds from the offer. */
   record(offer: Offer, exit: number, milliseconds: number): void;
 }
@@ -30,7 +32,12 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
   const changes = new Changes(socket, incoming);
   try {
     const offer = await changes.wait(() => incoming.takeOffer());
-    if (!offer || !server.accepts(offer, socket)) return;
+    if (!offer) return;
+    if (offer.name === statusRequest) {
+      socket.write(encodeFrame('R', JSON.stringify(server.status())));
+      return;
+    }
+    if (!server.accepts(offer, socket)) return;
     const start = performance.now();
     socket.write(accepted);
     const stdin = await changes.wait(() => incoming.takeInput());

@@ -26,6 +26,9 @@ const longestOffer = 256 * 1024;
 /** Far above any network configuration. */
 export const longestInput = 16 * 1024 * 1024;
 
+/** In place of a plugin's name, asks the agent for its statistics. No plugin can have that name. */
+export const statusRequest = '@status';
+
 /** The answer that a call is the agent's own. */
 export const accepted = 'Y';
 
@@ -84,10 +87,13 @@ export class Incoming {
   }
 }
 
+/** Size of what comes before a frame's data, in bytes. */
+export const frameHeaderSize = 6;
+
 /** A frame for the launcher. @param exit code of the call, for "R". */
 export function encodeFrame(type: 'E' | 'H' | 'R', text = '', exit = 0): Buffer {
   const data = Buffer.from(text);
-  const header = Buffer.alloc(6);
+  const header = Buffer.alloc(frameHeaderSize);
   header.write(type);
   header.writeUInt8(exit, 1);
   header.writeUInt32LE(data.length, 2);

@@ -121,6 +121,17 @@ export function requireInstalled(programs: Programs, family: Family): void {
   }
 }
 
+/** Whether the programs of every one of these families are installed. */
+export function hasPrograms(programs: Programs, wanted: readonly Family[]): boolean {
+  try {
+    for (const family of wanted) requireInstalled(programs, family);
+    return true;
+  } catch (error) {
+    if (error instanceof IptablesMissingError) return false;
+    throw error;
+  }
+}
+
 /**
  * Runs something for both families, beside one another.
  * @throws the first error, when both have ended.

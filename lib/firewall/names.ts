@@ -40,3 +40,20 @@ export function readComment(comment: string): { network: string; containerId: st
   const match = /^(?:dnat )?name: "([^"]*)" id: "([^"]*)"?/.exec(comment);
   return match ? { network: match[1]!, containerId: match[2]! } : undefined;
 }
+
+/** Sixteen digits that stand for a network. */
+export function networkTag(network: string): string {
+  return hashName(16, '', network);
+}
+
+/** Digits that stand for an attachment, those of its network first: in comments and file names, where it may be too long itself. */
+export function attachmentTag({ network, containerId, ifname }: AttachmentId): string {
+  return `${networkTag(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
+}
+
+/** The reference plugins' comment on nftables rules; at 128 bytes nft(8) takes no more. */
+export function attachmentComment(attachment: AttachmentId): string {
+  const { network, containerId, ifname } = attachment;
+  const text = `${attachmentTag(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
+  return Buffer.from(text.replaceAll('"', '')).subarray(0, 128).toString('utf8');
+}

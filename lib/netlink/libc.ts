@@ -1,6 +1,6 @@
 /**
- * The C library's functions that Node has none for, bound once and only when first needed: loading node:ffi costs
- * a millisecond, which VERSION and plugins without kernel work should not pay.
+ * The C library's functions that Node has none for, bound once and only when first needed: loading node:ffi
+ * costs a millisecond, which VERSION and plugins without kernel work should not pay.
  */
 
 import { getSystemErrorMap } from 'node:util';
@@ -71,8 +71,8 @@ interface Libc {
 }
 
 const i32 = 'int32';
-// Lengths are size_t: the calling conventions of x86-64 and arm64 hand a uint32 over zero-extended, and unlike
-// uint64 it does not have to be a bigint.
+// Lengths are size_t: the calling conventions of x86-64 and arm64 hand a uint32 over zero-extended, and
+// unlike uint64 it does not have to be a bigint.
 const u32 = 'uint32';
 const signatures = {
   socket: { arguments: [i32, i32, i32], return: i32 },
@@ -147,12 +147,13 @@ export function libc<K extends keyof Libc>(action: string, name: K, ...args: Par
 }
 
 /**
- * Ends the process, of which everything has been written: the kernel takes the rest back a millisecond or two faster than Node.
+ * Ends the process, of which everything has been written, if the C library is loaded: the kernel takes the
+ * rest back a millisecond or two faster than Node.js. Otherwise it returns, as loading would cost what is
+ * gained.
  * @param code exit code.
  */
 export function exitImmediately(code: number): void {
   if (library) libc('end', '_exit', code);
-  process.exit(code);
 }
 
 /** An array of pointers, ended by a null pointer. */
@@ -173,5 +174,6 @@ export function pointersTo(targets: readonly Uint8Array[]): Pointers {
 function describeErrno(errno: number): [code: string, text: string] {
   // libuv has this number as ENOTSUP, with which errno.h makes it one.
   if (errno === 95) return ['EOPNOTSUPP', 'operation not supported'];
+  if (errno === 85) return ['ERESTART', 'what it was based on has changed'];
   return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'the kernel refused'];
 }

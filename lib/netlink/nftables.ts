@@ -4,5 +4,5 @@ export * from './nftables/expressions.ts';
 export * from './nftables/objects.ts';
 export * from './nftables/rules.ts';
 export * from './nftables/sets.ts';
-export { getGeneration, type NftFamily, type NftTable, transaction } from './nftables/wire.ts';
+export { type NftFamily, type NftTable, readGeneration, transaction } from './nftables/wire.ts';
 export * from './nftables/xtables.ts';

@@ -71,8 +71,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends requests together and waits for all their acknowledgements. The kernel carries out every one, in order,
-   * even after one failed.
+   * Sends requests together and waits for all their acknowledgements. The kernel carries out every one, in
+   * order, even after one failed.
    * @returns for each request, the messages that the kernel sent besides the acknowledgement.
    * @throws NetlinkError for the first request that failed.
    */
@@ -92,8 +92,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an interface: another
-   * thread waits for it, and the socket is not to be used meanwhile.
+   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an
+   * interface: another thread waits for it, and the socket is not to be used meanwhile.
    */
   async executeInThreadPool(request: Request): Promise<Message[]> {
     const first = this.number([request]);
@@ -132,8 +132,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last reading
-   * counts even if it was interrupted too, as under steady load every one may be.
+   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last
+   * reading counts even if it was interrupted too, as under steady load every one may be.
    * @throws NetlinkError
    */
   dump(request: Request): Message[] {
@@ -181,18 +181,26 @@ export class NetlinkSocket {
   /**
    * Sends requests as one batch, which the kernel carries out whole or not at all.
    * @param subsystem of nfnetlink, which batches are of.
+   * @param condition attributes on which the kernel refuses the batch.
    * @throws NetlinkError for the first request that failed, or for the batch.
    */
-  transaction(subsystem: number, requests: readonly Request[]): void {
-    const boundary = (type: number): Request => ({
+  transaction(
+    subsystem: number,
+    requests: readonly Request[],
+    condition: Uint8Array = new Uint8Array(),
+  ): void {
+    const boundary = (type: number, attributes?: Uint8Array): Request => ({
       action: 'begin a transaction of rules',
       type,
       flags: 0,
-      payload: Uint8Array.of(0, 0, subsystem >> 8, subsystem & 0xff),
+      payload: concat([
+        Uint8Array.of(0, 0, subsystem >> 8, subsystem & 0xff),
+        ...(attributes ? [attributes] : []),
+      ]),
     });
     const begin = this.sequence + 1;
     this.sequence += requests.length + 2;
-    const all = [boundary(BATCH_BEGIN), ...requests, boundary(BATCH_END)];
+    const all = [boundary(BATCH_BEGIN, condition), ...requests, boundary(BATCH_END)];
     this.send(
       all.map((request, i) => encodeMessage(request, begin + i, i > 0 && i < all.length - 1 ? Flag.Ack : 0)),
     );
@@ -228,7 +236,10 @@ export class NetlinkSocket {
     }
   }
 
-  /** Takes what has arrived off a socket that listens to reports, without waiting. @returns whether there was anything. */
+  /**
+   * Takes what has arrived off a socket that listens to reports, without waiting.
+   * @returns whether there was anything.
+   */
   drain(): boolean {
     for (let some = false; ; some = true) {
       try {

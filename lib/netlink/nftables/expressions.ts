@@ -38,6 +38,7 @@ const metaKeys = {
   ibrname: 17,
   obrname: 18,
 } as const;
+const NFT_CT_STATE = 0;
 const bases = { link: 0, network: 1, transport: 2 } as const;
 
 /** Compares a property of the packet. */
@@ -66,7 +67,6 @@ export function payloadIn(
 
 /** The packet belongs to a connection that is there already, or to one that such a connection has brought about. */
 export function isEstablished(): Attribute[] {
-  const NFT_CT_STATE = 0;
   const [established, related] = [2, 4];
   return [
     expression('ct', [be32Attr(2, NFT_CT_STATE), be32Attr(1, register)]),
@@ -144,6 +144,16 @@ export function expressionValue({ name, data }: NftExpression): Uint8Array | und
 /** The set that a "lookup" expression looks in. */
 export function lookedUpSet({ name, data }: NftExpression): string | undefined {
   return name === 'lookup' ? data.string(1) : undefined;
+}
+
+/** True when expressions let a rule match only packets that belong to no connection: "ct state invalid". */
+export function limitsToInvalid(expressions: readonly NftExpression[]): boolean {
+  const invalid = 1;
+  const state = expressions.findIndex(({ name, data }) => name === 'ct' && data.be32(2) === NFT_CT_STATE);
+  const cut = state < 0 ? undefined : expressions[state + 1];
+  const mask = cut?.name === 'bitwise' ? cut.data.nested(4)?.bytes(NFTA_DATA_VALUE) : undefined;
+  // In host byte order, as the kernel has the state.
+  return mask?.length === 4 && mask[0] === invalid && !mask[1] && !mask[2] && !mask[3];
 }
 
 /** The verdict that an expression holds, and the chain where it leads. */
