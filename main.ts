@@ -1,8 +1,8 @@
 /**
  * The one executable behind every name: it runs the plugin whose name it was started under.
  *
- * scripts/build.ts writes the entry point that calls this with a table of what it found in plugins/ and ipam/.
- * Nothing is loaded but the plugin that is asked for.
+ * scripts/build.ts writes the entry point that calls this with a table of what it found in plugins/ and
+ * ipam/. Nothing is loaded but the plugin that is asked for.
  */
 
 import { writeSync } from 'node:fs';

@@ -25,7 +25,7 @@ export const draw: CommandModule<object, { svg: string | undefined }> = {
       .option('svg', { type: 'string', requiresArg: true, describe: 'Write the picture to this file' })
       .example('$0 draw', 'In the terminal')
       .example('$0 draw --svg host.svg', 'As a file for a browser')
-      .epilogue('What belongs to no container any more is marked with ✘.'),
+      .epilogue('What no longer belongs to a container is marked with ✘.'),
   handler: async ({ svg }) => {
     const groups = groupsOf(await takeInventory(configDir(), cacheDir()));
     if (svg === undefined) return print(asText(groups));

@@ -7,9 +7,9 @@ import { atLeast } from '../lib/cni/version.ts';
 import type { Suite } from '../main.ts';
 import { ipamTypeOf, poolsOf, sizeOf } from './addresses.ts';
 import { CommandError } from './errors.ts';
-import { type NetworkList, type PluginEntry, readNetworkFile } from './libcni/conflist.ts';
+import { type NetworkList, type PluginEntry, readNetworkFile, wholeConfig } from './libcni/conflist.ts';
 import { loadPlugin } from './schema.ts';
-import { count, paint, print } from './terminal.ts';
+import { paint, print } from './terminal.ts';
 
 type Config = PluginEntry['config'];
 
@@ -44,24 +44,21 @@ function afterwards({ cniVersion, disableCheck }: NetworkList): string {
 }
 
 /** What a plugin does with its configuration. A plugin of another suite is only named. */
-async function stepsOf(
-  { type, config, capabilities }: PluginEntry,
-  network: NetworkList,
-  suite: Suite,
-): Promise<string[]> {
+async function stepsOf(entry: PluginEntry, network: NetworkList, suite: Suite): Promise<string[]> {
+  const { type, capabilities } = entry;
   const asked = capabilities.length > 0 ? [`The runtime passes: ${capabilities.join(', ')}`] : [];
   const plugin = await loadPlugin(suite.plugins, type);
   if (!plugin) return [...asked, 'Runs the executable of that name, which is not of this suite'];
-  const whole = { ...config, name: network.name, cniVersion: network.cniVersion };
+  const config = wholeConfig(entry, network);
   const ipamType = ipamTypeOf(config);
   const ipam = ipamType === undefined ? undefined : await loadPlugin(suite.ipam, ipamType);
   try {
     return [
       ...asked,
-      ...ownSteps(plugin, whole),
-      ...(plugin.role === 'main' ? sharedSteps(whole) : []),
-      ...(ipamType === undefined ? [] : addressSteps(ipamType, ipam, whole)),
-      ...('ipMasq' in plugin.config.shape ? masqueradeSteps(whole) : []),
+      ...ownSteps(plugin, config),
+      ...(plugin.role === 'main' ? sharedSteps(config) : []),
+      ...(ipamType === undefined ? [] : addressSteps(ipamType, ipam, config)),
+      ...('ipMasq' in plugin.config.shape ? masqueradeSteps(config) : []),
     ].filter((step) => step !== '');
   } catch (cause) {
     throw new CommandError(`The configuration of "${type}" is not valid. See "cni validate"`, { cause });
@@ -74,25 +71,22 @@ function ownSteps(plugin: Plugin<unknown>, config: Config): string[] {
   return plugin.explain?.(decoded as never) ?? [plugin.summary];
 }
 
-/** What plugins that make an interface have in common. */
+/** What plugins that create an interface have in common. */
 function sharedSteps({ mtu }: Config): string[] {
   return [typeof mtu === 'number' && mtu > 0 ? `Sets the MTU to ${mtu}` : ''];
 }
 
+/** What the IPAM plugin says itself, or how much of it its configuration tells. */
 function addressSteps(type: string, ipam: Plugin<unknown> | undefined, config: Config): string[] {
-  const pools = poolsOf(config, ipam).map(
-    (pool) => `${pool.range} (${count(Number(sizeOf(pool)), 'address', 'addresses')}) of ${pool.subnet}`,
-  );
+  const pools = poolsOf(config, ipam).map((pool) => `${sizeOf(pool)} in ${pool.subnet}`);
   const { routes } = config.ipam as { routes?: unknown };
   const destinations = (Array.isArray(routes) ? routes : []).flatMap((route) =>
     isObject(route) && typeof route.dst === 'string' ? [route.dst] : [],
   );
+  const added = destinations.length > 0 ? `Adds routes in the container: ${destinations.join(', ')}` : '';
   return [
-    pools.length > 0
-      ? `Takes ${pools.length > 1 ? 'addresses' : 'an address'} from "${type}": ${pools.join('; ')}`
-      : `Asks "${type}" for an address`,
-    ...(ipam?.explain ? ownSteps(ipam, config) : []),
-    destinations.length > 0 ? `Adds routes in the container: ${destinations.join(', ')}` : '',
+    `Asks "${type}" for ${pools.length > 1 ? 'addresses' : 'an address'}${pools.length > 0 ? `: it has ${pools.join(', ')}` : ''}`,
+    ...(ipam?.explain ? ownSteps(ipam, config) : [added]),
   ];
 }
 

@@ -1,4 +1,4 @@
-/** `cni gc NETWORK`: removes what belongs to no container any more. */
+/** `cni gc NETWORK`: removes what no longer belongs to a container. */
 
 import type { CommandModule } from 'yargs';
 import { attachmentKey } from '../lib/attachment.ts';
@@ -20,7 +20,7 @@ interface GcArguments {
 
 export const gc: CommandModule<object, GcArguments> = {
   command: 'gc <network> [netns]',
-  describe: 'Remove what belongs to no container any more',
+  describe: 'Remove what no longer belongs to a container',
   builder: (yargs) =>
     yargs
       .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })
@@ -43,8 +43,8 @@ export const gc: CommandModule<object, GcArguments> = {
       .example('$0 gc podnet', 'Remove it')
       .epilogue(
         'Kept are the attachments that a runtime has recorded and whose network namespace still exists. The others get a DEL, ' +
-          'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards the host is looked at again: "Removed" is said ' +
-          'only of what is gone, and the exit code is 1 if anything remains. A network with "disableGC" is left alone. ' +
+          'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
+          '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
           `No container may be added or removed meanwhile.\n\n${environmentHelp}`,
       ),
   handler: async ({ network, 'dry-run': dryRun, all, trace }) => {
@@ -114,7 +114,7 @@ async function collect(
   return { remaining, errors: errors.map(({ error }) => error) };
 }
 
-/** What DEL is told of an attachment: as much as was recorded. */
+/** What DEL gets to know of an attachment: as much as was recorded. */
 function runtimeOf(one: HostAttachment, cacheDir: string): Runtime {
   const { containerId, ifname, netns } = one;
   const bare = { containerId, ifname: ifname || 'eth0', netns, args: [], capabilityArgs: {} };

@@ -44,7 +44,7 @@ export function install(suite: Suite): CommandModule<object, InstallArguments> {
           describe: 'Remove the plugins of this suite',
         })
         .example('$0 install', 'Install into /opt/cni/bin')
-        .example('$0 install --bin-dir /host/opt/cni/bin', 'Install on the node, from a container')
+        .example('$0 install --bin-dir /host/opt/cni/bin', 'Install on the host, from a container')
         .example('$0 install --uninstall', 'Remove what was installed')
         .epilogue(
           'Each plugin is replaced in one step, so that no ADD fails meanwhile, and only after all have been tried. ' +
@@ -86,7 +86,7 @@ function replace(names: readonly string[], binDir: string): void {
   }
 }
 
-/** A directory on the same file system, where everything is made ready. */
+/** A directory on the same file system, where everything is prepared. */
 function stage(binDir: string): string {
   try {
     makeDirectory(binDir, 0o755);
@@ -199,8 +199,8 @@ function explained(error: unknown, binDir: string): Error {
     EACCES: 'permission is denied. Run this as root',
     EPERM: 'permission is denied. Run this as root',
     ENOSPC: 'its file system is full. Make room',
-    ENOTDIR: 'it is no directory, or lies below a file',
-    EEXIST: 'it is no directory',
+    ENOTDIR: 'it is not a directory, or lies below a file',
+    EEXIST: 'it is not a directory',
   };
   const reason = reasons[(error as NodeJS.ErrnoException).code ?? ''];
   if (!reason) return error as Error;

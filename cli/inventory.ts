@@ -1,6 +1,6 @@
 /**
- * What networks and attachments a host has: from the result cache, host-local's files, the firewall and the kernel, held
- * against one another.
+ * What networks and attachments a host has: from the result cache, host-local's files, the firewall and the
+ * kernel, held against one another.
  */
 
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
@@ -13,7 +13,7 @@ import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
 import { listCache } from './libcni/cache.ts';
 import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
-import { type RangeUse, rangeUse, reservationsOf } from './reservations.ts';
+import { type HeldAddress, type RangeUse, reservationsOf } from './reservations.ts';
 import { ruleOwners } from './rules.ts';
 
 /** A port of the host that leads to a container. */
@@ -32,9 +32,9 @@ export interface HostAttachment extends AttachmentId {
   ports: PublishedPort[];
   /** Interfaces of the host that belong to it. */
   hostInterfaces: string[];
-  /** When it was made. */
+  /** When ADD ended. */
   since: Date | undefined;
-  /** Why it belongs to no container any more; empty for one that is in order. */
+  /** Why it no longer belongs to a container; empty for one that is in order. */
   orphaned: string[];
 }
 
@@ -61,7 +61,7 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
   // The first file of a name counts, as for runtimes.
   for (const network of readNetworks(configDir, problems).reverse()) networks.set(network.name, network);
   const attachments = new Map<string, HostAttachment>();
-  // From the newest, so that the configuration of a network that is not configured any more is the last one.
+  // Newest first: a network that is no longer configured gets the configuration of its last attachment.
   for (const { attachment, since, error } of listCache(cacheDir).sort((a, b) => +b.since - +a.since)) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
@@ -79,32 +79,35 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
   for (const attachment of attachments.values())
     if (attachment.netns && !isNamespace(attachment.netns))
       attachment.orphaned.push('its network namespace is gone');
-  addReservations(attachments, [...networks.values()]);
+  const reservations = [...networks.values()].map(reservationsOf);
+  for (const { held } of reservations) addReservations(attachments, held);
   await addRuleOwners(attachments, networks);
   using socket = openRouteSocket();
   return {
     networks: [...networks.values()],
     attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
-    ranges: [...networks.values()].flatMap(rangeUse),
+    ranges: reservations.flatMap(({ ranges }) => ranges),
     links: listLinks(socket),
     addresses: listAddresses(socket),
-    problems,
+    problems: [...problems, ...reservations.flatMap((one) => one.problems)],
   };
 }
 
 /** What host-local has given away: to attachments that are known, and to others. */
-function addReservations(attachments: Map<string, HostAttachment>, networks: readonly NetworkList[]): void {
-  for (const reservation of networks.flatMap(reservationsOf)) {
-    const { network, containerId, ifname, ip, since } = reservation;
+function addReservations(
+  attachments: Map<string, HostAttachment>,
+  reservations: readonly HeldAddress[],
+): void {
+  for (const { owner, ip, since } of reservations) {
     // Files of very old versions have no interface name.
     const known =
-      attachments.get(attachmentKey(reservation)) ??
-      (ifname === '' ? ofContainer(attachments, reservation)[0] : undefined);
+      attachments.get(attachmentKey(owner)) ??
+      (owner.ifname === '' ? ofContainer(attachments, owner)[0] : undefined);
     if (known) {
       if (!known.ips.includes(ip)) known.ips.push(ip);
     } else
-      attachments.set(attachmentKey(reservation), {
-        ...orphan({ network, containerId, ifname }, 'address reserved, but no runtime knows of it'),
+      attachments.set(attachmentKey(owner), {
+        ...orphan(owner, 'address reserved, but no runtime knows of it'),
         ips: [ip],
         since,
       });

@@ -1,6 +1,7 @@
 /**
- * JSON with positions: an operator who mistyped a comma gets the line and column, and every later complaint about a
- * value can point at it. JSON.parse gives neither. jsonc-parser reads the text; the messages are ours.
+ * JSON with positions: an operator who mistyped a comma gets the line and column, and every later complaint
+ * about a value can point at it. JSON.parse gives neither. jsonc-parser reads the text; the messages are
+ * ours.
  */
 
 import { createScanner, type Node, parseTree, printParseErrorCode } from 'jsonc-parser';
@@ -58,7 +59,10 @@ export function positionOf(text: string, offset: number): { line: number; column
   return { line: before.split('\n').length, column: [...before.slice(lineStart)].length + 1 };
 }
 
-/** The line that an offset is in, cut down around it if it is long, and below it a caret that points at the offset. */
+/**
+ * The line that an offset is in, cut down around it if it is long, and below it a caret that points at the
+ * offset.
+ */
 export function excerptOf(text: string, offset: number, width = 76): string {
   const lineStart = text.lastIndexOf('\n', offset - 1) + 1;
   const lineEnd = text.indexOf('\n', offset);
@@ -71,7 +75,8 @@ export function excerptOf(text: string, offset: number, width = 76): string {
 }
 
 /**
- * Finds the node that a path such as `plugins[0].ipam.ranges[0]` leads to, keys without regard to case as Go reads them.
+ * Finds the node that a path such as `plugins[0].ipam.ranges[0]` leads to, keys without regard to case as Go
+ * reads them.
  * @returns the offset of the last part of the path that exists.
  */
 export function offsetOf(root: JsonNode, path: string): number {

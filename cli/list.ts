@@ -19,7 +19,7 @@ export const list: CommandModule<object, ListArguments> = {
       .option('orphaned', {
         type: 'boolean',
         default: false,
-        describe: 'Only what no container owns any more',
+        describe: 'Only what no longer belongs to a container',
       })
       .option('json', { type: 'boolean', default: false, describe: 'Print the list as JSON' })
       .example('$0 list', 'Which pod has which address')

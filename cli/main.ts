@@ -3,6 +3,7 @@
 import yargs from 'yargs';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
+import { agent } from './agent.ts';
 import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { explain } from './explain.ts';
@@ -31,6 +32,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .locale('en')
     .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this host.')
     .command(install(suite))
+    .command(agent(suite))
     .command(validate(suite))
     .command([add, check, del, status])
     .command(gc)

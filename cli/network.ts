@@ -1,4 +1,6 @@
-/** `cni add|check|del|status NETWORK NETNS`: one network by hand, with cnitool's arguments and environment. */
+/**
+ * `cni add|check|del|status NETWORK NETNS`: one network by hand, with cnitool's arguments and environment.
+ */
 
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
@@ -29,7 +31,7 @@ export const environmentHelp = `Environment, as with cnitool:
   CAP_ARGS     capability arguments as JSON, such as
                {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 
-The container ID is made from the path of the namespace, as cnitool does. Results are kept in
+The container ID is derived from the path of the namespace, as cnitool does. Results are kept in
 /var/lib/cni/results, where cnitool and every runtime built on libcni keep theirs.`;
 
 /** Directory of the network configurations. */
@@ -53,12 +55,13 @@ export function environment(trace = false): Environment {
 }
 
 /** Finds a network in {@link configDir}, with a warning for each file that cannot be used. */
-export function findNetwork(name: string): NetworkList {
+function findNetwork(name: string): NetworkList {
   return loadNetwork(configDir(), name, (file, error) => warn(`Skipping "${file}": ${error.message}`));
 }
 
 /**
- * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from the result cache.
+ * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from
+ * the result cache.
  */
 export function findUsedNetwork(name: string): NetworkList {
   try {
@@ -71,7 +74,7 @@ export function findUsedNetwork(name: string): NetworkList {
       );
     if (!cached[0]) throw error;
     warn(
-      `No configuration in "${configDir()}" has the network "${name}" any more. Its attachments still have the one they were made with, which is used`,
+      `No configuration in "${configDir()}" has the network "${name}" any more. The one that its last attachment was added with is used`,
     );
     return cached[0];
   }
@@ -137,7 +140,7 @@ export const add = networkCommand(
 
 export const check = networkCommand(
   'check',
-  'Check that an attachment is as it was made',
+  'Check that an attachment is as ADD left it',
   async (...call) => {
     requireNetns(call[1].netns);
     await checkNetwork(...call);
@@ -201,7 +204,7 @@ function requireNetns(path: string): void {
     const hint =
       path !== named && statSync(named, { throwIfNoEntry: false })
         ? `Did you mean "${named}"?`
-        : 'Give the path of one that exists, such as one made with "ip netns add"';
+        : 'Give the path of one that exists, such as one created with "ip netns add"';
     throw new CommandError(`"${path}" is not a network namespace. ${hint}`);
   }
 }

@@ -15,7 +15,10 @@ import { basename, dirname, join } from 'node:path';
 import { privatePrefix } from '../launcher/launch.ts';
 import { CommandError } from './errors.ts';
 
-/** The private directory that this process runs from. @throws CommandError when it was not started by the launcher. */
+/**
+ * The private directory that this process runs from.
+ * @throws CommandError when it was not started by the launcher.
+ */
 export function ownPrivateDirectory(): string {
   // The loader is what the kernel has started.
   const directory = dirname(process.execPath);
@@ -48,7 +51,10 @@ export function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
   }
 }
 
-/** Puts a private directory that is ready in its place. One that is there already has the same content, or is broken. */
+/**
+ * Puts a private directory that is ready in its place. One that is there already has the same content, or is
+ * broken.
+ */
 export function placePrivateDirectory(staged: string, binDir: string): void {
   const target = join(binDir, basename(staged));
   if (existsSync(target)) renameSync(target, `${staged}.replaced`);
@@ -57,7 +63,8 @@ export function placePrivateDirectory(staged: string, binDir: string): void {
 
 /**
  * Removes private directories that nothing needs any longer.
- * @param keep how many of the newest stay: the one in use, and the one that calls under way may still be about to start.
+ * @param keep how many of the newest stay: the one in use, and the one that calls under way may still be
+ *   about to start.
  */
 export function removeOldPrivateDirectories(binDir: string, keep: number): void {
   const directories = readdirSync(binDir)

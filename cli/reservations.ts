@@ -1,26 +1,30 @@
-/** The addresses that host-local has given away on this host, read from its files and held against its ranges. */
+/** The addresses that host-local has given away on this host, held against its ranges. */
 
-import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import {
-  capacity,
-  formatSet,
-  type RangeSet,
-  rangeSetsSchema,
-  rangeShape,
-  resolveRangeSets,
-  setContains,
-} from '../ipam/host-local/ranges.ts';
+import { statSync } from 'node:fs';
+import { dataDirOf, type HostLocalConfig, hostLocalShape, rangeSetsOf } from '../ipam/host-local/config.ts';
+import { capacity, formatSet, isGateway, setContains } from '../ipam/host-local/ranges.ts';
+import { describeProblems, type Reservation, reservations } from '../ipam/host-local/reservations.ts';
 import type { AttachmentId } from '../lib/attachment.ts';
-import { decode, object, string } from '../lib/cni/schema.ts';
-import { Address } from '../lib/ip.ts';
+import { netConfShape } from '../lib/cni/config.ts';
+import { decode, object } from '../lib/cni/schema.ts';
 import { ipamTypeOf } from './addresses.ts';
-import type { NetworkList, PluginEntry } from './libcni/conflist.ts';
+import { type NetworkList, wholeConfig } from './libcni/conflist.ts';
+
+/** What host-local has on disk for a network. */
+export interface NetworkReservations {
+  /** Addresses and who holds them. */
+  readonly held: readonly HeldAddress[];
+  /** How far the range sets are used up. Sets that are not valid are left out. */
+  readonly ranges: readonly RangeUse[];
+  /** What cannot be read. */
+  readonly problems: readonly string[];
+}
 
 /** An address that an attachment holds. */
-export interface Reservation extends AttachmentId {
+export interface HeldAddress {
+  readonly owner: AttachmentId;
   readonly ip: string;
-  readonly since: Date;
+  readonly since: Date | undefined;
 }
 
 /** How far a network's range set is used up. */
@@ -30,7 +34,7 @@ export interface RangeUse {
   readonly range: string;
   /** Addresses that are reserved. */
   readonly used: number;
-  /** Addresses that it can give away; more than a number can count are given as the largest safe one. */
+  /** Addresses that it can give away; in IPv6, this may be more than a number tells exactly. */
   readonly capacity: number;
 }
 
@@ -39,69 +43,61 @@ export function isFull({ used, capacity }: RangeUse): boolean {
   return used >= capacity;
 }
 
-const configuration = object({
-  ipam: object({ ...rangeShape, ranges: rangeSetsSchema, dataDir: string() }),
-});
-
-/** Everything that host-local has reserved for a network. */
-export function reservationsOf({ name: network, plugins }: NetworkList): Reservation[] {
-  const directories = new Set(plugins.filter(usesHostLocal).map((plugin) => directoryOf(network, plugin)));
-  return [...directories].flatMap((directory) =>
-    addressesIn(directory).flatMap((ip): Reservation[] => {
-      try {
-        const file = join(directory, ip);
-        const [containerId = '', ifname = ''] = readFileSync(file, 'utf8').trim().split('\r\n');
-        return [{ network, containerId, ifname, ip, since: statSync(file).mtime }];
-      } catch {
-        return []; // Released meanwhile.
-      }
-    }),
-  );
-}
-
-/** How far each range set of a network is used up. Sets that are not valid are left out. */
-export function rangeUse({ name: network, plugins }: NetworkList): RangeUse[] {
-  return plugins.filter(usesHostLocal).flatMap((plugin) => {
-    const reserved = addressesIn(directoryOf(network, plugin)).map((ip) => Address.parse(ip));
-    return rangeSetsOf(plugin).map((set) => {
-      const size = capacity(set);
-      const most = BigInt(Number.MAX_SAFE_INTEGER);
-      return {
-        network,
-        range: formatSet(set),
-        used: reserved.filter((address) => setContains(set, address)).length,
-        capacity: Number(size < most ? size : most),
-      };
-    });
-  });
-}
-
-function usesHostLocal({ config }: PluginEntry): boolean {
-  return ipamTypeOf(config) === 'host-local';
-}
-
-/** Where host-local keeps the reservations of a network. */
-function directoryOf(network: string, { config }: PluginEntry): string {
-  let dataDir: string | undefined;
-  try {
-    dataDir = decode(configuration, config).ipam?.dataDir;
-  } catch {} // "cni validate" tells what is wrong.
-  return join(dataDir || '/var/lib/cni/networks', network);
-}
-
-function rangeSetsOf({ config }: PluginEntry): RangeSet[] {
-  try {
-    const { ranges = [], ...flat } = decode(configuration, config).ipam ?? {};
-    return resolveRangeSets([...(flat.subnet ? [[flat]] : []), ...ranges]);
-  } catch {
-    return [];
+/** Looks at a network's reservations. Nothing is locked or changed. */
+export function reservationsOf(network: NetworkList): NetworkReservations {
+  const all: NetworkReservations[] = [];
+  const seen = new Set<string>();
+  for (const plugin of network.plugins.filter(({ config }) => ipamTypeOf(config) === 'host-local')) {
+    let config: HostLocalConfig;
+    try {
+      config = decode(
+        object({ ...netConfShape, ...hostLocalShape }),
+        wholeConfig(plugin, network),
+      ) as HostLocalConfig;
+    } catch {
+      continue; // "cni validate" tells what is wrong.
+    }
+    const dataDir = dataDirOf(config);
+    if (!seen.has(dataDir)) all.push(readDirectory(dataDir, network.name, config));
+    seen.add(dataDir);
   }
+  return {
+    held: all.flatMap(({ held }) => held),
+    ranges: all.flatMap(({ ranges }) => ranges),
+    problems: all.flatMap(({ problems }) => problems),
+  };
 }
 
-function addressesIn(directory: string): string[] {
+function readDirectory(dataDir: string, network: string, config: HostLocalConfig): NetworkReservations {
+  let found: Reservation[];
   try {
-    return readdirSync(directory).filter((name) => Address.tryParse(name)?.toString() === name);
+    found = reservations(dataDir, network);
+  } catch (error) {
+    return { held: [], ranges: [], problems: [(error as Error).message] };
+  }
+  const directory = `${dataDir}/${network}`;
+  const problem = describeProblems(directory, found);
+  return {
+    held: found.flatMap(({ address, owner }) => {
+      const since = statSync(`${directory}/${address}`, { throwIfNoEntry: false })?.mtime;
+      return owner ? [{ owner, ip: `${address}`, since }] : [];
+    }),
+    ranges: rangeUse(network, config, found),
+    problems: problem === undefined ? [] : [problem],
+  };
+}
+
+function rangeUse(network: string, config: HostLocalConfig, found: readonly Reservation[]): RangeUse[] {
+  // An empty file is taken over by the next ADD.
+  const taken = found.filter(({ state }) => state !== 'empty').map(({ address }) => address);
+  try {
+    return rangeSetsOf(config).map((set) => ({
+      network,
+      range: formatSet(set),
+      used: taken.filter((address) => setContains(set, address) && !isGateway(set, address)).length,
+      capacity: Number(capacity(set)),
+    }));
   } catch {
-    return []; // Nothing was ever reserved.
+    return []; // None, when the runtime passes them; or "cni validate" tells what is wrong.
   }
 }

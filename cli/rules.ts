@@ -3,7 +3,10 @@
 import type { AttachmentId } from '../lib/attachment.ts';
 import { ProgramMissingError, type Programs } from '../lib/kernel/programs.ts';
 
-/** An attachment that a rule names. Rules of iptables belong to a container on a network, whichever its interfaces. */
+/**
+ * An attachment that a rule names. Rules of iptables belong to a container on a network, whichever its
+ * interfaces.
+ */
 export type RuleOwner = Pick<AttachmentId, 'network' | 'containerId'> & Partial<AttachmentId>;
 
 /** Bytes that nft(8) takes. */

@@ -1,4 +1,6 @@
-/** JSON Schemas of whole configuration files, composed of the schemas that the plugins themselves decode with. */
+/**
+ * JSON Schemas of whole configuration files, composed of the schemas that the plugins themselves decode with.
+ */
 
 import { netConfShape } from '../lib/cni/config.ts';
 import { configSchema, type Plugin } from '../lib/cni/plugin.ts';

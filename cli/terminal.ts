@@ -4,7 +4,7 @@ import { styleText } from 'node:util';
 
 type Style = Parameters<typeof styleText>[0];
 
-/** Colours a text for standard output, unless that is no terminal or NO_COLOR is set. */
+/** Colours a text for standard output, unless that is not a terminal or NO_COLOR is set. */
 export function paint(style: Style, text: string): string {
   return styleText(style, text, { stream: process.stdout });
 }

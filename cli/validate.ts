@@ -41,15 +41,15 @@ export function validate(suite: Suite): CommandModule<object, ValidateArguments>
         })
         .option('strict', { type: 'boolean', default: false, describe: 'Fail on warnings too' })
         .option('json', { type: 'boolean', default: false, describe: 'Print the findings as JSON' })
-        .example('$0 validate', 'Check what this node is configured with')
+        .example('$0 validate', 'Check the networks of this host')
         .example(
           '$0 validate --strict conf/10-bridge.conflist',
           'Check one file, as in continuous integration',
         )
         .epilogue(
-          'Finds errors of syntax and of type, keys that nobody reads, plugins that are not installed, ' +
-            'networks whose addresses overlap or that share a bridge but not its settings, and capabilities that ' +
-            'are missing or useless. Tells which network a runtime picks first.\n\n' +
+          'Finds errors of syntax and of type, keys that have no effect, settings that a plugin refuses, plugins that are not installed, ' +
+            'networks whose addresses overlap or that share a bridge but not its settings, address ranges that are full, and ' +
+            'capabilities that are missing or unused. Tells which network a runtime picks first.\n\n' +
             'The exit code is 1 if there is an error, or with --strict a warning.',
         ),
     handler: async ({ paths = [], binDir, strict, json }) => {
@@ -75,7 +75,8 @@ function filesAt(path: string): string[] {
 
 /**
  * Looks plugins up where the runtime would.
- * @returns undefined when nobody said where that is and the usual place does not exist, as on a build machine.
+ * @returns undefined when nobody said where that is and the usual place does not exist, as on a build
+ *   machine.
  */
 function installedIn(binDir: readonly string[] | undefined): ((name: string) => boolean) | undefined {
   const directories = binDir ?? pluginPath();

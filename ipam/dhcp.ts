@@ -1,13 +1,20 @@
 /** dhcp: addresses from a DHCP server on the sandbox's own link, kept by a daemon. */
 
+import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
 import { parseResult } from '../lib/cni/result.ts';
 import { type InferShape, object, withDefault } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import { type LeaseOwner, leaseKey } from './dhcp/lease.ts';
 import { clientOptions, dhcpShape } from './dhcp/options.ts';
-import { askDaemon, DaemonGoneError, defaultSocket } from './dhcp/protocol.ts';
+import type { LeaseOwner } from './dhcp/owner.ts';
+import {
+  type Allocation,
+  askDaemon,
+  DaemonGoneError,
+  DaemonMuteError,
+  defaultSocket,
+} from './dhcp/protocol.ts';
 
 const config = { ipam: withDefault(object(dhcpShape), {}) };
 
@@ -19,30 +26,43 @@ export const plugin = definePlugin({
   role: 'ipam',
   config,
 
+  validate: ({ ipam }) => void clientOptions(ipam, '', {}),
+
+  explain: ({ ipam }) => [
+    `Has the daemon on ${ipam.daemonSocketPath || defaultSocket} ask for an address on the interface, and renew it in time`,
+    ipam.provide?.length
+      ? `Tells the server DHCP options ${ipam.provide.map(({ option }) => option).join(', ')}`
+      : '',
+    ipam.priority === undefined ? '' : `Gives the server's routes metric ${ipam.priority}`,
+  ],
+
   async add(call) {
+    const { priority } = call.config.ipam;
     const args = looseArgs(call.context.invocation.args);
+    const owner = ownerOf(call);
     // Refused here rather than by the daemon, before anything is sent.
-    clientOptions(call.config.ipam, leaseKey(ownerOf(call)), args);
-    const value = await askDaemon(socketOf(call), {
+    clientOptions(call.config.ipam, attachmentKey(owner), args);
+    const { result, isNew } = (await askDaemon(socketOf(call), {
       method: 'allocate',
-      owner: ownerOf(call),
+      owner,
       config: call.config.ipam,
       args,
-    });
-    const result = parseResult(value, '1.1.0', 'The result of the daemon');
-    const { priority } = call.config.ipam;
-    return priority === undefined
-      ? result
-      : { ...result, routes: result.routes.map((route) => ({ ...route, priority })) };
+    })) as Allocation;
+    if (isNew) call.undo(() => release(call));
+    const { routes, ...rest } = parseResult(result, '1.1.0', 'The result of the daemon');
+    return {
+      ...rest,
+      routes: priority === undefined ? routes : routes.map((route) => ({ ...route, priority })),
+    };
   },
 
   async del(call) {
     try {
-      await askDaemon(socketOf(call), { method: 'release', owner: ownerOf(call) });
+      await release(call);
     } catch (error) {
       // Its leases end by themselves; a container must not be kept for that.
       if (!(error instanceof DaemonGoneError)) throw error;
-      process.stderr.write(`${error.message}. The lease is not given back, and ends in time\n`);
+      call.warn(`${error.message}. The lease is not given back, and ends in time`);
     }
   },
 
@@ -54,17 +74,21 @@ export const plugin = definePlugin({
     try {
       await askDaemon(socketOf(call), { method: 'ping' });
     } catch (error) {
-      // Existing leases are not renewed either.
+      if (error instanceof DaemonMuteError) throw error;
+      // No ADD can succeed, and existing leases are not renewed either.
       throw new CniError(ErrorCode.LimitedConnectivity, (error as Error).message);
     }
   },
 
   async gc(call) {
-    const network = call.config.name;
-    const keep = call.validAttachments.map((one) => leaseKey(one));
-    await askDaemon(socketOf(call), { method: 'collect', network, keep });
+    const keep = call.validAttachments.map(attachmentKey);
+    await askDaemon(socketOf(call), { method: 'collect', network: call.network, keep });
   },
 });
+
+async function release(call: DhcpCall): Promise<void> {
+  await askDaemon(socketOf(call), { method: 'release', owner: ownerOf(call) });
+}
 
 /** `dhcp daemon` */
 export async function command(args: readonly string[]): Promise<number> {
@@ -78,14 +102,14 @@ export async function command(args: readonly string[]): Promise<number> {
 }
 
 function ownerOf(call: DhcpCall): LeaseOwner {
-  return { containerId: call.containerId, network: call.config.name, ifname: call.ifname, netns: call.netns };
+  return { ...call.attachment, netns: call.netns };
 }
 
 function socketOf({ config }: DhcpCall): string {
   return config.ipam.daemonSocketPath || defaultSocket;
 }
 
-/** CNI_ARGS for "fromArg": every name counts, and what makes no pair is passed over. */
+/** CNI_ARGS for "fromArg": every name counts, and what is not a pair is ignored. */
 function looseArgs(text: string): Record<string, string> {
   const pairs = text.split(';').flatMap((pair) => {
     const at = pair.indexOf('=');

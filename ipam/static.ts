@@ -1,6 +1,7 @@
 /** static: gives the addresses that the configuration or the runtime names. */
 
 import type { Call } from '../lib/cni/call.ts';
+import type { NetConf } from '../lib/cni/config.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
 import {
   addressSchema,
@@ -10,7 +11,8 @@ import {
   prefixSchema,
   routeSchema,
 } from '../lib/cni/result.ts';
-import { array, type InferShape, object, required, string, withDefault } from '../lib/cni/schema.ts';
+import { array, type InferShape, object, required, string } from '../lib/cni/schema.ts';
+import { atLeast } from '../lib/cni/version.ts';
 import { Address, Prefix } from '../lib/ip.ts';
 
 const ips = array(
@@ -18,21 +20,19 @@ const ips = array(
 );
 
 const config = {
-  ipam: withDefault(
-    object({
-      type: string(),
-      addresses: array(object({ address: required(prefixSchema), gateway: addressSchema }), {
-        description: 'Addresses for the container.',
-      }),
-      routes: array(routeSchema, { description: 'Routes for the container.' }),
-      dns: dnsSchema,
+  ipam: object({
+    type: string(),
+    addresses: array(object({ address: required(prefixSchema), gateway: addressSchema }), {
+      description: 'Addresses for the container.',
     }),
-    {},
-  ),
+    routes: array(routeSchema, { description: 'Routes for the container.' }),
+    dns: dnsSchema,
+  }),
   runtimeConfig: object({ ips }),
   args: object({ cni: object({ ips }) }),
 };
 
+type StaticConfig = InferShape<typeof config> & NetConf;
 type StaticCall = Call<InferShape<typeof config>>;
 
 export const plugin = definePlugin({
@@ -41,9 +41,28 @@ export const plugin = definePlugin({
   role: 'ipam',
   config,
 
+  validate: (config) => refuseSeveral(requireIpam(config).addresses ?? [], config),
+
+  explain(config) {
+    const { addresses = [], routes = [] } = requireIpam(config);
+    return [
+      addresses.length > 0
+        ? `Gives the container ${addresses.map(({ address }) => address).join(' and ')}`
+        : 'Gives the container the addresses that the runtime passes',
+      routes.length > 0 ? `Adds routes in the container: ${routes.map(({ dst }) => dst).join(', ')}` : '',
+    ];
+  },
+
+  pools: (config) =>
+    (config.ipam?.addresses ?? []).map(({ address }) => ({
+      subnet: `${address.network}`,
+      range: `${address.address}-${address.address}`,
+    })),
+
   add(call) {
-    const { routes = [], dns = {} } = call.config.ipam;
-    return { ...emptyResult(), ips: addressesOf(call), routes, dns };
+    const ips = addressesOf(call);
+    const { routes = [], dns = {} } = requireIpam(call.config);
+    return { ...emptyResult(), ips, routes, dns };
   },
 
   // Nothing was reserved.
@@ -69,20 +88,44 @@ export const plugin = definePlugin({
 
 /** The addresses of the runtime if it names any, else those of the configuration and of CNI_ARGS. */
 function addressesOf(call: StaticCall): IPConfig[] {
-  const { addresses = [] } = call.config.ipam;
+  const { addresses = [] } = requireIpam(call.config);
   const fromArgs = argumentAddresses(call);
-  for (const [where, list] of [
-    ['runtimeConfig.ips', call.config.runtimeConfig?.ips],
-    ['args.cni.ips', call.config.args?.cni?.ips],
-  ] as const)
-    if (list?.length) return list.map((text) => ({ address: parsePrefix(text, `"${where}"`) }));
-  return [...addresses, ...fromArgs];
+  const { runtimeConfig, args } = call.config;
+  const replacing = (
+    [
+      ['runtimeConfig.ips', runtimeConfig?.ips],
+      ['args.cni.ips', args?.cni?.ips],
+    ] as const
+  ).find(([, list]) => list?.length);
+  const chosen = replacing
+    ? replacing[1]!.map((text) => ({ address: parsePrefix(text, `"${replacing[0]}"`) }))
+    : [...addresses, ...fromArgs];
+  refuseSeveral(chosen, call.config);
+  return chosen;
 }
 
-/** IP and GATEWAY of CNI_ARGS: lists separated by commas, where each gateway serves the addresses in its subnet. */
+function requireIpam(config: StaticConfig): NonNullable<StaticConfig['ipam']> {
+  if (config.ipam) return config.ipam;
+  throw new Error('The configuration has no "ipam". Set it, with the container\'s "addresses"');
+}
+
+/** Results before 0.3.0 have room for one address of each family. */
+function refuseSeveral(addresses: readonly IPConfig[], { cniVersion }: NetConf): void {
+  const families = addresses.map(({ address }) => address.family);
+  if (!atLeast(cniVersion, '0.3.0') && new Set(families).size < families.length)
+    throw new Error(
+      `"cniVersion" is "${cniVersion}", which has one address a family, but there are several: ` +
+        `${addresses.map(({ address }) => address).join(', ')}. Set it to "0.3.0" or newer`,
+    );
+}
+
+/**
+ * IP and GATEWAY of CNI_ARGS: lists separated by commas, where each gateway serves the addresses in its
+ * subnet.
+ */
 function argumentAddresses(call: StaticCall): IPConfig[] {
   const { IP = '', GATEWAY = '' } = call.args(['IP', 'GATEWAY']);
-  const list = (text: string) => text.split(',').filter((item) => item !== '');
+  const list = (text: string) => (text === '' ? [] : text.split(',').map((item) => item.trim()));
   const gateways = list(GATEWAY).map((text) => {
     const gateway = Address.tryParse(text);
     if (!gateway) throw new Error(`GATEWAY of CNI_ARGS is "${text}", which is not an IP address`);

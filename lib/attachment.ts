@@ -1,6 +1,9 @@
 /** What an attachment is known by. */
 
-/** One interface of one container on one network. Source: CNI specification 1.1.0, "Container runtime" and "GC". */
+/**
+ * One interface of one container on one network. Source: CNI specification 1.1.0, "Container runtime" and
+ * "GC".
+ */
 export interface AttachmentId {
   readonly network: string;
   readonly containerId: string;

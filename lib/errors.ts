@@ -11,7 +11,10 @@ export const ErrorCode = {
   IOFailure: 5,
   DecodingFailure: 6,
   InvalidNetworkConfig: 7,
-  /** Not in the specification's table; the reference library uses it when CNI_NETNS is the plugin's own namespace. */
+  /**
+   * Not in the specification's table; the reference library uses it when CNI_NETNS is the plugin's own
+   * namespace.
+   */
   InvalidNetns: 8,
   TryAgainLater: 11,
   /** STATUS: the plugin cannot serve ADD. */

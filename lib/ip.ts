@@ -9,7 +9,9 @@ export type Family = 4 | 6;
 
 const bits = { 4: 32n, 6: 128n } as const;
 
-/** One IPv4 or IPv6 address. Immutable. IPv4-mapped IPv6 text (`::ffff:10.0.0.1`) is read as IPv4, as Go does. */
+/**
+ * One IPv4 or IPv6 address. Immutable. IPv4-mapped IPv6 text (`::ffff:10.0.0.1`) is read as IPv4, as Go does.
+ */
 export class Address {
   readonly family: Family;
   /** The address as an unsigned number of 32 or 128 bits. */

@@ -10,6 +10,7 @@ import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import {
   addIngress,
   addTokenBucket,
+  deleteFilter,
   deleteIngress,
   deleteTokenBucket,
   getTokenBucket,
@@ -19,71 +20,88 @@ import {
   tokenBucket,
 } from '../lib/kernel/traffic-control.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
-import { createIfb, deleteIfb, findIfb, staleIfbs } from './bandwidth/ifb.ts';
+import { collectIfbs, createIfb, deleteIfb, findIfb, refuseExistingIfb } from './bandwidth/ifb.ts';
 
 /** How long a packet may wait, in seconds. */
 const latency = 0.025;
 
 const bits = (description: string) => integer({ max: Number.MAX_SAFE_INTEGER, description });
 const limits = {
-  ingressRate: bits('What the container receives, in bits a second; 0 for no limit.'),
+  ingressRate: bits('What the container receives, in bits per second; 0 for no limit.'),
   ingressBurst: bits('What it may receive at once, in bits.'),
-  egressRate: bits('What the container sends, in bits a second; 0 for no limit.'),
+  egressRate: bits('What the container sends, in bits per second; 0 for no limit.'),
   egressBurst: bits('What it may send at once, in bits.'),
 };
 
 const config = { ...limits, runtimeConfig: object({ bandwidth: object(limits) }) };
 
-type BandwidthCall = Call<InferShape<typeof config>>;
+type Config = InferShape<typeof config>;
+type BandwidthCall = Call<Config>;
 
 export const plugin = definePlugin({
   name: 'bandwidth',
   summary: 'Limits what a container sends and receives.',
   role: 'chained',
+  capability: 'bandwidth',
   since: '0.3.0',
   config,
+  validate: (config) => void wantedLimits(config),
+
+  explain: ({ ingressRate, ingressBurst, egressRate, egressBurst }) => [
+    ingressRate
+      ? `Limits what the container receives to ${ingressRate} bit/s, with bursts of ${ingressBurst} bit`
+      : '',
+    egressRate ? `Limits what it sends to ${egressRate} bit/s, with bursts of ${egressBurst} bit` : '',
+    ingressRate || egressRate ? '' : 'Limits traffic to what the runtime passes as capability "bandwidth"',
+  ],
 
   add(call) {
     const result = requirePrevResult(call);
-    const { ingress, egress } = wantedLimits(call);
+    const { ingress, egress } = wantedLimits(call.config);
     if (!ingress && !egress) return result;
-    const { host } = call;
-    const veth = hostEnd(call, host, result);
-    if (ingress) limitIngress(call, host, veth, ingress);
+    const veth = hostEnd(call, result);
+    if (egress) refuseExistingIfb(call.host, call);
+    if (ingress) limitIngress(call, veth, ingress);
     if (!egress) return result;
-    const { name, mac } = limitEgress(call, host, veth, egress);
+    const { name, mac } = limitEgress(call, veth, egress);
     return { ...result, interfaces: [...result.interfaces, { name, mac }] };
   },
 
   del(call) {
-    const { host } = call;
-    const ifb = findIfb(host, call.attachment);
-    if (ifb) deleteIfb(host, ifb);
+    const ifb = findIfb(call.host, call);
+    if (ifb) deleteIfb(call.host, ifb);
   },
 
   check(call) {
     const result = requirePrevResult(call);
-    const { ingress, egress } = wantedLimits(call);
+    const { ingress, egress } = wantedLimits(call.config);
     if (!ingress && !egress) return;
     const { host } = call;
-    const veth = hostEnd(call, host, result);
+    const veth = hostEnd(call, result);
     if (ingress) checkTokenBucket(host, veth, ingress);
     if (!egress) return;
-    const ifb = findIfb(host, call.attachment);
+    const ifb = findIfb(host, call);
     if (!ifb)
-      throw new Error('The interface by which the container should send is missing. Add the container again');
+      throw new Error(
+        'The interface by which the container should send is missing. Delete the container and add it again',
+      );
     if (!ifb.up)
-      throw new Error(`Interface "${ifb.name}", by which the container sends, is down. Set it up again`);
+      throw new Error(
+        `Interface "${ifb.name}", by which the container sends, is down. Bring it up with "ip link set ${ifb.name} up"`,
+      );
     if (!ingressRedirects(host, veth.index).includes(ifb.index))
-      throw new Error(`What the container sends is not redirected from "${veth.name}" to "${ifb.name}"`);
+      throw new Error(
+        `What the container sends is not redirected from "${veth.name}" to "${ifb.name}". Delete the container and add it again`,
+      );
     checkTokenBucket(host, ifb, egress);
   },
 
-  status() {
-    probeKernel((socket) => {
-      const attachment = { network: 'trial', containerId: 'trial', ifname: 'eth0' };
-      const ifb = createIfb(socket, attachment, 1500);
-      socket.execute(
+  status(call) {
+    wantedLimits(call.config);
+    probeKernel((host) => {
+      const attachment = { network: 'probe', containerId: 'probe', ifname: 'eth0' };
+      const ifb = createIfb({ host, undo: () => {} }, attachment, 1500);
+      host.execute(
         addTokenBucket(ifb.index, tokenBucket(1e6, 1e6, latency), ifb.name),
         addIngress(ifb.index, ifb.name),
         redirectIngress(ifb.index, ifb.index, ifb.name),
@@ -91,16 +109,14 @@ export const plugin = definePlugin({
     });
   },
 
-  gc(call) {
-    const { host } = call;
-    const { name } = call.config;
-    const valid = call.validAttachments.map((attachment) => attachment);
-    for (const link of staleIfbs(host, name, valid)) deleteIfb(host, link);
-  },
+  gc: (call) => collectIfbs(call.host, call.network, call.validAttachments),
 });
 
-/** The limits asked for: the configuration's, which hide the runtime's altogether. */
-function wantedLimits({ config }: BandwidthCall): {
+/**
+ * The limits asked for: the configuration's, which hide the runtime's altogether.
+ * @throws Error for a limit that cannot be.
+ */
+function wantedLimits(config: Config): {
   ingress?: TokenBucket | undefined;
   egress?: TokenBucket | undefined;
 } {
@@ -118,38 +134,51 @@ function wantedLimits({ config }: BandwidthCall): {
 function wantedLimit(direction: string, rate = 0, burst = 0): TokenBucket | undefined {
   if (rate === 0 && burst === 0) return undefined;
   const [rateKey, burstKey] = [`"${direction}Rate"`, `"${direction}Burst"`];
-  if (rate === 0) throw new Error(`${burstKey} is set without ${rateKey}. Set both, or none`);
-  if (burst === 0) throw new Error(`${rateKey} is set without ${burstKey}. Set both, or none`);
+  if (rate === 0) throw new Error(`${burstKey} is set without ${rateKey}. Set both or neither`);
+  if (burst === 0) throw new Error(`${rateKey} is set without ${burstKey}. Set both or neither`);
   const [bytes, burstBytes] = [Math.floor(rate / 8), Math.floor(burst / 8)];
-  if (bytes === 0) throw new Error(`${rateKey} is ${rate}, but it must be at least 8 bits a second`);
+  if (bytes === 0) throw new Error(`${rateKey} is ${rate}, but it must be at least 8 bits per second`);
   if (burstBytes === 0) throw new Error(`${burstKey} is ${burst}, but it must be at least 8 bits`);
   if (burstBytes >= 0xffffffff)
     throw new Error(`${burstKey} is ${burst}, but it must be less than 4 GB, in bits`);
   return tokenBucket(bytes, burstBytes, latency);
 }
 
-/** The node's end of the pair whose other end is the container's interface. */
-function hostEnd(call: Call, host: RouteSocket, result: Result): Link {
+/** The host's end of the veth pair whose peer is the container's interface. */
+function hostEnd(call: Call, result: Result): Link {
   const link = requireLink(call.sandbox.socket, call.ifname);
-  const end = link.kind === 'veth' && link.parent ? getLink(host, link.parent) : undefined;
-  const listed = result.interfaces.some(({ name, sandbox }) => name === end?.name && !sandbox);
-  if (end?.kind === 'veth' && end.parent === link.index && listed) return end;
+  const end = link.kind === 'veth' && link.parent ? getLink(call.host, link.parent) : undefined;
+  const isListed = result.interfaces.some(({ name, sandbox }) => name === end?.name && !sandbox);
+  if (end?.kind === 'veth' && end.parent === link.index && isListed) return end;
   throw new Error(
-    `Interface "${call.ifname}" of the sandbox is not one end of a pair whose other end is on the node and in "prevResult". ` +
-      'Use "bandwidth" after a plugin that makes such a pair, as bridge and ptp do',
+    `Interface "${call.ifname}" of the sandbox is not one end of a veth pair whose peer is on the host and in "prevResult". ` +
+      'Use "bandwidth" after a plugin that creates such a pair, as bridge and ptp do',
   );
 }
 
-/** What the container receives is what leaves by the node's end. */
-function limitIngress(call: Call, host: RouteSocket, veth: Link, limit: TokenBucket): void {
-  host.execute(addTokenBucket(veth.index, limit, veth.name));
+/** What the container receives is what leaves by the host's end. */
+function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void {
+  const { host } = call;
+  try {
+    host.execute(addTokenBucket(veth.index, limit, veth.name));
+  } catch (error) {
+    if (!isKernelError(error, 'EEXIST')) throw error;
+    throw new Error(
+      `What leaves by interface "${veth.name}" is already limited. Run DEL before ADD is tried again`,
+      { cause: error },
+    );
+  }
   call.undo(() => void host.execute(deleteTokenBucket(veth.index, veth.name)));
 }
 
-/** What the container sends comes in by the node's end, and takes a detour over an interface that it can leave by. */
-function limitEgress(call: Call, host: RouteSocket, veth: Link, limit: TokenBucket): Link {
-  const ifb = createIfb(host, call.attachment, veth.mtu);
-  call.undo(() => deleteIfb(host, ifb));
+/**
+ * What the container sends comes in by the host's end, and takes a detour by an interface that it can leave
+ * by.
+ */
+function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link {
+  const { host } = call;
+  const owner = { host, undo: (step: () => void) => call.undo(step) };
+  const ifb = createIfb(owner, call, veth.mtu);
   host.execute(addTokenBucket(ifb.index, limit, ifb.name));
   try {
     host.execute(addIngress(veth.index, veth.name));
@@ -158,16 +187,17 @@ function limitEgress(call: Call, host: RouteSocket, veth: Link, limit: TokenBuck
     // Others filter there too, say by a "clsact".
     if (!isKernelError(error, 'EEXIST')) throw error;
   }
-  host.execute(redirectIngress(veth.index, ifb.index, veth.name));
+  const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
+  for (const filter of added!) call.undo(() => void host.execute(deleteFilter(filter, veth.name)));
   return ifb;
 }
 
 function checkTokenBucket(host: RouteSocket, { index, name }: Link, wanted: TokenBucket): void {
   const actual = getTokenBucket(host, index);
-  if (!actual) throw new Error(`Interface "${name}" is not limited. Add the container again`);
+  if (!actual) throw new Error(`Interface "${name}" is not limited. Delete the container and add it again`);
   for (const key of ['rate', 'buffer', 'limit'] as const)
     if (actual[key] !== wanted[key])
       throw new Error(
-        `Interface "${name}" is limited with a ${key} of ${actual[key]} where ${wanted[key]} is wanted`,
+        `Interface "${name}" is limited with a ${key} of ${actual[key]} where ${wanted[key]} is wanted. Delete the container and add it again`,
       );
 }

@@ -33,6 +33,15 @@ export const plugin = definePlugin({
   role: 'main',
   config,
 
+  explain({ subnetFile, dataDir, delegate: configured, name }) {
+    const type = isObject(configured) && typeof configured.type === 'string' ? configured.type : 'bridge';
+    return [
+      `Reads the subnet that flanneld leased from ${subnetFile}`,
+      `Runs "${type}" for network "${name}" with that subnet, and its MTU`,
+      `Remembers the configuration of "${type}" in ${dataDir}`,
+    ];
+  },
+
   async add(call) {
     const delegated = delegateConfig(call, readSubnetEnv(call.config.subnetFile));
     const saved = savedConfigs(call);

@@ -1,4 +1,4 @@
-/** loopback: sets the sandbox's "lo" up. */
+/** loopback: brings up the sandbox's "lo". */
 
 import type { Call } from '../lib/cni/call.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
@@ -9,14 +9,18 @@ import type { Sandbox } from '../lib/kernel/sandbox.ts';
 
 export const plugin = definePlugin({
   name: 'loopback',
-  summary: 'Sets the loopback interface of a sandbox up.',
+  summary: 'Brings up the loopback interface of a sandbox.',
   role: 'main',
   config: {},
 
+  explain: () => ['Brings up "lo" in the container'],
+
   add(call) {
-    const sandbox = call.sandbox;
-    const lo = requireLink(sandbox.socket, 'lo');
-    sandbox.socket.execute(setLink(lo.index, { up: true }, 'lo'));
+    const { sandbox } = call;
+    const { socket } = sandbox;
+    const lo = requireLink(socket, 'lo');
+    socket.execute(setLink(lo.index, { up: true }, 'lo'));
+    if (!lo.up) call.undo(() => void socket.execute(setLink(lo.index, { up: false }, 'lo')));
     const addresses = loopbackAddresses(sandbox, lo.index);
     return call.prevResult ?? describe(call, addresses);
   },
@@ -31,17 +35,19 @@ export const plugin = definePlugin({
   check(call) {
     requirePrevResult(call);
     if (!requireLink(call.sandbox.socket, 'lo').up)
-      throw new Error(`Interface "lo" of sandbox "${call.netns}" is down. Set it up again`);
+      throw new Error(
+        `Interface "lo" of sandbox "${call.netns}" is down. Bring it up with "ip link set lo up" in it`,
+      );
   },
 });
 
-/** @throws Error when somebody gave "lo" an address that reaches beyond the sandbox. */
+/** @throws Error when "lo" was given an address that reaches beyond the sandbox. */
 function loopbackAddresses({ socket }: Sandbox, index: number): InterfaceAddress[] {
   const addresses = listAddresses(socket, index);
   const foreign = addresses.find(({ prefix }) => !prefix.address.isLoopback);
   if (foreign)
     throw new Error(
-      `Interface "lo" has address ${foreign.prefix}, which is no loopback address. Remove it from the sandbox`,
+      `Interface "lo" has address ${foreign.prefix}, which is not a loopback address. Remove it from the sandbox`,
     );
   return addresses;
 }

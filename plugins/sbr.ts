@@ -1,4 +1,7 @@
-/** sbr: source based routing. Packets from the container's addresses on this interface leave by this interface. */
+/**
+ * sbr: source-based routing. Packets from the container's addresses on this interface leave by this
+ * interface.
+ */
 
 import type { Call } from '../lib/cni/call.ts';
 import { knownAddresses } from '../lib/cni/interface.ts';
@@ -8,6 +11,7 @@ import { array, boolean, type InferShape, integer } from '../lib/cni/schema.ts';
 import { Address, type Family, Prefix } from '../lib/ip.ts';
 import { listAddresses } from '../lib/kernel/address.ts';
 import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
+import { lockDescriptor } from '../lib/kernel/lock.ts';
 import {
   addRoute,
   copyRoute,
@@ -20,7 +24,6 @@ import {
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
-import { libc } from '../lib/netlink/libc.ts';
 
 /** Where the search for a table that nobody uses begins. */
 const firstTable = 100;
@@ -30,17 +33,18 @@ const config = {
     min: 1,
     max: 0xffffffff,
     description:
-      'Table to look routes up in, which somebody else fills. By default one is made of the routes of the interface.',
+      'Table to look routes up in, which another program fills. By default the routes of the interface are moved to a new one.',
   }),
   gateways: array(addressSchema, {
-    description: 'Gateways in place of those that the plugin before gave, at most one a family.',
+    description: 'Gateways in place of those that the plugin before gave, at most one of each family.',
   }),
   addSourceHints: boolean({
     description: 'Keep the routes to the subnets of the interface in the main table as well.',
   }),
 };
 
-type SbrCall = Call<InferShape<typeof config>>;
+type Config = InferShape<typeof config>;
+type SbrCall = Call<Config>;
 
 export const plugin = definePlugin({
   name: 'sbr',
@@ -48,21 +52,32 @@ export const plugin = definePlugin({
   role: 'chained',
   config,
 
-  add(call) {
+  validate,
+
+  explain: ({ table, gateways }) => [
+    table === undefined
+      ? 'Moves the routes of the interface to a routing table of its own'
+      : `Uses routing table ${table}, which must be filled by another plugin or program`,
+    gateways?.length ? `Adds default routes via ${gateways.join(' and ')} to that table` : '',
+    'Adds rules by which packets from the addresses of the interface are routed by that table',
+  ],
+
+  async add(call) {
     const result = requirePrevResult(call);
+    validate(call.config);
     const ips = wantedAddresses(call, result);
-    const sandbox = call.sandbox;
-    lock(sandbox);
+    const { sandbox } = call;
+    await lock(sandbox);
     const { table } = call.config;
     if (table === undefined) moveRoutes(call, sandbox.socket, ips);
     else for (const ip of ips) addRuleFor(call, sandbox.socket, ip, table);
     return result;
   },
 
-  del(call) {
+  async del(call) {
     const sandbox = call.sandboxIfPresent;
     if (!sandbox) return;
-    lock(sandbox);
+    await lock(sandbox);
     const { socket } = sandbox;
     const link = getLink(socket, call.ifname);
     const own = link ? listAddresses(socket, link.index).map(({ prefix }) => prefix) : [];
@@ -71,7 +86,7 @@ export const plugin = definePlugin({
       const { src } = rule;
       return src && sources.some((source) => source.equals(src)) ? [{ ...rule, src }] : [];
     });
-    // One that is gone meanwhile is as good as removed.
+    // A rule that is gone meanwhile is as good as removed.
     socket.attempt(...rules.map(deleteRule));
   },
 
@@ -84,7 +99,7 @@ export const plugin = definePlugin({
         rules.find(({ src, table }) => src?.equals(source) && table === (call.config.table ?? table)) ?? {};
       if (table === undefined)
         throw new Error(
-          `No rule leads packets from ${source} to a table of their own. Add the container again`,
+          `No rule leads packets from ${source} to a table of their own. Delete the container and add it again`,
         );
       if (call.config.table !== undefined || !gateway) continue;
       const routes = listRoutes(socket, { family: source.family, table });
@@ -94,16 +109,21 @@ export const plugin = definePlugin({
   },
 });
 
-/** The addresses of the interface, with their gateways. @throws Error when there are none, or too many gateways. */
-function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[] {
-  const gateways = new Map<Family, Address>();
-  for (const gateway of config.gateways ?? []) {
-    if (gateways.has(gateway.family))
+/** Refuses several gateways of one family. */
+function validate({ gateways = [] }: Config): void {
+  const byFamily = new Map<Family, Address>();
+  for (const gateway of gateways) {
+    const other = byFamily.get(gateway.family);
+    if (other)
       throw new Error(
-        `"gateways" has ${gateways.get(gateway.family)} and ${gateway}, but only one gateway a family can be used. Remove one`,
+        `"gateways" has ${other} and ${gateway}, but only one gateway of each family can be used. Remove one`,
       );
-    gateways.set(gateway.family, gateway);
+    byFamily.set(gateway.family, gateway);
   }
+}
+
+/** The addresses of the interface, with their gateways. @throws Error when it has none. */
+function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[] {
   const ips = result.ips.filter((ip) => {
     const owner = ip.interface === undefined ? undefined : result.interfaces[ip.interface];
     return !owner || owner.name === ifname;
@@ -113,15 +133,18 @@ function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[
       `Interface "${ifname}" has no IP address in "prevResult", so there is nothing to route by`,
     );
   return ips.map((ip) => {
-    const gateway = gateways.get(ip.address.family) ?? ip.gateway;
+    const configured = config.gateways?.find(({ family }) => family === ip.address.family);
+    const gateway = configured ?? ip.gateway;
     return { ...ip, ...(gateway && { gateway }) };
   });
 }
 
-/** Tables are chosen by looking at what is there, so one plugin at a time may work on a sandbox. The reference plugin holds the same lock. */
-function lock({ netns }: Sandbox): void {
-  const LOCK_EX = 2;
-  libc(`lock namespace "${netns.path}"`, 'flock', netns.fd, LOCK_EX);
+/**
+ * Tables are chosen by looking at what exists, so one plugin at a time may work on a sandbox. The reference
+ * plugin takes the same lock. It ends with the call, which closes the sandbox.
+ */
+async function lock({ netns }: Sandbox): Promise<void> {
+  await lockDescriptor(netns.fd, netns.path);
 }
 
 function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, table: number): void {
@@ -130,7 +153,10 @@ function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, t
   call.undo(() => void socket.attempt(deleteRule(rule)));
 }
 
-/** Gives each address a table with a default route and the routes of the interface, and takes those out of the main one. */
+/**
+ * Gives each address a table with a default route and the routes of the interface, and takes those out of the
+ * main one.
+ */
 function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]): void {
   const link = requireLink(socket, call.ifname);
   const routes = movableRoutes(socket, link);
@@ -154,7 +180,7 @@ function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]
   const leaving = [...moved].filter((route) => !(hints && isOnLink(route)));
   call.undo(() => restore(socket, leaving));
   socket.execute(...leaving.map(removeRoute));
-  if (hints) addSourceHints(socket, [...moved].filter(isOnLink), ips);
+  if (hints) addSourceHints(call, socket, [...moved].filter(isOnLink), ips);
 }
 
 /** Puts routes back into the main table, first those that the gateways of the others are reached by. */
@@ -164,21 +190,33 @@ function restore(socket: RouteSocket, routes: readonly Route[]): void {
 }
 
 /** Lets packets that come from nowhere yet, and go to the subnet of an address, come from that address. */
-function addSourceHints(socket: RouteSocket, routes: readonly Route[], ips: readonly IPConfig[]): void {
+function addSourceHints(
+  call: SbrCall,
+  socket: RouteSocket,
+  routes: readonly Route[],
+  ips: readonly IPConfig[],
+): void {
   for (const route of routes) {
     const subnet = ips.find(({ address }) => address.network.equals(route.dst));
-    if (subnet && !route.src) socket.execute(replaceRoute({ ...route, src: subnet.address.address }));
+    if (!subnet || route.src) continue;
+    socket.execute(replaceRoute({ ...route, src: subnet.address.address }));
+    call.undo(() => restore(socket, [route]));
   }
 }
 
-/** What the main table has for the interface, except for link-local addresses, which mean nothing beyond it. */
+/**
+ * What the main table has for the interface, except for link-local addresses, which mean nothing beyond it.
+ */
 function movableRoutes(socket: RouteSocket, link: Link): Route[] {
   return ([4, 6] as const)
     .flatMap((family) => listRoutes(socket, { family, link: link.index, table: RouteTable.Main }))
     .filter(({ dst }) => !dst.address.isLinkLocal);
 }
 
-/** True for a route that is of use to packets from the address: by its source, by its gateway, or because it has neither. */
+/**
+ * True for a route that is of use to packets from the address: by its source, by its gateway, or because it
+ * has neither.
+ */
 function belongsTo(route: Route, { address }: IPConfig): boolean {
   if (route.family !== address.family) return false;
   const gateways = [route.gw, ...route.hops.map(({ gw }) => gw)].filter((gw) => gw !== undefined);

@@ -1,10 +1,10 @@
 /** tuning: sets kernel settings of a sandbox, and properties of its interface. */
 
 import type { Call } from '../lib/cni/call.ts';
+import { requestedMac } from '../lib/cni/mac.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
-import { CniError, ErrorCode } from '../lib/errors.ts';
 import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kernel/link.ts';
 import { formatMac, parseMac } from '../lib/kernel/mac.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
@@ -18,19 +18,20 @@ const tunable = {
   sysctl: record(string(), { description: 'Kernel settings below "net."; IFNAME stands for the interface.' }),
   mac: string({ description: 'MAC address.' }),
   mtu: integer({ description: 'MTU in bytes; 0 leaves it as it is.' }),
-  promisc: boolean({ description: 'Set promiscuous mode on.' }),
-  allmulti: boolean({ description: 'Set reception of all multicast frames on or off.' }),
+  promisc: boolean({ description: 'Turn promiscuous mode on.' }),
+  allmulti: boolean({ description: 'Turn reception of all multicast frames on or off.' }),
   txQLen: integer({ description: 'Length of the transmit queue in packets.' }),
 };
 
 const config = {
   ...tunable,
-  dataDir: string({ description: 'Directory for what to put back; "/run/cni/tuning" by default.' }),
+  dataDir: string({ description: 'Directory for the settings to restore; "/run/cni/tuning" by default.' }),
   runtimeConfig: object({ mac: string() }),
   args: object({ cni: object(tunable) }),
 };
 
-type TuningCall = Call<InferShape<typeof config>>;
+type Config = InferShape<typeof config>;
+type TuningCall = Call<Config>;
 /** What is asked of the interface and the sandbox, each key only if it is. */
 type Settings = Omit<Backup, 'network'>;
 
@@ -39,19 +40,33 @@ export const plugin = definePlugin({
   summary: 'Sets kernel settings of a sandbox, and properties of its interface.',
   role: 'chained',
   config,
+  validate,
+
+  explain: ({ sysctl = {}, mac, mtu, promisc, allmulti, txQLen }) => [
+    ...Object.entries(sysctl).map(([name, value]) => `Sets ${name} to ${value} in the container`),
+    mac ? `Sets the MAC address of the interface to ${mac}` : '',
+    mtu ? `Sets its MTU to ${mtu}` : '',
+    promisc ? 'Turns promiscuous mode on' : '',
+    allmulti === undefined ? '' : `Turns reception of all multicast frames ${allmulti ? 'on' : 'off'}`,
+    txQLen === undefined ? '' : `Sets the length of the transmit queue to ${txQLen}`,
+  ],
 
   add(call) {
     const result = requirePrevResult(call);
-    const wanted = wantedSettings(call, call.args(['MAC']).MAC);
+    const wanted = wantedSettings(call);
     if (Object.keys(wanted).length === 0) return result;
 
-    const sandbox = call.sandbox;
-    const before = currentSettings(sandbox, call.ifname, wanted);
+    const { sandbox, ifname } = call;
+    const before = currentSettings(sandbox, ifname, wanted);
     saveBackup(call, before);
-    call.undo(() => restoreSettings(call, sandbox, before));
-    writeSysctls(sandbox, call.ifname, wanted);
-    sandbox.socket.execute(...linkRequests(sandbox, call.ifname, wanted));
-    return withSettings(result, call.ifname, wanted);
+    for (const [name, value] of Object.entries(wanted.sysctl ?? {})) {
+      setSysctl(sandbox, ifname, name, value);
+      call.undo(() => setSysctl(sandbox, ifname, name, before.sysctl![name]!));
+    }
+    // Registered before: the kernel carries out the others even if one fails.
+    call.undo(() => void sandbox.socket.attempt(...linkRequests(sandbox, ifname, before)));
+    sandbox.socket.execute(...linkRequests(sandbox, ifname, wanted));
+    return withSettings(result, ifname, wanted);
   },
 
   del(call) {
@@ -64,52 +79,63 @@ export const plugin = definePlugin({
 
   check(call) {
     requirePrevResult(call);
-    const wanted = wantedSettings(call, call.args(['MAC']).MAC);
+    const wanted = wantedSettings(call);
     const current = currentSettings(call.sandbox, call.ifname, wanted);
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
       if (words(current.sysctl?.[name]) !== words(value))
-        throw new Error(`Kernel setting "${name}" is "${current.sysctl?.[name]}" where "${value}" is wanted`);
+        throw new Error(
+          `Kernel setting "${name}" is "${current.sysctl?.[name]}" where "${value}" is wanted. Delete the container and add it again`,
+        );
     for (const key of ['mac', 'mtu', 'promisc', 'allmulti', 'txQLen'] as const)
       if (current[key] !== wanted[key])
         throw new Error(
-          `"${key}" of interface "${call.ifname}" is ${current[key]} where ${wanted[key]} is wanted`,
+          `"${key}" of interface "${call.ifname}" is ${current[key]} where ${wanted[key]} is wanted. Delete the container and add it again`,
         );
   },
 
   status(call) {
-    try {
-      wantedSettings(call);
-    } catch (error) {
-      throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
-    }
+    refuseDuplicates(call);
+    validate(call.config);
+    refuseForbidden(Object.keys(wantedSysctls(call.config)));
   },
 
   gc(call) {
-    backupsOf(call).removeOthers(call.config.name, call.validAttachments);
+    backupsOf(call).removeOthers(call.network, call.validAttachments);
   },
 });
 
-/**
- * Puts together what is asked for: the configuration's own keys, CNI_ARGS, the runtime's, and "args" over all of them.
- * @throws Error for what can be refused without looking at the sandbox.
- */
-function wantedSettings({ config, ifname, context: { stdin } }: TuningCall, macArgument?: string): Settings {
+/** Refuses what is wrong in the configuration alone. */
+function validate(config: Config): void {
+  for (const name of Object.keys(wantedSysctls(config))) sysctlPath(name, 'eth0');
+  requestedMac(config.args?.cni?.mac, config.runtimeConfig?.mac, config.mac);
+}
+
+/** Refuses a kernel setting that the configuration has twice, as only its text tells. */
+function refuseDuplicates({ context: { stdin } }: TuningCall): void {
   const twice = duplicateKey(stdin, 'sysctl');
   if (twice !== undefined) throw new Error(`"sysctl" has "${twice}" twice. Remove one`);
+}
+
+/**
+ * Puts together what is asked for: the configuration's own keys, CNI_ARGS, the runtime's, and "args" over all
+ * of them.
+ * @throws Error for what can be refused without looking at the sandbox.
+ */
+function wantedSettings(call: TuningCall): Settings {
+  refuseDuplicates(call);
+  const { config, ifname } = call;
   const extra = config.args?.cni ?? {};
-  const sysctl = { ...config.sysctl, ...extra.sysctl };
+  const sysctl = wantedSysctls(config);
   for (const name of Object.keys(sysctl)) sysctlPath(name, ifname);
   refuseForbidden(Object.keys(sysctl));
 
-  const mac = extra.mac || config.runtimeConfig?.mac || macArgument || config.mac;
-  const macBytes = mac ? parseMac(mac) : undefined;
-  if (mac && !macBytes) throw new Error(`"${mac}" is not a MAC address, such as "0a:58:0a:01:00:05"`);
+  const mac = requestedMac(extra.mac, config.runtimeConfig?.mac, call.args(['MAC']).MAC, config.mac);
   const mtu = extra.mtu || config.mtu;
   const allmulti = extra.allmulti ?? config.allmulti;
   const txQLen = extra.txQLen ?? config.txQLen;
   return {
     ...(Object.keys(sysctl).length > 0 && { sysctl }),
-    ...(macBytes && { mac: formatMac(macBytes) }),
+    ...(mac && { mac: formatMac(parseMac(mac)!) }),
     ...((extra.promisc ?? config.promisc) && { promisc: true }),
     ...(mtu && { mtu }),
     ...(allmulti !== undefined && { allmulti }),
@@ -117,7 +143,14 @@ function wantedSettings({ config, ifname, context: { stdin } }: TuningCall, macA
   };
 }
 
-/** The values that the settings asked for have now. @throws Error when the interface or a kernel setting is missing. */
+function wantedSysctls({ sysctl, args }: Config): Record<string, string> {
+  return { ...sysctl, ...args?.cni?.sysctl };
+}
+
+/**
+ * The values that the settings asked for have now.
+ * @throws Error when the interface or a kernel setting is missing.
+ */
 function currentSettings(sandbox: Sandbox, ifname: string, wanted: Settings): Settings {
   const { sysctl, ...ofLink } = wanted;
   const current: Settings = {};
@@ -145,20 +178,19 @@ function readSysctls(names: readonly string[], ifname: string): Record<string, s
     const value = readSysctl(sysctlPath(name, ifname));
     if (value === undefined)
       throw new Error(
-        `There is no kernel setting "${name}" in the sandbox. Correct its name; a setting of the whole node cannot be set for a sandbox`,
+        `Kernel setting "${name}" does not exist in the sandbox. Correct its name; a setting of the whole host cannot be set for a sandbox`,
       );
     values[name] = value;
   }
   return values;
 }
 
-function writeSysctls({ netns }: Sandbox, ifname: string, { sysctl = {} }: Settings): void {
-  netns.run(() => {
-    for (const [name, value] of Object.entries(sysctl)) writeSysctl(sysctlPath(name, ifname), value);
-  });
+function setSysctl({ netns }: Sandbox, ifname: string, name: string, value: string): void {
+  const path = sysctlPath(name, ifname);
+  netns.run(() => writeSysctl(path, value));
 }
 
-/** One request a property, so that an error says which. */
+/** One request for each property, so that an error says which. */
 function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): Request[] {
   const { mac, promisc, mtu, allmulti, txQLen } = settings;
   const requests = [
@@ -172,31 +204,31 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
   return link ? requests.map((request) => setLink(link.index, request, ifname)) : [];
 }
 
-/** Puts settings back as far as they still can be: the interface may be gone, and what is left is about to go. */
+/** Restores settings as far as possible: the interface may be gone, and what is left is about to go. */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
   sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
   for (const [name, value] of Object.entries(before.sysctl ?? {})) {
     try {
-      writeSysctls(sandbox, ifname, { sysctl: { [name]: value } });
+      setSysctl(sandbox, ifname, name, value);
     } catch (error) {
       call.warn((error as Error).message);
     }
   }
 }
 
-/** Where a chain tunes twice, DEL puts back what was before the first time. */
+/** Where a chain tunes twice, DEL restores what was before the first time. */
 function saveBackup(call: TuningCall, before: Settings): void {
   const backups = backupsOf(call);
   const earlier = backups.load(call);
-  call.undo(() => (earlier ? backups.save(call, earlier) : backups.remove(call)));
   const sysctl = { ...before.sysctl, ...earlier?.sysctl };
   backups.save(call, {
     ...before,
     ...earlier,
     ...(Object.keys(sysctl).length > 0 && { sysctl }),
-    network: call.config.name,
+    network: call.network,
   });
+  call.undo(() => (earlier ? backups.save(call, earlier) : backups.remove(call)));
 }
 
 function backupsOf(call: TuningCall): Backups {

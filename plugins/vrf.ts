@@ -112,7 +112,9 @@ function refuseOtherMaster(socket: RouteSocket, { name, master }: Link): void {
   );
 }
 
-/** The VRF of the configuration. One that is created is deleted if ADD fails, unless others have joined it. */
+/**
+ * The VRF of the configuration. One that is created is deleted if ADD fails, unless others have joined it.
+ */
 function ensureVrf(call: VrfCall, socket: RouteSocket): Link {
   const { vrfname, table } = call.config;
   const existing = getLink(socket, vrfname);
@@ -150,7 +152,9 @@ function deleteIfEmpty(socket: RouteSocket, vrf: Link): void {
   }
 }
 
-/** IPv6 addresses, and all routes in the main table except those that the kernel adds for addresses by itself. */
+/**
+ * IPv6 addresses, and all routes in the main table except those that the kernel adds for addresses by itself.
+ */
 function stateOf(socket: RouteSocket, { index }: Link): State {
   const routes = ([4, 6] as const).flatMap((family) =>
     listRoutes(socket, { family, link: index, table: RouteTable.Main }),
@@ -189,7 +193,10 @@ async function restoreState(
   }
 }
 
-/** Waits until IPv6 addresses can be used: the kernel routes packets to them only when they have passed for unique. */
+/**
+ * Waits until IPv6 addresses can be used: the kernel routes packets to them only when they have passed for
+ * unique.
+ */
 async function waitForAddresses(
   sandbox: Sandbox,
   { index, name }: Link,

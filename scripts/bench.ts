@@ -1,11 +1,11 @@
 /**
- * Measures this suite beside the reference plugins, in one run on one machine: each call of the one is followed by the same call
- * of the other. Prints a table; when everything was measured, writes it with the spread of every figure to bench/, and what matters most
- * to README.md.
+ * Compares this suite with the reference plugins, in one run on one machine: each call of the one is followed
+ * by the same call of the other. Prints a table; when everything was measured, writes it with the spread of
+ * every figure to bench/, and what matters most to README.md.
  *
  *     npm run bench                   everything, five minutes
- *     npm run bench -- --quick        less of it, a minute
- *     npm run bench -- host-local     only scenarios whose name begins so
+ *     npm run bench -- --quick        fewer calls, a minute
+ *     npm run bench -- host-local     only scenarios whose name begins with this
  *
  * It runs in network and mount namespaces of its own, and touches nothing of the machine.
  */
@@ -16,8 +16,9 @@ import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { drawChart } from './bench/chart.ts';
-import { type Footprint, footprint, settleExecutables } from './bench/footprint.ts';
+import { footprint, settleExecutables } from './bench/footprint.ts';
 import { median, type Row, type Start, summarize } from './bench/measure.ts';
+import { describeFootprint, formatRow, forReadme, markdown, type Report } from './bench/report.ts';
 import { scenarios } from './bench/scenarios.ts';
 
 const { values, positionals } = parseArgs({
@@ -29,17 +30,10 @@ const readmeFile = join(import.meta.dirname, '../README.md');
 /** Where the README has the table. */
 const generated = /(<!-- npm run bench writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
-interface Report {
-  machine: string;
-  date: string;
-  footprint: Footprint;
-  rows: Row[];
-}
-
 if (!process.env.BENCH_INSIDE) enterNamespaces();
 else await run();
 
-/** Starts this program again as the node of its own small world. */
+/** Starts this program again on a host of its own. */
 function enterNamespaces(): never {
   const script = `set -e
     mkdir -p /var/lib/cni /etc/cni
@@ -71,7 +65,7 @@ async function run(): Promise<void> {
   const rows: Row[] = [];
   console.log(`${machine()}\n`);
   console.log(
-    `${'scenario'.padEnd(52)} ${'ours'.padStart(18)} ${'reference'.padStart(18)}   ratio (95 % between)   beyond start-up`,
+    `${'scenario'.padEnd(64)} ${'ours'.padStart(18)} ${'reference'.padStart(18)}   ratio (95 % between)   beyond start-up`,
   );
   // The first one tells what a start takes, so that it is always measured.
   const [first, ...others] = scenarios(values.quick);
@@ -82,7 +76,7 @@ async function run(): Promise<void> {
       start ??= { ours: median(samples.ours), reference: median(samples.reference!) };
       const row = summarize(name, unit, samples, start);
       rows.push(row);
-      console.log(format(row));
+      console.log(formatRow(row));
     }
   const report: Report = {
     machine: machine(),
@@ -90,7 +84,7 @@ async function run(): Promise<void> {
     footprint: await footprint(),
     rows,
   };
-  console.log(`\n${describe(report.footprint)}`);
+  console.log(`\n${describeFootprint(report.footprint)}`);
   if (positionals.length > 0 || values.quick) return;
   mkdirSync(output, { recursive: true });
   writeFileSync(join(output, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
@@ -104,59 +98,6 @@ async function run(): Promise<void> {
 /** Scenarios that the command line asks for: all, or those whose names begin so. */
 function chosen(name: string): boolean {
   return positionals.length === 0 || positionals.some((start) => name.startsWith(start));
-}
-
-/** Single verbs are for those who want to know more. */
-function forReadme({ name }: Row): boolean {
-  return (
-    !name.startsWith('plugin ') && !/^(life|chain).* (ADD|DEL)$/.test(name.replace(/ chain (ADD|DEL)$/, ''))
-  );
-}
-
-function format({ name, unit, ours, reference, ratio, beyondStart }: Row): string {
-  const figure = (one: Row['ours'] | undefined) =>
-    (one ? `${one.median.toFixed(1)} ${unit} ±${one.spread.toFixed(1).padStart(4)}` : '–').padStart(18);
-  return `${name.padEnd(52)} ${figure(ours)} ${figure(reference)}   ${describeRatio(ratio).padEnd(21)} ${describeSplit(beyondStart)}`;
-}
-
-function markdown({ machine: where, date, footprint: size }: Report, rows: readonly Row[]): string {
-  const figure = (one: Row['ours'] | undefined, unit: string) =>
-    one ? `${one.median.toFixed(1)} ${unit}` : '–';
-  const lines = rows.map(
-    ({ name, unit, ours, reference, ratio, beyondStart }) =>
-      `| ${name} | ${figure(ours, unit)} | ${figure(reference, unit)} | ${describeRatio(ratio).replace(/^\S+/, '**$&**')} | ${describeSplit(beyondStart)} |`,
-  );
-  return [
-    `Measured ${date} on ${where}. Medians; the ratio of medians with its 95 % interval, below 1 where this suite is ahead. The last column ` +
-      'is what remains of both medians without the time to start the processes, as VERSION shows it.',
-    '',
-    '| | this suite | reference | ratio | beyond start-up |',
-    '|---|---:|---:|---:|---:|',
-    ...lines,
-    '',
-    describe(size),
-    '',
-  ].join('\n');
-}
-
-function describeRatio(ratio: Row['ratio']): string {
-  return ratio ? `${ratio.value.toFixed(2)} (${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)})` : '';
-}
-
-function describeSplit(split: Row['beyondStart']): string {
-  if (!split) return '';
-  const figure = (time: number | undefined) => (time === undefined ? '–' : Math.max(time, 0).toFixed(1));
-  return `${figure(split.ours)} : ${figure(split.reference)} ms`;
-}
-
-function describe({ ours, reference }: Footprint): string {
-  const megabytes = (one: number) => `${(one / 1e6).toFixed(0)} MB`;
-  const memory = (one: Footprint['ours']) =>
-    `${(one.peak / 2 ** 20).toFixed(0)} MiB, of which ${(one.own / 2 ** 20).toFixed(0)} MiB are the process's own and the rest pages of files that all processes share`;
-  return (
-    `Peak memory of this suite: ${memory(ours)}; of the reference: ${memory(reference)}. ` +
-    `On disk: ${megabytes(ours.disk)} and ${megabytes(reference.disk)}.`
-  );
 }
 
 function machine(): string {

@@ -1,13 +1,15 @@
 /**
- * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's name.
+ * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's
+ * name.
  *
  *     node scripts/build.ts [x64|arm64]
  *
- * The machine's own architecture goes to dist/bin, another one to dist/<architecture>/bin. What has not changed since
- * the last build is not built again.
+ * The machine's own architecture goes to dist/bin, another one to dist/<architecture>/bin. What has not
+ * changed since the last build is not built again.
  *
- * The bytecode that each plugin runs is built in as well. It comes from training: a first executable is put through
- * every verb of the samples in conf/, in namespaces, which needs root; without, functions are compiled when called.
+ * The bytecode that each plugin runs is built in as well. It comes from training: a first executable is put
+ * through every verb of the samples in conf/, in namespaces, which needs root; without, functions are
+ * compiled when called.
  */
 
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -40,12 +42,13 @@ const binDir = native ? join(root, 'dist/bin') : join(root, 'dist', arch, 'bin')
 const execArgv = [
   '--no-warnings',
   '--v8-pool-size=0',
-  // Hash tables keep the seed that Node.js was built with. A new one at each start protects a server from strings
-  // chosen to collide; here it would cost 3 ms of a process that reads one configuration.
+  // Hash tables keep the seed that Node.js was built with. A new one at each start protects a server from
+  // strings chosen to collide; here it would cost 3 ms of a process that reads one configuration.
   '--no-rehash-snapshot',
   // Nothing runs for long enough to be worth machine code from the second call on.
   '--no-sparkplug',
-  // What does run for long is optimized on the spot: handing it to another thread can cost 3 ms of waiting for a lock.
+  // What does run for long is optimized on the spot: handing it to another thread can cost 3 ms of waiting
+  // for a lock.
   '--no-concurrent-recompilation',
   '--disable-sigusr1',
 ];
@@ -78,12 +81,18 @@ function namesIn(directory: string): string[] {
     .map((file) => basename(file, '.ts'));
 }
 
-/** Source of the plugins' first module, with each plugin's module behind a function so that it loads only on demand. */
+/**
+ * Source of the plugins' first module, with each plugin's module behind a function so that it loads only on
+ * demand.
+ */
 function entryPoint(): string {
   return `
     import { main } from './main.ts';
     import { exitImmediately } from './lib/netlink/libc.ts';
-    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}])).then(end ?? exitImmediately);
+    void main(new Map([${tableOf('plugins')}${tableOf('ipam')}])).then(end ?? ((code) => {
+      exitImmediately(code);
+      process.exit(code);
+    }));
   `;
 }
 
@@ -103,7 +112,10 @@ function tableOf(directory: string): string {
     .join('\n');
 }
 
-/** Makes one file of a module and all that it imports: a script whose value is a function, as scripts/build/loader.ts calls it. */
+/**
+ * Makes one file of a module and all that it imports: a script whose value is a function, as
+ * scripts/build/loader.ts calls it.
+ */
 async function bundle(file: string, contents: string): Promise<void> {
   await build({
     ...bundling,
@@ -116,7 +128,10 @@ async function bundle(file: string, contents: string): Promise<void> {
   });
 }
 
-/** Makes the executable's first script. @param training where it leaves code caches, "" when it is for use. */
+/**
+ * Makes the executable's first script.
+ * @param training where it leaves code caches, "" when it is for use.
+ */
 async function bundleLoader(file: string, training: string): Promise<void> {
   await build({
     ...bundling,
@@ -147,7 +162,10 @@ function strippedNode(): string {
   return stripped;
 }
 
-/** Puts the parts together, unless the last build did so from the same ones, and links the names to the result. */
+/**
+ * Puts the parts together, unless the last build did so from the same ones, and links the names to the
+ * result.
+ */
 async function makeExecutable(): Promise<void> {
   const executable = join(buildDir, 'cni-plugins');
   const training = join(buildDir, 'training');
@@ -207,7 +225,7 @@ function train(directory: string): boolean {
   });
   if (status !== 0)
     console.log(
-      'Training failed for the reason above: this executable compiles what was not learnt. The next build tries again',
+      'Training failed for the reason above: this executable compiles what was not recorded. The next build tries again',
     );
   rmSync(bin, { recursive: true });
   rmSync(trainee);

@@ -1,12 +1,12 @@
 /**
- * Shows the plugins at work, with the sample networks of conf/: one network namespace plays the node, others play
- * pods and a machine outside. Every claim is put to the test with `ip`, `ping` and real connections; the exit code is 0
- * only if all held.
+ * Shows the plugins at work, with the sample networks of conf/: one network namespace plays the host, others
+ * play pods and a machine outside. Every claim is tested with `ip`, `ping` and real connections; the exit
+ * code is 0 only if all held.
  */
 
 import { type Attachment, type AttachOptions, attach, sample } from '../test/support/chain.ts';
 import { type Host, makeHost, type Namespace, type Pod, type Teardown } from '../test/support/host.ts';
-import * as eyes from '../test/support/observe.ts';
+import * as observe from '../test/support/observe.ts';
 
 const cleanups: (() => void | Promise<void>)[] = [];
 const t: Teardown = { teardown: (step) => void cleanups.push(step) };
@@ -25,16 +25,16 @@ for (const step of cleanups.reverse()) await step();
 const seconds = ((performance.now() - started) / 1000).toFixed(1);
 console.log(
   failed === 0
-    ? `\nAll ${held} checks held in ${seconds} s. The namespaces are gone again; this machine's own network was not touched.`
+    ? `\nAll ${held} checks held in ${seconds} s. The namespaces have been removed; the network of this machine was not touched.`
     : `\n${failed} of ${held + failed} checks failed.`,
 );
 process.exitCode = failed === 0 ? 0 : 1;
 
 async function demo(): Promise<void> {
-  heading('1. A node, and a machine outside of it');
+  heading('1. A host, and a machine outside of it');
   const host = await makeHost(t);
   const outside = await connectOutside(host);
-  say('the node has 192.0.2.1 on its uplink, the machine outside has 192.0.2.2 and knows nothing of pods');
+  say('the host has 192.0.2.1 on its uplink, the machine outside has 192.0.2.2 and knows nothing of pods');
 
   heading('2. ADD: what the kubelet has a runtime do for every pod');
   const bridged = sample('10-bridge.conflist');
@@ -50,20 +50,23 @@ async function demo(): Promise<void> {
   for (const [name, { pod }] of Object.entries(pods))
     await show(`in pod ${name}`, pod, ['ip', '-4', '-br', 'address']);
   await show('in pod web', web.pod, ['ip', 'route']);
-  await show('on the node', host, ['ip', '-4', '-br', 'address']);
+  await show('on the host', host, ['ip', '-4', '-br', 'address']);
 
   heading('4. Traffic');
-  await eyes.serve(t, web.pod, 'tcp', 80, 'web');
-  await eyes.serve(t, outside, 'tcp', 80, 'outside');
-  await check(`pod client reaches pod web (ping ${web.ip})`, eyes.ping(client.pod, web.ip));
-  await check('pod client reaches the node (ping 10.88.0.1, the bridge)', eyes.ping(client.pod, '10.88.0.1'));
-  await check(`the node reaches pod client (ping ${client.ip})`, eyes.ping(host, client.ip));
+  await observe.serve(t, web.pod, 'tcp', 80, 'web');
+  await observe.serve(t, outside, 'tcp', 80, 'outside');
+  await check(`pod client reaches pod web (ping ${web.ip})`, observe.ping(client.pod, web.ip));
+  await check(
+    'pod client reaches the host (ping 10.88.0.1, the bridge)',
+    observe.ping(client.pod, '10.88.0.1'),
+  );
+  await check(`the host reaches pod client (ping ${client.ip})`, observe.ping(host, client.ip));
   await check(
     `pod lone, on its point-to-point link, reaches pod web on the bridge`,
-    eyes.ping(lone.pod, web.ip),
+    observe.ping(lone.pod, web.ip),
   );
   await check('pod client fetches from pod web over TCP', answers(client.pod, web.ip, 80, 'web'));
-  await check('the node reaches pod web at 127.0.0.1:8080', answers(host, '127.0.0.1', 8080, 'web'));
+  await check('the host reaches pod web at 127.0.0.1:8080', answers(host, '127.0.0.1', 8080, 'web'));
   await check('pod client reaches pod web at 192.0.2.1:8080', answers(client.pod, '192.0.2.1', 8080, 'web'));
   await check(
     'the machine outside reaches pod web at 192.0.2.1:8080',
@@ -71,8 +74,8 @@ async function demo(): Promise<void> {
   );
   for (const [name, { pod }] of Object.entries({ client, lone }))
     await check(
-      `pod ${name} reaches the machine outside, which sees only the node's address`,
-      eyes.ask(pod, 'tcp', '192.0.2.2', 80).then((echo) => echo?.peer === '192.0.2.1'),
+      `pod ${name} reaches the machine outside, which sees only the host's address`,
+      observe.ask(pod, 'tcp', '192.0.2.2', 80).then((echo) => echo?.peer === '192.0.2.1'),
     );
 
   heading('5. CHECK: is everything still as ADD left it?');
@@ -80,35 +83,35 @@ async function demo(): Promise<void> {
     await check(`pod ${name}`, succeeds(attachment.check()));
   await client.pod.run(['ip', 'address', 'flush', 'dev', 'eth0']);
   await check(
-    'an address taken from pod client behind our back is noticed',
+    'CHECK notices that the address of pod client was removed',
     succeeds(client.check()).then((ok) => !ok),
   );
 
-  heading('6. DEL: and nothing is left');
+  heading('6. DEL: nothing is left');
   for (const [name, attachment] of Object.entries(pods))
     await check(`pod ${name}`, succeeds(attachment.del()));
   await check(
     'no link of a pod',
     noneOf(
-      (await eyes.links(host)).map(({ ifname }) => ifname),
+      (await observe.links(host)).map(({ ifname }) => ifname),
       /^veth/,
     ),
   );
   await check(
     'no firewall rule of a pod',
-    noneOf(await eyes.iptablesSave(host), /10\.8[89]\.|container-pod/),
+    noneOf(await observe.iptablesSave(host), /10\.8[89]\.|container-pod/),
   );
-  await check('no reserved address', noneOf(Object.keys(eyes.files(host, '/var/lib/cni')), /\/[0-9.]+$/));
+  await check('no reserved address', noneOf(Object.keys(observe.files(host, '/var/lib/cni')), /\/[0-9.]+$/));
   await check(
     'the host port is closed',
-    eyes.ask(host, 'tcp', '127.0.0.1', 8080).then((echo) => !echo),
+    observe.ask(host, 'tcp', '127.0.0.1', 8080).then((echo) => !echo),
   );
   say(
     'the bridge cni0 and the empty chains that all pods share stay for the next pod, as with the reference plugins',
   );
 }
 
-/** Joins a namespace that plays another machine to the node's uplink. */
+/** Joins a namespace that plays another machine to the host's uplink. */
 async function connectOutside(host: Host): Promise<Pod> {
   const outside = await host.addPod();
   await host.run([
@@ -152,7 +155,7 @@ async function add(
 }
 
 async function answers(from: Namespace, address: string, port: number, label: string): Promise<boolean> {
-  return (await eyes.ask(from, 'tcp', address, port))?.label === label;
+  return (await observe.ask(from, 'tcp', address, port))?.label === label;
 }
 
 async function succeeds(step: Promise<unknown>): Promise<boolean> {

@@ -1,5 +1,5 @@
 /**
- * Packs the built executables for nodes, into dist/package:
+ * Packages the built executables, into dist/package:
  *
  *     node scripts/package.ts [x64|arm64]
  *
@@ -8,7 +8,8 @@
  * - cni-plugins-ts_VERSION_ARCH.deb, which takes the place of Debian's containernetworking-plugins;
  * - the SHA-256 and SHA-512 of each.
  *
- * The same executables give the same bytes: all times are that of SOURCE_DATE_EPOCH, or else of the last commit.
+ * The same executables give the same bytes: all times are that of SOURCE_DATE_EPOCH, or else of the last
+ * commit.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -79,8 +80,8 @@ function makeArchive(): string {
 }
 
 /**
- * The Debian package. Executables go where Debian's runtimes look, /usr/lib/cni: /opt is not for packages of a
- * distribution, and "cni install" serves those that look there.
+ * The Debian package. Executables go where Debian's runtimes look, /usr/lib/cni: /opt is not for packages of
+ * a distribution, and "cni install" serves those that look there.
  * @returns its name.
  */
 function makeDebianPackage(): string {
@@ -131,7 +132,10 @@ function writeUnits(directory: string): void {
   }
 }
 
-/** The licences of what the executable contains: Node.js, and the packages of npm that the operators' command is made with. */
+/**
+ * The licences of what the executable contains: Node.js, and the packages of npm that the operators' command
+ * is made with.
+ */
 function writeLicenses(directory: string): void {
   mkdirSync(directory, { recursive: true });
   cpSync(join(root, 'node_modules', `node-linux-${arch}`, 'LICENSE'), join(directory, 'node'));

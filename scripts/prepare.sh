@@ -47,7 +47,7 @@ install_node_modules() {
 
 prepare() {
   [ "$(id -u)" -eq 0 ] || die 'Network namespaces need root: run this as root.'
-  command -v apt-get >/dev/null || die 'This installs Debian packages, but there is no apt-get.'
+  command -v apt-get >/dev/null || die 'apt-get is missing: run this on Debian 12 or 13.'
   install_packages "$@"
   install_node_modules
   step 'Building the executables'

@@ -1,6 +1,7 @@
 /**
- * Reads AVA's TAP from standard input, prints a line a test as it comes, then what failed in full, and last the tally:
- * `N passed, N failed`, with `, N skipped` when there are any. Exits with 1 when anything failed, or when no test ran.
+ * Reads AVA's TAP from standard input, prints a line a test as it comes, then what failed in full, and last
+ * the tally: `N passed, N failed`, with `, N skipped` when there are any. Exits with 1 when anything failed,
+ * or when no test ran.
  *
  *     ava --tap | node scripts/tally.ts [FAILURES BEFORE]
  */

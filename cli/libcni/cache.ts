@@ -1,6 +1,6 @@
 /**
- * The result cache: what ADD gave for each attachment, in libcni's format and place, so that either can finish what
- * the other began.
+ * The result cache: what ADD gave for each attachment, in libcni's format and place, so that either can
+ * finish what the other began.
  */
 
 import {
@@ -55,7 +55,11 @@ function cacheFile(cacheDir: string, { network, containerId, ifname }: Attachmen
   return join(cacheDir, 'results', `${network}-${containerId}-${ifname}`);
 }
 
-/** Reads one attachment. @returns undefined when there is none. @throws CacheError when the file is damaged. */
+/**
+ * Reads one attachment.
+ * @returns undefined when there is none.
+ * @throws CacheError when the file is damaged.
+ */
 export function readCached(cacheDir: string, id: AttachmentId): CachedAttachment | undefined {
   const file = cacheFile(cacheDir, id);
   const value = readCacheFile(file);
@@ -200,7 +204,10 @@ function isPair(value: unknown): value is [string, string] {
   return Array.isArray(value) && value.length === 2 && value.every((part) => typeof part === 'string');
 }
 
-/** libcni before 1.2, as in containerd 1.7, records no "netns", but the result has the sandbox of each interface. */
+/**
+ * libcni before 1.2, as in containerd 1.7, records no "netns", but the result has the sandbox of each
+ * interface.
+ */
 function sandboxOf(result: unknown, ifname: string): string {
   const { interfaces = [] } = isObject(result) ? result : {};
   const sandboxes = (Array.isArray(interfaces) ? interfaces : [])

@@ -1,6 +1,6 @@
 /**
- * Runs a network's plugins as libcni does for every runtime: ADD forward, each with the result of the one before; DEL
- * backward, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
+ * Runs a network's plugins as libcni does for every runtime: ADD forward, each with the result of the one
+ * before; DEL backward, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -17,7 +17,7 @@ import type { NetworkList, PluginEntry } from './conflist.ts';
 /** A result as JSON, in the version of its "cniVersion". */
 export type ResultJson = Record<string, unknown>;
 
-/** What an attachment is made with. */
+/** What a runtime attaches a container with. */
 export interface Runtime {
   readonly containerId: string;
   /** Path of the sandbox's namespace, "" when it is gone. */
@@ -139,7 +139,8 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
 }
 
 /**
- * Collects garbage: detaches the stale attachments, and has each plugin look for more where the version has GC.
+ * Collects garbage: detaches the stale attachments, and has each plugin look for more where the version has
+ * GC.
  * @param stale the attachments to detach, with what is known of them.
  * @param valid the attachments to keep.
  * @returns everything that failed; it goes on after each failure.
@@ -180,7 +181,9 @@ export interface GarbageFailure {
 /** STATUS and GC are about no container, but libcni sets the variables all the same. */
 const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capabilityArgs: {} };
 
-/** What a plugin reads: its own configuration with the network's name and version, and what the runtime adds. */
+/**
+ * What a plugin reads: its own configuration with the network's name and version, and what the runtime adds.
+ */
 function pluginConfig(
   { name, cniVersion }: NetworkList,
   { config, capabilities }: PluginEntry,
@@ -229,7 +232,10 @@ async function run(
   }
 }
 
-/** Reads what a plugin printed, and brings it into the version of its "cniVersion", or of the network without one. */
+/**
+ * Reads what a plugin printed, and brings it into the version of its "cniVersion", or of the network without
+ * one.
+ */
 function readResult(output: string, type: string, version: string): ResultJson {
   let value: unknown;
   try {

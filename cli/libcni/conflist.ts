@@ -170,7 +170,7 @@ export function networkFrom(value: unknown, bytes: Buffer, file: string): Networ
 }
 
 /**
- * The network that an attachment was made with, for when no file has it any more.
+ * The network that an attachment was made with, for when no file has it any longer.
  * @returns undefined when the record has no usable configuration, or that of another network.
  */
 export function networkFromCache({ config, network }: CachedAttachment): NetworkList | undefined {
@@ -221,6 +221,14 @@ function readPlugin(value: unknown, path: string): PluginEntry {
   const { capabilities = {} } = value;
   const wanted = isObject(capabilities) ? Object.entries(capabilities) : [];
   return { type, capabilities: wanted.filter(([, on]) => on === true).map(([key]) => key), config: value };
+}
+
+/** A plugin's configuration as the plugin gets it, less what the runtime adds. */
+export function wholeConfig(
+  { config }: Pick<PluginEntry, 'config'>,
+  { name, cniVersion }: Pick<NetworkList, 'name' | 'cniVersion'>,
+): Readonly<Record<string, unknown>> {
+  return { ...config, name, cniVersion: cniVersion || '0.1.0' };
 }
 
 /** The highest of the versions that the network offers and this suite speaks. */

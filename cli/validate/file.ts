@@ -7,8 +7,14 @@ import { atLeast, specVersions } from '../../lib/cni/version.ts';
 import type { Suite } from '../../main.ts';
 import { ipamTypeOf, poolsOf } from '../addresses.ts';
 import { type JsonNode, JsonSyntaxError, parseJson } from '../json.ts';
-import { ConfigError, type NetworkList, networkFrom, type PluginEntry } from '../libcni/conflist.ts';
-import { isFull, rangeUse } from '../reservations.ts';
+import {
+  ConfigError,
+  type NetworkList,
+  networkFrom,
+  type PluginEntry,
+  wholeConfig,
+} from '../libcni/conflist.ts';
+import { isFull, reservationsOf } from '../reservations.ts';
 import { conflistProperties, loadPlugin } from '../schema.ts';
 import { error, type Finding, warning } from './finding.ts';
 import { checkPlugin, type PluginNode, typeOf } from './plugin.ts';
@@ -31,7 +37,8 @@ export interface CheckedFile {
 
 /**
  * Checks a file.
- * @param isInstalled tells whether an executable is where the runtime would look for it; undefined when nobody knows.
+ * @param isInstalled tells whether an executable is where the runtime would look for it; undefined when
+ *   nobody knows.
  */
 export async function checkFile(
   file: string,
@@ -73,14 +80,15 @@ export async function checkFile(
   if (network)
     findings.push(...checkVersion(network), ...(await checkVersions(network, suite)), ...checkUse(network));
   const pools = [];
-  for (const plugin of network?.plugins ?? []) pools.push(await readPools(plugin, suite));
+  for (const plugin of network?.plugins ?? []) pools.push(await readPools(plugin, network!, suite));
   return { file, text, root, syntaxOffset: undefined, network, pools, findings };
 }
 
 /** The addresses of a plugin. Those that cannot be read have been reported. */
-async function readPools({ config }: PluginEntry, suite: Suite): Promise<AddressPool[]> {
+async function readPools(entry: PluginEntry, network: NetworkList, suite: Suite): Promise<AddressPool[]> {
+  const ipam = await loadPlugin(suite.ipam, ipamTypeOf(entry.config) ?? '');
   try {
-    return poolsOf(config, await loadPlugin(suite.ipam, ipamTypeOf(config) ?? ''));
+    return poolsOf(wholeConfig(entry, network), ipam);
   } catch {
     return [];
   }
@@ -96,14 +104,14 @@ async function checkRepetition(types: readonly (string | undefined)[], suite: Su
 
 /** Ranges that this host has given away to the last address. */
 function checkUse(network: NetworkList): Finding[] {
-  return rangeUse(network)
-    .filter(isFull)
+  return reservationsOf(network)
+    .ranges.filter(isFull)
     .map(({ range, used }) =>
       warning(
         'range-full',
         'plugins',
         `All ${used} addresses of ${range} are reserved on this host, so that the next ADD fails. ` +
-          `See "cni list" for who has them, run "cni gc ${network.name}", or make the range larger`,
+          `See "cni list" for who holds them, run "cni gc ${network.name}", or make the range larger`,
       ),
     );
 }

@@ -5,6 +5,7 @@ import { decode, getKey, isObject, type JsonSchema } from '../../lib/cni/schema.
 import type { Suite } from '../../main.ts';
 import { ipamTypeOf } from '../addresses.ts';
 import { hasPath, type JsonNode } from '../json.ts';
+import { type PluginEntry, wholeConfig } from '../libcni/conflist.ts';
 import { capabilitiesOf, configProperties, loadPlugin, runtimeKeys } from '../schema.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import { keyFindings, schemaFindings } from './schema.ts';
@@ -81,7 +82,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
   if (!plugin) return findings;
   for (const one of ipam ? [plugin, ipam] : [plugin]) {
     const mistakes = schemaFindings(one.config, value, path);
-    if (mistakes.length === 0) mistakes.push(...refusal(one, { ...value, ...network }, place));
+    if (mistakes.length === 0) mistakes.push(...refusal(one, wholeConfig({ config: value }, network), place));
     findings.push(...mistakes);
   }
   findings.push(...keyFindings({ properties: configProperties(plugin, ipam) }, node, path));
@@ -92,7 +93,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
 /** What the plugin itself refuses of a configuration that fits its schema. */
 function refusal(
   plugin: Plugin<unknown>,
-  config: Record<string, unknown>,
+  config: PluginEntry['config'],
   { node, path }: PluginNode,
 ): Finding[] {
   try {
@@ -163,7 +164,9 @@ function checkCapabilities(
   return findings;
 }
 
-/** True if the configuration itself has what the runtime would pass, as limits of bandwidth may be in either. */
+/**
+ * True if the configuration itself has what the runtime would pass, as limits of bandwidth may be in either.
+ */
 function replacesCapability(value: Record<string, unknown>, schema: unknown): boolean {
   const properties = isObject(schema) && isObject(schema.properties) ? schema.properties : {};
   return Object.keys(properties).some((key) => getKey(value, key) !== undefined);

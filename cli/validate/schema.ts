@@ -38,7 +38,7 @@ function isObjectSchema(schema: Schema<unknown>): schema is ObjectSchema<Record<
 }
 
 /**
- * Keys that nobody reads, and keys that are there twice.
+ * Keys that have no effect, and keys that occur twice.
  * @param schema what is known of the value; nothing is said of what it leaves open.
  */
 export function keyFindings(schema: JsonSchema, node: JsonNode, path: string): Finding[] {
@@ -51,7 +51,7 @@ export function keyFindings(schema: JsonSchema, node: JsonNode, path: string): F
     const findings: Finding[] = [];
     if (seen.has(key))
       findings.push(
-        warning('duplicate-key', at(path, key), `Key "${key}" is there twice, and the last one counts`),
+        warning('duplicate-key', at(path, key), `Key "${key}" occurs twice, and the last one counts`),
       );
     seen.add(key);
     const known = isObject(properties) ? knownKey(properties, key) : undefined;

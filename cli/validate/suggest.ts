@@ -4,7 +4,7 @@
  * The candidate that a mistyped word most likely stands for.
  * @returns undefined when none is near.
  */
-export function suggest(word: string, candidates: Iterable<string>): string | undefined {
+function suggest(word: string, candidates: Iterable<string>): string | undefined {
   const limit = Math.max(1, Math.floor(word.length / 3));
   let best: string | undefined;
   let least = limit + 1;
@@ -21,7 +21,10 @@ export function didYouMean(word: string, candidates: Iterable<string>): string {
   return candidate === undefined ? '' : `. Did you mean "${candidate}"?`;
 }
 
-/** Insertions, deletions, replacements and swaps of neighbours that lead from one word to the other; more than `limit` is not counted out. */
+/**
+ * Insertions, deletions, replacements and swaps of neighbours that lead from one word to the other; more than
+ * `limit` is not counted out.
+ */
 function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) > limit) return limit + 1;
   let beforeLast: number[] = [];

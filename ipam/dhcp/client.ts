@@ -1,33 +1,24 @@
-/** The client's side of DHCP: getting an address, keeping it, giving it back. Source: RFC 2131, section 4.4. */
+/**
+ * The client's side of DHCP: getting an address, keeping it, giving it back. Source: RFC 2131, section 4.4.
+ */
 
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { emptyResult, type Result, type Route } from '../../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { type Address, Prefix } from '../../lib/ip.ts';
+import type { Address } from '../../lib/ip.ts';
+import { type Grant, isUsable, readGrant } from './grant.ts';
 import {
   type Channel,
   type ClientLink,
+  hasAddress,
   isInUse,
   openAddressChannel,
   openBroadcastChannel,
   waitFor,
 } from './link-socket.ts';
-import {
-  addressesOption,
-  classfulRoutes,
-  classlessRoutes,
-  type DhcpMessage,
-  decodeMessage,
-  encodeMessage,
-  MessageType,
-  maskLength,
-  numberOption,
-  Option,
-  typeOf,
-} from './packet.ts';
+import { type DhcpMessage, decodeMessage, encodeMessage, MessageType, Option, typeOf } from './packet.ts';
 
-/** Patience and manners of a client; times in milliseconds. */
+/** How a client behaves; times in milliseconds. */
 export interface ClientSettings {
   /** Ask servers to answer by broadcast. */
   broadcast: boolean;
@@ -47,25 +38,18 @@ export interface ClientOptions {
   provide: ReadonlyMap<number, Uint8Array>;
 }
 
-/** What a server granted; times as of Date.now(). */
-export interface Grant {
-  address: Prefix;
-  server: Address;
-  gateway: Address | undefined;
-  routes: Route[];
-  renewAt: number;
-  rebindAt: number;
-  expiresAt: number;
+/** A server says that the client has no right to its address. */
+export class AddressLostError extends CniError {
+  override readonly name = 'AddressLostError';
 }
 
-const defaultLease = 3600;
-const longestLease = 0xffffffff;
 /** Declined offers after which the network is taken to be out of order. */
 const offersAtMost = 3;
 
 /**
  * Gets an address that nobody on the link uses.
- * @throws CniError TryAgainLater when no server answers in time, Internal when what they offer cannot be used.
+ * @throws CniError TryAgainLater when no server answers in time, Internal when what they offer cannot be
+ * used.
  */
 export async function acquire(
   link: ClientLink,
@@ -78,7 +62,7 @@ export async function acquire(
     for (let tries = 1; ; tries++) {
       const base = { link, options, settings, transaction: randomInt(2 ** 32 - 1) };
       const offer = await ask(channel, compose(base, MessageType.Discover), [MessageType.Offer], base, until);
-      if (!offer) throw silent(link, settings);
+      if (!offer) throw noAnswerError(link, settings);
       const wanted = new Map([
         [Option.RequestedAddress, offer.yourAddress!.toBytes()],
         [Option.ServerIdentifier, offer.options.get(Option.ServerIdentifier)!],
@@ -90,7 +74,7 @@ export async function acquire(
         base,
         until,
       );
-      if (!answer) throw silent(link, settings);
+      if (!answer) throw noAnswerError(link, settings);
       const refused = typeOf(answer) === MessageType.Nak;
       if (!refused && !(await isInUse(link, answer.yourAddress!))) return readGrant(answer);
       if (!refused) channel.send(encodeMessage(compose(base, MessageType.Decline, wanted)));
@@ -111,8 +95,9 @@ export async function acquire(
 /**
  * Asks to keep an address.
  * @param server the one that granted it; any when left out.
+ * @param signal gives up earlier.
  * @returns the new grant, or undefined when nobody answers until `until`.
- * @throws CniError when a server says that the address is lost.
+ * @throws AddressLostError when a server says that the address is lost.
  */
 export async function renew(
   link: ClientLink,
@@ -121,6 +106,7 @@ export async function renew(
   settings: ClientSettings,
   server: Address | undefined,
   until: number,
+  signal: AbortSignal,
 ): Promise<Grant | undefined> {
   const channel = openAddressChannel(link, grant.address.address, server);
   try {
@@ -137,42 +123,44 @@ export async function renew(
       [MessageType.Ack, MessageType.Nak],
       base,
       until,
+      signal,
     );
     if (!answer) return undefined;
     if (typeOf(answer) === MessageType.Nak)
-      throw new CniError(ErrorCode.Internal, `The DHCP server took address ${grant.address.address} back`);
+      throw new AddressLostError(
+        ErrorCode.Internal,
+        `The DHCP server took address ${grant.address.address} back`,
+      );
     return readGrant(answer);
   } finally {
     channel.close();
   }
 }
 
-/** Gives an address back. No server answers to that. */
-export function release(
+/**
+ * Gives an address back, and returns once that has left the interface, which DEL deletes next. No server
+ * answers to that.
+ */
+export async function release(
   link: ClientLink,
   grant: Grant,
   options: ClientOptions,
   settings: ClientSettings,
-): void {
-  const channel = openAddressChannel(link, grant.address.address, grant.server);
+): Promise<void> {
+  const { server } = grant;
+  const own = grant.address.address;
+  const base = { link, options, settings, transaction: randomInt(2 ** 32 - 1), clientAddress: own };
+  const to = new Map([[Option.ServerIdentifier, server.toBytes()]]);
+  // Without the address, say because ADD failed before it was configured, the kernel cannot send.
+  const channel = hasAddress(link, own)
+    ? openAddressChannel(link, own, server)
+    : openBroadcastChannel(link, own, server);
   try {
-    const base = {
-      link,
-      options,
-      settings,
-      transaction: randomInt(2 ** 32 - 1),
-      clientAddress: grant.address.address,
-    };
-    const to = new Map([[Option.ServerIdentifier, grant.server.toBytes()]]);
     channel.send(encodeMessage(compose(base, MessageType.Release, to)));
+    await channel.drain();
   } finally {
     channel.close();
   }
-}
-
-/** What the sandbox gets. */
-export function resultOf({ address, gateway, routes }: Grant): Result {
-  return { ...emptyResult(), ips: [{ address, ...(gateway && { gateway }) }], routes };
 }
 
 interface Conversation {
@@ -213,6 +201,7 @@ async function ask(
   wanted: readonly number[],
   { link, transaction, settings }: Conversation,
   until: number,
+  signal?: AbortSignal,
 ): Promise<DhcpMessage | undefined> {
   const accept = (data: Uint8Array) => {
     const answer = decodeMessage(data);
@@ -225,64 +214,19 @@ async function ask(
   };
   const bytes = encodeMessage(message);
   // Four quick tries, then slower and slower; never quite regular, so that many clients do not march in step.
-  for (let tries = 0; Date.now() < until; tries++) {
+  for (let tries = 0; Date.now() < until && !signal?.aborted; tries++) {
     channel.send(bytes);
     const pause = tries < 4 ? 2000 : Math.min(4000 * 2 ** (tries - 4), settings.resendMax);
-    const answer = await waitFor(channel, accept, Math.min(until, Date.now() + pause + randomInt(-500, 500)));
+    const next = Math.min(until, Date.now() + pause + randomInt(-500, 500));
+    const answer = await waitFor(channel, accept, next, signal);
     if (answer) return answer;
   }
   return undefined;
 }
 
-/** An answer must say who gives it, and if it grants something, which address with which mask. */
-function isUsable(answer: DhcpMessage): boolean {
-  if (answer.options.get(Option.ServerIdentifier)?.length !== 4) return false;
-  if (typeOf(answer) === MessageType.Nak) return true;
-  if (!answer.yourAddress || answer.yourAddress.isUnspecified || answer.yourAddress.isMulticast) return false;
-  return typeOf(answer) === MessageType.Offer || maskOf(answer) !== undefined;
-}
-
-function maskOf(answer: DhcpMessage): number | undefined {
-  return maskLength(addressesOption(answer, Option.SubnetMask)[0]);
-}
-
-function readGrant(answer: DhcpMessage): Grant {
-  const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
-  const now = Date.now();
-  const after = (share: number) => now + seconds * 1000 * share;
-  const at = (option: number, share: number) => {
-    const value = numberOption(answer, option);
-    return value !== undefined && value < seconds ? now + value * 1000 : after(share);
-  };
-  const gateway = addressesOption(answer, Option.Router)[0];
-  return {
-    address: new Prefix(answer.yourAddress!, maskOf(answer)!),
-    server: addressesOption(answer, Option.ServerIdentifier)[0]!,
-    gateway,
-    routes: routesOf(answer, gateway),
-    renewAt: at(Option.RenewalTime, 0.5),
-    rebindAt: at(Option.RebindingTime, 0.875),
-    expiresAt: seconds === longestLease ? Number.MAX_SAFE_INTEGER : after(1),
-  };
-}
-
-/** Classless routes stand for all others, as RFC 3442 has it. */
-function routesOf(answer: DhcpMessage, gateway: Address | undefined): Route[] {
-  const scopeLink = 253;
-  const classless = classlessRoutes(answer);
-  if (classless)
-    return classless.map(({ dst, router }) =>
-      router.isUnspecified ? { dst, scope: scopeLink } : { dst, gw: router },
-    );
-  return [
-    ...classfulRoutes(answer).map(({ dst, router }) => ({ dst, gw: router })),
-    ...(gateway ? [{ dst: Prefix.parse('0.0.0.0/0'), gw: gateway }] : []),
-  ];
-}
-
-function silent(link: ClientLink, { resendTimeout }: ClientSettings): CniError {
+function noAnswerError(link: ClientLink, { resendTimeout }: ClientSettings): CniError {
   return new CniError(
     ErrorCode.TryAgainLater,
-    `No DHCP server answered on "${link.name}" within ${Math.round(resendTimeout / 1000)} seconds. See that one serves this network, and that its answers get through`,
+    `No DHCP server answered on "${link.name}" within ${Math.round(resendTimeout / 1000)} seconds. Check that one serves this network, and that its answers get through`,
   );
 }

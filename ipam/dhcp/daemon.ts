@@ -1,38 +1,29 @@
 /**
- * The daemon that keeps leases: plugins talk to it over a Unix socket, one line of JSON each way. What it must not forget stands in
- * files beside the socket.
+ * The daemon that keeps leases: plugins talk to it over a Unix socket. What it must not forget stands in
+ * files beside the socket. Requests for one attachment are answered one after the other; a renewal gives way
+ * to them.
  */
 
-import { createHash } from 'node:crypto';
-import { chmodSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { parseArgs } from 'node:util';
+import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
 import { formatResult } from '../../lib/cni/result.ts';
 import { formatError } from '../../lib/cni/runner.ts';
-import { makeDirectory } from '../../lib/directory.ts';
-import type { ClientOptions, ClientSettings } from './client.ts';
-import { Lease, type LeaseOwner, leaseKey } from './lease.ts';
-import { clientOptions, type DhcpConfig } from './options.ts';
-import type { Reply, Request } from './protocol.ts';
-import { defaultSocket } from './protocol.ts';
-
-const usage = `Usage: dhcp daemon [OPTION...]
-Keeps the leases of containers whose networks use "dhcp" for IPAM.
-
-  -socketpath PATH        Unix socket to listen on (${defaultSocket})
-  -pidfile PATH           write the process ID there
-  -hostprefix PATH        directory that the node's root is mounted at
-  -broadcast              ask servers to answer by broadcast
-  -timeout DURATION       accepted for compatibility: an answer is awaited until the message is sent again
-  -resendmax DURATION     longest pause before a message is sent again (62s)
-  -resendtimeout DURATION when to give up getting an address (30s)
-`;
-
-interface Settings extends ClientSettings {
-  socket: string;
-  hostPrefix: string;
-}
+import { decode, object } from '../../lib/cni/schema.ts';
+import { fileError } from '../../lib/file.ts';
+import { Lease, type LeaseKeeper } from './lease.ts';
+import { LeaseFiles } from './lease-files.ts';
+import { clientOptions, dhcpShape } from './options.ts';
+import {
+  type Allocation,
+  longestLine,
+  type Reply,
+  type Request,
+  readRequest,
+  signOfLifeInterval,
+} from './protocol.ts';
+import { type DaemonSettings, readSettings, usage } from './settings.ts';
 
 /**
  * Runs the daemon.
@@ -40,63 +31,88 @@ interface Settings extends ClientSettings {
  * @returns the exit code, when it could not start; else it ends with the process.
  */
 export async function runDaemon(args: readonly string[]): Promise<number> {
-  let settings: Settings;
-  let pidFile: string | undefined;
+  let settings: DaemonSettings;
   try {
-    ({ settings, pidFile } = readArguments(args));
+    settings = readSettings(args);
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n\n${usage}`);
     return 2;
   }
-  if (pidFile) writeFileSync(pidFile, `${process.pid}\n`);
   const daemon = new Daemon(settings);
-  daemon.restore();
-  await daemon.listen();
+  try {
+    await daemon.start();
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n`);
+    return 1;
+  }
   return await new Promise((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const)
       process.once(signal, () => {
         daemon.stop();
-        if (pidFile) rmSync(pidFile, { force: true });
         resolve(0);
       });
   });
 }
 
-class Daemon {
-  private readonly settings: Settings;
+/** How long a plugin may leave a connection idle, in milliseconds. */
+const idleTimeout = 30_000;
+
+class Daemon implements LeaseKeeper {
+  readonly settings: DaemonSettings;
   private readonly leases = new Map<string, Lease>();
-  /** What is being done for a lease: the next thing waits for it. */
+  /** What is being done for an attachment: the next request for it waits for that. */
   private readonly busy = new Map<string, Promise<unknown>>();
-  private readonly directory: string;
+  private files!: LeaseFiles;
   private server: Server | undefined;
 
-  constructor(settings: Settings) {
+  constructor(settings: DaemonSettings) {
     this.settings = settings;
-    this.directory = `${dirname(settings.socket)}/dhcp-leases`;
   }
 
-  /** Takes up the leases that an earlier daemon wrote down. */
-  restore(): void {
-    makeDirectory(this.directory, 0o700);
-    for (const name of readdirSync(this.directory)) {
-      const file = `${this.directory}/${name}`;
-      try {
-        const lease =
-          name.endsWith('.json') && Lease.restore(readFileSync(file, 'utf8'), this.settings, this.changed);
+  /**
+   * Listens, and takes up the leases that an earlier daemon wrote down.
+   * @throws Error when another daemon has the socket.
+   */
+  async start(): Promise<void> {
+    const { socket, pidFile } = this.settings;
+    this.files = new LeaseFiles(`${dirname(socket)}/dhcp-leases`);
+    if (pidFile) writePidFile(pidFile);
+    await this.listen(socket);
+    this.files.restoreAll(
+      (text) => {
+        const lease = Lease.restore(text, this);
         if (lease) this.leases.set(lease.key, lease);
-        else rmSync(file, { force: true });
-      } catch (error) {
-        process.stderr.write(
-          `Cannot take up the lease in "${file}", so it is forgotten: ${(error as Error).message}\n`,
-        );
-        rmSync(file, { force: true });
-      }
-    }
+        return lease !== undefined;
+      },
+      (message) => this.log(message),
+    );
   }
 
-  /** Listens on the socket, or on the one that systemd passed. @throws Error when another daemon has it. */
-  async listen(): Promise<void> {
-    const { socket } = this.settings;
+  /** Stops without giving anything back: the next daemon takes the leases up. */
+  stop(): void {
+    for (const lease of this.leases.values()) lease.stop();
+    this.server?.close();
+    if (this.settings.pidFile) rmSync(this.settings.pidFile, { force: true });
+  }
+
+  renewed(lease: Lease): void {
+    // Its attachment may have been deleted meanwhile: then nothing is to be written down any more.
+    if (this.leases.get(lease.key) === lease) this.attempt(() => this.files.save(lease.key, lease.toText()));
+  }
+
+  ended(lease: Lease): void {
+    lease.stop();
+    if (this.leases.get(lease.key) !== lease) return;
+    this.leases.delete(lease.key);
+    this.attempt(() => this.files.remove(lease.key));
+  }
+
+  log(message: string): void {
+    process.stderr.write(`${message}\n`);
+  }
+
+  /** Listens on the socket, or on the one that systemd passed. */
+  private async listen(socket: string): Promise<void> {
     this.server = createServer((connection) => this.serve(connection));
     // sd_listen_fds(3): the first descriptor is number 3.
     const passed = process.env.LISTEN_PID === String(process.pid) && process.env.LISTEN_FDS === '1';
@@ -110,50 +126,55 @@ class Daemon {
     await new Promise<void>((resolve, reject) => {
       this.server!.once('error', reject).listen(passed ? { fd: 3 } : { path: socket }, resolve);
     });
+    // From now on a connection that cannot be accepted is no reason to end.
+    this.server.removeAllListeners('error').on('error', (error) => this.log(error.message));
     if (!passed) chmodSync(socket, 0o600);
-  }
-
-  /** Stops without giving anything back: the next daemon takes the leases up. */
-  stop(): void {
-    for (const lease of this.leases.values()) lease.stop();
-    this.server?.close();
   }
 
   private serve(connection: Socket): void {
     let text = '';
-    connection.setEncoding('utf8').on('error', () => {});
-    connection.on('data', (part: string) => {
+    const read = (part: string) => {
       text += part;
       const end = text.indexOf('\n');
-      if (end >= 0)
-        void this.answer(text.slice(0, end)).then((reply) => connection.end(`${JSON.stringify(reply)}\n`));
-      else if (text.length > 1024 * 1024) connection.destroy();
-    });
+      if (end >= 0) {
+        connection.off('data', read);
+        void this.respond(connection, text.slice(0, end));
+      } else if (text.length > longestLine) connection.destroy();
+    };
+    connection
+      .setTimeout(idleTimeout, () => connection.destroy())
+      .setEncoding('utf8')
+      .on('error', () => {})
+      .on('data', read);
+  }
+
+  private async respond(connection: Socket, line: string): Promise<void> {
+    const signsOfLife = setInterval(() => connection.write('\n'), signOfLifeInterval);
+    const reply = await this.answer(line);
+    clearInterval(signsOfLife);
+    connection.end(`${JSON.stringify(reply)}\n`);
   }
 
   private async answer(line: string): Promise<Reply> {
     try {
-      const request = JSON.parse(line) as Request;
-      switch (request.method) {
-        case 'allocate':
-          return { result: await this.serialize(request.owner, () => this.allocate(request)) };
-        case 'release':
-          await this.serialize(request.owner, () => this.release(leaseKey(request.owner)));
-          return {};
-        case 'check':
-          return this.check(leaseKey(request.owner));
-        case 'collect':
-          for (const lease of [...this.leases.values()])
-            if (lease.owner.network === request.network && !request.keep.includes(lease.key))
-              this.release(lease.key);
-          return {};
-        case 'ping':
-          return {};
-        default:
-          throw new Error('The plugin is of another version than the daemon. Restart the daemon');
-      }
+      return { result: await this.perform(readRequest(line)) };
     } catch (error) {
       return { error: JSON.parse(formatError(error)) as NonNullable<Reply['error']> };
+    }
+  }
+
+  private async perform(request: Request): Promise<unknown> {
+    switch (request.method) {
+      case 'allocate':
+        return await this.serialize(request.owner, () => this.allocate(request));
+      case 'release':
+        return await this.serialize(request.owner, () => this.release(request.owner));
+      case 'check':
+        return this.check(request.owner);
+      case 'collect':
+        return await this.collect(request);
+      case 'ping':
+        return undefined;
     }
   }
 
@@ -161,64 +182,74 @@ class Daemon {
     owner,
     config,
     args,
-  }: Extract<Request, { method: 'allocate' }>): Promise<unknown> {
-    const key = leaseKey(owner);
-    const own: LeaseOwner = { ...owner, netns: `${this.settings.hostPrefix}${owner.netns}` };
-    const options: ClientOptions = clientOptions(config as DhcpConfig, key, args);
-    let lease = this.leases.get(key);
-    if (!lease) {
-      lease = await Lease.acquire(own, options, this.settings, this.changed);
-      this.leases.set(key, lease);
-      this.save(lease);
-    }
-    return JSON.parse(formatResult(lease.result, '1.1.0'));
-  }
-
-  private release(key: string): void {
-    const lease = this.leases.get(key);
-    if (!lease) return;
-    this.forget(lease);
+  }: Extract<Request, { method: 'allocate' }>): Promise<Allocation> {
+    const key = attachmentKey(owner);
+    const existing = this.leases.get(key);
+    if (existing) return { result: printed(existing), isNew: false };
+    const options = clientOptions(decode(object(dhcpShape), config ?? {}), key, args);
+    const netns = `${this.settings.hostPrefix}${owner.netns}`;
+    const lease = await Lease.acquire({ ...owner, netns }, options, this);
     try {
-      lease.release();
+      // A lease that the next daemon would not know of is none to give away.
+      this.files.save(key, lease.toText());
     } catch (error) {
-      // The server takes it back by itself in time.
-      process.stderr.write(`${key}: ${(error as Error).message}\n`);
+      await this.giveBack(lease);
+      throw error;
+    }
+    this.leases.set(key, lease);
+    return { result: printed(lease), isNew: true };
+  }
+
+  private async release(owner: AttachmentId): Promise<void> {
+    const key = attachmentKey(owner);
+    const lease = this.leases.get(key);
+    this.leases.delete(key);
+    if (lease) await this.giveBack(lease);
+    this.files.remove(key);
+  }
+
+  private async collect({ network, keep }: Extract<Request, { method: 'collect' }>): Promise<void> {
+    const kept = new Set(keep);
+    const stale = [...this.leases.values()].filter(
+      ({ key, owner }) => owner.network === network && !kept.has(key),
+    );
+    const outcomes = await Promise.allSettled(
+      stale.map(({ owner }) => this.serialize(owner, () => this.release(owner))),
+    );
+    const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+    if (failed) throw failed.reason;
+  }
+
+  /** Does what nobody waits for. */
+  private attempt(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.log((error as Error).message);
     }
   }
 
-  private check(key: string): Reply {
-    if (!this.leases.has(key))
+  private check(owner: AttachmentId): void {
+    if (!this.leases.has(attachmentKey(owner)))
       throw new Error(
         'The DHCP daemon has no lease for the container. Delete the container and add it again',
       );
-    return {};
   }
 
-  private readonly changed = (lease: Lease, ended: boolean): void => {
-    if (ended) {
-      lease.stop();
-      this.forget(lease);
-    } else this.save(lease);
-  };
-
-  private forget(lease: Lease): void {
-    this.leases.delete(lease.key);
-    rmSync(this.fileOf(lease), { force: true });
+  private async giveBack(lease: Lease): Promise<void> {
+    try {
+      await lease.release();
+    } catch (error) {
+      this.log(`${lease.key}: ${(error as Error).message}. The server takes the address back in time`);
+    }
   }
 
-  private save(lease: Lease): void {
-    const file = this.fileOf(lease);
-    writeFileSync(`${file}.new`, lease.serialize(), { mode: 0o600 });
-    renameSync(`${file}.new`, file);
-  }
-
-  private fileOf(lease: Lease): string {
-    return `${this.directory}/${createHash('sha256').update(lease.key).digest('hex')}.json`;
-  }
-
-  /** A DEL that overtakes its ADD would leave the lease behind. */
-  private async serialize<T>(owner: Omit<LeaseOwner, 'netns'>, work: () => T | Promise<T>): Promise<T> {
-    const key = leaseKey(owner);
+  /**
+   * Does something for an attachment once all that was asked before is done: a DEL that overtook its ADD
+   * would leave the lease.
+   */
+  private async serialize<T>(owner: AttachmentId, work: () => T | Promise<T>): Promise<T> {
+    const key = attachmentKey(owner);
     const before = this.busy.get(key) ?? Promise.resolve();
     const now = before.then(work, work);
     this.busy.set(key, now);
@@ -230,42 +261,16 @@ class Daemon {
   }
 }
 
-function readArguments(args: readonly string[]): { settings: Settings; pidFile: string | undefined } {
-  // Go's flags have one dash, or two.
-  const { values } = parseArgs({
-    args: args.map((arg) => arg.replace(/^-(?=[a-z])/, '--')),
-    options: {
-      pidfile: { type: 'string' },
-      hostprefix: { type: 'string', default: '' },
-      socketpath: { type: 'string', default: defaultSocket },
-      broadcast: { type: 'boolean', default: false },
-      timeout: { type: 'string', default: '10s' },
-      resendmax: { type: 'string', default: '62s' },
-      resendtimeout: { type: 'string', default: '30s' },
-    },
-  });
-  readDuration('timeout', values.timeout);
-  return {
-    pidFile: values.pidfile,
-    settings: {
-      socket: values.socketpath,
-      hostPrefix: values.hostprefix,
-      broadcast: values.broadcast,
-      resendMax: readDuration('resendmax', values.resendmax),
-      resendTimeout: readDuration('resendtimeout', values.resendtimeout),
-    },
-  };
+function printed({ result }: Lease): unknown {
+  return JSON.parse(formatResult(result, '1.1.0'));
 }
 
-/** A duration as Go writes it, such as "1m30s". @returns milliseconds. */
-function readDuration(name: string, text: string): number {
-  const units: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
-  if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text))
-    throw new Error(`-${name} is "${text}", but it must be like "10s" or "1m30s"`);
-  let sum = 0;
-  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g))
-    sum += Number(number) * units[unit!]!;
-  return sum;
+function writePidFile(file: string): void {
+  try {
+    writeFileSync(file, `${process.pid}\n`);
+  } catch (error) {
+    throw fileError('write', file, error, ', or give another -pidfile');
+  }
 }
 
 function answers(socket: string): Promise<boolean> {

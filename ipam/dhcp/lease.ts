@@ -1,73 +1,97 @@
 /** A lease as the daemon keeps it: renewed in time, and written down so that it outlives the daemon. */
 
+import { attachmentKey } from '../../lib/attachment.ts';
 import { formatResult, parseResult, type Result } from '../../lib/cni/result.ts';
-import type { CniError } from '../../lib/errors.ts';
 import { Address } from '../../lib/ip.ts';
 import { getLink, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import {
+  AddressLostError,
   acquire,
   type ClientOptions,
   type ClientSettings,
-  type Grant,
   release,
   renew,
-  resultOf,
 } from './client.ts';
+import { type Grant, resultOf } from './grant.ts';
 import type { ClientLink } from './link-socket.ts';
+import type { LeaseOwner } from './owner.ts';
+import { readStoredLease, type StoredLease } from './stored-lease.ts';
 
-/** Whose lease it is. */
-export interface LeaseOwner {
-  containerId: string;
-  network: string;
-  ifname: string;
-  /** Path of the network namespace, as the daemon sees it. */
-  netns: string;
+/** What a lease tells the daemon. */
+export interface LeaseKeeper {
+  readonly settings: ClientSettings;
+  /** The lease has new times. */
+  renewed(lease: Lease): void;
+  /** The lease has ended by itself, or its interface no longer exists. */
+  ended(lease: Lease): void;
+  log(message: string): void;
 }
 
 /** Longest time that setTimeout takes, in milliseconds. */
 const longestTimer = 2 ** 31 - 1;
-/** Pause before a server that did not answer is asked again, in milliseconds. */
+/** How long a server is asked before a pause is made, in milliseconds. */
+const renewalAttempt = 10_000;
+/**
+ * Pause before a server that did not answer is asked again, in milliseconds. RFC 2131, section 4.4.5, wants a
+ * minute.
+ */
 const retryPause = 60_000;
 
 /** A lease, and the timer that keeps it. */
 export class Lease {
   readonly owner: LeaseOwner;
   private readonly options: ClientOptions;
-  private readonly settings: ClientSettings;
+  private readonly keeper: LeaseKeeper;
   private grant: Grant;
   private timer: NodeJS.Timeout | undefined;
-  /** Called when the lease has changed, or has ended by itself. */
-  private readonly changed: (lease: Lease, ended: boolean) => void;
+  /** Ends a renewal that is under way. */
+  private readonly stopping = new AbortController();
 
-  private constructor(
-    owner: LeaseOwner,
-    options: ClientOptions,
-    settings: ClientSettings,
-    grant: Grant,
-    changed: (lease: Lease, ended: boolean) => void,
-  ) {
+  private constructor(owner: LeaseOwner, options: ClientOptions, grant: Grant, keeper: LeaseKeeper) {
     this.owner = owner;
     this.options = options;
-    this.settings = settings;
     this.grant = grant;
-    this.changed = changed;
+    this.keeper = keeper;
+    this.schedule(grant.renewAt);
   }
 
-  /** Gets an address from a server. The interface is set up for that. @throws CniError */
-  static async acquire(
-    owner: LeaseOwner,
-    options: ClientOptions,
-    settings: ClientSettings,
-    changed: (lease: Lease, ended: boolean) => void,
-  ): Promise<Lease> {
+  /** Gets an address from a server. The interface is brought up for that. @throws CniError */
+  static async acquire(owner: LeaseOwner, options: ClientOptions, keeper: LeaseKeeper): Promise<Lease> {
     using netns = Netns.open(owner.netns);
     const link = prepareLink(netns, owner.ifname);
-    const lease = new Lease(owner, options, settings, await acquire(link, options, settings), changed);
-    lease.schedule();
-    return lease;
+    return new Lease(owner, options, await acquire(link, options, keeper.settings), keeper);
+  }
+
+  /**
+   * Takes a lease up again that an earlier daemon wrote down.
+   * @returns undefined when it has expired, or its interface no longer exists.
+   * @throws Error when the text is not a lease.
+   */
+  static restore(text: string, keeper: LeaseKeeper): Lease | undefined {
+    const { owner, clientId, request, provide, server, times, result } = readStoredLease(text);
+    const { ips, routes } = parseResult(result, '1.1.0');
+    const [ip] = ips;
+    if (!ip) throw new Error('It has no address');
+    if (times.expiresAt <= Date.now()) return undefined;
+    using netns = Netns.openIfPresent(owner.netns);
+    if (!netns || !clientLink(netns, owner.ifname)) return undefined;
+    const grant = {
+      address: ip.address,
+      gateway: ip.gateway,
+      routes,
+      server: Address.parse(server),
+      ...times,
+    };
+    const options = { clientId: Uint8Array.from(clientId), request, provide };
+    return new Lease(owner, options, grant, keeper);
+  }
+
+  /** What tells leases apart. */
+  get key(): string {
+    return attachmentKey(this.owner);
   }
 
   /** What the sandbox gets. */
@@ -75,137 +99,115 @@ export class Lease {
     return resultOf(this.grant);
   }
 
-  /** Gives the address back, as far as the interface is still there to say so. */
-  release(): void {
+  /** The lease as text, for {@link Lease.restore}. */
+  toText(): string {
+    const { server, renewAt, rebindAt, expiresAt } = this.grant;
+    const { clientId, request, provide } = this.options;
+    const stored: StoredLease = {
+      owner: this.owner,
+      options: {
+        clientId: [...clientId],
+        request: [...request],
+        provide: [...provide].map(([number, value]) => [number, [...value]]),
+      },
+      server: `${server}`,
+      times: { renewAt, rebindAt, expiresAt },
+      result: JSON.parse(formatResult(this.result, '1.1.0')) as unknown,
+    };
+    return JSON.stringify(stored);
+  }
+
+  /**
+   * Gives the address back, as far as the interface still exists to say so.
+   * @throws Error when that cannot be sent.
+   */
+  async release(): Promise<void> {
     this.stop();
     using netns = Netns.openIfPresent(this.owner.netns);
     const link = netns && clientLink(netns, this.owner.ifname);
-    if (link) release(link, this.grant, this.options, this.settings);
+    if (link) await release(link, this.grant, this.options, this.keeper.settings);
   }
 
-  /** Lets the lease be, without giving it back. */
+  /** Lets the lease be, without giving it back. A renewal under way comes to nothing. */
   stop(): void {
     clearTimeout(this.timer);
+    this.stopping.abort();
   }
 
-  private schedule(at: number = this.grant.renewAt): void {
+  private schedule(at: number): void {
     clearTimeout(this.timer);
+    if (this.stopping.signal.aborted) return;
     const wait = Math.max(at - Date.now(), 0);
     this.timer = setTimeout(
-      () => (wait > longestTimer ? this.schedule(at) : void this.keep()),
+      () => (wait > longestTimer ? this.schedule(at) : void this.renewOrExpire()),
       Math.min(wait, longestTimer),
     );
   }
 
-  /** Asks the server that granted it, later any server, and at the end takes the link down: the address is no longer ours. */
-  private async keep(): Promise<void> {
+  /**
+   * Does what is due. It never throws: what goes wrong with one lease must not end the daemon, which keeps
+   * all the others.
+   */
+  private async renewOrExpire(): Promise<void> {
+    try {
+      await this.tryRenewal();
+    } catch (error) {
+      if (this.stopping.signal.aborted) return;
+      this.keeper.log(`${this.key}: ${(error as Error).message}`);
+      this.schedule(Date.now() + retryPause);
+    }
+  }
+
+  private async tryRenewal(): Promise<void> {
+    const { signal } = this.stopping;
+    const { settings } = this.keeper;
+    const { server, rebindAt, expiresAt } = this.grant;
     using netns = Netns.openIfPresent(this.owner.netns);
     const link = netns && clientLink(netns, this.owner.ifname);
-    if (!link) return this.changed(this, true); // The container is gone, whether DEL comes or not.
-    const { server, rebindAt, expiresAt } = this.grant;
+    if (!link) return this.keeper.ended(this); // The container is gone, whether DEL comes or not.
+
     const now = Date.now();
+    if (now >= expiresAt) return this.expire(link);
+    const rebinding = now >= rebindAt;
+    const nextStage = rebinding ? expiresAt : rebindAt;
+    const until = Math.min(now + renewalAttempt, nextStage);
+    let renewed: Grant | undefined;
     try {
-      const rebinding = now >= rebindAt;
-      const renewed =
-        now < expiresAt &&
-        (await renew(
-          link,
-          this.grant,
-          this.options,
-          this.settings,
-          rebinding ? undefined : server,
-          rebinding ? expiresAt : rebindAt,
-        ));
-      if (renewed) {
-        this.grant = renewed;
-        this.changed(this, false);
-        return this.schedule();
-      }
-      if (Date.now() < expiresAt)
-        return this.schedule(Math.min(Date.now() + (rebinding ? retryPause : 0), expiresAt));
+      const { grant, options } = this;
+      renewed = await renew(link, grant, options, settings, rebinding ? undefined : server, until, signal);
     } catch (error) {
-      process.stderr.write(`${this.key}: ${(error as CniError).message}\n`);
-      if (Date.now() < expiresAt && !/took address/.test((error as Error).message))
-        return this.schedule(Math.min(Date.now() + retryPause, expiresAt));
+      if (!(error instanceof AddressLostError) || signal.aborted) throw error;
+      this.keeper.log(`${this.key}: ${error.message}`);
+      return this.expire(link);
     }
+    if (signal.aborted) return;
+    if (renewed) {
+      this.grant = renewed;
+      this.schedule(renewed.renewAt);
+      this.keeper.renewed(this);
+    } else this.schedule(Math.min(Date.now() + retryPause, nextStage));
+  }
+
+  /** The address no longer belongs to the container: nothing may be sent from it. */
+  private expire({ netns, index, name }: ClientLink): void {
     using socket = openRouteSocket(netns);
-    socket.execute(setLink(link.index, { up: false }, link.name));
-    process.stderr.write(
-      `${this.key}: the lease of ${this.grant.address} has ended, so "${link.name}" is set down\n`,
+    socket.execute(setLink(index, { up: false }, name));
+    this.keeper.log(
+      `${this.key}: the lease of ${this.grant.address} has ended, so "${name}" was brought down`,
     );
-    this.changed(this, true);
-  }
-
-  /** What tells leases apart. */
-  get key(): string {
-    return leaseKey(this.owner);
-  }
-
-  /** The lease as text, for {@link Lease.restore}. */
-  serialize(): string {
-    const { address, server, gateway, routes, ...times } = this.grant;
-    return JSON.stringify({
-      owner: this.owner,
-      options: {
-        clientId: [...this.options.clientId],
-        request: this.options.request,
-        provide: [...this.options.provide].map(([number, value]) => [number, [...value]]),
-      },
-      server,
-      times,
-      result: JSON.parse(formatResult(resultOf({ address, server, gateway, routes, ...times }), '1.1.0')),
-    });
-  }
-
-  /**
-   * Takes a lease up again that an earlier daemon wrote down.
-   * @returns undefined when it has expired, or its interface is gone.
-   */
-  static restore(
-    text: string,
-    settings: ClientSettings,
-    changed: (lease: Lease, ended: boolean) => void,
-  ): Lease | undefined {
-    const stored = JSON.parse(text) as {
-      owner: LeaseOwner;
-      options: { clientId: number[]; request: number[]; provide: [number, number[]][] };
-      server: string;
-      times: { renewAt: number; rebindAt: number; expiresAt: number };
-      result: unknown;
-    };
-    if (stored.times.expiresAt <= Date.now()) return undefined;
-    using netns = Netns.openIfPresent(stored.owner.netns);
-    if (!netns || !clientLink(netns, stored.owner.ifname)) return undefined;
-    const { ips, routes } = parseResult(stored.result, '1.1.0');
-    const options = {
-      clientId: Uint8Array.from(stored.options.clientId),
-      request: stored.options.request,
-      provide: new Map(stored.options.provide.map(([number, value]) => [number, Uint8Array.from(value)])),
-    };
-    const grant = {
-      address: ips[0]!.address,
-      gateway: ips[0]!.gateway,
-      routes,
-      server: Address.parse(stored.server),
-      ...stored.times,
-    };
-    const lease = new Lease(stored.owner, options, settings, grant, changed);
-    lease.schedule();
-    return lease;
+    this.keeper.ended(this);
   }
 }
 
-/** What tells leases apart, and clients to the server. */
-export function leaseKey({ containerId, network, ifname }: Omit<LeaseOwner, 'netns'>): string {
-  return `${containerId}/${network}/${ifname}`;
-}
-
-/** The interface, set up. @throws Error when it is not there. */
+/** The interface, up. @throws Error when it does not exist, or has no MAC address. */
 function prepareLink(netns: Netns, ifname: string): ClientLink {
   using socket = openRouteSocket(netns);
   const link = requireLink(socket, ifname);
   if (!link.up) socket.execute(setLink(link.index, { up: true }, ifname));
-  return clientLink(netns, ifname)!;
+  const client = clientLink(netns, ifname);
+  if (!client)
+    throw new Error(`Interface "${ifname}" has no MAC address, which DHCP needs. Use another IPAM plugin`);
+  return client;
 }
 
 function clientLink(netns: Netns, ifname: string): ClientLink | undefined {

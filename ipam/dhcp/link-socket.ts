@@ -1,13 +1,15 @@
 /**
- * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the kernel's UDP does.
- * Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
+ * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the
+ * kernel's UDP does. Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
  */
 
 import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Address } from '../../lib/ip.ts';
+import { listAddresses } from '../../lib/kernel/address.ts';
 import type { Netns } from '../../lib/kernel/netns.ts';
 import { broadcastMac, checksum, EtherType, openPacketSocket, sendPacket } from '../../lib/kernel/packet.ts';
+import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { isKernelError, libc } from '../../lib/netlink/libc.ts';
 import { numberBytes } from '../../lib/netlink/message.ts';
 
@@ -19,12 +21,19 @@ const SO_BROADCAST = 6;
 const SO_BINDTODEVICE = 25;
 const MSG_DONTWAIT = 0x40;
 const IPPROTO_UDP = 17;
+const SIOCOUTQ = 0x5411;
 const clientPort = 68;
 const serverPort = 67;
-/** How often a socket is looked at while an answer is awaited, in milliseconds: node has no way to wait for a foreign one. */
+/**
+ * How often a socket is looked at while an answer is awaited, in milliseconds: Node has no way to wait for
+ * one that it did not open.
+ */
 const pollInterval = 10;
 /** How long the holder of an address has to answer, in milliseconds. */
 const probeTime = 250;
+
+/** How long a message may take to leave the interface, in milliseconds. */
+const drainTime = 500;
 
 /** The interface that a client speaks on. */
 export interface ClientLink {
@@ -39,15 +48,27 @@ export interface Channel {
   send(message: Uint8Array): void;
   /** The next message that has arrived, undefined when there is none yet. */
   receive(): Uint8Array | undefined;
+  /**
+   * Waits until what was sent has left the interface: the kernel may have to find the receiver's MAC address
+   * first.
+   */
+  drain(): Promise<void>;
   close(): void;
 }
 
-/** Speaks without an address, by broadcast. */
-export function openBroadcastChannel(link: ClientLink): Channel {
+const unspecified = Address.parse('0.0.0.0');
+const broadcast = Address.parse('255.255.255.255');
+
+/**
+ * Speaks by frames to everybody on the link, without the kernel's knowing any address.
+ * @param from address of the sender. @param to address of the receiver.
+ */
+export function openBroadcastChannel(link: ClientLink, from = unspecified, to = broadcast): Channel {
   const fd = openPacketSocket(link.netns, link.index, EtherType.IPv4);
   return {
-    send: (message) => sendPacket(fd, link.index, EtherType.IPv4, broadcastMac, ipPacket(message)),
+    send: (message) => sendPacket(fd, link.index, EtherType.IPv4, broadcastMac, ipPacket(message, from, to)),
     receive: () => pick(fd, dhcpPayload),
+    drain: () => drained(fd),
     close: () => closeSync(fd),
   };
 }
@@ -73,22 +94,43 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
     libc(`bind a UDP socket to ${own}`, 'bind', socket, from, from.length);
     return socket;
   });
-  const to = inetAddress(server ?? Address.parse('255.255.255.255'), serverPort);
+  const to = inetAddress(server ?? broadcast, serverPort);
   return {
     send: (message) =>
       void libc('send a DHCP message', 'sendto', fd, message, message.length, 0, to, to.length),
     receive: () => pick(fd, (data) => data),
+    drain: () => drained(fd),
     close: () => closeSync(fd),
   };
 }
 
-/** Waits for a message that `accept` takes. @param until time to give up, as of Date.now(). */
+/** Tells whether an interface has an address. */
+export function hasAddress({ netns, index }: ClientLink, address: Address): boolean {
+  using socket = openRouteSocket(netns);
+  return listAddresses(socket, index).some(({ prefix }) => prefix.address.equals(address));
+}
+
+async function drained(fd: number): Promise<void> {
+  const queued = new Uint8Array(4);
+  for (const end = Date.now() + drainTime; Date.now() < end; await sleep(pollInterval)) {
+    libc('ask what has not been sent yet', 'ioctl', fd, SIOCOUTQ, queued);
+    if (queued.every((byte) => byte === 0)) return;
+  }
+}
+
+/**
+ * Waits for a message that `accept` takes.
+ * @param until time to give up, as of Date.now().
+ * @param signal gives up earlier.
+ */
 export async function waitFor<T>(
   channel: Channel,
   accept: (data: Uint8Array) => T | undefined,
   until: number,
+  signal?: AbortSignal,
 ): Promise<T | undefined> {
   for (;;) {
+    if (signal?.aborted) return undefined;
     for (let data = channel.receive(); data; data = channel.receive()) {
       const accepted = accept(data);
       if (accepted !== undefined) return accepted;
@@ -124,15 +166,16 @@ function read(fd: number): Uint8Array | undefined {
   try {
     return buffer.subarray(0, libc('receive', 'recv', fd, buffer, buffer.length, MSG_DONTWAIT));
   } catch (error) {
-    // Nothing yet, or an ICMP error to an earlier message, or the link went down: all mean that no answer is here.
+    // Nothing yet, or an ICMP error to an earlier message, or the link went down: all mean that no answer is
+    // here.
     if (isKernelError(error, 'EAGAIN', 'ECONNREFUSED', 'ENETDOWN', 'EHOSTUNREACH', 'ENETUNREACH'))
       return undefined;
     throw error;
   }
 }
 
-/** An IPv4 packet with a UDP datagram from 0.0.0.0 to the broadcast address. */
-function ipPacket(payload: Uint8Array): Uint8Array {
+/** An IPv4 packet with a UDP datagram to a DHCP server. */
+function ipPacket(payload: Uint8Array, from: Address, to: Address): Uint8Array {
   const length = 28 + payload.length;
   const out = new Uint8Array(length);
   const view = new DataView(out.buffer);
@@ -141,7 +184,8 @@ function ipPacket(payload: Uint8Array): Uint8Array {
   view.setUint16(2, length);
   out[8] = 64;
   out[9] = IPPROTO_UDP;
-  out.fill(255, 16, 20);
+  out.set(from.toBytes(), 12);
+  out.set(to.toBytes(), 16);
   view.setUint16(10, checksum(out.subarray(0, 20)));
   view.setUint16(20, clientPort);
   view.setUint16(22, serverPort);
@@ -157,8 +201,8 @@ function ipPacket(payload: Uint8Array): Uint8Array {
 }
 
 /**
- * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked at: between interfaces of
- * one machine it is not computed.
+ * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked
+ * at: between interfaces of one machine it is not computed.
  */
 function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
   if (packet.length < 28 || packet[0]! >> 4 !== 4 || packet[9] !== IPPROTO_UDP) return undefined;
@@ -170,7 +214,7 @@ function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
   return packet.subarray(header + 8, end);
 }
 
-/** An ARP request that names no sender: it asks without telling. */
+/** An ARP request without a sender's address, so that no cache learns from it. */
 function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
   const out = new Uint8Array(28);
   out.set([0, 1, 8, 0, 6, 4, 0, 1]);
@@ -179,7 +223,7 @@ function arpProbe(mac: Uint8Array, address: Address): Uint8Array {
   return out;
 }
 
-/** True for an ARP packet by which somebody else says that the address is his. */
+/** True for an ARP packet by which another station claims the address. */
 function isConflict(packet: Uint8Array, address: Address, own: Uint8Array): boolean {
   if (packet.length < 28) return false;
   const sender = packet.subarray(8, 14);

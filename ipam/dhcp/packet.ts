@@ -1,4 +1,7 @@
-/** DHCP messages on the wire. Sources: RFC 2131, RFC 2132, RFC 3442 (classless routes), RFC 3396 (long options). */
+/**
+ * DHCP messages on the wire. Sources: RFC 2131, RFC 2132, RFC 3442 (classless routes), RFC 3396 (long
+ * options).
+ */
 
 import { Address, Prefix } from '../../lib/ip.ts';
 

@@ -44,8 +44,8 @@ export function reserveNext(store: Store, owner: AttachmentId, set: RangeSet, in
   let taken: Set<bigint> | undefined;
   let tried = 0;
   for (const { address } of candidates(set, store.lastReserved(index))) {
-    // Past a few neighbours, one reading of the directory is cheaper than an attempt an address. It also sees empty
-    // files, which reserve() would take over, so those wait until the directory offers nothing else.
+    // Past a few neighbours, one reading of the directory is cheaper than an attempt an address. It also sees
+    // empty files, which reserve() would take over, so those wait until the directory offers nothing else.
     if (++tried === attemptsAtMost) taken = new Set(store.reserved().map(({ value }) => value));
     if (!taken?.has(address.value) && store.reserve(address, owner, index)) return configOf(set, address);
   }

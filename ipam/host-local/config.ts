@@ -7,7 +7,7 @@ import { atLeast } from '../../lib/cni/version.ts';
 import { type RangeSet, rangeSetsSchema, rangeShape, resolveRangeSets } from './ranges.ts';
 
 /** Where reservations are kept unless "dataDir" says otherwise. */
-export const defaultDataDir = '/var/lib/cni/networks';
+const defaultDataDir = '/var/lib/cni/networks';
 
 const ips = array(string({ description: 'Address to ask for, with or without prefix length.' }));
 
@@ -59,7 +59,10 @@ export function rangeSetsOf({ ipam, runtimeConfig, cniVersion }: HostLocalConfig
   return sets;
 }
 
-/** The range sets that the configuration itself has: none when it leaves them to the runtime. @throws Error */
+/**
+ * The range sets that the configuration itself has: none when it leaves them to the runtime.
+ * @throws Error
+ */
 export function configuredRangeSets(config: HostLocalConfig): RangeSet[] {
   const { ranges = [], subnet } = config.ipam;
   return !subnet && ranges.length === 0 && config.capabilities?.ipRanges ? [] : rangeSetsOf(config);

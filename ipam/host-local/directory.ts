@@ -1,6 +1,7 @@
 /**
- * A directory of ours, held open. Its entries are reached through the descriptor, and no entry leads anywhere else: symbolic links are
- * refused, also one in place of the directory itself. Whoever can write to it must not have a plugin that runs as root write elsewhere.
+ * A directory of ours, held open. Its entries are reached through the descriptor, and no entry leads anywhere
+ * else: symbolic links are refused, also one in place of the directory itself. Whoever can write to it must
+ * not have a plugin that runs as root write elsewhere.
  */
 
 import {

@@ -2,11 +2,12 @@
  * An index from owner to addresses beside the reservations, so that nothing has to read every one of them:
  *
  *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one a line
- *     <dataDir>/.owners/<network>/stamp                                bears the modification time of the directory it describes
+ *     <dataDir>/.owners/<network>/stamp    bears the modification time of the directory it describes
  *
- * After a change of ours both times are set to the same whole millisecond. A change by anybody else moves the directory's time on, and the
- * index is built anew before it is used. It is a hint and no more: the reservations themselves are what counts, and without an index, as on
- * a full disk, every one of them is read.
+ * After a change of ours both times are set to the same whole millisecond. A change by anybody else moves the
+ * directory's time on, and the index is built anew before it is used. It is a hint and no more: the
+ * reservations themselves are what counts, and without an index, as on a full disk, every one of them is
+ * read.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -137,8 +138,8 @@ export class OwnerIndex implements Disposable {
 }
 
 /**
- * Name of an owner's file: FNV-1a, twice. Two owners that share one do no harm, as the reservations tell whose an address is, and what a
- * reservation says never becomes part of a path.
+ * Name of an owner's file: FNV-1a, twice. Two owners that share one do no harm, as the reservations tell
+ * whose an address is, and what a reservation says never becomes part of a path.
  */
 function fileOf({ containerId, ifname }: AttachmentId): string {
   const text = `${containerId}:${ifname}`;

@@ -88,8 +88,8 @@ export function formatSet(set: RangeSet): string {
 }
 
 /**
- * Every address of a set that may be given away, once, beginning behind `after`; from the first one if that lies
- * outside or is missing.
+ * Every address of a set that may be given away, once, beginning behind `after`; from the first one if that
+ * lies outside or is missing.
  */
 export function* candidates(
   set: RangeSet,

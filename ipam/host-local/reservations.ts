@@ -1,5 +1,6 @@
 /**
- * Reservations as they lie on disk, whatever has become of the files: one address a file, which names the attachment that holds it.
+ * Reservations as they lie on disk, whatever has become of the files: one address a file, which names the
+ * attachment that holds it.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -11,13 +12,17 @@ import { capacity, isGateway, type RangeSet, setContains } from './ranges.ts';
 /** An address that an entry of a network's directory stands for. */
 export interface Reservation {
   readonly address: Address;
-  /** Who holds it; undefined when the entry does not say. Files of very old versions name no interface: `ifname` is "". */
+  /**
+   * Who holds it; undefined when the entry does not say. Files of very old versions name no interface:
+   * `ifname` is "".
+   */
   readonly owner: AttachmentId | undefined;
   /** What is wrong with the entry; undefined for one that is in order. */
   readonly problem: string | undefined;
   /**
-   * `held`: it names its owner. `empty`: a process was killed before it wrote the owner, so that nobody uses the address.
-   * `torn`: a file that names no owner, as a power cut leaves it. `unreadable`: not a file, or one that cannot be read.
+   * `held`: it names its owner. `empty`: a process was killed before it wrote the owner, so that nobody uses
+   * the address. `torn`: a file that names no owner, as a power cut leaves it. `unreadable`: not a file, or
+   * one that cannot be read.
    */
   readonly state: 'held' | 'empty' | 'torn' | 'unreadable';
 }

@@ -1,13 +1,13 @@
 /**
- * Where host-local keeps what it gave away: one directory a network, in the reference plugin's format byte for byte, so that either can
- * release what the other reserved.
+ * Where host-local keeps what it gave away: one directory a network, in the reference plugin's format byte
+ * for byte, so that either can release what the other reserved.
  *
  *     <dataDir>/<network>/10.1.0.5              "<container ID>\r\n<ifname>"
  *     <dataDir>/<network>/last_reserved_ip.0    where the search in range set 0 goes on
  *     <dataDir>/<network>/lock                  flock(2)ed while any of this is read or written
  *
- * Only the reservations count. The cursors and the index (owner-index.ts) are hints: that they cannot be read or written, as on a full
- * disk, keeps nobody from releasing.
+ * Only the reservations count. The cursors and the index (owner-index.ts) are hints: that they cannot be read
+ * or written, as on a full disk, keeps nobody from releasing.
  */
 
 import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
@@ -55,7 +55,8 @@ export class Store implements Disposable {
 
   /**
    * Opens a network's directory, creating it if need be, and waits for its lock.
-   * @throws CniError TryAgainLater when somebody holds the lock too long, IOFailure when the directory cannot be used.
+   * @throws CniError TryAgainLater when somebody holds the lock too long, IOFailure when the directory cannot
+   * be used.
    */
   static async open(location: StoreLocation): Promise<Store> {
     const path = `${location.dataDir}/${location.network}`;
@@ -142,7 +143,10 @@ export class Store implements Disposable {
     return own.length > 0 ? own : addressesHeldBy(nameless);
   }
 
-  /** Releases all addresses of an attachment, or does nothing when it has none. @throws CniError at the end, naming the file. */
+  /**
+   * Releases all addresses of an attachment, or does nothing when it has none.
+   * @throws CniError at the end, naming the file.
+   */
   release(owner: AttachmentId): void {
     this.removeAll(this.addressesOf(owner, { thorough: true }).map((address) => ({ address, owner })));
   }
@@ -183,12 +187,16 @@ export class Store implements Disposable {
     }
   }
 
-  /** Creates a reservation, or takes over an empty one: whoever writes one does so under the lock, and that one died. */
+  /**
+   * Creates a reservation, or takes over an empty one: whoever writes one does so under the lock, and that
+   * one died.
+   */
   private create(address: Address, owner: AttachmentId): boolean {
     const text = formatOwner(owner);
     if (this.directory.create(`${address}`, text)) return true;
     if (readReservation(this.directory, this.network, address)?.state !== 'empty') return false;
-    // A new file in its place: that moves the time of the directory, so that the index is rebuilt if this process dies as well.
+    // A new file in its place: that moves the time of the directory, so that the index is rebuilt if this
+    // process dies as well.
     this.directory.replace(`${address}`, text);
     return true;
   }

@@ -1,6 +1,7 @@
 /** The keys that every network configuration has. Source: specification, "Plugin configuration objects". */
 
 import type { AttachmentId } from '../attachment.ts';
+import { backendNames } from '../firewall/backend.ts';
 import { type Dns, dnsSchema } from './result.ts';
 import { array, boolean, type InferShape, json, object, record, string } from './schema.ts';
 
@@ -30,7 +31,7 @@ export const netConfShape = {
 export const masqueradeShape = {
   ipMasq: boolean({ description: 'Give packets that leave the subnet the address of the host.' }),
   ipMasqBackend: string({
-    values: ['iptables', 'nftables'],
+    values: backendNames,
     description: 'What to masquerade with; by default iptables where it is installed, else nftables.',
   }),
 };

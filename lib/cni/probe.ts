@@ -5,17 +5,19 @@ import { Netns } from '../kernel/netns.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 
 /**
- * Tries something out in a namespace of its own, which is gone with the process.
- * @param trial works on the namespace, and throws when the kernel cannot do it.
+ * Tries something out in a network namespace of its own, which goes with all that is in it.
+ * @param probe works on the namespace, and throws when the kernel cannot do it.
  * @throws CniError NotAvailable with what the kernel said.
  */
-export function probeKernel(trial: (socket: RouteSocket) => void): void {
+export function probeKernel(probe: (socket: RouteSocket) => void): void {
   try {
-    trial(openRouteSocket(Netns.create()));
+    using netns = Netns.create();
+    using socket = openRouteSocket(netns);
+    probe(socket);
   } catch (error) {
     throw new CniError(
       ErrorCode.NotAvailable,
-      `The kernel of this node cannot do what the plugin needs: ${(error as Error).message}. Load or enable the module`,
+      `The kernel of this host cannot do what the plugin needs: ${(error as Error).message}. Load or enable the module`,
     );
   }
 }

@@ -28,8 +28,12 @@ export interface Caller {
   readonly warn: (message: string) => void;
   /** @throws CniError when standard input cannot be read. */
   readStdin(): Promise<string>;
-  /** Writes to standard output. @throws Error when nobody takes it, in which case ADD is undone. */
-  print(text: string): Promise<void>;
+  /**
+   * Writes to standard output, with which the call ends.
+   * @param exit code of the call.
+   * @throws Error when nobody takes it, in which case ADD is undone.
+   */
+  print(text: string, exit: number): Promise<void>;
 }
 
 /**
@@ -42,7 +46,7 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
   let printing = false;
   const print = async (text: string) => {
     printing = true;
-    await caller.print(text);
+    await caller.print(text, 0);
   };
   try {
     const invocation = readInvocation(environment);
@@ -65,7 +69,7 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
     return 0;
   } catch (error) {
     if (printing) warn(`The result could not be written: ${(error as Error).message}`);
-    else await caller.print(formatError(error, version, environment)).catch(() => {});
+    else await caller.print(formatError(error, version, environment), 1).catch(() => {});
     return 1;
   }
 }

@@ -66,9 +66,10 @@ export function decode<T>(schema: Schema<T>, value: unknown, path = ''): T {
   return schema.decode(value, path);
 }
 
-export function string(
-  options: Described & { values?: readonly string[]; pattern?: RegExp } = {},
-): Schema<string, false> {
+/** Text. @param options.values the only ones that are taken. */
+export function string<T extends string = string>(
+  options: Described & { values?: readonly T[]; pattern?: RegExp } = {},
+): Schema<T, false> {
   const { values, pattern } = options;
   return {
     json: describe(options, {
@@ -78,11 +79,11 @@ export function string(
     }),
     decode(value, path) {
       if (typeof value !== 'string') throw wrongType(path, value, 'a string');
-      if (values && !values.includes(value))
+      if (values && !values.includes(value as T))
         throw new SchemaError(path, `${at(path)} is ${quote(value)}, but it must be ${anyOf(values)}`);
       if (pattern && !pattern.test(value))
         throw new SchemaError(path, `${at(path)} is ${quote(value)}, but it must match ${pattern.source}`);
-      return value;
+      return value as T;
     },
   };
 }

@@ -17,6 +17,7 @@ import {
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+import { areSeen, keepInMind } from './seen-rules.ts';
 
 const table = 'filter';
 const forwardChain = 'CNI-FORWARD';
@@ -48,9 +49,14 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         const remove = () => undoChange(programs, family, table, { added: own, removed: [] });
         if (isNew) {
           // Nobody has the addresses, so that their rules need not be looked for; what is shared is there but for the first time.
-          const checks = [...rules.shared, ...isolation].map((rule) => renderRule('-C', rule));
+          const asked = [rules.shared, isolation].filter((list) => !areSeen(programs, family, table, list));
+          const checks = asked.flat().map((rule) => renderRule('-C', rule));
           const additions = own.map((rule) => renderRule('-A', rule));
-          if (await succeeds(programs, family, [...checks, ...additions])) return undo(remove);
+          if (await succeeds(programs, family, [...checks, ...additions])) {
+            undo(remove);
+            for (const list of asked) keepInMind(programs, family, table, list);
+            return;
+          }
         }
         if (own.length > 0) {
           const chains = [forwardChain, adminChain];

@@ -6,7 +6,15 @@ import { addressFamily } from '../kernel/family.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import { dnat, meta, payload, payloadIn, readGeneration, transaction } from '../netlink/nftables.ts';
+import {
+  dnat,
+  meta,
+  type NftTable,
+  payload,
+  payloadIn,
+  readGeneration,
+  transaction,
+} from '../netlink/nftables.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
@@ -83,6 +91,11 @@ function explained(error: NetlinkError): NftablesError {
   if (index < 0 && ['EINVAL', 'EOPNOTSUPP'].includes(code)) return missing(error);
   const remedy = remedies[code] ?? 'Compare what is there with "nft list ruleset"';
   return new NftablesError(`${message}. ${remedy}`, error);
+}
+
+/** The table of nf_tables where iptables keeps one of its own. */
+export function nftTableOf(family: Family, name: string): NftTable {
+  return { family: family === 4 ? 'ip' : 'ip6', name };
 }
 
 /** How often a change is composed anew when others were faster. */

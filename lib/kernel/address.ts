@@ -54,7 +54,8 @@ export function addAddress(link: number, prefix: Prefix, options: AddAddressOpti
     type: RTM_NEWADDR,
     flags: Flag.Create | Flag.Exclusive,
     payload: encodeAddress(link, prefix, {
-      // As ip(8) and the reference plugins do, IPv4 subnets of more than two addresses get their broadcast address.
+      // As ip(8) and the reference plugins do, IPv4 subnets of more than two addresses get their broadcast
+      // address.
       ...(prefix.family === 4 && prefix.length < 31 && { broadcast: prefix.last }),
       ...(prefix.family === 6 && noDad && { flags: AddressFlag.NoDad }),
     }),

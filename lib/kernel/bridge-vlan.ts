@@ -62,8 +62,8 @@ export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): v
 }
 
 /**
- * The host's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin creates it: a veth pair whose peer is
- * a port of the bridge in that VLAN.
+ * The host's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin creates it: a
+ * veth pair whose peer is a port of the bridge in that VLAN.
  */
 export function ensureVlanInterface(
   socket: RouteSocket,

@@ -1,4 +1,4 @@
-/** Finding a device of the node by what is known of it. Source: sysfs(5). */
+/** Finding a device of the host by what is known of it. Source: sysfs(5). */
 
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -25,7 +25,10 @@ const userSpaceDrivers = ['vfio-pci', 'uio_pci_generic', 'igb_uio'];
 export function checkDeviceSpec({ device, hwaddr, kernelpath, pciBusID }: DeviceSpec): void {
   if (!device && !hwaddr && !kernelpath && !pciBusID)
     throw new Error('No device is named. Set "device", "hwaddr", "kernelpath" or "pciBusID"');
-  if (hwaddr && !parseMac(hwaddr)) throw new Error(`"hwaddr" is "${hwaddr}", which is no MAC address`);
+  if (hwaddr && !parseMac(hwaddr))
+    throw new Error(
+      `"hwaddr" is "${hwaddr}", which is not a valid MAC address. Write it like "0a:58:0a:01:00:05"`,
+    );
   if (kernelpath && (!kernelpath.startsWith('/sys/devices/') || kernelpath.split('/').includes('..')))
     throw new Error(`"kernelpath" is "${kernelpath}", but it must be below "/sys/devices/"`);
   if (pciBusID && !/^[0-9A-Za-z_.:-]+$/.test(pciBusID))
@@ -45,7 +48,10 @@ export function isUserSpaceDriven(
   }
 }
 
-/** The interface of a device in the socket's namespace, which must be the thread's own. @returns undefined when there is none. */
+/**
+ * The interface of a device in the socket's namespace, which must be the thread's own.
+ * @returns undefined when there is none.
+ */
 export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'): Link | undefined {
   const { device, hwaddr } = spec;
   if (device) return getLink(socket, device);
@@ -58,7 +64,7 @@ export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'
 }
 
 /** Name of the interface that sysfs has for a device. */
-export function interfaceInSysfs({ kernelpath, pciBusID }: DeviceSpec, sysfs = '/sys'): string | undefined {
+function interfaceInSysfs({ kernelpath, pciBusID }: DeviceSpec, sysfs = '/sys'): string | undefined {
   if (kernelpath) return firstEntry(`${sysfs}${kernelpath.slice('/sys'.length)}/net`);
   const pci = `${sysfs}/bus/pci/devices/${pciBusID}`;
   if (existsSync(pci)) {

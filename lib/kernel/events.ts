@@ -1,4 +1,7 @@
-/** Waiting until the kernel has brought something about: it is looked at again whenever the kernel reports a change. Source: rtnetlink(7). */
+/**
+ * Waiting until the kernel has brought something about: it is looked at again whenever the kernel reports a
+ * change. Source: rtnetlink(7).
+ */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
@@ -7,14 +10,17 @@ import type { Netns } from './netns.ts';
 /** Multicast groups of linux/rtnetlink.h (RTMGRP_*). */
 export const NetlinkGroup = { Link: 0x1, IPv6Address: 0x100, IPv6Route: 0x400 } as const;
 
-/** Milliseconds between two looks at the socket: short at first, as most changes take the kernel no longer. */
+/**
+ * Milliseconds between two looks at the socket: short at first, as most changes take the kernel no longer.
+ */
 const shortestPause = 1;
 const longestPause = 10;
 /** Milliseconds after which the predicate is tried even if nothing was reported. */
 const longestSilence = 1000;
 
 /**
- * Waits until a predicate holds, trying it again whenever the kernel reports a change. Other calls go on meanwhile.
+ * Waits until a predicate holds, trying it again whenever the kernel reports a change. Other calls go on
+ * meanwhile.
  * @param groups of {@link NetlinkGroup}, added up.
  * @param netns whose changes count; the thread's own namespace when left out.
  * @returns false when it did not hold in time.

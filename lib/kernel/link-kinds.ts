@@ -21,7 +21,10 @@ export function vethKind(peer: LinkSettings): LinkKind {
   return { kind: 'veth', data: vethData.encode({ peer: encodeLink(0, peer) }), names: vethData };
 }
 
-/** A name for the host's end of a veth pair, as the reference plugins choose it: "veth" and eight hexadecimal digits. */
+/**
+ * A name for the host's end of a veth pair, as the reference plugins choose it: "veth" and eight hexadecimal
+ * digits.
+ */
 export function randomVethName(): string {
   const random = Math.floor(Math.random() * 2 ** 32);
   return `veth${random.toString(16).padStart(8, '0')}`;
@@ -30,7 +33,10 @@ export function randomVethName(): string {
 /** Modes of macvlan. */
 export const macvlanModes = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
 
-/** An interface with a MAC address of its own on a parent. @param queueLength for broadcasts; 0 leaves it to the kernel. */
+/**
+ * An interface with a MAC address of its own on a parent.
+ * @param queueLength for broadcasts; 0 leaves it to the kernel.
+ */
 export function macvlanKind(mode: string, queueLength = 0): LinkKind {
   const data = macvlanData.encode({
     mode: macvlanModes[mode as keyof typeof macvlanModes],

@@ -27,7 +27,7 @@ export const linkLayout = layout(
   attributes({
     mac: [1, macAddress, 'MAC address'],
     name: [3, text, 'name'],
-    mtu: [4, u32, 'MTU'],
+    mtu: [4, u32, 'MTU', [68, 65_535]],
     parent: [5, u32],
     master: [10, u32],
     port: [12, container()],
@@ -197,7 +197,7 @@ export function listLinks(socket: RouteSocket): Link[] {
 }
 
 /** Reads what the kernel says of an interface. @throws RangeError when the message is torn. */
-export function readLink({ payload }: Message): Link {
+function readLink({ payload }: Message): Link {
   const { index, flags } = ifinfomsg.decode(payload);
   const { info = {}, ...link } = linkLayout.decode(payload);
   return {

@@ -46,21 +46,29 @@ export class FileLock {
 export async function acquireLock(file: string, timeoutMs = longestWait, mode = 0o600): Promise<FileLock> {
   const lock = new FileLock(openLockFile(file, mode));
   try {
-    const end = Date.now() + timeoutMs;
-    for (let pause = 0.5; !tryLock(lock.fd, file); pause = Math.min(pause * 2, longestPause)) {
-      if (Date.now() >= end)
-        throw new CniError(
-          ErrorCode.TryAgainLater,
-          `Another process has held the lock "${file}" for ${timeoutMs / 1000} seconds. ` +
-            `Try again, or find out with "fuser ${file}" which process hangs`,
-        );
-      // Not quite regular, so that many who wait do not march in step.
-      await sleep(pause * (0.5 + Math.random()));
-    }
+    await lockDescriptor(lock.fd, file, timeoutMs);
     return lock;
   } catch (error) {
     lock.close();
     throw error;
+  }
+}
+
+/**
+ * As {@link acquireLock}, for a file that is open already. The lock ends when it is closed.
+ * @param file its path, for messages.
+ */
+export async function lockDescriptor(fd: number, file: string, timeoutMs = longestWait): Promise<void> {
+  const end = Date.now() + timeoutMs;
+  for (let pause = 0.5; !tryLock(fd, file); pause = Math.min(pause * 2, longestPause)) {
+    if (Date.now() >= end)
+      throw new CniError(
+        ErrorCode.TryAgainLater,
+        `Another process has held the lock "${file}" for ${timeoutMs / 1000} seconds. ` +
+          `Try again, or find out with "fuser ${file}" which process hangs`,
+      );
+    // Not quite regular, so that many who wait do not march in step.
+    await sleep(pause * (0.5 + Math.random()));
   }
 }
 

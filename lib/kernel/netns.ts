@@ -1,19 +1,20 @@
 /** Network namespaces. Sources: setns(2), ioctl_ns(2), network_namespaces(7). */
 
-import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, type Stats, statSync } from 'node:fs';
 import { isKernelError, libc } from '../netlink/libc.ts';
 
 const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
 
-/** The path leads to no namespace any more: the container is gone. */
+/** The path does not lead to a network namespace: the container is gone, or the path is wrong. */
 export class NetnsGoneError extends Error {
   override readonly name = 'NetnsGoneError';
 }
 
 /**
- * A network namespace, held open. Only the calling thread enters it, and only within {@link run}: sockets opened, files
- * under /proc/sys read or written with the synchronous functions, and children started there belong to it.
+ * A network namespace, held open. Only the calling thread enters it, and only within {@link run}: sockets
+ * opened, files under /proc/sys read or written with the synchronous functions, and children started there
+ * belong to it.
  */
 export class Netns {
   readonly fd: number;
@@ -26,40 +27,21 @@ export class Netns {
   }
 
   /**
-   * Opens a namespace by path.
-   * @throws NetnsGoneError when nothing is there, or something that is no namespace, as a bind mount that was lifted leaves behind.
+   * Opens a network namespace by path. It never waits, as opening a FIFO would.
+   * @throws NetnsGoneError when nothing is there, or something that is not a network namespace, as a bind
+   *   mount that was lifted leaves behind.
    */
   static open(path: string): Netns {
-    let fd: number;
-    try {
-      fd = openSync(path, 'r');
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ESRCH')
-        throw new NetnsGoneError(
-          `Network namespace "${path}" does not exist. The container may have ended meanwhile`,
-        );
-      throw new Error(`Cannot open network namespace "${path}"`, { cause: error });
-    }
-    try {
-      if (
-        libc(`ask for the kind of namespace "${path}"`, 'ioctl', fd, NS_GET_NSTYPE, new Uint8Array(8)) ===
-        CLONE_NEWNET
-      )
-        return new Netns(fd, path);
-    } catch (error) {
-      if (!isKernelError(error, 'ENOTTY', 'EINVAL', 'EBADF', 'EOPNOTSUPP')) {
-        closeSync(fd);
-        throw error;
-      }
-    }
+    const fd = openFile(path);
+    if (isNetworkNamespace(fd, path)) return new Netns(fd, path);
     closeSync(fd);
-    throw new NetnsGoneError(
-      `"${path}" is not a network namespace. Its container may have ended meanwhile; if it has not, check CNI_NETNS`,
-    );
+    throw notNamespace(path, 'a file');
   }
 
-  /** Opens a namespace by path, or gives undefined when it is gone. @throws Error when it is there but out of reach. */
+  /**
+   * As {@link open}, but gives undefined when it is gone.
+   * @throws Error when it exists but is out of reach.
+   */
   static openIfPresent(path: string): Netns | undefined {
     if (path === '') return undefined;
     try {
@@ -75,7 +57,9 @@ export class Netns {
     return new Netns(openSync('/proc/thread-self/ns/net', 'r'), '/proc/thread-self/ns/net');
   }
 
-  /** A new namespace with nothing in it but a loopback interface that is down; it lives while it is held open. */
+  /**
+   * A new namespace with nothing in it but a loopback interface that is down; it lives while it is held open.
+   */
   static create(): Netns {
     const own = Netns.current();
     try {
@@ -88,12 +72,6 @@ export class Netns {
     } finally {
       own.close();
     }
-  }
-
-  /** True when both are the same namespace, by whatever path. */
-  isSame(other: Netns | string): boolean {
-    const [a, b] = [fstatSync(this.fd), typeof other === 'string' ? statSync(other) : fstatSync(other.fd)];
-    return a.dev === b.dev && a.ino === b.ino;
   }
 
   /**
@@ -123,12 +101,65 @@ export class Netns {
   }
 }
 
-/** Going back must not fail: what follows would be done to the container in place of the node. */
+/** Going back must not fail: what follows would be done to the container in place of the host. */
 function enter(own: Netns): void {
   try {
-    libc("go back to the node's network namespace", 'setns', own.fd, CLONE_NEWNET);
-  } catch (error) {
-    process.stderr.write(`${(error as Error).message}\n`);
+    libc("go back to the host's network namespace", 'setns', own.fd, CLONE_NEWNET);
+  } catch {
     process.abort();
   }
+}
+
+function openFile(path: string): number {
+  try {
+    // Looked at first: opening a device can have effects of its own.
+    const kind = kindOf(statSync(path));
+    if (kind !== 'file') throw notNamespace(path, kind);
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (error instanceof NetnsGoneError) throw error;
+    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ESRCH')
+      throw new NetnsGoneError(
+        `Network namespace "${path}" does not exist. The container may have ended meanwhile`,
+      );
+    if (code === 'ELOOP') throw notNamespace(path, 'a symbolic link that leads in a circle');
+    throw new Error(
+      `Cannot open network namespace "${path}" (${code}). Check CNI_NETNS and its permissions`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function isNetworkNamespace(fd: number, path: string): boolean {
+  try {
+    const type = libc(
+      `look up the type of namespace "${path}"`,
+      'ioctl',
+      fd,
+      NS_GET_NSTYPE,
+      new Uint8Array(8),
+    );
+    return type === CLONE_NEWNET;
+  } catch (error) {
+    if (isKernelError(error, 'ENOTTY', 'EINVAL', 'EBADF', 'EOPNOTSUPP')) return false;
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function notNamespace(path: string, kind: string): NetnsGoneError {
+  return new NetnsGoneError(
+    `"${path}" is ${kind}, not a network namespace. Its container may have ended meanwhile; if it has not, check CNI_NETNS`,
+  );
+}
+
+function kindOf(stats: Stats): string {
+  if (stats.isFile()) return 'file';
+  if (stats.isDirectory()) return 'a directory';
+  if (stats.isFIFO()) return 'a FIFO';
+  if (stats.isSocket()) return 'a socket';
+  return 'a device';
 }

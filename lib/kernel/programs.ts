@@ -22,6 +22,16 @@ export interface ExitResult {
   stderr: string;
 }
 
+/** How a child is started. */
+export interface RunOptions {
+  /** Its standard input. */
+  readonly input?: string;
+  /** Added to the environment. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Descriptors that it gets as well, from 3 on, and keeps as long as it lives. */
+  readonly inherit?: readonly number[];
+}
+
 /** There is no such program. */
 export class ProgramMissingError extends Error {
   override readonly name = 'ProgramMissingError';
@@ -53,10 +63,15 @@ export class Programs {
    * Runs a program to its end. It has started when this returns, and runs beside whatever the caller does before it lets go of
    * the event loop; from then on it is waited for.
    * @param program its name, looked up in PATH and the system's directories.
-   * @param input its standard input.
+   * @param options its standard input, or that and more.
    * @throws ProgramMissingError when there is no such program; KernelError when it cannot be started.
    */
-  run(program: string, args: readonly string[], input = ''): Promise<ExitResult> {
+  run(program: string, args: readonly string[], options: string | RunOptions = {}): Promise<ExitResult> {
+    const {
+      input = '',
+      environment = {},
+      inherit = [],
+    } = typeof options === 'string' ? { input: options } : options;
     const files: number[] = [];
     const file = (content: string) => {
       const fd = libc('make a file in memory', 'memfd_create', cString('child'), MFD_CLOEXEC);
@@ -69,10 +84,11 @@ export class Programs {
     try {
       const path = this.find(program);
       const [stdin, stdout, stderr] = [file(input), file(''), file('')];
-      const environment = Object.entries({ ...this.environment, PATH: this.path, LC_ALL: 'C' }).flatMap(
-        ([name, value]) => (value === undefined ? [] : [`${name}=${value}`]),
+      const variables = { ...this.environment, ...environment, PATH: this.path, LC_ALL: 'C' };
+      const environ = Object.entries(variables).flatMap(([name, value]) =>
+        value === undefined ? [] : [`${name}=${value}`],
       );
-      const pid = spawn(path, [program, ...args], environment, [stdin, stdout, stderr]);
+      const pid = spawn(path, [program, ...args], environ, [stdin, stdout, stderr, ...inherit]);
       return new Promise((resolve, reject) => {
         setImmediate(() => {
           try {

@@ -83,8 +83,8 @@ export interface Route extends RouteSettings {
 }
 
 /**
- * Adds a route. One that is there already with the same destination, metric and gateway is an error (EEXIST), but a
- * second IPv6 gateway makes a multipath route.
+ * Adds a route. One that is there already with the same destination, metric and gateway is an error (EEXIST),
+ * but a second IPv6 gateway makes a multipath route.
  */
 export function addRoute(route: RouteSettings): Request {
   return routeRequest('add', RTM_NEWROUTE, Flag.Create, route);
@@ -101,7 +101,8 @@ export function deleteRoute(route: RouteSettings): Request {
 }
 
 /**
- * Adds a route with everything that the kernel knows of it, in place of one with the same destination and metric.
+ * Adds a route with everything that the kernel knows of it, in place of one with the same destination and
+ * metric.
  * @param table by default its own.
  */
 export function copyRoute(route: Route, table = route.table): Request {
@@ -200,8 +201,8 @@ function splitHops(data: Uint8Array): Uint8Array[] {
 }
 
 /**
- * Repeats what the kernel said of a route, except for its table, and for what it says of a route's state, which it does not take
- * back.
+ * Repeats what the kernel said of a route, except for its table, and for what it says of a route's state,
+ * which it does not take back.
  */
 function rawRouteRequest(verb: string, type: number, flags: number, route: Route, table: number): Request {
   const header = rtmsg.decode(route.payload);

@@ -31,7 +31,10 @@ const ruleLayout = layout(
 export interface SourceRule {
   src: Prefix;
   table: number;
-  /** Rules are tried from low to high; when it is left out, the kernel puts a rule before all others but the one for table "local". */
+  /**
+   * Rules are tried from low to high; when it is left out, the kernel puts a rule before all others but the
+   * one for table "local".
+   */
   priority?: number | undefined;
 }
 

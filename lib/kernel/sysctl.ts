@@ -4,7 +4,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 
 /**
  * Reads a setting.
- * @param path segments below /proc/sys/net, as in `['ipv4', 'conf', 'eth0.100', 'arp_notify']`: interface names have dots.
+ * @param path segments below /proc/sys/net, as in `['ipv4', 'conf', 'eth0.100', 'arp_notify']`: interface
+ *   names have dots.
  * @returns its value without the newline, or undefined when the kernel has no such setting.
  */
 export function readSysctl(path: readonly string[]): string | undefined {
@@ -25,7 +26,10 @@ export function writeSysctl(path: readonly string[], value: string): void {
   }
 }
 
-/** Writes a setting unless the kernel lacks it, as it does without IPv6, or it has that value already. @returns whether it is in force. */
+/**
+ * Writes a setting unless the kernel lacks it, as it does without IPv6, or it has that value already.
+ * @returns whether it is in force.
+ */
 export function ensureSysctl(path: readonly string[], value: string): boolean {
   const current = readSysctl(path);
   if (current === undefined) return false;
@@ -33,7 +37,10 @@ export function ensureSysctl(path: readonly string[], value: string): boolean {
   return true;
 }
 
-/** As {@link ensureSysctl} for a setting that an interface works without: where it cannot be set, as in a read-only /proc/sys, it warns. */
+/**
+ * As {@link ensureSysctl} for a setting that an interface works without: where it cannot be set, as in a
+ * read-only /proc/sys, it warns.
+ */
 export function preferSysctl(path: readonly string[], value: string, warn: (message: string) => void): void {
   try {
     ensureSysctl(path, value);

@@ -1,4 +1,6 @@
-/** TAP interfaces, whose frames a program reads and writes. Source: linux/if_tun.h, the kernel's tuntap.rst. */
+/**
+ * TAP interfaces, whose frames a program reads and writes. Source: linux/if_tun.h, the kernel's tuntap.rst.
+ */
 
 import { closeSync, openSync } from 'node:fs';
 import { libc } from '../netlink/libc.ts';
@@ -28,7 +30,10 @@ export interface TapSettings {
   group?: number | undefined;
 }
 
-/** Creates a TAP interface that outlives the process, in the namespace that the thread is in. @throws KernelError */
+/**
+ * Creates a TAP interface that outlives the process, in the namespace that the thread is in.
+ * @throws KernelError
+ */
 export function createTap({ name, multiQueue, vnetHeader, owner, group }: TapSettings): void {
   let fd: number;
   try {

@@ -10,6 +10,7 @@ const RTM_NEWQDISC = 36;
 const RTM_DELQDISC = 37;
 const RTM_GETQDISC = 38;
 const RTM_NEWTFILTER = 44;
+const RTM_DELTFILTER = 45;
 const RTM_GETTFILTER = 46;
 
 const TC_H_ROOT = 0xffffffff;
@@ -147,13 +148,16 @@ export function deleteIngress(link: number, label: string): Request {
   };
 }
 
-/** Sends everything that comes in by an interface out by another one, which may put it back once it has been shaped. */
+/**
+ * Sends everything that comes in by an interface out by another one, which may put it back once it has been
+ * shaped. The kernel answers with the filter, which {@link deleteFilter} takes.
+ */
 export function redirectIngress(link: number, to: number, label: string): Request {
   const priority = 1;
   return {
     action: `redirect what comes in by interface "${label}"`,
     type: RTM_NEWTFILTER,
-    flags: Flag.Create | Flag.Exclusive,
+    flags: Flag.Create | Flag.Exclusive | Flag.Echo,
     payload: filterLayout.encode(
       { link, parent: TC_H_MIN_INGRESS, info: (priority << 16) | ETH_P_ALL },
       {
@@ -171,6 +175,17 @@ export function redirectIngress(link: number, to: number, label: string): Reques
         },
       },
     ),
+  };
+}
+
+/** Removes exactly this filter. @param added what the kernel said of it. */
+export function deleteFilter({ payload }: Message, label: string): Request {
+  const { kind } = filterLayout.decode(payload);
+  return {
+    action: `remove a filter from interface "${label}"`,
+    type: RTM_DELTFILTER,
+    flags: 0,
+    payload: filterLayout.encode(tcmsg.decode(payload), { kind }),
   };
 }
 

@@ -1,4 +1,7 @@
-/** Virtual routing and forwarding: interfaces whose members are routed by a table of their own. Source: the kernel's networking/vrf.rst. */
+/**
+ * Virtual routing and forwarding: interfaces whose members are routed by a table of their own. Source: the
+ * kernel's networking/vrf.rst.
+ */
 
 import { createLink, type Link, listLinks } from './link.ts';
 import { vrfKind, vrfTable } from './link-kinds.ts';

@@ -1,6 +1,6 @@
 /**
- * Netlink attributes, described once: a table of names, types and codecs gives the encoder, the decoder, the types of both, and
- * the words by which an error message calls an attribute. Source: linux/netlink.h.
+ * Netlink attributes, described once: a table of names, types and codecs gives the encoder, the decoder, the
+ * types of both, and the words by which an error message calls an attribute. Source: linux/netlink.h.
  */
 
 import { type AttributeNames, bytesAttr, concat, listAttributes, type NamedAttribute } from './message.ts';
@@ -18,8 +18,16 @@ export interface AttributeCodec<T, In = T> extends Codec<T, In> {
   readonly element?: Codec<unknown, never>;
 }
 
-/** Number of the attribute, what it holds, and what error messages call it if a user can have set it. */
-type Entry = readonly [type: number, codec: AttributeCodec<unknown, never>, label?: string];
+/**
+ * Number of the attribute, what it holds, what error messages call it if a user can have set it, and the
+ * lowest and highest value where the kernel refuses others without a word.
+ */
+type Entry = readonly [
+  type: number,
+  codec: AttributeCodec<unknown, never>,
+  label?: string,
+  range?: readonly [number, number],
+];
 type Shape = Readonly<Record<string, Entry>>;
 type Read<S extends Shape> = {
   [K in keyof S]?: S[K][1] extends AttributeCodec<infer T, never> ? T : never;
@@ -29,9 +37,7 @@ type Written<S extends Shape> = {
 };
 
 /** A set of attributes, such as those of an interface. */
-export class AttributeTable<S extends Shape = Shape>
-  implements AttributeCodec<Read<S>, Written<S>>, AttributeNames
-{
+class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>, Written<S>>, AttributeNames {
   readonly nested = true;
   readonly headerSize = 0;
   readonly names = this;
@@ -58,7 +64,10 @@ export class AttributeTable<S extends Shape = Shape>
     return concat(parts);
   }
 
-  /** Of several attributes with the same type the last counts, unless it is a list. @throws RangeError when one is torn. */
+  /**
+   * Of several attributes with the same type the last counts, unless it is a list.
+   * @throws RangeError when one is torn.
+   */
   decode(data: Uint8Array): Read<S> {
     const values: Record<string, unknown> = {};
     for (const [type, bytes] of listAttributes(data)) {
@@ -76,9 +85,9 @@ export class AttributeTable<S extends Shape = Shape>
   find(type: number): NamedAttribute | undefined {
     const name = this.nameOf[type];
     if (name === undefined) return undefined;
-    const [, codec, label] = this.shape[name]!;
+    const [, codec, label, range] = this.shape[name]!;
     const { names, nested = false } = codec;
-    return { label, nested, names, decode: (bytes) => (codec.element ?? codec).decode(bytes) };
+    return { label, nested, names, range, decode: (bytes) => (codec.element ?? codec).decode(bytes) };
   }
 }
 
@@ -88,7 +97,7 @@ export function attributes<S extends Shape>(shape: S): AttributeTable<S> {
 }
 
 /** A message of a protocol, or a part of one: its own structure, and the attributes that follow it. */
-export class Layout<H, HIn, S extends Shape> implements AttributeNames {
+class Layout<H, HIn, S extends Shape> implements AttributeNames {
   readonly header: Field<H, HIn>;
   readonly attributes: AttributeTable<S>;
   readonly headerSize: number;
@@ -133,7 +142,10 @@ export const text: AttributeCodec<string> = {
 /** Text that the kernel wants without a final NUL. */
 export const word: AttributeCodec<string> = { encode: (value) => Buffer.from(value), decode: textOf };
 
-/** Attributes that are encoded and decoded by whoever knows them. @param names of these, where they are always the same. */
+/**
+ * Attributes that are encoded and decoded by whoever knows them.
+ * @param names of these, where they are always the same.
+ */
 export function container(names?: AttributeNames): AttributeCodec<Uint8Array> {
   return { ...raw, nested: true, ...(names && { names }) };
 }

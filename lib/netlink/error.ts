@@ -1,4 +1,7 @@
-/** What the kernel says when it refuses a request, in terms of the request. Sources: linux/netlink.h, the kernel's netlink/intro.rst. */
+/**
+ * What the kernel says when it refuses a request, in terms of the request. Sources: linux/netlink.h, the
+ * kernel's netlink/intro.rst.
+ */
 
 import { attributes, text } from './attributes.ts';
 import { KernelError } from './libc.ts';
@@ -17,7 +20,10 @@ import { i32, struct, u32, u64 } from './struct.ts';
 const nlmsgerr = struct({ errno: i32, requestLength: u32 });
 /** Values that an attribute may have. */
 const policy = attributes({ min: [4, u64], max: [5, u64] });
-/** What acknowledgements say besides the number of the error; the offset is that of the attribute in the request. */
+/**
+ * What acknowledgements say besides the number of the error; the offset is that of the attribute in the
+ * request.
+ */
 const extendedAck = attributes({ message: [1, text], offset: [2, u32], policy: [4, policy] });
 
 /** An attribute of a request that the kernel does not accept. */
@@ -58,51 +64,54 @@ export function readError(message: Message, request: Request, index: number): Ne
     : new NetlinkError(request.action, errno, index, reasonOf(message, request, errno));
 }
 
-function reasonOf({ type, payload, flags }: Message, request: Request, errno: number): Reason {
-  if (!(flags & Flag.AckTlvs)) return {};
-  let start = i32.size;
-  // An error carries the request's header, and unless capped its payload too; the end of a dump carries neither.
-  if (type === Control.Error) {
-    if (payload.length < i32.size + headerSize) return {};
-    start += flags & Flag.Capped ? headerSize : (nlmsgerr.decode(payload).requestLength + 3) & ~3;
-  }
-  if (start > payload.length) return {};
-  const { message: hint, offset, policy: range } = extendedAck.decode(payload.subarray(start));
-  const attribute =
-    offset !== undefined ? attributeAt(request, offset) : hint && attributeNamed(request, hint, errno);
-  if (!attribute) return { hint };
+function reasonOf(message: Message, request: Request, errno: number): Reason {
+  const { message: hint, offset, policy: limits } = extendedAck.decode(extensions(message));
+  const found = find(request, errno, hint, offset);
+  if (!found) return { hint };
+  const { attribute } = found;
+  const [min, max] = limits ? [limits.min, limits.max] : hint ? [] : (found.range ?? []);
   const { label, value } = attribute;
   const refused = `the kernel does not accept ${value === undefined ? `the ${label}` : `${label} ${value}`}`;
-  if (range?.min !== undefined && range.max !== undefined)
-    return { attribute, hint: `${refused}, which must be between ${range.min} and ${range.max}` };
+  if (min !== undefined && max !== undefined)
+    return { attribute, hint: `${refused}, which must be between ${min} and ${max}` };
   return { attribute, hint: hint ? `${refused}: ${hint}` : refused };
+}
+
+/** The attributes of an acknowledgement, which say more than the number. */
+function extensions({ type, payload, flags }: Message): Uint8Array {
+  const none = new Uint8Array();
+  if (!(flags & Flag.AckTlvs)) return none;
+  // The end of a dump has them after the number, an error after the request, of which it repeats the header
+  // or all.
+  if (type !== Control.Error) return payload.subarray(i32.size);
+  if (payload.length < i32.size + headerSize) return none;
+  const { requestLength } = nlmsgerr.decode(payload);
+  return payload.subarray(i32.size + (flags & Flag.Capped ? headerSize : (requestLength + 3) & ~3));
 }
 
 /** Error numbers that are about a value in the request. */
 const aboutValues: readonly number[] = [22, 34]; // EINVAL and ERANGE
 
-/** The attribute that the kernel's text mentions: often it does not give the offset, as in "mtu less than device minimum". */
-function attributeNamed(request: Request, hint: string, errno: number): RefusedAttribute | undefined {
-  if (!request.names || !aboutValues.includes(errno)) return undefined;
-  const said = ` ${hint.toLowerCase().replaceAll(/[^a-z0-9]+/g, ' ')} `;
-  for (const { attribute } of labelled(request.names, request.payload, request.innerNames))
-    if (said.includes(` ${attribute.label.toLowerCase()} `)) return attribute;
-  return undefined;
-}
-
-/** @param offset from the start of the request's header. */
-function attributeAt(request: Request, offset: number): RefusedAttribute | undefined {
-  if (!request.names) return undefined;
-  const at = request.payload.byteOffset + offset - headerSize;
-  let found: RefusedAttribute | undefined;
+/**
+ * The attribute at fault: the one at the offset that the kernel gives, else the one that its text mentions,
+ * as in "mtu less than device minimum", else one whose value is known to be out of range.
+ */
+function find({ names, payload, innerNames }: Request, errno: number, hint = '', offset?: number) {
+  if (!names) return undefined;
+  const all = [...labelled(names, payload, innerNames)];
+  const at = offset === undefined ? -1 : payload.byteOffset + offset - headerSize;
   // Those within others come after them, so that the last one that covers the offset is the innermost.
-  for (const { attribute, start, end } of labelled(request.names, request.payload, request.innerNames))
-    if (start <= at && at < end) found = attribute;
-  return found;
+  if (offset !== undefined) return all.findLast(({ start, end }) => start <= at && at < end);
+  if (!aboutValues.includes(errno)) return undefined;
+  const said = ` ${hint.toLowerCase().replaceAll(/[^a-z0-9]+/g, ' ')} `;
+  return all.find(({ attribute: { label, value }, range: [min, max] = [0, Infinity] }) =>
+    hint ? said.includes(` ${label.toLowerCase()} `) : Number(value) < min || Number(value) > max,
+  );
 }
 
 interface Located {
   attribute: RefusedAttribute;
+  range: readonly [number, number] | undefined;
   start: number;
   end: number;
 }
@@ -118,7 +127,8 @@ function* labelled(
     if (!known) continue;
     if (known.label !== undefined) {
       const [start, end] = [value.byteOffset - 4, value.byteOffset + value.length];
-      yield { attribute: { label: known.label, value: shown(known.decode(value)) }, start, end };
+      const attribute = { label: known.label, value: shown(known.decode(value)) };
+      yield { attribute, range: known.range, start, end };
     }
     const within = known.names ?? innerNames;
     if (known.nested && within) yield* labelled(within, value, innerNames);

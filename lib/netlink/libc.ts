@@ -1,6 +1,6 @@
 /**
- * The C library's functions that Node has none for, bound once and only when first needed: loading node:ffi costs
- * a millisecond, which VERSION and plugins without kernel work should not pay.
+ * The C library's functions that Node has none for, bound once and only when first needed: loading node:ffi
+ * costs a millisecond, which VERSION and plugins without kernel work should not pay.
  */
 
 import { getSystemErrorMap } from 'node:util';
@@ -35,6 +35,7 @@ interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   bind(fd: number, address: Uint8Array, length: number): number;
   setsockopt(fd: number, level: number, option: number, value: Uint8Array, length: number): number;
+  getsockopt(fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array): number;
   send(fd: number, data: Uint8Array, length: number, flags: number): number;
   sendto(
     fd: number,
@@ -70,13 +71,14 @@ interface Libc {
 }
 
 const i32 = 'int32';
-// Lengths are size_t: the calling conventions of x86-64 and arm64 hand a uint32 over zero-extended, and unlike
-// uint64 it does not have to be a bigint.
+// Lengths are size_t: the calling conventions of x86-64 and arm64 hand a uint32 over zero-extended, and
+// unlike uint64 it does not have to be a bigint.
 const u32 = 'uint32';
 const signatures = {
   socket: { arguments: [i32, i32, i32], return: i32 },
   bind: { arguments: [i32, 'buffer', u32], return: i32 },
   setsockopt: { arguments: [i32, i32, i32, 'buffer', u32], return: i32 },
+  getsockopt: { arguments: [i32, i32, i32, 'buffer', 'buffer'], return: i32 },
   send: { arguments: [i32, 'buffer', u32, i32], return: i32 },
   sendto: { arguments: [i32, 'buffer', u32, i32, 'buffer', u32], return: i32 },
   recv: { arguments: [i32, 'buffer', u32, i32], return: i32 },
@@ -145,12 +147,13 @@ export function libc<K extends keyof Libc>(action: string, name: K, ...args: Par
 }
 
 /**
- * Ends the process, of which everything has been written: the kernel takes the rest back a millisecond or two faster than Node.
+ * Ends the process, of which everything has been written, if the C library is loaded: the kernel takes the
+ * rest back a millisecond or two faster than Node.js. Otherwise it returns, as loading would cost what is
+ * gained.
  * @param code exit code.
  */
 export function exitImmediately(code: number): void {
   if (library) libc('end', '_exit', code);
-  process.exit(code);
 }
 
 /** An array of pointers, ended by a null pointer. */

@@ -1,6 +1,6 @@
 /**
- * The netlink wire format: messages, and attributes within them. Source: linux/netlink.h.
- * Numbers are in host byte order, which on every machine that Node.js runs on is little-endian, unless a name says otherwise.
+ * The netlink wire format: messages, and attributes within them. Source: linux/netlink.h. Numbers are in host
+ * byte order, which on every machine that Node.js runs on is little-endian, unless a name says otherwise.
  */
 
 import { struct, u16, u32 } from './struct.ts';
@@ -10,7 +10,7 @@ export const Flag = {
   Request: 0x1,
   Multi: 0x2,
   Ack: 0x4,
-  /** GET requests of traffic control are answered only when asked to. */
+  /** Asks for what the request brought about; GET requests of traffic control are answered only then. */
   Echo: 0x8,
   DumpInterrupted: 0x10,
   /** NEW requests. */
@@ -39,7 +39,10 @@ export type Attribute = Uint8Array;
 
 const align = (size: number) => (size + 3) & ~3;
 
-/** A request that is ready but for its sequence number. A plain value, so that requests can be gathered and sent together. */
+/**
+ * A request that is ready but for its sequence number. A plain value, so that requests can be gathered and
+ * sent together.
+ */
 export interface Request {
   /** What it does, for error messages, as in "create link \"cni0\"". */
   readonly action: string;
@@ -68,6 +71,8 @@ export interface NamedAttribute {
   readonly nested: boolean;
   /** Names of these. */
   readonly names: AttributeNames | undefined;
+  /** Lowest and highest value, where the kernel does not tell them. */
+  readonly range: readonly [number, number] | undefined;
   decode(value: Uint8Array): unknown;
 }
 
@@ -90,49 +95,11 @@ export function bytesAttr(type: number, value: Uint8Array): Attribute {
   return out;
 }
 
-/** An attribute without payload, whose presence says it all. */
-export function flagAttr(type: number): Attribute {
-  return bytesAttr(type, new Uint8Array());
-}
-
-export function u8Attr(type: number, value: number): Attribute {
-  return bytesAttr(type, Uint8Array.of(value));
-}
-
-export function u16Attr(type: number, value: number): Attribute {
-  return bytesAttr(
-    type,
-    numberBytes(2, (view) => view.setUint16(0, value, true)),
-  );
-}
-
-/** A 16-bit number in network byte order. */
-export function be16Attr(type: number, value: number): Attribute {
-  return bytesAttr(
-    type,
-    numberBytes(2, (view) => view.setUint16(0, value)),
-  );
-}
-
-export function u32Attr(type: number, value: number): Attribute {
-  return bytesAttr(
-    type,
-    numberBytes(4, (view) => view.setUint32(0, value, true)),
-  );
-}
-
 /** A 32-bit number in network byte order. */
 export function be32Attr(type: number, value: number): Attribute {
   return bytesAttr(
     type,
     numberBytes(4, (view) => view.setUint32(0, value)),
-  );
-}
-
-export function u64Attr(type: number, value: bigint): Attribute {
-  return bytesAttr(
-    type,
-    numberBytes(8, (view) => view.setBigUint64(0, value, true)),
   );
 }
 
@@ -203,10 +170,6 @@ export class Attributes {
     for (const [type, value] of listAttributes(data)) this.byType.set(type, value);
   }
 
-  has(type: number): boolean {
-    return this.byType.has(type);
-  }
-
   bytes(type: number): Uint8Array | undefined {
     return this.byType.get(type);
   }
@@ -215,24 +178,12 @@ export class Attributes {
     return this.read(type, 1)?.getUint8(0);
   }
 
-  u16(type: number): number | undefined {
-    return this.read(type, 2)?.getUint16(0, true);
-  }
-
   be16(type: number): number | undefined {
     return this.read(type, 2)?.getUint16(0);
   }
 
-  u32(type: number): number | undefined {
-    return this.read(type, 4)?.getUint32(0, true);
-  }
-
   be32(type: number): number | undefined {
     return this.read(type, 4)?.getUint32(0);
-  }
-
-  u64(type: number): bigint | undefined {
-    return this.read(type, 8)?.getBigUint64(0, true);
   }
 
   be64(type: number): bigint | undefined {
@@ -281,7 +232,7 @@ export function listAttributes(data: Uint8Array): [type: number, value: Uint8Arr
 }
 
 /** A view on exactly these bytes. */
-export function viewOf(data: Uint8Array): DataView {
+function viewOf(data: Uint8Array): DataView {
   return new DataView(data.buffer, data.byteOffset, data.byteLength);
 }
 

@@ -5,3 +5,4 @@ export * from './nftables/objects.ts';
 export * from './nftables/rules.ts';
 export * from './nftables/sets.ts';
 export { type NftFamily, type NftTable, readGeneration, transaction } from './nftables/wire.ts';
+export * from './nftables/xtables.ts';

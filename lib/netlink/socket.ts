@@ -9,6 +9,7 @@ import {
   decodeMessages,
   encodeMessage,
   Flag,
+  headerSize,
   type Message,
   type Request,
 } from './message.ts';
@@ -70,8 +71,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends requests together and waits for all their acknowledgements. The kernel carries out every one, in order,
-   * even after one failed.
+   * Sends requests together and waits for all their acknowledgements. The kernel carries out every one, in
+   * order, even after one failed.
    * @returns for each request, the messages that the kernel sent besides the acknowledgement.
    * @throws NetlinkError for the first request that failed.
    */
@@ -91,8 +92,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an interface: another
-   * thread waits for it, and the socket is not to be used meanwhile.
+   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an
+   * interface: another thread waits for it, and the socket is not to be used meanwhile.
    */
   async executeInThreadPool(request: Request): Promise<Message[]> {
     const first = this.number([request]);
@@ -131,14 +132,49 @@ export class NetlinkSocket {
   }
 
   /**
-   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last reading
-   * counts even if it was interrupted too, as under steady load every one may be.
+   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last
+   * reading counts even if it was interrupted too, as under steady load every one may be.
    * @throws NetlinkError
    */
   dump(request: Request): Message[] {
     for (let tries = 1; ; tries++) {
       const { messages, interrupted } = this.dumpOnce(request);
       if (!interrupted || tries === dumpTries) return messages;
+    }
+  }
+
+  /**
+   * Like {@link dump} for a list that is searched rather than read: nothing is made of the messages, which is what takes time in a
+   * process that has just begun.
+   * @param visit is given each message's payload where it was received: from one offset of the data up to another.
+   * @returns false when the list changed while it was read.
+   * @throws NetlinkError
+   */
+  search(request: Request, visit: (data: Buffer, from: number, to: number) => void): boolean {
+    const sequence = ++this.sequence;
+    this.send([encodeMessage(request, sequence, Flag.Dump)]);
+    const data = Buffer.from(this.buffer.buffer);
+    for (let isWhole = true; ; ) {
+      const length = this.receiveBytes();
+      for (let offset = 0; offset + headerSize <= length; ) {
+        const size = data.readUInt32LE(offset);
+        const type = data.readUInt16LE(offset + 4);
+        if (size < headerSize || offset + size > length)
+          throw new RangeError(
+            `A netlink message of ${size} bytes does not fit the ${length - offset} received`,
+          );
+        if (data.readUInt32LE(offset + 8) === sequence) {
+          if (data.readUInt16LE(offset + 6) & Flag.DumpInterrupted) isWhole = false;
+          if (type === Control.Done || type === Control.Error) {
+            const [last] = decodeMessages(this.buffer.slice(offset, offset + size));
+            const error = readError(last!, request, 0);
+            if (error) throw error;
+            return isWhole;
+          }
+          visit(data, offset + headerSize, offset + size);
+        }
+        offset += (size + 3) & ~3;
+      }
     }
   }
 
@@ -185,17 +221,25 @@ export class NetlinkSocket {
 
   /** Waits for messages. @throws KernelError when none comes in time. */
   private receive(): Message[] {
+    const length = this.receiveBytes();
+    // A copy: the buffer is used again for the next answer.
+    return decodeMessages(this.buffer.slice(0, length));
+  }
+
+  /** Waits for messages, which it leaves in the buffer. @returns how many bytes they have. */
+  private receiveBytes(): number {
     try {
-      const length = libc('read the answer of the kernel', 'recv', this.fd, this.buffer, receiveSize, 0);
-      // A copy: the buffer is used again for the next answer.
-      return decodeMessages(this.buffer.slice(0, length));
+      return libc('read the answer of the kernel', 'recv', this.fd, this.buffer, receiveSize, 0);
     } catch (error) {
       if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
       throw error;
     }
   }
 
-  /** Takes what has arrived off a socket that listens to reports, without waiting. @returns whether there was anything. */
+  /**
+   * Takes what has arrived off a socket that listens to reports, without waiting.
+   * @returns whether there was anything.
+   */
   drain(): boolean {
     for (let some = false; ; some = true) {
       try {

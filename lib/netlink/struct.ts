@@ -1,6 +1,7 @@
 /**
- * Structures of the kernel, described once: a description gives the size, the encoder and the decoder, and the types of both.
- * Numbers are in host byte order, which on every machine that Node.js runs on is little-endian, unless their name says otherwise.
+ * Structures of the kernel, described once: a description gives the size, the encoder and the decoder, and
+ * the types of both. Numbers are in host byte order, which on every machine that Node.js runs on is
+ * little-endian, unless their name says otherwise.
  */
 
 /** Turns values into bytes and back. `In` is what can be written, where that is more than what is read. */

@@ -1,8 +1,9 @@
 /**
- * The intermediate interfaces by which containers send: only what leaves an interface can be shaped, so what comes in
- * from a container is sent out by one of these. Their names are the reference plugin's.
+ * The intermediate interfaces (ifb) by which containers send: only what leaves an interface can be shaped, so
+ * what comes in from a container is sent out by one of these. Their names are the reference plugin's.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { hashName } from '../../lib/firewall/names.ts';
 import {
@@ -15,16 +16,27 @@ import {
   setLink,
 } from '../../lib/kernel/link.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
+import { ingressRedirects } from '../../lib/kernel/traffic-control.ts';
 import { isKernelError } from '../../lib/netlink/libc.ts';
 
 const namePrefix = 'bwp';
 const nameLength = 15;
 /** IFALIASZ less the final NUL. */
 const aliasLength = 255;
+/**
+ * Far longer than an ADD takes from the creation of its interface to the redirection to it, in milliseconds.
+ */
+const addTimeMs = 1000;
+
+/** Where interfaces are created, and who is told how to delete them as soon as they exist. */
+export interface IfbOwner {
+  readonly host: RouteSocket;
+  undo(step: () => void): void;
+}
 
 /**
- * The names that an attachment's interface can have. The first is the reference plugin's, which forgets that a container may be
- * attached to a network twice; the second attachment then takes the other.
+ * The names that an attachment's interface can have. The first is the reference plugin's, which forgets that
+ * a container may be attached to a network twice; the second attachment then takes the other.
  */
 function namesOf({ network, containerId, ifname }: AttachmentId): [usual: string, other: string] {
   return [
@@ -38,30 +50,35 @@ function aliasOf({ network, containerId, ifname }: AttachmentId): string {
   return `${network}/${containerId}/${ifname}`.slice(0, aliasLength);
 }
 
-/** Makes an attachment's interface. @param mtu in bytes. @throws Error when it has one already. */
-export function createIfb(socket: RouteSocket, attachment: AttachmentId, mtu: number): Link {
-  const existing = findIfb(socket, attachment);
+/** Refuses an attachment that has an interface already, as it has for a second ADD. */
+export function refuseExistingIfb(host: RouteSocket, attachment: AttachmentId): void {
+  const existing = findIfb(host, attachment);
   if (existing)
     throw new Error(
-      `Interface "${existing.name}" shapes this attachment already. Run DEL for it before ADD is tried again`,
+      `Interface "${existing.name}" already limits what this attachment sends. Run DEL before ADD is tried again`,
     );
+}
+
+/** Creates an attachment's interface. @param mtu in bytes. */
+export function createIfb({ host, undo }: IfbOwner, attachment: AttachmentId, mtu: number): Link {
   const [usual, other] = namesOf(attachment);
-  const name = getLink(socket, usual) ? other : usual;
-  socket.execute(createLink({ kind: 'ifb' }, { name, mtu, txQueueLength: 0, up: true }));
-  const link = requireLink(socket, name);
+  const name = getLink(host, usual) ? other : usual;
+  host.execute(createLink({ kind: 'ifb' }, { name, mtu, txQueueLength: 0, up: true }));
+  undo(() => deleteIfb(host, { index: 0, name }));
+  const link = requireLink(host, name);
   // The kernel overlooks an alias at creation.
-  socket.execute(setLink(link.index, { alias: aliasOf(attachment) }, name));
+  host.execute(setLink(link.index, { alias: aliasOf(attachment) }, name));
   return link;
 }
 
-/** Finds an attachment's interface, whichever suite made it. */
+/** Finds an attachment's interface, whichever suite created it. */
 export function findIfb(socket: RouteSocket, attachment: AttachmentId): Link | undefined {
   const links = namesOf(attachment).map((name) => getLink(socket, name));
   return links.find((link) => link?.kind === 'ifb' && ['', aliasOf(attachment)].includes(link.alias));
 }
 
-/** Deletes an interface that {@link findIfb} or {@link staleIfbs} found. */
-export function deleteIfb(socket: RouteSocket, { index, name }: Link): void {
+/** Deletes an interface unless it went meanwhile. */
+export function deleteIfb(socket: RouteSocket, { index, name }: Pick<Link, 'index' | 'name'>): void {
   try {
     socket.execute(deleteLink(index, name));
   } catch (error) {
@@ -69,11 +86,37 @@ export function deleteIfb(socket: RouteSocket, { index, name }: Link): void {
   }
 }
 
-/** Interfaces of a network's attachments other than those given. */
-export function staleIfbs(socket: RouteSocket, network: string, valid: readonly AttachmentId[]): Link[] {
+/**
+ * Deletes the interfaces of a network's attachments other than those given, and those that nobody can be
+ * using: an ADD that was killed before it could say whose its interface is leaves one without alias, and so
+ * does the reference plugin, but then something is redirected to it.
+ */
+export async function collectIfbs(
+  socket: RouteSocket,
+  network: string,
+  valid: readonly AttachmentId[],
+): Promise<void> {
   const keep = new Set(valid.map(aliasOf));
-  return listLinks(socket).filter(
-    ({ kind, name, alias }) =>
-      kind === 'ifb' && name.startsWith(namePrefix) && alias.startsWith(`${network}/`) && !keep.has(alias),
-  );
+  const stale = listIfbs(socket).filter(({ alias }) => alias.startsWith(`${network}/`) && !keep.has(alias));
+  for (const link of stale) deleteIfb(socket, link);
+
+  const names = new Set(valid.flatMap(namesOf));
+  const unused = unusedIfbs(socket).filter(({ name }) => !names.has(name));
+  if (unused.length === 0) return;
+  // An ADD, of whatever network, may be under way.
+  await sleep(addTimeMs);
+  const still = unusedIfbs(socket).map(({ index }) => index);
+  for (const link of unused.filter(({ index }) => still.includes(index))) deleteIfb(socket, link);
+}
+
+/** Interfaces without alias to which nothing is redirected. */
+function unusedIfbs(socket: RouteSocket): Link[] {
+  const anonymous = listIfbs(socket).filter(({ alias }) => alias === '');
+  if (anonymous.length === 0) return [];
+  const used = new Set(listLinks(socket).flatMap(({ index }) => ingressRedirects(socket, index)));
+  return anonymous.filter(({ index }) => !used.has(index));
+}
+
+function listIfbs(socket: RouteSocket): Link[] {
+  return listLinks(socket).filter(({ kind, name }) => kind === 'ifb' && name.startsWith(namePrefix));
 }

@@ -1,10 +1,13 @@
-/** What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format. */
+/**
+ * What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format.
+ */
 
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
-import { makeDirectory } from '../../lib/directory.ts';
+import { parseMac } from '../../lib/kernel/mac.ts';
+import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
 
 const backupSchema = object({
   mac: string(),
@@ -21,6 +24,14 @@ const backupSchema = object({
 /** Settings of an interface and its sandbox. */
 export type Backup = Infer<typeof backupSchema>;
 
+/** Names of backups, and of what a process that was killed while it wrote one left. */
+const backupName = /^[0-9A-Za-z][\w.-]*_[^/\s]{1,15}\.json(?:\.\d+\.tmp)?$/;
+/**
+ * Age in milliseconds from which a torn file is not one that is being written: the reference plugin does not
+ * replace it as a whole.
+ */
+const settledMs = 60_000;
+
 /** The backups of one directory. */
 export class Backups {
   private readonly directory: string;
@@ -32,37 +43,48 @@ export class Backups {
   /** Saves a backup. @throws Error when it cannot be written. */
   save(attachment: AttachmentId, backup: Backup): void {
     try {
-      makeDirectory(this.directory, 0o700);
-      writeFileSync(this.fileOf(attachment), JSON.stringify(backup, null, 1), { mode: 0o600 });
+      writeStateFile(this.fileOf(attachment), JSON.stringify(backup, null, 1));
     } catch (error) {
       throw new Error(
-        `Cannot save in "${this.directory}" what the interface was like. Make it a writable directory, or set "dataDir"`,
-        { cause: error },
+        `Cannot save in "${this.directory}" what the interface was like. Make it a writable directory with space left, or set "dataDir"`,
+        { cause: (error as Error).cause ?? error },
       );
     }
   }
 
-  /** Reads a backup. @returns undefined when there is none, or one that a crash tore. */
+  /** Reads a backup. @returns undefined when there is none that can be used. */
   load(attachment: AttachmentId): Backup | undefined {
-    return readBackup(this.fileOf(attachment));
+    const text = read(this.fileOf(attachment));
+    return text === undefined ? undefined : parse(text);
   }
 
   remove(attachment: AttachmentId): void {
     rmSync(this.fileOf(attachment), { force: true });
   }
 
-  /** Removes a network's backups but for those of the attachments given. */
+  /**
+   * Removes a network's backups except for those of the attachments given. Torn ones do not say whose they
+   * are, but nobody can use them: they are removed too once they are a minute old, whatever network they were
+   * for.
+   */
   removeOthers(network: string, valid: readonly AttachmentId[]): void {
     const keep = new Set(valid.map((attachment) => this.fileOf(attachment)));
-    let files: string[] = [];
-    try {
-      files = readdirSync(this.directory);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    }
-    for (const name of files) {
+    for (const name of this.names()) {
       const file = join(this.directory, name);
-      if (!keep.has(file) && readBackup(file)?.network === network) rmSync(file, { force: true });
+      if (keep.has(file)) continue;
+      const text = read(file);
+      if (text === undefined) continue;
+      if (parse(text)?.network === network || (isTorn(name, text) && isSettled(file)))
+        rmSync(file, { force: true });
+    }
+  }
+
+  private names(): string[] {
+    try {
+      return readdirSync(this.directory).filter((name) => backupName.test(name));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
     }
   }
 
@@ -71,10 +93,43 @@ export class Backups {
   }
 }
 
-function readBackup(file: string): Backup | undefined {
+/** @returns undefined for what is not a file of ours, such as a link. */
+function read(file: string): string | undefined {
   try {
-    return decode(backupSchema, JSON.parse(readFileSync(file, 'utf8')));
+    return readStateFile(file);
   } catch {
     return undefined;
+  }
+}
+
+function parse(text: string): Backup | undefined {
+  try {
+    const { mac, ...others } = decode(backupSchema, JSON.parse(text));
+    return { ...others, ...(mac && parseMac(mac) && { mac }) };
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * True for what a crash or a full disk leaves of a backup: nothing, zeros, or the beginning of an object.
+ * Other text is not ours.
+ */
+function isTorn(name: string, text: string): boolean {
+  if (name.endsWith('.tmp') || /^\0*$/.test(text)) return true;
+  if (!text.startsWith('{')) return false;
+  try {
+    JSON.parse(text);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+function isSettled(file: string): boolean {
+  try {
+    return Date.now() - lstatSync(file).mtimeMs > settledMs;
+  } catch {
+    return false;
   }
 }

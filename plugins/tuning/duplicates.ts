@@ -1,4 +1,7 @@
-/** JSON allows a key twice, and JSON.parse keeps the last: an order of two kernel settings that nobody asked for. */
+/**
+ * JSON allows a key twice, and JSON.parse keeps the last: an order of two kernel settings that nobody asked
+ * for.
+ */
 
 /**
  * Finds a key that an object has twice.

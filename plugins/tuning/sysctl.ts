@@ -1,12 +1,14 @@
-/** Names of kernel settings as configurations have them, and which of them the node's administrator allows. */
+/**
+ * Names of kernel settings as configurations have them, and which of them the host's administrator allows.
+ */
 
 import { readFileSync } from 'node:fs';
 
 const allowlistFile = '/etc/cni/tuning/allowlist.conf';
 
 /**
- * Finds a setting by its name: `net.ipv4.conf.IFNAME.arp_filter`, or with slashes, between which dots are part of the
- * name, as sysctl(8) has it.
+ * Finds a setting by its name: `net.ipv4.conf.IFNAME.arp_filter`, or with slashes, between which dots are
+ * part of the name, as sysctl(8) has it.
  * @param ifname what stands for IFNAME.
  * @returns segments below /proc/sys/net.
  * @throws Error when it is not a setting of the network.
@@ -25,7 +27,8 @@ export function sysctlPath(name: string, ifname: string): string[] {
 }
 
 /**
- * Refuses settings that the administrator does not allow: each must match a regular expression of the list, if there is one.
+ * Refuses settings that the administrator does not allow: each must match a regular expression of the list,
+ * if there is one.
  * @param names as the configuration has them.
  */
 export function refuseForbidden(names: readonly string[]): void {
@@ -44,7 +47,7 @@ export function refuseForbidden(names: readonly string[]): void {
   const forbidden = names.find((name) => !allowed.some((expression) => expression.test(name)));
   if (forbidden !== undefined)
     throw new Error(
-      `Kernel setting "${forbidden}" is not allowed on this node. Remove it from "sysctl", or allow it in "${allowlistFile}"`,
+      `Kernel setting "${forbidden}" is not allowed on this host. Remove it from "sysctl", or allow it in "${allowlistFile}"`,
     );
 }
 

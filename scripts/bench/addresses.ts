@@ -1,4 +1,4 @@
-/** host-local: one verb at a time, on a node where many addresses are reserved. */
+/** host-local: one verb at a time, on a host where many addresses are reserved. */
 
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { Address } from '../../lib/ip.ts';

@@ -37,7 +37,11 @@ export const environment = (verb: Verb): NodeJS.ProcessEnv => ({
   CNI_PATH: suites[verb.suite],
 });
 
-/** Runs one plugin. @returns how long it took in milliseconds, and what it printed. @throws Error when it fails. */
+/**
+ * Runs one plugin.
+ * @returns how long it took in milliseconds, and what it printed.
+ * @throws Error when it fails.
+ */
 export function call(plugin: string, verb: Verb, config: object): { time: number; output: string } {
   const input = JSON.stringify({ cniVersion: '1.0.0', ...config });
   const start = performance.now();

@@ -3,7 +3,7 @@
 import type { Row } from './measure.ts';
 
 const [width, left, right, rowHeight, top] = [900, 330, 90, 22, 50];
-/** The axis ends here; what is beyond is cut, and its figure tells. */
+/** The axis ends here; longer bars are cut, and their figure tells. */
 const longest = 2;
 
 /** Draws the chart. @returns SVG. */
@@ -24,7 +24,7 @@ export function drawChart(rows: readonly Row[]): string {
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="sans-serif" font-size="12">
 <rect width="${width}" height="${height}" fill="#fff"/>
-<text x="${left}" y="20" font-size="14">Time beside the reference plugins (1 is equal, less is faster)</text>
+<text x="${left}" y="20" font-size="14">Ratio to the reference plugins (1 is equal, less is faster)</text>
 ${[0, 0.5, 1, 1.5, 2].map((tick) => `<line x1="${x(tick)}" x2="${x(tick)}" y1="${top - 12}" y2="${height - 12}" stroke="${tick === 1 ? '#222' : '#ccc'}"/><text x="${x(tick)}" y="${top - 16}" text-anchor="middle">${tick}</text>`).join('\n')}
 ${bars.join('\n')}
 </svg>

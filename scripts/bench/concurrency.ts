@@ -1,4 +1,4 @@
-/** Many at once: pods that come and go together, and what GC finds after a bad night. */
+/** Concurrency: pods that come and go together, and garbage collection of many at once. */
 
 import { execFileSync } from 'node:child_process';
 import {
@@ -11,7 +11,7 @@ import {
   runChainAsync,
   type Suite,
 } from './call.ts';
-import { clear, liveOnce, podNetwork, populate } from './node.ts';
+import { clear, liveOnce, podNetwork, populate } from './host.ts';
 import { emptySamples, type Scenario } from './scenario.ts';
 
 /** Many pods at once: how many come and go in a second, and what the slowest of them waits. */
@@ -22,7 +22,7 @@ export function atOnce(count: number, rounds: number): Scenario {
     async measure() {
       const [add, del, both] = [emptySamples(), emptySamples(), emptySamples()];
       const [slowestAdd, slowestDel] = [emptySamples(), emptySamples()];
-      // What all share is there.
+      // Creates what all pods share.
       for (const suite of bothSuites) liveOnce(podNetwork(), suite, 'first');
       for (let round = 0; round < rounds; round++)
         for (const suite of bothSuites) {
@@ -34,13 +34,13 @@ export function atOnce(count: number, rounds: number): Scenario {
           slowestDel[suite].push(deleted.slowest);
         }
       clear();
-      const rate = { unit: '/s', rate: true };
+      const rate = { unit: 'pods/s', rate: true };
       return [
-        { name: `${name}: ADD`, ...rate, ...add },
+        { name: `${name}: pods added`, ...rate, ...add },
         { name: `${name}: ADD, the slowest`, unit: 'ms', ...slowestAdd },
-        { name: `${name}: DEL`, ...rate, ...del },
+        { name: `${name}: pods deleted`, ...rate, ...del },
         { name: `${name}: DEL, the slowest`, unit: 'ms', ...slowestDel },
-        { name: `${name}: lives`, ...rate, ...both },
+        { name: `${name}: pods added and deleted`, ...rate, ...both },
       ];
     },
   };
@@ -82,7 +82,7 @@ async function clock<T>(pods: readonly T[], work: (pod: T) => Promise<unknown>):
   return { total: performance.now() - start, slowest: Math.max(...times) };
 }
 
-/** GC, which the reference has not: there a runtime can only DEL what is stale, one by one. */
+/** GC, which this version of the reference lacks: there a runtime can only DEL what is stale, one by one. */
 export function collection(count: number): Scenario {
   const name = `GC of ${count.toLocaleString('en')}, half stale`;
   return {

@@ -30,8 +30,9 @@ export async function footprint(): Promise<Footprint> {
 }
 
 /**
- * Has the page cache hold the executables as if they had just been copied there, whatever became of them before: read from end to
- * end, and so in large pieces. In small ones, as page faults read them after a boot, a start of ours takes 1.5 ms more.
+ * Has the page cache hold the executables as if they had just been copied there, whatever became of them
+ * before: read from end to end, and so in large pieces. In small ones, as page faults read them after a boot,
+ * a start of ours takes 1.5 ms more.
  */
 export function settleExecutables(): void {
   for (const suite of bothSuites)
@@ -49,8 +50,9 @@ function forget(file: string): void {
 }
 
 /**
- * The resident set of ADD or DEL at its largest, as time(1) reports it, of an executable that was read from disk by running it, as after a
- * boot. Otherwise it would count what the page cache maps along of larger pieces.
+ * The resident set of ADD or DEL at its largest, as time(1) reports it, of an executable that was read from
+ * disk by running it, as after a boot. Otherwise it would count what the page cache maps along of larger
+ * pieces.
  */
 function peakMemory(suite: Suite): number {
   forget(join(suites[suite], 'bridge'));

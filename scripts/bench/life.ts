@@ -1,11 +1,11 @@
-/** A pod's life on a chain of plugins, on nodes of different sizes and with each way to write rules. */
+/** A pod's life on a chain of plugins, on hosts with few and many pods, and with each firewall backend. */
 
 import { execFileSync } from 'node:child_process';
 import { bothSuites, type Network, type Suite } from './call.ts';
-import { clear, liveOnce, podNetwork, populate } from './node.ts';
+import { clear, liveOnce, podNetwork, populate } from './host.ts';
 import { alternate, emptySamples, type Line, type Scenario, sum } from './scenario.ts';
 
-/** ADD and DEL of each plugin, of the chain, and both together. @param pods that the node has already. */
+/** ADD and DEL of each plugin, of the chain, and both together. @param pods that the host has already. */
 export function life(
   name: string,
   network: Network,
@@ -53,7 +53,7 @@ export function life(
   };
 }
 
-/** The chain that a node with all that there is may have. */
+/** A chain of all the plugins that a pod network may have. */
 export function longChain(): Network {
   const network = podNetwork();
   return {

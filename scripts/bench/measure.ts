@@ -4,7 +4,10 @@
 export interface Samples {
   ours: number[];
   reference?: number[];
-  /** More is better, as for a rate: the ratio is turned over so that below 1 always means that this suite is ahead. */
+  /**
+   * More is better, as for a rate: the ratio is inverted so that below 1 always means that this suite is
+   * ahead.
+   */
   rate?: boolean;
   /** How many processes the runtime starts for one sample. */
   starts?: number;
@@ -50,7 +53,8 @@ export function summarize(name: string, unit: string, samples: Samples, start?: 
   const ratio = rate
     ? (a: number[], b: number[]) => median(b) / median(a)
     : (a: number[], b: number[]) => median(a) / median(b);
-  // The interval by resampling: how much would the ratio vary, had other calls of the same kind been measured?
+  // The interval by resampling: how much would the ratio vary, had other calls of the same kind been
+  // measured?
   const ratios = Array.from({ length: resamplings }, () => ratio(resample(ours), resample(reference))).sort(
     (a, b) => a - b,
   );

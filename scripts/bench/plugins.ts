@@ -14,8 +14,8 @@ import {
   removeNamespace,
   suites,
 } from './call.ts';
+import { clear, podNetwork, subnet } from './host.ts';
 import { longChain } from './life.ts';
-import { clear, podNetwork, subnet } from './node.ts';
 import { alternate, emptySamples, type Line, type Scenario } from './scenario.ts';
 
 const ipam = { type: 'host-local', subnet };

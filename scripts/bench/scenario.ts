@@ -23,7 +23,10 @@ export function emptySamples(): Required<Pick<Samples, Suite>> {
   return { ours: [], reference: [] };
 }
 
-/** Runs something for both suites in turn, so that a slow spell of the machine meets both. @param once says which rounds count. */
+/**
+ * Runs something for both suites in turn, so that a slow spell of the machine meets both.
+ * @param once says which rounds count.
+ */
 export function alternate(
   rounds: number,
   once: (suite: Suite, round: number, counts: boolean) => void,

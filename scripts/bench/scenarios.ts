@@ -3,11 +3,11 @@
 import { hostLocal } from './addresses.ts';
 import { call } from './call.ts';
 import { atOnce, collection } from './concurrency.ts';
+import { podNetwork } from './host.ts';
 import { life, longChain, nftablesNetwork, withLegacy } from './life.ts';
-import { podNetwork } from './node.ts';
 import { eachPlugin } from './plugins.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
-import { floor } from './start.ts';
+import { startUp } from './startup.ts';
 import { dataPath } from './traffic.ts';
 
 /** Everything. The first scenario is what the others are split by. @param quick with fewer calls. */
@@ -17,7 +17,7 @@ export function scenarios(quick: boolean): Scenario[] {
   return [
     // More calls: what all others are split by should be right.
     version(3 * rounds),
-    floor(rounds),
+    startUp(rounds),
     ...(quick ? [0, 1000] : [0, 200, 1000]).map((pods) =>
       life(`life, ${pods.toLocaleString('en')} pods present`, podNetwork(), pods, rounds),
     ),

@@ -1,9 +1,9 @@
-/** The data path: what iperf3 gets through from pod to pod, and from outside through a port of the node. */
+/** The data path: what iperf3 gets through from pod to pod, and from outside through a host port. */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { addChain, addNamespace, bothSuites, delChain, removeNamespace, type Suite } from './call.ts';
-import { clear, podNetwork } from './node.ts';
+import { clear, podNetwork } from './host.ts';
 import { emptySamples, type Scenario } from './scenario.ts';
 
 const seconds = 1;
@@ -26,13 +26,13 @@ export function dataPath(rounds: number): Scenario {
       clear();
       return [
         { name: 'data path: pod to pod', unit: 'Gbit/s', rate: true, ...pods },
-        { name: 'data path: outside to a port of the node', unit: 'Gbit/s', rate: true, ...port },
+        { name: 'data path: outside to a host port', unit: 'Gbit/s', rate: true, ...port },
       ];
     },
   };
 }
 
-/** A machine beside the node. @returns its namespace. */
+/** A machine beside the host. @returns its namespace. */
 function addOutside(): string {
   const { name } = addNamespace();
   for (const command of [

@@ -1,7 +1,7 @@
 /**
- * The first script in the executable: it runs the bundle that belongs to the name it was started under, with the
- * bytecode that this name needed when the executable was built. Compiling the same functions anew would cost every
- * verb 4 to 8 ms.
+ * The first script in the executable: it runs the bundle that belongs to the name it was started under, with
+ * the bytecode that this name needed when the executable was built. Compiling the same functions anew would
+ * cost every verb 4 to 8 ms.
  */
 
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,10 @@ import { basename } from 'node:path';
 import { getAssetKeys, getRawAsset } from 'node:sea';
 import { Script } from 'node:vm';
 
-/** Where the executable that is built for training leaves the code caches; "" in the one that is built for use. */
+/**
+ * Where the executable that is built for training leaves the code caches; "" in the one that is built for
+ * use.
+ */
 declare const TRAINING: string;
 
 /** A bundle: its module system is `require`, and plugins hand their exit code to `end`, if there is one. */

@@ -2,7 +2,11 @@
 
 const untrained = ' untrained';
 
-/** The stamp of an executable. @param digest of what it was made of. @param trained false when it lacks bytecode. */
+/**
+ * The stamp of an executable.
+ * @param digest of what it was made of.
+ * @param trained false when it lacks bytecode.
+ */
 export function stampOf(digest: string, trained: boolean): string {
   return trained ? digest : digest + untrained;
 }

@@ -1,7 +1,7 @@
 /**
- * Runs every plugin through a pod's life, so that an executable built for training learns which functions each of them
- * uses. CNI_BIN is that executable's directory. What the kernel of the building machine has no module for is trained
- * as far as it gets: the rest is compiled when it is called.
+ * Runs every plugin through a pod's life, so that an executable built for training learns which functions
+ * each of them uses. CNI_BIN is that executable's directory. What the kernel of the building machine has no
+ * module for is trained as far as it gets: the rest is compiled when it is called.
  */
 
 import { spawnSync } from 'node:child_process';

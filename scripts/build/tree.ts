@@ -1,6 +1,7 @@
 /**
- * The tree that is installed: the launcher under every name, and beside it a private directory with the executable, its loader and its
- * libraries. The directory bears the digest of what is in it, so that an upgrade never changes a file that a running call uses.
+ * The tree that is installed: the launcher under every name, and beside it a private directory with the
+ * executable, its loader and its libraries. The directory bears the digest of what is in it, so that an
+ * upgrade never changes a file that a running call uses.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -30,7 +31,9 @@ interface Target {
   /** Compiles a static program. */
   readonly compiler: readonly string[];
   readonly readelf: string;
-  /** Debian packages whose licences cover the loader and the libraries, by the folder of their documentation. */
+  /**
+   * Debian packages whose licences cover the loader and the libraries, by the folder of their documentation.
+   */
   readonly licences: readonly string[];
 }
 

@@ -21,7 +21,8 @@ async function routing(ns: Namespace): Promise<string[]> {
       lines.push(...(await ns.run(['ip', family, ...what.split(' ')])).split('\n'));
   return (
     lines
-      // The reference plugin copies IPv6 subnets to the tables of IPv4 addresses as well, where they are of no use.
+      // The reference plugin copies IPv6 subnets to the tables of IPv4 addresses as well, where they are of
+      // no use.
       .filter((line) => !/table local|fe80::|ff00::|^fd00.* table 100 /.test(line))
       .map((line) => line.replace(/(10\.93\.0\.|10:93::)[2-9]/g, '$1x').trim())
       .sort()

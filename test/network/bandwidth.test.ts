@@ -1,10 +1,11 @@
 /** bandwidth: limits in both directions, as `tc` shows them and as traffic feels them. */
 
+import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
 import * as eyes from '../support/observe.ts';
-import type { PrintedResult } from '../support/plugin.ts';
+import { type PrintedResult, succeeded, suites } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');
 const capabilities = {
@@ -30,7 +31,9 @@ async function bucketOf(ns: Namespace, device: string): Promise<Bucket | undefin
   return qdisc?.kind === 'tbf' ? qdisc.options : undefined;
 }
 
-/** The two interfaces of the node that limit a container: the end of its pair, and the one that it sends by. */
+/**
+ * The two interfaces of the host that limit a container: the end of its pair, and the one that it sends by.
+ */
 function devices({ interfaces = [] }: PrintedResult): { veth: string; ifb: string } {
   const named = (prefix: string) => interfaces.find(({ name }) => name.startsWith(prefix))?.name ?? '';
   return { veth: named('veth'), ifb: named('bwp') };
@@ -178,7 +181,7 @@ for (const [what, keys, pattern] of [
   ],
   ['a negative rate', { ingressRate: -8, ingressBurst: 8000 }, /between 0 and/],
   ['a rate that is no number', { ingressRate: '1M', ingressBurst: 8000 }, /must be a whole number/],
-  ['a rate below a byte a second', { ingressRate: 7, ingressBurst: 8000 }, /at least 8 bits a second/],
+  ['a rate below a byte a second', { ingressRate: 7, ingressBurst: 8000 }, /at least 8 bits per second/],
   ['a burst below a byte', { egressRate: 8000, egressBurst: 7 }, /at least 8 bits/],
   ['a burst of 4 GB', { egressRate: 8000, egressBurst: 2 ** 35 }, /less than 4 GB/],
 ] as const)
@@ -208,12 +211,12 @@ test('an ADD that fails half-way takes back what it did', async (t) => {
   t.deepEqual(await ifbs(host), []);
 });
 
-test('an interface that is no end of a pair is refused', async (t) => {
+test('an interface that is not an end of a veth pair is refused', async (t) => {
   const { bandwidth } = await prepare(t, {});
   const { pod } = bandwidth;
   await pod.run('ip link add br0 type bridge'.split(' '));
   const { error } = await bandwidth.tryAdd({ capabilities, ifname: 'br0' });
-  t.regex(error!.msg, /"br0".*not one end of a pair/);
+  t.regex(error!.msg, /"br0".*not one end of a veth pair/);
 });
 
 test('DEL works when the sandbox is gone, and without limits from the runtime', async (t) => {
@@ -240,4 +243,116 @@ test('STATUS tries what ADD needs, and leaves nothing of it', async (t) => {
   const host = await makeHost(t);
   t.is((await runNetworkVerb(host, { ...limited({}), plugins: [{ type: 'bandwidth' }] }, 'STATUS')).exit, 0);
   t.deepEqual(await ifbs(host), []);
+});
+
+test('GC removes an interface that an ADD left without alias when it was killed, and no living one', async (t) => {
+  const host = await makeHost(t);
+  const net = limited({});
+  const ours = await attach(host, net, { capabilities });
+  const theirs = await attach(host, { ...net, cniVersion: '1.0.0' }, { capabilities, suite: 'reference' });
+  await host.run('ip link add bwp0123456789ab up type ifb'.split(' '));
+  await host.run('ip link add ifb7 up type ifb'.split(' '));
+  const only = { ...net, name: 'other', plugins: [net.plugins[1]!] };
+  t.is((await runNetworkVerb(host, only, 'GC', { valid: [] })).exit, 0);
+  const left = [ours, theirs].map(({ result }) => devices(result!).ifb);
+  t.deepEqual((await ifbs(host)).sort(), [...left, 'ifb7'].sort());
+});
+
+test('a second ADD is refused, and the limits of the living attachment stay', async (t) => {
+  const host = await makeHost(t);
+  const plain = await attach(host, { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!] });
+  const before = plain.result!;
+  for (const keys of [
+    { ingressRate: 800_000, ingressBurst: 80_000 },
+    { egressRate: 800_000, egressBurst: 80_000 },
+    capabilities.bandwidth,
+  ]) {
+    const only = { ...limited(keys), plugins: [limited(keys).plugins[1]!] };
+    const living = new Attachment(host, plain.pod, only);
+    succeeded(await living.tryAdd({}, before));
+    const state = await trafficControl(host);
+    const { error } = await new Attachment(host, plain.pod, only).tryAdd({}, before);
+    t.regex(error!.msg, /already limit.*Run DEL before ADD is tried again/);
+    t.deepEqual(await trafficControl(host), state);
+    await living.check();
+    await living.del();
+    await host.tryRun(['tc', 'qdisc', 'delete', 'dev', devices(before).veth, 'root']);
+    await host.tryRun(['tc', 'qdisc', 'delete', 'dev', devices(before).veth, 'ingress']);
+  }
+});
+
+/** All that `tc` knows of the host. */
+async function trafficControl(host: Host): Promise<string[]> {
+  const names = (await eyes.links(host)).map(({ ifname }) => ifname).sort();
+  const texts = [await host.run(['tc', 'qdisc', 'show'])];
+  for (const name of names)
+    texts.push(name, await host.run(['tc', 'filter', 'show', 'dev', name, 'ingress']));
+  return texts;
+}
+
+for (const foreign of [false, true])
+  test(`whichever request fails, ADD leaves nothing${foreign ? ', nor of the filters of others' : ''}`, async (t) => {
+    const host = await makeHost(t);
+    const plain = await attach(host, { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!] });
+    if (foreign) {
+      const { veth } = devices(plain.result!);
+      await host.run(['tc', 'qdisc', 'add', 'dev', veth, 'clsact']);
+      await host.run(
+        `tc filter add dev ${veth} ingress pref 1 protocol all u32 match u32 0 0 action mirred egress mirror dev lo`.split(
+          ' ',
+        ),
+      );
+    }
+    const { name, cniVersion } = network;
+    const config = {
+      ...{ name, cniVersion, type: 'bandwidth', ...capabilities.bandwidth },
+      prevResult: plain.result,
+    };
+    const before = await trafficControl(host);
+    let failures = 0;
+    for (let when = 1; ; when++) {
+      const call = {
+        env: {
+          CNI_COMMAND: 'ADD',
+          CNI_CONTAINERID: plain.pod.containerId,
+          CNI_NETNS: plain.pod.netns,
+          CNI_IFNAME: 'eth0',
+          CNI_PATH: suites.ours,
+        },
+        stdin: JSON.stringify({ ...config, cniVersion: '1.1.0' }),
+      };
+      const inject = `inject=sendto:error=ENOBUFS:when=${when}`;
+      const { exit, stdout } = await host.tryRun(
+        ['strace', '-qq', '-o', '/dev/null', '-e', inject, join(suites.ours, 'bandwidth')],
+        call,
+      );
+      if (exit === 0) break;
+      failures++;
+      t.regex((JSON.parse(stdout) as { msg: string }).msg, /ENOBUFS/);
+      t.deepEqual(await trafficControl(host), before, `after failure ${when}`);
+    }
+    t.true(failures >= 8, `${failures} failures`);
+  });
+
+test('a result that nobody takes leaves no redirection on the filters of others', async (t) => {
+  const host = await makeHost(t);
+  const plain = await attach(host, { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!] });
+  await host.run(['tc', 'qdisc', 'add', 'dev', devices(plain.result!).veth, 'clsact']);
+  const before = await trafficControl(host);
+  const config = {
+    ...{ name: network.name, cniVersion: '1.1.0', type: 'bandwidth', ...capabilities.bandwidth },
+    prevResult: plain.result,
+  };
+  const { exit } = await host.tryRun(['sh', '-c', '"$0" >/dev/full', join(suites.ours, 'bandwidth')], {
+    env: {
+      CNI_COMMAND: 'ADD',
+      CNI_CONTAINERID: plain.pod.containerId,
+      CNI_NETNS: plain.pod.netns,
+      CNI_IFNAME: 'eth0',
+      CNI_PATH: suites.ours,
+    },
+    stdin: JSON.stringify(config),
+  });
+  t.is(exit, 1);
+  t.deepEqual(await trafficControl(host), before);
 });

@@ -31,33 +31,36 @@ function directory(t: ExecutionContext, files: Record<string, string | object> =
 const bridge = { type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.1.0.0/16' } };
 const list = (name: string, ...plugins: object[]) => ({ cniVersion: '1.0.0', name, plugins });
 
-test('install puts every plugin into place, keeps foreign ones, and uninstall takes only ours away', async (t) => {
-  const dir = directory(t, {
-    'my-plugin': '#!/bin/sh\n',
-    vlan: '#!/bin/sh\necho "CNI vlan plugin v1.1.1" >&2\n',
-  });
-  chmodSync(join(dir, 'vlan'), 0o755);
-  const installed = await cni('install', '--bin-dir', dir);
-  t.is(installed.exit, 0, installed.stderr);
-  t.regex(installed.stdout, /vlan .*CNI vlan plugin v1\.1\.1/);
-  const names = pluginNames(suites.ours);
-  t.deepEqual(readdirSync(dir).sort(), [...names, 'my-plugin'].sort());
-  t.is(new Set(names.map((name) => statSync(join(dir, name)).ino)).size, 1, 'one file under every name');
-  const version = await here.tryRun([join(dir, 'vlan')], { env: { CNI_COMMAND: 'VERSION' } });
-  t.regex(version.stdout, /"1\.1\.0"/);
-  const again = await cni('install', '--bin-dir', dir);
-  t.regex(again.stdout, new RegExp(`; ${names.length} replaced`));
-  rmSync(join(dir, 'ptp'));
-  writeFileSync(join(dir, 'ptp'), '#!/bin/sh\necho other >&2\n', { mode: 0o755 });
-  const removed = await here.tryRun([command, 'install', '--uninstall', '--bin-dir', dir]);
-  t.is(removed.exit, 0);
-  t.regex(removed.stderr, /Kept, .*ptp \(other\)/);
-  t.true(readdirSync(dir).includes('my-plugin'));
-  t.true(readdirSync(dir).includes('ptp'));
-  t.false(readdirSync(dir).includes('bridge'));
-});
+test.serial(
+  'install installs every plugin and keeps foreign ones; uninstall removes only those of this suite',
+  async (t) => {
+    const dir = directory(t, {
+      'my-plugin': '#!/bin/sh\n',
+      vlan: '#!/bin/sh\necho "CNI vlan plugin v1.1.1" >&2\n',
+    });
+    chmodSync(join(dir, 'vlan'), 0o755);
+    const installed = await cni('install', '--bin-dir', dir);
+    t.is(installed.exit, 0, installed.stderr);
+    t.regex(installed.stdout, /vlan .*CNI vlan plugin v1\.1\.1/);
+    const names = pluginNames(suites.ours);
+    t.deepEqual(readdirSync(dir).sort(), [...names, 'my-plugin'].sort());
+    t.is(new Set(names.map((name) => statSync(join(dir, name)).ino)).size, 1, 'one file under every name');
+    const version = await here.tryRun([join(dir, 'vlan')], { env: { CNI_COMMAND: 'VERSION' } });
+    t.regex(version.stdout, /"1\.1\.0"/);
+    const again = await cni('install', '--bin-dir', dir);
+    t.regex(again.stdout, new RegExp(`; ${names.length} replaced`));
+    rmSync(join(dir, 'ptp'));
+    writeFileSync(join(dir, 'ptp'), '#!/bin/sh\necho other >&2\n', { mode: 0o755 });
+    const removed = await here.tryRun([command, 'install', '--uninstall', '--bin-dir', dir]);
+    t.is(removed.exit, 0);
+    t.regex(removed.stderr, /Kept, .*ptp \(other\)/);
+    t.true(readdirSync(dir).includes('my-plugin'));
+    t.true(readdirSync(dir).includes('ptp'));
+    t.false(readdirSync(dir).includes('bridge'));
+  },
+);
 
-test('no ADD fails while the plugins are replaced', async (t) => {
+test.serial('no ADD fails while the plugins are replaced', async (t) => {
   const dir = directory(t);
   await cni('install', '--bin-dir', dir);
   let running = true;
@@ -74,7 +77,7 @@ test('no ADD fails while the plugins are replaced', async (t) => {
   t.deepEqual([...new Set(exits)], [0]);
 });
 
-test('install says why it cannot, and leaves nothing half-done', async (t) => {
+test.serial('install that fails says why, and changes nothing', async (t) => {
   const dir = directory(t, { file: '' });
   const below = await cni('install', '--bin-dir', join(dir, 'file/bin'));
   t.is(below.exit, 1);
@@ -93,7 +96,7 @@ test('install says why it cannot, and leaves nothing half-done', async (t) => {
   t.regex((await host.run([command, 'install', '--bin-dir', '/run/bin'])).toString(), /copied to/);
 });
 
-test('validate finds nothing wrong with the samples', async (t) => {
+test('validate accepts the samples', async (t) => {
   const dir = directory(t);
   for (const name of readdirSync(join(import.meta.dirname, '../../conf')).filter((file) =>
     /\.conf(list)?$/.test(file),
@@ -107,7 +110,7 @@ test('validate finds nothing wrong with the samples', async (t) => {
   );
 });
 
-test('validate points at each mistake and says what to do', async (t) => {
+test('validate reports each mistake with its line and how to correct it', async (t) => {
   const cases: [object | string, RegExp][] = [
     ['{\n  "cniVersion": "1.0.0",\n  "name": "x",,\n}', /:3:15: error: /],
     [list('x', { ...bridge, mtu: '1400' }), /"plugins\[0\]\.mtu" is "1400", but it must be a whole number/],
@@ -117,7 +120,7 @@ test('validate points at each mistake and says what to do', async (t) => {
       /host bits\. Write it as "10\.1\.0\.0\/16"/,
     ],
     [list('x', { type: 'brigde' }), /Plugin "brigde" is not installed.*Did you mean "bridge"/],
-    [list('x', { type: 'portmap' }), /is the first one\. Put it behind/],
+    [list('x', { type: 'portmap' }), /is the first one\. Put it after/],
     [list('x', bridge, { type: 'portmap' }), /Add "capabilities": \{"portMappings": true\}/],
     [
       list('x', { ...bridge, capabilities: { portMapping: true } }),
@@ -125,6 +128,22 @@ test('validate points at each mistake and says what to do', async (t) => {
     ],
     [{ ...list('x', bridge), cniVersion: '1.2.3' }, /cniVersion "1\.2\.3" does not exist/],
     [list('../x', bridge), /name/],
+    // What plugins say of their own configurations.
+    [
+      list('x', { ...bridge, hairpinMode: true, promiscMode: true }),
+      /:12:7: .*"hairpinMode" and "promiscMode" are both set/,
+    ],
+    [list('x', { type: 'vlan', ipam: bridge.ipam }), /"master" is not set/],
+    [
+      list('x', { ...bridge, ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.0.0/31' }]] } }),
+      /"10\.1\.0\.0\/31", which is too small/,
+    ],
+    [list('x', { ...bridge, ipam: { type: 'host-local' } }), /ipam/],
+    [list('x', { type: 'ptp' }), /Plugin "ptp" needs addresses/],
+    [
+      '{\n  "cniVersion": "1.0.0"\n  "name": "x"\n}',
+      /:2:24: .*A comma is missing between this value and "name"/,
+    ],
   ];
   for (const [content, message] of cases) {
     const dir = directory(t, { '10-x.conflist': content });
@@ -154,7 +173,7 @@ test('validate compares networks with one another', async (t) => {
   t.regex((await cni('validate', '--strict', '--bin-dir', suites.ours, shared)).stdout, /mtu/);
 });
 
-test('validate takes a megabyte in its stride, and unreadable files for what they are', async (t) => {
+test('validate copes with a file of a megabyte, and reports files that cannot be read', async (t) => {
   const dir = directory(t, {
     '10-big.conflist': list('big', {
       ...bridge,
@@ -199,7 +218,7 @@ test('add, check, del and status run a network as cnitool does', async (t) => {
   await attach(host, sample('10-bridge.conflist'));
 });
 
-test('help, versions and wrong command lines', async (t) => {
+test('help and version are printed; a wrong command line exits with 2', async (t) => {
   const help = await cni('--help');
   t.is(help.exit, 0);
   for (const name of ['install', 'validate', 'add', 'check', 'del', 'status'])
@@ -212,10 +231,11 @@ test('help, versions and wrong command lines', async (t) => {
 
 interface Listed {
   attachments: { containerId: string; network: string; ips: string[]; ports: object[]; orphaned: string[] }[];
+  ranges: { network: string; range: string; used: number; capacity: number }[];
   problems: string[];
 }
 
-test('list, gc, draw and explain: what is there, what is stale, and what it looks like', async (t) => {
+test('list and draw show attachments and orphans; gc removes the orphans', async (t) => {
   const host = await makeHost(t);
   await host.run(['sh', '-c', 'cat > /etc/cni/net.d/10-x.conflist'], {
     stdin: JSON.stringify({ ...sample('10-bridge.conflist'), cniVersion: '1.1.0' }),
@@ -223,7 +243,11 @@ test('list, gc, draw and explain: what is there, what is stale, and what it look
   const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
     host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
   const listed = async () => JSON.parse((await run(['list', '--json'])).stdout) as Listed;
-  t.deepEqual(await listed(), { attachments: [], problems: [] });
+  const empty = await listed();
+  t.deepEqual(empty.attachments, []);
+  t.deepEqual(empty.ranges, [
+    { network: 'podnet', range: '10.88.0.1-10.88.255.254', used: 0, capacity: 65533 },
+  ]);
   t.regex((await run(['draw'])).stdout, /no container networks/);
 
   const [web, gone] = [await host.addPod(), await host.addPod()];
@@ -253,8 +277,8 @@ test('list, gc, draw and explain: what is there, what is stale, and what it look
   t.regex(text, /bridge cni0 {2}10\.88\.0\.1\/16, network podnet, masqueraded/);
   t.regex(text, /veth[0-9a-f]{8} ── eth0 10\.88\.0\.2 .*\[8080:80\/tcp\]/);
   t.regex(text, /✘ .*10\.88\.0\.3/);
-  t.is((await run(['draw', '--svg', '/run/node.svg'])).exit, 0);
-  const svg = await host.run(['cat', '/run/node.svg']);
+  t.is((await run(['draw', '--svg', '/run/host.svg'])).exit, 0);
+  const svg = await host.run(['cat', '/run/host.svg']);
   t.regex(svg, /^<svg [\s\S]*bridge cni0[\s\S]*10\.88\.0\.2[\s\S]*<\/svg>\n$/);
 
   const dry = await run(['gc', 'podnet', '--dry-run']);
@@ -276,22 +300,176 @@ test('list, gc, draw and explain: what is there, what is stale, and what it look
   t.is((await host.run(['ip', '-n', web.name, '-o', 'link'])).includes('eth0'), false);
 });
 
-test('explain tells what each sample would do', async (t) => {
+/** A host with one network, and what it takes to run the command on it. */
+async function hostWith(t: ExecutionContext, network: object) {
+  const host = await makeHost(t);
+  const write = (content: object) =>
+    host.run(['sh', '-c', 'cat > /etc/cni/net.d/10-x.conflist'], { stdin: JSON.stringify(content) });
+  await write(network);
+  const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
+    host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
+  const orphans = async () =>
+    (JSON.parse((await run(['list', '--json'])).stdout) as Listed).attachments.filter(
+      ({ orphaned }) => orphaned.length > 0,
+    );
+  return { host, write, run, orphans };
+}
+
+const port8080 = {
+  CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] }),
+};
+
+test('gc removes orphans of a network below 1.1.0, which has no GC, and leaves a living attachment alone', async (t) => {
+  // A sample as it is: its version is 1.0.0.
+  const { host, run, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  const web = await host.addPod();
+  t.is((await run(['add', 'podnet', web.netns], port8080)).exit, 0);
+  const reserved = await attach(host, sample('10-bridge.conflist'));
+  const inRules = await attach(host, sample('10-bridge.conflist'), {
+    capabilities: { portMappings: [{ hostPort: 9090, containerPort: 80, protocol: 'tcp' }] },
+  });
+  for (const { pod } of [reserved, inRules]) await pod.remove();
+  // Of this one, only the firewall still knows.
+  await host.run(['rm', `/var/lib/cni/networks/podnet/${inRules.ip}`]);
+  const before = await orphans();
+  t.deepEqual(before.map(({ orphaned: [why] }) => why!.split(',')[0]).sort(), [
+    'address reserved',
+    'firewall rules remain',
+  ]);
+  t.regex(await host.run(['iptables-save', '-t', 'nat']), /9090/);
+
+  const { exit, stdout, stderr } = await run(['gc', 'podnet']);
+  t.is(exit, 0, stdout + stderr);
+  t.regex(stdout, /2 attachments removed, 1 kept/);
+  t.is(stdout.match(/^Removed /gm)?.length, 2);
+  t.deepEqual(await orphans(), []);
+  const rules = await host.run(['iptables-save', '-t', 'nat']);
+  for (const { containerId } of before) t.false(rules.includes(containerId), containerId);
+  t.notRegex(rules, /9090/);
+  t.regex(rules, /8080/);
+  t.deepEqual(
+    (await host.run(['ls', '/var/lib/cni/networks/podnet'])).split('\n').filter((name) => /^10\./.test(name)),
+    ['10.88.0.2'],
+  );
+  t.is((await run(['check', 'podnet', web.netns], port8080)).exit, 0);
+});
+
+test('gc reports what it could not remove as still there, with the reason, and exits with 1', async (t) => {
+  const network = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
+  const { host, write, run, orphans } = await hostWith(t, network);
+  const { pod } = await attach(host, network);
+  await pod.remove();
+
+  await write({ ...network, disableGC: true });
+  const disabled = await run(['gc', 'podnet']);
+  t.is(disabled.exit, 1);
+  t.regex(disabled.stdout, /^Still there: .*"disableGC"/m);
+  t.notRegex(disabled.stdout, /^Removed/m);
+  t.regex(disabled.stdout, /0 attachments removed, 1 still there, 0 kept/);
+  t.is((await orphans()).length, 1);
+
+  const bin = '/run/bin';
+  await host.run([
+    'sh',
+    '-c',
+    `mkdir ${bin} && cp -l ${suites.ours}/* ${bin} || cp -r ${suites.ours}/. ${bin}`,
+  ]);
+  await host.run([
+    'sh',
+    '-c',
+    `rm ${bin}/portmap && printf '#!/bin/sh\nexit 3\n' > ${bin}/portmap && chmod +x ${bin}/portmap`,
+  ]);
+  await write({ ...network, cniVersion: '1.0.0' });
+  const failing = await run(['gc', 'podnet'], { CNI_PATH: bin });
+  t.is(failing.exit, 1);
+  t.regex(failing.stdout, /^Still there: .*Plugin "portmap" failed DEL/m);
+  t.is((await orphans()).length, 1);
+
+  await write(network);
+  t.is((await run(['gc', 'podnet'])).exit, 0);
+  t.deepEqual(await orphans(), []);
+});
+
+test('gc finds a renamed network in the result cache, and keeps its living attachments', async (t) => {
+  const network = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
+  const { host, write, run, orphans } = await hostWith(t, network);
+  const [alive, dead] = [await host.addPod(), await host.addPod()];
+  t.is((await run(['add', 'podnet', alive.netns], port8080)).exit, 0);
+  t.is((await run(['add', 'podnet', dead.netns])).exit, 0);
+  await write({ ...network, name: 'newnet' });
+  t.deepEqual(await orphans(), []);
+  await dead.remove();
+  const { exit, stdout, stderr } = await run(['gc', 'podnet']);
+  t.is(exit, 0, stderr);
+  t.regex(stderr, /No configuration .* has the network "podnet" any more/);
+  t.regex(stdout, /1 attachment removed, 1 kept/);
+  t.regex(await host.run(['iptables-save', '-t', 'nat']), /8080/);
+  t.is((await run(['check', 'podnet', alive.netns], port8080)).exit, 0);
+  t.is((await run(['del', 'podnet', alive.netns], port8080)).exit, 0);
+  t.notRegex(await host.run(['iptables-save', '-t', 'nat']), /8080/);
+  t.regex((await run(['gc', 'podnet'])).stderr, /No configuration .* has the network "podnet"\. See/);
+});
+
+test('a record without "netns" is judged by the sandbox in its result', async (t) => {
+  const { host, run, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  const [alive, dead] = [await host.addPod(), await host.addPod()];
+  for (const { netns } of [alive, dead]) t.is((await run(['add', 'podnet', netns])).exit, 0);
+  // As libcni 1.1 in containerd 1.7 writes them.
+  await host.run(['sh', '-c', `sed -i 's/"netns":"[^"]*",//' /var/lib/cni/results/*`]);
+  t.notRegex(await host.run(['sh', '-c', 'cat /var/lib/cni/results/*']), /"netns"/);
+  t.deepEqual(await orphans(), []);
+  await dead.remove();
+  t.deepEqual(
+    (await orphans()).map(({ ips, orphaned }) => [ips, orphaned]),
+    [[['10.88.0.3'], ['its network namespace is gone']]],
+  );
+  t.regex((await run(['gc', 'podnet'])).stdout, /Removed .*10\.88\.0\.3[\s\S]*1 attachment removed, 1 kept/);
+  t.is((await run(['check', 'podnet', alive.netns])).exit, 0);
+});
+
+test('list and validate warn of a range that is full', async (t) => {
+  const network = {
+    cniVersion: '1.0.0',
+    name: 'small',
+    plugins: [{ type: 'bridge', ipam: { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/29' }]] } }],
+  };
+  const { host, run } = await hostWith(t, network);
+  const pods = [];
+  for (let i = 0; i < 5; i++) {
+    t.notRegex((await run(['list'])).stderr, /given away/);
+    pods.push(await attach(host, network));
+  }
+  const full = /all 5 addresses of 10\.5\.0\.1-10\.5\.0\.6/i;
+  t.regex((await run(['list'])).stderr, full);
+  const validated = await run(['validate']);
+  t.regex(validated.stdout, full);
+  t.is(validated.exit, 0, 'a warning');
+  await pods[0]!.del();
+  t.notRegex((await run(['list'])).stderr, /given away/);
+});
+
+test('explain describes what each sample would do', async (t) => {
   const directoryOf = join(import.meta.dirname, '../../conf');
   for (const name of readdirSync(directoryOf).filter((file) => /\.conf(list)?$/.test(file))) {
     const { exit, stdout, stderr } = await cni('explain', join(directoryOf, name));
     t.is(exit, 0, stderr);
     t.notRegex(stdout, /undefined|not of this suite|\[object/, name);
   }
-  const bridge = (await cni('explain', join(directoryOf, '10-bridge.conflist'))).stdout;
+  const podnet = (await cni('explain', join(directoryOf, '10-bridge.conflist'))).stdout;
   t.regex(
-    bridge,
-    /1\. bridge[\s\S]*"cni0"[\s\S]*10\.88\.0\.1-10\.88\.255\.254 \(65534 addresses\)[\s\S]*Masquerades[\s\S]*2\. portmap/,
+    podnet,
+    /1\. bridge[\s\S]*"cni0"[\s\S]*"host-local".* 65534 in 10\.88\.0\.0\/16[\s\S]*10\.88\.0\.1-10\.88\.255\.254[\s\S]*Masquerades[\s\S]*2\. portmap/,
   );
+  const flannel = (await cni('explain', join(directoryOf, '40-flannel.conflist'))).stdout;
+  t.regex(flannel, /leased from \/run\/flannel\/subnet\.env[\s\S]*Runs "bridge" for network "cbr0"/);
+  const unknown = directory(t, { 'x.conflist': list('x', bridge, { type: 'other' }) });
+  t.regex((await cni('explain', join(unknown, 'x.conflist'))).stdout, /2\. other\n.*not of this suite/);
+  const invalid = directory(t, { 'x.conflist': list('x', { ...bridge, mtu: '1400' }) });
+  t.regex((await cni('explain', join(invalid, 'x.conflist'))).stderr, /not valid[\s\S]*"mtu" is "1400"/);
   t.is((await cni('explain', '/etc/passwd')).exit, 1);
 });
 
-test('completion for bash and zsh', async (t) => {
+test('completion is printed for bash and zsh', async (t) => {
   for (const shell of ['bash', 'zsh'])
     t.regex(await here.run([command, 'completion'], { env: { SHELL: `/bin/${shell}` } }), /cni/);
 });

@@ -1,106 +1,18 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
-import { type Host, makeHost, type Pod } from '../support/host.ts';
+import { daemon, dhcpd, dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
 import { addresses, files, link, ping, routes } from '../support/observe.ts';
-import { addMaster, changed } from '../support/outside.ts';
+import { changed } from '../support/outside.ts';
 import { suites } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
 
-const name = '71-dhcp.conflist';
-
-/** A host whose "eth0" leads to a neighbour, which is where the servers are. */
-async function network(t: ExecutionContext): Promise<{ host: Host; outside: Pod }> {
-  const host = await makeHost(t);
-  const outside = await addMaster(host, '10.99');
-  return { host, outside };
-}
-
-/** A real server, which gives 10.99.1.0 to 10.99.1.9. Its lease file tells what it has given. */
-async function dnsmasq(
-  t: ExecutionContext,
-  outside: Pod,
-  ...options: string[]
-): Promise<{ leases(): Promise<string> }> {
-  const leaseFile = `/run/leases-${outside.name}`;
-  const child = spawn(
-    outside.enter[0]!,
-    [
-      ...outside.enter.slice(1),
-      ...[
-        'dnsmasq',
-        '--keep-in-foreground',
-        '--conf-file=/dev/null',
-        '--port=0',
-        '--user=root',
-        '--log-facility=-',
-        '--no-ping',
-      ],
-      ...[
-        '--interface=eth0',
-        '--dhcp-authoritative',
-        '--dhcp-range=10.99.1.0,10.99.1.9,255.255.0.0,120',
-        `--dhcp-leasefile=${leaseFile}`,
-        '--pid-file=',
-      ],
-      ...options,
-    ],
-    { env: cleanEnv, stdio: ['pipe', 'ignore', 'pipe'] },
-  );
-  t.teardown(() => void child.kill('SIGKILL'));
-  await new Promise<void>((resolve, reject) => {
-    let said = '';
-    child.stderr.on('data', (text: Buffer) => {
-      said += text.toString();
-      if (/started/.test(said)) resolve();
-    });
-    child.on('exit', () => reject(new Error(said)));
-  });
-  return { leases: async () => (await outside.tryRun(['cat', leaseFile])).stdout };
-}
-
-interface Daemon {
-  stop(signal?: NodeJS.Signals): Promise<void>;
-  said(): string;
-}
-
-async function daemon(t: ExecutionContext, host: Host, ...options: string[]): Promise<Daemon> {
-  await host.run(['mkdir', '-p', '/run/cni']);
-  const [program, ...args] = [...host.enter, join(suites.ours, 'dhcp'), 'daemon', ...options] as [
-    string,
-    ...string[],
-  ];
-  const child = spawn(program, args, { env: cleanEnv, stdio: ['ignore', 'inherit', 'pipe'] });
-  let said = '';
-  child.stderr.on('data', (text: Buffer) => {
-    said += text.toString();
-  });
-  const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()));
-  t.teardown(() => void child.kill('SIGKILL'));
-  // nsenter becomes the daemon itself; it is there when it answers.
-  for (let tries = 0; ; tries++) {
-    const status = await runNetworkVerb(
-      host,
-      { ...sample(name), plugins: [{ type: 'dhcp', ipam: { type: 'dhcp' } }] },
-      'STATUS',
-    );
-    if (status.exit === 0) break;
-    if (tries === 50) throw new Error(`The daemon does not start: ${said}`);
-    await sleep(100);
-  }
-  return {
-    said: () => said,
-    async stop(signal = 'SIGTERM') {
-      child.kill(signal);
-      await ended;
-    },
-  };
-}
+const name = dhcpSample;
 
 test('a pod gets address, gateway and routes from a real server, and gives them back', async (t) => {
-  const { host, outside } = await network(t);
+  const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(t, outside, '--dhcp-option=option:router,10.99.255.254');
   await daemon(t, host);
   const one = await attach(host, sample(name));
@@ -119,44 +31,8 @@ test('a pod gets address, gateway and routes from a real server, and gives them 
   t.regex((await one.tryCheck()).error?.msg ?? '', /no lease/);
 });
 
-/** ISC's server, with the same range. */
-async function dhcpd(t: ExecutionContext, outside: Pod): Promise<{ leases(): Promise<string> }> {
-  const [config, leases] = [`/run/dhcpd-${outside.name}.conf`, `/run/dhcpd-${outside.name}.leases`];
-  await outside.run(['sh', '-c', `cat > ${config}; touch ${leases}`], {
-    stdin: `default-lease-time 120; authoritative;
-      subnet 10.99.0.0 netmask 255.255.0.0 { range 10.99.1.0 10.99.1.9; option routers 10.99.255.254; }`,
-  });
-  const argv = [
-    'dhcpd',
-    '-4',
-    '-f',
-    '-q',
-    '-user',
-    'root',
-    '-group',
-    'root',
-    '-cf',
-    config,
-    '-lf',
-    leases,
-    '-pf',
-    `${leases}.pid`,
-    'eth0',
-  ];
-  const child = spawn(outside.enter[0]!, [...outside.enter.slice(1), ...argv], {
-    env: cleanEnv,
-    stdio: 'ignore',
-  });
-  t.teardown(() => void child.kill('SIGKILL'));
-  for (let tries = 0; !(await outside.run(['ss', '-lun'])).includes(':67 '); tries++) {
-    if (tries === 50) throw new Error('dhcpd does not start');
-    await sleep(100);
-  }
-  return { leases: () => outside.run(['cat', leases]) };
-}
-
 test("ISC's server grants, and takes back, as dnsmasq does", async (t) => {
-  const { host, outside } = await network(t);
+  const { host, outside } = await dhcpNetwork(t);
   const server = await dhcpd(t, outside);
   await daemon(t, host);
   const one = await attach(host, sample(name));
@@ -171,7 +47,7 @@ test("ISC's server grants, and takes back, as dnsmasq does", async (t) => {
 });
 
 test('classless routes, options to send and the metric', async (t) => {
-  const { host, outside } = await network(t);
+  const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(
     t,
     outside,
@@ -194,7 +70,7 @@ test('classless routes, options to send and the metric', async (t) => {
 });
 
 test('a lease is renewed in time, also by a daemon that was started anew', async (t) => {
-  const { host, outside } = await network(t);
+  const { host, outside } = await dhcpNetwork(t);
   // Ten seconds after which the lease is renewed; two minutes are the least that dnsmasq grants.
   const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
   const first = await daemon(t, host);
@@ -219,7 +95,7 @@ test('a lease is renewed in time, also by a daemon that was started anew', async
 });
 
 test('an address that somebody uses already is declined, and another one taken', async (t) => {
-  const { host, outside } = await network(t);
+  const { host, outside } = await dhcpNetwork(t);
   await dnsmasq(t, outside);
   await daemon(t, host);
   const probe = await attach(host, sample(name));
@@ -233,7 +109,7 @@ test('an address that somebody uses already is declined, and another one taken',
 });
 
 test('servers that are silent, talk garbage or refuse: an error in bounded time, and nothing is left', async (t) => {
-  const { host, outside } = await network(t);
+  const { host, outside } = await dhcpNetwork(t);
   // Where a limited broadcast goes.
   await outside.run(['ip', 'route', 'add', 'default', 'dev', 'eth0']);
   await daemon(t, host, '-resendtimeout', '4s', '-resendmax', '200ms');
@@ -262,7 +138,7 @@ test('servers that are silent, talk garbage or refuse: an error in bounded time,
 });
 
 test('without the daemon ADD says what to start, STATUS is 51, and DEL goes through', async (t) => {
-  const { host } = await network(t);
+  const { host } = await dhcpNetwork(t);
   const one = new Attachment(host, await host.addPod(), sample(name));
   t.regex((await one.tryAdd()).error?.msg ?? '', /daemon does not answer .* Start it with "dhcp daemon"/);
   t.is((await runNetworkVerb(host, sample(name), 'STATUS')).error?.code, 51);
@@ -270,7 +146,7 @@ test('without the daemon ADD says what to start, STATUS is 51, and DEL goes thro
 });
 
 test('the reference daemon on the socket is told apart', async (t) => {
-  const { host } = await network(t);
+  const { host } = await dhcpNetwork(t);
   await host.run(['mkdir', '-p', '/run/cni']);
   const child = spawn(host.enter[0]!, [...host.enter.slice(1), '/usr/lib/cni/dhcp', 'daemon'], {
     env: cleanEnv,
@@ -288,7 +164,7 @@ test('the reference daemon on the socket is told apart', async (t) => {
 });
 
 test('a stale socket does not keep the daemon from starting, a second daemon does not start', async (t) => {
-  const { host } = await network(t);
+  const { host } = await dhcpNetwork(t);
   const first = await daemon(t, host);
   await first.stop('SIGKILL');
   await daemon(t, host);
@@ -301,7 +177,7 @@ test('a stale socket does not keep the daemon from starting, a second daemon doe
 });
 
 test('GC gives back what no valid attachment owns', async (t) => {
-  const { host, outside } = await network(t);
+  const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(t, outside);
   await daemon(t, host);
   const [kept, stale] = [await attach(host, sample(name)), await attach(host, sample(name))];

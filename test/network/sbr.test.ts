@@ -13,7 +13,9 @@ function routed(keys: object): Conflist {
   return { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!, { type: 'sbr', ...keys }] };
 }
 
-/** A pod on a network of its own, and on the sample's first plugin, and the attachment with sbr to try on it. */
+/**
+ * A pod on a network of its own, and on the sample's first plugin, and the attachment with sbr to try on it.
+ */
 async function prepare(t: ExecutionContext, keys: object = {}): Promise<{ host: Host; sbr: Attachment }> {
   const host = await makeHost(t);
   const { pod } = await attach(host, sample('10-bridge.conflist'));
@@ -154,7 +156,7 @@ test('an ADD that fails half-way takes back what it did', async (t) => {
 });
 
 for (const [what, keys, pattern] of [
-  ['two gateways of a family', { gateways: ['10.93.0.1', '10.93.0.2'] }, /only one gateway a family/],
+  ['two gateways of a family', { gateways: ['10.93.0.1', '10.93.0.2'] }, /only one gateway of each family/],
   ['a gateway that is no address', { gateways: ['10.93.0.300'] }, /not an IP address/],
   ['table 0', { table: 0 }, /between 1 and/],
   ['a table that is no number', { table: 'main' }, /whole number/],

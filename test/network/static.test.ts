@@ -23,6 +23,8 @@ const ipam = {
   dns: { nameservers: ['8.8.8.8'], domain: 'example.com', search: ['example.com'] },
 };
 
+const several = { type: 'static', addresses: [{ address: '10.10.0.1/24' }, { address: '10.10.0.2/24' }] };
+
 test('the same input gives the same as the reference', async (t) => {
   const cases: [object, PluginCall?][] = [
     [{ ipam }],
@@ -39,6 +41,19 @@ test('the same input gives the same as the reference', async (t) => {
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5' }],
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24;GATEWAY=nowhere' }],
     [{ ipam, runtimeConfig: { ips: ['nowhere'] } }],
+    // Blanks between the addresses, and nothing between them.
+    [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24, fd00::5/64 ;GATEWAY= 10.1.0.1 , fd00::1' }],
+    [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24,' }],
+    [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24;GATEWAY=,' }],
+    // Several addresses of a family, which old results have no room for.
+    [{ ipam: several, cniVersion: '0.2.0' }],
+    [{ ipam: several, cniVersion: '0.1.0' }],
+    [{ ipam: several, cniVersion: '0.3.0' }],
+    [{ ipam: { type: 'static' }, cniVersion: '0.2.0' }, { args: 'IP=10.1.0.5/24,10.1.0.6/24' }],
+    [{ ipam, cniVersion: '0.2.0', runtimeConfig: { ips: ['10.3.0.1/24', '10.3.0.2/24'] } }],
+    // No "ipam" at all.
+    [{}],
+    [{}, { args: 'IP=10.1.0.5/24' }],
   ];
   for (const [keys, call] of cases) {
     const [ours, theirs] = [await run('ADD', keys, call), await run('ADD', keys, call, 'reference')];

@@ -1,6 +1,18 @@
 /** tuning: kernel settings and properties of the interface, set by ADD and put back by DEL. */
 
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost, type Pod } from '../support/host.ts';
@@ -174,21 +186,29 @@ for (const [what, keys, pattern] of [
   ['a setting outside "net"', { sysctl: { 'kernel.hostname': 'x' } }, /only settings that begin with "net/],
   ['a path that climbs', { sysctl: { 'net/../kernel/hostname': 'x' } }, /not the name of a kernel setting/],
   [
-    'a setting of the whole node',
+    'a setting of the whole host',
     { sysctl: { 'net.core.rmem_max': '9' } },
-    /kernel setting "net[./]core[./]rmem_max"/,
+    /[Kk]ernel setting "net[./]core[./]rmem_max"/,
   ],
-  ['a setting that there is not', { sysctl: { 'net.ipv4.nonsense': '1' } }, /no kernel setting/],
+  [
+    'a setting that does not exist',
+    { sysctl: { 'net.ipv4.nonsense': '1' } },
+    /does not exist in the sandbox/,
+  ],
   [
     'a value that the kernel refuses',
     { sysctl: { 'net.core.somaxconn': 'many' } },
     /Cannot set kernel setting/,
   ],
   ['a value that is no string', { sysctl: { 'net.core.somaxconn': 5 } }, /must be a string/],
-  ['a MAC address with a typo', { mac: '02:00:00:00:00' }, /not a MAC address/],
-  ['a MAC address for groups', { mac: '01:00:5e:00:00:01' }, /Cannot set mac/],
-  ['an MTU below what the kernel takes', { mtu: 1 }, /Cannot set mtu 1/],
-  ['an MTU above what the kernel takes', { mtu: 70000 }, /Cannot set mtu 70000/],
+  ['a MAC address with a typo', { mac: '02:00:00:00:00' }, /not a valid MAC address/],
+  ['a MAC address for groups', { mac: '01:00:5e:00:00:01' }, /Cannot set MAC address/],
+  ['an MTU below what the kernel takes', { mtu: 1 }, /Cannot set MTU 1 .*the kernel does not accept MTU 1: /],
+  [
+    'an MTU above what the kernel takes',
+    { mtu: 70000 },
+    /Cannot set MTU 70000 .*the kernel does not accept MTU 70000: /,
+  ],
   ['a negative queue length', { txQLen: -1 }, /between 0 and/],
   ['a data directory that is a device', { mtu: 1300, dataDir: '/dev/null' }, /Cannot save.*"dataDir"/],
 ] as const)
@@ -284,4 +304,82 @@ test('what is backed up is what the reference plugin backs up, in its format', a
     text,
     `{\n "mac": "${address}",\n "promisc": false,\n "mtu": 1500,\n "allmulti": false,\n "txQLen": 1000,\n "network": "tunednet"\n}`,
   );
+});
+
+test('GC removes torn backups that have settled, and nothing that is not ours', async (t) => {
+  const { tuning, host } = await prepare(t, { mtu: 1300 });
+  await tuning.add();
+  const [own] = backups(host);
+  const directory = dirname(own!);
+  const old = new Date(Date.now() - 120_000);
+  const write = (name: string, text: string, time = old) => {
+    writeFileSync(host.file(`${directory}/${name}`), text);
+    utimesSync(host.file(`${directory}/${name}`), time, time);
+  };
+  // Torn ones: empty, cut, zeros, and what was to replace one.
+  for (const [name, text] of [
+    ['c1_eth0.json', ''],
+    ['c2_eth0.json', '{"mtu": 1'],
+    ['c3_eth0.json', '\0\0\0\0'],
+    ['c4_eth0.json.123.tmp', '{}'],
+  ] as const)
+    write(name, text);
+  // Others: one that is being written, one of the reference plugin, and what never was a backup.
+  const others = ['c5_eth0.json', 'c6_eth0.json', 'c7_eth0.json', 'notes.json', 'c8_eth0.txt'];
+  write('c5_eth0.json', '{"mtu": 1', new Date());
+  write('c6_eth0.json', '{"mtu":1500}');
+  write('c7_eth0.json', 'a list of things to do');
+  write('notes.json', '');
+  write('c8_eth0.txt', '');
+  const target = host.file('/run/cni/precious');
+  writeFileSync(target, '');
+  symlinkSync(target, host.file(`${directory}/c9_eth0.json`));
+  t.is((await runNetworkVerb(host, { ...tuning.network, name: 'other' }, 'GC', { valid: [] })).exit, 0);
+  const left = [own, ...[...others, 'c9_eth0.json'].map((name) => `${directory}/${name}`)];
+  t.deepEqual(readdirSync(host.file(directory)).sort(), left.map((file) => basename(file!)).sort());
+  t.is(readFileSync(target, 'utf8'), '');
+});
+
+test('a backup that is a link is neither followed nor written through', async (t) => {
+  const { tuning, pod, host } = await prepare(t, { mtu: 1300 });
+  const file = host.file(`/run/cni/tuning/${pod.containerId}_eth0.json`);
+  const target = host.file('/run/cni/precious');
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(target, '{"mtu": 1234}');
+  symlinkSync(target, file);
+  await tuning.add();
+  t.true(lstatSync(file).isFile());
+  rmSync(file);
+  symlinkSync(target, file);
+  await tuning.del();
+  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1300, 'what the link leads to was not restored');
+  t.is(readFileSync(target, 'utf8'), '{"mtu": 1234}');
+  t.false(existsSync(file));
+});
+
+test('DEL does with a foreign backup what it can', async (t) => {
+  const { tuning, pod, host } = await prepare(t, { mtu: 1300 });
+  await tuning.add();
+  const sysctl = { 'net/../kernel/hostname': 'x', 'kernel.hostname': 'y', 'net.core.somaxconn': '55' };
+  writeFileSync(host.file(backups(host)[0]!), JSON.stringify({ mac: 'zz', mtu: 1400, sysctl }));
+  await tuning.del();
+  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1400);
+  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), '55');
+  t.deepEqual(backups(host), []);
+});
+
+test('a second ADD that fails leaves the settings of the living attachment, and its backup', async (t) => {
+  const { tuning, pod, host } = await prepare(t, { ...network.plugins[1] });
+  await tuning.add();
+  const before = [await properties(pod), await eyes.sysctl(pod, 'net/core/somaxconn')];
+  const backup = readFileSync(host.file(backups(host)[0]!), 'utf8');
+  const again = new Attachment(host, pod, {
+    ...tuning.network,
+    plugins: [{ ...tuning.network.plugins[0]!, mtu: 20, sysctl: { 'net.core.somaxconn': '600' } }],
+  });
+  t.regex((await again.tryAdd()).error!.msg, /the kernel does not accept MTU 20/);
+  t.deepEqual([await properties(pod), await eyes.sysctl(pod, 'net/core/somaxconn')], before);
+  t.deepEqual(JSON.parse(readFileSync(host.file(backups(host)[0]!), 'utf8')), JSON.parse(backup));
+  await tuning.check();
+  await tuning.del();
 });

@@ -1,4 +1,7 @@
-/** cnitool, which is libcni with a command line, runs the sample networks; `cni` finishes what it began and the other way round. */
+/**
+ * cnitool, which is libcni with a command line, runs the sample networks; `cni` finishes what it began and
+ * the other way round.
+ */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +17,10 @@ test.before(async () => {
   cnitool = await buildCnitool();
 });
 
-/** Puts a sample network where the tools look. Debian's cnitool knows versions up to 1.0.0. @returns its name. */
+/**
+ * Puts a sample network where the tools look. Debian's cnitool knows versions up to 1.0.0.
+ * @returns its name.
+ */
 function install(host: Host, file: string): string {
   const network = { ...sample(file), cniVersion: '1.0.0' };
   mkdirSync(host.file('/etc/cni/net.d'), { recursive: true });
@@ -80,7 +86,7 @@ for (const [first, second] of [
     t.deepEqual(await snapshot(host), before);
   });
 
-test('a plugin that fails is quoted', async (t) => {
+test('the error of a plugin that fails is shown', async (t) => {
   const host = await makeHost(t);
   const network = install(host, '10-bridge.conflist');
   const tool = new NetworkTool(host, cnitool);

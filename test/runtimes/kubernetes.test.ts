@@ -21,7 +21,7 @@ test('the manifest follows the schema of Kubernetes objects', (t) => {
   );
 });
 
-test('its parts agree: labels with the selector, mounts with volumes', (t) => {
+test('labels match the selector, and mounts have volumes', (t) => {
   t.deepEqual(template.metadata?.labels, manifest.spec!.selector.matchLabels);
   const volumes = template.spec!.volumes!.map(({ name }) => name);
   const mounts = [...template.spec!.initContainers!, ...template.spec!.containers].flatMap(
@@ -30,14 +30,15 @@ test('its parts agree: labels with the selector, mounts with volumes', (t) => {
   t.deepEqual(mounts, volumes);
 });
 
-test('its init container installs every plugin on the node, and again over them', async (t) => {
+test('its init container installs every plugin on the node, and replaces them when it runs again', async (t) => {
   const node = await makeNode(t);
   const podman = await Podman.prepare(node);
   const [install] = template.spec!.initContainers!;
   const [mount] = install!.volumeMounts!;
   const volume = template.spec!.volumes!.find(({ name }) => name === mount!.name);
   t.is(volume!.hostPath!.path, '/opt/cni/bin');
-  // Stand-ins: a directory of the node for /opt/cni/bin, the machine's libraries and this build for the image.
+  // Stand-ins: a directory of the node for /opt/cni/bin, the machine's libraries and this build for the
+  // image.
   const binDir = '/run/opt/cni/bin';
   const rootfs = '/run/image';
   await node.run(['mkdir', '-p', binDir, rootfs]);

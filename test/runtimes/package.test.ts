@@ -75,7 +75,7 @@ test('the archive unpacks into a directory of plugins, each a name of one file',
   await run(['bash', '-n', join(bin, 'completion/cni.bash')]);
 });
 
-test('the Debian package installs, runs, and goes without a trace', async (t) => {
+test('the Debian package installs, runs, and is removed completely', async (t) => {
   const target = scratch(t);
   await run([
     'sh',
@@ -99,7 +99,7 @@ test('the Debian package installs, runs, and goes without a trace', async (t) =>
   t.deepEqual(readdirSync(target), ['var']);
 });
 
-test('apt takes the Debian package in place of the reference plugins', async (t) => {
+test('apt installs the Debian package in place of the reference plugins', async (t) => {
   const plan = await run(['apt-get', 'install', '--simulate', join(directory, debianPackage)]);
   t.regex(plan, new RegExp(`^Inst ${packageJson.name} `, 'm'));
   t.regex(plan, /^Remv containernetworking-plugins /m);

@@ -6,7 +6,7 @@ import { browseCommand, pageOf } from './support/image.ts';
 import { greeting, makeNode, webImage } from './support/node.ts';
 import { Podman } from './support/podman.ts';
 
-test('run -p on the default network: the port answers on the node, and rm leaves nothing', async (t) => {
+test('run -p on the default network: the port answers on the host, and rm leaves nothing behind', async (t) => {
   const node = await makeNode(t);
   const podman = await Podman.prepare(node);
   await podman.runContainer('other', ['--publish', '18079:80'], [webImage]);
@@ -23,7 +23,7 @@ test('run -p on the default network: the port answers on the node, and rm leaves
   t.deepEqual(await snapshot(node), before);
 });
 
-test('a network of its own subnets, both families: two containers talk, with the addresses asked for', async (t) => {
+test('a dual-stack network with its own subnets: containers get the requested addresses and reach one another', async (t) => {
   const node = await makeNode(t);
   const podman = await Podman.prepare(node);
   await podman.run(

@@ -1,4 +1,6 @@
-/** File systems with something wrong with them, each in a mount namespace of its own that ends with the test. */
+/**
+ * File systems with something wrong with them, each in a mount namespace of its own that ends with the test.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

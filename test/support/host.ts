@@ -10,6 +10,9 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { cleanEnv, type Output, type RunOptions, run, tryRun } from './run.ts';
 
+/** Where this project's executables are, unless CNI_BIN names another directory. */
+export const binDir = process.env.CNI_BIN ?? join(import.meta.dirname, '../../dist/bin');
+
 /** What is needed of AVA's `t`: a place for clean-up. */
 export interface Teardown {
   teardown(step: () => void | Promise<void>): void;
@@ -111,7 +114,14 @@ export async function makeHost(t: Teardown): Promise<Host> {
   });
   t.teardown(() => end(child));
   await firstOutput(child, ['unshare']);
-  return new Host(child.pid!);
+  const host = new Host(child.pid!);
+  if (process.env.CNI_TEST_AGENT) await startAgent(t, host);
+  return host;
+}
+
+/** Starts the suite's agent in a host; it runs until the test ends. With CNI_TEST_AGENT in the environment, every host has one. */
+export function startAgent(t: Teardown, host: Host): Promise<ChildProcess> {
+  return host.start(t, [join(binDir, 'cni'), 'agent']);
 }
 
 /** Eight random hexadecimal digits, so that tests that run at once do not meet. */

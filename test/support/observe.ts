@@ -156,9 +156,11 @@ export async function ask(
  * first picture after one ADD and DEL.
  */
 export async function snapshot(host: Host): Promise<Record<string, unknown>> {
+  // This lock only exists once two calls have wanted to change rules at the same moment.
+  const { '/run/cni/iptables.lock': _, ...runtimeFiles } = files(host, '/run/cni');
   return {
     ...(await networkSnapshot(host)),
-    files: { ...files(host, '/var/lib/cni'), ...files(host, '/run/cni') },
+    files: { ...files(host, '/var/lib/cni'), ...runtimeFiles },
     sandboxes: readdirSync(host.file('/run/netns')).sort(),
   };
 }

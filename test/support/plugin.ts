@@ -2,12 +2,12 @@
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Namespace, Pod } from './host.ts';
+import { binDir, type Namespace, type Pod } from './host.ts';
 import type { Output } from './run.ts';
 
-/** Where the executables are: this project's build, unless CNI_BIN names another directory, and Debian's package of the reference plugins. */
+/** Where the executables are: this project's and Debian's package of the reference plugins. */
 export const suites = {
-  ours: process.env.CNI_BIN ?? join(import.meta.dirname, '../../dist/bin'),
+  ours: binDir,
   reference: '/usr/lib/cni',
 } as const;
 export type Suite = keyof typeof suites;

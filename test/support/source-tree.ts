@@ -1,4 +1,7 @@
-/** Rules that the source tree keeps, checked on the text of its files. Each check returns one line for every violation. */
+/**
+ * Rules that the source tree keeps, checked on the text of its files. Each check returns one line for every
+ * violation.
+ */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
@@ -8,7 +11,7 @@ export type SourceTree = ReadonlyMap<string, string>;
 
 /** Reads what the rules are about: everything but the tests. @param root of the repository. */
 export function readSourceTree(root: string): SourceTree {
-  const files = ['lib', 'plugins', 'ipam', 'cli', 'scripts'].flatMap((directory) =>
+  const files = ['lib', 'plugins', 'ipam', 'agent', 'launcher', 'cli', 'scripts'].flatMap((directory) =>
     readdirSync(join(root, directory), { recursive: true, encoding: 'utf8' }).map((file) =>
       posix.join(directory, file),
     ),
@@ -23,6 +26,7 @@ export function readSourceTree(root: string): SourceTree {
 
 /** One import statement. */
 interface Import {
+  readonly statement: string;
   /** Path of the imported file. */
   readonly file: string;
   /** The imported names; undefined when all of them may be meant, as with `import()`. */
@@ -36,10 +40,11 @@ function importsOf(file: string, text: string): Import[] {
     ...text.matchAll(/^import\s+(?<from>'\.[^']*')/gm),
     ...text.matchAll(/\bimport\(\s*'(?<from>\.[^']*)'/g),
   ];
-  return statements.map(({ 1: clause = '', groups }) => {
+  return statements.map(({ 0: statement, 1: clause = '', groups }) => {
     const from = groups!.from!.replaceAll("'", '');
     const braces = /^\{([^}]*)\}$/s.exec(clause)?.[1];
     return {
+      statement,
       file: posix.normalize(posix.join(posix.dirname(file), from)),
       names: braces
         ?.split(',')
@@ -76,9 +81,14 @@ export function importCircles(tree: SourceTree): string[] {
 /** The folders of lib/, each of which may import those before it. */
 const layers = ['netlink', 'kernel', 'firewall', 'cni'];
 /** Files of lib/ that every folder may import, and that import only one another. */
-const common = ['lib/attachment.ts', 'lib/directory.ts', 'lib/errors.ts', 'lib/ip.ts'];
+const common = ['attachment', 'directory', 'errors', 'file', 'ip', 'state-file'].map(
+  (name) => `lib/${name}.ts`,
+);
 
-/** Imports that go against the layers of lib/, files that belong to no layer, and imports of lib/ from outside of it. */
+/**
+ * Imports that go against the layers of lib/, files that belong to no layer, and imports of lib/ from outside
+ * of it.
+ */
 export function layerViolations(tree: SourceTree): string[] {
   const layerOf = (file: string) => (common.includes(file) ? -1 : layers.indexOf(file.split('/')[1]!));
   return [...tree].flatMap(([file, text]) => {
@@ -136,17 +146,27 @@ export function processUses(tree: SourceTree, allowed: readonly string[]): strin
 }
 
 /**
- * Names that a file exports and no other file of the tree imports. A type may also be there for a signature of its
- * own file.
+ * Names that a file exports and no other file of the tree imports. A type or class may also be there for a
+ * signature of its own file.
  * @param allowed as `file: name`, or `file: *`.
  */
 export function deadExports(tree: SourceTree, allowed: readonly string[]): string[] {
+  const imports = [...tree].flatMap(([file, text]) =>
+    importsOf(file, text).map((one) => ({
+      ...one,
+      by: file,
+      isReexport: one.statement.startsWith('export *'),
+    })),
+  );
+  const reexports = imports.filter(({ isReexport }) => isReexport);
   const used = new Set(
-    [...tree].flatMap(([file, text]) =>
-      importsOf(file, text).flatMap((one) =>
-        (one.names ?? wordsOf(text)).map((name) => `${one.file}: ${name}`),
-      ),
-    ),
+    imports
+      .filter(({ isReexport }) => !isReexport)
+      .flatMap(({ file, names, by }) => {
+        const targets = [file, ...reexports.filter((one) => one.by === file).map((one) => one.file)];
+        const words = names ?? wordsOf(tree.get(by)!);
+        return targets.flatMap((target) => words.map((name) => `${target}: ${name}`));
+      }),
   );
   return [...tree].flatMap(([file, text]) =>
     exportsOf(text)
@@ -157,7 +177,7 @@ export function deadExports(tree: SourceTree, allowed: readonly string[]): strin
 }
 
 function isTypeOfSignature(text: string, name: string): boolean {
-  const isType = new RegExp(`^export (?:interface|type) ${name}\\b`, 'm').test(text);
+  const isType = new RegExp(`^export (?:abstract )?(?:interface|type|class) ${name}\\b`, 'm').test(text);
   return isType && withoutComments(text).match(new RegExp(`\\b${name}\\b`, 'g'))!.length > 1;
 }
 

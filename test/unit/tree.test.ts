@@ -15,8 +15,17 @@ import {
 const tree = readSourceTree(join(import.meta.dirname, '../..'));
 const treeOf = (files: Record<string, string>): SourceTree => new Map(Object.entries(files));
 
-/** The dhcp daemon is a process of its own, and what talks to the process is handed to plugins from here. */
-const ownProcess = ['ipam/dhcp.ts', 'ipam/dhcp/daemon.ts'];
+/** Files that may use the state of the process. */
+const ownProcess = [
+  // The dhcp daemon is a process of its own.
+  'ipam/dhcp.ts',
+  'ipam/dhcp/daemon.ts',
+  'ipam/dhcp/lease.ts',
+  // Ends the process when main.ts says so.
+  'lib/netlink/libc.ts',
+  // Aborts when it cannot leave a namespace, in which nothing must be done any more.
+  'lib/kernel/netns.ts',
+];
 
 /** Exports that no import statement names. */
 const usedOtherwise = [
@@ -182,6 +191,11 @@ test('an export that nobody imports is found', (t) => {
     'another one',
   );
   t.deepEqual(dead('export const one = 1;', "import * as all from './a.ts';\nall.one;"), []);
+  const reexported = { 'lib/a.ts': 'export const one = 1;', 'lib/b.ts': "export * from './a.ts';" };
+  t.deepEqual(deadExports(treeOf({ ...reexported, 'lib/c.ts': "import { one } from './b.ts';" }), []), []);
+  t.deepEqual(deadExports(treeOf({ ...reexported, 'lib/c.ts': "import { two } from './b.ts';" }), []), [
+    'lib/a.ts: one',
+  ]);
   t.deepEqual(dead('export const one = 1;', "const { one } = await import('./a.ts');"), []);
   t.deepEqual(dead('export const one = 1;', "await import('./a.ts'); // one"), ['lib/a.ts: one']);
 });

@@ -70,13 +70,15 @@ export function request(
   };
 }
 
+/** What the kernel says when it has no nf_tables, or not for that family: EINVAL of a subsystem that it does not have. */
+export const unsupported = ['EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT'] as const;
+
 /** Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel. @throws NetlinkError */
 export function dumpIfPresent(socket: NetlinkSocket, dump: Request): ReceivedMessage[] {
   try {
     return socket.dump(dump);
   } catch (error) {
-    // EINVAL is what nfnetlink says of a subsystem that it does not have.
-    if (isKernelError(error, 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT')) return [];
+    if (isKernelError(error, 'ENOENT', ...unsupported)) return [];
     throw error;
   }
 }

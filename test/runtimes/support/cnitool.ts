@@ -1,6 +1,6 @@
 /**
- * cnitool, libcni's own client. No Debian package has the program, but the source package of libcni does, and Debian's
- * Go compiler builds it without further modules.
+ * cnitool, libcni's own client. No Debian package has the program, but the source package of libcni does, and
+ * Debian's Go compiler builds it without further modules.
  */
 
 import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,10 @@ export async function buildCnitool(): Promise<string> {
   return executable;
 }
 
-/** Fetches the source package, with a list of sources beside the machine's own. @returns the path of its archive. */
+/**
+ * Fetches the source package, with a list of sources beside the machine's own.
+ * @returns the path of its archive.
+ */
 async function downloadSource(): Promise<string> {
   const format = '$(LABEL) $(REPO_URI) $(CODENAME)';
   const targets = await run(['apt-get', 'indextargets', '--format', format, 'Created-By: Packages']);

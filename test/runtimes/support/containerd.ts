@@ -1,6 +1,7 @@
 /**
- * A private containerd on a node, and its Container Runtime Interface as the kubelet uses it: gRPC over the socket.
- * The image of every sandbox is a web server, so that a bare sandbox already has something to talk to.
+ * A private containerd on a node, and its Container Runtime Interface as the kubelet uses it: gRPC over the
+ * socket. The image of every sandbox is a web server, so that a bare sandbox already has something to talk
+ * to.
  */
 
 import { join } from 'node:path';
@@ -80,6 +81,12 @@ export class Containerd {
     await this.node.run(['kill', String(this.pid)]);
     await this.node.run(['sh', '-c', `while kill -0 ${this.pid} 2>/dev/null; do sleep 0.02; done`]);
     await this.launch();
+  }
+
+  /** Ends containerd with SIGKILL. The pods go on, and so do plugins that it is waiting for. */
+  async kill(): Promise<void> {
+    this.client.close();
+    await this.node.run(['kill', '-KILL', String(this.pid)]);
   }
 
   /**

@@ -1,6 +1,7 @@
 /**
- * Container images without a registry: busybox and a few files, in the archive format that `docker save` writes and
- * that containerd and podman import. Source: Docker Image Specification v1.2.0, "Combined image JSON + filesystem changeset format".
+ * Container images without a registry: busybox and a few files, in the archive format that `docker save`
+ * writes and that containerd and podman import. Source: Docker Image Specification v1.2.0, "Combined image
+ * JSON + filesystem changeset format".
  */
 
 import { createHash } from 'node:crypto';
@@ -49,7 +50,10 @@ export async function makeImage(
   await node.run(['tar', '-C', build, '-cf', path, 'manifest.json', 'config.json', 'layer.tar']);
 }
 
-/** Asks for a web page from inside a container; {@link pageOf} has the answer. busybox-static's wget crashes looking up "http". */
+/**
+ * Asks for a web page from inside a container; {@link pageOf} has the answer. busybox-static's wget crashes
+ * looking up "http".
+ */
 export function browseCommand(address: string, port: number): string[] {
   const script = `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 "$1" "$2"`;
   return ['sh', '-c', script, 'sh', address, String(port)];

@@ -1,7 +1,7 @@
 /**
- * A node for a real container runtime: a test's host, with process IDs of its own, so that whatever a runtime leaves
- * running ends with the test, and with the control groups that runc wants. Its /run is in memory: sockets, images,
- * containers and plugin configurations all go there.
+ * A node for a real container runtime: a test's host, with process IDs of its own, so that whatever a runtime
+ * leaves running ends with the test, and with the control groups that runc wants. Its /run is in memory:
+ * sockets, images, containers and plugin configurations all go there.
  */
 
 import { once } from 'node:events';
@@ -56,7 +56,10 @@ export class Node extends Host {
   }
 }
 
-/** Makes a node with the web image in /run/web.tar; it forwards packets, as the node of a cluster is set up to. */
+/**
+ * Makes a node with the web image in /run/web.tar; it forwards packets, as the node of a cluster is set up
+ * to.
+ */
 export async function makeNode(t: Teardown): Promise<Node> {
   const host = await makeHost(t);
   const script = `set -e
@@ -84,7 +87,10 @@ export async function makeNode(t: Teardown): Promise<Node> {
   return node;
 }
 
-/** For a shell in a mount namespace of its own: below a host's /sys is the machine's, which has the control groups. */
+/**
+ * For a shell in a mount namespace of its own: below a host's /sys is the machine's, which has the control
+ * groups.
+ */
 const uncoverCgroups = 'until [ "$(ls /sys/fs/cgroup)" ]; do umount /sys; done';
 
 /** Control groups outlive their processes. Those of other tests may vanish while they are looked through. */

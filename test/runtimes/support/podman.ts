@@ -52,7 +52,11 @@ export class Podman {
     return podman;
   }
 
-  /** Runs `podman …`. @returns its standard output. @throws Error with all that it said unless it succeeds. */
+  /**
+   * Runs `podman …`.
+   * @returns its standard output.
+   * @throws Error with all that it said unless it succeeds.
+   */
   async run(...args: string[]): Promise<string> {
     const env = {
       CONTAINERS_CONF: `${directory}/containers.conf`,
@@ -61,7 +65,10 @@ export class Podman {
     return (await this.node.run(['podman', ...args], { env })).trim();
   }
 
-  /** Runs a container in the background. @param options of `podman run`; the image and its command come after them. */
+  /**
+   * Runs a container in the background.
+   * @param options of `podman run`; the image and its command come after them.
+   */
   async runContainer(name: string, options: readonly string[], image: readonly string[]): Promise<void> {
     const cgroup = `--cgroup-parent=${this.node.cgroup}`;
     await this.run('run', '--detach', '--name', name, cgroup, ...options, ...image);

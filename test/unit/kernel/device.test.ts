@@ -2,7 +2,25 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { checkDeviceSpec, interfaceInSysfs, isUserSpaceDriven } from '../../../lib/kernel/device.ts';
+import {
+  checkDeviceSpec,
+  type DeviceSpec,
+  findDevice,
+  isUserSpaceDriven,
+} from '../../../lib/kernel/device.ts';
+import type { RouteSocket } from '../../../lib/kernel/route-socket.ts';
+import type { Request } from '../../../lib/netlink/message.ts';
+
+/** Name of the interface that is looked up for a device. */
+function interfaceInSysfs(spec: DeviceSpec, sysfs: string): string | undefined {
+  let action: string | undefined;
+  const execute = (request: Request) => {
+    action = request.action;
+    return [[]];
+  };
+  findDevice({ execute } as unknown as RouteSocket, spec, sysfs);
+  return action && /^look up interface "(.*)"$/.exec(action)?.[1];
+}
 
 test('finds interfaces where sysfs has them: on PCI, behind virtio, on the auxiliary bus, by path', (t) => {
   const sysfs = mkdtempSync(join(tmpdir(), 'sysfs-'));
@@ -31,5 +49,5 @@ test('refuses what leads elsewhere', (t) => {
   t.regex(message({ kernelpath: '/etc' }), /must be below/);
   t.regex(message({ kernelpath: '/sys/devices/../../etc' }), /must be below/);
   t.regex(message({ pciBusID: '../../..' }), /must be like/);
-  t.regex(message({ hwaddr: 'nonsense' }), /no MAC address/);
+  t.regex(message({ hwaddr: 'nonsense' }), /not a valid MAC address/);
 });

@@ -11,7 +11,10 @@ import { concat, encodeMessage, listAttributes, type Request } from '../../../li
 
 const [d0, br0, d1] = [4, 2, 3];
 
-/** Attributes by type, down to those that hold others; the order and the mark of holders mean nothing to the kernel. */
+/**
+ * Attributes by type, down to those that hold others; the order and the mark of holders mean nothing to the
+ * kernel.
+ */
 type Tree = { [type: string]: string | Tree };
 /** Which attributes hold others, by type: with the size of what precedes these. */
 type Holders = { [type: number]: { skip?: number; within?: Holders } };
@@ -124,7 +127,8 @@ test('addresses', (t) => {
     '30000000140005060e72056b000000000218000004000000080002000a010005080001000a010005080004000a0100ff',
     address,
   );
-  // ip writes the flag into the header, where there is room for the first eight; we write the attribute for all.
+  // ip writes the flag into the header, where there is room for the first eight; we write the attribute for
+  // all.
   const nodad = addAddress(d0, Prefix.parse('fd00::5/64'), { noDad: true });
   nodad.payload[2] = 2;
   same(

@@ -82,3 +82,10 @@ test('it is removed from its own table', (t) => {
   t.is(type, 25);
   t.is(payload[4], 254);
 });
+
+test('a kernel without IPv6 answers with the routes of IPv4, which are not taken for IPv6', (t) => {
+  const payload = Uint8Array.from(Buffer.from(answer, 'hex'));
+  const socket = { dump: () => [{ type: 24, flags: 2, sequence: 1, payload }] } as unknown as RouteSocket;
+  t.deepEqual(listRoutes(socket, { family: 6 }), []);
+  t.is(listRoutes(socket, { family: 4 }).length, 1);
+});

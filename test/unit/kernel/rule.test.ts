@@ -4,6 +4,8 @@ import test from 'ava';
 import { Prefix } from '../../../lib/ip.ts';
 import type { RouteSocket } from '../../../lib/kernel/route-socket.ts';
 import { addRule, listRules } from '../../../lib/kernel/rule.ts';
+import { KernelError } from '../../../lib/netlink/libc.ts';
+import type { Request } from '../../../lib/netlink/message.ts';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 
@@ -62,4 +64,15 @@ test('rules are read from the answers of the kernel', (t) => {
     { family: 4, table: 255, priority: undefined },
     { family: 4, table: 100, priority: 32765, src: Prefix.parse('10.93.0.2/32') },
   ]);
+});
+
+test('a kernel without IPv6 has the rules of IPv4', (t) => {
+  const local = Uint8Array.from(Buffer.from('02000000ff0000010000000008000f00ff000000', 'hex'));
+  const socket = {
+    dump({ payload }: Request) {
+      if (payload[0] === 10) throw new KernelError('list routing rules', 97);
+      return [{ type: 32, flags: 2, sequence: 1, payload: local }];
+    },
+  } as unknown as RouteSocket;
+  t.deepEqual(listRules(socket), [{ family: 4, table: 255, priority: undefined }]);
 });

@@ -2,13 +2,13 @@ import test from 'ava';
 import { readError } from '../../../lib/netlink/error.ts';
 import {
   Attributes,
+  be32Attr,
   decodeMessages,
   encodeMessage,
   listAttributes,
   nestedAttr,
   type Request,
   stringAttr,
-  u32Attr,
 } from '../../../lib/netlink/message.ts';
 
 const request: Request = {
@@ -49,21 +49,21 @@ test('an acknowledgement is no error', (t) => {
 
 test('what is written is read', (t) => {
   const attributes = new Attributes(
-    Buffer.concat([stringAttr(3, 'eth0'), u32Attr(4, 1500), nestedAttr(18, [stringAttr(1, 'veth')])]),
+    Buffer.concat([stringAttr(3, 'eth0'), be32Attr(4, 1500), nestedAttr(18, [stringAttr(1, 'veth')])]),
   );
   t.is(attributes.string(3), 'eth0');
-  t.is(attributes.u32(4), 1500);
+  t.is(attributes.be32(4), 1500);
   t.is(attributes.nested(18)?.string(1), 'veth');
-  t.is(attributes.u32(99), undefined);
+  t.is(attributes.be32(99), undefined);
 });
 
 test('a torn message is an error, never read past its end', (t) => {
   for (let length = 16; length < refusal.length; length++)
     t.throws(() => decodeMessages(refusal.subarray(0, length)), { instanceOf: RangeError });
-  const attribute = u32Attr(4, 1500);
+  const attribute = be32Attr(4, 1500);
   for (let length = 4; length < attribute.length; length++)
     t.throws(() => listAttributes(attribute.subarray(0, length)), { instanceOf: RangeError });
-  t.throws(() => new Attributes(Uint8Array.of(4, 0, 4, 0)).u32(4), {
+  t.throws(() => new Attributes(Uint8Array.of(4, 0, 4, 0)).be32(4), {
     message: /has 0 bytes where 4 are needed/,
   });
   t.throws(() => listAttributes(Uint8Array.of(3, 0, 1, 0)), { instanceOf: RangeError });

@@ -1,4 +1,4 @@
-/** The floor: what a process takes before it does anything of ours. */
+/** Start-up: what a process takes before it runs any code of a plugin. */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,10 +16,10 @@ const pipeSize = 64 * 1024;
 const refused = Buffer.from('{"cniVersion": "9.9.9", "name": "bench", "type": "bridge"}');
 
 /**
- * An ADD that is refused, cut in two where the plugin reads its configuration. Its standard input is a pipe that is full of
- * blanks: a byte more fits only when it begins to read.
+ * An ADD that is refused, split where the plugin reads its configuration. Its standard input is a pipe that
+ * is full of blanks: one more byte fits only when the plugin begins to read.
  */
-export function floor(rounds: number): Scenario {
+export function startUp(rounds: number): Scenario {
   return {
     name: 'start',
     async measure() {

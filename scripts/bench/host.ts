@@ -1,4 +1,4 @@
-/** The node that pods come to: what it has already, and how it is made empty again. */
+/** The host that pods are attached to: what it has already, and how it is emptied again. */
 
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { addChain, addNamespace, delChain, type Network, removeNamespace, type S
 
 export const subnet = '10.77.0.0/16';
 
-/** What a node's pods have: a bridge with masquerading, and two ports of the node. @param port the first of the two. */
+/** A usual pod network: a bridge with masquerading, and two host ports. @param port the first of the two. */
 export function podNetwork(port = 18080): Network {
   return {
     name: 'bench',
@@ -52,7 +52,10 @@ export function liveOnce(
   return { added: times, deleted };
 }
 
-/** Gives the node other pods: their rules with two ports each, their reservations, and their ports on the bridge. */
+/**
+ * Gives the host other pods: their rules with two ports each, their reservations, and their ports on the
+ * bridge.
+ */
 export function populate(pods: number): void {
   if (pods === 0) return;
   const first = Address.parse('10.77.128.0');
@@ -84,7 +87,7 @@ export function populate(pods: number): void {
   execFileSync('ip', ['-batch', '-'], { input: links.slice(0, 1000).join('\n') });
 }
 
-/** Takes from the node all that pods and the scenario left. */
+/** Removes all that pods and the scenario left on the host. */
 export function clear(): void {
   for (const table of ['nat', 'filter']) {
     execFileSync('iptables', ['-t', table, '-F']);

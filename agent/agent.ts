@@ -1,0 +1,183 @@
+/**
+ * The agent: a process that stays, and does what each start of a plugin would do, without the start. It has no state of its own: the
+ * disk and the kernel are the only truth, so that calls through it, calls without it and the reference plugins can be mixed.
+ */
+
+import { chmodSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { makeDirectory } from '../lib/directory.ts';
+import { libc } from '../lib/netlink/libc.ts';
+import type { PluginTable } from '../main.ts';
+import { serve } from './connection.ts';
+import type { Offer } from './protocol.ts';
+import { Statistics } from './statistics.ts';
+
+/** Where launchers look for the agent. */
+export const defaultSocket = '/run/cni/agent.sock';
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+
+/** How an agent runs. */
+export interface AgentOptions {
+  /** Path of its socket. */
+  readonly socket: string;
+  readonly plugins: PluginTable;
+  /** Path of the launcher that it was started by. */
+  readonly program: string;
+  /** Digest of its installed tree. */
+  readonly build: string;
+  /** How many calls may be under way at once; the rest wait in order. */
+  readonly concurrency: number;
+  /** After how many milliseconds without a call it ends; 0 for never. */
+  readonly idleTimeoutMs: number;
+}
+
+/** A running agent. */
+export class Agent {
+  readonly statistics = new Statistics();
+  /** Called when it has nothing left to do: it was replaced, idle for long, or told to stop. */
+  onEnd: () => void = () => {};
+  private readonly options: AgentOptions;
+  private readonly mountNamespace = namespaceOf('mnt');
+  private readonly networkNamespace = namespaceOf('net');
+  private readonly waiting: (() => void)[] = [];
+  private running = 0;
+  private isStopping = false;
+  private idleTimer: NodeJS.Timeout | undefined;
+  private server: Server | undefined;
+
+  constructor(options: AgentOptions) {
+    this.options = options;
+  }
+
+  /** Listens on the socket, or on the one that systemd has passed. @throws Error when another agent has it. */
+  async listen(): Promise<void> {
+    const { socket } = this.options;
+    const server = createServer({ allowHalfOpen: true }, (connection) => {
+      void serve(connection, {
+        ...this.options,
+        accepts: this.accepts,
+        schedule: this.schedule,
+        record: this.record,
+        status: () => this.statistics.report(this.options.build),
+      });
+    });
+    this.server = server;
+    // sd_listen_fds(3): the first descriptor is number 3.
+    const isPassed = process.env.LISTEN_PID === String(process.pid) && process.env.LISTEN_FDS === '1';
+    if (!isPassed) {
+      if (await answers(socket))
+        throw new Error(`Another agent listens on "${socket}" already. Stop it, or give another --socket`);
+      makeDirectory(dirname(socket), 0o700);
+      rmSync(socket, { force: true });
+    }
+    process.umask(0o177);
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject).listen(isPassed ? { fd: 3 } : { path: socket }, resolve);
+    });
+    process.umask(0o022);
+    if (!isPassed) chmodSync(socket, 0o600);
+    this.restartIdleTimer();
+  }
+
+  /** Takes no more calls, and ends once those under way are done. */
+  stop(): void {
+    this.isStopping = true;
+    clearTimeout(this.idleTimer);
+    this.server?.close();
+    this.endIfDone();
+  }
+
+  /** A call is the agent's own if it comes from root, of the same installed tree, in the same namespaces. */
+  private readonly accepts = (offer: Offer, socket: Socket): boolean => {
+    const isOurs =
+      !this.isStopping &&
+      peerUser(socket) === process.getuid?.() &&
+      offer.build === this.options.build &&
+      offer.mountNamespace === this.mountNamespace &&
+      offer.networkNamespace === this.networkNamespace &&
+      this.options.plugins.has(offer.name) &&
+      isAbsolute(offer.environment.CNI_NETNS) &&
+      (offer.environment.CNI_PATH ?? '').split(':').every(isAbsolute);
+    if (!isOurs) {
+      this.statistics.refused++;
+      if (offer.build !== this.options.build && this.isReplaced()) this.stop();
+    }
+    return isOurs;
+  };
+
+  /** True when the launcher under our name belongs to another build: the next call needs another agent. */
+  private isReplaced(): boolean {
+    try {
+      return !readFileSync(this.options.program).includes(this.options.build);
+    } catch {
+      return true;
+    }
+  }
+
+  private readonly schedule = async (call: () => Promise<number>): Promise<number> => {
+    clearTimeout(this.idleTimer);
+    if (this.running >= this.options.concurrency)
+      await new Promise<void>((resolve) => {
+        this.waiting.push(resolve);
+        this.statistics.queued = this.waiting.length;
+      });
+    this.running++;
+    this.statistics.running = this.running;
+    try {
+      return await call();
+    } finally {
+      this.running--;
+      this.statistics.running = this.running;
+      this.waiting.shift()?.();
+      this.statistics.queued = this.waiting.length;
+      this.restartIdleTimer();
+      this.endIfDone();
+    }
+  };
+
+  private readonly record = (offer: Offer, exit: number, milliseconds: number): void =>
+    this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', exit, milliseconds);
+
+  private restartIdleTimer(): void {
+    clearTimeout(this.idleTimer);
+    const { idleTimeoutMs } = this.options;
+    if (idleTimeoutMs > 0 && this.running === 0)
+      this.idleTimer = setTimeout(() => this.stop(), idleTimeoutMs);
+  }
+
+  private endIfDone(): void {
+    if (this.isStopping && this.running === 0) this.onEnd();
+  }
+}
+
+function isAbsolute(path = ''): boolean {
+  return path === '' || path.startsWith('/');
+}
+
+/** Device and inode of one of this process's namespaces. */
+function namespaceOf(kind: string): string {
+  const { dev, ino } = statSync(`/proc/self/ns/${kind}`);
+  return `${dev}:${ino}`;
+}
+
+/** User ID of the process at the other end. Source: unix(7), SO_PEERCRED. */
+function peerUser(socket: Socket): number | undefined {
+  const { fd } = (socket as unknown as { _handle: { fd: number } | null })._handle ?? { fd: -1 };
+  if (fd < 0) return undefined;
+  const credentials = new Uint8Array(12);
+  const size = new Uint8Array(Uint32Array.of(credentials.length).buffer);
+  libc('ask for the peer of a connection', 'getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, size);
+  return new DataView(credentials.buffer).getUint32(4, true);
+}
+
+function answers(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(socket, () => {
+      probe.destroy();
+      resolve(true);
+    }).on('error', () => resolve(false));
+  });
+}

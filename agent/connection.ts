@@ -1,0 +1,124 @@
+/** One call, from the launcher's offer to the acknowledgement of its result. */
+
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { runPlugin } from '../lib/cni/runner.ts';
+import type { PluginTable } from '../main.ts';
+import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
+
+/** How often a launcher is told that its call goes on, in milliseconds. */
+const heartbeatMs = 3000;
+/** How long a launcher may take to offer a call, to send its input, and to acknowledge the result, in milliseconds. */
+const patienceMs = 10_000;
+
+/** What the agent is, as far as a call needs to know. */
+export interface CallServer {
+  readonly plugins: PluginTable;
+  /** Path of the launcher, which stands for this suite under every plugin's name. */
+  readonly program: string;
+  /** Tells whether a call is the agent's own. */
+  accepts(offer: Offer, socket: Socket): boolean;
+  /** Waits until the call may run, and runs it. */
+  schedule(call: () => Promise<number>): Promise<number>;
+  /** What the agent tells of itself. */
+  status(): unknown;
+  /** Told of a call that has ended. @param milliseconds from the offer. */
+  record(offer: Offer, exit: number, milliseconds: number): void;
+}
+
+/** Serves a connection to its end. Whatever is wrong with it, only this connection is hurt. */
+export async function serve(socket: Socket, server: CallServer): Promise<void> {
+  const incoming = new Incoming();
+  const changes = new Changes(socket, incoming);
+  try {
+    const offer = await changes.wait(() => incoming.takeOffer());
+    if (!offer) return;
+    if (offer.name === statusRequest) {
+      socket.write(encodeFrame('R', JSON.stringify(server.status())));
+      return;
+    }
+    if (!server.accepts(offer, socket)) return;
+    const start = performance.now();
+    socket.write(accepted);
+    const stdin = await changes.wait(() => incoming.takeInput());
+    if (stdin === undefined) return; // The launcher is gone before anything was done.
+    const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
+    try {
+      const exit = await server.schedule(() => run(offer, stdin, socket, changes, incoming, server));
+      server.record(offer, exit, performance.now() - start);
+    } finally {
+      clearInterval(heartbeat);
+    }
+  } catch (error) {
+    process.stderr.write(`A connection was dropped: ${(error as Error).message}\n`);
+  } finally {
+    socket.destroySoon();
+  }
+}
+
+async function run(
+  offer: Offer,
+  stdin: string,
+  socket: Socket,
+  changes: Changes,
+  incoming: Incoming,
+  { plugins, program }: CallServer,
+): Promise<number> {
+  const { plugin } = await plugins.get(offer.name)!();
+  const find = (name: string) =>
+    plugins
+      .get(name)?.()
+      .then((module) => module.plugin);
+  let isAnswered = false;
+  const caller = {
+    program,
+    environment: offer.environment,
+    warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
+    readStdin: async () => stdin,
+    async print(text: string, exit: number) {
+      isAnswered = true;
+      socket.write(encodeFrame('R', text, exit));
+      // The runtime may have given up meanwhile: then nobody has the result, and ADD is undone.
+      if (exit === 0 && !(await changes.wait(() => incoming.takeAcknowledgement() || undefined)))
+        throw new Error('the runtime is gone');
+    },
+  };
+  const exit = await runPlugin(plugin, caller, find);
+  if (!isAnswered) socket.write(encodeFrame('R', '', exit));
+  return exit;
+}
+
+/** Waiting for what arrives on a connection. */
+class Changes {
+  private wake: () => void = () => {};
+  private isClosed = false;
+
+  constructor(socket: Socket, incoming: Incoming) {
+    socket.on('data', (chunk: Buffer) => {
+      incoming.add(chunk);
+      this.wake();
+    });
+    const close = () => {
+      this.isClosed = true;
+      this.wake();
+    };
+    socket.on('end', close).on('close', close).on('error', close);
+  }
+
+  /** Waits until `take` gives something. @returns undefined when the connection is closed, or nothing comes in time. */
+  async wait<T>(take: () => T | undefined): Promise<T | undefined> {
+    const end = Date.now() + patienceMs;
+    for (;;) {
+      const taken = take();
+      if (taken !== undefined || this.isClosed || Date.now() >= end) return taken;
+      const timeout = new AbortController();
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          this.wake = resolve;
+        }),
+        sleep(end - Date.now(), undefined, { signal: timeout.signal }).catch(() => {}),
+      ]);
+      timeout.abort();
+    }
+  }
+}

@@ -1,0 +1,82 @@
+/** What a DHCP server grants. Sources: RFC 2131, section 4.4.5; RFC 2132; RFC 3442. */
+
+import { emptyResult, type Result, type Route } from '../../lib/cni/result.ts';
+import { type Address, Prefix } from '../../lib/ip.ts';
+import {
+  addressesOption,
+  classfulRoutes,
+  classlessRoutes,
+  type DhcpMessage,
+  MessageType,
+  maskLength,
+  numberOption,
+  Option,
+  typeOf,
+} from './packet.ts';
+
+/** What a server granted; times as of Date.now(). */
+export interface Grant {
+  address: Prefix;
+  server: Address;
+  gateway: Address | undefined;
+  routes: Route[];
+  renewAt: number;
+  rebindAt: number;
+  expiresAt: number;
+}
+
+/** Seconds. */
+const defaultLease = 3600;
+/** Seconds that stand for ever. */
+const longestLease = 0xffffffff;
+/** What the sandbox gets. */
+export function resultOf({ address, gateway, routes }: Grant): Result {
+  return { ...emptyResult(), ips: [{ address, ...(gateway && { gateway }) }], routes };
+}
+
+/** An answer must say who gives it, and if it grants something, which address with which mask. */
+export function isUsable(answer: DhcpMessage): boolean {
+  if (answer.options.get(Option.ServerIdentifier)?.length !== 4) return false;
+  if (typeOf(answer) === MessageType.Nak) return true;
+  if (!answer.yourAddress || answer.yourAddress.isUnspecified || answer.yourAddress.isMulticast) return false;
+  return typeOf(answer) === MessageType.Offer || maskOf(answer) !== undefined;
+}
+
+function maskOf(answer: DhcpMessage): number | undefined {
+  return maskLength(addressesOption(answer, Option.SubnetMask)[0]);
+}
+
+/** Reads what an acknowledgement grants, with the times that the server left out. */
+export function readGrant(answer: DhcpMessage): Grant {
+  const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
+  const now = Date.now();
+  const after = (share: number) => now + seconds * 1000 * share;
+  const at = (option: number, share: number) => {
+    const value = numberOption(answer, option);
+    return value !== undefined && value < seconds ? now + value * 1000 : after(share);
+  };
+  const gateway = addressesOption(answer, Option.Router)[0];
+  return {
+    address: new Prefix(answer.yourAddress!, maskOf(answer)!),
+    server: addressesOption(answer, Option.ServerIdentifier)[0]!,
+    gateway,
+    routes: routesOf(answer, gateway),
+    renewAt: at(Option.RenewalTime, 0.5),
+    rebindAt: at(Option.RebindingTime, 0.875),
+    expiresAt: seconds === longestLease ? Number.MAX_SAFE_INTEGER : after(1),
+  };
+}
+
+/** Classless routes stand for all others, as RFC 3442 has it. */
+function routesOf(answer: DhcpMessage, gateway: Address | undefined): Route[] {
+  const scopeLink = 253;
+  const classless = classlessRoutes(answer);
+  if (classless)
+    return classless.map(({ dst, router }) =>
+      router.isUnspecified ? { dst, scope: scopeLink } : { dst, gw: router },
+    );
+  return [
+    ...classfulRoutes(answer).map(({ dst, router }) => ({ dst, gw: router })),
+    ...(gateway ? [{ dst: Prefix.parse('0.0.0.0/0'), gw: gateway }] : []),
+  ];
+}

@@ -1,0 +1,63 @@
+/** The command line of `dhcp daemon`; flags are those of the reference daemon. */
+
+import { parseArgs } from 'node:util';
+import type { ClientSettings } from './client.ts';
+import { defaultSocket } from './protocol.ts';
+
+/** How the daemon runs. */
+export interface DaemonSettings extends ClientSettings {
+  /** Path of the Unix socket. */
+  readonly socket: string;
+  /** Directory that the host's root is mounted at, "" when it is the root itself. */
+  readonly hostPrefix: string;
+  readonly pidFile: string | undefined;
+}
+
+export const usage = `Usage: dhcp daemon [OPTION...]
+Keeps the leases of containers whose networks use "dhcp" for IPAM.
+
+  -socketpath PATH        Unix socket to listen on (${defaultSocket})
+  -pidfile PATH           write the process ID there
+  -hostprefix PATH        directory that the host's root is mounted at
+  -broadcast              ask servers to answer by broadcast
+  -timeout DURATION       accepted for compatibility: an answer is awaited until the message is sent again
+  -resendmax DURATION     longest pause before a message is sent again (62s)
+  -resendtimeout DURATION when to give up getting an address (30s)
+`;
+
+/** Reads the arguments behind "daemon". @throws Error for an unknown one, or a value that is not valid. */
+export function readSettings(args: readonly string[]): DaemonSettings {
+  // Go's flags have one dash, or two.
+  const { values } = parseArgs({
+    args: args.map((arg) => arg.replace(/^-(?=[a-z])/, '--')),
+    options: {
+      pidfile: { type: 'string' },
+      hostprefix: { type: 'string', default: '' },
+      socketpath: { type: 'string', default: defaultSocket },
+      broadcast: { type: 'boolean', default: false },
+      timeout: { type: 'string', default: '10s' },
+      resendmax: { type: 'string', default: '62s' },
+      resendtimeout: { type: 'string', default: '30s' },
+    },
+  });
+  readDuration('timeout', values.timeout);
+  return {
+    pidFile: values.pidfile,
+    socket: values.socketpath,
+    hostPrefix: values.hostprefix,
+    broadcast: values.broadcast,
+    resendMax: readDuration('resendmax', values.resendmax),
+    resendTimeout: readDuration('resendtimeout', values.resendtimeout),
+  };
+}
+
+/** A duration as Go writes it, such as "1m30s". @returns milliseconds. */
+function readDuration(name: string, text: string): number {
+  const units: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+  if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text))
+    throw new Error(`-${name} is "${text}", but it must be like "10s" or "1m30s"`);
+  let sum = 0;
+  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g))
+    sum += Number(number) * units[unit!]!;
+  return sum;
+}

@@ -1,0 +1,43 @@
+/** A lease as it is written down. */
+
+import { array, decode, integer, json, object, required, string } from '../../lib/cni/schema.ts';
+import { type LeaseOwner, ownerSchema } from './owner.ts';
+
+/** What is in a lease's file. */
+export interface StoredLease {
+  owner: LeaseOwner;
+  options: { clientId: number[]; request: number[]; provide: [number, number[]][] };
+  server: string;
+  /** As of Date.now(). */
+  times: { renewAt: number; rebindAt: number; expiresAt: number };
+  /** In version 1.1.0. */
+  result: unknown;
+}
+
+const byte = integer({ min: 0, max: 255 });
+const time = required(integer({ min: 0, max: Number.MAX_SAFE_INTEGER }));
+const schema = object({
+  owner: required(ownerSchema),
+  options: required(
+    object({
+      clientId: required(array(byte)),
+      request: required(array(byte)),
+      provide: required(array(array(json()))),
+    }),
+  ),
+  server: required(string()),
+  times: required(object({ renewAt: time, rebindAt: time, expiresAt: time })),
+  result: json(),
+});
+
+/** Reads a lease's file. @throws Error when it is torn, or not one. */
+export function readStoredLease(text: string) {
+  const { options, ...rest } = decode(schema, JSON.parse(text));
+  const provide = new Map(
+    options.provide.map(([number, value], i) => {
+      const where = `options.provide[${i}]`;
+      return [byte.decode(number, where), Uint8Array.from(array(byte).decode(value, where))] as const;
+    }),
+  );
+  return { ...rest, clientId: options.clientId, request: options.request, provide };
+}

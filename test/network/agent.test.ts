@@ -1,0 +1,320 @@
+/** The agent: whose calls it does, what becomes of them when it or the runtime dies, and what a broken peer can do to it. */
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
+import { type Host, makeHost, startAgent } from '../support/host.ts';
+import { link, ping, snapshot, until } from '../support/observe.ts';
+import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
+import { cleanEnv } from '../support/run.ts';
+
+const socketPath = '/run/cni/agent.sock';
+const command = join(suites.ours, 'cni');
+
+const bridge: PluginConf = {
+  type: 'bridge',
+  bridge: 'br0',
+  isGateway: true,
+  ipMasq: true,
+  ipam: { type: 'host-local', subnet: '10.33.0.0/24' },
+};
+
+function networkOf(plugin: PluginConf): Conflist {
+  return { cniVersion: '1.1.0', name: 'agentnet', plugins: [plugin] };
+}
+
+/** How many calls the agent of a host has done, by its own account. */
+async function callsOf(host: Host): Promise<number> {
+  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '--json'])) as {
+    calls: { calls: number }[];
+  };
+  return calls.reduce((sum, one) => sum + one.calls, 0);
+}
+
+/** An IPAM plugin that takes its time: it waits for a file before it answers ADD, and notes each verb. */
+function makeSlowIpam(host: Host): string {
+  const directory = '/run/slow';
+  mkdirSync(host.file(directory));
+  const script = `#!/bin/sh
+cat >/dev/null
+echo $CNI_COMMAND >>${directory}/verbs
+[ $CNI_COMMAND = ADD ] || exit 0
+while [ ! -e ${directory}/go ]; do sleep 0.02; done
+echo '{"cniVersion":"1.1.0","ips":[{"address":"10.33.0.99/24"}]}'
+`;
+  writeFileSync(host.file(`${directory}/slow`), script);
+  chmodSync(host.file(`${directory}/slow`), 0o755);
+  return directory;
+}
+
+const slow = networkOf({ ...bridge, ipam: { type: 'slow' } });
+
+/** Starts an ADD that waits in its IPAM plugin. */
+async function startSlowAdd(host: Host, directory: string) {
+  const pod = await host.addPod();
+  const [file, ...args] = [...host.enter, join(suites.ours, 'bridge')] as string[] as [string, ...string[]];
+  const child = spawn(file, args, {
+    env: {
+      ...cleanEnv,
+      CNI_COMMAND: 'ADD',
+      CNI_CONTAINERID: pod.containerId,
+      CNI_NETNS: pod.netns,
+      CNI_IFNAME: 'eth0',
+      CNI_PATH: `${suites.ours}:${directory}`,
+    },
+  });
+  let output = '';
+  child.stdout.on('data', (chunk) => {
+    output += chunk;
+  });
+  child.stdin.end(JSON.stringify({ ...slow.plugins[0], name: slow.name, cniVersion: '1.1.0' }));
+  const ended = once(child, 'exit');
+  await until('the IPAM plugin runs', async () => existsSync(host.file(`${directory}/verbs`)));
+  return { pod, child, ended, output: () => output };
+}
+
+test('a call is done by the agent, with the same outcome as without it', async (t) => {
+  const host = await makeHost(t);
+  const direct = await attach(host, networkOf(bridge));
+  await direct.del();
+  const idle = await snapshot(host);
+  await startAgent(t, host);
+  const one = await attach(host, networkOf(bridge));
+  t.true(await ping(one.pod, '10.33.0.1'));
+  const shape = ({ result }: Attachment) => ({ ...result, interfaces: result!.interfaces!.length, ips: [] });
+  t.deepEqual(shape(one), shape(direct));
+  await one.check();
+  const refused = await new Attachment(host, one.pod, networkOf(bridge)).tryAdd();
+  t.is(refused.error?.code, 999);
+  await one.del();
+  t.is(await callsOf(host), 4);
+  await one.pod.remove();
+  await direct.pod.remove();
+  const { sandboxes: _, ...after } = await snapshot(host);
+  const { sandboxes: __, ...before } = idle;
+  t.deepEqual(after, before);
+});
+
+test('attachments made with the agent are checked and deleted without it, and the other way around', async (t) => {
+  const host = await makeHost(t);
+  const before = await attach(host, networkOf(bridge));
+  const agent = await startAgent(t, host);
+  const after = await attach(host, networkOf(bridge));
+  await before.check();
+  await before.del();
+  agent.kill('SIGTERM');
+  await once(agent, 'exit');
+  await after.check();
+  await after.del();
+  t.is(await link(after.pod, 'eth0'), undefined);
+});
+
+test('a call of another network namespace is not its own', async (t) => {
+  const host = await makeHost(t);
+  await startAgent(t, host);
+  const pod = await host.addPod();
+  const other = await host.addPod();
+  const nested = await host.tryRun(['ip', 'netns', 'exec', other.name, join(suites.ours, 'bridge')], {
+    env: {
+      CNI_COMMAND: 'ADD',
+      CNI_CONTAINERID: 'nested',
+      CNI_NETNS: pod.netns,
+      CNI_IFNAME: 'eth0',
+      CNI_PATH: suites.ours,
+    },
+    stdin: JSON.stringify({ cniVersion: '1.1.0', name: 'nested', type: 'bridge', bridge: 'br7' }),
+  });
+  t.is(nested.exit, 0, nested.stdout);
+  t.is(await link(host, 'br7'), undefined);
+  t.truthy(await link(other, 'br7'));
+  t.is(await callsOf(host), 0);
+});
+
+test('a call that waits does not keep another from running', async (t) => {
+  const host = await makeHost(t);
+  await startAgent(t, host);
+  const directory = makeSlowIpam(host);
+  const waiting = await startSlowAdd(host, directory);
+  const one = await attach(host, networkOf(bridge));
+  t.true(await ping(one.pod, '10.33.0.1'));
+  t.is(waiting.child.exitCode, null);
+  writeFileSync(host.file(`${directory}/go`), '');
+  const [code] = (await waiting.ended) as [number];
+  t.is(code, 0, waiting.output());
+});
+
+test('an agent that dies in the middle of a call is reported with code 11, and DEL cleans up', async (t) => {
+  const host = await makeHost(t);
+  const agent = await startAgent(t, host);
+  const directory = makeSlowIpam(host);
+  const call = await startSlowAdd(host, directory);
+  agent.kill('SIGKILL');
+  const [code] = (await call.ended) as [number];
+  t.is(code, 1);
+  const error = JSON.parse(call.output()) as PrintedError;
+  t.is(error.code, 11);
+  t.regex(error.msg, /agent ended in the middle/);
+  t.deepEqual(readFileSync(host.file(`${directory}/verbs`), 'utf8'), 'ADD\n', 'nothing is done twice');
+  writeFileSync(host.file(`${directory}/go`), '');
+  const attachment = new Attachment(host, call.pod, slow, {
+    env: { CNI_PATH: `${suites.ours}:${directory}` },
+  });
+  await attachment.del();
+  t.is(await link(call.pod, 'eth0'), undefined);
+});
+
+test('the ADD of a runtime that has given up is undone', async (t) => {
+  const host = await makeHost(t);
+  await startAgent(t, host);
+  const directory = makeSlowIpam(host);
+  const call = await startSlowAdd(host, directory);
+  t.truthy(await link(call.pod, 'eth0'));
+  call.child.kill('SIGKILL');
+  await call.ended;
+  writeFileSync(host.file(`${directory}/go`), '');
+  await until('ADD is undone', async () => (await link(call.pod, 'eth0')) === undefined);
+  await until('the address is released', async () =>
+    readFileSync(host.file(`${directory}/verbs`), 'utf8').endsWith('ADD\nDEL\n'),
+  );
+});
+
+/** Connects to an agent from outside, and waits until it has closed the connection. */
+async function send(host: Host, bytes: Buffer | string, end = true): Promise<Buffer> {
+  const socket: Socket = connect(host.file(socketPath));
+  const chunks: Buffer[] = [];
+  socket.on('data', (chunk: Buffer) => chunks.push(chunk)).on('error', () => {});
+  socket.write(bytes);
+  if (end) socket.end();
+  await Promise.race([once(socket, 'close'), sleep(15_000)]);
+  socket.destroy();
+  return Buffer.concat(chunks);
+}
+
+test('whatever a peer sends, it gets nothing, and others are served', async (t) => {
+  const host = await makeHost(t);
+  await startAgent(t, host);
+  const offers: Record<string, Buffer | string> = {
+    nothing: '',
+    garbage: Buffer.from(Array.from({ length: 4096 }, (_, i) => (i * 7919) % 256)),
+    'half an offer': 'build\0mount',
+    'an empty offer': '\0\0',
+    'a plugin that does not exist': 'b\x001:1\x001:1\0../../bin/sh\0CNI_COMMAND=ADD\0\0',
+    'a megabyte of environment': `b\x001:1\x001:1\0bridge\0${'X=y\0'.repeat(300_000)}`,
+    'a hundred megabytes': Buffer.alloc(100 * 1024 * 1024, 'x'),
+  };
+  for (const [what, bytes] of Object.entries(offers)) t.is((await send(host, bytes)).length, 0, what);
+  const one = await attach(host, networkOf(bridge));
+  await one.del();
+  t.is(await callsOf(host), 2);
+});
+
+test('the socket is for root alone, and a second agent is refused', async (t) => {
+  const host = await makeHost(t);
+  await startAgent(t, host);
+  t.is(statSync(host.file(socketPath)).mode & 0o777, 0o600);
+  const second = await host.tryRun([command, 'agent'], { timeout: 10_000 });
+  t.is(second.exit, 1);
+  t.regex(second.stderr, /Another agent listens on/);
+});
+
+test('a stale socket, one that is not a socket and one of another user are passed over', async (t) => {
+  const host = await makeHost(t);
+  const agent = await startAgent(t, host);
+  agent.kill('SIGKILL');
+  await once(agent, 'exit');
+  t.true(existsSync(host.file(socketPath)));
+  await (await attach(host, networkOf(bridge))).del();
+  await host.run(['sh', '-c', `rm ${socketPath} && mkfifo ${socketPath}`]);
+  await (await attach(host, networkOf(bridge))).del();
+  await host.run(['rm', socketPath]);
+  await host.run(['chmod', '0777', '/run/cni']);
+  await host.start(t, [
+    ...['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
+    ...[
+      'socat',
+      '-d',
+      '-d',
+      '-lf',
+      '/dev/stdout',
+      `UNIX-LISTEN:${socketPath},fork`,
+      'SYSTEM:printf YYYY; sleep 60',
+    ],
+  ]);
+  const one = await attach(host, networkOf(bridge));
+  t.true(await ping(one.pod, '10.33.0.1'));
+});
+
+test('an agent whose tree was replaced ends after its calls, and plugins work meanwhile', async (t) => {
+  const host = await makeHost(t);
+  await host.run(['mkdir', '/run/bin']);
+  await host.run(['cp', '-a', `${suites.ours}/.`, '/run/bin']);
+  const agent = await host.start(t, ['/run/bin/cni', 'agent']);
+  const ended = once(agent, 'exit');
+  // Another build, as far as the launcher knows.
+  const launcher = readFileSync(host.file('/run/bin/bridge'));
+  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher.toString('latin1')) ?? [];
+  const replaced = Buffer.from(launcher.toString('latin1').replaceAll(build, '0123456789ab'), 'latin1');
+  await host.run(['mv', `/run/bin/.cni-plugins-${build}`, '/run/bin/.cni-plugins-0123456789ab']);
+  for (const name of ['cni', 'bridge', 'host-local']) {
+    await host.run(['rm', `/run/bin/${name}`]);
+    writeFileSync(host.file(`/run/bin/${name}`), replaced, { mode: 0o755 });
+  }
+  const pod = await host.addPod();
+  const config = { ...bridge, name: 'n', cniVersion: '1.1.0' };
+  const outcome = await host.tryRun(['/run/bin/bridge'], {
+    env: {
+      CNI_COMMAND: 'ADD',
+      CNI_CONTAINERID: pod.containerId,
+      CNI_NETNS: pod.netns,
+      CNI_IFNAME: 'eth0',
+      CNI_PATH: '/run/bin',
+    },
+    stdin: JSON.stringify(config),
+  });
+  t.is(outcome.exit, 0, outcome.stdout);
+  await ended;
+  t.pass();
+});
+
+test('200 lives with an agent that is killed again and again: nothing is left, no address is given twice', async (t) => {
+  const host = await makeHost(t);
+  await (await attach(host, networkOf(bridge))).del();
+  const idle = await snapshot(host);
+  let isOver = false;
+  const killer = (async () => {
+    while (!isOver) {
+      const agent = await startAgent(t, host);
+      await sleep(150);
+      agent.kill('SIGKILL');
+      await once(agent, 'exit');
+    }
+  })();
+  const living = new Set<string>();
+  const life = async () => {
+    const pod = await host.addPod();
+    const { result } = await runPlugin(host, 'bridge', 'ADD', {
+      pod,
+      config: { ...bridge, name: 'agentnet', cniVersion: '1.1.0' },
+    });
+    const address = result?.ips?.[0]?.address;
+    if (address) {
+      t.false(living.has(address), address);
+      living.add(address);
+    }
+    const attachment = new Attachment(host, pod, networkOf(bridge));
+    if (address) living.delete(address);
+    while ((await attachment.tryDel()).exit !== 0) await sleep(10);
+    await pod.remove();
+  };
+  for (let batch = 0; batch < 25; batch++) await Promise.all(Array.from({ length: 8 }, life));
+  isOver = true;
+  await killer;
+  const { sandboxes: _, ...after } = await snapshot(host);
+  const { sandboxes: __, ...before } = idle;
+  t.deepEqual(after, before);
+});

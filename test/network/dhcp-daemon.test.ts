@@ -1,0 +1,230 @@
+/** The dhcp daemon in trouble, and the main plugins that ask it. */
+
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
+import { daemon, dhcpNetwork, dhcpSample, dnsmasq, startDnsmasq } from '../support/dhcp.ts';
+import type { Host } from '../support/host.ts';
+import { addresses, link, ping, routes } from '../support/observe.ts';
+import { runPlugin, suites } from '../support/plugin.ts';
+
+const leaseFiles = (host: Host) => readdirSync(host.file('/run/cni/dhcp-leases'));
+
+/** Waits until something is so. */
+async function until(what: string, holds: () => Promise<boolean> | boolean, seconds = 20): Promise<void> {
+  for (const end = Date.now() + seconds * 1000; !(await holds()); await sleep(100))
+    if (Date.now() > end) throw new Error(`${what}: not within ${seconds} seconds`);
+}
+
+test('bridge: a pod gets its address by the bridge, and DEL releases it while the interface still exists', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  // The host's way out becomes a port of the bridge.
+  await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
+  await host.run(['ip', 'link', 'set', 'eth0', 'master', 'br0']);
+  await host.run(['ip', 'link', 'set', 'br0', 'up']);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:router,10.99.255.254');
+  await daemon(t, host);
+  const network: Conflist = {
+    cniVersion: '1.1.0',
+    name: 'dhcpbridge',
+    plugins: [{ type: 'bridge', bridge: 'br0', ipam: { type: 'dhcp' } }],
+  };
+  const [one, two] = [await attach(host, network), await attach(host, network)];
+  t.deepEqual(await addresses(one.pod, 'eth0'), [`${one.ip}/16`]);
+  t.not(one.ip, two.ip);
+  t.is((await routes(one.pod)).find(({ dst }) => dst === 'default')?.gateway, '10.99.255.254');
+  t.true(await ping(one.pod, '10.99.255.254'));
+  t.true(await ping(one.pod, two.ip));
+  await one.check();
+
+  // A second ADD of a living attachment is refused, and its lease stays.
+  t.is((await new Attachment(host, one.pod, network).tryAdd()).exit, 1);
+  t.regex(await server.leases(), new RegExp(` ${one.ip.replaceAll('.', '\\.')} `));
+  t.true(await ping(one.pod, '10.99.255.254'));
+  await one.check();
+
+  await one.del();
+  t.regex(server.said(), new RegExp(`DHCPRELEASE\\(eth0\\) ${one.ip.replaceAll('.', '\\.')} `));
+  t.notRegex(await server.leases(), new RegExp(` ${one.ip.replaceAll('.', '\\.')} `));
+  t.regex(await server.leases(), new RegExp(` ${two.ip.replaceAll('.', '\\.')} `));
+  t.is(await link(one.pod, 'eth0'), undefined);
+  t.is(leaseFiles(host).length, 1);
+  await two.del();
+  t.is(await server.leases(), '');
+  t.deepEqual(leaseFiles(host), []);
+});
+
+test('ptp: a server on the host end of the pair is asked, and told of DEL', async (t) => {
+  const { host } = await dhcpNetwork(t);
+  await daemon(t, host);
+  const network: Conflist = {
+    cniVersion: '1.1.0',
+    name: 'dhcpptp',
+    plugins: [{ type: 'ptp', ipam: { type: 'dhcp' } }],
+  };
+  const pod = await host.addPod();
+  const one = new Attachment(host, pod, network);
+  const adding = one.tryAdd();
+  // The host end gets a random name: whoever serves there has to wait for it.
+  const isHostEnd = ({ ifname, linkinfo }: { ifname: string; linkinfo?: { info_kind?: string } }) =>
+    linkinfo?.info_kind === 'veth' && ifname !== 'eth0';
+  let hostEnd: string | undefined;
+  await until('the pair', async () => {
+    const links = JSON.parse(await host.run(['ip', '-j', '-d', 'link'])) as Parameters<typeof isHostEnd>[0][];
+    hostEnd = links.find(isHostEnd)?.ifname;
+    return hostEnd !== undefined;
+  });
+  await host.run(['ip', 'addr', 'add', '10.99.255.254/16', 'dev', hostEnd!]);
+  const server = await startDnsmasq(
+    t,
+    host,
+    '/run/leases-ptp',
+    `--interface=${hostEnd}`,
+    '--bind-interfaces',
+    '--dhcp-option=option:router,10.99.255.254',
+  );
+  const outcome = await adding;
+  t.is(outcome.exit, 0, outcome.stdout);
+  t.regex(one.ip, /^10\.99\.1\.\d$/);
+  t.true(await ping(pod, '10.99.255.254'));
+  t.true(await ping(host, one.ip));
+  await one.del();
+  t.regex(server.said(), new RegExp(`DHCPRELEASE\\(${hostEnd}\\) ${one.ip.replaceAll('.', '\\.')} `));
+  t.is(await server.leases(), '');
+  t.deepEqual(leaseFiles(host), []);
+});
+
+test('a daemon that takes requests but does not answer: code 11 in bounded time, on every verb', async (t) => {
+  const { host } = await dhcpNetwork(t);
+  await host.run(['mkdir', '-p', '/run/cni']);
+  await host.start(t, [
+    process.execPath,
+    '-e',
+    'require("net").createServer(() => {}).listen("/run/cni/dhcp.sock", () => console.log("ready"))',
+  ]);
+  const pod = await host.addPod();
+  const config = {
+    cniVersion: '1.1.0',
+    name: 'net',
+    type: 'x',
+    ipam: { type: 'dhcp' },
+    'cni.dev/valid-attachments': [],
+  };
+  const started = Date.now();
+  await Promise.all(
+    ['ADD', 'CHECK', 'DEL', 'STATUS', 'GC'].map(async (command) => {
+      const { error, stdout } = await runPlugin(host, 'dhcp', command, { pod, config });
+      t.is(error?.code, 11, `${command}: ${stdout}`);
+      t.regex(
+        error?.msg ?? '',
+        /DHCP daemon on "\/run\/cni\/dhcp.sock" has said nothing for 10 seconds/,
+        command,
+      );
+    }),
+  );
+  t.true(Date.now() - started < 40_000);
+});
+
+test('a lease whose namespace cannot be opened ends neither the daemon nor other renewals', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
+  const keeper = await daemon(t, host);
+  const [broken, sound] = [await attach(host, sample(dhcpSample)), await attach(host, sample(dhcpSample))];
+  const expiryOf = async ({ ip }: Attachment) =>
+    Number(
+      (await server.leases())
+        .split('\n')
+        .find((line) => line.includes(` ${ip} `))
+        ?.split(' ')[0],
+    );
+  // A loop of links is neither there nor gone.
+  await host.run(['sh', '-c', `umount "$0"; ln -sfn "${broken.pod.name}" "$0"`, broken.pod.netns]);
+  await until('the failed renewal', () => /Cannot open network namespace/.test(keeper.said()));
+  const granted = await expiryOf(sound);
+  await until('the renewal of the other one', async () => (await expiryOf(sound)) > granted);
+  await sound.check();
+  // DEL of the broken one goes through as well: the server takes the address back in time.
+  t.is(
+    (
+      await runPlugin(host, 'dhcp', 'DEL', {
+        pod: broken.pod,
+        config: pluginConfig(broken.network, broken.network.plugins[0]!),
+      })
+    ).exit,
+    0,
+  );
+  t.is(leaseFiles(host).length, 1);
+  await sound.del();
+  t.deepEqual(leaseFiles(host), []);
+});
+
+test('DEL does not wait for a renewal that gets no answer, and nothing brings the lease back', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
+  await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await server.stop();
+  await sleep(4000); // The renewal is under way.
+  const again = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
+  const started = Date.now();
+  await one.del();
+  t.true(Date.now() - started < 8000);
+  t.deepEqual(leaseFiles(host), []);
+  await sleep(4000);
+  t.deepEqual(leaseFiles(host), []);
+  t.is(await again.leases(), '');
+});
+
+test('a lease that cannot be written down: ADD names the file, and the server has the address back', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
+  await host.run(['mkdir', '-p', '/run/cni']);
+  await host.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', '/run/cni']);
+  const keeper = await daemon(t, host);
+  const living = await attach(host, sample(dhcpSample));
+  await host.run(['sh', '-c', 'cat /dev/zero > /run/cni/filler 2> /dev/null || true']);
+
+  const failed = await new Attachment(host, await host.addPod(), sample(dhcpSample)).tryAdd();
+  t.is(failed.error?.code, 5, failed.stdout);
+  t.regex(
+    failed.error?.msg ?? '',
+    /Cannot write down the lease in "\/run\/cni\/dhcp-leases\/[0-9a-f]+\.json"\. The file system is full\. Free space/,
+  );
+  await until('the release', async () => (await server.leases()).trim().split('\n').length === 1);
+  // The living one is renewed all the same, and deleted.
+  const expiry = async () => Number((await server.leases()).split(' ')[0]);
+  const granted = await expiry();
+  await until('the renewal', async () => (await expiry()) > granted);
+  await until('the word about the file', () => /Cannot write down the lease/.test(keeper.said()));
+  t.is(leaseFiles(host).length, 1);
+  await living.del();
+  t.is(await server.leases(), '');
+  t.deepEqual(leaseFiles(host), []);
+});
+
+test('a result that nobody takes: the new lease is given back, one that was there before stays', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside);
+  await daemon(t, host);
+  const living = await attach(host, sample(dhcpSample));
+  const add = (containerId: string) =>
+    host.tryRun(['sh', '-c', '"$0" > /dev/full', join(suites.ours, 'dhcp')], {
+      stdin: JSON.stringify(pluginConfig(living.network, living.network.plugins[0]!)),
+      env: {
+        CNI_COMMAND: 'ADD',
+        CNI_CONTAINERID: containerId,
+        CNI_NETNS: living.pod.netns,
+        CNI_IFNAME: 'eth0',
+        CNI_PATH: suites.ours,
+      },
+    });
+  t.not((await add(living.pod.containerId)).exit, 0);
+  t.regex(await server.leases(), new RegExp(` ${living.ip.replaceAll('.', '\\.')} `));
+  await living.check();
+  t.not((await add('another')).exit, 0);
+  t.is(leaseFiles(host).length, 1);
+  t.is((await server.leases()).trim().split('\n').length, 1);
+  t.is((await runNetworkVerb(host, living.network, 'STATUS')).exit, 0);
+});

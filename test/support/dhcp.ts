@@ -1,0 +1,154 @@
+/** Real DHCP servers outside of a host, and the daemon on it. */
+
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { runNetworkVerb, sample } from './chain.ts';
+import { type Host, makeHost, type Namespace, type Pod, type Teardown } from './host.ts';
+import { addMaster } from './outside.ts';
+import { suites } from './plugin.ts';
+import { cleanEnv } from './run.ts';
+
+/** The sample network that uses DHCP. */
+export const dhcpSample = '71-dhcp.conflist';
+
+/** A host whose "eth0" leads to a neighbour, which is where the servers are. */
+export async function dhcpNetwork(t: Teardown): Promise<{ host: Host; outside: Pod }> {
+  const host = await makeHost(t);
+  const outside = await addMaster(host, '10.99');
+  return { host, outside };
+}
+
+/** A real server, which gives 10.99.1.0 to 10.99.1.9. Its lease file tells what it has given. */
+export async function dnsmasq(
+  t: Teardown,
+  outside: Pod,
+  ...options: string[]
+): Promise<{ leases(): Promise<string>; stop(): Promise<void>; said(): string }> {
+  return startDnsmasq(t, outside, `/run/leases-${outside.name}`, '--interface=eth0', ...options);
+}
+
+/** The same, wherever it is to listen. @param leaseFile tells what it has given. */
+export async function startDnsmasq(
+  t: Teardown,
+  where: Namespace,
+  leaseFile: string,
+  ...options: string[]
+): Promise<{ leases(): Promise<string>; stop(): Promise<void>; said(): string }> {
+  let log = '';
+  const child = spawn(
+    where.enter[0]!,
+    [
+      ...where.enter.slice(1),
+      ...[
+        'dnsmasq',
+        '--keep-in-foreground',
+        '--conf-file=/dev/null',
+        '--port=0',
+        '--user=root',
+        '--log-facility=-',
+        '--no-ping',
+      ],
+      ...[
+        '--log-dhcp',
+        '--dhcp-authoritative',
+        '--dhcp-range=10.99.1.0,10.99.1.9,255.255.0.0,120',
+        `--dhcp-leasefile=${leaseFile}`,
+        '--pid-file=',
+      ],
+      ...options,
+    ],
+    { env: cleanEnv, stdio: ['pipe', 'ignore', 'pipe'] },
+  );
+  t.teardown(() => void child.kill('SIGKILL'));
+  await new Promise<void>((resolve, reject) => {
+    child.stderr.on('data', (text: Buffer) => {
+      log += text.toString();
+      if (/started/.test(log)) resolve();
+    });
+    child.on('exit', () => reject(new Error(log)));
+  });
+  return {
+    leases: async () => (await where.tryRun(['cat', leaseFile])).stdout,
+    said: () => log,
+    async stop() {
+      const ended = new Promise((resolve) => child.on('exit', resolve));
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+}
+
+export interface Daemon {
+  stop(signal?: NodeJS.Signals): Promise<void>;
+  said(): string;
+}
+
+export async function daemon(t: Teardown, host: Host, ...options: string[]): Promise<Daemon> {
+  await host.run(['mkdir', '-p', '/run/cni']);
+  const [program, ...args] = [...host.enter, join(suites.ours, 'dhcp'), 'daemon', ...options] as [
+    string,
+    ...string[],
+  ];
+  const child = spawn(program, args, { env: cleanEnv, stdio: ['ignore', 'inherit', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (text: Buffer) => {
+    said += text.toString();
+  });
+  const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()));
+  t.teardown(() => void child.kill('SIGKILL'));
+  // nsenter becomes the daemon itself; it is there when it answers.
+  for (let tries = 0; ; tries++) {
+    const status = await runNetworkVerb(
+      host,
+      { ...sample(dhcpSample), plugins: [{ type: 'dhcp', ipam: { type: 'dhcp' } }] },
+      'STATUS',
+    );
+    if (status.exit === 0) break;
+    if (tries === 50) throw new Error(`The daemon does not start: ${said}`);
+    await sleep(100);
+  }
+  return {
+    said: () => said,
+    async stop(signal = 'SIGTERM') {
+      child.kill(signal);
+      await ended;
+    },
+  };
+}
+
+/** ISC's server, with the same range. */
+export async function dhcpd(t: Teardown, outside: Pod): Promise<{ leases(): Promise<string> }> {
+  const [config, leases] = [`/run/dhcpd-${outside.name}.conf`, `/run/dhcpd-${outside.name}.leases`];
+  await outside.run(['sh', '-c', `cat > ${config}; touch ${leases}`], {
+    stdin: `default-lease-time 120; authoritative;
+      subnet 10.99.0.0 netmask 255.255.0.0 { range 10.99.1.0 10.99.1.9; option routers 10.99.255.254; }`,
+  });
+  const argv = [
+    'dhcpd',
+    '-4',
+    '-f',
+    '-q',
+    '-user',
+    'root',
+    '-group',
+    'root',
+    '-cf',
+    config,
+    '-lf',
+    leases,
+    '-pf',
+    `${leases}.pid`,
+    'eth0',
+  ];
+  const child = spawn(outside.enter[0]!, [...outside.enter.slice(1), ...argv], {
+    env: cleanEnv,
+    stdio: 'ignore',
+  });
+  t.teardown(() => void child.kill('SIGKILL'));
+  for (let tries = 0; !(await outside.run(['ss', '-lun'])).includes(':67 '); tries++) {
+    if (tries === 50) throw new Error('dhcpd does not start');
+    await sleep(100);
+  }
+  return { leases: () => outside.run(['cat', leases]) };
+}

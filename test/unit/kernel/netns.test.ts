@@ -1,0 +1,60 @@
+/** Opening namespaces by paths that lead to all sorts of things: it never waits, and says what is there. */
+
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { Netns, NetnsGoneError } from '../../../lib/kernel/netns.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'cni-netns-'));
+test.after.always(() => rmSync(directory, { recursive: true, force: true }));
+
+test('what is not a network namespace is refused at once, by name', async (t) => {
+  const at = (name: string) => join(directory, name);
+  execFileSync('mkfifo', [at('fifo')]);
+  writeFileSync(at('file'), '');
+  symlinkSync('loop', at('loop'));
+  symlinkSync('fifo', at('link'));
+  const server = createServer().listen(at('socket'));
+  await new Promise((resolve) => server.once('listening', resolve));
+  for (const [path, pattern] of [
+    [at('fifo'), /"\S+" is a FIFO, not a network namespace/],
+    [at('link'), /is a FIFO/],
+    [at('file'), /is a file, not a network namespace/],
+    [at('loop'), /is a symbolic link that leads in a circle/],
+    [at('socket'), /is a socket/],
+    [directory, /is a directory/],
+    ['/dev/zero', /is a device/],
+    ['/dev/tty', /is a device/],
+    ['/proc/self/ns/mnt', /is a file, not a network namespace/],
+    [at('missing'), /does not exist/],
+    [at('file/below'), /does not exist/],
+    ['/proc/999999999/ns/net', /does not exist/],
+  ] as const) {
+    const start = performance.now();
+    t.throws(() => Netns.open(path), { instanceOf: NetnsGoneError, message: pattern }, path);
+    t.is(Netns.openIfPresent(path), undefined);
+    t.true(performance.now() - start < 1000);
+  }
+  server.close();
+});
+
+test('a namespace is opened by any path to it', (t) => {
+  symlinkSync('/proc/self/ns/net', join(directory, 'own'));
+  for (const path of ['/proc/self/ns/net', join(directory, 'own')]) {
+    using netns = Netns.open(path);
+    t.is(netns.path, path);
+    t.is(
+      netns.run(() => 5),
+      5,
+    );
+  }
+});
+
+test('a path that the kernel refuses is an error, not a container that is gone', (t) => {
+  const error = t.throws(() => Netns.openIfPresent(`/${'x'.repeat(300)}`));
+  t.false(error instanceof NetnsGoneError);
+  t.regex(error.message, /Cannot open network namespace .*\(ENAMETOOLONG\)/);
+});
