@@ -1,26 +1,23 @@
-/** Drops frames that bear another source MAC address than the container's own, by nftables in the bridge family. */
+/**
+ * Drops frames that bear another source MAC address than the container's own, by nftables in the bridge
+ * family.
+ */
 
 import type { AttachmentId } from '../attachment.ts';
 import { parseMac } from '../kernel/mac.ts';
 import type { Request } from '../netlink/message.ts';
+import { expressionValue, meta, payload, verdict } from '../netlink/nftables/expressions.ts';
+import { addChain, addTable, deleteChain, hasChain } from '../netlink/nftables/objects.ts';
 import {
-  addChain,
   addRule,
-  addTable,
-  deleteChain,
   deleteRule,
-  expressionValue,
   flushChain,
-  hasChain,
   listRules,
-  meta,
   type NftRule,
-  type NftTable,
-  payload,
   targetChain,
-  verdict,
   verdictOf,
-} from '../netlink/nftables.ts';
+} from '../netlink/nftables/rules.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { changeNftables, Hook, interfaceName, withNftables } from './nftables.ts';
 
@@ -31,7 +28,9 @@ const commentStart = 'macspoofchk-';
 /** What nft(8) takes, and the kernel gives back, of a comment. */
 const longestComment = 128;
 
-/** Lets only frames with the given source MAC address in by a port of the bridge, which has just been created. */
+/**
+ * Lets only frames with the given source MAC address in by a port of the bridge, which has just been created.
+ */
 export function addMacSpoofCheck(attachment: AttachmentId, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
   changeNftables((socket) => {
@@ -90,7 +89,8 @@ export function checkMacSpoofCheck(attachment: AttachmentId, port: string, mac: 
 }
 
 /**
- * Removes checks for ports that no longer exist. The rules name no network, but a port that does not exist is nobody's.
+ * Removes checks for ports that no longer exist. The rules name no network, but a port that does not exist is
+ * nobody's.
  * @param exists tells whether the host has an interface of that name.
  */
 export function collectMacSpoofChecks(exists: (port: string) => boolean): void {
@@ -105,7 +105,10 @@ function listChecks(socket: NetlinkSocket): NftRule[] {
   return listRules(socket, table, baseChain).filter((rule) => rule.comment.startsWith(commentStart));
 }
 
-/** The jump to a chain goes first, then what is in it, then the chain and the one that it leads to, as far as they exist. */
+/**
+ * The jump to a chain goes first, then what is in it, then the chain and the one that it leads to, as far as
+ * they exist.
+ */
 function removal(socket: NetlinkSocket, jumps: readonly NftRule[], chains: readonly string[]): Request[] {
   const present = chains
     .flatMap((chain) => [chain, macChainOf(chain)])

@@ -77,7 +77,10 @@ function stateBits(states: readonly (keyof typeof connectionStates)[]): Uint8Arr
   );
 }
 
-/** The packet belongs to a connection that is there already, or to one that such a connection has brought about. */
+/**
+ * The packet belongs to a connection that is there already, or to one that such a connection has brought
+ * about.
+ */
 export function isEstablished(): Attribute[] {
   return [
     expression('ct', [be32Attr(2, NFT_CT_STATE), be32Attr(1, register)]),

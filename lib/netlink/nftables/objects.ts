@@ -48,7 +48,10 @@ export function addTable({ family, name }: NftTable, comment?: string): Request 
   ]);
 }
 
-/** Creates a chain unless it is there. @param options.hook for a base chain, which accepts what it does not drop. */
+/**
+ * Creates a chain unless it is there.
+ * @param options.hook for a base chain, which accepts what it does not drop.
+ */
 export function addChain(
   table: NftTable,
   name: string,
