@@ -1,6 +1,6 @@
 /** One call, from the launcher's offer to the acknowledgement of its result. */
 
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runPlugin } from '../lib/cni/runner.ts';
 import type { PluginTable } from '../main.ts';
@@ -74,6 +74,7 @@ async function run(
     program,
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
+    waitForEnd,
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
@@ -86,6 +87,15 @@ async function run(
   const exit = await runPlugin(plugin, caller, find);
   if (!isAnswered) socket.write(encodeFrame('R', '', exit));
   return exit;
+}
+
+/** A pipe is a stream to Node.js, which tells of its end. */
+function waitForEnd(pipe: number): Promise<void> {
+  return new Promise((resolve) => {
+    const stream = new Socket({ fd: pipe, readable: true, writable: false });
+    stream.on('error', () => {}).on('close', () => resolve());
+    stream.resume();
+  });
 }
 
 /** Waiting for what arrives on a connection. */

@@ -1,4 +1,4 @@
-/** portmap: leads ports of the node to a container that another plugin has connected. */
+/** portmap: leads ports of the host to a container that another plugin has connected. */
 
 import type { Call } from '../lib/cni/call.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
@@ -159,7 +159,7 @@ function hintsOf(call: PortMapCall): PortMapHints | undefined {
   }
 }
 
-/** The ports that the runtime asks for. Ones without a port of the node are for other plugins. */
+/** The ports that the runtime asks for. Ones without a port of the host are for other plugins. */
 function mappingsOf(call: PortMapCall): PortMapping[] {
   const all = call.config.runtimeConfig?.portMappings ?? [];
   return all.map(({ hostPort, containerPort, protocol, hostIP }, i) => {

@@ -52,7 +52,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
 }
 
 /**
- * Unless the configuration fixes one, the node may have changed backends since the attachment was made. All start at once: the
+ * Unless the configuration fixes one, the host may have changed backends since the attachment was made. All start at once: the
  * program of the one runs beside the kernel work of the other.
  */
 async function eachBackend(

@@ -8,6 +8,7 @@ import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from
 import { KernelError, libc, type Pointers, pointersTo } from '../netlink/libc.ts';
 
 const MFD_CLOEXEC = 1;
+const O_CLOEXEC = 0o2000000;
 /** More than the 80 bytes that glibc has for it. */
 const fileActionsSize = 256;
 
@@ -37,13 +38,19 @@ export class ProgramMissingError extends Error {
   override readonly name = 'ProgramMissingError';
 }
 
+/** Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one. */
+export type WaitForEnd = (pipe: number) => Promise<void>;
+
 /** Finds and runs programs of the host, with one environment. */
 export class Programs {
   readonly environment: Readonly<Record<string, string | undefined>>;
   private readonly path: string;
+  private readonly waitForEnd: WaitForEnd | undefined;
 
-  constructor(environment: Readonly<Record<string, string | undefined>>) {
+  /** @param waitForEnd for a process with other things to do; without it, the thread waits for each child. */
+  constructor(environment: Readonly<Record<string, string | undefined>>, waitForEnd?: WaitForEnd) {
     this.environment = environment;
+    this.waitForEnd = waitForEnd;
     this.path = [environment.PATH, systemPath].filter(Boolean).join(':');
   }
 
@@ -88,23 +95,50 @@ export class Programs {
       const environ = Object.entries(variables).flatMap(([name, value]) =>
         value === undefined ? [] : [`${name}=${value}`],
       );
-      const pid = spawn(path, [program, ...args], environ, [stdin, stdout, stderr, ...inherit]);
-      return new Promise((resolve, reject) => {
-        setImmediate(() => {
-          try {
-            resolve({ status: wait(pid), stdout: readAll(stdout), stderr: readAll(stderr) });
-          } catch (error) {
-            reject(error as Error);
-          } finally {
-            for (const fd of files) closeSync(fd);
-          }
+      const fds = [stdin, stdout, stderr, ...inherit];
+      const { pid, hasEnded } = this.start(path, [program, ...args], environ, fds);
+      return hasEnded
+        .then(() => ({ status: wait(pid), stdout: readAll(stdout), stderr: readAll(stderr) }))
+        .finally(() => {
+          for (const fd of files) closeSync(fd);
         });
-      });
     } catch (error) {
       for (const fd of files) closeSync(fd);
       return Promise.reject(error as Error);
     }
   }
+
+  /** Starts a child. @returns its process ID, and a promise that is kept once it can be waited for. */
+  private start(
+    path: string,
+    argv: readonly string[],
+    environ: readonly string[],
+    fds: readonly number[],
+  ): { pid: number; hasEnded: Promise<unknown> } {
+    if (!this.waitForEnd) {
+      const pid = spawn(path, argv, environ, fds);
+      return { pid, hasEnded: new Promise((resolve) => setImmediate(resolve)) };
+    }
+    // The child holds one end of a pipe, which nobody writes to, for as long as it lives.
+    const [readEnd, writeEnd] = openPipe();
+    try {
+      const pid = spawn(path, argv, environ, [...fds, writeEnd]);
+      return { pid, hasEnded: this.waitForEnd(readEnd) };
+    } catch (error) {
+      closeSync(readEnd);
+      throw error;
+    } finally {
+      closeSync(writeEnd);
+    }
+  }
+}
+
+/** A pipe whose ends no other child gets. */
+function openPipe(): [readEnd: number, writeEnd: number] {
+  const ends = new Uint8Array(8);
+  libc('open a pipe', 'pipe2', ends, O_CLOEXEC);
+  const view = new DataView(ends.buffer);
+  return [view.getInt32(0, true), view.getInt32(4, true)];
 }
 
 function spawn(

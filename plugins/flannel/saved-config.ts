@@ -38,7 +38,7 @@ export class SavedConfigs {
     } catch (error) {
       throw new Error(
         `Cannot save the delegate's configuration in "${this.directory}". Make it a writable directory with free space, or set "dataDir"`,
-        { cause: (error as Error).cause },
+        { cause: error },
       );
     }
   }
