@@ -147,8 +147,8 @@ function noted(claims: Claims, own: readonly Claim[]): ReadonlyMap<string, Claim
 }
 
 /**
- * Takes addresses out of the backends that were told of them, and out of every one where nothing is noted: firewalld may have come,
- * or gone, since ADD.
+ * Takes addresses out of the backends that were told of them, and out of every one where nothing is noted:
+ * firewalld may have come, or gone, since ADD.
  */
 async function remove(
   call: FirewallCall,

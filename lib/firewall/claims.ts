@@ -1,9 +1,11 @@
 /**
- * Who was let through: a file for each address of each attachment, written before the firewall is told and removed after it was
- * told otherwise. An ADD that was killed, or a DEL that is told no addresses, leaves no rule behind for whoever gets the address
- * next: DEL and GC find it here. Rules do not survive a reboot, and neither does /run.
+ * Who was let through: a file for each address of each attachment, written before the firewall is told and
+ * removed after it was told otherwise. An ADD that was killed, or a DEL that is told no addresses, leaves no
+ * rule behind for whoever gets the address next: DEL and GC find it here. Rules do not survive a reboot, and
+ * neither does /run.
  *
- * The name of a file says whose address it is, so that nothing has to be read to know; what is in the file are hints.
+ * The name of a file says whose address it is, so that nothing has to be read to know; what is in the file
+ * are hints.
  */
 
 import { readdirSync, rmSync } from 'node:fs';
@@ -39,8 +41,9 @@ export interface TakenClaims {
   /** Nobody has claimed any of the addresses before. */
   readonly isNew: boolean;
   /**
-   * Makes an end of the claims that others in the network had on the addresses: one network gives an address to one attachment at a
-   * time, so that those who had it before are gone. For when the firewall lets the new owner through.
+   * Makes an end of the claims that others in the network had on the addresses: one network gives an address
+   * to one attachment at a time, so that those who had it before are gone. For when the firewall lets the new
+   * owner through.
    */
   settle(): void;
   /** Gives back what was not claimed before. */
@@ -130,7 +133,8 @@ export class Claims {
    * @param claims those that the attachment, or the attachments that no longer exist, still have.
    * @param options.known further addresses, of which nothing tells whose they are by now.
    * @param options.inUse that the claims belong to an attachment whose addresses nobody else can get yet.
-   * @param remove is given those of the addresses that no other attachment has claimed, and tells the firewall.
+   * @param remove is given those of the addresses that no other attachment has claimed, and tells the
+   * firewall.
    */
   async release(
     claims: readonly Claim[],

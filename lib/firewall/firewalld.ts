@@ -66,7 +66,10 @@ export class Zone {
     return true;
   }
 
-  /** Takes an address out of the zone. That it is not in it, or that firewalld does not run, is no error. @throws FirewalldError */
+  /**
+   * Takes an address out of the zone. That it is not in it, or that firewalld does not run, is no error.
+   * @throws FirewalldError
+   */
   async remove(address: Address): Promise<void> {
     const answer = await this.call('removeSource', address);
     const isGone =
@@ -112,7 +115,10 @@ export class Zone {
   }
 }
 
-/** Lets packets through by a zone. @param isolation what isolates bridges, for which firewalld has nothing. */
+/**
+ * Lets packets through by a zone.
+ * @param isolation what isolates bridges, for which firewalld has nothing.
+ */
 export function firewalldForward(zone: Zone, isolation: ForwardBackend): ForwardBackend {
   return {
     async allow(request, _isNew, undo) {

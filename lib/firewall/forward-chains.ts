@@ -1,16 +1,10 @@
 /** The base chains of the operator that drop forwarded packets. */
 
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
-import {
-  isOwnedTable,
-  limitsToInvalid,
-  listBaseChains,
-  listRules,
-  type NftBaseChain,
-  type NftFamily,
-  type NftRule,
-  verdictOf,
-} from '../netlink/nftables.ts';
+import { limitsToInvalid } from '../netlink/nftables/expressions.ts';
+import { isOwnedTable, listBaseChains, type NftBaseChain } from '../netlink/nftables/objects.ts';
+import { listRules, type NftRule, verdictOf } from '../netlink/nftables/rules.ts';
+import type { NftFamily } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { isolationTable } from './isolation-nftables.ts';
 import { Hook } from './nftables.ts';
@@ -95,7 +89,10 @@ function isUnconditional({ expressions }: NftRule): boolean {
   return expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name));
 }
 
-/** iptables-nft keeps its rules in tables of these names, and refuses to read them when there is anything in them that it does not know. */
+/**
+ * iptables-nft keeps its rules in tables of these names, and refuses to read them when there is anything in
+ * them that it does not know.
+ */
 function isManagedByIptables({ table, name }: NftBaseChain, programs: Programs): boolean {
   if (table.family === 'inet' || table.name !== 'filter' || name !== 'FORWARD') return false;
   try {

@@ -1,6 +1,6 @@
 /**
- * Letting forwarded packets through by iptables. Chains, rules and comments are the reference firewall plugin's, so that the one
- * suite checks and deletes what the other added.
+ * Letting forwarded packets through by iptables. Chains, rules and comments are the reference firewall
+ * plugin's, so that the one suite checks and deletes what the other added.
  */
 
 import type { Address, Family } from '../ip.ts';
@@ -17,6 +17,7 @@ import {
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+import { areSeen, keepInMind } from './seen-rules.ts';
 
 const table = 'filter';
 const forwardChain = 'CNI-FORWARD';
@@ -47,10 +48,16 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         const { isolation, own, ...rules } = rulesOf(request, family);
         const remove = () => undoChange(programs, family, table, { added: own, removed: [] });
         if (isNew) {
-          // Nobody has the addresses, so that their rules need not be looked for; what is shared is there but for the first time.
-          const checks = [...rules.shared, ...isolation].map((rule) => renderRule('-C', rule));
+          // Nobody has the addresses, so that their rules need not be looked for; what is shared is there but
+          // for the first time.
+          const asked = [rules.shared, isolation].filter((list) => !areSeen(programs, family, table, list));
+          const checks = asked.flat().map((rule) => renderRule('-C', rule));
           const additions = own.map((rule) => renderRule('-A', rule));
-          if (await succeeds(programs, family, [...checks, ...additions])) return undo(remove);
+          if (await succeeds(programs, family, [...checks, ...additions])) {
+            undo(remove);
+            for (const list of asked) keepInMind(programs, family, table, list);
+            return;
+          }
         }
         if (own.length > 0) {
           const chains = [forwardChain, adminChain];
@@ -111,8 +118,8 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
 }
 
 /**
- * Tries whether iptables can be used, as it cannot on hosts that have its programs but no kernel modules for what its rules match:
- * a chain with such a rule is created and deleted in one transaction.
+ * Tries whether iptables can be used, as it cannot on hosts that have its programs but no kernel modules for
+ * what its rules match: a chain with such a rule is created and deleted in one transaction.
  */
 export function isIptablesUsable(programs: Programs, family: Family): Promise<boolean> {
   const chain = `CNI-PROBE-${Math.random().toString(16).slice(2, 14)}`;

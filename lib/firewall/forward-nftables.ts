@@ -1,31 +1,27 @@
 /**
  * Letting forwarded packets through by nftables.
  *
- * An accept in one base chain does not overrule a drop in another, so what lets containers through must be in the very chains of the
- * operator that drop. Each of these gets a jump to a chain of ours in its table, which looks addresses up in sets: however many
- * containers there are, a packet costs one look, and to add, check or remove an address is one request about one element.
+ * An accept in one base chain does not overrule a drop in another, so what lets containers through must be in
+ * the very chains of the operator that drop. Each of these gets a jump to a chain of ours in its table, which
+ * looks addresses up in sets: however many containers there are, a packet costs one look, and to add, check
+ * or remove an address is one request about one element.
  */
 
 import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
+import { isEstablished, verdict } from '../netlink/nftables/expressions.ts';
+import { addChain, type NftBaseChain } from '../netlink/nftables/objects.ts';
+import { insertRule, listRules, replaceRules, targetChain } from '../netlink/nftables/rules.ts';
 import {
-  addChain,
   addElement,
   addSet,
   deleteElement,
   findSets,
   getElement,
-  insertRule,
-  isEstablished,
-  listRules,
-  type NftBaseChain,
   type NftSet,
-  type NftTable,
-  replaceRules,
-  targetChain,
-  verdict,
-} from '../netlink/nftables.ts';
+} from '../netlink/nftables/sets.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import { droppingChains, nameOf, requireChangeable } from './forward-chains.ts';
@@ -155,7 +151,8 @@ function removeElements(places: readonly Place[]): void {
 }
 
 /**
- * What makes a base chain lead to our chain, and that let through what is in the sets: nothing when it does already.
+ * What makes a base chain lead to our chain, and that let through what is in the sets: nothing when it does
+ * already.
  * @param created is told of the sets that this creates.
  */
 function setUp(socket: NetlinkSocket, target: NftBaseChain, created: NftSet[]): Request[] {

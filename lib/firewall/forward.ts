@@ -8,7 +8,10 @@ import type { RegisterUndo } from './backend.ts';
 export const forwardBackendNames = ['iptables', 'firewalld', 'nftables'] as const;
 export type ForwardBackendName = (typeof forwardBackendNames)[number];
 
-/** A bridge whose containers are kept from those of other isolated bridges, and with "isolated" from one another too. */
+/**
+ * A bridge whose containers are kept from those of other isolated bridges, and with "isolated" from one
+ * another too.
+ */
 export interface Isolation {
   readonly bridge: string;
   readonly policy: 'same-bridge' | 'isolated';

@@ -6,7 +6,7 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
-import { countUses } from '../netlink/nftables.ts';
+import { countUses } from '../netlink/nftables/xtables.ts';
 import { nftTableOf, openNftables } from './nftables.ts';
 import { parseRules, type Rule } from './rules.ts';
 import { isNftVariant, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';

@@ -1,6 +1,6 @@
 /**
- * Keeping bridges, and the containers of a bridge, apart by iptables, in the chains and with the rules and comments of the reference
- * firewall plugin.
+ * Keeping bridges, and the containers of a bridge, apart by iptables, in the chains and with the rules and
+ * comments of the reference firewall plugin.
  */
 
 import type { Family } from '../ip.ts';
@@ -74,7 +74,10 @@ async function listStages(
   );
 }
 
-/** Rules that bear another comment in other releases of either suite: those that all bridges share, and the one that drops. */
+/**
+ * Rules that bear another comment in other releases of either suite: those that all bridges share, and the
+ * one that drops.
+ */
 function alike(present: ReadonlyMap<string, Rule[] | undefined>, wanted: Rule): Rule[] {
   if (option(wanted, '--comment') !== sharedComment) return [];
   return (present.get(wanted.chain) ?? []).filter((rule) => {

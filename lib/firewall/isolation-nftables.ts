@@ -1,26 +1,18 @@
 /**
- * Keeping bridges, and the containers of a bridge, apart by nftables, in tables of our own: a drop counts wherever it is. In the
- * family "inet" is what the host routes; what the bridge itself passes on is in the family "bridge". A kernel that cannot tell bridges
- * apart there (CONFIG_NFT_BRIDGE_META) must show bridged packets to the family "inet", as br_netfilter does.
+ * Keeping bridges, and the containers of a bridge, apart by nftables, in tables of our own: a drop counts
+ * wherever it is. In the family "inet" is what the host routes; what the bridge itself passes on is in the
+ * family "bridge". A kernel that cannot tell bridges apart there (CONFIG_NFT_BRIDGE_META) must show bridged
+ * packets to the family "inet", as br_netfilter does.
  */
 
 import type { Family } from '../ip.ts';
 import { readSysctl } from '../kernel/sysctl.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import {
-  addChain,
-  addElement,
-  addRule,
-  addSet,
-  addTable,
-  getElement,
-  listRules,
-  meta,
-  metaIn,
-  type NftSet,
-  type NftTable,
-  verdict,
-} from '../netlink/nftables.ts';
+import { meta, metaIn, verdict } from '../netlink/nftables/expressions.ts';
+import { addChain, addTable } from '../netlink/nftables/objects.ts';
+import { addRule, listRules } from '../netlink/nftables/rules.ts';
+import { addElement, addSet, getElement, type NftSet } from '../netlink/nftables/sets.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { Isolation } from './forward.ts';
 import { changeNftables, Hook, interfaceName, NftablesError, Priority, withNftables } from './nftables.ts';
@@ -39,7 +31,10 @@ interface IsolationRule {
   readonly comment: string;
 }
 
-/** Isolates a bridge. Doing it twice is no error, and what is there stays: it is the bridge's, not a container's. */
+/**
+ * Isolates a bridge. Doing it twice is no error, and what is there stays: it is the bridge's, not a
+ * container's.
+ */
 export function isolate(isolation: Isolation, families: readonly Family[]): void {
   changeNftables((socket) => ({ exclusive: composeIsolation(socket, isolation) }));
   if (isolation.policy !== 'isolated') return;

@@ -6,15 +6,8 @@ import { addressFamily } from '../kernel/family.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import {
-  dnat,
-  meta,
-  type NftTable,
-  payload,
-  payloadIn,
-  readGeneration,
-  transaction,
-} from '../netlink/nftables.ts';
+import { dnat, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
+import { type NftTable, readGeneration, transaction } from '../netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
@@ -45,7 +38,10 @@ export class NftablesError extends CniError {
   }
 }
 
-/** Like {@link openNftables} for one use. @throws NftablesError that says what to do when the kernel refuses something. */
+/**
+ * Like {@link openNftables} for one use.
+ * @throws NftablesError that says what to do when the kernel refuses something.
+ */
 export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
   using socket = openNftables();
   try {
@@ -100,7 +96,9 @@ export function nftTableOf(family: Family, name: string): NftTable {
 
 /** How often a change is composed anew when others were faster. */
 const changeTries = 10;
-/** The same where anybody's change of anything counts, as that of every other container that comes or goes. */
+/**
+ * The same where anybody's change of anything counts, as that of every other container that comes or goes.
+ */
 const exclusiveTries = 200;
 
 /** What is to be done, if nobody has changed anything since it was composed. */
@@ -110,8 +108,8 @@ export interface ExclusiveChange {
 
 /**
  * Carries out a change that depends on what is there.
- * @param compose looks, and says what to do. It is asked `again` when something that it names has gone meanwhile, as two DELs at
- *   once may have it.
+ * @param compose looks, and says what to do. It is asked `again` when something that it names has gone
+ * meanwhile, as two DELs at once may have it.
  */
 export function changeNftables(
   compose: (socket: NetlinkSocket, again: boolean) => readonly Request[] | ExclusiveChange,
@@ -133,7 +131,10 @@ export function changeNftables(
   });
 }
 
-/** The generation of the ruleset; undefined when the kernel has no nftables, which whoever changes it finds out. */
+/**
+ * The generation of the ruleset; undefined when the kernel has no nftables, which whoever changes it finds
+ * out.
+ */
 function generationOf(socket: NetlinkSocket): number | undefined {
   try {
     return readGeneration(socket);

@@ -3,7 +3,7 @@
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { countUses, findChainsOfPorts } from '../netlink/nftables.ts';
+import { countUses, findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import { ensureRules, type RuleChange, removeChains, removeRules, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, hasRules, list, requireInstalled } from './iptables.ts';
 import { portMapChain, readComment } from './names.ts';

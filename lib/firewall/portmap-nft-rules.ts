@@ -4,20 +4,21 @@ import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family, type Prefix } from '../ip.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import {
-  addChain,
-  addRule,
-  addTable,
-  deleteRule,
   destinationIsLocal,
   expressionValue,
+  masqueradeVerdict,
+  verdict,
+} from '../netlink/nftables/expressions.ts';
+import { addChain, addTable } from '../netlink/nftables/objects.ts';
+import {
+  addRule,
+  deleteRule,
   flushChain,
   listRules,
-  masqueradeVerdict,
   type NftRule,
-  type NftTable,
   replaceRules,
-  verdict,
-} from '../netlink/nftables.ts';
+} from '../netlink/nftables/rules.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { hashName } from './names.ts';
 import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber } from './nftables.ts';

@@ -2,7 +2,7 @@
 
 import type { Family } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
-import { listRules, type NftRule } from '../netlink/nftables.ts';
+import { listRules, type NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { families } from './iptables.ts';
 import { changeNftables, requireNftables, withNftables } from './nftables.ts';

@@ -7,7 +7,7 @@
 
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { getRawRules, listRawRules, type RawRule } from '../netlink/nftables.ts';
+import { getRawRules, listRawRules, type RawRule } from '../netlink/nftables/xtables.ts';
 import { readStateFile, writeStateFile } from '../state-file.ts';
 import { nftTableOf, openNftables } from './nftables.ts';
 import { type Rule, renderRule, targetOf } from './rules.ts';

@@ -144,9 +144,10 @@ export class NetlinkSocket {
   }
 
   /**
-   * Like {@link dump} for a list that is searched rather than read: nothing is made of the messages, which is what takes time in a
-   * process that has just begun.
-   * @param visit is given each message's payload where it was received: from one offset of the data up to another.
+   * Like {@link dump} for a list that is searched rather than read: nothing is made of the messages, which is
+   * what takes time in a process that has just begun.
+   * @param visit is given each message's payload where it was received: from one offset of the data up to
+   * another.
    * @returns false when the list changed while it was read.
    * @throws NetlinkError
    */

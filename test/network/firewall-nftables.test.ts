@@ -299,7 +299,10 @@ test('the sample network works', async (t) => {
   t.deepEqual(await elements(host), []);
 });
 
-/** Hides the programs of iptables and nftables in a host. @returns where they are to be had, to look at its rules. */
+/**
+ * Hides the programs of iptables and nftables in a host.
+ * @returns where they are to be had, to look at its rules.
+ */
 async function hidePrograms(host: Host): Promise<Namespace> {
   for (const program of ['xtables-nft-multi', 'xtables-legacy-multi', 'nft'])
     await host.run([

@@ -65,12 +65,26 @@ export function payloadIn(
   return [loadPayload(base, offset, length), lookUp(set)];
 }
 
-/** The packet belongs to a connection that is there already, or to one that such a connection has brought about. */
+/** States of connections, by their bits (NF_CT_STATE_BIT). */
+const connectionStates = { invalid: 1, established: 2, related: 4 } as const;
+
+function stateBits(states: readonly (keyof typeof connectionStates)[]): Uint8Array {
+  return Uint8Array.of(
+    states.reduce((sum, state) => sum | connectionStates[state], 0),
+    0,
+    0,
+    0,
+  );
+}
+
+/**
+ * The packet belongs to a connection that is there already, or to one that such a connection has brought
+ * about.
+ */
 export function isEstablished(): Attribute[] {
-  const [established, related] = [2, 4];
   return [
     expression('ct', [be32Attr(2, NFT_CT_STATE), be32Attr(1, register)]),
-    mask(Uint8Array.of(established | related, 0, 0, 0)),
+    mask(stateBits(['established', 'related'])),
     compare('!=', new Uint8Array(4)),
   ];
 }
@@ -148,12 +162,10 @@ export function lookedUpSet({ name, data }: NftExpression): string | undefined {
 
 /** True when expressions let a rule match only packets that belong to no connection: "ct state invalid". */
 export function limitsToInvalid(expressions: readonly NftExpression[]): boolean {
-  const invalid = 1;
   const state = expressions.findIndex(({ name, data }) => name === 'ct' && data.be32(2) === NFT_CT_STATE);
   const cut = state < 0 ? undefined : expressions[state + 1];
-  const mask = cut?.name === 'bitwise' ? cut.data.nested(4)?.bytes(NFTA_DATA_VALUE) : undefined;
-  // In host byte order, as the kernel has the state.
-  return mask?.length === 4 && mask[0] === invalid && !mask[1] && !mask[2] && !mask[3];
+  const bits = cut?.name === 'bitwise' ? cut.data.nested(4)?.bytes(NFTA_DATA_VALUE) : undefined;
+  return bits !== undefined && Buffer.compare(bits, stateBits(['invalid'])) === 0;
 }
 
 /** The verdict that an expression holds, and the chain where it leads. */

@@ -1,6 +1,6 @@
 /**
- * nf_tables on the wire: what its requests have in common. Source: linux/netfilter/nf_tables.h; texts in user data are written as
- * libnftnl does, so that nft(8) shows comments.
+ * nf_tables on the wire: what its requests have in common. Source: linux/netfilter/nf_tables.h; texts in user
+ * data are written as libnftnl does, so that nft(8) shows comments.
  */
 
 import { isKernelError } from '../libc.ts';
@@ -70,18 +70,29 @@ export function request(
   };
 }
 
-/** Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel. @throws NetlinkError */
+/**
+ * What the kernel says when it has no nf_tables, or not for that family: EINVAL of a subsystem that it does
+ * not have.
+ */
+export const unsupported = ['EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT'] as const;
+
+/**
+ * Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel.
+ * @throws NetlinkError
+ */
 export function dumpIfPresent(socket: NetlinkSocket, dump: Request): ReceivedMessage[] {
   try {
     return socket.dump(dump);
   } catch (error) {
-    // EINVAL is what nfnetlink says of a subsystem that it does not have.
-    if (isKernelError(error, 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT')) return [];
+    if (isKernelError(error, 'ENOENT', ...unsupported)) return [];
     throw error;
   }
 }
 
-/** The number of the ruleset, which grows with every change that anybody makes. @throws NetlinkError when there is no nf_tables. */
+/**
+ * The number of the ruleset, which grows with every change that anybody makes.
+ * @throws NetlinkError when there is no nf_tables.
+ */
 export function readGeneration(socket: NetlinkSocket): number {
   const get = request('ask for the generation of nftables', Message.GetGeneration, 0, 'inet', []);
   const [[answer]] = socket.execute(get) as [ReceivedMessage[]];
@@ -103,8 +114,8 @@ export function transaction(socket: NetlinkSocket, requests: readonly Request[],
 const commentLength = 128;
 
 /**
- * Types of the texts in an object's user data: the comment is type 0 for tables, chains and rules alike, and libnftnl skips the types that it
- * does not know.
+ * Types of the texts in an object's user data: the comment is type 0 for tables, chains and rules alike, and
+ * libnftnl skips the types that it does not know.
  */
 export const UserText = { Comment: 0, Owner: 0xc1 } as const;
 

@@ -1,6 +1,6 @@
 /**
- * What iptables has written to nf_tables, looked up without starting it, which would read whole chains to know of a single rule.
- * Sources: linux/netfilter/nf_tables.h, nf_tables_compat.h, xt_multiport.h.
+ * What iptables has written to nf_tables, looked up without starting it, which would read whole chains to
+ * know of a single rule. Sources: linux/netfilter/nf_tables.h, nf_tables_compat.h, xt_multiport.h.
  */
 
 import { isKernelError } from '../libc.ts';
@@ -73,8 +73,8 @@ export function getRawRules(
 }
 
 /**
- * Searches a chain for rules that may be about one of these ports: those whose multiport match has it, and those without such a
- * match, as other releases of iptables may write it otherwise.
+ * Searches a chain for rules that may be about one of these ports: those whose multiport match has it, and
+ * those without such a match, as other releases of iptables may write it otherwise.
  * @returns the chains where they lead, "" for a rule that leads to none.
  * @throws NetlinkError
  */
@@ -119,7 +119,10 @@ function readRule(payload: Uint8Array): RawRule {
   };
 }
 
-/** Begins the name of a match in the way in which the kernel writes one: name, revision and the match's own structure, in this order. */
+/**
+ * Begins the name of a match in the way in which the kernel writes one: name, revision and the match's own
+ * structure, in this order.
+ */
 const multiportName = Buffer.from('multiport\0');
 /** From there to struct xt_multiport_v1: the padded name, the revision, and the header of the structure. */
 const structOffset = 12 + 8 + 4;
