@@ -8,7 +8,10 @@ import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './pr
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
 const heartbeatMs = 3000;
-/** How long a launcher may take to offer a call, to send its input, and to acknowledge the result, in milliseconds. */
+/**
+ * How long a launcher may take to offer a call, to send its input, and to acknowledge the result, in
+ * milliseconds.
+ */
 const patienceMs = 10_000;
 
 /** What the agent is, as far as a call needs to know. */
@@ -115,7 +118,10 @@ class Changes {
     socket.on('end', close).on('close', close).on('error', close);
   }
 
-  /** Waits until `take` gives something. @returns undefined when the connection is closed, or nothing comes in time. */
+  /**
+   * Waits until `take` gives something.
+   * @returns undefined when the connection is closed, or nothing comes in time.
+   */
   async wait<T>(take: () => T | undefined): Promise<T | undefined> {
     const end = Date.now() + patienceMs;
     for (;;) {

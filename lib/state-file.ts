@@ -1,6 +1,7 @@
 /**
- * Small files that plugins keep between verbs. What is found on disk may be torn, foreign or hostile: links are not followed, only
- * regular files are read, and a file is replaced as a whole, so that nobody ever reads half of one.
+ * Small files that plugins keep between verbs. What is found on disk may be torn, foreign or hostile: links
+ * are not followed, only regular files are read, and a file is replaced as a whole, so that nobody ever reads
+ * half of one.
  */
 
 import { closeSync, constants, fchmodSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -28,7 +29,8 @@ export function readStateFile(file: string): string | undefined {
 }
 
 /**
- * Writes a file, in place of the one that is there, which is not followed if it is a link. The directory is created if need be.
+ * Writes a file, in place of the one that is there, which is not followed if it is a link. The directory is
+ * created if need be.
  * @param directoryMode of directories that are created.
  * @throws CniError that names the file when it cannot be written; then nothing of it stays.
  */

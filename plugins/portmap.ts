@@ -130,7 +130,10 @@ export const plugin = definePlugin({
   },
 });
 
-/** Removes mappings. Unless the configuration fixes a backend, the host may have changed it since the ports were mapped. */
+/**
+ * Removes mappings. Unless the configuration fixes a backend, the host may have changed it since the ports
+ * were mapped.
+ */
 async function eachBackend(
   call: PortMapCall,
   remove: (backend: PortMapBackend) => Promise<MappedPort[]>,
@@ -225,8 +228,9 @@ function containerAddresses(call: PortMapCall, result: Result): Prefix[] {
 }
 
 /**
- * Lets connections from 127.0.0.1 leave the host towards the container; IPv6 has no such setting. Without a route to the container
- * there is nothing to let through, and where the setting cannot be written, the port still serves everybody else.
+ * Lets connections from 127.0.0.1 leave the host towards the container; IPv6 has no such setting. Without a
+ * route to the container there is nothing to let through, and where the setting cannot be written, the port
+ * still serves everybody else.
  */
 function allowLocalhost(call: PortMapCall, containers: readonly Prefix[]): void {
   const container = containers.find(({ family }) => family === 4);

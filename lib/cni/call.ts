@@ -1,6 +1,6 @@
 /**
- * One call of one verb: what the runtime asks, and what the plugin uses to answer. Everything that belongs to a call is kept here,
- * never in the module or the process, since one process may serve many calls at once.
+ * One call of one verb: what the runtime asks, and what the plugin uses to answer. Everything that belongs to
+ * a call is kept here, never in the module or the process, since one process may serve many calls at once.
  */
 
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
@@ -130,8 +130,8 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Registers how to take back what ADD has just made, and only that: never "whatever bears this name", which may belong to a
-   * living attachment. The steps run in reverse order when ADD fails.
+   * Registers how to take back what ADD has just made, and only that: never "whatever bears this name", which
+   * may belong to a living attachment. The steps run in reverse order when ADD fails.
    */
   undo(step: UndoStep): void {
     this.journal.push(step);

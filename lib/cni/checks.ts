@@ -58,7 +58,9 @@ export function checkVersion({ name, versions }: Plugin<never>, command: string,
     );
 }
 
-/** Nothing may be done to the host's own namespace in a container's name, say because a process ID was reused. */
+/**
+ * Nothing may be done to the host's own namespace in a container's name, say because a process ID was reused.
+ */
 export function refuseOwnNetns({ netns, netnsOverride }: Invocation): void {
   if (netns === '' || netnsOverride) return;
   let sandbox: { dev: number; ino: number };

@@ -43,8 +43,8 @@ const validAttachmentsSchema = array(object({ containerID: string(), ifname: str
 
 /**
  * The attachments that GC must keep.
- * @returns undefined when the runtime named none at all, which means that nothing may be collected; an empty list
- *   means that no attachment is valid.
+ * @returns undefined when the runtime named none at all, which means that nothing may be collected; an empty
+ *   list means that no attachment is valid.
  * @throws SchemaError
  */
 export function validAttachments(config: NetConf): AttachmentId[] | undefined {
@@ -61,8 +61,8 @@ export function validAttachments(config: NetConf): AttachmentId[] | undefined {
 }
 
 /**
- * The resolver settings of the result: the configuration's if it has any, else those of the IPAM plugin. A list counts even when it
- * is empty, as in the reference plugins.
+ * The resolver settings of the result: the configuration's if it has any, else those of the IPAM plugin. A
+ * list counts even when it is empty, as in the reference plugins.
  */
 export function chooseDns(configured: Dns = {}, fromIpam: Dns = {}): Dns {
   const { nameservers, domain, search, options } = configured;

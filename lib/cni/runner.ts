@@ -1,6 +1,7 @@
 /**
- * The plugin runner: from the runtime's environment and standard input to a plugin's verb, and from its result or error back to
- * standard output. Source: CNI specification 1.1.0, section 2; the order of the checks is the reference library's.
+ * The plugin runner: from the runtime's environment and standard input to a plugin's verb, and from its
+ * result or error back to standard output. Source: CNI specification 1.1.0, section 2; the order of the
+ * checks is the reference library's.
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
@@ -19,7 +20,9 @@ export type FindPlugin = (name: string) => Promise<Plugin<never>> | undefined;
 
 /** Where a call comes from and where its answer goes. */
 export interface Caller {
-  /** Path of the program that stands for this suite: a delegate that is the same is run within this process. */
+  /**
+   * Path of the program that stands for this suite: a delegate that is the same is run within this process.
+   */
   readonly program: string;
   readonly environment: CallContext['environment'];
   readonly waitForEnd?: CallContext['waitForEnd'];
@@ -159,7 +162,8 @@ function versionOf(config: Record<string, unknown>): string {
 }
 
 /**
- * Decodes a configuration: first the keys that every one has, then, once it is known to be for this plugin, the plugin's own.
+ * Decodes a configuration: first the keys that every one has, then, once it is known to be for this plugin,
+ * the plugin's own.
  * @throws CniError for the former, SchemaError for the latter.
  */
 function decodeConfig(

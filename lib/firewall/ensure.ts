@@ -1,6 +1,7 @@
 /**
- * The one way in which rules come and go in iptables: a single transaction in the usual case, where nothing is looked for; when it
- * is refused, a look at just the chains concerned, under a lock, until what is there is what is wanted.
+ * The one way in which rules come and go in iptables: a single transaction in the usual case, where nothing
+ * is looked for; when it is refused, a look at just the chains concerned, under a lock, until what is there
+ * is what is wanted.
  */
 
 import { CniError } from '../errors.ts';
@@ -28,7 +29,10 @@ export interface RuleSet {
 
 /** What is the attachment's own. */
 export interface OwnRules {
-  /** Its chain. Without one, the rules are looked for before they are added, as nothing else tells whether they are there. */
+  /**
+   * Its chain. Without one, the rules are looked for before they are added, as nothing else tells whether
+   * they are there.
+   */
   readonly chain?: string;
   /** The rules of its chain, and those that lead there. */
   readonly rules: readonly Rule[];
@@ -47,7 +51,8 @@ export interface RuleChange {
 /**
  * Makes rules be there, each once.
  * @returns what it has changed of the attachment's own.
- * @throws IptablesError when iptables refuses them; CniError TryAgainLater when another program holds a lock for too long.
+ * @throws IptablesError when iptables refuses them; CniError TryAgainLater when another program holds a lock
+ *   for too long.
  */
 export async function ensureRules(
   programs: Programs,
@@ -184,8 +189,8 @@ export interface Composition<T> {
 }
 
 /**
- * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is composed anew; when
- * that gives the same, it was refused for its own sake.
+ * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is
+ * composed anew; when that gives the same, it was refused for its own sake.
  */
 export async function changeRules<T>(
   programs: Programs,
@@ -257,7 +262,10 @@ async function composeChange(
   };
 }
 
-/** Asks iptables itself when a rule leads where the wanted one leads, but other releases may list it in other words. */
+/**
+ * Asks iptables itself when a rule leads where the wanted one leads, but other releases may list it in other
+ * words.
+ */
 async function isThereInOtherWords(
   programs: Programs,
   family: Family,

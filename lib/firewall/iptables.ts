@@ -1,6 +1,6 @@
 /**
- * iptables, by transactions: one iptables-restore a family, however many rules it changes, so that the rules are
- * never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
+ * iptables, by transactions: one iptables-restore a family, however many rules it changes, so that the rules
+ * are never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
@@ -33,8 +33,8 @@ export class IptablesMissingError extends CniError {
 /**
  * Carries out commands in one table, all or none.
  * @param commands lines of iptables-restore.
- * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError TryAgainLater when
- *   another program holds the lock for too long.
+ * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError
+ *   TryAgainLater when another program holds the lock for too long.
  */
 export async function restore(
   programs: Programs,

@@ -78,7 +78,10 @@ export const nftablesMasquerade: MasqueradeBackend = {
   },
 };
 
-/** The table with what all containers share: nothing when the base chain leads where it should. @param whole even then. */
+/**
+ * The table with what all containers share: nothing when the base chain leads where it should.
+ * @param whole even then.
+ */
 function setUp(socket: NetlinkSocket, whole: boolean) {
   const rules = replaceRules(socket, table, 'postrouting', [
     ...multicast.map((prefix) => [

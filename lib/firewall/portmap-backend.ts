@@ -16,7 +16,10 @@ export interface PortMapping {
 
 /** What the operator chose for a network. */
 export interface PortMapOptions {
-  /** Masquerade what comes from the host itself or from the container to its own port; without it neither gets through. */
+  /**
+   * Masquerade what comes from the host itself or from the container to its own port; without it neither gets
+   * through.
+   */
   snat: boolean;
   /** Masquerade every source. */
   masqAll: boolean;
@@ -62,7 +65,10 @@ export interface PortMapBackend {
   probe(): void;
 }
 
-/** What a runtime tells on DEL, if it does. Families that are not among the containers' addresses have no mappings. */
+/**
+ * What a runtime tells on DEL, if it does. Families that are not among the containers' addresses have no
+ * mappings.
+ */
 export type PortMapHints = Pick<PortMapRequest, 'containers' | 'mappings' | 'options'>;
 
 /** A mapping that was removed. */
@@ -82,7 +88,10 @@ export function boundAddress({ hostIP }: PortMapping): Address | undefined {
   return hostIP?.isUnspecified ? undefined : hostIP;
 }
 
-/** True when a mapping and a taken port cannot both be served. @param taken the address that is taken, undefined for every one. */
+/**
+ * True when a mapping and a taken port cannot both be served.
+ * @param taken the address that is taken, undefined for every one.
+ */
 export function isClash(mapping: PortMapping, taken: Address | undefined): boolean {
   const wanted = boundAddress(mapping);
   return !taken || !wanted || wanted.equals(taken);

@@ -1,6 +1,7 @@
 /**
- * Whether the container that holds a port still exists. The rules name the container, but not its sandbox: a file for each attachment
- * with mappings does, and the runtime's cache of results. Both are hints. Where neither tells, the container is taken to exist.
+ * Whether the container that holds a port still exists. The rules name the container, but not its sandbox: a
+ * file for each attachment with mappings does, and the runtime's cache of results. Both are hints. Where
+ * neither tells, the container is taken to exist.
  */
 
 import { readdirSync, rmSync, statfsSync } from 'node:fs';
@@ -74,7 +75,10 @@ function* recorded(): Generator<KnownSandbox> {
   }
 }
 
-/** Attachments in the runtime's cache. Older releases of libcni keep the sandbox only among the interfaces of the result. */
+/**
+ * Attachments in the runtime's cache. Older releases of libcni keep the sandbox only among the interfaces of
+ * the result.
+ */
 function* cached(containerId: string): Generator<KnownSandbox> {
   for (const name of list(resultCache)) {
     if (!name.includes(containerId)) continue;

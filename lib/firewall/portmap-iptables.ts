@@ -1,4 +1,6 @@
-/** Port mappings by iptables: an attachment has a chain of its own, where CNI-HOSTPORT-DNAT sends its ports. */
+/**
+ * Port mappings by iptables: an attachment has a chain of its own, where CNI-HOSTPORT-DNAT sends its ports.
+ */
 
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
@@ -128,7 +130,10 @@ interface Clash {
   readonly isEarlier: boolean;
 }
 
-/** Conditions divide a port's traffic among containers in ways that cannot be compared, so with them nothing clashes. */
+/**
+ * Conditions divide a port's traffic among containers in ways that cannot be compared, so with them nothing
+ * clashes.
+ */
 async function findClashes(programs: Programs, family: Family, request: PortMapRequest): Promise<Clash[]> {
   const own = portMapChain(request.attachment);
   const mappings = mappingsOf(request.mappings, family);
@@ -154,7 +159,10 @@ async function findClashes(programs: Programs, family: Family, request: PortMapR
   return clashes;
 }
 
-/** Whether another attachment may have one of the ports. In nf_tables that costs little; elsewhere one has to look closer. */
+/**
+ * Whether another attachment may have one of the ports. In nf_tables that costs little; elsewhere one has to
+ * look closer.
+ */
 function mayClash(
   programs: Programs,
   family: Family,

@@ -35,7 +35,10 @@ export const tables: Record<Family, NftTable> = {
 /** Chains that hold mappings; the second one only those of older reference plugins. */
 const mappingChains = ['hostports', 'hostip_hostports'] as const;
 
-/** The table with what all attachments share: nothing when the chains lead where they should. @param whole even then. */
+/**
+ * The table with what all attachments share: nothing when the chains lead where they should.
+ * @param whole even then.
+ */
 export function createTable(
   socket: NetlinkSocket,
   family: Family,
@@ -138,7 +141,10 @@ export interface ReadMapping {
   containerPort?: number;
 }
 
-/** Reads a rule that this module or the reference plugin wrote: comparisons first, then where the connection goes. */
+/**
+ * Reads a rule that this module or the reference plugin wrote: comparisons first, then where the connection
+ * goes.
+ */
 export function readMapping(rule: NftRule): ReadMapping {
   const mapping: ReadMapping = {};
   for (const expression of rule.expressions) {
@@ -156,8 +162,8 @@ export function readMapping(rule: NftRule): ReadMapping {
 
 /**
  * Whether a rule is an attachment's. The reference plugin's do not say of which network they are.
- * @param containers addresses of the container, which tell the reference plugin's rules of this network from those of others; when none is
- *   known, all are taken.
+ * @param containers addresses of the container, which tell the reference plugin's rules of this network from
+ *   those of others; when none is known, all are taken.
  */
 export function isOf(attachment: AttachmentId, rule: NftRule, containers: readonly Address[] = []): boolean {
   if (rule.owner) return identity(rule) === identityOf(attachment);

@@ -109,7 +109,8 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     });
   },
 
-  // The reference plugin's rules bear the container ID alone, so that which network they are of cannot be told.
+  // The reference plugin's rules bear the container ID alone, so that which network they are of cannot be
+  // told.
   async gc(network, valid) {
     const keep = new Set(valid.map(identityOf));
     const removed = removeWhere((rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)));
@@ -203,7 +204,10 @@ function refuseLiving(clash: Clash): void {
     throw clashError(clash);
 }
 
-/** The reference plugin's rules have no owner; their container's address tells those of one network from those of another. */
+/**
+ * The reference plugin's rules have no owner; their container's address tells those of one network from those
+ * of another.
+ */
 function isHeldBySame({ rule: held, taken }: Clash, rule: NftRule): boolean {
   if (identity(held) !== identity(rule)) return false;
   return rule.owner !== '' || (taken.container !== undefined && mentions(rule, taken.container));

@@ -22,7 +22,10 @@ const masqueradeChain = 'CNI-HOSTPORT-MASQ';
 /** What the multiport match takes. */
 const portsPerRule = 15;
 
-/** The families that an attachment has mappings of. One gets its chain even when every mapping is bound to an address of the other. */
+/**
+ * The families that an attachment has mappings of. One gets its chain even when every mapping is bound to an
+ * address of the other.
+ */
 export function mappedFamilies({
   containers,
   mappings,
@@ -89,7 +92,10 @@ function chainRules(
   });
 }
 
-/** The rules that lead to an attachment's chain: as in the reference plugin, with all its ports in either family. */
+/**
+ * The rules that lead to an attachment's chain: as in the reference plugin, with all its ports in either
+ * family.
+ */
 export function entryRules(
   attachment: AttachmentId,
   family: Family,

@@ -1,8 +1,8 @@
 /**
- * Shared rules that iptables has found to be there. To ask it again for each attachment costs the more the more attachments there
- * are: it reads every rule of the chain that a rule is in, and of the chain where it leads. So what it has confirmed is kept in mind
- * as the kernel has it, by handle and content, and compared with the kernel. The files are hints: where they do not tell, or
- * tell something else, iptables is asked.
+ * Shared rules that iptables has found to be there. To ask it again for each attachment costs the more the
+ * more attachments there are: it reads every rule of the chain that a rule is in, and of the chain where it
+ * leads. So what it has confirmed is kept in mind as the kernel has it, by handle and content, and compared
+ * with the kernel. The files are hints: where they do not tell, or tell something else, iptables is asked.
  */
 
 import type { Family } from '../ip.ts';

@@ -1,8 +1,9 @@
 /**
- * The lock of iptables. The older variant changes a table by reading the whole of it and writing it back, so that its programs keep
- * one another out by a lock on a file; the variant on nf_tables needs none. A program that waits for the lock outlives a plugin that
- * is killed meanwhile, and would add rules when all has long been cleaned up. So the plugin waits itself, and hands the lock on to
- * the program: it is held for as long as either lives. Source: xtables_lock() of iptables, since 1.8.6 with XTABLES_LOCKFILE.
+ * The lock of iptables. The older variant changes a table by reading the whole of it and writing it back, so
+ * that its programs keep one another out by a lock on a file; the variant on nf_tables needs none. A program
+ * that waits for the lock outlives a plugin that is killed meanwhile, and would add rules when all has long
+ * been cleaned up. So the plugin waits itself, and hands the lock on to the program: it is held for as long
+ * as either lives. Source: xtables_lock() of iptables, since 1.8.6 with XTABLES_LOCKFILE.
  */
 
 import { readFileSync, realpathSync } from 'node:fs';

@@ -36,8 +36,9 @@ export interface StalePort {
 }
 
 /**
- * Makes the kernel forget UDP connections to ports of the host whose mapping has changed: it would go on sending
- * their packets to where they went before. Connections through the host, or to other ports, are not touched.
+ * Makes the kernel forget UDP connections to ports of the host whose mapping has changed: it would go on
+ * sending their packets to where they went before. Connections through the host, or to other ports, are not
+ * touched.
  * @throws KernelError
  */
 export function forgetUdp(ports: readonly StalePort[]): void {

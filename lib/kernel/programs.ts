@@ -1,7 +1,8 @@
 /**
- * Children by posix_spawn(3). Node's own child_process forks, which copies the page tables of the whole process and has it fault on every page it
- * touches afterwards: some five milliseconds for each child that a plugin starts, as much as many of these take themselves.
- * Standard input, output and error are files in memory, so that nobody waits for anybody's pipe.
+ * Children by posix_spawn(3). Node's own child_process forks, which copies the page tables of the whole
+ * process and has it fault on every page it touches afterwards: some five milliseconds for each child that a
+ * plugin starts, as much as many of these take themselves. Standard input, output and error are files in
+ * memory, so that nobody waits for anybody's pipe.
  */
 
 import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from 'node:fs';
@@ -67,8 +68,8 @@ export class Programs {
   }
 
   /**
-   * Runs a program to its end. It has started when this returns, and runs beside whatever the caller does before it lets go of
-   * the event loop; from then on it is waited for.
+   * Runs a program to its end. It has started when this returns, and runs beside whatever the caller does
+   * before it lets go of the event loop; from then on it is waited for.
    * @param program its name, looked up in PATH and the system's directories.
    * @param options its standard input, or that and more.
    * @throws ProgramMissingError when there is no such program; KernelError when it cannot be started.

@@ -1,4 +1,7 @@
-/** Port mappings where something is amiss: holders that no longer exist, programs that are killed or wait, kernels that refuse. */
+/**
+ * Port mappings where something is amiss: holders that no longer exist, programs that are killed or wait,
+ * kernels that refuse.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -36,7 +39,10 @@ const resultFor = (netns: string, address: string): PrintedResult => ({
   ips: [{ address, interface: 0 }],
 });
 
-/** Programs of iptables that note each call in /run/calls. @returns the environment that makes plugins use them. */
+/**
+ * Programs of iptables that note each call in /run/calls.
+ * @returns the environment that makes plugins use them.
+ */
 async function logged(host: Host): Promise<{ PATH: string }> {
   const script = `#!/bin/sh\necho "\${0##*/} $*" >> /run/calls\nexec /usr/sbin/\${0##*/} "$@"\n`;
   await host.run(['mkdir', '/run/logged']);
@@ -47,7 +53,10 @@ async function logged(host: Host): Promise<{ PATH: string }> {
   return { PATH: `/run/logged:${cleanEnv.PATH}` };
 }
 
-/** @returns the environment that makes plugins use the older variant of iptables, with a lock of this host alone. */
+/**
+ * @returns the environment that makes plugins use the older variant of iptables, with a lock of this host
+ *   alone.
+ */
 async function legacy(host: Host): Promise<{ PATH: string }> {
   await host.run(['mkdir', '/run/legacy']);
   for (const name of ['iptables', 'ip6tables'])

@@ -1,11 +1,5 @@
 import test from 'ava';
-import {
-  isSameRule,
-  option,
-  parseRules,
-  prefixWords,
-  renderRule,
-} from '../../../lib/firewall/rules.ts';
+import { isSameRule, option, parseRules, prefixWords, renderRule } from '../../../lib/firewall/rules.ts';
 import { Prefix } from '../../../lib/ip.ts';
 
 test('a rule is read as it was written', (t) => {
