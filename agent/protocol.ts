@@ -24,7 +24,7 @@ export interface Offer {
 /** More than any environment that execve(2) takes for CNI_*. */
 const longestOffer = 256 * 1024;
 /** Far above any network configuration. */
-export const longestInput = 16 * 1024 * 1024;
+const longestInput = 16 * 1024 * 1024;
 
 /** In place of a plugin's name, asks the agent for its statistics. No plugin can have that name. */
 export const statusRequest = '@status';

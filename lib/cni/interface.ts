@@ -179,7 +179,7 @@ async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boo
 }
 
 /** The interface that an earlier ADD put into the sandbox, as the result has it. @throws Error when it has none. */
-export function sandboxInterface(call: Call, result: Result): { index: number; entry: Interface } {
+function sandboxInterface(call: Call, result: Result): { index: number; entry: Interface } {
   const index = result.interfaces.findIndex(
     ({ name, sandbox }) => name === call.ifname && sandbox === call.netns,
   );

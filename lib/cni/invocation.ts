@@ -5,7 +5,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 
-export const commands = ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'] as const;
+const commands = ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'] as const;
 /** A verb of the protocol. */
 export type Command = (typeof commands)[number];
 

@@ -64,7 +64,7 @@ export function emptyResult(): Result {
 }
 
 /** True when no part of the resolver settings is set. */
-export function isEmptyDns(dns: Dns | undefined): boolean {
+function isEmptyDns(dns: Dns | undefined): boolean {
   return !dns?.nameservers?.length && !dns?.domain && !dns?.search?.length && !dns?.options?.length;
 }
 

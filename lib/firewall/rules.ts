@@ -31,7 +31,7 @@ export function renderRule(operation: RuleOperation, { chain, words }: Rule): st
 }
 
 /** Quotes a word for iptables-restore. @throws Error when it could end the line and begin a command of its own. */
-export function quote(word: string): string {
+function quote(word: string): string {
   if (/[\n\r\0]/.test(word))
     throw new Error(`"${word}" has a line break, which no rule can hold. Take it out`);
   return /^[\w./:,!-]+$/.test(word) ? word : `"${word.replaceAll(/[\\"]/g, '\\$&')}"`;
