@@ -286,7 +286,10 @@ test('a full disk refuses ADD and leaves nothing; DEL and GC go on', async (t) =
   const before = await rules(host);
   const refused = await firewallOf(bridge).tryAdd({}, bridge.result);
   t.is(refused.error?.code, 5);
-  t.regex(refused.error?.msg ?? '', /Cannot note in "\/run\/cni\/firewall".*space left/);
+  t.regex(
+    refused.error?.msg ?? '',
+    /Cannot write "\/run\/cni\/firewall\/10\.5\.0\.\d+_.*file system is full/,
+  );
   t.deepEqual(await rules(host), before);
   await firewallOf(one).del();
   t.is((await accepting(host)).length, 2);
