@@ -1,4 +1,4 @@
-/** Independent eyes on the kernel: what `ip`, `iptables-save`, `nft`, `ping` and real connections say. */
+/** An independent look at the kernel: what `ip`, `iptables-save`, `nft`, `ping` and real connections say. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
