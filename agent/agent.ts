@@ -1,6 +1,7 @@
 /**
- * The agent: a process that stays, and does what each start of a plugin would do, without the start. It has no state of its own: the
- * disk and the kernel are the only truth, so that calls through it, calls without it and the reference plugins can be mixed.
+ * The agent: a process that stays, and does what each start of a plugin would do, without the start. It has
+ * no state of its own: the disk and the kernel are the only truth, so that calls through it, calls without it
+ * and the reference plugins can be mixed.
  */
 
 import { chmodSync, readFileSync, rmSync, statSync } from 'node:fs';
@@ -52,7 +53,10 @@ export class Agent {
     this.options = options;
   }
 
-  /** Listens on the socket, or on the one that systemd has passed. @throws Error when another agent has it. */
+  /**
+   * Listens on the socket, or on the one that systemd has passed.
+   * @throws Error when another agent has it.
+   */
   async listen(): Promise<void> {
     const { socket } = this.options;
     const server = createServer({ allowHalfOpen: true }, (connection) => {

@@ -1,6 +1,6 @@
 /** One call, from the launcher's offer to the acknowledgement of its result. */
 
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runPlugin } from '../lib/cni/runner.ts';
 import type { PluginTable } from '../main.ts';
@@ -8,7 +8,10 @@ import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './pr
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
 const heartbeatMs = 3000;
-/** How long a launcher may take to offer a call, to send its input, and to acknowledge the result, in milliseconds. */
+/**
+ * How long a launcher may take to offer a call, to send its input, and to acknowledge the result, in
+ * milliseconds.
+ */
 const patienceMs = 10_000;
 
 /** What the agent is, as far as a call needs to know. */
@@ -74,6 +77,7 @@ async function run(
     program,
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
+    waitForEnd,
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
@@ -86,6 +90,15 @@ async function run(
   const exit = await runPlugin(plugin, caller, find);
   if (!isAnswered) socket.write(encodeFrame('R', '', exit));
   return exit;
+}
+
+/** A pipe is a stream to Node.js, which tells of its end. */
+function waitForEnd(pipe: number): Promise<void> {
+  return new Promise((resolve) => {
+    const stream = new Socket({ fd: pipe, readable: true, writable: false });
+    stream.on('error', () => {}).on('close', () => resolve());
+    stream.resume();
+  });
 }
 
 /** Waiting for what arrives on a connection. */
@@ -105,7 +118,10 @@ class Changes {
     socket.on('end', close).on('close', close).on('error', close);
   }
 
-  /** Waits until `take` gives something. @returns undefined when the connection is closed, or nothing comes in time. */
+  /**
+   * Waits until `take` gives something.
+   * @returns undefined when the connection is closed, or nothing comes in time.
+   */
   async wait<T>(take: () => T | undefined): Promise<T | undefined> {
     const end = Date.now() + patienceMs;
     for (;;) {

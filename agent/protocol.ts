@@ -1,12 +1,13 @@
 /**
  * What launcher and agent say to each other over a Unix socket.
  *
- *     launcher -> agent    build, mount namespace, network namespace, name, environment variables: each ended by NUL, then an empty one
- *     agent -> launcher    "Y" if the call is its own, or nothing at all
- *     launcher -> agent    standard input: pieces behind their length (32 bits, little-endian), then a length of 0
- *     agent -> launcher    frames of type, exit code and length, then that much data:
- *                          "E" standard error; "H" nothing but a sign of life; "R" standard output, with which the call ends
- *     launcher -> agent    "A" once standard output has been written
+ *     launcher   build, mount namespace, network namespace, name, environment variables:
+ *                each ended by NUL, then an empty one
+ *     agent      "Y" if the call is its own, or nothing at all
+ *     launcher   standard input: pieces behind their length (32 bits, little-endian), then a length of 0
+ *     agent      frames of type, exit code and length, then that much data: "E" standard error; "H" nothing
+ *                but a sign of life; "R" standard output, with which the call ends
+ *     launcher   "A" once standard output has been written
  */
 
 /** Who calls, and what. */
@@ -24,7 +25,7 @@ export interface Offer {
 /** More than any environment that execve(2) takes for CNI_*. */
 const longestOffer = 256 * 1024;
 /** Far above any network configuration. */
-export const longestInput = 16 * 1024 * 1024;
+const longestInput = 16 * 1024 * 1024;
 
 /** In place of a plugin's name, asks the agent for its statistics. No plugin can have that name. */
 export const statusRequest = '@status';
@@ -40,7 +41,10 @@ export class Incoming {
     this.bytes = this.bytes.length === 0 ? chunk : Buffer.concat([this.bytes, chunk]);
   }
 
-  /** @returns undefined until the offer is complete. @throws RangeError when it is too long or lacks a part. */
+  /**
+   * @returns undefined until the offer is complete.
+   * @throws RangeError when it is too long or lacks a part.
+   */
   takeOffer(): Offer | undefined {
     // An empty string ends the list: two NULs in a row.
     const end = this.bytes.indexOf('\0\0');

@@ -16,6 +16,7 @@ import {
   ownPrivateDirectory,
   placePrivateDirectory,
   removeOldPrivateDirectories,
+  syncFiles,
 } from './private-directory.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
@@ -73,8 +74,7 @@ function replace(names: readonly string[], binDir: string): void {
     linkOrCopy(readLaunch(process.argv).program, launcher);
     for (const name of names) linkSync(launcher, join(staging, name));
     for (const name of names) verify(join(staging, name), name);
-    // Names must not come to stand for files that a power failure leaves empty.
-    if (how === 'copied') execFileSync('sync', ['--file-system', staging]);
+    if (how === 'copied') syncFiles(staging);
     placePrivateDirectory(staged, binDir);
     for (const name of names) renameSync(join(staging, name), join(binDir, name));
     removeOldPrivateDirectories(binDir, 2);

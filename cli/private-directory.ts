@@ -1,11 +1,14 @@
 /** The directory beside the plugins that holds the executable, its loader and its libraries. */
 
 import {
+  closeSync,
   copyFileSync,
   cpSync,
   existsSync,
+  fsyncSync,
   linkSync,
   mkdirSync,
+  openSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -48,6 +51,22 @@ export function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
   } catch {
     copyFileSync(from, to);
     return 'copied';
+  }
+}
+
+/**
+ * Has the files of a directory on disk, so that a power failure after their renaming leaves none of them
+ * empty.
+ */
+export function syncFiles(directory: string): void {
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
+  for (const entry of entries.filter((one) => one.isFile() || one.isDirectory())) {
+    const fd = openSync(join(entry.parentPath, entry.name), 'r');
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
   }
 }
 

@@ -1,6 +1,9 @@
 /** How the launcher starts the executable, seen from the executable. Source: launcher.c. */
 
-/** Begins the name of the directory that holds the executable, its loader and its libraries; the digest of its content follows. */
+/**
+ * Begins the name of the directory that holds the executable, its loader and its libraries; the digest of its
+ * content follows.
+ */
 export const privatePrefix = '.cni-plugins-';
 
 /** How this process was started. */
@@ -12,8 +15,8 @@ export interface Launch {
 
 /**
  * Reads the command line.
- * @param argv of the process: what follows its first two entries is the launcher's path behind "--", then the arguments. Without a
- *   launcher, as while the build trains the executable, it is the arguments alone.
+ * @param argv of the process: what follows its first two entries is the launcher's path behind "--", then the
+ *   arguments. Without a launcher, as while the build trains the executable, it is the arguments alone.
  */
 export function readLaunch(argv: readonly string[]): Launch {
   const [, , separator, program, ...args] = argv;

@@ -181,7 +181,10 @@ async function create(call: BridgeCall): Promise<BridgePort> {
   return { ...port, interfaces, link: sandboxLink };
 }
 
-/** The bridge may go between the look at it and the use of it: another ADD that created it has failed and deletes it. */
+/**
+ * The bridge may go between the look at it and the use of it: another ADD that created it has failed and
+ * deletes it.
+ */
 function retryIfGone<T>(step: () => T): T {
   try {
     return step();
@@ -215,8 +218,9 @@ async function connect(
   result.interfaces.push(...serveGateways(call, bridge, result.ips));
   if (!(await waitUntilUp(call.host, hostLink.index)))
     throw new Error(`Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds`);
-  // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address that is set, if
-  // only to what it is, has it announce again; a packet socket of ours would take 25 ms to open and close.
+  // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address
+  // that is set, if only to what it is, has it announce again; a packet socket of ours would take 25 ms to
+  // open and close.
   if (result.ips.length > 0)
     call.sandbox.socket.execute(setLink(sandboxLink.index, { mac: sandboxLink.mac }, call.ifname));
   result.interfaces[0]!.mac = requireLink(call.host, bridge.index).mac;

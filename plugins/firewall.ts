@@ -4,27 +4,38 @@ import type { Call } from '../lib/cni/call.ts';
 import { knownAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, string } from '../lib/cni/schema.ts';
-import { CniError, ErrorCode } from '../lib/errors.ts';
-import { isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
+import { runAll } from '../lib/cni/steps.ts';
+import { type Claim, type ClaimDetails, Claims } from '../lib/firewall/claims.ts';
+import { firewalldForward, isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
 import {
-  allowForwarding,
-  checkForwarding,
-  checkIsolation,
-  type IngressPolicy,
-  isolateBridge,
-  removeForwardRules,
-} from '../lib/firewall/forward-iptables.ts';
-import { requireInstalled } from '../lib/firewall/iptables.ts';
+  type ForwardBackend,
+  type ForwardBackendName,
+  type ForwardRequest,
+  familiesOf,
+  forwardBackendNames,
+  type Isolation,
+} from '../lib/firewall/forward.ts';
+import { chainPattern } from '../lib/firewall/forward-chains.ts';
+import { iptablesForward, isIptablesUsable } from '../lib/firewall/forward-iptables.ts';
+import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
+import { hasPrograms, IptablesError } from '../lib/firewall/iptables.ts';
+import type { Address, Family } from '../lib/ip.ts';
 
 const config = {
   backend: string({
-    values: ['', 'iptables', 'firewalld'],
-    description: 'What lets connections through; firewalld by default where it runs, else iptables.',
+    values: ['', ...forwardBackendNames],
+    description:
+      'What lets connections through; by default firewalld where it runs, else iptables where it can be used, else nftables.',
   }),
   firewalldZone: string({ description: 'Zone that the container is put into; "trusted" by default.' }),
   iptablesAdminChainName: string({
     pattern: /^[A-Za-z0-9_.-]{1,28}$/,
-    description: 'Chain with rules of the operator that come first; "CNI-ADMIN" by default.',
+    description: 'Chain of iptables with rules of the operator that come first; "CNI-ADMIN" by default.',
+  }),
+  nftablesForwardChain: string({
+    pattern: chainPattern,
+    description:
+      'Base chain of nftables to let connections through in, such as "inet filter forward"; by default every one that drops.',
   }),
   ingressPolicy: string({
     values: ['', 'open', 'same-bridge', 'isolated'],
@@ -32,85 +43,202 @@ const config = {
   }),
 };
 
-type FirewallCall = Call<InferShape<typeof config>>;
+type Config = InferShape<typeof config>;
+type FirewallCall = Call<Config>;
+
+/** Chains that have a meaning of their own. */
+const reservedChains = [
+  'INPUT',
+  'FORWARD',
+  'OUTPUT',
+  'CNI-FORWARD',
+  'CNI-ISOLATION-STAGE-1',
+  'CNI-ISOLATION-STAGE-2',
+];
 
 export const plugin = definePlugin({
   name: 'firewall',
-  summary: "Lets a container's connections through the firewall of the node.",
+  summary: "Lets a container's connections through the firewall of the host.",
   role: 'chained',
   since: '0.4.0',
   config,
+  explain,
+  validate,
 
   async add(call) {
+    validate(call.config);
     const result = requirePrevResult(call);
-    const addresses = knownAddresses(call);
-    const bridge = bridgeOf(call);
-    if (await usesFirewalld(call)) {
-      const zone = zoneOf(call);
-      call.undo(() => zone.remove(addresses));
-      await zone.add(addresses);
-    } else {
-      call.undo(() => removeForwardRules(call.programs, addresses));
-      await allowForwarding(call.programs, addresses, adminChain(call));
-    }
-    if (bridge) await isolateBridge(call.programs, bridge, policyOf(call));
+    await allow(call, requestOf(call), await chooseBackend(call));
     return result;
   },
 
   async del(call) {
-    const addresses = knownAddresses(call);
-    if (addresses.length === 0) return;
-    if (await usesFirewalld(call)) await zoneOf(call).remove(addresses);
-    // What iptables was told before firewalld was there goes as well.
-    await removeForwardRules(call.programs, addresses);
+    const claims = claimsOf(call);
+    const own = claims.of(call.attachment);
+    const known = knownAddresses(call).map(({ address }) => address);
+    if (own.length === 0 && known.length === 0) return;
+    await claims.release(own, { known, inUse: true }, (addresses) =>
+      remove(call, addresses, noted(claims, own)),
+    );
   },
 
   async check(call) {
     requirePrevResult(call);
-    const addresses = knownAddresses(call);
-    if (await usesFirewalld(call)) await zoneOf(call).check(addresses);
-    else await checkForwarding(call.programs, addresses, adminChain(call));
-    const bridge = bridgeOf(call);
-    if (bridge) await checkIsolation(call.programs, bridge, policyOf(call));
+    const [claim] = claimsOf(call).of(call.attachment);
+    const used = claim && claimsOf(call).read(claim)?.backends.at(-1);
+    await backendOf(call, await chooseBackend(call, used)).check(requestOf(call));
   },
 
   async status(call) {
-    try {
-      if (call.config.backend === 'firewalld' && !(await isFirewalldRunning(call.programs)))
-        throw new Error(
-          'firewalld does not run, or the system bus is out of reach. Start it, or set "backend" to "iptables"',
-        );
-      if (!(await usesFirewalld(call))) await requireInstalled(call.programs, 4);
-    } catch (error) {
-      throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
-    }
+    validate(call.config);
+    await backendOf(call, await chooseBackend(call)).probe();
+  },
+
+  async gc(call) {
+    const claims = claimsOf(call);
+    const stale = claims.stale(call.network, call.validAttachments);
+    if (stale.length === 0) return;
+    await claims.release(stale, { known: [], inUse: false }, (addresses) =>
+      remove(call, addresses, noted(claims, stale)),
+    );
   },
 });
 
-async function usesFirewalld(call: FirewallCall): Promise<boolean> {
-  const { config } = call;
-  if (config.backend) return config.backend === 'firewalld';
-  return await isFirewalldRunning(call.programs);
+function explain({ backend, ingressPolicy, nftablesForwardChain: chain }: Config): string[] {
+  const means = backend || 'firewalld where it runs, else iptables where it can be used, else nftables';
+  return [
+    `Lets connections of the container, and answers to them, through the firewall of the host, by ${means}`,
+    chain ? `With nftables it does so in chain "${chain}"` : '',
+    ingressPolicy === 'same-bridge' ? 'Keeps the bridge apart from other isolated bridges' : '',
+    ingressPolicy === 'isolated'
+      ? 'Keeps the bridge apart from other isolated bridges, and its containers from one another'
+      : '',
+    'Notes in /run/cni/firewall which addresses it let through, for DEL and GC',
+  ];
 }
 
-function zoneOf({ config, programs }: FirewallCall): Zone {
-  return new Zone(programs, config.firewalldZone || 'trusted');
+/** Refuses chains that iptables itself, or the rules of this plugin, are in. */
+function validate({ iptablesAdminChainName: name }: Config): void {
+  if (name && reservedChains.includes(name))
+    throw new Error(
+      `"iptablesAdminChainName" is "${name}", which has a meaning of its own. Name a chain that only your rules are in`,
+    );
 }
 
-function adminChain({ config }: FirewallCall): string {
-  return config.iptablesAdminChainName || 'CNI-ADMIN';
+/** Lets the addresses through, once it is noted that they are. */
+async function allow(call: FirewallCall, request: ForwardRequest, name: ForwardBackendName): Promise<void> {
+  const zone = name === 'firewalld' ? zoneName(call) : undefined;
+  const claims = await claimsOf(call).take(request.attachment, request.addresses, { backends: [name], zone });
+  call.undo(() => claims.giveBack());
+  try {
+    await backendOf(call, name).allow(request, claims.isNew, (step) => call.undo(step));
+  } catch (error) {
+    // Hosts may have its programs, but not the kernel modules that they need.
+    const isOffered = name === 'iptables' && !call.config.backend && error instanceof IptablesError;
+    if (!isOffered || (await canUseIptables(call, request.families))) throw error;
+    return allow(call, request, 'nftables');
+  }
+  claims.settle();
 }
 
-function policyOf({ config }: FirewallCall): IngressPolicy {
-  return (config.ingressPolicy || 'open') as IngressPolicy;
+/** What the firewall was told of addresses, as far as it is noted. */
+function noted(claims: Claims, own: readonly Claim[]): ReadonlyMap<string, ClaimDetails | undefined> {
+  return new Map(own.map((claim) => [`${claim.address}`, claims.read(claim)]));
+}
+
+/**
+ * Takes addresses out of the backends that were told of them, and out of every one where nothing is noted:
+ * firewalld may have come, or gone, since ADD.
+ */
+async function remove(
+  call: FirewallCall,
+  addresses: readonly Address[],
+  notes: ReadonlyMap<string, ClaimDetails | undefined>,
+): Promise<void> {
+  const { backend } = call.config;
+  const isUnknown = (address: Address) => !notes.get(`${address}`);
+  const hasFirewalld =
+    addresses.some(isUnknown) && (backend === 'firewalld' || (await isFirewalldRunning(call.programs)));
+  const toldTo = (name: ForwardBackendName) =>
+    addresses.filter((address) => {
+      const known = notes.get(`${address}`)?.backends.includes(name);
+      return known ?? (name !== 'firewalld' || hasFirewalld);
+    });
+  const removal = (name: ForwardBackendName, told: readonly Address[], zone?: string) => () =>
+    backendOf(call, name, zone).remove(told);
+  await runAll(
+    call,
+    ...(['iptables', 'nftables'] as const)
+      .map((name) => ({ name, told: toldTo(name) }))
+      .flatMap(({ name, told }) => (told.length > 0 ? [removal(name, told)] : [])),
+    ...toldTo('firewalld').map((one) => removal('firewalld', [one], notes.get(`${one}`)?.zone)),
+  );
+}
+
+/** The backend that is configured, else what the host has. @param used what the container was added with. */
+async function chooseBackend(call: FirewallCall, used?: ForwardBackendName): Promise<ForwardBackendName> {
+  const { config, programs } = call;
+  if (config.backend) return config.backend as ForwardBackendName;
+  if (await isFirewalldRunning(programs)) return 'firewalld';
+  if (used && used !== 'firewalld') return used;
+  return hasPrograms(programs, familiesOfResult(call)) ? 'iptables' : 'nftables';
+}
+
+function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName(call)): ForwardBackend {
+  const { config, programs } = call;
+  switch (name) {
+    case 'iptables':
+      return iptablesForward(programs, config.iptablesAdminChainName || 'CNI-ADMIN');
+    case 'nftables':
+      return nftablesForward({
+        programs,
+        chain: config.nftablesForwardChain,
+        known: () =>
+          claimsOf(call)
+            .ofBackend('nftables')
+            .map(({ address, tag }) => ({ address, comment: tag })),
+      });
+    case 'firewalld': {
+      const hasIptables = hasPrograms(programs, familiesOfResult(call));
+      return firewalldForward(
+        new Zone(programs, zone),
+        backendOf(call, hasIptables ? 'iptables' : 'nftables'),
+      );
+    }
+  }
+}
+
+async function canUseIptables({ programs }: FirewallCall, families: readonly Family[]): Promise<boolean> {
+  const usable = await Promise.all(families.map((family) => isIptablesUsable(programs, family)));
+  return usable.every(Boolean);
+}
+
+function claimsOf(call: FirewallCall): Claims {
+  return new Claims((message) => call.warn(message));
+}
+
+function zoneName({ config }: FirewallCall): string {
+  return config.firewalldZone || 'trusted';
+}
+
+function familiesOfResult(call: FirewallCall): Family[] {
+  const families = familiesOf(knownAddresses(call).map(({ address }) => address));
+  return families.length > 0 ? families : [4];
+}
+
+function requestOf(call: FirewallCall): ForwardRequest {
+  const addresses = knownAddresses(call).map(({ address }) => address);
+  const { attachment } = call;
+  return { attachment, addresses, families: familiesOf(addresses), isolation: isolationOf(call) };
 }
 
 /** The bridge to isolate: the first interface of the result, which the bridge plugin puts there. */
-function bridgeOf(call: FirewallCall): string | undefined {
-  if (policyOf(call) === 'open') return undefined;
-  const bridge = call.prevResult?.interfaces[0];
-  if (bridge && !bridge.sandbox) return bridge.name;
+function isolationOf({ config, prevResult }: FirewallCall): Isolation | undefined {
+  const policy = config.ingressPolicy;
+  if (policy !== 'same-bridge' && policy !== 'isolated') return undefined;
+  const bridge = prevResult?.interfaces[0];
+  if (bridge && !bridge.sandbox) return { bridge: bridge.name, policy };
   throw new Error(
-    `"ingressPolicy" is "${policyOf(call)}", but the plugin before made no bridge. Put this plugin behind "bridge", or take the key out`,
+    `"ingressPolicy" is "${policy}", but the plugin before made no bridge. Put this plugin behind "bridge", or remove the key`,
   );
 }

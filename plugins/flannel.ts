@@ -1,4 +1,7 @@
-/** flannel: has another plugin, by default bridge, connect the sandbox to the subnet that flanneld leased for this node. */
+/**
+ * flannel: has another plugin, by default bridge, connect the sandbox to the subnet that flanneld leased for
+ * this node.
+ */
 
 import type { Call } from '../lib/cni/call.ts';
 import { delegate } from '../lib/cni/delegate.ts';
@@ -45,7 +48,8 @@ export const plugin = definePlugin({
   async add(call) {
     const delegated = delegateConfig(call, readSubnetEnv(call.config.subnetFile));
     const saved = savedConfigs(call);
-    // The file of a living attachment of the same name stays as it is until the delegate has accepted this one.
+    // The file of a living attachment of the same name stays as it is until the delegate has accepted this
+    // one.
     const earlier = saved.load(call.containerId, call.network);
     if (!earlier) {
       saved.save(call.containerId, delegated);
@@ -105,7 +109,10 @@ async function forward(call: FlannelCall, delegated: DelegateConfig, command = c
   await delegate(call, delegated.type, { stdin, command: command as Command });
 }
 
-/** The delegate's configuration as of now, without ranges when flanneld is gone: good enough for taking things down. */
+/**
+ * The delegate's configuration as of now, without ranges when flanneld is gone: good enough for taking things
+ * down.
+ */
 function currentConfig(call: FlannelCall): DelegateConfig {
   try {
     return delegateConfig(call, readSubnetEnv(call.config.subnetFile));

@@ -97,8 +97,9 @@ function returnToHost(call: HostDeviceCall): void {
 }
 
 /**
- * Moves an interface to another namespace under another name, in one step: while it moves, the kernel takes the new name at once where
- * the old one is in use (__dev_change_net_namespace in net/core/dev.c). When the new one is in use as well, it goes back.
+ * Moves an interface to another namespace under another name, in one step: while it moves, the kernel takes
+ * the new name at once where the old one is in use (__dev_change_net_namespace in net/core/dev.c). When the
+ * new one is in use as well, it goes back.
  */
 function move(link: Link, from: Netns, to: Netns, name: string, alias: string): void {
   using source = openRouteSocket(from);

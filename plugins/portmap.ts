@@ -1,4 +1,4 @@
-/** portmap: leads ports of the node to a container that another plugin has connected. */
+/** portmap: leads ports of the host to a container that another plugin has connected. */
 
 import type { Call } from '../lib/cni/call.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
@@ -15,23 +15,21 @@ import {
   withDefault,
 } from '../lib/cni/schema.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
-import { CniError, ErrorCode } from '../lib/errors.ts';
-import { defaultBackend } from '../lib/firewall/backend.ts';
-import {
-  type MappedPort,
-  type PortMapBackend,
-  type PortMapHints,
-  type PortMapOptions,
-  type PortMapping,
-  portMapBackend,
-  portMapBackends,
-} from '../lib/firewall/portmap.ts';
+import { backendNames, defaultBackend } from '../lib/firewall/backend.ts';
+import { portMapBackend } from '../lib/firewall/portmap.ts';
+import type {
+  MappedPort,
+  PortMapBackend,
+  PortMapHints,
+  PortMapOptions,
+  PortMapping,
+} from '../lib/firewall/portmap-backend.ts';
 import type { Prefix } from '../lib/ip.ts';
 import { forgetUdp, type StalePort } from '../lib/kernel/conntrack.ts';
 import { getLink } from '../lib/kernel/link.ts';
 import { lookUpRoute } from '../lib/kernel/route.ts';
-import { openRouteSocket } from '../lib/kernel/route-socket.ts';
-import { ensureSysctl } from '../lib/kernel/sysctl.ts';
+import { preferSysctl } from '../lib/kernel/sysctl.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 
 const port = integer({ min: 0, max: 65535 });
 const optionalAddress = convert(string(), (text) =>
@@ -40,12 +38,15 @@ const optionalAddress = convert(string(), (text) =>
 const conditions = array(string(), { description: 'Further matches that a packet must meet, word by word.' });
 
 const config = {
-  backend: string({ values: portMapBackends, description: 'What to map ports with; iptables by default.' }),
+  backend: string({
+    values: backendNames,
+    description: 'What to map ports with; by default iptables where it is installed, else nftables.',
+  }),
   snat: withDefault(
-    boolean({ description: 'Let the node itself, and the container, reach the mapped port.' }),
+    boolean({ description: 'Let the host itself, and the container, reach the mapped port.' }),
     true,
   ),
-  masqAll: boolean({ description: 'Give every connection the address of the node.' }),
+  masqAll: boolean({ description: 'Give every connection the address of the host.' }),
   markMasqBit: integer({
     max: 31,
     description: 'Bit of the packet mark that asks for masquerading; 13 by default.',
@@ -68,13 +69,28 @@ const config = {
   }),
 };
 
-type PortMapCall = Call<InferShape<typeof config>>;
+type Config = InferShape<typeof config>;
+type PortMapCall = Call<Config>;
 
 export const plugin = definePlugin({
   name: 'portmap',
-  summary: 'Leads ports of the node to a container.',
+  summary: 'Leads ports of the host to a container.',
   role: 'chained',
+  capability: 'portMappings',
   config,
+
+  explain: ({ backend, snat, masqAll }) => [
+    `Leads the ports that the runtime passes to the container, by ${backend ?? 'iptables, or nftables where that is not installed'}`,
+    'Refuses a port that another container has',
+    snat ? 'Lets the host itself and the container reach them as well (snat)' : '',
+    masqAll ? 'Gives every connection the address of the host' : '',
+    'Forgets tracked UDP connections to these ports',
+  ],
+
+  validate(config) {
+    refuseContradiction(config);
+    if (config.backend === 'nftables') refuseIptablesKeys(config);
+  },
 
   async add(call) {
     const result = requirePrevResult(call);
@@ -83,27 +99,17 @@ export const plugin = definePlugin({
     const containers = containerAddresses(call, result);
     if (mappings.length === 0 || containers.length === 0) return result;
     const backend = await chosenBackend(call);
-    call.undo(async () => void (await backend.del(call.attachment)));
-    await backend.add(call.attachment, containers, mappings, options);
-    if (options.snat) allowLocalhost(containers);
-    forgetUdp(stalePorts(mappings, containers));
+    const { attachment, netns } = call;
+    const freed = await backend.add({ attachment, netns, containers, mappings, options }, (step) =>
+      call.undo(step),
+    );
+    if (options.snat) allowLocalhost(call, containers);
+    forgetUdp([...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
     return result;
   },
 
   async del(call) {
-    // Unless the configuration fixes a backend, the node may have changed it since the ports were mapped.
-    const removed: MappedPort[] = [];
-    const names = call.config.backend ? [call.config.backend] : portMapBackends;
-    await runAll(
-      call,
-      ...names.map((name) =>
-        startBackground(async () => {
-          const backend = await portMapBackend(name, call.programs);
-          removed.push(...(await backend.del(call.attachment, hintsOf(call))));
-        }),
-      ),
-    );
-    forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
+    await eachBackend(call, (backend) => backend.del(call.attachment, hintsOf(call)));
   },
 
   async check(call) {
@@ -111,24 +117,39 @@ export const plugin = definePlugin({
     const containers = containerAddresses(call, requirePrevResult(call));
     if (mappings.length === 0) return;
     const backend = await chosenBackend(call);
-    await backend.check(call.attachment, containers, mappings, optionsOf(call));
+    await backend.check({ attachment: call.attachment, containers, mappings, options: optionsOf(call) });
   },
 
   async status(call) {
     optionsOf(call);
-    try {
-      await (await chosenBackend(call)).probe();
-    } catch (error) {
-      throw new CniError(ErrorCode.NotAvailable, (error as Error).message);
-    }
+    (await chosenBackend(call)).probe();
   },
 
   async gc(call) {
-    const backend = await chosenBackend(call);
-    const removed = await backend.gc(call.config.name, call.validAttachments);
-    forgetUdp(removed.filter(({ protocol }) => protocol === 'udp'));
+    await eachBackend(call, (backend) => backend.gc(call.network, call.validAttachments));
   },
 });
+
+/**
+ * Removes mappings. Unless the configuration fixes a backend, the host may have changed it since the ports
+ * were mapped.
+ */
+async function eachBackend(
+  call: PortMapCall,
+  remove: (backend: PortMapBackend) => Promise<MappedPort[]>,
+): Promise<void> {
+  const removed: MappedPort[] = [];
+  const names = call.config.backend ? [call.config.backend] : backendNames;
+  await runAll(
+    call,
+    ...names.map((name) =>
+      startBackground(async () => {
+        removed.push(...(await remove(await portMapBackend(name, call.programs))));
+      }),
+    ),
+    () => forgetUdp(removed.filter(isUdp)),
+  );
+}
 
 /** What the runtime tells on DEL. A configuration that ADD would refuse tells nothing. */
 function hintsOf(call: PortMapCall): PortMapHints | undefined {
@@ -141,7 +162,7 @@ function hintsOf(call: PortMapCall): PortMapHints | undefined {
   }
 }
 
-/** The ports that the runtime asks for. Ones without a port of the node are for other plugins. */
+/** The ports that the runtime asks for. Ones without a port of the host are for other plugins. */
 function mappingsOf(call: PortMapCall): PortMapping[] {
   const all = call.config.runtimeConfig?.portMappings ?? [];
   return all.map(({ hostPort, containerPort, protocol, hostIP }, i) => {
@@ -170,17 +191,8 @@ function optionsOf({ config, programs }: PortMapCall): PortMapOptions {
     conditionsV4 = [],
     conditionsV6 = [],
   } = config;
-  if (markMasqBit !== undefined && externalSetMarkChain)
-    throw new CniError(
-      ErrorCode.Internal,
-      '"markMasqBit" and "externalSetMarkChain" are both set. Take one out: the chain sets a bit of its own',
-    );
-  if ((config.backend ?? defaultBackend(programs)) === 'nftables') {
-    const foreign =
-      markMasqBit !== undefined ? 'markMasqBit' : externalSetMarkChain ? 'externalSetMarkChain' : undefined;
-    if (foreign)
-      throw new Error(`"${foreign}" is for iptables only. Take it out, or set "backend" to "iptables"`);
-  }
+  refuseContradiction(config);
+  if ((config.backend ?? defaultBackend(programs)) === 'nftables') refuseIptablesKeys(config);
   return {
     snat,
     masqAll,
@@ -188,6 +200,20 @@ function optionsOf({ config, programs }: PortMapCall): PortMapOptions {
     externalSetMarkChain,
     conditions: { 4: conditionsV4, 6: conditionsV6 },
   };
+}
+
+function refuseContradiction({ markMasqBit, externalSetMarkChain }: Config): void {
+  if (markMasqBit !== undefined && externalSetMarkChain)
+    throw new Error(
+      '"markMasqBit" and "externalSetMarkChain" are both set. Take one out: the chain sets a bit of its own',
+    );
+}
+
+function refuseIptablesKeys({ markMasqBit, externalSetMarkChain }: Config): void {
+  const foreign =
+    markMasqBit !== undefined ? 'markMasqBit' : externalSetMarkChain ? 'externalSetMarkChain' : undefined;
+  if (foreign)
+    throw new Error(`"${foreign}" is for iptables only. Take it out, or set "backend" to "iptables"`);
 }
 
 /** The first address of each family that the container has on this interface. */
@@ -201,18 +227,30 @@ function containerAddresses(call: PortMapCall, result: Result): Prefix[] {
   );
 }
 
-/** Lets connections from 127.0.0.1 leave the node towards the container; IPv6 has no such setting. */
-function allowLocalhost(containers: readonly Prefix[]): void {
+/**
+ * Lets connections from 127.0.0.1 leave the host towards the container; IPv6 has no such setting. Without a
+ * route to the container there is nothing to let through, and where the setting cannot be written, the port
+ * still serves everybody else.
+ */
+function allowLocalhost(call: PortMapCall, containers: readonly Prefix[]): void {
   const container = containers.find(({ family }) => family === 4);
   if (!container) return;
-  using socket = openRouteSocket();
-  const link = lookUpRoute(socket, container.address)?.link;
-  const name = link === undefined ? undefined : getLink(socket, link)?.name;
-  if (name) ensureSysctl(['ipv4', 'conf', name, 'route_localnet'], '1');
+  let link: number | undefined;
+  try {
+    link = lookUpRoute(call.host, container.address)?.link;
+  } catch (error) {
+    if (!isKernelError(error, 'ENETUNREACH', 'EHOSTUNREACH', 'EACCES', 'EINVAL')) throw error;
+  }
+  const name = link === undefined ? undefined : getLink(call.host, link)?.name;
+  if (name) preferSysctl(['ipv4', 'conf', name, 'route_localnet'], '1', (text) => call.warn(text));
+}
+
+function isUdp({ protocol }: { protocol: string }): boolean {
+  return protocol === 'udp';
 }
 
 function stalePorts(mappings: readonly PortMapping[], containers: readonly Prefix[]): StalePort[] {
-  const udp = mappings.filter(({ protocol }) => protocol === 'udp');
+  const udp = mappings.filter(isUdp);
   return containers.flatMap(({ family, address }) =>
     udp
       .filter(({ hostIP }) => !hostIP || hostIP.isUnspecified || hostIP.family === family)

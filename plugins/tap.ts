@@ -68,7 +68,10 @@ function create({ ifname, config: { multiQueue = false, owner, group } }: TapCal
   createTap({ name: ifname, multiQueue, owner, group, vnetHeader });
 }
 
-/** The kernel labels an interface like the process that creates it, and only a new program can have another label. */
+/**
+ * The kernel labels an interface like the process that creates it, and only a new program can have another
+ * label.
+ */
 async function createByCommand(call: TapCall, selinuxContext: string): Promise<void> {
   const { multiQueue, owner, group } = call.config;
   try {

@@ -1,9 +1,10 @@
 /** The files that the daemon's leases are written down in, one each. */
 
 import { createHash } from 'node:crypto';
-import { readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { makeDirectory } from '../../lib/directory.ts';
 import { errnoOf, fileError, readRegularFile } from '../../lib/file.ts';
+import { writeStateFile } from '../../lib/state-file.ts';
 
 /** A directory of leases. */
 export class LeaseFiles {
@@ -43,17 +44,7 @@ export class LeaseFiles {
 
   /** Writes a lease down, wholly or not at all. @throws CniError naming the file. */
   save(key: string, text: string): void {
-    const file = this.fileOf(key);
-    try {
-      rmSync(`${file}.new`, { force: true });
-      writeFileSync(`${file}.new`, text, { mode: 0o600, flag: 'wx' });
-      renameSync(`${file}.new`, file);
-    } catch (error) {
-      try {
-        rmSync(`${file}.new`, { force: true });
-      } catch {}
-      throw fileError('write down the lease in', file, error);
-    }
+    writeStateFile(this.fileOf(key), text);
   }
 
   /** Forgets a lease, if it is written down at all. @throws CniError naming the file. */

@@ -1,10 +1,10 @@
 /**
- * One call of one verb: what the runtime asks, and what the plugin uses to answer. Everything that belongs to a call is kept here,
- * never in the module or the process, since one process may serve many calls at once.
+ * One call of one verb: what the runtime asks, and what the plugin uses to answer. Everything that belongs to
+ * a call is kept here, never in the module or the process, since one process may serve many calls at once.
  */
 
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
-import { Programs } from '../kernel/programs.ts';
+import { Programs, type WaitForEnd } from '../kernel/programs.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { openSandbox, openSandboxIfPresent, type Sandbox } from '../kernel/sandbox.ts';
 import type { NetConf } from './config.ts';
@@ -27,6 +27,8 @@ export interface CallContext {
   readonly environment: Environment;
   /** Writes a line to the call's standard error. */
   readonly warn: (message: string) => void;
+  /** How to wait for children without blocking the thread, where other calls share it. */
+  readonly waitForEnd?: WaitForEnd | undefined;
   /** How many plugins have delegated to one another to get here; 0 for the one that the runtime called. */
   readonly depth: number;
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
@@ -62,7 +64,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.config = input.config;
     this.prevResult = input.prevResult;
     this.validAttachments = input.validAttachments;
-    this.programs = new Programs(context.environment);
+    this.programs = new Programs(context.environment, context.waitForEnd);
   }
 
   get command(): Command {
@@ -128,8 +130,8 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Registers how to take back what ADD has just made, and only that: never "whatever bears this name", which may belong to a
-   * living attachment. The steps run in reverse order when ADD fails.
+   * Registers how to take back what ADD has just made, and only that: never "whatever bears this name", which
+   * may belong to a living attachment. The steps run in reverse order when ADD fails.
    */
   undo(step: UndoStep): void {
     this.journal.push(step);

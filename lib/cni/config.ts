@@ -1,6 +1,7 @@
 /** The keys that every network configuration has. Source: specification, "Plugin configuration objects". */
 
 import type { AttachmentId } from '../attachment.ts';
+import { backendNames } from '../firewall/backend.ts';
 import { type Dns, dnsSchema } from './result.ts';
 import { array, boolean, type InferShape, json, object, record, string } from './schema.ts';
 
@@ -30,7 +31,7 @@ export const netConfShape = {
 export const masqueradeShape = {
   ipMasq: boolean({ description: 'Give packets that leave the subnet the address of the host.' }),
   ipMasqBackend: string({
-    values: ['iptables', 'nftables'],
+    values: backendNames,
     description: 'What to masquerade with; by default iptables where it is installed, else nftables.',
   }),
 };
@@ -42,8 +43,8 @@ const validAttachmentsSchema = array(object({ containerID: string(), ifname: str
 
 /**
  * The attachments that GC must keep.
- * @returns undefined when the runtime named none at all, which means that nothing may be collected; an empty list
- *   means that no attachment is valid.
+ * @returns undefined when the runtime named none at all, which means that nothing may be collected; an empty
+ *   list means that no attachment is valid.
  * @throws SchemaError
  */
 export function validAttachments(config: NetConf): AttachmentId[] | undefined {
@@ -60,8 +61,8 @@ export function validAttachments(config: NetConf): AttachmentId[] | undefined {
 }
 
 /**
- * The resolver settings of the result: the configuration's if it has any, else those of the IPAM plugin. A list counts even when it
- * is empty, as in the reference plugins.
+ * The resolver settings of the result: the configuration's if it has any, else those of the IPAM plugin. A
+ * list counts even when it is empty, as in the reference plugins.
  */
 export function chooseDns(configured: Dns = {}, fromIpam: Dns = {}): Dns {
   const { nameservers, domain, search, options } = configured;

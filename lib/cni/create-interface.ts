@@ -15,8 +15,9 @@ import type { Call } from './call.ts';
 import type { Attached } from './main-plugin.ts';
 
 /**
- * Creates the sandbox's interface, and deletes it again if ADD fails. It is created under a random name, since kernels before 6.13
- * look names up where they are asked rather than where the interface goes, and the host may have that name.
+ * Creates the sandbox's interface, and deletes it again if ADD fails. It is created under a random name,
+ * since kernels before 6.13 look names up where they are asked rather than where the interface goes, and the
+ * host may have that name.
  * @param from socket of the namespace that its parent is in; by default the sandbox's.
  * @throws Error that helps where the kernel lacks the kind.
  */

@@ -19,8 +19,9 @@ export interface DelegateOptions {
 }
 
 /**
- * Runs the IPAM plugin's ADD, and has the addresses released again if this ADD fails later on. When the IPAM plugin itself fails it
- * has taken back what it did; a DEL would release what a living attachment of the same name holds.
+ * Runs the IPAM plugin's ADD, and has the addresses released again if this ADD fails later on. When the IPAM
+ * plugin itself fails it has taken back what it did; a DEL would release what a living attachment of the same
+ * name holds.
  * @throws CniError, also when the plugin returns no address.
  */
 export async function ipamAdd(call: Call): Promise<Result> {
@@ -35,15 +36,18 @@ export async function ipamAdd(call: Call): Promise<Result> {
   return result;
 }
 
-/** Runs a verb other than ADD of the IPAM plugin, by default the call's own. Does nothing without an IPAM plugin. */
+/**
+ * Runs a verb other than ADD of the IPAM plugin, by default the call's own. Does nothing without an IPAM
+ * plugin.
+ */
 export async function ipam(call: Call, command: Command = call.command): Promise<void> {
   const type = call.config.ipam?.type;
   if (type) await delegate(call, type, { command });
 }
 
 /**
- * Runs another plugin with this call's environment and configuration: within this process when CNI_PATH leads to
- * this very executable, else as a child.
+ * Runs another plugin with this call's environment and configuration: within this process when CNI_PATH leads
+ * to this very executable, else as a child.
  * @param type name of the plugin.
  * @returns the result of ADD, undefined for other verbs.
  * @throws CniError the plugin's own error, or what kept it from running.

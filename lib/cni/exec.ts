@@ -1,11 +1,17 @@
-/** Running another plugin's executable. Apart from delegate.ts, so that only those who need it load child_process. */
+/**
+ * Running another plugin's executable. Apart from delegate.ts, so that only those who need it load
+ * child_process.
+ */
 
 import { spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../errors.ts';
 import { isObject } from './schema.ts';
 
-/** An executable that is just being replaced cannot be run for a moment; the reference library waits five seconds. */
+/**
+ * An executable that is just being replaced cannot be run for a moment; the reference library waits five
+ * seconds.
+ */
 const busyPauses = [50, 200, 750, 1000, 3000];
 
 /**

@@ -1,4 +1,7 @@
-/** The interface that a main plugin puts into a sandbox: its name, settings, addresses and routes, and what CHECK finds of them. */
+/**
+ * The interface that a main plugin puts into a sandbox: its name, settings, addresses and routes, and what
+ * CHECK finds of them.
+ */
 
 import type { Address, Family, Prefix } from '../ip.ts';
 import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
@@ -26,15 +29,17 @@ export interface InterfaceOptions {
   /** Announce addresses when the interface comes up; true when left out. */
   announce?: boolean;
   /**
-   * Ask the network whether somebody has an IPv6 address already, and wait for the answer. When it is left out, our addresses are
-   * used at once, and the kernel decides on those that it makes by itself.
+   * Ask the network whether somebody has an IPv6 address already, and wait for the answer. When it is left
+   * out, our addresses are used at once, and the kernel decides on those that it makes by itself.
    */
   detectDuplicates?: boolean;
   /** Reach even the neighbours in the subnet by the gateway, as the link leads to nobody else. */
   onlyByGateway?: boolean;
 }
 
-/** Refuses an interface name that the sandbox has already, as it has for a second ADD of the same attachment. */
+/**
+ * Refuses an interface name that the sandbox has already, as it has for a second ADD of the same attachment.
+ */
 export function refuseTakenName(call: Call): void {
   if (getLink(call.sandbox.socket, call.ifname))
     throw new Error(
@@ -63,8 +68,8 @@ export function prepareInterface(call: Call, link: Link, options: InterfaceOptio
 
 /**
  * Gives the sandbox's interface its addresses, and adds the routes.
- * @param result as it will be printed: addresses whose `interface` is this one's index are added. A route without a
- *   gateway gets the first gateway of its family.
+ * @param result as it will be printed: addresses whose `interface` is this one's index are added. A route
+ *   without a gateway gets the first gateway of its family.
  * @throws Error when an index leads elsewhere, or the kernel refuses.
  */
 export async function configureInterface(
@@ -118,7 +123,8 @@ function allowIPv6(ifname: string): void {
         `The kernel has no IPv6, so "${ifname}" cannot have an IPv6 address. Boot without "ipv6.disable=1", or take IPv6 out of the network`,
       );
   }
-  // Keeps the addresses when somebody takes the link down and up again; not worth failing for where it is read-only.
+  // Keeps the addresses when somebody takes the link down and up again; not worth failing for where it is
+  // read-only.
   try {
     ensureSysctl(['ipv6', 'conf', ifname, 'keep_addr_on_down'], '1');
   } catch {}
@@ -153,8 +159,9 @@ export async function removeInterface(call: Call): Promise<boolean> {
 }
 
 /**
- * Deletes a veth pair by its end in the sandbox, or, when that is out of reach but may still exist, by the host's ends that the
- * result names. Those names are random, and the MAC address must fit as well, so that no other interface is hit.
+ * Deletes a veth pair by its end in the sandbox, or, when that is out of reach but may still exist, by the
+ * host's ends that the result names. Those names are random, and the MAC address must fit as well, so that no
+ * other interface is hit.
  */
 export async function removeVethPair(call: Call): Promise<void> {
   if (await removeInterface(call)) return;
@@ -167,7 +174,10 @@ export async function removeVethPair(call: Call): Promise<void> {
   }
 }
 
-/** Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds the time. */
+/**
+ * Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds
+ * the time.
+ */
 async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boolean> {
   try {
     await socket.executeInThreadPool(deleteLink(link.index, link.name));
@@ -178,8 +188,11 @@ async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boo
   }
 }
 
-/** The interface that an earlier ADD put into the sandbox, as the result has it. @throws Error when it has none. */
-export function sandboxInterface(call: Call, result: Result): { index: number; entry: Interface } {
+/**
+ * The interface that an earlier ADD put into the sandbox, as the result has it.
+ * @throws Error when it has none.
+ */
+function sandboxInterface(call: Call, result: Result): { index: number; entry: Interface } {
   const index = result.interfaces.findIndex(
     ({ name, sandbox }) => name === call.ifname && sandbox === call.netns,
   );
@@ -198,7 +211,8 @@ export interface CheckedInterface {
 }
 
 /**
- * CHECK of what {@link configureInterface} made: the link is there, of the right kind, up, with its MAC, addresses and routes.
+ * CHECK of what {@link configureInterface} made: the link is there, of the right kind, up, with its MAC,
+ * addresses and routes.
  * @throws Error for the first difference.
  */
 export function checkInterface(call: Call, kind: string, options: InterfaceOptions = {}): CheckedInterface {
@@ -236,7 +250,10 @@ function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[
       );
 }
 
-/** Later plugins may have added routes or changed gateways of the default route, so only what is missing counts. */
+/**
+ * Later plugins may have added routes or changed gateways of the default route, so only what is missing
+ * counts.
+ */
 function checkRoutes({ socket }: Sandbox, result: Result): void {
   for (const family of [4, 6] as const) {
     const wanted = result.routes.filter(({ dst }) => dst.family === family);

@@ -5,7 +5,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 
-export const commands = ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'] as const;
+const commands = ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'] as const;
 /** A verb of the protocol. */
 export type Command = (typeof commands)[number];
 
@@ -34,7 +34,9 @@ const requiredBy: Record<string, readonly string[]> = {
   CNI_PATH: ['ADD', 'DEL', 'CHECK', 'GC'],
 };
 
-/** True for a container ID or network name. Source: specification, "Parameters" and "Configuration format". */
+/**
+ * True for a container ID or network name. Source: specification, "Parameters" and "Configuration format".
+ */
 export function isValidName(text: string): boolean {
   return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text);
 }
@@ -91,7 +93,8 @@ export function readInvocation(env: NodeJS.ProcessEnv): Invocation {
 /**
  * Reads CNI_ARGS, `K=V;K2=V2`. Names are case-sensitive.
  * @param known the names that the plugin understands.
- * @throws Error for a malformed pair, or for an unknown name without IgnoreUnknown=1; the reference has no code for it.
+ * @throws Error for a malformed pair, or for an unknown name without IgnoreUnknown=1; the reference has no
+ *   code for it.
  */
 export function parseArgs<K extends string>(text: string, known: readonly K[]): Partial<Record<K, string>> {
   const values: Partial<Record<K, string>> = {};

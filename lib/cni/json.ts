@@ -1,4 +1,7 @@
-/** JSON from outside, whose nesting is bounded: what is nested without end overflows the stack of whoever walks it. */
+/**
+ * JSON from outside, whose nesting is bounded: what is nested without end overflows the stack of whoever
+ * walks it.
+ */
 
 /** No configuration nests a tenth as deep. */
 const deepestNesting = 200;

@@ -1,10 +1,10 @@
 /**
- * What main plugins have in common: each puts one interface into the sandbox. A plugin says how its interface is made and what is
- * particular to it; the verbs' story is told here.
+ * What main plugins have in common: each puts one interface into the sandbox. A plugin says how its interface
+ * is made and what is particular to it; the verbs' story is told here.
  *
- * ADD refuses before it touches anything, then creates the interface, asks the IPAM plugin, configures the addresses, and sets up
- * firewall rules beside that. Whoever makes something registers right away how to take back just that. DEL asks the IPAM plugin
- * first: a DHCP lease is released through the interface.
+ * ADD refuses before it touches anything, then creates the interface, asks the IPAM plugin, configures the
+ * addresses, and sets up firewall rules beside that. Whoever makes something registers right away how to take
+ * back just that. DEL asks the IPAM plugin first: a DHCP lease is released through the interface.
  */
 
 import type { Link } from '../kernel/link.ts';
@@ -37,7 +37,10 @@ export interface Attached {
 export interface MainPlugin<C, A extends Attached = Attached> {
   /** Kind of the interface in the kernel; "" when it may be any. */
   readonly kind: string;
-  /** Refuses what cannot be, such as settings that contradict one another or a missing parent, before anything is touched. */
+  /**
+   * Refuses what cannot be, such as settings that contradict one another or a missing parent, before anything
+   * is touched.
+   */
   prepare?(call: Call<C>): void;
   /** Addresses and routes that come from elsewhere than an IPAM plugin, such as the plugin before. */
   inherit?(call: Call<C>): Result | undefined;
@@ -45,13 +48,23 @@ export interface MainPlugin<C, A extends Attached = Attached> {
   create(call: Call<C>): Promise<A> | A;
   /** How the interface is configured. */
   options?(call: Call<C>): InterfaceOptions;
-  /** Fills in what the IPAM plugin left out, such as gateways. @throws Error when its addresses cannot be used. */
+  /**
+   * Fills in what the IPAM plugin left out, such as gateways.
+   * @throws Error when its addresses cannot be used.
+   */
   complete?(call: Call<C>, result: Result): void;
-  /** Connects the other side once the sandbox's interface has its addresses, and brings the result up to date. */
+  /**
+   * Connects the other side once the sandbox's interface has its addresses, and brings the result up to date.
+   */
   connect?(call: Call<C>, attached: A, result: Result): Promise<void> | void;
-  /** Takes the interface away; by default it is deleted from the sandbox. What no longer exists is no error. */
+  /**
+   * Takes the interface away; by default it is deleted from the sandbox. What no longer exists is no error.
+   */
   remove?(call: Call<C>): Promise<unknown> | unknown;
-  /** Whether CHECK finds an interface in the sandbox; it does unless a program in user space drives the device. */
+  /**
+   * Whether CHECK finds an interface in the sandbox; it does unless a program in user space drives the
+   * device.
+   */
   hasLink?(call: Call<C>): boolean;
   /** What CHECK finds wrong with the interface itself. @throws Error */
   check?(call: Call<C>, checked: CheckedInterface): Promise<void> | void;

@@ -14,8 +14,8 @@ interface MasqueradeConfig {
 }
 
 /**
- * The verbs' share of masquerading, which is nothing unless "ipMasq" asks for it. It overlaps with kernel work when it
- * is started first and awaited last.
+ * The verbs' share of masquerading, which is nothing unless "ipMasq" asks for it. It overlaps with kernel
+ * work when it is started first and awaited last.
  */
 export function masquerade(call: Call<MasqueradeConfig>) {
   const { ipMasq = false, ipMasqBackend } = call.config;
@@ -52,8 +52,8 @@ export function masquerade(call: Call<MasqueradeConfig>) {
 }
 
 /**
- * Unless the configuration fixes one, the node may have changed backends since the attachment was made. All start at once: the
- * program of the one runs beside the kernel work of the other.
+ * Unless the configuration fixes one, the host may have changed backends since the attachment was made. All
+ * start at once: the program of the one runs beside the kernel work of the other.
  */
 async function eachBackend(
   call: Call,

@@ -1,4 +1,7 @@
-/** What macvlan, ipvlan and vlan have in common: their interface sits on another one, its parent, which configurations call "master". */
+/**
+ * What macvlan, ipvlan and vlan have in common: their interface sits on another one, its parent, which
+ * configurations call "master".
+ */
 
 import { getLink, type Link, type LinkKind, type LinkSettings } from '../kernel/link.ts';
 import { listRoutes } from '../kernel/route.ts';

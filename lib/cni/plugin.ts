@@ -6,7 +6,10 @@ import type { Result } from './result.ts';
 import { type InferShape, type ObjectSchema, object, type Shape } from './schema.ts';
 import { specVersions } from './version.ts';
 
-/** Where a plugin stands in a network: it makes an interface, works on one that another made, or manages addresses. */
+/**
+ * Where a plugin stands in a network: it makes an interface, works on one that another made, or manages
+ * addresses.
+ */
 export type PluginRole = 'main' | 'chained' | 'ipam';
 
 /** A plugin: what it is called, what it is configured with, and its verbs. */
@@ -24,9 +27,14 @@ export interface Plugin<C = object> {
   readonly needsIpam: boolean;
   /** The capability without which it does nothing, such as "portMappings". */
   readonly capability: string | undefined;
-  /** IPAM plugins: the addresses that a configuration gives away, for the operators' command. @throws Error when it is wrong. */
+  /**
+   * IPAM plugins: the addresses that a configuration gives away, for the operators' command.
+   * @throws Error when it is wrong.
+   */
   pools?(config: C & NetConf): AddressPool[];
-  /** What ADD does with a configuration, one sentence a step, for `cni explain`. Empty sentences are left out. */
+  /**
+   * What ADD does with a configuration, one sentence a step, for `cni explain`. Empty sentences are left out.
+   */
   explain?(config: C & NetConf): string[];
   /**
    * Refuses a configuration that no ADD can succeed with, without looking at the host.
@@ -50,7 +58,10 @@ export interface AddressPool {
   readonly range: string;
 }
 
-/** What {@link definePlugin} takes: a plugin whose configuration is a shape, with what most plugins share left out. */
+/**
+ * What {@link definePlugin} takes: a plugin whose configuration is a shape, with what most plugins share left
+ * out.
+ */
 export type PluginDefinition<S extends Shape> = Omit<
   Plugin<InferShape<S>>,
   'config' | 'versions' | 'needsIpam' | 'capability'

@@ -64,7 +64,7 @@ export function emptyResult(): Result {
 }
 
 /** True when no part of the resolver settings is set. */
-export function isEmptyDns(dns: Dns | undefined): boolean {
+function isEmptyDns(dns: Dns | undefined): boolean {
   return !dns?.nameservers?.length && !dns?.domain && !dns?.search?.length && !dns?.options?.length;
 }
 
@@ -189,7 +189,10 @@ export function formatResult(result: Result, version: string): string {
   return formatJson(modern ? sortKeys(value) : value);
 }
 
-/** JSON as the reference library prints it: four spaces, no final newline, HTML-significant characters escaped. */
+/**
+ * JSON as the reference library prints it: four spaces, no final newline, HTML-significant characters
+ * escaped.
+ */
 export function formatJson(value: unknown): string {
   const escapes: Record<string, string> = { '<': '\\u003c', '>': '\\u003e', '&': '\\u0026' };
   return JSON.stringify(value, null, 4).replace(/[<>&]/g, (c) => escapes[c]!);

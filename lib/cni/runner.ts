@@ -1,30 +1,31 @@
 /**
- * The plugin runner: from the runtime's environment and standard input to a plugin's verb, and from its result or error back to
- * standard output. Source: CNI specification 1.1.0, section 2; the order of the checks is the reference library's.
+ * The plugin runner: from the runtime's environment and standard input to a plugin's verb, and from its
+ * result or error back to standard output. Source: CNI specification 1.1.0, section 2; the order of the
+ * checks is the reference library's.
  */
 
-import { statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
+import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
-import { type Invocation, isValidName, readInvocation } from './invocation.ts';
+import { readInvocation } from './invocation.ts';
 import { parseJson } from './json.ts';
 import type { Plugin } from './plugin.ts';
 import { formatJson, formatResult, parseResult, type Result } from './result.ts';
 import { decode, isObject, object, SchemaError } from './schema.ts';
-import { atLeast, newestVersion } from './version.ts';
-
-/** How often plugins may delegate to one another: none needs more than three. */
-const deepestDelegation = 8;
+import { newestVersion } from './version.ts';
 
 /** Finds a plugin within this executable. */
 export type FindPlugin = (name: string) => Promise<Plugin<never>> | undefined;
 
 /** Where a call comes from and where its answer goes. */
 export interface Caller {
-  /** Path of the program that stands for this suite: a delegate that is the same is run within this process. */
+  /**
+   * Path of the program that stands for this suite: a delegate that is the same is run within this process.
+   */
   readonly program: string;
   readonly environment: CallContext['environment'];
+  readonly waitForEnd?: CallContext['waitForEnd'];
   readonly warn: (message: string) => void;
   /** @throws CniError when standard input cannot be read. */
   readStdin(): Promise<string>;
@@ -41,7 +42,7 @@ export interface Caller {
  * @returns the exit code.
  */
 export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: FindPlugin): Promise<number> {
-  const { program, environment, warn } = caller;
+  const { program, environment, warn, waitForEnd } = caller;
   let version: string | undefined;
   let printing = false;
   const print = async (text: string) => {
@@ -64,7 +65,16 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
     version = versionOf(config);
     const depth = Number(/^\d$/.exec(environment[depthVariable] ?? '')?.[0] ?? 0);
     const runEmbedded = embedded(find);
-    const context: CallContext = { program, invocation, stdin, environment, warn, depth, runEmbedded };
+    const context: CallContext = {
+      program,
+      invocation,
+      stdin,
+      environment,
+      warn,
+      waitForEnd,
+      depth,
+      runEmbedded,
+    };
     await invoke(plugin, context, config, (result) => print(formatResult(result, version!)));
     return 0;
   } catch (error) {
@@ -152,7 +162,8 @@ function versionOf(config: Record<string, unknown>): string {
 }
 
 /**
- * Decodes a configuration: first the keys that every one has, then, once it is known to be for this plugin, the plugin's own.
+ * Decodes a configuration: first the keys that every one has, then, once it is known to be for this plugin,
+ * the plugin's own.
  * @throws CniError for the former, SchemaError for the latter.
  */
 function decodeConfig(
@@ -183,72 +194,6 @@ function decodeBase<S extends Partial<typeof netConfShape>>(shape: S, json: Reco
     if (!(error instanceof SchemaError)) throw error;
     throw new CniError(ErrorCode.DecodingFailure, error.message);
   }
-}
-
-function checkName(name: string): void {
-  if (name === '')
-    throw new CniError(
-      ErrorCode.InvalidNetworkConfig,
-      'The network configuration has no "name". Give the network a name',
-    );
-  if (!isValidName(name))
-    throw new CniError(
-      ErrorCode.InvalidNetworkConfig,
-      'The network\'s "name" is not valid: it must begin with a letter or digit and continue with letters, digits, "_", "." or "-"',
-      name.slice(0, 300),
-    );
-}
-
-function checkCommand(command: string): void {
-  if (!['ADD', 'DEL', 'CHECK', 'STATUS', 'GC'].includes(command))
-    throw new CniError(
-      ErrorCode.InvalidEnvironment,
-      `CNI_COMMAND is "${command.slice(0, 80)}", but it must be ADD, DEL, CHECK, STATUS, GC or VERSION`,
-    );
-}
-
-/** A configuration in which plugins delegate in a circle would otherwise run until memory is used up. */
-function checkDepth({ depth }: CallContext, { name }: Plugin<never>): void {
-  if (depth > deepestDelegation)
-    throw new CniError(
-      ErrorCode.InvalidNetworkConfig,
-      `Plugins delegate to one another more than ${deepestDelegation} times, the last one to "${name}". ` +
-        'Correct "ipam.type" or "delegate.type", which lead in a circle',
-    );
-}
-
-function checkVersion({ name, versions }: Plugin<never>, command: string, version: string): void {
-  const since = { CHECK: '0.4.0', GC: '1.1.0', STATUS: '1.1.0' }[command];
-  if (since && !atLeast(version, since))
-    throw new CniError(
-      ErrorCode.IncompatibleVersion,
-      `"cniVersion" is "${version}", which has no ${command}. Set it to "${since}" or newer`,
-    );
-  // An odd spelling such as "1.0" is as foreign as an unknown version: runtimes compare strings.
-  if (!versions.includes(version))
-    throw new CniError(
-      ErrorCode.IncompatibleVersion,
-      `"cniVersion" is "${version}", which plugin "${name}" does not support. Set it to one that it does`,
-      `config is "${version}", plugin supports ${versions.join(', ')}`,
-    );
-}
-
-/** Nothing may be done to the host's own namespace in a container's name, say because a process ID was reused. */
-function refuseOwnNetns({ netns, netnsOverride }: Invocation): void {
-  if (netns === '' || netnsOverride) return;
-  let sandbox: { dev: number; ino: number };
-  try {
-    sandbox = statSync(netns);
-  } catch {
-    return; // Gone or out of reach: the verb decides what that means to it.
-  }
-  const own = statSync('/proc/self/ns/net');
-  if (sandbox.dev === own.dev && sandbox.ino === own.ino)
-    throw new CniError(
-      ErrorCode.InvalidNetns,
-      `CNI_NETNS "${netns}" is the namespace that the plugin itself runs in. Pass the container's own namespace, ` +
-        'or set CNI_NETNS_OVERRIDE=1 if the host itself is to be attached',
-    );
 }
 
 function readPrevResult({ prevResult, cniVersion }: NetConf, context: CallContext): Result | undefined {

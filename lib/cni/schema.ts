@@ -1,9 +1,9 @@
 /**
  * Schemas: one description of a configuration that decodes it, types it, and documents it.
  *
- * Decoding follows Go's encoding/json, because that is what conflists were written against: keys match exactly
- * or else without regard to case, null is the same as absent, unknown keys are ignored, and a value of the wrong
- * type is an error. The same description yields the JSON Schemas in conf/schema.
+ * Decoding follows Go's encoding/json, because that is what conflists were written against: keys match
+ * exactly or else without regard to case, null is the same as absent, unknown keys are ignored, and a value
+ * of the wrong type is an error. The same description yields the JSON Schemas in conf/schema.
  */
 
 /** A JSON Schema (draft 2020-12) fragment. */
@@ -20,9 +20,15 @@ export interface Described {
  * because it is required or has a default.
  */
 export interface Schema<T, Present extends boolean = boolean> {
-  /** @param path where the value stands, such as "ipam.ranges[0]", for the error message. @throws SchemaError */
+  /**
+   * @param path where the value stands, such as "ipam.ranges[0]", for the error message.
+   * @throws SchemaError
+   */
   decode(value: unknown, path: string): T;
-  /** What an absent value decodes to; absent itself when the field is simply left out. @throws SchemaError when required. */
+  /**
+   * What an absent value decodes to; absent itself when the field is simply left out.
+   * @throws SchemaError when required.
+   */
   absent?: (path: string) => T;
   readonly json: JsonSchema;
   readonly present?: Present;
@@ -66,9 +72,10 @@ export function decode<T>(schema: Schema<T>, value: unknown, path = ''): T {
   return schema.decode(value, path);
 }
 
-export function string(
-  options: Described & { values?: readonly string[]; pattern?: RegExp } = {},
-): Schema<string, false> {
+/** Text. @param options.values the only ones that are taken. */
+export function string<T extends string = string>(
+  options: Described & { values?: readonly T[]; pattern?: RegExp } = {},
+): Schema<T, false> {
   const { values, pattern } = options;
   return {
     json: describe(options, {
@@ -78,11 +85,11 @@ export function string(
     }),
     decode(value, path) {
       if (typeof value !== 'string') throw wrongType(path, value, 'a string');
-      if (values && !values.includes(value))
+      if (values && !values.includes(value as T))
         throw new SchemaError(path, `${at(path)} is ${quote(value)}, but it must be ${anyOf(values)}`);
       if (pattern && !pattern.test(value))
         throw new SchemaError(path, `${at(path)} is ${quote(value)}, but it must match ${pattern.source}`);
-      return value;
+      return value as T;
     },
   };
 }
@@ -97,7 +104,9 @@ export function boolean(options: Described = {}): Schema<boolean, false> {
   };
 }
 
-/** A whole number within the given bounds, by default those of a 32-bit signed integer's upper half and zero. */
+/**
+ * A whole number within the given bounds, by default those of a 32-bit signed integer's upper half and zero.
+ */
 export function integer(options: Described & { min?: number; max?: number } = {}): Schema<number, false> {
   const { min = 0, max = 0x7fffffff } = options;
   return {
@@ -135,7 +144,9 @@ export function record<T>(values: Schema<T>, options: Described = {}): Schema<Re
   };
 }
 
-/** An object with known keys. Fields are optional unless wrapped in {@link required} or {@link withDefault}. */
+/**
+ * An object with known keys. Fields are optional unless wrapped in {@link required} or {@link withDefault}.
+ */
 export function object<S extends Shape>(shape: S, options: Described = {}): ObjectSchema<S> {
   const requiredKeys = Object.keys(shape).filter((key) => shape[key]?.json['x-required']);
   return {
@@ -165,7 +176,10 @@ export function json(options: Described = {}): Schema<unknown, false> {
   return { json: describe(options, {}), decode: (value) => value };
 }
 
-/** A value converted after its JSON type was checked. `convert` throws an Error whose message says what is wanted. */
+/**
+ * A value converted after its JSON type was checked. `convert` throws an Error whose message says what is
+ * wanted.
+ */
 export function convert<A, B>(
   from: Schema<A>,
   convertValue: (value: A) => B,

@@ -1,4 +1,7 @@
-/** Standard input and output of a plugin's process, whatever a runtime connects them to: files, pipes, blocking or not. */
+/**
+ * Standard input and output of a plugin's process, whatever a runtime connects them to: files, pipes,
+ * blocking or not.
+ */
 
 import { readFileSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -3,8 +3,8 @@
 import type { Call } from './call.ts';
 
 /**
- * Starts a step beside others. Its failure is kept until somebody waits for the outcome: as an unhandled rejection it would end
- * the process with nothing undone.
+ * Starts a step beside others. Its failure is kept until somebody waits for the outcome: as an unhandled
+ * rejection it would end the process with nothing undone.
  * @returns waits for the step, and throws what it threw.
  */
 export function startBackground<T>(step: () => Promise<T>): () => Promise<T> {

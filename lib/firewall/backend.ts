@@ -10,7 +10,8 @@ export type BackendName = (typeof backendNames)[number];
 export type RegisterUndo = (step: () => Promise<void> | void) => void;
 
 /**
- * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is not installed.
+ * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is
+ * not installed.
  */
 export function defaultBackend(programs: Programs): BackendName {
   try {

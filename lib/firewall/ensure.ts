@@ -1,17 +1,19 @@
 /**
- * The one way in which rules come and go in iptables: a single transaction in the usual case, where nothing is looked for; when it
- * is refused, a look at just the chains concerned, under a lock, until what is there is what is wanted.
+ * The one way in which rules come and go in iptables: a single transaction in the usual case, where nothing
+ * is looked for; when it is refused, a look at just the chains concerned, under a lock, until what is there
+ * is what is wanted.
  */
 
+import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
-import { acquireLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { hasRules, IptablesError, list, restore } from './iptables.ts';
+import { chainExists, hasRules, IptablesError, list, restore } from './iptables.ts';
 import { isSameRule, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+import { areSeen, keepInMind } from './seen-rules.ts';
 
 /** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
 const lockFile = '/run/cni/iptables.lock';
-const lockTimeoutMs = 10_000;
 
 /** How often rules are composed anew because others, whom the lock does not bind, were faster. */
 const changeTries = 5;
@@ -27,7 +29,10 @@ export interface RuleSet {
 
 /** What is the attachment's own. */
 export interface OwnRules {
-  /** Its chain. Without one, the rules are looked for before they are added, as nothing else tells whether they are there. */
+  /**
+   * Its chain. Without one, the rules are looked for before they are added, as nothing else tells whether
+   * they are there.
+   */
   readonly chain?: string;
   /** The rules of its chain, and those that lead there. */
   readonly rules: readonly Rule[];
@@ -46,7 +51,8 @@ export interface RuleChange {
 /**
  * Makes rules be there, each once.
  * @returns what it has changed of the attachment's own.
- * @throws IptablesError when iptables refuses them; CniError TryAgainLater when another program holds a lock for too long.
+ * @throws IptablesError when iptables refuses them; CniError TryAgainLater when another program holds a lock
+ *   for too long.
  */
 export async function ensureRules(
   programs: Programs,
@@ -56,20 +62,26 @@ export async function ensureRules(
 ): Promise<RuleChange> {
   const { shared, own } = set;
   if (own.chain) {
+    const isSeen = areSeen(programs, family, table, shared);
     try {
-      // -N fails when the chain is there, and so does -A when the chain that it leads to is not.
+      // -N fails when the chain is there, and -A when a chain that it is in or leads to is not.
       await restore(programs, family, table, [
-        ...shared.map((rule) => renderRule('-C', rule)),
+        ...(isSeen ? [] : shared.map((rule) => renderRule('-C', rule))),
         `-N ${own.chain}`,
         ...own.rules.map((rule) => renderRule('-A', rule)),
       ]);
+      if (!isSeen) keepInMind(programs, family, table, shared);
       return { chain: own.chain, added: own.rules, removed: [] };
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
     }
   } else if (own.rules.length === 0 && (await hasShared(programs, family, table, shared)))
     return { added: [], removed: [] };
-  return changeRules(programs, family, table, () => composeChange(programs, family, table, set));
+  const change = await changeRules(programs, family, table, () =>
+    composeChange(programs, family, table, set),
+  );
+  keepInMind(programs, family, table, shared);
+  return change;
 }
 
 /** Takes back what {@link ensureRules} has changed; what is shared stays. */
@@ -124,6 +136,8 @@ export async function removeRules(
       if (!(error instanceof IptablesError)) throw error;
     }
   }
+  // Nothing leads to a chain that is not there.
+  if (chain && !(await chainExists(programs, family, table, chain))) return [];
   return changeRules(programs, family, table, async () => {
     const [leading = [], own] = await Promise.all([
       list(programs, family, table, from),
@@ -175,8 +189,8 @@ export interface Composition<T> {
 }
 
 /**
- * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is composed anew; when
- * that gives the same, it was refused for its own sake.
+ * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is
+ * composed anew; when that gives the same, it was refused for its own sake.
  */
 export async function changeRules<T>(
   programs: Programs,
@@ -184,7 +198,7 @@ export async function changeRules<T>(
   table: string,
   compose: () => Promise<Composition<T>>,
 ): Promise<T> {
-  using _ = await acquireLock(lockFile, lockTimeoutMs);
+  using _ = await lockIfPossible();
   let refused: { commands: string; error: IptablesError } | undefined;
   for (let tries = 1; ; tries++) {
     const { commands, outcome } = await compose();
@@ -197,6 +211,16 @@ export async function changeRules<T>(
       if (!(error instanceof IptablesError)) throw error;
       refused = { commands: text, error };
     }
+  }
+}
+
+/** A /run that is full or read-only keeps nobody from cleaning up: composing anew does without the lock. */
+async function lockIfPossible(): Promise<FileLock | undefined> {
+  try {
+    return await acquireLock(lockFile);
+  } catch (error) {
+    if (error instanceof CniError) throw error;
+    return undefined;
   }
 }
 
@@ -238,7 +262,10 @@ async function composeChange(
   };
 }
 
-/** Asks iptables itself when a rule leads where the wanted one leads, but other releases may list it in other words. */
+/**
+ * Asks iptables itself when a rule leads where the wanted one leads, but other releases may list it in other
+ * words.
+ */
 async function isThereInOtherWords(
   programs: Programs,
   family: Family,

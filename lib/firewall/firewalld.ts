@@ -1,8 +1,10 @@
 /** firewalld, over D-Bus: a container's addresses are sources of a zone. Source: firewalld.dbus(5). */
 
 import { existsSync } from 'node:fs';
-import type { Prefix } from '../ip.ts';
+import { CniError, ErrorCode } from '../errors.ts';
+import type { Address } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import type { ForwardBackend } from './forward.ts';
 
 /** Where D-Bus puts the system bus. */
 const busSocket = '/run/dbus/system_bus_socket';
@@ -10,9 +12,31 @@ const service = 'org.fedoraproject.FirewallD1';
 const path = '/org/fedoraproject/FirewallD1';
 const zoneInterface = 'org.fedoraproject.FirewallD1.zone';
 
+/** Exceptions of firewalld that say that a source is in the zone already, or that it is not in it. */
+const alreadyThere = ['ZONE_ALREADY_SET', 'ALREADY_ENABLED'];
+const notThere = ['UNKNOWN_SOURCE', 'NOT_ENABLED', 'ZONE_CONFLICT'];
+
+/** What to do about other exceptions. */
+const remedies: Record<string, string> = {
+  INVALID_ZONE: 'Create the zone, or correct "firewalldZone"',
+  ZONE_CONFLICT: 'Take the address out of the zone that it is in, or set "firewalldZone" to that',
+};
+
+/** Error names of D-Bus that say that the service does not run. */
+const notRunning = [
+  'org.freedesktop.DBus.Error.ServiceUnknown',
+  'org.freedesktop.DBus.Error.NameHasNoOwner',
+  'org.freedesktop.DBus.Error.NoReply',
+];
+
+/** firewalld refused something, or is out of reach. */
+export class FirewalldError extends CniError {
+  override readonly name = 'FirewalldError';
+}
+
 /** True when firewalld is on the system bus. */
 export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
-  // Most nodes have no system bus, or nothing on it: that costs no child.
+  // Most hosts have no system bus, or nothing on it: that costs no child.
   if (!programs.environment.DBUS_SYSTEM_BUS_ADDRESS && !existsSync(busSocket)) return false;
   const answer = await send(
     programs,
@@ -21,7 +45,7 @@ export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
     'org.freedesktop.DBus.NameHasOwner',
     [service],
   );
-  return answer.ok && /boolean true/.test(answer.text);
+  return answer.text !== undefined && /boolean true/.test(answer.text);
 }
 
 /** A zone of firewalld. */
@@ -34,47 +58,100 @@ export class Zone {
     this.name = name;
   }
 
-  /** Makes addresses sources of the zone. One that is already is no error. @throws Error with what firewalld said. */
-  async add(prefixes: readonly Prefix[]): Promise<void> {
-    for (const source of sourcesOf(prefixes))
-      await this.call('addSource', source, /ZONE_ALREADY_SET|ALREADY_ENABLED/);
+  /** Makes an address a source of the zone. @returns false when it was already. @throws FirewalldError */
+  async add(address: Address): Promise<boolean> {
+    const answer = await this.call('addSource', address);
+    if (alreadyThere.includes(answer.exception ?? '')) return false;
+    if (answer.text === undefined) throw this.refusal('addSource', address, answer);
+    return true;
   }
 
-  /** Takes addresses out of the zone. One that is not in it, and a firewalld that is not there, are no error. */
-  async remove(prefixes: readonly Prefix[]): Promise<void> {
-    for (const source of sourcesOf(prefixes))
-      await this.call(
-        'removeSource',
-        source,
-        /UNKNOWN_SOURCE|NOT_ENABLED|ZONE_CONFLICT|ServiceUnknown|Failed to open connection/,
+  /**
+   * Takes an address out of the zone. That it is not in it, or that firewalld does not run, is no error.
+   * @throws FirewalldError
+   */
+  async remove(address: Address): Promise<void> {
+    const answer = await this.call('removeSource', address);
+    const isGone =
+      !answer.error || notRunning.includes(answer.error) || notThere.includes(answer.exception ?? '');
+    if (answer.text === undefined && !isGone) throw this.refusal('removeSource', address, answer);
+  }
+
+  /** @throws FirewalldError when an address is not a source of the zone. */
+  async check(address: Address): Promise<void> {
+    const answer = await this.call('querySource', address);
+    if (answer.text === undefined) throw this.refusal('querySource', address, answer);
+    if (!/boolean true/.test(answer.text))
+      throw new FirewalldError(
+        ErrorCode.Internal,
+        `firewalld has no source "${address.toPrefix()}" in zone "${this.name}", as after "firewall-cmd --reload". Delete the container and add it again`,
       );
   }
 
-  /** @throws Error when an address is not a source of the zone. */
-  async check(prefixes: readonly Prefix[]): Promise<void> {
-    for (const source of sourcesOf(prefixes)) {
-      const answer = await this.call('querySource', source);
-      if (!/boolean true/.test(answer))
-        throw new Error(
-          `firewalld has no source "${source}" in zone "${this.name}". Delete the container and add it again`,
-        );
-    }
+  /** True when firewalld runs. */
+  isReachable(): Promise<boolean> {
+    return isFirewalldRunning(this.programs);
   }
 
-  private async call(method: string, source: string, harmless?: RegExp): Promise<string> {
-    const { ok, text } = await send(this.programs, service, path, `${zoneInterface}.${method}`, [
+  private call(method: string, address: Address): Promise<Answer> {
+    return send(this.programs, service, path, `${zoneInterface}.${method}`, [
       this.name,
-      source,
+      `${address.toPrefix()}`,
     ]);
-    if (ok || harmless?.test(text)) return text;
-    throw new Error(
-      `firewalld refuses ${method} of "${source}" in zone "${this.name}": ${text.split('\n')[0]}`,
+  }
+
+  private refusal(method: string, address: Address, { error, exception = '', said }: Answer): FirewalldError {
+    if (!error || notRunning.includes(error))
+      return new FirewalldError(
+        ErrorCode.Internal,
+        'firewalld does not answer. Start it, or set "backend" to what the host has in its place',
+        said,
+      );
+    const remedy = remedies[exception] ?? 'Look into the log of firewalld';
+    return new FirewalldError(
+      ErrorCode.Internal,
+      `firewalld refuses ${method} of "${address.toPrefix()}" in zone "${this.name}": ${said}. ${remedy}`,
     );
   }
 }
 
-function sourcesOf(prefixes: readonly Prefix[]): string[] {
-  return prefixes.map(({ address }) => `${address.toPrefix()}`);
+/**
+ * Lets packets through by a zone.
+ * @param isolation what isolates bridges, for which firewalld has nothing.
+ */
+export function firewalldForward(zone: Zone, isolation: ForwardBackend): ForwardBackend {
+  return {
+    async allow(request, _isNew, undo) {
+      for (const address of request.addresses) if (await zone.add(address)) undo(() => zone.remove(address));
+      if (request.isolation) await isolation.allow({ ...request, addresses: [] }, true, undo);
+    },
+    async check(request) {
+      for (const address of request.addresses) await zone.check(address);
+      if (request.isolation) await isolation.check({ ...request, addresses: [] });
+    },
+    async remove(addresses) {
+      for (const address of addresses) await zone.remove(address);
+    },
+    async probe() {
+      if (await zone.isReachable()) return;
+      throw new FirewalldError(
+        ErrorCode.NotAvailable,
+        'firewalld does not run, or the system bus is out of reach. Start it, or set "backend" to "iptables" or "nftables"',
+      );
+    },
+  };
+}
+
+/** What came of calling a method. */
+interface Answer {
+  /** What the method returned; undefined when it failed. */
+  readonly text?: string | undefined;
+  /** D-Bus's name of the error, when there was an answer at all. */
+  readonly error?: string | undefined;
+  /** firewalld's name of the error, such as "INVALID_ZONE". */
+  readonly exception?: string | undefined;
+  /** What was said about the failure. */
+  readonly said: string;
 }
 
 /** Calls a method on the system bus. dbus-send comes with the bus itself. */
@@ -84,7 +161,7 @@ async function send(
   object: string,
   method: string,
   args: readonly string[],
-): Promise<{ ok: boolean; text: string }> {
+): Promise<Answer> {
   const words = [
     '--system',
     '--print-reply',
@@ -95,9 +172,12 @@ async function send(
   ];
   try {
     const { status, stdout, stderr } = await programs.run('dbus-send', words);
-    return { ok: status === 0, text: (stdout + stderr).trim() };
+    if (status === 0) return { text: stdout, said: '' };
+    const [line = ''] = stderr.trim().split('\n');
+    const [, error, said = line] = /^Error ([\w.]+): (.*)$/.exec(line) ?? [];
+    return { error, exception: /^[A-Z][A-Z_]+(?=:|$)/.exec(said)?.[0], said };
   } catch (error) {
     if (!(error instanceof ProgramMissingError)) throw error;
-    return { ok: false, text: `Failed to open connection: ${error.message}` };
+    return { said: error.message };
   }
 }

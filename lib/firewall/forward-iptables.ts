@@ -1,229 +1,166 @@
 /**
- * What a firewall that drops forwarded packets must let through for containers, by iptables. Chains, rules and comments are
- * the reference firewall plugin's.
+ * Letting forwarded packets through by iptables. Chains, rules and comments are the reference firewall
+ * plugin's, so that the one suite checks and deletes what the other added.
  */
 
-import type { Family, Prefix } from '../ip.ts';
+import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { families, forFamilies, IptablesError, IptablesMissingError, list, restore } from './iptables.ts';
-import { commentWords, option, quote, type Rule } from './rules.ts';
+import { ensureRules, removeRules, undoChange } from './ensure.ts';
+import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
+import {
+  forFamilies,
+  forInstalledFamilies,
+  hasRules,
+  IptablesError,
+  requireInstalled,
+  restore,
+} from './iptables.ts';
+import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
+import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+import { areSeen, keepInMind } from './seen-rules.ts';
 
+const table = 'filter';
 const forwardChain = 'CNI-FORWARD';
-const stageOne = 'CNI-ISOLATION-STAGE-1';
-const stageTwo = 'CNI-ISOLATION-STAGE-2';
 
-/** How containers of a bridge are kept apart: "open" not at all, "same-bridge" from other bridges, "isolated" from one another too. */
-export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
-
-/** Lets connections from the addresses through, and the answers to them. @param adminChain whose rules come first. */
-export async function allowForwarding(
-  programs: Programs,
-  prefixes: readonly Prefix[],
-  adminChain: string,
-): Promise<void> {
-  await forFamilies(familiesOf(prefixes), async (family) => {
-    const own = prefixes.filter((prefix) => prefix.family === family);
-    const shared = sharedRules(adminChain);
-    const present = await list(programs, family, 'filter', forwardChain);
-    const rules = own.flatMap(accepting).filter((rule) => !hasRule(present ?? [], rule));
-    const append = rules.map((rule) => `-A ${rule}`);
-    try {
-      if (!present) throw new IptablesError(0, 'The chains are not set up yet');
-      await restore(programs, family, 'filter', [...shared.map(({ rule }) => `-C ${rule}`), ...append]);
-    } catch (error) {
-      if (!(error instanceof IptablesError)) throw error;
-      const all = (await list(programs, family, 'filter')) ?? [];
-      await restore(programs, family, 'filter', [
-        ...(await missingChains(programs, family, [forwardChain, adminChain])),
-        ...missing(all, shared),
-        ...append,
-      ]);
-    }
-  });
-}
-
-/** Takes {@link allowForwarding} back; what is not there is no error. */
-export async function removeForwardRules(programs: Programs, prefixes: readonly Prefix[]): Promise<void> {
-  await forFamilies(familiesOf(prefixes), async (family) => {
-    const own = prefixes.filter((prefix) => prefix.family === family);
-    try {
-      await restore(
-        programs,
-        family,
-        'filter',
-        own.flatMap(accepting).map((rule) => `-D ${rule}`),
-      );
-    } catch (error) {
-      if (error instanceof IptablesMissingError) return; // Then there are no rules either.
-      if (!(error instanceof IptablesError)) throw error;
-      await forbidPresent(programs, family, own);
-    }
-  });
-}
-
-/** The same for rules that are not quite as {@link allowForwarding} made them. */
-async function forbidPresent(programs: Programs, family: Family, prefixes: readonly Prefix[]): Promise<void> {
-  const present = (await list(programs, family, 'filter', forwardChain)) ?? [];
-  const sources = new Set(prefixes.map(({ address }) => `${address.toPrefix()}`));
-  const ours = present.filter(
-    (rule) =>
-      option(rule, '-j') === 'ACCEPT' &&
-      (sources.has(option(rule, '-s') ?? '') ||
-        (sources.has(option(rule, '-d') ?? '') && rule.words.includes('RELATED,ESTABLISHED'))),
-  );
-  await restore(
-    programs,
-    family,
-    'filter',
-    ours.map((rule) => `-D ${forwardChain} ${rule.words.map(quote).join(' ')}`),
-  );
-}
-
-/** @throws Error when packets of one of the addresses would not get through. */
-export async function checkForwarding(
-  programs: Programs,
-  prefixes: readonly Prefix[],
-  adminChain: string,
-): Promise<void> {
-  await forFamilies(familiesOf(prefixes), async (family) => {
-    const present = (await list(programs, family, 'filter')) ?? [];
-    for (const { rule } of sharedRules(adminChain))
-      if (!hasRule(present, rule))
-        throw new Error(`Table "filter" lacks the rule "${rule}". Add any container to set it up again`);
-    for (const prefix of prefixes.filter((one) => one.family === family))
-      for (const rule of accepting(prefix))
-        if (!hasRule(present, rule))
-          throw new Error(
-            `Chain "${forwardChain}" lacks a rule for ${prefix.address}. Delete the container and add it again`,
-          );
-  });
-}
-
-/** Keeps the containers of a bridge from those of others, and with "isolated" from one another. The rules stay: they are the bridge's. */
-export async function isolateBridge(
-  programs: Programs,
-  bridge: string,
-  policy: IngressPolicy,
-): Promise<void> {
-  if (policy === 'open') return;
-  for (const family of families) {
-    const present = await listIfInstalled(programs, family);
-    if (!present) continue;
-    const name = quote(bridge);
-    const shared = comment(`CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)`);
-    const own = comment(`CNI firewall plugin rules (ingressPolicy: ${policy})`);
-    const wanted: SharedRule[] = [
-      { rule: `FORWARD -j ${stageOne} ${shared}`, first: true },
-      { rule: `${stageOne} -i ${name} ! -o ${name} -j ${stageTwo} ${own}`, first: true },
-      { rule: `${stageOne} -j RETURN ${shared}` },
-      { rule: `${stageTwo} -o ${name} -j DROP ${own}`, first: true },
-      { rule: `${stageTwo} -j RETURN ${shared}` },
-      ...(policy === 'isolated'
-        ? [{ rule: `${stageOne} -i ${name} -o ${name} -j DROP ${own}`, first: true }]
-        : []),
-    ];
-    await restore(programs, family, 'filter', [
-      ...(await missingChains(programs, family, [stageOne, stageTwo])),
-      ...missing(present, wanted),
-    ]);
-  }
-}
-
-/** @throws Error when a rule that keeps the bridge's containers apart is missing. */
-export async function checkIsolation(
-  programs: Programs,
-  bridge: string,
-  policy: IngressPolicy,
-): Promise<void> {
-  if (policy === 'open') return;
-  for (const family of families) {
-    const present = await listIfInstalled(programs, family);
-    if (present && !isIsolated(present, bridge, policy))
-      throw new Error(
-        `Bridge "${bridge}" is not isolated for IPv${family}: rules are missing from "${stageOne}" or "${stageTwo}". Add any container to set them up again`,
-      );
-  }
-}
-
-/** Rules of the table "filter"; undefined where a node has no ip6tables, and so nothing to isolate of IPv6. */
-async function listIfInstalled(programs: Programs, family: Family): Promise<Rule[] | undefined> {
-  try {
-    return (await list(programs, family, 'filter')) ?? [];
-  } catch (error) {
-    if (error instanceof IptablesMissingError && family === 6) return undefined;
-    throw error;
-  }
-}
-
-function isIsolated(present: readonly Rule[], bridge: string, policy: IngressPolicy): boolean {
-  const leads = (chain: string, target: string, wanted: (rule: Rule) => boolean = () => true) =>
-    present.some((rule) => rule.chain === chain && option(rule, '-j') === target && wanted(rule));
-  const enters = (rule: Rule) => option(rule, '-i') === bridge;
-  const leaves = (rule: Rule) => option(rule, '-o') === bridge;
-  return (
-    leads('FORWARD', stageOne) &&
-    leads(stageOne, stageTwo, enters) &&
-    leads(stageTwo, 'DROP', leaves) &&
-    (policy !== 'isolated' || leads(stageOne, 'DROP', (rule) => enters(rule) && leaves(rule)))
-  );
-}
-
-interface SharedRule {
-  rule: string;
-  /** It goes to the head of its chain. */
-  first?: boolean;
-}
-
-function sharedRules(adminChain: string): SharedRule[] {
-  return [
-    { rule: `FORWARD ${comment('CNI firewall plugin rules')} -j ${forwardChain}`, first: true },
+/** @param adminChain chain with rules of the operator, which come first. */
+export function iptablesForward(programs: Programs, adminChain: string): ForwardBackend {
+  const shared: readonly SharedRule[] = [
     {
-      rule: `${forwardChain} ${comment('CNI firewall plugin admin overrides')} -j ${adminChain}`,
+      chain: 'FORWARD',
+      words: [...commentWords('CNI firewall plugin rules'), '-j', forwardChain],
+      first: true,
+    },
+    {
+      chain: forwardChain,
+      words: [...commentWords('CNI firewall plugin admin overrides'), '-j', adminChain],
       first: true,
     },
   ];
+  const rulesOf = (request: ForwardRequest, family: Family) => ({
+    shared: request.addresses.length > 0 ? shared : [],
+    isolation: request.isolation ? isolationRules(request.isolation) : [],
+    own: accepting(request.addresses, family),
+  });
+
+  return {
+    async allow(request, isNew, undo) {
+      await forFamilies(request.families, async (family) => {
+        const { isolation, own, ...rules } = rulesOf(request, family);
+        const remove = () => undoChange(programs, family, table, { added: own, removed: [] });
+        if (isNew) {
+          // Nobody has the addresses, so that their rules need not be looked for; what is shared is there but
+          // for the first time.
+          const asked = [rules.shared, isolation].filter((list) => !areSeen(programs, family, table, list));
+          const checks = asked.flat().map((rule) => renderRule('-C', rule));
+          const additions = own.map((rule) => renderRule('-A', rule));
+          if (await succeeds(programs, family, [...checks, ...additions])) {
+            undo(remove);
+            for (const list of asked) keepInMind(programs, family, table, list);
+            return;
+          }
+        }
+        if (own.length > 0) {
+          const chains = [forwardChain, adminChain];
+          const change = await ensureRules(programs, family, table, { chains, shared, own: { rules: own } });
+          undo(() => undoChange(programs, family, table, change));
+        }
+        if (request.isolation) await ensureIsolation(programs, family, request.isolation);
+      });
+    },
+
+    async check(request) {
+      await forFamilies(request.families, async (family) => {
+        const { isolation, own, ...rules } = rulesOf(request, family);
+        const every = [...rules.shared, ...isolation, ...own];
+        if (
+          await succeeds(
+            programs,
+            family,
+            every.map((rule) => renderRule('-C', rule)),
+          )
+        )
+          return;
+        for (const rule of rules.shared)
+          if (!(await hasRule(programs, family, rule)))
+            throw new Error(
+              `Table "filter" lacks the rule "${rule.chain} ${rule.words.join(' ')}". Add any container to set it up again`,
+            );
+        for (const rule of own)
+          if (!(await hasRule(programs, family, rule)))
+            throw new Error(
+              `Chain "${forwardChain}" lacks the rule "${rule.words.join(' ')}". Delete the container and add it again`,
+            );
+        if (request.isolation && !(await isIsolated(programs, family, request.isolation)))
+          throw new Error(
+            `Bridge "${request.isolation.bridge}" is not isolated for IPv${family}: rules are missing from "CNI-ISOLATION-STAGE-1" or "CNI-ISOLATION-STAGE-2". Add any container to set them up again`,
+          );
+      });
+    },
+
+    async remove(addresses) {
+      await forInstalledFamilies(async (family) => {
+        const known = accepting(addresses, family);
+        const isOwn = (rule: Rule) => isAccepting(rule, addresses);
+        try {
+          await removeRules(programs, family, table, { from: forwardChain, known, isOwn });
+        } catch (error) {
+          // Where iptables cannot be used, it has let nothing through.
+          const isRefused = error instanceof IptablesError;
+          if (!isRefused || (await isIptablesUsable(programs, family))) throw error;
+        }
+      }, familiesOf(addresses));
+    },
+
+    probe() {
+      requireInstalled(programs, 4);
+    },
+  };
 }
 
-function accepting({ address }: Prefix): string[] {
-  const one = address.toPrefix();
-  return [
-    `${forwardChain} -d ${one} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT`,
-    `${forwardChain} -s ${one} -j ACCEPT`,
-  ];
+/**
+ * Tries whether iptables can be used, as it cannot on hosts that have its programs but no kernel modules for
+ * what its rules match: a chain with such a rule is created and deleted in one transaction.
+ */
+export function isIptablesUsable(programs: Programs, family: Family): Promise<boolean> {
+  const chain = `CNI-PROBE-${Math.random().toString(16).slice(2, 14)}`;
+  const words = [...commentWords('probe'), '-m', 'conntrack', '--ctstate', 'ESTABLISHED', '-j', 'ACCEPT'];
+  const commands = [`-N ${chain}`, renderRule('-A', { chain, words }), `-F ${chain}`, `-X ${chain}`];
+  return succeeds(programs, family, commands);
 }
 
-function missing(present: readonly Rule[], wanted: readonly SharedRule[]): string[] {
-  return wanted
-    .filter(({ rule }) => !hasRule(present, rule))
-    .map(({ rule, first }) => `${first ? '-I' : '-A'} ${rule}`);
+/** What lets connections from the addresses through, and the answers to them. */
+function accepting(addresses: readonly Address[], family: Family): Rule[] {
+  return addresses
+    .filter((address) => address.family === family)
+    .flatMap((address) => {
+      const one = `${address.toPrefix()}`;
+      const answers = ['-m', 'conntrack', '--ctstate', 'RELATED,ESTABLISHED'];
+      return [
+        { chain: forwardChain, words: ['-d', one, ...answers, '-j', 'ACCEPT'] },
+        { chain: forwardChain, words: ['-s', one, '-j', 'ACCEPT'] },
+      ];
+    });
 }
 
-async function missingChains(
-  programs: Programs,
-  family: Family,
-  chains: readonly string[],
-): Promise<string[]> {
-  const commands = [];
-  for (const chain of new Set(chains))
-    if ((await list(programs, family, 'filter', chain)) === undefined) commands.push(`-N ${chain}`);
-  return commands;
+/** The same of a rule that is not quite as {@link accepting} has it. */
+function isAccepting(rule: Rule, addresses: readonly Address[]): boolean {
+  const isOurs = (prefix: string | undefined) =>
+    addresses.some((address) => prefix === `${address}` || prefix === `${address.toPrefix()}`);
+  if (targetOf(rule) !== 'ACCEPT') return false;
+  return isOurs(option(rule, '-s')) || (isOurs(option(rule, '-d')) && rule.words.includes('--ctstate'));
 }
 
-/** True when a rule stands in the listing, whatever the order of its parts. */
-function hasRule(present: readonly Rule[], rule: string): boolean {
-  const [chain, ...rest] = splitRule(rule);
-  const wanted = rest.sort().join(' ');
-  return present.some((one) => one.chain === chain && [...one.words].sort().join(' ') === wanted);
+function hasRule(programs: Programs, family: Family, rule: Rule): Promise<boolean> {
+  return hasRules(programs, family, table, [renderRule('-C', rule)]);
 }
 
-function splitRule(rule: string): string[] {
-  return Array.from(rule.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g), ([, quoted, plain]) => quoted ?? plain!);
-}
-
-function familiesOf(prefixes: readonly Prefix[]): Family[] {
-  return families.filter((family) => prefixes.some((prefix) => prefix.family === family));
-}
-
-function comment(text: string): string {
-  return commentWords(text).map(quote).join(' ');
+/** Carries out commands. @returns false when iptables refused them, and nothing was done. */
+async function succeeds(programs: Programs, family: Family, commands: readonly string[]): Promise<boolean> {
+  try {
+    await restore(programs, family, table, commands);
+    return true;
+  } catch (error) {
+    if (error instanceof IptablesError) return false;
+    throw error;
+  }
 }

@@ -1,12 +1,15 @@
 /**
- * iptables, by transactions: one iptables-restore a family, however many rules it changes, so that the rules are
- * never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
+ * iptables, by transactions: one iptables-restore a family, however many rules it changes, so that the rules
+ * are never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
-import { type ExitResult, ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
+import { countUses } from '../netlink/nftables/xtables.ts';
+import { nftTableOf, openNftables } from './nftables.ts';
 import { parseRules, type Rule } from './rules.ts';
+import { isNftVariant, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
 
 /** Both families, for loops over them. */
 export const families: readonly Family[] = [4, 6];
@@ -30,8 +33,8 @@ export class IptablesMissingError extends CniError {
 /**
  * Carries out commands in one table, all or none.
  * @param commands lines of iptables-restore.
- * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError TryAgainLater when
- *   another program holds the lock for too long.
+ * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError
+ *   TryAgainLater when another program holds the lock for too long.
  */
 export async function restore(
   programs: Programs,
@@ -42,7 +45,11 @@ export async function restore(
   if (commands.length === 0) return;
   const input = `*${table}\n${commands.join('\n')}\nCOMMIT\n`;
   const program = programOf(family, '-restore');
-  const { status, stderr } = await run(programs, program, ['--noflush', ...waiting], input);
+  using lock = await takeLock(programs, program);
+  const { status, stderr } = await run(programs, program, ['--noflush', ...waiting], {
+    input,
+    ...lock?.options,
+  });
   if (status !== 0)
     throw new IptablesError(
       ErrorCode.Internal,
@@ -81,10 +88,23 @@ export async function list(
 ): Promise<Rule[] | undefined> {
   const program = chain ? programOf(family, '') : programOf(family, '-save');
   const args = chain ? [...waiting, '-t', table, '-S', chain] : ['-t', table];
-  const { status, stdout, stderr } = await run(programs, program, args, '');
+  const { status, stdout, stderr } = await run(programs, program, args, withoutLock(programs, program));
   if (status === 0) return parseRules(stdout);
   if (chain && /No chain|does not exist|doesn't exist|incompatible/.test(stderr)) return undefined;
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+}
+
+/** Whether there is a chain. @throws like {@link restore}. */
+export async function chainExists(
+  programs: Programs,
+  family: Family,
+  table: string,
+  chain: string,
+): Promise<boolean> {
+  if (!isNftVariant(programs, programOf(family, '')))
+    return (await list(programs, family, table, chain)) !== undefined;
+  using socket = openNftables();
+  return countUses(socket, nftTableOf(family, table), chain) !== undefined;
 }
 
 /**
@@ -98,6 +118,17 @@ export function requireInstalled(programs: Programs, family: Family): void {
     } catch (error) {
       throw asMissing(programOf(family, suffix), error);
     }
+  }
+}
+
+/** Whether the programs of every one of these families are installed. */
+export function hasPrograms(programs: Programs, wanted: readonly Family[]): boolean {
+  try {
+    for (const family of wanted) requireInstalled(programs, family);
+    return true;
+  } catch (error) {
+    if (error instanceof IptablesMissingError) return false;
+    throw error;
   }
 }
 
@@ -137,11 +168,11 @@ async function run(
   programs: Programs,
   program: string,
   args: readonly string[],
-  input: string,
+  options: RunOptions,
 ): Promise<ExitResult> {
   let result: ExitResult;
   try {
-    result = await programs.run(program, args, input);
+    result = await programs.run(program, args, options);
   } catch (error) {
     throw asMissing(program, error);
   }
@@ -149,7 +180,7 @@ async function run(
   if (result.status === RESOURCE_PROBLEM && /lock/.test(stderr))
     throw new CniError(
       ErrorCode.TryAgainLater,
-      `Another program has held the iptables lock for ${lockSeconds} seconds. Try again, or find out which one it is with "fuser /run/xtables.lock"`,
+      `Another program has held the iptables lock for ${lockSeconds} seconds. Try again, or find out which one it is with "fuser ${xtablesLock(programs)}"`,
       stderr,
     );
   return { ...result, stderr };

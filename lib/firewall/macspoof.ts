@@ -1,58 +1,69 @@
-/** Drops frames that bear another source MAC address than the container's own, by nftables in the bridge family. */
+/**
+ * Drops frames that bear another source MAC address than the container's own, by nftables in the bridge
+ * family.
+ */
 
 import type { AttachmentId } from '../attachment.ts';
 import { parseMac } from '../kernel/mac.ts';
 import type { Request } from '../netlink/message.ts';
+import { expressionValue, meta, payload, verdict } from '../netlink/nftables/expressions.ts';
+import { addChain, addTable, deleteChain, hasChain } from '../netlink/nftables/objects.ts';
 import {
-  addChain,
   addRule,
-  addTable,
-  deleteChain,
   deleteRule,
-  expressionValue,
   flushChain,
   listRules,
-  meta,
   type NftRule,
-  type NftTable,
-  payload,
   targetChain,
-  verdict,
   verdictOf,
-} from '../netlink/nftables.ts';
+} from '../netlink/nftables/rules.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import { changeNftables, withNftables } from './nftables.ts';
+import { changeNftables, Hook, interfaceName, withNftables } from './nftables.ts';
 
 const table: NftTable = { family: 'bridge', name: 'nat' };
 const baseChain = 'PREROUTING';
 const priority = -300;
+const commentStart = 'macspoofchk-';
+/** What nft(8) takes, and the kernel gives back, of a comment. */
+const longestComment = 128;
 
-/** Lets only frames with the given source MAC address in by a port of the bridge. */
+/**
+ * Lets only frames with the given source MAC address in by a port of the bridge, which has just been created.
+ */
 export function addMacSpoofCheck(attachment: AttachmentId, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
-  changeNftables((socket) => [
-    addTable(table),
-    addChain(table, baseChain, { hook: { type: 'filter', hook: 0, priority } }),
-    addChain(table, chain),
-    addChain(table, macChain),
-    ...deleteJumps(socket, comment),
-    flushChain(table, chain),
-    flushChain(table, macChain),
-    addRule(table, baseChain, [...meta('iifname', interfaceName(port)), verdict('jump', chain)], comment),
-    addRule(table, chain, [verdict('jump', macChain)], comment),
-    addRule(table, macChain, [...payload('link', 6, '==', parseMac(mac)!), verdict('return')], comment),
-    addRule(table, macChain, [verdict('drop')], comment),
-  ]);
+  changeNftables((socket) => {
+    // A rule for a port of that name is of one that no longer exists, and would drop the frames of this one.
+    const stale = listChecks(socket).filter((rule) => rule.comment === comment || portOf(rule) === port);
+    const others = new Set(stale.flatMap((rule) => targetChain(rule) ?? []));
+    others.delete(chain);
+    return [
+      addTable(table),
+      addChain(table, baseChain, { hook: { type: 'filter', hook: Hook.prerouting, priority } }),
+      addChain(table, chain),
+      addChain(table, macChain),
+      ...removal(socket, stale, [...others]),
+      flushChain(table, chain),
+      flushChain(table, macChain),
+      addRule(table, baseChain, [...meta('iifname', interfaceName(port)), verdict('jump', chain)], comment),
+      addRule(table, chain, [verdict('jump', macChain)], comment),
+      addRule(table, macChain, [...payload('link', 6, '==', parseMac(mac)!), verdict('return')], comment),
+      addRule(table, macChain, [verdict('drop')], comment),
+    ];
+  });
 }
 
 /** Takes the check back. Doing it twice is no error. */
 export function deleteMacSpoofCheck(attachment: AttachmentId): void {
   const { chain, comment } = namesOf(attachment);
-  changeNftables((socket) => {
-    const jumps = listRules(socket, table, baseChain).filter((rule) => rule.comment === comment);
-    const chains = jumps.length > 0 || listRules(socket, table, chain).length > 0 ? [chain] : [];
-    return removal(jumps, chains);
-  });
+  changeNftables((socket) =>
+    removal(
+      socket,
+      listChecks(socket).filter((rule) => rule.comment === comment),
+      [chain],
+    ),
+  );
 }
 
 /** @throws Error when frames with a wrong MAC address would get in. */
@@ -78,35 +89,35 @@ export function checkMacSpoofCheck(attachment: AttachmentId, port: string, mac: 
 }
 
 /**
- * Removes checks for ports that are no more. The rules name no network, but a port that does not exist is nobody's.
- * @param exists tells whether the node has an interface of that name.
+ * Removes checks for ports that no longer exist. The rules name no network, but a port that does not exist is
+ * nobody's.
+ * @param exists tells whether the host has an interface of that name.
  */
 export function collectMacSpoofChecks(exists: (port: string) => boolean): void {
   changeNftables((socket) => {
-    const stale = listRules(socket, table, baseChain).filter(
-      (rule) => rule.comment.startsWith('macspoofchk-') && !exists(portOf(rule)),
-    );
-    return removal(stale, [...new Set(stale.flatMap((rule) => targetChain(rule) ?? []))]);
+    const stale = listChecks(socket).filter((rule) => !exists(portOf(rule)));
+    return removal(socket, stale, [...new Set(stale.flatMap((rule) => targetChain(rule) ?? []))]);
   });
 }
 
-/** The jump to a chain goes first, then what is in it, then the chain and the one that it leads to. */
-function removal(jumps: readonly NftRule[], chains: readonly string[]): Request[] {
-  return [
-    ...jumps.map(({ handle }) => deleteRule(table, baseChain, handle)),
-    ...chains.flatMap((chain) => [
-      flushChain(table, chain),
-      flushChain(table, `${chain}-mac`),
-      deleteChain(table, chain),
-      deleteChain(table, `${chain}-mac`),
-    ]),
-  ];
+/** The rules that lead from ports to their checks. */
+function listChecks(socket: NetlinkSocket): NftRule[] {
+  return listRules(socket, table, baseChain).filter((rule) => rule.comment.startsWith(commentStart));
 }
 
-function deleteJumps(socket: NetlinkSocket, comment: string): Request[] {
-  return listRules(socket, table, baseChain)
-    .filter((rule) => rule.comment === comment)
-    .map(({ handle }) => deleteRule(table, baseChain, handle));
+/**
+ * The jump to a chain goes first, then what is in it, then the chain and the one that it leads to, as far as
+ * they exist.
+ */
+function removal(socket: NetlinkSocket, jumps: readonly NftRule[], chains: readonly string[]): Request[] {
+  const present = chains
+    .flatMap((chain) => [chain, macChainOf(chain)])
+    .filter((chain) => hasChain(socket, table, chain));
+  return [
+    ...jumps.map(({ handle }) => deleteRule(table, baseChain, handle)),
+    ...present.map((chain) => flushChain(table, chain)),
+    ...present.map((chain) => deleteChain(table, chain)),
+  ];
 }
 
 function namesOf({ containerId, ifname }: AttachmentId): {
@@ -115,14 +126,12 @@ function namesOf({ containerId, ifname }: AttachmentId): {
   comment: string;
 } {
   const chain = `cni-br-iface-${containerId}-${ifname}`;
-  return { chain, macChain: `${chain}-mac`, comment: `macspoofchk-${containerId}-${ifname}` };
+  const comment = `${commentStart}${containerId}-${ifname}`;
+  return { chain, macChain: macChainOf(chain), comment: comment.slice(0, longestComment) };
 }
 
-/** An interface's name as the kernel compares it: sixteen bytes. */
-function interfaceName(name: string): Uint8Array {
-  const bytes = new Uint8Array(16);
-  bytes.set(Buffer.from(name));
-  return bytes;
+function macChainOf(chain: string): string {
+  return `${chain}-mac`;
 }
 
 function portOf(rule: NftRule): string {

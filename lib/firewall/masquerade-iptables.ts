@@ -1,6 +1,6 @@
 /**
- * Masquerading by iptables: a chain for each container on a network, which the container's packets are sent to from
- * POSTROUTING unless they stay within the subnet.
+ * Masquerading by iptables: a chain for each container on a network, which the container's packets are sent
+ * to from POSTROUTING unless they stay within the subnet.
  */
 
 import type { AttachmentId } from '../attachment.ts';

@@ -1,22 +1,13 @@
 /** Masquerading by nftables, in the reference plugins' table. */
 
-import type { AttachmentId } from '../attachment.ts';
 import { Prefix } from '../ip.ts';
-import {
-  addChain,
-  addRule,
-  addTable,
-  deleteRule,
-  listRules,
-  masqueradeVerdict,
-  type NftTable,
-  replaceRules,
-  targetChain,
-  verdict,
-} from '../netlink/nftables.ts';
+import { masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
+import { addChain, addTable } from '../netlink/nftables/objects.ts';
+import { addRule, deleteRule, listRules, replaceRules, targetChain } from '../netlink/nftables/rules.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
-import { hashName } from './names.ts';
+import { attachmentComment, attachmentTag, networkTag } from './names.ts';
 import {
   addressMatch,
   changeNftables,
@@ -37,7 +28,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
   async add(attachment, prefixes, undo) {
     changeNftables((socket, again) => [
       ...setUp(socket, again),
-      ...deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))),
+      ...deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))),
       ...prefixes.map((prefix) =>
         addRule(
           table,
@@ -48,7 +39,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
             ...addressMatch('daddr', '!=', prefix),
             masqueradeVerdict(),
           ],
-          commentOf(attachment),
+          attachmentComment(attachment),
         ),
       ),
     ]);
@@ -56,13 +47,13 @@ export const nftablesMasquerade: MasqueradeBackend = {
   },
 
   async del(attachment) {
-    changeNftables((socket) => deletion(socket, (comment) => comment.startsWith(instanceHash(attachment))));
+    changeNftables((socket) => deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))));
   },
 
   async check(attachment, prefixes) {
     withNftables((socket) => {
       const own = listRules(socket, table, checks).filter(({ comment }) =>
-        comment.startsWith(instanceHash(attachment)),
+        comment.startsWith(attachmentTag(attachment)),
       );
       if (own.length < prefixes.length)
         throw new Error(
@@ -80,14 +71,17 @@ export const nftablesMasquerade: MasqueradeBackend = {
   },
 
   async gc(network, valid) {
-    const keep = new Set(valid.map(commentOf));
+    const keep = new Set(valid.map(attachmentComment));
     changeNftables((socket) =>
-      deletion(socket, (comment) => comment.startsWith(`${networkHash(network)}-`) && !keep.has(comment)),
+      deletion(socket, (comment) => comment.startsWith(`${networkTag(network)}-`) && !keep.has(comment)),
     );
   },
 };
 
-/** The table with what all containers share: nothing when the base chain leads where it should. @param whole even then. */
+/**
+ * The table with what all containers share: nothing when the base chain leads where it should.
+ * @param whole even then.
+ */
 function setUp(socket: NetlinkSocket, whole: boolean) {
   const rules = replaceRules(socket, table, 'postrouting', [
     ...multicast.map((prefix) => [
@@ -112,19 +106,4 @@ function deletion(socket: NetlinkSocket, isStale: (comment: string) => boolean) 
   return listRules(socket, table, checks)
     .filter(({ comment }) => isStale(comment))
     .map(({ handle }) => deleteRule(table, checks, handle));
-}
-
-function networkHash(network: string): string {
-  return hashName(16, '', network);
-}
-
-function instanceHash({ network, containerId, ifname }: AttachmentId): string {
-  return `${networkHash(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
-}
-
-/** The reference plugins' comment; at 128 bytes nft(8) takes no more. */
-function commentOf(attachment: AttachmentId): string {
-  const { network, containerId, ifname } = attachment;
-  const text = `${instanceHash(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
-  return Buffer.from(text.replaceAll('"', '')).subarray(0, 128).toString('utf8');
 }

@@ -1,4 +1,7 @@
-/** Names and comments by which rules are found again. They are the reference plugins', so that either suite finds the other's. */
+/**
+ * Names and comments by which rules are found again. They are the reference plugins', so that either suite
+ * finds the other's.
+ */
 
 import type { AttachmentId } from '../attachment.ts';
 import { sha512 } from './sha512.ts';
@@ -29,14 +32,40 @@ export function portMapChain({ network, containerId }: Omit<AttachmentId, 'ifnam
   return hashName(chainLength, 'CNI-DN-', network + containerId);
 }
 
-/** Comment on the rules that lead to a container's port mappings. The reference cuts it to 256 characters in this way. */
+/**
+ * Comment on the rules that lead to a container's port mappings. The reference cuts it to 256 characters in
+ * this way.
+ */
 export function portMapComment({ network, containerId }: Omit<AttachmentId, 'ifname'>): string {
   const comment = `dnat name: "${network}" id: "${containerId}"`;
   return comment.length > 255 ? `${comment.slice(0, 253)}...` : comment;
 }
 
-/** Reads network and container ID back from a comment of either kind. @returns undefined for other comments. */
+/**
+ * Reads network and container ID back from a comment of either kind.
+ * @returns undefined for other comments.
+ */
 export function readComment(comment: string): { network: string; containerId: string } | undefined {
   const match = /^(?:dnat )?name: "([^"]*)" id: "([^"]*)"?/.exec(comment);
   return match ? { network: match[1]!, containerId: match[2]! } : undefined;
+}
+
+/** Sixteen digits that stand for a network. */
+export function networkTag(network: string): string {
+  return hashName(16, '', network);
+}
+
+/**
+ * Digits that stand for an attachment, those of its network first: in comments and file names, where it may
+ * be too long itself.
+ */
+export function attachmentTag({ network, containerId, ifname }: AttachmentId): string {
+  return `${networkTag(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
+}
+
+/** The reference plugins' comment on nftables rules; at 128 bytes nft(8) takes no more. */
+export function attachmentComment(attachment: AttachmentId): string {
+  const { network, containerId, ifname } = attachment;
+  const text = `${attachmentTag(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
+  return Buffer.from(text.replaceAll('"', '')).subarray(0, 128).toString('utf8');
 }

@@ -1,19 +1,22 @@
 /** nftables in the firewall's words: matches on addresses and ports, and a socket for transactions. */
 
+import { CniError, ErrorCode } from '../errors.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/family.ts';
+import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import { dnat, getGeneration, meta, payload, transaction } from '../netlink/nftables.ts';
+import { dnat, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
+import { type NftTable, readGeneration, transaction } from '../netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
 /** Protocol numbers of netinet/in.h. */
 export const protocolNumber: Record<string, number> = { tcp: 6, udp: 17, sctp: 132 };
 
 /** Priorities of linux/netfilter_ipv4.h by their names in nft(8). */
-export const Priority = { dstnat: -100, srcnat: 100 } as const;
+export const Priority = { dstnat: -100, filter: 0, srcnat: 100 } as const;
 /** Hooks of linux/netfilter.h. */
-export const Hook = { prerouting: 0, output: 3, postrouting: 4 } as const;
+export const Hook = { prerouting: 0, forward: 2, output: 3, postrouting: 4 } as const;
 
 const addressOffset = { 4: { saddr: 12, daddr: 16 }, 6: { saddr: 8, daddr: 24 } } as const;
 
@@ -22,46 +25,123 @@ export function openNftables(): NetlinkSocket {
   return new NetlinkSocket(NetlinkProtocol.Netfilter);
 }
 
-/** Like {@link openNftables} for one use; an error that the kernel has no nftables says so. */
+/** The kernel refused something about nftables. */
+export class NftablesError extends CniError {
+  override readonly name = 'NftablesError';
+  /** Name of the kernel's error, such as "EOPNOTSUPP". */
+  readonly errno: string;
+
+  /** @param cause what the kernel said. */
+  constructor(message: string, cause: NetlinkError, details?: string) {
+    super(ErrorCode.Internal, message, details);
+    this.errno = cause.code;
+  }
+}
+
+/**
+ * Like {@link openNftables} for one use.
+ * @throws NftablesError that says what to do when the kernel refuses something.
+ */
 export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
   using socket = openNftables();
   try {
     return work(socket);
   } catch (error) {
-    if (isKernelError(error, 'EOPNOTSUPP', 'EINVAL') && /begin a transaction|generation/.test(error.message))
-      throw new Error(
-        'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"',
-        {
-          cause: error,
-        },
-      );
-    throw error;
+    throw error instanceof NetlinkError ? explained(error) : error;
   }
 }
 
-/** @throws Error when the kernel has no nftables. */
+/** @throws NftablesError when the kernel has no nftables. */
 export function requireNftables(): void {
-  withNftables((socket) => socket.execute(getGeneration()));
+  using socket = openNftables();
+  try {
+    readGeneration(socket);
+  } catch (error) {
+    throw error instanceof NetlinkError ? missing(error) : error;
+  }
+}
+
+function missing(error: NetlinkError): NftablesError {
+  const message = 'The kernel has no nftables. Load the module "nf_tables", or set the backend to "iptables"';
+  return new NftablesError(message, error, error.message);
+}
+
+/** What to do about errors of a change, by their code. */
+const remedies: Record<string, string> = {
+  EPERM:
+    'Run the plugin with CAP_NET_ADMIN; if it has that, the table belongs to another program: have that program let the packets through',
+  EACCES: 'Run the plugin with CAP_NET_ADMIN',
+  ENOENT:
+    'The kernel lacks a part of nftables: load the modules "nft_ct", "nft_masq", "nft_nat" and "nft_fib_inet"',
+  EOPNOTSUPP:
+    'The kernel lacks a part of nftables, or cannot combine these: update it, or set the backend to "iptables"',
+  EEXIST: 'Something of that name, but of another kind, is in the table: rename or delete it',
+  EBUSY: 'Something in the table is still in use: look for it with "nft list ruleset"',
+  EINVAL: 'Compare what is there with "nft list ruleset", and delete what was made by hand',
+  ENOMEM: 'Free some memory',
+};
+
+function explained(error: NetlinkError): NftablesError {
+  const { code, index, message } = error;
+  // What is said of the transaction itself, before any request in it, is said of nftables.
+  if (index < 0 && ['EINVAL', 'EOPNOTSUPP'].includes(code)) return missing(error);
+  const remedy = remedies[code] ?? 'Compare what is there with "nft list ruleset"';
+  return new NftablesError(`${message}. ${remedy}`, error);
+}
+
+/** The table of nf_tables where iptables keeps one of its own. */
+export function nftTableOf(family: Family, name: string): NftTable {
+  return { family: family === 4 ? 'ip' : 'ip6', name };
 }
 
 /** How often a change is composed anew when others were faster. */
 const changeTries = 10;
+/**
+ * The same where anybody's change of anything counts, as that of every other container that comes or goes.
+ */
+const exclusiveTries = 200;
+
+/** What is to be done, if nobody has changed anything since it was composed. */
+export interface ExclusiveChange {
+  readonly exclusive: readonly Request[];
+}
 
 /**
  * Carries out a change that depends on what is there.
- * @param compose looks, and says what to do. It is asked `again` when something that it names has gone meanwhile, as two DELs at
- *   once may have it.
+ * @param compose looks, and says what to do. It is asked `again` when something that it names has gone
+ * meanwhile, as two DELs at once may have it.
  */
-export function changeNftables(compose: (socket: NetlinkSocket, again: boolean) => readonly Request[]): void {
+export function changeNftables(
+  compose: (socket: NetlinkSocket, again: boolean) => readonly Request[] | ExclusiveChange,
+): void {
   withNftables((socket) => {
     for (let tries = 1; ; tries++) {
+      const generation = generationOf(socket);
+      const change = compose(socket, tries > 1);
       try {
-        return transaction(socket, compose(socket, tries > 1));
+        if ('exclusive' in change) return transaction(socket, change.exclusive, generation);
+        return transaction(socket, change);
       } catch (error) {
-        if (tries === changeTries || !isKernelError(error, 'ENOENT', 'EBUSY')) throw error;
+        const mayRepeat = isKernelError(error, 'ERESTART')
+          ? tries < exclusiveTries
+          : tries < changeTries && isKernelError(error, 'ENOENT', 'EBUSY');
+        if (!mayRepeat) throw error;
       }
     }
   });
+}
+
+/**
+ * The generation of the ruleset; undefined when the kernel has no nftables, which whoever changes it finds
+ * out.
+ */
+function generationOf(socket: NetlinkSocket): number | undefined {
+  try {
+    return readGeneration(socket);
+  } catch (error) {
+    if (error instanceof NetlinkError) return undefined;
+    throw error;
+  }
 }
 
 /** The packet is of this family: needed in tables of both. */
@@ -79,6 +159,18 @@ export function addressMatch(field: 'saddr' | 'daddr', op: '==' | '!=', prefix: 
     prefix.first.toBytes(),
     full ? undefined : prefix.mask.toBytes(),
   );
+}
+
+/** The packet's source or destination is an element of a set. */
+export function addressIn(field: 'saddr' | 'daddr', family: Family, set: string): Attribute[] {
+  return payloadIn('network', addressOffset[family][field], family === 4 ? 4 : 16, set);
+}
+
+/** A name of an interface as the kernel compares it: sixteen bytes. */
+export function interfaceName(name: string): Uint8Array {
+  const bytes = new Uint8Array(16);
+  bytes.set(Buffer.from(name));
+  return bytes;
 }
 
 /** The packet goes to a port. */

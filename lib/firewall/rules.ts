@@ -1,6 +1,7 @@
 /**
- * Rules of iptables as data: the chain that a rule is in and its words, in the form in which iptables lists them. What is written in
- * that form can be compared with what is listed word by word, whatever the order. Source: iptables(8).
+ * Rules of iptables as data: the chain that a rule is in and its words, in the form in which iptables lists
+ * them. What is written in that form can be compared with what is listed word by word, whatever the order.
+ * Source: iptables(8).
  */
 
 import type { Prefix } from '../ip.ts';
@@ -10,8 +11,8 @@ export interface Rule {
   /** Chain it is in. */
   readonly chain: string;
   /**
-   * Its matches and its target, as `iptables -S` lists them: prefixes with their length and host bits zero, none that matches every
-   * address, `-m tcp` before `--dport`, `--dports` rather than `--destination-ports`.
+   * Its matches and its target, as `iptables -S` lists them: prefixes with their length and host bits zero,
+   * none that matches every address, `-m tcp` before `--dport`, `--dports` rather than `--destination-ports`.
    */
   readonly words: readonly string[];
 }
@@ -25,13 +26,19 @@ export interface SharedRule extends Rule {
 /** What {@link renderRule} makes of a rule: append, insert at the head, delete, or check. */
 export type RuleOperation = '-A' | '-I' | '-D' | '-C';
 
-/** The line of iptables-restore that does something with a rule. @throws Error when a word has a line break. */
+/**
+ * The line of iptables-restore that does something with a rule.
+ * @throws Error when a word has a line break.
+ */
 export function renderRule(operation: RuleOperation, { chain, words }: Rule): string {
   return [operation, quote(chain), ...words.map(quote)].join(' ');
 }
 
-/** Quotes a word for iptables-restore. @throws Error when it could end the line and begin a command of its own. */
-export function quote(word: string): string {
+/**
+ * Quotes a word for iptables-restore.
+ * @throws Error when it could end the line and begin a command of its own.
+ */
+function quote(word: string): string {
   if (/[\n\r\0]/.test(word))
     throw new Error(`"${word}" has a line break, which no rule can hold. Take it out`);
   return /^[\w./:,!-]+$/.test(word) ? word : `"${word.replaceAll(/[\\"]/g, '\\$&')}"`;
@@ -78,7 +85,10 @@ export function commentWords(text: string): string[] {
   return ['-m', 'comment', '--comment', text];
 }
 
-/** The words of a match for an address. There are none for the prefix that holds every address. @param name such as "-s". */
+/**
+ * The words of a match for an address. There are none for the prefix that holds every address.
+ * @param name such as "-s".
+ */
 export function prefixWords(name: string, prefix: Prefix): string[] {
   return prefix.length === 0 ? [] : [name, `${prefix.network}`];
 }

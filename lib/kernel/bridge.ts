@@ -13,7 +13,10 @@ import { ensureSysctl, preferSysctl } from './sysctl.ts';
 
 /** How {@link ensureBridge} creates a bridge. */
 export interface BridgeOptions {
-  /** Bytes; 0 leaves it to the kernel. Only for a bridge that is created now: one that exists keeps what it has. */
+  /**
+   * Bytes; 0 leaves it to the kernel. Only for a bridge that is created now: one that exists keeps what it
+   * has.
+   */
   mtu?: number;
   /** Whether ports have VLANs. Only for a bridge that is created now. */
   vlanFiltering?: boolean;
@@ -66,10 +69,11 @@ function deleteIfUnused(socket: RouteSocket, name: string): void {
 }
 
 /**
- * Gives the bridge the containers' gateway address, and pins its MAC address: otherwise it would follow its ports', and every
- * container would lose its gateway until its neighbour entry times out.
+ * Gives the bridge the containers' gateway address, and pins its MAC address: otherwise it would follow its
+ * ports', and every container would lose its gateway until its neighbour entry times out.
  * @param force replace an address that is in the way.
- * @throws Error when another address is in the way: any other IPv4 address, or an IPv6 one whose subnet overlaps.
+ * @throws Error when another address is in the way: any other IPv4 address, or an IPv6 one whose subnet
+ *   overlaps.
  */
 export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: Prefix, force = false): void {
   const present = listAddresses(socket, link.index, gateway.family).map(({ prefix }) => prefix);
@@ -96,7 +100,10 @@ export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: P
   }
 }
 
-/** The MAC address that a bridge has. One whose last port has left has none, and no address can be added to it. */
+/**
+ * The MAC address that a bridge has. One whose last port has left has none, and no address can be added to
+ * it.
+ */
 function macToPin({ mac }: Link): string {
   if (mac !== '00:00:00:00:00:00') return mac;
   const [first = 0, ...rest] = crypto.getRandomValues(new Uint8Array(6));

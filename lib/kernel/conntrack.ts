@@ -24,20 +24,21 @@ const CTA_PROTO_NUM = 1;
 const CTA_PROTO_DST_PORT = 3;
 const IPPROTO_UDP = 17;
 
-/** A port of the node whose UDP traffic now goes elsewhere. */
+/** A port of the host whose UDP traffic now goes elsewhere. */
 export interface StalePort {
   family: Family;
-  /** Port on the node. */
+  /** Port on the host. */
   port: number;
-  /** Address on the node; any of the node's when left out. */
+  /** Address on the host; any of the host's when left out. */
   address?: Address | undefined;
   /** Where it goes now: connections that go there already are left alone. */
   now?: Address | undefined;
 }
 
 /**
- * Makes the kernel forget UDP connections to ports of the node whose mapping has changed: it would go on sending
- * their packets to where they went before. Connections through the node, or to other ports, are not touched.
+ * Makes the kernel forget UDP connections to ports of the host whose mapping has changed: it would go on
+ * sending their packets to where they went before. Connections through the host, or to other ports, are not
+ * touched.
  * @throws KernelError
  */
 export function forgetUdp(ports: readonly StalePort[]): void {

@@ -16,8 +16,8 @@ const longestWait = 10_000;
 const longestPause = 8;
 
 /**
- * A lock on an open file. It ends when the file is closed, if only by the end of the process; a child that inherits the
- * descriptor holds it as well.
+ * A lock on an open file. It ends when the file is closed, if only by the end of the process; a child that
+ * inherits the descriptor holds it as well.
  */
 export class FileLock {
   readonly fd: number;

@@ -1,13 +1,15 @@
 /**
- * Children by posix_spawn(3). Node's own child_process forks, which copies the page tables of the whole process and has it fault on every page it
- * touches afterwards: some five milliseconds for each child that a plugin starts, as much as many of these take themselves.
- * Standard input, output and error are files in memory, so that nobody waits for anybody's pipe.
+ * Children by posix_spawn(3). Node's own child_process forks, which copies the page tables of the whole
+ * process and has it fault on every page it touches afterwards: some five milliseconds for each child that a
+ * plugin starts, as much as many of these take themselves. Standard input, output and error are files in
+ * memory, so that nobody waits for anybody's pipe.
  */
 
 import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from 'node:fs';
 import { KernelError, libc, type Pointers, pointersTo } from '../netlink/libc.ts';
 
 const MFD_CLOEXEC = 1;
+const O_CLOEXEC = 0o2000000;
 /** More than the 80 bytes that glibc has for it. */
 const fileActionsSize = 256;
 
@@ -22,18 +24,34 @@ export interface ExitResult {
   stderr: string;
 }
 
+/** How a child is started. */
+export interface RunOptions {
+  /** Its standard input. */
+  readonly input?: string;
+  /** Added to the environment. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Descriptors that it gets as well, from 3 on, and keeps as long as it lives. */
+  readonly inherit?: readonly number[];
+}
+
 /** There is no such program. */
 export class ProgramMissingError extends Error {
   override readonly name = 'ProgramMissingError';
 }
 
+/** Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one. */
+export type WaitForEnd = (pipe: number) => Promise<void>;
+
 /** Finds and runs programs of the host, with one environment. */
 export class Programs {
   readonly environment: Readonly<Record<string, string | undefined>>;
   private readonly path: string;
+  private readonly waitForEnd: WaitForEnd | undefined;
 
-  constructor(environment: Readonly<Record<string, string | undefined>>) {
+  /** @param waitForEnd for a process with other things to do; without it, the thread waits for each child. */
+  constructor(environment: Readonly<Record<string, string | undefined>>, waitForEnd?: WaitForEnd) {
     this.environment = environment;
+    this.waitForEnd = waitForEnd;
     this.path = [environment.PATH, systemPath].filter(Boolean).join(':');
   }
 
@@ -50,13 +68,18 @@ export class Programs {
   }
 
   /**
-   * Runs a program to its end. It has started when this returns, and runs beside whatever the caller does before it lets go of
-   * the event loop; from then on it is waited for.
+   * Runs a program to its end. It has started when this returns, and runs beside whatever the caller does
+   * before it lets go of the event loop; from then on it is waited for.
    * @param program its name, looked up in PATH and the system's directories.
-   * @param input its standard input.
+   * @param options its standard input, or that and more.
    * @throws ProgramMissingError when there is no such program; KernelError when it cannot be started.
    */
-  run(program: string, args: readonly string[], input = ''): Promise<ExitResult> {
+  run(program: string, args: readonly string[], options: string | RunOptions = {}): Promise<ExitResult> {
+    const {
+      input = '',
+      environment = {},
+      inherit = [],
+    } = typeof options === 'string' ? { input: options } : options;
     const files: number[] = [];
     const file = (content: string) => {
       const fd = libc('make a file in memory', 'memfd_create', cString('child'), MFD_CLOEXEC);
@@ -69,26 +92,54 @@ export class Programs {
     try {
       const path = this.find(program);
       const [stdin, stdout, stderr] = [file(input), file(''), file('')];
-      const environment = Object.entries({ ...this.environment, PATH: this.path, LC_ALL: 'C' }).flatMap(
-        ([name, value]) => (value === undefined ? [] : [`${name}=${value}`]),
+      const variables = { ...this.environment, ...environment, PATH: this.path, LC_ALL: 'C' };
+      const environ = Object.entries(variables).flatMap(([name, value]) =>
+        value === undefined ? [] : [`${name}=${value}`],
       );
-      const pid = spawn(path, [program, ...args], environment, [stdin, stdout, stderr]);
-      return new Promise((resolve, reject) => {
-        setImmediate(() => {
-          try {
-            resolve({ status: wait(pid), stdout: readAll(stdout), stderr: readAll(stderr) });
-          } catch (error) {
-            reject(error as Error);
-          } finally {
-            for (const fd of files) closeSync(fd);
-          }
+      const fds = [stdin, stdout, stderr, ...inherit];
+      const { pid, hasEnded } = this.start(path, [program, ...args], environ, fds);
+      return hasEnded
+        .then(() => ({ status: wait(pid), stdout: readAll(stdout), stderr: readAll(stderr) }))
+        .finally(() => {
+          for (const fd of files) closeSync(fd);
         });
-      });
     } catch (error) {
       for (const fd of files) closeSync(fd);
       return Promise.reject(error as Error);
     }
   }
+
+  /** Starts a child. @returns its process ID, and a promise that is kept once it can be waited for. */
+  private start(
+    path: string,
+    argv: readonly string[],
+    environ: readonly string[],
+    fds: readonly number[],
+  ): { pid: number; hasEnded: Promise<unknown> } {
+    if (!this.waitForEnd) {
+      const pid = spawn(path, argv, environ, fds);
+      return { pid, hasEnded: new Promise((resolve) => setImmediate(resolve)) };
+    }
+    // The child holds one end of a pipe, which nobody writes to, for as long as it lives.
+    const [readEnd, writeEnd] = openPipe();
+    try {
+      const pid = spawn(path, argv, environ, [...fds, writeEnd]);
+      return { pid, hasEnded: this.waitForEnd(readEnd) };
+    } catch (error) {
+      closeSync(readEnd);
+      throw error;
+    } finally {
+      closeSync(writeEnd);
+    }
+  }
+}
+
+/** A pipe whose ends no other child gets. */
+function openPipe(): [readEnd: number, writeEnd: number] {
+  const ends = new Uint8Array(8);
+  libc('open a pipe', 'pipe2', ends, O_CLOEXEC);
+  const view = new DataView(ends.buffer);
+  return [view.getInt32(0, true), view.getInt32(4, true)];
 }
 
 function spawn(

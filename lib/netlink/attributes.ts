@@ -38,15 +38,23 @@ type Written<S extends Shape> = {
 
 /** A set of attributes, such as those of an interface. */
 class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>, Written<S>>, AttributeNames {
-  readonly nested = true;
-  readonly headerSize = 0;
-  readonly names = this;
   private readonly shape: S;
-  private readonly nameOf: string[] = [];
+  private byType: string[] | undefined;
 
   constructor(shape: S) {
     this.shape = shape;
-    for (const name in shape) this.nameOf[shape[name]![0]] = name;
+  }
+
+  get nested(): boolean {
+    return true;
+  }
+
+  get headerSize(): number {
+    return 0;
+  }
+
+  get names(): AttributeNames {
+    return this;
   }
 
   /** Attributes in the order of the values; those that are undefined are left out. */
@@ -70,8 +78,9 @@ class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>,
    */
   decode(data: Uint8Array): Read<S> {
     const values: Record<string, unknown> = {};
+    const nameOf = this.namesByType();
     for (const [type, bytes] of listAttributes(data)) {
-      const name = this.nameOf[type];
+      const name = nameOf[type];
       if (name === undefined) continue;
       const [, codec] = this.shape[name]!;
       if (codec.element) {
@@ -83,11 +92,20 @@ class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>,
   }
 
   find(type: number): NamedAttribute | undefined {
-    const name = this.nameOf[type];
+    const name = this.namesByType()[type];
     if (name === undefined) return undefined;
     const [, codec, label, range] = this.shape[name]!;
     const { names, nested = false } = codec;
     return { label, nested, names, range, decode: (bytes) => (codec.element ?? codec).decode(bytes) };
+  }
+
+  /** Made when first needed: most tables of a plugin are never read by. */
+  private namesByType(): string[] {
+    if (!this.byType) {
+      this.byType = [];
+      for (const name in this.shape) this.byType[this.shape[name]![0]] = name;
+    }
+    return this.byType;
   }
 }
 
@@ -100,12 +118,14 @@ export function attributes<S extends Shape>(shape: S): AttributeTable<S> {
 class Layout<H, HIn, S extends Shape> implements AttributeNames {
   readonly header: Field<H, HIn>;
   readonly attributes: AttributeTable<S>;
-  readonly headerSize: number;
 
   constructor(header: Field<H, HIn>, table: AttributeTable<S>) {
     this.header = header;
     this.attributes = table;
-    this.headerSize = header.size;
+  }
+
+  get headerSize(): number {
+    return this.header.size;
   }
 
   encode(header: HIn, values: Written<S>): Uint8Array {

@@ -52,6 +52,7 @@ interface Libc {
   /** ioctl(2) with a number for an argument. */
   ioctlValue(fd: number, request: number, argument: number): number;
   flock(fd: number, operation: number): number;
+  pipe2(ends: Uint8Array, flags: number): number;
   memfd_create(name: Uint8Array, flags: number): number;
   posix_spawn_file_actions_init(actions: Uint8Array): number;
   posix_spawn_file_actions_adddup2(actions: Uint8Array, fd: number, target: number): number;
@@ -87,6 +88,7 @@ const signatures = {
   ioctl: { arguments: [i32, u32, 'buffer'], return: i32 },
   ioctlValue: { arguments: [i32, u32, u32], return: i32 },
   flock: { arguments: [i32, i32], return: i32 },
+  pipe2: { arguments: ['buffer', i32], return: i32 },
   memfd_create: { arguments: ['buffer', u32], return: i32 },
   posix_spawn_file_actions_init: { arguments: ['buffer'], return: i32 },
   posix_spawn_file_actions_adddup2: { arguments: ['buffer', i32, i32], return: i32 },
@@ -174,5 +176,6 @@ export function pointersTo(targets: readonly Uint8Array[]): Pointers {
 function describeErrno(errno: number): [code: string, text: string] {
   // libuv has this number as ENOTSUP, with which errno.h makes it one.
   if (errno === 95) return ['EOPNOTSUPP', 'operation not supported'];
+  if (errno === 85) return ['ERESTART', 'what it was based on has changed'];
   return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'the kernel refused'];
 }

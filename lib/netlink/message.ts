@@ -29,7 +29,7 @@ export const Flag = {
 export const Control = { Noop: 1, Error: 2, Done: 3, MinType: 16 } as const;
 
 const nlmsghdr = struct({ length: u32, type: u16, flags: u16, sequence: u32, port: u32 });
-export const headerSize = nlmsghdr.size;
+export const headerSize = 16;
 const nested = 0x8000;
 const byteOrder = 0x4000;
 const typeMask = ~(nested | byteOrder) & 0xffff;

@@ -9,6 +9,7 @@ import {
   decodeMessages,
   encodeMessage,
   Flag,
+  headerSize,
   type Message,
   type Request,
 } from './message.ts';
@@ -143,20 +144,64 @@ export class NetlinkSocket {
   }
 
   /**
+   * Like {@link dump} for a list that is searched rather than read: nothing is made of the messages, which is
+   * what takes time in a process that has just begun.
+   * @param visit is given each message's payload where it was received: from one offset of the data up to
+   * another.
+   * @returns false when the list changed while it was read.
+   * @throws NetlinkError
+   */
+  search(request: Request, visit: (data: Buffer, from: number, to: number) => void): boolean {
+    const sequence = ++this.sequence;
+    this.send([encodeMessage(request, sequence, Flag.Dump)]);
+    const data = Buffer.from(this.buffer.buffer);
+    for (let isWhole = true; ; ) {
+      const length = this.receiveBytes();
+      for (let offset = 0; offset + headerSize <= length; ) {
+        const size = data.readUInt32LE(offset);
+        const type = data.readUInt16LE(offset + 4);
+        if (size < headerSize || offset + size > length)
+          throw new RangeError(
+            `A netlink message of ${size} bytes does not fit the ${length - offset} received`,
+          );
+        if (data.readUInt32LE(offset + 8) === sequence) {
+          if (data.readUInt16LE(offset + 6) & Flag.DumpInterrupted) isWhole = false;
+          if (type === Control.Done || type === Control.Error) {
+            const [last] = decodeMessages(this.buffer.slice(offset, offset + size));
+            const error = readError(last!, request, 0);
+            if (error) throw error;
+            return isWhole;
+          }
+          visit(data, offset + headerSize, offset + size);
+        }
+        offset += (size + 3) & ~3;
+      }
+    }
+  }
+
+  /**
    * Sends requests as one batch, which the kernel carries out whole or not at all.
    * @param subsystem of nfnetlink, which batches are of.
+   * @param condition attributes on which the kernel refuses the batch.
    * @throws NetlinkError for the first request that failed, or for the batch.
    */
-  transaction(subsystem: number, requests: readonly Request[]): void {
-    const boundary = (type: number): Request => ({
+  transaction(
+    subsystem: number,
+    requests: readonly Request[],
+    condition: Uint8Array = new Uint8Array(),
+  ): void {
+    const boundary = (type: number, attributes?: Uint8Array): Request => ({
       action: 'begin a transaction of rules',
       type,
       flags: 0,
-      payload: Uint8Array.of(0, 0, subsystem >> 8, subsystem & 0xff),
+      payload: concat([
+        Uint8Array.of(0, 0, subsystem >> 8, subsystem & 0xff),
+        ...(attributes ? [attributes] : []),
+      ]),
     });
     const begin = this.sequence + 1;
     this.sequence += requests.length + 2;
-    const all = [boundary(BATCH_BEGIN), ...requests, boundary(BATCH_END)];
+    const all = [boundary(BATCH_BEGIN, condition), ...requests, boundary(BATCH_END)];
     this.send(
       all.map((request, i) => encodeMessage(request, begin + i, i > 0 && i < all.length - 1 ? Flag.Ack : 0)),
     );
@@ -177,10 +222,15 @@ export class NetlinkSocket {
 
   /** Waits for messages. @throws KernelError when none comes in time. */
   private receive(): Message[] {
+    const length = this.receiveBytes();
+    // A copy: the buffer is used again for the next answer.
+    return decodeMessages(this.buffer.slice(0, length));
+  }
+
+  /** Waits for messages, which it leaves in the buffer. @returns how many bytes they have. */
+  private receiveBytes(): number {
     try {
-      const length = libc('read the answer of the kernel', 'recv', this.fd, this.buffer, receiveSize, 0);
-      // A copy: the buffer is used again for the next answer.
-      return decodeMessages(this.buffer.slice(0, length));
+      return libc('read the answer of the kernel', 'recv', this.fd, this.buffer, receiveSize, 0);
     } catch (error) {
       if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
       throw error;

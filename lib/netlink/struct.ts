@@ -22,14 +22,8 @@ export interface Field<T, In = T> extends Codec<T, In> {
 }
 
 abstract class FixedSize<T, In = T> implements Field<T, In> {
-  readonly size: number;
-  readonly alignment: number;
-
-  constructor(size: number, alignment: number) {
-    this.size = size;
-    this.alignment = alignment;
-  }
-
+  abstract readonly size: number;
+  abstract readonly alignment: number;
   abstract read(view: DataView, offset: number): T;
   abstract write(view: DataView, offset: number, value: In): void;
 
@@ -47,11 +41,15 @@ abstract class FixedSize<T, In = T> implements Field<T, In> {
 }
 
 class Scalar<T> extends FixedSize<T> {
+  readonly size: number;
+  readonly alignment: number;
   readonly read: (view: DataView, offset: number) => T;
   readonly write: (view: DataView, offset: number, value: T) => void;
 
   constructor(size: number, read: Scalar<T>['read'], write: Scalar<T>['write'], alignment = size) {
-    super(size, alignment);
+    super();
+    this.size = size;
+    this.alignment = alignment;
     this.read = read;
     this.write = write;
   }
@@ -106,36 +104,62 @@ type Written<F extends Fields> = { [K in keyof F]?: F[K] extends Field<unknown, 
 /** A structure; fields that are not written are zero. */
 export type Struct<F extends Fields = Fields> = Field<Read<F>, Written<F>>;
 
+/** Where the members of a structure stand. */
+interface Placement {
+  readonly members: readonly [name: string, offset: number, field: Field<unknown>][];
+  readonly size: number;
+  readonly alignment: number;
+}
+
 class StructOf<F extends Fields> extends FixedSize<Read<F>, Written<F>> {
-  private readonly members: readonly [name: string, offset: number, field: Field<unknown>][];
+  private readonly fields: F;
+  private placed: Placement | undefined;
 
   constructor(fields: F) {
-    const members: [string, number, Field<unknown>][] = [];
-    let end = 0;
-    let alignment = 1;
-    for (const name in fields) {
-      const field = fields[name] as unknown as Field<unknown>;
-      const offset = alignTo(end, field.alignment);
-      members.push([name, offset, field]);
-      end = offset + field.size;
-      alignment = Math.max(alignment, field.alignment);
-    }
-    super(alignTo(end, alignment), alignment);
-    this.members = members;
+    super();
+    this.fields = fields;
+  }
+
+  get size(): number {
+    return this.placement().size;
+  }
+
+  get alignment(): number {
+    return this.placement().alignment;
   }
 
   read(view: DataView, at: number): Read<F> {
     const value: Record<string, unknown> = {};
-    for (const [name, offset, field] of this.members) value[name] = field.read(view, at + offset);
+    for (const [name, offset, field] of this.placement().members) value[name] = field.read(view, at + offset);
     return value as Read<F>;
   }
 
   write(view: DataView, at: number, value: Written<F>): void {
-    for (const [name, offset, field] of this.members) {
+    for (const [name, offset, field] of this.placement().members) {
       const member = (value as Record<string, unknown>)[name];
       if (member !== undefined) field.write(view, at + offset, member);
     }
   }
+
+  /** Worked out when first needed: a plugin loads more descriptions than it uses. */
+  private placement(): Placement {
+    this.placed ??= place(this.fields as unknown as Record<string, Field<unknown>>);
+    return this.placed;
+  }
+}
+
+function place(fields: Readonly<Record<string, Field<unknown>>>): Placement {
+  const members: [string, number, Field<unknown>][] = [];
+  let end = 0;
+  let alignment = 1;
+  for (const name in fields) {
+    const field = fields[name]!;
+    const offset = alignTo(end, field.alignment);
+    members.push([name, offset, field]);
+    end = offset + field.size;
+    alignment = Math.max(alignment, field.alignment);
+  }
+  return { members, size: alignTo(end, alignment), alignment };
 }
 
 /** Several fields of the same kind, one after the other. */

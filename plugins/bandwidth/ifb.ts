@@ -3,7 +3,6 @@
  * what comes in from a container is sent out by one of these. Their names are the reference plugin's.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { hashName } from '../../lib/firewall/names.ts';
 import {
@@ -104,7 +103,7 @@ export async function collectIfbs(
   const unused = unusedIfbs(socket).filter(({ name }) => !names.has(name));
   if (unused.length === 0) return;
   // An ADD, of whatever network, may be under way.
-  await sleep(addTimeMs);
+  await new Promise((resolve) => setTimeout(resolve, addTimeMs));
   const still = unusedIfbs(socket).map(({ index }) => index);
   for (const link of unused.filter(({ index }) => still.includes(index))) deleteIfb(socket, link);
 }

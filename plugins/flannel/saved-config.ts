@@ -1,7 +1,8 @@
 /**
- * What each attachment's delegate was configured with: flanneld may have leased another subnet by the time of DEL.
- * One file a container, named after its ID, in the format of flannel's own plugin. A container on several networks of flannel, which
- * that plugin cannot tell apart, has further files named after the network as well.
+ * What each attachment's delegate was configured with: flanneld may have leased another subnet by the time of
+ * DEL. One file a container, named after its ID, in the format of flannel's own plugin. A container on
+ * several networks of flannel, which that plugin cannot tell apart, has further files named after the network
+ * as well.
  */
 
 import { readdirSync, rmSync } from 'node:fs';
@@ -21,7 +22,9 @@ export interface DelegateConfig {
 /** Between a container ID and a network's name, neither of which can hold it. */
 const separator = ':';
 
-/** The saved configurations of one directory. A container ID is a safe file name: the runner has checked it. */
+/**
+ * The saved configurations of one directory. A container ID is a safe file name: the runner has checked it.
+ */
 export class SavedConfigs {
   private readonly directory: string;
 
@@ -29,7 +32,10 @@ export class SavedConfigs {
     this.directory = directory;
   }
 
-  /** Saves a container's configuration, without touching one of another network. @throws Error when it cannot be written. */
+  /**
+   * Saves a container's configuration, without touching one of another network.
+   * @throws Error when it cannot be written.
+   */
   save(containerId: string, config: DelegateConfig): void {
     const [first, second] = this.filesOf(containerId, config.name);
     const other = this.tryRead(first);
@@ -38,7 +44,7 @@ export class SavedConfigs {
     } catch (error) {
       throw new Error(
         `Cannot save the delegate's configuration in "${this.directory}". Make it a writable directory with free space, or set "dataDir"`,
-        { cause: (error as Error).cause },
+        { cause: error },
       );
     }
   }
@@ -62,8 +68,8 @@ export class SavedConfigs {
   }
 
   /**
-   * Removes a network's configurations but for those of the containers given. A torn file, as a crash leaves it, goes if no such
-   * container is known.
+   * Removes a network's configurations but for those of the containers given. A torn file, as a crash leaves
+   * it, goes if no such container is known.
    * @param warn told of files that cannot be removed.
    */
   removeOthers(network: string, keep: ReadonlySet<string>, warn: (message: string) => void): void {
@@ -106,7 +112,10 @@ export class SavedConfigs {
   }
 }
 
-/** True for what is left of a configuration that was being written. Files of others, which "dataDir" may lead to, are none. */
+/**
+ * True for what is left of a configuration that was being written. Files of others, which "dataDir" may lead
+ * to, are none.
+ */
 function isTorn(text: string | undefined): boolean {
   return text === '' || (text?.startsWith('{"') ?? false);
 }

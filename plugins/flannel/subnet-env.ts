@@ -1,4 +1,7 @@
-/** The file in which flanneld tells what it leased for this node. Source: flannel's documentation, "subnet.env". */
+/**
+ * The file in which flanneld tells what it leased for this node. Source: flannel's documentation,
+ * "subnet.env".
+ */
 
 import { readFileSync, statSync } from 'node:fs';
 import { Prefix } from '../../lib/ip.ts';

@@ -3,7 +3,7 @@
 import test from 'ava';
 import { Attachment, attach, sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 import type { PrintedResult, Suite } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');
@@ -24,10 +24,10 @@ for (const [first, second] of [
     const bandwidth = await prepare(host);
     const result = await bandwidth.add({ suite: first });
     const ifb = result.interfaces!.at(-1)!.name;
-    t.truthy(await eyes.link(host, ifb));
+    t.truthy(await observe.link(host, ifb));
     await bandwidth.check({ suite: second });
     await bandwidth.del({ suite: second });
-    t.is(await eyes.link(host, ifb), undefined);
+    t.is(await observe.link(host, ifb), undefined);
   });
 
 /** Results without what is random: addresses of interfaces made anew. */

@@ -3,7 +3,7 @@
 import test from 'ava';
 import { Attachment, attach, sample } from '../support/chain.ts';
 import { makeHost, type Pod } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 import type { Suite } from '../support/plugin.ts';
 
 const whole = sample('50-tuning.conflist');
@@ -16,7 +16,7 @@ const network = {
 const capabilities = { mac: '02:11:22:33:44:55' };
 
 async function propertiesOf(pod: Pod): Promise<unknown[]> {
-  const { address, mtu, flags } = (await eyes.link(pod, 'eth0'))!;
+  const { address, mtu, flags } = (await observe.link(pod, 'eth0'))!;
   return [address, mtu, flags.includes('PROMISC'), flags.includes('ALLMULTI')];
 }
 
@@ -32,11 +32,11 @@ for (const [first, second] of [
     const tuning = new Attachment(host, pod, only, { capabilities });
 
     await tuning.add({ suite: first });
-    t.is((await eyes.link(pod, 'eth0'))?.mtu, 1400);
+    t.is((await observe.link(pod, 'eth0'))?.mtu, 1400);
     await tuning.check({ suite: second });
     await tuning.del({ suite: second });
     t.deepEqual(await propertiesOf(pod), before);
-    t.deepEqual(eyes.files(host, '/run/cni/tuning'), {});
+    t.deepEqual(observe.files(host, '/run/cni/tuning'), {});
   });
 
 for (const cniVersion of ['0.3.1', '0.4.0', '1.0.0'])

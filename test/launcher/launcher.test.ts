@@ -1,4 +1,7 @@
-/** The launcher by itself: what it hands over to the loader, whose place a script takes here, and how it fails. */
+/**
+ * The launcher by itself: what it hands over to the loader, whose place a script takes here, and how it
+ * fails.
+ */
 
 import { execFileSync } from 'node:child_process';
 import { chmodSync, linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** The agent: whose calls it does, what becomes of them when it or the runtime dies, and what a broken peer can do to it. */
+/**
+ * The agent: whose calls it does, what becomes of them when it or the runtime dies, and what a broken peer
+ * can do to it.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 import { type PrintedResult, succeeded, suites } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');
@@ -40,7 +40,7 @@ function devices({ interfaces = [] }: PrintedResult): { veth: string; ifb: strin
 }
 
 async function ifbs(host: Host): Promise<string[]> {
-  const all = await eyes.links(host);
+  const all = await observe.links(host);
   return all.filter(({ linkinfo }) => linkinfo?.info_kind === 'ifb').map(({ ifname }) => ifname);
 }
 
@@ -54,18 +54,18 @@ async function prepare(t: ExecutionContext, keys: object): Promise<{ host: Host;
 
 test('the sample limits both directions, and DEL leaves nothing', async (t) => {
   const host = await makeHost(t);
-  const before = await eyes.links(host);
+  const before = await observe.links(host);
   const attachment = await attach(host, network);
   const { veth, ifb } = devices(attachment.result!);
   t.deepEqual(await bucketOf(host, veth), { rate: 1_000_000, burst: 100_000, lat: 25_000 });
   t.deepEqual(await bucketOf(host, ifb), { rate: 2_000_000, burst: 200_000, lat: 25_000 });
   const entry = attachment.result!.interfaces!.at(-1)!;
-  t.is((await eyes.link(host, ifb))?.address, entry.mac);
+  t.is((await observe.link(host, ifb))?.address, entry.mac);
   await attachment.check();
   await attachment.del();
   await attachment.del();
   t.deepEqual(
-    (await eyes.links(host)).map(({ ifname }) => ifname),
+    (await observe.links(host)).map(({ ifname }) => ifname),
     before.map(({ ifname }) => ifname),
   );
 });
@@ -73,7 +73,7 @@ test('the sample limits both directions, and DEL leaves nothing', async (t) => {
 test('traffic keeps to the limits', async (t) => {
   const host = await makeHost(t);
   const { pod, ip } = await attach(host, network);
-  t.true(await eyes.ping(host, ip));
+  t.true(await observe.ping(host, ip));
   await pod.start(t, ['iperf3', '--server', '--forceflush']);
   const bitsPerSecond = async (...options: string[]) => {
     // A server that is still busy with the last client turns the next one away.
@@ -283,7 +283,7 @@ test('a second ADD is refused, and the limits of the living attachment stay', as
 
 /** All that `tc` knows of the host. */
 async function trafficControl(host: Host): Promise<string[]> {
-  const names = (await eyes.links(host)).map(({ ifname }) => ifname).sort();
+  const names = (await observe.links(host)).map(({ ifname }) => ifname).sort();
   const texts = [await host.run(['tc', 'qdisc', 'show'])];
   for (const name of names)
     texts.push(name, await host.run(['tc', 'filter', 'show', 'dev', name, 'ingress']));

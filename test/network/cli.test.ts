@@ -43,7 +43,12 @@ test.serial(
     t.is(installed.exit, 0, installed.stderr);
     t.regex(installed.stdout, /vlan .*CNI vlan plugin v1\.1\.1/);
     const names = pluginNames(suites.ours);
-    t.deepEqual(readdirSync(dir).sort(), [...names, 'my-plugin'].sort());
+    t.deepEqual(pluginNames(dir).sort(), [...names, 'my-plugin'].sort());
+    const hidden = () => readdirSync(dir).filter((name) => name.startsWith('.'));
+    t.deepEqual(
+      hidden().map((name) => name.replace(/-[0-9a-f]{12}$/, '')),
+      ['.cni-plugins'],
+    );
     t.is(new Set(names.map((name) => statSync(join(dir, name)).ino)).size, 1, 'one file under every name');
     const version = await here.tryRun([join(dir, 'vlan')], { env: { CNI_COMMAND: 'VERSION' } });
     t.regex(version.stdout, /"1\.1\.0"/);
@@ -57,6 +62,7 @@ test.serial(
     t.true(readdirSync(dir).includes('my-plugin'));
     t.true(readdirSync(dir).includes('ptp'));
     t.false(readdirSync(dir).includes('bridge'));
+    t.deepEqual(hidden(), []);
   },
 );
 
@@ -131,7 +137,7 @@ test('validate reports each mistake with its line and how to correct it', async 
     // What plugins say of their own configurations.
     [
       list('x', { ...bridge, hairpinMode: true, promiscMode: true }),
-      /:8:7: .*"hairpinMode" and "promiscMode" are both set/,
+      /:12:7: .*"hairpinMode" and "promiscMode" are both set/,
     ],
     [list('x', { type: 'vlan', ipam: bridge.ipam }), /"master" is not set/],
     [

@@ -1,4 +1,7 @@
-/** ADD at the mercy of the kernel: whichever request fails, what was done before it is undone, and a living attachment is not hurt. */
+/**
+ * ADD at the mercy of the kernel: whichever request fails, what was done before it is undone, and a living
+ * attachment is not hurt.
+ */
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

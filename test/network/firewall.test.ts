@@ -1,7 +1,18 @@
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
+import { ask, files, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
+import { runPlugin } from '../support/plugin.ts';
 
 const net = (keys: object = {}, bridge = 'br0', subnet = '10.5'): Conflist => ({
   cniVersion: '1.0.0',
@@ -19,11 +30,18 @@ const net = (keys: object = {}, bridge = 'br0', subnet = '10.5'): Conflist => ({
     { type: 'firewall', backend: 'iptables', ...keys },
   ],
 });
-/** The newer reference plugin writes "same-bridge|isolated" where Debian's knows only the former. */
-const rules = async (host: Host, family: 4 | 6 = 4) =>
-  (await iptablesSave(host, 'filter', family)).map((rule) =>
-    rule.replace('same-bridge|isolated', 'same-bridge'),
+const rules = (host: Host, family: 4 | 6 = 4) => iptablesSave(host, 'filter', family);
+/** The firewall plugin alone, for a pod that is attached already. */
+const firewallOf = (one: Attachment, keys: object = {}) =>
+  new Attachment(
+    one.host,
+    one.pod,
+    { ...one.network, plugins: [{ type: 'firewall', backend: 'iptables', ...keys }] },
+    one.options,
   );
+const claims = (host: Host) => files(host, '/run/cni/firewall');
+const accepting = async (host: Host, family: 4 | 6 = 4) =>
+  (await rules(host, family)).filter((rule) => rule.startsWith('-A CNI-FORWARD') && rule.includes('ACCEPT'));
 
 test('connections of a pod, and answers to them, pass a node that forwards nothing else', async (t) => {
   const host = await makeHost(t);
@@ -91,35 +109,266 @@ test('ingressPolicy keeps bridges, or pods, apart', async (t) => {
 });
 
 test('the rules are those of the reference plugin, and either suite checks and deletes the other’s', async (t) => {
-  for (const keys of [{}, { ingressPolicy: 'same-bridge' }, { iptablesAdminChainName: 'MINE' }]) {
+  for (const keys of [{}, { iptablesAdminChainName: 'MINE' }]) {
     const seen = [];
     for (const suite of ['ours', 'reference'] as const) {
       const host = await makeHost(t);
-      const network = net(keys);
-      const bridge = new Attachment(
+      const bridge = await attach(
         host,
-        await host.addPod(),
-        { ...network, plugins: [network.plugins[0]!] },
+        { ...net(keys), plugins: net().plugins.slice(0, 1) },
         { containerId: 'one' },
       );
-      await bridge.add();
-      const chained = new Attachment(
-        host,
-        bridge.pod,
-        { ...network, plugins: [network.plugins[1]!] },
-        { containerId: 'one', suite },
-      );
-      const outcome = await chained.tryAdd({}, bridge.result);
+      const chained = firewallOf(bridge, keys);
+      const outcome = await chained.tryAdd({ suite }, bridge.result);
       t.is(outcome.exit, 0, outcome.stdout);
       seen.push({ 4: (await rules(host)).sort(), 6: (await rules(host, 6)).sort() });
       const other = suite === 'ours' ? 'reference' : 'ours';
       await chained.check({ suite: other });
       await chained.del({ suite: other });
-      t.false((await rules(host)).some((rule) => /10\.5\.0\.\d/.test(rule)));
+      t.deepEqual([...(await accepting(host)), ...(await accepting(host, 6))], []);
     }
     t.deepEqual(seen[0], seen[1], JSON.stringify(keys));
   }
 });
+
+/** What release 1.9.1 of the reference plugin adds for a bridge, in the order of its inserts. */
+const isolation = (bridge: string, policy: string) => {
+  const [shared, own] = ['same-bridge|isolated', policy].map(
+    (text) => `-m comment --comment "CNI firewall plugin rules (ingressPolicy: ${text})"`,
+  );
+  return [
+    `-A FORWARD ${shared} -j CNI-ISOLATION-STAGE-1`,
+    ...(policy === 'isolated' ? [`-A CNI-ISOLATION-STAGE-1 -i ${bridge} -o ${bridge} ${own} -j DROP`] : []),
+    `-A CNI-ISOLATION-STAGE-1 -i ${bridge} ! -o ${bridge} ${own} -j CNI-ISOLATION-STAGE-2`,
+    `-A CNI-ISOLATION-STAGE-1 ${shared} -j RETURN`,
+    `-A CNI-ISOLATION-STAGE-2 -o ${bridge} ${shared} -j DROP`,
+    `-A CNI-ISOLATION-STAGE-2 ${shared} -j RETURN`,
+  ];
+};
+/** Listed, with comments in front of the target whichever release of iptables lists them. */
+const isolationOf = async (host: Host, family: 4 | 6 = 4) =>
+  (await rules(host, family)).filter((rule) => rule.startsWith('-A') && rule.includes('ISOLATION'));
+
+test('isolation is in the words of release 1.9.1 of the reference, also where an older release was before', async (t) => {
+  for (const policy of ['same-bridge', 'isolated']) {
+    const host = await makeHost(t);
+    const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+    const own = firewallOf(bridge, { ingressPolicy: policy });
+    t.is((await own.tryAdd({}, bridge.result)).exit, 0);
+    for (const family of [4, 6] as const)
+      t.deepEqual(await isolationOf(host, family), isolation('br0', policy));
+  }
+  const host = await makeHost(t);
+  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  const same = firewallOf(bridge, { ingressPolicy: 'same-bridge' });
+  t.is((await same.tryAdd({ suite: 'reference' }, bridge.result)).exit, 0);
+  await same.check();
+  t.is((await same.tryAdd({}, bridge.result)).exit, 0);
+  t.deepEqual(await isolationOf(host), isolation('br0', 'same-bridge'), 'no duplicate in other words');
+  t.is((await accepting(host)).length, 2);
+});
+
+test('CHECK asks only for the families that the pod has', async (t) => {
+  const host = await makeHost(t);
+  const { plugins } = net();
+  const ipam = { type: 'host-local', subnet: '10.5.0.0/24' };
+  const network = {
+    ...net(),
+    plugins: [
+      { ...plugins[0]!, ipam },
+      { ...plugins[1]!, ingressPolicy: 'same-bridge' },
+    ],
+  };
+  const bridge = await attach(host, { ...network, plugins: network.plugins.slice(0, 1) });
+  const chained = firewallOf(bridge, { ingressPolicy: 'same-bridge' });
+  t.is((await chained.tryAdd({ suite: 'reference' }, bridge.result)).exit, 0);
+  await chained.check();
+  t.deepEqual(await isolationOf(host, 6), []);
+  const other = await attach(host, network);
+  await other.check();
+  t.deepEqual(await isolationOf(host, 6), []);
+});
+
+test('first ADDs at once all succeed, and make each rule once', async (t) => {
+  const host = await makeHost(t);
+  const network = net({ ingressPolicy: 'isolated' });
+  const bridge = { ...network, plugins: network.plugins.slice(0, 1) };
+  const all: Attachment[] = [];
+  for (let i = 0; i < 8; i++) all.push(await attach(host, bridge));
+  const chained = all.map((one) => firewallOf(one, { ingressPolicy: 'isolated' }));
+  const outcomes = await Promise.all(chained.map((one, i) => one.tryAdd({}, all[i]!.result)));
+  t.deepEqual(
+    outcomes.map(({ exit }) => exit),
+    Array(8).fill(0),
+    outcomes.map(({ stdout }) => stdout).join(),
+  );
+  for (const family of [4, 6] as const) {
+    const list = await rules(host, family);
+    t.is(new Set(list).size, list.length, list.join('\n'));
+    t.is((await accepting(host, family)).length, 16);
+    t.deepEqual(await isolationOf(host, family), isolation('br0', 'isolated'));
+  }
+  for (const one of chained) await one.check();
+  await Promise.all(chained.map((one) => one.del()));
+  t.deepEqual([...(await accepting(host)), ...(await accepting(host, 6))], []);
+  t.deepEqual(claims(host), {});
+});
+
+test('DEL without prevResult, and GC, find what an ADD left whose result was lost', async (t) => {
+  const host = await makeHost(t);
+  const [living, lost] = [await attach(host, net()), await attach(host, net())];
+  await firewallOf(lost).del();
+  t.is((await accepting(host)).length, 2);
+  t.is(Object.keys(claims(host)).length, 2);
+  await firewallOf(lost).tryAdd({}, lost.result);
+  const firewall = firewallOf(living).network;
+  const gc = async (network: Conflist, valid: { containerID: string; ifname: string }[]) =>
+    t.is((await runNetworkVerb(host, { ...network, cniVersion: '1.1.0' }, 'GC', { valid })).exit, 0);
+  await gc({ ...firewall, name: 'another' }, []);
+  t.is((await accepting(host)).length, 4, "another network's are left alone");
+  await gc(firewall, [{ containerID: living.pod.containerId, ifname: 'eth0' }]);
+  const left = await accepting(host);
+  t.is(left.length, 2);
+  t.true(left.every((rule) => rule.includes(`${living.ip}/32`)));
+  t.is((await accepting(host, 6)).length, 2);
+  await living.check();
+  await gc(firewall, []);
+  t.deepEqual(await accepting(host), []);
+  t.deepEqual(claims(host), {});
+});
+
+test('an address that has passed to a living pod keeps its rules', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const heir = firewallOf(one);
+  heir.options.containerId = 'heir';
+  t.is((await heir.tryAdd({ containerId: 'heir' }, one.result)).exit, 0);
+  t.is((await accepting(host)).length, 2, 'the rules are there once');
+  await firewallOf(one).del({ containerId: one.pod.containerId });
+  const late = firewallOf(one);
+  late.result = one.result;
+  await late.del({ containerId: one.pod.containerId });
+  t.is((await accepting(host)).length, 2);
+  // The same address on another network counts as well.
+  const elsewhere = new Attachment(
+    host,
+    one.pod,
+    { ...firewallOf(one).network, name: 'elsewhere' },
+    { containerId: 'far' },
+  );
+  t.is((await elsewhere.tryAdd({}, one.result)).exit, 0);
+  await heir.del({ containerId: 'heir' });
+  t.is((await accepting(host)).length, 2);
+  await elsewhere.del();
+  t.deepEqual(await accepting(host), []);
+  t.deepEqual(claims(host), {});
+});
+
+test('an ADD that fails takes back only what it added', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const before = { rules: await rules(host), claims: claims(host) };
+  const broken = await fakePrograms(host, 'echo broken >&2; exit 2', ['ip6tables'], ['', '-restore']);
+  t.not((await firewallOf(one).tryAdd({ env: broken }, one.result)).exit, 0, 'a second ADD');
+  t.deepEqual({ rules: await rules(host), claims: claims(host) }, before);
+  await one.check();
+  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  t.not((await firewallOf(bridge).tryAdd({ env: broken }, bridge.result)).exit, 0, 'a first one');
+  t.deepEqual({ rules: await rules(host), claims: claims(host) }, before);
+});
+
+test('a full disk refuses ADD and leaves nothing; DEL and GC go on', async (t) => {
+  const host = await makeHost(t);
+  const [one, two] = [await attach(host, net()), await attach(host, net())];
+  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  await host.run(['mount', '-o', 'remount,size=256k', '/run']);
+  t.not((await host.tryRun(['dd', 'if=/dev/zero', 'of=/run/full', 'bs=4k'])).exit, 0);
+  const before = await rules(host);
+  const refused = await firewallOf(bridge).tryAdd({}, bridge.result);
+  t.is(refused.error?.code, 5);
+  t.regex(
+    refused.error?.msg ?? '',
+    /Cannot write "\/run\/cni\/firewall\/10\.5\.0\.\d+_.*file system is full/,
+  );
+  t.deepEqual(await rules(host), before);
+  await firewallOf(one).del();
+  t.is((await accepting(host)).length, 2);
+  await host.run(['mount', '-o', 'remount,ro', '/run']);
+  const last = firewallOf(two);
+  last.result = two.result;
+  const outcome = await last.tryDel();
+  t.is(outcome.exit, 0, outcome.stdout);
+  t.deepEqual([...(await accepting(host)), ...(await accepting(host, 6))], []);
+});
+
+test('what is torn, foreign or hostile among the notes stops nobody, and leads nowhere', async (t) => {
+  const host = await makeHost(t);
+  const [one, two] = [await attach(host, net()), await attach(host, net())];
+  const directory = host.file('/run/cni/firewall');
+  const [torn, link] = readdirSync(directory).filter(
+    (name) => name.startsWith(one.ip) || name.startsWith('fd00'),
+  );
+  writeFileSync(join(directory, torn!), '{"netw');
+  writeFileSync(host.file('/run/precious'), 'precious');
+  rmSync(join(directory, link!));
+  symlinkSync('/run/precious', join(directory, link!));
+  for (const name of ['..', 'x', '10.5.0.2', `10.05.0.2_${'0'.repeat(16)}-${'0'.repeat(16)}.json`].slice(1))
+    mkdirSync(join(directory, name));
+  t.is((await host.tryRun(['mkfifo', '/run/cni/firewall/fifo.json'])).exit, 0);
+  const firewall = { ...firewallOf(one).network, cniVersion: '1.1.0' };
+  const outcome = await runNetworkVerb(host, firewall, 'GC', {
+    valid: [{ containerID: two.pod.containerId, ifname: 'eth0' }],
+  });
+  t.is(outcome.exit, 0, outcome.stdout);
+  t.regex(outcome.stderr, /cannot be used/);
+  t.is((await accepting(host)).length, 2);
+  t.is(readFileSync(host.file('/run/precious'), 'utf8'), 'precious');
+  await two.check();
+  await two.del();
+  t.deepEqual(await accepting(host), []);
+});
+
+test('STATUS starts no program; a reserved chain is refused', async (t) => {
+  const host = await makeHost(t);
+  const env = await fakePrograms(
+    host,
+    'echo started >> /run/started',
+    ['iptables', 'ip6tables'],
+    ['', '-restore', '-save'],
+  );
+  for (const backend of ['', 'iptables', 'nftables'])
+    t.is(
+      (
+        await runPlugin(host, 'firewall', 'STATUS', {
+          env,
+          config: { cniVersion: '1.1.0', name: 'n', backend },
+        })
+      ).exit,
+      0,
+    );
+  t.false(existsSync(host.file('/run/started')));
+  const network = { ...net(), plugins: net().plugins.slice(1), cniVersion: '1.1.0' };
+  const reserved = {
+    ...network,
+    plugins: [{ ...network.plugins[0]!, iptablesAdminChainName: 'CNI-FORWARD' }],
+  };
+  t.regex((await runNetworkVerb(host, reserved, 'STATUS')).error?.msg ?? '', /has a meaning of its own/);
+  t.false((await rules(host)).some((rule) => rule.includes('CNI')));
+});
+
+/** Puts scripts in place of programs. @returns the environment in which they are found. */
+async function fakePrograms(
+  host: Host,
+  script: string,
+  names: readonly string[],
+  suffixes: readonly string[],
+): Promise<NodeJS.ProcessEnv> {
+  mkdirSync(host.file('/run/fake'), { recursive: true });
+  for (const name of names)
+    for (const suffix of suffixes)
+      writeFileSync(host.file(`/run/fake/${name}${suffix}`), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  return { PATH: '/run/fake:/usr/sbin:/usr/bin' };
+}
 
 test('DEL finds rules that are not quite as ADD made them', async (t) => {
   const host = await makeHost(t);

@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { files } from '../support/observe.ts';
 import { cleanEnv } from '../support/run.ts';
 
 const network: Conflist = {
@@ -13,8 +16,8 @@ const network: Conflist = {
   ],
 };
 
-/** Runs a system bus and firewalld in a host, and waits until it answers. */
-async function firewalld(t: ExecutionContext, host: Host): Promise<void> {
+/** Runs a system bus and firewalld in a host, and waits until it answers. @returns ends firewalld. */
+async function firewalld(t: ExecutionContext, host: Host): Promise<() => Promise<void>> {
   await host.run([
     'sh',
     '-c',
@@ -26,6 +29,7 @@ async function firewalld(t: ExecutionContext, host: Host): Promise<void> {
       stdio: 'ignore',
     });
     t.teardown(() => void child.kill('SIGKILL'));
+    return child;
   };
   start('dbus-daemon', '--system', '--nofork', '--nopidfile', '--nosyslog');
   const ready = async (argv: string[], what: string) => {
@@ -35,8 +39,13 @@ async function firewalld(t: ExecutionContext, host: Host): Promise<void> {
     }
   };
   await ready(['test', '-S', '/run/dbus/system_bus_socket'], 'The bus');
-  start('firewalld', '--nofork', '--nopid');
+  const daemon = start('firewalld', '--nofork', '--nopid');
   await ready(['firewall-cmd', '--state'], 'firewalld');
+  return async () => {
+    const ended = once(daemon, 'exit');
+    daemon.kill('SIGKILL');
+    await ended;
+  };
 }
 
 const sources = (host: Host, zone: string) => host.run(['firewall-cmd', `--zone=${zone}`, '--list-sources']);
@@ -68,3 +77,53 @@ test('where firewalld runs, a pod is a source of its zone, and leaves it', async
   const failed = await new Attachment(host, await host.addPod(), wrong).tryAdd();
   t.regex(failed.error?.msg ?? '', /firewalld refuses addSource .* in zone "none-such": .*INVALID_ZONE/);
 });
+
+test('whatever comes or goes between ADD and DEL, each firewall loses what it was told', async (t) => {
+  const host = await makeHost(t);
+  const before = await attach(host, network);
+  const accepted = async () =>
+    (await host.run(['iptables-save', '-t', 'filter'])).match(/^-A CNI-FORWARD -s/gm)?.length ?? 0;
+  t.is(await accepted(), 1);
+  const stop = await firewalld(t, host);
+  const after = await attach(host, {
+    ...network,
+    plugins: [network.plugins[0]!, { type: 'firewall', firewalldZone: 'work' }],
+  });
+  // firewalld begins with a clean table; rules that were put back since are the pod's all the same.
+  await host.tryRun(['iptables', '-N', 'CNI-FORWARD']);
+  await host.run(['iptables', '-A', 'CNI-FORWARD', '-s', `${before.ip}/32`, '-j', 'ACCEPT']);
+  await before.del();
+  t.is(await accepted(), 0);
+  const lost = new Attachment(host, after.pod, { ...network, plugins: [{ type: 'firewall' }] });
+  await lost.del();
+  t.is((await sources(host, 'work')).trim(), '', 'DEL knows the zone even without prevResult');
+  await lost.tryAdd({}, after.result);
+  t.regex(await sources(host, 'trusted'), new RegExp(after.ip));
+  t.is((await runNetworkVerb(host, lost.network, 'GC', { valid: [] })).exit, 0);
+  t.is((await sources(host, 'trusted')).trim(), '');
+  await lost.tryAdd({}, after.result);
+  await stop();
+  await lost.del();
+  t.deepEqual(files(host, '/run/cni/firewall'), {});
+});
+
+test('an ADD that fails leaves the sources that were there before', async (t) => {
+  const host = await makeHost(t);
+  await firewalld(t, host);
+  const one = await attach(host, network);
+  const env = await failingSecondCall(host);
+  const again = new Attachment(host, one.pod, { ...network, plugins: [network.plugins[1]!] });
+  const outcome = await again.tryAdd({ env }, one.result);
+  t.regex(outcome.error?.msg ?? '', /firewalld does not answer/);
+  t.regex(await sources(host, 'trusted'), new RegExp(`${one.ip}/32`));
+  await one.check();
+});
+
+/** An environment in which nothing but whether firewalld runs is answered. */
+async function failingSecondCall(host: Host): Promise<NodeJS.ProcessEnv> {
+  mkdirSync(host.file('/run/fake'));
+  const script =
+    '#!/bin/sh\ncase "$*" in *NameHasOwner*) exec /usr/bin/dbus-send "$@";; esac\necho "Failed to open connection" >&2; exit 1\n';
+  writeFileSync(host.file('/run/fake/dbus-send'), script, { mode: 0o755 });
+  return { PATH: '/run/fake:/usr/sbin:/usr/bin' };
+}

@@ -13,7 +13,7 @@ import {
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
 const network = sample('40-flannel.conflist');
@@ -47,14 +47,14 @@ async function makeNode(t: ExecutionContext, number = 1): Promise<Host> {
 
 /** Saved configurations and reserved addresses: the files in which some container is mentioned. */
 function leftBehind(host: Host): string[] {
-  return Object.entries(eyes.files(host, '/var/lib/cni'))
+  return Object.entries(observe.files(host, '/var/lib/cni'))
     .filter(([file, content]) => /container-/.test(file + content))
     .map(([file]) => file);
 }
 
 /** All that there is on the node but routes, which lag behind when a bridge loses its last port. */
 async function settled(host: Host): Promise<object> {
-  return { ...(await eyes.snapshot(host)), routes: [] };
+  return { ...(await observe.snapshot(host)), routes: [] };
 }
 
 /** Two nodes on one wire, each with a VXLAN interface and routes to the other's pods. */
@@ -98,12 +98,16 @@ test('pods on two nodes reach each other over VXLAN, and a host port leads acros
   t.regex(v4!, /^10\.244\.1\./);
   t.regex(client.ip, /^10\.244\.2\./);
 
-  t.true(await eyes.ping(client.pod, v4!));
-  t.true(await eyes.ping(client.pod, v6!));
-  await eyes.serve(t, web.pod, 'tcp', 80, 'web');
-  t.deepEqual(await eyes.ask(client.pod, 'tcp', v4!, 80), { label: 'web', peer: client.ip, said: 'hello' });
-  t.is((await eyes.ask(client.pod, 'tcp', '192.0.2.1', 8080))?.label, 'web');
-  t.is((await eyes.link(web.pod, 'eth0'))?.mtu, 1450);
+  t.true(await observe.ping(client.pod, v4!));
+  t.true(await observe.ping(client.pod, v6!));
+  await observe.serve(t, web.pod, 'tcp', 80, 'web');
+  t.deepEqual(await observe.ask(client.pod, 'tcp', v4!, 80), {
+    label: 'web',
+    peer: client.ip,
+    said: 'hello',
+  });
+  t.is((await observe.ask(client.pod, 'tcp', '192.0.2.1', 8080))?.label, 'web');
+  t.is((await observe.link(web.pod, 'eth0'))?.mtu, 1450);
 });
 
 test('the sample gives what the delegate gives, and takes it away again', async (t) => {
@@ -134,7 +138,7 @@ test('the sample gives what the delegate gives, and takes it away again', async 
     { dst: '::/0', gw: 'fd00:10:244:1::1' },
   ]);
   const veth = result!.interfaces![1]!.name;
-  t.is((await eyes.link(host, veth))?.linkinfo?.info_slave_data?.hairpin, true);
+  t.is((await observe.link(host, veth))?.linkinfo?.info_slave_data?.hairpin, true);
 
   const file = host.file(`${dataDir}/${pod.containerId}`);
   t.is(statSync(file).mode & 0o777, 0o600);
@@ -179,8 +183,8 @@ test('what the user says wins over what flanneld says', async (t) => {
     result!.routes!.map(({ dst }) => dst),
     ['198.51.100.0/24', '10.244.0.0/16', 'fd00:10:244::/48'],
   );
-  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1300);
-  t.true((await eyes.iptablesSave(host)).some((line) => line.includes('MASQUERADE')));
+  t.is((await observe.link(pod, 'eth0'))?.mtu, 1300);
+  t.true((await observe.iptablesSave(host)).some((line) => line.includes('MASQUERADE')));
 });
 
 test('DEL goes by what ADD saved, though flanneld has another subnet now', async (t) => {
@@ -189,7 +193,7 @@ test('DEL goes by what ADD saved, though flanneld has another subnet now', async
   writeSubnetEnv(host, 9);
   await attachment.del();
   t.deepEqual(leftBehind(host), []);
-  t.is(await eyes.link(attachment.pod, 'eth0'), undefined);
+  t.is(await observe.link(attachment.pod, 'eth0'), undefined);
 });
 
 for (const [how, spoil] of [
@@ -204,7 +208,7 @@ for (const [how, spoil] of [
     spoil(host.file(file));
     rmSync(host.file(subnetFile));
     await attachment.del();
-    t.is(await eyes.link(attachment.pod, 'eth0'), undefined);
+    t.is(await observe.link(attachment.pod, 'eth0'), undefined);
     t.deepEqual(leftBehind(host), how.startsWith('belongs') ? [file] : []);
   });
 
@@ -226,10 +230,10 @@ test('a container in two flannel networks leaves both', async (t) => {
   const first = await attach(host, network);
   const other = await attach(host, second, { pod: first.pod, ifname: 'net1' });
   await first.del();
-  t.is(await eyes.link(first.pod, 'eth0'), undefined);
-  t.truthy(await eyes.link(first.pod, 'net1'));
+  t.is(await observe.link(first.pod, 'eth0'), undefined);
+  t.truthy(await observe.link(first.pod, 'net1'));
   await other.del();
-  t.is(await eyes.link(first.pod, 'net1'), undefined);
+  t.is(await observe.link(first.pod, 'net1'), undefined);
   t.deepEqual(leftBehind(host), []);
 });
 
@@ -267,8 +271,8 @@ test('GC removes what no valid attachment owns', async (t) => {
   await stale.pod.remove();
   const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
   t.is((await runNetworkVerb(host, modern, 'GC', { valid })).exit, 0);
-  t.deepEqual(Object.keys(eyes.files(host, dataDir)), [`${dataDir}/${kept.pod.containerId}`]);
-  t.false(JSON.stringify(eyes.files(host, '/var/lib/cni')).includes(stale.pod.containerId));
+  t.deepEqual(Object.keys(observe.files(host, dataDir)), [`${dataDir}/${kept.pod.containerId}`]);
+  t.false(JSON.stringify(observe.files(host, '/var/lib/cni')).includes(stale.pod.containerId));
   await kept.check();
 });
 
@@ -304,13 +308,13 @@ test('an incomplete file of flanneld is told apart from none', async (t) => {
 test('a second ADD of a living attachment is refused and leaves it as it is', async (t) => {
   const host = await makeNode(t);
   const attachment = await attach(host, modern);
-  const before = await eyes.snapshot(host);
-  const pod = await eyes.networkSnapshot(attachment.pod);
+  const before = await observe.snapshot(host);
+  const pod = await observe.networkSnapshot(attachment.pod);
   const { error } = await attachment.tryAdd();
   t.regex(error!.msg, /already has an interface "eth0"/);
-  t.deepEqual(await eyes.snapshot(host), before);
-  t.deepEqual(await eyes.networkSnapshot(attachment.pod), pod);
-  t.true(await eyes.ping(attachment.pod, '10.244.1.1'));
+  t.deepEqual(await observe.snapshot(host), before);
+  t.deepEqual(await observe.networkSnapshot(attachment.pod), pod);
+  t.true(await observe.ping(attachment.pod, '10.244.1.1'));
   await attachment.del();
   t.deepEqual(leftBehind(host), []);
 });

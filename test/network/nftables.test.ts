@@ -256,7 +256,7 @@ test('nftables: DEL on one network leaves the same container alone on another', 
   const other = otherNet();
   const one = await attach(host, portNet(), { pod, ...ports([8080, 80]) });
   const same = await new Attachment(host, pod, other, { ifname: 'eth1', ...ports([8080, 80]) }).tryAdd();
-  t.regex(same.error?.msg ?? '', /Port 8080\/tcp of the node is taken/);
+  t.regex(same.error?.msg ?? '', /Port 8080\/tcp of the host is taken/);
   await new Attachment(host, pod, other, { ifname: 'eth1' }).del();
   await attach(host, other, { pod, ifname: 'eth1', ...ports([8081, 80]) });
   await one.del();

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, sample } from '../support/chain.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 
 const network = sample('52-sbr.conflist');
 
@@ -43,7 +43,7 @@ async function routing(ns: Namespace): Promise<string[]> {
 /** The interface that packets from an address to the world leave by. */
 async function wayOut(ns: Namespace, from: string): Promise<string | undefined> {
   const family = from.includes(':') ? '-6' : '-4';
-  const [route] = await eyes.ipJson<eyes.IpRoute>(
+  const [route] = await observe.ipJson<observe.IpRoute>(
     ns,
     ...[family, 'route', 'get', family === '-4' ? '203.0.113.9' : '2001:db8::9', 'from', from],
   );
@@ -59,17 +59,17 @@ test('packets leave by the interface whose address they have', async (t) => {
     await host.run(['sysctl', '-qw', `net.ipv4.conf.${name}.rp_filter=1`]);
   const prevResult = sbr.network.plugins[0]!.prevResult as NonNullable<typeof sbr.result>;
   const [v4, v6] = prevResult.ips!.map(({ address }) => address.split('/')[0]!) as [string, string];
-  const [first] = await eyes.addresses(pod, 'eth0');
+  const [first] = await observe.addresses(pod, 'eth0');
   const sources = [v4, first!.split('/')[0]!];
-  const both = () => Promise.all(sources.map((from) => eyes.ping(pod, '203.0.113.9', '-I', from)));
+  const both = () => Promise.all(sources.map((from) => observe.ping(pod, '203.0.113.9', '-I', from)));
   t.notDeepEqual(await both(), [true, true]);
 
   t.deepEqual(await sbr.add(), prevResult);
   t.is(await wayOut(pod, v4), 'net1');
   t.is(await wayOut(pod, v6), 'net1');
   t.deepEqual(await both(), [true, true]);
-  t.true(await eyes.ping(host, v4));
-  t.true(await eyes.ping(host, v6));
+  t.true(await observe.ping(host, v4));
+  t.true(await observe.ping(host, v6));
 });
 
 test('the sample makes a table an address, and DEL removes the rules', async (t) => {

@@ -16,7 +16,7 @@ import { basename, dirname } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost, type Pod } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
 const network = sample('50-tuning.conflist');
@@ -43,7 +43,7 @@ async function prepare(
 
 /** What tuning sets of the pod's interface, as `ip` shows it. */
 async function properties(pod: Pod): Promise<object> {
-  const { address, mtu, flags, ...rest } = (await eyes.link(pod, 'eth0'))!;
+  const { address, mtu, flags, ...rest } = (await observe.link(pod, 'eth0'))!;
   return {
     mac: address,
     mtu,
@@ -54,7 +54,7 @@ async function properties(pod: Pod): Promise<object> {
 }
 
 function backups(host: Host): string[] {
-  return Object.keys(eyes.files(host, '/run/cni/tuning'));
+  return Object.keys(observe.files(host, '/run/cni/tuning'));
 }
 
 test('the sample sets everything, CHECK agrees, and DEL puts it back', async (t) => {
@@ -69,10 +69,10 @@ test('the sample sets everything, CHECK agrees, and DEL puts it back', async (t)
     allmulti: true,
     txQLen: 555,
   });
-  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), '500');
-  t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '1');
+  t.is(await observe.sysctl(pod, 'net/core/somaxconn'), '500');
+  t.is(await observe.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '1');
   t.is(result!.interfaces!.find(({ name }) => name === 'eth0')?.mac, '02:11:22:33:44:55');
-  t.true(await eyes.ping(host, attachment.ip));
+  t.true(await observe.ping(host, attachment.ip));
 
   const [file] = backups(host);
   t.is(file, `/run/cni/tuning/${pod.containerId}_eth0.json`);
@@ -84,14 +84,14 @@ test('the sample sets everything, CHECK agrees, and DEL puts it back', async (t)
 
 test('DEL of tuning alone puts every value back', async (t) => {
   const { tuning, pod, host } = await prepare(t, { ...network.plugins[1] });
-  const somaxconn = await eyes.sysctl(pod, 'net/core/somaxconn');
+  const somaxconn = await observe.sysctl(pod, 'net/core/somaxconn');
   const before = await properties(pod);
   await tuning.add({ capabilities: { mac: '02:11:22:33:44:55' } });
   t.notDeepEqual(await properties(pod), before);
   await tuning.del();
   t.deepEqual(await properties(pod), before);
-  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), somaxconn);
-  t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '0');
+  t.is(await observe.sysctl(pod, 'net/core/somaxconn'), somaxconn);
+  t.is(await observe.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '0');
   await tuning.del();
   t.deepEqual(backups(host), []);
 });
@@ -102,13 +102,13 @@ test('a chain that tunes twice puts back what was before the first time', async 
     ...tuning.network,
     plugins: [{ ...tuning.network.plugins[0]!, mtu: 1300, txQLen: 99 }],
   });
-  const somaxconn = await eyes.sysctl(pod, 'net/core/somaxconn');
+  const somaxconn = await observe.sysctl(pod, 'net/core/somaxconn');
   const before = await properties(pod);
   await tuning.add();
   await again.add();
   await again.del();
   t.deepEqual(await properties(pod), before);
-  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), somaxconn);
+  t.is(await observe.sysctl(pod, 'net/core/somaxconn'), somaxconn);
 });
 
 test('the runtime has a say, and "args" the last word', async (t) => {
@@ -117,7 +117,7 @@ test('the runtime has a say, and "args" the last word', async (t) => {
     mtu: 1400,
     capabilities: { mac: true },
   });
-  const mac = async () => (await eyes.link(pod, 'eth0'))?.address;
+  const mac = async () => (await observe.link(pod, 'eth0'))?.address;
   await tuning.add();
   t.is(await mac(), '02:00:00:00:00:01');
   await tuning.add({ args: 'IgnoreUnknown=1;K8S_POD_NAME=web;MAC=02:00:00:00:00:02' });
@@ -138,8 +138,8 @@ test('the runtime has a say, and "args" the last word', async (t) => {
   const result = await withArgs.add({ capabilities: { mac: '02:00:00:00:00:03' } });
   t.is(await mac(), '02:00:00:00:00:0a');
   t.is(result.interfaces!.at(-1)!.mac, '02:00:00:00:00:0a');
-  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1300);
-  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), '77');
+  t.is((await observe.link(pod, 'eth0'))?.mtu, 1300);
+  t.is(await observe.sysctl(pod, 'net/core/somaxconn'), '77');
 });
 
 test('IFNAME stands for an interface with a dot in its name', async (t) => {
@@ -147,7 +147,7 @@ test('IFNAME stands for an interface with a dot in its name', async (t) => {
   const { pod } = await attach(host, tuned({ sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' } }), {
     ifname: 'eth0.100',
   });
-  t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0.100/arp_filter'), '1');
+  t.is(await observe.sysctl(pod, 'net/ipv4/conf/eth0.100/arp_filter'), '1');
 });
 
 for (const [what, keys, drift, pattern] of [
@@ -223,7 +223,7 @@ for (const [what, keys, pattern] of [
     t.is(error?.code, 999);
     t.regex(error!.msg, pattern);
     t.deepEqual(await properties(pod), before);
-    t.is(await eyes.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '0');
+    t.is(await observe.sysctl(pod, 'net/ipv4/conf/eth0/arp_filter'), '0');
     t.deepEqual(backups(host), []);
   });
 
@@ -297,7 +297,7 @@ test('GC removes what no valid attachment of this network owns', async (t) => {
 test('what is backed up is what the reference plugin backs up, in its format', async (t) => {
   const keys = { mtu: 1300, promisc: true, allmulti: true, txQLen: 5, mac: '02:00:00:00:00:01' };
   const { tuning, host, pod } = await prepare(t, keys);
-  const { address } = (await eyes.link(pod, 'eth0'))!;
+  const { address } = (await observe.link(pod, 'eth0'))!;
   await tuning.add();
   const text = readFileSync(host.file(backups(host)[0]!), 'utf8');
   t.is(
@@ -352,7 +352,7 @@ test('a backup that is a link is neither followed nor written through', async (t
   rmSync(file);
   symlinkSync(target, file);
   await tuning.del();
-  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1300, 'what the link leads to was not restored');
+  t.is((await observe.link(pod, 'eth0'))?.mtu, 1300, 'what the link leads to was not restored');
   t.is(readFileSync(target, 'utf8'), '{"mtu": 1234}');
   t.false(existsSync(file));
 });
@@ -363,22 +363,22 @@ test('DEL does with a foreign backup what it can', async (t) => {
   const sysctl = { 'net/../kernel/hostname': 'x', 'kernel.hostname': 'y', 'net.core.somaxconn': '55' };
   writeFileSync(host.file(backups(host)[0]!), JSON.stringify({ mac: 'zz', mtu: 1400, sysctl }));
   await tuning.del();
-  t.is((await eyes.link(pod, 'eth0'))?.mtu, 1400);
-  t.is(await eyes.sysctl(pod, 'net/core/somaxconn'), '55');
+  t.is((await observe.link(pod, 'eth0'))?.mtu, 1400);
+  t.is(await observe.sysctl(pod, 'net/core/somaxconn'), '55');
   t.deepEqual(backups(host), []);
 });
 
 test('a second ADD that fails leaves the settings of the living attachment, and its backup', async (t) => {
   const { tuning, pod, host } = await prepare(t, { ...network.plugins[1] });
   await tuning.add();
-  const before = [await properties(pod), await eyes.sysctl(pod, 'net/core/somaxconn')];
+  const before = [await properties(pod), await observe.sysctl(pod, 'net/core/somaxconn')];
   const backup = readFileSync(host.file(backups(host)[0]!), 'utf8');
   const again = new Attachment(host, pod, {
     ...tuning.network,
     plugins: [{ ...tuning.network.plugins[0]!, mtu: 20, sysctl: { 'net.core.somaxconn': '600' } }],
   });
   t.regex((await again.tryAdd()).error!.msg, /the kernel does not accept MTU 20/);
-  t.deepEqual([await properties(pod), await eyes.sysctl(pod, 'net/core/somaxconn')], before);
+  t.deepEqual([await properties(pod), await observe.sysctl(pod, 'net/core/somaxconn')], before);
   t.deepEqual(JSON.parse(readFileSync(host.file(backups(host)[0]!), 'utf8')), JSON.parse(backup));
   await tuning.check();
   await tuning.del();

@@ -68,7 +68,7 @@ test('a pod that cannot be connected is refused with the reason, and leaves noth
   const before = await snapshot(node);
   const error = await t.throwsAsync(containerd.runSandbox([{ host_port: 18086, container_port: 80 }]));
   t.true(
-    error.message.includes(`Port 18086/tcp of the node is taken by container "${first.id}"`),
+    error.message.includes(`Port 18086/tcp of the host is taken by container "${first.id}"`),
     error.message,
   );
   t.deepEqual(await snapshot(node), before);
@@ -200,9 +200,10 @@ test('cni gc removes what an ADD left that was interrupted by the end of contain
   const attachments = async () => {
     const { stdout } = await cni('list', '--json');
     const listed = JSON.parse(stdout) as {
-      attachments: { containerId: string; ips: string[]; orphaned: string[] }[];
+      attachments: { network: string; ips: string[]; orphaned: string[] }[];
     };
     return listed.attachments
+      .filter(({ network }) => network === 'podnet')
       .map(({ ips, orphaned }) => [ips, orphaned.length > 0])
       .sort((a, b) => String(a).localeCompare(String(b)));
   };

@@ -1,6 +1,6 @@
 /**
- * Running a conflist as runtimes do through libcni: plugins in order with each other's result, DEL in reverse with
- * the final one, capabilities turned into runtimeConfig. Source: CNI specification 1.1.0, section 3.
+ * Running a conflist as runtimes do through libcni: plugins in order with each other's result, DEL in reverse
+ * with the final one, capabilities turned into runtimeConfig. Source: CNI specification 1.1.0, section 3.
  */
 
 import { readFileSync } from 'node:fs';

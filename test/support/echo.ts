@@ -1,5 +1,6 @@
 /**
- * A server that says who it is and whom it sees, and the client to go with it: run inside namespaces by eyes.ts.
+ * A server that says who it is and whom it sees, and the client to go with it: run inside namespaces by
+ * observe.ts.
  *
  *     node echo.ts serve tcp|udp ADDRESS PORT LABEL     prints a line when it listens
  *     node echo.ts ask tcp|udp ADDRESS PORT             prints the answer, or fails after two seconds

@@ -1,7 +1,7 @@
 /**
  * Stand-ins for a node and its pods. A host has a network and a mount namespace of its own, with empty /run,
- * /var/lib/cni and /etc/cni: plugins run in it with their default paths and meet nobody else's state. All of it is gone when the
- * test ends, even when the test is killed.
+ * /var/lib/cni and /etc/cni: plugins run in it with their default paths and meet nobody else's state. All of
+ * it is gone when the test ends, even when the test is killed.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -119,7 +119,10 @@ export async function makeHost(t: Teardown): Promise<Host> {
   return host;
 }
 
-/** Starts the suite's agent in a host; it runs until the test ends. With CNI_TEST_AGENT in the environment, every host has one. */
+/**
+ * Starts the suite's agent in a host; it runs until the test ends. With CNI_TEST_AGENT in the environment,
+ * every host has one.
+ */
 export function startAgent(t: Teardown, host: Host): Promise<ChildProcess> {
   return host.start(t, [join(binDir, 'cni'), 'agent']);
 }

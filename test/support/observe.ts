@@ -1,4 +1,4 @@
-/** Independent eyes on the kernel: what `ip`, `iptables-save`, `nft`, `ping` and real connections say. */
+/** An independent look at the kernel: what `ip`, `iptables-save`, `nft`, `ping` and real connections say. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -103,7 +103,10 @@ export async function sysctl(ns: Namespace, path: string): Promise<string> {
   return (await ns.run(['cat', `/proc/sys/${path}`])).trim();
 }
 
-/** Waits until something is so, which the kernel does when it finds the time. @throws Error when it is not within five seconds. */
+/**
+ * Waits until something is so, which the kernel does when it finds the time.
+ * @throws Error when it is not within five seconds.
+ */
 export async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
   for (const end = Date.now() + 5000; !(await isSo()); await sleep(20))
     if (Date.now() > end) throw new Error(`It did not come about that ${what}`);
@@ -125,7 +128,10 @@ export interface Echo {
 
 const echo = join(import.meta.dirname, 'echo.ts');
 
-/** Starts an echo server in a namespace; it runs until the test ends. @param address "::" listens in both families. */
+/**
+ * Starts an echo server in a namespace; it runs until the test ends.
+ * @param address "::" listens in both families.
+ */
 export async function serve(
   t: Teardown,
   ns: Namespace,
@@ -149,11 +155,12 @@ export async function ask(
 }
 
 /**
- * Everything of a host that a plugin may change, in a form that can be compared: links, addresses, routes, rules, firewall, files
- * below /var/lib/cni and /run/cni. MAC addresses, counters and link-local addresses are left out.
+ * Everything of a host that a plugin may change, in a form that can be compared: links, addresses, routes,
+ * rules, firewall, files below /var/lib/cni and /run/cni. MAC addresses, counters and link-local addresses
+ * are left out.
  *
- * Some things stay after the last DEL by design (a bridge, shared chains): to see that nothing else does, take the
- * first picture after one ADD and DEL.
+ * Some things stay after the last DEL by design (a bridge, shared chains): to see that nothing else does,
+ * take the first picture after one ADD and DEL.
  */
 export async function snapshot(host: Host): Promise<Record<string, unknown>> {
   // This lock only exists once two calls have wanted to change rules at the same moment.
@@ -203,7 +210,10 @@ export async function networkSnapshot(ns: Namespace): Promise<Record<string, unk
   };
 }
 
-/** Contents of the files below a directory of a host, by path. The hint host-local keeps of its last address is left out. */
+/**
+ * Contents of the files below a directory of a host, by path. The hint host-local keeps of its last address
+ * is left out.
+ */
 export function files(host: Host, directory: string): Record<string, string> {
   const found: Record<string, string> = {};
   const walk = (path: string) => {

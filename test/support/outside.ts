@@ -4,7 +4,10 @@ import type { Conflist } from './chain.ts';
 import { sample } from './chain.ts';
 import type { Host, Pod } from './host.ts';
 
-/** Gives the host an interface "eth0" that is up, with a default route by it, and a neighbour behind it. @returns the neighbour. */
+/**
+ * Gives the host an interface "eth0" that is up, with a default route by it, and a neighbour behind it.
+ * @returns the neighbour.
+ */
 export async function addMaster(host: Host, subnet: string): Promise<Pod> {
   const outside = await host.addPod();
   await host.run([
@@ -34,7 +37,10 @@ export function changed(name: string, keys: object): Conflist {
   return { ...network, plugins: [{ ...network.plugins[0]!, ...keys }, ...network.plugins.slice(1)] };
 }
 
-/** A namespace joined to the host by a wire, whose packets come from outside. Host: 192.0.2.1, fd00:2::1; outside: .2, ::2. */
+/**
+ * A namespace joined to the host by a wire, whose packets come from outside. Host: 192.0.2.1, fd00:2::1;
+ * outside: .2, ::2.
+ */
 export async function outsideOf(host: Host): Promise<Pod> {
   const outside = await host.addPod();
   await host.run([

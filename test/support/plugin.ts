@@ -1,4 +1,6 @@
-/** Calling a plugin's executable as a runtime does: environment, standard input, standard output, exit code. */
+/**
+ * Calling a plugin's executable as a runtime does: environment, standard input, standard output, exit code.
+ */
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -19,7 +19,10 @@ export interface RunOptions {
   timeout?: number;
 }
 
-/** What a node's service manager would give: npm's PATH must not lend our children the programs of node_modules. */
+/**
+ * What a node's service manager would give: npm's PATH must not lend our children the programs of
+ * node_modules.
+ */
 export const cleanEnv: NodeJS.ProcessEnv = {
   PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
   LC_ALL: 'C',

@@ -1,9 +1,11 @@
 /**
- * Tests on another kernel. Where the running kernel may lack a kind of interface (VLAN, VRF, ipvlan, dummy, bridge
- * VLAN filtering), User Mode Linux has it: Debian's package of a kernel that runs as an ordinary process.
+ * Tests on another kernel. Where the running kernel may lack a kind of interface (VLAN, VRF, ipvlan, dummy,
+ * bridge VLAN filtering), User Mode Linux has it: Debian's package of a kernel that runs as an ordinary
+ * process.
  *
- * A test file that uses {@link guestTest} is run twice. Under AVA it boots one guest, which sees the same file system, and
- * reports what the guest tells. Within the guest, Node runs it without AVA, and its tests are carried out one by one.
+ * A test file that uses {@link guestTest} is run twice. Under AVA it boots one guest, which sees the same
+ * file system, and reports what the guest tells. Within the guest, Node runs it without AVA, and its tests
+ * are carried out one by one.
  */
 
 import assert from 'node:assert/strict';
@@ -137,9 +139,9 @@ async function boot(directory: string): Promise<void> {
 }
 
 /**
- * The kernel, ready for this machine's processor. Debian's hands exactly 2,696 bytes of registers to ptrace(2), which
- * refuses them where the processor has more (AMX: 11,008). It takes no more than it needs from a buffer that is said to
- * be longer, so the length in the one instruction that matters is raised.
+ * The kernel, ready for this machine's processor. Debian's hands exactly 2,696 bytes of registers to
+ * ptrace(2), which refuses them where the processor has more (AMX: 11,008). It takes no more than it needs
+ * from a buffer that is said to be longer, so the length in the one instruction that matters is raised.
  * @returns the path of a copy below build/.
  */
 function kernel(): string {

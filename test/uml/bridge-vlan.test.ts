@@ -64,7 +64,7 @@ test('a trunk carries its VLANs tagged, and keeps VLAN 1 for untagged frames', a
   );
 });
 
-test('the gateway of a VLAN has an interface of its own on the node', async (t) => {
+test('the gateway of a VLAN has an interface of its own on the host', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, vlanNet({ vlan: 100, isGateway: true }));
   const two = await attach(host, vlanNet({ vlan: 100, isGateway: true }));

@@ -1,7 +1,7 @@
 /** The guest itself: it has the kinds of interface that it is for, and the plugins run in it. */
 
 import { makeHost } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 import { runPlugin, succeeded } from '../support/plugin.ts';
 import { guestTest as test } from '../support/uml.ts';
 
@@ -15,7 +15,7 @@ test('the guest has the kinds of interface that other kernels may lack', async (
     ['bridge0', 'type', 'bridge', 'vlan_filtering', '1'],
   ])
     await host.run(['ip', 'link', 'add', 'name', kind[0]!, ...kind.slice(1)]);
-  const kinds = (await eyes.links(host)).map(({ linkinfo }) => linkinfo?.info_kind).filter(Boolean);
+  const kinds = (await observe.links(host)).map(({ linkinfo }) => linkinfo?.info_kind).filter(Boolean);
   t.deepEqual(kinds, ['dummy', 'ipvlan', 'vlan', 'vrf', 'bridge']);
 });
 
@@ -24,6 +24,6 @@ test('the plugins run in the guest', async (t) => {
   const pod = await host.addPod();
   const config = { cniVersion: '1.0.0', name: 'lo', type: 'loopback' };
   succeeded(await runPlugin(host, 'loopback', 'ADD', { pod, config }));
-  t.true((await eyes.link(pod, 'lo'))?.flags.includes('UP'));
-  t.true(await eyes.ping(pod, '127.0.0.1'));
+  t.true((await observe.link(pod, 'lo'))?.flags.includes('UP'));
+  t.true(await observe.ping(pod, '127.0.0.1'));
 });

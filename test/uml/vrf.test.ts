@@ -2,7 +2,7 @@
 
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
-import * as eyes from '../support/observe.ts';
+import * as observe from '../support/observe.ts';
 import type { Suite } from '../support/plugin.ts';
 import { type GuestContext, guestTest as test } from '../support/uml.ts';
 
@@ -29,7 +29,7 @@ async function routes(ns: Namespace): Promise<string[]> {
 }
 
 async function masterOf(ns: Namespace, name: string): Promise<string | undefined> {
-  return (await eyes.link(ns, name))?.master;
+  return (await observe.link(ns, name))?.master;
 }
 
 test('the sample routes by a table of its own, keeps addresses, and DEL leaves nothing', async (t) => {
@@ -37,21 +37,21 @@ test('the sample routes by a table of its own, keeps addresses, and DEL leaves n
   const attachment = await attach(host, network);
   const { pod, ip } = attachment;
   t.is(await masterOf(pod, 'eth0'), 'red');
-  t.deepEqual(await eyes.addresses(pod, 'eth0'), ['10.94.0.2/16', 'fd00:10:94::2/64']);
+  t.deepEqual(await observe.addresses(pod, 'eth0'), ['10.94.0.2/16', 'fd00:10:94::2/64']);
   t.deepEqual(await routes(pod), [
     '10.94.0.0/16 dev eth0 table 1 proto kernel scope link src 10.94.0.2',
     'default via 10.94.0.1 dev eth0 table 1',
     'default via fd00:10:94::1 dev eth0 table 1 metric 1024 pref medium',
     'fd00:10:94::/64 dev eth0 table 1 proto kernel metric 256 pref medium',
   ]);
-  t.true(await eyes.ping(host, ip));
-  t.true(await eyes.ping(pod, '10.94.0.1', '-I', 'red'));
-  t.true(await eyes.ping(pod, 'fd00:10:94::1', '-I', 'red'));
+  t.true(await observe.ping(host, ip));
+  t.true(await observe.ping(pod, '10.94.0.1', '-I', 'red'));
+  t.true(await observe.ping(pod, 'fd00:10:94::1', '-I', 'red'));
   await attachment.check();
   await attachment.del();
   await attachment.del();
   t.deepEqual(
-    (await eyes.links(pod)).map(({ ifname }) => ifname),
+    (await observe.links(pod)).map(({ ifname }) => ifname),
     ['lo'],
   );
 });
@@ -75,8 +75,8 @@ test('overlapping networks live side by side in VRFs with tables of their own', 
   t.true(lines.includes('default via 10.94.0.1 dev eth0 table 1'));
   t.true(lines.includes('default via 10.94.0.1 dev net1 table 2'));
   await blue.del();
-  t.truthy(await eyes.link(pod, 'red'));
-  t.falsy(await eyes.link(pod, 'blue'));
+  t.truthy(await observe.link(pod, 'red'));
+  t.falsy(await observe.link(pod, 'blue'));
 });
 
 test('a VRF goes with its last member', async (t) => {
@@ -95,7 +95,7 @@ test('a VRF goes with its last member', async (t) => {
   // The interface is gone too: the reference plugin fails here.
   await pod.run('ip link delete eth0'.split(' '));
   await vrf.del();
-  t.falsy(await eyes.link(pod, 'red'));
+  t.falsy(await observe.link(pod, 'red'));
   await pod.remove();
   await vrf.del();
   await vrf.del({ netns: '' });
@@ -115,8 +115,8 @@ test('routes keep what they are, with several next hops too', async (t) => {
   await vrf.add();
   const tableless = (await routes(pod)).map((line) => line.replace(/ table 42/, ''));
   t.deepEqual(tableless.sort(), before);
-  t.deepEqual(await eyes.addresses(pod, 'eth0'), ['10.94.0.2/16', 'fd00:10:94::2/64']);
-  t.true(await eyes.ping(pod, 'fd00:10:94::1', '-I', 'red'));
+  t.deepEqual(await observe.addresses(pod, 'eth0'), ['10.94.0.2/16', 'fd00:10:94::2/64']);
+  t.true(await observe.ping(pod, 'fd00:10:94::1', '-I', 'red'));
 });
 
 test('ADD refuses what cannot be, and changes nothing', async (t) => {
@@ -124,7 +124,7 @@ test('ADD refuses what cannot be, and changes nothing', async (t) => {
   const { pod } = vrf;
   await pod.run('ip link add plain type dummy'.split(' '));
   await pod.run('ip link add full type vrf table 7'.split(' '));
-  const before = [await routes(pod), (await eyes.links(pod)).map(({ ifname }) => ifname)];
+  const before = [await routes(pod), (await observe.links(pod)).map(({ ifname }) => ifname)];
   for (const [keys, pattern] of [
     [{ vrfname: undefined }, /"vrfname" is missing/],
     [{ vrfname: '../red' }, /"vrfname" is "\.\.\/red", which contains "\/"/],
@@ -140,12 +140,12 @@ test('ADD refuses what cannot be, and changes nothing', async (t) => {
     t.is(error?.code, 999);
     t.regex(error!.msg, pattern);
   }
-  t.deepEqual([await routes(pod), (await eyes.links(pod)).map(({ ifname }) => ifname)], before);
+  t.deepEqual([await routes(pod), (await observe.links(pod)).map(({ ifname }) => ifname)], before);
 
   await pod.run('ip link add br0 type bridge'.split(' '));
   await pod.run('ip link set eth0 master br0'.split(' '));
   t.regex((await vrf.tryAdd()).error!.msg, /"eth0" is in "br0" already/);
-  t.falsy(await eyes.link(pod, 'red'));
+  t.falsy(await observe.link(pod, 'red'));
 });
 
 test('CHECK misses membership, VRF and table', async (t) => {
@@ -178,7 +178,7 @@ test('each suite checks and deletes what the other made, and results are the sam
     await vrf.check({ suite: second });
     await vrf.del({ suite: second });
     t.is(await masterOf(vrf.pod, 'eth0'), undefined);
-    t.falsy(await eyes.link(vrf.pod, 'red'));
+    t.falsy(await observe.link(vrf.pod, 'red'));
   }
   // The older reference plugin loses the default routes.
   t.deepEqual(
@@ -191,7 +191,7 @@ test('STATUS finds that the kernel has VRFs', async (t) => {
   const host = await makeHost(t);
   const only = { ...network, cniVersion: '1.1.0', plugins: [network.plugins[1]!] };
   t.is((await runNetworkVerb(host, only, 'STATUS')).exit, 0);
-  t.falsy(await eyes.link(host, 'trial'));
+  t.falsy(await observe.link(host, 'trial'));
 });
 
 test('an ADD that fails half-way takes back what it did', async (t) => {
@@ -207,6 +207,6 @@ test('an ADD that fails half-way takes back what it did', async (t) => {
   const { error } = await new Attachment(host, pod, only).tryAdd();
   t.regex(error!.msg, /Somebody on the network has IPv6 address fd00:10:94::2/);
   t.is(await masterOf(pod, 'eth0'), undefined);
-  t.falsy(await eyes.link(pod, 'red'));
+  t.falsy(await observe.link(pod, 'red'));
   t.deepEqual(await routes(pod), before);
 });

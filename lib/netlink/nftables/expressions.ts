@@ -38,6 +38,7 @@ const metaKeys = {
   ibrname: 17,
   obrname: 18,
 } as const;
+const NFT_CT_STATE = 0;
 const bases = { link: 0, network: 1, transport: 2 } as const;
 
 /** Compares a property of the packet. */
@@ -64,13 +65,26 @@ export function payloadIn(
   return [loadPayload(base, offset, length), lookUp(set)];
 }
 
-/** The packet belongs to a connection that is there already, or to one that such a connection has brought about. */
+/** States of connections, by their bits (NF_CT_STATE_BIT). */
+const connectionStates = { invalid: 1, established: 2, related: 4 } as const;
+
+function stateBits(states: readonly (keyof typeof connectionStates)[]): Uint8Array {
+  return Uint8Array.of(
+    states.reduce((sum, state) => sum | connectionStates[state], 0),
+    0,
+    0,
+    0,
+  );
+}
+
+/**
+ * The packet belongs to a connection that is there already, or to one that such a connection has brought
+ * about.
+ */
 export function isEstablished(): Attribute[] {
-  const NFT_CT_STATE = 0;
-  const [established, related] = [2, 4];
   return [
     expression('ct', [be32Attr(2, NFT_CT_STATE), be32Attr(1, register)]),
-    mask(Uint8Array.of(established | related, 0, 0, 0)),
+    mask(stateBits(['established', 'related'])),
     compare('!=', new Uint8Array(4)),
   ];
 }
@@ -144,6 +158,14 @@ export function expressionValue({ name, data }: NftExpression): Uint8Array | und
 /** The set that a "lookup" expression looks in. */
 export function lookedUpSet({ name, data }: NftExpression): string | undefined {
   return name === 'lookup' ? data.string(1) : undefined;
+}
+
+/** True when expressions let a rule match only packets that belong to no connection: "ct state invalid". */
+export function limitsToInvalid(expressions: readonly NftExpression[]): boolean {
+  const state = expressions.findIndex(({ name, data }) => name === 'ct' && data.be32(2) === NFT_CT_STATE);
+  const cut = state < 0 ? undefined : expressions[state + 1];
+  const bits = cut?.name === 'bitwise' ? cut.data.nested(4)?.bytes(NFTA_DATA_VALUE) : undefined;
+  return bits !== undefined && Buffer.compare(bits, stateBits(['invalid'])) === 0;
 }
 
 /** The verdict that an expression holds, and the chain where it leads. */

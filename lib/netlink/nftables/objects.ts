@@ -1,5 +1,6 @@
 /** Tables and chains of nf_tables. */
 
+import { isKernelError } from '../libc.ts';
 import {
   Attributes,
   be32Attr,
@@ -18,6 +19,7 @@ import {
   type NftFamily,
   type NftTable,
   request,
+  unsupported,
   userComment,
 } from './wire.ts';
 
@@ -46,7 +48,10 @@ export function addTable({ family, name }: NftTable, comment?: string): Request 
   ]);
 }
 
-/** Creates a chain unless it is there. @param options.hook for a base chain, which accepts what it does not drop. */
+/**
+ * Creates a chain unless it is there.
+ * @param options.hook for a base chain, which accepts what it does not drop.
+ */
 export function addChain(
   table: NftTable,
   name: string,
@@ -112,6 +117,18 @@ function readBaseChain({ payload }: ReceivedMessage): NftBaseChain | undefined {
     priority: (hook.be32(Hook.Priority) ?? 0) | 0,
     drops: attributes.be32(Chain.Policy) === NF_DROP,
   };
+}
+
+/** True when a table has a chain of that name. @throws NetlinkError */
+export function hasChain(socket: NetlinkSocket, table: NftTable, name: string): boolean {
+  const get = request(`look up nftables chain "${table.name} ${name}"`, Message.GetChain, 0, table.family, [
+    stringAttr(Chain.Table, table.name),
+    stringAttr(Chain.Name, name),
+  ]);
+  const [outcome] = socket.attempt(get);
+  if (Array.isArray(outcome)) return true;
+  if (isKernelError(outcome, 'ENOENT', ...unsupported)) return false;
+  throw outcome;
 }
 
 /** True when a table belongs to a running program, whose alone it is to change. @throws NetlinkError */

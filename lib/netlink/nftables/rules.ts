@@ -106,7 +106,10 @@ export function deleteRule(table: NftTable, chain: string, handle: bigint): Requ
   );
 }
 
-/** The rules of one chain; none when there is no such chain, or no nf_tables in the kernel. @throws NetlinkError */
+/**
+ * The rules of one chain; none when there is no such chain, or no nf_tables in the kernel.
+ * @throws NetlinkError
+ */
 export function listRules(socket: NetlinkSocket, table: NftTable, chain: string): NftRule[] {
   const dump = request(`list nftables chain "${table.name} ${chain}"`, Message.GetRule, 0, table.family, [
     stringAttr(Rule.Table, table.name),
@@ -124,8 +127,9 @@ export function listRules(socket: NetlinkSocket, table: NftTable, chain: string)
 }
 
 /**
- * What makes a chain hold these rules and no others: nothing when it does already. To touch a table, a chain or a rule that is there
- * keeps the one who does it, when the socket closes, until no processor uses the old one any more: some 15 ms.
+ * What makes a chain hold these rules and no others: nothing when it does already. To touch a table, a chain
+ * or a rule that is there keeps the one who does it, when the socket closes, until no processor uses the old
+ * one any more: some 15 ms.
  * @param rules expressions of each.
  */
 export function replaceRules(

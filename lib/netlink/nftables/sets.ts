@@ -7,7 +7,6 @@ import {
   bytesAttr,
   concat,
   Flag,
-  listAttributes,
   nestedAttr,
   type Request,
   stringAttr,
@@ -19,9 +18,7 @@ import {
   Message,
   NFTA_LIST_ELEM,
   type NftTable,
-  readUserText,
   request,
-  UserText,
   userComment,
 } from './wire.ts';
 
@@ -42,12 +39,6 @@ export type NftKeyType = keyof typeof keyTypes;
 export interface NftSet {
   readonly table: NftTable;
   readonly name: string;
-}
-
-/** An element as the kernel has it. */
-export interface NftElement {
-  readonly key: Uint8Array;
-  readonly comment: string;
 }
 
 /** Creates a set unless it exists. @param id tells it from others that the same transaction creates. */
@@ -90,18 +81,6 @@ export function findSets(socket: NetlinkSocket, name: string): NftSet[] {
     const attributes = new Attributes(payload.subarray(4));
     if (!family || attributes.string(SetAttribute.Name) !== name) return [];
     return [{ table: { family, name: attributes.string(SetAttribute.Table) ?? '' }, name }];
-  });
-}
-
-/** Reads the elements in an answer to {@link getElement}. */
-export function readElements(payload: Uint8Array): NftElement[] {
-  const list = new Attributes(payload.subarray(4)).bytes(ElementList.Elements) ?? new Uint8Array();
-  return listAttributes(list).map(([, value]) => {
-    const element = new Attributes(value);
-    return {
-      key: element.nested(Element.Key)?.bytes(NFTA_DATA_VALUE) ?? new Uint8Array(),
-      comment: readUserText(element.bytes(Element.Userdata), UserText.Comment),
-    };
   });
 }
 

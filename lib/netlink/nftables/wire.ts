@@ -1,13 +1,22 @@
 /**
- * nf_tables on the wire: what its requests have in common. Source: linux/netfilter/nf_tables.h; texts in user data are written as
- * libnftnl does, so that nft(8) shows comments.
+ * nf_tables on the wire: what its requests have in common. Source: linux/netfilter/nf_tables.h; texts in user
+ * data are written as libnftnl does, so that nft(8) shows comments.
  */
 
 import { isKernelError } from '../libc.ts';
-import { type Attribute, concat, type Message as ReceivedMessage, type Request } from '../message.ts';
+import {
+  type Attribute,
+  Attributes,
+  be32Attr,
+  concat,
+  type Message as ReceivedMessage,
+  type Request,
+} from '../message.ts';
 import type { NetlinkSocket } from '../socket.ts';
 
 const NFNL_SUBSYS_NFTABLES = 10;
+const NFNL_BATCH_GENID = 1;
+const NFTA_GEN_ID = 1;
 
 /** Message types. */
 export const Message = {
@@ -61,33 +70,52 @@ export function request(
   };
 }
 
-/** Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel. @throws NetlinkError */
+/**
+ * What the kernel says when it has no nf_tables, or not for that family: EINVAL of a subsystem that it does
+ * not have.
+ */
+export const unsupported = ['EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT'] as const;
+
+/**
+ * Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel.
+ * @throws NetlinkError
+ */
 export function dumpIfPresent(socket: NetlinkSocket, dump: Request): ReceivedMessage[] {
   try {
     return socket.dump(dump);
   } catch (error) {
-    // EINVAL is what nfnetlink says of a subsystem that it does not have.
-    if (isKernelError(error, 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT')) return [];
+    if (isKernelError(error, 'ENOENT', ...unsupported)) return [];
     throw error;
   }
 }
 
-/** Asks for the number of the ruleset, which tells that there is nf_tables in the kernel. */
-export function getGeneration(): Request {
-  return request('ask for the generation of nftables', Message.GetGeneration, 0, 'inet', []);
+/**
+ * The number of the ruleset, which grows with every change that anybody makes.
+ * @throws NetlinkError when there is no nf_tables.
+ */
+export function readGeneration(socket: NetlinkSocket): number {
+  const get = request('ask for the generation of nftables', Message.GetGeneration, 0, 'inet', []);
+  const [[answer]] = socket.execute(get) as [ReceivedMessage[]];
+  return (answer && new Attributes(answer.payload.subarray(4)).be32(NFTA_GEN_ID)) ?? 0;
 }
 
-/** Carries out requests all together or not at all. @throws NetlinkError for the first that failed. */
-export function transaction(socket: NetlinkSocket, requests: readonly Request[]): void {
-  if (requests.length > 0) socket.transaction(NFNL_SUBSYS_NFTABLES, requests);
+/**
+ * Carries out requests all together or not at all.
+ * @param generation of the ruleset that they are based on: when it has another by now, nothing is done.
+ * @throws NetlinkError for the first that failed; its code is ERESTART when the generation is another one.
+ */
+export function transaction(socket: NetlinkSocket, requests: readonly Request[], generation?: number): void {
+  if (requests.length === 0) return;
+  const condition = generation === undefined ? undefined : be32Attr(NFNL_BATCH_GENID, generation);
+  socket.transaction(NFNL_SUBSYS_NFTABLES, requests, condition);
 }
 
 /** What nft(8) takes at most. */
 const commentLength = 128;
 
 /**
- * Types of the texts in an object's user data: the comment is type 0 for tables, chains and rules alike, and libnftnl skips the types that it
- * does not know.
+ * Types of the texts in an object's user data: the comment is type 0 for tables, chains and rules alike, and
+ * libnftnl skips the types that it does not know.
  */
 export const UserText = { Comment: 0, Owner: 0xc1 } as const;
 

@@ -1,0 +1,79 @@
+/** What is refused before a plugin is asked, whichever it is. The order of the checks is the runner's. */
+
+import { statSync } from 'node:fs';
+import { CniError, ErrorCode } from '../errors.ts';
+import type { CallContext } from './call.ts';
+import { type Invocation, isValidName } from './invocation.ts';
+import type { Plugin } from './plugin.ts';
+import { atLeast } from './version.ts';
+
+/** How often plugins may delegate to one another: none needs more than three. */
+const deepestDelegation = 8;
+
+export function checkName(name: string): void {
+  if (name === '')
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      'The network configuration has no "name". Give the network a name',
+    );
+  if (!isValidName(name))
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      'The network\'s "name" is not valid: it must begin with a letter or digit and continue with letters, digits, "_", "." or "-"',
+      name.slice(0, 300),
+    );
+}
+
+export function checkCommand(command: string): void {
+  if (!['ADD', 'DEL', 'CHECK', 'STATUS', 'GC'].includes(command))
+    throw new CniError(
+      ErrorCode.InvalidEnvironment,
+      `CNI_COMMAND is "${command.slice(0, 80)}", but it must be ADD, DEL, CHECK, STATUS, GC or VERSION`,
+    );
+}
+
+/** A configuration in which plugins delegate in a circle would otherwise run until memory is used up. */
+export function checkDepth({ depth }: CallContext, { name }: Plugin<never>): void {
+  if (depth > deepestDelegation)
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      `Plugins delegate to one another more than ${deepestDelegation} times, the last one to "${name}". ` +
+        'Correct "ipam.type" or "delegate.type", which lead in a circle',
+    );
+}
+
+export function checkVersion({ name, versions }: Plugin<never>, command: string, version: string): void {
+  const since = { CHECK: '0.4.0', GC: '1.1.0', STATUS: '1.1.0' }[command];
+  if (since && !atLeast(version, since))
+    throw new CniError(
+      ErrorCode.IncompatibleVersion,
+      `"cniVersion" is "${version}", which has no ${command}. Set it to "${since}" or newer`,
+    );
+  // An odd spelling such as "1.0" is as foreign as an unknown version: runtimes compare strings.
+  if (!versions.includes(version))
+    throw new CniError(
+      ErrorCode.IncompatibleVersion,
+      `"cniVersion" is "${version}", which plugin "${name}" does not support. Set it to one that it does`,
+      `config is "${version}", plugin supports ${versions.join(', ')}`,
+    );
+}
+
+/**
+ * Nothing may be done to the host's own namespace in a container's name, say because a process ID was reused.
+ */
+export function refuseOwnNetns({ netns, netnsOverride }: Invocation): void {
+  if (netns === '' || netnsOverride) return;
+  let sandbox: { dev: number; ino: number };
+  try {
+    sandbox = statSync(netns);
+  } catch {
+    return; // Gone or out of reach: the verb decides what that means to it.
+  }
+  const own = statSync('/proc/self/ns/net');
+  if (sandbox.dev === own.dev && sandbox.ino === own.ino)
+    throw new CniError(
+      ErrorCode.InvalidNetns,
+      `CNI_NETNS "${netns}" is the namespace that the plugin itself runs in. Pass the container's own namespace, ` +
+        'or set CNI_NETNS_OVERRIDE=1 if the host itself is to be attached',
+    );
+}

@@ -1,0 +1,229 @@
+/**
+ * Who was let through: a file for each address of each attachment, written before the firewall is told and
+ * removed after it was told otherwise. An ADD that was killed, or a DEL that is told no addresses, leaves no
+ * rule behind for whoever gets the address next: DEL and GC find it here. Rules do not survive a reboot, and
+ * neither does /run.
+ *
+ * The name of a file says whose address it is, so that nothing has to be read to know; what is in the file
+ * are hints.
+ */
+
+import { readdirSync, rmSync } from 'node:fs';
+import type { AttachmentId } from '../attachment.ts';
+import { CniError, ErrorCode } from '../errors.ts';
+import { Address } from '../ip.ts';
+import { acquireLock } from '../kernel/lock.ts';
+import { readStateFile, writeStateFile } from '../state-file.ts';
+import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
+import { attachmentTag, networkTag } from './names.ts';
+
+const defaultDirectory = '/run/cni/firewall';
+const lockTimeoutMs = 10_000;
+
+/** What the firewall was told. */
+export interface ClaimDetails {
+  /** The one that was used last at the end. */
+  readonly backends: readonly ForwardBackendName[];
+  /** firewalld's zone. */
+  readonly zone?: string | undefined;
+}
+
+/** One address of one attachment. */
+export interface Claim {
+  readonly file: string;
+  readonly address: Address;
+  /** What {@link attachmentTag} makes of the attachment. */
+  readonly tag: string;
+}
+
+/** What {@link Claims.take} has done. */
+export interface TakenClaims {
+  /** Nobody has claimed any of the addresses before. */
+  readonly isNew: boolean;
+  /**
+   * Makes an end of the claims that others in the network had on the addresses: one network gives an address
+   * to one attachment at a time, so that those who had it before are gone. For when the firewall lets the new
+   * owner through.
+   */
+  settle(): void;
+  /** Gives back what was not claimed before. */
+  giveBack(): void;
+}
+
+/** The claims of a host. */
+export class Claims {
+  private readonly warn: (message: string) => void;
+  private readonly directory: string;
+
+  /** @param warn is told of files that are not as they should be. */
+  constructor(warn: (message: string) => void, directory = defaultDirectory) {
+    this.warn = warn;
+    this.directory = directory;
+  }
+
+  /**
+   * Claims addresses for an attachment.
+   * @throws CniError when the claims cannot be written.
+   */
+  async take(
+    attachment: AttachmentId,
+    addresses: readonly Address[],
+    details: ClaimDetails,
+  ): Promise<TakenClaims> {
+    const tag = attachmentTag(attachment);
+    const taken: Claim[] = [];
+    const giveBack = () => this.dropAll(taken);
+    try {
+      using _ = await this.lock();
+      const present = this.list().filter(({ address }) => addresses.some((one) => one.equals(address)));
+      for (const address of addresses) {
+        const own = present.find((claim) => claim.tag === tag && claim.address.equals(address));
+        const claim = own ?? { file: `${address}_${tag}.json`, address, tag };
+        this.write(claim, attachment, own ? union(this.read(own), details) : details);
+        if (!own) taken.push(claim);
+      }
+      const network = networkTag(attachment.network);
+      const outdated = present.filter((claim) => claim.tag !== tag && claim.tag.startsWith(network));
+      return {
+        isNew: present.length === 0,
+        settle: () => this.dropAll(outdated),
+        giveBack,
+      };
+    } catch (error) {
+      giveBack();
+      if (error instanceof CniError) throw error;
+      throw new CniError(
+        ErrorCode.IOFailure,
+        `Cannot note in "${this.directory}" which addresses the firewall lets through. Make it a writable directory with space left`,
+        (error as Error).message,
+      );
+    }
+  }
+
+  /** The claims of an attachment. */
+  of(attachment: AttachmentId): Claim[] {
+    const tag = attachmentTag(attachment);
+    return this.list().filter((claim) => claim.tag === tag);
+  }
+
+  /** The claims of a network's attachments that are not among the valid ones. */
+  stale(network: string, valid: readonly AttachmentId[]): Claim[] {
+    const keep = new Set(valid.map(attachmentTag));
+    return this.list().filter(({ tag }) => tag.startsWith(networkTag(network)) && !keep.has(tag));
+  }
+
+  /** The claims of all networks for which a backend was used. */
+  ofBackend(backend: ForwardBackendName): Claim[] {
+    return this.list().filter((claim) => this.read(claim)?.backends.includes(backend));
+  }
+
+  /** What the firewall was told of a claim; undefined when the file cannot be read. */
+  read({ file }: Claim): ClaimDetails | undefined {
+    try {
+      const text = readStateFile(`${this.directory}/${file}`);
+      return text === undefined ? undefined : parseDetails(text);
+    } catch (error) {
+      this.warn(`"${this.directory}/${file}" cannot be used: ${(error as Error).message}`);
+      return undefined;
+    }
+  }
+
+  /**
+   * Lets go of claims, once the firewall no longer lets the addresses through.
+   * @param claims those that the attachment, or the attachments that no longer exist, still have.
+   * @param options.known further addresses, of which nothing tells whose they are by now.
+   * @param options.inUse that the claims belong to an attachment whose addresses nobody else can get yet.
+   * @param remove is given those of the addresses that no other attachment has claimed, and tells the
+   * firewall.
+   */
+  async release(
+    claims: readonly Claim[],
+    { known, inUse }: { known: readonly Address[]; inUse: boolean },
+    remove: (addresses: readonly Address[]) => Promise<void>,
+  ): Promise<void> {
+    const wanted = new Map(claims.map(({ address }) => [`${address}`, address]));
+    const isCertain = inUse && known.every((address) => wanted.has(`${address}`));
+    // Otherwise somebody may claim one of them while the firewall is told.
+    using _ = isCertain ? undefined : await this.lockIfPossible();
+    for (const address of known) wanted.set(`${address}`, address);
+    const leaving = new Set(claims.map(({ file }) => file));
+    for (const { file, address } of this.list()) if (!leaving.has(file)) wanted.delete(`${address}`);
+    await remove([...wanted.values()]);
+    this.dropAll(claims);
+  }
+
+  private lock() {
+    return acquireLock(`${this.directory}.lock`, lockTimeoutMs);
+  }
+
+  /** A full or read-only /run keeps nobody from cleaning up. */
+  private async lockIfPossible() {
+    try {
+      return await this.lock();
+    } catch (error) {
+      if (error instanceof CniError) throw error;
+      this.warn(`Going on without the lock "${this.directory}.lock": ${(error as Error).message}`);
+      return undefined;
+    }
+  }
+
+  private list(): Claim[] {
+    let names: string[];
+    try {
+      names = readdirSync(this.directory);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+        this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
+      return [];
+    }
+    return names.flatMap((name) => parseName(name) ?? []);
+  }
+
+  private write(
+    { file }: Claim,
+    { network, containerId, ifname }: AttachmentId,
+    details: ClaimDetails,
+  ): void {
+    writeStateFile(`${this.directory}/${file}`, JSON.stringify({ network, containerId, ifname, ...details }));
+  }
+
+  private dropAll(claims: readonly Claim[]): void {
+    for (const { file } of claims) {
+      try {
+        rmSync(`${this.directory}/${file}`, { force: true, recursive: true });
+      } catch (error) {
+        this.warn(`Cannot remove "${this.directory}/${file}": ${(error as Error).message}`);
+      }
+    }
+  }
+}
+
+/** Reads the name of a claim. @returns undefined for that of anything else. */
+function parseName(file: string): Claim | undefined {
+  const match = /^([0-9a-f.:]+)_([0-9a-f]{16}-[0-9a-f]{16})\.json$/.exec(file);
+  const address = match && Address.tryParse(match[1]!);
+  // Only as it would be written: one address has one name.
+  return address && `${address}` === match[1] ? { file, address, tag: match[2]! } : undefined;
+}
+
+/** @throws Error when the text is not what {@link Claims} writes. */
+function parseDetails(text: string): ClaimDetails {
+  const value: unknown = JSON.parse(text);
+  if (typeof value !== 'object' || value === null) throw new Error('it holds no object');
+  const { backends, zone } = value as { backends?: unknown; zone?: unknown };
+  if (!Array.isArray(backends)) throw new Error('it names no backends');
+  return {
+    backends: backends.filter((name): name is ForwardBackendName => forwardBackendNames.includes(name)),
+    ...(typeof zone === 'string' && { zone }),
+  };
+}
+
+function union(before: ClaimDetails | undefined, now: ClaimDetails): ClaimDetails {
+  // Unreadable: it may have been any.
+  if (!before) before = { backends: forwardBackendNames };
+  return {
+    ...before,
+    ...now,
+    backends: [...before.backends.filter((name) => !now.backends.includes(name)), ...now.backends],
+  };
+}

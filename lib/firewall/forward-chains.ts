@@ -1,0 +1,105 @@
+/** The base chains of the operator that drop forwarded packets. */
+
+import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import { limitsToInvalid } from '../netlink/nftables/expressions.ts';
+import { isOwnedTable, listBaseChains, type NftBaseChain } from '../netlink/nftables/objects.ts';
+import { listRules, type NftRule, verdictOf } from '../netlink/nftables/rules.ts';
+import type { NftFamily } from '../netlink/nftables/wire.ts';
+import type { NetlinkSocket } from '../netlink/socket.ts';
+import { isolationTable } from './isolation-nftables.ts';
+import { Hook } from './nftables.ts';
+
+/** What an operator may write to name a chain: family, table and chain. */
+export const chainPattern = /^(inet|ip6?) [A-Za-z0-9_][A-Za-z0-9_./-]* [A-Za-z0-9_][A-Za-z0-9_./-]*$/;
+
+/** A base chain as {@link chainPattern} has it. */
+export function nameOf({ table, name }: NftBaseChain): string {
+  return `${table.family} ${table.name} ${name}`;
+}
+
+/**
+ * The base chains in which containers must be let through.
+ * @param wanted the one that the operator names; when left out, every one that may drop forwarded packets.
+ * @throws Error when there is none of that name, or one that nftables must not change.
+ */
+export function droppingChains(
+  socket: NetlinkSocket,
+  programs: Programs,
+  wanted: string | undefined,
+): NftBaseChain[] {
+  if (wanted) {
+    const [family] = wanted.split(' ') as [NftFamily];
+    const chain = forwardChains(socket, family).find((one) => nameOf(one) === wanted);
+    if (chain) return [chain];
+    throw new Error(
+      `"nftablesForwardChain" is "${wanted}", but there is no such base chain of type filter at hook forward. ` +
+        'Load the ruleset that has it, correct the name, or remove the key to have the chains found that drop',
+    );
+  }
+  return (['inet', 'ip', 'ip6'] as const)
+    .flatMap((family) => forwardChains(socket, family))
+    .filter((chain) => {
+      const drops = dropsOf(socket, chain);
+      if (drops === 'nothing') return false;
+      if (!isManagedByIptables(chain, programs)) return true;
+      if (drops === 'some') return false;
+      throw new Error(
+        `Chain "${nameOf(chain)}" drops forwarded packets, and belongs to iptables, which could not read its table any more if nftables changed it. ` +
+          'Set "backend" to "iptables"',
+      );
+    });
+}
+
+/** @throws Error when a chain cannot be changed as its table belongs to a running program. */
+export function requireChangeable(socket: NetlinkSocket, { table, name }: NftBaseChain): void {
+  if (!isOwnedTable(socket, table)) return;
+  const isFirewalld = table.name === 'firewalld';
+  throw new Error(
+    `Chain "${table.family} ${table.name} ${name}" drops forwarded packets, and only ${isFirewalld ? 'firewalld' : 'the program that made it'} can change it. ` +
+      (isFirewalld
+        ? 'Set "backend" to "firewalld"'
+        : 'Have that program let the containers through, and name another chain in "nftablesForwardChain"'),
+  );
+}
+
+function forwardChains(socket: NetlinkSocket, family: NftFamily): NftBaseChain[] {
+  return listBaseChains(socket, family).filter(
+    ({ type, hook, table }) =>
+      type === 'filter' &&
+      hook === Hook.forward &&
+      !(table.family === isolationTable.family && table.name === isolationTable.name),
+  );
+}
+
+/** What a chain drops by itself. Chains that it leads to belong to somebody who knows why. */
+function dropsOf(socket: NetlinkSocket, chain: NftBaseChain): 'everything' | 'some' | 'nothing' {
+  if (chain.drops) return 'everything';
+  const dropping = listRules(socket, chain.table, chain.name).filter(isDropping);
+  if (dropping.some(isUnconditional)) return 'everything';
+  return dropping.length > 0 ? 'some' : 'nothing';
+}
+
+/** Drops, if not only packets that belong to no connection, which are none of a container's worth passing. */
+function isDropping(rule: NftRule): boolean {
+  const drops = verdictOf(rule) === 'drop' || rule.expressions.at(-1)?.name === 'reject';
+  return drops && !limitsToInvalid(rule.expressions);
+}
+
+function isUnconditional({ expressions }: NftRule): boolean {
+  return expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name));
+}
+
+/**
+ * iptables-nft keeps its rules in tables of these names, and refuses to read them when there is anything in
+ * them that it does not know.
+ */
+function isManagedByIptables({ table, name }: NftBaseChain, programs: Programs): boolean {
+  if (table.family === 'inet' || table.name !== 'filter' || name !== 'FORWARD') return false;
+  try {
+    programs.find(table.family === 'ip' ? 'iptables' : 'ip6tables');
+    return true;
+  } catch (error) {
+    if (error instanceof ProgramMissingError) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,206 @@
+/**
+ * Letting forwarded packets through by nftables.
+ *
+ * An accept in one base chain does not overrule a drop in another, so what lets containers through must be in
+ * the very chains of the operator that drop. Each of these gets a jump to a chain of ours in its table, which
+ * looks addresses up in sets: however many containers there are, a packet costs one look, and to add, check
+ * or remove an address is one request about one element.
+ */
+
+import type { Address, Family } from '../ip.ts';
+import type { Programs } from '../kernel/programs.ts';
+import type { Attribute, Request } from '../netlink/message.ts';
+import { isEstablished, verdict } from '../netlink/nftables/expressions.ts';
+import { addChain, type NftBaseChain } from '../netlink/nftables/objects.ts';
+import { insertRule, listRules, replaceRules, targetChain } from '../netlink/nftables/rules.ts';
+import {
+  addElement,
+  addSet,
+  deleteElement,
+  findSets,
+  getElement,
+  type NftSet,
+} from '../netlink/nftables/sets.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
+import type { NetlinkSocket } from '../netlink/socket.ts';
+import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
+import { droppingChains, nameOf, requireChangeable } from './forward-chains.ts';
+import { checkIsolation, isolate } from './isolation-nftables.ts';
+import { attachmentComment } from './names.ts';
+import { addressIn, changeNftables, isFamily, requireNftables, withNftables } from './nftables.ts';
+
+const forwardChain = 'cni_forward';
+const forwardComment = 'Connections of containers, from the CNI firewall plugin';
+const adminChain = 'cni_admin';
+const adminComment = 'Rules of the operator, which come before those of the CNI firewall plugin';
+const jumpComment = 'CNI firewall plugin rules';
+const setNames = { 4: 'cni_forward_ipv4', 6: 'cni_forward_ipv6' } as const;
+
+export interface NftablesForwardOptions {
+  readonly programs: Programs;
+  /** The base chain to change, as in "inet filter forward"; when left out, every one that drops. */
+  readonly chain: string | undefined;
+  /** Addresses that were let through before, for when somebody has loaded the ruleset anew without them. */
+  readonly known: () => readonly { address: Address; comment: string }[];
+}
+
+export function nftablesForward({ programs, chain, known }: NftablesForwardOptions): ForwardBackend {
+  const targetsOf = (socket: NetlinkSocket, families: readonly Family[]) =>
+    droppingChains(socket, programs, chain).filter(({ table }) =>
+      familiesOfTable(table).some((family) => families.includes(family)),
+    );
+
+  return {
+    async allow(request, _isNew, undo) {
+      const { attachment, addresses, families, isolation } = request;
+      const comment = attachmentComment(attachment);
+      let added: { set: NftSet; address: Address }[] = [];
+      changeNftables((socket) => {
+        const targets = targetsOf(socket, familiesOf(addresses));
+        const created: NftSet[] = [];
+        const changes = targets.flatMap((target) => setUp(socket, target, created));
+        const places = placesOf(targets, addresses);
+        added = places.filter((place) => isNamed(created, place.set) || !find(socket, place));
+        const back = created.length > 0 ? known() : [];
+        const requests = [
+          ...changes,
+          ...created.flatMap((set) =>
+            back
+              .filter(({ address }) => setNames[address.family] === set.name)
+              .map((one) => addElement(set, one.address.toBytes(), one.comment)),
+          ),
+          ...added.map(({ set, address }) => addElement(set, address.toBytes(), comment)),
+        ];
+        // A jump that two insert at once would be there twice; an element cannot be.
+        return changes.length > 0 ? { exclusive: requests } : requests;
+      });
+      undo(() => removeElements(added));
+      if (isolation) isolate(isolation, families);
+    },
+
+    async check({ addresses, families, isolation }: ForwardRequest) {
+      withNftables((socket) => {
+        const targets = targetsOf(socket, familiesOf(addresses));
+        for (const target of targets) {
+          if (setUp(socket, target, []).length > 0)
+            throw new Error(
+              `Chain "${nameOf(target)}" drops packets, and does not lead to the rules for containers, as is the case when its ruleset was loaded anew. ` +
+                'Add any container to set them up again',
+            );
+          for (const place of placesOf([target], addresses))
+            if (!find(socket, place))
+              throw new Error(
+                `Set "${place.set.table.family} ${place.set.table.name} ${place.set.name}" lacks ${place.address}, so that chain "${nameOf(target)}" drops its packets. ` +
+                  'Delete the container and add it again',
+              );
+        }
+      });
+      if (isolation) checkIsolation(isolation, families);
+    },
+
+    async remove(addresses) {
+      changeNftables((socket) =>
+        familiesOf(addresses)
+          .flatMap((family) => findSets(socket, setNames[family]).map((set) => ({ family, set })))
+          .flatMap(({ family, set }) =>
+            addresses
+              .filter((address) => address.family === family && find(socket, { set, address }))
+              .map((address) => deleteElement(set, address.toBytes())),
+          ),
+      );
+    },
+
+    probe() {
+      requireNftables();
+      withNftables((socket) => {
+        for (const target of droppingChains(socket, programs, chain)) requireChangeable(socket, target);
+      });
+    },
+  };
+}
+
+/** Where an address has to be, so that a chain lets it through. */
+interface Place {
+  readonly set: NftSet;
+  readonly address: Address;
+}
+
+function placesOf(targets: readonly NftBaseChain[], addresses: readonly Address[]): Place[] {
+  const places = new Map<string, Place>();
+  for (const { table } of targets)
+    for (const address of addresses)
+      if (familiesOfTable(table).includes(address.family))
+        places.set(`${table.family} ${table.name} ${address}`, {
+          set: { table, name: setNames[address.family] },
+          address,
+        });
+  return [...places.values()];
+}
+
+function find(socket: NetlinkSocket, { set, address }: Place): boolean {
+  const [outcome] = socket.attempt(getElement(set, address.toBytes()));
+  return Array.isArray(outcome);
+}
+
+function removeElements(places: readonly Place[]): void {
+  changeNftables((socket) =>
+    places
+      .filter((place) => find(socket, place))
+      .map(({ set, address }) => deleteElement(set, address.toBytes())),
+  );
+}
+
+/**
+ * What makes a base chain lead to our chain, and that let through what is in the sets: nothing when it does
+ * already.
+ * @param created is told of the sets that this creates.
+ */
+function setUp(socket: NetlinkSocket, target: NftBaseChain, created: NftSet[]): Request[] {
+  const { table, name } = target;
+  const sets = familiesOfTable(table).map((family) => ({ family, set: { table, name: setNames[family] } }));
+  const isCreatedNow = sets.some(({ set }) => isNamed(created, set));
+  const missing = sets.filter(
+    ({ set }) => !isNamed(created, set) && !isNamed(findSets(socket, set.name), set),
+  );
+  const rules = isCreatedNow ? [] : replaceRules(socket, table, forwardChain, rulesFor(table));
+  const leads = listRules(socket, table, name).some((rule) => targetChain(rule) === forwardChain);
+  if (missing.length === 0 && rules.length === 0 && leads) return [];
+  requireChangeable(socket, target);
+  created.push(...missing.map(({ set }) => set));
+  return [
+    ...missing.map(({ family, set }) => addSet(set, family === 4 ? 'ipv4_addr' : 'ipv6_addr', family)),
+    ...(rules.length > 0
+      ? [
+          addChain(table, adminChain, { comment: adminComment }),
+          addChain(table, forwardChain, { comment: forwardComment }),
+          ...rules,
+        ]
+      : []),
+    ...(leads ? [] : [insertRule(table, name, [verdict('jump', forwardChain)], jumpComment)]),
+  ];
+}
+
+/** The rules of our chain. */
+function rulesFor(table: NftTable): Attribute[][] {
+  return [
+    [verdict('jump', adminChain)],
+    ...familiesOfTable(table).flatMap((family) => {
+      const only = table.family === 'inet' ? isFamily(family) : [];
+      const set = setNames[family];
+      return [
+        [...only, ...addressIn('daddr', family, set), ...isEstablished(), verdict('accept')],
+        [...only, ...addressIn('saddr', family, set), verdict('accept')],
+      ];
+    }),
+  ];
+}
+
+function familiesOfTable({ family }: NftTable): Family[] {
+  return family === 'inet' ? [4, 6] : [family === 'ip' ? 4 : 6];
+}
+
+function isNamed(sets: readonly NftSet[], { table, name }: NftSet): boolean {
+  return sets.some(
+    (set) => set.name === name && set.table.name === table.name && set.table.family === table.family,
+  );
+}

@@ -1,0 +1,218 @@
+/** The rules of port mappings in nftables, in the reference plugin's tables: one for each family. */
+
+import type { AttachmentId } from '../attachment.ts';
+import { Address, type Family, type Prefix } from '../ip.ts';
+import type { Attribute, Request } from '../netlink/message.ts';
+import {
+  destinationIsLocal,
+  expressionValue,
+  masqueradeVerdict,
+  verdict,
+} from '../netlink/nftables/expressions.ts';
+import { addChain, addTable } from '../netlink/nftables/objects.ts';
+import {
+  addRule,
+  deleteRule,
+  flushChain,
+  listRules,
+  type NftRule,
+  replaceRules,
+} from '../netlink/nftables/rules.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
+import type { NetlinkSocket } from '../netlink/socket.ts';
+import { hashName } from './names.ts';
+import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber } from './nftables.ts';
+import { boundAddress, type MappedPort, type PortMapOptions, type PortMapping } from './portmap-backend.ts';
+
+const tableComment = 'CNI portmap plugin';
+
+/** Where the mappings of a family are. */
+export const tables: Record<Family, NftTable> = {
+  4: { family: 'ip', name: 'cni_hostport' },
+  6: { family: 'ip6', name: 'cni_hostport' },
+};
+
+/** Chains that hold mappings; the second one only those of older reference plugins. */
+const mappingChains = ['hostports', 'hostip_hostports'] as const;
+
+/**
+ * The table with what all attachments share: nothing when the chains lead where they should.
+ * @param whole even then.
+ */
+export function createTable(
+  socket: NetlinkSocket,
+  family: Family,
+  { snat, conditions }: PortMapOptions,
+  whole: boolean,
+): Request[] {
+  const table = tables[family];
+  // With conditions the rule is left to nft(8), which alone can read them.
+  const conditional = conditions[family].length > 0;
+  const entries = (['prerouting', 'output'] as const).map((name) => ({
+    chain: addChain(table, name, { hook: { type: 'nat', hook: Hook[name], priority: Priority.dstnat } }),
+    rules: conditional
+      ? [flushChain(table, name)]
+      : replaceRules(socket, table, name, [[...destinationIsLocal(), verdict('jump', 'hostports_all')]]),
+  }));
+  const shared = replaceRules(socket, table, 'hostports_all', [
+    [verdict('jump', 'hostip_hostports')],
+    [verdict('jump', 'hostports')],
+  ]);
+  if (shared.length === 0 && entries.every(({ rules }) => rules.length === 0) && !whole) return [];
+  return [
+    addTable(table, tableComment),
+    addChain(table, 'hostports'),
+    addChain(table, 'hostip_hostports'),
+    addChain(table, 'hostports_all'),
+    ...shared,
+    ...entries.flatMap(({ chain, rules }) => [chain, ...rules]),
+    ...(snat
+      ? [
+          addChain(table, 'masquerading', {
+            hook: { type: 'nat', hook: Hook.postrouting, priority: Priority.srcnat },
+          }),
+        ]
+      : []),
+  ];
+}
+
+/** What adds an attachment's mappings of one family. */
+export function addMappings(
+  attachment: AttachmentId,
+  container: Prefix,
+  mappings: readonly PortMapping[],
+  { snat, masqAll }: PortMapOptions,
+): Request[] {
+  const table = tables[container.family];
+  const add = (chain: string, expressions: readonly Attribute[]) =>
+    addRule(table, chain, expressions, commentOf(attachment), ownerOf(attachment));
+  const ports = mappings.map((mapping) => {
+    const host = boundAddress(mapping);
+    return add('hostports', [
+      ...(host ? addressMatch('daddr', '==', host.toPrefix()) : []),
+      ...portMatch(mapping.protocol, mapping.hostPort),
+      ...dnatTo(container.address, mapping.containerPort),
+    ]);
+  });
+  if (!snat) return ports;
+  const destination = addressMatch('daddr', '==', container.address.toPrefix());
+  const sources: Attribute[][] = masqAll ? [[]] : [addressMatch('saddr', '==', container.address.toPrefix())];
+  if (!masqAll && container.family === 4)
+    sources.push(addressMatch('saddr', '==', Address.parse('127.0.0.1').toPrefix()));
+  return [
+    ...ports,
+    ...sources.map((source) => add('masquerading', [...source, ...destination, masqueradeVerdict()])),
+  ];
+}
+
+/** What removes attachments' rules of one family, and the ports they mapped. */
+export function removeMappings(
+  socket: NetlinkSocket,
+  family: Family,
+  isStale: (rule: NftRule) => boolean,
+): { requests: Request[]; ports: MappedPort[] } {
+  const table = tables[family];
+  const mappings = mappingChains.map((chain) => ({
+    chain,
+    rules: listRules(socket, table, chain).filter(isStale),
+  }));
+  const masquerading = listRules(socket, table, 'masquerading').filter(isStale);
+  return {
+    requests: [...mappings, { chain: 'masquerading', rules: masquerading }].flatMap(({ chain, rules }) =>
+      rules.map(({ handle }) => deleteRule(table, chain, handle)),
+    ),
+    ports: mappings
+      .flatMap(({ rules }) => rules.map(readMapping))
+      .flatMap(({ port, protocol }) => (port && protocol ? [{ family, port, protocol }] : [])),
+  };
+}
+
+/** The rules that hold a family's mappings, in the order in which packets meet them. */
+export function listMappings(socket: NetlinkSocket, family: Family): NftRule[] {
+  return mappingChains.toReversed().flatMap((chain) => listRules(socket, tables[family], chain));
+}
+
+/** A mapping as a rule has it. */
+export interface ReadMapping {
+  hostIP?: Address;
+  protocol?: string;
+  port?: number;
+  container?: Address;
+  containerPort?: number;
+}
+
+/**
+ * Reads a rule that this module or the reference plugin wrote: comparisons first, then where the connection
+ * goes.
+ */
+export function readMapping(rule: NftRule): ReadMapping {
+  const mapping: ReadMapping = {};
+  for (const expression of rule.expressions) {
+    const value = expressionValue(expression);
+    if (!value) continue;
+    if (value.length === 4 || value.length === 16)
+      mapping[expression.name === 'cmp' ? 'hostIP' : 'container'] = Address.fromBytes(value);
+    else if (value.length === 2)
+      mapping[expression.name === 'cmp' ? 'port' : 'containerPort'] = (value[0]! << 8) | value[1]!;
+    else if (value.length === 1)
+      mapping.protocol = Object.keys(protocolNumber).find((name) => protocolNumber[name] === value[0]) ?? '';
+  }
+  return mapping;
+}
+
+/**
+ * Whether a rule is an attachment's. The reference plugin's do not say of which network they are.
+ * @param containers addresses of the container, which tell the reference plugin's rules of this network from
+ *   those of others; when none is known, all are taken.
+ */
+export function isOf(attachment: AttachmentId, rule: NftRule, containers: readonly Address[] = []): boolean {
+  if (rule.owner) return identity(rule) === identityOf(attachment);
+  if (rule.comment !== commentOf(attachment)) return false;
+  return containers.length === 0 || containers.some((address) => mentions(rule, address));
+}
+
+/** True when a rule compares with an address, or leads there. */
+export function mentions(rule: NftRule, address: Address): boolean {
+  const bytes = Buffer.from(address.toBytes());
+  return rule.expressions.some((expression) => {
+    const value = expressionValue(expression);
+    return value !== undefined && bytes.equals(value);
+  });
+}
+
+/** Whether a rule may be one of a container's on a network, as far as it tells. */
+export function mayBeOf(
+  attachment: Pick<AttachmentId, 'network' | 'containerId'>,
+  { owner, comment }: NftRule,
+): boolean {
+  return comment === commentOf(attachment) && (owner === '' || isOfNetwork(attachment.network, owner));
+}
+
+/** Whether the owner of a rule is on a network. */
+export function isOfNetwork(network: string, owner: string): boolean {
+  return owner.startsWith(`${networkHash(network)}/`);
+}
+
+/** The reference plugin's comment; at 128 bytes nft(8) takes no more. */
+export function commentOf({ containerId }: Pick<AttachmentId, 'containerId'>): string {
+  return Buffer.from(containerId).subarray(0, 128).toString('utf8');
+}
+
+/** What the comment leaves open. */
+function ownerOf({ network, ifname }: Pick<AttachmentId, 'network' | 'ifname'>): string {
+  return `${networkHash(network)}/${ifname}`;
+}
+
+function networkHash(network: string): string {
+  return hashName(16, '', network);
+}
+
+/** Tells attachments apart. */
+export function identityOf(attachment: AttachmentId): string {
+  return `${ownerOf(attachment)}/${commentOf(attachment)}`;
+}
+
+/** The attachment of a rule, as {@link identityOf} names it. */
+export function identity({ owner, comment }: NftRule): string {
+  return `${owner}/${comment}`;
+}

@@ -1,0 +1,70 @@
+/**
+ * Shared rules that iptables has found to be there. To ask it again for each attachment costs the more the
+ * more attachments there are: it reads every rule of the chain that a rule is in, and of the chain where it
+ * leads. So what it has confirmed is kept in mind as the kernel has it, by handle and content, and compared
+ * with the kernel. The files are hints: where they do not tell, or tell something else, iptables is asked.
+ */
+
+import type { Family } from '../ip.ts';
+import type { Programs } from '../kernel/programs.ts';
+import { getRawRules, listRawRules, type RawRule } from '../netlink/nftables/xtables.ts';
+import { readStateFile, writeStateFile } from '../state-file.ts';
+import { nftTableOf, openNftables } from './nftables.ts';
+import { type Rule, renderRule, targetOf } from './rules.ts';
+import { sha512 } from './sha512.ts';
+import { isNftVariant } from './xtables-lock.ts';
+
+const directory = '/run/cni/iptables';
+
+/** True when rules that {@link keepInMind} was told of are there still. */
+export function areSeen(programs: Programs, family: Family, table: string, rules: readonly Rule[]): boolean {
+  if (rules.length === 0) return true;
+  if (!isNftVariant(programs, 'iptables-restore')) return false;
+  try {
+    const seen = parse(readStateFile(fileOf(family, table, rules)) ?? '');
+    if (seen.length !== rules.length) return false;
+    using socket = openNftables();
+    const wanted = rules.map(({ chain }, i) => ({ chain, handle: seen[i]!.handle }));
+    return getRawRules(socket, nftTableOf(family, table), wanted).every(
+      (rule, i) => rule !== undefined && digestOf(rule) === seen[i]!.digest,
+    );
+  } catch {
+    return false;
+  }
+}
+
+/** Keeps in mind which rules those are that iptables has just found to be there. */
+export function keepInMind(programs: Programs, family: Family, table: string, rules: readonly Rule[]): void {
+  if (rules.length === 0 || !isNftVariant(programs, 'iptables-restore')) return;
+  try {
+    using socket = openNftables();
+    const seen = rules.map((rule) => {
+      const all = listRawRules(socket, nftTableOf(family, table), rule.chain);
+      const alike = all.filter(({ target }) => target === targetOf(rule));
+      const found = alike.length > 0 ? alike : all;
+      // Of several, any might be the one.
+      return found.length === 1 ? { handle: `${found[0]!.handle}`, digest: digestOf(found[0]!) } : undefined;
+    });
+    if (seen.every((one) => one !== undefined))
+      writeStateFile(fileOf(family, table, rules), JSON.stringify(seen));
+  } catch {
+    // No rule fails for want of a hint.
+  }
+}
+
+/** @throws Error when it is not what {@link keepInMind} writes. */
+function parse(text: string): { handle: bigint; digest: string }[] {
+  return (JSON.parse(text) as { handle: string; digest: string }[]).map(({ handle, digest }) => ({
+    handle: BigInt(handle),
+    digest: String(digest),
+  }));
+}
+
+function digestOf({ content }: RawRule): string {
+  return sha512(content);
+}
+
+function fileOf(family: Family, table: string, rules: readonly Rule[]): string {
+  const text = [family, table, ...rules.map((rule) => renderRule('-C', rule))].join('\n');
+  return `${directory}/${sha512(text).slice(0, 32)}.json`;
+}

@@ -1,0 +1,75 @@
+/**
+ * The lock of iptables. The older variant changes a table by reading the whole of it and writing it back, so
+ * that its programs keep one another out by a lock on a file; the variant on nf_tables needs none. A program
+ * that waits for the lock outlives a plugin that is killed meanwhile, and would add rules when all has long
+ * been cleaned up. So the plugin waits itself, and hands the lock on to the program: it is held for as long
+ * as either lives. Source: xtables_lock() of iptables, since 1.8.6 with XTABLES_LOCKFILE.
+ */
+
+import { readFileSync, realpathSync } from 'node:fs';
+import { basename } from 'node:path';
+import { CniError } from '../errors.ts';
+import { acquireLock, type FileLock } from '../kernel/lock.ts';
+import type { Programs, RunOptions } from '../kernel/programs.ts';
+
+const variable = 'XTABLES_LOCKFILE';
+const defaultFile = '/run/xtables.lock';
+
+/** A file that the program alone has: its own standard input. */
+const ownFile: RunOptions['environment'] = { [variable]: '/proc/self/fd/0' };
+
+/** The file of the lock. */
+export function xtablesLock(programs: Programs): string {
+  return programs.environment[variable] || defaultFile;
+}
+
+/** True when a program of iptables works on nf_tables, as the name of its executable tells. */
+export function isNftVariant(programs: Programs, program: string): boolean {
+  return basename(executableOf(programs, program)).includes('nft');
+}
+
+/** How to run a program that only reads. What the kernel gives out is whole even while others write. */
+export function withoutLock(programs: Programs, program: string): RunOptions {
+  return takesLockFile(programs, program) ? { environment: ownFile! } : {};
+}
+
+/** The lock, held for a program that is run with {@link options}. */
+export interface XtablesLock extends Disposable {
+  readonly options: RunOptions;
+}
+
+/**
+ * Takes the lock for a program that writes.
+ * @returns undefined when the program needs none, or is to take it by itself.
+ * @throws CniError TryAgainLater when another program holds it for too long.
+ */
+export async function takeLock(programs: Programs, program: string): Promise<XtablesLock | undefined> {
+  if (!takesLockFile(programs, program)) return undefined;
+  let lock: FileLock;
+  try {
+    lock = await acquireLock(xtablesLock(programs));
+  } catch (error) {
+    if (error instanceof CniError) throw error;
+    return undefined; // The program says better than we do what is wrong with the file.
+  }
+  return {
+    options: { environment: ownFile!, inherit: [lock.fd] },
+    [Symbol.dispose]: () => lock.close(),
+  };
+}
+
+/** Whether a program locks a file, and lets its caller say which. */
+function takesLockFile(programs: Programs, program: string): boolean {
+  const executable = executableOf(programs, program);
+  if (executable === '' || basename(executable).includes('nft')) return false;
+  return readFileSync(executable).includes(variable);
+}
+
+/** Path of a program's executable, "" when it is not installed. */
+function executableOf(programs: Programs, program: string): string {
+  try {
+    return realpathSync(programs.find(program));
+  } catch {
+    return '';
+  }
+}
