@@ -36,11 +36,17 @@ export async function footprint(): Promise<Footprint> {
  */
 export function settleExecutables(): void {
   for (const suite of bothSuites)
-    for (const name of readdirSync(suites[suite])) {
-      const file = join(suites[suite], name);
+    for (const file of filesBelow(suites[suite])) {
       forget(file);
       execFileSync('cat', [file], { stdio: 'ignore' });
     }
+}
+
+/** Every file of a directory and those below it. */
+function filesBelow(directory: string): string[] {
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
 }
 
 /** Takes a file out of the page cache. */
@@ -55,7 +61,7 @@ function forget(file: string): void {
  * pieces.
  */
 function peakMemory(suite: Suite): number {
-  forget(join(suites[suite], 'bridge'));
+  for (const file of filesBelow(suites[suite])) forget(file);
   const { name, netns } = addNamespace();
   let peak = 0;
   for (const command of ['ADD', 'DEL']) {
@@ -86,8 +92,8 @@ async function ownMemory(suite: Suite): Promise<number> {
 /** Bytes; hard links count once. */
 function diskUsage(directory: string): number {
   const seen = new Map(
-    readdirSync(directory).map((name) => {
-      const { ino, size } = statSync(join(directory, name));
+    filesBelow(directory).map((file) => {
+      const { ino, size } = statSync(file);
       return [ino, size];
     }),
   );

@@ -38,7 +38,6 @@ const networks: Record<string, PluginConf> = {
   },
   ptp: { type: 'ptp', ipMasq: true, ipam: hostLocal },
   macvlan: { type: 'macvlan', master: 'up0', ipam: hostLocal },
-  tap: { type: 'tap', ipam: hostLocal },
   'host-device': { type: 'host-device', device: 'dev0', ipam: hostLocal },
 };
 
@@ -103,7 +102,9 @@ async function addWithFault(
 }
 
 for (const [name, plugin] of Object.entries(networks))
-  for (const call of ['sendto:error=ENOBUFS', 'socket:error=EMFILE'])
+  for (const call of name === 'bridge'
+    ? ['sendto:error=ENOBUFS', 'socket:error=EMFILE']
+    : ['sendto:error=ENOBUFS'])
     test(`${name}: ${call} at any time undoes ADD and spares the living attachment`, async (t) => {
       const host = await makeHostWithDevices(t);
       const network = networkOf(plugin);

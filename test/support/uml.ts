@@ -121,12 +121,12 @@ async function runGuest(file: string): Promise<Map<string, Outcome>> {
   }
 }
 
-/** Runs the kernel from start to power-off, for three minutes at most. */
+/** Runs the kernel from start to power-off, for ten minutes at most. */
 async function boot(directory: string): Promise<void> {
   const child = spawn(
     'timeout',
     [
-      ...['--kill-after=5', '170', kernel()],
+      ...['--kill-after=5', '600', kernel()],
       ...['rootfstype=hostfs', 'rootflags=/', 'rw', 'mem=1G', 'quiet'],
       ...[`init=${join(import.meta.dirname, 'uml-init')}`, `GUEST_DIR=${directory}`],
       ...[`uml_dir=${directory}`, 'umid=guest', 'con=null', 'con0=null,fd:1'],

@@ -144,7 +144,7 @@ test('ADD refuses what cannot be, and changes nothing', async (t) => {
 
   await pod.run('ip link add br0 type bridge'.split(' '));
   await pod.run('ip link set eth0 master br0'.split(' '));
-  t.regex((await vrf.tryAdd()).error!.msg, /"eth0" is in "br0" already/);
+  t.regex((await vrf.tryAdd()).error!.msg, /"eth0" already belongs to "br0"/);
   t.falsy(await observe.link(pod, 'red'));
 });
 
