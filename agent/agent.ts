@@ -4,10 +4,9 @@
  * and the reference plugins can be mixed.
  */
 
-import { chmodSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
-import { dirname } from 'node:path';
-import { makeDirectory } from '../lib/directory.ts';
+import { readFileSync, statSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { listenOn } from '../lib/listen.ts';
 import { libc } from '../lib/netlink/libc.ts';
 import type { PluginTable } from '../main.ts';
 import { serve } from './connection.ts';
@@ -69,20 +68,9 @@ export class Agent {
       });
     });
     this.server = server;
-    // sd_listen_fds(3): the first descriptor is number 3.
-    const isPassed = process.env.LISTEN_PID === String(process.pid) && process.env.LISTEN_FDS === '1';
-    if (!isPassed) {
-      if (await answers(socket))
-        throw new Error(`Another agent listens on "${socket}" already. Stop it, or give another --socket`);
-      makeDirectory(dirname(socket), 0o700);
-      rmSync(socket, { force: true });
-    }
-    process.umask(0o177);
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject).listen(isPassed ? { fd: 3 } : { path: socket }, resolve);
-    });
-    process.umask(0o022);
-    if (!isPassed) chmodSync(socket, 0o600);
+    const inUse = `Another agent listens on "${socket}" already. Stop it, or give another --socket`;
+    await listenOn(server, socket, process.env, inUse);
+    server.on('error', (error) => process.stderr.write(`${error.message}\n`));
     this.restartIdleTimer();
   }
 
@@ -175,13 +163,4 @@ function peerUser(socket: Socket): number | undefined {
   const size = new Uint8Array(Uint32Array.of(credentials.length).buffer);
   libc('ask for the peer of a connection', 'getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, size);
   return new DataView(credentials.buffer).getUint32(4, true);
-}
-
-function answers(socket: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(socket, () => {
-      probe.destroy();
-      resolve(true);
-    }).on('error', () => resolve(false));
-  });
 }

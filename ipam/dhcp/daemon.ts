@@ -4,14 +4,15 @@
  * to them.
  */
 
-import { chmodSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
 import { formatResult } from '../../lib/cni/result.ts';
 import { formatError } from '../../lib/cni/runner.ts';
 import { decode, object } from '../../lib/cni/schema.ts';
 import { fileError } from '../../lib/file.ts';
+import { listenOn } from '../../lib/listen.ts';
 import { Lease, type LeaseKeeper } from './lease.ts';
 import { LeaseFiles } from './lease-files.ts';
 import { clientOptions, dhcpShape } from './options.ts';
@@ -114,21 +115,10 @@ class Daemon implements LeaseKeeper {
   /** Listens on the socket, or on the one that systemd passed. */
   private async listen(socket: string): Promise<void> {
     this.server = createServer((connection) => this.serve(connection));
-    // sd_listen_fds(3): the first descriptor is number 3.
-    const passed = process.env.LISTEN_PID === String(process.pid) && process.env.LISTEN_FDS === '1';
-    if (!passed) {
-      if (await answers(socket))
-        throw new Error(
-          `Another daemon listens on "${socket}" already. Stop it, or give another -socketpath`,
-        );
-      rmSync(socket, { force: true });
-    }
-    await new Promise<void>((resolve, reject) => {
-      this.server!.once('error', reject).listen(passed ? { fd: 3 } : { path: socket }, resolve);
-    });
+    const inUse = `Another daemon listens on "${socket}" already. Stop it, or give another -socketpath`;
+    await listenOn(this.server, socket, process.env, inUse);
     // From now on a connection that cannot be accepted is no reason to end.
-    this.server.removeAllListeners('error').on('error', (error) => this.log(error.message));
-    if (!passed) chmodSync(socket, 0o600);
+    this.server.on('error', (error) => this.log(error.message));
   }
 
   private serve(connection: Socket): void {
@@ -271,13 +261,4 @@ function writePidFile(file: string): void {
   } catch (error) {
     throw fileError('write', file, error, ', or give another -pidfile');
   }
-}
-
-function answers(socket: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(socket, () => {
-      probe.destroy();
-      resolve(true);
-    }).on('error', () => resolve(false));
-  });
 }

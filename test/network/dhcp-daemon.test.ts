@@ -130,7 +130,7 @@ test('a daemon that takes requests but does not answer: code 11 in bounded time,
 test('a lease whose namespace is no longer one ends neither the daemon nor other renewals', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
-  const keeper = await daemon(t, host);
+  await daemon(t, host);
   const [broken, sound] = [await attach(host, sample(dhcpSample)), await attach(host, sample(dhcpSample))];
   const expiryOf = async ({ ip }: Attachment) =>
     Number(

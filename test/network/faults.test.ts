@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
-import { type Host, makeHost } from '../support/host.ts';
+import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { link, networkSnapshot, snapshot, sysctl } from '../support/observe.ts';
 import { type PrintedError, suites } from '../support/plugin.ts';
 
@@ -43,16 +43,6 @@ const networks: Record<string, PluginConf> = {
 
 function networkOf(plugin: PluginConf): Conflist {
   return { cniVersion: '1.1.0', name: 'faults', plugins: [plugin] };
-}
-
-async function makeHostWithDevices(t: ExecutionContext): Promise<Host> {
-  const host = await makeHost(t);
-  for (const [name, peer] of [
-    ['up0', 'up1'],
-    ['dev0', 'dev1'],
-  ] as const)
-    await host.run(['ip', 'link', 'add', name, 'up', 'type', 'veth', 'peer', 'name', peer]);
-  return host;
 }
 
 /**

@@ -1,8 +1,8 @@
 /** What an ADD that is refused or fails does to an attachment of the same name that is alive: nothing. */
 
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
-import { type Host, makeHost } from '../support/host.ts';
+import { makeHostWithDevices } from '../support/host.ts';
 import { link, networkSnapshot, ping, snapshot } from '../support/observe.ts';
 
 const hostLocal = { type: 'host-local', subnet: '10.30.0.0/24', routes: [{ dst: '0.0.0.0/0' }] };
@@ -37,16 +37,6 @@ const networks: Record<string, PluginConf> = {
 
 function networkOf(plugin: PluginConf): Conflist {
   return { cniVersion: '1.1.0', name: 'living', plugins: [plugin] };
-}
-
-async function makeHostWithDevices(t: ExecutionContext): Promise<Host> {
-  const host = await makeHost(t);
-  for (const [name, peer] of [
-    ['up0', 'up1'],
-    ['dev0', 'dev1'],
-  ] as const)
-    await host.run(['ip', 'link', 'add', name, 'up', 'type', 'veth', 'peer', 'name', peer]);
-  return host;
 }
 
 for (const [name, plugin] of Object.entries(networks)) {

@@ -119,6 +119,17 @@ export async function makeHost(t: Teardown): Promise<Host> {
   return host;
 }
 
+/** Makes a host with a parent interface, "up0", and a device to move, "dev0": each one end of a veth pair. */
+export async function makeHostWithDevices(t: Teardown): Promise<Host> {
+  const host = await makeHost(t);
+  for (const [name, peer] of [
+    ['up0', 'up1'],
+    ['dev0', 'dev1'],
+  ] as const)
+    await host.run(['ip', 'link', 'add', name, 'up', 'type', 'veth', 'peer', 'name', peer]);
+  return host;
+}
+
 /**
  * Starts the suite's agent in a host; it runs until the test ends. With CNI_TEST_AGENT in the environment,
  * every host has one.
