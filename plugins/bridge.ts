@@ -1,4 +1,4 @@
-/** bridge: connects a sandbox to a bridge on the node. */
+/** bridge: connects a sandbox to a bridge on the host. */
 
 import type { Call } from '../lib/cni/call.ts';
 import { masqueradeShape, type NetConf } from '../lib/cni/config.ts';
@@ -35,7 +35,7 @@ const config = {
   }),
   mtu: integer({ max: 65535, description: 'MTU in bytes; 0 leaves it to the kernel.' }),
   hairpinMode: boolean({
-    description: 'Let a container reach itself through the bridge, say by a port of the node.',
+    description: 'Let a container reach itself through the bridge, say by a port of the host.',
   }),
   promiscMode: boolean({ description: 'Put the bridge into promiscuous mode. Excludes "hairpinMode".' }),
   vlan: vid('VLAN of the untagged frames of the container.', 0),

@@ -3,7 +3,7 @@
  * a call is kept here, never in the module or the process, since one process may serve many calls at once.
  */
 
-import { type AttachmentId, attachmentKey } from '../attachment.ts';
+import type { AttachmentId } from '../attachment.ts';
 import { Programs, type WaitForEnd } from '../kernel/programs.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { openSandbox, openSandboxIfPresent, type Sandbox } from '../kernel/sandbox.ts';
@@ -111,12 +111,6 @@ export class Call<C = object> implements AttachmentId, Disposable {
   get sandboxIfPresent(): Sandbox | undefined {
     this.openedSandbox ??= openSandboxIfPresent(this.netns);
     return this.openedSandbox;
-  }
-
-  /** Tells whether GC is to keep an attachment, by container ID, network and interface. */
-  isValid(attachment: AttachmentId): boolean {
-    const key = attachmentKey(attachment);
-    return this.validAttachments.some((valid) => attachmentKey(valid) === key);
   }
 
   /** Reads CNI_ARGS. @throws Error for names outside `known`, unless the runtime says IgnoreUnknown. */

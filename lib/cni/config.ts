@@ -10,7 +10,7 @@ export const netConfShape = {
   cniVersion: string({
     description: 'Version of the CNI specification that the configuration is written in.',
   }),
-  name: string({ description: 'Name of the network, unique on the node.' }),
+  name: string({ description: 'Name of the network, unique on the host.' }),
   type: string({ description: 'Name of the plugin executable.' }),
   capabilities: record(boolean(), { description: 'Capabilities whose arguments the runtime should pass.' }),
   ipam: object(

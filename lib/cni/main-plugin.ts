@@ -37,11 +37,6 @@ export interface Attached {
 export interface MainPlugin<C, A extends Attached = Attached> {
   /** Kind of the interface in the kernel; "" when it may be any. */
   readonly kind: string;
-  /**
-   * Refuses what cannot be, such as settings that contradict one another or a missing parent, before anything
-   * is touched.
-   */
-  prepare?(call: Call<C>): void;
   /** Addresses and routes that come from elsewhere than an IPAM plugin, such as the plugin before. */
   inherit?(call: Call<C>): Result | undefined;
   /** Makes the interface in the sandbox, with its final name, and registers how to undo that. */
@@ -104,7 +99,6 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
           `Plugin "${name}" needs addresses. Set "ipam", for example to {"type": "host-local", …}`,
         );
       refuseTakenName(call);
-      own.prepare?.(call);
       const options = own.options?.(call) ?? {};
 
       const attached = await own.create(call);
@@ -144,8 +138,10 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
     async check(call) {
       await ipam(call);
       requirePrevResult(call);
-      if (own.hasLink?.(call) ?? true)
-        await own.check?.(call, checkInterface(call, own.kind, own.options?.(call)));
+      if (own.hasLink?.(call) ?? true) {
+        const checked = checkInterface(call, own.kind, own.options?.(call));
+        await own.check?.(call, checked);
+      }
       await (await masqueradeOf(call))?.check();
     },
 

@@ -12,8 +12,8 @@ import { dataPath } from './traffic.ts';
 
 /** Everything. The first scenario is what the others are split by. @param quick with fewer calls. */
 export function scenarios(quick: boolean): Scenario[] {
-  const rounds = quick ? 7 : 21;
-  const few = quick ? 5 : 11;
+  const rounds = quick ? 7 : 15;
+  const few = quick ? 5 : 9;
   return [
     // More calls: what all others are split by should be right.
     version(3 * rounds),
@@ -24,7 +24,7 @@ export function scenarios(quick: boolean): Scenario[] {
     life('chain of six', longChain(), 0, few),
     ...(quick ? [] : [life('life, nftables', nftablesNetwork(), 0, few, ['ours'])]),
     atOnce(quick ? 16 : 64, quick ? 1 : 3),
-    collection(quick ? 100 : 1000),
+    collection(quick ? 100 : 200),
     ...(quick ? [10, 20_000] : [10, 1000, 20_000, 60_000]).map((count) => hostLocal(count, rounds)),
     ...(quick ? [] : eachPlugin(few)),
     dataPath(quick ? 1 : 3),

@@ -81,3 +81,26 @@ test('an ADD under the same container ID in another sandbox is refused, and the 
   t.is((sandboxes as string[]).length, 2);
   t.is(await link(other, 'eth0'), undefined);
 });
+
+for (const name of [
+  'ptp with host-local',
+  'macvlan with host-local',
+  'tap with host-local',
+  'host-device with host-local',
+])
+  test(`CHECK finds addresses flushed, the interface down or missing: ${name}`, async (t) => {
+    const host = await makeHostWithDevices(t);
+    for (const [drift, message] of [
+      [['ip', 'address', 'flush', 'dev', 'eth0'], /has no address/],
+      [['ip', 'link', 'set', 'eth0', 'down'], /is down|no peer/],
+      [['ip', 'link', 'set', 'eth0', 'down', 'name', 'other0'], /is missing/],
+    ] as const) {
+      const one = await attach(host, networkOf(networks[name]!));
+      await one.check();
+      await one.pod.run(drift);
+      t.regex((await one.tryCheck()).error?.msg ?? 'no error', message);
+      if (drift.includes('other0' as never))
+        await one.pod.run(['ip', 'link', 'set', 'other0', 'name', 'eth0']);
+      await one.del();
+    }
+  });
