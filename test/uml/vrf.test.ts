@@ -205,7 +205,7 @@ test('an ADD that fails half-way takes back what it did', async (t) => {
   // The interface goes down and up on its way into the VRF, and finds its address taken.
   await host.run('ip address add fd00:10:94::2/128 dev cni3 nodad'.split(' '));
   const { error } = await new Attachment(host, pod, only).tryAdd();
-  t.regex(error!.msg, /Somebody on the network has IPv6 address fd00:10:94::2/);
+  t.regex(error!.msg, /already has IPv6 address fd00:10:94::2/);
   t.is(await masterOf(pod, 'eth0'), undefined);
   t.falsy(await observe.link(pod, 'red'));
   t.deepEqual(await routes(pod), before);
