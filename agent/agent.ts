@@ -78,7 +78,6 @@ export class Agent {
   stop(): void {
     this.isStopping = true;
     clearTimeout(this.idleTimer);
-    this.server?.close();
     this.endIfDone();
   }
 
@@ -140,8 +139,11 @@ export class Agent {
       this.idleTimer = setTimeout(() => this.stop(), idleTimeoutMs);
   }
 
+  /** Until then, calls are accepted from the socket and refused at once: nobody is to wait for an answer. */
   private endIfDone(): void {
-    if (this.isStopping && this.running === 0) this.onEnd();
+    if (!this.isStopping || this.running > 0 || this.waiting.length > 0) return;
+    this.server?.close();
+    this.onEnd();
   }
 }
 

@@ -67,6 +67,8 @@ async function run(
   incoming: Incoming,
   { plugins, program }: CallServer,
 ): Promise<number> {
+  // While the call waited for its turn, the runtime may have given up, and done something else since.
+  if (changes.isGone) return 1;
   const { plugin } = await plugins.get(offer.name)!();
   const find = (name: string) =>
     plugins
@@ -83,8 +85,11 @@ async function run(
       isAnswered = true;
       socket.write(encodeFrame('R', text, exit));
       // The runtime may have given up meanwhile: then nobody has the result, and ADD is undone.
-      if (exit === 0 && !(await changes.wait(() => incoming.takeAcknowledgement() || undefined)))
+      if (exit === 0 && !(await changes.wait(() => incoming.takeAcknowledgement() || undefined))) {
+        // The launcher is not to pass on a result that is about to be undone.
+        socket.destroy();
         throw new Error('the runtime is gone');
+      }
     },
   };
   const exit = await runPlugin(plugin, caller, find);
@@ -118,21 +123,31 @@ class Changes {
     socket.on('end', close).on('close', close).on('error', close);
   }
 
+  /** True when the launcher is no longer there. */
+  get isGone(): boolean {
+    return this.isClosed;
+  }
+
   /**
    * Waits until `take` gives something.
    * @returns undefined when the connection is closed, or nothing comes in time.
    */
   async wait<T>(take: () => T | undefined): Promise<T | undefined> {
-    const end = Date.now() + patienceMs;
+    const end = performance.now() + patienceMs;
     for (;;) {
       const taken = take();
-      if (taken !== undefined || this.isClosed || Date.now() >= end) return taken;
+      if (taken !== undefined || this.isClosed) return taken;
+      if (performance.now() >= end) {
+        // What arrived while the thread stood still has not been read yet: timers come before sockets.
+        await new Promise((resolve) => setImmediate(resolve));
+        return take();
+      }
       const timeout = new AbortController();
       await Promise.race([
         new Promise<void>((resolve) => {
           this.wake = resolve;
         }),
-        sleep(end - Date.now(), undefined, { signal: timeout.signal }).catch(() => {}),
+        sleep(end - performance.now(), undefined, { signal: timeout.signal }).catch(() => {}),
       ]);
       timeout.abort();
     }

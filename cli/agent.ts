@@ -83,6 +83,10 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
           requiresArg: true,
           describe: 'End after this many seconds without a call; 0 for never',
         })
+        .check(({ concurrency }) => {
+          if (Number.isInteger(concurrency) && concurrency > 0) return true;
+          throw new Error('--concurrency must be a whole number above 0');
+        })
         .example('$0 agent', 'Serve until SIGTERM'),
     handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout }) => {
       const running = new Agent({

@@ -77,7 +77,7 @@ function replace(names: readonly string[], binDir: string): void {
     if (how === 'copied') syncFiles(staging);
     placePrivateDirectory(staged, binDir);
     for (const name of names) renameSync(join(staging, name), join(binDir, name));
-    removeOldPrivateDirectories(binDir, 2);
+    removeOldPrivateDirectories(binDir, basename(hidden));
     report(names, binDir, previous, how);
   } catch (error) {
     throw explained(error, binDir);
@@ -148,7 +148,7 @@ function remove(names: readonly string[], binDir: string): void {
     }
     removed.push(name);
   }
-  if (kept.length === 0 || removed.length > 0) removeOldPrivateDirectories(binDir, 0);
+  if (kept.length === 0 || removed.length > 0) removeOldPrivateDirectories(binDir);
   print(
     `${count(removed.length, 'executable')} removed from "${binDir}"${removed.length > 0 ? `: ${removed.join(', ')}` : ''}.`,
   );

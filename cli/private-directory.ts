@@ -14,7 +14,7 @@ import {
   rmSync,
   statSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { privatePrefix } from '../launcher/launch.ts';
 import { CommandError } from './errors.ts';
 
@@ -76,19 +76,35 @@ export function syncFiles(directory: string): void {
  */
 export function placePrivateDirectory(staged: string, binDir: string): void {
   const target = join(binDir, basename(staged));
-  if (existsSync(target)) renameSync(target, `${staged}.replaced`);
+  if (existsSync(target)) {
+    // Calls may be about to start from it: one that is whole stays.
+    if (isWhole(target, staged)) return;
+    renameSync(target, `${staged}.replaced`);
+  }
   renameSync(staged, target);
+}
+
+/** True when a directory has every file of another, at the same size. */
+function isWhole(directory: string, model: string): boolean {
+  return readdirSync(model, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .every((file) => {
+      const own = statSync(join(directory, relative(model, file)), { throwIfNoEntry: false });
+      return own?.size === statSync(file).size;
+    });
 }
 
 /**
  * Removes private directories that nothing needs any longer.
- * @param keep how many of the newest stay: the one in use, and the one that calls under way may still be
- *   about to start.
+ * @param current name of the one in use, if there is one. The newest of the others stays with it, as calls under way
+ *   may be about to start from it.
  */
-export function removeOldPrivateDirectories(binDir: string, keep: number): void {
-  const directories = readdirSync(binDir)
-    .filter((name) => name.startsWith(privatePrefix))
+export function removeOldPrivateDirectories(binDir: string, current?: string): void {
+  const changedAt = (directory: string) => statSync(directory, { throwIfNoEntry: false })?.ctimeMs ?? 0;
+  const others = readdirSync(binDir)
+    .filter((name) => name.startsWith(privatePrefix) && name !== current)
     .map((name) => join(binDir, name))
-    .sort((a, b) => statSync(b).ctimeMs - statSync(a).ctimeMs);
-  for (const directory of directories.slice(keep)) rmSync(directory, { recursive: true, force: true });
+    .sort((a, b) => changedAt(b) - changedAt(a));
+  for (const directory of others.slice(current ? 1 : 0)) rmSync(directory, { recursive: true, force: true });
 }

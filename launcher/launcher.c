@@ -24,8 +24,11 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -84,13 +87,23 @@ static int is_full(const struct text *text)
     return text->length >= sizeof text->bytes;
 }
 
+/* Waits until a descriptor that a runtime made non-blocking is ready. Returns 0 if it is within ALIVE_TIMEOUT. */
+static int wait_for(int fd, short events)
+{
+    struct pollfd descriptor = {.fd = fd, .events = events};
+    return poll(&descriptor, 1, ALIVE_TIMEOUT * 1000) > 0 ? 0 : -1;
+}
+
 /* Writes everything to a file, or to a socket, whose loss is no reason to be killed. Returns 0, or -1 with errno. */
 static int write_all(int fd, const char *bytes, size_t left)
 {
     while (left > 0) {
         ssize_t written = send(fd, bytes, left, MSG_NOSIGNAL);
-        if (written < 0 && errno == ENOTSOCK)
+        if (written < 0 && errno == ENOTSOCK) {
             written = write(fd, bytes, left);
+            if (written < 0 && errno == EAGAIN && wait_for(fd, POLLOUT) == 0)
+                continue;
+        }
         if (written < 0 && errno != EINTR)
             return -1;
         if (written > 0) {
@@ -277,9 +290,13 @@ static void put_length(unsigned char bytes[4], size_t length)
 static int send_input(int fd)
 {
     static char piece[65536];
+    /* These need none, and whoever asks may not end it. */
+    const char *command = getenv("CNI_COMMAND");
+    if (!command || !*command || strcmp(command, "VERSION") == 0)
+        return write_all(fd, "\0\0\0\0", 4);
     for (;;) {
         ssize_t got = read(STDIN_FILENO, piece, sizeof piece);
-        if (got < 0 && errno == EINTR)
+        if (got < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(STDIN_FILENO, POLLIN) == 0)))
             continue;
         if (got < 0)
             return -1;
@@ -296,15 +313,17 @@ static int send_input(int fd)
 static int copy(int from, int to, size_t left)
 {
     static char piece[65536];
+    int is_unread = 0;
     while (left > 0) {
         size_t part = left < sizeof piece ? left : sizeof piece;
         if (read_all(from, piece, part) != 0)
             return -1;
-        if (write_all(to, piece, part) != 0)
-            return 1;
+        /* What nobody reads is taken from the agent all the same: more may follow. */
+        if (!is_unread && write_all(to, piece, part) != 0)
+            is_unread = 1;
         left -= part;
     }
-    return 0;
+    return is_unread;
 }
 
 /*
@@ -328,7 +347,9 @@ static int receive_answer(int fd)
                 return -1;
             if (outcome > 0)
                 return 1;
-            (void)write_all(fd, "A", 1);
+            /* An agent that has gone meanwhile has undone what the result tells of. */
+            if (write_all(fd, "A", 1) != 0 && frame[1] == 0 && length > 0)
+                return 1;
             return frame[1];
         } else if (frame[0] != 'H' || length != 0) {
             return -1;
@@ -354,6 +375,7 @@ int main(int argc, char **argv)
     if (!takes_arguments(name, argc, argv) && strcmp(name, "cni") != 0) {
         int agent = connect_to_agent();
         if (agent >= 0 && offer_call(agent, name) == 0) {
+            (void)signal(SIGPIPE, SIG_IGN);
             int code = send_input(agent) == 0 ? receive_answer(agent) : -1;
             if (code >= 0)
                 return code;

@@ -4,6 +4,7 @@ import { chmodSync, rmSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { makeDirectory } from './directory.ts';
+import { errnoOf } from './file.ts';
 
 /** The first descriptor that systemd passes. Source: sd_listen_fds(3). */
 const firstPassed = 3;
@@ -41,6 +42,9 @@ function answers(path: string): Promise<boolean> {
     const probe = connect(path, () => {
       probe.destroy();
       resolve(true);
-    }).on('error', () => resolve(false));
+      // Whatever else goes wrong, somebody may be there.
+    }).on('error', (error) =>
+      resolve(!['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ENOTSOCK'].includes(errnoOf(error) ?? '')),
+    );
   });
 }

@@ -10,7 +10,7 @@ import type { Interface, IPConfig, Result } from '../lib/cni/result.ts';
 import { array, boolean, type InferShape, integer, object, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
-import { ensureBridge, ensureGatewayAddress } from '../lib/kernel/bridge.ts';
+import { ensureBridge, ensureGatewayAddress, retryIfGone } from '../lib/kernel/bridge.ts';
 import { bridgePortSettings, setBridgePort } from '../lib/kernel/bridge-port.ts';
 import {
   assignVlans,
@@ -21,7 +21,6 @@ import {
 } from '../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
-import { isKernelError } from '../lib/netlink/libc.ts';
 
 const vid = (description: string, min = 1) => integer({ min, max: 4094, description });
 
@@ -145,7 +144,7 @@ function validate({
 }
 
 /** Makes the container a port of the bridge. */
-async function create(call: BridgeCall): Promise<BridgePort> {
+function create(call: BridgeCall): BridgePort {
   const { config, host, ifname } = call;
   const { mtu = 0, promiscMode = false, hairpinMode, portIsolation } = config;
   const mac = requestedMac(config.runtimeConfig?.mac, config.args?.cni?.mac, call.args(['MAC']).MAC);
@@ -167,11 +166,6 @@ async function create(call: BridgeCall): Promise<BridgePort> {
       ),
     );
   if (usesVlans(vlans)) assignVlans(host, hostLink, vlans);
-  const spoof = await macSpoofCheck(call);
-  if (spoof) {
-    spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
-    call.undo(() => spoof.deleteMacSpoofCheck(call.attachment));
-  }
   const interfaces = [
     // Read again: the bridge takes the lowest MAC address of its ports unless its own is pinned.
     { name: bridge.name, mac: requireLink(host, bridge.index).mac },
@@ -179,19 +173,6 @@ async function create(call: BridgeCall): Promise<BridgePort> {
     { name: sandboxLink.name, mac: sandboxLink.mac, sandbox: call.netns },
   ];
   return { ...port, interfaces, link: sandboxLink };
-}
-
-/**
- * The bridge may go between the look at it and the use of it: another ADD that created it has failed and
- * deletes it.
- */
-function retryIfGone<T>(step: () => T): T {
-  try {
-    return step();
-  } catch (error) {
-    if (!isKernelError(error, 'ENODEV')) throw error;
-    return step();
-  }
 }
 
 /** Adds the gateways and the default route that the bridge is to serve. */
@@ -208,12 +189,18 @@ function complete(call: BridgeCall, result: Result): void {
   }
 }
 
-/** Puts the gateways on the bridge, and waits until frames pass. */
+/** Checks MAC addresses if asked to, puts the gateways on the bridge, and waits until frames pass. */
 async function connect(
   call: BridgeCall,
   { bridge, hostLink, sandboxLink }: BridgePort,
   result: Result,
 ): Promise<void> {
+  // Not before the IPAM plugin has accepted the attachment: a living one of the same name has a check, too.
+  const spoof = await macSpoofCheck(call);
+  if (spoof) {
+    spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
+    call.undo(() => spoof.deleteMacSpoofCheck(call.attachment));
+  }
   if (call.config.disableContainerInterface) return;
   result.interfaces.push(...serveGateways(call, bridge, result.ips));
   if (!(await waitUntilUp(call.host, hostLink.index)))
@@ -234,7 +221,9 @@ function serveGateways(call: BridgeCall, bridge: Link, ips: readonly IPConfig[])
   const { isDefaultGateway = false, isGateway = isDefaultGateway, forceAddress = false } = call.config;
   if (!isGateway || ips.length === 0) return [];
   const vlans = vlansOf(call.config);
-  const link = vlans.vlan ? ensureVlanInterface(call.host, bridge, vlans) : bridge;
+  const link = vlans.vlan
+    ? ensureVlanInterface(call.host, bridge, vlans, (message) => call.warn(message))
+    : bridge;
   for (const { address, gateway } of ips)
     if (gateway) ensureGatewayAddress(call.host, link, new Prefix(gateway, address.length), forceAddress);
   enableForwarding(ips);

@@ -2,6 +2,7 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
+import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import { type InferShape, object, string } from '../lib/cni/schema.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
@@ -86,14 +87,14 @@ function returnToHost(call: HostDeviceCall): void {
   }
   // When its namespace died, the kernel gave it back, but with the name it had in the container.
   const spec = specOf(call.config);
+  // An alias alone says nothing: administrators set some, too.
+  const isGivenBack = ({ name, alias, up }: Link) =>
+    !up && alias !== '' && alias !== name && (name === call.ifname || /^dev\d+$/.test(name));
   const back = spec.device
-    ? listLinks(host).find(({ alias, name }) => alias === spec.device && name !== alias)
+    ? listLinks(host).find((link) => link.alias === spec.device && isGivenBack(link))
     : findDevice(host, spec);
-  if (!back?.alias || back.alias === back.name || getLink(host, back.alias)) return;
-  host.execute(
-    setLink(back.index, { up: false }, back.name),
-    setLink(back.index, { name: back.alias, alias: '' }, back.name),
-  );
+  if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
+  host.execute(setLink(back.index, { name: back.alias, alias: '' }, back.name));
 }
 
 /**

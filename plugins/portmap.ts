@@ -104,7 +104,7 @@ export const plugin = definePlugin({
       call.undo(step),
     );
     if (options.snat) allowLocalhost(call, containers);
-    forgetUdp([...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
+    forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
     return result;
   },
 
@@ -139,16 +139,26 @@ async function eachBackend(
   remove: (backend: PortMapBackend) => Promise<MappedPort[]>,
 ): Promise<void> {
   const removed: MappedPort[] = [];
-  const names = call.config.backend ? [call.config.backend] : backendNames;
   await runAll(
     call,
-    ...names.map((name) =>
+    ...backendNames.map((name) =>
       startBackground(async () => {
         removed.push(...(await remove(await portMapBackend(name, call.programs))));
       }),
     ),
-    () => forgetUdp(removed.filter(isUdp)),
+    () => forgetConnections(call, removed.filter(isUdp)),
   );
+}
+
+/** Has the kernel forget tracked UDP connections. Where it cannot, they end by themselves in time. */
+function forgetConnections(call: PortMapCall, ports: readonly StalePort[]): void {
+  try {
+    forgetUdp(ports);
+  } catch (error) {
+    call.warn(
+      `UDP packets may still go where they went before, for some minutes: ${(error as Error).message}`,
+    );
+  }
 }
 
 /** What the runtime tells on DEL. A configuration that ADD would refuse tells nothing. */

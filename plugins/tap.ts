@@ -87,7 +87,14 @@ async function createByCommand(call: TapCall, selinuxContext: string): Promise<v
   if (owner !== undefined) words.push('user', String(owner));
   if (group !== undefined) words.push('group', String(group));
   const { status, stderr } = await call.sandbox.netns
-    .run(() => call.programs.run('ip', words))
+    .run(() => {
+      try {
+        return call.programs.run('ip', words);
+      } finally {
+        // The child has started: no other is to have that context.
+        writeFileSync('/proc/thread-self/attr/exec', '\n');
+      }
+    })
     .catch((error: Error) => {
       if (!(error instanceof ProgramMissingError)) throw error;
       throw new Error('"selinuxContext" needs the program "ip". Install the package "iproute2"');

@@ -77,8 +77,8 @@ class Daemon implements LeaseKeeper {
   async start(): Promise<void> {
     const { socket, pidFile } = this.settings;
     this.files = new LeaseFiles(`${dirname(socket)}/dhcp-leases`);
-    if (pidFile) writePidFile(pidFile);
     await this.listen(socket);
+    if (pidFile) writePidFile(pidFile);
     this.files.restoreAll(
       (text) => {
         const lease = Lease.restore(text, this);
@@ -174,10 +174,12 @@ class Daemon implements LeaseKeeper {
     args,
   }: Extract<Request, { method: 'allocate' }>): Promise<Allocation> {
     const key = attachmentKey(owner);
-    const existing = this.leases.get(key);
-    if (existing) return { result: printed(existing), isNew: false };
     const options = clientOptions(decode(object(dhcpShape), config ?? {}), key, args);
     const netns = `${this.settings.hostPrefix}${owner.netns}`;
+    const existing = this.leases.get(key);
+    if (existing?.owner.netns === netns) return { result: printed(existing), isNew: false };
+    // Of a sandbox whose DEL was lost, and which this one replaces.
+    if (existing) await this.release(owner);
     const lease = await Lease.acquire({ ...owner, netns }, options, this);
     try {
       // A lease that the next daemon would not know of is none to give away.

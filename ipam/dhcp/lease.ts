@@ -66,8 +66,9 @@ export class Lease {
   }
 
   /**
-   * Takes a lease up again that an earlier daemon wrote down.
-   * @returns undefined when it has expired, or its interface no longer exists.
+   * Takes a lease up again that an earlier daemon wrote down. One that has expired meanwhile ends at once, and
+   * its interface is brought down.
+   * @returns undefined when its interface no longer exists.
    * @throws Error when the text is not a lease.
    */
   static restore(text: string, keeper: LeaseKeeper): Lease | undefined {
@@ -75,7 +76,6 @@ export class Lease {
     const { ips, routes } = parseResult(result, '1.1.0');
     const [ip] = ips;
     if (!ip) throw new Error('It has no address');
-    if (times.expiresAt <= Date.now()) return undefined;
     using netns = Netns.openIfPresent(owner.netns);
     if (!netns || !clientLink(netns, owner.ifname)) return undefined;
     const grant = {

@@ -77,22 +77,27 @@ export function openBroadcastChannel(link: ClientLink, from = unspecified, to = 
 export function openAddressChannel(link: ClientLink, own: Address, server: Address | undefined): Channel {
   const fd = link.netns.run(() => {
     const socket = libc('open a UDP socket', 'socket', AF_INET, SOCK_DGRAM_CLOEXEC, 0);
-    const on = numberBytes(4, (view) => view.setInt32(0, 1, true));
-    for (const option of [SO_REUSEADDR, SO_BROADCAST])
-      libc('prepare a UDP socket', 'setsockopt', socket, SOL_SOCKET, option, on, 4);
-    const device = Buffer.from(`${link.name}\0`);
-    libc(
-      'bind a UDP socket to the interface',
-      'setsockopt',
-      socket,
-      SOL_SOCKET,
-      SO_BINDTODEVICE,
-      device,
-      device.length,
-    );
-    const from = inetAddress(own, clientPort);
-    libc(`bind a UDP socket to ${own}`, 'bind', socket, from, from.length);
-    return socket;
+    try {
+      const on = numberBytes(4, (view) => view.setInt32(0, 1, true));
+      for (const option of [SO_REUSEADDR, SO_BROADCAST])
+        libc('prepare a UDP socket', 'setsockopt', socket, SOL_SOCKET, option, on, 4);
+      const device = Buffer.from(`${link.name}\0`);
+      libc(
+        'bind a UDP socket to the interface',
+        'setsockopt',
+        socket,
+        SOL_SOCKET,
+        SO_BINDTODEVICE,
+        device,
+        device.length,
+      );
+      const from = inetAddress(own, clientPort);
+      libc(`bind a UDP socket to ${own}`, 'bind', socket, from, from.length);
+      return socket;
+    } catch (error) {
+      closeSync(socket);
+      throw error;
+    }
   });
   const to = inetAddress(server ?? broadcast, serverPort);
   return {

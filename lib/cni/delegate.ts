@@ -105,7 +105,9 @@ const longestLauncher = 65_536;
 
 /** True for links of one file, and for copies of the launcher, which is small. */
 function isSameProgram(file: string, program: string): boolean {
-  const [a, b] = [statSync(file), statSync(program)];
+  // During an upgrade either may be gone for a moment.
+  const [a, b] = [file, program].map((path) => statSync(path, { throwIfNoEntry: false }));
+  if (!a || !b) return false;
   if (a.dev === b.dev && a.ino === b.ino) return true;
   return a.size === b.size && a.size <= longestLauncher && readFileSync(file).equals(readFileSync(program));
 }

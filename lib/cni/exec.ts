@@ -38,8 +38,7 @@ function runOnce(file: string, stdin: string, env: NodeJS.ProcessEnv): Promise<s
   return new Promise((resolve, reject) => {
     const child = spawn(file, [], { env, stdio: ['pipe', 'pipe', 'inherit'] });
     const chunks: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
-    child.stdin.on('error', () => {}); // It may exit without reading everything.
+    // First, and the streams with care: without descriptors left there are none.
     child.on('error', (error: NodeJS.ErrnoException) =>
       reject(
         error.code === 'ETXTBSY'
@@ -56,7 +55,9 @@ function runOnce(file: string, stdin: string, env: NodeJS.ProcessEnv): Promise<s
       if (code === 0) resolve(output);
       else reject(readError(file, output, signal ? `signal ${signal}` : `exit code ${code}`));
     });
-    child.stdin.end(stdin);
+    child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk));
+    child.stdin?.on('error', () => {}); // It may exit without reading everything.
+    child.stdin?.end(stdin);
   });
 }
 

@@ -3,6 +3,9 @@
 import { type BackendName, backendNames, defaultBackend } from '../firewall/backend.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
+import type { Prefix } from '../ip.ts';
+import { listAddresses } from '../kernel/address.ts';
+import { getLink } from '../kernel/link.ts';
 import type { Call } from './call.ts';
 import { knownAddresses } from './interface.ts';
 import type { IPConfig } from './result.ts';
@@ -31,7 +34,8 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
       if (!ipMasq) return;
-      await eachBackend(call, ipMasqBackend, (backend) => backend.del(attachment, knownAddresses(call)));
+      const addresses = currentAddresses(call);
+      await eachBackend(call, (backend) => backend.del(attachment, addresses));
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
@@ -44,25 +48,33 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     /** Removes the rules of attachments that no longer exist. */
     async gc(): Promise<void> {
       if (!ipMasq) return;
-      await eachBackend(call, ipMasqBackend, (backend) =>
-        backend.gc(call.config.name, call.validAttachments),
-      );
+      await eachBackend(call, (backend) => backend.gc(call.config.name, call.validAttachments));
     },
   };
 }
 
 /**
- * Unless the configuration fixes one, the host may have changed backends since the attachment was made. All
+ * The attachment's addresses as the runtime tells, or else as the interface still has them: another interface of
+ * the container on the network shares its chain, whose rules must stay.
+ */
+function currentAddresses(call: Call): Prefix[] {
+  const known = knownAddresses(call);
+  if (known.length > 0) return known;
+  const { sandboxIfPresent: sandbox } = call;
+  const link = sandbox && getLink(sandbox.socket, call.ifname);
+  if (!link) return known;
+  return listAddresses(sandbox.socket, link.index)
+    .map(({ prefix }) => prefix)
+    .filter(({ address }) => !address.isLinkLocal);
+}
+
+/**
+ * Works on both backends, as the host or the configuration may have changed since the attachment was made. They
  * start at once: the program of the one runs beside the kernel work of the other.
  */
-async function eachBackend(
-  call: Call,
-  configured: BackendName | undefined,
-  work: (backend: MasqueradeBackend) => Promise<void>,
-): Promise<void> {
-  const names = configured ? [configured] : backendNames;
+async function eachBackend(call: Call, work: (backend: MasqueradeBackend) => Promise<void>): Promise<void> {
   await runAll(
     call,
-    ...names.map((name) => startBackground(() => work(masqueradeBackend(name, call.programs)))),
+    ...backendNames.map((name) => startBackground(() => work(masqueradeBackend(name, call.programs)))),
   );
 }

@@ -22,11 +22,13 @@ const remedies: Record<string, string> = {
   ZONE_CONFLICT: 'Take the address out of the zone that it is in, or set "firewalldZone" to that',
 };
 
+const noReply = 'org.freedesktop.DBus.Error.NoReply';
+
 /** Error names of D-Bus that say that the service does not run. */
 const notRunning = [
   'org.freedesktop.DBus.Error.ServiceUnknown',
   'org.freedesktop.DBus.Error.NameHasNoOwner',
-  'org.freedesktop.DBus.Error.NoReply',
+  noReply,
 ];
 
 /** firewalld refused something, or is out of reach. */
@@ -73,7 +75,10 @@ export class Zone {
   async remove(address: Address): Promise<void> {
     const answer = await this.call('removeSource', address);
     const isGone =
-      !answer.error || notRunning.includes(answer.error) || notThere.includes(answer.exception ?? '');
+      !answer.error ||
+      // One that hangs has not removed anything: DEL is tried again.
+      (notRunning.includes(answer.error) && answer.error !== noReply) ||
+      notThere.includes(answer.exception ?? '');
     if (answer.text === undefined && !isGone) throw this.refusal('removeSource', address, answer);
   }
 

@@ -160,7 +160,7 @@ export async function forInstalledFamilies(
 
 const waiting = ['--wait', String(lockSeconds)];
 
-function programOf(family: Family, suffix: '' | '-save' | '-restore'): string {
+export function programOf(family: Family, suffix: '' | '-save' | '-restore'): string {
   return `${family === 4 ? 'iptables' : 'ip6tables'}${suffix}`;
 }
 

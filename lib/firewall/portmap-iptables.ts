@@ -5,9 +5,17 @@
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { countUses, findChainsOfPorts } from '../netlink/nftables/xtables.ts';
-import { ensureRules, type RuleChange, removeChains, removeRules, undoChange } from './ensure.ts';
-import { families, forFamilies, forInstalledFamilies, hasRules, list, requireInstalled } from './iptables.ts';
+import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
+import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
+import {
+  families,
+  forFamilies,
+  forInstalledFamilies,
+  hasRules,
+  list,
+  programOf,
+  requireInstalled,
+} from './iptables.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
@@ -40,9 +48,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     const { attachment, netns } = request;
     const wanted = mappedFamilies(request);
     const freed: MappedPort[] = [];
-    const usesBefore = new Map<Family, number | undefined>();
     await forFamilies(wanted, async (family) => {
-      usesBefore.set(family, usesOf(programs, family));
       for (const clash of await findClashes(programs, family, request))
         freed.push(...(await freePort(programs, family, clash)));
     });
@@ -51,8 +57,6 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       const change = await ensureRules(programs, family, table, ruleSetOf(family, request));
       undo(() => undoChange(programs, family, table, change));
       // Nobody locks the others out, so they may have come since: whose rule is first has the port.
-      const usesNow = usesOf(programs, family);
-      if (usesNow !== undefined && usesNow === (usesBefore.get(family) ?? 0) + entriesIn(change)) return;
       const [earlier] = (await findClashes(programs, family, request)).filter(({ isEarlier }) => isEarlier);
       if (earlier) throw clashError(earlier);
     });
@@ -107,18 +111,6 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   },
 });
 
-/** How many entry rules there are, and rules that lead to them, where the kernel tells that at once. */
-function usesOf(programs: Programs, family: Family): number | undefined {
-  if (!isNftVariant(programs, 'iptables-restore')) return undefined;
-  return withNftables((socket) => countUses(socket, nftTableOf(family, table), entryChain));
-}
-
-/** How many more entry rules there are for a change. */
-function entriesIn({ added, removed }: RuleChange): number {
-  const count = (rules: readonly Rule[]) => rules.filter(({ chain }) => chain === entryChain).length;
-  return count(added) - count(removed);
-}
-
 /** A port that is to be mapped and that another attachment has. */
 interface Clash {
   readonly mapping: PortMapping;
@@ -169,7 +161,7 @@ function mayClash(
   own: string,
   mappings: readonly PortMapping[],
 ): boolean {
-  if (!isNftVariant(programs, 'iptables-restore')) return true;
+  if (!isNftVariant(programs, programOf(family, '-restore'))) return true;
   const ports = mappings.map(({ hostPort }) => hostPort);
   const nat = nftTableOf(family, table);
   return withNftables((socket) => findChainsOfPorts(socket, nat, entryChain, ports)).some(

@@ -10,14 +10,7 @@ import {
   verdict,
 } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
-import {
-  addRule,
-  deleteRule,
-  flushChain,
-  listRules,
-  type NftRule,
-  replaceRules,
-} from '../netlink/nftables/rules.ts';
+import { addRule, deleteRule, listRules, type NftRule, replaceRules } from '../netlink/nftables/rules.ts';
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { hashName } from './names.ts';
@@ -51,7 +44,7 @@ export function createTable(
   const entries = (['prerouting', 'output'] as const).map((name) => ({
     chain: addChain(table, name, { hook: { type: 'nat', hook: Hook[name], priority: Priority.dstnat } }),
     rules: conditional
-      ? [flushChain(table, name)]
+      ? []
       : replaceRules(socket, table, name, [[...destinationIsLocal(), verdict('jump', 'hostports_all')]]),
   }));
   const shared = replaceRules(socket, table, 'hostports_all', [

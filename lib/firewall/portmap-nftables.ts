@@ -85,7 +85,9 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
         const rules = listRules(socket, table, 'hostports').filter(
           ({ comment }) => comment === commentOf(attachment),
         );
-        for (const mapping of mappingsOf(mappings, container.family)) {
+        const own = mappingsOf(mappings, container.family);
+        if (own.length === 0) continue;
+        for (const mapping of own) {
           const mapped = rules
             .map(readMapping)
             .some(
@@ -101,7 +103,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
             );
         }
         for (const chain of ['prerouting', 'output'])
-          if (mappings.length > 0 && listRules(socket, table, chain).length === 0)
+          if (listRules(socket, table, chain).length === 0)
             throw new Error(
               `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Add any container to create its rules again`,
             );
@@ -136,8 +138,10 @@ async function addConditions(
       `"conditionsV${family}" holds ";", "{", "}" or a line break. Write one match of nft there, word by word`,
     );
   const { family: name } = tables[family];
+  // One transaction: what nft refuses leaves the other containers' ports as they are.
   const lines = ['prerouting', 'output'].map(
     (chain) =>
+      `flush chain ${name} cni_hostport ${chain}\n` +
       `add rule ${name} cni_hostport ${chain} ${words.join(' ')} fib daddr type local jump hostports_all\n`,
   );
   const { status, stderr } = await programs.run('nft', ['-f', '-'], lines.join('')).catch((error: Error) => {

@@ -9,6 +9,7 @@ import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { getRawRules, listRawRules, type RawRule } from '../netlink/nftables/xtables.ts';
 import { readStateFile, writeStateFile } from '../state-file.ts';
+import { programOf } from './iptables.ts';
 import { nftTableOf, openNftables } from './nftables.ts';
 import { type Rule, renderRule, targetOf } from './rules.ts';
 import { sha512 } from './sha512.ts';
@@ -19,7 +20,7 @@ const directory = '/run/cni/iptables';
 /** True when rules that {@link keepInMind} was told of are there still. */
 export function areSeen(programs: Programs, family: Family, table: string, rules: readonly Rule[]): boolean {
   if (rules.length === 0) return true;
-  if (!isNftVariant(programs, 'iptables-restore')) return false;
+  if (!isNftVariant(programs, programOf(family, '-restore'))) return false;
   try {
     const seen = parse(readStateFile(fileOf(family, table, rules)) ?? '');
     if (seen.length !== rules.length) return false;
@@ -35,7 +36,7 @@ export function areSeen(programs: Programs, family: Family, table: string, rules
 
 /** Keeps in mind which rules those are that iptables has just found to be there. */
 export function keepInMind(programs: Programs, family: Family, table: string, rules: readonly Rule[]): void {
-  if (rules.length === 0 || !isNftVariant(programs, 'iptables-restore')) return;
+  if (rules.length === 0 || !isNftVariant(programs, programOf(family, '-restore'))) return;
   try {
     using socket = openNftables();
     const seen = rules.map((rule) => {

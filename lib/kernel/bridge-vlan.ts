@@ -3,10 +3,10 @@
 import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
 import { addBridgeVlan, type BridgeVlan, deleteBridgeVlan, listBridgeVlans } from './bridge-port.ts';
-import { createLink, getLink, type Link, requireLink, setLink } from './link.ts';
+import { createLink, deleteLink, getLink, type Link, requireLink, setLink } from './link.ts';
 import { randomVethName, vethKind } from './link-kinds.ts';
 import type { RouteSocket } from './route-socket.ts';
-import { ensureSysctl } from './sysctl.ts';
+import { preferSysctl } from './sysctl.ts';
 
 /** The VLANs of a port. */
 export interface VlanPort {
@@ -69,6 +69,7 @@ export function ensureVlanInterface(
   socket: RouteSocket,
   bridge: Link,
   { vlan, preserveDefaultVlan }: VlanPort,
+  warn: (message: string) => void,
 ): Link {
   const name = `${bridge.name}.${vlan}`;
   const present = getLink(socket, name);
@@ -83,15 +84,21 @@ export function ensureVlanInterface(
     if (isKernelError(error, 'EEXIST') && getLink(socket, name)) return requireLink(socket, name);
     throw error;
   }
-  for (const end of [name, portName]) ensureSysctl(['ipv6', 'conf', end, 'accept_ra'], '0');
-  const link = requireLink(socket, name);
-  const port = requireLink(socket, portName);
-  socket.execute(
-    setLink(port.index, { master: bridge.index, up: true }, portName),
-    setLink(link.index, { up: true }, name),
-  );
-  assignVlans(socket, port, { vlan, trunk: [], preserveDefaultVlan });
-  return requireLink(socket, name);
+  try {
+    for (const end of [name, portName]) preferSysctl(['ipv6', 'conf', end, 'accept_ra'], '0', warn);
+    const link = requireLink(socket, name);
+    const port = requireLink(socket, portName);
+    socket.execute(
+      setLink(port.index, { master: bridge.index, up: true }, portName),
+      setLink(link.index, { up: true }, name),
+    );
+    assignVlans(socket, port, { vlan, trunk: [], preserveDefaultVlan });
+    return requireLink(socket, name);
+  } catch (error) {
+    // Half of it would pass for the whole at the next ADD.
+    socket.attempt(deleteLink(0, name));
+    throw error;
+  }
 }
 
 function vlansOf({ vlan, trunk, preserveDefaultVlan }: VlanPort): BridgeVlan[] {

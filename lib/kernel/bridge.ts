@@ -61,6 +61,20 @@ export function ensureBridge(owner: BridgeOwner, name: string, options: BridgeOp
   return link;
 }
 
+/**
+ * The bridge may go between the look at it and the use of it: another ADD that created it has failed and
+ * deletes it.
+ */
+export function retryIfGone<T>(step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    // A master that does not exist is EINVAL to the kernel.
+    if (!isKernelError(error, 'ENODEV', 'EINVAL')) throw error;
+    return step();
+  }
+}
+
 /** Deletes a bridge unless others have become ports of it meanwhile. */
 function deleteIfUnused(socket: RouteSocket, name: string): void {
   const bridge = getLink(socket, name);

@@ -1,5 +1,6 @@
 /** Packets straight onto a link, below IP. Sources: packet(7), RFC 1071. */
 
+import { closeSync } from 'node:fs';
 import { libc } from '../netlink/libc.ts';
 import { be16, byteArray, i32, struct, u8, u16 } from '../netlink/struct.ts';
 import type { Netns } from './netns.ts';
@@ -33,7 +34,12 @@ export function openPacketSocket(netns: Netns, link: number, protocol: number): 
     const networkOrder = ((protocol & 0xff) << 8) | (protocol >> 8);
     const fd = libc('open a packet socket', 'socket', AF_PACKET, SOCK_DGRAM_CLOEXEC, networkOrder);
     const address = packetAddress(link, protocol, new Uint8Array(6));
-    libc('bind a packet socket to its link', 'bind', fd, address, address.length);
+    try {
+      libc('bind a packet socket to its link', 'bind', fd, address, address.length);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
     return fd;
   });
 }
