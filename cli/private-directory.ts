@@ -97,8 +97,8 @@ function isWhole(directory: string, model: string): boolean {
 
 /**
  * Removes private directories that nothing needs any longer.
- * @param current name of the one in use, if there is one. The newest of the others stays with it, as calls under way
- *   may be about to start from it.
+ * @param current name of the one in use, if there is one. The newest of the others stays with it, as calls
+ *   under way may be about to start from it.
  */
 export function removeOldPrivateDirectories(binDir: string, current?: string): void {
   const changedAt = (directory: string) => statSync(directory, { throwIfNoEntry: false })?.ctimeMs ?? 0;

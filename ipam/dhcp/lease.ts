@@ -66,8 +66,8 @@ export class Lease {
   }
 
   /**
-   * Takes a lease up again that an earlier daemon wrote down. One that has expired meanwhile ends at once, and
-   * its interface is brought down.
+   * Takes a lease up again that an earlier daemon wrote down. One that has expired meanwhile ends at once,
+   * and its interface is brought down.
    * @returns undefined when its interface no longer exists.
    * @throws Error when the text is not a lease.
    */

@@ -54,8 +54,8 @@ export function masquerade(call: Call<MasqueradeConfig>) {
 }
 
 /**
- * The attachment's addresses as the runtime tells, or else as the interface still has them: another interface of
- * the container on the network shares its chain, whose rules must stay.
+ * The attachment's addresses as the runtime tells, or else as the interface still has them: another interface
+ * of the container on the network shares its chain, whose rules must stay.
  */
 function currentAddresses(call: Call): Prefix[] {
   const known = knownAddresses(call);
@@ -69,8 +69,8 @@ function currentAddresses(call: Call): Prefix[] {
 }
 
 /**
- * Works on both backends, as the host or the configuration may have changed since the attachment was made. They
- * start at once: the program of the one runs beside the kernel work of the other.
+ * Works on both backends, as the host or the configuration may have changed since the attachment was made.
+ * They start at once: the program of the one runs beside the kernel work of the other.
  */
 async function eachBackend(call: Call, work: (backend: MasqueradeBackend) => Promise<void>): Promise<void> {
   await runAll(
