@@ -4,7 +4,7 @@
  *
  * ADD refuses before it touches anything, then creates the interface, asks the IPAM plugin, configures the
  * addresses, and sets up firewall rules beside that. Whoever makes something registers right away how to take
- * back just that. DEL asks the IPAM plugin first: a DHCP lease is released through the interface.
+ * back just that. DEL lets an IPAM plugin that may speak through the interface finish before it deletes it.
  */
 
 import type { Link } from '../kernel/link.ts';
@@ -127,12 +127,11 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
     async del(call) {
       const rules = await masqueradeOf(call);
       const removeRules = startBackground(async () => rules?.del());
-      await runAll(
-        call,
-        () => ipam(call),
-        () => (own.remove ?? removeInterface)(call),
-        removeRules,
-      );
+      const removeLink = async () => await (own.remove ?? removeInterface)(call);
+      // The kernel takes its time to delete an interface. Only an IPAM plugin that may speak through it is
+      // waited for.
+      const startedRemoval = worksOnFiles(call) ? startBackground(removeLink) : removeLink;
+      await runAll(call, () => ipam(call), startedRemoval, removeRules);
     },
 
     async check(call) {
@@ -162,6 +161,14 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       );
     },
   });
+}
+
+/**
+ * True when the IPAM plugin is one that keeps addresses in files, or there is none. Any other may have to
+ * speak through the interface, as DHCP does.
+ */
+function worksOnFiles({ config }: Call): boolean {
+  return ['', 'host-local', 'static'].includes(config.ipam?.type ?? '');
 }
 
 /** Masquerading, for plugins that have it and configurations that ask for it. The others do not load it. */
