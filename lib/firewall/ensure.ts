@@ -8,7 +8,7 @@ import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { chainExists, hasRules, IptablesError, list, restore } from './iptables.ts';
+import { chainExists, IptablesError, list, restore, tryRestore } from './iptables.ts';
 import { isSameRule, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
 
@@ -284,7 +284,7 @@ function hasShared(
   table: string,
   rules: readonly Rule[],
 ): Promise<boolean> {
-  return hasRules(
+  return tryRestore(
     programs,
     family,
     table,

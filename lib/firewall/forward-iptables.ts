@@ -10,10 +10,9 @@ import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.
 import {
   forFamilies,
   forInstalledFamilies,
-  hasRules,
   IptablesError,
   requireInstalled,
-  restore,
+  tryRestore,
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
@@ -53,7 +52,7 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
           const asked = [rules.shared, isolation].filter((list) => !areSeen(programs, family, table, list));
           const checks = asked.flat().map((rule) => renderRule('-C', rule));
           const additions = own.map((rule) => renderRule('-A', rule));
-          if (await succeeds(programs, family, [...checks, ...additions])) {
+          if (await tryRestore(programs, family, table, [...checks, ...additions])) {
             undo(remove);
             for (const list of asked) keepInMind(programs, family, table, list);
             return;
@@ -73,9 +72,10 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         const { isolation, own, ...rules } = rulesOf(request, family);
         const every = [...rules.shared, ...isolation, ...own];
         if (
-          await succeeds(
+          await tryRestore(
             programs,
             family,
+            table,
             every.map((rule) => renderRule('-C', rule)),
           )
         )
@@ -125,7 +125,7 @@ export function isIptablesUsable(programs: Programs, family: Family): Promise<bo
   const chain = `CNI-PROBE-${Math.random().toString(16).slice(2, 14)}`;
   const words = [...commentWords('probe'), '-m', 'conntrack', '--ctstate', 'ESTABLISHED', '-j', 'ACCEPT'];
   const commands = [`-N ${chain}`, renderRule('-A', { chain, words }), `-F ${chain}`, `-X ${chain}`];
-  return succeeds(programs, family, commands);
+  return tryRestore(programs, family, table, commands);
 }
 
 /** What lets connections from the addresses through, and the answers to them. */
@@ -151,16 +151,5 @@ function isAccepting(rule: Rule, addresses: readonly Address[]): boolean {
 }
 
 function hasRule(programs: Programs, family: Family, rule: Rule): Promise<boolean> {
-  return hasRules(programs, family, table, [renderRule('-C', rule)]);
-}
-
-/** Carries out commands. @returns false when iptables refused them, and nothing was done. */
-async function succeeds(programs: Programs, family: Family, commands: readonly string[]): Promise<boolean> {
-  try {
-    await restore(programs, family, table, commands);
-    return true;
-  } catch (error) {
-    if (error instanceof IptablesError) return false;
-    throw error;
-  }
+  return tryRestore(programs, family, table, [renderRule('-C', rule)]);
 }

@@ -58,8 +58,11 @@ export async function restore(
     );
 }
 
-/** Whether every one of the rules is there. @throws like {@link restore}. */
-export async function hasRules(
+/**
+ * As {@link restore}, for commands that may be refused, such as questions whether rules are there.
+ * @returns false when iptables refused them, and nothing was done.
+ */
+export async function tryRestore(
   programs: Programs,
   family: Family,
   table: string,

@@ -11,10 +11,10 @@ import {
   families,
   forFamilies,
   forInstalledFamilies,
-  hasRules,
   list,
   programOf,
   requireInstalled,
+  tryRestore,
 } from './iptables.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
@@ -220,9 +220,9 @@ async function checkFamily(
   }
   const { shared } = ruleSetOf(family, request);
   const checks = shared.map((rule) => renderRule('-C', rule));
-  if (await hasRules(programs, family, table, checks)) return;
+  if (await tryRestore(programs, family, table, checks)) return;
   for (const [i, rule] of shared.entries())
-    if (!(await hasRules(programs, family, table, [checks[i]!])))
+    if (!(await tryRestore(programs, family, table, [checks[i]!])))
       throw new Error(
         `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Add any container to create it again`,
       );

@@ -1,8 +1,9 @@
 import test from 'ava';
-import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, iptablesSave, ping, serve } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
+import { ports } from '../support/portmap.ts';
 
 const bridgeNet = (keys: object = {}): Conflist => ({
   cniVersion: '1.1.0',
@@ -164,18 +165,6 @@ const otherNet = (): Conflist => {
   const own = { bridge: 'br1', ipam: { type: 'host-local', subnet: '10.6.0.0/24' } };
   return { ...portNet(), name: 'other', plugins: [{ ...bridge!, ...own }, portmap!] };
 };
-const ports = (
-  ...list: [hostPort: number, containerPort: number, protocol?: string, hostIP?: string][]
-): AttachOptions => ({
-  capabilities: {
-    portMappings: list.map(([hostPort, containerPort, protocol = 'tcp', hostIP]) => ({
-      hostPort,
-      containerPort,
-      protocol,
-      ...(hostIP && { hostIP }),
-    })),
-  },
-});
 /** Tables of port mappings, by family. */
 const portTable = (host: Host, family = 'ip') =>
   host.run(['nft', '--stateless', 'list', 'table', family, 'cni_hostport']);
