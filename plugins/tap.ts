@@ -44,8 +44,9 @@ export const plugin = defineMainPlugin({
     const master = bridge ? bridgeIndex(sandbox, bridge) : undefined;
     if (selinuxContext) await createByCommand(call, selinuxContext);
     else sandbox.netns.run(() => create(call));
-    call.undo(() => void sandbox.socket.execute(deleteLink(0, ifname)));
-    const { index } = requireLink(sandbox.socket, ifname);
+    let index = 0;
+    call.undo(() => void sandbox.socket.execute(deleteLink(index, ifname)));
+    ({ index } = requireLink(sandbox.socket, ifname));
     sandbox.socket.execute(
       setLink(index, { mtu, ...(mac && { mac }), ...(master !== undefined && { master }) }, ifname),
     );

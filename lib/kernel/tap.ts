@@ -14,6 +14,8 @@ const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
+/** An interface of that name is not opened, but refused. */
+const IFF_TUN_EXCL = 0x8000;
 
 /** struct ifreq as far as it is used. */
 const ifreq = struct({ name: byteArray(16), flags: u16, rest: byteArray(22) });
@@ -32,7 +34,7 @@ export interface TapSettings {
 
 /**
  * Creates a TAP interface that outlives the process, in the namespace that the thread is in.
- * @throws KernelError
+ * @throws KernelError, EBUSY where the namespace has an interface of that name.
  */
 export function createTap({ name, multiQueue, vnetHeader, owner, group }: TapSettings): void {
   let fd: number;
@@ -42,7 +44,12 @@ export function createTap({ name, multiQueue, vnetHeader, owner, group }: TapSet
     throw new Error('Cannot open "/dev/net/tun". Load the module with "modprobe tun"', { cause: error });
   }
   try {
-    const flags = IFF_TAP | IFF_NO_PI | (multiQueue ? IFF_MULTI_QUEUE : 0) | (vnetHeader ? IFF_VNET_HDR : 0);
+    const flags =
+      IFF_TAP |
+      IFF_NO_PI |
+      IFF_TUN_EXCL |
+      (multiQueue ? IFF_MULTI_QUEUE : 0) |
+      (vnetHeader ? IFF_VNET_HDR : 0);
     const request = ifreq.encode({ name: Buffer.from(name), flags });
     const action = (what: string) => `${what} TAP interface "${name}"`;
     libc(action('create'), 'ioctl', fd, TUNSETIFF, request);

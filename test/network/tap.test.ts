@@ -1,8 +1,10 @@
+import { join } from 'node:path';
 import test from 'ava';
 import { Attachment, attach } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { addresses, ipJson, link } from '../support/observe.ts';
 import { changed } from '../support/outside.ts';
+import { suites } from '../support/plugin.ts';
 
 const name = '65-tap.conflist';
 
@@ -61,4 +63,27 @@ test('what cannot be is refused, and nothing is left', async (t) => {
     t.regex(outcome.error?.msg ?? 'no error', message);
     t.is(await link(pod, 'eth0'), undefined);
   }
+});
+
+test('two ADDs that both find the name free do not share one interface', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const { name: network, cniVersion, plugins } = changed(name, { ipam: undefined });
+  const slowly = 'strace -qq -o /dev/null -P /dev/net/tun -e inject=openat:delay_enter=2000000'.split(' ');
+  const add = () =>
+    host.tryRun([...slowly, join(suites.ours, 'tap')], {
+      env: {
+        CNI_COMMAND: 'ADD',
+        CNI_CONTAINERID: pod.containerId,
+        CNI_NETNS: pod.netns,
+        CNI_IFNAME: 'eth0',
+        CNI_PATH: suites.ours,
+      },
+      stdin: JSON.stringify({ ...plugins[0], name: network, cniVersion }),
+    });
+  const outcomes = await Promise.all([add(), add()]);
+  const [loser, ...others] = outcomes.filter(({ exit }) => exit !== 0);
+  t.deepEqual(others, []);
+  t.regex(loser?.stdout ?? '', /EBUSY/);
+  t.truthy(await link(pod, 'eth0'));
 });
