@@ -1,8 +1,8 @@
 /** One call, from the launcher's offer to the acknowledgement of its result. */
 
 import { Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { runPlugin } from '../lib/cni/runner.ts';
+import type { Together } from '../lib/group-commit.ts';
 import type { PluginTable } from '../main.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
@@ -19,6 +19,8 @@ export interface CallServer {
   readonly plugins: PluginTable;
   /** Path of the launcher, which stands for this suite under every plugin's name. */
   readonly program: string;
+  /** Does what several calls may do as one. */
+  readonly together: Together;
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
   /** Waits until the call may run, and runs it. */
@@ -65,7 +67,7 @@ async function run(
   socket: Socket,
   changes: Changes,
   incoming: Incoming,
-  { plugins, program }: CallServer,
+  { plugins, program, together }: CallServer,
 ): Promise<number> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
   if (changes.isGone) return 1;
@@ -79,7 +81,7 @@ async function run(
     program,
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
-    waitForEnd,
+    sharing: { waitForEnd, together },
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
@@ -142,14 +144,13 @@ class Changes {
         await new Promise((resolve) => setImmediate(resolve));
         return take();
       }
-      const timeout = new AbortController();
-      await Promise.race([
-        new Promise<void>((resolve) => {
-          this.wake = resolve;
-        }),
-        sleep(end - performance.now(), undefined, { signal: timeout.signal }).catch(() => {}),
-      ]);
-      timeout.abort();
+      await new Promise<void>((resolve) => {
+        const timeout = setTimeout(resolve, end - performance.now());
+        this.wake = () => {
+          clearTimeout(timeout);
+          resolve();
+        };
+      });
     }
   }
 }

@@ -14,6 +14,7 @@ import { Attachment, attach, type Conflist, type PluginConf } from '../support/c
 import { type Host, makeHost, startAgent } from '../support/host.ts';
 import { link, ping, snapshot, until } from '../support/observe.ts';
 import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
+import { portNet, ports } from '../support/portmap.ts';
 import { cleanEnv } from '../support/run.ts';
 
 const socketPath = '/run/cni/agent.sock';
@@ -76,7 +77,7 @@ async function startSlowAdd(host: Host, directory: string) {
     output += chunk;
   });
   child.stdin.end(JSON.stringify({ ...slow.plugins[0], name: slow.name, cniVersion: '1.1.0' }));
-  const ended = once(child, 'exit');
+  const ended = once(child, 'close');
   await until('the IPAM plugin runs', async () => existsSync(host.file(`${directory}/verbs`)));
   return { pod, child, ended, output: () => output };
 }
@@ -276,7 +277,48 @@ test('an agent whose tree was replaced ends after its calls, and plugins work me
   t.pass();
 });
 
-test('60 lives with an agent that is killed again and again: nothing is left, no address is given twice', async (t) => {
+test('pods that come and go at once share the work, and each gets its own answer', async (t) => {
+  const host = await makeHost(t);
+  await (await attach(host, portNet(), ports([7999, 80]))).del();
+  const { sandboxes: _, ...idle } = await snapshot(host);
+  await startAgent(t, host);
+  // Groups of interfaces that an operator has are none of ours.
+  await host.run(['ip', 'link', 'add', 'theirs', 'group', '70000', 'type', 'veth', 'peer', 'name', 'other']);
+  await host.run(['mkdir', '/run/counted']);
+  writeFileSync(
+    host.file('/run/counted/iptables-restore'),
+    '#!/bin/sh\necho run >>/run/counted/runs\nexec /usr/sbin/iptables-restore "$@"\n',
+    { mode: 0o755 },
+  );
+  const env = { PATH: `/run/counted:${cleanEnv.PATH}` };
+  const runs = () => readFileSync(host.file('/run/counted/runs'), 'utf8').split('\n').length - 1;
+  const pods = await Promise.all(Array.from({ length: 24 }, () => host.addPod()));
+  const impossible = 7;
+  const all = pods.map((pod, i) => {
+    const network = i === impossible ? portNet({ conditionsV4: ['--no-such-option'] }) : portNet();
+    return new Attachment(host, pod, network, { ...ports([8000 + i, 80]), env });
+  });
+  const outcomes = await Promise.all(all.map((one) => one.tryAdd()));
+  for (const [i, { exit, error }] of outcomes.entries())
+    if (i === impossible) t.regex(`${error?.msg} ${error?.details}`, /no-such-option/);
+    else t.is(exit, 0, `${error?.msg}`);
+  t.true(runs() < 2 * pods.length, `${runs()} runs`);
+  const living = all.filter((_, i) => i !== impossible);
+  t.is(new Set(living.map(({ ip }) => ip)).size, living.length);
+  await Promise.all(living.map((one) => one.check()));
+  const rules = await host.run(['iptables-save', '-t', 'nat']);
+  for (const i of pods.keys())
+    t.is(rules.includes(`--dports ${8000 + i} `), i !== impossible, `port ${8000 + i}`);
+  t.true(await ping(living[0]!.pod, '10.5.0.1'));
+  await Promise.all(all.map((one) => one.del()));
+  for (const pod of pods) t.is(await link(pod, 'eth0'), undefined);
+  t.is((await link(host, 'theirs'))?.ifname, 'theirs');
+  await host.run(['ip', 'link', 'delete', 'theirs']);
+  const { sandboxes: __, ...after } = await snapshot(host);
+  t.deepEqual(after, idle);
+});
+
+test('200 lives with an agent that is killed again and again: nothing is left, no address is given twice', async (t) => {
   const host = await makeHost(t);
   await (await attach(host, networkOf(bridge))).del();
   const idle = await snapshot(host);
@@ -306,7 +348,7 @@ test('60 lives with an agent that is killed again and again: nothing is left, no
     while ((await attachment.tryDel()).exit !== 0) await sleep(10);
     await pod.remove();
   };
-  for (let batch = 0; batch < 10; batch++) await Promise.all(Array.from({ length: 6 }, life));
+  for (let batch = 0; batch < 25; batch++) await Promise.all(Array.from({ length: 8 }, life));
   isOver = true;
   await killer;
   const { sandboxes: _, ...after } = await snapshot(host);
