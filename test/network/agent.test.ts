@@ -5,17 +5,25 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
-import { type Host, makeHost, startAgent } from '../support/host.ts';
+import { type Host, makeHost, type Pod, startAgent } from '../support/host.ts';
 import { link, ping, snapshot, until } from '../support/observe.ts';
 import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
-import { cleanEnv } from '../support/run.ts';
+import { cleanEnv, type Output } from '../support/run.ts';
 
 const socketPath = '/run/cni/agent.sock';
 const command = join(suites.ours, 'cni');
@@ -245,36 +253,90 @@ test('a stale socket, one that is not a socket and one of another user are passe
   t.true(await ping(one.pod, '10.33.0.1'));
 });
 
-test('an agent whose tree was replaced ends after its calls, and plugins work meanwhile', async (t) => {
-  const host = await makeHost(t);
+/** Puts a tree of the suite into a host's /run/bin. */
+async function installTree(host: Host): Promise<void> {
   await host.run(['mkdir', '/run/bin']);
   await host.run(['cp', '-a', `${suites.ours}/.`, '/run/bin']);
-  const agent = await host.start(t, ['/run/bin/cni', 'agent']);
-  const ended = once(agent, 'exit');
-  // Another build, as far as the launcher knows.
-  const launcher = readFileSync(host.file('/run/bin/bridge'));
-  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher.toString('latin1')) ?? [];
-  const replaced = Buffer.from(launcher.toString('latin1').replaceAll(build, '0123456789ab'), 'latin1');
-  await host.run(['mv', `/run/bin/.cni-plugins-${build}`, '/run/bin/.cni-plugins-0123456789ab']);
-  for (const name of ['cni', 'bridge', 'host-local']) {
-    await host.run(['rm', `/run/bin/${name}`]);
-    writeFileSync(host.file(`/run/bin/${name}`), replaced, { mode: 0o755 });
-  }
-  const pod = await host.addPod();
-  const config = { ...bridge, name: 'n', cniVersion: '1.1.0' };
-  const outcome = await host.tryRun(['/run/bin/bridge'], {
+}
+
+/** Replaces that tree by another build, as far as launcher and agent know, as an upgrade does: name by name. */
+async function upgradeTree(host: Host): Promise<void> {
+  const launcher = readFileSync(host.file('/run/bin/bridge')).toString('latin1');
+  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher) ?? [];
+  await host.run(['cp', '-al', `/run/bin/.cni-plugins-${build}`, '/run/bin/.cni-plugins-0123456789ab']);
+  writeFileSync(
+    host.file('/run/bin/launcher'),
+    Buffer.from(launcher.replaceAll(build, '0123456789ab'), 'latin1'),
+    { mode: 0o755 },
+  );
+  for (const name of ['cni', 'bridge', 'host-local'])
+    await host.run([
+      'sh',
+      '-c',
+      `ln /run/bin/launcher /run/bin/.new && mv -f /run/bin/.new /run/bin/${name}`,
+    ]);
+}
+
+/** Runs bridge of the tree in /run/bin. */
+function runInstalled(host: Host, pod: Pod, command: 'ADD' | 'DEL'): Promise<Output> {
+  return host.tryRun(['/run/bin/bridge'], {
     env: {
-      CNI_COMMAND: 'ADD',
+      CNI_COMMAND: command,
       CNI_CONTAINERID: pod.containerId,
       CNI_NETNS: pod.netns,
       CNI_IFNAME: 'eth0',
       CNI_PATH: '/run/bin',
     },
-    stdin: JSON.stringify(config),
+    stdin: JSON.stringify({ ...bridge, name: 'agentnet', cniVersion: '1.1.0' }),
   });
+}
+
+test('an agent whose tree was replaced ends after its calls, and plugins work meanwhile', async (t) => {
+  const host = await makeHost(t);
+  await installTree(host);
+  const agent = await host.start(t, ['/run/bin/cni', 'agent']);
+  const ended = once(agent, 'exit');
+  await upgradeTree(host);
+  const outcome = await runInstalled(host, await host.addPod(), 'ADD');
   t.is(outcome.exit, 0, outcome.stdout);
   await ended;
   t.pass();
+});
+
+test('an upgrade while pods come and go fails no call', async (t) => {
+  const host = await makeHost(t);
+  await installTree(host);
+  const agent = await host.start(t, ['/run/bin/cni', 'agent']);
+  const ended = once(agent, 'exit');
+  let isOver = false;
+  let lives = 0;
+  const worker = async () => {
+    while (!isOver) {
+      const pod = await host.addPod();
+      for (const command of ['ADD', 'DEL'] as const) {
+        const { exit, stdout } = await runInstalled(host, pod, command);
+        t.is(exit, 0, `${command}: ${stdout}`);
+      }
+      await pod.remove();
+      lives++;
+    }
+  };
+  const workers = Array.from({ length: 4 }, worker);
+  await until('the old build is at work', async () => lives >= 8);
+  await upgradeTree(host);
+  await ended;
+  // Another agent takes over, of the new build.
+  await host.start(t, ['/run/bin/cni', 'agent']);
+  const before = lives;
+  await until('the new build is at work', async () => lives >= before + 8);
+  isOver = true;
+  await Promise.all(workers);
+  t.true((await callsOf(host)) >= 8);
+  const left = readdirSync(host.file('/var/lib/cni/networks/agentnet'));
+  t.deepEqual(
+    left.filter((name) => name.startsWith('10.')),
+    [],
+  );
 });
 
 test('pods that come and go at once share the work, and each gets its own answer', async (t) => {
