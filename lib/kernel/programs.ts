@@ -49,6 +49,7 @@ export class Programs {
   /** Does what calls of this process may do as one. */
   readonly together: Together;
   private readonly sharing: Sharing | undefined;
+  private readonly found = new Map<string, string>();
 
   /** @param sharing for a process with other things to do; without it, the thread waits for each child. */
   constructor(environment: Readonly<Record<string, string | undefined>>, sharing?: Sharing) {
@@ -60,6 +61,14 @@ export class Programs {
 
   /** The file of a program. @throws ProgramMissingError */
   find(program: string): string {
+    const known = this.found.get(program);
+    if (known) return known;
+    const file = this.lookUp(program);
+    this.found.set(program, file);
+    return file;
+  }
+
+  private lookUp(program: string): string {
     for (const directory of this.path.split(':')) {
       if (directory === '') continue;
       try {
