@@ -4,6 +4,7 @@ import { Socket } from 'node:net';
 import { runPlugin } from '../lib/cni/runner.ts';
 import type { Together } from '../lib/group-commit.ts';
 import type { PluginTable } from '../main.ts';
+import { refuseMore } from './peer.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
@@ -48,8 +49,15 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
     const stdin = await changes.wait(() => incoming.takeInput());
     if (stdin === undefined) return; // The launcher is gone before anything was done.
     const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
+    // Nothing follows a result: a launcher that has it ends, and writing to it would cost us what it said last.
+    const answer = (text: string, exit: number) => {
+      clearInterval(heartbeat);
+      socket.write(encodeFrame('R', text, exit));
+    };
     try {
-      const exit = await server.schedule(() => run(offer, stdin, socket, changes, incoming, server));
+      const exit = await server.schedule(() =>
+        run(offer, stdin, socket, { changes, incoming, answer }, server),
+      );
       server.record(offer, exit, performance.now() - start);
     } finally {
       clearInterval(heartbeat);
@@ -61,12 +69,19 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
   }
 }
 
+/** What is said on a connection. */
+interface Conversation {
+  readonly changes: Changes;
+  readonly incoming: Incoming;
+  /** Sends what the call ends with. */
+  answer(text: string, exit: number): void;
+}
+
 async function run(
   offer: Offer,
   stdin: string,
   socket: Socket,
-  changes: Changes,
-  incoming: Incoming,
+  { changes, incoming, answer }: Conversation,
   { plugins, program, together }: CallServer,
 ): Promise<number> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
@@ -85,18 +100,27 @@ async function run(
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
-      socket.write(encodeFrame('R', text, exit));
+      answer(text, exit);
       // The runtime may have given up meanwhile: then nobody has the result, and ADD is undone.
-      if (exit === 0 && !(await changes.wait(() => incoming.takeAcknowledgement() || undefined))) {
-        // The launcher is not to pass on a result that is about to be undone.
-        socket.destroy();
+      if (exit === 0 && !(await isAcknowledged(socket, changes, incoming)))
         throw new Error('the runtime is gone');
-      }
     },
   };
   const exit = await runPlugin(plugin, caller, find);
-  if (!isAnswered) socket.write(encodeFrame('R', '', exit));
+  if (!isAnswered) answer('', exit);
   return exit;
+}
+
+/**
+ * Whether the launcher has passed the result on. It never takes as passed on what is about to be undone: once
+ * it is given up, its acknowledgement fails.
+ */
+async function isAcknowledged(socket: Socket, changes: Changes, incoming: Incoming): Promise<boolean> {
+  const take = () => incoming.takeAcknowledgement() || undefined;
+  if (await changes.wait(take)) return true;
+  if (changes.isGone) return false;
+  refuseMore(socket);
+  return (await changes.wait(take)) ?? false;
 }
 
 /** A pipe is a stream to Node.js, which tells of its end. */
