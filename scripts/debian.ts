@@ -11,7 +11,7 @@ const fresh = 24 * 3600 * 1000;
 
 /** Which archive a package is to come from. */
 export interface Archive {
-  /** Such as "sid"; this machine's own unless given. */
+  /** Such as "sid"; this machine's own, with its updates, unless given. */
   suite?: string;
   /** Debian's name of the architecture; this machine's own unless given. */
   architecture?: string;
@@ -29,31 +29,34 @@ export interface DebianPackage {
  * @throws Error when it cannot be had.
  */
 export function cachedPackage(name: string, archive: Archive = {}): DebianPackage {
-  const suite = archive.suite ?? ownSuite();
   const architecture = archive.architecture ?? ask('dpkg', ['--print-architecture']);
-  const directory = join(cache, `${suite}-${architecture}`);
+  const directory = join(cache, `${archive.suite ?? 'own'}-${architecture}`);
   const unpacked = join(directory, name);
-  const versionFile = join(directory, `${name}.version`);
-  const known = statSync(versionFile, { throwIfNoEntry: false });
-  if (!known || Date.now() - known.mtimeMs > fresh)
-    try {
-      writeFileSync(versionFile, fetch(name, suite, architecture, directory, unpacked));
-    } catch (error) {
-      const reason = String((error as { stderr?: Buffer }).stderr ?? error)
-        .trim()
-        .split('\n')
-        .at(-1);
-      throw new Error(`Debian's "${name}" of ${suite} for ${architecture} cannot be had: ${reason}`, {
-        cause: error,
-      });
+  const versionFile = `${unpacked}.version`;
+  try {
+    if (!isFresh(versionFile)) {
+      const version = fetch(name, archive.suite, architecture, directory, unpacked);
+      writeFileSync(versionFile, version);
     }
+  } catch (error) {
+    const reason = String((error as { stderr?: Buffer }).stderr ?? error);
+    throw new Error(
+      `Debian's "${name}" for ${architecture} cannot be had: ${reason.trim().split('\n').at(-1)}`,
+      { cause: error },
+    );
+  }
   return { version: readFileSync(versionFile, 'utf8'), directory: unpacked };
+}
+
+function isFresh(file: string): boolean {
+  const known = statSync(file, { throwIfNoEntry: false });
+  return known !== undefined && Date.now() - known.mtimeMs < fresh;
 }
 
 /** Downloads and unpacks a package with lists of its own: the machine's stay as they are. @returns its version. */
 function fetch(
   name: string,
-  suite: string,
+  suite: string | undefined,
   architecture: string,
   directory: string,
   unpacked: string,
@@ -63,7 +66,6 @@ function fetch(
   for (const needed of ['lists/partial', 'cache/archives/partial', 'download'])
     mkdirSync(join(directory, needed), { recursive: true });
   const sources = join(directory, 'sources.list');
-  writeFileSync(sources, `deb [signed-by=${keyring}] ${mirror()} ${suite} main\n`);
   const options = {
     'Dir::Etc::SourceList': sources,
     'Dir::Etc::SourceParts': '/dev/null',
@@ -80,28 +82,37 @@ function fetch(
       cwd: download,
       stdio: ['ignore', 'ignore', 'pipe'],
     });
-  apt('update');
+  const updated = join(directory, 'updated');
+  if (!isFresh(updated)) {
+    writeFileSync(sources, sourcesOf(suite));
+    apt('update');
+    writeFileSync(updated, '');
+  }
   apt('download', name);
   const [file] = readdirSync(download);
   if (!file) throw new Error('apt-get downloaded nothing');
   const archive = join(download, file);
+  rmSync(`${unpacked}.new`, { recursive: true, force: true });
   execFileSync('dpkg-deb', ['--extract', archive, `${unpacked}.new`]);
   rmSync(unpacked, { recursive: true, force: true });
   renameSync(`${unpacked}.new`, unpacked);
   return ask('dpkg-deb', ['--field', archive, 'Version']);
 }
 
-/** The mirror that this machine has for Debian itself, beside those of security updates and of others. */
-function mirror(): string {
-  const lines = ask('apt-get', ['indextargets', '--format', '$(SITE)', 'Origin: Debian', 'Label: Debian']);
-  const [first] = lines.split('\n');
-  return first || 'http://deb.debian.org/debian';
-}
-
-function ownSuite(): string {
-  const codename = /^VERSION_CODENAME=(.+)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1];
-  if (!codename) throw new Error('"/etc/os-release" does not tell which release of Debian this is');
-  return codename;
+/**
+ * Lines of sources.list(5): a suite on the mirror that this machine uses, or this machine's own suites with
+ * their updates.
+ */
+function sourcesOf(suite: string | undefined): string {
+  const own = ask('apt-get', [
+    ...['indextargets', '--format', '$(SITE) $(RELEASE)'],
+    ...['Origin: Debian', 'Component: main', 'Created-By: Packages'],
+  ]).split('\n');
+  const [mirror] = own.filter((line) => !line.endsWith('-security')).map((line) => line.split(' ')[0]);
+  if (!mirror) throw new Error('apt-get knows no mirror of Debian. Run "apt-get update"');
+  return (suite ? [`${mirror} ${suite}`] : own)
+    .map((line) => `deb [signed-by=${keyring}] ${line} main\n`)
+    .join('');
 }
 
 function ask(program: string, args: readonly string[]): string {

@@ -30,6 +30,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import packageJson from '../package.json' with { type: 'json' };
+import { nodePackage } from './build/target.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -138,7 +139,7 @@ function writeUnits(directory: string): void {
  */
 function writeLicenses(directory: string): void {
   mkdirSync(directory, { recursive: true });
-  cpSync(join(root, 'node_modules', `node-linux-${arch}`, 'LICENSE'), join(directory, 'node'));
+  cpSync(join(nodePackage(arch), 'LICENSE'), join(directory, 'node'));
   for (const name of withDependencies('yargs')) {
     const source = join(root, 'node_modules', name);
     const file = readdirSync(source).find((entry) => /^licen[cs]e/i.test(entry));

@@ -17,7 +17,7 @@ export function drawChart(rows: readonly Row[]): string {
   const bar = (row: Row, contender: (typeof ours)[number], y: number) => {
     const ratio = row.ratios[contender];
     if (!ratio) return '';
-    const { value, low, high } = ratio;
+    const { value, interval: { low, high } = { low: value, high: value } } = ratio;
     const middle = y + barHeight / 2;
     return [
       `<rect x="${left}" y="${y + 1}" width="${(x(value) - left).toFixed(1)}" height="${barHeight - 2}" fill="${colors[contender]}"/>`,

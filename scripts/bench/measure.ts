@@ -12,11 +12,11 @@ export interface Figure {
   samples: number;
 }
 
-/** Ratio of medians to the reference's, with the bounds of its 95 % interval. */
+/** Ratio of medians to the reference's. */
 export interface Ratio {
   value: number;
-  low: number;
-  high: number;
+  /** Bounds of its 95 % interval, unless there is a single sample. */
+  interval?: { low: number; high: number };
 }
 
 /** What is compared with the reference. */
@@ -58,14 +58,18 @@ export function summarize(name: string, unit: string, samples: Samples): Row {
  * Of two or three samples it is all that they span.
  */
 function ratioOf(above: number[], below: number[]): Ratio {
+  const value = median(above) / median(below);
+  if (Math.min(above.length, below.length) < 2) return { value };
   const ratios = Array.from(
     { length: resamplings },
     () => median(resample(above)) / median(resample(below)),
   ).sort((a, b) => a - b);
   return {
-    value: median(above) / median(below),
-    low: ratios[Math.floor(resamplings * 0.025)]!,
-    high: ratios[Math.floor(resamplings * 0.975)]!,
+    value,
+    interval: {
+      low: ratios[Math.floor(resamplings * 0.025)]!,
+      high: ratios[Math.floor(resamplings * 0.975)]!,
+    },
   };
 }
 

@@ -90,7 +90,9 @@ export function markdown({ machine: where, date, footprint }: Report, rows: read
 }
 
 function describeRatio(ratio: Ratio | undefined): string {
-  return ratio ? `${ratio.value.toFixed(2)} (${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)})` : '';
+  if (!ratio) return '';
+  const { value, interval } = ratio;
+  return value.toFixed(2) + (interval ? ` (${interval.low.toFixed(2)}–${interval.high.toFixed(2)})` : '');
 }
 
 /** What the suites take, in a sentence each. */

@@ -1,7 +1,7 @@
 /** What is measured, in the order of the table. */
 
 import { hostLocal } from './addresses.ts';
-import { call, contenders, supports } from './call.ts';
+import { call } from './call.ts';
 import { collection } from './collection.ts';
 import { atOnce, whileBusy } from './concurrency.ts';
 import { podNetwork } from './host.ts';
@@ -17,8 +17,6 @@ import { dataPath } from './traffic.ts';
 export function scenarios(quick: boolean, patient: boolean): Scenario[] {
   const rounds = quick ? 6 : 15;
   const few = quick ? 5 : 9;
-  // Those of 1.6 and later have nftables; the version of the specification is what can be asked for.
-  const withNftables = contenders.filter((contender) => supports(contender, '1.1.0'));
   return [
     version(3 * rounds),
     startUp(rounds),
@@ -27,7 +25,7 @@ export function scenarios(quick: boolean, patient: boolean): Scenario[] {
     ),
     processorTime(quick ? 4 : 10, quick ? 1 : 5),
     life('chain of six', longChain(), 0, few),
-    life('life, nftables', nftablesNetwork(), 0, few, withNftables),
+    life('life, nftables', nftablesNetwork(), 0, few),
     quick ? atOnce(16, 1, 10) : atOnce(64, 3, 75),
     whileBusy(quick ? atOnce(16, 1, 10) : atOnce(64, 3, 75)),
     collection(quick ? 100 : 200, quick ? 1 : 3),
