@@ -56,8 +56,12 @@ function enterNamespaces(): never {
     ip link set lo up
     exec "$@"`;
   const { status } = spawnSync(
-    'unshare',
+    // Killed with this process.
+    'setpriv',
     [
+      '--pdeathsig',
+      'TERM',
+      'unshare',
       '--net',
       '--mount',
       'sh',

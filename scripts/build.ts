@@ -30,12 +30,12 @@ import {
 import { basename, join } from 'node:path';
 import { type BuildOptions, build } from 'esbuild';
 import { isCurrent, stampOf } from './build/stamp.ts';
-import { nodePackage, targetOf } from './build/target.ts';
+import { nodePackage, runTool, targetOf } from './build/target.ts';
 import { layTree } from './build/tree.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
-const target = targetOf(arch);
+const target = attempt(() => targetOf(arch));
 const native = target.isNative;
 const buildDir = join(root, 'build', arch);
 const binDir = native ? join(root, 'dist/bin') : join(root, 'dist', arch, 'bin');
@@ -56,7 +56,7 @@ const execArgv = [
 ];
 
 mkdirSync(buildDir, { recursive: true });
-const base = strippedNode();
+const base = attempt(strippedNode);
 const names = [...namesIn('plugins'), ...namesIn('ipam'), 'cni'];
 const bundling = {
   bundle: true,
@@ -75,6 +75,16 @@ const bundling = {
 await bundle('main.js', entryPoint());
 await bundle('cni.js', operatorsEntryPoint());
 await makeExecutable();
+
+/** Carries out a step of the build, which ends with what the step has to say if it fails. */
+function attempt<T>(step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    console.error((error as Error).message);
+    process.exit(1);
+  }
+}
 
 /** The plugins that a directory holds: one file each, named after the executable. */
 function namesIn(directory: string): string[] {
@@ -150,7 +160,7 @@ function strippedNode(): string {
   if (!existsSync(stripped) || statSync(stripped).mtimeMs < statSync(source).mtimeMs) {
     console.log(`Stripping Node.js ${process.versions.node} for ${arch}`);
     copyFileSync(source, `${stripped}.new`);
-    execFileSync(target.strip, ['--strip-all', `${stripped}.new`], { stdio: 'inherit' });
+    runTool(target, target.strip, ['--strip-all', `${stripped}.new`]);
     renameSync(`${stripped}.new`, stripped);
   }
   return stripped;
@@ -188,7 +198,7 @@ async function makeExecutable(): Promise<void> {
     );
     writeFileSync(stampFile, stampOf(digest, trained));
   }
-  layTree(target, executable, binDir, names, buildDir);
+  attempt(() => layTree(target, executable, binDir, names, buildDir));
   const megabytes = Math.round(statSync(executable).size / 1e6);
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }

@@ -38,7 +38,9 @@ const arch = process.argv[2] ?? process.arch;
 const architecture = { x64: 'amd64', arm64: 'arm64' }[arch];
 if (!architecture) fail(`There is no package for "${arch}". Name x64 or arm64`);
 const binDir = join(root, arch === process.arch ? 'dist/bin' : `dist/${arch}/bin`);
-if (!existsSync(binDir)) fail(`"${binDir}" is missing. Run "node scripts/build.ts ${arch}" first`);
+if (arch !== process.arch)
+  execFileSync(process.execPath, [join(root, 'scripts/build.ts'), arch], { stdio: 'inherit' });
+else if (!existsSync(binDir)) fail(`"${binDir}" is missing. Run "npm run build" first`);
 const { version } = packageJson;
 const epoch = process.env.SOURCE_DATE_EPOCH ?? output('git', ['log', '-1', '--format=%ct']).trim();
 const outDir = join(root, 'dist/package');

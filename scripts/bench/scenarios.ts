@@ -32,7 +32,7 @@ export function scenarios(quick: boolean, patient: boolean): Scenario[] {
     ...(quick ? [10, 20_000] : [10, 1000, 20_000, 60_000]).map((count) => hostLocal(count, rounds)),
     ...(quick ? [] : eachPlugin(few)),
     dataPath(quick ? 1 : 3),
-    agentMemory(quick ? 1000 : 10_000, quick ? 20 : patient ? 900 : 120),
+    agentMemory(quick ? 1000 : 10_000, quick ? 10 : patient ? 900 : 120),
     // Last, as iptables goes on to warn of the tables.
     withLegacy(life('life, iptables-legacy', podNetwork(), 0, few)),
   ];

@@ -25,6 +25,8 @@ export interface Target {
   /** Compiles a static program with musl: what comes before the source and what comes after it. */
   readonly compiler: readonly [program: string, before: readonly string[], after: readonly string[]];
   readonly strip: string;
+  /** Debian packages that have the compiler and strip(1). */
+  readonly packages: string;
 }
 
 interface Architecture {
@@ -80,6 +82,7 @@ export function targetOf(arch: string): Target {
     ),
     compiler: isNative ? ['musl-gcc', ['-static'], []] : crossCompiler(triplet, musl, unpacked('musl-dev')),
     strip: isNative ? 'strip' : `${triplet.replace('_', '-')}-strip`,
+    packages: isNative ? 'musl-tools binutils' : `gcc-${triplet.replace('_', '-')}`,
   };
 }
 
@@ -95,6 +98,16 @@ function crossCompiler(triplet: string, musl: string, directory: string): Target
     ],
     [part('libc.a'), '-lgcc', part('crtn.o')],
   ];
+}
+
+/** Runs the compiler or strip(1) of a target. @throws Error that says what to install if it is missing. */
+export function runTool({ packages }: Target, program: string, args: readonly string[]): void {
+  try {
+    execFileSync(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Error(`"${program}" is missing. Install it with "apt-get install ${packages}"`);
+  }
 }
 
 /**

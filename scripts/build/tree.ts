@@ -4,7 +4,6 @@
  * upgrade never changes a file that a running call uses.
  */
 
-import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -21,7 +20,7 @@ import {
 import { basename, join } from 'node:path';
 import { privatePrefix } from '../../launcher/launch.ts';
 import { inspectTree, readElf } from './inspect.ts';
-import type { Target } from './target.ts';
+import { runTool, type Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -77,21 +76,13 @@ function findLibrary({ libraries }: Target, name: string): string {
   );
 }
 
-function compileLauncher({ compiler, loader, isNative }: Target, build: string, work: string): string {
-  const [program, before, after] = compiler;
+function compileLauncher(target: Target, build: string, work: string): string {
+  const [program, before, after] = target.compiler;
   const launcher = join(work, 'launcher');
   const flags = ['-std=c11', '-Os', '-s', '-Wall', '-Wextra', '-Werror'];
-  const defines = [`-DBUILD="${build}"`, `-DLOADER="${loader}"`];
+  const defines = [`-DBUILD="${build}"`, `-DLOADER="${target.loader}"`];
   const source = join(root, 'launcher/launcher.c');
-  const args = [...flags, ...defines, '-o', `${launcher}.new`, ...before, source, ...after];
-  try {
-    execFileSync(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new Error(
-      `"${program}", which compiles the launcher, is missing. Install the package "${isNative ? 'musl-tools' : program}"`,
-    );
-  }
+  runTool(target, program, [...flags, ...defines, '-o', `${launcher}.new`, ...before, source, ...after]);
   // A launcher that stays the same keeps its inode, so that names that are linked to it stay as they are.
   const isSame = existsSync(launcher) && readFileSync(launcher).equals(readFileSync(`${launcher}.new`));
   if (isSame) rmSync(`${launcher}.new`);
