@@ -53,7 +53,10 @@ function isFresh(file: string): boolean {
   return known !== undefined && Date.now() - known.mtimeMs < fresh;
 }
 
-/** Downloads and unpacks a package with lists of its own: the machine's stay as they are. @returns its version. */
+/**
+ * Downloads and unpacks a package with lists of its own: the machine's stay as they are.
+ * @returns its version.
+ */
 function fetch(
   name: string,
   suite: string | undefined,

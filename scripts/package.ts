@@ -3,6 +3,8 @@
  *
  *     node scripts/package.ts [x64|arm64]
  *
+ * Executables for another architecture are built first.
+ *
  * - cni-plugins-linux-ARCH-vVERSION.tgz, laid out like the reference plugins' release, so that the same
  *   `tar -C /opt/cni/bin -xzf` installs it;
  * - cni-plugins-ts_VERSION_ARCH.deb, which takes the place of Debian's containernetworking-plugins;

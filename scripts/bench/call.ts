@@ -120,7 +120,7 @@ export function delChain(
     .reverse();
 }
 
-/** Like {@link call}, without blocking; {@link prepareFor} is the caller's to do. @returns what it printed. */
+/** Like {@link call}, without blocking, and after {@link prepareFor}. @returns what it printed. */
 export function callAsync(plugin: string, verb: Verb, config: object): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(join(directories[verb.contender], plugin), [], { env: environment(verb) });

@@ -1,7 +1,7 @@
 /**
  * Processor time: what a pod costs the host, whoever does the work. Counted is all that the calls' processes
- * use, in user mode and in the kernel, those that they start included, and the agent and what that starts. What
- * threads of the kernel do later, such as taking down interfaces, is counted for nobody.
+ * use, in user mode and in the kernel, those that they start included, and the agent and what that starts.
+ * What threads of the kernel do later, such as taking down interfaces, is counted for nobody.
  */
 
 import { readFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { alternate, emptySamples, type Scenario } from './scenario.ts';
 /** Milliseconds of a tick, the unit of /proc/PID/stat. Source: proc(5); Linux has 100 a second everywhere. */
 const tick = 10;
 
-/** ADD and DEL of a chain, and both. @param lives in a row, which make a sample: ticks tell nothing of one. */
+/** ADD and DEL of a chain, and both. @param lives in a row that make a sample: ticks say nothing of one. */
 export function processorTime(lives: number, rounds: number): Scenario {
   const name = 'processor time';
   return {

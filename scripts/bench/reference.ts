@@ -12,7 +12,7 @@ export interface Reference {
   description: string;
 }
 
-/** Finds them: those of CNI_REFERENCE, else those of Debian's unstable suite, else those that are installed. */
+/** Finds those of CNI_REFERENCE, else those of Debian's unstable suite, else those that are installed. */
 export function findReference(): Reference {
   const named = process.env.CNI_REFERENCE;
   if (named) return { directory: named, description: `the plugins in ${named}` };

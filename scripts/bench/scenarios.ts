@@ -13,7 +13,7 @@ import { alternate, emptySamples, type Scenario } from './scenario.ts';
 import { startUp } from './startup.ts';
 import { dataPath } from './traffic.ts';
 
-/** Everything. @param quick with fewer calls. @param patient about the agent's memory, which takes minutes. */
+/** Everything. @param quick with fewer calls. @param patient with many minutes for the agent's memory. */
 export function scenarios(quick: boolean, patient: boolean): Scenario[] {
   const rounds = quick ? 6 : 15;
   const few = quick ? 5 : 9;
@@ -32,7 +32,7 @@ export function scenarios(quick: boolean, patient: boolean): Scenario[] {
     ...(quick ? [10, 20_000] : [10, 1000, 20_000, 60_000]).map((count) => hostLocal(count, rounds)),
     ...(quick ? [] : eachPlugin(few)),
     dataPath(quick ? 1 : 3),
-    agentMemory(quick ? 1000 : 10_000, quick ? 10 : patient ? 900 : 120),
+    agentMemory(quick ? 1000 : 10_000, quick ? 10 : patient ? 900 : 90),
     // Last, as iptables goes on to warn of the tables.
     withLegacy(life('life, iptables-legacy', podNetwork(), 0, few)),
   ];

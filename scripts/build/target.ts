@@ -1,8 +1,8 @@
 /** The architectures that are built for, and where what they need comes from. */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, lstatSync, mkdirSync, readlinkSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { cachedPackage } from '../debian.ts';
 
@@ -77,16 +77,23 @@ export function targetOf(arch: string): Target {
     libraries: [...new Set(roots.values())].flatMap((directory) =>
       ['lib64', `lib/${triplet}`, `usr/lib/${triplet}`, 'lib'].map((below) => join(directory, below)),
     ),
-    licences: new Map(
-      [...roots].map(([name, directory]) => [name, join(directory, 'usr/share/doc', name, 'copyright')]),
-    ),
+    licences: new Map([...roots].map(([name, directory]) => [name, licenceOf(name, directory, unpacked)])),
     compiler: isNative ? ['musl-gcc', ['-static'], []] : crossCompiler(triplet, musl, unpacked('musl-dev')),
     strip: isNative ? 'strip' : `${triplet.replace('_', '-')}-strip`,
     packages: isNative ? 'musl-tools binutils' : `gcc-${triplet.replace('_', '-')}`,
   };
 }
 
-/** Debian's cross compiler, which is made for glibc, told to use musl: what musl-gcc does for this machine. */
+/** The licence of a package, which can be a link to that of another one, with the same source. */
+function licenceOf(name: string, directory: string, unpacked: (name: string) => string): string {
+  const documentation = join(directory, 'usr/share/doc', name);
+  const isElsewhere =
+    !existsSync(documentation) && lstatSync(documentation, { throwIfNoEntry: false })?.isSymbolicLink();
+  const owner = isElsewhere ? basename(readlinkSync(documentation)) : name;
+  return join(isElsewhere ? unpacked(owner) : directory, 'usr/share/doc', owner, 'copyright');
+}
+
+/** Debian's cross compiler, which is made for glibc, told to use musl, as musl-gcc does. */
 function crossCompiler(triplet: string, musl: string, directory: string): Target['compiler'] {
   const libraries = join(directory, 'usr/lib', musl);
   const part = (name: string) => join(libraries, name);
