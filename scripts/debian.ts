@@ -1,7 +1,16 @@
 /** Packages of another suite or architecture of Debian, unpacked without being installed. */
 
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 const cache = join(import.meta.dirname, '../build/debian');
@@ -39,9 +48,12 @@ export function cachedPackage(name: string, archive: Archive = {}): DebianPackag
       writeFileSync(versionFile, version);
     }
   } catch (error) {
+    // What was fetched before is better than nothing, as on a machine without a network.
+    if (existsSync(versionFile) && existsSync(unpacked))
+      return { version: readFileSync(versionFile, 'utf8'), directory: unpacked };
     const reason = String((error as { stderr?: Buffer }).stderr ?? error);
     throw new Error(
-      `Debian's "${name}" for ${architecture} cannot be had: ${reason.trim().split('\n').at(-1)}`,
+      `Debian's "${name}" for ${architecture} cannot be had: ${reason.trim().split('\n').at(-1)?.replace(/\.$/, '')}`,
       { cause: error },
     );
   }
@@ -78,6 +90,8 @@ function fetch(
     'APT::Architecture': architecture,
     'APT::Architectures': architecture,
     'APT::Sandbox::User': 'root',
+    'Acquire::Retries': '0',
+    'Acquire::http::Timeout': '10',
   };
   const flags = Object.entries(options).flatMap(([key, value]) => ['-o', `${key}=${value}`]);
   const apt = (...args: string[]) =>
@@ -88,7 +102,7 @@ function fetch(
   const updated = join(directory, 'updated');
   if (!isFresh(updated)) {
     writeFileSync(sources, sourcesOf(suite));
-    apt('update');
+    apt('update', '--error-on=any');
     writeFileSync(updated, '');
   }
   apt('download', name);

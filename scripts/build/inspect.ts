@@ -50,19 +50,25 @@ export function inspectTree(
   if (faults.length > 0) throw new Error(`The tree in "${directory}" would not run:\n${faults.join('\n')}`);
 }
 
-/** @throws Error when a file is no ELF file. */
+/**
+ * Reads what a program or library tells of itself.
+ * @throws Error when a file is not one, or readelf(1) is missing.
+ */
 export function readElf(file: string): Elf {
-  const output = execFileSync(
-    'readelf',
-    ['--file-header', '--program-headers', '--dynamic', '--wide', file],
-    {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'pipe'],
-    },
-  );
+  const output = askReadelf(file);
   return {
     machine: /^ +Machine: +(.+)$/m.exec(output)?.[1] ?? 'no machine',
     interpreter: /\[Requesting program interpreter: (.+)\]/.exec(output)?.[1],
     needed: [...output.matchAll(/\(NEEDED\).*\[(.+)\]/g)].map(([, name = '']) => name),
   };
+}
+
+function askReadelf(file: string): string {
+  const args = ['--file-header', '--program-headers', '--dynamic', '--wide', file];
+  try {
+    return execFileSync('readelf', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Error('"readelf" is missing. Install it with "apt-get install binutils"');
+  }
 }
