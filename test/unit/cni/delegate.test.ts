@@ -97,3 +97,15 @@ test('an IPAM plugin that fails is not asked to release: a living attachment may
   await call.rollBack();
   t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\n');
 });
+
+test('an IPAM plugin whose answer cannot be read is asked to release', async (t) => {
+  for (const answer of ['garbage', '{"cniVersion":"1.0.0","ips":[{"addr', '{"ips":[{"address":7}]}']) {
+    const dir = pluginDir(t, {
+      fake: `cat >/dev/null; echo $CNI_COMMAND >>"$0.log"; [ $CNI_COMMAND = DEL ] || echo '${answer}'`,
+    });
+    const call = callWith([dir]);
+    await t.throwsAsync(ipamAdd(call), undefined, answer);
+    await call.rollBack();
+    t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\nDEL\n', answer);
+  }
+});
