@@ -68,7 +68,7 @@ async function run(
   { plugins, program }: CallServer,
 ): Promise<number> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
-  if (changes.isGone) return 1;
+  if (changes.gone.aborted) return 1;
   const { plugin } = await plugins.get(offer.name)!();
   const find = (name: string) =>
     plugins
@@ -80,6 +80,7 @@ async function run(
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
     waitForEnd,
+    signal: changes.gone,
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
@@ -109,7 +110,9 @@ function waitForEnd(pipe: number): Promise<void> {
 /** Waiting for what arrives on a connection. */
 class Changes {
   private wake: () => void = () => {};
-  private isClosed = false;
+  private readonly closing = new AbortController();
+  /** Aborted when the launcher is no longer there. */
+  readonly gone = this.closing.signal;
 
   constructor(socket: Socket, incoming: Incoming) {
     socket.on('data', (chunk: Buffer) => {
@@ -117,15 +120,10 @@ class Changes {
       this.wake();
     });
     const close = () => {
-      this.isClosed = true;
+      this.closing.abort();
       this.wake();
     };
     socket.on('end', close).on('close', close).on('error', close);
-  }
-
-  /** True when the launcher is no longer there. */
-  get isGone(): boolean {
-    return this.isClosed;
   }
 
   /**
@@ -136,7 +134,7 @@ class Changes {
     const end = performance.now() + patienceMs;
     for (;;) {
       const taken = take();
-      if (taken !== undefined || this.isClosed) return taken;
+      if (taken !== undefined || this.gone.aborted) return taken;
       if (performance.now() >= end) {
         // What arrived while the thread stood still has not been read yet: timers come before sockets.
         await new Promise((resolve) => setImmediate(resolve));

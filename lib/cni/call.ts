@@ -29,6 +29,8 @@ export interface CallContext {
   readonly warn: (message: string) => void;
   /** How to wait for children without blocking the thread, where other calls share it. */
   readonly waitForEnd?: WaitForEnd | undefined;
+  /** Aborted when the runtime has given up, where the process outlives that. */
+  readonly signal?: AbortSignal | undefined;
   /** How many plugins have delegated to one another to get here; 0 for the one that the runtime called. */
   readonly depth: number;
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */

@@ -73,9 +73,15 @@ export async function delegate(
       return result;
     }
   }
-  const { runExecutable } = await import('./exec.ts');
+  const { KilledError, runExecutable } = await import('./exec.ts');
   const environment = { ...context.environment, CNI_COMMAND: command, [depthVariable]: String(depth) };
-  const output = await runExecutable(file, stdin, environment);
+  let output: string;
+  try {
+    output = await runExecutable(file, stdin, environment, context.signal);
+  } catch (error) {
+    if (error instanceof KilledError) undoLater();
+    throw error;
+  }
   // Before what it printed is read: whether or not that makes sense, it has done its work.
   undoLater();
   return isAdd ? readOutput(output, type, call.config.cniVersion) : undefined;
