@@ -8,7 +8,7 @@ import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { chainExists, IptablesError, list, restore, tryRestore } from './iptables.ts';
+import { chainExists, IptablesError, list, listOrAsk, restore, tryRestore } from './iptables.ts';
 import { isSameRule, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
 
@@ -230,12 +230,13 @@ async function composeChange(
   table: string,
   { chains, shared, own }: RuleSet,
 ): Promise<Composition<RuleChange>> {
-  const names = [...chains, ...[...shared, ...own.rules].map(({ chain }) => chain), own.chain ?? ''];
+  const wanted = [...shared, ...own.rules];
+  const names = [...chains, ...wanted.map(({ chain }) => chain), own.chain ?? ''];
   const listed = new Map<string, Rule[] | undefined>(
     await Promise.all(
       [...new Set(names)]
         .filter(Boolean)
-        .map(async (name) => [name, await list(programs, family, table, name)] as const),
+        .map(async (name) => [name, await listOrAsk(programs, family, table, name, wanted)] as const),
     ),
   );
   const isThere = (rule: Rule) => Boolean(listed.get(rule.chain)?.some((one) => isSameRule(one, rule)));

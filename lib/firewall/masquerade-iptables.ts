@@ -7,7 +7,14 @@ import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
-import { families, forFamilies, forInstalledFamilies, list, requireInstalled } from './iptables.ts';
+import {
+  families,
+  forFamilies,
+  forInstalledFamilies,
+  list,
+  listOrAsk,
+  requireInstalled,
+} from './iptables.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { commentWords, option, prefixWords, type Rule, targetOf } from './rules.ts';
@@ -55,8 +62,9 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async check(attachment, prefixes) {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const chain = masqueradeChain(attachment);
+      const jumps = prefixes.map((prefix) => jump(attachment, prefix));
       const [leading = [], rules = []] = await Promise.all([
-        list(programs, family, table, entryChain),
+        listOrAsk(programs, family, table, entryChain, jumps),
         list(programs, family, table, chain),
       ]);
       for (const { address } of prefixes.filter((prefix) => prefix.family === family))
