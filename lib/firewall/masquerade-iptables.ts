@@ -6,7 +6,7 @@
 import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
+import { ensureRules, undoChange } from './ensure.ts';
 import {
   families,
   forFamilies,
@@ -17,6 +17,7 @@ import {
 } from './iptables.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
+import { removeChains, removeRules } from './removal.ts';
 import { commentWords, option, prefixWords, type Rule, targetOf } from './rules.ts';
 
 const table = 'nat';
@@ -51,8 +52,11 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
           from: entryChain,
           known: own.map((prefix) => jump(attachment, prefix)),
           // Another interface of the container on this network shares the chain.
-          isOwn: (rule) =>
-            targetOf(rule) === chain && (sources.size === 0 || sources.has(option(rule, '-s') ?? '')),
+          own: (rules) =>
+            rules.filter(
+              (rule) =>
+                targetOf(rule) === chain && (sources.size === 0 || sources.has(option(rule, '-s') ?? '')),
+            ),
         });
       },
       hints.length > 0 ? familiesOf(hints) : families,

@@ -6,7 +6,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
-import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
+import { ensureRules, undoChange } from './ensure.ts';
 import {
   families,
   forFamilies,
@@ -22,22 +22,27 @@ import {
   isClash,
   type MappedPort,
   mappingsOf,
+  type Neighbours,
   type PortMapBackend,
+  type PortMapCheck,
   type PortMapping,
   type PortMapRequest,
   takenError,
 } from './portmap-backend.ts';
 import { forgetSandbox, forgetStaleSandboxes, isHolderGone, rememberSandbox } from './portmap-holders.ts';
 import {
+  attachmentRules,
   entryChain,
-  entryRules,
   isMapping,
+  isMappingTo,
   leads,
   mappedFamilies,
   mappedPorts,
   ruleSetOf,
   socketAddress,
+  withoutNeighbours,
 } from './portmap-rules.ts';
+import { removeChains, removeRules } from './removal.ts';
 import { option, type Rule, renderRule, targetOf } from './rules.ts';
 import { isNftVariant } from './xtables-lock.ts';
 
@@ -49,7 +54,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     const wanted = mappedFamilies(request);
     const freed: MappedPort[] = [];
     await forFamilies(wanted, async (family) => {
-      for (const clash of await findClashes(programs, family, request))
+      for (const clash of await findClashes(programs, family, request, request.neighbours))
         freed.push(...(await freePort(programs, family, clash)));
     });
     undo(rememberSandbox(attachment, netns));
@@ -63,9 +68,10 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     return freed;
   },
 
-  async del(attachment, hints) {
+  async del(attachment, neighbours, hints) {
     const chain = portMapChain(attachment);
     const removed: MappedPort[] = [];
+    let isShared = false;
     // Without mappings the rules tell, as some runtimes do not pass them on DEL.
     const wanted = hints
       ? families.filter((family) => hints.containers.some((prefix) => prefix.family === family))
@@ -74,12 +80,17 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       const entries = await removeRules(programs, family, table, {
         chain,
         from: entryChain,
-        known: hints ? entryRules(attachment, family, hints.mappings, hints.options) : [],
-        isOwn: (rule) => targetOf(rule) === chain,
+        known: hints ? attachmentRules(family, { ...hints, attachment }) : [],
+        own(rules) {
+          const all = rules.filter((rule) => rule.chain === chain || targetOf(rule) === chain);
+          const own = withoutNeighbours(all, neighbours());
+          isShared ||= own.length < all.length;
+          return own;
+        },
       });
       removed.push(...mappedPorts(family, entries));
     }, wanted);
-    forgetSandbox(attachment);
+    if (!isShared) forgetSandbox(attachment);
     return removed;
   },
 
@@ -123,32 +134,44 @@ interface Clash {
 }
 
 /**
- * Conditions divide a port's traffic among containers in ways that cannot be compared, so with them nothing
+ * The ports that others have. Conditions divide a port's traffic among containers in ways that cannot be compared, so with them nothing
  * clashes.
+ * @param neighbours to look in the attachment's own chain as well, for ports of the container's other
+ *   interfaces.
  */
-async function findClashes(programs: Programs, family: Family, request: PortMapRequest): Promise<Clash[]> {
+async function findClashes(
+  programs: Programs,
+  family: Family,
+  request: PortMapRequest,
+  neighbours?: Neighbours,
+): Promise<Clash[]> {
   const own = portMapChain(request.attachment);
   const mappings = mappingsOf(request.mappings, family);
   if (mappings.length === 0 || request.options.conditions[family].length > 0) return [];
-  if (!mayClash(programs, family, own, mappings)) return [];
+  if (!mayClash(programs, family, neighbours ? undefined : own, mappings)) return [];
   const entries = (await list(programs, family, table, entryChain)) ?? [];
   const first = entries.findIndex((entry) => targetOf(entry) === own);
   const clashes: Clash[] = [];
   for (const [i, entry] of entries.entries()) {
     const chain = targetOf(entry);
     const led = mappings.filter((mapping) => leads(entry, mapping));
-    if (!chain || chain === own || led.length === 0) continue;
-    const rules = (await list(programs, family, table, chain)) ?? [];
+    if (!chain || led.length === 0 || (chain === own && !neighbours)) continue;
+    const listed = (await list(programs, family, table, chain)) ?? [];
+    const rules =
+      chain === own
+        ? listed.filter((rule) => neighbours?.().some((address) => isMappingTo(rule, address)))
+        : listed;
     for (const mapping of led) {
-      const rule = rules.find(
-        (one) =>
-          isMapping(one, mapping) &&
-          isClash(mapping, Address.tryParse(option(one, '-d')?.split('/')[0] ?? '')),
-      );
+      const rule = rules.find((one) => isMapping(one, mapping) && isBoundTo(one, mapping));
       if (rule) clashes.push({ mapping, entry, rule, isEarlier: i < first });
     }
   }
   return clashes;
+}
+
+/** True when a rule and a mapping take the same port of an address of the host. */
+function isBoundTo(rule: Rule, mapping: PortMapping): boolean {
+  return isClash(mapping, Address.tryParse(option(rule, '-d')?.split('/')[0] ?? ''));
 }
 
 /**
@@ -158,7 +181,7 @@ async function findClashes(programs: Programs, family: Family, request: PortMapR
 function mayClash(
   programs: Programs,
   family: Family,
-  own: string,
+  own: string | undefined,
   mappings: readonly PortMapping[],
 ): boolean {
   if (!isNftVariant(programs, programOf(family, '-restore'))) return true;
@@ -179,7 +202,7 @@ async function freePort(programs: Programs, family: Family, clash: Clash): Promi
     chain,
     from: entryChain,
     known: [],
-    isOwn: (rule) => targetOf(rule) === chain,
+    own: (rules) => rules.filter((rule) => targetOf(rule) === chain),
   });
   return mappedPorts(family, entries);
 }
@@ -195,11 +218,7 @@ function ownerOf({ entry }: Clash): Omit<AttachmentId, 'ifname'> | undefined {
 }
 
 /** @throws Error that names what is missing. */
-async function checkFamily(
-  programs: Programs,
-  family: Family,
-  request: Omit<PortMapRequest, 'netns'>,
-): Promise<void> {
+async function checkFamily(programs: Programs, family: Family, request: PortMapCheck): Promise<void> {
   const { attachment, containers, mappings } = request;
   const chain = portMapChain(attachment);
   const container = containers.find((prefix) => prefix.family === family)!;

@@ -71,7 +71,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     return freed;
   },
 
-  async del(attachment, hints) {
+  async del(attachment, _neighbours, hints) {
     const containers = hints?.containers.map(({ address }) => address);
     const removed = removeWhere((rule) => isOf(attachment, rule, containers));
     forgetSandbox(attachment);
