@@ -39,7 +39,10 @@ export class ProgramMissingError extends Error {
   override readonly name = 'ProgramMissingError';
 }
 
-/** Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one. */
+/**
+ * Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one. When
+ * it fails, it has left this one open.
+ */
 export type WaitForEnd = (pipe: number) => Promise<void>;
 
 /** Finds and runs programs of the host, with one environment. */
@@ -121,10 +124,13 @@ export class Programs {
       return { pid, hasEnded: new Promise((resolve) => setImmediate(resolve)) };
     }
     // The child holds one end of a pipe, which nobody writes to, for as long as it lives.
+    const { waitForEnd } = this;
     const [readEnd, writeEnd] = openPipe();
     try {
       const pid = spawn(path, argv, environ, [...fds, writeEnd]);
-      return { pid, hasEnded: this.waitForEnd(readEnd) };
+      // Without that, the thread waits: nobody else waits for the child, which would stay as a zombie.
+      const hasEnded = (async () => waitForEnd(readEnd))().catch(() => closeSync(readEnd));
+      return { pid, hasEnded };
     } catch (error) {
       closeSync(readEnd);
       throw error;
