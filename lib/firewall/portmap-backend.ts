@@ -99,6 +99,17 @@ export function boundAddress({ hostIP }: PortMapping): Address | undefined {
   return hostIP?.isUnspecified ? undefined : hostIP;
 }
 
+/** True for equal addresses, and where neither is given. */
+export function isSameAddress(one: Address | undefined, other: Address | undefined): boolean {
+  return one ? one.equals(other) : !other;
+}
+
+/** A mapping's port of the host, for messages. */
+export function describePort(mapping: PortMapping): string {
+  const host = boundAddress(mapping);
+  return `Port ${mapping.hostPort}/${mapping.protocol} of ${host ? `address ${host} of ` : ''}the host`;
+}
+
 /**
  * True when a mapping and a taken port cannot both be served.
  * @param taken the address that is taken, undefined for every one.

@@ -19,7 +19,10 @@ import {
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
+  boundAddress,
+  describePort,
   isClash,
+  isSameAddress,
   type MappedPort,
   mappingsOf,
   type Neighbours,
@@ -162,16 +165,16 @@ async function findClashes(
         ? listed.filter((rule) => neighbours?.().some((address) => isMappingTo(rule, address)))
         : listed;
     for (const mapping of led) {
-      const rule = rules.find((one) => isMapping(one, mapping) && isBoundTo(one, mapping));
+      const rule = rules.find((one) => isMapping(one, mapping) && isClash(mapping, boundTo(one)));
       if (rule) clashes.push({ mapping, entry, rule, isEarlier: i < first });
     }
   }
   return clashes;
 }
 
-/** True when a rule and a mapping take the same port of an address of the host. */
-function isBoundTo(rule: Rule, mapping: PortMapping): boolean {
-  return isClash(mapping, Address.tryParse(option(rule, '-d')?.split('/')[0] ?? ''));
+/** The address of the host that a rule is for, undefined for every one. */
+function boundTo(rule: Rule): Address | undefined {
+  return Address.tryParse(option(rule, '-d')?.split('/')[0] ?? '');
 }
 
 /**
@@ -230,11 +233,14 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
     const led = entries.some((entry) => targetOf(entry) === chain && leads(entry, mapping));
     const destination = socketAddress(container.address, mapping.containerPort);
     const mapped = rules.some(
-      (rule) => isMapping(rule, mapping) && option(rule, '--to-destination') === destination,
+      (rule) =>
+        isMapping(rule, mapping) &&
+        isSameAddress(boundTo(rule), boundAddress(mapping)) &&
+        option(rule, '--to-destination') === destination,
     );
     if (!led || !mapped)
       throw new Error(
-        `Port ${mapping.hostPort}/${mapping.protocol} of the host does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
+        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
       );
   }
   const { shared } = ruleSetOf(family, request);

@@ -289,6 +289,27 @@ test('CHECK finds missing rules; GC takes what no valid attachment owns', async 
   t.is((await runNetworkVerb(host, portNet(), 'STATUS')).exit, 0);
 });
 
+for (const backend of ['iptables', 'nftables'])
+  test(`${backend}: CHECK finds a mapping that is bound to another address`, async (t) => {
+    const { one } = await served(
+      t,
+      ports([8080, 80, 'tcp', '127.0.0.1'], [8081, 81], [8082, 82, 'tcp', '0.0.0.0']),
+      { backend },
+    );
+    await one.check();
+    for (const [list, port] of [
+      [ports([8080, 80, 'tcp', '127.0.0.2'], [8081, 81]), '8080/tcp of address 127.0.0.2 of'],
+      [ports([8080, 80], [8081, 81]), '8080/tcp of'],
+      [
+        ports([8080, 80, 'tcp', '127.0.0.1'], [8081, 81, 'tcp', '127.0.0.1']),
+        '8081/tcp of address 127.0.0.1 of',
+      ],
+    ] as const) {
+      const outcome = await one.tryCheck(list);
+      t.regex(outcome.error?.msg ?? '', new RegExp(`^Port ${port} the host does not lead to`));
+    }
+  });
+
 test('the sample network maps ports', async (t) => {
   const host = await makeHost(t);
   for (const name of ['10-bridge.conflist', '20-ptp.conflist', '30-dual-stack.conflist']) {
