@@ -23,6 +23,7 @@ export const plugin = definePlugin({
   name: 'host-local',
   summary: 'Gives addresses away from ranges, and remembers them in files on this host.',
   role: 'ipam',
+  worksOnFiles: true,
   config: hostLocalShape,
 
   validate: (config) => void configuredRangeSets(config),

@@ -76,6 +76,7 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
       signal,
       depth,
       runEmbedded,
+      worksOnFiles: async (type) => (await find(type))?.worksOnFiles ?? false,
     };
     await invoke(plugin, context, config, (result) => print(formatResult(result, version!)));
     return 0;

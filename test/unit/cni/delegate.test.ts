@@ -35,6 +35,7 @@ function callWith(path: string[], signal?: AbortSignal): Call {
     signal,
     depth: 2,
     runEmbedded: () => undefined,
+    worksOnFiles: async () => false,
   };
   return new Call(context, {
     config: { cniVersion: '1.0.0', name: 'n', type: 'bridge', ipam: { type: 'fake' } },
