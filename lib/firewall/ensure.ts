@@ -1,7 +1,7 @@
 /**
- * The one way in which rules come to iptables, and change there: a single transaction in the usual case, where nothing
- * is looked for; when it is refused, a look at just the chains concerned, under a lock, until what is there
- * is what is wanted.
+ * The one way in which rules come to iptables, and change there: a single transaction in the usual case,
+ * where nothing is looked for; when it is refused, a look at just the chains concerned, under a lock, until
+ * what is there is what is wanted.
  */
 
 import { CniError } from '../errors.ts';

@@ -100,9 +100,9 @@ export async function list(
   const program = chain ? programOf(family, '') : programOf(family, '-save');
   const args = chain ? [...waiting, '-t', table, '-S', chain] : ['-t', table];
   const { status, stdout, stderr } = await run(programs, program, args, withoutLock(programs, program));
-  // iptables-nft says it of chains that do not exist as well, and iptables-nft-save in place of a table's rules.
+  // iptables-nft says it of chains that do not exist as well, iptables-nft-save in place of a table's rules.
   if (/^# Table .* is incompatible|is incompatible, use/m.test(`${stdout}\n${stderr}`)) {
-    if (chain && !(await chainExists(programs, family, table, chain))) return undefined;
+    if (chain && !chainExistsInNftables(family, table, chain)) return undefined;
     throw unlistable(family, table, chain, stderr || stdout.trim());
   }
   if (status === 0) return parseRules(stdout);
@@ -153,6 +153,10 @@ export async function chainExists(
 ): Promise<boolean> {
   if (!isNftVariant(programs, programOf(family, '')))
     return (await list(programs, family, table, chain)) !== undefined;
+  return chainExistsInNftables(family, table, chain);
+}
+
+function chainExistsInNftables(family: Family, table: string, chain: string): boolean {
   using socket = openNftables();
   return countUses(socket, nftTableOf(family, table), chain) !== undefined;
 }

@@ -137,8 +137,8 @@ interface Clash {
 }
 
 /**
- * The ports that others have. Conditions divide a port's traffic among containers in ways that cannot be compared, so with them nothing
- * clashes.
+ * The ports that others have. Conditions divide a port's traffic among containers in ways that cannot be
+ * compared, so with them nothing clashes.
  * @param neighbours to look in the attachment's own chain as well, for ports of the container's other
  *   interfaces.
  */

@@ -40,8 +40,8 @@ export class ProgramMissingError extends Error {
 }
 
 /**
- * Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one. When
- * it fails, it has left this one open.
+ * Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one.
+ * When it fails, it has left this one open.
  */
 export type WaitForEnd = (pipe: number) => Promise<void>;
 
