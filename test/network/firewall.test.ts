@@ -10,35 +10,16 @@ import {
 import { join } from 'node:path';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, files, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
-const net = (keys: object = {}, bridge = 'br0', subnet = '10.5'): Conflist => ({
-  cniVersion: '1.0.0',
-  name: bridge,
-  plugins: [
-    {
-      type: 'bridge',
-      bridge,
-      isDefaultGateway: true,
-      ipam: {
-        type: 'host-local',
-        ranges: [[{ subnet: `${subnet}.0.0/24` }], [{ subnet: `fd00:${subnet.slice(-1)}::/64` }]],
-      },
-    },
-    { type: 'firewall', backend: 'iptables', ...keys },
-  ],
-});
-const rules = (host: Host, family: 4 | 6 = 4) => iptablesSave(host, 'filter', family);
-/** The firewall plugin alone, for a pod that is attached already. */
+const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
+  firewallNet('1.0.0', { backend: 'iptables', ...keys }, ...where);
 const firewallOf = (one: Attachment, keys: object = {}) =>
-  new Attachment(
-    one.host,
-    one.pod,
-    { ...one.network, plugins: [{ type: 'firewall', backend: 'iptables', ...keys }] },
-    one.options,
-  );
+  firewallAlone(one, { backend: 'iptables', ...keys });
+const rules = (host: Host, family: 4 | 6 = 4) => iptablesSave(host, 'filter', family);
 const claims = (host: Host) => files(host, '/run/cni/firewall');
 const accepting = async (host: Host, family: 4 | 6 = 4) =>
   (await rules(host, family)).filter((rule) => rule.startsWith('-A CNI-FORWARD') && rule.includes('ACCEPT'));
@@ -48,7 +29,7 @@ test('connections of a pod, and answers to them, pass a node that forwards nothi
   for (const program of ['iptables', 'ip6tables']) await host.run([program, '-P', 'FORWARD', 'DROP']);
   const other = await attach(host, net({}, 'br1', '10.6'));
   await serve(t, other.pod, 'tcp', 80, 'other');
-  const without = { ...net(), plugins: net().plugins.slice(0, 1) };
+  const without = withoutFirewall(net());
   const blocked = await attach(host, without);
   t.is(await ask(blocked.pod, 'tcp', other.ip, 80), undefined);
   await blocked.del();
@@ -152,14 +133,14 @@ const isolationOf = async (host: Host, family: 4 | 6 = 4) =>
 test('isolation is in the words of release 1.9.1 of the reference, also where an older release was before', async (t) => {
   for (const policy of ['same-bridge', 'isolated']) {
     const host = await makeHost(t);
-    const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+    const bridge = await attach(host, withoutFirewall(net()));
     const own = firewallOf(bridge, { ingressPolicy: policy });
     t.is((await own.tryAdd({}, bridge.result)).exit, 0);
     for (const family of [4, 6] as const)
       t.deepEqual(await isolationOf(host, family), isolation('br0', policy));
   }
   const host = await makeHost(t);
-  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  const bridge = await attach(host, withoutFirewall(net()));
   const same = firewallOf(bridge, { ingressPolicy: 'same-bridge' });
   t.is((await same.tryAdd({ suite: 'reference' }, bridge.result)).exit, 0);
   await same.check();
@@ -272,7 +253,7 @@ test('an ADD that fails takes back only what it added', async (t) => {
   t.not((await firewallOf(one).tryAdd({ env: broken }, one.result)).exit, 0, 'a second ADD');
   t.deepEqual({ rules: await rules(host), claims: claims(host) }, before);
   await one.check();
-  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  const bridge = await attach(host, withoutFirewall(net()));
   t.not((await firewallOf(bridge).tryAdd({ env: broken }, bridge.result)).exit, 0, 'a first one');
   t.deepEqual({ rules: await rules(host), claims: claims(host) }, before);
 });
@@ -280,7 +261,7 @@ test('an ADD that fails takes back only what it added', async (t) => {
 test('a full disk refuses ADD and leaves nothing; DEL and GC go on', async (t) => {
   const host = await makeHost(t);
   const [one, two] = [await attach(host, net()), await attach(host, net())];
-  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  const bridge = await attach(host, withoutFirewall(net()));
   await host.run(['mount', '-o', 'remount,size=256k', '/run']);
   t.not((await host.tryRun(['dd', 'if=/dev/zero', 'of=/run/full', 'bs=4k'])).exit, 0);
   const before = await rules(host);
