@@ -97,6 +97,7 @@ export const plugin = definePlugin({
   async gc(call) {
     const claims = claimsOf(call);
     const stale = claims.stale(call.network, call.validAttachments);
+    claims.removeUnfinished();
     if (stale.length === 0) return;
     await claims.release(stale, { known: [], inUse: false }, (addresses) =>
       remove(call, addresses, noted(claims, stale)),

@@ -13,7 +13,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { Address } from '../ip.ts';
 import { acquireLock } from '../kernel/lock.ts';
-import { readStateFile, writeStateFile } from '../state-file.ts';
+import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
 
@@ -110,6 +110,11 @@ export class Claims {
   stale(network: string, valid: readonly AttachmentId[]): Claim[] {
     const keep = new Set(valid.map(attachmentTag));
     return this.list().filter(({ tag }) => tag.startsWith(networkTag(network)) && !keep.has(tag));
+  }
+
+  /** Removes what a process has left that was killed while it wrote a claim. */
+  removeUnfinished(): void {
+    removeUnfinished(this.directory);
   }
 
   /** The claims of all networks for which a backend was used. */

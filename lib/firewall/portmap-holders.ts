@@ -7,7 +7,7 @@
 import { readdirSync, rmSync, statfsSync } from 'node:fs';
 import type { AttachmentId } from '../attachment.ts';
 import { errnoOf, readRegularFile } from '../file.ts';
-import { readStateFile, writeStateFile } from '../state-file.ts';
+import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { portMapChain } from './names.ts';
 
 const directory = '/run/cni/portmap';
@@ -52,6 +52,7 @@ export function forgetStaleSandboxes(network: string, valid: readonly Attachment
   const keep = new Set(valid.map(portMapChain));
   for (const one of recorded())
     if (one.network === network && !keep.has(portMapChain(one))) forgetSandbox(one);
+  removeUnfinished(directory);
 }
 
 /** True when every sandbox that the holder is known by no longer exists, and one is known. */
