@@ -8,6 +8,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
@@ -243,6 +244,54 @@ test('an address that has passed to a living pod keeps its rules', async (t) => 
   await elsewhere.del();
   t.deepEqual(await accepting(host), []);
   t.deepEqual(claims(host), {});
+});
+
+test('an address that another network gives away while it is released keeps its rules', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const elsewhere = firewallOf(one);
+  const other = new Attachment(host, one.pod, { ...elsewhere.network, name: 'elsewhere' });
+  const slow = await fakePrograms(
+    host,
+    `touch /run/begun; sleep 1; exec /usr/sbin/\${0##*/} "$@"`,
+    ['iptables', 'ip6tables'],
+    ['', '-restore'],
+  );
+  const firewall = firewallOf(one);
+  firewall.result = one.result;
+  const leaving = firewall.del({ env: slow });
+  while (!existsSync(host.file('/run/begun'))) await sleep(20);
+  t.is((await other.tryAdd({}, one.result)).exit, 0);
+  await leaving;
+  t.deepEqual([(await accepting(host)).length, (await accepting(host, 6)).length], [2, 2]);
+  await other.check();
+  await other.del();
+  t.deepEqual(await accepting(host), []);
+  t.deepEqual(claims(host), {});
+});
+
+test('a note that a DEL of the reference plugin left does not keep the rules of the next owner', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const firewall = firewallOf(one);
+  firewall.result = one.result;
+  await firewall.del({ suite: 'reference' });
+  t.not(Object.keys(claims(host)).length, 0);
+  await one.pod.remove();
+  const next = new Attachment(host, await host.addPod(), firewall.network);
+  t.is((await next.tryAdd({ suite: 'reference' }, one.result)).exit, 0);
+  t.is((await accepting(host)).length, 2);
+  await next.del();
+  t.deepEqual([...(await accepting(host)), ...(await accepting(host, 6))], []);
+});
+
+test("ADD reads no other attachment's notes", async (t) => {
+  const host = await makeHost(t);
+  await attach(host, net());
+  const directory = host.file('/run/cni/firewall');
+  for (const name of readdirSync(directory)) writeFileSync(join(directory, name), '{');
+  const one = new Attachment(host, await host.addPod(), net());
+  t.is((await one.tryAdd()).stderr, '');
 });
 
 test('an ADD that fails takes back only what it added', async (t) => {
