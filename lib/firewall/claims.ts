@@ -149,7 +149,8 @@ export class Claims {
    * Lets go of claims, once the firewall no longer lets the addresses through.
    * @param claims those that the attachment, or the attachments that no longer exist, still have.
    * @param options.known further addresses, of which nothing tells whose they are by now.
-   * @param options.inUse that the claims belong to an attachment whose addresses nobody else can get yet.
+   * @param options.inUse that the claims belong to an attachment whose addresses nobody else on its network
+   * can get yet.
    * @param remove is given those of the addresses that no other attachment has claimed, and tells the
    * firewall.
    */
@@ -160,7 +161,7 @@ export class Claims {
   ): Promise<void> {
     const wanted = new Map(claims.map(({ address }) => [`${address}`, address]));
     const isCertain = inUse && known.every((address) => wanted.has(`${address}`));
-    const lock = await this.lockIfPossible();
+    let lock = await this.lockIfPossible();
     let leaving = claims;
     try {
       for (const address of known) wanted.set(`${address}`, address);
@@ -173,11 +174,12 @@ export class Claims {
       if (isCertain) {
         leaving = claims.map((claim) => this.mark(claim));
         lock?.close();
+        lock = undefined;
       }
       await remove([...wanted.values()]);
       this.dropAll(leaving);
     } finally {
-      if (!isCertain) lock?.close();
+      lock?.close();
     }
   }
 
