@@ -49,7 +49,7 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
     const stdin = await changes.wait(() => incoming.takeInput());
     if (stdin === undefined) return; // The launcher is gone before anything was done.
     const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
-    // Nothing follows a result: a launcher that has it ends, and writing to it would cost us what it said last.
+    // Nothing follows a result: a launcher that has it ends, and writing to it would lose what it said last.
     const answer = (text: string, exit: number) => {
       clearInterval(heartbeat);
       socket.write(encodeFrame('R', text, exit));
@@ -85,7 +85,7 @@ async function run(
   { plugins, program, together }: CallServer,
 ): Promise<number> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
-  if (changes.isGone) return 1;
+  if (changes.gone.aborted) return 1;
   const { plugin } = await plugins.get(offer.name)!();
   const find = (name: string) =>
     plugins
@@ -97,6 +97,7 @@ async function run(
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
     sharing: { waitForEnd, together },
+    signal: changes.gone,
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
@@ -118,7 +119,7 @@ async function run(
 async function isAcknowledged(socket: Socket, changes: Changes, incoming: Incoming): Promise<boolean> {
   const take = () => incoming.takeAcknowledgement() || undefined;
   if (await changes.wait(take)) return true;
-  if (changes.isGone) return false;
+  if (changes.gone.aborted) return false;
   refuseMore(socket);
   return (await changes.wait(take)) ?? false;
 }
@@ -135,7 +136,9 @@ function waitForEnd(pipe: number): Promise<void> {
 /** Waiting for what arrives on a connection. */
 class Changes {
   private wake: () => void = () => {};
-  private isClosed = false;
+  private readonly closing = new AbortController();
+  /** Aborted when the launcher is no longer there. */
+  readonly gone = this.closing.signal;
 
   constructor(socket: Socket, incoming: Incoming) {
     socket.on('data', (chunk: Buffer) => {
@@ -143,15 +146,11 @@ class Changes {
       this.wake();
     });
     const close = () => {
-      this.isClosed = true;
+      // With a reason: the one that is made otherwise is an exception with its stack.
+      this.closing.abort('The runtime is gone');
       this.wake();
     };
     socket.on('end', close).on('close', close).on('error', close);
-  }
-
-  /** True when the launcher is no longer there. */
-  get isGone(): boolean {
-    return this.isClosed;
   }
 
   /**
@@ -162,7 +161,7 @@ class Changes {
     const end = performance.now() + patienceMs;
     for (;;) {
       const taken = take();
-      if (taken !== undefined || this.isClosed) return taken;
+      if (taken !== undefined || this.gone.aborted) return taken;
       if (performance.now() >= end) {
         // What arrived while the thread stood still has not been read yet: timers come before sockets.
         await new Promise((resolve) => setImmediate(resolve));

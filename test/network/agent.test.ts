@@ -56,6 +56,7 @@ function makeSlowIpam(host: Host): string {
 cat >/dev/null
 echo $CNI_COMMAND >>${directory}/verbs
 [ $CNI_COMMAND = ADD ] || exit 0
+echo $$ >${directory}/waiting
 while [ ! -e ${directory}/go ]; do sleep 0.02; done
 echo '{"cniVersion":"1.1.0","ips":[{"address":"10.33.0.99/24"}]}'
 `;
@@ -180,7 +181,7 @@ test('an agent that dies in the middle of a call is reported with code 11, and D
   t.is(await link(call.pod, 'eth0'), undefined);
 });
 
-test('the ADD of a runtime that has given up is undone', async (t) => {
+test('the ADD of a runtime that has given up is undone, however long its IPAM plugin would take', async (t) => {
   const host = await makeHost(t);
   await startAgent(t, host);
   const directory = makeSlowIpam(host);
@@ -188,11 +189,12 @@ test('the ADD of a runtime that has given up is undone', async (t) => {
   t.truthy(await link(call.pod, 'eth0'));
   call.child.kill('SIGKILL');
   await call.ended;
-  writeFileSync(host.file(`${directory}/go`), '');
   await until('ADD is undone', async () => (await link(call.pod, 'eth0')) === undefined);
   await until('the address is released', async () =>
     readFileSync(host.file(`${directory}/verbs`), 'utf8').endsWith('ADD\nDEL\n'),
   );
+  await until('the call has ended', async () => (await callsOf(host)) === 1);
+  t.false(existsSync(`/proc/${readFileSync(host.file(`${directory}/waiting`), 'utf8').trim()}`));
 });
 
 /** Connects to an agent from outside, and waits until it has closed the connection. */
