@@ -2,7 +2,14 @@
 
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import {
+  Attachment,
+  attach,
+  type Conflist,
+  type PluginConf,
+  runNetworkVerb,
+  sample,
+} from '../support/chain.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
 import { type PrintedResult, succeeded, suites } from '../support/plugin.ts';
@@ -233,7 +240,10 @@ test('GC removes what no valid attachment of this network owns', async (t) => {
   const net = limited({});
   await attach(host, net, { capabilities });
   const kept = await attach(host, net, { capabilities });
-  const foreign = await attach(host, { ...net, name: 'other' }, { capabilities });
+  const [ptp, bandwidth] = net.plugins as [PluginConf, PluginConf];
+  const elsewhere = { ...ptp, ipam: { type: 'host-local', subnet: '10.192.0.0/24' } };
+  const other = { ...net, name: 'other', plugins: [elsewhere, bandwidth] };
+  const foreign = await attach(host, other, { capabilities });
   const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
   t.is((await runNetworkVerb(host, { ...net, plugins: [net.plugins[1]!] }, 'GC', { valid })).exit, 0);
   t.deepEqual((await ifbs(host)).sort(), [kept, foreign].map(({ result }) => devices(result!).ifb).sort());
