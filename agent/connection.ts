@@ -3,6 +3,7 @@
 import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runPlugin } from '../lib/cni/runner.ts';
+import { ErrorCode } from '../lib/errors.ts';
 import type { PluginTable } from '../main.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
@@ -22,11 +23,15 @@ export interface CallServer {
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
   /** Waits until the call may run, and runs it. */
-  schedule(call: () => Promise<number>): Promise<number>;
+  schedule<T>(call: () => Promise<T>): Promise<T>;
   /** What the agent tells of itself. */
   status(): unknown;
-  /** Told of a call that has ended. @param milliseconds from the offer. */
-  record(offer: Offer, exit: number, milliseconds: number): void;
+  /**
+   * Told of a call that has ended.
+   * @param code 0 for success, or the CNI error code; undefined when nobody took the answer.
+   * @param milliseconds from the offer.
+   */
+  record(offer: Offer, code: number | undefined, milliseconds: number): void;
 }
 
 /** Serves a connection to its end. Whatever is wrong with it, only this connection is hurt. */
@@ -47,8 +52,8 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
     if (stdin === undefined) return; // The launcher is gone before anything was done.
     const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
     try {
-      const exit = await server.schedule(() => run(offer, stdin, socket, changes, incoming, server));
-      server.record(offer, exit, performance.now() - start);
+      const code = await server.schedule(() => run(offer, stdin, socket, changes, incoming, server));
+      server.record(offer, code, performance.now() - start);
     } finally {
       clearInterval(heartbeat);
     }
@@ -59,6 +64,7 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
   }
 }
 
+/** Runs a call. @returns its code, as {@link CallServer.record} takes it. */
 async function run(
   offer: Offer,
   stdin: string,
@@ -66,15 +72,16 @@ async function run(
   changes: Changes,
   incoming: Incoming,
   { plugins, program }: CallServer,
-): Promise<number> {
+): Promise<number | undefined> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
-  if (changes.isGone) return 1;
+  if (changes.isGone) return undefined;
   const { plugin } = await plugins.get(offer.name)!();
   const find = (name: string) =>
     plugins
       .get(name)?.()
       .then((module) => module.plugin);
   let isAnswered = false;
+  let code: number | undefined = 0;
   const caller = {
     program,
     environment: offer.environment,
@@ -83,9 +90,11 @@ async function run(
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
+      if (exit !== 0) code = codeOf(text);
       socket.write(encodeFrame('R', text, exit));
       // The runtime may have given up meanwhile: then nobody has the result, and ADD is undone.
       if (exit === 0 && !(await changes.wait(() => incoming.takeAcknowledgement() || undefined))) {
+        code = undefined;
         // The launcher is not to pass on a result that is about to be undone.
         socket.destroy();
         throw new Error('the runtime is gone');
@@ -94,7 +103,13 @@ async function run(
   };
   const exit = await runPlugin(plugin, caller, find);
   if (!isAnswered) socket.write(encodeFrame('R', '', exit));
-  return exit;
+  return code;
+}
+
+/** The code in an error as it is printed. A delegate may have left it out. */
+function codeOf(text: string): number {
+  const { code } = JSON.parse(text) as { code?: unknown };
+  return Number(code) || ErrorCode.Internal;
 }
 
 /** A pipe is a stream to Node.js, which tells of its end. */
