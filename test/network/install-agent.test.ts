@@ -53,6 +53,7 @@ test('install --agent sets up units that systemd accepts; uninstall removes them
   const verified = await host.tryRun([
     'systemd-analyze',
     'verify',
+    '--man=no',
     ...units.map((name) => `${unitDirectory}/${name}`),
   ]);
   t.is(`${verified.stdout}${verified.stderr}`, '');
