@@ -6,6 +6,7 @@
 
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { groupCommits } from '../lib/group-commit.ts';
 import { listenOn } from '../lib/kernel/listen.ts';
 import { libc } from '../lib/netlink/libc.ts';
 import type { PluginTable } from '../main.ts';
@@ -42,6 +43,7 @@ export class Agent {
   private readonly options: AgentOptions;
   private readonly mountNamespace = namespaceOf('mnt');
   private readonly networkNamespace = namespaceOf('net');
+  private readonly together = groupCommits();
   private readonly waiting: (() => void)[] = [];
   private running = 0;
   private isStopping = false;
@@ -61,6 +63,7 @@ export class Agent {
     const server = createServer({ allowHalfOpen: true }, (connection) => {
       void serve(connection, {
         ...this.options,
+        together: this.together,
         accepts: this.accepts,
         schedule: this.schedule,
         record: this.record,

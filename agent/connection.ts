@@ -1,9 +1,9 @@
 /** One call, from the launcher's offer to the acknowledgement of its result. */
 
 import { Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
+import type { Together } from '../lib/group-commit.ts';
 import type { PluginTable } from '../main.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
@@ -20,6 +20,8 @@ export interface CallServer {
   readonly plugins: PluginTable;
   /** Path of the launcher, which stands for this suite under every plugin's name. */
   readonly program: string;
+  /** Does what several calls may do as one. */
+  readonly together: Together;
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
   /** Waits until the call may run, and runs it. */
@@ -71,7 +73,7 @@ async function run(
   socket: Socket,
   changes: Changes,
   incoming: Incoming,
-  { plugins, program }: CallServer,
+  { plugins, program, together }: CallServer,
 ): Promise<number | undefined> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
   if (changes.isGone) return undefined;
@@ -86,7 +88,7 @@ async function run(
     program,
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
-    waitForEnd,
+    sharing: { waitForEnd, together },
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
@@ -157,14 +159,13 @@ class Changes {
         await new Promise((resolve) => setImmediate(resolve));
         return take();
       }
-      const timeout = new AbortController();
-      await Promise.race([
-        new Promise<void>((resolve) => {
-          this.wake = resolve;
-        }),
-        sleep(end - performance.now(), undefined, { signal: timeout.signal }).catch(() => {}),
-      ]);
-      timeout.abort();
+      await new Promise<void>((resolve) => {
+        const timeout = setTimeout(resolve, end - performance.now());
+        this.wake = () => {
+          clearTimeout(timeout);
+          resolve();
+        };
+      });
     }
   }
 }

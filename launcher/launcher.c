@@ -99,11 +99,10 @@ static int write_all(int fd, const char *bytes, size_t left)
 {
     while (left > 0) {
         ssize_t written = send(fd, bytes, left, MSG_NOSIGNAL);
-        if (written < 0 && errno == ENOTSOCK) {
+        if (written < 0 && errno == ENOTSOCK)
             written = write(fd, bytes, left);
-            if (written < 0 && errno == EAGAIN && wait_for(fd, POLLOUT) == 0)
-                continue;
-        }
+        if (written < 0 && errno == EAGAIN && wait_for(fd, POLLOUT) == 0)
+            continue;
         if (written < 0 && errno != EINTR)
             return -1;
         if (written > 0) {

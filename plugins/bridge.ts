@@ -2,10 +2,11 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { masqueradeShape, type NetConf } from '../lib/cni/config.ts';
-import { enableForwarding, gatewayOf, removeVethPair } from '../lib/cni/interface.ts';
+import { enableForwarding, gatewayOf } from '../lib/cni/interface.ts';
 import { requestedMac } from '../lib/cni/mac.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import { requirePrevResult } from '../lib/cni/plugin.ts';
+import { removeVethPair } from '../lib/cni/remove-interface.ts';
 import type { Interface, IPConfig, Result } from '../lib/cni/result.ts';
 import { array, boolean, type InferShape, integer, object, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';

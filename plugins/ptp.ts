@@ -1,8 +1,9 @@
 /** ptp: a veth pair between the host and the sandbox, with every address routed over it. */
 
 import { masqueradeShape } from '../lib/cni/config.ts';
-import { enableForwarding, removeVethPair } from '../lib/cni/interface.ts';
+import { enableForwarding } from '../lib/cni/interface.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { removeVethPair } from '../lib/cni/remove-interface.ts';
 import { integer } from '../lib/cni/schema.ts';
 import { addAddress } from '../lib/kernel/address.ts';
 import { addRoute, RouteScope } from '../lib/kernel/route.ts';

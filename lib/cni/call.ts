@@ -4,9 +4,10 @@
  */
 
 import type { AttachmentId } from '../attachment.ts';
-import { Programs, type WaitForEnd } from '../kernel/programs.ts';
+import { Programs } from '../kernel/programs.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { openSandbox, openSandboxIfPresent, type Sandbox } from '../kernel/sandbox.ts';
+import type { Sharing } from '../kernel/sharing.ts';
 import type { NetConf } from './config.ts';
 import { type Command, type Invocation, parseArgs } from './invocation.ts';
 import type { Result } from './result.ts';
@@ -27,8 +28,8 @@ export interface CallContext {
   readonly environment: Environment;
   /** Writes a line to the call's standard error. */
   readonly warn: (message: string) => void;
-  /** How to wait for children without blocking the thread, where other calls share it. */
-  readonly waitForEnd?: WaitForEnd | undefined;
+  /** How the call shares its process with others; undefined when it has one to itself. */
+  readonly sharing?: Sharing | undefined;
   /** How many plugins have delegated to one another to get here; 0 for the one that the runtime called. */
   readonly depth: number;
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
@@ -64,7 +65,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.config = input.config;
     this.prevResult = input.prevResult;
     this.validAttachments = input.validAttachments;
-    this.programs = new Programs(context.environment, context.waitForEnd);
+    this.programs = new Programs(context.environment, context.sharing);
   }
 
   get command(): Command {

@@ -6,12 +6,10 @@
 import type { Address, Family, Prefix } from '../ip.ts';
 import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
 import { NetlinkGroup, waitForEvent } from '../kernel/events.ts';
-import { deleteLink, getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
+import { getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
 import { addRoute, deleteRoute, listRoutes, RouteProtocol, RouteScope } from '../kernel/route.ts';
-import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { Sandbox } from '../kernel/sandbox.ts';
 import { ensureSysctl, preferSysctl } from '../kernel/sysctl.ts';
-import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
 import type { Call } from './call.ts';
 import { requirePrevResult } from './plugin.ts';
@@ -146,46 +144,6 @@ async function waitForAddresses({ netns, socket }: Sandbox, link: Link): Promise
   throw new Error(
     `IPv6 address ${beingChecked()?.prefix} of "${link.name}" is still being checked for duplicates after 5 seconds`,
   );
-}
-
-/**
- * Deletes the interface from the sandbox, which takes the kernel some 20 ms: other work goes on meanwhile.
- * @returns false when the sandbox or the interface was gone already.
- */
-export async function removeInterface(call: Call): Promise<boolean> {
-  const { sandboxIfPresent: sandbox } = call;
-  const link = sandbox && getLink(sandbox.socket, call.ifname);
-  return link ? await deleteLinkIfPresent(sandbox.socket, link) : false;
-}
-
-/**
- * Deletes a veth pair by its end in the sandbox, or, when that is out of reach but may still exist, by the
- * host's ends that the result names. Those names are random, and the MAC address must fit as well, so that no
- * other interface is hit.
- */
-export async function removeVethPair(call: Call): Promise<void> {
-  if (await removeInterface(call)) return;
-  const ends = (call.prevResult?.interfaces ?? []).filter(
-    ({ name, mac, sandbox }) => !sandbox && mac && /^veth/.test(name),
-  );
-  for (const { name, mac } of ends) {
-    const link = getLink(call.host, name);
-    if (link?.kind === 'veth' && link.mac === mac) await deleteLinkIfPresent(call.host, link);
-  }
-}
-
-/**
- * Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds
- * the time.
- */
-async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boolean> {
-  try {
-    await socket.executeInThreadPool(deleteLink(link.index, link.name));
-    return true;
-  } catch (error) {
-    if (!isKernelError(error, 'ENODEV')) throw error;
-    return false;
-  }
 }
 
 /**

@@ -18,9 +18,9 @@ import {
   type InterfaceOptions,
   prepareInterface,
   refuseTakenName,
-  removeInterface,
 } from './interface.ts';
 import { definePlugin, type Plugin, type PluginDefinition, requirePrevResult } from './plugin.ts';
+import { removeInterface } from './remove-interface.ts';
 import { emptyResult, type Interface, type Result } from './result.ts';
 import type { InferShape, Shape } from './schema.ts';
 import { runAll, runBeside, startBackground } from './steps.ts';

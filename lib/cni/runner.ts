@@ -25,7 +25,7 @@ export interface Caller {
    */
   readonly program: string;
   readonly environment: CallContext['environment'];
-  readonly waitForEnd?: CallContext['waitForEnd'];
+  readonly sharing?: CallContext['sharing'];
   readonly warn: (message: string) => void;
   /** @throws CniError when standard input cannot be read. */
   readStdin(): Promise<string>;
@@ -42,7 +42,7 @@ export interface Caller {
  * @returns the exit code.
  */
 export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: FindPlugin): Promise<number> {
-  const { program, environment, warn, waitForEnd } = caller;
+  const { program, environment, warn, sharing } = caller;
   let version: string | undefined;
   let printing = false;
   const print = async (text: string) => {
@@ -71,7 +71,7 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
       stdin,
       environment,
       warn,
-      waitForEnd,
+      sharing,
       depth,
       runEmbedded,
     };

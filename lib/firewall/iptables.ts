@@ -43,6 +43,19 @@ export async function restore(
   commands: readonly string[],
 ): Promise<void> {
   if (commands.length === 0) return;
+  await programs.together(`iptables ${family} ${table} ${programs.path}`, commands, {
+    run: (all) => transact(programs, family, table, all.flat()),
+    isRefusal: (error) => error instanceof IptablesError,
+  });
+}
+
+/** One transaction, whoever the commands are from. */
+async function transact(
+  programs: Programs,
+  family: Family,
+  table: string,
+  commands: readonly string[],
+): Promise<void> {
   const input = `*${table}\n${commands.join('\n')}\nCOMMIT\n`;
   const program = programOf(family, '-restore');
   using lock = await takeLock(programs, program);

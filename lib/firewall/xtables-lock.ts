@@ -68,7 +68,7 @@ function takesLockFile(programs: Programs, program: string): boolean {
 /** Path of a program's executable, "" when it is not installed. */
 function executableOf(programs: Programs, program: string): string {
   try {
-    return realpathSync(programs.find(program));
+    return realpathSync.native(programs.find(program));
   } catch {
     return '';
   }

@@ -12,7 +12,8 @@ import type { RouteSocket } from './route-socket.ts';
 /** Types of messages about interfaces. */
 export const LinkMessage = { New: 16, Delete: 17, Get: 18, Set: 19 } as const;
 
-const ifinfomsg = struct({ family: u8, type: u16, index: i32, flags: u32, change: u32 });
+/** struct ifinfomsg, which precedes the attributes. */
+export const linkHeader = struct({ family: u8, type: u16, index: i32, flags: u32, change: u32 });
 
 const linkInfo = attributes({
   kind: [1, word],
@@ -23,7 +24,7 @@ const linkInfo = attributes({
 
 /** A message about an interface. What is in a container is described by whoever uses it. */
 export const linkLayout = layout(
-  ifinfomsg,
+  linkHeader,
   attributes({
     mac: [1, macAddress, 'MAC address'],
     name: [3, text, 'name'],
@@ -36,6 +37,7 @@ export const linkLayout = layout(
     info: [18, linkInfo],
     alias: [20, word, 'alias'],
     familySettings: [26, container()],
+    group: [27, u32, 'group'],
     netns: [28, u32],
     extended: [29, u32],
     promiscuity: [30, u32],
@@ -103,6 +105,8 @@ export interface LinkSettings {
   parent?: number;
   txQueueLength?: number;
   alias?: string;
+  /** Group of interfaces that it is in; the kernel puts every one into 0. */
+  group?: number;
   promisc?: boolean;
   allMulti?: boolean;
   arp?: boolean;
@@ -198,7 +202,7 @@ export function listLinks(socket: RouteSocket): Link[] {
 
 /** Reads what the kernel says of an interface. @throws RangeError when the message is torn. */
 function readLink({ payload }: Message): Link {
-  const { index, flags } = ifinfomsg.decode(payload);
+  const { index, flags } = linkHeader.decode(payload);
   const { info = {}, ...link } = linkLayout.decode(payload);
   return {
     index,
@@ -227,10 +231,10 @@ export function encodeLink(
   settings: LinkSettings,
   info?: { kind: string; data: Uint8Array | undefined },
 ): Uint8Array {
-  const { name, mac, mtu, master, netns, parent, txQueueLength, alias } = settings;
+  const { name, mac, mtu, master, netns, parent, txQueueLength, alias, group } = settings;
   return linkLayout.encode(
     { index, ...flagsOf(settings) },
-    { name, mac, mtu: mtu || undefined, master, parent, netns: netns?.fd, txQueueLength, alias, info },
+    { name, mac, mtu: mtu || undefined, master, parent, netns: netns?.fd, txQueueLength, alias, group, info },
   );
 }
 
@@ -273,6 +277,7 @@ const wordFor: Record<Exclude<keyof LinkSettings, 'up'>, string> = {
   parent: 'parent',
   txQueueLength: 'transmit queue length',
   alias: 'alias',
+  group: 'group',
   promisc: 'promiscuous mode',
   allMulti: 'all-multicast mode',
   arp: 'ARP',

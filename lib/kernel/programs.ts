@@ -6,7 +6,9 @@
  */
 
 import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from 'node:fs';
+import { alone, type Together } from '../group-commit.ts';
 import { KernelError, libc, type Pointers, pointersTo } from '../netlink/libc.ts';
+import type { Sharing } from './sharing.ts';
 
 const MFD_CLOEXEC = 1;
 const O_CLOEXEC = 0o2000000;
@@ -39,24 +41,34 @@ export class ProgramMissingError extends Error {
   override readonly name = 'ProgramMissingError';
 }
 
-/** Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one. */
-export type WaitForEnd = (pipe: number) => Promise<void>;
-
 /** Finds and runs programs of the host, with one environment. */
 export class Programs {
   readonly environment: Readonly<Record<string, string | undefined>>;
-  private readonly path: string;
-  private readonly waitForEnd: WaitForEnd | undefined;
+  /** Where programs are looked for. */
+  readonly path: string;
+  /** Does what calls of this process may do as one. */
+  readonly together: Together;
+  private readonly sharing: Sharing | undefined;
+  private readonly found = new Map<string, string>();
 
-  /** @param waitForEnd for a process with other things to do; without it, the thread waits for each child. */
-  constructor(environment: Readonly<Record<string, string | undefined>>, waitForEnd?: WaitForEnd) {
+  /** @param sharing for a process with other things to do; without it, the thread waits for each child. */
+  constructor(environment: Readonly<Record<string, string | undefined>>, sharing?: Sharing) {
     this.environment = environment;
-    this.waitForEnd = waitForEnd;
+    this.sharing = sharing;
+    this.together = sharing?.together ?? alone;
     this.path = [environment.PATH, systemPath].filter(Boolean).join(':');
   }
 
   /** The file of a program. @throws ProgramMissingError */
   find(program: string): string {
+    const known = this.found.get(program);
+    if (known) return known;
+    const file = this.lookUp(program);
+    this.found.set(program, file);
+    return file;
+  }
+
+  private lookUp(program: string): string {
     for (const directory of this.path.split(':')) {
       if (directory === '') continue;
       try {
@@ -116,7 +128,7 @@ export class Programs {
     environ: readonly string[],
     fds: readonly number[],
   ): { pid: number; hasEnded: Promise<unknown> } {
-    if (!this.waitForEnd) {
+    if (!this.sharing) {
       const pid = spawn(path, argv, environ, fds);
       return { pid, hasEnded: new Promise((resolve) => setImmediate(resolve)) };
     }
@@ -124,7 +136,7 @@ export class Programs {
     const [readEnd, writeEnd] = openPipe();
     try {
       const pid = spawn(path, argv, environ, [...fds, writeEnd]);
-      return { pid, hasEnded: this.waitForEnd(readEnd) };
+      return { pid, hasEnded: this.sharing.waitForEnd(readEnd) };
     } catch (error) {
       closeSync(readEnd);
       throw error;

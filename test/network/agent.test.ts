@@ -5,16 +5,25 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
-import { type Host, makeHost, startAgent } from '../support/host.ts';
+import { type Host, makeHost, type Pod, startAgent } from '../support/host.ts';
 import { link, ping, snapshot, until } from '../support/observe.ts';
 import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
-import { cleanEnv } from '../support/run.ts';
+import { portNet, ports } from '../support/portmap.ts';
+import { cleanEnv, type Output } from '../support/run.ts';
 
 const socketPath = '/run/cni/agent.sock';
 const command = join(suites.ours, 'cni');
@@ -244,39 +253,134 @@ test('a stale socket, one that is not a socket and one of another user are passe
   t.true(await ping(one.pod, '10.33.0.1'));
 });
 
-test('an agent whose tree was replaced ends after its calls, and plugins work meanwhile', async (t) => {
-  const host = await makeHost(t);
+/** Puts a tree of the suite into a host's /run/bin. */
+async function installTree(host: Host): Promise<void> {
   await host.run(['mkdir', '/run/bin']);
   await host.run(['cp', '-a', `${suites.ours}/.`, '/run/bin']);
-  const agent = await host.start(t, ['/run/bin/cni', 'agent']);
-  const ended = once(agent, 'exit');
-  // Another build, as far as the launcher knows.
-  const launcher = readFileSync(host.file('/run/bin/bridge'));
-  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher.toString('latin1')) ?? [];
-  const replaced = Buffer.from(launcher.toString('latin1').replaceAll(build, '0123456789ab'), 'latin1');
-  await host.run(['mv', `/run/bin/.cni-plugins-${build}`, '/run/bin/.cni-plugins-0123456789ab']);
-  for (const name of ['cni', 'bridge', 'host-local']) {
-    await host.run(['rm', `/run/bin/${name}`]);
-    writeFileSync(host.file(`/run/bin/${name}`), replaced, { mode: 0o755 });
-  }
-  const pod = await host.addPod();
-  const config = { ...bridge, name: 'n', cniVersion: '1.1.0' };
-  const outcome = await host.tryRun(['/run/bin/bridge'], {
+}
+
+/** Replaces that tree by another build, as far as launcher and agent know, as an upgrade does: name by name. */
+async function upgradeTree(host: Host): Promise<void> {
+  const launcher = readFileSync(host.file('/run/bin/bridge')).toString('latin1');
+  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher) ?? [];
+  await host.run(['cp', '-al', `/run/bin/.cni-plugins-${build}`, '/run/bin/.cni-plugins-0123456789ab']);
+  writeFileSync(
+    host.file('/run/bin/launcher'),
+    Buffer.from(launcher.replaceAll(build, '0123456789ab'), 'latin1'),
+    { mode: 0o755 },
+  );
+  for (const name of ['cni', 'bridge', 'host-local'])
+    await host.run([
+      'sh',
+      '-c',
+      `ln /run/bin/launcher /run/bin/.new && mv -f /run/bin/.new /run/bin/${name}`,
+    ]);
+}
+
+/** Runs bridge of the tree in /run/bin. */
+function runInstalled(host: Host, pod: Pod, command: 'ADD' | 'DEL'): Promise<Output> {
+  return host.tryRun(['/run/bin/bridge'], {
     env: {
-      CNI_COMMAND: 'ADD',
+      CNI_COMMAND: command,
       CNI_CONTAINERID: pod.containerId,
       CNI_NETNS: pod.netns,
       CNI_IFNAME: 'eth0',
       CNI_PATH: '/run/bin',
     },
-    stdin: JSON.stringify(config),
+    stdin: JSON.stringify({ ...bridge, name: 'agentnet', cniVersion: '1.1.0' }),
   });
+}
+
+test('an agent whose tree was replaced ends after its calls, and plugins work meanwhile', async (t) => {
+  const host = await makeHost(t);
+  await installTree(host);
+  const agent = await host.start(t, ['/run/bin/cni', 'agent']);
+  const ended = once(agent, 'exit');
+  await upgradeTree(host);
+  const outcome = await runInstalled(host, await host.addPod(), 'ADD');
   t.is(outcome.exit, 0, outcome.stdout);
   await ended;
   t.pass();
 });
 
-test('60 lives with an agent that is killed again and again: nothing is left, no address is given twice', async (t) => {
+test('an upgrade while pods come and go fails no call', async (t) => {
+  const host = await makeHost(t);
+  await installTree(host);
+  const agent = await host.start(t, ['/run/bin/cni', 'agent']);
+  const ended = once(agent, 'exit');
+  let isOver = false;
+  let lives = 0;
+  const worker = async () => {
+    while (!isOver) {
+      const pod = await host.addPod();
+      for (const command of ['ADD', 'DEL'] as const) {
+        const { exit, stdout } = await runInstalled(host, pod, command);
+        t.is(exit, 0, `${command}: ${stdout}`);
+      }
+      await pod.remove();
+      lives++;
+    }
+  };
+  const workers = Array.from({ length: 4 }, worker);
+  await until('the old build is at work', async () => lives >= 8);
+  await upgradeTree(host);
+  await ended;
+  // Another agent takes over, of the new build.
+  await host.start(t, ['/run/bin/cni', 'agent']);
+  const before = lives;
+  await until('the new build is at work', async () => lives >= before + 8);
+  isOver = true;
+  await Promise.all(workers);
+  t.true((await callsOf(host)) >= 8);
+  const left = readdirSync(host.file('/var/lib/cni/networks/agentnet'));
+  t.deepEqual(
+    left.filter((name) => name.startsWith('10.')),
+    [],
+  );
+});
+
+test('pods that come and go at once share the work, and each gets its own answer', async (t) => {
+  const host = await makeHost(t);
+  await (await attach(host, portNet(), ports([7999, 80]))).del();
+  const { sandboxes: _, ...idle } = await snapshot(host);
+  await startAgent(t, host);
+  // Groups of interfaces that an operator has are none of ours.
+  await host.run(['ip', 'link', 'add', 'theirs', 'group', '70000', 'type', 'veth', 'peer', 'name', 'other']);
+  await host.run(['mkdir', '/run/counted']);
+  writeFileSync(
+    host.file('/run/counted/iptables-restore'),
+    '#!/bin/sh\necho run >>/run/counted/runs\nexec /usr/sbin/iptables-restore "$@"\n',
+    { mode: 0o755 },
+  );
+  const env = { PATH: `/run/counted:${cleanEnv.PATH}` };
+  const runs = () => readFileSync(host.file('/run/counted/runs'), 'utf8').split('\n').length - 1;
+  const pods = await Promise.all(Array.from({ length: 24 }, () => host.addPod()));
+  const impossible = 7;
+  const all = pods.map((pod, i) => {
+    const network = i === impossible ? portNet({ conditionsV4: ['--no-such-option'] }) : portNet();
+    return new Attachment(host, pod, network, { ...ports([8000 + i, 80]), env });
+  });
+  const outcomes = await Promise.all(all.map((one) => one.tryAdd()));
+  for (const [i, { exit, error }] of outcomes.entries())
+    if (i === impossible) t.regex(`${error?.msg} ${error?.details}`, /no-such-option/);
+    else t.is(exit, 0, `${error?.msg}`);
+  t.true(runs() < 2 * pods.length, `${runs()} runs`);
+  const living = all.filter((_, i) => i !== impossible);
+  t.is(new Set(living.map(({ ip }) => ip)).size, living.length);
+  await Promise.all(living.map((one) => one.check()));
+  const rules = await host.run(['iptables-save', '-t', 'nat']);
+  for (const i of pods.keys())
+    t.is(rules.includes(`--dports ${8000 + i} `), i !== impossible, `port ${8000 + i}`);
+  t.true(await ping(living[0]!.pod, '10.5.0.1'));
+  await Promise.all(all.map((one) => one.del()));
+  for (const pod of pods) t.is(await link(pod, 'eth0'), undefined);
+  t.is((await link(host, 'theirs'))?.ifname, 'theirs');
+  await host.run(['ip', 'link', 'delete', 'theirs']);
+  const { sandboxes: __, ...after } = await snapshot(host);
+  t.deepEqual(after, idle);
+});
+
+test('200 lives with an agent that is killed again and again: nothing is left, no address is given twice', async (t) => {
   const host = await makeHost(t);
   await (await attach(host, networkOf(bridge))).del();
   const idle = await snapshot(host);
@@ -306,7 +410,7 @@ test('60 lives with an agent that is killed again and again: nothing is left, no
     while ((await attachment.tryDel()).exit !== 0) await sleep(10);
     await pod.remove();
   };
-  for (let batch = 0; batch < 10; batch++) await Promise.all(Array.from({ length: 6 }, life));
+  for (let batch = 0; batch < 25; batch++) await Promise.all(Array.from({ length: 8 }, life));
   isOver = true;
   await killer;
   const { sandboxes: _, ...after } = await snapshot(host);

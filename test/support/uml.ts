@@ -108,7 +108,7 @@ async function runGuest(file: string): Promise<Map<string, Outcome>> {
   try {
     writeFileSync(
       inDirectory('command'),
-      [process.execPath, '--no-warnings', file].map((arg) => `${arg}\0`).join(''),
+      ['env', 'CNI_TEST_AGENT=1', process.execPath, '--no-warnings', file].map((arg) => `${arg}\0`).join(''),
     );
     await boot(directory);
     const lines = read('outcomes').split('\n').slice(0, -1);

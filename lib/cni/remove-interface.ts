@@ -1,0 +1,63 @@
+/** Takes the interface of an attachment away. */
+
+import { deleteLink, getLink, type Link } from '../kernel/link.ts';
+import { deleteHostLinks, peerOnHost } from '../kernel/link-group.ts';
+import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
+import { isKernelError, KernelError } from '../netlink/libc.ts';
+import type { Call } from './call.ts';
+
+/**
+ * Deletes the interface from the sandbox, which takes the kernel some 20 ms: other work goes on meanwhile.
+ * @returns false when the sandbox or the interface was gone already.
+ */
+export async function removeInterface(call: Call): Promise<boolean> {
+  const { sandboxIfPresent: sandbox } = call;
+  const link = sandbox && getLink(sandbox.socket, call.ifname);
+  return link ? await deleteLinkIfPresent(sandbox.socket, link) : false;
+}
+
+/**
+ * Deletes a veth pair by its end in the sandbox, together with those of other calls where there are any; or, when that is out of reach but may still exist, by the
+ * host's ends that the result names. Those names are random, and the MAC address must fit as well, so that no
+ * other interface is hit.
+ */
+export async function removeVethPair(call: Call): Promise<void> {
+  if (await removeWithOthers(call)) return;
+  if (await removeInterface(call)) return;
+  const ends = (call.prevResult?.interfaces ?? []).filter(
+    ({ name, mac, sandbox }) => !sandbox && mac && /^veth/.test(name),
+  );
+  for (const { name, mac } of ends) {
+    const link = getLink(call.host, name);
+    if (link?.kind === 'veth' && link.mac === mac) await deleteLinkIfPresent(call.host, link);
+  }
+}
+
+/** @returns false when the host's end is out of reach, or no other call can be under way. */
+async function removeWithOthers({ context, sandboxIfPresent: sandbox, ifname }: Call): Promise<boolean> {
+  const link = context.sharing && sandbox && getLink(sandbox.socket, ifname);
+  const peer = link && peerOnHost(sandbox!, link);
+  if (!peer) return false;
+  await context.sharing!.together('delete interfaces', peer, {
+    async run(peers) {
+      using host = openRouteSocket();
+      await deleteHostLinks(host, peers);
+    },
+    isRefusal: (error) => error instanceof KernelError,
+  });
+  return true;
+}
+
+/**
+ * Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds
+ * the time.
+ */
+async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boolean> {
+  try {
+    await socket.executeInThreadPool(deleteLink(link.index, link.name));
+    return true;
+  } catch (error) {
+    if (!isKernelError(error, 'ENODEV')) throw error;
+    return false;
+  }
+}
