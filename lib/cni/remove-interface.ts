@@ -17,9 +17,9 @@ export async function removeInterface(call: Call): Promise<boolean> {
 }
 
 /**
- * Deletes a veth pair by its end in the sandbox, together with those of other calls where there are any; or, when that is out of reach but may still exist, by the
- * host's ends that the result names. Those names are random, and the MAC address must fit as well, so that no
- * other interface is hit.
+ * Deletes a veth pair by its end in the sandbox, together with those of other calls where there are any; or,
+ * when that is out of reach but may still exist, by the host's ends that the result names. Those names are
+ * random, and the MAC address must fit as well, so that no other interface is hit.
  */
 export async function removeVethPair(call: Call): Promise<void> {
   if (await removeWithOthers(call)) return;

@@ -81,7 +81,7 @@ export function importCircles(tree: SourceTree): string[] {
 /** The folders of lib/, each of which may import those before it. */
 const layers = ['netlink', 'kernel', 'firewall', 'cni'];
 /** Files of lib/ that every folder may import, and that import only one another. */
-const common = ['attachment', 'directory', 'errors', 'file', 'ip', 'state-file'].map(
+const common = ['attachment', 'directory', 'errors', 'file', 'group-commit', 'ip', 'state-file'].map(
   (name) => `lib/${name}.ts`,
 );
 
