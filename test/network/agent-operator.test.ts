@@ -180,6 +180,24 @@ test('of agents that start at once, one gets the socket; a killed one leaves it 
   t.is((await statusOf(host)).running, 0);
 });
 
+test('who holds the lock decides on the socket, for as long as it lives', async (t) => {
+  const host = await makeHost(t);
+  const tryLock = async () => (await host.tryRun(['flock', '--nonblock', `${socketPath}.lock`, 'true'])).exit;
+  await host.run(['mkdir', '/run/cni']);
+  const other = await host.start(t, ['flock', `${socketPath}.lock`, 'sh', '-c', 'echo locked; exec cat']);
+  const refused = await host.tryRun([command, 'agent']);
+  t.is(refused.exit, 1);
+  t.regex(refused.stderr, /Another agent listens on/);
+  t.false(existsSync(host.file(socketPath)));
+  other.stdin!.end();
+  await once(other, 'exit');
+  const agent = await startAgent(t, host);
+  t.is(await tryLock(), 1);
+  agent.kill('SIGKILL');
+  await once(agent, 'exit');
+  t.is(await tryLock(), 0);
+});
+
 test('an agent has a higher priority than others, where it may', async (t) => {
   const host = await makeHost(t);
   const agent = await startAgent(t, host);
