@@ -8,17 +8,14 @@ import { readFileSync, statSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { groupCommits } from '../lib/group-commit.ts';
 import { listenOn } from '../lib/kernel/listen.ts';
-import { libc } from '../lib/netlink/libc.ts';
 import type { PluginTable } from '../main.ts';
 import { serve } from './connection.ts';
+import { peerUser } from './peer.ts';
 import type { Offer } from './protocol.ts';
 import { Statistics } from './statistics.ts';
 
 /** Where launchers look for the agent. */
 export const defaultSocket = '/run/cni/agent.sock';
-
-const SOL_SOCKET = 1;
-const SO_PEERCRED = 17;
 
 /** How an agent runs. */
 export interface AgentOptions {
@@ -158,14 +155,4 @@ function isAbsolute(path = ''): boolean {
 function namespaceOf(kind: string): string {
   const { dev, ino } = statSync(`/proc/self/ns/${kind}`);
   return `${dev}:${ino}`;
-}
-
-/** User ID of the process at the other end. Source: unix(7), SO_PEERCRED. */
-function peerUser(socket: Socket): number | undefined {
-  const { fd } = (socket as unknown as { _handle: { fd: number } | null })._handle ?? { fd: -1 };
-  if (fd < 0) return undefined;
-  const credentials = new Uint8Array(12);
-  const size = new Uint8Array(Uint32Array.of(credentials.length).buffer);
-  libc('ask for the peer of a connection', 'getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, size);
-  return new DataView(credentials.buffer).getUint32(4, true);
 }

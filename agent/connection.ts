@@ -5,6 +5,7 @@ import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
 import type { Together } from '../lib/group-commit.ts';
 import type { PluginTable } from '../main.ts';
+import { refuseMore } from './peer.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
@@ -53,8 +54,15 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
     const stdin = await changes.wait(() => incoming.takeInput());
     if (stdin === undefined) return; // The launcher is gone before anything was done.
     const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
+    // Nothing follows a result: a launcher that has it ends, and writing to it would lose what it said last.
+    const answer = (text: string, exit: number) => {
+      clearInterval(heartbeat);
+      socket.write(encodeFrame('R', text, exit));
+    };
     try {
-      const code = await server.schedule(() => run(offer, stdin, socket, changes, incoming, server));
+      const code = await server.schedule(() =>
+        run(offer, stdin, socket, { changes, incoming, answer }, server),
+      );
       server.record(offer, code, performance.now() - start);
     } finally {
       clearInterval(heartbeat);
@@ -66,17 +74,24 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
   }
 }
 
+/** What is said on a connection. */
+interface Conversation {
+  readonly changes: Changes;
+  readonly incoming: Incoming;
+  /** Sends what the call ends with. */
+  answer(text: string, exit: number): void;
+}
+
 /** Runs a call. @returns its code, as {@link CallServer.record} takes it. */
 async function run(
   offer: Offer,
   stdin: string,
   socket: Socket,
-  changes: Changes,
-  incoming: Incoming,
+  { changes, incoming, answer }: Conversation,
   { plugins, program, together }: CallServer,
 ): Promise<number | undefined> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
-  if (changes.isGone) return undefined;
+  if (changes.gone.aborted) return undefined;
   const { plugin } = await plugins.get(offer.name)!();
   const find = (name: string) =>
     plugins
@@ -89,22 +104,21 @@ async function run(
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
     sharing: { waitForEnd, together },
+    signal: changes.gone,
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
       if (exit !== 0) code = codeOf(text);
-      socket.write(encodeFrame('R', text, exit));
+      answer(text, exit);
       // The runtime may have given up meanwhile: then nobody has the result, and ADD is undone.
-      if (exit === 0 && !(await changes.wait(() => incoming.takeAcknowledgement() || undefined))) {
+      if (exit === 0 && !(await isAcknowledged(socket, changes, incoming))) {
         code = undefined;
-        // The launcher is not to pass on a result that is about to be undone.
-        socket.destroy();
         throw new Error('the runtime is gone');
       }
     },
   };
   const exit = await runPlugin(plugin, caller, find);
-  if (!isAnswered) socket.write(encodeFrame('R', '', exit));
+  if (!isAnswered) answer('', exit);
   return code;
 }
 
@@ -112,6 +126,18 @@ async function run(
 function codeOf(text: string): number {
   const { code } = JSON.parse(text) as { code?: unknown };
   return Number(code) || ErrorCode.Internal;
+}
+
+/**
+ * Whether the launcher has passed the result on. It never takes as passed on what is about to be undone: once
+ * it is given up, its acknowledgement fails.
+ */
+async function isAcknowledged(socket: Socket, changes: Changes, incoming: Incoming): Promise<boolean> {
+  const take = () => incoming.takeAcknowledgement() || undefined;
+  if (await changes.wait(take)) return true;
+  if (changes.gone.aborted) return false;
+  refuseMore(socket);
+  return (await changes.wait(take)) ?? false;
 }
 
 /** A pipe is a stream to Node.js, which tells of its end. */
@@ -126,7 +152,9 @@ function waitForEnd(pipe: number): Promise<void> {
 /** Waiting for what arrives on a connection. */
 class Changes {
   private wake: () => void = () => {};
-  private isClosed = false;
+  private readonly closing = new AbortController();
+  /** Aborted when the launcher is no longer there. */
+  readonly gone = this.closing.signal;
 
   constructor(socket: Socket, incoming: Incoming) {
     socket.on('data', (chunk: Buffer) => {
@@ -134,15 +162,11 @@ class Changes {
       this.wake();
     });
     const close = () => {
-      this.isClosed = true;
+      // With a reason: the one that is made otherwise is an exception with its stack.
+      this.closing.abort('The runtime is gone');
       this.wake();
     };
     socket.on('end', close).on('close', close).on('error', close);
-  }
-
-  /** True when the launcher is no longer there. */
-  get isGone(): boolean {
-    return this.isClosed;
   }
 
   /**
@@ -153,7 +177,7 @@ class Changes {
     const end = performance.now() + patienceMs;
     for (;;) {
       const taken = take();
-      if (taken !== undefined || this.isClosed) return taken;
+      if (taken !== undefined || this.gone.aborted) return taken;
       if (performance.now() >= end) {
         // What arrived while the thread stood still has not been read yet: timers come before sockets.
         await new Promise((resolve) => setImmediate(resolve));

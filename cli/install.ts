@@ -1,7 +1,7 @@
 /** `cni install`: puts the plugins where runtimes look for them, while pods come and go. */
 
 import { execFileSync, spawnSync } from 'node:child_process';
-import { linkSync, mkdtempSync, renameSync, rmSync, statSync } from 'node:fs';
+import { linkSync, lstatSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readLaunch } from '../launcher/launch.ts';
@@ -101,13 +101,28 @@ function replace(names: readonly string[], binDir: string): void {
   }
 }
 
+/** What the names of directories begin with where everything is prepared. */
+const stagingPrefix = '.cni-install-';
+/** After how many milliseconds without a change nobody is still preparing anything. */
+const longestPause = 10 * 60_000;
+
 /** A directory on the same file system, where everything is prepared. */
 function stage(binDir: string): string {
   try {
     makeDirectory(binDir, 0o755);
-    return mkdtempSync(join(binDir, '.cni-install-'));
+    removeUnfinished(binDir);
+    return mkdtempSync(join(binDir, stagingPrefix));
   } catch (error) {
     throw explained(error, binDir);
+  }
+}
+
+/** Removes what installations left that were killed. */
+function removeUnfinished(binDir: string): void {
+  for (const name of readdirSync(binDir).filter((one) => one.startsWith(stagingPrefix))) {
+    const status = lstatSync(join(binDir, name), { throwIfNoEntry: false });
+    if (status?.isDirectory() && status.mtimeMs < Date.now() - longestPause)
+      rmSync(join(binDir, name), { recursive: true, force: true });
   }
 }
 

@@ -2,8 +2,13 @@
 
 import { statSync } from 'node:fs';
 import { dataDirOf, type HostLocalConfig, hostLocalShape, rangeSetsOf } from '../ipam/host-local/config.ts';
-import { capacity, formatSet, isGateway, setContains } from '../ipam/host-local/ranges.ts';
-import { describeProblems, type Reservation, reservations } from '../ipam/host-local/reservations.ts';
+import { capacity, formatSet } from '../ipam/host-local/ranges.ts';
+import {
+  countTaken,
+  describeProblems,
+  type Reservation,
+  reservations,
+} from '../ipam/host-local/reservations.ts';
 import type { AttachmentId } from '../lib/attachment.ts';
 import { netConfShape } from '../lib/cni/config.ts';
 import { decode, object } from '../lib/cni/schema.ts';
@@ -88,13 +93,11 @@ function readDirectory(dataDir: string, network: string, config: HostLocalConfig
 }
 
 function rangeUse(network: string, config: HostLocalConfig, found: readonly Reservation[]): RangeUse[] {
-  // An empty file is taken over by the next ADD.
-  const taken = found.filter(({ state }) => state !== 'empty').map(({ address }) => address);
   try {
     return rangeSetsOf(config).map((set) => ({
       network,
       range: formatSet(set),
-      used: taken.filter((address) => setContains(set, address) && !isGateway(set, address)).length,
+      used: countTaken(set, found),
       capacity: Number(capacity(set)),
     }));
   } catch {

@@ -23,6 +23,7 @@ export const plugin = definePlugin({
   name: 'host-local',
   summary: 'Gives addresses away from ranges, and remembers them in files on this host.',
   role: 'ipam',
+  worksOnFiles: true,
   config: hostLocalShape,
 
   validate: (config) => void configuredRangeSets(config),
@@ -52,7 +53,8 @@ export const plugin = definePlugin({
     const dns = resolvConf ? readResolvConf(resolvConf) : {};
 
     using store = await Store.open(locationOf(call));
-    for (const [i, set] of sets.entries()) if (!requests[i]) refuseSecondAddress(store, call, set);
+    // Also when an address is asked for, where the reference plugin gives a second one.
+    for (const set of sets) refuseSecondAddress(store, call, set);
     const result: Result = { ...emptyResult(), routes, dns };
     for (const [i, set] of sets.entries()) {
       const ip = requests[i]

@@ -39,6 +39,7 @@ export const plugin = definePlugin({
   name: 'static',
   summary: 'Gives the addresses that the configuration or the runtime names.',
   role: 'ipam',
+  worksOnFiles: true,
   config,
 
   validate: (config) => refuseSeveral(requireIpam(config).addresses ?? [], config),

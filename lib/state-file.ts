@@ -4,7 +4,18 @@
  * half of one.
  */
 
-import { closeSync, constants, fchmodSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { makeDirectory } from './directory.ts';
 import { errnoOf, fileError, readRegularFile } from './file.ts';
@@ -13,6 +24,9 @@ const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
 
 /** Far above what any plugin writes: a file this long is something else. In bytes. */
 const largestSize = 1024 * 1024;
+
+/** After how many milliseconds nobody is still writing a file. */
+const longestWrite = 60_000;
 
 /**
  * Reads a file without following a link.
@@ -50,5 +64,26 @@ export function writeStateFile(file: string, text: string, directoryMode = 0o700
   } catch (error) {
     rmSync(temporary, { force: true });
     throw fileError('write', file, error);
+  }
+}
+
+/**
+ * Removes what {@link writeStateFile} has left in a directory whose process was killed, or whose disk was
+ * full. Files of the last minute may still be written, and what cannot be removed stays.
+ */
+export function removeUnfinished(directory: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(directory).filter((name) => /\.\d+\.tmp$/.test(name));
+  } catch {
+    return; // Nothing was ever written there, or whoever reads it says what is wrong with it.
+  }
+  for (const name of names) {
+    try {
+      if (lstatSync(`${directory}/${name}`).mtimeMs < Date.now() - longestWrite)
+        unlinkSync(`${directory}/${name}`);
+    } catch {
+      // Somebody else was faster, or it is no file.
+    }
   }
 }

@@ -77,9 +77,8 @@ export const plugin = definePlugin({
     const own = claims.of(call.attachment);
     const known = knownAddresses(call).map(({ address }) => address);
     if (own.length === 0 && known.length === 0) return;
-    await claims.release(own, { known, inUse: true }, (addresses) =>
-      remove(call, addresses, noted(claims, own)),
-    );
+    const notes = noted(claims, own);
+    await claims.release(own, { known, inUse: true }, (addresses) => remove(call, addresses, notes));
   },
 
   async check(call) {
@@ -97,10 +96,10 @@ export const plugin = definePlugin({
   async gc(call) {
     const claims = claimsOf(call);
     const stale = claims.stale(call.network, call.validAttachments);
+    claims.removeUnfinished();
     if (stale.length === 0) return;
-    await claims.release(stale, { known: [], inUse: false }, (addresses) =>
-      remove(call, addresses, noted(claims, stale)),
-    );
+    const notes = noted(claims, stale);
+    await claims.release(stale, { known: [], inUse: false }, (addresses) => remove(call, addresses, notes));
   },
 });
 
@@ -128,7 +127,8 @@ function validate({ iptablesAdminChainName: name }: Config): void {
 /** Lets the addresses through, once it is noted that they are. */
 async function allow(call: FirewallCall, request: ForwardRequest, name: ForwardBackendName): Promise<void> {
   const zone = name === 'firewalld' ? zoneName(call) : undefined;
-  const claims = await claimsOf(call).take(request.attachment, request.addresses, { backends: [name], zone });
+  const details = { backends: [name], zone, netns: call.netns };
+  const claims = await claimsOf(call).take(request.attachment, request.addresses, details);
   call.undo(() => claims.giveBack());
   try {
     await backendOf(call, name).allow(request, claims.isNew, (step) => call.undo(step));

@@ -5,7 +5,6 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { delegate } from '../lib/cni/delegate.ts';
-import type { Command } from '../lib/cni/invocation.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { type InferShape, isObject, json, string, withDefault } from '../lib/cni/schema.ts';
@@ -56,7 +55,6 @@ export const plugin = definePlugin({
       call.undo(() => saved.remove(call.containerId, call.network));
     }
     const result = await delegate(call, delegated.type, { stdin: JSON.stringify(delegated) });
-    call.undo(() => forward(call, delegated, 'DEL'));
     if (earlier) saved.save(call.containerId, delegated);
     return result ?? emptyResult();
   },
@@ -98,7 +96,7 @@ function savedConfigs(call: FlannelCall): SavedConfigs {
 }
 
 /** Runs the delegate with what the runtime passed beside the configuration. */
-async function forward(call: FlannelCall, delegated: DelegateConfig, command = call.command): Promise<void> {
+async function forward(call: FlannelCall, delegated: DelegateConfig): Promise<void> {
   const { prevResult, 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': older } = call.config;
   const stdin = JSON.stringify({
     ...delegated,
@@ -106,7 +104,7 @@ async function forward(call: FlannelCall, delegated: DelegateConfig, command = c
     'cni.dev/valid-attachments': valid,
     'cni.dev/attachments': older,
   });
-  await delegate(call, delegated.type, { stdin, command: command as Command });
+  await delegate(call, delegated.type, { stdin });
 }
 
 /**

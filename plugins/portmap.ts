@@ -24,7 +24,8 @@ import type {
   PortMapOptions,
   PortMapping,
 } from '../lib/firewall/portmap-backend.ts';
-import type { Prefix } from '../lib/ip.ts';
+import type { Address, Prefix } from '../lib/ip.ts';
+import { listAddresses } from '../lib/kernel/address.ts';
 import { forgetUdp, type StalePort } from '../lib/kernel/conntrack.ts';
 import { getLink } from '../lib/kernel/link.ts';
 import { lookUpRoute } from '../lib/kernel/route.ts';
@@ -100,16 +101,24 @@ export const plugin = definePlugin({
     if (mappings.length === 0 || containers.length === 0) return result;
     const backend = await chosenBackend(call);
     const { attachment, netns } = call;
-    const freed = await backend.add({ attachment, netns, containers, mappings, options }, (step) =>
-      call.undo(step),
-    );
+    const request = {
+      attachment,
+      netns,
+      containers,
+      mappings,
+      options,
+      neighbours: () => neighboursOf(call),
+    };
+    const freed = await backend.add(request, (step) => call.undo(step));
     if (options.snat) allowLocalhost(call, containers);
     forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
     return result;
   },
 
   async del(call) {
-    await eachBackend(call, (backend) => backend.del(call.attachment, hintsOf(call)));
+    await eachBackend(call, (backend) =>
+      backend.del(call.attachment, () => neighboursOf(call), hintsOf(call)),
+    );
   },
 
   async check(call) {
@@ -235,6 +244,15 @@ function containerAddresses(call: PortMapCall, result: Result): Prefix[] {
   return ([4, 6] as const).flatMap(
     (family) => own.find(({ address }) => address.family === family)?.address ?? [],
   );
+}
+
+/** The addresses of the container's other interfaces. */
+function neighboursOf({ sandboxIfPresent: sandbox, ifname }: PortMapCall): Address[] {
+  if (!sandbox) return [];
+  const own = getLink(sandbox.socket, ifname)?.index;
+  return listAddresses(sandbox.socket)
+    .filter(({ link }) => link !== own)
+    .map(({ prefix }) => prefix.address);
 }
 
 /**

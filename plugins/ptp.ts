@@ -5,8 +5,11 @@ import { enableForwarding } from '../lib/cni/interface.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import { removeVethPair } from '../lib/cni/remove-interface.ts';
 import { integer } from '../lib/cni/schema.ts';
+import type { Address } from '../lib/ip.ts';
 import { addAddress } from '../lib/kernel/address.ts';
-import { addRoute, RouteScope } from '../lib/kernel/route.ts';
+import { getLink, type Link } from '../lib/kernel/link.ts';
+import { addOnlyRoute, listRoutes, RouteScope, RouteTable } from '../lib/kernel/route.ts';
+import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
@@ -59,15 +62,7 @@ export const plugin = defineMainPlugin({
         addAddress(hostLink.index, gateway.toPrefix(), { noDad: true, label: hostLink.name }),
       ),
     );
-    for (const { address } of ips) {
-      try {
-        call.host.execute(
-          addRoute({ dst: address.address.toPrefix(), link: hostLink.index, scope: RouteScope.Host }),
-        );
-      } catch (error) {
-        if (!isKernelError(error, 'EEXIST')) throw error;
-      }
-    }
+    for (const { address } of ips) routeTo(call.host, address.address, hostLink);
   },
 
   remove: removeVethPair,
@@ -76,3 +71,22 @@ export const plugin = defineMainPlugin({
     if (link.operState !== 'up') throw new Error(`Interface "${call.ifname}" has no peer that is up`);
   },
 });
+
+/** Routes an address over the pair. @throws Error when it leads elsewhere, as it was given away twice. */
+function routeTo(host: RouteSocket, address: Address, hostLink: Link): void {
+  const dst = address.toPrefix();
+  try {
+    host.execute(addOnlyRoute({ dst, link: hostLink.index, scope: RouteScope.Host }));
+  } catch (error) {
+    if (!isKernelError(error, 'EEXIST')) throw error;
+    const present = listRoutes(host, { family: dst.family, table: RouteTable.Main }).find((route) =>
+      route.dst.equals(dst),
+    );
+    if (present?.link === hostLink.index) return;
+    const name = present?.link === undefined ? undefined : getLink(host, present.link)?.name;
+    throw new Error(
+      `Address ${address} leads to interface "${name ?? '?'}" of the host already, so it was given away twice. ` +
+        `Delete the container behind that interface, or the route with "ip route delete ${dst}", and see to it that no two networks share a range`,
+    );
+  }
+}

@@ -1,13 +1,15 @@
 /**
- * Compares this suite with the reference plugins, in one run on one machine: each call of the one is followed
- * by the same call of the other. Prints a table; when everything was measured, writes it with the spread of
- * every figure to bench/, and what matters most to README.md.
+ * Compares this suite, with its agent and without, with the reference plugins, in one run on one machine:
+ * each call is made by all three in turn. Prints a table; when everything was measured, writes it with the
+ * spread of every figure to bench/, and what matters most to README.md.
  *
- *     npm run bench                   everything, five minutes
- *     npm run bench -- --quick        fewer calls, a minute
+ *     npm run bench                   everything, in some ten minutes
+ *     npm run bench -- --quick        fewer calls, in two
  *     npm run bench -- host-local     only scenarios whose name begins with this
+ *     npm run bench -- memory         10,000 verbs for the agent, however long they take
  *
- * It runs in network and mount namespaces of its own, and touches nothing of the machine.
+ * The reference plugins are the newest that Debian has, or those in the directory CNI_REFERENCE. It runs in
+ * network and mount namespaces of its own, and touches nothing of the machine.
  */
 
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -15,10 +17,19 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { agentCalls, startAgent, stopAgent } from './bench/agent.ts';
 import { drawChart } from './bench/chart.ts';
 import { footprint, settleExecutables } from './bench/footprint.ts';
-import { median, type Row, type Start, summarize } from './bench/measure.ts';
-import { describeFootprint, formatRow, forReadme, markdown, type Report } from './bench/report.ts';
+import { type Row, summarize } from './bench/measure.ts';
+import { findReference } from './bench/reference.ts';
+import {
+  describeFootprint,
+  formatHeader,
+  formatRow,
+  forReadme,
+  markdown,
+  type Report,
+} from './bench/report.ts';
 import { scenarios } from './bench/scenarios.ts';
 
 const { values, positionals } = parseArgs({
@@ -35,6 +46,8 @@ else await run();
 
 /** Starts this program again on a host of its own. */
 function enterNamespaces(): never {
+  // In there, nothing can be downloaded.
+  const reference = findReference();
   const script = `set -e
     mkdir -p /var/lib/cni /etc/cni
     for directory in /run /var/lib/cni /etc/cni; do mount -t tmpfs -o mode=755 tmpfs $directory; done
@@ -43,8 +56,12 @@ function enterNamespaces(): never {
     ip link set lo up
     exec "$@"`;
   const { status } = spawnSync(
-    'unshare',
+    // Killed with this process.
+    'setpriv',
     [
+      '--pdeathsig',
+      'TERM',
+      'unshare',
       '--net',
       '--mount',
       'sh',
@@ -55,36 +72,34 @@ function enterNamespaces(): never {
       '--no-warnings',
       ...process.argv.slice(1),
     ],
-    { stdio: 'inherit', env: { ...process.env, BENCH_INSIDE: '1' } },
+    {
+      stdio: 'inherit',
+      env: { ...process.env, BENCH_INSIDE: reference.description, CNI_REFERENCE: reference.directory },
+    },
   );
   process.exit(status ?? 1);
 }
 
 async function run(): Promise<void> {
   settleExecutables();
+  await startAgent();
   const rows: Row[] = [];
-  console.log(`${machine()}\n`);
-  console.log(
-    `${'scenario'.padEnd(64)} ${'ours'.padStart(18)} ${'reference'.padStart(18)}   ratio (95 % between)   beyond start-up`,
-  );
-  // The first one tells what a start takes, so that it is always measured.
-  const [first, ...others] = scenarios(values.quick);
-  const wanted = others.filter(({ name }) => chosen(name));
-  let start: Start | undefined;
-  for (const scenario of [first!, ...wanted])
-    for (const { name, unit, ...samples } of await scenario.measure()) {
-      start ??= { ours: median(samples.ours), reference: median(samples.reference!) };
-      const row = summarize(name, unit, samples, start);
+  console.log(`${machine()}\n\n${formatHeader()}`);
+  for (const scenario of scenarios(values.quick, positionals.includes('memory')).filter(chosen))
+    for (const { name, unit, samples } of await scenario.measure()) {
+      const row = summarize(name, unit, samples);
       rows.push(row);
       console.log(formatRow(row));
     }
+  console.log(`\nThe agent did ${agentCalls().toLocaleString('en')} calls`);
   const report: Report = {
     machine: machine(),
     date: new Date().toISOString().slice(0, 10),
     footprint: await footprint(),
     rows,
   };
-  console.log(`\n${describeFootprint(report.footprint)}`);
+  console.log(`${describeFootprint(report.footprint)}`);
+  await stopAgent();
   if (positionals.length > 0 || values.quick) return;
   mkdirSync(output, { recursive: true });
   writeFileSync(join(output, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
@@ -96,7 +111,7 @@ async function run(): Promise<void> {
 }
 
 /** Scenarios that the command line asks for: all, or those whose names begin so. */
-function chosen(name: string): boolean {
+function chosen({ name }: { name: string }): boolean {
   return positionals.length === 0 || positionals.some((start) => name.startsWith(start));
 }
 
@@ -104,5 +119,5 @@ function machine(): string {
   const model = cpus()[0]?.model.trim() ?? 'unknown processor';
   const iptables = execFileSync('iptables', ['--version'], { encoding: 'utf8' }).trim();
   const os = /PRETTY_NAME="(.*)"/.exec(readFileSync('/etc/os-release', 'utf8'))?.[1];
-  return `${availableParallelism()} cores of ${model}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, ${os}, ${iptables}; reference: Debian's containernetworking-plugins 1.1.1`;
+  return `${availableParallelism()} cores of ${model}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, ${os}, ${iptables}; reference: ${process.env.BENCH_INSIDE}`;
 }

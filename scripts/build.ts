@@ -30,11 +30,13 @@ import {
 import { basename, join } from 'node:path';
 import { type BuildOptions, build } from 'esbuild';
 import { isCurrent, stampOf } from './build/stamp.ts';
+import { nodePackage, runTool, targetOf } from './build/target.ts';
 import { layTree } from './build/tree.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
-const native = arch === process.arch;
+const target = attempt(() => targetOf(arch));
+const native = target.isNative;
 const buildDir = join(root, 'build', arch);
 const binDir = native ? join(root, 'dist/bin') : join(root, 'dist', arch, 'bin');
 
@@ -54,7 +56,7 @@ const execArgv = [
 ];
 
 mkdirSync(buildDir, { recursive: true });
-const base = strippedNode();
+const base = attempt(strippedNode);
 const names = [...namesIn('plugins'), ...namesIn('ipam'), 'cni'];
 const bundling = {
   bundle: true,
@@ -73,6 +75,16 @@ const bundling = {
 await bundle('main.js', entryPoint());
 await bundle('cni.js', operatorsEntryPoint());
 await makeExecutable();
+
+/** Carries out a step of the build, which ends with what the step has to say if it fails. */
+function attempt<T>(step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    console.error((error as Error).message);
+    process.exit(1);
+  }
+}
 
 /** The plugins that a directory holds: one file each, named after the executable. */
 function namesIn(directory: string): string[] {
@@ -143,20 +155,12 @@ async function bundleLoader(file: string, training: string): Promise<void> {
 
 /** Node.js for the target, without its symbols: 150 MB become 116. @returns the path. */
 function strippedNode(): string {
-  const source = join(root, 'node_modules', `node-linux-${arch}`, 'bin/node');
-  if (!existsSync(source)) {
-    console.error(
-      `There is no Node.js for ${arch} to build on. Fetch it with ` +
-        `"npm install --no-save --force --no-bin-links node-linux-${arch}@${process.versions.node}" and build again`,
-    );
-    process.exit(1);
-  }
+  const source = join(nodePackage(arch), 'bin/node');
   const stripped = join(buildDir, 'node');
   if (!existsSync(stripped) || statSync(stripped).mtimeMs < statSync(source).mtimeMs) {
     console.log(`Stripping Node.js ${process.versions.node} for ${arch}`);
-    const strip = native ? 'strip' : `${{ arm64: 'aarch64', x64: 'x86-64' }[arch]}-linux-gnu-strip`;
     copyFileSync(source, `${stripped}.new`);
-    execFileSync(strip, ['--strip-all', `${stripped}.new`], { stdio: 'inherit' });
+    runTool(target, target.strip, ['--strip-all', `${stripped}.new`]);
     renameSync(`${stripped}.new`, stripped);
   }
   return stripped;
@@ -194,7 +198,7 @@ async function makeExecutable(): Promise<void> {
     );
     writeFileSync(stampFile, stampOf(digest, trained));
   }
-  layTree(arch, executable, binDir, names, buildDir);
+  attempt(() => layTree(target, executable, binDir, names, buildDir));
   const megabytes = Math.round(statSync(executable).size / 1e6);
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }

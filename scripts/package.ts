@@ -3,6 +3,8 @@
  *
  *     node scripts/package.ts [x64|arm64]
  *
+ * Executables for another architecture are built first.
+ *
  * - cni-plugins-linux-ARCH-vVERSION.tgz, laid out like the reference plugins' release, so that the same
  *   `tar -C /opt/cni/bin -xzf` installs it;
  * - cni-plugins-ts_VERSION_ARCH.deb, which takes the place of Debian's containernetworking-plugins;
@@ -30,6 +32,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import packageJson from '../package.json' with { type: 'json' };
+import { nodePackage } from './build/target.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -37,7 +40,9 @@ const arch = process.argv[2] ?? process.arch;
 const architecture = { x64: 'amd64', arm64: 'arm64' }[arch];
 if (!architecture) fail(`There is no package for "${arch}". Name x64 or arm64`);
 const binDir = join(root, arch === process.arch ? 'dist/bin' : `dist/${arch}/bin`);
-if (!existsSync(binDir)) fail(`"${binDir}" is missing. Run "node scripts/build.ts ${arch}" first`);
+if (arch !== process.arch)
+  execFileSync(process.execPath, [join(root, 'scripts/build.ts'), arch], { stdio: 'inherit' });
+else if (!existsSync(binDir)) fail(`"${binDir}" is missing. Run "npm run build" first`);
 const { version } = packageJson;
 const epoch = process.env.SOURCE_DATE_EPOCH ?? output('git', ['log', '-1', '--format=%ct']).trim();
 const outDir = join(root, 'dist/package');
@@ -140,7 +145,7 @@ function writeUnits(directory: string): void {
  */
 function writeLicenses(directory: string): void {
   mkdirSync(directory, { recursive: true });
-  cpSync(join(root, 'node_modules', `node-linux-${arch}`, 'LICENSE'), join(directory, 'node'));
+  cpSync(join(nodePackage(arch), 'LICENSE'), join(directory, 'node'));
   const bundled = ['yargs', 'jsonc-parser', 'ip-num', 'prom-client'];
   for (const name of new Set(bundled.flatMap((one) => [...withDependencies(one)]))) {
     const source = join(root, 'node_modules', name);

@@ -78,13 +78,16 @@ export function reservations(dataDir: string, network: string): Reservation[] {
   return directory ? readReservations(directory, network) : [];
 }
 
+/** How many addresses of a range set are not to be had. An empty file is taken over by the next ADD. */
+export function countTaken(set: RangeSet, reserved: readonly Reservation[]): number {
+  return reserved.filter(
+    ({ address, state }) => state !== 'empty' && setContains(set, address) && !isGateway(set, address),
+  ).length;
+}
+
 /** The range sets that have no free address, so that every ADD fails until one is released. */
 export function fullSets(sets: readonly RangeSet[], reserved: readonly Reservation[]): RangeSet[] {
-  const taken = reserved.filter(({ state }) => state !== 'empty').map(({ address }) => address);
-  return sets.filter((set) => {
-    const count = taken.filter((address) => setContains(set, address) && !isGateway(set, address)).length;
-    return BigInt(count) >= capacity(set);
-  });
+  return sets.filter((set) => BigInt(countTaken(set, reserved)) >= capacity(set));
 }
 
 /** One line on the entries of a directory that are no reservations, undefined when all are in order. */

@@ -30,10 +30,14 @@ export interface CallContext {
   readonly warn: (message: string) => void;
   /** How the call shares its process with others; undefined when it has one to itself. */
   readonly sharing?: Sharing | undefined;
+  /** Aborted when the runtime has given up, where the process outlives that. */
+  readonly signal?: AbortSignal | undefined;
   /** How many plugins have delegated to one another to get here; 0 for the one that the runtime called. */
   readonly depth: number;
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
   readonly runEmbedded: (type: string, context: CallContext) => Promise<Result | undefined> | undefined;
+  /** Whether a plugin of this executable says that it works on files alone; false when there is none. */
+  readonly worksOnFiles: (type: string) => Promise<boolean>;
 }
 
 /** What the runner has read from the context. */

@@ -19,15 +19,12 @@ export interface DelegateOptions {
 }
 
 /**
- * Runs the IPAM plugin's ADD, and has the addresses released again if this ADD fails later on. When the IPAM
- * plugin itself fails it has taken back what it did; a DEL would release what a living attachment of the same
- * name holds.
+ * Runs the IPAM plugin's ADD.
  * @throws CniError, also when the plugin returns no address.
  */
 export async function ipamAdd(call: Call): Promise<Result> {
   const type = requireIpam(call);
   const result = await delegate(call, type, { command: 'ADD' });
-  call.undo(() => ipam(call, 'DEL'));
   if (!result || result.ips.length === 0)
     throw new CniError(
       ErrorCode.Internal,
@@ -48,6 +45,9 @@ export async function ipam(call: Call, command: Command = call.command): Promise
 /**
  * Runs another plugin with this call's environment and configuration: within this process when CNI_PATH leads
  * to this very executable, else as a child.
+ *
+ * What ADD of the delegate did is taken back by its DEL if this ADD fails later on. A delegate that fails by
+ * itself has done that; a DEL would release what a living attachment of the same name holds.
  * @param type name of the plugin.
  * @returns the result of ADD, undefined for other verbs.
  * @throws CniError the plugin's own error, or what kept it from running.
@@ -59,17 +59,32 @@ export async function delegate(
 ): Promise<Result | undefined> {
   const { context } = call;
   const { stdin = context.stdin, command = call.command } = options;
+  const isAdd = command === 'ADD';
+  const undoLater = () =>
+    isAdd && call.undo(async () => void (await delegate(call, type, { stdin, command: 'DEL' })));
   const depth = context.depth + 1;
   const file = findPlugin(type, context.invocation.path);
   if (isSameProgram(file, context.program)) {
     const invocation = { ...context.invocation, command };
     const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
-    if (running) return await running;
+    if (running) {
+      const result = await running;
+      undoLater();
+      return result;
+    }
   }
-  const { runExecutable } = await import('./exec.ts');
+  const { KilledError, runExecutable } = await import('./exec.ts');
   const environment = { ...context.environment, CNI_COMMAND: command, [depthVariable]: String(depth) };
-  const output = await runExecutable(file, stdin, environment);
-  return command === 'ADD' ? readOutput(output, type, call.config.cniVersion) : undefined;
+  let output: string;
+  try {
+    output = await runExecutable(file, stdin, environment, context.signal);
+  } catch (error) {
+    if (error instanceof KilledError) undoLater();
+    throw error;
+  }
+  // Before what it printed is read: whether or not that makes sense, it has done its work.
+  undoLater();
+  return isAdd ? readOutput(output, type, call.config.cniVersion) : undefined;
 }
 
 /**

@@ -130,7 +130,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       const removeLink = async () => await (own.remove ?? removeInterface)(call);
       // The kernel takes its time to delete an interface. Only an IPAM plugin that may speak through it is
       // waited for.
-      const startedRemoval = worksOnFiles(call) ? startBackground(removeLink) : removeLink;
+      const startedRemoval = (await worksOnFiles(call)) ? startBackground(removeLink) : removeLink;
       await runAll(call, () => ipam(call), startedRemoval, removeRules);
     },
 
@@ -163,12 +163,10 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
   });
 }
 
-/**
- * True when the IPAM plugin is one that keeps addresses in files, or there is none. Any other may have to
- * speak through the interface, as DHCP does.
- */
-function worksOnFiles({ config }: Call): boolean {
-  return ['', 'host-local', 'static'].includes(config.ipam?.type ?? '');
+/** True when nobody speaks through the interface on DEL, as an IPAM plugin for DHCP may have to. */
+async function worksOnFiles({ config, context }: Call): Promise<boolean> {
+  const type = config.ipam?.type;
+  return !type || (await context.worksOnFiles(type));
 }
 
 /** Masquerading, for plugins that have it and configurations that ask for it. The others do not load it. */

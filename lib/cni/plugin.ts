@@ -28,6 +28,11 @@ export interface Plugin<C = object> {
   /** The capability without which it does nothing, such as "portMappings". */
   readonly capability: string | undefined;
   /**
+   * IPAM plugins: whether they work on files alone, so that DEL does not need the interface, as one that
+   * speaks through it does.
+   */
+  readonly worksOnFiles: boolean;
+  /**
    * IPAM plugins: the addresses that a configuration gives away, for the operators' command.
    * @throws Error when it is wrong.
    */
@@ -64,22 +69,31 @@ export interface AddressPool {
  */
 export type PluginDefinition<S extends Shape> = Omit<
   Plugin<InferShape<S>>,
-  'config' | 'versions' | 'needsIpam' | 'capability'
+  'config' | 'versions' | 'needsIpam' | 'capability' | 'worksOnFiles'
 > & {
   readonly config: S;
   /** Oldest version of the specification it takes; all of them when left out. */
   readonly since?: (typeof specVersions)[number];
   readonly needsIpam?: boolean;
   readonly capability?: string;
+  readonly worksOnFiles?: boolean;
 };
 
 /** Defines a plugin; the types of its verbs' configuration follow from the shape. */
 export function definePlugin<S extends Shape>(definition: PluginDefinition<S>): Plugin<InferShape<S>> {
-  const { config, since = specVersions[0], needsIpam = false, capability, ...rest } = definition;
+  const {
+    config,
+    since = specVersions[0],
+    needsIpam = false,
+    capability,
+    worksOnFiles = false,
+    ...rest
+  } = definition;
   return {
     ...rest,
     needsIpam,
     capability,
+    worksOnFiles,
     versions: specVersions.slice(specVersions.indexOf(since)),
     config: object(config),
   };

@@ -26,6 +26,7 @@ export interface Caller {
   readonly program: string;
   readonly environment: CallContext['environment'];
   readonly sharing?: CallContext['sharing'];
+  readonly signal?: CallContext['signal'];
   readonly warn: (message: string) => void;
   /** @throws CniError when standard input cannot be read. */
   readStdin(): Promise<string>;
@@ -42,7 +43,7 @@ export interface Caller {
  * @returns the exit code.
  */
 export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: FindPlugin): Promise<number> {
-  const { program, environment, warn, sharing } = caller;
+  const { program, environment, warn, sharing, signal } = caller;
   let version: string | undefined;
   let printing = false;
   const print = async (text: string) => {
@@ -72,8 +73,10 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
       environment,
       warn,
       sharing,
+      signal,
       depth,
       runEmbedded,
+      worksOnFiles: async (type) => (await find(type))?.worksOnFiles ?? false,
     };
     await invoke(plugin, context, config, (result) => print(formatResult(result, version!)));
     return 0;

@@ -5,20 +5,24 @@
  * neither does /run.
  *
  * The name of a file says whose address it is, so that nothing has to be read to know; what is in the file
- * are hints.
+ * are hints. The name ends in "leaving" while the firewall is told to forget the address.
  */
 
-import { readdirSync, rmSync } from 'node:fs';
+import { lstatSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { Address } from '../ip.ts';
-import { acquireLock } from '../kernel/lock.ts';
-import { readStateFile, writeStateFile } from '../state-file.ts';
+import { acquireLock, type FileLock } from '../kernel/lock.ts';
+import { isNetnsGone } from '../kernel/netns.ts';
+import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
 
 const defaultDirectory = '/run/cni/firewall';
 const lockTimeoutMs = 10_000;
+/** After how many milliseconds a claim that is still being released was left by a process that died. */
+const longestRelease = 10_000;
 
 /** What the firewall was told. */
 export interface ClaimDetails {
@@ -26,6 +30,8 @@ export interface ClaimDetails {
   readonly backends: readonly ForwardBackendName[];
   /** firewalld's zone. */
   readonly zone?: string | undefined;
+  /** Path of the sandbox's network namespace. */
+  readonly netns?: string | undefined;
 }
 
 /** One address of one attachment. */
@@ -34,6 +40,8 @@ export interface Claim {
   readonly address: Address;
   /** What {@link attachmentTag} makes of the attachment. */
   readonly tag: string;
+  /** Whether it is being released: the firewall is just told. */
+  readonly isLeaving: boolean;
 }
 
 /** What {@link Claims.take} has done. */
@@ -74,16 +82,20 @@ export class Claims {
     const taken: Claim[] = [];
     const giveBack = () => this.dropAll(taken);
     try {
-      using _ = await this.lock();
+      using _ = await this.lockUndisturbed(addresses);
       const present = this.list().filter(({ address }) => addresses.some((one) => one.equals(address)));
       for (const address of addresses) {
-        const own = present.find((claim) => claim.tag === tag && claim.address.equals(address));
-        const claim = own ?? { file: `${address}_${tag}.json`, address, tag };
+        const own = present.find(
+          (claim) => claim.tag === tag && !claim.isLeaving && claim.address.equals(address),
+        );
+        const claim = own ?? { file: `${address}_${tag}.json`, address, tag, isLeaving: false };
         this.write(claim, attachment, own ? union(this.read(own), details) : details);
         if (!own) taken.push(claim);
       }
       const network = networkTag(attachment.network);
-      const outdated = present.filter((claim) => claim.tag !== tag && claim.tag.startsWith(network));
+      const outdated = present.filter(
+        (claim) => (claim.tag !== tag || claim.isLeaving) && claim.tag.startsWith(network),
+      );
       return {
         isNew: present.length === 0,
         settle: () => this.dropAll(outdated),
@@ -112,9 +124,14 @@ export class Claims {
     return this.list().filter(({ tag }) => tag.startsWith(networkTag(network)) && !keep.has(tag));
   }
 
+  /** Removes what a process has left that was killed while it wrote a claim. */
+  removeUnfinished(): void {
+    removeUnfinished(this.directory);
+  }
+
   /** The claims of all networks for which a backend was used. */
   ofBackend(backend: ForwardBackendName): Claim[] {
-    return this.list().filter((claim) => this.read(claim)?.backends.includes(backend));
+    return this.list().filter((claim) => !claim.isLeaving && this.read(claim)?.backends.includes(backend));
   }
 
   /** What the firewall was told of a claim; undefined when the file cannot be read. */
@@ -132,7 +149,8 @@ export class Claims {
    * Lets go of claims, once the firewall no longer lets the addresses through.
    * @param claims those that the attachment, or the attachments that no longer exist, still have.
    * @param options.known further addresses, of which nothing tells whose they are by now.
-   * @param options.inUse that the claims belong to an attachment whose addresses nobody else can get yet.
+   * @param options.inUse that the claims belong to an attachment whose addresses nobody else on its network
+   * can get yet.
    * @param remove is given those of the addresses that no other attachment has claimed, and tells the
    * firewall.
    */
@@ -143,13 +161,63 @@ export class Claims {
   ): Promise<void> {
     const wanted = new Map(claims.map(({ address }) => [`${address}`, address]));
     const isCertain = inUse && known.every((address) => wanted.has(`${address}`));
-    // Otherwise somebody may claim one of them while the firewall is told.
-    using _ = isCertain ? undefined : await this.lockIfPossible();
-    for (const address of known) wanted.set(`${address}`, address);
-    const leaving = new Set(claims.map(({ file }) => file));
-    for (const { file, address } of this.list()) if (!leaving.has(file)) wanted.delete(`${address}`);
-    await remove([...wanted.values()]);
-    this.dropAll(claims);
+    let lock = await this.lockIfPossible();
+    let leaving = claims;
+    try {
+      for (const address of known) wanted.set(`${address}`, address);
+      const own = new Set(claims.map(({ file }) => file));
+      for (const claim of this.list())
+        if (wanted.has(`${claim.address}`) && !own.has(claim.file) && this.isAlive(claim))
+          wanted.delete(`${claim.address}`);
+      // Another network may have the same addresses: whoever claims one meanwhile waits until it has gone.
+      // Who has no claim to mark lets nobody claim anything.
+      if (isCertain) {
+        leaving = claims.map((claim) => this.mark(claim));
+        lock?.close();
+        lock = undefined;
+      }
+      await remove([...wanted.values()]);
+      this.dropAll(leaving);
+    } finally {
+      lock?.close();
+    }
+  }
+
+  /** False for a claim that is being released, and for one whose sandbox no longer exists. */
+  private isAlive(claim: Claim): boolean {
+    return !claim.isLeaving && !isNetnsGone(this.read(claim)?.netns ?? '');
+  }
+
+  /** Marks a claim as being released. @returns the claim as it is called then. */
+  private mark(claim: Claim): Claim {
+    const file = claim.file.replace(/json$/, 'leaving');
+    try {
+      renameSync(`${this.directory}/${claim.file}`, `${this.directory}/${file}`);
+      return { ...claim, file, isLeaving: true };
+    } catch {
+      return claim; // On a file system that cannot be written to, nobody claims anything either.
+    }
+  }
+
+  /** Waits for the lock, at a moment at which none of the addresses is being released. */
+  private async lockUndisturbed(addresses: readonly Address[]): Promise<FileLock> {
+    for (;;) {
+      const lock = await this.lock();
+      const isDisturbed = this.list().some(
+        (claim) =>
+          claim.isLeaving &&
+          addresses.some((one) => one.equals(claim.address)) &&
+          this.changedAt(claim) > Date.now() - longestRelease,
+      );
+      if (!isDisturbed) return lock;
+      lock.close();
+      await sleep(5);
+    }
+  }
+
+  /** When a claim was made or marked, in milliseconds since the epoch. */
+  private changedAt({ file }: Claim): number {
+    return lstatSync(`${this.directory}/${file}`, { throwIfNoEntry: false })?.ctimeMs ?? 0;
   }
 
   private lock() {
@@ -200,21 +268,24 @@ export class Claims {
 
 /** Reads the name of a claim. @returns undefined for that of anything else. */
 function parseName(file: string): Claim | undefined {
-  const match = /^([0-9a-f.:]+)_([0-9a-f]{16}-[0-9a-f]{16})\.json$/.exec(file);
+  const match = /^([0-9a-f.:]+)_([0-9a-f]{16}-[0-9a-f]{16})\.(json|leaving)$/.exec(file);
   const address = match && Address.tryParse(match[1]!);
   // Only as it would be written: one address has one name.
-  return address && `${address}` === match[1] ? { file, address, tag: match[2]! } : undefined;
+  return address && `${address}` === match[1]
+    ? { file, address, tag: match[2]!, isLeaving: match[3] === 'leaving' }
+    : undefined;
 }
 
 /** @throws Error when the text is not what {@link Claims} writes. */
 function parseDetails(text: string): ClaimDetails {
   const value: unknown = JSON.parse(text);
   if (typeof value !== 'object' || value === null) throw new Error('it holds no object');
-  const { backends, zone } = value as { backends?: unknown; zone?: unknown };
+  const { backends, zone, netns } = value as { backends?: unknown; zone?: unknown; netns?: unknown };
   if (!Array.isArray(backends)) throw new Error('it names no backends');
   return {
     backends: backends.filter((name): name is ForwardBackendName => forwardBackendNames.includes(name)),
     ...(typeof zone === 'string' && { zone }),
+    ...(typeof netns === 'string' && { netns }),
   };
 }
 

@@ -1,15 +1,15 @@
 /**
- * The one way in which rules come and go in iptables: a single transaction in the usual case, where nothing
- * is looked for; when it is refused, a look at just the chains concerned, under a lock, until what is there
- * is what is wanted.
+ * The one way in which rules come to iptables, and change there: a single transaction in the usual case,
+ * where nothing is looked for; when it is refused, a look at just the chains concerned, under a lock, until
+ * what is there is what is wanted.
  */
 
 import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { chainExists, IptablesError, list, restore, tryRestore } from './iptables.ts';
-import { isSameRule, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+import { IptablesError, listOrAsk, restore, tryRestore } from './iptables.ts';
+import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
 
 /** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
@@ -36,8 +36,11 @@ export interface OwnRules {
   readonly chain?: string;
   /** The rules of its chain, and those that lead there. */
   readonly rules: readonly Rule[];
-  /** Whatever else is in its chain, or leads there from the chains of {@link rules}, goes. */
-  readonly exclusive?: boolean;
+  /**
+   * Tells which of the rules that are in its chain, or lead there from the chains of {@link rules}, are to go
+   * as these come in their place.
+   */
+  readonly outdated?: (found: readonly Rule[]) => readonly Rule[];
 }
 
 /** What {@link ensureRules} has done, for {@link undoChange}. */
@@ -102,86 +105,6 @@ export async function undoChange(
   }
 }
 
-/** What {@link removeRules} is to remove. */
-export interface Removal {
-  /** The attachment's chain, which goes when nothing leads there any more. */
-  readonly chain?: string;
-  /** Chain that leads there. */
-  readonly from: string;
-  /** The rules of {@link from} as ADD made them, if that is known. */
-  readonly known: readonly Rule[];
-  /** Tells the attachment's rules among those of {@link from}, when they are not quite like that. */
-  isOwn(rule: Rule): boolean;
-}
-
-/**
- * Removes an attachment's rules, whoever made them. What is not there is no error.
- * @returns those that it has removed from the chain that leads to the attachment's own.
- */
-export async function removeRules(
-  programs: Programs,
-  family: Family,
-  table: string,
-  removal: Removal,
-): Promise<readonly Rule[]> {
-  const { chain, from, known } = removal;
-  if (known.length > 0) {
-    try {
-      await restore(programs, family, table, [
-        ...known.map((rule) => renderRule('-D', rule)),
-        ...deletionOf(chain),
-      ]);
-      return known;
-    } catch (error) {
-      if (!(error instanceof IptablesError)) throw error;
-    }
-  }
-  // Nothing leads to a chain that is not there.
-  if (chain && !(await chainExists(programs, family, table, chain))) return [];
-  return changeRules(programs, family, table, async () => {
-    const [leading = [], own] = await Promise.all([
-      list(programs, family, table, from),
-      chain ? list(programs, family, table, chain) : undefined,
-    ]);
-    const removed = leading.filter(removal.isOwn);
-    const isUsed = leading.some((rule) => targetOf(rule) === chain && !removed.includes(rule));
-    return {
-      commands: [
-        ...removed.map((rule) => renderRule('-D', rule)),
-        ...(own && !isUsed ? deletionOf(chain) : []),
-      ],
-      outcome: removed,
-    };
-  });
-}
-
-/**
- * Removes attachments' chains with the rules that lead there, whoever made them.
- * @param from chain that leads there.
- * @param isStale tells by a chain and the comment on one of its rules, or on one that leads there.
- * @returns the rules that it has removed from the chain that leads there.
- */
-export function removeChains(
-  programs: Programs,
-  family: Family,
-  table: string,
-  from: string,
-  isStale: (chain: string, comment: string) => boolean,
-): Promise<readonly Rule[]> {
-  return changeRules(programs, family, table, async () => {
-    const chainOf = (rule: Rule) => (rule.chain === from ? targetOf(rule) : rule.chain) ?? '';
-    const all = (await list(programs, family, table)) ?? [];
-    const stale = new Set(
-      all.filter((rule) => isStale(chainOf(rule), option(rule, '--comment') ?? '')).map(chainOf),
-    );
-    const removed = all.filter((rule) => rule.chain === from && stale.has(chainOf(rule)));
-    return {
-      commands: [...removed.map((rule) => renderRule('-D', rule)), ...[...stale].flatMap(deletionOf)],
-      outcome: removed,
-    };
-  });
-}
-
 /** Commands of iptables-restore, and what they come to. */
 export interface Composition<T> {
   readonly commands: readonly string[];
@@ -230,12 +153,13 @@ async function composeChange(
   table: string,
   { chains, shared, own }: RuleSet,
 ): Promise<Composition<RuleChange>> {
-  const names = [...chains, ...[...shared, ...own.rules].map(({ chain }) => chain), own.chain ?? ''];
+  const wanted = [...shared, ...own.rules];
+  const names = [...chains, ...wanted.map(({ chain }) => chain), own.chain ?? ''];
   const listed = new Map<string, Rule[] | undefined>(
     await Promise.all(
       [...new Set(names)]
         .filter(Boolean)
-        .map(async (name) => [name, await list(programs, family, table, name)] as const),
+        .map(async (name) => [name, await listOrAsk(programs, family, table, name, wanted)] as const),
     ),
   );
   const isThere = (rule: Rule) => Boolean(listed.get(rule.chain)?.some((one) => isSameRule(one, rule)));
@@ -243,12 +167,11 @@ async function composeChange(
   for (const rule of shared)
     if (!isThere(rule) && !(await isThereInOtherWords(programs, family, table, listed, rule)))
       missing.push(renderRule(rule.first ? '-I' : '-A', rule));
-  const removed = own.exclusive
-    ? [...listed.values()].flatMap((rules = []) =>
-        rules.filter((rule) => rule.chain === own.chain || targetOf(rule) === own.chain),
-      )
-    : [];
-  const added = own.rules.filter((rule) => removed.length > 0 || !isThere(rule));
+  const found = [...listed.values()].flatMap((rules = []) =>
+    rules.filter((rule) => rule.chain === own.chain || targetOf(rule) === own.chain),
+  );
+  const removed = own.outdated?.(found) ?? [];
+  const added = own.rules.filter((rule) => own.outdated || !isThere(rule));
   const create = own.chain !== undefined && listed.get(own.chain) === undefined;
   return {
     commands: [
@@ -292,6 +215,7 @@ function hasShared(
   );
 }
 
-function deletionOf(chain: string | undefined): string[] {
+/** The commands that empty a chain and remove it. */
+export function deletionOf(chain: string | undefined): string[] {
   return chain ? [`-F ${chain}`, `-X ${chain}`] : [];
 }

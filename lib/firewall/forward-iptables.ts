@@ -5,7 +5,7 @@
 
 import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { ensureRules, removeRules, undoChange } from './ensure.ts';
+import { ensureRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import {
   forFamilies,
@@ -15,6 +15,7 @@ import {
   tryRestore,
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
+import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
 
@@ -100,9 +101,9 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
     async remove(addresses) {
       await forInstalledFamilies(async (family) => {
         const known = accepting(addresses, family);
-        const isOwn = (rule: Rule) => isAccepting(rule, addresses);
+        const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, addresses));
         try {
-          await removeRules(programs, family, table, { from: forwardChain, known, isOwn });
+          await removeRules(programs, family, table, { from: forwardChain, known, own });
         } catch (error) {
           // Where iptables cannot be used, it has let nothing through.
           const isRefused = error instanceof IptablesError;

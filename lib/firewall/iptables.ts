@@ -8,7 +8,7 @@ import type { Family } from '../ip.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { countUses } from '../netlink/nftables/xtables.ts';
 import { nftTableOf, openNftables } from './nftables.ts';
-import { parseRules, type Rule } from './rules.ts';
+import { parseRules, type Rule, renderRule } from './rules.ts';
 import { isNftVariant, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
 
 /** Both families, for loops over them. */
@@ -23,6 +23,14 @@ const RESOURCE_PROBLEM = 4;
 /** iptables refused a transaction, of which nothing was done. */
 export class IptablesError extends CniError {
   override readonly name = 'IptablesError';
+}
+
+/**
+ * iptables cannot list a chain, or a table that has one, as it holds rules of nft that iptables has no words
+ * for. It takes commands all the same.
+ */
+export class UnlistableError extends CniError {
+  override readonly name = 'UnlistableError';
 }
 
 /** The programs are not installed. */
@@ -94,7 +102,7 @@ export async function tryRestore(
  * Lists rules.
  * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
  * @returns undefined when there is no such chain or table.
- * @throws like {@link restore}.
+ * @throws like {@link restore}; UnlistableError.
  */
 export async function list(
   programs: Programs,
@@ -105,9 +113,48 @@ export async function list(
   const program = chain ? programOf(family, '') : programOf(family, '-save');
   const args = chain ? [...waiting, '-t', table, '-S', chain] : ['-t', table];
   const { status, stdout, stderr } = await run(programs, program, args, withoutLock(programs, program));
+  // iptables-nft says it of chains that do not exist as well, iptables-nft-save in place of a table's rules.
+  if (/^# Table .* is incompatible|is incompatible, use/m.test(`${stdout}\n${stderr}`)) {
+    if (chain && !chainExistsInNftables(family, table, chain)) return undefined;
+    throw unlistable(family, table, chain, stderr || stdout.trim());
+  }
   if (status === 0) return parseRules(stdout);
-  if (chain && /No chain|does not exist|doesn't exist|incompatible/.test(stderr)) return undefined;
+  if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+}
+
+/**
+ * As {@link list}, for a chain that nft may have put rules into as well: where it cannot be listed, iptables
+ * is asked for single rules.
+ * @param wanted the rules to ask for; those of other chains are left out.
+ */
+export async function listOrAsk(
+  programs: Programs,
+  family: Family,
+  table: string,
+  chain: string,
+  wanted: readonly Rule[],
+): Promise<Rule[] | undefined> {
+  try {
+    return await list(programs, family, table, chain);
+  } catch (error) {
+    if (!(error instanceof UnlistableError)) throw error;
+  }
+  const present: Rule[] = [];
+  for (const rule of wanted)
+    if (rule.chain === chain && (await tryRestore(programs, family, table, [renderRule('-C', rule)])))
+      present.push(rule);
+  return present;
+}
+
+function unlistable(family: Family, table: string, chain: string | undefined, said: string): UnlistableError {
+  const { family: name } = nftTableOf(family, table);
+  return new UnlistableError(
+    ErrorCode.Internal,
+    `${programOf(family, chain ? '' : '-save')} cannot list ${chain ? `chain "${chain}" of ` : ''}table "${table}", as it holds rules that nft made and iptables has no words for. ` +
+      `Look at them with "nft list ${chain ? `chain ${name} ${table} ${chain}` : `table ${name} ${table}`}", move them to a table of their own, and try again`,
+    said,
+  );
 }
 
 /** Whether there is a chain. @throws like {@link restore}. */
@@ -119,6 +166,10 @@ export async function chainExists(
 ): Promise<boolean> {
   if (!isNftVariant(programs, programOf(family, '')))
     return (await list(programs, family, table, chain)) !== undefined;
+  return chainExistsInNftables(family, table, chain);
+}
+
+function chainExistsInNftables(family: Family, table: string, chain: string): boolean {
   using socket = openNftables();
   return countUses(socket, nftTableOf(family, table), chain) !== undefined;
 }

@@ -7,7 +7,7 @@ import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { changeRules } from './ensure.ts';
 import type { Isolation } from './forward.ts';
-import { list } from './iptables.ts';
+import { listOrAsk } from './iptables.ts';
 import { commentWords, isSameRule, option, type Rule, renderRule, type SharedRule } from './rules.ts';
 
 const table = 'filter';
@@ -39,7 +39,7 @@ export async function ensureIsolation(
   isolation: Isolation,
 ): Promise<void> {
   await changeRules(programs, family, table, async () => {
-    const present = await listStages(programs, family);
+    const present = await listStages(programs, family, isolation);
     const commands = isolationRules(isolation).flatMap((rule) => {
       const others = alike(present, rule).filter((one) => !isSameRule(one, rule));
       const isThere = present.get(rule.chain)?.some((one) => isSameRule(one, rule));
@@ -55,7 +55,7 @@ export async function ensureIsolation(
 
 /** Whether the rules are there, whichever release wrote them. */
 export async function isIsolated(programs: Programs, family: Family, isolation: Isolation): Promise<boolean> {
-  const present = await listStages(programs, family);
+  const present = await listStages(programs, family, isolation);
   return isolationRules(isolation).every(
     (rule) =>
       alike(present, rule).length > 0 || present.get(rule.chain)?.some((one) => isSameRule(one, rule)),
@@ -65,11 +65,13 @@ export async function isIsolated(programs: Programs, family: Family, isolation: 
 async function listStages(
   programs: Programs,
   family: Family,
+  isolation: Isolation,
 ): Promise<ReadonlyMap<string, Rule[] | undefined>> {
   const chains = ['FORWARD', stageOne, stageTwo];
+  const wanted = isolationRules(isolation);
   return new Map(
     await Promise.all(
-      chains.map(async (chain) => [chain, await list(programs, family, table, chain)] as const),
+      chains.map(async (chain) => [chain, await listOrAsk(programs, family, table, chain, wanted)] as const),
     ),
   );
 }

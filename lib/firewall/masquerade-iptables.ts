@@ -6,10 +6,18 @@
 import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
-import { families, forFamilies, forInstalledFamilies, list, requireInstalled } from './iptables.ts';
+import { ensureRules, undoChange } from './ensure.ts';
+import {
+  families,
+  forFamilies,
+  forInstalledFamilies,
+  list,
+  listOrAsk,
+  requireInstalled,
+} from './iptables.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
+import { removeChains, removeRules } from './removal.ts';
 import { commentWords, option, prefixWords, type Rule, targetOf } from './rules.ts';
 
 const table = 'nat';
@@ -44,8 +52,11 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
           from: entryChain,
           known: own.map((prefix) => jump(attachment, prefix)),
           // Another interface of the container on this network shares the chain.
-          isOwn: (rule) =>
-            targetOf(rule) === chain && (sources.size === 0 || sources.has(option(rule, '-s') ?? '')),
+          own: (rules) =>
+            rules.filter(
+              (rule) =>
+                targetOf(rule) === chain && (sources.size === 0 || sources.has(option(rule, '-s') ?? '')),
+            ),
         });
       },
       hints.length > 0 ? familiesOf(hints) : families,
@@ -55,8 +66,9 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async check(attachment, prefixes) {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const chain = masqueradeChain(attachment);
+      const jumps = prefixes.map((prefix) => jump(attachment, prefix));
       const [leading = [], rules = []] = await Promise.all([
-        list(programs, family, table, entryChain),
+        listOrAsk(programs, family, table, entryChain, jumps),
         list(programs, family, table, chain),
       ]);
       for (const { address } of prefixes.filter((prefix) => prefix.family === family))

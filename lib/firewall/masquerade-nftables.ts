@@ -1,9 +1,16 @@
 /** Masquerading by nftables, in the reference plugins' table. */
 
-import { Prefix } from '../ip.ts';
-import { masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
+import { Address, Prefix } from '../ip.ts';
+import { expressionValue, masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
-import { addRule, deleteRule, listRules, replaceRules, targetChain } from '../netlink/nftables/rules.ts';
+import {
+  addRule,
+  deleteRule,
+  listRules,
+  type NftRule,
+  replaceRules,
+  targetChain,
+} from '../netlink/nftables/rules.ts';
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
@@ -55,10 +62,12 @@ export const nftablesMasquerade: MasqueradeBackend = {
       const own = listRules(socket, table, checks).filter(({ comment }) =>
         comment.startsWith(attachmentTag(attachment)),
       );
-      if (own.length < prefixes.length)
-        throw new Error(
-          `Table "${table.family} ${table.name}" has ${own.length} rules for the container where ${prefixes.length} are wanted. Delete the container and add it again`,
-        );
+      const present = own.map((rule) => sourceOf(rule));
+      for (const { address } of prefixes)
+        if (!present.some((source) => address.equals(source)))
+          throw new Error(
+            `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Delete the container and add it again`,
+          );
       if (!listRules(socket, table, 'postrouting').some((rule) => targetChain(rule) === checks))
         throw new Error(
           `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Add any container to set it up again`,
@@ -100,6 +109,15 @@ function setUp(socket: NetlinkSocket, whole: boolean) {
     }),
     ...rules,
   ];
+}
+
+/** The address whose packets a rule masquerades: the first one that it compares with. */
+function sourceOf({ expressions }: NftRule): Address | undefined {
+  for (const expression of expressions) {
+    const value = expression.name === 'cmp' ? expressionValue(expression) : undefined;
+    if (value?.length === 4 || value?.length === 16) return Address.fromBytes(value);
+  }
+  return undefined;
 }
 
 function deletion(socket: NetlinkSocket, isStale: (comment: string) => boolean) {

@@ -40,7 +40,14 @@ export interface PortMapRequest {
   readonly containers: readonly Prefix[];
   readonly mappings: readonly PortMapping[];
   readonly options: PortMapOptions;
+  readonly neighbours: Neighbours;
 }
+
+/**
+ * The addresses of the container's other interfaces, which may have mappings on the same network: what leads
+ * there is not the attachment's, whatever bears the container's name. Looked up when needed.
+ */
+export type Neighbours = () => readonly Address[];
 
 /** One way to map ports. */
 export interface PortMapBackend {
@@ -53,17 +60,21 @@ export interface PortMapBackend {
   add(request: PortMapRequest, undo: RegisterUndo): Promise<MappedPort[]>;
   /**
    * Removes every mapping of the attachment.
+   * @param neighbours none when the sandbox no longer exists.
    * @param hints what is known of it; never needed, but it may save a look.
    * @returns the mappings that were there, as far as the rules tell.
    */
-  del(attachment: AttachmentId, hints?: PortMapHints): Promise<MappedPort[]>;
+  del(attachment: AttachmentId, neighbours: Neighbours, hints?: PortMapHints): Promise<MappedPort[]>;
   /** @throws Error when a rule is missing. */
-  check(request: Omit<PortMapRequest, 'netns'>): Promise<void>;
+  check(request: PortMapCheck): Promise<void>;
   /** Removes the mappings of a network's attachments that are not among the valid ones. */
   gc(network: string, valid: readonly AttachmentId[]): Promise<MappedPort[]>;
   /** @throws Error when the backend cannot be used on this host. */
   probe(): void;
 }
+
+/** What mappings have to be like. */
+export type PortMapCheck = Omit<PortMapRequest, 'netns' | 'neighbours'>;
 
 /**
  * What a runtime tells on DEL, if it does. Families that are not among the containers' addresses have no
@@ -86,6 +97,17 @@ export function mappingsOf(mappings: readonly PortMapping[], family: Family): Po
 /** The address that a mapping is bound to, undefined for every one. */
 export function boundAddress({ hostIP }: PortMapping): Address | undefined {
   return hostIP?.isUnspecified ? undefined : hostIP;
+}
+
+/** True for equal addresses, and where neither is given. */
+export function isSameAddress(one: Address | undefined, other: Address | undefined): boolean {
+  return one ? one.equals(other) : !other;
+}
+
+/** A mapping's port of the host, for messages. */
+export function describePort(mapping: PortMapping): string {
+  const host = boundAddress(mapping);
+  return `Port ${mapping.hostPort}/${mapping.protocol} of ${host ? `address ${host} of ` : ''}the host`;
 }
 
 /**

@@ -4,10 +4,11 @@
  * neither tells, the container is taken to exist.
  */
 
-import { readdirSync, rmSync, statfsSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import type { AttachmentId } from '../attachment.ts';
-import { errnoOf, readRegularFile } from '../file.ts';
-import { readStateFile, writeStateFile } from '../state-file.ts';
+import { readRegularFile } from '../file.ts';
+import { isNetnsGone } from '../kernel/netns.ts';
+import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { portMapChain } from './names.ts';
 
 const directory = '/run/cni/portmap';
@@ -15,8 +16,6 @@ const directory = '/run/cni/portmap';
 const resultCache = '/var/lib/cni/results';
 /** Of a cached result, which holds the network's configuration as well. */
 const largestResult = 1024 * 1024;
-/** The file system that namespaces are files of, of linux/magic.h. */
-const NSFS_MAGIC = 0x6e736673;
 
 /** What the rules tell of a holder. */
 export interface Holder {
@@ -52,12 +51,13 @@ export function forgetStaleSandboxes(network: string, valid: readonly Attachment
   const keep = new Set(valid.map(portMapChain));
   for (const one of recorded())
     if (one.network === network && !keep.has(portMapChain(one))) forgetSandbox(one);
+  removeUnfinished(directory);
 }
 
 /** True when every sandbox that the holder is known by no longer exists, and one is known. */
 export function isHolderGone({ containerId, isOn }: Holder): boolean {
   const known = [...recorded(), ...cached(containerId)].filter((one) => one.containerId && isOn(one));
-  return known.length > 0 && known.every(({ netns }) => isGone(netns));
+  return known.length > 0 && known.every(({ netns }) => isNetnsGone(netns));
 }
 
 interface KnownSandbox {
@@ -108,16 +108,6 @@ function read(text: () => string): Record<string, unknown> {
     return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
   } catch {
     return {};
-  }
-}
-
-/** The path is only looked at, not opened. A bind mount that was lifted leaves a plain file. */
-function isGone(netns: string): boolean {
-  if (!netns.startsWith('/')) return false;
-  try {
-    return statfsSync(netns).type !== NSFS_MAGIC;
-  } catch (error) {
-    return ['ENOENT', 'ENOTDIR', 'ESRCH'].includes(errnoOf(error) ?? '');
   }
 }
 

@@ -6,7 +6,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
-import { ensureRules, removeChains, removeRules, undoChange } from './ensure.ts';
+import { ensureRules, undoChange } from './ensure.ts';
 import {
   families,
   forFamilies,
@@ -19,25 +19,33 @@ import {
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
+  boundAddress,
+  describePort,
   isClash,
+  isSameAddress,
   type MappedPort,
   mappingsOf,
+  type Neighbours,
   type PortMapBackend,
+  type PortMapCheck,
   type PortMapping,
   type PortMapRequest,
   takenError,
 } from './portmap-backend.ts';
 import { forgetSandbox, forgetStaleSandboxes, isHolderGone, rememberSandbox } from './portmap-holders.ts';
 import {
+  attachmentRules,
   entryChain,
-  entryRules,
   isMapping,
+  isMappingTo,
   leads,
   mappedFamilies,
   mappedPorts,
   ruleSetOf,
   socketAddress,
+  withoutNeighbours,
 } from './portmap-rules.ts';
+import { removeChains, removeRules } from './removal.ts';
 import { option, type Rule, renderRule, targetOf } from './rules.ts';
 import { isNftVariant } from './xtables-lock.ts';
 
@@ -49,7 +57,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     const wanted = mappedFamilies(request);
     const freed: MappedPort[] = [];
     await forFamilies(wanted, async (family) => {
-      for (const clash of await findClashes(programs, family, request))
+      for (const clash of await findClashes(programs, family, request, request.neighbours))
         freed.push(...(await freePort(programs, family, clash)));
     });
     undo(rememberSandbox(attachment, netns));
@@ -63,9 +71,10 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     return freed;
   },
 
-  async del(attachment, hints) {
+  async del(attachment, neighbours, hints) {
     const chain = portMapChain(attachment);
     const removed: MappedPort[] = [];
+    let isShared = false;
     // Without mappings the rules tell, as some runtimes do not pass them on DEL.
     const wanted = hints
       ? families.filter((family) => hints.containers.some((prefix) => prefix.family === family))
@@ -74,12 +83,17 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       const entries = await removeRules(programs, family, table, {
         chain,
         from: entryChain,
-        known: hints ? entryRules(attachment, family, hints.mappings, hints.options) : [],
-        isOwn: (rule) => targetOf(rule) === chain,
+        known: hints ? attachmentRules(family, { ...hints, attachment }) : [],
+        own(rules) {
+          const all = rules.filter((rule) => rule.chain === chain || targetOf(rule) === chain);
+          const own = withoutNeighbours(all, neighbours());
+          isShared ||= own.length < all.length;
+          return own;
+        },
       });
       removed.push(...mappedPorts(family, entries));
     }, wanted);
-    forgetSandbox(attachment);
+    if (!isShared) forgetSandbox(attachment);
     return removed;
   },
 
@@ -123,32 +137,44 @@ interface Clash {
 }
 
 /**
- * Conditions divide a port's traffic among containers in ways that cannot be compared, so with them nothing
- * clashes.
+ * The ports that others have. Conditions divide a port's traffic among containers in ways that cannot be
+ * compared, so with them nothing clashes.
+ * @param neighbours to look in the attachment's own chain as well, for ports of the container's other
+ *   interfaces.
  */
-async function findClashes(programs: Programs, family: Family, request: PortMapRequest): Promise<Clash[]> {
+async function findClashes(
+  programs: Programs,
+  family: Family,
+  request: PortMapRequest,
+  neighbours?: Neighbours,
+): Promise<Clash[]> {
   const own = portMapChain(request.attachment);
   const mappings = mappingsOf(request.mappings, family);
   if (mappings.length === 0 || request.options.conditions[family].length > 0) return [];
-  if (!mayClash(programs, family, own, mappings)) return [];
+  if (!mayClash(programs, family, neighbours ? undefined : own, mappings)) return [];
   const entries = (await list(programs, family, table, entryChain)) ?? [];
   const first = entries.findIndex((entry) => targetOf(entry) === own);
   const clashes: Clash[] = [];
   for (const [i, entry] of entries.entries()) {
     const chain = targetOf(entry);
     const led = mappings.filter((mapping) => leads(entry, mapping));
-    if (!chain || chain === own || led.length === 0) continue;
-    const rules = (await list(programs, family, table, chain)) ?? [];
+    if (!chain || led.length === 0 || (chain === own && !neighbours)) continue;
+    const listed = (await list(programs, family, table, chain)) ?? [];
+    const rules =
+      chain === own
+        ? listed.filter((rule) => neighbours?.().some((address) => isMappingTo(rule, address)))
+        : listed;
     for (const mapping of led) {
-      const rule = rules.find(
-        (one) =>
-          isMapping(one, mapping) &&
-          isClash(mapping, Address.tryParse(option(one, '-d')?.split('/')[0] ?? '')),
-      );
+      const rule = rules.find((one) => isMapping(one, mapping) && isClash(mapping, boundTo(one)));
       if (rule) clashes.push({ mapping, entry, rule, isEarlier: i < first });
     }
   }
   return clashes;
+}
+
+/** The address of the host that a rule is for, undefined for every one. */
+function boundTo(rule: Rule): Address | undefined {
+  return Address.tryParse(option(rule, '-d')?.split('/')[0] ?? '');
 }
 
 /**
@@ -158,7 +184,7 @@ async function findClashes(programs: Programs, family: Family, request: PortMapR
 function mayClash(
   programs: Programs,
   family: Family,
-  own: string,
+  own: string | undefined,
   mappings: readonly PortMapping[],
 ): boolean {
   if (!isNftVariant(programs, programOf(family, '-restore'))) return true;
@@ -179,7 +205,7 @@ async function freePort(programs: Programs, family: Family, clash: Clash): Promi
     chain,
     from: entryChain,
     known: [],
-    isOwn: (rule) => targetOf(rule) === chain,
+    own: (rules) => rules.filter((rule) => targetOf(rule) === chain),
   });
   return mappedPorts(family, entries);
 }
@@ -195,11 +221,7 @@ function ownerOf({ entry }: Clash): Omit<AttachmentId, 'ifname'> | undefined {
 }
 
 /** @throws Error that names what is missing. */
-async function checkFamily(
-  programs: Programs,
-  family: Family,
-  request: Omit<PortMapRequest, 'netns'>,
-): Promise<void> {
+async function checkFamily(programs: Programs, family: Family, request: PortMapCheck): Promise<void> {
   const { attachment, containers, mappings } = request;
   const chain = portMapChain(attachment);
   const container = containers.find((prefix) => prefix.family === family)!;
@@ -211,11 +233,14 @@ async function checkFamily(
     const led = entries.some((entry) => targetOf(entry) === chain && leads(entry, mapping));
     const destination = socketAddress(container.address, mapping.containerPort);
     const mapped = rules.some(
-      (rule) => isMapping(rule, mapping) && option(rule, '--to-destination') === destination,
+      (rule) =>
+        isMapping(rule, mapping) &&
+        isSameAddress(boundTo(rule), boundAddress(mapping)) &&
+        option(rule, '--to-destination') === destination,
     );
     if (!led || !mapped)
       throw new Error(
-        `Port ${mapping.hostPort}/${mapping.protocol} of the host does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
+        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
       );
   }
   const { shared } = ruleSetOf(family, request);

@@ -7,7 +7,10 @@ import type { NetlinkSocket } from '../netlink/socket.ts';
 import { families } from './iptables.ts';
 import { changeNftables, requireNftables, withNftables } from './nftables.ts';
 import {
+  boundAddress,
+  describePort,
   isClash,
+  isSameAddress,
   type MappedPort,
   mappingsOf,
   type PortMapBackend,
@@ -71,7 +74,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     return freed;
   },
 
-  async del(attachment, hints) {
+  async del(attachment, _neighbours, hints) {
     const containers = hints?.containers.map(({ address }) => address);
     const removed = removeWhere((rule) => isOf(attachment, rule, containers));
     forgetSandbox(attachment);
@@ -94,12 +97,13 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
               (rule) =>
                 rule.port === mapping.hostPort &&
                 rule.protocol === mapping.protocol &&
+                isSameAddress(rule.hostIP, boundAddress(mapping)) &&
                 rule.containerPort === mapping.containerPort &&
                 container.address.equals(rule.container),
             );
           if (!mapped)
             throw new Error(
-              `Port ${mapping.hostPort}/${mapping.protocol} of the host does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Delete the container and add it again`,
+              `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Delete the container and add it again`,
             );
         }
         for (const chain of ['prerouting', 'output'])

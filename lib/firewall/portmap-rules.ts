@@ -9,6 +9,7 @@ import {
   boundAddress,
   type MappedPort,
   mappingsOf,
+  type PortMapCheck,
   type PortMapOptions,
   type PortMapping,
   type PortMapRequest,
@@ -35,22 +36,58 @@ export function mappedFamilies({
 }
 
 /** Everything that a family's mappings need. */
-export function ruleSetOf(family: Family, request: Omit<PortMapRequest, 'netns'>): RuleSet {
-  const { attachment, containers, mappings, options } = request;
-  const container = containers.find((prefix) => prefix.family === family)!;
+export function ruleSetOf(
+  family: Family,
+  request: PortMapCheck & Partial<Pick<PortMapRequest, 'neighbours'>>,
+): RuleSet {
+  const { attachment, options, neighbours = () => [] } = request;
   const isMarking = options.snat && !options.externalSetMarkChain;
   return {
     chains: [entryChain, ...(isMarking ? [markChain, masqueradeChain] : [])],
     shared: sharedRules(options),
     own: {
       chain: portMapChain(attachment),
-      rules: [
-        ...chainRules(attachment, container, mappingsOf(mappings, family), options),
-        ...entryRules(attachment, family, mappings, options),
-      ],
-      exclusive: true,
+      rules: attachmentRules(family, request),
+      outdated: (found) => withoutNeighbours(found, neighbours()),
     } satisfies OwnRules,
   };
+}
+
+/** The rules that are an attachment's own: those of its chain, and those that lead there. */
+export function attachmentRules(family: Family, request: PortMapCheck): Rule[] {
+  const { attachment, containers, mappings, options } = request;
+  const container = containers.find((prefix) => prefix.family === family);
+  if (!container) return [];
+  return [
+    ...chainRules(attachment, container, mappingsOf(mappings, family), options),
+    ...entryRules(attachment, family, mappings, options),
+  ];
+}
+
+/**
+ * Leaves out the rules of a container's other interfaces, which share the chain. What leads to a chain does
+ * not tell whose it is; its ports do.
+ * @param rules of one chain, and those that lead there.
+ */
+export function withoutNeighbours(rules: readonly Rule[], neighbours: readonly Address[]): Rule[] {
+  const theirs = rules.filter((rule) => neighbours.some((address) => isMappingTo(rule, address)));
+  if (theirs.length === 0) return [...rules];
+  const portOf = (rule: Rule, port = option(rule, '--dport')) => `${option(rule, '-p')} ${port}`;
+  const boundPortOf = (rule: Rule) => `${portOf(rule)} ${option(rule, '-d')}`;
+  const [ports, boundPorts] = [new Set(theirs.map((rule) => portOf(rule))), new Set(theirs.map(boundPortOf))];
+  return rules.filter((rule) => {
+    if (targetOf(rule) === 'DNAT') return !theirs.includes(rule);
+    if (option(rule, '--dport')) return !boundPorts.has(boundPortOf(rule));
+    return !portsOf(rule).some((port) => ports.has(portOf(rule, String(port))));
+  });
+}
+
+/** True when a rule maps a port to an address. */
+export function isMappingTo(rule: Rule, address: Address): boolean {
+  return (
+    targetOf(rule) === 'DNAT' &&
+    Boolean(option(rule, '--to-destination')?.startsWith(socketAddress(address, '')))
+  );
 }
 
 /** The rules of an attachment's own chain. */
@@ -96,7 +133,7 @@ function chainRules(
  * The rules that lead to an attachment's chain: as in the reference plugin, with all its ports in either
  * family.
  */
-export function entryRules(
+function entryRules(
   attachment: AttachmentId,
   family: Family,
   mappings: readonly PortMapping[],
@@ -178,6 +215,6 @@ export function mappedPorts(family: Family, entries: readonly Rule[]): MappedPor
 }
 
 /** An address and a port, as "--to-destination" has them. */
-export function socketAddress(address: Address, port: number): string {
+export function socketAddress(address: Address, port: number | ''): string {
   return address.family === 4 ? `${address}:${port}` : `[${address}]:${port}`;
 }

@@ -1,10 +1,13 @@
 /** Network namespaces. Sources: setns(2), ioctl_ns(2), network_namespaces(7). */
 
-import { closeSync, constants, openSync, type Stats, statSync } from 'node:fs';
+import { closeSync, constants, openSync, type Stats, statfsSync, statSync } from 'node:fs';
+import { errnoOf } from '../file.ts';
 import { isKernelError, libc } from '../netlink/libc.ts';
 
 const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
+/** The file system that namespaces are files of, of linux/magic.h. */
+const NSFS_MAGIC = 0x6e736673;
 
 /** The path does not lead to a network namespace: the container is gone, or the path is wrong. */
 export class NetnsGoneError extends Error {
@@ -162,4 +165,17 @@ function kindOf(stats: Stats): string {
   if (stats.isFIFO()) return 'a FIFO';
   if (stats.isSocket()) return 'a socket';
   return 'a device';
+}
+
+/**
+ * Whether there is no namespace at a path that somebody has noted. The path is only looked at, not opened. A
+ * bind mount that was lifted leaves a plain file.
+ */
+export function isNetnsGone(path: string): boolean {
+  if (!path.startsWith('/')) return false;
+  try {
+    return statfsSync(path).type !== NSFS_MAGIC;
+  } catch (error) {
+    return ['ENOENT', 'ENOTDIR', 'ESRCH'].includes(errnoOf(error) ?? '');
+  }
 }

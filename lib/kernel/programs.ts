@@ -133,10 +133,13 @@ export class Programs {
       return { pid, hasEnded: new Promise((resolve) => setImmediate(resolve)) };
     }
     // The child holds one end of a pipe, which nobody writes to, for as long as it lives.
+    const { waitForEnd } = this.sharing;
     const [readEnd, writeEnd] = openPipe();
     try {
       const pid = spawn(path, argv, environ, [...fds, writeEnd]);
-      return { pid, hasEnded: this.sharing.waitForEnd(readEnd) };
+      // Without that, the thread waits: nobody else waits for the child, which would stay as a zombie.
+      const hasEnded = (async () => waitForEnd(readEnd))().catch(() => closeSync(readEnd));
+      return { pid, hasEnded };
     } catch (error) {
       closeSync(readEnd);
       throw error;

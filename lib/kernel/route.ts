@@ -90,6 +90,11 @@ export function addRoute(route: RouteSettings): Request {
   return routeRequest('add', RTM_NEWROUTE, Flag.Create, route);
 }
 
+/** Adds a route. One with the same destination and metric is an error (EEXIST), wherever it leads. */
+export function addOnlyRoute(route: RouteSettings): Request {
+  return routeRequest('add', RTM_NEWROUTE, Flag.Create | Flag.Exclusive, route);
+}
+
 /** Adds a route, in place of one with the same destination and metric if there is one. */
 export function replaceRoute(route: RouteSettings): Request {
   return routeRequest('replace', RTM_NEWROUTE, Flag.Create | Flag.Replace, route);

@@ -2,7 +2,10 @@
 
 import type { Together } from '../group-commit.ts';
 
-/** Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one. */
+/**
+ * Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one.
+ * When it fails, it has left this one open.
+ */
 export type WaitForEnd = (pipe: number) => Promise<void>;
 
 /** How calls share one process. A call that has a process to itself has none of this. */

@@ -45,6 +45,7 @@ interface Libc {
     to: Uint8Array,
     toLength: number,
   ): number;
+  shutdown(fd: number, how: number): number;
   recv(fd: number, data: Uint8Array, length: number, flags: number): number;
   setns(fd: number, type: number): number;
   unshare(flags: number): number;
@@ -82,6 +83,7 @@ const signatures = {
   getsockopt: { arguments: [i32, i32, i32, 'buffer', 'buffer'], return: i32 },
   send: { arguments: [i32, 'buffer', u32, i32], return: i32 },
   sendto: { arguments: [i32, 'buffer', u32, i32, 'buffer', u32], return: i32 },
+  shutdown: { arguments: [i32, i32], return: i32 },
   recv: { arguments: [i32, 'buffer', u32, i32], return: i32 },
   setns: { arguments: [i32, i32], return: i32 },
   unshare: { arguments: [i32], return: i32 },

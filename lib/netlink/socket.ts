@@ -52,6 +52,15 @@ export class NetlinkSocket {
    */
   constructor(protocol: number, { groups = 0 }: { groups?: number } = {}) {
     this.fd = libc('open a netlink socket', 'socket', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
+    try {
+      this.prepare(groups);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  private prepare(groups: number): void {
     const one = i32.encode(1);
     libc('ask for extended acknowledgements', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_EXT_ACK, one, 4);
     libc('ask for strict checking', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, one, 4);

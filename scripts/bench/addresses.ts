@@ -2,7 +2,7 @@
 
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { Address } from '../../lib/ip.ts';
-import { bothSuites, call, type Suite } from './call.ts';
+import { type Contender, call, contenders } from './call.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
 
 /** ADD and DEL of one address. @param count addresses that are reserved already. */
@@ -10,27 +10,27 @@ export function hostLocal(count: number, rounds: number): Scenario {
   const name = `host-local, ${count.toLocaleString('en')} reserved`;
   return {
     name,
-    measure() {
+    async measure() {
       const [add, del] = [emptySamples(), emptySamples()];
-      const directory = (suite: Suite) => `/var/lib/cni/bench-${suite}`;
-      for (const suite of bothSuites) reserve(`${directory(suite)}/bench`, count);
-      alternate(rounds, (suite, round, counts) => {
+      const directory = (contender: Contender) => `/var/lib/cni/bench-${contender}`;
+      for (const contender of contenders) reserve(`${directory(contender)}/bench`, count);
+      await alternate(rounds, (contender, round, counts) => {
         const config = {
           name: 'bench',
           type: 'host-local',
-          ipam: { type: 'host-local', dataDir: directory(suite), subnet: '10.0.0.0/8' },
+          ipam: { type: 'host-local', dataDir: directory(contender), subnet: '10.0.0.0/8' },
         };
-        const verb = { suite, containerId: `round${round}`, netns: '/unused' };
+        const verb = { contender, containerId: `round${round}`, netns: '/unused' };
         const added = call('host-local', { ...verb, command: 'ADD' }, config).time;
         const deleted = call('host-local', { ...verb, command: 'DEL' }, config).time;
         if (!counts) return;
-        add[suite].push(added);
-        del[suite].push(deleted);
+        add[contender].push(added);
+        del[contender].push(deleted);
       });
-      for (const suite of bothSuites) rmSync(directory(suite), { recursive: true });
+      for (const contender of contenders) rmSync(directory(contender), { recursive: true });
       return [
-        { name: `${name}: ADD`, unit: 'ms', starts: 1, ...add },
-        { name: `${name}: DEL`, unit: 'ms', starts: 1, ...del },
+        { name: `${name}: ADD`, unit: 'ms', samples: add },
+        { name: `${name}: DEL`, unit: 'ms', samples: del },
       ];
     },
   };

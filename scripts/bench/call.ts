@@ -2,12 +2,24 @@
 
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { type Suite, suites } from '../../test/support/plugin.ts';
+import { suites } from '../../test/support/plugin.ts';
+import { exposeAgent } from './agent.ts';
 
-export { type Suite, suites };
+/** What is compared: this suite with its agent, the same without one, and the reference plugins. */
+export const contenders = ['agent', 'alone', 'reference'] as const;
+export type Contender = (typeof contenders)[number];
 
-/** The order in which each call is made by both. */
-export const bothSuites = ['ours', 'reference'] as const;
+/** Where a contender's executables are. */
+export const directories: Readonly<Record<Contender, string>> = {
+  agent: suites.ours,
+  alone: suites.ours,
+  reference: suites.reference,
+};
+
+/** Lets the calls that follow find the agent, or not. */
+export function prepareFor(contender: Contender): void {
+  exposeAgent(contender === 'agent');
+}
 
 export interface PluginConf {
   type: string;
@@ -21,7 +33,7 @@ export interface Network {
 }
 
 export interface Verb {
-  suite: Suite;
+  contender: Contender;
   command: string;
   containerId?: string;
   netns?: string;
@@ -34,7 +46,7 @@ export const environment = (verb: Verb): NodeJS.ProcessEnv => ({
   CNI_CONTAINERID: verb.containerId ?? '',
   CNI_NETNS: verb.netns ?? '',
   CNI_IFNAME: 'eth0',
-  CNI_PATH: suites[verb.suite],
+  CNI_PATH: directories[verb.contender],
 });
 
 /**
@@ -44,15 +56,22 @@ export const environment = (verb: Verb): NodeJS.ProcessEnv => ({
  */
 export function call(plugin: string, verb: Verb, config: object): { time: number; output: string } {
   const input = JSON.stringify({ cniVersion: '1.0.0', ...config });
+  prepareFor(verb.contender);
   const start = performance.now();
-  const { status, stdout, stderr } = spawnSync(join(suites[verb.suite], plugin), {
+  const { status, stdout, stderr } = spawnSync(join(directories[verb.contender], plugin), {
     input,
     env: environment(verb),
     encoding: 'utf8',
   });
   const time = performance.now() - start;
-  if (status !== 0) throw new Error(`${verb.suite} ${plugin} ${verb.command}: ${stdout}${stderr}`);
+  if (status !== 0) throw new Error(`${verb.contender} ${plugin} ${verb.command}: ${stdout}${stderr}`);
   return { time, output: stdout };
+}
+
+/** Whether a contender speaks a version of the specification. */
+export function supports(contender: Contender, version: string): boolean {
+  const { output } = call('bridge', { contender, command: 'VERSION' }, {});
+  return (JSON.parse(output) as { supportedVersions: string[] }).supportedVersions.includes(version);
 }
 
 /** An attachment under way: what each plugin needs to know for DEL. */
@@ -65,7 +84,7 @@ export interface Attached {
 /** ADD of a whole chain. @returns the time of each plugin, and what is to be given to {@link delChain}. */
 export function addChain(
   network: Network,
-  suite: Suite,
+  contender: Contender,
   containerId: string,
   netns: string,
 ): { times: number[]; attached: Attached } {
@@ -73,7 +92,7 @@ export function addChain(
   const times = network.plugins.map((plugin) => {
     const { time, output } = call(
       plugin.type,
-      { suite, command: 'ADD', containerId, netns },
+      { contender, command: 'ADD', containerId, netns },
       { name: network.name, ...plugin, ...(result && { prevResult: result }) },
     );
     result = JSON.parse(output) as object;
@@ -83,44 +102,54 @@ export function addChain(
 }
 
 /** DEL of a whole chain, last plugin first. @returns the times in the order of the plugins. */
-export function delChain(network: Network, suite: Suite, { containerId, netns, result }: Attached): number[] {
+export function delChain(
+  network: Network,
+  contender: Contender,
+  { containerId, netns, result }: Attached,
+): number[] {
   return network.plugins
     .toReversed()
     .map(
       (plugin) =>
         call(
           plugin.type,
-          { suite, command: 'DEL', containerId, netns },
+          { contender, command: 'DEL', containerId, netns },
           { name: network.name, ...plugin, prevResult: result },
         ).time,
     )
     .reverse();
 }
 
-/** The same for many at once: the chain of one container, without blocking. */
+/** Like {@link call}, without blocking, and after {@link prepareFor}. @returns what it printed. */
+export function callAsync(plugin: string, verb: Verb, config: object): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(join(directories[verb.contender], plugin), [], { env: environment(verb) });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (part: string) => {
+      text += part;
+    });
+    child.on('error', reject);
+    child.on('close', (status) =>
+      status === 0
+        ? resolve(text)
+        : reject(new Error(`${verb.contender} ${plugin} ${verb.command}: ${text}`)),
+    );
+    // VERSION ends without reading it.
+    child.stdin.on('error', () => {}).end(JSON.stringify({ cniVersion: '1.0.0', ...config }));
+  });
+}
+
+/** The chain of one container of many that come or go at once. @returns the result of ADD. */
 export async function runChainAsync(
   network: Network,
   command: 'ADD' | 'DEL',
-  suite: Suite,
+  contender: Contender,
   { containerId, netns, result }: Omit<Attached, 'result'> & { result?: object },
 ): Promise<object | undefined> {
   let last = result;
   for (const plugin of command === 'ADD' ? network.plugins : network.plugins.toReversed()) {
-    const config = { cniVersion: '1.0.0', name: network.name, ...plugin, ...(last && { prevResult: last }) };
-    const output = await new Promise<string>((resolve, reject) => {
-      const child = spawn(join(suites[suite], plugin.type), [], {
-        env: environment({ suite, command, containerId, netns }),
-      });
-      let text = '';
-      child.stdout.setEncoding('utf8').on('data', (part: string) => {
-        text += part;
-      });
-      child.on('error', reject);
-      child.on('close', (status) =>
-        status === 0 ? resolve(text) : reject(new Error(`${suite} ${plugin.type} ${command}: ${text}`)),
-      );
-      child.stdin.end(JSON.stringify(config));
-    });
+    const config = { name: network.name, ...plugin, ...(last && { prevResult: last }) };
+    const output = await callAsync(plugin.type, { contender, command, containerId, netns }, config);
     if (command === 'ADD') last = JSON.parse(output) as object;
   }
   return last;

@@ -5,10 +5,28 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { addNamespace, bothSuites, environment, removeNamespace, type Suite, suites } from './call.ts';
+import {
+  addNamespace,
+  type Contender,
+  directories,
+  environment,
+  prepareFor,
+  removeNamespace,
+} from './call.ts';
 
-/** What each suite takes, in bytes. */
-export type Footprint = Record<Suite, { peak: number; own: number; disk: number }>;
+/** A process's memory in bytes: at its largest, and what of it no other process shares. */
+interface Memory {
+  peak: number;
+  own: number;
+}
+
+/** What the suites take, in bytes. */
+export interface Footprint {
+  launcher: { size: number; peak: number };
+  alone: Memory;
+  reference: Memory;
+  disk: { ours: number; reference: number };
+}
 
 const config = {
   cniVersion: '1.0.0',
@@ -21,12 +39,19 @@ const config = {
 
 /** Memory of bridge, the largest of the plugins, and the size of all executables. */
 export async function footprint(): Promise<Footprint> {
-  const of = async (suite: Suite) => ({
-    peak: peakMemory(suite),
-    own: await ownMemory(suite),
-    disk: diskUsage(suites[suite]),
+  const of = async (contender: Contender) => ({
+    peak: peakMemory(contender),
+    own: await memoryWhileWaiting(contender, 'RssAnon'),
   });
-  return { ours: await of('ours'), reference: await of('reference') };
+  return {
+    launcher: {
+      size: statSync(join(directories.agent, 'bridge')).size,
+      peak: await memoryWhileWaiting('agent', 'VmHWM'),
+    },
+    alone: await of('alone'),
+    reference: await of('reference'),
+    disk: { ours: diskUsage(directories.alone), reference: diskUsage(directories.reference) },
+  };
 }
 
 /**
@@ -35,8 +60,8 @@ export async function footprint(): Promise<Footprint> {
  * a start of ours takes 1.5 ms more.
  */
 export function settleExecutables(): void {
-  for (const suite of bothSuites)
-    for (const file of filesBelow(suites[suite])) {
+  for (const contender of ['alone', 'reference'] as const)
+    for (const file of filesBelow(directories[contender])) {
       forget(file);
       execFileSync('cat', [file], { stdio: 'ignore' });
     }
@@ -60,15 +85,16 @@ function forget(file: string): void {
  * disk by running it, as after a boot. Otherwise it would count what the page cache maps along of larger
  * pieces.
  */
-function peakMemory(suite: Suite): number {
-  for (const file of filesBelow(suites[suite])) forget(file);
+function peakMemory(contender: Contender): number {
+  for (const file of filesBelow(directories[contender])) forget(file);
   const { name, netns } = addNamespace();
+  prepareFor(contender);
   let peak = 0;
   for (const command of ['ADD', 'DEL']) {
-    const { stderr } = spawnSync('time', ['-f', '%M', join(suites[suite], 'bridge')], {
+    const { stderr } = spawnSync('time', ['-f', '%M', join(directories[contender], 'bridge')], {
       input: JSON.stringify(config),
       encoding: 'utf8',
-      env: environment({ suite, command, containerId: 'memory', netns }),
+      env: environment({ contender, command, containerId: 'memory', netns }),
     });
     peak = Math.max(peak, 1024 * Number(stderr.trim().split('\n').at(-1)));
   }
@@ -76,17 +102,18 @@ function peakMemory(suite: Suite): number {
   return peak;
 }
 
-/** What of it no other process shares, of a process that waits for its configuration. */
-async function ownMemory(suite: Suite): Promise<number> {
-  const child = spawn(join(suites[suite], 'bridge'), [], {
+/** A line of /proc/PID/status, in bytes, of a process that waits for its configuration. */
+async function memoryWhileWaiting(contender: Contender, key: 'RssAnon' | 'VmHWM'): Promise<number> {
+  prepareFor(contender);
+  const child = spawn(join(directories[contender], 'bridge'), [], {
     stdio: ['pipe', 'ignore', 'ignore'],
-    env: environment({ suite, command: 'ADD', containerId: 'memory', netns: '/unused' }),
+    env: environment({ contender, command: 'ADD', containerId: 'memory', netns: '/unused' }),
   });
   await sleep(300);
   const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
   child.stdin.end();
   await once(child, 'exit');
-  return 1024 * Number(/^RssAnon:\s+(\d+)/m.exec(status)?.[1]);
+  return 1024 * Number(new RegExp(`^${key}:\\s+(\\d+)`, 'm').exec(status)?.[1]);
 }
 
 /** Bytes; hard links count once. */

@@ -9,7 +9,7 @@ import {
   portMapComment,
 } from '../../lib/firewall/names.ts';
 import { Address } from '../../lib/ip.ts';
-import { addChain, addNamespace, delChain, type Network, removeNamespace, type Suite } from './call.ts';
+import { addChain, addNamespace, type Contender, delChain, type Network, removeNamespace } from './call.ts';
 
 export const subnet = '10.77.0.0/16';
 
@@ -42,12 +42,12 @@ export function podNetwork(port = 18080): Network {
 /** One pod comes and goes. @returns the times of each plugin, in the order of the chain. */
 export function liveOnce(
   network: Network,
-  suite: Suite,
+  contender: Contender,
   containerId: string,
 ): { added: number[]; deleted: number[] } {
   const { name, netns } = addNamespace();
-  const { times, attached } = addChain(network, suite, containerId, netns);
-  const deleted = delChain(network, suite, attached);
+  const { times, attached } = addChain(network, contender, containerId, netns);
+  const deleted = delChain(network, contender, attached);
   removeNamespace(name);
   return { added: times, deleted };
 }

@@ -1,17 +1,9 @@
 /** Samples, and what they say. */
 
-/** Samples of one scenario; the reference is left out where it has nothing to compare with. */
-export interface Samples {
-  ours: number[];
-  reference?: number[];
-  /**
-   * More is better, as for a rate: the ratio is inverted so that below 1 always means that this suite is
-   * ahead.
-   */
-  rate?: boolean;
-  /** How many processes the runtime starts for one sample. */
-  starts?: number;
-}
+import { type Contender, contenders } from './call.ts';
+
+/** Samples of each contender; none where it was not measured, or has no such thing. */
+export type Samples = Record<Contender, number[]>;
 
 /** A figure: the median, and half of what the middle half of the samples spans. */
 export interface Figure {
@@ -20,54 +12,68 @@ export interface Figure {
   samples: number;
 }
 
+/** Ratio of medians to the reference's. */
+export interface Ratio {
+  value: number;
+  /** Bounds of its 95 % interval, unless there is a single sample. */
+  interval?: { low: number; high: number };
+}
+
+/** What is compared with the reference. */
+export const ours = ['agent', 'alone'] as const satisfies Contender[];
+
 /** One line of the table. */
 export interface Row {
   name: string;
   unit: string;
-  ours: Figure;
-  reference?: Figure;
-  /** Ratio of medians, ours to the reference's, with the bounds of its 95 % interval. */
-  ratio?: { value: number; low: number; high: number };
-  /** The medians less what it takes to start the processes, in milliseconds. */
-  beyondStart?: { ours: number; reference?: number };
-}
-
-/** What a start takes, in milliseconds. */
-export interface Start {
-  ours: number;
-  reference: number;
+  figures: Partial<Record<Contender, Figure>>;
+  /** Below 1 where this suite is ahead. */
+  ratios: Partial<Record<(typeof ours)[number], Ratio>>;
 }
 
 const resamplings = 2000;
 
-/** Makes a line of the table. @param start what a process takes that does nothing. */
-export function summarize(name: string, unit: string, samples: Samples, start?: Start): Row {
-  const { ours, reference, rate, starts } = samples;
-  const row: Row = { name, unit, ours: figureOf(ours), ...(reference && { reference: figureOf(reference) }) };
-  if (start && starts)
-    row.beyondStart = {
-      ours: row.ours.median - starts * start.ours,
-      ...(row.reference && { reference: row.reference.median - starts * start.reference }),
-    };
-  if (!reference) return row;
-  const ratio = rate
-    ? (a: number[], b: number[]) => median(b) / median(a)
-    : (a: number[], b: number[]) => median(a) / median(b);
-  // The interval by resampling: how much would the ratio vary, had other calls of the same kind been
-  // measured?
-  const ratios = Array.from({ length: resamplings }, () => ratio(resample(ours), resample(reference))).sort(
-    (a, b) => a - b,
-  );
-  row.ratio = {
-    value: ratio(ours, reference),
-    low: ratios[Math.floor(resamplings * 0.025)]!,
-    high: ratios[Math.floor(resamplings * 0.975)]!,
-  };
+/** More is better of what is counted by the second. */
+export function isRate(unit: string): boolean {
+  return unit.endsWith('/s');
+}
+
+/** Makes a line of the table. Ratios of rates are inverted. */
+export function summarize(name: string, unit: string, samples: Samples): Row {
+  const row: Row = { name, unit, figures: {}, ratios: {} };
+  for (const contender of contenders)
+    if (samples[contender].length > 0) row.figures[contender] = figureOf(samples[contender]);
+  const { reference } = samples;
+  if (reference.length === 0) return row;
+  for (const contender of ours) {
+    const own = samples[contender];
+    if (own.length > 0)
+      row.ratios[contender] = isRate(unit) ? ratioOf(reference, own) : ratioOf(own, reference);
+  }
   return row;
 }
 
-/** The middle of the samples. */
-export function median(samples: readonly number[]): number {
+/**
+ * The interval by resampling: how much would the ratio vary, had other calls of the same kind been measured?
+ * Of two or three samples it is all that they span.
+ */
+function ratioOf(above: number[], below: number[]): Ratio {
+  const value = median(above) / median(below);
+  if (Math.min(above.length, below.length) < 2) return { value };
+  const ratios = Array.from(
+    { length: resamplings },
+    () => median(resample(above)) / median(resample(below)),
+  ).sort((a, b) => a - b);
+  return {
+    value,
+    interval: {
+      low: ratios[Math.floor(resamplings * 0.025)]!,
+      high: ratios[Math.floor(resamplings * 0.975)]!,
+    },
+  };
+}
+
+function median(samples: readonly number[]): number {
   return quantile(samples, 0.5);
 }
 

@@ -6,13 +6,14 @@ import { join } from 'node:path';
 import {
   addChain,
   addNamespace,
-  bothSuites,
   call,
+  contenders,
   delChain,
+  directories,
   type Network,
   type PluginConf,
   removeNamespace,
-  suites,
+  supports,
 } from './call.ts';
 import { clear, podNetwork, subnet } from './host.ts';
 import { longChain } from './life.ts';
@@ -27,7 +28,7 @@ interface Subject {
   chain: PluginConf[];
   /** Kind of interface that the kernel must have. */
   kind?: string;
-  /** Verbs that the reference plugins of this version cannot do here. */
+  /** Verbs that version 1.1.1 of the reference plugins cannot do here, beside STATUS and GC. */
   without?: readonly string[];
 }
 
@@ -55,13 +56,13 @@ const subjects: Subject[] = [
 export function eachPlugin(rounds: number): Scenario[] {
   return subjects.map(({ chain, kind, without = [] }) => ({
     name: `plugin ${labelOf(chain)}`,
-    measure() {
+    async measure() {
       if (kind && !kernelHas(kind)) {
         console.log(`plugin ${labelOf(chain)}: this kernel has no interfaces of kind "${kind}"`);
         return [];
       }
       prepare();
-      const lines = measurePlugin(chain, rounds, without);
+      const lines = await measurePlugin(chain, rounds, without);
       execFileSync('ip', ['link', 'del', 'wire']);
       clear();
       return lines;
@@ -69,41 +70,43 @@ export function eachPlugin(rounds: number): Scenario[] {
   }));
 }
 
-function measurePlugin(chain: PluginConf[], rounds: number, without: readonly string[]): Line[] {
+async function measurePlugin(
+  chain: PluginConf[],
+  rounds: number,
+  without: readonly string[],
+): Promise<Line[]> {
   const network: Network = { name: 'bench', plugins: chain };
   const plugin = chain.at(-1)!;
-  const there = bothSuites.filter((suite) => existsSync(join(suites[suite], plugin.type)));
+  const there = contenders.filter((contender) => existsSync(join(directories[contender], plugin.type)));
   const [add, check, del] = [emptySamples(), emptySamples(), emptySamples()];
   const [status, gc] = [emptySamples(), emptySamples()];
-  alternate(rounds, (suite, round, counts) => {
-    if (!there.includes(suite)) return;
-    const pod = { ...addNamespace(), containerId: `round${round}${suite}` };
-    const { times, attached } = addChain(network, suite, pod.containerId, pod.netns);
-    // Of the reference plugins, Debian has a version from before STATUS and GC.
-    const foreign = suite === 'reference' ? [...without, 'STATUS', 'GC'] : [];
-    const once = (command: string, samples: typeof add, keys: object) => {
-      if (foreign.includes(command)) return;
-      const config = { name: network.name, ...plugin, ...keys };
-      const { time } = call(plugin.type, { suite, command, ...pod }, config);
-      if (counts) samples[suite].push(time);
-    };
-    once('CHECK', check, { prevResult: attached.result });
-    once('STATUS', status, { cniVersion: '1.1.0' });
-    const deleted = delChain(network, suite, attached);
-    once('GC', gc, { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] });
-    removeNamespace(pod.name);
-    if (!counts) return;
-    add[suite].push(times.at(-1)!);
-    del[suite].push(deleted.at(-1)!);
-  });
+  const lacking = supports('reference', '1.1.0') ? [] : [...without, 'STATUS', 'GC'];
+  await alternate(
+    rounds,
+    (contender, round, counts) => {
+      if (!there.includes(contender)) return;
+      const pod = { ...addNamespace(), containerId: `round${round}${contender}` };
+      const { times, attached } = addChain(network, contender, pod.containerId, pod.netns);
+      const foreign = contender === 'reference' ? lacking : [];
+      const once = (command: string, samples: typeof add, keys: object) => {
+        if (foreign.includes(command)) return;
+        const config = { name: network.name, ...plugin, ...keys };
+        const { time } = call(plugin.type, { contender, command, ...pod }, config);
+        if (counts) samples[contender].push(time);
+      };
+      once('CHECK', check, { prevResult: attached.result });
+      once('STATUS', status, { cniVersion: '1.1.0' });
+      const deleted = delChain(network, contender, attached);
+      once('GC', gc, { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] });
+      removeNamespace(pod.name);
+      if (!counts) return;
+      add[contender].push(times.at(-1)!);
+      del[contender].push(deleted.at(-1)!);
+    },
+    { warmUp: 1, seconds: 6 },
+  );
   return Object.entries({ ADD: add, CHECK: check, DEL: del, STATUS: status, GC: gc }).map(
-    ([verb, { ours, reference }]) => ({
-      name: `plugin ${labelOf(chain)}: ${verb}`,
-      unit: 'ms',
-      starts: 1,
-      ours,
-      ...(reference.length > 0 && { reference }),
-    }),
+    ([verb, samples]) => ({ name: `plugin ${labelOf(chain)}: ${verb}`, unit: 'ms', samples }),
   );
 }
 

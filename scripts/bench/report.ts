@@ -1,7 +1,8 @@
 /** The report of the bench: rows for the terminal and for Markdown. */
 
+import { type Contender, contenders } from './call.ts';
 import type { Footprint } from './footprint.ts';
-import type { Row } from './measure.ts';
+import { isRate, ours, type Ratio, type Row } from './measure.ts';
 
 /** Everything that one run of the bench found out. */
 export interface Report {
@@ -11,61 +12,102 @@ export interface Report {
   rows: Row[];
 }
 
-/** Rows that the README has: single verbs are left to bench/results.md. */
+/** What the contenders are called in tables. */
+const labels: Readonly<Record<Contender, string>> = {
+  agent: 'with the agent',
+  alone: 'without',
+  reference: 'reference',
+};
+
+/** The rows that the README has, of all that bench/results.md has. */
+const essential = [
+  /^VERSION$/,
+  /^life, .*: whole life$/,
+  /^life, .* present: chain ADD$/,
+  /^chain of six: whole life$/,
+  /^processor time/,
+  /at once: (pods added and deleted|ADD, the slowest)$/,
+  /^GC /,
+  /^host-local, (10|60,000) reserved: ADD$/,
+  /^data path: pod to pod$/,
+  /^memory/,
+];
+
+/** Whether the README has a row. */
 export function forReadme({ name }: Row): boolean {
-  return (
-    !name.startsWith('plugin ') && !/^(life|chain).* (ADD|DEL)$/.test(name.replace(/ chain (ADD|DEL)$/, ''))
-  );
+  return essential.some((pattern) => pattern.test(name));
 }
 
-export function formatRow({ name, unit, ours, reference, ratio, beyondStart }: Row): string {
-  const figure = (one: Row['ours'] | undefined) =>
-    (one ? `${one.median.toFixed(1)} ${unit} ±${one.spread.toFixed(1).padStart(4)}` : '–').padStart(18);
-  return `${(name + direction(unit)).padEnd(64)} ${figure(ours)} ${figure(reference)}   ${describeRatio(ratio).padEnd(21)} ${describeSplit(beyondStart)}`;
-}
-
-export function markdown({ machine: where, date, footprint: size }: Report, rows: readonly Row[]): string {
-  const figure = (one: Row['ours'] | undefined, unit: string) =>
-    one ? `${one.median.toFixed(1)} ${unit}` : '–';
-  const lines = rows.map(
-    ({ name, unit, ours, reference, ratio, beyondStart }) =>
-      `| ${name}${direction(unit)} | ${figure(ours, unit)} | ${figure(reference, unit)} | ${describeRatio(ratio).replace(/^\S+/, '**$&**')} | ${describeSplit(beyondStart)} |`,
-  );
+/** The head of what {@link formatRow} gives. */
+export function formatHeader(): string {
   return [
-    `Measured ${date} on ${where}. Medians, and their ratio with its 95 % interval. **A ratio below 1 means that this suite is ahead**: it is of times, ` +
-      'and inverted for throughput. The last column is what remains of both medians without the time to start the processes, ' +
-      'as VERSION shows it.',
+    'scenario'.padEnd(56),
+    ...contenders.map((contender) => labels[contender].padStart(20)),
+    '  with the agent/reference',
+    'without/reference (95 % between)',
+  ].join(' ');
+}
+
+/** A line for the terminal. */
+export function formatRow({ name, unit, figures, ratios }: Row): string {
+  const figure = (contender: Contender) => {
+    const one = figures[contender];
+    const text = one ? `${one.median.toFixed(1)} ${unit} ±${one.spread.toFixed(1).padStart(4)}` : '–';
+    return text.padStart(20);
+  };
+  return [
+    (name + direction(unit)).padEnd(56),
+    ...contenders.map(figure),
+    `  ${describeRatio(ratios.agent).padEnd(24)}`,
+    describeRatio(ratios.alone),
+  ]
+    .join(' ')
+    .trimEnd();
+}
+
+/** The table, with what there is to say of it. */
+export function markdown({ machine: where, date, footprint }: Report, rows: readonly Row[]): string {
+  const lines = rows.map(({ name, unit, figures, ratios }) => {
+    const cells = contenders.map((contender) => {
+      const one = figures[contender];
+      return one ? `${one.median.toFixed(1)} ${unit}` : '–';
+    });
+    const compared = ours.map((contender) => describeRatio(ratios[contender]).replace(/^\S+/, '**$&**'));
+    return `| ${[name + direction(unit), ...cells, ...compared].join(' | ')} |`;
+  });
+  return [
+    `Measured ${date} on ${where}. Medians, and their ratios to the reference's with the 95 % interval. **A ratio below 1 means that this suite ` +
+      'is ahead**: it is of times, and inverted for throughput. Processor time is that of the calls, of all that they start and of the agent, ' +
+      'without what threads of the kernel do later. On the busy host, one process for each processor spins beside the pods.',
     '',
-    '| | this suite | reference | ratio (below 1: ahead) | beyond start-up |',
-    '|---|---:|---:|---:|---:|',
+    `| | ${contenders.map((contender) => labels[contender]).join(' | ')} | ratio with the agent | ratio without |`,
+    `|---|${'---:|'.repeat(contenders.length + 2)}`,
     ...lines,
     '',
-    describeFootprint(size),
+    describeFootprint(footprint),
     '',
   ].join('\n');
 }
 
-function describeRatio(ratio: Row['ratio']): string {
-  return ratio ? `${ratio.value.toFixed(2)} (${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)})` : '';
+function describeRatio(ratio: Ratio | undefined): string {
+  if (!ratio) return '';
+  const { value, interval } = ratio;
+  return value.toFixed(2) + (interval ? ` (${interval.low.toFixed(2)}–${interval.high.toFixed(2)})` : '');
 }
 
-function describeSplit(split: Row['beyondStart']): string {
-  if (!split) return '';
-  const figure = (time: number | undefined) => (time === undefined ? '–' : Math.max(time, 0).toFixed(1));
-  return `${figure(split.ours)} : ${figure(split.reference)} ms`;
-}
-
-export function describeFootprint({ ours, reference }: Footprint): string {
-  const megabytes = (one: number) => `${(one / 1e6).toFixed(0)} MB`;
-  const memory = (one: Footprint['ours']) =>
-    `${(one.peak / 2 ** 20).toFixed(0)} MiB, of which ${(one.own / 2 ** 20).toFixed(0)} MiB are the process's own and the rest pages of files that all processes share`;
+/** What the suites take, in a sentence each. */
+export function describeFootprint({ launcher, alone, reference, disk }: Footprint): string {
+  const [mebi, kibi] = [2 ** 20, 2 ** 10];
+  const memory = ({ peak, own }: Footprint['alone']) =>
+    `${(peak / mebi).toFixed(0)} MiB, of which ${(own / mebi).toFixed(0)} MiB are the process's own and the rest pages of files that all processes share`;
   return (
-    `Peak memory of this suite: ${memory(ours)}; of the reference: ${memory(reference)}. ` +
-    `On disk: ${megabytes(ours.disk)} and ${megabytes(reference.disk)}.`
+    `Peak memory of a verb without the agent: ${memory(alone)}; of the reference: ${memory(reference)}. ` +
+    `With the agent, it is that of the launcher, a file of ${(launcher.size / kibi).toFixed(0)} KiB: ${(launcher.peak / kibi).toFixed(0)} KiB. ` +
+    `On disk: ${(disk.ours / 1e6).toFixed(0)} MB and ${(disk.reference / 1e6).toFixed(0)} MB.`
   );
 }
 
-/** What is better in a row, where it is not less time. */
+/** What is better in a row, where it is not less. */
 function direction(unit: string): string {
-  return unit.endsWith('/s') ? ' (higher is better)' : '';
+  return isRate(unit) ? ' (higher is better)' : '';
 }

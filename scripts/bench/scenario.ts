@@ -1,38 +1,53 @@
-/** What a scenario is, and how both suites are called in turn. */
+/** What a scenario is, and how the contenders are called in turn. */
 
-import { bothSuites, type Suite } from './call.ts';
+import { type Contender, contenders } from './call.ts';
 import type { Samples } from './measure.ts';
 
 /** Something to measure, which gives one line of the table or several. */
 export interface Scenario {
   name: string;
-  measure(): Promise<Line[]> | Line[];
+  measure(): Promise<Line[]>;
 }
 
 /** One line of the table, before anything is computed. */
-export interface Line extends Samples {
+export interface Line {
   name: string;
   unit: string;
+  samples: Samples;
 }
 
-/** Rounds that do not count. */
-export const warmUp = 2;
+/** How often something is done, beside the number of rounds. */
+export interface Pace {
+  /** Rounds that do not count, 2 unless told otherwise. */
+  warmUp?: number;
+  /** After how many seconds no further round begins: a slow machine takes fewer of them. */
+  seconds?: number;
+  /** As many rounds are done however long they take. */
+  fewest?: number;
+}
 
-/** Samples of both suites, to be filled. */
-export function emptySamples(): Required<Pick<Samples, Suite>> {
-  return { ours: [], reference: [] };
+/** Samples of all contenders, to be filled. */
+export function emptySamples(): Samples {
+  return { agent: [], alone: [], reference: [] };
 }
 
 /**
- * Runs something for both suites in turn, so that a slow spell of the machine meets both.
+ * Runs something for each contender in turn, so that a slow spell of the machine meets all of them, and in
+ * another order each time, so that none always meets what another one left for the kernel to do.
  * @param once says which rounds count.
  */
-export function alternate(
+export async function alternate(
   rounds: number,
-  once: (suite: Suite, round: number, counts: boolean) => void,
-): void {
-  for (let round = 0; round < warmUp + rounds; round++)
-    for (const suite of bothSuites) once(suite, round, round >= warmUp);
+  once: (contender: Contender, round: number, counts: boolean) => void | Promise<void>,
+  { warmUp = 2, seconds = 15, fewest = 5 }: Pace = {},
+): Promise<void> {
+  const end = performance.now() + 1000 * seconds;
+  for (let round = 0; round < warmUp + rounds; round++) {
+    if (round >= warmUp + fewest && performance.now() > end) return;
+    const first = round % contenders.length;
+    for (const contender of [...contenders.slice(first), ...contenders.slice(0, first)])
+      await once(contender, round, round >= warmUp);
+  }
 }
 
 /** Sum of numbers. */

@@ -2,9 +2,9 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { addChain, addNamespace, bothSuites, delChain, removeNamespace, type Suite } from './call.ts';
+import { addChain, addNamespace, type Contender, delChain, removeNamespace } from './call.ts';
 import { clear, podNetwork } from './host.ts';
-import { emptySamples, type Scenario } from './scenario.ts';
+import { alternate, emptySamples, type Scenario } from './scenario.ts';
 
 const seconds = 1;
 const hostPort = 18080;
@@ -16,17 +16,20 @@ export function dataPath(rounds: number): Scenario {
     async measure() {
       const [pods, port] = [emptySamples(), emptySamples()];
       const outside = addOutside();
-      for (let round = 0; round < rounds; round++)
-        for (const suite of bothSuites) {
-          const { direct, mapped } = await transfer(suite, outside);
-          pods[suite].push(direct);
-          port[suite].push(mapped);
-        }
+      await alternate(
+        rounds,
+        async (contender) => {
+          const { direct, mapped } = await transfer(contender, outside);
+          pods[contender].push(direct);
+          port[contender].push(mapped);
+        },
+        { warmUp: 0 },
+      );
       removeNamespace(outside);
       clear();
       return [
-        { name: 'data path: pod to pod', unit: 'Gbit/s', rate: true, ...pods },
-        { name: 'data path: outside to a host port', unit: 'Gbit/s', rate: true, ...port },
+        { name: 'data path: pod to pod', unit: 'Gbit/s', samples: pods },
+        { name: 'data path: outside to a host port', unit: 'Gbit/s', samples: port },
       ];
     },
   };
@@ -45,12 +48,12 @@ function addOutside(): string {
   return name;
 }
 
-async function transfer(suite: Suite, outside: string): Promise<{ direct: number; mapped: number }> {
+async function transfer(contender: Contender, outside: string): Promise<{ direct: number; mapped: number }> {
   const network = podNetwork(hostPort);
   const [server, client] = [addNamespace(), addNamespace()];
-  const served = addChain(network, suite, 'server', server.netns).attached;
+  const served = addChain(network, contender, 'server', server.netns).attached;
   const bridgeOnly = { ...network, plugins: network.plugins.slice(0, 1) };
-  const asked = addChain(bridgeOnly, suite, 'client', client.netns).attached;
+  const asked = addChain(bridgeOnly, contender, 'client', client.netns).attached;
   const { ips } = served.result as { ips: { address: string }[] };
   const address = ips[0]!.address.split('/')[0]!;
   const iperf = spawn('ip', ['netns', 'exec', server.name, 'iperf3', '--server', '--port', '80'], {
@@ -61,8 +64,8 @@ async function transfer(suite: Suite, outside: string): Promise<{ direct: number
   const direct = measure(client.name, address, 80);
   const mapped = measure(outside, '192.0.2.1', hostPort);
   iperf.kill();
-  delChain(bridgeOnly, suite, asked);
-  delChain(network, suite, served);
+  delChain(bridgeOnly, contender, asked);
+  delChain(network, contender, served);
   for (const { name } of [server, client]) removeNamespace(name);
   return { direct, mapped };
 }

@@ -4,7 +4,6 @@
  * upgrade never changes a file that a running call uses.
  */
 
-import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -20,63 +19,27 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { privatePrefix } from '../../launcher/launch.ts';
+import { inspectTree, readElf } from './inspect.ts';
+import { runTool, type Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** The agent's units, which `cni install --agent` puts in place. */
 const units = ['cni-agent.service', 'cni-agent.socket'].map((name) => join(root, 'conf/systemd', name));
-
-/** What an architecture's executables are made with and run with. */
-interface Target {
-  readonly loader: string;
-  /** Where its libraries are on the building machine. */
-  readonly libraries: readonly string[];
-  /** Compiles a static program. */
-  readonly compiler: readonly string[];
-  readonly readelf: string;
-  /**
-   * Debian packages whose licences cover the loader and the libraries, by the folder of their documentation.
-   */
-  readonly licences: readonly string[];
-}
-
-const targets: Record<string, Target> = {
-  x64: {
-    loader: 'ld-linux-x86-64.so.2',
-    libraries: ['/lib64', '/lib/x86_64-linux-gnu', '/usr/lib/x86_64-linux-gnu'],
-    compiler: ['musl-gcc', '-static'],
-    readelf: 'readelf',
-    licences: ['libc6', 'libstdc++6', 'libgcc-s1', 'libatomic1'],
-  },
-  arm64: {
-    loader: 'ld-linux-aarch64.so.1',
-    libraries: ['/usr/aarch64-linux-gnu/lib'],
-    compiler: ['aarch64-linux-gnu-gcc', '-static'],
-    readelf: 'aarch64-linux-gnu-readelf',
-    licences: [
-      'libc6-arm64-cross',
-      'libstdc++6-arm64-cross',
-      'libgcc-s1-arm64-cross',
-      'libatomic1-arm64-cross',
-    ],
-  },
-};
 
 /**
  * Lays the tree out.
  * @param executable the single executable. @param directory where the names go.
  * @param names under which it is to be started.
  * @param work directory for intermediate files.
- * @throws Error that says what the building machine lacks.
+ * @throws Error that says what the building machine lacks, or what is wrong with the tree.
  */
 export function layTree(
-  arch: string,
+  target: Target,
   executable: string,
   directory: string,
   names: readonly string[],
   work: string,
 ): void {
-  const target = targets[arch];
-  if (!target) throw new Error(`There is no launcher for "${arch}". Name x64 or arm64`);
   const files = [executable, ...runtimeFiles(target, executable)];
   const digest = createHash('sha256').update(readFileSync(join(root, 'launcher/launcher.c')));
   for (const file of [...files, ...units]) digest.update(readFileSync(file));
@@ -89,14 +52,14 @@ export function layTree(
   for (const name of names) placeLink(launcher, join(directory, name));
   for (const entry of readdirSync(directory))
     if (entry !== hidden && !names.includes(entry)) rmSync(join(directory, entry), { recursive: true });
+  inspectTree(target, directory, hidden, names);
 }
 
 /** The loader, and every library that the executable needs, directly or through another. */
 function runtimeFiles(target: Target, executable: string): string[] {
   const found = new Map([[target.loader, findLibrary(target, target.loader)]]);
   const visit = (file: string) => {
-    const output = execFileSync(target.readelf, ['--dynamic', '--wide', file], { encoding: 'utf8' });
-    for (const [, name = ''] of output.matchAll(/\(NEEDED\).*\[(.+)\]/g)) {
+    for (const name of readElf(file).needed) {
       if (found.has(name)) continue;
       const path = findLibrary(target, name);
       found.set(name, path);
@@ -115,27 +78,15 @@ function findLibrary({ libraries }: Target, name: string): string {
   );
 }
 
-function compileLauncher({ compiler, loader }: Target, build: string, work: string): string {
-  const [program = '', ...options] = compiler;
+function compileLauncher(target: Target, build: string, work: string): string {
+  const [program, before, after] = target.compiler;
   const launcher = join(work, 'launcher');
   const flags = ['-std=c11', '-Os', '-s', '-Wall', '-Wextra', '-Werror'];
   // Pages of their own for code and constants would add half to its size.
   flags.push('-Wl,-z,noseparate-code');
-  const defines = [`-DBUILD="${build}"`, `-DLOADER="${loader}"`];
-  try {
-    execFileSync(
-      program,
-      [...options, ...flags, ...defines, '-o', `${launcher}.new`, join(root, 'launcher/launcher.c')],
-      {
-        stdio: ['ignore', 'inherit', 'inherit'],
-      },
-    );
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new Error(
-      `"${program}", which compiles the launcher, is missing. Install the package "musl-tools"`,
-    );
-  }
+  const defines = [`-DBUILD="${build}"`, `-DLOADER="${target.loader}"`];
+  const source = join(root, 'launcher/launcher.c');
+  runTool(target, program, [...flags, ...defines, '-o', `${launcher}.new`, ...before, source, ...after]);
   // A launcher that stays the same keeps its inode, so that names that are linked to it stay as they are.
   const isSame = existsSync(launcher) && readFileSync(launcher).equals(readFileSync(`${launcher}.new`));
   if (isSame) rmSync(`${launcher}.new`);
@@ -156,10 +107,8 @@ function placePrivate(files: readonly string[], { licences }: Target, directory:
     copyFileSync(library, copy);
     chmodSync(copy, 0o755);
   }
-  for (const name of licences) {
-    const text = join('/usr/share/doc', name, 'copyright');
+  for (const [name, text] of licences)
     if (existsSync(text)) copyFileSync(text, join(staging, 'licences', name));
-  }
   for (const unit of units) copyFileSync(unit, join(staging, 'systemd', basename(unit)));
   renameSync(staging, directory);
 }

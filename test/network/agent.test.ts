@@ -56,6 +56,7 @@ function makeSlowIpam(host: Host): string {
 cat >/dev/null
 echo $CNI_COMMAND >>${directory}/verbs
 [ $CNI_COMMAND = ADD ] || exit 0
+echo $$ >${directory}/waiting
 while [ ! -e ${directory}/go ]; do sleep 0.02; done
 echo '{"cniVersion":"1.1.0","ips":[{"address":"10.33.0.99/24"}]}'
 `;
@@ -180,7 +181,7 @@ test('an agent that dies in the middle of a call is reported with code 11, and D
   t.is(await link(call.pod, 'eth0'), undefined);
 });
 
-test('the ADD of a runtime that has given up is undone', async (t) => {
+test('the ADD of a runtime that has given up is undone, however long its IPAM plugin would take', async (t) => {
   const host = await makeHost(t);
   await startAgent(t, host);
   const directory = makeSlowIpam(host);
@@ -188,11 +189,12 @@ test('the ADD of a runtime that has given up is undone', async (t) => {
   t.truthy(await link(call.pod, 'eth0'));
   call.child.kill('SIGKILL');
   await call.ended;
-  writeFileSync(host.file(`${directory}/go`), '');
   await until('ADD is undone', async () => (await link(call.pod, 'eth0')) === undefined);
   await until('the address is released', async () =>
     readFileSync(host.file(`${directory}/verbs`), 'utf8').endsWith('ADD\nDEL\n'),
   );
+  await until('the call has ended', async () => (await callsOf(host)) === 1);
+  t.false(existsSync(`/proc/${readFileSync(host.file(`${directory}/waiting`), 'utf8').trim()}`));
 });
 
 /** Connects to an agent from outside, and waits until it has closed the connection. */
@@ -223,6 +225,49 @@ test('whatever a peer sends, it gets nothing, and others are served', async (t) 
   const one = await attach(host, networkOf(bridge));
   await one.del();
   t.is(await callsOf(host), 2);
+});
+
+test('a result that was passed on counts, even if the agent hears of it when a sign of life is due', async (t) => {
+  const host = await makeHost(t);
+  const agent = await startAgent(t, host);
+  // The first write says that the call is the agent's own, the second is the result.
+  const slowly = 'strace -o /run/trace -e trace=write -e inject=write:delay_exit=4000000:when=2'.split(' ');
+  const tracer = await host.start(t, ['sh', '-c', `${slowly.join(' ')} -p ${agent.pid} 2>&1`]);
+  const { exit, stdout } = await host.tryRun([join(suites.ours, 'bridge')], {
+    env: { CNI_COMMAND: 'VERSION' },
+  });
+  t.is(exit, 0);
+  t.regex(stdout, /supportedVersions/);
+  await until('the agent goes on', async () => (await callsOf(host)) > 0);
+  tracer.kill('SIGTERM');
+  t.regex(readFileSync(host.file('/run/trace'), 'utf8'), /"R.*\(DELAYED\)/);
+  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '--json'])) as {
+    calls: { failures: number }[];
+  };
+  t.deepEqual(
+    calls.map(({ failures }) => failures),
+    [0],
+  );
+});
+
+test('a launcher that passes its result on too late fails, as ADD has been undone', async (t) => {
+  const host = await makeHost(t);
+  await startAgent(t, host);
+  const pod = await host.addPod();
+  // To a socket, which standard output is here, it would not write(2).
+  const late = `strace -qq -o /dev/null -e inject=write:delay_enter=12000000 ${join(suites.ours, 'bridge')}`;
+  const { exit } = await host.tryRun(['sh', '-c', `${late} >/run/result`], {
+    env: {
+      CNI_COMMAND: 'ADD',
+      CNI_CONTAINERID: pod.containerId,
+      CNI_NETNS: pod.netns,
+      CNI_IFNAME: 'eth0',
+      CNI_PATH: suites.ours,
+    },
+    stdin: JSON.stringify({ ...bridge, name: 'agentnet', cniVersion: '1.1.0' }),
+  });
+  t.is(exit, 1);
+  t.is(await link(pod, 'eth0'), undefined);
 });
 
 test('the socket is for root alone, and a second agent is refused', async (t) => {

@@ -292,7 +292,7 @@ async function trafficControl(host: Host): Promise<string[]> {
 
 for (const foreign of [false, true])
   test(`whichever request fails, ADD leaves nothing${foreign ? ', nor of the filters of others' : ''}`, async (t) => {
-    const host = await makeHost(t);
+    const host = await makeHost(t, { mayHaveAgent: false });
     const plain = await attach(host, { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!] });
     if (foreign) {
       const { veth } = devices(plain.result!);

@@ -1,15 +1,33 @@
 import { join } from 'node:path';
 import test from 'ava';
+import { suites } from '../support/plugin.ts';
 import { run } from '../support/run.ts';
 
-test('the bench runs, and prints both suites side by side', async (t) => {
+/** A median and its spread. */
+const figure = ' +\\d+\\.\\d \\S+ ± *\\d+\\.\\d';
+/** A ratio and its interval. */
+const ratio = ' +\\d+\\.\\d\\d \\(\\d+\\.\\d\\d–\\d+\\.\\d\\d\\)';
+
+test('the bench runs, and prints this suite with its agent, without, and the reference side by side', async (t) => {
   const bench = join(import.meta.dirname, '../../scripts/bench.ts');
-  const output = await run([process.execPath, '--no-warnings', bench, '--quick', 'start', 'GC']);
+  const output = await run(
+    [process.execPath, '--no-warnings', bench, '--quick', 'VERSION', 'start', 'processor', 'GC', 'memory'],
+    // Not the newest ones, which would be downloaded.
+    { env: { CNI_REFERENCE: suites.reference }, timeout: 300_000 },
+  );
   for (const line of [
-    /^VERSION +\d+\.\d ms ± *\d+\.\d +\d+\.\d ms ± *\d+\.\d +\d+\.\d\d \(/m,
-    /^start: until it reads its configuration +\d/m,
-    /^GC of 100, half stale +\d/m,
-    /^Peak memory of this suite: \d+ MiB/m,
+    new RegExp(`^VERSION${figure.repeat(3)}${ratio.repeat(2)}$`, 'm'),
+    new RegExp(`^start: until it reads its configuration${figure.repeat(3)}${ratio.repeat(2)}$`, 'm'),
+    new RegExp(`^processor time: whole life${figure.repeat(3)} +\\d`, 'm'),
+    new RegExp(`^GC of 100, half stale${figure.repeat(3)} +\\d`, 'm'),
+    new RegExp(`^memory of the agent: after [\\d,]+ verbs, 8 pods at once${figure}`, 'm'),
+    /^The agent did [\d,]+ calls$/m,
+    /^Peak memory of a verb without the agent: \d+ MiB/m,
   ])
     t.regex(output, line);
+  const [, agent, alone] = /^processor time: whole life +(\d+\.\d) ms.*? +(\d+\.\d) ms/m
+    .exec(output)!
+    .map(Number);
+  t.true(agent! > 0, 'what the agent uses is counted');
+  t.true(agent! < alone!, 'it saves the starts of Node.js');
 });

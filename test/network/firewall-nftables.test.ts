@@ -1,25 +1,12 @@
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, Namespace } from '../support/host.ts';
 import { ask, files, nftJson, ping, serve, snapshot } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 
-const net = (keys: object = {}, bridge = 'br0', subnet = '10.5'): Conflist => ({
-  cniVersion: '1.1.0',
-  name: bridge,
-  plugins: [
-    {
-      type: 'bridge',
-      bridge,
-      isDefaultGateway: true,
-      ipam: {
-        type: 'host-local',
-        ranges: [[{ subnet: `${subnet}.0.0/24` }], [{ subnet: `fd00:${subnet.slice(-1)}::/64` }]],
-      },
-    },
-    { type: 'firewall', backend: 'nftables', ...keys },
-  ],
-});
+const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
+  firewallNet('1.1.0', { backend: 'nftables', ...keys }, ...where);
 
 const dropping = `table inet filter {
   chain forward { type filter hook forward priority filter; policy drop; }
@@ -57,10 +44,10 @@ async function closedHost(t: Parameters<typeof makeHost>[0], ruleset = dropping)
 test('a pod gets through a chain of the operator that drops, from ADD until DEL', async (t) => {
   const { host, outside } = await closedHost(t);
   await serve(t, outside, 'tcp', 80, 'outside');
-  const without = { ...net(), plugins: net().plugins.slice(0, 1) };
+  const without = withoutFirewall(net());
   const one = await attach(host, without);
   t.is(await ask(one.pod, 'tcp', '192.0.2.2', 80), undefined);
-  const firewall = new Attachment(host, one.pod, { ...net(), plugins: [net().plugins[1]!] });
+  const firewall = firewallAlone(one, { backend: 'nftables' });
   await firewall.tryAdd({}, one.result);
   t.like(await ask(one.pod, 'tcp', '192.0.2.2', 80), { label: 'outside', peer: one.ip });
   t.like(await ask(one.pod, 'tcp', 'fd00:2::2', 80), { label: 'outside' });
@@ -272,8 +259,7 @@ test('ADD killed, DEL told nothing, GC: no element stays, and none of a living p
   const { host } = await closedHost(t);
   const living = await attach(host, net());
   const lost = await attach(host, net());
-  const firewall = (one: Attachment) =>
-    new Attachment(host, one.pod, { ...net(), plugins: [net().plugins[1]!] });
+  const firewall = (one: Attachment) => firewallAlone(one, { backend: 'nftables' });
   await firewall(lost).del();
   t.is((await elements(host)).length, 2, 'DEL without prevResult');
   await firewall(lost).tryAdd({}, lost.result);

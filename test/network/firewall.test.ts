@@ -8,37 +8,19 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, files, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
-const net = (keys: object = {}, bridge = 'br0', subnet = '10.5'): Conflist => ({
-  cniVersion: '1.0.0',
-  name: bridge,
-  plugins: [
-    {
-      type: 'bridge',
-      bridge,
-      isDefaultGateway: true,
-      ipam: {
-        type: 'host-local',
-        ranges: [[{ subnet: `${subnet}.0.0/24` }], [{ subnet: `fd00:${subnet.slice(-1)}::/64` }]],
-      },
-    },
-    { type: 'firewall', backend: 'iptables', ...keys },
-  ],
-});
-const rules = (host: Host, family: 4 | 6 = 4) => iptablesSave(host, 'filter', family);
-/** The firewall plugin alone, for a pod that is attached already. */
+const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
+  firewallNet('1.0.0', { backend: 'iptables', ...keys }, ...where);
 const firewallOf = (one: Attachment, keys: object = {}) =>
-  new Attachment(
-    one.host,
-    one.pod,
-    { ...one.network, plugins: [{ type: 'firewall', backend: 'iptables', ...keys }] },
-    one.options,
-  );
+  firewallAlone(one, { backend: 'iptables', ...keys });
+const rules = (host: Host, family: 4 | 6 = 4) => iptablesSave(host, 'filter', family);
 const claims = (host: Host) => files(host, '/run/cni/firewall');
 const accepting = async (host: Host, family: 4 | 6 = 4) =>
   (await rules(host, family)).filter((rule) => rule.startsWith('-A CNI-FORWARD') && rule.includes('ACCEPT'));
@@ -48,7 +30,7 @@ test('connections of a pod, and answers to them, pass a node that forwards nothi
   for (const program of ['iptables', 'ip6tables']) await host.run([program, '-P', 'FORWARD', 'DROP']);
   const other = await attach(host, net({}, 'br1', '10.6'));
   await serve(t, other.pod, 'tcp', 80, 'other');
-  const without = { ...net(), plugins: net().plugins.slice(0, 1) };
+  const without = withoutFirewall(net());
   const blocked = await attach(host, without);
   t.is(await ask(blocked.pod, 'tcp', other.ip, 80), undefined);
   await blocked.del();
@@ -152,14 +134,14 @@ const isolationOf = async (host: Host, family: 4 | 6 = 4) =>
 test('isolation is in the words of release 1.9.1 of the reference, also where an older release was before', async (t) => {
   for (const policy of ['same-bridge', 'isolated']) {
     const host = await makeHost(t);
-    const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+    const bridge = await attach(host, withoutFirewall(net()));
     const own = firewallOf(bridge, { ingressPolicy: policy });
     t.is((await own.tryAdd({}, bridge.result)).exit, 0);
     for (const family of [4, 6] as const)
       t.deepEqual(await isolationOf(host, family), isolation('br0', policy));
   }
   const host = await makeHost(t);
-  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  const bridge = await attach(host, withoutFirewall(net()));
   const same = firewallOf(bridge, { ingressPolicy: 'same-bridge' });
   t.is((await same.tryAdd({ suite: 'reference' }, bridge.result)).exit, 0);
   await same.check();
@@ -264,6 +246,54 @@ test('an address that has passed to a living pod keeps its rules', async (t) => 
   t.deepEqual(claims(host), {});
 });
 
+test('an address that another network gives away while it is released keeps its rules', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const elsewhere = firewallOf(one);
+  const other = new Attachment(host, one.pod, { ...elsewhere.network, name: 'elsewhere' });
+  const slow = await fakePrograms(
+    host,
+    `touch /run/begun; sleep 1; exec /usr/sbin/\${0##*/} "$@"`,
+    ['iptables', 'ip6tables'],
+    ['', '-restore'],
+  );
+  const firewall = firewallOf(one);
+  firewall.result = one.result;
+  const leaving = firewall.del({ env: slow });
+  while (!existsSync(host.file('/run/begun'))) await sleep(20);
+  t.is((await other.tryAdd({}, one.result)).exit, 0);
+  await leaving;
+  t.deepEqual([(await accepting(host)).length, (await accepting(host, 6)).length], [2, 2]);
+  await other.check();
+  await other.del();
+  t.deepEqual(await accepting(host), []);
+  t.deepEqual(claims(host), {});
+});
+
+test('a note that a DEL of the reference plugin left does not keep the rules of the next owner', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const firewall = firewallOf(one);
+  firewall.result = one.result;
+  await firewall.del({ suite: 'reference' });
+  t.not(Object.keys(claims(host)).length, 0);
+  await one.pod.remove();
+  const next = new Attachment(host, await host.addPod(), firewall.network);
+  t.is((await next.tryAdd({ suite: 'reference' }, one.result)).exit, 0);
+  t.is((await accepting(host)).length, 2);
+  await next.del();
+  t.deepEqual([...(await accepting(host)), ...(await accepting(host, 6))], []);
+});
+
+test("ADD reads no other attachment's notes", async (t) => {
+  const host = await makeHost(t);
+  await attach(host, net());
+  const directory = host.file('/run/cni/firewall');
+  for (const name of readdirSync(directory)) writeFileSync(join(directory, name), '{');
+  const one = new Attachment(host, await host.addPod(), net());
+  t.is((await one.tryAdd()).stderr, '');
+});
+
 test('an ADD that fails takes back only what it added', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, net());
@@ -272,7 +302,7 @@ test('an ADD that fails takes back only what it added', async (t) => {
   t.not((await firewallOf(one).tryAdd({ env: broken }, one.result)).exit, 0, 'a second ADD');
   t.deepEqual({ rules: await rules(host), claims: claims(host) }, before);
   await one.check();
-  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  const bridge = await attach(host, withoutFirewall(net()));
   t.not((await firewallOf(bridge).tryAdd({ env: broken }, bridge.result)).exit, 0, 'a first one');
   t.deepEqual({ rules: await rules(host), claims: claims(host) }, before);
 });
@@ -280,7 +310,7 @@ test('an ADD that fails takes back only what it added', async (t) => {
 test('a full disk refuses ADD and leaves nothing; DEL and GC go on', async (t) => {
   const host = await makeHost(t);
   const [one, two] = [await attach(host, net()), await attach(host, net())];
-  const bridge = await attach(host, { ...net(), plugins: net().plugins.slice(0, 1) });
+  const bridge = await attach(host, withoutFirewall(net()));
   await host.run(['mount', '-o', 'remount,size=256k', '/run']);
   t.not((await host.tryRun(['dd', 'if=/dev/zero', 'of=/run/full', 'bs=4k'])).exit, 0);
   const before = await rules(host);

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { firewallAlone } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { files } from '../support/observe.ts';
 import { cleanEnv } from '../support/run.ts';
@@ -57,7 +58,7 @@ test('where firewalld runs, a pod is a source of its zone, and leaves it', async
   t.regex(await sources(host, 'trusted'), new RegExp(`${one.ip}/32`));
   t.notRegex((await host.run(['iptables-save', '-t', 'filter'])) ?? '', /CNI-FORWARD/);
   await one.check();
-  const firewall = new Attachment(host, one.pod, { ...network, plugins: [network.plugins[1]!] });
+  const firewall = firewallAlone(one, {});
   t.is((await firewall.tryAdd({}, one.result)).exit, 0, 'twice is no error');
   await host.run(['firewall-cmd', '--zone=trusted', `--remove-source=${one.ip}/32`]);
   t.regex((await one.tryCheck()).error?.msg ?? '', /has no source/);
@@ -94,7 +95,7 @@ test('whatever comes or goes between ADD and DEL, each firewall loses what it wa
   await host.run(['iptables', '-A', 'CNI-FORWARD', '-s', `${before.ip}/32`, '-j', 'ACCEPT']);
   await before.del();
   t.is(await accepted(), 0);
-  const lost = new Attachment(host, after.pod, { ...network, plugins: [{ type: 'firewall' }] });
+  const lost = firewallAlone(after, {});
   await lost.del();
   t.is((await sources(host, 'work')).trim(), '', 'DEL knows the zone even without prevResult');
   await lost.tryAdd({}, after.result);
@@ -112,7 +113,7 @@ test('an ADD that fails leaves the sources that were there before', async (t) =>
   await firewalld(t, host);
   const one = await attach(host, network);
   const env = await failingSecondCall(host);
-  const again = new Attachment(host, one.pod, { ...network, plugins: [network.plugins[1]!] });
+  const again = firewallAlone(one, {});
   const outcome = await again.tryAdd({ env }, one.result);
   t.regex(outcome.error?.msg ?? '', /firewalld does not answer/);
   t.regex(await sources(host, 'trusted'), new RegExp(`${one.ip}/32`));

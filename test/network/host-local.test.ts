@@ -189,6 +189,17 @@ test('a container gets no second address for the same interface, but one for ano
   t.deepEqual(pool.reserved, { '10.1.0.3': 'one\r\neth1' });
 });
 
+test('nor does it get a second one by asking for it; a living attachment keeps the one that it has', async (t) => {
+  const pool = new Pool(t);
+  await pool.add('c', 'ours', { args: 'IP=10.1.0.50' });
+  for (const address of ['10.1.0.50', '10.1.0.51'])
+    for (const call of [{ args: `IP=${address}` }, { conf: { runtimeConfig: { ips: [address] } } }]) {
+      const outcome = await pool.run('ADD', 'c', call);
+      t.regex(outcome.error?.msg ?? '', /already has address 10\.1\.0\.50/);
+    }
+  t.deepEqual(pool.reserved, { '10.1.0.50': 'c\r\neth0' });
+});
+
 test('a failing second range gives the first address back', async (t) => {
   const pool = new Pool(t, { ranges: [[{ subnet: '10.1.0.0/24' }], [{ subnet: '10.2.0.0/30' }]] });
   await pool.add('a');

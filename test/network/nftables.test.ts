@@ -70,8 +70,21 @@ test('nftables: packets leave with the address of the node, and the rules go wit
   await one.del({ netns: '' });
   t.notRegex(await ruleset(host), new RegExp(`id: ${one.pod.containerId}`));
   t.regex(await ruleset(host), new RegExp(`id: ${two.pod.containerId}`));
-  await host.run(['nft', 'flush', 'chain', 'inet', 'cni_plugins_masquerade', 'masq_checks']);
-  t.regex((await two.tryCheck()).error?.msg ?? '', /has 0 rules for the container where 2 are wanted/);
+  await two.check();
+  // As many rules as are wanted, of which one is for another address.
+  const comment = /comment ("[^"]*")/.exec(await ruleset(host))![1]!;
+  const rule = (match: string) =>
+    `add rule inet cni_plugins_masquerade masq_checks ${match} masquerade comment ${comment}\n`;
+  await host.run(['nft', '-f', '-'], {
+    stdin:
+      'flush chain inet cni_plugins_masquerade masq_checks\n' +
+      rule('ip saddr 10.5.0.99 ip daddr != 10.5.0.0/24') +
+      rule(`ip6 saddr ${two.result!.ips![1]!.address.split('/')[0]} ip6 daddr != fd00:5::/64`),
+  });
+  t.regex(
+    (await two.tryCheck()).error?.msg ?? '',
+    new RegExp(`^Packets of ${two.ip} are not masqueraded: chain "masq_checks"`),
+  );
   await two.del();
 });
 

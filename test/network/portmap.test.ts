@@ -1,3 +1,4 @@
+import { existsSync, readdirSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
@@ -146,6 +147,53 @@ test('ADD again replaces the mappings of the same container', async (t) => {
   t.is(rules.filter((rule) => /^-A CNI-HOSTPORT-DNAT/.test(rule)).length, 1);
 });
 
+for (const backend of ['iptables', 'nftables']) {
+  test(`${backend}: two interfaces of a container on one network have their mappings at once`, async (t) => {
+    const host = await makeHost(t);
+    const outside = await outsideOf(host);
+    const one = await attach(host, portNet({ backend }), ports([8080, 80], [8082, 82, 'udp']));
+    const tryOther = async (...list: Parameters<typeof ports>) => {
+      const other = new Attachment(host, one.pod, portNet({ backend }), {
+        ...ports(...list),
+        ifname: 'eth1',
+      });
+      return { other, outcome: await other.tryAdd() };
+    };
+    const { other: refused, outcome } = await tryOther([8081, 81], [8080, 81]);
+    t.regex(outcome.error?.msg ?? '', /8080\/tcp of the host is taken by container/);
+    await one.check();
+    await refused.del();
+    await one.check();
+    const { other } = await tryOther([8081, 81]);
+    await serve(t, one.pod, 'tcp', 80, 'first');
+    await serve(t, one.pod, 'tcp', 81, 'second');
+    const answers = async () =>
+      Promise.all([8080, 8081].map(async (port) => (await ask(outside, 'tcp', '192.0.2.1', port))?.label));
+    t.deepEqual(await answers(), ['first', 'second']);
+    for (const attachment of [one, other]) await attachment.check();
+    // Neither a second ADD nor DEL of the one touches the other's, with what the runtime tells and without.
+    const portmap = { ...portNet(), plugins: [{ ...portNet().plugins[1]!, backend }] };
+    const again = new Attachment(host, one.pod, portmap, { ...ports([8083, 81]), ifname: 'eth1' });
+    await again.tryAdd({}, other.result);
+    await one.check();
+    t.is(await ask(outside, 'tcp', '192.0.2.1', 8081), undefined);
+    t.like(await ask(outside, 'tcp', '192.0.2.1', 8083), { label: 'second' });
+    await again.del({ capabilities: {} });
+    await one.check();
+    t.is(await ask(outside, 'tcp', '192.0.2.1', 8083), undefined);
+    again.result = other.result;
+    await again.tryAdd({}, other.result);
+    await one.del();
+    await again.check();
+    t.like(await ask(outside, 'tcp', '192.0.2.1', 8083), { label: 'second' });
+    await again.del();
+    t.notRegex(await host.run(['nft', '--stateless', 'list', 'ruleset']), /CNI-DN-|dnat to/);
+    t.false(
+      existsSync(host.file('/run/cni/portmap')) && readdirSync(host.file('/run/cni/portmap')).length > 0,
+    );
+  });
+}
+
 test('UDP: packets of a running conversation follow the port to the new pod; others are left alone', async (t) => {
   const host = await makeHost(t);
   const outside = await outsideOf(host);
@@ -240,6 +288,27 @@ test('CHECK finds missing rules; GC takes what no valid attachment owns', async 
   t.regex((await one.tryCheck()).error?.msg ?? '', /lacks the rule/);
   t.is((await runNetworkVerb(host, portNet(), 'STATUS')).exit, 0);
 });
+
+for (const backend of ['iptables', 'nftables'])
+  test(`${backend}: CHECK finds a mapping that is bound to another address`, async (t) => {
+    const { one } = await served(
+      t,
+      ports([8080, 80, 'tcp', '127.0.0.1'], [8081, 81], [8082, 82, 'tcp', '0.0.0.0']),
+      { backend },
+    );
+    await one.check();
+    for (const [list, port] of [
+      [ports([8080, 80, 'tcp', '127.0.0.2'], [8081, 81]), '8080/tcp of address 127.0.0.2 of'],
+      [ports([8080, 80], [8081, 81]), '8080/tcp of'],
+      [
+        ports([8080, 80, 'tcp', '127.0.0.1'], [8081, 81, 'tcp', '127.0.0.1']),
+        '8081/tcp of address 127.0.0.1 of',
+      ],
+    ] as const) {
+      const outcome = await one.tryCheck(list);
+      t.regex(outcome.error?.msg ?? '', new RegExp(`^Port ${port} the host does not lead to`));
+    }
+  });
 
 test('the sample network maps ports', async (t) => {
   const host = await makeHost(t);

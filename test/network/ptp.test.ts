@@ -1,5 +1,5 @@
 import test from 'ava';
-import { attach, type Conflist, sample } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, sample } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { addresses, iptablesSave, link, ping, routes, snapshot } from '../support/observe.ts';
 
@@ -35,4 +35,40 @@ test('a pod reaches the node and other pods by its gateway, and leaves nothing b
   await two.del();
   t.is(await link(one.pod, 'eth0'), undefined);
   t.deepEqual(await snapshot(host), before);
+});
+
+test('an address that leads to another container is refused, and stays with it', async (t) => {
+  const host = await makeHost(t);
+  const networkWith = (address: string, name: string): Conflist => ({
+    cniVersion: '1.0.0',
+    name,
+    plugins: [
+      {
+        type: 'ptp',
+        ipam: {
+          type: 'static',
+          addresses: [
+            { address, gateway: '10.8.0.1' },
+            { address: 'fd00:8::5/64', gateway: 'fd00:8::1' },
+          ],
+        },
+      },
+    ],
+  });
+  const one = await attach(host, networkWith('10.8.0.5/24', 'first'));
+  const before = await snapshot(host);
+  const hostLink = one.result!.interfaces![0]!.name;
+  for (const address of ['10.8.0.5/24', '10.8.0.6/24']) {
+    const pod = await host.addPod();
+    const outcome = await new Attachment(host, pod, networkWith(address, 'second')).tryAdd();
+    t.regex(
+      outcome.error?.msg ?? '',
+      new RegExp(
+        `${address.startsWith('10.8.0.5') ? '10.8.0.5' : 'fd00:8::5'} leads to interface "${hostLink}"`,
+      ),
+    );
+    await pod.remove();
+  }
+  t.deepEqual(await snapshot(host), before);
+  t.true(await ping(host, '10.8.0.5'));
 });

@@ -66,7 +66,7 @@ test('what cannot be is refused, and nothing is left', async (t) => {
 });
 
 test('two ADDs that both find the name free do not share one interface', async (t) => {
-  const host = await makeHost(t);
+  const host = await makeHost(t, { mayHaveAgent: false });
   const pod = await host.addPod();
   const { name: network, cniVersion, plugins } = changed(name, { ipam: undefined });
   const slowly = 'strace -qq -o /dev/null -P /dev/net/tun -e inject=openat:delay_enter=2000000'.split(' ');

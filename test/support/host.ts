@@ -96,8 +96,12 @@ export class Host extends Namespace {
   }
 }
 
-/** Makes a host, with `lo` up and nothing else. It is gone with the test. */
-export async function makeHost(t: Teardown): Promise<Host> {
+/**
+ * Makes a host, with `lo` up and nothing else. It is gone with the test.
+ * @param options.mayHaveAgent whether it has an agent if CNI_TEST_AGENT is set; false for tests of the process
+ *   that does a call.
+ */
+export async function makeHost(t: Teardown, { mayHaveAgent = true } = {}): Promise<Host> {
   // `cat` ends with the pipe from this process, and the namespaces end with `cat`.
   const script = `set -e
     mkdir -p /var/lib/cni /etc/cni
@@ -115,7 +119,7 @@ export async function makeHost(t: Teardown): Promise<Host> {
   t.teardown(() => end(child));
   await firstOutput(child, ['unshare']);
   const host = new Host(child.pid!);
-  if (process.env.CNI_TEST_AGENT) await startAgent(t, host);
+  if (mayHaveAgent && process.env.CNI_TEST_AGENT) await startAgent(t, host);
   return host;
 }
 
@@ -130,10 +134,7 @@ export async function makeHostWithDevices(t: Teardown): Promise<Host> {
   return host;
 }
 
-/**
- * Starts the suite's agent in a host; it runs until the test ends. With CNI_TEST_AGENT in the environment,
- * every host has one.
- */
+/** Starts the suite's agent in a host; it runs until the test ends. */
 export function startAgent(t: Teardown, host: Host): Promise<ChildProcess> {
   return host.start(t, [join(binDir, 'cni'), 'agent']);
 }

@@ -7,10 +7,13 @@ import { join } from 'node:path';
 import { binDir, type Namespace, type Pod } from './host.ts';
 import type { Output } from './run.ts';
 
-/** Where the executables are: this project's and Debian's package of the reference plugins. */
+/**
+ * Where the executables are: this project's, and Debian's package of the reference plugins unless CNI_REFERENCE
+ * names another directory.
+ */
 export const suites = {
   ours: binDir,
-  reference: '/usr/lib/cni',
+  reference: process.env.CNI_REFERENCE ?? '/usr/lib/cni',
 } as const;
 export type Suite = keyof typeof suites;
 

@@ -1,6 +1,7 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { Call } from '../../../lib/cni/call.ts';
 import { delegate, findPlugin, ipamAdd } from '../../../lib/cni/delegate.ts';
@@ -15,7 +16,7 @@ function pluginDir(t: ExecutionContext, scripts: Record<string, string>): string
   return dir;
 }
 
-function callWith(path: string[], ipam = 'fake'): Call {
+function callWith(path: string[], signal?: AbortSignal): Call {
   const invocation = {
     command: 'ADD',
     containerId: 'c',
@@ -31,11 +32,13 @@ function callWith(path: string[], ipam = 'fake'): Call {
     stdin: '{"name":"n"}',
     environment: process.env,
     warn: () => {},
+    signal,
     depth: 2,
     runEmbedded: () => undefined,
+    worksOnFiles: async () => false,
   };
   return new Call(context, {
-    config: { cniVersion: '1.0.0', name: 'n', type: 'bridge', ipam: { type: ipam } },
+    config: { cniVersion: '1.0.0', name: 'n', type: 'bridge', ipam: { type: 'fake' } },
     prevResult: undefined,
     validAttachments: [],
   });
@@ -96,4 +99,47 @@ test('an IPAM plugin that fails is not asked to release: a living attachment may
   await t.throwsAsync(ipamAdd(call), { message: 'duplicate allocation' });
   await call.rollBack();
   t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\n');
+});
+
+test('an IPAM plugin whose answer cannot be read is asked to release', async (t) => {
+  for (const answer of ['garbage', '{"cniVersion":"1.0.0","ips":[{"addr', '{"ips":[{"address":7}]}']) {
+    const dir = pluginDir(t, {
+      fake: `cat >/dev/null; echo $CNI_COMMAND >>"$0.log"; [ $CNI_COMMAND = DEL ] || echo '${answer}'`,
+    });
+    const call = callWith([dir]);
+    await t.throwsAsync(ipamAdd(call), undefined, answer);
+    await call.rollBack();
+    t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\nDEL\n', answer);
+  }
+});
+
+/** True while a process has not ended. */
+function isRunning(pid: number): boolean {
+  return existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+}
+
+test('once the runtime has given up, an IPAM plugin is ended with its children, and asked to release', async (t) => {
+  const dir = pluginDir(t, {
+    obedient: 'sleep 600 & echo $! >"$0.pid"; wait',
+    deaf: `trap '' TERM; sleep 600 & echo $! >"$0.pid"; sleep 600`,
+    fake: `echo $CNI_COMMAND >>"$0.log"; [ $CNI_COMMAND = DEL ] || . $0.body`,
+  });
+  for (const body of ['obedient', 'deaf']) {
+    symlinkSync(join(dir, body), join(dir, 'fake.body'));
+    const giveUp = new AbortController();
+    const call = callWith([dir], giveUp.signal);
+    const adding = t.throwsAsync(ipamAdd(call), { message: /had not ended when the runtime gave up/ });
+    const pidFile = join(dir, 'fake.pid');
+    while (!existsSync(pidFile) || readFileSync(pidFile, 'utf8') === '') await sleep(10);
+    const child = Number(readFileSync(pidFile, 'utf8'));
+    t.true(isRunning(child), body);
+    giveUp.abort();
+    await adding;
+    // It was sent the signal, but need not have ended before its parent.
+    for (let tries = 0; isRunning(child) && tries < 500; tries++) await sleep(10);
+    t.false(isRunning(child), body);
+    await call.rollBack();
+    t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\nDEL\n', body);
+    for (const suffix of ['body', 'pid', 'log']) rmSync(join(dir, `fake.${suffix}`));
+  }
 });

@@ -1,0 +1,78 @@
+/**
+ * Processor time: what a pod costs the host, whoever does the work. Counted is all that the calls' processes
+ * use, in user mode and in the kernel, those that they start included, and the agent and what that starts.
+ * What threads of the kernel do later, such as taking down interfaces, is counted for nobody.
+ */
+
+import { readFileSync } from 'node:fs';
+import { agentPid } from './agent.ts';
+import { addChain, addNamespace, type Contender, delChain, removeNamespace } from './call.ts';
+import { clear, liveOnce, podNetwork } from './host.ts';
+import { alternate, emptySamples, type Scenario } from './scenario.ts';
+
+/** Milliseconds of a tick, the unit of /proc/PID/stat. Source: proc(5); Linux has 100 a second everywhere. */
+const tick = 10;
+
+/** ADD and DEL of a chain, and both. @param lives in a row that make a sample: ticks say nothing of one. */
+export function processorTime(lives: number, rounds: number): Scenario {
+  const name = 'processor time';
+  return {
+    name,
+    async measure() {
+      const [add, del, whole] = [emptySamples(), emptySamples(), emptySamples()];
+      const network = podNetwork();
+      await alternate(
+        rounds,
+        (contender, _, counts) => {
+          // So that every contender's chains are the only ones.
+          liveOnce(network, contender, 'first');
+          const pods = Array.from({ length: lives }, (_, i) => ({
+            ...addNamespace(),
+            containerId: `life${i}`,
+            network: podNetwork(20000 + 2 * i),
+          }));
+          const before = used(contender);
+          const attached = pods.map((pod) => ({
+            network: pod.network,
+            ...addChain(pod.network, contender, pod.containerId, pod.netns).attached,
+          }));
+          const between = used(contender);
+          for (const one of attached) delChain(one.network, contender, one);
+          const after = used(contender);
+          for (const pod of pods) removeNamespace(pod.name);
+          if (!counts) return;
+          add[contender].push((between - before) / lives);
+          del[contender].push((after - between) / lives);
+          whole[contender].push((after - before) / lives);
+        },
+        { warmUp: 1, seconds: 45, fewest: 3 },
+      );
+      clear();
+      return [
+        { name: `${name}: chain ADD`, unit: 'ms', samples: add },
+        { name: `${name}: chain DEL`, unit: 'ms', samples: del },
+        { name: `${name}: whole life`, unit: 'ms', samples: whole },
+      ];
+    },
+  };
+}
+
+/** Milliseconds that the calls of a contender have used so far. */
+function used(contender: Contender): number {
+  const own = timesOf('self');
+  const calls = own.childrenUser + own.childrenSystem;
+  if (contender !== 'agent') return calls;
+  const { user, system, childrenUser, childrenSystem } = timesOf(agentPid());
+  return calls + user + system + childrenUser + childrenSystem;
+}
+
+/** Times of a process, and of those children that it has waited for, in milliseconds. Source: proc(5). */
+function timesOf(process: number | 'self') {
+  const stat = readFileSync(`/proc/${process}/stat`, 'utf8');
+  // What follows the name, which can hold blanks, begins with field 3.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const [user, system, childrenUser, childrenSystem] = fields
+    .slice(14 - 3, 18 - 3)
+    .map((ticks) => tick * Number(ticks)) as [number, number, number, number];
+  return { user, system, childrenUser, childrenSystem };
+}

