@@ -7,7 +7,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { groupCommits } from '../lib/group-commit.ts';
-import { listenOn } from '../lib/listen.ts';
+import { listenOn } from '../lib/kernel/listen.ts';
 import type { PluginTable } from '../main.ts';
 import { serve } from './connection.ts';
 import { peerUser } from './peer.ts';
@@ -108,7 +108,7 @@ export class Agent {
     }
   }
 
-  private readonly schedule = async (call: () => Promise<number>): Promise<number> => {
+  private readonly schedule = async <T>(call: () => Promise<T>): Promise<T> => {
     clearTimeout(this.idleTimer);
     if (this.running >= this.options.concurrency)
       await new Promise<void>((resolve) => {
@@ -129,8 +129,8 @@ export class Agent {
     }
   };
 
-  private readonly record = (offer: Offer, exit: number, milliseconds: number): void =>
-    this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', exit, milliseconds);
+  private readonly record = (offer: Offer, code: number | undefined, milliseconds: number): void =>
+    this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', code, milliseconds);
 
   private restartIdleTimer(): void {
     clearTimeout(this.idleTimer);

@@ -2,6 +2,7 @@
 
 import { Socket } from 'node:net';
 import { runPlugin } from '../lib/cni/runner.ts';
+import { ErrorCode } from '../lib/errors.ts';
 import type { Together } from '../lib/group-commit.ts';
 import type { PluginTable } from '../main.ts';
 import { refuseMore } from './peer.ts';
@@ -25,11 +26,15 @@ export interface CallServer {
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
   /** Waits until the call may run, and runs it. */
-  schedule(call: () => Promise<number>): Promise<number>;
+  schedule<T>(call: () => Promise<T>): Promise<T>;
   /** What the agent tells of itself. */
   status(): unknown;
-  /** Told of a call that has ended. @param milliseconds from the offer. */
-  record(offer: Offer, exit: number, milliseconds: number): void;
+  /**
+   * Told of a call that has ended.
+   * @param code 0 for success, or the CNI error code; undefined when nobody took the answer.
+   * @param milliseconds from the offer.
+   */
+  record(offer: Offer, code: number | undefined, milliseconds: number): void;
 }
 
 /** Serves a connection to its end. Whatever is wrong with it, only this connection is hurt. */
@@ -55,10 +60,10 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
       socket.write(encodeFrame('R', text, exit));
     };
     try {
-      const exit = await server.schedule(() =>
+      const code = await server.schedule(() =>
         run(offer, stdin, socket, { changes, incoming, answer }, server),
       );
-      server.record(offer, exit, performance.now() - start);
+      server.record(offer, code, performance.now() - start);
     } finally {
       clearInterval(heartbeat);
     }
@@ -77,21 +82,23 @@ interface Conversation {
   answer(text: string, exit: number): void;
 }
 
+/** Runs a call. @returns its code, as {@link CallServer.record} takes it. */
 async function run(
   offer: Offer,
   stdin: string,
   socket: Socket,
   { changes, incoming, answer }: Conversation,
   { plugins, program, together }: CallServer,
-): Promise<number> {
+): Promise<number | undefined> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
-  if (changes.gone.aborted) return 1;
+  if (changes.gone.aborted) return undefined;
   const { plugin } = await plugins.get(offer.name)!();
   const find = (name: string) =>
     plugins
       .get(name)?.()
       .then((module) => module.plugin);
   let isAnswered = false;
+  let code: number | undefined = 0;
   const caller = {
     program,
     environment: offer.environment,
@@ -101,15 +108,24 @@ async function run(
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
       isAnswered = true;
+      if (exit !== 0) code = codeOf(text);
       answer(text, exit);
       // The runtime may have given up meanwhile: then nobody has the result, and ADD is undone.
-      if (exit === 0 && !(await isAcknowledged(socket, changes, incoming)))
+      if (exit === 0 && !(await isAcknowledged(socket, changes, incoming))) {
+        code = undefined;
         throw new Error('the runtime is gone');
+      }
     },
   };
   const exit = await runPlugin(plugin, caller, find);
   if (!isAnswered) answer('', exit);
-  return exit;
+  return code;
+}
+
+/** The code in an error as it is printed. A delegate may have left it out. */
+function codeOf(text: string): number {
+  const { code } = JSON.parse(text) as { code?: unknown };
+  return Number(code) || ErrorCode.Internal;
 }
 
 /**

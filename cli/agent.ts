@@ -1,60 +1,26 @@
 /** `cni agent`: the process that does the plugins' calls without a start of its own for each. */
 
-import { connect } from 'node:net';
+import { getPriority, setPriority } from 'node:os';
 import { basename, dirname } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { Agent, defaultSocket } from '../agent/agent.ts';
-import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
-import type { AgentStatus } from '../agent/statistics.ts';
+import { type MetricsAddress, parseMetricsAddress } from '../agent/metrics-address.ts';
+import type { Statistics } from '../agent/statistics.ts';
 import { privatePrefix, readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
-import { CommandError } from './errors.ts';
-import { formatTable, print } from './terminal.ts';
+import packageJson from '../package.json' with { type: 'json' };
+import { agentStatus } from './agent-status.ts';
+import { CommandError, ExitCode } from './errors.ts';
+import { print } from './terminal.ts';
+
+/** The nice value of an agent: pods wait for it, so it goes before what pods do. As in cni-agent.service. */
+const agentPriority = -5;
 
 interface AgentArguments {
   socket: string;
   concurrency: number;
   'idle-timeout': number;
-}
-
-/** `cni agent status` */
-const status: CommandModule<object, { socket: string; json: boolean }> = {
-  command: 'status',
-  describe: 'Show what the agent of this host has done',
-  builder: (yargs) =>
-    yargs
-      .option('socket', { type: 'string', default: defaultSocket, requiresArg: true, describe: 'Its socket' })
-      .option('json', { type: 'boolean', default: false, describe: 'Print it as JSON' })
-      .example('$0 agent status', 'Calls, failures and durations'),
-  handler: async ({ socket, json }) => {
-    const report = await askStatus(socket);
-    if (json) return print(JSON.stringify(report, null, 2));
-    const { pid, build, uptimeSeconds, running, queued, refused, memoryMiB, calls } = report;
-    print(`Process ${pid} of build ${build}, up for ${uptimeSeconds} s, ${memoryMiB} MiB resident.`);
-    print(`${running} under way, ${queued} waiting, ${refused} left to the executable.\n`);
-    const rows = calls.map((one) => [
-      ...[one.plugin, one.verb, `${one.calls}`, `${one.failures}`],
-      ...[one.p50Ms, one.p99Ms].map((milliseconds) => milliseconds.toFixed(1)),
-    ]);
-    print(formatTable(['PLUGIN', 'VERB', 'CALLS', 'FAILED', 'P50 MS', 'P99 MS'], rows).join('\n'));
-  },
-};
-
-/** Asks an agent for its statistics. @throws CommandError when there is none. */
-function askStatus(path: string): Promise<AgentStatus> {
-  return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    const socket = connect(path, () => socket.end(`-\0-\0-\0${statusRequest}\0\0`));
-    socket.on('data', (chunk: Buffer) => chunks.push(chunk));
-    socket.on('error', (cause) =>
-      reject(new CommandError(`No agent answers on "${path}". Start it with "cni agent"`, { cause })),
-    );
-    socket.on('end', () => {
-      const text = Buffer.concat(chunks).toString('utf8', frameHeaderSize);
-      if (text !== '') resolve(JSON.parse(text) as AgentStatus);
-      else reject(new CommandError(`What listens on "${path}" is not an agent`));
-    });
-  });
+  metrics: MetricsAddress | undefined;
 }
 
 /** The subcommand. @param suite the plugins that it serves. */
@@ -64,7 +30,7 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
     describe: 'Serve the plugins from one process that stays',
     builder: (yargs) =>
       yargs
-        .command(status)
+        .command(agentStatus)
         .option('socket', {
           type: 'string',
           default: defaultSocket,
@@ -83,27 +49,64 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
           requiresArg: true,
           describe: 'End after this many seconds without a call; 0 for never',
         })
-        .check(({ concurrency }) => {
-          if (Number.isInteger(concurrency) && concurrency > 0) return true;
-          throw new Error('--concurrency must be a whole number above 0');
+        .option('metrics', {
+          type: 'string',
+          coerce: (text: string | undefined) => (text === undefined ? undefined : parseMetricsAddress(text)),
+          requiresArg: true,
+          describe: 'Serve metrics for Prometheus here: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH',
         })
-        .example('$0 agent', 'Serve until SIGTERM'),
-    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout }) => {
+        .check(({ concurrency, socket, metrics }) => {
+          if (!Number.isInteger(concurrency) || concurrency <= 0)
+            throw usageError('--concurrency must be a whole number above 0');
+          if (metrics && 'path' in metrics && metrics.path === socket)
+            throw usageError('--metrics and --socket name the same path. Give two');
+          return true;
+        })
+        .example('$0 agent', 'Serve until SIGTERM')
+        .example('$0 agent --metrics 127.0.0.1:9464', 'Also serve http://127.0.0.1:9464/metrics'),
+    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics }) => {
+      const build = basename(dirname(process.execPath)).slice(privatePrefix.length);
       const running = new Agent({
         socket,
         plugins: new Map([...suite.plugins, ...suite.ipam]),
         program: readLaunch(process.argv).program,
-        build: basename(dirname(process.execPath)).slice(privatePrefix.length),
+        build,
         concurrency,
         idleTimeoutMs: idleTimeout * 1000,
       });
       const ended = new Promise<void>((resolve) => {
         running.onEnd = resolve;
       });
-      await running.listen();
-      print(`Listening on "${socket}"`);
-      for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => running.stop());
-      await ended;
+      raisePriority();
+      const metricsServer = metrics && (await startMetrics(metrics, running.statistics, build));
+      try {
+        await running.listen();
+        print(`Listening on "${socket}"`);
+        for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => running.stop());
+        await ended;
+      } finally {
+        metricsServer?.close();
+      }
     },
   };
+}
+
+/** Serves an agent's metrics. Nothing of what this takes is loaded without --metrics. */
+async function startMetrics(address: MetricsAddress, statistics: Statistics, build: string) {
+  const { serveMetrics } = await import('../agent/metrics.ts');
+  return await serveMetrics(address, statistics, { version: packageJson.version, build });
+}
+
+/** What may not be raised stays as it is. */
+function raisePriority(): void {
+  if (getPriority() <= agentPriority) return;
+  try {
+    setPriority(agentPriority);
+  } catch {
+    // It takes CAP_SYS_NICE, which a container may lack.
+  }
+}
+
+function usageError(message: string): CommandError {
+  return new CommandError(message, { exitCode: ExitCode.Usage });
 }

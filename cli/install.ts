@@ -2,7 +2,7 @@
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { linkSync, lstatSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readLaunch } from '../launcher/launch.ts';
 import { isObject } from '../lib/cni/schema.ts';
@@ -18,10 +18,12 @@ import {
   removeOldPrivateDirectories,
   syncFiles,
 } from './private-directory.ts';
+import { checkUnits, installUnits, removeUnits } from './systemd.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
 interface InstallArguments {
   'bin-dir': string;
+  agent: boolean;
   uninstall: boolean;
 }
 
@@ -39,21 +41,34 @@ export function install(suite: Suite): CommandModule<object, InstallArguments> {
           requiresArg: true,
           describe: 'Directory where the runtime looks for plugins',
         })
+        .option('agent', {
+          type: 'boolean',
+          default: false,
+          describe: 'Also have systemd run the agent: install, enable and start cni-agent.socket',
+        })
         .option('uninstall', {
           type: 'boolean',
           default: false,
-          describe: 'Remove the plugins of this suite',
+          describe: "Remove the plugins of this suite, and the agent's units",
         })
         .example('$0 install', 'Install into /opt/cni/bin')
+        .example('$0 install --agent', 'The same, and start the agent')
         .example('$0 install --bin-dir /host/opt/cni/bin', 'Install on the host, from a container')
         .example('$0 install --uninstall', 'Remove what was installed')
         .epilogue(
           'Each plugin is replaced in one step, so that no ADD fails meanwhile, and only after all have been tried. ' +
             'Plugins of other names are kept; --uninstall also keeps those that are not of this suite.',
         ),
-    handler: ({ 'bin-dir': binDir, uninstall }) => {
-      if (uninstall) remove(names, binDir);
-      else replace(names, binDir);
+    handler: async ({ 'bin-dir': directory, agent, uninstall }) => {
+      const binDir = resolve(directory);
+      if (uninstall) {
+        removeUnits(binDir);
+        remove(names, binDir);
+      } else {
+        if (agent) await checkUnits(binDir);
+        replace(names, binDir);
+        if (agent) installUnits(binDir);
+      }
     },
   };
 }

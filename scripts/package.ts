@@ -96,7 +96,7 @@ function makeDebianPackage(): string {
   linkExecutables(join(tree, 'usr/lib/cni'));
   mkdirSync(join(tree, 'usr/bin'));
   symlinkSync('../lib/cni/cni', join(tree, 'usr/bin/cni'));
-  writeUnits(join(tree, 'lib/systemd/system'));
+  writeUnits(join(tree, 'usr/lib/systemd/system'));
   cpSync(join(root, 'packaging/debian/copyright'), join(doc, 'copyright'));
   cpSync(join(root, 'README.md'), join(doc, 'README.md'));
   cpSync(join(root, 'docs'), join(doc, 'docs'), { recursive: true });
@@ -115,6 +115,8 @@ function makeDebianPackage(): string {
     .replace('@INSTALLED_SIZE@', installedSize);
   mkdirSync(join(tree, 'DEBIAN'));
   writeFileSync(join(tree, 'DEBIAN/control'), control);
+  for (const script of ['postinst', 'prerm', 'postrm'])
+    cpSync(join(root, 'packaging/debian', script), join(tree, 'DEBIAN', script));
   settle(tree);
   const env = { ...process.env, SOURCE_DATE_EPOCH: epoch };
   run('dpkg-deb', ['--root-owner-group', '-Zgzip', '-z6', '--build', tree, join(outDir, name)], env);
@@ -127,7 +129,7 @@ function linkExecutables(directory: string): void {
   run('cp', ['--archive', '--link', `${built}/.`, directory]);
 }
 
-/** The DHCP daemon's units, with the path that the package has it at. */
+/** The units of the agent and of the DHCP daemon, with the path that the package has these at. */
 function writeUnits(directory: string): void {
   mkdirSync(directory, { recursive: true });
   const source = join(root, 'conf/systemd');
@@ -139,16 +141,17 @@ function writeUnits(directory: string): void {
 
 /**
  * The licences of what the executable contains: Node.js, and the packages of npm that the operators' command
- * is made with.
+ * and the agent are made with.
  */
 function writeLicenses(directory: string): void {
   mkdirSync(directory, { recursive: true });
   cpSync(join(nodePackage(arch), 'LICENSE'), join(directory, 'node'));
-  for (const name of withDependencies('yargs')) {
+  const bundled = ['yargs', 'jsonc-parser', 'ip-num', 'prom-client'];
+  for (const name of new Set(bundled.flatMap((one) => [...withDependencies(one)]))) {
     const source = join(root, 'node_modules', name);
     const file = readdirSync(source).find((entry) => /^licen[cs]e/i.test(entry));
     if (!file) fail(`"${source}" has no licence to pass on`);
-    cpSync(join(source, file), join(directory, name));
+    cpSync(join(source, file), join(directory, name.replace('/', '-')));
   }
 }
 

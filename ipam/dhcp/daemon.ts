@@ -12,7 +12,7 @@ import { formatResult } from '../../lib/cni/result.ts';
 import { formatError } from '../../lib/cni/runner.ts';
 import { decode, object } from '../../lib/cni/schema.ts';
 import { fileError } from '../../lib/file.ts';
-import { listenOn } from '../../lib/listen.ts';
+import { listenOn } from '../../lib/kernel/listen.ts';
 import { Lease, type LeaseKeeper } from './lease.ts';
 import { LeaseFiles } from './lease-files.ts';
 import { clientOptions, dhcpShape } from './options.ts';

@@ -23,6 +23,8 @@ import { inspectTree, readElf } from './inspect.ts';
 import { runTool, type Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
+/** The agent's units, which `cni install --agent` puts in place. */
+const units = ['cni-agent.service', 'cni-agent.socket'].map((name) => join(root, 'conf/systemd', name));
 
 /**
  * Lays the tree out.
@@ -40,7 +42,7 @@ export function layTree(
 ): void {
   const files = [executable, ...runtimeFiles(target, executable)];
   const digest = createHash('sha256').update(readFileSync(join(root, 'launcher/launcher.c')));
-  for (const file of files) digest.update(readFileSync(file));
+  for (const file of [...files, ...units]) digest.update(readFileSync(file));
   const build = digest.digest('hex').slice(0, 12);
   const launcher = compileLauncher(target, build, work);
 
@@ -92,12 +94,12 @@ function compileLauncher(target: Target, build: string, work: string): string {
   return launcher;
 }
 
-/** Puts the executable and what it runs with into a directory that appears as a whole. */
+/** Puts the executable, what it runs with and the units into a directory that appears as a whole. */
 function placePrivate(files: readonly string[], { licences }: Target, directory: string): void {
   if (existsSync(directory)) return;
   const staging = `${directory}.new`;
   rmSync(staging, { recursive: true, force: true });
-  mkdirSync(join(staging, 'licences'), { recursive: true });
+  for (const part of ['licences', 'systemd']) mkdirSync(join(staging, part), { recursive: true });
   const [executable, ...libraries] = files as [string, ...string[]];
   linkSync(executable, join(staging, 'cni-plugins'));
   for (const library of libraries) {
@@ -107,6 +109,7 @@ function placePrivate(files: readonly string[], { licences }: Target, directory:
   }
   for (const [name, text] of licences)
     if (existsSync(text)) copyFileSync(text, join(staging, 'licences', name));
+  for (const unit of units) copyFileSync(unit, join(staging, 'systemd', basename(unit)));
   renameSync(staging, directory);
 }
 

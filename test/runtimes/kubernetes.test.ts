@@ -1,11 +1,14 @@
-/** The DaemonSet: valid for the API server, and its init container really installs the suite on a node. */
+/**
+ * The DaemonSet: valid for the API server; its containers really install the suite on a node and run its agent.
+ */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { DaemonSet, type IDaemonSet } from 'kubernetes-models/apps/v1/DaemonSet';
 import { parse } from 'yaml';
-import { pluginNames, suites } from '../support/plugin.ts';
+import { until } from '../support/observe.ts';
+import { pluginNames, runPlugin, suites } from '../support/plugin.ts';
 import { makeNode } from './support/node.ts';
 import { Podman } from './support/podman.ts';
 
@@ -27,7 +30,7 @@ test('labels match the selector, and mounts have volumes', (t) => {
   const mounts = [...template.spec!.initContainers!, ...template.spec!.containers].flatMap(
     ({ volumeMounts = [] }) => volumeMounts.map(({ name }) => name),
   );
-  t.deepEqual(mounts, volumes);
+  t.deepEqual([...new Set(mounts)], volumes);
 });
 
 test('its init container installs every plugin on the node, and replaces them when it runs again', async (t) => {
@@ -72,4 +75,67 @@ test('its init container installs every plugin on the node, and replaces them wh
     env: { CNI_COMMAND: 'VERSION' },
   });
   t.true((JSON.parse(versions) as { supportedVersions: string[] }).supportedVersions.includes('1.1.0'));
+});
+
+test('the agent leaves nothing of the container between itself and the node', (t) => {
+  const [agent, ...others] = template.spec!.containers;
+  t.deepEqual(others, []);
+  const { hostPID, hostNetwork, initContainers, terminationGracePeriodSeconds } = template.spec!;
+  t.true(hostPID && hostNetwork && agent!.securityContext!.privileged);
+  t.is(agent!.image, initContainers![0]!.image);
+  const serve = ['/opt/cni/bin/cni', 'agent'];
+  t.deepEqual(agent!.command, ['nsenter', '--target', '1', '--mount', '--net', '--', ...serve]);
+  for (const probe of [agent!.readinessProbe!, agent!.livenessProbe!]) {
+    t.deepEqual(probe.exec!.command, [...serve, 'status']);
+    t.true(probe.timeoutSeconds! > 5, '"status" is to say itself that the agent hangs');
+  }
+  const unit = readFileSync(join(import.meta.dirname, '../../conf/systemd/cni-agent.service'), 'utf8');
+  t.is(/^TimeoutStopSec=(.*)$/m.exec(unit)![1], `${terminationGracePeriodSeconds}`);
+});
+
+test('from its container, the agent serves the runtime of the node, until the container is stopped', async (t) => {
+  const node = await makeNode(t);
+  const podman = await Podman.prepare(node);
+  const [agent] = template.spec!.containers;
+  await node.run(['mkdir', '-p', '/run/image', '/run/cni']);
+  await node.run(['mount', '-t', 'tmpfs', 'tmpfs', '/opt']);
+  await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', '/opt/cni/bin']);
+  const mounts = agent!.volumeMounts!.map(({ name, mountPath }) => {
+    const { hostPath } = template.spec!.volumes!.find((volume) => volume.name === name)!;
+    return `--volume=${hostPath!.path}:${mountPath}:ro`;
+  });
+  // Process 1 among those of the node is the node's own.
+  const options = ['--pid=host', '--network=host', '--privileged', '--read-only', ...mounts];
+  const libraries = ['/lib', '/lib64', '/usr/lib', '/usr/bin'].map((path) => `--volume=${path}:${path}:ro`);
+  const image = ['--rootfs', '/run/image', ...agent!.command!];
+  await podman.runContainer('agent', [...options, ...libraries], image);
+  const probe = () => podman.run('exec', 'agent', ...agent!.readinessProbe!.exec!.command!);
+  await until('it is ready', () =>
+    probe().then(
+      () => true,
+      () => false,
+    ),
+  );
+
+  const pod = await node.addPod();
+  const config = { cniVersion: '1.1.0', name: 'podnet', type: 'bridge', bridge: 'br0', ipMasq: true };
+  const ipam = { type: 'host-local', subnet: '10.1.0.0/24' };
+  const added = await runPlugin(node, 'bridge', 'ADD', {
+    pod,
+    config: { ...config, ipam },
+    path: ['/opt/cni/bin'],
+  });
+  t.is(added.exit, 0, added.stdout);
+  t.regex(
+    await node.run(['iptables-save', '-t', 'nat']),
+    /podnet/,
+    "with the node's iptables, among its rules",
+  );
+  t.regex(await probe(), /^bridge +ADD +1 +0 /m);
+  t.regex(await probe(), / 0 left to the executable/);
+
+  await podman.run('stop', '--time', '30', 'agent');
+  t.is(await podman.run('inspect', '--format', '{{.State.ExitCode}}', 'agent'), '0', 'it ended by itself');
+  const output = await node.tryRun(['/opt/cni/bin/cni', 'agent', 'status']);
+  t.regex(output.stderr, /No agent answers/);
 });

@@ -1,10 +1,21 @@
 /** What `npm run package` makes, installed as an operator would. */
 
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import packageJson from '../../package.json' with { type: 'json' };
+import { makeHost } from '../support/host.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 import { run } from '../support/run.ts';
 
@@ -75,28 +86,98 @@ test('the archive unpacks into a directory of plugins, each a name of one file',
   await run(['bash', '-n', join(bin, 'completion/cni.bash')]);
 });
 
+/**
+ * This machine with nothing written through to it, without the reference plugins. Its init seems to be
+ * systemd; systemctl writes down what it is told, and does of it what takes files alone.
+ */
+async function makeMachine(t: ExecutionContext) {
+  const host = await makeHost(t);
+  await host.run(['mkdir', '/run/upper', '/run/work', '/run/machine']);
+  const layers = 'lowerdir=/,upperdir=/run/upper,workdir=/run/work';
+  await host.run(['mount', '-t', 'overlay', '-o', layers, 'overlay', '/run/machine']);
+  const script = `set -e
+    mount -t tmpfs tmpfs /run/machine/run
+    mount -t proc proc /run/machine/proc
+    mount --bind /dev /run/machine/dev
+    mount -t tmpfs tmpfs /run/machine/tmp
+    mkdir -p /run/machine/run/systemd/system
+    rm -f /run/machine/usr/sbin/policy-rc.d
+    mv /run/machine/usr/bin/systemctl /run/machine/usr/bin/systemctl.real
+    cp ${join(directory, debianPackage)} /run/machine/tmp
+    chroot /run/machine dpkg --purge --force-depends containernetworking-plugins`;
+  await host.run(['sh', '-c', script]);
+  writeFileSync(host.file('/run/machine/usr/bin/systemctl'), systemctl, { mode: 0o755 });
+  return {
+    file: (path: string) => host.file(`/run/machine${path}`),
+    run: (...argv: string[]) => host.run(['chroot', '/run/machine', ...argv]),
+    /** What systemctl was told to do since the last time. */
+    async told() {
+      const log = host.file('/run/machine/run/systemctl');
+      const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
+      rmSync(log, { force: true });
+      return lines.filter((line) => / (?:start|stop|restart|daemon-reload)\b/.test(` ${line}`));
+    },
+  };
+}
+
+/** podman is installed here, and would want others' plugins in place of ours. */
+const forced = ['--force-depends'];
+const systemctl = `#!/bin/sh
+echo "$*" >>/run/systemctl
+case "$*" in *is-enabled* | *preset*) exec systemctl.real --root=/ "$@" ;; esac
+`;
+const wanted = '/etc/systemd/system/sockets.target.wants/cni-agent.socket';
+
 test('the Debian package installs, runs, and is removed completely', async (t) => {
-  const target = scratch(t);
-  await run([
-    'sh',
-    '-c',
-    'cd "$1" && mkdir -p var/lib/dpkg/updates var/lib/dpkg/info && touch var/lib/dpkg/status',
-    'sh',
-    target,
-  ]);
-  // Nothing is in there, and nothing is needed.
-  const dpkg = ['dpkg', `--root=${target}`, '--log=/dev/null'];
-  await run([...dpkg, '--install', join(directory, debianPackage)]);
-  t.deepEqual(pluginNames(join(target, 'usr/lib/cni')).sort(), names);
-  t.true((await versionsOf(join(target, 'usr/lib/cni/bridge'))).includes('1.1.0'));
-  t.is(readlinkSync(join(target, 'usr/bin/cni')), '../lib/cni/cni');
-  t.true((await run([join(target, 'usr/bin/cni'), '--version'])).includes(packageJson.version));
-  t.regex(
-    readFileSync(join(target, 'lib/systemd/system/cni-dhcp.service'), 'utf8'),
-    /^ExecStart=\/usr\/lib\/cni\/dhcp daemon$/m,
+  const machine = await makeMachine(t);
+  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  t.deepEqual(
+    pluginNames(machine.file('/usr/lib/cni'))
+      .filter((name) => names.includes(name))
+      .sort(),
+    names,
   );
-  await run([...dpkg, '--purge', packageJson.name]);
-  t.deepEqual(readdirSync(target), ['var']);
+  const version = '{"cniVersion": "1.0.0"}';
+  const chroot = ['env', 'CNI_COMMAND=VERSION', 'sh', '-c', `echo '${version}' | /usr/lib/cni/bridge`];
+  t.regex(await machine.run(...chroot), /1\.1\.0/);
+  t.is(readlinkSync(machine.file('/usr/bin/cni')), '../lib/cni/cni');
+  t.true((await machine.run('cni', '--version')).includes(packageJson.version));
+  const unit = (name: string) => readFileSync(machine.file(`/usr/lib/systemd/system/${name}`), 'utf8');
+  t.regex(unit('cni-dhcp.service'), /^ExecStart=\/usr\/lib\/cni\/dhcp daemon$/m);
+  t.regex(unit('cni-agent.service'), /^ExecStart=\/usr\/lib\/cni\/cni agent --idle-timeout 600$/m);
+  for (const name of ['prom-client', '@opentelemetry-api', 'yargs'])
+    t.true(existsSync(machine.file(`/usr/share/doc/${packageJson.name}/licenses/${name}`)), name);
+
+  const installed = (await machine.run('dpkg', '--listfiles', packageJson.name)).trim().split('\n');
+  t.true(installed.includes('/usr/lib/cni/bridge'));
+  const isFile = (path: string) =>
+    lstatSync(machine.file(path), { throwIfNoEntry: false })?.isDirectory() === false;
+  t.true(installed.filter(isFile).length > names.length);
+  await machine.run('dpkg', ...forced, '--purge', packageJson.name);
+  t.deepEqual(installed.filter(isFile), []);
+  const units = ['find', '/etc', '/var/lib/systemd', '-name', 'cni-agent*'];
+  t.is(await machine.run(...units), '');
+});
+
+test('the Debian package starts the agent, unless the administrator has disabled it', async (t) => {
+  const machine = await makeMachine(t);
+  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  t.regex(readlinkSync(machine.file(wanted)), /\/lib\/systemd\/system\/cni-agent\.socket$/);
+  t.deepEqual(await machine.told(), ['--system daemon-reload', '--quiet --system start cni-agent.socket']);
+  await machine.run('rm', wanted);
+  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  t.false(existsSync(machine.file(wanted)), 'an upgrade does not enable it again');
+  await machine.told();
+  await machine.run('dpkg', ...forced, '--remove', packageJson.name);
+  t.deepEqual(await machine.told(), ['stop cni-agent.socket cni-agent.service', '--system daemon-reload']);
+});
+
+test('where systemd does not run, the Debian package starts nothing', async (t) => {
+  const machine = await makeMachine(t);
+  await machine.run('rmdir', '/run/systemd/system');
+  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  await machine.run('dpkg', ...forced, '--purge', packageJson.name);
+  t.deepEqual(await machine.told(), []);
 });
 
 test('apt installs the Debian package in place of the reference plugins', async (t) => {

@@ -163,11 +163,12 @@ export async function ask(
  * take the first picture after one ADD and DEL.
  */
 export async function snapshot(host: Host): Promise<Record<string, unknown>> {
-  // This lock only exists once two calls have wanted to change rules at the same moment.
-  const { '/run/cni/iptables.lock': _, ...runtimeFiles } = files(host, '/run/cni');
+  // These locks exist once two calls have wanted to change rules at the same moment, and once a daemon has run.
+  const locks = ['iptables.lock', 'agent.sock.lock', 'dhcp.sock.lock'].map((name) => `/run/cni/${name}`);
+  const runtimeFiles = Object.entries(files(host, '/run/cni')).filter(([path]) => !locks.includes(path));
   return {
     ...(await networkSnapshot(host)),
-    files: { ...files(host, '/var/lib/cni'), ...runtimeFiles },
+    files: { ...files(host, '/var/lib/cni'), ...Object.fromEntries(runtimeFiles) },
     sandboxes: readdirSync(host.file('/run/netns')).sort(),
   };
 }

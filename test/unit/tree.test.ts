@@ -68,6 +68,14 @@ test('every export is used by another file', (t) => {
   t.deepEqual(deadExports(tree, usedOtherwise), []);
 });
 
+test('what serves metrics is loaded only when they are asked for', (t) => {
+  const importing = (pattern: RegExp) =>
+    [...tree].filter(([, text]) => pattern.test(text)).map(([file]) => file);
+  t.deepEqual(importing(/from 'prom-client'/), ['agent/metrics.ts']);
+  t.deepEqual(importing(/from '[^']*\/metrics\.ts'/), []);
+  t.deepEqual(importing(/await import\('\.\.\/agent\/metrics\.ts'\)/), ['cli/agent.ts']);
+});
+
 test('the whole tree is checked', (t) => {
   t.true(tree.size > 100);
   for (const file of [

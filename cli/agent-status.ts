@@ -1,0 +1,81 @@
+/** `cni agent status`: what the agent of this host has done. */
+
+import { connect } from 'node:net';
+import type { CommandModule } from 'yargs';
+import { defaultSocket } from '../agent/agent.ts';
+import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
+import type { AgentStatus } from '../agent/statistics.ts';
+import { errnoOf } from '../lib/file.ts';
+import { CommandError } from './errors.ts';
+import { formatTable, print } from './terminal.ts';
+
+/** How long an agent is waited for, in milliseconds. */
+const patienceMs = 5000;
+
+/** The subcommand. */
+export const agentStatus: CommandModule<object, { socket: string; json: boolean }> = {
+  command: 'status',
+  describe: 'Show what the agent of this host has done',
+  builder: (yargs) =>
+    yargs
+      .option('socket', { type: 'string', default: defaultSocket, requiresArg: true, describe: 'Its socket' })
+      .option('json', { type: 'boolean', default: false, describe: 'Print it as JSON' })
+      .example('$0 agent status', 'Calls, failures and durations'),
+  handler: async ({ socket, json }) => {
+    const report = await askStatus(socket);
+    if (json) return print(JSON.stringify(report, null, 2));
+    const { pid, build, priority, uptimeSeconds, running, queued, refused, memoryMiB, calls } = report;
+    print(
+      `Process ${pid} of build ${build}, up for ${uptimeSeconds} s, priority ${priority}, ${memoryMiB} MiB resident.`,
+    );
+    print(`${running} under way, ${queued} waiting, ${refused} left to the executable.\n`);
+    const rows = calls.map((one) => [
+      ...[one.plugin, one.verb, `${one.calls}`, `${one.failures}`],
+      ...[one.p50Ms, one.p99Ms].map((milliseconds) => milliseconds.toFixed(1)),
+      Object.entries(one.codes)
+        .filter(([code]) => code !== '0')
+        .map(([code, calls]) => `${code} (${calls})`)
+        .join(', '),
+    ]);
+    const heading = ['PLUGIN', 'VERB', 'CALLS', 'FAILED', 'P50 MS', 'P99 MS', 'ERROR CODES'];
+    print(formatTable(heading, rows).join('\n'));
+  },
+};
+
+/** Asks an agent for its statistics. @throws CommandError when none answers. */
+function askStatus(path: string): Promise<AgentStatus> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    const socket = connect(path, () => socket.end(`-\0-\0-\0${statusRequest}\0\0`));
+    const fail = (message: string, cause?: Error) => {
+      clearTimeout(timer);
+      socket.destroy();
+      reject(new CommandError(message, { cause }));
+    };
+    const hangs =
+      `The agent on "${path}" does not answer within ${patienceMs / 1000} seconds: it hangs, or is stopped. ` +
+      'End it with "systemctl kill --signal=KILL cni-agent.service" or, where systemd did not start it, with ' +
+      `"fuser --kill ${path}.lock". Calls under way then get code 11; those that follow are done without it`;
+    const timer = setTimeout(() => fail(hangs), patienceMs);
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+    socket.on('error', (cause) => {
+      // So many wait already that the kernel takes no more.
+      if (errnoOf(cause) === 'EAGAIN') fail(hangs, cause);
+      else fail(`No agent answers on "${path}". Start it with "cni agent"`, cause);
+    });
+    socket.on('end', () => {
+      const report = parseReport(Buffer.concat(chunks).toString('utf8', frameHeaderSize));
+      if (!report) return fail(`What listens on "${path}" is not an agent`);
+      clearTimeout(timer);
+      resolve(report);
+    });
+  });
+}
+
+function parseReport(text: string): AgentStatus | undefined {
+  try {
+    return JSON.parse(text) as AgentStatus;
+  } catch {
+    return undefined;
+  }
+}
