@@ -238,7 +238,7 @@ test('ADD has iptables list no chain, and STATUS starts no program', async (t) =
 });
 
 test('a plugin that is killed while it waits for the lock of iptables adds no rules later', async (t) => {
-  const host = await makeHost(t);
+  const host = await makeHost(t, { mayHaveAgent: false });
   const env = await legacy(host);
   const release = await holdLock(t, host);
   const pod = await host.addPod();

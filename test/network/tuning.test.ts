@@ -14,7 +14,14 @@ import {
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
+import {
+  Attachment,
+  attach,
+  type Conflist,
+  type PluginConf,
+  runNetworkVerb,
+  sample,
+} from '../support/chain.ts';
 import { type Host, makeHost, type Pod } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
@@ -284,7 +291,9 @@ test('GC removes what no valid attachment of this network owns', async (t) => {
   const host = await makeHost(t);
   const net = tuned({ mtu: 1300 });
   const [stale, kept] = [await attach(host, net), await attach(host, net)];
-  const foreign = await attach(host, { ...net, name: 'other' });
+  const [ptp, ...others] = net.plugins as [PluginConf, ...PluginConf[]];
+  const elsewhere = { ...ptp, ipam: { type: 'host-local', subnet: '10.191.0.0/24' } };
+  const foreign = await attach(host, { ...net, name: 'other', plugins: [elsewhere, ...others] });
   const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
   t.is((await runNetworkVerb(host, net, 'GC', { valid })).exit, 0);
   t.deepEqual(
