@@ -6,6 +6,7 @@
 
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { errnoOf } from '../lib/file.ts';
 import { groupCommits } from '../lib/group-commit.ts';
 import { listenOn } from '../lib/kernel/listen.ts';
 import type { PluginTable } from '../main.ts';
@@ -63,6 +64,7 @@ export class Agent {
         together: this.together,
         accepts: this.accepts,
         schedule: this.schedule,
+        noteAbandoned: () => void this.statistics.refused++,
         record: this.record,
         status: () => this.statistics.report(this.options.build),
       });
@@ -81,7 +83,7 @@ export class Agent {
     this.endIfDone();
   }
 
-  /** A call is the agent's own if it comes from root, of the same installed tree, in the same namespaces. */
+  /** A call is the agent's own if it comes from its user, of its installed tree, in its namespaces. */
   private readonly accepts = (offer: Offer, socket: Socket): boolean => {
     const isOurs =
       !this.isStopping &&
@@ -103,8 +105,9 @@ export class Agent {
   private isReplaced(): boolean {
     try {
       return !readFileSync(this.options.program).includes(this.options.build);
-    } catch {
-      return true;
+    } catch (error) {
+      // Any other error, such as having no descriptor left, says nothing of it.
+      return errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR';
     }
   }
 
@@ -135,7 +138,7 @@ export class Agent {
   private restartIdleTimer(): void {
     clearTimeout(this.idleTimer);
     const { idleTimeoutMs } = this.options;
-    if (idleTimeoutMs > 0 && this.running === 0)
+    if (idleTimeoutMs > 0 && this.running === 0 && !this.isStopping)
       this.idleTimer = setTimeout(() => this.stop(), idleTimeoutMs);
   }
 

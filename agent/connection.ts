@@ -25,6 +25,8 @@ export interface CallServer {
   readonly together: Together;
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
+  /** Told of a call that its launcher has taken back, to run the executable. */
+  noteAbandoned(): void;
   /** Waits until the call may run, and runs it. */
   schedule<T>(call: () => Promise<T>): Promise<T>;
   /** What the agent tells of itself. */
@@ -52,7 +54,11 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
     const start = performance.now();
     socket.write(accepted);
     const stdin = await changes.wait(() => incoming.takeInput());
-    if (stdin === undefined) return; // The launcher is gone before anything was done.
+    if (stdin === undefined) {
+      // The launcher is gone before anything was done, as it waits two seconds for the answer to its offer.
+      server.noteAbandoned();
+      return;
+    }
     const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
     // Nothing follows a result: a launcher that has it ends, and writing to it would lose what it said last.
     const answer = (text: string, exit: number) => {

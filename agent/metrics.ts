@@ -14,6 +14,9 @@ import type { Statistics } from './statistics.ts';
 /** Upper bounds of the histogram of durations, in seconds: from a trivial verb to a wait for DHCP. */
 const buckets = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30];
 
+/** How many file descriptors may be open, which does not change. */
+const maxFds = readMaxFds();
+
 /** How long a client may be silent, in milliseconds. */
 const patienceMs = 10_000;
 
@@ -38,7 +41,10 @@ export async function serveMetrics(
   const server = createServer(
     { headersTimeout: patienceMs, requestTimeout: patienceMs },
     (request, response) => {
-      void answer(request, response, registry);
+      answer(request, response, registry).catch((error: Error) => {
+        process.stderr.write(`Metrics could not be served: ${error.message}\n`);
+        response.destroy();
+      });
     },
   );
   server.timeout = patienceMs;
@@ -120,7 +126,7 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
   gauge('cni_agent_calls_queued', 'Calls that wait for others to end.', () => statistics.queued);
   counter(
     'cni_agent_calls_refused_total',
-    "Calls left to the executable, as they were not the agent's own.",
+    "Calls left to the executable: not the agent's own, or not answered in time.",
     () => statistics.refused,
   );
   const calls = new Counter({
@@ -148,8 +154,8 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
     return (user + system) / 1e6;
   });
   gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss());
-  gauge('process_open_fds', 'Open file descriptors.', () => readdirSync('/proc/self/fd').length);
-  gauge('process_max_fds', 'How many file descriptors may be open.', maxFds);
+  gauge('process_open_fds', 'Open file descriptors.', openFds);
+  gauge('process_max_fds', 'How many file descriptors may be open.', () => maxFds);
   gauge(
     'process_start_time_seconds',
     'When the process started, in seconds since 1970.',
@@ -158,8 +164,17 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
   return registry;
 }
 
+/** One that cannot be opened to count the others means that there is no more. */
+function openFds(): number {
+  try {
+    return readdirSync('/proc/self/fd').length;
+  } catch {
+    return maxFds;
+  }
+}
+
 /** Source: proc(5), /proc/PID/limits. */
-function maxFds(): number {
+function readMaxFds(): number {
   const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? [];
   return Number(soft ?? Number.POSITIVE_INFINITY);
 }

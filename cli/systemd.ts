@@ -64,10 +64,13 @@ export function installUnits(binDir: string): void {
     // One that runs already is of the plugins before: it finishes its calls.
     systemctl('--no-block', 'try-restart', serviceUnit);
   } catch (cause) {
+    // What "enable" has made goes first, as nothing finds it without the unit.
+    if (previous.get(socketUnit) === undefined) attempt('disable', '--now', socketUnit);
     for (const [unit, text] of previous) {
       if (text === undefined) rmSync(join(unitDirectory, unit), { force: true });
       else writeUnit(unit, text);
     }
+    attempt('daemon-reload');
     throw new CommandError('The plugins are installed and work, but the agent could not be set up', {
       cause,
     });
@@ -116,6 +119,13 @@ async function isServedByHand(): Promise<boolean> {
   } catch {
     return true;
   }
+}
+
+/** While something that failed is taken back, that failure is what counts. */
+function attempt(...args: string[]): void {
+  try {
+    systemctl(...args);
+  } catch {}
 }
 
 function systemctl(...args: string[]): void {

@@ -3,7 +3,7 @@
  * it comes, then what failed in full, and last the tally: `N passed, N failed`, with `, N skipped` when there
  * are any. Exits with 1 when anything failed, when no test ran, or when a run did not come to its end.
  *
- *     ava --tap | node scripts/tally.ts [FAILURES BEFORE [RUNS]]
+ *     (ava --tap || echo '# Run failed') | node scripts/tally.ts [FAILURES BEFORE [RUNS]]
  *
  * A line `# Run: HOW` between two runs tells how the second one differs, which is said of each of its tests.
  */
@@ -13,11 +13,20 @@ import { createInterface } from 'node:readline';
 let passed = 0;
 let skipped = 0;
 let failed = Number(process.argv[2] ?? 0);
-const failures: string[] = [];
-let detailed = false;
 const runs = Number(process.argv[3] ?? 1);
-let ended = 0;
+const failures: string[] = [];
 let how = '';
+let detailed = false;
+/** Runs that came to their end, and of the one that is read: how many tests ran, and how many failed. */
+let ended = 0;
+let ranHere = 0;
+let failedHere = 0;
+
+/** A failure of a run as a whole. */
+function fail(message: string): void {
+  failures.push(`✘ ${message}${how && ` [${how}]`}`);
+  failed++;
+}
 
 for await (const line of createInterface({ input: process.stdin })) {
   const result = /^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/.exec(line);
@@ -28,24 +37,30 @@ for await (const line of createInterface({ input: process.stdin })) {
     if (directive) skipped++;
     else if (not) failed++;
     else passed++;
+    if (!directive) ranHere++;
+    if (detailed) failedHere++;
     if (detailed) failures.push(`✘ ${title}`);
     console.log(`${directive ? '-' : not ? '✘' : '✔'} ${title}`);
   } else if (/^1\.\.\d+$/.test(line)) {
     ended++;
     detailed = false;
+    if (ranHere === 0) fail('No test ran');
+    ranHere = 0;
   } else if (detailed && line.startsWith(' ')) {
     failures.push(line);
+  } else if (line === '# Run failed') {
+    // AVA says of tests that never ended, and of files that cannot be loaded, no more than that.
+    if (failedHere === 0) fail('The run failed, though none of its tests did');
   } else if (line.startsWith('# Run: ')) {
     how = line.slice('# Run: '.length);
+    failedHere = 0;
   } else if (line.startsWith('#') && !/^# (tests|pass|fail|skip)/.test(line)) {
     console.log(line);
   }
 }
 
+how = '';
+if (ended !== runs) fail(`${runs} runs were to come to their end, and ${ended} did`);
 if (failures.length > 0) console.log(`\n${failures.join('\n')}`);
-if (ended !== runs || passed + failed === 0) {
-  console.log('\nThe test run ended early.');
-  failed++;
-}
 console.log(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
 process.exitCode = failed > 0 ? 1 : 0;

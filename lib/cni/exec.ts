@@ -21,7 +21,7 @@ const graceMs = 2000;
  */
 const cleanUpMs = 30_000;
 
-/** An executable was killed, as nobody waited for it any more. What it had done by then is not known. */
+/** An executable was killed. What it had done by then is not known. */
 export class KilledError extends CniError {
   override readonly name = 'KilledError';
 }
@@ -84,8 +84,8 @@ function runOnce(
       const wasEnded = release?.() ?? false;
       const output = Buffer.concat(chunks).toString('utf8');
       if (code === 0) resolve(output);
-      else if (deadly && wasEnded) reject(killedError(file, deadly));
-      else reject(readError(file, output, deadly ? `signal ${deadly}` : `exit code ${code}`));
+      else if (deadly) reject(killedError(file, deadly, wasEnded));
+      else reject(readError(file, output, `exit code ${code}`));
     });
     child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk));
     child.stdin?.on('error', () => {}); // It may exit without reading everything.
@@ -125,10 +125,12 @@ function endWith(child: ChildProcess, signal: AbortSignal): () => boolean {
   };
 }
 
-function killedError(file: string, deadly: NodeJS.Signals): KilledError {
+function killedError(file: string, deadly: NodeJS.Signals, byUs: boolean): KilledError {
   return new KilledError(
     ErrorCode.Internal,
-    `Plugin "${file}" had not ended when the runtime gave up, and was stopped with ${deadly}. Find out what it waits for`,
+    byUs
+      ? `Plugin "${file}" had not ended when the runtime gave up, and was stopped with ${deadly}. Find out what it waits for`
+      : `Plugin "${file}" was killed by ${deadly} before it answered. Find out what sent that signal: the kernel does when memory is short`,
   );
 }
 

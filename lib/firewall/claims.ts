@@ -8,7 +8,7 @@
  * are hints. The name ends in "leaving" while the firewall is told to forget the address.
  */
 
-import { lstatSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { lstatSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
@@ -21,8 +21,11 @@ import { attachmentTag, networkTag } from './names.ts';
 
 const defaultDirectory = '/run/cni/firewall';
 const lockTimeoutMs = 10_000;
-/** After how many milliseconds a claim that is still being released was left by a process that died. */
-const longestRelease = 10_000;
+/**
+ * After how many milliseconds a claim that is still being released was left by a process that died: each of
+ * the two locks on the way may be waited for ten seconds.
+ */
+const longestRelease = 30_000;
 
 /** What the firewall was told. */
 export interface ClaimDetails {
@@ -193,6 +196,9 @@ export class Claims {
     const file = claim.file.replace(/json$/, 'leaving');
     try {
       renameSync(`${this.directory}/${claim.file}`, `${this.directory}/${file}`);
+      // When it was marked before, by a release that failed, the time counts from now.
+      const now = new Date();
+      utimesSync(`${this.directory}/${file}`, now, now);
       return { ...claim, file, isLeaving: true };
     } catch {
       return claim; // On a file system that cannot be written to, nobody claims anything either.

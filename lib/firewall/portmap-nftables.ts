@@ -77,7 +77,8 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async del(attachment, _neighbours, hints) {
     const containers = hints?.containers.map(({ address }) => address);
     const removed = removeWhere((rule) => isOf(attachment, rule, containers));
-    forgetSandbox(attachment);
+    // Another interface of the container may have mappings of the other backend.
+    if (removed.length > 0) forgetSandbox(attachment);
     return removed;
   },
 

@@ -1,6 +1,6 @@
 /** A netlink socket: requests out, acknowledgements and dumps back. Sources: netlink(7), linux/netlink.h. */
 
-import { closeSync, write } from 'node:fs';
+import { close, closeSync, write } from 'node:fs';
 import { NetlinkError, readError } from './error.ts';
 import { isKernelError, KernelError, libc } from './libc.ts';
 import {
@@ -38,12 +38,14 @@ const timeoutSeconds = 10;
 const dumpTries = 5;
 /** Links with many attributes come in messages of up to 32 KiB (NLMSG_GOODSIZE on the dump side). */
 const receiveSize = 64 * 1024;
+/** One for all sockets: what has been received is taken out before anybody else has a turn. */
+const buffer = new Uint8Array(receiveSize);
 
 /** A socket bound to the network namespace that the thread was in when it was opened. */
 export class NetlinkSocket {
   private readonly fd: number;
   private sequence = 0;
-  private readonly buffer = new Uint8Array(receiveSize);
+  private hasChangedRules = false;
 
   /**
    * @param protocol one of {@link NetlinkProtocol}.
@@ -72,7 +74,10 @@ export class NetlinkSocket {
   }
 
   close(): void {
-    closeSync(this.fd);
+    // The kernel has whoever changed rules wait at the end until it has done away with the old ones, some 15
+    // ms: another thread can do that.
+    if (this.hasChangedRules) close(this.fd, () => {});
+    else closeSync(this.fd);
   }
 
   [Symbol.dispose](): void {
@@ -163,7 +168,7 @@ export class NetlinkSocket {
   search(request: Request, visit: (data: Buffer, from: number, to: number) => void): boolean {
     const sequence = ++this.sequence;
     this.send([encodeMessage(request, sequence, Flag.Dump)]);
-    const data = Buffer.from(this.buffer.buffer);
+    const data = Buffer.from(buffer.buffer);
     for (let isWhole = true; ; ) {
       const length = this.receiveBytes();
       for (let offset = 0; offset + headerSize <= length; ) {
@@ -176,7 +181,7 @@ export class NetlinkSocket {
         if (data.readUInt32LE(offset + 8) === sequence) {
           if (data.readUInt16LE(offset + 6) & Flag.DumpInterrupted) isWhole = false;
           if (type === Control.Done || type === Control.Error) {
-            const [last] = decodeMessages(this.buffer.slice(offset, offset + size));
+            const [last] = decodeMessages(buffer.slice(offset, offset + size));
             const error = readError(last!, request, 0);
             if (error) throw error;
             return isWhole;
@@ -208,6 +213,7 @@ export class NetlinkSocket {
         ...(attributes ? [attributes] : []),
       ]),
     });
+    this.hasChangedRules = true;
     const begin = this.sequence + 1;
     this.sequence += requests.length + 2;
     const all = [boundary(BATCH_BEGIN, condition), ...requests, boundary(BATCH_END)];
@@ -233,13 +239,13 @@ export class NetlinkSocket {
   private receive(): Message[] {
     const length = this.receiveBytes();
     // A copy: the buffer is used again for the next answer.
-    return decodeMessages(this.buffer.slice(0, length));
+    return decodeMessages(buffer.slice(0, length));
   }
 
   /** Waits for messages, which it leaves in the buffer. @returns how many bytes they have. */
   private receiveBytes(): number {
     try {
-      return libc('read the answer of the kernel', 'recv', this.fd, this.buffer, receiveSize, 0);
+      return libc('read the answer of the kernel', 'recv', this.fd, buffer, receiveSize, 0);
     } catch (error) {
       if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
       throw error;
@@ -253,7 +259,7 @@ export class NetlinkSocket {
   drain(): boolean {
     for (let some = false; ; some = true) {
       try {
-        libc('read a report of the kernel', 'recv', this.fd, this.buffer, receiveSize, MSG_DONTWAIT);
+        libc('read a report of the kernel', 'recv', this.fd, buffer, receiveSize, MSG_DONTWAIT);
       } catch (error) {
         if (isKernelError(error, 'EAGAIN')) return some;
         // More has arrived than the socket holds.

@@ -15,7 +15,7 @@ export interface Figure {
 /** Ratio of medians to the reference's. */
 export interface Ratio {
   value: number;
-  /** Bounds of its 95 % interval, unless there is a single sample. */
+  /** Bounds of its 95 % interval, unless there are too few samples for one. */
   interval?: { low: number; high: number };
 }
 
@@ -32,6 +32,8 @@ export interface Row {
 }
 
 const resamplings = 2000;
+/** Fewer samples than these say little about others. */
+const fewestForInterval = 6;
 
 /** More is better of what is counted by the second. */
 export function isRate(unit: string): boolean {
@@ -55,11 +57,10 @@ export function summarize(name: string, unit: string, samples: Samples): Row {
 
 /**
  * The interval by resampling: how much would the ratio vary, had other calls of the same kind been measured?
- * Of two or three samples it is all that they span.
  */
 function ratioOf(above: number[], below: number[]): Ratio {
   const value = median(above) / median(below);
-  if (Math.min(above.length, below.length) < 2) return { value };
+  if (Math.min(above.length, below.length) < fewestForInterval) return { value };
   const ratios = Array.from(
     { length: resamplings },
     () => median(resample(above)) / median(resample(below)),

@@ -76,9 +76,10 @@ export function markdown({ machine: where, date, footprint }: Report, rows: read
     return `| ${[name + direction(unit), ...cells, ...compared].join(' | ')} |`;
   });
   return [
-    `Measured ${date} on ${where}. Medians, and their ratios to the reference's with the 95 % interval. **A ratio below 1 means that this suite ` +
+    `Measured ${date} on ${where}. Medians, and their ratios to the reference's, with the 95 % interval where there are six samples or more. **A ratio below 1 means that this suite ` +
       'is ahead**: it is of times, and inverted for throughput. Processor time is that of the calls, of all that they start and of the agent, ' +
-      'without what threads of the kernel do later. On the busy host, one process for each processor spins beside the pods.',
+      'without what threads of the kernel do later. On the busy host, one process for each processor spins beside the pods. The reference collects no chains of iptables, so that GC of it is DEL of ' +
+      'each, extrapolated from five.',
     '',
     `| | ${contenders.map((contender) => labels[contender]).join(' | ')} | ratio with the agent | ratio without |`,
     `|---|${'---:|'.repeat(contenders.length + 2)}`,
@@ -99,7 +100,7 @@ function describeRatio(ratio: Ratio | undefined): string {
 export function describeFootprint({ launcher, alone, reference, disk }: Footprint): string {
   const [mebi, kibi] = [2 ** 20, 2 ** 10];
   const memory = ({ peak, own }: Footprint['alone']) =>
-    `${(peak / mebi).toFixed(0)} MiB, of which ${(own / mebi).toFixed(0)} MiB are the process's own and the rest pages of files that all processes share`;
+    `${(peak / mebi).toFixed(0)} MiB, most of it pages of files that all processes share (${(own / mebi).toFixed(0)} MiB are its own when it begins)`;
   return (
     `Peak memory of a verb without the agent: ${memory(alone)}; of the reference: ${memory(reference)}. ` +
     `With the agent, it is that of the launcher, a file of ${(launcher.size / kibi).toFixed(0)} KiB: ${(launcher.peak / kibi).toFixed(0)} KiB. ` +

@@ -161,6 +161,22 @@ test('a call that waits does not keep another from running', async (t) => {
   t.is(code, 0, waiting.output());
 });
 
+test('an agent that is told to end does so once its calls are done, whatever its idle timeout', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const agent = await host.start(t, [command, 'agent', '--idle-timeout', '600']);
+  const directory = makeSlowIpam(host);
+  const call = await startSlowAdd(host, directory);
+  const ended = once(agent, 'exit');
+  agent.kill('SIGTERM');
+  await sleep(200);
+  t.is(agent.exitCode, null);
+  writeFileSync(host.file(`${directory}/go`), '');
+  const [code] = (await call.ended) as [number];
+  t.is(code, 0, call.output());
+  const patience = sleep(10_000, 'still there');
+  t.not(await Promise.race([ended, patience]), 'still there');
+});
+
 test('an agent that dies in the middle of a call is reported with code 11, and DEL cleans up', async (t) => {
   const host = await makeHost(t);
   const agent = await startAgent(t, host);

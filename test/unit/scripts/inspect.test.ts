@@ -15,8 +15,8 @@ function copyTree(t: ExecutionContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'inspect-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
   mkdirSync(join(directory, hidden));
-  for (const file of readdirSync(join(binDir, hidden)).filter((name) => name !== 'licences'))
-    symlinkSync(join(binDir, hidden, file), join(directory, hidden, file));
+  for (const entry of readdirSync(join(binDir, hidden), { withFileTypes: true }))
+    if (entry.isFile()) symlinkSync(join(binDir, hidden, entry.name), join(directory, hidden, entry.name));
   copyFileSync(join(binDir, 'bridge'), join(directory, 'bridge'));
   return directory;
 }

@@ -13,9 +13,9 @@ test('a ratio below 1 means that this suite is ahead, of times as of rates', (t)
 
 test('the interval holds the ratio and is as wide as the samples vary', (t) => {
   const { ratios } = summarize('life', 'ms', {
-    agent: [8, 9, 10, 11, 12],
-    alone: [20, 20, 20, 20, 20],
-    reference: [20, 20, 20, 20, 20],
+    agent: [8, 9, 10, 10, 11, 12],
+    alone: [20, 20, 20, 20, 20, 20],
+    reference: [20, 20, 20, 20, 20, 20],
   });
   const { low, high } = ratios.agent!.interval!;
   t.true(low >= 0.4 && low < 0.5);
@@ -23,9 +23,12 @@ test('the interval holds the ratio and is as wide as the samples vary', (t) => {
   t.deepEqual(ratios.alone?.interval, { low: 1, high: 1 });
 });
 
-test('a single sample has no interval, and what was not measured no ratio', (t) => {
+test('few samples have no interval, and what was not measured no ratio', (t) => {
   const single = summarize('GC', 'ms', { agent: [1], alone: [], reference: [4] });
   t.deepEqual(single.ratios, { agent: { value: 0.25 } });
+  const five = [1, 2, 3, 4, 5];
+  const few = summarize('GC', 'ms', { agent: five, alone: [], reference: five });
+  t.deepEqual(few.ratios, { agent: { value: 1 } });
   t.regex(formatRow(single), /^GC +1\.0 ms ± 0\.0 +– +4\.0 ms ± 0\.0 +0\.25$/);
   t.deepEqual(summarize('life, nftables', 'ms', { agent: [1], alone: [2], reference: [] }).ratios, {});
 });

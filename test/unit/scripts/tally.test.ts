@@ -26,15 +26,21 @@ test('adds up several runs, and tells of which a failure is', async (t) => {
   t.is(stdout.trimEnd().split('\n').at(-1), '1 passed, 2 failed, 1 skipped');
 });
 
-test('a run that does not come to its end, or does not begin, is a failure', async (t) => {
+test('a run that does not come to its end, begin, or run a test, is a failure', async (t) => {
   for (const [tap, ...args] of [
     ['', '0'],
     ['TAP version 13\nok 1 - a\n', '0'],
+    ['TAP version 13\n1..0\n', '0'],
     [passing, '0', '2'],
     [`${passing}# Run: with the agent\nTAP version 13\nok 1 - a\n`, '0', '2'],
+    [`${passing}# Run: with the agent\nTAP version 13\n1..0\n`, '0', '2'],
+    [`${passing}# Run failed\n`, '0'],
+    [`${failing}# Run failed\n# Run: with the agent\n${passing}# Run failed\n`, '0', '2'],
   ] as const) {
     const { exit, stdout } = await tally(tap, ...args);
-    t.is(exit, 1);
-    t.regex(stdout, /ended early[\s\S]*[1-9]\d* failed/);
+    t.is(exit, 1, tap);
+    t.regex(stdout, /✘ (\d runs were to|No test ran|The run failed)[\s\S]*[1-9]\d* failed/, tap);
   }
+  const { stdout } = await tally(`${failing}# Run failed\n`);
+  t.is(stdout.trimEnd().split('\n').at(-1), '0 passed, 1 failed');
 });
