@@ -328,7 +328,7 @@ test('a second ADD of a living attachment is refused and its reservations stay, 
   }
   // A request in the first set is granted before the second fails: only that one is taken back.
   await network.add(t, 'b', { ipam });
-  const third = await network.call('ADD', 'b', {
+  const third = await network.call('ADD', 'c', {
     ipam,
     args: 'IP=10.2.0.77',
     conf: { args: { cni: { ips: ['10.3.0.2'] } } },

@@ -67,7 +67,7 @@ test('a delegate that dies without a word is named with how it died', async (t) 
   });
   const message = async (name: string) => (await t.throwsAsync(delegate(callWith([dir]), name)))?.message;
   t.regex((await message('silent'))!, /exit code 3 and printed nothing/);
-  t.regex((await message('killed'))!, /signal SIGKILL/);
+  t.regex((await message('killed'))!, /killed by SIGKILL/);
   t.regex((await message('babbles'))!, /printed no CNI error/);
   t.regex((await message('lies'))!, /not JSON/);
 });
