@@ -5,7 +5,8 @@ import { knownAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
-import { type Claim, type ClaimDetails, Claims } from '../lib/firewall/claims.ts';
+import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
+import { Claims } from '../lib/firewall/claims.ts';
 import { firewalldForward, isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
 import {
   type ForwardBackend,

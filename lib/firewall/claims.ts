@@ -12,11 +12,12 @@ import { lstatSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
-import { Address } from '../ip.ts';
+import type { Address } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
-import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
+import { type Claim, type ClaimDetails, parseDetails, parseName, union } from './claim-file.ts';
+import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
 
 const defaultDirectory = '/run/cni/firewall';
@@ -26,26 +27,6 @@ const lockTimeoutMs = 10_000;
  * the two locks on the way may be waited for ten seconds.
  */
 const longestRelease = 30_000;
-
-/** What the firewall was told. */
-export interface ClaimDetails {
-  /** The one that was used last at the end. */
-  readonly backends: readonly ForwardBackendName[];
-  /** firewalld's zone. */
-  readonly zone?: string | undefined;
-  /** Path of the sandbox's network namespace. */
-  readonly netns?: string | undefined;
-}
-
-/** One address of one attachment. */
-export interface Claim {
-  readonly file: string;
-  readonly address: Address;
-  /** What {@link attachmentTag} makes of the attachment. */
-  readonly tag: string;
-  /** Whether it is being released: the firewall is just told. */
-  readonly isLeaving: boolean;
-}
 
 /** What {@link Claims.take} has done. */
 export interface TakenClaims {
@@ -270,37 +251,4 @@ export class Claims {
       }
     }
   }
-}
-
-/** Reads the name of a claim. @returns undefined for that of anything else. */
-function parseName(file: string): Claim | undefined {
-  const match = /^([0-9a-f.:]+)_([0-9a-f]{16}-[0-9a-f]{16})\.(json|leaving)$/.exec(file);
-  const address = match && Address.tryParse(match[1]!);
-  // Only as it would be written: one address has one name.
-  return address && `${address}` === match[1]
-    ? { file, address, tag: match[2]!, isLeaving: match[3] === 'leaving' }
-    : undefined;
-}
-
-/** @throws Error when the text is not what {@link Claims} writes. */
-function parseDetails(text: string): ClaimDetails {
-  const value: unknown = JSON.parse(text);
-  if (typeof value !== 'object' || value === null) throw new Error('it holds no object');
-  const { backends, zone, netns } = value as { backends?: unknown; zone?: unknown; netns?: unknown };
-  if (!Array.isArray(backends)) throw new Error('it names no backends');
-  return {
-    backends: backends.filter((name): name is ForwardBackendName => forwardBackendNames.includes(name)),
-    ...(typeof zone === 'string' && { zone }),
-    ...(typeof netns === 'string' && { netns }),
-  };
-}
-
-function union(before: ClaimDetails | undefined, now: ClaimDetails): ClaimDetails {
-  // Unreadable: it may have been any.
-  if (!before) before = { backends: forwardBackendNames };
-  return {
-    ...before,
-    ...now,
-    backends: [...before.backends.filter((name) => !now.backends.includes(name)), ...now.backends],
-  };
 }
