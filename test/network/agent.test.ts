@@ -382,16 +382,20 @@ test('an upgrade while pods come and go fails no call', async (t) => {
       lives++;
     }
   };
-  const workers = Array.from({ length: 4 }, worker);
-  await until('the old build is at work', async () => lives >= 8);
-  await upgradeTree(host);
-  await ended;
-  // Another agent takes over, of the new build.
-  await host.start(t, ['/run/bin/cni', 'agent']);
-  const before = lives;
-  await until('the new build is at work', async () => lives >= before + 8);
-  isOver = true;
-  await Promise.all(workers);
+  const workers = Promise.all(Array.from({ length: 4 }, worker));
+  workers.catch(() => {}); // It is waited for below.
+  try {
+    await until('the old build is at work', async () => lives >= 8);
+    await upgradeTree(host);
+    await ended;
+    // Another agent takes over, of the new build.
+    await host.start(t, ['/run/bin/cni', 'agent']);
+    const before = lives;
+    await until('the new build is at work', async () => lives >= before + 8);
+  } finally {
+    isOver = true;
+    await workers;
+  }
   t.true((await callsOf(host)) >= 8);
   const left = readdirSync(host.file('/var/lib/cni/networks/agentnet'));
   t.deepEqual(
@@ -449,7 +453,7 @@ test('200 lives with an agent that is killed again and again: nothing is left, n
   const killer = (async () => {
     while (!isOver) {
       const agent = await startAgent(t, host);
-      await sleep(150);
+      await sleep(100 + 400 * Math.random());
       agent.kill('SIGKILL');
       await once(agent, 'exit');
     }
