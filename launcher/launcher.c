@@ -325,6 +325,15 @@ static int copy(int from, int to, size_t left)
     return is_unread;
 }
 
+/* Waits until the agent has undone a call whose result nobody has, which it tells by closing the connection. */
+static void wait_for_end(int fd)
+{
+    char ignored[64];
+    (void)shutdown(fd, SHUT_WR);
+    while (read(fd, ignored, sizeof ignored) > 0)
+        ;
+}
+
 /*
  * Passes on what the agent answers: 'E' with standard error, 'H' as a sign of life, and at last 'R' with the exit code and standard
  * output. That this has been written is acknowledged, as the agent undoes an ADD whose result nobody got.
@@ -344,11 +353,11 @@ static int receive_answer(int fd)
             int outcome = copy(fd, STDOUT_FILENO, length);
             if (outcome < 0)
                 return -1;
-            if (outcome > 0)
+            /* An agent that has given up meanwhile undoes what the result tells of, too. */
+            if (outcome > 0 || (write_all(fd, "A", 1) != 0 && frame[1] == 0 && length > 0)) {
+                wait_for_end(fd);
                 return 1;
-            /* An agent that has gone meanwhile has undone what the result tells of. */
-            if (write_all(fd, "A", 1) != 0 && frame[1] == 0 && length > 0)
-                return 1;
+            }
             return frame[1];
         } else if (frame[0] != 'H' || length != 0) {
             return -1;
