@@ -385,18 +385,18 @@ test('an upgrade while pods come and go fails no call', async (t) => {
   const workers = Promise.all(Array.from({ length: 4 }, worker));
   workers.catch(() => {}); // It is waited for below.
   try {
-    await until('the old build is at work', async () => lives >= 8);
+    await until('the old build is at work', async () => lives >= 4);
     await upgradeTree(host);
     await ended;
     // Another agent takes over, of the new build.
     await host.start(t, ['/run/bin/cni', 'agent']);
     const before = lives;
-    await until('the new build is at work', async () => lives >= before + 8);
+    await until('the new build is at work', async () => lives >= before + 4);
   } finally {
     isOver = true;
     await workers;
   }
-  t.true((await callsOf(host)) >= 8);
+  t.true((await callsOf(host)) >= 4);
   const left = readdirSync(host.file('/var/lib/cni/networks/agentnet'));
   t.deepEqual(
     left.filter((name) => name.startsWith('10.')),
