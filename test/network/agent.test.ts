@@ -21,7 +21,7 @@ import test from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
 import { type Host, makeHost, type Pod, startAgent } from '../support/host.ts';
 import { link, ping, snapshot, until } from '../support/observe.ts';
-import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
+import { addEnvironment, type PrintedError, runPlugin, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
 import { cleanEnv, type Output } from '../support/run.ts';
 
@@ -273,13 +273,7 @@ test('a launcher that passes its result on too late fails, as ADD has been undon
   // To a socket, which standard output is here, it would not write(2).
   const late = `strace -qq -o /dev/null -e inject=write:delay_enter=12000000 ${join(suites.ours, 'bridge')}`;
   const { exit } = await host.tryRun(['sh', '-c', `${late} >/run/result`], {
-    env: {
-      CNI_COMMAND: 'ADD',
-      CNI_CONTAINERID: pod.containerId,
-      CNI_NETNS: pod.netns,
-      CNI_IFNAME: 'eth0',
-      CNI_PATH: suites.ours,
-    },
+    env: addEnvironment(pod),
     stdin: JSON.stringify({ ...bridge, name: 'agentnet', cniVersion: '1.1.0' }),
   });
   t.is(exit, 1);

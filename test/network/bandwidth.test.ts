@@ -12,7 +12,7 @@ import {
 } from '../support/chain.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
-import { type PrintedResult, succeeded, suites } from '../support/plugin.ts';
+import { addEnvironment, type PrintedResult, succeeded, suites } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');
 const capabilities = {
@@ -322,13 +322,7 @@ for (const foreign of [false, true])
     let failures = 0;
     for (let when = 1; ; when++) {
       const call = {
-        env: {
-          CNI_COMMAND: 'ADD',
-          CNI_CONTAINERID: plain.pod.containerId,
-          CNI_NETNS: plain.pod.netns,
-          CNI_IFNAME: 'eth0',
-          CNI_PATH: suites.ours,
-        },
+        env: addEnvironment(plain.pod),
         stdin: JSON.stringify({ ...config, cniVersion: '1.1.0' }),
       };
       const inject = `inject=sendto:error=ENOBUFS:when=${when}`;
@@ -354,13 +348,7 @@ test('a result that nobody takes leaves no redirection on the filters of others'
     prevResult: plain.result,
   };
   const { exit } = await host.tryRun(['sh', '-c', '"$0" >/dev/full', join(suites.ours, 'bandwidth')], {
-    env: {
-      CNI_COMMAND: 'ADD',
-      CNI_CONTAINERID: plain.pod.containerId,
-      CNI_NETNS: plain.pod.netns,
-      CNI_IFNAME: 'eth0',
-      CNI_PATH: suites.ours,
-    },
+    env: addEnvironment(plain.pod),
     stdin: JSON.stringify(config),
   });
   t.is(exit, 1);

@@ -10,7 +10,7 @@ import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { link, networkSnapshot, snapshot, sysctl } from '../support/observe.ts';
-import { type PrintedError, suites } from '../support/plugin.ts';
+import { addEnvironment, type PrintedError, suites } from '../support/plugin.ts';
 
 const hostLocal = {
   type: 'host-local',
@@ -74,13 +74,7 @@ async function addWithFault(
       join(suites.ours, type),
     ],
     {
-      env: {
-        CNI_COMMAND: 'ADD',
-        CNI_CONTAINERID: pod.containerId,
-        CNI_NETNS: pod.netns,
-        CNI_IFNAME: 'eth0',
-        CNI_PATH: suites.ours,
-      },
+      env: addEnvironment(pod),
       stdin: JSON.stringify({ ...network.plugins[0], name: network.name, cniVersion: network.cniVersion }),
     },
   );

@@ -4,7 +4,7 @@ import { Attachment, attach } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { addresses, ipJson, link } from '../support/observe.ts';
 import { changed } from '../support/outside.ts';
-import { suites } from '../support/plugin.ts';
+import { addEnvironment, suites } from '../support/plugin.ts';
 
 const name = '65-tap.conflist';
 
@@ -72,13 +72,7 @@ test('two ADDs that both find the name free do not share one interface', async (
   const slowly = 'strace -qq -o /dev/null -P /dev/net/tun -e inject=openat:delay_enter=2000000'.split(' ');
   const add = () =>
     host.tryRun([...slowly, join(suites.ours, 'tap')], {
-      env: {
-        CNI_COMMAND: 'ADD',
-        CNI_CONTAINERID: pod.containerId,
-        CNI_NETNS: pod.netns,
-        CNI_IFNAME: 'eth0',
-        CNI_PATH: suites.ours,
-      },
+      env: addEnvironment(pod),
       stdin: JSON.stringify({ ...plugins[0], name: network, cniVersion }),
     });
   const outcomes = await Promise.all([add(), add()]);

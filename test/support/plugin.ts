@@ -66,6 +66,17 @@ export interface Outcome extends Output {
   readonly error: PrintedError | undefined;
 }
 
+/** The environment of an ADD, for tests that start an executable of this suite in their own way. */
+export function addEnvironment({ containerId, netns }: Pod): NodeJS.ProcessEnv {
+  return {
+    CNI_COMMAND: 'ADD',
+    CNI_CONTAINERID: containerId,
+    CNI_NETNS: netns,
+    CNI_IFNAME: 'eth0',
+    CNI_PATH: suites.ours,
+  };
+}
+
 /**
  * Calls a plugin in a host.
  * @param name of the executable.
