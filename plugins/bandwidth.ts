@@ -1,11 +1,12 @@
 /** bandwidth: limits what a container sends and receives. */
 
-import type { Call } from '../lib/cni/call.ts';
+import type { Call, UndoStep } from '../lib/cni/call.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { probeKernel } from '../lib/cni/probe.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { type InferShape, integer, object } from '../lib/cni/schema.ts';
 import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
+import { deleteHostLinks, deleteLinkInBackground } from '../lib/kernel/link-group.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import {
   addIngress,
@@ -20,7 +21,7 @@ import {
   tokenBucket,
 } from '../lib/kernel/traffic-control.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
-import { collectIfbs, createIfb, deleteIfb, findIfb, refuseExistingIfb } from './bandwidth/ifb.ts';
+import { collectIfbs, createIfb, findIfb, refuseExistingIfb } from './bandwidth/ifb.ts';
 
 /** How long a packet may wait, in seconds. */
 const latency = 0.025;
@@ -67,9 +68,11 @@ export const plugin = definePlugin({
     return { ...result, interfaces: [...result.interfaces, { name, mac }] };
   },
 
-  del(call) {
-    const ifb = findIfb(call.host, call);
-    if (ifb) deleteIfb(call.host, ifb);
+  async del({ host, context, attachment }) {
+    const ifb = findIfb(host, attachment);
+    if (!ifb) return;
+    if (context.sharing) await deleteLinkInBackground(host, ifb);
+    else await deleteHostLinks(host, [ifb]);
   },
 
   check(call) {
@@ -177,7 +180,7 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
  */
 function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link {
   const { host } = call;
-  const owner = { host, undo: (step: () => void) => call.undo(step) };
+  const owner = { host, undo: (step: UndoStep) => call.undo(step) };
   const ifb = createIfb(owner, call, veth.mtu);
   host.execute(addTokenBucket(ifb.index, limit, ifb.name));
   try {

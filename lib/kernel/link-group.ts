@@ -8,8 +8,18 @@ import { attributes, layout } from '../netlink/attributes.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
 import { i32, struct, u8, u32 } from '../netlink/struct.ts';
-import { deleteLink, encodeLink, type Link, LinkMessage, linkHeader, linkLayout, setLink } from './link.ts';
-import type { RouteSocket } from './route-socket.ts';
+import { NetlinkGroup, waitForEvent } from './events.ts';
+import {
+  deleteLink,
+  encodeLink,
+  getLink,
+  type Link,
+  LinkMessage,
+  linkHeader,
+  linkLayout,
+  setLink,
+} from './link.ts';
+import { openRouteSocket, type RouteSocket } from './route-socket.ts';
 import type { Sandbox } from './sandbox.ts';
 
 const RTM_GETNSID = 90;
@@ -25,6 +35,9 @@ const skipStatistics = 8;
 
 /** Groups below have been given names by some distributions, and are what people choose by hand. */
 const lowestGroup = 0x10000;
+
+/** How long an interface may take to go away before only the deletion itself is waited for, in milliseconds. */
+const patienceMs = 10_000;
 
 /** An interface of the host. */
 export interface HostLink {
@@ -62,6 +75,25 @@ export async function deleteHostLinks(host: RouteSocket, links: readonly HostLin
   } catch (error) {
     if (!isKernelError(error, 'ENODEV')) throw error;
   }
+}
+
+/**
+ * Deletes an interface, and returns as soon as it is gone. The kernel keeps whoever deletes an interface for
+ * some 25 ms longer; here a thread of the pool stays for that, in a process that goes on with other things.
+ * @param host socket of the process's own namespace. The thread keeps that in being; any other namespace
+ * could be removed meanwhile, and Linux 6.18 crashes when one is that an interface is still leaving.
+ * @throws KernelError
+ */
+export async function deleteLinkInBackground(host: RouteSocket, link: HostLink): Promise<void> {
+  let hasEnded = false;
+  const deletion = (async () => {
+    using socket = openRouteSocket();
+    await deleteHostLinks(socket, [link]);
+  })().finally(() => {
+    hasEnded = true;
+  });
+  const goesAway = waitForEvent(NetlinkGroup.Link, patienceMs, () => hasEnded || !getLink(host, link.index));
+  await Promise.race([deletion, goesAway.then((hasGone) => (hasGone && !hasEnded ? undefined : deletion))]);
 }
 
 /** Puts interfaces into a group that nobody else uses. @returns the request that deletes it. */

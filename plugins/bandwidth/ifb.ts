@@ -4,19 +4,12 @@
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
+import type { UndoStep } from '../../lib/cni/call.ts';
 import { hashName } from '../../lib/firewall/names.ts';
-import {
-  createLink,
-  deleteLink,
-  getLink,
-  type Link,
-  listLinks,
-  requireLink,
-  setLink,
-} from '../../lib/kernel/link.ts';
+import { createLink, getLink, type Link, listLinks, requireLink, setLink } from '../../lib/kernel/link.ts';
+import { deleteHostLinks } from '../../lib/kernel/link-group.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
 import { ingressRedirects } from '../../lib/kernel/traffic-control.ts';
-import { isKernelError } from '../../lib/netlink/libc.ts';
 
 const namePrefix = 'bwp';
 const nameLength = 15;
@@ -30,7 +23,7 @@ const addTimeMs = 1000;
 /** Where interfaces are created, and who is told how to delete them as soon as they exist. */
 export interface IfbOwner {
   readonly host: RouteSocket;
-  undo(step: () => void): void;
+  undo(step: UndoStep): void;
 }
 
 /**
@@ -63,7 +56,7 @@ export function createIfb({ host, undo }: IfbOwner, attachment: AttachmentId, mt
   const [usual, other] = namesOf(attachment);
   const name = getLink(host, usual) ? other : usual;
   host.execute(createLink({ kind: 'ifb' }, { name, mtu, txQueueLength: 0, up: true }));
-  undo(() => deleteIfb(host, { index: 0, name }));
+  undo(() => deleteHostLinks(host, [{ index: 0, name }]));
   const link = requireLink(host, name);
   // The kernel overlooks an alias at creation.
   host.execute(setLink(link.index, { alias: aliasOf(attachment) }, name));
@@ -74,15 +67,6 @@ export function createIfb({ host, undo }: IfbOwner, attachment: AttachmentId, mt
 export function findIfb(socket: RouteSocket, attachment: AttachmentId): Link | undefined {
   const links = namesOf(attachment).map((name) => getLink(socket, name));
   return links.find((link) => link?.kind === 'ifb' && ['', aliasOf(attachment)].includes(link.alias));
-}
-
-/** Deletes an interface unless it went meanwhile. */
-export function deleteIfb(socket: RouteSocket, { index, name }: Pick<Link, 'index' | 'name'>): void {
-  try {
-    socket.execute(deleteLink(index, name));
-  } catch (error) {
-    if (!isKernelError(error, 'ENODEV')) throw error;
-  }
 }
 
 /**
@@ -97,7 +81,7 @@ export async function collectIfbs(
 ): Promise<void> {
   const keep = new Set(valid.map(aliasOf));
   const stale = listIfbs(socket).filter(({ alias }) => alias.startsWith(`${network}/`) && !keep.has(alias));
-  for (const link of stale) deleteIfb(socket, link);
+  if (stale.length > 0) await deleteHostLinks(socket, stale);
 
   const names = new Set(valid.flatMap(namesOf));
   const unused = unusedIfbs(socket).filter(({ name }) => !names.has(name));
@@ -105,7 +89,8 @@ export async function collectIfbs(
   // An ADD, of whatever network, may be under way.
   await new Promise((resolve) => setTimeout(resolve, addTimeMs));
   const still = unusedIfbs(socket).map(({ index }) => index);
-  for (const link of unused.filter(({ index }) => still.includes(index))) deleteIfb(socket, link);
+  const abandoned = unused.filter(({ index }) => still.includes(index));
+  if (abandoned.length > 0) await deleteHostLinks(socket, abandoned);
 }
 
 /** Interfaces without alias to which nothing is redirected. */

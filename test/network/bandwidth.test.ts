@@ -59,6 +59,14 @@ async function prepare(t: ExecutionContext, keys: object): Promise<{ host: Host;
   return { host, bandwidth: new Attachment(host, plain.pod, only) };
 }
 
+test('DELs that come together, two for each pod, all end well and leave nothing', async (t) => {
+  const host = await makeHost(t);
+  const attachments = await Promise.all(Array.from({ length: 6 }, () => attach(host, network)));
+  t.is((await ifbs(host)).length, 6);
+  await Promise.all(attachments.flatMap((attachment) => [attachment.del(), attachment.del()]));
+  t.deepEqual(await ifbs(host), []);
+});
+
 test('the sample limits both directions, and DEL leaves nothing', async (t) => {
   const host = await makeHost(t);
   const before = await observe.links(host);
