@@ -15,7 +15,7 @@ import { CommandError, ExitCode } from './errors.ts';
 import { print } from './terminal.ts';
 
 /** The nice value of an agent: pods wait for it, so it goes before what pods do. As in cni-agent.service. */
-const agentPriority = -5;
+const agentPriority = -10;
 
 interface AgentArguments {
   socket: string;

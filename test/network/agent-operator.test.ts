@@ -201,8 +201,8 @@ test('who holds the lock decides on the socket, for as long as it lives', async 
 test('an agent has a higher priority than others, where it may', async (t) => {
   const host = await makeHost(t);
   const agent = await startAgent(t, host);
-  t.is((await statusOf(host)).priority, -5);
-  t.is(getPriority(agent.pid!), -5);
+  t.is((await statusOf(host)).priority, -10);
+  t.is(getPriority(agent.pid!), -10);
   agent.kill('SIGTERM');
   await once(agent, 'exit');
   const humble = ['setpriv', '--bounding-set=-sys_nice', '--inh-caps=-sys_nice', '--', command, 'agent'];
