@@ -14,6 +14,8 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 tmp_dir = "${directory}/tmp"
+# Not shared memory, which is the whole machine's: two that make it at once fail.
+lock_type = "file"
 [network]
 network_backend = "cni"
 cni_plugin_dirs = ["${pluginDir}"]
