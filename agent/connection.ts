@@ -1,11 +1,12 @@
 /** One call, from the launcher's offer to the acknowledgement of its result. */
 
-import { Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
 import type { Together } from '../lib/group-commit.ts';
 import type { PluginTable } from '../main.ts';
 import { refuseMore } from './peer.ts';
+import { waitForEnd } from './pipe.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
@@ -144,15 +145,6 @@ async function isAcknowledged(socket: Socket, changes: Changes, incoming: Incomi
   if (changes.gone.aborted) return false;
   refuseMore(socket);
   return (await changes.wait(take)) ?? false;
-}
-
-/** A pipe is a stream to Node.js, which tells of its end. */
-function waitForEnd(pipe: number): Promise<void> {
-  return new Promise((resolve) => {
-    const stream = new Socket({ fd: pipe, readable: true, writable: false });
-    stream.on('error', () => {}).on('close', () => resolve());
-    stream.resume();
-  });
 }
 
 /** Waiting for what arrives on a connection. */

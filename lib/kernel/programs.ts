@@ -59,8 +59,9 @@ export class Programs {
     this.path = [environment.PATH, systemPath].filter(Boolean).join(':');
   }
 
-  /** The file of a program. @throws ProgramMissingError */
+  /** The file of a program, which a name with a slash is itself. @throws ProgramMissingError */
   find(program: string): string {
+    if (program.includes('/')) return program;
     const known = this.found.get(program);
     if (known) return known;
     const file = this.lookUp(program);
@@ -82,7 +83,7 @@ export class Programs {
   /**
    * Runs a program to its end. It has started when this returns, and runs beside whatever the caller does
    * before it lets go of the event loop; from then on it is waited for.
-   * @param program its name, looked up in PATH and the system's directories.
+   * @param program its path, or its name, which is looked up in PATH and the system's directories.
    * @param options its standard input, or that and more.
    * @throws ProgramMissingError when there is no such program; KernelError when it cannot be started.
    */

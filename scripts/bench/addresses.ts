@@ -14,18 +14,18 @@ export function hostLocal(count: number, rounds: number): Scenario {
       const [add, del] = [emptySamples(), emptySamples()];
       const directory = (contender: Contender) => `/var/lib/cni/bench-${contender}`;
       for (const contender of contenders) reserve(`${directory(contender)}/bench`, count);
-      await alternate(rounds, (contender, round, counts) => {
+      await alternate(rounds, async (contender, round, counts) => {
         const config = {
           name: 'bench',
           type: 'host-local',
           ipam: { type: 'host-local', dataDir: directory(contender), subnet: '10.0.0.0/8' },
         };
         const verb = { contender, containerId: `round${round}`, netns: '/unused' };
-        const added = call('host-local', { ...verb, command: 'ADD' }, config).time;
-        const deleted = call('host-local', { ...verb, command: 'DEL' }, config).time;
+        const added = await call('host-local', { ...verb, command: 'ADD' }, config);
+        const deleted = await call('host-local', { ...verb, command: 'DEL' }, config);
         if (!counts) return;
-        add[contender].push(added);
-        del[contender].push(deleted);
+        add[contender].push(added.time);
+        del[contender].push(deleted.time);
       });
       for (const contender of contenders) rmSync(directory(contender), { recursive: true });
       return [

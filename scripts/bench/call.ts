@@ -1,7 +1,10 @@
 /** Calling plugins as a runtime does, with the clock running. */
 
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
+import { waitForEnd } from '../../agent/pipe.ts';
+import { alone } from '../../lib/group-commit.ts';
+import { Programs } from '../../lib/kernel/programs.ts';
 import { suites } from '../../test/support/plugin.ts';
 import { exposeAgent } from './agent.ts';
 
@@ -39,9 +42,13 @@ export interface Verb {
   netns?: string;
 }
 
+const path = '/usr/sbin:/usr/bin:/sbin:/bin';
+/** Starts plugins without a copy of this process, which would take longer than a launcher. */
+const programs = new Programs({ PATH: path }, { waitForEnd, together: alone });
+
 /** What a runtime sets. */
-export const environment = (verb: Verb): NodeJS.ProcessEnv => ({
-  PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+export const environment = (verb: Verb) => ({
+  PATH: path,
   CNI_COMMAND: verb.command,
   CNI_CONTAINERID: verb.containerId ?? '',
   CNI_NETNS: verb.netns ?? '',
@@ -54,23 +61,30 @@ export const environment = (verb: Verb): NodeJS.ProcessEnv => ({
  * @returns how long it took in milliseconds, and what it printed.
  * @throws Error when it fails.
  */
-export function call(plugin: string, verb: Verb, config: object): { time: number; output: string } {
-  const input = JSON.stringify({ cniVersion: '1.0.0', ...config });
+export async function call(
+  plugin: string,
+  verb: Verb,
+  config: object,
+): Promise<{ time: number; output: string }> {
+  const options = {
+    input: JSON.stringify({ cniVersion: '1.0.0', ...config }),
+    environment: environment(verb),
+  };
   prepareFor(verb.contender);
   const start = performance.now();
-  const { status, stdout, stderr } = spawnSync(join(directories[verb.contender], plugin), {
-    input,
-    env: environment(verb),
-    encoding: 'utf8',
-  });
+  const { status, stdout, stderr } = await programs.run(
+    join(directories[verb.contender], plugin),
+    [],
+    options,
+  );
   const time = performance.now() - start;
   if (status !== 0) throw new Error(`${verb.contender} ${plugin} ${verb.command}: ${stdout}${stderr}`);
   return { time, output: stdout };
 }
 
 /** Whether a contender speaks a version of the specification. */
-export function supports(contender: Contender, version: string): boolean {
-  const { output } = call('bridge', { contender, command: 'VERSION' }, {});
+export async function supports(contender: Contender, version: string): Promise<boolean> {
+  const { output } = await call('bridge', { contender, command: 'VERSION' }, {});
   return (JSON.parse(output) as { supportedVersions: string[] }).supportedVersions.includes(version);
 }
 
@@ -82,77 +96,41 @@ export interface Attached {
 }
 
 /** ADD of a whole chain. @returns the time of each plugin, and what is to be given to {@link delChain}. */
-export function addChain(
+export async function addChain(
   network: Network,
   contender: Contender,
-  containerId: string,
-  netns: string,
-): { times: number[]; attached: Attached } {
+  { containerId, netns }: Omit<Attached, 'result'>,
+): Promise<{ times: number[]; attached: Attached }> {
   let result: object | undefined;
-  const times = network.plugins.map((plugin) => {
-    const { time, output } = call(
+  const times: number[] = [];
+  for (const plugin of network.plugins) {
+    const { time, output } = await call(
       plugin.type,
       { contender, command: 'ADD', containerId, netns },
       { name: network.name, ...plugin, ...(result && { prevResult: result }) },
     );
     result = JSON.parse(output) as object;
-    return time;
-  });
+    times.push(time);
+  }
   return { times, attached: { containerId, netns, result: result! } };
 }
 
 /** DEL of a whole chain, last plugin first. @returns the times in the order of the plugins. */
-export function delChain(
+export async function delChain(
   network: Network,
   contender: Contender,
   { containerId, netns, result }: Attached,
-): number[] {
-  return network.plugins
-    .toReversed()
-    .map(
-      (plugin) =>
-        call(
-          plugin.type,
-          { contender, command: 'DEL', containerId, netns },
-          { name: network.name, ...plugin, prevResult: result },
-        ).time,
-    )
-    .reverse();
-}
-
-/** Like {@link call}, without blocking, and after {@link prepareFor}. @returns what it printed. */
-export function callAsync(plugin: string, verb: Verb, config: object): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(join(directories[verb.contender], plugin), [], { env: environment(verb) });
-    let text = '';
-    child.stdout.setEncoding('utf8').on('data', (part: string) => {
-      text += part;
-    });
-    child.on('error', reject);
-    child.on('close', (status) =>
-      status === 0
-        ? resolve(text)
-        : reject(new Error(`${verb.contender} ${plugin} ${verb.command}: ${text}`)),
+): Promise<number[]> {
+  const times: number[] = [];
+  for (const plugin of network.plugins.toReversed()) {
+    const { time } = await call(
+      plugin.type,
+      { contender, command: 'DEL', containerId, netns },
+      { name: network.name, ...plugin, prevResult: result },
     );
-    // VERSION ends without reading it.
-    child.stdin.on('error', () => {}).end(JSON.stringify({ cniVersion: '1.0.0', ...config }));
-  });
-}
-
-/** The chain of one container of many that come or go at once. @returns the result of ADD. */
-export async function runChainAsync(
-  network: Network,
-  command: 'ADD' | 'DEL',
-  contender: Contender,
-  { containerId, netns, result }: Omit<Attached, 'result'> & { result?: object },
-): Promise<object | undefined> {
-  let last = result;
-  for (const plugin of command === 'ADD' ? network.plugins : network.plugins.toReversed()) {
-    const config = { name: network.name, ...plugin, ...(last && { prevResult: last }) };
-    const output = await callAsync(plugin.type, { contender, command, containerId, netns }, config);
-    if (command === 'ADD') last = JSON.parse(output) as object;
+    times.unshift(time);
   }
-  return last;
+  return times;
 }
 
 let namespaces = 0;

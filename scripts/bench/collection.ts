@@ -14,11 +14,13 @@ export function collection(count: number, rounds: number): Scenario {
       const samples = emptySamples();
       await alternate(
         rounds,
-        (contender) => {
-          liveOnce(podNetwork(), contender, 'first');
+        async (contender) => {
+          await liveOnce(podNetwork(), contender, 'first');
           populate(count);
           samples[contender].push(
-            contender === 'reference' ? deleteOneByOne(contender, count / 2) : collect(contender, count),
+            await (contender === 'reference'
+              ? deleteOneByOne(contender, count / 2)
+              : collect(contender, count)),
           );
           clear();
         },
@@ -30,16 +32,14 @@ export function collection(count: number, rounds: number): Scenario {
 }
 
 /** @returns how long it took, in milliseconds. @throws Error when something stale is left. */
-function collect(contender: Contender, count: number): number {
+async function collect(contender: Contender, count: number): Promise<number> {
   const network = podNetwork();
   const valid = Array.from({ length: count / 2 }, (_, i) => ({ containerID: `present${i}`, ifname: 'eth0' }));
   let time = 0;
-  for (const plugin of network.plugins.toReversed())
-    time += call(
-      plugin.type,
-      { contender, command: 'GC' },
-      { cniVersion: '1.1.0', name: network.name, ...plugin, 'cni.dev/valid-attachments': valid },
-    ).time;
+  for (const plugin of network.plugins.toReversed()) {
+    const config = { cniVersion: '1.1.0', name: network.name, ...plugin, 'cni.dev/valid-attachments': valid };
+    time += (await call(plugin.type, { contender, command: 'GC' }, config)).time;
+  }
   const left =
     execFileSync('iptables-save', ['-t', 'nat'], { encoding: 'utf8' }).match(/^:CNI-[0-9a-f]{24} /gm) ?? [];
   if (left.length !== count / 2)
@@ -51,12 +51,12 @@ function collect(contender: Contender, count: number): number {
  * For the reference plugins: they have no GC before 1.5, and 1.9.1 leaves all chains of iptables, so that a
  * runtime has to DEL what is stale. A few tell what all would take.
  */
-function deleteOneByOne(contender: Contender, count: number): number {
+async function deleteOneByOne(contender: Contender, count: number): Promise<number> {
   const network: Network = podNetwork();
   const sample = Math.min(5, count);
   const start = performance.now();
   for (let i = 0; i < sample; i++)
-    delChain(network, contender, {
+    await delChain(network, contender, {
       containerId: `present${i}`,
       netns: '',
       result: { cniVersion: '1.0.0', ips: [{ address: `10.77.128.${i}/16` }] },

@@ -5,12 +5,13 @@ import { once } from 'node:events';
 import { availableParallelism } from 'node:os';
 import {
   type Attached,
+  addChain,
   addNamespace,
   type Contender,
   contenders,
-  prepareFor,
+  delChain,
+  type Network,
   removeNamespace,
-  runChainAsync,
 } from './call.ts';
 import { clear, liveOnce, podNetwork } from './host.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
@@ -24,7 +25,7 @@ export function atOnce(count: number, rounds: number, seconds: number): Scenario
       const [add, del, both] = [emptySamples(), emptySamples(), emptySamples()];
       const [slowestAdd, slowestDel] = [emptySamples(), emptySamples()];
       // Creates what all pods share.
-      for (const contender of contenders) liveOnce(podNetwork(), contender, 'first');
+      for (const contender of contenders) await liveOnce(podNetwork(), contender, 'first');
       await alternate(
         rounds,
         async (contender) => {
@@ -86,13 +87,12 @@ async function attachConcurrently(
     containerId: `at-once-${i}`,
     network: podNetwork(30000 + 2 * i),
   }));
-  const attached: (Attached & { network: (typeof pods)[0]['network'] })[] = [];
-  prepareFor(contender);
+  const attached: (Attached & { network: Network })[] = [];
   const added = await clock(pods, async (pod) => {
-    const result = await runChainAsync(pod.network, 'ADD', contender, pod);
-    attached.push({ ...pod, result: result! });
+    const { attached: one } = await addChain(pod.network, contender, pod);
+    attached.push({ network: pod.network, ...one });
   });
-  const deleted = await clock(attached, (pod) => runChainAsync(pod.network, 'DEL', contender, pod));
+  const deleted = await clock(attached, (pod) => delChain(pod.network, contender, pod));
   for (const { name } of pods) removeNamespace(name);
   return { added, deleted };
 }

@@ -40,14 +40,14 @@ export function podNetwork(port = 18080): Network {
 }
 
 /** One pod comes and goes. @returns the times of each plugin, in the order of the chain. */
-export function liveOnce(
+export async function liveOnce(
   network: Network,
   contender: Contender,
   containerId: string,
-): { added: number[]; deleted: number[] } {
+): Promise<{ added: number[]; deleted: number[] }> {
   const { name, netns } = addNamespace();
-  const { times, attached } = addChain(network, contender, containerId, netns);
-  const deleted = delChain(network, contender, attached);
+  const { times, attached } = await addChain(network, contender, { containerId, netns });
+  const deleted = await delChain(network, contender, attached);
   removeNamespace(name);
   return { added: times, deleted };
 }

@@ -16,11 +16,12 @@ export function life(name: string, network: Network, pods: number, rounds: numbe
       const del = labels.map(emptySamples);
       const [addAll, delAll, whole] = [emptySamples(), emptySamples(), emptySamples()];
       // The first pods make what all share; then the others come.
-      const among = contenders.filter((contender) => canRun(name, network, contender));
+      const among: Contender[] = [];
+      for (const contender of contenders) if (await canRun(name, network, contender)) among.push(contender);
       populate(pods);
-      await alternate(rounds, (contender, round, counts) => {
+      await alternate(rounds, async (contender, round, counts) => {
         if (!among.includes(contender)) return;
-        const { added, deleted } = liveOnce(network, contender, `round${round}${contender}`);
+        const { added, deleted } = await liveOnce(network, contender, `round${round}${contender}`);
         if (!counts) return;
         for (const i of labels.keys()) {
           add[i]![contender].push(added[i]!);
@@ -47,9 +48,9 @@ export function life(name: string, network: Network, pods: number, rounds: numbe
 }
 
 /** Has a first pod come and go. @returns false if the reference plugins fail at that, which is said. */
-function canRun(name: string, network: Network, contender: Contender): boolean {
+async function canRun(name: string, network: Network, contender: Contender): Promise<boolean> {
   try {
-    liveOnce(network, contender, `first-${contender}`);
+    await liveOnce(network, contender, `first-${contender}`);
     return true;
   } catch (error) {
     if (contender !== 'reference') throw error;

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { agentPid, startAgent } from './agent.ts';
-import { addNamespace, callAsync, prepareFor, removeNamespace, runChainAsync } from './call.ts';
+import { addChain, addNamespace, call, delChain, removeNamespace } from './call.ts';
 import { clear, podNetwork } from './host.ts';
 import { emptySamples, type Line, type Scenario } from './scenario.ts';
 
@@ -20,7 +20,6 @@ export function agentMemory(verbs: number, seconds: number): Scenario {
     name: 'memory',
     async measure() {
       await startAgent();
-      prepareFor('agent');
       const lines: Line[] = [];
       const note = (when: string) => {
         for (const [what, key] of [
@@ -46,9 +45,9 @@ export function agentMemory(verbs: number, seconds: number): Scenario {
         pods.map(async (pod) => {
           while (done < verbs && performance.now() < end) {
             done += 1 + 2 * pod.network.plugins.length;
-            await callAsync('bridge', { contender: 'agent', command: 'VERSION' }, {});
-            const result = await runChainAsync(pod.network, 'ADD', 'agent', pod);
-            await runChainAsync(pod.network, 'DEL', 'agent', { ...pod, result: result! });
+            await call('bridge', { contender: 'agent', command: 'VERSION' }, {});
+            const { attached } = await addChain(pod.network, 'agent', pod);
+            await delChain(pod.network, 'agent', attached);
             if (done >= 1000 && !notedEarly) {
               notedEarly = true;
               note('after 1,000 verbs');

@@ -80,24 +80,24 @@ async function measurePlugin(
   const there = contenders.filter((contender) => existsSync(join(directories[contender], plugin.type)));
   const [add, check, del] = [emptySamples(), emptySamples(), emptySamples()];
   const [status, gc] = [emptySamples(), emptySamples()];
-  const lacking = supports('reference', '1.1.0') ? [] : [...without, 'STATUS', 'GC'];
+  const lacking = (await supports('reference', '1.1.0')) ? [] : [...without, 'STATUS', 'GC'];
   await alternate(
     rounds,
-    (contender, round, counts) => {
+    async (contender, round, counts) => {
       if (!there.includes(contender)) return;
       const pod = { ...addNamespace(), containerId: `round${round}${contender}` };
-      const { times, attached } = addChain(network, contender, pod.containerId, pod.netns);
+      const { times, attached } = await addChain(network, contender, pod);
       const foreign = contender === 'reference' ? lacking : [];
-      const once = (command: string, samples: typeof add, keys: object) => {
+      const once = async (command: string, samples: typeof add, keys: object) => {
         if (foreign.includes(command)) return;
         const config = { name: network.name, ...plugin, ...keys };
-        const { time } = call(plugin.type, { contender, command, ...pod }, config);
+        const { time } = await call(plugin.type, { contender, command, ...pod }, config);
         if (counts) samples[contender].push(time);
       };
-      once('CHECK', check, { prevResult: attached.result });
-      once('STATUS', status, { cniVersion: '1.1.0' });
-      const deleted = delChain(network, contender, attached);
-      once('GC', gc, { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] });
+      await once('CHECK', check, { prevResult: attached.result });
+      await once('STATUS', status, { cniVersion: '1.1.0' });
+      const deleted = await delChain(network, contender, attached);
+      await once('GC', gc, { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] });
       removeNamespace(pod.name);
       if (!counts) return;
       add[contender].push(times.at(-1)!);

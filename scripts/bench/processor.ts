@@ -6,7 +6,15 @@
 
 import { readFileSync } from 'node:fs';
 import { agentPid } from './agent.ts';
-import { addChain, addNamespace, type Contender, delChain, removeNamespace } from './call.ts';
+import {
+  type Attached,
+  addChain,
+  addNamespace,
+  type Contender,
+  delChain,
+  type Network,
+  removeNamespace,
+} from './call.ts';
 import { clear, liveOnce, podNetwork } from './host.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
 
@@ -23,21 +31,20 @@ export function processorTime(lives: number, rounds: number): Scenario {
       const network = podNetwork();
       await alternate(
         rounds,
-        (contender, _, counts) => {
+        async (contender, _, counts) => {
           // So that every contender's chains are the only ones.
-          liveOnce(network, contender, 'first');
+          await liveOnce(network, contender, 'first');
           const pods = Array.from({ length: lives }, (_, i) => ({
             ...addNamespace(),
             containerId: `life${i}`,
             network: podNetwork(20000 + 2 * i),
           }));
           const before = used(contender);
-          const attached = pods.map((pod) => ({
-            network: pod.network,
-            ...addChain(pod.network, contender, pod.containerId, pod.netns).attached,
-          }));
+          const attached: (Attached & { network: Network })[] = [];
+          for (const { network, ...pod } of pods)
+            attached.push({ network, ...(await addChain(network, contender, pod)).attached });
           const between = used(contender);
-          for (const one of attached) delChain(one.network, contender, one);
+          for (const one of attached) await delChain(one.network, contender, one);
           const after = used(contender);
           for (const pod of pods) removeNamespace(pod.name);
           if (!counts) return;

@@ -44,8 +44,8 @@ function version(rounds: number): Scenario {
     name: 'VERSION',
     async measure() {
       const samples = emptySamples();
-      await alternate(rounds, (contender, _, counts) => {
-        const { time } = call('bridge', { contender, command: 'VERSION' }, {});
+      await alternate(rounds, async (contender, _, counts) => {
+        const { time } = await call('bridge', { contender, command: 'VERSION' }, {});
         if (counts) samples[contender].push(time);
       });
       return [{ name: 'VERSION', unit: 'ms', samples }];

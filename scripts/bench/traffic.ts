@@ -51,9 +51,9 @@ function addOutside(): string {
 async function transfer(contender: Contender, outside: string): Promise<{ direct: number; mapped: number }> {
   const network = podNetwork(hostPort);
   const [server, client] = [addNamespace(), addNamespace()];
-  const served = addChain(network, contender, 'server', server.netns).attached;
+  const { attached: served } = await addChain(network, contender, { containerId: 'server', ...server });
   const bridgeOnly = { ...network, plugins: network.plugins.slice(0, 1) };
-  const asked = addChain(bridgeOnly, contender, 'client', client.netns).attached;
+  const { attached: asked } = await addChain(bridgeOnly, contender, { containerId: 'client', ...client });
   const { ips } = served.result as { ips: { address: string }[] };
   const address = ips[0]!.address.split('/')[0]!;
   const iperf = spawn('ip', ['netns', 'exec', server.name, 'iperf3', '--server', '--port', '80'], {
@@ -64,8 +64,8 @@ async function transfer(contender: Contender, outside: string): Promise<{ direct
   const direct = measure(client.name, address, 80);
   const mapped = measure(outside, '192.0.2.1', hostPort);
   iperf.kill();
-  delChain(bridgeOnly, contender, asked);
-  delChain(network, contender, served);
+  await delChain(bridgeOnly, contender, asked);
+  await delChain(network, contender, served);
   for (const { name } of [server, client]) removeNamespace(name);
   return { direct, mapped };
 }
