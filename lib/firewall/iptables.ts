@@ -7,7 +7,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { countUses } from '../netlink/nftables/xtables.ts';
-import { nftTableOf, openNftables } from './nftables.ts';
+import { nftTableOf, withNftables } from './nftables.ts';
 import { parseRules, type Rule, renderRule } from './rules.ts';
 import { isNftVariant, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
 
@@ -164,14 +164,20 @@ export async function chainExists(
   table: string,
   chain: string,
 ): Promise<boolean> {
-  if (!isNftVariant(programs, programOf(family, '')))
-    return (await list(programs, family, table, chain)) !== undefined;
-  return chainExistsInNftables(family, table, chain);
+  if (isNftVariant(programs, programOf(family, ''))) return chainExistsInNftables(family, table, chain);
+  return (await list(programs, family, table, chain)) !== undefined;
+}
+
+/**
+ * Whether a chain is not there, as far as can be told at once: always false for iptables-legacy.
+ * @throws NftablesError
+ */
+export function isKnownToBeAbsent(programs: Programs, family: Family, table: string, chain: string): boolean {
+  return isNftVariant(programs, programOf(family, '')) && !chainExistsInNftables(family, table, chain);
 }
 
 function chainExistsInNftables(family: Family, table: string, chain: string): boolean {
-  using socket = openNftables();
-  return countUses(socket, nftTableOf(family, table), chain) !== undefined;
+  return withNftables((socket) => countUses(socket, nftTableOf(family, table), chain) !== undefined);
 }
 
 /**

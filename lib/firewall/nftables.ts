@@ -4,7 +4,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/family.ts';
 import { NetlinkError } from '../netlink/error.ts';
-import { isKernelError } from '../netlink/libc.ts';
+import { isKernelError, KernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { dnat, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
 import { type NftTable, readGeneration, transaction } from '../netlink/nftables/wire.ts';
@@ -20,10 +20,12 @@ export const Hook = { prerouting: 0, forward: 2, output: 3, postrouting: 4 } as 
 
 const addressOffset = { 4: { saddr: 12, daddr: 16 }, 6: { saddr: 8, daddr: 24 } } as const;
 
-/** Opens a socket for nftables in the namespace that the thread is in. */
-export function openNftables(): NetlinkSocket {
-  return new NetlinkSocket(NetlinkProtocol.Netfilter);
-}
+/**
+ * The process's socket for the nftables of its own namespace. It stays open: while there are rules to be done
+ * away with, the kernel has whoever closes such a socket wait for that, some 15 ms, and holds up all changes
+ * meanwhile.
+ */
+let opened: NetlinkSocket | undefined;
 
 /** The kernel refused something about nftables. */
 export class NftablesError extends CniError {
@@ -39,26 +41,34 @@ export class NftablesError extends CniError {
 }
 
 /**
- * Like {@link openNftables} for one use.
+ * Asks the nftables of the host's namespace, or changes them.
+ * @param work must have ended when it returns: the socket is everybody's.
  * @throws NftablesError that says what to do when the kernel refuses something.
  */
 export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
-  using socket = openNftables();
+  opened ??= new NetlinkSocket(NetlinkProtocol.Netfilter);
   try {
-    return work(socket);
+    return work(opened);
   } catch (error) {
-    throw error instanceof NetlinkError ? explained(error) : error;
+    if (error instanceof NetlinkError) throw explained(error);
+    if (error instanceof KernelError) {
+      // Whoever is next is not to read what this one has left unread.
+      opened.close();
+      opened = undefined;
+    }
+    throw error;
   }
 }
 
 /** @throws NftablesError when the kernel has no nftables. */
 export function requireNftables(): void {
-  using socket = openNftables();
-  try {
-    readGeneration(socket);
-  } catch (error) {
-    throw error instanceof NetlinkError ? missing(error) : error;
-  }
+  withNftables((socket) => {
+    try {
+      readGeneration(socket);
+    } catch (error) {
+      throw error instanceof NetlinkError ? missing(error) : error;
+    }
+  });
 }
 
 function missing(error: NetlinkError): NftablesError {

@@ -6,7 +6,7 @@
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { changeRules, deletionOf } from './ensure.ts';
-import { chainExists, IptablesError, list, restore } from './iptables.ts';
+import { chainExists, IptablesError, isKnownToBeAbsent, list, restore } from './iptables.ts';
 import { option, type Rule, renderRule, targetOf } from './rules.ts';
 
 /** What {@link removeRules} is to remove. */
@@ -35,6 +35,8 @@ export async function removeRules(
   removal: Removal,
 ): Promise<readonly Rule[]> {
   const { chain, from, known } = removal;
+  // In nf_tables, a look costs far less than a program that is refused with all that it was to do.
+  if (chain && isKnownToBeAbsent(programs, family, table, chain)) return [];
   if (known.length > 0) {
     // Where each rule of the chain is named, -X refuses it all if there are others.
     const isWhole = known.some((rule) => rule.chain === chain);

@@ -10,7 +10,7 @@ import type { Programs } from '../kernel/programs.ts';
 import { getRawRules, listRawRules, type RawRule } from '../netlink/nftables/xtables.ts';
 import { readStateFile, writeStateFile } from '../state-file.ts';
 import { programOf } from './iptables.ts';
-import { nftTableOf, openNftables } from './nftables.ts';
+import { nftTableOf, withNftables } from './nftables.ts';
 import { type Rule, renderRule, targetOf } from './rules.ts';
 import { sha512 } from './sha512.ts';
 import { isNftVariant } from './xtables-lock.ts';
@@ -24,11 +24,9 @@ export function areSeen(programs: Programs, family: Family, table: string, rules
   try {
     const seen = parse(readStateFile(fileOf(family, table, rules)) ?? '');
     if (seen.length !== rules.length) return false;
-    using socket = openNftables();
     const wanted = rules.map(({ chain }, i) => ({ chain, handle: seen[i]!.handle }));
-    return getRawRules(socket, nftTableOf(family, table), wanted).every(
-      (rule, i) => rule !== undefined && digestOf(rule) === seen[i]!.digest,
-    );
+    const found = withNftables((socket) => getRawRules(socket, nftTableOf(family, table), wanted));
+    return found.every((rule, i) => rule !== undefined && digestOf(rule) === seen[i]!.digest);
   } catch {
     return false;
   }
@@ -38,9 +36,8 @@ export function areSeen(programs: Programs, family: Family, table: string, rules
 export function keepInMind(programs: Programs, family: Family, table: string, rules: readonly Rule[]): void {
   if (rules.length === 0 || !isNftVariant(programs, programOf(family, '-restore'))) return;
   try {
-    using socket = openNftables();
     const seen = rules.map((rule) => {
-      const all = listRawRules(socket, nftTableOf(family, table), rule.chain);
+      const all = withNftables((socket) => listRawRules(socket, nftTableOf(family, table), rule.chain));
       const alike = all.filter(({ target }) => target === targetOf(rule));
       const found = alike.length > 0 ? alike : all;
       // Of several, any might be the one.

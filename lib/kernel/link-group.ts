@@ -36,7 +36,7 @@ const skipStatistics = 8;
 /** Groups below have been given names by some distributions, and are what people choose by hand. */
 const lowestGroup = 0x10000;
 
-/** How long an interface may take to go away before only the deletion itself is waited for, in milliseconds. */
+/** How long an interface may take to go before only its deletion is waited for, in milliseconds. */
 const patienceMs = 10_000;
 
 /** An interface of the host. */

@@ -1,6 +1,6 @@
 /** A netlink socket: requests out, acknowledgements and dumps back. Sources: netlink(7), linux/netlink.h. */
 
-import { close, closeSync, write } from 'node:fs';
+import { closeSync, write } from 'node:fs';
 import { NetlinkError, readError } from './error.ts';
 import { isKernelError, KernelError, libc } from './libc.ts';
 import {
@@ -45,7 +45,6 @@ const buffer = new Uint8Array(receiveSize);
 export class NetlinkSocket {
   private readonly fd: number;
   private sequence = 0;
-  private hasChangedRules = false;
 
   /**
    * @param protocol one of {@link NetlinkProtocol}.
@@ -74,10 +73,7 @@ export class NetlinkSocket {
   }
 
   close(): void {
-    // The kernel has whoever changed rules wait at the end until it has done away with the old ones, some 15
-    // ms: another thread can do that.
-    if (this.hasChangedRules) close(this.fd, () => {});
-    else closeSync(this.fd);
+    closeSync(this.fd);
   }
 
   [Symbol.dispose](): void {
@@ -213,7 +209,6 @@ export class NetlinkSocket {
         ...(attributes ? [attributes] : []),
       ]),
     });
-    this.hasChangedRules = true;
     const begin = this.sequence + 1;
     this.sequence += requests.length + 2;
     const all = [boundary(BATCH_BEGIN, condition), ...requests, boundary(BATCH_END)];

@@ -1,5 +1,7 @@
+import { existsSync } from 'node:fs';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, iptablesSave, ping, serve } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
@@ -350,4 +352,16 @@ test('nftables: what all pods share is made once, and again when somebody has ta
     await host.run(['nft', ...damage]);
   await attach(host, network, mapped(8083));
   t.deepEqual(await rules(), whole);
+});
+
+test('nftables: no program of iptables is started for a pod that has none of its rules', async (t) => {
+  const host = await makeHost(t);
+  const env = await logIptables(host);
+  const { plugins, ...network } = nftNet();
+  const mapped = { ...network, plugins: [...plugins, { type: 'portmap', backend: 'nftables' }] };
+  const attachment = await attach(host, mapped, { ...ports([8080, 80]), env });
+  await attachment.check();
+  await attachment.del();
+  await attachment.del();
+  t.false(existsSync(host.file('/run/calls')));
 });

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
+import { logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, iptablesSave, serve, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
@@ -38,20 +39,6 @@ const resultFor = (netns: string, address: string): PrintedResult => ({
   interfaces: [{ name: 'eth0', sandbox: netns }],
   ips: [{ address, interface: 0 }],
 });
-
-/**
- * Programs of iptables that note each call in /run/calls.
- * @returns the environment that makes plugins use them.
- */
-async function logged(host: Host): Promise<{ PATH: string }> {
-  const script = `#!/bin/sh\necho "\${0##*/} $*" >> /run/calls\nexec /usr/sbin/\${0##*/} "$@"\n`;
-  await host.run(['mkdir', '/run/logged']);
-  writeFileSync(host.file('/run/logged/xtables-nft-logged'), script, { mode: 0o755 });
-  for (const name of ['iptables', 'ip6tables'])
-    for (const suffix of ['', '-restore', '-save'])
-      await host.run(['ln', '-s', 'xtables-nft-logged', `/run/logged/${name}${suffix}`]);
-  return { PATH: `/run/logged:${cleanEnv.PATH}` };
-}
 
 /**
  * @returns the environment that makes plugins use the older variant of iptables, with a lock of this host
@@ -207,7 +194,7 @@ test('first attachments at once: shared rules are there once, and every pod has 
 
 test('ADD has iptables list no chain, and STATUS starts no program', async (t) => {
   const host = await makeHost(t);
-  const env = await logged(host);
+  const env = await logIptables(host);
   const calls = async () =>
     (await host.run(['sh', '-c', 'cat /run/calls; : > /run/calls'])).trim().split('\n').filter(Boolean);
   await attach(host, portNet(), { ...ports([8080, 80]), env });

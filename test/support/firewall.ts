@@ -1,6 +1,9 @@
 /** Networks with the firewall plugin, and the plugin by itself. */
 
+import { writeFileSync } from 'node:fs';
 import { Attachment, type Conflist } from './chain.ts';
+import type { Host } from './host.ts';
+import { cleanEnv } from './run.ts';
 
 /** A dual-stack bridge, named like the network, followed by the firewall plugin with the given keys. */
 export function firewallNet(
@@ -35,4 +38,18 @@ export function withoutFirewall(network: Conflist): Conflist {
 /** The firewall plugin alone, for a pod that is attached already. */
 export function firewallAlone({ host, pod, network, options }: Attachment, keys: object): Attachment {
   return new Attachment(host, pod, { ...network, plugins: [{ type: 'firewall', ...keys }] }, options);
+}
+
+/**
+ * Programs of iptables that note each call in /run/calls.
+ * @returns the environment that makes plugins use them.
+ */
+export async function logIptables(host: Host): Promise<{ PATH: string }> {
+  const script = `#!/bin/sh\necho "\${0##*/} $*" >> /run/calls\nexec /usr/sbin/\${0##*/} "$@"\n`;
+  await host.run(['mkdir', '/run/logged']);
+  writeFileSync(host.file('/run/logged/xtables-nft-logged'), script, { mode: 0o755 });
+  for (const name of ['iptables', 'ip6tables'])
+    for (const suffix of ['', '-restore', '-save'])
+      await host.run(['ln', '-s', 'xtables-nft-logged', `/run/logged/${name}${suffix}`]);
+  return { PATH: `/run/logged:${cleanEnv.PATH}` };
 }
