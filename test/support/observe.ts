@@ -32,6 +32,7 @@ export interface IpAddress {
   prefixlen: number;
   scope: string;
   tentative?: boolean;
+  dadfailed?: boolean;
   nodad?: boolean;
 }
 
@@ -173,8 +174,17 @@ export async function snapshot(host: Host): Promise<Record<string, unknown>> {
   };
 }
 
+/** Whether no address of a link is being looked for elsewhere: that takes a second once frames pass. */
+function hasSettled({ flags, addr_info = [] }: IpLink): boolean {
+  const isTentative = ({ scope, tentative, dadfailed }: IpAddress) =>
+    scope !== 'link' && tentative && !dadfailed;
+  return !flags.includes('LOWER_UP') || !addr_info.some(isTentative);
+}
+
 /** The part of {@link snapshot} that any namespace has. */
 export async function networkSnapshot(ns: Namespace): Promise<Record<string, unknown>> {
+  // The kernel has no route to an address until it knows that nobody else has it.
+  await until('no address is tentative', async () => (await links(ns)).every(hasSettled));
   const [all, routes4, routes6, rules4, rules6, ruleset] = await Promise.all([
     links(ns),
     ns.run(['ip', '-4', 'route', 'show', 'table', 'all']),
