@@ -1,0 +1,335 @@
+/**
+ * A runtime as careless as can be: its calls are killed, it forgets pods, and it is restarted and knows then
+ * only what libcni's cache tells. Each call is done by this suite with its agent, by this suite without it, or
+ * by the reference plugins, as chance has it.
+ */
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { defaultCacheDir, listCache, readCached, removeCached, writeCached } from '../../cli/libcni/cache.ts';
+import type { AttachmentId } from '../../lib/attachment.ts';
+import { pluginConfig } from '../../test/support/chain.ts';
+import type { PrintedResult } from '../../test/support/plugin.ts';
+import { type Contender, contenders } from '../bench/call.ts';
+import { ours } from '../bench/measure.ts';
+import type { Random } from '../random.ts';
+import { type Caller, configsOf, type Outcome } from './call.ts';
+import type { Findings } from './findings.ts';
+import { Gate } from './gate.ts';
+import { chooseKill } from './kills.ts';
+import type { SoakNetwork } from './networks.ts';
+import { lifeOf, Pod } from './pod.ts';
+
+/** How likely it is that a call is killed. */
+const killProbability = 0.05;
+/** DELs after which a pod that still cannot be detached is a violation. */
+const delsAtMost = 8;
+/** How long the agent may take to undo what nobody waits for any more, in milliseconds. */
+const settlingTime = 20_000;
+
+/** What came of an ADD. */
+export type Attached = 'attached' | 'full' | 'failed';
+
+export interface RuntimeOptions {
+  readonly networks: readonly SoakNetwork[];
+  readonly caller: Caller;
+  readonly findings: Findings;
+  /** Whether the agent may be killed just now. */
+  readonly mayKillAgent: () => boolean;
+}
+
+/** The runtime of a soak. */
+export class Runtime {
+  /** Pods that are attached, by container ID. */
+  readonly attached = new Map<string, Pod>();
+  private readonly options: RuntimeOptions;
+  private readonly gate = new Gate();
+  /** Pods whose call the agent may still be doing though its launcher was killed. */
+  private readonly withAgent = new Set<string>();
+  /** Until when the reference has taken an address that was not its pod's out of the firewall. */
+  private readonly spoiled = new Map<string, number>();
+
+  constructor(options: RuntimeOptions) {
+    this.options = options;
+  }
+
+  /** Has a pod come and go with each suite on each network, so that all is there that stays for good. */
+  async prepare(): Promise<void> {
+    const { networks, findings, caller } = this.options;
+    for (const network of networks)
+      for (const [i, contender] of contenders.entries()) {
+        const pod = new Pod(-1 - i, network);
+        await pod.create();
+        let result: PrintedResult | undefined;
+        for (const command of ['ADD', 'DEL'] as const) {
+          const chain = configsOf(pod);
+          for (const { plugin, config } of command === 'ADD' ? chain : chain.reverse()) {
+            const full = { ...config, ...(result && { prevResult: result }) };
+            const outcome = await caller.run({ command, contender, plugin, config: full, pod });
+            if (!outcome.isDone)
+              findings.violation(`The first ${command} of ${plugin} (${contender}): ${outcome.message}`);
+            result = outcome.result ?? result;
+          }
+        }
+        await pod.remove();
+      }
+  }
+
+  /** ADD of a pod's chain, and DEL if it fails, as runtimes do. */
+  attach(pod: Pod, random: Random): Promise<Attached> {
+    return this.gate.share(async () => {
+      let result: PrintedResult | undefined;
+      let isKnownToFirewall = false;
+      for (const { plugin, config } of configsOf(pod)) {
+        const contender = this.choose(pod, random);
+        // Of an ADD that fails, the firewall plugin of the reference never learns the address.
+        isKnownToFirewall ||= plugin === 'firewall' && contender === 'reference';
+        if (plugin === 'firewall') pod.admittedAt = performance.now();
+        const outcome = await this.call(
+          pod,
+          { plugin, config: { ...config, ...(result && { prevResult: result }) } },
+          { command: 'ADD', contender, random },
+        );
+        if (!outcome.isDone) {
+          await this.delete(pod, random, isKnownToFirewall ? result : undefined);
+          return isFull(outcome) ? 'full' : 'failed';
+        }
+        result = outcome.result!;
+      }
+      this.remember(pod, result!);
+      return 'attached';
+    });
+  }
+
+  /** DEL of a pod's chain, with what libcni's cache has of it. */
+  detach(pod: Pod, random: Random): Promise<void> {
+    return this.gate.share(() => {
+      this.attached.delete(pod.containerId);
+      const result = cachedResult(pod);
+      return this.delete(pod, random, result);
+    });
+  }
+
+  /** Forgets a pod, as if its DEL had been lost. Its namespace is gone as well. */
+  forget(pod: Pod): Promise<void> {
+    return this.gate.share(async () => {
+      this.attached.delete(pod.containerId);
+      await pod.remove();
+    });
+  }
+
+  /**
+   * Starts anew, with what the cache tells: pods whose namespace is gone are no longer there, and everything
+   * that belongs to none of the others is collected.
+   */
+  restart(random: Random): Promise<void> {
+    return this.gate.alone(async () => {
+      const { findings } = this.options;
+      findings.count('restart of the runtime');
+      const before = new Map(this.attached);
+      this.attached.clear();
+      const lost: Pod[] = [];
+      for (const { attachment, error } of listCache(defaultCacheDir)) {
+        if (error) findings.violation(error.message);
+        if (!attachment) continue;
+        const pod = before.get(attachment.containerId);
+        if (pod && existsSync(attachment.netns)) this.attached.set(pod.containerId, pod);
+        else lost.push(this.podOf(attachment));
+      }
+      for (const { name, containerId } of before.values())
+        if (!this.attached.has(containerId))
+          findings.violation(`${name} is attached, but the runtime finds it no longer`);
+      // Newer releases of libcni do DEL of what is in the cache before GC, older ones leave it to that.
+      if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, cachedResult(pod));
+      await this.collect(random);
+      for (const pod of lost) removeCached(defaultCacheDir, idOf(pod));
+      await this.compareReservations();
+    });
+  }
+
+  /**
+   * Collects everything, when no pod is attached any more. What libcni's cache has of lost pods is there until
+   * that is done.
+   */
+  end(random: Random): Promise<void> {
+    return this.gate.alone(async () => {
+      for (const { name } of this.attached.values())
+        this.options.findings.violation(`${name} is still attached in the end`);
+      await this.collect(random);
+      await this.compareReservations();
+      for (const { attachment } of listCache(defaultCacheDir))
+        if (attachment) removeCached(defaultCacheDir, attachment);
+    });
+  }
+
+  /** GC of all networks, with the pods that are attached as the valid ones. */
+  private async collect(random: Random): Promise<void> {
+    for (const network of this.options.networks) {
+      const { conflist } = network;
+      const valid = [...this.attached.values()]
+        .filter((pod) => pod.network === network)
+        .map((pod) => ({ containerID: pod.containerId, ifname: pod.ifname }));
+      for (const plugin of conflist.plugins) {
+        const config = {
+          ...pluginConfig({ ...conflist, cniVersion: '1.1.0' }, plugin),
+          'cni.dev/valid-attachments': valid,
+        };
+        for (let tries = 0; tries < delsAtMost; tries++) {
+          const contender = random.pick(ours);
+          const kill = this.kill(random, tries);
+          const call = { command: 'GC', plugin: plugin.type, config, contender, kill } as const;
+          const outcome = await this.options.caller.run(call);
+          this.judge('GC', plugin.type, contender, outcome);
+          if (outcome.isDone) break;
+        }
+      }
+    }
+  }
+
+  /** Every pod that is attached has an address reserved, and nobody else, once all is undone that has failed. */
+  private async compareReservations(): Promise<void> {
+    for (const network of this.options.networks) {
+      const { name } = network.conflist;
+      const attached = [...this.attached.values()]
+        .filter((pod) => pod.network === network)
+        .map(({ address, containerId }) => `${address} ${containerId}`)
+        .sort()
+        .join(', ');
+      let reserved = '';
+      for (const end = performance.now() + settlingTime; performance.now() < end; await sleep(200)) {
+        reserved = reservationsOf(name).sort().join(', ');
+        if (reserved === attached) break;
+      }
+      if (reserved !== attached)
+        this.options.findings.violation(
+          `After GC of "${name}", reserved is: ${reserved}; and attached is: ${attached}`,
+        );
+    }
+  }
+
+  /** Whether the reference may have taken a pod out of the firewall that was not the one it was told. */
+  isSpoiled({ address, admittedAt }: Pod): boolean {
+    return (this.spoiled.get(address ?? '') ?? 0) >= admittedAt;
+  }
+
+  private remember(pod: Pod, result: PrintedResult): void {
+    pod.address = addressOf(result);
+    writeCached(defaultCacheDir, {
+      ...idOf(pod),
+      config: Buffer.from(JSON.stringify(pod.network.conflist)),
+      netns: pod.netns,
+      args: [],
+      capabilityArgs: pod.capabilities,
+      result: { ...result },
+    });
+    this.attached.set(pod.containerId, pod);
+  }
+
+  /** A pod as the cache has it. */
+  private podOf({ network, containerId }: AttachmentId): Pod {
+    const { networks } = this.options;
+    return new Pod(lifeOf(containerId), networks.find(({ conflist }) => conflist.name === network)!);
+  }
+
+  /** DEL until it succeeds. */
+  private async delete(pod: Pod, random: Random, result: PrintedResult | undefined): Promise<void> {
+    for (let tries = 0; tries < delsAtMost; tries++)
+      if (await this.tryDelete(pod, random, result, tries)) {
+        removeCached(defaultCacheDir, idOf(pod));
+        return;
+      }
+    this.options.findings.violation(`DEL of ${pod.name} did not succeed in ${delsAtMost} attempts`);
+  }
+
+  private async tryDelete(
+    pod: Pod,
+    random: Random,
+    result: PrintedResult | undefined,
+    tries: number,
+  ): Promise<boolean> {
+    for (const { plugin, config } of configsOf(pod, result && { prevResult: result }).reverse()) {
+      const contender = this.choose(pod, random, tries);
+      const outcome = await this.call(pod, { plugin, config }, { command: 'DEL', contender, random, tries });
+      const address = addressOf(result);
+      if (plugin === 'firewall' && contender === 'reference' && address)
+        this.spoiled.set(address, performance.now());
+      if (!outcome.isDone) return false;
+    }
+    return true;
+  }
+
+  private async call(
+    pod: Pod,
+    { plugin, config }: { plugin: string; config: object },
+    { command, contender, random, tries = 0 }: CallOptions,
+  ): Promise<Outcome> {
+    const kill = this.kill(random, tries);
+    const outcome = await this.options.caller.run({ command, plugin, config, pod, contender, kill });
+    if (kill && outcome.isDisturbed) this.options.findings.count(`kill of ${kill.target}`);
+    if (contender === 'agent' && !outcome.isDone) this.withAgent.add(pod.containerId);
+    else this.withAgent.delete(pod.containerId);
+    this.judge(command, plugin, contender, outcome);
+    return outcome;
+  }
+
+  private kill(random: Random, tries: number) {
+    const probability = tries > delsAtMost / 2 ? 0 : killProbability;
+    return chooseKill(random, probability, this.options.mayKillAgent());
+  }
+
+  /**
+   * Who does a call. What the agent may still be at is left to it: the kernel does not always survive that a
+   * namespace goes while an interface in it is being deleted.
+   */
+  private choose({ containerId }: Pod, random: Random, tries = 0): Contender {
+    const contender = random.pick(tries > delsAtMost / 2 ? ours : contenders);
+    return this.withAgent.has(containerId) ? 'agent' : contender;
+  }
+
+  private judge(
+    command: string,
+    plugin: string,
+    contender: Contender,
+    { isDone, isDisturbed, message }: Outcome,
+  ): void {
+    const { findings } = this.options;
+    if (isDone) return;
+    if (command === 'ADD' && isFull({ message })) findings.count('no address');
+    else if (isDisturbed) findings.count(`${command} that failed as something was killed`);
+    else if (contender === 'reference') findings.count(`${command} that the reference failed at by itself`);
+    else findings.violation(`${command} of ${plugin} (${contender}) failed by itself: ${message}`);
+  }
+}
+
+interface CallOptions {
+  readonly command: 'ADD' | 'DEL';
+  readonly contender: Contender;
+  readonly random: Random;
+  /** How often the same has been tried already. */
+  readonly tries?: number;
+}
+
+/** Whether an ADD failed as every address of the network was reserved, in the words of either suite. */
+function isFull({ message }: Pick<Outcome, 'message'>): boolean {
+  return /No address is free|no IP addresses available/.test(message);
+}
+
+function idOf({ network, containerId, ifname }: Pod): AttachmentId {
+  return { network: network.conflist.name, containerId, ifname };
+}
+
+function cachedResult(pod: Pod): PrintedResult | undefined {
+  return readCached(defaultCacheDir, idOf(pod))?.result as PrintedResult | undefined;
+}
+
+function addressOf(result: PrintedResult | undefined): string | undefined {
+  return result?.ips?.[0]?.address.split('/')[0];
+}
+
+/** The addresses that host-local has given away, each with its container. */
+function reservationsOf(network: string): string[] {
+  const directory = `/var/lib/cni/networks/${network}`;
+  return (existsSync(directory) ? readdirSync(directory) : [])
+    .filter((name) => /^\d+\.\d+\.\d+\.\d+$/.test(name))
+    .map((name) => `${name} ${readFileSync(`${directory}/${name}`, 'utf8').split('\r\n')[0]}`);
+}
