@@ -19,8 +19,13 @@ import type { Runtime } from './runtime.ts';
 
 /** The host's own address on the wire to the outside, which {@link outsideOf} gives it. */
 const hostAddress = '192.0.2.1';
-/** How often a pod is asked before it is taken to be out of reach. */
-const askAtMost = 3;
+/**
+ * How often a pod is asked before it is taken to be out of reach. For some seconds, packets to an address may
+ * go to the pod that had it before: within a second of learning a neighbour, the kernel hears of no other.
+ */
+const askAtMost = 8;
+/** How many of a pod's last calls are told. */
+const recent = 12;
 /** How long to wait between two looks at all pods, in milliseconds. */
 const lookInterval = 1000;
 const asker = join(import.meta.dirname, 'asker.ts');
@@ -128,12 +133,15 @@ export class Observer {
     for (let tries = 0; tries < askAtMost; tries++) {
       said = await by.ask(address, port);
       if (said === pod.name) {
-        this.findings.count('pod reached');
+        this.findings.count(tries === 0 ? 'pod reached' : 'pod reached late');
         return;
       }
     }
     if (this.runtime.isSpoiled(pod)) this.findings.count('pod that the reference took out of the firewall');
-    else this.findings.violation(`${pod.name} is asked at ${address}:${port}, and the answer is: ${said}`);
+    else
+      this.findings.violation(
+        `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.history.slice(-recent).join(', ')}`,
+      );
   }
 }
 

@@ -25,6 +25,8 @@ export class Pod {
   address: string | undefined;
   /** Since when it is let through the firewall, as of performance.now(). */
   admittedAt = 0;
+  /** Its last calls, in words. */
+  readonly history: string[] = [];
   private server: Server | undefined;
 
   /** @param life number of the life that it has. */

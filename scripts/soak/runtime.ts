@@ -265,6 +265,7 @@ export class Runtime {
   ): Promise<Outcome> {
     const kill = this.kill(random, tries);
     const outcome = await this.options.caller.run({ command, plugin, config, pod, contender, kill });
+    pod.history.push(`${command} of ${plugin} (${contender})${outcome.isDone ? '' : ' failed'}`);
     if (kill && outcome.isDisturbed) this.options.findings.count(`kill of ${kill.target}`);
     if (contender === 'agent' && !outcome.isDone) this.withAgent.add(pod.containerId);
     else this.withAgent.delete(pod.containerId);
