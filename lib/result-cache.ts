@@ -1,6 +1,7 @@
 /**
  * What libcni's cache tells of attachments: what ADD gave, until DEL is done. For plugins it is a hint. A
- * runtime may keep its cache elsewhere, and writes an attachment down only when its whole chain has been added.
+ * runtime may keep its cache elsewhere, and writes an attachment down only when its whole chain has been
+ * added.
  */
 
 import { readdirSync } from 'node:fs';

@@ -2,8 +2,8 @@
  * Thousands of pods come and go, many at once, on networks with too few addresses, while plugins, their
  * children and the agent are killed, DELs are lost, the runtime is restarted, and each call is done by this
  * suite with its agent, by this suite without it, or by the reference plugins. No address may ever be in two
- * pods that live, every pod must be reached, and when all are gone, GC must leave nothing. Neither the time of
- * a call nor the memory of the agent may grow.
+ * pods that live, every pod must be reached, and when all are gone, GC must leave nothing. Neither the time
+ * of a call nor the memory of the agent may grow.
  *
  *     npm run soak                       2,000 lives, 32 at once
  *     npm run soak -- --lives 300 --at-once 16 --minutes 2     no new life after that time

@@ -1,7 +1,7 @@
 /**
- * Whose an address is by now, as far as others have noted it. An attachment that a reference plugin let through
- * the firewall has no claim (see claims.ts), but it stands in libcni's cache once it has been added, and
- * host-local has its reservation before that.
+ * Whose an address is by now, as far as others have noted it. An attachment that a reference plugin let
+ * through the firewall has no claim (see claims.ts), but it stands in libcni's cache once it has been added,
+ * and host-local has its reservation before that.
  */
 
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
@@ -37,8 +37,8 @@ export function notedAddresses(network: string, valid: readonly AttachmentId[]):
 
 /**
  * Tells on DEL whether another attachment than the one that goes has an address.
- * @param options.isKnown whether the attachment has claims: then the cache, which takes long to read on a full
- *   host, is left alone.
+ * @param options.isKnown whether the attachment has claims: then the cache, which takes long to read on a
+ *   full host, is left alone.
  * @param options.isGone whether an attachment is known to exist no longer.
  */
 export function heldByOthers(

@@ -14,7 +14,7 @@ const lossProbability = 0.05;
 const restartProbability = 0.02;
 /** How long a pod lives at most, and waits for an address before it tries again, in milliseconds. */
 const [longestLife, longestPause] = [1500, 1500];
-/** After so many vain attempts the runtime looks for what was lost, and after more of them it is a violation. */
+/** After how many vain attempts the runtime is restarted, and after how many it is a violation. */
 const [attemptsBeforeRestart, attemptsAtMost] = [10, 150];
 
 /** What a life needs. */

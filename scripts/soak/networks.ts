@@ -23,8 +23,8 @@ export interface SoakNetwork {
 const firstByte = 10;
 
 /**
- * A bridge network with everything that cleans up by itself, and a network of veth pairs, each with two thirds
- * as many addresses as pods want at once.
+ * A bridge network with everything that cleans up by itself, and a network of veth pairs, each with two
+ * thirds as many addresses as pods want at once.
  */
 export function networksFor(atOnce: number): SoakNetwork[] {
   const ipam = (subnet: string, size: number) => ({
@@ -78,8 +78,8 @@ const limits = {
 };
 
 /**
- * The port of the host for a pod. Each gets another one: with the reference plugins, a port whose pod was lost
- * goes on leading to that.
+ * The port of the host for a pod. Each gets another one: with the reference plugins, a port whose pod was
+ * lost goes on leading to that.
  */
 export function hostPortOf(life: number): number {
   return firstHostPort + (life % hostPorts);

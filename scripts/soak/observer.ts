@@ -81,8 +81,8 @@ export class Observer {
   }
 
   /**
-   * Connects an outside to the host. What comes from there is forwarded to everybody; what pods answer only as
-   * far as the firewall plugin lets it through.
+   * Connects an outside to the host. What comes from there is forwarded to everybody; what pods answer only
+   * as far as the firewall plugin lets it through.
    */
   static async start(host: Host, runtime: Runtime, findings: Findings): Promise<Observer> {
     const outside = await outsideOf(host);

@@ -1,55 +1,37 @@
 /**
  * A runtime as careless as can be: its calls are killed, it forgets pods, and it is restarted and knows then
- * only what libcni's cache tells. Each call is done by this suite with its agent, by this suite without it, or
- * by the reference plugins, as chance has it.
+ * only what libcni's cache tells. Each call is done by this suite with its agent, by this suite without it,
+ * or by the reference plugins, as chance has it.
  */
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { existsSync } from 'node:fs';
 import { defaultCacheDir, listCache, readCached, removeCached, writeCached } from '../../cli/libcni/cache.ts';
 import type { AttachmentId } from '../../lib/attachment.ts';
-import { pluginConfig } from '../../test/support/chain.ts';
 import type { PrintedResult } from '../../test/support/plugin.ts';
 import { type Contender, contenders } from '../bench/call.ts';
 import { ours } from '../bench/measure.ts';
 import type { Random } from '../random.ts';
-import { type Caller, configsOf, type Outcome } from './call.ts';
-import type { Findings } from './findings.ts';
+import { configsOf, type Outcome } from './call.ts';
+import { collect, compareReservations } from './collection.ts';
 import { Gate } from './gate.ts';
-import { chooseKill } from './kills.ts';
-import type { SoakNetwork } from './networks.ts';
 import { lifeOf, Pod } from './pod.ts';
-
-/** How likely it is that a call is killed. */
-const killProbability = 0.05;
-/** DELs after which a pod that still cannot be detached is a violation. */
-const delsAtMost = 8;
-/** How long the agent may take to undo what nobody waits for any more, in milliseconds. */
-const settlingTime = 20_000;
+import { isFull, judge, killFor, type Tools, triesAtMost } from './tools.ts';
 
 /** What came of an ADD. */
 export type Attached = 'attached' | 'full' | 'failed';
-
-export interface RuntimeOptions {
-  readonly networks: readonly SoakNetwork[];
-  readonly caller: Caller;
-  readonly findings: Findings;
-  /** Whether the agent may be killed just now. */
-  readonly mayKillAgent: () => boolean;
-}
 
 /** The runtime of a soak. */
 export class Runtime {
   /** Pods that are attached, by container ID. */
   readonly attached = new Map<string, Pod>();
-  private readonly options: RuntimeOptions;
+  private readonly options: Tools;
   private readonly gate = new Gate();
   /** Pods whose call the agent may still be doing though its launcher was killed. */
   private readonly withAgent = new Set<string>();
   /** Until when the reference has taken an address that was not its pod's out of the firewall. */
   private readonly spoiled = new Map<string, number>();
 
-  constructor(options: RuntimeOptions) {
+  constructor(options: Tools) {
     this.options = options;
   }
 
@@ -141,70 +123,25 @@ export class Runtime {
           findings.violation(`${name} is attached, but the runtime finds it no longer`);
       // Newer releases of libcni do DEL of what is in the cache before GC, older ones leave it to that.
       if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, cachedResult(pod));
-      await this.collect(random);
+      await collect(this.options, this.attached, random);
       for (const pod of lost) removeCached(defaultCacheDir, idOf(pod));
-      await this.compareReservations();
+      await compareReservations(this.options, this.attached);
     });
   }
 
   /**
-   * Collects everything, when no pod is attached any more. What libcni's cache has of lost pods is there until
-   * that is done.
+   * Collects everything, when no pod is attached any more. What libcni's cache has of lost pods is there
+   * until that is done.
    */
   end(random: Random): Promise<void> {
     return this.gate.alone(async () => {
       for (const { name } of this.attached.values())
         this.options.findings.violation(`${name} is still attached in the end`);
-      await this.collect(random);
-      await this.compareReservations();
+      await collect(this.options, this.attached, random);
+      await compareReservations(this.options, this.attached);
       for (const { attachment } of listCache(defaultCacheDir))
         if (attachment) removeCached(defaultCacheDir, attachment);
     });
-  }
-
-  /** GC of all networks, with the pods that are attached as the valid ones. */
-  private async collect(random: Random): Promise<void> {
-    for (const network of this.options.networks) {
-      const { conflist } = network;
-      const valid = [...this.attached.values()]
-        .filter((pod) => pod.network === network)
-        .map((pod) => ({ containerID: pod.containerId, ifname: pod.ifname }));
-      for (const plugin of conflist.plugins) {
-        const config = {
-          ...pluginConfig({ ...conflist, cniVersion: '1.1.0' }, plugin),
-          'cni.dev/valid-attachments': valid,
-        };
-        for (let tries = 0; tries < delsAtMost; tries++) {
-          const contender = random.pick(ours);
-          const kill = this.kill(random, tries);
-          const call = { command: 'GC', plugin: plugin.type, config, contender, kill } as const;
-          const outcome = await this.options.caller.run(call);
-          this.judge('GC', plugin.type, contender, outcome);
-          if (outcome.isDone) break;
-        }
-      }
-    }
-  }
-
-  /** Every pod that is attached has an address reserved, and nobody else, once all is undone that has failed. */
-  private async compareReservations(): Promise<void> {
-    for (const network of this.options.networks) {
-      const { name } = network.conflist;
-      const attached = [...this.attached.values()]
-        .filter((pod) => pod.network === network)
-        .map(({ address, containerId }) => `${address} ${containerId}`)
-        .sort()
-        .join(', ');
-      let reserved = '';
-      for (const end = performance.now() + settlingTime; performance.now() < end; await sleep(200)) {
-        reserved = reservationsOf(name).sort().join(', ');
-        if (reserved === attached) break;
-      }
-      if (reserved !== attached)
-        this.options.findings.violation(
-          `After GC of "${name}", reserved is: ${reserved}; and attached is: ${attached}`,
-        );
-    }
   }
 
   /** Whether the reference may have taken a pod out of the firewall that was not the one it was told. */
@@ -233,12 +170,12 @@ export class Runtime {
 
   /** DEL until it succeeds. */
   private async delete(pod: Pod, random: Random, result: PrintedResult | undefined): Promise<void> {
-    for (let tries = 0; tries < delsAtMost; tries++)
+    for (let tries = 0; tries < triesAtMost; tries++)
       if (await this.tryDelete(pod, random, result, tries)) {
         removeCached(defaultCacheDir, idOf(pod));
         return;
       }
-    this.options.findings.violation(`DEL of ${pod.name} did not succeed in ${delsAtMost} attempts`);
+    this.options.findings.violation(`DEL of ${pod.name} did not succeed in ${triesAtMost} attempts`);
   }
 
   private async tryDelete(
@@ -263,19 +200,14 @@ export class Runtime {
     { plugin, config }: { plugin: string; config: object },
     { command, contender, random, tries = 0 }: CallOptions,
   ): Promise<Outcome> {
-    const kill = this.kill(random, tries);
+    const kill = killFor(tries, this.options, random);
     const outcome = await this.options.caller.run({ command, plugin, config, pod, contender, kill });
     pod.history.push(`${command} of ${plugin} (${contender})${outcome.isDone ? '' : ' failed'}`);
     if (kill && outcome.isDisturbed) this.options.findings.count(`kill of ${kill.target}`);
     if (contender === 'agent' && !outcome.isDone) this.withAgent.add(pod.containerId);
     else this.withAgent.delete(pod.containerId);
-    this.judge(command, plugin, contender, outcome);
+    judge(this.options.findings, { command, plugin, contender }, outcome);
     return outcome;
-  }
-
-  private kill(random: Random, tries: number) {
-    const probability = tries > delsAtMost / 2 ? 0 : killProbability;
-    return chooseKill(random, probability, this.options.mayKillAgent());
   }
 
   /**
@@ -283,22 +215,8 @@ export class Runtime {
    * namespace goes while an interface in it is being deleted.
    */
   private choose({ containerId }: Pod, random: Random, tries = 0): Contender {
-    const contender = random.pick(tries > delsAtMost / 2 ? ours : contenders);
+    const contender = random.pick(tries > triesAtMost / 2 ? ours : contenders);
     return this.withAgent.has(containerId) ? 'agent' : contender;
-  }
-
-  private judge(
-    command: string,
-    plugin: string,
-    contender: Contender,
-    { isDone, isDisturbed, message }: Outcome,
-  ): void {
-    const { findings } = this.options;
-    if (isDone) return;
-    if (command === 'ADD' && isFull({ message })) findings.count('no address');
-    else if (isDisturbed) findings.count(`${command} that failed as something was killed`);
-    else if (contender === 'reference') findings.count(`${command} that the reference failed at by itself`);
-    else findings.violation(`${command} of ${plugin} (${contender}) failed by itself: ${message}`);
   }
 }
 
@@ -308,11 +226,6 @@ interface CallOptions {
   readonly random: Random;
   /** How often the same has been tried already. */
   readonly tries?: number;
-}
-
-/** Whether an ADD failed as every address of the network was reserved, in the words of either suite. */
-function isFull({ message }: Pick<Outcome, 'message'>): boolean {
-  return /No address is free|no IP addresses available/.test(message);
 }
 
 function idOf({ network, containerId, ifname }: Pod): AttachmentId {
@@ -325,12 +238,4 @@ function cachedResult(pod: Pod): PrintedResult | undefined {
 
 function addressOf(result: PrintedResult | undefined): string | undefined {
   return result?.ips?.[0]?.address.split('/')[0];
-}
-
-/** The addresses that host-local has given away, each with its container. */
-function reservationsOf(network: string): string[] {
-  const directory = `/var/lib/cni/networks/${network}`;
-  return (existsSync(directory) ? readdirSync(directory) : [])
-    .filter((name) => /^\d+\.\d+\.\d+\.\d+$/.test(name))
-    .map((name) => `${name} ${readFileSync(`${directory}/${name}`, 'utf8').split('\r\n')[0]}`);
 }
