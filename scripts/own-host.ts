@@ -1,4 +1,4 @@
-/** A host for programs that try things out: what they do touches nothing of the machine and ends with them. */
+/** A host of their own for programs that try things out. It ends with them. */
 
 import { spawnSync } from 'node:child_process';
 

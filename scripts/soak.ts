@@ -68,11 +68,12 @@ async function run(): Promise<void> {
   const mayKillAgent = () => ended < lives / 2 && elapsed() < minutes / 2;
   const runtime = new Runtime({ networks, caller: new Caller(agent, times), findings, mayKillAgent });
   await agent.start();
-  const observer = await Observer.start(host, runtime, findings);
+  const observed = { runtime, findings, networks };
+  const observer = await Observer.start(host, observed);
   await runtime.prepare();
   const before = await takePicture(host);
 
-  const world = { runtime, observer, findings, networks };
+  const world = { ...observed, observer };
   const choices = new Random(seed);
   const worker = async () => {
     while (begun < lives && elapsed() < minutes) {

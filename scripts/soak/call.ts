@@ -32,6 +32,8 @@ export interface Outcome {
   readonly message: string;
   /** Whether it, what it had started, or the agent was killed meanwhile, so that it may fail. */
   readonly isDisturbed: boolean;
+  /** Whether the agent has to undo it: just the launcher was killed, before it had passed a result on. */
+  readonly isToBeUndone: boolean;
 }
 
 /** Directories for CNI_PATH. The agent leaves calls with a relative one to the executable. */
@@ -43,7 +45,7 @@ const paths: Readonly<Record<Contender, string>> = {
 
 /** Makes calls. */
 export class Caller {
-  private readonly agent: SoakAgent;
+  readonly agent: SoakAgent;
   private readonly times: Times;
 
   constructor(agent: SoakAgent, times: Times) {
@@ -76,14 +78,16 @@ export class Caller {
       kill && carryOut(kill, child, { agent: this.agent, isAgentCall, usual, over: over.signal });
     const { exit, stdout, stderr } = await outputOf(child, JSON.stringify(config));
     over.abort();
-    const isHit = (await killing) ?? false;
-    const isDisturbed = isHit || (isAgentCall && this.agent.kills !== killsBefore);
+    const victim = await killing;
+    const isAgentHit = isAgentCall && this.agent.kills !== killsBefore;
+    const isDisturbed = victim !== undefined || isAgentHit;
     if (exit === 0 && !isDisturbed) this.times.add(contender, command, performance.now() - start);
     return {
       isDone: exit === 0,
       result: exit === 0 && command === 'ADD' ? (JSON.parse(stdout) as PrintedResult) : undefined,
       message: exit === 0 ? '' : `exit ${exit}: ${messageOf(stdout) || stderr.trim()}`,
       isDisturbed,
+      isToBeUndone: command === 'ADD' && victim === 'launcher' && !isAgentHit && stdout === '',
     };
   }
 }

@@ -7,10 +7,7 @@ import { ours } from '../bench/measure.ts';
 import type { Random } from '../random.ts';
 import type { SoakNetwork } from './networks.ts';
 import type { Pod } from './pod.ts';
-import { judge, killFor, type Tools, triesAtMost } from './tools.ts';
-
-/** How long the agent may take to undo what nobody waits for any more, in milliseconds. */
-const settlingTime = 20_000;
+import { judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.ts';
 
 /** Pods by container ID. */
 type Pods = ReadonlyMap<string, Pod>;
@@ -45,12 +42,12 @@ export async function compareReservations({ networks, findings }: Tools, attache
   for (const network of networks) {
     const { name } = network.conflist;
     const expected = podsOf(network, attached).map(({ address, containerId }) => `${address} ${containerId}`);
-    const isAsExpected = () => reservationsOf(name).sort().join() === expected.sort().join();
+    const found = () => reservationsOf(name).map(({ address, owner }) => `${address} ${owner}`);
+    const isAsExpected = () => found().sort().join() === expected.sort().join();
     for (const end = performance.now() + settlingTime; !isAsExpected(); await sleep(200))
       if (performance.now() > end) {
-        const reserved = reservationsOf(name).join(', ');
         findings.violation(
-          `After GC of "${name}", reserved is: ${reserved}; and attached is: ${expected.join(', ')}`,
+          `After GC of "${name}", reserved is: ${found().join(', ')}; and attached is: ${expected.join(', ')}`,
         );
         break;
       }
@@ -61,10 +58,18 @@ function podsOf(network: SoakNetwork, attached: Pods): Pod[] {
   return [...attached.values()].filter((pod) => pod.network === network);
 }
 
-/** The addresses that host-local has given away, each with its container. */
-function reservationsOf(network: string): string[] {
+/** The addresses of a network that host-local has given away, and to which containers. */
+export function reservationsOf(network: string): { address: string; owner: string | undefined }[] {
   const directory = `/var/lib/cni/networks/${network}`;
   return (existsSync(directory) ? readdirSync(directory) : [])
     .filter((name) => /^\d+\.\d+\.\d+\.\d+$/.test(name))
-    .map((name) => `${name} ${readFileSync(`${directory}/${name}`, 'utf8').split('\r\n')[0]}`);
+    .map((address) => ({ address, owner: read(`${directory}/${address}`)?.split('\r\n')[0] }));
+}
+
+function read(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return undefined; // It has just been released.
+  }
 }

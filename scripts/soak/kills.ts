@@ -1,7 +1,8 @@
 /** Killing what does a call, at a moment that chance chooses. */
 
 import type { ChildProcess } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
 import type { SoakAgent } from './agent.ts';
@@ -34,13 +35,13 @@ export function chooseKill(random: Random, probability: number, mayHitAgent: boo
  * @param isAgentCall whether the agent does the call, if it is there.
  * @param usual how long such a call takes, in milliseconds.
  * @param over aborted when the call is over.
- * @returns whether something was killed.
+ * @returns what was killed: a launcher is one whose call the agent does, unless it has not taken it yet.
  */
 export async function carryOut(
   { target, at }: Kill,
   child: ChildProcess,
   { agent, isAgentCall, usual, over }: KillScene,
-): Promise<boolean> {
+): Promise<Victim | undefined> {
   await sleep(at * usual, undefined, { signal: over }).catch(() => {});
   if (target === 'child') {
     const [parent, isAgents] = isAgentCall && agent.pid ? [agent.pid, true] : [child.pid!, false];
@@ -48,14 +49,29 @@ export async function carryOut(
       const [victim] = childrenOf(parent);
       if (victim === undefined || !killProcess(victim)) continue;
       if (isAgents) agent.kills++;
-      return true;
+      return 'other';
     }
-    return false;
+    return undefined;
   }
-  if (over.aborted) return false;
-  if (target === 'process') return child.kill('SIGKILL');
+  if (over.aborted) return undefined;
+  if (target === 'process') {
+    const victim = isAgentCall && isLauncher(child) ? 'launcher' : 'other';
+    return child.kill('SIGKILL') ? victim : undefined;
+  }
   await agent.kill();
-  return true;
+  return 'other';
+}
+
+/** A process that was killed. */
+export type Victim = 'launcher' | 'other';
+
+/** False once it has become the executable, as it does where the agent does not take the call. */
+function isLauncher({ pid, spawnfile }: ChildProcess): boolean {
+  try {
+    return basename(readlinkSync(`/proc/${pid}/exe`)) === basename(spawnfile);
+  } catch {
+    return false; // It has just ended.
+  }
 }
 
 export interface KillScene {

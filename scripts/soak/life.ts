@@ -2,11 +2,9 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
-import type { Findings } from './findings.ts';
 import type { SoakNetwork } from './networks.ts';
-import type { Observer } from './observer.ts';
+import type { Observed, Observer } from './observer.ts';
 import { Pod } from './pod.ts';
-import type { Runtime } from './runtime.ts';
 
 /** How likely it is that the DEL of a pod is lost. */
 const lossProbability = 0.05;
@@ -18,11 +16,8 @@ const [longestLife, longestPause] = [1500, 1500];
 const [attemptsBeforeRestart, attemptsAtMost] = [10, 150];
 
 /** What a life needs. */
-export interface World {
-  readonly runtime: Runtime;
+export interface World extends Observed {
   readonly observer: Observer;
-  readonly findings: Findings;
-  readonly networks: readonly SoakNetwork[];
 }
 
 /** Lives one life. @param random decides everything in it. */

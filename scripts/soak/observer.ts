@@ -10,10 +10,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../../test/support/host.ts';
 import type { IpLink } from '../../test/support/observe.ts';
 import { outsideOf } from '../../test/support/outside.ts';
-import { cleanEnv, tryRun } from '../../test/support/run.ts';
+import { cleanEnv, run, tryRun } from '../../test/support/run.ts';
 import type { Answer, Question } from './asker.ts';
+import { reservationsOf } from './collection.ts';
 import type { Findings } from './findings.ts';
-import { podPort } from './networks.ts';
+import { podPort, type SoakNetwork } from './networks.ts';
 import type { Pod } from './pod.ts';
 import type { Runtime } from './runtime.ts';
 
@@ -24,8 +25,6 @@ const hostAddress = '192.0.2.1';
  * go to the pod that had it before: within a second of learning a neighbour, the kernel hears of no other.
  */
 const askAtMost = 8;
-/** How many of a pod's last calls are told. */
-const recent = 12;
 /** How long to wait between two looks at all pods, in milliseconds. */
 const lookInterval = 1000;
 const asker = join(import.meta.dirname, 'asker.ts');
@@ -66,16 +65,25 @@ class Asker {
   }
 }
 
+/** What is observed, and who is told. */
+export interface Observed {
+  readonly runtime: Runtime;
+  readonly findings: Findings;
+  readonly networks: readonly SoakNetwork[];
+}
+
 /** The observer of a soak. */
 export class Observer {
   private readonly runtime: Runtime;
   private readonly findings: Findings;
+  private readonly networks: readonly SoakNetwork[];
   private readonly host: Asker;
   private readonly outside: Asker;
 
-  private constructor(runtime: Runtime, findings: Findings, host: Asker, outside: Asker) {
+  private constructor({ runtime, findings, networks }: Observed, host: Asker, outside: Asker) {
     this.runtime = runtime;
     this.findings = findings;
+    this.networks = networks;
     this.host = host;
     this.outside = outside;
   }
@@ -84,12 +92,12 @@ export class Observer {
    * Connects an outside to the host. What comes from there is forwarded to everybody; what pods answer only
    * as far as the firewall plugin lets it through.
    */
-  static async start(host: Host, runtime: Runtime, findings: Findings): Promise<Observer> {
+  static async start(host: Host, observed: Observed): Promise<Observer> {
     const outside = await outsideOf(host);
     await host.run(['iptables', '-P', 'FORWARD', 'DROP']);
     await host.run(['iptables', '-A', 'FORWARD', '-i', 'wire', '-j', 'ACCEPT']);
     const askers = await Promise.all([Asker.start(host.enter), Asker.start(outside.enter)]);
-    return new Observer(runtime, findings, ...askers);
+    return new Observer(observed, ...askers);
   }
 
   stop(): void {
@@ -100,6 +108,9 @@ export class Observer {
   /** A pod that is attached has the address that the runtime was told, and is reached. */
   async examine(pod: Pod): Promise<void> {
     const addresses = await addressesOf(pod);
+    for (const other of this.runtime.attached.values())
+      if (other !== pod && this.isAttached(pod) && addresses.includes(other.address!))
+        this.findings.violation(`${other.address} is in ${other.name} and in ${pod.name}`);
     if (!addresses.includes(pod.address!))
       this.findings.violation(
         `${pod.name} was given ${pod.address}, and has ${addresses.join(', ') || 'none'}`,
@@ -110,7 +121,10 @@ export class Observer {
 
   /** Looks at all pods again and again, until it is told to end. */
   async watch(isOver: () => boolean): Promise<void> {
-    for (; !isOver(); await sleep(lookInterval)) await this.compare();
+    for (; !isOver(); await sleep(lookInterval)) {
+      await this.compare();
+      await this.lookForGone();
+    }
   }
 
   /** No address is in two pods that are both attached before and after the look. */
@@ -119,13 +133,40 @@ export class Observer {
     const found = await Promise.all(pods.map(async (pod) => ({ pod, addresses: await addressesOf(pod) })));
     const holders = new Map<string, Pod>();
     for (const { pod, addresses } of found)
-      if (this.runtime.attached.get(pod.containerId) === pod)
+      if (this.isAttached(pod))
         for (const address of addresses) {
           const other = holders.get(address);
           if (other) this.findings.violation(`${address} is in ${other.name} and in ${pod.name}`);
           holders.set(address, pod);
         }
     this.findings.count('look at every pod');
+  }
+
+  /** Pods whose DEL this suite has done are named by no rule, and have no address reserved. */
+  private async lookForGone(): Promise<void> {
+    const gone = new Map(this.runtime.gone);
+    const leading = containersIn(await run(['iptables-save', '-t', 'nat']));
+    const reserving = this.networks.flatMap(({ conflist }) =>
+      reservationsOf(conflist.name).flatMap(({ owner }) =>
+        owner ? [{ containerId: owner, isPortMap: false }] : [],
+      ),
+    );
+    for (const { containerId, isPortMap } of [...leading, ...reserving]) {
+      const entry = gone.get(containerId);
+      if (!entry || this.runtime.gone.get(containerId) !== entry) continue;
+      const { pod } = entry;
+      const plugin = isPortMap ? 'portmap' : pod.network.conflist.plugins[0]!.type;
+      if (pod.deletedBy.get(plugin) !== 'reference')
+        this.findings.violation(
+          `DEL of ${plugin} has left something of ${pod.name}. Its last calls: ${pod.lastCalls}`,
+        );
+    }
+    for (const [containerId, entry] of gone)
+      if (this.runtime.gone.get(containerId) === entry) this.runtime.gone.delete(containerId);
+  }
+
+  private isAttached(pod: Pod): boolean {
+    return this.runtime.attached.get(pod.containerId) === pod;
   }
 
   private async reach(pod: Pod, by: Asker, address: string, port: number): Promise<void> {
@@ -140,9 +181,16 @@ export class Observer {
     if (this.runtime.isSpoiled(pod)) this.findings.count('pod that the reference took out of the firewall');
     else
       this.findings.violation(
-        `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.history.slice(-recent).join(', ')}`,
+        `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}`,
       );
   }
+}
+
+/** The containers that rules name in their comments, and whether these are of port mappings. */
+function containersIn(rules: string): { containerId: string; isPortMap: boolean }[] {
+  return [...rules.matchAll(/--comment "(dnat )?name: \\"[^"]*\\" id: \\"([^"\\]*)/g)].map(
+    ([, dnat, containerId]) => ({ containerId: containerId!, isPortMap: dnat !== undefined }),
+  );
 }
 
 /** IPv4 addresses of a pod's interface, as `ip` sees them; none when its namespace is gone. */

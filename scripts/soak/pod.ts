@@ -3,7 +3,11 @@
 import { createServer, type Server } from 'node:net';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { run } from '../../test/support/run.ts';
+import type { Contender } from '../bench/call.ts';
 import { hostPortOf, podPort, type SoakNetwork } from './networks.ts';
+
+/** How many of its last calls are told. */
+const told = 12;
 
 const idPrefix = 'soak-container-';
 
@@ -25,7 +29,9 @@ export class Pod {
   address: string | undefined;
   /** Since when it is let through the firewall, as of performance.now(). */
   admittedAt = 0;
-  /** Its last calls, in words. */
+  /** Who did the last DEL of each plugin that succeeded. */
+  readonly deletedBy = new Map<string, Contender>();
+  /** Its calls, in words. */
   readonly history: string[] = [];
   private server: Server | undefined;
 
@@ -44,6 +50,11 @@ export class Pod {
     return {
       portMappings: [{ hostPort: this.hostPort, containerPort: podPort, protocol: 'tcp' }],
     };
+  }
+
+  /** Its last calls, in words. */
+  get lastCalls(): string {
+    return this.history.slice(-told).join(', ');
   }
 
   /** Makes its namespace. */

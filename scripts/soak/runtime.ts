@@ -5,17 +5,19 @@
  */
 
 import { existsSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { defaultCacheDir, listCache, readCached, removeCached, writeCached } from '../../cli/libcni/cache.ts';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import type { PrintedResult } from '../../test/support/plugin.ts';
+import { tryRun } from '../../test/support/run.ts';
 import { type Contender, contenders } from '../bench/call.ts';
 import { ours } from '../bench/measure.ts';
 import type { Random } from '../random.ts';
 import { configsOf, type Outcome } from './call.ts';
-import { collect, compareReservations } from './collection.ts';
+import { collect, compareReservations, reservationsOf } from './collection.ts';
 import { Gate } from './gate.ts';
 import { lifeOf, Pod } from './pod.ts';
-import { isFull, judge, killFor, type Tools, triesAtMost } from './tools.ts';
+import { isFull, judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.ts';
 
 /** What came of an ADD. */
 export type Attached = 'attached' | 'full' | 'failed';
@@ -24,6 +26,8 @@ export type Attached = 'attached' | 'full' | 'failed';
 export class Runtime {
   /** Pods that are attached, by container ID. */
   readonly attached = new Map<string, Pod>();
+  /** Pods whose DEL has succeeded, by container ID, until the observer has seen that nothing of them is left. */
+  readonly gone = new Map<string, { readonly pod: Pod }>();
   private readonly options: Tools;
   private readonly gate = new Gate();
   /** Pods whose call the agent may still be doing though its launcher was killed. */
@@ -60,6 +64,7 @@ export class Runtime {
   /** ADD of a pod's chain, and DEL if it fails, as runtimes do. */
   attach(pod: Pod, random: Random): Promise<Attached> {
     return this.gate.share(async () => {
+      this.gone.delete(pod.containerId);
       let result: PrintedResult | undefined;
       let isKnownToFirewall = false;
       for (const { plugin, config } of configsOf(pod)) {
@@ -73,6 +78,7 @@ export class Runtime {
           { command: 'ADD', contender, random },
         );
         if (!outcome.isDone) {
+          if (outcome.isToBeUndone && !result) await this.expectUndone(pod);
           await this.delete(pod, random, isKnownToFirewall ? result : undefined);
           return isFull(outcome) ? 'full' : 'failed';
         }
@@ -173,6 +179,7 @@ export class Runtime {
     for (let tries = 0; tries < triesAtMost; tries++)
       if (await this.tryDelete(pod, random, result, tries)) {
         removeCached(defaultCacheDir, idOf(pod));
+        this.gone.set(pod.containerId, { pod });
         return;
       }
     this.options.findings.violation(`DEL of ${pod.name} did not succeed in ${triesAtMost} attempts`);
@@ -191,8 +198,22 @@ export class Runtime {
       if (plugin === 'firewall' && contender === 'reference' && address)
         this.spoiled.set(address, performance.now());
       if (!outcome.isDone) return false;
+      pod.deletedBy.set(plugin, contender);
     }
     return true;
+  }
+
+  /** The agent undoes an ADD of the first plugin of a chain whose launcher was killed. */
+  private async expectUndone(pod: Pod): Promise<void> {
+    const { findings, caller } = this.options;
+    const { kills } = caller.agent;
+    for (const end = performance.now() + settlingTime; await isThere(pod); await sleep(100)) {
+      if (caller.agent.kills !== kills) return; // Nobody is there to undo it.
+      if (performance.now() < end) continue;
+      findings.violation(`ADD of ${pod.name} was not undone when its launcher was killed`);
+      return;
+    }
+    findings.count('ADD undone by the agent');
   }
 
   private async call(
@@ -226,6 +247,12 @@ interface CallOptions {
   readonly random: Random;
   /** How often the same has been tried already. */
   readonly tries?: number;
+}
+
+/** Whether a pod has its interface, or an address reserved. */
+async function isThere({ name, ifname, containerId, network }: Pod): Promise<boolean> {
+  const { exit } = await tryRun(['ip', '-n', name, 'link', 'show', ifname]);
+  return exit === 0 || reservationsOf(network.conflist.name).some(({ owner }) => owner === containerId);
 }
 
 function idOf({ network, containerId, ifname }: Pod): AttachmentId {
