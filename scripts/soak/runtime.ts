@@ -26,7 +26,7 @@ export type Attached = 'attached' | 'full' | 'failed';
 export class Runtime {
   /** Pods that are attached, by container ID. */
   readonly attached = new Map<string, Pod>();
-  /** Pods whose DEL has succeeded, by container ID, until the observer has seen that nothing of them is left. */
+  /** Pods whose DEL has succeeded, until the observer has seen that nothing of them is left. */
   readonly gone = new Map<string, { readonly pod: Pod }>();
   private readonly options: Tools;
   private readonly gate = new Gate();
