@@ -6,9 +6,11 @@
 
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { depthVariable } from '../lib/cni/call.ts';
 import { errnoOf } from '../lib/file.ts';
 import { groupCommits } from '../lib/group-commit.ts';
 import { listenOn } from '../lib/kernel/listen.ts';
+import { Turns } from '../lib/turns.ts';
 import type { PluginTable } from '../main.ts';
 import { serve } from './connection.ts';
 import { peerUser } from './peer.ts';
@@ -42,7 +44,10 @@ export class Agent {
   private readonly mountNamespace = namespaceOf('mnt');
   private readonly networkNamespace = namespaceOf('net');
   private readonly together = groupCommits();
+  private readonly turns = new Turns();
   private readonly waiting: (() => void)[] = [];
+  /** Calls that run or wait. */
+  private unfinished = 0;
   private running = 0;
   private isStopping = false;
   private idleTimer: NodeJS.Timeout | undefined;
@@ -111,8 +116,27 @@ export class Agent {
     }
   }
 
-  private readonly schedule = async <T>(call: () => Promise<T>): Promise<T> => {
+  /**
+   * Runs a call once nothing is under way for the same container and interface: the runtime may have given up
+   * on an ADD which is still being undone here when DEL comes.
+   */
+  private readonly schedule = async <T>({ environment }: Offer, call: () => Promise<T>): Promise<T> => {
+    const { CNI_CONTAINERID: container, CNI_IFNAME: ifname, [depthVariable]: depth } = environment;
+    // A delegate is part of a call that is under way.
+    const isOfAttachment = Boolean(container) && !depth;
+    const work = () => this.runWithinLimit(call);
     clearTimeout(this.idleTimer);
+    this.unfinished++;
+    try {
+      return await (isOfAttachment ? this.turns.take(`${container}/${ifname}`, work) : work());
+    } finally {
+      this.unfinished--;
+      this.restartIdleTimer();
+      this.endIfDone();
+    }
+  };
+
+  private async runWithinLimit<T>(call: () => Promise<T>): Promise<T> {
     if (this.running >= this.options.concurrency)
       await new Promise<void>((resolve) => {
         this.waiting.push(resolve);
@@ -127,10 +151,8 @@ export class Agent {
       this.statistics.running = this.running;
       this.waiting.shift()?.();
       this.statistics.queued = this.waiting.length;
-      this.restartIdleTimer();
-      this.endIfDone();
     }
-  };
+  }
 
   private readonly record = (offer: Offer, code: number | undefined, milliseconds: number): void =>
     this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', code, milliseconds);
@@ -138,13 +160,13 @@ export class Agent {
   private restartIdleTimer(): void {
     clearTimeout(this.idleTimer);
     const { idleTimeoutMs } = this.options;
-    if (idleTimeoutMs > 0 && this.running === 0 && !this.isStopping)
+    if (idleTimeoutMs > 0 && this.unfinished === 0 && !this.isStopping)
       this.idleTimer = setTimeout(() => this.stop(), idleTimeoutMs);
   }
 
   /** Until then, calls are accepted from the socket and refused at once: nobody is to wait for an answer. */
   private endIfDone(): void {
-    if (!this.isStopping || this.running > 0 || this.waiting.length > 0) return;
+    if (!this.isStopping || this.unfinished > 0) return;
     this.server?.close();
     this.onEnd();
   }

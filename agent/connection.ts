@@ -29,7 +29,7 @@ export interface CallServer {
   /** Told of a call that its launcher has taken back, to run the executable. */
   noteAbandoned(): void;
   /** Waits until the call may run, and runs it. */
-  schedule<T>(call: () => Promise<T>): Promise<T>;
+  schedule<T>(offer: Offer, call: () => Promise<T>): Promise<T>;
   /** What the agent tells of itself. */
   status(): unknown;
   /**
@@ -67,7 +67,7 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
       socket.write(encodeFrame('R', text, exit));
     };
     try {
-      const code = await server.schedule(() =>
+      const code = await server.schedule(offer, () =>
         run(offer, stdin, socket, { changes, incoming, answer }, server),
       );
       server.record(offer, code, performance.now() - start);

@@ -19,6 +19,7 @@ import {
 import { chainPattern } from '../lib/firewall/forward-chains.ts';
 import { iptablesForward, isIptablesUsable } from '../lib/firewall/forward-iptables.ts';
 import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
+import { heldByOthers, notedAddresses } from '../lib/firewall/holders.ts';
 import { hasPrograms, IptablesError } from '../lib/firewall/iptables.ts';
 import type { Address, Family } from '../lib/ip.ts';
 
@@ -79,7 +80,11 @@ export const plugin = definePlugin({
     const known = knownAddresses(call).map(({ address }) => address);
     if (own.length === 0 && known.length === 0) return;
     const notes = noted(claims, own);
-    await claims.release(own, { known, inUse: true }, (addresses) => remove(call, addresses, notes));
+    const isHeld = heldByOthers(call.attachment, {
+      isKnown: own.length > 0,
+      isGone: (other) => claims.isGone(other),
+    });
+    await claims.release(own, { known, inUse: true, isHeld }, (addresses) => remove(call, addresses, notes));
   },
 
   async check(call) {
@@ -98,9 +103,12 @@ export const plugin = definePlugin({
     const claims = claimsOf(call);
     const stale = claims.stale(call.network, call.validAttachments);
     claims.removeUnfinished();
-    if (stale.length === 0) return;
+    const { stale: known, isHeld } = notedAddresses(call.network, call.validAttachments);
+    if (stale.length === 0 && known.length === 0) return;
     const notes = noted(claims, stale);
-    await claims.release(stale, { known: [], inUse: false }, (addresses) => remove(call, addresses, notes));
+    await claims.release(stale, { known, inUse: false, isHeld }, (addresses) =>
+      remove(call, addresses, notes),
+    );
   },
 });
 

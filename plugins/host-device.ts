@@ -4,6 +4,7 @@ import type { Call } from '../lib/cni/call.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { findOwnInterface } from '../lib/cni/remove-interface.ts';
 import { type InferShape, object, string } from '../lib/cni/schema.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';
@@ -78,9 +79,10 @@ function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
 
 /** Gives the device back to the host, under the name that it had there. */
 function returnToHost(call: HostDeviceCall): void {
-  const { host, sandboxIfPresent: sandbox } = call;
-  const link = sandbox && getLink(sandbox.socket, call.ifname);
-  if (sandbox && link) {
+  const { host } = call;
+  const own = findOwnInterface(call);
+  if (own) {
+    const { sandbox, link } = own;
     using home = Netns.current();
     move(link, sandbox.netns, home, link.alias || call.config.device || call.ifname, '');
     return;

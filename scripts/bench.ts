@@ -12,7 +12,7 @@
  * network and mount namespaces of its own, and touches nothing of the machine.
  */
 
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -31,6 +31,7 @@ import {
   type Report,
 } from './bench/report.ts';
 import { scenarios } from './bench/scenarios.ts';
+import { continueOnOwnHost } from './own-host.ts';
 
 const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false } },
@@ -41,43 +42,11 @@ const readmeFile = join(import.meta.dirname, '../README.md');
 /** Where the README has the table. */
 const generated = /(<!-- npm run bench writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
-if (!process.env.BENCH_INSIDE) enterNamespaces();
-else await run();
-
-/** Starts this program again on a host of its own. */
-function enterNamespaces(): never {
+if (process.env.BENCH_INSIDE) await run();
+else {
   // In there, nothing can be downloaded.
-  const reference = findReference();
-  const script = `set -e
-    mkdir -p /var/lib/cni /etc/cni
-    for directory in /run /var/lib/cni /etc/cni; do mount -t tmpfs -o mode=755 tmpfs $directory; done
-    mount -t sysfs sysfs /sys
-    mkdir /run/netns
-    ip link set lo up
-    exec "$@"`;
-  const { status } = spawnSync(
-    // Killed with this process.
-    'setpriv',
-    [
-      '--pdeathsig',
-      'TERM',
-      'unshare',
-      '--net',
-      '--mount',
-      'sh',
-      '-c',
-      script,
-      'sh',
-      process.execPath,
-      '--no-warnings',
-      ...process.argv.slice(1),
-    ],
-    {
-      stdio: 'inherit',
-      env: { ...process.env, BENCH_INSIDE: reference.description, CNI_REFERENCE: reference.directory },
-    },
-  );
-  process.exit(status ?? 1);
+  const { description, directory } = findReference();
+  continueOnOwnHost({ BENCH_INSIDE: description, CNI_REFERENCE: directory });
 }
 
 async function run(): Promise<void> {

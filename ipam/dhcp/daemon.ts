@@ -13,6 +13,7 @@ import { formatError } from '../../lib/cni/runner.ts';
 import { decode, object } from '../../lib/cni/schema.ts';
 import { fileError } from '../../lib/file.ts';
 import { listenOn } from '../../lib/kernel/listen.ts';
+import { Turns } from '../../lib/turns.ts';
 import { Lease, type LeaseKeeper } from './lease.ts';
 import { LeaseFiles } from './lease-files.ts';
 import { clientOptions, dhcpShape } from './options.ts';
@@ -61,8 +62,8 @@ const idleTimeout = 30_000;
 class Daemon implements LeaseKeeper {
   readonly settings: DaemonSettings;
   private readonly leases = new Map<string, Lease>();
-  /** What is being done for an attachment: the next request for it waits for that. */
-  private readonly busy = new Map<string, Promise<unknown>>();
+  /** Requests for an attachment: a DEL that overtook its ADD would leave the lease. */
+  private readonly turns = new Turns();
   private files!: LeaseFiles;
   private server: Server | undefined;
 
@@ -156,9 +157,9 @@ class Daemon implements LeaseKeeper {
   private async perform(request: Request): Promise<unknown> {
     switch (request.method) {
       case 'allocate':
-        return await this.serialize(request.owner, () => this.allocate(request));
+        return await this.turns.take(attachmentKey(request.owner), () => this.allocate(request));
       case 'release':
-        return await this.serialize(request.owner, () => this.release(request.owner));
+        return await this.turns.take(attachmentKey(request.owner), () => this.release(request.owner));
       case 'check':
         return this.check(request.owner);
       case 'collect':
@@ -206,7 +207,7 @@ class Daemon implements LeaseKeeper {
       ({ key, owner }) => owner.network === network && !kept.has(key),
     );
     const outcomes = await Promise.allSettled(
-      stale.map(({ owner }) => this.serialize(owner, () => this.release(owner))),
+      stale.map(({ owner }) => this.turns.take(attachmentKey(owner), () => this.release(owner))),
     );
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');
     if (failed) throw failed.reason;
@@ -233,22 +234,6 @@ class Daemon implements LeaseKeeper {
       await lease.release();
     } catch (error) {
       this.log(`${lease.key}: ${(error as Error).message}. The server takes the address back in time`);
-    }
-  }
-
-  /**
-   * Does something for an attachment once all that was asked before is done: a DEL that overtook its ADD
-   * would leave the lease.
-   */
-  private async serialize<T>(owner: AttachmentId, work: () => T | Promise<T>): Promise<T> {
-    const key = attachmentKey(owner);
-    const before = this.busy.get(key) ?? Promise.resolve();
-    const now = before.then(work, work);
-    this.busy.set(key, now);
-    try {
-      return await now;
-    } finally {
-      if (this.busy.get(key) === now) this.busy.delete(key);
     }
   }
 }

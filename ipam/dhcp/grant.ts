@@ -2,6 +2,7 @@
 
 import { emptyResult, type Result, type Route } from '../../lib/cni/result.ts';
 import { type Address, Prefix } from '../../lib/ip.ts';
+import { sinceBoot } from './clock.ts';
 import {
   addressesOption,
   classfulRoutes,
@@ -14,7 +15,7 @@ import {
   typeOf,
 } from './packet.ts';
 
-/** What a server granted; times as of Date.now(). */
+/** What a server granted; times as of {@link sinceBoot}. */
 export interface Grant {
   address: Prefix;
   server: Address;
@@ -49,7 +50,7 @@ function maskOf(answer: DhcpMessage): number | undefined {
 /** Reads what an acknowledgement grants, with the times that the server left out. */
 export function readGrant(answer: DhcpMessage): Grant {
   const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
-  const now = Date.now();
+  const now = sinceBoot();
   const after = (share: number) => now + seconds * 1000 * share;
   const at = (option: number, share: number) => {
     const value = numberOption(answer, option);

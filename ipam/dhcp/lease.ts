@@ -15,6 +15,7 @@ import {
   release,
   renew,
 } from './client.ts';
+import { bootId, sinceBoot } from './clock.ts';
 import { type Grant, resultOf } from './grant.ts';
 import type { ClientLink } from './link-socket.ts';
 import type { LeaseOwner } from './owner.ts';
@@ -30,8 +31,8 @@ export interface LeaseKeeper {
   log(message: string): void;
 }
 
-/** Longest time that setTimeout takes, in milliseconds. */
-const longestTimer = 2 ** 31 - 1;
+/** Timers stand still while the host sleeps: so they are set anew after this time, in milliseconds. */
+const longestTimer = 60_000;
 /** How long a server is asked before a pause is made, in milliseconds. */
 const renewalAttempt = 10_000;
 /**
@@ -66,13 +67,14 @@ export class Lease {
   }
 
   /**
-   * Takes a lease up again that an earlier daemon wrote down. One that has expired meanwhile ends at once,
-   * and its interface is brought down.
-   * @returns undefined when its interface no longer exists.
+   * Takes a lease up again that an earlier daemon wrote down in the same boot of the host. One that has
+   * expired meanwhile ends at once, and its interface is brought down.
+   * @returns undefined when its interface no longer exists, as none does of an earlier boot.
    * @throws Error when the text is not a lease.
    */
   static restore(text: string, keeper: LeaseKeeper): Lease | undefined {
-    const { owner, clientId, request, provide, server, times, result } = readStoredLease(text);
+    const { boot, owner, clientId, request, provide, server, times, result } = readStoredLease(text);
+    if (boot !== bootId()) return undefined;
     const { ips, routes } = parseResult(result, '1.1.0');
     const [ip] = ips;
     if (!ip) throw new Error('It has no address');
@@ -104,6 +106,7 @@ export class Lease {
     const { server, renewAt, rebindAt, expiresAt } = this.grant;
     const { clientId, request, provide } = this.options;
     const stored: StoredLease = {
+      boot: bootId(),
       owner: this.owner,
       options: {
         clientId: [...clientId],
@@ -137,7 +140,7 @@ export class Lease {
   private schedule(at: number): void {
     clearTimeout(this.timer);
     if (this.stopping.signal.aborted) return;
-    const wait = Math.max(at - Date.now(), 0);
+    const wait = Math.max(at - sinceBoot(), 0);
     this.timer = setTimeout(
       () => (wait > longestTimer ? this.schedule(at) : void this.renewOrExpire()),
       Math.min(wait, longestTimer),
@@ -154,7 +157,7 @@ export class Lease {
     } catch (error) {
       if (this.stopping.signal.aborted) return;
       this.keeper.log(`${this.key}: ${(error as Error).message}`);
-      this.schedule(Date.now() + retryPause);
+      this.schedule(sinceBoot() + retryPause);
     }
   }
 
@@ -166,7 +169,7 @@ export class Lease {
     const link = netns && clientLink(netns, this.owner.ifname);
     if (!link) return this.keeper.ended(this); // The container is gone, whether DEL comes or not.
 
-    const now = Date.now();
+    const now = sinceBoot();
     if (now >= expiresAt) return this.expire(link);
     const rebinding = now >= rebindAt;
     const nextStage = rebinding ? expiresAt : rebindAt;
@@ -185,7 +188,7 @@ export class Lease {
       this.grant = renewed;
       this.schedule(renewed.renewAt);
       this.keeper.renewed(this);
-    } else this.schedule(Math.min(Date.now() + retryPause, nextStage));
+    } else this.schedule(Math.min(sinceBoot() + retryPause, nextStage));
   }
 
   /** The address no longer belongs to the container: nothing may be sent from it. */

@@ -12,6 +12,7 @@ import { broadcastMac, checksum, EtherType, openPacketSocket, sendPacket } from 
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { isKernelError, libc } from '../../lib/netlink/libc.ts';
 import { numberBytes } from '../../lib/netlink/message.ts';
+import { sinceBoot } from './clock.ts';
 
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
@@ -117,7 +118,7 @@ export function hasAddress({ netns, index }: ClientLink, address: Address): bool
 
 async function drained(fd: number): Promise<void> {
   const queued = new Uint8Array(4);
-  for (const end = Date.now() + drainTime; Date.now() < end; await sleep(pollInterval)) {
+  for (const end = sinceBoot() + drainTime; sinceBoot() < end; await sleep(pollInterval)) {
     libc('ask what has not been sent yet', 'ioctl', fd, SIOCOUTQ, queued);
     if (queued.every((byte) => byte === 0)) return;
   }
@@ -125,7 +126,7 @@ async function drained(fd: number): Promise<void> {
 
 /**
  * Waits for a message that `accept` takes.
- * @param until time to give up, as of Date.now().
+ * @param until time to give up, as of {@link sinceBoot}.
  * @param signal gives up earlier.
  */
 export async function waitFor<T>(
@@ -140,7 +141,7 @@ export async function waitFor<T>(
       const accepted = accept(data);
       if (accepted !== undefined) return accepted;
     }
-    if (Date.now() >= until) return undefined;
+    if (sinceBoot() >= until) return undefined;
     await sleep(pollInterval);
   }
 }
@@ -150,7 +151,7 @@ export async function isInUse(link: ClientLink, address: Address): Promise<boole
   const fd = openPacketSocket(link.netns, link.index, EtherType.ARP);
   try {
     sendPacket(fd, link.index, EtherType.ARP, broadcastMac, arpProbe(link.mac, address));
-    for (const until = Date.now() + probeTime; Date.now() < until; await sleep(pollInterval))
+    for (const until = sinceBoot() + probeTime; sinceBoot() < until; await sleep(pollInterval))
       for (let data = read(fd); data; data = read(fd)) if (isConflict(data, address, link.mac)) return true;
     return false;
   } finally {

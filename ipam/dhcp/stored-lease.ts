@@ -1,14 +1,17 @@
 /** A lease as it is written down. */
 
 import { array, decode, integer, json, object, required, string } from '../../lib/cni/schema.ts';
+import { bootId, sinceBoot } from './clock.ts';
 import { type LeaseOwner, ownerSchema } from './owner.ts';
 
 /** What is in a lease's file. */
 export interface StoredLease {
+  /** The boot of the host in which it was written. */
+  boot: string;
   owner: LeaseOwner;
   options: { clientId: number[]; request: number[]; provide: [number, number[]][] };
   server: string;
-  /** As of Date.now(). */
+  /** In milliseconds since that boot. */
   times: { renewAt: number; rebindAt: number; expiresAt: number };
   /** In version 1.1.0. */
   result: unknown;
@@ -17,6 +20,7 @@ export interface StoredLease {
 const byte = integer({ min: 0, max: 255 });
 const time = required(integer({ min: 0, max: Number.MAX_SAFE_INTEGER }));
 const schema = object({
+  boot: string(),
   owner: required(ownerSchema),
   options: required(
     object({
@@ -32,12 +36,33 @@ const schema = object({
 
 /** Reads a lease's file. @throws Error when it is torn, or not one. */
 export function readStoredLease(text: string) {
-  const { options, ...rest } = decode(schema, JSON.parse(text));
+  const { options, boot, times, ...rest } = decode(schema, JSON.parse(text));
   const provide = new Map(
     options.provide.map(([number, value], i) => {
       const where = `options.provide[${i}]`;
       return [byte.decode(number, where), Uint8Array.from(array(byte).decode(value, where))] as const;
     }),
   );
-  return { ...rest, clientId: options.clientId, request: options.request, provide };
+  return {
+    ...rest,
+    ...(boot ? { boot, times } : fromTimeOfDay(times)),
+    clientId: options.clientId,
+    request: options.request,
+    provide,
+  };
+}
+
+/** Times as earlier releases wrote them down: by the time of day, and without the boot. */
+function fromTimeOfDay({
+  renewAt,
+  rebindAt,
+  expiresAt,
+}: StoredLease['times']): Pick<StoredLease, 'boot' | 'times'> {
+  const bootedAt = Date.now() - sinceBoot();
+  const times = {
+    renewAt: renewAt - bootedAt,
+    rebindAt: rebindAt - bootedAt,
+    expiresAt: expiresAt === Number.MAX_SAFE_INTEGER ? expiresAt : expiresAt - bootedAt,
+  };
+  return { boot: bootId(), times };
 }

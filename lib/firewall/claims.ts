@@ -42,6 +42,13 @@ export interface TakenClaims {
   giveBack(): void;
 }
 
+/** See {@link Claims.release}. */
+interface ReleaseOptions {
+  readonly known: readonly Address[];
+  readonly inUse: boolean;
+  isHeld(address: Address): boolean;
+}
+
 /** The claims of a host. */
 export class Claims {
   private readonly warn: (message: string) => void;
@@ -102,6 +109,12 @@ export class Claims {
     return this.list().filter((claim) => claim.tag === tag);
   }
 
+  /** Whether an attachment has claims, all of which are of a sandbox that no longer exists. */
+  isGone(attachment: AttachmentId): boolean {
+    const own = this.of(attachment);
+    return own.length > 0 && !own.some((claim) => this.isAlive(claim));
+  }
+
   /** The claims of a network's attachments that are not among the valid ones. */
   stale(network: string, valid: readonly AttachmentId[]): Claim[] {
     const keep = new Set(valid.map(attachmentTag));
@@ -135,12 +148,13 @@ export class Claims {
    * @param options.known further addresses, of which nothing tells whose they are by now.
    * @param options.inUse that the claims belong to an attachment whose addresses nobody else on its network
    * can get yet.
+   * @param options.isHeld whether others than the claims tell that another attachment has an address.
    * @param remove is given those of the addresses that no other attachment has claimed, and tells the
    * firewall.
    */
   async release(
     claims: readonly Claim[],
-    { known, inUse }: { known: readonly Address[]; inUse: boolean },
+    { known, inUse, isHeld }: ReleaseOptions,
     remove: (addresses: readonly Address[]) => Promise<void>,
   ): Promise<void> {
     const wanted = new Map(claims.map(({ address }) => [`${address}`, address]));
@@ -153,6 +167,7 @@ export class Claims {
       for (const claim of this.list())
         if (wanted.has(`${claim.address}`) && !own.has(claim.file) && this.isAlive(claim))
           wanted.delete(`${claim.address}`);
+      for (const [text, address] of wanted) if (isHeld(address)) wanted.delete(text);
       // Another network may have the same addresses: whoever claims one meanwhile waits until it has gone.
       // Who has no claim to mark lets nobody claim anything.
       if (isCertain) {

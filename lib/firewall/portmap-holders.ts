@@ -6,16 +6,12 @@
 
 import { readdirSync, rmSync } from 'node:fs';
 import type { AttachmentId } from '../attachment.ts';
-import { readRegularFile } from '../file.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
+import { cachedResults } from '../result-cache.ts';
 import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { portMapChain } from './names.ts';
 
 const directory = '/run/cni/portmap';
-/** Where libcni keeps what ADD gave, unless the runtime tells it otherwise. */
-const resultCache = '/var/lib/cni/results';
-/** Of a cached result, which holds the network's configuration as well. */
-const largestResult = 1024 * 1024;
 
 /** What the rules tell of a holder. */
 export interface Holder {
@@ -56,14 +52,15 @@ export function forgetStaleSandboxes(network: string, valid: readonly Attachment
 
 /** True when every sandbox that the holder is known by no longer exists, and one is known. */
 export function isHolderGone({ containerId, isOn }: Holder): boolean {
-  const known = [...recorded(), ...cached(containerId)].filter((one) => one.containerId && isOn(one));
-  return known.length > 0 && known.every(({ netns }) => isNetnsGone(netns));
+  const known = [...recorded(), ...cachedResults(containerId)].filter((one) => one.containerId && isOn(one));
+  const sandboxes = known.flatMap((one) => one.sandboxes);
+  return sandboxes.length > 0 && sandboxes.every(isNetnsGone);
 }
 
 interface KnownSandbox {
   readonly network: string;
   readonly containerId: string;
-  readonly netns: string;
+  readonly sandboxes: readonly string[];
 }
 
 function* recorded(): Generator<KnownSandbox> {
@@ -71,25 +68,7 @@ function* recorded(): Generator<KnownSandbox> {
     const known = read(() => readStateFile(`${directory}/${name}`) ?? '');
     const { network, containerId, netns } = known;
     if (typeof network !== 'string' || typeof containerId !== 'string' || typeof netns !== 'string') continue;
-    if (name === nameOf({ network, containerId })) yield { network, containerId, netns };
-  }
-}
-
-/**
- * Attachments in the runtime's cache. Older releases of libcni keep the sandbox only among the interfaces of
- * the result.
- */
-function* cached(containerId: string): Generator<KnownSandbox> {
-  for (const name of list(resultCache)) {
-    if (!name.includes(containerId)) continue;
-    const entry = read(() => readRegularFile(`${resultCache}/${name}`, { limit: largestResult }));
-    const { networkName, containerId: id, netns, result } = entry;
-    if (typeof networkName !== 'string' || typeof id !== 'string') continue;
-    const interfaces = (result as { interfaces?: unknown } | undefined)?.interfaces;
-    const sandboxes = (Array.isArray(interfaces) ? interfaces : []).map((one) => one?.sandbox);
-    for (const path of new Set([netns, ...sandboxes]))
-      if (typeof path === 'string' && path !== '')
-        yield { network: networkName, containerId: id, netns: path };
+    if (name === nameOf({ network, containerId })) yield { network, containerId, sandboxes: [netns] };
   }
 }
 

@@ -74,7 +74,7 @@ function ratioOf(above: number[], below: number[]): Ratio {
   };
 }
 
-function median(samples: readonly number[]): number {
+export function median(samples: readonly number[]): number {
   return quantile(samples, 0.5);
 }
 

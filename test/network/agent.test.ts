@@ -213,6 +213,31 @@ test('the ADD of a runtime that has given up is undone, however long its IPAM pl
   t.false(existsSync(`/proc/${readFileSync(host.file(`${directory}/waiting`), 'utf8').trim()}`));
 });
 
+test('DEL waits until the ADD that the runtime has given up is undone', async (t) => {
+  const host = await makeHost(t);
+  await startAgent(t, host);
+  const directory = makeSlowIpam(host);
+  // It ends only when it is killed, two seconds after it was asked to.
+  const stubborn = readFileSync(host.file(`${directory}/slow`), 'utf8').replace(
+    '#!/bin/sh',
+    "$&\ntrap '' TERM",
+  );
+  writeFileSync(host.file(`${directory}/slow`), stubborn);
+  const call = await startSlowAdd(host, directory);
+  call.child.kill('SIGKILL');
+  await call.ended;
+  const del = await runPlugin(host, 'bridge', 'DEL', {
+    pod: call.pod,
+    path: [suites.ours, directory],
+    config: { ...slow.plugins[0], name: slow.name, cniVersion: '1.1.0' },
+  });
+  t.is(del.exit, 0, del.stdout);
+  // The ADD, its undoing, and then the DEL.
+  t.is(readFileSync(host.file(`${directory}/verbs`), 'utf8'), 'ADD\nDEL\nDEL\n');
+  t.is(await link(call.pod, 'eth0'), undefined);
+  t.is(await callsOf(host), 2);
+});
+
 /** Connects to an agent from outside, and waits until it has closed the connection. */
 async function send(host: Host, bytes: Buffer | string, end = true): Promise<Buffer> {
   const socket: Socket = connect(host.file(socketPath));

@@ -1,9 +1,9 @@
 /** The dhcp daemon in trouble, and the main plugins that ask it. */
 
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
 import { daemon, dhcpNetwork, dhcpSample, dnsmasq, startDnsmasq } from '../support/dhcp.ts';
 import type { Host } from '../support/host.ts';
@@ -227,4 +227,36 @@ test('a result that nobody takes: the new lease is given back, one that was ther
   t.is(leaseFiles(host).length, 1);
   t.is((await server.leases()).trim().split('\n').length, 1);
   t.is((await runNetworkVerb(host, living.network, 'STATUS')).exit, 0);
+});
+
+/** Starts the daemon where more time has passed since the host was booted. */
+async function daemonLater(t: ExecutionContext, host: Host, seconds: number): Promise<void> {
+  const later = `unshare --time --boottime ${seconds} --fork --kill-child`;
+  await host.start(t, ['sh', '-c', `echo ready; exec ${later} ${join(suites.ours, 'dhcp')} daemon`]);
+}
+
+test('a lease ends by the time since boot', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  await dnsmasq(t, outside);
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await keeper.stop();
+  await daemonLater(t, host, 3600);
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+});
+
+test('a lease of an earlier boot is forgotten, and what has the name of its sandbox now is left alone', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  await dnsmasq(t, outside);
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await keeper.stop();
+  const [name] = leaseFiles(host);
+  const file = host.file(`/run/cni/dhcp-leases/${name}`);
+  const lease = JSON.parse(readFileSync(file, 'utf8')) as object;
+  writeFileSync(file, JSON.stringify({ ...lease, boot: '00000000-0000-0000-0000-000000000000' }));
+  await daemonLater(t, host, 3600);
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.true((await link(one.pod, 'eth0'))!.flags.includes('UP'));
 });

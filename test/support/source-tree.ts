@@ -81,9 +81,17 @@ export function importCircles(tree: SourceTree): string[] {
 /** The folders of lib/, each of which may import those before it. */
 const layers = ['netlink', 'kernel', 'firewall', 'cni'];
 /** Files of lib/ that every folder may import, and that import only one another. */
-const common = ['attachment', 'directory', 'errors', 'file', 'group-commit', 'ip', 'state-file'].map(
-  (name) => `lib/${name}.ts`,
-);
+const common = [
+  'attachment',
+  'directory',
+  'errors',
+  'file',
+  'group-commit',
+  'ip',
+  'result-cache',
+  'state-file',
+  'turns',
+].map((name) => `lib/${name}.ts`);
 
 /**
  * Imports that go against the layers of lib/, files that belong to no layer, and imports of lib/ from outside

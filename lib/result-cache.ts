@@ -1,0 +1,75 @@
+/**
+ * What libcni's cache tells of attachments: what ADD gave, until DEL is done. For plugins it is a hint. A
+ * runtime may keep its cache elsewhere, and writes an attachment down only when its whole chain has been
+ * added.
+ */
+
+import { readdirSync } from 'node:fs';
+import type { AttachmentId } from './attachment.ts';
+import { readRegularFile } from './file.ts';
+import { Address } from './ip.ts';
+
+/** Where libcni keeps what ADD gave, unless the runtime tells it otherwise. */
+const directory = '/var/lib/cni/results';
+/** Of a cached result, which holds the network's configuration as well. */
+const largestResult = 1024 * 1024;
+
+/** An attachment in the cache. */
+export interface CachedResult extends AttachmentId {
+  /** Paths of the sandbox: older releases of libcni keep it only among the interfaces of the result. */
+  readonly sandboxes: readonly string[];
+  readonly interfaces: readonly { name?: unknown; mac?: unknown; sandbox?: unknown }[];
+  readonly addresses: readonly Address[];
+}
+
+/**
+ * Reads the cache. What is torn, foreign or gone tells nothing.
+ * @param part of the names of files: with a container ID, hardly any but its own are read. All when left out.
+ */
+export function* cachedResults(part = ''): Generator<CachedResult> {
+  for (const name of fileNames()) {
+    const entry = name.includes(part) && readEntry(`${directory}/${name}`);
+    if (entry) yield entry;
+  }
+}
+
+function fileNames(): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+function readEntry(file: string): CachedResult | undefined {
+  try {
+    const value: unknown = JSON.parse(readRegularFile(file, { limit: largestResult }));
+    const { networkName: network, containerId, ifName: ifname, netns, result } = objectOf(value);
+    if (typeof network !== 'string' || typeof containerId !== 'string') return undefined;
+    const { interfaces, ips, ip4, ip6 } = objectOf(result);
+    const links = listOf(interfaces);
+    const texts = [...listOf(ips).map(({ address }) => address), objectOf(ip4).ip, objectOf(ip6).ip];
+    return {
+      network,
+      containerId,
+      ifname: typeof ifname === 'string' ? ifname : '',
+      sandboxes: [...new Set([netns, ...links.map(({ sandbox }) => sandbox)])].filter(
+        (path): path is string => typeof path === 'string' && path !== '',
+      ),
+      interfaces: links,
+      addresses: texts.flatMap((text) =>
+        typeof text === 'string' ? (Address.tryParse(text.split('/')[0]!) ?? []) : [],
+      ),
+    };
+  } catch {
+    return undefined;
+  }
+}
+
+function objectOf(value: unknown): Record<string, unknown> {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
+}
+
+function listOf(value: unknown): Record<string, unknown>[] {
+  return Array.isArray(value) ? value.map(objectOf) : [];
+}

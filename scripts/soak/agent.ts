@@ -1,0 +1,78 @@
+/** The agent of a soak, which is started again whenever it was killed. */
+
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { AgentStatus } from '../../agent/statistics.ts';
+import { suites } from '../../test/support/plugin.ts';
+import { cleanEnv } from '../../test/support/run.ts';
+
+const program = join(suites.ours, 'cni');
+
+/** How large the agent was once it had done so many calls. */
+export interface AgentSize {
+  readonly calls: number;
+  /** Memory of its own, in KiB: what no other process shares. */
+  readonly own: number;
+}
+
+/** An agent that does not stay away for long. */
+export class SoakAgent {
+  /** How often it, or one of its children, was killed: calls that it did at the time may fail. */
+  kills = 0;
+  private child: ChildProcess | undefined;
+  private starting: Promise<void> | undefined;
+
+  /** Starts it, unless it runs. */
+  start(): Promise<void> {
+    this.starting ??= this.launch().finally(() => {
+      this.starting = undefined;
+    });
+    return this.starting;
+  }
+
+  private async launch(): Promise<void> {
+    if (this.child?.exitCode === null && this.child.signalCode === null) return;
+    const child = spawn(program, ['agent'], { env: cleanEnv, stdio: ['ignore', 'pipe', 'inherit'] });
+    const ended = once(child, 'exit').then(() => Promise.reject(new Error('The agent ended by itself')));
+    await Promise.race([once(child.stdout!, 'data'), ended]);
+    ended.catch(() => {}); // Later it is killed, or told to end.
+    this.child = child;
+  }
+
+  /** Process ID; undefined while there is none. */
+  get pid(): number | undefined {
+    return this.child?.exitCode === null && this.child.signalCode === null ? this.child.pid : undefined;
+  }
+
+  /** Kills it. Another one is there a moment later. */
+  async kill(): Promise<void> {
+    if (this.pid === undefined) return;
+    this.kills++;
+    await this.end('SIGKILL');
+    this.kills++;
+    await this.start();
+  }
+
+  /** Has it end for good. */
+  async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const { child } = this;
+    if (this.pid === undefined || !child) return;
+    const ended = once(child, 'exit');
+    child.kill(signal);
+    await ended;
+  }
+
+  /** @returns undefined when the agent is just being replaced. */
+  size(): AgentSize | undefined {
+    try {
+      const text = execFileSync(program, ['agent', 'status', '--json'], { encoding: 'utf8', env: cleanEnv });
+      const { pid, calls } = JSON.parse(text) as AgentStatus;
+      const [, own] = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))!;
+      return { calls: calls.reduce((sum, one) => sum + one.calls, 0), own: Number(own) };
+    } catch {
+      return undefined;
+    }
+  }
+}

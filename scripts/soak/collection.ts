@@ -1,0 +1,75 @@
+/** Collecting what belongs to no pod, and whether that takes what belongs to one. */
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pluginConfig } from '../../test/support/chain.ts';
+import { ours } from '../bench/measure.ts';
+import type { Random } from '../random.ts';
+import type { SoakNetwork } from './networks.ts';
+import type { Pod } from './pod.ts';
+import { judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.ts';
+
+/** Pods by container ID. */
+type Pods = ReadonlyMap<string, Pod>;
+
+/**
+ * GC of all networks, with the pods that are attached as the valid ones. Older releases of the reference have
+ * none.
+ */
+export async function collect(tools: Tools, attached: Pods, random: Random): Promise<void> {
+  for (const network of tools.networks) {
+    const conflist = { ...network.conflist, cniVersion: '1.1.0' };
+    const valid = podsOf(network, attached).map(({ containerId: containerID, ifname }) => ({
+      containerID,
+      ifname,
+    }));
+    for (const plugin of conflist.plugins) {
+      const config = { ...pluginConfig(conflist, plugin), 'cni.dev/valid-attachments': valid };
+      for (let tries = 0; ; tries++) {
+        const contender = random.pick(ours);
+        const kill = killFor(tries, tools, random);
+        const call = { command: 'GC', plugin: plugin.type, config, contender, kill } as const;
+        const outcome = await tools.caller.run(call);
+        judge(tools.findings, call, outcome);
+        if (outcome.isDone || tries === triesAtMost) break;
+      }
+    }
+  }
+}
+
+/** Every pod that is attached has its address reserved, and nobody else one, once what failed is undone. */
+export async function compareReservations({ networks, findings }: Tools, attached: Pods): Promise<void> {
+  for (const network of networks) {
+    const { name } = network.conflist;
+    const expected = podsOf(network, attached).map(({ address, containerId }) => `${address} ${containerId}`);
+    const found = () => reservationsOf(name).map(({ address, owner }) => `${address} ${owner}`);
+    const isAsExpected = () => found().sort().join() === expected.sort().join();
+    for (const end = performance.now() + settlingTime; !isAsExpected(); await sleep(200))
+      if (performance.now() > end) {
+        findings.violation(
+          `After GC of "${name}", reserved is: ${found().join(', ')}; and attached is: ${expected.join(', ')}`,
+        );
+        break;
+      }
+  }
+}
+
+function podsOf(network: SoakNetwork, attached: Pods): Pod[] {
+  return [...attached.values()].filter((pod) => pod.network === network);
+}
+
+/** The addresses of a network that host-local has given away, and to which containers. */
+export function reservationsOf(network: string): { address: string; owner: string | undefined }[] {
+  const directory = `/var/lib/cni/networks/${network}`;
+  return (existsSync(directory) ? readdirSync(directory) : [])
+    .filter((name) => /^\d+\.\d+\.\d+\.\d+$/.test(name))
+    .map((address) => ({ address, owner: read(`${directory}/${address}`)?.split('\r\n')[0] }));
+}
+
+function read(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return undefined; // It has just been released.
+  }
+}

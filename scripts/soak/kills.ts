@@ -1,0 +1,108 @@
+/** Killing what does a call, at a moment that chance chooses. */
+
+import type { ChildProcess } from 'node:child_process';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Random } from '../random.ts';
+import type { SoakAgent } from './agent.ts';
+
+/** What is killed: the process that the runtime has started, a child of who does the call, or the agent. */
+const targets = ['process', 'process', 'child', 'agent'] as const;
+
+/** A kill that is to come. */
+export interface Kill {
+  readonly target: (typeof targets)[number];
+  /** When, as a part of the time that such a call usually takes. */
+  readonly at: number;
+}
+
+/** How often a child is looked for, in milliseconds. */
+const lookInterval = 4;
+
+/** @param mayHitAgent whether the agent may be among what is killed. */
+export function chooseKill(random: Random, probability: number, mayHitAgent: boolean): Kill | undefined {
+  if (!random.chance(probability)) return undefined;
+  return {
+    target: random.pick(targets.filter((target) => mayHitAgent || target !== 'agent')),
+    at: random.below(1000) / 1000,
+  };
+}
+
+/**
+ * Carries a kill out, unless the call is over by then.
+ * @param child the process that the runtime has started.
+ * @param isAgentCall whether the agent does the call, if it is there.
+ * @param usual how long such a call takes, in milliseconds.
+ * @param over aborted when the call is over.
+ * @returns what was killed: a launcher is one whose call the agent does, unless it has not taken it yet.
+ */
+export async function carryOut(
+  { target, at }: Kill,
+  child: ChildProcess,
+  { agent, isAgentCall, usual, over }: KillScene,
+): Promise<Victim | undefined> {
+  await sleep(at * usual, undefined, { signal: over }).catch(() => {});
+  if (target === 'child') {
+    const [parent, isAgents] = isAgentCall && agent.pid ? [agent.pid, true] : [child.pid!, false];
+    for (; !over.aborted; await sleep(lookInterval)) {
+      const [victim] = childrenOf(parent);
+      if (victim === undefined || !killProcess(victim)) continue;
+      if (isAgents) agent.kills++;
+      return 'other';
+    }
+    return undefined;
+  }
+  if (over.aborted) return undefined;
+  if (target === 'process') {
+    const victim = isAgentCall && isLauncher(child) ? 'launcher' : 'other';
+    return child.kill('SIGKILL') ? victim : undefined;
+  }
+  await agent.kill();
+  return 'other';
+}
+
+/** A process that was killed. */
+export type Victim = 'launcher' | 'other';
+
+/** False once it has become the executable, as it does where the agent does not take the call. */
+function isLauncher({ pid, spawnfile }: ChildProcess): boolean {
+  try {
+    return basename(readlinkSync(`/proc/${pid}/exe`)) === basename(spawnfile);
+  } catch {
+    return false; // It has just ended.
+  }
+}
+
+export interface KillScene {
+  readonly agent: SoakAgent;
+  readonly isAgentCall: boolean;
+  readonly usual: number;
+  readonly over: AbortSignal;
+}
+
+/** Source: proc_pid_stat(5). */
+function childrenOf(pid: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((one) => parentOf(one) === pid);
+}
+
+function parentOf(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The state and the parent come after the name, which can hold blanks.
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+  } catch {
+    return undefined; // It has just ended.
+  }
+}
+
+function killProcess(pid: number): boolean {
+  try {
+    return process.kill(pid, 'SIGKILL');
+  } catch {
+    return false;
+  }
+}

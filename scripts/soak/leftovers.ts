@@ -1,0 +1,45 @@
+/** What pods have left on the host. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Host } from '../../test/support/host.ts';
+import { files, iptablesSave, networkSnapshot } from '../../test/support/observe.ts';
+
+/** A host as lines, each of something that a pod may leave. */
+export type Picture = ReadonlySet<string>;
+
+/** How long what is being undone may take, in milliseconds. */
+const settlingTime = 20_000;
+/** Locks, and hints of host-local: they stay, and what is in them says nothing of a pod. */
+const lasting = /\.lock$|\/lock$|\/last_reserved_ip\.\d+$|\/\.?(?:index|owners)[^/]*$/;
+
+/** A chain that the reference's DEL creates only to delete it: when it is killed in between, it stays. */
+const ofReference = /\bCNI-SN-/;
+
+/** Takes a picture of a host. */
+export async function takePicture(host: Host): Promise<Picture> {
+  const { links, routes, rules, ruleset } = await networkSnapshot(host);
+  const iptables = (
+    await Promise.all(['filter', 'nat', 'mangle'].map((table) => iptablesSave(host, table)))
+  ).flat();
+  const qdiscs = (await host.run(['tc', 'qdisc', 'show'])).split('\n');
+  const found = Object.keys({ ...files(host, '/var/lib/cni'), ...files(host, '/run/cni') });
+  return new Set([
+    ...(links as object[]).map((link) => `link ${JSON.stringify(link)}`),
+    ...(routes as string[]).map((route) => `route ${route}`),
+    ...(rules as string[]).map((rule) => `rule ${rule}`),
+    ...(ruleset as string[]).map((line) => `nftables ${line.trim()}`),
+    ...iptables.map((line) => `iptables ${line}`),
+    ...qdiscs.filter(Boolean).map((qdisc) => `qdisc ${qdisc}`),
+    ...found.filter((file) => !lasting.test(file)).map((file) => `file ${file}`),
+  ]);
+}
+
+/** What is there that was not there before, once nothing changes any more. */
+export async function leftovers(host: Host, before: Picture): Promise<string[]> {
+  for (const end = performance.now() + settlingTime; ; await sleep(500)) {
+    const left = [...(await takePicture(host))].filter(
+      (line) => !before.has(line) && !ofReference.test(line),
+    );
+    if (left.length === 0 || performance.now() > end) return left;
+  }
+}

@@ -1,0 +1,204 @@
+/**
+ * Looks at pods from outside: `ip` tells which addresses they really have, and connections tell where packets
+ * really go.
+ */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Host } from '../../test/support/host.ts';
+import type { IpLink } from '../../test/support/observe.ts';
+import { outsideOf } from '../../test/support/outside.ts';
+import { cleanEnv, run, tryRun } from '../../test/support/run.ts';
+import type { Answer, Question } from './asker.ts';
+import { reservationsOf } from './collection.ts';
+import type { Findings } from './findings.ts';
+import { podPort, type SoakNetwork } from './networks.ts';
+import type { Pod } from './pod.ts';
+import type { Runtime } from './runtime.ts';
+
+/** The host's own address on the wire to the outside, which {@link outsideOf} gives it. */
+const hostAddress = '192.0.2.1';
+/**
+ * How often a pod is asked before it is taken to be out of reach. For some seconds, packets to an address may
+ * go to the pod that had it before: within a second of learning a neighbour, the kernel hears of no other.
+ */
+const askAtMost = 8;
+/** How long to wait between two looks at all pods, in milliseconds. */
+const lookInterval = 1000;
+const asker = join(import.meta.dirname, 'asker.ts');
+
+/** Someone who asks pods who they are. */
+class Asker {
+  private readonly child: ChildProcess;
+  private readonly waiting = new Map<number, (said: string) => void>();
+  private last = 0;
+
+  private constructor(child: ChildProcess) {
+    this.child = child;
+    child.on('message', ({ id, said }: Answer) => this.waiting.get(id)?.(said));
+  }
+
+  /** @param enter command line that leads into the namespace to ask from. */
+  static async start(enter: readonly string[]): Promise<Asker> {
+    const [file = '', ...args] = [...enter, process.execPath, '--no-warnings', asker];
+    const child = spawn(file, args, { env: cleanEnv, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    await once(child, 'message');
+    return new Asker(child);
+  }
+
+  /** @returns what is said at an address, or why nothing is. */
+  ask(address: string, port: number): Promise<string> {
+    const id = ++this.last;
+    return new Promise((resolve) => {
+      this.waiting.set(id, (said) => {
+        this.waiting.delete(id);
+        resolve(said);
+      });
+      this.child.send({ id, address, port } satisfies Question);
+    });
+  }
+
+  stop(): void {
+    this.child.disconnect();
+  }
+}
+
+/** What is observed, and who is told. */
+export interface Observed {
+  readonly runtime: Runtime;
+  readonly findings: Findings;
+  readonly networks: readonly SoakNetwork[];
+}
+
+/** The observer of a soak. */
+export class Observer {
+  private readonly runtime: Runtime;
+  private readonly findings: Findings;
+  private readonly networks: readonly SoakNetwork[];
+  private readonly host: Asker;
+  private readonly outside: Asker;
+
+  private constructor({ runtime, findings, networks }: Observed, host: Asker, outside: Asker) {
+    this.runtime = runtime;
+    this.findings = findings;
+    this.networks = networks;
+    this.host = host;
+    this.outside = outside;
+  }
+
+  /**
+   * Connects an outside to the host. What comes from there is forwarded to everybody; what pods answer only
+   * as far as the firewall plugin lets it through.
+   */
+  static async start(host: Host, observed: Observed): Promise<Observer> {
+    const outside = await outsideOf(host);
+    await host.run(['iptables', '-P', 'FORWARD', 'DROP']);
+    await host.run(['iptables', '-A', 'FORWARD', '-i', 'wire', '-j', 'ACCEPT']);
+    const askers = await Promise.all([Asker.start(host.enter), Asker.start(outside.enter)]);
+    return new Observer(observed, ...askers);
+  }
+
+  stop(): void {
+    this.host.stop();
+    this.outside.stop();
+  }
+
+  /** A pod that is attached has the address that the runtime was told, and is reached. */
+  async examine(pod: Pod): Promise<void> {
+    const addresses = await addressesOf(pod);
+    for (const other of this.runtime.attached.values())
+      if (other !== pod && this.isAttached(pod) && addresses.includes(other.address!))
+        this.findings.violation(`${other.address} is in ${other.name} and in ${pod.name}`);
+    if (!addresses.includes(pod.address!))
+      this.findings.violation(
+        `${pod.name} was given ${pod.address}, and has ${addresses.join(', ') || 'none'}`,
+      );
+    await this.reach(pod, this.host, pod.address!, podPort);
+    if (pod.hostPort !== undefined) await this.reach(pod, this.outside, hostAddress, pod.hostPort);
+  }
+
+  /** Looks at all pods again and again, until it is told to end. */
+  async watch(isOver: () => boolean): Promise<void> {
+    for (; !isOver(); await sleep(lookInterval)) {
+      await this.compare();
+      await this.lookForGone();
+    }
+  }
+
+  /** No address is in two pods that are both attached before and after the look. */
+  private async compare(): Promise<void> {
+    const pods = [...this.runtime.attached.values()];
+    const found = await Promise.all(pods.map(async (pod) => ({ pod, addresses: await addressesOf(pod) })));
+    const holders = new Map<string, Pod>();
+    for (const { pod, addresses } of found)
+      if (this.isAttached(pod))
+        for (const address of addresses) {
+          const other = holders.get(address);
+          if (other) this.findings.violation(`${address} is in ${other.name} and in ${pod.name}`);
+          holders.set(address, pod);
+        }
+    this.findings.count('look at every pod');
+  }
+
+  /** Pods whose DEL this suite has done are named by no rule, and have no address reserved. */
+  private async lookForGone(): Promise<void> {
+    const gone = new Map(this.runtime.gone);
+    const leading = containersIn(await run(['iptables-save', '-t', 'nat']));
+    const reserving = this.networks.flatMap(({ conflist }) =>
+      reservationsOf(conflist.name).flatMap(({ owner }) =>
+        owner ? [{ containerId: owner, isPortMap: false }] : [],
+      ),
+    );
+    for (const { containerId, isPortMap } of [...leading, ...reserving]) {
+      const entry = gone.get(containerId);
+      if (!entry || this.runtime.gone.get(containerId) !== entry) continue;
+      const { pod } = entry;
+      const plugin = isPortMap ? 'portmap' : pod.network.conflist.plugins[0]!.type;
+      if (pod.deletedBy.get(plugin) !== 'reference')
+        this.findings.violation(
+          `DEL of ${plugin} has left something of ${pod.name}. Its last calls: ${pod.lastCalls}`,
+        );
+    }
+    for (const [containerId, entry] of gone)
+      if (this.runtime.gone.get(containerId) === entry) this.runtime.gone.delete(containerId);
+  }
+
+  private isAttached(pod: Pod): boolean {
+    return this.runtime.attached.get(pod.containerId) === pod;
+  }
+
+  private async reach(pod: Pod, by: Asker, address: string, port: number): Promise<void> {
+    let said = '';
+    for (let tries = 0; tries < askAtMost; tries++) {
+      said = await by.ask(address, port);
+      if (said === pod.name) {
+        this.findings.count(tries === 0 ? 'pod reached' : 'pod reached late');
+        return;
+      }
+    }
+    if (this.runtime.isSpoiled(pod)) this.findings.count('pod that the reference took out of the firewall');
+    else
+      this.findings.violation(
+        `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}`,
+      );
+  }
+}
+
+/** The containers that rules name in their comments, and whether these are of port mappings. */
+function containersIn(rules: string): { containerId: string; isPortMap: boolean }[] {
+  return [...rules.matchAll(/--comment "(dnat )?name: \\"[^"]*\\" id: \\"([^"\\]*)/g)].map(
+    ([, dnat, containerId]) => ({ containerId: containerId!, isPortMap: dnat !== undefined }),
+  );
+}
+
+/** IPv4 addresses of a pod's interface, as `ip` sees them; none when its namespace is gone. */
+async function addressesOf({ name, ifname }: Pod): Promise<string[]> {
+  const { exit, stdout } = await tryRun(['ip', '-j', '-n', name, 'addr', 'show', 'dev', ifname]);
+  if (exit !== 0) return [];
+  return (JSON.parse(stdout) as IpLink[])
+    .flatMap(({ addr_info = [] }) => addr_info)
+    .filter(({ family }) => family === 'inet')
+    .map(({ local }) => local);
+}

@@ -1,0 +1,84 @@
+/** A pod of a soak: its namespace, its network, and the server in it that says whose it is. */
+
+import { createServer, type Server } from 'node:net';
+import { Netns } from '../../lib/kernel/netns.ts';
+import { run } from '../../test/support/run.ts';
+import type { Contender } from '../bench/call.ts';
+import { hostPortOf, podPort, type SoakNetwork } from './networks.ts';
+
+/** How many of its last calls are told. */
+const told = 12;
+
+const idPrefix = 'soak-container-';
+
+/** The number of the life that a container ID stands for. */
+export function lifeOf(containerId: string): number {
+  return Number(containerId.slice(idPrefix.length));
+}
+
+/** A pod, and what it wants. */
+export class Pod {
+  readonly name: string;
+  readonly containerId: string;
+  readonly netns: string;
+  readonly ifname = 'eth0';
+  readonly network: SoakNetwork;
+  /** The port of the host that leads to it. */
+  readonly hostPort: number | undefined;
+  /** What the runtime knows of its address while it is attached. */
+  address: string | undefined;
+  /** Since when it is let through the firewall, as of performance.now(). */
+  admittedAt = 0;
+  /** Who did the last DEL of each plugin that succeeded. */
+  readonly deletedBy = new Map<string, Contender>();
+  /** Its calls, in words. */
+  readonly history: string[] = [];
+  private server: Server | undefined;
+
+  /** @param life number of the life that it has. */
+  constructor(life: number, network: SoakNetwork) {
+    this.name = `soak${life}`;
+    this.containerId = `${idPrefix}${life}`;
+    this.netns = `/run/netns/${this.name}`;
+    this.network = network;
+    this.hostPort = network.mapsPorts ? hostPortOf(life) : undefined;
+  }
+
+  /** Values for the capabilities of its network's plugins. */
+  get capabilities(): Record<string, unknown> {
+    if (this.hostPort === undefined) return {};
+    return {
+      portMappings: [{ hostPort: this.hostPort, containerPort: podPort, protocol: 'tcp' }],
+    };
+  }
+
+  /** Its last calls, in words. */
+  get lastCalls(): string {
+    return this.history.slice(-told).join(', ');
+  }
+
+  /** Makes its namespace. */
+  async create(): Promise<void> {
+    await run(['ip', 'netns', 'add', this.name]);
+  }
+
+  /** Has it say its name to whoever connects to {@link podPort}. */
+  serve(): void {
+    const server = createServer((socket) => socket.on('error', () => {}).end(this.name));
+    using netns = Netns.open(this.netns);
+    netns.run(() => server.listen(podPort));
+    this.server = server;
+  }
+
+  /** Ends its server, as a container's processes do before it is detached. */
+  async stop(): Promise<void> {
+    const { server } = this;
+    this.server = undefined;
+    if (server) await new Promise((resolve) => server.close(resolve));
+  }
+
+  /** Takes its namespace away. */
+  async remove(): Promise<void> {
+    await run(['ip', 'netns', 'delete', this.name]);
+  }
+}

@@ -1,0 +1,268 @@
+/**
+ * A runtime as careless as can be: its calls are killed, it forgets pods, and it is restarted and knows then
+ * only what libcni's cache tells. Each call is done by this suite with its agent, by this suite without it,
+ * or by the reference plugins, as chance has it.
+ */
+
+import { existsSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { defaultCacheDir, listCache, readCached, removeCached, writeCached } from '../../cli/libcni/cache.ts';
+import type { AttachmentId } from '../../lib/attachment.ts';
+import type { PrintedResult } from '../../test/support/plugin.ts';
+import { tryRun } from '../../test/support/run.ts';
+import { type Contender, contenders } from '../bench/call.ts';
+import { ours } from '../bench/measure.ts';
+import type { Random } from '../random.ts';
+import { configsOf, type Outcome } from './call.ts';
+import { collect, compareReservations, reservationsOf } from './collection.ts';
+import { Gate } from './gate.ts';
+import { lifeOf, Pod } from './pod.ts';
+import { isFull, judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.ts';
+
+/** What came of an ADD. */
+export type Attached = 'attached' | 'full' | 'failed';
+
+/** The runtime of a soak. */
+export class Runtime {
+  /** Pods that are attached, by container ID. */
+  readonly attached = new Map<string, Pod>();
+  /** Pods whose DEL has succeeded, until the observer has seen that nothing of them is left. */
+  readonly gone = new Map<string, { readonly pod: Pod }>();
+  private readonly options: Tools;
+  private readonly gate = new Gate();
+  /** Pods whose call the agent may still be doing though its launcher was killed. */
+  private readonly withAgent = new Set<string>();
+  /** Until when the reference has taken an address that was not its pod's out of the firewall. */
+  private readonly spoiled = new Map<string, number>();
+
+  constructor(options: Tools) {
+    this.options = options;
+  }
+
+  /** Has a pod come and go with each suite on each network, so that all is there that stays for good. */
+  async prepare(): Promise<void> {
+    const { networks, findings, caller } = this.options;
+    for (const network of networks)
+      for (const [i, contender] of contenders.entries()) {
+        const pod = new Pod(-1 - i, network);
+        await pod.create();
+        let result: PrintedResult | undefined;
+        for (const command of ['ADD', 'DEL'] as const) {
+          const chain = configsOf(pod);
+          for (const { plugin, config } of command === 'ADD' ? chain : chain.reverse()) {
+            const full = { ...config, ...(result && { prevResult: result }) };
+            const outcome = await caller.run({ command, contender, plugin, config: full, pod });
+            if (!outcome.isDone)
+              findings.violation(`The first ${command} of ${plugin} (${contender}): ${outcome.message}`);
+            result = outcome.result ?? result;
+          }
+        }
+        await pod.remove();
+      }
+  }
+
+  /** ADD of a pod's chain, and DEL if it fails, as runtimes do. */
+  attach(pod: Pod, random: Random): Promise<Attached> {
+    return this.gate.share(async () => {
+      this.gone.delete(pod.containerId);
+      let result: PrintedResult | undefined;
+      let isKnownToFirewall = false;
+      for (const { plugin, config } of configsOf(pod)) {
+        const contender = this.choose(pod, random);
+        // Of an ADD that fails, the firewall plugin of the reference never learns the address.
+        isKnownToFirewall ||= plugin === 'firewall' && contender === 'reference';
+        if (plugin === 'firewall') pod.admittedAt = performance.now();
+        const outcome = await this.call(
+          pod,
+          { plugin, config: { ...config, ...(result && { prevResult: result }) } },
+          { command: 'ADD', contender, random },
+        );
+        if (!outcome.isDone) {
+          if (outcome.isToBeUndone && !result) await this.expectUndone(pod);
+          await this.delete(pod, random, isKnownToFirewall ? result : undefined);
+          return isFull(outcome) ? 'full' : 'failed';
+        }
+        result = outcome.result!;
+      }
+      this.remember(pod, result!);
+      return 'attached';
+    });
+  }
+
+  /** DEL of a pod's chain, with what libcni's cache has of it. */
+  detach(pod: Pod, random: Random): Promise<void> {
+    return this.gate.share(() => {
+      this.attached.delete(pod.containerId);
+      const result = cachedResult(pod);
+      return this.delete(pod, random, result);
+    });
+  }
+
+  /** Forgets a pod, as if its DEL had been lost. Its namespace is gone as well. */
+  forget(pod: Pod): Promise<void> {
+    return this.gate.share(async () => {
+      this.attached.delete(pod.containerId);
+      await pod.remove();
+    });
+  }
+
+  /**
+   * Starts anew, with what the cache tells: pods whose namespace is gone are no longer there, and everything
+   * that belongs to none of the others is collected.
+   */
+  restart(random: Random): Promise<void> {
+    return this.gate.alone(async () => {
+      const { findings } = this.options;
+      findings.count('restart of the runtime');
+      const before = new Map(this.attached);
+      this.attached.clear();
+      const lost: Pod[] = [];
+      for (const { attachment, error } of listCache(defaultCacheDir)) {
+        if (error) findings.violation(error.message);
+        if (!attachment) continue;
+        const pod = before.get(attachment.containerId);
+        if (pod && existsSync(attachment.netns)) this.attached.set(pod.containerId, pod);
+        else lost.push(this.podOf(attachment));
+      }
+      for (const { name, containerId } of before.values())
+        if (!this.attached.has(containerId))
+          findings.violation(`${name} is attached, but the runtime finds it no longer`);
+      // Newer releases of libcni do DEL of what is in the cache before GC, older ones leave it to that.
+      if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, cachedResult(pod));
+      await collect(this.options, this.attached, random);
+      for (const pod of lost) removeCached(defaultCacheDir, idOf(pod));
+      await compareReservations(this.options, this.attached);
+    });
+  }
+
+  /**
+   * Collects everything, when no pod is attached any more. What libcni's cache has of lost pods is there
+   * until that is done.
+   */
+  end(random: Random): Promise<void> {
+    return this.gate.alone(async () => {
+      for (const { name } of this.attached.values())
+        this.options.findings.violation(`${name} is still attached in the end`);
+      await collect(this.options, this.attached, random);
+      await compareReservations(this.options, this.attached);
+      for (const { attachment } of listCache(defaultCacheDir))
+        if (attachment) removeCached(defaultCacheDir, attachment);
+    });
+  }
+
+  /** Whether the reference may have taken a pod out of the firewall that was not the one it was told. */
+  isSpoiled({ address, admittedAt }: Pod): boolean {
+    return (this.spoiled.get(address ?? '') ?? 0) >= admittedAt;
+  }
+
+  private remember(pod: Pod, result: PrintedResult): void {
+    pod.address = addressOf(result);
+    writeCached(defaultCacheDir, {
+      ...idOf(pod),
+      config: Buffer.from(JSON.stringify(pod.network.conflist)),
+      netns: pod.netns,
+      args: [],
+      capabilityArgs: pod.capabilities,
+      result: { ...result },
+    });
+    this.attached.set(pod.containerId, pod);
+  }
+
+  /** A pod as the cache has it. */
+  private podOf({ network, containerId }: AttachmentId): Pod {
+    const { networks } = this.options;
+    return new Pod(lifeOf(containerId), networks.find(({ conflist }) => conflist.name === network)!);
+  }
+
+  /** DEL until it succeeds. */
+  private async delete(pod: Pod, random: Random, result: PrintedResult | undefined): Promise<void> {
+    for (let tries = 0; tries < triesAtMost; tries++)
+      if (await this.tryDelete(pod, random, result, tries)) {
+        removeCached(defaultCacheDir, idOf(pod));
+        this.gone.set(pod.containerId, { pod });
+        return;
+      }
+    this.options.findings.violation(`DEL of ${pod.name} did not succeed in ${triesAtMost} attempts`);
+  }
+
+  private async tryDelete(
+    pod: Pod,
+    random: Random,
+    result: PrintedResult | undefined,
+    tries: number,
+  ): Promise<boolean> {
+    for (const { plugin, config } of configsOf(pod, result && { prevResult: result }).reverse()) {
+      const contender = this.choose(pod, random, tries);
+      const outcome = await this.call(pod, { plugin, config }, { command: 'DEL', contender, random, tries });
+      const address = addressOf(result);
+      if (plugin === 'firewall' && contender === 'reference' && address)
+        this.spoiled.set(address, performance.now());
+      if (!outcome.isDone) return false;
+      pod.deletedBy.set(plugin, contender);
+    }
+    return true;
+  }
+
+  /** The agent undoes an ADD of the first plugin of a chain whose launcher was killed. */
+  private async expectUndone(pod: Pod): Promise<void> {
+    const { findings, caller } = this.options;
+    const { kills } = caller.agent;
+    for (const end = performance.now() + settlingTime; await isThere(pod); await sleep(100)) {
+      if (caller.agent.kills !== kills) return; // Nobody is there to undo it.
+      if (performance.now() < end) continue;
+      findings.violation(`ADD of ${pod.name} was not undone when its launcher was killed`);
+      return;
+    }
+    findings.count('ADD undone by the agent');
+  }
+
+  private async call(
+    pod: Pod,
+    { plugin, config }: { plugin: string; config: object },
+    { command, contender, random, tries = 0 }: CallOptions,
+  ): Promise<Outcome> {
+    const kill = killFor(tries, this.options, random);
+    const outcome = await this.options.caller.run({ command, plugin, config, pod, contender, kill });
+    pod.history.push(`${command} of ${plugin} (${contender})${outcome.isDone ? '' : ' failed'}`);
+    if (kill && outcome.isDisturbed) this.options.findings.count(`kill of ${kill.target}`);
+    if (contender === 'agent' && !outcome.isDone) this.withAgent.add(pod.containerId);
+    else this.withAgent.delete(pod.containerId);
+    judge(this.options.findings, { command, plugin, contender }, outcome);
+    return outcome;
+  }
+
+  /**
+   * Who does a call. What the agent may still be at is left to it: the kernel does not always survive that a
+   * namespace goes while an interface in it is being deleted.
+   */
+  private choose({ containerId }: Pod, random: Random, tries = 0): Contender {
+    const contender = random.pick(tries > triesAtMost / 2 ? ours : contenders);
+    return this.withAgent.has(containerId) ? 'agent' : contender;
+  }
+}
+
+interface CallOptions {
+  readonly command: 'ADD' | 'DEL';
+  readonly contender: Contender;
+  readonly random: Random;
+  /** How often the same has been tried already. */
+  readonly tries?: number;
+}
+
+/** Whether a pod has its interface, or an address reserved. */
+async function isThere({ name, ifname, containerId, network }: Pod): Promise<boolean> {
+  const { exit } = await tryRun(['ip', '-n', name, 'link', 'show', ifname]);
+  return exit === 0 || reservationsOf(network.conflist.name).some(({ owner }) => owner === containerId);
+}
+
+function idOf({ network, containerId, ifname }: Pod): AttachmentId {
+  return { network: network.conflist.name, containerId, ifname };
+}
+
+function cachedResult(pod: Pod): PrintedResult | undefined {
+  return readCached(defaultCacheDir, idOf(pod))?.result as PrintedResult | undefined;
+}
+
+function addressOf(result: PrintedResult | undefined): string | undefined {
+  return result?.ips?.[0]?.address.split('/')[0];
+}

@@ -1,0 +1,46 @@
+/** What the runtime of a soak works with, and how its calls are judged. */
+
+import type { Contender } from '../bench/call.ts';
+import type { Random } from '../random.ts';
+import type { Caller, Outcome } from './call.ts';
+import type { Findings } from './findings.ts';
+import { chooseKill, type Kill } from './kills.ts';
+import type { SoakNetwork } from './networks.ts';
+
+/** How likely it is that a call is killed. */
+const killProbability = 0.05;
+/** Attempts at DEL or GC, the last ones without kills, after which it is a violation that none succeeds. */
+export const triesAtMost = 8;
+/** How long the agent may take to undo what nobody waits for any more, in milliseconds. */
+export const settlingTime = 20_000;
+
+export interface Tools {
+  readonly networks: readonly SoakNetwork[];
+  readonly caller: Caller;
+  readonly findings: Findings;
+  /** Whether the agent may be killed just now. */
+  mayKillAgent(): boolean;
+}
+
+/** The kill that a call meets, if any. @param tries how often the same has been tried already. */
+export function killFor(tries: number, { mayKillAgent }: Tools, random: Random): Kill | undefined {
+  return chooseKill(random, tries > triesAtMost / 2 ? 0 : killProbability, mayKillAgent());
+}
+
+/** Whether an ADD failed as every address of the network was reserved, in the words of either suite. */
+export function isFull({ message }: Pick<Outcome, 'message'>): boolean {
+  return /No address is free|no IP addresses available/.test(message);
+}
+
+/** Counts a call that failed. That this suite fails by itself is a violation. */
+export function judge(
+  findings: Findings,
+  { command, plugin, contender }: { command: string; plugin: string; contender: Contender },
+  { isDone, isDisturbed, message }: Outcome,
+): void {
+  if (isDone) return;
+  if (command === 'ADD' && isFull({ message })) findings.count('no address');
+  else if (isDisturbed) findings.count(`${command} that failed as something was killed`);
+  else if (contender === 'reference') findings.count(`${command} that the reference failed at by itself`);
+  else findings.violation(`${command} of ${plugin} (${contender}) failed by itself: ${message}`);
+}

@@ -1,0 +1,169 @@
+/** A sandbox's path, and an address, that another pod has by now: what DEL and GC of the one before it leave alone. */
+
+import { writeFileSync } from 'node:fs';
+import test from 'ava';
+import { readCached, writeCached } from '../../cli/libcni/cache.ts';
+import { Attachment, attach, type Conflist, type PluginConf, runNetworkVerb } from '../support/chain.ts';
+import { firewallAlone, firewallNet } from '../support/firewall.ts';
+import { type Host, makeHost, makeHostWithDevices, type Pod } from '../support/host.ts';
+import { iptablesSave, link, networkSnapshot, ping } from '../support/observe.ts';
+
+const ipam = { type: 'host-local', subnet: '10.31.0.0/24' };
+const networkOf = (plugin: PluginConf): Conflist => ({
+  cniVersion: '1.0.0',
+  name: 'reused',
+  plugins: [plugin],
+});
+
+const networks: Record<string, PluginConf> = {
+  bridge: { type: 'bridge', bridge: 'br0', isGateway: true, ipMasq: true, ipam },
+  ptp: { type: 'ptp', ipMasq: true, ipam },
+  macvlan: { type: 'macvlan', master: 'up0', ipam },
+  tap: { type: 'tap', ipam },
+};
+
+/** Has a pod come in the place of one that is gone, at the same path. */
+async function replace(host: Host, before: Pod): Promise<Pod> {
+  await before.remove();
+  await host.run(['ip', 'netns', 'add', before.name]);
+  return before;
+}
+
+/** Writes an attachment into libcni's cache, as runtimes do. */
+function remember(host: Host, { pod, network, options, result }: Attachment): void {
+  writeCached(host.file('/var/lib/cni'), {
+    network: network.name,
+    containerId: options.containerId ?? pod.containerId,
+    ifname: 'eth0',
+    config: Buffer.from(JSON.stringify(network)),
+    netns: pod.netns,
+    args: [],
+    capabilityArgs: {},
+    result: { ...result },
+  });
+}
+
+for (const [name, plugin] of Object.entries(networks)) {
+  test(`DEL leaves the interface of the pod that has the sandbox's path by now: ${name}`, async (t) => {
+    const host = await makeHostWithDevices(t);
+    const network = networkOf(plugin);
+    const one = await attach(host, network);
+    const pod = await replace(host, one.pod);
+    const next = await attach(host, network, { pod, containerId: 'next' });
+    const before = await networkSnapshot(pod);
+    await one.del();
+    t.deepEqual(await networkSnapshot(pod), before);
+    // Even when the runtime has lost what ADD gave, once it has written down the next one.
+    remember(host, next);
+    await new Attachment(host, pod, network).del();
+    t.deepEqual(await networkSnapshot(pod), before);
+    if (['bridge', 'ptp'].includes(name)) t.true(await ping(pod, '10.31.0.1'));
+    await next.check();
+    await next.del();
+    t.is(await link(pod, 'eth0'), undefined);
+  });
+
+  test(`DEL takes the interface away whose MAC address was changed: ${name}`, async (t) => {
+    const host = await makeHostWithDevices(t);
+    const one = await attach(host, networkOf(plugin));
+    await one.pod.run(['ip', 'link', 'set', 'eth0', 'address', '02:00:00:00:00:07']);
+    await one.del();
+    t.is(await link(one.pod, 'eth0'), undefined);
+  });
+}
+
+test("DEL gives the host no device that the next pod at the sandbox's path has", async (t) => {
+  const host = await makeHostWithDevices(t);
+  await host.run(['ip', 'link', 'add', 'dev2', 'type', 'veth', 'peer', 'name', 'dev3']);
+  const one = await attach(host, networkOf({ type: 'host-device', device: 'dev0' }));
+  await one.pod.run(['ip', 'link', 'set', 'eth0', 'netns', String(host.pid), 'name', 'dev0']);
+  const pod = await replace(host, one.pod);
+  const next = await attach(host, networkOf({ type: 'host-device', device: 'dev2' }), {
+    pod,
+    containerId: 'next',
+  });
+  await one.del();
+  t.truthy(await link(pod, 'eth0'));
+  await next.del();
+  t.truthy(await link(host, 'dev2'));
+});
+
+const accepted = async (host: Host, ip: string) =>
+  (await iptablesSave(host, 'filter')).filter((rule) => rule.includes(`${ip}/32`)).length;
+
+/** A network with one address, whose firewall rules the reference makes. */
+const small = (): Conflist => {
+  const network = firewallNet('1.0.0', { backend: 'iptables' });
+  const only = { type: 'host-local', subnet: '10.32.0.0/24', rangeStart: '10.32.0.5', rangeEnd: '10.32.0.5' };
+  return { ...network, plugins: [{ ...network.plugins[0]!, ipam: only }, network.plugins[1]!] };
+};
+
+test('GC collects the firewall rules that a lost pod of the reference left, as far as libcni has it', async (t) => {
+  const host = await makeHost(t);
+  const lost = await attach(host, small(), { suite: 'reference' });
+  remember(host, lost);
+  await lost.pod.remove();
+  t.is(await accepted(host, lost.ip), 2);
+  const gc = await runNetworkVerb(host, { ...small(), cniVersion: '1.1.0' }, 'GC', { valid: [] });
+  t.is(gc.exit, 0, gc.stdout);
+  t.is(await accepted(host, lost.ip), 0);
+});
+
+test('GC and DEL leave the firewall rules of a living pod that the reference has added', async (t) => {
+  const host = await makeHost(t);
+  const lost = await attach(host, small());
+  remember(host, lost);
+  // The reference releases the address, and leaves the note of whom it was let through for.
+  const removed = new Attachment(host, lost.pod, small(), { suite: 'reference' });
+  removed.result = lost.result;
+  await removed.del();
+  const living = await attach(host, small(), { suite: 'reference' });
+  t.is(living.ip, lost.ip);
+  // Before it stands in the cache, host-local has its reservation.
+  const again = new Attachment(host, lost.pod, small());
+  again.result = lost.result;
+  const firewall = firewallAlone(again, { backend: 'iptables' });
+  firewall.result = lost.result;
+  await firewall.del();
+  t.is(await accepted(host, living.ip), 2);
+  remember(host, living);
+  await firewall.del();
+  const valid = [{ containerID: living.pod.containerId, ifname: 'eth0' }];
+  const gc = await runNetworkVerb(host, { ...small(), cniVersion: '1.1.0' }, 'GC', { valid });
+  t.is(gc.exit, 0, gc.stdout);
+  t.is(await accepted(host, living.ip), 2);
+  await living.del({ suite: 'ours' });
+  t.is(await accepted(host, living.ip), 0);
+});
+
+test('GC goes on where the cache is torn or hostile', async (t) => {
+  const host = await makeHost(t);
+  const lost = await attach(host, small(), { suite: 'reference' });
+  remember(host, lost);
+  const directory = host.file('/var/lib/cni/results');
+  for (const [name, text] of [
+    ['torn', '{"kind":"cniCacheV1","containerId":"x"'],
+    ['list', '[1]'],
+    [
+      'odd',
+      JSON.stringify({
+        networkName: 'br0',
+        containerId: 'x',
+        result: { ips: [7, { address: {} }], interfaces: 'x' },
+      }),
+    ],
+  ] as const)
+    writeFileSync(`${directory}/${name}`, text);
+  await host.run(['ln', '-s', 'loop', '/var/lib/cni/results/loop']);
+  await lost.pod.remove();
+  const gc = await runNetworkVerb(host, { ...small(), cniVersion: '1.1.0' }, 'GC', { valid: [] });
+  t.is(gc.exit, 0, gc.stdout);
+  t.is(await accepted(host, lost.ip), 0);
+  t.truthy(
+    readCached(host.file('/var/lib/cni'), {
+      network: 'br0',
+      containerId: lost.pod.containerId,
+      ifname: 'eth0',
+    }),
+  );
+});

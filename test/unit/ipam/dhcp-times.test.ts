@@ -1,0 +1,67 @@
+/** Leases run by the time since boot, whatever the time of day does. */
+
+import { uptime } from 'node:os';
+import test from 'ava';
+import { bootId } from '../../../ipam/dhcp/clock.ts';
+import { readGrant } from '../../../ipam/dhcp/grant.ts';
+import { MessageType, Option } from '../../../ipam/dhcp/packet.ts';
+import { readStoredLease } from '../../../ipam/dhcp/stored-lease.ts';
+import { Address } from '../../../lib/ip.ts';
+
+const hour = 3_600_000;
+const answer = {
+  op: 2 as const,
+  transaction: 1,
+  yourAddress: Address.parse('10.0.0.9'),
+  hardwareAddress: Uint8Array.of(2, 0, 0, 0, 0, 1),
+  options: new Map([
+    [Option.MessageType, Uint8Array.of(MessageType.Ack)],
+    [Option.ServerIdentifier, Uint8Array.of(10, 0, 0, 1)],
+    [Option.SubnetMask, Uint8Array.of(255, 255, 255, 0)],
+    [Option.LeaseTime, Uint8Array.of(0, 0, 0x0e, 0x10)],
+  ]),
+};
+
+test.serial('a grant ends so long after boot, also when the time of day jumps meanwhile', (t) => {
+  const { now } = Date;
+  t.teardown(() => {
+    Date.now = now;
+  });
+  const expiries = [0, 5 * hour, -5 * hour].map((jump) => {
+    Date.now = () => now() + jump;
+    const before = Math.floor(uptime() * 1000);
+    const { renewAt, rebindAt, expiresAt } = readGrant(answer);
+    t.is(expiresAt - renewAt, hour / 2);
+    t.is(expiresAt - rebindAt, hour / 8);
+    t.true(expiresAt >= before + hour, `${expiresAt - before}`);
+    return expiresAt;
+  });
+  t.true(Math.max(...expiries) - Math.min(...expiries) < hour);
+});
+
+const stored = {
+  owner: { network: 'net', containerId: 'one', ifname: 'eth0', netns: '/run/netns/one' },
+  options: { clientId: [1], request: [1], provide: [] },
+  server: '10.0.0.1',
+  result: {},
+};
+
+test('a lease that is written down keeps its times and its boot', (t) => {
+  const times = { renewAt: 1, rebindAt: 2, expiresAt: 3 };
+  const read = readStoredLease(JSON.stringify({ ...stored, boot: 'another', times }));
+  t.like(read, { boot: 'another', times });
+});
+
+test('a lease of an earlier release, by the time of day, ends when it would have', (t) => {
+  const [renewAt, rebindAt, expiresAt] = [1, 2, 3].map((hours) => Date.now() + hours * hour);
+  const { boot, times } = readStoredLease(
+    JSON.stringify({ ...stored, times: { renewAt, rebindAt, expiresAt } }),
+  );
+  t.is(boot, bootId());
+  t.is(times.expiresAt - times.renewAt, 2 * hour);
+  t.is(Math.round((times.renewAt - uptime() * 1000) / hour), 1);
+  const forEver = readStoredLease(
+    JSON.stringify({ ...stored, times: { renewAt, rebindAt, expiresAt: Number.MAX_SAFE_INTEGER } }),
+  );
+  t.is(forEver.times.expiresAt, Number.MAX_SAFE_INTEGER);
+});
