@@ -209,12 +209,13 @@ test('after a reboot "cni gc" removes results, backups, reservations and rules t
   const rules = await before.run(['iptables-save']);
   t.regex(rules, /CNI-DN-/);
 
+  const names = Object.keys(files(before, '/var/lib/cni')).join('\n');
+  for (const state of [/results\/net-cnitool-/, /tuning\/cnitool-.*json/, /networks\/net\/10\.41/])
+    t.regex(names, state);
+
   const after = await reboot(t, before);
   // As netfilter-persistent does.
   await after.run(['iptables-restore'], { stdin: rules });
-  const names = Object.keys(files(after, '/var/lib/cni')).join('\n');
-  for (const state of [/results\/net-cnitool-/, /tuning\/cnitool-.*json/, /networks\/net\/10\.41/])
-    t.regex(names, state);
   const living = await after.addPod();
   await operate(after, 'add', 'net', living.netns);
   t.regex(await operate(after, 'gc', 'net'), /1 attachment removed, 1 kept/);
