@@ -7,12 +7,14 @@ import type { CommandModule } from 'yargs';
 import { Agent, defaultSocket } from '../agent/agent.ts';
 import { type MetricsAddress, parseMetricsAddress } from '../agent/metrics-address.ts';
 import type { Statistics } from '../agent/statistics.ts';
+import { defaultDataDir } from '../ipam/host-local/config.ts';
+import { releaseEarlierBoots } from '../ipam/host-local/earlier-boots.ts';
 import { privatePrefix, readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { agentStatus } from './agent-status.ts';
 import { CommandError, ExitCode } from './errors.ts';
-import { print } from './terminal.ts';
+import { print, warn } from './terminal.ts';
 
 /** The nice value of an agent: pods wait for it, so it goes before what pods do. As in cni-agent.service. */
 const agentPriority = -10;
@@ -86,6 +88,7 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
         await running.listen();
         print(`Listening on "${socket}"`);
         for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => running.stop());
+        await releaseEarlierBoots(defaultDataDir, warn);
         await ended;
       } finally {
         metricsServer?.close();

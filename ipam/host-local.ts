@@ -53,6 +53,7 @@ export const plugin = definePlugin({
     const dns = resolvConf ? readResolvConf(resolvConf) : {};
 
     using store = await Store.open(locationOf(call));
+    store.releaseEarlierBoots();
     // Also when an address is asked for, where the reference plugin gives a second one.
     for (const set of sets) refuseSecondAddress(store, call, set);
     const result: Result = { ...emptyResult(), routes, dns };

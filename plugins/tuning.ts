@@ -33,7 +33,7 @@ const config = {
 type Config = InferShape<typeof config>;
 type TuningCall = Call<Config>;
 /** What is asked of the interface and the sandbox, each key only if it is. */
-type Settings = Omit<Backup, 'network'>;
+type Settings = Omit<Backup, 'network' | 'boot'>;
 
 export const plugin = definePlugin({
   name: 'tuning',

@@ -28,7 +28,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { type BuildOptions, build } from 'esbuild';
+import { type BuildOptions, build, type Metafile } from 'esbuild';
+import { learn } from './build/learn.ts';
+import { bundledPackages } from './build/sbom.ts';
 import { isCurrent, stampOf } from './build/stamp.ts';
 import { nodePackage, runTool, targetOf } from './build/target.ts';
 import { layTree } from './build/tree.ts';
@@ -72,8 +74,10 @@ const bundling = {
   legalComments: 'none',
   logLevel: 'warning',
 } as const satisfies BuildOptions;
-await bundle('main.js', entryPoint());
-await bundle('cni.js', operatorsEntryPoint());
+const packages = bundledPackages([
+  await bundle('main.js', entryPoint()),
+  await bundle('cni.js', operatorsEntryPoint()),
+]);
 await makeExecutable();
 
 /** Carries out a step of the build, which ends with what the step has to say if it fails. */
@@ -127,10 +131,12 @@ function tableOf(directory: string): string {
 /**
  * Makes one file of a module and all that it imports: a script whose value is a function, as
  * scripts/build/loader.ts calls it.
+ * @returns esbuild's account of what is in it.
  */
-async function bundle(file: string, contents: string): Promise<void> {
-  await build({
+async function bundle(file: string, contents: string): Promise<Metafile> {
+  const { metafile } = await build({
     ...bundling,
+    metafile: true,
     stdin: { contents, resolveDir: root, loader: 'ts' },
     outfile: join(buildDir, file),
     banner: { js: '(function (require, end) {' },
@@ -138,6 +144,7 @@ async function bundle(file: string, contents: string): Promise<void> {
     // yargs looks for its translations beside its own file, which a bundle does not have.
     define: { 'import.meta.url': `"file:///${file}"` },
   });
+  return metafile;
 }
 
 /**
@@ -198,7 +205,9 @@ async function makeExecutable(): Promise<void> {
     );
     writeFileSync(stampFile, stampOf(digest, trained));
   }
-  attempt(() => layTree(target, executable, binDir, names, buildDir));
+  attempt(() => {
+    layTree({ target, nodePackage: nodePackage(arch), executable, packages }, binDir, names, buildDir);
+  });
   const megabytes = Math.round(statSync(executable).size / 1e6);
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }
@@ -212,7 +221,8 @@ function trainingObstacle(): string | undefined {
 }
 
 /**
- * Has every plugin leave the bytecode of what it runs.
+ * Has every plugin leave the bytecode of what it runs. What that is depends on chance where calls get in each
+ * other's way; so that two builds give the same, it is done until each plugin has left the same twice.
  * @param directory where the code caches go.
  * @returns false when it failed, as within a container that may not create namespaces. It has said why.
  */
@@ -223,17 +233,18 @@ function train(directory: string): boolean {
   const bin = join(directory, 'bin');
   mkdirSync(bin);
   for (const name of names) linkSync(trainee, join(bin, name));
-  const { status } = spawnSync(process.execPath, ['--no-warnings', join(root, 'scripts/build/train.ts')], {
-    env: { ...process.env, CNI_BIN: bin },
-    stdio: 'inherit',
+  const isTrained = learn(directory, () => {
+    const script = join(root, 'scripts/build/train.ts');
+    const env = { ...process.env, CNI_BIN: bin };
+    return spawnSync(process.execPath, ['--no-warnings', script], { env, stdio: 'inherit' }).status === 0;
   });
-  if (status !== 0)
+  if (!isTrained)
     console.log(
       'Training failed for the reason above: this executable compiles what was not recorded. The next build tries again',
     );
   rmSync(bin, { recursive: true });
   rmSync(trainee);
-  return status === 0;
+  return isTrained;
 }
 
 /**
@@ -243,7 +254,8 @@ function train(directory: string): boolean {
  */
 function assemble(main: string, output: string, caches: readonly string[], directory: string): void {
   const config = {
-    main: join(buildDir, main),
+    // The executable keeps this path: a relative one is the same wherever it is built.
+    main,
     output: `${output}.new`,
     executable: base,
     disableExperimentalSEAWarning: true,
@@ -257,7 +269,10 @@ function assemble(main: string, output: string, caches: readonly string[], direc
   };
   const configFile = join(buildDir, 'sea.json');
   writeFileSync(configFile, JSON.stringify(config, null, 2));
-  execFileSync(process.execPath, [`--build-sea=${configFile}`], { stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync(process.execPath, [`--build-sea=${configFile}`], {
+    cwd: buildDir,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
   chmodSync(config.output, 0o755);
   renameSync(config.output, output);
 }

@@ -31,8 +31,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { privatePrefix } from '../launcher/launch.ts';
 import packageJson from '../package.json' with { type: 'json' };
-import { nodePackage } from './build/target.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -139,31 +139,11 @@ function writeUnits(directory: string): void {
   }
 }
 
-/**
- * The licences of what the executable contains: Node.js, and the packages of npm that the operators' command
- * and the agent are made with.
- */
+/** The licences of what the tree contains, which the build has put into its private directory. */
 function writeLicenses(directory: string): void {
-  mkdirSync(directory, { recursive: true });
-  cpSync(join(nodePackage(arch), 'LICENSE'), join(directory, 'node'));
-  const bundled = ['yargs', 'jsonc-parser', 'ip-num', 'prom-client'];
-  for (const name of new Set(bundled.flatMap((one) => [...withDependencies(one)]))) {
-    const source = join(root, 'node_modules', name);
-    const file = readdirSync(source).find((entry) => /^licen[cs]e/i.test(entry));
-    if (!file) fail(`"${source}" has no licence to pass on`);
-    cpSync(join(source, file), join(directory, name.replace('/', '-')));
-  }
-}
-
-/** An npm package and all that it depends on. */
-function withDependencies(name: string, found = new Set<string>()): Set<string> {
-  if (found.has(name)) return found;
-  const manifest = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8')) as {
-    dependencies?: Record<string, string>;
-  };
-  found.add(name);
-  for (const dependency of Object.keys(manifest.dependencies ?? {})) withDependencies(dependency, found);
-  return found;
+  const hidden = readdirSync(built).find((name) => name.startsWith(privatePrefix));
+  if (!hidden) fail(`"${binDir}" has no private directory. Run "npm run build" again`);
+  cpSync(join(built, hidden, 'licences'), directory, { recursive: true });
 }
 
 /** The command knows its own completion, whatever the architecture: the machine's build is asked. */

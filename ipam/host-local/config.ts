@@ -7,7 +7,7 @@ import { atLeast } from '../../lib/cni/version.ts';
 import { type RangeSet, rangeSetsSchema, rangeShape, resolveRangeSets } from './ranges.ts';
 
 /** Where reservations are kept unless "dataDir" says otherwise. */
-const defaultDataDir = '/var/lib/cni/networks';
+export const defaultDataDir = '/var/lib/cni/networks';
 
 const ips = array(string({ description: 'Address to ask for, with or without prefix length.' }));
 

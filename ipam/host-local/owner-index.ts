@@ -8,11 +8,15 @@
  * directory's time on, and the index is built anew before it is used. It is a hint and no more: the
  * reservations themselves are what counts, and without an index, as on a full disk, every one of them is
  * read.
+ *
+ * The stamp also says in which boot of the host it was made. If the times agree and the boot has ended, all
+ * that is reserved was so before: no container can use it any more, whatever the clock says.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { fileError } from '../../lib/file.ts';
 import { Address } from '../../lib/ip.ts';
+import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { Directory } from './directory.ts';
 import type { Reservation } from './reservations.ts';
 
@@ -25,6 +29,8 @@ export class OwnerIndex implements Disposable {
   private readonly warn: (message: string) => void;
   private directory: Directory | undefined;
   private changed = false;
+  /** The ended boot in which everything that is reserved was so already. */
+  private earlierBoot: string | undefined;
 
   /** @param dataDir root of all networks' directories. @param reservations the network's own one. */
   constructor(
@@ -47,9 +53,22 @@ export class OwnerIndex implements Disposable {
       this.directory = owners.openOrCreate(network, 0o700);
       const stamp = this.directory.modified(stampFile);
       if (stamp === undefined || stamp !== this.reservations.modified()) this.build(this.directory, list());
+      else this.earlierBoot = endedBoot(this.directory.read(stampFile));
     } catch (error) {
       this.abandon(error);
     }
+  }
+
+  /** Whether everything that is reserved was so before the host was last booted. */
+  get isOfEarlierBoot(): boolean {
+    return this.earlierBoot !== undefined;
+  }
+
+  /** Notes that what is reserved from now on may be of this boot. */
+  noteThisBoot(): void {
+    if (this.earlierBoot === undefined) return;
+    this.earlierBoot = undefined;
+    this.changed = true;
   }
 
   /** The addresses that an owner may have; undefined when the index cannot tell. */
@@ -80,7 +99,7 @@ export class OwnerIndex implements Disposable {
       this.attempt((directory) => {
         const now = Date.now() / 1000;
         this.reservations.touch(now);
-        directory.replace(stampFile, '');
+        directory.replace(stampFile, this.earlierBoot ?? bootId() ?? '');
         directory.touchFile(stampFile, now);
       });
     this.directory?.close();
@@ -135,6 +154,11 @@ export class OwnerIndex implements Disposable {
     const { message } = fileError('use the index in', this.path, error);
     this.warn(`${message}. Without it every reservation is read`);
   }
+}
+
+/** The boot that a stamp names, if it is not this one. */
+function endedBoot(text: string | undefined): string | undefined {
+  return isEarlierBoot(text) ? text : undefined;
 }
 
 /**

@@ -170,6 +170,20 @@ export class Store implements Disposable {
     this.removeAll(
       this.checkedList().filter(({ owner, state }) => state !== 'unreadable' && !(owner && isKept(owner))),
     );
+    this.index.noteThisBoot();
+  }
+
+  /**
+   * Releases what was reserved before the host was last booted, where that is certain: containers do not
+   * survive it. What the runtime has forgotten would stay reserved for good.
+   */
+  releaseEarlierBoots(): void {
+    if (!this.index.isOfEarlierBoot) return;
+    try {
+      this.collect(() => false);
+    } catch (error) {
+      this.warn((error as Error).message);
+    }
   }
 
   /** Every reservation, also the ones that are not in order. */

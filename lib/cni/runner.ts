@@ -5,6 +5,7 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
+import { missingCapabilities } from '../kernel/capabilities.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
 import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
@@ -226,11 +227,24 @@ export function formatError(
   cniVersion?: string,
   environment: CallContext['environment'] = {},
 ): string {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = withMissingCapabilities(error);
   const { code, details } =
     error instanceof CniError ? error : { code: ErrorCode.Internal, details: causeOf(error) };
   const stack = environment.CNI_DEBUG && error instanceof Error ? error.stack : undefined;
   return formatJson({ cniVersion, code, msg: message, details: stack ?? details });
+}
+
+/** How the kernel and programs say that somebody may not do something. */
+const refusal = /\bEPERM\b|\bEACCES\b|operation not permitted|permission denied/i;
+
+/** The message of an error; if it is about permissions, with those that the process lacks. */
+function withMissingCapabilities(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  const details = error instanceof CniError ? error.details : causeOf(error);
+  if (message.includes('CAP_') || !refusal.test(`${message} ${details}`)) return message;
+  const missing = missingCapabilities();
+  if (missing.length === 0) return message;
+  return `${message}. This process lacks ${missing.join(', ')}: see docs/privileges.md for what it needs`;
 }
 
 function causeOf(error: unknown): string | undefined {

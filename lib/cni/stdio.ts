@@ -34,13 +34,13 @@ export async function readStdin(): Promise<string> {
  */
 export async function writeStdout(text: string): Promise<void> {
   const bytes = Buffer.from(text);
-  const deadline = Date.now() + writeTimeoutMs;
+  const deadline = performance.now() + writeTimeoutMs;
   for (let sent = 0; sent < bytes.length; ) {
     try {
       sent += writeSync(1, bytes, sent);
     } catch (error) {
       // A non-blocking pipe that is full.
-      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || Date.now() > deadline) throw error;
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || performance.now() > deadline) throw error;
       await sleep(1);
     }
   }

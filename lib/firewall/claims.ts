@@ -23,10 +23,10 @@ import { attachmentTag, networkTag } from './names.ts';
 const defaultDirectory = '/run/cni/firewall';
 const lockTimeoutMs = 10_000;
 /**
- * After how many milliseconds a claim that is still being released was left by a process that died: each of
- * the two locks on the way may be waited for ten seconds.
+ * After how many seconds a claim that is still being released was left by a process that died: each of the two
+ * locks on the way may be waited for ten seconds.
  */
-const longestRelease = 30_000;
+const longestRelease = 30;
 
 /** What {@link Claims.take} has done. */
 export interface TakenClaims {
@@ -192,8 +192,9 @@ export class Claims {
     const file = claim.file.replace(/json$/, 'leaving');
     try {
       renameSync(`${this.directory}/${claim.file}`, `${this.directory}/${file}`);
-      // When it was marked before, by a release that failed, the time counts from now.
-      const now = new Date();
+      // When it was marked before, by a release that failed, the time counts from now. It is that since the
+      // host was booted, which /run does not outlive: the clock may be set meanwhile.
+      const now = secondsSinceBoot();
       utimesSync(`${this.directory}/${file}`, now, now);
       return { ...claim, file, isLeaving: true };
     } catch {
@@ -203,13 +204,17 @@ export class Claims {
 
   /** Waits for the lock, at a moment at which none of the addresses is being released. */
   private async lockUndisturbed(addresses: readonly Address[]): Promise<FileLock> {
+    const latest = secondsSinceBoot() + longestRelease;
     for (;;) {
       const lock = await this.lock();
+      const now = secondsSinceBoot();
+      // A time to come is not one that was marked: the process was killed before, or is of an older release.
       const isDisturbed = this.list().some(
         (claim) =>
           claim.isLeaving &&
           addresses.some((one) => one.equals(claim.address)) &&
-          this.changedAt(claim) > Date.now() - longestRelease,
+          this.markedAt(claim) > now - longestRelease &&
+          now < latest,
       );
       if (!isDisturbed) return lock;
       lock.close();
@@ -217,9 +222,9 @@ export class Claims {
     }
   }
 
-  /** When a claim was made or marked, in milliseconds since the epoch. */
-  private changedAt({ file }: Claim): number {
-    return lstatSync(`${this.directory}/${file}`, { throwIfNoEntry: false })?.ctimeMs ?? 0;
+  /** When a claim was marked, in seconds since the host was booted. */
+  private markedAt({ file }: Claim): number {
+    return (lstatSync(`${this.directory}/${file}`, { throwIfNoEntry: false })?.mtimeMs ?? 0) / 1000;
   }
 
   private lock() {
@@ -266,4 +271,9 @@ export class Claims {
       }
     }
   }
+}
+
+/** By a clock that all processes share and that nobody sets. */
+function secondsSinceBoot(): number {
+  return Number(process.hrtime.bigint()) / 1e9;
 }

@@ -59,9 +59,9 @@ export async function acquireLock(file: string, timeoutMs = longestWait, mode = 
  * @param file its path, for messages.
  */
 export async function lockDescriptor(fd: number, file: string, timeoutMs = longestWait): Promise<void> {
-  const end = Date.now() + timeoutMs;
+  const end = performance.now() + timeoutMs;
   for (let pause = 0.5; !tryLock(fd, file); pause = Math.min(pause * 2, longestPause)) {
-    if (Date.now() >= end)
+    if (performance.now() >= end)
       throw new CniError(
         ErrorCode.TryAgainLater,
         `Another process has held the lock "${file}" for ${timeoutMs / 1000} seconds. ` +

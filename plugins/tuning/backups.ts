@@ -6,6 +6,7 @@ import { lstatSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
+import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
 
@@ -19,6 +20,8 @@ const backupSchema = object({
   sysctl: record(string()),
   /** For GC, which is about one network. */
   network: string(),
+  /** In which boot of the host it was made: with "dataDir" on disk, it may outlive the interface. */
+  boot: string(),
 });
 
 /** Settings of an interface and its sandbox. */
@@ -41,9 +44,9 @@ export class Backups {
   }
 
   /** Saves a backup. @throws Error when it cannot be written. */
-  save(attachment: AttachmentId, backup: Backup): void {
+  save(attachment: AttachmentId, backup: Omit<Backup, 'boot'>): void {
     try {
-      writeStateFile(this.fileOf(attachment), JSON.stringify(backup, null, 1));
+      writeStateFile(this.fileOf(attachment), JSON.stringify({ ...backup, boot: bootId() }, null, 1));
     } catch (error) {
       throw new Error(
         `Cannot save in "${this.directory}" what the interface was like. Make it a writable directory with space left, or set "dataDir"`,
@@ -52,10 +55,11 @@ export class Backups {
     }
   }
 
-  /** Reads a backup. @returns undefined when there is none that can be used. */
+  /** Reads a backup. @returns undefined when there is none of an interface that can still exist. */
   load(attachment: AttachmentId): Backup | undefined {
     const text = read(this.fileOf(attachment));
-    return text === undefined ? undefined : parse(text);
+    const backup = text === undefined ? undefined : parse(text);
+    return isEarlierBoot(backup?.boot) ? undefined : backup;
   }
 
   remove(attachment: AttachmentId): void {
@@ -63,9 +67,9 @@ export class Backups {
   }
 
   /**
-   * Removes a network's backups except for those of the attachments given. Torn ones do not say whose they
-   * are, but nobody can use them: they are removed too once they are a minute old, whatever network they were
-   * for.
+   * Removes a network's backups except for those of the attachments given. What nobody can use is removed too,
+   * whatever network it was for: backups made before the host was booted, and torn ones, which do not say
+   * whose they are, once they are a minute old.
    */
   removeOthers(network: string, valid: readonly AttachmentId[]): void {
     const keep = new Set(valid.map((attachment) => this.fileOf(attachment)));
@@ -74,7 +78,12 @@ export class Backups {
       if (keep.has(file)) continue;
       const text = read(file);
       if (text === undefined) continue;
-      if (parse(text)?.network === network || (isTorn(name, text) && isSettled(file)))
+      const backup = parse(text);
+      if (
+        backup?.network === network ||
+        isEarlierBoot(backup?.boot) ||
+        (isTorn(name, text) && isSettled(file))
+      )
         rmSync(file, { force: true });
     }
   }
@@ -128,7 +137,8 @@ function isTorn(name: string, text: string): boolean {
 
 function isSettled(file: string): boolean {
   try {
-    return Date.now() - lstatSync(file).mtimeMs > settledMs;
+    // A time to come is one from before the clock was set back.
+    return Math.abs(Date.now() - lstatSync(file).mtimeMs) > settledMs;
   } catch {
     return false;
   }

@@ -41,7 +41,7 @@ export function inspectTree(
   for (const name of [loader, 'cni-plugins'])
     if (!existsSync(join(privateDirectory, name))) faults.push(`"${privateDirectory}" lacks "${name}"`);
   for (const entry of readdirSync(privateDirectory, { withFileTypes: true })) {
-    if (entry.isDirectory()) continue;
+    if (entry.isDirectory() || entry.name.endsWith('.json')) continue;
     const file = join(privateDirectory, entry.name);
     for (const name of inspect(file).needed)
       if (!existsSync(join(privateDirectory, name)))

@@ -34,11 +34,30 @@ if (script.cachedDataRejected !== false && process.env.CNI_DEBUG)
 const run = script.runInThisContext() as Bundle;
 
 if (TRAINING) {
-  // What was compiled until now, by this run and those before it.
-  process.on('exit', () => writeFileSync(`${TRAINING}/${cache}`, script.createCachedData()));
+  const restoreFlags = suspendTiming();
+  process.on('exit', () => {
+    restoreFlags();
+    // What was compiled until now, by this run and those before it.
+    writeFileSync(`${TRAINING}/${cache}`, script.createCachedData());
+  });
   run(require, process.exit);
 } else {
   run(require);
+}
+
+/**
+ * Turns off what depends on timing and would be in the code cache: notes on which functions are worth
+ * optimizing, and that functions not called for a while are forgotten.
+ * @returns turns it on again, without which the cache is not taken by a process that has it on.
+ */
+function suspendTiming(): () => void {
+  const { setFlagsFromString } = process.getBuiltinModule('node:v8');
+  const flags = ['opt', 'profile-guided-optimization', 'flush-bytecode'];
+  const setAll = (prefix: string) => {
+    for (const flag of flags) setFlagsFromString(prefix + flag);
+  };
+  setAll('--no-');
+  return () => setAll('--');
 }
 
 function readCache(): Buffer | undefined {

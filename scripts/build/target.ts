@@ -20,13 +20,23 @@ export interface Target {
   readonly loader: string;
   /** Directories that have the loader and the libraries. */
   readonly libraries: readonly string[];
-  /** Licences of the loader and the libraries: a file for each Debian package. */
-  readonly licences: ReadonlyMap<string, string>;
+  /** Debian's name of it. */
+  readonly debianArchitecture: string;
+  /** The Debian packages that have the loader and the libraries, and the one that the launcher is made with. */
+  readonly debian: ReadonlyMap<string, ShippedPackage>;
   /** Compiles a static program with musl: what comes before the source and what comes after it. */
   readonly compiler: readonly [program: string, before: readonly string[], after: readonly string[]];
   readonly strip: string;
   /** Debian packages that have the compiler and strip(1). */
   readonly packages: string;
+}
+
+/** A Debian package of which something is shipped. */
+export interface ShippedPackage {
+  /** File with the text of its licences. */
+  readonly licence: string;
+  /** Undefined where the building machine has no dpkg(1). */
+  readonly version: string | undefined;
 }
 
 interface Architecture {
@@ -56,6 +66,14 @@ const architectures: Readonly<Record<string, Architecture>> = {
 
 /** Debian packages with the loader and the libraries that Node.js needs. */
 const runtimePackages = ['libc6', 'libstdc++6', 'libgcc-s1', 'libatomic1'];
+/** Debian package with the C library that is linked into the launcher. */
+export const launcherPackage = 'musl-dev';
+
+/** The Debian package that has a library or the loader. @param name of its file. */
+export function debianPackageOf(name: string): string {
+  const [, stem = ''] = /^lib(stdc\+\+|gcc_s|atomic)\./.exec(name) ?? [];
+  return runtimePackages[['', 'stdc++', 'gcc_s', 'atomic'].indexOf(stem)]!;
+}
 
 /**
  * Finds what an architecture is built with. What only another machine has installed is fetched from Debian
@@ -69,19 +87,33 @@ export function targetOf(arch: string): Target {
   const { debian, triplet, musl, loader, machine } = architecture;
   const unpacked = (name: string) => cachedPackage(name, { architecture: debian }).directory;
   const roots = new Map(runtimePackages.map((name) => [name, isNative ? '/' : unpacked(name)]));
+  const shipped = (name: string): ShippedPackage => ({
+    licence: licenceOf(name, isNative ? '/' : unpacked(name), unpacked),
+    version: isNative ? installedVersion(name) : cachedPackage(name, { architecture: debian }).version,
+  });
   return {
     arch,
+    debianArchitecture: debian,
     isNative,
     machine,
     loader,
     libraries: [...new Set(roots.values())].flatMap((directory) =>
       ['lib64', `lib/${triplet}`, `usr/lib/${triplet}`, 'lib'].map((below) => join(directory, below)),
     ),
-    licences: new Map([...roots].map(([name, directory]) => [name, licenceOf(name, directory, unpacked)])),
+    debian: new Map([...runtimePackages, launcherPackage].map((name) => [name, shipped(name)])),
     compiler: isNative ? ['musl-gcc', ['-static'], []] : crossCompiler(triplet, musl, unpacked('musl-dev')),
     strip: isNative ? 'strip' : `${triplet.replace('_', '-')}-strip`,
     packages: isNative ? 'musl-tools binutils' : `gcc-${triplet.replace('_', '-')}`,
   };
+}
+
+function installedVersion(name: string): string | undefined {
+  try {
+    const args = ['--show', `--showformat=\${Version}`, name];
+    return execFileSync('dpkg-query', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+  } catch {
+    return undefined;
+  }
 }
 
 /** The licence of a package, which can be a link to that of another one, with the same source. */

@@ -16,10 +16,12 @@ import {
   renameSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { privatePrefix } from '../../launcher/launch.ts';
 import { inspectTree, readElf } from './inspect.ts';
+import { licencesOf, type Materials, sbomFile, sbomOf } from './sbom.ts';
 import { runTool, type Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -28,27 +30,31 @@ const units = ['cni-agent.service', 'cni-agent.socket'].map((name) => join(root,
 
 /**
  * Lays the tree out.
- * @param executable the single executable. @param directory where the names go.
- * @param names under which it is to be started.
+ * @param parts what it is made of: the single executable, and what is in that.
+ * @param directory where the names go. @param names under which it is to be started.
  * @param work directory for intermediate files.
  * @throws Error that says what the building machine lacks, or what is wrong with the tree.
  */
 export function layTree(
-  target: Target,
-  executable: string,
+  parts: Omit<Materials, 'libraries'>,
   directory: string,
   names: readonly string[],
   work: string,
 ): void {
-  const files = [executable, ...runtimeFiles(target, executable)];
-  const digest = createHash('sha256').update(readFileSync(join(root, 'launcher/launcher.c')));
-  for (const file of [...files, ...units]) digest.update(readFileSync(file));
+  const { target, executable } = parts;
+  const materials = { ...parts, libraries: runtimeFiles(target, executable) };
+  const files = [executable, ...materials.libraries];
+  const sbom = `${JSON.stringify(sbomOf(materials), null, 2)}\n`;
+  const licences = licencesOf(materials);
+  const digest = createHash('sha256').update(sbom);
+  for (const file of [join(root, 'launcher/launcher.c'), ...files, ...units, ...licences.values()])
+    digest.update(readFileSync(file));
   const build = digest.digest('hex').slice(0, 12);
   const launcher = compileLauncher(target, build, work);
 
   mkdirSync(directory, { recursive: true });
   const hidden = `${privatePrefix}${build}`;
-  placePrivate(files, target, join(directory, hidden));
+  placePrivate(files, licences, sbom, join(directory, hidden));
   for (const name of names) placeLink(launcher, join(directory, name));
   for (const entry of readdirSync(directory))
     if (entry !== hidden && !names.includes(entry)) rmSync(join(directory, entry), { recursive: true });
@@ -94,8 +100,13 @@ function compileLauncher(target: Target, build: string, work: string): string {
   return launcher;
 }
 
-/** Puts the executable, what it runs with and the units into a directory that appears as a whole. */
-function placePrivate(files: readonly string[], { licences }: Target, directory: string): void {
+/** Puts the executable, what it runs with and belongs to it into a directory that appears as a whole. */
+function placePrivate(
+  files: readonly string[],
+  licences: ReadonlyMap<string, string>,
+  sbom: string,
+  directory: string,
+): void {
   if (existsSync(directory)) return;
   const staging = `${directory}.new`;
   rmSync(staging, { recursive: true, force: true });
@@ -107,8 +118,12 @@ function placePrivate(files: readonly string[], { licences }: Target, directory:
     copyFileSync(library, copy);
     chmodSync(copy, 0o755);
   }
-  for (const [name, text] of licences)
-    if (existsSync(text)) copyFileSync(text, join(staging, 'licences', name));
+  for (const [name, text] of licences) {
+    const copy = join(staging, 'licences', name);
+    copyFileSync(text, copy);
+    chmodSync(copy, 0o644);
+  }
+  writeFileSync(join(staging, sbomFile), sbom);
   for (const unit of units) copyFileSync(unit, join(staging, 'systemd', basename(unit)));
   renameSync(staging, directory);
 }

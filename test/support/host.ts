@@ -124,8 +124,8 @@ export async function makeHost(t: Teardown, { mayHaveAgent = true } = {}): Promi
 }
 
 /** Makes a host with a parent interface, "up0", and a device to move, "dev0": each one end of a veth pair. */
-export async function makeHostWithDevices(t: Teardown): Promise<Host> {
-  const host = await makeHost(t);
+export async function makeHostWithDevices(t: Teardown, options?: { mayHaveAgent?: boolean }): Promise<Host> {
+  const host = await makeHost(t, options);
   for (const [name, peer] of [
     ['up0', 'up1'],
     ['dev0', 'dev1'],

@@ -8,10 +8,13 @@ test('an architecture that nobody builds for is refused', (t) => {
 });
 
 test('for its own architecture, the machine has everything installed', (t) => {
-  const { isNative, libraries, loader, licences, arch } = targetOf(process.arch);
+  const { isNative, libraries, loader, debian, arch } = targetOf(process.arch);
   t.true(isNative);
   t.true(libraries.some((directory) => existsSync(join(directory, loader))));
-  for (const [name, file] of licences) t.true(existsSync(file), `licence of ${name}`);
+  for (const [name, { licence, version }] of debian) {
+    t.true(existsSync(licence), `licence of ${name}`);
+    t.regex(version ?? '', /^\d/, `version of ${name}`);
+  }
   t.true(existsSync(join(nodePackage(arch), 'bin/node')));
 });
 

@@ -1,0 +1,23 @@
+/** Which boot of the host this is: nothing of the kernel's outlives one. Source: random(4). */
+
+import { readRegularFile } from '../file.ts';
+
+const file = '/proc/sys/kernel/random/boot_id';
+
+/** The random name of this boot, by which no other one goes; undefined where the kernel does not tell. */
+export function bootId(): string | undefined {
+  try {
+    return readRegularFile(file).trim() || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * True when something was noted under another boot, so that the namespaces of then are gone.
+ * @param noted what {@link bootId} said then; undefined or empty if nothing was noted, which proves nothing.
+ */
+export function isEarlierBoot(noted: string | undefined): boolean {
+  const current = bootId();
+  return Boolean(noted && current && noted !== current);
+}

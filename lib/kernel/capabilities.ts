@@ -1,0 +1,26 @@
+/** What the kernel lets this process do. Source: capabilities(7), proc_pid_status(5). */
+
+import { readFileSync } from 'node:fs';
+
+/** The capabilities that plugins use, with their numbers in linux/capability.h; docs/privileges.md has which. */
+const used = {
+  CAP_DAC_OVERRIDE: 1,
+  CAP_NET_BIND_SERVICE: 10,
+  CAP_NET_ADMIN: 12,
+  CAP_NET_RAW: 13,
+  CAP_SYS_MODULE: 16,
+  CAP_SYS_PTRACE: 19,
+  CAP_SYS_ADMIN: 21,
+} as const;
+
+/** Those of them that this process lacks; none where that cannot be told. */
+export function missingCapabilities(): string[] {
+  let status: string;
+  try {
+    status = readFileSync('/proc/thread-self/status', 'latin1');
+  } catch {
+    return [];
+  }
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? 'ffffffffffffffff'}`);
+  return Object.entries(used).flatMap(([name, bit]) => ((effective >> BigInt(bit)) & 1n ? [] : [name]));
+}

@@ -1,0 +1,72 @@
+/**
+ * Finds out which capabilities each verb of each plugin takes, by leaving each out, and writes
+ * docs/privileges.json and the table in docs/privileges.md:
+ *
+ *     node scripts/privileges.ts
+ *
+ * Plugins that need another kernel are tried in User Mode Linux. test/network/privileges.test.ts and
+ * test/uml/privileges.test.ts keep the table true.
+ */
+
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { makeHostWithDevices } from '../test/support/host.ts';
+import {
+  Privileged,
+  type PrivilegedVerb,
+  type Privileges,
+  subjects,
+  verbs,
+} from '../test/support/privileges.ts';
+
+const root = join(import.meta.dirname, '..');
+const [dataFile, page] = ['json', 'md'].map((ending) => join(root, `docs/privileges.${ending}`)) as [
+  string,
+  string,
+];
+/** Where the guest leaves what it has found. */
+const guestFile = join(root, 'build/privileges-guest.json');
+/** Where the page has the table. */
+const generated = /(<!-- npm run privileges writes from here -->\n)[\s\S]*(<!-- to here -->)/;
+
+const found: Privileges = {};
+for (const subject of subjects) {
+  const cleanups: (() => void | Promise<void>)[] = [];
+  try {
+    const t = { teardown: (step: () => void | Promise<void>) => void cleanups.push(step) };
+    const one = new Privileged(await makeHostWithDevices(t, { mayHaveAgent: false }), subject);
+    await one.prepare();
+    const own: Partial<Record<PrivilegedVerb, string[]>> = {};
+    for (const verb of verbs) own[verb] = await one.find(verb);
+    found[subject.name] = own as Record<PrivilegedVerb, string[]>;
+    console.log(`${subject.name}: ${JSON.stringify(own)}`);
+  } finally {
+    for (const step of cleanups.reverse()) await step();
+  }
+}
+// It fails when they are not as the table says, which is to be written now.
+try {
+  execFileSync('ava', ['test/uml/privileges.test.ts'], { cwd: root, stdio: 'ignore' });
+} catch {}
+if (existsSync(guestFile)) Object.assign(found, JSON.parse(readFileSync(guestFile, 'utf8')));
+else console.error('User Mode Linux has found nothing: the rows of its plugins are missing');
+
+writeFileSync(dataFile, `${JSON.stringify(found, null, 2)}\n`);
+const text = readFileSync(page, 'utf8');
+writeFileSync(
+  page,
+  text.replace(generated, (_, from: string, to: string) => from + table(found) + to),
+);
+console.log(`Written to "${dataFile}" and "${page}"`);
+
+function table(privileges: Privileges): string {
+  const cell = (names: readonly string[]) =>
+    names.map((name) => name.replace('CAP_', '')).join(' ') || 'none';
+  const lines = Object.entries(privileges).map(
+    ([name, own]) => `| ${name} | ${verbs.map((verb) => cell(own[verb])).join(' | ')} |`,
+  );
+  return ['', `| | ${verbs.join(' | ')} |`, `|---|${'---|'.repeat(verbs.length)}`, ...lines, '', ''].join(
+    '\n',
+  );
+}
