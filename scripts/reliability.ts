@@ -51,7 +51,7 @@ export function record(row: Row): void {
 }
 
 /** The table of docs/reliability.md. */
-export function table(rows: readonly DatedRow[]): string {
+function table(rows: readonly DatedRow[]): string {
   const lines = rows.map(({ part, unit, tried, failed, command, minutes, note, date, commit }) => {
     const count = (value: number) => value.toLocaleString('en');
     const time = minutes < 1 ? '< 1 min' : `${Math.round(minutes)} min`;

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 
-/** The capabilities that plugins use, with their numbers in linux/capability.h; docs/privileges.md has which. */
+/** The capabilities that plugins use, with their numbers in linux/capability.h. See docs/privileges.md. */
 const used = {
   CAP_DAC_OVERRIDE: 1,
   CAP_NET_BIND_SERVICE: 10,
