@@ -12,6 +12,7 @@ import { install } from './install.ts';
 import { list } from './list.ts';
 import { add, check, del, status } from './network.ts';
 import { note, paintError } from './terminal.ts';
+import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
 
 const epilogue = `Exit codes:
@@ -49,7 +50,9 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .completion('completion', 'Print what bash or zsh needs to complete this command')
     .fail(fail);
   try {
-    await command.parseAsync([...args]);
+    // yargs drops an argument "-", but not a name for the same.
+    const named = args[0] === 'validate' ? args.map((arg) => (arg === '-' ? standardInput : arg)) : args;
+    await command.parseAsync([...named]);
   } catch (error) {
     note(`${paintError('red', 'Error:')} ${describeError(error)}`);
     process.exitCode = error instanceof CommandError ? error.exitCode : ExitCode.Failure;

@@ -1,6 +1,7 @@
 /** tuning: sets kernel settings of a sandbox, and properties of its interface. */
 
 import type { Call } from '../lib/cni/call.ts';
+import { mtuProblem, refuse } from '../lib/cni/config-checks.ts';
 import { requestedMac } from '../lib/cni/mac.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
@@ -108,6 +109,7 @@ export const plugin = definePlugin({
 function validate(config: Config): void {
   for (const name of Object.keys(wantedSysctls(config))) sysctlPath(name, 'eth0');
   requestedMac(config.args?.cni?.mac, config.runtimeConfig?.mac, config.mac);
+  refuse(mtuProblem(config.mtu));
 }
 
 /** Refuses a kernel setting that the configuration has twice, as only its text tells. */

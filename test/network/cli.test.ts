@@ -1,32 +1,10 @@
-import {
-  chmodSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { attach, sample } from '../support/chain.ts';
-import { makeHost, Namespace } from '../support/host.ts';
+import { cni, command, directory, here } from '../support/command.ts';
+import { makeHost } from '../support/host.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
-import type { Output } from '../support/run.ts';
-
-const here = new Namespace([]);
-const command = join(suites.ours, 'cni');
-const cni = (...args: string[]): Promise<Output> => here.tryRun([command, ...args]);
-
-function directory(t: ExecutionContext, files: Record<string, string | object> = {}): string {
-  const dir = mkdtempSync(join(tmpdir(), 'cni-command-'));
-  t.teardown(() => rmSync(dir, { recursive: true }));
-  for (const [name, content] of Object.entries(files))
-    writeFileSync(join(dir, name), typeof content === 'string' ? content : JSON.stringify(content, null, 2));
-  return dir;
-}
 
 const bridge = { type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.1.0.0/16' } };
 const list = (name: string, ...plugins: object[]) => ({ cniVersion: '1.0.0', name, plugins });
@@ -100,98 +78,6 @@ test.serial('install that fails says why, and changes nothing', async (t) => {
   // Another file system: a copy in place of a link.
   await host.run(['mkdir', '/run/bin']);
   t.regex((await host.run([command, 'install', '--bin-dir', '/run/bin'])).toString(), /copied to/);
-});
-
-test('validate accepts the samples', async (t) => {
-  const dir = directory(t);
-  for (const name of readdirSync(join(import.meta.dirname, '../../conf')).filter((file) =>
-    /\.conf(list)?$/.test(file),
-  ))
-    writeFileSync(join(dir, name), readFileSync(join(import.meta.dirname, '../../conf', name)));
-  const { exit, stdout } = await cni('validate', '--bin-dir', suites.ours, dir);
-  t.is(exit, 0, stdout);
-  t.regex(
-    stdout,
-    /containerd and CRI-O attach pods to network "podnet", whose file 10-bridge\.conflist comes first/,
-  );
-});
-
-test('validate reports each mistake with its line and how to correct it', async (t) => {
-  const cases: [object | string, RegExp][] = [
-    ['{\n  "cniVersion": "1.0.0",\n  "name": "x",,\n}', /:3:15: error: /],
-    [list('x', { ...bridge, mtu: '1400' }), /"plugins\[0\]\.mtu" is "1400", but it must be a whole number/],
-    [list('x', { ...bridge, isGatway: true }), /isGatway.*Did you mean "isGateway"\?/],
-    [
-      list('x', { ...bridge, ipam: { type: 'host-local', subnet: '10.1.0.5/16' } }),
-      /host bits\. Write it as "10\.1\.0\.0\/16"/,
-    ],
-    [list('x', { type: 'brigde' }), /Plugin "brigde" is not installed.*Did you mean "bridge"/],
-    [list('x', { type: 'portmap' }), /is the first one\. Put it after/],
-    [list('x', bridge, { type: 'portmap' }), /Add "capabilities": \{"portMappings": true\}/],
-    [
-      list('x', { ...bridge, capabilities: { portMapping: true } }),
-      /does nothing with capability "portMapping"/,
-    ],
-    [{ ...list('x', bridge), cniVersion: '1.2.3' }, /cniVersion "1\.2\.3" does not exist/],
-    [list('../x', bridge), /name/],
-    // What plugins say of their own configurations.
-    [
-      list('x', { ...bridge, hairpinMode: true, promiscMode: true }),
-      /:12:7: .*"hairpinMode" and "promiscMode" are both set/,
-    ],
-    [list('x', { type: 'vlan', ipam: bridge.ipam }), /"master" is not set/],
-    [
-      list('x', { ...bridge, ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.0.0/31' }]] } }),
-      /"10\.1\.0\.0\/31", which is too small/,
-    ],
-    [list('x', { ...bridge, ipam: { type: 'host-local' } }), /ipam/],
-    [list('x', { type: 'ptp' }), /Plugin "ptp" needs addresses/],
-    [
-      '{\n  "cniVersion": "1.0.0"\n  "name": "x"\n}',
-      /:2:24: .*A comma is missing between this value and "name"/,
-    ],
-  ];
-  for (const [content, message] of cases) {
-    const dir = directory(t, { '10-x.conflist': content });
-    const { exit, stdout } = await cni('validate', '--strict', '--bin-dir', suites.ours, dir);
-    t.is(exit, 1, JSON.stringify(content));
-    t.regex(stdout, message);
-    const json = await cni('validate', '--json', '--bin-dir', suites.ours, dir);
-    const report = JSON.parse(json.stdout) as { files: { findings: { line: number; severity: string }[] }[] };
-    t.true(report.files[0]!.findings.every(({ line }) => line >= 1));
-  }
-});
-
-test('validate compares networks with one another', async (t) => {
-  const overlapping = directory(t, {
-    '10-a.conflist': list('a', bridge),
-    '20-b.conflist': list('b', {
-      ...bridge,
-      bridge: 'br1',
-      ipam: { type: 'host-local', subnet: '10.1.128.0/24' },
-    }),
-  });
-  t.regex((await cni('validate', '--bin-dir', suites.ours, overlapping)).stdout, /overlap with .* of .*a/);
-  const shared = directory(t, {
-    '10-a.conflist': list('a', { ...bridge, mtu: 1400 }),
-    '20-b.conflist': list('b', { ...bridge, mtu: 1500, ipam: { type: 'host-local', subnet: '10.2.0.0/16' } }),
-  });
-  t.regex((await cni('validate', '--strict', '--bin-dir', suites.ours, shared)).stdout, /mtu/);
-});
-
-test('validate copes with a file of a megabyte, and reports files that cannot be read', async (t) => {
-  const dir = directory(t, {
-    '10-big.conflist': list('big', {
-      ...bridge,
-      dns: { search: Array.from({ length: 60_000 }, (_, i) => `domain${i}.example`) },
-    }),
-    '20-empty.conflist': '',
-  });
-  const { exit, stdout } = await cni('validate', '--bin-dir', suites.ours, dir);
-  t.is(exit, 1);
-  t.regex(stdout, /20-empty\.conflist:1:1: .*error/);
-  t.notRegex(stdout, /10-big\.conflist:\d+:\d+: .*error/);
-  t.is((await cni('validate', join(dir, 'none'))).exit, 1);
 });
 
 test('add, check, del and status run a network as cnitool does', async (t) => {
