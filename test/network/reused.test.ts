@@ -72,6 +72,23 @@ for (const [name, plugin] of Object.entries(networks)) {
   });
 }
 
+test("DEL leaves the settings, rules and addresses of the pod that has the sandbox's path by now", async (t) => {
+  const host = await makeHost(t);
+  const bridge = { type: 'bridge', bridge: 'br0', isDefaultGateway: true, ipam };
+  const network = {
+    ...networkOf(bridge),
+    plugins: [bridge, { type: 'sbr' }, { type: 'tuning', mtu: 1400, mac: '02:00:00:00:00:01' }],
+  };
+  const one = await attach(host, network);
+  const pod = await replace(host, one.pod);
+  network.plugins[2] = { type: 'tuning', mtu: 1300, mac: '02:00:00:00:00:02' };
+  const next = await attach(host, network, { pod, containerId: 'next' });
+  const before = [await networkSnapshot(pod), (await link(pod, 'eth0'))!.address];
+  await one.del();
+  t.deepEqual([await networkSnapshot(pod), (await link(pod, 'eth0'))!.address], before);
+  await next.check();
+});
+
 test("DEL gives the host no device that the next pod at the sandbox's path has", async (t) => {
   const host = await makeHostWithDevices(t);
   await host.run(['ip', 'link', 'add', 'dev2', 'type', 'veth', 'peer', 'name', 'dev3']);
