@@ -19,6 +19,9 @@ import { Gate } from './gate.ts';
 import { lifeOf, Pod } from './pod.ts';
 import { isFull, judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.ts';
 
+/** How likely it is that what ADD gave is lost before DEL. */
+const cacheLossProbability = 0.1;
+
 /** What came of an ADD. */
 export type Attached = 'attached' | 'full' | 'failed';
 
@@ -65,13 +68,11 @@ export class Runtime {
   attach(pod: Pod, random: Random): Promise<Attached> {
     return this.gate.share(async () => {
       this.gone.delete(pod.containerId);
+      pod.isAdmittedByReference = false;
       let result: PrintedResult | undefined;
-      let isKnownToFirewall = false;
       for (const { plugin, config } of configsOf(pod)) {
         const contender = this.choose(pod, random);
-        // Of an ADD that fails, the firewall plugin of the reference never learns the address.
-        isKnownToFirewall ||= plugin === 'firewall' && contender === 'reference';
-        if (plugin === 'firewall') pod.admittedAt = performance.now();
+        if (plugin === 'firewall') pod.admit(contender);
         const outcome = await this.call(
           pod,
           { plugin, config: { ...config, ...(result && { prevResult: result }) } },
@@ -79,7 +80,7 @@ export class Runtime {
         );
         if (!outcome.isDone) {
           if (outcome.isToBeUndone && !result) await this.expectUndone(pod);
-          await this.delete(pod, random, isKnownToFirewall ? result : undefined);
+          await this.delete(pod, random, pod.isAdmittedByReference ? result : undefined);
           return isFull(outcome) ? 'full' : 'failed';
         }
         result = outcome.result!;
@@ -89,12 +90,16 @@ export class Runtime {
     });
   }
 
-  /** DEL of a pod's chain, with what libcni's cache has of it. */
+  /** DEL of a pod's chain, with what libcni's cache has of it, unless that was lost. */
   detach(pod: Pod, random: Random): Promise<void> {
     return this.gate.share(() => {
       this.attached.delete(pod.containerId);
-      const result = cachedResult(pod);
-      return this.delete(pod, random, result);
+      // Without it, the reference's rules of the firewall plugin cannot be found.
+      if (!pod.isAdmittedByReference && random.chance(cacheLossProbability)) {
+        this.options.findings.count('lost result');
+        removeCached(defaultCacheDir, idOf(pod));
+      }
+      return this.delete(pod, random, cachedResult(pod));
     });
   }
 
