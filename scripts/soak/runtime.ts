@@ -16,8 +16,9 @@ import type { Random } from '../random.ts';
 import { configsOf, type Outcome } from './call.ts';
 import { collect, compareReservations, reservationsOf } from './collection.ts';
 import { Gate } from './gate.ts';
+import type { Kill } from './kills.ts';
 import { lifeOf, Pod } from './pod.ts';
-import { isFull, judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.ts';
+import { isFull, judge, killFor, killOfLauncher, settlingTime, type Tools, triesAtMost } from './tools.ts';
 
 /** How likely it is that what ADD gave is lost before DEL. */
 const cacheLossProbability = 0.1;
@@ -76,7 +77,12 @@ export class Runtime {
         const outcome = await this.call(
           pod,
           { plugin, config: { ...config, ...(result && { prevResult: result }) } },
-          { command: 'ADD', contender, random },
+          {
+            command: 'ADD',
+            contender,
+            random,
+            kill: !result && contender === 'agent' ? killOfLauncher(random) : undefined,
+          },
         );
         if (!outcome.isDone) {
           if (outcome.isToBeUndone && !result) await this.expectUndone(pod);
@@ -224,9 +230,9 @@ export class Runtime {
   private async call(
     pod: Pod,
     { plugin, config }: { plugin: string; config: object },
-    { command, contender, random, tries = 0 }: CallOptions,
+    { command, contender, random, tries = 0, kill: planned }: CallOptions,
   ): Promise<Outcome> {
-    const kill = killFor(tries, this.options, random);
+    const kill = planned ?? killFor(tries, this.options, random);
     const outcome = await this.options.caller.run({ command, plugin, config, pod, contender, kill });
     pod.history.push(`${command} of ${plugin} (${contender})${outcome.isDone ? '' : ' failed'}`);
     if (kill && outcome.isDisturbed) this.options.findings.count(`kill of ${kill.target}`);
@@ -250,6 +256,8 @@ interface CallOptions {
   readonly command: 'ADD' | 'DEL';
   readonly contender: Contender;
   readonly random: Random;
+  /** A kill besides those that meet every call. */
+  readonly kill?: Kill | undefined;
   /** How often the same has been tried already. */
   readonly tries?: number;
 }

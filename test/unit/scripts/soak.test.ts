@@ -4,15 +4,15 @@ import { Gate } from '../../../scripts/soak/gate.ts';
 import { MemoryWatch } from '../../../scripts/soak/memory.ts';
 import { Times } from '../../../scripts/soak/times.ts';
 
-/** Times of 800 calls that grow evenly, in milliseconds. */
+/** Times of 2,000 calls that grow evenly, in milliseconds. */
 function timesOf(ours: [from: number, to: number], reference: [from: number, to: number]): Times {
   const times = new Times();
-  for (let i = 0; i < 800; i++)
+  for (let i = 0; i < 2000; i++)
     for (const [contender, [from, to]] of [
       ['agent', ours],
       ['reference', reference],
     ] as const)
-      times.add(contender, 'ADD', from + ((to - from) * i) / 800);
+      times.add(contender, 'ADD', from + ((to - from) * i) / 2000);
   return times;
 }
 
