@@ -5,6 +5,7 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { knownAddresses } from '../lib/cni/interface.ts';
+import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { addressSchema, type IPConfig, type Result } from '../lib/cni/result.ts';
 import { array, boolean, type InferShape, integer } from '../lib/cni/schema.ts';
@@ -75,7 +76,7 @@ export const plugin = definePlugin({
   },
 
   async del(call) {
-    const sandbox = call.sandboxIfPresent;
+    const sandbox = findOwnSandbox(call);
     if (!sandbox) return;
     await lock(sandbox);
     const { socket } = sandbox;

@@ -3,6 +3,7 @@
 import type { Call } from '../lib/cni/call.ts';
 import { mtuProblem, refuse } from '../lib/cni/config-checks.ts';
 import { requestedMac } from '../lib/cni/mac.ts';
+import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
@@ -73,7 +74,7 @@ export const plugin = definePlugin({
   del(call) {
     const backups = backupsOf(call);
     const before = backups.load(call);
-    const sandbox = call.sandboxIfPresent;
+    const sandbox = findOwnSandbox(call);
     if (before && sandbox) restoreSettings(call, sandbox, before);
     backups.remove(call);
   },

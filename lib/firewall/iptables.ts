@@ -8,7 +8,7 @@ import type { Family } from '../ip.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { countUses } from '../netlink/nftables/xtables.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
-import { parseRules, type Rule, renderRule } from './rules.ts';
+import { parseRules, type Rule, renderRule, targetOf } from './rules.ts';
 import { isNftVariant, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
 
 /** Both families, for loops over them. */
@@ -121,6 +121,22 @@ export async function list(
   if (status === 0) return parseRules(stdout);
   if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+}
+
+/** The chains of a table that have no rules, and that no rule leads to. */
+export async function listEmptyChains(programs: Programs, family: Family, table: string): Promise<string[]> {
+  const program = programOf(family, '-save');
+  const { status, stdout, stderr } = await run(
+    programs,
+    program,
+    ['-t', table],
+    withoutLock(programs, program),
+  );
+  if (status !== 0)
+    throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+  const rules = parseRules(stdout);
+  const used = new Set(rules.flatMap((rule) => [rule.chain, targetOf(rule)]));
+  return [...stdout.matchAll(/^:(\S+) - /gm)].map(([, chain]) => chain!).filter((chain) => !used.has(chain));
 }
 
 /**
