@@ -23,8 +23,8 @@ import { attachmentTag, networkTag } from './names.ts';
 const defaultDirectory = '/run/cni/firewall';
 const lockTimeoutMs = 10_000;
 /**
- * After how many seconds a claim that is still being released was left by a process that died: each of the two
- * locks on the way may be waited for ten seconds.
+ * After how many seconds a claim that is still being released was left by a process that died: each of the
+ * two locks on the way may be waited for ten seconds.
  */
 const longestRelease = 30;
 

@@ -22,7 +22,7 @@ export interface Target {
   readonly libraries: readonly string[];
   /** Debian's name of it. */
   readonly debianArchitecture: string;
-  /** The Debian packages that have the loader and the libraries, and the one that the launcher is made with. */
+  /** The Debian packages with the loader and the libraries, and the one that the launcher is made with. */
   readonly debian: ReadonlyMap<string, ShippedPackage>;
   /** Compiles a static program with musl: what comes before the source and what comes after it. */
   readonly compiler: readonly [program: string, before: readonly string[], after: readonly string[]];

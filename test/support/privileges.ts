@@ -160,6 +160,8 @@ export class Privileged {
       return { works: isFine(outcome), outcome, pictures: [0, 0] };
     }
     const pod = await this.host.addPod();
+    // An interface that was up keeps its addresses.
+    for (const state of ['up', 'down']) await pod.run(['ip', 'link', 'set', 'lo', state]);
     const base = this.attachment(this.host, pod, this.subject.before ?? []);
     if (this.subject.before) await base.add();
     try {
@@ -206,13 +208,13 @@ export class Privileged {
     }
     full.result = limited.result = succeededResult(await full.tryAdd({}, base.result));
     if (verb === 'GC') {
-      await base.pod.run(['true']);
       const outcome = await runNetworkVerb(host, this.ownNetwork(), 'GC', { valid: [] });
       const after = await this.picture(pod);
       await runNetworkVerb(this.host, this.ownNetwork(), 'GC', { valid: [] });
       const works = isFine(outcome) && isSame(after, await this.picture(pod));
       await full.del();
-      return { works, outcome, pictures: [before, await this.picture(pod)] };
+      // What is in the sandbox goes with it.
+      return { works, outcome, pictures: [before[0], (await this.picture(pod))[0]] };
     }
     const outcome = await (verb === 'DEL' ? limited.tryDel() : limited.tryCheck());
     const works = isFine(outcome) && (verb === 'CHECK' || isSame(await this.picture(pod), before));
@@ -228,7 +230,7 @@ export class Privileged {
     return { ...this.network, plugins: [this.subject.plugin] };
   }
 
-  private async picture(pod: Pod): Promise<unknown> {
+  private async picture(pod: Pod): Promise<[host: unknown, pod: unknown]> {
     return [await snapshot(this.host), await networkSnapshot(pod)];
   }
 }
