@@ -2,8 +2,9 @@
  * Finds out which capabilities each verb of each plugin takes, by leaving each out, and writes
  * docs/privileges.json and the table in docs/privileges.md:
  *
- *     node scripts/privileges.ts
+ *     node scripts/privileges.ts [ROW...]
  *
+ * With names of rows, only these are found anew.
  * Plugins that need another kernel are tried in User Mode Linux. test/network/privileges.test.ts and
  * test/uml/privileges.test.ts keep the table true.
  */
@@ -30,8 +31,10 @@ const guestFile = join(root, 'build/privileges-guest.json');
 /** Where the page has the table. */
 const generated = /(<!-- npm run privileges writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
-const found: Privileges = {};
-for (const subject of subjects) {
+const rows = process.argv.slice(2);
+const written = JSON.parse(readFileSync(dataFile, 'utf8')) as Privileges;
+const found: Privileges = rows.length > 0 ? written : {};
+for (const subject of subjects.filter(({ name }) => rows.length === 0 || rows.includes(name))) {
   const cleanups: (() => void | Promise<void>)[] = [];
   try {
     const t = { teardown: (step: () => void | Promise<void>) => void cleanups.push(step) };
@@ -52,7 +55,8 @@ try {
 if (existsSync(guestFile)) Object.assign(found, JSON.parse(readFileSync(guestFile, 'utf8')));
 else console.error('User Mode Linux has found nothing: the rows of its plugins are missing');
 
-writeFileSync(dataFile, `${JSON.stringify(found, null, 2)}\n`);
+writeFileSync(dataFile, JSON.stringify(found));
+execFileSync('biome', ['format', '--write', dataFile], { stdio: 'ignore' });
 const text = readFileSync(page, 'utf8');
 writeFileSync(
   page,

@@ -19,6 +19,8 @@ export interface Subject {
   readonly before?: readonly PluginConf[];
   readonly plugin: PluginConf;
   readonly options?: AttachOptions;
+  /** DEL leaves the routes of the sandbox as they are, like the reference. */
+  readonly leavesRoutes?: boolean;
   /** What the host must have, besides parents "up0" and "dev0". */
   prepare?(host: Host): Promise<unknown>;
 }
@@ -91,7 +93,7 @@ export const subjects: readonly Subject[] = [
   },
   { name: 'bandwidth', before: [bridge], plugin: { type: 'bandwidth', ...limits } },
   { name: 'tuning', before: [bridge], plugin: tuning },
-  { name: 'sbr', before: [bridge], plugin: { type: 'sbr' } },
+  { name: 'sbr', before: [bridge], plugin: { type: 'sbr' }, leavesRoutes: true },
 ];
 
 /** Those that take another kernel, see uml.ts. */
@@ -124,6 +126,9 @@ class LimitedHost extends Host {
     this.enter = [...host.enter, ...setpriv(capabilities)];
   }
 }
+
+/** What is on the host, and in a sandbox. */
+type Picture = [host: unknown, pod: Record<string, unknown>];
 
 /** What came of a try. */
 export interface Trial {
@@ -217,9 +222,12 @@ export class Privileged {
       return { works, outcome, pictures: [before[0], (await this.picture(pod))[0]] };
     }
     const outcome = await (verb === 'DEL' ? limited.tryDel() : limited.tryCheck());
-    const works = isFine(outcome) && (verb === 'CHECK' || isSame(await this.picture(pod), before));
+    const lasting = ([onHost, { routes, ...inPod }]: Picture) =>
+      this.subject.leavesRoutes ? [onHost, inPod] : [onHost, inPod, routes];
+    const after = await this.picture(pod);
+    const works = isFine(outcome) && (verb === 'CHECK' || isSame(lasting(after), lasting(before)));
     await full.del();
-    return { works, outcome, pictures: [before, await this.picture(pod)] };
+    return { works, outcome, pictures: [lasting(before), lasting(await this.picture(pod))] };
   }
 
   private attachment(host: Host, pod: Pod, plugins: readonly PluginConf[]): Attachment {
@@ -230,7 +238,7 @@ export class Privileged {
     return { ...this.network, plugins: [this.subject.plugin] };
   }
 
-  private async picture(pod: Pod): Promise<[host: unknown, pod: unknown]> {
+  private async picture(pod: Pod): Promise<Picture> {
     return [await snapshot(this.host), await networkSnapshot(pod)];
   }
 }
