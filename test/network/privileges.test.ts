@@ -33,7 +33,7 @@ for (const subject of subjects)
     const one = new Privileged(await makeHostWithDevices(t, { mayHaveAgent: false }), subject);
     await one.prepare();
     for (const verb of verbs) {
-      const needed = privileges[subject.name]![verb];
+      const needed = privileges[subject.name]![verb]!;
       const exact = await one.attempt(verb, needed);
       t.true(exact.works, `${verb} with ${needed}: ${exact.outcome.stdout}${exact.outcome.stderr}`);
       for (const { missing, rest } of withOneFewer(needed)) {
@@ -56,7 +56,7 @@ const agentCapabilities = directive('cni-agent.service', 'CapabilityBoundingSet'
 const daemonCapabilities = directive('cni-dhcp.service', 'CapabilityBoundingSet');
 
 test("the agent's unit leaves it what plugins take, and what a sandbox below /proc takes", (t) => {
-  const taken = new Set(Object.values(privileges).flatMap((row) => verbs.flatMap((verb) => row[verb])));
+  const taken = new Set(Object.values(privileges).flatMap((row) => verbs.flatMap((verb) => row[verb] ?? [])));
   t.deepEqual(agentCapabilities, [...new Set([...taken, 'CAP_SYS_PTRACE'])].sort());
 });
 

@@ -3,13 +3,7 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeHostWithDevices } from '../support/host.ts';
-import {
-  guestSubjects,
-  Privileged,
-  type PrivilegedVerb,
-  type Privileges,
-  verbs,
-} from '../support/privileges.ts';
+import { guestSubjects, Privileged, type Privileges } from '../support/privileges.ts';
 import { guestTest as test } from '../support/uml.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -18,13 +12,12 @@ const foundFile = join(root, 'build/privileges-guest.json');
 const found: Privileges = {};
 
 for (const subject of guestSubjects)
-  test(`${subject.name}: each verb takes what is written, and no less`, async (t) => {
+  test(`${subject.name}: ADD takes what is written, and no less`, async (t) => {
     const host = await makeHostWithDevices(t, { mayHaveAgent: false });
     const one = new Privileged(host, subject);
     await one.prepare();
-    const own: Partial<Record<PrivilegedVerb, string[]>> = {};
-    for (const verb of verbs) own[verb] = await one.find(verb);
-    found[subject.name] = own as Record<PrivilegedVerb, string[]>;
+    const own = { ADD: await one.find('ADD', [['CAP_NET_ADMIN', 'CAP_SYS_ADMIN']]) };
+    found[subject.name] = own;
     mkdirSync(join(root, 'build'), { recursive: true });
     rmSync(foundFile, { force: true });
     writeFileSync(foundFile, JSON.stringify(found));
