@@ -26,7 +26,12 @@ const guestFile = join(root, 'build/privileges-guest.json');
 const generated = /(<!-- npm run privileges writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
 /** Most verbs take one of these sets. */
-const guesses = [[], ['CAP_NET_ADMIN'], ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN']];
+const guesses = [
+  [],
+  ['CAP_NET_ADMIN'],
+  ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN'],
+  ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN'],
+];
 const rows = process.argv.slice(2);
 const written = JSON.parse(readFileSync(dataFile, 'utf8')) as Privileges;
 const found: Privileges = rows.length > 0 ? written : {};

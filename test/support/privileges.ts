@@ -59,6 +59,12 @@ export const subjects: readonly Subject[] = [
     plugin: { ...bridge, ipMasq: true, ipMasqBackend: 'iptables' },
   },
   {
+    name: 'bridge, masquerading by iptables-legacy',
+    plugin: { ...bridge, ipMasq: true, ipMasqBackend: 'iptables' },
+    prepare: (host) =>
+      host.run(['mount', '--bind', '/usr/sbin/xtables-legacy-multi', '/usr/sbin/xtables-nft-multi']),
+  },
+  {
     name: 'bridge, masquerading and macspoofchk by nftables',
     plugin: { ...bridge, ipMasq: true, ipMasqBackend: 'nftables', macspoofchk: true },
   },
@@ -98,10 +104,6 @@ export const subjects: readonly Subject[] = [
 
 /** Those that take another kernel, see uml.ts, which is so slow that ADD alone is tried. */
 export const guestSubjects: readonly Subject[] = [
-  {
-    name: 'bridge, masquerading by iptables-legacy',
-    plugin: { ...bridge, ipMasq: true, ipMasqBackend: 'iptables' },
-  },
   { name: 'ipvlan', plugin: { type: 'ipvlan', master: 'up0', ipam } },
   { name: 'vlan', plugin: { type: 'vlan', master: 'up0', vlanId: 100, ipam } },
   { name: 'dummy', plugin: { type: 'dummy', ipam } },
