@@ -11,6 +11,7 @@ import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kerne
 import { formatMac, parseMac } from '../lib/kernel/mac.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
 import { duplicateKey } from './tuning/duplicates.ts';
@@ -207,10 +208,15 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
   return link ? requests.map((request) => setLink(link.index, request, ifname)) : [];
 }
 
-/** Restores settings as far as possible: the interface may be gone, and what is left is about to go. */
+/**
+ * Restores settings as far as possible: the interface may be gone, and what is left is about to go.
+ * @throws NetlinkError where the process may not.
+ */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
-  sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
+  const outcomes = sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
+  const refused = outcomes.find((outcome) => isKernelError(outcome, 'EPERM'));
+  if (refused) throw refused;
   for (const [name, value] of Object.entries(before.sysctl ?? {})) {
     try {
       setSysctl(sandbox, ifname, name, value);

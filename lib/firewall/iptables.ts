@@ -5,6 +5,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
+import { missingCapabilities } from '../kernel/capabilities.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { countUses } from '../netlink/nftables/xtables.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
@@ -25,6 +26,11 @@ export class IptablesError extends CniError {
   override readonly name = 'IptablesError';
 }
 
+/** This process may not use iptables: nothing is known of what is there, and nothing was done. */
+export class IptablesDeniedError extends CniError {
+  override readonly name = 'IptablesDeniedError';
+}
+
 /**
  * iptables cannot list a chain, or a table that has one, as it holds rules of nft that iptables has no words
  * for. It takes commands all the same.
@@ -41,8 +47,8 @@ export class IptablesMissingError extends CniError {
 /**
  * Carries out commands in one table, all or none.
  * @param commands lines of iptables-restore.
- * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError
- *   TryAgainLater when another program holds the lock for too long.
+ * @throws IptablesError with what iptables said; IptablesDeniedError; IptablesMissingError when it is not
+ *   installed; CniError TryAgainLater when another program holds the lock for too long.
  */
 export async function restore(
   programs: Programs,
@@ -71,12 +77,16 @@ async function transact(
     input,
     ...lock?.options,
   });
-  if (status !== 0)
-    throw new IptablesError(
-      ErrorCode.Internal,
-      `${program} refused the rules in table "${table}"`,
-      `${stderr}\n${input}`,
-    );
+  if (status !== 0) throw failure(`${program} refused the rules in table "${table}"`, stderr, `\n${input}`);
+}
+
+/** The error of a program that failed. @param more what to show behind what it said. */
+function failure(message: string, stderr: string, more = ''): CniError {
+  const isDenied =
+    /permission denied|operation not permitted|must be root/i.test(stderr) &&
+    missingCapabilities().some((name) => ['CAP_NET_ADMIN', 'CAP_NET_RAW'].includes(name));
+  const kind = isDenied ? IptablesDeniedError : IptablesError;
+  return new kind(ErrorCode.Internal, message, stderr + more);
 }
 
 /**
@@ -120,7 +130,7 @@ export async function list(
   }
   if (status === 0) return parseRules(stdout);
   if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
-  throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+  throw failure(`${program} cannot list table "${table}"`, stderr);
 }
 
 /** The chains of a table that have no rules, and that no rule leads to. */

@@ -69,8 +69,7 @@ export class Backups {
   /**
    * Removes a network's backups except for those of the attachments given. What nobody can use is removed
    * too, whatever network it was for: backups made before the host was booted, and torn ones, which do not
-   * say
-   * whose they are, once they are a minute old.
+   * say whose they are, once they are a minute old.
    */
   removeOthers(network: string, valid: readonly AttachmentId[]): void {
     const keep = new Set(valid.map((attachment) => this.fileOf(attachment)));
