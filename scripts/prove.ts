@@ -16,7 +16,7 @@ import { parseArgs } from 'node:util';
 import { kinds } from '../test/proof/kinds.ts';
 import { prove } from '../test/proof/prove.ts';
 import { subjects } from '../test/proof/subjects.ts';
-import { newSeed } from './random.ts';
+import { newSeed, Random } from './random.ts';
 import { record } from './reliability.ts';
 
 const { values } = parseArgs({
@@ -45,7 +45,7 @@ const share = Number(values.share) / 100;
 const start = Date.now();
 const { tried, missed, failures } = await prove(kind, chosen as typeof subjects, {
   share,
-  seed,
+  random: new Random(seed),
   jobs: Number(values.jobs),
   log: console.log,
   ...(values.only !== undefined && { only: values.only }),

@@ -4,8 +4,8 @@
  */
 
 import type { Attachment } from '../support/chain.ts';
-import type { Output } from '../support/run.ts';
-import { fail, type Injected, type Point } from './injection.ts';
+import { answerProblem } from './answers.ts';
+import { fail, type Point } from './injection.ts';
 import { bringTo, type ChangingVerb, cleanUp, describeFailure, pointsOf, type Verdict } from './kills.ts';
 import { type Picture, Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
@@ -44,6 +44,9 @@ const errors: Readonly<Record<string, readonly string[]>> = {
 
 /** Calls that only look, which need no write access and no space. */
 const lookingErrors = ['EMFILE', 'ENOMEM', 'EPERM', 'EINTR'];
+
+/** Files without which everything works, and which the next verb or GC puts in order. */
+const hints = /^[+-] \/files\/\/(?:var\/lib\/cni\/networks\/\.owners|run\/cni\/portmap)\//;
 
 /** One failure. */
 export interface FailureCase {
@@ -109,7 +112,7 @@ export class FailureBench {
     const { attachment, picture } = await this.standAt(index);
     const outcome = await fail(scene.host, scene.start('ADD', index, attachment), point, error);
     const { isReached } = outcome;
-    const problem = problemOf(outcome);
+    const problem = answerProblem(outcome);
     if (outcome.exit !== 0 || problem !== '') {
       const difference = await scene.differenceFrom(picture, attachment.pod);
       return { isReached, problem: join([problem, difference && `Not undone:\n${difference}`]) };
@@ -125,13 +128,33 @@ export class FailureBench {
     const remains = await this.leave();
     const attachment = await bringTo(scene, verb, index);
     const outcome = await fail(scene.host, scene.start(verb, index, attachment), point, error);
-    const failure = await cleanUp(scene, attachment, verb === 'GC' ? 'gc' : 'del');
+    // Nobody calls again what has succeeded.
+    const left = outcome.exit === 0 ? await this.finish(verb, index, attachment) : '';
+    const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
     const difference = await scene.difference();
-    const { isReached } = outcome;
     return {
-      isReached,
-      problem: join([remains, problemOf(outcome), failure, difference && `Left or lost:\n${difference}`]),
+      isReached: outcome.isReached,
+      problem: join([
+        ...[remains, answerProblem(outcome), failure],
+        left && `It succeeded, but has left or lost:\n${left}`,
+        difference && `Left or lost for ever:\n${difference}`,
+      ]),
     };
+  }
+
+  /** Does what comes after a verb of one plugin of the chain. @returns what is left of the attachment. */
+  private async finish(verb: ChangingVerb, index: number, attachment: Attachment): Promise<string> {
+    const { scene } = this;
+    const { length } = scene.subject.network.plugins;
+    const failures = [];
+    if (verb === 'DEL')
+      for (let i = index - 1; i >= 0; i--)
+        failures.push(describeFailure(await scene.run('DEL', i, attachment)));
+    else
+      for (let i = index + 1; i < length; i++)
+        failures.push(describeFailure(await scene.run('GC', i, attachment)));
+    await scene.remove(attachment.pod);
+    return join([...failures, await scene.difference(hints)]);
   }
 
   private async standAt(index: number): Promise<Standing> {
@@ -156,25 +179,6 @@ export class FailureBench {
 /** There is only one device for host-device. */
 function canHaveNeighbour({ network }: Subject): boolean {
   return network.plugins[0]!.type !== 'host-device';
-}
-
-/** What is wrong with an answer; "" when nothing is. */
-function problemOf({ exit, stdout, stderr, isLate }: Injected): string {
-  if (isLate) return 'It did not end';
-  if (hasStack({ stdout, stderr })) return `It showed a stack trace: ${stdout}${stderr}`;
-  if (exit === 0) return '';
-  if (typeof exit === 'string') return `It was ended by ${exit}: ${stderr}`;
-  try {
-    const { code, msg } = JSON.parse(stdout) as { code?: unknown; msg?: unknown };
-    if (Number.isInteger(code) && (code as number) > 0 && typeof msg === 'string' && msg !== '') return '';
-  } catch {
-    // Said below.
-  }
-  return `It ended with ${exit}, and what it printed is no CNI error: "${stdout}" ${stderr}`;
-}
-
-function hasStack({ stdout, stderr }: Pick<Output, 'stdout' | 'stderr'>): boolean {
-  return /(?:^|\\n|\n)\s+at .*[:(]/.test(stdout + stderr);
 }
 
 function join(problems: readonly string[]): string {

@@ -14,8 +14,13 @@ export type ChangingVerb = (typeof changingVerbs)[number];
  * How a runtime may clean up: DEL; DEL once the namespace is gone; DEL that knows neither namespace nor
  * result; no DEL at all, but GC.
  */
-export const waysOut = ['del', 'gone', 'bare', 'gc'] as const;
+const waysOut = ['del', 'gone', 'bare', 'gc'] as const;
 export type WayOut = (typeof waysOut)[number];
+
+/** The ways after a verb: GC comes when the namespace is gone anyway. */
+export function waysOutOf(verb: ChangingVerb): WayOut[] {
+  return waysOut.filter((way) => verb !== 'GC' || way !== 'gone');
+}
 
 /** One kill and one way of cleaning up. */
 export interface KillCase {
@@ -44,7 +49,7 @@ export async function killCases(subject: Subject): Promise<KillCase[]> {
     const { type } = subject.network.plugins[index]!;
     for (const point of points.filter(changesSomething))
       for (const children of point.hasChild ? (['killed', 'left'] as const) : (['killed'] as const))
-        for (const way of waysOut)
+        for (const way of waysOutOf(verb))
           cases.push({
             name: [verb, `${index}-${type}`, point.call, point.nth, children, way].join('/'),
             ...{ verb, index, point, children, way },
@@ -103,6 +108,8 @@ export async function bringTo(scene: Scene, verb: ChangingVerb, index: number): 
   for (let i = 0; i < count; i++) attachment.result = succeeded(await scene.run('ADD', i, attachment)).result;
   if (verb === 'DEL')
     for (let i = count - 1; i > index; i--) succeeded(await scene.run('DEL', i, attachment));
+  // GC is for what nobody will call DEL for.
+  if (verb === 'GC') await scene.removeWholly(attachment.pod);
   if (verb === 'GC') for (let i = 0; i < index; i++) succeeded(await scene.run('GC', i, attachment));
   return attachment;
 }
@@ -113,12 +120,12 @@ export async function bringTo(scene: Scene, verb: ChangingVerb, index: number): 
  */
 export async function cleanUp(scene: Scene, attachment: Attachment, way: WayOut): Promise<string> {
   const { pod } = attachment;
-  if (way === 'gone' || way === 'gc') await scene.remove(pod);
+  if (way === 'gone' || way === 'gc') await scene.removeWholly(pod);
   if (way === 'bare') attachment.result = undefined;
   const outcome = await (way === 'gc'
     ? scene.collect()
     : attachment.tryDel(way === 'bare' ? { netns: '' } : {}));
-  if (way === 'del' || way === 'bare') await pod.remove();
+  await scene.remove(pod);
   return describeFailure(outcome);
 }
 

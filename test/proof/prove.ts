@@ -1,6 +1,6 @@
 /** Tries the cases of a kind of fault, all or a sample. */
 
-import { Random } from '../../scripts/random.ts';
+import type { Random } from '../../scripts/random.ts';
 import type { Case, Kind } from './kinds.ts';
 import type { Subject } from './subjects.ts';
 
@@ -8,10 +8,11 @@ import type { Subject } from './subjects.ts';
 export interface ProofOptions {
   /** How many of the cases, from 0 to 1; by chance, but in each subject at least one. */
   readonly share: number;
-  readonly seed: number;
+  /** Chooses them. */
+  readonly random: Random;
   /** How many hosts are worked on at once. */
   readonly jobs: number;
-  /** Name of the one case that is wanted. */
+  /** Name of the one case that is wanted, or what the names of several begin with, up to a slash. */
   readonly only?: string;
   /** At most so many cases of each subject. */
   readonly most?: number;
@@ -33,10 +34,9 @@ export async function prove(
   options: ProofOptions,
 ): Promise<Proof> {
   const proof: Proof = { tried: 0, missed: 0, failures: [] };
-  const random = new Random(options.seed);
   for (const [name, subject] of Object.entries(subjects)) {
     const all = await kind.casesOf(subject);
-    const chosen = choose(all, random, options);
+    const chosen = choose(all, options);
     options.log(`${name}: ${chosen.length} of ${all.length} cases`);
     const queue = chosen.values();
     const work = () => workOff(kind, name, subject, queue, proof, options);
@@ -45,11 +45,11 @@ export async function prove(
   return proof;
 }
 
-function choose(all: readonly Case[], random: Random, { only, share, most = all.length }: ProofOptions) {
-  if (only !== undefined) return all.filter(({ name }) => name === only);
+function choose(cases: readonly Case[], { random, only, share, most = Infinity }: ProofOptions): Case[] {
+  const all = cases.filter(({ name }) => !only || name === only || name.startsWith(`${only}/`));
   const wanted = Math.min(most, Math.ceil(all.length * share));
   // The first of a shuffled list, in their own order.
-  const order = all.map((_, i) => i);
+  const order = [...all.keys()];
   for (let i = order.length - 1; i > 0; i--) {
     const j = random.below(i + 1);
     [order[i], order[j]] = [order[j]!, order[i]!];

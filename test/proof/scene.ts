@@ -27,6 +27,7 @@ export class Scene {
   private before: Picture = {};
   /** The interfaces that it has then. */
   private readonly ports = new Set<string>();
+  private readonly gone = new WeakSet<Pod>();
   private readonly cleanups: (() => void | Promise<void>)[];
 
   private constructor(
@@ -77,12 +78,19 @@ export class Scene {
     return new Attachment(this.host, await this.host.addPod(), this.subject.network, { capabilities });
   }
 
-  /**
-   * Takes a pod away, and waits until the kernel has done away with its interfaces: as long as the other end of
-   * a veth pair exists, what was made for it is rightly kept.
-   */
+  /** Takes a pod's namespace away, unless it is gone already. */
   async remove(pod: Pod): Promise<void> {
+    if (this.gone.has(pod)) return;
+    this.gone.add(pod);
     await pod.remove();
+  }
+
+  /**
+   * As {@link remove}, and waits until the kernel has done away with the pod's interfaces: as long as the other
+   * end of a veth pair exists, what was made for it is rightly kept.
+   */
+  async removeWholly(pod: Pod): Promise<void> {
+    await this.remove(pod);
     await until("the pod's interfaces are gone", async () => {
       const present = await links(this.host);
       return present.every(({ ifname }) => !/^veth/.test(ifname) || this.ports.has(ifname));
@@ -117,19 +125,22 @@ export class Scene {
 
   /**
    * Compares the host with what it was before the case.
+   * @param ignored what may be different.
    * @returns what is different once the kernel has had its time, "" when nothing is.
    */
-  async difference(): Promise<string> {
+  async difference(ignored?: RegExp): Promise<string> {
     await this.subject.prepare?.(this.host);
-    return this.differenceFrom(this.before);
+    return this.differenceFrom(this.before, undefined, ignored);
   }
 
   /** As {@link difference}, from another picture. @param pod whose inside was part of it. */
-  async differenceFrom(before: Picture, pod?: Pod): Promise<string> {
+  async differenceFrom(before: Picture, pod?: Pod, ignored?: RegExp): Promise<string> {
     for (const end = Date.now() + longestSettling; ; ) {
       const now = await this.picture(pod);
-      if (isDeepStrictEqual(now, before)) return '';
-      if (Date.now() > end) return describeDifference(before, now);
+      const found = isDeepStrictEqual(now, before) ? [] : differences(before, now);
+      const counted = found.filter((line) => !ignored?.test(line));
+      if (counted.length === 0 && (found.length > 0 || isDeepStrictEqual(now, before))) return '';
+      if (Date.now() > end) return counted.join('\n') || 'The order is different';
     }
   }
 
@@ -212,13 +223,13 @@ function rulesOf(text: string): string[] {
     .map((line) => line.replace(/ \[\d+:\d+\]$/, ''));
 }
 
-function describeDifference(before: Picture, now: Picture): string {
+function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
   return [
     ...[...current].filter((line) => !old.has(line)).map((line) => `+ ${line}`),
     ...[...old].filter((line) => !current.has(line)).map((line) => `- ${line}`),
-  ].join('\n');
+  ];
 }
 
 /** A picture as lines that name their place. */

@@ -19,7 +19,7 @@ import {
   cleanUp,
   type Verdict,
   type WayOut,
-  waysOut,
+  waysOutOf,
 } from './kills.ts';
 import { Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
@@ -50,7 +50,7 @@ export async function stopCases(subject: Subject): Promise<StopCase[]> {
         if (exit !== 0) throw new Error(`${verb} failed: ${stdout}${stderr}`);
         const total = (await agent.endCount()) ?? 0;
         for (let nth = 1; nth <= total; nth++)
-          for (const way of waysOut)
+          for (const way of waysOutOf(verb))
             cases.push({ name: [verb, `${index}-${type}`, nth, way].join('/'), verb, index, nth, way });
         await cleanUp(scene, attachment, 'del');
       }
