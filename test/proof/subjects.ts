@@ -40,8 +40,16 @@ const bandwidth = {
 export const subjects: Readonly<Record<string, Subject>> = {
   iptables: {
     network: networkOf(
-      { type: 'bridge', bridge: 'br0', isGateway: true, ipMasq: true, hairpinMode: true, ipam: hostLocal },
-      { type: 'portmap', capabilities: { portMappings: true } },
+      {
+        type: 'bridge',
+        bridge: 'br0',
+        isGateway: true,
+        ipMasq: true,
+        ipMasqBackend: 'iptables',
+        hairpinMode: true,
+        ipam: hostLocal,
+      },
+      { type: 'portmap', backend: 'iptables', capabilities: { portMappings: true } },
       { type: 'firewall', backend: 'iptables' },
       bandwidth,
       tuning,
