@@ -5,12 +5,11 @@
  */
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { privatePrefix } from '../../launcher/launch.ts';
-import { binDir, type Host } from '../support/host.ts';
+import { binDir, type Host, randomName } from '../support/host.ts';
 import { cleanEnv, type Output } from '../support/run.ts';
 
 /** One system call of a verb, at which it can be killed or failed. */
@@ -115,14 +114,13 @@ async function traced(
   options: readonly string[],
   children: 'killed' | 'left' = 'left',
 ): Promise<{ output: Output; log: string; isLate: boolean }> {
-  const directory = mkdtempSync(join(tmpdir(), 'cni-proof-'));
-  const log = join(directory, 'log');
+  const log = `/run/strace-${randomName()}`;
   try {
     const argv = [...host.enter, 'strace', '-qq', '-s', '64', '-o', log, ...options, ...executable(type)];
     const { output, isLate } = await runGroup(argv, { ...cleanEnv, ...env }, stdin, children);
-    return { output, log: readFileSync(log, 'utf8'), isLate };
+    return { output, log: readFileSync(host.file(log), 'utf8'), isLate };
   } finally {
-    rmSync(directory, { recursive: true, force: true });
+    rmSync(host.file(log), { force: true });
   }
 }
 

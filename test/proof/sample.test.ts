@@ -19,3 +19,17 @@ for (const kind of Object.values(kinds))
     t.true(tried > 0);
     t.deepEqual(failures, []);
   });
+
+for (const [what, kind, subject, only] of [
+  ['killed while it writes a reservation, host-local', 'kill', 'host-local', 'ADD/0-host-local/write'],
+  ['without memory to come back to the host, ptp', 'fail', 'ptp', 'ADD/0-ptp/setns'],
+  ['whose answers of the kernel are lost, bridge', 'fail', 'nftables', 'ADD/0-bridge/recvfrom'],
+] as const)
+  test(`${what} leaves nothing`, async (t) => {
+    const seed = Number(process.env.PROOF_SEED ?? newSeed());
+    t.log(`PROOF_SEED=${seed} tries the same again`);
+    const options = { share: 1, most: 8, random: new Random(seed), jobs: 1, log: () => {}, only };
+    const { tried, failures } = await prove(kinds[kind]!, { [subject]: subjects[subject]! }, options);
+    t.is(tried, 8);
+    t.deepEqual(failures, []);
+  });
