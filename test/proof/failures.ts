@@ -46,7 +46,7 @@ const errors: Readonly<Record<string, readonly string[]>> = {
 const lookingErrors = ['EMFILE', 'ENOMEM', 'EPERM', 'EINTR'];
 
 /** Files without which everything works, and which the next verb or GC puts in order. */
-const hints = /^[+-] \/files\/\/(?:var\/lib\/cni\/networks\/\.owners|run\/cni\/portmap)\//;
+const hints = /^\/(?:var\/lib\/cni\/networks\/\.owners|run\/cni\/portmap)\//;
 
 /** One failure. */
 export interface FailureCase {

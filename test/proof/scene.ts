@@ -119,13 +119,13 @@ export class Scene {
       qdiscs: lines(qdiscs.replace(/ refcnt \d+/g, '').replace(/qdisc (\S+) \S+:/g, 'qdisc $1')),
       iptables: [...rulesOf(rules4), ...rulesOf(rules6)],
       sysctls: lines(values),
-      pods,
+      pods: { ...pods },
     };
   }
 
   /**
    * Compares the host with what it was before the case.
-   * @param ignored what may be different.
+   * @param ignored paths of files that may be different.
    * @returns what is different once the kernel has had its time, "" when nothing is.
    */
   async difference(ignored?: RegExp): Promise<string> {
@@ -135,12 +135,11 @@ export class Scene {
 
   /** As {@link difference}, from another picture. @param pod whose inside was part of it. */
   async differenceFrom(before: Picture, pod?: Pod, ignored?: RegExp): Promise<string> {
+    const wanted = without(before, ignored);
     for (const end = Date.now() + longestSettling; ; ) {
-      const now = await this.picture(pod);
-      const found = isDeepStrictEqual(now, before) ? [] : differences(before, now);
-      const counted = found.filter((line) => !ignored?.test(line));
-      if (counted.length === 0 && (found.length > 0 || isDeepStrictEqual(now, before))) return '';
-      if (Date.now() > end) return counted.join('\n') || 'The order is different';
+      const now = without(await this.picture(pod), ignored);
+      if (isDeepStrictEqual(now, wanted)) return '';
+      if (Date.now() > end) return differences(wanted, now).join('\n') || 'The order is different';
     }
   }
 
@@ -232,10 +231,16 @@ function differences(before: Picture, now: Picture): string[] {
   ];
 }
 
+/** A picture without some of its files. */
+function without(picture: Picture, ignored: RegExp | undefined): Picture {
+  const shown = Object.entries(picture.files as object).filter(([path]) => !ignored?.test(path));
+  return { ...picture, files: Object.fromEntries(shown) };
+}
+
 /** A picture as lines that name their place. */
 function flatten(value: unknown, path = ''): string[] {
-  if (Array.isArray(value)) return value.flatMap((item) => flatten(item, path));
-  if (typeof value === 'object' && value !== null && path.split('/').length < 3)
+  if (Array.isArray(value)) return value.map((item) => `${path} ${JSON.stringify(item)}`);
+  if (typeof value === 'object' && value !== null)
     return Object.entries(value).flatMap(([key, item]) => flatten(item, `${path}/${key}`));
   return [`${path} ${JSON.stringify(value)}`];
 }

@@ -80,8 +80,8 @@ export const subjects: Readonly<Record<string, Subject>> = {
   tap: { network: networkOf({ type: 'tap', ipam: hostLocal }) },
   'host-device': {
     network: networkOf({ type: 'host-device', device: 'dev0', ipam: hostLocal }),
-    // A virtual device goes with the sandbox that it is in, unlike a real one.
-    prepare: (host) => ensurePair(host, 'dev0', 'dev1'),
+    // A virtual device goes with the sandbox that it is in, unlike a real one. Down, as it is given back.
+    prepare: (host) => ensurePair(host, 'dev0', 'dev1', 'down'),
   },
   'host-local': { network: networkOf({ type: 'host-local', ipam: hostLocal }) },
   flannel: {
@@ -116,8 +116,8 @@ function networkOf(...plugins: Conflist['plugins']): Conflist {
   return { cniVersion: '1.1.0', name: 'proof', plugins };
 }
 
-async function ensurePair(host: Host, name: string, peer: string): Promise<void> {
+async function ensurePair(host: Host, name: string, peer: string, state = 'up'): Promise<void> {
   const present = await ipJson<{ ifname: string }>(host, 'link');
   if (present.some(({ ifname }) => ifname === name)) return;
-  await host.run(['ip', 'link', 'add', name, 'up', 'type', 'veth', 'peer', 'name', peer]);
+  await host.run(['ip', 'link', 'add', name, state, 'type', 'veth', 'peer', 'name', peer]);
 }
