@@ -198,8 +198,9 @@ async function connect(
   // Not before the IPAM plugin has accepted the attachment: a living one of the same name has a check, too.
   const spoof = await macSpoofCheck(call);
   if (spoof) {
-    spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
+    // Before it is there: when the answer of the kernel is lost, it may be.
     call.undo(() => spoof.deleteMacSpoofCheck(call.attachment));
+    spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
   }
   if (call.config.disableContainerInterface) return;
   result.interfaces.push(...serveGateways(call, bridge, result.ips));

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import { isObject } from '../../lib/cni/schema.ts';
-import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
+import { readStateFile, removeStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
 
 /** A delegate's configuration. */
 export interface DelegateConfig {
@@ -63,7 +63,7 @@ export class SavedConfigs {
   remove(containerId: string, network: string): void {
     for (const file of this.filesOf(containerId, network)) {
       const config = this.tryRead(file);
-      if (!config || config.name === network) rmSync(file, { force: true });
+      if (!config || config.name === network) removeStateFile(file);
     }
   }
 
@@ -73,6 +73,7 @@ export class SavedConfigs {
    * @param warn told of files that cannot be removed.
    */
   removeOthers(network: string, keep: ReadonlySet<string>, warn: (message: string) => void): void {
+    removeUnfinished(this.directory, (name) => isValidName(name.split(separator)[0]!));
     for (const name of this.names()) {
       const [containerId = ''] = name.split(separator);
       const file = join(this.directory, name);

@@ -8,7 +8,7 @@ import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
-import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
+import { readStateFile, removeStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
 
 const backupSchema = object({
   mac: string(),
@@ -27,8 +27,8 @@ const backupSchema = object({
 /** Settings of an interface and its sandbox. */
 export type Backup = Infer<typeof backupSchema>;
 
-/** Names of backups, and of what a process that was killed while it wrote one left. */
-const backupName = /^[0-9A-Za-z][\w.-]*_[^/\s]{1,15}\.json(?:\.\d+\.tmp)?$/;
+/** Names of backups. */
+const backupName = /^[0-9A-Za-z][\w.-]*_[^/\s]{1,15}\.json$/;
 /**
  * Age in milliseconds from which a torn file is not one that is being written: the reference plugin does not
  * replace it as a whole.
@@ -63,7 +63,7 @@ export class Backups {
   }
 
   remove(attachment: AttachmentId): void {
-    rmSync(this.fileOf(attachment), { force: true });
+    removeStateFile(this.fileOf(attachment));
   }
 
   /**
@@ -79,13 +79,10 @@ export class Backups {
       const text = read(file);
       if (text === undefined) continue;
       const backup = parse(text);
-      if (
-        backup?.network === network ||
-        isEarlierBoot(backup?.boot) ||
-        (isTorn(name, text) && isSettled(file))
-      )
+      if (backup?.network === network || isEarlierBoot(backup?.boot) || (isTorn(text) && isSettled(file)))
         rmSync(file, { force: true });
     }
+    removeUnfinished(this.directory, (name) => backupName.test(name));
   }
 
   private names(): string[] {
@@ -124,8 +121,8 @@ function parse(text: string): Backup | undefined {
  * True for what a crash or a full disk leaves of a backup: nothing, zeros, or the beginning of an object.
  * Other text is not ours.
  */
-function isTorn(name: string, text: string): boolean {
-  if (name.endsWith('.tmp') || /^\0*$/.test(text)) return true;
+function isTorn(text: string): boolean {
+  if (/^\0*$/.test(text)) return true;
   if (!text.startsWith('{')) return false;
   try {
     JSON.parse(text);
