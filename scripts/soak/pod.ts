@@ -30,6 +30,8 @@ export class Pod {
   /** Since when it is let through the firewall, as of performance.now(), and whether by the reference. */
   admittedAt = 0;
   isAdmittedByReference = false;
+  /** Whether the reference has made its interface. */
+  isConnectedByReference = false;
   /** Who did the last DEL of each plugin that succeeded. */
   readonly deletedBy = new Map<string, Contender>();
   /** Its calls, in words. */

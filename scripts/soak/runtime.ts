@@ -74,6 +74,7 @@ export class Runtime {
       for (const { plugin, config } of configsOf(pod)) {
         const contender = this.choose(pod, random);
         if (plugin === 'firewall') pod.admit(contender);
+        if (!result) pod.isConnectedByReference = contender === 'reference';
         const outcome = await this.call(
           pod,
           { plugin, config: { ...config, ...(result && { prevResult: result }) } },
