@@ -42,7 +42,7 @@ for (const subject of subjects.filter(({ name }) => rows.length === 0 || rows.in
     const one = new Privileged(await makeHostWithDevices(t, { mayHaveAgent: false }), subject);
     await one.prepare();
     const own: Privileges[string] = {};
-    for (const verb of verbs) own[verb] = await one.find(verb, guesses);
+    for (const verb of subject.verbs ?? verbs) own[verb] = await one.find(verb, guesses);
     found[subject.name] = own;
     console.log(`${subject.name}: ${JSON.stringify(own)}`);
   } finally {
