@@ -106,14 +106,6 @@ export const subjects: readonly Subject[] = [
   { name: 'sbr', before: [bridge], plugin: { type: 'sbr' }, leavesRoutes: true },
 ];
 
-/** Those that take another kernel, see uml.ts, which is so slow that ADD alone is tried. */
-export const guestSubjects: readonly Subject[] = [
-  { name: 'ipvlan', plugin: { type: 'ipvlan', master: 'up0', ipam } },
-  { name: 'vlan', plugin: { type: 'vlan', master: 'up0', vlanId: 100, ipam } },
-  { name: 'dummy', plugin: { type: 'dummy', ipam } },
-  { name: 'vrf', before: [bridge], plugin: { type: 'vrf', vrfname: 'red' } },
-];
-
 /** Capabilities by verb, for each subject: what docs/privileges.json holds. */
 export type Privileges = Record<string, Partial<Record<PrivilegedVerb, string[]>>>;
 
