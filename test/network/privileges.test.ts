@@ -75,7 +75,7 @@ const network: Conflist = {
     { type: 'portmap', capabilities: { portMappings: true } },
     { type: 'firewall' },
     { type: 'bandwidth', ingressRate: 1e6, ingressBurst: 1e6, egressRate: 1e6, egressBurst: 1e6 },
-    { type: 'tuning', mac: '02:00:00:00:00:77' },
+    { type: 'tuning', mtu: 1400 },
   ],
 };
 const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'udp' }] };
@@ -124,7 +124,15 @@ const daemonLog = '/run/daemon.log';
 async function hostWithDaemon(t: ExecutionContext, names: readonly string[], before = '') {
   const { host, outside } = await dhcpNetwork(t);
   await dnsmasq(t, outside);
-  const daemon = [...setpriv(names), join(suites.ours, 'dhcp'), 'daemon'].join(' ');
+  const daemon = [
+    'setpriv',
+    '--pdeathsig',
+    'KILL',
+    '--',
+    ...setpriv(names),
+    join(suites.ours, 'dhcp'),
+    'daemon',
+  ].join(' ');
   const isThere = 'while ! [ -S /run/cni/dhcp.sock ]; do sleep 0.02; done; echo ready; wait';
   await host.start(t, ['sh', '-c', `${before} ${daemon} 2>${daemonLog} & ${isThere}`]);
   return { host, said: () => readFileSync(host.file(daemonLog), 'utf8') };
@@ -156,12 +164,6 @@ for (const { missing, rest } of withOneFewer(['CAP_NET_ADMIN', 'CAP_NET_RAW', 'C
     t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
   });
 
-test('a DHCP daemon without CAP_NET_BIND_SERVICE cannot tell the server that a lease ends', async (t) => {
-  const { host, said } = await hostWithDaemon(t, ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN']);
-  await (await attachByDaemon(host)).del();
-  t.regex(said(), /Cannot bind a UDP socket to 10\.99\.1\.\d: permission denied/);
-});
-
 for (const unit of ['cni-agent.service', 'cni-dhcp.service'])
   test(`systemd finds ${unit} no more exposed than the docs say`, async (t) => {
     const stated = Number(new RegExp(`\`${unit.replaceAll('.', '\\.')}\` \\| (\\d+\\.\\d)`).exec(page)?.[1]);
@@ -180,7 +182,16 @@ test('no system call that a call through the agent takes is one that its unit fo
   const log = host.file('/run/trace');
   await host.start(t, [
     ...['strace', '-f', '-qq', '-o', '/run/trace', '-e', 'signal=none'],
-    ...[join(suites.ours, 'cni'), 'agent', '--metrics', 'unix:/run/metrics.sock'],
+    ...[
+      'setpriv',
+      '--pdeathsig',
+      'KILL',
+      '--',
+      join(suites.ours, 'cni'),
+      'agent',
+      '--metrics',
+      'unix:/run/metrics.sock',
+    ],
   ]);
   const one = await attach(host, network, { capabilities });
   await one.check();
