@@ -25,6 +25,7 @@ import {
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 
 /** Where the search for a table that nobody uses begins. */
 const firstTable = 100;
@@ -88,7 +89,9 @@ export const plugin = definePlugin({
       return src && sources.some((source) => source.equals(src)) ? [{ ...rule, src }] : [];
     });
     // A rule that is gone meanwhile is as good as removed.
-    socket.attempt(...rules.map(deleteRule));
+    // Somebody else may have deleted one meanwhile.
+    const refused = socket.attempt(...rules.map(deleteRule)).find((one) => isKernelError(one, 'EPERM'));
+    if (refused) throw refused;
   },
 
   check(call) {

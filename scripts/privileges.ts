@@ -5,23 +5,20 @@
  *     node scripts/privileges.ts [ROW...]
  *
  * With names of rows, only these are found anew.
- * Plugins that need another kernel are tried in User Mode Linux. test/network/privileges.test.ts and
- * test/uml/privileges.test.ts keep the table true.
+ * test/network/privileges.test.ts keeps the table true.
  */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeHostWithDevices } from '../test/support/host.ts';
-import { guestSubjects, Privileged, type Privileges, subjects, verbs } from '../test/support/privileges.ts';
+import { Privileged, type Privileges, subjects, verbs } from '../test/support/privileges.ts';
 
 const root = join(import.meta.dirname, '..');
 const [dataFile, page] = ['json', 'md'].map((ending) => join(root, `docs/privileges.${ending}`)) as [
   string,
   string,
 ];
-/** Where the guest leaves what it has found. */
-const guestFile = join(root, 'build/privileges-guest.json');
 /** Where the page has the table. */
 const generated = /(<!-- npm run privileges writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
@@ -42,22 +39,13 @@ for (const subject of subjects.filter(({ name }) => rows.length === 0 || rows.in
     const one = new Privileged(await makeHostWithDevices(t, { mayHaveAgent: false }), subject);
     await one.prepare();
     const own: Privileges[string] = {};
-    for (const verb of verbs) own[verb] = await one.find(verb, guesses);
+    for (const verb of subject.verbs ?? verbs) own[verb] = await one.find(verb, guesses);
     found[subject.name] = own;
     console.log(`${subject.name}: ${JSON.stringify(own)}`);
   } finally {
     for (const step of cleanups.reverse()) await step();
   }
 }
-if (rows.length === 0 || guestSubjects.some(({ name }) => rows.includes(name))) {
-  // It fails when they are not as the table says, which is to be written now.
-  try {
-    execFileSync('ava', ['test/uml/privileges.test.ts'], { cwd: root, stdio: 'ignore' });
-  } catch {}
-  if (existsSync(guestFile)) Object.assign(found, JSON.parse(readFileSync(guestFile, 'utf8')));
-  else console.error('User Mode Linux has found nothing: the rows of its plugins are missing');
-}
-
 writeFileSync(dataFile, JSON.stringify(found));
 execFileSync('biome', ['format', '--write', dataFile], { stdio: 'ignore' });
 const text = readFileSync(page, 'utf8');

@@ -32,7 +32,7 @@ for (const subject of subjects)
   test(`${subject.name}: each verb works with what is written, and names what is missing`, async (t) => {
     const one = new Privileged(await makeHostWithDevices(t, { mayHaveAgent: false }), subject);
     await one.prepare();
-    for (const verb of verbs) {
+    for (const verb of subject.verbs ?? verbs) {
       const needed = privileges[subject.name]![verb]!;
       const exact = await one.attempt(verb, needed);
       t.true(exact.works, `${verb} with ${needed}: ${exact.outcome.stdout}${exact.outcome.stderr}`);
@@ -75,8 +75,7 @@ const network: Conflist = {
     { type: 'portmap', capabilities: { portMappings: true } },
     { type: 'firewall' },
     { type: 'bandwidth', ingressRate: 1e6, ingressBurst: 1e6, egressRate: 1e6, egressBurst: 1e6 },
-    { type: 'tuning', mac: '02:00:00:00:00:77' },
-    { type: 'sbr' },
+    { type: 'tuning', mtu: 1400 },
   ],
 };
 const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'udp' }] };
@@ -118,35 +117,50 @@ for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'])
     t.is(await callsOf(host), 1);
   });
 
-/** The DHCP daemon, with fewer capabilities. */
-async function hostWithDaemon(t: ExecutionContext, names: readonly string[], before: string[] = []) {
+/** Where the DHCP daemon of {@link hostWithDaemon} says what it has to say. */
+const daemonLog = '/run/daemon.log';
+
+/** A host with a server outside and the DHCP daemon, which has fewer capabilities. */
+async function hostWithDaemon(t: ExecutionContext, names: readonly string[], before = '') {
   const { host, outside } = await dhcpNetwork(t);
   await dnsmasq(t, outside);
-  const started = host.start(t, [
-    'sh',
-    '-c',
-    // It prints nothing of its own.
-    `${[...before, ...setpriv(names), join(suites.ours, 'dhcp'), 'daemon'].join(' ')} & while ! [ -S /run/cni/dhcp.sock ]; do sleep 0.02; done; echo ready; wait`,
-  ]);
-  await started;
-  return host;
+  const daemon = [
+    'setpriv',
+    '--pdeathsig',
+    'KILL',
+    '--',
+    ...setpriv(names),
+    join(suites.ours, 'dhcp'),
+    'daemon',
+  ].join(' ');
+  const isThere = 'while ! [ -S /run/cni/dhcp.sock ]; do sleep 0.02; done; echo ready; wait';
+  await host.start(t, ['sh', '-c', `${before} ${daemon} 2>${daemonLog} & ${isThere}`]);
+  return { host, said: () => readFileSync(host.file(daemonLog), 'utf8') };
+}
+
+/** A lease for an interface that is down, which the daemon has to bring up. */
+async function attachByDaemon(host: Host) {
+  const pod = await host.addPod();
+  const macvlan = ['ip', 'link', 'add', 'link', 'eth0', 'name', 'm0', 'netns', pod.name, 'type', 'macvlan'];
+  await host.run(macvlan);
+  const alone = { type: 'dhcp', ipam: { type: 'dhcp' } };
+  return attach(host, { cniVersion: '1.1.0', name: 'net', plugins: [alone] }, { pod, ifname: 'm0' });
 }
 
 test('the DHCP daemon works with what its unit leaves it, in a mount namespace of its own', async (t) => {
-  const host = await hostWithDaemon(t, daemonCapabilities, [
-    ...['mount', '--make-rshared', '/run', '&&'],
-    ...['unshare', '--mount', '--propagation', 'slave'],
-  ]);
-  const one = await attach(host, changed(dhcpSample, {}));
-  t.regex(one.ip, /^10\.99\.1\./);
-  await one.check();
-  await one.del();
+  const ownMounts = 'mount --make-rshared /run && unshare --mount --propagation slave';
+  const { host, said } = await hostWithDaemon(t, daemonCapabilities, ownMounts);
+  for (const one of [await attach(host, changed(dhcpSample, {})), await attachByDaemon(host)]) {
+    t.regex(one.ip, /^10\.99\.1\./);
+    await one.del();
+  }
+  t.is(said(), '');
 });
 
-for (const { missing, rest } of withOneFewer(daemonCapabilities.filter((name) => name !== 'CAP_SYS_PTRACE')))
+for (const { missing, rest } of withOneFewer(['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN']))
   test(`a DHCP daemon without ${missing} says so`, async (t) => {
-    const host = await hostWithDaemon(t, rest);
-    const failed = t.throwsAsync(attach(host, changed(dhcpSample, {})));
+    const { host } = await hostWithDaemon(t, ['CAP_NET_BIND_SERVICE', ...rest]);
+    const failed = t.throwsAsync(attachByDaemon(host));
     t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
   });
 
@@ -168,7 +182,16 @@ test('no system call that a call through the agent takes is one that its unit fo
   const log = host.file('/run/trace');
   await host.start(t, [
     ...['strace', '-f', '-qq', '-o', '/run/trace', '-e', 'signal=none'],
-    ...[join(suites.ours, 'cni'), 'agent', '--metrics', 'unix:/run/metrics.sock'],
+    ...[
+      'setpriv',
+      '--pdeathsig',
+      'KILL',
+      '--',
+      join(suites.ours, 'cni'),
+      'agent',
+      '--metrics',
+      'unix:/run/metrics.sock',
+    ],
   ]);
   const one = await attach(host, network, { capabilities });
   await one.check();
