@@ -12,6 +12,7 @@ import { lstatSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
+import { fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
@@ -190,16 +191,24 @@ export class Claims {
   private async lockUndisturbed(addresses: readonly Address[]): Promise<FileLock> {
     for (;;) {
       const lock = await this.lock();
-      const isDisturbed = this.list().some(
-        (claim) =>
-          claim.isLeaving &&
-          addresses.some((one) => one.equals(claim.address)) &&
-          this.changedAt(claim) > Date.now() - longestRelease,
-      );
-      if (!isDisturbed) return lock;
+      try {
+        if (!this.isDisturbed(addresses)) return lock;
+      } catch (error) {
+        lock.close();
+        throw error;
+      }
       lock.close();
       await sleep(5);
     }
+  }
+
+  private isDisturbed(addresses: readonly Address[]): boolean {
+    return this.list().some(
+      (claim) =>
+        claim.isLeaving &&
+        addresses.some((one) => one.equals(claim.address)) &&
+        this.changedAt(claim) > Date.now() - longestRelease,
+    );
   }
 
   /** When a claim was made or marked, in milliseconds since the epoch. */
@@ -227,8 +236,10 @@ export class Claims {
     try {
       names = readdirSync(this.directory);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
-        this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
+      const { code = '' } = error as NodeJS.ErrnoException;
+      // That says nothing of the claims: without them, DEL would leave what it is to remove.
+      if (['EMFILE', 'ENFILE', 'ENOMEM'].includes(code)) throw fileError('list', this.directory, error);
+      if (code !== 'ENOENT') this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
       return [];
     }
     return names.flatMap((name) => parseName(name) ?? []);

@@ -59,9 +59,12 @@ export interface FailureCase {
   readonly error: string;
 }
 
-/** Lists every case of a subject, by running each verb once under observation. */
-export async function failureCases(subject: Subject): Promise<FailureCase[]> {
-  return (await pointsOf(subject)).flatMap(({ verb, index, points }) =>
+/**
+ * Lists the cases of a subject, by running each verb once under observation.
+ * @param only see {@link pointsOf}.
+ */
+export async function failureCases(subject: Subject, only = ''): Promise<FailureCase[]> {
+  return (await pointsOf(subject, only)).flatMap(({ verb, index, points }) =>
     points.flatMap((point) =>
       errorsOf(point).map((error) => ({
         name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
