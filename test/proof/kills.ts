@@ -42,10 +42,13 @@ export interface Verdict {
   readonly problem: string;
 }
 
-/** Lists every case of a subject, by running each verb once under observation. */
-export async function killCases(subject: Subject): Promise<KillCase[]> {
+/**
+ * Lists the cases of a subject, by running each verb once under observation.
+ * @param only see {@link pointsOf}.
+ */
+export async function killCases(subject: Subject, only = ''): Promise<KillCase[]> {
   const cases: KillCase[] = [];
-  for (const { verb, index, points } of await pointsOf(subject)) {
+  for (const { verb, index, points } of await pointsOf(subject, only)) {
     const { type } = subject.network.plugins[index]!;
     for (const point of points.filter(changesSomething))
       for (const children of point.hasChild ? (['killed', 'left'] as const) : (['killed'] as const))
@@ -58,15 +61,21 @@ export async function killCases(subject: Subject): Promise<KillCase[]> {
   return cases;
 }
 
-/** The points of each verb of each plugin of a chain. */
+/**
+ * The points of each verb of each plugin of a chain.
+ * @param only name of a case, or its beginning, that leaves out the other verbs and plugins; "" for all.
+ */
 export async function pointsOf(
   subject: Subject,
+  only: string,
 ): Promise<{ verb: ChangingVerb; index: number; points: Point[] }[]> {
   const scene = await Scene.open(subject);
   try {
     const found = [];
     for (const verb of changingVerbs)
-      for (const index of subject.network.plugins.keys()) {
+      for (const [index, { type }] of subject.network.plugins.entries()) {
+        const own = `${verb}/${index}-${type}/`;
+        if (only && !own.startsWith(`${only}/`) && !`${only}/`.startsWith(own)) continue;
         const attachment = await bringTo(scene, verb, index);
         const { points, output } = await findPoints(scene.host, scene.start(verb, index, attachment));
         if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);

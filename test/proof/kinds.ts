@@ -25,7 +25,8 @@ export interface Kind<C extends Case = Case> {
   /** What the record calls it. */
   readonly part: string;
   readonly unit: string;
-  casesOf(subject: Subject): Promise<C[]>;
+  /** @param only name of the case that is wanted, or its beginning; others may be left out. */
+  casesOf(subject: Subject, only?: string): Promise<C[]>;
   open(subject: Subject): Promise<Bench<C>>;
 }
 

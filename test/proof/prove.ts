@@ -35,7 +35,7 @@ export async function prove(
 ): Promise<Proof> {
   const proof: Proof = { tried: 0, missed: 0, failures: [] };
   for (const [name, subject] of Object.entries(subjects)) {
-    const all = await kind.casesOf(subject);
+    const all = await kind.casesOf(subject, options.only);
     const chosen = choose(all, options);
     options.log(`${name}: ${chosen.length} of ${all.length} cases`);
     const queue = chosen.values();

@@ -125,19 +125,19 @@ export class Scene {
 
   /**
    * Compares the host with what it was before the case.
-   * @param ignored paths of files that may be different.
+   * @param isIgnored tells by a file's path whether it may be different.
    * @returns what is different once the kernel has had its time, "" when nothing is.
    */
-  async difference(ignored?: RegExp): Promise<string> {
+  async difference(isIgnored?: (path: string) => boolean): Promise<string> {
     await this.subject.prepare?.(this.host);
-    return this.differenceFrom(this.before, undefined, ignored);
+    return this.differenceFrom(this.before, undefined, isIgnored);
   }
 
   /** As {@link difference}, from another picture. @param pod whose inside was part of it. */
-  async differenceFrom(before: Picture, pod?: Pod, ignored?: RegExp): Promise<string> {
-    const wanted = without(before, ignored);
+  async differenceFrom(before: Picture, pod?: Pod, isIgnored = (_path: string) => false): Promise<string> {
+    const wanted = without(before, isIgnored);
     for (const end = Date.now() + longestSettling; ; ) {
-      const now = without(await this.picture(pod), ignored);
+      const now = without(await this.picture(pod), isIgnored);
       if (isDeepStrictEqual(now, wanted)) return '';
       if (Date.now() > end) return differences(wanted, now).join('\n') || 'The order is different';
     }
@@ -232,8 +232,8 @@ function differences(before: Picture, now: Picture): string[] {
 }
 
 /** A picture without some of its files. */
-function without(picture: Picture, ignored: RegExp | undefined): Picture {
-  const shown = Object.entries(picture.files as object).filter(([path]) => !ignored?.test(path));
+function without(picture: Picture, isIgnored: (path: string) => boolean): Picture {
+  const shown = Object.entries(picture.files as object).filter(([path]) => !isIgnored(path));
   return { ...picture, files: Object.fromEntries(shown) };
 }
 
