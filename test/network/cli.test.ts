@@ -110,6 +110,27 @@ test('add, check, del and status run a network as cnitool does', async (t) => {
   await attach(host, sample('10-bridge.conflist'));
 });
 
+test('who is not root is told so, where it takes root', async (t) => {
+  const nobody = ['setpriv', '--reuid', '65534', '--clear-groups', command];
+  for (const args of [['list'], ['gc'], ['draw'], ['status', 'podnet'], ['add', 'podnet', '/run/netns/x']]) {
+    const { exit, stderr } = await here.tryRun([...nobody, ...args]);
+    t.is(exit, 1, args.join(' '));
+    t.regex(stderr, /takes root\. Run it as root/);
+  }
+  const dir = directory(t, { 'x.conflist': list('x', bridge) });
+  chmodSync(dir, 0o755);
+  t.is((await here.tryRun([...nobody, 'validate', '--no-host', dir])).exit, 0);
+});
+
+test('a reader that has seen enough ends the command without a word', async (t) => {
+  const dir = directory(t);
+  for (let i = 0; i < 2000; i++) writeFileSync(join(dir, `${i}.conflist`), '{');
+  const script = `${command} validate --no-host ${dir} | head -1`;
+  const { stdout, stderr } = await here.tryRun(['sh', '-c', script]);
+  t.is(stdout.split('\n').length, 2);
+  t.is(stderr, '');
+});
+
 test('help and version are printed; a wrong command line exits with 2', async (t) => {
   const help = await cni('--help');
   t.is(help.exit, 0);
@@ -118,6 +139,7 @@ test('help and version are printed; a wrong command line exits with 2', async (t
   t.false(help.stdout.includes('\x1b['), 'no colours where there is no terminal');
   t.regex((await cni('--version')).stdout, /^cni-plugins-ts \d/);
   t.is((await cni('frobnicate')).exit, 2);
+  t.regex((await cni('vaildate')).stderr, /Did you mean validate\?/);
   t.is((await cni('add', 'one')).exit, 2);
 });
 
@@ -210,6 +232,18 @@ async function hostWith(t: ExecutionContext, network: object) {
 const port8080 = {
   CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] }),
 };
+
+test('gc without a network removes the orphans of all of them', async (t) => {
+  const { host, run, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  writeFileSync(host.file('/etc/cni/net.d/20-ptp.conflist'), JSON.stringify(sample('20-ptp.conflist')));
+  for (const file of ['10-bridge.conflist', '20-ptp.conflist'])
+    await (await attach(host, sample(file))).pod.remove();
+  t.is((await orphans()).length, 2);
+  const { exit, stdout, stderr } = await run(['gc']);
+  t.is(exit, 0, stdout + stderr);
+  t.is(stdout.match(/^Removed /gm)?.length, 2);
+  t.deepEqual(await orphans(), []);
+});
 
 test('gc removes orphans of a network below 1.1.0, which has no GC, and leaves a living attachment alone', async (t) => {
   // A sample as it is: its version is 1.0.0.
