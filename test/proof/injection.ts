@@ -151,6 +151,7 @@ async function runGroup(
     isLate = true;
     signalGroup(child.pid!, 'SIGKILL');
   }, longestRun);
+  const closed = new Promise((resolve) => child.on('close', resolve));
   const exit = await new Promise<number | string>((resolve, reject) =>
     child.on('error', reject).on('exit', (code, signal) => resolve(code ?? String(signal))),
   );
@@ -158,6 +159,8 @@ async function runGroup(
   if (children === 'killed') signalGroup(child.pid!, 'SIGKILL');
   for (const end = Date.now() + longestRun; signalGroup(child.pid!, 0); await sleep(1))
     if (Date.now() > end) signalGroup(child.pid!, 'SIGKILL');
+  // What it has said may still be on its way.
+  await closed;
   return { output: { argv, exit, ...chunks }, isLate };
 }
 

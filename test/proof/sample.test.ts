@@ -1,14 +1,16 @@
 /** A sample of each kind of fault; `npm run prove` tries all of them. */
 
 import test from 'ava';
-import { newSeed, Random } from '../../scripts/random.ts';
+import { Random } from '../../scripts/random.ts';
 import { kinds } from './kinds.ts';
 import { prove } from './prove.ts';
 import { subjects } from './subjects.ts';
 
+/** The same cases each time, unless told otherwise; `npm run prove` makes others. */
+const seed = Number(process.env.PROOF_SEED ?? 1);
+
 for (const kind of Object.values(kinds))
   test(`${kind.part}: a sample is survived`, async (t) => {
-    const seed = Number(process.env.PROOF_SEED ?? newSeed());
     // To list the cases of a chain, each of its verbs is run once.
     const random = new Random(seed);
     const name = random.pick(Object.keys(subjects));
@@ -29,7 +31,6 @@ for (const [what, kind, subject, only] of [
   ['whose answers of the kernel are lost, bridge', 'fail', 'nftables', 'ADD/0-bridge/recvfrom'],
 ] as const)
   test(`${what} leaves nothing`, async (t) => {
-    const seed = Number(process.env.PROOF_SEED ?? newSeed());
     t.log(`PROOF_SEED=${seed} tries the same again`);
     const options = { share: 1, most: 8, random: new Random(seed), jobs: 1, log: () => {}, only };
     const { tried, failures } = await prove(kinds[kind]!, { [subject]: subjects[subject]! }, options);
