@@ -1,7 +1,7 @@
 /**
  * Small files that plugins keep between verbs. What is found on disk may be torn, foreign or hostile: links
- * are not followed, only regular files are read, and a file is replaced as a whole, so that nobody ever reads
- * half of one.
+ * are not followed, nor is one in place of the directory, only regular files are read, and a file is replaced
+ * as a whole, so that nobody ever reads half of one.
  */
 
 import {
@@ -16,11 +16,11 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { makeDirectory } from './directory.ts';
 import { errnoOf, fileError, readRegularFile } from './file.ts';
 
-const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 /** Far above what any plugin writes: a file this long is something else. In bytes. */
 const largestSize = 1024 * 1024;
@@ -35,7 +35,9 @@ const longestWrite = 60_000;
  */
 export function readStateFile(file: string): string | undefined {
   try {
-    return readRegularFile(file, { limit: largestSize });
+    return inDirectory(dirname(file), (directory) =>
+      readRegularFile(`${directory}/${basename(file)}`, { limit: largestSize }),
+    );
   } catch (error) {
     if (['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '')) return undefined;
     throw fileError('read', file, error);
@@ -49,9 +51,17 @@ export function readStateFile(file: string): string | undefined {
  * @throws CniError that names the file when it cannot be written; then nothing of it stays.
  */
 export function writeStateFile(file: string, text: string, directoryMode = 0o700): void {
-  const temporary = `${file}.${process.pid}.tmp`;
   try {
     makeDirectory(dirname(file), directoryMode);
+    inDirectory(dirname(file), (directory) => replaceFile(`${directory}/${basename(file)}`, text));
+  } catch (error) {
+    throw fileError('write', file, error);
+  }
+}
+
+function replaceFile(file: string, text: string): void {
+  const temporary = `${file}.${process.pid}.tmp`;
+  try {
     rmSync(temporary, { force: true });
     const fd = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     try {
@@ -63,7 +73,17 @@ export function writeStateFile(file: string, text: string, directoryMode = 0o700
     renameSync(temporary, file);
   } catch (error) {
     rmSync(temporary, { force: true });
-    throw fileError('write', file, error);
+    throw error;
+  }
+}
+
+/** Does something in a directory, by a path that no link can lead elsewhere. @throws the error of open(2). */
+function inDirectory<T>(path: string, work: (directory: string) => T): T {
+  const fd = openSync(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  try {
+    return work(`/proc/self/fd/${fd}`);
+  } finally {
+    closeSync(fd);
   }
 }
 
