@@ -60,7 +60,9 @@ export async function answerOf(
       environment,
       warn: requireNoStack,
       readStdin: async () => stdin,
-      print: async (text) => void (output += text),
+      print: async (text) => {
+        output += text;
+      },
     },
     () => undefined,
   );

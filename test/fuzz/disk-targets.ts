@@ -20,17 +20,23 @@ function plant(path: string, what: number, outside: string, content: Uint8Array)
   mkdirSync(dirname(path), { recursive: true });
   switch (what % 7) {
     case 0:
-      return place(path, content);
+      place(path, content);
+      return;
     case 1:
-      return symlinkSync(join(outside, 'canary'), path);
+      symlinkSync(join(outside, 'canary'), path);
+      return;
     case 2:
-      return symlinkSync(outside, path);
+      symlinkSync(outside, path);
+      return;
     case 3:
-      return symlinkSync(join(outside, 'none-such'), path);
+      symlinkSync(join(outside, 'none-such'), path);
+      return;
     case 4:
-      return void mkdirSync(path);
+      mkdirSync(path);
+      return;
     case 5:
-      return void execFileSync('mkfifo', [path]);
+      execFileSync('mkfifo', [path]);
+      return;
     default:
       place(path, '');
       truncateSync(path, 2 ** 33);
