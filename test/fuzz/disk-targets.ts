@@ -6,7 +6,13 @@ import { dirname, join } from 'node:path';
 import { readCached, removeCached } from '../../cli/libcni/cache.ts';
 import { readStoredLease } from '../../ipam/dhcp/stored-lease.ts';
 import { parseDetails, parseName } from '../../lib/firewall/claim-file.ts';
-import { readStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
+import {
+  listStateFiles,
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  writeStateFile,
+} from '../../lib/state-file.ts';
 import { SavedConfigs } from '../../plugins/flannel/saved-config.ts';
 import { readSubnetEnv } from '../../plugins/flannel/subnet-env.ts';
 import { Backups } from '../../plugins/tuning/backups.ts';
@@ -102,6 +108,8 @@ export const diskTargets: readonly Target[] = [
       mayRefuse(() => readStateFile(join(state, 'file')));
       mayRefuse(() => readStateFile(join(state, 'canary')));
       mayRefuse(() => writeStateFile(join(state, 'file'), 'new'));
+      mayRefuse(() => listStateFiles(state));
+      mayRefuse(() => removeStateFile(join(state, 'canary')));
       mayRefuse(() => removeUnfinished(state));
       check();
     },
