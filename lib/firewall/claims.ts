@@ -8,15 +8,15 @@
  * are hints. The name ends in "leaving" while the firewall is told to forget the address.
  */
 
-import { lstatSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs';
+import { lstatSync, renameSync, rmSync, utimesSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
-import { fileError } from '../file.ts';
+import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
-import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
+import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type Claim, type ClaimDetails, parseDetails, parseName, union } from './claim-file.ts';
 import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
@@ -255,12 +255,12 @@ export class Claims {
   private list(): Claim[] {
     let names: string[];
     try {
-      names = readdirSync(this.directory);
+      names = listStateFiles(this.directory);
     } catch (error) {
-      const { code = '' } = error as NodeJS.ErrnoException;
       // That says nothing of the claims: without them, DEL would leave what it is to remove.
-      if (['EMFILE', 'ENFILE', 'ENOMEM'].includes(code)) throw fileError('list', this.directory, error);
-      if (code !== 'ENOENT') this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
+      if (['EMFILE', 'ENFILE', 'ENOMEM'].includes(errnoOf(error) ?? ''))
+        throw fileError('list', this.directory, error);
+      this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
       return [];
     }
     return names.flatMap((name) => parseName(name) ?? []);

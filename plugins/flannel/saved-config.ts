@@ -5,12 +5,18 @@
  * as well.
  */
 
-import { readdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import { isObject } from '../../lib/cni/schema.ts';
-import { readStateFile, removeStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
+import {
+  listStateFiles,
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  writeStateFile,
+} from '../../lib/state-file.ts';
 
 /** A delegate's configuration. */
 export interface DelegateConfig {
@@ -89,9 +95,8 @@ export class SavedConfigs {
 
   private names(): string[] {
     try {
-      return readdirSync(this.directory);
+      return listStateFiles(this.directory);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
       throw new Error(`Cannot list the saved configurations in "${this.directory}"`, { cause: error });
     }
   }

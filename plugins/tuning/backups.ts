@@ -2,13 +2,19 @@
  * What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format.
  */
 
-import { lstatSync, readdirSync, rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
-import { readStateFile, removeStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
+import {
+  listStateFiles,
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  writeStateFile,
+} from '../../lib/state-file.ts';
 
 const backupSchema = object({
   mac: string(),
@@ -86,12 +92,7 @@ export class Backups {
   }
 
   private names(): string[] {
-    try {
-      return readdirSync(this.directory).filter((name) => backupName.test(name));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-      throw error;
-    }
+    return listStateFiles(this.directory).filter((name) => backupName.test(name));
   }
 
   private fileOf({ containerId, ifname }: AttachmentId): string {
