@@ -179,8 +179,8 @@ export class Observer {
       }
     }
     if (this.runtime.isSpoiled(pod)) this.findings.count('pod that the reference took out of the firewall');
-    else if (pod.isConnectedByReference && (await isTakenForAnother(pod)))
-      this.findings.count('pod that the reference did not announce');
+    // It announces no address, so that neighbours go on sending to the pod that had it before.
+    else if (pod.isConnectedByReference) this.findings.count('pod of the reference out of reach');
     else
       this.findings.violation(
         `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}`,
@@ -193,17 +193,6 @@ function containersIn(rules: string): { containerId: string; isPortMap: boolean 
   return [...rules.matchAll(/--comment "(dnat )?name: \\"[^"]*\\" id: \\"([^"\\]*)/g)].map(
     ([, dnat, containerId]) => ({ containerId: containerId!, isPortMap: dnat !== undefined }),
   );
-}
-
-/** Whether the host sends what is for a pod to the MAC address of one that had its address before. */
-async function isTakenForAnother({ name, ifname, address }: Pod): Promise<boolean> {
-  const [neighbour, link] = await Promise.all([
-    tryRun(['ip', 'neigh', 'show', 'to', address!]),
-    tryRun(['ip', '-j', '-n', name, 'link', 'show', 'dev', ifname]),
-  ]);
-  const [, used] = / lladdr (\S+)/.exec(neighbour.stdout) ?? [];
-  const [own] = link.exit === 0 ? (JSON.parse(link.stdout) as IpLink[]) : [];
-  return used !== undefined && own !== undefined && used !== own.address;
 }
 
 /** IPv4 addresses of a pod's interface, as `ip` sees them; none when its namespace is gone. */
