@@ -104,7 +104,6 @@ test('a daemon that takes requests but does not answer: code 11 in bounded time,
     '-e',
     'require("net").createServer(() => {}).listen("/run/cni/dhcp.sock", () => console.log("ready"))',
   ]);
-  const pod = await host.addPod();
   const config = {
     cniVersion: '1.1.0',
     name: 'net',
@@ -115,6 +114,8 @@ test('a daemon that takes requests but does not answer: code 11 in bounded time,
   const started = Date.now();
   await Promise.all(
     ['ADD', 'CHECK', 'DEL', 'STATUS', 'GC'].map(async (command) => {
+      // The agent does the calls of one pod in turn.
+      const pod = await host.addPod();
       const { error, stdout } = await runPlugin(host, 'dhcp', command, { pod, config });
       t.is(error?.code, 11, `${command}: ${stdout}`);
       t.regex(
