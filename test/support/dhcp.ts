@@ -13,8 +13,11 @@ import { cleanEnv } from './run.ts';
 export const dhcpSample = '71-dhcp.conflist';
 
 /** A host whose "eth0" leads to a neighbour, which is where the servers are. */
-export async function dhcpNetwork(t: Teardown): Promise<{ host: Host; outside: Pod }> {
-  const host = await makeHost(t);
+export async function dhcpNetwork(
+  t: Teardown,
+  options: Parameters<typeof makeHost>[1] = {},
+): Promise<{ host: Host; outside: Pod }> {
+  const host = await makeHost(t, options);
   const outside = await addMaster(host, '10.99');
   return { host, outside };
 }
