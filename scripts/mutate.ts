@@ -77,6 +77,8 @@ try {
   );
   await Promise.all(workspaces.map((workspace) => workspace.prepare(root, sample)));
   await each(workspaces, tests.filter(isUnknown), observe);
+  if (!Object.values(state.reach).some(({ passed }) => passed))
+    throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
   const left = [...keys.keys()].filter((i) => isToBeTried(state.fates[keys[i]!]));
   await each(workspaces, left, tryMutant);
 } finally {

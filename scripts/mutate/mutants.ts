@@ -113,9 +113,9 @@ function replacementsOf(node: AnyNode, textOf: (part: { start: number; end: numb
     case 'UnaryExpression':
       return node.operator === '!' ? [`Boolean(${textOf(node.argument)})`] : [];
     case 'Literal':
-      return replacementsOfLiteral(node.value, node.bigint);
+      return isSentence(textOf(node)) ? [] : replacementsOfLiteral(node.value, node.bigint);
     case 'TemplateLiteral':
-      return ["''"];
+      return isSentence(textOf(node)) ? [] : ["''"];
     case 'ArrayExpression':
       return node.elements.length > 0 ? ['[]'] : [];
     case 'CallExpression':
@@ -183,6 +183,11 @@ function isReplaceable(node: AnyNode, parent: AnyNode | undefined): boolean {
     default:
       return true;
   }
+}
+
+/** Whether a text is for people: it has words with blanks between them. */
+function isSentence(text: string): boolean {
+  return /[a-z]{2} [a-z"$]/.test(text);
 }
 
 /** Whether a node is part of a message or a description. */

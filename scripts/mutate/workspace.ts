@@ -87,7 +87,7 @@ export class Workspace {
   }
 
   private ava(args: readonly string[], seconds: number) {
-    const program = join(this.directory, 'node_modules/ava/entrypoints/cli.mjs');
+    const program = join(this.directory, 'node_modules/ava/entrypoints/cli.js');
     const env = { ...process.env, NODE_OPTIONS: `--require ${join(this.directory, 'chooser.cjs')}` };
     return run([process.execPath, program, ...args], { cwd: this.directory, env, seconds });
   }
