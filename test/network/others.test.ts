@@ -158,6 +158,26 @@ test('masquerading of a pod with two interfaces on one network loses only what t
   await one.check();
 });
 
+test('the note of a lost pod goes when its address is let through for the next one', async (t) => {
+  const host = await makeHost(t);
+  const network = firewallNet('1.0.0', { backend: 'iptables' });
+  const lost = await attach(host, network);
+  const notes = () =>
+    Object.keys(files(host, '/run/cni/firewall')).filter((file) => file.includes(`/${lost.ip}_`));
+  const before = notes();
+  t.is(before.length, 1);
+  // Its DEL never came; somebody has released its addresses.
+  await lost.pod.remove();
+  for (const { address } of lost.result!.ips!)
+    await host.run(['rm', `/var/lib/cni/networks/br0/${address.split('/')[0]}`]);
+  const next = await attach(host, network, { args: `IgnoreUnknown=1;IP=${lost.ip}` });
+  t.is(next.ip, lost.ip);
+  const after = notes();
+  t.is(after.length, 1);
+  t.notDeepEqual(after, before);
+  await next.check();
+});
+
 test('firewall on a dual-stack chain lets both families of the own interface through', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, firewallNet('1.0.0', { backend: 'iptables' }));
