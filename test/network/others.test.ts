@@ -123,6 +123,32 @@ for (const backend of ['iptables', 'nftables'])
     );
   });
 
+for (const backend of ['iptables', 'nftables'])
+  test(`${backend}: a port is not taken from a container of which one sandbox is gone, and another is not`, async (t) => {
+    const host = await makeHost(t);
+    const network = portNet({ backend });
+    const holder = await attach(host, network, ports([8080, 80]));
+    const { containerId } = holder.pod;
+    await host.run(['mkdir', '-p', '/var/lib/cni/results']);
+    await host.run(['sh', '-c', `cat > /var/lib/cni/results/net-${containerId}-eth9`], {
+      stdin: JSON.stringify({
+        kind: 'cniCacheV1',
+        containerId,
+        ifName: 'eth9',
+        networkName: 'net',
+        netns: '/run/netns/gone',
+        result: {
+          cniVersion: '1.1.0',
+          interfaces: [{ name: 'eth9', sandbox: '/run/netns/gone' }],
+          ips: [],
+        },
+      }),
+    });
+    const other = await new Attachment(host, await host.addPod(), network, ports([8080, 80])).tryAdd();
+    t.regex(other.error?.msg ?? '', /Port 8080\/tcp .* is taken/);
+    await holder.check();
+  });
+
 test("a stranger's veth that bears the name of the host's end stays", async (t) => {
   const host = await makeHost(t);
   for (const type of ['bridge', 'ptp']) {
@@ -156,6 +182,24 @@ test('masquerading of a pod with two interfaces on one network loses only what t
   await two.del();
   t.deepEqual(await sources(), [one.ip]);
   await one.check();
+});
+
+test('without a result, masquerading goes with an interface that has lost its addresses', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, { ...portNet(), plugins: [portNet().plugins[0]!] });
+  const jumps = async () =>
+    (await Promise.all([4, 6].map((family) => iptablesSave(host, 'nat', family as 4 | 6))))
+      .flat()
+      .filter((rule) => /^-A POSTROUTING -s/.test(rule));
+  t.is((await jumps()).length, 2);
+  for (const { address } of one.result!.ips!)
+    await one.pod.run(['ip', 'addr', 'del', address, 'dev', 'eth0']);
+  // The kernel's own address says nothing of which rules there are.
+  const left = (await link(one.pod, 'eth0'))?.addr_info?.map(({ scope }) => scope);
+  t.deepEqual(left, ['link']);
+  one.result = undefined;
+  await one.del();
+  t.deepEqual(await jumps(), []);
 });
 
 test('the note of a lost pod goes when its address is let through for the next one', async (t) => {

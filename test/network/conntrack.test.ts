@@ -1,37 +1,9 @@
 import test from 'ava';
-import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
+import { attach, runNetworkVerb } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, serve } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 import { portNet, ports } from '../support/portmap.ts';
-
-/** How many rules with the host's port in them one mapping has. */
-const rulesOfMapping = { iptables: 1, nftables: 2 };
-
-for (const backend of ['iptables', 'nftables'] as const)
-  test(`${backend}: of eight pods that ask for one port at once, at most one gets it`, async (t) => {
-    const host = await makeHost(t);
-    const bridge = { ...portNet(), plugins: [portNet().plugins[0]!] };
-    const portmap = { ...portNet(), plugins: [{ ...portNet().plugins[1]!, backend }] };
-    // All of them have their interfaces first, so that nothing keeps the ports apart.
-    const pods = await Promise.all(Array.from({ length: 8 }, () => attach(host, bridge)));
-    const rulesOfPort = async () =>
-      (await host.run(['nft', '--stateless', 'list', 'ruleset']))
-        .split('\n')
-        .filter((line) => /dport \D*8080\b.*(dnat|DNAT)/.test(line));
-    const tries = pods.map((one) => new Attachment(host, one.pod, portmap, ports([8080, 80])));
-    const outcomes = await Promise.all(tries.map((one, i) => one.tryAdd({}, pods[i]!.result)));
-    const won = tries.filter((_, i) => outcomes[i]!.exit === 0);
-    t.true(won.length <= 1, `${won.length} pods have port 8080`);
-    for (const { exit, error } of outcomes)
-      if (exit !== 0) t.regex(error?.msg ?? '', /Port 8080\/tcp .* is taken/);
-    t.is(
-      (await rulesOfPort()).length,
-      won.length * rulesOfMapping[backend],
-      'of those that lost, nothing is left',
-    );
-    for (const one of won) await one.check();
-  });
 
 /** Tracked conversations with a port of the host. */
 async function tracked(host: Host, family: 4 | 6, port: number): Promise<string[]> {
