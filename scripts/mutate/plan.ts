@@ -14,8 +14,8 @@ export interface Reach {
   readonly reached: readonly string[];
 }
 
-/** How many seconds of network tests a mutant gets at most. */
-const longest = 60;
+/** How many seconds of unit tests, and of network tests, a mutant gets at most. */
+const longest = { unit: 8, network: 60 };
 
 /** Digest of a test file and of the mutants that it may reach. */
 export function digestOf(root: string, file: string, keys: readonly string[]): string {
@@ -34,21 +34,40 @@ export function planFor(
   key: string,
   file: string,
 ): { files: string[]; seconds: number }[] {
-  const fitting = [...all].filter(([, { passed, reached }]) => passed && reached.includes(key));
-  const units = fitting.filter(([name]) => name.startsWith('test/unit/'));
-  const total = units.reduce((sum, [, { seconds }]) => sum + seconds, 0);
-  const runs = units.length > 0 ? [{ files: units.map(([name]) => name), seconds: total }] : [];
+  const fitting = [...all]
+    .filter(([, { passed, reached }]) => passed && reached.includes(key))
+    .map(([name, { seconds, reached }]) => ({
+      name,
+      seconds,
+      kinship: kinshipOf(name, file),
+      breadth: reached.length,
+    }));
+  const [units, others] = [true, false].map((isUnit) =>
+    fitting.filter(({ name }) => name.startsWith('test/unit/') === isUnit),
+  ) as [typeof fitting, typeof fitting];
+  // What reaches little is about that.
+  const nearest = within(
+    longest.unit,
+    units.toSorted((a, b) => b.kinship - a.kinship || a.breadth - b.breadth),
+  );
+  const quickest = within(
+    longest.network,
+    others.toSorted((a, b) => b.kinship - a.kinship || a.seconds - b.seconds),
+  );
+  const runs = quickest.map(({ name, seconds }) => ({ files: [name], seconds }));
+  if (nearest.length === 0) return runs;
+  const seconds = nearest.reduce((sum, one) => sum + one.seconds, 0);
+  return [{ files: nearest.map(({ name }) => name), seconds }, ...runs];
+}
+
+/** The first of a list, and those after it for which there is time left. */
+function within<T extends { seconds: number }>(limit: number, list: readonly T[]): T[] {
   let spent = 0;
-  const others = fitting
-    .filter(([name]) => !name.startsWith('test/unit/'))
-    .map(([name, { seconds }]) => ({ name, seconds, kinship: kinshipOf(name, file) }))
-    .toSorted((a, b) => b.kinship - a.kinship || a.seconds - b.seconds);
-  for (const { name, seconds } of others) {
-    if (spent > 0 && spent + seconds > longest) continue;
+  return list.filter(({ seconds }) => {
+    if (spent > 0 && spent + seconds > limit) return false;
     spent += seconds;
-    runs.push({ files: [name], seconds });
-  }
-  return runs;
+    return true;
+  });
 }
 
 /** How many words a test's name shares with the path of a source file. */
