@@ -61,7 +61,7 @@ const state: State = existsSync(stateFile)
   ? (JSON.parse(readFileSync(stateFile, 'utf8')) as State)
   : { reach: {}, fates: {}, minutes: 0 };
 const sources = tracked('lib', 'plugins', 'ipam', 'agent');
-const tests = tracked('test/unit', 'test/network').filter(
+const tests = tracked('test/unit', 'test/network', 'test/uml').filter(
   (file) => file.endsWith('.test.ts') && !others.test(file),
 );
 const sample = chooseMutants();

@@ -23,6 +23,9 @@ import { instrument, type Mutant } from './mutants.ts';
 /** Choosing all mutants means that each that is reached is noted, and none is awake. */
 const observing = -1;
 
+/** How long a test file may take, in seconds. */
+const longestTest = 600;
+
 /** How a run of tests ended. */
 export interface Outcome {
   readonly passed: boolean;
@@ -76,7 +79,7 @@ export class Workspace {
   async observe(file: string): Promise<Outcome & { reached: number[] }> {
     writeFileSync(join(this.directory, 'reached'), '');
     this.choose(observing);
-    const { passed, elapsed } = await this.ava([file], 240);
+    const { passed, elapsed } = await this.ava([file], longestTest);
     this.choose(0);
     const lines = readFileSync(join(this.directory, 'reached'), 'utf8').trim().split('\n').filter(Boolean);
     return { passed, seconds: elapsed, reached: [...new Set(lines)].map((line) => Number(line) - 1) };
