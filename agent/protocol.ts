@@ -35,10 +35,25 @@ export const accepted = 'Y';
 
 /** What has arrived of a connection so far, taken off the front. */
 export class Incoming {
+  /** What has arrived and was not taken. */
   private bytes: Buffer = Buffer.alloc(0);
+  /** Where the bytes lie, with room behind them: what comes byte by byte is not copied each time. */
+  private memory: Buffer = this.bytes;
+  /** How many of the bytes are known not to end the offer. */
+  private searched = 0;
 
   add(chunk: Buffer): void {
-    this.bytes = this.bytes.length === 0 ? chunk : Buffer.concat([this.bytes, chunk]);
+    const { bytes } = this;
+    const from = bytes.byteOffset - this.memory.byteOffset;
+    if (from + bytes.length + chunk.length <= this.memory.length) {
+      chunk.copy(this.memory, from + bytes.length);
+      this.bytes = this.memory.subarray(from, from + bytes.length + chunk.length);
+      return;
+    }
+    this.memory = Buffer.alloc(2 * (bytes.length + chunk.length));
+    bytes.copy(this.memory);
+    chunk.copy(this.memory, bytes.length);
+    this.bytes = this.memory.subarray(0, bytes.length + chunk.length);
   }
 
   /**
@@ -47,8 +62,9 @@ export class Incoming {
    */
   takeOffer(): Offer | undefined {
     // An empty string ends the list: two NULs in a row.
-    const end = this.bytes.indexOf('\0\0');
+    const end = this.bytes.indexOf('\0\0', this.searched);
     if (end < 0) {
+      this.searched = Math.max(0, this.bytes.length - 1);
       if (this.bytes.length > longestOffer) throw new RangeError('The offer of a call is too long');
       return undefined;
     }

@@ -1,4 +1,4 @@
-/** `cni gc NETWORK`: removes what no longer belongs to a container. */
+/** `cni gc [NETWORK]`: removes what no longer belongs to a container. */
 
 import type { CommandModule } from 'yargs';
 import { attachmentKey } from '../lib/attachment.ts';
@@ -8,22 +8,29 @@ import { readCached } from './libcni/cache.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
 import type { NetworkList } from './libcni/conflist.ts';
 import { formatPorts } from './list.ts';
-import { cacheDir, configDir, environment, environmentHelp, findUsedNetwork } from './network.ts';
+import {
+  cacheDir,
+  configDir,
+  configuredNetworks,
+  environment,
+  environmentHelp,
+  findUsedNetwork,
+} from './network.ts';
 import { count, paint, print, warn } from './terminal.ts';
 
 interface GcArguments {
-  network: string;
+  network?: string;
   'dry-run': boolean;
   all: boolean;
   trace: boolean;
 }
 
 export const gc: CommandModule<object, GcArguments> = {
-  command: 'gc <network> [netns]',
+  command: 'gc [network] [netns]',
   describe: 'Remove what no longer belongs to a container',
   builder: (yargs) =>
     yargs
-      .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })
+      .positional('network', { type: 'string', describe: 'Name of the network; all of them without it' })
       .positional('netns', {
         type: 'string',
         describe: 'Accepted for compatibility with cnitool, and ignored',
@@ -41,6 +48,7 @@ export const gc: CommandModule<object, GcArguments> = {
       })
       .example('$0 gc podnet --dry-run', 'See what is stale')
       .example('$0 gc podnet', 'Remove it')
+      .example('$0 gc', 'Remove what is stale of any network')
       .epilogue(
         'Kept are the attachments that a runtime has recorded and whose network namespace still exists. The others get a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
@@ -48,34 +56,57 @@ export const gc: CommandModule<object, GcArguments> = {
           `No container may be added or removed meanwhile.\n\n${environmentHelp}`,
       ),
   handler: async ({ network, 'dry-run': dryRun, all, trace }) => {
-    const list = findUsedNetwork(network);
-    const own = (await takeInventory(configDir(), cacheDir())).attachments.filter(
-      (one) => one.network === network,
-    );
-    const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
-    const kept = own.filter((one) => !stale.includes(one));
-    if (dryRun) {
-      for (const one of stale) print(`Would remove ${describe(one)}`);
-      print(`${count(stale.length, 'attachment')} would be removed, ${kept.length} kept.`);
-      return;
+    const { attachments } = await takeInventory(configDir(), cacheDir());
+    const names = network === undefined ? usedNetworks(attachments) : [network];
+    for (const name of names) {
+      if (network === undefined) print(paint('bold', name));
+      const own = attachments.filter((one) => one.network === name);
+      try {
+        await collectNetwork(findUsedNetwork(name), own, { dryRun, all, trace });
+      } catch (error) {
+        if (network !== undefined) throw error;
+        warn(describeError(error));
+        process.exitCode = ExitCode.Failure;
+      }
     }
-    const outcome = await collect(list, stale, kept, environment(trace));
-    for (const one of stale) {
-      const why = outcome.remaining.get(one);
-      print(
-        why === undefined
-          ? `Removed ${describe(one)}`
-          : `${paint('red', 'Still there:')} ${describe(one)}: ${why}`,
-      );
-    }
-    for (const error of outcome.errors) warn(describeError(error));
-    const left = outcome.remaining.size;
-    print(
-      `${count(stale.length - left, 'attachment')} removed, ${left > 0 ? `${left} still there, ` : ''}${kept.length} kept.`,
-    );
-    if (left > 0 || outcome.errors.length > 0) process.exitCode = ExitCode.Failure;
+    if (names.length === 0) print('This host has no networks.');
   },
 };
+
+/** The networks that have a configuration, and those that have attachments, sorted by name. */
+function usedNetworks(attachments: readonly HostAttachment[]): string[] {
+  const names = new Set([...configuredNetworks(), ...attachments.map((one) => one.network)]);
+  return [...names].toSorted();
+}
+
+async function collectNetwork(
+  list: NetworkList,
+  own: readonly HostAttachment[],
+  { dryRun, all, trace }: { dryRun: boolean; all: boolean; trace: boolean },
+): Promise<void> {
+  const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
+  const kept = own.filter((one) => !stale.includes(one));
+  if (dryRun) {
+    for (const one of stale) print(`Would remove ${describe(one)}`);
+    print(`${count(stale.length, 'attachment')} would be removed, ${kept.length} kept.`);
+    return;
+  }
+  const outcome = await collect(list, stale, kept, environment(trace));
+  for (const one of stale) {
+    const why = outcome.remaining.get(one);
+    print(
+      why === undefined
+        ? `Removed ${describe(one)}`
+        : `${paint('red', 'Still there:')} ${describe(one)}: ${why}`,
+    );
+  }
+  for (const error of outcome.errors) warn(describeError(error));
+  const left = outcome.remaining.size;
+  print(
+    `${count(stale.length - left, 'attachment')} removed, ${left > 0 ? `${left} still there, ` : ''}${kept.length} kept.`,
+  );
+  if (left > 0 || outcome.errors.length > 0) process.exitCode = ExitCode.Failure;
+}
 
 function describe(one: HostAttachment): string {
   const what = [...one.ips, formatPorts(one)].filter(Boolean).join(', ') || 'no address';

@@ -62,6 +62,10 @@ export function install(suite: Suite): CommandModule<object, InstallArguments> {
     handler: async ({ 'bin-dir': directory, agent, uninstall }) => {
       const binDir = resolve(directory);
       if (uninstall) {
+        if (!statSync(binDir, { throwIfNoEntry: false }))
+          throw new CommandError(
+            `There is no directory "${binDir}", so that nothing is installed there. Give another --bin-dir`,
+          );
         removeUnits(binDir);
         remove(names, binDir);
       } else {

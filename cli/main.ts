@@ -12,6 +12,7 @@ import { install } from './install.ts';
 import { list } from './list.ts';
 import { add, check, del, status } from './network.ts';
 import { note, paintError } from './terminal.ts';
+import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
 
 const epilogue = `Exit codes:
@@ -42,18 +43,41 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
     .demandCommand(1, 'Which command? See "cni --help"')
+    .recommendCommands()
     .strict()
+    .middleware(requireRoot)
     .exitProcess(false)
     .wrap(Math.min(100, process.stdout.columns || 100))
     .epilogue(epilogue)
     .completion('completion', 'Print what bash or zsh needs to complete this command')
     .fail(fail);
+  // Whoever reads the output may have seen enough, as "head" does.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit();
+  });
   try {
-    await command.parseAsync([...args]);
+    // yargs drops an argument "-", but not a name for the same.
+    const named = args[0] === 'validate' ? args.map((arg) => (arg === '-' ? standardInput : arg)) : args;
+    await command.parseAsync([...named]);
   } catch (error) {
     note(`${paintError('red', 'Error:')} ${describeError(error)}`);
     process.exitCode = error instanceof CommandError ? error.exitCode : ExitCode.Failure;
   }
+}
+
+/** Commands that work on files alone, or see by themselves whether they may do what they are asked to. */
+const forAnybody = ['install', 'validate', 'explain', 'completion', 'agent'];
+
+/**
+ * Without root, what a command does not find would be taken for what is not there.
+ * @throws CommandError
+ */
+function requireRoot({ _: [name] }: { _: (string | number)[] }): void {
+  if (name === undefined || forAnybody.includes(`${name}`) || process.getuid?.() === 0) return;
+  throw new CommandError(
+    `"cni ${name}" looks at namespaces and rules of this host, which takes root. Run it as root, for example with "sudo"`,
+  );
 }
 
 /** yargs comes here with a message of its own about the command line, or with what a command threw. */

@@ -19,7 +19,13 @@ import {
   type Runtime,
   statusOfNetwork,
 } from './libcni/chain.ts';
-import { loadNetwork, type NetworkList, networkFromCache } from './libcni/conflist.ts';
+import {
+  loadNetwork,
+  type NetworkList,
+  networkFiles,
+  networkFromCache,
+  readNetworkFile,
+} from './libcni/conflist.ts';
 import { note, paintError, print, warn } from './terminal.ts';
 
 /** The environment variables that `--help` explains, and what is taken without them. */
@@ -59,6 +65,18 @@ function findNetwork(name: string): NetworkList {
   return loadNetwork(configDir(), name, (file, error) => warn(`Skipping "${file}": ${error.message}`));
 }
 
+/** Names of the networks in {@link configDir}, with a warning for each file that cannot be used. */
+export function configuredNetworks(): string[] {
+  return networkFiles(configDir()).flatMap((file) => {
+    try {
+      return [readNetworkFile(file).name];
+    } catch (error) {
+      warn(`Skipping "${file}": ${(error as Error).message}`);
+      return [];
+    }
+  });
+}
+
 /**
  * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from
  * the result cache.
@@ -90,27 +108,31 @@ function networkCommand(
   name: string,
   describe: string,
   run: (list: NetworkList, runtime: Runtime, environment: Environment) => Promise<void>,
-  find = findNetwork,
+  { find = findNetwork, needsNetns = true } = {},
 ): CommandModule<object, NetworkArguments> {
+  const where = needsNetns ? ' /run/netns/web' : '';
   return {
-    command: `${name} <network> <netns>`,
+    command: `${name} <network> ${needsNetns ? '<netns>' : '[netns]'}`,
     describe,
     builder: (yargs) =>
       yargs
         .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })
         .positional('netns', {
           type: 'string',
-          demandOption: true,
-          describe: "Path of the container's network namespace",
+          default: '',
+          defaultDescription: '',
+          describe: needsNetns
+            ? "Path of the container's network namespace"
+            : 'Accepted for compatibility with cnitool, and ignored',
         })
         .option('trace', {
           type: 'boolean',
           default: false,
           describe: "Show each plugin's time, input and result",
         })
-        .example(`$0 ${name} podnet /run/netns/web`, `${describe}`)
+        .example(`$0 ${name} podnet${where}`, `${describe}`)
         .example(
-          `CNI_PATH=./dist/bin NETCONFPATH=./conf $0 ${name} podnet /run/netns/web --trace`,
+          `CNI_PATH=./dist/bin NETCONFPATH=./conf $0 ${name} podnet${where} --trace`,
           'Watch the plugins do it',
         )
         .epilogue(environmentHelp),
@@ -145,15 +167,18 @@ export const check = networkCommand(
     requireNetns(call[1].netns);
     await checkNetwork(...call);
   },
-  findUsedNetwork,
+  { find: findUsedNetwork },
 );
 
-export const del = networkCommand('del', 'Detach a namespace from a network', deleteNetwork, findUsedNetwork);
+export const del = networkCommand('del', 'Detach a namespace from a network', deleteNetwork, {
+  find: findUsedNetwork,
+});
 
 export const status = networkCommand(
   'status',
   'Ask whether a network can take attachments',
   (list, _, environment) => statusOfNetwork(list, environment),
+  { needsNetns: false },
 );
 
 /** The attachment that cnitool's arguments and environment mean. @param netns absolute path. */

@@ -4,6 +4,7 @@ import { closeSync, existsSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
+import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult, type Result } from '../lib/cni/result.ts';
 import type { InferShape } from '../lib/cni/schema.ts';
@@ -26,7 +27,10 @@ export const plugin = definePlugin({
   worksOnFiles: true,
   config: hostLocalShape,
 
-  validate: (config) => void configuredRangeSets(config),
+  validate(config) {
+    refuse(...routeProblems(config.ipam.routes));
+    configuredRangeSets(config);
+  },
 
   explain(config) {
     const { routes = [], resolvConf } = config.ipam;
@@ -50,6 +54,7 @@ export const plugin = definePlugin({
     const sets = rangeSetsOf(call.config);
     const requests = assignRequests(sets, requestedAddresses(call));
     const { resolvConf, routes = [] } = call.config.ipam;
+    refuse(...routeProblems(routes));
     const dns = resolvConf ? readResolvConf(resolvConf) : {};
 
     using store = await Store.open(locationOf(call));

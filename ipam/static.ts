@@ -2,6 +2,7 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import type { NetConf } from '../lib/cni/config.ts';
+import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
 import {
   addressSchema,
@@ -42,7 +43,11 @@ export const plugin = definePlugin({
   worksOnFiles: true,
   config,
 
-  validate: (config) => refuseSeveral(requireIpam(config).addresses ?? [], config),
+  validate(config) {
+    const { addresses = [], routes } = requireIpam(config);
+    refuse(...routeProblems(routes));
+    refuseSeveral(addresses, config);
+  },
 
   explain(config) {
     const { addresses = [], routes = [] } = requireIpam(config);
@@ -63,6 +68,7 @@ export const plugin = definePlugin({
   add(call) {
     const ips = addressesOf(call);
     const { routes = [], dns = {} } = requireIpam(call.config);
+    refuse(...routeProblems(routes));
     return { ...emptyResult(), ips, routes, dns };
   },
 

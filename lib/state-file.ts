@@ -1,12 +1,13 @@
 /**
  * Small files that plugins keep between verbs. What is found on disk may be torn, foreign or hostile: links
- * are not followed, only regular files are read, and a file is replaced as a whole, so that nobody ever reads
- * half of one.
+ * are not followed, nor is one in place of the directory, only regular files are read, and a file is replaced
+ * as a whole, so that nobody ever reads half of one.
  */
 
 import {
   closeSync,
   constants,
+  existsSync,
   fchmodSync,
   lstatSync,
   openSync,
@@ -16,17 +17,20 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { makeDirectory } from './directory.ts';
 import { errnoOf, fileError, readRegularFile } from './file.ts';
 
-const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
 /** Far above what any plugin writes: a file this long is something else. In bytes. */
 const largestSize = 1024 * 1024;
 
 /** After how many milliseconds nobody is still writing a file. */
 const longestWrite = 60_000;
+
+/** A file that is not finished: the name it is to have, and the process that writes it. */
+const temporaryName = /^(.+)\.(\d+)\.tmp$/;
 
 /**
  * Reads a file without following a link.
@@ -35,9 +39,11 @@ const longestWrite = 60_000;
  */
 export function readStateFile(file: string): string | undefined {
   try {
-    return readRegularFile(file, { limit: largestSize });
+    return inDirectory(dirname(file), (directory) =>
+      readRegularFile(`${directory}/${basename(file)}`, { limit: largestSize }),
+    );
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '')) return undefined;
+    if (errnoOf(error) === 'ENOENT') return undefined;
     throw fileError('read', file, error);
   }
 }
@@ -49,9 +55,26 @@ export function readStateFile(file: string): string | undefined {
  * @throws CniError that names the file when it cannot be written; then nothing of it stays.
  */
 export function writeStateFile(file: string, text: string, directoryMode = 0o700): void {
+  const write = () => {
+    makeDirectory(dirname(file), directoryMode);
+    inDirectory(dirname(file), (directory) => replace(`${directory}/${basename(file)}`, text));
+  };
+  try {
+    try {
+      write();
+    } catch (error) {
+      // To processes of another PID namespace this one looks dead, so that they may have removed the file.
+      if (errnoOf(error) !== 'ENOENT') throw error;
+      write();
+    }
+  } catch (error) {
+    throw fileError('write', file, error);
+  }
+}
+
+function replace(file: string, text: string): void {
   const temporary = `${file}.${process.pid}.tmp`;
   try {
-    makeDirectory(dirname(file), directoryMode);
     rmSync(temporary, { force: true });
     const fd = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     try {
@@ -63,27 +86,71 @@ export function writeStateFile(file: string, text: string, directoryMode = 0o700
     renameSync(temporary, file);
   } catch (error) {
     rmSync(temporary, { force: true });
-    throw fileError('write', file, error);
+    throw error;
+  }
+}
+
+/** Does something in a directory, by a path that no link can lead elsewhere. @throws the error of open(2). */
+function inDirectory<T>(path: string, work: (directory: string) => T): T {
+  const fd = openSync(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  try {
+    return work(`/proc/self/fd/${fd}`);
+  } finally {
+    closeSync(fd);
   }
 }
 
 /**
- * Removes what {@link writeStateFile} has left in a directory whose process was killed, or whose disk was
- * full. Files of the last minute may still be written, and what cannot be removed stays.
+ * Lists the names in a directory of state files.
+ * @returns none when there is no such directory.
+ * @throws the error of open(2), as for a link in its place.
  */
-export function removeUnfinished(directory: string): void {
-  let names: string[];
+export function listStateFiles(directory: string): string[] {
   try {
-    names = readdirSync(directory).filter((name) => /\.\d+\.tmp$/.test(name));
-  } catch {
-    return; // Nothing was ever written there, or whoever reads it says what is wrong with it.
+    return inDirectory(directory, (path) => readdirSync(path));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw error;
   }
-  for (const name of names) {
-    try {
-      if (lstatSync(`${directory}/${name}`).mtimeMs < Date.now() - longestWrite)
-        unlinkSync(`${directory}/${name}`);
-    } catch {
-      // Somebody else was faster, or it is no file.
-    }
+}
+
+/**
+ * Removes a file, if it exists, and what killed processes have left that were writing it.
+ * @throws the error of unlink(2).
+ */
+export function removeStateFile(file: string): void {
+  try {
+    inDirectory(dirname(file), (directory) => rmSync(`${directory}/${basename(file)}`, { force: true }));
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  }
+  removeUnfinished(dirname(file), (name) => name === basename(file));
+}
+
+/**
+ * Removes what {@link writeStateFile} has left in a directory whose process was killed, or whose disk was
+ * full. What a process that is alive began within the last minute may still be written, and what cannot be
+ * removed stays.
+ * @param isOurs tells by a file's name whether it may go, for a directory that others may use too.
+ */
+export function removeUnfinished(directory: string, isOurs: (name: string) => boolean = () => true): void {
+  try {
+    inDirectory(directory, (path) => {
+      for (const name of readdirSync(path)) {
+        const [, target, pid] = temporaryName.exec(name) ?? [];
+        if (target !== undefined && isOurs(target)) removeIfAbandoned(`${path}/${name}`, pid!);
+      }
+    });
+  } catch {
+    // Nothing was ever written there, or whoever reads it says what is wrong with it.
+  }
+}
+
+function removeIfAbandoned(file: string, pid: string): void {
+  try {
+    const { mtimeMs } = lstatSync(file);
+    if (!existsSync(`/proc/${pid}`) || mtimeMs < Date.now() - longestWrite) unlinkSync(file);
+  } catch {
+    // Somebody else was faster, or it is no file.
   }
 }

@@ -2,7 +2,9 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { masqueradeShape, type NetConf } from '../lib/cni/config.ts';
+import { refuse } from '../lib/cni/config-checks.ts';
 import { enableForwarding, gatewayOf } from '../lib/cni/interface.ts';
+import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { requestedMac } from '../lib/cni/mac.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import { requirePrevResult } from '../lib/cni/plugin.ts';
@@ -125,22 +127,19 @@ function explain(config: Config): string[] {
   ];
 }
 
-/** Refuses settings that contradict one another. */
-function validate({
-  hairpinMode,
-  promiscMode,
-  disableContainerInterface,
-  vlanTrunk = [],
-  ipam,
-}: Config): void {
-  if (hairpinMode && promiscMode)
-    throw new Error(
+/** Refuses names that no bridge can have, and settings that contradict one another. */
+function validate(config: Config): void {
+  const { bridge, hairpinMode, promiscMode, disableContainerInterface, vlanTrunk = [], ipam } = config;
+  const problem = bridge && ifnameProblem(bridge);
+  refuse(
+    problem && `"bridge" is "${bridge.slice(0, 80)}", which ${problem}. Use a name such as "cni0"`,
+    hairpinMode &&
+      promiscMode &&
       '"hairpinMode" and "promiscMode" are both set, which duplicates frames. Set only one of them',
-    );
-  if (disableContainerInterface && ipam?.type)
-    throw new Error(
+    disableContainerInterface &&
+      ipam?.type &&
       '"disableContainerInterface" is set, so the container can have no address. Remove "ipam", or that key',
-    );
+  );
   resolveTrunk(vlanTrunk);
 }
 
@@ -199,8 +198,9 @@ async function connect(
   // Not before the IPAM plugin has accepted the attachment: a living one of the same name has a check, too.
   const spoof = await macSpoofCheck(call);
   if (spoof) {
-    spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
+    // Before it is there: when the answer of the kernel is lost, it may be.
     call.undo(() => spoof.deleteMacSpoofCheck(call.attachment));
+    spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
   }
   if (call.config.disableContainerInterface) return;
   result.interfaces.push(...serveGateways(call, bridge, result.ips));

@@ -76,6 +76,7 @@ export const plugin = definePlugin({
 
   async del(call) {
     const claims = claimsOf(call);
+    claims.removeUnfinished();
     const own = claims.of(call.attachment);
     const known = knownAddresses(call).map(({ address }) => address);
     if (own.length === 0 && known.length === 0) return;

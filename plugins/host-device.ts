@@ -4,7 +4,7 @@ import type { Call } from '../lib/cni/call.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
-import { findOwnInterface } from '../lib/cni/remove-interface.ts';
+import { findOwnInterface } from '../lib/cni/own-interface.ts';
 import { type InferShape, object, string } from '../lib/cni/schema.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';

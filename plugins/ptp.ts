@@ -1,5 +1,6 @@
 /** ptp: a veth pair between the host and the sandbox, with every address routed over it. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { masqueradeShape } from '../lib/cni/config.ts';
 import { enableForwarding } from '../lib/cni/interface.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
@@ -12,6 +13,11 @@ import { addOnlyRoute, listRoutes, RouteScope, RouteTable } from '../lib/kernel/
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
+
+/** How long the interface of a pod may outlive its address on DEL, in milliseconds. */
+const longestDeletion = 2000;
+/** Before a route that is in the way is looked at again, in milliseconds. */
+const pause = 25;
 
 export const plugin = defineMainPlugin({
   name: 'ptp',
@@ -55,14 +61,14 @@ export const plugin = defineMainPlugin({
     enableForwarding(ips);
   },
 
-  connect(call, { hostLink }, { ips }) {
+  async connect(call, { hostLink }, { ips }) {
     const gateways = new Map(ips.map(({ gateway }) => [`${gateway}`, gateway!]));
     call.host.execute(
       ...[...gateways.values()].map((gateway) =>
         addAddress(hostLink.index, gateway.toPrefix(), { noDad: true, label: hostLink.name }),
       ),
     );
-    for (const { address } of ips) routeTo(call.host, address.address, hostLink);
+    for (const { address } of ips) await routeTo(call.host, address.address, hostLink);
   },
 
   remove: removeVethPair,
@@ -72,17 +78,25 @@ export const plugin = defineMainPlugin({
   },
 });
 
-/** Routes an address over the pair. @throws Error when it leads elsewhere, as it was given away twice. */
-function routeTo(host: RouteSocket, address: Address, hostLink: Link): void {
+/**
+ * Routes an address over the pair. A pod whose DEL is under way may have given the address back while its
+ * interface still exists, so that this waits for a moment.
+ * @throws Error when the address leads elsewhere even then, as it was given away twice.
+ */
+async function routeTo(host: RouteSocket, address: Address, hostLink: Link): Promise<void> {
   const dst = address.toPrefix();
-  try {
-    host.execute(addOnlyRoute({ dst, link: hostLink.index, scope: RouteScope.Host }));
-  } catch (error) {
-    if (!isKernelError(error, 'EEXIST')) throw error;
+  for (const end = performance.now() + longestDeletion; ; await sleep(pause)) {
+    try {
+      host.execute(addOnlyRoute({ dst, link: hostLink.index, scope: RouteScope.Host }));
+      return;
+    } catch (error) {
+      if (!isKernelError(error, 'EEXIST')) throw error;
+    }
     const present = listRoutes(host, { family: dst.family, table: RouteTable.Main }).find((route) =>
       route.dst.equals(dst),
     );
     if (present?.link === hostLink.index) return;
+    if (performance.now() < end) continue;
     const name = present?.link === undefined ? undefined : getLink(host, present.link)?.name;
     throw new Error(
       `Address ${address} leads to interface "${name ?? '?'}" of the host already, so it was given away twice. ` +

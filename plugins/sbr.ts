@@ -5,6 +5,7 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { knownAddresses } from '../lib/cni/interface.ts';
+import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { addressSchema, type IPConfig, type Result } from '../lib/cni/result.ts';
 import { array, boolean, type InferShape, integer } from '../lib/cni/schema.ts';
@@ -24,6 +25,7 @@ import {
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 
 /** Where the search for a table that nobody uses begins. */
 const firstTable = 100;
@@ -75,7 +77,7 @@ export const plugin = definePlugin({
   },
 
   async del(call) {
-    const sandbox = call.sandboxIfPresent;
+    const sandbox = findOwnSandbox(call);
     if (!sandbox) return;
     await lock(sandbox);
     const { socket } = sandbox;
@@ -87,7 +89,9 @@ export const plugin = definePlugin({
       return src && sources.some((source) => source.equals(src)) ? [{ ...rule, src }] : [];
     });
     // A rule that is gone meanwhile is as good as removed.
-    socket.attempt(...rules.map(deleteRule));
+    // Somebody else may have deleted one meanwhile.
+    const refused = socket.attempt(...rules.map(deleteRule)).find((one) => isKernelError(one, 'EPERM'));
+    if (refused) throw refused;
   },
 
   check(call) {

@@ -1,7 +1,9 @@
 /** tuning: sets kernel settings of a sandbox, and properties of its interface. */
 
 import type { Call } from '../lib/cni/call.ts';
+import { mtuProblem, refuse } from '../lib/cni/config-checks.ts';
 import { requestedMac } from '../lib/cni/mac.ts';
+import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
@@ -9,6 +11,7 @@ import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kerne
 import { formatMac, parseMac } from '../lib/kernel/mac.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
 import { duplicateKey } from './tuning/duplicates.ts';
@@ -72,7 +75,7 @@ export const plugin = definePlugin({
   del(call) {
     const backups = backupsOf(call);
     const before = backups.load(call);
-    const sandbox = call.sandboxIfPresent;
+    const sandbox = findOwnSandbox(call);
     if (before && sandbox) restoreSettings(call, sandbox, before);
     backups.remove(call);
   },
@@ -108,6 +111,7 @@ export const plugin = definePlugin({
 function validate(config: Config): void {
   for (const name of Object.keys(wantedSysctls(config))) sysctlPath(name, 'eth0');
   requestedMac(config.args?.cni?.mac, config.runtimeConfig?.mac, config.mac);
+  refuse(mtuProblem(config.mtu));
 }
 
 /** Refuses a kernel setting that the configuration has twice, as only its text tells. */
@@ -204,10 +208,15 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
   return link ? requests.map((request) => setLink(link.index, request, ifname)) : [];
 }
 
-/** Restores settings as far as possible: the interface may be gone, and what is left is about to go. */
+/**
+ * Restores settings as far as possible: the interface may be gone, and what is left is about to go.
+ * @throws NetlinkError where the process may not.
+ */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
-  sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
+  const outcomes = sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
+  const refused = outcomes.find((outcome) => isKernelError(outcome, 'EPERM'));
+  if (refused) throw refused;
   for (const [name, value] of Object.entries(before.sysctl ?? {})) {
     try {
       setSysctl(sandbox, ifname, name, value);

@@ -2,6 +2,7 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
+import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { probeKernel } from '../lib/cni/probe.ts';
 import { type InferShape, integer, required, string } from '../lib/cni/schema.ts';
@@ -60,7 +61,7 @@ export const plugin = definePlugin({
   },
 
   del(call) {
-    const socket = call.sandboxIfPresent?.socket;
+    const socket = findOwnSandbox(call)?.socket;
     const vrf = socket && getLink(socket, call.config.vrfname);
     if (!vrf || vrfTable(vrf) === undefined) return;
     const link = getLink(socket, call.ifname);

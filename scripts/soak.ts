@@ -34,16 +34,13 @@ const { values } = parseArgs({
   options: {
     lives: { type: 'string', default: '2000' },
     'at-once': { type: 'string', default: '32' },
-    minutes: { type: 'string', default: '600' },
+    minutes: { type: 'string' },
     seed: { type: 'string' },
     record: { type: 'boolean', default: false },
   },
 });
-const [lives, atOnce, minutes] = [values.lives, values['at-once'], values.minutes].map(Number) as [
-  number,
-  number,
-  number,
-];
+const [lives, atOnce] = [Number(values.lives), Number(values['at-once'])];
+const minutes = Number(values.minutes ?? Number.POSITIVE_INFINITY);
 const seed = Number(values.seed ?? newSeed());
 if (![lives, atOnce, minutes, seed].every((value) => value >= 0)) throw new Error('Give numbers');
 
@@ -56,7 +53,8 @@ if (process.env.SOAK_INSIDE) await run();
 else continueOnOwnHost({ SOAK_INSIDE: 'yes' });
 
 async function run(): Promise<void> {
-  const command = `npm run soak -- --lives ${lives} --at-once ${atOnce} --seed ${seed}`;
+  const limit = values.minutes ? ` --minutes ${minutes}` : '';
+  const command = `npm run soak -- --lives ${lives} --at-once ${atOnce}${limit} --seed ${seed}`;
   console.log(`Seed ${seed}: ${command}`);
   const start = performance.now();
   const elapsed = () => (performance.now() - start) / 60_000;

@@ -4,7 +4,7 @@
  */
 
 import { readdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { compareVersions, newestVersion } from '../../lib/cni/version.ts';
@@ -124,6 +124,15 @@ function readJsonFile(file: string): { text: string; node: JsonNode } {
 }
 
 /**
+ * Whether libcni reads a file as a list of plugins or as a single one, which its name says.
+ * @returns undefined for what is no file of a known ending: there, what it holds tells.
+ */
+function kindOf(file: string): 'list' | 'single' | undefined {
+  if (file.endsWith('.conflist')) return 'list';
+  return /\.(conf|json)$/.test(file) ? 'single' : undefined;
+}
+
+/**
  * Turns parsed JSON into a network.
  * @param value of the whole file.
  * @param bytes of the file, for the result cache.
@@ -131,7 +140,13 @@ function readJsonFile(file: string): { text: string; node: JsonNode } {
  */
 export function networkFrom(value: unknown, bytes: Buffer, file: string): NetworkList {
   if (!isObject(value)) throw new ConfigError('', 'A network configuration must be a JSON object');
-  const single = value.plugins === undefined && value.type !== undefined;
+  const holdsPlugin = value.type !== undefined && value.plugins === undefined;
+  const kind = kindOf(file) ?? (holdsPlugin ? 'single' : 'list');
+  if (kind === 'single' && value.type === undefined && value.plugins !== undefined)
+    throw new ConfigError(
+      'plugins',
+      `A list of plugins must be in a file that ends in ".conflist", or no runtime reads it. Rename "${basename(file)}" to "${basename(file).replace(/\.[^.]*$/, '')}.conflist"`,
+    );
   const name = readString(value, 'name');
   if (name === undefined) throw new ConfigError('', 'The network has no "name". Give it one');
   if (!isValidName(name))
@@ -140,7 +155,7 @@ export function networkFrom(value: unknown, bytes: Buffer, file: string): Networ
       `"name" is "${name.slice(0, 80)}", but it must begin with a letter or digit and go on with letters, digits, "_", "." or "-"`,
     );
   const cniVersion = readVersion(value);
-  if (single)
+  if (kind === 'single')
     return {
       name,
       cniVersion,
@@ -153,6 +168,11 @@ export function networkFrom(value: unknown, bytes: Buffer, file: string): Networ
   const onlyInlined = readFlag(value, 'loadOnlyInlinedPlugins');
   const inlined = readPlugins(value, onlyInlined);
   const plugins = onlyInlined ? inlined : [...inlined, ...filesBeside(file, name)];
+  if (plugins.length === 0 && holdsPlugin)
+    throw new ConfigError(
+      'type',
+      `This is a single plugin, but runtimes look for a "plugins" list in a file that ends in ".conflist". Put it into one, or rename "${basename(file)}" to "${basename(file, '.conflist')}.conf"`,
+    );
   if (plugins.length === 0)
     throw new ConfigError(
       'plugins',

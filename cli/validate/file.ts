@@ -16,9 +16,14 @@ import {
 } from '../libcni/conflist.ts';
 import { isFull, reservationsOf } from '../reservations.ts';
 import { conflistProperties, loadPlugin } from '../schema.ts';
+import { addressingFindings } from './addressing.ts';
 import { error, type Finding, warning } from './finding.ts';
+import { hostFindings } from './host.ts';
 import { checkPlugin, type PluginNode, typeOf } from './plugin.ts';
 import { keyFindings } from './schema.ts';
+
+/** The name that standard input goes by. As a file it cannot be opened when it is a socket. */
+export const standardInput = '/dev/stdin';
 
 /** A file and what there is to say about it. */
 export interface CheckedFile {
@@ -35,20 +40,25 @@ export interface CheckedFile {
   readonly findings: Finding[];
 }
 
-/**
- * Checks a file.
- * @param isInstalled tells whether an executable is where the runtime would look for it; undefined when
- *   nobody knows.
- */
+/** What files are checked against. */
+export interface CheckOptions {
+  /** Whose schemas count. */
+  readonly suite: Suite;
+  /** Tells whether an executable is where the runtime would look for it; undefined when nobody knows. */
+  readonly isInstalled: ((name: string) => boolean) | undefined;
+  /** Where plugins find their delegates, if the networks are for this host. */
+  readonly hostPath: readonly string[] | undefined;
+}
+
+/** Checks a file. */
 export async function checkFile(
   file: string,
-  suite: Suite,
-  isInstalled: ((name: string) => boolean) | undefined,
+  { suite, isInstalled, hostPath }: CheckOptions,
 ): Promise<CheckedFile> {
   const nothing = { file, text: '', root: undefined, syntaxOffset: undefined, network: undefined, pools: [] };
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readFileSync(file === standardInput ? 0 : file, 'utf8');
   } catch (problem) {
     return {
       ...nothing,
@@ -71,7 +81,7 @@ export async function checkFile(
   const network = readNetwork(root, text, file, findings);
   const entries = pluginNodes(root);
   const { name = '', cniVersion = '' } = network ?? {};
-  findings.push(...keyFindings({ properties: topLevelKeys(entries) }, topLevel(root), ''));
+  findings.push(...keyFindings({ properties: topLevelKeys }, topLevel(root), ''));
   for (const [i, entry] of entries.entries()) {
     const surroundings = { suite, isInstalled, isFirst: i === 0, network: { name, cniVersion } };
     findings.push(...(await checkPlugin(entry, surroundings)));
@@ -80,7 +90,17 @@ export async function checkFile(
   if (network)
     findings.push(...checkVersion(network), ...(await checkVersions(network, suite)), ...checkUse(network));
   const pools = [];
-  for (const plugin of network?.plugins ?? []) pools.push(await readPools(plugin, network!, suite));
+  for (const [i, entry] of (network?.plugins ?? []).entries()) {
+    const own = await readPools(entry, network!, suite);
+    pools.push(own);
+    const path = entries[i]?.path ?? '';
+    if (findings.some((finding) => finding.severity === 'error' && isAt(finding, path))) continue;
+    findings.push(...addressingFindings(entry.config, own, path));
+    if (hostPath)
+      findings.push(
+        ...(await hostFindings({ entry, network: network!, pools: own, path }, { suite, hostPath })),
+      );
+  }
   return { file, text, root, syntaxOffset: undefined, network, pools, findings };
 }
 
@@ -147,9 +167,12 @@ function topLevel(root: JsonNode): JsonNode {
     : root;
 }
 
-function topLevelKeys(entries: readonly PluginNode[]): Record<string, unknown> {
-  // What the plugins hold is checked against their own schemas.
-  return entries.length > 0 ? { ...conflistProperties, plugins: {} } : conflistProperties;
+/** What the plugins hold is checked against their own schemas. */
+const topLevelKeys = { ...conflistProperties, plugins: {} };
+
+/** Whether a finding is about a plugin, or about the whole file. */
+function isAt(finding: Finding, path: string): boolean {
+  return finding.path === '' || finding.path.startsWith(path);
 }
 
 function checkVersion({ cniVersion }: NetworkList): Finding[] {

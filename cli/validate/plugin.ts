@@ -80,11 +80,14 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
       );
   // What follows needs the plugin's own schema.
   if (!plugin) return findings;
+  const mistakes = new Map<string, Finding>();
   for (const one of ipam ? [plugin, ipam] : [plugin]) {
-    const mistakes = schemaFindings(one.config, value, path);
-    if (mistakes.length === 0) mistakes.push(...refusal(one, wholeConfig({ config: value }, network), place));
-    findings.push(...mistakes);
+    let refused = schemaFindings(one.config, value, path);
+    if (refused.length === 0) refused = refusal(one, wholeConfig({ config: value }, network), place);
+    // What both read is wrong for both.
+    for (const finding of refused) mistakes.set(finding.message, finding);
   }
+  findings.push(...mistakes.values());
   findings.push(...keyFindings({ properties: configProperties(plugin, ipam) }, node, path));
   findings.push(...checkCapabilities(value, plugin, ipam, path));
   return findings;
@@ -100,8 +103,10 @@ function refusal(
     plugin.validate?.(decode(configSchema(plugin), config) as never);
     return [];
   } catch (problem) {
-    const { message } = problem as Error;
-    return [error('config', at(path, placeOf(message, node)), message)];
+    const problems = problem instanceof AggregateError ? problem.errors : [problem];
+    return (problems as Error[]).map(({ message }) =>
+      error('config', at(path, placeOf(message, node)), message),
+    );
   }
 }
 

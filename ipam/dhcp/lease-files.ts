@@ -1,10 +1,10 @@
 /** The files that the daemon's leases are written down in, one each. */
 
 import { createHash } from 'node:crypto';
-import { readdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { makeDirectory } from '../../lib/directory.ts';
 import { errnoOf, fileError, readRegularFile } from '../../lib/file.ts';
-import { writeStateFile } from '../../lib/state-file.ts';
+import { listStateFiles, writeStateFile } from '../../lib/state-file.ts';
 
 /** A directory of leases. */
 export class LeaseFiles {
@@ -25,7 +25,7 @@ export class LeaseFiles {
    * @param restore reads a lease. @returns whether it is still of use. @throws Error when it is torn.
    */
   restoreAll(restore: (text: string) => boolean, log: (message: string) => void): void {
-    for (const name of readdirSync(this.directory)) {
+    for (const name of listStateFiles(this.directory)) {
       const file = `${this.directory}/${name}`;
       try {
         // What was not renamed was not finished.

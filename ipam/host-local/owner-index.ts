@@ -4,10 +4,10 @@
  *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one a line
  *     <dataDir>/.owners/<network>/stamp    bears the modification time of the directory it describes
  *
- * After a change of ours both times are set to the same whole millisecond. A change by anybody else moves the
- * directory's time on, and the index is built anew before it is used. It is a hint and no more: the
- * reservations themselves are what counts, and without an index, as on a full disk, every one of them is
- * read.
+ * After a change of ours both times are set to the same millisecond, one second ago. A change by anybody
+ * else moves the directory's time on, and the index is built anew before it is used. It is a hint and no
+ * more: the reservations themselves are what counts, and without an index, as on a full disk, every one of
+ * them is read.
  *
  * The stamp also says in which boot of the host it was made. If the times agree and the boot has ended, all
  * that is reserved was so before: no container can use it any more, whatever the clock says.
@@ -97,10 +97,12 @@ export class OwnerIndex implements Disposable {
   close(): void {
     if (this.changed)
       this.attempt((directory) => {
-        const now = Date.now() / 1000;
-        this.reservations.touch(now);
+        // The kernel's clock stands still between two ticks: a change by somebody else in this one must not
+        // bear the same time.
+        const past = Date.now() / 1000 - 1;
+        this.reservations.touch(past);
         directory.replace(stampFile, this.earlierBoot ?? bootId() ?? '');
-        directory.touchFile(stampFile, now);
+        directory.touchFile(stampFile, past);
       });
     this.directory?.close();
     this.directory = undefined;

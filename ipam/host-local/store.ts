@@ -50,6 +50,8 @@ export class Store implements Disposable {
   private readonly directory: Directory;
   private readonly lock: FileLock;
   private readonly index: OwnerIndex;
+  /** Empty reservations that were met: whoever writes one does so under the lock, so that one died. */
+  private readonly unfinished = new Map<string, Address>();
 
   private constructor({ dataDir, network, warn }: StoreLocation, directory: Directory, lock: FileLock) {
     this.network = network;
@@ -150,11 +152,14 @@ export class Store implements Disposable {
   }
 
   /**
-   * Releases all addresses of an attachment, or does nothing when it has none.
+   * Releases all addresses of an attachment, or does nothing when it has none. What a killed process left
+   * before it wrote whose it was goes as well: nobody knows for whom that was meant.
    * @throws CniError at the end, naming the file.
    */
   release(owner: AttachmentId): void {
-    this.removeAll(this.addressesOf(owner, { thorough: true }).map((address) => ({ address, owner })));
+    const own = this.addressesOf(owner, { thorough: true }).map((address) => ({ address, owner }));
+    const unfinished = [...this.unfinished.values()].map((address) => ({ address, owner: undefined }));
+    this.removeAll([...own, ...unfinished]);
   }
 
   /** Releases one address, unless it is no longer the attachment's. */
@@ -188,7 +193,9 @@ export class Store implements Disposable {
 
   /** Every reservation, also the ones that are not in order. */
   list(): Reservation[] {
-    return readReservations(this.directory, this.network);
+    const list = readReservations(this.directory, this.network);
+    for (const { address, state } of list) if (state === 'empty') this.unfinished.set(`${address}`, address);
+    return list;
   }
 
   /** Every address that has an entry. */
@@ -218,6 +225,7 @@ export class Store implements Disposable {
     // A new file in its place: that moves the time of the directory, so that the index is rebuilt if this
     // process dies as well.
     this.directory.replace(`${address}`, text);
+    this.unfinished.delete(`${address}`);
     return true;
   }
 

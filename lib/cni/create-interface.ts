@@ -10,6 +10,7 @@ import {
   setLink,
 } from '../kernel/link.ts';
 import { randomVethName } from '../kernel/link-kinds.ts';
+import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Call } from './call.ts';
 import type { Attached } from './main-plugin.ts';
@@ -32,6 +33,8 @@ export function createInterface(
   try {
     from.execute(createLink(kind, { ...settings, name, netns }));
   } catch (error) {
+    // Without an answer of the kernel, the interface may exist.
+    if (!(error instanceof NetlinkError)) call.undo(() => void socket.attempt(deleteLink(0, name)));
     if (isKernelError(error, 'EOPNOTSUPP'))
       throw new Error(
         `The kernel has no interfaces of kind "${kind.kind}". Load its module with "modprobe ${kind.kind === 'vlan' ? '8021q' : kind.kind}"`,

@@ -9,7 +9,8 @@
 
 import type { Link } from '../kernel/link.ts';
 import type { Call } from './call.ts';
-import { chooseDns } from './config.ts';
+import { chooseDns, type NetConf } from './config.ts';
+import { mtuProblem, refuse } from './config-checks.ts';
 import { ipam, ipamAdd } from './delegate.ts';
 import {
   type CheckedInterface,
@@ -79,7 +80,11 @@ type Definition<S extends Shape, A extends Attached> = Omit<
 export function defineMainPlugin<S extends Shape, A extends Attached = Attached>(
   own: Definition<S, A>,
 ): Plugin<InferShape<S>> {
-  const { name, summary, config, since, needsIpam = false, capability, explain, validate } = own;
+  const { name, summary, config, since, needsIpam = false, capability, explain } = own;
+  const validate = (given: InferShape<S> & NetConf) => {
+    refuse(mtuProblem((given as { mtu?: number }).mtu));
+    own.validate?.(given);
+  };
   return definePlugin<S>({
     name,
     summary,
@@ -89,10 +94,10 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
     needsIpam,
     ...(capability && { capability }),
     ...(explain && { explain }),
-    ...(validate && { validate }),
+    validate,
 
     async add(call) {
-      validate?.(call.config);
+      validate(call.config);
       const inherited = own.inherit?.(call);
       if (needsIpam && !call.config.ipam?.type && !inherited)
         throw new Error(
@@ -145,7 +150,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
     },
 
     async status(call) {
-      validate?.(call.config);
+      validate(call.config);
       await ipam(call);
       await (await masqueradeOf(call))?.status();
       await own.status?.(call);

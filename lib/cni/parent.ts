@@ -58,13 +58,9 @@ export function findParent(call: Call<ParentConfig>, name = call.config.master):
   return parent;
 }
 
-/** STATUS of the parent, as far as it is on the host. */
+/** STATUS of the parent, as far as it is on the host. @throws like {@link findParent}. */
 export function checkParentExists(call: Call<ParentConfig>): void {
-  const { master, linkInContainer } = call.config;
-  if (linkInContainer) return;
-  const name = master || defaultRouteInterface(call.host, 'on the host');
-  if (!getLink(call.host, name))
-    throw new Error(`Master "${name}" does not exist on the host. Correct "master", or create it`);
+  if (!call.config.linkInContainer) findParent(call);
 }
 
 /** CHECK of the parent. */

@@ -1,52 +1,11 @@
 /** Takes the interface of an attachment away. */
 
-import { attachmentKey } from '../attachment.ts';
-import type { Prefix } from '../ip.ts';
-import { listAddresses } from '../kernel/address.ts';
 import { deleteLink, getLink, type Link } from '../kernel/link.ts';
 import { deleteHostLinks, peerOnHost } from '../kernel/link-group.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
-import type { Sandbox } from '../kernel/sandbox.ts';
 import { isKernelError, KernelError } from '../netlink/libc.ts';
-import { cachedResults } from '../result-cache.ts';
 import type { Call } from './call.ts';
-import { knownAddresses } from './interface.ts';
-
-/** An attachment's interface, and the sandbox that it is in. */
-export interface OwnInterface {
-  readonly sandbox: Sandbox;
-  readonly link: Link;
-}
-
-/**
- * Finds the interface that DEL is to take away. The path of the sandbox may be another container's by now, as
- * when its number came up again: that one's interface bears the same name. It is told by the MAC address and
- * the addresses of the result, or without a result by libcni's cache, where others may have it.
- * @returns undefined when the sandbox or the interface is gone.
- */
-export function findOwnInterface(call: Call): OwnInterface | undefined {
-  const { sandboxIfPresent: sandbox, ifname, prevResult } = call;
-  const link = sandbox && getLink(sandbox.socket, ifname);
-  if (!link) return undefined;
-  const mac = prevResult?.interfaces.find((one) => one.name === ifname && one.sandbox)?.mac;
-  if (mac?.toLowerCase() === link.mac) return { sandbox, link };
-  // Whoever is in the container may have changed the MAC address.
-  const isOwn = mac ? hasAddress(sandbox, link, knownAddresses(call)) : !isOfOther(call, link);
-  return isOwn ? { sandbox, link } : undefined;
-}
-
-function hasAddress({ socket }: Sandbox, { index }: Link, known: readonly Prefix[]): boolean {
-  return listAddresses(socket, index).some(({ prefix }) => known.some((one) => one.equals(prefix)));
-}
-
-/** Whether another attachment than the call's has the interface, as far as libcni's cache tells. */
-function isOfOther({ attachment, netns, ifname }: Call, link: Link): boolean {
-  const own = attachmentKey(attachment);
-  for (const one of cachedResults())
-    for (const { name, mac, sandbox } of attachmentKey(one) === own ? [] : one.interfaces)
-      if (name === ifname && sandbox === netns && `${mac}`.toLowerCase() === link.mac) return true;
-  return false;
-}
+import { findOwnInterface } from './own-interface.ts';
 
 /**
  * Deletes the interface from the sandbox, which takes the kernel some 20 ms: other work goes on meanwhile.

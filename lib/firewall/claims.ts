@@ -8,14 +8,15 @@
  * are hints. The name ends in "leaving" while the firewall is told to forget the address.
  */
 
-import { lstatSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs';
+import { lstatSync, renameSync, rmSync, utimesSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
+import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
-import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
+import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type Claim, type ClaimDetails, parseDetails, parseName, union } from './claim-file.ts';
 import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
@@ -207,19 +208,28 @@ export class Claims {
     const latest = secondsSinceBoot() + longestRelease;
     for (;;) {
       const lock = await this.lock();
-      const now = secondsSinceBoot();
-      // A time to come is not one that was marked: the process was killed before, or is of an older release.
-      const isDisturbed = this.list().some(
-        (claim) =>
-          claim.isLeaving &&
-          addresses.some((one) => one.equals(claim.address)) &&
-          this.markedAt(claim) > now - longestRelease &&
-          now < latest,
-      );
-      if (!isDisturbed) return lock;
+      try {
+        if (!this.isDisturbed(addresses, latest)) return lock;
+      } catch (error) {
+        lock.close();
+        throw error;
+      }
       lock.close();
       await sleep(5);
     }
+  }
+
+  /** @param latest until when to wait at most, in seconds since the host was booted. */
+  private isDisturbed(addresses: readonly Address[], latest: number): boolean {
+    const now = secondsSinceBoot();
+    // A time to come is not one that was marked: the process was killed before, or is of an older release.
+    return this.list().some(
+      (claim) =>
+        claim.isLeaving &&
+        addresses.some((one) => one.equals(claim.address)) &&
+        this.markedAt(claim) > now - longestRelease &&
+        now < latest,
+    );
   }
 
   /** When a claim was marked, in seconds since the host was booted. */
@@ -245,10 +255,12 @@ export class Claims {
   private list(): Claim[] {
     let names: string[];
     try {
-      names = readdirSync(this.directory);
+      names = listStateFiles(this.directory);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
-        this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
+      // That says nothing of the claims: without them, DEL would leave what it is to remove.
+      if (['EMFILE', 'ENFILE', 'ENOMEM'].includes(errnoOf(error) ?? ''))
+        throw fileError('list', this.directory, error);
+      this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
       return [];
     }
     return names.flatMap((name) => parseName(name) ?? []);

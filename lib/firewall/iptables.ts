@@ -5,10 +5,11 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
+import { missingCapabilities } from '../kernel/capabilities.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { countUses } from '../netlink/nftables/xtables.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
-import { parseRules, type Rule, renderRule } from './rules.ts';
+import { parseRules, type Rule, renderRule, targetOf } from './rules.ts';
 import { isNftVariant, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
 
 /** Both families, for loops over them. */
@@ -23,6 +24,11 @@ const RESOURCE_PROBLEM = 4;
 /** iptables refused a transaction, of which nothing was done. */
 export class IptablesError extends CniError {
   override readonly name = 'IptablesError';
+}
+
+/** This process may not use iptables: nothing is known of what is there, and nothing was done. */
+export class IptablesDeniedError extends CniError {
+  override readonly name = 'IptablesDeniedError';
 }
 
 /**
@@ -41,8 +47,8 @@ export class IptablesMissingError extends CniError {
 /**
  * Carries out commands in one table, all or none.
  * @param commands lines of iptables-restore.
- * @throws IptablesError with what iptables said; IptablesMissingError when it is not installed; CniError
- *   TryAgainLater when another program holds the lock for too long.
+ * @throws IptablesError with what iptables said; IptablesDeniedError; IptablesMissingError when it is not
+ *   installed; CniError TryAgainLater when another program holds the lock for too long.
  */
 export async function restore(
   programs: Programs,
@@ -71,12 +77,16 @@ async function transact(
     input,
     ...lock?.options,
   });
-  if (status !== 0)
-    throw new IptablesError(
-      ErrorCode.Internal,
-      `${program} refused the rules in table "${table}"`,
-      `${stderr}\n${input}`,
-    );
+  if (status !== 0) throw failure(`${program} refused the rules in table "${table}"`, stderr, `\n${input}`);
+}
+
+/** The error of a program that failed. @param more what to show behind what it said. */
+function failure(message: string, stderr: string, more = ''): CniError {
+  const isDenied =
+    /permission denied|operation not permitted|must be root/i.test(stderr) &&
+    missingCapabilities().some((name) => ['CAP_NET_ADMIN', 'CAP_NET_RAW'].includes(name));
+  const kind = isDenied ? IptablesDeniedError : IptablesError;
+  return new kind(ErrorCode.Internal, message, stderr + more);
 }
 
 /**
@@ -120,7 +130,23 @@ export async function list(
   }
   if (status === 0) return parseRules(stdout);
   if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
-  throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+  throw failure(`${program} cannot list table "${table}"`, stderr);
+}
+
+/** The chains of a table that have no rules, and that no rule leads to. */
+export async function listEmptyChains(programs: Programs, family: Family, table: string): Promise<string[]> {
+  const program = programOf(family, '-save');
+  const { status, stdout, stderr } = await run(
+    programs,
+    program,
+    ['-t', table],
+    withoutLock(programs, program),
+  );
+  if (status !== 0)
+    throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
+  const rules = parseRules(stdout);
+  const used = new Set(rules.flatMap((rule) => [rule.chain, targetOf(rule)]));
+  return [...stdout.matchAll(/^:(\S+) - /gm)].map(([, chain]) => chain!).filter((chain) => !used.has(chain));
 }
 
 /**

@@ -6,6 +6,7 @@
 import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, undoChange } from './ensure.ts';
 import {
   families,
@@ -94,6 +95,12 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
         const owner = readComment(comment);
         return owner?.network === network && chain === masqueradeChain(owner) && !keep.has(chain);
       });
+      await collectEmptyChains(
+        programs,
+        family,
+        table,
+        (chain) => /^CNI-[0-9a-f]{24}$/.test(chain) && !keep.has(chain),
+      );
     });
   },
 });

@@ -4,11 +4,11 @@
  * neither tells, the container is taken to exist.
  */
 
-import { readdirSync, rmSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import type { AttachmentId } from '../attachment.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { cachedResults } from '../result-cache.ts';
-import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
+import { readStateFile, removeStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { portMapChain } from './names.ts';
 
 const directory = '/run/cni/portmap';
@@ -36,7 +36,7 @@ export function rememberSandbox(attachment: AttachmentId, netns: string): () => 
 /** Forgets where an attachment's sandbox was. */
 export function forgetSandbox(attachment: Pick<AttachmentId, 'network' | 'containerId'>): void {
   try {
-    rmSync(fileOf(attachment), { force: true });
+    removeStateFile(fileOf(attachment));
   } catch {
     // A hint about what no rule speaks of harms nobody.
   }

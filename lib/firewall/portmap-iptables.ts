@@ -6,6 +6,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
+import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, undoChange } from './ensure.ts';
 import {
   families,
@@ -115,6 +116,13 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
           chain.startsWith('CNI-DN-') && readComment(comment)?.network === network && !keep.has(chain),
       );
       removed.push(...mappedPorts(family, entries));
+      // "SN" is of older releases of the reference, which the newer ones clean up.
+      await collectEmptyChains(
+        programs,
+        family,
+        table,
+        (chain) => /^CNI-[DS]N-[0-9a-f]{21}$/.test(chain) && !keep.has(chain),
+      );
     });
     forgetStaleSandboxes(network, valid);
     return removed;

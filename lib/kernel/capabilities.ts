@@ -2,13 +2,11 @@
 
 import { readFileSync } from 'node:fs';
 
-/** The capabilities that plugins use, with their numbers in linux/capability.h. See docs/privileges.md. */
+/** The capabilities that plugins take (docs/privileges.md), with their numbers in linux/capability.h. */
 const used = {
-  CAP_DAC_OVERRIDE: 1,
   CAP_NET_BIND_SERVICE: 10,
   CAP_NET_ADMIN: 12,
   CAP_NET_RAW: 13,
-  CAP_SYS_MODULE: 16,
   CAP_SYS_PTRACE: 19,
   CAP_SYS_ADMIN: 21,
 } as const;

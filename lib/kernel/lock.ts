@@ -73,7 +73,7 @@ export async function lockDescriptor(fd: number, file: string, timeoutMs = longe
 }
 
 function openLockFile(file: string, mode: number): number {
-  makeDirectory(dirname(file), 0o755);
+  makeDirectory(dirname(file), 0o700);
   const { O_CREAT, O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
   const fd = openSync(file, O_CREAT | O_RDONLY | O_NOFOLLOW | O_NONBLOCK, mode);
   if (fstatSync(fd).isFile()) return fd;

@@ -8,6 +8,8 @@ const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
 /** The file system that namespaces are files of, of linux/magic.h. */
 const NSFS_MAGIC = 0x6e736673;
+/** How often going back to the host is tried. */
+const returnTries = 100;
 
 /** The path does not lead to a network namespace: the container is gone, or the path is wrong. */
 export class NetnsGoneError extends Error {
@@ -104,12 +106,18 @@ export class Netns {
   }
 }
 
-/** Going back must not fail: what follows would be done to the container in place of the host. */
+/**
+ * Going back must not fail: what follows would be done to the container in place of the host. When memory is
+ * short for a moment, it is tried again.
+ */
 function enter(own: Netns): void {
-  try {
-    libc("go back to the host's network namespace", 'setns', own.fd, CLONE_NEWNET);
-  } catch {
-    process.abort();
+  for (let tries = 1; ; tries++) {
+    try {
+      libc("go back to the host's network namespace", 'setns', own.fd, CLONE_NEWNET);
+      return;
+    } catch {
+      if (tries === returnTries) process.abort();
+    }
   }
 }
 

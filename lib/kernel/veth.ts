@@ -1,5 +1,6 @@
 /** veth pairs: one end in a sandbox, the other on the host. Source: veth(4). */
 
+import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { createLink, deleteLink, getLink, type Link, type LinkSettings, requireLink } from './link.ts';
 import { randomVethName, vethKind } from './link-kinds.ts';
@@ -45,10 +46,11 @@ export function createVethPair(
 
 /** @returns the random name that the host's end got. */
 function createNamed(
-  { host, sandbox }: VethOwner,
+  owner: VethOwner,
   sandboxEnd: LinkSettings & { name: string },
   hostEnd: LinkSettings,
 ): string {
+  const { host, sandbox } = owner;
   for (let tries = 1; ; tries++) {
     const name = randomVethName();
     const peer = vethKind({ ...sandboxEnd, netns: sandbox.netns });
@@ -56,6 +58,8 @@ function createNamed(
       host.execute(createLink(peer, { mtu: sandboxEnd.mtu ?? 0, ...hostEnd, name, up: true }));
       return name;
     } catch (error) {
+      // Without an answer of the kernel, the pair may exist.
+      if (!(error instanceof NetlinkError)) owner.undo(() => void host.attempt(deleteLink(0, name)));
       if (!isKernelError(error, 'EEXIST')) throw error;
       if (getLink(sandbox.socket, sandboxEnd.name))
         throw new Error(

@@ -36,6 +36,8 @@ export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
 /** The kernel answers at once; one that does not within this many seconds never will. */
 const timeoutSeconds = 10;
 const dumpTries = 5;
+/** How often an answer is fetched when memory is short. */
+const receiveTries = 5;
 /** Links with many attributes come in messages of up to 32 KiB (NLMSG_GOODSIZE on the dump side). */
 const receiveSize = 64 * 1024;
 /** One for all sockets: what has been received is taken out before anybody else has a turn. */
@@ -239,11 +241,14 @@ export class NetlinkSocket {
 
   /** Waits for messages, which it leaves in the buffer. @returns how many bytes they have. */
   private receiveBytes(): number {
-    try {
-      return libc('read the answer of the kernel', 'recv', this.fd, buffer, receiveSize, 0);
-    } catch (error) {
-      if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
-      throw error;
+    for (let tries = 1; ; tries++) {
+      try {
+        return libc('read the answer of the kernel', 'recv', this.fd, buffer, receiveSize, 0);
+      } catch (error) {
+        if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
+        // The request was carried out, and what came of it must be known: the answer is still there.
+        if (tries === receiveTries || !isKernelError(error, 'ENOMEM', 'ENOBUFS')) throw error;
+      }
     }
   }
 

@@ -5,12 +5,18 @@
  * as well.
  */
 
-import { readdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import { isObject } from '../../lib/cni/schema.ts';
-import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
+import {
+  listStateFiles,
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  writeStateFile,
+} from '../../lib/state-file.ts';
 
 /** A delegate's configuration. */
 export interface DelegateConfig {
@@ -63,7 +69,7 @@ export class SavedConfigs {
   remove(containerId: string, network: string): void {
     for (const file of this.filesOf(containerId, network)) {
       const config = this.tryRead(file);
-      if (!config || config.name === network) rmSync(file, { force: true });
+      if (!config || config.name === network) removeStateFile(file);
     }
   }
 
@@ -73,6 +79,7 @@ export class SavedConfigs {
    * @param warn told of files that cannot be removed.
    */
   removeOthers(network: string, keep: ReadonlySet<string>, warn: (message: string) => void): void {
+    removeUnfinished(this.directory, (name) => isValidName(name.split(separator)[0]!));
     for (const name of this.names()) {
       const [containerId = ''] = name.split(separator);
       const file = join(this.directory, name);
@@ -88,9 +95,8 @@ export class SavedConfigs {
 
   private names(): string[] {
     try {
-      return readdirSync(this.directory);
+      return listStateFiles(this.directory);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
       throw new Error(`Cannot list the saved configurations in "${this.directory}"`, { cause: error });
     }
   }

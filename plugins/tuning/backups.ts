@@ -2,13 +2,19 @@
  * What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format.
  */
 
-import { lstatSync, readdirSync, rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
-import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
+import {
+  listStateFiles,
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  writeStateFile,
+} from '../../lib/state-file.ts';
 
 const backupSchema = object({
   mac: string(),
@@ -27,8 +33,8 @@ const backupSchema = object({
 /** Settings of an interface and its sandbox. */
 export type Backup = Infer<typeof backupSchema>;
 
-/** Names of backups, and of what a process that was killed while it wrote one left. */
-const backupName = /^[0-9A-Za-z][\w.-]*_[^/\s]{1,15}\.json(?:\.\d+\.tmp)?$/;
+/** Names of backups. */
+const backupName = /^[0-9A-Za-z][\w.-]*_[^/\s]{1,15}\.json$/;
 /**
  * Age in milliseconds from which a torn file is not one that is being written: the reference plugin does not
  * replace it as a whole.
@@ -63,13 +69,13 @@ export class Backups {
   }
 
   remove(attachment: AttachmentId): void {
-    rmSync(this.fileOf(attachment), { force: true });
+    removeStateFile(this.fileOf(attachment));
   }
 
   /**
    * Removes a network's backups except for those of the attachments given. What nobody can use is removed
-   * too, whatever network it was for: backups made before the host was booted, and torn ones, which do not say
-   * whose they are, once they are a minute old.
+   * too, whatever network it was for: backups made before the host was booted, and torn ones, which do not
+   * say whose they are, once they are a minute old.
    */
   removeOthers(network: string, valid: readonly AttachmentId[]): void {
     const keep = new Set(valid.map((attachment) => this.fileOf(attachment)));
@@ -79,22 +85,14 @@ export class Backups {
       const text = read(file);
       if (text === undefined) continue;
       const backup = parse(text);
-      if (
-        backup?.network === network ||
-        isEarlierBoot(backup?.boot) ||
-        (isTorn(name, text) && isSettled(file))
-      )
+      if (backup?.network === network || isEarlierBoot(backup?.boot) || (isTorn(text) && isSettled(file)))
         rmSync(file, { force: true });
     }
+    removeUnfinished(this.directory, (name) => backupName.test(name));
   }
 
   private names(): string[] {
-    try {
-      return readdirSync(this.directory).filter((name) => backupName.test(name));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-      throw error;
-    }
+    return listStateFiles(this.directory).filter((name) => backupName.test(name));
   }
 
   private fileOf({ containerId, ifname }: AttachmentId): string {
@@ -124,8 +122,8 @@ function parse(text: string): Backup | undefined {
  * True for what a crash or a full disk leaves of a backup: nothing, zeros, or the beginning of an object.
  * Other text is not ours.
  */
-function isTorn(name: string, text: string): boolean {
-  if (name.endsWith('.tmp') || /^\0*$/.test(text)) return true;
+function isTorn(text: string): boolean {
+  if (/^\0*$/.test(text)) return true;
   if (!text.startsWith('{')) return false;
   try {
     JSON.parse(text);

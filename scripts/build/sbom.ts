@@ -64,9 +64,10 @@ export function bundledPackages(metafiles: readonly Metafile[]): BundledPackage[
     .flatMap(({ inputs }) => Object.entries(inputs))
     .filter(([, { bytesInOutput }]) => bytesInOutput > 0)
     .flatMap(([file]) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(file)?.[0] ?? []);
-  const found = [...new Set(directories)].sort().map((directory) => describe(directory));
+  const found = [...new Set(directories)].map((directory) => describe(directory));
   // A version may be installed in several places.
-  return [...new Map(found.map((one) => [`${one.name}@${one.version}`, one])).values()];
+  const byId = new Map(found.map((one) => [`${one.name}@${one.version}`, one]));
+  return [...byId.keys()].sort().map((id) => byId.get(id)!);
 }
 
 function describe(directory: string): BundledPackage {

@@ -67,7 +67,11 @@ export class SoakAgent {
   /** @returns undefined when the agent is just being replaced. */
   size(): AgentSize | undefined {
     try {
-      const text = execFileSync(program, ['agent', 'status', '--json'], { encoding: 'utf8', env: cleanEnv });
+      const text = execFileSync(program, ['agent', 'status', '--json'], {
+        encoding: 'utf8',
+        env: cleanEnv,
+        stdio: 'pipe',
+      });
       const { pid, calls } = JSON.parse(text) as AgentStatus;
       const [, own] = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))!;
       return { calls: calls.reduce((sum, one) => sum + one.calls, 0), own: Number(own) };

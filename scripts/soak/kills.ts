@@ -8,7 +8,7 @@ import type { Random } from '../random.ts';
 import type { SoakAgent } from './agent.ts';
 
 /** What is killed: the process that the runtime has started, a child of who does the call, or the agent. */
-const targets = ['process', 'process', 'child', 'agent'] as const;
+export const targets = ['process', 'process', 'child', 'agent'] as const;
 
 /** A kill that is to come. */
 export interface Kill {
@@ -20,13 +20,14 @@ export interface Kill {
 /** How often a child is looked for, in milliseconds. */
 const lookInterval = 4;
 
-/** @param mayHitAgent whether the agent may be among what is killed. */
-export function chooseKill(random: Random, probability: number, mayHitAgent: boolean): Kill | undefined {
+/** Whether there is a kill to come, and of which of the targets. */
+export function chooseKill(
+  random: Random,
+  probability: number,
+  among: readonly Kill['target'][],
+): Kill | undefined {
   if (!random.chance(probability)) return undefined;
-  return {
-    target: random.pick(targets.filter((target) => mayHitAgent || target !== 'agent')),
-    at: random.below(1000) / 1000,
-  };
+  return { target: random.pick(among), at: random.below(1000) / 1000 };
 }
 
 /**

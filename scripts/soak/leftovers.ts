@@ -12,9 +12,6 @@ const settlingTime = 20_000;
 /** Locks, and hints of host-local: they stay, and what is in them says nothing of a pod. */
 const lasting = /\.lock$|\/lock$|\/last_reserved_ip\.\d+$|\/\.?(?:index|owners)[^/]*$/;
 
-/** A chain that the reference's DEL creates only to delete it: when it is killed in between, it stays. */
-const ofReference = /\bCNI-SN-/;
-
 /** Takes a picture of a host. */
 export async function takePicture(host: Host): Promise<Picture> {
   const { links, routes, rules, ruleset } = await networkSnapshot(host);
@@ -37,9 +34,7 @@ export async function takePicture(host: Host): Promise<Picture> {
 /** What is there that was not there before, once nothing changes any more. */
 export async function leftovers(host: Host, before: Picture): Promise<string[]> {
   for (const end = performance.now() + settlingTime; ; await sleep(500)) {
-    const left = [...(await takePicture(host))].filter(
-      (line) => !before.has(line) && !ofReference.test(line),
-    );
+    const left = [...(await takePicture(host))].filter((line) => !before.has(line));
     if (left.length === 0 || performance.now() > end) return left;
   }
 }

@@ -5,7 +5,7 @@ import type { AgentSize, SoakAgent } from './agent.ts';
 /** Calls after which an agent has what it needs. */
 const warmUp = 200;
 /** Calls from then on below which nothing can be said. */
-const fewest = 400;
+const fewest = 300;
 /** What a call may leave in memory, in KiB: the heap grows until it is worth collecting. */
 const growthAtMost = 40;
 

@@ -179,6 +179,8 @@ export class Observer {
       }
     }
     if (this.runtime.isSpoiled(pod)) this.findings.count('pod that the reference took out of the firewall');
+    // It announces no address, so that neighbours go on sending to the pod that had it before.
+    else if (pod.isConnectedByReference) this.findings.count('pod of the reference out of reach');
     else
       this.findings.violation(
         `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}`,

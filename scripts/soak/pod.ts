@@ -27,8 +27,11 @@ export class Pod {
   readonly hostPort: number | undefined;
   /** What the runtime knows of its address while it is attached. */
   address: string | undefined;
-  /** Since when it is let through the firewall, as of performance.now(). */
+  /** Since when it is let through the firewall, as of performance.now(), and whether by the reference. */
   admittedAt = 0;
+  isAdmittedByReference = false;
+  /** Whether the reference has made its interface. */
+  isConnectedByReference = false;
   /** Who did the last DEL of each plugin that succeeded. */
   readonly deletedBy = new Map<string, Contender>();
   /** Its calls, in words. */
@@ -55,6 +58,12 @@ export class Pod {
   /** Its last calls, in words. */
   get lastCalls(): string {
     return this.history.slice(-told).join(', ');
+  }
+
+  /** Notes who lets it through the firewall from now on. */
+  admit(contender: Contender): void {
+    this.admittedAt = performance.now();
+    this.isAdmittedByReference = contender === 'reference';
   }
 
   /** Makes its namespace. */

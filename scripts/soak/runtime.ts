@@ -16,8 +16,12 @@ import type { Random } from '../random.ts';
 import { configsOf, type Outcome } from './call.ts';
 import { collect, compareReservations, reservationsOf } from './collection.ts';
 import { Gate } from './gate.ts';
+import type { Kill } from './kills.ts';
 import { lifeOf, Pod } from './pod.ts';
-import { isFull, judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.ts';
+import { isFull, judge, killFor, killOfLauncher, settlingTime, type Tools, triesAtMost } from './tools.ts';
+
+/** How likely it is that what ADD gave is lost before DEL. */
+const cacheLossProbability = 0.1;
 
 /** What came of an ADD. */
 export type Attached = 'attached' | 'full' | 'failed';
@@ -65,21 +69,25 @@ export class Runtime {
   attach(pod: Pod, random: Random): Promise<Attached> {
     return this.gate.share(async () => {
       this.gone.delete(pod.containerId);
+      pod.isAdmittedByReference = false;
       let result: PrintedResult | undefined;
-      let isKnownToFirewall = false;
       for (const { plugin, config } of configsOf(pod)) {
         const contender = this.choose(pod, random);
-        // Of an ADD that fails, the firewall plugin of the reference never learns the address.
-        isKnownToFirewall ||= plugin === 'firewall' && contender === 'reference';
-        if (plugin === 'firewall') pod.admittedAt = performance.now();
+        if (plugin === 'firewall') pod.admit(contender);
+        if (!result) pod.isConnectedByReference = contender === 'reference';
         const outcome = await this.call(
           pod,
           { plugin, config: { ...config, ...(result && { prevResult: result }) } },
-          { command: 'ADD', contender, random },
+          {
+            command: 'ADD',
+            contender,
+            random,
+            kill: !result && contender === 'agent' ? killOfLauncher(random) : undefined,
+          },
         );
         if (!outcome.isDone) {
           if (outcome.isToBeUndone && !result) await this.expectUndone(pod);
-          await this.delete(pod, random, isKnownToFirewall ? result : undefined);
+          await this.delete(pod, random, pod.isAdmittedByReference ? result : undefined);
           return isFull(outcome) ? 'full' : 'failed';
         }
         result = outcome.result!;
@@ -89,12 +97,16 @@ export class Runtime {
     });
   }
 
-  /** DEL of a pod's chain, with what libcni's cache has of it. */
+  /** DEL of a pod's chain, with what libcni's cache has of it, unless that was lost. */
   detach(pod: Pod, random: Random): Promise<void> {
     return this.gate.share(() => {
       this.attached.delete(pod.containerId);
-      const result = cachedResult(pod);
-      return this.delete(pod, random, result);
+      // Without it, the reference's rules of the firewall plugin cannot be found.
+      if (!pod.isAdmittedByReference && random.chance(cacheLossProbability)) {
+        this.options.findings.count('lost result');
+        removeCached(defaultCacheDir, idOf(pod));
+      }
+      return this.delete(pod, random, cachedResult(pod));
     });
   }
 
@@ -219,9 +231,9 @@ export class Runtime {
   private async call(
     pod: Pod,
     { plugin, config }: { plugin: string; config: object },
-    { command, contender, random, tries = 0 }: CallOptions,
+    { command, contender, random, tries = 0, kill: planned }: CallOptions,
   ): Promise<Outcome> {
-    const kill = killFor(tries, this.options, random);
+    const kill = planned ?? killFor(tries, this.options, random);
     const outcome = await this.options.caller.run({ command, plugin, config, pod, contender, kill });
     pod.history.push(`${command} of ${plugin} (${contender})${outcome.isDone ? '' : ' failed'}`);
     if (kill && outcome.isDisturbed) this.options.findings.count(`kill of ${kill.target}`);
@@ -245,6 +257,8 @@ interface CallOptions {
   readonly command: 'ADD' | 'DEL';
   readonly contender: Contender;
   readonly random: Random;
+  /** A kill besides those that meet every call. */
+  readonly kill?: Kill | undefined;
   /** How often the same has been tried already. */
   readonly tries?: number;
 }

@@ -24,7 +24,7 @@ const guess = 100;
 /** How many calls tell what is usual. */
 const recent = 15;
 /** Calls of a verb below which there is no trend to speak of. */
-const fewest = 400;
+const fewest = 1500;
 /**
  * How much more the last quarter may take than the first, in relation to the same of the reference plugins,
  * which have the same load and share no code.

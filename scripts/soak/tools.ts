@@ -4,11 +4,13 @@ import type { Contender } from '../bench/call.ts';
 import type { Random } from '../random.ts';
 import type { Caller, Outcome } from './call.ts';
 import type { Findings } from './findings.ts';
-import { chooseKill, type Kill } from './kills.ts';
+import { chooseKill, type Kill, targets } from './kills.ts';
 import type { SoakNetwork } from './networks.ts';
 
 /** How likely it is that a call is killed. */
 const killProbability = 0.05;
+/** The same of the launcher of the first ADD of a chain, when the agent does it. */
+const launcherKillProbability = 0.2;
 /** Attempts at DEL or GC, the last ones without kills, after which it is a violation that none succeeds. */
 export const triesAtMost = 8;
 /** How long the agent may take to undo what nobody waits for any more, in milliseconds. */
@@ -24,7 +26,13 @@ export interface Tools {
 
 /** The kill that a call meets, if any. @param tries how often the same has been tried already. */
 export function killFor(tries: number, { mayKillAgent }: Tools, random: Random): Kill | undefined {
-  return chooseKill(random, tries > triesAtMost / 2 ? 0 : killProbability, mayKillAgent());
+  const among = targets.filter((target) => target !== 'agent' || mayKillAgent());
+  return chooseKill(random, tries > triesAtMost / 2 ? 0 : killProbability, among);
+}
+
+/** A kill of the launcher of an ADD that the agent does, which has to undo it. */
+export function killOfLauncher(random: Random): Kill | undefined {
+  return chooseKill(random, launcherKillProbability, ['process']);
 }
 
 /** Whether an ADD failed as every address of the network was reserved, in the words of either suite. */
@@ -40,6 +48,9 @@ export function judge(
 ): void {
   if (isDone) return;
   if (command === 'ADD' && isFull({ message })) findings.count('no address');
+  // A DEL that was killed may have released the address only.
+  else if (plugin === 'ptp' && /leads to interface .* of the host already/.test(message))
+    findings.count('address whose pod was not gone yet');
   else if (isDisturbed) findings.count(`${command} that failed as something was killed`);
   else if (contender === 'reference') findings.count(`${command} that the reference failed at by itself`);
   else findings.violation(`${command} of ${plugin} (${contender}) failed by itself: ${message}`);

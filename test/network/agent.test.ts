@@ -57,7 +57,7 @@ cat >/dev/null
 echo $CNI_COMMAND >>${directory}/verbs
 [ $CNI_COMMAND = ADD ] || exit 0
 echo $$ >${directory}/waiting
-while [ ! -e ${directory}/go ]; do sleep 0.02; done
+i=0; while [ ! -e ${directory}/go ]; do sleep 0.02; i=$((i + 1)); [ $i -lt 3000 ] || exit 1; done
 echo '{"cniVersion":"1.1.0","ips":[{"address":"10.33.0.99/24"}]}'
 `;
   writeFileSync(host.file(`${directory}/slow`), script);

@@ -1,33 +1,11 @@
-import {
-  chmodSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { attach, sample } from '../support/chain.ts';
-import { makeHost, Namespace } from '../support/host.ts';
+import { cni, command, directory, here } from '../support/command.ts';
+import { makeHost } from '../support/host.ts';
 import { snapshot } from '../support/observe.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
-import type { Output } from '../support/run.ts';
-
-const here = new Namespace([]);
-const command = join(suites.ours, 'cni');
-const cni = (...args: string[]): Promise<Output> => here.tryRun([command, ...args]);
-
-function directory(t: ExecutionContext, files: Record<string, string | object> = {}): string {
-  const dir = mkdtempSync(join(tmpdir(), 'cni-command-'));
-  t.teardown(() => rmSync(dir, { recursive: true }));
-  for (const [name, content] of Object.entries(files))
-    writeFileSync(join(dir, name), typeof content === 'string' ? content : JSON.stringify(content, null, 2));
-  return dir;
-}
 
 const bridge = { type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.1.0.0/16' } };
 const list = (name: string, ...plugins: object[]) => ({ cniVersion: '1.0.0', name, plugins });
@@ -103,98 +81,6 @@ test.serial('install that fails says why, and changes nothing', async (t) => {
   t.regex((await host.run([command, 'install', '--bin-dir', '/run/bin'])).toString(), /copied to/);
 });
 
-test('validate accepts the samples', async (t) => {
-  const dir = directory(t);
-  for (const name of readdirSync(join(import.meta.dirname, '../../conf')).filter((file) =>
-    /\.conf(list)?$/.test(file),
-  ))
-    writeFileSync(join(dir, name), readFileSync(join(import.meta.dirname, '../../conf', name)));
-  const { exit, stdout } = await cni('validate', '--bin-dir', suites.ours, dir);
-  t.is(exit, 0, stdout);
-  t.regex(
-    stdout,
-    /containerd and CRI-O attach pods to network "podnet", whose file 10-bridge\.conflist comes first/,
-  );
-});
-
-test('validate reports each mistake with its line and how to correct it', async (t) => {
-  const cases: [object | string, RegExp][] = [
-    ['{\n  "cniVersion": "1.0.0",\n  "name": "x",,\n}', /:3:15: error: /],
-    [list('x', { ...bridge, mtu: '1400' }), /"plugins\[0\]\.mtu" is "1400", but it must be a whole number/],
-    [list('x', { ...bridge, isGatway: true }), /isGatway.*Did you mean "isGateway"\?/],
-    [
-      list('x', { ...bridge, ipam: { type: 'host-local', subnet: '10.1.0.5/16' } }),
-      /host bits\. Write it as "10\.1\.0\.0\/16"/,
-    ],
-    [list('x', { type: 'brigde' }), /Plugin "brigde" is not installed.*Did you mean "bridge"/],
-    [list('x', { type: 'portmap' }), /is the first one\. Put it after/],
-    [list('x', bridge, { type: 'portmap' }), /Add "capabilities": \{"portMappings": true\}/],
-    [
-      list('x', { ...bridge, capabilities: { portMapping: true } }),
-      /does nothing with capability "portMapping"/,
-    ],
-    [{ ...list('x', bridge), cniVersion: '1.2.3' }, /cniVersion "1\.2\.3" does not exist/],
-    [list('../x', bridge), /name/],
-    // What plugins say of their own configurations.
-    [
-      list('x', { ...bridge, hairpinMode: true, promiscMode: true }),
-      /:12:7: .*"hairpinMode" and "promiscMode" are both set/,
-    ],
-    [list('x', { type: 'vlan', ipam: bridge.ipam }), /"master" is not set/],
-    [
-      list('x', { ...bridge, ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.0.0/31' }]] } }),
-      /"10\.1\.0\.0\/31", which is too small/,
-    ],
-    [list('x', { ...bridge, ipam: { type: 'host-local' } }), /ipam/],
-    [list('x', { type: 'ptp' }), /Plugin "ptp" needs addresses/],
-    [
-      '{\n  "cniVersion": "1.0.0"\n  "name": "x"\n}',
-      /:2:24: .*A comma is missing between this value and "name"/,
-    ],
-  ];
-  for (const [content, message] of cases) {
-    const dir = directory(t, { '10-x.conflist': content });
-    const { exit, stdout } = await cni('validate', '--strict', '--bin-dir', suites.ours, dir);
-    t.is(exit, 1, JSON.stringify(content));
-    t.regex(stdout, message);
-    const json = await cni('validate', '--json', '--bin-dir', suites.ours, dir);
-    const report = JSON.parse(json.stdout) as { files: { findings: { line: number; severity: string }[] }[] };
-    t.true(report.files[0]!.findings.every(({ line }) => line >= 1));
-  }
-});
-
-test('validate compares networks with one another', async (t) => {
-  const overlapping = directory(t, {
-    '10-a.conflist': list('a', bridge),
-    '20-b.conflist': list('b', {
-      ...bridge,
-      bridge: 'br1',
-      ipam: { type: 'host-local', subnet: '10.1.128.0/24' },
-    }),
-  });
-  t.regex((await cni('validate', '--bin-dir', suites.ours, overlapping)).stdout, /overlap with .* of .*a/);
-  const shared = directory(t, {
-    '10-a.conflist': list('a', { ...bridge, mtu: 1400 }),
-    '20-b.conflist': list('b', { ...bridge, mtu: 1500, ipam: { type: 'host-local', subnet: '10.2.0.0/16' } }),
-  });
-  t.regex((await cni('validate', '--strict', '--bin-dir', suites.ours, shared)).stdout, /mtu/);
-});
-
-test('validate copes with a file of a megabyte, and reports files that cannot be read', async (t) => {
-  const dir = directory(t, {
-    '10-big.conflist': list('big', {
-      ...bridge,
-      dns: { search: Array.from({ length: 60_000 }, (_, i) => `domain${i}.example`) },
-    }),
-    '20-empty.conflist': '',
-  });
-  const { exit, stdout } = await cni('validate', '--bin-dir', suites.ours, dir);
-  t.is(exit, 1);
-  t.regex(stdout, /20-empty\.conflist:1:1: .*error/);
-  t.notRegex(stdout, /10-big\.conflist:\d+:\d+: .*error/);
-  t.is((await cni('validate', join(dir, 'none'))).exit, 1);
-});
-
 test('add, check, del and status run a network as cnitool does', async (t) => {
   const host = await makeHost(t);
   const pod = await host.addPod();
@@ -225,6 +111,27 @@ test('add, check, del and status run a network as cnitool does', async (t) => {
   await attach(host, sample('10-bridge.conflist'));
 });
 
+test('who is not root is told so, where it takes root', async (t) => {
+  const nobody = ['setpriv', '--reuid', '65534', '--clear-groups', command];
+  for (const args of [['list'], ['gc'], ['draw'], ['status', 'podnet'], ['add', 'podnet', '/run/netns/x']]) {
+    const { exit, stderr } = await here.tryRun([...nobody, ...args]);
+    t.is(exit, 1, args.join(' '));
+    t.regex(stderr, /takes root\. Run it as root/);
+  }
+  const dir = directory(t, { 'x.conflist': list('x', bridge) });
+  chmodSync(dir, 0o755);
+  t.is((await here.tryRun([...nobody, 'validate', '--no-host', dir])).exit, 0);
+});
+
+test('a reader that has seen enough ends the command without a word', async (t) => {
+  const dir = directory(t);
+  for (let i = 0; i < 2000; i++) writeFileSync(join(dir, `${i}.conflist`), '{');
+  const script = `${command} validate --no-host ${dir} | head -1`;
+  const { stdout, stderr } = await here.tryRun(['sh', '-c', script]);
+  t.is(stdout.split('\n').length, 2);
+  t.is(stderr, '');
+});
+
 test('help and version are printed; a wrong command line exits with 2', async (t) => {
   const help = await cni('--help');
   t.is(help.exit, 0);
@@ -233,6 +140,7 @@ test('help and version are printed; a wrong command line exits with 2', async (t
   t.false(help.stdout.includes('\x1b['), 'no colours where there is no terminal');
   t.regex((await cni('--version')).stdout, /^cni-plugins-ts \d/);
   t.is((await cni('frobnicate')).exit, 2);
+  t.regex((await cni('vaildate')).stderr, /Did you mean validate\?/);
   t.is((await cni('add', 'one')).exit, 2);
 });
 
@@ -325,6 +233,18 @@ async function hostWith(t: ExecutionContext, network: object) {
 const port8080 = {
   CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] }),
 };
+
+test('gc without a network removes the orphans of all of them', async (t) => {
+  const { host, run, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  writeFileSync(host.file('/etc/cni/net.d/20-ptp.conflist'), JSON.stringify(sample('20-ptp.conflist')));
+  for (const file of ['10-bridge.conflist', '20-ptp.conflist'])
+    await (await attach(host, sample(file))).pod.remove();
+  t.is((await orphans()).length, 2);
+  const { exit, stdout, stderr } = await run(['gc']);
+  t.is(exit, 0, stdout + stderr);
+  t.is(stdout.match(/^Removed /gm)?.length, 2);
+  t.deepEqual(await orphans(), []);
+});
 
 test('gc removes orphans of a network below 1.1.0, which has no GC, and leaves a living attachment alone', async (t) => {
   // A sample as it is: its version is 1.0.0.

@@ -310,6 +310,17 @@ test('an empty file that was taken over by a process that was killed as well is 
   t.not(statSync(network.path('10.1.0.3')).birthtimeMs, before);
 });
 
+test('DEL and GC remove the empty file of an ADD that was killed before it wrote who it was for', async (t) => {
+  const network = inDirectory(t);
+  await network.add(t, 'a');
+  writeFileSync(network.path('10.1.0.3'), '');
+  await network.del(t, 'killed');
+  t.deepEqual(network.addresses, ['10.1.0.2']);
+  writeFileSync(network.path('10.1.0.3'), '');
+  await network.gc([{ containerID: 'a', ifname: 'eth0' }]);
+  t.deepEqual(network.addresses, ['10.1.0.2']);
+});
+
 test('a second ADD of a living attachment is refused and its reservations stay, whichever range set it fails in', async (t) => {
   const network = inDirectory(t);
   const ipam = { subnet: undefined, ranges: [[{ subnet: '10.2.0.0/24' }], [{ subnet: '10.3.0.0/24' }]] };

@@ -4,12 +4,15 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { runNetworkVerb } from '../support/chain.ts';
+import { Attachment, runNetworkVerb } from '../support/chain.ts';
 import { firewallNet } from '../support/firewall.ts';
 import { makeHost } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
 import { portNet } from '../support/portmap.ts';
 import { run } from '../support/run.ts';
+
+/** More than the kernel numbers processes up to. */
+const noProcess = 2 ** 22 + 1;
 
 /** Makes a file or directory look as if nothing had changed it for some minutes. */
 const age = (path: string, minutes: number) => {
@@ -25,14 +28,38 @@ test('GC of firewall and portmap removes half-written files', async (t) => {
   ] as const) {
     const directory = host.file(`/run/cni/${plugin}`);
     mkdirSync(directory, { recursive: true });
-    for (const name of ['old.json.12.tmp', 'new.json.13.tmp', 'old.tmp'])
-      writeFileSync(join(directory, name), '{"netw');
+    const [old, living, dead] = [
+      `old.json.${process.pid}.tmp`,
+      `new.json.${process.pid}.tmp`,
+      `new.json.${noProcess}.tmp`,
+    ];
+    for (const name of [old, living, dead, 'old.tmp']) writeFileSync(join(directory, name), '{"netw');
     mkdirSync(join(directory, 'directory.14.tmp'));
-    for (const name of ['old.json.12.tmp', 'old.tmp', 'directory.14.tmp']) age(join(directory, name), 2);
+    for (const name of [old, 'old.tmp', 'directory.14.tmp']) age(join(directory, name), 2);
     const only = { ...network, plugins: network.plugins.filter(({ type }) => type === plugin) };
     const outcome = await runNetworkVerb(host, only, 'GC', { valid: [] });
     t.is(outcome.exit, 0, outcome.stdout);
-    t.deepEqual(readdirSync(directory).sort(), ['directory.14.tmp', 'new.json.13.tmp', 'old.tmp'], plugin);
+    t.deepEqual(readdirSync(directory).sort(), ['directory.14.tmp', living, 'old.tmp'], plugin);
+  }
+});
+
+test('DEL removes what a killed ADD of the attachment was writing', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const tag = `${pod.containerId}_eth0.json`;
+  for (const [plugin, directory, name] of [
+    [{ type: 'firewall', backend: 'nftables' }, 'run/cni/firewall', 'claim.json'],
+    [{ type: 'tuning', mtu: 1300 }, 'run/cni/tuning', tag],
+    [{ type: 'flannel' }, 'var/lib/cni/flannel', pod.containerId],
+  ] as const) {
+    const path = host.file(`/${directory}`);
+    mkdirSync(path, { recursive: true });
+    const [living, dead] = [`${name}.${process.pid}.tmp`, `${name}.${noProcess}.tmp`];
+    for (const file of [living, dead, `unrelated.${noProcess}`]) writeFileSync(join(path, file), '{"netw');
+    const network = { cniVersion: '1.1.0', name: 'net', plugins: [plugin] };
+    const outcome = await new Attachment(host, pod, network).tryDel();
+    t.is(outcome.exit, 0, outcome.stdout);
+    t.deepEqual(readdirSync(path).sort(), [living, `unrelated.${noProcess}`].sort(), plugin.type);
   }
 });
 

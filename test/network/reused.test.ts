@@ -72,6 +72,23 @@ for (const [name, plugin] of Object.entries(networks)) {
   });
 }
 
+test("DEL leaves the settings, rules and addresses of the pod that has the sandbox's path by now", async (t) => {
+  const host = await makeHost(t);
+  const bridge = { type: 'bridge', bridge: 'br0', isDefaultGateway: true, ipam };
+  const network = {
+    ...networkOf(bridge),
+    plugins: [bridge, { type: 'sbr' }, { type: 'tuning', mtu: 1400, mac: '02:00:00:00:00:01' }],
+  };
+  const one = await attach(host, network);
+  const pod = await replace(host, one.pod);
+  network.plugins[2] = { type: 'tuning', mtu: 1300, mac: '02:00:00:00:00:02' };
+  const next = await attach(host, network, { pod, containerId: 'next' });
+  const before = [await networkSnapshot(pod), (await link(pod, 'eth0'))!.address];
+  await one.del();
+  t.deepEqual([await networkSnapshot(pod), (await link(pod, 'eth0'))!.address], before);
+  await next.check();
+});
+
 test("DEL gives the host no device that the next pod at the sandbox's path has", async (t) => {
   const host = await makeHostWithDevices(t);
   await host.run(['ip', 'link', 'add', 'dev2', 'type', 'veth', 'peer', 'name', 'dev3']);
@@ -134,6 +151,33 @@ test('GC and DEL leave the firewall rules of a living pod that the reference has
   t.is(await accepted(host, living.ip), 2);
   await living.del({ suite: 'ours' });
   t.is(await accepted(host, living.ip), 0);
+});
+
+test('GC collects chains without rules that a reference plugin left which was killed, and no others', async (t) => {
+  const host = await makeHost(t);
+  const network = networkOf({ type: 'ptp', ipMasq: true, ipam });
+  network.plugins.push({ type: 'portmap', backend: 'iptables', capabilities: { portMappings: true } });
+  const ports = { capabilities: { portMappings: [{ hostPort: 8080, containerPort: 80 }] } };
+  const living = await attach(host, network, ports);
+  const [masq, dnat] = [`CNI-${'1'.repeat(24)}`, `CNI-DN-${'2'.repeat(21)}`];
+  const [used, other] = [`CNI-DN-${'3'.repeat(21)}`, 'CNI-OPERATOR'];
+  for (const program of ['iptables', 'ip6tables'])
+    for (const chain of [masq, dnat, `CNI-SN-${'4'.repeat(21)}`, used, other])
+      await host.run([program, '-t', 'nat', '-N', chain]);
+  await host.run(['iptables', '-t', 'nat', '-A', 'PREROUTING', '-s', '192.0.2.7', '-j', used]);
+  await host.run(['ip6tables', '-t', 'nat', '-A', used, '-j', 'RETURN']);
+  const valid = [{ containerID: living.pod.containerId, ifname: 'eth0' }];
+  const gc = await runNetworkVerb(host, { ...network, cniVersion: '1.1.0' }, 'GC', { valid });
+  t.is(gc.exit, 0, gc.stdout);
+  for (const family of [4, 6] as const) {
+    const chains = (await iptablesSave(host, 'nat', family)).filter((line) => line.startsWith(':CNI-'));
+    t.false(
+      chains.some((line) => /:CNI-(?:1{24}|DN-2|SN-)/.test(line)),
+      chains.join(),
+    );
+    for (const chain of [used, other]) t.true(chains.includes(`:${chain} -`), chain);
+  }
+  await living.check();
 });
 
 test('GC goes on where the cache is torn or hostile', async (t) => {

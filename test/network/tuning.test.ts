@@ -303,16 +303,15 @@ test('GC removes what no valid attachment of this network owns', async (t) => {
   t.truthy(stale.result);
 });
 
-test('what is backed up is what the reference plugin backs up, in its format', async (t) => {
+test('what is backed up is what the reference plugin backs up, in its format, with whose it is and of when', async (t) => {
   const keys = { mtu: 1300, promisc: true, allmulti: true, txQLen: 5, mac: '02:00:00:00:00:01' };
   const { tuning, host, pod } = await prepare(t, keys);
   const { address } = (await observe.link(pod, 'eth0'))!;
   await tuning.add();
   const text = readFileSync(host.file(backups(host)[0]!), 'utf8');
-  t.is(
-    text,
-    `{\n "mac": "${address}",\n "promisc": false,\n "mtu": 1500,\n "allmulti": false,\n "txQLen": 1000,\n "network": "tunednet"\n}`,
-  );
+  const boot = (await host.run(['cat', '/proc/sys/kernel/random/boot_id'])).trim();
+  const settings = `"mac": "${address}",\n "promisc": false,\n "mtu": 1500,\n "allmulti": false,\n "txQLen": 1000`;
+  t.is(text, `{\n ${settings},\n "network": "tunednet",\n "boot": "${boot}"\n}`);
 });
 
 test('GC removes torn backups that have settled, and nothing that is not ours', async (t) => {

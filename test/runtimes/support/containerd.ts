@@ -89,6 +89,12 @@ export class Containerd {
     await this.node.run(['kill', '-KILL', String(this.pid)]);
   }
 
+  /** What came of its last look at the network configurations: "OK", or the reason why none was loaded. */
+  async lastNetworkLoad(): Promise<string> {
+    const { info } = await this.call<{ info: Record<string, string> }>('Status', { verbose: true });
+    return info.lastCNILoadStatus ?? '';
+  }
+
   /**
    * Runs a pod's sandbox.
    * @throws Error with containerd's words, among them the plugin's error.

@@ -1,0 +1,68 @@
+/**
+ * Proves that nothing is lost whenever the suite is killed or failed. Every system call of each verb from the
+ * one on that follows the configuration is tried, with every way in which a runtime may clean up afterwards,
+ * and the host is looked at from outside.
+ *
+ *     npm run prove -- --kind kill                     SIGKILL at every change
+ *     npm run prove -- --kind fail                     the call fails, with every error that it can have
+ *     npm run prove -- --kind stop                     SIGKILL of the agent at everything that it waits for
+ *     npm run prove -- --kind kill --share 10          ten percent of the cases, chosen by the seed
+ *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
+ *
+ * It needs root and strace(1). Everything happens in namespaces of its own.
+ */
+
+import { parseArgs } from 'node:util';
+import { kinds } from '../test/proof/kinds.ts';
+import { prove } from '../test/proof/prove.ts';
+import { subjects } from '../test/proof/subjects.ts';
+import { newSeed, Random } from './random.ts';
+import { record } from './reliability.ts';
+
+const { values } = parseArgs({
+  options: {
+    kind: { type: 'string' },
+    subject: { type: 'string' },
+    only: { type: 'string' },
+    share: { type: 'string', default: '100' },
+    seed: { type: 'string' },
+    jobs: { type: 'string', default: '1' },
+    record: { type: 'boolean', default: false },
+  },
+});
+
+const kind = kinds[values.kind ?? ''];
+const chosen = values.subject ? { [values.subject]: subjects[values.subject] } : subjects;
+if (!kind || Object.values(chosen).includes(undefined)) {
+  console.error(
+    `Give --kind as one of ${Object.keys(kinds).join(', ')}, and --subject, if at all, as one of ${Object.keys(subjects).join(', ')}`,
+  );
+  process.exit(1);
+}
+
+const seed = Number(values.seed ?? newSeed());
+const share = Number(values.share) / 100;
+const start = Date.now();
+const { tried, missed, failures } = await prove(kind, chosen as typeof subjects, {
+  share,
+  random: new Random(seed),
+  jobs: Number(values.jobs),
+  log: console.log,
+  ...(values.only !== undefined && { only: values.only }),
+});
+const minutes = (Date.now() - start) / 60_000;
+console.log(
+  `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} of them not met, ${failures.length} failed`,
+);
+for (const { command } of failures) console.log(`  ${command}`);
+if (values.record && values.only === undefined && values.subject === undefined)
+  record({
+    part: kind.part,
+    unit: kind.unit,
+    tried,
+    failed: failures.length,
+    command: `npm run prove -- --kind ${values.kind}${share < 1 ? ` --share ${values.share} --seed ${seed}` : ''}`,
+    minutes,
+    ...(missed > 0 && { note: `${missed} were not met, as a process differs a little from run to run` }),
+  });
+process.exit(failures.length > 0 ? 1 : 0);

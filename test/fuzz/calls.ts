@@ -1,0 +1,98 @@
+/** Plugins called within this process, and what their answers must be like. */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Plugin } from '../../lib/cni/plugin.ts';
+import { emptyResult } from '../../lib/cni/result.ts';
+import { runPlugin } from '../../lib/cni/runner.ts';
+import { mayRefuse } from './target.ts';
+
+const root = join(import.meta.dirname, '../..');
+
+/** The plugins of the suite. */
+export const plugins: readonly Plugin<never>[] = await Promise.all(
+  [
+    ...['bandwidth', 'bridge', 'dummy', 'firewall', 'flannel', 'host-device', 'ipvlan', 'loopback'],
+    ...['macvlan', 'portmap', 'ptp', 'sbr', 'tap', 'tuning', 'vlan', 'vrf'],
+  ]
+    .map((name) => `plugins/${name}`)
+    .concat('ipam/dhcp', 'ipam/host-local', 'ipam/static')
+    .map(async (path) => (await import(`${root}/${path}.ts`)).plugin as Plugin<never>),
+);
+
+/** One of conf/, parsed. */
+export function sampleList(file: string): { plugins: Record<string, unknown>[] } {
+  return JSON.parse(readFileSync(join(root, 'conf', file), 'utf8'));
+}
+
+/**
+ * A plugin without its effects: what it reads of its configuration without looking at the host is tried, and
+ * its verbs do nothing.
+ */
+export function withoutEffects(plugin: Plugin<never>): Plugin<never> {
+  const idle = () => {};
+  return {
+    ...plugin,
+    add({ config }) {
+      for (const look of [plugin.validate, plugin.explain, plugin.pools])
+        mayRefuse(() => look?.call(plugin, config));
+      return emptyResult();
+    },
+    ...{ del: idle, check: idle, gc: idle, status: idle },
+  };
+}
+
+/**
+ * Calls a plugin.
+ * @returns what it printed, parsed.
+ * @throws Error when that is not what the specification asks for.
+ */
+export async function answerOf(
+  plugin: Plugin<never>,
+  stdin: string,
+  environment: Readonly<Record<string, string>>,
+): Promise<Record<string, unknown> | undefined> {
+  let output = '';
+  const exit = await runPlugin(
+    plugin,
+    {
+      program: process.execPath,
+      environment,
+      warn: requireNoStack,
+      readStdin: async () => stdin,
+      print: async (text) => {
+        output += text;
+      },
+    },
+    () => undefined,
+  );
+  requireNoStack(output);
+  if (output === '' && exit === 0) return undefined;
+  const answer = JSON.parse(output) as Record<string, unknown>;
+  if (exit === 0) return answer;
+  const { code, msg, details = '', cniVersion } = answer;
+  const isError =
+    Number.isInteger(code) && typeof msg === 'string' && msg !== '' && typeof details === 'string';
+  // Left out when the configuration could not be read.
+  if (!isError || !['string', 'undefined'].includes(typeof cniVersion))
+    throw new Error(`Not an error of CNI: ${output}`);
+  return answer;
+}
+
+/** @throws Error for text in which a defect shows. */
+function requireNoStack(text: string): void {
+  if (/\\n\s+at |\n\s+at |Cannot read prop|is not a function|is not iterable|Maximum call stack/.test(text))
+    throw new Error(`A defect shows in the answer: ${text.slice(0, 500)}`);
+}
+
+/** The environment of a call whose namespace does not exist. */
+export function environmentOf(command: string, more: Record<string, string> = {}): Record<string, string> {
+  return {
+    CNI_COMMAND: command,
+    CNI_CONTAINERID: 'c1',
+    CNI_IFNAME: 'eth0',
+    CNI_NETNS: '/run/netns/none-such',
+    CNI_PATH: '/none',
+    ...more,
+  };
+}

@@ -1,0 +1,190 @@
+/** What lies on disk: anything may be in a file, or in place of one. */
+
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { readCached, removeCached } from '../../cli/libcni/cache.ts';
+import { readStoredLease } from '../../ipam/dhcp/stored-lease.ts';
+import { parseDetails, parseName } from '../../lib/firewall/claim-file.ts';
+import {
+  listStateFiles,
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  writeStateFile,
+} from '../../lib/state-file.ts';
+import { SavedConfigs } from '../../plugins/flannel/saved-config.ts';
+import { readSubnetEnv } from '../../plugins/flannel/subnet-env.ts';
+import { Backups } from '../../plugins/tuning/backups.ts';
+import { answerOf, environmentOf, plugins } from './calls.ts';
+import { mayRefuse, place, type Target } from './target.ts';
+
+const attachment = { network: 'n', containerId: 'c1', ifname: 'eth0' };
+
+/** What a byte says is put at a path in place of a file. @param outside a directory that must not change. */
+function plant(path: string, what: number, outside: string, content: Uint8Array): void {
+  mkdirSync(dirname(path), { recursive: true });
+  switch (what % 7) {
+    case 0:
+      place(path, content);
+      return;
+    case 1:
+      symlinkSync(join(outside, 'canary'), path);
+      return;
+    case 2:
+      symlinkSync(outside, path);
+      return;
+    case 3:
+      symlinkSync(join(outside, 'none-such'), path);
+      return;
+    case 4:
+      mkdirSync(path);
+      return;
+    case 5:
+      execFileSync('mkfifo', [path]);
+      return;
+    default:
+      place(path, '');
+      truncateSync(path, 2 ** 33);
+  }
+}
+
+/** Makes a directory with a canary beside a target's own. @returns its path, and a check that it is as before. */
+function guarded(directory: string): [outside: string, check: () => void] {
+  const outside = join(directory, '../outside');
+  place(join(outside, 'canary'), 'alive');
+  const picture = () =>
+    JSON.stringify(readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'utf8')]));
+  const before = picture();
+  const check = () => {
+    if (picture() !== before) throw new Error(`Something outside was changed: ${picture()}`);
+  };
+  return [outside, check];
+}
+
+const hostLocal = plugins.find(({ name }) => name === 'host-local')!;
+
+async function callHostLocal(dataDir: string): Promise<void> {
+  const ipam = { type: 'host-local', dataDir, ranges: [[{ subnet: '10.1.0.0/29' }]] };
+  const config = { cniVersion: '1.1.0', name: 'n', type: 'x', ipam, 'cni.dev/valid-attachments': [] };
+  for (const verb of ['ADD', 'CHECK', 'DEL', 'GC'])
+    await answerOf(hostLocal, JSON.stringify(config), environmentOf(verb));
+}
+
+const hostLocalFiles = [
+  'n',
+  'n/10.1.0.2',
+  'n/last_reserved_ip.0',
+  'n/lock',
+  '.owners',
+  '.owners/n',
+  '.owners/n/stamp',
+];
+
+export const diskTargets: readonly Target[] = [
+  {
+    name: 'host-local-disk',
+    // Which file, what is there, its content.
+    samples: hostLocalFiles.flatMap((_, file) =>
+      [0, 1, 2, 3, 4, 5, 6].map((what) => Buffer.from([file, what, ...Buffer.from('c1\r\neth0')])),
+    ),
+    async run(input, directory) {
+      const [outside, check] = guarded(directory);
+      const [file = 0, what = 0] = input;
+      const name = hostLocalFiles[file % hostLocalFiles.length]!;
+      plant(join(directory, name), what, outside, input.subarray(2));
+      await callHostLocal(directory);
+      check();
+    },
+  },
+  {
+    name: 'state-file',
+    samples: [0, 1].flatMap((file) => [0, 1, 2, 3, 4, 5, 6].map((what) => Buffer.from([file, what, 65]))),
+    run(input, directory) {
+      const [outside, check] = guarded(directory);
+      const [file = 0, what = 0] = input;
+      const state = join(directory, 'state');
+      plant(file % 2 ? state : join(state, 'file'), what, outside, input.subarray(2));
+      mayRefuse(() => readStateFile(join(state, 'file')));
+      mayRefuse(() => readStateFile(join(state, 'canary')));
+      mayRefuse(() => writeStateFile(join(state, 'file'), 'new'));
+      mayRefuse(() => listStateFiles(state));
+      mayRefuse(() => removeStateFile(join(state, 'canary')));
+      mayRefuse(() => removeUnfinished(state));
+      check();
+    },
+  },
+  {
+    name: 'flannel-subnet-env',
+    samples: [
+      'FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.5.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n',
+      'FLANNEL_IPV6_NETWORK=fd00::/48\nFLANNEL_IPV6_SUBNET=fd00::/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n',
+    ],
+    run(input, directory) {
+      place(join(directory, 'subnet.env'), input);
+      mayRefuse(() => readSubnetEnv(join(directory, 'subnet.env')));
+    },
+  },
+  {
+    name: 'flannel-saved-config',
+    samples: ['{"name":"n","type":"bridge","ipam":{"type":"host-local"}}'],
+    run(input, directory) {
+      place(join(directory, 'c1'), input);
+      const saved = new SavedConfigs(directory);
+      saved.load('c1', 'n');
+      saved.removeOthers('n', new Set(['c2']), () => {});
+      saved.save('c1', { name: 'n', type: 'bridge' });
+      if (saved.load('c1', 'n')?.type !== 'bridge') throw new Error('What was saved cannot be loaded');
+      saved.remove('c1', 'n');
+    },
+  },
+  {
+    name: 'tuning-backup',
+    samples: [
+      '{"mac":"02:00:00:00:00:01","promisc":true,"mtu":1500,"allmulti":false,"sysctl":{"a":"1"},"network":"n"}',
+    ],
+    run(input, directory) {
+      place(join(directory, 'c1_eth0.json'), input);
+      const backups = new Backups(directory);
+      mayRefuse(() => backups.load(attachment));
+      mayRefuse(() => backups.removeOthers('n', []));
+      backups.save(attachment, { network: 'n', mtu: 1400 });
+      if (backups.load(attachment)?.mtu !== 1400) throw new Error('What was saved cannot be loaded');
+    },
+  },
+  {
+    name: 'firewall-claim',
+    samples: [
+      '10.1.0.2_0123456789abcdef-0123456789abcdef.json',
+      '{"backends":["iptables"],"zone":"trusted"}',
+    ],
+    run(input) {
+      parseName(input.toString('utf8'));
+      mayRefuse(() => parseDetails(input.toString('utf8')));
+    },
+  },
+  {
+    name: 'dhcp-lease',
+    samples: [
+      JSON.stringify({
+        owner: { network: 'n', containerId: 'c', ifname: 'e', netns: '/n' },
+        options: { clientId: [0, 1], request: [1, 3], provide: [[12, [65]]] },
+        server: '10.1.0.1',
+        times: { renewAt: 1, rebindAt: 2, expiresAt: 3 },
+        result: {},
+      }),
+    ],
+    run: (input) => mayRefuse(() => readStoredLease(input.toString('utf8'))),
+  },
+  {
+    name: 'libcni-cache',
+    samples: [
+      '{"kind":"cniCacheV1","containerId":"c1","config":"e30=","ifName":"eth0","networkName":"n","result":{}}',
+    ],
+    run(input, directory) {
+      place(join(directory, 'results/n-c1-eth0'), input);
+      mayRefuse(() => readCached(directory, attachment));
+      mayRefuse(() => removeCached(directory, attachment));
+    },
+  },
+];

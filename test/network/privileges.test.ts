@@ -1,0 +1,216 @@
+/**
+ * Privileges: docs/privileges.json is true, in both directions; the agent and the DHCP daemon work with what
+ * their units leave them, and not with less; the units are as closed as the docs say.
+ */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
+import { type Host, makeHostWithDevices } from '../support/host.ts';
+import { changed } from '../support/outside.ts';
+import { type Outcome, suites } from '../support/plugin.ts';
+import { Privileged, type Privileges, setpriv, subjects, verbs } from '../support/privileges.ts';
+import { run } from '../support/run.ts';
+
+const root = join(import.meta.dirname, '../..');
+const privileges = JSON.parse(readFileSync(join(root, 'docs/privileges.json'), 'utf8')) as Privileges;
+const page = readFileSync(join(root, 'docs/privileges.md'), 'utf8');
+
+/** Each set with one capability left out. */
+const withOneFewer = (names: readonly string[]) =>
+  names.map((missing) => ({ missing, rest: names.filter((name) => name !== missing) }));
+
+function refusesFor(t: ExecutionContext, { exit, error, stdout, stderr }: Outcome, missing: string): void {
+  t.is(exit, 1, `without ${missing}: ${stdout}${stderr}`);
+  t.regex(error?.msg ?? '', new RegExp(`\\b${missing}\\b`));
+  t.notRegex(stdout + stderr, /\n\s+at /);
+}
+
+for (const subject of subjects)
+  test(`${subject.name}: each verb works with what is written, and names what is missing`, async (t) => {
+    const one = new Privileged(await makeHostWithDevices(t, { mayHaveAgent: false }), subject);
+    await one.prepare();
+    for (const verb of subject.verbs ?? verbs) {
+      const needed = privileges[subject.name]![verb]!;
+      const exact = await one.attempt(verb, needed);
+      t.true(exact.works, `${verb} with ${needed}: ${exact.outcome.stdout}${exact.outcome.stderr}`);
+      for (const { missing, rest } of withOneFewer(needed)) {
+        const { works, outcome, pictures } = await one.attempt(verb, rest);
+        t.false(works, `${verb} works without ${missing}`);
+        refusesFor(t, outcome, missing);
+        t.deepEqual(pictures[1], pictures[0], `${verb} without ${missing} left something`);
+      }
+    }
+  });
+
+/** A directive of a unit. */
+function directive(unit: string, name: string): string[] {
+  const text = readFileSync(join(root, 'conf/systemd', unit), 'utf8');
+  const value = new RegExp(`^${name}=(.*)$`, 'm').exec(text)?.[1] ?? '';
+  return value.split(' ').filter(Boolean).sort();
+}
+
+const agentCapabilities = directive('cni-agent.service', 'CapabilityBoundingSet');
+const daemonCapabilities = directive('cni-dhcp.service', 'CapabilityBoundingSet');
+
+/** What no row shows: for a sandbox below /proc, and for iptables-legacy, which loads modules itself. */
+const further = ['CAP_SYS_PTRACE', 'CAP_SYS_MODULE'];
+
+test("the agent's unit leaves it what plugins take, and what is needed on some hosts", (t) => {
+  const taken = new Set(Object.values(privileges).flatMap((row) => verbs.flatMap((verb) => row[verb] ?? [])));
+  t.deepEqual(agentCapabilities, [...new Set([...taken, ...further])].sort());
+});
+
+/** Everything that an agent on a host is asked for. */
+const network: Conflist = {
+  cniVersion: '1.1.0',
+  name: 'net',
+  plugins: [
+    {
+      ...{ type: 'bridge', bridge: 'br0', isGateway: true, ipMasq: true, macspoofchk: true },
+      ipam: { type: 'host-local', subnet: '10.44.0.0/24', routes: [{ dst: '0.0.0.0/0' }] },
+    },
+    { type: 'portmap', capabilities: { portMappings: true } },
+    { type: 'firewall' },
+    { type: 'bandwidth', ingressRate: 1e6, ingressBurst: 1e6, egressRate: 1e6, egressBurst: 1e6 },
+    { type: 'tuning', mtu: 1400 },
+  ],
+};
+const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'udp' }] };
+
+/** How many calls the agent of a host has done. */
+async function callsOf(host: Host): Promise<number> {
+  const status = await host.run([join(suites.ours, 'cni'), 'agent', 'status', '--json']);
+  const { calls } = JSON.parse(status) as { calls: { calls: number }[] };
+  return calls.reduce((sum, one) => sum + one.calls, 0);
+}
+
+/** A host with an agent that has fewer capabilities, and a sandbox below /proc of a process with all. */
+async function hostWithAgent(t: ExecutionContext, names: readonly string[]) {
+  const host = await makeHostWithDevices(t, { mayHaveAgent: false });
+  await host.start(t, [...setpriv(names), join(suites.ours, 'cni'), 'agent']);
+  const pod = await host.addPod();
+  const { pid } = await pod.start(t, ['sh', '-c', 'echo ready; exec sleep 1000']);
+  return { host, pod, netns: `/proc/${pid}/ns/net` };
+}
+
+test('the agent does every call with what its unit leaves it', async (t) => {
+  const { host, pod, netns } = await hostWithAgent(t, agentCapabilities);
+  const one = await attach(host, network, { pod, netns, capabilities });
+  await one.check();
+  t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+  const valid = [{ containerID: pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, network, 'GC', { valid })).exit, 0);
+  await one.check();
+  await one.del();
+  t.is(await callsOf(host), 6 * network.plugins.length);
+});
+
+for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'])
+  test(`an agent without ${missing} says so`, async (t) => {
+    const names = agentCapabilities.filter((name) => name !== missing);
+    const { host, pod, netns } = await hostWithAgent(t, names);
+    const failed = t.throwsAsync(attach(host, network, { pod, netns, capabilities }));
+    t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
+    t.is(await callsOf(host), 1);
+  });
+
+/** Where the DHCP daemon of {@link hostWithDaemon} says what it has to say. */
+const daemonLog = '/run/daemon.log';
+
+/** A host with a server outside and the DHCP daemon, which has fewer capabilities. */
+async function hostWithDaemon(t: ExecutionContext, names: readonly string[], before = '') {
+  const { host, outside } = await dhcpNetwork(t);
+  await dnsmasq(t, outside);
+  const daemon = [
+    'setpriv',
+    '--pdeathsig',
+    'KILL',
+    '--',
+    ...setpriv(names),
+    join(suites.ours, 'dhcp'),
+    'daemon',
+  ].join(' ');
+  const isThere = 'while ! [ -S /run/cni/dhcp.sock ]; do sleep 0.02; done; echo ready; wait';
+  await host.start(t, ['sh', '-c', `${before} ${daemon} 2>${daemonLog} & ${isThere}`]);
+  return { host, said: () => readFileSync(host.file(daemonLog), 'utf8') };
+}
+
+/** A lease for an interface that is down, which the daemon has to bring up. */
+async function attachByDaemon(host: Host) {
+  const pod = await host.addPod();
+  const macvlan = ['ip', 'link', 'add', 'link', 'eth0', 'name', 'm0', 'netns', pod.name, 'type', 'macvlan'];
+  await host.run(macvlan);
+  const alone = { type: 'dhcp', ipam: { type: 'dhcp' } };
+  return attach(host, { cniVersion: '1.1.0', name: 'net', plugins: [alone] }, { pod, ifname: 'm0' });
+}
+
+test('the DHCP daemon works with what its unit leaves it, in a mount namespace of its own', async (t) => {
+  const ownMounts = 'mount --make-rshared /run && unshare --mount --propagation slave';
+  const { host, said } = await hostWithDaemon(t, daemonCapabilities, ownMounts);
+  for (const one of [await attach(host, changed(dhcpSample, {})), await attachByDaemon(host)]) {
+    t.regex(one.ip, /^10\.99\.1\./);
+    await one.del();
+  }
+  t.is(said(), '');
+});
+
+for (const { missing, rest } of withOneFewer(['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN']))
+  test(`a DHCP daemon without ${missing} says so`, async (t) => {
+    const { host } = await hostWithDaemon(t, ['CAP_NET_BIND_SERVICE', ...rest]);
+    const failed = t.throwsAsync(attachByDaemon(host));
+    t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
+  });
+
+for (const unit of ['cni-agent.service', 'cni-dhcp.service'])
+  test(`systemd finds ${unit} no more exposed than the docs say`, async (t) => {
+    const stated = Number(new RegExp(`\`${unit.replaceAll('.', '\\.')}\` \\| (\\d+\\.\\d)`).exec(page)?.[1]);
+    t.true(stated > 0 && stated < 10);
+    const threshold = String(Math.round(stated * 10));
+    const args = ['--offline=yes', '--no-pager', `--threshold=${threshold}`];
+    // It looks for other units of that name unless it is given a path.
+    await t.notThrowsAsync(
+      run(['systemd-analyze', 'security', ...args, join(root, 'conf/systemd', unit)]),
+      `above ${stated}`,
+    );
+  });
+
+test('no system call that a call through the agent takes is one that its unit forbids', async (t) => {
+  const host = await makeHostWithDevices(t, { mayHaveAgent: false });
+  const log = host.file('/run/trace');
+  await host.start(t, [
+    ...['strace', '-f', '-qq', '-o', '/run/trace', '-e', 'signal=none'],
+    ...[
+      'setpriv',
+      '--pdeathsig',
+      'KILL',
+      '--',
+      join(suites.ours, 'cni'),
+      'agent',
+      '--metrics',
+      'unix:/run/metrics.sock',
+    ],
+  ]);
+  const one = await attach(host, network, { capabilities });
+  await one.check();
+  await one.del();
+  await runNetworkVerb(host, network, 'GC', { valid: [] });
+  t.true((await callsOf(host)) > 0);
+  const used = new Set(
+    [...readFileSync(log, 'latin1').matchAll(/^\d+ +([a-z_0-9]+)\(/gm)].map(([, name]) => name!),
+  );
+  for (const name of ['setns', 'sendto', 'openat']) t.true(used.has(name), name);
+  const groups = directive('cni-agent.service', 'SystemCallFilter').map((name) => name.replace('~', ''));
+  t.true(groups.length > 3);
+  for (const group of groups) {
+    const text = await run(['systemd-analyze', '--no-pager', 'syscall-filter', group]);
+    const forbidden = text.split('\n').map((line) => line.trim());
+    t.deepEqual(
+      forbidden.filter((name) => used.has(name)),
+      [],
+      group,
+    );
+  }
+});

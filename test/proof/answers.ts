@@ -1,0 +1,23 @@
+/** What a plugin may answer, whatever has befallen it. */
+
+import type { Output } from '../support/run.ts';
+
+/** What is wrong with an answer; "" when it is a success, or an error as the CNI specification has it. */
+export function answerProblem({
+  exit,
+  stdout,
+  stderr,
+  isLate = false,
+}: Output & { readonly isLate?: boolean }): string {
+  if (isLate) return 'It did not end';
+  if (/(?:^|\\n|\n)\s+at .*[:(]/.test(stdout + stderr)) return `It showed a stack trace: ${stdout}${stderr}`;
+  if (exit === 0) return '';
+  if (typeof exit === 'string') return `It was ended by ${exit}: ${stderr}`;
+  try {
+    const { code, msg } = JSON.parse(stdout) as { code?: unknown; msg?: unknown };
+    if (Number.isInteger(code) && (code as number) > 0 && typeof msg === 'string' && msg !== '') return '';
+  } catch {
+    // Said below.
+  }
+  return `It ended with ${exit}, and what it printed is no CNI error: "${stdout}" ${stderr}`;
+}

@@ -1,0 +1,200 @@
+/**
+ * Failing anywhere: a verb whose system call fails answers with a CNI error and has undone what it did, or
+ * succeeds and is right. A living attachment of the same network is not hurt.
+ */
+
+import type { Attachment } from '../support/chain.ts';
+import { answerProblem } from './answers.ts';
+import { fail, type Point } from './injection.ts';
+import { bringTo, type ChangingVerb, cleanUp, describeFailure, pointsOf, type Verdict } from './kills.ts';
+import { type Picture, Scene } from './scene.ts';
+import type { Subject } from './subjects.ts';
+
+/** The errors that a call can have, of those that are tried. */
+const errors: Readonly<Record<string, readonly string[]>> = {
+  sendto: ['ENOBUFS', 'ENOMEM', 'EPERM', 'EINTR'],
+  sendmsg: ['ENOBUFS', 'ENOMEM', 'EPERM', 'EINTR'],
+  recvfrom: ['ENOBUFS', 'ENOMEM', 'EINTR'],
+  recvmsg: ['ENOBUFS', 'ENOMEM', 'EINTR'],
+  socket: ['EMFILE', 'ENOBUFS', 'ENOMEM', 'EPERM'],
+  bind: ['ENOMEM', 'EPERM'],
+  setns: ['EPERM', 'ENOMEM'],
+  unshare: ['EPERM', 'ENOMEM', 'ENOSPC'],
+  ioctl: ['EPERM', 'EBUSY', 'ENOMEM', 'EINTR'],
+  flock: ['EINTR', 'ENOMEM'],
+  openat: ['EMFILE', 'ENOMEM', 'EPERM', 'ENOSPC', 'EROFS', 'EINTR'],
+  write: ['ENOSPC', 'EPERM', 'EINTR', 'EBUSY'],
+  pwrite64: ['ENOSPC', 'EPERM', 'EINTR'],
+  rename: ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'],
+  unlink: ['EROFS', 'EPERM', 'EBUSY', 'ENOMEM'],
+  rmdir: ['EROFS', 'EPERM', 'EBUSY'],
+  mkdir: ['ENOSPC', 'EROFS', 'EPERM', 'ENOMEM'],
+  fchmod: ['EROFS', 'EPERM'],
+  fsync: ['ENOSPC', 'EROFS', 'EINTR'],
+  fdatasync: ['ENOSPC', 'EROFS', 'EINTR'],
+  ftruncate: ['EINTR', 'EPERM', 'EROFS'],
+  utimensat: ['EROFS', 'EPERM', 'ENOMEM'],
+  memfd_create: ['EMFILE', 'ENOMEM'],
+  pipe2: ['EMFILE'],
+  clone: ['ENOMEM', 'EPERM'],
+  clone3: ['ENOMEM', 'EPERM'],
+  vfork: ['ENOMEM', 'EPERM'],
+  wait4: ['EINTR'],
+};
+
+/** Calls that only look, which need no write access and no space. */
+const lookingErrors = ['EMFILE', 'ENOMEM', 'EPERM', 'EINTR'];
+
+/** Files without which everything works, and which the next verb or GC puts in order. */
+const hints = /^\/(?:var\/lib\/cni\/networks\/\.owners|run\/cni\/portmap)\//;
+
+/** One failure. */
+export interface FailureCase {
+  /** What `--only` takes. */
+  readonly name: string;
+  readonly verb: ChangingVerb;
+  /** Of the plugin in the chain. */
+  readonly index: number;
+  readonly point: Point;
+  readonly error: string;
+}
+
+/**
+ * Lists the cases of a subject, by running each verb once under observation.
+ * @param only see {@link pointsOf}.
+ */
+export async function failureCases(subject: Subject, only = ''): Promise<FailureCase[]> {
+  return (await pointsOf(subject, only)).flatMap(({ verb, index, points }) =>
+    points.flatMap((point) =>
+      errorsOf(point).map((error) => ({
+        name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
+          '/',
+        ),
+        ...{ verb, index, point, error },
+      })),
+    ),
+  );
+}
+
+function errorsOf({ call, text }: Point): readonly string[] {
+  if (call === 'openat' && !/O_CREAT|O_WRONLY|O_RDWR/.test(text)) return lookingErrors;
+  return errors[call] ?? [];
+}
+
+/** An attachment at the plugin that is to be failed, and what everything looks like there. */
+interface Standing {
+  readonly index: number;
+  readonly attachment: Attachment;
+  readonly picture: Picture;
+}
+
+/** Tries one case after the other on a host. ADDs of one plugin share what comes before it. */
+export class FailureBench {
+  private readonly scene: Scene;
+  private standing: Standing | undefined;
+
+  private constructor(scene: Scene) {
+    this.scene = scene;
+  }
+
+  static async open(subject: Subject): Promise<FailureBench> {
+    return new FailureBench(await Scene.open(subject, { hasNeighbour: canHaveNeighbour(subject) }));
+  }
+
+  close(): Promise<void> {
+    return this.scene.close();
+  }
+
+  /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
+  attempt(one: FailureCase): Promise<Verdict> {
+    return one.verb === 'ADD' ? this.attemptAdd(one) : this.attemptRemoval(one);
+  }
+
+  private async attemptAdd({ index, point, error }: FailureCase): Promise<Verdict> {
+    const { scene } = this;
+    const { attachment, picture } = await this.standAt(index);
+    const outcome = await fail(scene.host, scene.start('ADD', index, attachment), point, error);
+    const { isReached } = outcome;
+    const problem = answerProblem(outcome);
+    if (outcome.exit !== 0 || problem !== '') {
+      const difference = await scene.differenceFrom(picture, attachment.pod);
+      return { isReached, problem: join([problem, difference && `Not undone:\n${difference}`]) };
+    }
+    attachment.result = JSON.parse(outcome.stdout);
+    const failure = describeFailure(await scene.run('CHECK', index, attachment));
+    // What DEL may leave to the end of the sandbox is gone with it.
+    return { isReached, problem: join([failure, await this.leave()]) };
+  }
+
+  private async attemptRemoval({ verb, index, point, error }: FailureCase): Promise<Verdict> {
+    const { scene } = this;
+    const remains = await this.leave();
+    const attachment = await bringTo(scene, verb, index);
+    const outcome = await fail(scene.host, scene.start(verb, index, attachment), point, error);
+    // Nobody calls again what has succeeded.
+    const left = outcome.exit === 0 ? await this.finish(verb, index, attachment, outcome.stderr) : '';
+    const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
+    const difference = await scene.difference();
+    return {
+      isReached: outcome.isReached,
+      problem: join([
+        ...[remains, answerProblem(outcome), failure],
+        left && `It succeeded, but has left or lost:\n${left}`,
+        difference && `Left or lost for ever:\n${difference}`,
+      ]),
+    };
+  }
+
+  /**
+   * Does what comes after a verb of one plugin of the chain. GC may leave a file alone that it cannot read, for
+   * the next GC, if it says so.
+   * @param warnings of the verb.
+   * @returns what is left of the attachment.
+   */
+  private async finish(
+    verb: ChangingVerb,
+    index: number,
+    attachment: Attachment,
+    warnings: string,
+  ): Promise<string> {
+    const { scene } = this;
+    const { length } = scene.subject.network.plugins;
+    const failures = [];
+    if (verb === 'DEL')
+      for (let i = index - 1; i >= 0; i--)
+        failures.push(describeFailure(await scene.run('DEL', i, attachment)));
+    else
+      for (let i = index + 1; i < length; i++)
+        failures.push(describeFailure(await scene.run('GC', i, attachment)));
+    await scene.remove(attachment.pod);
+    const isExcused = (path: string) => hints.test(path) || (verb === 'GC' && warnings.includes(`"${path}"`));
+    return join([...failures, await scene.difference(isExcused)]);
+  }
+
+  private async standAt(index: number): Promise<Standing> {
+    if (this.standing?.index === index) return this.standing;
+    await this.leave();
+    const attachment = await bringTo(this.scene, 'ADD', index);
+    // Shared things that the first ADD of a plugin makes are there from the neighbour.
+    this.standing = { index, attachment, picture: await this.scene.picture(attachment.pod) };
+    return this.standing;
+  }
+
+  /** Detaches what stands. @returns what is left of it; "" when nothing is. */
+  private async leave(): Promise<string> {
+    if (!this.standing) return '';
+    const failure = await cleanUp(this.scene, this.standing.attachment, 'del');
+    const difference = await this.scene.difference();
+    this.standing = undefined;
+    return join([failure, difference && `Left or lost:\n${difference}`]);
+  }
+}
+
+/** There is only one device for host-device. */
+function canHaveNeighbour({ network }: Subject): boolean {
+  return network.plugins[0]!.type !== 'host-device';
+}
+
+function join(problems: readonly string[]): string {
+  return problems.filter(Boolean).join('\n');
+}

@@ -1,0 +1,175 @@
+/**
+ * Faults put into a running plugin from outside, by strace(1): at one system call of its main thread it is
+ * killed, or the call fails. The executable is the shipped one, started as the launcher does; it has no seam
+ * for this.
+ */
+
+import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { privatePrefix } from '../../launcher/launch.ts';
+import { binDir, type Host, randomName } from '../support/host.ts';
+import { cleanEnv, type Output } from '../support/run.ts';
+
+/** One system call of a verb, at which it can be killed or failed. */
+export interface Point {
+  readonly call: string;
+  /** Which of the main thread's calls of that name, from 1 on. */
+  readonly nth: number;
+  /** The call as strace shows it. */
+  readonly text: string;
+  /** Whether a child of the plugin is running then. */
+  readonly hasChild: boolean;
+}
+
+/** One start of a plugin. */
+export interface Start {
+  readonly type: string;
+  readonly env: NodeJS.ProcessEnv;
+  readonly stdin: string;
+}
+
+/** The calls that change something, wait for something, or open what is worked with. */
+const watched = [
+  ...['sendto', 'sendmsg', 'recvfrom', 'recvmsg', 'socket', 'bind', 'setns', 'unshare', 'ioctl', 'flock'],
+  ...['openat', 'write', 'pwrite64', 'rename', 'renameat2', 'unlink', 'unlinkat', 'rmdir', 'link', 'linkat'],
+  ...['mkdir', 'mkdirat', 'fchmod', 'fsync', 'fdatasync', 'ftruncate', 'utimensat', 'memfd_create', 'pipe2'],
+  ...['clone', 'clone3', 'vfork', 'execve', 'wait4'],
+];
+
+/** Children that are started, as against threads. */
+const startsChild = /^(?:clone3?\(.*CLONE_VFORK|vfork\()/;
+
+/** How long a plugin may take at all, in milliseconds: no lock is waited for longer than 30 seconds. */
+const longestRun = 45_000;
+
+/** Lists the points of a verb, from the first one after the configuration was read, by running it. */
+export async function findPoints(host: Host, start: Start): Promise<{ points: Point[]; output: Output }> {
+  const { output, log } = await traced(host, start, ['-e', `trace=read,${watched.join(',')}`]);
+  const counts = new Map<string, number>();
+  const points: Point[] = [];
+  let hasInput = false;
+  let children = 0;
+  for (const text of log.split('\n')) {
+    const call = /^(\w+)\(/.exec(text)?.[1];
+    if (!call) continue;
+    const nth = (counts.get(call) ?? 0) + 1;
+    counts.set(call, nth);
+    if (/^read\(0, .*= 0$/.test(text)) hasInput = true;
+    if (!hasInput || call === 'read' || !isRelevant(text)) continue;
+    points.push({ call, nth, text, hasChild: children > 0 });
+    if (startsChild.test(text)) children++;
+    if (call === 'wait4') children--;
+  }
+  return { points, output };
+}
+
+/** How an injected run ended. */
+export interface Injected extends Output {
+  /** Whether the fault was met. */
+  readonly isReached: boolean;
+  /** Whether it had to be ended for taking too long. */
+  readonly isLate: boolean;
+}
+
+/**
+ * Runs a verb that is killed at a point.
+ * @param children what becomes of those it has started: they are killed as well, or end by themselves.
+ */
+export async function kill(
+  host: Host,
+  start: Start,
+  { call, nth }: Pick<Point, 'call' | 'nth'>,
+  children: 'killed' | 'left',
+): Promise<Injected> {
+  const options = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=KILL:when=${nth}`];
+  const { output, isLate } = await traced(host, start, options, children);
+  return { ...output, isLate, isReached: output.exit === 'SIGKILL' };
+}
+
+/** Runs a verb in which one system call fails. @param error such as "EPERM". */
+export async function fail(
+  host: Host,
+  start: Start,
+  { call, nth }: Pick<Point, 'call' | 'nth'>,
+  error: string,
+): Promise<Injected> {
+  const options = ['-e', `trace=${call}`, '-e', `inject=${call}:error=${error}:when=${nth}`];
+  const { output, log, isLate } = await traced(host, start, options);
+  return { ...output, isLate, isReached: log.includes('(INJECTED)') };
+}
+
+/** False for what is only talk between threads, or reads a file of the kernel's. */
+function isRelevant(text: string): boolean {
+  if (/^clone3?\(/.test(text)) return startsChild.test(text);
+  // Node.js wakes its threads by an eventfd.
+  if (/^write\(\d+, "\\1\\0\\0\\0\\0\\0\\0\\0", 8\)/.test(text)) return false;
+  return !/^openat\(AT_FDCWD, "\/(?:sys\/fs\/cgroup|etc\/ssl)/.test(text);
+}
+
+async function traced(
+  host: Host,
+  { type, env, stdin }: Start,
+  options: readonly string[],
+  children: 'killed' | 'left' = 'left',
+): Promise<{ output: Output; log: string; isLate: boolean }> {
+  const log = `/run/strace-${randomName()}`;
+  try {
+    const argv = [...host.enter, 'strace', '-qq', '-s', '64', '-o', log, ...options, ...executable(type)];
+    const { output, isLate } = await runGroup(argv, { ...cleanEnv, ...env }, stdin, children);
+    return { output, log: readFileSync(host.file(log), 'utf8'), isLate };
+  } finally {
+    rmSync(host.file(log), { force: true });
+  }
+}
+
+/** What the launcher starts when there is no agent. */
+function executable(type: string): string[] {
+  const directory = join(binDir, readdirSync(binDir).find((name) => name.startsWith(privatePrefix))!);
+  const loader = join(directory, readdirSync(directory).find((name) => name.startsWith('ld-linux'))!);
+  const program = join(directory, 'cni-plugins');
+  return [loader, '--library-path', directory, '--argv0', type, program, '--', join(binDir, type)];
+}
+
+/** Runs a program in a process group of its own, so that what it leaves behind can be found. */
+async function runGroup(
+  argv: readonly string[],
+  env: NodeJS.ProcessEnv,
+  stdin: string,
+  children: 'killed' | 'left',
+): Promise<{ output: Output; isLate: boolean }> {
+  const child = spawn(argv[0]!, argv.slice(1), { env, detached: true });
+  const chunks = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const)
+    child[name].setEncoding('utf8').on('data', (text: string) => {
+      chunks[name] += text;
+    });
+  child.stdin.on('error', () => {}).end(stdin);
+  let isLate = false;
+  const limit = setTimeout(() => {
+    isLate = true;
+    signalGroup(child.pid!, 'SIGKILL');
+  }, longestRun);
+  const closed = new Promise((resolve) => child.on('close', resolve));
+  const exit = await new Promise<number | string>((resolve, reject) =>
+    child.on('error', reject).on('exit', (code, signal) => resolve(code ?? String(signal))),
+  );
+  clearTimeout(limit);
+  if (children === 'killed') signalGroup(child.pid!, 'SIGKILL');
+  for (const end = Date.now() + longestRun; signalGroup(child.pid!, 0); await sleep(1))
+    if (Date.now() > end) signalGroup(child.pid!, 'SIGKILL');
+  // What it has said may still be on its way.
+  await closed;
+  return { output: { argv, exit, ...chunks }, isLate };
+}
+
+/** @returns false when the group has no process any more. */
+function signalGroup(group: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    process.kill(-group, signal);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,150 @@
+/** Killed anywhere: whatever is left of a verb that was killed, each way of cleaning up removes it. */
+
+import type { Attachment } from '../support/chain.ts';
+import { type Outcome, succeeded } from '../support/plugin.ts';
+import { findPoints, kill, type Point } from './injection.ts';
+import { Scene } from './scene.ts';
+import type { Subject } from './subjects.ts';
+
+/** The verbs that change anything. */
+export const changingVerbs = ['ADD', 'DEL', 'GC'] as const;
+export type ChangingVerb = (typeof changingVerbs)[number];
+
+/**
+ * How a runtime may clean up: DEL; DEL once the namespace is gone; DEL that knows neither namespace nor
+ * result; no DEL at all, but GC.
+ */
+const waysOut = ['del', 'gone', 'bare', 'gc'] as const;
+export type WayOut = (typeof waysOut)[number];
+
+/** The ways after a verb: GC comes when the namespace is gone anyway. */
+export function waysOutOf(verb: ChangingVerb): WayOut[] {
+  return waysOut.filter((way) => verb !== 'GC' || way !== 'gone');
+}
+
+/** One kill and one way of cleaning up. */
+export interface KillCase {
+  /** What `--only` takes. */
+  readonly name: string;
+  readonly verb: ChangingVerb;
+  /** Of the plugin in the chain. */
+  readonly index: number;
+  readonly point: Point;
+  readonly children: 'killed' | 'left';
+  readonly way: WayOut;
+}
+
+/** What came of a case. */
+export interface Verdict {
+  /** Whether the fault was met; what a process does differs a little from run to run. */
+  readonly isReached: boolean;
+  /** What went wrong; "" when nothing did. */
+  readonly problem: string;
+}
+
+/**
+ * Lists the cases of a subject, by running each verb once under observation.
+ * @param only see {@link pointsOf}.
+ */
+export async function killCases(subject: Subject, only = ''): Promise<KillCase[]> {
+  const cases: KillCase[] = [];
+  for (const { verb, index, points } of await pointsOf(subject, only)) {
+    const { type } = subject.network.plugins[index]!;
+    for (const point of points.filter(changesSomething))
+      for (const children of point.hasChild ? (['killed', 'left'] as const) : (['killed'] as const))
+        for (const way of waysOutOf(verb))
+          cases.push({
+            name: [verb, `${index}-${type}`, point.call, point.nth, children, way].join('/'),
+            ...{ verb, index, point, children, way },
+          });
+  }
+  return cases;
+}
+
+/**
+ * The points of each verb of each plugin of a chain.
+ * @param only name of a case, or its beginning, that leaves out the other verbs and plugins; "" for all.
+ */
+export async function pointsOf(
+  subject: Subject,
+  only: string,
+): Promise<{ verb: ChangingVerb; index: number; points: Point[] }[]> {
+  const scene = await Scene.open(subject);
+  try {
+    const found = [];
+    for (const verb of changingVerbs)
+      for (const [index, { type }] of subject.network.plugins.entries()) {
+        const own = `${verb}/${index}-${type}/`;
+        if (only && !own.startsWith(`${only}/`) && !`${only}/`.startsWith(own)) continue;
+        const attachment = await bringTo(scene, verb, index);
+        const { points, output } = await findPoints(scene.host, scene.start(verb, index, attachment));
+        if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);
+        found.push({ verb, index, points });
+        await cleanUp(scene, attachment, 'del');
+      }
+    return found;
+  } finally {
+    await scene.close();
+  }
+}
+
+/**
+ * Does a case.
+ * @param scene which is clean, and can be used again if the case has no problem.
+ */
+export async function tryKill(scene: Scene, one: KillCase): Promise<Verdict> {
+  const { verb, index, point, children, way } = one;
+  const attachment = await bringTo(scene, verb, index);
+  const { isReached, isLate } = await kill(scene.host, scene.start(verb, index, attachment), point, children);
+  // A runtime has no result of an ADD that was killed.
+  if (verb === 'ADD') attachment.result = undefined;
+  const failure = await cleanUp(scene, attachment, way);
+  const difference = await scene.difference();
+  const problem = [
+    isLate && 'It took too long',
+    failure && `Cleaning up failed: ${failure}`,
+    difference && `This was left or lost:\n${difference}`,
+  ]
+    .filter(Boolean)
+    .join('\n');
+  return { isReached, problem };
+}
+
+/** Does all that comes before a verb of one plugin of the chain. */
+export async function bringTo(scene: Scene, verb: ChangingVerb, index: number): Promise<Attachment> {
+  const attachment = await scene.attachment();
+  const count = verb === 'ADD' ? index : scene.subject.network.plugins.length;
+  for (let i = 0; i < count; i++) attachment.result = succeeded(await scene.run('ADD', i, attachment)).result;
+  if (verb === 'DEL')
+    for (let i = count - 1; i > index; i--) succeeded(await scene.run('DEL', i, attachment));
+  // GC is for what nobody will call DEL for.
+  if (verb === 'GC') await scene.removeWholly(attachment.pod);
+  if (verb === 'GC') for (let i = 0; i < index; i++) succeeded(await scene.run('GC', i, attachment));
+  return attachment;
+}
+
+/**
+ * Cleans up in one way, and takes the pod away.
+ * @returns what failed; "" when nothing did.
+ */
+export async function cleanUp(scene: Scene, attachment: Attachment, way: WayOut): Promise<string> {
+  const { pod } = attachment;
+  if (way === 'gone' || way === 'gc') await scene.removeWholly(pod);
+  if (way === 'bare') attachment.result = undefined;
+  const outcome = await (way === 'gc'
+    ? scene.collect()
+    : attachment.tryDel(way === 'bare' ? { netns: '' } : {}));
+  await scene.remove(pod);
+  return describeFailure(outcome);
+}
+
+/** What a plugin said; "" when it succeeded. */
+export function describeFailure({ exit, argv, stdout, stderr }: Outcome): string {
+  return exit === 0 ? '' : `${argv.at(-1)} ended with ${exit}: ${stdout}${stderr}`;
+}
+
+/** False for what only reads: killed there, a verb is as it was at the call before. */
+function changesSomething({ call, text }: Point): boolean {
+  if (call === 'openat') return /O_CREAT|O_WRONLY|O_RDWR/.test(text);
+  return !['recvfrom', 'recvmsg', 'socket', 'bind', 'pipe2'].includes(call);
+}

@@ -1,0 +1,85 @@
+/** Tries the cases of a kind of fault, all or a sample. */
+
+import type { Random } from '../../scripts/random.ts';
+import type { Case, Kind } from './kinds.ts';
+import type { Subject } from './subjects.ts';
+
+/** What is to be tried. */
+export interface ProofOptions {
+  /** How many of the cases, from 0 to 1; by chance, but in each subject at least one. */
+  readonly share: number;
+  /** Chooses them. */
+  readonly random: Random;
+  /** How many hosts are worked on at once. */
+  readonly jobs: number;
+  /** Name of the one case that is wanted, or what the names of several begin with, up to a slash. */
+  readonly only?: string;
+  /** At most so many cases of each subject. */
+  readonly most?: number;
+  log(line: string): void;
+}
+
+/** What was found. */
+export interface Proof {
+  tried: number;
+  /** Cases in which the fault was not met, as the process did something else this time. */
+  missed: number;
+  readonly failures: { readonly command: string; readonly problem: string }[];
+}
+
+/** Tries the cases of one kind. @param subjects by name. */
+export async function prove(
+  kind: Kind,
+  subjects: Readonly<Record<string, Subject>>,
+  options: ProofOptions,
+): Promise<Proof> {
+  const proof: Proof = { tried: 0, missed: 0, failures: [] };
+  for (const [name, subject] of Object.entries(subjects)) {
+    const all = await kind.casesOf(subject, options.only);
+    const chosen = choose(all, options);
+    options.log(`${name}: ${chosen.length} of ${all.length} cases`);
+    const queue = chosen.values();
+    const work = () => workOff(kind, name, subject, queue, proof, options);
+    await Promise.all(Array.from({ length: options.jobs }, work));
+  }
+  return proof;
+}
+
+function choose(cases: readonly Case[], { random, only, share, most = Infinity }: ProofOptions): Case[] {
+  const all = cases.filter(({ name }) => !only || name === only || name.startsWith(`${only}/`));
+  const wanted = Math.min(most, Math.ceil(all.length * share));
+  // The first of a shuffled list, in their own order.
+  const order = [...all.keys()];
+  for (let i = order.length - 1; i > 0; i--) {
+    const j = random.below(i + 1);
+    [order[i], order[j]] = [order[j]!, order[i]!];
+  }
+  const taken = new Set(order.slice(0, wanted));
+  return all.filter((_, i) => taken.has(i));
+}
+
+async function workOff(
+  kind: Kind,
+  subjectName: string,
+  subject: Subject,
+  queue: Iterator<Case, unknown> & Iterable<Case>,
+  proof: Proof,
+  { log }: ProofOptions,
+): Promise<void> {
+  let bench: Awaited<ReturnType<Kind['open']>> | undefined;
+  for (const one of queue) {
+    bench ??= await kind.open(subject);
+    const { isReached, problem } = await bench
+      .attempt(one)
+      .catch((error: Error) => ({ isReached: true, problem: error.stack ?? error.message }));
+    proof.tried++;
+    if (!isReached) proof.missed++;
+    if (problem === '') continue;
+    const command = `npm run prove -- --kind ${kind.name} --subject ${subjectName} --only '${one.name}'`;
+    proof.failures.push({ command, problem });
+    log(`FAILED ${command}\n${problem.replace(/^/gm, '    ')}`);
+    await bench.close();
+    bench = undefined;
+  }
+  await bench?.close();
+}

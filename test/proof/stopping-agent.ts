@@ -1,0 +1,54 @@
+/**
+ * An agent that kills itself at one of the things that it waits for. It runs the sources of the agent, and
+ * nothing of this is in the shipped executable.
+ *
+ * Node.js tells of every promise that is chained to another: each `await`, and each `then`. They are counted
+ * from the moment on at which the agent is told to, by a line on standard input: the number of the one at
+ * which it is to end, or 0 to have them counted alone. Each call, when it has ended, is followed by a line on
+ * standard output that says how many there were.
+ */
+
+import { createInterface } from 'node:readline';
+import { promiseHooks } from 'node:v8';
+import { Agent, defaultSocket } from '../../agent/agent.ts';
+import { sourceSuite } from '../../scripts/suite.ts';
+
+const [program = '', build = ''] = process.argv.slice(2);
+const { plugins, ipam } = sourceSuite();
+
+let isCounting = false;
+let count = 0;
+let last = 0;
+
+promiseHooks.onInit((_promise, parent) => {
+  if (!isCounting || parent === undefined) return;
+  count++;
+  if (count === last) process.kill(process.pid, 'SIGKILL');
+});
+
+const agent = new Agent({
+  socket: defaultSocket,
+  plugins: new Map([...plugins, ...ipam]),
+  program,
+  build,
+  concurrency: 16,
+  idleTimeoutMs: 0,
+});
+// What a verb waits for does not depend on what ran before.
+for (const load of [...plugins.values(), ...ipam.values()]) await load();
+await agent.listen();
+console.log('ready');
+
+createInterface({ input: process.stdin })
+  .on('line', (line) => {
+    if (line === 'end') {
+      isCounting = false;
+      console.log(String(count));
+      return;
+    }
+    count = 0;
+    last = Number(line);
+    isCounting = true;
+    console.log('counting');
+  })
+  .on('close', () => process.exit());

@@ -1,0 +1,160 @@
+/**
+ * The agent stopped anywhere: it is killed at each of the things that a verb waits for, and each way of
+ * cleaning up removes what is left.
+ */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { privatePrefix } from '../../launcher/launch.ts';
+import type { Attachment } from '../support/chain.ts';
+import { binDir } from '../support/host.ts';
+import { cleanEnv } from '../support/run.ts';
+import {
+  bringTo,
+  type ChangingVerb,
+  changingVerbs,
+  cleanUp,
+  type Verdict,
+  type WayOut,
+  waysOutOf,
+} from './kills.ts';
+import { Scene } from './scene.ts';
+import type { Subject } from './subjects.ts';
+
+/** One stop and one way of cleaning up. */
+export interface StopCase {
+  /** What `--only` takes. */
+  readonly name: string;
+  readonly verb: ChangingVerb;
+  /** Of the plugin in the chain. */
+  readonly index: number;
+  /** At which of the things that the verb waits for. */
+  readonly nth: number;
+  readonly way: WayOut;
+}
+
+/** Lists every case of a subject, by having an agent count. */
+export async function stopCases(subject: Subject): Promise<StopCase[]> {
+  const scene = await Scene.open(subject, { hasAgent: false });
+  const cases: StopCase[] = [];
+  try {
+    const agent = await StoppingAgent.start(scene);
+    for (const verb of changingVerbs)
+      for (const [index, { type }] of subject.network.plugins.entries()) {
+        const attachment = await bringTo(scene, verb, index);
+        await agent.count(0);
+        const { exit, stdout, stderr } = await scene.run(verb, index, attachment);
+        if (exit !== 0) throw new Error(`${verb} failed: ${stdout}${stderr}`);
+        const total = (await agent.endCount()) ?? 0;
+        for (let nth = 1; nth <= total; nth++)
+          for (const way of waysOutOf(verb))
+            cases.push({ name: [verb, `${index}-${type}`, nth, way].join('/'), verb, index, nth, way });
+        await cleanUp(scene, attachment, 'del');
+      }
+    await agent.end();
+    return cases;
+  } finally {
+    await scene.close();
+  }
+}
+
+/** Tries one case after the other on a host. */
+export class StopBench {
+  private readonly scene: Scene;
+  private agent: StoppingAgent | undefined;
+
+  private constructor(scene: Scene) {
+    this.scene = scene;
+  }
+
+  static async open(subject: Subject): Promise<StopBench> {
+    return new StopBench(await Scene.open(subject, { hasAgent: false }));
+  }
+
+  async close(): Promise<void> {
+    await this.agent?.end();
+    await this.scene.close();
+  }
+
+  /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
+  async attempt({ verb, index, nth, way }: StopCase): Promise<Verdict> {
+    const { scene } = this;
+    this.agent ??= await StoppingAgent.start(scene);
+    const attachment: Attachment = await bringTo(scene, verb, index);
+    await this.agent.count(nth);
+    const outcome = await scene.run(verb, index, attachment);
+    const isReached = (await this.agent.endCount()) === undefined;
+    if (isReached) this.agent = undefined;
+    // A call that had been answered has a result, whatever became of the agent.
+    attachment.result = verb !== 'ADD' ? attachment.result : outcome.exit === 0 ? outcome.result : undefined;
+    this.agent ??= await StoppingAgent.start(scene);
+    const failure = await cleanUp(scene, attachment, way);
+    const difference = await scene.difference();
+    return {
+      isReached,
+      problem: [
+        outcome.exit !== 0 && !outcome.error && `No CNI error: ${outcome.stdout}${outcome.stderr}`,
+        failure && `Cleaning up failed: ${failure}`,
+        difference && `This was left or lost:\n${difference}`,
+      ]
+        .filter(Boolean)
+        .join('\n'),
+    };
+  }
+}
+
+/** An agent of stopping-agent.ts, at the socket where launchers look for one. */
+class StoppingAgent {
+  private readonly child: ChildProcess;
+  private readonly answers: AsyncIterator<string>;
+  private readonly exited: Promise<unknown>;
+
+  private constructor(child: ChildProcess) {
+    this.child = child;
+    this.answers = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
+    this.exited = once(child, 'exit');
+  }
+
+  static async start({ host }: Scene): Promise<StoppingAgent> {
+    const build = readdirSync(binDir)
+      .find((name) => name.startsWith(privatePrefix))!
+      .slice(privatePrefix.length);
+    const argv = [
+      ...[...host.enter, process.execPath, '--no-warnings', join(import.meta.dirname, 'stopping-agent.ts')],
+      ...[join(binDir, 'cni'), build],
+    ];
+    const child = spawn(argv[0]!, argv.slice(1), { env: cleanEnv, stdio: ['pipe', 'pipe', 'inherit'] });
+    child.stdin!.on('error', () => {});
+    const agent = new StoppingAgent(child);
+    if ((await agent.answer()) === undefined) throw new Error('The agent did not start');
+    return agent;
+  }
+
+  /** Has it count from now on. @param last at which it is to end; 0 for never. */
+  async count(last: number): Promise<void> {
+    this.child.stdin!.write(`${last}\n`);
+    await this.answer();
+  }
+
+  /** @returns how many there were; undefined when it has killed itself at one. */
+  async endCount(): Promise<number | undefined> {
+    this.child.stdin!.write('end\n');
+    const count = await this.answer();
+    if (count === undefined) await this.exited;
+    return count === undefined ? undefined : Number(count);
+  }
+
+  async end(): Promise<void> {
+    this.child.stdin!.end();
+    await this.exited;
+  }
+
+  /** @returns undefined when it has ended. */
+  private async answer(): Promise<string | undefined> {
+    const { value, done } = await this.answers.next();
+    return done ? undefined : value;
+  }
+}

@@ -1,0 +1,25 @@
+/** `cni`, the operators' command, run outside any host, on directories of its own. */
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ExecutionContext } from 'ava';
+import { Namespace } from './host.ts';
+import { suites } from './plugin.ts';
+import type { Output } from './run.ts';
+
+/** The machine itself. */
+export const here = new Namespace([]);
+export const command = join(suites.ours, 'cni');
+
+/** Runs `cni …`. */
+export const cni = (...args: string[]): Promise<Output> => here.tryRun([command, ...args]);
+
+/** Makes a directory that is gone with the test. @param files by name: text as it is, or what becomes JSON. */
+export function directory(t: ExecutionContext, files: Record<string, string | object> = {}): string {
+  const dir = mkdtempSync(join(tmpdir(), 'cni-command-'));
+  t.teardown(() => rmSync(dir, { recursive: true }));
+  for (const [name, content] of Object.entries(files))
+    writeFileSync(join(dir, name), typeof content === 'string' ? content : JSON.stringify(content, null, 2));
+  return dir;
+}
