@@ -70,10 +70,10 @@ function within<T extends { seconds: number }>(limit: number, list: readonly T[]
   });
 }
 
-/** How many words a test's name shares with the path of a source file. */
+/** How many words a test's name shares with the path of a source file; "firewalld" is one with "firewall". */
 function kinshipOf(test: string, file: string): number {
-  const words = new Set(file.replace(/\.ts$/, '').split(/[/-]/));
+  const words = file.replace(/\.ts$/, '').split(/[/-]/);
   return basename(test, '.test.ts')
     .split('-')
-    .filter((word) => words.has(word)).length;
+    .filter((one) => words.some((word) => one === word || (word.length > 4 && one.startsWith(word)))).length;
 }

@@ -65,5 +65,8 @@ test('a mutant is tried by the tests that reach it: unit tests first, then those
     ['test/network/portmap.test.ts'],
     ['test/network/static.test.ts'],
   ]);
+  const firewalld = new Map([...all, ['test/network/firewalld.test.ts', reach(55, ['m'])]]);
+  const [, first] = planFor(firewalld, 'm', 'plugins/firewall.ts');
+  t.deepEqual(first?.files, ['test/network/firewalld.test.ts']);
   t.deepEqual(planFor(all, 'none', 'lib/ip.ts'), []);
 });
