@@ -64,7 +64,7 @@ export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'
 }
 
 /** Name of the interface that sysfs has for a device. */
-function interfaceInSysfs({ kernelpath, pciBusID }: DeviceSpec, sysfs = '/sys'): string | undefined {
+function interfaceInSysfs({ kernelpath, pciBusID }: DeviceSpec, sysfs: string): string | undefined {
   if (kernelpath) return firstEntry(`${sysfs}${kernelpath.slice('/sys'.length)}/net`);
   const pci = `${sysfs}/bus/pci/devices/${pciBusID}`;
   if (existsSync(pci)) {

@@ -240,6 +240,39 @@ test('CHECK finds every drift', async (t) => {
   }
 });
 
+test('CHECK finds a route that leads to another gateway, or stands in another table', async (t) => {
+  const host = await makeHost(t);
+  const routed = [
+    { dst: '10.98.0.0/16', gw: '10.5.0.9' },
+    { dst: '10.99.0.0/16', table: 123 },
+  ];
+  const one = await attach(
+    host,
+    bridgeNet({ ipam: { type: 'host-local', subnet: '10.5.0.0/24', routes: routed } }),
+  );
+  await one.check();
+  const drifts: [string[], string[], RegExp][] = [
+    [
+      ['10.98.0.0/16', 'via', '10.5.0.9'],
+      ['10.98.0.0/16', 'via', '10.5.0.8'],
+      /no route to 10\.98\.0\.0\/16 via 10\.5\.0\.9/,
+    ],
+    [
+      ['10.99.0.0/16', 'via', '10.5.0.1', 'table', '123'],
+      ['10.99.0.0/16', 'via', '10.5.0.1', 'table', '124'],
+      /no route to 10\.99\.0\.0\/16/,
+    ],
+  ];
+  for (const [wanted, other, message] of drifts) {
+    await one.pod.run(['ip', 'route', 'del', ...wanted]);
+    await one.pod.run(['ip', 'route', 'add', ...other]);
+    t.regex((await one.tryCheck()).error?.msg ?? '', message);
+    await one.pod.run(['ip', 'route', 'append', ...wanted]);
+    // Another route besides is no drift.
+    await one.check();
+  }
+});
+
 test('a failing ADD leaves nothing: exhausted range, foreign bridge, wrong settings, taken name', async (t) => {
   const host = await makeHost(t);
   await host.run(['ip', 'link', 'add', 'br9', 'type', 'veth', 'peer', 'name', 'br9p']);

@@ -4,6 +4,7 @@ import test, { type ExecutionContext } from 'ava';
 import { attach, sample } from '../support/chain.ts';
 import { cni, command, directory, here } from '../support/command.ts';
 import { makeHost } from '../support/host.ts';
+import { snapshot } from '../support/observe.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
 const bridge = { type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.1.0.0/16' } };
@@ -314,6 +315,27 @@ test('gc reports what it could not remove as still there, with the reason, and e
   await write(network);
   t.is((await run(['gc', 'podnet'])).exit, 0);
   t.deepEqual(await orphans(), []);
+});
+
+test('gc --all --dry-run tells what would be removed, the living too, and removes nothing', async (t) => {
+  const { host, run } = await hostWith(t, { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' });
+  const [alive, dead] = [await host.addPod(), await host.addPod()];
+  t.is((await run(['add', 'podnet', alive.netns], port8080)).exit, 0);
+  t.is((await run(['add', 'podnet', dead.netns])).exit, 0);
+  await dead.remove();
+  const before = await snapshot(host);
+  const dry = await run(['gc', 'podnet', '--all', '--dry-run']);
+  t.is(dry.exit, 0, dry.stderr);
+  t.regex(dry.stdout, /2 attachments would be removed, 0 kept/);
+  t.deepEqual(await snapshot(host), before);
+  t.is((await run(['check', 'podnet', alive.netns], port8080)).exit, 0);
+  // A network whose name begins like this one's is another one.
+  const pod = { ...sample('10-bridge.conflist'), name: 'pod', cniVersion: '1.1.0' };
+  await host.run(['sh', '-c', 'cat > /etc/cni/net.d/20-pod.conflist'], { stdin: JSON.stringify(pod) });
+  const other = await run(['gc', 'pod', '--all']);
+  t.is(other.exit, 0, other.stderr);
+  t.regex(other.stdout, /0 attachments removed, 0 kept/);
+  t.is((await run(['check', 'podnet', alive.netns], port8080)).exit, 0);
 });
 
 test('gc finds a renamed network in the result cache, and keeps its living attachments', async (t) => {

@@ -244,11 +244,14 @@ test('GC keeps the valid, in this network only', async (t) => {
   await pool.add('b', 'ours', { ifname: 'eth1' });
   await pool.add('z', 'ours', { conf: { name: 'other' } });
   pool.write('10.1.0.99', '');
+  // Of a very old version, without an interface name: the container tells.
+  pool.write('10.1.0.98', 'b');
+  pool.write('10.1.0.97', 'gone');
   const gc = (valid: unknown) => pool.run('GC', '', { conf: { 'cni.dev/valid-attachments': valid } });
   t.is((await gc(null)).exit, 0);
-  t.is(Object.keys(pool.reserved).length, 5);
+  t.is(Object.keys(pool.reserved).length, 7);
   t.is((await gc([{ containerID: 'b', ifname: 'eth0' }])).exit, 0);
-  t.deepEqual(Object.values(pool.reserved), ['b\r\neth0']);
+  t.deepEqual(Object.values(pool.reserved).toSorted(), ['b', 'b\r\neth0']);
   t.is((await gc([])).exit, 0);
   t.deepEqual(pool.reserved, {});
   t.deepEqual(

@@ -38,12 +38,26 @@ test('modes, MTU and MAC address arrive in the kernel; the master may come from 
     const made = await link(one.pod, 'eth0');
     t.is(made?.linkinfo?.info_data?.mode, mode);
     t.is(made?.mtu, 1300);
+    t.is(made?.linkinfo?.info_data?.bcqueuelen, 2000);
     // One that passes everything through has its master's.
     if (mode !== 'passthru') t.is(made?.address, '0a:58:0a:65:00:09');
     t.is(one.result!.interfaces![0]!.mac, made?.address);
     await one.check();
     await one.del();
   }
+});
+
+test('a master that is a port of a bridge, whose frames all go there, is refused', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.101');
+  const { master } = sample(name).plugins[0] as { master?: string };
+  await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
+  await host.run(['ip', 'link', 'set', `${master}`, 'master', 'br0']);
+  const pod = await host.addPod();
+  const before = await snapshot(host);
+  const outcome = await new Attachment(host, pod, sample(name)).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /is a port of a bridge itself/);
+  t.deepEqual(await snapshot(host), before);
 });
 
 test('no IPAM: the link is up and has no address', async (t) => {

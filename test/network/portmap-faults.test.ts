@@ -12,7 +12,7 @@ import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
 import { logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, iptablesSave, serve, until } from '../support/observe.ts';
+import { ask, files, iptablesSave, serve, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 import { type PrintedResult, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
@@ -198,6 +198,7 @@ test('ADD has iptables list no chain, and STATUS starts no program', async (t) =
   const calls = async () =>
     (await host.run(['sh', '-c', 'cat /run/calls; : > /run/calls'])).trim().split('\n').filter(Boolean);
   await attach(host, portNet(), { ...ports([8080, 80]), env });
+  t.not(Object.keys(files(host, '/run/cni/iptables')).length, 0, 'which rules are shared is kept in mind');
   await host.run(['sh', '-c', ': > /run/calls']);
   await attach(host, portNet(), { ...ports([8081, 80]), env });
   const added = await calls();

@@ -1,9 +1,10 @@
 /**
  * A DHCP server that misbehaves on demand, for the tests: run inside a namespace, as
  *
- *     node dhcp-server.ts silent|garbage|nak
+ *     node dhcp-server.ts silent|garbage|nak|used
  *
- * It prints a line when it listens.
+ * It prints a line when it listens. One that is "used" offers 10.99.0.5 until a client declines it, then
+ * 10.99.0.6, and prints what it is asked.
  */
 
 import { createSocket } from 'node:dgram';
@@ -12,6 +13,7 @@ import { Address } from '../../lib/ip.ts';
 
 const manner = process.argv[2];
 const own = Uint8Array.of(10, 99, 255, 254);
+let isDeclined = false;
 const socket = createSocket({ type: 'udp4', reuseAddr: true });
 socket.on('message', (data) => {
   const asked = decodeMessage(data);
@@ -33,16 +35,25 @@ socket.on('message', (data) => {
     );
     return;
   }
-  const answer = typeOf(asked) === MessageType.Discover ? MessageType.Offer : MessageType.Nak;
+  if (manner === 'used') {
+    const name = Object.entries(MessageType).find(([, type]) => type === typeOf(asked))?.[0];
+    const requested = asked.options.get(Option.RequestedAddress);
+    console.log(`${name} ${requested ? Address.fromBytes(requested) : ''}`.trim());
+    if (typeOf(asked) === MessageType.Decline) isDeclined = true;
+    if (typeOf(asked) !== MessageType.Discover && typeOf(asked) !== MessageType.Request) return;
+  }
+  const refusal = manner === 'used' ? MessageType.Ack : MessageType.Nak;
+  const answer = typeOf(asked) === MessageType.Discover ? MessageType.Offer : refusal;
   send(
     encodeMessage({
       ...asked,
       op: 2,
-      yourAddress: Address.parse('10.99.0.5'),
+      yourAddress: Address.parse(isDeclined ? '10.99.0.6' : '10.99.0.5'),
       options: new Map([
         [Option.MessageType, Uint8Array.of(answer)],
         [Option.ServerIdentifier, own],
         [Option.SubnetMask, Uint8Array.of(255, 255, 0, 0)],
+        [Option.LeaseTime, Uint8Array.of(0, 0, 1, 0)],
       ]),
     }),
   );

@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { Call } from '../../../lib/cni/call.ts';
+import { Call, type CallContext } from '../../../lib/cni/call.ts';
 import { delegate, findPlugin, ipamAdd } from '../../../lib/cni/delegate.ts';
+import { emptyResult } from '../../../lib/cni/result.ts';
 import { CniError } from '../../../lib/errors.ts';
 
 /** A directory with one executable shell script a name. */
@@ -111,6 +112,23 @@ test('an IPAM plugin whose answer cannot be read is asked to release', async (t)
     await call.rollBack();
     t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\nDEL\n', answer);
   }
+});
+
+test('a delegate within this process is asked to release as well; another program of the same size is run', async (t) => {
+  const dir = pluginDir(t, { program: 'exit 3', fake: 'exit 3', other: 'exit 4' });
+  const verbs: string[] = [];
+  const base = callWith([dir]);
+  const runEmbedded = (_type: string, { invocation }: CallContext) => {
+    verbs.push(invocation.command);
+    return Promise.resolve(invocation.command === 'ADD' ? emptyResult() : undefined);
+  };
+  const context = { ...base.context, program: join(dir, 'program'), runEmbedded };
+  const call = new Call(context, { config: base.config, prevResult: undefined, validAttachments: [] });
+  t.deepEqual(await delegate(call, 'fake'), emptyResult());
+  await call.rollBack();
+  t.deepEqual(verbs, ['ADD', 'DEL']);
+  await t.throwsAsync(delegate(call, 'other'), { message: /exit code 4/ });
+  t.deepEqual(verbs, ['ADD', 'DEL']);
 });
 
 /** True while a process has not ended. */

@@ -6,7 +6,7 @@ import { formatError, runPlugin } from '../../../lib/cni/runner.ts';
 import { boolean } from '../../../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
 
-type RecorderCall = Call<{ fail?: boolean }>;
+type RecorderCall = Call<{ fail?: boolean; failInternally?: boolean }>;
 
 /** A plugin that records its calls, and what becomes of them. */
 function recorder() {
@@ -16,7 +16,7 @@ function recorder() {
     name: 'recorder',
     summary: 'Records.',
     role: 'main',
-    config: { fail: boolean() },
+    config: { fail: boolean(), failInternally: boolean() },
     add(call) {
       calls.push(call);
       call.undo(() => void log.push('undo first'));
@@ -31,6 +31,7 @@ function recorder() {
     gc: (call) => void calls.push(call),
     status(call) {
       if (call.config.fail) throw new Error('not ready');
+      if (call.config.failInternally) throw new CniError(ErrorCode.Internal, 'not at all', 'why');
       throw new CniError(ErrorCode.LimitedConnectivity, 'half ready');
     },
   });
@@ -106,6 +107,8 @@ test('errors of STATUS have code 50 unless the plugin gives another', async (t) 
   const { run } = recorder();
   t.like(await run('STATUS', { fail: true }), { exit: 1, code: 50, message: 'not ready' });
   t.like(await run('STATUS', {}), { exit: 1, code: 51, message: 'half ready' });
+  const internal = await run('STATUS', { failInternally: true });
+  t.like(internal, { exit: 1, code: 50, message: 'not at all', printed: { details: 'why' } });
 });
 
 test("the plugin's own namespace is refused before anything is done", async (t) => {
@@ -189,6 +192,10 @@ test('deep nesting is refused by name, and brackets within strings do not count'
     t.is(code, 6);
     t.regex(printed.details, /nested more than 200 deep/);
   }
+  const objects = `{"name": "n", "x": ${'{"x": '.repeat(300)}1${'}'.repeat(301)}`;
+  t.is((await run('DEL', objects)).code, 6);
+  // Many beside one another are not deep.
+  t.is((await run('DEL', { x: Array.from({ length: 300 }, () => [{}]) })).exit, 0);
   t.is((await run('DEL', nested(100))).exit, 0);
   t.is((await run('DEL', { x: '\\"[{'.repeat(1000) })).exit, 0);
 });

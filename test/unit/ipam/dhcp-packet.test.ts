@@ -71,6 +71,15 @@ test('routes of both kinds', (t) => {
     text(classlessRoutes(withOption(121, 24, 192, 168, 5, 10, 0, 0, 1, 0, 10, 0, 0, 2, 8, 172, 0, 0, 0, 0))),
     ['192.168.5.0/24 10.0.0.1', '0.0.0.0/0 10.0.0.2', '172.0.0.0/8 0.0.0.0'],
   );
+  // As many bytes of the destination as its prefix length needs; the next route follows.
+  for (let length = 0; length <= 32; length++) {
+    const destination = [10, 0, 0, 0].slice(0, Math.ceil(length / 8));
+    const routes = text(
+      classlessRoutes(withOption(121, length, ...destination, 10, 0, 0, 1, 8, 11, 10, 0, 0, 2)),
+    );
+    t.is(routes?.length, 2, `${length}`);
+    t.is(routes?.[1], '11.0.0.0/8 10.0.0.2', `${length}`);
+  }
   t.is(classlessRoutes(withOption(121, 33, 1, 2, 3, 4, 5, 6, 7, 8, 9)), undefined);
   t.is(classlessRoutes(withOption(121, 24, 192, 168)), undefined);
   t.deepEqual(text(classfulRoutes(withOption(33, 10, 1, 2, 3, 10, 0, 0, 1, 192, 168, 9, 9, 10, 0, 0, 2))), [

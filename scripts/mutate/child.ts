@@ -1,0 +1,33 @@
+/** Running a program with all that it starts, for a limited time. */
+
+import { spawn } from 'node:child_process';
+
+/** How a program ended. */
+export interface Ended {
+  readonly passed: boolean;
+  readonly output: string;
+  /** Seconds that it took. */
+  readonly elapsed: number;
+}
+
+/** Runs a program. One that takes longer than `seconds` is killed with its process group, and has failed. */
+export function run(
+  [program, ...args]: readonly [string, ...string[]],
+  { seconds, ...options }: { cwd: string; env: NodeJS.ProcessEnv; seconds: number },
+): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    const start = performance.now();
+    const child = spawn(program, args, { ...options, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => {
+        output += chunk.toString();
+      });
+    const timer = setTimeout(() => process.kill(-child.pid!, 'SIGKILL'), seconds * 1000);
+    child.on('error', reject);
+    child.on('close', (code) => {
+      clearTimeout(timer);
+      resolve({ passed: code === 0, output, elapsed: (performance.now() - start) / 1000 });
+    });
+  });
+}

@@ -1,0 +1,79 @@
+/** Which tests are to catch a mutant: those that reach it, the likeliest and the quickest first. */
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+
+/** What a test file reaches, as it was observed. */
+export interface Reach {
+  /** See {@link digestOf}. */
+  readonly digest: string;
+  readonly passed: boolean;
+  readonly seconds: number;
+  /** Keys of mutants. */
+  readonly reached: readonly string[];
+}
+
+/** How many seconds of unit tests, and of network tests, a mutant gets at most. */
+const longest = { unit: 8, network: 60 };
+
+/** Digest of a test file and of the mutants that it may reach. */
+export function digestOf(root: string, file: string, keys: readonly string[]): string {
+  const hash = createHash('sha256').update(JSON.stringify(keys));
+  hash.update(readFileSync(join(root, file)));
+  return hash.digest('hex').slice(0, 16);
+}
+
+/**
+ * Runs of tests for a mutant, in order: the unit tests at once, then one network test after the other.
+ * @param all what each test file reaches. @param key of the mutant. @param file that it is in.
+ * @returns test files and the seconds that they took without a mutant.
+ */
+export function planFor(
+  all: ReadonlyMap<string, Reach>,
+  key: string,
+  file: string,
+): { files: string[]; seconds: number }[] {
+  const fitting = [...all]
+    .filter(([, { passed, reached }]) => passed && reached.includes(key))
+    .map(([name, { seconds, reached }]) => ({
+      name,
+      seconds,
+      kinship: kinshipOf(name, file),
+      breadth: reached.length,
+    }));
+  const [units, others] = [true, false].map((isUnit) =>
+    fitting.filter(({ name }) => name.startsWith('test/unit/') === isUnit),
+  ) as [typeof fitting, typeof fitting];
+  // What reaches little is about that.
+  const nearest = within(
+    longest.unit,
+    units.toSorted((a, b) => b.kinship - a.kinship || a.breadth - b.breadth),
+  );
+  const quickest = within(
+    longest.network,
+    others.toSorted((a, b) => b.kinship - a.kinship || a.seconds - b.seconds),
+  );
+  const runs = quickest.map(({ name, seconds }) => ({ files: [name], seconds }));
+  if (nearest.length === 0) return runs;
+  const seconds = nearest.reduce((sum, one) => sum + one.seconds, 0);
+  return [{ files: nearest.map(({ name }) => name), seconds }, ...runs];
+}
+
+/** The first of a list, and those after it for which there is time left. */
+function within<T extends { seconds: number }>(limit: number, list: readonly T[]): T[] {
+  let spent = 0;
+  return list.filter(({ seconds }) => {
+    if (spent > 0 && spent + seconds > limit) return false;
+    spent += seconds;
+    return true;
+  });
+}
+
+/** How many words a test's name shares with the path of a source file; "firewalld" is one with "firewall". */
+function kinshipOf(test: string, file: string): number {
+  const words = file.replace(/\.ts$/, '').split(/[/-]/);
+  return basename(test, '.test.ts')
+    .split('-')
+    .filter((one) => words.some((word) => one === word || (word.length > 4 && one.startsWith(word)))).length;
+}

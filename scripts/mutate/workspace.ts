@@ -1,0 +1,129 @@
+/**
+ * A copy of the project that has all mutants of a run at once, asleep, in its sources as in its executables:
+ * nothing has to be built for the next one.
+ */
+
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { run } from './child.ts';
+import { instrument, type Mutant } from './mutants.ts';
+
+/** Choosing all mutants means that each that is reached is noted, and none is awake. */
+const observing = -1;
+
+/** How long a test file may take, in seconds. */
+const longestTest = 600;
+
+/** How a run of tests ended. */
+export interface Outcome {
+  readonly passed: boolean;
+  readonly seconds: number;
+}
+
+/** One copy. */
+export class Workspace {
+  private readonly directory: string;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** Copies the project, puts the mutants in, and builds. @throws Error when the build fails. */
+  async prepare(root: string, mutants: readonly Mutant[]): Promise<void> {
+    rmSync(this.directory, { recursive: true, force: true });
+    const tracked = ['ls-files', '--cached', '--others', '--exclude-standard'];
+    const files = execFileSync('git', tracked, { cwd: root, encoding: 'utf8' }).trim().split('\n');
+    for (const file of files) {
+      mkdirSync(join(this.directory, dirname(file)), { recursive: true });
+      copyFileSync(join(root, file), join(this.directory, file));
+    }
+    symlinkSync(join(root, 'node_modules'), join(this.directory, 'node_modules'));
+    for (const [file, own] of Map.groupBy(mutants.entries(), ([, mutant]) => mutant.file))
+      this.edit(file, (text) => instrument(text, own));
+    // The executable's first script chooses as well.
+    this.edit('scripts/build/loader.ts', (text) =>
+      text.replace('/** A bundle:', () => `${this.chooser()}\n/** A bundle:`),
+    );
+    writeFileSync(join(this.directory, 'chooser.cjs'), this.chooser());
+    writeFileSync(join(this.directory, 'reached'), '');
+    chmodSync(join(this.directory, 'reached'), 0o666);
+    this.choose(0);
+    const stripped = join('build', process.arch, 'node');
+    if (existsSync(join(root, stripped))) this.copyWithTime(join(root, stripped), stripped);
+    const options = { cwd: this.directory, env: { ...process.env, CNI_SKIP_TRAINING: '1' }, seconds: 600 };
+    const { passed, output } = await run([process.execPath, '--no-warnings', 'scripts/build.ts'], options);
+    if (!passed) throw new Error(`The build with mutants failed:\n${output}`);
+  }
+
+  /** Runs test files with one mutant awake, until the first test fails. @param limit in seconds. */
+  async test(mutant: number, files: readonly string[], limit: number): Promise<Outcome> {
+    this.choose(mutant + 1);
+    const { passed, elapsed } = await this.ava(['--fail-fast', ...files], limit);
+    this.choose(0);
+    return { passed, seconds: elapsed };
+  }
+
+  /** Runs a test file without any mutant. @returns which ones it reaches. */
+  async observe(file: string): Promise<Outcome & { reached: number[] }> {
+    writeFileSync(join(this.directory, 'reached'), '');
+    this.choose(observing);
+    const { passed, elapsed } = await this.ava([file], longestTest);
+    this.choose(0);
+    const lines = readFileSync(join(this.directory, 'reached'), 'utf8').trim().split('\n').filter(Boolean);
+    return { passed, seconds: elapsed, reached: [...new Set(lines)].map((line) => Number(line) - 1) };
+  }
+
+  remove(): void {
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  private ava(args: readonly string[], seconds: number) {
+    const program = join(this.directory, 'node_modules/ava/entrypoints/cli.js');
+    const env = { ...process.env, NODE_OPTIONS: `--require ${join(this.directory, 'chooser.cjs')}` };
+    return run([process.execPath, program, ...args], { cwd: this.directory, env, seconds });
+  }
+
+  private choose(number: number): void {
+    writeFileSync(join(this.directory, 'chosen'), `${number}`);
+  }
+
+  /** Script that tells each mutant whether it is awake. Its numbers begin with 1. */
+  private chooser(): string {
+    return `globalThis.__mutant = (() => {
+  const { appendFileSync, readFileSync } = process.getBuiltinModule('node:fs');
+  const chosen = Number(readFileSync(${JSON.stringify(join(this.directory, 'chosen'))}, 'utf8'));
+  if (chosen !== ${observing}) return (number) => number + 1 === chosen;
+  const seen = new Set();
+  return (number) => {
+    if (!seen.has(number)) appendFileSync(${JSON.stringify(join(this.directory, 'reached'))}, (number + 1) + '\\n');
+    seen.add(number);
+    return false;
+  };
+})();`;
+  }
+
+  private edit(file: string, change: (text: string) => string): void {
+    const path = join(this.directory, file);
+    writeFileSync(path, change(readFileSync(path, 'utf8')));
+  }
+
+  private copyWithTime(from: string, to: string): void {
+    const path = join(this.directory, to);
+    mkdirSync(dirname(path), { recursive: true });
+    copyFileSync(from, path);
+    const { atime, mtime } = statSync(from);
+    utimesSync(path, atime, mtime);
+  }
+}

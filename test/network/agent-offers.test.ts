@@ -1,0 +1,122 @@
+/** Which calls the agent takes, each reason to refuse one by itself; and how many it does at once. */
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { Attachment } from '../support/chain.ts';
+import { type Host, makeHost, startAgent } from '../support/host.ts';
+import { link, until } from '../support/observe.ts';
+import { addEnvironment, suites } from '../support/plugin.ts';
+import { cleanEnv } from '../support/run.ts';
+
+const socketPath = '/run/cni/agent.sock';
+
+/** Device and inode of one of a host's namespaces. */
+function namespaceOf(host: Host, kind: string): string {
+  const { dev, ino } = statSync(`/proc/${host.pid}/ns/${kind}`);
+  return `${dev}:${ino}`;
+}
+
+test('the agent takes only calls of its own build, namespaces and user, with absolute paths', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  await startAgent(t, host);
+  const launcher = readFileSync(join(suites.ours, 'bridge')).toString('latin1');
+  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher) ?? [];
+  const good = {
+    build,
+    mount: namespaceOf(host, 'mnt'),
+    network: namespaceOf(host, 'net'),
+    plugin: 'bridge',
+    netns: '/run/netns/none-such',
+    path: '/opt/cni/bin:/usr/lib/cni',
+  };
+  /** Offers a call, and goes away without its input. @returns what the agent says to the offer. */
+  const offer = async (changes: Partial<typeof good>, prefix: string[] = []) => {
+    const { build, mount, network, plugin, netns, path } = { ...good, ...changes };
+    const variables = ['CNI_COMMAND=DEL', `CNI_NETNS=${netns}`, `CNI_PATH=${path}`];
+    const words = [build, mount, network, plugin, ...variables, ''];
+    const bytes = words.map((word) => `${word}\\000`).join('');
+    const script = `printf '${bytes}' | ${[...prefix, 'socat', '-t', '20', '-', `UNIX-CONNECT:${socketPath}`].join(' ')}`;
+    return (await host.run(['sh', '-c', script])).slice(0, 1);
+  };
+  t.is(await offer({}), 'Y');
+  const refused: Partial<typeof good>[] = [
+    { build: '0123456789ab' },
+    { mount: namespaceOf(host, 'net') },
+    { network: namespaceOf(host, 'mnt') },
+    { plugin: 'none-such' },
+    { netns: 'netns/relative' },
+    { path: '/opt/cni/bin:bin' },
+  ];
+  for (const changes of refused) t.is(await offer(changes), '', JSON.stringify(changes));
+  await host.run(['chmod', '0777', '/run/cni', socketPath]);
+  t.is(await offer({}, ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']), '', 'another user');
+  t.is(await offer({}), 'Y');
+});
+
+const slow = {
+  cniVersion: '1.1.0',
+  name: 'net',
+  plugins: [{ type: 'bridge', bridge: 'br0', ipam: { type: 'slow' } }],
+};
+
+/** A host whose agent does one call at a time, and an IPAM plugin that waits for a file. */
+async function busyHost(t: ExecutionContext) {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  await host.start(t, [join(suites.ours, 'cni'), 'agent', '--concurrency', '1']);
+  mkdirSync(host.file('/run/slow'));
+  const script = `#!/bin/sh
+echo "begin $CNI_COMMAND" >> /run/slow/log
+while [ ! -e /run/slow/go ]; do sleep 0.02; done
+echo "end $CNI_COMMAND" >> /run/slow/log
+echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.2/24"}]}'
+`;
+  writeFileSync(host.file('/run/slow/slow'), script, { mode: 0o755 });
+  const env = { CNI_PATH: `${suites.ours}:/run/slow` };
+  const log = () =>
+    existsSync(host.file('/run/slow/log'))
+      ? readFileSync(host.file('/run/slow/log'), 'utf8').trim().split('\n')
+      : [];
+  const status = async () =>
+    JSON.parse(await host.run([join(suites.ours, 'cni'), 'agent', 'status', '--json'])) as { queued: number };
+  const add = async () => new Attachment(host, await host.addPod(), slow, { env }).tryAdd();
+  return { host, env, log, status, add, go: () => writeFileSync(host.file('/run/slow/go'), '') };
+}
+
+test('an agent does no more calls at once than it was told', async (t) => {
+  const { log, status, add, go } = await busyHost(t);
+  const calls = [add(), add(), add()];
+  await until('two calls wait', async () => (await status()).queued === 2);
+  t.deepEqual(log(), ['begin ADD']);
+  go();
+  for (const { exit, stdout } of await Promise.all(calls)) t.is(exit, 0, stdout);
+  t.deepEqual(log(), ['begin ADD', 'end ADD', 'begin ADD', 'end ADD', 'begin ADD', 'end ADD']);
+});
+
+test('a call whose runtime gives up while it waits is not begun', async (t) => {
+  const { host, env, log, status, add, go } = await busyHost(t);
+  const first = add();
+  await until('the first call is under way', async () => log().length === 1);
+  const pod = await host.addPod();
+  const [program, ...args] = [...host.enter, join(suites.ours, 'bridge')] as string[] as [
+    string,
+    ...string[],
+  ];
+  const child = spawn(program, args, {
+    env: { ...cleanEnv, ...addEnvironment(pod), ...env },
+    stdio: ['pipe', 'ignore', 'inherit'],
+  });
+  child.stdin.end(JSON.stringify({ ...slow.plugins[0], name: slow.name, cniVersion: slow.cniVersion }));
+  await until('the second call waits', async () => (await status()).queued === 1);
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  go();
+  t.is((await first).exit, 0);
+  await until('nothing waits', async () => (await status()).queued === 0);
+  // A third call comes after it.
+  t.is((await add()).exit, 0);
+  t.deepEqual(log(), ['begin ADD', 'end ADD', 'begin ADD', 'end ADD']);
+  t.is(await link(pod, 'eth0'), undefined);
+});
