@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
+import { watch } from './watchdog.ts';
 
 /** Something that takes input which anybody may have made. */
 export interface Target {
@@ -79,6 +80,7 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
   mkdirSync(directory);
   const start = performance.now();
   const processor = process.cpuUsage();
+  watch(`${target.name}, input ${input.toString('base64')} (in base64)`);
   try {
     await target.run(input, directory);
     const { user, system } = process.cpuUsage(processor);
@@ -89,6 +91,7 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
   } catch (error) {
     return error as Error;
   } finally {
+    watch(undefined);
     rmSync(parent, { recursive: true, force: true });
   }
 }
