@@ -40,7 +40,7 @@ export function plant(path: string, what: number, outside: string, content: Uint
       execFileSync('mkfifo', [path]);
       return;
     case 6:
-      plantSocket(path);
+      plantSocket(path, join(outside, '../socket'));
       return;
     case 7:
       symlinkSync('/dev/zero', path);
@@ -51,11 +51,14 @@ export function plant(path: string, what: number, outside: string, content: Uint
   }
 }
 
-/** A socket at which nobody listens. */
-function plantSocket(path: string): void {
-  // Its name is removed as soon as it is closed, a second one is not.
-  const server = createServer().listen(`${path}.listening`);
-  linkSync(`${path}.listening`, path);
+/**
+ * A socket at which nobody listens.
+ * @param first a shorter path, where it is made.
+ */
+function plantSocket(path: string, first: string): void {
+  // That name is removed as soon as it is closed, a second one is not.
+  const server = createServer().listen(first);
+  linkSync(first, path);
   server.close();
 }
 

@@ -1,6 +1,7 @@
 /** Every directory that files are kept in, with links, FIFOs and the like in place of the files or of itself. */
 
 import { createHash } from 'node:crypto';
+import { lutimesSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { listCache, readCached, removeCached, writeCached } from '../../cli/libcni/cache.ts';
@@ -17,6 +18,7 @@ import { readSubnetEnv } from '../../plugins/flannel/subnet-env.ts';
 import { Backups } from '../../plugins/tuning/backups.ts';
 import { suite } from './calls.ts';
 import { guarded, plant, plantings } from './plant.ts';
+import { withDaemon, withoutStack } from './socket-targets.ts';
 import { mayRefuse, requireRefusal, type Target } from './target.ts';
 
 const attachment = { network: 'n', containerId: 'c1', ifname: 'eth0' };
@@ -26,6 +28,8 @@ interface Store {
   readonly name: string;
   /** Its path below the target's own directory. */
   readonly directory: string;
+  /** Whether it is an operator's, who may have it elsewhere by a link. */
+  readonly mayBeLink?: true;
   /** Names of files in it. */
   readonly files: readonly string[];
   /** What such a file may hold. */
@@ -123,18 +127,23 @@ const stores: readonly Store[] = [
   {
     name: 'cache-planted',
     directory: 'results',
-    files: ['n-c1-eth0', `.${process.pid}.tmp`, 'n-c2-eth0'],
-    content: JSON.stringify(cacheEntry),
+    files: ['n-c1-eth0', `.${process.pid}.tmp`, 'n-c2-eth0', 'n-eth0'],
+    content: JSON.stringify({ ...cacheEntry, containerId: 'c1/../../../outside/n' }),
     uses: [
       (path) => readCached(join(path, '..'), attachment),
       (path) => listCache(join(path, '..')),
       (path) => writeCached(join(path, '..'), cachedAttachment),
       (path) => removeCached(join(path, '..'), attachment),
+      (path) => {
+        for (const { attachment: listed } of listCache(join(path, '..')))
+          if (listed) removeCached(join(path, '..'), listed);
+      },
     ],
   },
   {
     name: 'networks-planted',
     directory: 'net.d',
+    mayBeLink: true,
     files: ['10-a.conflist', '20-b.conf'],
     content: '{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"bridge","ipam":{"type":"static"}}]}',
     uses: [
@@ -148,7 +157,8 @@ const stores: readonly Store[] = [
   {
     name: 'locks-and-sockets-planted',
     directory: 'run',
-    files: ['lock', 'agent.sock', 'agent.sock.lock'],
+    mayBeLink: true,
+    files: ['lock', 'agent.sock', 'agent.sock.lock', 'dhcp.sock', 'dhcp.pid'],
     content: '',
     uses: [
       async (path) => (await acquireLock(join(path, 'lock'), 0)).close(),
@@ -157,13 +167,17 @@ const stores: readonly Store[] = [
         await listenOn(server, join(path, 'agent.sock'), {}, 'It is in use');
         server.close();
       },
+      (path) =>
+        withoutStack(() =>
+          withDaemon(join(path, 'dhcp.sock'), async () => {}, ['-pidfile', join(path, 'dhcp.pid')]),
+        ),
     ],
   },
 ];
 
 /** Of an input: which file, what is planted in its place, what it holds, if it is one. */
-function plantedTarget({ name, directory: below, files, content, uses }: Store): Target {
-  const places = ['.', ...files];
+function plantedTarget({ name, directory: below, mayBeLink, files, content, uses }: Store): Target {
+  const places = mayBeLink ? files : ['.', ...files];
   return {
     name,
     samples: places.flatMap((_, place) =>
@@ -176,7 +190,10 @@ function plantedTarget({ name, directory: below, files, content, uses }: Store):
       );
       const directory = join(own, below);
       const [at = 0, what = 0] = input;
-      plant(join(directory, places[at % places.length]!), what, outside, input.subarray(2));
+      const planted = join(directory, places[at % places.length]!);
+      plant(planted, what, outside, input.subarray(2));
+      // A claim that was marked for removal just now would be waited for.
+      lutimesSync(planted, 0, 0);
       for (const use of uses) {
         try {
           await use(directory);

@@ -41,7 +41,7 @@ async function say(path: string, input: Uint8Array): Promise<Buffer> {
 }
 
 /** Does something, and looks at what is written to standard error meanwhile. */
-async function withoutStack<T>(work: () => Promise<T>): Promise<T> {
+export async function withoutStack<T>(work: () => Promise<T>): Promise<T> {
   const { write } = process.stderr;
   let text = '';
   process.stderr.write = ((chunk: string) => {
@@ -71,14 +71,21 @@ function requireFrames(answer: Buffer): void {
 }
 
 /** Runs the DHCP daemon meanwhile. It ends when this process is told to by a signal, or is made to think so. */
-async function withDaemon(socket: string, work: () => Promise<void>): Promise<void> {
+export async function withDaemon(
+  socket: string,
+  work: () => Promise<void>,
+  options: readonly string[] = [],
+): Promise<void> {
   const before = new Set(process.listeners('SIGTERM'));
   const foreign = process.listeners('SIGINT');
-  const running = runDaemon(['-socketpath', socket]);
+  let ended = false;
+  const running = runDaemon(['-socketpath', socket, ...options]).finally(() => {
+    ended = true;
+  });
   const own = () => process.listeners('SIGTERM').find((listener) => !before.has(listener));
   try {
-    while (!own()) await new Promise((resolve) => setTimeout(resolve, 1));
-    await work();
+    while (!own() && !ended) await new Promise((resolve) => setTimeout(resolve, 1));
+    if (!ended) await work();
   } finally {
     const stop = own();
     if (stop) {

@@ -4,7 +4,7 @@ import { writeSync } from 'node:fs';
 import { isMainThread, parentPort, Worker } from 'node:worker_threads';
 
 /** In milliseconds. Far above what a busy machine makes of a second. */
-const longestHang = 60_000;
+const longestHang = 30_000;
 
 let worker: Worker | undefined;
 
