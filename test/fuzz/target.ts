@@ -144,7 +144,7 @@ function apply(input: Buffer, { kind, at: anywhere, length, bytes, number }: Cha
       const text = input.toString('latin1');
       const colon = text.indexOf(':', at);
       if (colon < 0) return input;
-      const rest = text.slice(colon + 1).replace(/^\s*("[^"]*"|[\w.-]+)/, number);
+      const rest = text.slice(colon + 1).replace(/^\s*("[^"]*"|[\w.-]+|\[[^\]]*\]|\{[^}]*\})/, number);
       return Buffer.from(text.slice(0, colon + 1) + rest, 'latin1');
     }
   }
