@@ -54,7 +54,13 @@ export async function tryTarget(
     const error = await tryInput(target, Buffer.from(bytes));
     if (error) throw error;
   });
-  const details = await fc.check(property, { numRuns: inputs, seed, ...(path !== undefined && { path }) });
+  const details = await fc.check(property, {
+    numRuns: inputs,
+    seed,
+    // Each sample as it is comes first: they are what is planted, one kind each.
+    examples: target.samples.map((sample) => [Buffer.from(sample as Uint8Array)]),
+    ...(path !== undefined && { path }),
+  });
   if (!details.failed) return undefined;
   const { counterexample, counterexamplePath, errorInstance } = details;
   return {
