@@ -1,7 +1,7 @@
 /**
  * Small files that plugins keep between verbs. What is found on disk may be torn, foreign or hostile: links
- * are not followed, nor is one in place of the directory, only regular files are read, and a file is replaced as a whole, so that nobody ever reads
- * half of one.
+ * are not followed, nor is one in place of the directory, only regular files are read, and a file is replaced
+ * as a whole, so that nobody ever reads half of one.
  */
 
 import {

@@ -4,8 +4,8 @@
  *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one a line
  *     <dataDir>/.owners/<network>/stamp    bears the modification time of the directory it describes
  *
- * After a change of ours both times are set to the same millisecond, one second ago. A change by anybody else moves the
- * directory's time on, and the index is built anew before it is used. It is a hint and no more: the
+ * After a change of ours both times are set to the same millisecond, one second ago. A change by anybody else
+ * moves the directory's time on, and the index is built anew before it is used. It is a hint and no more: the
  * reservations themselves are what counts, and without an index, as on a full disk, every one of them is
  * read.
  *

@@ -84,6 +84,7 @@ const samplesOf = (requests: readonly Request[]) => [
     Buffer.concat([answer(request, 7), end(2, 7), end(2)]),
   ]),
   end(2, 1, 19),
+  Buffer.concat([answer(requests[0]!, 0), answer(requests[0]!), end(2)]),
 ];
 
 /** The same answer for each of these calls. */
