@@ -12,9 +12,6 @@ import { readRegularFile } from '../../lib/file.ts';
 import { excerptOf, type JsonNode, JsonSyntaxError, parseJson, positionOf } from '../json.ts';
 import type { CachedAttachment } from './cache.ts';
 
-/** Far above any configuration, in bytes. */
-const largestConfig = 16 * 1024 * 1024;
-
 /** One plugin of a network. */
 export interface PluginEntry {
   readonly type: string;
@@ -112,7 +109,7 @@ export function readNetworkFile(file: string): NetworkList {
  * @throws the error of open(2) or read(2), or an Error for what is not a regular file or too large.
  */
 export function readConfigFile(file: string): string {
-  return readRegularFile(file, { followLink: true, limit: largestConfig });
+  return readRegularFile(file, { followLink: true, limit: 16 * 1024 * 1024 });
 }
 
 /** Reads a JSON file. @throws ConfigError with line and column when it is not valid. */

@@ -1,4 +1,4 @@
-/** Every directory that files are kept in, with links, FIFOs and the like in place of the files or of itself. */
+/** Directories that files are kept in, with links, FIFOs and the like in place of the files or of itself. */
 
 import { createHash } from 'node:crypto';
 import { lutimesSync } from 'node:fs';

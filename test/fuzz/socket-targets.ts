@@ -70,7 +70,7 @@ function requireFrames(answer: Buffer): void {
   }
 }
 
-/** Runs the DHCP daemon meanwhile. It ends when this process is told to by a signal, or is made to think so. */
+/** Runs the DHCP daemon meanwhile. It ends by a signal to this process, which is only pretended here. */
 export async function withDaemon(
   socket: string,
   work: () => Promise<void>,
