@@ -91,7 +91,7 @@ function replace(file: string, text: string): void {
 }
 
 /** Does something in a directory, by a path that no link can lead elsewhere. @throws the error of open(2). */
-function inDirectory<T>(path: string, work: (directory: string) => T): T {
+export function inDirectory<T>(path: string, work: (directory: string) => T): T {
   const fd = openSync(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   try {
     return work(`/proc/self/fd/${fd}`);

@@ -3,21 +3,13 @@
  * finish what the other began.
  */
 
-import {
-  closeSync,
-  fsyncSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { join } from 'node:path';
+import { lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
+import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { makeDirectory } from '../../lib/directory.ts';
+import { inDirectory, listStateFiles, readStateFile, removeStateFile } from '../../lib/state-file.ts';
 
 /** Where libcni keeps its state unless told otherwise. */
 export const defaultCacheDir = '/var/lib/cni';
@@ -87,9 +79,8 @@ export function listCache(cacheDir: string): CacheEntry[] {
   const directory = join(cacheDir, 'results');
   let names: string[];
   try {
-    names = readdirSync(directory);
+    names = listStateFiles(directory);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw new Error(`Cannot read the result cache "${directory}"`, { cause: error });
   }
   return names
@@ -99,7 +90,7 @@ export function listCache(cacheDir: string): CacheEntry[] {
 }
 
 function readEntry(file: string): CacheEntry[] {
-  const status = statSync(file, { throwIfNoEntry: false });
+  const status = lstatSync(file, { throwIfNoEntry: false });
   if (!status?.isFile()) return [];
   const entry = { file, since: status.mtime };
   try {
@@ -134,35 +125,33 @@ export function writeCached(cacheDir: string, attachment: CachedAttachment): voi
   });
   const directory = join(cacheDir, 'results');
   makeDirectory(directory, 0o700);
-  const temporary = join(directory, `.${process.pid}.tmp`);
-  try {
-    const fd = openSync(temporary, 'w', 0o600);
+  inDirectory(directory, (path) => {
+    // Unlike those of other state files it begins with a dot, as libcni takes every other file for a result.
+    const temporary = join(path, `.${process.pid}.tmp`);
     try {
-      writeFileSync(fd, text);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
+      rmSync(temporary, { force: true });
+      writeFileSync(temporary, text, { flag: 'wx', mode: 0o600, flush: true });
+      renameSync(temporary, join(path, basename(cacheFile(cacheDir, attachment))));
+    } catch (error) {
+      rmSync(temporary, { force: true });
+      throw error;
     }
-    renameSync(temporary, cacheFile(cacheDir, attachment));
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
-  }
+  });
 }
 
 /** Forgets an attachment. */
 export function removeCached(cacheDir: string, id: AttachmentId): void {
-  rmSync(cacheFile(cacheDir, id), { force: true });
+  removeStateFile(cacheFile(cacheDir, id));
 }
 
 function readCacheFile(file: string): Record<string, unknown> | undefined {
-  let text: string;
+  let text: string | undefined;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readStateFile(file);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw new CacheError(file, `cannot be read (${(error as Error).message})`);
   }
+  if (text === undefined) return undefined;
   if (text.trim() === '') throw new CacheError(file, 'is empty, as a power failure may leave it');
   let value: unknown;
   try {
@@ -188,6 +177,8 @@ function fromFile(value: Record<string, unknown>): CachedAttachment | undefined 
   if (value.kind !== kind) return undefined;
   if (typeof network !== 'string' || typeof containerId !== 'string' || typeof ifname !== 'string')
     return undefined;
+  // They become the name of a file again.
+  if (!isValidName(network) || !isValidName(containerId) || ifnameProblem(ifname)) return undefined;
   return {
     network,
     containerId,

@@ -3,11 +3,12 @@
  * Source: CNI specification 1.1.0, section 1; the file names and precedence are libcni's.
  */
 
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { compareVersions, newestVersion } from '../../lib/cni/version.ts';
+import { readRegularFile } from '../../lib/file.ts';
 import { excerptOf, type JsonNode, JsonSyntaxError, parseJson, positionOf } from '../json.ts';
 import type { CachedAttachment } from './cache.ts';
 
@@ -103,11 +104,19 @@ export function readNetworkFile(file: string): NetworkList {
   return networkFrom(node.value, Buffer.from(text), file);
 }
 
+/**
+ * Reads a file that an operator has put down, or linked to. It never waits, and never reads without end.
+ * @throws the error of open(2) or read(2), or an Error for what is not a regular file or too large.
+ */
+export function readConfigFile(file: string): string {
+  return readRegularFile(file, { followLink: true, limit: 16 * 1024 * 1024 });
+}
+
 /** Reads a JSON file. @throws ConfigError with line and column when it is not valid. */
 function readJsonFile(file: string): { text: string; node: JsonNode } {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readConfigFile(file);
   } catch (error) {
     throw new ConfigError('', `Cannot read "${file}": ${(error as Error).message}`);
   }

@@ -12,6 +12,7 @@ import {
   type NetworkList,
   networkFrom,
   type PluginEntry,
+  readConfigFile,
   wholeConfig,
 } from '../libcni/conflist.ts';
 import { isFull, reservationsOf } from '../reservations.ts';
@@ -50,6 +51,11 @@ export interface CheckOptions {
   readonly hostPath: readonly string[] | undefined;
 }
 
+/** Reads a file, or what a shell hands over as one, as in `cni validate <(…)`. */
+function read(file: string): string {
+  return file.startsWith('/dev/fd/') ? readFileSync(file, 'utf8') : readConfigFile(file);
+}
+
 /** Checks a file. */
 export async function checkFile(
   file: string,
@@ -58,7 +64,7 @@ export async function checkFile(
   const nothing = { file, text: '', root: undefined, syntaxOffset: undefined, network: undefined, pools: [] };
   let text: string;
   try {
-    text = readFileSync(file === standardInput ? 0 : file, 'utf8');
+    text = file === standardInput ? readFileSync(0, 'utf8') : read(file);
   } catch (problem) {
     return {
       ...nothing,

@@ -244,7 +244,9 @@ function printed({ result }: Lease): unknown {
 
 function writePidFile(file: string): void {
   try {
-    writeFileSync(file, `${process.pid}\n`);
+    // Whatever is there, a link or a FIFO even, is replaced and not written to.
+    rmSync(file, { force: true });
+    writeFileSync(file, `${process.pid}\n`, { flag: 'wx' });
   } catch (error) {
     throw fileError('write', file, error, ', or give another -pidfile');
   }

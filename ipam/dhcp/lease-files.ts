@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { makeDirectory } from '../../lib/directory.ts';
 import { errnoOf, fileError, readRegularFile } from '../../lib/file.ts';
-import { listStateFiles, writeStateFile } from '../../lib/state-file.ts';
+import { listStateFiles, removeStateFile, writeStateFile } from '../../lib/state-file.ts';
 
 /** A directory of leases. */
 export class LeaseFiles {
@@ -51,7 +51,7 @@ export class LeaseFiles {
   remove(key: string): void {
     const file = this.fileOf(key);
     try {
-      rmSync(file, { force: true });
+      removeStateFile(file);
     } catch (error) {
       throw fileError('remove the lease in', file, error);
     }

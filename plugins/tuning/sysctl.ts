@@ -2,7 +2,7 @@
  * Names of kernel settings as configurations have them, and which of them the host's administrator allows.
  */
 
-import { readFileSync } from 'node:fs';
+import { readRegularFile } from '../../lib/file.ts';
 
 const allowlistFile = '/etc/cni/tuning/allowlist.conf';
 
@@ -34,7 +34,7 @@ export function sysctlPath(name: string, ifname: string): string[] {
 export function refuseForbidden(names: readonly string[]): void {
   let lines: string[];
   try {
-    lines = readFileSync(allowlistFile, 'utf8').split('\n');
+    lines = readRegularFile(allowlistFile, { followLink: true }).split('\n');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
     throw new Error(`Cannot read "${allowlistFile}"`, { cause: error });

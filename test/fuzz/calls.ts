@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Plugin } from '../../lib/cni/plugin.ts';
 import { emptyResult } from '../../lib/cni/result.ts';
 import { runPlugin } from '../../lib/cni/runner.ts';
+import type { Suite } from '../../main.ts';
 import { mayRefuse } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -19,6 +20,14 @@ export const plugins: readonly Plugin<never>[] = await Promise.all(
     .concat('ipam/dhcp', 'ipam/host-local', 'ipam/static')
     .map(async (path) => (await import(`${root}/${path}.ts`)).plugin as Plugin<never>),
 );
+
+/** As the executable has them. */
+const table = (kind: readonly Plugin<never>[]) =>
+  new Map(kind.map((plugin) => [plugin.name, async () => ({ plugin })]));
+export const suite: Suite = {
+  plugins: table(plugins),
+  ipam: table(plugins.filter(({ role }) => role === 'ipam')),
+};
 
 /** One of conf/, parsed. */
 export function sampleList(file: string): { plugins: Record<string, unknown>[] } {
@@ -66,6 +75,15 @@ export async function answerOf(
     },
     () => undefined,
   );
+  return requireAnswer(output, exit);
+}
+
+/**
+ * Looks at what a plugin has printed.
+ * @returns it parsed, undefined when there is nothing.
+ * @throws Error when it is not what the specification asks for.
+ */
+export function requireAnswer(output: string, exit: number): Record<string, unknown> | undefined {
   requireNoStack(output);
   if (output === '' && exit === 0) return undefined;
   const answer = JSON.parse(output) as Record<string, unknown>;
@@ -80,7 +98,7 @@ export async function answerOf(
 }
 
 /** @throws Error for text in which a defect shows. */
-function requireNoStack(text: string): void {
+export function requireNoStack(text: string): void {
   if (/\\n\s+at |\n\s+at |Cannot read prop|is not a function|is not iterable|Maximum call stack/.test(text))
     throw new Error(`A defect shows in the answer: ${text.slice(0, 500)}`);
 }

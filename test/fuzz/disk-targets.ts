@@ -1,8 +1,6 @@
 /** What lies on disk: anything may be in a file, or in place of one. */
 
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { readCached, removeCached } from '../../cli/libcni/cache.ts';
 import { readStoredLease } from '../../ipam/dhcp/stored-lease.ts';
 import { parseDetails, parseName } from '../../lib/firewall/claim-file.ts';
@@ -17,50 +15,10 @@ import { SavedConfigs } from '../../plugins/flannel/saved-config.ts';
 import { readSubnetEnv } from '../../plugins/flannel/subnet-env.ts';
 import { Backups } from '../../plugins/tuning/backups.ts';
 import { answerOf, environmentOf, plugins } from './calls.ts';
+import { guarded, plant, plantings } from './plant.ts';
 import { mayRefuse, place, type Target } from './target.ts';
 
 const attachment = { network: 'n', containerId: 'c1', ifname: 'eth0' };
-
-/** What a byte says is put at a path in place of a file. @param outside a directory that must not change. */
-function plant(path: string, what: number, outside: string, content: Uint8Array): void {
-  mkdirSync(dirname(path), { recursive: true });
-  switch (what % 7) {
-    case 0:
-      place(path, content);
-      return;
-    case 1:
-      symlinkSync(join(outside, 'canary'), path);
-      return;
-    case 2:
-      symlinkSync(outside, path);
-      return;
-    case 3:
-      symlinkSync(join(outside, 'none-such'), path);
-      return;
-    case 4:
-      mkdirSync(path);
-      return;
-    case 5:
-      execFileSync('mkfifo', [path]);
-      return;
-    default:
-      place(path, '');
-      truncateSync(path, 2 ** 33);
-  }
-}
-
-/** Makes a directory with a canary beside a target's own. @returns its path, and a check that it is as before. */
-function guarded(directory: string): [outside: string, check: () => void] {
-  const outside = join(directory, '../outside');
-  place(join(outside, 'canary'), 'alive');
-  const picture = () =>
-    JSON.stringify(readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'utf8')]));
-  const before = picture();
-  const check = () => {
-    if (picture() !== before) throw new Error(`Something outside was changed: ${picture()}`);
-  };
-  return [outside, check];
-}
 
 const hostLocal = plugins.find(({ name }) => name === 'host-local')!;
 
@@ -86,7 +44,7 @@ export const diskTargets: readonly Target[] = [
     name: 'host-local-disk',
     // Which file, what is there, its content.
     samples: hostLocalFiles.flatMap((_, file) =>
-      [0, 1, 2, 3, 4, 5, 6].map((what) => Buffer.from([file, what, ...Buffer.from('c1\r\neth0')])),
+      plantings.map((what) => Buffer.from([file, what, ...Buffer.from('c1\r\neth0')])),
     ),
     async run(input, directory) {
       const [outside, check] = guarded(directory);
@@ -99,7 +57,7 @@ export const diskTargets: readonly Target[] = [
   },
   {
     name: 'state-file',
-    samples: [0, 1].flatMap((file) => [0, 1, 2, 3, 4, 5, 6].map((what) => Buffer.from([file, what, 65]))),
+    samples: [0, 1].flatMap((file) => plantings.map((what) => Buffer.from([file, what, 65]))),
     run(input, directory) {
       const [outside, check] = guarded(directory);
       const [file = 0, what = 0] = input;

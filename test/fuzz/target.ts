@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
+import { watch } from './watchdog.ts';
 
 /** Something that takes input which anybody may have made. */
 export interface Target {
@@ -53,7 +54,13 @@ export async function tryTarget(
     const error = await tryInput(target, Buffer.from(bytes));
     if (error) throw error;
   });
-  const details = await fc.check(property, { numRuns: inputs, seed, ...(path !== undefined && { path }) });
+  const details = await fc.check(property, {
+    numRuns: inputs,
+    seed,
+    // Each sample as it is comes first: they are what is planted, one kind each.
+    examples: target.samples.map((sample) => [Buffer.from(sample as Uint8Array)]),
+    ...(path !== undefined && { path }),
+  });
   if (!details.failed) return undefined;
   const { counterexample, counterexamplePath, errorInstance } = details;
   return {
@@ -79,6 +86,7 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
   mkdirSync(directory);
   const start = performance.now();
   const processor = process.cpuUsage();
+  watch(`${target.name}, input ${input.toString('base64')} (in base64)`);
   try {
     await target.run(input, directory);
     const { user, system } = process.cpuUsage(processor);
@@ -89,6 +97,7 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
   } catch (error) {
     return error as Error;
   } finally {
+    watch(undefined);
     rmSync(parent, { recursive: true, force: true });
   }
 }

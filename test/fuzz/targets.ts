@@ -2,7 +2,17 @@
 
 import { diskTargets } from './disk-targets.ts';
 import { inputTargets } from './input-targets.ts';
+import { netlinkTargets } from './netlink-targets.ts';
+import { plantedTargets } from './planted-targets.ts';
+import { socketTargets } from './socket-targets.ts';
 import type { Target } from './target.ts';
 import { wireTargets } from './wire-targets.ts';
 
-export const targets: readonly Target[] = [...inputTargets, ...diskTargets, ...wireTargets];
+export const targets: readonly Target[] = [
+  ...inputTargets,
+  ...diskTargets,
+  ...plantedTargets,
+  ...wireTargets,
+  ...netlinkTargets,
+  ...socketTargets,
+];

@@ -8,6 +8,7 @@ import { parseRules, renderRule } from '../../lib/firewall/rules.ts';
 import { Address } from '../../lib/ip.ts';
 import { Attributes, decodeMessages, encodeMessage as encodeNetlink } from '../../lib/netlink/message.ts';
 import { counter, nftExpressionReaders } from './nft-sample.ts';
+import { agentOffer } from './samples.ts';
 import { mayRefuse, type Target } from './target.ts';
 
 const ack = encodeMessage({
@@ -26,15 +27,6 @@ const ack = encodeMessage({
   ]),
 });
 const netlink = encodeNetlink({ action: 'ask', type: 16, flags: 2, payload: counter }, 1);
-const input = Buffer.from('{"cniVersion":"1.1.0"}');
-const offer = Buffer.concat([
-  Buffer.from(['build', '4:1', '4:2', 'bridge', 'CNI_COMMAND=ADD', 'CNI_IFNAME=eth0', '', ''].join('\0')),
-  Buffer.of(input.length, 0, 0, 0),
-  input,
-  Buffer.alloc(4),
-  Buffer.from('A'),
-]);
-
 export const wireTargets: readonly Target[] = [
   {
     name: 'dhcp-packet',
@@ -63,7 +55,7 @@ export const wireTargets: readonly Target[] = [
   },
   {
     name: 'agent-protocol',
-    samples: [offer],
+    samples: [agentOffer],
     run(bytes) {
       // However it is cut into pieces, the same arrives.
       const whole = arrivalOf([bytes]);
