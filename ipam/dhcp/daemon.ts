@@ -4,7 +4,7 @@
  * to them.
  */
 
-import { rmSync, writeFileSync } from 'node:fs';
+import { lstatSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
@@ -45,6 +45,7 @@ export async function runDaemon(args: readonly string[]): Promise<number> {
     await daemon.start();
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n`);
+    daemon.close();
     return 1;
   }
   return await new Promise((resolve) => {
@@ -93,8 +94,13 @@ class Daemon implements LeaseKeeper {
   /** Stops without giving anything back: the next daemon takes the leases up. */
   stop(): void {
     for (const lease of this.leases.values()) lease.stop();
-    this.server?.close();
+    this.close();
     if (this.settings.pidFile) rmSync(this.settings.pidFile, { force: true });
+  }
+
+  /** Listens no longer. */
+  close(): void {
+    this.server?.close();
   }
 
   renewed(lease: Lease): void {
@@ -245,7 +251,7 @@ function printed({ result }: Lease): unknown {
 function writePidFile(file: string): void {
   try {
     // Whatever is there, a link or a FIFO even, is replaced and not written to.
-    rmSync(file, { force: true });
+    if (lstatSync(file, { throwIfNoEntry: false })) unlinkSync(file);
     writeFileSync(file, `${process.pid}\n`, { flag: 'wx' });
   } catch (error) {
     throw fileError('write', file, error, ', or give another -pidfile');
