@@ -25,7 +25,7 @@ import {
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
-import { isKernelError } from '../lib/netlink/libc.ts';
+import { requirePermission } from '../lib/netlink/error.ts';
 
 /** Where the search for a table that nobody uses begins. */
 const firstTable = 100;
@@ -90,8 +90,7 @@ export const plugin = definePlugin({
     });
     // A rule that is gone meanwhile is as good as removed.
     // Somebody else may have deleted one meanwhile.
-    const refused = socket.attempt(...rules.map(deleteRule)).find((one) => isKernelError(one, 'EPERM'));
-    if (refused) throw refused;
+    requirePermission(socket.attempt(...rules.map(deleteRule)));
   },
 
   check(call) {

@@ -11,7 +11,7 @@ import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kerne
 import { formatMac, parseMac } from '../lib/kernel/mac.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
-import { isKernelError } from '../lib/netlink/libc.ts';
+import { requirePermission } from '../lib/netlink/error.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
 import { duplicateKey } from './tuning/duplicates.ts';
@@ -214,9 +214,7 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
  */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
-  const outcomes = sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
-  const refused = outcomes.find((outcome) => isKernelError(outcome, 'EPERM'));
-  if (refused) throw refused;
+  requirePermission(sandbox.socket.attempt(...linkRequests(sandbox, ifname, before)));
   for (const [name, value] of Object.entries(before.sysctl ?? {})) {
     try {
       setSysctl(sandbox, ifname, name, value);

@@ -68,6 +68,7 @@ export function peerOnHost({ socket }: Sandbox, link: Link): HostLink | undefine
  * @throws KernelError, after which some may be left.
  */
 export async function deleteHostLinks(host: RouteSocket, links: readonly HostLink[]): Promise<void> {
+  if (links.length === 0) return;
   try {
     await host.executeInThreadPool(
       links.length === 1 ? deleteLink(links[0]!.index, links[0]!.name) : gather(host, links),

@@ -4,7 +4,7 @@
  */
 
 import { attributes, text } from './attributes.ts';
-import { KernelError } from './libc.ts';
+import { isKernelError, KernelError } from './libc.ts';
 import {
   type AttributeNames,
   Control,
@@ -47,6 +47,17 @@ export class NetlinkError extends KernelError {
     this.index = index;
     this.attribute = reason.attribute;
   }
+}
+
+/**
+ * For requests that take back what may be gone: any refusal counts as done but for want of the right to do
+ * it.
+ * @param outcomes what NetlinkSocket.attempt gave.
+ * @throws NetlinkError EPERM.
+ */
+export function requirePermission(outcomes: readonly unknown[]): void {
+  const refused = outcomes.find((outcome) => isKernelError(outcome, 'EPERM'));
+  if (refused) throw refused;
 }
 
 interface Reason {

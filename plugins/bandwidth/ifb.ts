@@ -81,7 +81,7 @@ export async function collectIfbs(
 ): Promise<void> {
   const keep = new Set(valid.map(aliasOf));
   const stale = listIfbs(socket).filter(({ alias }) => alias.startsWith(`${network}/`) && !keep.has(alias));
-  if (stale.length > 0) await deleteHostLinks(socket, stale);
+  await deleteHostLinks(socket, stale);
 
   const names = new Set(valid.flatMap(namesOf));
   const unused = unusedIfbs(socket).filter(({ name }) => !names.has(name));
@@ -89,8 +89,10 @@ export async function collectIfbs(
   // An ADD, of whatever network, may be under way.
   await new Promise((resolve) => setTimeout(resolve, addTimeMs));
   const still = unusedIfbs(socket).map(({ index }) => index);
-  const abandoned = unused.filter(({ index }) => still.includes(index));
-  if (abandoned.length > 0) await deleteHostLinks(socket, abandoned);
+  await deleteHostLinks(
+    socket,
+    unused.filter(({ index }) => still.includes(index)),
+  );
 }
 
 /** Interfaces without alias to which nothing is redirected. */
