@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import type { CommandModule } from 'yargs';
 import { type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import { formatPorts } from './list.ts';
-import { cacheDir, configDir } from './network.ts';
+import { cacheDir, configDir } from './settings.ts';
 import { paint, print } from './terminal.ts';
 
 /** Attachments that meet at one place of the host: a bridge, or the host itself. */

@@ -11,7 +11,7 @@ import { type Link, listLinks } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
-import { listCache } from './libcni/cache.ts';
+import { type CachedAttachment, listCache } from './libcni/cache.ts';
 import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
 import { type HeldAddress, type RangeUse, reservationsOf } from './reservations.ts';
 import { ruleOwners } from './rules.ts';
@@ -23,8 +23,17 @@ export interface PublishedPort {
   protocol: string;
 }
 
+/** The name of a pod, or of a container outside Kubernetes. */
+export interface PodName {
+  /** Of Kubernetes; "" outside it. */
+  namespace: string;
+  name: string;
+}
+
 /** A container's connection to a network, as far as anything on the host tells. */
 export interface HostAttachment extends AttachmentId {
+  /** What its runtime calls it, where it says so. */
+  pod: PodName | undefined;
   /** Path of the sandbox's namespace, "" when nobody recorded it. */
   netns: string;
   /** Without prefix lengths. */
@@ -43,6 +52,8 @@ export interface Inventory {
   /** Those that are configured, and those that only the result cache still knows. */
   networks: NetworkList[];
   attachments: HostAttachment[];
+  /** What the result cache has of them, by {@link attachmentKey}. */
+  records: ReadonlyMap<string, CachedAttachment>;
   /** How far the address ranges of the networks are used up. */
   ranges: RangeUse[];
   links: Link[];
@@ -61,6 +72,7 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
   // The first file of a name counts, as for runtimes.
   for (const network of readNetworks(configDir, problems).reverse()) networks.set(network.name, network);
   const attachments = new Map<string, HostAttachment>();
+  const records = new Map<string, CachedAttachment>();
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
   for (const { attachment, since, error } of listCache(cacheDir).sort((a, b) => +b.since - +a.since)) {
     if (error) problems.push(error.message);
@@ -68,9 +80,11 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
     const retired = networks.has(attachment.network) ? undefined : networkFromCache(attachment);
     if (retired) networks.set(retired.name, retired);
     const { network, containerId, ifname, netns, capabilityArgs } = attachment;
+    records.set(attachmentKey(attachment), attachment);
     const result = readResult(attachment.result);
     attachments.set(attachmentKey(attachment), {
       ...{ network, containerId, ifname, netns, since, orphaned: [] },
+      pod: podOf(attachment),
       ips: (result?.ips ?? []).map(({ address }) => `${address.address}`),
       ports: portsOf(capabilityArgs),
       hostInterfaces: (result?.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name),
@@ -86,6 +100,7 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
   return {
     networks: [...networks.values()],
     attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
+    records,
     ranges: reservations.flatMap(({ ranges }) => ranges),
     links: listLinks(socket),
     addresses: listAddresses(socket),
@@ -139,7 +154,16 @@ function ofContainer(
 }
 
 function orphan(id: AttachmentId, why: string): HostAttachment {
-  return { ...id, netns: '', ips: [], ports: [], hostInterfaces: [], since: undefined, orphaned: [why] };
+  return {
+    ...id,
+    pod: undefined,
+    netns: '',
+    ips: [],
+    ports: [],
+    hostInterfaces: [],
+    since: undefined,
+    orphaned: [why],
+  };
 }
 
 function readNetworks(directory: string, problems: string[]): NetworkList[] {
@@ -166,6 +190,21 @@ function readResult(value: Record<string, unknown> | undefined): Result | undefi
   } catch {
     return undefined;
   }
+}
+
+/**
+ * Names that the runtime gives in CNI_ARGS: kubelets' runtimes both of them, podman only the container's, as
+ * K8S_POD_NAME.
+ */
+function podOf({ args }: CachedAttachment): PodName | undefined {
+  const { K8S_POD_NAMESPACE: namespace = '', K8S_POD_NAME: name } = Object.fromEntries(args);
+  return name ? { namespace, name } : undefined;
+}
+
+/** "default/web-1", "web" outside Kubernetes, or else the first twelve characters of the container ID. */
+export function displayName({ pod, containerId }: HostAttachment): string {
+  if (!pod) return containerId.slice(0, 12);
+  return pod.namespace ? `${pod.namespace}/${pod.name}` : pod.name;
 }
 
 /** Runtimes write the keys in their own case. */

@@ -1,9 +1,10 @@
 /** `cni list`: every attachment of the host. */
 
 import type { CommandModule } from 'yargs';
-import { type HostAttachment, takeInventory } from './inventory.ts';
-import { cacheDir, configDir } from './network.ts';
+import { displayName, type HostAttachment, takeInventory } from './inventory.ts';
 import { isFull } from './reservations.ts';
+import { cacheDir, configDir, environment } from './settings.ts';
+import { checkStates, type State } from './state.ts';
 import { count, formatTable, paint, print, warn } from './terminal.ts';
 
 interface ListArguments {
@@ -28,9 +29,14 @@ export const list: CommandModule<object, ListArguments> = {
         'It is composed of the result cache, the reservations of host-local, the rules of the firewall and the kernel.',
       ),
   handler: async ({ json, orphaned }) => {
-    const { attachments, ranges, problems } = await takeInventory(configDir(), cacheDir());
+    const inventory = await takeInventory(configDir(), cacheDir());
+    const { attachments, ranges, problems } = inventory;
     const shown = attachments.filter((one) => !orphaned || one.orphaned.length > 0);
-    if (json) return print(JSON.stringify({ attachments: shown, ranges, problems }, null, 2));
+    const states = await checkStates(shown, inventory, environment());
+    if (json) {
+      const listed = shown.map((one) => ({ ...one, state: states.get(one) }));
+      return print(JSON.stringify({ attachments: listed, ranges, problems }, null, 2));
+    }
     for (const problem of problems) warn(problem);
     for (const { network, range, used } of ranges.filter(isFull))
       warn(
@@ -39,13 +45,15 @@ export const list: CommandModule<object, ListArguments> = {
       );
     const [heading, ...rows] = formatTable(
       ['CONTAINER', 'NETWORK', 'INTERFACE', 'ADDRESSES', 'PORTS', 'AGE', 'STATE'],
-      shown.map(rowOf),
+      shown.map((one) => rowOf(one, states.get(one)!)),
     );
     if (rows.length > 0)
       print(
         [
           paint('bold', heading!),
-          ...rows.map((row, i) => (shown[i]!.orphaned.length > 0 ? paint('red', row) : row)),
+          ...rows.map((row, i) =>
+            ['broken', 'orphaned'].includes(states.get(shown[i]!)!.kind) ? paint('red', row) : row,
+          ),
           '',
         ].join('\n'),
       );
@@ -54,15 +62,15 @@ export const list: CommandModule<object, ListArguments> = {
   },
 };
 
-function rowOf(one: HostAttachment): string[] {
+function rowOf(one: HostAttachment, { kind, problems }: State): string[] {
   return [
-    one.containerId,
+    displayName(one),
     one.network,
     one.ifname,
     one.ips.join(' ') || '-',
     formatPorts(one) || '-',
     one.since ? formatAge(Date.now() - one.since.getTime()) : '-',
-    one.orphaned.join('; ') || 'ok',
+    kind === 'orphaned' ? problems.join('; ') : [kind, ...problems].join(': '),
   ];
 }
 

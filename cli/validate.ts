@@ -6,7 +6,7 @@ import type { CommandModule } from 'yargs';
 import type { Suite } from '../main.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { configFiles } from './libcni/conflist.ts';
-import { configDir, pluginPath } from './network.ts';
+import { configDir, pluginPath } from './settings.ts';
 import { note } from './terminal.ts';
 import { checkFile, standardInput } from './validate/file.ts';
 import { checkNetworks } from './validate/networks.ts';

@@ -9,94 +9,19 @@ import type { CommandModule } from 'yargs';
 import { isObject } from '../lib/cni/schema.ts';
 import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
-import { defaultCacheDir, listCache, readCached } from './libcni/cache.ts';
+import { readCached } from './libcni/cache.ts';
 import {
   addNetwork,
   checkNetwork,
   deleteNetwork,
   type Environment,
-  type PluginRun,
   type Runtime,
   statusOfNetwork,
 } from './libcni/chain.ts';
-import {
-  loadNetwork,
-  type NetworkList,
-  networkFiles,
-  networkFromCache,
-  readNetworkFile,
-} from './libcni/conflist.ts';
-import { note, paintError, print, warn } from './terminal.ts';
-
-/** The environment variables that `--help` explains, and what is taken without them. */
-export const environmentHelp = `Environment, as with cnitool:
-  NETCONFPATH  directory of the network configurations (/etc/cni/net.d)
-  CNI_PATH     directories of the plugins, separated by ":" (/opt/cni/bin)
-  CNI_IFNAME   name of the interface in the container (eth0)
-  CNI_ARGS     arguments for the plugins, such as "IgnoreUnknown=1;IP=10.1.0.9"
-  CAP_ARGS     capability arguments as JSON, such as
-               {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
-
-The container ID is derived from the path of the namespace, as cnitool does. Results are kept in
-/var/lib/cni/results, where cnitool and every runtime built on libcni keep theirs.`;
-
-/** Directory of the network configurations. */
-export function configDir(): string {
-  return process.env.NETCONFPATH || '/etc/cni/net.d';
-}
-
-/** Directories of the plugins. */
-export function pluginPath(): string[] {
-  return (process.env.CNI_PATH || '/opt/cni/bin').split(':').filter((directory) => directory !== '');
-}
-
-/** Directory above the result cache. Not for operators: tests keep to a directory of their own with it. */
-export function cacheDir(): string {
-  return process.env.CNI_CACHE_DIR || defaultCacheDir;
-}
-
-/** What plugins are run with. @param trace writes each run to standard error. */
-export function environment(trace = false): Environment {
-  return { path: pluginPath(), cacheDir: cacheDir(), onWarning: warn, ...(trace && { onRun: writeTrace }) };
-}
-
-/** Finds a network in {@link configDir}, with a warning for each file that cannot be used. */
-function findNetwork(name: string): NetworkList {
-  return loadNetwork(configDir(), name, (file, error) => warn(`Skipping "${file}": ${error.message}`));
-}
-
-/** Names of the networks in {@link configDir}, with a warning for each file that cannot be used. */
-export function configuredNetworks(): string[] {
-  return networkFiles(configDir()).flatMap((file) => {
-    try {
-      return [readNetworkFile(file).name];
-    } catch (error) {
-      warn(`Skipping "${file}": ${(error as Error).message}`);
-      return [];
-    }
-  });
-}
-
-/**
- * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from
- * the result cache.
- */
-export function findUsedNetwork(name: string): NetworkList {
-  try {
-    return findNetwork(name);
-  } catch (error) {
-    const cached = listCache(cacheDir())
-      .sort((a, b) => +b.since - +a.since)
-      .flatMap(({ attachment }) =>
-        attachment?.network === name ? (networkFromCache(attachment) ?? []) : [],
-      );
-    if (!cached[0]) throw error;
-    warn(
-      `No configuration in "${configDir()}" has the network "${name}" any more. The one that its last attachment was added with is used`,
-    );
-    return cached[0];
-  }
-}
+import type { NetworkList } from './libcni/conflist.ts';
+import { findNetwork, findUsedNetwork } from './networks.ts';
+import { environment, environmentHelp } from './settings.ts';
+import { print, warn } from './terminal.ts';
 
 interface NetworkArguments {
   network: string;
@@ -250,23 +175,4 @@ async function rollBack(list: NetworkList, runtime: Runtime, environment: Enviro
   } catch (error) {
     warn(`What the failed ADD has left could not be removed: ${describeError(error)}`);
   }
-}
-
-function writeTrace({ command, type, file, stdin, milliseconds, outcome }: PluginRun): void {
-  const failed = 'error' in outcome;
-  const mark = failed ? paintError('red', 'failed') : paintError('green', 'ok');
-  note(`${paintError('bold', `${command} ${type}`)}  ${mark}  ${milliseconds.toFixed(1)} ms  ${file}`);
-  note(indented('stdin ', stdin));
-  if (failed) note(`  error  ${describeError(outcome.error).replaceAll('\n', '\n         ')}`);
-  else if (outcome.output.trim() !== '') note(indented('result', outcome.output));
-}
-
-function indented(label: string, json: string): string {
-  let text = json;
-  try {
-    text = JSON.stringify(JSON.parse(json), null, 2);
-  } catch {
-    // Shown as it is.
-  }
-  return `  ${paintError('dim', label)} ${text.replaceAll('\n', '\n         ')}`;
 }

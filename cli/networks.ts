@@ -1,0 +1,50 @@
+/** The networks that this host has or had. */
+
+import { listCache } from './libcni/cache.ts';
+import {
+  loadNetwork,
+  type NetworkList,
+  networkFiles,
+  networkFromCache,
+  readNetworkFile,
+} from './libcni/conflist.ts';
+import { cacheDir, configDir } from './settings.ts';
+import { warn } from './terminal.ts';
+
+/** Finds a network in {@link configDir}, with a warning for each file that cannot be used. */
+export function findNetwork(name: string): NetworkList {
+  return loadNetwork(configDir(), name, (file, error) => warn(`Skipping "${file}": ${error.message}`));
+}
+
+/** Names of the networks in {@link configDir}, with a warning for each file that cannot be used. */
+export function configuredNetworks(): string[] {
+  return networkFiles(configDir()).flatMap((file) => {
+    try {
+      return [readNetworkFile(file).name];
+    } catch (error) {
+      warn(`Skipping "${file}": ${(error as Error).message}`);
+      return [];
+    }
+  });
+}
+
+/**
+ * As {@link findNetwork}, but a network that was renamed or removed while it has attachments is taken from
+ * the result cache.
+ */
+export function findUsedNetwork(name: string): NetworkList {
+  try {
+    return findNetwork(name);
+  } catch (error) {
+    const cached = listCache(cacheDir())
+      .sort((a, b) => +b.since - +a.since)
+      .flatMap(({ attachment }) =>
+        attachment?.network === name ? (networkFromCache(attachment) ?? []) : [],
+      );
+    if (!cached[0]) throw error;
+    warn(
+      `No configuration in "${configDir()}" has the network "${name}" any more. The one that its last attachment was added with is used`,
+    );
+    return cached[0];
+  }
+}

@@ -1,0 +1,57 @@
+/** Where the command finds networks, plugins and the results of ADD, and how plugins are run. */
+
+import { describeError } from './errors.ts';
+import { defaultCacheDir } from './libcni/cache.ts';
+import type { Environment, PluginRun } from './libcni/chain.ts';
+import { note, paintError, warn } from './terminal.ts';
+
+/** The environment variables that `--help` explains, and what is taken without them. */
+export const environmentHelp = `Environment, as with cnitool:
+  NETCONFPATH  directory of the network configurations (/etc/cni/net.d)
+  CNI_PATH     directories of the plugins, separated by ":" (/opt/cni/bin)
+  CNI_IFNAME   name of the interface in the container (eth0)
+  CNI_ARGS     arguments for the plugins, such as "IgnoreUnknown=1;IP=10.1.0.9"
+  CAP_ARGS     capability arguments as JSON, such as
+               {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+
+The container ID is derived from the path of the namespace, as cnitool does. Results are kept in
+/var/lib/cni/results, where cnitool and every runtime built on libcni keep theirs.`;
+
+/** Directory of the network configurations. */
+export function configDir(): string {
+  return process.env.NETCONFPATH || '/etc/cni/net.d';
+}
+
+/** Directories of the plugins. */
+export function pluginPath(): string[] {
+  return (process.env.CNI_PATH || '/opt/cni/bin').split(':').filter((directory) => directory !== '');
+}
+
+/** Directory above the result cache. Not for operators: tests keep to a directory of their own with it. */
+export function cacheDir(): string {
+  return process.env.CNI_CACHE_DIR || defaultCacheDir;
+}
+
+/** What plugins are run with. @param trace writes each run to standard error. */
+export function environment(trace = false): Environment {
+  return { path: pluginPath(), cacheDir: cacheDir(), onWarning: warn, ...(trace && { onRun: writeTrace }) };
+}
+
+function writeTrace({ command, type, file, stdin, milliseconds, outcome }: PluginRun): void {
+  const failed = 'error' in outcome;
+  const mark = failed ? paintError('red', 'failed') : paintError('green', 'ok');
+  note(`${paintError('bold', `${command} ${type}`)}  ${mark}  ${milliseconds.toFixed(1)} ms  ${file}`);
+  note(indented('stdin ', stdin));
+  if (failed) note(`  error  ${describeError(outcome.error).replaceAll('\n', '\n         ')}`);
+  else if (outcome.output.trim() !== '') note(indented('result', outcome.output));
+}
+
+function indented(label: string, json: string): string {
+  let text = json;
+  try {
+    text = JSON.stringify(JSON.parse(json), null, 2);
+  } catch {
+    // Shown as it is.
+  }
+  return `  ${paintError('dim', label)} ${text.replaceAll('\n', '\n         ')}`;
+}
