@@ -11,6 +11,7 @@ import { explain } from './explain.ts';
 import { gc } from './gc.ts';
 import { install } from './install.ts';
 import { list } from './list.ts';
+import { setOwnPlugins } from './own-plugins.ts';
 import { note, paintError } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
@@ -28,6 +29,7 @@ Colours are left out when the output is not a terminal, or NO_COLOR is set.`;
  * @param suite every plugin in the executable.
  */
 export async function main(args: readonly string[], suite: Suite): Promise<void> {
+  setOwnPlugins(suite);
   const command = yargs()
     .scriptName('cni')
     .locale('en')

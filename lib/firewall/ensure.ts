@@ -8,7 +8,8 @@ import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { IptablesError, listOrAsk, restore, tryRestore } from './iptables.ts';
+import { IptablesError, restore } from './iptables.ts';
+import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
 
@@ -78,7 +79,7 @@ export async function ensureRules(
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
     }
-  } else if (own.rules.length === 0 && (await hasShared(programs, family, table, shared)))
+  } else if (own.rules.length === 0 && (await hasRules(programs, family, table, shared)))
     return { added: [], removed: [] };
   const change = await changeRules(programs, family, table, () =>
     composeChange(programs, family, table, set),
@@ -198,21 +199,7 @@ async function isThereInOtherWords(
 ): Promise<boolean> {
   const isAlike = (one: Rule) => targetOf(one) === targetOf(rule);
   if (!listed.get(rule.chain)?.some(isAlike)) return false;
-  return hasShared(programs, family, table, [rule]);
-}
-
-function hasShared(
-  programs: Programs,
-  family: Family,
-  table: string,
-  rules: readonly Rule[],
-): Promise<boolean> {
-  return tryRestore(
-    programs,
-    family,
-    table,
-    rules.map((rule) => renderRule('-C', rule)),
-  );
+  return hasRules(programs, family, table, [rule]);
 }
 
 /** The commands that empty a chain and remove it. */

@@ -38,6 +38,10 @@ export class FirewalldError extends CniError {
 
 /** True when firewalld is on the system bus. */
 export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
+  return await (programs.once?.('firewalld', () => askForFirewalld(programs)) ?? askForFirewalld(programs));
+}
+
+async function askForFirewalld(programs: Programs): Promise<boolean> {
   // Most hosts have no system bus, or nothing on it: that costs no child.
   if (!programs.environment.DBUS_SYSTEM_BUS_ADDRESS && !existsSync(busSocket)) return false;
   const answer = await send(

@@ -15,6 +15,7 @@ import {
   tryRestore,
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
+import { hasRules } from './listing.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
@@ -72,22 +73,14 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
       await forFamilies(request.families, async (family) => {
         const { isolation, own, ...rules } = rulesOf(request, family);
         const every = [...rules.shared, ...isolation, ...own];
-        if (
-          await tryRestore(
-            programs,
-            family,
-            table,
-            every.map((rule) => renderRule('-C', rule)),
-          )
-        )
-          return;
+        if (await hasRules(programs, family, table, every)) return;
         for (const rule of rules.shared)
-          if (!(await hasRule(programs, family, rule)))
+          if (!(await hasRules(programs, family, table, [rule])))
             throw new Error(
               `Table "filter" lacks the rule "${rule.chain} ${rule.words.join(' ')}". Add any container to set it up again`,
             );
         for (const rule of own)
-          if (!(await hasRule(programs, family, rule)))
+          if (!(await hasRules(programs, family, table, [rule])))
             throw new Error(
               `Chain "${forwardChain}" lacks the rule "${rule.words.join(' ')}". Delete the container and add it again`,
             );
@@ -149,8 +142,4 @@ function isAccepting(rule: Rule, addresses: readonly Address[]): boolean {
     addresses.some((address) => prefix === `${address}` || prefix === `${address.toPrefix()}`);
   if (targetOf(rule) !== 'ACCEPT') return false;
   return isOurs(option(rule, '-s')) || (isOurs(option(rule, '-d')) && rule.words.includes('--ctstate'));
-}
-
-function hasRule(programs: Programs, family: Family, rule: Rule): Promise<boolean> {
-  return tryRestore(programs, family, table, [renderRule('-C', rule)]);
 }

@@ -8,14 +8,8 @@ import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, undoChange } from './ensure.ts';
-import {
-  families,
-  forFamilies,
-  forInstalledFamilies,
-  list,
-  listOrAsk,
-  requireInstalled,
-} from './iptables.ts';
+import { families, forFamilies, forInstalledFamilies, requireInstalled } from './iptables.ts';
+import { list, listOrAsk } from './listing.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { removeChains, removeRules } from './removal.ts';

@@ -8,15 +8,8 @@ import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, undoChange } from './ensure.ts';
-import {
-  families,
-  forFamilies,
-  forInstalledFamilies,
-  list,
-  programOf,
-  requireInstalled,
-  tryRestore,
-} from './iptables.ts';
+import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
+import { hasRules, list } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
@@ -47,7 +40,7 @@ import {
   withoutNeighbours,
 } from './portmap-rules.ts';
 import { removeChains, removeRules } from './removal.ts';
-import { option, type Rule, renderRule, targetOf } from './rules.ts';
+import { option, type Rule, targetOf } from './rules.ts';
 import { isNftVariant } from './xtables-lock.ts';
 
 const table = 'nat';
@@ -252,10 +245,9 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
       );
   }
   const { shared } = ruleSetOf(family, request);
-  const checks = shared.map((rule) => renderRule('-C', rule));
-  if (await tryRestore(programs, family, table, checks)) return;
-  for (const [i, rule] of shared.entries())
-    if (!(await tryRestore(programs, family, table, [checks[i]!])))
+  if (await hasRules(programs, family, table, shared)) return;
+  for (const rule of shared)
+    if (!(await hasRules(programs, family, table, [rule])))
       throw new Error(
         `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Add any container to create it again`,
       );
