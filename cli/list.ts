@@ -85,7 +85,7 @@ export const list: CommandModule<object, ListArguments> = {
     const { inventory, rows } = listing;
     if (format === 'json' || format === 'yaml') await printStructured(format, structured(listing));
     else {
-      warnOf(inventory, selection);
+      warnOf(inventory);
       if (format === 'name') for (const { attachment } of rows) print(displayName(attachment));
       else printTable(listing, format);
     }
@@ -97,14 +97,27 @@ export const list: CommandModule<object, ListArguments> = {
 /** Looks at the host. */
 async function look({ network, pod, state }: Selection): Promise<Listing> {
   const inventory = await takeInventory(configDir(), cacheDir());
+  for (const name of network ?? []) requireNetwork(inventory, name);
   const chosen = inventory.attachments.filter(
     (one) => (!network || network.includes(one.network)) && (!pod || pod.some((name) => isNamed(one, name))),
   );
   const states = await checkStates(chosen, inventory, environment());
   const rows = chosen
     .map((attachment) => ({ attachment, state: states.get(attachment)! }))
-    .filter((row) => !state || state.includes(row.state.kind));
+    .filter((row) => !state || state.includes(row.state.kind))
+    .sort((a, b) => order.compare(displayName(a.attachment), displayName(b.attachment)));
   return { inventory, rows };
+}
+
+/** "web-10" behind "web-9". */
+const order = new Intl.Collator('en', { numeric: true });
+
+/** @throws CommandError for a name that nothing on the host has. */
+function requireNetwork({ networks, attachments }: Inventory, name: string): void {
+  if (networks.some((one) => one.name === name) || attachments.some((one) => one.network === name)) return;
+  throw new CommandError(
+    `No network is called "${name}". See "cni network ls" for those of this host, or set NETCONFPATH to another directory`,
+  );
 }
 
 function isNamed(one: HostAttachment, name: string): boolean {
@@ -121,18 +134,13 @@ function structured({ inventory: { ranges, problems }, rows }: Listing): object 
   return { attachments, ranges, problems };
 }
 
-function warnOf({ networks, attachments, ranges, problems }: Inventory, selection: Selection): void {
+function warnOf({ ranges, problems }: Inventory): void {
   for (const problem of problems) warn(problem);
   for (const { network, range, used } of ranges.filter(isFull))
     warn(
       `Network "${network}" has given away all ${used} addresses of ${range}, so that the next ADD fails. ` +
         `Run "cni gc ${network}", or make the range larger`,
     );
-  const known = new Set(
-    [...networks, ...attachments.map(({ network: name }) => ({ name }))].map(({ name }) => name),
-  );
-  for (const name of selection.network ?? [])
-    if (!known.has(name)) warn(`There is no network "${name}". See "cni network ls" for those there are`);
 }
 
 function printTable({ inventory, rows }: Listing, layout: Layout): void {

@@ -11,6 +11,7 @@ import { explain } from './explain.ts';
 import { gc } from './gc.ts';
 import { install } from './install.ts';
 import { list } from './list.ts';
+import { network } from './network.ts';
 import { setOwnPlugins } from './own-plugins.ts';
 import { note, paintError } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
@@ -40,6 +41,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command([add, check, del, status])
     .command(gc)
     .command(list)
+    .command(network(suite))
     .command(draw)
     .command(explain(suite))
     .version(`${packageJson.name} ${packageJson.version}`)

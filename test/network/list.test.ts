@@ -1,4 +1,6 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { parse } from 'yaml';
 import { sample } from '../support/chain.ts';
@@ -25,7 +27,7 @@ interface Listed {
 }
 
 /** A host with networks, and what it takes to run the command on it. */
-async function hostWith(t: ExecutionContext, ...networks: { name: string }[]) {
+async function hostWith(t: ExecutionContext, ...networks: { name: string; [key: string]: unknown }[]) {
   const host = await makeHost(t);
   for (const network of networks)
     writeFileSync(host.file(`/etc/cni/net.d/${network.name}.conflist`), JSON.stringify(network));
@@ -78,7 +80,11 @@ test('the state is looked at: what is broken behind the plugins’ back is shown
     ],
     [/Port 8080\/tcp/, ['iptables', '-t', 'nat', '-F', 'CNI-HOSTPORT-DNAT'], restore],
     [/no port of the host is mapped/, ['iptables', '-t', 'nat', '-F', 'PREROUTING'], restore],
-    [/reserved/, ['sh', '-c', 'rm /var/lib/cni/networks/podnet/10.*'], async () => {}],
+    [
+      /reserved/,
+      ['mv', '/var/lib/cni/networks/podnet', '/run/kept'],
+      () => host.run(['mv', '/run/kept', '/var/lib/cni/networks/podnet']),
+    ],
   ];
   for (const [problem, fault, mend] of faults) {
     await host.run(fault);
@@ -281,15 +287,9 @@ test('--watch prints what changes, and ends with Ctrl-C', async (t) => {
     'json',
   ]);
   const seen: { change: string; attachment: Listed['attachments'][number] }[] = [];
+  createInterface(child.stdout!).on('line', (line) => seen.push(JSON.parse(line) as (typeof seen)[number]));
   const next = async (isIt: (one: (typeof seen)[number]) => boolean) => {
-    for (;;) {
-      if (seen.some(isIt)) return;
-      const [chunk] = (await new Promise((resolve) =>
-        child.stdout!.once('data', (data) => resolve([data])),
-      )) as [Buffer];
-      for (const line of chunk.toString().trim().split('\n'))
-        seen.push(JSON.parse(line) as (typeof seen)[number]);
-    }
+    while (!seen.some(isIt)) await sleep(50);
   };
   await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
   await next(({ change, attachment }) => change === 'changed' && attachment.state.kind === 'broken');
