@@ -68,7 +68,7 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
   return { networks: overviews.sort((a, b) => a.name.localeCompare(b.name)), problems };
 }
 
-/** What `cni validate --no-host` finds in each file, such as addresses that two networks give away. */
+/** What `cni validate --no-host` calls errors in each file, such as addresses that two networks give away. */
 async function findingsByFile(suite: Suite): Promise<Map<string, string[]>> {
   const checked = [];
   try {
@@ -78,9 +78,10 @@ async function findingsByFile(suite: Suite): Promise<Map<string, string[]>> {
     return new Map(); // The inventory says what is wrong with the directory.
   }
   checkNetworks(checked);
-  // That a range is full is said already.
-  const isNew = ({ rule }: { rule: string }) => rule !== 'range-full';
   return new Map(
-    checked.map(({ file, findings }) => [file, findings.filter(isNew).map(({ message }) => message)]),
+    checked.map(({ file, findings }) => [
+      file,
+      findings.filter(({ severity }) => severity === 'error').map(({ message }) => message),
+    ]),
   );
 }
