@@ -5,6 +5,7 @@ import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { agent } from './agent.ts';
 import { add, check, del, status } from './attachment.ts';
+import { doctor } from './doctor.ts';
 import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { explain } from './explain.ts';
@@ -39,6 +40,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(gc)
     .command(list)
     .command(draw)
+    .command(doctor(suite))
     .command(explain(suite))
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
