@@ -127,39 +127,51 @@ function mixedBuilds(path: readonly string[], names: readonly string[]): Finding
   });
 }
 
-/** Plugins that differ from directory to directory: which one runs depends on who calls it. */
+/** Plugins of which somebody else runs another build than the command does. */
 function drift(path: readonly string[], names: readonly string[]): Finding[] {
-  const runtimes = runtimeDirectories();
-  const directories = [...new Set([...path, ...runtimes, ...usualDirectories])];
-  const all = names.map((name) => ({
-    name,
-    copies: directories.flatMap((directory) => {
-      const identity = identify(join(directory, name), name);
-      return identity ? [{ directory, description: identity.description }] : [];
+  const runtimes = runtimePaths();
+  const unused = [...path.slice(1), ...usualDirectories].filter(
+    (one) =>
+      !path.slice(0, 1).includes(one) && !runtimes.some(({ directories }) => directories.includes(one)),
+  );
+  return [
+    ...runtimes.flatMap(({ file, directories }) => {
+      const cause = `"${file}" tells the runtime to look in ${directories.join(', ')}, and the command looks in ${path.join(', ')}`;
+      return differences(names, path, directories).map(({ directory, list }): Finding => {
+        const message = `The runtime takes other builds from there than the command does: ${list}`;
+        return { severity: 'warning', subject: directory, message, cause, mend: installInto(directory) };
+      });
     }),
-  }));
-  const [first] = path;
-  return directories.slice(1).flatMap((directory) => {
-    const differing = all.flatMap(({ name, copies }) => {
-      const [mine, theirs] = [first, directory].map((one) => copies.find((copy) => copy.directory === one));
-      return mine && theirs && mine.description !== theirs.description
-        ? [`${name} (${theirs.description})`]
-        : [];
-    });
-    if (differing.length === 0) return [];
-    const isUsed = path.includes(directory) || runtimes.includes(directory);
-    return [
-      {
-        severity: isUsed ? 'warning' : 'info',
-        subject: directory,
-        message: `It has other builds than "${first}" of ${differing.join(', ')}`,
-        cause: isUsed
-          ? 'Both directories are in use, and the plugins of one were replaced'
-          : 'A package of the distribution or an earlier installation is there; no runtime that is configured here uses it',
-        mend: installInto(directory),
-      },
-    ];
+    ...[...new Set(unused)].flatMap((directory) =>
+      differences(names, path, [directory]).map(({ list }): Finding => {
+        const message = `It has other builds than those in use: ${list}`;
+        const cause =
+          'A package or an earlier installation is there; no runtime that is configured here takes it';
+        return { severity: 'info', subject: directory, message, cause, mend: installInto(directory) };
+      }),
+    ),
+  ];
+}
+
+/** What one search finds differs from what another does, by directory of the latter. */
+function differences(
+  names: readonly string[],
+  path: readonly string[],
+  other: readonly string[],
+): { directory: string; list: string }[] {
+  const find = (name: string, directories: readonly string[]) => {
+    const directory = directories.find((one) => isFile(join(one, name)));
+    const description = directory && identify(join(directory, name), name)?.description;
+    return directory && description ? { name, directory, description } : undefined;
+  };
+  const found = names.flatMap((name) => {
+    const [mine, theirs] = [find(name, path), find(name, other)];
+    return mine && theirs && mine.description !== theirs.description ? [theirs] : [];
   });
+  return [...Map.groupBy(found, ({ directory }) => directory)].map(([directory, all]) => ({
+    directory,
+    list: all.map(({ name, description }) => `${name} (${description})`).join(', '),
+  }));
 }
 
 /** Where distributions put plugins. */
@@ -173,14 +185,15 @@ const runtimeFiles = [
 ];
 const runtimeKey = /^\s*(?:bin_dirs?|plugin_dirs|cni_plugin_dirs)\s*=\s*(\[[^\]]*\]|"[^"]*")/gm;
 
-/** Directories that the configuration of a runtime on this host names. */
-function runtimeDirectories(): string[] {
+/** Where the runtimes that are configured on this host look for plugins. */
+function runtimePaths(): { file: string; directories: string[] }[] {
   return [...runtimeFiles, ...filesIn('/etc/crio/crio.conf.d')].flatMap((file) => {
     try {
       const text = readRegularFile(file, { followLink: true, limit: 1024 * 1024 });
-      return [...text.matchAll(runtimeKey)].flatMap(([, value]) =>
-        [...value!.matchAll(/"([^"]+)"/g)].map(([, directory]) => directory!.replace(/(?<=.)\/$/, '')),
-      );
+      return [...text.matchAll(runtimeKey)].map(([, value]) => ({
+        file,
+        directories: [...value!.matchAll(/"([^"]+)"/g)].map(([, one]) => one!.replace(/(?<=.)\/$/, '')),
+      }));
     } catch {
       return []; // That runtime is not installed.
     }
