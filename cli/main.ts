@@ -12,6 +12,8 @@ import { explain } from './explain.ts';
 import { gc } from './gc.ts';
 import { install } from './install.ts';
 import { list } from './list.ts';
+import { probeHelper } from './probe/helper.ts';
+import { probe } from './probe.ts';
 import { note, paintError } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
@@ -41,6 +43,8 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(list)
     .command(draw)
     .command(doctor(suite))
+    .command(probe)
+    .command(probeHelper)
     .command(explain(suite))
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })

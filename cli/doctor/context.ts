@@ -50,9 +50,7 @@ export async function lookAround(suite: Suite): Promise<Context> {
     takeInventory(configDir(), cacheDir()),
     savedRules(programs),
   ]);
-  const running = inventory.attachments
-    .filter(({ orphaned }) => orphaned.length === 0)
-    .map((one) => runningAttachment(one, inventory));
+  const running = runningAttachments(inventory);
   const own = environment();
   return {
     ...{ suite, programs, inventory, running, rules },
@@ -60,6 +58,13 @@ export async function lookAround(suite: Suite): Promise<Context> {
     files: await checkFiles(suite, own.path),
     uplinks: new Map(([4, 6] as const).map((family) => [family, uplinksOf(family, inventory.links)])),
   };
+}
+
+/** The attachments whose sandboxes exist. */
+export function runningAttachments(inventory: Inventory): RunningAttachment[] {
+  return inventory.attachments
+    .filter(({ orphaned }) => orphaned.length === 0)
+    .map((one) => runningAttachment(one, inventory));
 }
 
 function runningAttachment(attachment: HostAttachment, { records }: Inventory): RunningAttachment {
@@ -93,7 +98,8 @@ async function checkFiles(suite: Suite, hostPath: readonly string[]): Promise<Ch
   return checked;
 }
 
-function uplinksOf(family: Family, links: readonly Link[]): Link[] {
+/** The interfaces that default routes of a family lead to. */
+export function uplinksOf(family: Family, links: readonly Link[]): Link[] {
   using socket = openRouteSocket();
   const indexes = listRoutes(socket, { family, table: RouteTable.Main })
     .filter(({ dst }) => dst.length === 0)

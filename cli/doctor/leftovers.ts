@@ -41,7 +41,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
   );
   return [
     {
-      ...{ severity: 'warning', subject, cause },
+      ...{ severity: 'warning', subject: `rules of CNI plugins in ${program}`, cause },
       message: `${title} still has ${count(ours.length, 'rule')} of CNI plugins, which the plugins of today neither see nor remove`,
       mend: `${program}-save -c | grep -v CNI- | ${program}-restore -c`,
       // Pods that were attached before the switch may have no other rules.
@@ -68,6 +68,10 @@ async function removeRules(
     ];
     return `*${table}\n${commands.join('\n')}\nCOMMIT\n`;
   });
-  const { status, stderr } = await programs.run(`${program}-restore`, ['--noflush'], input.join(''));
+  const { status, stderr } = await programs.run(
+    `${program}-restore`,
+    ['--noflush', '--wait', '10'],
+    input.join(''),
+  );
   if (status !== 0) throw new Error(`${program}-restore refused to remove the rules: ${stderr.trim()}`);
 }

@@ -14,7 +14,7 @@ import { type Check, type Finding, shellWord } from './check.ts';
 import type { Context } from './context.ts';
 
 /** How long a plugin may take to tell its versions, in milliseconds. */
-const patienceMs = 5000;
+const patienceMs = 30_000;
 
 export const plugins: Check = {
   id: 'plugins',

@@ -38,9 +38,9 @@ export class OperatedHost {
     return this.host.tryRun([join(suites.ours, 'cni'), ...args], { env: { ...this.env, ...env } });
   }
 
-  /** Runs a command line that must succeed. @returns its standard output. */
-  sh(commandLine: string): Promise<string> {
-    return this.host.run(['sh', '-c', `set -e\n${commandLine}`], { env: this.env });
+  /** Runs a command line that must succeed. @param timeout milliseconds. @returns its standard output. */
+  sh(commandLine: string, timeout = 60_000): Promise<string> {
+    return this.host.run(['sh', '-c', `set -e\n${commandLine}`], { env: this.env, timeout });
   }
 
   /** Attaches a new pod. @param env of `cni add`, such as CAP_ARGS. */
