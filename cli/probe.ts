@@ -7,7 +7,7 @@ import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/
 import { CommandError, ExitCode } from './errors.ts';
 import { displayName, type Inventory, takeInventory } from './inventory.ts';
 import { configuredNetworks } from './networks.ts';
-import { AttachmentProbe } from './probe/attachment.ts';
+import { AttachmentProbe, type Surroundings } from './probe/attachment.ts';
 import type { Outcome } from './probe/outcome.ts';
 import { Outside } from './probe/outside.ts';
 import { Station } from './probe/station.ts';
@@ -17,6 +17,7 @@ import { count, formatTable, paint, print } from './terminal.ts';
 interface ProbeArguments {
   target: string;
   to: string | undefined;
+  dns: string | undefined;
   name: string;
   output: 'text' | 'json';
 }
@@ -36,6 +37,11 @@ export const probe: CommandModule<object, ProbeArguments> = {
         requiresArg: true,
         describe: 'Also try this address beyond the host, such as 1.1.1.1',
       })
+      .option('dns', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'DNS server to ask, in place of those that the pod asks',
+      })
       .option('name', {
         type: 'string',
         default: 'example.com',
@@ -48,11 +54,12 @@ export const probe: CommandModule<object, ProbeArguments> = {
         default: 'text' as const,
         describe: 'How to print what was found',
       })
-      .check(({ to }) => {
-        if (to !== undefined && !Address.tryParse(to))
-          throw new CommandError(`--to is "${to}", but it must be an IP address`, {
-            exitCode: ExitCode.Usage,
-          });
+      .check(({ to, dns }) => {
+        for (const [option, text] of Object.entries({ to, dns }))
+          if (text !== undefined && !Address.tryParse(text))
+            throw new CommandError(`--${option} is "${text}", but it must be an IP address`, {
+              exitCode: ExitCode.Usage,
+            });
         return true;
       })
       .example('$0 probe default/web-1', 'One pod')
@@ -63,10 +70,10 @@ export const probe: CommandModule<object, ProbeArguments> = {
           'for as long as the command runs. Where no program in the pod listens on a published port, the command does so meanwhile. ' +
           'Nothing is left behind. The exit code is 1 if anything fails.',
       ),
-  handler: async ({ target, to, name, output }) => {
+  handler: async ({ target, to, dns, name, output }) => {
     const inventory = await takeInventory(configDir(), cacheDir());
     const chosen = choose(target, inventory);
-    const outcomes = await probeAll(chosen, inventory, { target: to, dnsName: name });
+    const outcomes = await probeAll(chosen, inventory, { target: to, server: dns, dnsName: name });
     if (output === 'json') print(JSON.stringify({ probes: outcomes }, null, 2));
     else print(describe(outcomes).join('\n'));
     if (outcomes.some(({ state }) => state === 'failed')) process.exitCode = ExitCode.Failure;
@@ -106,7 +113,7 @@ const atOnce = 3;
 async function probeAll(
   chosen: readonly RunningAttachment[],
   inventory: Inventory,
-  options: { target: string | undefined; dnsName: string },
+  options: Pick<Surroundings, 'target' | 'server' | 'dnsName'>,
 ): Promise<Outcome[]> {
   const running = runningAttachments(inventory);
   let outside: Outside | undefined;
@@ -134,7 +141,7 @@ async function probeAll(
 async function probeOne(
   one: RunningAttachment,
   other: RunningAttachment | undefined,
-  around: Omit<ConstructorParameters<typeof AttachmentProbe>[3], 'partner'>,
+  around: Omit<Surroundings, 'partner'>,
 ): Promise<Outcome[]> {
   using netns = Netns.openIfPresent(one.attachment.netns);
   using otherNetns = other && Netns.openIfPresent(other.attachment.netns);

@@ -26,6 +26,8 @@ export interface Surroundings {
   readonly hostAddresses: readonly string[];
   /** Another pod of the network. */
   readonly partner: { readonly one: RunningAttachment; readonly station: Station } | undefined;
+  /** DNS server to ask; those that the pod asks when it is undefined. */
+  readonly server: string | undefined;
   /** What DNS servers are asked for. */
   readonly dnsName: string;
   /** An address beyond the host that is to be reached; undefined for none. */
@@ -183,13 +185,15 @@ export class AttachmentProbe {
   }
 
   private async dns(): Promise<void> {
-    const { servers, source } = resolversOf(this.one);
+    const { server, dnsName: name } = this.around;
+    const { servers, source } =
+      server === undefined ? resolversOf(this.one) : { servers: [server], source: '--dns' };
     const own = servers.filter((ip) => this.speaks(ip));
     if (own.length === 0)
       this.skip('DNS', servers.join(' ') || '-', `no server that the pod could ask in ${source}`);
-    for (const server of own) {
-      const answer = await this.station.ask({ kind: 'resolve', server, name: this.around.dnsName });
-      this.record('DNS', server, { ...answer, detail: `${answer.detail} (server of ${source})` });
+    for (const ip of own) {
+      const answer = await this.station.ask({ kind: 'resolve', server: ip, name });
+      this.record('DNS', ip, { ...answer, detail: `${answer.detail} (server of ${source})` });
     }
   }
 

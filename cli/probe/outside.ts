@@ -6,7 +6,7 @@
 
 import { Address, type Family, Prefix } from '../../lib/ip.ts';
 import { addAddress } from '../../lib/kernel/address.ts';
-import { createLink, deleteLink, getLink, requireLink } from '../../lib/kernel/link.ts';
+import { createLink, deleteLink, getLink, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { vethKind } from '../../lib/kernel/link-kinds.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { addRoute, listRoutes } from '../../lib/kernel/route.ts';
@@ -44,8 +44,10 @@ export class Outside {
   private connect(netns: Netns): void {
     using host = openRouteSocket();
     using within = openRouteSocket(netns);
-    host.execute(createLink(vethKind({ name: inside, netns, up: true }), { name: this.hostLink, up: true }));
+    host.execute(createLink(vethKind({ name: inside, netns }), { name: this.hostLink }));
     const [near, far] = [requireLink(host, this.hostLink), requireLink(within, inside)];
+    host.execute(setLink(near.index, { up: true }, this.hostLink));
+    within.execute(setLink(far.index, { up: true }, inside));
     for (const family of [4, 6] as const) {
       const taken = listRoutes(host, { family }).filter(({ dst }) => dst.length > 0);
       const subnet = subnets[family]

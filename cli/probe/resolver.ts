@@ -10,19 +10,12 @@ export interface Resolvers {
   readonly source: string;
 }
 
-/**
- * What resolv.conf of a process in the pod's namespace says or, without a process, the result of ADD or the
- * host's own file.
- */
+/** What resolv.conf of a process in the pod's namespace says or, without one, the result of ADD. */
 export function resolversOf({ attachment: { netns }, result }: RunningAttachment): Resolvers {
   const pid = processIn(netns);
   const own = pid && nameservers(`/proc/${pid}/root/etc/resolv.conf`);
-  if (own && own.length > 0) return { servers: own, source: `resolv.conf of process ${pid} in the pod` };
-  const given = result?.dns.nameservers ?? [];
-  if (given.length > 0) return { servers: given, source: 'the result of ADD' };
-  // Nobody but the host reaches what listens on its loopback interface.
-  const host = nameservers('/etc/resolv.conf').filter((one) => !one.startsWith('127.') && one !== '::1');
-  return { servers: host, source: "the host's resolv.conf" };
+  if (own && own.length > 0) return { servers: own, source: `resolv.conf of process ${pid}` };
+  return { servers: result?.dns.nameservers ?? [], source: 'the result of ADD' };
 }
 
 function nameservers(file: string): string[] {
