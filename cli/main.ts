@@ -5,6 +5,7 @@ import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { agent } from './agent.ts';
 import { add, check, del, status } from './attachment.ts';
+import { bugreport } from './bugreport.ts';
 import { doctor } from './doctor.ts';
 import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
@@ -43,6 +44,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(list)
     .command(draw)
     .command(doctor(suite))
+    .command(bugreport(suite))
     .command(probe)
     .command(probeHelper)
     .command(explain(suite))

@@ -1,15 +1,16 @@
 /** What is tried of one attachment. */
 
 import { randomUUID } from 'node:crypto';
-import { getKey, isObject } from '../../lib/cni/schema.ts';
 import { Address } from '../../lib/ip.ts';
 import { listLinks } from '../../lib/kernel/link.ts';
 import type { Netns } from '../../lib/kernel/netns.ts';
-import { listRoutes } from '../../lib/kernel/route.ts';
+import { listRoutes, lookUpRoute } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
+import { isKernelError } from '../../lib/netlink/libc.ts';
 import type { RunningAttachment } from '../doctor/context.ts';
 import type { PublishedPort } from '../inventory.ts';
 import { type Answer, type Protocol, portTaken } from './helper.ts';
+import { apartBecause, hostIpOf, withoutHost } from './network.ts';
 import type { Outcome } from './outcome.ts';
 import type { Outside } from './outside.ts';
 import { resolversOf } from './resolver.ts';
@@ -53,6 +54,7 @@ export class AttachmentProbe {
   private readonly around: Surroundings;
   /** Of the pod's interface, in bytes. */
   private readonly mtu: number;
+  private readonly netns: Netns;
   /** Gateways of the pod's routes. */
   private readonly nextHops: readonly string[];
   private readonly greeting = randomUUID();
@@ -65,6 +67,7 @@ export class AttachmentProbe {
     this.around = around;
     using socket = openRouteSocket(netns);
     this.mtu = listLinks(socket).find(({ name }) => name === one.attachment.ifname)?.mtu ?? 0;
+    this.netns = netns;
     this.nextHops = listRoutes(socket).flatMap(({ gw }) => (gw ? [`${gw}`] : []));
   }
 
@@ -124,7 +127,9 @@ export class AttachmentProbe {
     const addresses = hostAddresses.filter((ip) => this.speaks(ip));
     if (addresses.length === 0)
       this.skip('host', '-', 'the host has no address but on the networks of its pods');
-    for (const address of addresses) await this.ping('host', address);
+    for (const address of addresses)
+      if (this.hasRoute(address)) await this.ping('host', address);
+      else this.skip('host', address, 'no route of the pod leads there');
     const port = await this.station.ask({
       kind: 'listen',
       protocol: 'tcp',
@@ -166,7 +171,8 @@ export class AttachmentProbe {
       }
       await reach(this.around.outside().station, 'outside', `port ${label}`);
       await reach(this.around.host, 'host', `port ${label}`);
-      await reach(this.station, this.one.name, `port ${label}, hairpin`);
+      if (this.hasRoute(address)) await reach(this.station, this.one.name, `port ${label}, hairpin`);
+      else this.skip(`port ${label}, hairpin`, to, 'no route of the pod leads there');
     }
   }
 
@@ -260,38 +266,18 @@ export class AttachmentProbe {
     this.outcomes.push({ from: this.one.name, probe, to, state: 'not tried', detail: why });
   }
 
+  private hasRoute(ip: string): boolean {
+    using socket = openRouteSocket(this.netns);
+    try {
+      return lookUpRoute(socket, Address.parse(ip)) !== undefined;
+    } catch (error) {
+      if (isKernelError(error, 'ENETUNREACH', 'EHOSTUNREACH')) return false;
+      throw error;
+    }
+  }
+
   /** Whether the pod has an address of the same family. */
   private speaks(ip: string): boolean {
     return this.one.attachment.ips.some((own) => own.includes(':') === ip.includes(':'));
   }
-}
-
-/** The address of the host that a port is published at, unless it is any. */
-function hostIpOf({ record }: RunningAttachment, port: number, protocol: string): string | undefined {
-  const mappings = getKey(record?.capabilityArgs ?? {}, 'portMappings');
-  const found = (Array.isArray(mappings) ? mappings : [])
-    .filter(isObject)
-    .find((one) => getKey(one, 'hostPort') === port && (getKey(one, 'protocol') ?? 'tcp') === protocol);
-  const ip = found && getKey(found, 'hostIP');
-  const address = typeof ip === 'string' ? Address.tryParse(ip) : undefined;
-  return address && !address.isUnspecified ? `${address}` : undefined;
-}
-
-/** Why pods of a network are not to reach one another. */
-function apartBecause({ network }: RunningAttachment): string | undefined {
-  for (const { type, config } of network?.plugins ?? []) {
-    if (type === 'bridge' && config.portIsolation === true)
-      return '"portIsolation" keeps the pods of the network apart';
-    if (type === 'firewall' && config.ingressPolicy === 'isolated')
-      return '"ingressPolicy" keeps the pods of the network apart';
-    if (type === 'macvlan' && config.mode === 'private')
-      return 'mode "private" keeps the pods of the network apart';
-  }
-  return undefined;
-}
-
-/** Why a pod and its host do not reach one another. */
-function withoutHost({ network }: RunningAttachment): string | undefined {
-  const kind = network?.plugins.find(({ type }) => type === 'macvlan' || type === 'ipvlan')?.type;
-  return kind && `the kernel lets nothing pass between ${kind} interfaces and the host that has their parent`;
 }

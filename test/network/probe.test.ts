@@ -190,7 +190,8 @@ const dnsServer = `
   process.stdin.resume().on('end', () => process.exit());`;
 
 test('DNS servers are those of the process in the pod, of the result or of the command line', async (t) => {
-  const given = { ...pointToPoint.plugins[0]!, dns: { nameservers: ['192.0.2.2'] } };
+  const ipam = { ...hostLocal('10.6.0.0/24'), routes: [{ dst: '0.0.0.0/0' }] };
+  const given = { ...pointToPoint.plugins[0]!, ipam, dns: { nameservers: ['192.0.2.2'] } };
   const on = await OperatedHost.make(t, [alone('p2p', given)]);
   const outside = await outsideOf(on.host);
   const pod = await on.attach('p2p');
