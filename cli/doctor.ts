@@ -1,4 +1,4 @@
-/** `cni doctor`: every look at the host that a person would take, with what is wrong, why, and how to mend it. */
+/** `cni doctor`: what is wrong with the networks of the host, why, and how to mend it. */
 
 import type { CommandModule } from 'yargs';
 import type { Suite } from '../main.ts';

@@ -3,7 +3,7 @@
 import { isObject } from '../../lib/cni/schema.ts';
 
 /** What stands in a secret's place. */
-export const redacted = 'REDACTED';
+const redacted = 'REDACTED';
 
 const words = 'pass(?:word|wd|phrase)?|secret|token|credentials?|psk|auth(?:orization)?|fastopen_key';
 /** Keys such as "password", "apiToken", "client-key-data", "sslKey", "key". */
@@ -32,7 +32,7 @@ export function redactValue(value: unknown): unknown {
   );
 }
 
-/** Takes secrets out of text: keys of TLS, passwords in URLs, bearer tokens, and values with a name of a secret. */
+/** Takes secrets out of text: private keys, passwords in URLs, tokens, and what has the name of a secret. */
 export function redactText(text: string): string {
   return text
     .replace(/-----BEGIN ([A-Z ]*)PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, redacted)

@@ -1,6 +1,6 @@
 /**
- * `cni probe-helper`: the process that `cni probe` starts in a network namespace. It does what it is asked to on
- * standard input, a line of JSON each, and answers each with a line.
+ * `cni probe-helper`: the process that `cni probe` starts in a network namespace. Each line of its standard
+ * input is a task as JSON, and it answers each with a line.
  */
 
 import { createSocket, type Socket as UdpSocket } from 'node:dgram';
