@@ -19,7 +19,7 @@ export function describeResults(results: readonly CheckResult[], mendings: reado
   );
   const mended = mendings.map(({ check, finding, failure }) =>
     failure === undefined
-      ? `${paint('green', 'mended'.padEnd(width))}  ${paint('bold', check.title)}: ${finding.message}`
+      ? `${paint('green', 'mended'.padEnd(width))}  ${paint('bold', check.title)}: ${finding.subject}: a second look no longer finds it`
       : `${paint('red', 'failed'.padEnd(width))}  ${paint('bold', check.title)}: ${finding.subject}: ${failure}`,
   );
   const found = results.flatMap(({ findings }) => findings);
