@@ -111,10 +111,12 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
       isOfPlugins: false,
       allow: (link, ip) => {
         if (table.name === 'firewalld')
-          return [`firewall-cmd --zone=trusted --add-${link ? `interface=${link}` : `source=${ip}`}`];
+          return [
+            `firewall-cmd --zone=trusted --add-${link ? `interface=${shellWord(link)}` : `source=${ip}`}`,
+          ];
         const family = ip.includes(':') ? 'ip6' : 'ip';
         const [from, to] = link
-          ? [`iifname '"${link}"'`, `oifname '"${link}"'`]
+          ? [`iifname ${shellWord(`"${link}"`)}`, `oifname ${shellWord(`"${link}"`)}`]
           : [`${family} saddr ${ip}`, `${family} daddr ${ip}`];
         return [
           `${insert} ${from} accept`,
