@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { release } from 'node:os';
+import { networkFiles } from '../libcni/conflist.ts';
 import { configDir } from '../settings.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
@@ -13,14 +14,7 @@ const elsewhere = ['host', 'range-full'];
 export const configuration: Check = {
   id: 'configuration',
   title: 'Networks',
-  run({ files, inventory }) {
-    const ofDirectory: Finding[] = inventory.problems
-      .filter((problem) => problem.startsWith('Cannot read the directory'))
-      .map((message) => ({
-        ...{ severity: 'error', subject: configDir(), message },
-        cause: 'No network was configured, or runtimes look for networks elsewhere',
-        mend: `mkdir -p ${shellWord(configDir())}`,
-      }));
+  run({ files }) {
     const findings = files.flatMap(({ file, findings }) =>
       findings
         .filter(({ rule }) => !elsewhere.includes(rule))
@@ -34,11 +28,26 @@ export const configuration: Check = {
         ),
     );
     return {
-      findings: [...ofDirectory, ...findings],
+      findings: [...missingDirectory(), ...findings],
       seen: `${count(files.length, 'file')} of "${configDir()}" can be used`,
     };
   },
 };
+
+function missingDirectory(): Finding[] {
+  try {
+    networkFiles(configDir());
+    return [];
+  } catch (error) {
+    return [
+      {
+        ...{ severity: 'error', subject: configDir(), message: (error as Error).message },
+        cause: 'No network was configured, or runtimes look for networks elsewhere',
+        mend: `mkdir -p ${shellWord(configDir())}`,
+      },
+    ];
+  }
+}
 
 export const kernel: Check = {
   id: 'kernel',

@@ -5,6 +5,7 @@ import { displayName } from '../inventory.ts';
 import { listCache } from '../libcni/cache.ts';
 import { deleteNetwork } from '../libcni/chain.ts';
 import { networkFromCache } from '../libcni/conflist.ts';
+import { reservationsOf } from '../reservations.ts';
 import { cacheDir } from '../settings.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
@@ -16,7 +17,7 @@ export const records: Check = {
   run(context) {
     const findings = [
       ...damagedRecords(),
-      ...otherProblems(context),
+      ...damagedReservations(context),
       ...orphans(context),
       ...sharedAddresses(context),
       ...strayPorts(context),
@@ -43,19 +44,14 @@ function damagedRecords(): Finding[] {
   );
 }
 
-/** Files of host-local that cannot be used; other checks tell of the result cache and of configurations. */
-function otherProblems({ inventory: { problems }, files }: Context): Finding[] {
-  return problems
-    .filter(
-      (problem) =>
-        !problem.startsWith('The cached result') && !problem.startsWith('Cannot read the directory'),
-    )
-    .filter((problem) => !files.some(({ file }) => problem.startsWith(`"${file}"`)))
-    .map((message) => ({
-      ...{ severity: 'warning', subject: 'host-local', message },
-      cause: 'The host lost power, its disk was full, or another program has written there',
-      mend: 'Remove the files that the message names, if no running pod has their addresses',
-    }));
+/** Files of host-local that cannot be used. */
+function damagedReservations({ inventory: { networks } }: Context): Finding[] {
+  const problems = networks.flatMap((network) => reservationsOf(network).problems);
+  return [...new Set(problems)].map((message) => ({
+    ...{ severity: 'warning', subject: 'host-local', message },
+    cause: 'The host lost power, its disk was full, or another program has written there',
+    mend: 'Remove the files that the message names, if no running pod has their addresses',
+  }));
 }
 
 function orphans({ inventory: { attachments, records }, environment }: Context): Finding[] {
@@ -96,29 +92,25 @@ function sharedAddresses({ running }: Context): Finding[] {
 }
 
 /** Interfaces on bridges of networks that belong to no attachment. */
-function strayPorts({ running, inventory: { links, attachments } }: Context): Finding[] {
+function strayPorts({ inventory: { links, attachments } }: Context): Finding[] {
   const known = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
   const bridges = links.filter(({ kind, name }) => kind === 'bridge' && known.has(name));
   return bridges.flatMap((bridge) => {
-    const ports = links.filter(
-      ({ master, kind, name }) => master === bridge.index && kind === 'veth' && !known.has(name),
-    );
-    if (ports.length === 0) return [];
-    const isVlan = (name: string) =>
-      name.startsWith(`${bridge.name}.`) ||
-      running.some(({ attachment }) => attachment.hostInterfaces.includes(name));
-    const strays = ports.map(({ name }) => name).filter((name) => !isVlan(name));
-    return strays.length === 0
-      ? []
-      : [
-          {
-            severity: 'info',
-            subject: bridge.name,
-            message: `${strays.map((name) => `"${name}"`).join(', ')} on bridge "${bridge.name}" ${strays.length === 1 ? 'belongs' : 'belong'} to no attachment that a runtime has recorded`,
-            cause:
-              'An ADD is under way, somebody has attached it by hand, or a runtime keeps its records elsewhere',
-            mend: `If no container needs it: ${strays.map((name) => `ip link del ${shellWord(name)}`).join(' && ')}`,
-          },
-        ];
+    const strays = links
+      .filter(({ master, kind }) => master === bridge.index && kind === 'veth')
+      // The bridge's own ends of its VLANs are named after it.
+      .filter(({ name }) => !known.has(name) && !name.startsWith(`${bridge.name}.`))
+      .map(({ name }) => name);
+    if (strays.length === 0) return [];
+    const list = strays.map((name) => `"${name}"`).join(', ');
+    return [
+      {
+        severity: 'info',
+        subject: bridge.name,
+        message: `${list} on bridge "${bridge.name}" ${strays.length === 1 ? 'belongs' : 'belong'} to no attachment that a runtime has recorded`,
+        cause: 'An ADD is under way, somebody attached it by hand, or a runtime keeps its records elsewhere',
+        mend: `If no container needs it: ${strays.map((name) => `ip link del ${shellWord(name)}`).join(' && ')}`,
+      },
+    ];
   });
 }
