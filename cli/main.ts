@@ -5,6 +5,8 @@ import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { agent } from './agent.ts';
 import { add, check, del, status } from './attachment.ts';
+import { bugreport } from './bugreport.ts';
+import { doctor } from './doctor.ts';
 import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { explain } from './explain.ts';
@@ -13,6 +15,8 @@ import { install } from './install.ts';
 import { list } from './list.ts';
 import { network } from './network.ts';
 import { setOwnPlugins } from './own-plugins.ts';
+import { probeHelper } from './probe/helper.ts';
+import { probe } from './probe.ts';
 import { note, paintError } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
@@ -43,6 +47,10 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(list)
     .command(network(suite))
     .command(draw)
+    .command(doctor(suite))
+    .command(bugreport(suite))
+    .command(probe)
+    .command(probeHelper)
     .command(explain(suite))
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
