@@ -53,7 +53,7 @@ export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
 /** A zone of firewalld. */
 export class Zone {
   private readonly programs: Programs;
-  private readonly name: string;
+  readonly name: string;
 
   constructor(programs: Programs, name: string) {
     this.programs = programs;
@@ -84,13 +84,18 @@ export class Zone {
 
   /** @throws FirewalldError when an address is not a source of the zone. */
   async check(address: Address): Promise<void> {
-    const answer = await this.call('querySource', address);
-    if (answer.text === undefined) throw this.refusal('querySource', address, answer);
-    if (!/boolean true/.test(answer.text))
+    if (!(await this.has(address)))
       throw new FirewalldError(
         ErrorCode.Internal,
         `firewalld has no source "${address.toPrefix()}" in zone "${this.name}", as after "firewall-cmd --reload". Delete the container and add it again`,
       );
+  }
+
+  /** Whether an address is a source of the zone. @throws FirewalldError */
+  async has(address: Address): Promise<boolean> {
+    const answer = await this.call('querySource', address);
+    if (answer.text === undefined) throw this.refusal('querySource', address, answer);
+    return /boolean true/.test(answer.text);
   }
 
   /** True when firewalld runs. */
@@ -133,6 +138,13 @@ export function firewalldForward(zone: Zone, isolation: ForwardBackend): Forward
     async check(request) {
       for (const address of request.addresses) await zone.check(address);
       if (request.isolation) await isolation.check({ ...request, addresses: [] });
+    },
+    async missing(request) {
+      const missing: string[] = [];
+      for (const address of request.addresses)
+        if (!(await zone.has(address))) missing.push(`source ${address} of zone "${zone.name}" of firewalld`);
+      if (request.isolation) missing.push(...(await isolation.missing({ ...request, addresses: [] })));
+      return missing;
     },
     async remove(addresses) {
       for (const address of addresses) await zone.remove(address);

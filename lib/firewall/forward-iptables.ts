@@ -5,7 +5,7 @@
 
 import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { ensureRules, undoChange } from './ensure.ts';
+import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import {
   forFamilies,
@@ -96,6 +96,18 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
             `Bridge "${request.isolation.bridge}" is not isolated for IPv${family}: rules are missing from "CNI-ISOLATION-STAGE-1" or "CNI-ISOLATION-STAGE-2". Add any container to set them up again`,
           );
       });
+    },
+
+    async missing(request) {
+      const missing: string[] = [];
+      await forFamilies(request.families, async (family) => {
+        const { shared, own } = rulesOf(request, family);
+        const set = { shared, own: { rules: own } };
+        missing.push(...(await missingRules(programs, family, table, set)));
+        if (request.isolation && !(await isIsolated(programs, family, request.isolation)))
+          missing.push(`isolation of bridge "${request.isolation.bridge}" for IPv${family}`);
+      });
+      return missing;
     },
 
     async remove(addresses) {

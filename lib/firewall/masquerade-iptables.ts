@@ -7,7 +7,7 @@ import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { collectEmptyChains } from './empty-chains.ts';
-import { ensureRules, undoChange } from './ensure.ts';
+import { ensureRules, missingRules, type RuleSet, undoChange } from './ensure.ts';
 import {
   families,
   forFamilies,
@@ -19,7 +19,7 @@ import {
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { removeChains, removeRules } from './removal.ts';
-import { commentWords, option, prefixWords, type Rule, targetOf } from './rules.ts';
+import { commentWords, isSameRule, option, prefixWords, type Rule, targetOf } from './rules.ts';
 
 const table = 'nat';
 const entryChain = 'POSTROUTING';
@@ -28,15 +28,7 @@ const multicast = { 4: '224.0.0.0/4', 6: 'ff00::/8' } as const;
 export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async add(attachment, prefixes, undo) {
     await forFamilies(familiesOf(prefixes), async (family) => {
-      const own = prefixes.filter((prefix) => prefix.family === family);
-      const change = await ensureRules(programs, family, table, {
-        chains: [],
-        shared: [],
-        own: {
-          chain: masqueradeChain(attachment),
-          rules: [...chainRules(attachment, own), ...own.map((prefix) => jump(attachment, prefix))],
-        },
-      });
+      const change = await ensureRules(programs, family, table, ruleSetOf(family, attachment, prefixes));
       undo(() => undoChange(programs, family, table, change));
     });
   },
@@ -84,6 +76,15 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
     });
   },
 
+  async missing(attachment, prefixes) {
+    const missing: string[] = [];
+    await forFamilies(familiesOf(prefixes), async (family) => {
+      const set = ruleSetOf(family, attachment, prefixes);
+      missing.push(...(await missingRules(programs, family, table, set)));
+    });
+    return missing;
+  },
+
   probe() {
     requireInstalled(programs, 4);
   },
@@ -104,6 +105,22 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
     });
   },
 });
+
+/** Everything that a family's addresses need. */
+function ruleSetOf(family: Family, attachment: AttachmentId, prefixes: readonly Prefix[]): RuleSet {
+  const own = prefixes.filter((prefix) => prefix.family === family);
+  const rules = [...chainRules(attachment, own), ...own.map((prefix) => jump(attachment, prefix))];
+  return {
+    chains: [],
+    shared: [],
+    own: {
+      chain: masqueradeChain(attachment),
+      rules,
+      // Some of them may be there: in the chain, what is masqueraded comes after what is not.
+      outdated: (found) => found.filter((one) => rules.some((rule) => isSameRule(one, rule))),
+    },
+  };
+}
 
 function chainRules(attachment: AttachmentId, prefixes: readonly Prefix[]): Rule[] {
   const chain = masqueradeChain(attachment);

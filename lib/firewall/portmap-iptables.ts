@@ -7,7 +7,7 @@ import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import { collectEmptyChains } from './empty-chains.ts';
-import { ensureRules, undoChange } from './ensure.ts';
+import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import {
   families,
   forFamilies,
@@ -100,6 +100,14 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
 
   async check(request) {
     await forFamilies(mappedFamilies(request), (family) => checkFamily(programs, family, request));
+  },
+
+  async missing(request) {
+    const missing: string[] = [];
+    await forFamilies(mappedFamilies(request), async (family) => {
+      missing.push(...(await missingRules(programs, family, table, ruleSetOf(family, request))));
+    });
+    return missing;
   },
 
   async gc(network, valid) {
