@@ -11,6 +11,7 @@ import { explain } from './explain.ts';
 import { gc } from './gc.ts';
 import { install } from './install.ts';
 import { list } from './list.ts';
+import { repair } from './repair.ts';
 import { note, paintError } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
@@ -37,6 +38,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(validate(suite))
     .command([add, check, del, status])
     .command(gc)
+    .command(repair(suite))
     .command(list)
     .command(draw)
     .command(explain(suite))

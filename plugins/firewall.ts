@@ -90,9 +90,16 @@ export const plugin = definePlugin({
 
   async check(call) {
     requirePrevResult(call);
-    const [claim] = claimsOf(call).of(call.attachment);
-    const used = claim && claimsOf(call).read(claim)?.backends.at(-1);
-    await backendOf(call, await chooseBackend(call, used)).check(requestOf(call));
+    await backendOf(call, await usedBackend(call)).check(requestOf(call));
+  },
+
+  async repair(call) {
+    requirePrevResult(call);
+    const name = await usedBackend(call);
+    const request = requestOf(call);
+    const missing = await backendOf(call, name).missing(request);
+    const restore = () => allow(call, request, name);
+    return missing.map((what) => ({ what, restore }));
   },
 
   async status(call) {
@@ -192,6 +199,13 @@ async function chooseBackend(call: FirewallCall, used?: ForwardBackendName): Pro
   if (await isFirewalldRunning(programs)) return 'firewalld';
   if (used && used !== 'firewalld') return used;
   return hasPrograms(programs, familiesOfResult(call)) ? 'iptables' : 'nftables';
+}
+
+/** The backend that an attachment was let through by, unless the host has firewalld by now. */
+async function usedBackend(call: FirewallCall): Promise<ForwardBackendName> {
+  const claims = claimsOf(call);
+  const [claim] = claims.of(call.attachment);
+  return await chooseBackend(call, claim && claims.read(claim)?.backends.at(-1));
 }
 
 function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName(call)): ForwardBackend {

@@ -136,6 +136,11 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.journal.push(step);
   }
 
+  /** Keeps what was done so far, whatever fails from now on. */
+  settle(): void {
+    this.journal.length = 0;
+  }
+
   /** Takes back everything that ADD has made. A step that fails does not keep the others from running. */
   async rollBack(): Promise<void> {
     for (let step = this.journal.pop(); step; step = this.journal.pop()) {

@@ -1,0 +1,78 @@
+/**
+ * Repairing: what others have taken from the host's side of an attachment is brought back by what ADD does
+ * for it. It is no verb of the specification, and runs within the process that asks for it.
+ */
+
+import { Call, type CallContext } from './call.ts';
+import { findOwnInterface } from './own-interface.ts';
+import type { Plugin, Repair } from './plugin.ts';
+import { decodeConfig, type FindPlugin, parseConfig, readPrevResult } from './runner.ts';
+
+/** What came of repairing one plugin's part of an attachment. */
+export interface RepairOutcome {
+  /** What was missing, and was seen to be there afterwards. */
+  readonly restored: readonly string[];
+  /** What is missing: all that was, when nothing was to be changed. */
+  readonly missing: readonly string[];
+  /** Why something could not be brought back. */
+  readonly error?: Error;
+}
+
+/**
+ * Repairs one plugin's part of an attachment that was added before.
+ * @param context as for ADD of the attachment, with the final result of its chain as "prevResult".
+ * @param find the plugins of this executable, for those that delegate.
+ * @param isDryRun whether to change nothing.
+ * @throws Error when it cannot be told what is missing, or only another ADD brings it back.
+ */
+export async function repairPlugin(
+  plugin: Plugin<never>,
+  context: CallContext,
+  find: FindPlugin,
+  isDryRun: boolean,
+): Promise<RepairOutcome> {
+  const config = decodeConfig(plugin, context, parseConfig(context.stdin));
+  using call = new Call<never>(context, {
+    config: config as never,
+    prevResult: readPrevResult(config, context),
+    validAttachments: [],
+  });
+  const delegated = plugin.delegated?.(call);
+  if (delegated) {
+    const other = await find(delegated.type);
+    if (!other)
+      throw new Error(
+        `Plugin "${delegated.type}", to which "${plugin.name}" delegates, is of another suite and cannot be repaired`,
+      );
+    return await repairPlugin(other, { ...context, stdin: delegated.stdin }, find, isDryRun);
+  }
+  if (!plugin.repair) return { restored: [], missing: [] };
+  if (!findOwnInterface(call))
+    throw new Error(
+      `Sandbox "${call.netns}" does not have interface "${call.ifname}" of this attachment. Delete the container and add it again`,
+    );
+  const look = async () => (await plugin.repair?.(call)) ?? [];
+  const repairs = await look();
+  const before = repairs.map(({ what }) => what);
+  if (isDryRun || before.length === 0) return { restored: [], missing: before };
+  const error = await restoreAll(call, repairs);
+  const missing = (await look()).map(({ what }) => what);
+  // What is missing now and was not before may be the rest of something.
+  const isPartial = missing.some((what) => !before.includes(what));
+  const restored = isPartial ? [] : before.filter((what) => !missing.includes(what));
+  return { restored, missing, ...(error && { error }) };
+}
+
+/** Brings back one after the other, until one fails, of which nothing stays. @returns how it failed. */
+async function restoreAll(call: Call<never>, repairs: readonly Repair[]): Promise<Error | undefined> {
+  for (const restore of new Set(repairs.map((one) => one.restore))) {
+    try {
+      await restore();
+      call.settle();
+    } catch (error) {
+      await call.rollBack();
+      return error as Error;
+    }
+  }
+  return undefined;
+}
