@@ -21,7 +21,6 @@ import {
   bridgeSettings,
   type Config,
   config,
-  macSpoofCheck,
   usesVlans,
   vlansOf,
 } from './bridge/config.ts';
@@ -201,6 +200,11 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
     );
   if (usesVlans(vlans)) checkVlans(host, port, vlans);
   return { bridge, port };
+}
+
+/** The check of MAC addresses, which is loaded only for networks that ask for it. */
+async function macSpoofCheck({ config }: BridgeCall) {
+  return config.macspoofchk ? await import('../lib/firewall/macspoof.ts') : undefined;
 }
 
 function onOff(value: boolean): string {

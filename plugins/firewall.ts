@@ -21,6 +21,7 @@ import { iptablesForward, isIptablesUsable } from '../lib/firewall/forward-iptab
 import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
 import { heldByOthers, notedAddresses } from '../lib/firewall/holders.ts';
 import { hasPrograms, IptablesError } from '../lib/firewall/iptables.ts';
+import { attachmentComment } from '../lib/firewall/names.ts';
 import type { Address, Family } from '../lib/ip.ts';
 
 const config = {
@@ -220,7 +221,7 @@ function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName
         known: () =>
           claimsOf(call)
             .ofBackend('nftables')
-            .map(({ address, tag }) => ({ address, comment: tag })),
+            .map((claim) => ({ address: claim.address, comment: commentOf(call, claim) })),
       });
     case 'firewalld': {
       const hasIptables = hasPrograms(programs, familiesOfResult(call));
@@ -230,6 +231,11 @@ function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName
       );
     }
   }
+}
+
+function commentOf(call: FirewallCall, claim: Claim): string {
+  const owner = claimsOf(call).read(claim)?.owner;
+  return owner ? attachmentComment(owner) : claim.tag;
 }
 
 async function canUseIptables({ programs }: FirewallCall, families: readonly Family[]): Promise<boolean> {

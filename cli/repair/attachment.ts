@@ -36,7 +36,7 @@ export interface RepairOptions {
 }
 
 /** What came of repairing an attachment. */
-export interface Repaired extends Required<Pick<RepairOutcome, 'restored' | 'missing'>> {
+export interface Repaired extends Omit<RepairOutcome, 'error'> {
   readonly attachment: HostAttachment;
   /** Why something could not be brought back, or looked at. */
   readonly problems: readonly string[];
@@ -58,9 +58,9 @@ export async function repairAttachments(
     const record = records.get(attachmentKey(attachment));
     outcomes.push(await inTurn(attachment, () => repairAttachment(attachment, record, options)));
   }
-  if (outcomes.some(({ restored }) => restored.length > 0)) await sleep(settlingMs);
+  if (outcomes.some(({ isChanged }) => isChanged)) await sleep(settlingMs);
   return await Promise.all(
-    outcomes.map((outcome) => (outcome.restored.length > 0 ? settle(outcome, records, options) : outcome)),
+    outcomes.map((outcome) => (outcome.isChanged ? settle(outcome, records, options) : outcome)),
   );
 }
 
@@ -71,7 +71,7 @@ async function repairAttachment(
 ): Promise<Repaired> {
   const { environment, isDryRun } = options;
   const [restored, missing, problems, foreign]: string[][] = [[], [], [], []] as const;
-  const outcome = { attachment, restored, missing, problems, foreign, isDeleted: false };
+  const outcome = { attachment, restored, missing, problems, foreign, isChanged: false, isDeleted: false };
   const network = record && networkFromCache(record);
   if (!network || !record.result) {
     problems.push(
@@ -92,6 +92,7 @@ async function repairAttachment(
       const done = await repairPlugin(plugin, contextOf(record, stdin, options), find, isDryRun);
       restored.push(...done.restored);
       missing.push(...done.missing);
+      outcome.isChanged ||= done.isChanged;
       if (done.error) throw done.error;
     } catch (error) {
       problems.push(`Plugin "${type}": ${describeError(error)}`);
@@ -154,14 +155,14 @@ async function settle(
   const record = records.get(attachmentKey(outcome.attachment))!;
   const network = networkFromCache(record);
   if (!network || isRecorded(environment, record)) return outcome;
-  const gone = { ...outcome, restored: [], missing: [], isDeleted: true };
+  const gone = { ...outcome, restored: [], missing: [], problems: [], isDeleted: true };
   if (isReserved(network, record)) return gone;
   try {
     await deleteNetwork(network, record, environment);
     return gone;
   } catch (error) {
-    const problem = `It was deleted meanwhile, and what was restored is left. Run "cni gc ${network.name}": ${describeError(error)}`;
-    return { ...gone, problems: [...outcome.problems, problem] };
+    const problem = `What was restored is left, as it could not be deleted again. Run "cni gc ${network.name}": ${describeError(error)}`;
+    return { ...gone, problems: [problem] };
   }
 }
 

@@ -14,9 +14,14 @@ export interface RepairOutcome {
   readonly restored: readonly string[];
   /** What is missing: all that was, when nothing was to be changed. */
   readonly missing: readonly string[];
-  /** Why something could not be brought back. */
+  /** Whether anything was tried to be brought back, whatever came of it. */
+  readonly isChanged: boolean;
+  /** Why something could not be brought back, or looked at afterwards. */
   readonly error?: Error;
 }
+
+/** Nothing was missing, or nothing was to be changed. */
+const unchanged = { restored: [], isChanged: false };
 
 /**
  * Repairs one plugin's part of an attachment that was added before.
@@ -46,7 +51,7 @@ export async function repairPlugin(
       );
     return await repairPlugin(other, { ...context, stdin: delegated.stdin }, find, isDryRun);
   }
-  if (!plugin.repair) return { restored: [], missing: [] };
+  if (!plugin.repair) return { ...unchanged, missing: [] };
   if (!findOwnInterface(call))
     throw new Error(
       `Sandbox "${call.netns}" does not have interface "${call.ifname}" of this attachment. Delete the container and add it again`,
@@ -54,13 +59,18 @@ export async function repairPlugin(
   const look = async () => (await plugin.repair?.(call)) ?? [];
   const repairs = await look();
   const before = repairs.map(({ what }) => what);
-  if (isDryRun || before.length === 0) return { restored: [], missing: before };
-  const error = await restoreAll(call, repairs);
-  const missing = (await look()).map(({ what }) => what);
+  if (isDryRun || before.length === 0) return { ...unchanged, missing: before };
+  const failure = await restoreAll(call, repairs);
+  let missing: string[];
+  try {
+    missing = (await look()).map(({ what }) => what);
+  } catch (error) {
+    return { restored: [], missing: [], isChanged: true, error: failure ?? (error as Error) };
+  }
   // What is missing now and was not before may be the rest of something.
   const isPartial = missing.some((what) => !before.includes(what));
   const restored = isPartial ? [] : before.filter((what) => !missing.includes(what));
-  return { restored, missing, ...(error && { error }) };
+  return { restored, missing, isChanged: true, ...(failure && { error: failure }) };
 }
 
 /** Brings back one after the other, until one fails, of which nothing stays. @returns how it failed. */

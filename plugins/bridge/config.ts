@@ -68,8 +68,3 @@ export function vlansOf({ vlan = 0, vlanTrunk = [], preserveDefaultVlan = false 
 export function usesVlans({ vlan, trunk }: VlanPort): boolean {
   return vlan > 0 || trunk.length > 0;
 }
-
-/** The check of MAC addresses, which is loaded only for networks that ask for it. */
-export async function macSpoofCheck({ config }: BridgeCall) {
-  return config.macspoofchk ? await import('../../lib/firewall/macspoof.ts') : undefined;
-}

@@ -4,24 +4,25 @@ import { requireHostEnd } from '../../lib/cni/host-end.ts';
 import { forwardingRepairs, missingRoutes, upRepairs } from '../../lib/cni/host-repairs.ts';
 import { type Repair, requirePrevResult } from '../../lib/cni/plugin.ts';
 import type { IPConfig, Result } from '../../lib/cni/result.ts';
+import { addMacSpoofCheck, checkMacSpoofCheck } from '../../lib/firewall/macspoof.ts';
 import { Prefix } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
 import { ensureBridge, ensureGatewayAddress } from '../../lib/kernel/bridge.ts';
 import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
 import { checkVlans, joinVlan } from '../../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.ts';
-import { type BridgeCall, bridgeName, bridgeSettings, macSpoofCheck, usesVlans, vlansOf } from './config.ts';
+import { type BridgeCall, bridgeName, bridgeSettings, usesVlans, vlansOf } from './config.ts';
 import { configurePort, serveGateways } from './host-side.ts';
 
 /** @throws Error when the container's port no longer exists. */
-export async function repair(call: BridgeCall): Promise<Repair[]> {
+export function repair(call: BridgeCall): Repair[] {
   const result = requirePrevResult(call);
   const port = requireHostEnd(call);
   return [
     ...bridgeRepairs(call, result),
     ...portRepairs(call, port),
     ...gatewayRepairs(call, result.ips),
-    ...(await macSpoofRepairs(call, port, result)),
+    ...macSpoofRepairs(call, port, result),
   ];
 }
 
@@ -126,15 +127,14 @@ function vlanRepairs(call: BridgeCall, link: Link): Repair[] {
 }
 
 /** The check of the container's MAC address. */
-async function macSpoofRepairs(call: BridgeCall, port: Link, { interfaces }: Result): Promise<Repair[]> {
-  const spoof = await macSpoofCheck(call);
+function macSpoofRepairs(call: BridgeCall, port: Link, { interfaces }: Result): Repair[] {
   const mac = interfaces.find(({ name, sandbox }) => name === call.ifname && sandbox)?.mac;
-  if (!spoof || !mac) return [];
+  if (!call.config.macspoofchk || !mac) return [];
   try {
-    spoof.checkMacSpoofCheck(call.attachment, port.name, mac);
+    checkMacSpoofCheck(call.attachment, port.name, mac);
     return [];
   } catch {
-    const restore = () => spoof.addMacSpoofCheck(call.attachment, port.name, mac);
+    const restore = () => addMacSpoofCheck(call.attachment, port.name, mac);
     return [{ what: `check of the MAC address of frames from "${port.name}"`, restore }];
   }
 }

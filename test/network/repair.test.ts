@@ -1,0 +1,181 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import type { Conflist } from '../support/chain.ts';
+import { converse, serveLines } from '../support/connection.ts';
+import { type Host, makeHost, type Pod } from '../support/host.ts';
+import { ask, nftJson, snapshot } from '../support/observe.ts';
+import { outsideOf } from '../support/outside.ts';
+import { suites } from '../support/plugin.ts';
+import { cleanEnv, type Output } from '../support/run.ts';
+
+const bridge = {
+  type: 'bridge',
+  bridge: 'br0',
+  isDefaultGateway: true,
+  ipMasq: true,
+  hairpinMode: true,
+  ipam: { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]] },
+};
+const portmap = { type: 'portmap', capabilities: { portMappings: true } };
+const network = (...plugins: Conflist['plugins']): Conflist => ({
+  cniVersion: '1.1.0',
+  name: 'net',
+  plugins,
+});
+
+/** A host with a network, and the operators' command on it. */
+async function operatorOf(t: ExecutionContext, plugins: Conflist['plugins'], env: NodeJS.ProcessEnv = {}) {
+  const host = await makeHost(t);
+  writeFileSync(host.file('/etc/cni/net.d/10-net.conflist'), JSON.stringify(network(...plugins)));
+  const tryCni = (args: readonly string[], more: NodeJS.ProcessEnv = {}): Promise<Output> =>
+    host.tryRun([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: suites.ours, ...env, ...more } });
+  const cni = async (args: readonly string[], more: NodeJS.ProcessEnv = {}) => {
+    const output = await tryCni(args, more);
+    if (output.exit !== 0) throw new Error(`cni ${args.join(' ')}: ${output.stdout}${output.stderr}`);
+    return output.stdout;
+  };
+  const add = async (hostPort = 8080): Promise<Pod> => {
+    const pod = await host.addPod();
+    await cni(['add', 'net', pod.netns], { CAP_ARGS: mappings(hostPort) });
+    return pod;
+  };
+  const del = (pod: Pod, hostPort = 8080) => cni(['del', 'net', pod.netns], { CAP_ARGS: mappings(hostPort) });
+  return { host, cni, tryCni, add, del };
+}
+
+const mappings = (hostPort: number) =>
+  JSON.stringify({ portMappings: [{ hostPort, containerPort: 80, protocol: 'tcp' }] });
+
+/** The rules of each chain in their order, as the programs of the firewall list them. */
+async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<Record<string, string[]>> {
+  const rules: Record<string, string[]> = {};
+  const note = (chain: string, text: string) => (rules[chain] = [...(rules[chain] ?? []), text]);
+  for (const program of ['iptables-save', 'ip6tables-save'])
+    for (const table of ['nat', 'filter'])
+      for (const line of (await host.run([program, '-t', table], { env })).split('\n')) {
+        const [, chain] = /^(?::|-A )(\S+)/.exec(line) ?? [];
+        // Counters are of the moment.
+        if (chain) note(`${program} ${table} ${chain}`, line.replace(/ \[\d+:\d+\]$/, ''));
+      }
+  // So are the numbers that the kernel gives.
+  const lasting = (key: string, value: unknown) => (['handle', 'counter'].includes(key) ? undefined : value);
+  for (const object of await nftJson(host)) {
+    const [[kind = '', one]] = Object.entries(object) as [[string, Record<string, unknown>]];
+    if (Array.isArray(one.elem)) one.elem.sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
+    note([one.family, one.table, one.chain ?? one.name, kind].join(' '), JSON.stringify(object, lasting));
+  }
+  return rules;
+}
+
+/** Everything of a host without its pods, and without hints at rules by the numbers that the kernel gave them. */
+async function remains(host: Host): Promise<object> {
+  const { sandboxes: _, files, ...rest } = await snapshot(host);
+  const lasting = Object.entries(files as object).filter(([path]) => !path.startsWith('/run/cni/iptables/'));
+  const { ruleset: __, ...network } = rest;
+  return { ...network, files: lasting, rules: await rulesOf(host) };
+}
+
+/** The programs of the older variant of iptables, first in PATH. */
+async function useLegacy(host: Host): Promise<void> {
+  for (const name of ['iptables', 'ip6tables'])
+    for (const suffix of ['', '-restore', '-save'])
+      await host.run(['ln', '-s', '/usr/sbin/xtables-legacy-multi', `/run/legacy/${name}${suffix}`]);
+}
+
+/** The operator's own rules: forwarded packets are dropped, except to ports that are published. */
+const dropping = [
+  'sh',
+  '-c',
+  'for i in iptables ip6tables; do $i -P FORWARD DROP; $i -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT; done',
+];
+const nftDropping = [
+  'nft',
+  'add table inet fw; add chain inet fw forward { type filter hook forward priority 0; policy drop; }; add rule inet fw forward ct status dnat accept',
+];
+const legacyPath = { PATH: `/run/legacy:${cleanEnv.PATH}` };
+const flush = ['sh', '-c', 'for i in iptables ip6tables; do $i -F; $i -t nat -F; done'];
+const nftables = [
+  { ...bridge, ipMasqBackend: 'nftables' },
+  { ...portmap, backend: 'nftables' },
+  { type: 'firewall', backend: 'nftables' },
+];
+const iptables = [bridge, portmap, { type: 'firewall' }];
+
+for (const { title, plugins, env, drop, lose } of [
+  {
+    title: 'iptables-nft, "iptables -F"',
+    plugins: iptables,
+    env: {},
+    drop: dropping,
+    lose: [flush, dropping],
+  },
+  {
+    title: 'iptables-nft, "nft flush ruleset"',
+    plugins: iptables,
+    env: {},
+    drop: dropping,
+    lose: [['nft', 'flush', 'ruleset'], dropping],
+  },
+  { title: 'iptables-legacy', plugins: iptables, env: legacyPath, drop: dropping, lose: [flush, dropping] },
+  {
+    title: 'nftables',
+    plugins: nftables,
+    env: {},
+    drop: nftDropping,
+    lose: [['nft', 'flush', 'ruleset'], nftDropping],
+  },
+])
+  test(`connections go on, and new ones pass again, once rules are repaired: ${title}`, async (t) => {
+    const { host, cni, tryCni, add, del } = await operatorOf(t, plugins, env);
+    await host.run(['mkdir', '/run/legacy']);
+    if (env === legacyPath) await useLegacy(host);
+    const outside = await outsideOf(host);
+    await host.run(drop, { env });
+    await del(await add());
+    const empty = await remains(host);
+
+    const [pod, other] = [await add(8080), await add(8081)];
+    for (const one of [pod, other]) await serveLines(t, one, 80);
+    await serveLines(t, outside, 7000);
+    const published = await converse(t, outside, '192.0.2.1', 8080);
+    const published6 = await converse(t, outside, 'fd00:2::1', 8080);
+    const masqueraded = await converse(t, pod, '192.0.2.2', 7000);
+    t.is(await published('one'), '192.0.2.2 one');
+    t.is(await published6('one'), 'fd00:2::2 one');
+    t.is(await masqueraded('one'), '192.0.2.1 one');
+    const before = await rulesOf(host, env);
+    t.is((await tryCni(['repair', '--dry-run'])).exit, 0, 'nothing is missing');
+
+    for (const command of lose) await host.run(command, { env });
+    t.is(await ask(outside, 'tcp', '192.0.2.1', 8080), undefined);
+    t.is(await ask(pod, 'tcp', '192.0.2.2', 7000), undefined);
+    const lost = await rulesOf(host, env);
+    t.notDeepEqual(lost, before);
+    const planned = await tryCni(['repair', '--dry-run']);
+    t.is(planned.exit, 1);
+    t.regex(planned.stdout, /would restore\n {2}/);
+    t.regex(planned.stdout, /2 attachments would be repaired, 0 intact\./);
+    t.deepEqual(await rulesOf(host, env), lost, 'a dry run changes nothing');
+
+    const repaired = await cni(['repair']);
+    t.regex(repaired, /^Restored: /m);
+    t.regex(repaired, /2 attachments repaired, 0 intact\./);
+    t.deepEqual(await rulesOf(host, env), before);
+    t.is(await published('two'), '192.0.2.2 two');
+    t.is(await published6('two'), 'fd00:2::2 two');
+    t.is(await masqueraded('two'), '192.0.2.1 two');
+    for (const [address, peer] of [
+      ['192.0.2.1', '192.0.2.2'],
+      ['fd00:2::1', 'fd00:2::2'],
+    ] as const)
+      for (const port of [8080, 8081])
+        t.is(await (await converse(t, outside, address, port))('new'), `${peer} new`);
+    t.is(await (await converse(t, pod, '192.0.2.2', 7000))('new'), '192.0.2.1 new');
+    t.regex(await cni(['repair']), /^0 attachments repaired, 2 intact\.\n$/);
+    t.deepEqual(await rulesOf(host, env), before);
+
+    await del(pod, 8080);
+    await del(other, 8081);
+    t.deepEqual(await remains(host), empty, 'DEL leaves nothing');
+  });
