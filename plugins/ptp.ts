@@ -79,10 +79,11 @@ export const plugin = defineMainPlugin({
     const { ips } = requirePrevResult(call);
     const { host } = call;
     const hostLink = requireHostEnd(call);
-    const { forwardingRepairs, upRepairs } = await import('../lib/cni/host-repairs.ts');
+    const { forwardingRepairs, linkLocalRepairs, upRepairs } = await import('../lib/cni/host-repairs.ts');
     return [
       ...upRepairs(host, hostLink),
       ...addressRepairs(host, hostLink, ips),
+      ...(ips.some(({ address }) => address.family === 6) ? linkLocalRepairs(host, hostLink) : []),
       ...routeRepairs(host, hostLink, ips),
       ...forwardingRepairs(ips),
     ];

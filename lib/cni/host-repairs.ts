@@ -1,7 +1,9 @@
 /** What of an attachment may be missing on the host, whichever plugin made it. */
 
-import type { Prefix } from '../ip.ts';
+import { Address, Prefix } from '../ip.ts';
+import { addAddress, listAddresses } from '../kernel/address.ts';
 import { type Link, setLink } from '../kernel/link.ts';
+import { parseMac } from '../kernel/mac.ts';
 import { addRoute, listRoutes, RouteProtocol, RouteScope, RouteTable } from '../kernel/route.ts';
 import type { RouteSocket } from '../kernel/route-socket.ts';
 import { readSysctl } from '../kernel/sysctl.ts';
@@ -28,6 +30,27 @@ export function forwardingRepairs(ips: readonly IPConfig[]): Repair[] {
 export function upRepairs(host: RouteSocket, { index, name, up }: Link): Repair[] {
   const restore = () => void host.execute(setLink(index, { up: true }, name));
   return up ? [] : [{ what: `state "up" of interface "${name}"`, restore }];
+}
+
+/**
+ * The link-local IPv6 address, which the kernel makes when an interface comes up, and without which it cannot
+ * look for neighbours.
+ */
+export function linkLocalRepairs(host: RouteSocket, { index, name, mac, operState }: Link): Repair[] {
+  const bytes = parseMac(mac);
+  const present = listAddresses(host, index, 6).some(({ prefix }) => prefix.address.isLinkLocal);
+  if (operState !== 'up' || present || !bytes) return [];
+  const [first = 0, ...rest] = bytes;
+  // As the kernel makes it of the MAC address: RFC 4291, appendix A.
+  const identifier = [first ^ 0x02, ...rest.slice(0, 2), 0xff, 0xfe, ...rest.slice(2)];
+  const address = Address.fromBytes(Uint8Array.from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...identifier]));
+  const prefix = new Prefix(address, 64);
+  return [
+    {
+      what: `address ${prefix} of interface "${name}"`,
+      restore: () => void host.execute(addAddress(index, prefix, { noDad: true, label: name })),
+    },
+  ];
 }
 
 /**

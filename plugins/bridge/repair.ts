@@ -1,7 +1,7 @@
 /** What others may have taken from the host's side of a bridge's attachment, and how it comes back. */
 
 import { requireHostEnd } from '../../lib/cni/host-end.ts';
-import { forwardingRepairs, missingRoutes, upRepairs } from '../../lib/cni/host-repairs.ts';
+import { forwardingRepairs, linkLocalRepairs, missingRoutes, upRepairs } from '../../lib/cni/host-repairs.ts';
 import { type Repair, requirePrevResult } from '../../lib/cni/plugin.ts';
 import type { IPConfig, Result } from '../../lib/cni/result.ts';
 import { addMacSpoofCheck, checkMacSpoofCheck } from '../../lib/firewall/macspoof.ts';
@@ -111,6 +111,7 @@ function gatewayRepairs(call: BridgeCall, ips: readonly IPConfig[]): Repair[] {
           wanted.filter((prefix) => !missing.includes(prefix)),
         )
       : []),
+    ...(link && wanted.some(({ family }) => family === 6) ? linkLocalRepairs(host, link) : []),
     ...forwardingRepairs(ips),
   ];
 }

@@ -1,13 +1,10 @@
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
-import type { Conflist } from '../support/chain.ts';
+import test from 'ava';
 import { converse, serveLines } from '../support/connection.ts';
-import { type Host, makeHost, type Pod } from '../support/host.ts';
+import type { Host } from '../support/host.ts';
 import { ask, nftJson, snapshot } from '../support/observe.ts';
+import { operatorOf } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
-import { suites } from '../support/plugin.ts';
-import { cleanEnv, type Output } from '../support/run.ts';
+import { cleanEnv } from '../support/run.ts';
 
 const bridge = {
   type: 'bridge',
@@ -18,34 +15,6 @@ const bridge = {
   ipam: { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]] },
 };
 const portmap = { type: 'portmap', capabilities: { portMappings: true } };
-const network = (...plugins: Conflist['plugins']): Conflist => ({
-  cniVersion: '1.1.0',
-  name: 'net',
-  plugins,
-});
-
-/** A host with a network, and the operators' command on it. */
-async function operatorOf(t: ExecutionContext, plugins: Conflist['plugins'], env: NodeJS.ProcessEnv = {}) {
-  const host = await makeHost(t);
-  writeFileSync(host.file('/etc/cni/net.d/10-net.conflist'), JSON.stringify(network(...plugins)));
-  const tryCni = (args: readonly string[], more: NodeJS.ProcessEnv = {}): Promise<Output> =>
-    host.tryRun([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: suites.ours, ...env, ...more } });
-  const cni = async (args: readonly string[], more: NodeJS.ProcessEnv = {}) => {
-    const output = await tryCni(args, more);
-    if (output.exit !== 0) throw new Error(`cni ${args.join(' ')}: ${output.stdout}${output.stderr}`);
-    return output.stdout;
-  };
-  const add = async (hostPort = 8080): Promise<Pod> => {
-    const pod = await host.addPod();
-    await cni(['add', 'net', pod.netns], { CAP_ARGS: mappings(hostPort) });
-    return pod;
-  };
-  const del = (pod: Pod, hostPort = 8080) => cni(['del', 'net', pod.netns], { CAP_ARGS: mappings(hostPort) });
-  return { host, cni, tryCni, add, del };
-}
-
-const mappings = (hostPort: number) =>
-  JSON.stringify({ portMappings: [{ hostPort, containerPort: 80, protocol: 'tcp' }] });
 
 /** The rules of each chain in their order, as the programs of the firewall list them. */
 async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<Record<string, string[]>> {

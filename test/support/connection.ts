@@ -4,6 +4,9 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import type { Namespace, Teardown } from './host.ts';
 
+/** How long an answer may take, in milliseconds: far longer than TCP takes to send lost packets again. */
+const patienceMs = 30_000;
+
 const talk = join(import.meta.dirname, 'talk.ts');
 
 /** Starts a server of such connections; it runs until the test ends. */
@@ -24,9 +27,13 @@ export async function converse(
 ): Promise<(text: string) => Promise<string>> {
   const child = await ns.start(t, [process.execPath, talk, 'connect', address, String(port)]);
   return async (text) => {
-    const answer = once(child.stdout!, 'data');
+    const answer = once(child.stdout!, 'data', { signal: AbortSignal.timeout(patienceMs) });
     child.stdin!.write(`${text}\n`);
-    const [line] = (await answer) as [Buffer];
-    return line.toString().trim();
+    try {
+      const [line] = (await answer) as [Buffer];
+      return line.toString().trim();
+    } catch (error) {
+      throw new Error(`No answer to "${text}" from ${address} port ${port}`, { cause: error });
+    }
   };
 }
