@@ -8,7 +8,7 @@ import type { ForwardBackend } from './forward.ts';
 
 /** Where D-Bus puts the system bus. */
 const busSocket = '/run/dbus/system_bus_socket';
-const service = 'org.fedoraproject.FirewallD1';
+export const service = 'org.fedoraproject.FirewallD1';
 const path = '/org/fedoraproject/FirewallD1';
 const zoneInterface = 'org.fedoraproject.FirewallD1.zone';
 
@@ -48,6 +48,12 @@ export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
     [service],
   );
   return answer.text !== undefined && /boolean true/.test(answer.text);
+}
+
+/** Waits until firewalld has done what it is doing, such as starting. If it does not run, that is at once. */
+export async function waitForFirewalld(programs: Programs): Promise<void> {
+  if (await isFirewalldRunning(programs))
+    await send(programs, service, path, `${service}.getDefaultZone`, []);
 }
 
 /** A zone of firewalld. */
