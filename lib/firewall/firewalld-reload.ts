@@ -18,31 +18,36 @@ const rules = [
 ];
 
 /**
- * Tells of each reload, start and stop of firewalld, for as long as the system bus is there, and again when it
- * is back.
- * @param onMissed is told that some may have been missed, as nobody has listened for a while.
+ * Listens for as long as the process lives, whether or not the system bus is there.
+ * @param onReload is told of each reload, start and stop of firewalld, and of the bus when it is back, as one may
+ *   have been missed.
+ * @param onLoss is told once when the bus is out of reach.
  * @returns ends the listening.
  * @throws ProgramMissingError when dbus-monitor is not installed.
  */
 export function onFirewalldReload(
   programs: Programs,
   onReload: () => void,
-  onMissed: (why: string) => void,
+  onLoss: (why: string) => void,
 ): Disposable {
   const file = programs.find('dbus-monitor');
   let isClosed = false;
+  let isLost = false;
   let child: ChildProcess | undefined;
   let timer: NodeJS.Timeout | undefined;
   const listen = () => {
     child = spawn(file, ['--system', '--profile', ...rules], { stdio: ['ignore', 'pipe', 'ignore'] });
     createInterface({ input: child.stdout! }).on('line', (line) => {
-      if (/\t(?:Reloaded|NameOwnerChanged)$/.test(line)) onReload();
+      // The first line is a heading, which tells that the bus is there.
+      if (isLost || /\t(?:Reloaded|NameOwnerChanged)$/.test(line)) onReload();
+      isLost = false;
     });
     child.once('error', () => {}).once('close', again);
   };
   const again = () => {
     if (isClosed) return;
-    onMissed('The system bus is out of reach: reloads of firewalld are not noticed');
+    if (!isLost) onLoss('The system bus is out of reach, so that reloads of firewalld are not noticed');
+    isLost = true;
     timer = setTimeout(listen, pauseMs);
   };
   listen();

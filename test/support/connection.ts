@@ -37,3 +37,18 @@ export async function converse(
     }
   };
 }
+
+/**
+ * Whether a new connection is answered.
+ * @param patience in milliseconds.
+ */
+export async function answers(
+  ns: Namespace,
+  address: string,
+  port: number,
+  patience = patienceMs,
+): Promise<boolean> {
+  const argv = [process.execPath, talk, 'connect', address, String(port)];
+  const { stdout } = await ns.tryRun(argv, { stdin: 'hello\n', timeout: patience });
+  return stdout.includes('hello');
+}
