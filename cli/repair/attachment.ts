@@ -1,10 +1,11 @@
 /** Repairs attachments, for `cni repair` and for the agent. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { attachmentKey } from '../../lib/attachment.ts';
 import type { CallContext } from '../../lib/cni/call.ts';
 import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
-import { type RepairOutcome, repairPlugin } from '../../lib/cni/repair.ts';
+import { OutdatedError, type RepairOutcome, repairPlugin } from '../../lib/cni/repair.ts';
 import type { FindPlugin } from '../../lib/cni/runner.ts';
 import type { Sharing } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
@@ -79,7 +80,8 @@ async function repairAttachment(
     );
     return outcome;
   }
-  if (!isRecorded(environment, record)) return { ...outcome, isDeleted: true };
+  const mode = { isDryRun, isCurrent: () => isSame(currentRecord(environment, record), record) };
+  if (!mode.isCurrent()) return { ...outcome, isDeleted: true };
   for (const { type, config, capabilities } of network.plugins) {
     try {
       const plugin = await ownPlugin(type, options);
@@ -89,12 +91,13 @@ async function repairAttachment(
       }
       const stdin = pluginConfig(network, { type, config, capabilities }, record, record.result);
       const find = finderIn(options.suite);
-      const done = await repairPlugin(plugin, contextOf(record, stdin, options), find, isDryRun);
+      const done = await repairPlugin(plugin, contextOf(record, stdin, options), find, mode);
       restored.push(...done.restored);
       missing.push(...done.missing);
       outcome.isChanged ||= done.isChanged;
       if (done.error) throw done.error;
     } catch (error) {
+      if (error instanceof OutdatedError) return { ...outcome, isChanged: true, isDeleted: true };
       problems.push(`Plugin "${type}": ${describeError(error)}`);
       // What the next plugins work on may be missing.
       if (!isDryRun) break;
@@ -145,16 +148,20 @@ function contextOf(
 
 /**
  * An attachment that was being deleted while it was repaired must not come back. It is deleted again, unless
- * its addresses are reserved: then it is just being added anew.
+ * its addresses are reserved: then it is just being added anew. One that has been added anew is repaired.
  */
 async function settle(
   outcome: Repaired,
   records: Inventory['records'],
-  { environment }: RepairOptions,
+  options: RepairOptions,
 ): Promise<Repaired> {
-  const record = records.get(attachmentKey(outcome.attachment))!;
+  const { attachment } = outcome;
+  const { environment, inTurn = (_, work) => work() } = options;
+  const record = records.get(attachmentKey(attachment))!;
   const network = networkFromCache(record);
-  if (!network || isRecorded(environment, record)) return outcome;
+  const current = currentRecord(environment, record);
+  if (!network || isSame(current, record)) return outcome;
+  if (current) return await inTurn(attachment, () => repairAttachment(attachment, current, options));
   const gone = { ...outcome, restored: [], missing: [], problems: [], isDeleted: true };
   if (isReserved(network, record)) return gone;
   try {
@@ -166,12 +173,17 @@ async function settle(
   }
 }
 
-function isRecorded({ cacheDir }: Environment, record: CachedAttachment): boolean {
+/** The record as it is now; undefined once the attachment is deleted. */
+function currentRecord({ cacheDir }: Environment, record: CachedAttachment): CachedAttachment | undefined {
   try {
-    return readCached(cacheDir, record) !== undefined;
+    return readCached(cacheDir, record);
   } catch {
-    return true; // It is there, if damaged.
+    return record; // It is there, if damaged.
   }
+}
+
+function isSame(one: CachedAttachment | undefined, other: CachedAttachment): boolean {
+  return isDeepStrictEqual([one?.netns, one?.result], [other.netns, other.result]);
 }
 
 function isReserved(network: NetworkList, record: CachedAttachment): boolean {

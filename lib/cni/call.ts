@@ -141,13 +141,16 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.journal.length = 0;
   }
 
-  /** Takes back everything that ADD has made. A step that fails does not keep the others from running. */
-  async rollBack(): Promise<void> {
+  /**
+   * Takes back everything that ADD has made. A step that fails does not keep the others from running.
+   * @param what failed, for warnings.
+   */
+  async rollBack(what = 'ADD'): Promise<void> {
     for (let step = this.journal.pop(); step; step = this.journal.pop()) {
       try {
         await step();
       } catch (error) {
-        this.warn(`While undoing a failed ADD: ${(error as Error).message}`);
+        this.warn(`While undoing a failed ${what}: ${(error as Error).message}`);
       }
     }
   }

@@ -20,6 +20,19 @@ export interface RepairOutcome {
   readonly error?: Error;
 }
 
+/** How to repair. */
+export interface RepairMode {
+  /** Only tell what is missing. */
+  readonly isDryRun: boolean;
+  /** Tells whether the attachment is still the one that the context is of. */
+  isCurrent(): boolean;
+}
+
+/** The attachment was deleted while it was repaired. What this has brought back was taken away again. */
+export class OutdatedError extends Error {
+  override readonly name = 'OutdatedError';
+}
+
 /** Nothing was missing, or nothing was to be changed. */
 const unchanged = { restored: [], isChanged: false };
 
@@ -27,14 +40,13 @@ const unchanged = { restored: [], isChanged: false };
  * Repairs one plugin's part of an attachment that was added before.
  * @param context as for ADD of the attachment, with the final result of its chain as "prevResult".
  * @param find the plugins of this executable, for those that delegate.
- * @param isDryRun whether to change nothing.
- * @throws Error when it cannot be told what is missing, or only another ADD brings it back.
+ * @throws OutdatedError; Error when it cannot be told what is missing, or only another ADD brings it back.
  */
 export async function repairPlugin(
   plugin: Plugin<never>,
   context: CallContext,
   find: FindPlugin,
-  isDryRun: boolean,
+  mode: RepairMode,
 ): Promise<RepairOutcome> {
   const config = decodeConfig(plugin, context, parseConfig(context.stdin));
   using call = new Call<never>(context, {
@@ -49,7 +61,7 @@ export async function repairPlugin(
       throw new Error(
         `Plugin "${delegated.type}", to which "${plugin.name}" delegates, is of another suite and cannot be repaired`,
       );
-    return await repairPlugin(other, { ...context, stdin: delegated.stdin }, find, isDryRun);
+    return await repairPlugin(other, { ...context, stdin: delegated.stdin }, find, mode);
   }
   if (!plugin.repair) return { ...unchanged, missing: [] };
   if (!findOwnInterface(call))
@@ -59,8 +71,8 @@ export async function repairPlugin(
   const look = async () => (await plugin.repair?.(call)) ?? [];
   const repairs = await look();
   const before = repairs.map(({ what }) => what);
-  if (isDryRun || before.length === 0) return { ...unchanged, missing: before };
-  const failure = await restoreAll(call, repairs);
+  if (mode.isDryRun || before.length === 0) return { ...unchanged, missing: before };
+  const failure = await restoreAll(call, repairs, mode);
   let missing: string[];
   try {
     missing = (await look()).map(({ what }) => what);
@@ -74,13 +86,20 @@ export async function repairPlugin(
 }
 
 /** Brings back one after the other, until one fails, of which nothing stays. @returns how it failed. */
-async function restoreAll(call: Call<never>, repairs: readonly Repair[]): Promise<Error | undefined> {
+async function restoreAll(
+  call: Call<never>,
+  repairs: readonly Repair[],
+  { isCurrent }: RepairMode,
+): Promise<Error | undefined> {
   for (const restore of new Set(repairs.map((one) => one.restore))) {
+    if (!isCurrent()) throw new OutdatedError();
     try {
       await restore();
+      if (!isCurrent()) throw new OutdatedError();
       call.settle();
     } catch (error) {
-      await call.rollBack();
+      await call.rollBack('repair');
+      if (error instanceof OutdatedError) throw error;
       return error as Error;
     }
   }
