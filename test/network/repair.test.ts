@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import test from 'ava';
 import { answers, converse, serveLines } from '../support/connection.ts';
 import type { Host } from '../support/host.ts';
@@ -96,7 +97,7 @@ for (const { title, plugins, env, drop, lose } of [
   },
 ])
   test(`connections go on, and new ones pass again, once rules are repaired: ${title}`, async (t) => {
-    const { host, cni, tryCni, add, del } = await operatorOf(t, plugins, env);
+    const { host, cni, tryCni, add, del } = await operatorOf(t, plugins, { env });
     await host.run(['mkdir', '/run/legacy']);
     if (env === legacyPath) await useLegacy(host);
     const outside = await outsideOf(host);
@@ -146,3 +147,27 @@ for (const { title, plugins, env, drop, lose } of [
     await del(other, 8081);
     t.deepEqual(await remains(host), empty, 'DEL leaves nothing');
   });
+
+test('the delegate of flannel is repaired, also in a version that has no CHECK', async (t) => {
+  const flannel = { type: 'flannel', delegate: { bridge: 'br0', isDefaultGateway: true } };
+  const { host, cni, tryCni, add, del } = await operatorOf(t, [flannel, portmap], { cniVersion: '0.3.1' });
+  const lines = ['NETWORK=10.5.0.0/16', 'SUBNET=10.5.1.1/24', 'MTU=1450', 'IPMASQ=false'];
+  await host.run(['mkdir', '/run/flannel']);
+  writeFileSync(host.file('/run/flannel/subnet.env'), lines.map((line) => `FLANNEL_${line}\n`).join(''));
+  const pod = await add();
+  const outside = await outsideOf(host);
+  await serveLines(t, pod, 80);
+  t.true(await answers(outside, '192.0.2.1', 8080));
+  const before = await rulesOf(host);
+  await host.run(['nft', 'flush', 'ruleset']);
+  await host.run(['ip', 'address', 'flush', 'dev', 'br0']);
+  t.false(await answers(outside, '192.0.2.1', 8080, 3000));
+  t.is((await tryCni(['repair', '--dry-run'])).exit, 1);
+  const repaired = await cni(['repair']);
+  for (const what of ['address 10.5.1.1/24 of interface "br0"', 'of chain "POSTROUTING" in table "nat"'])
+    t.true(repaired.includes(what), repaired);
+  t.true(await answers(outside, '192.0.2.1', 8080));
+  t.deepEqual(await rulesOf(host), before);
+  t.regex(await cni(['repair']), /0 attachments repaired, 1 intact\./);
+  await del(pod);
+});

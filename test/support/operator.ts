@@ -22,15 +22,15 @@ export interface Operator {
 
 /**
  * Makes a host with a network.
- * @param env of every command.
+ * @param options.env of every command.
  */
 export async function operatorOf(
   t: Teardown,
   plugins: readonly PluginConf[],
-  env: NodeJS.ProcessEnv = {},
+  { env = {}, cniVersion = '1.1.0' }: { env?: NodeJS.ProcessEnv; cniVersion?: string } = {},
 ): Promise<Operator> {
   const host = await makeHost(t);
-  const network = { cniVersion: '1.1.0', name: 'net', plugins };
+  const network = { cniVersion, name: 'net', plugins };
   writeFileSync(host.file('/etc/cni/net.d/10-net.conflist'), JSON.stringify(network));
   const tryCni: Operator['tryCni'] = (args, more) =>
     host.tryRun([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: suites.ours, ...env, ...more } });
