@@ -87,16 +87,14 @@ export const plugin = definePlugin({
     if (!egress) return;
     const ifb = findIfb(host, call);
     if (!ifb)
-      throw new Error(
-        'The interface by which the container should send is missing. Delete the container and add it again',
-      );
+      throw new Error('The interface by which the container should send is missing. Run "cni repair"');
     if (!ifb.up)
       throw new Error(
         `Interface "${ifb.name}", by which the container sends, is down. Bring it up with "ip link set ${ifb.name} up"`,
       );
     if (!ingressRedirects(host, veth.index).includes(ifb.index))
       throw new Error(
-        `What the container sends is not redirected from "${veth.name}" to "${ifb.name}". Delete the container and add it again`,
+        `What the container sends is not redirected from "${veth.name}" to "${ifb.name}". Run "cni repair"`,
       );
     checkTokenBucket(host, ifb, egress);
   },
@@ -250,10 +248,10 @@ function egressRepairs(call: BandwidthCall, veth: Link, wanted: TokenBucket): Re
 
 function checkTokenBucket(host: RouteSocket, { index, name }: Link, wanted: TokenBucket): void {
   const actual = getTokenBucket(host, index);
-  if (!actual) throw new Error(`Interface "${name}" is not limited. Delete the container and add it again`);
+  if (!actual) throw new Error(`Interface "${name}" is not limited. Run "cni repair"`);
   for (const key of bucketKeys)
     if (actual[key] !== wanted[key])
       throw new Error(
-        `Interface "${name}" is limited with a ${key} of ${actual[key]} where ${wanted[key]} is wanted. Delete the container and add it again`,
+        `Interface "${name}" is limited with a ${key} of ${actual[key]} where ${wanted[key]} is wanted. Run "cni repair"`,
       );
 }

@@ -173,8 +173,7 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   const { host } = call;
   const name = bridgeName(call);
   const bridge = getLink(host, name);
-  if (bridge?.kind !== 'bridge')
-    throw new Error(`Bridge "${name}" is missing. Delete the container and add it again`);
+  if (bridge?.kind !== 'bridge') throw new Error(`Bridge "${name}" is missing. Run "cni repair"`);
   if (!bridge.up) throw new Error(`Bridge "${name}" is down. Bring it up with "ip link set ${name} up"`);
   if (promiscMode && bridge.promiscuity === 0) throw new Error(`Bridge "${name}" is not promiscuous`);
   const entry = interfaces.find((one) => !one.sandbox && one.name !== name && one.name.startsWith('veth'));

@@ -36,7 +36,7 @@ export interface RepairOptions {
   readonly inTurn?: <T>(attachment: HostAttachment, work: () => Promise<T>) => Promise<T>;
 }
 
-/** What came of repairing an attachment. */
+/** What came of repairing an attachment; each text begins with the plugin that it is of. */
 export interface Repaired extends Omit<RepairOutcome, 'error'> {
   readonly attachment: HostAttachment;
   /** Why something could not be brought back, or looked at. */
@@ -92,8 +92,8 @@ async function repairAttachment(
       const stdin = pluginConfig(network, { type, config, capabilities }, record, record.result);
       const find = finderIn(options.suite);
       const done = await repairPlugin(plugin, contextOf(record, stdin, options), find, mode);
-      restored.push(...done.restored);
-      missing.push(...done.missing);
+      restored.push(...done.restored.map((what) => `${type}: ${what}`));
+      missing.push(...done.missing.map((what) => `${type}: ${what}`));
       outcome.isChanged ||= done.isChanged;
       if (done.error) throw done.error;
     } catch (error) {

@@ -21,7 +21,7 @@ export function describeRepaired(one: Checked, isDryRun: boolean): string[] {
   const { attachment, restored, missing, problems, foreign, isDeleted, state } = one;
   const name = nameOf(attachment);
   if (isDeleted) return [`Deleted meanwhile: ${name}`, ...problems.map((text) => `  ${text}`)];
-  const open = isDryRun ? `${name}: would restore` : `${paint('red', 'Still missing')}: ${name}`;
+  const open = `${isDryRun ? 'Would restore' : paint('red', 'Still missing')}: ${name}`;
   const isFaulty = state.kind === 'broken';
   const reasons = [...problems, ...(isFaulty && !isDryRun ? state.problems : [])];
   return [

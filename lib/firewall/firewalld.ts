@@ -93,7 +93,7 @@ export class Zone {
     if (!(await this.has(address)))
       throw new FirewalldError(
         ErrorCode.Internal,
-        `firewalld has no source "${address.toPrefix()}" in zone "${this.name}", as after "firewall-cmd --reload". Delete the container and add it again`,
+        `firewalld has no source "${address.toPrefix()}" in zone "${this.name}", as after "firewall-cmd --reload". Run "cni repair"`,
       );
   }
 

@@ -84,16 +84,16 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         for (const rule of rules.shared)
           if (!(await hasRule(programs, family, rule)))
             throw new Error(
-              `Table "filter" lacks the rule "${rule.chain} ${rule.words.join(' ')}". Add any container to set it up again`,
+              `Table "filter" lacks the rule "${rule.chain} ${rule.words.join(' ')}". Run "cni repair"`,
             );
         for (const rule of own)
           if (!(await hasRule(programs, family, rule)))
             throw new Error(
-              `Chain "${forwardChain}" lacks the rule "${rule.words.join(' ')}". Delete the container and add it again`,
+              `Chain "${forwardChain}" lacks the rule "${rule.words.join(' ')}". Run "cni repair"`,
             );
         if (request.isolation && !(await isIsolated(programs, family, request.isolation)))
           throw new Error(
-            `Bridge "${request.isolation.bridge}" is not isolated for IPv${family}: rules are missing from "CNI-ISOLATION-STAGE-1" or "CNI-ISOLATION-STAGE-2". Add any container to set them up again`,
+            `Bridge "${request.isolation.bridge}" is not isolated for IPv${family}: rules are missing from "CNI-ISOLATION-STAGE-1" or "CNI-ISOLATION-STAGE-2". Run "cni repair"`,
           );
       });
     },

@@ -85,13 +85,13 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
           if (setUp(socket, target, []).length > 0)
             throw new Error(
               `Chain "${nameOf(target)}" drops packets, and does not lead to the rules for containers, as is the case when its ruleset was loaded anew. ` +
-                'Add any container to set them up again',
+                'Run "cni repair"',
             );
           for (const place of placesOf([target], addresses))
             if (!find(socket, place))
               throw new Error(
                 `Set "${place.set.table.family} ${place.set.table.name} ${place.set.name}" lacks ${place.address}, so that chain "${nameOf(target)}" drops its packets. ` +
-                  'Delete the container and add it again',
+                  'Run "cni repair"',
               );
         }
       });

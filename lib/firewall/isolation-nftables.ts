@@ -55,7 +55,7 @@ export function isolate(isolation: Isolation, families: readonly Family[]): void
 export function checkIsolation(isolation: Isolation, families: readonly Family[]): void {
   if (!isIsolated(isolation, families))
     throw new Error(
-      `Bridge "${isolation.bridge}" is not isolated: rules are missing from table "${isolationTable.family} ${isolationTable.name}" or "${bridgeTable.family} ${bridgeTable.name}". Add any container to set them up again`,
+      `Bridge "${isolation.bridge}" is not isolated: rules are missing from table "${isolationTable.family} ${isolationTable.name}" or "${bridgeTable.family} ${bridgeTable.name}". Run "cni repair"`,
     );
 }
 

@@ -69,10 +69,10 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
           !leading.some((rule) => targetOf(rule) === chain && option(rule, '-s') === `${address.toPrefix()}`)
         )
           throw new Error(
-            `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Delete the container and add it again`,
+            `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Run "cni repair"`,
           );
       if (!rules.some((rule) => targetOf(rule) === 'MASQUERADE'))
-        throw new Error(`Chain "${chain}" has no MASQUERADE rule. Delete the container and add it again`);
+        throw new Error(`Chain "${chain}" has no MASQUERADE rule. Run "cni repair"`);
     });
   },
 

@@ -56,11 +56,11 @@ export const nftablesMasquerade: MasqueradeBackend = {
       for (const { address } of prefixes)
         if (!present.some((source) => address.equals(source)))
           throw new Error(
-            `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Delete the container and add it again`,
+            `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Run "cni repair"`,
           );
       if (!listRules(socket, table, 'postrouting').some((rule) => targetChain(rule) === checks))
         throw new Error(
-          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Add any container to set it up again`,
+          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Run "cni repair"`,
         );
     });
   },

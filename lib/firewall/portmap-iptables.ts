@@ -256,7 +256,7 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
     );
     if (!led || !mapped)
       throw new Error(
-        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
+        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Run "cni repair"`,
       );
   }
   const { shared } = ruleSetOf(family, request);
@@ -265,6 +265,6 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
   for (const [i, rule] of shared.entries())
     if (!(await tryRestore(programs, family, table, [checks[i]!])))
       throw new Error(
-        `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Add any container to create it again`,
+        `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Run "cni repair"`,
       );
 }

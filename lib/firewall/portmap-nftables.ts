@@ -106,13 +106,13 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
             );
           if (!mapped)
             throw new Error(
-              `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Delete the container and add it again`,
+              `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Run "cni repair"`,
             );
         }
         for (const chain of ['prerouting', 'output'])
           if (listRules(socket, table, chain).length === 0)
             throw new Error(
-              `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Add any container to create its rules again`,
+              `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Run "cni repair"`,
             );
       }
     });

@@ -57,7 +57,7 @@ export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): v
     for (let id = vid; id <= end; id++)
       if (!present.some((vlan) => vlan.vid === id && (!pvid || vlan.pvid)))
         throw new Error(
-          `Port "${port.name}" is not in VLAN ${id}${pvid ? ' with its untagged frames' : ''}. Delete the container and add it again`,
+          `Port "${port.name}" is not in VLAN ${id}${pvid ? ' with its untagged frames' : ''}. Run "cni repair"`,
         );
 }
 

@@ -110,7 +110,7 @@ test('where nothing drops, nothing is changed; CHECK says when that is over', as
   await load(host, dropping);
   t.regex(
     (await one.tryCheck()).error?.msg ?? '',
-    /Chain "inet filter forward" drops packets.*Add any container/,
+    /Chain "inet filter forward" drops packets.*Run "cni repair"/,
   );
   const two = await attach(host, net());
   await one.check();

@@ -126,7 +126,7 @@ for (const { title, plugins, env, drop, lose } of [
     t.notDeepEqual(lost, before);
     const planned = await tryCni(['repair', '--dry-run']);
     t.is(planned.exit, 1);
-    t.regex(planned.stdout, /would restore\n {2}/);
+    t.regex(planned.stdout, /^Would restore: .*\n {2}/m);
     t.regex(planned.stdout, /2 attachments would be repaired, 0 intact\./);
     t.deepEqual(await rulesOf(host, env), lost, 'a dry run changes nothing');
 
