@@ -3,7 +3,7 @@
 import { requireHostEnd } from '../../lib/cni/host-end.ts';
 import { forwardingRepairs, linkLocalRepairs, missingRoutes, upRepairs } from '../../lib/cni/host-repairs.ts';
 import { type Repair, requirePrevResult } from '../../lib/cni/plugin.ts';
-import type { IPConfig, Result } from '../../lib/cni/result.ts';
+import type { Result } from '../../lib/cni/result.ts';
 import { addMacSpoofCheck, checkMacSpoofCheck } from '../../lib/firewall/macspoof.ts';
 import { Prefix } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
@@ -21,22 +21,20 @@ export function repair(call: BridgeCall): Repair[] {
   return [
     ...bridgeRepairs(call, result),
     ...portRepairs(call, port),
-    ...gatewayRepairs(call, result.ips),
+    ...gatewayRepairs(call, result),
     ...macSpoofRepairs(call, port, result),
   ];
 }
 
 /** The bridge itself, and that it is up. */
-function bridgeRepairs(call: BridgeCall, { interfaces }: Result): Repair[] {
+function bridgeRepairs(call: BridgeCall, result: Result): Repair[] {
   const name = bridgeName(call);
   const bridge = getLink(call.host, name);
   const ensure = () => ensureBridge(call, name, bridgeSettings(call.config));
   if (!bridge) {
-    const mac = interfaces.find((one) => one.name === name && !one.sandbox)?.mac;
     const restore = () => {
-      const { index } = ensure();
-      // The containers have the MAC address that it had as their gateway's.
-      if (mac) call.host.execute(setLink(index, { mac }, name));
+      ensure();
+      restoreMac(call, name, result);
     };
     return [{ what: `bridge "${name}"`, restore }];
   }
@@ -44,6 +42,12 @@ function bridgeRepairs(call: BridgeCall, { interfaces }: Result): Repair[] {
   if (bridge.up && !lacksPromisc) return [];
   const what = bridge.up ? `promiscuous mode of bridge "${name}"` : `state "up" of bridge "${name}"`;
   return [{ what, restore: () => void ensure() }];
+}
+
+/** Gives an interface that was made anew the MAC address that containers have for their gateway. */
+function restoreMac({ host }: BridgeCall, name: string, { interfaces }: Result): void {
+  const mac = interfaces.find((one) => one.name === name && !one.sandbox)?.mac;
+  if (mac) host.execute(setLink(requireLink(host, name).index, { mac }, name));
 }
 
 /** The container's port, and how the bridge treats it. */
@@ -82,14 +86,18 @@ function hasVlans(check: () => void): boolean {
 }
 
 /** The gateways' addresses, the routes to their subnets, and forwarding. */
-function gatewayRepairs(call: BridgeCall, ips: readonly IPConfig[]): Repair[] {
+function gatewayRepairs(call: BridgeCall, result: Result): Repair[] {
+  const { ips } = result;
   const { host, config } = call;
   const { isDefaultGateway = false, isGateway = isDefaultGateway } = config;
   if (!isGateway || ips.length === 0) return [];
   const { vlan } = vlansOf(config);
   const name = vlan ? `${bridgeName(call)}.${vlan}` : bridgeName(call);
   const link = getLink(host, name);
-  const restoreAll = () => void serveGateways(call, requireLink(host, bridgeName(call)), ips);
+  const restoreAll = () => {
+    serveGateways(call, requireLink(host, bridgeName(call)), ips);
+    restoreMac(call, name, result);
+  };
   if (!link && vlan)
     return [{ what: `interface "${name}" with the gateway's addresses`, restore: restoreAll }];
   const present = link ? listAddresses(host, link.index).map(({ prefix }) => prefix) : [];
