@@ -1,6 +1,6 @@
 /**
- * Listening for reloads and restarts of firewalld, which take rules of others away. Source: firewalld.dbus(5),
- * dbus-monitor(1).
+ * Listening for reloads and restarts of firewalld, which take rules of others away.
+ * Source: firewalld.dbus(5), dbus-monitor(1).
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -19,8 +19,8 @@ const rules = [
 
 /**
  * Listens for as long as the process lives, whether or not the system bus is there.
- * @param onReload is told of each reload, start and stop of firewalld, and of the bus when it is back, as one may
- *   have been missed.
+ * @param onReload is told of each reload, start and stop of firewalld, and of the bus when it is back, as one
+ *   may have been missed.
  * @param onLoss is told once when the bus is out of reach.
  * @returns ends the listening.
  * @throws ProgramMissingError when dbus-monitor is not installed.
