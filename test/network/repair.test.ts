@@ -171,3 +171,39 @@ test('the delegate of flannel is repaired, also in a version that has no CHECK',
   t.regex(await cni(['repair']), /0 attachments repaired, 1 intact\./);
   await del(pod);
 });
+
+for (const [title, plugins, commands] of [
+  [
+    'iptables',
+    iptables,
+    [
+      'chain=$(iptables -t nat -S | grep -o "^-N CNI-[0-9a-f]*$" | cut -c 4-); iptables -t nat -D $chain 1',
+      'chain=$(iptables -t nat -S | grep -o "^-N CNI-DN-[0-9a-f]*$" | cut -c 4-); iptables -t nat -D $chain 1',
+      'iptables -t nat -F CNI-HOSTPORT-SETMARK',
+      'iptables -D CNI-FORWARD 3; ip6tables -D CNI-FORWARD 3',
+    ],
+  ],
+  [
+    'nftables',
+    nftables,
+    [
+      'nft -a list chain inet cni_plugins_masquerade masq_checks | sed -n "s/.*ip6.*# handle/delete rule inet cni_plugins_masquerade masq_checks handle/p" | nft -f -',
+      'nft flush chain ip cni_hostport masquerading',
+      'nft flush chain ip6 cni_hostport hostports_all',
+      'nft flush set inet fw cni_forward_ipv4',
+    ],
+  ],
+] as const)
+  test(`single rules that are lost come back where they were: ${title}`, async (t) => {
+    const { host, cni, add, del } = await operatorOf(t, plugins);
+    await host.run(nftDropping);
+    const pod = await add();
+    const before = await rulesOf(host);
+    for (const command of commands) {
+      await host.run(['sh', '-c', command]);
+      t.notDeepEqual(await rulesOf(host), before, command);
+      t.regex(await cni(['repair']), /1 attachment repaired, 0 intact\./, command);
+      t.deepEqual(await rulesOf(host), before, command);
+    }
+    await del(pod);
+  });
