@@ -17,6 +17,7 @@ import { network } from './network.ts';
 import { setOwnPlugins } from './own-plugins.ts';
 import { probeHelper } from './probe/helper.ts';
 import { probe } from './probe.ts';
+import { repair } from './repair.ts';
 import { note, paintError } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
@@ -44,6 +45,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(validate(suite))
     .command([add, check, del, status])
     .command(gc)
+    .command(repair(suite))
     .command(list)
     .command(network(suite))
     .command(draw)

@@ -192,7 +192,7 @@ const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capa
 /**
  * What a plugin reads: its own configuration with the network's name and version, and what the runtime adds.
  */
-function pluginConfig(
+export function pluginConfig(
   { name, cniVersion }: NetworkList,
   { config, capabilities }: PluginEntry,
   { capabilityArgs }: Pick<Runtime, 'capabilityArgs'> = nobody,

@@ -7,7 +7,7 @@ import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import { collectEmptyChains } from './empty-chains.ts';
-import { ensureRules, undoChange } from './ensure.ts';
+import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
 import { hasRules, list } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
@@ -93,6 +93,14 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
 
   async check(request) {
     await forFamilies(mappedFamilies(request), (family) => checkFamily(programs, family, request));
+  },
+
+  async missing(request) {
+    const missing: string[] = [];
+    await forFamilies(mappedFamilies(request), async (family) => {
+      missing.push(...(await missingRules(programs, family, table, ruleSetOf(family, request))));
+    });
+    return missing;
   },
 
   async gc(network, valid) {
@@ -241,7 +249,7 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
     );
     if (!led || !mapped)
       throw new Error(
-        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
+        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Run "cni repair"`,
       );
   }
   const { shared } = ruleSetOf(family, request);
@@ -249,6 +257,6 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
   for (const rule of shared)
     if (!(await hasRules(programs, family, table, [rule])))
       throw new Error(
-        `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Add any container to create it again`,
+        `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Run "cni repair"`,
       );
 }
