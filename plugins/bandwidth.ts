@@ -171,7 +171,10 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
       { cause: error },
     );
   }
-  call.undo(() => void host.execute(deleteTokenBucket(veth.index, veth.name)));
+  call.undo(
+    `remove the limit of "${veth.name}"`,
+    () => void host.execute(deleteTokenBucket(veth.index, veth.name)),
+  );
 }
 
 /**
@@ -180,18 +183,25 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
  */
 function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link {
   const { host } = call;
-  const owner = { host, undo: (step: UndoStep) => call.undo(step) };
+  const owner = { host, undo: (what: string, step: UndoStep) => call.undo(what, step) };
   const ifb = createIfb(owner, call, veth.mtu);
   host.execute(addTokenBucket(ifb.index, limit, ifb.name));
   try {
     host.execute(addIngress(veth.index, veth.name));
-    call.undo(() => void host.execute(deleteIngress(veth.index, veth.name)));
+    call.undo(
+      `remove the ingress queue of "${veth.name}"`,
+      () => void host.execute(deleteIngress(veth.index, veth.name)),
+    );
   } catch (error) {
     // Others filter there too, say by a "clsact".
     if (!isKernelError(error, 'EEXIST')) throw error;
   }
   const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
-  for (const filter of added!) call.undo(() => void host.execute(deleteFilter(filter, veth.name)));
+  for (const filter of added!)
+    call.undo(
+      `remove the redirection of "${veth.name}"`,
+      () => void host.execute(deleteFilter(filter, veth.name)),
+    );
   return ifb;
 }
 

@@ -109,7 +109,7 @@ export const plugin = definePlugin({
       options,
       neighbours: () => neighboursOf(call),
     };
-    const freed = await backend.add(request, (step) => call.undo(step));
+    const freed = await backend.add(request, (what, step) => call.undo(what, step));
     if (options.snat) allowLocalhost(call, containers);
     forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
     return result;

@@ -29,7 +29,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
       const prefixes = ips.map(({ address }) => address);
-      await chosen().add(attachment, prefixes, (step) => call.undo(step));
+      await chosen().add(attachment, prefixes, (what, step) => call.undo(what, step));
     },
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {

@@ -37,7 +37,7 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
           rules: [...chainRules(attachment, own), ...own.map((prefix) => jump(attachment, prefix))],
         },
       });
-      undo(() => undoChange(programs, family, table, change));
+      undo('take back the masquerading rules', () => undoChange(programs, family, table, change));
     });
   },
 

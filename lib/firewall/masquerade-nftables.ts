@@ -50,7 +50,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
         ),
       ),
     ]);
-    undo(() => nftablesMasquerade.del(attachment, prefixes));
+    undo('take back the masquerading rules', () => nftablesMasquerade.del(attachment, prefixes));
   },
 
   async del(attachment) {
