@@ -109,7 +109,11 @@ async function run(
   const caller = {
     program,
     environment: offer.environment,
-    warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
+    // A launcher that has its answer has ended.
+    warn: (message: string) =>
+      void (isAnswered
+        ? process.stderr.write(`${message}\n`)
+        : socket.write(encodeFrame('E', `${message}\n`))),
     sharing: { waitForEnd, together },
     signal: changes.gone,
     readStdin: async () => stdin,
