@@ -24,6 +24,7 @@ interface AgentArguments {
   concurrency: number;
   'idle-timeout': number;
   metrics: MetricsAddress | undefined;
+  traces: string | undefined;
 }
 
 /** The subcommand. @param suite the plugins that it serves. */
@@ -58,6 +59,13 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
           requiresArg: true,
           describe: 'Serve metrics for Prometheus here: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH',
         })
+        .option('traces', {
+          type: 'string',
+          coerce: (text: string | undefined) => (text === undefined ? undefined : parseCollector(text)),
+          requiresArg: true,
+          describe:
+            'Send spans to the OpenTelemetry collector at this URL; by default $OTEL_EXPORTER_OTLP_ENDPOINT',
+        })
         .check(({ concurrency, socket, metrics }) => {
           if (!Number.isInteger(concurrency) || concurrency <= 0)
             throw usageError('--concurrency must be a whole number above 0');
@@ -67,7 +75,7 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
         })
         .example('$0 agent', 'Serve until SIGTERM')
         .example('$0 agent --metrics 127.0.0.1:9464', 'Also serve http://127.0.0.1:9464/metrics'),
-    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics }) => {
+    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics, traces }) => {
       const build = basename(dirname(process.execPath)).slice(privatePrefix.length);
       const running = new Agent({
         socket,
@@ -83,7 +91,10 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
       raisePriority();
       // V8 would let the memory of new objects grow to 48 MiB under load, and keep it.
       setFlagsFromString('--semi-space-growth-factor=1');
+      if (metrics) running.observers.push(running.statistics.programs);
       const metricsServer = metrics && (await startMetrics(metrics, running.statistics, build));
+      const tracing = await startTracing(traces);
+      if (tracing) running.observers.push(tracing);
       try {
         await running.listen();
         print(`Listening on "${socket}"`);
@@ -92,6 +103,8 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
         await ended;
       } finally {
         metricsServer?.close();
+        // Nobody waits any longer for a collector that does not answer.
+        if (tracing && !(await tracing.close())) process.exit();
       }
     },
   };
@@ -101,6 +114,29 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
 async function startMetrics(address: MetricsAddress, statistics: Statistics, build: string) {
   const { serveMetrics } = await import('../agent/metrics.ts');
   return await serveMetrics(address, statistics, { version: packageJson.version, build });
+}
+
+/**
+ * Begins to send spans, if somebody wants them. Nothing of what this takes is loaded otherwise.
+ * @param endpoint base URL of the collector, which OpenTelemetry's own variables name as well.
+ */
+async function startTracing(endpoint: string | undefined) {
+  const { env } = process;
+  const isWanted =
+    endpoint ??
+    (env.OTEL_SDK_DISABLED !== 'true' &&
+      env.OTEL_TRACES_EXPORTER !== 'none' &&
+      (env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT));
+  if (!isWanted) return undefined;
+  const { Tracing } = await import('../agent/tracing.ts');
+  return new Tracing({ endpoint, version: packageJson.version, warn });
+}
+
+/** @throws CommandError when a text is not the URL of a collector. */
+function parseCollector(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url && ['http:', 'https:'].includes(url.protocol) && !url.search && !url.hash) return text;
+  throw usageError(`"${text}" is not the URL of a collector. Give one such as http://127.0.0.1:4318`);
 }
 
 /** What may not be raised stays as it is. */

@@ -72,6 +72,8 @@ export class CallRecord {
   network: string | undefined;
   /** Where the call stands in the runtime's trace, or, where spans are made, its own span. */
   trace: TraceContext | undefined;
+  /** The runtime's TRACESTATE. */
+  readonly traceState: string | undefined;
   /** Variables for the environment of delegates that run as another process. */
   delegateEnvironment: Readonly<Record<string, string>> = {};
   /** How long it had waited for its turn before it began, in milliseconds. */
@@ -102,6 +104,7 @@ export class CallRecord {
     this.netns = environment.CNI_NETNS || undefined;
     this.pod = podOf(environment.CNI_ARGS ?? '');
     this.trace = parent?.trace ?? parseTraceparent(environment.TRACEPARENT);
+    this.traceState = environment.TRACESTATE || undefined;
     this.environment = environment;
     this.audience = audience;
     this.tell((observer) => observer.begin?.(this));
