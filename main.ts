@@ -8,8 +8,9 @@
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { readLaunch } from './launcher/launch.ts';
+import { formatError } from './lib/cni/error-object.ts';
 import type { Plugin } from './lib/cni/plugin.ts';
-import { formatError, runPlugin } from './lib/cni/runner.ts';
+import { runPlugin } from './lib/cni/runner.ts';
 import { readStdin, writeStdout } from './lib/cni/stdio.ts';
 
 /** What a file in plugins/ or ipam/ exports. */

@@ -7,6 +7,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { depthVariable } from '../lib/cni/call.ts';
+import type { CallObserver } from '../lib/cni/record.ts';
 import { errnoOf } from '../lib/file.ts';
 import { groupCommits } from '../lib/group-commit.ts';
 import { listenOn } from '../lib/kernel/listen.ts';
@@ -40,6 +41,8 @@ export interface AgentOptions {
 /** A running agent. */
 export class Agent {
   readonly statistics = new Statistics();
+  /** Told of calls, besides their log. */
+  readonly observers: CallObserver[] = [];
   /** Called when it has nothing left to do: it was replaced, idle for long, or told to stop. */
   onEnd: () => void = () => {};
   private readonly options: AgentOptions;
@@ -70,6 +73,7 @@ export class Agent {
       void serve(connection, {
         ...this.options,
         sharing: this.sharing,
+        observers: this.observers,
         accepts: this.accepts,
         schedule: this.schedule,
         noteAbandoned: () => void this.statistics.refused++,
@@ -123,11 +127,20 @@ export class Agent {
    * Runs a call once nothing is under way for the same container and interface: the runtime may have given up
    * on an ADD which is still being undone here when DEL comes.
    */
-  private readonly schedule = async <T>({ environment }: Offer, call: () => Promise<T>): Promise<T> => {
+  private readonly schedule = async <T>(
+    { environment }: Offer,
+    call: (waitedMs: number) => Promise<T>,
+  ): Promise<T> => {
+    const start = performance.now();
     const { CNI_CONTAINERID: container, CNI_IFNAME: ifname, [depthVariable]: depth } = environment;
     // A delegate is part of a call that is under way.
     const isOfAttachment = Boolean(container) && !depth;
-    const work = () => this.runWithinLimit(call);
+    const work = () =>
+      this.runWithinLimit(() => {
+        const waitedMs = performance.now() - start;
+        this.statistics.onTurn(waitedMs);
+        return call(waitedMs);
+      });
     return await (isOfAttachment ? this.takeTurn(container!, ifname ?? '', work) : this.finish(work));
   };
 

@@ -1,6 +1,7 @@
 /** One call, from the launcher's offer to the acknowledgement of its result. */
 
 import type { Socket } from 'node:net';
+import type { CallObserver } from '../lib/cni/record.ts';
 import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
 import type { Sharing } from '../lib/kernel/sharing.ts';
@@ -21,6 +22,8 @@ export interface CallServer {
   readonly plugins: PluginTable;
   /** Path of the launcher, which stands for this suite under every plugin's name. */
   readonly program: string;
+  /** Told of calls, besides their log. */
+  readonly observers: readonly CallObserver[];
   /** How calls share the process. */
   readonly sharing: Sharing;
   /** Tells whether a call is the agent's own. */
@@ -28,7 +31,7 @@ export interface CallServer {
   /** Told of a call that its launcher has taken back, to run the executable. */
   noteAbandoned(): void;
   /** Waits until the call may run, and runs it. */
-  schedule<T>(offer: Offer, call: () => Promise<T>): Promise<T>;
+  schedule<T>(offer: Offer, call: (waitedMs: number) => Promise<T>): Promise<T>;
   /** What the agent tells of itself. */
   status(): unknown;
   /**
@@ -66,8 +69,8 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
       socket.write(encodeFrame('R', text, exit));
     };
     try {
-      const code = await server.schedule(offer, () =>
-        run(offer, stdin, socket, { changes, incoming, answer }, server),
+      const code = await server.schedule(offer, (waitedMs) =>
+        run(offer, stdin, socket, { changes, incoming, answer, waitedMs }, server),
       );
       server.record(offer, code, performance.now() - start);
     } finally {
@@ -84,6 +87,8 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
 interface Conversation {
   readonly changes: Changes;
   readonly incoming: Incoming;
+  /** How long the call has waited for its turn, in milliseconds. */
+  readonly waitedMs: number;
   /** Sends what the call ends with. */
   answer(text: string, exit: number): void;
 }
@@ -93,8 +98,8 @@ async function run(
   offer: Offer,
   stdin: string,
   socket: Socket,
-  { changes, incoming, answer }: Conversation,
-  { plugins, program, sharing }: CallServer,
+  { changes, incoming, answer, waitedMs }: Conversation,
+  { plugins, program, sharing, observers }: CallServer,
 ): Promise<number | undefined> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
   if (changes.gone.aborted) return undefined;
@@ -108,7 +113,13 @@ async function run(
   const caller = {
     program,
     environment: offer.environment,
-    warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
+    observers,
+    waitedMs,
+    // A launcher that has its answer has ended.
+    warn: (message: string) =>
+      void (isAnswered
+        ? process.stderr.write(`${message}\n`)
+        : socket.write(encodeFrame('E', `${message}\n`))),
     sharing,
     signal: changes.gone,
     readStdin: async () => stdin,

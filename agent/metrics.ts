@@ -152,6 +152,21 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
     buckets,
     registers,
   });
+  const waits = new Histogram({
+    name: 'cni_agent_call_wait_seconds',
+    help: 'How long calls waited for others to end before they began.',
+    buckets,
+    registers,
+  });
+  statistics.onTurn = (waitedMs) => waits.observe(waitedMs / 1000);
+  const programs = new Histogram({
+    name: 'cni_agent_program_duration_seconds',
+    help: 'How long programs of the host ran, such as iptables-restore, and plugins of other executables.',
+    labelNames: ['program'],
+    buckets,
+    registers,
+  });
+  statistics.onProgram = ({ program, milliseconds }) => programs.observe({ program }, milliseconds / 1000);
   statistics.onCall = ({ plugin, verb, code, milliseconds }) => {
     calls.inc({ plugin, verb, code });
     durations.observe({ plugin, verb }, milliseconds / 1000);

@@ -1,6 +1,8 @@
 /** What an agent has done, for the operator. */
 
 import { getPriority } from 'node:os';
+import { basename } from 'node:path';
+import type { CallObserver } from '../lib/cni/record.ts';
 import { ErrorCode } from '../lib/errors.ts';
 
 /** What an agent tells of itself. */
@@ -44,6 +46,13 @@ export interface FinishedCall {
   readonly milliseconds: number;
 }
 
+/** A child process of a call that has ended. There are few programs, whatever callers send. */
+export interface FinishedProgram {
+  /** Name of a program that this suite runs, or "plugin" for a delegate's executable. */
+  readonly program: string;
+  readonly milliseconds: number;
+}
+
 const verbs: readonly string[] = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION'];
 const codes: readonly number[] = [0, ...Object.values(ErrorCode)];
 
@@ -72,6 +81,10 @@ export class Statistics {
   unrepaired = 0;
   /** Told of each call that has ended. */
   onCall: (call: FinishedCall) => void = () => {};
+  /** Told of each call that has its turn, and how long it has waited for that, in milliseconds. */
+  onTurn: (waitedMs: number) => void = () => {};
+  /** Told of each program of the host, or plugin of another executable, that has ended. */
+  onProgram: (run: FinishedProgram) => void = () => {};
   private readonly since = performance.now();
   private readonly byVerb = new Map<string, Counters>();
 
@@ -82,7 +95,7 @@ export class Statistics {
    * @param code 0 for success, or the CNI error code; undefined when nobody took the answer.
    */
   add(plugin: string, command: string, code: number | undefined, milliseconds: number): void {
-    const verb = verbs.includes(command) ? command : 'other';
+    const verb = describeVerb(command);
     const call = { plugin, verb, code: describeCode(code), milliseconds };
     const key = `${plugin} ${verb}`;
     const entry = this.byVerb.get(key) ?? { plugin, verb, calls: 0, codes: new Map(), durations: [] };
@@ -92,6 +105,15 @@ export class Statistics {
     entry.codes.set(call.code, (entry.codes.get(call.code) ?? 0) + 1);
     this.onCall(call);
   }
+
+  /** Counts the programs that calls have run. */
+  readonly programs: CallObserver = {
+    ranProgram: (_record, { file, milliseconds }) =>
+      this.onProgram({ program: basename(file), milliseconds }),
+    end: ({ executable, milliseconds }) => {
+      if (executable) this.onProgram({ program: 'plugin', milliseconds });
+    },
+  };
 
   /** For how long the agent has been there, in seconds. */
   get uptime(): number {
@@ -113,6 +135,11 @@ export class Statistics {
       calls: [...this.byVerb.keys()].sort().map((key) => statusOf(this.byVerb.get(key)!)),
     };
   }
+}
+
+/** @returns a verb of the CNI specification, or "other". */
+export function describeVerb(command: string): string {
+  return verbs.includes(command) ? command : 'other';
 }
 
 function describeCode(code: number | undefined): string {

@@ -25,6 +25,7 @@ interface AgentArguments {
   'idle-timeout': number;
   metrics: MetricsAddress | undefined;
   repair: boolean;
+  traces: string | undefined;
 }
 
 /** The subcommand. @param suite the plugins that it serves. */
@@ -64,6 +65,13 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
           default: false,
           describe: 'Run "cni repair" at start, and whenever firewalld has been reloaded or restarted',
         })
+        .option('traces', {
+          type: 'string',
+          coerce: (text: string | undefined) => (text === undefined ? undefined : parseCollector(text)),
+          requiresArg: true,
+          describe:
+            'Send spans to the OpenTelemetry collector at this URL; by default $OTEL_EXPORTER_OTLP_ENDPOINT',
+        })
         .check(({ concurrency, socket, metrics, repair, 'idle-timeout': idleTimeout }) => {
           if (!Number.isInteger(concurrency) || concurrency <= 0)
             throw usageError('--concurrency must be a whole number above 0');
@@ -76,7 +84,7 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
         .example('$0 agent', 'Serve until SIGTERM')
         .example('$0 agent --repair', 'Also bring back what a reload of firewalld takes')
         .example('$0 agent --metrics 127.0.0.1:9464', 'Also serve http://127.0.0.1:9464/metrics'),
-    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics, repair }) => {
+    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics, repair, traces }) => {
       const build = basename(dirname(process.execPath)).slice(privatePrefix.length);
       const { program } = readLaunch(process.argv);
       const running = new Agent({
@@ -93,8 +101,11 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
       raisePriority();
       // V8 would let the memory of new objects grow to 48 MiB under load, and keep it.
       setFlagsFromString('--semi-space-growth-factor=1');
+      if (metrics) running.observers.push(running.statistics.programs);
       const metricsServer = metrics && (await startMetrics(metrics, running.statistics, build));
       let repairs: Disposable | undefined;
+      const tracing = await startTracing(traces);
+      if (tracing) running.observers.push(tracing);
       try {
         await running.listen();
         print(`Listening on "${socket}"`);
@@ -105,6 +116,8 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
       } finally {
         repairs?.[Symbol.dispose]();
         metricsServer?.close();
+        // Nobody waits any longer for a collector that does not answer.
+        if (tracing && !(await tracing.close())) process.exit();
       }
     },
   };
@@ -114,6 +127,29 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
 async function startMetrics(address: MetricsAddress, statistics: Statistics, build: string) {
   const { serveMetrics } = await import('../agent/metrics.ts');
   return await serveMetrics(address, statistics, { version: packageJson.version, build });
+}
+
+/**
+ * Begins to send spans, if somebody wants them. Nothing of what this takes is loaded otherwise.
+ * @param endpoint base URL of the collector, which OpenTelemetry's own variables name as well.
+ */
+async function startTracing(endpoint: string | undefined) {
+  const { env } = process;
+  const isWanted =
+    endpoint ??
+    (env.OTEL_SDK_DISABLED !== 'true' &&
+      env.OTEL_TRACES_EXPORTER !== 'none' &&
+      (env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT));
+  if (!isWanted) return undefined;
+  const { Tracing } = await import('../agent/tracing.ts');
+  return new Tracing({ endpoint, version: packageJson.version, warn });
+}
+
+/** @throws CommandError when a text is not the URL of a collector. */
+function parseCollector(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url && ['http:', 'https:'].includes(url.protocol) && !url.search && !url.hash) return text;
+  throw usageError(`"${text}" is not the URL of a collector. Give one such as http://127.0.0.1:4318`);
 }
 
 /** What may not be raised stays as it is. */

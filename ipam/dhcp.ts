@@ -48,7 +48,7 @@ export const plugin = definePlugin({
       config: call.config.ipam,
       args,
     })) as Allocation;
-    if (isNew) call.undo(() => release(call));
+    if (isNew) call.undo('release the lease', () => release(call));
     const { routes, ...rest } = parseResult(result, '1.1.0', 'The result of the daemon');
     return {
       ...rest,

@@ -66,7 +66,7 @@ export const plugin = definePlugin({
       const ip = requests[i]
         ? reserveRequested(store, call, set, i, requests[i])
         : reserveNext(store, call, set, i);
-      call.undo(() => releaseAddress(call, ip.address.address));
+      call.undo(`release address ${ip.address.address}`, () => releaseAddress(call, ip.address.address));
       result.ips.push(ip);
     }
     return result;

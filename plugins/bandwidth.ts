@@ -182,7 +182,10 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
       { cause: error },
     );
   }
-  call.undo(() => void host.execute(deleteTokenBucket(veth.index, veth.name)));
+  call.undo(
+    `remove the limit of "${veth.name}"`,
+    () => void host.execute(deleteTokenBucket(veth.index, veth.name)),
+  );
 }
 
 /**
@@ -191,7 +194,7 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
  */
 function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link {
   const { host } = call;
-  const owner = { host, undo: (step: UndoStep) => call.undo(step) };
+  const owner = { host, undo: (what: string, step: UndoStep) => call.undo(what, step) };
   const ifb = createIfb(owner, call, veth.mtu);
   host.execute(addTokenBucket(ifb.index, limit, ifb.name));
   redirect(call, veth, ifb);
@@ -203,13 +206,20 @@ function redirect(call: BandwidthCall, veth: Link, ifb: Link): void {
   const { host } = call;
   try {
     host.execute(addIngress(veth.index, veth.name));
-    call.undo(() => void host.execute(deleteIngress(veth.index, veth.name)));
+    call.undo(
+      `remove the ingress queue of "${veth.name}"`,
+      () => void host.execute(deleteIngress(veth.index, veth.name)),
+    );
   } catch (error) {
     // Others filter there too, say by a "clsact".
     if (!isKernelError(error, 'EEXIST')) throw error;
   }
   const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
-  for (const filter of added!) call.undo(() => void host.execute(deleteFilter(filter, veth.name)));
+  for (const filter of added!)
+    call.undo(
+      `remove the redirection of "${veth.name}"`,
+      () => void host.execute(deleteFilter(filter, veth.name)),
+    );
 }
 
 /** The limit of what leaves by an interface. */

@@ -150,7 +150,7 @@ async function connect(
   const spoof = await macSpoofCheck(call);
   if (spoof) {
     // Before it is there: when the answer of the kernel is lost, it may be.
-    call.undo(() => spoof.deleteMacSpoofCheck(call.attachment));
+    call.undo('delete the MAC address check', () => spoof.deleteMacSpoofCheck(call.attachment));
     spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
   }
   if (call.config.disableContainerInterface) return;

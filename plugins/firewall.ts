@@ -147,9 +147,9 @@ async function allow(call: FirewallCall, request: ForwardRequest, name: ForwardB
   const zone = name === 'firewalld' ? zoneName(call) : undefined;
   const details = { backends: [name], zone, netns: call.netns };
   const claims = await claimsOf(call).take(request.attachment, request.addresses, details);
-  call.undo(() => claims.giveBack());
+  call.undo('give back the claims on addresses', () => claims.giveBack());
   try {
-    await backendOf(call, name).allow(request, claims.isNew, (step) => call.undo(step));
+    await backendOf(call, name).allow(request, claims.isNew, (what, step) => call.undo(what, step));
   } catch (error) {
     // Hosts may have its programs, but not the kernel modules that they need.
     const isOffered = name === 'iptables' && !call.config.backend && error instanceof IptablesError;

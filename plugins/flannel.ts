@@ -52,7 +52,9 @@ export const plugin = definePlugin({
     const earlier = saved.load(call.containerId, call.network);
     if (!earlier) {
       saved.save(call.containerId, delegated);
-      call.undo(() => saved.remove(call.containerId, call.network));
+      call.undo('remove the saved configuration of the delegate', () =>
+        saved.remove(call.containerId, call.network),
+      );
     }
     const result = await delegate(call, delegated.type, { stdin: JSON.stringify(delegated) });
     if (earlier) saved.save(call.containerId, delegated);

@@ -69,7 +69,7 @@ function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
   if (device.name === 'lo') throw new Error('"lo" cannot leave the host. Name another device');
   using home = Netns.current();
   move(device, home, sandbox.netns, ifname, device.name);
-  call.undo(() => {
+  call.undo(`move device "${device.name}" back to the host`, () => {
     using back = Netns.current();
     const moved = getLink(sandbox.socket, ifname);
     if (moved?.alias === device.name) move(moved, sandbox.netns, back, device.name, device.alias);

@@ -20,7 +20,8 @@ export const plugin = definePlugin({
     const { socket } = sandbox;
     const lo = requireLink(socket, 'lo');
     socket.execute(setLink(lo.index, { up: true }, 'lo'));
-    if (!lo.up) call.undo(() => void socket.execute(setLink(lo.index, { up: false }, 'lo')));
+    if (!lo.up)
+      call.undo('set interface "lo" down', () => void socket.execute(setLink(lo.index, { up: false }, 'lo')));
     const addresses = loopbackAddresses(sandbox, lo.index);
     return call.prevResult ?? describe(call, addresses);
   },

@@ -103,7 +103,7 @@ function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefine
 /** Maps the ports, and has the kernel forget UDP connections that go elsewhere. */
 async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<void> {
   const { containers, mappings, options } = request;
-  const freed = await (await chosenBackend(call)).add(request, (step) => call.undo(step));
+  const freed = await (await chosenBackend(call)).add(request, (what, step) => call.undo(what, step));
   if (options.snat) allowLocalhost(call, containers);
   forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
 }

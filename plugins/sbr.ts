@@ -153,7 +153,7 @@ async function lock({ netns }: Sandbox): Promise<void> {
 function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, table: number): void {
   const rule = { src: address.address.toPrefix(), table };
   socket.execute(addRule(rule));
-  call.undo(() => void socket.attempt(deleteRule(rule)));
+  call.undo(`delete the routing rule for table ${table}`, () => void socket.attempt(deleteRule(rule)));
 }
 
 /**
@@ -169,6 +169,7 @@ function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]
     const table = tables.next().value;
     addRuleFor(call, socket, ip, table);
     call.undo(
+      `empty routing table ${table}`,
       () => void socket.attempt(...listRoutes(socket, { family: ip.address.family, table }).map(removeRoute)),
     );
     const own = routes.filter((route) => belongsTo(route, ip));
@@ -181,7 +182,7 @@ function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]
   // Only now, as several addresses may need the same routes.
   const hints = call.config.addSourceHints ?? false;
   const leaving = [...moved].filter((route) => !(hints && isOnLink(route)));
-  call.undo(() => restore(socket, leaving));
+  call.undo('put routes back into the main table', () => restore(socket, leaving));
   socket.execute(...leaving.map(removeRoute));
   if (hints) addSourceHints(call, socket, [...moved].filter(isOnLink), ips);
 }
@@ -203,7 +204,7 @@ function addSourceHints(
     const subnet = ips.find(({ address }) => address.network.equals(route.dst));
     if (!subnet || route.src) continue;
     socket.execute(replaceRoute({ ...route, src: subnet.address.address }));
-    call.undo(() => restore(socket, [route]));
+    call.undo('put a route back into the main table', () => restore(socket, [route]));
   }
 }
 

@@ -45,7 +45,7 @@ export const plugin = defineMainPlugin({
     if (selinuxContext) await createByCommand(call, selinuxContext);
     else sandbox.netns.run(() => create(call));
     let index = 0;
-    call.undo(() => void sandbox.socket.execute(deleteLink(index, ifname)));
+    call.undo(`delete interface "${ifname}"`, () => void sandbox.socket.execute(deleteLink(index, ifname)));
     ({ index } = requireLink(sandbox.socket, ifname));
     sandbox.socket.execute(
       setLink(index, { mtu, ...(mac && { mac }), ...(master !== undefined && { master }) }, ifname),

@@ -64,10 +64,13 @@ export const plugin = definePlugin({
     saveBackup(call, before);
     for (const [name, value] of Object.entries(wanted.sysctl ?? {})) {
       setSysctl(sandbox, ifname, name, value);
-      call.undo(() => setSysctl(sandbox, ifname, name, before.sysctl![name]!));
+      call.undo(`set sysctl "${name}" back`, () => setSysctl(sandbox, ifname, name, before.sysctl![name]!));
     }
     // Registered before: the kernel carries out the others even if one fails.
-    call.undo(() => void sandbox.socket.attempt(...linkRequests(sandbox, ifname, before)));
+    call.undo(
+      `set interface "${ifname}" back`,
+      () => void sandbox.socket.attempt(...linkRequests(sandbox, ifname, before)),
+    );
     sandbox.socket.execute(...linkRequests(sandbox, ifname, wanted));
     return withSettings(result, ifname, wanted);
   },
@@ -235,7 +238,9 @@ function saveBackup(call: TuningCall, before: Settings): void {
     ...(Object.keys(sysctl).length > 0 && { sysctl }),
     network: call.network,
   });
-  call.undo(() => (earlier ? backups.save(call, earlier) : backups.remove(call)));
+  call.undo('restore the backup of what was set before', () =>
+    earlier ? backups.save(call, earlier) : backups.remove(call),
+  );
 }
 
 function backupsOf(call: TuningCall): Backups {

@@ -52,7 +52,7 @@ export const plugin = definePlugin({
     const vrf = ensureVrf(call, sandbox.socket);
     const state = stateOf(sandbox.socket, link);
     setMaster(sandbox.socket, link, vrf);
-    call.undo(() => {
+    call.undo(`take interface "${link.name}" out of its VRF`, () => {
       setMaster(sandbox.socket, link, undefined);
       return restoreState(sandbox, link, undefined, state);
     });
@@ -124,7 +124,7 @@ function ensureVrf(call: VrfCall, socket: RouteSocket): Link {
     return existing;
   }
   createVrf(socket, vrfname, table || undefined);
-  call.undo(() => {
+  call.undo(`delete VRF "${vrfname}", if it is empty`, () => {
     const vrf = getLink(socket, vrfname);
     if (vrf) deleteIfEmpty(socket, vrf);
   });

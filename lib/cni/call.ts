@@ -9,11 +9,9 @@ import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { openSandbox, openSandboxIfPresent, type Sandbox } from '../kernel/sandbox.ts';
 import type { Sharing } from '../kernel/sharing.ts';
 import type { NetConf } from './config.ts';
-import { type Command, type Invocation, parseArgs } from './invocation.ts';
+import { type Command, type Environment, type Invocation, parseArgs } from './invocation.ts';
+import type { CallRecord } from './record.ts';
 import type { Result } from './result.ts';
-
-/** The environment of a call: what a process has in `process.env`. */
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Environment variable that tells a delegate in another process how deep it is. */
 export const depthVariable = 'CNI_DELEGATION_DEPTH';
@@ -32,6 +30,8 @@ export interface CallContext {
   readonly sharing?: Sharing | undefined;
   /** Aborted when the runtime has given up, where the process outlives that. */
   readonly signal?: AbortSignal | undefined;
+  /** What is noted of the call for its log and trace; undefined when nobody asks for it. */
+  readonly record?: CallRecord | undefined;
   /** How many plugins have delegated to one another to get here; 0 for the one that the runtime called. */
   readonly depth: number;
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
@@ -50,6 +50,12 @@ export interface CallInput<C> {
 /** A step that takes something back. */
 export type UndoStep = () => Promise<void> | void;
 
+/** An undo step, and what it does, as in "delete interface "eth0"". */
+interface Undo {
+  readonly what: string;
+  readonly step: UndoStep;
+}
+
 /** One call of one verb. It closes what it has opened when it is disposed of. */
 export class Call<C = object> implements AttachmentId, Disposable {
   readonly context: CallContext;
@@ -60,7 +66,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
   readonly validAttachments: readonly AttachmentId[];
   /** Runs programs of the host with the call's environment. */
   readonly programs: Programs;
-  private readonly journal: UndoStep[] = [];
+  private readonly journal: Undo[] = [];
   private openHost: RouteSocket | undefined;
   private openedSandbox: Sandbox | undefined;
 
@@ -69,7 +75,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.config = input.config;
     this.prevResult = input.prevResult;
     this.validAttachments = input.validAttachments;
-    this.programs = new Programs(context.environment, context.sharing);
+    this.programs = new Programs(context.environment, context.sharing, context.record?.noteProgram);
   }
 
   get command(): Command {
@@ -125,15 +131,17 @@ export class Call<C = object> implements AttachmentId, Disposable {
 
   /** Writes a line to standard error, for what does not stop the verb. */
   warn(message: string): void {
+    this.context.record?.noteWarning(message);
     this.context.warn(message);
   }
 
   /**
    * Registers how to take back what ADD has just made, and only that: never "whatever bears this name", which
    * may belong to a living attachment. The steps run in reverse order when ADD fails.
+   * @param what the step does, for the log: in the imperative, as in `delete interface "eth0"`.
    */
-  undo(step: UndoStep): void {
-    this.journal.push(step);
+  undo(what: string, step: UndoStep): void {
+    this.journal.push({ what, step });
   }
 
   /** Keeps what was done so far, whatever fails from now on. */
@@ -143,14 +151,18 @@ export class Call<C = object> implements AttachmentId, Disposable {
 
   /**
    * Takes back everything that ADD has made. A step that fails does not keep the others from running.
-   * @param what failed, for warnings.
+   * @param failed what has failed, for warnings.
    */
-  async rollBack(what = 'ADD'): Promise<void> {
-    for (let step = this.journal.pop(); step; step = this.journal.pop()) {
+  async rollBack(failed = 'ADD'): Promise<void> {
+    const { record } = this.context;
+    for (let undo = this.journal.pop(); undo; undo = this.journal.pop()) {
       try {
-        await step();
+        await undo.step();
+        record?.noteUndone(undo.what);
       } catch (error) {
-        this.warn(`While undoing a failed ${what}: ${(error as Error).message}`);
+        const { message } = error as Error;
+        record?.noteUndone(undo.what, message);
+        this.warn(`While undoing a failed ${failed}: ${message}`);
       }
     }
   }

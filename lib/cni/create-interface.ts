@@ -34,7 +34,8 @@ export function createInterface(
     from.execute(createLink(kind, { ...settings, name, netns }));
   } catch (error) {
     // Without an answer of the kernel, the interface may exist.
-    if (!(error instanceof NetlinkError)) call.undo(() => void socket.attempt(deleteLink(0, name)));
+    if (!(error instanceof NetlinkError))
+      call.undo(`delete interface "${name}", if it exists`, () => void socket.attempt(deleteLink(0, name)));
     if (isKernelError(error, 'EOPNOTSUPP'))
       throw new Error(
         `The kernel has no interfaces of kind "${kind.kind}". Load its module with "modprobe ${kind.kind === 'vlan' ? '8021q' : kind.kind}"`,
@@ -43,7 +44,10 @@ export function createInterface(
     throw error;
   }
   let created = { index: 0, name };
-  call.undo(() => void socket.execute(deleteLink(created.index, created.name)));
+  call.undo(
+    `delete interface "${call.ifname}"`,
+    () => void socket.execute(deleteLink(created.index, created.name)),
+  );
   created = requireLink(socket, name);
   socket.execute(setLink(created.index, { name: call.ifname }, name));
   return attachedLink(call, requireLink(socket, created.index));

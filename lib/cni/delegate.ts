@@ -6,7 +6,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import { type Call, depthVariable } from './call.ts';
-import type { Command } from './invocation.ts';
+import type { Command, Environment } from './invocation.ts';
+import type { CallRecord } from './record.ts';
 import { parseResult, type Result } from './result.ts';
 import { isObject } from './schema.ts';
 
@@ -59,9 +60,13 @@ export async function delegate(
 ): Promise<Result | undefined> {
   const { context } = call;
   const { stdin = context.stdin, command = call.command } = options;
-  const isAdd = command === 'ADD';
-  const undoLater = () =>
-    isAdd && call.undo(async () => void (await delegate(call, type, { stdin, command: 'DEL' })));
+  const undoLater = () => {
+    if (command !== 'ADD') return;
+    call.undo(
+      `run DEL of "${type}"`,
+      async () => void (await delegate(call, type, { stdin, command: 'DEL' })),
+    );
+  };
   const depth = context.depth + 1;
   const file = findPlugin(type, context.invocation.path);
   if (isSameProgram(file, context.program)) {
@@ -73,8 +78,33 @@ export async function delegate(
       return result;
     }
   }
+  const record = context.record?.ofDelegate(type, command, file);
+  const environment = {
+    ...context.environment,
+    CNI_COMMAND: command,
+    [depthVariable]: String(depth),
+    ...record?.delegateEnvironment,
+  };
+  const run = () => runElsewhere(call, { type, file, stdin, environment, undoLater, record });
+  return record ? record.of(run) : run();
+}
+
+/** A delegate that runs as another process. */
+interface Elsewhere {
+  readonly type: string;
+  readonly file: string;
+  readonly stdin: string;
+  readonly environment: Environment;
+  readonly record: CallRecord | undefined;
+  /** Registers what takes ADD back. */
+  undoLater(): void;
+}
+
+async function runElsewhere(
+  { context, config }: Call,
+  { type, file, stdin, environment, record, undoLater }: Elsewhere,
+): Promise<Result | undefined> {
   const { KilledError, runExecutable } = await import('./exec.ts');
-  const environment = { ...context.environment, CNI_COMMAND: command, [depthVariable]: String(depth) };
   let output: string;
   try {
     output = await runExecutable(file, stdin, environment, context.signal);
@@ -84,7 +114,10 @@ export async function delegate(
   }
   // Before what it printed is read: whether or not that makes sense, it has done its work.
   undoLater();
-  return isAdd ? readOutput(output, type, call.config.cniVersion) : undefined;
+  if (environment.CNI_COMMAND !== 'ADD') return undefined;
+  const result = readOutput(output, type, config.cniVersion);
+  record?.noteResult(result);
+  return result;
 }
 
 /**

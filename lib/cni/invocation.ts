@@ -9,7 +9,10 @@ const commands = ['ADD', 'DEL', 'CHECK', 'STATUS', 'GC', 'VERSION'] as const;
 /** A verb of the protocol. */
 export type Command = (typeof commands)[number];
 
-/** The environment of one call. */
+/** The environment of a call: what a process has in `process.env`. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** What the environment of a call says. */
 export interface Invocation {
   /** As given: an unknown verb is reported only after standard input was read. */
   readonly command: string;

@@ -30,7 +30,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
       const prefixes = ips.map(({ address }) => address);
-      await chosen().add(attachment, prefixes, (step) => call.undo(step));
+      await chosen().add(attachment, prefixes, (what, step) => call.undo(what, step));
     },
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
@@ -46,7 +46,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     async repair(): Promise<Repair[]> {
       const prefixes = knownAddresses(call);
       const missing = ipMasq ? await chosen().missing(attachment, prefixes) : [];
-      const restore = () => chosen().add(attachment, prefixes, (step) => call.undo(step));
+      const restore = () => chosen().add(attachment, prefixes, (what, step) => call.undo(what, step));
       return missing.map((what) => ({ what, restore }));
     },
     /** @throws Error when the backend cannot be used. */

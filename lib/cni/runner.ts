@@ -5,14 +5,16 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import { missingCapabilities } from '../kernel/capabilities.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
 import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
+import { errorObject, formatError } from './error-object.ts';
 import { readInvocation } from './invocation.ts';
 import { parseJson } from './json.ts';
+import { openLog } from './log.ts';
 import type { Plugin } from './plugin.ts';
-import { formatJson, formatResult, parseResult, type Result } from './result.ts';
+import { type CallObserver, CallRecord } from './record.ts';
+import { formatResult, parseResult, type Result } from './result.ts';
 import { decode, isObject, object, SchemaError } from './schema.ts';
 import { newestVersion } from './version.ts';
 
@@ -29,6 +31,10 @@ export interface Caller {
   readonly sharing?: CallContext['sharing'];
   readonly signal?: CallContext['signal'];
   readonly warn: (message: string) => void;
+  /** Told of the call and of its delegates', besides the log. */
+  readonly observers?: readonly CallObserver[];
+  /** How long the call has waited for its turn, in milliseconds. */
+  readonly waitedMs?: number;
   /** @throws CniError when standard input cannot be read. */
   readStdin(): Promise<string>;
   /**
@@ -44,6 +50,30 @@ export interface Caller {
  * @returns the exit code.
  */
 export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: FindPlugin): Promise<number> {
+  const record = await startRecord(plugin, caller);
+  const exit = await answer(plugin, caller, find, record);
+  await record?.end();
+  return exit;
+}
+
+/** @returns undefined when nobody asks for a record of the call. */
+async function startRecord({ name }: Plugin<never>, caller: Caller): Promise<CallRecord | undefined> {
+  const { environment, warn, waitedMs, observers = [] } = caller;
+  const verb = environment.CNI_COMMAND;
+  if (!verb) return undefined;
+  const log = await openLog(environment, warn);
+  if (!log && observers.length === 0) return undefined;
+  const audience = { observers: log ? [...observers, log] : observers, warn };
+  return new CallRecord({ plugin: name, verb, environment, waitedMs }, audience);
+}
+
+/** Runs a plugin, and prints what comes of it. @returns the exit code. */
+async function answer(
+  plugin: Plugin<never>,
+  caller: Caller,
+  find: FindPlugin,
+  record: CallRecord | undefined,
+): Promise<number> {
   const { program, environment, warn, sharing, signal } = caller;
   let version: string | undefined;
   let printing = false;
@@ -75,13 +105,17 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
       warn,
       sharing,
       signal,
+      record,
       depth,
       runEmbedded,
       worksOnFiles: async (type) => (await find(type))?.worksOnFiles ?? false,
     };
-    await invoke(plugin, context, config, (result) => print(formatResult(result, version!)));
+    await invoke(plugin, context, config, async (result) => {
+      await print(formatResult(result, version!));
+    });
     return 0;
   } catch (error) {
+    record?.noteError(errorObject(error, environment));
     if (printing) warn(`The result could not be written: ${(error as Error).message}`);
     else await caller.print(formatError(error, version, environment), 1).catch(() => {});
     return 1;
@@ -90,7 +124,12 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
 
 /** Runs delegates that are in this executable within this process. */
 function embedded(find: FindPlugin): CallContext['runEmbedded'] {
-  return (type, context) => find(type)?.then((plugin) => invoke(plugin, context, parseConfig(context.stdin)));
+  return (type, context) =>
+    find(type)?.then((plugin) => {
+      const record = context.record?.ofDelegate(type, context.invocation.command);
+      const run = () => invoke(plugin, { ...context, record }, parseConfig(context.stdin));
+      return record ? record.of(run) : run();
+    });
 }
 
 /**
@@ -106,6 +145,8 @@ async function invoke(
   finish: (result: Result) => Promise<void> | void = () => {},
 ): Promise<Result | undefined> {
   const { command } = context.invocation;
+  const { record } = context;
+  record?.noteNetwork(json.name);
   const config = decodeConfig(plugin, context, json);
   const valid = command === 'GC' ? validAttachments(config) : [];
   if (!valid) return undefined;
@@ -120,6 +161,7 @@ async function invoke(
       try {
         const result = await plugin.add(call);
         await finish(result);
+        record?.noteResult(result);
         return result;
       } catch (error) {
         await call.rollBack();
@@ -211,7 +253,9 @@ export function readPrevResult(
   } catch (error) {
     // A damaged cache must not keep a container from being taken down.
     if (context.invocation.command !== 'DEL') throw error;
-    context.warn(`Going on without "prevResult": ${(error as Error).message}`);
+    const message = `Going on without "prevResult": ${(error as Error).message}`;
+    context.record?.noteWarning(message);
+    context.warn(message);
     return undefined;
   }
 }
@@ -222,36 +266,6 @@ function asUnavailable(error: unknown): CniError {
   const { message } = error as Error;
   const details = error instanceof CniError ? error.details : undefined;
   return new CniError(ErrorCode.NotAvailable, message, details);
-}
-
-/** The error object of the specification, section "Error". */
-export function formatError(
-  error: unknown,
-  cniVersion?: string,
-  environment: CallContext['environment'] = {},
-): string {
-  const message = withMissingCapabilities(error);
-  const { code, details } =
-    error instanceof CniError ? error : { code: ErrorCode.Internal, details: causeOf(error) };
-  const stack = environment.CNI_DEBUG && error instanceof Error ? error.stack : undefined;
-  return formatJson({ cniVersion, code, msg: message, details: stack ?? details });
-}
-
-/** How the kernel and programs say that somebody may not do something. */
-const refusal = /\bEPERM\b|\bEACCES\b|operation not permitted|permission denied/i;
-
-/** The message of an error; if it is about permissions, with those that the process lacks. */
-function withMissingCapabilities(error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
-  const details = error instanceof CniError ? error.details : causeOf(error);
-  if (message.includes('CAP_') || !refusal.test(`${message} ${details}`)) return message;
-  const missing = missingCapabilities();
-  if (missing.length === 0) return message;
-  return `${message}. This process lacks ${missing.join(', ')}: see docs/privileges.md for what it needs`;
-}
-
-function causeOf(error: unknown): string | undefined {
-  return error instanceof Error && error.cause instanceof Error ? error.cause.message : undefined;
 }
 
 function about({ name, summary, versions }: Plugin<never>): string {

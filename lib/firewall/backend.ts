@@ -7,7 +7,7 @@ export const backendNames = ['iptables', 'nftables'] as const;
 export type BackendName = (typeof backendNames)[number];
 
 /** Registers how to take back what has just been done, should ADD fail later. */
-export type RegisterUndo = (step: () => Promise<void> | void) => void;
+export type RegisterUndo = (what: string, step: () => Promise<void> | void) => void;
 
 /**
  * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is

@@ -142,7 +142,9 @@ export class Zone {
 export function firewalldForward(zone: Zone, isolation: ForwardBackend): ForwardBackend {
   return {
     async allow(request, _isNew, undo) {
-      for (const address of request.addresses) if (await zone.add(address)) undo(() => zone.remove(address));
+      for (const address of request.addresses)
+        if (await zone.add(address))
+          undo(`remove ${address} from the firewalld zone`, () => zone.remove(address));
       if (request.isolation) await isolation.allow({ ...request, addresses: [] }, true, undo);
     },
     async check(request) {

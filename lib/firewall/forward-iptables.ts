@@ -55,7 +55,7 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
           const checks = asked.flat().map((rule) => renderRule('-C', rule));
           const additions = own.map((rule) => renderRule('-A', rule));
           if (await tryRestore(programs, family, table, [...checks, ...additions])) {
-            undo(remove);
+            undo('take back the rules that let traffic through', remove);
             for (const list of asked) keepInMind(programs, family, table, list);
             return;
           }
@@ -63,7 +63,9 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         if (own.length > 0) {
           const chains = [forwardChain, adminChain];
           const change = await ensureRules(programs, family, table, { chains, shared, own: { rules: own } });
-          undo(() => undoChange(programs, family, table, change));
+          undo('take back the rules that let traffic through', () =>
+            undoChange(programs, family, table, change),
+          );
         }
         if (request.isolation) await ensureIsolation(programs, family, request.isolation);
       });

@@ -74,7 +74,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
         // A jump that two insert at once would be there twice; an element cannot be.
         return changes.length > 0 ? { exclusive: requests } : requests;
       });
-      undo(() => removeElements(added));
+      undo('take back the rules that let traffic through', () => removeElements(added));
       if (isolation) isolate(isolation, families);
     },
 

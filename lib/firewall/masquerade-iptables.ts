@@ -23,7 +23,7 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async add(attachment, prefixes, undo) {
     await forFamilies(familiesOf(prefixes), async (family) => {
       const change = await ensureRules(programs, family, table, ruleSetOf(family, attachment, prefixes));
-      undo(() => undoChange(programs, family, table, change));
+      undo('take back the masquerading rules', () => undoChange(programs, family, table, change));
     });
   },
 

@@ -43,7 +43,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
         addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
       ),
     ]);
-    undo(() => nftablesMasquerade.del(attachment, prefixes));
+    undo('take back the masquerading rules', () => nftablesMasquerade.del(attachment, prefixes));
   },
 
   async del(attachment) {

@@ -54,10 +54,10 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       for (const clash of await findClashes(programs, family, request, request.neighbours))
         freed.push(...(await freePort(programs, family, clash)));
     });
-    undo(rememberSandbox(attachment, netns));
+    undo('forget whose the port mappings are', rememberSandbox(attachment, netns));
     await forFamilies(wanted, async (family) => {
       const change = await ensureRules(programs, family, table, ruleSetOf(family, request));
-      undo(() => undoChange(programs, family, table, change));
+      undo('take back the rules of the port mappings', () => undoChange(programs, family, table, change));
       // Nobody locks the others out, so they may have come since: whose rule is first has the port.
       const [earlier] = (await findClashes(programs, family, request)).filter(({ isEarlier }) => isEarlier);
       if (earlier) throw clashError(earlier);

@@ -44,7 +44,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     const { attachment, netns, mappings, options } = request;
     const containers = request.containers.filter(({ family }) => mappingsOf(mappings, family).length > 0);
     let freed: MappedPort[] = [];
-    undo(rememberSandbox(attachment, netns));
+    undo('forget whose the port mappings are', rememberSandbox(attachment, netns));
     changeNftables((socket, again) => {
       freed = [];
       return containers.flatMap((container) => {
@@ -64,7 +64,10 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
         ];
       });
     });
-    undo(() => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)));
+    undo(
+      'take back the rules of the port mappings',
+      () => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)),
+    );
     for (const { family } of containers) await addConditions(programs, family, options);
     // Nobody locks the others out, so they may have come since: whose rule is first has the port.
     withNftables((socket) => {

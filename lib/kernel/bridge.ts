@@ -27,7 +27,7 @@ export interface BridgeOptions {
 export interface BridgeOwner {
   readonly host: RouteSocket;
   /** Told how to delete a bridge that was created. */
-  undo(step: () => void): void;
+  undo(what: string, step: () => void): void;
   warn(message: string): void;
 }
 
@@ -42,7 +42,7 @@ export function ensureBridge(owner: BridgeOwner, name: string, options: BridgeOp
   if (!link) {
     try {
       socket.execute(createLink(bridgeKind({ vlanFiltering }), { name, mtu, up: true }));
-      owner.undo(() => deleteIfUnused(socket, name));
+      owner.undo(`delete bridge "${name}", if nobody uses it`, () => deleteIfUnused(socket, name));
     } catch (error) {
       // Somebody else was faster.
       if (!isKernelError(error, 'EEXIST')) throw error;

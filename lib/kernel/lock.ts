@@ -81,8 +81,12 @@ function openLockFile(file: string, mode: number): number {
   throw new Error(`The lock "${file}" is not a regular file. Remove it`);
 }
 
-/** @returns false when somebody else has the lock. */
-function tryLock(fd: number, file: string): boolean {
+/**
+ * Locks an open file, unless somebody else has. The lock ends when it is closed.
+ * @param file its path, for messages.
+ * @returns false when somebody else has the lock.
+ */
+export function tryLock(fd: number, file: string): boolean {
   try {
     libc(`lock "${file}"`, 'flock', fd, LOCK_EX | LOCK_NB);
     return true;

@@ -26,6 +26,17 @@ export interface ExitResult {
   stderr: string;
 }
 
+/** A program of the host that was run to its end. */
+export interface ProgramRun {
+  /** Path of its file. */
+  readonly file: string;
+  /** When it began, in milliseconds since 1970. */
+  readonly startTime: number;
+  readonly milliseconds: number;
+  /** Exit code; undefined when a signal ended it. */
+  readonly status: number | undefined;
+}
+
 /** How a child is started. */
 export interface RunOptions {
   /** Its standard input. */
@@ -51,11 +62,20 @@ export class Programs {
   /** Looks once for all calls, in a process that only looks. */
   readonly once: Once | undefined;
   private readonly sharing: Sharing | undefined;
+  private readonly note: ((run: ProgramRun) => void) | undefined;
   private readonly found = new Map<string, string>();
 
-  /** @param sharing for a process with other things to do; without it, the thread waits for each child. */
-  constructor(environment: Readonly<Record<string, string | undefined>>, sharing?: Sharing) {
+  /**
+   * @param sharing for a process with other things to do; without it, the thread waits for each child.
+   * @param note told of each program once it has ended.
+   */
+  constructor(
+    environment: Readonly<Record<string, string | undefined>>,
+    sharing?: Sharing,
+    note?: (run: ProgramRun) => void,
+  ) {
     this.environment = environment;
+    this.note = note;
     this.sharing = sharing;
     this.together = sharing?.together ?? alone;
     this.once = sharing?.once;
@@ -113,9 +133,15 @@ export class Programs {
         value === undefined ? [] : [`${name}=${value}`],
       );
       const fds = [stdin, stdout, stderr, ...inherit];
+      const startTime = Date.now();
+      const start = performance.now();
       const { pid, hasEnded } = this.start(path, [program, ...args], environ, fds);
       return hasEnded
-        .then(() => ({ status: wait(pid), stdout: readAll(stdout), stderr: readAll(stderr) }))
+        .then(() => {
+          const status = wait(pid);
+          this.note?.({ file: path, startTime, milliseconds: performance.now() - start, status });
+          return { status, stdout: readAll(stdout), stderr: readAll(stderr) };
+        })
         .finally(() => {
           for (const fd of files) closeSync(fd);
         });

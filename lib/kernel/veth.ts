@@ -15,7 +15,7 @@ export interface VethOwner {
   readonly host: RouteSocket;
   readonly sandbox: Sandbox;
   /** Told how to delete the pair as soon as it exists. */
-  undo(step: () => void): void;
+  undo(what: string, step: () => void): void;
   warn(message: string): void;
 }
 
@@ -38,7 +38,7 @@ export function createVethPair(
 ): VethPair {
   const { host, sandbox } = owner;
   const name = createNamed(owner, sandboxEnd, hostEnd);
-  owner.undo(() => void host.execute(deleteLink(0, name)));
+  owner.undo(`delete interface "${name}"`, () => void host.execute(deleteLink(0, name)));
   // The host's end takes no part in router discovery: a container must not be able to give the host routes.
   preferSysctl(['ipv6', 'conf', name, 'accept_ra'], '0', (message) => owner.warn(message));
   return { hostLink: requireLink(host, name), sandboxLink: requireLink(sandbox.socket, sandboxEnd.name) };
@@ -59,7 +59,8 @@ function createNamed(
       return name;
     } catch (error) {
       // Without an answer of the kernel, the pair may exist.
-      if (!(error instanceof NetlinkError)) owner.undo(() => void host.attempt(deleteLink(0, name)));
+      if (!(error instanceof NetlinkError))
+        owner.undo(`delete interface "${name}", if it exists`, () => void host.attempt(deleteLink(0, name)));
       if (!isKernelError(error, 'EEXIST')) throw error;
       if (getLink(sandbox.socket, sandboxEnd.name))
         throw new Error(

@@ -23,7 +23,7 @@ const addTimeMs = 1000;
 /** Where interfaces are created, and who is told how to delete them as soon as they exist. */
 export interface IfbOwner {
   readonly host: RouteSocket;
-  undo(step: UndoStep): void;
+  undo(what: string, step: UndoStep): void;
 }
 
 /**
@@ -56,7 +56,7 @@ export function createIfb({ host, undo }: IfbOwner, attachment: AttachmentId, mt
   const [usual, other] = namesOf(attachment);
   const name = getLink(host, usual) ? other : usual;
   host.execute(createLink({ kind: 'ifb' }, { name, mtu, txQueueLength: 0, up: true }));
-  undo(() => deleteHostLinks(host, [{ index: 0, name }]));
+  undo(`delete interface "${name}"`, () => deleteHostLinks(host, [{ index: 0, name }]));
   const link = requireLink(host, name);
   // The kernel overlooks an alias at creation.
   host.execute(setLink(link.index, { alias: aliasOf(attachment) }, name));

@@ -23,7 +23,8 @@ const agent: CallServer = {
   sharing: { waitForEnd, together: groupCommits() },
   accepts: ({ name }) => idlePlugins.has(name),
   noteAbandoned: () => {},
-  schedule: async (_, call) => await call(),
+  schedule: async (_, call) => await call(0),
+  observers: [],
   status: () => ({}),
   record: () => {},
 };

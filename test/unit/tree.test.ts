@@ -76,6 +76,16 @@ test('what serves metrics is loaded only when they are asked for', (t) => {
   t.deepEqual(importing(/await import\('\.\.\/agent\/metrics\.ts'\)/), ['cli/agent.ts']);
 });
 
+test('what makes spans, and the log, are loaded only when they are asked for', (t) => {
+  const importing = (pattern: RegExp) =>
+    [...tree].filter(([, text]) => pattern.test(text)).map(([file]) => file);
+  t.deepEqual(importing(/from '@opentelemetry\//), ['agent/tracing.ts']);
+  t.deepEqual(importing(/from '[^']*\/(?:tracing|log\/writer)\.ts'/), []);
+  t.deepEqual(importing(/await import\('\.\.\/agent\/tracing\.ts'\)/), ['cli/agent.ts']);
+  t.deepEqual(importing(/await import\('\.\/log\/writer\.ts'\)/), ['lib/cni/log.ts']);
+  t.deepEqual(importing(/from '\.\/log\/[^']*'/), [], 'only what the log itself loads may import its parts');
+});
+
 test('the whole tree is checked', (t) => {
   t.true(tree.size > 100);
   for (const file of [

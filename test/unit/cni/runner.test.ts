@@ -1,8 +1,9 @@
 import test from 'ava';
 import type { Call } from '../../../lib/cni/call.ts';
+import { formatError } from '../../../lib/cni/error-object.ts';
 import { definePlugin } from '../../../lib/cni/plugin.ts';
 import { emptyResult } from '../../../lib/cni/result.ts';
-import { formatError, runPlugin } from '../../../lib/cni/runner.ts';
+import { runPlugin } from '../../../lib/cni/runner.ts';
 import { boolean } from '../../../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
 
@@ -19,8 +20,8 @@ function recorder() {
     config: { fail: boolean(), failInternally: boolean() },
     add(call) {
       calls.push(call);
-      call.undo(() => void log.push('undo first'));
-      call.undo(() => {
+      call.undo('undo first', () => void log.push('undo first'));
+      call.undo('undo second', () => {
         log.push('undo second');
         throw new Error('undo failed');
       });

@@ -1,0 +1,31 @@
+/**
+ * The log of calls: where it goes is set by CNI_LOG or /etc/cni/log.json, see docs/logging.md. Everything but
+ * the question of whether there is one is loaded only then.
+ */
+
+import { existsSync } from 'node:fs';
+import type { Environment } from './invocation.ts';
+import type { CallObserver } from './record.ts';
+
+/** Where the host's log is set. Not in net.d, where runtimes would take it for a network. */
+const logSettingsFile = '/etc/cni/log.json';
+
+/**
+ * Opens the log of a call.
+ * @param warn takes what is wrong with the settings, which fails no call.
+ * @returns undefined when nothing is logged.
+ */
+export async function openLog(
+  environment: Environment,
+  warn: (message: string) => void,
+): Promise<CallObserver | undefined> {
+  const { CNI_LOG: wanted } = environment;
+  if (wanted === 'off' || (!wanted && !existsSync(logSettingsFile))) return undefined;
+  const { makeLog } = await import('./log/writer.ts');
+  try {
+    return makeLog(wanted, logSettingsFile);
+  } catch (error) {
+    warn(`Nothing is logged: ${(error as Error).message}`);
+    return undefined;
+  }
+}
