@@ -1,4 +1,4 @@
-/** `cni completion`: has a shell complete this command, with the networks, namespaces and pods of this host. */
+/** `cni completion`: has a shell complete this command, with this host's networks, namespaces and pods. */
 
 import { readdirSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -87,8 +87,8 @@ function candidates(help: Help, before: readonly string[], current: string): str
 const rowsOf = (help: Help, heading: string) => help.sections.get(heading) ?? [];
 
 /**
- * What an argument can be: one of the choices that its help names, or what this host has of the kind that it is
- * named after.
+ * What an argument can be: one of the choices that its help names, or what this host has of the kind that
+ * it is named after.
  */
 function valuesOf(argument: string, text = ''): string[] {
   const [, choices] = /\[choices: ([^\]]+)\]/.exec(text) ?? [];

@@ -98,7 +98,8 @@ function isWhole(directory: string, model: string): boolean {
 /**
  * Removes private directories that nothing needs any longer.
  * @param needed names of those that stay.
- * @param sparesNewest has the newest of the others stay too, as calls under way may be about to start from it.
+ * @param sparesNewest has the newest of the others stay too, as calls under way may be about to start
+ *   from it.
  */
 export function removeOldPrivateDirectories(
   binDir: string,

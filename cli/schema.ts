@@ -85,7 +85,7 @@ export async function schemaFiles(suite: Suite): Promise<Map<string, string>> {
   return new Map([...files].map(([name, schema]) => [name, `${JSON.stringify(schema, null, 2)}\n`]));
 }
 
-/** Of an object that may have no keys but those that are listed, and those with the prefix of the specification. */
+/** Of an object that has no keys but those that are listed, and those with the specification's prefix. */
 const only = { patternProperties: { '^cni\\.dev/': {} }, additionalProperties: false };
 /** What the runtime fills in, or hands through from other programs, as it likes. */
 const open = ['args', ...runtimeKeys];

@@ -5,8 +5,8 @@
  *     DIR/.cni-backup/previous/NAME          what the last installation replaced, for --rollback
  *     DIR/.cni-backup/previous/NAME.absent   there was nothing under that name
  *
- * Each is a hard link of the file that was there. Entries are taken out by renaming, one by one, so that a call
- * that was killed is finished by the next.
+ * Each is a hard link of the file that was there. Entries are taken out by renaming, one by one, so that a
+ * call that was killed is finished by the next.
  */
 
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -86,8 +86,8 @@ export class Backup {
   }
 
   /**
-   * Puts back what the last installation replaced, and removes what it added. What somebody else has put there
-   * since is kept.
+   * Puts back what the last installation replaced, and removes what it added. What somebody else has put
+   * there since is kept.
    */
   rollBack(): Changes {
     const changes = new Changes();

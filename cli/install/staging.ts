@@ -15,8 +15,8 @@ const patienceMs = 60_000;
 
 /**
  * Changes the plugins' directory, while no other process does.
- * @param change what to do. @param change.staging an empty directory on the same file system, which is removed
- *   afterwards.
+ * @param change what to do. @param change.staging an empty directory on the same file system, which is
+ *   removed afterwards.
  * @throws CommandError when the directory cannot be written to.
  */
 export async function changeDirectory(binDir: string, change: (staging: string) => void): Promise<void> {
