@@ -1,15 +1,17 @@
 /** `cni install`: puts the plugins where runtimes look for them, while pods come and go. */
 
-import { execFileSync, spawnSync } from 'node:child_process';
-import { linkSync, lstatSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { linkSync, readdirSync, renameSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readLaunch } from '../launcher/launch.ts';
 import { isObject } from '../lib/cni/schema.ts';
-import { makeDirectory } from '../lib/directory.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
-import { CommandError } from './errors.ts';
+import { CommandError, ExitCode } from './errors.ts';
+import { Backup, type Changes } from './install/backup.ts';
+import { type Identity, identify, ownVersion, privateDirectoryOf } from './install/identity.ts';
+import { changeDirectory } from './install/staging.ts';
 import {
   copyPrivateDirectory,
   linkOrCopy,
@@ -24,6 +26,7 @@ import { count, formatTable, note, print } from './terminal.ts';
 interface InstallArguments {
   'bin-dir': string;
   agent: boolean;
+  rollback: boolean;
   uninstall: boolean;
 }
 
@@ -32,7 +35,7 @@ export function install(suite: Suite): CommandModule<object, InstallArguments> {
   const names = [...suite.plugins.keys(), ...suite.ipam.keys(), 'cni'];
   return {
     command: 'install',
-    describe: 'Install the plugins, or remove them',
+    describe: 'Install the plugins, go back to what was there before, or remove them',
     builder: (yargs) =>
       yargs
         .option('bin-dir', {
@@ -46,41 +49,58 @@ export function install(suite: Suite): CommandModule<object, InstallArguments> {
           default: false,
           describe: 'Also have systemd run the agent: install, enable and start cni-agent.socket',
         })
+        .option('rollback', {
+          type: 'boolean',
+          default: false,
+          describe: 'Put back what the last installation replaced, and remove what it added',
+        })
         .option('uninstall', {
           type: 'boolean',
           default: false,
-          describe: "Remove the plugins of this suite, and the agent's units",
+          describe:
+            "Remove the plugins of this suite and the agent's units, and put back the plugins of another suite that they replaced",
+        })
+        .check(({ agent, rollback, uninstall }) => {
+          if ([agent, rollback, uninstall].filter(Boolean).length > 1)
+            throw new CommandError(
+              '--agent, --rollback and --uninstall exclude one another. Give one of them',
+              {
+                exitCode: ExitCode.Usage,
+              },
+            );
+          return true;
         })
         .example('$0 install', 'Install into /opt/cni/bin')
         .example('$0 install --agent', 'The same, and start the agent')
         .example('$0 install --bin-dir /host/opt/cni/bin', 'Install on the host, from a container')
-        .example('$0 install --uninstall', 'Remove what was installed')
+        .example('$0 install --rollback', 'Go back to what was there before the last installation')
+        .example('$0 install --uninstall', 'Remove what was installed, and put back what it replaced')
         .epilogue(
           'Each plugin is replaced in one step, so that no ADD fails meanwhile, and only after all have been tried. ' +
-            'Plugins of other names are kept; --uninstall also keeps those that are not of this suite.',
+            'What is replaced is kept in ".cni-backup" beside the plugins. Plugins of other names are kept, and those ' +
+            'that somebody else has put in the place of this suite.',
         ),
-    handler: async ({ 'bin-dir': directory, agent, uninstall }) => {
+    handler: async ({ 'bin-dir': directory, agent, rollback, uninstall }) => {
       const binDir = resolve(directory);
-      if (uninstall) {
+      if (rollback || uninstall) {
         if (!statSync(binDir, { throwIfNoEntry: false }))
           throw new CommandError(
             `There is no directory "${binDir}", so that nothing is installed there. Give another --bin-dir`,
           );
-        removeUnits(binDir);
-        remove(names, binDir);
+        await (uninstall ? remove(names, binDir) : rollBack(binDir));
       } else {
         if (agent) await checkUnits(binDir);
-        replace(names, binDir);
+        await replace(names, binDir);
         if (agent) installUnits(binDir);
       }
     },
   };
 }
 
-function replace(names: readonly string[], binDir: string): void {
+async function replace(names: readonly string[], binDir: string): Promise<void> {
   const hidden = ownPrivateDirectory();
-  const staging = stage(binDir);
-  try {
+  await changeDirectory(binDir, (staging) => {
+    const backup = new Backup(binDir);
     const previous = new Map(names.map((name) => [name, identify(join(binDir, name), name)]));
     const blocked = names.find((name) =>
       statSync(join(binDir, name), { throwIfNoEntry: false })?.isDirectory(),
@@ -95,39 +115,13 @@ function replace(names: readonly string[], binDir: string): void {
     for (const name of names) verify(join(staging, name), name);
     if (how === 'copied') syncFiles(staging);
     placePrivateDirectory(staged, binDir);
+    backup.save(previous, basename(hidden), staging);
     for (const name of names) renameSync(join(staging, name), join(binDir, name));
-    removeOldPrivateDirectories(binDir, basename(hidden));
+    removeUnneeded(binDir, backup);
     report(names, binDir, previous, how);
-  } catch (error) {
-    throw explained(error, binDir);
-  } finally {
-    rmSync(staging, { recursive: true, force: true });
-  }
-}
-
-/** What the names of directories begin with where everything is prepared. */
-const stagingPrefix = '.cni-install-';
-/** After how many milliseconds without a change nobody is still preparing anything. */
-const longestPause = 10 * 60_000;
-
-/** A directory on the same file system, where everything is prepared. */
-function stage(binDir: string): string {
-  try {
-    makeDirectory(binDir, 0o755);
-    removeUnfinished(binDir);
-    return mkdtempSync(join(binDir, stagingPrefix));
-  } catch (error) {
-    throw explained(error, binDir);
-  }
-}
-
-/** Removes what installations left that were killed. */
-function removeUnfinished(binDir: string): void {
-  for (const name of readdirSync(binDir).filter((one) => one.startsWith(stagingPrefix))) {
-    const status = lstatSync(join(binDir, name), { throwIfNoEntry: false });
-    if (status?.isDirectory() && status.mtimeMs < Date.now() - longestPause)
-      rmSync(join(binDir, name), { recursive: true, force: true });
-  }
+    if (backup.canRollBack)
+      print(`What was there before is kept in "${backup.directory}": "cni install --rollback" puts it back.`);
+  });
 }
 
 /** Runs a plugin under its name, before it gets that name. */
@@ -157,89 +151,55 @@ function report(
   previous: ReadonlyMap<string, Identity | undefined>,
   how: 'linked' | 'copied',
 ): void {
-  const version = `${packageJson.name} ${packageJson.version}`;
-  const rows = names.map((name) => [name, version, previous.get(name)?.description ?? '-']);
+  const rows = names.map((name) => [name, ownVersion, previous.get(name)?.description ?? '-']);
   print(formatTable(['PLUGIN', 'INSTALLED', 'REPLACED'], rows).join('\n'));
   const replaced = [...previous.values()].filter((identity) => identity !== undefined).length;
   print(`\n${count(names.length, 'executable')} ${how} to "${binDir}", all tried; ${replaced} replaced.`);
 }
 
-function remove(names: readonly string[], binDir: string): void {
-  const removed: string[] = [];
-  const kept: string[] = [];
-  for (const name of names) {
-    const file = join(binDir, name);
-    const identity = identify(file, name);
-    if (!identity) continue;
-    if (!identity.isOurs) {
-      kept.push(`${name} (${identity.description})`);
-      continue;
-    }
-    try {
-      rmSync(file);
-    } catch (error) {
-      throw explained(error, binDir);
-    }
-    removed.push(name);
-  }
-  if (kept.length === 0 || removed.length > 0) removeOldPrivateDirectories(binDir);
+async function rollBack(binDir: string): Promise<void> {
+  await changeDirectory(binDir, () => {
+    const backup = new Backup(binDir);
+    if (!backup.canRollBack)
+      throw new CommandError(
+        `There is nothing to go back to: no installation has replaced anything in "${binDir}" since the last ` +
+          'rollback. Nothing was changed. "cni install --uninstall" removes this suite',
+      );
+    const [missing] = backup.missingPrivateDirectories();
+    if (missing)
+      throw new CommandError(
+        `What was installed before cannot run without "${join(binDir, missing)}", which is gone. Nothing was changed. ` +
+          `Install that version again`,
+      );
+    const changes = backup.rollBack();
+    if (!identify(join(binDir, 'cni'), 'cni')?.isOurs) removeUnits(binDir);
+    removeUnneeded(binDir, backup, { sparesNewest: true });
+    reportChanges(changes, binDir);
+  });
+}
+
+async function remove(names: readonly string[], binDir: string): Promise<void> {
+  await changeDirectory(binDir, () => {
+    removeUnits(binDir);
+    const backup = new Backup(binDir);
+    const changes = backup.restoreOriginals(names);
+    removeUnneeded(binDir, backup);
+    reportChanges(changes, binDir);
+  });
+}
+
+/** Removes the private directories that no launcher of this directory or of its backup starts from. */
+function removeUnneeded(binDir: string, backup: Backup, { sparesNewest = false } = {}): void {
+  const used = readdirSync(binDir).flatMap((name) => privateDirectoryOf(join(binDir, name)) ?? []);
+  removeOldPrivateDirectories(binDir, [...used, ...backup.neededPrivateDirectories()], { sparesNewest });
+}
+
+function reportChanges({ restored, removed, kept }: Changes, binDir: string): void {
+  if (restored.size > 0) print(`${formatTable(['PLUGIN', 'PUT BACK'], [...restored]).join('\n')}\n`);
+  if (restored.size > 0) print(`${count(restored.size, 'executable')} put back in "${binDir}".`);
   print(
     `${count(removed.length, 'executable')} removed from "${binDir}"${removed.length > 0 ? `: ${removed.join(', ')}` : ''}.`,
   );
-  if (kept.length > 0) note(`Kept, because they are not of this suite: ${kept.join(', ')}`);
-}
-
-/** What an executable is. */
-export interface Identity {
-  readonly isOurs: boolean;
-  /** What it says of itself. */
-  readonly description: string;
-}
-
-/** Asks an executable what it is. @returns undefined when there is none. */
-export function identify(file: string, name: string): Identity | undefined {
-  const status = statSync(file, { throwIfNoEntry: false });
-  if (!status?.isFile()) return undefined;
-  const self = statSync(readLaunch(process.argv).program);
-  const own = `${packageJson.name} ${packageJson.version}`;
-  if (status.dev === self.dev && status.ino === self.ino) return { isOurs: true, description: own };
-  // Without CNI_COMMAND, a plugin says what it is and does nothing.
-  const { stdout, stderr } = spawnSync(file, name === 'cni' ? ['--version'] : [], {
-    env: { PATH: process.env.PATH },
-    encoding: 'utf8',
-    input: '',
-    timeout: 5000,
-  });
-  const [line = ''] = `${stdout ?? ''}${stderr ?? ''}`.split('\n');
-  if (name === 'cni')
-    return { isOurs: line.startsWith(packageJson.name), description: line || 'an unknown program' };
-  const isOurs = line.startsWith(`CNI plugin "${name}":`);
-  return {
-    isOurs,
-    description: isOurs ? suiteVersionBeside(file) : line.slice(0, 60) || 'an unknown program',
-  };
-}
-
-/** Plugins of this suite do not know its version, but `cni` in the same directory does. */
-function suiteVersionBeside(file: string): string {
-  const command = join(file, '..', 'cni');
-  const [version, plugin] = [command, file].map((path) => statSync(path, { throwIfNoEntry: false }));
-  if (!version || version.ino !== plugin?.ino) return `${packageJson.name}, another build`;
-  return identify(command, basename(command))!.description;
-}
-
-function explained(error: unknown, binDir: string): Error {
-  const reasons: Record<string, string> = {
-    EROFS: 'its file system is read-only. Mount it writable',
-    EACCES: 'permission is denied. Run this as root',
-    EPERM: 'permission is denied. Run this as root',
-    ENOSPC: 'its file system is full. Make room',
-    ENOTDIR: 'it is not a directory, or lies below a file',
-    EEXIST: 'it is not a directory',
-  };
-  const reason = reasons[(error as NodeJS.ErrnoException).code ?? ''];
-  if (!reason) return error as Error;
-  return new CommandError(`Cannot write to "${binDir}": ${reason}, or give another --bin-dir`, {
-    cause: error,
-  });
+  const others = [...kept].map(([name, description]) => `${name} (${description})`);
+  if (others.length > 0) note(`Kept, because they are not of this suite: ${others.join(', ')}`);
 }

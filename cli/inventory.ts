@@ -196,13 +196,13 @@ function readResult(value: Record<string, unknown> | undefined): Result | undefi
  * Names that the runtime gives in CNI_ARGS: kubelets' runtimes both of them, podman only the container's, as
  * K8S_POD_NAME.
  */
-function podOf({ args }: CachedAttachment): PodName | undefined {
+export function podOf({ args }: Pick<CachedAttachment, 'args'>): PodName | undefined {
   const { K8S_POD_NAMESPACE: namespace = '', K8S_POD_NAME: name } = Object.fromEntries(args);
   return name ? { namespace, name } : undefined;
 }
 
 /** "default/web-1", "web" outside Kubernetes, or else the first twelve characters of the container ID. */
-export function displayName({ pod, containerId }: HostAttachment): string {
+export function displayName({ pod, containerId }: Pick<HostAttachment, 'pod' | 'containerId'>): string {
   if (!pod) return containerId.slice(0, 12);
   return pod.namespace ? `${pod.namespace}/${pod.name}` : pod.name;
 }

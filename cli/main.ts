@@ -1,11 +1,12 @@
 /** `cni`, the operators' command. Each subcommand is a file beside this one. */
 
-import yargs from 'yargs';
+import yargs, { type Argv } from 'yargs';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { agent } from './agent.ts';
 import { add, check, del, status } from './attachment.ts';
 import { bugreport } from './bugreport.ts';
+import { complete, completion, completionOption } from './completion.ts';
 import { doctor } from './doctor.ts';
 import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
@@ -18,7 +19,7 @@ import { setOwnPlugins } from './own-plugins.ts';
 import { probeHelper } from './probe/helper.ts';
 import { probe } from './probe.ts';
 import { repair } from './repair.ts';
-import { note, paintError } from './terminal.ts';
+import { note, paintError, print } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
 
@@ -29,14 +30,9 @@ const epilogue = `Exit codes:
 
 Colours are left out when the output is not a terminal, or NO_COLOR is set.`;
 
-/**
- * Runs the command and sets the exit code.
- * @param args without the name of the program.
- * @param suite every plugin in the executable.
- */
-export async function main(args: readonly string[], suite: Suite): Promise<void> {
-  setOwnPlugins(suite);
-  const command = yargs()
+/** The whole command. @param suite every plugin in the executable. */
+export function makeCommand(suite: Suite): Argv {
+  return yargs()
     .scriptName('cni')
     .locale('en')
     .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this host.')
@@ -54,6 +50,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(probe)
     .command(probeHelper)
     .command(explain(suite))
+    .command(completion)
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
     .demandCommand(1, 'Which command? See "cni --help"')
@@ -63,17 +60,30 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .exitProcess(false)
     .wrap(Math.min(100, process.stdout.columns || 100))
     .epilogue(epilogue)
-    .completion('completion', 'Print what bash or zsh needs to complete this command')
     .fail(fail);
+}
+
+/**
+ * Runs the command and sets the exit code.
+ * @param args without the name of the program.
+ * @param suite every plugin in the executable.
+ */
+export async function main(args: readonly string[], suite: Suite): Promise<void> {
+  setOwnPlugins(suite);
   // Whoever reads the output may have seen enough, as "head" does.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
     process.exit();
   });
   try {
+    if (args[0] === completionOption) {
+      const lines = await complete(args.slice(1), () => makeCommand(suite));
+      if (lines.length > 0) print(lines.join('\n'));
+      return;
+    }
     // yargs drops an argument "-", but not a name for the same.
     const named = args[0] === 'validate' ? args.map((arg) => (arg === '-' ? standardInput : arg)) : args;
-    await command.parseAsync([...named]);
+    await makeCommand(suite).parseAsync([...named]);
   } catch (error) {
     note(`${paintError('red', 'Error:')} ${describeError(error)}`);
     process.exitCode = error instanceof CommandError ? error.exitCode : ExitCode.Failure;

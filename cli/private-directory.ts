@@ -97,14 +97,20 @@ function isWhole(directory: string, model: string): boolean {
 
 /**
  * Removes private directories that nothing needs any longer.
- * @param current name of the one in use, if there is one. The newest of the others stays with it, as calls
- *   under way may be about to start from it.
+ * @param needed names of those that stay.
+ * @param sparesNewest has the newest of the others stay too, as calls under way may be about to start
+ *   from it.
  */
-export function removeOldPrivateDirectories(binDir: string, current?: string): void {
+export function removeOldPrivateDirectories(
+  binDir: string,
+  needed: readonly string[],
+  { sparesNewest }: { sparesNewest: boolean },
+): void {
   const changedAt = (directory: string) => statSync(directory, { throwIfNoEntry: false })?.ctimeMs ?? 0;
   const others = readdirSync(binDir)
-    .filter((name) => name.startsWith(privatePrefix) && name !== current)
+    .filter((name) => name.startsWith(privatePrefix) && !needed.includes(name))
     .map((name) => join(binDir, name))
     .sort((a, b) => changedAt(b) - changedAt(a));
-  for (const directory of others.slice(current ? 1 : 0)) rmSync(directory, { recursive: true, force: true });
+  for (const directory of others.slice(sparesNewest ? 1 : 0))
+    rmSync(directory, { recursive: true, force: true });
 }

@@ -27,6 +27,14 @@ export const conflistProperties: JsonSchema = {
   },
 };
 
+/** Keys of a conflist that are nobody's mistake: what editors and other programs keep there. */
+const foreignListProperties: JsonSchema = {
+  $schema: { type: 'string', description: 'The schema that editors check the file with.' },
+  args: { type: 'object', description: 'Labels of podman, which writes its networks with them.' },
+  nerdctlID: { type: 'string', description: 'Written by nerdctl.' },
+  nerdctlLabels: { type: 'object', description: 'Written by nerdctl.' },
+};
+
 /** Keys that only the runtime fills in, when it calls a plugin. */
 export const runtimeKeys = [
   'runtimeConfig',
@@ -77,20 +85,46 @@ export async function schemaFiles(suite: Suite): Promise<Map<string, string>> {
   return new Map([...files].map(([name, schema]) => [name, `${JSON.stringify(schema, null, 2)}\n`]));
 }
 
+/** Of an object that has no keys but those that are listed, and those with the specification's prefix. */
+const only = { patternProperties: { '^cni\\.dev/': {} }, additionalProperties: false };
+/** What the runtime fills in, or hands through from other programs, as it likes. */
+const open = ['args', ...runtimeKeys];
+
+/**
+ * Has every object refuse keys that its plugin would ignore, as misspelt ones. Editors underline these as
+ * warnings, and `cni validate` has a warning of its own.
+ */
+function closed(properties: JsonSchema): JsonSchema {
+  const close = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(close);
+    if (!isObject(value)) return value;
+    const copy = Object.fromEntries(Object.entries(value).map(([key, one]) => [key, close(one)]));
+    return isObject(value.properties) && value.additionalProperties === undefined
+      ? { ...copy, ...only }
+      : copy;
+  };
+  return Object.fromEntries(
+    Object.entries(properties).map(([key, value]) => [key, open.includes(key) ? value : close(value)]),
+  );
+}
+
 function pluginSchema(plugin: Plugin<unknown>, isIpam: boolean): JsonSchema {
   const own = toJsonSchema(plugin.config);
   const properties = configProperties(plugin);
   const ownIpam = (own.properties as JsonSchema | undefined)?.ipam;
+  const schema = closed({
+    ...toJsonSchema({ json: properties, decode: (value) => value }),
+    ...(!isIpam && { type: { const: plugin.name } }),
+    ...(!isIpam && !ownIpam && { ipam: { $ref: 'ipam.json' } }),
+  });
   return {
     $schema: dialect,
     title: `Configuration of the ${isIpam ? 'IPAM' : 'CNI'} plugin "${plugin.name}"`,
     description: plugin.summary,
     type: 'object',
-    properties: {
-      ...toJsonSchema({ json: properties, decode: (value) => value }),
-      ...(!isIpam && { type: { const: plugin.name } }),
-      ...(!isIpam && !ownIpam && { ipam: { $ref: 'ipam.json' } }),
-    },
+    properties: schema,
+    // What is beside "ipam" belongs to the plugin that calls this one.
+    ...(!isIpam && only),
     required: [...new Set([...(isIpam ? [] : ['type']), ...((own.required as string[] | undefined) ?? [])])],
   };
 }
@@ -115,6 +149,7 @@ function conflistSchema(names: readonly string[]): JsonSchema {
     type: 'object',
     properties: {
       ...conflistProperties,
+      ...foreignListProperties,
       plugins: {
         type: 'array',
         minItems: 1,
@@ -130,6 +165,7 @@ function conflistSchema(names: readonly string[]): JsonSchema {
       },
     },
     required: ['cniVersion', 'name'],
+    ...only,
   };
 }
 

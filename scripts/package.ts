@@ -31,8 +31,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { Shell } from '../cli/completion/scripts.ts';
+import { makeCommand } from '../cli/main.ts';
 import { privatePrefix } from '../launcher/launch.ts';
 import packageJson from '../package.json' with { type: 'json' };
+import { manPages } from './man.ts';
+import { sourceSuite } from './suite.ts';
 
 const root = join(import.meta.dirname, '..');
 const arch = process.argv[2] ?? process.arch;
@@ -45,6 +49,7 @@ if (arch !== process.arch)
 else if (!existsSync(binDir)) fail(`"${binDir}" is missing. Run "npm run build" first`);
 const { version } = packageJson;
 const epoch = process.env.SOURCE_DATE_EPOCH ?? output('git', ['log', '-1', '--format=%ct']).trim();
+const manual = await manPages(() => makeCommand(sourceSuite()), new Date(Number(epoch) * 1000));
 const outDir = join(root, 'dist/package');
 const staging = join(root, 'build/package', arch);
 /** A copy of the built tree, whose files get the modes and times that are packed. */
@@ -75,6 +80,8 @@ function makeArchive(): string {
   writeLicenses(join(tree, 'licenses'));
   writeCompletion(join(tree, 'completion/cni.bash'), 'bash');
   writeCompletion(join(tree, 'completion/_cni'), 'zsh');
+  writeCompletion(join(tree, 'completion/cni.fish'), 'fish');
+  writeManPages(join(tree, 'man'));
   settle(tree);
   const tar = join(staging, 'archive.tar');
   const flags = ['--sort=name', '--format=gnu', '--owner=0', '--group=0', '--numeric-owner'];
@@ -104,6 +111,10 @@ function makeDebianPackage(): string {
   writeLicenses(join(doc, 'licenses'));
   writeCompletion(join(tree, 'usr/share/bash-completion/completions/cni'), 'bash');
   writeCompletion(join(tree, 'usr/share/zsh/vendor-completions/_cni'), 'zsh');
+  writeCompletion(join(tree, 'usr/share/fish/vendor_completions.d/cni.fish'), 'fish');
+  const pages = join(tree, 'usr/share/man/man1');
+  writeManPages(pages);
+  run('gzip', ['-9', '--no-name', ...readdirSync(pages).map((file) => join(pages, file))]);
 
   // Not the blocks taken, of which the file system decides in its own time.
   const installedSize = output('du', ['--summarize', '--apparent-size', '--block-size=1K', tree]).split(
@@ -147,10 +158,14 @@ function writeLicenses(directory: string): void {
 }
 
 /** The command knows its own completion, whatever the architecture: the machine's build is asked. */
-function writeCompletion(file: string, shell: 'bash' | 'zsh'): void {
+function writeCompletion(file: string, shell: Shell): void {
   mkdirSync(dirname(file), { recursive: true });
-  const env = { ...process.env, SHELL: `/bin/${shell}` };
-  writeFileSync(file, output(join(root, 'dist/bin/cni'), ['completion'], env));
+  writeFileSync(file, output(join(root, 'dist/bin/cni'), ['completion', shell]));
+}
+
+function writeManPages(directory: string): void {
+  mkdirSync(directory, { recursive: true });
+  for (const [file, text] of manual) writeFileSync(join(directory, file), text);
 }
 
 /** Gives files the modes that a umask could have changed, and everything the same time. */

@@ -7,7 +7,7 @@ import { isObject } from '../../lib/cni/schema.ts';
 import { readRegularFile } from '../../lib/file.ts';
 import type { Suite } from '../../main.ts';
 import { ipamTypeOf } from '../addresses.ts';
-import { identify } from '../install.ts';
+import { identify } from '../install/identity.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';

@@ -26,7 +26,7 @@ test.serial(
     const hidden = () => readdirSync(dir).filter((name) => name.startsWith('.'));
     t.deepEqual(
       hidden().map((name) => name.replace(/-[0-9a-f]{12}$/, '')),
-      ['.cni-plugins'],
+      ['.cni-backup', '.cni-plugins'],
     );
     t.is(new Set(names.map((name) => statSync(join(dir, name)).ino)).size, 1, 'one file under every name');
     const version = await here.tryRun([join(dir, 'vlan')], { env: { CNI_COMMAND: 'VERSION' } });
@@ -41,6 +41,8 @@ test.serial(
     t.true(readdirSync(dir).includes('my-plugin'));
     t.true(readdirSync(dir).includes('ptp'));
     t.false(readdirSync(dir).includes('bridge'));
+    t.regex(removed.stdout, /^vlan +CNI vlan plugin v1\.1\.1$/m);
+    t.regex((await here.run([join(dir, 'vlan')], {})).toString(), /^$/);
     t.deepEqual(hidden(), []);
   },
 );

@@ -79,11 +79,21 @@ test('the archive unpacks into a directory of plugins, each a name of one file',
     readdirSync(bin)
       .filter((name) => !names.includes(name) && !name.startsWith('.cni-plugins-'))
       .sort(),
-    ['LICENSE', 'README.md', 'completion', 'conf', 'docs', 'licenses'],
+    ['LICENSE', 'README.md', 'completion', 'conf', 'docs', 'licenses', 'man'],
   );
   t.true((await versionsOf(join(bin, 'bridge'))).includes('1.1.0'));
-  t.regex(readFileSync(join(bin, 'completion/cni.bash'), 'utf8'), /^complete .* cni$/m);
-  await run(['bash', '-n', join(bin, 'completion/cni.bash')]);
+  for (const [file, shell] of [
+    ['cni.bash', 'bash'],
+    ['_cni', 'zsh'],
+    ['cni.fish', 'fish'],
+  ] as const) {
+    t.is(
+      readFileSync(join(bin, 'completion', file), 'utf8'),
+      await run([join(bin, 'cni'), 'completion', shell]),
+    );
+    await run([shell, '-n', join(bin, 'completion', file)]);
+  }
+  t.true(readdirSync(join(bin, 'man')).includes('cni-install.1'));
 });
 
 /**
@@ -150,6 +160,13 @@ test('the Debian package installs, runs, and is removed completely', async (t) =
 
   const installed = (await machine.run('dpkg', '--listfiles', packageJson.name)).trim().split('\n');
   t.true(installed.includes('/usr/lib/cni/bridge'));
+  for (const file of [
+    'bash-completion/completions/cni',
+    'zsh/vendor-completions/_cni',
+    'fish/vendor_completions.d/cni.fish',
+  ])
+    t.true(installed.includes(`/usr/share/${file}`), file);
+  t.regex(await machine.run('man', 'cni-install'), /^NAME\n +cni-install - Install the plugins/m);
   const isFile = (path: string) =>
     lstatSync(machine.file(path), { throwIfNoEntry: false })?.isDirectory() === false;
   t.true(installed.filter(isFile).length > names.length);

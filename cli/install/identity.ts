@@ -1,0 +1,73 @@
+/** What an executable in the plugins' directory is: of this suite or not, and which version. */
+
+import { spawnSync } from 'node:child_process';
+import { lstatSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { privatePrefix, readLaunch } from '../../launcher/launch.ts';
+import packageJson from '../../package.json' with { type: 'json' };
+
+/** What an executable says of itself. */
+export interface Identity {
+  readonly isOurs: boolean;
+  readonly description: string;
+}
+
+/** Name and version of this suite. */
+export const ownVersion = `${packageJson.name} ${packageJson.version}`;
+
+/** Asks an executable what it is. @param name that it is called by. @returns undefined when there is none. */
+export function identify(file: string, name: string): Identity | undefined {
+  const status = statSync(file, { throwIfNoEntry: false });
+  // A link that leads nowhere is somebody's all the same.
+  if (!status)
+    return lstatSync(file, { throwIfNoEntry: false }) && { isOurs: false, description: 'a broken link' };
+  if (!status.isFile()) return undefined;
+  const self = statSync(readLaunch(process.argv).program);
+  if (status.dev === self.dev && status.ino === self.ino) return { isOurs: true, description: ownVersion };
+  // Its launcher tells a plugin of this suite, also one that does not run any more.
+  if (privateDirectoryOf(file)) return { isOurs: true, description: suiteVersionBeside(file) };
+  // Without CNI_COMMAND, a plugin says what it is and does nothing.
+  const line = firstLine(file, name === 'cni' ? ['--version'] : []);
+  return {
+    isOurs: line.startsWith(name === 'cni' ? packageJson.name : `CNI plugin "${name}":`),
+    description: line.slice(0, 60) || 'an unknown program',
+  };
+}
+
+/** Versions that `cni` has told of itself, by inode: every name of a directory is one file. */
+const versions = new Map<number, string>();
+
+/** Plugins of this suite do not know its version, but `cni` in the same directory does. */
+function suiteVersionBeside(file: string): string {
+  const command = join(file, '..', 'cni');
+  const [version, plugin] = [command, file].map((path) => statSync(path, { throwIfNoEntry: false }));
+  if (!version || version.ino !== plugin?.ino) return `${packageJson.name}, another build`;
+  const known = versions.get(version.ino) ?? firstLine(command, ['--version']);
+  versions.set(version.ino, known);
+  return known || `${packageJson.name}, which does not run`;
+}
+
+function firstLine(file: string, args: readonly string[]): string {
+  const { stdout, stderr } = spawnSync(file, args, {
+    env: { PATH: process.env.PATH },
+    encoding: 'utf8',
+    input: '',
+    timeout: 5000,
+  });
+  return `${stdout ?? ''}${stderr ?? ''}`.split('\n')[0]!;
+}
+
+/** No launcher is larger, in bytes; the reference plugins are some megabytes. */
+const largestLauncher = 256 * 1024;
+const privateName = new RegExp(`${privatePrefix.replaceAll('.', '\\.')}[0-9a-f]+(?=/)`);
+
+/**
+ * The private directory that a launcher starts its executable from, by name: the name is compiled into it.
+ * Source: launcher.c.
+ * @returns undefined for any other file.
+ */
+export function privateDirectoryOf(file: string): string | undefined {
+  const status = statSync(file, { throwIfNoEntry: false });
+  if (!status?.isFile() || status.size > largestLauncher) return undefined;
+  return privateName.exec(readFileSync(file, 'latin1'))?.[0];
+}

@@ -1,0 +1,66 @@
+/** The plugins' directory while it is being changed: one process at a time, and everything prepared first. */
+
+import { closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { makeDirectory } from '../../lib/directory.ts';
+import { lockDescriptor } from '../../lib/kernel/lock.ts';
+import { CommandError } from '../errors.ts';
+
+/** What the names of directories begin with where everything is prepared. */
+const stagingPrefix = '.cni-install-';
+/** After how many milliseconds without a change nobody is still preparing anything. */
+const longestPause = 10 * 60_000;
+/** How many milliseconds another process may take that changes the same directory. */
+const patienceMs = 60_000;
+
+/**
+ * Changes the plugins' directory, while no other process does.
+ * @param change what to do. @param change.staging an empty directory on the same file system, which is
+ *   removed afterwards.
+ * @throws CommandError when the directory cannot be written to.
+ */
+export async function changeDirectory(binDir: string, change: (staging: string) => void): Promise<void> {
+  try {
+    makeDirectory(binDir, 0o755);
+    const fd = openSync(binDir, 'r');
+    try {
+      await lockDescriptor(fd, binDir, patienceMs);
+      removeUnfinished(binDir);
+      const staging = mkdtempSync(join(binDir, stagingPrefix));
+      try {
+        change(staging);
+      } finally {
+        rmSync(staging, { recursive: true, force: true });
+      }
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw explained(error, binDir);
+  }
+}
+
+/** Removes what installations left that were killed. */
+function removeUnfinished(binDir: string): void {
+  for (const name of readdirSync(binDir).filter((one) => one.startsWith(stagingPrefix))) {
+    const status = lstatSync(join(binDir, name), { throwIfNoEntry: false });
+    if (status?.isDirectory() && status.mtimeMs < Date.now() - longestPause)
+      rmSync(join(binDir, name), { recursive: true, force: true });
+  }
+}
+
+function explained(error: unknown, binDir: string): Error {
+  const reasons: Record<string, string> = {
+    EROFS: 'its file system is read-only. Mount it writable',
+    EACCES: 'permission is denied. Run this as root',
+    EPERM: 'permission is denied. Run this as root',
+    ENOSPC: 'its file system is full. Make room',
+    ENOTDIR: 'it is not a directory, or lies below a file',
+    EEXIST: 'it is not a directory',
+  };
+  const reason = reasons[(error as NodeJS.ErrnoException).code ?? ''];
+  if (!reason) return error as Error;
+  return new CommandError(`Cannot write to "${binDir}": ${reason}, or give another --bin-dir`, {
+    cause: error,
+  });
+}
