@@ -2,13 +2,13 @@
 
 import { createHash } from 'node:crypto';
 import type { Graph } from './graph.ts';
-import { escapeXml } from './svg.ts';
+import { escapeXml } from './xml.ts';
 
 /** cli/draw/page/page.ts and page.css, which the build puts here. */
 declare const PAGE_SCRIPT: string;
 declare const PAGE_STYLE: string;
 
-/** The page. @param picture of {@link asSvg}. */
+/** The page. @param picture of cli/draw/svg.ts. */
 export function asPage(graph: Graph, picture: string): string {
   const hash = createHash('sha256').update(PAGE_SCRIPT).digest('base64');
   return `<!doctype html>

@@ -2,7 +2,7 @@
 
 import type { ELK, ElkExtendedEdge, ElkNode } from 'elkjs/lib/elk-api.js';
 import { type Box, boxOf, fontSizes } from './box.ts';
-import type { Graph, GraphEdge, GraphNode } from './graph.ts';
+import type { Graph, GraphEdge, GraphNode, NodeKind } from './graph.ts';
 import { textWidth } from './text-size.ts';
 
 /** A place in the picture, in pixels. */
@@ -53,6 +53,9 @@ const options = {
   'elk.aspectRatio': '1.6',
 } as const;
 
+/** Where some kinds of nodes are, whatever they are joined to. */
+const layers: Partial<Record<NodeKind, 'FIRST' | 'LAST'>> = { outside: 'FIRST', pod: 'LAST', list: 'LAST' };
+
 /** Lays a graph out. */
 export async function layOut(graph: Graph): Promise<Layout> {
   const { default: elk } = await import('elkjs/lib/elk.bundled.js');
@@ -62,9 +65,11 @@ export async function layOut(graph: Graph): Promise<Layout> {
     id: 'root',
     layoutOptions: options,
     children: boxes.map(({ node, box }): ElkNode => {
-      const isFirst = node.kind === 'outside';
-      const layer = isFirst && { layoutOptions: { 'elk.layered.layering.layerConstraint': 'FIRST' } };
-      return { id: node.id, width: box.width, height: box.height, ...layer };
+      const layer = layers[node.kind];
+      return {
+        ...{ id: node.id, width: box.width, height: box.height },
+        ...(layer && { layoutOptions: { 'elk.layered.layering.layerConstraint': layer } }),
+      };
     }),
     edges: graph.edges.map(
       ({ from, to, labels }, i): ElkExtendedEdge => ({

@@ -26,86 +26,92 @@ export interface Place {
 const parentKinds = ['macvlan', 'ipvlan', 'vlan'];
 const overlayKinds = ['vxlan', 'geneve', 'wireguard', 'ipip', 'sit', 'gre'];
 
-/** Nodes and edges of the host, from the outside to the places; pods are not among them. */
-export interface HostGraph {
-  readonly nodes: GraphNode[];
-  readonly edges: GraphEdge[];
-  readonly places: Place[];
-}
+/** What the host itself has, from the outside to the places where pods are attached. */
+export class HostGraph {
+  readonly nodes = new Map<string, GraphNode>();
+  readonly edges: GraphEdge[] = [];
+  readonly places = new Map<string, Place>();
+  private readonly scene: Scene;
 
-/** Lays down what the host has: the outside, uplinks, overlays, bridges, parents and routed networks. */
-export function hostGraph(scene: Scene): HostGraph {
-  const { networks, attachments, links } = scene.inventory;
-  const nodes = new Map<string, GraphNode>();
-  const edges: GraphEdge[] = [];
-  const places = new Map<string, Place>();
-  const add = (node: GraphNode) => {
-    if (!nodes.has(node.id)) nodes.set(node.id, node);
-    return nodes.get(node.id)!;
-  };
-  const join = (from: string, to: string, kind: EdgeKind, ...labels: string[]) => {
-    if (!edges.some((edge) => edge.from === from && edge.to === to)) edges.push({ from, to, kind, labels });
-  };
-  /** An interface, with all that is below it down to the outside. */
-  const reached = new Set<string>();
-  const addInterface = (link: Link): GraphNode => {
-    const node = add(interfaceNode(link, scene));
-    if (reached.has(node.id)) return node;
-    reached.add(node.id);
+  /** Lays down the outside, uplinks, overlays, bridges, parents and routed networks. */
+  constructor(scene: Scene) {
+    this.scene = scene;
+    const { attachments, links } = scene.inventory;
+    for (const link of links.filter(({ kind }) => kind === 'bridge')) this.place(interfaceNode(link, scene));
+    for (const one of attachments) this.place(placeOf(one, scene)).attachments.push(one);
+    for (const link of links.filter(({ name }) => this.places.get(`link:${name}`)?.node.kind === 'interface'))
+      this.join(link);
+    this.addPorts();
+    for (const place of this.places.values()) this.connect(place);
+  }
+
+  private add(node: GraphNode): GraphNode {
+    const known = this.nodes.get(node.id);
+    if (!known) this.nodes.set(node.id, node);
+    return known ?? node;
+  }
+
+  private place(node: GraphNode): Place {
+    const place = this.places.get(node.id) ?? { node: this.add(node), attachments: [], strays: [] };
+    this.places.set(node.id, place);
+    return place;
+  }
+
+  private addEdge(from: GraphNode, to: GraphNode, kind: EdgeKind, ...labels: string[]): void {
+    if (!this.edges.some((edge) => edge.from === from.id && edge.to === to.id))
+      this.edges.push({ from: from.id, to: to.id, kind, labels });
+  }
+
+  /** Adds an interface, and what it leads to: the outside, or the interface that it is a VLAN of. */
+  private join(link: Link): GraphNode {
+    const node = this.add(interfaceNode(link, this.scene));
+    const { links } = this.scene.inventory;
     const below = links.find(({ index }) => index === link.parent && link.parentNetnsId === undefined);
-    if (link.kind === 'vlan' && below) join(addInterface(below).id, node.id, 'link', `VLAN ${vlanId(link)}`);
-    else if (overlayKinds.includes(link.kind)) {
-      join(add(plain('nodes', 'outside', 'Other nodes')).id, node.id, 'overlay');
-      if (below) join(addInterface(below).id, node.id, 'overlay', 'carried by');
-    } else if (link.kind !== 'bridge' && link.kind !== 'dummy')
-      join(add(plain('outside', 'outside', 'Outside')).id, node.id, 'link');
+    if (node.kind === 'overlay') this.addEdge(this.add(otherNodes), node, 'overlay');
+    else if (link.kind === 'vlan' && below)
+      this.addEdge(this.join(below), node, 'link', `VLAN ${vlanId(link)}`);
+    else if (!['bridge', 'dummy'].includes(link.kind)) this.addEdge(this.add(outside), node, 'link');
     return node;
-  };
-  const uplinks = links.filter((link) => isUplink(link, scene.routes));
-  const overlays = links.filter(({ kind }) => overlayKinds.includes(kind));
-  const isBusy = attachments.length > 0;
+  }
 
-  for (const bridge of links.filter(({ kind }) => kind === 'bridge')) {
-    const node = add(interfaceNode(bridge, scene));
-    places.set(node.id, { node, attachments: [], strays: [] });
+  /** Ports of bridges that are no attachment's. */
+  private addPorts(): void {
+    const { attachments, links } = this.scene.inventory;
+    const owned = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
+    const bridges = new Map(links.filter(({ kind }) => kind === 'bridge').map((link) => [link.index, link]));
+    for (const link of links.filter(({ name }) => !owned.has(name))) {
+      const bridge = link.master === undefined ? undefined : bridges.get(link.master);
+      if (!bridge || leadsToGateway(link, bridge, links)) continue;
+      const place = this.places.get(idOf(bridge))!;
+      if (link.kind === 'veth' && link.parentNetnsId !== undefined) place.strays.push(link.name);
+      else this.addEdge(this.join(link), place.node, 'link', 'port');
+    }
   }
-  for (const one of attachments) {
-    const node = placeOf(one, scene);
-    const place = places.get(node.id) ?? { node: add(node), attachments: [], strays: [] };
-    places.set(node.id, place);
-    place.attachments.push(one);
-    const link = links.find((candidate) => idOf(candidate) === node.id);
-    if (link && node.kind === 'interface') addInterface(link);
-  }
-  const owned = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
-  for (const link of links) {
-    const bridge = links.find(({ index, kind }) => index === link.master && kind === 'bridge');
-    if (!bridge || owned.has(link.name) || leadsToGateway(link, bridge, links)) continue;
-    const leadsElsewhere = link.kind === 'veth' && link.parentNetnsId !== undefined;
-    if (leadsElsewhere) places.get(idOf(bridge))!.strays.push(link.name);
-    else join(addInterface(link).id, idOf(bridge), 'link', 'port');
-  }
-  for (const { node, attachments: here } of places.values()) {
-    const used = networks.filter(({ name }) => here.some(({ network }) => network === name));
+
+  /** Joins a place to the overlay and to the uplinks by which its pods reach the outside. */
+  private connect({ node, attachments }: Place): void {
+    const { networks, links, addresses } = this.scene.inventory;
+    const used = networks.filter(({ name }) => attachments.some(({ network }) => network === name));
     const about = used.length > 0 ? used : networksOf(node, networks);
-    for (const overlay of about.some(isFlannel) ? overlays : [])
-      join(addInterface(overlay).id, node.id, 'overlay');
-    if (!isBusy && about.length === 0) continue;
+    if (about.some(isFlannel))
+      for (const link of links.filter(({ kind }) => overlayKinds.includes(kind)))
+        this.addEdge(this.join(link), node, 'overlay');
     const isMasqueraded = about.some(({ plugins }) => plugins.some(({ config }) => config.ipMasq === true));
     const isRouted =
-      (node.kind === 'bridge' && scene.inventory.addresses.some((address) => isOf(address, node, links))) ||
+      (node.kind === 'bridge' && addresses.some((address) => isOf(address, node, links))) ||
       (node.kind === 'network' && about.some((network) => mainType(network) === 'ptp'));
-    if (isRouted || isMasqueraded)
-      for (const uplink of uplinks.filter((link) => idOf(link) !== node.id))
-        join(
-          addInterface(uplink).id,
-          node.id,
-          isMasqueraded ? 'masqueraded' : 'link',
-          isMasqueraded ? 'masqueraded' : 'routed',
-        );
+    if (about.length === 0 || !(isRouted || isMasqueraded)) return;
+    const [kind, label] = isMasqueraded
+      ? (['masqueraded', 'masqueraded'] as const)
+      : (['link', 'routed'] as const);
+    for (const link of links.filter((one) => isUplink(one, this.scene.routes) && idOf(one) !== node.id))
+      this.addEdge(this.join(link), node, kind, label);
   }
-  return { nodes: [...nodes.values()], edges, places: [...places.values()] };
 }
+
+/** Whatever is beyond the uplinks. */
+export const outside = plain('outside', 'outside', 'Outside');
+const otherNodes = plain('nodes', 'outside', 'Other nodes');
 
 /** The bridge of an attachment, the parent of its interface, or else its network. */
 function placeOf(one: HostAttachment, scene: Scene): GraphNode {
@@ -223,7 +229,9 @@ function interfaceNode(link: Link, { inventory, routes }: Scene): GraphNode {
     ...vlans.map((vlan) =>
       [`VLAN ${vlan.name.slice(link.name.length + 1)}:`, ...addressesOf(vlan)].join(' '),
     ),
-    ...(isOverlay ? routes.filter((route) => leadsBy(route, link.index)).map(({ dst }) => `to ${dst}`) : []),
+    ...(isOverlay
+      ? routes.filter((route) => route.gw && leadsBy(route, link.index)).map(({ dst }) => `to ${dst}`)
+      : []),
   );
   const about = isBridge ? networksOf(node, networks) : [];
   return { ...node, lines: [...node.lines, ...about.map(({ name }) => `network ${name}`)] };

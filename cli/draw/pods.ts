@@ -6,7 +6,7 @@ import { formatPorts } from '../list.ts';
 import type { State } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type GraphEdge, type GraphNode, severity } from './graph.ts';
-import { mainConfig, mainType, type Place } from './places.ts';
+import { mainConfig, mainType, outside, type Place } from './places.ts';
 
 /** A place with more attachments than this shows them as a list. */
 const mostBoxes = 12;
@@ -39,7 +39,7 @@ export function podGraph(
       const ports = attachments.reduce((sum, one) => sum + one.ports.length, 0);
       if (ports > 0)
         edges.push({
-          from: 'outside',
+          from: outside.id,
           to: list.id,
           kind: 'published',
           labels: [count(ports, 'published port')],
@@ -51,7 +51,7 @@ export function podGraph(
       boxed.set(id, [...(boxed.get(id) ?? []), one]);
       edges.push({ from: node.id, to: id, kind: 'link', labels: linkLabels(one, node, networks) });
       if (one.ports.length > 0)
-        edges.push({ from: 'outside', to: id, kind: 'published', labels: formatPorts(one).split(' ') });
+        edges.push({ from: outside.id, to: id, kind: 'published', labels: formatPorts(one).split(' ') });
     }
   }
   for (const [id, attachments] of boxed) nodes.push(podNode(id, attachments, states));

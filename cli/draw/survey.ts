@@ -8,7 +8,7 @@ import { cacheDir, configDir, environment } from '../settings.ts';
 import { checkStates } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type Graph, type GraphEdge, type GraphNode, severity } from './graph.ts';
-import { hostGraph } from './places.ts';
+import { HostGraph, outside } from './places.ts';
 import { podGraph } from './pods.ts';
 
 /** A graph, and files that could not be read for it. */
@@ -21,13 +21,12 @@ export interface Survey {
 export async function survey(): Promise<Survey> {
   const inventory = await takeInventory(configDir(), cacheDir());
   const states = await checkStates(inventory.attachments, inventory, environment());
-  const host = hostGraph({ inventory, routes: mainRoutes() });
-  const pods = podGraph(host.places, states, inventory.networks);
+  const host = new HostGraph({ inventory, routes: mainRoutes() });
+  const pods = podGraph([...host.places.values()], states, inventory.networks);
   const edges = [...host.edges, ...pods.edges];
-  const outside: GraphNode[] =
-    edges.some(({ from }) => from === 'outside') && !host.nodes.some(({ id }) => id === 'outside')
-      ? [{ id: 'outside', kind: 'outside', title: 'Outside', lines: [], problems: [], rows: [] }]
-      : [];
+  // Ports may be published on a host without an uplink.
+  const isPublished = pods.edges.some(({ from }) => from === outside.id);
+  const nodes = new Map([...(isPublished ? [[outside.id, outside] as const] : []), ...host.nodes]);
   const kinds = [...states.values()].map(({ kind }) => kind);
   const tally = severity.map((kind) => ({ kind, number: kinds.filter((one) => one === kind).length }));
   const graph = {
@@ -39,7 +38,7 @@ export async function survey(): Promise<Survey> {
       ].join(', '),
       `seen ${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC`,
     ].join('; '),
-    nodes: [...outside, ...host.nodes, ...pods.nodes].map(withCleanTexts),
+    nodes: [...nodes.values(), ...pods.nodes].map(withCleanTexts),
     edges: edges.map((edge): GraphEdge => ({ ...edge, labels: edge.labels.map(clean) })),
   };
   return { graph, problems: inventory.problems };

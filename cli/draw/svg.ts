@@ -4,6 +4,7 @@ import { fontSizes } from './box.ts';
 import { type EdgeKind, edgeMeanings, type Graph, stateMeanings } from './graph.ts';
 import { type Layout, labelLineHeight, layOut, type PlacedEdge, type PlacedNode } from './layout.ts';
 import { textWidth } from './text-size.ts';
+import { escapeXml } from './xml.ts';
 
 /**
  * Colours of Okabe and Ito, which the colour-blind tell apart, darker where they are text on white and
@@ -64,18 +65,6 @@ ${legend.svg}
 </g>
 </svg>
 `;
-}
-
-/** Text as it stands in an element or an attribute. */
-export function escapeXml(text: string): string {
-  const names: Record<string, string> = {
-    '&': '&amp;',
-    '<': '&lt;',
-    '>': '&gt;',
-    '"': '&quot;',
-    "'": '&#39;',
-  };
-  return text.replace(/[&<>"']/g, (character) => names[character]!);
 }
 
 function graphic({ nodes, edges }: Layout): string {

@@ -54,7 +54,7 @@ export function asText(graph: Graph, width: number): string {
 function detailsOf(node: GraphNode, labels: readonly string[], { edges }: Graph): Line[] {
   const ports = edges.filter(({ to, kind }) => to === node.id && kind === 'published');
   return [
-    ...(labels.length > 0 ? [{ text: `by ${labels.join(', ')}` }] : []),
+    ...(labels.length > 0 ? [{ text: labels.join(', ') }] : []),
     ...node.lines.map((text) => ({ text })),
     ...ports.map((edge) => ({ text: `published: ${edge.labels.join(' ')}` })),
     ...node.rows.map(({ cells, state }) => ({
