@@ -51,7 +51,7 @@ export function boxOf(node: GraphNode): Box {
   if (node.state && node.rows.length === 0) write(node.state, `word ${node.state}`, true, fontSizes.text);
   if (node.rows.length > 0) {
     for (const text of rows.texts) texts.push({ ...text, y: text.y + y + 4 });
-    y += rows.height + 4;
+    y += rows.height + 10;
   }
   for (const problem of node.problems) write(problem, 'problem', false, fontSizes.text);
   return { width: width + 2 * padding, height: y + padding - 4, texts };

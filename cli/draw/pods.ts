@@ -11,6 +11,9 @@ import { mainConfig, mainType, outside, type Place } from './places.ts';
 /** A place with more attachments than this shows them as a list. */
 const mostBoxes = 12;
 
+/** "web-9" comes before "web-10". */
+const byName = new Intl.Collator('en', { numeric: true });
+
 /** States of all attachments. */
 export type States = ReadonlyMap<HostAttachment, State>;
 
@@ -23,7 +26,8 @@ export function podGraph(
   const nodes: GraphNode[] = [];
   const edges: GraphEdge[] = [];
   const boxed = new Map<string, HostAttachment[]>();
-  for (const { node, attachments, strays } of places) {
+  for (const { node, attachments: unsorted, strays } of places) {
+    const attachments = unsorted.toSorted((a, b) => byName.compare(displayName(a), displayName(b)));
     for (const name of strays) {
       const id = `stray:${name}`;
       nodes.push({

@@ -6,6 +6,9 @@ import { wrap } from './text-size.ts';
 
 const styles = { ok: 'green', broken: 'red', orphaned: 'magenta', unchecked: 'yellow' } as const;
 
+/** Before what does not fit in a line. */
+const hanging = '  ';
+
 /** A line before it is broken, and how it is painted. */
 interface Line {
   readonly text: string;
@@ -21,8 +24,9 @@ export function asText(graph: Graph, width: number): string {
   const written = new Set<string>();
   const write = (prefix: string, rest: string, line: Line) => {
     const room = Math.max(8, width - prefix.length);
-    wrap(line.text, room, columnsOf).forEach((part, i) => {
-      lines.push((i === 0 ? prefix : rest) + (line.style ? paint(line.style, part) : part));
+    const isLong = columnsOf(line.text) > room;
+    wrap(line.text, isLong ? room - hanging.length : room, columnsOf).forEach((part, i) => {
+      lines.push((i === 0 ? prefix : rest + hanging) + (line.style ? paint(line.style, part) : part));
     });
   };
   const writeNode = (node: GraphNode, prefix: string, rest: string, labels: readonly string[]) => {
@@ -42,12 +46,12 @@ export function asText(graph: Graph, width: number): string {
   write('', '', { text: graph.title, style: 'bold' });
   write('', '', { text: graph.summary });
   const targets = new Set(graph.edges.filter(({ kind }) => kind !== 'published').map(({ to }) => to));
-  for (const node of graph.nodes.filter(({ id }) => !targets.has(id))) {
-    const isBare =
-      node.id === 'outside' &&
-      !graph.edges.some((edge) => edge.from === node.id && edge.kind !== 'published');
-    if (!isBare) writeNode(node, '', '', []);
-  }
+  const leads = (node: GraphNode) =>
+    graph.edges.some(({ from, kind }) => from === node.id && kind !== 'published');
+  const roots = graph.nodes.filter(
+    (node) => !targets.has(node.id) && (node.kind !== 'outside' || leads(node)),
+  );
+  for (const root of roots) writeNode(root, '', '', []);
   return lines.join('\n');
 }
 

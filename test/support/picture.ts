@@ -1,10 +1,10 @@
 /** Hosts worth a picture: all kinds of networks, pods in every state, and one with very many pods. */
 
 import { writeFileSync } from 'node:fs';
-import { changed } from './outside.ts';
 import { type Conflist, type PortMapping, sample } from './chain.ts';
 import { command } from './command.ts';
 import { type Host, makeHost, type Pod, type Teardown } from './host.ts';
+import { changed } from './outside.ts';
 import { suites } from './plugin.ts';
 import type { Output } from './run.ts';
 
@@ -93,7 +93,12 @@ export async function makeVariedHost(t: Teardown): Promise<{ host: Host; pods: R
     sample('10-bridge.conflist'),
     sample('20-ptp.conflist'),
     sample('30-dual-stack.conflist'),
-    { ...sample('40-flannel.conflist'), cniVersion: '1.0.0', plugins: changed('40-flannel.conflist', { delegate: { bridge: 'flannel0', isDefaultGateway: true } }).plugins },
+    {
+      ...sample('40-flannel.conflist'),
+      cniVersion: '1.0.0',
+      plugins: changed('40-flannel.conflist', { delegate: { bridge: 'flannel0', isDefaultGateway: true } })
+        .plugins,
+    },
     sample('61-macvlan.conflist'),
   );
   const pods: Record<string, Pod> = {};
@@ -124,12 +129,16 @@ export async function makeFullHost(t: Teardown, number: number): Promise<Host> {
   const host = await makeHost(t);
   await addUplink(host);
   configure(host, sample('10-bridge.conflist'));
-  for (let i = 1; i <= number; i++) {
-    const pod = await addTo(host, 'podnet', {
-      name: `web-${i}-7d4b9c6f5d-x${1000 + i}`,
-      ...(i % 10 === 0 && { ports: [{ hostPort: 8000 + i, containerPort: 80, protocol: 'tcp' }] }),
-    });
-    if (i === 7) await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
-  }
+  const numbers = Array.from({ length: number }, (_, i) => i + 1).values();
+  const work = async () => {
+    for (const i of numbers) {
+      const pod = await addTo(host, 'podnet', {
+        name: `web-${i}-7d4b9c6f5d-x${1000 + i}`,
+        ...(i % 10 === 0 && { ports: [{ hostPort: 8000 + i, containerPort: 80, protocol: 'tcp' }] }),
+      });
+      if (i === 7) await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
+    }
+  };
+  await Promise.all(Array.from({ length: 4 }, work));
   return host;
 }
