@@ -108,7 +108,8 @@ function listOf({ id, title }: GraphNode, attachments: readonly HostAttachment[]
 function linkLabels(one: HostAttachment, place: GraphNode, networks: readonly NetworkList[]): string[] {
   const network = networks.find(({ name }) => name === one.network);
   const config = network ? mainConfig(network) : {};
-  const port = one.hostInterfaces.filter((name) => place.id !== `link:${name}`);
+  // The bridge itself, and the gateways of its VLANs, are no port.
+  const port = one.hostInterfaces.filter((name) => !`link:${name}.`.startsWith(`${place.id}.`));
   const type = network ? mainType(network) : '';
   const mode = typeof config.mode === 'string' ? `, ${config.mode} mode` : '';
   const ids = type === 'vlan' ? config.vlanId : config.vlan;

@@ -43,15 +43,15 @@ export function configure(host: Host, ...networks: Conflist[]): void {
     writeFileSync(host.file(`/etc/cni/net.d/${network.name}.conflist`), JSON.stringify(network));
 }
 
-/** Gives a host an uplink "eth0" with a default route. */
-export async function addUplink(host: Host): Promise<void> {
+/** Gives a host an uplink "eth0" with a default route. @param options.ipv6 false for kernels without it. */
+export async function addUplink(host: Host, { ipv6 = true } = {}): Promise<void> {
   const router = await host.addPod();
   for (const line of [
     `link add eth0 type veth peer name eth0 netns ${router.name}`,
     'link set eth0 up',
     `-n ${router.name} link set eth0 up`,
     'address add 192.0.2.10/24 dev eth0',
-    'address add 2001:db8::10/64 dev eth0 nodad',
+    ...(ipv6 ? ['address add 2001:db8::10/64 dev eth0 nodad'] : []),
     'route add default via 192.0.2.1',
   ])
     await host.run(['ip', ...line.split(' ')]);
