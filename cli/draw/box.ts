@@ -29,7 +29,7 @@ const lineHeight = 17;
 /** Longer lines are wrapped. */
 const longestLine = 270;
 const cellGap = 14;
-/** Lists have as many columns as they need for no more rows than this, or else for a height like their width. */
+/** Rows of a list in one column, unless it would be narrow and high. */
 const mostRows = 24;
 
 /** Lays out a node's texts. */

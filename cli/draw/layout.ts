@@ -1,4 +1,4 @@
-/** Where boxes and edges go: ELK's layered algorithm, from the outside on the left to the pods on the right. */
+/** Where boxes and edges go, by ELK's layered algorithm: the outside on the left, the pods on the right. */
 
 import type { ELK, ElkExtendedEdge, ElkNode } from 'elkjs/lib/elk-api.js';
 import { type Box, boxOf, fontSizes } from './box.ts';

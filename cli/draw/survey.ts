@@ -59,7 +59,7 @@ function withCleanTexts(node: GraphNode): GraphNode {
   };
 }
 
-/** Names come from anybody: no control character reaches a terminal, and none that XML does not have a file. */
+/** Names come from anybody: without what would control a terminal, and what XML cannot have. */
 function clean(text: string): string {
   return text
     .toWellFormed()
