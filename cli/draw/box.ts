@@ -29,7 +29,7 @@ const lineHeight = 17;
 /** Longer lines are wrapped. */
 const longestLine = 270;
 const cellGap = 14;
-/** Rows of a list in one column, unless it would be narrow and high. */
+/** A list with more rows than this has several columns. */
 const mostRows = 24;
 
 /** Lays out a node's texts. */
