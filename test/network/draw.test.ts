@@ -143,7 +143,10 @@ async function draw(t: ExecutionContext, host: Host, ...args: string[]): Promise
 async function tryPage(t: ExecutionContext, host: Host, browser: Browser): Promise<void> {
   const file = join(directory(t), 'host.html');
   t.is((await cniIn(host, ['draw', '--html', file])).exit, 0);
-  t.false(/(?:src|href)=|url\((?!#)|@import/.test(readFileSync(file, 'utf8')), 'nothing is loaded from elsewhere');
+  t.false(
+    /(?:src|href)=|url\((?!#)|@import/.test(readFileSync(file, 'utf8')),
+    'nothing is loaded from elsewhere',
+  );
   const { page, seen } = await openFile(browser, file);
   const viewBox = () => page.$eval('#view svg', (svg) => svg.getAttribute('viewBox')!.split(' ').map(Number));
   const whole = await viewBox();
