@@ -7,6 +7,7 @@
  *     npm run bench -- --quick        fewer calls, in two
  *     npm run bench -- host-local     only scenarios whose name begins with this
  *     npm run bench -- memory         10,000 verbs for the agent, however long they take
+ *     npm run bench -- --chart        nothing: draws bench/results.svg anew from bench/results.json
  *
  * The reference plugins are the newest that Debian has, or those in the directory CNI_REFERENCE. It runs in
  * network and mount namespaces of its own, and touches nothing of the machine.
@@ -34,7 +35,10 @@ import { scenarios } from './bench/scenarios.ts';
 import { continueOnOwnHost } from './own-host.ts';
 
 const { values, positionals } = parseArgs({
-  options: { quick: { type: 'boolean', default: false } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    chart: { type: 'boolean', default: false },
+  },
   allowPositionals: true,
 });
 const output = join(import.meta.dirname, '../bench');
@@ -42,7 +46,8 @@ const readmeFile = join(import.meta.dirname, '../README.md');
 /** Where the README has the table. */
 const generated = /(<!-- npm run bench writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
-if (process.env.BENCH_INSIDE) await run();
+if (values.chart) writeChart((JSON.parse(readFileSync(join(output, 'results.json'), 'utf8')) as Report).rows);
+else if (process.env.BENCH_INSIDE) await run();
 else {
   // In there, nothing can be downloaded.
   const { description, directory } = findReference();
@@ -73,10 +78,14 @@ async function run(): Promise<void> {
   mkdirSync(output, { recursive: true });
   writeFileSync(join(output, 'results.json'), `${JSON.stringify(report, null, 2)}\n`);
   writeFileSync(join(output, 'results.md'), markdown(report, rows));
-  writeFileSync(join(output, 'results.svg'), drawChart(rows));
+  writeChart(rows);
   const readme = readFileSync(readmeFile, 'utf8');
   writeFileSync(readmeFile, readme.replace(generated, `$1${markdown(report, rows.filter(forReadme))}$2`));
   console.log('\nWritten to bench/results.json, results.md and results.svg, and to README.md');
+}
+
+function writeChart(rows: readonly Row[]): void {
+  writeFileSync(join(output, 'results.svg'), drawChart(rows));
 }
 
 /** Scenarios that the command line asks for: all, or those whose names begin so. */

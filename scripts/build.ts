@@ -29,6 +29,7 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type BuildOptions, build, type Metafile } from 'esbuild';
+import { loadApart, pageScript, pageStyle } from './build/draw.ts';
 import { learn } from './build/learn.ts';
 import { bundledPackages } from './build/sbom.ts';
 import { isCurrent, stampOf } from './build/stamp.ts';
@@ -76,7 +77,14 @@ const bundling = {
 } as const satisfies BuildOptions;
 const packages = bundledPackages([
   await bundle('main.js', entryPoint()),
-  await bundle('cni.js', operatorsEntryPoint()),
+  await bundle('cni.js', operatorsEntryPoint(), {
+    plugins: [loadApart('elkjs/lib/elk.bundled.js', 'elk.js')],
+    define: { PAGE_SCRIPT: JSON.stringify(await pageScript()), PAGE_STYLE: JSON.stringify(pageStyle()) },
+  }),
+  await bundle('elk.js', "module.exports = require('elkjs/lib/elk.bundled.js');", {
+    banner: { js: '(function (require) { const module = { exports: {} };' },
+    footer: { js: 'return module.exports; })' },
+  }),
 ]);
 await makeExecutable();
 
@@ -133,16 +141,17 @@ function tableOf(directory: string): string {
  * scripts/build/loader.ts calls it.
  * @returns esbuild's account of what is in it.
  */
-async function bundle(file: string, contents: string): Promise<Metafile> {
+async function bundle(file: string, contents: string, more: BuildOptions = {}): Promise<Metafile> {
   const { metafile } = await build({
     ...bundling,
-    metafile: true,
     stdin: { contents, resolveDir: root, loader: 'ts' },
     outfile: join(buildDir, file),
     banner: { js: '(function (require, end) {' },
     footer: { js: '})' },
+    ...more,
+    metafile: true,
     // yargs looks for its translations beside its own file, which a bundle does not have.
-    define: { 'import.meta.url': `"file:///${file}"` },
+    define: { 'import.meta.url': `"file:///${file}"`, ...more.define },
   });
   return metafile;
 }
@@ -184,7 +193,7 @@ async function makeExecutable(): Promise<void> {
   await bundleLoader('training.js', training);
 
   const stamp = createHash('sha256').update(JSON.stringify([execArgv, names, statSync(base).mtimeMs]));
-  for (const file of ['main.js', 'cni.js', 'loader.js', 'training.js'])
+  for (const file of ['main.js', 'cni.js', 'elk.js', 'loader.js', 'training.js'])
     stamp.update(readFileSync(join(buildDir, file)));
   const digest = stamp.digest('hex');
   const stampFile = join(buildDir, 'stamp');
@@ -263,7 +272,7 @@ function assemble(main: string, output: string, caches: readonly string[], direc
     // Nothing in a runtime's environment may add to them.
     execArgvExtension: 'none',
     assets: Object.fromEntries([
-      ...['main.js', 'cni.js'].map((file) => [file, join(buildDir, file)]),
+      ...['main.js', 'cni.js', 'elk.js'].map((file) => [file, join(buildDir, file)]),
       ...caches.map((file) => [file, join(directory, file)]),
     ]),
   };

@@ -57,7 +57,7 @@ function copyTree(target: string): void {
 
 /** True for what goes into the executable; other files of a build hold paths. */
 function isPart(file: string): boolean {
-  return ['node', 'main.js', 'cni.js', 'loader.js'].includes(file) || file.endsWith('.cache');
+  return ['node', 'main.js', 'cni.js', 'elk.js', 'loader.js'].includes(file) || file.endsWith('.cache');
 }
 
 function report(differences: readonly Difference[]): void {

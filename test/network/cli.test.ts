@@ -198,9 +198,9 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
   t.regex(table, /3 attachments, 2 orphaned/);
 
   const text = (await run(['draw'])).stdout;
-  t.regex(text, /bridge cni0 {2}10\.88\.0\.1\/16, network podnet, masqueraded/);
-  t.regex(text, /veth[0-9a-f]{8} ── eth0 10\.88\.0\.2 .*\[8080:80\/tcp\]/);
-  t.regex(text, /✘ .*10\.88\.0\.3/);
+  t.regex(text, /bridge cni0\n[\s\S]*10\.88\.0\.1\/16\n[\s\S]*network podnet/);
+  t.regex(text, /veth[0-9a-f]{8}\n.*eth0 in podnet:\n.*10\.88\.0\.2\n.*published: 8080:80\/tcp\n *│? *ok/);
+  t.regex(text, /10\.88\.0\.3\n.*orphaned\n.*its network namespace is gone/);
   t.is((await run(['draw', '--svg', '/run/host.svg'])).exit, 0);
   const svg = await host.run(['cat', '/run/host.svg']);
   t.regex(svg, /^<svg [\s\S]*bridge cni0[\s\S]*10\.88\.0\.2[\s\S]*<\/svg>\n$/);

@@ -25,6 +25,7 @@ test('each is the text of the licence that the bill names', (t) => {
     MIT: /Permission is hereby granted, free of charge|MIT License/i,
     ISC: /Permission to use, copy, modify, and\/or distribute|ISC License/i,
     'Apache-2.0': /Apache License/,
+    'EPL-2.0 OR GPL-3.0-or-later': /Eclipse Public License - v 2\.0/,
   };
   for (const { name, purl, licenses } of bill.components.filter((one) => one.purl?.startsWith('pkg:npm/'))) {
     const [{ expression }] = licenses as [{ expression: string }];
