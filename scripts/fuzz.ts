@@ -24,7 +24,7 @@ const seed = Number(values.seed);
 const each = Math.ceil(Number(values.inputs) / chosen.length);
 const start = performance.now();
 let failed = 0;
-console.log(`Seed ${seed}, ${each} inputs for each of ${chosen.length} targets`);
+console.log(`Seed ${seed}, ${each} inputs beside the samples for each of ${chosen.length} targets`);
 for (const target of chosen) {
   const found = await tryTarget(target, { inputs: each, seed, path: values.path });
   console.log(`${found ? 'FAILED' : 'ok'} ${target.name}`);
@@ -38,7 +38,7 @@ if (values.record && values.target === undefined && values.path === undefined)
   record({
     part: 'Hostile input',
     unit: 'inputs',
-    tried: each * chosen.length,
+    tried: chosen.reduce((sum, { samples }) => sum + samples.length + each, 0),
     failed,
     command: `npm run fuzz -- --inputs ${values.inputs} --seed ${seed}`,
     minutes: (performance.now() - start) / 60_000,

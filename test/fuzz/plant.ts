@@ -9,6 +9,7 @@ import {
   readFileSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -65,14 +66,20 @@ function plantSocket(path: string, first: string): void {
 /**
  * Makes a directory with a canary beside a target's own.
  * @param names of further files in it, as a link to it makes them pass for a target's own.
+ * @param content of all of them.
  * @returns its path, and a check that it is as before.
  */
 export function guarded(
   directory: string,
   names: readonly string[] = [],
+  content = 'alive',
 ): [outside: string, check: () => void] {
   const outside = join(directory, '../outside');
-  for (const name of ['canary', ...names]) place(join(outside, name), 'alive');
+  for (const name of ['canary', ...names]) {
+    place(join(outside, name), content);
+    // A claim that was marked for removal just now would be waited for.
+    utimesSync(join(outside, name), 0, 0);
+  }
   const before = pictureOf(outside);
   const check = () => {
     const now = pictureOf(outside);
