@@ -41,7 +41,7 @@ export function plant(path: string, what: number, outside: string, content: Uint
       execFileSync('mkfifo', [path]);
       return;
     case 6:
-      plantSocket(path, join(outside, '../socket'));
+      plantSocket(path, path.length < longestSocketPath ? `${path}.first` : join(outside, '../socket'));
       return;
     case 7:
       symlinkSync('/dev/zero', path);
@@ -52,9 +52,12 @@ export function plant(path: string, what: number, outside: string, content: Uint
   }
 }
 
+/** In bytes, with a few to spare. Source: unix(7). */
+const longestSocketPath = 90;
+
 /**
  * A socket at which nobody listens.
- * @param first a shorter path, where it is made.
+ * @param first a path on the same file system and short enough, where it is made.
  */
 function plantSocket(path: string, first: string): void {
   // That name is removed as soon as it is closed, a second one is not.
