@@ -1,7 +1,7 @@
 /**
- * How pods are reached that the reference has connected. It announces no address, so that neighbours may go on
- * sending to the pod that had it before: it loses pods of itself. Where this suite has done the rest of the
- * chain, no more of them may be lost.
+ * How pods are reached that the reference has connected. It announces no address, so that neighbours may go
+ * on sending to the pod that had it before: it loses pods by itself. Where this suite has done the rest of
+ * the chain, no more of them may be lost.
  */
 
 /** How many standard deviations are taken for chance. */
