@@ -1,6 +1,6 @@
 /** Files that anybody may have put there: torn, endless, or no files at all. */
 
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, rmSync, unlinkSync } from 'node:fs';
 import { CniError, ErrorCode } from './errors.ts';
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
@@ -38,6 +38,18 @@ export function readRegularFile(
     return bytes.toString('utf8', 0, length);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** Removes a file, or the directory that is in its place, if there is one. @throws the error of unlink(2). */
+export function removeEntry(path: string): void {
+  try {
+    // Unlike rmSync, it needs no file descriptor, of which there may be none left.
+    unlinkSync(path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return;
+    if (errnoOf(error) !== 'EISDIR') throw error;
+    rmSync(path, { recursive: true });
   }
 }
 

@@ -1,5 +1,6 @@
 /** The files of claims: what their names and their content say. See claims.ts. */
 
+import { errnoOf, fileError, removeEntry } from '../file.ts';
 import { Address } from '../ip.ts';
 import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
 
@@ -55,4 +56,29 @@ export function union(before: ClaimDetails | undefined, now: ClaimDetails): Clai
     ...now,
     backends: [...before.backends.filter((name) => !now.backends.includes(name)), ...now.backends],
   };
+}
+
+/**
+ * Removes all files of claims that can be removed.
+ * @param warn is told of one that stays as nothing can be written: then nobody claims anything either, and
+ *   DEL must come to an end.
+ * @throws CniError for one that stays for another reason.
+ */
+export function removeClaims(
+  directory: string,
+  claims: readonly Claim[],
+  warn: (message: string) => void,
+): void {
+  let failure: Error | undefined;
+  for (const { file } of claims) {
+    const path = `${directory}/${file}`;
+    try {
+      removeEntry(path);
+    } catch (error) {
+      const problem = fileError('remove', path, error);
+      if (errnoOf(error) === 'EROFS') warn(problem.message);
+      else failure ??= problem;
+    }
+  }
+  if (failure) throw failure;
 }

@@ -8,7 +8,7 @@
  * are hints. The name ends in "leaving" while the firewall is told to forget the address.
  */
 
-import { lstatSync, renameSync, rmSync, utimesSync } from 'node:fs';
+import { lstatSync, renameSync, utimesSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
@@ -17,7 +17,7 @@ import type { Address } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
-import { type Claim, type ClaimDetails, parseDetails, parseName, union } from './claim-file.ts';
+import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, union } from './claim-file.ts';
 import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
 
@@ -72,7 +72,7 @@ export class Claims {
   ): Promise<TakenClaims> {
     const tag = attachmentTag(attachment);
     const taken: Claim[] = [];
-    const giveBack = () => this.dropAll(taken);
+    const giveBack = () => this.tryDropAll(taken);
     try {
       using _ = await this.lockUndisturbed(addresses);
       const present = this.list().filter(({ address }) => addresses.some((one) => one.equals(address)));
@@ -88,11 +88,7 @@ export class Claims {
       const outdated = present.filter(
         (claim) => (claim.tag !== tag || claim.isLeaving) && claim.tag.startsWith(network),
       );
-      return {
-        isNew: present.length === 0,
-        settle: () => this.dropAll(outdated),
-        giveBack,
-      };
+      return { isNew: present.length === 0, settle: () => this.tryDropAll(outdated), giveBack };
     } catch (error) {
       giveBack();
       if (error instanceof CniError) throw error;
@@ -152,6 +148,7 @@ export class Claims {
    * @param options.isHeld whether others than the claims tell that another attachment has an address.
    * @param remove is given those of the addresses that no other attachment has claimed, and tells the
    * firewall.
+   * @throws CniError when a claim cannot be removed, or what `remove` throws.
    */
   async release(
     claims: readonly Claim[],
@@ -257,8 +254,9 @@ export class Claims {
     try {
       names = listStateFiles(this.directory);
     } catch (error) {
-      // That says nothing of the claims: without them, DEL would leave what it is to remove.
-      if (['EMFILE', 'ENFILE', 'ENOMEM'].includes(errnoOf(error) ?? ''))
+      // Whatever else keeps it from being read says nothing of the claims in it: DEL would take its own for
+      // another's, and leave what it is to remove.
+      if (!['ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? ''))
         throw fileError('list', this.directory, error);
       this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
       return [];
@@ -275,12 +273,14 @@ export class Claims {
   }
 
   private dropAll(claims: readonly Claim[]): void {
-    for (const { file } of claims) {
-      try {
-        rmSync(`${this.directory}/${file}`, { force: true, recursive: true });
-      } catch (error) {
-        this.warn(`Cannot remove "${this.directory}/${file}": ${(error as Error).message}`);
-      }
+    removeClaims(this.directory, claims, this.warn);
+  }
+
+  private tryDropAll(claims: readonly Claim[]): void {
+    try {
+      this.dropAll(claims);
+    } catch (error) {
+      this.warn((error as Error).message);
     }
   }
 }

@@ -126,13 +126,14 @@ export class FailureBench {
     return { isReached, problem: join([failure, await this.leave()]) };
   }
 
-  private async attemptRemoval({ verb, index, point, error }: FailureCase): Promise<Verdict> {
+  private async attemptRemoval(one: FailureCase): Promise<Verdict> {
     const { scene } = this;
+    const { verb, index, point, error } = one;
     const remains = await this.leave();
     const attachment = await bringTo(scene, verb, index);
     const outcome = await fail(scene.host, scene.start(verb, index, attachment), point, error);
     // Nobody calls again what has succeeded.
-    const left = outcome.exit === 0 ? await this.finish(verb, index, attachment, outcome.stderr) : '';
+    const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome.stderr) : '';
     const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
     const difference = await scene.difference();
     return {
@@ -147,13 +148,12 @@ export class FailureBench {
 
   /**
    * Does what comes after a verb of one plugin of the chain. GC may leave a file alone that it cannot read, for
-   * the next GC, if it says so.
+   * the next GC, if it says so, and so may DEL where nothing can be written.
    * @param warnings of the verb.
    * @returns what is left of the attachment.
    */
   private async finish(
-    verb: ChangingVerb,
-    index: number,
+    { verb, index, error }: FailureCase,
     attachment: Attachment,
     warnings: string,
   ): Promise<string> {
@@ -167,7 +167,8 @@ export class FailureBench {
       for (let i = index + 1; i < length; i++)
         failures.push(describeFailure(await scene.run('GC', i, attachment)));
     await scene.remove(attachment.pod);
-    const isExcused = (path: string) => hints.test(path) || (verb === 'GC' && warnings.includes(`"${path}"`));
+    const mayLeave = verb === 'GC' || error === 'EROFS';
+    const isExcused = (path: string) => hints.test(path) || (mayLeave && warnings.includes(`"${path}"`));
     return join([...failures, await scene.difference(isExcused)]);
   }
 

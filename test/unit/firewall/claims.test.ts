@@ -1,35 +1,70 @@
-import fs, { mkdtempSync, rmSync } from 'node:fs';
+import fs, { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { Claims } from '../../../lib/firewall/claims.ts';
+import { Address } from '../../../lib/ip.ts';
 
-test.serial(
-  'claims that cannot be listed for want of memory or descriptors are not taken for none',
-  async (t) => {
-    const directory = mkdtempSync(join(tmpdir(), 'claims-'));
-    const { readdirSync } = fs;
-    t.teardown(() => {
-      fs.readdirSync = readdirSync;
-      syncBuiltinESMExports();
-      rmSync(directory, { recursive: true });
-      rmSync(`${directory}.lock`, { force: true });
-    });
-    const claims = new Claims(() => {}, directory);
-    const attachment = { network: 'net', containerId: 'one', ifname: 'eth0' };
-    for (const code of ['EMFILE', 'ENOMEM']) {
-      fs.readdirSync = (() => {
-        throw Object.assign(new Error(code), { code });
-      }) as unknown as typeof fs.readdirSync;
-      syncBuiltinESMExports();
+const attachment = { network: 'net', containerId: 'one', ifname: 'eth0' };
+
+function claimsIn(t: ExecutionContext): { claims: Claims; directory: string } {
+  const directory = mkdtempSync(join(tmpdir(), 'claims-'));
+  t.teardown(() => {
+    rmSync(directory, { recursive: true });
+    rmSync(`${directory}.lock`, { force: true });
+  });
+  return { claims: new Claims(() => {}, directory), directory };
+}
+
+/** Has a function of node:fs fail while something is done. */
+async function failing(
+  name: 'readdirSync' | 'unlinkSync',
+  code: string,
+  work: () => void | Promise<void>,
+): Promise<void> {
+  const original = fs[name];
+  const failure = () => {
+    throw Object.assign(new Error(code), { code });
+  };
+  const replace = (value: unknown) => {
+    Object.assign(fs, { [name]: value });
+    syncBuiltinESMExports();
+  };
+  replace(failure);
+  try {
+    await work();
+  } finally {
+    replace(original);
+  }
+}
+
+test.serial('claims that cannot be listed are not taken for none', async (t) => {
+  const { claims } = claimsIn(t);
+  for (const code of ['EMFILE', 'ENOMEM', 'EPERM'])
+    await failing('readdirSync', code, async () => {
       t.throws(() => claims.of(attachment), { message: /Cannot list/ });
       await t.throwsAsync(claims.take(attachment, [], { backends: [] }), { message: /Cannot list/ });
-    }
-    fs.readdirSync = readdirSync;
-    syncBuiltinESMExports();
-    // The lock was let go of, or this would wait for it.
-    await claims.take(attachment, [], { backends: [] });
-    t.deepEqual(claims.of(attachment), []);
+    });
+  // The lock was let go of, or this would wait for it.
+  await claims.take(attachment, [], { backends: [] });
+  t.deepEqual(claims.of(attachment), []);
+});
+
+test.serial(
+  'a claim that cannot be removed fails the release, a directory in its place does not',
+  async (t) => {
+    const { claims, directory } = claimsIn(t);
+    await claims.take(attachment, [Address.parse('10.1.0.2')], { backends: [] });
+    const release = () =>
+      claims.release(claims.of(attachment), { known: [], inUse: true, isHeld: () => false }, async () => {});
+    await failing('unlinkSync', 'EPERM', async () => {
+      await t.throwsAsync(release(), { message: /Cannot remove ".*leaving"/ });
+    });
+    const [left] = readdirSync(directory);
+    rmSync(join(directory, left!));
+    mkdirSync(join(directory, left!, 'inside'), { recursive: true });
+    await release();
+    t.deepEqual(readdirSync(directory), []);
   },
 );
