@@ -10,10 +10,12 @@ import { depthVariable } from '../lib/cni/call.ts';
 import { errnoOf } from '../lib/file.ts';
 import { groupCommits } from '../lib/group-commit.ts';
 import { listenOn } from '../lib/kernel/listen.ts';
+import type { Sharing } from '../lib/kernel/sharing.ts';
 import { Turns } from '../lib/turns.ts';
 import type { PluginTable } from '../main.ts';
 import { serve } from './connection.ts';
 import { peerUser } from './peer.ts';
+import { waitForEnd } from './pipe.ts';
 import type { Offer } from './protocol.ts';
 import { Statistics } from './statistics.ts';
 
@@ -43,7 +45,8 @@ export class Agent {
   private readonly options: AgentOptions;
   private readonly mountNamespace = namespaceOf('mnt');
   private readonly networkNamespace = namespaceOf('net');
-  private readonly together = groupCommits();
+  /** What calls, and others who work in this process, get to share it. */
+  readonly sharing: Sharing = { waitForEnd, together: groupCommits() };
   private readonly turns = new Turns();
   private readonly waiting: (() => void)[] = [];
   /** Calls that run or wait. */
@@ -66,7 +69,7 @@ export class Agent {
     const server = createServer({ allowHalfOpen: true }, (connection) => {
       void serve(connection, {
         ...this.options,
-        together: this.together,
+        sharing: this.sharing,
         accepts: this.accepts,
         schedule: this.schedule,
         noteAbandoned: () => void this.statistics.refused++,
@@ -125,16 +128,28 @@ export class Agent {
     // A delegate is part of a call that is under way.
     const isOfAttachment = Boolean(container) && !depth;
     const work = () => this.runWithinLimit(call);
+    return await (isOfAttachment ? this.takeTurn(container!, ifname ?? '', work) : this.finish(work));
+  };
+
+  /**
+   * Does something while no call for the same container and interface is under way. The agent does not end
+   * before.
+   */
+  async takeTurn<T>(containerId: string, ifname: string, work: () => Promise<T>): Promise<T> {
+    return await this.finish(() => this.turns.take(`${containerId}/${ifname}`, work));
+  }
+
+  private async finish<T>(work: () => Promise<T>): Promise<T> {
     clearTimeout(this.idleTimer);
     this.unfinished++;
     try {
-      return await (isOfAttachment ? this.turns.take(`${container}/${ifname}`, work) : work());
+      return await work();
     } finally {
       this.unfinished--;
       this.restartIdleTimer();
       this.endIfDone();
     }
-  };
+  }
 
   private async runWithinLimit<T>(call: () => Promise<T>): Promise<T> {
     if (this.running >= this.options.concurrency)

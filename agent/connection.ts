@@ -3,10 +3,9 @@
 import type { Socket } from 'node:net';
 import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
-import type { Together } from '../lib/group-commit.ts';
+import type { Sharing } from '../lib/kernel/sharing.ts';
 import type { PluginTable } from '../main.ts';
 import { refuseMore } from './peer.ts';
-import { waitForEnd } from './pipe.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
@@ -22,8 +21,8 @@ export interface CallServer {
   readonly plugins: PluginTable;
   /** Path of the launcher, which stands for this suite under every plugin's name. */
   readonly program: string;
-  /** Does what several calls may do as one. */
-  readonly together: Together;
+  /** How calls share the process. */
+  readonly sharing: Sharing;
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
   /** Told of a call that its launcher has taken back, to run the executable. */
@@ -96,7 +95,7 @@ async function run(
   stdin: string,
   socket: Socket,
   { changes, incoming, answer }: Conversation,
-  { plugins, program, together }: CallServer,
+  { plugins, program, sharing }: CallServer,
 ): Promise<number | undefined> {
   // While the call waited for its turn, the runtime may have given up, and done something else since.
   if (changes.gone.aborted) return undefined;
@@ -111,7 +110,7 @@ async function run(
     program,
     environment: offer.environment,
     warn: (message: string) => void socket.write(encodeFrame('E', `${message}\n`)),
-    sharing: { waitForEnd, together },
+    sharing,
     signal: changes.gone,
     readStdin: async () => stdin,
     async print(text: string, exit: number) {

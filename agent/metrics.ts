@@ -129,6 +129,16 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
     "Calls left to the executable: not the agent's own, or not answered in time.",
     () => statistics.refused,
   );
+  counter(
+    'cni_agent_attachments_repaired_total',
+    'How often an attachment was repaired.',
+    () => statistics.repaired,
+  );
+  counter(
+    'cni_agent_repair_failures_total',
+    'How often an attachment was still broken after a repair.',
+    () => statistics.unrepaired,
+  );
   const calls = new Counter({
     name: 'cni_agent_calls_total',
     help: 'Calls that have ended, by plugin, verb and CNI error code; code 0 is success.',

@@ -66,6 +66,10 @@ export class Statistics {
   queued = 0;
   /** Calls that were another's to answer. */
   refused = 0;
+  /** How often an attachment was repaired. */
+  repaired = 0;
+  /** How often an attachment was still broken after that, or could not be repaired. */
+  unrepaired = 0;
   /** Told of each call that has ended. */
   onCall: (call: FinishedCall) => void = () => {};
   private readonly since = performance.now();

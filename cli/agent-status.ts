@@ -43,7 +43,7 @@ export const agentStatus: CommandModule<object, { socket: string; json: boolean 
 };
 
 /** Asks an agent for its statistics. @throws CommandError when none answers. */
-function askStatus(path: string): Promise<AgentStatus> {
+export function askStatus(path: string): Promise<AgentStatus> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     const socket = connect(path, () => socket.end(`-\0-\0-\0${statusRequest}\0\0`));

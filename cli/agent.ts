@@ -24,6 +24,7 @@ interface AgentArguments {
   concurrency: number;
   'idle-timeout': number;
   metrics: MetricsAddress | undefined;
+  repair: boolean;
 }
 
 /** The subcommand. @param suite the plugins that it serves. */
@@ -58,21 +59,30 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
           requiresArg: true,
           describe: 'Serve metrics for Prometheus here: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH',
         })
-        .check(({ concurrency, socket, metrics }) => {
+        .option('repair', {
+          type: 'boolean',
+          default: false,
+          describe: 'Run "cni repair" at start, and whenever firewalld has been reloaded or restarted',
+        })
+        .check(({ concurrency, socket, metrics, repair, 'idle-timeout': idleTimeout }) => {
           if (!Number.isInteger(concurrency) || concurrency <= 0)
             throw usageError('--concurrency must be a whole number above 0');
           if (metrics && 'path' in metrics && metrics.path === socket)
             throw usageError('--metrics and --socket name the same path. Give two');
+          if (repair && idleTimeout > 0)
+            throw usageError('--repair takes an agent that stays. Leave out --idle-timeout');
           return true;
         })
         .example('$0 agent', 'Serve until SIGTERM')
+        .example('$0 agent --repair', 'Also bring back what a reload of firewalld takes')
         .example('$0 agent --metrics 127.0.0.1:9464', 'Also serve http://127.0.0.1:9464/metrics'),
-    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics }) => {
+    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics, repair }) => {
       const build = basename(dirname(process.execPath)).slice(privatePrefix.length);
+      const { program } = readLaunch(process.argv);
       const running = new Agent({
         socket,
         plugins: new Map([...suite.plugins, ...suite.ipam]),
-        program: readLaunch(process.argv).program,
+        program,
         build,
         concurrency,
         idleTimeoutMs: idleTimeout * 1000,
@@ -84,13 +94,16 @@ export function agent(suite: Suite): CommandModule<object, AgentArguments> {
       // V8 would let the memory of new objects grow to 48 MiB under load, and keep it.
       setFlagsFromString('--semi-space-growth-factor=1');
       const metricsServer = metrics && (await startMetrics(metrics, running.statistics, build));
+      let repairs: Disposable | undefined;
       try {
         await running.listen();
         print(`Listening on "${socket}"`);
         for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => running.stop());
         await releaseEarlierBoots(defaultDataDir, warn);
+        if (repair) repairs = (await import('./repair/by-itself.ts')).repairByItself(running, suite, program);
         await ended;
       } finally {
+        repairs?.[Symbol.dispose]();
         metricsServer?.close();
       }
     },

@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import type { CommandModule } from 'yargs';
 import { type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
-import { formatPorts } from './list.ts';
+import { formatPorts } from './list/table.ts';
 import { cacheDir, configDir } from './settings.ts';
 import { paint, print } from './terminal.ts';
 

@@ -7,7 +7,7 @@ import { type HostAttachment, type Inventory, takeInventory } from './inventory.
 import { readCached } from './libcni/cache.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
 import type { NetworkList } from './libcni/conflist.ts';
-import { formatPorts } from './list.ts';
+import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork } from './networks.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
 import { count, paint, print, warn } from './terminal.ts';

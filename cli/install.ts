@@ -189,14 +189,15 @@ function remove(names: readonly string[], binDir: string): void {
   if (kept.length > 0) note(`Kept, because they are not of this suite: ${kept.join(', ')}`);
 }
 
-interface Identity {
+/** What an executable is. */
+export interface Identity {
   readonly isOurs: boolean;
   /** What it says of itself. */
   readonly description: string;
 }
 
 /** Asks an executable what it is. @returns undefined when there is none. */
-function identify(file: string, name: string): Identity | undefined {
+export function identify(file: string, name: string): Identity | undefined {
   const status = statSync(file, { throwIfNoEntry: false });
   if (!status?.isFile()) return undefined;
   const self = statSync(readLaunch(process.argv).program);

@@ -1,94 +1,166 @@
-/** `cni list`: every attachment of the host. */
+/** `cni list`: every attachment of the host, and the state it was seen in. */
 
 import type { CommandModule } from 'yargs';
-import { displayName, type HostAttachment, takeInventory } from './inventory.ts';
+import { CommandError, ExitCode } from './errors.ts';
+import { displayName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
+import { formatListing, type Layout } from './list/table.ts';
+import { watchListing } from './list/watch.ts';
 import { isFull } from './reservations.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
-import { checkStates, type State } from './state.ts';
-import { count, formatTable, paint, print, warn } from './terminal.ts';
+import { checkStates, type State, stateKinds } from './state.ts';
+import { count, paint, print, printStructured, warn } from './terminal.ts';
 
-interface ListArguments {
+/** What is to be listed. */
+interface Selection {
+  network?: string[] | undefined;
+  pod?: string[] | undefined;
+  state?: State['kind'][] | undefined;
+}
+
+interface ListArguments extends Selection {
+  output: Layout | 'json' | 'yaml' | 'name';
   json: boolean;
   orphaned: boolean;
+  watch: boolean;
+}
+
+/** What was found on the host. */
+interface Listing {
+  readonly inventory: Inventory;
+  /** Attachments that were asked for, with what CHECK says of them. */
+  readonly rows: readonly Row[];
+}
+
+/** An attachment and its state. */
+interface Row {
+  readonly attachment: HostAttachment;
+  readonly state: State;
 }
 
 export const list: CommandModule<object, ListArguments> = {
   command: 'list',
-  describe: 'List the attachments of this host',
+  describe: 'List the attachments of this host, and check them',
   builder: (yargs) =>
     yargs
-      .option('orphaned', {
+      .option('output', {
+        alias: 'o',
+        choices: ['table', 'wide', 'json', 'yaml', 'name'] as const,
+        default: 'table' as const,
+        describe: 'How to print the list; wide has whole IDs, namespaces and interfaces of the host',
+      })
+      .option('network', { type: 'string', array: true, nargs: 1, describe: 'Only those of this network' })
+      .option('pod', {
+        type: 'string',
+        array: true,
+        nargs: 1,
+        describe: 'Only those of this pod or container: NAMESPACE/NAME, NAME, or how its ID begins',
+      })
+      .option('state', { array: true, nargs: 1, choices: stateKinds, describe: 'Only those in this state' })
+      .option('orphaned', { type: 'boolean', default: false, describe: 'Short for --state orphaned' })
+      .option('watch', {
+        alias: 'w',
         type: 'boolean',
         default: false,
-        describe: 'Only what no longer belongs to a container',
+        describe: 'Go on, and show what changes, until Ctrl-C',
       })
-      .option('json', { type: 'boolean', default: false, describe: 'Print the list as JSON' })
-      .example('$0 list', 'Which pod has which address')
+      .option('json', { type: 'boolean', default: false, describe: 'Short for -o json' })
+      .example('$0 list', 'Which pod has which address, and whether it is in order')
+      .example('$0 list --state broken -o wide', 'What needs attention')
       .example('$0 list --orphaned', 'What "cni gc" would collect')
       .epilogue(
-        'It is composed of the result cache, the reservations of host-local, the rules of the firewall and the kernel.',
+        'It is composed of the result cache, the reservations of host-local, the rules of the firewall and the kernel. ' +
+          'The state is what CHECK of every plugin says now: ok; broken, with the reason; orphaned, when it belongs to no container any more; ' +
+          'unchecked, when its plugins cannot tell, and its interface is there, up and has its addresses.\n\n' +
+          'The exit code is 1 if something listed is broken or orphaned, or a file cannot be read.',
       ),
-  handler: async ({ json, orphaned }) => {
-    const inventory = await takeInventory(configDir(), cacheDir());
-    const { attachments, ranges, problems } = inventory;
-    const shown = attachments.filter((one) => !orphaned || one.orphaned.length > 0);
-    const states = await checkStates(shown, inventory, environment());
-    if (json) {
-      const listed = shown.map((one) => ({ ...one, state: states.get(one) }));
-      return print(JSON.stringify({ attachments: listed, ranges, problems }, null, 2));
+  handler: async ({ output, json, orphaned, watch, ...given }) => {
+    const format = json ? 'json' : output;
+    const selection = { ...given, state: orphaned ? ['orphaned' as const] : given.state };
+    if (watch && (format === 'yaml' || format === 'name'))
+      throw new CommandError(`"-o ${format}" cannot be watched. Give "-o json", or leave it out`, {
+        exitCode: ExitCode.Usage,
+      });
+    if (watch) return await watchListing(() => look(selection), format as Layout | 'json');
+    const listing = await look(selection);
+    const { inventory, rows } = listing;
+    if (format === 'json' || format === 'yaml') await printStructured(format, structured(listing));
+    else {
+      warnOf(inventory);
+      if (format === 'name') for (const { attachment } of rows) print(displayName(attachment));
+      else printTable(listing, format);
     }
-    for (const problem of problems) warn(problem);
-    for (const { network, range, used } of ranges.filter(isFull))
-      warn(
-        `Network "${network}" has given away all ${used} addresses of ${range}, so that the next ADD fails. ` +
-          `Run "cni gc ${network}", or make the range larger`,
-      );
-    const [heading, ...rows] = formatTable(
-      ['CONTAINER', 'NETWORK', 'INTERFACE', 'ADDRESSES', 'PORTS', 'AGE', 'STATE'],
-      shown.map((one) => rowOf(one, states.get(one)!)),
-    );
-    if (rows.length > 0)
-      print(
-        [
-          paint('bold', heading!),
-          ...rows.map((row, i) =>
-            ['broken', 'orphaned'].includes(states.get(shown[i]!)!.kind) ? paint('red', row) : row,
-          ),
-          '',
-        ].join('\n'),
-      );
-    const orphans = attachments.filter((one) => one.orphaned.length > 0).length;
-    print(`${count(attachments.length, 'attachment')}, ${orphans} orphaned.`);
+    if (inventory.problems.length > 0 || rows.some(({ state }) => isBad(state)))
+      process.exitCode = ExitCode.Failure;
   },
 };
 
-function rowOf(one: HostAttachment, { kind, problems }: State): string[] {
-  return [
-    displayName(one),
-    one.network,
-    one.ifname,
-    one.ips.join(' ') || '-',
-    formatPorts(one) || '-',
-    one.since ? formatAge(Date.now() - one.since.getTime()) : '-',
-    kind === 'orphaned' ? problems.join('; ') : [kind, ...problems].join(': '),
-  ];
+/** Looks at the host. */
+async function look({ network, pod, state }: Selection): Promise<Listing> {
+  const inventory = await takeInventory(configDir(), cacheDir());
+  for (const name of network ?? []) requireNetwork(inventory, name);
+  const chosen = inventory.attachments.filter(
+    (one) => (!network || network.includes(one.network)) && (!pod || pod.some((name) => isNamed(one, name))),
+  );
+  const states = await checkStates(chosen, inventory, environment());
+  const rows = chosen
+    .map((attachment) => ({ attachment, state: states.get(attachment)! }))
+    .filter((row) => !state || state.includes(row.state.kind))
+    .sort((a, b) => order.compare(displayName(a.attachment), displayName(b.attachment)));
+  return { inventory, rows };
 }
 
-/** "8080:80/tcp 8443:443/tcp" */
-export function formatPorts({ ports }: HostAttachment): string {
-  return ports
-    .map(({ hostPort, containerPort, protocol }) => `${hostPort}:${containerPort}/${protocol}`)
-    .join(' ');
+/** "web-10" behind "web-9". */
+const order = new Intl.Collator('en', { numeric: true });
+
+/** @throws CommandError for a name that nothing on the host has. */
+function requireNetwork({ networks, attachments }: Inventory, name: string): void {
+  if (networks.some((one) => one.name === name) || attachments.some((one) => one.network === name)) return;
+  throw new CommandError(
+    `No network is called "${name}". See "cni network ls" for those of this host, or set NETCONFPATH to another directory`,
+  );
 }
 
-/** As kubectl writes ages: the largest unit that fits. @param milliseconds */
-function formatAge(milliseconds: number): string {
-  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
-  for (const [unit, size] of [
-    ['d', 86_400],
-    ['h', 3600],
-    ['m', 60],
-  ] as const)
-    if (seconds >= size) return `${Math.floor(seconds / size)}${unit}`;
-  return `${seconds}s`;
+function isNamed(one: HostAttachment, name: string): boolean {
+  return displayName(one) === name || one.pod?.name === name || one.containerId.startsWith(name);
+}
+
+function isBad({ kind }: State): boolean {
+  return kind === 'broken' || kind === 'orphaned';
+}
+
+/** What programs get. */
+function structured({ inventory: { ranges, problems }, rows }: Listing): object {
+  const attachments = rows.map(({ attachment, state }) => ({ ...attachment, state }));
+  return { attachments, ranges, problems };
+}
+
+function warnOf({ ranges, problems }: Inventory): void {
+  for (const problem of problems) warn(problem);
+  for (const { network, range, used } of ranges.filter(isFull))
+    warn(
+      `Network "${network}" has given away all ${used} addresses of ${range}, so that the next ADD fails. ` +
+        `Run "cni gc ${network}", or make the range larger`,
+    );
+}
+
+function printTable({ inventory, rows }: Listing, layout: Layout): void {
+  const [heading, ...lines] = formatListing(rows, layout, process.stdout.columns);
+  if (rows.length > 0) print([paint('bold', heading!.text), ...lines.map(colored), ''].join('\n'));
+  print(summary(rows, inventory.attachments.length));
+}
+
+/** Red for what is not in order. */
+function colored({ text, state }: { text: string; state?: State | undefined }): string {
+  return state && isBad(state) ? paint('red', text) : text;
+}
+
+/** "3 of 8 attachments, 1 broken, 2 orphaned." @param all how many there are on the host. */
+function summary(rows: readonly Row[], all: number): string {
+  const number = (kind: State['kind']) => rows.filter(({ state }) => state.kind === kind).length;
+  const others = (['broken', 'orphaned', 'unchecked'] as const)
+    .filter((kind) => number(kind) > 0)
+    .map((kind) => `${number(kind)} ${kind}`);
+  const shown = rows.length === all ? '' : `${rows.length} of `;
+  const good = rows.length === 0 ? [] : ['all ok'];
+  return `${[`${shown}${count(all, 'attachment')}`, ...(others.length > 0 ? others : good)].join(', ')}.`;
 }

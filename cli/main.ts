@@ -5,12 +5,19 @@ import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { agent } from './agent.ts';
 import { add, check, del, status } from './attachment.ts';
+import { bugreport } from './bugreport.ts';
+import { doctor } from './doctor.ts';
 import { draw } from './draw.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { explain } from './explain.ts';
 import { gc } from './gc.ts';
 import { install } from './install.ts';
 import { list } from './list.ts';
+import { network } from './network.ts';
+import { setOwnPlugins } from './own-plugins.ts';
+import { probeHelper } from './probe/helper.ts';
+import { probe } from './probe.ts';
+import { repair } from './repair.ts';
 import { note, paintError } from './terminal.ts';
 import { standardInput } from './validate/file.ts';
 import { validate } from './validate.ts';
@@ -28,6 +35,7 @@ Colours are left out when the output is not a terminal, or NO_COLOR is set.`;
  * @param suite every plugin in the executable.
  */
 export async function main(args: readonly string[], suite: Suite): Promise<void> {
+  setOwnPlugins(suite);
   const command = yargs()
     .scriptName('cni')
     .locale('en')
@@ -37,8 +45,14 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     .command(validate(suite))
     .command([add, check, del, status])
     .command(gc)
+    .command(repair(suite))
     .command(list)
+    .command(network(suite))
     .command(draw)
+    .command(doctor(suite))
+    .command(bugreport(suite))
+    .command(probe)
+    .command(probeHelper)
     .command(explain(suite))
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })

@@ -37,6 +37,10 @@ export interface RangeUse {
   readonly network: string;
   /** Its ranges, as "10.1.0.1-10.1.0.254". */
   readonly range: string;
+  /** The subnets that its ranges are in, as "10.1.0.0/24". */
+  readonly subnets: readonly string[];
+  /** What containers reach other networks by. They are never given away. */
+  readonly gateways: readonly string[];
   /** Addresses that are reserved. */
   readonly used: number;
   /** Addresses that it can give away; in IPv6, this may be more than a number tells exactly. */
@@ -97,10 +101,16 @@ function rangeUse(network: string, config: HostLocalConfig, found: readonly Rese
     return rangeSetsOf(config).map((set) => ({
       network,
       range: formatSet(set),
+      subnets: distinct(set.map(({ subnet }) => `${subnet.network}`)),
+      gateways: distinct(set.map(({ gateway }) => `${gateway}`)),
       used: countTaken(set, found),
       capacity: Number(capacity(set)),
     }));
   } catch {
     return []; // None, when the runtime passes them; or "cni validate" tells what is wrong.
   }
+}
+
+function distinct(texts: readonly string[]): string[] {
+  return [...new Set(texts)];
 }

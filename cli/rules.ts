@@ -28,12 +28,16 @@ const sources: { command: readonly string[]; owner: RegExp }[] = [
 /** The owners of rules, each once. Without a program, there are none of its kind. */
 export async function ruleOwners(programs: Programs): Promise<RuleOwner[]> {
   const owners = new Map<string, RuleOwner>();
-  for (const { command, owner } of sources) {
-    const [program = '', ...args] = command;
-    const output = await programs.run(program, args).catch((error: unknown) => {
-      if (error instanceof ProgramMissingError) return undefined;
-      throw error;
-    });
+  const outputs = await Promise.all(
+    sources.map(({ command: [program = '', ...args] }) =>
+      programs.run(program, args).catch((error: unknown) => {
+        if (error instanceof ProgramMissingError) return undefined;
+        throw error;
+      }),
+    ),
+  );
+  for (const [i, { owner }] of sources.entries()) {
+    const output = outputs[i];
     for (const { 0: text, groups } of output?.stdout.matchAll(owner) ?? []) {
       // A comment as long as nft(8) takes may be cut within the container ID.
       if (text.length >= 'comment ""'.length + longestComment) continue;

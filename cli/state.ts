@@ -2,38 +2,49 @@
 
 import { attachmentKey } from '../lib/attachment.ts';
 import { atLeast } from '../lib/cni/version.ts';
+import type { Once } from '../lib/kernel/sharing.ts';
 import { describeError } from './errors.ts';
 import type { HostAttachment, Inventory } from './inventory.ts';
-import { checkNetwork, type Environment } from './libcni/chain.ts';
-import { networkFromCache } from './libcni/conflist.ts';
+import type { CachedAttachment } from './libcni/cache.ts';
+import { checkNetwork, type Environment, NoAnswerError } from './libcni/chain.ts';
+import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
+import { lookingPlugins } from './own-plugins.ts';
+import { interfaceProblems } from './sandbox.ts';
+
+/** What an attachment can be. */
+export const stateKinds = ['ok', 'broken', 'orphaned', 'unchecked'] as const;
 
 /** What was seen of an attachment. */
 export interface State {
   /**
-   * `ok`: every plugin's CHECK succeeded. `broken`: one found something. `orphaned`: it belongs to no
-   * container any more. `unchecked`: nothing can tell, as with versions that have no CHECK.
+   * `ok`: every plugin's CHECK succeeded. `broken`: something was found. `orphaned`: it belongs to no
+   * container any more. `unchecked`: its interface is there, up and has its addresses, as far as that is
+   * known, and nothing can tell more.
    */
-  readonly kind: 'ok' | 'broken' | 'orphaned' | 'unchecked';
+  readonly kind: (typeof stateKinds)[number];
   /** Why it is not ok. */
   readonly problems: readonly string[];
 }
 
-/** How many attachments are checked at once. */
-const atOnce = 4;
+/** How many attachments are checked at once: enough that what they share is asked of the kernel as one. */
+const atOnce = 64;
 
 /**
  * Checks attachments with the configuration that each was added with. Nothing is changed.
+ * @param once shares what is seen with others that look at the host at the same time.
  * @returns a state for each of them.
  */
 export async function checkStates(
   attachments: readonly HostAttachment[],
   { records }: Pick<Inventory, 'records'>,
   environment: Environment,
+  once?: Once,
 ): Promise<Map<HostAttachment, State>> {
   const states = new Map<HostAttachment, State>();
+  const looking = { ...environment, execute: lookingPlugins(once) };
   const queue = attachments.values();
   const work = async () => {
-    for (const one of queue) states.set(one, await stateOf(one, records, environment));
+    for (const one of queue) states.set(one, await stateOf(one, records.get(attachmentKey(one)), looking));
   };
   await Promise.all(Array.from({ length: atOnce }, work));
   return states;
@@ -41,21 +52,35 @@ export async function checkStates(
 
 async function stateOf(
   one: HostAttachment,
-  records: Inventory['records'],
+  record: CachedAttachment | undefined,
   environment: Environment,
 ): Promise<State> {
   if (one.orphaned.length > 0) return { kind: 'orphaned', problems: one.orphaned };
-  const record = records.get(attachmentKey(one));
   const network = record && networkFromCache(record);
-  const unchecked = (why: string): State => ({ kind: 'unchecked', problems: [why] });
-  if (!network || !record.result) return unchecked('the runtime has recorded no configuration or result');
-  if (!atLeast(network.cniVersion || '0.1.0', '0.4.0'))
-    return unchecked(`cniVersion "${network.cniVersion}" has no CHECK`);
-  if (network.disableCheck) return unchecked('its network has "disableCheck" set');
+  const why = uncheckable(network, record);
+  if (why) return withoutCheck(one, why);
   try {
-    await checkNetwork(network, record, environment);
+    await checkNetwork(network!, record!, environment);
     return { kind: 'ok', problems: [] };
   } catch (error) {
+    if (error instanceof NoAnswerError) return withoutCheck(one, describeError(error));
     return { kind: 'broken', problems: [describeError(error)] };
   }
+}
+
+/** Why CHECK cannot be run; undefined when it can. */
+function uncheckable(
+  network: NetworkList | undefined,
+  record: CachedAttachment | undefined,
+): string | undefined {
+  if (!network || !record?.result) return 'the runtime has recorded no configuration or result';
+  if (!atLeast(network.cniVersion || '0.1.0', '0.4.0'))
+    return `cniVersion "${network.cniVersion || '0.1.0'}" has no CHECK`;
+  return network.disableCheck ? 'its network has "disableCheck" set' : undefined;
+}
+
+/** What can be seen without the plugins. @param why they cannot be asked. */
+function withoutCheck(one: HostAttachment, why: string): State {
+  const problems = interfaceProblems(one);
+  return problems.length > 0 ? { kind: 'broken', problems } : { kind: 'unchecked', problems: [why] };
 }

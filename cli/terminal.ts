@@ -40,6 +40,46 @@ export function formatTable(heading: readonly string[], rows: readonly (readonly
   return [line(heading), ...rows.map(line)];
 }
 
+/**
+ * A block of lines for each row, for terminals that are too narrow for a table: its first cell that is not
+ * "-", then the others with their headings.
+ * @param width of the terminal, in columns.
+ */
+export function formatBlocks(
+  heading: readonly string[],
+  rows: readonly (readonly string[])[],
+  width: number,
+): string[] {
+  return rows.map((row) => {
+    const cells = row.map((cell, i) => ({ title: heading[i]!.toLowerCase(), cell }));
+    const [first, ...others] = cells.filter(({ cell }) => cell !== '-');
+    const lines = others.map(({ title, cell }) => `  ${title} ${cell}`);
+    return [first?.cell ?? '', ...lines].map((line) => wrap(line, width, '    ')).join('\n');
+  });
+}
+
+/** Breaks a line between words, or within one that is too long. @param indent of what follows. */
+function wrap(text: string, width: number, indent: string): string {
+  const room = Math.max(width, indent.length + 10);
+  const lines: string[] = [];
+  let rest = text;
+  while (rest.length > room) {
+    const blank = rest.lastIndexOf(' ', room);
+    const at = blank > indent.length ? blank : room;
+    lines.push(rest.slice(0, at).trimEnd());
+    rest = indent + rest.slice(at).trimStart();
+  }
+  return [...lines, rest].join('\n');
+}
+
+/** Prints a value for programs. @param format "json" or "yaml". */
+export async function printStructured(format: 'json' | 'yaml', value: object): Promise<void> {
+  if (format === 'json') return print(JSON.stringify(value, null, 2));
+  const { stringify } = await import('yaml');
+  // By way of JSON, which has no dates and no values that are undefined.
+  process.stdout.write(stringify(JSON.parse(JSON.stringify(value)), { aliasDuplicateObjects: false }));
+}
+
 /** "1 network", "2 networks". */
 export function count(number: number, noun: string, plural = `${noun}s`): string {
   return `${number} ${number === 1 ? noun : plural}`;

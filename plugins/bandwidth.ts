@@ -1,11 +1,11 @@
 /** bandwidth: limits what a container sends and receives. */
 
 import type { Call, UndoStep } from '../lib/cni/call.ts';
-import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import { probeKernel } from '../lib/cni/probe.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { type InferShape, integer, object } from '../lib/cni/schema.ts';
-import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
+import { getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
 import { deleteHostLinks, deleteLinkInBackground } from '../lib/kernel/link-group.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import {
@@ -25,6 +25,8 @@ import { collectIfbs, createIfb, findIfb, refuseExistingIfb } from './bandwidth/
 
 /** How long a packet may wait, in seconds. */
 const latency = 0.025;
+
+const bucketKeys = ['rate', 'buffer', 'limit'] as const;
 
 const bits = (description: string) => integer({ max: Number.MAX_SAFE_INTEGER, description });
 const limits = {
@@ -85,18 +87,27 @@ export const plugin = definePlugin({
     if (!egress) return;
     const ifb = findIfb(host, call);
     if (!ifb)
-      throw new Error(
-        'The interface by which the container should send is missing. Delete the container and add it again',
-      );
+      throw new Error('The interface by which the container should send is missing. Run "cni repair"');
     if (!ifb.up)
       throw new Error(
         `Interface "${ifb.name}", by which the container sends, is down. Bring it up with "ip link set ${ifb.name} up"`,
       );
     if (!ingressRedirects(host, veth.index).includes(ifb.index))
       throw new Error(
-        `What the container sends is not redirected from "${veth.name}" to "${ifb.name}". Delete the container and add it again`,
+        `What the container sends is not redirected from "${veth.name}" to "${ifb.name}". Run "cni repair"`,
       );
     checkTokenBucket(host, ifb, egress);
+  },
+
+  repair(call) {
+    const result = requirePrevResult(call);
+    const { ingress, egress } = wantedLimits(call.config);
+    if (!ingress && !egress) return [];
+    const veth = hostEnd(call, result);
+    return [
+      ...(ingress ? bucketRepairs(call, veth, ingress) : []),
+      ...(egress ? egressRepairs(call, veth, egress) : []),
+    ];
   },
 
   status(call) {
@@ -183,6 +194,13 @@ function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link 
   const owner = { host, undo: (step: UndoStep) => call.undo(step) };
   const ifb = createIfb(owner, call, veth.mtu);
   host.execute(addTokenBucket(ifb.index, limit, ifb.name));
+  redirect(call, veth, ifb);
+  return ifb;
+}
+
+/** Has what comes in by the host's end leave by the interface that limits it. */
+function redirect(call: BandwidthCall, veth: Link, ifb: Link): void {
+  const { host } = call;
   try {
     host.execute(addIngress(veth.index, veth.name));
     call.undo(() => void host.execute(deleteIngress(veth.index, veth.name)));
@@ -192,15 +210,48 @@ function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link 
   }
   const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
   for (const filter of added!) call.undo(() => void host.execute(deleteFilter(filter, veth.name)));
-  return ifb;
+}
+
+/** The limit of what leaves by an interface. */
+function bucketRepairs({ host }: BandwidthCall, { index, name }: Link, wanted: TokenBucket): Repair[] {
+  const actual = getTokenBucket(host, index);
+  if (actual && bucketKeys.every((key) => actual[key] === wanted[key])) return [];
+  const restore = () => {
+    if (actual) host.execute(deleteTokenBucket(index, name));
+    host.execute(addTokenBucket(index, wanted, name));
+  };
+  return [{ what: `limit of what leaves by interface "${name}"`, restore }];
+}
+
+/** The interface by which the container sends, and the way there. */
+function egressRepairs(call: BandwidthCall, veth: Link, wanted: TokenBucket): Repair[] {
+  const { host } = call;
+  const ifb = findIfb(host, call);
+  if (!ifb) {
+    const what = 'interface by which the container sends';
+    return [{ what, restore: () => void limitEgress(call, veth, wanted) }];
+  }
+  const bringUp = () => void host.execute(setLink(ifb.index, { up: true }, ifb.name));
+  return [
+    ...(ifb.up ? [] : [{ what: `state "up" of interface "${ifb.name}"`, restore: bringUp }]),
+    ...bucketRepairs(call, ifb, wanted),
+    ...(ingressRedirects(host, veth.index).includes(ifb.index)
+      ? []
+      : [
+          {
+            what: `redirection from interface "${veth.name}" to "${ifb.name}"`,
+            restore: () => redirect(call, veth, ifb),
+          },
+        ]),
+  ];
 }
 
 function checkTokenBucket(host: RouteSocket, { index, name }: Link, wanted: TokenBucket): void {
   const actual = getTokenBucket(host, index);
-  if (!actual) throw new Error(`Interface "${name}" is not limited. Delete the container and add it again`);
-  for (const key of ['rate', 'buffer', 'limit'] as const)
+  if (!actual) throw new Error(`Interface "${name}" is not limited. Run "cni repair"`);
+  for (const key of bucketKeys)
     if (actual[key] !== wanted[key])
       throw new Error(
-        `Interface "${name}" is limited with a ${key} of ${actual[key]} where ${wanted[key]} is wanted. Delete the container and add it again`,
+        `Interface "${name}" is limited with a ${key} of ${actual[key]} where ${wanted[key]} is wanted. Run "cni repair"`,
       );
 }

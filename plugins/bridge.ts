@@ -1,71 +1,30 @@
 /** bridge: connects a sandbox to a bridge on the host. */
 
-import type { Call } from '../lib/cni/call.ts';
-import { masqueradeShape, type NetConf } from '../lib/cni/config.ts';
 import { refuse } from '../lib/cni/config-checks.ts';
-import { enableForwarding, gatewayOf } from '../lib/cni/interface.ts';
+import { gatewayOf } from '../lib/cni/interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { requestedMac } from '../lib/cni/mac.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import { requirePrevResult } from '../lib/cni/plugin.ts';
 import { removeVethPair } from '../lib/cni/remove-interface.ts';
-import type { Interface, IPConfig, Result } from '../lib/cni/result.ts';
-import { array, boolean, type InferShape, integer, object, string } from '../lib/cni/schema.ts';
+import type { Result } from '../lib/cni/result.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
-import { ensureBridge, ensureGatewayAddress, retryIfGone } from '../lib/kernel/bridge.ts';
-import { bridgePortSettings, setBridgePort } from '../lib/kernel/bridge-port.ts';
-import {
-  assignVlans,
-  checkVlans,
-  ensureVlanInterface,
-  resolveTrunk,
-  type VlanPort,
-} from '../lib/kernel/bridge-vlan.ts';
+import { ensureBridge, retryIfGone } from '../lib/kernel/bridge.ts';
+import { bridgePortSettings } from '../lib/kernel/bridge-port.ts';
+import { checkVlans, resolveTrunk } from '../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
-
-const vid = (description: string, min = 1) => integer({ min, max: 4094, description });
-
-const config = {
-  ...masqueradeShape,
-  bridge: string({ description: 'Name of the bridge, made if it does not exist; "cni0" by default.' }),
-  isGateway: boolean({ description: 'Give the bridge the gateway address of the subnet.' }),
-  isDefaultGateway: boolean({ description: 'Besides, make it the default route of the container.' }),
-  forceAddress: boolean({
-    description: 'Replace an address of the bridge that is in the way of the gateway.',
-  }),
-  mtu: integer({ max: 65535, description: 'MTU in bytes; 0 leaves it to the kernel.' }),
-  hairpinMode: boolean({
-    description: 'Let a container reach itself through the bridge, say by a port of the host.',
-  }),
-  promiscMode: boolean({ description: 'Put the bridge into promiscuous mode. Excludes "hairpinMode".' }),
-  vlan: vid('VLAN of the untagged frames of the container.', 0),
-  vlanTrunk: array(
-    object({
-      id: vid('One VLAN.'),
-      minID: vid('First VLAN of a range.'),
-      maxID: vid('Last VLAN of a range.'),
-    }),
-    { description: 'VLANs whose tagged frames the container gets as well.' },
-  ),
-  preserveDefaultVlan: boolean({ description: 'Keep VLAN 1, which the bridge gives every port.' }),
-  macspoofchk: boolean({
-    description: 'Drop frames from the container that bear another MAC address than its own.',
-  }),
-  disableContainerInterface: boolean({
-    description: 'Leave the container\'s interface down. Excludes "ipam".',
-  }),
-  portIsolation: boolean({ description: 'Keep the container from other isolated ports of the bridge.' }),
-  enabledad: boolean({
-    description: 'Wait until duplicate address detection has found the IPv6 addresses unused.',
-  }),
-  runtimeConfig: object({ mac: string() }),
-  args: object({ cni: object({ mac: string() }) }),
-};
-
-type Config = InferShape<typeof config> & Pick<NetConf, 'ipam'>;
-type BridgeCall = Call<Config>;
+import {
+  type BridgeCall,
+  bridgeName,
+  bridgeSettings,
+  type Config,
+  config,
+  usesVlans,
+  vlansOf,
+} from './bridge/config.ts';
+import { configurePort, serveGateways } from './bridge/host-side.ts';
 
 /** What ADD has made. */
 interface BridgePort extends Attached, VethPair {
@@ -103,6 +62,8 @@ export const plugin = defineMainPlugin({
       );
     (await macSpoofCheck(call))?.checkMacSpoofCheck(call.attachment, port.name, link.mac);
   },
+
+  repair: async (call) => (await import('./bridge/repair.ts')).repair(call),
 
   async gc(call) {
     (await macSpoofCheck(call))?.collectMacSpoofChecks((port) => getLink(call.host, port) !== undefined);
@@ -146,26 +107,16 @@ function validate(config: Config): void {
 /** Makes the container a port of the bridge. */
 function create(call: BridgeCall): BridgePort {
   const { config, host, ifname } = call;
-  const { mtu = 0, promiscMode = false, hairpinMode, portIsolation } = config;
+  const { mtu = 0 } = config;
   const mac = requestedMac(config.runtimeConfig?.mac, config.args?.cni?.mac, call.args(['MAC']).MAC);
-  const vlans = vlansOf(config);
-  const wanted = { mtu, promisc: promiscMode, vlanFiltering: usesVlans(vlans) };
   const join = () => {
-    const bridge = ensureBridge(call, bridgeName(call), wanted);
+    const bridge = ensureBridge(call, bridgeName(call), bridgeSettings(config));
     const pair = createVethPair(call, { name: ifname, mtu, ...(mac && { mac }) }, { master: bridge.index });
     return { ...pair, bridge };
   };
   const port = retryIfGone(join);
   const { bridge, hostLink, sandboxLink } = port;
-  if (hairpinMode || portIsolation)
-    host.execute(
-      setBridgePort(
-        hostLink.index,
-        { ...(hairpinMode && { hairpin: true }), ...(portIsolation && { isolated: true }) },
-        hostLink.name,
-      ),
-    );
-  if (usesVlans(vlans)) assignVlans(host, hostLink, vlans);
+  configurePort(call, hostLink);
   const interfaces = [
     // Read again: the bridge takes the lowest MAC address of its ports unless its own is pinned.
     { name: bridge.name, mac: requireLink(host, bridge.index).mac },
@@ -214,23 +165,6 @@ async function connect(
   result.interfaces[0]!.mac = requireLink(call.host, bridge.index).mac;
 }
 
-/**
- * Puts the gateways' addresses on the bridge, or on an interface in the container's VLAN.
- * @returns the interface that was created for that.
- */
-function serveGateways(call: BridgeCall, bridge: Link, ips: readonly IPConfig[]): Interface[] {
-  const { isDefaultGateway = false, isGateway = isDefaultGateway, forceAddress = false } = call.config;
-  if (!isGateway || ips.length === 0) return [];
-  const vlans = vlansOf(call.config);
-  const link = vlans.vlan
-    ? ensureVlanInterface(call.host, bridge, vlans, (message) => call.warn(message))
-    : bridge;
-  for (const { address, gateway } of ips)
-    if (gateway) ensureGatewayAddress(call.host, link, new Prefix(gateway, address.length), forceAddress);
-  enableForwarding(ips);
-  return vlans.vlan ? [{ name: link.name, mac: link.mac }] : [];
-}
-
 /** The bridge and the container's port on it, as ADD left them. @throws Error for what is different now. */
 function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   const { interfaces } = requirePrevResult(call);
@@ -239,8 +173,7 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   const { host } = call;
   const name = bridgeName(call);
   const bridge = getLink(host, name);
-  if (bridge?.kind !== 'bridge')
-    throw new Error(`Bridge "${name}" is missing. Delete the container and add it again`);
+  if (bridge?.kind !== 'bridge') throw new Error(`Bridge "${name}" is missing. Run "cni repair"`);
   if (!bridge.up) throw new Error(`Bridge "${name}" is down. Bring it up with "ip link set ${name} up"`);
   if (promiscMode && bridge.promiscuity === 0) throw new Error(`Bridge "${name}" is not promiscuous`);
   const entry = interfaces.find((one) => !one.sandbox && one.name !== name && one.name.startsWith('veth'));
@@ -271,18 +204,6 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
 /** The check of MAC addresses, which is loaded only for networks that ask for it. */
 async function macSpoofCheck({ config }: BridgeCall) {
   return config.macspoofchk ? await import('../lib/firewall/macspoof.ts') : undefined;
-}
-
-function vlansOf({ vlan = 0, vlanTrunk = [], preserveDefaultVlan = false }: Config): VlanPort {
-  return { vlan, trunk: resolveTrunk(vlanTrunk), preserveDefaultVlan };
-}
-
-function bridgeName(call: BridgeCall): string {
-  return call.config.bridge || 'cni0';
-}
-
-function usesVlans({ vlan, trunk }: VlanPort): boolean {
-  return vlan > 0 || trunk.length > 0;
 }
 
 function onOff(value: boolean): string {

@@ -21,6 +21,7 @@ import { iptablesForward, isIptablesUsable } from '../lib/firewall/forward-iptab
 import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
 import { heldByOthers, notedAddresses } from '../lib/firewall/holders.ts';
 import { hasPrograms, IptablesError } from '../lib/firewall/iptables.ts';
+import { attachmentComment } from '../lib/firewall/names.ts';
 import type { Address, Family } from '../lib/ip.ts';
 
 const config = {
@@ -90,9 +91,16 @@ export const plugin = definePlugin({
 
   async check(call) {
     requirePrevResult(call);
-    const [claim] = claimsOf(call).of(call.attachment);
-    const used = claim && claimsOf(call).read(claim)?.backends.at(-1);
-    await backendOf(call, await chooseBackend(call, used)).check(requestOf(call));
+    await backendOf(call, await usedBackend(call)).check(requestOf(call));
+  },
+
+  async repair(call) {
+    requirePrevResult(call);
+    const name = await usedBackend(call);
+    const request = requestOf(call);
+    const missing = await backendOf(call, name).missing(request);
+    const restore = () => allow(call, request, name);
+    return missing.map((what) => ({ what, restore }));
   },
 
   async status(call) {
@@ -194,6 +202,13 @@ async function chooseBackend(call: FirewallCall, used?: ForwardBackendName): Pro
   return hasPrograms(programs, familiesOfResult(call)) ? 'iptables' : 'nftables';
 }
 
+/** The backend that an attachment was let through by, unless the host has firewalld by now. */
+async function usedBackend(call: FirewallCall): Promise<ForwardBackendName> {
+  const claims = claimsOf(call);
+  const [claim] = claims.of(call.attachment);
+  return await chooseBackend(call, claim && claims.read(claim)?.backends.at(-1));
+}
+
 function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName(call)): ForwardBackend {
   const { config, programs } = call;
   switch (name) {
@@ -206,7 +221,7 @@ function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName
         known: () =>
           claimsOf(call)
             .ofBackend('nftables')
-            .map(({ address, tag }) => ({ address, comment: tag })),
+            .map((claim) => ({ address: claim.address, comment: commentOf(call, claim) })),
       });
     case 'firewalld': {
       const hasIptables = hasPrograms(programs, familiesOfResult(call));
@@ -216,6 +231,11 @@ function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName
       );
     }
   }
+}
+
+function commentOf(call: FirewallCall, claim: Claim): string {
+  const owner = claimsOf(call).read(claim)?.owner;
+  return owner ? attachmentComment(owner) : claim.tag;
 }
 
 async function canUseIptables({ programs }: FirewallCall, families: readonly Family[]): Promise<boolean> {

@@ -73,7 +73,12 @@ export const plugin = definePlugin({
   },
 
   async check(call) {
-    await forward(call, savedConfigs(call).load(call.containerId, call.config.name) ?? currentConfig(call));
+    await forward(call, usedConfig(call));
+  },
+
+  delegated(call) {
+    const used = usedConfig(call);
+    return { type: used.type, stdin: passedOn(call, used) };
   },
 
   async status(call) {
@@ -97,14 +102,22 @@ function savedConfigs(call: FlannelCall): SavedConfigs {
 
 /** Runs the delegate with what the runtime passed beside the configuration. */
 async function forward(call: FlannelCall, delegated: DelegateConfig): Promise<void> {
-  const { prevResult, 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': older } = call.config;
-  const stdin = JSON.stringify({
+  await delegate(call, delegated.type, { stdin: passedOn(call, delegated) });
+}
+
+function passedOn({ config }: FlannelCall, delegated: DelegateConfig): string {
+  const { prevResult, 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': older } = config;
+  return JSON.stringify({
     ...delegated,
     prevResult,
     'cni.dev/valid-attachments': valid,
     'cni.dev/attachments': older,
   });
-  await delegate(call, delegated.type, { stdin });
+}
+
+/** What the delegate was added with. */
+function usedConfig(call: FlannelCall): DelegateConfig {
+  return savedConfigs(call).load(call.containerId, call.network) ?? currentConfig(call);
 }
 
 /**

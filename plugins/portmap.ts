@@ -1,19 +1,7 @@
 /** portmap: leads ports of the host to a container that another plugin has connected. */
 
-import type { Call } from '../lib/cni/call.ts';
-import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { addressSchema, type Result } from '../lib/cni/result.ts';
-import {
-  array,
-  boolean,
-  convert,
-  type InferShape,
-  integer,
-  object,
-  required,
-  string,
-  withDefault,
-} from '../lib/cni/schema.ts';
+import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
+import type { Result } from '../lib/cni/result.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
 import { backendNames, defaultBackend } from '../lib/firewall/backend.ts';
 import { portMapBackend } from '../lib/firewall/portmap.ts';
@@ -21,57 +9,24 @@ import type {
   MappedPort,
   PortMapBackend,
   PortMapHints,
-  PortMapOptions,
   PortMapping,
+  PortMapRequest,
 } from '../lib/firewall/portmap-backend.ts';
 import type { Address, Prefix } from '../lib/ip.ts';
 import { listAddresses } from '../lib/kernel/address.ts';
 import { forgetUdp, type StalePort } from '../lib/kernel/conntrack.ts';
 import { getLink } from '../lib/kernel/link.ts';
-import { lookUpRoute } from '../lib/kernel/route.ts';
-import { preferSysctl } from '../lib/kernel/sysctl.ts';
+import { lookUpRoute, type Route } from '../lib/kernel/route.ts';
+import { preferSysctl, readSysctl } from '../lib/kernel/sysctl.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
-
-const port = integer({ min: 0, max: 65535 });
-const optionalAddress = convert(string(), (text) =>
-  text === '' ? undefined : addressSchema.decode(text, 'hostIP'),
-);
-const conditions = array(string(), { description: 'Further matches that a packet must meet, word by word.' });
-
-const config = {
-  backend: string({
-    values: backendNames,
-    description: 'What to map ports with; by default iptables where it is installed, else nftables.',
-  }),
-  snat: withDefault(
-    boolean({ description: 'Let the host itself, and the container, reach the mapped port.' }),
-    true,
-  ),
-  masqAll: boolean({ description: 'Give every connection the address of the host.' }),
-  markMasqBit: integer({
-    max: 31,
-    description: 'Bit of the packet mark that asks for masquerading; 13 by default.',
-  }),
-  externalSetMarkChain: string({
-    pattern: /^[A-Za-z0-9_.-]{1,28}$/,
-    description: 'Chain that marks packets for masquerading, in place of our own, such as KUBE-MARK-MASQ.',
-  }),
-  conditionsV4: conditions,
-  conditionsV6: conditions,
-  runtimeConfig: object({
-    portMappings: array(
-      object({
-        hostPort: required(port),
-        containerPort: required(port),
-        protocol: withDefault(string(), 'tcp'),
-        hostIP: optionalAddress,
-      }),
-    ),
-  }),
-};
-
-type Config = InferShape<typeof config>;
-type PortMapCall = Call<Config>;
+import {
+  config,
+  mappingsOf,
+  optionsOf,
+  type PortMapCall,
+  refuseContradiction,
+  refuseIptablesKeys,
+} from './portmap/config.ts';
 
 export const plugin = definePlugin({
   name: 'portmap',
@@ -95,23 +50,8 @@ export const plugin = definePlugin({
 
   async add(call) {
     const result = requirePrevResult(call);
-    const mappings = mappingsOf(call);
-    const options = optionsOf(call);
-    const containers = containerAddresses(call, result);
-    if (mappings.length === 0 || containers.length === 0) return result;
-    const backend = await chosenBackend(call);
-    const { attachment, netns } = call;
-    const request = {
-      attachment,
-      netns,
-      containers,
-      mappings,
-      options,
-      neighbours: () => neighboursOf(call),
-    };
-    const freed = await backend.add(request, (step) => call.undo(step));
-    if (options.snat) allowLocalhost(call, containers);
-    forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
+    const request = requestOf(call, result);
+    if (request) await mapPorts(call, request);
     return result;
   },
 
@@ -129,6 +69,17 @@ export const plugin = definePlugin({
     await backend.check({ attachment: call.attachment, containers, mappings, options: optionsOf(call) });
   },
 
+  async repair(call) {
+    const request = requestOf(call, requirePrevResult(call));
+    if (!request) return [];
+    const missing = await (await chosenBackend(call)).missing(request);
+    const restore = () => mapPorts(call, request);
+    return [
+      ...missing.map((what) => ({ what, restore })),
+      ...(request.options.snat ? localhostRepairs(call, request.containers) : []),
+    ];
+  },
+
   async status(call) {
     optionsOf(call);
     (await chosenBackend(call)).probe();
@@ -138,6 +89,24 @@ export const plugin = definePlugin({
     await eachBackend(call, (backend) => backend.gc(call.network, call.validAttachments));
   },
 });
+
+/** What is to be mapped; undefined when nothing is. */
+function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefined {
+  const { attachment, netns } = call;
+  const mappings = mappingsOf(call);
+  const options = optionsOf(call);
+  const containers = containerAddresses(call, result);
+  if (mappings.length === 0 || containers.length === 0) return undefined;
+  return { attachment, netns, containers, mappings, options, neighbours: () => neighboursOf(call) };
+}
+
+/** Maps the ports, and has the kernel forget UDP connections that go elsewhere. */
+async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<void> {
+  const { containers, mappings, options } = request;
+  const freed = await (await chosenBackend(call)).add(request, (step) => call.undo(step));
+  if (options.snat) allowLocalhost(call, containers);
+  forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
+}
 
 /**
  * Removes mappings. Unless the configuration fixes a backend, the host may have changed it since the ports
@@ -181,58 +150,8 @@ function hintsOf(call: PortMapCall): PortMapHints | undefined {
   }
 }
 
-/** The ports that the runtime asks for. Ones without a port of the host are for other plugins. */
-function mappingsOf(call: PortMapCall): PortMapping[] {
-  const all = call.config.runtimeConfig?.portMappings ?? [];
-  return all.map(({ hostPort, containerPort, protocol, hostIP }, i) => {
-    const where = `"runtimeConfig.portMappings[${i}]"`;
-    const name = (protocol || 'tcp').toLowerCase();
-    if (hostPort === 0 || containerPort === 0)
-      throw new Error(
-        `${where} has ${hostPort === 0 ? 'hostPort' : 'containerPort'} 0. Give a port between 1 and 65535`,
-      );
-    if (!['tcp', 'udp', 'sctp'].includes(name))
-      throw new Error(`${where} has protocol "${protocol}", but it must be "tcp", "udp" or "sctp"`);
-    return { hostPort, containerPort, protocol: name, ...(hostIP && { hostIP }) };
-  });
-}
-
 function chosenBackend({ config, programs }: PortMapCall): Promise<PortMapBackend> {
   return portMapBackend(config.backend ?? defaultBackend(programs), programs);
-}
-
-function optionsOf({ config, programs }: PortMapCall): PortMapOptions {
-  const {
-    snat,
-    masqAll = false,
-    markMasqBit,
-    externalSetMarkChain,
-    conditionsV4 = [],
-    conditionsV6 = [],
-  } = config;
-  refuseContradiction(config);
-  if ((config.backend ?? defaultBackend(programs)) === 'nftables') refuseIptablesKeys(config);
-  return {
-    snat,
-    masqAll,
-    markMasqBit: markMasqBit ?? 13,
-    externalSetMarkChain,
-    conditions: { 4: conditionsV4, 6: conditionsV6 },
-  };
-}
-
-function refuseContradiction({ markMasqBit, externalSetMarkChain }: Config): void {
-  if (markMasqBit !== undefined && externalSetMarkChain)
-    throw new Error(
-      '"markMasqBit" and "externalSetMarkChain" are both set. Take one out: the chain sets a bit of its own',
-    );
-}
-
-function refuseIptablesKeys({ markMasqBit, externalSetMarkChain }: Config): void {
-  const foreign =
-    markMasqBit !== undefined ? 'markMasqBit' : externalSetMarkChain ? 'externalSetMarkChain' : undefined;
-  if (foreign)
-    throw new Error(`"${foreign}" is for iptables only. Take it out, or set "backend" to "iptables"`);
 }
 
 /** The first address of each family that the container has on this interface. */
@@ -261,16 +180,35 @@ function neighboursOf({ sandboxIfPresent: sandbox, ifname }: PortMapCall): Addre
  * still serves everybody else.
  */
 function allowLocalhost(call: PortMapCall, containers: readonly Prefix[]): void {
+  const path = localhostSetting(call, routeTo(call, containers));
+  if (path) preferSysctl(path, '1', (text) => call.warn(text));
+}
+
+function localhostRepairs(call: PortMapCall, containers: readonly Prefix[]): Repair[] {
+  const route = routeTo(call, containers);
+  // One by a gateway is not the container's own, which is missing then.
+  const path = route?.gw ? undefined : localhostSetting(call, route);
+  if (!path || readSysctl(path) === '1') return [];
+  const what = `kernel setting "net.${path.join('.')}" for connections from 127.0.0.1`;
+  return [{ what, restore: () => allowLocalhost(call, containers) }];
+}
+
+/** The setting of the interface that a route leads to. */
+function localhostSetting({ host }: PortMapCall, route: Route | undefined): string[] | undefined {
+  const name = route?.link === undefined ? undefined : getLink(host, route.link)?.name;
+  return name ? ['ipv4', 'conf', name, 'route_localnet'] : undefined;
+}
+
+/** The route to the container's IPv4 address; undefined when there is none. */
+function routeTo({ host }: PortMapCall, containers: readonly Prefix[]): Route | undefined {
   const container = containers.find(({ family }) => family === 4);
-  if (!container) return;
-  let link: number | undefined;
+  if (!container) return undefined;
   try {
-    link = lookUpRoute(call.host, container.address)?.link;
+    return lookUpRoute(host, container.address);
   } catch (error) {
     if (!isKernelError(error, 'ENETUNREACH', 'EHOSTUNREACH', 'EACCES', 'EINVAL')) throw error;
+    return undefined;
   }
-  const name = link === undefined ? undefined : getLink(call.host, link)?.name;
-  if (name) preferSysctl(['ipv4', 'conf', name, 'route_localnet'], '1', (text) => call.warn(text));
 }
 
 function isUdp({ protocol }: { protocol: string }): boolean {

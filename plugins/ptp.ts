@@ -2,12 +2,15 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { masqueradeShape } from '../lib/cni/config.ts';
+import { requireHostEnd } from '../lib/cni/host-end.ts';
 import { enableForwarding } from '../lib/cni/interface.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import { removeVethPair } from '../lib/cni/remove-interface.ts';
+import type { IPConfig } from '../lib/cni/result.ts';
 import { integer } from '../lib/cni/schema.ts';
 import type { Address } from '../lib/ip.ts';
-import { addAddress } from '../lib/kernel/address.ts';
+import { addAddress, listAddresses } from '../lib/kernel/address.ts';
 import { getLink, type Link } from '../lib/kernel/link.ts';
 import { addOnlyRoute, listRoutes, RouteScope, RouteTable } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
@@ -62,12 +65,7 @@ export const plugin = defineMainPlugin({
   },
 
   async connect(call, { hostLink }, { ips }) {
-    const gateways = new Map(ips.map(({ gateway }) => [`${gateway}`, gateway!]));
-    call.host.execute(
-      ...[...gateways.values()].map((gateway) =>
-        addAddress(hostLink.index, gateway.toPrefix(), { noDad: true, label: hostLink.name }),
-      ),
-    );
+    serveGateways(call.host, hostLink, gatewaysOf(ips));
     for (const { address } of ips) await routeTo(call.host, address.address, hostLink);
   },
 
@@ -76,7 +74,57 @@ export const plugin = defineMainPlugin({
   check(call, { link }) {
     if (link.operState !== 'up') throw new Error(`Interface "${call.ifname}" has no peer that is up`);
   },
+
+  async repair(call) {
+    const { ips } = requirePrevResult(call);
+    const { host } = call;
+    const hostLink = requireHostEnd(call);
+    const { forwardingRepairs, linkLocalRepairs, upRepairs } = await import('../lib/cni/host-repairs.ts');
+    return [
+      ...upRepairs(host, hostLink),
+      ...addressRepairs(host, hostLink, ips),
+      ...(ips.some(({ address }) => address.family === 6) ? linkLocalRepairs(host, hostLink) : []),
+      ...routeRepairs(host, hostLink, ips),
+      ...forwardingRepairs(ips),
+    ];
+  },
 });
+
+/** The gateways of a pod, each once. */
+function gatewaysOf(ips: readonly IPConfig[]): Address[] {
+  const gateways = ips.flatMap(({ gateway }) => gateway ?? []);
+  return [...new Map(gateways.map((gateway) => [`${gateway}`, gateway])).values()];
+}
+
+/** Gives the host's end the gateways' addresses. */
+function serveGateways(host: RouteSocket, { index, name }: Link, gateways: readonly Address[]): void {
+  host.execute(
+    ...gateways.map((gateway) => addAddress(index, gateway.toPrefix(), { noDad: true, label: name })),
+  );
+}
+
+function addressRepairs(host: RouteSocket, hostLink: Link, ips: readonly IPConfig[]): Repair[] {
+  const present = listAddresses(host, hostLink.index);
+  return gatewaysOf(ips)
+    .filter((gateway) => !present.some(({ prefix }) => prefix.equals(gateway.toPrefix())))
+    .map((gateway) => ({
+      what: `address ${gateway.toPrefix()} of interface "${hostLink.name}"`,
+      restore: () => serveGateways(host, hostLink, [gateway]),
+    }));
+}
+
+function routeRepairs(host: RouteSocket, hostLink: Link, ips: readonly IPConfig[]): Repair[] {
+  const present = listRoutes(host).filter(
+    ({ link, table }) => link === hostLink.index && table === RouteTable.Main,
+  );
+  return ips
+    .map(({ address }) => address.address)
+    .filter((address) => !present.some(({ dst }) => dst.equals(address.toPrefix())))
+    .map((address) => ({
+      what: `route to ${address.toPrefix()} by interface "${hostLink.name}"`,
+      restore: () => routeTo(host, address, hostLink),
+    }));
+}
 
 /**
  * Routes an address over the pair. A pod whose DEL is under way may have given the address back while its

@@ -39,7 +39,15 @@ export interface Environment {
   readonly onRun?: (run: PluginRun) => void;
   /** Told of what went wrong without stopping the verb. */
   readonly onWarning: (message: string) => void;
+  /** How an executable is run; as a child when left out. */
+  readonly execute?: Execute;
 }
+
+/**
+ * Runs a plugin's executable.
+ * @returns what it printed. @throws CniError the error it printed, or one that says how it failed.
+ */
+export type Execute = (file: string, stdin: string, env: NodeJS.ProcessEnv) => Promise<string>;
 
 /** One run of a plugin, for the operator to look at. */
 export interface PluginRun {
@@ -184,7 +192,7 @@ const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capa
 /**
  * What a plugin reads: its own configuration with the network's name and version, and what the runtime adds.
  */
-function pluginConfig(
+export function pluginConfig(
   { name, cniVersion }: NetworkList,
   { config, capabilities }: PluginEntry,
   { capabilityArgs }: Pick<Runtime, 'capabilityArgs'> = nobody,
@@ -207,14 +215,14 @@ async function run(
   type: string,
   stdin: string,
   { containerId, netns, ifname, args }: Runtime,
-  { path, onRun }: Environment,
+  { path, onRun, execute = runExecutable }: Environment,
 ): Promise<string> {
-  const file = findPlugin(type, path);
+  const file = find(type, path);
   const start = performance.now();
   const report = (outcome: PluginRun['outcome']) =>
     onRun?.({ command, type, file, stdin, milliseconds: performance.now() - start, outcome });
   try {
-    const output = await runExecutable(file, stdin, {
+    const output = await execute(file, stdin, {
       ...process.env,
       CNI_COMMAND: command,
       CNI_CONTAINERID: containerId,
@@ -227,8 +235,22 @@ async function run(
     return output;
   } catch (error) {
     report({ error: error as Error });
+    if (error instanceof NoAnswerError) throw error;
     const { code, message, details } = error as CniError;
     throw new CniError(code, `Plugin "${type}" failed ${command}: ${message}`, details);
+  }
+}
+
+/** A plugin could not be asked: it is not installed, or did not answer. */
+export class NoAnswerError extends CniError {
+  override readonly name = 'NoAnswerError';
+}
+
+function find(type: string, path: readonly string[]): string {
+  try {
+    return findPlugin(type, path);
+  } catch (error) {
+    throw new NoAnswerError(ErrorCode.Internal, (error as Error).message);
   }
 }
 

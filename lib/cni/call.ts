@@ -136,13 +136,21 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.journal.push(step);
   }
 
-  /** Takes back everything that ADD has made. A step that fails does not keep the others from running. */
-  async rollBack(): Promise<void> {
+  /** Keeps what was done so far, whatever fails from now on. */
+  settle(): void {
+    this.journal.length = 0;
+  }
+
+  /**
+   * Takes back everything that ADD has made. A step that fails does not keep the others from running.
+   * @param what failed, for warnings.
+   */
+  async rollBack(what = 'ADD'): Promise<void> {
     for (let step = this.journal.pop(); step; step = this.journal.pop()) {
       try {
         await step();
       } catch (error) {
-        this.warn(`While undoing a failed ADD: ${(error as Error).message}`);
+        this.warn(`While undoing a failed ${what}: ${(error as Error).message}`);
       }
     }
   }

@@ -119,7 +119,7 @@ function requireIpam(call: Call): string {
 const longestLauncher = 65_536;
 
 /** True for links of one file, and for copies of the launcher, which is small. */
-function isSameProgram(file: string, program: string): boolean {
+export function isSameProgram(file: string, program: string): boolean {
   // During an upgrade either may be gone for a moment.
   const [a, b] = [file, program].map((path) => statSync(path, { throwIfNoEntry: false }));
   if (!a || !b) return false;

@@ -134,7 +134,8 @@ function killedError(file: string, deadly: NodeJS.Signals, byUs: boolean): Kille
   );
 }
 
-function readError(file: string, output: string, how: string): CniError {
+/** The error of an executable that failed. @param how as in "exit code 1". */
+export function readError(file: string, output: string, how: string): CniError {
   try {
     const value: unknown = JSON.parse(output);
     if (isObject(value) && typeof value.code === 'number')

@@ -20,7 +20,13 @@ import {
   prepareInterface,
   refuseTakenName,
 } from './interface.ts';
-import { definePlugin, type Plugin, type PluginDefinition, requirePrevResult } from './plugin.ts';
+import {
+  definePlugin,
+  type Plugin,
+  type PluginDefinition,
+  type Repair,
+  requirePrevResult,
+} from './plugin.ts';
 import { removeInterface } from './remove-interface.ts';
 import { emptyResult, type Interface, type Result } from './result.ts';
 import type { InferShape, Shape } from './schema.ts';
@@ -64,6 +70,8 @@ export interface MainPlugin<C, A extends Attached = Attached> {
   hasLink?(call: Call<C>): boolean;
   /** What CHECK finds wrong with the interface itself. @throws Error */
   check?(call: Call<C>, checked: CheckedInterface): Promise<void> | void;
+  /** What is missing on the host, besides masquerading. */
+  repair?(call: Call<C>): Promise<Repair[]> | Repair[];
   /** What STATUS finds missing on the host. @throws Error */
   status?(call: Call<C>): Promise<void> | void;
   /** Collects what belongs to no valid attachment, besides addresses and masquerading. */
@@ -72,7 +80,7 @@ export interface MainPlugin<C, A extends Attached = Attached> {
 
 type Definition<S extends Shape, A extends Attached> = Omit<
   PluginDefinition<S>,
-  'role' | 'add' | 'del' | 'check' | 'status' | 'gc'
+  'role' | 'add' | 'del' | 'check' | 'repair' | 'status' | 'gc'
 > &
   MainPlugin<InferShape<S>, A>;
 
@@ -147,6 +155,12 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
         await own.check?.(call, checked);
       }
       await (await masqueradeOf(call))?.check();
+    },
+
+    async repair(call) {
+      requirePrevResult(call);
+      const repairs = (await own.repair?.(call)) ?? [];
+      return [...repairs, ...((await (await masqueradeOf(call))?.repair()) ?? [])];
     },
 
     async status(call) {

@@ -8,6 +8,7 @@ import { listAddresses } from '../kernel/address.ts';
 import { getLink } from '../kernel/link.ts';
 import type { Call } from './call.ts';
 import { knownAddresses } from './interface.ts';
+import type { Repair } from './plugin.ts';
 import type { IPConfig } from './result.ts';
 import { runAll, startBackground } from './steps.ts';
 
@@ -40,6 +41,13 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     async check(): Promise<void> {
       if (!ipMasq) return;
       await chosen().check(attachment, knownAddresses(call));
+    },
+    /** What is missing of the rules. */
+    async repair(): Promise<Repair[]> {
+      const prefixes = knownAddresses(call);
+      const missing = ipMasq ? await chosen().missing(attachment, prefixes) : [];
+      const restore = () => chosen().add(attachment, prefixes, (step) => call.undo(step));
+      return missing.map((what) => ({ what, restore }));
     },
     /** @throws Error when the backend cannot be used. */
     status(): void {

@@ -51,8 +51,28 @@ export interface Plugin<C = object> {
   del(call: Call<C>): Promise<void> | void;
   check?(call: Call<C>): Promise<void> | void;
   status?(call: Call<C>): Promise<void> | void;
+  /**
+   * What is missing of an attachment on the host, where others may have taken it away, as with "iptables -F".
+   * The configuration and "prevResult" are those of CHECK. Nothing is changed, and the sandbox is only looked
+   * at. A plugin that leaves it out has nothing on the host.
+   * @throws Error when something is missing that only another ADD brings back.
+   */
+  repair?(call: Call<C>): Promise<Repair[]> | Repair[];
+  /** The plugin that does the work in this one's place, for `cni repair`, and its standard input. */
+  delegated?(call: Call<C>): { readonly type: string; readonly stdin: string };
   /** Called only when the runtime names the valid attachments, if only with an empty list. */
   gc?(call: Call<C>): Promise<void> | void;
+}
+
+/** Something of an attachment that is missing on the host. */
+export interface Repair {
+  /** A noun phrase, as in 'address 10.1.0.1/16 of interface "cni0"'. */
+  readonly what: string;
+  /**
+   * Brings it back as ADD would, and registers with {@link Call.undo} how to take that back. What shares one
+   * function is brought back by one call of it.
+   */
+  readonly restore: () => Promise<void> | void;
 }
 
 /** Consecutive addresses that an IPAM plugin gives away. */

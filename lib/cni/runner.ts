@@ -145,7 +145,7 @@ async function invoke(
 }
 
 /** Parses standard input, and reads the keys that come before all others. @throws CniError */
-function parseConfig(stdin: string): Record<string, unknown> {
+export function parseConfig(stdin: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = parseJson(stdin);
@@ -170,7 +170,7 @@ function versionOf(config: Record<string, unknown>): string {
  * the plugin's own.
  * @throws CniError for the former, SchemaError for the latter.
  */
-function decodeConfig(
+export function decodeConfig(
   plugin: Plugin<never>,
   context: CallContext,
   json: Record<string, unknown>,
@@ -200,7 +200,10 @@ function decodeBase<S extends Partial<typeof netConfShape>>(shape: S, json: Reco
   }
 }
 
-function readPrevResult({ prevResult, cniVersion }: NetConf, context: CallContext): Result | undefined {
+export function readPrevResult(
+  { prevResult, cniVersion }: NetConf,
+  context: CallContext,
+): Result | undefined {
   if (prevResult === undefined) return undefined;
   const own = isObject(prevResult) && typeof prevResult.cniVersion === 'string' ? prevResult.cniVersion : '';
   try {

@@ -1,5 +1,6 @@
 /** The files of claims: what their names and their content say. See claims.ts. */
 
+import type { AttachmentId } from '../attachment.ts';
 import { errnoOf, fileError, removeEntry } from '../file.ts';
 import { Address } from '../ip.ts';
 import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
@@ -12,6 +13,8 @@ export interface ClaimDetails {
   readonly zone?: string | undefined;
   /** Path of the sandbox's network namespace. */
   readonly netns?: string | undefined;
+  /** Whose the address is. */
+  readonly owner?: AttachmentId | undefined;
 }
 
 /** One address of one attachment. */
@@ -38,12 +41,15 @@ export function parseName(file: string): Claim | undefined {
 export function parseDetails(text: string): ClaimDetails {
   const value: unknown = JSON.parse(text);
   if (typeof value !== 'object' || value === null) throw new Error('it holds no object');
-  const { backends, zone, netns } = value as { backends?: unknown; zone?: unknown; netns?: unknown };
+  const { backends, zone, netns, network, containerId, ifname } = value as Record<string, unknown>;
   if (!Array.isArray(backends)) throw new Error('it names no backends');
   return {
     backends: backends.filter((name): name is ForwardBackendName => forwardBackendNames.includes(name)),
     ...(typeof zone === 'string' && { zone }),
     ...(typeof netns === 'string' && { netns }),
+    ...(typeof network === 'string' &&
+      typeof containerId === 'string' &&
+      typeof ifname === 'string' && { owner: { network, containerId, ifname } }),
   };
 }
 

@@ -267,9 +267,12 @@ export class Claims {
   private write(
     { file }: Claim,
     { network, containerId, ifname }: AttachmentId,
-    details: ClaimDetails,
+    { backends, zone, netns }: ClaimDetails,
   ): void {
-    writeStateFile(`${this.directory}/${file}`, JSON.stringify({ network, containerId, ifname, ...details }));
+    writeStateFile(
+      `${this.directory}/${file}`,
+      JSON.stringify({ network, containerId, ifname, backends, zone, netns }),
+    );
   }
 
   private dropAll(claims: readonly Claim[]): void {

@@ -6,7 +6,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { listEmptyChains, tryRestore } from './iptables.ts';
+import { tryRestore } from './iptables.ts';
+import { listEmptyChains } from './listing.ts';
 
 /** Far longer than a plugin takes from the creation of a chain to its first rule, in milliseconds. */
 const addTimeMs = 1000;

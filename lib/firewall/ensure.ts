@@ -8,7 +8,8 @@ import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { IptablesError, listOrAsk, restore, tryRestore } from './iptables.ts';
+import { IptablesError, programOf, restore } from './iptables.ts';
+import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
 
@@ -78,13 +79,38 @@ export async function ensureRules(
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
     }
-  } else if (own.rules.length === 0 && (await hasShared(programs, family, table, shared)))
+  } else if (own.rules.length === 0 && (await hasRules(programs, family, table, shared)))
     return { added: [], removed: [] };
   const change = await changeRules(programs, family, table, () =>
     composeChange(programs, family, table, set),
   );
   keepInMind(programs, family, table, shared);
   return change;
+}
+
+/**
+ * What {@link ensureRules} would add, whoever has taken it away. Nothing is changed.
+ * @returns a text for each chain, as in '2 rules of chain "POSTROUTING" in table "nat" of iptables'.
+ * @throws like {@link ensureRules}.
+ */
+export async function missingRules(
+  programs: Programs,
+  family: Family,
+  table: string,
+  { shared, own }: Pick<RuleSet, 'shared' | 'own'>,
+): Promise<string[]> {
+  const wanted = [...shared, ...own.rules];
+  if (await hasRules(programs, family, table, wanted)) return [];
+  const chains = wanted.map(({ chain }) => chain);
+  const listed = await listChains(programs, family, table, chains, wanted);
+  const counts = new Map<string, number>();
+  for (const rule of wanted)
+    if (!isListed(listed, rule) && !(await isThereInOtherWords(programs, family, table, listed, rule)))
+      counts.set(rule.chain, (counts.get(rule.chain) ?? 0) + 1);
+  return [...counts].map(
+    ([chain, count]) =>
+      `${count} ${count === 1 ? 'rule' : 'rules'} of chain "${chain}" in table "${table}" of ${programOf(family, '')}`,
+  );
 }
 
 /** Takes back what {@link ensureRules} has changed; what is shared stays. */
@@ -155,23 +181,16 @@ async function composeChange(
 ): Promise<Composition<RuleChange>> {
   const wanted = [...shared, ...own.rules];
   const names = [...chains, ...wanted.map(({ chain }) => chain), own.chain ?? ''];
-  const listed = new Map<string, Rule[] | undefined>(
-    await Promise.all(
-      [...new Set(names)]
-        .filter(Boolean)
-        .map(async (name) => [name, await listOrAsk(programs, family, table, name, wanted)] as const),
-    ),
-  );
-  const isThere = (rule: Rule) => Boolean(listed.get(rule.chain)?.some((one) => isSameRule(one, rule)));
+  const listed = await listChains(programs, family, table, names, wanted);
   const missing: string[] = [];
   for (const rule of shared)
-    if (!isThere(rule) && !(await isThereInOtherWords(programs, family, table, listed, rule)))
+    if (!isListed(listed, rule) && !(await isThereInOtherWords(programs, family, table, listed, rule)))
       missing.push(renderRule(rule.first ? '-I' : '-A', rule));
   const found = [...listed.values()].flatMap((rules = []) =>
     rules.filter((rule) => rule.chain === own.chain || targetOf(rule) === own.chain),
   );
   const removed = own.outdated?.(found) ?? [];
-  const added = own.rules.filter((rule) => own.outdated || !isThere(rule));
+  const added = own.rules.filter((rule) => own.outdated || !isListed(listed, rule));
   const create = own.chain !== undefined && listed.get(own.chain) === undefined;
   return {
     commands: [
@@ -185,6 +204,29 @@ async function composeChange(
   };
 }
 
+/** Rules by chain; undefined for a chain that does not exist. */
+type ListedChains = ReadonlyMap<string, readonly Rule[] | undefined>;
+
+async function listChains(
+  programs: Programs,
+  family: Family,
+  table: string,
+  names: readonly string[],
+  wanted: readonly Rule[],
+): Promise<ListedChains> {
+  return new Map(
+    await Promise.all(
+      [...new Set(names)]
+        .filter(Boolean)
+        .map(async (name) => [name, await listOrAsk(programs, family, table, name, wanted)] as const),
+    ),
+  );
+}
+
+function isListed(listed: ListedChains, rule: Rule): boolean {
+  return Boolean(listed.get(rule.chain)?.some((one) => isSameRule(one, rule)));
+}
+
 /**
  * Asks iptables itself when a rule leads where the wanted one leads, but other releases may list it in other
  * words.
@@ -193,26 +235,12 @@ async function isThereInOtherWords(
   programs: Programs,
   family: Family,
   table: string,
-  listed: ReadonlyMap<string, Rule[] | undefined>,
+  listed: ListedChains,
   rule: Rule,
 ): Promise<boolean> {
   const isAlike = (one: Rule) => targetOf(one) === targetOf(rule);
   if (!listed.get(rule.chain)?.some(isAlike)) return false;
-  return hasShared(programs, family, table, [rule]);
-}
-
-function hasShared(
-  programs: Programs,
-  family: Family,
-  table: string,
-  rules: readonly Rule[],
-): Promise<boolean> {
-  return tryRestore(
-    programs,
-    family,
-    table,
-    rules.map((rule) => renderRule('-C', rule)),
-  );
+  return hasRules(programs, family, table, [rule]);
 }
 
 /** The commands that empty a chain and remove it. */

@@ -8,7 +8,7 @@ import type { ForwardBackend } from './forward.ts';
 
 /** Where D-Bus puts the system bus. */
 const busSocket = '/run/dbus/system_bus_socket';
-const service = 'org.fedoraproject.FirewallD1';
+export const service = 'org.fedoraproject.FirewallD1';
 const path = '/org/fedoraproject/FirewallD1';
 const zoneInterface = 'org.fedoraproject.FirewallD1.zone';
 
@@ -38,6 +38,10 @@ export class FirewalldError extends CniError {
 
 /** True when firewalld is on the system bus. */
 export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
+  return await (programs.once?.('firewalld', () => askForFirewalld(programs)) ?? askForFirewalld(programs));
+}
+
+async function askForFirewalld(programs: Programs): Promise<boolean> {
   // Most hosts have no system bus, or nothing on it: that costs no child.
   if (!programs.environment.DBUS_SYSTEM_BUS_ADDRESS && !existsSync(busSocket)) return false;
   const answer = await send(
@@ -50,10 +54,16 @@ export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
   return answer.text !== undefined && /boolean true/.test(answer.text);
 }
 
+/** Waits until firewalld has done what it is doing, such as starting. If it does not run, that is at once. */
+export async function waitForFirewalld(programs: Programs): Promise<void> {
+  if (await isFirewalldRunning(programs))
+    await send(programs, service, path, `${service}.getDefaultZone`, []);
+}
+
 /** A zone of firewalld. */
 export class Zone {
   private readonly programs: Programs;
-  private readonly name: string;
+  readonly name: string;
 
   constructor(programs: Programs, name: string) {
     this.programs = programs;
@@ -84,13 +94,18 @@ export class Zone {
 
   /** @throws FirewalldError when an address is not a source of the zone. */
   async check(address: Address): Promise<void> {
-    const answer = await this.call('querySource', address);
-    if (answer.text === undefined) throw this.refusal('querySource', address, answer);
-    if (!/boolean true/.test(answer.text))
+    if (!(await this.has(address)))
       throw new FirewalldError(
         ErrorCode.Internal,
-        `firewalld has no source "${address.toPrefix()}" in zone "${this.name}", as after "firewall-cmd --reload". Delete the container and add it again`,
+        `firewalld has no source "${address.toPrefix()}" in zone "${this.name}", as after "firewall-cmd --reload". Run "cni repair"`,
       );
+  }
+
+  /** Whether an address is a source of the zone. @throws FirewalldError */
+  async has(address: Address): Promise<boolean> {
+    const answer = await this.call('querySource', address);
+    if (answer.text === undefined) throw this.refusal('querySource', address, answer);
+    return /boolean true/.test(answer.text);
   }
 
   /** True when firewalld runs. */
@@ -133,6 +148,13 @@ export function firewalldForward(zone: Zone, isolation: ForwardBackend): Forward
     async check(request) {
       for (const address of request.addresses) await zone.check(address);
       if (request.isolation) await isolation.check({ ...request, addresses: [] });
+    },
+    async missing(request) {
+      const missing: string[] = [];
+      for (const address of request.addresses)
+        if (!(await zone.has(address))) missing.push(`source ${address} of zone "${zone.name}" of firewalld`);
+      if (request.isolation) missing.push(...(await isolation.missing({ ...request, addresses: [] })));
+      return missing;
     },
     async remove(addresses) {
       for (const address of addresses) await zone.remove(address);

@@ -50,6 +50,13 @@ export function droppingChains(
     });
 }
 
+/** The base chains that drop every packet that none of their rules lets through. @throws NetlinkError */
+export function chainsDroppingAll(socket: NetlinkSocket): NftBaseChain[] {
+  return (['inet', 'ip', 'ip6'] as const)
+    .flatMap((family) => forwardChains(socket, family))
+    .filter((chain) => dropsOf(socket, chain) === 'everything');
+}
+
 /** @throws Error when a chain cannot be changed as its table belongs to a running program. */
 export function requireChangeable(socket: NetlinkSocket, { table, name }: NftBaseChain): void {
   if (!isOwnedTable(socket, table)) return;

@@ -5,7 +5,7 @@
 
 import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { ensureRules, undoChange } from './ensure.ts';
+import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import {
   forFamilies,
@@ -15,6 +15,7 @@ import {
   tryRestore,
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
+import { hasRules } from './listing.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { areSeen, keepInMind } from './seen-rules.ts';
@@ -72,30 +73,34 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
       await forFamilies(request.families, async (family) => {
         const { isolation, own, ...rules } = rulesOf(request, family);
         const every = [...rules.shared, ...isolation, ...own];
-        if (
-          await tryRestore(
-            programs,
-            family,
-            table,
-            every.map((rule) => renderRule('-C', rule)),
-          )
-        )
-          return;
+        if (await hasRules(programs, family, table, every)) return;
         for (const rule of rules.shared)
-          if (!(await hasRule(programs, family, rule)))
+          if (!(await hasRules(programs, family, table, [rule])))
             throw new Error(
-              `Table "filter" lacks the rule "${rule.chain} ${rule.words.join(' ')}". Add any container to set it up again`,
+              `Table "filter" lacks the rule "${rule.chain} ${rule.words.join(' ')}". Run "cni repair"`,
             );
         for (const rule of own)
-          if (!(await hasRule(programs, family, rule)))
+          if (!(await hasRules(programs, family, table, [rule])))
             throw new Error(
-              `Chain "${forwardChain}" lacks the rule "${rule.words.join(' ')}". Delete the container and add it again`,
+              `Chain "${forwardChain}" lacks the rule "${rule.words.join(' ')}". Run "cni repair"`,
             );
         if (request.isolation && !(await isIsolated(programs, family, request.isolation)))
           throw new Error(
-            `Bridge "${request.isolation.bridge}" is not isolated for IPv${family}: rules are missing from "CNI-ISOLATION-STAGE-1" or "CNI-ISOLATION-STAGE-2". Add any container to set them up again`,
+            `Bridge "${request.isolation.bridge}" is not isolated for IPv${family}: rules are missing from "CNI-ISOLATION-STAGE-1" or "CNI-ISOLATION-STAGE-2". Run "cni repair"`,
           );
       });
+    },
+
+    async missing(request) {
+      const missing: string[] = [];
+      await forFamilies(request.families, async (family) => {
+        const { shared, own } = rulesOf(request, family);
+        const set = { shared, own: { rules: own } };
+        missing.push(...(await missingRules(programs, family, table, set)));
+        if (request.isolation && !(await isIsolated(programs, family, request.isolation)))
+          missing.push(`isolation of bridge "${request.isolation.bridge}" for IPv${family}`);
+      });
+      return missing;
     },
 
     async remove(addresses) {
@@ -149,8 +154,4 @@ function isAccepting(rule: Rule, addresses: readonly Address[]): boolean {
     addresses.some((address) => prefix === `${address}` || prefix === `${address.toPrefix()}`);
   if (targetOf(rule) !== 'ACCEPT') return false;
   return isOurs(option(rule, '-s')) || (isOurs(option(rule, '-d')) && rule.words.includes('--ctstate'));
-}
-
-function hasRule(programs: Programs, family: Family, rule: Rule): Promise<boolean> {
-  return tryRestore(programs, family, table, [renderRule('-C', rule)]);
 }

@@ -25,7 +25,7 @@ import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import { droppingChains, nameOf, requireChangeable } from './forward-chains.ts';
-import { checkIsolation, isolate } from './isolation-nftables.ts';
+import { checkIsolation, isIsolated, isolate } from './isolation-nftables.ts';
 import { attachmentComment } from './names.ts';
 import { addressIn, changeNftables, isFamily, requireNftables, withNftables } from './nftables.ts';
 
@@ -85,17 +85,34 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
           if (setUp(socket, target, []).length > 0)
             throw new Error(
               `Chain "${nameOf(target)}" drops packets, and does not lead to the rules for containers, as is the case when its ruleset was loaded anew. ` +
-                'Add any container to set them up again',
+                'Run "cni repair"',
             );
           for (const place of placesOf([target], addresses))
             if (!find(socket, place))
               throw new Error(
                 `Set "${place.set.table.family} ${place.set.table.name} ${place.set.name}" lacks ${place.address}, so that chain "${nameOf(target)}" drops its packets. ` +
-                  'Delete the container and add it again',
+                  'Run "cni repair"',
               );
         }
       });
       if (isolation) checkIsolation(isolation, families);
+    },
+
+    async missing({ addresses, families, isolation }: ForwardRequest) {
+      const missing = withNftables((socket) =>
+        targetsOf(socket, familiesOf(addresses)).flatMap((target) => [
+          ...(setUp(socket, target, []).length > 0
+            ? [`jump from chain "${nameOf(target)}" to the rules for containers`]
+            : []),
+          ...placesOf([target], addresses)
+            .filter((place) => !find(socket, place))
+            .map(
+              ({ address, set }) => `${address} in set "${set.table.family} ${set.table.name} ${set.name}"`,
+            ),
+        ]),
+      );
+      const isLost = isolation && !isIsolated(isolation, families);
+      return isLost ? [...missing, `isolation of bridge "${isolation.bridge}"`] : missing;
     },
 
     async remove(addresses) {

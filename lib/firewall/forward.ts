@@ -38,6 +38,8 @@ export interface ForwardBackend {
   allow(request: ForwardRequest, isNew: boolean, undo: RegisterUndo): Promise<void>;
   /** @throws Error when packets of an address would not get through, or the bridge is not isolated. */
   check(request: ForwardRequest): Promise<void>;
+  /** What {@link allow} would do, as texts: nothing when packets of every address get through. */
+  missing(request: ForwardRequest): Promise<string[]>;
   /** Takes back what {@link allow} did for addresses. What is not there is no error. */
   remove(addresses: readonly Address[]): Promise<void>;
   /** @throws Error when the backend cannot be used on this host. It changes nothing. */

@@ -7,10 +7,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { missingCapabilities } from '../kernel/capabilities.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
-import { countUses } from '../netlink/nftables/xtables.ts';
-import { nftTableOf, withNftables } from './nftables.ts';
-import { parseRules, type Rule, renderRule, targetOf } from './rules.ts';
-import { isNftVariant, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
+import { takeLock, xtablesLock } from './xtables-lock.ts';
 
 /** Both families, for loops over them. */
 export const families: readonly Family[] = [4, 6];
@@ -29,14 +26,6 @@ export class IptablesError extends CniError {
 /** This process may not use iptables: nothing is known of what is there, and nothing was done. */
 export class IptablesDeniedError extends CniError {
   override readonly name = 'IptablesDeniedError';
-}
-
-/**
- * iptables cannot list a chain, or a table that has one, as it holds rules of nft that iptables has no words
- * for. It takes commands all the same.
- */
-export class UnlistableError extends CniError {
-  override readonly name = 'UnlistableError';
 }
 
 /** The programs are not installed. */
@@ -81,7 +70,7 @@ async function transact(
 }
 
 /** The error of a program that failed. @param more what to show behind what it said. */
-function failure(message: string, stderr: string, more = ''): CniError {
+export function failure(message: string, stderr: string, more = ''): CniError {
   const isDenied =
     /permission denied|operation not permitted|must be root/i.test(stderr) &&
     missingCapabilities().some((name) => ['CAP_NET_ADMIN', 'CAP_NET_RAW'].includes(name));
@@ -106,104 +95,6 @@ export async function tryRestore(
     if (error instanceof IptablesError) return false;
     throw error;
   }
-}
-
-/**
- * Lists rules.
- * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
- * @returns undefined when there is no such chain or table.
- * @throws like {@link restore}; UnlistableError.
- */
-export async function list(
-  programs: Programs,
-  family: Family,
-  table: string,
-  chain?: string,
-): Promise<Rule[] | undefined> {
-  const program = chain ? programOf(family, '') : programOf(family, '-save');
-  const args = chain ? [...waiting, '-t', table, '-S', chain] : ['-t', table];
-  const { status, stdout, stderr } = await run(programs, program, args, withoutLock(programs, program));
-  // iptables-nft says it of chains that do not exist as well, iptables-nft-save in place of a table's rules.
-  if (/^# Table .* is incompatible|is incompatible, use/m.test(`${stdout}\n${stderr}`)) {
-    if (chain && !chainExistsInNftables(family, table, chain)) return undefined;
-    throw unlistable(family, table, chain, stderr || stdout.trim());
-  }
-  if (status === 0) return parseRules(stdout);
-  if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
-  throw failure(`${program} cannot list table "${table}"`, stderr);
-}
-
-/** The chains of a table that have no rules, and that no rule leads to. */
-export async function listEmptyChains(programs: Programs, family: Family, table: string): Promise<string[]> {
-  const program = programOf(family, '-save');
-  const { status, stdout, stderr } = await run(
-    programs,
-    program,
-    ['-t', table],
-    withoutLock(programs, program),
-  );
-  if (status !== 0)
-    throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
-  const rules = parseRules(stdout);
-  const used = new Set(rules.flatMap((rule) => [rule.chain, targetOf(rule)]));
-  return [...stdout.matchAll(/^:(\S+) - /gm)].map(([, chain]) => chain!).filter((chain) => !used.has(chain));
-}
-
-/**
- * As {@link list}, for a chain that nft may have put rules into as well: where it cannot be listed, iptables
- * is asked for single rules.
- * @param wanted the rules to ask for; those of other chains are left out.
- */
-export async function listOrAsk(
-  programs: Programs,
-  family: Family,
-  table: string,
-  chain: string,
-  wanted: readonly Rule[],
-): Promise<Rule[] | undefined> {
-  try {
-    return await list(programs, family, table, chain);
-  } catch (error) {
-    if (!(error instanceof UnlistableError)) throw error;
-  }
-  const present: Rule[] = [];
-  for (const rule of wanted)
-    if (rule.chain === chain && (await tryRestore(programs, family, table, [renderRule('-C', rule)])))
-      present.push(rule);
-  return present;
-}
-
-function unlistable(family: Family, table: string, chain: string | undefined, said: string): UnlistableError {
-  const { family: name } = nftTableOf(family, table);
-  return new UnlistableError(
-    ErrorCode.Internal,
-    `${programOf(family, chain ? '' : '-save')} cannot list ${chain ? `chain "${chain}" of ` : ''}table "${table}", as it holds rules that nft made and iptables has no words for. ` +
-      `Look at them with "nft list ${chain ? `chain ${name} ${table} ${chain}` : `table ${name} ${table}`}", move them to a table of their own, and try again`,
-    said,
-  );
-}
-
-/** Whether there is a chain. @throws like {@link restore}. */
-export async function chainExists(
-  programs: Programs,
-  family: Family,
-  table: string,
-  chain: string,
-): Promise<boolean> {
-  if (isNftVariant(programs, programOf(family, ''))) return chainExistsInNftables(family, table, chain);
-  return (await list(programs, family, table, chain)) !== undefined;
-}
-
-/**
- * Whether a chain is not there, as far as can be told at once: always false for iptables-legacy.
- * @throws NftablesError
- */
-export function isKnownToBeAbsent(programs: Programs, family: Family, table: string, chain: string): boolean {
-  return isNftVariant(programs, programOf(family, '')) && !chainExistsInNftables(family, table, chain);
-}
-
-function chainExistsInNftables(family: Family, table: string, chain: string): boolean {
-  return withNftables((socket) => countUses(socket, nftTableOf(family, table), chain) !== undefined);
 }
 
 /**
@@ -257,13 +148,15 @@ export async function forInstalledFamilies(
   });
 }
 
-const waiting = ['--wait', String(lockSeconds)];
+/** Has a program wait for the lock. */
+export const waiting = ['--wait', String(lockSeconds)];
 
 export function programOf(family: Family, suffix: '' | '-save' | '-restore'): string {
   return `${family === 4 ? 'iptables' : 'ip6tables'}${suffix}`;
 }
 
-async function run(
+/** Runs a program. @throws IptablesMissingError; CniError TryAgainLater when the lock is held too long. */
+export async function run(
   programs: Programs,
   program: string,
   args: readonly string[],

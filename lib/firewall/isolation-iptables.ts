@@ -7,7 +7,7 @@ import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { changeRules } from './ensure.ts';
 import type { Isolation } from './forward.ts';
-import { listOrAsk } from './iptables.ts';
+import { listOrAsk } from './listing.ts';
 import { commentWords, isSameRule, option, type Rule, renderRule, type SharedRule } from './rules.ts';
 
 const table = 'filter';

@@ -53,16 +53,19 @@ export function isolate(isolation: Isolation, families: readonly Family[]): void
 
 /** @throws Error when a bridge is not isolated. */
 export function checkIsolation(isolation: Isolation, families: readonly Family[]): void {
-  const { bridge, policy } = isolation;
-  const isIsolated = withNftables((socket) => {
+  if (!isIsolated(isolation, families))
+    throw new Error(
+      `Bridge "${isolation.bridge}" is not isolated: rules are missing from table "${isolationTable.family} ${isolationTable.name}" or "${bridgeTable.family} ${bridgeTable.name}". Run "cni repair"`,
+    );
+}
+
+/** Whether a bridge is isolated. */
+export function isIsolated(isolation: Isolation, families: readonly Family[]): boolean {
+  return withNftables((socket) => {
     if (composeIsolation(socket, isolation).length > 0) return false;
-    if (policy !== 'isolated' || showsBridgedPackets(families)) return true;
+    if (isolation.policy !== 'isolated' || showsBridgedPackets(families)) return true;
     return composeRules(socket, bridgedRules(isolation)).length === 0;
   });
-  if (!isIsolated)
-    throw new Error(
-      `Bridge "${bridge}" is not isolated: rules are missing from table "${isolationTable.family} ${isolationTable.name}" or "${bridgeTable.family} ${bridgeTable.name}". Add any container to set them up again`,
-    );
 }
 
 function composeIsolation(socket: NetlinkSocket, isolation: Isolation): Request[] {

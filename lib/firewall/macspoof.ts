@@ -83,7 +83,7 @@ export function checkMacSpoofCheck(attachment: AttachmentId, port: string, mac: 
       passes && verdictOf(first!) === 'return' && last && verdictOf(last) === 'drop' && more.length === 0;
     if (!jump || !enters || !intact)
       throw new Error(
-        `The MAC address of frames from "${port}" is not checked: rules are missing or changed in table "bridge nat". Delete the container and add it again`,
+        `The MAC address of frames from "${port}" is not checked: rules are missing or changed in table "bridge nat". Run "cni repair"`,
       );
   });
 }

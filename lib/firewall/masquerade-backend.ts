@@ -16,6 +16,8 @@ export interface MasqueradeBackend {
   del(attachment: AttachmentId, hints: readonly Prefix[]): Promise<void>;
   /** @throws Error when a rule is missing. */
   check(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<void>;
+  /** What {@link add} would add, as texts: nothing when every rule is there. */
+  missing(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<string[]>;
   /** @throws Error when the backend cannot be used on this host. */
   probe(): void;
   /** Removes the rules of a network's attachments that are not among the valid ones. */

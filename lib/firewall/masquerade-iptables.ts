@@ -7,19 +7,13 @@ import type { AttachmentId } from '../attachment.ts';
 import type { Family, Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { collectEmptyChains } from './empty-chains.ts';
-import { ensureRules, undoChange } from './ensure.ts';
-import {
-  families,
-  forFamilies,
-  forInstalledFamilies,
-  list,
-  listOrAsk,
-  requireInstalled,
-} from './iptables.ts';
+import { ensureRules, missingRules, type RuleSet, undoChange } from './ensure.ts';
+import { families, forFamilies, forInstalledFamilies, requireInstalled } from './iptables.ts';
+import { list, listOrAsk } from './listing.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { removeChains, removeRules } from './removal.ts';
-import { commentWords, option, prefixWords, type Rule, targetOf } from './rules.ts';
+import { commentWords, isSameRule, option, prefixWords, type Rule, targetOf } from './rules.ts';
 
 const table = 'nat';
 const entryChain = 'POSTROUTING';
@@ -28,15 +22,7 @@ const multicast = { 4: '224.0.0.0/4', 6: 'ff00::/8' } as const;
 export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async add(attachment, prefixes, undo) {
     await forFamilies(familiesOf(prefixes), async (family) => {
-      const own = prefixes.filter((prefix) => prefix.family === family);
-      const change = await ensureRules(programs, family, table, {
-        chains: [],
-        shared: [],
-        own: {
-          chain: masqueradeChain(attachment),
-          rules: [...chainRules(attachment, own), ...own.map((prefix) => jump(attachment, prefix))],
-        },
-      });
+      const change = await ensureRules(programs, family, table, ruleSetOf(family, attachment, prefixes));
       undo(() => undoChange(programs, family, table, change));
     });
   },
@@ -77,11 +63,20 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
           !leading.some((rule) => targetOf(rule) === chain && option(rule, '-s') === `${address.toPrefix()}`)
         )
           throw new Error(
-            `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Delete the container and add it again`,
+            `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Run "cni repair"`,
           );
       if (!rules.some((rule) => targetOf(rule) === 'MASQUERADE'))
-        throw new Error(`Chain "${chain}" has no MASQUERADE rule. Delete the container and add it again`);
+        throw new Error(`Chain "${chain}" has no MASQUERADE rule. Run "cni repair"`);
     });
+  },
+
+  async missing(attachment, prefixes) {
+    const missing: string[] = [];
+    await forFamilies(familiesOf(prefixes), async (family) => {
+      const set = ruleSetOf(family, attachment, prefixes);
+      missing.push(...(await missingRules(programs, family, table, set)));
+    });
+    return missing;
   },
 
   probe() {
@@ -104,6 +99,22 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
     });
   },
 });
+
+/** Everything that a family's addresses need. */
+function ruleSetOf(family: Family, attachment: AttachmentId, prefixes: readonly Prefix[]): RuleSet {
+  const own = prefixes.filter((prefix) => prefix.family === family);
+  const rules = [...chainRules(attachment, own), ...own.map((prefix) => jump(attachment, prefix))];
+  return {
+    chains: [],
+    shared: [],
+    own: {
+      chain: masqueradeChain(attachment),
+      rules,
+      // Some of them may be there: in the chain, what is masqueraded comes after what is not.
+      outdated: (found) => found.filter((one) => rules.some((rule) => isSameRule(one, rule))),
+    },
+  };
+}
 
 function chainRules(attachment: AttachmentId, prefixes: readonly Prefix[]): Rule[] {
   const chain = masqueradeChain(attachment);

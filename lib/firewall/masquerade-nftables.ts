@@ -1,11 +1,14 @@
 /** Masquerading by nftables, in the reference plugins' table. */
 
+import type { AttachmentId } from '../attachment.ts';
 import { Address, Prefix } from '../ip.ts';
+import type { Attribute } from '../netlink/message.ts';
 import { expressionValue, masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
 import {
   addRule,
   deleteRule,
+  isMadeOf,
   listRules,
   type NftRule,
   replaceRules,
@@ -37,17 +40,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
       ...setUp(socket, again),
       ...deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))),
       ...prefixes.map((prefix) =>
-        addRule(
-          table,
-          checks,
-          [
-            ...isFamily(prefix.family),
-            ...addressMatch('saddr', '==', prefix.address.toPrefix()),
-            ...addressMatch('daddr', '!=', prefix),
-            masqueradeVerdict(),
-          ],
-          attachmentComment(attachment),
-        ),
+        addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
       ),
     ]);
     undo(() => nftablesMasquerade.del(attachment, prefixes));
@@ -59,19 +52,28 @@ export const nftablesMasquerade: MasqueradeBackend = {
 
   async check(attachment, prefixes) {
     withNftables((socket) => {
-      const own = listRules(socket, table, checks).filter(({ comment }) =>
-        comment.startsWith(attachmentTag(attachment)),
-      );
-      const present = own.map((rule) => sourceOf(rule));
+      const present = ownRules(socket, attachment).map((rule) => sourceOf(rule));
       for (const { address } of prefixes)
         if (!present.some((source) => address.equals(source)))
           throw new Error(
-            `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Delete the container and add it again`,
+            `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Run "cni repair"`,
           );
       if (!listRules(socket, table, 'postrouting').some((rule) => targetChain(rule) === checks))
         throw new Error(
-          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Add any container to set it up again`,
+          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Run "cni repair"`,
         );
+    });
+  },
+
+  async missing(attachment, prefixes) {
+    return withNftables((socket) => {
+      const own = ownRules(socket, attachment);
+      const lost = prefixes.filter((prefix) => !own.some((rule) => isMadeOf(rule, expressionsOf(prefix))));
+      const name = `table "${table.family} ${table.name}"`;
+      return [
+        ...(setUp(socket, false).length > 0 ? [`rules of chain "postrouting" in ${name}`] : []),
+        ...lost.map(({ address }) => `rule for ${address} in ${name}`),
+      ];
     });
   },
 
@@ -108,6 +110,21 @@ function setUp(socket: NetlinkSocket, whole: boolean) {
       hook: { type: 'nat', hook: Hook.postrouting, priority: Priority.srcnat },
     }),
     ...rules,
+  ];
+}
+
+function ownRules(socket: NetlinkSocket, attachment: AttachmentId): NftRule[] {
+  const tag = attachmentTag(attachment);
+  return listRules(socket, table, checks).filter(({ comment }) => comment.startsWith(tag));
+}
+
+/** What masquerades an address unless its packets stay within the subnet. */
+function expressionsOf(prefix: Prefix): Attribute[] {
+  return [
+    ...isFamily(prefix.family),
+    ...addressMatch('saddr', '==', prefix.address.toPrefix()),
+    ...addressMatch('daddr', '!=', prefix),
+    masqueradeVerdict(),
   ];
 }
 

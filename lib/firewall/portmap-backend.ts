@@ -67,6 +67,8 @@ export interface PortMapBackend {
   del(attachment: AttachmentId, neighbours: Neighbours, hints?: PortMapHints): Promise<MappedPort[]>;
   /** @throws Error when a rule is missing. */
   check(request: PortMapCheck): Promise<void>;
+  /** What {@link add} would add, as texts: nothing when every rule is there. */
+  missing(request: PortMapRequest): Promise<string[]>;
   /** Removes the mappings of a network's attachments that are not among the valid ones. */
   gc(network: string, valid: readonly AttachmentId[]): Promise<MappedPort[]>;
   /** @throws Error when the backend cannot be used on this host. */

@@ -7,16 +7,9 @@ import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import { collectEmptyChains } from './empty-chains.ts';
-import { ensureRules, undoChange } from './ensure.ts';
-import {
-  families,
-  forFamilies,
-  forInstalledFamilies,
-  list,
-  programOf,
-  requireInstalled,
-  tryRestore,
-} from './iptables.ts';
+import { ensureRules, missingRules, undoChange } from './ensure.ts';
+import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
+import { hasRules, list } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
@@ -47,7 +40,7 @@ import {
   withoutNeighbours,
 } from './portmap-rules.ts';
 import { removeChains, removeRules } from './removal.ts';
-import { option, type Rule, renderRule, targetOf } from './rules.ts';
+import { option, type Rule, targetOf } from './rules.ts';
 import { isNftVariant } from './xtables-lock.ts';
 
 const table = 'nat';
@@ -100,6 +93,14 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
 
   async check(request) {
     await forFamilies(mappedFamilies(request), (family) => checkFamily(programs, family, request));
+  },
+
+  async missing(request) {
+    const missing: string[] = [];
+    await forFamilies(mappedFamilies(request), async (family) => {
+      missing.push(...(await missingRules(programs, family, table, ruleSetOf(family, request))));
+    });
+    return missing;
   },
 
   async gc(network, valid) {
@@ -248,15 +249,14 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
     );
     if (!led || !mapped)
       throw new Error(
-        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Delete the container and add it again`,
+        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Run "cni repair"`,
       );
   }
   const { shared } = ruleSetOf(family, request);
-  const checks = shared.map((rule) => renderRule('-C', rule));
-  if (await tryRestore(programs, family, table, checks)) return;
-  for (const [i, rule] of shared.entries())
-    if (!(await tryRestore(programs, family, table, [checks[i]!])))
+  if (await hasRules(programs, family, table, shared)) return;
+  for (const rule of shared)
+    if (!(await hasRules(programs, family, table, [rule])))
       throw new Error(
-        `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Add any container to create it again`,
+        `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Run "cni repair"`,
       );
 }

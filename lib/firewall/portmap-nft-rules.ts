@@ -69,23 +69,39 @@ export function createTable(
   ];
 }
 
+/** A rule of an attachment, to be. */
+export interface WantedRule {
+  readonly chain: string;
+  readonly expressions: readonly Attribute[];
+}
+
 /** What adds an attachment's mappings of one family. */
 export function addMappings(
   attachment: AttachmentId,
   container: Prefix,
   mappings: readonly PortMapping[],
-  { snat, masqAll }: PortMapOptions,
+  options: PortMapOptions,
 ): Request[] {
   const table = tables[container.family];
-  const add = (chain: string, expressions: readonly Attribute[]) =>
-    addRule(table, chain, expressions, commentOf(attachment), ownerOf(attachment));
+  return mappingRules(container, mappings, options).map(({ chain, expressions }) =>
+    addRule(table, chain, expressions, commentOf(attachment), ownerOf(attachment)),
+  );
+}
+
+/** The rules of an attachment's mappings of one family. */
+export function mappingRules(
+  container: Prefix,
+  mappings: readonly PortMapping[],
+  { snat, masqAll }: PortMapOptions,
+): WantedRule[] {
   const ports = mappings.map((mapping) => {
     const host = boundAddress(mapping);
-    return add('hostports', [
+    const expressions = [
       ...(host ? addressMatch('daddr', '==', host.toPrefix()) : []),
       ...portMatch(mapping.protocol, mapping.hostPort),
       ...dnatTo(container.address, mapping.containerPort),
-    ]);
+    ];
+    return { chain: 'hostports', expressions };
   });
   if (!snat) return ports;
   const destination = addressMatch('daddr', '==', container.address.toPrefix());
@@ -94,7 +110,10 @@ export function addMappings(
     sources.push(addressMatch('saddr', '==', Address.parse('127.0.0.1').toPrefix()));
   return [
     ...ports,
-    ...sources.map((source) => add('masquerading', [...source, ...destination, masqueradeVerdict()])),
+    ...sources.map((source) => ({
+      chain: 'masquerading',
+      expressions: [...source, ...destination, masqueradeVerdict()],
+    })),
   ];
 }
 

@@ -1,8 +1,9 @@
 /** Port mappings by nftables. */
 
-import type { Family } from '../ip.ts';
+import type { AttachmentId } from '../attachment.ts';
+import type { Family, Prefix } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
-import { listRules, type NftRule } from '../netlink/nftables/rules.ts';
+import { isMadeOf, listRules, type NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { families } from './iptables.ts';
 import { changeNftables, requireNftables, withNftables } from './nftables.ts';
@@ -29,6 +30,7 @@ import {
   isOf,
   isOfNetwork,
   listMappings,
+  mappingRules,
   mayBeOf,
   mentions,
   type ReadMapping,
@@ -104,16 +106,25 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
             );
           if (!mapped)
             throw new Error(
-              `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Delete the container and add it again`,
+              `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Run "cni repair"`,
             );
         }
         for (const chain of ['prerouting', 'output'])
           if (listRules(socket, table, chain).length === 0)
             throw new Error(
-              `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Add any container to create its rules again`,
+              `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Run "cni repair"`,
             );
       }
     });
+  },
+
+  async missing({ attachment, containers, mappings, options }) {
+    return withNftables((socket) =>
+      containers.flatMap((container) => {
+        const own = mappingsOf(mappings, container.family);
+        return own.length > 0 ? missingOf(socket, attachment, container, own, options) : [];
+      }),
+    );
   },
 
   // The reference plugin's rules bear the container ID alone, so that which network they are of cannot be
@@ -129,6 +140,36 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     requireNftables();
   },
 });
+
+/** What is missing of a family's mappings, and of what all attachments share, by chain. */
+function missingOf(
+  socket: NetlinkSocket,
+  attachment: AttachmentId,
+  container: Prefix,
+  mappings: readonly PortMapping[],
+  options: PortMapOptions,
+): string[] {
+  const { family } = container;
+  const table = tables[family];
+  const name = `table "${table.family} ${table.name}"`;
+  const isEmpty = (chain: string) => listRules(socket, table, chain).length === 0;
+  const isCut =
+    createTable(socket, family, options, false).length > 0 || isEmpty('prerouting') || isEmpty('output');
+  const lost = mappingRules(container, mappings, options).filter(
+    ({ chain, expressions }) =>
+      !listRules(socket, table, chain).some(
+        (rule) => rule.comment === commentOf(attachment) && isMadeOf(rule, expressions),
+      ),
+  );
+  const chains = [...new Set(lost.map(({ chain }) => chain))];
+  return [
+    ...(isCut ? [`rules of chains "prerouting" and "output" in ${name}`] : []),
+    ...chains.map((chain) => {
+      const count = lost.filter((rule) => rule.chain === chain).length;
+      return `${count} ${count === 1 ? 'rule' : 'rules'} of chain "${chain}" in ${name}`;
+    }),
+  ];
+}
 
 /** Conditions are in nft's own language, so nft adds the rules that hold them. */
 async function addConditions(

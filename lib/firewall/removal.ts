@@ -6,7 +6,8 @@
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { changeRules, deletionOf } from './ensure.ts';
-import { chainExists, IptablesError, isKnownToBeAbsent, list, restore } from './iptables.ts';
+import { IptablesError, restore } from './iptables.ts';
+import { chainExists, isKnownToBeAbsent, list } from './listing.ts';
 import { option, type Rule, renderRule, targetOf } from './rules.ts';
 
 /** What {@link removeRules} is to remove. */

@@ -62,11 +62,12 @@ function splitWords(line: string): string[] {
 
 /** True when two rules are the same, whatever the order of their words. */
 export function isSameRule(one: Rule, other: Rule): boolean {
-  return one.chain === other.chain && sortedWords(one) === sortedWords(other);
+  return ruleKey(one) === ruleKey(other);
 }
 
-function sortedWords({ words }: Rule): string {
-  return [...words].sort().join('\n');
+/** A key that the same rules share, and no others. */
+export function ruleKey({ chain, words }: Rule): string {
+  return [chain, ...[...words].sort()].join('\n');
 }
 
 /** The word behind an option, such as the chain behind "-j". */

@@ -57,7 +57,7 @@ export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): v
     for (let id = vid; id <= end; id++)
       if (!present.some((vlan) => vlan.vid === id && (!pvid || vlan.pvid)))
         throw new Error(
-          `Port "${port.name}" is not in VLAN ${id}${pvid ? ' with its untagged frames' : ''}. Delete the container and add it again`,
+          `Port "${port.name}" is not in VLAN ${id}${pvid ? ' with its untagged frames' : ''}. Run "cni repair"`,
         );
 }
 
@@ -88,17 +88,25 @@ export function ensureVlanInterface(
     for (const end of [name, portName]) preferSysctl(['ipv6', 'conf', end, 'accept_ra'], '0', warn);
     const link = requireLink(socket, name);
     const port = requireLink(socket, portName);
-    socket.execute(
-      setLink(port.index, { master: bridge.index, up: true }, portName),
-      setLink(link.index, { up: true }, name),
-    );
-    assignVlans(socket, port, { vlan, trunk: [], preserveDefaultVlan });
+    joinVlan(socket, bridge, port, { vlan, preserveDefaultVlan });
+    socket.execute(setLink(link.index, { up: true }, name));
     return requireLink(socket, name);
   } catch (error) {
     // Half of it would pass for the whole at the next ADD.
     socket.attempt(deleteLink(0, name));
     throw error;
   }
+}
+
+/** Makes the peer of {@link ensureVlanInterface} a port of the bridge in its VLAN. */
+export function joinVlan(
+  socket: RouteSocket,
+  bridge: Link,
+  port: Link,
+  { vlan, preserveDefaultVlan }: Omit<VlanPort, 'trunk'>,
+): void {
+  socket.execute(setLink(port.index, { master: bridge.index, up: true }, port.name));
+  assignVlans(socket, port, { vlan, trunk: [], preserveDefaultVlan });
 }
 
 function vlansOf({ vlan, trunk, preserveDefaultVlan }: VlanPort): BridgeVlan[] {

@@ -8,7 +8,7 @@
 import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from 'node:fs';
 import { alone, type Together } from '../group-commit.ts';
 import { KernelError, libc, type Pointers, pointersTo } from '../netlink/libc.ts';
-import type { Sharing } from './sharing.ts';
+import type { Once, Sharing } from './sharing.ts';
 
 const MFD_CLOEXEC = 1;
 const O_CLOEXEC = 0o2000000;
@@ -48,6 +48,8 @@ export class Programs {
   readonly path: string;
   /** Does what calls of this process may do as one. */
   readonly together: Together;
+  /** Looks once for all calls, in a process that only looks. */
+  readonly once: Once | undefined;
   private readonly sharing: Sharing | undefined;
   private readonly found = new Map<string, string>();
 
@@ -56,6 +58,7 @@ export class Programs {
     this.environment = environment;
     this.sharing = sharing;
     this.together = sharing?.together ?? alone;
+    this.once = sharing?.once;
     this.path = [environment.PATH, systemPath].filter(Boolean).join(':');
   }
 

@@ -8,8 +8,25 @@ import type { Together } from '../group-commit.ts';
  */
 export type WaitForEnd = (pipe: number) => Promise<void>;
 
+/**
+ * Looks at something once for all calls of a process that only looks.
+ * @param key names what is looked at. @param look is asked once for each key.
+ */
+export type Once = <T>(key: string, look: () => T) => T;
+
+/** For a process that only looks, in one look at the host. */
+export function lookOnce(): Once {
+  const seen = new Map<string, unknown>();
+  return <T>(key: string, look: () => T) => {
+    if (!seen.has(key)) seen.set(key, look());
+    return seen.get(key) as T;
+  };
+}
+
 /** How calls share one process. A call that has a process to itself has none of this. */
 export interface Sharing {
   readonly waitForEnd: WaitForEnd;
   readonly together: Together;
+  /** Undefined where calls change things, so that each has to look for itself. */
+  readonly once?: Once | undefined;
 }

@@ -6,6 +6,7 @@ import { collection } from './collection.ts';
 import { atOnce, whileBusy } from './concurrency.ts';
 import { podNetwork } from './host.ts';
 import { life, longChain, nftablesNetwork, withLegacy } from './life.ts';
+import { listing } from './listing.ts';
 import { agentMemory } from './memory.ts';
 import { eachPlugin } from './plugins.ts';
 import { processorTime } from './processor.ts';
@@ -29,6 +30,7 @@ export function scenarios(quick: boolean, patient: boolean): Scenario[] {
     quick ? atOnce(16, 1, 10) : atOnce(64, 3, 75),
     whileBusy(quick ? atOnce(16, 1, 10) : atOnce(64, 3, 75)),
     collection(quick ? 100 : 200, quick ? 1 : 3),
+    ...(quick ? [10] : [60, 1000]).map((pods) => listing(pods, few)),
     ...(quick ? [10, 20_000] : [10, 1000, 20_000, 60_000]).map((count) => hostLocal(count, rounds)),
     ...(quick ? [] : eachPlugin(few)),
     dataPath(quick ? 1 : 3),

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { type CallServer, serve } from '../../agent/connection.ts';
+import { waitForEnd } from '../../agent/pipe.ts';
 import { frameHeaderSize } from '../../agent/protocol.ts';
 import { runDaemon } from '../../ipam/dhcp/daemon.ts';
 import { groupCommits } from '../../lib/group-commit.ts';
@@ -19,7 +20,7 @@ const idlePlugins = new Map(
 const agent: CallServer = {
   plugins: idlePlugins,
   program: process.execPath,
-  together: groupCommits(),
+  sharing: { waitForEnd, together: groupCommits() },
   accepts: ({ name }) => idlePlugins.has(name),
   noteAbandoned: () => {},
   schedule: async (_, call) => await call(),

@@ -11,7 +11,18 @@ const ratio = ' +\\d+\\.\\d\\d \\(\\d+\\.\\d\\d–\\d+\\.\\d\\d\\)';
 test('the bench runs, and prints this suite with its agent, without, and the reference side by side', async (t) => {
   const bench = join(import.meta.dirname, '../../scripts/bench.ts');
   const output = await run(
-    [process.execPath, '--no-warnings', bench, '--quick', 'VERSION', 'start', 'processor', 'GC', 'memory'],
+    [
+      process.execPath,
+      '--no-warnings',
+      bench,
+      '--quick',
+      'VERSION',
+      'start',
+      'processor',
+      'GC',
+      'cni list',
+      'memory',
+    ],
     // Not the newest ones, which would be downloaded.
     { env: { CNI_REFERENCE: suites.reference }, timeout: 300_000 },
   );
@@ -20,6 +31,8 @@ test('the bench runs, and prints this suite with its agent, without, and the ref
     new RegExp(`^start: until it reads its configuration${figure.repeat(3)}${ratio.repeat(2)}$`, 'm'),
     new RegExp(`^processor time: whole life${figure.repeat(3)} +\\d`, 'm'),
     new RegExp(`^GC of 100, half stale${figure.repeat(3)} +\\d`, 'm'),
+    new RegExp(`^cni list, 10 pods${figure}`, 'm'),
+    new RegExp(`^cni network ls, 10 pods${figure}`, 'm'),
     new RegExp(`^memory of the agent, its own: after [\\d,]+ verbs, 8 pods at once${figure}`, 'm'),
     /^The agent did [\d,]+ calls$/m,
     /^Peak memory of a verb without the agent: \d+ MiB/m,

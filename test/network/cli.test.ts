@@ -161,7 +161,14 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
   const empty = await listed();
   t.deepEqual(empty.attachments, []);
   t.deepEqual(empty.ranges, [
-    { network: 'podnet', range: '10.88.0.1-10.88.255.254', used: 0, capacity: 65533 },
+    {
+      network: 'podnet',
+      range: '10.88.0.1-10.88.255.254',
+      subnets: ['10.88.0.0/16'],
+      gateways: ['10.88.0.1'],
+      used: 0,
+      capacity: 65533,
+    },
   ]);
   t.regex((await run(['draw'])).stdout, /no container networks/);
 
@@ -209,7 +216,7 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
 
   await host.run(['sh', '-c', 'echo garbage > /var/lib/cni/results/podnet-x-eth0']);
   const problem = await run(['list']);
-  t.is(problem.exit, 0);
+  t.is(problem.exit, 1);
   t.regex(problem.stderr, /podnet-x-eth0" is not JSON/);
   t.is((await run(['gc', 'podnet', web.netns, '--all'])).exit, 0);
   t.is((await host.run(['ip', '-n', web.name, '-o', 'link'])).includes('eth0'), false);

@@ -110,7 +110,7 @@ test('where nothing drops, nothing is changed; CHECK says when that is over', as
   await load(host, dropping);
   t.regex(
     (await one.tryCheck()).error?.msg ?? '',
-    /Chain "inet filter forward" drops packets.*Add any container/,
+    /Chain "inet filter forward" drops packets.*Run "cni repair"/,
   );
   const two = await attach(host, net());
   await one.check();
@@ -123,7 +123,7 @@ test('where nothing drops, nothing is changed; CHECK says when that is over', as
   const three = await attach(host, net());
   t.deepEqual(await elements(host), three.result!.ips!.map(({ address }) => address.split('/')[0]!).sort());
   await host.run(['nft', 'delete', 'element', 'inet', 'filter', 'cni_forward_ipv4', `{ ${three.ip} }`]);
-  t.regex((await three.tryCheck()).error?.msg ?? '', /lacks 10\.5\.0\.\d+.*Delete the container/);
+  t.regex((await three.tryCheck()).error?.msg ?? '', /lacks 10\.5\.0\.\d+.*Run "cni repair"/);
 });
 
 test('a chain can be named; one that is not there, and one of iptables, are refused before anything is touched', async (t) => {

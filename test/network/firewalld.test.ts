@@ -1,12 +1,10 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { firewallAlone } from '../support/firewall.ts';
+import { firewalld } from '../support/firewalld.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { files } from '../support/observe.ts';
-import { cleanEnv } from '../support/run.ts';
 
 const network: Conflist = {
   cniVersion: '1.1.0',
@@ -16,38 +14,6 @@ const network: Conflist = {
     { type: 'firewall' },
   ],
 };
-
-/** Runs a system bus and firewalld in a host, and waits until it answers. @returns ends firewalld. */
-async function firewalld(t: ExecutionContext, host: Host): Promise<() => Promise<void>> {
-  await host.run([
-    'sh',
-    '-c',
-    'mkdir -p /run/dbus && mount -t tmpfs tmpfs /etc/firewalld && mkdir -p /etc/firewalld/zones /etc/firewalld/policies /etc/firewalld/services /etc/firewalld/icmptypes /etc/firewalld/ipsets /etc/firewalld/helpers',
-  ]);
-  const start = (...argv: string[]) => {
-    const child = spawn(host.enter[0]!, [...host.enter.slice(1), ...argv], {
-      env: cleanEnv,
-      stdio: 'ignore',
-    });
-    t.teardown(() => void child.kill('SIGKILL'));
-    return child;
-  };
-  start('dbus-daemon', '--system', '--nofork', '--nopidfile', '--nosyslog');
-  const ready = async (argv: string[], what: string) => {
-    for (let tries = 0; (await host.tryRun(argv)).exit !== 0; tries++) {
-      if (tries === 100) throw new Error(`${what} does not start`);
-      await new Promise((resolve) => setTimeout(resolve, 200));
-    }
-  };
-  await ready(['test', '-S', '/run/dbus/system_bus_socket'], 'The bus');
-  const daemon = start('firewalld', '--nofork', '--nopid');
-  await ready(['firewall-cmd', '--state'], 'firewalld');
-  return async () => {
-    const ended = once(daemon, 'exit');
-    daemon.kill('SIGKILL');
-    await ended;
-  };
-}
 
 const sources = (host: Host, zone: string) => host.run(['firewall-cmd', `--zone=${zone}`, '--list-sources']);
 

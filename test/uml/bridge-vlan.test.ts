@@ -2,7 +2,8 @@
 
 import { attach, type Conflist } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ipJson, link, ping } from '../support/observe.ts';
+import { ipJson, link, links, ping } from '../support/observe.ts';
+import { operatorOf } from '../support/operator.ts';
 import { guestTest as test } from '../support/uml.ts';
 
 const vlanNet = (keys: object): Conflist => ({
@@ -73,4 +74,28 @@ test('the gateway of a VLAN has an interface of its own on the host', async (t) 
   t.truthy(await link(host, 'br0.100'));
   t.is(one.result!.interfaces![3]!.name, 'br0.100');
   await one.check();
+});
+
+test('"cni repair" brings back the VLANs of a port, and the interface of the gateway', async (t) => {
+  const { plugins } = vlanNet({ vlan: 100, vlanTrunk: [{ id: 200 }], isGateway: true });
+  const { host, cni, add, del } = await operatorOf(t, plugins);
+  const pod = await add();
+  const [eth0] = await ipJson<{ link_index: number }>(pod, 'link', 'show', 'dev', 'eth0');
+  const port = (await links(host)).find(({ ifindex }) => ifindex === eth0!.link_index)!.ifname;
+  const wanted = await vlansOf(host, port);
+  t.deepEqual(wanted, [{ vlan: 100, flags: ['PVID', 'Egress Untagged'] }, { vlan: 200 }]);
+  for (const [command, missing] of [
+    [`bridge vlan del dev ${port} vid 200`, /settings of port "veth\w+" of bridge "br0"/],
+    [`ip link set ${port} nomaster`, /port "veth\w+" of bridge "br0"/],
+    ['ip link set br0.100 down', /state "up" of interface "br0\.100"/],
+    ['ip link del br0', /bridge "br0"\n/],
+    ['ip link del br0.100', /interface "br0\.100" with the gateway's addresses/],
+  ] as const) {
+    await host.run(command.split(' '));
+    t.regex(await cni(['repair']), missing);
+    t.deepEqual([command, await vlansOf(host, port)], [command, wanted]);
+    t.deepEqual([command, await ping(pod, '10.5.0.1')], [command, true]);
+  }
+  t.regex(await cni(['repair']), /^0 attachments repaired, 1 intact\.\n$/);
+  await del(pod);
 });

@@ -138,17 +138,23 @@ export function replaceRules(
   chain: string,
   rules: readonly (readonly Attribute[])[],
 ): Request[] {
-  const shape = (expressions: readonly NftExpression[]) =>
-    expressions
-      .map((one) => {
-        const { verdict, chain } = verdictIn(one);
-        return [one.name, hex(expressionValue(one)), lookedUpSet(one), verdict, chain].join(' ');
-      })
-      .join();
-  const present = listRules(socket, table, chain).map(({ expressions }) => shape(expressions));
-  const wanted = rules.map((expressions) => shape(readExpressions(concat(expressions))));
-  if (present.length === wanted.length && wanted.every((one, i) => one === present[i])) return [];
+  const present = listRules(socket, table, chain);
+  if (present.length === rules.length && present.every((one, i) => isMadeOf(one, rules[i]!))) return [];
   return [flushChain(table, chain), ...rules.map((expressions) => addRule(table, chain, expressions))];
+}
+
+/** True when a rule consists of these expressions. */
+export function isMadeOf(rule: NftRule, expressions: readonly Attribute[]): boolean {
+  return shapeOf(rule.expressions) === shapeOf(readExpressions(concat(expressions)));
+}
+
+function shapeOf(expressions: readonly NftExpression[]): string {
+  return expressions
+    .map((one) => {
+      const { verdict, chain } = verdictIn(one);
+      return [one.name, hex(expressionValue(one)), lookedUpSet(one), verdict, chain].join(' ');
+    })
+    .join();
 }
 
 /** What a rule does with the packet in the end, if that is a verdict. */

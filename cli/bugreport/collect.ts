@@ -1,0 +1,185 @@
+/** What `cni bugreport` puts into its archive. */
+
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { defaultSocket } from '../../agent/agent.ts';
+import { readRegularFile } from '../../lib/file.ts';
+import { Netns } from '../../lib/kernel/netns.ts';
+import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
+import { askStatus } from '../agent-status.ts';
+import type { Context } from '../doctor/context.ts';
+import { cacheDir, configDir } from '../settings.ts';
+import { redactFile, redactText, redactValue } from './redact.ts';
+
+/** A file of the archive. */
+export interface Entry {
+  readonly name: string;
+  readonly data: string;
+}
+
+/** Seconds after which a program is ended. */
+const patience = '20';
+/** Bytes of what is kept of one file or program. */
+const limit = 16 * 1024 * 1024;
+
+/** Programs that show the host, by the file that their output goes into. */
+const programsOfHost: Readonly<Record<string, readonly string[]>> = {
+  'host/uname.txt': ['uname', '-a'],
+  'host/addresses.txt': ['ip', '-d', 'address'],
+  'host/routes.txt': ['ip', 'route', 'show', 'table', 'all'],
+  'host/routes-ipv6.txt': ['ip', '-6', 'route', 'show', 'table', 'all'],
+  'host/rules.txt': ['ip', 'rule'],
+  'host/neighbours.txt': ['ip', 'neighbour'],
+  'host/bridge-ports.txt': ['bridge', '-d', 'link'],
+  'host/bridge-vlans.txt': ['bridge', 'vlan'],
+  'host/traffic-control.txt': ['tc', '-s', 'qdisc'],
+  'host/listeners.txt': ['ss', '-tulpn'],
+  'host/sysctl.txt': ['sysctl', '-a', '-r', '^net\\.'],
+  'host/conntrack.txt': ['conntrack', '-S'],
+  'host/agent-service.txt': ['systemctl', 'status', 'cni-agent.service', 'cni-agent.socket', '--no-pager'],
+  'firewall/iptables-nft.txt': ['iptables-nft-save', '-c'],
+  'firewall/ip6tables-nft.txt': ['ip6tables-nft-save', '-c'],
+  'firewall/iptables-legacy.txt': ['iptables-legacy-save', '-c'],
+  'firewall/ip6tables-legacy.txt': ['ip6tables-legacy-save', '-c'],
+  'firewall/iptables-version.txt': ['iptables', '--version'],
+  'firewall/nftables.txt': ['nft', 'list', 'ruleset'],
+};
+
+const filesOfHost = ['/etc/os-release', '/proc/modules', '/proc/net/stat/nf_conntrack'];
+
+/** Programs that show a pod. */
+const programsOfPod = [
+  ['ip', '-d', 'address'],
+  ['ip', 'route', 'show', 'table', 'all'],
+  ['ip', '-6', 'route', 'show', 'table', 'all'],
+  ['ip', 'rule'],
+];
+
+/** Looks at the host. What cannot be had is an entry that says why. Secrets are left out. */
+export async function collect({ programs, running, inventory }: Context): Promise<Entry[]> {
+  const entries: Entry[] = [];
+  for (const [name, argv] of Object.entries(programsOfHost))
+    entries.push({ name, data: redactText(await outputOf(programs, argv)) });
+  for (const file of filesOfHost)
+    entries.push({ name: `host/${file.split('/').at(-1)}.txt`, data: contentOf(file) });
+  const { attachments, ranges, problems } = inventory;
+  entries.push({ name: 'attachments.json', data: json({ attachments, ranges, problems }) });
+  entries.push(...configurations(), recordsOf(), hostLocalFiles());
+  for (const [i, { attachment, name }] of running.entries()) {
+    const title = `pods/${String(i + 1).padStart(3, '0')}-${name.replaceAll(/[^\w.-]/g, '_').slice(0, 60)}.txt`;
+    const heading = `${attachment.network} ${attachment.containerId} ${attachment.ifname} ${attachment.netns}\n`;
+    entries.push({ name: title, data: heading + redactText(await podOutput(programs, attachment.netns)) });
+  }
+  entries.push({ name: 'agent.json', data: await agentStatus() });
+  return entries;
+}
+
+async function outputOf(programs: Programs, [program = '', ...args]: readonly string[]): Promise<string> {
+  try {
+    const argv = ['-s', 'KILL', patience, programs.find(program), ...args];
+    const { status, stdout, stderr } = await programs.run('timeout', argv);
+    const ended =
+      status === 0
+        ? ''
+        : `\n${program} ended with ${status ?? 'a signal'}, or was ended after ${patience} seconds\n`;
+    return cut(`${stdout}${stderr}`) + ended;
+  } catch (error) {
+    if (error instanceof ProgramMissingError) return `"${program}" is not installed\n`;
+    throw error;
+  }
+}
+
+async function podOutput(programs: Programs, path: string): Promise<string> {
+  using netns = Netns.openIfPresent(path);
+  if (!netns) return `"${path}" is not a network namespace\n`;
+  const parts: string[] = [];
+  // It has started, in the namespace, when the promise is there.
+  for (const argv of programsOfPod)
+    parts.push(`$ ${argv.join(' ')}\n${await netns.run(() => outputOf(programs, argv))}`);
+  return parts.join('\n');
+}
+
+function configurations(): Entry[] {
+  return namesIn(configDir())
+    .filter((name) => statSync(join(configDir(), name), { throwIfNoEntry: false })?.isFile())
+    .map((name, i) => ({
+      // Names in an archive are short.
+      name: `networks/${String(i + 1).padStart(3, '0')}-${name.slice(-60)}`,
+      data: contentOf(join(configDir(), name)),
+    }));
+}
+
+/** The result cache, with the configurations in it as JSON. */
+function recordsOf(): Entry {
+  const directory = join(cacheDir(), 'results');
+  const records = Object.fromEntries(
+    namesIn(directory).map((name) => [name, recordOf(join(directory, name))]),
+  );
+  return { name: 'results.json', data: json(records) };
+}
+
+function recordOf(file: string): unknown {
+  try {
+    const record = JSON.parse(readRegularFile(file, { limit })) as Record<string, unknown>;
+    const { config } = record;
+    const decoded = typeof config === 'string' ? parsed(Buffer.from(config, 'base64').toString()) : config;
+    return { ...record, config: decoded };
+  } catch (error) {
+    return `It cannot be read: ${(error as Error).message}`;
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** host-local's reservations in their default place, by path. */
+function hostLocalFiles(): Entry {
+  const directory = '/var/lib/cni/networks';
+  const files = namesIn(directory).flatMap((network) =>
+    namesIn(join(directory, network)).map((name) => {
+      const file = join(directory, network, name);
+      return [file, contentOf(file)];
+    }),
+  );
+  return { name: 'host-local.json', data: json(Object.fromEntries(files)) };
+}
+
+async function agentStatus(): Promise<string> {
+  try {
+    return json(await askStatus(defaultSocket));
+  } catch (error) {
+    return json({ error: (error as Error).message });
+  }
+}
+
+function contentOf(file: string): string {
+  try {
+    return redactFile(readRegularFile(file, { followLink: true, limit }));
+  } catch (error) {
+    return `"${file}" cannot be read: ${(error as Error).message}\n`;
+  }
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory).sort();
+  } catch {
+    return [];
+  }
+}
+
+function cut(text: string): string {
+  return text.length > limit
+    ? `${text.slice(0, limit)}\nThe rest of ${text.length} characters is left out\n`
+    : text;
+}
+
+/** JSON without secrets. */
+export function json(value: unknown): string {
+  return JSON.stringify(redactValue(JSON.parse(JSON.stringify(value))), null, 2);
+}

@@ -1,0 +1,54 @@
+/** `cni doctor`: what is wrong with the networks of the host, why, and how to mend it. */
+
+import type { CommandModule } from 'yargs';
+import type { Suite } from '../main.ts';
+import { runChecks } from './doctor/checks.ts';
+import { lookAround } from './doctor/context.ts';
+import { mend } from './doctor/mend.ts';
+import { describeResults, resultsAsJson } from './doctor/report.ts';
+import { ExitCode } from './errors.ts';
+import { environmentHelp } from './settings.ts';
+import { print } from './terminal.ts';
+
+interface DoctorArguments {
+  fix: boolean;
+  output: 'text' | 'json';
+}
+
+/** The subcommand. @param suite whose plugins say what the networks need. */
+export function doctor(suite: Suite): CommandModule<object, DoctorArguments> {
+  return {
+    command: 'doctor',
+    describe: 'Find out what is wrong with the networks of this host',
+    builder: (yargs) =>
+      yargs
+        .option('fix', {
+          type: 'boolean',
+          default: false,
+          describe: 'Mend what can be mended without harm, and look again',
+        })
+        .option('output', {
+          alias: 'o',
+          choices: ['text', 'json'] as const,
+          default: 'text' as const,
+          describe: 'How to print what was found',
+        })
+        .example('$0 doctor', 'What is wrong, why, and which command mends it')
+        .example('$0 doctor --fix', 'Mend what is safe to mend')
+        .epilogue(
+          'Looks at the configurations and plugins, the agent, forwarding, rp_filter, bridge-nf-call, the firewalls, both variants of ' +
+            'iptables, connection tracking, address ranges, the result cache, routes and MTUs, and runs CHECK of every attachment. ' +
+            'Nothing is changed without --fix. What --fix did counts as mended only if a second look no longer finds it. ' +
+            `The exit code is 1 if there is an error or a warning.\n\n${environmentHelp}`,
+        ),
+    handler: async ({ fix, output }) => {
+      const look = async () => runChecks(await lookAround(suite));
+      const first = await look();
+      const { mendings, results } = fix ? await mend(first, look) : { mendings: [], results: first };
+      if (output === 'json') print(JSON.stringify(resultsAsJson(results, mendings), null, 2));
+      else print(describeResults(results, mendings).join('\n'));
+      const found = results.flatMap(({ findings }) => findings);
+      if (found.some(({ severity }) => severity !== 'info')) process.exitCode = ExitCode.Failure;
+    },
+  };
+}

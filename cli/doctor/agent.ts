@@ -1,0 +1,42 @@
+/** Whether the agent, where there is one, answers and is of the build that is installed. */
+
+import { existsSync, readdirSync } from 'node:fs';
+import { defaultSocket } from '../../agent/agent.ts';
+import { privatePrefix } from '../../launcher/launch.ts';
+import { askStatus } from '../agent-status.ts';
+import { CommandError } from '../errors.ts';
+import type { Check } from './check.ts';
+
+export const agentState: Check = {
+  id: 'agent',
+  title: 'Agent',
+  async run({ environment: { path } }) {
+    if (!existsSync(defaultSocket)) return { findings: [], seen: 'none is in use' };
+    const mend = 'systemctl restart cni-agent.service';
+    const subject = defaultSocket;
+    try {
+      const { pid, build, uptimeSeconds } = await askStatus(defaultSocket);
+      const installed = path.flatMap(buildsIn);
+      const seen = `process ${pid} answers, up for ${uptimeSeconds} s`;
+      if (installed.length === 0 || installed.includes(build)) return { findings: [], seen };
+      const message = `The agent is of build ${build}, and ${installed.join(', ')} is installed, whose calls it leaves to processes of their own`;
+      const cause = 'The plugins were replaced, and the agent was not started again';
+      return { findings: [{ severity: 'warning', subject, message, cause, mend }], seen };
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      const cause = 'It has ended and left its socket, or hangs; meanwhile each call starts a process';
+      return { findings: [{ severity: 'warning', subject, message: error.message, cause, mend }], seen: '' };
+    }
+  },
+};
+
+/** Digests of the builds in a directory of plugins. */
+function buildsIn(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+      .filter((name) => name.startsWith(privatePrefix))
+      .map((name) => name.slice(privatePrefix.length));
+  } catch {
+    return [];
+  }
+}

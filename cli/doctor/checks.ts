@@ -1,0 +1,65 @@
+/** Every check, from what the host is configured with to what its pods have. */
+
+import { agentState } from './agent.ts';
+import { attachments } from './attachments.ts';
+import { bridgeNetfilter } from './bridge-netfilter.ts';
+import type { Check, Finding } from './check.ts';
+import { configuration, kernel } from './configuration.ts';
+import { conntrack } from './conntrack.ts';
+import type { Context } from './context.ts';
+import { forwardPolicy } from './forward-policy.ts';
+import { forwarding } from './forwarding.ts';
+import { leftovers } from './leftovers.ts';
+import { mtu } from './mtu.ts';
+import { plugins } from './plugins.ts';
+import { ranges } from './ranges.ts';
+import { records } from './records.ts';
+import { reversePath, routes } from './routes.ts';
+
+const checks: readonly Check[] = [
+  configuration,
+  plugins,
+  kernel,
+  agentState,
+  forwarding,
+  reversePath,
+  bridgeNetfilter,
+  forwardPolicy,
+  leftovers,
+  conntrack,
+  ranges,
+  records,
+  attachments,
+  routes,
+  mtu,
+];
+
+/** A check that was done, or could not be. */
+export interface CheckResult {
+  readonly id: string;
+  readonly title: string;
+  readonly findings: readonly Finding[];
+  /** What was looked at; "" when it could not be. */
+  readonly seen: string;
+}
+
+/** Does every check, one after the other. Nothing is changed. */
+export async function runChecks(context: Context): Promise<CheckResult[]> {
+  const results: CheckResult[] = [];
+  for (const { id, title, run } of checks) {
+    try {
+      results.push({ id, title, ...(await run(context)) });
+    } catch (error) {
+      const message = `This could not be looked at: ${(error as Error).message}`;
+      const cause = 'A program or the kernel refused to tell';
+      const mend = 'Mend what the message names, and look again';
+      results.push({
+        id,
+        title,
+        seen: '',
+        findings: [{ severity: 'error', subject: title, message, cause, mend }],
+      });
+    }
+  }
+  return results;
+}

@@ -1,0 +1,94 @@
+/** What `cni validate` says of the networks, and what their plugins say of the kernel. */
+
+import { existsSync } from 'node:fs';
+import { release } from 'node:os';
+import { networkFiles } from '../libcni/conflist.ts';
+import { configDir } from '../settings.ts';
+import { count } from '../terminal.ts';
+import { type Check, type Finding, shellWord } from './check.ts';
+import type { Context } from './context.ts';
+
+/** Findings of `cni validate` that other checks here are about. */
+const elsewhere = ['host', 'range-full'];
+
+export const configuration: Check = {
+  id: 'configuration',
+  title: 'Networks',
+  run({ files }) {
+    const findings = files.flatMap(({ file, findings }) =>
+      findings
+        .filter(({ rule }) => !elsewhere.includes(rule))
+        .map(
+          ({ severity, message, path }): Finding => ({
+            ...{ severity, message },
+            subject: path ? `${file} ${path}` : file,
+            cause: 'The file was written or changed like this',
+            mend: `Change the file, and look with "cni validate ${shellWord(file)}"`,
+          }),
+        ),
+    );
+    return {
+      findings: [...missingDirectory(), ...findings],
+      seen: `${count(files.length, 'file')} of "${configDir()}" can be used`,
+    };
+  },
+};
+
+function missingDirectory(): Finding[] {
+  try {
+    networkFiles(configDir());
+    return [];
+  } catch (error) {
+    return [
+      {
+        ...{ severity: 'error', subject: configDir(), message: (error as Error).message },
+        cause: 'No network was configured, or runtimes look for networks elsewhere',
+        mend: `mkdir -p ${shellWord(configDir())}`,
+      },
+    ];
+  }
+}
+
+export const kernel: Check = {
+  id: 'kernel',
+  title: 'Kernel modules',
+  run(context) {
+    const findings = [...lostModules(), ...refusals(context)];
+    return { findings, seen: 'the kernel has what the plugins of the networks need' };
+  },
+};
+
+/** What plugins answer to STATUS, in whatever version their networks are. */
+function refusals({ files }: Context): Finding[] {
+  return files.flatMap(({ file, findings }) =>
+    findings
+      .filter(({ rule }) => rule === 'host')
+      .map(({ message, path }) => ({
+        ...{ severity: 'error', subject: `${file} ${path}`, message },
+        cause: 'The plugin has tried it out, and failed; ADD would fail too',
+        mend: modprobeOf(message) ?? 'Do as the message says',
+      })),
+  );
+}
+
+/** Messages name the module, as in 'Load the module "nft_meta_bridge"'. */
+function modprobeOf(message: string): string | undefined {
+  const kind = /module "([\w-]+)"|kind "([\w-]+)"/.exec(message);
+  const name = kind?.[1] ?? kind?.[2];
+  return name && `modprobe ${name === 'vlan' ? '8021q' : name}`;
+}
+
+/** After an upgrade of the kernel, the modules of the one that runs are gone from the disk. */
+function lostModules(): Finding[] {
+  const directory = `/lib/modules/${release()}`;
+  if (!existsSync('/proc/modules') || existsSync(directory)) return [];
+  return [
+    {
+      severity: 'warning',
+      subject: directory,
+      message: `The kernel that runs, ${release()}, can load no more modules: "${directory}" does not exist`,
+      cause: 'The kernel was upgraded, and the host was not started again',
+      mend: 'reboot',
+    },
+  ];
+}

@@ -1,0 +1,145 @@
+/** Whether a firewall drops what pods send through the host. */
+
+import { chainsDroppingAll } from '../../lib/firewall/forward-chains.ts';
+import { withNftables } from '../../lib/firewall/nftables.ts';
+import type { Family } from '../../lib/ip.ts';
+import { ProgramMissingError } from '../../lib/kernel/programs.ts';
+import { type Check, type Finding, shellWord } from './check.ts';
+import { type Context, hasFamily, ingressOf, isRouted, type RunningAttachment } from './context.ts';
+import type { SavedRules } from './iptables.ts';
+import { letsThrough } from './lets-through.ts';
+
+/** A base chain that drops what no rule lets through. */
+interface DroppingChain {
+  readonly title: string;
+  readonly families: readonly Family[];
+  /** Every rule of its table, in the words of iptables-save or nft. */
+  readonly lines: readonly string[];
+  /** Whether the plugins' own rules are in its table. */
+  readonly isOfPlugins: boolean;
+  /** Commands that let an interface or, without one, an address through. */
+  allow(link: string | undefined, ip: string): string[];
+}
+
+export const forwardPolicy: Check = {
+  id: 'forward-policy',
+  title: 'Firewall',
+  async run(context) {
+    const chains = [...context.rules.flatMap(iptablesChain), ...(await nftablesChains(context))];
+    const findings = chains.flatMap((chain) => findingsOf(chain, context));
+    const seen =
+      chains.length === 0
+        ? 'no chain drops what is forwarded'
+        : `${chains.map(({ title }) => title).join(', ')} drops what is forwarded, but lets pods through`;
+    return { findings, seen };
+  },
+};
+
+/** One finding for each network that a chain lets no packets through from. */
+function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Context): Finding[] {
+  const dropped = new Map<string, { one: RunningAttachment; ip: string; link: string | undefined }[]>();
+  for (const one of running.filter(isRouted)) {
+    const ingress = ingressOf(one, links);
+    for (const ip of one.attachment.ips) {
+      const isConcerned = chain.families.some((family) =>
+        hasFamily({ ...one, attachment: { ...one.attachment, ips: [ip] } }, family),
+      );
+      if (!isConcerned || chain.lines.some((line) => letsThrough(line, ip, ingress?.name))) continue;
+      const link = ingress?.kind === 'bridge' ? ingress.name : undefined;
+      const { network } = one.attachment;
+      dropped.set(network, [...(dropped.get(network) ?? []), { one, ip, link }]);
+    }
+  }
+  return [...dropped].map(([network, all]) => {
+    const hasFirewall = all.some(({ one }) => one.network?.plugins.some(({ type }) => type === 'firewall'));
+    const commands = new Set(all.flatMap(({ ip, link }) => chain.allow(link, ip)));
+    return {
+      severity: 'error',
+      subject: `network "${network}"`,
+      message: `${chain.title} drops what pods send through the host, and has no rule that lets these through: ${all.map(({ one, ip }) => `${one.name} (${ip})`).join(', ')}`,
+      cause: !hasFirewall
+        ? `Network "${network}" has no plugin "firewall", which lets its pods through. Add it to the network for pods to come`
+        : chain.isOfPlugins
+          ? 'Something has removed the rules of the plugin "firewall"'
+          : 'The plugin "firewall" lets them through another firewall of this host, and this one drops them all the same',
+      mend: [...commands].join(' && '),
+    };
+  });
+}
+
+function iptablesChain({ family, program, tables, isInUse, variant }: SavedRules): DroppingChain[] {
+  const lines = tables.get('filter') ?? [];
+  const drops = lines.some((line) => /^:FORWARD DROP\b|^-A FORWARD -j (?:DROP|REJECT)\b/.test(line));
+  if (!drops || lines.includes('-A FORWARD -j ACCEPT')) return [];
+  const connections = '-m conntrack --ctstate RELATED,ESTABLISHED,DNAT';
+  return [
+    {
+      title: `Chain FORWARD of ${program} (${variant === 'nft' ? 'nf_tables' : 'legacy'})`,
+      families: [family],
+      lines,
+      isOfPlugins: isInUse,
+      allow: (link, ip) => {
+        const [from, to] = link
+          ? [`-i ${shellWord(link)}`, `-o ${shellWord(link)}`]
+          : [`-s ${ip}`, `-d ${ip}`];
+        return [
+          `${program} -I FORWARD ${from} -j ACCEPT`,
+          `${program} -I FORWARD ${to} ${connections} -j ACCEPT`,
+        ];
+      },
+    },
+  ];
+}
+
+/** Chains of nftables, but for those that iptables keeps there. */
+async function nftablesChains({ programs, rules }: Context): Promise<DroppingChain[]> {
+  const ofIptables = rules
+    .filter(({ variant }) => variant === 'nft')
+    .map(({ family }) => (family === 4 ? 'ip' : 'ip6'));
+  const found = withNftables(chainsDroppingAll).filter(
+    ({ table, name }) =>
+      !(name === 'FORWARD' && table.name === 'filter' && ofIptables.some((one) => one === table.family)),
+  );
+  const chains: DroppingChain[] = [];
+  for (const { table, name } of found) {
+    const full = `${table.family} ${table.name} ${name}`;
+    const insert = `nft insert rule ${full}`;
+    chains.push({
+      title: `Chain "${full}" of nftables`,
+      families: table.family === 'inet' ? [4, 6] : [table.family === 'ip' ? 4 : 6],
+      lines: await nftLines(programs, table),
+      isOfPlugins: false,
+      allow: (link, ip) => {
+        if (table.name === 'firewalld')
+          return [
+            `firewall-cmd --zone=trusted --add-${link ? `interface=${shellWord(link)}` : `source=${ip}`}`,
+          ];
+        const family = ip.includes(':') ? 'ip6' : 'ip';
+        const [from, to] = link
+          ? [`iifname ${shellWord(`"${link}"`)}`, `oifname ${shellWord(`"${link}"`)}`]
+          : [`${family} saddr ${ip}`, `${family} daddr ${ip}`];
+        return [
+          `${insert} ${from} accept`,
+          `${insert} ${to} ct state established,related accept`,
+          `${insert} ${to} ct status dnat accept`,
+        ];
+      },
+    });
+  }
+  return chains;
+}
+
+async function nftLines(
+  programs: Context['programs'],
+  table: { family: string; name: string },
+): Promise<string[]> {
+  try {
+    const { stdout } = await programs.run('nft', ['list', 'table', table.family, table.name]);
+    return stdout.split('\n').map((line) => line.trim());
+  } catch (error) {
+    if (!(error instanceof ProgramMissingError)) throw error;
+    throw new Error(
+      `Table "${table.family} ${table.name}" drops what is forwarded, and "nft" is not installed to list its rules with. Install the package "nftables"`,
+    );
+  }
+}

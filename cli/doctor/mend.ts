@@ -1,0 +1,44 @@
+/** What `cni doctor --fix` does. */
+
+import { describeError } from '../errors.ts';
+import type { Finding } from './check.ts';
+import type { CheckResult } from './checks.ts';
+
+/** A finding that was to be mended. */
+export interface Mending {
+  readonly check: Pick<CheckResult, 'id' | 'title'>;
+  readonly finding: Finding;
+  /** Why it is there still; undefined when a second look has not found it again. */
+  readonly failure: string | undefined;
+}
+
+/**
+ * Mends what can be mended without harm, and looks again.
+ * @param lookAgain does all the checks once more.
+ * @returns what was tried, and what the second look has found.
+ */
+export async function mend(
+  results: readonly CheckResult[],
+  lookAgain: () => Promise<CheckResult[]>,
+): Promise<{ mendings: Mending[]; results: readonly CheckResult[] }> {
+  const tried: { check: CheckResult; finding: Finding; error: string | undefined }[] = [];
+  for (const check of results)
+    for (const finding of check.findings) {
+      if (!finding.fix) continue;
+      try {
+        await finding.fix();
+        tried.push({ check, finding, error: undefined });
+      } catch (error) {
+        tried.push({ check, finding, error: describeError(error) });
+      }
+    }
+  if (tried.length === 0) return { mendings: [], results };
+  const after = await lookAgain();
+  const mendings = tried.map(({ check, finding, error }) => {
+    const still = after
+      .find(({ id }) => id === check.id)
+      ?.findings.some(({ subject }) => subject === finding.subject || subject === check.title);
+    return { check, finding, failure: still ? (error ?? 'it is as it was') : undefined };
+  });
+  return { mendings, results: after };
+}

@@ -1,0 +1,116 @@
+/** Whether packets as large as a pod may send fit through what lies on their way. */
+
+import { type Link, listLinks } from '../../lib/kernel/link.ts';
+import { Netns } from '../../lib/kernel/netns.ts';
+import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
+import { count } from '../terminal.ts';
+import { type Check, type Finding, shellWord } from './check.ts';
+import { type Context, isRouted, type RunningAttachment } from './context.ts';
+
+/** A pod's interface, and what is at its other end. */
+interface Wire {
+  readonly one: RunningAttachment;
+  readonly inside: Link;
+  /** The other end of its veth pair; undefined for other kinds. */
+  readonly outside: Link | undefined;
+}
+
+export const mtu: Check = {
+  id: 'mtu',
+  title: 'MTU',
+  run(context) {
+    const wires = context.running.flatMap((one) => wireOf(one, context) ?? []);
+    const findings = [
+      ...unequalEnds(wires),
+      ...unequalPods(wires, context),
+      ...narrowUplinks(wires, context),
+    ];
+    return {
+      findings,
+      seen: `packets of ${count(wires.length, 'pod interface')} fit through bridges and uplinks`,
+    };
+  },
+};
+
+function wireOf(one: RunningAttachment, { inventory: { links } }: Context): Wire | undefined {
+  using netns = Netns.openIfPresent(one.attachment.netns);
+  if (!netns) return undefined;
+  using socket = openRouteSocket(netns);
+  const inside = listLinks(socket).find(({ name }) => name === one.attachment.ifname);
+  if (!inside) return undefined; // CHECK tells of it.
+  const outside = links.find(
+    ({ index, name, kind }) =>
+      inside.kind === 'veth' &&
+      kind === 'veth' &&
+      index === inside.parent &&
+      one.attachment.hostInterfaces.includes(name),
+  );
+  return { one, inside, outside };
+}
+
+function unequalEnds(wires: readonly Wire[]): Finding[] {
+  return wires.flatMap(({ one, inside, outside }) =>
+    !outside || outside.mtu === inside.mtu
+      ? []
+      : [
+          {
+            severity: 'error',
+            subject: `${one.name} ${inside.name}`,
+            message: `"${inside.name}" of pod "${one.name}" has an MTU of ${inside.mtu}, and its other end "${outside.name}" one of ${outside.mtu}: what is larger than the smaller of them is lost`,
+            cause: 'One end of the veth pair was changed since ADD made both alike',
+            mend: `ip link set dev ${shellWord(outside.name)} mtu ${inside.mtu}`,
+          },
+        ],
+  );
+}
+
+function unequalPods(wires: readonly Wire[], { inventory: { links } }: Context): Finding[] {
+  const onBridges = Map.groupBy(wires, ({ outside }) => outside?.master);
+  return links.flatMap((bridge) => {
+    const own = bridge.kind === 'bridge' ? (onBridges.get(bridge.index) ?? []) : [];
+    const smallest = Math.min(...own.map(({ inside }) => inside.mtu));
+    const larger = own.filter(({ inside }) => inside.mtu > smallest);
+    if (larger.length === 0) return [];
+    return [
+      {
+        severity: 'warning',
+        subject: bridge.name,
+        message: `Pods on bridge "${bridge.name}" have an MTU of ${smallest}, but of ${describe(larger)}: larger packets between them are lost`,
+        cause: 'The MTU of the network was changed while pods were attached',
+        mend: shrink(larger, smallest),
+      },
+    ];
+  });
+}
+
+function narrowUplinks(wires: readonly Wire[], { uplinks }: Context): Finding[] {
+  const all = [...uplinks.values()].flat();
+  const narrowest = all.toSorted((a, b) => a.mtu - b.mtu)[0];
+  const wider = wires.filter(({ one, inside }) => narrowest && isRouted(one) && inside.mtu > narrowest.mtu);
+  if (!narrowest || wider.length === 0) return [];
+  return [
+    {
+      severity: 'warning',
+      subject: narrowest.name,
+      message: `Uplink "${narrowest.name}" has an MTU of ${narrowest.mtu}, but pods of ${describe(wider)}: their connections hang where ICMP is filtered`,
+      cause: `The network does not set "mtu" to ${narrowest.mtu}; set it for pods to come`,
+      mend: shrink(wider, narrowest.mtu),
+    },
+  ];
+}
+
+function describe(wires: readonly Wire[]): string {
+  return wires.map(({ one, inside }) => `${inside.mtu} (${one.name})`).join(', ');
+}
+
+/** Both ends, as what one end has no room for is lost. */
+function shrink(wires: readonly Wire[], bytes: number): string {
+  return wires
+    .map(({ one, inside, outside }) =>
+      [
+        `nsenter --net=${shellWord(one.attachment.netns)} ip link set dev ${shellWord(inside.name)} mtu ${bytes}`,
+        ...(outside ? [`ip link set dev ${shellWord(outside.name)} mtu ${bytes}`] : []),
+      ].join(' && '),
+    )
+    .join(' && ');
+}

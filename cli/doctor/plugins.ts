@@ -1,0 +1,217 @@
+/** Whether the plugins that the networks name are installed, speak their version, and are one build. */
+
+import { spawnSync } from 'node:child_process';
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { isObject } from '../../lib/cni/schema.ts';
+import { readRegularFile } from '../../lib/file.ts';
+import type { Suite } from '../../main.ts';
+import { ipamTypeOf } from '../addresses.ts';
+import { identify } from '../install.ts';
+import type { NetworkList } from '../libcni/conflist.ts';
+import { count } from '../terminal.ts';
+import { type Check, type Finding, shellWord } from './check.ts';
+import type { Context } from './context.ts';
+
+/** How long a plugin may take to tell its versions, in milliseconds. */
+const patienceMs = 30_000;
+
+export const plugins: Check = {
+  id: 'plugins',
+  title: 'Plugins',
+  run(context) {
+    const needed = neededPlugins(context.inventory.networks);
+    const { path } = context.environment;
+    const findings = [
+      ...[...needed].flatMap(([name, networks]) => usable(name, networks, context)),
+      ...mixedBuilds(path, [...needed.keys()]),
+      ...drift(path, [...needed.keys()]),
+    ];
+    return { findings, seen: `${count(needed.size, 'plugin')} of the networks in ${path.join(' and ')}` };
+  },
+};
+
+/** Names of plugins, and the networks that name them. */
+function neededPlugins(networks: readonly NetworkList[]): Map<string, NetworkList[]> {
+  const needed = new Map<string, NetworkList[]>();
+  for (const network of networks)
+    for (const { type, config } of network.plugins)
+      for (const name of [type, ipamTypeOf(config)])
+        if (name !== undefined && !name.includes('/'))
+          needed.set(name, [...(needed.get(name) ?? []), network]);
+  return needed;
+}
+
+/** Whether a plugin is there, and takes the versions of its networks. */
+function usable(name: string, networks: readonly NetworkList[], { environment, suite }: Context): Finding[] {
+  const { path } = environment;
+  const [directory] = path.filter((one) => isFile(join(one, name)));
+  const isOurs = (suite: Suite) => suite.plugins.has(name) || suite.ipam.has(name);
+  const install = isOurs(suite) ? installInto(directory ?? path[0] ?? '/opt/cni/bin') : 'Install it there';
+  const of = `network ${[...new Set(networks.map((one) => `"${one.name}"`))].join(', ')}`;
+  if (!directory)
+    return [
+      {
+        severity: 'error',
+        subject: name,
+        message: `Plugin "${name}" of ${of} is not in ${path.map((one) => `"${one}"`).join(' or ')}, so that no ADD succeeds`,
+        cause:
+          'It was never installed there, or was removed; another program may have replaced the directory',
+        mend: install,
+      },
+    ];
+  const file = join(directory, name);
+  const versions = versionsOf(file);
+  if (typeof versions === 'string')
+    return [
+      {
+        severity: 'error',
+        subject: file,
+        message: `It does not answer VERSION, so that no ADD of ${of} succeeds: ${versions}`,
+        cause: 'The file is damaged, is of another architecture, or is not a CNI plugin',
+        mend: install,
+      },
+    ];
+  return networks
+    .filter(({ cniVersion }) => !versions.includes(cniVersion || '0.1.0'))
+    .map((network) => ({
+      severity: 'error',
+      subject: file,
+      message: `It does not take cniVersion "${network.cniVersion}" of network "${network.name}", but ${versions.join(', ')}`,
+      cause: 'The plugin is older than the configuration',
+      mend: isOurs(suite) ? install : `Set "cniVersion" to "${versions.at(-1)}", or install a newer plugin`,
+    }));
+}
+
+/** @returns the versions that a plugin takes, or what is wrong with it. */
+function versionsOf(file: string): string[] | string {
+  const { stdout, error, status, signal } = spawnSync(file, [], {
+    env: { PATH: process.env.PATH, CNI_COMMAND: 'VERSION' },
+    encoding: 'utf8',
+    input: '{"cniVersion":"0.4.0"}',
+    timeout: patienceMs,
+    killSignal: 'SIGKILL',
+  });
+  if (error) return error.message;
+  try {
+    const answer: unknown = JSON.parse(stdout);
+    if (isObject(answer) && Array.isArray(answer.supportedVersions))
+      return answer.supportedVersions.map(String);
+  } catch {
+    // Told of below.
+  }
+  return `exit code ${status ?? signal}, and it printed: ${stdout.slice(0, 200).trim() || 'nothing'}`;
+}
+
+/** Plugins of this suite in one directory that are not of one build. */
+function mixedBuilds(path: readonly string[], names: readonly string[]): Finding[] {
+  return path.flatMap((directory) => {
+    const builds = Map.groupBy(
+      names.flatMap((name) => {
+        const identity = identify(join(directory, name), name);
+        return identity?.isOurs ? [{ name, description: identity.description }] : [];
+      }),
+      ({ description }) => description,
+    );
+    if (builds.size < 2) return [];
+    const list = [...builds].map(([build, all]) => `${all.map(({ name }) => name).join(', ')}: ${build}`);
+    return [
+      {
+        severity: 'warning',
+        subject: directory,
+        message: `Its plugins are of several builds (${list.join('; ')})`,
+        cause: 'Files were copied there one by one, or an installation was interrupted',
+        mend: installInto(directory),
+      },
+    ];
+  });
+}
+
+/** Plugins of which somebody else runs another build than the command does. */
+function drift(path: readonly string[], names: readonly string[]): Finding[] {
+  const runtimes = runtimePaths();
+  const unused = [...path.slice(1), ...usualDirectories].filter(
+    (one) =>
+      !path.slice(0, 1).includes(one) && !runtimes.some(({ directories }) => directories.includes(one)),
+  );
+  return [
+    ...runtimes.flatMap(({ file, directories }) => {
+      const cause = `"${file}" tells the runtime to look in ${directories.join(', ')}, and the command looks in ${path.join(', ')}`;
+      return differences(names, path, directories).map(({ directory, list }): Finding => {
+        const message = `The runtime takes other builds from there than the command does: ${list}`;
+        return { severity: 'warning', subject: directory, message, cause, mend: installInto(directory) };
+      });
+    }),
+    ...[...new Set(unused)].flatMap((directory) =>
+      differences(names, path, [directory]).map(({ list }): Finding => {
+        const message = `It has other builds than those in use: ${list}`;
+        const cause =
+          'A package or an earlier installation is there; no runtime that is configured here takes it';
+        return { severity: 'info', subject: directory, message, cause, mend: installInto(directory) };
+      }),
+    ),
+  ];
+}
+
+/** What one search finds differs from what another does, by directory of the latter. */
+function differences(
+  names: readonly string[],
+  path: readonly string[],
+  other: readonly string[],
+): { directory: string; list: string }[] {
+  const find = (name: string, directories: readonly string[]) => {
+    const directory = directories.find((one) => isFile(join(one, name)));
+    const description = directory && identify(join(directory, name), name)?.description;
+    return directory && description ? { name, directory, description } : undefined;
+  };
+  const found = names.flatMap((name) => {
+    const [mine, theirs] = [find(name, path), find(name, other)];
+    return mine && theirs && mine.description !== theirs.description ? [theirs] : [];
+  });
+  return [...Map.groupBy(found, ({ directory }) => directory)].map(([directory, all]) => ({
+    directory,
+    list: all.map(({ name, description }) => `${name} (${description})`).join(', '),
+  }));
+}
+
+/** Where distributions put plugins. */
+const usualDirectories = ['/opt/cni/bin', '/usr/lib/cni', '/usr/libexec/cni', '/usr/local/libexec/cni'];
+
+/** The keys by which containerd, CRI-O and podman are told where plugins are. */
+const runtimeFiles = [
+  '/etc/containerd/config.toml',
+  '/etc/crio/crio.conf',
+  '/etc/containers/containers.conf',
+];
+const runtimeKey = /^\s*(?:bin_dirs?|plugin_dirs|cni_plugin_dirs)\s*=\s*(\[[^\]]*\]|"[^"]*")/gm;
+
+/** Where the runtimes that are configured on this host look for plugins. */
+function runtimePaths(): { file: string; directories: string[] }[] {
+  return [...runtimeFiles, ...filesIn('/etc/crio/crio.conf.d')].flatMap((file) => {
+    try {
+      const text = readRegularFile(file, { followLink: true, limit: 1024 * 1024 });
+      return [...text.matchAll(runtimeKey)].map(([, value]) => ({
+        file,
+        directories: [...value!.matchAll(/"([^"]+)"/g)].map(([, one]) => one!.replace(/(?<=.)\/$/, '')),
+      }));
+    } catch {
+      return []; // That runtime is not installed.
+    }
+  });
+}
+
+function filesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory).map((name) => join(directory, name));
+  } catch {
+    return [];
+  }
+}
+
+function isFile(file: string): boolean {
+  return Boolean(statSync(file, { throwIfNoEntry: false })?.isFile());
+}
+
+function installInto(directory: string): string {
+  return `cni install --bin-dir ${shellWord(directory)}`;
+}

@@ -1,0 +1,116 @@
+/** The result cache, host-local's files, the firewall and the kernel, held against one another. */
+
+import { attachmentKey } from '../../lib/attachment.ts';
+import { displayName } from '../inventory.ts';
+import { listCache } from '../libcni/cache.ts';
+import { deleteNetwork } from '../libcni/chain.ts';
+import { networkFromCache } from '../libcni/conflist.ts';
+import { reservationsOf } from '../reservations.ts';
+import { cacheDir } from '../settings.ts';
+import { count } from '../terminal.ts';
+import { type Check, type Finding, shellWord } from './check.ts';
+import type { Context } from './context.ts';
+
+export const records: Check = {
+  id: 'records',
+  title: 'Records',
+  run(context) {
+    const findings = [
+      ...damagedRecords(),
+      ...damagedReservations(context),
+      ...orphans(context),
+      ...sharedAddresses(context),
+      ...strayPorts(context),
+    ];
+    return {
+      findings,
+      seen: `what is on disk and in the kernel belongs to ${count(context.running.length, 'running attachment')}`,
+    };
+  },
+};
+
+function damagedRecords(): Finding[] {
+  return listCache(cacheDir()).flatMap(({ file, error }) =>
+    error
+      ? [
+          {
+            ...{ severity: 'error', subject: file, message: error.message },
+            cause:
+              'The host lost power, its disk was full, or a program other than the runtime has written the file',
+            mend: `rm ${shellWord(file)}`,
+          },
+        ]
+      : [],
+  );
+}
+
+/** Files of host-local that cannot be used. */
+function damagedReservations({ inventory: { networks } }: Context): Finding[] {
+  const problems = networks.flatMap((network) => reservationsOf(network).problems);
+  return [...new Set(problems)].map((message) => ({
+    ...{ severity: 'warning', subject: 'host-local', message },
+    cause: 'The host lost power, its disk was full, or another program has written there',
+    mend: 'Remove the files that the message names, if no running pod has their addresses',
+  }));
+}
+
+function orphans({ inventory: { attachments, records }, environment }: Context): Finding[] {
+  return attachments
+    .filter(({ orphaned }) => orphaned.length > 0)
+    .map((one) => {
+      const record = records.get(attachmentKey(one));
+      const network = record && networkFromCache(record);
+      const holds = one.ips.length > 0 ? `, and holds ${one.ips.join(', ')}` : '';
+      return {
+        severity: 'warning',
+        subject: `${displayName(one)} on network "${one.network}"`,
+        message: `It belongs to no container any more${holds}: ${one.orphaned.join('; ')}`,
+        cause: 'The host went down, or the runtime lost the container, without a DEL',
+        mend: `cni gc ${shellWord(one.network)}`,
+        // What has no record may be of an ADD that is under way.
+        ...(record && network && { fix: () => deleteNetwork(network, record, environment) }),
+      };
+    });
+}
+
+function sharedAddresses({ running }: Context): Finding[] {
+  const holders = new Map<string, string[]>();
+  for (const { attachment, name } of running)
+    for (const ip of attachment.ips) {
+      const key = `${attachment.network} ${ip}`;
+      holders.set(key, [...(holders.get(key) ?? []), name]);
+    }
+  return [...holders]
+    .filter(([, names]) => names.length > 1)
+    .map(([key, names]) => ({
+      severity: 'error',
+      subject: key.split(' ')[1]!,
+      message: `${names.map((name) => `"${name}"`).join(' and ')} have the same address on network "${key.split(' ')[0]}"`,
+      cause: 'The reservation was removed while the first of them ran, or the addresses are static',
+      mend: `Delete one of the pods, so that its runtime attaches it anew`,
+    }));
+}
+
+/** Interfaces on bridges of networks that belong to no attachment. */
+function strayPorts({ inventory: { links, attachments } }: Context): Finding[] {
+  const known = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
+  const bridges = links.filter(({ kind, name }) => kind === 'bridge' && known.has(name));
+  return bridges.flatMap((bridge) => {
+    const strays = links
+      .filter(({ master, kind }) => master === bridge.index && kind === 'veth')
+      // The bridge's own ends of its VLANs are named after it.
+      .filter(({ name }) => !known.has(name) && !name.startsWith(`${bridge.name}.`))
+      .map(({ name }) => name);
+    if (strays.length === 0) return [];
+    const list = strays.map((name) => `"${name}"`).join(', ');
+    return [
+      {
+        severity: 'info',
+        subject: bridge.name,
+        message: `${list} on bridge "${bridge.name}" ${strays.length === 1 ? 'belongs' : 'belong'} to no attachment that a runtime has recorded`,
+        cause: 'An ADD is under way, somebody attached it by hand, or a runtime keeps its records elsewhere',
+        mend: `If no container needs it: ${strays.map((name) => `ip link del ${shellWord(name)}`).join(' && ')}`,
+      },
+    ];
+  });
+}

@@ -1,0 +1,97 @@
+/** `cni list --watch`: what changes, as it changes. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { attachmentKey } from '../../lib/attachment.ts';
+import { NetlinkGroup } from '../../lib/kernel/events.ts';
+import { NetlinkProtocol, NetlinkSocket } from '../../lib/netlink/socket.ts';
+import { displayName, type HostAttachment } from '../inventory.ts';
+import type { State } from '../state.ts';
+import { paint, print, warn } from '../terminal.ts';
+import { describeState, formatListing, type Layout } from './table.ts';
+
+/** What a look at the host gives. */
+interface Seen {
+  readonly inventory: { readonly problems: readonly string[] };
+  readonly rows: readonly { attachment: HostAttachment; state: State }[];
+}
+
+/** How often the host is looked at when its own kernel reports no change, in milliseconds. */
+const silenceMs = 2000;
+/** How often the kernel is asked for reports, in milliseconds. */
+const pollMs = 100;
+
+/**
+ * Shows the attachments until Ctrl-C: on a terminal the whole list each time, elsewhere a line for each that
+ * comes, changes or goes.
+ * @param look at the host.
+ */
+export async function watchListing(look: () => Promise<Seen>, layout: Layout | 'json'): Promise<void> {
+  let isStopped = false;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => {
+      isStopped = true;
+    });
+  const show =
+    process.stdout.isTTY && layout !== 'json' ? screen(layout) : changes(layout === 'json' ? asJson : asLine);
+  using events = new NetlinkSocket(NetlinkProtocol.Route, { groups: NetlinkGroup.Link });
+  while (!isStopped) {
+    events.drain();
+    show(await look());
+    const end = performance.now() + silenceMs;
+    while (!isStopped && performance.now() < end && !events.drain()) await sleep(pollMs);
+  }
+}
+
+/** Draws the list over the one before, as far as it fits. */
+function screen(layout: Layout): (seen: Seen) => void {
+  return ({ inventory, rows }) => {
+    const [heading, ...lines] = formatListing(rows, layout, process.stdout.columns);
+    const painted = lines.flatMap(({ text, state }) =>
+      text.split('\n').map((line) => (state && state.kind !== 'ok' ? paint('red', line) : line)),
+    );
+    const room = Math.max(1, (process.stdout.rows || 24) - 3 - inventory.problems.length);
+    const more = painted.length - room;
+    const time = new Date().toTimeString().slice(0, 8);
+    print(
+      [
+        `\x1b[H\x1b[J${paint('bold', heading!.text)}`,
+        ...painted.slice(0, room),
+        ...inventory.problems.map((problem) => paint('yellow', problem)),
+        `${time}${more > 0 ? `, ${more} more lines` : ''}. Ctrl-C ends this.`,
+      ].join('\n'),
+    );
+  };
+}
+
+/** What has become of an attachment since the last look. */
+type Change = 'added' | 'changed' | 'removed';
+type Format = (change: Change, row: Seen['rows'][number]) => string;
+
+/** Prints what differs from the look before. */
+function changes(format: Format): (seen: Seen) => void {
+  let before = new Map<string, { text: string; row: Seen['rows'][number] }>();
+  const warned = new Set<string>();
+  return ({ inventory, rows }) => {
+    for (const problem of inventory.problems) if (!warned.has(problem)) warn(problem);
+    for (const problem of inventory.problems) warned.add(problem);
+    const now = new Map(
+      rows.map((row) => [attachmentKey(row.attachment), { text: JSON.stringify(row), row }]),
+    );
+    for (const [key, { text, row }] of now) {
+      const known = before.get(key);
+      if (known?.text !== text) print(format(known ? 'changed' : 'added', row));
+    }
+    for (const [key, { row }] of before) if (!now.has(key)) print(format('removed', row));
+    before = now;
+  };
+}
+
+const asJson: Format = (change, { attachment, state }) =>
+  JSON.stringify({ change, attachment: { ...attachment, state } });
+
+const asLine: Format = (change, { attachment, state }) => {
+  const { network, ifname, ips } = attachment;
+  return [change, displayName(attachment), network, ifname, ips.join(' ') || '-', describeState(state)].join(
+    '  ',
+  );
+};

@@ -1,0 +1,159 @@
+/** `cni network create`: a validated configuration from a few options. */
+
+import { linkSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import type { CommandModule } from 'yargs';
+import { isValidName } from '../../lib/cni/invocation.ts';
+import type { Suite } from '../../main.ts';
+import { CommandError, ExitCode } from '../errors.ts';
+import { networkFiles } from '../libcni/conflist.ts';
+import { configDir, pluginPath } from '../settings.ts';
+import { note, print, warn } from '../terminal.ts';
+import { type CheckedFile, checkFile } from '../validate/file.ts';
+import { checkNetworks } from '../validate/networks.ts';
+import { composeNetwork, drivers, type NetworkOptions } from './compose.ts';
+import { readHostUse } from './free-subnet.ts';
+
+interface CreateArguments extends NetworkOptions {
+  dryRun?: boolean;
+  host: boolean;
+}
+
+/** The subcommand. @param suite whose schemas the configuration is held against. */
+export function create(suite: Suite): CommandModule<object, CreateArguments> {
+  return {
+    command: 'create <name>',
+    describe: 'Create a network',
+    builder: (yargs) =>
+      yargs
+        .positional('name', { type: 'string', demandOption: true, describe: 'Name of the network' })
+        .option('driver', {
+          alias: 'd',
+          choices: drivers,
+          default: 'bridge' as const,
+          describe: 'The plugin that makes the interface of a container',
+        })
+        .option('subnet', {
+          type: 'string',
+          array: true,
+          nargs: 1,
+          default: [] as string[],
+          defaultDescription: 'a free /24; none for macvlan and ipvlan, which then use DHCP',
+          describe: 'Where addresses come from; one of IPv4 and one of IPv6 for both',
+        })
+        .option('gateway', {
+          type: 'string',
+          array: true,
+          nargs: 1,
+          default: [] as string[],
+          defaultDescription: 'the first address of each subnet',
+          describe: 'Address that leads to other networks, in one of the subnets',
+        })
+        .option('ip-range', {
+          type: 'string',
+          array: true,
+          nargs: 1,
+          default: [] as string[],
+          describe: 'Part of a subnet to give away, as 10.1.0.128/25 or 10.1.0.10-10.1.0.99',
+        })
+        .option('ipv6', { type: 'boolean', default: false, describe: 'Addresses of IPv6 as well' })
+        .option('parent', {
+          alias: 'p',
+          type: 'string',
+          describe: 'Interface of the host, for macvlan and ipvlan',
+        })
+        .option('bridge', {
+          type: 'string',
+          describe: 'Name of the bridge; the next free of cni0, cni1, … without',
+        })
+        .option('mtu', { type: 'number', describe: 'Largest packet, in bytes' })
+        .option('vlan', { type: 'number', describe: 'VLAN on the bridge' })
+        .option('internal', { type: 'boolean', default: false, describe: 'No way to other networks' })
+        .option('ports', { type: 'boolean', default: true, describe: 'Publish ports of the host' })
+        .option('firewall', {
+          type: 'boolean',
+          default: true,
+          describe: "Let traffic through the host's firewall",
+        })
+        .option('isolate', { type: 'boolean', default: false, describe: 'Keep other isolated bridges out' })
+        .option('host', {
+          type: 'boolean',
+          default: true,
+          describe: 'Check against this host; --no-host does not',
+        })
+        .option('dry-run', {
+          type: 'boolean',
+          default: false,
+          describe: 'Print the configuration, and create nothing',
+        })
+        .example('$0 network create backend', 'A bridge with a free subnet')
+        .example('$0 network create web --subnet 10.5.0.0/24 --subnet fd05::/64', 'IPv4 and IPv6')
+        .example('$0 network create lan -d macvlan -p eth0', 'Addresses of the LAN, by DHCP'),
+    handler: async ({ dryRun, host, ...options }) => {
+      const { name } = options;
+      if (!isValidName(name))
+        throw new CommandError(
+          `"${name}" must begin with a letter or digit and go on with letters, digits, "_", "." or "-"`,
+          { exitCode: ExitCode.Usage },
+        );
+      const config = composeNetwork(options, await readHostUse(suite));
+      const text = `${JSON.stringify(config, null, 2)}\n`;
+      await refuseInvalid(name, text, suite, host);
+      if (dryRun) return print(text.trimEnd());
+      const file = write(name, text);
+      note(`Network "${name}" is in "${file}".`);
+      print(name);
+    },
+  };
+}
+
+/** Validates the configuration together with those that are there. @throws CommandError */
+async function refuseInvalid(name: string, text: string, suite: Suite, host: boolean): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'cni-network-'));
+  try {
+    const file = join(directory, fileName(name));
+    writeFileSync(file, text);
+    const others: CheckedFile[] = [];
+    for (const other of statSync(configDir(), { throwIfNoEntry: false }) ? networkFiles(configDir()) : [])
+      others.push(await checkFile(other, { suite, isInstalled: undefined, hostPath: undefined }));
+    const taken = others.find(({ network }) => network?.name === name);
+    if (taken)
+      throw new CommandError(`Network "${name}" exists already, in "${taken.file}". Choose another name`);
+    const own = await checkFile(file, {
+      suite,
+      isInstalled: undefined,
+      hostPath: host ? pluginPath() : undefined,
+    });
+    checkNetworks([...others, own]);
+    const errors = own.findings.filter(({ severity }) => severity === 'error');
+    if (errors.length > 0)
+      throw new CommandError(
+        [`Network "${name}" is not created`, ...errors.map(({ message }) => message)].join('\n  '),
+      );
+    for (const { message } of own.findings) warn(message);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+/** Behind the networks that are there, as runtimes that want a single one take the first. */
+function fileName(name: string): string {
+  return `90-${name}.conflist`;
+}
+
+/** Writes the file as a whole, and never over another one. @returns its path. */
+function write(name: string, text: string): string {
+  const file = join(configDir(), fileName(name));
+  // Runtimes read no file with such a name.
+  const temporary = join(configDir(), `.${basename(file)}.${process.pid}.tmp`);
+  try {
+    writeFileSync(temporary, text, { flag: 'wx', mode: 0o644, flush: true });
+    linkSync(temporary, file);
+  } catch (cause) {
+    throw new CommandError(`Cannot create "${file}"`, { cause });
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+  return file;
+}

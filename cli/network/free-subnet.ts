@@ -1,0 +1,72 @@
+/** What a new network must keep clear of: subnets and bridges that the host has already. */
+
+import { createHash } from 'node:crypto';
+import { Prefix } from '../../lib/ip.ts';
+import { listAddresses } from '../../lib/kernel/address.ts';
+import { listLinks } from '../../lib/kernel/link.ts';
+import { listRoutes } from '../../lib/kernel/route.ts';
+import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
+import type { Suite } from '../../main.ts';
+import { ipamTypeOf, poolsOf } from '../addresses.ts';
+import { CommandError } from '../errors.ts';
+import { takeInventory } from '../inventory.ts';
+import { wholeConfig } from '../libcni/conflist.ts';
+import { loadPlugin } from '../schema.ts';
+import { cacheDir, configDir } from '../settings.ts';
+
+/** What the host has. */
+export interface HostUse {
+  /** Subnets of its interfaces, routes and networks. */
+  readonly subnets: readonly Prefix[];
+  /** Names of its interfaces, and of the bridges that its networks would make. */
+  readonly interfaces: ReadonlySet<string>;
+}
+
+/** Looks at the host and its networks. @param suite whose IPAM plugins say what they give away. */
+export async function readHostUse(suite: Suite): Promise<HostUse> {
+  const { networks } = await takeInventory(configDir(), cacheDir());
+  const entries = networks.flatMap((network) => network.plugins.map((plugin) => ({ network, plugin })));
+  const pools = [];
+  for (const { network, plugin } of entries) {
+    const ipam = await loadPlugin(suite.ipam, ipamTypeOf(plugin.config) ?? '');
+    try {
+      pools.push(...poolsOf(wholeConfig(plugin, network), ipam));
+    } catch {
+      // "cni validate" tells what is wrong.
+    }
+  }
+  using socket = openRouteSocket();
+  const bridges = entries
+    .filter(({ plugin }) => plugin.type === 'bridge')
+    .map(({ plugin: { config } }) => `${config.bridge || 'cni0'}`);
+  return {
+    subnets: [
+      ...pools.map(({ subnet }) => Prefix.parse(subnet)),
+      ...listAddresses(socket).map(({ prefix }) => prefix.network),
+      ...listRoutes(socket)
+        .map(({ dst }) => dst)
+        .filter(({ length }) => length > 0),
+    ],
+    interfaces: new Set([...listLinks(socket).map(({ name }) => name), ...bridges]),
+  };
+}
+
+/** A /24 between 10.89.0.0 and 10.255.255.255 that nobody uses. @throws CommandError when there is none. */
+export function freeSubnet({ subnets }: HostUse): string {
+  for (let i = 89 << 8; i < 1 << 16; i++) {
+    const subnet = Prefix.parse(`10.${i >> 8}.${i & 255}.0/24`);
+    if (!subnets.some((other) => other.overlaps(subnet))) return `${subnet}`;
+  }
+  throw new CommandError('No /24 between 10.89.0.0 and 10.255.255.255 is free. Give one with --subnet');
+}
+
+/** A /64 of the unique local addresses that follows from a name. Source: RFC 4193, section 3.2. */
+export function localSubnet(name: string): string {
+  const digits = createHash('sha256').update(name).digest('hex');
+  return `${Prefix.parse(`fd${digits.slice(0, 2)}:${digits.slice(2, 6)}:${digits.slice(6, 10)}::/64`)}`;
+}
+
+/** The next name of cni0, cni1, … that no interface or network has. */
+export function freeBridge({ interfaces }: HostUse): string {
+  for (let i = 0; ; i++) if (!interfaces.has(`cni${i}`)) return `cni${i}`;
+}

@@ -1,0 +1,44 @@
+/** `cni network inspect`: everything about some networks, for programs and people. */
+
+import type { CommandModule } from 'yargs';
+import type { Suite } from '../../main.ts';
+import { CommandError, ExitCode } from '../errors.ts';
+import { configDir } from '../settings.ts';
+import { printStructured, warn } from '../terminal.ts';
+import { takeOverview } from './overview.ts';
+
+interface InspectArguments {
+  names?: string[];
+  output: 'json' | 'yaml';
+}
+
+/** The subcommand. @param suite whose schemas the configurations are held against. */
+export function inspect(suite: Suite): CommandModule<object, InspectArguments> {
+  return {
+    command: 'inspect <names..>',
+    describe: 'Show ranges, gateways, attachments and configuration of networks',
+    builder: (yargs) =>
+      yargs
+        .positional('names', { type: 'string', array: true, describe: 'Names of networks' })
+        .option('output', {
+          alias: 'o',
+          choices: ['json', 'yaml'] as const,
+          default: 'json' as const,
+          describe: 'How to print them',
+        })
+        .example('$0 network inspect podnet', 'Who has which address of podnet'),
+    handler: async ({ names = [], output }) => {
+      const { networks, problems } = await takeOverview(suite);
+      for (const problem of problems) warn(problem);
+      const found = names.map((name) => {
+        const network = networks.find((one) => one.name === name);
+        if (network) return network;
+        throw new CommandError(
+          `No configuration in "${configDir()}" has the network "${name}". See "cni network ls" for those it has`,
+        );
+      });
+      await printStructured(output, found);
+      if (found.some((one) => one.problems.length > 0)) process.exitCode = ExitCode.Failure;
+    },
+  };
+}

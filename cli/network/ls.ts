@@ -1,0 +1,78 @@
+/** `cni network ls`: the networks of the host, and how many addresses each has left. */
+
+import { basename } from 'node:path';
+import type { CommandModule } from 'yargs';
+import type { Suite } from '../../main.ts';
+import { ExitCode } from '../errors.ts';
+import { count, formatBlocks, formatTable, paint, print, printStructured, warn } from '../terminal.ts';
+import { type NetworkOverview, takeOverview } from './overview.ts';
+
+const heading = ['NETWORK', 'PLUGINS', 'SUBNET', 'GATEWAY', 'SIZE', 'USED', 'FREE', 'PODS', 'FILE'];
+
+/** The subcommand. @param suite whose schemas the configurations are held against. */
+export function ls(suite: Suite): CommandModule<object, { output: 'table' | 'json' | 'yaml' | 'name' }> {
+  return {
+    command: 'ls',
+    aliases: ['list'],
+    describe: 'List the networks of this host',
+    builder: (yargs) =>
+      yargs
+        .option('output', {
+          alias: 'o',
+          choices: ['table', 'json', 'yaml', 'name'] as const,
+          default: 'table' as const,
+          describe: 'How to print the list',
+        })
+        .example('$0 network ls', 'How many addresses each network has left')
+        .epilogue(
+          'A network has a line for each of its address ranges; SIZE is how many addresses it can give away. ' +
+            'The exit code is 1 if there is something wrong with a network, or a file cannot be read.',
+        ),
+    handler: async ({ output }) => {
+      const overview = await takeOverview(suite);
+      const { networks, problems } = overview;
+      if (output === 'json' || output === 'yaml') await printStructured(output, overview);
+      else {
+        for (const problem of problems) warn(problem);
+        if (output === 'name') for (const { name } of networks) print(name);
+        else printTable(networks);
+      }
+      if (problems.length > 0 || networks.some((one) => one.problems.length > 0))
+        process.exitCode = ExitCode.Failure;
+    },
+  };
+}
+
+function printTable(networks: readonly NetworkOverview[]): void {
+  const rows = networks.flatMap(rowsOf);
+  const [first, ...lines] = formatTable(heading, rows);
+  const width = process.stdout.columns ?? Number.POSITIVE_INFINITY;
+  const isWide = [first!, ...lines].some((line) => line.length > width);
+  if (rows.length > 0)
+    print(
+      [...(isWide ? formatBlocks(heading, rows, width) : [paint('bold', first!), ...lines]), ''].join('\n'),
+    );
+  for (const { name, problems } of networks)
+    for (const problem of problems) print(paint('yellow', `${name}: ${problem}`));
+  print(`${count(networks.length, 'network')}.`);
+}
+
+function rowsOf({ name, file, plugins, ipam, ranges, attachments }: NetworkOverview): string[][] {
+  const own = [name, plugins.join(',')];
+  const shared = [`${attachments.length}`, file ? basename(file) : '(removed)'];
+  if (ranges.length === 0) return [[...own, ipam.join(',') || '-', '-', '-', '-', '-', ...shared]];
+  return ranges.map(({ subnets, gateways, capacity, used, free }) => [
+    ...own,
+    subnets.join(' '),
+    gateways.join(' '),
+    formatSize(capacity),
+    `${used}`,
+    formatSize(free),
+    ...shared,
+  ]);
+}
+
+/** A number of addresses; IPv6 has too many to write out. */
+function formatSize(number: number): string {
+  return number < 1e7 ? `${number}` : number.toExponential(1).replace('e+', 'e');
+}

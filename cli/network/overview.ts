@@ -1,0 +1,87 @@
+/** What there is to know of a host's networks: how far each is used, and what is wrong with it. */
+
+import type { Suite } from '../../main.ts';
+import { ipamTypeOf } from '../addresses.ts';
+import { displayName, takeInventory } from '../inventory.ts';
+import { networkFiles } from '../libcni/conflist.ts';
+import type { RangeUse } from '../reservations.ts';
+import { isFull } from '../reservations.ts';
+import { cacheDir, configDir } from '../settings.ts';
+import { checkFile } from '../validate/file.ts';
+import { checkNetworks } from '../validate/networks.ts';
+
+/** A network of the host. */
+export interface NetworkOverview {
+  readonly name: string;
+  /** "" for one that was removed while it had attachments. */
+  readonly file: string;
+  readonly cniVersion: string;
+  /** Types of its plugins, in their order. */
+  readonly plugins: readonly string[];
+  /** Types of its IPAM plugins. */
+  readonly ipam: readonly string[];
+  /** The range sets of host-local: every attachment gets an address of each. */
+  readonly ranges: readonly (RangeUse & { free: number })[];
+  readonly attachments: readonly { name: string; containerId: string; ifname: string; ips: string[] }[];
+  readonly problems: readonly string[];
+  readonly config: unknown;
+}
+
+/** The networks of a host. */
+export interface Overview {
+  readonly networks: readonly NetworkOverview[];
+  /** Files that cannot be used, and why. */
+  readonly problems: readonly string[];
+}
+
+/** Looks at the networks of the host. Nothing is changed. @param suite whose schemas count. */
+export async function takeOverview(suite: Suite): Promise<Overview> {
+  const { networks, attachments, ranges, problems } = await takeInventory(configDir(), cacheDir());
+  const findings = await findingsByFile(suite);
+  const overviews = networks.map((network): NetworkOverview => {
+    const own = ranges.filter((range) => range.network === network.name);
+    return {
+      name: network.name,
+      file: network.file,
+      cniVersion: network.cniVersion || '0.1.0',
+      plugins: network.plugins.map(({ type }) => type),
+      ipam: network.plugins.flatMap(({ config }) => ipamTypeOf(config) ?? []),
+      ranges: own.map((range) => ({ ...range, free: Math.max(0, range.capacity - range.used) })),
+      attachments: attachments
+        .filter((one) => one.network === network.name)
+        .map((one) => ({
+          name: displayName(one),
+          containerId: one.containerId,
+          ifname: one.ifname,
+          ips: one.ips,
+        })),
+      problems: [
+        ...(network.file === '' ? ['Its configuration was removed, but it has attachments'] : []),
+        ...own
+          .filter(isFull)
+          .map(({ range }) => `All addresses of ${range} are given away, so that the next ADD fails`),
+        ...(findings.get(network.file) ?? []),
+      ],
+      config: JSON.parse(network.bytes.toString()),
+    };
+  });
+  return { networks: overviews.sort((a, b) => a.name.localeCompare(b.name)), problems };
+}
+
+/** What `cni validate --no-host` calls errors in each file, such as addresses that two networks give away. */
+async function findingsByFile(suite: Suite): Promise<Map<string, string[]>> {
+  const checked = [];
+  try {
+    for (const file of networkFiles(configDir()))
+      checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath: undefined }));
+  } catch {
+    return new Map(); // The inventory says what is wrong with the directory.
+  }
+  checkNetworks(checked);
+  return new Map(
+    checked.map(({ file, findings }) => [
+      file,
+      findings.filter(({ severity }) => severity === 'error').map(({ message }) => message),
+    ]),
+  );
+}

@@ -1,0 +1,85 @@
+/**
+ * Running plugins of this suite within the command's own process: it is the same executable, so that a start
+ * of Node.js is saved for each call. Only for verbs that look: a process that changes things has one call.
+ */
+
+import { waitForEnd } from '../agent/pipe.ts';
+import { readLaunch } from '../launcher/launch.ts';
+import { isSameProgram } from '../lib/cni/delegate.ts';
+import { readError, runExecutable } from '../lib/cni/exec.ts';
+import { runPlugin } from '../lib/cni/runner.ts';
+import { ErrorCode } from '../lib/errors.ts';
+import { groupCommits } from '../lib/group-commit.ts';
+import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
+import type { PluginTable, Suite } from '../main.ts';
+import { type Execute, NoAnswerError } from './libcni/chain.ts';
+
+/** How long a plugin may take to answer, in milliseconds. CHECK of a whole chain takes some ten. */
+const patienceMs = 10_000;
+
+let ownPlugins: PluginTable = new Map();
+
+/** Told by the command's entry point what the executable holds. */
+export function setOwnPlugins({ plugins, ipam }: Suite): void {
+  ownPlugins = new Map([...plugins, ...ipam]);
+}
+
+/**
+ * Runs plugins for one look at the host: those of this suite within this process, where they share what they
+ * see, others as children. An executable that has not answered once is not run again.
+ * @param once what is seen by the calls, and may be shared with others that look.
+ */
+export function lookingPlugins(once: Once = lookOnce()): Execute {
+  const { program } = readLaunch(process.argv);
+  const sharing = { waitForEnd, together: groupCommits(), once };
+  const silent = new Set<string>();
+  return async (file, stdin, environment) => {
+    const name = file.slice(file.lastIndexOf('/') + 1);
+    if (silent.has(file)) throw silentError(file);
+    const load = once(`own ${file}`, () => (isSameProgram(file, program) ? ownPlugins.get(name) : undefined));
+    const timer = new AbortController();
+    const timeout = setTimeout(() => timer.abort(), patienceMs);
+    const { signal } = timer;
+    try {
+      if (!load) return await runExecutable(file, stdin, environment, signal);
+      const { plugin } = await load();
+      let answer = '';
+      const caller = {
+        ...{ program, environment, sharing, signal },
+        warn: () => {}, // What does not make CHECK fail is of no interest to whoever looks at many.
+        readStdin: async () => stdin,
+        print: async (text: string) => {
+          answer = text;
+        },
+      };
+      const call = runPlugin(plugin, caller, (delegate) =>
+        ownPlugins
+          .get(delegate)?.()
+          .then((one) => one.plugin),
+      );
+      const code = await Promise.race([call, aborted(signal)]);
+      if (code !== 0) throw readError(file, answer, `exit code ${code}`);
+      return answer;
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      silent.add(file);
+      throw silentError(file);
+    } finally {
+      clearTimeout(timeout);
+    }
+  };
+}
+
+/** @throws when the signal is aborted, and never returns. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(new Error('No answer')), { once: true });
+  });
+}
+
+function silentError(file: string): NoAnswerError {
+  return new NoAnswerError(
+    ErrorCode.TryAgainLater,
+    `"${file}" did not answer within ${patienceMs / 1000} seconds. Find out what it waits for`,
+  );
+}

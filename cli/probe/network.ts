@@ -1,0 +1,35 @@
+/** What the configuration of a network says of who is to reach whom. */
+
+import { getKey, isObject } from '../../lib/cni/schema.ts';
+import { Address } from '../../lib/ip.ts';
+import type { RunningAttachment } from '../doctor/context.ts';
+
+/** The address of the host that a port is published at, unless it is any. */
+export function hostIpOf({ record }: RunningAttachment, port: number, protocol: string): string | undefined {
+  const mappings = getKey(record?.capabilityArgs ?? {}, 'portMappings');
+  const found = (Array.isArray(mappings) ? mappings : [])
+    .filter(isObject)
+    .find((one) => getKey(one, 'hostPort') === port && (getKey(one, 'protocol') ?? 'tcp') === protocol);
+  const ip = found && getKey(found, 'hostIP');
+  const address = typeof ip === 'string' ? Address.tryParse(ip) : undefined;
+  return address && !address.isUnspecified ? `${address}` : undefined;
+}
+
+/** Why pods of a network are not to reach one another. */
+export function apartBecause({ network }: RunningAttachment): string | undefined {
+  for (const { type, config } of network?.plugins ?? []) {
+    if (type === 'bridge' && config.portIsolation === true)
+      return '"portIsolation" keeps the pods of the network apart';
+    if (type === 'firewall' && config.ingressPolicy === 'isolated')
+      return '"ingressPolicy" keeps the pods of the network apart';
+    if (type === 'macvlan' && config.mode === 'private')
+      return 'mode "private" keeps the pods of the network apart';
+  }
+  return undefined;
+}
+
+/** Why a pod and its host do not reach one another. */
+export function withoutHost({ network }: RunningAttachment): string | undefined {
+  const kind = network?.plugins.find(({ type }) => type === 'macvlan' || type === 'ipvlan')?.type;
+  return kind && `the kernel lets nothing pass between ${kind} interfaces and the host that has their parent`;
+}

@@ -1,0 +1,81 @@
+/** `cni repair [NETWORK|POD]…`: brings back what others have taken from running attachments on the host. */
+
+import type { CommandModule } from 'yargs';
+import { readLaunch } from '../launcher/launch.ts';
+import type { Suite } from '../main.ts';
+import { CommandError, ExitCode } from './errors.ts';
+import { displayName, type HostAttachment, takeInventory } from './inventory.ts';
+import { configuredNetworks } from './networks.ts';
+import { repairAttachments } from './repair/attachment.ts';
+import { describeRepaired, isBroken, nameOf, summarize } from './repair/report.ts';
+import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
+import { checkStates } from './state.ts';
+import { print, warn } from './terminal.ts';
+
+interface RepairArguments {
+  names?: string[];
+  'dry-run': boolean;
+}
+
+/** The subcommand. @param suite the plugins that it repairs. */
+export function repair(suite: Suite): CommandModule<object, RepairArguments> {
+  return {
+    command: 'repair [names..]',
+    describe: 'Restore rules, routes and ports of running containers',
+    builder: (yargs) =>
+      yargs
+        .positional('names', {
+          type: 'string',
+          array: true,
+          describe: 'Networks, pods ("default/web-1") or container IDs; everything without them',
+        })
+        .option('dry-run', { type: 'boolean', default: false, describe: 'Only tell what is missing' })
+        .example('$0 repair --dry-run', 'See what "iptables -F" has taken')
+        .example('$0 repair', 'Bring it back')
+        .example('$0 repair podnet default/web-1', 'Of one network, and of one pod')
+        .epilogue(
+          'Masquerading, published ports, the way through the firewall, addresses, ports and state of bridges, routes to pods, ' +
+            'forwarding and bandwidth limits are compared with what ADD made, and what is missing is made again. Pods are not ' +
+            'touched, and their connections go on. Then CHECK is run: the exit code is 1 if anything remains broken, or with ' +
+            `--dry-run if anything is missing. Attachments whose network namespace is gone are left to "cni gc".\n\n${environmentHelp}`,
+        ),
+    handler: async ({ names = [], 'dry-run': isDryRun }) => {
+      const inventory = await takeInventory(configDir(), cacheDir());
+      for (const problem of inventory.problems) warn(problem);
+      const chosen = choose(inventory.attachments, names);
+      const orphans = chosen.filter(({ orphaned }) => orphaned.length > 0);
+      const running = chosen.filter((one) => !orphans.includes(one));
+      const { program } = readLaunch(process.argv);
+      const options = { suite, program, environment: environment(), isDryRun };
+      const repaired = await repairAttachments(running, inventory, options);
+      const present = repaired.filter(({ isDeleted }) => !isDeleted).map(({ attachment }) => attachment);
+      const states = await checkStates(present, inventory, options.environment);
+      const unchecked = { kind: 'unchecked', problems: [] } as const;
+      const checked = repaired.map((one) => ({ ...one, state: states.get(one.attachment) ?? unchecked }));
+      for (const one of checked) for (const line of describeRepaired(one, isDryRun)) print(line);
+      for (const one of orphans) print(`Left to "cni gc": ${nameOf(one)}: ${one.orphaned.join('; ')}`);
+      print(summarize(checked, orphans.length, isDryRun));
+      if (checked.some(isBroken)) process.exitCode = ExitCode.Failure;
+    },
+  };
+}
+
+/**
+ * The attachments that are meant.
+ * @throws CommandError for a name that is neither a network, nor a pod, nor the beginning of a container ID.
+ */
+function choose(all: readonly HostAttachment[], names: readonly string[]): HostAttachment[] {
+  if (names.length === 0) return [...all];
+  const chosen = names.flatMap((name) => {
+    const named = all.filter((one) =>
+      [one.network, displayName(one), one.pod?.name, one.containerId].includes(name),
+    );
+    if (named.length > 0) return named;
+    const begun = name === '' ? [] : all.filter(({ containerId }) => containerId.startsWith(name));
+    if (begun.length > 0 || configuredNetworks().includes(name)) return begun;
+    throw new CommandError(
+      `Nothing on this host is called "${name}". Give a network, a pod or a container ID that "cni list" shows`,
+    );
+  });
+  return [...new Set(chosen)];
+}

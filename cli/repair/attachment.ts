@@ -1,0 +1,192 @@
+/** Repairs attachments, for `cni repair` and for the agent. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import { attachmentKey } from '../../lib/attachment.ts';
+import type { CallContext } from '../../lib/cni/call.ts';
+import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
+import { OutdatedError, type RepairOutcome, repairPlugin } from '../../lib/cni/repair.ts';
+import type { FindPlugin } from '../../lib/cni/runner.ts';
+import type { Sharing } from '../../lib/kernel/sharing.ts';
+import type { Suite } from '../../main.ts';
+import { describeError } from '../errors.ts';
+import type { HostAttachment, Inventory } from '../inventory.ts';
+import { type CachedAttachment, readCached } from '../libcni/cache.ts';
+import { deleteNetwork, type Environment, pluginConfig } from '../libcni/chain.ts';
+import { type NetworkList, networkFromCache } from '../libcni/conflist.ts';
+import { reservationsOf } from '../reservations.ts';
+
+/**
+ * How long after a repair an attachment is looked at again, in milliseconds: far longer than a runtime takes
+ * from its DEL of the first plugin to the removal of its record.
+ */
+const settlingMs = 1000;
+
+/** What attachments are repaired with. */
+export interface RepairOptions {
+  readonly suite: Suite;
+  /** Path of the program that stands for this suite. */
+  readonly program: string;
+  readonly environment: Environment;
+  /** Only tell what is missing. */
+  readonly isDryRun: boolean;
+  /** Of a process that does other things meanwhile. */
+  readonly sharing?: Sharing;
+  /** Does something while nothing else is done for the same container and interface. */
+  readonly inTurn?: <T>(attachment: HostAttachment, work: () => Promise<T>) => Promise<T>;
+}
+
+/** What came of repairing an attachment; each text begins with the plugin that it is of. */
+export interface Repaired extends Omit<RepairOutcome, 'error'> {
+  readonly attachment: HostAttachment;
+  /** Why something could not be brought back, or looked at. */
+  readonly problems: readonly string[];
+  /** Plugins of other suites, which cannot be repaired. */
+  readonly foreign: readonly string[];
+  /** Whether it was deleted meanwhile, and what was restored has been removed again. */
+  readonly isDeleted: boolean;
+}
+
+/** Repairs attachments in the order in which they were added, so that their rules get the order they had. */
+export async function repairAttachments(
+  attachments: readonly HostAttachment[],
+  { records }: Pick<Inventory, 'records'>,
+  options: RepairOptions,
+): Promise<Repaired[]> {
+  const { inTurn = (_, work) => work() } = options;
+  const outcomes: Repaired[] = [];
+  for (const attachment of attachments.toSorted((a, b) => Number(a.since ?? 0) - Number(b.since ?? 0))) {
+    const record = records.get(attachmentKey(attachment));
+    outcomes.push(await inTurn(attachment, () => repairAttachment(attachment, record, options)));
+  }
+  if (outcomes.some(({ isChanged }) => isChanged)) await sleep(settlingMs);
+  return await Promise.all(
+    outcomes.map((outcome) => (outcome.isChanged ? settle(outcome, records, options) : outcome)),
+  );
+}
+
+async function repairAttachment(
+  attachment: HostAttachment,
+  record: CachedAttachment | undefined,
+  options: RepairOptions,
+): Promise<Repaired> {
+  const { environment, isDryRun } = options;
+  const [restored, missing, problems, foreign]: string[][] = [[], [], [], []] as const;
+  const outcome = { attachment, restored, missing, problems, foreign, isChanged: false, isDeleted: false };
+  const network = record && networkFromCache(record);
+  if (!network || !record.result) {
+    problems.push(
+      'The runtime has recorded no configuration or result. Delete the container and add it again',
+    );
+    return outcome;
+  }
+  const mode = { isDryRun, isCurrent: () => isSame(currentRecord(environment, record), record) };
+  if (!mode.isCurrent()) return { ...outcome, isDeleted: true };
+  for (const { type, config, capabilities } of network.plugins) {
+    try {
+      const plugin = await ownPlugin(type, options);
+      if (!plugin) {
+        foreign.push(type);
+        continue;
+      }
+      const stdin = pluginConfig(network, { type, config, capabilities }, record, record.result);
+      const find = finderIn(options.suite);
+      const done = await repairPlugin(plugin, contextOf(record, stdin, options), find, mode);
+      restored.push(...done.restored.map((what) => `${type}: ${what}`));
+      missing.push(...done.missing.map((what) => `${type}: ${what}`));
+      outcome.isChanged ||= done.isChanged;
+      if (done.error) throw done.error;
+    } catch (error) {
+      if (error instanceof OutdatedError) return { ...outcome, isChanged: true, isDeleted: true };
+      problems.push(`Plugin "${type}": ${describeError(error)}`);
+      // What the next plugins work on may be missing.
+      if (!isDryRun) break;
+    }
+  }
+  return outcome;
+}
+
+/** The plugin that CNI_PATH leads to, if it is of this suite. @throws CniError when there is none. */
+async function ownPlugin(type: string, { suite, program, environment }: RepairOptions) {
+  const file = findPlugin(type, environment.path);
+  return isSameProgram(file, program) ? await finderIn(suite)(type) : undefined;
+}
+
+function finderIn({ plugins }: Suite): FindPlugin {
+  return (name) =>
+    plugins
+      .get(name)?.()
+      .then(({ plugin }) => plugin);
+}
+
+/** As for ADD, which repairs do a part of. */
+function contextOf(
+  { containerId, netns, ifname, args }: CachedAttachment,
+  stdin: string,
+  { program, environment, sharing }: RepairOptions,
+): CallContext {
+  return {
+    program,
+    invocation: {
+      command: 'ADD',
+      containerId,
+      netns,
+      ifname,
+      args: args.map(([key, value]) => `${key}=${value}`).join(';'),
+      path: environment.path,
+      netnsOverride: false,
+    },
+    stdin,
+    environment: process.env,
+    warn: environment.onWarning,
+    sharing,
+    depth: 0,
+    runEmbedded: () => undefined,
+    worksOnFiles: async () => false,
+  };
+}
+
+/**
+ * An attachment that was being deleted while it was repaired must not come back. It is deleted again, unless
+ * its addresses are reserved: then it is just being added anew. One that has been added anew is repaired.
+ */
+async function settle(
+  outcome: Repaired,
+  records: Inventory['records'],
+  options: RepairOptions,
+): Promise<Repaired> {
+  const { attachment } = outcome;
+  const { environment, inTurn = (_, work) => work() } = options;
+  const record = records.get(attachmentKey(attachment))!;
+  const network = networkFromCache(record);
+  const current = currentRecord(environment, record);
+  if (!network || isSame(current, record)) return outcome;
+  if (current) return await inTurn(attachment, () => repairAttachment(attachment, current, options));
+  const gone = { ...outcome, restored: [], missing: [], problems: [], isDeleted: true };
+  if (isReserved(network, record)) return gone;
+  try {
+    await deleteNetwork(network, record, environment);
+    return gone;
+  } catch (error) {
+    const problem = `What was restored is left, as it could not be deleted again. Run "cni gc ${network.name}": ${describeError(error)}`;
+    return { ...gone, problems: [problem] };
+  }
+}
+
+/** The record as it is now; undefined once the attachment is deleted. */
+function currentRecord({ cacheDir }: Environment, record: CachedAttachment): CachedAttachment | undefined {
+  try {
+    return readCached(cacheDir, record);
+  } catch {
+    return record; // It is there, if damaged.
+  }
+}
+
+function isSame(one: CachedAttachment | undefined, other: CachedAttachment): boolean {
+  return isDeepStrictEqual([one?.netns, one?.result], [other.netns, other.result]);
+}
+
+function isReserved(network: NetworkList, record: CachedAttachment): boolean {
+  const own = attachmentKey(record);
+  return reservationsOf(network).held.some(({ owner }) => attachmentKey(owner) === own);
+}

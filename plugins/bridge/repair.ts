@@ -1,0 +1,149 @@
+/** What others may have taken from the host's side of a bridge's attachment, and how it comes back. */
+
+import { requireHostEnd } from '../../lib/cni/host-end.ts';
+import { forwardingRepairs, linkLocalRepairs, missingRoutes, upRepairs } from '../../lib/cni/host-repairs.ts';
+import { type Repair, requirePrevResult } from '../../lib/cni/plugin.ts';
+import type { Result } from '../../lib/cni/result.ts';
+import { addMacSpoofCheck, checkMacSpoofCheck } from '../../lib/firewall/macspoof.ts';
+import { Prefix } from '../../lib/ip.ts';
+import { listAddresses } from '../../lib/kernel/address.ts';
+import { ensureBridge, ensureGatewayAddress } from '../../lib/kernel/bridge.ts';
+import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
+import { checkVlans, joinVlan } from '../../lib/kernel/bridge-vlan.ts';
+import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.ts';
+import { type BridgeCall, bridgeName, bridgeSettings, usesVlans, vlansOf } from './config.ts';
+import { configurePort, serveGateways } from './host-side.ts';
+
+/** @throws Error when the container's port no longer exists. */
+export function repair(call: BridgeCall): Repair[] {
+  const result = requirePrevResult(call);
+  const port = requireHostEnd(call);
+  return [
+    ...bridgeRepairs(call, result),
+    ...portRepairs(call, port),
+    ...gatewayRepairs(call, result),
+    ...macSpoofRepairs(call, port, result),
+  ];
+}
+
+/** The bridge itself, and that it is up. */
+function bridgeRepairs(call: BridgeCall, result: Result): Repair[] {
+  const name = bridgeName(call);
+  const bridge = getLink(call.host, name);
+  const ensure = () => ensureBridge(call, name, bridgeSettings(call.config));
+  if (!bridge) {
+    const restore = () => {
+      ensure();
+      restoreMac(call, name, result);
+    };
+    return [{ what: `bridge "${name}"`, restore }];
+  }
+  const lacksPromisc = call.config.promiscMode && bridge.promiscuity === 0;
+  if (bridge.up && !lacksPromisc) return [];
+  const what = bridge.up ? `promiscuous mode of bridge "${name}"` : `state "up" of bridge "${name}"`;
+  return [{ what, restore: () => void ensure() }];
+}
+
+/** Gives an interface that was made anew the MAC address that containers have for their gateway. */
+function restoreMac({ host }: BridgeCall, name: string, { interfaces }: Result): void {
+  const mac = interfaces.find((one) => one.name === name && !one.sandbox)?.mac;
+  if (mac) host.execute(setLink(requireLink(host, name).index, { mac }, name));
+}
+
+/** The container's port, and how the bridge treats it. */
+function portRepairs(call: BridgeCall, port: Link): Repair[] {
+  const { host } = call;
+  const name = bridgeName(call);
+  const bridge = getLink(host, name);
+  if (!bridge || port.master !== bridge.index) {
+    const restore = () => {
+      const { index: master } = requireLink(host, name);
+      host.execute(setLink(port.index, { master, up: true }, port.name));
+      configurePort(call, requireLink(host, port.index));
+    };
+    return [{ what: `port "${port.name}" of bridge "${name}"`, restore }];
+  }
+  if (isConfigured(call, port)) return upRepairs(host, port);
+  const what = `settings of port "${port.name}" of bridge "${name}"`;
+  return [...upRepairs(host, port), { what, restore: () => configurePort(call, port) }];
+}
+
+function isConfigured({ host, config }: BridgeCall, port: Link): boolean {
+  const { hairpinMode = false, portIsolation = false } = config;
+  const { hairpin, isolated } = bridgePortSettings(port) ?? {};
+  if (hairpin !== hairpinMode || isolated !== portIsolation) return false;
+  const vlans = vlansOf(config);
+  return !usesVlans(vlans) || hasVlans(() => checkVlans(host, port, vlans));
+}
+
+function hasVlans(check: () => void): boolean {
+  try {
+    check();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The gateways' addresses, the routes to their subnets, and forwarding. */
+function gatewayRepairs(call: BridgeCall, result: Result): Repair[] {
+  const { ips } = result;
+  const { host, config } = call;
+  const { isDefaultGateway = false, isGateway = isDefaultGateway } = config;
+  if (!isGateway || ips.length === 0) return [];
+  const { vlan } = vlansOf(config);
+  const name = vlan ? `${bridgeName(call)}.${vlan}` : bridgeName(call);
+  const link = getLink(host, name);
+  const restoreAll = () => {
+    serveGateways(call, requireLink(host, bridgeName(call)), ips);
+    restoreMac(call, name, result);
+  };
+  if (!link && vlan)
+    return [{ what: `interface "${name}" with the gateway's addresses`, restore: restoreAll }];
+  const present = link ? listAddresses(host, link.index).map(({ prefix }) => prefix) : [];
+  const wanted = ips.flatMap(({ address, gateway }) =>
+    gateway ? [new Prefix(gateway, address.length)] : [],
+  );
+  const missing = wanted.filter((prefix) => !present.some((one) => one.equals(prefix)));
+  return [
+    ...(link && vlan ? vlanRepairs(call, link) : []),
+    ...missing.map((prefix) => ({
+      what: `address ${prefix} of interface "${name}"`,
+      restore: () =>
+        ensureGatewayAddress(host, requireLink(host, name), prefix, config.forceAddress ?? false),
+    })),
+    ...(link?.up
+      ? missingRoutes(
+          host,
+          link,
+          wanted.filter((prefix) => !missing.includes(prefix)),
+        )
+      : []),
+    ...(link && wanted.some(({ family }) => family === 6) ? linkLocalRepairs(host, link) : []),
+    ...forwardingRepairs(ips),
+  ];
+}
+
+/** The interface of the host in the container's VLAN, and its peer, which is a port of the bridge. */
+function vlanRepairs(call: BridgeCall, link: Link): Repair[] {
+  const { host, config } = call;
+  const name = bridgeName(call);
+  const port = link.parent ? getLink(host, link.parent) : undefined;
+  const bridge = getLink(host, name);
+  if (port?.kind !== 'veth' || (bridge && port.master === bridge.index)) return upRepairs(host, link);
+  const restore = () => joinVlan(host, requireLink(host, name), port, vlansOf(config));
+  return [{ what: `port "${port.name}" of bridge "${name}"`, restore }, ...upRepairs(host, link)];
+}
+
+/** The check of the container's MAC address. */
+function macSpoofRepairs(call: BridgeCall, port: Link, { interfaces }: Result): Repair[] {
+  const mac = interfaces.find(({ name, sandbox }) => name === call.ifname && sandbox)?.mac;
+  if (!call.config.macspoofchk || !mac) return [];
+  try {
+    checkMacSpoofCheck(call.attachment, port.name, mac);
+    return [];
+  } catch {
+    const restore = () => addMacSpoofCheck(call.attachment, port.name, mac);
+    return [{ what: `check of the MAC address of frames from "${port.name}"`, restore }];
+  }
+}

@@ -1,0 +1,61 @@
+/** `cni list` and `cni network ls` on a host with many pods, all of which are checked. */
+
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { defaultCacheDir, writeCached } from '../../cli/libcni/cache.ts';
+import { suites } from '../../test/support/plugin.ts';
+import { addChain, addNamespace, removeNamespace } from './call.ts';
+import { clear, podNetwork } from './host.ts';
+import { emptySamples, type Line, type Scenario } from './scenario.ts';
+
+/** Where the network's configuration is while this runs. */
+const configDir = '/run/bench-networks';
+
+/** The reference has no such commands, so that this suite stands alone. @param pods on the host. */
+export function listing(pods: number, rounds: number): Scenario {
+  return {
+    name: 'cni list',
+    async measure() {
+      const network = { cniVersion: '1.0.0', ...podNetwork() };
+      mkdirSync(configDir, { recursive: true });
+      writeFileSync(join(configDir, '10-bench.conflist'), JSON.stringify(network));
+      const names: string[] = [];
+      for (let i = 0; i < pods; i++) {
+        const own = { ...network, ...podNetwork(20000 + 2 * i) };
+        const pod = { ...addNamespace(), containerId: `listed${i}` };
+        names.push(pod.name);
+        const { attached } = await addChain(own, 'agent', pod);
+        writeCached(defaultCacheDir, {
+          ...{ network: own.name, containerId: pod.containerId, netns: pod.netns, ifname: 'eth0' },
+          ...{ config: Buffer.from(JSON.stringify(own)), args: [], capabilityArgs: {} },
+          result: attached.result as Record<string, unknown>,
+        });
+      }
+      const lines = [['list'], ['network', 'ls']].map((args) => measureCommand(args, pods, rounds));
+      for (const name of names) removeNamespace(name);
+      rmSync(`${defaultCacheDir}/results`, { recursive: true });
+      rmSync(configDir, { recursive: true });
+      clear();
+      return lines;
+    },
+  };
+}
+
+/** @throws Error when the command fails, as list does when one pod is not in order. */
+function measureCommand(args: readonly string[], pods: number, rounds: number): Line {
+  const samples = emptySamples();
+  for (let round = 0; round <= rounds; round++) {
+    const start = performance.now();
+    const output = execFileSync(join(suites.ours, 'cni'), args, {
+      encoding: 'utf8',
+      env: { PATH: process.env.PATH, NETCONFPATH: configDir, CNI_PATH: suites.ours },
+    });
+    const time = performance.now() - start;
+    if (args[0] === 'list' && !output.endsWith(`\n${pods} attachments, all ok.\n`))
+      throw new Error(`cni list did not find all pods in order: ${output.slice(-200)}`);
+    // The first one warms up.
+    if (round > 0) samples.alone.push(time);
+  }
+  return { name: `cni ${args.join(' ')}, ${pods.toLocaleString('en')} pods`, unit: 'ms', samples };
+}

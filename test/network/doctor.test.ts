@@ -1,0 +1,456 @@
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import ava, { type ExecutionContext } from 'ava';
+import type { Conflist, PluginConf } from '../support/chain.ts';
+import type { Pod } from '../support/host.ts';
+import { ipJson, iptablesSave, link, ping, snapshot, sysctl } from '../support/observe.ts';
+import { OperatedHost } from '../support/operated-host.ts';
+import { outsideOf } from '../support/outside.ts';
+import { pluginNames, suites } from '../support/plugin.ts';
+
+/** One after the other: each starts many processes, and plugins that take too long are findings. */
+const test = ava.serial;
+
+const network = (name: string, ...plugins: PluginConf[]): Conflist => ({
+  cniVersion: '1.1.0',
+  name,
+  plugins,
+});
+const hostLocal = (...subnets: string[]) => ({
+  type: 'host-local',
+  ranges: subnets.map((subnet) => [{ subnet }]),
+});
+
+const bridged = network(
+  'net',
+  {
+    type: 'bridge',
+    bridge: 'br0',
+    isDefaultGateway: true,
+    ipMasq: true,
+    ipam: hostLocal('10.5.0.0/24', 'fd00:5::/64'),
+  },
+  { type: 'portmap', capabilities: { portMappings: true } },
+);
+const pointToPoint = network('p2p', { type: 'ptp', ipMasq: true, ipam: hostLocal('10.6.0.0/24') });
+const parented = network('lan', { type: 'macvlan', master: 'wire', ipam: hostLocal('10.7.0.0/24') });
+
+interface Found {
+  check: string;
+  severity: string;
+  subject: string;
+  message: string;
+  cause: string;
+  mend: string;
+  fixable: boolean;
+}
+
+interface Report {
+  exit: number | string;
+  found: Found[];
+  mendings: (Found & { mended: boolean; failure?: string })[];
+  checks: string[];
+}
+
+async function examine(on: OperatedHost, args: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Report> {
+  const { exit, stdout, stderr } = await on.cni(['doctor', '-o', 'json', ...args], env);
+  if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
+  const { checks, mendings } = JSON.parse(stdout) as {
+    checks: { id: string; findings: Omit<Found, 'check'>[] }[];
+    mendings: Report['mendings'];
+  };
+  const found = checks
+    .flatMap(({ id, findings }) => findings.map((finding) => ({ check: id, ...finding })))
+    .filter(({ severity }) => severity !== 'info');
+  return { exit, found, mendings, checks: checks.map(({ id }) => id) };
+}
+
+/** A host with a neighbour and a pod on a bridge. */
+async function scene(t: ExecutionContext, ...networks: Conflist[]) {
+  const on = await OperatedHost.make(t, networks.length > 0 ? networks : [bridged]);
+  const outside = await outsideOf(on.host);
+  const pod = networks.length > 0 ? undefined : await on.attach('net');
+  return { on, outside, pod: pod as Pod };
+}
+
+/** Sees that a fault is found, that the command that is printed mends it, and that --fix does if it says so. */
+async function mends(
+  t: ExecutionContext,
+  on: OperatedHost,
+  fault: string,
+  check: string,
+  {
+    subject,
+    fixable = false,
+    isWell,
+  }: { subject: RegExp; fixable?: boolean; isWell?: () => Promise<boolean> },
+): Promise<void> {
+  const before = await examine(on);
+  t.deepEqual([before.exit, before.found], [0, []], 'before');
+  await on.sh(fault);
+  if (isWell) t.false(await isWell(), 'the fault is real');
+  const { exit, found } = await examine(on);
+  t.is(exit, 1);
+  t.deepEqual([...new Set(found.map((one) => one.check))], [check], JSON.stringify(found));
+  for (const one of found) {
+    t.regex(one.subject, subject);
+    t.is(one.fixable, fixable, one.subject);
+    t.not(one.cause, '');
+  }
+  for (const { mend } of found) await on.sh(mend);
+  if (isWell) t.true(await isWell(), 'the command mends it');
+  const after = await examine(on);
+  t.deepEqual([after.exit, after.found], [0, []], `after ${found.map(({ mend }) => mend).join('; ')}`);
+  if (!fixable) return;
+  await on.sh(fault);
+  const fixed = await examine(on, ['--fix']);
+  t.deepEqual(fixed.found, []);
+  t.true(
+    fixed.mendings.length > 0 && fixed.mendings.every(({ mended }) => mended),
+    JSON.stringify(fixed.mendings),
+  );
+  t.is(fixed.exit, 0);
+  if (isWell) t.true(await isWell(), '--fix mends it');
+}
+
+test('a host in order with pods of bridge, ptp and macvlan has no findings', async (t) => {
+  const { on } = await scene(t, bridged, pointToPoint, parented);
+  for (const name of ['net', 'net', 'p2p', 'lan']) await on.attach(name);
+  const { exit, stdout } = await on.cni(['doctor']);
+  t.is(exit, 0, stdout);
+  const { checks, found } = await examine(on);
+  t.deepEqual(found, []);
+  const lines = stdout.split('\n').filter((line) => line.startsWith('ok '));
+  const informed = stdout.split('\n').filter((line) => line.startsWith('info '));
+  t.true(lines.length + new Set(informed.map((line) => line.split(':')[0])).size === checks.length, stdout);
+  t.regex(stdout, /CHECK of 4 attachments finds them as ADD left them/);
+});
+
+test('a host without networks or pods has no findings but for the missing directory', async (t) => {
+  const on = await OperatedHost.make(t, []);
+  t.deepEqual((await examine(on)).found, []);
+  await on.sh('rmdir /etc/cni/net.d');
+  const { found, exit } = await examine(on);
+  t.is(exit, 1);
+  t.deepEqual(
+    found.map(({ check }) => check),
+    ['configuration'],
+  );
+  await on.sh(found[0]!.mend);
+  t.deepEqual((await examine(on)).found, []);
+});
+
+for (const [path, ip] of [
+  ['net/ipv4/ip_forward', '192.0.2.2'],
+  ['net/ipv4/conf/br0/forwarding', '192.0.2.2'],
+  ['net/ipv6/conf/all/forwarding', 'fd00:2::2'],
+] as const)
+  test(`forwarding that is off: ${path}`, async (t) => {
+    const { on, pod } = await scene(t);
+    await mends(t, on, `echo 0 > /proc/sys/${path}`, 'forwarding', {
+      subject: new RegExp(`^${path}$`),
+      fixable: true,
+      isWell: () => ping(pod, ip),
+    });
+  });
+
+test('a file of sysctl.d that turns forwarding off is named', async (t) => {
+  const { on } = await scene(t);
+  await on.sh('mount -t tmpfs tmpfs /etc/sysctl.d');
+  writeFileSync(on.host.file('/etc/sysctl.d/90-hard.conf'), '# hardened\nnet.ipv4.ip_forward = 0\n');
+  await on.sh('echo 0 > /proc/sys/net/ipv4/ip_forward');
+  const { found } = await examine(on);
+  t.regex(found[0]!.cause, /90-hard\.conf/);
+});
+
+test('a route to a pod that leads elsewhere, and a strict filter that drops what it sends', async (t) => {
+  const { on, pod } = await scene(t);
+  await on.sh('echo 1 > /proc/sys/net/ipv4/conf/br0/rp_filter');
+  t.deepEqual((await examine(on)).found, []);
+  await on.sh('ip route add 10.5.0.2/32 dev wire');
+  const { found } = await examine(on);
+  t.deepEqual(found.map(({ check }) => check).sort(), ['routes', 'rp-filter']);
+  const filtered = found.find(({ check }) => check === 'rp-filter')!;
+  t.is(filtered.subject, 'net/ipv4/conf/br0/rp_filter');
+  await on.sh(filtered.mend);
+  t.is(await sysctl(on.host, filtered.subject), '2');
+  t.deepEqual(
+    (await examine(on)).found.map(({ check }) => check),
+    ['routes'],
+  );
+  await on.sh('echo 1 > /proc/sys/net/ipv4/conf/br0/rp_filter');
+  const fixed = await examine(on, ['--fix']);
+  t.deepEqual(
+    fixed.mendings.map(({ check, mended }) => [check, mended]),
+    [['rp-filter', true]],
+  );
+  await on.sh(found.find(({ check }) => check === 'routes')!.mend);
+  t.deepEqual((await examine(on)).found, []);
+  t.true(await ping(pod, '10.5.0.1'));
+});
+
+test("bridges whose packets iptables does not see, beside kube-proxy's rules", async (t) => {
+  const { on } = await scene(t);
+  await on.sh('iptables -t nat -N KUBE-SERVICES; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables');
+  await mends(t, on, 'echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables', 'bridge-nf-call', {
+    subject: /bridge-nf-call-iptables$/,
+    fixable: true,
+  });
+  t.is(await sysctl(on.host, 'net/bridge/bridge-nf-call-iptables'), '1');
+});
+
+for (const [title, fault] of [
+  ['iptables', 'iptables -P FORWARD DROP'],
+  ['a rule of iptables', 'iptables -A FORWARD -j REJECT'],
+  ['iptables-legacy', 'iptables-legacy -P FORWARD DROP'],
+  [
+    'nftables',
+    "nft 'add table inet f; add chain inet f forward { type filter hook forward priority 0; policy drop; }'",
+  ],
+] as const)
+  test(`a firewall that drops what pods send: ${title}`, async (t) => {
+    const { on, pod } = await scene(t);
+    await mends(t, on, fault, 'forward-policy', {
+      subject: /^network "net"$/,
+      isWell: () => ping(pod, '192.0.2.2'),
+    });
+  });
+
+test('a firewall that lets pods through is no finding, whoever has seen to it', async (t) => {
+  const { on } = await scene(t);
+  await on.sh('iptables -P FORWARD DROP; iptables -A FORWARD -s 10.5.0.0/16 -j ACCEPT');
+  t.deepEqual((await examine(on)).found, []);
+  await on.sh('iptables -F FORWARD; iptables -A FORWARD -i br+ -j ACCEPT');
+  t.deepEqual((await examine(on)).found, []);
+  await on.sh(
+    'iptables -F FORWARD; iptables -A FORWARD ! -s 10.5.0.0/16 -j ACCEPT; iptables -A FORWARD -s 10.9.0.0/16 -j ACCEPT',
+  );
+  t.deepEqual(
+    (await examine(on)).found.map(({ check }) => check),
+    ['forward-policy'],
+  );
+  const guarded = network(
+    'guarded',
+    { ...pointToPoint.plugins[0]!, ipam: hostLocal('10.8.0.0/24') },
+    { type: 'firewall' },
+  );
+  on.configure(guarded);
+  await on.sh('iptables -P FORWARD DROP; iptables -A FORWARD -i br0 -j ACCEPT');
+  await on.attach('guarded');
+  t.deepEqual((await examine(on)).found, []);
+});
+
+test('rules of CNI plugins in the other variant of iptables', async (t) => {
+  const { on } = await scene(t);
+  const fault =
+    'iptables-legacy -t nat -N CNI-00aa; iptables-legacy -t nat -A CNI-00aa -j ACCEPT; ' +
+    'iptables-legacy -t nat -A POSTROUTING -s 10.5.0.99 -j CNI-00aa; iptables-legacy -t nat -A POSTROUTING -s 10.9.0.1 -j ACCEPT';
+  await mends(t, on, fault, 'iptables-variant', { subject: /iptables-legacy$/, fixable: true });
+  const left = await on.sh('iptables-legacy-save -t nat');
+  t.notRegex(left, /CNI-/);
+  t.is(left.match(/-s 10\.9\.0\.1\/32/g)?.length, 2, 'rules of others stay');
+  t.true(
+    (await iptablesSave(on.host)).some((line) => line.includes('CNI-')),
+    'rules in use stay',
+  );
+});
+
+test('rules of the other variant that belong to a running pod are not removed by --fix', async (t) => {
+  const { on, pod } = await scene(t);
+  const container = (
+    JSON.parse((await on.cni(['list', '--json'])).stdout) as {
+      attachments: { containerId: string; netns: string }[];
+    }
+  ).attachments.find(({ netns }) => netns === pod.netns)!.containerId;
+  await on.sh(
+    `iptables-legacy -t nat -N CNI-00aa; iptables-legacy -t nat -A POSTROUTING -s 10.5.0.2 -j CNI-00aa -m comment --comment ${container}`,
+  );
+  const { found, mendings } = await examine(on, ['--fix']);
+  t.deepEqual(
+    [found.map(({ check, fixable }) => [check, fixable]), mendings],
+    [[['iptables-variant', false]], []],
+  );
+});
+
+test('a table of connections that is nearly full', async (t) => {
+  const { on } = await scene(t);
+  // The limit is the machine's, so that it is a file of the host that says what it is.
+  await on.sh('echo 1000 > /run/max; mount --bind /run/max /proc/sys/net/netfilter/nf_conntrack_max');
+  const insert = Array.from(
+    { length: 40 },
+    (_, i) => `conntrack -I -p udp -s 10.9.0.1 -d 10.9.0.2 --sport ${1000 + i} --dport 53 -t 600`,
+  );
+  await on.sh(insert.join('\n'));
+  await mends(t, on, 'echo 41 > /run/max', 'conntrack', { subject: /nf_conntrack_max$/ });
+});
+
+test('a container that is gone without DEL', async (t) => {
+  const { on } = await scene(t);
+  const pods = [await on.attach('net'), await on.attach('net')];
+  const { exit } = await examine(on);
+  t.is(exit, 0);
+  await on.sh(`ip netns del ${pods[0]!.name}`);
+  const { found } = await examine(on);
+  t.deepEqual(
+    found.map(({ check, severity, fixable }) => [check, severity, fixable]),
+    [['records', 'warning', true]],
+  );
+  await on.sh(found[0]!.mend);
+  t.deepEqual((await examine(on)).found, []);
+  await on.sh(`ip netns del ${pods[1]!.name}`);
+  const fixed = await examine(on, ['--fix']);
+  t.deepEqual([fixed.exit, fixed.mendings.map(({ mended }) => mended)], [0, [true]]);
+  t.deepEqual((await on.sh('ls /var/lib/cni/networks/net')).match(/10\.5\.0\.\d+/g), ['10.5.0.2']);
+});
+
+test('a reservation that nobody has a record of is left to gc', async (t) => {
+  const { on } = await scene(t);
+  await on.sh("printf 'lost\\r\\neth0' > /var/lib/cni/networks/net/10.5.0.77");
+  const { found, mendings } = await examine(on, ['--fix']);
+  t.deepEqual([found.map(({ check }) => check), mendings], [['records'], []]);
+  await on.sh(found[0]!.mend);
+  t.deepEqual((await examine(on)).found, []);
+});
+
+test('a record that is torn', async (t) => {
+  const { on } = await scene(t);
+  await mends(t, on, 'printf \'{"kind":\' > /var/lib/cni/results/net-torn-eth0', 'records', {
+    subject: /net-torn-eth0$/,
+  });
+});
+
+test('a range that is given away', async (t) => {
+  const { on } = await scene(t, network('tiny', { type: 'ptp', ipam: hostLocal('10.8.0.0/30') }));
+  const pod = await on.attach('tiny');
+  const { found } = await examine(on);
+  t.deepEqual(
+    found.map(({ check }) => check),
+    ['ranges'],
+  );
+  t.regex(found[0]!.mend, /larger/);
+  await pod.remove();
+  const lost = (await examine(on)).found.find(({ check }) => check === 'ranges')!;
+  await on.sh(lost.mend);
+  t.deepEqual((await examine(on)).found, []);
+});
+
+test('an attachment that CHECK finds fault with', async (t) => {
+  const { on, pod } = await scene(t);
+  await mends(t, on, `nsenter --net=${pod.netns} ip addr flush dev eth0`, 'attachments', {
+    subject: / on network "net"$/,
+    isWell: () => ping(pod, '10.5.0.1'),
+  });
+});
+
+test('ends of a veth pair with different MTUs', async (t) => {
+  const { on, pod } = await scene(t);
+  const host = (await ipJson<{ ifname: string; master?: string }>(on.host, 'link')).find(
+    ({ master }) => master === 'br0',
+  )!;
+  await mends(t, on, `ip link set dev ${host.ifname} mtu 1300`, 'mtu', {
+    subject: / eth0$/,
+    isWell: () => ping(pod, '10.5.0.1', '-M', 'do', '-s', '1472'),
+  });
+});
+
+test('pods whose packets are larger than those of others on the bridge, or than an uplink takes', async (t) => {
+  const { on, pod } = await scene(t);
+  const second = await on.attach('net');
+  await on.sh('ip route add default via 192.0.2.2');
+  t.deepEqual((await examine(on)).found, []);
+  await on.sh('ip link set dev wire mtu 1400');
+  const narrow = (await examine(on)).found;
+  t.deepEqual(
+    narrow.map(({ check, subject, severity }) => [check, subject, severity]),
+    [['mtu', 'wire', 'warning']],
+  );
+  await on.sh(narrow[0]!.mend);
+  t.deepEqual((await examine(on)).found, []);
+  for (const one of [pod, second]) t.is((await link(one, 'eth0'))!.mtu, 1400);
+  const [veth] = (await ipJson<{ ifname: string; master?: string }>(on.host, 'link')).filter(
+    ({ master }) => master === 'br0',
+  );
+  await on.sh(
+    `ip link set dev ${veth!.ifname} mtu 1280; nsenter --net=${pod.netns} ip link set dev eth0 mtu 1280`,
+  );
+  const unequal = (await examine(on)).found;
+  t.deepEqual(
+    unequal.map(({ check, subject }) => [check, subject]),
+    [['mtu', 'br0']],
+  );
+  await on.sh(unequal[0]!.mend);
+  t.deepEqual((await examine(on)).found, []);
+});
+
+test('plugins that are missing, do not run, or are of another build than the runtime has', async (t) => {
+  const { on } = await scene(t);
+  mkdirSync(on.host.file('/run/bin'));
+  for (const name of pluginNames(suites.ours).filter((one) => one !== 'portmap'))
+    symlinkSync(join(suites.ours, name), on.host.file(`/run/bin/${name}`));
+  const env = { CNI_PATH: '/run/bin' };
+  const missing = await examine(on, [], env);
+  t.true(
+    missing.found.some(({ check, subject }) => check === 'plugins' && subject === 'portmap'),
+    JSON.stringify(missing.found),
+  );
+  writeFileSync(on.host.file('/run/bin/portmap'), '#!/bin/sh\necho no\n', { mode: 0o755 });
+  const broken = await examine(on, [], env);
+  t.true(
+    broken.found.some(
+      ({ check, subject, message }) =>
+        check === 'plugins' && subject === '/run/bin/portmap' && /VERSION/.test(message),
+    ),
+  );
+  await on.sh(broken.found.find(({ check }) => check === 'plugins')!.mend, 300_000);
+  t.deepEqual((await examine(on, [], env)).found, []);
+  await on.sh('mkdir /run/other; mkdir -p /etc/containerd; mount -t tmpfs tmpfs /etc/containerd');
+  writeFileSync(on.host.file('/run/other/bridge'), '#!/bin/sh\necho "CNI bridge plugin v0.0.1" >&2\n', {
+    mode: 0o755,
+  });
+  writeFileSync(on.host.file('/etc/containerd/config.toml'), '    bin_dir = "/run/other"\n');
+  const drifted = await examine(on, [], env);
+  t.deepEqual(
+    drifted.found.map(({ check, subject }) => [check, subject]),
+    [['plugins', '/run/other']],
+  );
+  t.is(drifted.found[0]!.mend, 'cni install --bin-dir /run/other');
+});
+
+test('an agent that has left its socket', async (t) => {
+  const { on } = await scene(t);
+  await on.sh('mkdir -p /run/cni');
+  const leave = `require('net').createServer().listen('/run/cni/agent.sock', () => process.kill(process.pid, 'SIGKILL'))`;
+  await on.host.tryRun([process.execPath, '-e', leave]);
+  const { found } = await examine(on);
+  t.deepEqual(
+    found.map(({ check, severity }) => [check, severity]),
+    [['agent', 'warning']],
+  );
+});
+
+test('a configuration that cannot be used, and a plugin that its kernel or host lacks something for', async (t) => {
+  const { on } = await scene(t);
+  writeFileSync(on.host.file('/etc/cni/net.d/90-torn.conflist'), '{"name":');
+  on.configure({ ...parented, name: 'nowhere', plugins: [{ ...parented.plugins[0]!, master: 'none0' }] });
+  const { found } = await examine(on);
+  t.deepEqual(
+    [...new Set(found.map(({ check }) => check))],
+    ['configuration', 'kernel'],
+    JSON.stringify(found),
+  );
+  t.true(found.some(({ subject, check }) => check === 'configuration' && subject.includes('90-torn')));
+  t.true(found.some(({ message, check }) => check === 'kernel' && message.includes('none0')));
+});
+
+test('doctor changes nothing without --fix', async (t) => {
+  const { on } = await scene(t);
+  await on.sh('echo 0 > /proc/sys/net/ipv4/ip_forward; iptables -P FORWARD DROP');
+  const look = async () => ({
+    ...(await snapshot(on.host)),
+    legacy: await on.sh('cat /proc/net/ip_tables_names'),
+    forwards: await sysctl(on.host, 'net/ipv4/ip_forward'),
+  });
+  const before = await look();
+  t.is((await on.cni(['doctor'])).exit, 1);
+  t.deepEqual(await look(), before);
+});

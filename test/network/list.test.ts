@@ -1,0 +1,305 @@
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import { parse } from 'yaml';
+import { sample } from '../support/chain.ts';
+import { command } from '../support/command.ts';
+import { makeHost, type Pod } from '../support/host.ts';
+import { suites } from '../support/plugin.ts';
+
+const bridge = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
+
+interface ListedState {
+  kind: string;
+  problems: string[];
+}
+
+interface Listed {
+  attachments: {
+    network: string;
+    containerId: string;
+    pod?: { namespace: string; name: string };
+    ips: string[];
+    state: ListedState;
+  }[];
+  problems: string[];
+}
+
+/** A host with networks, and what it takes to run the command on it. */
+async function hostWith(t: ExecutionContext, ...networks: { name: string; [key: string]: unknown }[]) {
+  const host = await makeHost(t);
+  for (const network of networks)
+    writeFileSync(host.file(`/etc/cni/net.d/${network.name}.conflist`), JSON.stringify(network));
+  const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
+    host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
+  const add = async (network: string, name: string, env: NodeJS.ProcessEnv = {}): Promise<Pod> => {
+    const pod = await host.addPod();
+    const [namespace, podName] = name.split('/');
+    const named = podName ? `K8S_POD_NAMESPACE=${namespace};K8S_POD_NAME=${podName}` : `K8S_POD_NAME=${name}`;
+    const added = await run(['add', network, pod.netns], { CNI_ARGS: `IgnoreUnknown=1;${named}`, ...env });
+    if (added.exit !== 0) throw new Error(added.stderr);
+    return pod;
+  };
+  const listed = async (...args: string[]) =>
+    JSON.parse((await run(['list', '-o', 'json', ...args])).stdout) as Listed;
+  /** The state of the only attachment. */
+  const state = async (env?: NodeJS.ProcessEnv) => {
+    const { attachments } = JSON.parse((await run(['list', '-o', 'json'], env)).stdout) as Listed;
+    t.is(attachments.length, 1);
+    return attachments[0]!.state;
+  };
+  return { host, run, add, listed, state };
+}
+
+const port = (hostPort: number) => ({
+  CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort, containerPort: 80, protocol: 'tcp' }] }),
+});
+
+test('the state is looked at: what is broken behind the plugins’ back is shown, and what is mended is ok', async (t) => {
+  const { host, run, add, state } = await hostWith(t, bridge);
+  const pod = await add('podnet', 'default/web', port(8080));
+  t.deepEqual(await state(), { kind: 'ok', problems: [] });
+  t.is((await run(['list'])).exit, 0);
+  const rules = await host.run(['iptables-save']);
+  const restore = () => host.run(['iptables-restore'], { stdin: rules });
+  const faults: [RegExp, string[], () => Promise<unknown>][] = [
+    [
+      /"eth0" is down/,
+      ['ip', '-n', pod.name, 'link', 'set', 'eth0', 'down'],
+      async () => {
+        await pod.run(['ip', 'link', 'set', 'eth0', 'up']);
+        await pod.run(['ip', 'route', 'add', 'default', 'via', '10.88.0.1']);
+      },
+    ],
+    [/no rule|not masqueraded/, ['iptables', '-t', 'nat', '-F', 'POSTROUTING'], restore],
+    [
+      /MASQUERADE/,
+      ['sh', '-c', "iptables -t nat -F $(iptables -t nat -S | sed -n 's/^-N \\(CNI-[0-9a-f]*\\)$/\\1/p')"],
+      restore,
+    ],
+    [/Port 8080\/tcp/, ['iptables', '-t', 'nat', '-F', 'CNI-HOSTPORT-DNAT'], restore],
+    [/no port of the host is mapped/, ['iptables', '-t', 'nat', '-F', 'PREROUTING'], restore],
+    [
+      /reserved/,
+      ['mv', '/var/lib/cni/networks/podnet', '/run/kept'],
+      () => host.run(['mv', '/run/kept', '/var/lib/cni/networks/podnet']),
+    ],
+  ];
+  for (const [problem, fault, mend] of faults) {
+    await host.run(fault);
+    const { kind, problems } = await state();
+    t.is(kind, 'broken', fault.join(' '));
+    t.regex(problems.join(), problem);
+    const { exit, stdout } = await run(['list']);
+    t.is(exit, 1);
+    t.regex(stdout, /default\/web .*broken: .*\n\n1 attachment, 1 broken\./);
+    await mend();
+  }
+  await pod.run(['ip', 'addr', 'flush', 'dev', 'eth0']);
+  t.regex((await state()).problems.join(), /10\.88\.0\.2/);
+  await pod.run(['ip', 'link', 'del', 'eth0']);
+  t.regex((await state()).problems.join(), /eth0/);
+  await pod.remove();
+  t.deepEqual(await state(), { kind: 'orphaned', problems: ['its network namespace is gone'] });
+});
+
+test('rules of the filter table are looked at, IPv6 and nftables too', async (t) => {
+  const chain = (name: string, backend: string) => ({
+    cniVersion: '1.1.0',
+    name,
+    plugins: [
+      {
+        ...{ type: 'bridge', bridge: `br-${name}`, isGateway: true, ipMasq: true, ipMasqBackend: backend },
+        ipam: { type: 'host-local', ranges: [[{ subnet: '10.9.0.0/24' }], [{ subnet: 'fd09::/64' }]] },
+      },
+      { type: 'firewall', backend },
+    ],
+  });
+  for (const [backend, fault] of [
+    ['iptables', ['ip6tables', '-F', 'CNI-FORWARD']],
+    ['nftables', ['nft', 'flush', 'chain', 'inet', 'cni_plugins_masquerade', 'masq_checks']],
+  ] as const) {
+    const { host, add, state } = await hostWith(t, chain('dual', backend));
+    await add('dual', 'web');
+    t.deepEqual(await state(), { kind: 'ok', problems: [] }, backend);
+    await host.run(fault);
+    t.is((await state()).kind, 'broken', fault.join(' '));
+  }
+});
+
+test('the list has names, and is filtered by network, pod and state', async (t) => {
+  const ptp = { ...sample('20-ptp.conflist'), cniVersion: '1.1.0' };
+  const { run, add, listed } = await hostWith(t, bridge, ptp);
+  await add('podnet', 'default/web-1', port(8081));
+  const down = await add('podnet', 'kube-system/dns');
+  await add(ptp.name, 'db');
+  await down.run(['ip', 'link', 'set', 'eth0', 'down']);
+  const names = async (...args: string[]) =>
+    (await run(['list', '-o', 'name', ...args])).stdout.trim().split('\n');
+  t.deepEqual(await names(), ['db', 'default/web-1', 'kube-system/dns']);
+  t.deepEqual(await names('--network', 'podnet'), ['default/web-1', 'kube-system/dns']);
+  t.deepEqual(await names('--pod', 'web-1', '--pod', 'db'), ['db', 'default/web-1']);
+  t.deepEqual(await names('--state', 'broken'), ['kube-system/dns']);
+  t.deepEqual(await names('--network', ptp.name, '--state', 'broken'), ['']);
+  t.regex((await run(['list', '--pod', 'db'])).stdout, /1 of 3 attachments, all ok\./);
+  const unknown = await run(['list', '--network', 'nope']);
+  t.is(unknown.exit, 1);
+  t.regex(unknown.stderr, /No network is called "nope"/);
+  t.is((await run(['list', '--state', 'fine'])).exit, 2);
+
+  const json = await listed();
+  t.deepEqual(parse((await run(['list', '-o', 'yaml'])).stdout), JSON.parse(JSON.stringify(json)));
+  t.deepEqual(JSON.parse((await run(['list', '--json'])).stdout), JSON.parse(JSON.stringify(json)));
+  const { containerId } = json.attachments.find(({ pod }) => pod?.name === 'web-1')!;
+  t.deepEqual(await names('--pod', containerId.slice(0, 20)), ['default/web-1']);
+  const table = (await run(['list'])).stdout;
+  t.regex(table, /^NAME +CONTAINER +NETWORK +INTERFACE +ADDRESSES +PORTS +AGE +STATE\n/);
+  t.false(table.includes(containerId));
+  t.regex(table, /default\/web-1 +cnitool-\w+ +podnet +eth0 +10\.88\.0\.2 +8081:80\/tcp +\d+[sm] +ok/);
+  const wide = (await run(['list', '-o', 'wide'])).stdout;
+  t.regex(wide, new RegExp(`${containerId} .*/run/netns/pod-\\w+ +cni0 veth\\w+ +ok`));
+});
+
+test('what CHECK cannot tell is unchecked, but the interface is looked at', async (t) => {
+  const old = { ...bridge, cniVersion: '0.3.1', plugins: bridge.plugins.slice(0, 1) };
+  const { add, state } = await hostWith(t, old);
+  const pod = await add('podnet', 'old');
+  t.deepEqual(await state(), { kind: 'unchecked', problems: ['cniVersion "0.3.1" has no CHECK'] });
+  await pod.run(['ip', 'addr', 'flush', 'dev', 'eth0']);
+  t.deepEqual(await state(), { kind: 'broken', problems: ['interface "eth0" has no address 10.88.0.2'] });
+  await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
+  t.regex((await state()).problems.join(), /"eth0" is down/);
+  await pod.run(['ip', 'link', 'del', 'eth0']);
+  t.deepEqual(await state(), {
+    kind: 'broken',
+    problems: ['interface "eth0" is missing from the container'],
+  });
+});
+
+test('plugins of others are run as executables; one that is missing or hangs leaves the rest to be seen', async (t) => {
+  const { host, run, add, state } = await hostWith(t, { ...bridge, plugins: bridge.plugins.slice(0, 1) });
+  const pod = await add('podnet', 'web');
+  mkdirSync(host.file('/run/bin'));
+  const foreign = (script: string) => {
+    writeFileSync(host.file('/run/bin/bridge'), `#!/bin/sh\n${script}\n`);
+    chmodSync(host.file('/run/bin/bridge'), 0o755);
+    return state({ CNI_PATH: '/run/bin' });
+  };
+  t.deepEqual(await foreign('echo $CNI_COMMAND $CNI_CONTAINERID >> /run/asked'), {
+    kind: 'ok',
+    problems: [],
+  });
+  t.regex(await host.run(['cat', '/run/asked']), /^CHECK cnitool-\w+\n$/);
+  const refused = await foreign(`echo '{"code": 100, "msg": "its own reason"}'; exit 1`);
+  t.is(refused.kind, 'broken');
+  t.regex(refused.problems.join(), /its own reason/);
+  const missing = await state({ CNI_PATH: '/run/nowhere' });
+  t.is(missing.kind, 'unchecked');
+  t.regex(missing.problems.join(), /"bridge" is not in CNI_PATH/);
+  const hung = await foreign('sleep 1000');
+  t.is(hung.kind, 'unchecked');
+  t.regex(hung.problems.join(), /did not answer within 10 seconds/);
+  await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
+  t.is((await state({ CNI_PATH: '/run/nowhere' })).kind, 'broken');
+  t.is((await run(['list'], { CNI_PATH: '/run/nowhere' })).exit, 1);
+});
+
+test('files that are torn, empty or foreign hide nothing else, and are named', async (t) => {
+  const { host, run, add } = await hostWith(t, bridge);
+  await add('podnet', 'web');
+  const results = host.file('/var/lib/cni/results');
+  const good = 'podnet-x-eth0';
+  for (const [name, text] of Object.entries({
+    [good]: '{"kind":"cniCacheV1","netw',
+    empty: '',
+    list: '[]',
+    other: '{"a":1}',
+  }))
+    writeFileSync(`${results}/${name}`, text);
+  mkdirSync(`${results}/directory`);
+  writeFileSync(`${results}/.12.tmp`, '{');
+  await host.run(['mkfifo', '/var/lib/cni/results/fifo']);
+  writeFileSync(host.file('/var/lib/cni/networks/podnet/10.88.0.77'), 'no owner here');
+  writeFileSync(host.file('/etc/cni/net.d/50-broken.conflist'), '{');
+  const { exit, stdout, stderr } = await run(['list']);
+  t.is(exit, 1);
+  t.regex(stdout, /web .* ok\n\n1 attachment, all ok/);
+  for (const named of [
+    /podnet-x-eth0" is not JSON/,
+    /results\/empty" is empty/,
+    /results\/list" is not a JSON object/,
+    /results\/other" is not in the format/,
+    /10\.88\.0\.77" is not a reservation/,
+    /50-broken\.conflist" cannot be used/,
+  ])
+    t.regex(stderr, named);
+  t.notRegex(stderr, /\n {4}at /);
+});
+
+test('500 orphans are listed', async (t) => {
+  const { host, run, listed } = await hostWith(t, bridge);
+  const results = '/var/lib/cni/results';
+  mkdirSync(host.file(results), { recursive: true });
+  for (let i = 0; i < 500; i++)
+    writeFileSync(
+      host.file(`${results}/podnet-dead${i}-eth0`),
+      JSON.stringify({
+        ...{ kind: 'cniCacheV1', containerId: `dead${i}`, ifName: 'eth0', networkName: 'podnet' },
+        ...{ config: Buffer.from(JSON.stringify(bridge)).toString('base64'), netns: `/run/netns/dead${i}` },
+        result: { cniVersion: '1.1.0', ips: [{ address: `10.88.${1 + (i >> 8)}.${i & 255}/16` }] },
+      }),
+    );
+  const { exit, stdout } = await run(['list']);
+  t.is(exit, 1);
+  t.regex(stdout, /\n500 attachments, 500 orphaned\./);
+  t.is((await listed('--orphaned')).attachments.length, 500);
+});
+
+test('on a narrow terminal each attachment is a block, and no line is wider', async (t) => {
+  const { host, add } = await hostWith(t, bridge);
+  const pod = await add('podnet', 'default/web', port(8080));
+  await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
+  const output = await host.tryRun(
+    ['script', '-qec', `stty cols 40; CNI_PATH=${suites.ours} NO_COLOR=1 ${command} list`, '/dev/null'],
+    { env: { TERM: 'xterm' } },
+  );
+  const lines = output.stdout.split(/\r?\n/);
+  t.true(lines.includes('default/web'), output.stdout);
+  t.true(lines.includes('  addresses 10.88.0.2'));
+  t.regex(output.stdout, /state broken: [\s\S]*is down/);
+  t.deepEqual(
+    lines.filter((line) => line.length > 40),
+    [],
+  );
+});
+
+test('--watch prints what changes, and ends with Ctrl-C', async (t) => {
+  const { host, run, add } = await hostWith(t, bridge);
+  const pod = await add('podnet', 'default/web');
+  const child = await host.start(t, [
+    'env',
+    `CNI_PATH=${suites.ours}`,
+    command,
+    'list',
+    '--watch',
+    '-o',
+    'json',
+  ]);
+  const seen: { change: string; attachment: Listed['attachments'][number] }[] = [];
+  createInterface(child.stdout!).on('line', (line) => seen.push(JSON.parse(line) as (typeof seen)[number]));
+  const next = async (isIt: (one: (typeof seen)[number]) => boolean) => {
+    while (!seen.some(isIt)) await sleep(50);
+  };
+  await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
+  await next(({ change, attachment }) => change === 'changed' && attachment.state.kind === 'broken');
+  const other = await add('podnet', 'default/db');
+  // It may have been seen before ADD had ended, when nobody knew whose it was.
+  await next(({ attachment }) => attachment.pod?.name === 'db');
+  await run(['del', 'podnet', other.netns]);
+  await next(({ change, attachment }) => change === 'removed' && attachment.pod?.name === 'db');
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  child.kill('SIGINT');
+  t.is(await ended, 0);
+  t.is((await run(['list', '--watch', '-o', 'yaml'])).exit, 2);
+});

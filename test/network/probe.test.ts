@@ -1,0 +1,245 @@
+import { spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import ava from 'ava';
+import type { Conflist, PluginConf } from '../support/chain.ts';
+import { links, networkSnapshot, serve, until } from '../support/observe.ts';
+import { OperatedHost } from '../support/operated-host.ts';
+import { outsideOf } from '../support/outside.ts';
+import { suites } from '../support/plugin.ts';
+import { portNet } from '../support/portmap.ts';
+
+/** One after the other: each starts many processes, and limits of time decide what failed. */
+const test = ava.serial;
+
+interface Outcome {
+  from: string;
+  probe: string;
+  to: string;
+  state: 'ok' | 'failed' | 'not tried';
+  detail: string;
+}
+
+async function probe(
+  on: OperatedHost,
+  ...args: string[]
+): Promise<{ exit: number | string; probes: Outcome[] }> {
+  const { exit, stdout, stderr } = await on.cni(['probe', '-o', 'json', ...args]);
+  if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
+  return { exit, ...(JSON.parse(stdout) as { probes: Outcome[] }) };
+}
+
+const publish = (hostPort: number, protocol = 'tcp', hostIP?: string) => ({
+  CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort, containerPort: 80, protocol, hostIP }] }),
+});
+const hostLocal = (subnet: string) => ({ type: 'host-local', subnet });
+const alone = (name: string, plugin: PluginConf): Conflist => ({
+  cniVersion: '1.1.0',
+  name,
+  plugins: [plugin],
+});
+const pointToPoint = alone('p2p', { type: 'ptp', ipMasq: true, ipam: hostLocal('10.6.0.0/24') });
+const parented = alone('lan', { type: 'macvlan', master: 'wire', ipam: hostLocal('10.7.0.0/24') });
+
+const of = (probes: readonly Outcome[], state: Outcome['state']) =>
+  probes
+    .filter((one) => one.state === state)
+    .map(({ from, probe, to }) => `${from === 'host' || from === 'outside' ? from : 'pod'} ${probe} ${to}`);
+
+test('pods of a bridge with published ports reach all that they should, and nothing is left', async (t) => {
+  const on = await OperatedHost.make(t, [portNet()]);
+  await outsideOf(on.host);
+  await on.attach('net', publish(8080));
+  await on.attach('net', publish(8081, 'udp'));
+  const before = await networkSnapshot(on.host);
+  const { exit, probes } = await probe(on, 'net', '--to', '192.0.2.2');
+  t.deepEqual(of(probes, 'failed'), []);
+  t.is(exit, 0);
+  const done = of(probes, 'ok');
+  for (const one of [
+    'pod gateway 10.5.0.1',
+    'pod gateway fd00:5::1',
+    'pod path MTU 10.5.0.1',
+    'pod host 192.0.2.1',
+    'pod host fd00:2::1',
+    'outside port 8080/tcp 192.0.2.1:8080',
+    'host port 8080/tcp 192.0.2.1:8080',
+    'pod port 8080/tcp, hairpin 192.0.2.1:8080',
+    'outside port 8080/tcp [fd00:2::1]:8080',
+    'outside port 8081/udp 192.0.2.1:8081',
+    'pod beyond 192.0.2.2',
+  ])
+    t.true(done.includes(one), `${one} of\n${done.join('\n')}`);
+  for (const name of ['pod other pod', 'host pod'])
+    t.is(done.filter((one) => one.startsWith(name)).length, 4, name);
+  t.deepEqual([...new Set(of(probes, 'not tried'))], ['pod DNS -']);
+  t.deepEqual(await networkSnapshot(on.host), before);
+  t.notRegex(await on.sh('ps -eo args'), new RegExp(`^${suites.ours}/cni probe-helper`, 'm'));
+});
+
+test('pods of ptp and macvlan: what the kernel does not let through is not tried', async (t) => {
+  const on = await OperatedHost.make(t, [pointToPoint, parented]);
+  await outsideOf(on.host);
+  for (const name of ['p2p', 'p2p', 'lan', 'lan']) await on.attach(name);
+  const ptp = await probe(on, 'p2p');
+  t.deepEqual([ptp.exit, of(ptp.probes, 'failed')], [0, []]);
+  t.is(of(ptp.probes, 'ok').filter((one) => one.startsWith('pod other pod')).length, 2);
+  const lan = await probe(on, 'lan');
+  t.deepEqual([lan.exit, of(lan.probes, 'failed')], [0, []]);
+  t.is(of(lan.probes, 'ok').filter((one) => one.startsWith('pod other pod')).length, 2);
+  t.true(
+    lan.probes.some(
+      ({ probe, state, detail }) => probe === 'host' && state === 'not tried' && /macvlan/.test(detail),
+    ),
+  );
+});
+
+for (const [title, fault, failing, working] of [
+  [
+    'rules of published ports that are flushed',
+    'iptables -t nat -F',
+    ['outside port 8080/tcp 192.0.2.1:8080'],
+    ['pod gateway 10.5.0.1'],
+  ],
+  [
+    'a firewall that drops what is forwarded',
+    'iptables -P FORWARD DROP',
+    ['outside port 8080/tcp 192.0.2.1:8080', 'pod beyond 192.0.2.2'],
+    ['pod gateway 10.5.0.1', 'host port 8080/tcp 192.0.2.1:8080'],
+  ],
+  [
+    'a bridge without its address',
+    'ip addr del 10.5.0.1/24 dev br0',
+    ['pod gateway 10.5.0.1'],
+    ['pod gateway fd00:5::1'],
+  ],
+  [
+    'a bridge that reflects nothing',
+    'for p in /sys/class/net/br0/brif/*; do echo 0 > $p/hairpin_mode; done; iptables -t nat -D POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ',
+    ['pod port 8080/tcp, hairpin 192.0.2.1:8080'],
+    ['outside port 8080/tcp 192.0.2.1:8080'],
+  ],
+  [
+    'a wire that is narrower than the pod',
+    'ip link set dev wire mtu 1400',
+    ['pod path MTU 192.0.2.2'],
+    ['pod beyond 192.0.2.2', 'pod path MTU 10.5.0.1'],
+  ],
+] as const)
+  test(`probe finds ${title}`, async (t) => {
+    const on = await OperatedHost.make(t, [portNet()]);
+    await outsideOf(on.host);
+    await on.attach('net', publish(8080));
+    await on.sh(fault);
+    const { exit, probes } = await probe(on, 'net', '--to', '192.0.2.2');
+    t.is(exit, 1);
+    for (const one of failing)
+      t.true(of(probes, 'failed').includes(one), `${one}: ${JSON.stringify(probes, null, 1)}`);
+    for (const one of working)
+      t.true(of(probes, 'ok').includes(one), `${one}: ${JSON.stringify(probes, null, 1)}`);
+    if (fault.includes('mtu'))
+      t.regex(
+        probes.find(({ probe, to }) => probe === 'path MTU' && to === '192.0.2.2')!.detail,
+        /packets of 1400 bytes arrive, those of 1450 do not/,
+      );
+    t.false((await links(on.host)).some(({ ifname }) => ifname.startsWith('probe')));
+  });
+
+test('a program that has the port is reached itself, and a port of one address by that alone', async (t) => {
+  const on = await OperatedHost.make(t, [portNet()]);
+  await outsideOf(on.host);
+  const pod = await on.attach('net', publish(8080));
+  await serve(t, pod, 'tcp', 80, 'app');
+  const busy = await on.attach('net', publish(8081, 'udp'));
+  await serve(t, busy, 'udp', 80, 'app');
+  await on.attach('net', publish(8082, 'tcp', '127.0.0.1'));
+  const { exit, probes } = await probe(on, 'net');
+  t.deepEqual([exit, of(probes, 'failed')], [0, []]);
+  t.true(of(probes, 'ok').includes('outside port 8080/tcp 192.0.2.1:8080'));
+  t.true(of(probes, 'not tried').includes('pod port 8081/udp -'));
+  t.deepEqual(
+    of(probes, 'ok').filter((one) => one.includes(':8082')),
+    ['host port 8082/tcp 127.0.0.1:8082'],
+  );
+});
+
+test('pods that the network keeps apart are not tried against one another', async (t) => {
+  const [bridge] = portNet().plugins;
+  const on = await OperatedHost.make(t, [alone('net', { ...bridge!, portIsolation: true })]);
+  await on.attach('net');
+  await on.attach('net');
+  const { exit, probes } = await probe(on, 'net');
+  t.deepEqual([exit, of(probes, 'failed')], [0, []]);
+  t.true(
+    probes.some(
+      ({ probe, state, detail }) =>
+        probe === 'other pod' && state === 'not tried' && /portIsolation/.test(detail),
+    ),
+  );
+});
+
+/** Answers every question with "no such name", or with what the code says. Source: RFC 1035, section 4.1.1. */
+const dnsServer = `
+  const socket = require('dgram').createSocket('udp4');
+  socket.on('message', (message, { port, address }) => {
+    message[2] |= 0x80;
+    message[3] = Number(process.argv[1]);
+    socket.send(message, port, address);
+  });
+  socket.bind(53, () => console.log('ready'));
+  process.stdin.resume().on('end', () => process.exit());`;
+
+test('DNS servers are those of the process in the pod, of the result or of the command line', async (t) => {
+  const ipam = { ...hostLocal('10.6.0.0/24'), routes: [{ dst: '0.0.0.0/0' }] };
+  const given = { ...pointToPoint.plugins[0]!, ipam, dns: { nameservers: ['192.0.2.2'] } };
+  const on = await OperatedHost.make(t, [alone('p2p', given)]);
+  const outside = await outsideOf(on.host);
+  const pod = await on.attach('p2p');
+  const dns = async (...args: string[]) => {
+    const { exit, probes } = await probe(on, 'p2p', ...args);
+    const { to, state, detail } = probes.find((one) => one.probe === 'DNS')!;
+    return { exit, to, state, detail };
+  };
+  t.like(await dns(), { exit: 1, to: '192.0.2.2', state: 'failed' });
+  const server = await outside.start(t, [process.execPath, '-e', dnsServer, '3']);
+  t.like(await dns(), { exit: 0, to: '192.0.2.2', state: 'ok' });
+  server.kill('SIGKILL');
+  await outside.start(t, [process.execPath, '-e', dnsServer, '2']);
+  t.regex((await dns()).detail, /SERVFAIL/);
+  t.like(await dns('--dns', '192.0.2.99'), { exit: 1, to: '192.0.2.99', state: 'failed' });
+  mkdirSync(on.host.file('/run/etc'));
+  writeFileSync(on.host.file('/run/etc/resolv.conf'), 'search x\nnameserver 192.0.2.77\n');
+  const container = 'mount --bind /run/etc /etc && echo ready && exec cat > /dev/null';
+  await pod.start(t, ['unshare', '--mount', 'sh', '-c', container]);
+  t.like(await dns(), { to: '192.0.2.77', state: 'failed' });
+});
+
+test('probe that is killed leaves nothing behind', async (t) => {
+  const on = await OperatedHost.make(t, [portNet()]);
+  await outsideOf(on.host);
+  await on.attach('net', publish(8080));
+  await on.sh('iptables -P FORWARD DROP; ip6tables -P FORWARD DROP');
+  const before = await networkSnapshot(on.host);
+  const hasOutside = async () => (await links(on.host)).some(({ ifname }) => ifname.startsWith('probe'));
+  const [file, ...args] = [...on.host.enter, join(suites.ours, 'cni'), 'probe', 'net'];
+  const child = spawn(file!, args, { env: on.env, stdio: 'ignore' });
+  await until('the probe has made its place outside', hasOutside);
+  child.kill('SIGKILL');
+  await until('nothing is left', async () => !(await hasOutside()));
+  t.deepEqual(await networkSnapshot(on.host), before);
+});
+
+test('what is not there, or not an address, is refused', async (t) => {
+  const on = await OperatedHost.make(t, [portNet()]);
+  const unknown = await on.cni(['probe', 'nothing']);
+  t.is(unknown.exit, 1);
+  t.regex(unknown.stderr, /No running pod and no network is called "nothing"/);
+  const empty = await on.cni(['probe', 'net']);
+  t.is(empty.exit, 1);
+  t.regex(empty.stderr, /Network "net" has no running pods/);
+  for (const option of ['--to', '--dns']) {
+    const usage = await on.cni(['probe', 'net', option, 'nowhere']);
+    t.is(usage.exit, 2);
+    t.regex(usage.stderr, new RegExp(`${option} is "nowhere"`));
+  }
+});

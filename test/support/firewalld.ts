@@ -1,0 +1,38 @@
+/** The real firewalld, with a system bus, in a host of its own. */
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import type { Host, Teardown } from './host.ts';
+import { cleanEnv } from './run.ts';
+
+/** Runs a system bus and firewalld in a host, and waits until it answers. @returns ends firewalld. */
+export async function firewalld(t: Teardown, host: Host): Promise<() => Promise<void>> {
+  await host.run([
+    'sh',
+    '-c',
+    'mkdir -p /run/dbus && mount -t tmpfs tmpfs /etc/firewalld && mkdir -p /etc/firewalld/zones /etc/firewalld/policies /etc/firewalld/services /etc/firewalld/icmptypes /etc/firewalld/ipsets /etc/firewalld/helpers',
+  ]);
+  const start = (...argv: string[]) => {
+    const child = spawn(host.enter[0]!, [...host.enter.slice(1), ...argv], {
+      env: cleanEnv,
+      stdio: 'ignore',
+    });
+    t.teardown(() => void child.kill('SIGKILL'));
+    return child;
+  };
+  start('dbus-daemon', '--system', '--nofork', '--nopidfile', '--nosyslog');
+  const ready = async (argv: string[], what: string) => {
+    for (let tries = 0; (await host.tryRun(argv)).exit !== 0; tries++) {
+      if (tries === 100) throw new Error(`${what} does not start`);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  };
+  await ready(['test', '-S', '/run/dbus/system_bus_socket'], 'The bus');
+  const daemon = start('firewalld', '--nofork', '--nopid');
+  await ready(['firewall-cmd', '--state'], 'firewalld');
+  return async () => {
+    const ended = once(daemon, 'exit');
+    daemon.kill('SIGKILL');
+    await ended;
+  };
+}

@@ -1,0 +1,66 @@
+import test from 'ava';
+import { redactFile, redactText, redactValue } from '../../../../cli/bugreport/redact.ts';
+
+for (const key of [
+  'password',
+  'etcd_password',
+  'dbPassword',
+  'PASSWORD',
+  'token',
+  'k8s_auth_token',
+  'apiToken',
+  'clientSecret',
+  'secret',
+  'private_key',
+  'privateKey',
+  'client-key-data',
+  'sslKey',
+  'ssl_key',
+  'key',
+  'tls.key',
+  'etcd_key_file',
+  'psk',
+  'passphrase',
+  'authorization',
+  'credentials',
+])
+  test(`the value of "${key}" is left out`, (t) => {
+    t.deepEqual(redactValue({ a: [{ [key]: 'x' }] }), { a: [{ [key]: 'REDACTED' }] });
+    t.deepEqual(redactValue({ [key]: { any: 1 } }), { [key]: 'REDACTED' });
+    t.notRegex(redactFile(`{"${key}": "hidden`), /hidden/);
+  });
+
+for (const key of [
+  'name',
+  'type',
+  'mtu',
+  'bridge',
+  'keyboard',
+  'monkey',
+  'passthru',
+  'author',
+  'mode',
+  'keepalive',
+  'cniVersion',
+  'isolated',
+])
+  test(`the value of "${key}" is kept`, (t) => {
+    t.deepEqual(redactValue({ [key]: 'x' }), { [key]: 'x' });
+    t.is(redactText(`${key}: x`), `${key}: x`);
+  });
+
+test('secrets are told by their form in any text', (t) => {
+  t.is(redactText('https://user:hidden@example.com/x'), 'https://user:REDACTED@example.com/x');
+  t.is(redactText('https://example.com:2379/a@b'), 'https://example.com:2379/a@b');
+  t.is(redactText('Authorization: Bearer abcdefgh1234').includes('abcdefgh1234'), false);
+  t.is(redactText('-----BEGIN RSA PRIVATE KEY-----\nab\ncd'), 'REDACTED');
+  t.is(
+    redactText('net.ipv6.conf.eth0.stable_secret = 2001::1'),
+    'net.ipv6.conf.eth0.stable_secret = "REDACTED"',
+  );
+  t.is(redactText('net.ipv4.tcp_fastopen_key = 0-0-0-0'), 'net.ipv4.tcp_fastopen_key = "REDACTED"');
+});
+
+test('CNI_ARGS are kept', (t) => {
+  t.deepEqual(redactValue({ cniArgs: [['SECRET', 'x']] }), { cniArgs: [['SECRET', 'x']] });
+});

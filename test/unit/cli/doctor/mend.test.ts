@@ -1,0 +1,49 @@
+import test from 'ava';
+import type { Finding } from '../../../../cli/doctor/check.ts';
+import { mend } from '../../../../cli/doctor/mend.ts';
+
+const finding = (subject: string, fix?: () => void): Finding => ({
+  ...{ severity: 'error', subject, message: 'm', cause: 'c', mend: 'true' },
+  ...(fix && { fix }),
+});
+const check = (...findings: Finding[]) => [{ id: 'c', title: 'C', findings, seen: '' }];
+
+test('only what a second look no longer finds counts as mended', async (t) => {
+  let fixed = 0;
+  const fix = () => void fixed++;
+  const refuse = () => {
+    throw new Error('refused');
+  };
+  const first = check(
+    finding('gone', fix),
+    finding('stays', fix),
+    finding('fails', refuse),
+    finding('by hand'),
+  );
+  const second = check(finding('stays', fix), finding('fails', refuse), finding('by hand'));
+  const { mendings, results } = await mend(first, async () => second);
+  t.is(fixed, 2);
+  t.deepEqual(
+    mendings.map((one) => [one.finding.subject, one.failure]),
+    [
+      ['gone', undefined],
+      ['stays', 'it is as it was'],
+      ['fails', 'refused'],
+    ],
+  );
+  t.is(results, second);
+});
+
+test('a check that can no longer be done mends nothing', async (t) => {
+  const { mendings } = await mend(check(finding('x', () => {})), async () => check(finding('C')));
+  t.deepEqual(
+    mendings.map(({ failure }) => failure),
+    ['it is as it was'],
+  );
+});
+
+test('with nothing to mend there is no second look', async (t) => {
+  const first = check(finding('x'));
+  const { results } = await mend(first, () => Promise.reject(new Error('looked')));
+  t.is(results, first);
+});
