@@ -58,7 +58,8 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
     socket.write(accepted);
     const stdin = await changes.wait(() => incoming.takeInput());
     if (stdin === undefined) {
-      // The launcher is gone before anything was done, as it waits two seconds for the answer to its offer.
+      // Nothing was done. The launcher has waited two seconds for the answer to its offer, or it runs the
+      // executable, as its input comes too late.
       server.noteAbandoned();
       return;
     }

@@ -13,9 +13,9 @@
  * files, and no arguments unless it is one of the two programs that take some: nothing but what the CNI specification names decides
  * on what a plugin does.
  *
- * The agent is asked first. It answers whether the call is its own, before it is told what the runtime wants; until then, whatever
- * goes wrong means that the executable does the call. Afterwards nothing is tried twice: if the agent dies, the runtime is told. See
- * agent/protocol.ts for what is said on the socket.
+ * The agent is asked first. It answers whether the call is its own, before it is told what the runtime wants, and begins once it has
+ * all of the input; until then, whatever goes wrong means that the executable does the call, with the input kept for it. Afterwards
+ * nothing is tried twice: if the agent dies, the runtime is told. See agent/protocol.ts for what is said on the socket.
  *
  * BUILD and LOADER are set by the build. No memory is allocated.
  */
@@ -30,6 +30,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -39,6 +40,10 @@
 #ifndef AGENT_SOCKET
 #define AGENT_SOCKET "/run/cni/agent.sock"
 #endif
+/* How long the agent may take to say whether the call is its own. Seconds. */
+#ifndef ACCEPT_TIMEOUT
+#define ACCEPT_TIMEOUT 2
+#endif
 #define PRIVATE_DIRECTORY "/.cni-plugins-" BUILD "/"
 
 extern char **environ;
@@ -47,9 +52,10 @@ enum {
     /* Room for the options of the loader, the arguments of the operators' command, and the final null pointer. */
     MAX_ARGUMENTS = 1024,
     LOADER_ARGUMENTS = 8,
-    /* How long the agent may take to say whether the call is its own, and between two signs of life. Seconds. */
-    ACCEPT_TIMEOUT = 2,
+    /* How long the agent may take between two signs of life. Seconds. */
     ALIVE_TIMEOUT = 15,
+    /* What neither the agent nor the executable takes more of, in bytes. */
+    LONGEST_INPUT = 16 * 1024 * 1024,
     /* Code of the CNI specification for "try again later". */
     TRY_AGAIN = 11,
     INTERNAL = 999,
@@ -87,11 +93,11 @@ static int is_full(const struct text *text)
     return text->length >= sizeof text->bytes;
 }
 
-/* Waits until a descriptor that a runtime made non-blocking is ready. Returns 0 if it is within ALIVE_TIMEOUT. */
-static int wait_for(int fd, short events)
+/* Waits until a descriptor that a runtime made non-blocking is ready. Returns 0 if it is within so many milliseconds, -1 for ever. */
+static int wait_for(int fd, short events, int milliseconds)
 {
     struct pollfd descriptor = {.fd = fd, .events = events};
-    return poll(&descriptor, 1, ALIVE_TIMEOUT * 1000) > 0 ? 0 : -1;
+    return poll(&descriptor, 1, milliseconds) > 0 ? 0 : -1;
 }
 
 /* Writes everything to a file, or to a socket, whose loss is no reason to be killed. Returns 0, or -1 with errno. */
@@ -101,7 +107,7 @@ static int write_all(int fd, const char *bytes, size_t left)
         ssize_t written = send(fd, bytes, left, MSG_NOSIGNAL);
         if (written < 0 && errno == ENOTSOCK)
             written = write(fd, bytes, left);
-        if (written < 0 && errno == EAGAIN && wait_for(fd, POLLOUT) == 0)
+        if (written < 0 && errno == EAGAIN && wait_for(fd, POLLOUT, ALIVE_TIMEOUT * 1000) == 0)
             continue;
         if (written < 0 && errno != EINTR)
             return -1;
@@ -285,18 +291,41 @@ static void put_length(unsigned char bytes[4], size_t length)
         bytes[i] = (unsigned char)(length >> 8 * i);
 }
 
-/* Hands standard input to the agent: pieces behind their lengths, then a length of 0. */
-static int send_input(int fd)
+/* Some commands need no input, and whoever asks may not end it. */
+static int needs_input(void)
+{
+    const char *command = getenv("CNI_COMMAND");
+    return command && *command && strcmp(command, "VERSION") != 0;
+}
+
+/* Reads standard input into a file in memory. Returns its descriptor, or -1. */
+static int keep_input(void)
 {
     static char piece[65536];
-    /* These need none, and whoever asks may not end it. */
-    const char *command = getenv("CNI_COMMAND");
-    if (!command || !*command || strcmp(command, "VERSION") == 0)
-        return write_all(fd, "\0\0\0\0", 4);
-    for (;;) {
+    int kept = memfd_create("cni-input", MFD_CLOEXEC);
+    for (size_t size = 0; kept >= 0 && size <= LONGEST_INPUT;) {
         ssize_t got = read(STDIN_FILENO, piece, sizeof piece);
-        if (got < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(STDIN_FILENO, POLLIN) == 0)))
+        if (got == 0)
+            break;
+        if (got < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(STDIN_FILENO, POLLIN, -1) == 0)))
             continue;
+        if (got < 0 || write_all(kept, piece, (size_t)got) != 0) {
+            close(kept);
+            return -1;
+        }
+        size += (size_t)got;
+    }
+    return kept;
+}
+
+/* Hands the input to the agent: pieces behind their lengths, then a length of 0. Without that, the agent does nothing. */
+static int send_input(int fd, int input)
+{
+    static char piece[65536];
+    if (input >= 0 && lseek(input, 0, SEEK_SET) != 0)
+        return -1;
+    for (;;) {
+        ssize_t got = input >= 0 ? read(input, piece, sizeof piece) : 0;
         if (got < 0)
             return -1;
         unsigned char length[4];
@@ -383,8 +412,17 @@ int main(int argc, char **argv)
     if (!takes_arguments(name, argc, argv) && strcmp(name, "cni") != 0) {
         int agent = connect_to_agent();
         if (agent >= 0 && offer_call(agent, name) == 0) {
+            int is_needed = needs_input();
+            int input = is_needed ? keep_input() : -1;
+            if ((is_needed && input < 0) || send_input(agent, input) != 0) {
+                /* It gives up waiting for the input of a slow runtime, and has done nothing. */
+                close(agent);
+                if (input >= 0 && (lseek(input, 0, SEEK_SET) != 0 || dup2(input, STDIN_FILENO) < 0))
+                    return fail(INTERNAL, "Cannot hand over the configuration. Try again", self, strerror(errno));
+                return run_directly(self, directory, name, argc, argv);
+            }
             (void)signal(SIGPIPE, SIG_IGN);
-            int code = send_input(agent) == 0 ? receive_answer(agent) : -1;
+            int code = receive_answer(agent);
             if (code >= 0)
                 return code;
             return fail(TRY_AGAIN, "The CNI agent ended in the middle of this call. Try again; what the call has done is undone by DEL",

@@ -115,16 +115,25 @@ export function listStateFiles(directory: string): string[] {
 }
 
 /**
- * Removes a file, if it exists, and what killed processes have left that were writing it.
+ * Removes a file, if it exists, and what killed processes have left that were writing it, for which it lists
+ * the whole directory.
  * @throws the error of unlink(2).
  */
 export function removeStateFile(file: string): void {
+  unlinkStateFile(file);
+  removeUnfinished(dirname(file), (name) => name === basename(file));
+}
+
+/**
+ * Removes a file alone, if it exists, for who removes many and calls {@link removeUnfinished} once.
+ * @throws the error of unlink(2).
+ */
+export function unlinkStateFile(file: string): void {
   try {
     inDirectory(dirname(file), (directory) => rmSync(`${directory}/${basename(file)}`, { force: true }));
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
   }
-  removeUnfinished(dirname(file), (name) => name === basename(file));
 }
 
 /**

@@ -61,7 +61,7 @@ async function run(): Promise<void> {
   const host = new Host(process.pid);
   const findings = new Findings();
   const times = new Times();
-  const agent = new SoakAgent();
+  const agent = new SoakAgent((how) => findings.violation(`The agent ended by itself: ${how}`));
   const networks = networksFor(atOnce);
   let begun = 0;
   let ended = 0;
@@ -109,14 +109,16 @@ async function run(): Promise<void> {
     left = await leftovers(host, before);
   }
   for (const line of left) findings.violation(`Left behind: ${line}`);
-  for (const text of [...times.growths(), ...memory.growths()]) findings.violation(text);
+  for (const text of [...times.growths(), ...memory.growths(), ...observer.referenceReach.excess()])
+    findings.violation(text);
   const trends = times
     .trends()
     .map(
       ({ contender, command: verb, calls, first, last }) =>
         `${verb} (${contender}): ${first.toFixed()} ms in the first quarter of ${calls} calls, ${last.toFixed()} ms in the last`,
     );
-  console.log(`\n${[findings.summary(), ...trends, ...memory.report()].join('\n')}`);
+  const told = [...trends, ...memory.report(), ...observer.referenceReach.report()];
+  console.log(`\n${[findings.summary(), ...told].join('\n')}`);
   const { length } = findings.violations;
   console.log(`\n${ended} lives in ${elapsed().toFixed(1)} minutes, ${length} violations`);
   if (values.record)
@@ -127,7 +129,7 @@ async function run(): Promise<void> {
       failed: length,
       command,
       minutes: elapsed(),
-      note: [...trends, ...memory.report()].join('; '),
+      note: told.join('; '),
     });
   process.exit(length > 0 ? 1 : 0);
 }

@@ -8,7 +8,13 @@ import { readdirSync } from 'node:fs';
 import type { AttachmentId } from '../attachment.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { cachedResults } from '../result-cache.ts';
-import { readStateFile, removeStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
+import {
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  unlinkStateFile,
+  writeStateFile,
+} from '../state-file.ts';
 import { portMapChain } from './names.ts';
 
 const directory = '/run/cni/portmap';
@@ -35,19 +41,24 @@ export function rememberSandbox(attachment: AttachmentId, netns: string): () => 
 
 /** Forgets where an attachment's sandbox was. */
 export function forgetSandbox(attachment: Pick<AttachmentId, 'network' | 'containerId'>): void {
-  try {
-    removeStateFile(fileOf(attachment));
-  } catch {
-    // A hint about what no rule speaks of harms nobody.
-  }
+  tryTo(() => removeStateFile(fileOf(attachment)));
 }
 
 /** Forgets the sandboxes of a network's attachments that are not among the valid ones. */
 export function forgetStaleSandboxes(network: string, valid: readonly AttachmentId[]): void {
   const keep = new Set(valid.map(portMapChain));
   for (const one of recorded())
-    if (one.network === network && !keep.has(portMapChain(one))) forgetSandbox(one);
+    if (one.network === network && !keep.has(portMapChain(one))) tryTo(() => unlinkStateFile(fileOf(one)));
   removeUnfinished(directory);
+}
+
+/** A hint about what no rule speaks of harms nobody. */
+function tryTo(remove: () => void): void {
+  try {
+    remove();
+  } catch {
+    // It stays.
+  }
 }
 
 /** True when every sandbox that the holder is known by no longer exists, and one is known. */

@@ -8,8 +8,6 @@ import type { AgentStatus } from '../../agent/statistics.ts';
 import { suites } from '../../test/support/plugin.ts';
 import { cleanEnv } from '../../test/support/run.ts';
 
-const program = join(suites.ours, 'cni');
-
 /** How large the agent was once it had done so many calls. */
 export interface AgentSize {
   readonly calls: number;
@@ -21,8 +19,18 @@ export interface AgentSize {
 export class SoakAgent {
   /** How often it, or one of its children, was killed: calls that it did at the time may fail. */
   kills = 0;
+  private readonly endedByItself: (how: string) => void;
+  private readonly program: string;
   private child: ChildProcess | undefined;
+  /** The one that was killed here, or told to end. */
+  private ending: ChildProcess | undefined;
   private starting: Promise<void> | undefined;
+
+  /** @param endedByItself is told how an agent has ended that nobody killed here. */
+  constructor(endedByItself: (how: string) => void, program = join(suites.ours, 'cni')) {
+    this.endedByItself = endedByItself;
+    this.program = program;
+  }
 
   /** Starts it, unless it runs. */
   start(): Promise<void> {
@@ -34,11 +42,17 @@ export class SoakAgent {
 
   private async launch(): Promise<void> {
     if (this.child?.exitCode === null && this.child.signalCode === null) return;
-    const child = spawn(program, ['agent'], { env: cleanEnv, stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(this.program, ['agent'], { env: cleanEnv, stdio: ['ignore', 'pipe', 'inherit'] });
     const ended = once(child, 'exit').then(() => Promise.reject(new Error('The agent ended by itself')));
     await Promise.race([once(child.stdout!, 'data'), ended]);
-    ended.catch(() => {}); // Later it is killed, or told to end.
+    ended.catch(() => {}); // Later it is looked at below.
     this.child = child;
+    child.once('exit', (code, signal) => {
+      if (this.ending === child) return;
+      this.endedByItself(signal ?? `exit code ${code}`);
+      // What follows is to be tried with an agent as well.
+      this.start().catch((error: Error) => this.endedByItself(error.message));
+    });
   }
 
   /** Process ID; undefined while there is none. */
@@ -60,6 +74,7 @@ export class SoakAgent {
     const { child } = this;
     if (this.pid === undefined || !child) return;
     const ended = once(child, 'exit');
+    this.ending = child;
     child.kill(signal);
     await ended;
   }
@@ -67,7 +82,7 @@ export class SoakAgent {
   /** @returns undefined when the agent is just being replaced. */
   size(): AgentSize | undefined {
     try {
-      const text = execFileSync(program, ['agent', 'status', '--json'], {
+      const text = execFileSync(this.program, ['agent', 'status', '--json'], {
         encoding: 'utf8',
         env: cleanEnv,
         stdio: 'pipe',

@@ -11,12 +11,12 @@ const growthAtMost = 40;
 
 /** Watches the agent that is not killed any more. */
 export class MemoryWatch {
-  private readonly agent: SoakAgent;
+  private readonly agent: Pick<SoakAgent, 'size'>;
   private early: AgentSize | undefined;
   private first: AgentSize | undefined;
   private last: AgentSize | undefined;
 
-  constructor(agent: SoakAgent) {
+  constructor(agent: Pick<SoakAgent, 'size'>) {
     this.agent = agent;
   }
 

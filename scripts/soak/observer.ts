@@ -16,6 +16,7 @@ import { reservationsOf } from './collection.ts';
 import type { Findings } from './findings.ts';
 import { podPort, type SoakNetwork } from './networks.ts';
 import type { Pod } from './pod.ts';
+import { ReferenceReach } from './reference-reach.ts';
 import type { Runtime } from './runtime.ts';
 
 /** The host's own address on the wire to the outside, which {@link outsideOf} gives it. */
@@ -74,6 +75,7 @@ export interface Observed {
 
 /** The observer of a soak. */
 export class Observer {
+  readonly referenceReach = new ReferenceReach();
   private readonly runtime: Runtime;
   private readonly findings: Findings;
   private readonly networks: readonly SoakNetwork[];
@@ -174,13 +176,13 @@ export class Observer {
     for (let tries = 0; tries < askAtMost; tries++) {
       said = await by.ask(address, port);
       if (said === pod.name) {
+        if (pod.isConnectedByReference) this.referenceReach.note(pod.isOfReferenceAlone, true);
         this.findings.count(tries === 0 ? 'pod reached' : 'pod reached late');
         return;
       }
     }
     if (this.runtime.isSpoiled(pod)) this.findings.count('pod that the reference took out of the firewall');
-    // It announces no address, so that neighbours go on sending to the pod that had it before.
-    else if (pod.isConnectedByReference) this.findings.count('pod of the reference out of reach');
+    else if (pod.isConnectedByReference) this.referenceReach.note(pod.isOfReferenceAlone, false);
     else
       this.findings.violation(
         `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}`,

@@ -32,6 +32,8 @@ export class Pod {
   isAdmittedByReference = false;
   /** Whether the reference has made its interface. */
   isConnectedByReference = false;
+  /** Whether the reference has done its whole chain. */
+  isOfReferenceAlone = false;
   /** Who did the last DEL of each plugin that succeeded. */
   readonly deletedBy = new Map<string, Contender>();
   /** Its calls, in words. */

@@ -74,7 +74,9 @@ export class Runtime {
       for (const { plugin, config } of configsOf(pod)) {
         const contender = this.choose(pod, random);
         if (plugin === 'firewall') pod.admit(contender);
-        if (!result) pod.isConnectedByReference = contender === 'reference';
+        const isReference = contender === 'reference';
+        if (!result) pod.isConnectedByReference = pod.isOfReferenceAlone = isReference;
+        else pod.isOfReferenceAlone &&= isReference;
         const outcome = await this.call(
           pod,
           { plugin, config: { ...config, ...(result && { prevResult: result }) } },

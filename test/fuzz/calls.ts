@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Plugin } from '../../lib/cni/plugin.ts';
 import { emptyResult } from '../../lib/cni/result.ts';
-import { runPlugin } from '../../lib/cni/runner.ts';
+import { type FindPlugin, runPlugin } from '../../lib/cni/runner.ts';
 import type { Suite } from '../../main.ts';
 import { mayRefuse } from './target.ts';
 
@@ -53,6 +53,7 @@ export function withoutEffects(plugin: Plugin<never>): Plugin<never> {
 
 /**
  * Calls a plugin.
+ * @param options.program what stands for the suite, whose plugins it finds within this process.
  * @returns what it printed, parsed.
  * @throws Error when that is not what the specification asks for.
  */
@@ -60,12 +61,13 @@ export async function answerOf(
   plugin: Plugin<never>,
   stdin: string,
   environment: Readonly<Record<string, string>>,
+  { program = process.execPath, find = () => undefined }: { program?: string; find?: FindPlugin } = {},
 ): Promise<Record<string, unknown> | undefined> {
   let output = '';
   const exit = await runPlugin(
     plugin,
     {
-      program: process.execPath,
+      program,
       environment,
       warn: requireNoStack,
       readStdin: async () => stdin,
@@ -73,7 +75,7 @@ export async function answerOf(
         output += text;
       },
     },
-    () => undefined,
+    find,
   );
   return requireAnswer(output, exit);
 }

@@ -13,7 +13,7 @@ import {
 } from '../../lib/state-file.ts';
 import { SavedConfigs } from '../../plugins/flannel/saved-config.ts';
 import { readSubnetEnv } from '../../plugins/flannel/subnet-env.ts';
-import { Backups } from '../../plugins/tuning/backups.ts';
+import { type Backup, Backups } from '../../plugins/tuning/backups.ts';
 import { answerOf, environmentOf, plugins } from './calls.ts';
 import { guarded, plant, plantings } from './plant.ts';
 import { mayRefuse, place, type Target } from './target.ts';
@@ -39,6 +39,26 @@ const hostLocalFiles = [
   '.owners/n/stamp',
 ];
 
+const backup = {
+  ...{ mac: '02:00:00:00:00:01', promisc: true, mtu: 1500, allmulti: false, txQLen: 1000 },
+  ...{ sysctl: { a: '1' }, network: 'n', boot: '' },
+};
+
+/** @throws Error when what was read of a backup could not be put back, as it is of another type. */
+function requireBackup(read: Backup | undefined): void {
+  if (read === undefined) return;
+  for (const [key, value] of Object.entries(read)) {
+    const wanted = typeof backup[key as keyof typeof backup];
+    const isCount = wanted !== 'number' || (Number.isInteger(value) && (value as number) >= 0);
+    if (typeof value !== wanted || !isCount || Array.isArray(value))
+      throw new Error(`"${key}" was read as ${JSON.stringify(value)}`);
+  }
+  const { mac = backup.mac, sysctl = {} } = read;
+  if (!/^([0-9a-f]{2}[:-]){5}[0-9a-f]{2}$/i.test(mac)) throw new Error(`"${mac}" was read as a MAC address`);
+  for (const value of Object.values(sysctl))
+    if (typeof value !== 'string') throw new Error(`${value} was read as a sysctl`);
+}
+
 export const diskTargets: readonly Target[] = [
   {
     name: 'host-local-disk',
@@ -59,12 +79,15 @@ export const diskTargets: readonly Target[] = [
     name: 'state-file',
     samples: [0, 1].flatMap((file) => plantings.map((what) => Buffer.from([file, what, 65]))),
     run(input, directory) {
-      const [outside, check] = guarded(directory);
+      const [outside, check] = guarded(directory, [], 'outside');
       const [file = 0, what = 0] = input;
       const state = join(directory, 'state');
       plant(file % 2 ? state : join(state, 'file'), what, outside, input.subarray(2));
-      mayRefuse(() => readStateFile(join(state, 'file')));
-      mayRefuse(() => readStateFile(join(state, 'canary')));
+      for (const name of ['file', 'canary'])
+        mayRefuse(() => {
+          if (readStateFile(join(state, name)) === 'outside')
+            throw new TypeError('Something outside was read');
+        });
       mayRefuse(() => writeStateFile(join(state, 'file'), 'new'));
       mayRefuse(() => listStateFiles(state));
       mayRefuse(() => removeStateFile(join(state, 'canary')));
@@ -99,12 +122,17 @@ export const diskTargets: readonly Target[] = [
   {
     name: 'tuning-backup',
     samples: [
-      '{"mac":"02:00:00:00:00:01","promisc":true,"mtu":1500,"allmulti":false,"sysctl":{"a":"1"},"network":"n"}',
+      ...[null, 1, true, 'text', [1], {}].flatMap((value) =>
+        Object.keys(backup).map((key) => JSON.stringify({ ...backup, [key]: value })),
+      ),
+      JSON.stringify({ ...backup, sysctl: { a: 1 } }),
+      JSON.stringify({ ...backup, mtu: -1 }),
+      ...['[]', 'null', '1'],
     ],
     run(input, directory) {
       place(join(directory, 'c1_eth0.json'), input);
       const backups = new Backups(directory);
-      mayRefuse(() => backups.load(attachment));
+      requireBackup(backups.load(attachment));
       mayRefuse(() => backups.removeOthers('n', []));
       backups.save(attachment, { network: 'n', mtu: 1400 });
       if (backups.load(attachment)?.mtu !== 1400) throw new Error('What was saved cannot be loaded');

@@ -14,13 +14,20 @@ import {
   tokenBucket,
 } from '../../lib/kernel/traffic-control.ts';
 import { libc } from '../../lib/netlink/libc.ts';
-import { encodeMessage, type Message, type Request } from '../../lib/netlink/message.ts';
+import {
+  decodeMessages,
+  encodeMessage,
+  headerSize,
+  type Message,
+  type Request,
+} from '../../lib/netlink/message.ts';
 import { addChain, hasChain, isOwnedTable, listBaseChains } from '../../lib/netlink/nftables/objects.ts';
 import * as nft from '../../lib/netlink/nftables/rules.ts';
 import { addElement, addSet, findSets } from '../../lib/netlink/nftables/sets.ts';
 import type { NftTable } from '../../lib/netlink/nftables/wire.ts';
 import { countUses, getRawRules, listRawRules } from '../../lib/netlink/nftables/xtables.ts';
 import { NetlinkSocket } from '../../lib/netlink/socket.ts';
+import { incompleteOf } from './incomplete.ts';
 import { counter } from './nft-sample.ts';
 import { mayRefuse, type Target } from './target.ts';
 
@@ -76,8 +83,12 @@ const nftAnswers = [
   addElement(set, Buffer.from('eth0')),
 ];
 
-/** One answer to a request, and answers with the acknowledgement or end of list that belong to it. */
+/**
+ * One answer to a request, answers with the acknowledgement or end of list that belong to it, and answers from
+ * which something is missing.
+ */
 const samplesOf = (requests: readonly Request[]) => [
+  ...requests.flatMap(incompleteOf).map((request) => Buffer.concat([answer(request), end(2)])),
   ...requests.flatMap((request) => [
     Buffer.concat([answer(request), end(3)]),
     Buffer.concat([answer(request), answer(request), end(2)]),
@@ -140,7 +151,10 @@ export const netlinkTargets: readonly Target[] = [
       (socket) => requireSequence(socket.execute(anyRequest)[0]!, 1),
       (socket) => requireSequence(socket.execute(anyRequest, anyRequest)[1]!, 2),
       (socket) => requireSequence(socket.dump(anyRequest), 1),
-      (socket) => socket.search(anyRequest, (data, from, to) => void data.subarray(from, to)),
+      (socket) =>
+        socket.search(anyRequest, (data, from, to) =>
+          requireSequence(decodeMessages(data.subarray(from - headerSize, to)), 1),
+        ),
       (socket) => socket.transaction(10, [anyRequest]),
       (socket) => socket.drain(),
     ],

@@ -9,6 +9,7 @@ import {
   readFileSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -40,7 +41,7 @@ export function plant(path: string, what: number, outside: string, content: Uint
       execFileSync('mkfifo', [path]);
       return;
     case 6:
-      plantSocket(path, join(outside, '../socket'));
+      plantSocket(path, path.length < longestSocketPath ? `${path}.first` : join(outside, '../socket'));
       return;
     case 7:
       symlinkSync('/dev/zero', path);
@@ -51,9 +52,12 @@ export function plant(path: string, what: number, outside: string, content: Uint
   }
 }
 
+/** In bytes, with a few to spare. Source: unix(7). */
+const longestSocketPath = 90;
+
 /**
  * A socket at which nobody listens.
- * @param first a shorter path, where it is made.
+ * @param first a path on the same file system and short enough, where it is made.
  */
 function plantSocket(path: string, first: string): void {
   // That name is removed as soon as it is closed, a second one is not.
@@ -65,14 +69,20 @@ function plantSocket(path: string, first: string): void {
 /**
  * Makes a directory with a canary beside a target's own.
  * @param names of further files in it, as a link to it makes them pass for a target's own.
+ * @param content of all of them.
  * @returns its path, and a check that it is as before.
  */
 export function guarded(
   directory: string,
   names: readonly string[] = [],
+  content = 'alive',
 ): [outside: string, check: () => void] {
   const outside = join(directory, '../outside');
-  for (const name of ['canary', ...names]) place(join(outside, name), 'alive');
+  for (const name of ['canary', ...names]) {
+    place(join(outside, name), content);
+    // A claim that was marked for removal just now would be waited for.
+    utimesSync(join(outside, name), 0, 0);
+  }
   const before = pictureOf(outside);
   const check = () => {
     const now = pictureOf(outside);

@@ -23,6 +23,9 @@ import { mayRefuse, requireRefusal, type Target } from './target.ts';
 
 const attachment = { network: 'n', containerId: 'c1', ifname: 'eth0' };
 
+/** A word of what lies outside. */
+const secret = 'not to be read';
+
 /** A directory in which something keeps files. */
 interface Store {
   readonly name: string;
@@ -34,7 +37,9 @@ interface Store {
   readonly files: readonly string[];
   /** What such a file may hold. */
   readonly content: string;
-  /** What is done with it, each by itself. */
+  /** What one outside holds, which nobody may take for the store's own: it has {@link secret} in it. */
+  readonly foreign?: string;
+  /** What is done with it, each by itself. What is read is returned. */
   readonly uses: readonly ((directory: string) => unknown)[];
 }
 
@@ -65,6 +70,7 @@ const stores: readonly Store[] = [
     directory: 'flannel',
     files: ['c1', 'n-c1', `c1.${process.pid}.tmp`, 'c1.1.tmp', 'subnet.env'],
     content: '{"name":"n","type":"bridge"}',
+    foreign: `{"name":"n","type":"${secret}"}`,
     uses: [
       (path) => new SavedConfigs(path).load('c1', 'n'),
       (path) => new SavedConfigs(path).save('c1', { name: 'n', type: 'bridge' }),
@@ -78,6 +84,7 @@ const stores: readonly Store[] = [
     directory: 'tuning',
     files: ['c1_eth0.json', `c1_eth0.json.${process.pid}.tmp`, 'c2_eth0.json'],
     content: '{"mtu":1500,"network":"n"}',
+    foreign: `{"sysctl":{"a":"${secret}"},"network":"n"}`,
     uses: [
       (path) => new Backups(path).load(attachment),
       (path) => new Backups(path).save(attachment, { network: 'n', mtu: 1400 }),
@@ -95,7 +102,12 @@ const stores: readonly Store[] = [
       '../firewall.lock',
     ],
     content: '{"network":"n","containerId":"c1","ifname":"eth0","backends":["iptables"]}',
+    foreign: `{"backends":["iptables"],"zone":"${secret}"}`,
     uses: [
+      (path) => {
+        const claims = new Claims(() => {}, path);
+        return claims.of(attachment).map((claim) => claims.read(claim));
+      },
       (path) => new Claims(() => {}, path).take(attachment, claimed, { backends: ['iptables'] }),
       (path) => new Claims(() => {}, path).ofBackend('iptables'),
       (path) => new Claims(() => {}, path).removeUnfinished(),
@@ -114,12 +126,16 @@ const stores: readonly Store[] = [
     directory: 'dhcp-leases',
     files: [leaseFile, `${leaseFile}.${process.pid}.tmp`, 'other'],
     content: '{}',
+    foreign: secret,
     uses: [
-      (path) =>
+      (path) => {
+        const read: string[] = [];
         new LeaseFiles(path).restoreAll(
-          () => false,
+          (text) => read.push(text) === 0,
           () => {},
-        ),
+        );
+        return read;
+      },
       (path) => new LeaseFiles(path).save('key', '{}'),
       (path) => new LeaseFiles(path).remove('key'),
     ],
@@ -129,6 +145,7 @@ const stores: readonly Store[] = [
     directory: 'results',
     files: ['n-c1-eth0', `.${process.pid}.tmp`, 'n-c2-eth0', 'n-eth0'],
     content: JSON.stringify({ ...cacheEntry, containerId: 'c1/../../../outside/n' }),
+    foreign: JSON.stringify({ ...cacheEntry, result: { secret } }),
     uses: [
       (path) => readCached(join(path, '..'), attachment),
       (path) => listCache(join(path, '..')),
@@ -176,7 +193,7 @@ const stores: readonly Store[] = [
 ];
 
 /** Of an input: which file, what is planted in its place, what it holds, if it is one. */
-function plantedTarget({ name, directory: below, mayBeLink, files, content, uses }: Store): Target {
+function plantedTarget({ name, directory: below, mayBeLink, files, content, foreign, uses }: Store): Target {
   const places = mayBeLink ? files : ['.', ...files];
   return {
     name,
@@ -187,6 +204,7 @@ function plantedTarget({ name, directory: below, mayBeLink, files, content, uses
       const [outside, check] = guarded(
         own,
         files.filter((file) => !file.startsWith('..')),
+        foreign,
       );
       const directory = join(own, below);
       const [at = 0, what = 0] = input;
@@ -195,11 +213,13 @@ function plantedTarget({ name, directory: below, mayBeLink, files, content, uses
       // A claim that was marked for removal just now would be waited for.
       lutimesSync(planted, 0, 0);
       for (const use of uses) {
+        let read: unknown;
         try {
-          await use(directory);
+          read = await use(directory);
         } catch (error) {
           requireRefusal(error);
         }
+        if (JSON.stringify(read)?.includes(secret)) throw new Error('Something outside was read');
         check();
       }
     },

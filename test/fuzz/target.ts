@@ -21,6 +21,7 @@ export interface Target {
 
 /** How much of a target is tried, and from where. */
 export interface Extent {
+  /** How many are made beside the samples, each of which is tried as it is. */
   readonly inputs: number;
   readonly seed: number;
   /** Where fast-check stopped, as it printed it: tries that input alone. */
@@ -39,6 +40,9 @@ export interface Finding {
 /** In how many milliseconds every input must be answered. */
 const longestAnswer = 1000;
 
+/** For how many milliseconds a smaller input is looked for that fails too. */
+const longestShrinking = 10_000;
+
 const corpus = join(import.meta.dirname, 'corpus');
 
 /** Tries a target: first the inputs that were once found to fail, then new ones. */
@@ -50,14 +54,19 @@ export async function tryTarget(
     const error = await tryInput(target, input);
     if (error) return { input, error: error.message, path: undefined };
   }
+  let shrinkUntil = Number.POSITIVE_INFINITY;
   const property = fc.asyncProperty(inputsFor(target), async (bytes) => {
+    // What is left untried counts as no failure, which ends the search for a smaller input.
+    if (performance.now() > shrinkUntil) return;
     const error = await tryInput(target, Buffer.from(bytes));
-    if (error) throw error;
+    if (!error) return;
+    shrinkUntil = Math.min(shrinkUntil, performance.now() + longestShrinking);
+    throw error;
   });
   const details = await fc.check(property, {
-    numRuns: inputs,
+    numRuns: target.samples.length + inputs,
     seed,
-    // Each sample as it is comes first: they are what is planted, one kind each.
+    // They come first: what is planted, one kind each, or what is missing.
     examples: target.samples.map((sample) => [Buffer.from(sample as Uint8Array)]),
     ...(path !== undefined && { path }),
   });

@@ -1,6 +1,7 @@
 /** Everything that is fuzzed. */
 
 import { diskTargets } from './disk-targets.ts';
+import { hostTargets } from './host-targets.ts';
 import { inputTargets } from './input-targets.ts';
 import { netlinkTargets } from './netlink-targets.ts';
 import { plantedTargets } from './planted-targets.ts';
@@ -15,4 +16,5 @@ export const targets: readonly Target[] = [
   ...wireTargets,
   ...netlinkTargets,
   ...socketTargets,
+  ...hostTargets,
 ];

@@ -3,10 +3,13 @@
  * fails.
  */
 
-import { execFileSync } from 'node:child_process';
-import { chmodSync, linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
 import { tryRun } from '../support/run.ts';
 
@@ -25,16 +28,19 @@ cat /proc/self/environ
 `;
 
 /** A directory with the launcher under some names, and a loader that tells what it was given. */
-function install(t: ExecutionContext, [compiler, ...options]: readonly string[], name = 'dir'): string {
+function install(
+  t: ExecutionContext,
+  [compiler, ...options]: readonly string[],
+  name = 'dir',
+  loader = loaderScript,
+): string {
   const root = mkdtempSync(join(tmpdir(), 'cni-launcher-'));
   t.teardown(() => rmSync(root, { recursive: true }));
   const directory = join(root, name);
   mkdirSync(join(directory, '.cni-plugins-test'), { recursive: true });
   execFileSync(compiler!, [...options, ...warnings, '-o', join(directory, 'bridge'), source]);
   for (const other of ['cni', 'dhcp']) linkSync(join(directory, 'bridge'), join(directory, other));
-  const loader = join(directory, '.cni-plugins-test/loader');
-  writeFileSync(loader, loaderScript);
-  chmodSync(loader, 0o755);
+  writeFileSync(join(directory, '.cni-plugins-test/loader'), loader, { mode: 0o755 });
   return directory;
 }
 
@@ -119,13 +125,13 @@ test('whatever arguments and environment it gets, it hands over or refuses', asy
     seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
     return seed % below;
   };
-  const text = () => Array.from({ length: random(40) }, () => String.fromCharCode(1 + random(126))).join('');
+  const word = () => Array.from({ length: random(40) }, () => String.fromCharCode(1 + random(126))).join('');
   for (let i = 0; i < 50; i++) {
-    const args = Array.from({ length: random(30) }, text);
+    const args = Array.from({ length: random(30) }, word);
     const env = Object.fromEntries(
       Array.from({ length: random(30) }, () => [
         `${['NODE_', 'CNI_', 'LD', 'X'][random(4)]}${random(99)}`,
-        text(),
+        word(),
       ]),
     );
     const { exit, args: handed, environment } = await launch([join(directory, 'cni'), ...args], env);
@@ -136,4 +142,64 @@ test('whatever arguments and environment it gets, it hands over or refuses', asy
       [],
     );
   }
+});
+
+/**
+ * Runs the launcher with an agent that takes its call, and hangs up.
+ * @param isEnough tells by what has arrived of the input whether it does.
+ * @param isSlow whether the runtime writes the last of the input only after that.
+ */
+async function launchWithAgent(
+  t: ExecutionContext,
+  isEnough: (arrived: Buffer) => boolean,
+  isSlow: boolean,
+): Promise<{ exit: unknown; stdout: string }> {
+  const directory = mkdtempSync(join(tmpdir(), 'cni-agent-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  const socket = join(directory, 'agent.sock');
+  const agent = createServer();
+  t.teardown(() => void agent.close());
+  await once(agent.listen(socket), 'listening');
+  // With time for a machine that does much else.
+  const settings = [`-DAGENT_SOCKET="${socket}"`, '-DACCEPT_TIMEOUT=60'];
+  const options = [...compilers['as it is shipped'], ...settings];
+  const installed = install(t, options, 'dir', '#!/bin/sh\necho executable\ncat\n');
+
+  const connected = once(agent, 'connection') as Promise<[Socket]>;
+  const child = spawn(join(installed, 'bridge'), { env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' } });
+  const printed = text(child.stdout);
+  const exited = once(child, 'exit');
+  const [connection] = await connected;
+  const hungUp = once(connection, 'close');
+  let arrived = Buffer.alloc(0);
+  connection
+    .on('error', () => {})
+    .on('data', (chunk: Buffer) => {
+      arrived = Buffer.concat([arrived, chunk]);
+      const end = arrived.indexOf('\0\0');
+      if (end < 0) return;
+      if (isEnough(arrived.subarray(end + 2)))
+        connection.end(connection.bytesWritten === 0 ? 'Y' : '', () => connection.destroy());
+      else if (connection.bytesWritten === 0) connection.write('Y');
+    });
+  child.stdin.write('first ');
+  if (isSlow) await hungUp;
+  child.stdin.end('last');
+  const [exit] = await exited;
+  return { exit, stdout: await printed };
+}
+
+test.serial(
+  'the executable does the call that an agent has given up before it had all of the input',
+  async (t) => {
+    t.deepEqual(await launchWithAgent(t, () => true, true), { exit: 0, stdout: 'executable\nfirst last' });
+  },
+);
+
+test.serial('a call whose input an agent has is not done twice', async (t) => {
+  const isWhole = (input: Buffer) => input.length > 4 && input.readUInt32LE(input.length - 4) === 0;
+  const { exit, stdout } = await launchWithAgent(t, isWhole, false);
+  t.is(exit, 1);
+  t.like(JSON.parse(stdout), { code: 11 });
+  t.regex(JSON.parse(stdout).msg, /agent ended in the middle/);
 });

@@ -3,14 +3,12 @@
  * attachment is not hurt.
  */
 
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
+import { fail } from '../proof/injection.ts';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { link, networkSnapshot, snapshot, sysctl } from '../support/observe.ts';
-import { addEnvironment, type PrintedError, suites } from '../support/plugin.ts';
+import { addEnvironment, type PrintedError } from '../support/plugin.ts';
 
 const hostLocal = {
   type: 'host-local',
@@ -45,51 +43,22 @@ function networkOf(plugin: PluginConf): Conflist {
   return { cniVersion: '1.1.0', name: 'faults', plugins: [plugin] };
 }
 
-/**
- * ADD in which one system call fails.
- * @param inject for strace(1), such as "sendto:error=ENOBUFS:when=3".
- * @returns how it ended, and whether the call was reached at all.
- */
-async function addWithFault(
-  t: ExecutionContext,
-  host: Host,
-  attachment: Attachment,
-  inject: string,
-): Promise<{ exit: number | string; error: PrintedError | undefined; isReached: boolean }> {
-  const directory = mkdtempSync(join(tmpdir(), 'cni-faults-'));
-  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
-  const log = join(directory, 'log');
-  const { pod, network } = attachment;
-  const [{ type }] = network.plugins as [PluginConf];
-  const { exit, stdout } = await host.tryRun(
-    [
-      'strace',
-      '-qq',
-      '-o',
-      log,
-      '-e',
-      `trace=${inject.split(':')[0]}`,
-      '-e',
-      `inject=${inject}`,
-      join(suites.ours, type),
-    ],
-    {
-      env: addEnvironment(pod),
-      stdin: JSON.stringify({ ...network.plugins[0], name: network.name, cniVersion: network.cniVersion }),
-    },
-  );
-  return {
-    exit,
-    error: exit === 0 ? undefined : (JSON.parse(stdout) as PrintedError),
-    isReached: readFileSync(log, 'utf8').includes('(INJECTED)'),
-  };
+/** ADD in which one system call fails. @param call its name. @param nth which one of that name. */
+function addWithFault(host: Host, { pod, network }: Attachment, call: string, nth: number, error: string) {
+  const [config] = network.plugins as [PluginConf];
+  const { name, cniVersion } = network;
+  const stdin = JSON.stringify({ ...config, name, cniVersion });
+  return fail(host, { type: config.type, env: addEnvironment(pod), stdin }, { call, nth }, error);
 }
 
 for (const [name, plugin] of Object.entries(networks))
-  for (const call of name === 'bridge'
-    ? ['sendto:error=ENOBUFS', 'socket:error=EMFILE']
-    : ['sendto:error=ENOBUFS'])
-    test(`${name}: ${call} at any time undoes ADD and spares the living attachment`, async (t) => {
+  for (const [call, refusal] of name === 'bridge'
+    ? ([
+        ['sendto', 'ENOBUFS'],
+        ['socket', 'EMFILE'],
+      ] as const)
+    : ([['sendto', 'ENOBUFS']] as const))
+    test(`${name}: ${refusal} of ${call} at any time undoes ADD and spares the living attachment`, async (t) => {
       const host = await makeHostWithDevices(t);
       const network = networkOf(plugin);
       const neighbour = plugin.type === 'host-device' ? undefined : await attach(host, network);
@@ -99,7 +68,8 @@ for (const [name, plugin] of Object.entries(networks))
       for (let when = 1; ; when++) {
         const pod = await host.addPod();
         const attachment = new Attachment(host, pod, network);
-        const { exit, error, isReached } = await addWithFault(t, host, attachment, `${call}:when=${when}`);
+        const { exit, stdout, isReached } = await addWithFault(host, attachment, call, when, refusal);
+        const error = exit === 0 ? undefined : (JSON.parse(stdout) as PrintedError);
         if (exit === 0) {
           attachment.result = undefined;
           await attachment.del();

@@ -72,3 +72,21 @@ test('an address that leads to another container is refused, and stays with it',
   t.deepEqual(await snapshot(host), before);
   t.true(await ping(host, '10.8.0.5'));
 });
+
+test('ADD waits for the interface to go of a pod that has given its address back', async (t) => {
+  const host = await makeHost(t);
+  const ipam = { type: 'static', addresses: [{ address: '10.8.0.5/24', gateway: '10.8.0.1' }] };
+  const network: Conflist = { cniVersion: '1.0.0', name: 'next', plugins: [{ type: 'ptp', ipam }] };
+  await host.run(['ip', 'link', 'add', 'going', 'up', 'type', 'veth', 'peer', 'name', 'gone']);
+  await host.run(['ip', 'route', 'add', '10.8.0.5/32', 'dev', 'going', 'scope', 'host']);
+  // Gateway and route are added one right after the other: by the time that the former is seen and some more,
+  // the route has been refused.
+  const removal = `echo ready
+    until ip -o -4 addr | grep -q 'inet 10\\.8\\.0\\.1/'; do :; done
+    sleep 0.2
+    ip link delete going`;
+  await host.start(t, ['sh', '-c', removal]);
+  await attach(host, network);
+  t.is(await link(host, 'going'), undefined);
+  t.true(await ping(host, '10.8.0.5'));
+});

@@ -210,3 +210,19 @@ test('an ADD that fails half-way takes back what it did', async (t) => {
   t.falsy(await observe.link(pod, 'red'));
   t.deepEqual(await routes(pod), before);
 });
+
+test("DEL leaves the VRF of the pod that has the sandbox's path by now", async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, network);
+  const { pod } = one;
+  await pod.remove();
+  await host.run(['ip', 'netns', 'add', pod.name]);
+  const next = await attach(host, network, { pod, containerId: 'next' });
+  const before = [await routes(pod), await masterOf(pod, 'eth0')];
+  await one.del();
+  t.deepEqual([await routes(pod), await masterOf(pod, 'eth0')], before);
+  t.is(before[1], 'red');
+  await next.check();
+  await next.del();
+  t.is(await masterOf(pod, 'eth0'), undefined);
+});

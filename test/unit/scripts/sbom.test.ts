@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { privatePrefix } from '../../../launcher/launch.ts';
 import packageJson from '../../../package.json' with { type: 'json' };
+import packageLock from '../../../package-lock.json' with { type: 'json' };
 import { bundledPackages, type Component, type Sbom, sbomFile } from '../../../scripts/build/sbom.ts';
 import { debianPackageOf } from '../../../scripts/build/target.ts';
 import { binDir } from '../../support/host.ts';
@@ -52,6 +53,20 @@ test('every npm package whose code is in the executable is in it, and no other',
     t.is(executable.includes(text), names.includes(name), name);
   for (const name of ['ava', 'esbuild', 'typescript', 'fast-check', '@grpc/grpc-js'])
     t.false(names.includes(name), name);
+});
+
+test('what the packages in it need is in it as well', (t) => {
+  const names = bill.components.filter(({ purl }) => purl?.startsWith('pkg:npm/')).map(({ name }) => name);
+  const packages = packageLock.packages as Record<string, { dependencies?: Record<string, string> }>;
+  const needed = new Set(['yargs', 'ip-num', 'jsonc-parser', 'prom-client']);
+  // A set is walked through with what is added meanwhile.
+  for (const name of needed)
+    for (const dependency of Object.keys(packages[`node_modules/${name}`]?.dependencies ?? {}))
+      needed.add(dependency);
+  t.deepEqual(
+    [...needed].filter((name) => !names.includes(name)),
+    [],
+  );
 });
 
 test('every part has a version, a package URL and licences', (t) => {
