@@ -13,6 +13,7 @@
  */
 
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,7 +21,7 @@ import { parseArgs } from 'node:util';
 import { keyOf, type Mutant, mutantsOf } from './mutate/mutants.ts';
 import { digestOf, planFor, type Reach } from './mutate/plan.ts';
 import { Workspace } from './mutate/workspace.ts';
-import { newSeed, Random } from './random.ts';
+import { newSeed } from './random.ts';
 import { record } from './reliability.ts';
 
 const { values } = parseArgs({
@@ -60,12 +61,12 @@ const stateFile = join(root, `build/mutants-${seed}.json`);
 const state: State = existsSync(stateFile)
   ? (JSON.parse(readFileSync(stateFile, 'utf8')) as State)
   : { reach: {}, fates: {}, minutes: 0 };
-const sources = tracked('lib', 'plugins', 'ipam', 'agent');
+const sources = tracked('lib', 'plugins', 'ipam', 'agent').filter((file) => file.endsWith('.ts'));
 const tests = tracked('test/unit', 'test/network', 'test/uml').filter(
   (file) => file.endsWith('.test.ts') && !others.test(file),
 );
-const sample = chooseMutants();
-const keys = sample.map((mutant) => keyOf(mutant, readFileSync(join(root, mutant.file), 'utf8')));
+const chosen = chooseMutants();
+const [keys, sample] = [[...chosen.keys()], [...chosen.values()]];
 console.log(`Seed ${seed}: ${sample.length} mutants, ${tests.length} test files`);
 
 const start = performance.now();
@@ -94,15 +95,20 @@ function tracked(...directories: string[]): string[] {
   return execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim().split('\n');
 }
 
-function chooseMutants(): Mutant[] {
-  const random = new Random(seed);
-  const all = sources
-    .filter((file) => file.endsWith('.ts'))
-    .flatMap((file) => mutantsOf(file, readFileSync(join(root, file), 'utf8')));
-  const chosen: Mutant[] = [];
-  while (chosen.length < Number(values.sample) && all.length > 0)
-    chosen.push(...all.splice(random.below(all.length), 1));
-  return chosen;
+/**
+ * Chooses mutants by a hash of the seed and their key: a change of the code changes the sample only where it
+ * changes mutants. Of mutants with one key, as of the same line twice, the first is taken.
+ */
+function chooseMutants(): Map<string, Mutant> {
+  const all = new Map<string, Mutant>();
+  for (const file of sources) {
+    const text = readFileSync(join(root, file), 'utf8');
+    for (const mutant of mutantsOf(file, text).toReversed()) all.set(keyOf(mutant, text), mutant);
+  }
+  const rank = (key: string) => createHash('sha256').update(`${seed} ${key}`).digest('hex');
+  const ranked = [...all].map(([key, mutant]) => ({ key, mutant, rank: rank(key) }));
+  ranked.sort((a, b) => (a.rank < b.rank ? -1 : 1));
+  return new Map(ranked.slice(0, Number(values.sample)).map(({ key, mutant }) => [key, mutant]));
 }
 
 /** Hands pieces of work to whichever workspace has nothing to do, until the time is up. */
