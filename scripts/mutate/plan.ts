@@ -14,8 +14,14 @@ export interface Reach {
   readonly reached: readonly string[];
 }
 
+/** Test files that run at once, and the seconds that they took without a mutant. */
+export interface Run {
+  readonly files: string[];
+  readonly seconds: number;
+}
+
 /** How many seconds of unit tests, and of network tests, a mutant gets at most. */
-const longest = { unit: 8, network: 60 };
+const longest = { unit: 8, network: 60, networkAgain: 400 };
 
 /** Digest of a test file and of the mutants that it may reach. */
 export function digestOf(root: string, file: string, keys: readonly string[]): string {
@@ -27,13 +33,9 @@ export function digestOf(root: string, file: string, keys: readonly string[]): s
 /**
  * Runs of tests for a mutant, in order: the unit tests at once, then one network test after the other.
  * @param all what each test file reaches. @param key of the mutant. @param file that it is in.
- * @returns test files and the seconds that they took without a mutant.
+ * @param again whether it was tried before, so that more tests are to be.
  */
-export function planFor(
-  all: ReadonlyMap<string, Reach>,
-  key: string,
-  file: string,
-): { files: string[]; seconds: number }[] {
+export function planFor(all: ReadonlyMap<string, Reach>, key: string, file: string, again = false): Run[] {
   const fitting = [...all]
     .filter(([, { passed, reached }]) => passed && reached.includes(key))
     .map(([name, { seconds, reached }]) => ({
@@ -51,7 +53,7 @@ export function planFor(
     units.toSorted((a, b) => b.kinship - a.kinship || a.breadth - b.breadth),
   );
   const quickest = within(
-    longest.network,
+    again ? longest.networkAgain : longest.network,
     others.toSorted((a, b) => b.kinship - a.kinship || a.seconds - b.seconds),
   );
   const runs = quickest.map(({ name, seconds }) => ({ files: [name], seconds }));
