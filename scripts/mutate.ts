@@ -5,11 +5,12 @@
  *     npm run mutate                          240 mutants, chosen by chance
  *     npm run mutate -- --sample 400 --seed 11
  *     npm run mutate -- --minutes 20          begins no mutant after that time; the same call goes on later
- *     npm run mutate -- --again               tries those anew that no test had noticed, with more of the tests
+ *     npm run mutate -- --again               tries anew, with more tests, those that no test had noticed
  *     npm run mutate -- --record              and writes the outcome to docs/reliability.md
  *
  * All mutants are built into one copy of the project, asleep; each test file is run once to see which of them
- * it reaches. A test that fails with a mutant must pass right after without it, else it says nothing. What is known by now stands in build/mutants-<seed>.json. It needs root, as the tests do.
+ * it reaches. A test that fails with a mutant must pass right after without it, else its failure counts for
+ * nothing. What is known by now stands in build/mutants-<seed>.json. It needs root, as the tests do.
  */
 
 import { execFileSync } from 'node:child_process';

@@ -105,8 +105,8 @@ export class Workspace {
   }
 
   /**
-   * Script that tells each mutant whether it is awake. Its numbers begin with 1. All sleep where the choice is
-   * not to be read, as in a test's own root directory.
+   * Script that tells each mutant whether it is awake. Its numbers begin with 1. All sleep where the choice
+   * cannot be read, as in a root directory that a test makes.
    */
   private chooser(): string {
     return `globalThis.__mutant = (() => {
