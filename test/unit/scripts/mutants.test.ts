@@ -38,6 +38,16 @@ test('mutants sleep until they are chosen, and then change what their place says
   t.deepEqual(new Set(mutants.map((_, i) => JSON.stringify(outcomeOf(code, i)))).size > 5, true);
 });
 
+test('an "else" stays with its "if" where a statement before it may be left out', (t) => {
+  const text =
+    "export function choose() { const s = []; if (s.length) s.push('a'); else s.push('b'); return s; }";
+  const mutants = mutantsOf('choose.ts', text);
+  const code = instrument(text, [...mutants.entries()]);
+  t.deepEqual(outcomeOf(code, -1), ['b']);
+  const number = mutants.findIndex(({ original }) => original === "s.push('b');");
+  t.deepEqual(outcomeOf(code, number), []);
+});
+
 test('modules, types, comments and messages are left alone', (t) => {
   const originals = mutantsOf('choose.ts', source).map(({ original }: Mutant) => original);
   for (const text of ["'node:path'", 'readonly number[]', "'Too many of them. Give fewer'"])
