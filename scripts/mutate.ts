@@ -5,7 +5,8 @@
  *     npm run mutate                          240 mutants, chosen by chance
  *     npm run mutate -- --sample 400 --seed 11
  *     npm run mutate -- --minutes 20          begins no mutant after that time; the same call goes on later
- *     npm run mutate -- --again               tries anew, with more tests, those that no test had noticed
+ *     npm run mutate -- --again               tries those that no test had noticed with tests not run yet
+ *     npm run mutate -- --again --only ip.ts  tries those only whose file, line or change have that text
  *     npm run mutate -- --record              and writes the outcome to docs/reliability.md
  *
  * All mutants are built into one copy of the project, asleep; each test file is run once to see which of them
@@ -32,6 +33,7 @@ const { values } = parseArgs({
     minutes: { type: 'string', default: '600' },
     workers: { type: 'string', default: '2' },
     again: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
     record: { type: 'boolean', default: false },
   },
 });
@@ -44,7 +46,8 @@ interface Fate {
   readonly outcome: 'killed' | 'survived' | 'unreached';
   /** What failed when it was awake. */
   readonly by?: string;
-  readonly seconds: number;
+  /** Digests of the test files that did not fail. */
+  readonly passed: Readonly<Record<string, string>>;
 }
 
 /** What is known by now. */
@@ -89,7 +92,7 @@ try {
   await each(workspaces, tests.filter(isUnknown), observe);
   if (!Object.values(state.reach).some(({ passed }) => passed))
     throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
-  const left = [...keys.keys()].filter((i) => isToBeTried(state.fates[keys[i]!]));
+  const left = [...keys.keys()].filter((i) => isToBeTried(keys[i]!));
   await each(workspaces, left, tryMutant);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
@@ -141,8 +144,9 @@ function isUnknown(file: string): boolean {
   return state.reach[file]?.digest !== digestOf(root, file, keys);
 }
 
-function isToBeTried(fate: Fate | undefined): boolean {
-  return fate === undefined || (values.again && fate.outcome !== 'killed');
+function isToBeTried(key: string): boolean {
+  const fate = state.fates[key];
+  return key.includes(values.only) && (!fate || (values.again && fate.outcome !== 'killed'));
 }
 
 async function observe(workspace: Workspace, file: string): Promise<void> {
@@ -161,16 +165,19 @@ async function observe(workspace: Workspace, file: string): Promise<void> {
 
 async function tryMutant(workspace: Workspace, i: number): Promise<void> {
   const { file, line, original, replacement } = sample[i]!;
-  const runs = planFor(new Map(Object.entries(state.reach)), keys[i]!, file, values.again);
+  const key = keys[i]!;
+  const passed = { ...state.fates[key]?.passed };
+  const runs = planFor(new Map(Object.entries(state.reach)), key, file, passed);
   const before = performance.now();
   let by: string | undefined;
   for (const one of runs) {
     by = await failureOf(workspace, i, one);
     if (by !== undefined) break;
+    for (const name of one.files) passed[name] = state.reach[name]!.digest;
   }
+  const outcome = by !== undefined ? 'killed' : Object.keys(passed).length > 0 ? 'survived' : 'unreached';
+  state.fates[key] = { outcome, passed, ...(by !== undefined && { by }) };
   const seconds = Math.round((performance.now() - before) / 1000);
-  const outcome = by !== undefined ? 'killed' : runs.length > 0 ? 'survived' : 'unreached';
-  state.fates[keys[i]!] = { outcome, seconds, ...(by !== undefined && { by }) };
   const change = `${original} -> ${replacement || '(left out)'}`;
   console.log(`${outcome} in ${seconds} s: ${file}:${line}: ${change}${by ? ` [${by}]` : ''}`);
 }

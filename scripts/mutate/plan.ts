@@ -21,7 +21,7 @@ export interface Run {
 }
 
 /** How many seconds of unit tests, and of network tests, a mutant gets at most. */
-const longest = { unit: 8, network: 60, networkAgain: 400 };
+const longest = { unit: 8, network: 60 };
 
 /** Digest of a test file and of the mutants that it may reach. */
 export function digestOf(root: string, file: string, keys: readonly string[]): string {
@@ -33,15 +33,21 @@ export function digestOf(root: string, file: string, keys: readonly string[]): s
 /**
  * Runs of tests for a mutant, in order: the unit tests at once, then one network test after the other.
  * @param all what each test file reaches. @param key of the mutant. @param file that it is in.
- * @param again whether it was tried before, so that more tests are to be.
+ * @param passed digests of test files that were run with it before and passed. They are left out; those that
+ *   have changed since come first.
  */
-export function planFor(all: ReadonlyMap<string, Reach>, key: string, file: string, again = false): Run[] {
+export function planFor(
+  all: ReadonlyMap<string, Reach>,
+  key: string,
+  file: string,
+  passed: Readonly<Record<string, string>> = {},
+): Run[] {
   const fitting = [...all]
-    .filter(([, { passed, reached }]) => passed && reached.includes(key))
+    .filter(([name, reach]) => reach.passed && reach.reached.includes(key) && passed[name] !== reach.digest)
     .map(([name, { seconds, reached }]) => ({
       name,
       seconds,
-      kinship: kinshipOf(name, file),
+      kinship: name in passed ? Number.POSITIVE_INFINITY : kinshipOf(name, file),
       breadth: reached.length,
     }));
   const [units, others] = [true, false].map((isUnit) =>
@@ -50,16 +56,20 @@ export function planFor(all: ReadonlyMap<string, Reach>, key: string, file: stri
   // What reaches little is about that.
   const nearest = within(
     longest.unit,
-    units.toSorted((a, b) => b.kinship - a.kinship || a.breadth - b.breadth),
+    units.toSorted((a, b) => compare(b.kinship, a.kinship) || a.breadth - b.breadth),
   );
   const quickest = within(
-    again ? longest.networkAgain : longest.network,
-    others.toSorted((a, b) => b.kinship - a.kinship || a.seconds - b.seconds),
+    longest.network,
+    others.toSorted((a, b) => compare(b.kinship, a.kinship) || a.seconds - b.seconds),
   );
   const runs = quickest.map(({ name, seconds }) => ({ files: [name], seconds }));
   if (nearest.length === 0) return runs;
   const seconds = nearest.reduce((sum, one) => sum + one.seconds, 0);
   return [{ files: nearest.map(({ name }) => name), seconds }, ...runs];
+}
+
+function compare(a: number, b: number): number {
+  return a === b ? 0 : a - b;
 }
 
 /** The first of a list, and those after it for which there is time left. */

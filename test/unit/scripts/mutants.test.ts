@@ -79,4 +79,8 @@ test('a mutant is tried by the tests that reach it: unit tests first, then those
   const [, first] = planFor(firewalld, 'm', 'plugins/firewall.ts');
   t.deepEqual(first?.files, ['test/network/firewalld.test.ts']);
   t.deepEqual(planFor(all, 'none', 'lib/ip.ts'), []);
+  // What has passed is not run again, unless it has changed.
+  const passed = { 'test/unit/a.test.ts': '', 'test/network/static.test.ts': 'before' };
+  const rest = planFor(all, 'm', 'lib/firewall/portmap-rules.ts', passed).map((run) => run.files);
+  t.deepEqual(rest, [['test/network/static.test.ts'], ['test/network/portmap.test.ts']]);
 });
