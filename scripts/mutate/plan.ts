@@ -82,10 +82,16 @@ function within<T extends { seconds: number }>(limit: number, list: readonly T[]
   });
 }
 
-/** How many words a test's name shares with the path of a source file; "firewalld" is one with "firewall". */
+/**
+ * How near a test's name is to the path of a source file: each word that they share counts, and twice when the
+ * file has it rather than a directory; "firewalld" is one with "firewall". The mean of all words of the name.
+ */
 function kinshipOf(test: string, file: string): number {
-  const words = file.replace(/\.ts$/, '').split(/[/-]/);
-  return basename(test, '.test.ts')
-    .split('-')
-    .filter((one) => words.some((word) => one === word || (word.length > 4 && one.startsWith(word)))).length;
+  const wordsOf = (text: string) => text.split(/[/-]/);
+  const isIn = (words: readonly string[], one: string) =>
+    words.some((word) => one === word || (word.length > 4 && one.startsWith(word)));
+  const [all, own] = [wordsOf(file.replace(/\.ts$/, '')), wordsOf(basename(file, '.ts'))];
+  const words = basename(test, '.test.ts').split('-');
+  const weights: number[] = words.map((one) => (isIn(own, one) ? 2 : isIn(all, one) ? 1 : 0));
+  return weights.reduce((sum, one) => sum + one, 0) / words.length;
 }
