@@ -83,8 +83,8 @@ function within<T extends { seconds: number }>(limit: number, list: readonly T[]
 }
 
 /**
- * How near a test's name is to the path of a source file: each word that they share counts, and twice when the
- * file has it rather than a directory; "firewalld" is one with "firewall". The mean of all words of the name.
+ * How near a test's name is to the path of a source file: each word that they share counts, and twice when
+ * the file has it rather than a directory; "firewalld" is one with "firewall". The mean of the name's words.
  */
 function kinshipOf(test: string, file: string): number {
   const wordsOf = (text: string) => text.split(/[/-]/);
