@@ -225,6 +225,15 @@ test('CHECK finds every drift', async (t) => {
           'off',
         ]),
     ],
+    [
+      /not masqueraded/,
+      () =>
+        host.run([
+          'sh',
+          '-c',
+          "iptables-save -t nat | sed 's|POSTROUTING -s [^ ]*|POSTROUTING -s 192.0.2.1/32|' | iptables-restore",
+        ]),
+    ],
     [/not masqueraded/, () => host.run(['iptables', '-t', 'nat', '-F', 'POSTROUTING'])],
     [/No address of network/, () => host.run(['sh', '-c', 'rm /var/lib/cni/networks/net/10.*'])],
     [/missing/, (one) => one.pod.run(['ip', 'link', 'del', 'eth0'])],

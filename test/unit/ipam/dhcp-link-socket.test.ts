@@ -1,0 +1,55 @@
+import { execFileSync } from 'node:child_process';
+import { closeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import { isInUse } from '../../../ipam/dhcp/link-socket.ts';
+import { Address } from '../../../lib/ip.ts';
+import { Netns } from '../../../lib/kernel/netns.ts';
+import { broadcastMac, EtherType, openPacketSocket, sendPacket } from '../../../lib/kernel/packet.ts';
+
+const own = Uint8Array.of(2, 0, 0, 0, 0, 1);
+const address = Address.parse('10.99.0.5');
+
+/** An ARP reply as RFC 826 has it. */
+function reply(mac: readonly number[], sender: Address): Uint8Array {
+  return Uint8Array.from([0, 1, 8, 0, 6, 4, 0, 2, ...mac, ...sender.toBytes(), ...own, 0, 0, 0, 0]);
+}
+
+/** A link of two ends. @returns probes for the address at one end while the other sends a packet again and again. */
+async function makeProbe(t: ExecutionContext): Promise<(packet: Uint8Array) => Promise<boolean>> {
+  const netns = Netns.create();
+  t.teardown(() => netns.close());
+  const ip = (...args: string[]) =>
+    execFileSync('nsenter', [`--net=/proc/${process.pid}/fd/${netns.fd}`, 'ip', ...args], {
+      encoding: 'utf8',
+    });
+  const show = (name: string) =>
+    (JSON.parse(ip('-j', 'link', 'show', name)) as { ifindex: number; operstate: string }[])[0]!;
+  ip('link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two');
+  for (const name of ['one', 'two']) ip('link', 'set', name, 'up');
+  // Before, what is sent is lost.
+  while (['one', 'two'].some((name) => show(name).operstate !== 'UP')) await sleep(10);
+  const [{ ifindex: index }, { ifindex: other }] = [show('one'), show('two')];
+  const fd = openPacketSocket(netns, other, EtherType.ARP);
+  t.teardown(() => closeSync(fd));
+  return async (packet) => {
+    const answer = isInUse({ netns, index, name: 'one', mac: own }, address);
+    const ended = answer.then(() => true);
+    do sendPacket(fd, other, EtherType.ARP, broadcastMac, packet);
+    while (!(await Promise.race([ended, sleep(10, false)])));
+    return answer;
+  };
+}
+
+test('an address is in use when another station says so', async (t) => {
+  const probe = await makeProbe(t);
+  for (const i of own.keys())
+    t.true(await probe(reply([...own].with(i, 0x0a), address)), `MAC address that differs in byte ${i}`);
+});
+
+test('neither what one said oneself counts, nor who has another address', async (t) => {
+  const probe = await makeProbe(t);
+  t.false(await probe(reply([...own], address)));
+  t.false(await probe(reply([2, 0, 0, 0, 0, 2], Address.parse('10.99.0.6'))));
+  t.false(await probe(reply([2, 0, 0, 0, 0, 2], address).subarray(0, 27)), 'cut off');
+});
