@@ -152,7 +152,7 @@ function isToBeTried(key: string): boolean {
 async function observe(workspace: Workspace, file: string): Promise<void> {
   const { reached, ...seen } = await workspace.observe(file);
   // Noting what is reached is writing as well, which disturbs a test that counts what a process writes.
-  const { passed, seconds, failure } = seen.passed ? seen : await workspace.test(undefined, [file], 600);
+  const { passed, seconds, failure } = seen.passed ? seen : await workspace.passes([file], 600);
   state.reach[file] = {
     digest: digestOf(root, file, keys),
     passed,
@@ -193,7 +193,7 @@ async function failureOf(
   for (let left = 3; left > 0; left--) {
     const { passed, failure } = await workspace.test(i, files, limit);
     if (passed) return undefined;
-    const control = await workspace.test(undefined, files, limit);
+    const control = await workspace.passes(files, limit, failure);
     if (control.passed) return failure;
     console.log(`${files.join(' ')} fails without a mutant as well: ${control.failure}`);
   }

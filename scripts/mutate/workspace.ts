@@ -69,12 +69,19 @@ export class Workspace {
     if (!passed) throw new Error(`The build with mutants failed:\n${output}`);
   }
 
+  /** Runs test files with a mutant awake until the first test fails. @param limit in seconds. */
+  test(mutant: number, files: readonly string[], limit: number): Promise<Outcome> {
+    return this.ava(mutant + 1, ['--fail-fast', ...files], limit);
+  }
+
   /**
-   * Runs test files until the first test fails.
-   * @param mutant that is awake, if one is. @param limit in seconds.
+   * Tells whether test files pass without any mutant.
+   * @param failed a test of theirs that failed with one: when it passes, the others need not be run.
    */
-  test(mutant: number | undefined, files: readonly string[], limit: number): Promise<Outcome> {
-    return this.ava(mutant === undefined ? 0 : mutant + 1, ['--fail-fast', ...files], limit);
+  async passes(files: readonly string[], limit: number, failed?: string): Promise<Outcome> {
+    const title = failed?.split(' › ').at(-1);
+    const alone = title ? await this.ava(0, [`--match=${title}`, ...files], limit) : undefined;
+    return alone?.passed ? alone : this.ava(0, ['--fail-fast', ...files], limit);
   }
 
   /** Runs a test file without any mutant. @returns which ones it reaches. */
@@ -94,9 +101,9 @@ export class Workspace {
     const env = { ...process.env, NODE_OPTIONS: `--require ${join(this.directory, 'chooser.cjs')}` };
     const options = { cwd: this.directory, env, seconds: limit };
     this.choose(chosen);
-    const { passed, output, elapsed } = await run([process.execPath, program, ...args], options);
+    const { passed, output, elapsed } = await run([process.execPath, program, '--tap', ...args], options);
     this.choose(0);
-    const failure = /✘ (?:\[fail\]: )?(.*)/.exec(output)?.[1] ?? `no end within ${Math.round(limit)} s`;
+    const failure = /^not ok \d+ - (.*)/m.exec(output)?.[1] ?? `no end within ${Math.round(limit)} s`;
     return { passed, seconds: elapsed, failure: passed ? '' : failure };
   }
 
