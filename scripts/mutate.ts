@@ -83,20 +83,18 @@ const start = performance.now();
 const scratch = mkdtempSync(join(tmpdir(), 'cni-mutants-'));
 // Some tests run executables as another user.
 chmodSync(scratch, 0o755);
-try {
-  const workspaces = Array.from(
-    { length: Number(values.workers) },
-    (_, i) => new Workspace(join(scratch, `${i}`)),
-  );
-  await Promise.all(workspaces.map((workspace) => workspace.prepare(root, sample)));
-  await each(workspaces, tests.filter(isUnknown), observe);
-  if (!Object.values(state.reach).some(({ passed }) => passed))
-    throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
-  const left = [...keys.keys()].filter((i) => isToBeTried(keys[i]!));
-  await each(workspaces, left, tryMutant);
-} finally {
-  rmSync(scratch, { recursive: true, force: true });
-}
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+const workspaces = Array.from(
+  { length: Number(values.workers) },
+  (_, i) => new Workspace(join(scratch, `${i}`)),
+);
+await Promise.all(workspaces.map((workspace) => workspace.prepare(root, sample)));
+await each(workspaces, tests.filter(isUnknown), observe);
+if (!Object.values(state.reach).some(({ passed }) => passed))
+  throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
+const left = [...keys.keys()].filter((i) => isToBeTried(keys[i]!));
+await each(workspaces, left, tryMutant);
 state.minutes += (performance.now() - start) / 60_000;
 save();
 report();

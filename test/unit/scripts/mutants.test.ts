@@ -63,7 +63,7 @@ test('a mutant is tried by the tests that reach it: unit tests first, then those
   });
   const all = new Map([
     ['test/network/bridge.test.ts', reach(30, ['m'])],
-    ['test/network/portmap.test.ts', reach(50, ['m'])],
+    ['test/network/portmap.test.ts', reach(20, ['m'])],
     ['test/network/static.test.ts', reach(5, ['m'])],
     ['test/network/tuning.test.ts', reach(1, [])],
     ['test/unit/a.test.ts', reach(2, ['m'])],
@@ -75,7 +75,7 @@ test('a mutant is tried by the tests that reach it: unit tests first, then those
     ['test/network/portmap.test.ts'],
     ['test/network/static.test.ts'],
   ]);
-  const firewalld = new Map([...all, ['test/network/firewalld.test.ts', reach(55, ['m'])]]);
+  const firewalld = new Map([...all, ['test/network/firewalld.test.ts', reach(21, ['m'])]]);
   const [, first] = planFor(firewalld, 'm', 'plugins/firewall.ts');
   t.deepEqual(first?.files, ['test/network/firewalld.test.ts']);
   t.deepEqual(planFor(all, 'none', 'lib/ip.ts'), []);
