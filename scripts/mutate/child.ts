@@ -11,8 +11,8 @@ export interface Ended {
 }
 
 /**
- * Runs a program. One that takes longer than `seconds` is killed with its process group, and has failed. So is
- * one that still runs when this process ends.
+ * Runs a program. One that takes longer than `seconds` is killed with its process group, and has failed. So
+ * is one that still runs when this process ends.
  */
 export function run(
   [program, ...args]: readonly [string, ...string[]],

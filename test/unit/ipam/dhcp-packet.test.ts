@@ -86,6 +86,16 @@ test('routes of both kinds', (t) => {
     '10.0.0.0/8 10.0.0.1',
     '192.168.9.0/24 10.0.0.2',
   ]);
+  // The first and the last network of each class.
+  for (const [destination, prefix] of [
+    [[1, 2, 3, 4], '1.0.0.0/8'],
+    [[127, 2, 3, 4], '127.0.0.0/8'],
+    [[128, 2, 3, 4], '128.2.0.0/16'],
+    [[191, 2, 3, 4], '191.2.0.0/16'],
+    [[192, 2, 3, 4], '192.2.3.0/24'],
+  ] as const)
+    t.deepEqual(text(classfulRoutes(withOption(33, ...destination, 10, 0, 0, 1))), [`${prefix} 10.0.0.1`]);
+  t.deepEqual(text(classfulRoutes(withOption(33, 10, 1, 2, 3))), [], 'a destination without a router');
   t.is(maskLength(Address.parse('255.255.240.0')), 20);
   t.is(maskLength(Address.parse('255.255.255.255')), 32);
   t.is(maskLength(Address.parse('255.0.255.0')), undefined);

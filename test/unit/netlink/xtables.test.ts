@@ -1,5 +1,13 @@
 import test from 'ava';
-import { be32Attr, bytesAttr, concat, nestedAttr, stringAttr } from '../../../lib/netlink/message.ts';
+import {
+  Attributes,
+  be32Attr,
+  bytesAttr,
+  concat,
+  nestedAttr,
+  type Request,
+  stringAttr,
+} from '../../../lib/netlink/message.ts';
 import { findChainsOfPorts } from '../../../lib/netlink/nftables/xtables.ts';
 import type { NetlinkSocket } from '../../../lib/netlink/socket.ts';
 
@@ -33,7 +41,11 @@ function rule(chain: string, ...matches: Uint8Array[]): Uint8Array {
 function search(rules: readonly Uint8Array[], ports: readonly number[], interrupted = 0): string[] {
   let lists = 0;
   const socket = {
-    search(_: unknown, visit: (data: Buffer, from: number, to: number) => void) {
+    search({ payload }: Request, visit: (data: Buffer, from: number, to: number) => void) {
+      // NFTA_RULE_TABLE and NFTA_RULE_CHAIN, without which the kernel lists the rules of every chain.
+      const asked = new Attributes(payload.subarray(4));
+      if (asked.string(1) !== 'nat' || asked.string(2) !== 'CNI-HOSTPORT-DNAT')
+        throw new Error('Another chain');
       const data = Buffer.from(concat([new Uint8Array(16), ...rules]));
       let from = 16;
       for (const { length } of rules) {
