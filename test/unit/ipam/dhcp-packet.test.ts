@@ -144,12 +144,19 @@ test('options of the configuration', (t) => {
   t.deepEqual(Buffer.from(options.clientId).toString(), '\0id/net/eth0');
   t.deepEqual(clientOptions({ request: [{ skipDefault: true }] }, 'x', {}).request, []);
   t.is(clientOptions({}, 'x'.repeat(400), {}).clientId.length, 255);
-  t.throws(() => clientOptions({ request: [{ option: 'frobnicate' }] }, 'x', {}), {
-    message: /no DHCP option/,
-  });
+  for (const option of ['frobnicate', '0', '255', '-1', '1000'])
+    t.throws(() => clientOptions({ request: [{ option }] }, 'x', {}), { message: /no DHCP option/ }, option);
+  const ends = clientOptions(
+    { request: [{ skipDefault: true }, { option: '1' }, { option: '254' }] },
+    'x',
+    {},
+  );
+  t.deepEqual(ends.request, [1, 254]);
   t.throws(() => clientOptions({ provide: [{ option: '53', value: 'x' }] }, 'x', {}), {
     message: /belongs to the protocol/,
   });
+  const longest = clientOptions({ provide: [{ option: '12', value: 'x'.repeat(255) }] }, 'x', {});
+  t.is(longest.provide.get(12)?.length, 255);
   t.throws(() => clientOptions({ provide: [{ option: '12', value: 'x'.repeat(256) }] }, 'x', {}), {
     message: /256 bytes where 255 fit/,
   });
