@@ -409,6 +409,21 @@ test('DEL finds rules that are not quite as ADD made them', async (t) => {
   await one.del();
 });
 
+test('what all pods share is missed by CHECK, and put back by ADD, also for a pod of one family', async (t) => {
+  const host = await makeHost(t);
+  const { plugins } = net();
+  const ipam = { type: 'host-local', subnet: '10.5.0.0/24' };
+  const network = { ...net(), plugins: [{ ...plugins[0]!, ipam }, plugins[1]!] };
+  const one = await attach(host, network);
+  await one.check();
+  await host.run(['iptables', '-F', 'FORWARD']);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /lacks the rule "FORWARD/);
+  const two = await attach(host, network);
+  t.is((await rules(host)).filter((rule) => /^-A FORWARD .*-j CNI-FORWARD$/.test(rule)).length, 1);
+  await one.check();
+  await two.check();
+});
+
 test('CHECK finds missing rules; STATUS a missing firewalld', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, net());
