@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { isInUse } from '../../../ipam/dhcp/link-socket.ts';
+import { hasAddress, isInUse } from '../../../ipam/dhcp/link-socket.ts';
 import { Address } from '../../../lib/ip.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { broadcastMac, EtherType, openPacketSocket, sendPacket } from '../../../lib/kernel/packet.ts';
@@ -15,14 +15,20 @@ function reply(mac: readonly number[], sender: Address): Uint8Array {
   return Uint8Array.from([0, 1, 8, 0, 6, 4, 0, 2, ...mac, ...sender.toBytes(), ...own, 0, 0, 0, 0]);
 }
 
-/** A link of two ends. @returns probes for the address at one end while the other sends a packet again and again. */
-async function makeProbe(t: ExecutionContext): Promise<(packet: Uint8Array) => Promise<boolean>> {
+/** A namespace of its own. @returns it, and what runs ip(8) there. */
+function makeNetns(t: ExecutionContext): { netns: Netns; ip: (...args: string[]) => string } {
   const netns = Netns.create();
   t.teardown(() => netns.close());
   const ip = (...args: string[]) =>
     execFileSync('nsenter', [`--net=/proc/${process.pid}/fd/${netns.fd}`, 'ip', ...args], {
       encoding: 'utf8',
     });
+  return { netns, ip };
+}
+
+/** A link of two ends. @returns probes for the address at one end while the other sends a packet again and again. */
+async function makeProbe(t: ExecutionContext): Promise<(packet: Uint8Array) => Promise<boolean>> {
+  const { netns, ip } = makeNetns(t);
   const show = (name: string) =>
     (JSON.parse(ip('-j', 'link', 'show', name)) as { ifindex: number; operstate: string }[])[0]!;
   ip('link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two');
@@ -52,4 +58,15 @@ test('neither what one said oneself counts, nor who has another address', async 
   t.false(await probe(reply([...own], address)));
   t.false(await probe(reply([2, 0, 0, 0, 0, 2], Address.parse('10.99.0.6'))));
   t.false(await probe(reply([2, 0, 0, 0, 0, 2], address).subarray(0, 27)), 'cut off');
+});
+
+test('an interface has each of its addresses, and none of another', (t) => {
+  const { netns, ip } = makeNetns(t);
+  ip('link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two');
+  for (const text of ['10.99.0.5/16', '10.99.0.6/16', '192.0.2.1/24']) ip('addr', 'add', text, 'dev', 'one');
+  ip('addr', 'add', '10.99.0.7/16', 'dev', 'lo');
+  const [{ ifindex: index }] = JSON.parse(ip('-j', 'link', 'show', 'one')) as [{ ifindex: number }];
+  const has = (text: string) => hasAddress({ netns, index, name: 'one', mac: own }, Address.parse(text));
+  for (const text of ['10.99.0.5', '10.99.0.6', '192.0.2.1']) t.true(has(text), text);
+  for (const text of ['10.99.0.7', '10.99.0.1', '127.0.0.1']) t.false(has(text), text);
 });
