@@ -7,6 +7,8 @@
  *     npm run mutate -- --minutes 20          begins no mutant after that time; the same call goes on later
  *     npm run mutate -- --again               tries those that no test had noticed with tests not run yet
  *     npm run mutate -- --again --only ip.ts  tries those only whose file, line or change have that text
+ *     npm run mutate -- --test FILE           runs these test files only, of those that reach a mutant
+ *     npm run mutate -- --seconds 60          gives each so much time for network tests, in place of 25 s
  *     npm run mutate -- --record              and writes the outcome to docs/reliability.md
  *
  * All mutants are built into one copy of the project, asleep; each test file is run once to see which of them
@@ -34,6 +36,8 @@ const { values } = parseArgs({
     workers: { type: 'string', default: '2' },
     again: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
+    seconds: { type: 'string', default: '25' },
+    test: { type: 'string', multiple: true },
     record: { type: 'boolean', default: false },
   },
 });
@@ -75,6 +79,8 @@ const sources = tracked('lib', 'plugins', 'ipam', 'agent').filter((file) => file
 const tests = tracked('test/unit', 'test/network', 'test/uml').filter(
   (file) => file.endsWith('.test.ts') && !others.test(file),
 );
+const explained = JSON.parse(readFileSync(join(root, 'test/mutants.json'), 'utf8')) as Equivalent[];
+const equivalent = new Set(explained.map(({ mutant }) => mutant));
 const chosen = chooseMutants();
 const [keys, sample] = [[...chosen.keys()], [...chosen.values()]];
 console.log(`Seed ${seed}: ${sample.length} mutants, ${tests.length} test files`);
@@ -143,8 +149,9 @@ function isUnknown(file: string): boolean {
 }
 
 function isToBeTried(key: string): boolean {
+  if (!key.includes(values.only)) return false;
   const fate = state.fates[key];
-  return key.includes(values.only) && (!fate || (values.again && fate.outcome !== 'killed'));
+  return !fate || (values.again && fate.outcome !== 'killed' && !equivalent.has(key));
 }
 
 async function observe(workspace: Workspace, file: string): Promise<void> {
@@ -165,7 +172,8 @@ async function tryMutant(workspace: Workspace, i: number): Promise<void> {
   const { file, line, original, replacement } = sample[i]!;
   const key = keys[i]!;
   const passed = { ...state.fates[key]?.passed };
-  const runs = planFor(new Map(Object.entries(state.reach)), key, file, passed);
+  const known = Object.entries(state.reach).filter(([name]) => values.test?.includes(name) ?? true);
+  const runs = planFor(new Map(known), key, file, Number(values.seconds), passed);
   const before = performance.now();
   let by: string | undefined;
   for (const one of runs) {
@@ -205,8 +213,6 @@ function save(): void {
 
 /** Prints the outcome, and records it if that is asked for and all are tried. */
 function report(): void {
-  const list = JSON.parse(readFileSync(join(root, 'test/mutants.json'), 'utf8')) as Equivalent[];
-  const equivalent = new Set(list.map(({ mutant }) => mutant));
   const tried = keys.filter((key) => key in state.fates);
   const killed = tried.filter((key) => state.fates[key]?.outcome === 'killed').length;
   const missed = tried.filter((key) => state.fates[key]?.outcome !== 'killed');

@@ -20,8 +20,8 @@ export interface Run {
   readonly seconds: number;
 }
 
-/** How many seconds of unit tests, and of network tests, a mutant gets at once. */
-const longest = { unit: 8, network: 25 };
+/** How many seconds of unit tests a mutant gets at once. */
+const longestUnits = 8;
 
 /** Digest of a test file and of the mutants that it may reach. */
 export function digestOf(root: string, file: string, keys: readonly string[]): string {
@@ -33,6 +33,7 @@ export function digestOf(root: string, file: string, keys: readonly string[]): s
 /**
  * Runs of tests for a mutant, in order: the unit tests at once, then one network test after the other.
  * @param all what each test file reaches. @param key of the mutant. @param file that it is in.
+ * @param limit seconds of network tests.
  * @param passed digests of test files that were run with it before and passed. They are left out; those that
  *   have changed since come first.
  */
@@ -40,6 +41,7 @@ export function planFor(
   all: ReadonlyMap<string, Reach>,
   key: string,
   file: string,
+  limit: number,
   passed: Readonly<Record<string, string>> = {},
 ): Run[] {
   const fitting = [...all]
@@ -55,11 +57,11 @@ export function planFor(
   ) as [typeof fitting, typeof fitting];
   // What reaches little is about that.
   const nearest = within(
-    longest.unit,
+    longestUnits,
     units.toSorted((a, b) => compare(b.kinship, a.kinship) || a.breadth - b.breadth),
   );
   const quickest = within(
-    longest.network,
+    limit,
     others.toSorted((a, b) => compare(b.kinship, a.kinship) || a.seconds - b.seconds),
   );
   const runs = quickest.map(({ name, seconds }) => ({ files: [name], seconds }));

@@ -249,6 +249,23 @@ test('CHECK finds every drift', async (t) => {
   }
 });
 
+test('a pod whose runtime has turned IPv6 off gets its IPv6 address all the same', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  for (const name of ['all', 'default', 'lo'])
+    await pod.run(['sysctl', '-qw', `net.ipv6.conf.${name}.disable_ipv6=1`]);
+  const ipam = { type: 'host-local', subnet: 'fd00:5::/64' };
+  const network = {
+    cniVersion: '1.0.0',
+    name: 'net',
+    plugins: [{ type: 'bridge', bridge: 'br0', isDefaultGateway: true, ipam }],
+  };
+  const one = await attach(host, network, { pod });
+  t.deepEqual(await addresses(pod, 'eth0'), [`${one.ip}/64`]);
+  for (const name of ['lo', 'eth0']) t.is(await sysctl(pod, `net/ipv6/conf/${name}/disable_ipv6`), '0', name);
+  await one.check();
+});
+
 test('CHECK finds a route that leads to another gateway, or stands in another table', async (t) => {
   const host = await makeHost(t);
   const routed = [

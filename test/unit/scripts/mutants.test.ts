@@ -69,18 +69,18 @@ test('a mutant is tried by the tests that reach it: unit tests first, then those
     ['test/unit/a.test.ts', reach(2, ['m'])],
     ['test/unit/b.test.ts', reach(1, ['m'], false)],
   ]);
-  const files = planFor(all, 'm', 'lib/firewall/portmap-rules.ts').map((run) => run.files);
+  const files = planFor(all, 'm', 'lib/firewall/portmap-rules.ts', 25).map((run) => run.files);
   t.deepEqual(files, [
     ['test/unit/a.test.ts'],
     ['test/network/portmap.test.ts'],
     ['test/network/static.test.ts'],
   ]);
   const firewalld = new Map([...all, ['test/network/firewalld.test.ts', reach(21, ['m'])]]);
-  const [, first] = planFor(firewalld, 'm', 'plugins/firewall.ts');
+  const [, first] = planFor(firewalld, 'm', 'plugins/firewall.ts', 25);
   t.deepEqual(first?.files, ['test/network/firewalld.test.ts']);
-  t.deepEqual(planFor(all, 'none', 'lib/ip.ts'), []);
+  t.deepEqual(planFor(all, 'none', 'lib/ip.ts', 25), []);
   // What has passed is not run again, unless it has changed.
   const passed = { 'test/unit/a.test.ts': '', 'test/network/static.test.ts': 'before' };
-  const rest = planFor(all, 'm', 'lib/firewall/portmap-rules.ts', passed).map((run) => run.files);
+  const rest = planFor(all, 'm', 'lib/firewall/portmap-rules.ts', 25, passed).map((run) => run.files);
   t.deepEqual(rest, [['test/network/static.test.ts'], ['test/network/portmap.test.ts']]);
 });
