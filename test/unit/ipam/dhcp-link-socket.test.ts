@@ -2,13 +2,24 @@ import { execFileSync } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { hasAddress, isInUse } from '../../../ipam/dhcp/link-socket.ts';
+import { hasAddress, isInUse, openAddressChannel } from '../../../ipam/dhcp/link-socket.ts';
 import { Address } from '../../../lib/ip.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { broadcastMac, EtherType, openPacketSocket, sendPacket } from '../../../lib/kernel/packet.ts';
+import { libc } from '../../../lib/netlink/libc.ts';
 
 const own = Uint8Array.of(2, 0, 0, 0, 0, 1);
 const address = Address.parse('10.99.0.5');
+
+/** What has arrived at a packet socket. @returns how many bytes; -1 for none. */
+function receive(fd: number, buffer: Buffer): number {
+  const MSG_DONTWAIT = 0x40;
+  try {
+    return libc('receive', 'recv', fd, buffer, buffer.length, MSG_DONTWAIT);
+  } catch {
+    return -1;
+  }
+}
 
 /** An ARP reply as RFC 826 has it. */
 function reply(mac: readonly number[], sender: Address): Uint8Array {
@@ -69,4 +80,34 @@ test('an interface has each of its addresses, and none of another', (t) => {
   const has = (text: string) => hasAddress({ netns, index, name: 'one', mac: own }, Address.parse(text));
   for (const text of ['10.99.0.5', '10.99.0.6', '192.0.2.1']) t.true(has(text), text);
   for (const text of ['10.99.0.7', '10.99.0.1', '127.0.0.1']) t.false(has(text), text);
+});
+
+test('a client that has its address speaks from it to everybody on the link', async (t) => {
+  const { netns, ip } = makeNetns(t);
+  ip('link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two');
+  for (const name of ['one', 'two']) ip('link', 'set', name, 'up');
+  ip('addr', 'add', '10.99.0.5/16', 'dev', 'one');
+  const indexes = JSON.parse(ip('-j', 'link')) as { ifname: string; ifindex: number }[];
+  const indexOf = (name: string) => indexes.find(({ ifname }) => ifname === name)!.ifindex;
+  const packets = openPacketSocket(netns, indexOf('two'), EtherType.IPv4);
+  const client = openAddressChannel(
+    { netns, index: indexOf('one'), name: 'one', mac: own },
+    address,
+    undefined,
+  );
+  t.teardown(() => {
+    closeSync(packets);
+    client.close();
+  });
+  const buffer = Buffer.alloc(100);
+  let length = 0;
+  while (length <= 0) {
+    client.send(Uint8Array.of(1, 2, 3));
+    await sleep(10);
+    length = receive(packets, buffer);
+  }
+  // RFC 791 and RFC 768: addresses, ports, length and data.
+  t.is(buffer.subarray(12, 20).toString('hex'), '0a630005ffffffff');
+  t.is(buffer.subarray(20, 26).toString('hex'), '00440043000b');
+  t.is(buffer.subarray(28, length).toString('hex'), '010203');
 });
