@@ -151,7 +151,7 @@ function isUnknown(file: string): boolean {
 function isToBeTried(key: string): boolean {
   if (!key.includes(values.only)) return false;
   const fate = state.fates[key];
-  return !fate || (values.again && fate.outcome !== 'killed' && !equivalent.has(key));
+  return values.again ? fate !== undefined && fate.outcome !== 'killed' && !equivalent.has(key) : !fate;
 }
 
 async function observe(workspace: Workspace, file: string): Promise<void> {

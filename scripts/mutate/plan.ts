@@ -74,7 +74,7 @@ function compare(a: number, b: number): number {
   return a === b ? 0 : a - b;
 }
 
-/** As many of a list, from its beginning, as there is time for; the first when there is for none. */
+/** As many of a list, from its beginning, as there is time for; one that takes longer when there is for none. */
 function within<T extends { seconds: number }>(limit: number, list: readonly T[]): T[] {
   let left = limit;
   const fitting = list.filter(({ seconds }) => {
@@ -82,7 +82,7 @@ function within<T extends { seconds: number }>(limit: number, list: readonly T[]
     left -= seconds;
     return true;
   });
-  return fitting.length > 0 ? fitting : list.slice(0, 1);
+  return fitting.length > 0 ? fitting : list.filter(({ seconds }) => seconds < 4 * limit).slice(0, 1);
 }
 
 /**

@@ -249,6 +249,23 @@ test('CHECK finds every drift', async (t) => {
   }
 });
 
+test("DEL removes the host's end of the pair where a process keeps a namespace that has lost its path", async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, bridgeNet());
+  const { name } = one.result!.interfaces!.find(({ sandbox, name }) => !sandbox && name.startsWith('veth'))!;
+  await one.pod.start(t, ['sh', '-c', 'echo; exec sleep 1000']);
+  await one.pod.remove();
+  t.truthy(await link(host, name));
+  // Another's, as far as its address tells.
+  const { address } = (await link(host, name))!;
+  await host.run(['ip', 'link', 'set', name, 'address', '02:00:00:00:00:07']);
+  await one.del();
+  t.truthy(await link(host, name));
+  await host.run(['ip', 'link', 'set', name, 'address', address]);
+  await one.del();
+  t.is(await link(host, name), undefined);
+});
+
 test('a pod whose runtime has turned IPv6 off gets its IPv6 address all the same', async (t) => {
   const host = await makeHost(t);
   const pod = await host.addPod();
