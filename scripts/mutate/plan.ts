@@ -74,7 +74,7 @@ function compare(a: number, b: number): number {
   return a === b ? 0 : a - b;
 }
 
-/** As many of a list, from its beginning, as there is time for; one that takes longer when there is for none. */
+/** As many of a list, from its beginning, as there is time for; one that takes longer when there is none. */
 function within<T extends { seconds: number }>(limit: number, list: readonly T[]): T[] {
   let left = limit;
   const fitting = list.filter(({ seconds }) => {
