@@ -14,7 +14,7 @@ import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../su
 import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, files, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
-import { runPlugin } from '../support/plugin.ts';
+import { addEnvironment, runPlugin, suites } from '../support/plugin.ts';
 
 const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
   firewallNet('1.0.0', { backend: 'iptables', ...keys }, ...where);
@@ -399,6 +399,25 @@ async function fakePrograms(
       writeFileSync(host.file(`/run/fake/${name}${suffix}`), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   return { PATH: '/run/fake:/usr/sbin:/usr/bin' };
 }
+
+test('a DEL that lacks the capability to use iptables fails, and the rules stay for one that has it', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const before = (await accepting(host)).length;
+  t.not(before, 0);
+  const config = { ...one.network.plugins[1]!, name: one.network.name, cniVersion: '1.0.0' };
+  const { exit, stdout } = await host.tryRun(
+    ['setpriv', '--bounding-set=-net_admin', '--inh-caps=-net_admin', '--', join(suites.ours, 'firewall')],
+    {
+      env: { ...addEnvironment(one.pod), CNI_COMMAND: 'DEL' },
+      stdin: JSON.stringify({ ...config, prevResult: one.result }),
+    },
+  );
+  t.is(exit, 1, stdout);
+  t.is((await accepting(host)).length, before);
+  await one.del();
+  t.deepEqual(await accepting(host), []);
+});
 
 test('DEL finds rules that are not quite as ADD made them', async (t) => {
   const host = await makeHost(t);
