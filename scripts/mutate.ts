@@ -85,7 +85,7 @@ const chosen = chooseMutants();
 const [keys, sample] = [[...chosen.keys()], [...chosen.values()]];
 console.log(`Seed ${seed}: ${sample.length} mutants, ${tests.length} test files`);
 
-const start = performance.now();
+const [start, spent] = [performance.now(), state.minutes];
 const scratch = mkdtempSync(join(tmpdir(), 'cni-mutants-'));
 // Some tests run executables as another user.
 chmodSync(scratch, 0o755);
@@ -101,7 +101,6 @@ if (!Object.values(state.reach).some(({ passed }) => passed))
   throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
 const left = [...keys.keys()].filter((i) => isToBeTried(keys[i]!));
 await each(workspaces, left, tryMutant);
-state.minutes += (performance.now() - start) / 60_000;
 save();
 report();
 
@@ -207,6 +206,7 @@ async function failureOf(
 }
 
 function save(): void {
+  state.minutes = spent + (performance.now() - start) / 60_000;
   mkdirSync(join(root, 'build'), { recursive: true });
   writeFileSync(stateFile, JSON.stringify(state, null, 1));
 }
@@ -232,7 +232,10 @@ function report(): void {
       failed: survivors.length,
       command: `npm run mutate -- --sample ${values.sample} --seed ${seed}`,
       minutes: state.minutes,
-      note: `Survived means here that the tests noticed it. ${missed.length - survivors.length} more are no faults, as test/mutants.json explains.`,
+      note:
+        `Survived means here that a test noticed it. Of ${tried.length} mutants, ${killed} were noticed and ` +
+        `${missed.length - survivors.length} are no faults, as test/mutants.json explains: ` +
+        `score ${killed}/${counted} = ${score.toFixed(2)}`,
     });
   process.exitCode = survivors.length > counted / 10 ? 1 : 0;
 }
