@@ -3,7 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import type { Conflist, PortMapping } from '../support/chain.ts';
 import type { Host } from '../support/host.ts';
-import { ipJson } from '../support/observe.ts';
+import { ipJson, until } from '../support/observe.ts';
 
 /** A chain, and the host that it needs. */
 export interface Subject {
@@ -117,7 +117,12 @@ function networkOf(...plugins: Conflist['plugins']): Conflist {
 }
 
 async function ensurePair(host: Host, name: string, peer: string, state = 'up'): Promise<void> {
-  const present = await ipJson<{ ifname: string }>(host, 'link');
-  if (present.some(({ ifname }) => ifname === name)) return;
+  let names: string[] = [];
+  // The kernel does away with both ends when the namespace of one is gone, but with neither at once.
+  await until('both ends are there, or none', async () => {
+    names = (await ipJson<{ ifname: string }>(host, 'link')).map(({ ifname }) => ifname);
+    return names.includes(name) === names.includes(peer);
+  });
+  if (names.includes(name)) return;
   await host.run(['ip', 'link', 'add', name, state, 'type', 'veth', 'peer', 'name', peer]);
 }
