@@ -5,22 +5,27 @@
  *     npm run mutate                          240 mutants, chosen by chance
  *     npm run mutate -- --sample 400 --seed 11
  *     npm run mutate -- --minutes 20          begins no mutant after that time; the same call goes on later
- *     npm run mutate -- --again               tries those anew that no test had noticed
+ *     npm run mutate -- --again               tries those that no test had noticed with tests not run yet
+ *     npm run mutate -- --again --only ip.ts  tries those only whose file, line or change have that text
+ *     npm run mutate -- --test FILE           runs these test files only, of those that reach a mutant
+ *     npm run mutate -- --seconds 60          gives each so much time for network tests, in place of 25 s
  *     npm run mutate -- --record              and writes the outcome to docs/reliability.md
  *
  * All mutants are built into one copy of the project, asleep; each test file is run once to see which of them
- * it reaches. What is known by now stands in build/mutants-<seed>.json. It needs root, as the tests do.
+ * it reaches. A test that fails with a mutant must pass right after without it, else its failure counts for
+ * nothing. What is known by now stands in build/mutants-<seed>.json. It needs root, as the tests do.
  */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { keyOf, type Mutant, mutantsOf } from './mutate/mutants.ts';
-import { digestOf, planFor, type Reach } from './mutate/plan.ts';
+import { digestOf, planFor, type Reach, type Run } from './mutate/plan.ts';
 import { Workspace } from './mutate/workspace.ts';
-import { newSeed, Random } from './random.ts';
+import { newSeed } from './random.ts';
 import { record } from './reliability.ts';
 
 const { values } = parseArgs({
@@ -30,6 +35,9 @@ const { values } = parseArgs({
     minutes: { type: 'string', default: '600' },
     workers: { type: 'string', default: '2' },
     again: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+    seconds: { type: 'string', default: '25' },
+    test: { type: 'string', multiple: true },
     record: { type: 'boolean', default: false },
   },
 });
@@ -38,7 +46,13 @@ const root = join(import.meta.dirname, '..');
 const until = performance.now() + Number(values.minutes) * 60_000;
 
 /** What became of a mutant. */
-type Fate = 'killed' | 'survived' | 'unreached';
+interface Fate {
+  readonly outcome: 'killed' | 'survived' | 'unreached';
+  /** What failed when it was awake. */
+  readonly by?: string;
+  /** Digests of the test files that did not fail. */
+  readonly passed: Readonly<Record<string, string>>;
+}
 
 /** What is known by now. */
 interface State {
@@ -53,38 +67,40 @@ interface Equivalent {
   readonly why: string;
 }
 
-/** Tests whose subject is not the code that is mutated, or the machine's speed. */
-const others = /^test\/(?:unit\/(?:tree|scripts\/)|network\/(?:bench|soak|support|upgrade)\.)/;
+/** Tests whose subject is not the code that is mutated, but the build, say, or the machine's speed. */
+const others =
+  /^test\/(?:unit\/(?:tree|scripts\/|cni\/executable)|network\/(?:bare-host|bench|soak|support|upgrade)\.)/;
 
 const stateFile = join(root, `build/mutants-${seed}.json`);
 const state: State = existsSync(stateFile)
   ? (JSON.parse(readFileSync(stateFile, 'utf8')) as State)
   : { reach: {}, fates: {}, minutes: 0 };
-const sources = tracked('lib', 'plugins', 'ipam', 'agent');
+const sources = tracked('lib', 'plugins', 'ipam', 'agent').filter((file) => file.endsWith('.ts'));
 const tests = tracked('test/unit', 'test/network', 'test/uml').filter(
   (file) => file.endsWith('.test.ts') && !others.test(file),
 );
-const sample = chooseMutants();
-const keys = sample.map((mutant) => keyOf(mutant, readFileSync(join(root, mutant.file), 'utf8')));
+const explained = JSON.parse(readFileSync(join(root, 'test/mutants.json'), 'utf8')) as Equivalent[];
+const equivalent = new Set(explained.map(({ mutant }) => mutant));
+const chosen = chooseMutants();
+const [keys, sample] = [[...chosen.keys()], [...chosen.values()]];
 console.log(`Seed ${seed}: ${sample.length} mutants, ${tests.length} test files`);
 
-const start = performance.now();
+const [start, spent] = [performance.now(), state.minutes];
 const scratch = mkdtempSync(join(tmpdir(), 'cni-mutants-'));
-try {
-  const workspaces = Array.from(
-    { length: Number(values.workers) },
-    (_, i) => new Workspace(join(scratch, `${i}`)),
-  );
-  await Promise.all(workspaces.map((workspace) => workspace.prepare(root, sample)));
-  await each(workspaces, tests.filter(isUnknown), observe);
-  if (!Object.values(state.reach).some(({ passed }) => passed))
-    throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
-  const left = [...keys.keys()].filter((i) => isToBeTried(state.fates[keys[i]!]));
-  await each(workspaces, left, tryMutant);
-} finally {
-  rmSync(scratch, { recursive: true, force: true });
-}
-state.minutes += (performance.now() - start) / 60_000;
+// Some tests run executables as another user.
+chmodSync(scratch, 0o755);
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+const workspaces = Array.from(
+  { length: Number(values.workers) },
+  (_, i) => new Workspace(join(scratch, `${i}`)),
+);
+await Promise.all(workspaces.map((workspace) => workspace.prepare(root, sample)));
+await each(workspaces, tests.filter(isUnknown), observe);
+if (!Object.values(state.reach).some(({ passed }) => passed))
+  throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
+const left = [...keys.keys()].filter((i) => isToBeTried(keys[i]!));
+await each(workspaces, left, tryMutant);
 save();
 report();
 
@@ -94,15 +110,20 @@ function tracked(...directories: string[]): string[] {
   return execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim().split('\n');
 }
 
-function chooseMutants(): Mutant[] {
-  const random = new Random(seed);
-  const all = sources
-    .filter((file) => file.endsWith('.ts'))
-    .flatMap((file) => mutantsOf(file, readFileSync(join(root, file), 'utf8')));
-  const chosen: Mutant[] = [];
-  while (chosen.length < Number(values.sample) && all.length > 0)
-    chosen.push(...all.splice(random.below(all.length), 1));
-  return chosen;
+/**
+ * Chooses mutants by a hash of the seed and their key: a change of the code changes the sample only where it
+ * changes mutants. Of mutants with one key, as of the same line twice, the first is taken.
+ */
+function chooseMutants(): Map<string, Mutant> {
+  const all = new Map<string, Mutant>();
+  for (const file of sources) {
+    const text = readFileSync(join(root, file), 'utf8');
+    for (const mutant of mutantsOf(file, text).toReversed()) all.set(keyOf(mutant, text), mutant);
+  }
+  const rank = (key: string) => createHash('sha256').update(`${seed} ${key}`).digest('hex');
+  const ranked = [...all].map(([key, mutant]) => ({ key, mutant, rank: rank(key) }));
+  ranked.sort((a, b) => (a.rank < b.rank ? -1 : 1));
+  return new Map(ranked.slice(0, Number(values.sample)).map(({ key, mutant }) => [key, mutant]));
 }
 
 /** Hands pieces of work to whichever workspace has nothing to do, until the time is up. */
@@ -126,55 +147,77 @@ function isUnknown(file: string): boolean {
   return state.reach[file]?.digest !== digestOf(root, file, keys);
 }
 
-function isToBeTried(fate: Fate | undefined): boolean {
-  return fate === undefined || (values.again && fate !== 'killed');
+function isToBeTried(key: string): boolean {
+  if (!key.includes(values.only)) return false;
+  const fate = state.fates[key];
+  return values.again ? fate !== undefined && fate.outcome !== 'killed' && !equivalent.has(key) : !fate;
 }
 
 async function observe(workspace: Workspace, file: string): Promise<void> {
-  const { passed, seconds, reached } = await workspace.observe(file);
+  const { reached, ...seen } = await workspace.observe(file);
+  // Noting what is reached is writing as well, which disturbs a test that counts what a process writes.
+  const { passed, seconds, failure } = seen.passed ? seen : await workspace.passes([file], 600);
   state.reach[file] = {
     digest: digestOf(root, file, keys),
     passed,
     seconds,
     reached: reached.map((i) => keys[i]!),
   };
-  console.log(
-    `${file}: ${Math.round(seconds)} s, reaches ${reached.length}${passed ? '' : ', FAILS without a mutant and is left out'}`,
-  );
+  const outcome = passed ? '' : `. It FAILS without a mutant and is left out: ${failure}`;
+  console.log(`${file}: ${Math.round(seconds)} s, reaches ${reached.length}${outcome}`);
 }
 
 async function tryMutant(workspace: Workspace, i: number): Promise<void> {
-  const key = keys[i]!;
-  const runs = planFor(new Map(Object.entries(state.reach)), key, sample[i]!.file);
-  let fate: Fate = runs.length > 0 ? 'survived' : 'unreached';
-  const before = performance.now();
-  for (const { files, seconds } of runs) {
-    // One that makes a call wait for ever is noticed, too.
-    const { passed } = await workspace.test(i, files, 30 + 4 * seconds);
-    if (passed) continue;
-    fate = 'killed';
-    break;
-  }
-  state.fates[key] = fate;
-  const took = Math.round((performance.now() - before) / 1000);
   const { file, line, original, replacement } = sample[i]!;
-  console.log(`${fate} ${file}:${line} in ${took} s: ${original} -> ${replacement || '(left out)'}`);
+  const key = keys[i]!;
+  const passed = { ...state.fates[key]?.passed };
+  const known = Object.entries(state.reach).filter(([name]) => values.test?.includes(name) ?? true);
+  const runs = planFor(new Map(known), key, file, Number(values.seconds), passed);
+  const before = performance.now();
+  let by: string | undefined;
+  for (const one of runs) {
+    by = await failureOf(workspace, i, one);
+    if (by !== undefined) break;
+    for (const name of one.files) passed[name] = state.reach[name]!.digest;
+  }
+  const outcome = by !== undefined ? 'killed' : Object.keys(passed).length > 0 ? 'survived' : 'unreached';
+  state.fates[key] = { outcome, passed, ...(by !== undefined && { by }) };
+  const seconds = Math.round((performance.now() - before) / 1000);
+  const change = `${original} -> ${replacement || '(left out)'}`;
+  console.log(`${outcome} in ${seconds} s: ${file}:${line}: ${change}${by ? ` [${by}]` : ''}`);
+}
+
+/** @returns what fails with a mutant, and does not fail right after without it. */
+async function failureOf(
+  workspace: Workspace,
+  i: number,
+  { files, seconds }: Run,
+): Promise<string | undefined> {
+  // A call that waits for ever is noticed, too.
+  const limit = 30 + 4 * seconds;
+  for (let left = 3; left > 0; left--) {
+    const { passed, failure } = await workspace.test(i, files, limit);
+    if (passed) return undefined;
+    const control = await workspace.passes(files, limit, failure);
+    if (control.passed) return failure;
+    console.log(`${files.join(' ')} fails without a mutant as well: ${control.failure}`);
+  }
+  return undefined;
 }
 
 function save(): void {
+  state.minutes = spent + (performance.now() - start) / 60_000;
   mkdirSync(join(root, 'build'), { recursive: true });
   writeFileSync(stateFile, JSON.stringify(state, null, 1));
 }
 
 /** Prints the outcome, and records it if that is asked for and all are tried. */
 function report(): void {
-  const list = JSON.parse(readFileSync(join(root, 'test/mutants.json'), 'utf8')) as Equivalent[];
-  const equivalent = new Set(list.map(({ mutant }) => mutant));
   const tried = keys.filter((key) => key in state.fates);
-  const killed = tried.filter((key) => state.fates[key] === 'killed').length;
-  const missed = tried.filter((key) => state.fates[key] !== 'killed');
+  const killed = tried.filter((key) => state.fates[key]?.outcome === 'killed').length;
+  const missed = tried.filter((key) => state.fates[key]?.outcome !== 'killed');
   const survivors = missed.filter((key) => !equivalent.has(key));
-  for (const key of survivors) console.log(`${state.fates[key]}: ${key}`);
+  for (const key of survivors) console.log(`${state.fates[key]?.outcome}: ${key}`);
   const counted = killed + survivors.length;
   const score = counted > 0 ? killed / counted : 1;
   console.log(
@@ -189,7 +232,10 @@ function report(): void {
       failed: survivors.length,
       command: `npm run mutate -- --sample ${values.sample} --seed ${seed}`,
       minutes: state.minutes,
-      note: `Survived means here that the tests noticed it. ${missed.length - survivors.length} more are no faults, as test/mutants.json explains.`,
+      note:
+        `Survived means here that a test noticed it. Of ${tried.length} mutants, ${killed} were noticed and ` +
+        `${missed.length - survivors.length} are no faults, as test/mutants.json explains: ` +
+        `score ${killed}/${counted} = ${score.toFixed(2)}`,
     });
   process.exitCode = survivors.length > counted / 10 ? 1 : 0;
 }

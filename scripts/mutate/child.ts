@@ -10,7 +10,10 @@ export interface Ended {
   readonly elapsed: number;
 }
 
-/** Runs a program. One that takes longer than `seconds` is killed with its process group, and has failed. */
+/**
+ * Runs a program. One that takes longer than `seconds` is killed with its process group, and has failed. So
+ * is one that still runs when this process ends.
+ */
 export function run(
   [program, ...args]: readonly [string, ...string[]],
   { seconds, ...options }: { cwd: string; env: NodeJS.ProcessEnv; seconds: number },
@@ -23,10 +26,19 @@ export function run(
       stream.on('data', (chunk: Buffer) => {
         output += chunk.toString();
       });
-    const timer = setTimeout(() => process.kill(-child.pid!, 'SIGKILL'), seconds * 1000);
+    const kill = () => {
+      try {
+        process.kill(-child.pid!, 'SIGKILL');
+      } catch {
+        // It has ended, and left its output to a process of another group.
+      }
+    };
+    const timer = setTimeout(kill, seconds * 1000);
+    process.prependListener('exit', kill);
     child.on('error', reject);
     child.on('close', (code) => {
       clearTimeout(timer);
+      process.off('exit', kill);
       resolve({ passed: code === 0, output, elapsed: (performance.now() - start) / 1000 });
     });
   });

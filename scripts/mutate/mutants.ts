@@ -210,16 +210,12 @@ export function instrument(text: string, mutants: readonly (readonly [number: nu
   for (const [number, { kind, start, end, replacement }] of mutants) {
     const isChosen = `globalThis.__mutant?.(${number})`;
     const length = end - start;
+    // A block of its own keeps an "else" that follows with its "if".
+    const [before, after] =
+      kind === 'statement' ? [`{ if (!${isChosen}) `, ' }'] : [`(${isChosen} ? (${replacement}) : (`, '))'];
     // At one place, what ends comes before what begins; the longer one lies around the shorter.
-    if (kind === 'statement') insertions.push({ at: start, order: 1 / length, code: `if (!${isChosen}) ` });
-    else {
-      insertions.push({
-        at: start,
-        order: 1 / length,
-        code: `(${isChosen} ? (${replacement}) : (`,
-      });
-      insertions.push({ at: end, order: length - 1e9, code: '))' });
-    }
+    insertions.push({ at: start, order: 1 / length, code: before });
+    insertions.push({ at: end, order: length - 1e9, code: after });
   }
   let result = '';
   let done = 0;

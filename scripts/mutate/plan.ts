@@ -14,8 +14,14 @@ export interface Reach {
   readonly reached: readonly string[];
 }
 
-/** How many seconds of unit tests, and of network tests, a mutant gets at most. */
-const longest = { unit: 8, network: 60 };
+/** Test files that run at once, and the seconds that they took without a mutant. */
+export interface Run {
+  readonly files: string[];
+  readonly seconds: number;
+}
+
+/** How many seconds of unit tests a mutant gets at once. */
+const longestUnits = 8;
 
 /** Digest of a test file and of the mutants that it may reach. */
 export function digestOf(root: string, file: string, keys: readonly string[]): string {
@@ -27,19 +33,23 @@ export function digestOf(root: string, file: string, keys: readonly string[]): s
 /**
  * Runs of tests for a mutant, in order: the unit tests at once, then one network test after the other.
  * @param all what each test file reaches. @param key of the mutant. @param file that it is in.
- * @returns test files and the seconds that they took without a mutant.
+ * @param limit seconds of network tests.
+ * @param passed digests of test files that were run with it before and passed. They are left out; those that
+ *   have changed since come first.
  */
 export function planFor(
   all: ReadonlyMap<string, Reach>,
   key: string,
   file: string,
-): { files: string[]; seconds: number }[] {
+  limit: number,
+  passed: Readonly<Record<string, string>> = {},
+): Run[] {
   const fitting = [...all]
-    .filter(([, { passed, reached }]) => passed && reached.includes(key))
+    .filter(([name, reach]) => reach.passed && reach.reached.includes(key) && passed[name] !== reach.digest)
     .map(([name, { seconds, reached }]) => ({
       name,
       seconds,
-      kinship: kinshipOf(name, file),
+      kinship: name in passed ? Number.POSITIVE_INFINITY : kinshipOf(name, file),
       breadth: reached.length,
     }));
   const [units, others] = [true, false].map((isUnit) =>
@@ -47,12 +57,12 @@ export function planFor(
   ) as [typeof fitting, typeof fitting];
   // What reaches little is about that.
   const nearest = within(
-    longest.unit,
-    units.toSorted((a, b) => b.kinship - a.kinship || a.breadth - b.breadth),
+    longestUnits,
+    units.toSorted((a, b) => compare(b.kinship, a.kinship) || a.breadth - b.breadth),
   );
   const quickest = within(
-    longest.network,
-    others.toSorted((a, b) => b.kinship - a.kinship || a.seconds - b.seconds),
+    limit,
+    others.toSorted((a, b) => compare(b.kinship, a.kinship) || a.seconds - b.seconds),
   );
   const runs = quickest.map(({ name, seconds }) => ({ files: [name], seconds }));
   if (nearest.length === 0) return runs;
@@ -60,20 +70,31 @@ export function planFor(
   return [{ files: nearest.map(({ name }) => name), seconds }, ...runs];
 }
 
-/** The first of a list, and those after it for which there is time left. */
-function within<T extends { seconds: number }>(limit: number, list: readonly T[]): T[] {
-  let spent = 0;
-  return list.filter(({ seconds }) => {
-    if (spent > 0 && spent + seconds > limit) return false;
-    spent += seconds;
-    return true;
-  });
+function compare(a: number, b: number): number {
+  return a === b ? 0 : a - b;
 }
 
-/** How many words a test's name shares with the path of a source file; "firewalld" is one with "firewall". */
+/** As many of a list, from its beginning, as there is time for; one that takes longer when there is none. */
+function within<T extends { seconds: number }>(limit: number, list: readonly T[]): T[] {
+  let left = limit;
+  const fitting = list.filter(({ seconds }) => {
+    if (seconds > left) return false;
+    left -= seconds;
+    return true;
+  });
+  return fitting.length > 0 ? fitting : list.filter(({ seconds }) => seconds < 4 * limit).slice(0, 1);
+}
+
+/**
+ * How near a test's name is to the path of a source file: each word that they share counts, and twice when
+ * the file has it rather than a directory; "firewalld" is one with "firewall". The mean of the name's words.
+ */
 function kinshipOf(test: string, file: string): number {
-  const words = file.replace(/\.ts$/, '').split(/[/-]/);
-  return basename(test, '.test.ts')
-    .split('-')
-    .filter((one) => words.some((word) => one === word || (word.length > 4 && one.startsWith(word)))).length;
+  const wordsOf = (text: string) => text.split(/[/-]/);
+  const isIn = (words: readonly string[], one: string) =>
+    words.some((word) => one === word || (word.length > 4 && one.startsWith(word)));
+  const [all, own] = [wordsOf(file.replace(/\.ts$/, '')), wordsOf(basename(file, '.ts'))];
+  const words = basename(test, '.test.ts').split('-');
+  const weights: number[] = words.map((one) => (isIn(own, one) ? 2 : isIn(all, one) ? 1 : 0));
+  return weights.reduce((sum, one) => sum + one, 0) / words.length;
 }

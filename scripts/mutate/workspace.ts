@@ -30,6 +30,8 @@ const longestTest = 600;
 export interface Outcome {
   readonly passed: boolean;
   readonly seconds: number;
+  /** What failed first, as AVA names it: a test, or a file that ended too early or was ended. */
+  readonly failure: string;
 }
 
 /** One copy. */
@@ -67,43 +69,57 @@ export class Workspace {
     if (!passed) throw new Error(`The build with mutants failed:\n${output}`);
   }
 
-  /** Runs test files with one mutant awake, until the first test fails. @param limit in seconds. */
-  async test(mutant: number, files: readonly string[], limit: number): Promise<Outcome> {
-    this.choose(mutant + 1);
-    const { passed, elapsed } = await this.ava(['--fail-fast', ...files], limit);
-    this.choose(0);
-    return { passed, seconds: elapsed };
+  /** Runs test files with a mutant awake until the first test fails. @param limit in seconds. */
+  test(mutant: number, files: readonly string[], limit: number): Promise<Outcome> {
+    return this.ava(mutant + 1, ['--fail-fast', ...files], limit);
+  }
+
+  /**
+   * Tells whether test files pass without any mutant.
+   * @param failed a test of theirs that failed with one: when it passes, the others need not be run.
+   */
+  async passes(files: readonly string[], limit: number, failed?: string): Promise<Outcome> {
+    const title = failed?.split(' › ').at(-1);
+    const alone = title ? await this.ava(0, [`--match=${title}`, ...files], limit) : undefined;
+    return alone?.passed ? alone : this.ava(0, ['--fail-fast', ...files], limit);
   }
 
   /** Runs a test file without any mutant. @returns which ones it reaches. */
   async observe(file: string): Promise<Outcome & { reached: number[] }> {
     writeFileSync(join(this.directory, 'reached'), '');
-    this.choose(observing);
-    const { passed, elapsed } = await this.ava([file], longestTest);
-    this.choose(0);
+    const outcome = await this.ava(observing, [file], longestTest);
     const lines = readFileSync(join(this.directory, 'reached'), 'utf8').trim().split('\n').filter(Boolean);
-    return { passed, seconds: elapsed, reached: [...new Set(lines)].map((line) => Number(line) - 1) };
+    return { ...outcome, reached: [...new Set(lines)].map((line) => Number(line) - 1) };
   }
 
   remove(): void {
     rmSync(this.directory, { recursive: true, force: true });
   }
 
-  private ava(args: readonly string[], seconds: number) {
+  private async ava(chosen: number, args: readonly string[], limit: number): Promise<Outcome> {
     const program = join(this.directory, 'node_modules/ava/entrypoints/cli.js');
     const env = { ...process.env, NODE_OPTIONS: `--require ${join(this.directory, 'chooser.cjs')}` };
-    return run([process.execPath, program, ...args], { cwd: this.directory, env, seconds });
+    const options = { cwd: this.directory, env, seconds: limit };
+    this.choose(chosen);
+    const { passed, output, elapsed } = await run([process.execPath, program, '--tap', ...args], options);
+    this.choose(0);
+    const failure = /^not ok \d+ - (.*)/m.exec(output)?.[1] ?? `no end within ${Math.round(limit)} s`;
+    return { passed, seconds: elapsed, failure: passed ? '' : failure };
   }
 
   private choose(number: number): void {
     writeFileSync(join(this.directory, 'chosen'), `${number}`);
   }
 
-  /** Script that tells each mutant whether it is awake. Its numbers begin with 1. */
+  /**
+   * Script that tells each mutant whether it is awake. Its numbers begin with 1. All sleep where the choice
+   * cannot be read, as in a root directory that a test makes.
+   */
   private chooser(): string {
     return `globalThis.__mutant = (() => {
-  const { appendFileSync, readFileSync } = process.getBuiltinModule('node:fs');
-  const chosen = Number(readFileSync(${JSON.stringify(join(this.directory, 'chosen'))}, 'utf8'));
+  const { appendFileSync, existsSync, readFileSync } = process.getBuiltinModule('node:fs');
+  const file = ${JSON.stringify(join(this.directory, 'chosen'))};
+  const chosen = existsSync(file) ? Number(readFileSync(file, 'utf8')) : 0;
   if (chosen !== ${observing}) return (number) => number + 1 === chosen;
   const seen = new Set();
   return (number) => {

@@ -120,3 +120,23 @@ test('a call whose runtime gives up while it waits is not begun', async (t) => {
   t.deepEqual(log(), ['begin ADD', 'end ADD', 'begin ADD', 'end ADD']);
   t.is(await link(pod, 'eth0'), undefined);
 });
+
+test('a delegate whose plugin comes back to the agent does not wait for the call that it is part of', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  await startAgent(t, host);
+  const pod = await host.addPod();
+  mkdirSync(host.file('/run/plugins'));
+  const script = `#!/bin/sh\nexec ${suites.ours}/host-local\n`;
+  writeFileSync(host.file('/run/plugins/wrapped'), script, { mode: 0o755 });
+  const ipam = { type: 'wrapped', subnet: '10.33.0.0/24' };
+  const { exit, stdout } = await host.tryRun([join(suites.ours, 'bridge')], {
+    env: { ...addEnvironment(pod), CNI_PATH: `/run/plugins:${suites.ours}` },
+    stdin: JSON.stringify({ cniVersion: '1.1.0', name: 'wrapped', type: 'bridge', bridge: 'br7', ipam }),
+  });
+  t.is(exit, 0, stdout);
+  const { calls } = JSON.parse(await host.run([join(suites.ours, 'cni'), 'agent', 'status', '--json'])) as {
+    calls: { plugin: string; calls: number }[];
+  };
+  const counts = calls.map((one) => `${one.plugin} ${one.calls}`).sort();
+  t.deepEqual(counts, ['bridge 1', 'host-local 1'], 'both were done by the agent');
+});

@@ -64,6 +64,11 @@ test('metrics tell of calls by plugin, verb and code, of durations, and of the p
   t.is(calls('plugin="bridge",verb="other",code="6"'), 5);
   t.is(metrics.get('cni_agent_call_duration_seconds_count{plugin="bridge",verb="ADD"}'), 2);
   t.is(metrics.get('cni_agent_call_duration_seconds_bucket{le="30",plugin="bridge",verb="ADD"}'), 2);
+  const bounds = [...metrics.keys()].flatMap(
+    (key) => /_bucket\{le="(.*?)",plugin="bridge",verb="ADD"\}/.exec(key)?.slice(1) ?? [],
+  );
+  const expected = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30];
+  t.deepEqual(bounds, [...expected.map(String), '+Inf']);
   const sum = metrics.get('cni_agent_call_duration_seconds_sum{plugin="bridge",verb="ADD"}')!;
   t.true(sum > 0.0005 && sum < 20, `${sum} seconds`);
   t.is(metrics.get('cni_agent_calls_running'), 0);

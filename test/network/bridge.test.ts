@@ -225,6 +225,15 @@ test('CHECK finds every drift', async (t) => {
           'off',
         ]),
     ],
+    [
+      /not masqueraded/,
+      () =>
+        host.run([
+          'sh',
+          '-c',
+          "iptables-save -t nat | sed 's|POSTROUTING -s [^ ]*|POSTROUTING -s 192.0.2.1/32|' | iptables-restore",
+        ]),
+    ],
     [/not masqueraded/, () => host.run(['iptables', '-t', 'nat', '-F', 'POSTROUTING'])],
     [/No address of network/, () => host.run(['sh', '-c', 'rm /var/lib/cni/networks/net/10.*'])],
     [/missing/, (one) => one.pod.run(['ip', 'link', 'del', 'eth0'])],
@@ -238,6 +247,40 @@ test('CHECK finds every drift', async (t) => {
     t.regex(outcome.error?.msg ?? 'no error', message);
     await one.del();
   }
+});
+
+test("DEL removes the host's end of the pair where a process keeps a namespace that has lost its path", async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, bridgeNet());
+  const { name } = one.result!.interfaces!.find(({ sandbox, name }) => !sandbox && name.startsWith('veth'))!;
+  await one.pod.start(t, ['sh', '-c', 'echo; exec sleep 1000']);
+  await one.pod.remove();
+  t.truthy(await link(host, name));
+  // Another's, as far as its address tells.
+  const { address } = (await link(host, name))!;
+  await host.run(['ip', 'link', 'set', name, 'address', '02:00:00:00:00:07']);
+  await one.del();
+  t.truthy(await link(host, name));
+  await host.run(['ip', 'link', 'set', name, 'address', address]);
+  await one.del();
+  t.is(await link(host, name), undefined);
+});
+
+test('a pod whose runtime has turned IPv6 off gets its IPv6 address all the same', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  for (const name of ['all', 'default', 'lo'])
+    await pod.run(['sysctl', '-qw', `net.ipv6.conf.${name}.disable_ipv6=1`]);
+  const ipam = { type: 'host-local', subnet: 'fd00:5::/64' };
+  const network = {
+    cniVersion: '1.0.0',
+    name: 'net',
+    plugins: [{ type: 'bridge', bridge: 'br0', isDefaultGateway: true, ipam }],
+  };
+  const one = await attach(host, network, { pod });
+  t.deepEqual(await addresses(pod, 'eth0'), [`${one.ip}/64`]);
+  for (const name of ['lo', 'eth0']) t.is(await sysctl(pod, `net/ipv6/conf/${name}/disable_ipv6`), '0', name);
+  await one.check();
 });
 
 test('CHECK finds a route that leads to another gateway, or stands in another table', async (t) => {

@@ -86,6 +86,8 @@ test('chains that drop are found in every family; others are left alone', async 
       'ip6 c f': 'forward priority 3; policy drop',
       'inet d f': 'forward priority 4; policy accept; ct state invalid drop',
       'inet d i': 'input priority 0; policy accept; ip saddr 203.0.113.1 drop',
+      // Named as in iptables, which has no tables of both families.
+      'inet filter FORWARD': 'forward priority 5; policy drop',
     }),
   );
   const one = await attach(host, net());
@@ -94,12 +96,12 @@ test('chains that drop are found in every family; others are left alone', async 
       ? [`${rule.family} ${rule.table} ${rule.chain}`]
       : [],
   );
-  t.deepEqual(jumps.sort(), ['inet a f', 'ip b f', 'ip b g', 'ip6 c f']);
+  t.deepEqual(jumps.sort(), ['inet a f', 'inet filter FORWARD', 'ip b f', 'ip b g', 'ip6 c f']);
   t.true(await ping(one.pod, '192.0.2.2'));
   t.true(await ping(one.pod, 'fd00:2::2'));
   await one.check();
   await one.del();
-  for (const table of ['a', 'b', 'c']) t.deepEqual(await elements(host, table), [], table);
+  for (const table of ['a', 'b', 'c', 'filter']) t.deepEqual(await elements(host, table), [], table);
 });
 
 test('where nothing drops, nothing is changed; CHECK says when that is over', async (t) => {

@@ -14,7 +14,7 @@ import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../su
 import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, files, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
-import { runPlugin } from '../support/plugin.ts';
+import { addEnvironment, runPlugin, suites } from '../support/plugin.ts';
 
 const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
   firewallNet('1.0.0', { backend: 'iptables', ...keys }, ...where);
@@ -400,6 +400,25 @@ async function fakePrograms(
   return { PATH: '/run/fake:/usr/sbin:/usr/bin' };
 }
 
+test('a DEL that lacks the capability to use iptables fails, and the rules stay for one that has it', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, net());
+  const before = (await accepting(host)).length;
+  t.not(before, 0);
+  const config = { ...one.network.plugins[1]!, name: one.network.name, cniVersion: '1.0.0' };
+  const { exit, stdout } = await host.tryRun(
+    ['setpriv', '--bounding-set=-net_admin', '--inh-caps=-net_admin', '--', join(suites.ours, 'firewall')],
+    {
+      env: { ...addEnvironment(one.pod), CNI_COMMAND: 'DEL' },
+      stdin: JSON.stringify({ ...config, prevResult: one.result }),
+    },
+  );
+  t.is(exit, 1, stdout);
+  t.is((await accepting(host)).length, before);
+  await one.del();
+  t.deepEqual(await accepting(host), []);
+});
+
 test('DEL finds rules that are not quite as ADD made them', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, net());
@@ -407,6 +426,21 @@ test('DEL finds rules that are not quite as ADD made them', async (t) => {
   await one.del();
   t.false((await rules(host)).some((rule) => rule.includes(one.ip)));
   await one.del();
+});
+
+test('what all pods share is missed by CHECK, and put back by ADD, also for a pod of one family', async (t) => {
+  const host = await makeHost(t);
+  const { plugins } = net();
+  const ipam = { type: 'host-local', subnet: '10.5.0.0/24' };
+  const network = { ...net(), plugins: [{ ...plugins[0]!, ipam }, plugins[1]!] };
+  const one = await attach(host, network);
+  await one.check();
+  await host.run(['iptables', '-F', 'FORWARD']);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /lacks the rule "FORWARD/);
+  const two = await attach(host, network);
+  t.is((await rules(host)).filter((rule) => /^-A FORWARD .*-j CNI-FORWARD$/.test(rule)).length, 1);
+  await one.check();
+  await two.check();
 });
 
 test('CHECK finds missing rules; STATUS a missing firewalld', async (t) => {

@@ -255,6 +255,15 @@ test('CHECK finds what is missing from the sandbox', async (t) => {
   t.regex(outcome.error!.msg, /has no address 10\.244\.1\./);
 });
 
+test('CHECK goes by the present configuration when the saved one is lost', async (t) => {
+  const host = await makeNode(t);
+  const attachment = await attach(host, modern);
+  rmSync(host.file(`${dataDir}/${attachment.pod.containerId}`));
+  await attachment.check();
+  await attachment.pod.run(['ip', 'address', 'flush', 'dev', 'eth0', 'scope', 'global']);
+  t.regex((await attachment.tryCheck()).error!.msg, /has no address 10\.244\.1\./);
+});
+
 test('STATUS fails until flanneld has written its file', async (t) => {
   const host = await makeHost(t);
   const before = await runNetworkVerb(host, modern, 'STATUS');

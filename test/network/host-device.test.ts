@@ -50,6 +50,43 @@ test('the device goes into the pod and comes back under its name', async (t) => 
   }
 });
 
+/** A sysfs of a host's own, with these directories, and a driver for programs in user space. */
+async function makeSysfs(host: Host, ...directories: string[]): Promise<void> {
+  await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/sys']);
+  await host.run(['mkdir', '-p', '/sys/bus/pci/drivers/vfio-pci', ...directories]);
+}
+
+test('a device is found by its PCI address, whoever gives that, and by its directory', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  const directory = '/sys/devices/pci0000:00/0000:00:02.0';
+  await makeSysfs(host, '/sys/bus/pci/devices/0000:00:02.0/net/eth1', `${directory}/net/eth1`);
+  for (const keys of [
+    { pciBusID: '0000:00:02.0' },
+    { kernelpath: directory },
+    { runtimeConfig: { deviceID: '0000:00:02.0' } },
+  ]) {
+    const one = await attach(host, changed(name, { device: undefined, ...keys }));
+    t.is((await link(one.pod, 'eth0'))?.address, '0a:00:00:00:00:11');
+    t.is(await link(host, 'eth1'), undefined);
+    await one.del();
+    t.truthy(await link(host, 'eth1'));
+  }
+});
+
+test('a device that a program in user space drives is named in the result, and nothing moves', async (t) => {
+  const host = await makeHost(t);
+  const device = '/sys/bus/pci/devices/0000:00:1f.6';
+  await makeSysfs(host, device);
+  await host.run(['ln', '-s', '../../drivers/vfio-pci', `${device}/driver`]);
+  const keys = { device: undefined, pciBusID: '0000:00:1f.6', ipam: undefined };
+  const one = await attach(host, changed(name, keys));
+  t.deepEqual(one.result!.interfaces, [{ name: 'eth0', sandbox: one.pod.netns, pciID: '0000:00:1f.6' }]);
+  t.is(await link(one.pod, 'eth0'), undefined);
+  await one.check();
+  await one.del();
+});
+
 test('without IPAM only the link moves', async (t) => {
   const host = await makeHost(t);
   await addDevice(host);

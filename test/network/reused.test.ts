@@ -153,6 +153,21 @@ test('GC and DEL leave the firewall rules of a living pod that the reference has
   t.is(await accepted(host, living.ip), 0);
 });
 
+test('DEL knows its own reservation in the form of very old versions, also with an end of line', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, small());
+  const file = host.file(`/var/lib/cni/networks/br0/${one.ip}`);
+  for (const text of [`${one.pod.containerId}`, `${one.pod.containerId}\n`]) {
+    writeFileSync(file, text);
+    const firewall = firewallAlone(one, { backend: 'iptables' });
+    firewall.result = one.result;
+    await firewall.del();
+    t.is(await accepted(host, one.ip), 0, JSON.stringify(text));
+    await firewall.tryAdd({}, one.result);
+    t.is(await accepted(host, one.ip), 2);
+  }
+});
+
 test('GC collects chains without rules that a reference plugin left which was killed, and no others', async (t) => {
   const host = await makeHost(t);
   const network = networkOf({ type: 'ptp', ipMasq: true, ipam });

@@ -10,7 +10,9 @@ const name = '65-tap.conflist';
 
 test('the interface has its owner, group, queues, address and MAC address, and goes', async (t) => {
   const host = await makeHost(t);
-  const one = await attach(host, changed(name, { mac: '0a:58:0a:61:00:07', mtu: 1400 }));
+  // IDs that no machine names: ip prints the name where there is one.
+  const change = { mac: '0a:58:0a:61:00:07', mtu: 1400, owner: 70107, group: 70108 };
+  const one = await attach(host, changed(name, change));
   const [made] = await ipJson<{
     mtu: number;
     address: string;
@@ -23,8 +25,8 @@ test('the interface has its owner, group, queues, address and MAC address, and g
     vnet_hdr: true,
     multi_queue: true,
     persist: true,
-    user: 107,
-    group: 107,
+    user: 70107,
+    group: 70108,
   });
   t.is(made?.mtu, 1400);
   t.is(made?.address, '0a:58:0a:61:00:07');

@@ -94,3 +94,17 @@ test('what is no address is refused', (t) => {
   ])
     t.is(Prefix.tryParse(text), undefined, text);
 });
+
+test('link-local addresses are those of 169.254.0.0/16 and fe80::/10', (t) => {
+  for (const [text, isLinkLocal] of [
+    ['169.253.255.255', false],
+    ['169.254.0.0', true],
+    ['169.254.255.255', true],
+    ['169.255.0.0', false],
+    ['fe7f:ffff::', false],
+    ['fe80::', true],
+    ['febf:ffff::1', true],
+    ['fec0::', false],
+  ] as const)
+    t.is(Address.parse(text).isLinkLocal, isLinkLocal, text);
+});

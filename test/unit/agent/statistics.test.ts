@@ -25,6 +25,19 @@ test('calls are counted by plugin, verb and code', (t) => {
   ]);
 });
 
+test('each verb of the specification is counted by its name', (t) => {
+  const statistics = new Statistics();
+  const verbs = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION'];
+  for (const verb of verbs) statistics.add('bridge', verb, 0, 1);
+  t.deepEqual(
+    statistics
+      .report('b')
+      .calls.map(({ verb }) => verb)
+      .toSorted(),
+    verbs.toSorted(),
+  );
+});
+
 test('whatever callers send, there are few kinds of calls', (t) => {
   const statistics = new Statistics();
   const told: FinishedCall[] = [];

@@ -53,6 +53,24 @@ test('passes the configuration through, changes only CNI_COMMAND, and reads the 
   t.is(result?.ips[0]?.address.toString(), '10.0.0.9/24');
 });
 
+test('a failed delegate that prints no error of the specification is said to have failed', async (t) => {
+  for (const text of ['{"msg":"Busy"}', '{"code":"11","msg":"Busy"}', 'null', '7', '[]', 'text']) {
+    const dir = pluginDir(t, { fake: `echo '${text}'; exit 3` });
+    const error = await t.throwsAsync(delegate(callWith([dir]), 'fake'), { instanceOf: CniError });
+    t.regex(error!.message, /failed with exit code 3 and printed no CNI error/, text);
+    t.is(error!.code, 999);
+  }
+});
+
+test('a delegate that somebody else kills is told from one that was stopped', async (t) => {
+  const dir = pluginDir(t, { fake: 'kill -9 $$' });
+  for (const signal of [undefined, new AbortController().signal])
+    await t.throwsAsync(delegate(callWith([dir], signal), 'fake'), {
+      instanceOf: CniError,
+      message: /was killed by SIGKILL before it answered/,
+    });
+});
+
 test("a delegate's own error comes back whole", async (t) => {
   const dir = pluginDir(t, { fake: `echo '{"code":11,"msg":"Busy","details":"d"}'; exit 1` });
   const error = await t.throwsAsync(delegate(callWith([dir]), 'fake'), { instanceOf: CniError });

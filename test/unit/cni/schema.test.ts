@@ -88,6 +88,13 @@ test('describes itself as JSON Schema', (t) => {
   });
 });
 
+test('an object of which nothing is required names nothing as required', (t) => {
+  t.deepEqual(toJsonSchema(object({ on: boolean() })), {
+    type: 'object',
+    properties: { on: { type: 'boolean' } },
+  });
+});
+
 test('looks at the keys of an object once, however many of them and of its own fields there are', (t) => {
   let listings = 0;
   const config = new Proxy(Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`unknown${i}`, i])), {

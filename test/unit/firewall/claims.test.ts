@@ -1,4 +1,4 @@
-import fs, { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import fs, { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -49,6 +49,22 @@ test.serial('claims that cannot be listed are not taken for none', async (t) => 
   // The lock was let go of, or this would wait for it.
   await claims.take(attachment, [], { backends: [] });
   t.deepEqual(claims.of(attachment), []);
+});
+
+test.serial('what is no directory in place of that of the claims holds none, and is told of', (t) => {
+  const { directory } = claimsIn(t);
+  const told: string[] = [];
+  writeFileSync(join(directory, 'file'), '');
+  symlinkSync('loop', join(directory, 'loop'));
+  for (const [name, code] of [
+    ['file', 'ENOTDIR'],
+    ['loop', 'ENOTDIR'],
+    ['loop/claims', 'ELOOP'],
+  ] as const) {
+    const claims = new Claims((message) => told.push(message), join(directory, name));
+    t.deepEqual(claims.of(attachment), []);
+    t.regex(told.pop() ?? '', new RegExp(`^Cannot list ".*/${name}": ${code}`));
+  }
 });
 
 test.serial(

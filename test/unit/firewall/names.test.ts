@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import test from 'ava';
 import {
+  attachmentComment,
+  attachmentTag,
   hashName,
   masqueradeChain,
   portMapChain,
@@ -30,4 +32,12 @@ test('comments tell whose rules they are, even when they are cut', (t) => {
   const long = portMapComment({ network: 'net', containerId: 'c'.repeat(300) });
   t.is(long.length, 256);
   t.regex(long, /\.\.\.$/);
+});
+
+test('comments in nftables begin with the attachment, have no quotes, and are cut to what nft takes', (t) => {
+  const attachment = { network: 'n"et', containerId: 'one', ifname: 'eth0' };
+  t.is(attachmentComment(attachment), `${attachmentTag(attachment)}, net: net, if: eth0, id: one`);
+  const long = attachmentComment({ ...attachment, containerId: 'c'.repeat(300) });
+  t.is(long.length, 128);
+  t.regex(long, /^[0-9a-f]{16}-[0-9a-f]{16}, net: net, if: eth0, id: c+$/);
 });

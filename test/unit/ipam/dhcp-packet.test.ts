@@ -86,6 +86,16 @@ test('routes of both kinds', (t) => {
     '10.0.0.0/8 10.0.0.1',
     '192.168.9.0/24 10.0.0.2',
   ]);
+  // The first and the last network of each class.
+  for (const [destination, prefix] of [
+    [[1, 2, 3, 4], '1.0.0.0/8'],
+    [[127, 2, 3, 4], '127.0.0.0/8'],
+    [[128, 2, 3, 4], '128.2.0.0/16'],
+    [[191, 2, 3, 4], '191.2.0.0/16'],
+    [[192, 2, 3, 4], '192.2.3.0/24'],
+  ] as const)
+    t.deepEqual(text(classfulRoutes(withOption(33, ...destination, 10, 0, 0, 1))), [`${prefix} 10.0.0.1`]);
+  t.deepEqual(text(classfulRoutes(withOption(33, 10, 1, 2, 3))), [], 'a destination without a router');
   t.is(maskLength(Address.parse('255.255.240.0')), 20);
   t.is(maskLength(Address.parse('255.255.255.255')), 32);
   t.is(maskLength(Address.parse('255.0.255.0')), undefined);
@@ -134,12 +144,19 @@ test('options of the configuration', (t) => {
   t.deepEqual(Buffer.from(options.clientId).toString(), '\0id/net/eth0');
   t.deepEqual(clientOptions({ request: [{ skipDefault: true }] }, 'x', {}).request, []);
   t.is(clientOptions({}, 'x'.repeat(400), {}).clientId.length, 255);
-  t.throws(() => clientOptions({ request: [{ option: 'frobnicate' }] }, 'x', {}), {
-    message: /no DHCP option/,
-  });
+  for (const option of ['frobnicate', '0', '255', '-1', '1000'])
+    t.throws(() => clientOptions({ request: [{ option }] }, 'x', {}), { message: /no DHCP option/ }, option);
+  const ends = clientOptions(
+    { request: [{ skipDefault: true }, { option: '1' }, { option: '254' }] },
+    'x',
+    {},
+  );
+  t.deepEqual(ends.request, [1, 254]);
   t.throws(() => clientOptions({ provide: [{ option: '53', value: 'x' }] }, 'x', {}), {
     message: /belongs to the protocol/,
   });
+  const longest = clientOptions({ provide: [{ option: '12', value: 'x'.repeat(255) }] }, 'x', {});
+  t.is(longest.provide.get(12)?.length, 255);
   t.throws(() => clientOptions({ provide: [{ option: '12', value: 'x'.repeat(256) }] }, 'x', {}), {
     message: /256 bytes where 255 fit/,
   });

@@ -39,6 +39,20 @@ test.serial('a grant ends so long after boot, also when the time of day jumps me
   t.true(Math.max(...expiries) - Math.min(...expiries) < hour);
 });
 
+test('a server that names no time grants an hour, and no lease is shorter than a second', (t) => {
+  for (const [bytes, seconds] of [
+    [undefined, 3600],
+    [[0, 0, 0, 120], 120],
+    [[0, 0, 0, 0], 1],
+  ] as const) {
+    const options = new Map(answer.options);
+    options.delete(Option.LeaseTime);
+    if (bytes) options.set(Option.LeaseTime, Uint8Array.from(bytes));
+    const { renewAt, expiresAt } = readGrant({ ...answer, options });
+    t.is(Math.round(expiresAt - renewAt), seconds * 500);
+  }
+});
+
 const stored = {
   owner: { network: 'net', containerId: 'one', ifname: 'eth0', netns: '/run/netns/one' },
   options: { clientId: [1], request: [1], provide: [] },

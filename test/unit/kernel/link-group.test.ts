@@ -1,9 +1,11 @@
 import test from 'ava';
-import { createLink, listLinks, setLink } from '../../../lib/kernel/link.ts';
-import { deleteHostLinks } from '../../../lib/kernel/link-group.ts';
+import { createLink, type Link, listLinks, setLink } from '../../../lib/kernel/link.ts';
+import { deleteHostLinks, peerOnHost } from '../../../lib/kernel/link-group.ts';
 import { vethKind } from '../../../lib/kernel/link-kinds.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
+import type { Sandbox } from '../../../lib/kernel/sandbox.ts';
+import { bytesAttr, concat } from '../../../lib/netlink/message.ts';
 
 test('interfaces are deleted together, whatever is gone already, and nothing else is', async (t) => {
   using netns = Netns.create();
@@ -24,4 +26,22 @@ test('interfaces are deleted together, whatever is gone already, and nothing els
   await deleteHostLinks(socket, [a!, b!]);
   await deleteHostLinks(socket, [c!]);
   t.false(listLinks(socket).some(({ name }) => name === 'c'));
+});
+
+test("a veth's other end is on the host when its namespace has the number that the sandbox gave the host's", (t) => {
+  const peerOf = (change: Partial<Link>, answer: Uint8Array | undefined) => {
+    // struct rtgenmsg, padded, and NETNSA_NSID of linux/net_namespace.h.
+    const payload = answer && concat([new Uint8Array(4), bytesAttr(1, answer)]);
+    const socket = { execute: () => [payload ? [{ payload }] : []] };
+    const link = { name: 'eth0', kind: 'veth', parent: 7, parentNetnsId: 3, ...change } as Link;
+    return peerOnHost({ socket } as unknown as Sandbox, link)?.index;
+  };
+  const three = Uint8Array.of(3, 0, 0, 0);
+  t.is(peerOf({}, three), 7);
+  t.is(peerOf({}, Uint8Array.of(4, 0, 0, 0)), undefined);
+  t.is(peerOf({}, Uint8Array.of(255, 255, 255, 255)), undefined, 'no number was given');
+  t.is(peerOf({}, undefined), undefined);
+  t.is(peerOf({ kind: 'macvlan' }, three), undefined);
+  t.is(peerOf({ parent: undefined }, three), undefined);
+  t.is(peerOf({ parentNetnsId: undefined }, three), undefined, 'in the same namespace');
 });

@@ -3,6 +3,7 @@
 import test from 'ava';
 import { copyRoute, listRoutes, removeRoute } from '../../../lib/kernel/route.ts';
 import type { RouteSocket } from '../../../lib/kernel/route-socket.ts';
+import { KernelError } from '../../../lib/netlink/libc.ts';
 
 /** 192.0.2.0/24 with next hops 10.94.0.5 (weight 2, its link down) and 10.94.0.6, metric 7, MTU 1300. */
 const answer =
@@ -88,4 +89,18 @@ test('a kernel without IPv6 answers with the routes of IPv4, which are not taken
   const socket = { dump: () => [{ type: 24, flags: 2, sequence: 1, payload }] } as unknown as RouteSocket;
   t.deepEqual(listRoutes(socket, { family: 6 }), []);
   t.is(listRoutes(socket, { family: 4 }).length, 1);
+});
+
+test('a table or a family that the kernel does not have has no routes; any other error counts', (t) => {
+  const [ENOENT, EPERM, EAFNOSUPPORT] = [2, 1, 97];
+  const list = (errno: number, filter: Parameters<typeof listRoutes>[1]) => {
+    const dump = () => {
+      throw new KernelError('list routes', errno);
+    };
+    return listRoutes({ dump } as unknown as RouteSocket, filter);
+  };
+  t.deepEqual(list(ENOENT, { table: 100 }), []);
+  t.deepEqual(list(EAFNOSUPPORT, { family: 6 }), []);
+  t.throws(() => list(EPERM, { table: 100 }), { message: /EPERM/ });
+  t.throws(() => list(ENOENT, { family: 4 }), { message: /ENOENT/ });
 });

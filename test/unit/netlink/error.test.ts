@@ -52,6 +52,18 @@ test('it is found within attributes within attributes, as in the settings of a p
   );
 });
 
+test('without an offset, a value is at fault that no interface can have, and none that one can', (t) => {
+  for (const [mtu, value] of [
+    [67, '67'],
+    [68, undefined],
+    [65_535, undefined],
+    [65_536, '65536'],
+  ] as const) {
+    const error = readError(refusal(22, {}), createLink(vrfKind(1), { name: 'red', mtu }), 0);
+    t.is(error?.attribute?.value, value, `${mtu}`);
+  }
+});
+
 test('an offset that leads nowhere names nothing', (t) => {
   const request = createLink(macvlanKind('bridge', 7), { name: 'm0' });
   for (const offset of [0, 15, 16, 31, 10_000, 2 ** 32 - 1]) {

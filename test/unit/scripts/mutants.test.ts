@@ -38,6 +38,16 @@ test('mutants sleep until they are chosen, and then change what their place says
   t.deepEqual(new Set(mutants.map((_, i) => JSON.stringify(outcomeOf(code, i)))).size > 5, true);
 });
 
+test('an "else" stays with its "if" where a statement before it may be left out', (t) => {
+  const text =
+    "export function choose() { const s = []; if (s.length) s.push('a'); else s.push('b'); return s; }";
+  const mutants = mutantsOf('choose.ts', text);
+  const code = instrument(text, [...mutants.entries()]);
+  t.deepEqual(outcomeOf(code, -1), ['b']);
+  const number = mutants.findIndex(({ original }) => original === "s.push('b');");
+  t.deepEqual(outcomeOf(code, number), []);
+});
+
 test('modules, types, comments and messages are left alone', (t) => {
   const originals = mutantsOf('choose.ts', source).map(({ original }: Mutant) => original);
   for (const text of ["'node:path'", 'readonly number[]', "'Too many of them. Give fewer'"])
@@ -53,20 +63,24 @@ test('a mutant is tried by the tests that reach it: unit tests first, then those
   });
   const all = new Map([
     ['test/network/bridge.test.ts', reach(30, ['m'])],
-    ['test/network/portmap.test.ts', reach(50, ['m'])],
+    ['test/network/portmap.test.ts', reach(20, ['m'])],
     ['test/network/static.test.ts', reach(5, ['m'])],
     ['test/network/tuning.test.ts', reach(1, [])],
     ['test/unit/a.test.ts', reach(2, ['m'])],
     ['test/unit/b.test.ts', reach(1, ['m'], false)],
   ]);
-  const files = planFor(all, 'm', 'lib/firewall/portmap-rules.ts').map((run) => run.files);
+  const files = planFor(all, 'm', 'lib/firewall/portmap-rules.ts', 25).map((run) => run.files);
   t.deepEqual(files, [
     ['test/unit/a.test.ts'],
     ['test/network/portmap.test.ts'],
     ['test/network/static.test.ts'],
   ]);
-  const firewalld = new Map([...all, ['test/network/firewalld.test.ts', reach(55, ['m'])]]);
-  const [, first] = planFor(firewalld, 'm', 'plugins/firewall.ts');
+  const firewalld = new Map([...all, ['test/network/firewalld.test.ts', reach(21, ['m'])]]);
+  const [, first] = planFor(firewalld, 'm', 'plugins/firewall.ts', 25);
   t.deepEqual(first?.files, ['test/network/firewalld.test.ts']);
-  t.deepEqual(planFor(all, 'none', 'lib/ip.ts'), []);
+  t.deepEqual(planFor(all, 'none', 'lib/ip.ts', 25), []);
+  // What has passed is not run again, unless it has changed.
+  const passed = { 'test/unit/a.test.ts': '', 'test/network/static.test.ts': 'before' };
+  const rest = planFor(all, 'm', 'lib/firewall/portmap-rules.ts', 25, passed).map((run) => run.files);
+  t.deepEqual(rest, [['test/network/static.test.ts'], ['test/network/portmap.test.ts']]);
 });

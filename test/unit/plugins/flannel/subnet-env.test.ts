@@ -68,6 +68,12 @@ test('overlooks lines that say nothing, and a carriage return', (t) => {
   t.is(readSubnetEnv(file).mtu, 1450);
 });
 
+for (const missing of Object.keys(complete))
+  test(`asks for ${missing} where that alone is missing`, (t) => {
+    const rest = Object.fromEntries(Object.entries(complete).filter(([name]) => name !== missing));
+    t.throws(() => readSubnetEnv(write(t, rest)), { message: new RegExp(`lacks ${missing}\\b`) });
+  });
+
 test('lists everything that is missing', (t) => {
   const error = t.throws(() => readSubnetEnv(write(t, 'FLANNEL_MTU=\nFLANNEL_IPMASQ=true\n')));
   t.regex(error.message, /FLANNEL_NETWORK.*FLANNEL_SUBNET.*FLANNEL_MTU/);
