@@ -2,7 +2,7 @@
 
 import { displayName, type HostAttachment } from '../inventory.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
-import { formatPorts } from '../list.ts';
+import { formatPorts } from '../list/table.ts';
 import type { State } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type GraphEdge, type GraphNode, severity } from './graph.ts';

@@ -1,4 +1,4 @@
-/** The base chains of the operator that drop forwarded packets. */
+/** The base chains of the operator that drop forwarded packets, or those for the host itself. */
 
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 import { limitsToInvalid } from '../netlink/nftables/expressions.ts';
@@ -29,32 +29,36 @@ export function droppingChains(
 ): NftBaseChain[] {
   if (wanted) {
     const [family] = wanted.split(' ') as [NftFamily];
-    const chain = forwardChains(socket, family).find((one) => nameOf(one) === wanted);
+    const chain = filterChainsOf(socket, family, 'forward').find((one) => nameOf(one) === wanted);
     if (chain) return [chain];
     throw new Error(
       `"nftablesForwardChain" is "${wanted}", but there is no such base chain of type filter at hook forward. ` +
         'Load the ruleset that has it, correct the name, or remove the key to have the chains found that drop',
     );
   }
-  return (['inet', 'ip', 'ip6'] as const)
-    .flatMap((family) => forwardChains(socket, family))
-    .filter((chain) => {
-      const drops = dropsOf(socket, chain);
-      if (drops === 'nothing') return false;
-      if (!isManagedByIptables(chain, programs)) return true;
-      if (drops === 'some') return false;
-      throw new Error(
-        `Chain "${nameOf(chain)}" drops forwarded packets, and belongs to iptables, which could not read its table any more if nftables changed it. ` +
-          'Set "backend" to "iptables"',
-      );
-    });
+  return chainsThatDrop(socket, 'forward').filter((chain) => {
+    if (!isManagedByIptables(chain, programs)) return true;
+    if (dropsOf(socket, chain) === 'some') return false;
+    throw new Error(
+      `Chain "${nameOf(chain)}" drops forwarded packets, and belongs to iptables, which could not read its table any more if nftables changed it. ` +
+        'Set "backend" to "iptables"',
+    );
+  });
+}
+
+/** The base chains at a hook that drop some packets, if not all. */
+export function chainsThatDrop(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
+  return filterChains(socket, hook).filter((chain) => dropsOf(socket, chain) !== 'nothing');
+}
+
+/** The base chains that filter at a hook, other than ours. */
+export function filterChains(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
+  return (['inet', 'ip', 'ip6'] as const).flatMap((family) => filterChainsOf(socket, family, hook));
 }
 
 /** The base chains that drop every packet that none of their rules lets through. @throws NetlinkError */
 export function chainsDroppingAll(socket: NetlinkSocket): NftBaseChain[] {
-  return (['inet', 'ip', 'ip6'] as const)
-    .flatMap((family) => forwardChains(socket, family))
-    .filter((chain) => dropsOf(socket, chain) === 'everything');
+  return filterChains(socket, 'forward').filter((chain) => dropsOf(socket, chain) === 'everything');
 }
 
 /** @throws Error when a chain cannot be changed as its table belongs to a running program. */
@@ -69,11 +73,15 @@ export function requireChangeable(socket: NetlinkSocket, { table, name }: NftBas
   );
 }
 
-function forwardChains(socket: NetlinkSocket, family: NftFamily): NftBaseChain[] {
+function filterChainsOf(
+  socket: NetlinkSocket,
+  family: NftFamily,
+  wanted: 'input' | 'forward',
+): NftBaseChain[] {
   return listBaseChains(socket, family).filter(
     ({ type, hook, table }) =>
       type === 'filter' &&
-      hook === Hook.forward &&
+      hook === Hook[wanted] &&
       !(table.family === isolationTable.family && table.name === isolationTable.name),
   );
 }

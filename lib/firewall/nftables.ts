@@ -16,7 +16,7 @@ export const protocolNumber: Record<string, number> = { tcp: 6, udp: 17, sctp: 1
 /** Priorities of linux/netfilter_ipv4.h by their names in nft(8). */
 export const Priority = { dstnat: -100, filter: 0, srcnat: 100 } as const;
 /** Hooks of linux/netfilter.h. */
-export const Hook = { prerouting: 0, forward: 2, output: 3, postrouting: 4 } as const;
+export const Hook = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
 
 const addressOffset = { 4: { saddr: 12, daddr: 16 }, 6: { saddr: 8, daddr: 24 } } as const;
 

@@ -19,14 +19,16 @@ export interface VlanPort {
 }
 
 /**
- * Reads the "vlanTrunk" of a configuration.
+ * Reads the VLANs of a trunk.
+ * @param key of the configuration, for messages.
  * @throws Error when an entry is neither one VLAN nor a range.
  */
 export function resolveTrunk(
   entries: readonly { id?: number; minID?: number; maxID?: number }[],
+  key = 'vlanTrunk',
 ): VlanPort['trunk'] {
   return entries.map(({ id, minID, maxID }, i) => {
-    const where = `"vlanTrunk[${i}]"`;
+    const where = `"${key}[${i}]"`;
     if ((minID === undefined) !== (maxID === undefined))
       throw new Error(
         `${where} has only one of "minID" and "maxID". Set both for a range, or "id" for one VLAN`,

@@ -1,0 +1,168 @@
+/** The plugins that have Open vSwitch copy frames of a pod, or to a pod: they differ in the pod's part. */
+
+import { CniError, ErrorCode } from '../errors.ts';
+import type { OvsdbConnection } from '../ovsdb/database.ts';
+import {
+  findMirrors,
+  joinMirrors,
+  leaveMirrors,
+  type Mirror,
+  type MirroredBridge,
+  type MirrorPart,
+  type MirrorRole,
+} from '../ovsdb/mirrors.ts';
+import { findPort } from '../ovsdb/ports.ts';
+import type { Call } from './call.ts';
+import { databaseKeys, openDatabase, requireBridge, whereReachable, withFlatFile } from './open-vswitch.ts';
+import { definePlugin, type Plugin, requirePrevResult } from './plugin.ts';
+import { array, boolean, type InferShape, object, required, string } from './schema.ts';
+
+/** How often a change is composed anew, as other pods' came between. */
+const tries = 20;
+
+const config = {
+  ...databaseKeys,
+  bridge: required(string({ description: 'Name of the bridge that the plugin before uses.' })),
+  mirrors: required(
+    array(
+      object({
+        name: required(string({ description: 'Name of the mirror, made if it does not exist.' })),
+        ingress: boolean({ description: 'Producers: copy what comes from the container.' }),
+        egress: boolean({ description: 'Producers: copy what goes to the container.' }),
+      }),
+    ),
+  ),
+};
+
+type Config = InferShape<typeof config>;
+type MirrorCall = Call<Config>;
+
+/** What a plugin for mirrors says of itself. */
+interface MirrorDefinition {
+  readonly name: string;
+  readonly summary: string;
+  /** What ADD does, for a mirror. */
+  readonly explain: (mirror: string) => string;
+  /** The container's part in a mirror; none when the configuration asks for nothing. */
+  readonly rolesOf: (mirror: Config['mirrors'][number]) => MirrorRole[];
+}
+
+/** Defines a plugin that gives a port of Open vSwitch its part in mirrors. */
+export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDefinition): Plugin<Config> {
+  const partsOf = ({ mirrors }: Pick<Config, 'mirrors'>): MirrorPart[] =>
+    mirrors.map((mirror) => ({ name: mirror.name, roles: rolesOf(mirror) }));
+  const validate = (config: Config) => {
+    for (const { name, roles } of partsOf(config))
+      if (roles.length === 0)
+        throw new Error(
+          `Mirror "${name}" copies nothing of the container. Set "ingress" or "egress" to true`,
+        );
+  };
+  const settingsOf = (call: MirrorCall) => withFlatFile(call.config, object(config));
+  const leave = async (call: MirrorCall) => {
+    const port = portName(call);
+    await whereReachable(call, settingsOf(call), async (db) => {
+      const uuid = port && (await findPort(db, port))?.uuid;
+      await change(db, call.config.bridge, (bridge) =>
+        leaveMirrors(bridge, uuid || undefined, partsOf(call.config)),
+      );
+    });
+  };
+  return definePlugin({
+    name,
+    summary,
+    role: 'chained',
+    config,
+    validate,
+    explain: ({ mirrors }) => mirrors.map((mirror) => explain(mirror.name)),
+
+    async add(call) {
+      const result = requirePrevResult(call);
+      validate(call.config);
+      const parts = partsOf(call.config);
+      const { bridge } = call.config;
+      using db = await openDatabase(settingsOf(call));
+      await requireBridge(db, bridge);
+      const port = await requirePort(db, call);
+      call.undo('leave the mirrors', () => leave(call));
+      await change(db, bridge, (found) => {
+        refuseSecondOutput(found.mirrors, parts, port);
+        return joinMirrors(found, port, parts);
+      });
+      return result;
+    },
+
+    del: leave,
+
+    async check(call) {
+      requirePrevResult(call);
+      using db = await openDatabase(settingsOf(call));
+      const port = await requirePort(db, call);
+      const found = await findMirrors(db, call.config.bridge);
+      for (const { name, roles } of partsOf(call.config)) {
+        const mirror = found?.mirrors.find((one) => one.name === name);
+        if (!mirror || !roles.every((role) => mirror[role].includes(port)))
+          throw new Error(
+            `Port "${portName(call)}" has not its part in mirror "${name}" of bridge "${call.config.bridge}". Delete the container and add it again`,
+          );
+      }
+    },
+
+    async status(call) {
+      using db = await openDatabase(settingsOf(call));
+      await requireBridge(db, call.config.bridge);
+    },
+
+    /** Ports that are gone have left their mirrors: the database sees to that. */
+    gc: (call) =>
+      whereReachable(call, settingsOf(call), (db) =>
+        change(db, call.config.bridge, (bridge) => leaveMirrors(bridge, undefined, [])),
+      ),
+  });
+}
+
+/** Carries out what is composed from the mirrors of a bridge, anew when they have changed meanwhile. */
+async function change(
+  db: OvsdbConnection,
+  bridge: string,
+  compose: (bridge: MirroredBridge) => ReturnType<typeof joinMirrors>,
+): Promise<void> {
+  for (let left = tries; ; left--) {
+    const found = await findMirrors(db, bridge);
+    const operations = found ? compose(found) : [];
+    if (operations.length === 0) return;
+    try {
+      await db.transact(`change mirrors of bridge "${bridge}"`, operations);
+      return;
+    } catch (error) {
+      const isOutdated = error instanceof CniError && error.code === ErrorCode.TryAgainLater;
+      if (!isOutdated || left === 1) throw error;
+    }
+  }
+}
+
+/** Name of the host's interface, which its port bears. */
+function portName({ prevResult }: MirrorCall): string | undefined {
+  return prevResult?.interfaces.find(({ sandbox }) => !sandbox)?.name;
+}
+
+async function requirePort(db: OvsdbConnection, call: MirrorCall): Promise<string> {
+  const name = portName(call);
+  const port = name && (await findPort(db, name));
+  if (port) return port.uuid;
+  throw new Error(
+    `Interface "${name ?? '?'}" is not a port of Open vSwitch. Put this plugin behind "ovs" in the "plugins" of the conflist`,
+  );
+}
+
+/** A mirror has one output, which a living pod is not to lose to another. */
+function refuseSecondOutput(mirrors: readonly Mirror[], parts: readonly MirrorPart[], port: string): void {
+  for (const { name, roles } of parts)
+    if (
+      roles.includes('output') &&
+      mirrors.find((one) => one.name === name)?.output.some((one) => one !== port)
+    )
+      throw new Error(
+        `Mirror "${name}" sends its copies to another port already. Delete the container behind that, or use a mirror of another name`,
+      );
+}

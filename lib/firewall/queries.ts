@@ -1,0 +1,44 @@
+/**
+ * Letting the containers of a network ask a name server on the host, through a firewall that drops packets
+ * for the host itself. Rules are the network's: they come with its first container and go with its last.
+ */
+
+import type { Family } from '../ip.ts';
+import type { Programs } from '../kernel/programs.ts';
+import type { RegisterUndo } from './backend.ts';
+import { familiesOf } from './forward.ts';
+import { hasPrograms } from './iptables.ts';
+import type { Queries } from './queries-backend.ts';
+import { allowByIptables, isAllowedByIptables, withdrawFromIptables } from './queries-iptables.ts';
+import { allowByNftables, isAllowedByNftables, withdrawFromNftables } from './queries-nftables.ts';
+
+/** Lets queries through, by iptables where it is installed, else by nftables. Doing it twice is no error. */
+export async function allowQueries(
+  programs: Programs,
+  queries: readonly Queries[],
+  undo: RegisterUndo,
+): Promise<void> {
+  if (hasPrograms(programs, familiesIn(queries))) await allowByIptables(programs, queries, undo);
+  else allowByNftables(queries, undo);
+}
+
+/** @throws Error when queries do not get through. */
+export async function checkQueries(programs: Programs, queries: readonly Queries[]): Promise<void> {
+  const isAllowed = hasPrograms(programs, familiesIn(queries))
+    ? await isAllowedByIptables(programs, queries)
+    : isAllowedByNftables(queries);
+  if (!isAllowed)
+    throw new Error(
+      'The firewall lacks rules that let containers ask their name server. Add any container to the network to set them up again',
+    );
+}
+
+/** Takes back all that a network was allowed, in either firewall. What is not there is no error. */
+export async function withdrawQueries(programs: Programs, network: string): Promise<void> {
+  await withdrawFromIptables(programs, network);
+  withdrawFromNftables(network);
+}
+
+function familiesIn(queries: readonly Queries[]): Family[] {
+  return familiesOf(queries.map(({ to }) => to));
+}

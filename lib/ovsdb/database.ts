@@ -1,0 +1,195 @@
+/**
+ * A connection to the database of Open vSwitch. Source: RFC 7047; the tables are those of
+ * ovs-vswitchd.conf.db(5).
+ */
+
+import type { Socket } from 'node:net';
+import { CniError, ErrorCode } from '../errors.ts';
+import { connectTo, parseAddress } from './address.ts';
+import { JsonStream } from './json-stream.ts';
+import type { Row } from './values.ts';
+
+const database = 'Open_vSwitch';
+/** How long one answer is waited for, in milliseconds. */
+const longestAnswer = 5000;
+
+/** An operation of a transaction. Source: RFC 7047, section 5.2. */
+export type Operation = Readonly<Record<string, unknown>> & { readonly op: string };
+
+/** A condition on a column. Source: RFC 7047, section 5.1. */
+export type Condition = readonly [column: string, compare: string, value: unknown];
+
+/** The database cannot be reached: nobody listens where it should be. */
+export class OvsdbAbsentError extends CniError {
+  override readonly name = 'OvsdbAbsentError';
+}
+
+interface Message {
+  id?: unknown;
+  method?: unknown;
+  params?: unknown;
+  result?: unknown;
+  error?: unknown;
+}
+
+/** An open connection. */
+export class OvsdbConnection implements Disposable {
+  private readonly socket: Socket;
+  private readonly address: string;
+  private readonly answers = new Map<number, (message: Message | Error) => void>();
+  private nextId = 1;
+  private failure: Error | undefined;
+
+  private constructor(socket: Socket, address: string) {
+    this.socket = socket;
+    this.address = address;
+    const stream = new JsonStream();
+    socket.setEncoding('utf8');
+    socket.on('data', (text: string) => {
+      try {
+        for (const message of stream.push(text)) this.receive(message as Message);
+      } catch (error) {
+        this.fail(this.problem('does not answer as a database server', (error as Error).message));
+      }
+    });
+    socket.on('error', (error) => this.fail(this.problem('was lost', error.message)));
+    socket.on('close', () => this.fail(this.problem('was lost', 'the server closed the connection')));
+  }
+
+  /**
+   * Connects.
+   * @param address as in "socket_file".
+   * @throws OvsdbAbsentError when nobody listens there; CniError TryAgainLater when it takes too long; Error
+   *   for an address that makes no sense.
+   */
+  static async open(address: string): Promise<OvsdbConnection> {
+    const { socket, ready } = connectTo(parseAddress(address));
+    const opened = new Promise<void>((resolve, reject) => {
+      socket.once('error', reject);
+      socket.once(ready, resolve);
+      socket.setTimeout(longestAnswer, () => reject(new Error('nobody answered in time')));
+    });
+    try {
+      await opened;
+      socket.removeAllListeners();
+      socket.setTimeout(0);
+      return new OvsdbConnection(socket, address);
+    } catch (error) {
+      socket.removeAllListeners().on('error', () => {});
+      socket.destroy();
+      const { message, code } = error as NodeJS.ErrnoException;
+      const isAbsent = ['ENOENT', 'ECONNREFUSED'].includes(code ?? '');
+      const Kind = isAbsent ? OvsdbAbsentError : CniError;
+      throw new Kind(
+        ErrorCode.TryAgainLater,
+        `Cannot connect to the database of Open vSwitch at "${address}". Start the service "openvswitch-switch", or correct "socket_file"`,
+        message,
+      );
+    }
+  }
+
+  /**
+   * Carries out operations, all or none.
+   * @param what of the sentence "Cannot …", for messages.
+   * @returns the result of each.
+   * @throws CniError with what the database said.
+   */
+  async transact(what: string, operations: readonly Operation[]): Promise<OperationResult[]> {
+    const results = (await this.call(what, 'transact', [database, ...operations])) as unknown;
+    const list = Array.isArray(results) ? (results as (OperationResult | null)[]) : [];
+    const failed = list.find((one) => one?.error !== undefined);
+    if (!failed && list.length >= operations.length) return list.map((one) => one ?? {});
+    throw new CniError(
+      failed?.error === 'timed out' ? ErrorCode.TryAgainLater : ErrorCode.Internal,
+      `The database of Open vSwitch at "${this.address}" refused to ${what}. Look at it with "ovs-vsctl show", and for errors in the log of ovsdb-server`,
+      failed ? `${failed.error}${failed.details ? `: ${failed.details}` : ''}` : 'its answer lacks results',
+    );
+  }
+
+  /** Reads rows. */
+  async select(table: string, where: readonly Condition[], columns: readonly string[]): Promise<Row[]> {
+    const [result] = await this.transact(`read table "${table}"`, [{ op: 'select', table, where, columns }]);
+    return result?.rows ?? [];
+  }
+
+  /**
+   * Waits until a row's columns have, or no longer have, certain values. The database tells when they do.
+   * @param timeoutMs after which it gives up.
+   * @returns false when it gave up.
+   */
+  async waitFor(
+    table: string,
+    where: readonly Condition[],
+    until: '==' | '!=',
+    row: Row,
+    timeoutMs: number,
+  ): Promise<boolean> {
+    const wait = {
+      op: 'wait',
+      timeout: timeoutMs,
+      table,
+      where,
+      columns: Object.keys(row),
+      until,
+      rows: [row],
+    };
+    const answer = await this.call(`watch table "${table}"`, 'transact', [database, wait], timeoutMs);
+    const [result] = answer as OperationResult[];
+    return result?.error !== 'timed out';
+  }
+
+  [Symbol.dispose](): void {
+    this.socket.removeAllListeners().on('error', () => {});
+    this.socket.destroy();
+  }
+
+  /** @param moreMs that the answer may take beyond the usual. */
+  private async call(what: string, method: string, params: readonly unknown[], moreMs = 0): Promise<unknown> {
+    if (this.failure) throw this.failure;
+    const id = this.nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<Message>();
+    this.answers.set(id, (message) => (message instanceof Error ? reject(message) : resolve(message)));
+    const limit = setTimeout(() => {
+      reject(
+        this.problem('is too slow', `it did not ${what} within ${(longestAnswer + moreMs) / 1000} seconds`),
+      );
+    }, longestAnswer + moreMs);
+    try {
+      this.socket.write(JSON.stringify({ id, method, params }));
+      const { result, error } = await promise;
+      if (error) throw this.problem('refused a request', `to ${what}: ${JSON.stringify(error)}`);
+      return result;
+    } finally {
+      clearTimeout(limit);
+      this.answers.delete(id);
+    }
+  }
+
+  private receive(message: Message): void {
+    const { id, method, params } = message;
+    // It closes connections whose other side does not answer.
+    if (method === 'echo') this.socket.write(JSON.stringify({ id, result: params, error: null }));
+    else if (typeof id === 'number') this.answers.get(id)?.(message);
+  }
+
+  private fail(error: Error): void {
+    this.failure ??= error;
+    for (const answer of [...this.answers.values()]) answer(this.failure);
+  }
+
+  private problem(what: string, details: string): CniError {
+    return new CniError(
+      ErrorCode.TryAgainLater,
+      `The connection to the database of Open vSwitch at "${this.address}" ${what}. Look at it with "ovs-vsctl show", and try again`,
+      details,
+    );
+  }
+}
+
+/** What the database says of an operation. */
+export interface OperationResult {
+  readonly error?: string;
+  readonly details?: string;
+  readonly rows?: Row[];
+  readonly count?: number;
+}

@@ -1,0 +1,154 @@
+/** Mirrors: copies of frames of some ports, sent to another. Source: ovs-vswitchd.conf.db(5), "Mirror". */
+
+import type { Operation, OvsdbConnection } from './database.ts';
+import { isRow } from './ports.ts';
+import { map, namedUuid, type OvsdbValue, type Row, readUuids, set, uuid } from './values.ts';
+
+const owner = 'ovs-cni.network.kubevirt.io';
+
+/** Columns of a mirror with ports, by what these have to do with it. */
+const columns = {
+  /** Frames are copied that come from the pod. */
+  source: 'select_src_port',
+  /** Frames are copied that go to the pod. */
+  destination: 'select_dst_port',
+  /** Copies go there. */
+  output: 'output_port',
+} as const;
+
+export type MirrorRole = keyof typeof columns;
+const roles = Object.keys(columns) as MirrorRole[];
+
+/** A mirror as the database has it: its ports, by their UUIDs. */
+export interface Mirror extends Readonly<Record<MirrorRole, readonly string[]>> {
+  readonly uuid: string;
+  readonly name: string;
+}
+
+/** A port's part in a mirror. */
+export interface MirrorPart {
+  readonly name: string;
+  readonly roles: readonly MirrorRole[];
+}
+
+/** A bridge, and the mirrors on it that pods have made. */
+export interface MirroredBridge {
+  readonly uuid: string;
+  readonly mirrors: readonly Mirror[];
+  /** Those of others as well. */
+  readonly allMirrors: readonly string[];
+}
+
+/** @returns undefined when there is no bridge of that name. */
+export async function findMirrors(db: OvsdbConnection, bridge: string): Promise<MirroredBridge | undefined> {
+  const [row] = await db.select('Bridge', [['name', '==', bridge]], ['_uuid', 'mirrors']);
+  if (!row) return undefined;
+  const allMirrors = readUuids(row.mirrors);
+  const rows = await db.select(
+    'Mirror',
+    [['external_ids', 'includes', map({ owner })]],
+    ['_uuid', 'name', ...Object.values(columns)],
+  );
+  const mirrors = rows.map(readMirror).filter((mirror) => allMirrors.includes(mirror.uuid));
+  return { uuid: readUuids(row._uuid)[0]!, mirrors, allMirrors };
+}
+
+/**
+ * What gives a port its parts in the mirrors of a bridge, which are made where they are missing. It is
+ * refused as timed out when the bridge's mirrors have changed meanwhile.
+ */
+export function joinMirrors(
+  { uuid: bridge, mirrors, allMirrors }: MirroredBridge,
+  port: string,
+  parts: readonly MirrorPart[],
+): Operation[] {
+  return parts.flatMap(({ name, roles }, i) => {
+    const present = mirrors.find((one) => one.name === name);
+    const row = Object.fromEntries(roles.map((role) => [columns[role], uuid(port)]));
+    if (present)
+      return [
+        unchanged(present),
+        {
+          op: 'mutate',
+          table: 'Mirror',
+          where: [isRow(present.uuid)],
+          mutations: Object.entries(row).map(([column, value]) => [column, 'insert', value]),
+        },
+      ];
+    const id = `new_mirror_${i}`;
+    return [
+      ...(i === 0 ? [waitFor('Bridge', bridge, { mirrors: set(allMirrors.map(uuid)) })] : []),
+      {
+        op: 'insert',
+        table: 'Mirror',
+        'uuid-name': id,
+        row: { name, external_ids: map({ owner }), ...row },
+      },
+      {
+        op: 'mutate',
+        table: 'Bridge',
+        where: [isRow(bridge)],
+        mutations: [['mirrors', 'insert', namedUuid(id)]],
+      },
+    ];
+  });
+}
+
+/**
+ * What takes a port out of mirrors, and removes those that have no port any more. It is refused as timed out
+ * when they have changed meanwhile.
+ * @param port undefined to remove only those without ports.
+ */
+export function leaveMirrors(
+  { uuid: bridge, mirrors }: MirroredBridge,
+  port: string | undefined,
+  parts: readonly MirrorPart[],
+): Operation[] {
+  return mirrors.flatMap((mirror) => {
+    const own = parts.find(({ name }) => name === mirror.name)?.roles ?? [];
+    const left = own.filter((role) => port !== undefined && mirror[role].includes(port));
+    const isEmpty = roles.every((role) => mirror[role].every((one) => left.includes(role) && one === port));
+    if (isEmpty)
+      return [
+        unchanged(mirror),
+        {
+          op: 'mutate',
+          table: 'Bridge',
+          where: [isRow(bridge)],
+          mutations: [['mirrors', 'delete', uuid(mirror.uuid)]],
+        },
+        { op: 'delete', table: 'Mirror', where: [isRow(mirror.uuid)] },
+      ];
+    if (left.length === 0) return [];
+    return [
+      unchanged(mirror),
+      {
+        op: 'mutate',
+        table: 'Mirror',
+        where: [isRow(mirror.uuid)],
+        mutations: left.map((role) => [columns[role], 'delete', uuid(port!)]),
+      },
+    ];
+  });
+}
+
+function unchanged(mirror: Mirror): Operation {
+  const row = Object.fromEntries(roles.map((role) => [columns[role], set(mirror[role].map(uuid))]));
+  return waitFor('Mirror', mirror.uuid, row);
+}
+
+/** Refuses the transaction when a row is not as it was read. */
+function waitFor(table: string, id: string, row: Readonly<Record<string, OvsdbValue>>): Operation {
+  const columns = Object.keys(row);
+  return { op: 'wait', timeout: 0, table, where: [isRow(id)], columns, until: '==', rows: [row] };
+}
+
+function readMirror(row: Row): Mirror {
+  return {
+    uuid: readUuids(row._uuid)[0] ?? '',
+    name: `${row.name}`,
+    source: readUuids(row[columns.source]),
+    destination: readUuids(row[columns.destination]),
+    output: readUuids(row[columns.output]),
+  };
+}

@@ -1,0 +1,178 @@
+/**
+ * The name server of a network: a dnsmasq that answers while the network has containers on this host. Its
+ * files are read and written under a lock, and what runs is brought in line with them each time, so that one
+ * that has crashed runs again with the next verb.
+ */
+
+import { existsSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
+import { acquireLock } from '../../lib/kernel/lock.ts';
+import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
+import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
+import {
+  formatConfig,
+  formatHosts,
+  parseConfig,
+  parseHosts,
+  type Records,
+  type ServerSettings,
+} from './records.ts';
+
+/** Where podman's dnsname has a directory for each network. */
+const parentDirectory = '/run/containers/cni/dnsname';
+const lockFile = '/run/cni/dnsname.lock';
+/** How long a server may take to end before it is killed, in milliseconds. */
+const longestEnd = 2000;
+
+/** The name server of one network. */
+export class NameServer {
+  private readonly directory: string;
+  private readonly programs: Programs;
+  private readonly settings: ServerSettings;
+
+  constructor(network: string, programs: Programs, settings: ServerSettings) {
+    this.directory = `${parentDirectory}/${network}`;
+    this.programs = programs;
+    this.settings = settings;
+  }
+
+  /** What it is told at present. @throws CniError when the files cannot be read. */
+  read(): Records {
+    const hosts = readStateFile(this.hostsFile) ?? '';
+    const config = readStateFile(this.configFile) ?? '';
+    return { hosts: parseHosts(hosts), ...parseConfig(config) };
+  }
+
+  /**
+   * Changes what it is told. It is started with the first name and ended with the last.
+   * @param change is given what it was told before; it may be called in its turn only.
+   * @throws CniError when the files cannot be written, or dnsmasq does not start.
+   */
+  async update(change: (before: Records) => Records | Promise<Records>): Promise<void> {
+    using _ = await acquireLock(lockFile);
+    const before = this.read();
+    const after = await change(before);
+    if (after.hosts.length === 0) return this.remove();
+    this.write(this.hostsFile, formatHosts(after.hosts));
+    this.write(this.configFile, formatConfig(after, this.settings, this.directory));
+    const pid = this.pid();
+    if (pid !== undefined && !this.isOutdated()) {
+      // It reads the names again, but not its configuration.
+      process.kill(pid, 'SIGHUP');
+      return;
+    }
+    await this.end();
+    await this.start();
+  }
+
+  /** The process; undefined when it does not run. */
+  pid(): number | undefined {
+    try {
+      const pid = Number(readFileSync(this.pidFile, 'utf8'));
+      // Another process may have got the number.
+      const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return args.includes(`--conf-file=${this.configFile}`) ? pid : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  private get hostsFile(): string {
+    return `${this.directory}/addnhosts`;
+  }
+
+  private get configFile(): string {
+    return `${this.directory}/dnsmasq.conf`;
+  }
+
+  private get pidFile(): string {
+    return `${this.directory}/pidfile`;
+  }
+
+  private write(file: string, text: string): void {
+    if (readStateFile(file) !== text) writeStateFile(file, text);
+  }
+
+  /** Whether the configuration is newer than the process, which writes its number once it has read it. */
+  private isOutdated(): boolean {
+    const [config, process] = [this.configFile, this.pidFile].map((file) =>
+      statSync(file, { bigint: true, throwIfNoEntry: false }),
+    );
+    return !config || !process || config.mtimeNs >= process.mtimeNs;
+  }
+
+  private async start(): Promise<void> {
+    const argv = ['dnsmasq', '-u', 'root', `--conf-file=${this.configFile}`];
+    const [program, ...args] = isServiceOfSystemd() ? [...serviceOf(this.pidFile), ...argv] : argv;
+    let failure: string;
+    try {
+      const { status, stderr } = await this.programs.run(program!, args);
+      if (status === 0 && this.pid() !== undefined) return;
+      failure = stderr.trim() || `It ended with ${status}`;
+    } catch (error) {
+      if (error instanceof ProgramMissingError) throw missing();
+      throw error;
+    }
+    throw new CniError(
+      ErrorCode.Internal,
+      `dnsmasq does not start, so that containers could look up no names. If another name server of this host has the address and port 53, keep it to its own addresses, as "bind-interfaces" does; its configuration is "${this.configFile}"`,
+      failure,
+    );
+  }
+
+  private async end(): Promise<void> {
+    const latest = performance.now() + longestEnd;
+    for (let signal: NodeJS.Signals | 0 = 'SIGTERM'; ; signal = 0) {
+      const pid = this.pid();
+      if (pid === undefined) return;
+      try {
+        process.kill(pid, performance.now() > latest ? 'SIGKILL' : signal);
+      } catch {
+        return; // It ended by itself.
+      }
+      await sleep(2);
+    }
+  }
+
+  private async remove(): Promise<void> {
+    await this.end();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** @throws CniError when dnsmasq is not installed. */
+export function requireDnsmasq(programs: Programs): void {
+  try {
+    programs.find('dnsmasq');
+  } catch (error) {
+    if (error instanceof ProgramMissingError) throw missing();
+    throw error;
+  }
+}
+
+function missing(): CniError {
+  return new CniError(
+    ErrorCode.Internal,
+    'dnsmasq is not installed, which answers look-ups of names. Install it; on Debian it is in the package "dnsmasq-base"',
+  );
+}
+
+/**
+ * Whether systemd can run it: in a service of its own it outlives the one that this process is part of, and
+ * has all the privileges that it needs. Not where this process has another network than systemd.
+ */
+function isServiceOfSystemd(): boolean {
+  if (!existsSync('/run/systemd/system')) return false;
+  return readlinkSync('/proc/self/ns/net') === readlinkSync('/proc/1/ns/net');
+}
+
+function serviceOf(pidFile: string): string[] {
+  const properties = [
+    'Type=forking',
+    `PIDFile=${pidFile}`,
+    'Restart=on-failure',
+    'Description=CNI name server',
+  ];
+  return ['systemd-run', '--quiet', '--collect', ...properties.map((one) => `--property=${one}`), '--'];
+}

@@ -1,0 +1,10 @@
+/** ovs-mirror-consumer: sends the copies of a mirror of Open vSwitch to a pod. */
+
+import { defineMirrorPlugin } from '../lib/cni/ovs-mirror.ts';
+
+export const plugin = defineMirrorPlugin({
+  name: 'ovs-mirror-consumer',
+  summary: 'Has Open vSwitch send the copies of mirrors to the container.',
+  explain: (mirror) => `Makes the port of the container the output of mirror "${mirror}"`,
+  rolesOf: () => ['output'],
+});

@@ -1,0 +1,21 @@
+/**
+ * What ovs-cni keeps of each attachment. It removes nothing on DEL without that, so that it is written for
+ * hosts that go back to it; this plugin does not read it.
+ */
+
+import type { AttachmentId } from '../../lib/attachment.ts';
+import { removeStateFile, writeStateFile } from '../../lib/state-file.ts';
+
+function fileOf({ containerId, ifname }: Pick<AttachmentId, 'containerId' | 'ifname'>): string {
+  return `/var/lib/cni/ovs-cni/cache/${containerId}-${ifname}`;
+}
+
+/** @param settings configuration with the keys of the flat file. */
+export function rememberSettings(attachment: AttachmentId, settings: object): void {
+  const text = JSON.stringify({ Netconf: settings, OrigIfName: '', UserspaceMode: false });
+  writeStateFile(fileOf(attachment), text);
+}
+
+export function forgetSettings(attachment: Pick<AttachmentId, 'containerId' | 'ifname'>): void {
+  removeStateFile(fileOf(attachment));
+}

@@ -1,0 +1,90 @@
+import test from 'ava';
+import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { makeHost } from '../support/host.ts';
+import { ping, until } from '../support/observe.ts';
+import { OpenVswitch } from '../support/open-vswitch.ts';
+
+const network = (...mirrors: { type: string; mirrors: object[] }[]): Conflist => ({
+  cniVersion: '1.1.0',
+  name: 'mirrored',
+  plugins: [
+    { type: 'ovs', bridge: 'br1', ipam: { type: 'host-local', subnet: '10.63.0.0/24' } },
+    ...mirrors.map((one) => ({ ...one, bridge: 'br1' })),
+  ],
+});
+const producer = (...mirrors: object[]) => ({ type: 'ovs-mirror-producer', mirrors });
+const consumer = (...mirrors: object[]) => ({ type: 'ovs-mirror-consumer', mirrors });
+
+test('a consumer sees what producers send and receive; the mirror goes with the last of them', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const watcher = await attach(host, network(consumer({ name: 'm1' })));
+  const one = await attach(host, network(producer({ name: 'm1', ingress: true, egress: true })));
+  const other = await attach(host, network());
+  await watcher.check();
+  await one.check();
+  const dump = await watcher.pod.start(t, [
+    'sh',
+    '-c',
+    'echo started; exec tcpdump -lnni eth0 icmp > /run/dump 2> /run/dump.err',
+  ]);
+  await until('tcpdump listens', async () =>
+    (await host.run(['cat', '/run/dump.err'])).includes('listening on eth0'),
+  );
+  t.true(await ping(one.pod, other.ip));
+  await until('the copies are there', async () => {
+    const seen = await host.run(['cat', '/run/dump']);
+    return (
+      seen.includes(`${one.ip} > ${other.ip}: ICMP echo request`) &&
+      seen.includes(`${other.ip} > ${one.ip}: ICMP echo reply`)
+    );
+  });
+  dump.kill();
+  await one.del();
+  t.is(
+    await ovs.vsctl('--columns=select_src_port,select_dst_port', 'list', 'Mirror'),
+    'select_src_port     : []\nselect_dst_port     : []',
+  );
+  await watcher.del();
+  t.is(await ovs.vsctl('list', 'Mirror'), '');
+});
+
+test('what cannot be is refused and leaves nothing; GC removes mirrors without ports', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const watcher = await attach(host, network(consumer({ name: 'm1' })));
+  const second = new Attachment(host, await host.addPod(), network(consumer({ name: 'm1' })));
+  t.regex((await second.tryAdd()).error!.msg, /sends its copies to another port already/);
+  await second.del();
+  await watcher.check();
+  const useless = new Attachment(host, await host.addPod(), network(producer({ name: 'm1' })));
+  t.regex((await useless.tryAdd()).error!.msg, /copies nothing of the container/);
+  await useless.del();
+  const misplaced: Conflist = {
+    cniVersion: '1.1.0',
+    name: 'mirrored',
+    plugins: [
+      { type: 'ptp', ipam: { type: 'host-local', subnet: '10.64.0.0/24' } },
+      { ...producer({ name: 'm1', ingress: true }), bridge: 'br1' },
+    ],
+  };
+  const wrong = new Attachment(host, await host.addPod(), misplaced);
+  t.regex((await wrong.tryAdd()).error!.msg, /is not a port of Open vSwitch/);
+  await wrong.del();
+  await ovs.vsctl('del-port', 'br1', watcher.result!.interfaces![0]!.name);
+  t.regex(await ovs.vsctl('list', 'Mirror'), /m1/);
+  t.is((await runNetworkVerb(host, network(consumer({ name: 'm1' })), 'GC', { valid: [] })).exit, 0);
+  t.is(await ovs.vsctl('list', 'Mirror'), '');
+});
+
+test('many producers at once share one mirror', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const pods = await Promise.all(Array.from({ length: 6 }, () => host.addPod()));
+  const net = network(producer({ name: 'm1', ingress: true }));
+  const all = await Promise.all(pods.map((pod) => attach(host, net, { pod })));
+  const sources = await ovs.vsctl('get', 'Mirror', 'm1', 'select_src_port');
+  t.is(sources.split(',').length, 6);
+  await Promise.all(all.map((one) => one.del()));
+  t.is(await ovs.vsctl('list', 'Mirror'), '');
+});

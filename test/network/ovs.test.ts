@@ -1,0 +1,215 @@
+import { createServer } from 'node:net';
+import test from 'ava';
+import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { links, ping, snapshot, until } from '../support/observe.ts';
+import { OpenVswitch } from '../support/open-vswitch.ts';
+
+const network = (keys: object = {}): Conflist => ({
+  cniVersion: '1.1.0',
+  name: 'ovsnet',
+  plugins: [{ type: 'ovs', bridge: 'br1', ipam: { type: 'host-local', subnet: '10.61.0.0/24' }, ...keys }],
+});
+
+/** Addresses that host-local has given away. */
+async function reserved(host: Host): Promise<string[]> {
+  const { stdout } = await host.tryRun(['ls', '/var/lib/cni/networks/ovsnet']);
+  return stdout.split('\n').filter((name) => /^\d/.test(name) && name !== 'last_reserved_ip.0');
+}
+
+test('pods of one VLAN reach one another, and no other; a trunk passes tagged frames', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const one = await attach(host, network({ vlan: 100 }));
+  const two = await attach(host, network({ vlan: 100 }));
+  const other = await attach(host, network({ vlan: 200 }));
+  t.true(await ping(one.pod, two.ip));
+  t.false(await ping(one.pod, other.ip));
+  await one.check();
+  const port = one.result!.interfaces![0]!.name;
+  t.is(await ovs.vsctl('get', 'Port', port, 'tag'), '100');
+  t.is(await ovs.vsctl('get', 'Port', port, 'vlan_mode'), 'access');
+  const ids = await ovs.vsctl('get', 'Port', port, 'external_ids');
+  t.regex(ids, new RegExp(`contIface=eth0.*contNetns="${one.pod.netns}".*owner=ovs-cni.network.kubevirt.io`));
+  const trunk = await attach(host, network({ trunk: [{ id: 42 }, { minID: 1000, maxID: 1002 }] }));
+  const trunkPort = trunk.result!.interfaces![0]!.name;
+  t.is(await ovs.vsctl('get', 'Port', trunkPort, 'trunks'), '[42, 1000, 1001, 1002]');
+  t.is(await ovs.vsctl('get', 'Port', trunkPort, 'vlan_mode'), 'trunk');
+  await trunk.check();
+  const [, , third] = one.ip.split('.').map(Number);
+  t.is(third, 0);
+  t.regex(one.result!.interfaces![1]!.mac!, /^0a:58:0a:3d:00:/);
+});
+
+test('DEL leaves nothing, with and without result and namespace, and after a second time', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const pod = await host.addPod();
+  const first = await attach(host, network(), { pod });
+  await first.del();
+  await first.del();
+  const before = await snapshot(host);
+  for (const change of [{}, { netns: '' }]) {
+    const again = await attach(host, network(), { pod });
+    t.is((await ovs.ports()).length, 1);
+    if ('netns' in change) again.result = undefined;
+    await again.del(change);
+    t.deepEqual(await ovs.ports(), []);
+    t.deepEqual(await reserved(host), []);
+    // With an empty CNI_NETNS, the interface goes with the pod.
+    if (!('netns' in change)) t.deepEqual(await snapshot(host), before);
+    else await pod.remove();
+  }
+});
+
+test('a port of ovs-cni is removed as well, also from another bridge', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  await ovs.addBridge('br2');
+  const one = await attach(host, network());
+  const name = one.result!.interfaces![0]!.name;
+  await ovs.vsctl(
+    'remove',
+    'Port',
+    name,
+    'external_ids',
+    'contID',
+    '--',
+    'remove',
+    'Port',
+    name,
+    'external_ids',
+    'contNetwork',
+  );
+  t.not((await ovs.vsctl('get', 'Port', name, 'external_ids')).includes('contID'), true);
+  // Moved by hand.
+  const id = await ovs.vsctl('get', 'Port', name, '_uuid');
+  await ovs.vsctl('remove', 'bridge', 'br1', 'ports', id, '--', 'add', 'bridge', 'br2', 'ports', id);
+  t.deepEqual(await ovs.ports('br2'), [name]);
+  t.regex((await one.tryCheck()).error!.msg, /is not a port of bridge "br1"/);
+  await one.del();
+  t.deepEqual(await ovs.ports('br2'), []);
+});
+
+test('an ADD that fails leaves nothing: bridge or database missing, garbage, slow, an interface refused', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const warm = await attach(host, network());
+  await warm.del();
+  const fail = async (keys: object, options: AttachOptions = {}) => {
+    const one = new Attachment(host, await host.addPod(), network(keys), options);
+    const before = await snapshot(host);
+    const outcome = await one.tryAdd();
+    t.not(outcome.exit, 0);
+    t.deepEqual(await snapshot(host), before);
+    t.deepEqual(await reserved(host), []);
+    t.deepEqual(await ovs.ports(), []);
+    return outcome.error!;
+  };
+  t.regex((await fail({ bridge: 'none' })).msg, /no bridge "none"\. Create it/);
+  t.regex((await fail({ bridge: undefined })).msg, /No bridge is named/);
+  t.regex((await fail({ trunk: [{ minID: 5, maxID: 2 }] })).msg, /"trunk\[0\]" is the range 5 to 2/);
+  t.regex((await fail({ deviceID: '0000:03:02.1' })).msg, /virtual function/);
+  t.regex((await fail({ socket_file: '/run/x' })).msg, /"socket_file" is/);
+  t.like(await fail({ socket_file: 'unix:/run/none.sock' }), { code: 11 });
+  t.regex(
+    (await fail({ interface_type: 'nonsense', link_state_check_retries: 1 })).msg,
+    /cannot use interface/,
+  );
+  const garbage = createServer((socket) =>
+    socket.on('error', () => {}).on('data', () => socket.write('no JSON')),
+  );
+  await listenOn(t, garbage, host.file('/run/garbage.sock'));
+  t.regex(
+    (await fail({ socket_file: 'unix:/run/garbage.sock' })).msg,
+    /does not answer as a database server/,
+  );
+  await ovs.stopDatabase();
+  const last = new Attachment(host, await host.addPod(), network());
+  const before = await snapshot(host);
+  const outcome = await last.tryAdd();
+  t.is(outcome.error!.code, 11);
+  t.deepEqual(await snapshot(host), before);
+});
+
+test('DEL releases address and interface while the database is gone; GC removes the port later', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const one = await attach(host, network());
+  const living = await attach(host, network());
+  await ovs.stopDatabase();
+  t.is((await runNetworkVerb(host, network(), 'STATUS')).exit, 1);
+  await one.del();
+  t.deepEqual(await reserved(host), [living.ip]);
+  t.false((await links(host)).some(({ ifname }) => ifname === one.result!.interfaces![0]!.name));
+  await ovs.startDatabase();
+  t.is((await ovs.ports()).length, 2);
+  const valid = [{ containerID: living.pod.containerId, ifname: 'eth0' }];
+  const { exit, stdout } = await runNetworkVerb(host, network(), 'GC', { valid });
+  t.is(exit, 0, stdout);
+  t.deepEqual(await ovs.ports(), [living.result!.interfaces![0]!.name]);
+  await until('Open vSwitch has it again', async () => (await living.tryCheck()).exit === 0);
+  t.is((await runNetworkVerb(host, network(), 'STATUS')).exit, 0);
+});
+
+test('the port of an attachment whose interface is gone gives way to a new one', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const pod = await host.addPod();
+  const lost = await attach(host, network(), { pod });
+  await host.run(['ip', 'link', 'delete', lost.result!.interfaces![0]!.name]);
+  t.regex((await lost.tryCheck()).error!.msg, /missing|cannot use|no interface/i);
+  const again = await attach(host, network({ ipam: { type: 'host-local', subnet: '10.62.0.0/24' } }), {
+    pod,
+  });
+  t.deepEqual(await ovs.ports(), [again.result!.interfaces![0]!.name]);
+});
+
+test('keys of the flat file count where the network has none; TCP and port numbers', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  await host.run(['mkdir', '-p', '/etc/cni/net.d/ovs.d']);
+  await host.run(['tee', '/etc/cni/net.d/ovs.d/ovs.conf'], {
+    stdin: JSON.stringify({ bridge: 'br9', vlan: 7, socket_file: 'tcp:127.0.0.1:6640' }),
+  });
+  const one = await attach(host, network({ ofport_request: 77 }));
+  const name = one.result!.interfaces![0]!.name;
+  t.is(await ovs.vsctl('get', 'Port', name, 'tag'), '7');
+  t.is(await ovs.vsctl('get', 'Interface', name, 'ofport'), '77');
+  await host.run(['tee', '/etc/cni/net.d/ovs.d/ovs.conf'], { stdin: '{' });
+  t.regex((await one.tryCheck()).error!.msg, /ovs\.conf" cannot be used/);
+});
+
+test('many pods at once', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const pods = await Promise.all(Array.from({ length: 8 }, () => host.addPod()));
+  const all = await Promise.all(pods.map((pod) => attach(host, network(), { pod })));
+  t.is((await ovs.ports()).length, 8);
+  t.true(await ping(all[0]!.pod, all[7]!.ip));
+  await Promise.all(all.map((one) => one.del()));
+  t.deepEqual(await ovs.ports(), []);
+  t.deepEqual(await reserved(host), []);
+});
+
+test('GC removes a port of ovs-cni whose namespace is gone, and no other', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const [gone, living] = [await attach(host, network()), await attach(host, network())];
+  for (const { result } of [gone, living]) {
+    const port = result!.interfaces![0]!.name;
+    for (const key of ['contID', 'contNetwork']) await ovs.vsctl('remove', 'Port', port, 'external_ids', key);
+  }
+  await gone.pod.remove();
+  t.is((await runNetworkVerb(host, network(), 'GC', { valid: [] })).exit, 0);
+  t.deepEqual(await ovs.ports(), [living.result!.interfaces![0]!.name]);
+});
+
+function listenOn(
+  t: { teardown(step: () => void): void },
+  server: ReturnType<typeof createServer>,
+  path: string,
+): Promise<void> {
+  t.teardown(() => void server.close());
+  return new Promise((resolve) => server.listen(path, resolve));
+}

@@ -1,0 +1,79 @@
+/**
+ * Open vSwitch on a host of a test: database and switch as processes of their own, with the datapath in user
+ * space, which takes no module of the kernel.
+ */
+
+import type { ChildProcess } from 'node:child_process';
+import type { Host, Teardown } from './host.ts';
+import { until } from './observe.ts';
+
+const socket = 'unix:/run/openvswitch/db.sock';
+
+/** Open vSwitch of one host. */
+export class OpenVswitch {
+  readonly host: Host;
+  private readonly t: Teardown;
+  private database: ChildProcess | undefined;
+
+  private constructor(t: Teardown, host: Host) {
+    this.t = t;
+    this.host = host;
+  }
+
+  /** Starts it, with one bridge. */
+  static async start(t: Teardown, host: Host, bridge = 'br1'): Promise<OpenVswitch> {
+    const ovs = new OpenVswitch(t, host);
+    await host.run(['mkdir', '-p', '/run/openvswitch']);
+    await host.run([
+      'ovsdb-tool',
+      'create',
+      '/run/openvswitch/conf.db',
+      '/usr/share/openvswitch/vswitch.ovsschema',
+    ]);
+    await ovs.startDatabase();
+    await ovs.vsctl('--no-wait', 'init');
+    await ovs.startProcess(['ovs-vswitchd', socket, '--pidfile=/run/openvswitch/ovs-vswitchd.pid']);
+    await ovs.addBridge(bridge);
+    return ovs;
+  }
+
+  async addBridge(name: string): Promise<void> {
+    await this.vsctl('add-br', name, '--', 'set', 'bridge', name, 'datapath_type=netdev');
+  }
+
+  /** Runs ovs-vsctl(8). @returns what it printed. */
+  async vsctl(...args: string[]): Promise<string> {
+    return (await this.host.run(['ovs-vsctl', '--timeout=10', ...args])).trim();
+  }
+
+  /** Names of the ports on a bridge. */
+  async ports(bridge = 'br1'): Promise<string[]> {
+    return (await this.vsctl('list-ports', bridge)).split('\n').filter(Boolean);
+  }
+
+  async startDatabase(): Promise<void> {
+    this.database = await this.startProcess([
+      'ovsdb-server',
+      '/run/openvswitch/conf.db',
+      '--remote=punix:/run/openvswitch/db.sock',
+      '--remote=ptcp:6640:127.0.0.1',
+      '--unixctl=/run/openvswitch/ovsdb.ctl',
+    ]);
+    await until('the database answers', async () => {
+      const { exit } = await this.host.tryRun(['ovsdb-client', 'list-dbs', socket]);
+      return exit === 0;
+    });
+  }
+
+  /** Ends the database, as an update of the package does. */
+  async stopDatabase(): Promise<void> {
+    const ended = new Promise((resolve) => this.database!.once('exit', resolve));
+    this.database!.kill('SIGKILL');
+    await ended;
+    await this.host.run(['rm', '-f', '/run/openvswitch/db.sock', '/run/openvswitch/ovsdb.ctl']);
+  }
+
+  private startProcess(argv: readonly string[]): Promise<ChildProcess> {
+    return this.host.start(this.t, ['sh', '-c', 'echo started; exec "$@" > /dev/null 2>&1', 'sh', ...argv]);
+  }
+}
