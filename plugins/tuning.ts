@@ -106,7 +106,7 @@ export const plugin = definePlugin({
   },
 
   gc(call) {
-    backupsOf(call).removeOthers(call.network, call.validAttachments);
+    backupsOf(call).removeOthers(call.network, call.validAttachments, (message) => call.warn(message));
   },
 });
 

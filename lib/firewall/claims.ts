@@ -169,9 +169,12 @@ export class Claims {
       // Another network may have the same addresses: whoever claims one meanwhile waits until it has gone.
       // Who has no claim to mark lets nobody claim anything.
       if (isCertain) {
-        leaving = claims.map((claim) => this.mark(claim));
-        lock?.close();
-        lock = undefined;
+        const marks = claims.map((claim) => this.mark(claim));
+        leaving = marks.map(({ claim }) => claim);
+        if (marks.every(({ isMarked }) => isMarked)) {
+          lock?.close();
+          lock = undefined;
+        }
       }
       await remove([...wanted.values()]);
       this.dropAll(leaving);
@@ -185,18 +188,20 @@ export class Claims {
     return !claim.isLeaving && !isNetnsGone(this.read(claim)?.netns ?? '');
   }
 
-  /** Marks a claim as being released. @returns the claim as it is called then. */
-  private mark(claim: Claim): Claim {
+  /** Marks a claim as being released, if it can. @returns the claim as it is called then. */
+  private mark(claim: Claim): { claim: Claim; isMarked: boolean } {
     const file = claim.file.replace(/json$/, 'leaving');
+    let marked = claim;
     try {
       renameSync(`${this.directory}/${claim.file}`, `${this.directory}/${file}`);
+      marked = { ...claim, file, isLeaving: true };
       // When it was marked before, by a release that failed, the time counts from now. It is that since the
       // host was booted, which /run does not outlive: the clock may be set meanwhile.
       const now = secondsSinceBoot();
       utimesSync(`${this.directory}/${file}`, now, now);
-      return { ...claim, file, isLeaving: true };
+      return { claim: marked, isMarked: true };
     } catch {
-      return claim; // On a file system that cannot be written to, nobody claims anything either.
+      return { claim: marked, isMarked: false };
     }
   }
 

@@ -76,13 +76,14 @@ export class Backups {
    * Removes a network's backups except for those of the attachments given. What nobody can use is removed
    * too, whatever network it was for: backups made before the host was booted, and torn ones, which do not
    * say whose they are, once they are a minute old.
+   * @param warn is told of files that cannot be read, which stay.
    */
-  removeOthers(network: string, valid: readonly AttachmentId[]): void {
+  removeOthers(network: string, valid: readonly AttachmentId[], warn: (message: string) => void): void {
     const keep = new Set(valid.map((attachment) => this.fileOf(attachment)));
     for (const name of this.names()) {
       const file = join(this.directory, name);
       if (keep.has(file)) continue;
-      const text = read(file);
+      const text = read(file, warn);
       if (text === undefined) continue;
       const backup = parse(text);
       if (backup?.network === network || isEarlierBoot(backup?.boot) || (isTorn(text) && isSettled(file)))
@@ -100,11 +101,15 @@ export class Backups {
   }
 }
 
-/** @returns undefined for what is not a file of ours, such as a link. */
-function read(file: string): string | undefined {
+/**
+ * @param warn is told of what is there and is not read.
+ * @returns undefined for what is not a file of ours, such as a link.
+ */
+function read(file: string, warn: (message: string) => void = () => {}): string | undefined {
   try {
     return readStateFile(file);
-  } catch {
+  } catch (error) {
+    warn((error as Error).message);
     return undefined;
   }
 }

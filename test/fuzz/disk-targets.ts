@@ -133,7 +133,7 @@ export const diskTargets: readonly Target[] = [
       place(join(directory, 'c1_eth0.json'), input);
       const backups = new Backups(directory);
       requireBackup(backups.load(attachment));
-      mayRefuse(() => backups.removeOthers('n', []));
+      mayRefuse(() => backups.removeOthers('n', [], () => {}));
       backups.save(attachment, { network: 'n', mtu: 1400 });
       if (backups.load(attachment)?.mtu !== 1400) throw new Error('What was saved cannot be loaded');
     },

@@ -88,7 +88,7 @@ const stores: readonly Store[] = [
     uses: [
       (path) => new Backups(path).load(attachment),
       (path) => new Backups(path).save(attachment, { network: 'n', mtu: 1400 }),
-      (path) => new Backups(path).removeOthers('n', []),
+      (path) => new Backups(path).removeOthers('n', [], () => {}),
       (path) => new Backups(path).remove(attachment),
     ],
   },

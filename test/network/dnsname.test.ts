@@ -211,11 +211,8 @@ test('what cannot be is refused, and leaves nothing', async (t) => {
   t.regex((await tryAttach(network({ domainName: '-' }), named('a')))!, /"domainName"/);
   t.regex((await tryAttach(network({ remoteServers: ['x'] }), named('a')))!, /"remoteServers" has "x"/);
   t.regex((await tryAttach(network({}, plain), named('a')))!, /none of the gateways of the container/);
-  await host.start(t, [
-    'sh',
-    '-c',
-    'exec 3>&1; socat -u UDP4-RECVFROM:53,bind=0.0.0.0,fork - >/dev/null & sleep 0.3; echo up >&3; wait',
-  ]);
+  await host.start(t, ['sh', '-c', 'echo started; exec socat -u UDP4-RECV:53,bind=0.0.0.0 /dev/null']);
+  await until('the port is taken', async () => (await host.run(['ss', '-Huln'])).includes('0.0.0.0:53'));
   t.regex((await tryAttach(network(), named('a')))!, /dnsmasq does not start/);
   t.is(serverOf(host), undefined);
   t.deepEqual(

@@ -71,6 +71,8 @@ export interface Injected extends Output {
   readonly isReached: boolean;
   /** Whether it had to be ended for taking too long. */
   readonly isLate: boolean;
+  /** Whether what failed was to write the answer. */
+  readonly isUnheard?: boolean;
 }
 
 /**
@@ -97,7 +99,9 @@ export async function fail(
 ): Promise<Injected> {
   const options = ['-e', `trace=${call}`, '-e', `inject=${call}:error=${error}:when=${nth}`];
   const { output, log, isLate } = await traced(host, start, options);
-  return { ...output, isLate, isReached: log.includes('(INJECTED)') };
+  const injected = log.split('\n').find((line) => line.includes('(INJECTED)'));
+  const isReached = injected !== undefined && isRelevant(injected);
+  return { ...output, isLate, isReached, isUnheard: /^write\(1,/.test(injected ?? '') };
 }
 
 /** False for what is only talk between threads, or reads a file of the kernel's. */

@@ -189,10 +189,10 @@ export class Scene {
     return { 'cni.dev/valid-attachments': this.valid(), 'cni.dev/attachments': this.valid() };
   }
 
-  /** A picture that stays the same for a moment: the kernel does some things when it finds the time. */
-  private async settledPicture(): Promise<Picture> {
-    for (let last = await this.picture(); ; ) {
-      const now = await this.picture();
+  /** A {@link picture} that stays the same for a moment: the kernel does some things when it finds the time. */
+  async settledPicture(pod?: Pod): Promise<Picture> {
+    for (let last = await this.picture(pod); ; ) {
+      const now = await this.picture(pod);
       if (isDeepStrictEqual(now, last)) return now;
       last = now;
     }
