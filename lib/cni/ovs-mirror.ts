@@ -30,6 +30,7 @@ const config = {
         ingress: boolean({ description: 'Producers: copy what comes from the container.' }),
         egress: boolean({ description: 'Producers: copy what goes to the container.' }),
       }),
+      { description: 'Mirrors that the container has a part in.' },
     ),
   ),
 };

@@ -401,7 +401,7 @@ async function fakePrograms(
 }
 
 test('a DEL that lacks the capability to use iptables fails, and the rules stay for one that has it', async (t) => {
-  const host = await makeHost(t);
+  const host = await makeHost(t, { mayHaveAgent: false });
   const one = await attach(host, net());
   const before = (await accepting(host)).length;
   t.not(before, 0);
