@@ -31,7 +31,7 @@ test('the bench runs, and prints this suite with its agent, without, and the ref
     new RegExp(`^start: until it reads its configuration${figure.repeat(3)}${ratio.repeat(2)}$`, 'm'),
     new RegExp(`^processor time: whole life${figure.repeat(3)} +\\d`, 'm'),
     new RegExp(`^GC of 100, half stale${figure.repeat(3)} +\\d`, 'm'),
-    new RegExp(`^cni list, 10 pods${figure}`, 'm'),
+    new RegExp(`^cni list, 10 pods(?: +–)?${figure}`, 'm'),
     new RegExp(`^cni network ls, 10 pods${figure}`, 'm'),
     new RegExp(`^memory of the agent, its own: after [\\d,]+ verbs, 8 pods at once${figure}`, 'm'),
     /^The agent did [\d,]+ calls$/m,
