@@ -295,8 +295,8 @@ test('a launcher that passes its result on too late fails, as ADD has been undon
   const host = await makeHost(t);
   await startAgent(t, host);
   const pod = await host.addPod();
-  // To a socket, which standard output is here, it would not write(2).
-  const late = `strace -qq -o /dev/null -e inject=write:delay_enter=12000000 ${join(suites.ours, 'bridge')}`;
+  // To a socket, which standard output is here, it would not write(2); what it keeps of its input is not late.
+  const late = `strace -qq -o /dev/null -P /run/result -e inject=write:delay_enter=12000000 ${join(suites.ours, 'bridge')}`;
   const { exit } = await host.tryRun(['sh', '-c', `${late} >/run/result`], {
     env: addEnvironment(pod),
     stdin: JSON.stringify({ ...bridge, name: 'agentnet', cniVersion: '1.1.0' }),
