@@ -2,7 +2,7 @@
 
 import { Resolver } from 'node:dns/promises';
 import type { Call } from '../lib/cni/call.ts';
-import { knownAddresses } from '../lib/cni/interface.ts';
+import { addressesInSandbox, knownAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Dns, Result } from '../lib/cni/result.ts';
 import { array, type InferShape, integer, object, record, string, withDefault } from '../lib/cni/schema.ts';
@@ -153,7 +153,7 @@ function namedOf(call: DnsCall, result: Result): Named {
     if (value !== '') requireName(value, where);
   return {
     ...{ containerId, ifname, name, namespace, hostname, subdomain, aliases: own },
-    addresses: ownAddresses(call, result).map(({ address }) => address.address),
+    addresses: addressesInSandbox(call, result).map(({ address }) => address.address),
     ports: portMappings.flatMap(({ containerPort, protocol }) =>
       containerPort && /^(?:tcp|udp|sctp)$/i.test(protocol)
         ? [{ containerPort, protocol: protocol.toLowerCase() }]
@@ -162,20 +162,13 @@ function namedOf(call: DnsCall, result: Result): Named {
   };
 }
 
-function ownAddresses(call: DnsCall, result: Result): Result['ips'] {
-  return result.ips.filter((ip) => {
-    const entry = ip.interface === undefined ? undefined : result.interfaces[ip.interface];
-    return !entry || (entry.name === call.ifname && entry.sandbox);
-  });
-}
-
 /**
  * Which addresses of the host the container can ask: its gateways.
  * @throws Error when the host has none of them.
  */
 function queriesOf(call: DnsCall, result: Result): Queries[] {
   const local = listAddresses(call.host).map(({ prefix }) => prefix.address);
-  const ips = ownAddresses(call, result);
+  const ips = addressesInSandbox(call, result);
   const queries = ips.flatMap(({ address, gateway }) =>
     gateway && local.some((one) => one.equals(gateway))
       ? [{ network: call.network, from: address.network, to: gateway }]

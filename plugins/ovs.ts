@@ -2,7 +2,7 @@
 
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
-import { openDatabase, requireBridge, whereReachable } from '../lib/cni/open-vswitch.ts';
+import { hostInterface, openDatabase, requireBridge, whereReachable } from '../lib/cni/open-vswitch.ts';
 import { requirePrevResult } from '../lib/cni/plugin.ts';
 import { removeVethPair } from '../lib/cni/remove-interface.ts';
 import type { Result } from '../lib/cni/result.ts';
@@ -117,7 +117,7 @@ export const plugin = defineMainPlugin({
 
   async check(call) {
     const settings = settingsOf(call);
-    const entry = requirePrevResult(call).interfaces.find(({ sandbox }) => !sandbox);
+    const entry = hostInterface(requirePrevResult(call));
     if (!entry) throw new Error('"prevResult" names no port. Pass the result of this attachment\'s ADD');
     const name = bridgeOf(call, settings);
     using db = await openDatabase(settings);

@@ -1,5 +1,6 @@
 /** portmap: leads ports of the host to a container that another plugin has connected. */
 
+import { addressesInSandbox } from '../lib/cni/interface.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
@@ -156,10 +157,7 @@ function chosenBackend({ config, programs }: PortMapCall): Promise<PortMapBacken
 
 /** The first address of each family that the container has on this interface. */
 function containerAddresses(call: PortMapCall, result: Result): Prefix[] {
-  const own = result.ips.filter((ip) => {
-    const entry = ip.interface === undefined ? undefined : result.interfaces[ip.interface];
-    return !entry || (entry.name === call.ifname && entry.sandbox);
-  });
+  const own = addressesInSandbox(call, result);
   return ([4, 6] as const).flatMap(
     (family) => own.find(({ address }) => address.family === family)?.address ?? [],
   );

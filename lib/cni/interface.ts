@@ -237,6 +237,17 @@ export function enableForwarding(ips: readonly IPConfig[]): void {
     ensureSysctl(['ipv6', 'conf', 'all', 'forwarding'], '1');
 }
 
+/** The addresses that a result gives the call's interface in the sandbox, or no interface at all. */
+export function addressesInSandbox(
+  { ifname }: Pick<Call, 'ifname'>,
+  { ips, interfaces }: Result,
+): IPConfig[] {
+  return ips.filter((ip) => {
+    const entry = ip.interface === undefined ? undefined : interfaces[ip.interface];
+    return !entry || (entry.name === ifname && entry.sandbox);
+  });
+}
+
 /** The addresses of an attachment as far as the runtime tells: hints for cleaning up, never needed. */
 export function knownAddresses(call: Call): Prefix[] {
   const { prevResult } = call;

@@ -6,6 +6,7 @@ import { OvsdbAbsentError, OvsdbConnection } from '../ovsdb/database.ts';
 import { findBridge } from '../ovsdb/ports.ts';
 import type { Call } from './call.ts';
 import { parseJson } from './json.ts';
+import type { Interface, Result } from './result.ts';
 import { decode, type InferShape, isObject, type ObjectSchema, type Shape, string } from './schema.ts';
 
 /** Keys of every plugin for Open vSwitch. */
@@ -73,6 +74,11 @@ export async function whereReachable(
   }
   using _ = db;
   await work(db);
+}
+
+/** The host's interface in a result, whose name a port bears. */
+export function hostInterface(result: Result | undefined): Interface | undefined {
+  return result?.interfaces.find(({ sandbox }) => !sandbox);
 }
 
 /** @throws Error when there is no bridge of that name. */

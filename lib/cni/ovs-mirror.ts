@@ -13,7 +13,14 @@ import {
 } from '../ovsdb/mirrors.ts';
 import { findPort } from '../ovsdb/ports.ts';
 import type { Call } from './call.ts';
-import { databaseKeys, openDatabase, requireBridge, whereReachable, withFlatFile } from './open-vswitch.ts';
+import {
+  databaseKeys,
+  hostInterface,
+  openDatabase,
+  requireBridge,
+  whereReachable,
+  withFlatFile,
+} from './open-vswitch.ts';
 import { definePlugin, type Plugin, requirePrevResult } from './plugin.ts';
 import { array, boolean, type InferShape, object, required, string } from './schema.ts';
 
@@ -144,7 +151,7 @@ async function change(
 
 /** Name of the host's interface, which its port bears. */
 function portName({ prevResult }: MirrorCall): string | undefined {
-  return prevResult?.interfaces.find(({ sandbox }) => !sandbox)?.name;
+  return hostInterface(prevResult)?.name;
 }
 
 async function requirePort(db: OvsdbConnection, call: MirrorCall): Promise<string> {

@@ -1,6 +1,6 @@
 /** The port of an attachment in the database: how it is reached, waited for and removed. */
 
-import { whereReachable } from '../../lib/cni/open-vswitch.ts';
+import { hostInterface, whereReachable } from '../../lib/cni/open-vswitch.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { OvsdbConnection } from '../../lib/ovsdb/database.ts';
 import { attachmentOf, findInterface, isPortOf, listPodPorts, removePorts } from '../../lib/ovsdb/ports.ts';
@@ -9,7 +9,7 @@ import type { Config, OvsCall } from './settings.ts';
 
 /** @param name of the host's interface, where it is known. */
 export async function removeOwnPort(call: OvsCall, settings: Config, name?: string): Promise<void> {
-  const own = name ?? call.prevResult?.interfaces.find(({ sandbox }) => !sandbox)?.name;
+  const own = name ?? hostInterface(call.prevResult)?.name;
   await whereReachable(call, settings, async (db) => {
     const ports = (await listPodPorts(db, call.ifname)).filter(
       (port) => isPortOf(port, call.attachment, call.netns) || (!attachmentOf(port) && port.name === own),
