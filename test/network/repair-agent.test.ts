@@ -60,12 +60,15 @@ test('an agent repairs when it starts, and when firewalld has been reloaded or r
 
   await stop();
   await host.run(['iptables', '-t', 'nat', '-F']);
-  await until('its end is noticed', async () => !(await isLost()));
+  await until(
+    'its end is noticed',
+    async () => (await metric(host, 'cni_agent_attachments_repaired_total')) === 6,
+  );
   t.is(await metric(host, 'cni_agent_repair_failures_total'), 0);
   t.true(await answers(outside, '192.0.2.1', 8080));
   await operator.del(pod, 8080);
   await operator.del(other, 8081);
-  t.true(await isLost());
+  await until('nothing is left', isLost);
 });
 
 test('an agent that repairs says so when nothing tells of reloads, and stays', async (t) => {
