@@ -193,7 +193,7 @@ export interface OperationResult {
   readonly count?: number;
 }
 
-/** Waits until a socket is connected. @throws the error of connect(2) or of TLS, or that it takes too long. */
+/** Waits until a socket is connected. @throws the error of connect(2) or TLS, or that it takes too long. */
 async function opening(socket: Socket, ready: 'connect' | 'secureConnect'): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     socket.once('error', reject);
