@@ -255,3 +255,73 @@ test('what cannot be is refused', async (t) => {
   }
   t.deepEqual(await cluster.etcd.all(), {});
 });
+
+test('with TLS and a password; without them, and with another authority', async (t) => {
+  const host = await makeHost(t);
+  const script = `mkdir -p /run/pki; cd /run/pki
+    for ca in own other; do
+      openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$ca -keyout $ca.key -out $ca.crt
+      for name in server client; do
+        openssl req -newkey rsa:2048 -nodes -subj /O=$name -keyout $ca-$name.key -out $ca-$name.csr
+        printf 'subjectAltName=IP:127.0.1.1' > san
+        openssl x509 -req -in $ca-$name.csr -CA $ca.crt -CAkey $ca.key -CAcreateserial -days 2 -extfile san -out $ca-$name.crt
+      done
+    done`;
+  await host.run(['sh', '-ec', script]);
+  const files = ['--cert-file=/run/pki/own-server.crt', '--key-file=/run/pki/own-server.key'];
+  const etcd = await Etcd.start(t, host, {
+    tls: { ca: '/run/pki/own.crt', cert: '/run/pki/own-client.crt', key: '/run/pki/own-client.key' },
+    options: [...files, '--client-cert-auth', '--trusted-ca-file=/run/pki/own.crt'],
+  });
+  await etcd.ask('/v3/auth/user/add', { name: 'root', password: 'secret' });
+  await etcd.ask('/v3/auth/role/add', { name: 'root' });
+  await etcd.ask('/v3/auth/user/grant', { user: 'root', role: 'root' });
+  await etcd.ask('/v3/auth/enable', {});
+  const keys = (ca: string) => ({
+    etcd_ca_cert_file: `/run/pki/${ca}.crt`,
+    etcd_cert_file: `/run/pki/${ca}-client.crt`,
+    etcd_key_file: `/run/pki/${ca}-client.key`,
+  });
+  const user = { etcd_username: 'root', etcd_password: 'secret' };
+  const cluster = new Cluster(host, etcd, { ...keys('own'), ...user });
+  t.regex(await cluster.add('a'), /^10\.70\.0\.\d+$/);
+  for (const [ipam, pattern] of [
+    [{ etcd_password: 'wrong' }, /etcd refuses user "root": .*invalid user ID or password/],
+    [{ etcd_username: '' }, /etcd refuses a caller without "etcd_username"/],
+    [keys('other'), /No member of etcd can answer/],
+    [{ etcd_cert_file: '', etcd_key_file: '' }, /No member of etcd can answer/],
+  ] as const) {
+    const { error } = await cluster.run('ADD', 'b', { ipam });
+    t.is(error!.code, 11);
+    t.regex(error!.msg, pattern);
+    t.notRegex(JSON.stringify(error), /secret/);
+  }
+  await cluster.del('a');
+  const wrong = await cluster.del('a', { ipam: { etcd_password: 'wrong' } });
+  t.regex(wrong.stderr, /released by the next call that reaches etcd/);
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+});
+
+test('what answers in place of etcd is told apart', async (t) => {
+  const host = await makeHost(t);
+  for (const [answer, pattern] of [
+    ['HTTP/1.0 200 OK\r\n\r\n<html>', /No member of etcd can answer.* no JSON: <html>/],
+    ['HTTP/1.0 200 OK\r\n\r\n{"responses":7}', /does not speak as etcd 3\.4 or newer/],
+    ['SSH-2.0-x\r\n', /No member of etcd can answer/],
+  ] as const) {
+    await host.run(['tee', '/run/answer'], { stdin: answer });
+    const listen = 'TCP-LISTEN:2379,bind=127.0.0.1,reuseaddr,fork';
+    const script = `echo started; exec socat ${listen} 'SYSTEM:cat /run/answer'`;
+    const serving = await host.start(t, ['sh', '-c', script]);
+    await until('it listens', async () => (await host.run(['ss', '-ltn'])).includes('127.0.0.1:2379'));
+    const config = {
+      ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
+      ipam: { type: 'whereabouts', range: '10.70.0.0/24', etcd_host: '127.0.0.1' },
+    };
+    const { error } = await runPlugin(host, 'whereabouts', 'ADD', { config, containerId: 'a', netns: '/x' });
+    t.is(error!.code, 11);
+    t.regex(`${error!.msg} ${error!.details}`, pattern);
+    serving.kill('SIGKILL');
+    await until('it has ended', async () => !(await host.run(['ss', '-ltn'])).includes(':2379'));
+  }
+});

@@ -5,16 +5,31 @@ import { once } from 'node:events';
 import type { Host, Teardown } from './host.ts';
 import { until } from './observe.ts';
 
+/** Files with which a client shows who it is. */
+interface ClientFiles {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
 /** A cluster of etcd. */
 export class Etcd {
   readonly host: Host;
+  private readonly tls: ClientFiles | undefined;
   private readonly t: Teardown;
   private readonly size: number;
   private readonly options: readonly string[];
   private readonly members = new Map<number, ChildProcess>();
 
-  private constructor(t: Teardown, host: Host, size: number, options: readonly string[]) {
+  private constructor(
+    t: Teardown,
+    host: Host,
+    size: number,
+    options: readonly string[],
+    tls: ClientFiles | undefined,
+  ) {
     this.t = t;
+    this.tls = tls;
     this.host = host;
     this.size = size;
     this.options = options;
@@ -24,13 +39,14 @@ export class Etcd {
    * Starts a cluster, and waits until it has a leader.
    * @param settings.size number of members.
    * @param settings.options of etcd(1), for each member.
+   * @param settings.tls what a client needs, where the options have it listen with TLS.
    */
   static async start(
     t: Teardown,
     host: Host,
-    { size = 1, options = [] as readonly string[] } = {},
+    { size = 1, options = [], tls }: { size?: number; options?: readonly string[]; tls?: ClientFiles } = {},
   ): Promise<Etcd> {
-    const etcd = new Etcd(t, host, size, options);
+    const etcd = new Etcd(t, host, size, options, tls);
     await Promise.all(Array.from({ length: size }, (_, i) => etcd.startMember(i)));
     await etcd.untilHealthy();
     return etcd;
@@ -72,7 +88,7 @@ export class Etcd {
   /** Asks the first member, without any code of the suite. @returns what it answered. */
   async ask(path: string, request: object): Promise<Record<string, unknown>> {
     const url = `${this.client(0)}${path}`;
-    return JSON.parse(await this.host.run(['curl', '-s', '-d', JSON.stringify(request), url]));
+    return JSON.parse(await this.host.run(['curl', '-s', ...this.files, '-d', JSON.stringify(request), url]));
   }
 
   /** Keys that begin with a text, and their values. */
@@ -89,14 +105,19 @@ export class Etcd {
     await this.ask('/v3/kv/put', { key: encode(key), value: encode(value) });
   }
 
+  /** Options of curl(1). */
+  private get files(): string[] {
+    return this.tls ? ['--cacert', this.tls.ca, '--cert', this.tls.cert, '--key', this.tls.key] : [];
+  }
+
   private client(i: number): string {
-    return `http://127.0.1.${i + 1}:2379`;
+    return `${this.tls ? 'https' : 'http'}://127.0.1.${i + 1}:2379`;
   }
 
   private untilHealthy(): Promise<void> {
     return until('etcd has a leader', async () => {
       const asked = Array.from({ length: this.size }, (_, i) =>
-        this.host.tryRun(['curl', '-sf', `${this.client(i)}/health`]),
+        this.host.tryRun(['curl', '-sf', ...this.files, `${this.client(i)}/health`]),
       );
       return (await Promise.all(asked)).every(({ stdout }) => stdout.includes('"true"'));
     });
