@@ -1,17 +1,16 @@
-/** whereabouts: gives addresses away from ranges that all nodes of a cluster share, and remembers them in etcd. */
+/** whereabouts: gives addresses away that all nodes of a cluster share, and remembers them in etcd. */
 
 import { hostname } from 'node:os';
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
-import { emptyResult, type IPConfig } from '../lib/cni/result.ts';
+import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { EtcdClient } from '../lib/etcd/client.ts';
 import { behindPrefix, get, range, transact } from '../lib/etcd/kv.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
-import { Address, Prefix } from '../lib/ip.ts';
-import { allocate, type Source } from './whereabouts/allocate.ts';
+import { allocate } from './whereabouts/allocate.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
 import { endpointsOf, etcdSettings } from './whereabouts/etcd-settings.ts';
 import {
@@ -30,6 +29,7 @@ import { legacyKey } from './whereabouts/legacy.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
 import { formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';
 import { type Release, release } from './whereabouts/release.ts';
+import { configOf, identityOf, requestsOf } from './whereabouts/requests.ts';
 
 type WhereaboutsCall = Call<Config>;
 
@@ -201,69 +201,6 @@ function nodeName(call: WhereaboutsCall): string {
       if (!['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '')) throw error;
     }
   return hostname().toLowerCase();
-}
-
-/** Whom addresses in quarantine go back to: a claim, or the pod's name, which a StatefulSet gives anew. */
-function identityOf(call: WhereaboutsCall): string {
-  const claim = call.config.args?.cni?.['ipam-claim-reference'];
-  const { K8S_POD_NAMESPACE: namespace = '', K8S_POD_NAME: name } = call.args([
-    'K8S_POD_NAMESPACE',
-    'K8S_POD_NAME',
-    'K8S_POD_INFRA_CONTAINER_ID',
-    'K8S_POD_UID',
-    'IP',
-    'GATEWAY',
-    'MAC',
-  ]);
-  if (claim) return `claim ${namespace}/${claim}`;
-  return name ? `pod ${namespace}/${name}/${call.ifname}/${call.network}` : '';
-}
-
-/** The address of each pool that somebody asks for, and addresses that are given without being reserved. */
-function requestsOf(
-  call: WhereaboutsCall,
-  { ipam, pools }: Setting,
-): { sources: Source[]; fixed: IPConfig[] } {
-  const { args, runtimeConfig } = call.config;
-  const { IP = '', GATEWAY = '' } = call.args([
-    ...['IP', 'GATEWAY', 'MAC', 'K8S_POD_NAMESPACE', 'K8S_POD_NAME'],
-    ...['K8S_POD_INFRA_CONTAINER_ID', 'K8S_POD_UID'],
-  ]) as Record<string, string | undefined>;
-  const split = (text: string) =>
-    text
-      .split(',')
-      .map((item) => item.trim())
-      .filter(Boolean);
-  const texts = [...split(IP), ...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])];
-  const gateways = split(GATEWAY).map((text) => Address.parse(text));
-  const wanted: (Address | undefined)[] = pools.map(() => undefined);
-  const fixed: IPConfig[] = (ipam.addresses ?? []).flatMap(({ address, gateway }) =>
-    address ? [{ address, ...(gateway && { gateway }) }] : [],
-  );
-  for (const text of texts) {
-    const prefix = Prefix.tryParse(text) ?? Address.tryParse(text)?.toPrefix();
-    if (!prefix) throw new Error(`The runtime asks for "${text}", which is not an IP address`);
-    const at = pools.findIndex((pool, i) => !wanted[i] && poolHas(pool, prefix.address));
-    if (at >= 0) wanted[at] = prefix.address;
-    else if (pools.some(({ subnet }) => subnet.contains(prefix.address)) || !text.includes('/'))
-      throw new Error(
-        `No range gives the requested address ${prefix.address} away. Ask for another one, or correct "range" and "exclude"`,
-      );
-    else {
-      const gateway = gateways.findLast((candidate) => prefix.contains(candidate));
-      fixed.push({ address: prefix, ...(gateway && { gateway }) });
-    }
-  }
-  if (pools.length + fixed.length === 0)
-    throw new Error(
-      '"ipam" has no addresses to give away. Set "ipam.range", "ipam.ipRanges" or "ipam.addresses"',
-    );
-  const sources = pools.map((pool, i) => ({ pool, group: groupOf(ipam, pool), wanted: wanted[i] }));
-  return { sources, fixed };
-}
-
-function configOf({ subnet, gateway }: Pool, address: Address): IPConfig {
-  return { address: new Prefix(address, subnet.length), ...(gateway && { gateway }) };
 }
 
 function releaseOf({ owner, ipam, pools }: Setting): Omit<Release, 'guess'> {

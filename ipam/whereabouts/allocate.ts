@@ -5,18 +5,13 @@
 
 import type { EtcdClient } from '../../lib/etcd/client.ts';
 import {
-  type Compare,
   countOf,
   get,
   hasValue,
   isAbsent,
   type OperationResult,
-  put,
   range,
-  remove,
-  type Txn,
   transact,
-  within,
 } from '../../lib/etcd/kv.ts';
 import { Address } from '../../lib/ip.ts';
 import {
@@ -26,20 +21,17 @@ import {
   type Holding,
   identityKey,
   type Owner,
-  ownedValue,
   ownerKey,
   type Place,
   parseHolding,
-  samePlace,
   waitingValue,
 } from './keys.ts';
 import { legacyKey, parseLegacy } from './legacy.ts';
+import { type Choice, choices, offersOf, take } from './offers.ts';
 import { capacityOf, formatPool, type Pool, poolHas } from './pools.ts';
 
 /** How many keys of a range are read at once. */
 const page = 256;
-/** How many choices a transaction has. */
-const choices = 4;
 /** How often addresses are chosen anew when others were faster each time. */
 const attempts = 30;
 
@@ -49,11 +41,6 @@ export interface Source {
   readonly group: string;
   /** The one address that will do. */
   readonly wanted: Address | undefined;
-}
-
-/** An address that can be had, and what must be so. */
-interface Choice extends Place {
-  readonly condition: Compare;
 }
 
 /**
@@ -223,55 +210,6 @@ function nextPart(
       `No address is free in ${formatPool(pool)} of network "${owner.network}". Delete containers, collect stale reservations with GC, or add a range to the configuration`,
     );
   return isAtEnd ? { at: pool.start, hasWrapped: true } : { at: end.plus(1), hasWrapped };
-}
-
-/** What is offered to the cluster, in turn: an address of each source. */
-function offersOf(
-  lists: readonly (readonly Choice[])[],
-  identity: string,
-): { holding: Holding; conditions: Compare[] }[] {
-  const length = Math.min(choices, Math.max(...lists.map((list) => list.length)));
-  return Array.from({ length }, (_, i) => {
-    const picked = lists.map((list) => list[i % list.length]!);
-    return {
-      holding: { identity, places: picked.map(({ group, address }) => ({ group, address })) },
-      conditions: picked.map(({ condition }) => condition),
-    };
-  });
-}
-
-/** Takes the first offer that nobody else has any part of. @returns it. */
-async function take(
-  client: EtcdClient,
-  owner: Owner,
-  offers: readonly { holding: Holding; conditions: Compare[] }[],
-  waiting: Holding | undefined,
-): Promise<Holding | undefined> {
-  const txns = offers.map(
-    ({ holding, conditions }): Txn => ({
-      compare: [isAbsent(ownerKey(owner)), ...conditions],
-      success: [
-        put(ownerKey(owner), formatHolding(holding)),
-        ...holding.places.map((place) => put(addressKey(place), ownedValue(owner))),
-        // Nothing waits any more once something of it was taken back.
-        ...(waiting?.places.some((place) => holding.places.some((one) => samePlace(one, place)))
-          ? [remove(identityKey(holding.identity))]
-          : []),
-      ],
-    }),
-  );
-  const all = txns.reduceRight<Txn | undefined>(
-    (next, txn) => ({ ...txn, failure: next ? [within(next)] : [] }),
-    undefined,
-  )!;
-  let outcome = await transact(client, all);
-  for (const { holding } of offers) {
-    if (outcome.succeeded) return holding;
-    const inner: OperationResult | undefined = outcome.results[0];
-    if (!inner?.inner) return undefined;
-    outcome = inner.inner;
-  }
-  return undefined;
 }
 
 /** What an attachment has already, if that is an address of each source. */

@@ -1,6 +1,6 @@
 /**
- * What is to be released once etcd answers again. A pod is torn down also while it does not, and its addresses
- * are not lost: a file for each attachment stays on the node until the next call that reaches etcd.
+ * What is to be released once etcd answers again. A pod is torn down also while it does not, and its
+ * addresses are not lost: a file for each attachment stays on the node until the next call that reaches etcd.
  */
 
 import { createHash } from 'node:crypto';

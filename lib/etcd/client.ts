@@ -11,7 +11,7 @@ const longestAnswer = 2500;
 /** How long all members together are tried, in milliseconds. */
 const longestCall = 10_000;
 
-/** Status codes of gRPC after which another member may do better: UNAVAILABLE, DEADLINE_EXCEEDED, and so on. */
+/** Status codes of gRPC after which another member may do better, such as UNAVAILABLE. */
 const passing = new Set([1, 4, 8, 10, 13, 14, 15]);
 const unauthenticated = 16;
 
@@ -42,8 +42,8 @@ export class EtcdClient {
   }
 
   /**
-   * Asks the cluster. When a member fails in the middle, nobody knows whether it has done what it was asked: a
-   * request must be one that may be done twice.
+   * Asks the cluster. When a member fails in the middle, nobody knows whether it has done what it was asked:
+   * a request must be one that may be done twice.
    * @param path of the gateway, as in "/v3/kv/txn".
    * @throws EtcdUnavailableError when no member can answer; CniError when the cluster refuses.
    */
