@@ -217,6 +217,6 @@ async function waitForAddresses(
   const groups = NetlinkGroup.IPv6Address + NetlinkGroup.IPv6Route;
   if (!(await waitForEvent(groups, addressTimeoutMs, () => !unusable(), sandbox.netns)))
     throw new Error(
-      `Address ${unusable()?.prefix} of interface "${name}" cannot be used ${addressTimeoutMs / 1000} seconds after it changed the VRF`,
+      `Address ${unusable()?.prefix} of interface "${name}" cannot be used ${addressTimeoutMs / 1000} seconds after it changed the VRF. Try again, or see with "ip -6 address" in the sandbox what becomes of it`,
     );
 }

@@ -49,7 +49,9 @@ function readShared<S extends Shape>(text: string, file: string, schema: ObjectS
     const value = parseJson(text);
     return decode(schema, isObject(value) ? value : {});
   } catch (error) {
-    throw new Error(`File "${file}" cannot be used: ${(error as Error).message}`);
+    throw new Error(
+      `File "${file}" cannot be used: ${(error as Error).message}. Correct it, or name another one in "configuration_path"`,
+    );
   }
 }
 
@@ -58,7 +60,7 @@ export function openDatabase({ socket_file }: DatabaseKeys): Promise<OvsdbConnec
   return OvsdbConnection.open(socket_file || defaultAddress);
 }
 
-/** Does what a database that is gone need not keep anybody from. */
+/** Does work on the database if it can be reached. DEL, for one, must succeed without it. */
 export async function whereReachable(
   call: Call,
   settings: DatabaseKeys,
