@@ -1,5 +1,5 @@
 /**
- * The one way in which rules come to iptables, and change there: a single transaction in the usual case,
+ * Adds and changes rules of iptables, for everything that has any: a single transaction in the usual case,
  * where nothing is looked for; when it is refused, a look at just the chains concerned, under a lock, until
  * what is there is what is wanted.
  */
@@ -139,7 +139,7 @@ export interface Composition<T> {
 
 /**
  * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is
- * composed anew; when that gives the same, it was refused for its own sake.
+ * composed anew; when that gives the same commands, they themselves are at fault.
  */
 export async function changeRules<T>(
   programs: Programs,

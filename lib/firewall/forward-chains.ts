@@ -94,7 +94,7 @@ function dropsOf(socket: NetlinkSocket, chain: NftBaseChain): 'everything' | 'so
   return dropping.length > 0 ? 'some' : 'nothing';
 }
 
-/** Drops, if not only packets that belong to no connection, which are none of a container's worth passing. */
+/** True for a rule that drops packets, unless it drops only invalid ones ("ct state invalid"). */
 function isDropping(rule: NftRule): boolean {
   const drops = verdictOf(rule) === 'drop' || rule.expressions.at(-1)?.name === 'reject';
   return drops && !limitsToInvalid(rule.expressions);

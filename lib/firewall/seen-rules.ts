@@ -40,13 +40,13 @@ export function keepInMind(programs: Programs, family: Family, table: string, ru
       const all = withNftables((socket) => listRawRules(socket, nftTableOf(family, table), rule.chain));
       const alike = all.filter(({ target }) => target === targetOf(rule));
       const found = alike.length > 0 ? alike : all;
-      // Of several, any might be the one.
+      // With several candidates, nothing tells which of them is the rule.
       return found.length === 1 ? { handle: `${found[0]!.handle}`, digest: digestOf(found[0]!) } : undefined;
     });
     if (seen.every((one) => one !== undefined))
       writeStateFile(fileOf(family, table, rules), JSON.stringify(seen));
   } catch {
-    // No rule fails for want of a hint.
+    // Without the hint, iptables is asked again next time.
   }
 }
 
