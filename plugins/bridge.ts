@@ -3,10 +3,10 @@
 import { refuse } from '../lib/cni/config-checks.ts';
 import { gatewayOf } from '../lib/cni/interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
-import { requestedMac } from '../lib/cni/mac.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import { requirePrevResult } from '../lib/cni/plugin.ts';
 import { removeVethPair } from '../lib/cni/remove-interface.ts';
+import { requestedMac } from '../lib/cni/requested-mac.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';

@@ -1,6 +1,5 @@
 /** macvlan: an interface with a MAC address of its own on one of the host's. */
 
-import { requestedMac } from '../lib/cni/mac.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import {
   checkMode,
@@ -11,6 +10,7 @@ import {
   findParent,
   parentShape,
 } from '../lib/cni/parent.ts';
+import { requestedMac } from '../lib/cni/requested-mac.ts';
 import { integer, object, string } from '../lib/cni/schema.ts';
 import { macvlanKind, macvlanMode, macvlanModes } from '../lib/kernel/link-kinds.ts';
 

@@ -3,8 +3,8 @@
 import { writeFileSync } from 'node:fs';
 import type { Call } from '../lib/cni/call.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
-import { requestedMac } from '../lib/cni/mac.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { requestedMac } from '../lib/cni/requested-mac.ts';
 import { boolean, type InferShape, integer, object, string } from '../lib/cni/schema.ts';
 import { deleteLink, getLink, requireLink, setLink } from '../lib/kernel/link.ts';
 import { ProgramMissingError } from '../lib/kernel/programs.ts';

@@ -2,9 +2,9 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
+import { probeKernel } from '../lib/cni/kernel-probe.ts';
 import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { probeKernel } from '../lib/cni/probe.ts';
 import { type InferShape, integer, required, string } from '../lib/cni/schema.ts';
 import { AddressFlag, addAddress, type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import { NetlinkGroup, waitForEvent } from '../lib/kernel/events.ts';

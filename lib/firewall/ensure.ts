@@ -8,10 +8,10 @@ import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { IptablesError, programOf, restore } from './iptables.ts';
 import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
-import { areSeen, keepInMind } from './seen-rules.ts';
 
 /** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
 const lockFile = '/run/cni/iptables.lock';
@@ -66,7 +66,7 @@ export async function ensureRules(
 ): Promise<RuleChange> {
   const { shared, own } = set;
   if (own.chain) {
-    const isSeen = areSeen(programs, family, table, shared);
+    const isSeen = areConfirmed(programs, family, table, shared);
     try {
       // -N fails when the chain is there, and -A when a chain that it is in or leads to is not.
       await restore(programs, family, table, [
@@ -74,7 +74,7 @@ export async function ensureRules(
         `-N ${own.chain}`,
         ...own.rules.map((rule) => renderRule('-A', rule)),
       ]);
-      if (!isSeen) keepInMind(programs, family, table, shared);
+      if (!isSeen) rememberConfirmed(programs, family, table, shared);
       return { chain: own.chain, added: own.rules, removed: [] };
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
@@ -84,7 +84,7 @@ export async function ensureRules(
   const change = await changeRules(programs, family, table, () =>
     composeChange(programs, family, table, set),
   );
-  keepInMind(programs, family, table, shared);
+  rememberConfirmed(programs, family, table, shared);
   return change;
 }
 

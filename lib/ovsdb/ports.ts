@@ -187,6 +187,7 @@ function readPort(row: Row): Port {
   };
 }
 
+/** The condition that a row has this UUID. */
 export function isRow(id: string): Condition {
   return ['_uuid', '==', uuid(id)];
 }

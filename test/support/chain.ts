@@ -8,12 +8,14 @@ import { join } from 'node:path';
 import type { Host, Pod } from './host.ts';
 import { type Outcome, type PrintedResult, runPlugin, type Suite, succeeded } from './plugin.ts';
 
+/** The configuration of one plugin. */
 export interface PluginConf {
   type: string;
   capabilities?: Record<string, boolean>;
   [key: string]: unknown;
 }
 
+/** The configuration of a network. */
 export interface Conflist {
   cniVersion: string;
   name: string;
@@ -29,6 +31,7 @@ export interface PortMapping {
   hostIP?: string;
 }
 
+/** What a runtime attaches a container with, where it differs from the defaults of the tests. */
 export interface AttachOptions {
   containerId?: string;
   netns?: string;
