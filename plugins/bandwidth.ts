@@ -189,8 +189,8 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
 }
 
 /**
- * What the container sends comes in by the host's end, and takes a detour by an interface that it can leave
- * by.
+ * What the container sends comes in by the host's end, where it cannot be shaped. So it is redirected to an
+ * interface (ifb) that it leaves by.
  */
 function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link {
   const { host } = call;

@@ -74,7 +74,7 @@ export function refuseOwnNetns({ netns, netnsOverride }: Invocation): void {
   try {
     sandbox = statSync(netns);
   } catch {
-    return; // Gone or out of reach: the verb decides what that means to it.
+    return; // Gone or out of reach: each verb deals with that itself.
   }
   const own = statSync('/proc/self/ns/net');
   if (sandbox.dev === own.dev && sandbox.ino === own.ino)

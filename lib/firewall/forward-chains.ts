@@ -86,7 +86,7 @@ function filterChainsOf(
   );
 }
 
-/** What a chain drops by itself. Chains that it leads to belong to somebody who knows why. */
+/** What a chain drops by its own policy and rules. Chains that it jumps to are left to whoever made them. */
 function dropsOf(socket: NetlinkSocket, chain: NftBaseChain): 'everything' | 'some' | 'nothing' {
   if (chain.drops) return 'everything';
   const dropping = listRules(socket, chain.table, chain.name).filter(isDropping);
