@@ -1,5 +1,5 @@
 import test from 'ava';
-import { Attachment, attach, sample } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, sample, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { addresses, link, ping, snapshot } from '../support/observe.ts';
 import { changed, joinedTo } from '../support/outside.ts';
@@ -138,17 +138,10 @@ test('DEL releases the address when namespace or device are gone, and renames wh
 });
 
 test('the reference plugin gives back what we moved, and we what it moved', async (t) => {
-  for (const [add, other] of [
-    ['ours', 'reference'],
-    ['reference', 'ours'],
-  ] as const) {
+  for (const suites of suitePairs) {
     const host = await makeHost(t);
     await addDevice(host);
-    const network = sample(name);
-    network.cniVersion = '1.0.0';
-    const one = await attach(host, network, { suite: add });
-    await one.check({ suite: other });
-    await one.del({ suite: other });
+    await liveWithBoth(host, sample(name), suites);
     t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
   }
 });

@@ -145,6 +145,25 @@ export async function attach(
   return attachment;
 }
 
+/** The suite that begins and the one that goes on, both ways. */
+export const suitePairs: readonly (readonly [Suite, Suite])[] = [
+  ['ours', 'reference'],
+  ['reference', 'ours'],
+];
+
+/** ADD by one suite, CHECK and DEL by the other. @throws Error when either fails. */
+export async function liveWithBoth(
+  host: Host,
+  network: Conflist,
+  [adder, other]: readonly [Suite, Suite],
+): Promise<Attachment> {
+  // The newest version that the reference of Debian 12 speaks.
+  const one = await attach(host, { ...network, cniVersion: '1.0.0' }, { suite: adder });
+  await one.check({ suite: other });
+  await one.del({ suite: other });
+  return one;
+}
+
 /** Runs STATUS or GC of each plugin until one fails. @returns the outcome of the last one run. */
 export async function runNetworkVerb(
   host: Host,
