@@ -156,6 +156,19 @@ export async function ask(
 }
 
 /**
+ * Talks to many echo servers at once, over TCP, until all have answered or none has for some seconds.
+ * @returns what each answered, in the order of the targets; undefined where nobody did.
+ */
+export async function askAll(
+  ns: Namespace,
+  targets: readonly (readonly [address: string, port: number])[],
+): Promise<(Echo | undefined)[]> {
+  const argv = [process.execPath, echo, 'ask-all', ...targets.flat().map(String)];
+  const lines = (await ns.run(argv)).split('\n');
+  return targets.map((_, i) => (lines[i] ? (JSON.parse(lines[i]) as Echo) : undefined));
+}
+
+/**
  * Everything of a host that a plugin may change, in a form that can be compared: links, addresses, routes,
  * rules, firewall, files below /var/lib/cni and /run/cni. MAC addresses, counters and link-local addresses
  * are left out.
