@@ -120,6 +120,17 @@ export async function ping(ns: Namespace, address: string, ...options: string[])
   return false;
 }
 
+/** What dig(1) says of a name. @param options such as "+tcp". */
+export async function dig(
+  from: Namespace,
+  server: string,
+  name: string,
+  ...options: string[]
+): Promise<string[]> {
+  const argv = ['dig', `@${server}`, '+short', '+time=2', '+tries=1', name, ...options];
+  return (await from.run(argv)).split('\n').filter(Boolean).sort();
+}
+
 /** What an echo server answers: its own label, and whom it sees at the other end. */
 export interface Echo {
   label: string;
