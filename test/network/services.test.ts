@@ -1,6 +1,6 @@
 /**
- * Services on top: pods of each network under kube-proxy's rules, in its iptables and its nftables mode, with and
- * without br_netfilter. docs/services.md says what works. Here is seen whether it is so, with this suite and with
+ * Services on top: pods of each network under kube-proxy's rules, in its iptables and its nftables mode. The tables
+ * in docs/services.md say what works under which conditions. Here is seen whether it is so, with this suite and with
  * the reference plugins.
  */
 
@@ -12,10 +12,13 @@ import { type ProxyMode, proxyModes } from '../support/kube-proxy.ts';
 import { askAll, type Echo } from '../support/observe.ts';
 import type { Suite } from '../support/plugin.ts';
 import {
+  firewallTopologies,
   makeServiceNode,
   outsideAddress,
+  plainTopologies,
   type Site,
   servicePort,
+  type Topologies,
   topologiesOf,
 } from '../support/services.ts';
 
@@ -106,22 +109,57 @@ function bySecond(answers: Answers, site: Site): boolean {
   return answers.every((answer) => answer?.label === site.second.pod.containerId);
 }
 
-/** One outcome: a cell of the table in docs/services.md has those of all modes, of both families, and so on. */
+/** One table of docs/services.md, and how to come by what it says. */
+interface Table {
+  heading: string;
+  topologies: Topologies;
+  /** Conditions, each with the command that brings it about after the ones before it. */
+  conditions: readonly (readonly [name: string, command: string])[];
+}
+
+const setBridgeCalls = (value: 0 | 1) =>
+  `cd /proc/sys/net/bridge && echo ${value} | tee bridge-nf-call-iptables bridge-nf-call-ip6tables`;
+const forBoth = (rule: string) => `iptables ${rule} && ip6tables ${rule}`;
+
+const tables: readonly Table[] = [
+  {
+    heading: 'What works',
+    topologies: plainTopologies,
+    conditions: [
+      ['with br_netfilter', setBridgeCalls(1)],
+      ['without br_netfilter', setBridgeCalls(0)],
+    ],
+  },
+  {
+    heading: 'Behind a firewall that drops what is forwarded',
+    topologies: firewallTopologies,
+    conditions: [
+      ['without the rule', `${setBridgeCalls(1)} && ${forBoth('-P FORWARD DROP')}`],
+      ['with the rule', forBoth('-A CNI-ADMIN -m conntrack --ctstate DNAT -j ACCEPT')],
+    ],
+  },
+];
+
+/** A cell of a table has the outcomes under all conditions, in both modes and over both families. */
 interface Outcome {
   way: string;
   topology: string;
   mode: ProxyMode;
-  brNetfilter: boolean;
+  condition: string;
   works: boolean;
 }
 
 /** Tries all ways, with one client process for each namespace. */
-async function tryAll(t: ExecutionContext, suite: Suite, mode: ProxyMode): Promise<Outcome[]> {
-  const { host, outside, sites } = await makeServiceNode(t, suite, mode);
+async function tryAll(
+  t: ExecutionContext,
+  suite: Suite,
+  { topologies, conditions }: Table,
+  mode: ProxyMode,
+): Promise<Outcome[]> {
+  const { host, outside, sites } = await makeServiceNode(t, suite, mode, topologiesOf(suite, topologies));
   const outcomes: Outcome[] = [];
-  for (const brNetfilter of [true, false]) {
-    const write = `echo ${Number(brNetfilter)} | tee bridge-nf-call-iptables bridge-nf-call-ip6tables`;
-    await host.run(['sh', '-c', `cd /proc/sys/net/bridge && ${write}`]);
+  for (const [condition, command] of conditions) {
+    await host.run(['sh', '-c', command]);
     const trials = Object.entries(ways).flatMap(([way, { from, targets }]) =>
       sites.map((site) => ({
         way,
@@ -130,7 +168,6 @@ async function tryAll(t: ExecutionContext, suite: Suite, mode: ProxyMode): Promi
         targets: targets(site),
       })),
     );
-    const ofClients = Map.groupBy(trials, ({ client }) => client);
     const tryFrom = async ([client, own]: [Namespace, typeof trials]) => {
       const answers = await askAll(
         client,
@@ -138,37 +175,37 @@ async function tryAll(t: ExecutionContext, suite: Suite, mode: ProxyMode): Promi
       );
       for (const { way, site, targets } of own) {
         const works = ways[way]!.works(answers.splice(0, targets.length), site);
-        if (targets.length > 0) outcomes.push({ way, topology: site.topology, mode, brNetfilter, works });
+        if (targets.length > 0) outcomes.push({ way, topology: site.topology, mode, condition, works });
       }
     };
-    await Promise.all([...ofClients].map(tryFrom));
+    await Promise.all([...Map.groupBy(trials, ({ client }) => client)].map(tryFrom));
   }
   return outcomes;
 }
 
-/** Under which conditions something works, in the words of docs/services.md. */
+/** When something works, in the words of docs/services.md. */
 function inWords(outcomes: readonly Outcome[]): string {
-  const isAsWell = (property: (outcome: Outcome) => boolean) =>
-    outcomes.every((outcome) => outcome.works === property(outcome));
   const words: Record<string, (outcome: Outcome) => boolean> = {
     yes: () => true,
     no: () => false,
-    'with br_netfilter': ({ brNetfilter }) => brNetfilter,
-    'without br_netfilter': ({ brNetfilter }) => !brNetfilter,
     'iptables mode': ({ mode }) => mode === 'iptables',
-    'nftables mode': ({ mode }) => mode === 'nftables',
+    ...Object.fromEntries(
+      outcomes.map(({ condition }) => [condition, (outcome: Outcome) => outcome.condition === condition]),
+    ),
+    'iptables mode, or with the rule': ({ mode, condition }) =>
+      mode === 'iptables' || condition === 'with the rule',
   };
-  const [found] = Object.entries(words).find(([, property]) => isAsWell(property)) ?? [];
+  const fits = (property: (outcome: Outcome) => boolean) =>
+    outcomes.every((outcome) => outcome.works === property(outcome));
+  const [found] = Object.entries(words).find(([, property]) => fits(property)) ?? [];
   return found ?? JSON.stringify(outcomes.filter(({ works }) => works));
 }
 
-/**
- * The table in docs/services.md: by the names of rows and columns, without the column of flannel where the suite has no
- * such plugin.
- */
-function documented(suite: Suite): Record<string, Record<string, string>> {
+/** A table of docs/services.md by the names of its rows and columns, with the columns that a suite has plugins for. */
+function documented(suite: Suite, { heading, topologies }: Table): Record<string, Record<string, string>> {
   const page = readFileSync(join(import.meta.dirname, '../../docs/services.md'), 'utf8');
-  const [header, ...rows] = page
+  const section = page.split(/^## /m).find((text) => text.startsWith(heading));
+  const [header, ...rows] = section!
     .split('\n')
     .filter((line) => line.startsWith('| '))
     .map((line) => line.slice(1, -1).split('|'))
@@ -177,21 +214,22 @@ function documented(suite: Suite): Record<string, Record<string, string>> {
     Object.fromEntries(
       cells
         .map((cell, i) => [header![i + 1]!, cell] as const)
-        .filter(([topology]) => topologiesOf(suite).includes(topology)),
+        .filter(([topology]) => topology in topologiesOf(suite, topologies)),
     );
   return Object.fromEntries(rows.map(([way, ...cells]) => [way, named(cells)]));
 }
 
-for (const suite of ['ours', 'reference'] as const)
-  test(`Services work with the ${suite === 'ours' ? 'plugins' : 'reference plugins'} as documented`, async (t) => {
-    const outcomes = (await Promise.all(proxyModes.map((mode) => tryAll(t, suite, mode)))).flat();
-    const seen: Record<string, Record<string, string>> = {};
-    for (const way of Object.keys(ways)) {
-      const ofWay = Map.groupBy(
-        outcomes.filter((outcome) => outcome.way === way),
-        ({ topology }) => topology,
-      );
-      seen[way] = Object.fromEntries([...ofWay].map(([topology, own]) => [topology, inWords(own)]));
-    }
-    t.deepEqual(seen, documented(suite));
-  });
+for (const table of tables)
+  for (const suite of ['ours', 'reference'] as const)
+    test(`${table.heading}: as documented, with the ${suite === 'ours' ? 'plugins' : 'reference plugins'}`, async (t) => {
+      const outcomes = (await Promise.all(proxyModes.map((mode) => tryAll(t, suite, table, mode)))).flat();
+      const seen: Record<string, Record<string, string>> = {};
+      for (const way of Object.keys(ways)) {
+        const ofWay = Map.groupBy(
+          outcomes.filter((outcome) => outcome.way === way),
+          ({ topology }) => topology,
+        );
+        seen[way] = Object.fromEntries([...ofWay].map(([topology, own]) => [topology, inWords(own)]));
+      }
+      t.deepEqual(seen, documented(suite, table));
+    });

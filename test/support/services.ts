@@ -22,13 +22,22 @@ const podPort = 8080;
 /** Where Services listen. */
 export const servicePort = 80;
 
-/** How pods are connected, by the name of it in docs/services.md. */
-const topologies: Record<string, PluginConf> = {
-  '`bridge`, `hairpinMode`': bridge(11, { hairpinMode: true }),
-  '`bridge`, `promiscMode`': bridge(12, { promiscMode: true }),
-  '`bridge`, neither': bridge(13, {}),
-  '`ptp`': { type: 'ptp', ipMasq: true, ipam: ipam(14) },
-  '`flannel`, `hairpinMode`': sample('40-flannel.conflist').plugins[0]!,
+/** How pods are connected: the plugins of networks, by their names in docs/services.md. */
+export type Topologies = Record<string, readonly PluginConf[]>;
+
+/** The plugins that connect pods, alone. */
+export const plainTopologies: Topologies = {
+  '`bridge`, `hairpinMode`': [bridge(11, { hairpinMode: true })],
+  '`bridge`, `promiscMode`': [bridge(12, { promiscMode: true })],
+  '`bridge`, neither': [bridge(13, {})],
+  '`ptp`': [ptp(14)],
+  '`flannel`, `hairpinMode`': sample('40-flannel.conflist').plugins.slice(0, 1),
+};
+
+/** With the plugin that lets their packets through a firewall. */
+export const firewallTopologies: Topologies = {
+  '`bridge`, `hairpinMode`, and `firewall`': [bridge(21, { hairpinMode: true }), { type: 'firewall' }],
+  '`ptp` and `firewall`': [ptp(22), { type: 'firewall' }],
 };
 
 function bridge(number: number, keys: object): PluginConf {
@@ -42,6 +51,10 @@ function bridge(number: number, keys: object): PluginConf {
   };
 }
 
+function ptp(number: number): PluginConf {
+  return { type: 'ptp', ipMasq: true, ipam: ipam(number) };
+}
+
 function ipam(number: number): object {
   return {
     type: 'host-local',
@@ -50,9 +63,11 @@ function ipam(number: number): object {
   };
 }
 
-/** Those of {@link topologies} that a suite has plugins for: Debian's package of the reference has no flannel. */
-export function topologiesOf(suite: Suite): string[] {
-  return Object.keys(topologies).filter((name) => suite === 'ours' || topologies[name]!.type !== 'flannel');
+/** The networks that a suite has plugins for: Debian's package of the reference has no flannel. */
+export function topologiesOf(suite: Suite, all: Topologies): Topologies {
+  const isThere = (plugins: readonly PluginConf[]) =>
+    suite === 'ours' || plugins.every(({ type }) => type !== 'flannel');
+  return Object.fromEntries(Object.entries(all).filter(([, plugins]) => isThere(plugins)));
 }
 
 /** The Services of each network, by their numbers: which pods they lead to, and how. */
@@ -143,10 +158,15 @@ export interface ServiceNode {
 }
 
 /**
- * Makes a node with two pods of each network that the suite has a plugin for, and Services that lead to them. All pods
+ * Makes a node with two pods of each network, and Services that lead to them. All pods
  * and the outside answer, with their container ID or "outside".
  */
-export async function makeServiceNode(t: Teardown, suite: Suite, mode: ProxyMode): Promise<ServiceNode> {
+export async function makeServiceNode(
+  t: Teardown,
+  suite: Suite,
+  mode: ProxyMode,
+  topologies: Topologies,
+): Promise<ServiceNode> {
   const host = await makeHost(t);
   writeSubnetEnv(host, 1);
   const outside = await outsideOf(host);
@@ -162,9 +182,8 @@ export async function makeServiceNode(t: Teardown, suite: Suite, mode: ProxyMode
   await serve(t, outside, 'tcp', podPort, 'outside');
 
   const sites: Site[] = [];
-  for (const topology of topologiesOf(suite)) {
-    const plugins = [topologies[topology]!];
-    const network = { cniVersion: '1.0.0', name: `net-${sites.length}`, plugins };
+  for (const [topology, plugins] of Object.entries(topologies)) {
+    const network = { cniVersion: '1.0.0', name: `net-${sites.length}`, plugins: [...plugins] };
     const [first, second] = [await attach(host, network, { suite }), await attach(host, network, { suite })];
     for (const { pod } of [first, second]) await serve(t, pod, 'tcp', podPort, pod.containerId);
     for (const family of families) sites.push(new Site(topology, family, first, second));
