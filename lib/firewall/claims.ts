@@ -16,6 +16,7 @@ import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
+import type { Once } from '../kernel/sharing.ts';
 import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, union } from './claim-file.ts';
 import type { ForwardBackendName } from './forward.ts';
@@ -54,11 +55,16 @@ interface ReleaseOptions {
 export class Claims {
   private readonly warn: (message: string) => void;
   private readonly directory: string;
+  private readonly once: Once | undefined;
 
-  /** @param warn is told of files that are not as they should be. */
-  constructor(warn: (message: string) => void, directory = defaultDirectory) {
+  /**
+   * @param warn is told of files that are not as they should be.
+   * @param once given in a process that only looks: then the directory is read once for all calls.
+   */
+  constructor(warn: (message: string) => void, directory = defaultDirectory, once?: Once) {
     this.warn = warn;
     this.directory = directory;
+    this.once = once;
   }
 
   /**
@@ -103,7 +109,8 @@ export class Claims {
   /** The claims of an attachment. */
   of(attachment: AttachmentId): Claim[] {
     const tag = attachmentTag(attachment);
-    return this.list().filter((claim) => claim.tag === tag);
+    const byTag = this.once?.(`claims ${this.directory}`, () => Map.groupBy(this.list(), (one) => one.tag));
+    return byTag ? (byTag.get(tag) ?? []) : this.list().filter((claim) => claim.tag === tag);
   }
 
   /** Whether an attachment has claims, all of which are of a sandbox that no longer exists. */

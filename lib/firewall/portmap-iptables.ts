@@ -9,7 +9,7 @@ import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
-import { hasRules, list } from './listing.ts';
+import { hasRules, list, listLeading } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
@@ -234,12 +234,12 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
   const { attachment, containers, mappings } = request;
   const chain = portMapChain(attachment);
   const container = containers.find((prefix) => prefix.family === family)!;
-  const [entries = [], rules = []] = await Promise.all([
-    list(programs, family, table, entryChain),
+  const [entries, rules = []] = await Promise.all([
+    listLeading(programs, family, table, [entryChain, chain]),
     list(programs, family, table, chain),
   ]);
   for (const mapping of mappingsOf(mappings, family)) {
-    const led = entries.some((entry) => targetOf(entry) === chain && leads(entry, mapping));
+    const led = entries.some((entry) => leads(entry, mapping));
     const destination = socketAddress(container.address, mapping.containerPort);
     const mapped = rules.some(
       (rule) =>
