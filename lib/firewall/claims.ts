@@ -14,9 +14,10 @@ import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
+import { secondsSinceBoot } from '../kernel/boot.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
-import type { Once } from '../kernel/sharing.ts';
+import { eachTime, type Once } from '../kernel/sharing.ts';
 import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, union } from './claim-file.ts';
 import type { ForwardBackendName } from './forward.ts';
@@ -55,16 +56,13 @@ interface ReleaseOptions {
 export class Claims {
   private readonly warn: (message: string) => void;
   private readonly directory: string;
-  private readonly once: Once | undefined;
+  private readonly look: Once;
 
-  /**
-   * @param warn is told of files that are not as they should be.
-   * @param once given in a process that only looks: then the directory is read once for all calls.
-   */
-  constructor(warn: (message: string) => void, directory = defaultDirectory, once?: Once) {
+  /** @param warn is told of files that are not as they should be. @param look shares what is seen. */
+  constructor(warn: (message: string) => void, directory = defaultDirectory, look = eachTime) {
     this.warn = warn;
     this.directory = directory;
-    this.once = once;
+    this.look = look;
   }
 
   /**
@@ -109,8 +107,8 @@ export class Claims {
   /** The claims of an attachment. */
   of(attachment: AttachmentId): Claim[] {
     const tag = attachmentTag(attachment);
-    const byTag = this.once?.(`claims ${this.directory}`, () => Map.groupBy(this.list(), (one) => one.tag));
-    return byTag ? (byTag.get(tag) ?? []) : this.list().filter((claim) => claim.tag === tag);
+    const byTag = () => Map.groupBy(this.list(), (claim) => claim.tag);
+    return this.look(`claims ${this.directory}`, byTag).get(tag) ?? [];
   }
 
   /** Whether an attachment has claims, all of which are of a sandbox that no longer exists. */
@@ -298,9 +296,4 @@ export class Claims {
       this.warn((error as Error).message);
     }
   }
-}
-
-/** By a clock that all processes share and that nobody sets. */
-function secondsSinceBoot(): number {
-  return Number(process.hrtime.bigint()) / 1e9;
 }

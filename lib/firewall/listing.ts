@@ -29,8 +29,8 @@ export async function list(
   table: string,
   chain?: string,
 ): Promise<Rule[] | undefined> {
-  const seen = chain ? await seenTable(programs, family, table) : undefined;
-  if (seen) return seen.chains.get(chain!);
+  const seen = await seenTable(programs, family, table);
+  if (seen) return chain ? seen.chains.get(chain) : [...seen.chains.values()].flat();
   const program = chain ? programOf(family, '') : programOf(family, '-save');
   const args = chain ? [...waiting, '-t', table, '-S', chain] : ['-t', table];
   const { status, stdout, stderr } = await run(programs, program, args, withoutLock(programs, program));

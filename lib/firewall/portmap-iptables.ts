@@ -36,6 +36,7 @@ import {
   mappedFamilies,
   mappedPorts,
   ruleSetOf,
+  sharedRules,
   socketAddress,
   withoutNeighbours,
 } from './portmap-rules.ts';
@@ -231,7 +232,7 @@ function ownerOf({ entry }: Clash): Omit<AttachmentId, 'ifname'> | undefined {
 
 /** @throws Error that names what is missing. */
 async function checkFamily(programs: Programs, family: Family, request: PortMapCheck): Promise<void> {
-  const { attachment, containers, mappings } = request;
+  const { attachment, containers, mappings, options } = request;
   const chain = portMapChain(attachment);
   const container = containers.find((prefix) => prefix.family === family)!;
   const [entries, rules = []] = await Promise.all([
@@ -252,7 +253,7 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
         `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Run "cni repair"`,
       );
   }
-  const { shared } = ruleSetOf(family, request);
+  const shared = sharedRules(options);
   if (await hasRules(programs, family, table, shared)) return;
   for (const rule of shared)
     if (!(await hasRules(programs, family, table, [rule])))
