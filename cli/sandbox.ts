@@ -9,7 +9,8 @@ import { describeError } from './errors.ts';
 import type { HostAttachment } from './inventory.ts';
 
 /**
- * Looks whether an attachment's interface is there, up, and has its addresses, and whether the routes are there.
+ * Looks whether an attachment's interface is there and up, and has its addresses, and whether its routes are
+ * there.
  * @param result of ADD; its routes are not looked for without it.
  * @returns what is amiss; nothing when it is in order, or nobody recorded the namespace.
  */

@@ -14,7 +14,7 @@ import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.
 import { type BridgeCall, bridgeName, bridgeSettings, usesVlans, vlansOf } from './config.ts';
 import { configurePort, serveGateways } from './host-side.ts';
 
-/** @throws Error when the container's port no longer exists, or another interface has the name of the bridge. */
+/** @throws Error when the container's port is gone, or an interface with the name of the bridge is none. */
 export function repair(call: BridgeCall): Repair[] {
   const result = requirePrevResult(call);
   const port = requireHostEnd(call);

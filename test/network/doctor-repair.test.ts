@@ -5,7 +5,7 @@ import type { PluginConf } from '../support/chain.ts';
 import { answers, serveLines } from '../support/connection.ts';
 import { bridged, examine, hostLocal, mends, network } from '../support/doctor.ts';
 import { ping } from '../support/observe.ts';
-import { OperatedHost } from '../support/operated-host.ts';
+import { makeOperator, publish } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
 
 /** One after the other: each starts many processes, and plugins that take too long are findings. */
@@ -21,18 +21,15 @@ const pointToPoint = {
 
 /** A host with a neighbour, and a way to attach pods that answer on a port of the host. */
 async function scene(t: ExecutionContext, ...plugins: PluginConf[]) {
-  const on = await OperatedHost.make(t, [plugins.length > 0 ? network('net', ...plugins) : bridged]);
+  const on = await makeOperator(t, [plugins.length > 0 ? network('net', ...plugins) : bridged]);
   const outside = await outsideOf(on.host);
-  const publish = async (hostPort: number, args = '') => {
-    const pod = await on.attach('net', {
-      CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort, containerPort: 80, protocol: 'tcp' }] }),
-      CNI_ARGS: args,
-    });
+  const serve = async (hostPort: number, args = '') => {
+    const pod = await on.attach('net', { ...publish(hostPort), CNI_ARGS: args });
     await serveLines(t, pod, 80);
     return pod;
   };
   const isPublished = (hostPort: number) => answers(outside, '192.0.2.1', hostPort);
-  return { on, publish, isPublished };
+  return { on, serve, isPublished };
 }
 
 const asPod = 'IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-1';
@@ -45,8 +42,8 @@ for (const [title, checks, plugins, fault] of [
   ['the route to a pod', 'routes', [pointToPoint, portmap], 'ip route del 10.5.0.2'],
 ] as const)
   test(`what the host has lost is for repair: ${title}`, async (t) => {
-    const { on, publish, isPublished } = await scene(t, ...plugins);
-    await publish(8080, asPod);
+    const { on, serve, isPublished } = await scene(t, ...plugins);
+    await serve(8080, asPod);
     await mends(t, on, fault, checks, {
       subject: /^default\/web-1 /,
       command: /^cni repair default\/web-1$/,
@@ -56,8 +53,8 @@ for (const [title, checks, plugins, fault] of [
   });
 
 test('--fix repairs all pods at once', async (t) => {
-  const { on, publish, isPublished } = await scene(t);
-  for (const port of [8080, 8081]) await publish(port);
+  const { on, serve, isPublished } = await scene(t);
+  for (const port of [8080, 8081]) await serve(port);
   const rules = () => on.sh('iptables-save -t nat | grep "^-A"');
   const before = await rules();
   await on.sh('iptables -t nat -F');

@@ -5,11 +5,11 @@ import { converse, serveLines } from '../support/connection.ts';
 import { firewallNet, rulesOf } from '../support/firewall.ts';
 import type { Pod } from '../support/host.ts';
 import { addresses, ping } from '../support/observe.ts';
-import { OperatedHost } from '../support/operated-host.ts';
+import { makeOperator } from '../support/operator.ts';
 
 /** A host with two pods on a bridge whose pods reach one another, and two on one whose pods do not. */
 async function scene(t: ExecutionContext, backend: string) {
-  const on = await OperatedHost.make(t, [
+  const on = await makeOperator(t, [
     firewallNet('1.1.0', { backend, ingressPolicy: 'same-bridge' }, 'same', '10.8'),
     firewallNet('1.1.0', { backend, ingressPolicy: 'isolated' }, 'isola', '10.7'),
   ]);
@@ -77,15 +77,15 @@ for (const [backend, title, fault, message] of [
     await serveLines(t, pods[1]!, 7000);
     const talks = await Promise.all(ips[1]!.map((ip) => converse(t, pods[0]!, ip, 7000)));
     const before = await rulesOf(on.host);
-    t.is((await on.cni(['repair', '--dry-run'])).exit, 0, 'nothing is missing');
+    t.is((await on.tryCni(['repair', '--dry-run'])).exit, 0, 'nothing is missing');
     await on.sh(fault);
     t.deepEqual(await reached(), lost, 'the fault is real');
-    t.is((await on.cni(['repair', '--dry-run'])).exit, 1);
-    const { exit, stdout } = await on.cni(['repair']);
+    t.is((await on.tryCni(['repair', '--dry-run'])).exit, 1);
+    const { exit, stdout } = await on.tryCni(['repair']);
     t.is(exit, 0, stdout);
     t.regex(stdout, message);
     t.deepEqual(await rulesOf(on.host), before);
     t.deepEqual(await reached(), kept);
     for (const say of talks) t.regex(await say('on'), / on$/);
-    t.regex((await on.cni(['repair'])).stdout, /^0 attachments repaired, 4 intact\.\n$/);
+    t.regex((await on.tryCni(['repair'])).stdout, /^0 attachments repaired, 4 intact\.\n$/);
   });

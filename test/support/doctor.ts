@@ -3,7 +3,7 @@
 import type { ExecutionContext } from 'ava';
 import type { Conflist, PluginConf } from './chain.ts';
 import type { Pod } from './host.ts';
-import { OperatedHost } from './operated-host.ts';
+import { makeOperator, type Operator } from './operator.ts';
 import { outsideOf } from './outside.ts';
 
 export const network = (name: string, ...plugins: PluginConf[]): Conflist => ({
@@ -46,11 +46,11 @@ interface Report {
 }
 
 export async function examine(
-  on: OperatedHost,
+  on: Operator,
   args: string[] = [],
   env: NodeJS.ProcessEnv = {},
 ): Promise<Report> {
-  const { exit, stdout, stderr } = await on.cni(['doctor', '-o', 'json', ...args], env);
+  const { exit, stdout, stderr } = await on.tryCni(['doctor', '-o', 'json', ...args], env);
   if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
   const { checks, mendings } = JSON.parse(stdout) as {
     checks: { id: string; findings: Omit<Found, 'check'>[] }[];
@@ -64,7 +64,7 @@ export async function examine(
 
 /** A host with a neighbour and a pod on a bridge. */
 export async function scene(t: ExecutionContext, ...networks: Conflist[]) {
-  const on = await OperatedHost.make(t, networks.length > 0 ? networks : [bridged]);
+  const on = await makeOperator(t, networks.length > 0 ? networks : [bridged]);
   const outside = await outsideOf(on.host);
   const pod = networks.length > 0 ? undefined : await on.attach('net');
   return { on, outside, pod: pod as Pod };
@@ -73,7 +73,7 @@ export async function scene(t: ExecutionContext, ...networks: Conflist[]) {
 /** Sees that a fault is found, that the command that is printed mends it, and that --fix does if it says so. */
 export async function mends(
   t: ExecutionContext,
-  on: OperatedHost,
+  on: Operator,
   fault: string,
   check: string | readonly string[],
   {
