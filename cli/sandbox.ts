@@ -1,5 +1,7 @@
-/** What is wrong with a container's interface, seen without any plugin. */
+/** What is wrong inside a container, seen without any plugin. */
 
+import { checkRoutes } from '../lib/cni/interface.ts';
+import type { Result } from '../lib/cni/result.ts';
 import { listAddresses } from '../lib/kernel/address.ts';
 import { getLink } from '../lib/kernel/link.ts';
 import { openSandbox } from '../lib/kernel/sandbox.ts';
@@ -7,18 +9,22 @@ import { describeError } from './errors.ts';
 import type { HostAttachment } from './inventory.ts';
 
 /**
- * Looks whether an attachment's interface is there, up, and has its addresses.
+ * Looks whether an attachment's interface is there and up, and has its addresses, and whether its routes are
+ * there.
+ * @param result of ADD; its routes are not looked for without it.
  * @returns what is amiss; nothing when it is in order, or nobody recorded the namespace.
  */
-export function interfaceProblems({ netns, ifname, ips }: HostAttachment): string[] {
+export function sandboxProblems({ netns, ifname, ips }: HostAttachment, result?: Result): string[] {
   if (netns === '') return [];
   try {
-    const { netns: namespace, socket } = openSandbox(netns);
+    const sandbox = openSandbox(netns);
+    const { netns: namespace, socket } = sandbox;
     try {
       const link = getLink(socket, ifname);
       if (!link) return [`interface "${ifname}" is missing from the container`];
       const present = new Set(listAddresses(socket, link.index).map(({ prefix }) => `${prefix.address}`));
       const missing = ips.filter((ip) => !present.has(ip));
+      if (result) checkRoutes(sandbox, result);
       return [
         ...(link.up ? [] : [`interface "${ifname}" is down`]),
         ...(missing.length > 0 ? [`interface "${ifname}" has no address ${missing.join(', ')}`] : []),

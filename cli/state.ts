@@ -7,10 +7,10 @@ import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { describeError } from './errors.ts';
 import type { HostAttachment, Inventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { checkNetwork, type Environment, NoAnswerError } from './libcni/chain.ts';
+import { checkNetwork, type Environment, NoAnswerError, PluginFailedError } from './libcni/chain.ts';
 import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { lookingPlugins } from './own-plugins.ts';
-import { interfaceProblems } from './sandbox.ts';
+import { sandboxProblems } from './sandbox.ts';
 
 /** What an attachment can be. */
 export const stateKinds = ['ok', 'broken', 'orphaned', 'unchecked'] as const;
@@ -25,6 +25,8 @@ export interface State {
   readonly kind: (typeof stateKinds)[number];
   /** Why it is not ok. */
   readonly problems: readonly string[];
+  /** Type of the plugin whose CHECK found it. */
+  readonly foundBy?: string;
 }
 
 /** How many attachments are checked at once: enough that what they share is asked of the kernel as one. */
@@ -72,7 +74,10 @@ async function stateOf(
     return { kind: 'ok', problems: [] };
   } catch (error) {
     if (error instanceof NoAnswerError) return withoutCheck(one, describeError(error));
-    return { kind: 'broken', problems: [describeError(error)] };
+    return {
+      ...{ kind: 'broken', problems: [describeError(error)] },
+      ...(error instanceof PluginFailedError && { foundBy: error.type }),
+    };
   }
 }
 
@@ -89,6 +94,6 @@ function uncheckable(
 
 /** What can be seen without the plugins. @param why they cannot be asked. */
 function withoutCheck(one: HostAttachment, why: string): State {
-  const problems = interfaceProblems(one);
+  const problems = sandboxProblems(one);
   return problems.length > 0 ? { kind: 'broken', problems } : { kind: 'unchecked', problems: [why] };
 }

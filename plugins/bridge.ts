@@ -10,7 +10,7 @@ import { requestedMac } from '../lib/cni/requested-mac.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
-import { ensureBridge, retryIfGone } from '../lib/kernel/bridge.ts';
+import { ensureBridge, refuseOtherKind, retryIfGone } from '../lib/kernel/bridge.ts';
 import { bridgePortSettings } from '../lib/kernel/bridge-port.ts';
 import { checkVlans, resolveTrunk } from '../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
@@ -174,7 +174,8 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   const { hairpinMode = false, portIsolation = false, promiscMode = false } = call.config;
   const name = bridgeName(call);
   const bridge = call.hostLink(name);
-  if (bridge?.kind !== 'bridge') throw new Error(`Bridge "${name}" is missing. Run "cni repair"`);
+  if (!bridge) throw new Error(`Bridge "${name}" is missing. Run "cni repair"`);
+  refuseOtherKind(bridge);
   if (!bridge.up) throw new Error(`Bridge "${name}" is down. Bring it up with "ip link set ${name} up"`);
   if (promiscMode && bridge.promiscuity === 0)
     throw new Error(`Bridge "${name}" is not in promiscuous mode. Run "cni repair"`);

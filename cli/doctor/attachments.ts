@@ -1,34 +1,41 @@
 /** CHECK of every attachment. */
 
+import { sandboxProblems } from '../sandbox.ts';
 import { checkStates } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
 import type { RunningAttachment } from './context.ts';
+import { findRepairs } from './repairs.ts';
 
 export const attachments: Check = {
   id: 'attachments',
   title: 'Attachments',
-  async run({ running, inventory, environment, once }) {
+  async run(context) {
+    const { running, inventory, environment, once } = context;
     const states = await checkStates(
       running.map(({ attachment }) => attachment),
       inventory,
       environment,
       once,
     );
-    const unchecked = [...states.values()].filter(({ kind }) => kind === 'unchecked').length;
-    const findings = running.flatMap((one): Finding[] => {
-      const { kind, problems } = states.get(one.attachment)!;
-      if (kind !== 'broken') return [];
-      return [
-        {
-          severity: 'error',
-          subject: `${one.name} on network "${one.attachment.network}"`,
-          message: problems.join('; '),
+    const broken = running.filter(({ attachment }) => states.get(attachment)!.kind === 'broken');
+    const repairs = await findRepairs(broken, context, ({ attachment, result }, missing) => {
+      const { foundBy } = states.get(attachment)!;
+      const isOnHost = missing.some((what) => what.startsWith(`${foundBy}: `));
+      return isOnHost && sandboxProblems(attachment, result).length === 0;
+    });
+    const findings = broken.map(
+      (one): Finding => ({
+        severity: 'error',
+        subject: `${one.name} on network "${one.attachment.network}"`,
+        message: states.get(one.attachment)!.problems.join('; '),
+        ...(repairs.get(one) ?? {
           cause: 'Something has changed since ADD: another program, an operator, or the container itself',
           mend: anewCommand(one),
-        },
-      ];
-    });
+        }),
+      }),
+    );
+    const unchecked = [...states.values()].filter(({ kind }) => kind === 'unchecked').length;
     const rest = unchecked > 0 ? `, ${unchecked} cannot be checked` : '';
     return {
       findings,

@@ -38,7 +38,7 @@ export async function mend(
     const still = after
       .find(({ id }) => id === check.id)
       ?.findings.some(({ subject }) => subject === finding.subject || subject === check.title);
-    return { check, finding, failure: still ? (error ?? 'it is as it was') : undefined };
+    return { check, finding, failure: still ? (error ?? 'a second look still finds it') : undefined };
   });
   return { mendings, results: after };
 }

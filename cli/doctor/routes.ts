@@ -8,6 +8,7 @@ import { readSysctl, writeSysctl } from '../../lib/kernel/sysctl.ts';
 import { isKernelError } from '../../lib/netlink/libc.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
 import { type Context, ingressOf, isRouted, type RunningAttachment } from './context.ts';
+import { findRepairs } from './repairs.ts';
 
 /** An address of a pod to which the host's packets go another way than the pod's come. */
 interface Detour {
@@ -22,10 +23,12 @@ interface Detour {
 export const routes: Check = {
   id: 'routes',
   title: 'Routes to pods',
-  run(context) {
+  async run(context) {
     const { detours, count } = detoursOf(context);
+    const found = [...new Set(detours.map(({ one }) => one))];
+    const repairs = await findRepairs(found, context, () => true);
     return {
-      findings: detours.map(detourFinding),
+      findings: detours.map((detour) => ({ ...detourFinding(detour), ...repairs.get(detour.one) })),
       seen: `the host has a route to each of ${count} addresses`,
     };
   },

@@ -244,7 +244,20 @@ async function run(
     report({ error: error as Error });
     if (error instanceof NoAnswerError) throw error;
     const { code, message, details } = error as CniError;
-    throw new CniError(code, `Plugin "${type}" failed ${command}: ${message}`, details);
+    throw new PluginFailedError(type, code, `Plugin "${type}" failed ${command}: ${message}`, details);
+  }
+}
+
+/** A plugin answered with an error. */
+export class PluginFailedError extends CniError {
+  override readonly name = 'PluginFailedError';
+  /** The type in its configuration. */
+  readonly type: string;
+
+  /** @param rest as for {@link CniError}. */
+  constructor(type: string, ...rest: ConstructorParameters<typeof CniError>) {
+    super(...rest);
+    this.type = type;
   }
 }
 

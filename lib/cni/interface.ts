@@ -213,10 +213,11 @@ function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[
 }
 
 /**
- * Later plugins may have added routes or changed gateways of the default route, so only what is missing
- * counts.
+ * CHECK of the routes of a result. Later plugins may have added routes or changed gateways of the default
+ * route, so only what is missing counts.
+ * @throws Error for the first one that the sandbox does not have.
  */
-function checkRoutes({ socket }: Sandbox, result: Result): void {
+export function checkRoutes({ socket }: Sandbox, result: Result): void {
   for (const family of [4, 6] as const) {
     const wanted = result.routes.filter(({ dst }) => dst.family === family);
     if (wanted.length === 0) continue;

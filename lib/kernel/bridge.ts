@@ -49,16 +49,21 @@ export function ensureBridge(owner: BridgeOwner, name: string, options: BridgeOp
     }
     link = requireLink(socket, name);
   }
-  if (link.kind !== 'bridge')
-    throw new Error(
-      `Interface "${name}" is ${link.kind ? `of kind "${link.kind}"` : 'a physical interface'}, not a bridge. Set another "bridge" in the configuration, or remove the interface`,
-    );
+  refuseOtherKind(link);
   preferSysctl(['ipv6', 'conf', name, 'accept_ra'], '0', (message) => owner.warn(message));
   if (!link.up || (promisc && link.promiscuity === 0)) {
     socket.execute(setLink(link.index, { up: true, ...(promisc && { promisc }) }, name));
     link = requireLink(socket, name);
   }
   return link;
+}
+
+/** @throws Error when an interface that has the name of a bridge is none. */
+export function refuseOtherKind({ name, kind }: Link): void {
+  if (kind === 'bridge') return;
+  throw new Error(
+    `Interface "${name}" is ${kind ? `of kind "${kind}"` : 'a physical interface'}, not a bridge. Set another "bridge" in the configuration, or remove the interface`,
+  );
 }
 
 /**

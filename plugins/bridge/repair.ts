@@ -7,14 +7,14 @@ import type { Result } from '../../lib/cni/result.ts';
 import { addMacSpoofCheck, checkMacSpoofCheck } from '../../lib/firewall/macspoof.ts';
 import { Prefix } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
-import { ensureBridge, ensureGatewayAddress } from '../../lib/kernel/bridge.ts';
+import { ensureBridge, ensureGatewayAddress, refuseOtherKind } from '../../lib/kernel/bridge.ts';
 import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
 import { checkVlans, joinVlan } from '../../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { type BridgeCall, bridgeName, bridgeSettings, usesVlans, vlansOf } from './config.ts';
 import { configurePort, serveGateways } from './host-side.ts';
 
-/** @throws Error when the container's port no longer exists. */
+/** @throws Error when the container's port is gone, or an interface with the name of the bridge is none. */
 export function repair(call: BridgeCall): Repair[] {
   const result = requirePrevResult(call);
   const port = requireHostEnd(call);
@@ -38,6 +38,7 @@ function bridgeRepairs(call: BridgeCall, result: Result): Repair[] {
     };
     return [{ what: `bridge "${name}"`, restore }];
   }
+  refuseOtherKind(bridge);
   const lacksPromisc = call.config.promiscMode && bridge.promiscuity === 0;
   if (bridge.up && !lacksPromisc) return [];
   const what = bridge.up ? `promiscuous mode of bridge "${name}"` : `state "up" of bridge "${name}"`;
@@ -109,8 +110,11 @@ function gatewayRepairs(call: BridgeCall, result: Result): Repair[] {
     ...(link && vlan ? vlanRepairs(call, link) : []),
     ...missing.map((prefix) => ({
       what: `address ${prefix} of interface "${name}"`,
-      restore: () =>
-        ensureGatewayAddress(host, requireLink(host, name), prefix, config.forceAddress ?? false),
+      restore: () => {
+        ensureGatewayAddress(host, requireLink(host, name), prefix, config.forceAddress ?? false);
+        // Without any of the addresses, nobody but these containers can know its MAC address.
+        if (missing.length === wanted.length) restoreMac(call, name, result);
+      },
     })),
     ...(link?.up
       ? missingRoutes(

@@ -1,117 +1,16 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import ava, { type ExecutionContext } from 'ava';
-import type { Conflist, PluginConf } from '../support/chain.ts';
-import type { Pod } from '../support/host.ts';
+import ava from 'ava';
+import { bridged, examine, hostLocal, mends, network, scene } from '../support/doctor.ts';
 import { ipJson, iptablesSave, link, ping, snapshot, sysctl } from '../support/observe.ts';
-import { makeOperator, type Operator } from '../support/operator.ts';
-import { outsideOf } from '../support/outside.ts';
+import { makeOperator } from '../support/operator.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
 /** One after the other: each starts many processes, and plugins that take too long are findings. */
 const test = ava.serial;
 
-const network = (name: string, ...plugins: PluginConf[]): Conflist => ({
-  cniVersion: '1.1.0',
-  name,
-  plugins,
-});
-const hostLocal = (...subnets: string[]) => ({
-  type: 'host-local',
-  ranges: subnets.map((subnet) => [{ subnet }]),
-});
-
-const bridged = network(
-  'net',
-  {
-    type: 'bridge',
-    bridge: 'br0',
-    isDefaultGateway: true,
-    ipMasq: true,
-    ipam: hostLocal('10.5.0.0/24', 'fd00:5::/64'),
-  },
-  { type: 'portmap', capabilities: { portMappings: true } },
-);
 const pointToPoint = network('p2p', { type: 'ptp', ipMasq: true, ipam: hostLocal('10.6.0.0/24') });
 const parented = network('lan', { type: 'macvlan', master: 'wire', ipam: hostLocal('10.7.0.0/24') });
-
-interface Found {
-  check: string;
-  severity: string;
-  subject: string;
-  message: string;
-  cause: string;
-  mend: string;
-  fixable: boolean;
-}
-
-interface Report {
-  exit: number | string;
-  found: Found[];
-  mendings: (Found & { mended: boolean; failure?: string })[];
-  checks: string[];
-}
-
-async function examine(on: Operator, args: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Report> {
-  const { exit, stdout, stderr } = await on.tryCni(['doctor', '-o', 'json', ...args], env);
-  if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
-  const { checks, mendings } = JSON.parse(stdout) as {
-    checks: { id: string; findings: Omit<Found, 'check'>[] }[];
-    mendings: Report['mendings'];
-  };
-  const found = checks
-    .flatMap(({ id, findings }) => findings.map((finding) => ({ check: id, ...finding })))
-    .filter(({ severity }) => severity !== 'info');
-  return { exit, found, mendings, checks: checks.map(({ id }) => id) };
-}
-
-/** A host with a neighbour and a pod on a bridge. */
-async function scene(t: ExecutionContext, ...networks: Conflist[]) {
-  const on = await makeOperator(t, networks.length > 0 ? networks : [bridged]);
-  const outside = await outsideOf(on.host);
-  const pod = networks.length > 0 ? undefined : await on.attach('net');
-  return { on, outside, pod: pod as Pod };
-}
-
-/** Sees that a fault is found, that the command that is printed mends it, and that --fix does if it says so. */
-async function mends(
-  t: ExecutionContext,
-  on: Operator,
-  fault: string,
-  check: string,
-  {
-    subject,
-    fixable = false,
-    isWell,
-  }: { subject: RegExp; fixable?: boolean; isWell?: () => Promise<boolean> },
-): Promise<void> {
-  const before = await examine(on);
-  t.deepEqual([before.exit, before.found], [0, []], 'before');
-  await on.sh(fault);
-  if (isWell) t.false(await isWell(), 'the fault is real');
-  const { exit, found } = await examine(on);
-  t.is(exit, 1);
-  t.deepEqual([...new Set(found.map((one) => one.check))], [check], JSON.stringify(found));
-  for (const one of found) {
-    t.regex(one.subject, subject);
-    t.is(one.fixable, fixable, one.subject);
-    t.not(one.cause, '');
-  }
-  for (const { mend } of found) await on.sh(mend);
-  if (isWell) t.true(await isWell(), 'the command mends it');
-  const after = await examine(on);
-  t.deepEqual([after.exit, after.found], [0, []], `after ${found.map(({ mend }) => mend).join('; ')}`);
-  if (!fixable) return;
-  await on.sh(fault);
-  const fixed = await examine(on, ['--fix']);
-  t.deepEqual(fixed.found, []);
-  t.true(
-    fixed.mendings.length > 0 && fixed.mendings.every(({ mended }) => mended),
-    JSON.stringify(fixed.mendings),
-  );
-  t.is(fixed.exit, 0);
-  if (isWell) t.true(await isWell(), '--fix mends it');
-}
 
 test('a host in order with pods of bridge, ptp and macvlan has no findings', async (t) => {
   const { on } = await scene(t, bridged, pointToPoint, parented);

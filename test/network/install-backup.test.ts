@@ -1,6 +1,7 @@
 /** What `cni install` replaces is kept, and put back by --rollback and --uninstall, whenever it is killed. */
 
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   copyFileSync,
   existsSync,
@@ -14,9 +15,11 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import test, { type ExecutionContext } from 'ava';
 import { privatePrefix } from '../../launcher/launch.ts';
+import { newSeed, Random } from '../../scripts/random.ts';
 import { command, directory, here } from '../support/command.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
@@ -44,8 +47,8 @@ function referenceHost(t: ExecutionContext): string {
   return bin;
 }
 
-const install = (bin: string, options: string[] = [], from = command, prefix: string[] = []) =>
-  here.tryRun([...prefix, from, 'install', '--bin-dir', bin, ...options], { timeout: 180_000 });
+const install = (bin: string, options: string[] = [], from = command) =>
+  here.tryRun([from, 'install', '--bin-dir', bin, ...options], { timeout: 180_000 });
 
 /** Names in a directory, hidden ones too, each with what tells the file: type, inode and target. */
 function contents(bin: string): Record<string, string> {
@@ -189,65 +192,94 @@ test('only one of --agent, --rollback and --uninstall can be given', async (t) =
   t.regex(stderr, /exclude one another/);
 });
 
-/** Kills a call at one of its renamings. @returns false when it has fewer. */
-async function killedAt(number: number, bin: string, options: string[]): Promise<boolean> {
-  const strace = ['strace', '-f', '-qq', '-o', '/dev/null', '-e', 'trace=rename'];
-  const inject = ['-e', `inject=rename:signal=KILL:when=${number}`];
-  const { exit } = await install(bin, options, command, [...strace, ...inject]);
-  return exit !== 0;
+/** System calls by which a call changes what is in directories. */
+const changing = ['rename', 'link', 'symlink', 'unlink', 'mkdir', 'rmdir', 'chmod', 'fchmod']
+  .flatMap((name) => [name, `${name}at`])
+  .map((name) => `?${name}`)
+  .join();
+
+/**
+ * Does a call, and stops it after each change of a directory: what is there then is what is left when it is
+ * killed there.
+ * @returns copies of the directory at these moments, with hard links to the files.
+ */
+async function copiesDuring(t: ExecutionContext, bin: string, options: readonly string[]): Promise<string[]> {
+  const into = directory(t);
+  const copies: string[] = [];
+  const strace = ['-qq', '-e', `trace=${changing}`, '-e', `inject=${changing}:signal=STOP`];
+  const shell = ['sh', '-c', 'echo $$ >&2; exec "$@"', 'sh'];
+  const child = spawn('strace', [...strace, ...shell, command, 'install', '--bin-dir', bin, ...options], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const ended = once(child, 'exit');
+  let pid = 0;
+  for await (const line of createInterface(child.stderr)) {
+    pid ||= Number(line);
+    if (!line.startsWith('--- stopped by SIGSTOP')) continue;
+    const copy = join(into, `${copies.length}`);
+    execFileSync('cp', ['--archive', '--link', bin, copy]);
+    copies.push(copy);
+    process.kill(pid, 'SIGCONT');
+  }
+  t.deepEqual(await ended, [0, null]);
+  return copies;
 }
 
-test('a call that is killed at any renaming leaves plugins that work, and the next one finishes it', async (t) => {
-  t.timeout(300_000);
-  const other = otherBuild(t, '0');
-  const old = join(other, 'cni');
-  const model = referenceHost(t);
-  const before = contents(model);
-  for (const [options, number] of [
-    // Names are saved and marked, four of them twice, then all are replaced.
-    [[], 2],
-    [[], 8],
-    [[], 30],
-    [['--rollback'], 8],
-    [['--uninstall'], 3],
-  ] as const) {
-    const label = `${options.join()} ${number}`;
-    const bin = join(directory(t), 'bin');
-    await here.run(['cp', '--archive', '--link', model, bin]);
-    await install(bin, [], old);
+/** What decides whether an executable works: itself, and its private directory, if it has one. */
+function substance(bin: string, name: string): string {
+  const hasOwn = names.includes(name) && statSync(join(bin, name)).size < 1_000_000;
+  const own = hasOwn ? buildOf(bin, name) : undefined;
+  const files = own && existsSync(join(bin, own)) ? contents(join(bin, own)) : own && `"${own}" is missing`;
+  return JSON.stringify([statSync(join(bin, name)).ino, name, files]);
+}
+
+for (const options of [[], ['--rollback'], ['--uninstall']])
+  test(`a call that is killed anywhere leaves plugins that work, and the next one finishes it: install ${options}`, async (t) => {
+    t.timeout(300_000);
+    const other = otherBuild(t, '0');
+    const bin = referenceHost(t);
+    const before = contents(bin);
+    await install(bin, [], join(other, 'cni'));
     if (options.length > 0) await install(bin);
-    t.true(await killedAt(number, bin, [...options]), label);
-    t.deepEqual(await failing(bin, foreign), [], label);
-    t.deepEqual(
-      await failing(
-        bin,
-        names.filter((name) => existsSync(join(bin, name))),
-      ),
-      [],
-      label,
-    );
-    const finished = await install(bin, [...options]);
-    t.is(finished.exit, 0, `${label}: ${finished.stderr}`);
-    t.deepEqual(
-      await failing(
-        bin,
-        names.filter((name) => existsSync(join(bin, name))),
-      ),
-      [],
-      label,
-    );
-    if (options.length === 0) {
-      t.deepEqual([...new Set(names.map((name) => buildOf(bin, name)))], [hidden], label);
-      t.is((await install(bin, ['--rollback'])).exit, 0, label);
+    const copies = await copiesDuring(t, bin, options);
+    t.true(copies.length > names.length, `${copies.length} changes`);
+    const needed = options[0] === '--uninstall' ? foreign : names;
+    const working = new Set<string>();
+    const seeThatAllWork = async (directory: string, label: string) => {
+      const present = names.filter((name) => existsSync(join(directory, name)));
+      const untried = present.filter((name) => !working.has(substance(directory, name)));
+      t.deepEqual(await failing(directory, untried), [], `failing ${label}`);
+      for (const name of untried) working.add(substance(directory, name));
+    };
+    for (const [number, copy] of copies.entries()) {
+      const missing = needed.filter((name) => !existsSync(join(copy, name)));
+      t.deepEqual(missing, [], `missing after change ${number}`);
+      await seeThatAllWork(copy, `after change ${number}`);
     }
-    if (options[0] !== '--uninstall') {
-      t.deepEqual([...new Set(names.map((name) => buildOf(bin, name)))], [buildOf(other, 'cni')], label);
-      t.is((await install(bin, ['--uninstall'])).exit, 0, label);
+
+    // Each call takes a second or two, so that two of the moments must do.
+    const seed = Number(process.env.CNI_TEST_SEED ?? newSeed());
+    t.log(`CNI_TEST_SEED=${seed}`);
+    const random = new Random(seed);
+    for (let i = 0; i < 2; i++) {
+      const copy = copies.splice(random.below(copies.length), 1)[0]!;
+      const label = `with CNI_TEST_SEED=${seed}, after change ${basename(copy)}`;
+      const finished = await install(copy, [...options]);
+      const isDone = options[0] === '--rollback' && /nothing to go back to/i.test(finished.stderr);
+      if (!isDone) t.is(finished.exit, 0, `${label}: ${finished.stderr}`);
+      await seeThatAllWork(copy, label);
+      if (options.length === 0) {
+        t.deepEqual([...new Set(names.map((name) => buildOf(copy, name)))], [hidden], label);
+        t.is((await install(copy, ['--rollback'])).exit, 0, label);
+      }
+      if (options[0] !== '--uninstall') {
+        t.deepEqual([...new Set(names.map((name) => buildOf(copy, name)))], [buildOf(other, 'cni')], label);
+        t.is((await install(copy, ['--uninstall'])).exit, 0, label);
+      }
+      const left = Object.entries(contents(copy)).filter(([name]) => !name.startsWith('.cni-install-'));
+      t.deepEqual(Object.fromEntries(left), before, label);
     }
-    const left = Object.entries(contents(bin)).filter(([name]) => !name.startsWith('.cni-install-'));
-    t.deepEqual(Object.fromEntries(left), before, label);
-  }
-});
+  });
 
 test('no ADD fails while versions are installed and rolled back', async (t) => {
   const bin = directory(t);

@@ -3,7 +3,7 @@ import test, { type ExecutionContext } from 'ava';
 import type { PluginConf } from '../support/chain.ts';
 import { converse, serveLines } from '../support/connection.ts';
 import type { Host, Pod } from '../support/host.ts';
-import { ipJson, link, links, until } from '../support/observe.ts';
+import { ipJson, link, links, ping, until } from '../support/observe.ts';
 import { type Operator, operatorOf } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
 
@@ -138,6 +138,34 @@ test('what a bridge has lost comes back, and connections go on', async (t) => {
   t.regex(await operator.cni(['repair']), /^0 attachments repaired, 2 intact\.\n$/);
   await operator.del(pod, 8080);
   await operator.del(other, 8081);
+});
+
+test('a bridge that was made again has the MAC address that pods know', async (t) => {
+  const operator = await operatorOf(t, [bridge, portmap]);
+  const { host } = operator;
+  // The bridge keeps the MAC address of its first port, which it would not get from those that are there.
+  await operator.del(await operator.add());
+  const pods = [await operator.add(8080), await operator.add(8081)];
+  const say = await connections(t, host, pods[0]!);
+  await say('first');
+  // Pods that do not ask again, as others would after a while without an answer.
+  for (const pod of pods)
+    for (const gateway of ['10.5.0.1', 'fd00:5::1']) {
+      t.true(await ping(pod, gateway));
+      const [known] = await ipJson<{ lladdr: string }>(pod, 'neigh', 'show', gateway, 'dev', 'eth0');
+      const entry = ['replace', gateway, 'lladdr', known!.lladdr, 'dev', 'eth0', 'nud', 'permanent'];
+      await pod.run(['ip', 'neigh', ...entry]);
+    }
+  for (const fault of [
+    'ip link del br0',
+    'ip link del br0; ip link add br0 address 02:00:00:00:00:99 up type bridge',
+  ]) {
+    await lose(t, operator, [fault], /address 10\.5\.0\.1\/24 of interface "br0"|bridge "br0"\n/);
+    await say(`after ${fault}`);
+    for (const pod of pods)
+      for (const gateway of ['10.5.0.1', 'fd00:5::1']) t.true(await ping(pod, gateway), fault);
+  }
+  for (const [index, pod] of pods.entries()) await operator.del(pod, 8080 + index);
 });
 
 test('isolation and the check of MAC addresses of a port come back', async (t) => {

@@ -1,8 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import test from 'ava';
 import { answers, converse, serveLines } from '../support/connection.ts';
+import { rulesOf } from '../support/firewall.ts';
 import type { Host } from '../support/host.ts';
-import { nftJson, snapshot } from '../support/observe.ts';
+import { snapshot } from '../support/observe.ts';
 import { operatorOf } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
 import { cleanEnv } from '../support/run.ts';
@@ -16,27 +17,6 @@ const bridge = {
   ipam: { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]] },
 };
 const portmap = { type: 'portmap', capabilities: { portMappings: true } };
-
-/** The rules of each chain in their order, as the programs of the firewall list them. */
-async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<Record<string, string[]>> {
-  const rules: Record<string, string[]> = {};
-  const note = (chain: string, text: string) => (rules[chain] = [...(rules[chain] ?? []), text]);
-  for (const program of ['iptables-save', 'ip6tables-save'])
-    for (const table of ['nat', 'filter'])
-      for (const line of (await host.run([program, '-t', table], { env })).split('\n')) {
-        const [, chain] = /^(?::|-A )(\S+)/.exec(line) ?? [];
-        // Counters are of the moment.
-        if (chain) note(`${program} ${table} ${chain}`, line.replace(/ \[\d+:\d+\]$/, ''));
-      }
-  // So are the numbers that the kernel gives.
-  const lasting = (key: string, value: unknown) => (['handle', 'counter'].includes(key) ? undefined : value);
-  for (const object of await nftJson(host)) {
-    const [[kind = '', one]] = Object.entries(object) as [[string, Record<string, unknown>]];
-    if (Array.isArray(one.elem)) one.elem.sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
-    note([one.family, one.table, one.chain ?? one.name, kind].join(' '), JSON.stringify(object, lasting));
-  }
-  return rules;
-}
 
 /** Everything of a host without its pods, and without hints at rules by the numbers that the kernel gave them. */
 async function remains(host: Host): Promise<object> {

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { Attachment, type Conflist } from './chain.ts';
 import type { Host } from './host.ts';
+import { nftJson } from './observe.ts';
 import { cleanEnv } from './run.ts';
 
 /** A dual-stack bridge, named like the network, followed by the firewall plugin with the given keys. */
@@ -52,4 +53,25 @@ export async function logIptables(host: Host): Promise<{ PATH: string }> {
     for (const suffix of ['', '-restore', '-save'])
       await host.run(['ln', '-s', 'xtables-nft-logged', `/run/logged/${name}${suffix}`]);
   return { PATH: `/run/logged:${cleanEnv.PATH}` };
+}
+
+/** The rules of each chain in their order, as the programs of the firewall list them. */
+export async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<Record<string, string[]>> {
+  const rules: Record<string, string[]> = {};
+  const note = (chain: string, text: string) => (rules[chain] = [...(rules[chain] ?? []), text]);
+  for (const program of ['iptables-save', 'ip6tables-save'])
+    for (const table of ['nat', 'filter'])
+      for (const line of (await host.run([program, '-t', table], { env })).split('\n')) {
+        const [, chain] = /^(?::|-A )(\S+)/.exec(line) ?? [];
+        // Counters are of the moment.
+        if (chain) note(`${program} ${table} ${chain}`, line.replace(/ \[\d+:\d+\]$/, ''));
+      }
+  // So are the numbers that the kernel gives.
+  const lasting = (key: string, value: unknown) => (['handle', 'counter'].includes(key) ? undefined : value);
+  for (const object of await nftJson(host)) {
+    const [[kind = '', one]] = Object.entries(object) as [[string, Record<string, unknown>]];
+    if (Array.isArray(one.elem)) one.elem.sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
+    note([one.family, one.table, one.chain ?? one.name, kind].join(' '), JSON.stringify(object, lasting));
+  }
+  return rules;
 }

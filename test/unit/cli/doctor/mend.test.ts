@@ -27,7 +27,7 @@ test('only what a second look no longer finds counts as mended', async (t) => {
     mendings.map((one) => [one.finding.subject, one.failure]),
     [
       ['gone', undefined],
-      ['stays', 'it is as it was'],
+      ['stays', 'a second look still finds it'],
       ['fails', 'refused'],
     ],
   );
@@ -38,7 +38,7 @@ test('a check that can no longer be done mends nothing', async (t) => {
   const { mendings } = await mend(check(finding('x', () => {})), async () => check(finding('C')));
   t.deepEqual(
     mendings.map(({ failure }) => failure),
-    ['it is as it was'],
+    ['a second look still finds it'],
   );
 });
 
