@@ -1,5 +1,6 @@
 /** CHECK of every attachment. */
 
+import { isByHand } from '../inventory.ts';
 import { checkStates } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
@@ -42,6 +43,6 @@ function anewCommand({ attachment: { pod, containerId, network, netns } }: Runni
     return `kubectl delete pod --namespace ${shellWord(pod.namespace)} ${shellWord(pod.name)}`;
   if (pod) return `podman restart ${shellWord(pod.name)}`;
   const sandbox = `${shellWord(network)} ${shellWord(netns)}`;
-  if (containerId.startsWith('cnitool-')) return `cni del ${sandbox} && cni add ${sandbox}`;
+  if (isByHand(containerId)) return `cni del ${sandbox} && cni add ${sandbox}`;
   return `Have the runtime of container "${containerId}" make it anew`;
 }

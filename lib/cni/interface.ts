@@ -188,15 +188,20 @@ export function checkInterface(call: Call, kind: string, options: InterfaceOptio
     throw new Error(`Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted`);
   if (!link.up && !options.keepDown)
     throw new Error(
-      `Interface "${call.ifname}" is down in the sandbox. Bring it up with "ip link set ${call.ifname} up"`,
+      `Interface "${call.ifname}" is down in the sandbox. Bring it up with "${inSandbox(call, `ip link set ${call.ifname} up`)}"`,
     );
   checkAddresses(
     sandbox,
     link,
     result.ips.filter((ip) => ip.interface === undefined || ip.interface === index),
   );
-  checkRoutes(sandbox, result);
+  checkRoutes(call, result);
   return { link, entry };
+}
+
+/** The command line that runs another one in the network namespace of the sandbox. Source: nsenter(1). */
+function inSandbox({ netns }: Call, commandLine: string): string {
+  return `nsenter --net=${netns} ${commandLine}`;
 }
 
 function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[]): void {
@@ -212,7 +217,8 @@ function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[
  * Later plugins may have added routes or changed gateways of the default route, so only what is missing
  * counts.
  */
-function checkRoutes({ socket }: Sandbox, result: Result): void {
+function checkRoutes(call: Call, result: Result): void {
+  const { socket } = call.sandbox;
   for (const family of [4, 6] as const) {
     const wanted = result.routes.filter(({ dst }) => dst.family === family);
     if (wanted.length === 0) continue;
@@ -224,8 +230,19 @@ function checkRoutes({ socket }: Sandbox, result: Result): void {
           (table === undefined || route.table === table) &&
           (dst.length === 0 || !gw || gw.equals(route.gw) || route.hops.some((hop) => gw.equals(hop.gw))),
       );
-      if (!found)
-        throw new Error(`The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}`);
+      if (found) continue;
+      const via = gw ?? gatewayOf(result.ips, family);
+      const route = [
+        dst,
+        ...(via ? ['via', via] : []),
+        'dev',
+        call.ifname,
+        ...(table ? ['table', table] : []),
+      ];
+      throw new Error(
+        `The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}. ` +
+          `Add it with "${inSandbox(call, `ip route add ${route.join(' ')}`)}"`,
+      );
     }
   }
 }
