@@ -203,7 +203,7 @@ export function podOf({ args }: Pick<CachedAttachment, 'args'>): PodName | undef
 }
 
 /**
- * "default/web-1", "web" outside Kubernetes, the name of a namespace that `cni add` or cnitool has attached, or
+ * "default/web-1", "web" outside Kubernetes, the name of a namespace that `cni add` or cnitool attached, or
  * else the first twelve characters of the container ID.
  */
 export function displayName(one: Pick<HostAttachment, 'pod' | 'containerId' | 'netns'>): string {

@@ -191,7 +191,7 @@ export function checkInterface(call: Call, kind: string, options: InterfaceOptio
       `Interface "${call.ifname}" is down in the sandbox. Bring it up with "${inSandbox(call, `ip link set ${call.ifname} up`)}"`,
     );
   checkAddresses(
-    sandbox,
+    call,
     link,
     result.ips.filter((ip) => ip.interface === undefined || ip.interface === index),
   );
@@ -204,12 +204,13 @@ function inSandbox({ netns }: Call, commandLine: string): string {
   return `nsenter --net=${netns} ${commandLine}`;
 }
 
-function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[]): void {
-  const present = listAddresses(socket, link.index);
+function checkAddresses(call: Call, link: Link, ips: readonly IPConfig[]): void {
+  const present = listAddresses(call.sandbox.socket, link.index);
   for (const { address } of ips)
     if (!present.some(({ prefix }) => prefix.equals(address)))
       throw new Error(
-        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}`,
+        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}. ` +
+          `Add it with "${inSandbox(call, `ip address add ${address} dev ${link.name}`)}"`,
       );
 }
 
@@ -232,16 +233,12 @@ function checkRoutes(call: Call, result: Result): void {
       );
       if (found) continue;
       const via = gw ?? gatewayOf(result.ips, family);
-      const route = [
-        dst,
-        ...(via ? ['via', via] : []),
-        'dev',
-        call.ifname,
-        ...(table ? ['table', table] : []),
-      ];
+      // Routes to the gateway itself may be gone as well.
+      const hop = via ? ['via', via, 'dev', call.ifname, 'onlink'] : ['dev', call.ifname];
+      const route = [dst, ...hop, ...(table ? ['table', table] : [])].join(' ');
       throw new Error(
         `The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}. ` +
-          `Add it with "${inSandbox(call, `ip route add ${route.join(' ')}`)}"`,
+          `Add it with "${inSandbox(call, `ip route add ${route}`)}"`,
       );
     }
   }
