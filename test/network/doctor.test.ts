@@ -345,6 +345,22 @@ test('an attachment that CHECK finds fault with', async (t) => {
   });
 });
 
+test('an attachment that is made anew gets the interface name, the arguments and the ports that it had', async (t) => {
+  const { on } = await scene(t);
+  const ports = [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }];
+  const pod = await on.attach('net', {
+    CNI_IFNAME: 'net1',
+    CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web',
+    CAP_ARGS: JSON.stringify({ portMappings: ports }),
+  });
+  await mends(t, on, `nsenter --net=${pod.netns} ip addr flush dev net1`, 'attachments', {
+    subject: /^default\/web on network "net"$/,
+    isWell: async () =>
+      (await ping(pod, '10.5.0.1')) &&
+      (await iptablesSave(on.host)).some((rule) => rule.includes('--dport 8080 -j DNAT')),
+  });
+});
+
 test('ends of a veth pair with different MTUs', async (t) => {
   const { on, pod } = await scene(t);
   const host = (await ipJson<{ ifname: string; master?: string }>(on.host, 'link')).find(
