@@ -129,6 +129,29 @@ test('sixty pods are a list that shows every one of them', async (t) => {
   t.true(right - left < 2400 && bottom - top < 1400, 'it fits a large screen, nearly');
 });
 
+test('many places with some pods each are drawn as lists before the picture gets too tall', async (t) => {
+  const host = await makeHost(t);
+  const names = ['one', 'two', 'three'];
+  const networks = names.map((name, i) => ({
+    ...{ cniVersion: '1.1.0', name },
+    plugins: [
+      { type: 'bridge', bridge: `br-${name}`, ipam: { type: 'host-local', subnet: `10.5${i}.0.0/24` } },
+    ],
+  }));
+  configure(host, ...networks);
+  const titles = async () =>
+    [...(await draw(t, host)).matchAll(/(\d+) attachments of bridge (\S+)/g)].map(([text]) => text);
+  for (const [name, number] of [
+    ['one', 10],
+    ['two', 9],
+    ['three', 5],
+  ] as const)
+    await Promise.all(Array.from({ length: number }, () => addTo(host, name)));
+  t.deepEqual(await titles(), []);
+  await addTo(host, 'three');
+  t.deepEqual(await titles(), ['10 attachments of bridge br-one']);
+});
+
 test('ports of a bridge that no runtime knows of are shown, and what cannot be written is said', async (t) => {
   const host = await makeHost(t);
   configure(host, sample('10-bridge.conflist'));
