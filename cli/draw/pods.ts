@@ -66,7 +66,7 @@ export function podGraph(
   return { nodes, edges };
 }
 
-/** How many attachments a place may have before it shows a list. @param numbers of attachments of all places. */
+/** How many attachments a place may have before it shows a list. @param numbers of attachments by place. */
 function mostBefore(numbers: readonly number[]): number {
   for (let most = mostBoxesOfPlace; most > 1; most--) {
     const boxes = numbers.filter((number) => number <= most).reduce((sum, number) => sum + number, 0);
