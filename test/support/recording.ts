@@ -145,7 +145,10 @@ export async function record(document: string, terminals: Terminals): Promise<st
   return written.join('\n');
 }
 
-/** A recorded document without what differs between recordings: ages, round-trip times, random names. */
+/**
+ * A recorded document without what differs between recordings: ages, round-trip times, random names; and
+ * without the names of all plugins, so that a new one makes no document wrong.
+ */
 export function comparable(document: string): string {
   return document
     .replaceAll(/\b\d+\.\d+ ms\b/g, 'TIME')
@@ -153,6 +156,7 @@ export function comparable(document: string): string {
     .replaceAll(/\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b/g, 'MAC')
     .replaceAll(/\bveth[0-9a-f]{8}\b/g, 'VETH')
     .replaceAll(/\b\d+ of \d+ entries\b/g, 'ENTRIES')
+    .replaceAll(/\b\d+ executables (copied|removed)\b(.*"):? .*/g, 'EXECUTABLES $1$2')
     .replaceAll(/ \d+[sm](?= )/g, ' AGE')
     .replaceAll(/ {2,}/g, '  ');
 }
