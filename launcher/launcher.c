@@ -268,7 +268,7 @@ static int send_string(int fd, const char *text)
 /* Tells the agent whose call this is, and asks whether it is the agent's own. Returns 0 if so. */
 static int offer_call(int fd, const char *name)
 {
-    static const char *const passed[] = {"CNI_", "PATH=", "TRACEPARENT=", "TRACESTATE=", "BAGGAGE=", NULL};
+    static const char *const passed[] = {"CNI_", "NODENAME=", "PATH=", "TRACEPARENT=", "TRACESTATE=", "BAGGAGE=", NULL};
     struct text header = {0};
     append(&header, BUILD);
     header.length++;

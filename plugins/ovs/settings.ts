@@ -4,7 +4,7 @@ import type { Call } from '../../lib/cni/call.ts';
 import { refuse } from '../../lib/cni/config-checks.ts';
 import { ifnameProblem } from '../../lib/cni/invocation.ts';
 import { requestedMac } from '../../lib/cni/mac.ts';
-import { databaseKeys, withFlatFile } from '../../lib/cni/open-vswitch.ts';
+import { databaseKeys, withSharedKeys } from '../../lib/cni/open-vswitch.ts';
 import { array, type InferShape, integer, object, string } from '../../lib/cni/schema.ts';
 import { resolveTrunk } from '../../lib/kernel/bridge-vlan.ts';
 import { parseAddress } from '../../lib/ovsdb/address.ts';
@@ -64,7 +64,7 @@ export function validate(config: Config): void {
 
 /** The configuration, and what the flat file has beside it. */
 export function settingsOf(call: OvsCall): Config {
-  return withFlatFile(call.config, object(config));
+  return withSharedKeys(call.config, object(config));
 }
 
 /** What CNI_ARGS and "args" ask for. */
