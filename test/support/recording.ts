@@ -156,7 +156,7 @@ export function comparable(document: string): string {
     .replaceAll(/\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b/g, 'MAC')
     .replaceAll(/\bveth[0-9a-f]{8}\b/g, 'VETH')
     .replaceAll(/\b\d+ of \d+ entries\b/g, 'ENTRIES')
-    .replaceAll(/\b\d+ executables (copied|removed)\b(.*"):? .*/g, 'EXECUTABLES $1$2')
+    .replaceAll(/\b\d+ (executables (?:copied|removed) \w+ "[^"]*").*/g, 'N $1')
     .replaceAll(/ \d+[sm](?= )/g, ' AGE')
     .replaceAll(/ {2,}/g, '  ');
 }
