@@ -33,6 +33,8 @@ function readShared<S extends Shape>(text: string, file: string, schema: ObjectS
     const value = parseJson(text);
     return decode(schema, isObject(value) ? value : {});
   } catch (error) {
-    throw new Error(`File "${file}" cannot be used: ${(error as Error).message}`);
+    throw new Error(
+      `File "${file}" cannot be used: ${(error as Error).message}. Correct it, or name another one in "configuration_path"`,
+    );
   }
 }

@@ -34,7 +34,7 @@ export function openDatabase({ socket_file }: DatabaseKeys): Promise<OvsdbConnec
   return OvsdbConnection.open(socket_file || defaultAddress);
 }
 
-/** Does what a database that is gone need not keep anybody from. */
+/** Does work on the database if it can be reached. DEL, for one, must succeed without it. */
 export async function whereReachable(
   call: Call,
   settings: DatabaseKeys,
