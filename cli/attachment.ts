@@ -137,7 +137,10 @@ function readCapabilityArgs(text: string): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new CommandError('CAP_ARGS is not valid JSON', { exitCode: ExitCode.Usage, cause });
+    throw new CommandError(
+      `CAP_ARGS is "${text}", but it must be JSON, such as {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}`,
+      { exitCode: ExitCode.Usage, cause },
+    );
   }
   if (isObject(value)) return value;
   throw new CommandError('CAP_ARGS must be a JSON object with capabilities as keys', {
@@ -171,8 +174,8 @@ function refuseSecondAdd(list: NetworkList, runtime: Runtime, { cacheDir }: Envi
 /** Undoes what the plugins before the failed one did, as runtimes do after a failed ADD. */
 async function rollBack(list: NetworkList, runtime: Runtime, environment: Environment): Promise<void> {
   try {
-    await deleteNetwork(list, runtime, environment);
+    await deleteNetwork(list, runtime, environment, { goesOn: true });
   } catch (error) {
-    warn(`What the failed ADD has left could not be removed: ${describeError(error)}`);
+    warn(`Something of the failed ADD may be left: ${describeError(error)}`);
   }
 }

@@ -27,7 +27,7 @@ export const draw: CommandModule<object, DrawArguments> = {
       .example('$0 draw --html host.html', 'For a browser')
       .example('$0 draw --svg - | ssh desk "cat > host.svg"', '"-" is standard output')
       .epilogue(
-        'The state of each attachment is what CHECK of its network says now. A place with more than 12 attachments shows them as a list.',
+        'The state of each attachment is what CHECK of its network says now. A place with more than 12 attachments shows them as a list, and so do others where there would be more than 24 boxes of pods.',
       ),
   handler: async ({ svg, html }) => {
     const { graph, problems } = await survey();

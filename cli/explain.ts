@@ -1,5 +1,6 @@
-/** `cni explain FILE`: what ADD would do, step by step, without doing it. */
+/** `cni explain FILE|NETWORK`: what ADD would do, step by step, without doing it. */
 
+import { existsSync } from 'node:fs';
 import type { CommandModule } from 'yargs';
 import { configSchema, type Plugin } from '../lib/cni/plugin.ts';
 import { decode, isObject } from '../lib/cni/schema.ts';
@@ -8,6 +9,7 @@ import type { Suite } from '../main.ts';
 import { ipamTypeOf, poolsOf, sizeOf } from './addresses.ts';
 import { CommandError } from './errors.ts';
 import { type NetworkList, type PluginEntry, readNetworkFile, wholeConfig } from './libcni/conflist.ts';
+import { findNetwork } from './networks.ts';
 import { loadPlugin } from './schema.ts';
 import { paint, print } from './terminal.ts';
 
@@ -20,10 +22,16 @@ export function explain(suite: Suite): CommandModule<object, { file: string }> {
     describe: 'Tell what a network does to a pod, without doing it',
     builder: (yargs) =>
       yargs
-        .positional('file', { type: 'string', demandOption: true, describe: 'A network configuration' })
-        .example('$0 explain /etc/cni/net.d/10-bridge.conflist', 'Step by step'),
+        .positional('file', {
+          type: 'string',
+          demandOption: true,
+          describe: 'A network configuration, or the name of a network of this host',
+        })
+        .example('$0 explain podnet', 'What a network of this host does, step by step')
+        .example('$0 explain conf/10-bridge.conflist', 'What a file would do'),
     handler: async ({ file }) => {
-      const network = readNetworkFile(file);
+      const isFile = existsSync(file) || /\/|\.(?:conf|conflist|json)$/.test(file);
+      const network = isFile ? readNetworkFile(file) : findNetwork(file);
       print(paint('bold', `ADD of network "${network.name}", in CNI ${network.cniVersion || '0.1.0'}`));
       for (const [i, entry] of network.plugins.entries()) {
         print(`\n${paint('bold', `${i + 1}. ${entry.type}`)}`);

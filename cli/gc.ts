@@ -3,7 +3,7 @@
 import type { CommandModule } from 'yargs';
 import { attachmentKey } from '../lib/attachment.ts';
 import { describeError, ExitCode } from './errors.ts';
-import { type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
+import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import { readCached } from './libcni/cache.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
 import type { NetworkList } from './libcni/conflist.ts';
@@ -104,7 +104,8 @@ async function collectNetwork(
 
 function describe(one: HostAttachment): string {
   const what = [...one.ips, formatPorts(one)].filter(Boolean).join(', ') || 'no address';
-  return `${one.containerId} ${one.ifname || '-'}: ${what} (${one.orphaned.join('; ') || 'attached'})`;
+  const who = [givenName(one), one.containerId, one.ifname || '-'].filter(Boolean).join(' ');
+  return `${who}: ${what} (${one.orphaned.join('; ') || 'attached'})`;
 }
 
 interface Outcome {

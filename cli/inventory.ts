@@ -3,6 +3,7 @@
  * kernel, held against one another.
  */
 
+import { basename } from 'node:path';
 import { waitForEnd } from '../agent/pipe.ts';
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
 import { type Result, seenResult } from '../lib/cni/result.ts';
@@ -217,10 +218,27 @@ export function podOf({ args }: Pick<CachedAttachment, 'args'>): PodName | undef
   return name ? { namespace, name } : undefined;
 }
 
-/** "default/web-1", "web" outside Kubernetes, or else the first twelve characters of the container ID. */
-export function displayName({ pod, containerId }: Pick<HostAttachment, 'pod' | 'containerId'>): string {
-  if (!pod) return containerId.slice(0, 12);
-  return pod.namespace ? `${pod.namespace}/${pod.name}` : pod.name;
+/**
+ * "default/web-1", "web" outside Kubernetes, the name of a namespace that `cni add` or cnitool attached, or
+ * else the first twelve characters of the container ID.
+ */
+export function displayName(one: Pick<HostAttachment, 'pod' | 'containerId' | 'netns'>): string {
+  return givenName(one) ?? one.containerId.slice(0, 12);
+}
+
+/** As {@link displayName}. @returns undefined when nobody has given the container a name. */
+export function givenName({
+  pod,
+  containerId,
+  netns,
+}: Pick<HostAttachment, 'pod' | 'containerId' | 'netns'>): string | undefined {
+  if (pod) return pod.namespace ? `${pod.namespace}/${pod.name}` : pod.name;
+  return (isByHand(containerId) && basename(netns)) || undefined;
+}
+
+/** Whether the container ID is one that `cni add` or cnitool made from the path of a namespace. */
+export function isByHand(containerId: string): boolean {
+  return containerId.startsWith('cnitool-');
 }
 
 /** Runtimes write the keys in their own case. */

@@ -35,6 +35,15 @@ export function makeCommand(suite: Suite): Argv {
   return yargs()
     .scriptName('cni')
     .locale('en')
+    .updateStrings({
+      // The keys are yargs' own.
+      'Not enough non-option arguments: got %s, need at least %s': {
+        one: 'Arguments are missing: %s is given, %s are needed. "--help" tells which',
+        other: 'Arguments are missing: %s are given, %s are needed. "--help" tells which',
+      } as never,
+      'Not enough arguments following: %s': 'Option "--%s" needs a value',
+      'Did you mean %s?': 'There is no such command. Did you mean "%s"?',
+    })
     .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this host.')
     .command(install(suite))
     .command(agent(suite))

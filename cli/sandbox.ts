@@ -14,7 +14,8 @@ import type { HostAttachment } from './inventory.ts';
  * @param result of ADD; its routes are not looked for without it.
  * @returns what is amiss; nothing when it is in order, or nobody recorded the namespace.
  */
-export function sandboxProblems({ netns, ifname, ips }: HostAttachment, result?: Result): string[] {
+export function sandboxProblems(attachment: HostAttachment, result?: Result): string[] {
+  const { netns, ifname, ips } = attachment;
   if (netns === '') return [];
   try {
     const sandbox = openSandbox(netns);
@@ -24,7 +25,7 @@ export function sandboxProblems({ netns, ifname, ips }: HostAttachment, result?:
       if (!link) return [`interface "${ifname}" is missing from the container`];
       const present = new Set(listAddresses(socket, link.index).map(({ prefix }) => `${prefix.address}`));
       const missing = ips.filter((ip) => !present.has(ip));
-      if (result) checkRoutes(sandbox, result);
+      if (result) checkRoutes(attachment, sandbox, result);
       return [
         ...(link.up ? [] : [`interface "${ifname}" is down`]),
         ...(missing.length > 0 ? [`interface "${ifname}" has no address ${missing.join(', ')}`] : []),

@@ -66,7 +66,7 @@ export function validate(suite: Suite): CommandModule<object, ValidateArguments>
             'The exit code is 1 if there is an error, or with --strict a warning.',
         ),
     handler: async ({ paths = [], binDir, strict, json, format, host }) => {
-      const files = (paths.length > 0 ? paths : [configDir()]).flatMap(filesAt);
+      const files = paths.length > 0 ? paths.flatMap(filesAt) : filesIn(configDir());
       const path = binDir ?? pluginPath();
       const isInstalled = host ? installedIn(path, binDir !== undefined) : undefined;
       const isRoot = process.getuid?.() === 0;
@@ -87,17 +87,21 @@ export function validate(suite: Suite): CommandModule<object, ValidateArguments>
 /** The endings of the names of files that runtimes read. */
 const endings = ['.conf', '.conflist', '.json'];
 
-/** The configuration files of a directory, in the order in which runtimes take them, or the file itself. */
+/** The configuration files of a directory, or the file itself. */
 function filesAt(path: string): string[] {
   if (path === standardInput) return [path];
   const status = statSync(path, { throwIfNoEntry: false });
   if (!status) throw new CommandError(`There is no file or directory "${path}". Correct the path`);
-  if (!status.isDirectory()) return [path];
+  return status.isDirectory() ? filesIn(path) : [path];
+}
+
+/** A directory's files, in the order in which runtimes take them. @throws CommandError when it has none. */
+function filesIn(path: string): string[] {
   const files = configFiles(path, endings);
   if (files.length > 0) return files;
   throw new CommandError(
     readdirSync(path).length === 0
-      ? `Directory "${path}" is empty, so that no pod gets a network. Put a configuration there, such as one of conf/`
+      ? `Directory "${path}" is empty, so that no pod gets a network. Make one with "cni network create NAME"`
       : `Directory "${path}" has no file whose name ends in ${endings.join(', ')}, and runtimes read no others`,
   );
 }

@@ -1,5 +1,6 @@
 /** CHECK of every attachment. */
 
+import { isByHand } from '../inventory.ts';
 import { sandboxProblems } from '../sandbox.ts';
 import { checkStates } from '../state.ts';
 import { count } from '../terminal.ts';
@@ -45,11 +46,29 @@ export const attachments: Check = {
 };
 
 /** What has a pod attached anew. */
-function anewCommand({ attachment: { pod, containerId, network, netns } }: RunningAttachment): string {
+function anewCommand(one: RunningAttachment): string {
+  const { pod, containerId, network, netns, ifname } = one.attachment;
+  if (isByHand(containerId)) {
+    const sandbox = `${shellWord(network)} ${shellWord(netns)}`;
+    const interfaceName = ifname === 'eth0' ? [] : [`CNI_IFNAME=${shellWord(ifname)}`];
+    const del = [...interfaceName, 'cni del', sandbox];
+    const add = [...interfaceName, ...argumentsOf(one), 'cni add', sandbox];
+    return `${del.join(' ')} && ${add.join(' ')}`;
+  }
   if (pod?.namespace)
     return `kubectl delete pod --namespace ${shellWord(pod.namespace)} ${shellWord(pod.name)}`;
   if (pod) return `podman restart ${shellWord(pod.name)}`;
-  const sandbox = `${shellWord(network)} ${shellWord(netns)}`;
-  if (containerId.startsWith('cnitool-')) return `cni del ${sandbox} && cni add ${sandbox}`;
   return `Have the runtime of container "${containerId}" make it anew`;
+}
+
+/** The arguments of an ADD by hand, such as its ports, as variables of the environment. */
+function argumentsOf({ record }: RunningAttachment): string[] {
+  const args = (record?.args ?? []).map(([name, value]) => `${name}=${value}`).join(';');
+  const capabilityArgs = record?.capabilityArgs ?? {};
+  return [
+    ...(args === '' ? [] : [`CNI_ARGS=${shellWord(args)}`]),
+    ...(Object.keys(capabilityArgs).length === 0
+      ? []
+      : [`CAP_ARGS=${shellWord(JSON.stringify(capabilityArgs))}`]),
+  ];
 }

@@ -32,7 +32,7 @@ export async function savedRules(programs: Programs): Promise<SavedRules[]> {
       const text =
         (await output(programs, `${special}-save`)) ?? (isInUse && (await output(programs, `${base}-save`)));
       const program = isInstalled(programs, special) ? special : base;
-      if (text) found.push({ variant, family, program, isInUse, tables: tablesOf(text) });
+      if (typeof text === 'string') found.push({ variant, family, program, isInUse, tables: tablesOf(text) });
     }
   }
   return found;

@@ -74,8 +74,10 @@ function rowsOf(rows: readonly Row[]): Box {
     return cells.flatMap((text, j) => {
       const left = x;
       x += widths[j]!;
-      const style = j === cells.length - 1 ? `word ${state}` : j === 0 ? '' : 'dim';
-      return text === '' ? [] : [{ x: left, y: (i % perColumn) * lineHeight + 8, text, style }];
+      const style = j === cells.length - 1 ? ` word ${state}` : j === 0 ? '' : ' dim';
+      return text === ''
+        ? []
+        : [{ x: left, y: (i % perColumn) * lineHeight + 8, text, style: `cell${style}` }];
     });
   });
   return { width: columns * rowWidth - cellGap * 2, height: perColumn * lineHeight, texts };

@@ -9,7 +9,10 @@ import { type GraphEdge, type GraphNode, severity } from './graph.ts';
 import { mainConfig, mainType, outside, type Place } from './places.ts';
 
 /** A place with more attachments than this shows them as a list. */
-const mostBoxes = 12;
+const mostBoxesOfPlace = 12;
+
+/** Where there would be more boxes than this, the places with the most attachments show lists as well. */
+const mostBoxes = 24;
 
 /** "web-9" comes before "web-10". */
 const byName = new Intl.Collator('en', { numeric: true });
@@ -26,6 +29,7 @@ export function podGraph(
   const nodes: GraphNode[] = [];
   const edges: GraphEdge[] = [];
   const boxed = new Map<string, HostAttachment[]>();
+  const longest = mostBefore(places.map(({ attachments }) => attachments.length));
   for (const { node, attachments: unsorted, strays } of places) {
     const attachments = unsorted.toSorted((a, b) => byName.compare(displayName(a), displayName(b)));
     for (const name of strays) {
@@ -36,7 +40,7 @@ export function podGraph(
       });
       edges.push({ from: node.id, to: id, kind: 'link', labels: [] });
     }
-    if (attachments.length > mostBoxes) {
+    if (attachments.length > longest) {
       const list = listOf(node, attachments, states);
       nodes.push(list);
       edges.push({ from: node.id, to: list.id, kind: 'link', labels: [] });
@@ -60,6 +64,15 @@ export function podGraph(
   }
   for (const [id, attachments] of boxed) nodes.push(podNode(id, attachments, states));
   return { nodes, edges };
+}
+
+/** How many attachments a place may have before it shows a list. @param numbers of attachments by place. */
+function mostBefore(numbers: readonly number[]): number {
+  for (let most = mostBoxesOfPlace; most > 1; most--) {
+    const boxes = numbers.filter((number) => number <= most).reduce((sum, number) => sum + number, 0);
+    if (boxes <= mostBoxes) return most;
+  }
+  return 1;
 }
 
 /** The worst of some states. */

@@ -37,7 +37,7 @@ export function asText(graph: Graph, width: number): string {
       .filter(({ from, kind }) => from === node.id && kind !== 'published')
       .map((edge) => ({ edge, child: graph.nodes.find(({ id }) => id === edge.to)! }));
     const bar = `${rest}${children.length > 0 ? '│' : ' '}  `;
-    for (const line of detailsOf(node, labels, graph)) write(bar, bar, line);
+    for (const line of detailsOf(node, labels, graph, width - bar.length)) write(bar, bar, line);
     children.forEach(({ edge, child }, i) => {
       const isLast = i === children.length - 1;
       writeNode(child, `${rest}${isLast ? '└─ ' : '├─ '}`, `${rest}${isLast ? '   ' : '│  '}`, edge.labels);
@@ -55,19 +55,33 @@ export function asText(graph: Graph, width: number): string {
   return lines.join('\n');
 }
 
-function detailsOf(node: GraphNode, labels: readonly string[], { edges }: Graph): Line[] {
+/** What a box says. @param room columns. */
+function detailsOf(node: GraphNode, labels: readonly string[], { edges }: Graph, room: number): Line[] {
   const ports = edges.filter(({ to, kind }) => to === node.id && kind === 'published');
   return [
     ...(labels.length > 0 ? [{ text: labels.join(', ') }] : []),
     ...node.lines.map((text) => ({ text })),
-    ...ports.map((edge) => ({ text: `published: ${edge.labels.join(' ')}` })),
-    ...node.rows.map(({ cells, state }) => ({
-      text: cells.filter((cell) => cell !== '').join('  '),
-      ...(state !== 'ok' && { style: styles[state] }),
+    ...ports.map((edge) => ({
+      text: `${node.kind === 'list' ? '' : 'published: '}${edge.labels.join(' ')}`,
     })),
+    ...tableOf(node.rows, room),
     ...(node.state && node.rows.length === 0 ? [{ text: node.state, style: styles[node.state] }] : []),
     ...node.problems.map((text) => ({ text, style: styles[node.state ?? 'unchecked'] })),
   ];
+}
+
+/** Rows with their cells one below the other, unless that is wider than there is room. */
+function tableOf(rows: GraphNode['rows'], room: number): Line[] {
+  const widths = (rows[0]?.cells ?? []).map((_, i) =>
+    Math.max(...rows.map(({ cells }) => columnsOf(cells[i]!))),
+  );
+  const used = widths.filter((width) => width > 0);
+  const isTable = used.reduce((sum, width) => sum + width + 2, -2) <= room;
+  const padded = (cell: string, i: number) => cell + ' '.repeat(widths[i]! - columnsOf(cell));
+  return rows.map(({ cells, state }) => {
+    const shown = cells.map(isTable ? padded : (cell) => cell).filter((cell) => cell !== '');
+    return { text: shown.join('  ').trimEnd(), ...(state !== 'ok' && { style: styles[state] }) };
+  });
 }
 
 /** Columns of a terminal that a text takes. East Asian characters and emoji take two. */

@@ -120,12 +120,14 @@ export async function checkNetwork(
 
 /**
  * Detaches a container and forgets the result. Doing so again, or without a result, is no error.
+ * @param options.goesOn whether the other plugins are run after one has failed, as suits a failed ADD.
  * @throws CniError of the first plugin that fails; the record stays then.
  */
 export async function deleteNetwork(
   list: NetworkList,
   runtime: Runtime,
   environment: Environment,
+  { goesOn = false } = {},
 ): Promise<void> {
   checkRuntime(runtime);
   const id = { ...runtime, network: list.name };
@@ -136,8 +138,15 @@ export async function deleteNetwork(
     // A damaged record must not keep a container from being taken down.
     environment.onWarning((error as Error).message);
   }
+  const failures: unknown[] = [];
   for (const plugin of list.plugins.toReversed())
-    await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
+    try {
+      await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
+    } catch (error) {
+      failures.push(error);
+      if (!goesOn) break;
+    }
+  if (failures.length > 0) throw failures[0];
   removeCached(environment.cacheDir, id);
 }
 

@@ -93,7 +93,9 @@ export function configFiles(directory: string, extensions: readonly string[]): s
   } catch (error) {
     throw new ConfigError(
       '',
-      `Cannot read the directory "${directory}": ${(error as Error).message}. Create it, or give another one`,
+      (error as NodeJS.ErrnoException).code === 'ENOENT'
+        ? `The directory "${directory}" does not exist, so that this host has no networks. Make one with "cni network create NAME"`
+        : `Cannot read the directory "${directory}": ${(error as Error).message}`,
     );
   }
 }

@@ -1,6 +1,6 @@
 /** The table of `cni list`. */
 
-import { displayName, type HostAttachment } from '../inventory.ts';
+import { givenName, type HostAttachment } from '../inventory.ts';
 import type { State } from '../state.ts';
 import { formatBlocks, formatTable } from '../terminal.ts';
 
@@ -34,7 +34,7 @@ export function formatListing(
     'STATE',
   ];
   const cells = rows.map(({ attachment: one, state }) => [
-    one.pod ? displayName(one) : '-',
+    givenName(one) ?? '-',
     wide ? one.containerId : ids.get(one.containerId)!,
     one.network,
     one.ifname,

@@ -1,6 +1,6 @@
 /** `cni network create`: a validated configuration from a few options. */
 
-import { linkSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import type { CommandModule } from 'yargs';
@@ -148,6 +148,7 @@ function write(name: string, text: string): string {
   // Runtimes read no file with such a name.
   const temporary = join(configDir(), `.${basename(file)}.${process.pid}.tmp`);
   try {
+    mkdirSync(configDir(), { recursive: true });
     writeFileSync(temporary, text, { flag: 'wx', mode: 0o644, flush: true });
     linkSync(temporary, file);
   } catch (cause) {

@@ -188,27 +188,33 @@ export function checkInterface(call: Call, kind: string, options: InterfaceOptio
     );
   if (entry.mac && entry.mac.toLowerCase() !== link.mac)
     throw new Error(
-      `Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted. Set it with "ip link set ${call.ifname} address ${entry.mac}" in the sandbox`,
+      `Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted. Set it with "${inSandbox(call, `ip link set ${call.ifname} address ${entry.mac}`)}"`,
     );
   if (!link.up && !options.keepDown)
     throw new Error(
-      `Interface "${call.ifname}" is down in the sandbox. Bring it up with "ip link set ${call.ifname} up"`,
+      `Interface "${call.ifname}" is down in the sandbox. Bring it up with "${inSandbox(call, `ip link set ${call.ifname} up`)}"`,
     );
   checkAddresses(
-    sandbox,
+    call,
     link,
     result.ips.filter((ip) => ip.interface === undefined || ip.interface === index),
   );
-  checkRoutes(sandbox, result);
+  checkRoutes(call, call.sandbox, result);
   return { link, entry };
 }
 
-function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[]): void {
-  const present = listAddresses(socket, link.index);
+/** The command line that runs another one in the network namespace of the sandbox. Source: nsenter(1). */
+function inSandbox({ netns }: Pick<Call, 'netns'>, commandLine: string): string {
+  return `nsenter --net=${netns} ${commandLine}`;
+}
+
+function checkAddresses(call: Call, link: Link, ips: readonly IPConfig[]): void {
+  const present = listAddresses(call.sandbox.socket, link.index);
   for (const { address } of ips)
     if (!present.some(({ prefix }) => prefix.equals(address)))
       throw new Error(
-        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}. Delete the container and add it again`,
+        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}. ` +
+          `Add it with "${inSandbox(call, `ip address add ${address} dev ${link.name}`)}"`,
       );
 }
 
@@ -217,7 +223,11 @@ function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[
  * route, so only what is missing counts.
  * @throws Error for the first one that the sandbox does not have.
  */
-export function checkRoutes({ socket }: Sandbox, result: Result): void {
+export function checkRoutes(
+  attached: Pick<Call, 'netns' | 'ifname'>,
+  { socket }: Sandbox,
+  result: Result,
+): void {
   for (const family of [4, 6] as const) {
     const wanted = result.routes.filter(({ dst }) => dst.family === family);
     if (wanted.length === 0) continue;
@@ -229,10 +239,15 @@ export function checkRoutes({ socket }: Sandbox, result: Result): void {
           (table === undefined || route.table === table) &&
           (dst.length === 0 || !gw || gw.equals(route.gw) || route.hops.some((hop) => gw.equals(hop.gw))),
       );
-      if (!found)
-        throw new Error(
-          `The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}. Delete the container and add it again`,
-        );
+      if (found) continue;
+      const via = gw ?? gatewayOf(result.ips, family);
+      // Routes to the gateway itself may be gone as well.
+      const hop = via ? ['via', via, 'dev', attached.ifname, 'onlink'] : ['dev', attached.ifname];
+      const route = [dst, ...hop, ...(table ? ['table', table] : [])].join(' ');
+      throw new Error(
+        `The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}. ` +
+          `Add it with "${inSandbox(attached, `ip route add ${route}`)}"`,
+      );
     }
   }
 }

@@ -113,6 +113,22 @@ test('add, check, del and status run a network as cnitool does', async (t) => {
   await attach(host, sample('10-bridge.conflist'));
 });
 
+test('an ADD that fails by its arguments leaves nothing behind', async (t) => {
+  const { host, run } = await hostWith(t, sample('10-bridge.conflist'));
+  const pod = await host.addPod();
+  t.is((await run(['add', 'podnet', pod.netns])).exit, 0);
+  t.is((await run(['del', 'podnet', pod.netns])).exit, 0);
+  const before = await snapshot(host);
+  const words = await run(['add', 'podnet', pod.netns], { CAP_ARGS: '8080:80' });
+  t.is(words.exit, 2);
+  t.regex(words.stderr, /CAP_ARGS is "8080:80", but it must be JSON, such as \{"portMappings"/);
+  const text = JSON.stringify({ portMappings: [{ hostPort: '8080', containerPort: 80 }] });
+  const failed = await run(['add', 'podnet', pod.netns], { CAP_ARGS: text });
+  t.is(failed.exit, 1);
+  t.regex(failed.stderr, /hostPort" is "8080", but it must be a whole number/);
+  t.deepEqual(await snapshot(host), before);
+});
+
 test('who is not root is told so, where it takes root', async (t) => {
   const nobody = ['setpriv', '--reuid', '65534', '--clear-groups', command];
   for (const args of [['list'], ['gc'], ['draw'], ['status', 'podnet'], ['add', 'podnet', '/run/netns/x']]) {
@@ -142,8 +158,12 @@ test('help and version are printed; a wrong command line exits with 2', async (t
   t.false(help.stdout.includes('\x1b['), 'no colours where there is no terminal');
   t.regex((await cni('--version')).stdout, /^cni-plugins-ts \d/);
   t.is((await cni('frobnicate')).exit, 2);
-  t.regex((await cni('vaildate')).stderr, /Did you mean validate\?/);
-  t.is((await cni('add', 'one')).exit, 2);
+  t.regex((await cni('vaildate')).stderr, /^Error: There is no such command\. Did you mean "validate"\?$/m);
+  const short = await cni('add', 'one');
+  t.is(short.exit, 2);
+  t.regex(short.stderr, /^Error: Arguments are missing: 1 is given, 2 are needed\. "--help" tells which$/m);
+  t.regex((await cni('add')).stderr, /: 0 are given, 2 are needed/);
+  t.regex((await cni('draw', '--svg')).stderr, /^Error: Option "--svg" needs a value$/m);
 });
 
 interface Listed {
@@ -421,6 +441,9 @@ test('explain describes what each sample would do', async (t) => {
     podnet,
     /1\. bridge[\s\S]*"cni0"[\s\S]*"host-local".* 65534 in 10\.88\.0\.0\/16[\s\S]*10\.88\.0\.1-10\.88\.255\.254[\s\S]*Masquerades[\s\S]*2\. portmap/,
   );
+  const { run } = await hostWith(t, sample('10-bridge.conflist'));
+  t.is((await run(['explain', 'podnet'])).stdout, podnet, 'by name');
+  t.regex((await run(['explain', 'other'])).stderr, /No configuration .* has the network "other"/);
   const flannel = (await cni('explain', join(directoryOf, '40-flannel.conflist'))).stdout;
   t.regex(flannel, /leased from \/run\/flannel\/subnet\.env[\s\S]*Runs "bridge" for network "cbr0"/);
   const unknown = directory(t, { 'x.conflist': list('x', bridge, { type: 'other' }) });

@@ -28,6 +28,9 @@ test('a host in order with pods of bridge, ptp and macvlan has no findings', asy
 test('a host without networks or pods has no findings but for the missing directory', async (t) => {
   const on = await makeOperator(t, []);
   t.deepEqual((await examine(on)).found, []);
+  const { stdout } = await on.tryCni(['doctor']);
+  t.regex(stdout, /^info +Networks: \/etc\/cni\/net\.d\n +The directory has no network/m);
+  t.regex(stdout, /^ok +iptables: "iptables" is the one on nf_tables/m, 'although it has no table yet');
   await on.sh('rmdir /etc/cni/net.d');
   const { found, exit } = await examine(on);
   t.is(exit, 1);
@@ -257,6 +260,22 @@ test('an attachment that CHECK finds fault with', async (t) => {
   await mends(t, on, `nsenter --net=${pod.netns} ip addr flush dev eth0`, 'attachments', {
     subject: / on network "net"$/,
     isWell: () => ping(pod, '10.5.0.1'),
+  });
+});
+
+test('an attachment that is made anew gets the interface name, the arguments and the ports that it had', async (t) => {
+  const { on } = await scene(t);
+  const ports = [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }];
+  const pod = await on.attach('net', {
+    CNI_IFNAME: 'net1',
+    CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web',
+    CAP_ARGS: JSON.stringify({ portMappings: ports }),
+  });
+  await mends(t, on, `nsenter --net=${pod.netns} ip addr flush dev net1`, 'attachments', {
+    subject: /^default\/web on network "net"$/,
+    isWell: async () =>
+      (await ping(pod, '10.5.0.1')) &&
+      (await iptablesSave(on.host)).some((rule) => rule.includes('--dport 8080 -j DNAT')),
   });
 });
 

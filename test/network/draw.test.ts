@@ -86,7 +86,8 @@ test('a host of many kinds: everything is in the picture, the page and the text'
 
 test('sixty pods are a list that shows every one of them', async (t) => {
   const host = await makeFullHost(t, 60);
-  const drawing = await measure(await startBrowser(t), await draw(t, host, '--svg', '-'));
+  const browser = await startBrowser(t);
+  const drawing = await measure(browser, await draw(t, host, '--svg', '-'));
   mustBeReadable(t, drawing);
   const list = drawing.nodes.find(({ classes }) => classes.includes('list'))!;
   const texts = list.texts.map(({ text }) => text);
@@ -107,8 +108,48 @@ test('sixty pods are a list that shows every one of them', async (t) => {
   t.deepEqual(drawing.edges.find(({ classes }) => classes.includes('published'))?.label, [
     '6 published ports',
   ]);
+  const lines = (await draw(t, host, '--columns-of=80')).split('\n');
+  const states = lines
+    .filter((line) => /^ +default\/web-\S+ .*(?:ok|broken)$/.test(line))
+    .map((line) => line.search(/(?:ok|broken)$/));
+  t.deepEqual([states.length, [...new Set(states)].length], [60, 1], 'states in one column');
+  t.true(lines.some((line) => line.trim() === '6 published ports'));
+  const file = join(directory(t), 'full.html');
+  await draw(t, host, '--html', file);
+  const { page } = await openFile(browser, file);
+  await page.hover('.node.list');
+  t.regex(
+    await page.$eval('#about', (about) => about.textContent!),
+    /^60 attachments of bridge cni0\n1 broken, 59 ok\ndefault\/web-7-\S+: Plugin "bridge" failed CHECK/,
+    'the list itself is not told once more',
+  );
+  await page.type('#search', 'web-7-');
+  t.is(await page.$eval('#found', (found) => found.textContent), '1 found');
   const { right, bottom, left, top } = drawing.picture;
   t.true(right - left < 2400 && bottom - top < 1400, 'it fits a large screen, nearly');
+});
+
+test('many places with some pods each are drawn as lists before the picture gets too tall', async (t) => {
+  const host = await makeHost(t);
+  const names = ['one', 'two', 'three'];
+  const networks = names.map((name, i) => ({
+    ...{ cniVersion: '1.1.0', name },
+    plugins: [
+      { type: 'bridge', bridge: `br-${name}`, ipam: { type: 'host-local', subnet: `10.5${i}.0.0/24` } },
+    ],
+  }));
+  configure(host, ...networks);
+  const titles = async () =>
+    [...(await draw(t, host)).matchAll(/(\d+) attachments of bridge (\S+)/g)].map(([text]) => text);
+  for (const [name, number] of [
+    ['one', 10],
+    ['two', 9],
+    ['three', 5],
+  ] as const)
+    await Promise.all(Array.from({ length: number }, () => addTo(host, name)));
+  t.deepEqual(await titles(), []);
+  await addTo(host, 'three');
+  t.deepEqual(await titles(), ['10 attachments of bridge br-one']);
 });
 
 test('ports of a bridge that no runtime knows of are shown, and what cannot be written is said', async (t) => {

@@ -104,3 +104,39 @@ for (const name of [
       await one.del();
     }
   });
+
+for (const type of ['bridge', 'ptp', 'macvlan'])
+  test(`the commands that CHECK names mend an interface that was taken down and lost its addresses: ${type}`, async (t) => {
+    const host = await makeHostWithDevices(t);
+    const subnets = ['10.30.0.0/24', 'fd00:30::/64'];
+    const network = networkOf({
+      type,
+      ...(type === 'bridge' && { bridge: 'br0', isGateway: true }),
+      ...(type === 'macvlan' && { master: 'up0' }),
+      ipam: {
+        type: 'host-local',
+        ranges: subnets.map((subnet) => [{ subnet }]),
+        routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
+      },
+    });
+    const one = await attach(host, network);
+    await one.pod.run(['ip', 'link', 'set', 'eth0', 'down']);
+    await one.pod.run(['ip', 'address', 'flush', 'dev', 'eth0']);
+    const found: string[] = [];
+    while (found.length < 6) {
+      const msg = (await one.tryCheck()).error?.msg;
+      if (msg === undefined) break;
+      found.push(/is down|has no address [0-9a-f.:]+|no route to [0:.]+\/0/.exec(msg)?.[0] ?? msg);
+      await host.run(['sh', '-c', /"(nsenter [^"]+)"/.exec(msg)![1]!]);
+    }
+    t.deepEqual(found, [
+      'is down',
+      'has no address 10.30.0.2',
+      'has no address fd00:30::2',
+      'no route to 0.0.0.0/0',
+      'no route to ::/0',
+    ]);
+    await one.check();
+    if (type !== 'macvlan')
+      for (const gateway of ['10.30.0.1', 'fd00:30::1']) t.true(await ping(one.pod, gateway));
+  });

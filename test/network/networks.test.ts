@@ -98,7 +98,12 @@ test('network ls shows networks that are in each other’s way, and files that c
   await none.run(['rmdir', '/etc/cni/net.d']);
   const missing = await none.tryRun([command, 'network', 'ls']);
   t.is(missing.exit, 1);
-  t.regex(missing.stderr, /Cannot read the directory/);
+  t.regex(missing.stderr, /"\/etc\/cni\/net\.d" does not exist, .*"cni network create NAME"/);
+  const first = await none.tryRun([command, 'network', 'create', 'first'], {
+    env: { CNI_PATH: suites.ours },
+  });
+  t.is(first.exit, 0, first.stderr);
+  t.deepEqual(readdirSync(none.file('/etc/cni/net.d')), ['90-first.conflist']);
 });
 
 test('a network that is created works: pods get addresses and reach the host, and it is in nobody’s way', async (t) => {

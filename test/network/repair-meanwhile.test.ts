@@ -61,7 +61,7 @@ test('a pod that is deleted while it is repaired does not come back', async (t) 
   t.is(repaired.exit, 0, repaired.stderr);
   t.regex(
     repaired.stdout,
-    /^Deleted meanwhile: cnitool-\w+ on net \(eth0, 10\.5\.0\.\d+\)\n0 attachments repaired, 0 intact\.\n$/,
+    /^Deleted meanwhile: pod-\w+ on net \(eth0, 10\.5\.0\.\d+\)\n0 attachments repaired, 0 intact\.\n$/,
   );
   // Which brings back what pods share.
   await operator.del(await operator.add());
@@ -133,7 +133,7 @@ test('what belongs to another pod by now, or is gone for good, is said, and the 
   t.is(repaired.exit, 1);
   t.regex(
     repaired.stdout,
-    /Restored: cnitool-\w+ on net .*\n(?: {2}.*\n)*Still missing: .*\n(?: {2}.*\n)*Still broken: /,
+    /Restored: pod-\w+ on net .*\n(?: {2}.*\n)*Still missing: .*\n(?: {2}.*\n)*Still broken: /,
   );
   t.regex(
     repaired.stdout,
@@ -183,7 +183,7 @@ test('pods whose namespace is gone, and plugins of other suites, are left alone 
 test('networks, pods and containers are chosen by name, and broken records are no obstacle', async (t) => {
   const operator = await operatorOf(t, plugins);
   const { host, tryCni } = operator;
-  await operator.add();
+  const pod = await operator.add();
   const container = nameOf(operator);
   for (const [name, content] of [
     ['net-torn-eth0', '{"kind":"cniCacheV1","containerId":"to'],
@@ -193,10 +193,10 @@ test('networks, pods and containers are chosen by name, and broken records are n
     ],
   ] as const)
     writeFileSync(host.file(`/var/lib/cni/results/${name}`), content);
-  for (const name of ['net', container]) {
+  for (const name of ['net', container, pod.name]) {
     await host.run(flush);
     const { stdout, stderr } = await tryCni(['repair', name]);
-    t.regex(stdout, new RegExp(`Restored: ${container}`), name);
+    t.regex(stdout, new RegExp(`^Restored: ${pod.name} on net`), name);
     t.regex(stderr, /net-torn-eth0" is not JSON/);
     t.notRegex(stdout + stderr, / at .*\.ts:/);
   }

@@ -106,6 +106,11 @@ function textsOf(element: Element): SVGTextElement[] {
   return [...element.querySelectorAll<SVGTextElement>('text')];
 }
 
+/** Whether a text is in a row of a list. */
+function isCell(text: SVGTextElement): boolean {
+  return text.classList.contains('cell');
+}
+
 function textOf(element: Element): string {
   return textsOf(element)
     .map(({ textContent }) => textContent)
@@ -122,7 +127,7 @@ function markMatches(): void {
     for (const text of textsOf(node)) text.classList.toggle('match', hasMatch && matching.includes(text));
     node.classList.toggle('match', hasMatch);
     node.classList.toggle('faint', wanted !== '' && !hasMatch);
-    if (hasMatch) number += node.classList.contains('list') ? matching.length : 1;
+    if (hasMatch) number += matching.filter(isCell).length || 1;
   }
   for (const edge of edges)
     edge.classList.toggle('faint', wanted !== '' && !textOf(edge).toLowerCase().includes(wanted));
@@ -139,8 +144,12 @@ function explain(node: SVGGElement | undefined): void {
   for (const one of nodes) one.classList.toggle('faint', node !== undefined && !near.has(one.dataset.id));
   for (const edge of edges) edge.classList.toggle('faint', node !== undefined && !joined.includes(edge));
   about.hidden = node === undefined;
-  if (node)
-    about.textContent = [textOf(node), ...joined.map(textOf)].filter((text) => text !== '').join('\n\n');
+  if (node) {
+    // A long list is read where it is.
+    const head = textsOf(node).filter((text) => !isCell(text));
+    const parts = [head.map(({ textContent }) => textContent).join('\n'), ...joined.map(textOf)];
+    about.textContent = parts.filter((text) => text !== '').join('\n\n');
+  }
 }
 for (const node of nodes) {
   node.addEventListener('pointerenter', () => explain(node));

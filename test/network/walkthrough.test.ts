@@ -1,0 +1,12 @@
+/** docs/walkthrough.md shows what its commands print. */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { comparable, openTerminals, record } from '../support/recording.ts';
+
+test('the commands of docs/walkthrough.md print what it shows', async (t) => {
+  const document = readFileSync(join(import.meta.dirname, '../../docs/walkthrough.md'), 'utf8');
+  const recorded = await record(document, await openTerminals(t));
+  t.deepEqual(comparable(recorded).split('\n'), comparable(document).split('\n'));
+});
