@@ -97,11 +97,14 @@ export class OwnerIndex implements Disposable {
   close(): void {
     if (this.changed)
       this.attempt((directory) => {
+        const boot = this.earlierBoot ?? bootId();
+        // Without the stamp, the next call builds the index anew.
+        if (boot === undefined) return;
         // The kernel's clock stands still between two ticks: a change by somebody else in this one must not
         // bear the same time.
         const past = Date.now() / 1000 - 1;
         this.reservations.touch(past);
-        directory.replace(stampFile, this.earlierBoot ?? bootId() ?? '');
+        directory.replace(stampFile, boot);
         directory.touchFile(stampFile, past);
       });
     this.directory?.close();

@@ -4,7 +4,7 @@ import test, { type ExecutionContext } from 'ava';
 import { attach, sample } from '../support/chain.ts';
 import { cni, command, directory, here } from '../support/command.ts';
 import { makeHost } from '../support/host.ts';
-import { snapshot } from '../support/observe.ts';
+import { links, snapshot, until } from '../support/observe.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
 const bridge = { type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.1.0.0/16' } };
@@ -332,6 +332,10 @@ test('gc --all --dry-run tells what would be removed, the living too, and remove
   t.is((await run(['add', 'podnet', alive.netns], port8080)).exit, 0);
   t.is((await run(['add', 'podnet', dead.netns])).exit, 0);
   await dead.remove();
+  await until('the interface of the dead pod is gone', async () => {
+    const ports = (await links(host)).filter(({ ifname }) => ifname.startsWith('veth'));
+    return ports.length === 1;
+  });
   const before = await snapshot(host);
   const dry = await run(['gc', 'podnet', '--all', '--dry-run']);
   t.is(dry.exit, 0, dry.stderr);
