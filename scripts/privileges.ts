@@ -6,7 +6,7 @@
  *     npm run privileges -- ROW...        only these are found anew
  *     npm run privileges -- --guest       ipvlan, vlan, vrf and dummy, in User Mode Linux
  *
- * test/network/privileges.test.ts keeps the table true.
+ * test/network/privileges.test.ts keeps the table true, but for the rows of a guest.
  */
 
 import { execFileSync } from 'node:child_process';

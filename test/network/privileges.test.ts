@@ -11,7 +11,14 @@ import { dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { changed } from '../support/outside.ts';
 import { type Outcome, suites } from '../support/plugin.ts';
-import { Privileged, type Privileges, setpriv, subjects, verbs } from '../support/privileges.ts';
+import {
+  guestSubjects,
+  Privileged,
+  type Privileges,
+  setpriv,
+  subjects,
+  verbs,
+} from '../support/privileges.ts';
 import { run } from '../support/run.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -43,6 +50,12 @@ for (const subject of subjects)
       }
     }
   });
+
+test('the table has what is tried here, and what is tried in a guest', (t) => {
+  const names = [...subjects, ...guestSubjects].map(({ name }) => name);
+  t.deepEqual(Object.keys(privileges), names);
+  for (const name of names) t.deepEqual(Object.keys(privileges[name]!), [...verbs], name);
+});
 
 /** A directive of a unit. */
 function directive(unit: string, name: string): string[] {
