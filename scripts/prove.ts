@@ -8,6 +8,8 @@
  *     npm run prove -- --kind stop                     SIGKILL of the agent at everything that it waits for
  *     npm run prove -- --kind kill --guest             ipvlan, vlan, vrf and dummy
  *     npm run prove -- --kind kill --share 10          ten percent of the cases, chosen by the seed
+ *     npm run prove -- --kind fail --minutes 20        as many as can be tried in that time; the same command,
+ *                                                      for the same commit, goes on with the others
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
  *
  * It needs root and strace(1). Everything happens in namespaces of its own, and with --guest in User Mode
@@ -19,6 +21,7 @@ import { kinds } from '../test/proof/kinds.ts';
 import { prove } from '../test/proof/prove.ts';
 import { guestSubjects, subjects } from '../test/proof/subjects.ts';
 import { continueInGuest, isInGuest } from './own-guest.ts';
+import { ProofJournal } from './proof-journal.ts';
 import { newSeed, Random } from './random.ts';
 import { record } from './reliability.ts';
 
@@ -31,6 +34,7 @@ const { values } = parseArgs({
     share: { type: 'string', default: '100' },
     seed: { type: 'string' },
     jobs: { type: 'string', default: '1' },
+    minutes: { type: 'string' },
     record: { type: 'boolean', default: false },
   },
 });
@@ -49,19 +53,26 @@ if (values.guest && !isInGuest) await continueInGuest();
 const seed = Number(values.seed ?? newSeed());
 const share = Number(values.share) / 100;
 const start = Date.now();
-const { tried, missed, failures } = await prove(kind, chosen as typeof subjects, {
+const limit = Number(values.minutes ?? Infinity) * 60_000;
+const place = values.guest ? '-guest' : '';
+const journal = values.minutes === undefined ? undefined : new ProofJournal(`proof-${kind.name}${place}`);
+const { tried, left, missed, failures } = await prove(kind, chosen as typeof subjects, {
   share,
   random: new Random(seed),
   jobs: Number(values.jobs),
   log: console.log,
+  isOver: () => Date.now() - start > limit,
+  ...(journal && { journal }),
   ...(values.only !== undefined && { only: values.only }),
 });
-const minutes = (Date.now() - start) / 60_000;
+const minutes = (journal?.minutes ?? 0) + (Date.now() - start) / 60_000;
+journal?.noteMinutes(minutes);
 console.log(
   `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} of them not met, ${failures.length} failed`,
 );
 for (const { command } of failures) console.log(`  ${command}`);
-if (values.record && values.only === undefined && values.subject === undefined)
+if (left > 0) console.log(`${left} are left for the same command to go on with`);
+if (values.record && left === 0 && values.only === undefined && values.subject === undefined)
   record({
     part: values.guest ? `${kind.part}: ${Object.keys(all).join(', ')}` : kind.part,
     unit: kind.unit,

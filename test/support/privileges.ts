@@ -160,7 +160,7 @@ export const subjects: readonly Subject[] = [
 export const guestSubjects: readonly Subject[] = [
   { name: 'ipvlan', plugin: { type: 'ipvlan', master: 'up0', ipam } },
   { name: 'vlan', plugin: { type: 'vlan', master: 'up0', vlanId: 7, ipam } },
-  { name: 'vrf', before: [bridge], plugin: { type: 'vrf', vrfname: 'red' } },
+  { name: 'vrf', before: [bridge], plugin: { type: 'vrf', vrfname: 'red' }, leavesRoutes: true },
   { name: 'dummy', plugin: { type: 'dummy', ipam } },
 ];
 
