@@ -2,17 +2,19 @@
  * Finds out which capabilities each verb of each plugin takes, by leaving each out, and writes
  * docs/privileges.json and the table in docs/privileges.md:
  *
- *     node scripts/privileges.ts [ROW...]
+ *     npm run privileges                  every row, but for those of a guest
+ *     npm run privileges -- ROW...        only these are found anew
+ *     npm run privileges -- --guest       ipvlan, vlan, vrf and dummy, in User Mode Linux
  *
- * With names of rows, only these are found anew.
- * test/network/privileges.test.ts keeps the table true.
+ * test/network/privileges.test.ts keeps the table true, but for the rows of a guest.
  */
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { makeHostWithDevices } from '../test/support/host.ts';
-import { Privileged, type Privileges, subjects, verbs } from '../test/support/privileges.ts';
+import { parseArgs } from 'node:util';
+import { guestSubjects, Privileged, type Privileges, subjects, verbs } from '../test/support/privileges.ts';
+import { continueInGuest, isInGuest } from './own-guest.ts';
 
 const root = join(import.meta.dirname, '..');
 const [dataFile, page] = ['json', 'md'].map((ending) => join(root, `docs/privileges.${ending}`)) as [
@@ -29,29 +31,37 @@ const guesses = [
   ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN'],
   ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN'],
 ];
-const rows = process.argv.slice(2);
-const written = JSON.parse(readFileSync(dataFile, 'utf8')) as Privileges;
-const found: Privileges = rows.length > 0 ? written : {};
-for (const subject of subjects.filter(({ name }) => rows.length === 0 || rows.includes(name))) {
+const { values, positionals: rows } = parseArgs({
+  options: { guest: { type: 'boolean', default: false } },
+  allowPositionals: true,
+});
+if (values.guest && !isInGuest) await continueInGuest();
+
+const found = JSON.parse(readFileSync(dataFile, 'utf8')) as Privileges;
+const chosen = values.guest ? guestSubjects : subjects;
+for (const subject of chosen.filter(({ name }) => rows.length === 0 || rows.includes(name))) {
   const cleanups: (() => void | Promise<void>)[] = [];
   try {
     const t = { teardown: (step: () => void | Promise<void>) => void cleanups.push(step) };
-    const one = new Privileged(await makeHostWithDevices(t, { mayHaveAgent: false }), subject);
-    await one.prepare();
+    const one = await Privileged.prepare(t, subject);
     const own: Privileges[string] = {};
-    for (const verb of subject.verbs ?? verbs) own[verb] = await one.find(verb, guesses);
+    for (const verb of verbs) own[verb] = await one.find(verb, guesses);
     found[subject.name] = own;
     console.log(`${subject.name}: ${JSON.stringify(own)}`);
   } finally {
     for (const step of cleanups.reverse()) await step();
   }
 }
-writeFileSync(dataFile, JSON.stringify(found));
+const known = [...subjects, ...guestSubjects].flatMap(({ name }) =>
+  found[name] ? [[name, found[name]]] : [],
+);
+const sorted = Object.fromEntries(known) as Privileges;
+writeFileSync(dataFile, JSON.stringify(sorted));
 execFileSync('biome', ['format', '--write', dataFile], { stdio: 'ignore' });
 const text = readFileSync(page, 'utf8');
 writeFileSync(
   page,
-  text.replace(generated, (_, from: string, to: string) => from + table(found) + to),
+  text.replace(generated, (_, from: string, to: string) => from + table(sorted) + to),
 );
 console.log(`Written to "${dataFile}" and "${page}"`);
 

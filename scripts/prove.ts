@@ -6,18 +6,21 @@
  *     npm run prove -- --kind kill                     SIGKILL at every change
  *     npm run prove -- --kind fail                     the call fails, with every error that it can have
  *     npm run prove -- --kind stop                     SIGKILL of the agent at everything that it waits for
+ *     npm run prove -- --kind kill --guest             ipvlan, vlan, vrf and dummy
  *     npm run prove -- --kind kill --share 10          ten percent of the cases, chosen by the seed
  *     npm run prove -- --kind fail --minutes 20        as many as fit into that time; the same command,
  *                                                      for the same commit, goes on with the others
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
  *
- * It needs root and strace(1). Everything happens in namespaces of its own.
+ * It needs root and strace(1). Everything happens in namespaces of its own, and with --guest in User Mode
+ * Linux, whose calls take some ten times as long.
  */
 
 import { parseArgs } from 'node:util';
 import { kinds } from '../test/proof/kinds.ts';
 import { prove } from '../test/proof/prove.ts';
-import { subjects } from '../test/proof/subjects.ts';
+import { guestSubjects, subjects } from '../test/proof/subjects.ts';
+import { continueInGuest, isInGuest } from './own-guest.ts';
 import { ProofJournal } from './proof-journal.ts';
 import { newSeed, Random } from './random.ts';
 import { record } from './reliability.ts';
@@ -25,6 +28,7 @@ import { record } from './reliability.ts';
 const { values } = parseArgs({
   options: {
     kind: { type: 'string' },
+    guest: { type: 'boolean', default: false },
     subject: { type: 'string' },
     only: { type: 'string' },
     share: { type: 'string', default: '100' },
@@ -36,19 +40,22 @@ const { values } = parseArgs({
 });
 
 const kind = kinds[values.kind ?? ''];
-const chosen = values.subject ? { [values.subject]: subjects[values.subject] } : subjects;
+const all = values.guest ? guestSubjects : subjects;
+const chosen = values.subject ? { [values.subject]: all[values.subject] } : all;
 if (!kind || Object.values(chosen).includes(undefined)) {
   console.error(
-    `Give --kind as one of ${Object.keys(kinds).join(', ')}, and --subject, if at all, as one of ${Object.keys(subjects).join(', ')}`,
+    `Give --kind as one of ${Object.keys(kinds).join(', ')}, and --subject, if at all, as one of ${Object.keys(all).join(', ')}`,
   );
   process.exit(1);
 }
+if (values.guest && !isInGuest) await continueInGuest();
 
 const seed = Number(values.seed ?? newSeed());
 const share = Number(values.share) / 100;
 const start = Date.now();
 const limit = Number(values.minutes ?? Infinity) * 60_000;
-const journal = values.minutes === undefined ? undefined : new ProofJournal(`proof-${kind.name}`);
+const place = values.guest ? '-guest' : '';
+const journal = values.minutes === undefined ? undefined : new ProofJournal(`proof-${kind.name}${place}`);
 const { tried, left, missed, failures } = await prove(kind, chosen as typeof subjects, {
   share,
   random: new Random(seed),
@@ -67,11 +74,11 @@ for (const { command } of failures) console.log(`  ${command}`);
 if (left > 0) console.log(`${left} are left for the same command to go on with`);
 if (values.record && left === 0 && values.only === undefined && values.subject === undefined)
   record({
-    part: kind.part,
+    part: values.guest ? `${kind.part}: ${Object.keys(all).join(', ')}` : kind.part,
     unit: kind.unit,
     tried,
     failed: failures.length,
-    command: `npm run prove -- --kind ${values.kind}${share < 1 ? ` --share ${values.share} --seed ${seed}` : ''}`,
+    command: `npm run prove -- --kind ${values.kind}${values.guest ? ' --guest' : ''}${share < 1 ? ` --share ${values.share} --seed ${seed}` : ''}`,
     minutes,
     ...(missed > 0 && { note: `${missed} were not met, as a process differs a little from run to run` }),
   });

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 
 /** The capabilities that plugins take (docs/privileges.md), with their numbers in linux/capability.h. */
 const used = {
+  CAP_SETGID: 6,
   CAP_NET_BIND_SERVICE: 10,
   CAP_NET_ADMIN: 12,
   CAP_NET_RAW: 13,

@@ -594,6 +594,22 @@ test('a default route of the IPAM plugin without gateway is the only one beside 
   await one.check();
 });
 
+test('a bridge is a gateway, and the one of the default route, only where it is to be', async (t) => {
+  const host = await makeHost(t);
+  const ipam = { type: 'host-local', subnet: '10.5.0.0/24' };
+  const plain = await attach(host, bridgeNet({ isGateway: undefined, ipam }));
+  t.deepEqual(await addresses(host, 'br0'), []);
+  const served = await attach(host, bridgeNet({ ipam }));
+  t.deepEqual(await addresses(host, 'br0'), ['10.5.0.1/24']);
+  for (const { pod, result } of [plain, served]) {
+    t.deepEqual(result!.routes ?? [], []);
+    t.deepEqual(
+      (await routes(pod)).map(({ dst }) => dst),
+      ['10.5.0.0/24'],
+    );
+  }
+});
+
 test('an interface name for which the kernel would choose another one is refused', async (t) => {
   const host = await makeHost(t);
   const pod = await host.addPod();

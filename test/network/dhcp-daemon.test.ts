@@ -8,7 +8,7 @@ import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample
 import { daemon, dhcpNetwork, dhcpSample, dnsmasq, startDnsmasq } from '../support/dhcp.ts';
 import type { Host } from '../support/host.ts';
 import { addresses, link, ping, routes } from '../support/observe.ts';
-import { runPlugin, suites } from '../support/plugin.ts';
+import { runPlugin, succeeded, suites } from '../support/plugin.ts';
 
 const leaseFiles = (host: Host) => readdirSync(host.file('/run/cni/dhcp-leases'));
 
@@ -249,6 +249,10 @@ test('a lease ends by the time since boot', async (t) => {
   await daemonLater(t, host, 3600);
   await until('the end of the lease', () => leaseFiles(host).length === 0);
   t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+  // The daemon knows nothing of it any more: it asks the server for another one.
+  const config = pluginConfig(one.network, one.network.plugins[0]!);
+  succeeded(await runPlugin(host, 'dhcp', 'ADD', { pod: one.pod, config }));
+  t.is(leaseFiles(host).length, 1);
 });
 
 test('a lease of an earlier boot is forgotten, and what has the name of its sandbox now is left alone', async (t) => {

@@ -2,10 +2,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
+import { endNameServer, nameServer } from '../support/name-server.ts';
 import { dig, iptablesSave, snapshot, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
-
-const directory = '/run/containers/cni/dnsname/names';
 
 const network = (keys: object = {}, bridge: object = {}): Conflist => ({
   cniVersion: '1.1.0',
@@ -33,22 +32,11 @@ const network = (keys: object = {}, bridge: object = {}): Conflist => ({
 /** A host whose name servers are ended with the test. */
 async function makeNamedHost(t: ExecutionContext): Promise<Host> {
   const host = await makeHost(t);
-  t.teardown(async () => {
-    const pid = serverOf(host);
-    if (pid !== undefined) process.kill(pid, 'SIGKILL');
-  });
+  endNameServer(t, host, 'names');
   return host;
 }
 
-/** The process of dnsmasq; undefined when it does not run. */
-function serverOf(host: Host): number | undefined {
-  try {
-    const pid = Number(readFileSync(host.file(`${directory}/pidfile`), 'utf8'));
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(directory) ? pid : undefined;
-  } catch {
-    return undefined;
-  }
-}
+const serverOf = (host: Host) => nameServer(host, 'names');
 
 const named = (name: string, options: AttachOptions = {}): AttachOptions => ({
   args: `IgnoreUnknown=1;K8S_POD_NAME=${name}`,

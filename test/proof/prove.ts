@@ -1,9 +1,13 @@
 /** Tries the cases of a kind of fault, all or a sample. */
 
 import type { Random } from '../../scripts/random.ts';
+import { guestDirectory } from '../support/guest.ts';
 import type { Verdict } from './kills.ts';
 import type { Case, Kind } from './kinds.ts';
 import type { Subject } from './subjects.ts';
+
+/** How a case is tried again in the same place. */
+const place = guestDirectory === undefined ? '' : ' --guest';
 
 /** What is to be tried. */
 export interface ProofOptions {
@@ -98,7 +102,7 @@ async function workOff(
     proof.tried++;
     if (!isReached) proof.missed++;
     if (problem === '') continue;
-    const command = `npm run prove -- --kind ${kind.name} --subject ${subjectName} --only '${one.name}'`;
+    const command = `npm run prove -- --kind ${kind.name}${place} --subject ${subjectName} --only '${one.name}'`;
     proof.failures.push({ command, problem });
     log(`FAILED ${command}\n${problem.replace(/^/gm, '    ')}`);
     if (known) continue;

@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Attachment, type AttachOptions, pluginConfig, runNetworkVerb } from '../support/chain.ts';
 import { type Host, makeHost, type Pod, startAgent, type Teardown } from '../support/host.ts';
-import { links, networkSnapshot, snapshot, until } from '../support/observe.ts';
+import { links, networkSnapshot, runAll, snapshot, until } from '../support/observe.ts';
 import { type Outcome, runPlugin, suites, type Verb } from '../support/plugin.ts';
 import type { Start } from './injection.ts';
 import type { Subject } from './subjects.ts';
@@ -101,12 +101,10 @@ export class Scene {
   async picture(pod?: Pod): Promise<Picture> {
     const { host, neighbour } = this;
     const inside = [pod, neighbour?.pod].filter((one) => one !== undefined);
-    const [all, qdiscs, rules4, rules6, values, ...pods] = await Promise.all([
+    const commands = ['tc qdisc', 'iptables-save', 'ip6tables-save', `sysctl ${sysctls.join(' ')}`];
+    const [all, [qdiscs = '', rules4 = '', rules6 = '', values = ''], ...pods] = await Promise.all([
       snapshot(host),
-      host.run(['tc', 'qdisc']),
-      host.run(['iptables-save']),
-      host.run(['ip6tables-save']),
-      host.run(['sysctl', ...sysctls]),
+      runAll(host, commands),
       ...inside.map((one) => insideOf(one)),
     ]);
     // Node.js names the hint of nobody: which handles the kernel gave to shared rules.

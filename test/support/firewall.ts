@@ -75,3 +75,13 @@ export async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<
   }
   return rules;
 }
+
+/** Makes a host one whose alternatives lead to the older variant of iptables, with a lock of its own. */
+export async function useLegacyIptables(host: Host): Promise<void> {
+  const script = `cp -a /etc/alternatives /run/alternatives
+    for program in iptables ip6tables; do for action in '' -save -restore; do
+      ln -sf /usr/sbin/xtables-legacy-multi /run/alternatives/$program$action
+    done; done
+    mount --bind /run/alternatives /etc/alternatives`;
+  await host.run(['sh', '-ec', script]);
+}

@@ -51,7 +51,10 @@ export interface IpRoute {
 
 /** Runs `ip -d -j …`, for example `ipJson<IpRoute>(pod, '-6', 'route')`. */
 export async function ipJson<T>(ns: Namespace, ...args: string[]): Promise<T[]> {
-  const text = await ns.run(['ip', '-d', '-j', ...args]);
+  return parseIpJson<T>(await ns.run(['ip', '-d', '-j', ...args]));
+}
+
+function parseIpJson<T>(text: string): T[] {
   return text.trim() === ''
     ? []
     : (JSON.parse(text) as T[]).filter((item) => Object.keys(item as object).length);
@@ -198,6 +201,12 @@ export async function snapshot(host: Host): Promise<Record<string, unknown>> {
   };
 }
 
+/** Runs shell commands that must all succeed, entering the namespace once. @returns what each of them printed. */
+export async function runAll(ns: Namespace, commands: readonly string[]): Promise<string[]> {
+  const script = commands.map((command) => `${command}\nprintf '\\0'\n`).join('');
+  return (await ns.run(['sh', '-ec', script])).split('\0').slice(0, -1);
+}
+
 /** Whether no address of a link is being looked for elsewhere: that takes a second once frames pass. */
 function hasSettled({ flags, addr_info = [] }: IpLink): boolean {
   const isTentative = ({ scope, tentative, dadfailed }: IpAddress) =>
@@ -207,16 +216,23 @@ function hasSettled({ flags, addr_info = [] }: IpLink): boolean {
 
 /** The part of {@link snapshot} that any namespace has. */
 export async function networkSnapshot(ns: Namespace): Promise<Record<string, unknown>> {
+  let all: IpLink[] = [];
+  let texts: string[] = [];
   // The kernel has no route to an address until it knows that nobody else has it.
-  await until('no address is tentative', async () => (await links(ns)).every(hasSettled));
-  const [all, routes4, routes6, rules4, rules6, ruleset] = await Promise.all([
-    links(ns),
-    ns.run(['ip', '-4', 'route', 'show', 'table', 'all']),
-    ns.run(['ip', '-6', 'route', 'show', 'table', 'all']),
-    ns.run(['ip', '-4', 'rule']),
-    ns.run(['ip', '-6', 'rule']),
-    ns.run(['nft', '--stateless', 'list', 'ruleset']),
-  ]);
+  await until('no address is tentative', async () => {
+    const [shown = '', ...others] = await runAll(ns, [
+      'ip -d -j addr',
+      'ip -4 route show table all',
+      'ip -6 route show table all',
+      'ip -4 rule',
+      'ip -6 rule',
+      'nft --stateless list ruleset',
+    ]);
+    all = parseIpJson<IpLink>(shown);
+    texts = others;
+    return all.every(hasSettled);
+  });
+  const [routes4 = '', routes6 = '', rules4 = '', rules6 = '', ruleset = ''] = texts;
   const lines = (text: string) =>
     text
       .split('\n')

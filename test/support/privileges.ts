@@ -4,8 +4,11 @@
  */
 
 import { Attachment, type AttachOptions, type Conflist, type PluginConf, runNetworkVerb } from './chain.ts';
-import { Host, type Pod } from './host.ts';
-import { networkSnapshot, snapshot } from './observe.ts';
+import { useLegacyIptables } from './firewall.ts';
+import { Host, makeHostWithDevices, type Pod, type Teardown } from './host.ts';
+import { endNameServer, nameDirectory, nameServer } from './name-server.ts';
+import { files, networkSnapshot, runAll, snapshot } from './observe.ts';
+import { OpenVswitch } from './open-vswitch.ts';
 import type { Outcome } from './plugin.ts';
 
 export const verbs = ['ADD', 'CHECK', 'DEL', 'GC', 'STATUS'] as const;
@@ -21,10 +24,10 @@ export interface Subject {
   readonly options?: AttachOptions;
   /** DEL leaves the routes of the sandbox as they are, like the reference. */
   readonly leavesRoutes?: boolean;
-  /** Those that can be judged; all when left out. */
-  readonly verbs?: readonly PrivilegedVerb[];
   /** What the host must have, besides parents "up0" and "dev0". */
-  prepare?(host: Host): Promise<unknown>;
+  prepare?(host: Host, t: Teardown): Promise<unknown>;
+  /** What of the host tells whether the plugin has done its work, besides what {@link snapshot} shows. */
+  look?(host: Host): Promise<unknown>;
 }
 
 const ipam = {
@@ -53,6 +56,28 @@ function addFirewall(host: Host): Promise<string> {
   return host.run(['nft', `add table inet filter; add chain inet filter forward { ${base} }`]);
 }
 
+/** The rules of iptables, of whichever kind it is on the host. */
+async function lookAtIptables(host: Host): Promise<string[]> {
+  const texts = await runAll(host, ['iptables-save', 'ip6tables-save']);
+  return texts.flatMap((text) => text.split('\n')).filter((line) => line.startsWith('-A'));
+}
+
+const ovs = { type: 'ovs', bridge: 'br1', vlan: 7, ipam };
+
+function addOpenVswitch(host: Host, t: Teardown): Promise<OpenVswitch> {
+  return OpenVswitch.start(t, host);
+}
+
+function lookAtOpenVswitch(host: Host): Promise<string[]> {
+  return runAll(host, ['ovs-vsctl list-ports br1', 'ovs-vsctl list Mirror']);
+}
+
+/** Whether the name server runs, and its files but for the one that has its number. */
+async function lookAtNames(host: Host): Promise<unknown> {
+  const directory = nameDirectory('net');
+  return [nameServer(host, 'net') !== undefined, { ...files(host, directory), [`${directory}/pidfile`]: '' }];
+}
+
 /** Those that the running kernel has all parts for. */
 export const subjects: readonly Subject[] = [
   { name: 'bridge', plugin: { ...bridge, hairpinMode: true } },
@@ -63,10 +88,8 @@ export const subjects: readonly Subject[] = [
   {
     name: 'bridge, masquerading by iptables-legacy',
     plugin: { ...bridge, ipMasq: true, ipMasqBackend: 'iptables' },
-    // CHECK asks iptables; the pictures, which tell whether DEL and GC work, do not show its rules.
-    verbs: ['ADD', 'CHECK'],
-    prepare: (host) =>
-      host.run(['mount', '--bind', '/usr/sbin/xtables-legacy-multi', '/usr/sbin/xtables-nft-multi']),
+    prepare: useLegacyIptables,
+    look: lookAtIptables,
   },
   {
     name: 'bridge, masquerading and macspoofchk by nftables',
@@ -104,6 +127,41 @@ export const subjects: readonly Subject[] = [
   { name: 'bandwidth', before: [bridge], plugin: { type: 'bandwidth', ...limits } },
   { name: 'tuning', before: [bridge], plugin: tuning },
   { name: 'sbr', before: [bridge], plugin: { type: 'sbr' }, leavesRoutes: true },
+  {
+    name: 'dnsname',
+    before: [bridge],
+    plugin: { type: 'dnsname' },
+    options: { args: 'IgnoreUnknown=1;K8S_POD_NAME=web' },
+    prepare: async (host, t) => endNameServer(t, host, 'net'),
+    look: lookAtNames,
+  },
+  { name: 'ovs', plugin: ovs, prepare: addOpenVswitch, look: lookAtOpenVswitch },
+  {
+    name: 'ovs-mirror-producer',
+    before: [ovs],
+    plugin: {
+      type: 'ovs-mirror-producer',
+      bridge: 'br1',
+      mirrors: [{ name: 'm1', ingress: true, egress: true }],
+    },
+    prepare: addOpenVswitch,
+    look: lookAtOpenVswitch,
+  },
+  {
+    name: 'ovs-mirror-consumer',
+    before: [ovs],
+    plugin: { type: 'ovs-mirror-consumer', bridge: 'br1', mirrors: [{ name: 'm1' }] },
+    prepare: addOpenVswitch,
+    look: lookAtOpenVswitch,
+  },
+];
+
+/** Those of kinds of interfaces that the running kernel may lack. */
+export const guestSubjects: readonly Subject[] = [
+  { name: 'ipvlan', plugin: { type: 'ipvlan', master: 'up0', ipam } },
+  { name: 'vlan', plugin: { type: 'vlan', master: 'up0', vlanId: 7, ipam } },
+  { name: 'vrf', before: [bridge], plugin: { type: 'vrf', vrfname: 'red' }, leavesRoutes: true },
+  { name: 'dummy', plugin: { type: 'dummy', ipam } },
 ];
 
 /** Capabilities by verb, for each subject: what docs/privileges.json holds. */
@@ -143,16 +201,19 @@ export class Privileged {
   readonly subject: Subject;
   private readonly network: Conflist;
 
-  constructor(host: Host, subject: Subject) {
+  private constructor(host: Host, subject: Subject) {
     this.host = host;
     this.subject = subject;
     this.network = { cniVersion: '1.1.0', name: 'net', plugins: [] };
   }
 
-  /** Has everything made that stays for good. */
-  async prepare(): Promise<void> {
-    await this.subject.prepare?.(this.host);
-    for (const verb of ['ADD', 'GC'] as const) await this.attempt(verb, undefined);
+  /** Makes a host, and has everything made on it that stays for good. */
+  static async prepare(t: Teardown, subject: Subject): Promise<Privileged> {
+    const host = await makeHostWithDevices(t, { mayHaveAgent: false });
+    await subject.prepare?.(host, t);
+    const one = new Privileged(host, subject);
+    for (const verb of ['ADD', 'GC'] as const) await one.attempt(verb, undefined);
+    return one;
   }
 
   /** Tries a verb. @param capabilities all when undefined. */
@@ -236,7 +297,13 @@ export class Privileged {
   }
 
   private async picture(pod: Pod): Promise<Picture> {
-    return [await snapshot(this.host), await networkSnapshot(pod)];
+    const { host, subject } = this;
+    const [onHost, more, inPod] = await Promise.all([
+      snapshot(host),
+      subject.look?.(host),
+      networkSnapshot(pod),
+    ]);
+    return [{ ...onHost, more }, inPod];
   }
 }
 

@@ -6,13 +6,15 @@ import { prove } from '../proof/prove.ts';
 import { guestSubjects } from '../proof/subjects.ts';
 import { guestTest as test } from '../support/uml.ts';
 
-test('ipvlan: a sample of kills and failures is survived', async (t) => {
-  const seed = Number(process.env.PROOF_SEED ?? 1);
-  for (const kind of [kinds.kill!, kinds.fail!]) {
-    const options = { share: 1, most: 2, random: new Random(seed), jobs: 1, log: () => {} };
-    // One of them: a guest takes minutes to find out what a subject's verbs do.
-    const { tried, failures } = await prove(kind, { ipvlan: guestSubjects.ipvlan! }, options);
+const seed = Number(process.env.PROOF_SEED ?? 1);
+
+for (const kind of [kinds.kill!, kinds.fail!])
+  test(`${kind.part}: a sample is survived`, async (t) => {
+    const random = new Random(seed);
+    // One of them: a guest takes a minute to find out what a subject's verbs do.
+    const name = random.pick(Object.keys(guestSubjects));
+    const options = { share: 1, most: 2, random, jobs: 1, log: () => {} };
+    const { tried, failures } = await prove(kind, { [name]: guestSubjects[name]! }, options);
     t.true(tried > 0);
-    t.deepEqual({ seed, failures }, { seed, failures: [] });
-  }
-});
+    t.deepEqual({ seed, name, failures }, { seed, name, failures: [] });
+  });

@@ -1,6 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { createLink, type Link, listLinks, setLink } from '../../../lib/kernel/link.ts';
-import { deleteHostLinks, peerOnHost } from '../../../lib/kernel/link-group.ts';
+import { deleteHostLinks, deleteLinkInBackground, peerOnHost } from '../../../lib/kernel/link-group.ts';
 import { vethKind } from '../../../lib/kernel/link-kinds.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
@@ -26,6 +27,18 @@ test('interfaces are deleted together, whatever is gone already, and nothing els
   await deleteHostLinks(socket, [a!, b!]);
   await deleteHostLinks(socket, [c!]);
   t.false(listLinks(socket).some(({ name }) => name === 'c'));
+});
+
+test('when the kernel refuses to delete an interface, nothing goes on waiting for it to go', async (t) => {
+  const waiting = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+  using socket = openRouteSocket();
+  const before = waiting();
+  // It never deletes this one.
+  const lo = listLinks(socket).find(({ name }) => name === 'lo')!;
+  await t.throwsAsync(deleteLinkInBackground(socket, lo), { message: /"lo"/ });
+  // What waits looks again after a second at the latest, and would give up after ten.
+  for (let looks = 100; looks > 0 && waiting() > before; looks--) await sleep(50);
+  t.is(waiting(), before);
 });
 
 test("a veth's other end is on the host when its namespace has the number that the sandbox gave the host's", (t) => {

@@ -1,0 +1,28 @@
+/** The dnsmasq of a network on a host of a test, as the plugin dnsname leaves it there. */
+
+import { readFileSync } from 'node:fs';
+import type { Host, Teardown } from './host.ts';
+
+/** Where its files are. */
+export function nameDirectory(network: string): string {
+  return `/run/containers/cni/dnsname/${network}`;
+}
+
+/** Its process; undefined when it does not run. */
+export function nameServer(host: Host, network: string): number | undefined {
+  const directory = nameDirectory(network);
+  try {
+    const pid = Number(readFileSync(host.file(`${directory}/pidfile`), 'utf8'));
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(directory) ? pid : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Ends it with the test: it outlives what started it. */
+export function endNameServer(t: Teardown, host: Host, network: string): void {
+  t.teardown(() => {
+    const pid = nameServer(host, network);
+    if (pid !== undefined) process.kill(pid, 'SIGKILL');
+  });
+}
