@@ -1,0 +1,67 @@
+/** What is left when pods end, and when the agent does. */
+
+import { files, iptablesSave, links } from '../../test/support/observe.ts';
+import type { Claims } from '../claims.ts';
+import { ask, eventually, onNodes, podsOf } from './clients.ts';
+import { applySuite, type Cluster, patience } from './cluster.ts';
+
+type Ending = (cluster: Cluster, claims: Claims) => Promise<void>;
+
+export const endings: readonly Ending[] = [withoutAgent, leftovers];
+
+async function withoutAgent(cluster: Cluster, claims: Claims): Promise<void> {
+  const { plane } = cluster;
+  claims.heading('9. Without the agent');
+  await plane.kubectl(['--namespace=kube-system', 'delete', 'daemonset', 'cni-plugins', '--wait', patience]);
+  for (const { name, node } of cluster.nodes)
+    await claims.check(
+      `${name}: with the DaemonSet, the agent has gone`,
+      eventually(async () => (await node.tryRun(['/opt/cni/bin/cni', 'agent', 'status'])).exit === 1),
+    );
+  await plane.kubectl(['rollout', 'restart', 'deployment/web']);
+  await plane.kubectl(['rollout', 'status', 'deployment/web', patience]);
+  for (const { name, address } of await podsOf(cluster, 'web'))
+    for (const node of onNodes(cluster))
+      await claims.check(
+        `${node.name} reaches pod ${name}, which the plugins have connected by themselves`,
+        ask(node, `${address}:8080`).then((answer) => answer?.pod === name),
+      );
+  await applySuite(plane);
+  for (const { name, node } of cluster.nodes)
+    await claims.check(
+      `${name}: the DaemonSet's next agent answers`,
+      node.tryRun(['/opt/cni/bin/cni', 'agent', 'status']).then(({ exit }) => exit === 0),
+    );
+}
+
+async function leftovers(cluster: Cluster, claims: Claims): Promise<void> {
+  const { plane } = cluster;
+  claims.heading('10. Everything is deleted');
+  for (const kinds of ['ingresses', 'deployments,statefulsets,daemonsets,pods'])
+    await plane.kubectl(['delete', kinds, '--all', '--wait', patience]);
+  for (const workload of ['deployment/dns', 'daemonset/ingress'])
+    await plane.kubectl(['--namespace=kube-system', 'delete', workload, '--wait', patience]);
+  for (const { name, node } of cluster.nodes) {
+    const reservations = () =>
+      Object.keys(files(node, '/var/lib/cni/networks/cbr0')).filter((file) => /\/[0-9.]+$/.test(file));
+    await claims.check(
+      `${name}: no address is reserved`,
+      eventually(async () => reservations().length === 0),
+    );
+    await claims.check(
+      `${name}: no interface of a pod is left`,
+      eventually(async () => !(await links(node)).some(({ ifname }) => ifname.startsWith('veth'))),
+    );
+    await claims.check(
+      `${name}: no rule of a host port is left`,
+      eventually(
+        async () => !(await iptablesSave(node)).some((line) => /^-A CNI-(DN|HOSTPORT-DNAT)/.test(line)),
+      ),
+    );
+    const attachments = async () => Object.keys(files(node, '/var/lib/cni/flannel'));
+    await claims.check(
+      `${name}: flannel keeps no configuration of a delegate`,
+      eventually(async () => (await attachments()).length === 0),
+    );
+  }
+}
