@@ -20,6 +20,13 @@ const programs = [
   'kubectl',
 ] as const;
 
+/**
+ * A package in which the source has a version that goes wrong with Go 1.18 and later; Debian has a newer one
+ * by itself. Source: https://github.com/modern-go/reflect2/issues/26.
+ */
+const reflectionPath = 'github.com/modern-go/reflect2';
+const reflection = join('/usr/share/gocode/src', reflectionPath);
+
 /** The programs of Kubernetes that the cluster runs. */
 export type Program = (typeof programs)[number];
 
@@ -46,6 +53,14 @@ export async function buildKubernetes(say: (step: string) => void): Promise<void
     const description = readdirSync(directory).find((file) => file.endsWith('.dsc'));
     mkdirSync(dirname(source), { recursive: true });
     await run(['dpkg-source', '--no-check', '--extract', join(directory, description!), `${source}.new`]);
+    rmSync(`${source}.new/vendor/${reflectionPath}`, { recursive: true });
+    await run([
+      'cp',
+      '--recursive',
+      '--no-target-directory',
+      reflection,
+      `${source}.new/vendor/${reflectionPath}`,
+    ]);
     renameSync(`${source}.new`, source);
   }
   mkdirSync(bin, { recursive: true });

@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Output } from '../../test/support/run.ts';
+import { type PodInfo, podsOf } from './api.ts';
 import type { Cluster } from './cluster.ts';
 
 /** Something that runs programs somewhere. */
@@ -10,37 +11,10 @@ export interface Client {
   run(argv: readonly string[]): Promise<Output>;
 }
 
-/** A pod as the API has it. */
-export interface PodInfo {
-  readonly name: string;
-  readonly address: string;
-  readonly node: string;
-}
-
 /** What a server of manifests/web.yaml says: its pod, and the address that it sees at the other end. */
 export interface Answer {
   readonly pod: string;
   readonly peer: string;
-}
-
-/** The pods with a label that are not about to end. */
-export async function podsOf({ plane }: Cluster, app: string): Promise<PodInfo[]> {
-  const { items } = JSON.parse(
-    await plane.kubectl(['get', 'pods', `--selector=app=${app}`, '--output=json']),
-  ) as {
-    items: {
-      metadata: { name: string; deletionTimestamp?: string };
-      spec: { nodeName?: string };
-      status: { podIP?: string };
-    }[];
-  };
-  return items
-    .filter(({ metadata }) => !metadata.deletionTimestamp)
-    .map(({ metadata, spec, status }) => ({
-      name: metadata.name,
-      address: status.podIP ?? '',
-      node: spec.nodeName ?? '',
-    }));
 }
 
 /** A client in a pod. */
@@ -54,6 +28,12 @@ export function inPod({ plane }: Cluster, { name, node }: PodInfo): Client {
 /** The nodes as clients, by name. */
 export function onNodes({ nodes }: Cluster): Client[] {
   return nodes.map(({ name, node }) => ({ name, run: (argv) => node.tryRun(argv) }));
+}
+
+/** A pod on each node, and the nodes: who reaches the address of a Service. */
+export async function insiders(cluster: Cluster): Promise<Client[]> {
+  const clients = await podsOf(cluster, 'client');
+  return [...clients.map((pod) => inPod(cluster, pod)), ...onNodes(cluster)];
 }
 
 /** The machine outside. */

@@ -1,15 +1,12 @@
 /** What is left when pods end, and when the agent does. */
 
-import { files, iptablesSave, links } from '../../test/support/observe.ts';
-import type { Claims } from '../claims.ts';
-import { ask, eventually, onNodes, podsOf } from './clients.ts';
-import { applySuite, type Cluster, patience } from './cluster.ts';
+import { files, iptablesSave, links } from '../../../test/support/observe.ts';
+import type { Claims } from '../../claims.ts';
+import { podsOf } from '../api.ts';
+import { ask, eventually, onNodes } from '../clients.ts';
+import { applySuite, type Cluster, patience } from '../cluster.ts';
 
-type Ending = (cluster: Cluster, claims: Claims) => Promise<void>;
-
-export const endings: readonly Ending[] = [withoutAgent, leftovers];
-
-async function withoutAgent(cluster: Cluster, claims: Claims): Promise<void> {
+export async function withoutAgent(cluster: Cluster, claims: Claims): Promise<void> {
   const { plane } = cluster;
   claims.heading('9. Without the agent');
   await plane.kubectl(['--namespace=kube-system', 'delete', 'daemonset', 'cni-plugins', '--wait', patience]);
@@ -34,7 +31,7 @@ async function withoutAgent(cluster: Cluster, claims: Claims): Promise<void> {
     );
 }
 
-async function leftovers(cluster: Cluster, claims: Claims): Promise<void> {
+export async function leftovers(cluster: Cluster, claims: Claims): Promise<void> {
   const { plane } = cluster;
   claims.heading('10. Everything is deleted');
   for (const kinds of ['ingresses', 'deployments,statefulsets,daemonsets,pods'])
