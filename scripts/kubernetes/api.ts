@@ -1,7 +1,10 @@
 /** What kubectl tells of the objects that the exercises are about. */
 
+import { basename } from 'node:path';
+import { files } from '../../test/support/observe.ts';
 import type { Claims } from '../claims.ts';
 import type { Cluster } from './cluster.ts';
+import type { Machine } from './machine.ts';
 
 /** A pod as the API has it. */
 export interface PodInfo {
@@ -49,4 +52,10 @@ export function clusterIp({ plane }: Cluster, service: string): Promise<string> 
 /** Runs kubectl and shows what it says. @param line its arguments, none of which contains a space. */
 export async function show({ plane }: Cluster, claims: Claims, line: string): Promise<void> {
   claims.show(`$ kubectl ${line}`, await plane.kubectl(line.split(' ')));
+}
+
+/** The addresses that a node has reserved for its pods. Source: host-local's files, one for each address. */
+export function reservedAddresses({ node }: Machine): string[] {
+  const names = Object.keys(files(node, '/var/lib/cni/networks/cbr0')).map((path) => basename(path));
+  return names.filter((name) => /^[0-9.]+$/.test(name));
 }

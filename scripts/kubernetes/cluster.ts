@@ -48,8 +48,6 @@ export async function startCluster(t: Teardown, say: (step: string) => void): Pr
   } finally {
     rmSync(directory, { recursive: true });
   }
-  for (const { name } of nodes)
-    await plane.kubectl(['wait', `node/${name}`, '--for=condition=Ready=False', patience]);
 
   say('Having the DaemonSet install the plugins and run the agent');
   await applySuite(plane);

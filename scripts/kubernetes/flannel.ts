@@ -4,6 +4,7 @@
  */
 
 import { sample } from '../../test/support/chain.ts';
+import { until } from '../../test/support/observe.ts';
 import { type ControlPlane, podNetwork } from './control-plane.ts';
 import type { Machine } from './machine.ts';
 
@@ -17,7 +18,11 @@ export async function connectPods(
 ): Promise<Map<string, string>> {
   const ranges = new Map<string, string>();
   for (const { name } of machines)
-    ranges.set(name, await plane.kubectl(['get', 'node', name, '--output=jsonpath={.spec.podCIDR}']));
+    await until(`${name} is registered and has a range of addresses`, async () => {
+      const get = ['get', 'node', name, '--output=jsonpath={.spec.podCIDR}'];
+      ranges.set(name, (await plane.tryKubectl(get)).stdout);
+      return ranges.get(name) !== '';
+    });
   for (const { name, node } of machines) {
     const gateway = ranges.get(name)!.replace('.0/', '.1/');
     const lease = [`FLANNEL_NETWORK=${podNetwork}`, `FLANNEL_SUBNET=${gateway}`, 'FLANNEL_MTU=1500'];

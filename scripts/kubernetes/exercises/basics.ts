@@ -3,7 +3,7 @@
 import type { Teardown } from '../../../test/support/host.ts';
 import { serve } from '../../../test/support/observe.ts';
 import type { Claims } from '../../claims.ts';
-import { podsOf, show } from '../api.ts';
+import { podsOf, reservedAddresses, show } from '../api.ts';
 import { ask, inPod, onNodes } from '../clients.ts';
 import { applyManifest, type Cluster, patience } from '../cluster.ts';
 
@@ -53,6 +53,15 @@ export async function pods(cluster: Cluster, claims: Claims, t: Teardown): Promi
         new Set(all.map(({ address }) => address)).size === all.length,
     ),
   );
+  for (const machine of cluster.nodes)
+    await claims.check(
+      `${machine.name} has reserved the addresses of its pods`,
+      Promise.resolve(
+        all.every(
+          ({ node, address }) => (node === machine.name) === reservedAddresses(machine).includes(address),
+        ),
+      ),
+    );
   for (const client of clients)
     for (const server of web)
       await claims.check(

@@ -2,7 +2,7 @@
 
 import { files, iptablesSave, links } from '../../../test/support/observe.ts';
 import type { Claims } from '../../claims.ts';
-import { podsOf } from '../api.ts';
+import { podsOf, reservedAddresses } from '../api.ts';
 import { ask, eventually, onNodes } from '../clients.ts';
 import { applySuite, type Cluster, patience } from '../cluster.ts';
 
@@ -38,21 +38,20 @@ export async function leftovers(cluster: Cluster, claims: Claims): Promise<void>
     await plane.kubectl(['delete', kinds, '--all', '--wait', patience]);
   for (const workload of ['deployment/dns', 'daemonset/ingress'])
     await plane.kubectl(['--namespace=kube-system', 'delete', workload, '--wait', patience]);
-  for (const { name, node } of cluster.nodes) {
-    const reservations = () =>
-      Object.keys(files(node, '/var/lib/cni/networks/cbr0')).filter((file) => /\/[0-9.]+$/.test(file));
+  for (const machine of cluster.nodes) {
+    const { name, node } = machine;
     await claims.check(
       `${name}: no address is reserved`,
-      eventually(async () => reservations().length === 0),
+      eventually(async () => reservedAddresses(machine).length === 0),
     );
     await claims.check(
       `${name}: no interface of a pod is left`,
       eventually(async () => !(await links(node)).some(({ ifname }) => ifname.startsWith('veth'))),
     );
     await claims.check(
-      `${name}: no rule of a host port is left`,
+      `${name}: no rule leads to a pod`,
       eventually(
-        async () => !(await iptablesSave(node)).some((line) => /^-A CNI-(DN|HOSTPORT-DNAT)/.test(line)),
+        async () => !(await iptablesSave(node)).some((line) => /--to-destination 10\.244\./.test(line)),
       ),
     );
     const attachments = async () => Object.keys(files(node, '/var/lib/cni/flannel'));
