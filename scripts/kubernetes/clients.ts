@@ -88,8 +88,7 @@ export async function eventually(isSo: () => Promise<boolean>): Promise<boolean>
 export async function lookUp(client: Client, name: string): Promise<string[]> {
   const { exit, stdout } = await client.run(['nslookup', name]);
   if (exit !== 0) return [];
-  // The first two lines are about the server.
-  const [, ...answers] = stdout.split(/\n\s*\n/);
-  const found = answers.join('\n').matchAll(/^Address: (\S+)|name = (\S+)\.$/gm);
+  // After the address of the server, there is a tab instead.
+  const found = stdout.matchAll(/^Address: (\S+)|name = (\S+)\.$/gm);
   return [...found].map(([, address, pointer]) => (address ?? pointer)!).sort();
 }

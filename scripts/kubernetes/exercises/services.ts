@@ -81,7 +81,7 @@ export async function changes(cluster: Cluster, claims: Claims): Promise<void> {
       eventually(() => endpointsAre(cluster, 'web', web)),
     );
     await claims.check(
-      `${client.name} reaches ${web.length === 1 ? 'it' : `all ${web.length} of them`}`,
+      `${client.name} reaches all of the ${web.length} pods`,
       eventually(() => allAnswer(client, `${address}:80`, web)),
     );
   };
