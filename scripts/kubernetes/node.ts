@@ -24,6 +24,7 @@ export async function startNode(
   images: readonly string[],
 ): Promise<void> {
   const { node, name, address } = machine;
+  await node.run(['sh', '-c', coverCgroups, 'sh', node.cgroup]);
   await node.run(['sh', '-c', keepKernelSettings]);
   await startContainerd(machine, images);
   node.write(kubeconfig, plane.kubeconfig());
@@ -73,7 +74,7 @@ async function startContainerd(machine: Machine, images: readonly string[]): Pro
   const configuration = containerdConfiguration(containerdDirectory, '/opt/cni/bin', toolsImage);
   node.write(`${containerdDirectory}/config.toml`, configuration);
   await startDaemon(machine, 'containerd', [
-    ...['sh', '-c', inOwnCgroups, 'sh', node.cgroup],
+    ...['sh', '-c', inOwnCgroups, 'sh'],
     ...['containerd', '--config', `${containerdDirectory}/config.toml`],
   ]);
   const ctr = ['ctr', '--address', socket, '--namespace', 'k8s.io'];
@@ -82,20 +83,29 @@ async function startContainerd(machine: Machine, images: readonly string[]): Pro
 }
 
 /**
- * Runs a program in control groups of the machine's node: those of its containers are made below them, and
- * all are removed with the node. A cpuset without processors and memory takes no processes.
+ * containerd makes the control groups of pods below the root of each hierarchy. On the node this is a group
+ * of its own, removed with the node. A cpuset without processors and memory takes no processes.
  */
-const inOwnCgroups = `
-  for hierarchy in $(ls -d /sys/fs/cgroup/*/); do
+const coverCgroups = `set -e
+  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    echo 'This machine has control groups of version 2 only, and the cluster takes those of version 1.' >&2
+    exit 1
+  fi
+  for hierarchy in $(find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d); do
     group=$hierarchy$1
-    mkdir -p $group || continue
+    mkdir -p $group
     for file in cpuset.cpus cpuset.mems; do
-      [ ! -e $group/$file ] || cat $hierarchy$file > $group/$file
+      [ ! -e $group/$file ] || cat $hierarchy/$file > $group/$file
     done
-    echo $$ > $group/cgroup.procs
+    mount --bind $group $hierarchy
+  done`;
+
+/** Runs a program to which the groups of the node are the roots of all hierarchies, as they are mounted. */
+const inOwnCgroups = `
+  for hierarchy in $(find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d); do
+    echo $$ > $hierarchy/cgroup.procs
   done
-  shift
-  exec "$@"`;
+  exec unshare --cgroup "$@"`;
 
 const kubeletConfiguration = {
   apiVersion: 'kubelet.config.k8s.io/v1beta1',
