@@ -32,6 +32,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     void tearDown().finally(() => process.exit(1));
   });
 let shellRuns = false;
+let broken = false;
 
 try {
   claims.heading('Starting the cluster');
@@ -40,10 +41,13 @@ try {
   if (mode === 'up') await openShell(cluster);
   else for (const exercise of exercises) await exercise(cluster, claims, t);
 } catch (error) {
+  broken = true;
   claims.fail((error as Error).message);
 }
 await tearDown();
-claims.conclude('The namespaces have been removed; the network of this machine was not touched.');
+const epilogue = 'The namespaces have been removed; the network of this machine was not touched.';
+if (mode === 'up' && !broken) claims.say(epilogue);
+else claims.conclude(epilogue);
 
 /** Has a person use the cluster until they leave the shell, which runs outside of it, in its directory. */
 async function openShell({ outside, plane, nodes }: Cluster): Promise<void> {

@@ -14,8 +14,8 @@ import type { Node } from './node.ts';
  * @param name with tag.
  * @param entrypoint what a container of it runs.
  * @param files contents by path below the image's root.
- * @param copies programs, together with the libraries that they are linked to, and directories of the machine,
- *   by the path below the image's root where they are to be.
+ * @param copies programs of the machine, together with the libraries that they are linked to, and
+ *   directories, by the path below the image's root where they are to be.
  */
 export async function makeImage(
   node: Node,
