@@ -2,11 +2,11 @@
  * `cni add|check|del|status NETWORK NETNS`: one network by hand, with cnitool's arguments and environment.
  */
 
-import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { isObject } from '../lib/cni/schema.ts';
+import { sha512 } from '../lib/firewall/sha512.ts';
 import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { readCached } from './libcni/cache.ts';
@@ -109,7 +109,7 @@ export const status = networkCommand(
 /** The attachment that cnitool's arguments and environment mean. @param netns absolute path. */
 function runtimeFor(netns: string): Runtime {
   return {
-    containerId: `cnitool-${createHash('sha512').update(netns).digest('hex').slice(0, 20)}`,
+    containerId: `cnitool-${sha512(netns).slice(0, 20)}`,
     netns,
     ifname: process.env.CNI_IFNAME ?? 'eth0',
     args: readArgs(process.env.CNI_ARGS ?? ''),

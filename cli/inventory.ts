@@ -3,18 +3,22 @@
  * kernel, held against one another.
  */
 
+import { waitForEnd } from '../agent/pipe.ts';
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
-import { parseResult, type Result } from '../lib/cni/result.ts';
+import { type Result, seenResult } from '../lib/cni/result.ts';
 import { getKey, isObject } from '../lib/cni/schema.ts';
+import { alone } from '../lib/group-commit.ts';
 import { type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
-import { type Link, listLinks } from '../lib/kernel/link.ts';
+import type { Link } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
+import { seenLinks } from '../lib/kernel/seen-links.ts';
+import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { type CachedAttachment, listCache } from './libcni/cache.ts';
 import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
 import { type HeldAddress, type RangeUse, reservationsOf } from './reservations.ts';
-import { ruleOwners } from './rules.ts';
+import { type RuleOwner, ruleOwners } from './rules.ts';
 
 /** A port of the host that leads to a container. */
 export interface PublishedPort {
@@ -56,8 +60,8 @@ export interface Inventory {
   records: ReadonlyMap<string, CachedAttachment>;
   /** How far the address ranges of the networks are used up. */
   ranges: RangeUse[];
-  links: Link[];
-  addresses: InterfaceAddress[];
+  readonly links: readonly Link[];
+  readonly addresses: readonly InterfaceAddress[];
   /** Files that cannot be used, and why. */
   problems: string[];
 }
@@ -65,8 +69,13 @@ export interface Inventory {
 /**
  * Looks at the host. Nothing is changed, and nothing is locked.
  * @param configDir of the networks. @param cacheDir above `results`.
+ * @param once shares what is seen with others that look at the host at the same time.
  */
-export async function takeInventory(configDir: string, cacheDir: string): Promise<Inventory> {
+export async function takeInventory(
+  configDir: string,
+  cacheDir: string,
+  once = lookOnce(),
+): Promise<Inventory> {
   const problems: string[] = [];
   const networks = new Map<string, NetworkList>();
   // The first file of a name counts, as for runtimes.
@@ -81,7 +90,7 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
     if (retired) networks.set(retired.name, retired);
     const { network, containerId, ifname, netns, capabilityArgs } = attachment;
     records.set(attachmentKey(attachment), attachment);
-    const result = readResult(attachment.result);
+    const result = readResult(attachment.result, once);
     attachments.set(attachmentKey(attachment), {
       ...{ network, containerId, ifname, netns, since, orphaned: [] },
       pod: podOf(attachment),
@@ -90,20 +99,28 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
       hostInterfaces: (result?.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name),
     });
   }
+  // Beside what follows. Not earlier: what was attached meanwhile would have rules, and no record.
+  const owners = ruleOwners(new Programs({ PATH: process.env.PATH }, { waitForEnd, together: alone, once }));
   for (const attachment of attachments.values())
     if (attachment.netns && !isNamespace(attachment.netns))
       attachment.orphaned.push('its network namespace is gone');
-  const reservations = [...networks.values()].map(reservationsOf);
+  const reservations = [...networks.values()].map((network) => reservationsOf(network, once));
   for (const { held } of reservations) addReservations(attachments, held);
-  await addRuleOwners(attachments, networks);
-  using socket = openRouteSocket();
+  addRuleOwners(attachments, networks, await owners);
   return {
     networks: [...networks.values()],
     attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
     records,
     ranges: reservations.flatMap(({ ranges }) => ranges),
-    links: listLinks(socket),
-    addresses: listAddresses(socket),
+    get links() {
+      return seenLinks(once).all;
+    },
+    get addresses() {
+      return once('addresses of the host', () => {
+        using socket = openRouteSocket();
+        return listAddresses(socket);
+      });
+    },
     problems: [...problems, ...reservations.flatMap((one) => one.problems)],
   };
 }
@@ -114,43 +131,42 @@ function addReservations(
   reservations: readonly HeldAddress[],
 ): void {
   for (const { owner, ip, since } of reservations) {
-    // Files of very old versions have no interface name.
     const known =
       attachments.get(attachmentKey(owner)) ??
-      (owner.ifname === '' ? ofContainer(attachments, owner)[0] : undefined);
+      // Files of very old versions have no interface name.
+      (owner.ifname === ''
+        ? [...attachments.values()].find((one) => containerKey(one) === containerKey(owner))
+        : undefined);
     if (known) {
       if (!known.ips.includes(ip)) known.ips.push(ip);
     } else
       attachments.set(attachmentKey(owner), {
         ...orphan(owner, 'address reserved, but no runtime knows of it'),
         ips: [ip],
-        since,
+        since: since(),
       });
   }
 }
 
 /** Whom the firewall has rules of. Those of networks that nothing here knows are somebody else's affair. */
-async function addRuleOwners(
+function addRuleOwners(
   attachments: Map<string, HostAttachment>,
   networks: ReadonlyMap<string, NetworkList>,
-): Promise<void> {
-  // With the system's own directories as PATH.
-  for (const owner of await ruleOwners(new Programs({}))) {
+  owners: readonly RuleOwner[],
+): void {
+  const known = Map.groupBy(attachments.values(), containerKey);
+  for (const owner of owners) {
     if (!networks.has(owner.network)) continue;
-    if (ofContainer(attachments, owner).some(({ ifname }) => !owner.ifname || owner.ifname === ifname))
+    if (known.get(containerKey(owner))?.some(({ ifname }) => !owner.ifname || owner.ifname === ifname))
       continue;
     const id = { ifname: 'eth0', ...owner };
     attachments.set(attachmentKey(id), orphan(id, 'firewall rules remain, but no runtime knows of it'));
   }
 }
 
-function ofContainer(
-  attachments: ReadonlyMap<string, HostAttachment>,
-  { network, containerId }: Pick<AttachmentId, 'network' | 'containerId'>,
-): HostAttachment[] {
-  return [...attachments.values()].filter(
-    (one) => one.network === network && one.containerId === containerId,
-  );
+/** What the attachments of a container to one network have in common. */
+function containerKey({ network, containerId }: Pick<AttachmentId, 'network' | 'containerId'>): string {
+  return `${network} ${containerId}`;
 }
 
 function orphan(id: AttachmentId, why: string): HostAttachment {
@@ -184,9 +200,9 @@ function readNetworks(directory: string, problems: string[]): NetworkList[] {
   });
 }
 
-function readResult(value: Record<string, unknown> | undefined): Result | undefined {
+function readResult(value: Record<string, unknown> | undefined, once: Once): Result | undefined {
   try {
-    return value && parseResult(value, typeof value.cniVersion === 'string' ? value.cniVersion : '');
+    return value && seenResult(value, typeof value.cniVersion === 'string' ? value.cniVersion : '', once);
   } catch {
     return undefined;
   }

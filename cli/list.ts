@@ -1,6 +1,7 @@
 /** `cni list`: every attachment of the host, and the state it was seen in. */
 
 import type { CommandModule } from 'yargs';
+import { lookOnce } from '../lib/kernel/sharing.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { displayName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import { formatListing, type Layout } from './list/table.ts';
@@ -96,12 +97,13 @@ export const list: CommandModule<object, ListArguments> = {
 
 /** Looks at the host. */
 async function look({ network, pod, state }: Selection): Promise<Listing> {
-  const inventory = await takeInventory(configDir(), cacheDir());
+  const once = lookOnce();
+  const inventory = await takeInventory(configDir(), cacheDir(), once);
   for (const name of network ?? []) requireNetwork(inventory, name);
   const chosen = inventory.attachments.filter(
     (one) => (!network || network.includes(one.network)) && (!pod || pod.some((name) => isNamed(one, name))),
   );
-  const states = await checkStates(chosen, inventory, environment());
+  const states = await checkStates(chosen, inventory, environment(), once);
   const rows = chosen
     .map((attachment) => ({ attachment, state: states.get(attachment)! }))
     .filter((row) => !state || state.includes(row.state.kind))

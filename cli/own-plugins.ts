@@ -10,7 +10,7 @@ import { readError, runExecutable } from '../lib/cni/exec.ts';
 import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
 import { groupCommits } from '../lib/group-commit.ts';
-import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
+import type { Once } from '../lib/kernel/sharing.ts';
 import type { PluginTable, Suite } from '../main.ts';
 import { type Execute, NoAnswerError } from './libcni/chain.ts';
 
@@ -29,14 +29,15 @@ export function setOwnPlugins({ plugins, ipam }: Suite): void {
  * see, others as children. An executable that has not answered once is not run again.
  * @param once what is seen by the calls, and may be shared with others that look.
  */
-export function lookingPlugins(once: Once = lookOnce()): Execute {
+export function lookingPlugins(once: Once): Execute {
   const { program } = readLaunch(process.argv);
   const sharing = { waitForEnd, together: groupCommits(), once };
   const silent = new Set<string>();
   return async (file, stdin, environment) => {
     const name = file.slice(file.lastIndexOf('/') + 1);
     if (silent.has(file)) throw silentError(file);
-    const load = once(`own ${file}`, () => (isSameProgram(file, program) ? ownPlugins.get(name) : undefined));
+    const isOwn = once(`own ${file}`, () => isSameProgram(file, program));
+    const load = isOwn ? ownPlugins.get(name) : undefined;
     const timer = new AbortController();
     const timeout = setTimeout(() => timer.abort(), patienceMs);
     const { signal } = timer;

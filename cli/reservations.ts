@@ -7,11 +7,12 @@ import {
   countTaken,
   describeProblems,
   type Reservation,
-  reservations,
+  seenReservations,
 } from '../ipam/host-local/reservations.ts';
 import type { AttachmentId } from '../lib/attachment.ts';
 import { netConfShape } from '../lib/cni/config.ts';
 import { decode, object } from '../lib/cni/schema.ts';
+import { eachTime, type Once } from '../lib/kernel/sharing.ts';
 import { ipamTypeOf } from './addresses.ts';
 import { type NetworkList, wholeConfig } from './libcni/conflist.ts';
 
@@ -29,7 +30,8 @@ export interface NetworkReservations {
 export interface HeldAddress {
   readonly owner: AttachmentId;
   readonly ip: string;
-  readonly since: Date | undefined;
+  /** When it was reserved; undefined if it no longer is. */
+  since(): Date | undefined;
 }
 
 /** How far a network's range set is used up. */
@@ -52,8 +54,11 @@ export function isFull({ used, capacity }: RangeUse): boolean {
   return used >= capacity;
 }
 
-/** Looks at a network's reservations. Nothing is locked or changed. */
-export function reservationsOf(network: NetworkList): NetworkReservations {
+/**
+ * Looks at a network's reservations. Nothing is locked or changed.
+ * @param once shares what is seen with others that look at the host at the same time.
+ */
+export function reservationsOf(network: NetworkList, once: Once = eachTime): NetworkReservations {
   const all: NetworkReservations[] = [];
   const seen = new Set<string>();
   for (const plugin of network.plugins.filter(({ config }) => ipamTypeOf(config) === 'host-local')) {
@@ -67,7 +72,7 @@ export function reservationsOf(network: NetworkList): NetworkReservations {
       continue; // "cni validate" tells what is wrong.
     }
     const dataDir = dataDirOf(config);
-    if (!seen.has(dataDir)) all.push(readDirectory(dataDir, network.name, config));
+    if (!seen.has(dataDir)) all.push(readDirectory(dataDir, network.name, config, once));
     seen.add(dataDir);
   }
   return {
@@ -77,10 +82,15 @@ export function reservationsOf(network: NetworkList): NetworkReservations {
   };
 }
 
-function readDirectory(dataDir: string, network: string, config: HostLocalConfig): NetworkReservations {
-  let found: Reservation[];
+function readDirectory(
+  dataDir: string,
+  network: string,
+  config: HostLocalConfig,
+  once: Once,
+): NetworkReservations {
+  let found: readonly Reservation[];
   try {
-    found = reservations(dataDir, network);
+    found = seenReservations(dataDir, network, once).all;
   } catch (error) {
     return { held: [], ranges: [], problems: [(error as Error).message] };
   }
@@ -88,8 +98,9 @@ function readDirectory(dataDir: string, network: string, config: HostLocalConfig
   const problem = describeProblems(directory, found);
   return {
     held: found.flatMap(({ address, owner }) => {
-      const since = statSync(`${directory}/${address}`, { throwIfNoEntry: false })?.mtime;
-      return owner ? [{ owner, ip: `${address}`, since }] : [];
+      if (!owner) return [];
+      const since = () => statSync(`${directory}/${address}`, { throwIfNoEntry: false })?.mtime;
+      return [{ owner, ip: `${address}`, since }];
     }),
     ranges: rangeUse(network, config, found),
     problems: problem === undefined ? [] : [problem],

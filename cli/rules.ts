@@ -1,7 +1,15 @@
 /** Which attachments the firewall of this host has rules of, as their comments say. */
 
 import type { AttachmentId } from '../lib/attachment.ts';
-import { ProgramMissingError, type Programs } from '../lib/kernel/programs.ts';
+import { CniError } from '../lib/errors.ts';
+import { families } from '../lib/firewall/iptables.ts';
+import { isKnownToBeAbsent, list } from '../lib/firewall/listing.ts';
+import { masqueradedAttachments } from '../lib/firewall/masquerade-nftables.ts';
+import { option, type Rule } from '../lib/firewall/rules.ts';
+import type { Family } from '../lib/ip.ts';
+import type { Programs } from '../lib/kernel/programs.ts';
+import type { Once } from '../lib/kernel/sharing.ts';
+import { KernelError } from '../lib/netlink/libc.ts';
 
 /**
  * An attachment that a rule names. Rules of iptables belong to a container on a network, whichever its
@@ -9,41 +17,41 @@ import { ProgramMissingError, type Programs } from '../lib/kernel/programs.ts';
  */
 export type RuleOwner = Pick<AttachmentId, 'network' | 'containerId'> & Partial<AttachmentId>;
 
-/** Bytes that nft(8) takes. */
-const longestComment = 128;
+/** Masquerading and port mappings, as the reference plugins comment them: a longer comment is cut. */
+const iptablesComment = /^(?:dnat )?name: "(?<network>[^"\\]+)" id: "(?<containerId>[^"\\]+)"$/;
 
-/** What lists the rules, and how they name their owner. */
-const sources: { command: readonly string[]; owner: RegExp }[] = [
-  ...['iptables-save', 'ip6tables-save'].map((program) => ({
-    command: [program, '-t', 'nat'],
-    // Masquerading and port mappings, as the reference plugins comment them.
-    owner: /--comment "(?:dnat )?name: \\"(?<network>[^"\\]+)\\" id: \\"(?<containerId>[^"\\]+)\\""/g,
-  })),
-  {
-    command: ['nft', 'list', 'table', 'inet', 'cni_plugins_masquerade'],
-    owner: /comment "[\da-f-]+, net: (?<network>[^,"]+), if: (?<ifname>[^,"]+), id: (?<containerId>[^,"]+)"/g,
-  },
-];
-
-/** The owners of rules, each once. Without a program, there are none of its kind. */
+/** The owners of rules, each once. What is not installed, or cannot list its rules, has none. */
 export async function ruleOwners(programs: Programs): Promise<RuleOwner[]> {
   const owners = new Map<string, RuleOwner>();
-  const outputs = await Promise.all(
-    sources.map(({ command: [program = '', ...args] }) =>
-      programs.run(program, args).catch((error: unknown) => {
-        if (error instanceof ProgramMissingError) return undefined;
-        throw error;
-      }),
-    ),
-  );
-  for (const [i, { owner }] of sources.entries()) {
-    const output = outputs[i];
-    for (const { 0: text, groups } of output?.stdout.matchAll(owner) ?? []) {
-      // A comment as long as nft(8) takes may be cut within the container ID.
-      if (text.length >= 'comment ""'.length + longestComment) continue;
-      const { network = '', containerId = '', ifname } = groups!;
-      owners.set(`${network}/${containerId}/${ifname}`, { network, containerId, ...(ifname && { ifname }) });
-    }
+  const add = (owner: RuleOwner) =>
+    owners.set(`${owner.network}/${owner.containerId}/${owner.ifname}`, owner);
+  const tables = await Promise.all(families.map((family) => natRules(programs, family)));
+  for (const rule of tables.flat()) {
+    const groups = iptablesComment.exec(option(rule, '--comment') ?? '')?.groups;
+    if (groups) add({ network: groups.network!, containerId: groups.containerId! });
   }
+  for (const owner of masqueraded(programs.once)) add(owner);
   return [...owners.values()];
+}
+
+/** What masquerading and port mappings are entered by: without them, nothing has to be listed. */
+const entryChains = ['PREROUTING', 'POSTROUTING'];
+
+async function natRules(programs: Programs, family: Family): Promise<Rule[]> {
+  try {
+    const isUnused = entryChains.every((chain) => isKnownToBeAbsent(programs, family, 'nat', chain));
+    return (isUnused ? undefined : await list(programs, family, 'nat')) ?? [];
+  } catch (error) {
+    if (error instanceof CniError) return [];
+    throw error;
+  }
+}
+
+function masqueraded(once: Once | undefined): AttachmentId[] {
+  try {
+    return masqueradedAttachments(once);
+  } catch (error) {
+    if (error instanceof CniError || error instanceof KernelError) return [];
+    throw error;
+  }
 }

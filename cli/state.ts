@@ -1,8 +1,9 @@
 /** Whether attachments are what ADD left: looked at by CHECK, not believed. */
 
+import { setImmediate } from 'node:timers/promises';
 import { attachmentKey } from '../lib/attachment.ts';
 import { atLeast } from '../lib/cni/version.ts';
-import type { Once } from '../lib/kernel/sharing.ts';
+import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { describeError } from './errors.ts';
 import type { HostAttachment, Inventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
@@ -27,7 +28,7 @@ export interface State {
 }
 
 /** How many attachments are checked at once: enough that what they share is asked of the kernel as one. */
-const atOnce = 64;
+const atOnce = 256;
 
 /**
  * Checks attachments with the configuration that each was added with. Nothing is changed.
@@ -38,15 +39,19 @@ export async function checkStates(
   attachments: readonly HostAttachment[],
   { records }: Pick<Inventory, 'records'>,
   environment: Environment,
-  once?: Once,
+  once = lookOnce(),
 ): Promise<Map<HostAttachment, State>> {
   const states = new Map<HostAttachment, State>();
-  const looking = { ...environment, execute: lookingPlugins(once) };
+  const looking = { ...environment, once, variables: { ...process.env }, execute: lookingPlugins(once) };
   const queue = attachments.values();
   const work = async () => {
-    for (const one of queue) states.set(one, await stateOf(one, records.get(attachmentKey(one)), looking));
+    for (const one of queue)
+      states.set(one, await stateOf(one, records.get(attachmentKey(one)), looking, once));
   };
-  await Promise.all(Array.from({ length: atOnce }, work));
+  // One goes ahead: while the programs that it starts list what all share, others look at their own.
+  const first = work();
+  await setImmediate();
+  await Promise.all([first, ...Array.from({ length: atOnce - 1 }, work)]);
   return states;
 }
 
@@ -54,13 +59,16 @@ async function stateOf(
   one: HostAttachment,
   record: CachedAttachment | undefined,
   environment: Environment,
+  once: Once,
 ): Promise<State> {
   if (one.orphaned.length > 0) return { kind: 'orphaned', problems: one.orphaned };
-  const network = record && networkFromCache(record);
+  // Most attachments of a network were made with the same configuration.
+  const network =
+    record && once(`configuration ${record.network} ${record.config}`, () => networkFromCache(record));
   const why = uncheckable(network, record);
   if (why) return withoutCheck(one, why);
   try {
-    await checkNetwork(network!, record!, environment);
+    await checkNetwork(network!, record!, environment, record);
     return { kind: 'ok', problems: [] };
   } catch (error) {
     if (error instanceof NoAnswerError) return withoutCheck(one, describeError(error));

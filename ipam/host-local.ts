@@ -14,7 +14,7 @@ import { Address, Prefix } from '../lib/ip.ts';
 import { refuseSecondAddress, reserveNext, reserveRequested, waysOut } from './host-local/allocator.ts';
 import { configuredRangeSets, dataDirOf, hostLocalShape, rangeSetsOf } from './host-local/config.ts';
 import { formatSet, type RangeSet, setContains } from './host-local/ranges.ts';
-import { describeProblems, fullSets, reservations } from './host-local/reservations.ts';
+import { describeProblems, fullSets, reservations, seenReservations } from './host-local/reservations.ts';
 import { readResolvConf } from './host-local/resolv-conf.ts';
 import { Store, type StoreLocation } from './host-local/store.ts';
 
@@ -79,8 +79,7 @@ export const plugin = definePlugin({
 
   async check(call) {
     const sets = rangeSetsOf(call.config);
-    using store = await Store.openIfPresent(locationOf(call));
-    const own = store?.addressesOf(call, { thorough: true }) ?? [];
+    const own = await reservedFor(call);
     if (own.length === 0)
       throw new Error(
         `No address of network "${call.network}" is reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
@@ -130,6 +129,18 @@ export const plugin = definePlugin({
 
 function locationOf(call: HostLocalCall): StoreLocation {
   return { dataDir: dataDirOf(call.config), network: call.network, warn: (message) => call.warn(message) };
+}
+
+/** The addresses that are reserved for the call's attachment. */
+async function reservedFor(call: HostLocalCall): Promise<readonly Address[]> {
+  const { once } = call.programs;
+  if (once) {
+    const { byOwner } = seenReservations(dataDirOf(call.config), call.network, once);
+    const nameless = { ...call.attachment, ifname: '' };
+    return byOwner.get(attachmentKey(call)) ?? byOwner.get(attachmentKey(nameless)) ?? [];
+  }
+  using store = await Store.openIfPresent(locationOf(call));
+  return store?.addressesOf(call, { thorough: true }) ?? [];
 }
 
 /** Takes back one reservation of this call, long after its lock was given back. */

@@ -5,7 +5,7 @@ import { probeKernel } from '../lib/cni/kernel-probe.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { type InferShape, integer, object } from '../lib/cni/schema.ts';
-import { getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
+import { type Link, requireLink, setLink } from '../lib/kernel/link.ts';
 import { deleteHostLinks, deleteLinkInBackground } from '../lib/kernel/link-group.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import {
@@ -161,7 +161,7 @@ function wantedLimit(direction: string, rate = 0, burst = 0): TokenBucket | unde
 /** The host's end of the veth pair whose peer is the container's interface. */
 function hostEnd(call: Call, result: Result): Link {
   const link = requireLink(call.sandbox.socket, call.ifname);
-  const end = link.kind === 'veth' && link.parent ? getLink(call.host, link.parent) : undefined;
+  const end = link.kind === 'veth' && link.parent ? call.hostLink(link.parent) : undefined;
   const isListed = result.interfaces.some(({ name, sandbox }) => name === end?.name && !sandbox);
   if (end?.kind === 'veth' && end.parent === link.index && isListed) return end;
   throw new Error(

@@ -60,7 +60,7 @@ export const plugin = defineMainPlugin({
       throw new Error(
         `Port "${port.name}" of bridge "${bridge.name}" is not the other end of "${call.ifname}". Delete the container and add it again`,
       );
-    (await macSpoofCheck(call))?.checkMacSpoofCheck(call.attachment, port.name, link.mac);
+    (await macSpoofCheck(call))?.checkMacSpoofCheck(call.attachment, port.name, link.mac, call.programs.once);
   },
 
   repair: async (call) => (await import('./bridge/repair.ts')).repair(call),
@@ -172,9 +172,8 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   const { interfaces } = requirePrevResult(call);
   const vlans = vlansOf(call.config);
   const { hairpinMode = false, portIsolation = false, promiscMode = false } = call.config;
-  const { host } = call;
   const name = bridgeName(call);
-  const bridge = getLink(host, name);
+  const bridge = call.hostLink(name);
   if (bridge?.kind !== 'bridge') throw new Error(`Bridge "${name}" is missing. Run "cni repair"`);
   if (!bridge.up) throw new Error(`Bridge "${name}" is down. Bring it up with "ip link set ${name} up"`);
   if (promiscMode && bridge.promiscuity === 0)
@@ -184,7 +183,7 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
     throw new Error(
       `"prevResult" names no port of bridge "${name}". Pass the result of this attachment's ADD`,
     );
-  const port = getLink(host, entry.name);
+  const port = call.hostLink(entry.name);
   if (!port)
     throw new Error(
       `Port "${entry.name}" of bridge "${name}" is missing. Delete the container and add it again`,
@@ -202,7 +201,7 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
     throw new Error(
       `Port "${port.name}" has hairpin mode ${onOff(settings.hairpin)} and isolation ${onOff(settings.isolated)}, where ${onOff(hairpinMode)} and ${onOff(portIsolation)} are wanted. Run "cni repair"`,
     );
-  if (usesVlans(vlans)) checkVlans(host, port, vlans);
+  if (usesVlans(vlans)) checkVlans(call.host, port, vlans);
   return { bridge, port };
 }
 

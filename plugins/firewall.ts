@@ -204,6 +204,7 @@ async function chooseBackend(call: FirewallCall, used?: ForwardBackendName): Pro
 
 /** The backend that an attachment was let through by, unless the host has firewalld by now. */
 async function usedBackend(call: FirewallCall): Promise<ForwardBackendName> {
+  if (call.config.backend) return await chooseBackend(call);
   const claims = claimsOf(call);
   const [claim] = claims.of(call.attachment);
   return await chooseBackend(call, claim && claims.read(claim)?.backends.at(-1));
@@ -244,7 +245,7 @@ async function canUseIptables({ programs }: FirewallCall, families: readonly Fam
 }
 
 function claimsOf(call: FirewallCall): Claims {
-  return new Claims((message) => call.warn(message));
+  return new Claims((message) => call.warn(message), undefined, call.programs.once);
 }
 
 function zoneName({ config }: FirewallCall): string {

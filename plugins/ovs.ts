@@ -8,7 +8,7 @@ import { removeVethPair } from '../lib/cni/remove-interface.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import type { Address } from '../lib/ip.ts';
-import { getLink, requireLink, setLink } from '../lib/kernel/link.ts';
+import { requireLink, setLink } from '../lib/kernel/link.ts';
 import { isNetnsGone } from '../lib/kernel/netns.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import {
@@ -142,7 +142,7 @@ export const plugin = defineMainPlugin({
       throw new Error(
         `Port "${entry.name}" has VLAN mode and VLANs ${has} where ${wants} are wanted. ${again}`,
       );
-    if (!getLink(call.host, entry.name)?.up)
+    if (!call.hostLink(entry.name)?.up)
       throw new Error(`Interface "${entry.name}" is down. Bring it up with "ip link set ${entry.name} up"`);
   },
 

@@ -8,7 +8,7 @@ import type { Journal } from '../test/proof/prove.ts';
 
 const root = join(import.meta.dirname, '..');
 
-/** A file with a line of JSON for each case. It is of one commit: what another one does is to be seen anew. */
+/** A file with a line of JSON for each case. It holds for one commit: another one has to be tried anew. */
 export class ProofJournal implements Journal {
   /** How long it has taken so far. */
   minutes = 0;

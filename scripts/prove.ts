@@ -7,7 +7,7 @@
  *     npm run prove -- --kind fail                     the call fails, with every error that it can have
  *     npm run prove -- --kind stop                     SIGKILL of the agent at everything that it waits for
  *     npm run prove -- --kind kill --share 10          ten percent of the cases, chosen by the seed
- *     npm run prove -- --kind fail --minutes 20        as many as can be tried in that time; the same command,
+ *     npm run prove -- --kind fail --minutes 20        as many as fit into that time; the same command,
  *                                                      for the same commit, goes on with the others
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
  *

@@ -8,11 +8,12 @@ import type { RunningAttachment } from './context.ts';
 export const attachments: Check = {
   id: 'attachments',
   title: 'Attachments',
-  async run({ running, inventory, environment }) {
+  async run({ running, inventory, environment, once }) {
     const states = await checkStates(
       running.map(({ attachment }) => attachment),
       inventory,
       environment,
+      once,
     );
     const unchecked = [...states.values()].filter(({ kind }) => kind === 'unchecked').length;
     const findings = running.flatMap((one): Finding[] => {

@@ -1,39 +1,52 @@
-/** Whether iptables sees what pods on one bridge send to one another, as kube-proxy needs. */
+/** Whether Services of kube-proxy can work between pods on one bridge, and from a pod to itself. */
 
+import { nftTableOf, withNftables } from '../../lib/firewall/nftables.ts';
 import type { Family } from '../../lib/ip.ts';
+import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
 import { readSysctl, writeSysctl } from '../../lib/kernel/sysctl.ts';
+import { hasChain } from '../../lib/netlink/nftables/objects.ts';
 import type { Check, Finding } from './check.ts';
-import { type Context, hasFamily, isRouted } from './context.ts';
+import { type Context, hasFamily, ingressOf, isRouted, type RunningAttachment } from './context.ts';
 
 export const bridgeNetfilter: Check = {
   id: 'bridge-nf-call',
   title: 'Bridge netfilter',
   run(context) {
-    const families = ([4, 6] as const).filter((family) => needsIt(family, context));
-    const findings = families.flatMap(findingOf);
+    const families = ([4, 6] as const).filter(
+      (family) => hasServices(family, context) && bridged(family, context).length > 0,
+    );
     const seen =
       families.length === 0
         ? 'nothing here needs it'
-        : "iptables sees the packets of bridges, as kube-proxy's rules need";
-    return { findings, seen };
+        : "the firewall sees the packets of bridges, as kube-proxy's rules need";
+    return { findings: [...families.flatMap(setting), ...hairpins(families, context)], seen };
   },
 };
 
-/** kube-proxy has rules of this chain, and pods of a bridge may be behind a service of others. */
-function needsIt(family: Family, { rules, running }: Context): boolean {
-  const hasServices = rules.some(
+/** Whether kube-proxy has rules, in its iptables or its nftables mode. */
+function hasServices(family: Family, { rules }: Context): boolean {
+  const hasIptables = rules.some(
     (saved) =>
       saved.family === family && saved.tables.get('nat')?.some((line) => line.startsWith(':KUBE-SERVICES ')),
   );
-  const isBridged = running.some(
-    (one) =>
-      isRouted(one) && hasFamily(one, family) && one.network?.plugins.some(({ type }) => type === 'bridge'),
+  return (
+    hasIptables || withNftables((socket) => hasChain(socket, nftTableOf(family, 'kube-proxy'), 'services'))
   );
-  return hasServices && isBridged;
 }
 
-function findingOf(family: Family): Finding[] {
-  const path = ['bridge', `bridge-nf-call-${family === 4 ? 'iptables' : 'ip6tables'}`];
+/** The attachments to bridges that may be behind a Service for one another. */
+function bridged(family: Family, { running, inventory: { links } }: Context): RunningAttachment[] {
+  return running.filter(
+    (one) => isRouted(one) && hasFamily(one, family) && ingressOf(one, links)?.kind === 'bridge',
+  );
+}
+
+function pathOf(family: Family): string[] {
+  return ['bridge', `bridge-nf-call-${family === 4 ? 'iptables' : 'ip6tables'}`];
+}
+
+function setting(family: Family): Finding[] {
+  const path = pathOf(family);
   const name = `net/${path.join('/')}`;
   const value = readSysctl(path);
   if (value === '1') return [];
@@ -50,4 +63,25 @@ function findingOf(family: Family): Finding[] {
       ...(value !== undefined && { fix: () => writeSysctl(path, '1') }),
     },
   ];
+}
+
+/** One finding for each network whose pods would have to leave a bridge by the port by which they came. */
+function hairpins(families: readonly Family[], context: Context): Finding[] {
+  const { links } = context.inventory;
+  const stuck = families
+    .filter((family) => readSysctl(pathOf(family)) === '1')
+    .flatMap((family) => bridged(family, context))
+    .filter(({ attachment }) =>
+      links.some(
+        (link) =>
+          attachment.hostInterfaces.includes(link.name) && bridgePortSettings(link)?.hairpin === false,
+      ),
+    );
+  return [...new Set(stuck.map(({ attachment }) => attachment.network))].map((network) => ({
+    severity: 'info',
+    subject: `network "${network}"`,
+    message: `No pod of network "${network}" reaches itself by a Service: the ports of its bridge are not in hairpin mode`,
+    cause: `The network does not set "hairpinMode"`,
+    mend: `Set "hairpinMode" to true in network "${network}", and make its pods anew`,
+  }));
 }

@@ -7,6 +7,7 @@ import type { Link } from '../../lib/kernel/link.ts';
 import { Programs } from '../../lib/kernel/programs.ts';
 import { listRoutes, RouteTable } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
+import { lookOnce, type Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
 import { displayName, type HostAttachment, type Inventory, takeInventory } from '../inventory.ts';
 import type { CachedAttachment } from '../libcni/cache.ts';
@@ -33,6 +34,8 @@ export interface Context {
   readonly suite: Suite;
   readonly environment: Environment;
   readonly programs: Programs;
+  /** What is seen of the host by the inventory and by CHECK. */
+  readonly once: Once;
   readonly inventory: Inventory;
   readonly running: readonly RunningAttachment[];
   /** Configuration files and what `cni validate` says of them, in the order of runtimes. */
@@ -46,16 +49,17 @@ export interface Context {
 /** Looks at the host. Nothing is changed. */
 export async function lookAround(suite: Suite): Promise<Context> {
   const programs = new Programs({});
+  const once = lookOnce();
   const [inventory, rules] = await Promise.all([
-    takeInventory(configDir(), cacheDir()),
+    takeInventory(configDir(), cacheDir(), once),
     savedRules(programs),
   ]);
   const running = runningAttachments(inventory);
   const own = environment();
   return {
-    ...{ suite, programs, inventory, running, rules },
+    ...{ suite, programs, once, inventory, running, rules },
     environment: own,
-    files: await checkFiles(suite, own.path),
+    files: await checkFiles(suite, own.path, once),
     uplinks: new Map(([4, 6] as const).map((family) => [family, uplinksOf(family, inventory.links)])),
   };
 }
@@ -85,7 +89,7 @@ function resultOf({ result }: CachedAttachment): Result | undefined {
   }
 }
 
-async function checkFiles(suite: Suite, hostPath: readonly string[]): Promise<CheckedFile[]> {
+async function checkFiles(suite: Suite, hostPath: readonly string[], once: Once): Promise<CheckedFile[]> {
   let files: string[];
   try {
     files = configFiles(configDir(), ['.conf', '.conflist', '.json']);
@@ -93,7 +97,8 @@ async function checkFiles(suite: Suite, hostPath: readonly string[]): Promise<Ch
     return []; // The inventory tells of it.
   }
   const checked: CheckedFile[] = [];
-  for (const file of files) checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath }));
+  for (const file of files)
+    checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath, once }));
   checkNetworks(checked);
   return checked;
 }

@@ -45,8 +45,8 @@ function damagedRecords(): Finding[] {
 }
 
 /** Files of host-local that cannot be used. */
-function damagedReservations({ inventory: { networks } }: Context): Finding[] {
-  const problems = networks.flatMap((network) => reservationsOf(network).problems);
+function damagedReservations({ inventory: { networks }, once }: Context): Finding[] {
+  const problems = networks.flatMap((network) => reservationsOf(network, once).problems);
   return [...new Set(problems)].map((message) => ({
     ...{ severity: 'warning', subject: 'host-local', message },
     cause: 'The host lost power, its disk was full, or another program has written there',

@@ -3,6 +3,7 @@
 import { hostname } from 'node:os';
 import { listRoutes, RouteTable } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
+import { lookOnce } from '../../lib/kernel/sharing.ts';
 import { takeInventory } from '../inventory.ts';
 import { cacheDir, configDir, environment } from '../settings.ts';
 import { checkStates } from '../state.ts';
@@ -19,8 +20,9 @@ export interface Survey {
 
 /** Looks at the host and runs CHECK of every attachment. Nothing is changed. */
 export async function survey(): Promise<Survey> {
-  const inventory = await takeInventory(configDir(), cacheDir());
-  const states = await checkStates(inventory.attachments, inventory, environment());
+  const once = lookOnce();
+  const inventory = await takeInventory(configDir(), cacheDir(), once);
+  const states = await checkStates(inventory.attachments, inventory, environment(), once);
   const host = new HostGraph({ inventory, routes: mainRoutes() });
   const pods = podGraph([...host.places.values()], states, inventory.networks);
   const edges = [...host.edges, ...pods.edges];

@@ -10,7 +10,8 @@ import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
 import { formatResult, readOutput } from '../../lib/cni/result.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { readCached, removeCached, writeCached } from './cache.ts';
+import type { Once } from '../../lib/kernel/sharing.ts';
+import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
 import type { NetworkList, PluginEntry } from './conflist.ts';
 
 /** A result as JSON, in the version of its "cniVersion". */
@@ -38,6 +39,10 @@ export interface Environment {
   readonly onRun?: (run: PluginRun) => void;
   /** Told of what went wrong without stopping the verb. */
   readonly onWarning: (message: string) => void;
+  /** Environment variables for the plugins, besides those of CNI; this process's when left out. */
+  readonly variables?: NodeJS.ProcessEnv;
+  /** Shares what is seen with others that look at the host at the same time. */
+  readonly once?: Once;
   /** How an executable is run; as a child when left out. */
   readonly execute?: Execute;
 }
@@ -83,12 +88,14 @@ export async function addNetwork(
 
 /**
  * Checks that an attachment is as ADD left it.
+ * @param cached what the result cache has of it, for who has read that already.
  * @throws CniError of the plugin that finds fault, or when there is no record of the attachment.
  */
 export async function checkNetwork(
   list: NetworkList,
   runtime: Runtime,
   environment: Environment,
+  cached?: CachedAttachment,
 ): Promise<void> {
   checkRuntime(runtime);
   if (!atLeast(list.cniVersion, '0.4.0'))
@@ -100,15 +107,15 @@ export async function checkNetwork(
     environment.onWarning(`Nothing is checked: network "${list.name}" has "disableCheck" set`);
     return;
   }
-  const cached = readCached(environment.cacheDir, { ...runtime, network: list.name });
-  if (!cached?.result)
+  const { result } = cached ?? readCached(environment.cacheDir, { ...runtime, network: list.name }) ?? {};
+  if (!result)
     throw new CniError(
       ErrorCode.UnknownContainer,
       `There is no record that container "${runtime.containerId}" was attached to network "${list.name}" as ` +
         `"${runtime.ifname}". Attach it with "cni add" first`,
     );
   for (const plugin of list.plugins)
-    await run('CHECK', plugin.type, pluginConfig(list, plugin, runtime, cached.result), runtime, environment);
+    await run('CHECK', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
 }
 
 /**
@@ -215,15 +222,15 @@ async function run(
   type: string,
   stdin: string,
   { containerId, netns, ifname, args }: Runtime,
-  { path, onRun, execute = runExecutable }: Environment,
+  { path, onRun, variables = process.env, once, execute = runExecutable }: Environment,
 ): Promise<string> {
-  const file = find(type, path);
+  const file = find(type, path, once);
   const start = performance.now();
   const report = (outcome: PluginRun['outcome']) =>
     onRun?.({ command, type, file, stdin, milliseconds: performance.now() - start, outcome });
   try {
     const output = await execute(file, stdin, {
-      ...process.env,
+      ...variables,
       CNI_COMMAND: command,
       CNI_CONTAINERID: containerId,
       CNI_NETNS: netns,
@@ -246,9 +253,9 @@ export class NoAnswerError extends CniError {
   override readonly name = 'NoAnswerError';
 }
 
-function find(type: string, path: readonly string[]): string {
+function find(type: string, path: readonly string[], once?: Once): string {
   try {
-    return findPlugin(type, path);
+    return findPlugin(type, path, once);
   } catch (error) {
     throw new NoAnswerError(ErrorCode.Internal, (error as Error).message);
   }

@@ -145,6 +145,7 @@ function kindOf(file: string): 'list' | 'single' | undefined {
  * Turns parsed JSON into a network.
  * @param value of the whole file.
  * @param bytes of the file, for the result cache.
+ * @param file "" for a configuration that is in none: nothing is beside it.
  * @throws ConfigError
  */
 export function networkFrom(value: unknown, bytes: Buffer, file: string): NetworkList {
@@ -176,7 +177,7 @@ export function networkFrom(value: unknown, bytes: Buffer, file: string): Networ
     };
   const onlyInlined = readFlag(value, 'loadOnlyInlinedPlugins');
   const inlined = readPlugins(value, onlyInlined);
-  const plugins = onlyInlined ? inlined : [...inlined, ...filesBeside(file, name)];
+  const plugins = onlyInlined || file === '' ? inlined : [...inlined, ...filesBeside(file, name)];
   if (plugins.length === 0 && holdsPlugin)
     throw new ConfigError(
       'type',

@@ -1,6 +1,5 @@
 /** What a new network must keep clear of: subnets and bridges that the host has already. */
 
-import { createHash } from 'node:crypto';
 import { Prefix } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
 import { listLinks } from '../../lib/kernel/link.ts';
@@ -62,6 +61,8 @@ export function freeSubnet({ subnets }: HostUse): string {
 
 /** A /64 of the unique local addresses that follows from a name. Source: RFC 4193, section 3.2. */
 export function localSubnet(name: string): string {
+  // Loading it takes every other command some milliseconds.
+  const { createHash } = process.getBuiltinModule('node:crypto');
   const digits = createHash('sha256').update(name).digest('hex');
   return `${Prefix.parse(`fd${digits.slice(0, 2)}:${digits.slice(2, 6)}:${digits.slice(6, 10)}::/64`)}`;
 }

@@ -1,5 +1,6 @@
 /** What there is to know of a host's networks: how far each is used, and what is wrong with it. */
 
+import { lookOnce, type Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
 import { ipamTypeOf } from '../addresses.ts';
 import { displayName, takeInventory } from '../inventory.ts';
@@ -36,8 +37,9 @@ export interface Overview {
 
 /** Looks at the networks of the host. Nothing is changed. @param suite whose schemas count. */
 export async function takeOverview(suite: Suite): Promise<Overview> {
-  const { networks, attachments, ranges, problems } = await takeInventory(configDir(), cacheDir());
-  const findings = await findingsByFile(suite);
+  const once = lookOnce();
+  const { networks, attachments, ranges, problems } = await takeInventory(configDir(), cacheDir(), once);
+  const findings = await findingsByFile(suite, once);
   const overviews = networks.map((network): NetworkOverview => {
     const own = ranges.filter((range) => range.network === network.name);
     return {
@@ -69,11 +71,11 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
 }
 
 /** What `cni validate --no-host` calls errors in each file, such as addresses that two networks give away. */
-async function findingsByFile(suite: Suite): Promise<Map<string, string[]>> {
+async function findingsByFile(suite: Suite, once: Once): Promise<Map<string, string[]>> {
   const checked = [];
   try {
     for (const file of networkFiles(configDir()))
-      checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath: undefined }));
+      checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath: undefined, once }));
   } catch {
     return new Map(); // The inventory says what is wrong with the directory.
   }

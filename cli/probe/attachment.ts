@@ -1,6 +1,5 @@
 /** What is tried of one attachment. */
 
-import { randomUUID } from 'node:crypto';
 import { Address } from '../../lib/ip.ts';
 import { listLinks } from '../../lib/kernel/link.ts';
 import type { Netns } from '../../lib/kernel/netns.ts';
@@ -57,7 +56,7 @@ export class AttachmentProbe {
   private readonly netns: Netns;
   /** Gateways of the pod's routes. */
   private readonly nextHops: readonly string[];
-  private readonly greeting = randomUUID();
+  private readonly greeting = crypto.randomUUID();
   /** Ports of the pod that the probe itself listens on, as "80/tcp". */
   private readonly listening = new Set<string>();
 

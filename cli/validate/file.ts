@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
+import type { Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
 import { ipamTypeOf, poolsOf } from '../addresses.ts';
 import { type JsonNode, JsonSyntaxError, parseJson } from '../json.ts';
@@ -49,6 +50,8 @@ export interface CheckOptions {
   readonly isInstalled: ((name: string) => boolean) | undefined;
   /** Where plugins find their delegates, if the networks are for this host. */
   readonly hostPath: readonly string[] | undefined;
+  /** Shares what is seen with others that look at the host at the same time. */
+  readonly once?: Once;
 }
 
 /** Reads a file, or what a shell hands over as one, as in `cni validate <(…)`. */
@@ -59,7 +62,7 @@ function read(file: string): string {
 /** Checks a file. */
 export async function checkFile(
   file: string,
-  { suite, isInstalled, hostPath }: CheckOptions,
+  { suite, isInstalled, hostPath, once }: CheckOptions,
 ): Promise<CheckedFile> {
   const nothing = { file, text: '', root: undefined, syntaxOffset: undefined, network: undefined, pools: [] };
   let text: string;
@@ -94,7 +97,11 @@ export async function checkFile(
   }
   findings.push(...(await checkRepetition(entries.map(typeOf), suite)));
   if (network)
-    findings.push(...checkVersion(network), ...(await checkVersions(network, suite)), ...checkUse(network));
+    findings.push(
+      ...checkVersion(network),
+      ...(await checkVersions(network, suite)),
+      ...checkUse(network, once),
+    );
   const pools = [];
   for (const [i, entry] of (network?.plugins ?? []).entries()) {
     const own = await readPools(entry, network!, suite);
@@ -135,8 +142,8 @@ async function checkRepetition(types: readonly (string | undefined)[], suite: Su
 }
 
 /** Ranges that this host has given away to the last address. */
-function checkUse(network: NetworkList): Finding[] {
-  return reservationsOf(network)
+function checkUse(network: NetworkList, once?: Once): Finding[] {
+  return reservationsOf(network, once)
     .ranges.filter(isFull)
     .map(({ range, used }) =>
       warning(

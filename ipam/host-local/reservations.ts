@@ -3,9 +3,10 @@
  * attachment that holds it.
  */
 
-import type { AttachmentId } from '../../lib/attachment.ts';
+import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { Address } from '../../lib/ip.ts';
+import type { Once } from '../../lib/kernel/sharing.ts';
 import { Directory } from './directory.ts';
 import { capacity, isGateway, type RangeSet, setContains } from './ranges.ts';
 
@@ -76,6 +77,29 @@ export function readReservations(directory: Directory, network: string): Reserva
 export function reservations(dataDir: string, network: string): Reservation[] {
   using directory = Directory.openIfPresent(`${dataDir}/${network}`);
   return directory ? readReservations(directory, network) : [];
+}
+
+/** What a process that only looks has seen of a network's reservations. */
+export interface SeenReservations {
+  readonly all: readonly Reservation[];
+  /** The addresses of each attachment, by {@link attachmentKey}. */
+  readonly byOwner: ReadonlyMap<string, readonly Address[]>;
+}
+
+/** As {@link reservations}, read once for all calls of a process that only looks. */
+export function seenReservations(dataDir: string, network: string, once: Once): SeenReservations {
+  return once(`reservations ${dataDir}/${network}`, () => {
+    const all = reservations(dataDir, network);
+    const byOwner = new Map<string, Address[]>();
+    for (const { owner, address } of all) {
+      if (!owner) continue;
+      const key = attachmentKey(owner);
+      const known = byOwner.get(key);
+      if (known) known.push(address);
+      else byOwner.set(key, [address]);
+    }
+    return { all, byOwner };
+  });
 }
 
 /** How many addresses of a range set are not to be had. An empty file is taken over by the next ADD. */

@@ -232,8 +232,9 @@ function behind(group: string, address: Address): string {
   return `${addressKey({ group, address })}~`;
 }
 
+/** Where the reading of a range begins: anywhere, unless all of it is read. */
 function randomOf({ start, end }: Pool): Address {
   const size = end.value - start.value + 1n;
-  const at = (BigInt(Math.floor(Math.random() * 2 ** 48)) * size) >> 48n;
-  return start.plus(at);
+  if (size <= BigInt(page)) return start;
+  return start.plus((BigInt(Math.floor(Math.random() * 2 ** 48)) * size) >> 48n);
 }

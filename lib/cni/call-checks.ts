@@ -1,7 +1,8 @@
 /** What is refused before a plugin is asked, whichever it is. The order of the checks is the runner's. */
 
-import { statSync } from 'node:fs';
+import { type Stats, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
+import type { Once } from '../kernel/sharing.ts';
 import type { CallContext } from './call.ts';
 import { type Invocation, isValidName } from './invocation.ts';
 import type { Plugin } from './plugin.ts';
@@ -68,19 +69,24 @@ export function checkVersion({ name, versions }: Plugin<never>, command: string,
 /**
  * Nothing may be done to the host's own namespace in a container's name, say because a process ID was reused.
  */
-export function refuseOwnNetns({ netns, netnsOverride }: Invocation): void {
+export function refuseOwnNetns({ netns, netnsOverride }: Invocation, look: Once): void {
   if (netns === '' || netnsOverride) return;
-  let sandbox: { dev: number; ino: number };
-  try {
-    sandbox = statSync(netns);
-  } catch {
-    return; // Gone or out of reach: each verb deals with that itself.
-  }
-  const own = statSync('/proc/self/ns/net');
-  if (sandbox.dev === own.dev && sandbox.ino === own.ino)
+  if (look(`own network namespace ${netns}`, () => isOwnNetns(netns, look)))
     throw new CniError(
       ErrorCode.InvalidNetns,
       `CNI_NETNS "${netns}" is the namespace that the plugin itself runs in. Pass the container's own namespace, ` +
         'or set CNI_NETNS_OVERRIDE=1 if the host itself is to be attached',
     );
+}
+
+/** False for one that is gone or out of reach: each verb deals with that itself. */
+function isOwnNetns(netns: string, look: Once): boolean {
+  let sandbox: Stats;
+  try {
+    sandbox = statSync(netns);
+  } catch {
+    return false;
+  }
+  const own = look('own network namespace', () => statSync('/proc/self/ns/net'));
+  return sandbox.dev === own.dev && sandbox.ino === own.ino;
 }

@@ -4,9 +4,11 @@
  */
 
 import type { AttachmentId } from '../attachment.ts';
+import { getLink, type Link } from '../kernel/link.ts';
 import { Programs } from '../kernel/programs.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { openSandbox, openSandboxIfPresent, type Sandbox } from '../kernel/sandbox.ts';
+import { seenLinks } from '../kernel/seen-links.ts';
 import type { Sharing } from '../kernel/sharing.ts';
 import type { NetConf } from './config.ts';
 import { type Command, type Environment, type Invocation, parseArgs } from './invocation.ts';
@@ -110,6 +112,18 @@ export class Call<C = object> implements AttachmentId, Disposable {
   get host(): RouteSocket {
     this.openHost ??= openRouteSocket();
     return this.openHost;
+  }
+
+  /**
+   * Finds an interface of the host by name or index.
+   * @returns undefined when it does not exist.
+   * @throws NetlinkError
+   */
+  hostLink(which: string | number): Link | undefined {
+    const { once } = this.programs;
+    if (!once) return getLink(this.host, which);
+    const { byName, byIndex } = seenLinks(once);
+    return typeof which === 'string' ? byName.get(which) : byIndex.get(which);
   }
 
   /** The sandbox. @throws NetnsGoneError when its namespace does not exist. */

@@ -5,6 +5,7 @@
 
 import { readFileSync, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
+import { eachTime, type Once } from '../kernel/sharing.ts';
 import { type Call, depthVariable } from './call.ts';
 import type { Command, Environment } from './invocation.ts';
 import type { CallRecord } from './record.ts';
@@ -67,8 +68,9 @@ export async function delegate(
     );
   };
   const depth = context.depth + 1;
-  const file = findPlugin(type, context.invocation.path);
-  if (isSameProgram(file, context.program)) {
+  const look = context.sharing?.once ?? eachTime;
+  const file = findPlugin(type, context.invocation.path, look);
+  if (look(`own ${file}`, () => isSameProgram(file, context.program))) {
     const invocation = { ...context.invocation, command };
     const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
     if (running) {
@@ -122,10 +124,15 @@ async function runElsewhere(
 
 /**
  * Looks a plugin up in CNI_PATH.
+ * @param look shares what is found with other calls of a process that only looks.
  * @returns the path of its executable.
  * @throws CniError when the name is no file name, or no directory has it.
  */
-export function findPlugin(type: string, path: readonly string[]): string {
+export function findPlugin(type: string, path: readonly string[], look: Once = eachTime): string {
+  return look(`plugin ${type} in ${path.join(':')}`, () => searchPlugin(type, path));
+}
+
+function searchPlugin(type: string, path: readonly string[]): string {
   if (type === '' || type.includes('/') || type === '.' || type === '..' || type.includes('\0'))
     throw new CniError(
       ErrorCode.Internal,

@@ -1,6 +1,6 @@
 /** The host's end of an attachment's veth pair. */
 
-import { getLink, type Link } from '../kernel/link.ts';
+import type { Link } from '../kernel/link.ts';
 import { peerOnHost } from '../kernel/link-group.ts';
 import type { Call } from './call.ts';
 import { findOwnInterface } from './own-interface.ts';
@@ -12,7 +12,7 @@ import { findOwnInterface } from './own-interface.ts';
 export function requireHostEnd(call: Call): Link {
   const own = findOwnInterface(call);
   const peer = own && peerOnHost(own.sandbox, own.link);
-  const link = peer && getLink(call.host, peer.index);
+  const link = peer && call.hostLink(peer.index);
   if (link) return link;
   throw new Error(
     `Interface "${call.ifname}" of the sandbox has no peer on the host. Delete the container and add it again`,

@@ -40,7 +40,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      await chosen().check(attachment, knownAddresses(call));
+      await chosen().check(attachment, knownAddresses(call), call.programs.once);
     },
     /** What is missing of the rules. */
     async repair(): Promise<Repair[]> {

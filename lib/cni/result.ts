@@ -5,6 +5,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { Address, Prefix } from '../ip.ts';
+import type { Once } from '../kernel/sharing.ts';
 import { array, convert, decode, type Infer, integer, isObject, object, required, string } from './schema.ts';
 import { atLeast } from './version.ts';
 
@@ -125,6 +126,16 @@ const oldIpSchema = object({
 });
 
 const oldResultSchema = object({ ip4: oldIpSchema, ip6: oldIpSchema, dns: dnsSchema });
+
+/**
+ * As {@link parseResult}. In a process that only looks, a result that every plugin of a chain is given is
+ * read once; nobody changes it there.
+ * @param once undefined in every other process.
+ */
+export function seenResult(value: unknown, version: string, once: Once | undefined): Result {
+  if (!once) return parseResult(value, version);
+  return once(`result ${version} ${JSON.stringify(value)}`, () => parseResult(value, version));
+}
 
 /**
  * Reads a result of any version.

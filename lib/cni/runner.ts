@@ -5,6 +5,7 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
+import { eachTime } from '../kernel/sharing.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
 import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './call-checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
@@ -14,7 +15,7 @@ import { parseJson } from './json.ts';
 import { openLog } from './log.ts';
 import type { Plugin } from './plugin.ts';
 import { type CallObserver, CallRecord } from './record.ts';
-import { formatResult, parseResult, type Result } from './result.ts';
+import { formatResult, type Result, seenResult } from './result.ts';
 import { decode, isObject, object, SchemaError } from './schema.ts';
 import { newestVersion } from './version.ts';
 
@@ -229,7 +230,8 @@ export function decodeConfig(
   checkCommand(command);
   checkDepth(context, plugin);
   checkVersion(plugin, command, cniVersion);
-  if (command !== 'STATUS' && command !== 'GC') refuseOwnNetns(context.invocation);
+  if (command !== 'STATUS' && command !== 'GC')
+    refuseOwnNetns(context.invocation, context.sharing?.once ?? eachTime);
   return { ...base, name, cniVersion, ...decode(plugin.config, json) };
 }
 
@@ -254,7 +256,7 @@ export function readPrevResult(
   if (prevResult === undefined) return undefined;
   const own = isObject(prevResult) && typeof prevResult.cniVersion === 'string' ? prevResult.cniVersion : '';
   try {
-    return parseResult(prevResult, own || cniVersion);
+    return seenResult(prevResult, own || cniVersion, context.sharing?.once);
   } catch (error) {
     // A damaged cache must not keep a container from being taken down.
     if (context.invocation.command !== 'DEL') throw error;

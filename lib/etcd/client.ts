@@ -6,9 +6,7 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import { type Endpoint, HttpError, postJson, type Tls } from './http.ts';
 
-/** How long one member is waited for, in milliseconds. */
-const longestAnswer = 2500;
-/** How long all members together are tried, in milliseconds. */
+/** How long all members together are tried, in milliseconds; each one gets its share of what is left. */
 const longestCall = 10_000;
 
 /** Status codes of gRPC after which another member may do better, such as UNAVAILABLE. */
@@ -79,14 +77,13 @@ export class EtcdClient {
   private async askAnyone(path: string, request: object): Promise<unknown> {
     const end = performance.now() + longestCall;
     const problems: string[] = [];
-    for (const member of [...this.members]) {
-      const left = end - performance.now();
-      if (left <= 0) break;
+    for (const [i, member] of [...this.members].entries()) {
+      const left = Math.max(1, end - performance.now());
       try {
         const answer = await postJson(member, path, request, {
           tls: this.settings.tls,
           token: this.token,
-          timeoutMs: Math.min(left, longestAnswer),
+          timeoutMs: left / (this.settings.endpoints.length - i),
         });
         this.members = [member, ...this.members.filter((one) => one !== member)];
         return answer;

@@ -14,8 +14,10 @@ import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
+import { secondsSinceBoot } from '../kernel/boot.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
+import { eachTime, type Once } from '../kernel/sharing.ts';
 import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, union } from './claim-file.ts';
 import type { ForwardBackendName } from './forward.ts';
@@ -54,11 +56,13 @@ interface ReleaseOptions {
 export class Claims {
   private readonly warn: (message: string) => void;
   private readonly directory: string;
+  private readonly look: Once;
 
-  /** @param warn is told of files that are not as they should be. */
-  constructor(warn: (message: string) => void, directory = defaultDirectory) {
+  /** @param warn is told of files that are not as they should be. @param look shares what is seen. */
+  constructor(warn: (message: string) => void, directory = defaultDirectory, look = eachTime) {
     this.warn = warn;
     this.directory = directory;
+    this.look = look;
   }
 
   /**
@@ -103,7 +107,8 @@ export class Claims {
   /** The claims of an attachment. */
   of(attachment: AttachmentId): Claim[] {
     const tag = attachmentTag(attachment);
-    return this.list().filter((claim) => claim.tag === tag);
+    const byTag = () => Map.groupBy(this.list(), (claim) => claim.tag);
+    return this.look(`claims ${this.directory}`, byTag).get(tag) ?? [];
   }
 
   /** Whether an attachment has claims, all of which are of a sandbox that no longer exists. */
@@ -291,9 +296,4 @@ export class Claims {
       this.warn((error as Error).message);
     }
   }
-}
-
-/** By a clock that all processes share and that nobody sets. */
-function secondsSinceBoot(): number {
-  return Number(process.hrtime.bigint()) / 1e9;
 }

@@ -9,6 +9,7 @@
 
 import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { eachTime } from '../kernel/sharing.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { isEstablished, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, type NftBaseChain } from '../netlink/nftables/objects.ts';
@@ -47,9 +48,10 @@ export interface NftablesForwardOptions {
 
 /** The backend that lets packets through by nftables. */
 export function nftablesForward({ programs, chain, known }: NftablesForwardOptions): ForwardBackend {
+  const look = programs.once ?? eachTime;
   const targetsOf = (socket: NetlinkSocket, families: readonly Family[]) =>
-    droppingChains(socket, programs, chain).filter(({ table }) =>
-      familiesOfTable(table).some((family) => families.includes(family)),
+    look(`nftables chains that drop ${chain}`, () => droppingChains(socket, programs, chain)).filter(
+      ({ table }) => familiesOfTable(table).some((family) => families.includes(family)),
     );
 
   return {
@@ -84,7 +86,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
       withNftables((socket) => {
         const targets = targetsOf(socket, familiesOf(addresses));
         for (const target of targets) {
-          if (setUp(socket, target, []).length > 0)
+          if (look(`nftables rules of ${nameOf(target)}`, () => setUp(socket, target, []).length > 0))
             throw new Error(
               `Chain "${nameOf(target)}" drops packets, and does not lead to the rules for containers, as is the case when its ruleset was loaded anew. ` +
                 'Run "cni repair"',

@@ -5,6 +5,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import { parseMac } from '../kernel/mac.ts';
+import type { Once } from '../kernel/sharing.ts';
 import type { Request } from '../netlink/message.ts';
 import { expressionValue, meta, payload, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable, deleteChain, hasChain } from '../netlink/nftables/objects.ts';
@@ -19,7 +20,7 @@ import {
 } from '../netlink/nftables/rules.ts';
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import { changeNftables, Hook, interfaceName, withNftables } from './nftables.ts';
+import { changeNftables, Hook, interfaceName, seenRules, withNftables } from './nftables.ts';
 
 const table: NftTable = { family: 'bridge', name: 'nat' };
 const baseChain = 'PREROUTING';
@@ -66,13 +67,16 @@ export function deleteMacSpoofCheck(attachment: AttachmentId): void {
   );
 }
 
-/** @throws Error when frames with a wrong MAC address would get in. */
-export function checkMacSpoofCheck(attachment: AttachmentId, port: string, mac: string): void {
+/**
+ * @param look shares what is seen with other calls of a process that only looks.
+ * @throws Error when frames with a wrong MAC address would get in.
+ */
+export function checkMacSpoofCheck(attachment: AttachmentId, port: string, mac: string, look?: Once): void {
   const { chain, macChain, comment } = namesOf(attachment);
+  const jump = seenRules(table, baseChain, look).some(
+    (rule) => rule.comment === comment && portOf(rule) === port && targetChain(rule) === chain,
+  );
   withNftables((socket) => {
-    const jump = listRules(socket, table, baseChain).some(
-      (rule) => rule.comment === comment && portOf(rule) === port && targetChain(rule) === chain,
-    );
     const enters = listRules(socket, table, chain).some((rule) => targetChain(rule) === macChain);
     const own = Buffer.from(parseMac(mac)!);
     const [first, last, ...more] = listRules(socket, table, macChain);

@@ -2,6 +2,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Prefix } from '../ip.ts';
+import type { Once } from '../kernel/sharing.ts';
 import type { RegisterUndo } from './backend.ts';
 
 /** One way to masquerade. */
@@ -14,8 +15,11 @@ export interface MasqueradeBackend {
   add(attachment: AttachmentId, prefixes: readonly Prefix[], undo: RegisterUndo): Promise<void>;
   /** Takes back what {@link add} did, whoever did it. @param hints the addresses as far as they are known. */
   del(attachment: AttachmentId, hints: readonly Prefix[]): Promise<void>;
-  /** @throws Error when a rule is missing. */
-  check(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<void>;
+  /**
+   * @param look shares what is seen with other calls of a process that only looks.
+   * @throws Error when a rule is missing.
+   */
+  check(attachment: AttachmentId, prefixes: readonly Prefix[], look?: Once): Promise<void>;
   /** What {@link add} would add, as texts: nothing when every rule is there. */
   missing(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<string[]>;
   /** @throws Error when the backend cannot be used on this host. */

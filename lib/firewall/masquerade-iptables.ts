@@ -9,7 +9,7 @@ import type { Programs } from '../kernel/programs.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, type RuleSet, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, requireInstalled } from './iptables.ts';
-import { list, listOrAsk } from './listing.ts';
+import { list, listLeading } from './listing.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { removeChains, removeRules } from './removal.ts';
@@ -54,14 +54,12 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
     await forFamilies(familiesOf(prefixes), async (family) => {
       const chain = masqueradeChain(attachment);
       const jumps = prefixes.map((prefix) => jump(attachment, prefix));
-      const [leading = [], rules = []] = await Promise.all([
-        listOrAsk(programs, family, table, entryChain, jumps),
+      const [leading, rules = []] = await Promise.all([
+        listLeading(programs, family, table, [entryChain, chain], jumps),
         list(programs, family, table, chain),
       ]);
       for (const { address } of prefixes.filter((prefix) => prefix.family === family))
-        if (
-          !leading.some((rule) => targetOf(rule) === chain && option(rule, '-s') === `${address.toPrefix()}`)
-        )
+        if (!leading.some((rule) => option(rule, '-s') === `${address.toPrefix()}`))
           throw new Error(
             `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Run "cni repair"`,
           );

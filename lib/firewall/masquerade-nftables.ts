@@ -2,6 +2,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import { Address, Prefix } from '../ip.ts';
+import type { Once } from '../kernel/sharing.ts';
 import type { Attribute } from '../netlink/message.ts';
 import { expressionValue, masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
@@ -17,7 +18,7 @@ import {
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
-import { attachmentComment, attachmentTag, networkTag } from './names.ts';
+import { attachmentComment, attachmentTag, networkTag, readAttachmentComment } from './names.ts';
 import {
   addressMatch,
   changeNftables,
@@ -25,6 +26,7 @@ import {
   isFamily,
   Priority,
   requireNftables,
+  seenRules,
   withNftables,
 } from './nftables.ts';
 
@@ -50,24 +52,22 @@ export const nftablesMasquerade: MasqueradeBackend = {
     changeNftables((socket) => deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))));
   },
 
-  async check(attachment, prefixes) {
-    withNftables((socket) => {
-      const present = ownRules(socket, attachment).map((rule) => sourceOf(rule));
-      for (const { address } of prefixes)
-        if (!present.some((source) => address.equals(source)))
-          throw new Error(
-            `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Run "cni repair"`,
-          );
-      if (!listRules(socket, table, 'postrouting').some((rule) => targetChain(rule) === checks))
+  async check(attachment, prefixes, once) {
+    const present = rulesOf(attachment, seenRules(table, checks, once)).map((rule) => sourceOf(rule));
+    for (const { address } of prefixes)
+      if (!present.some((source) => address.equals(source)))
         throw new Error(
-          `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Run "cni repair"`,
+          `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Run "cni repair"`,
         );
-    });
+    if (!seenRules(table, 'postrouting', once).some((rule) => targetChain(rule) === checks))
+      throw new Error(
+        `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Run "cni repair"`,
+      );
   },
 
   async missing(attachment, prefixes) {
     return withNftables((socket) => {
-      const own = ownRules(socket, attachment);
+      const own = rulesOf(attachment, listRules(socket, table, checks));
       const lost = prefixes.filter((prefix) => !own.some((rule) => isMadeOf(rule, expressionsOf(prefix))));
       const name = `table "${table.family} ${table.name}"`;
       return [
@@ -88,6 +88,14 @@ export const nftablesMasquerade: MasqueradeBackend = {
     );
   },
 };
+
+/**
+ * Whom there are rules of, as their comments say. Comments that were cut, as they were too long, tell nobody.
+ * @param look shares what is seen with other calls of a process that only looks.
+ */
+export function masqueradedAttachments(look?: Once): AttachmentId[] {
+  return seenRules(table, checks, look).flatMap(({ comment }) => readAttachmentComment(comment) ?? []);
+}
 
 /**
  * The table with what all containers share: nothing when the base chain leads where it should.
@@ -113,9 +121,9 @@ function setUp(socket: NetlinkSocket, whole: boolean) {
   ];
 }
 
-function ownRules(socket: NetlinkSocket, attachment: AttachmentId): NftRule[] {
+function rulesOf(attachment: AttachmentId, rules: readonly NftRule[]): NftRule[] {
   const tag = attachmentTag(attachment);
-  return listRules(socket, table, checks).filter(({ comment }) => comment.startsWith(tag));
+  return rules.filter(({ comment }) => comment.startsWith(tag));
 }
 
 /** What masquerades an address unless its packets stay within the subnet. */

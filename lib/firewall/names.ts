@@ -63,9 +63,19 @@ export function attachmentTag({ network, containerId, ifname }: AttachmentId): s
   return `${networkTag(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
 }
 
-/** The reference plugins' comment on nftables rules; at 128 bytes nft(8) takes no more. */
+/** What nft(8) takes of a comment, in bytes. */
+const longestComment = 128;
+
+/** The reference plugins' comment on nftables rules, cut where it is too long. */
 export function attachmentComment(attachment: AttachmentId): string {
   const { network, containerId, ifname } = attachment;
   const text = `${attachmentTag(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
-  return Buffer.from(text.replaceAll('"', '')).subarray(0, 128).toString('utf8');
+  return Buffer.from(text.replaceAll('"', '')).subarray(0, longestComment).toString('utf8');
+}
+
+/** Reads an attachment back. @returns undefined for other comments, and for one that may have been cut. */
+export function readAttachmentComment(comment: string): AttachmentId | undefined {
+  if (Buffer.byteLength(comment) >= longestComment) return undefined;
+  const match = /^[0-9a-f-]+, net: ([^,"]+), if: ([^,"]+), id: ([^,"]+)$/.exec(comment);
+  return match ? { network: match[1]!, ifname: match[2]!, containerId: match[3]! } : undefined;
 }

@@ -3,10 +3,12 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
 import { addressFamily } from '../kernel/family.ts';
+import { eachTime, type Once } from '../kernel/sharing.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError, KernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { dnat, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
+import { listRules, type NftRule } from '../netlink/nftables/rules.ts';
 import { type NftTable, readGeneration, transaction } from '../netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
@@ -58,6 +60,17 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
     }
     throw error;
   }
+}
+
+/**
+ * The rules of a chain of the host.
+ * @param look shares what is seen with other calls of a process that only looks.
+ * @throws NftablesError
+ */
+export function seenRules(table: NftTable, chain: string, look: Once = eachTime): readonly NftRule[] {
+  return look(`nftables ${table.family} ${table.name} ${chain}`, () =>
+    withNftables((socket) => listRules(socket, table, chain)),
+  );
 }
 
 /** @throws NftablesError when the kernel has no nftables. */

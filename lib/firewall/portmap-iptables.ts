@@ -9,7 +9,7 @@ import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
-import { hasRules, list } from './listing.ts';
+import { hasRules, list, listLeading } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
@@ -36,6 +36,7 @@ import {
   mappedFamilies,
   mappedPorts,
   ruleSetOf,
+  sharedRules,
   socketAddress,
   withoutNeighbours,
 } from './portmap-rules.ts';
@@ -231,15 +232,15 @@ function ownerOf({ entry }: Clash): Omit<AttachmentId, 'ifname'> | undefined {
 
 /** @throws Error that names what is missing. */
 async function checkFamily(programs: Programs, family: Family, request: PortMapCheck): Promise<void> {
-  const { attachment, containers, mappings } = request;
+  const { attachment, containers, mappings, options } = request;
   const chain = portMapChain(attachment);
   const container = containers.find((prefix) => prefix.family === family)!;
-  const [entries = [], rules = []] = await Promise.all([
-    list(programs, family, table, entryChain),
+  const [entries, rules = []] = await Promise.all([
+    listLeading(programs, family, table, [entryChain, chain]),
     list(programs, family, table, chain),
   ]);
   for (const mapping of mappingsOf(mappings, family)) {
-    const led = entries.some((entry) => targetOf(entry) === chain && leads(entry, mapping));
+    const led = entries.some((entry) => leads(entry, mapping));
     const destination = socketAddress(container.address, mapping.containerPort);
     const mapped = rules.some(
       (rule) =>
@@ -252,7 +253,7 @@ async function checkFamily(programs: Programs, family: Family, request: PortMapC
         `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Run "cni repair"`,
       );
   }
-  const { shared } = ruleSetOf(family, request);
+  const shared = sharedRules(options);
   if (await hasRules(programs, family, table, shared)) return;
   for (const rule of shared)
     if (!(await hasRules(programs, family, table, [rule])))

@@ -6,7 +6,7 @@ import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 import { isMadeOf, listRules, type NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { families } from './iptables.ts';
-import { changeNftables, requireNftables, withNftables } from './nftables.ts';
+import { changeNftables, requireNftables, seenRules, withNftables } from './nftables.ts';
 import {
   boundAddress,
   describePort,
@@ -88,37 +88,35 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   },
 
   async check({ attachment, containers, mappings }) {
-    withNftables((socket) => {
-      for (const container of containers) {
-        const table = tables[container.family];
-        const rules = listRules(socket, table, 'hostports').filter(
-          ({ comment }) => comment === commentOf(attachment),
-        );
-        const own = mappingsOf(mappings, container.family);
-        if (own.length === 0) continue;
-        for (const mapping of own) {
-          const mapped = rules
-            .map(readMapping)
-            .some(
-              (rule) =>
-                rule.port === mapping.hostPort &&
-                rule.protocol === mapping.protocol &&
-                isSameAddress(rule.hostIP, boundAddress(mapping)) &&
-                rule.containerPort === mapping.containerPort &&
-                container.address.equals(rule.container),
-            );
-          if (!mapped)
-            throw new Error(
-              `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Run "cni repair"`,
-            );
-        }
-        for (const chain of ['prerouting', 'output'])
-          if (listRules(socket, table, chain).length === 0)
-            throw new Error(
-              `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Run "cni repair"`,
-            );
+    for (const container of containers) {
+      const table = tables[container.family];
+      const rules = seenRules(table, 'hostports', programs.once).filter(
+        ({ comment }) => comment === commentOf(attachment),
+      );
+      const own = mappingsOf(mappings, container.family);
+      if (own.length === 0) continue;
+      for (const mapping of own) {
+        const mapped = rules
+          .map(readMapping)
+          .some(
+            (rule) =>
+              rule.port === mapping.hostPort &&
+              rule.protocol === mapping.protocol &&
+              isSameAddress(rule.hostIP, boundAddress(mapping)) &&
+              rule.containerPort === mapping.containerPort &&
+              container.address.equals(rule.container),
+          );
+        if (!mapped)
+          throw new Error(
+            `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Run "cni repair"`,
+          );
       }
-    });
+      for (const chain of ['prerouting', 'output'])
+        if (seenRules(table, chain, programs.once).length === 0)
+          throw new Error(
+            `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Run "cni repair"`,
+          );
+    }
   },
 
   async missing({ attachment, containers, mappings, options }) {

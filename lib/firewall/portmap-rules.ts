@@ -165,7 +165,7 @@ function portGroups(mappings: readonly PortMapping[]): { protocol: string; ports
 }
 
 /** Rules that all attachments share. Those of chains not ours are first. */
-function sharedRules({ snat, markMasqBit, externalSetMarkChain }: PortMapOptions): SharedRule[] {
+export function sharedRules({ snat, markMasqBit, externalSetMarkChain }: PortMapOptions): SharedRule[] {
   const bit = `0x${(2 ** markMasqBit).toString(16)}`;
   const mark = `${bit}/${bit}`;
   const rules: SharedRule[] = ['PREROUTING', 'OUTPUT'].map((chain) => ({

@@ -55,9 +55,10 @@ export function parseRules(listing: string): Rule[] {
 
 /** Words of a line; those with blanks are in double quotes with backslashes. */
 function splitWords(line: string): string[] {
-  return Array.from(line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g), ([, quoted, plain]) =>
-    quoted === undefined ? plain! : quoted.replaceAll(/\\(.)/g, '$1'),
-  );
+  // What is in quotes is at odd places.
+  return line
+    .split(/"((?:[^"\\]|\\.)*)"/)
+    .flatMap((part, i) => (i % 2 === 0 ? part.split(' ').filter(Boolean) : part.replaceAll(/\\(.)/g, '$1')));
 }
 
 /** True when two rules are the same, whatever the order of their words. */

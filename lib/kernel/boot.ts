@@ -21,3 +21,8 @@ export function isEarlierBoot(noted: string | undefined): boolean {
   const current = bootId();
   return Boolean(noted && current && noted !== current);
 }
+
+/** By a clock that all processes share and that nobody sets. */
+export function secondsSinceBoot(): number {
+  return Number(process.hrtime.bigint()) / 1e9;
+}

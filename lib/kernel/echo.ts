@@ -1,6 +1,5 @@
 /** ICMP echo requests. Sources: RFC 792, RFC 4443, raw(7), ip(7), ipv6(7). */
 
-import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import type { Address, Family } from '../ip.ts';
 import { isKernelError, libc } from '../netlink/libc.ts';
@@ -58,7 +57,7 @@ export function echo(
 ): number | undefined {
   const { domain, protocol, request, header, discover } = families[to.family];
   const message = Buffer.alloc(Math.max(bytes - header, messageHeader + tokenSize));
-  const token = randomBytes(tokenSize);
+  const token = crypto.getRandomValues(Buffer.alloc(tokenSize));
   message[0] = request;
   token.copy(message, messageHeader);
   // In IPv6, the kernel does so itself.

@@ -8,7 +8,7 @@
 import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from 'node:fs';
 import { alone, type Together } from '../group-commit.ts';
 import { KernelError, libc, type Pointers, pointersTo } from '../netlink/libc.ts';
-import type { Once, Sharing } from './sharing.ts';
+import { eachTime, type Once, type Sharing } from './sharing.ts';
 
 const MFD_CLOEXEC = 1;
 const O_CLOEXEC = 0o2000000;
@@ -87,7 +87,8 @@ export class Programs {
     if (program.includes('/')) return program;
     const known = this.found.get(program);
     if (known) return known;
-    const file = this.lookUp(program);
+    const look = this.once ?? eachTime;
+    const file = look(`program ${program} of ${this.path}`, () => this.lookUp(program));
     this.found.set(program, file);
     return file;
   }

@@ -23,6 +23,9 @@ export function lookOnce(): Once {
   };
 }
 
+/** For a process that changes things: each call looks for itself. */
+export const eachTime: Once = (_key, look) => look();
+
 /** How calls share one process. A call that has a process to itself has none of this. */
 export interface Sharing {
   readonly waitForEnd: WaitForEnd;

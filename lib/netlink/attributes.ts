@@ -79,9 +79,8 @@ class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>,
   decode(data: Uint8Array): Read<S> {
     const values: Record<string, unknown> = {};
     const nameOf = this.namesByType();
-    for (const [type, bytes] of listAttributes(data)) {
-      const name = nameOf[type];
-      if (name === undefined) continue;
+    for (const [type, bytes] of listAttributes(data, (one) => nameOf[one] !== undefined)) {
+      const name = nameOf[type]!;
       const [, codec] = this.shape[name]!;
       if (codec.element) {
         values[name] ??= [];

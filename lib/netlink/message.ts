@@ -214,9 +214,13 @@ export class Attributes {
 
 /**
  * Every attribute in order, for lists in which a type comes more than once.
+ * @param isWanted tells which types to list; all of them when left out.
  * @throws RangeError when an attribute claims more bytes than there are.
  */
-export function listAttributes(data: Uint8Array): [type: number, value: Uint8Array][] {
+export function listAttributes(
+  data: Uint8Array,
+  isWanted: (type: number) => boolean = () => true,
+): [type: number, value: Uint8Array][] {
   const list: [number, Uint8Array][] = [];
   const view = viewOf(data);
   for (let offset = 0; offset + 4 <= data.length; ) {
@@ -225,7 +229,8 @@ export function listAttributes(data: Uint8Array): [type: number, value: Uint8Arr
       throw new RangeError(
         `A netlink attribute of ${length} bytes does not fit the ${data.length - offset} that are left`,
       );
-    list.push([view.getUint16(offset + 2, true) & typeMask, data.subarray(offset + 4, offset + length)]);
+    const type = view.getUint16(offset + 2, true) & typeMask;
+    if (isWanted(type)) list.push([type, data.subarray(offset + 4, offset + length)]);
     offset += align(length);
   }
   return list;

@@ -1,11 +1,11 @@
-/** `cni list` and `cni network ls` on a host with many pods, all of which are checked. */
+/** `cni list`, `network ls` and `draw` on a host with many pods, whose chain is the one that most have. */
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultCacheDir, writeCached } from '../../cli/libcni/cache.ts';
 import { suites } from '../../test/support/plugin.ts';
-import { addChain, addNamespace, removeNamespace } from './call.ts';
+import { addChain, addNamespace, type Network, removeNamespace } from './call.ts';
 import { clear, podNetwork } from './host.ts';
 import { emptySamples, type Line, type Scenario } from './scenario.ts';
 
@@ -17,22 +17,24 @@ export function listing(pods: number, rounds: number): Scenario {
   return {
     name: 'cni list',
     async measure() {
-      const network = { cniVersion: '1.0.0', ...podNetwork() };
+      const network = configured();
       mkdirSync(configDir, { recursive: true });
       writeFileSync(join(configDir, '10-bench.conflist'), JSON.stringify(network));
       const names: string[] = [];
       for (let i = 0; i < pods; i++) {
-        const own = { ...network, ...podNetwork(20000 + 2 * i) };
+        const own = withFirewall(podNetwork(20000 + 2 * i));
         const pod = { ...addNamespace(), containerId: `listed${i}` };
         names.push(pod.name);
         const { attached } = await addChain(own, 'agent', pod);
         writeCached(defaultCacheDir, {
-          ...{ network: own.name, containerId: pod.containerId, netns: pod.netns, ifname: 'eth0' },
-          ...{ config: Buffer.from(JSON.stringify(own)), args: [], capabilityArgs: {} },
+          ...{ network: network.name, containerId: pod.containerId, netns: pod.netns, ifname: 'eth0' },
+          ...{ config: Buffer.from(JSON.stringify(network)), args: [] },
+          capabilityArgs: runtimeConfigOf(own),
           result: attached.result as Record<string, unknown>,
         });
       }
-      const lines = [['list'], ['network', 'ls']].map((args) => measureCommand(args, pods, rounds));
+      const commands = [['list'], ['network', 'ls'], ['draw']];
+      const lines = commands.map((args) => measureCommand(args, pods, rounds));
       for (const name of names) removeNamespace(name);
       rmSync(`${defaultCacheDir}/results`, { recursive: true });
       rmSync(configDir, { recursive: true });
@@ -40,6 +42,24 @@ export function listing(pods: number, rounds: number): Scenario {
       return lines;
     },
   };
+}
+
+function withFirewall({ name, plugins }: Network): Network {
+  return { name, plugins: [...plugins, { type: 'firewall', backend: 'iptables' }] };
+}
+
+/** The network as it is configured: the ports come from the runtime. */
+function configured(): Network & { cniVersion: string } {
+  const { name, plugins } = withFirewall(podNetwork());
+  const fromRuntime = { type: 'portmap', capabilities: { portMappings: true } };
+  return {
+    ...{ cniVersion: '1.0.0', name },
+    plugins: plugins.map((plugin) => (plugin.type === 'portmap' ? fromRuntime : plugin)),
+  };
+}
+
+function runtimeConfigOf({ plugins }: Network): Record<string, unknown> {
+  return plugins.find(({ type }) => type === 'portmap')!.runtimeConfig as Record<string, unknown>;
 }
 
 /** @throws Error when the command fails, as list does when one pod is not in order. */

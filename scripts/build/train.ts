@@ -4,7 +4,6 @@
  * module for is trained as far as it gets: the rest is compiled when it is called.
  */
 
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import {
@@ -31,7 +30,7 @@ try {
   for (const file of readdirSync(conf).filter((name) => name.endsWith('.conflist')))
     await train(host, sample(file));
   await trainChain(host, { cniVersion: '1.1.0', name: 'lo', plugins: [{ type: 'loopback' }] }, 'lo');
-  trainCommand('validate', '--bin-dir', suites.ours, join(conf, '10-bridge.conflist'));
+  await trainCommands(host);
 } catch (error) {
   console.error((error as Error).message);
   process.exitCode = 1;
@@ -51,11 +50,22 @@ async function prepare(host: Host): Promise<void> {
   );
 }
 
-/** One run of the operators' command. @throws Error with what it printed when it fails. */
-function trainCommand(...args: string[]): void {
-  const { status, stdout, stderr, error } = spawnSync(join(suites.ours, 'cni'), args, { encoding: 'utf8' });
-  if (status !== 0)
-    throw new Error(`"cni ${args.join(' ')}" failed: ${error?.message ?? `${stdout}${stderr}`}`);
+/** What operators do most, on a host with two pods. @throws Error with what it printed when it fails. */
+async function trainCommands(host: Host): Promise<void> {
+  const bridge = sample('10-bridge.conflist');
+  const network = { ...bridge, plugins: [...bridge.plugins, { type: 'firewall' }] };
+  writeFileSync(host.file('/etc/cni/net.d/10-bridge.conflist'), JSON.stringify(network));
+  const cni = (args: string[], env: NodeJS.ProcessEnv = {}) =>
+    host.run([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: suites.ours, ...env } });
+  const pods = [await host.addPod(), await host.addPod()];
+  await cni(['validate', '--bin-dir', suites.ours, join(conf, '10-bridge.conflist')]);
+  for (const [i, { netns }] of pods.entries()) {
+    const portMappings = [{ hostPort: 8080 + i, containerPort: 80, protocol: 'tcp' }];
+    await cni(['add', network.name, netns], { CAP_ARGS: JSON.stringify({ portMappings }) });
+  }
+  for (const args of [['list'], ['list', '-o', 'json'], ['network', 'ls'], ['draw'], ['--help']])
+    await cni(args);
+  for (const { netns } of pods) await cni(['del', network.name, netns]);
 }
 
 /** Every verb of every plugin in the chain, and of its IPAM plugin by itself, whatever comes of it. */

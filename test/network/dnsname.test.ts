@@ -1,8 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
-import { type Host, makeHost, type Namespace } from '../support/host.ts';
-import { iptablesSave, snapshot, until } from '../support/observe.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { dig, iptablesSave, snapshot, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 
 const directory = '/run/containers/cni/dnsname/names';
@@ -54,12 +54,6 @@ const named = (name: string, options: AttachOptions = {}): AttachOptions => ({
   args: `IgnoreUnknown=1;K8S_POD_NAME=${name}`,
   ...options,
 });
-
-/** What dig(1) says of a name. @param options such as "+tcp". */
-async function dig(from: Namespace, server: string, name: string, ...options: string[]): Promise<string[]> {
-  const argv = ['dig', `@${server}`, '+short', '+time=2', '+tries=1', name, ...options];
-  return (await from.run(argv)).split('\n').filter(Boolean).sort();
-}
 
 test('pods find one another by name, alias and address, over UDP and TCP, IPv4 and IPv6', async (t) => {
   const host = await makeNamedHost(t);

@@ -189,14 +189,33 @@ test('a route to a pod that leads elsewhere, and a strict filter that drops what
   t.true(await ping(pod, '10.5.0.1'));
 });
 
-test("bridges whose packets iptables does not see, beside kube-proxy's rules", async (t) => {
-  const { on } = await scene(t);
-  await on.sh('iptables -t nat -N KUBE-SERVICES; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables');
-  await mends(t, on, 'echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables', 'bridge-nf-call', {
-    subject: /bridge-nf-call-iptables$/,
-    fixable: true,
+for (const [mode, rules] of [
+  ['iptables', 'iptables -t nat -N KUBE-SERVICES'],
+  ['nftables', 'nft add table ip kube-proxy; nft add chain ip kube-proxy services'],
+] as const)
+  test(`bridges whose packets the rules of kube-proxy do not see, in its ${mode} mode`, async (t) => {
+    const { on } = await scene(t);
+    const path = '/proc/sys/net/bridge/bridge-nf-call-iptables';
+    await on.sh(`${rules}; echo 1 > ${path}`);
+    await mends(t, on, `echo 0 > ${path}`, 'bridge-nf-call', {
+      subject: /bridge-nf-call-iptables$/,
+      fixable: true,
+    });
+    t.is(await sysctl(on.host, 'net/bridge/bridge-nf-call-iptables'), '1');
   });
-  t.is(await sysctl(on.host, 'net/bridge/bridge-nf-call-iptables'), '1');
+
+test('pods that no Service leads back to themselves, for want of hairpin mode', async (t) => {
+  const { on } = await scene(t);
+  const path = '/proc/sys/net/bridge/bridge-nf-call-iptables';
+  const hint = /No pod of network "net" reaches itself by a Service/;
+  const said = async () => (await on.tryCni(['doctor'])).stdout;
+  await on.sh(`echo 1 > ${path}`);
+  t.notRegex(await said(), hint, 'nothing has Services');
+  await on.sh('iptables -t nat -N KUBE-SERVICES');
+  t.regex(await said(), hint);
+  const port = JSON.parse(await on.sh('ip -j link show master br0')) as [{ ifname: string }];
+  await on.sh(`ip link set ${port[0].ifname} type bridge_slave hairpin on`);
+  t.notRegex(await said(), hint);
 });
 
 for (const [title, fault] of [

@@ -12,32 +12,16 @@ import {
 } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
+import { subnetFile, writeSubnetEnv } from '../support/flannel.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
 const network = sample('40-flannel.conflist');
-const subnetFile = '/run/flannel/subnet.env';
 const dataDir = '/var/lib/cni/flannel';
 
 /** The sample's first plugin in a version of the specification that has CHECK, STATUS and GC. */
 const modern: Conflist = { ...network, cniVersion: '1.1.0', plugins: [network.plugins[0]!] };
-
-/** Plays flanneld's part on one node. */
-function writeSubnetEnv(host: Host, number: number, more: Record<string, string> = {}): void {
-  const values = {
-    FLANNEL_NETWORK: '10.244.0.0/16',
-    FLANNEL_SUBNET: `10.244.${number}.1/24`,
-    FLANNEL_IPV6_NETWORK: 'fd00:10:244::/48',
-    FLANNEL_IPV6_SUBNET: `fd00:10:244:${number}::1/64`,
-    FLANNEL_MTU: '1450',
-    FLANNEL_IPMASQ: 'true',
-    ...more,
-  };
-  mkdirSync(host.file('/run/flannel'), { recursive: true });
-  const lines = Object.entries(values).map((pair) => `${pair.join('=')}\n`);
-  writeFileSync(host.file(subnetFile), lines.join(''));
-}
 
 async function makeNode(t: ExecutionContext, number = 1): Promise<Host> {
   const host = await makeHost(t);

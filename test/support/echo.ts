@@ -4,6 +4,8 @@
  *
  *     node echo.ts serve tcp|udp ADDRESS PORT LABEL     prints a line when it listens
  *     node echo.ts ask tcp|udp ADDRESS PORT             prints the answer, or fails after two seconds
+ *     node echo.ts ask-all ADDRESS PORT …               asks all at once over TCP, and prints a line for each: the
+ *                                                       answer, or nothing if none has come when all are silent
  */
 
 import { createSocket, type RemoteInfo } from 'node:dgram';
@@ -11,10 +13,10 @@ import { connect, createServer } from 'node:net';
 
 const [mode, protocol, address = '', portText, label = ''] = process.argv.slice(2);
 const port = Number(portText);
-const patience = 2000;
 
 if (mode === 'serve') serve();
-else ask();
+else if (mode === 'ask') ask(2000);
+else askAll(process.argv.slice(3));
 
 function serve(): void {
   const answer = (peer: string, said: string) =>
@@ -37,25 +39,53 @@ function serve(): void {
   process.stdin.resume().on('end', () => process.exit());
 }
 
-function ask(): void {
+function ask(patience: number): void {
   const finish = (text: string) => {
     console.log(text);
     process.exit(0);
   };
   setTimeout(() => process.exit(1), patience);
-  if (protocol === 'tcp') {
-    const socket = connect({ host: address, port });
-    let text = '';
-    socket.on('data', (part) => {
-      text += part;
-    });
-    socket.on('end', () => finish(text));
-    socket.on('error', () => process.exit(1));
-    socket.write('hello');
-  } else {
+  if (protocol === 'tcp') converse(address, port).then(finish, () => process.exit(1));
+  else {
     const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
     socket.on('message', (text: Buffer) => finish(text.toString()));
     socket.on('error', () => process.exit(1));
     socket.send('hello', port, address);
   }
+}
+
+async function askAll(targets: readonly string[]): Promise<void> {
+  const answers: string[] = [];
+  const finish = () => {
+    console.log(answers.join('\n'));
+    process.exit();
+  };
+  // Counted, not measured: on a busy machine the answers may be there before this process gets to read them.
+  let silentTicks = 0;
+  setInterval(() => ++silentTicks > 10 && finish(), 500);
+  const asked: Promise<void>[] = [];
+  for (let i = 0; i < targets.length; i += 2) {
+    const place = answers.push('') - 1;
+    const keep = (text: string) => {
+      answers[place] = text;
+      silentTicks = 0;
+    };
+    asked.push(converse(targets[i]!, Number(targets[i + 1])).then(keep, () => {}));
+  }
+  await Promise.all(asked);
+  finish();
+}
+
+/** Says hello over TCP. @returns all of the answer. */
+function converse(host: string, port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port });
+    let text = '';
+    socket.on('data', (part) => {
+      text += part;
+    });
+    socket.on('end', () => resolve(text));
+    socket.on('error', reject);
+    socket.write('hello');
+  });
 }

@@ -120,6 +120,17 @@ export async function ping(ns: Namespace, address: string, ...options: string[])
   return false;
 }
 
+/** What dig(1) says of a name. @param options such as "+tcp". */
+export async function dig(
+  from: Namespace,
+  server: string,
+  name: string,
+  ...options: string[]
+): Promise<string[]> {
+  const argv = ['dig', `@${server}`, '+short', '+time=2', '+tries=1', name, ...options];
+  return (await from.run(argv)).split('\n').filter(Boolean).sort();
+}
+
 /** What an echo server answers: its own label, and whom it sees at the other end. */
 export interface Echo {
   label: string;
@@ -153,6 +164,19 @@ export async function ask(
 ): Promise<Echo | undefined> {
   const output = await ns.tryRun([process.execPath, echo, 'ask', protocol, address, String(port)]);
   return output.exit === 0 ? (JSON.parse(output.stdout) as Echo) : undefined;
+}
+
+/**
+ * Talks to many echo servers at once, over TCP, until all have answered or none has for some seconds.
+ * @returns what each answered, in the order of the targets; undefined where nobody did.
+ */
+export async function askAll(
+  ns: Namespace,
+  targets: readonly (readonly [address: string, port: number])[],
+): Promise<(Echo | undefined)[]> {
+  const argv = [process.execPath, echo, 'ask-all', ...targets.flat().map(String)];
+  const lines = (await ns.run(argv)).split('\n');
+  return targets.map((_, i) => (lines[i] ? (JSON.parse(lines[i]) as Echo) : undefined));
 }
 
 /**
