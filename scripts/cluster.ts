@@ -72,6 +72,7 @@ async function openShell({ outside, plane, nodes }: Cluster): Promise<void> {
   const env = {
     ...cleanEnv,
     TERM: process.env.TERM,
+    HOME: directory,
     KUBECONFIG: kubeconfig,
     PATH: `${directory}:${cleanEnv.PATH}`,
     PS1: 'cluster$ ',
