@@ -8,28 +8,22 @@ import { type Attachment, type AttachOptions, attach, sample } from '../test/sup
 import { type Host, makeHost, type Namespace, type Teardown } from '../test/support/host.ts';
 import * as observe from '../test/support/observe.ts';
 import { outsideOf } from '../test/support/outside.ts';
+import { Claims } from './claims.ts';
 
 const cleanups: (() => void | Promise<void>)[] = [];
 const t: Teardown = { teardown: (step) => void cleanups.push(step) };
-const started = performance.now();
-let held = 0;
-let failed = 0;
+const claims = new Claims();
+const { heading, say } = claims;
+const check = claims.check.bind(claims);
 
 try {
   await demo();
 } catch (error) {
-  failed++;
-  console.error(`\n  ✘ ${(error as Error).message}`);
+  claims.fail((error as Error).message);
 }
 for (const step of cleanups.reverse()) await step();
 
-const seconds = ((performance.now() - started) / 1000).toFixed(1);
-console.log(
-  failed === 0
-    ? `\nAll ${held} checks held in ${seconds} s. The namespaces have been removed; the network of this machine was not touched.`
-    : `\n${failed} of ${held + failed} checks failed.`,
-);
-process.exitCode = failed === 0 ? 0 : 1;
+claims.conclude('The namespaces have been removed; the network of this machine was not touched.');
 
 async function demo(): Promise<void> {
   heading('1. A host, and a machine outside of it');
@@ -124,9 +118,8 @@ async function add(
   const ports = (options.capabilities?.portMappings ?? []).map(
     ({ hostPort, containerPort }) => `, host port ${hostPort} → ${containerPort}`,
   );
-  held++;
-  console.log(
-    `  ✔ pod ${name.padEnd(6)} network ${network.name.padEnd(6)} (${chain}): ${attachment.ip}${ports.join('')}` +
+  claims.hold(
+    `pod ${name.padEnd(6)} network ${network.name.padEnd(6)} (${chain}): ${attachment.ip}${ports.join('')}` +
       ` in ${Math.round(performance.now() - from)} ms`,
   );
   return attachment;
@@ -147,23 +140,6 @@ async function noneOf(lines: string[], pattern: RegExp): Promise<boolean> {
   return !lines.some((line) => pattern.test(line));
 }
 
-async function check(claim: string, truth: Promise<boolean>): Promise<void> {
-  const ok = await truth;
-  if (ok) held++;
-  else failed++;
-  console.log(`  ${ok ? '✔' : '✘'} ${claim}`);
-}
-
 async function show(where: string, ns: Namespace, argv: string[]): Promise<void> {
-  const output = await ns.run(argv);
-  console.log(`  ${where}$ ${argv.join(' ')}`);
-  for (const line of output.trimEnd().split('\n')) console.log(`      ${line.trimEnd()}`);
-}
-
-function heading(text: string): void {
-  console.log(`\n${text}`);
-}
-
-function say(text: string): void {
-  console.log(`  ${text}`);
+  claims.show(`${where}$ ${argv.join(' ')}`, await ns.run(argv));
 }

@@ -1,4 +1,4 @@
-# Sourced by scripts/test and scripts/demo: from a minimal Debian 12 or 13 to built executables.
+# Sourced by scripts/test, scripts/demo and scripts/cluster: from a minimal Debian 12 or 13 to built executables.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,12 +9,12 @@ step() { printf '\n[%3ds] %s\n' "$SECONDS" "$*"; }
 # Ends the script with a reason.
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
-# Installs what is missing: npm, and the packages of scripts/packages.txt, of all groups or of those named.
+# Installs what is missing: npm, and the packages of the named groups of scripts/packages.txt.
 install_packages() {
   local missing=() package
   for package in $(awk -v groups=" $* " '
       /^# [a-z]+:/ { group = substr($2, 1, length($2) - 1) }
-      /^[a-z0-9]/ && (groups == "  " || index(groups, " " group " ")) { print $1 }' scripts/packages.txt); do
+      /^[a-z0-9]/ && index(groups, " " group " ") { print $1 }' scripts/packages.txt); do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
   done
   # Any Node.js with npm will do to install the packages, among which is the one that everything runs on.

@@ -13,18 +13,24 @@ import { type Node, pluginDir, webImage } from './node.ts';
 
 const directory = '/run/containerd-test';
 const socket = `${directory}/socket`;
-const configuration = (binDir: string) => `
+/**
+ * A configuration of containerd.
+ * @param directory of everything that it has, also of its socket, "socket".
+ * @param binDir where it looks for plugins.
+ * @param sandboxImage what the sandbox of every pod runs.
+ */
+export const containerdConfiguration = (directory: string, binDir: string, sandboxImage: string) => `
 version = 2
 root = "${directory}/root"
 state = "${directory}/state"
 [grpc]
-  address = "${socket}"
+  address = "${directory}/socket"
 [ttrpc]
   address = "${directory}/ttrpc"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${directory}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "${webImage}"
+  sandbox_image = "${sandboxImage}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "${binDir}"
@@ -69,7 +75,7 @@ export class Containerd {
    */
   static async start(node: Node, binDir = pluginDir as string): Promise<Containerd> {
     const containerd = new Containerd(node);
-    node.write(`${directory}/config.toml`, configuration(binDir));
+    node.write(`${directory}/config.toml`, containerdConfiguration(directory, binDir, webImage));
     await containerd.launch();
     await node.run([...ctr, 'images', 'import', '/run/web.tar']);
     return containerd;

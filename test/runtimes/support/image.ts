@@ -14,6 +14,8 @@ import type { Node } from './node.ts';
  * @param name with tag.
  * @param entrypoint what a container of it runs.
  * @param files contents by path below the image's root.
+ * @param copies programs of the machine, together with the libraries that they are linked to, and
+ *   directories, by the path below the image's root where they are to be.
  */
 export async function makeImage(
   node: Node,
@@ -21,6 +23,7 @@ export async function makeImage(
   name: string,
   entrypoint: readonly string[],
   files: Readonly<Record<string, string>>,
+  copies: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const build = `${path}.build`;
   for (const [file, content] of Object.entries(files)) node.write(`${build}/root/${file}`, content);
@@ -30,9 +33,16 @@ export async function makeImage(
     `cd "$1/root" && mkdir -p bin etc proc sys dev tmp run
      for applet in $(busybox --list); do ln -s busybox bin/$applet; done
      cp --remove-destination /bin/busybox bin/
+     while [ $# -gt 1 ]; do
+       mkdir -p "$(dirname "./$2")"
+       cp -a "$3" "./$2"
+       [ -d "$3" ] || ldd "$3" | grep -o '/[^ ]*' | xargs -r cp -L --parents -t .
+       shift 2
+     done
      tar --numeric-owner --owner=0 --group=0 -cf ../layer.tar .`,
     'sh',
     build,
+    ...Object.entries(copies).flat(),
   ]);
   const layer = createHash('sha256')
     .update(readFileSync(node.file(`${build}/layer.tar`)))
@@ -40,7 +50,7 @@ export async function makeImage(
   node.write(`${build}/config.json`, {
     architecture: process.arch === 'x64' ? 'amd64' : process.arch,
     os: 'linux',
-    config: { Env: ['PATH=/bin'], Entrypoint: entrypoint },
+    config: { Env: ['PATH=/usr/sbin:/usr/bin:/bin'], Entrypoint: entrypoint },
     rootfs: { type: 'layers', diff_ids: [`sha256:${layer}`] },
   });
   node.write(
