@@ -11,11 +11,9 @@ import { formatResult, parseResult } from '../../lib/cni/result.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
+import { pluginConfig, type ResultJson } from '../../lib/networks/plugin-config.ts';
 import { readCached, removeCached, writeCached } from './cache.ts';
-import type { NetworkList, PluginEntry } from './conflist.ts';
-
-/** A result as JSON, in the version of its "cniVersion". */
-export type ResultJson = Record<string, unknown>;
+import type { NetworkList } from './conflist.ts';
 
 /** What a runtime attaches a container with. */
 export interface Runtime {
@@ -188,27 +186,6 @@ export interface GarbageFailure {
 
 /** STATUS and GC are about no container, but libcni sets the variables all the same. */
 const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capabilityArgs: {} };
-
-/**
- * What a plugin reads: its own configuration with the network's name and version, and what the runtime adds.
- */
-export function pluginConfig(
-  { name, cniVersion }: NetworkList,
-  { config, capabilities }: PluginEntry,
-  { capabilityArgs }: Pick<Runtime, 'capabilityArgs'> = nobody,
-  prevResult?: ResultJson,
-): string {
-  const wanted = capabilities.filter((capability) => Object.hasOwn(capabilityArgs, capability));
-  return JSON.stringify({
-    ...config,
-    name,
-    cniVersion,
-    ...(prevResult && { prevResult }),
-    ...(wanted.length > 0 && {
-      runtimeConfig: Object.fromEntries(wanted.map((capability) => [capability, capabilityArgs[capability]])),
-    }),
-  });
-}
 
 async function run(
   command: string,

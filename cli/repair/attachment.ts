@@ -8,11 +8,12 @@ import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
 import { OutdatedError, type RepairOutcome, repairPlugin } from '../../lib/cni/repair.ts';
 import type { FindPlugin } from '../../lib/cni/runner.ts';
 import type { Sharing } from '../../lib/kernel/sharing.ts';
+import { pluginConfig } from '../../lib/networks/plugin-config.ts';
 import type { Suite } from '../../main.ts';
 import { describeError } from '../errors.ts';
 import type { HostAttachment, Inventory } from '../inventory.ts';
 import { type CachedAttachment, readCached } from '../libcni/cache.ts';
-import { deleteNetwork, type Environment, pluginConfig } from '../libcni/chain.ts';
+import { deleteNetwork, type Environment } from '../libcni/chain.ts';
 import { type NetworkList, networkFromCache } from '../libcni/conflist.ts';
 import { reservationsOf } from '../reservations.ts';
 
