@@ -1,8 +1,9 @@
 /** Where a database server listens, as Open vSwitch writes it. Source: ovsdb(7), "Connection Methods". */
 
-import { readFileSync } from 'node:fs';
 import { connect as connectPlain, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { CniError, ErrorCode } from '../errors.ts';
+import { readRegularFile } from '../file.ts';
 
 /** Where to connect: a socket of the file system, or a host by TCP, with TLS or without. */
 export type OvsdbAddress =
@@ -38,14 +39,26 @@ export function parseAddress(text: string): OvsdbAddress {
 /**
  * Begins to connect.
  * @returns the socket, and the event that tells that it is ready.
- * @throws the error of open(2) when a key that TLS takes cannot be read.
+ * @throws CniError IOFailure when a key for TLS cannot be read; the error of OpenSSL when it is damaged.
  */
 export function connectTo(address: OvsdbAddress): { socket: Socket; ready: 'connect' | 'secureConnect' } {
   if ('path' in address) return { socket: connectPlain(address), ready: 'connect' };
   const { isSecure, ...options } = address;
   if (!isSecure) return { socket: connectPlain(options), ready: 'connect' };
-  const [key, cert, ca] = [keys.key, keys.cert, keys.ca].map((file) => readFileSync(file));
+  const [key, cert, ca] = [keys.key, keys.cert, keys.ca].map(readKey);
   // Certificates of ovs-pki name switches, not hosts.
   const secrets = { key, cert, ca, checkServerIdentity: () => undefined };
   return { socket: connectTls({ ...options, ...secrets }), ready: 'secureConnect' };
+}
+
+function readKey(file: string): string {
+  try {
+    return readRegularFile(file, { followLink: true });
+  } catch (error) {
+    throw new CniError(
+      ErrorCode.IOFailure,
+      `"socket_file" begins with "ssl:", for which "${file}" is needed, and it cannot be read. Make it with ovs-pki(8), or use "unix:" or "tcp:"`,
+      (error as Error).message,
+    );
+  }
 }

@@ -63,26 +63,25 @@ export class OvsdbConnection implements Disposable {
    *   for an address that makes no sense.
    */
   static async open(address: string): Promise<OvsdbConnection> {
-    const { socket, ready } = connectTo(parseAddress(address));
-    const opened = new Promise<void>((resolve, reject) => {
-      socket.once('error', reject);
-      socket.once(ready, resolve);
-      socket.setTimeout(longestAnswer, () => reject(new Error('nobody answered in time')));
-    });
+    const target = parseAddress(address);
+    let socket: Socket | undefined;
     try {
-      await opened;
-      socket.removeAllListeners();
-      socket.setTimeout(0);
+      const connecting = connectTo(target);
+      ({ socket } = connecting);
+      await opening(socket, connecting.ready);
       return new OvsdbConnection(socket, address);
     } catch (error) {
-      socket.removeAllListeners().on('error', () => {});
-      socket.destroy();
+      socket?.removeAllListeners().on('error', () => {});
+      socket?.destroy();
+      if (error instanceof CniError) throw error;
       const { message, code } = error as NodeJS.ErrnoException;
       const isAbsent = ['ENOENT', 'ECONNREFUSED'].includes(code ?? '');
       const Kind = isAbsent ? OvsdbAbsentError : CniError;
+      const isSecure = 'isSecure' in target && target.isSecure;
+      const keys = isSecure ? ', or its keys in "/etc/openvswitch"' : '';
       throw new Kind(
         ErrorCode.TryAgainLater,
-        `Cannot connect to the database of Open vSwitch at "${address}". Start the service "openvswitch-switch", or correct "socket_file"`,
+        `Cannot connect to the database of Open vSwitch at "${address}". Start the service "openvswitch-switch", or correct "socket_file"${keys}`,
         message,
       );
     }
@@ -192,4 +191,15 @@ export interface OperationResult {
   readonly details?: string;
   readonly rows?: Row[];
   readonly count?: number;
+}
+
+/** Waits until a socket is connected. @throws the error of connect(2) or TLS, or that it takes too long. */
+async function opening(socket: Socket, ready: 'connect' | 'secureConnect'): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    socket.once('error', reject);
+    socket.once(ready, resolve);
+    socket.setTimeout(longestAnswer, () => reject(new Error('nobody answered in time')));
+  });
+  socket.removeAllListeners();
+  socket.setTimeout(0);
 }

@@ -180,6 +180,58 @@ test('keys of the flat file count where the network has none; TCP and port numbe
   t.regex((await one.tryCheck()).error!.msg, /ovs\.conf" cannot be used/);
 });
 
+test('a database behind TLS, with keys of ovs-pki; without them, and with those of another authority', async (t) => {
+  const host = await makeHost(t);
+  await host.run(['sh', '-ec', 'mkdir -p /etc/openvswitch; mount -t tmpfs tmpfs /etc/openvswitch']);
+  const makeKeys = (directory: string) =>
+    host.run([
+      'sh',
+      '-ec',
+      `mkdir -p ${directory}; cd ${directory}
+      pki="ovs-pki --dir=${directory}/pki --log=${directory}/log"
+      $pki init; $pki req+sign sc switch; $pki req+sign server switch
+      cp pki/switchca/cacert.pem .`,
+    ]);
+  await Promise.all([makeKeys('/run/own'), makeKeys('/run/other')]);
+  const ovs = await OpenVswitch.start(t, host, {
+    serverOptions: [
+      '--remote=pssl:6641:127.0.0.1',
+      '--private-key=/run/own/server-privkey.pem',
+      '--certificate=/run/own/server-cert.pem',
+      '--ca-cert=/run/own/cacert.pem',
+    ],
+  });
+  const secure = network({ socket_file: 'ssl:127.0.0.1:6641' });
+  const pod = await host.addPod();
+  const before = await snapshot(host);
+  const one = new Attachment(host, pod, secure);
+  const missing = await one.tryAdd();
+  t.regex(missing.error!.msg, /"\/etc\/openvswitch\/sc-privkey\.pem"/);
+  const useKeys = (directory: string) =>
+    host.run([
+      'sh',
+      '-c',
+      `cp ${directory}/sc-privkey.pem ${directory}/sc-cert.pem ${directory}/cacert.pem /etc/openvswitch`,
+    ]);
+  await host.run([
+    'sh',
+    '-c',
+    'for f in sc-privkey sc-cert cacert; do echo x > /etc/openvswitch/$f.pem; done',
+  ]);
+  t.regex((await one.tryAdd()).error!.msg, /or its keys in "\/etc\/openvswitch"/);
+  await useKeys('/run/other');
+  const foreign = await one.tryAdd();
+  t.regex(foreign.error!.msg, /ssl:127\.0\.0\.1:6641/);
+  t.regex(`${foreign.error!.msg} ${foreign.error!.details}`, /certificate/);
+  t.deepEqual(await snapshot(host), before);
+  await useKeys('/run/own');
+  await one.add();
+  t.is((await ovs.ports()).length, 1);
+  await one.check();
+  await one.del();
+  t.deepEqual(await ovs.ports(), []);
+});
+
 test('many pods at once', async (t) => {
   const host = await makeHost(t);
   const ovs = await OpenVswitch.start(t, host);

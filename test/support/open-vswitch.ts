@@ -13,16 +13,22 @@ const socket = 'unix:/run/openvswitch/db.sock';
 export class OpenVswitch {
   readonly host: Host;
   private readonly t: Teardown;
+  private readonly serverOptions: readonly string[];
   private database: ChildProcess | undefined;
 
-  private constructor(t: Teardown, host: Host) {
+  private constructor(t: Teardown, host: Host, serverOptions: readonly string[]) {
     this.t = t;
     this.host = host;
+    this.serverOptions = serverOptions;
   }
 
-  /** Starts it, with one bridge. */
-  static async start(t: Teardown, host: Host, bridge = 'br1'): Promise<OpenVswitch> {
-    const ovs = new OpenVswitch(t, host);
+  /** Starts it, with one bridge. @param serverOptions more options of ovsdb-server(1). */
+  static async start(
+    t: Teardown,
+    host: Host,
+    { bridge = 'br1', serverOptions = [] as readonly string[] } = {},
+  ): Promise<OpenVswitch> {
+    const ovs = new OpenVswitch(t, host, serverOptions);
     await host.run(['mkdir', '-p', '/run/openvswitch']);
     await host.run([
       'ovsdb-tool',
@@ -58,6 +64,7 @@ export class OpenVswitch {
       '--remote=punix:/run/openvswitch/db.sock',
       '--remote=ptcp:6640:127.0.0.1',
       '--unixctl=/run/openvswitch/ovsdb.ctl',
+      ...this.serverOptions,
     ]);
     await until('the database answers', async () => {
       const { exit } = await this.host.tryRun(['ovsdb-client', 'list-dbs', socket]);
