@@ -11,8 +11,9 @@ import { type Link, listLinks } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
-import { type CachedAttachment, listCache } from './libcni/cache.ts';
+import type { CachedAttachment } from './libcni/cache.ts';
 import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
+import { listRecords } from './records.ts';
 import { type HeldAddress, type RangeUse, reservationsOf } from './reservations.ts';
 import { ruleOwners } from './rules.ts';
 
@@ -74,7 +75,7 @@ export async function takeInventory(configDir: string, cacheDir: string): Promis
   const attachments = new Map<string, HostAttachment>();
   const records = new Map<string, CachedAttachment>();
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
-  for (const { attachment, since, error } of listCache(cacheDir).sort((a, b) => +b.since - +a.since)) {
+  for (const { attachment, since, error } of listRecords(cacheDir).sort((a, b) => +b.since - +a.since)) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
     const retired = networks.has(attachment.network) ? undefined : networkFromCache(attachment);
@@ -205,6 +206,11 @@ export function podOf({ args }: Pick<CachedAttachment, 'args'>): PodName | undef
 export function displayName({ pod, containerId }: Pick<HostAttachment, 'pod' | 'containerId'>): string {
   if (!pod) return containerId.slice(0, 12);
   return pod.namespace ? `${pod.namespace}/${pod.name}` : pod.name;
+}
+
+/** Whether an operator means an attachment of this pod: by its name, with or without namespace, or its ID. */
+export function isNamed(one: HostAttachment, name: string): boolean {
+  return displayName(one) === name || one.pod?.name === name || one.containerId.startsWith(name);
 }
 
 /** Runtimes write the keys in their own case. */

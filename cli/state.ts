@@ -60,7 +60,7 @@ async function stateOf(
   const why = uncheckable(network, record);
   if (why) return withoutCheck(one, why);
   try {
-    await checkNetwork(network!, record!, environment);
+    await checkNetwork(network!, record!, environment, record);
     return { kind: 'ok', problems: [] };
   } catch (error) {
     if (error instanceof NoAnswerError) return withoutCheck(one, describeError(error));

@@ -12,7 +12,7 @@ import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { pluginConfig, type ResultJson } from '../../lib/networks/plugin-config.ts';
-import { readCached, removeCached, writeCached } from './cache.ts';
+import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
 import type { NetworkList } from './conflist.ts';
 
 /** What a runtime attaches a container with. */
@@ -67,6 +67,18 @@ export async function addNetwork(
   runtime: Runtime,
   environment: Environment,
 ): Promise<ResultJson> {
+  const result = await addPlugins(list, runtime, environment);
+  const { name: network, bytes: config } = list;
+  writeCached(environment.cacheDir, { ...runtime, network, config, result });
+  return result;
+}
+
+/** Attaches a container without recording it. @throws as {@link addNetwork} does. */
+export async function addPlugins(
+  list: NetworkList,
+  runtime: Runtime,
+  environment: Environment,
+): Promise<ResultJson> {
   checkRuntime(runtime);
   let result: ResultJson | undefined;
   for (const plugin of list.plugins) {
@@ -74,19 +86,19 @@ export async function addNetwork(
     const output = await run('ADD', plugin.type, config, runtime, environment);
     result = readResult(output, plugin.type, list.cniVersion);
   }
-  const { name: network, bytes: config } = list;
-  writeCached(environment.cacheDir, { ...runtime, network, config, result });
   return result!;
 }
 
 /**
  * Checks that an attachment is as ADD left it.
+ * @param record of the attachment, where it is not in the cache.
  * @throws CniError of the plugin that finds fault, or when there is no record of the attachment.
  */
 export async function checkNetwork(
   list: NetworkList,
   runtime: Runtime,
   environment: Environment,
+  record?: CachedAttachment,
 ): Promise<void> {
   checkRuntime(runtime);
   if (!atLeast(list.cniVersion, '0.4.0'))
@@ -98,7 +110,7 @@ export async function checkNetwork(
     environment.onWarning(`Nothing is checked: network "${list.name}" has "disableCheck" set`);
     return;
   }
-  const cached = readCached(environment.cacheDir, { ...runtime, network: list.name });
+  const cached = record ?? readCached(environment.cacheDir, { ...runtime, network: list.name });
   if (!cached?.result)
     throw new CniError(
       ErrorCode.UnknownContainer,
@@ -127,9 +139,23 @@ export async function deleteNetwork(
     // A damaged record must not keep a container from being taken down.
     environment.onWarning((error as Error).message);
   }
+  await deletePlugins(list, runtime, environment, result);
+  removeCached(environment.cacheDir, id);
+}
+
+/**
+ * Detaches a container of which the cache has no record.
+ * @param result of ADD, where it is known.
+ * @throws CniError of the first plugin that fails.
+ */
+export async function deletePlugins(
+  list: NetworkList,
+  runtime: Runtime,
+  environment: Environment,
+  result?: ResultJson,
+): Promise<void> {
   for (const plugin of list.plugins.toReversed())
     await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
-  removeCached(environment.cacheDir, id);
 }
 
 /** Asks each plugin whether it can serve ADD. @throws CniError of the first one that cannot. */

@@ -1,10 +1,10 @@
 /** Which network of a pod has its default routes, when several give one. */
 
-import type { Call } from '../cni/call.ts';
 import type { Result } from '../cni/result.ts';
 import { type Family, Prefix } from '../ip.ts';
 import { requireLink } from '../kernel/link.ts';
 import { listRoutes, RouteTable, removeRoute, replaceRoute } from '../kernel/route.ts';
+import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { Delegate } from './delegates.ts';
 
 const families: readonly Family[] = [4, 6];
@@ -26,13 +26,14 @@ export function refuseRivals(delegates: readonly Delegate[]): void {
 /**
  * Leaves the pod one default route of each family: that of the network for which "default-route" is set, else
  * that of its first network, which the standard calls the cluster-wide default network.
+ * @param open returns a socket in the sandbox, if it is needed.
  * @returns the delegates with what their results are now.
  */
-export function settleDefaultRoutes(call: Call, delegates: readonly Added[]): Added[] {
-  return families.reduce((current, family) => settle(call, current, family), [...delegates]);
+export function settleDefaultRoutes(open: () => RouteSocket, delegates: readonly Added[]): Added[] {
+  return families.reduce((current, family) => settle(open, current, family), [...delegates]);
 }
 
-function settle(call: Call, delegates: Added[], family: Family): Added[] {
+function settle(open: () => RouteSocket, delegates: Added[], family: Family): Added[] {
   const asked = delegates.find((one) => one.defaultRoute?.some((gateway) => gateway.family === family));
   const left = delegates.find((one) => one.defaultRoute?.length === 0 && hasDefault(one, family));
   const owner = asked ?? left ?? delegates.find((one) => hasDefault(one, family));
@@ -41,7 +42,7 @@ function settle(call: Call, delegates: Added[], family: Family): Added[] {
     const gw = one === owner ? one.defaultRoute?.find((gateway) => gateway.family === family) : undefined;
     if (one === owner && !gw) return one;
     if (!gw && !hasDefault(one, family)) return one;
-    const { socket } = call.sandbox;
+    const socket = open();
     const { index: link } = requireLink(socket, one.ifname);
     for (const route of listRoutes(socket, { family, link, table: RouteTable.Main }))
       if (route.dst.length === 0) socket.execute(removeRoute(route));

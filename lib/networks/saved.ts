@@ -77,9 +77,13 @@ export class SavedDelegates {
     this.write(id.containerId, others);
   }
 
+  /** Removes what killed processes have left of files that they were writing. */
+  removeUnfinished(): void {
+    removeUnfinished(this.directory, isValidName);
+  }
+
   /** IDs of the containers of which something is saved. @throws the error of open(2) for a directory. */
   containers(): string[] {
-    removeUnfinished(this.directory, isValidName);
     return listStateFiles(this.directory).filter(isValidName);
   }
 
@@ -96,7 +100,7 @@ export class SavedDelegates {
   }
 
   /** What cannot be read is as good as nothing: DEL then goes by the configuration of now. */
-  private tryRead(containerId: string): SavedDelegate[] | undefined {
+  tryRead(containerId: string): SavedDelegate[] | undefined {
     try {
       return this.read(containerId);
     } catch {

@@ -56,7 +56,7 @@ export function defineSeveralNetworks<S extends Shape>(
       }
       const added: (Delegate & { result: Result })[] = [];
       for (const one of delegates) added.push({ ...one, result: await addDelegate(call, one) });
-      const settled = settleDefaultRoutes(call, added);
+      const settled = settleDefaultRoutes(() => call.sandbox.socket, added);
       saved.save(call.attachment, call.netns, settled);
       return settled[0]!.result;
     },
@@ -137,6 +137,7 @@ async function collect(
   const kept: SavedDelegate[] = [];
   const unreadable: string[] = [];
   const steps: (() => Promise<void> | void)[] = [];
+  saved.removeUnfinished();
   for (const containerId of saved.containers()) {
     const delegates = readOrWarn(call, saved, containerId);
     if (!delegates) {
