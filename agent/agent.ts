@@ -192,7 +192,10 @@ export class Agent {
       this.idleTimer = setTimeout(() => this.stop(), idleTimeoutMs);
   }
 
-  /** Until then, calls are accepted from the socket and refused at once: nobody is to wait for an answer. */
+  /**
+   * Closes the socket once no call is under way. Until then new calls are accepted and refused at once, so
+   * that their launchers do not wait.
+   */
   private endIfDone(): void {
     if (!this.isStopping || this.unfinished > 0) return;
     this.server?.close();

@@ -147,8 +147,9 @@ function codeOf(text: string): number {
 }
 
 /**
- * Whether the launcher has passed the result on. It never takes as passed on what is about to be undone: once
- * it is given up, its acknowledgement fails.
+ * Whether the launcher has passed the result on. When this
+ * gives up waiting, the launcher's acknowledgement fails, so that it does not report a result that is about
+ * to be undone.
  */
 async function isAcknowledged(socket: Socket, changes: Changes, incoming: Incoming): Promise<boolean> {
   const take = () => incoming.takeAcknowledgement() || undefined;
@@ -188,7 +189,7 @@ class Changes {
       const taken = take();
       if (taken !== undefined || this.gone.aborted) return taken;
       if (performance.now() >= end) {
-        // What arrived while the thread stood still has not been read yet: timers come before sockets.
+        // The event loop runs timers before sockets, so data that has arrived may not have been read yet.
         await new Promise((resolve) => setImmediate(resolve));
         return take();
       }

@@ -189,7 +189,7 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
   return registry;
 }
 
-/** One that cannot be opened to count the others means that there is no more. */
+/** The number of open descriptors. When the directory cannot be opened, all of them are in use. */
 function openFds(): number {
   try {
     return readdirSync('/proc/self/fd').length;

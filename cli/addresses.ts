@@ -35,6 +35,7 @@ export function sameSubnet(a: AddressPool, b: AddressPool): boolean {
   return sameFamily(a, b) && a.subnet === b.subnet;
 }
 
+/** True for a pool of IPv4 addresses, false for IPv6. */
 export function isIPv4(pool: AddressPool): boolean {
   return !pool.subnet.includes(':');
 }

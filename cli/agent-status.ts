@@ -65,7 +65,8 @@ export function askStatus(path: string): Promise<AgentStatus> {
     });
     socket.on('end', () => {
       const report = parseReport(Buffer.concat(chunks).toString('utf8', frameHeaderSize));
-      if (!report) return fail(`What listens on "${path}" is not an agent`);
+      if (!report)
+        return fail(`What listens on "${path}" is not an agent. Give the socket of one with --socket`);
       clearTimeout(timer);
       resolve(report);
     });

@@ -91,7 +91,7 @@ const endings = ['.conf', '.conflist', '.json'];
 function filesAt(path: string): string[] {
   if (path === standardInput) return [path];
   const status = statSync(path, { throwIfNoEntry: false });
-  if (!status) throw new CommandError(`There is no file or directory "${path}"`);
+  if (!status) throw new CommandError(`There is no file or directory "${path}". Correct the path`);
   if (!status.isDirectory()) return [path];
   const files = configFiles(path, endings);
   if (files.length > 0) return files;

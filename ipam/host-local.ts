@@ -95,7 +95,7 @@ export const plugin = definePlugin({
         );
   },
 
-  /** What some attachments suffer from is a warning: an error takes the whole host out of service. */
+  /** A full range or a bad entry is a warning only: after an error, the node is not ready. */
   async status(call) {
     const { network } = call;
     const dataDir = dataDirOf(call.config);

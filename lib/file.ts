@@ -1,4 +1,4 @@
-/** Files that anybody may have put there: torn, endless, or no files at all. */
+/** Reading and removing files that may be damaged, endless as a device is, or not regular files. */
 
 import { closeSync, constants, fstatSync, openSync, readSync, rmSync, unlinkSync } from 'node:fs';
 import { CniError, ErrorCode } from './errors.ts';

@@ -1,7 +1,7 @@
 /**
  * Work that several calls of one process do as one. The kernel and the programs of the host take about as
- * long for the rules or interfaces of thirty calls as for those of one. Nothing is put off for that: the
- * first call begins at once, and what comes while it is at work is done together after it.
+ * long for the rules or interfaces of thirty calls as for those of one. No call is delayed for that: the
+ * first one begins at once, and those that come while it is at work are done together after it.
  */
 
 /** How pieces of work are done together. */

@@ -125,7 +125,8 @@ export function removeStateFile(file: string): void {
 }
 
 /**
- * Removes a file alone, if it exists, for who removes many and calls {@link removeUnfinished} once.
+ * Removes a file alone, if it exists. For callers that remove many and call {@link removeUnfinished} once, or
+ * that leave nothing which it would find.
  * @throws the error of unlink(2).
  */
 export function unlinkStateFile(file: string): void {

@@ -1,8 +1,8 @@
 /** bandwidth: limits what a container sends and receives. */
 
 import type { Call, UndoStep } from '../lib/cni/call.ts';
+import { probeKernel } from '../lib/cni/kernel-probe.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
-import { probeKernel } from '../lib/cni/probe.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { type InferShape, integer, object } from '../lib/cni/schema.ts';
 import { getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
@@ -189,8 +189,8 @@ function limitIngress(call: BandwidthCall, veth: Link, limit: TokenBucket): void
 }
 
 /**
- * What the container sends comes in by the host's end, and takes a detour by an interface that it can leave
- * by.
+ * What the container sends comes in by the host's end, where it cannot be shaped. So it is redirected to an
+ * interface (ifb) that it leaves by.
  */
 function limitEgress(call: BandwidthCall, veth: Link, limit: TokenBucket): Link {
   const { host } = call;

@@ -3,10 +3,10 @@
 import { refuse } from '../lib/cni/config-checks.ts';
 import { gatewayOf } from '../lib/cni/interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
-import { requestedMac } from '../lib/cni/mac.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import { requirePrevResult } from '../lib/cni/plugin.ts';
 import { removeVethPair } from '../lib/cni/remove-interface.ts';
+import { requestedMac } from '../lib/cni/requested-mac.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
@@ -58,7 +58,7 @@ export const plugin = defineMainPlugin({
     const { bridge, port } = checkPort(call);
     if (port.parent !== link.index)
       throw new Error(
-        `Port "${port.name}" of bridge "${bridge.name}" is not the other end of "${call.ifname}"`,
+        `Port "${port.name}" of bridge "${bridge.name}" is not the other end of "${call.ifname}". Delete the container and add it again`,
       );
     (await macSpoofCheck(call))?.checkMacSpoofCheck(call.attachment, port.name, link.mac);
   },
@@ -156,7 +156,9 @@ async function connect(
   if (call.config.disableContainerInterface) return;
   result.interfaces.push(...serveGateways(call, bridge, result.ips));
   if (!(await waitUntilUp(call.host, hostLink.index)))
-    throw new Error(`Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds`);
+    throw new Error(
+      `Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds. Try again, or see in the kernel log why it does not come up`,
+    );
   // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address
   // that is set, if only to what it is, has it announce again; a packet socket of ours would take 25 ms to
   // open and close.
@@ -175,7 +177,8 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   const bridge = getLink(host, name);
   if (bridge?.kind !== 'bridge') throw new Error(`Bridge "${name}" is missing. Run "cni repair"`);
   if (!bridge.up) throw new Error(`Bridge "${name}" is down. Bring it up with "ip link set ${name} up"`);
-  if (promiscMode && bridge.promiscuity === 0) throw new Error(`Bridge "${name}" is not promiscuous`);
+  if (promiscMode && bridge.promiscuity === 0)
+    throw new Error(`Bridge "${name}" is not in promiscuous mode. Run "cni repair"`);
   const entry = interfaces.find((one) => !one.sandbox && one.name !== name && one.name.startsWith('veth'));
   if (!entry)
     throw new Error(
@@ -191,11 +194,13 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
       `Interface "${entry.name}" is not a port of bridge "${name}". Add it with "ip link set ${entry.name} master ${name}"`,
     );
   if (entry.mac && entry.mac !== port.mac)
-    throw new Error(`Port "${entry.name}" has MAC address ${port.mac} where ${entry.mac} is wanted`);
+    throw new Error(
+      `Port "${entry.name}" has MAC address ${port.mac} where ${entry.mac} is wanted. Set it with "ip link set ${entry.name} address ${entry.mac}"`,
+    );
   const settings = bridgePortSettings(port);
   if (settings && (settings.hairpin !== hairpinMode || settings.isolated !== portIsolation))
     throw new Error(
-      `Port "${port.name}" has hairpin mode ${onOff(settings.hairpin)} and isolation ${onOff(settings.isolated)}, where ${onOff(hairpinMode)} and ${onOff(portIsolation)} are wanted`,
+      `Port "${port.name}" has hairpin mode ${onOff(settings.hairpin)} and isolation ${onOff(settings.isolated)}, where ${onOff(hairpinMode)} and ${onOff(portIsolation)} are wanted. Run "cni repair"`,
     );
   if (usesVlans(vlans)) checkVlans(host, port, vlans);
   return { bridge, port };

@@ -5,6 +5,7 @@ import { knownAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
+import { heldByOthers, notedAddresses } from '../lib/firewall/address-holders.ts';
 import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
 import { Claims } from '../lib/firewall/claims.ts';
 import { firewalldForward, isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
@@ -19,7 +20,6 @@ import {
 import { chainPattern } from '../lib/firewall/forward-chains.ts';
 import { iptablesForward, isIptablesUsable } from '../lib/firewall/forward-iptables.ts';
 import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
-import { heldByOthers, notedAddresses } from '../lib/firewall/holders.ts';
 import { hasPrograms, IptablesError } from '../lib/firewall/iptables.ts';
 import { attachmentComment } from '../lib/firewall/names.ts';
 import type { Address, Family } from '../lib/ip.ts';

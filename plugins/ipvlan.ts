@@ -3,9 +3,11 @@
 import type { Call } from '../lib/cni/call.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import {
+  checkMode,
   checkParent,
   checkParentExists,
   createOnParent,
+  describeParent,
   findParent,
   parentShape,
 } from '../lib/cni/parent.ts';
@@ -13,6 +15,7 @@ import { string } from '../lib/cni/schema.ts';
 import { ipvlanKind, ipvlanMode, ipvlanModes } from '../lib/kernel/link-kinds.ts';
 
 const modes = Object.keys(ipvlanModes);
+const modeOf = ({ mode }: { mode?: string }): string => mode || 'l2';
 
 export const plugin = defineMainPlugin({
   name: 'ipvlan',
@@ -27,23 +30,20 @@ export const plugin = defineMainPlugin({
     }),
   },
 
-  explain: ({ mode, master }) => [
-    `Creates an ipvlan interface in mode "${mode || 'l2'}" on ${master ? `"${master}"` : 'the interface of the default route'}`,
+  explain: (config) => [
+    `Creates an ipvlan interface in mode "${modeOf(config)}" on ${describeParent(config)}`,
   ],
 
   inherit: ({ prevResult }) => (prevResult && prevResult.ips.length > 0 ? prevResult : undefined),
 
   create(call) {
     const parent = findParent(call, call.config.master || chainedParent(call));
-    return createOnParent(call, ipvlanKind(call.config.mode || 'l2'), parent);
+    return createOnParent(call, ipvlanKind(modeOf(call.config)), parent);
   },
 
   check(call, checked) {
     checkParent(call, checked);
-    const { link } = checked;
-    const wanted = call.config.mode || 'l2';
-    if (ipvlanMode(link) !== wanted)
-      throw new Error(`Interface "${link.name}" has mode "${ipvlanMode(link)}" where "${wanted}" is wanted`);
+    checkMode(checked, ipvlanMode(checked.link), modeOf(call.config));
   },
 
   status: checkParentExists,

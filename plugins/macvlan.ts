@@ -1,18 +1,21 @@
 /** macvlan: an interface with a MAC address of its own on one of the host's. */
 
-import { requestedMac } from '../lib/cni/mac.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import {
+  checkMode,
   checkParent,
   checkParentExists,
   createOnParent,
+  describeParent,
   findParent,
   parentShape,
 } from '../lib/cni/parent.ts';
+import { requestedMac } from '../lib/cni/requested-mac.ts';
 import { integer, object, string } from '../lib/cni/schema.ts';
 import { macvlanKind, macvlanMode, macvlanModes } from '../lib/kernel/link-kinds.ts';
 
 const modes = Object.keys(macvlanModes);
+const modeOf = ({ mode }: { mode?: string }): string => mode || 'bridge';
 
 export const plugin = defineMainPlugin({
   name: 'macvlan',
@@ -32,23 +35,20 @@ export const plugin = defineMainPlugin({
     runtimeConfig: object({ mac: string() }),
   },
 
-  explain: ({ mode, master }) => [
-    `Creates a macvlan interface in mode "${mode || 'bridge'}" on ${master ? `"${master}"` : 'the interface of the default route'}`,
+  explain: (config) => [
+    `Creates a macvlan interface in mode "${modeOf(config)}" on ${describeParent(config)}`,
   ],
 
   create(call) {
-    const { mode, bcqueuelen = 0, runtimeConfig, mac: configured } = call.config;
+    const { bcqueuelen = 0, runtimeConfig, mac: configured } = call.config;
     const mac = requestedMac(runtimeConfig?.mac, call.args(['MAC']).MAC, configured);
-    const kind = macvlanKind(mode || 'bridge', bcqueuelen);
+    const kind = macvlanKind(modeOf(call.config), bcqueuelen);
     return createOnParent(call, kind, findParent(call), { ...(mac && { mac }) });
   },
 
   check(call, checked) {
     checkParent(call, checked);
-    const { link } = checked;
-    const wanted = call.config.mode || 'bridge';
-    if (macvlanMode(link) !== wanted)
-      throw new Error(`Interface "${link.name}" has mode "${macvlanMode(link)}" where "${wanted}" is wanted`);
+    checkMode(checked, macvlanMode(checked.link), modeOf(call.config));
   },
 
   status: checkParentExists,

@@ -171,7 +171,10 @@ export const plugin = defineMainPlugin({
   },
 });
 
-/** A MAC address that goes with the address, so that neighbours that remember either know the other. */
+/**
+ * A MAC address made from the IPv4 address, so that neighbours' ARP entries stay valid when another container
+ * gets the address.
+ */
 function macFor(address: Address): string {
   return [0x0a, 0x58, ...address.toBytes()].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }

@@ -72,7 +72,8 @@ export const plugin = defineMainPlugin({
   remove: removeVethPair,
 
   check(call, { link }) {
-    if (link.operState !== 'up') throw new Error(`Interface "${call.ifname}" has no peer that is up`);
+    if (link.operState !== 'up')
+      throw new Error(`Interface "${call.ifname}" has no peer that is up. Run "cni repair"`);
   },
 
   async repair(call) {

@@ -107,7 +107,9 @@ export const plugin = definePlugin({
       if (call.config.table !== undefined || !gateway) continue;
       const routes = listRoutes(socket, { family: source.family, table });
       if (!routes.some(({ dst, gw }) => dst.length === 0 && gateway.equals(gw)))
-        throw new Error(`Table ${table}, for packets from ${source}, has no default route via ${gateway}`);
+        throw new Error(
+          `Table ${table}, for packets from ${source}, has no default route via ${gateway}. Delete the container and add it again`,
+        );
     }
   },
 });
@@ -133,7 +135,7 @@ function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[
   });
   if (ips.length === 0)
     throw new Error(
-      `Interface "${ifname}" has no IP address in "prevResult", so there is nothing to route by`,
+      `Interface "${ifname}" has no IP address in "prevResult", so there is nothing to route by. Put this plugin behind one that gives it an address`,
     );
   return ips.map((ip) => {
     const configured = config.gateways?.find(({ family }) => family === ip.address.family);
@@ -193,7 +195,7 @@ function restore(socket: RouteSocket, routes: readonly Route[]): void {
   socket.attempt(...inOrder.map((route) => copyRoute(route)));
 }
 
-/** Lets packets that come from nowhere yet, and go to the subnet of an address, come from that address. */
+/** Gives packets to the subnet of an address, when a program has not chosen their source, that address. */
 function addSourceHints(
   call: SbrCall,
   socket: RouteSocket,

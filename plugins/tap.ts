@@ -3,8 +3,8 @@
 import { writeFileSync } from 'node:fs';
 import type { Call } from '../lib/cni/call.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
-import { requestedMac } from '../lib/cni/mac.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { requestedMac } from '../lib/cni/requested-mac.ts';
 import { boolean, type InferShape, integer, object, string } from '../lib/cni/schema.ts';
 import { deleteLink, getLink, requireLink, setLink } from '../lib/kernel/link.ts';
 import { ProgramMissingError } from '../lib/kernel/programs.ts';
@@ -59,7 +59,9 @@ export const plugin = defineMainPlugin({
         `Interface "${link.name}" is not a port of bridge "${bridge}". Delete the container and add it again`,
       );
     if (mtu && link.mtu !== mtu)
-      throw new Error(`Interface "${link.name}" has MTU ${link.mtu} where ${mtu} is wanted`);
+      throw new Error(
+        `Interface "${link.name}" has MTU ${link.mtu} where ${mtu} is wanted. Set it with "ip link set ${link.name} mtu ${mtu}" in the sandbox`,
+      );
   },
 });
 
@@ -92,7 +94,7 @@ async function createByCommand(call: TapCall, selinuxContext: string): Promise<v
       try {
         return call.programs.run('ip', words);
       } finally {
-        // The child has started: no other is to have that context.
+        // The child has started, and the next one must not get its context.
         writeFileSync('/proc/thread-self/attr/exec', '\n');
       }
     })

@@ -2,9 +2,9 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { mtuProblem, refuse } from '../lib/cni/config-checks.ts';
-import { requestedMac } from '../lib/cni/mac.ts';
 import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { requestedMac } from '../lib/cni/requested-mac.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
 import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kernel/link.ts';

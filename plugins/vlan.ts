@@ -37,7 +37,9 @@ export const plugin = defineMainPlugin({
     const { link } = checked;
     const wanted = call.config.vlanId ?? 0;
     if (vlanId(link) !== wanted)
-      throw new Error(`Interface "${link.name}" is in VLAN ${vlanId(link)} where ${wanted} is wanted`);
+      throw new Error(
+        `Interface "${link.name}" is in VLAN ${vlanId(link)} where ${wanted} is wanted. Delete the container and add it again`,
+      );
   },
 
   status: checkParentExists,

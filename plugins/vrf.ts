@@ -2,9 +2,9 @@
 
 import type { Call } from '../lib/cni/call.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
+import { probeKernel } from '../lib/cni/kernel-probe.ts';
 import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
-import { probeKernel } from '../lib/cni/probe.ts';
 import { type InferShape, integer, required, string } from '../lib/cni/schema.ts';
 import { AddressFlag, addAddress, type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import { NetlinkGroup, waitForEvent } from '../lib/kernel/events.ts';
@@ -217,6 +217,6 @@ async function waitForAddresses(
   const groups = NetlinkGroup.IPv6Address + NetlinkGroup.IPv6Route;
   if (!(await waitForEvent(groups, addressTimeoutMs, () => !unusable(), sandbox.netns)))
     throw new Error(
-      `Address ${unusable()?.prefix} of interface "${name}" cannot be used ${addressTimeoutMs / 1000} seconds after it changed the VRF`,
+      `Address ${unusable()?.prefix} of interface "${name}" cannot be used ${addressTimeoutMs / 1000} seconds after it changed the VRF. Try again, or see with "ip -6 address" in the sandbox what becomes of it`,
     );
 }

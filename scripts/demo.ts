@@ -5,8 +5,9 @@
  */
 
 import { type Attachment, type AttachOptions, attach, sample } from '../test/support/chain.ts';
-import { type Host, makeHost, type Namespace, type Pod, type Teardown } from '../test/support/host.ts';
+import { type Host, makeHost, type Namespace, type Teardown } from '../test/support/host.ts';
 import * as observe from '../test/support/observe.ts';
+import { outsideOf } from '../test/support/outside.ts';
 
 const cleanups: (() => void | Promise<void>)[] = [];
 const t: Teardown = { teardown: (step) => void cleanups.push(step) };
@@ -33,7 +34,7 @@ process.exitCode = failed === 0 ? 0 : 1;
 async function demo(): Promise<void> {
   heading('1. A host, and a machine outside of it');
   const host = await makeHost(t);
-  const outside = await connectOutside(host);
+  const outside = await outsideOf(host, 'uplink');
   say('the host has 192.0.2.1 on its uplink, the machine outside has 192.0.2.2 and knows nothing of pods');
 
   heading('2. ADD: what the kubelet has a runtime do for every pod');
@@ -109,29 +110,6 @@ async function demo(): Promise<void> {
   say(
     'the bridge cni0 and the empty chains that all pods share stay for the next pod, as with the reference plugins',
   );
-}
-
-/** Joins a namespace that plays another machine to the host's uplink. */
-async function connectOutside(host: Host): Promise<Pod> {
-  const outside = await host.addPod();
-  await host.run([
-    'ip',
-    'link',
-    'add',
-    'uplink',
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'eth0',
-    'netns',
-    outside.name,
-  ]);
-  await host.run(['ip', 'address', 'add', '192.0.2.1/24', 'dev', 'uplink']);
-  await host.run(['ip', 'link', 'set', 'uplink', 'up']);
-  await outside.run(['ip', 'address', 'add', '192.0.2.2/24', 'dev', 'eth0']);
-  await outside.run(['ip', 'link', 'set', 'eth0', 'up']);
-  return outside;
 }
 
 async function add(

@@ -7,6 +7,8 @@
  *     npm run prove -- --kind fail                     the call fails, with every error that it can have
  *     npm run prove -- --kind stop                     SIGKILL of the agent at everything that it waits for
  *     npm run prove -- --kind kill --share 10          ten percent of the cases, chosen by the seed
+ *     npm run prove -- --kind fail --minutes 20        as many as can be tried in that time; the same command,
+ *                                                      for the same commit, goes on with the others
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
  *
  * It needs root and strace(1). Everything happens in namespaces of its own.
@@ -16,6 +18,7 @@ import { parseArgs } from 'node:util';
 import { kinds } from '../test/proof/kinds.ts';
 import { prove } from '../test/proof/prove.ts';
 import { subjects } from '../test/proof/subjects.ts';
+import { ProofJournal } from './proof-journal.ts';
 import { newSeed, Random } from './random.ts';
 import { record } from './reliability.ts';
 
@@ -27,6 +30,7 @@ const { values } = parseArgs({
     share: { type: 'string', default: '100' },
     seed: { type: 'string' },
     jobs: { type: 'string', default: '1' },
+    minutes: { type: 'string' },
     record: { type: 'boolean', default: false },
   },
 });
@@ -43,19 +47,25 @@ if (!kind || Object.values(chosen).includes(undefined)) {
 const seed = Number(values.seed ?? newSeed());
 const share = Number(values.share) / 100;
 const start = Date.now();
-const { tried, missed, failures } = await prove(kind, chosen as typeof subjects, {
+const limit = Number(values.minutes ?? Infinity) * 60_000;
+const journal = values.minutes === undefined ? undefined : new ProofJournal(`proof-${kind.name}`);
+const { tried, left, missed, failures } = await prove(kind, chosen as typeof subjects, {
   share,
   random: new Random(seed),
   jobs: Number(values.jobs),
   log: console.log,
+  isOver: () => Date.now() - start > limit,
+  ...(journal && { journal }),
   ...(values.only !== undefined && { only: values.only }),
 });
-const minutes = (Date.now() - start) / 60_000;
+const minutes = (journal?.minutes ?? 0) + (Date.now() - start) / 60_000;
+journal?.noteMinutes(minutes);
 console.log(
   `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} of them not met, ${failures.length} failed`,
 );
 for (const { command } of failures) console.log(`  ${command}`);
-if (values.record && values.only === undefined && values.subject === undefined)
+if (left > 0) console.log(`${left} are left for the same command to go on with`);
+if (values.record && left === 0 && values.only === undefined && values.subject === undefined)
   record({
     part: kind.part,
     unit: kind.unit,

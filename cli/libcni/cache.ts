@@ -9,7 +9,7 @@ import type { AttachmentId } from '../../lib/attachment.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
 import { isObject } from '../../lib/cni/schema.ts';
 import { makeDirectory } from '../../lib/directory.ts';
-import { inDirectory, listStateFiles, readStateFile, removeStateFile } from '../../lib/state-file.ts';
+import { inDirectory, listStateFiles, readStateFile, unlinkStateFile } from '../../lib/state-file.ts';
 
 /** Where libcni keeps its state unless told otherwise. */
 export const defaultCacheDir = '/var/lib/cni';
@@ -141,7 +141,7 @@ export function writeCached(cacheDir: string, attachment: CachedAttachment): voi
 
 /** Forgets an attachment. */
 export function removeCached(cacheDir: string, id: AttachmentId): void {
-  removeStateFile(cacheFile(cacheDir, id));
+  unlinkStateFile(cacheFile(cacheDir, id));
 }
 
 function readCacheFile(file: string): Record<string, unknown> | undefined {

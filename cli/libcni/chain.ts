@@ -7,8 +7,7 @@ import type { AttachmentId } from '../../lib/attachment.ts';
 import { findPlugin } from '../../lib/cni/delegate.ts';
 import { runExecutable } from '../../lib/cni/exec.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
-import { formatResult, parseResult } from '../../lib/cni/result.ts';
-import { isObject } from '../../lib/cni/schema.ts';
+import { formatResult, readOutput } from '../../lib/cni/result.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { pluginConfig, type ResultJson } from '../../lib/networks/plugin-config.ts';
@@ -84,7 +83,8 @@ export async function addPlugins(
   for (const plugin of list.plugins) {
     const config = pluginConfig(list, plugin, runtime, result);
     const output = await run('ADD', plugin.type, config, runtime, environment);
-    result = readResult(output, plugin.type, list.cniVersion);
+    const read = readOutput(output, plugin.type, list.cniVersion);
+    result = JSON.parse(formatResult(read.result, read.version)) as ResultJson;
   }
   return result!;
 }
@@ -255,26 +255,6 @@ function find(type: string, path: readonly string[]): string {
   } catch (error) {
     throw new NoAnswerError(ErrorCode.Internal, (error as Error).message);
   }
-}
-
-/**
- * Reads what a plugin printed, and brings it into the version of its "cniVersion", or of the network without
- * one.
- */
-function readResult(output: string, type: string, version: string): ResultJson {
-  let value: unknown;
-  try {
-    value = JSON.parse(output);
-  } catch (error) {
-    throw new CniError(
-      ErrorCode.DecodingFailure,
-      `Plugin "${type}" succeeded, but what it printed is not JSON. Replace the executable by one that follows the CNI specification`,
-      `${(error as Error).message}; it printed: ${output.slice(0, 500)}`,
-    );
-  }
-  const own = isObject(value) && typeof value.cniVersion === 'string' ? value.cniVersion : '';
-  const result = parseResult(value, own || version, `Result of "${type}"`);
-  return JSON.parse(formatResult(result, own || version)) as ResultJson;
 }
 
 function checkRuntime({ containerId, ifname }: Runtime): void {

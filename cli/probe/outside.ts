@@ -22,6 +22,7 @@ const subnets: Readonly<Record<Family, readonly string[]>> = {
 /** Name of the interface inside. */
 const inside = 'eth0';
 
+/** A namespace that a veth pair joins to the host, in a subnet reserved for documentation or tests. */
 export class Outside {
   readonly station: Station;
   private readonly hostLink: string;

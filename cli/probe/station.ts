@@ -10,6 +10,7 @@ import type { Answer, Task } from './helper.ts';
 /** How long a helper may take for one task, in milliseconds: its own limits are much shorter. */
 const patienceMs = 20_000;
 
+/** A helper process that sends and receives packets in its namespace, one task after the other. */
 export class Station {
   private readonly child: ChildProcess;
   private readonly lines: AsyncIterator<string>;

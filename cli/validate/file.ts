@@ -124,7 +124,13 @@ async function readPools(entry: PluginEntry, network: NetworkList, suite: Suite)
 async function checkRepetition(types: readonly (string | undefined)[], suite: Suite): Promise<Finding[]> {
   for (const [i, type] of types.entries())
     if (type && types.indexOf(type) < i && (await loadPlugin(suite.plugins, type))?.role === 'chained')
-      return [warning('plugin-twice', 'plugins', `Plugin "${type}" is in the list twice`)];
+      return [
+        warning(
+          'plugin-twice',
+          'plugins',
+          `Plugin "${type}" is in the list twice. Remove one, unless both are meant`,
+        ),
+      ];
   return [];
 }
 

@@ -11,10 +11,12 @@ export interface Finding {
   readonly path: string;
 }
 
+/** A finding that keeps pods from being attached, or makes networks clash. */
 export function error(rule: string, path: string, message: string): Finding {
   return { severity: 'error', rule, message, path };
 }
 
+/** A finding that may be meant as it is. */
 export function warning(rule: string, path: string, message: string): Finding {
   return { severity: 'warning', rule, message, path };
 }

@@ -46,7 +46,7 @@ export function checkNetworks(files: readonly CheckedFile[]): void {
         warning(
           'same-name',
           'name',
-          `Network "${network!.name}" is also in ${basename(earlier.file)}, which is found first, so that this file is not used`,
+          `Network "${network!.name}" is also in ${basename(earlier.file)}, which is found first, so that this file is not used. Remove one of them, or rename the network`,
         ),
       );
   }

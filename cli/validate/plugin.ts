@@ -67,7 +67,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
     report(
       'no-ipam',
       path,
-      `Plugin "${type}" needs addresses, but has no "ipam" with a "type", such as "host-local"`,
+      `Plugin "${type}" needs addresses, but has no "ipam" with a "type". Set it, for example to "host-local"`,
     );
   for (const key of runtimeKeys)
     if (value[key] !== undefined)

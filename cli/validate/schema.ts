@@ -51,7 +51,11 @@ export function keyFindings(schema: JsonSchema, node: JsonNode, path: string): F
     const findings: Finding[] = [];
     if (seen.has(key))
       findings.push(
-        warning('duplicate-key', at(path, key), `Key "${key}" occurs twice, and the last one counts`),
+        warning(
+          'duplicate-key',
+          at(path, key),
+          `Key "${key}" occurs twice, and the last one counts. Remove the other`,
+        ),
       );
     seen.add(key);
     const known = isObject(properties) ? knownKey(properties, key) : undefined;

@@ -214,7 +214,7 @@ async function ask(
     return ours && isUsable(answer) ? answer : undefined;
   };
   const bytes = encodeMessage(message);
-  // Four quick tries, then slower and slower; never quite regular, so that many clients do not march in step.
+  // Four quick tries, then slower and slower; at random moments, so that clients do not send in step.
   for (let tries = 0; sinceBoot() < until && !signal?.aborted; tries++) {
     channel.send(bytes);
     const pause = tries < 4 ? 2000 : Math.min(4000 * 2 ** (tries - 4), settings.resendMax);

@@ -185,11 +185,11 @@ class Daemon implements LeaseKeeper {
     const netns = `${this.settings.hostPrefix}${owner.netns}`;
     const existing = this.leases.get(key);
     if (existing?.owner.netns === netns) return { result: printed(existing), isNew: false };
-    // Of a sandbox whose DEL was lost, and which this one replaces.
+    // The lease of an earlier sandbox of this attachment, whose DEL never came.
     if (existing) await this.release(owner);
     const lease = await Lease.acquire({ ...owner, netns }, options, this);
     try {
-      // A lease that the next daemon would not know of is none to give away.
+      // A lease that cannot be saved is given back: after a restart, nobody would renew or release it.
       this.files.save(key, lease.toText());
     } catch (error) {
       await this.giveBack(lease);
@@ -219,7 +219,7 @@ class Daemon implements LeaseKeeper {
     if (failed) throw failed.reason;
   }
 
-  /** Does what nobody waits for. */
+  /** Does work that no request waits for: its failure is logged. */
   private attempt(work: () => void): void {
     try {
       work();
@@ -250,7 +250,7 @@ function printed({ result }: Lease): unknown {
 
 function writePidFile(file: string): void {
   try {
-    // Whatever is there, a link or a FIFO even, is replaced and not written to.
+    // Whatever is there, even a link or a FIFO, is replaced rather than written to.
     if (lstatSync(file, { throwIfNoEntry: false })) unlinkSync(file);
     writeFileSync(file, `${process.pid}\n`, { flag: 'wx' });
   } catch (error) {

@@ -68,7 +68,7 @@ export function readGrant(answer: DhcpMessage): Grant {
   };
 }
 
-/** Classless routes stand for all others, as RFC 3442 has it. */
+/** Classless routes replace the router option and static routes: RFC 3442, "DHCP Client Behavior". */
 function routesOf(answer: DhcpMessage, gateway: Address | undefined): Route[] {
   const scopeLink = 253;
   const classless = classlessRoutes(answer);

@@ -61,7 +61,7 @@ const unspecified = Address.parse('0.0.0.0');
 const broadcast = Address.parse('255.255.255.255');
 
 /**
- * Speaks by frames to everybody on the link, without the kernel's knowing any address.
+ * Sends to everybody on the link, by frames of its own: the interface needs no address for that.
  * @param from address of the sender. @param to address of the receiver.
  */
 export function openBroadcastChannel(link: ClientLink, from = unspecified, to = broadcast): Channel {

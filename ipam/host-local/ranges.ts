@@ -123,7 +123,9 @@ function resolveRange(config: RangeConfig, where: string): Range {
     );
   const gateway = config.gateway ?? subnet.first.plus(1);
   if (gateway.family !== family)
-    throw new Error(`"gateway" of ${where} is "${gateway}", which is not of the family of "${subnet}"`);
+    throw new Error(
+      `"gateway" of ${where} is "${gateway}", which is not of the family of "${subnet}". Give it one of IPv${family}`,
+    );
   const start = config.rangeStart ?? subnet.first.plus(1);
   const end = config.rangeEnd ?? (family === 4 ? subnet.last.plus(-1) : subnet.last);
   for (const [key, address] of [
@@ -131,7 +133,9 @@ function resolveRange(config: RangeConfig, where: string): Range {
     ['rangeEnd', end],
   ] as const)
     if (!subnet.contains(address))
-      throw new Error(`"${key}" of ${where} is "${address}", which is not in "${subnet}"`);
+      throw new Error(
+        `"${key}" of ${where} is "${address}", which is not in "${subnet}". Give it one from ${subnet.first} to ${subnet.last}`,
+      );
   if (start.compare(end) > 0)
     throw new Error(`"rangeStart" of ${where}, "${start}", lies behind its "rangeEnd", "${end}". Swap them`);
   return { subnet, start, end, gateway };

@@ -50,7 +50,7 @@ export class Store implements Disposable {
   private readonly directory: Directory;
   private readonly lock: FileLock;
   private readonly index: OwnerIndex;
-  /** Empty reservations that were met: whoever writes one does so under the lock, so that one died. */
+  /** Empty reservations that were found. A process writes one under the lock, so its process was killed. */
   private readonly unfinished = new Map<string, Address>();
 
   private constructor({ dataDir, network, warn }: StoreLocation, directory: Directory, lock: FileLock) {
@@ -215,8 +215,8 @@ export class Store implements Disposable {
   }
 
   /**
-   * Creates a reservation, or takes over an empty one: whoever writes one does so under the lock, and that
-   * one died.
+   * Creates a reservation, or takes over an empty one: a process writes one under the lock, so the process
+   * that made the empty one was killed.
    */
   private create(address: Address, owner: AttachmentId): boolean {
     const text = formatOwner(owner);

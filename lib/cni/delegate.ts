@@ -8,8 +8,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { type Call, depthVariable } from './call.ts';
 import type { Command, Environment, Invocation } from './invocation.ts';
 import type { CallRecord } from './record.ts';
-import { parseResult, type Result } from './result.ts';
-import { isObject } from './schema.ts';
+import { type Result, readOutput } from './result.ts';
 
 /** What a delegate is run with, where it differs from the call itself. */
 export interface DelegateOptions {
@@ -139,7 +138,8 @@ async function runElsewhere(
   // Before what it printed is read: whether or not that makes sense, it has done its work.
   undoLater();
   if (environment.CNI_COMMAND !== 'ADD') return undefined;
-  const result = readOutput(output, type, version ?? config.cniVersion);
+  // A delegate that prints nothing has nothing to tell.
+  const { result } = readOutput(output.trim() || 'null', type, version ?? config.cniVersion);
   record?.noteResult(result);
   return result;
 }
@@ -151,7 +151,10 @@ async function runElsewhere(
  */
 export function findPlugin(type: string, path: readonly string[]): string {
   if (type === '' || type.includes('/') || type === '.' || type === '..' || type.includes('\0'))
-    throw new CniError(ErrorCode.Internal, `Plugin type "${type}" is not the name of an executable`);
+    throw new CniError(
+      ErrorCode.Internal,
+      `Plugin type "${type}" is not the name of an executable. Correct the "type"`,
+    );
   for (const directory of path) {
     const file = `${directory}/${type}`;
     if (statSync(file, { throwIfNoEntry: false })?.isFile()) return file;
@@ -182,19 +185,4 @@ export function isSameProgram(file: string, program: string): boolean {
   if (!a || !b) return false;
   if (a.dev === b.dev && a.ino === b.ino) return true;
   return a.size === b.size && a.size <= longestLauncher && readFileSync(file).equals(readFileSync(program));
-}
-
-function readOutput(output: string, type: string, version: string): Result {
-  let value: unknown;
-  try {
-    value = output.trim() === '' ? null : JSON.parse(output);
-  } catch (error) {
-    throw new CniError(
-      ErrorCode.DecodingFailure,
-      `Plugin "${type}" succeeded, but what it printed is not JSON. Replace the executable by one that follows the CNI specification`,
-      `${(error as Error).message}; it printed: ${output.slice(0, 500)}`,
-    );
-  }
-  const own = isObject(value) && typeof value.cniVersion === 'string' ? value.cniVersion : '';
-  return parseResult(value, own || version, `Result of "${type}"`);
 }

@@ -67,7 +67,7 @@ function runOnce(
     });
     const release = signal && endWith(child, signal);
     const chunks: Buffer[] = [];
-    // First, and the streams with care: without descriptors left there are none.
+    // Registered before the streams are touched: if the process has no descriptors left, there are none.
     child.on('error', (error: NodeJS.ErrnoException) => {
       release?.();
       reject(

@@ -84,7 +84,7 @@ export async function configureInterface(
   for (const ip of addresses)
     if (result.interfaces[ip.interface!]?.name !== ifname)
       throw new Error(
-        `Address ${ip.address} belongs to interface ${ip.interface} of the result, which is not "${ifname}"`,
+        `Address ${ip.address} belongs to interface ${ip.interface} of the result, which is not "${ifname}". Correct "interface" in what the IPAM plugin returns`,
       );
   const hasIPv6 = addresses.some((ip) => ip.address.family === 6);
   if (hasIPv6) netns.run(() => allowIPv6(ifname));
@@ -142,7 +142,7 @@ async function waitForAddresses({ netns, socket }: Sandbox, link: Link): Promise
   // Without a carrier nobody can be asked.
   if (requireLink(socket, link.index).operState !== 'up') return;
   throw new Error(
-    `IPv6 address ${beingChecked()?.prefix} of "${link.name}" is still being checked for duplicates after 5 seconds`,
+    `IPv6 address ${beingChecked()?.prefix} of "${link.name}" is still being checked for duplicates after 5 seconds. Try again, or see with "ip -6 address" in the sandbox what becomes of it`,
   );
 }
 
@@ -183,9 +183,13 @@ export function checkInterface(call: Call, kind: string, options: InterfaceOptio
       `Interface "${call.ifname}" is missing from the sandbox. Delete the container and add it again`,
     );
   if (kind && link.kind !== kind)
-    throw new Error(`Interface "${call.ifname}" is of kind "${link.kind}" where "${kind}" is wanted`);
+    throw new Error(
+      `Interface "${call.ifname}" is of kind "${link.kind}" where "${kind}" is wanted. Delete the container and add it again`,
+    );
   if (entry.mac && entry.mac.toLowerCase() !== link.mac)
-    throw new Error(`Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted`);
+    throw new Error(
+      `Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted. Set it with "ip link set ${call.ifname} address ${entry.mac}" in the sandbox`,
+    );
   if (!link.up && !options.keepDown)
     throw new Error(
       `Interface "${call.ifname}" is down in the sandbox. Bring it up with "ip link set ${call.ifname} up"`,
@@ -204,7 +208,7 @@ function checkAddresses({ socket }: Sandbox, link: Link, ips: readonly IPConfig[
   for (const { address } of ips)
     if (!present.some(({ prefix }) => prefix.equals(address)))
       throw new Error(
-        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}`,
+        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}. Delete the container and add it again`,
       );
 }
 
@@ -225,7 +229,9 @@ function checkRoutes({ socket }: Sandbox, result: Result): void {
           (dst.length === 0 || !gw || gw.equals(route.gw) || route.hops.some((hop) => gw.equals(hop.gw))),
       );
       if (!found)
-        throw new Error(`The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}`);
+        throw new Error(
+          `The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}. Delete the container and add it again`,
+        );
     }
   }
 }

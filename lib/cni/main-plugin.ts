@@ -1,6 +1,6 @@
 /**
  * What main plugins have in common: each puts one interface into the sandbox. A plugin says how its interface
- * is made and what is particular to it; the verbs' story is told here.
+ * is made and what is particular to it; the verbs themselves are here.
  *
  * ADD refuses before it touches anything, then creates the interface, asks the IPAM plugin, configures the
  * addresses, and sets up firewall rules beside that. Whoever makes something registers right away how to take

@@ -1,13 +1,12 @@
 /** What the plugins for Open vSwitch share: the keys that lead to its database, and how it is reached. */
 
-import { errnoOf, fileError, readRegularFile } from '../file.ts';
 import { defaultAddress } from '../ovsdb/address.ts';
 import { OvsdbAbsentError, OvsdbConnection } from '../ovsdb/database.ts';
 import { findBridge } from '../ovsdb/ports.ts';
 import type { Call } from './call.ts';
-import { parseJson } from './json.ts';
+import { withFlatFile } from './flat-file.ts';
 import type { Interface, Result } from './result.ts';
-import { decode, type InferShape, isObject, type ObjectSchema, type Shape, string } from './schema.ts';
+import { type InferShape, type ObjectSchema, type Shape, string } from './schema.ts';
 
 /** Keys of every plugin for Open vSwitch. */
 export const databaseKeys = {
@@ -22,35 +21,12 @@ type DatabaseKeys = InferShape<typeof databaseKeys>;
 /** Where ovs-cni looks for a file with further keys, unless "configuration_path" names one. */
 const places = ['/etc/kubernetes/cni/net.d/ovs.d/ovs.conf', '/etc/cni/net.d/ovs.d/ovs.conf'];
 
-/**
- * Adds the keys of the flat file, which all networks of a host share, to a configuration, whose own keys
- * count more.
- * @throws CniError when the file cannot be read; Error when it is not JSON, or a value is wrong.
- */
-export function withFlatFile<S extends Shape>(
+/** Adds the keys of the flat file of ovs-cni to a configuration. @throws as {@link withFlatFile}. */
+export function withSharedKeys<S extends Shape>(
   own: InferShape<S> & DatabaseKeys,
   schema: ObjectSchema<S>,
 ): InferShape<S> & DatabaseKeys {
-  for (const file of own.configuration_path ? [own.configuration_path] : places) {
-    let text: string;
-    try {
-      text = readRegularFile(file, { followLink: true });
-    } catch (error) {
-      if (!own.configuration_path && errnoOf(error) === 'ENOENT') continue;
-      throw fileError('read', file, error);
-    }
-    return { ...readShared(text, file, schema), ...own };
-  }
-  return own;
-}
-
-function readShared<S extends Shape>(text: string, file: string, schema: ObjectSchema<S>): InferShape<S> {
-  try {
-    const value = parseJson(text);
-    return decode(schema, isObject(value) ? value : {});
-  } catch (error) {
-    throw new Error(`File "${file}" cannot be used: ${(error as Error).message}`);
-  }
+  return withFlatFile(own, schema, places);
 }
 
 /** Connects to the database. @throws as {@link OvsdbConnection.open}. */
@@ -58,7 +34,7 @@ export function openDatabase({ socket_file }: DatabaseKeys): Promise<OvsdbConnec
   return OvsdbConnection.open(socket_file || defaultAddress);
 }
 
-/** Does what a database that is gone need not keep anybody from. */
+/** Does work on the database if it can be reached. DEL, for one, must succeed without it. */
 export async function whereReachable(
   call: Call,
   settings: DatabaseKeys,

@@ -19,7 +19,7 @@ import {
   openDatabase,
   requireBridge,
   whereReachable,
-  withFlatFile,
+  withSharedKeys,
 } from './open-vswitch.ts';
 import { definePlugin, type Plugin, requirePrevResult } from './plugin.ts';
 import { array, boolean, type InferShape, object, required, string } from './schema.ts';
@@ -66,7 +66,7 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
           `Mirror "${name}" copies nothing of the container. Set "ingress" or "egress" to true`,
         );
   };
-  const settingsOf = (call: MirrorCall) => withFlatFile(call.config, object(config));
+  const settingsOf = (call: MirrorCall) => withSharedKeys(call.config, object(config));
   const leave = async (call: MirrorCall) => {
     const port = portName(call);
     await whereReachable(call, settingsOf(call), async (db) => {

@@ -25,6 +25,11 @@ interface ParentConfig {
   mtu?: number;
 }
 
+/** What the parent is, for a sentence: "up0" in quotes, or that it is found by the default route. */
+export function describeParent({ master }: ParentConfig): string {
+  return master ? `"${master}"` : 'the interface of the default route';
+}
+
 /** Socket of the namespace that the parent is in. */
 function parentSocket(call: Call<ParentConfig>): RouteSocket {
   return call.config.linkInContainer ? call.sandbox.socket : call.host;
@@ -77,7 +82,17 @@ export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface
       `Interface "${link.name}" does not sit on master "${master}". Delete the container and add it again`,
     );
   if (mtu && link.mtu !== mtu)
-    throw new Error(`Interface "${link.name}" has MTU ${link.mtu} where ${mtu} is wanted`);
+    throw new Error(
+      `Interface "${link.name}" has MTU ${link.mtu} where ${mtu} is wanted. Set it with "ip link set ${link.name} mtu ${mtu}" in the sandbox`,
+    );
+}
+
+/** CHECK of how the interfaces of a parent talk to one another. @param mode what the kernel says. */
+export function checkMode({ link }: CheckedInterface, mode: string | undefined, wanted: string): void {
+  if (mode !== wanted)
+    throw new Error(
+      `Interface "${link.name}" has mode "${mode}" where "${wanted}" is wanted. Delete the container and add it again`,
+    );
 }
 
 /** Creates the sandbox's interface on its parent, with the parent's MTU unless the configuration sets one. */

@@ -3,8 +3,9 @@
  * Shapes and key order are those of the specification ("Success") and of the reference library.
  */
 
+import { CniError, ErrorCode } from '../errors.ts';
 import { Address, Prefix } from '../ip.ts';
-import { array, convert, decode, type Infer, integer, object, required, string } from './schema.ts';
+import { array, convert, decode, type Infer, integer, isObject, object, required, string } from './schema.ts';
 import { atLeast } from './version.ts';
 
 /** A network interface that a plugin made or changed. */
@@ -145,6 +146,32 @@ export function parseResult(value: unknown, version: string, path = 'prevResult'
     routes,
     dns,
   };
+}
+
+/**
+ * Reads what a plugin printed in answer to ADD.
+ * @param type of the plugin, for messages.
+ * @param version what a result without a "cniVersion" is in: the network's.
+ * @returns the result, and the version it was in.
+ * @throws CniError when it is not JSON; SchemaError when it is not a result.
+ */
+export function readOutput(
+  output: string,
+  type: string,
+  version: string,
+): { result: Result; version: string } {
+  let value: unknown;
+  try {
+    value = JSON.parse(output);
+  } catch (error) {
+    throw new CniError(
+      ErrorCode.DecodingFailure,
+      `Plugin "${type}" succeeded, but what it printed is not JSON. Replace the executable by one that follows the CNI specification`,
+      `${(error as Error).message}; it printed: ${output.slice(0, 500)}`,
+    );
+  }
+  const own = isObject(value) && typeof value.cniVersion === 'string' ? value.cniVersion : '';
+  return { result: parseResult(value, own || version, `Result of "${type}"`), version: own || version };
 }
 
 /**

@@ -6,7 +6,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
-import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './checks.ts';
+import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './call-checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
 import { errorObject, formatError } from './error-object.ts';
 import { readInvocation } from './invocation.ts';
@@ -242,6 +242,11 @@ function decodeBase<S extends Partial<typeof netConfShape>>(shape: S, json: Reco
   }
 }
 
+/**
+ * Reads "prevResult" of a configuration.
+ * @returns undefined when there is none, and on DEL also when it is damaged.
+ * @throws SchemaError when it is damaged, for every other verb.
+ */
 export function readPrevResult(
   { prevResult, cniVersion }: NetConf,
   context: CallContext,

@@ -94,6 +94,7 @@ export function string<T extends string = string>(
   };
 }
 
+/** True or false. */
 export function boolean(options: Described = {}): Schema<boolean, false> {
   return {
     json: describe(options, { type: 'boolean' }),
@@ -104,9 +105,7 @@ export function boolean(options: Described = {}): Schema<boolean, false> {
   };
 }
 
-/**
- * A whole number within the given bounds, by default those of a 32-bit signed integer's upper half and zero.
- */
+/** A whole number within the given bounds, by default 0 to 2,147,483,647. */
 export function integer(options: Described & { min?: number; max?: number } = {}): Schema<number, false> {
   const { min = 0, max = 0x7fffffff } = options;
   return {
@@ -121,6 +120,7 @@ export function integer(options: Described & { min?: number; max?: number } = {}
   };
 }
 
+/** A list of values of one kind. */
 export function array<T>(items: Schema<T>, options: Described = {}): Schema<T[], false> {
   return {
     json: describe(options, { type: 'array', items: items.json }),

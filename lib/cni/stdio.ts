@@ -7,7 +7,7 @@ import { readFileSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../errors.ts';
 
-/** How long a reader of standard output may leave a full pipe alone, in milliseconds. */
+/** How long a full pipe may stay full before its reader is taken to hang, in milliseconds. */
 const writeTimeoutMs = 10_000;
 
 /** Reads standard input to its end. @throws CniError IOFailure */

@@ -7,7 +7,7 @@ import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
 
 /** What the firewall was told. */
 export interface ClaimDetails {
-  /** The one that was used last at the end. */
+  /** Those that were told, the latest at the end. */
   readonly backends: readonly ForwardBackendName[];
   /** firewalld's zone. */
   readonly zone?: string | undefined;
@@ -31,7 +31,7 @@ export interface Claim {
 export function parseName(file: string): Claim | undefined {
   const match = /^([0-9a-f.:]+)_([0-9a-f]{16}-[0-9a-f]{16})\.(json|leaving)$/.exec(file);
   const address = match && Address.tryParse(match[1]!);
-  // Only as it would be written: one address has one name.
+  // Only in the form in which it is written, so that an address has one file name.
   return address && `${address}` === match[1]
     ? { file, address, tag: match[2]!, isLeaving: match[3] === 'leaving' }
     : undefined;
@@ -55,7 +55,7 @@ export function parseDetails(text: string): ClaimDetails {
 
 /** What was told before, and now. @param before undefined when it cannot be read. */
 export function union(before: ClaimDetails | undefined, now: ClaimDetails): ClaimDetails {
-  // It may have been any.
+  // Any of them may have been told.
   if (!before) before = { backends: forwardBackendNames };
   return {
     ...before,

@@ -34,9 +34,9 @@ export interface TakenClaims {
   /** Nobody has claimed any of the addresses before. */
   readonly isNew: boolean;
   /**
-   * Makes an end of the claims that others in the network had on the addresses: one network gives an address
-   * to one attachment at a time, so that those who had it before are gone. For when the firewall lets the new
-   * owner through.
+   * Ends the claims that other attachments of the network had on the addresses: a network gives an address to
+   * one attachment at a time, so those that had it before are gone. To be called once the firewall lets the
+   * new owner through.
    */
   settle(): void;
   /** Gives back what was not claimed before. */
@@ -167,7 +167,7 @@ export class Claims {
           wanted.delete(`${claim.address}`);
       for (const [text, address] of wanted) if (isHeld(address)) wanted.delete(text);
       // Another network may have the same addresses: whoever claims one meanwhile waits until it has gone.
-      // Who has no claim to mark lets nobody claim anything.
+      // Without a mark on each claim, the lock stays held until the firewall has been told.
       if (isCertain) {
         const marks = claims.map((claim) => this.mark(claim));
         leaving = marks.map(({ claim }) => claim);
@@ -224,7 +224,8 @@ export class Claims {
   /** @param latest until when to wait at most, in seconds since the host was booted. */
   private isDisturbed(addresses: readonly Address[], latest: number): boolean {
     const now = secondsSinceBoot();
-    // A time to come is not one that was marked: the process was killed before, or is of an older release.
+    // A time after the present is not a mark: the process was killed before it marked the claim, or is of an
+    // older release.
     return this.list().some(
       (claim) =>
         claim.isLeaving &&
@@ -259,8 +260,7 @@ export class Claims {
     try {
       names = listStateFiles(this.directory);
     } catch (error) {
-      // Whatever else keeps it from being read says nothing of the claims in it: DEL would take its own for
-      // another's, and leave what it is to remove.
+      // After any other error there may be claims. Taking them for absent would have DEL leave rules behind.
       if (!['ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? ''))
         throw fileError('list', this.directory, error);
       this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);

@@ -1,5 +1,5 @@
 /**
- * The one way in which rules come to iptables, and change there: a single transaction in the usual case,
+ * Adds and changes rules of iptables, for everything that has any: a single transaction in the usual case,
  * where nothing is looked for; when it is refused, a look at just the chains concerned, under a lock, until
  * what is there is what is wanted.
  */
@@ -8,10 +8,10 @@ import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { IptablesError, programOf, restore } from './iptables.ts';
 import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
-import { areSeen, keepInMind } from './seen-rules.ts';
 
 /** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
 const lockFile = '/run/cni/iptables.lock';
@@ -66,7 +66,7 @@ export async function ensureRules(
 ): Promise<RuleChange> {
   const { shared, own } = set;
   if (own.chain) {
-    const isSeen = areSeen(programs, family, table, shared);
+    const isSeen = areConfirmed(programs, family, table, shared);
     try {
       // -N fails when the chain is there, and -A when a chain that it is in or leads to is not.
       await restore(programs, family, table, [
@@ -74,7 +74,7 @@ export async function ensureRules(
         `-N ${own.chain}`,
         ...own.rules.map((rule) => renderRule('-A', rule)),
       ]);
-      if (!isSeen) keepInMind(programs, family, table, shared);
+      if (!isSeen) rememberConfirmed(programs, family, table, shared);
       return { chain: own.chain, added: own.rules, removed: [] };
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
@@ -84,7 +84,7 @@ export async function ensureRules(
   const change = await changeRules(programs, family, table, () =>
     composeChange(programs, family, table, set),
   );
-  keepInMind(programs, family, table, shared);
+  rememberConfirmed(programs, family, table, shared);
   return change;
 }
 
@@ -139,7 +139,7 @@ export interface Composition<T> {
 
 /**
  * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is
- * composed anew; when that gives the same, it was refused for its own sake.
+ * composed anew; when that gives the same commands, they themselves are at fault.
  */
 export async function changeRules<T>(
   programs: Programs,

@@ -86,7 +86,7 @@ function filterChainsOf(
   );
 }
 
-/** What a chain drops by itself. Chains that it leads to belong to somebody who knows why. */
+/** What a chain drops by its own policy and rules. Chains that it jumps to are left to whoever made them. */
 function dropsOf(socket: NetlinkSocket, chain: NftBaseChain): 'everything' | 'some' | 'nothing' {
   if (chain.drops) return 'everything';
   const dropping = listRules(socket, chain.table, chain.name).filter(isDropping);
@@ -94,7 +94,7 @@ function dropsOf(socket: NetlinkSocket, chain: NftBaseChain): 'everything' | 'so
   return dropping.length > 0 ? 'some' : 'nothing';
 }
 
-/** Drops, if not only packets that belong to no connection, which are none of a container's worth passing. */
+/** True for a rule that drops packets, unless it drops only invalid ones ("ct state invalid"). */
 function isDropping(rule: NftRule): boolean {
   const drops = verdictOf(rule) === 'drop' || rule.expressions.at(-1)?.name === 'reject';
   return drops && !limitsToInvalid(rule.expressions);

@@ -5,6 +5,7 @@
 
 import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import {
@@ -18,7 +19,6 @@ import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptable
 import { hasRules } from './listing.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
-import { areSeen, keepInMind } from './seen-rules.ts';
 
 const table = 'filter';
 const forwardChain = 'CNI-FORWARD';
@@ -51,12 +51,14 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         if (isNew) {
           // Nobody has the addresses, so that their rules need not be looked for; what is shared is there but
           // for the first time.
-          const asked = [rules.shared, isolation].filter((list) => !areSeen(programs, family, table, list));
+          const asked = [rules.shared, isolation].filter(
+            (list) => !areConfirmed(programs, family, table, list),
+          );
           const checks = asked.flat().map((rule) => renderRule('-C', rule));
           const additions = own.map((rule) => renderRule('-A', rule));
           if (await tryRestore(programs, family, table, [...checks, ...additions])) {
             undo('take back the rules that let traffic through', remove);
-            for (const list of asked) keepInMind(programs, family, table, list);
+            for (const list of asked) rememberConfirmed(programs, family, table, list);
             return;
           }
         }

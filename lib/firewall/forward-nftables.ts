@@ -36,6 +36,7 @@ const adminComment = 'Rules of the operator, which come before those of the CNI 
 const jumpComment = 'CNI firewall plugin rules';
 const setNames = { 4: 'cni_forward_ipv4', 6: 'cni_forward_ipv6' } as const;
 
+/** What the nftables backend works on. */
 export interface NftablesForwardOptions {
   readonly programs: Programs;
   /** The base chain to change, as in "inet filter forward"; when left out, every one that drops. */
@@ -44,6 +45,7 @@ export interface NftablesForwardOptions {
   readonly known: () => readonly { address: Address; comment: string }[];
 }
 
+/** The backend that lets packets through by nftables. */
 export function nftablesForward({ programs, chain, known }: NftablesForwardOptions): ForwardBackend {
   const targetsOf = (socket: NetlinkSocket, families: readonly Family[]) =>
     droppingChains(socket, programs, chain).filter(({ table }) =>

@@ -151,6 +151,7 @@ export async function forInstalledFamilies(
 /** Has a program wait for the lock. */
 export const waiting = ['--wait', String(lockSeconds)];
 
+/** Name of a program of iptables, such as "ip6tables-restore". */
 export function programOf(family: Family, suffix: '' | '-save' | '-restore'): string {
   return `${family === 4 ? 'iptables' : 'ip6tables'}${suffix}`;
 }

@@ -14,7 +14,7 @@ const table = 'filter';
 const stageOne = 'CNI-ISOLATION-STAGE-1';
 const stageTwo = 'CNI-ISOLATION-STAGE-2';
 const commentStart = 'CNI firewall plugin rules (ingressPolicy: ';
-/** What bridges of both policies share bears both names. */
+/** Comment on rules that bridges of both policies share. */
 const sharedComment = `${commentStart}same-bridge|isolated)`;
 
 /** The rules that isolate a bridge, as release 1.9 of the reference plugin writes them. */

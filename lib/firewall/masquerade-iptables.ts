@@ -29,7 +29,7 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
 
   async del(attachment, hints) {
     const chain = masqueradeChain(attachment);
-    // Who knows addresses knows all of them: a container without one of a family has no rules of it.
+    // Hints, if there are any, name every address: a family that is not among them has no rules.
     await forInstalledFamilies(
       async (family) => {
         const own = hints.filter((prefix) => prefix.family === family);

@@ -50,14 +50,14 @@ export function readComment(comment: string): { network: string; containerId: st
   return match ? { network: match[1]!, containerId: match[2]! } : undefined;
 }
 
-/** Sixteen digits that stand for a network. */
+/** A hash of sixteen hexadecimal digits that stands for a network. */
 export function networkTag(network: string): string {
   return hashName(16, '', network);
 }
 
 /**
- * Digits that stand for an attachment, those of its network first: in comments and file names, where it may
- * be too long itself.
+ * A hash that stands for an attachment, after that of its network: in comments and file names, where the
+ * names themselves may be too long.
  */
 export function attachmentTag({ network, containerId, ifname }: AttachmentId): string {
   return `${networkTag(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;

@@ -52,7 +52,7 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
   } catch (error) {
     if (error instanceof NetlinkError) throw explained(error);
     if (error instanceof KernelError) {
-      // Whoever is next is not to read what this one has left unread.
+      // The socket may still hold answers to this request, which the next caller must not read as its own.
       opened.close();
       opened = undefined;
     }
@@ -106,9 +106,7 @@ export function nftTableOf(family: Family, name: string): NftTable {
 
 /** How often a change is composed anew when others were faster. */
 const changeTries = 10;
-/**
- * The same where anybody's change of anything counts, as that of every other container that comes or goes.
- */
+/** The same for an exclusive change, which every other change of the ruleset outdates. */
 const exclusiveTries = 200;
 
 /** What is to be done, if nobody has changed anything since it was composed. */
@@ -141,10 +139,7 @@ export function changeNftables(
   });
 }
 
-/**
- * The generation of the ruleset; undefined when the kernel has no nftables, which whoever changes it finds
- * out.
- */
+/** The generation of the ruleset; undefined when the kernel has no nftables, in which case a change fails. */
 function generationOf(socket: NetlinkSocket): number | undefined {
   try {
     return readGeneration(socket);

@@ -35,7 +35,7 @@ export function rememberSandbox(attachment: AttachmentId, netns: string): () => 
     writeStateFile(file, JSON.stringify({ network, containerId, ifname, netns }));
     return before === undefined ? () => forgetSandbox(attachment) : () => writeStateFile(file, before);
   } catch {
-    return () => {}; // No mapping fails for want of a hint.
+    return () => {}; // A mapping works without the hint.
   }
 }
 
@@ -52,12 +52,12 @@ export function forgetStaleSandboxes(network: string, valid: readonly Attachment
   removeUnfinished(directory);
 }
 
-/** A hint about what no rule speaks of harms nobody. */
+/** Removes hints if it can: one about an attachment without rules is never looked at. */
 function tryTo(remove: () => void): void {
   try {
     remove();
   } catch {
-    // It stays.
+    // The file stays, unused.
   }
 }
 

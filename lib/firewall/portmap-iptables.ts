@@ -58,7 +58,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     await forFamilies(wanted, async (family) => {
       const change = await ensureRules(programs, family, table, ruleSetOf(family, request));
       undo('take back the rules of the port mappings', () => undoChange(programs, family, table, change));
-      // Nobody locks the others out, so they may have come since: whose rule is first has the port.
+      // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
       const [earlier] = (await findClashes(programs, family, request)).filter(({ isEarlier }) => isEarlier);
       if (earlier) throw clashError(earlier);
     });
@@ -69,7 +69,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     const chain = portMapChain(attachment);
     const removed: MappedPort[] = [];
     let isShared = false;
-    // Without mappings the rules tell, as some runtimes do not pass them on DEL.
+    // Some runtimes do not pass the mappings on DEL: then both families are searched for rules.
     const wanted = hints
       ? families.filter((family) => hints.containers.some((prefix) => prefix.family === family))
       : families;

@@ -210,7 +210,7 @@ export function commentOf({ containerId }: Pick<AttachmentId, 'containerId'>): s
   return Buffer.from(containerId).subarray(0, 128).toString('utf8');
 }
 
-/** What the comment leaves open. */
+/** Network and interface of an attachment, which the comment on its rules does not name. */
 function ownerOf({ network, ifname }: Pick<AttachmentId, 'network' | 'ifname'>): string {
   return `${networkHash(network)}/${ifname}`;
 }

@@ -69,7 +69,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
       () => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)),
     );
     for (const { family } of containers) await addConditions(programs, family, options);
-    // Nobody locks the others out, so they may have come since: whose rule is first has the port.
+    // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
     withNftables((socket) => {
       for (const { family } of containers) {
         const [earlier] = findClashes(socket, family, request).filter(({ isEarlier }) => isEarlier);

@@ -16,6 +16,7 @@ const shared: readonly SharedRule[] = [
   { chain: 'INPUT', words: [...commentWords('CNI dnsname plugin rules'), '-j', chain], first: true },
 ];
 
+/** See allowQueries in queries.ts. */
 export async function allowByIptables(
   programs: Programs,
   queries: readonly Queries[],
@@ -29,6 +30,7 @@ export async function allowByIptables(
   });
 }
 
+/** Whether every query is let through. */
 export async function isAllowedByIptables(programs: Programs, queries: readonly Queries[]): Promise<boolean> {
   const outcomes = await Promise.all(
     families.map(async (family) => {
@@ -39,6 +41,7 @@ export async function isAllowedByIptables(programs: Programs, queries: readonly 
   return outcomes.every(Boolean);
 }
 
+/** Removes the rules of a network. */
 export async function withdrawFromIptables(programs: Programs, network: string): Promise<void> {
   await forInstalledFamilies(async (family) => {
     await removeRules(programs, family, table, {

@@ -25,6 +25,7 @@ interface Wanted {
   readonly comment: string;
 }
 
+/** See allowQueries in queries.ts. */
 export function allowByNftables(queries: readonly Queries[], undo: RegisterUndo): void {
   const added = new Set<string>();
   changeNftables((socket) => {
@@ -40,6 +41,7 @@ export function allowByNftables(queries: readonly Queries[], undo: RegisterUndo)
   undo('take back the rules for look-ups', () => withdraw((comment) => added.has(comment)));
 }
 
+/** Whether every query is let through. */
 export function isAllowedByNftables(queries: readonly Queries[]): boolean {
   return withNftables((socket) =>
     chainsThatDrop(socket, 'input').every((target) => {
@@ -49,6 +51,7 @@ export function isAllowedByNftables(queries: readonly Queries[]): boolean {
   );
 }
 
+/** Removes the rules of a network. */
 export function withdrawFromNftables(network: string): void {
   withdraw((comment) => comment.startsWith(`${networkTag(network)} `));
 }

@@ -28,7 +28,7 @@ const namespaceLayout = layout(
   attributes({ id: [1, i32], pid: [2, u32] }),
 );
 
-/** The one attribute that matters of a thousand interfaces. */
+/** Decodes the group alone: of a thousand interfaces, the other attributes would take long to decode. */
 const groupLayout = layout(linkHeader, attributes({ group: [27, u32] }));
 /** RTEXT_FILTER_SKIP_STATS: counters are a third of what the kernel tells. */
 const skipStatistics = 8;

@@ -31,7 +31,7 @@ export async function listenOn(
   makeDirectory(dirname(path), 0o700);
   const lock = await lockOf(path, inUse);
   try {
-    // Who was given the socket by systemd holds no lock.
+    // A process that systemd gave the socket to does not hold the lock.
     if (await answers(path)) throw new Error(inUse);
     removeStale(path);
     // Nobody else may connect in between.
@@ -77,7 +77,7 @@ function answers(path: string): Promise<boolean> {
     const probe = connect(path, () => {
       probe.destroy();
       resolve(true);
-      // Whatever else goes wrong, somebody may be there.
+      // After any other error, a process may be listening.
     }).on('error', (error) =>
       resolve(!['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ENOTSOCK'].includes(errnoOf(error) ?? '')),
     );

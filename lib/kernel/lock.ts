@@ -67,7 +67,7 @@ export async function lockDescriptor(fd: number, file: string, timeoutMs = longe
         `Another process has held the lock "${file}" for ${timeoutMs / 1000} seconds. ` +
           `Try again, or find out with "fuser ${file}" which process hangs`,
       );
-    // Not quite regular, so that many who wait do not march in step.
+    // Of random length, so that waiting processes do not try at the same moments.
     await sleep(pause * (0.5 + Math.random()));
   }
 }

@@ -206,8 +206,8 @@ function splitHops(data: Uint8Array): Uint8Array[] {
 }
 
 /**
- * Repeats what the kernel said of a route, except for its table, and for what it says of a route's state,
- * which it does not take back.
+ * A request with everything that the kernel reported of a route, but another table, and without the route's
+ * state, which the kernel does not accept in requests.
  */
 function rawRouteRequest(verb: string, type: number, flags: number, route: Route, table: number): Request {
   const header = rtmsg.decode(route.payload);

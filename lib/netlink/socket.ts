@@ -40,7 +40,7 @@ const dumpTries = 5;
 const receiveTries = 5;
 /** Links with many attributes come in messages of up to 32 KiB (NLMSG_GOODSIZE on the dump side). */
 const receiveSize = 64 * 1024;
-/** One for all sockets: what has been received is taken out before anybody else has a turn. */
+/** Shared by all sockets: what was received is copied or read before any other code can run. */
 const buffer = new Uint8Array(receiveSize);
 
 /** A socket bound to the network namespace that the thread was in when it was opened. */

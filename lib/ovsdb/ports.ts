@@ -1,6 +1,7 @@
 /**
  * Ports that pods have on bridges of Open vSwitch. Each bears the external IDs of ovs-cni, so that either
- * plugin removes the other's, and two more, by which a port is known when its namespace is not.
+ * plugin removes the other's, and two more, by which a port is found when the path of its namespace is not
+ * known.
  */
 
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
@@ -186,6 +187,7 @@ function readPort(row: Row): Port {
   };
 }
 
+/** The condition that a row has this UUID. */
 export function isRow(id: string): Condition {
   return ['_uuid', '==', uuid(id)];
 }

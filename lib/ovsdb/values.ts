@@ -16,10 +16,12 @@ export function namedUuid(name: string): OvsdbValue {
   return ['named-uuid', name];
 }
 
+/** Writes a set. */
 export function set(values: readonly OvsdbValue[]): OvsdbValue {
   return ['set', values];
 }
 
+/** Writes a map from strings to strings. */
 export function map(entries: Readonly<Record<string, string>>): OvsdbValue {
   return ['map', Object.entries(entries)];
 }

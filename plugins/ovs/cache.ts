@@ -10,12 +10,16 @@ function fileOf({ containerId, ifname }: Pick<AttachmentId, 'containerId' | 'ifn
   return `/var/lib/cni/ovs-cni/cache/${containerId}-${ifname}`;
 }
 
-/** @param settings configuration with the keys of the flat file. */
+/**
+ * Writes what ovs-cni keeps of an attachment.
+ * @param settings configuration with the keys of the flat file.
+ */
 export function rememberSettings(attachment: AttachmentId, settings: object): void {
   const text = JSON.stringify({ Netconf: settings, OrigIfName: '', UserspaceMode: false });
   writeStateFile(fileOf(attachment), text);
 }
 
+/** Removes what {@link rememberSettings} wrote, if it is there. */
 export function forgetSettings(attachment: Pick<AttachmentId, 'containerId' | 'ifname'>): void {
   removeStateFile(fileOf(attachment));
 }

@@ -18,7 +18,11 @@ export async function removeOwnPort(call: OvsCall, settings: Config, name?: stri
   });
 }
 
-/** @throws Error when Open vSwitch cannot use the interface. */
+/**
+ * Waits until Open vSwitch has given an interface its number in OpenFlow.
+ * @param timeoutMs after which it gives up.
+ * @throws CniError Internal when it cannot use the interface, TryAgainLater when it gives up.
+ */
 export async function waitUntilTakenUp(db: OvsdbConnection, name: string, timeoutMs: number): Promise<void> {
   const untouched = { ofport: set([]), error: set([]) };
   await db.waitFor('Interface', [['name', '==', name]], '!=', untouched, timeoutMs);
@@ -33,6 +37,11 @@ export async function waitUntilTakenUp(db: OvsdbConnection, name: string, timeou
   );
 }
 
+/**
+ * Waits until Open vSwitch has seen an interface come up.
+ * @param timeoutMs after which it gives up.
+ * @throws CniError TryAgainLater when it gives up.
+ */
 export async function waitUntilUp(db: OvsdbConnection, name: string, timeoutMs: number): Promise<void> {
   if (await db.waitFor('Interface', [['name', '==', name]], '==', { link_state: 'up' }, timeoutMs)) return;
   throw new CniError(

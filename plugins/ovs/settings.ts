@@ -3,8 +3,8 @@
 import type { Call } from '../../lib/cni/call.ts';
 import { refuse } from '../../lib/cni/config-checks.ts';
 import { ifnameProblem } from '../../lib/cni/invocation.ts';
-import { requestedMac } from '../../lib/cni/mac.ts';
-import { databaseKeys, withFlatFile } from '../../lib/cni/open-vswitch.ts';
+import { databaseKeys, withSharedKeys } from '../../lib/cni/open-vswitch.ts';
+import { requestedMac } from '../../lib/cni/requested-mac.ts';
 import { array, type InferShape, integer, object, string } from '../../lib/cni/schema.ts';
 import { resolveTrunk } from '../../lib/kernel/bridge-vlan.ts';
 import { parseAddress } from '../../lib/ovsdb/address.ts';
@@ -64,7 +64,7 @@ export function validate(config: Config): void {
 
 /** The configuration, and what the flat file has beside it. */
 export function settingsOf(call: OvsCall): Config {
-  return withFlatFile(call.config, object(config));
+  return withSharedKeys(call.config, object(config));
 }
 
 /** What CNI_ARGS and "args" ask for. */
@@ -96,6 +96,10 @@ export function bridgeOf(call: OvsCall, { bridge }: Config): string {
   throw new Error('No bridge is named. Set "bridge" to one of those that "ovs-vsctl list-br" shows');
 }
 
+/**
+ * The VLANs of the container's port: its tag, and each VLAN of its trunk once.
+ * @throws Error when the trunk names no VLAN, or a range that is none.
+ */
 export function vlansOf({ vlan, trunk = [] }: Config): PortVlans {
   const trunks = resolveTrunk(trunk, 'trunk').flatMap(({ first, last }) =>
     Array.from({ length: last - first + 1 }, (_, i) => first + i),

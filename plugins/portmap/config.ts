@@ -94,6 +94,7 @@ export function optionsOf({ config, programs }: PortMapCall): PortMapOptions {
   };
 }
 
+/** @throws Error when "markMasqBit" and "externalSetMarkChain" are both set. */
 export function refuseContradiction({ markMasqBit, externalSetMarkChain }: Config): void {
   if (markMasqBit !== undefined && externalSetMarkChain)
     throw new Error(
@@ -101,6 +102,7 @@ export function refuseContradiction({ markMasqBit, externalSetMarkChain }: Confi
     );
 }
 
+/** @throws Error when a key is set that the nftables backend has nothing for. */
 export function refuseIptablesKeys({ markMasqBit, externalSetMarkChain }: Config): void {
   const foreign =
     markMasqBit !== undefined ? 'markMasqBit' : externalSetMarkChain ? 'externalSetMarkChain' : undefined;

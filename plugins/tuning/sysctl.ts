@@ -22,7 +22,9 @@ export function sysctlPath(name: string, ifname: string): string[] {
       `"sysctl" has "${name}", but only settings that begin with "net." belong to a sandbox. Remove it`,
     );
   if (path.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0')))
-    throw new Error(`"sysctl" has "${name}", which is not the name of a kernel setting`);
+    throw new Error(
+      `"sysctl" has "${name}", which is not the name of a kernel setting. Write it like "net.ipv4.conf.IFNAME.arp_filter"`,
+    );
   return path;
 }
 

@@ -21,8 +21,9 @@ import {
 import { basename, join } from 'node:path';
 import { privatePrefix } from '../../launcher/launch.ts';
 import { inspectTree, readElf } from './inspect.ts';
+import { compileLauncher, launcherFiles } from './launcher.ts';
 import { licencesOf, type Materials, sbomFile, sbomOf } from './sbom.ts';
-import { runTool, type Target } from './target.ts';
+import type { Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** The agent's units, which `cni install --agent` puts in place. */
@@ -47,7 +48,7 @@ export function layTree(
   const sbom = `${JSON.stringify(sbomOf(materials), null, 2)}\n`;
   const licences = licencesOf(materials);
   const digest = createHash('sha256').update(sbom);
-  for (const file of [join(root, 'launcher/launcher.c'), ...files, ...units, ...licences.values()])
+  for (const file of [...launcherFiles, ...files, ...units, ...licences.values()])
     digest.update(readFileSync(file));
   const build = digest.digest('hex').slice(0, 12);
   const launcher = compileLauncher(target, build, work);
@@ -82,22 +83,6 @@ function findLibrary({ libraries }: Target, name: string): string {
   throw new Error(
     `"${name}", which the executable needs, is in none of ${libraries.join(', ')}. Install the Debian package that has it`,
   );
-}
-
-function compileLauncher(target: Target, build: string, work: string): string {
-  const [program, before, after] = target.compiler;
-  const launcher = join(work, 'launcher');
-  const flags = ['-std=c11', '-Os', '-s', '-Wall', '-Wextra', '-Werror'];
-  // Pages of their own for code and constants would add half to its size.
-  flags.push('-Wl,-z,noseparate-code');
-  const defines = [`-DBUILD="${build}"`, `-DLOADER="${target.loader}"`];
-  const source = join(root, 'launcher/launcher.c');
-  runTool(target, program, [...flags, ...defines, '-o', `${launcher}.new`, ...before, source, ...after]);
-  // A launcher that stays the same keeps its inode, so that names that are linked to it stay as they are.
-  const isSame = existsSync(launcher) && readFileSync(launcher).equals(readFileSync(`${launcher}.new`));
-  if (isSame) rmSync(`${launcher}.new`);
-  else renameSync(`${launcher}.new`, launcher);
-  return launcher;
 }
 
 /** Puts the executable, what it runs with and belongs to it into a directory that appears as a whole. */

@@ -5,7 +5,7 @@
 
 import { lutimesSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { heldByOthers, notedAddresses } from '../../lib/firewall/holders.ts';
+import { heldByOthers, notedAddresses } from '../../lib/firewall/address-holders.ts';
 import { portMapChain } from '../../lib/firewall/names.ts';
 import { forgetStaleSandboxes, isHolderGone } from '../../lib/firewall/portmap-holders.ts';
 import { Address } from '../../lib/ip.ts';

@@ -1,10 +1,10 @@
 /** bandwidth beside the reference plugin: same results, and each checks and deletes what the other made. */
 
 import test from 'ava';
-import { Attachment, attach, sample } from '../support/chain.ts';
+import { Attachment, attach, sample, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
-import type { PrintedResult, Suite } from '../support/plugin.ts';
+import type { PrintedResult } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');
 
@@ -15,10 +15,7 @@ async function prepare(host: Host, keys: object = {}): Promise<Attachment> {
   return new Attachment(host, pod, only);
 }
 
-for (const [first, second] of [
-  ['reference', 'ours'],
-  ['ours', 'reference'],
-] as [Suite, Suite][])
+for (const [first, second] of suitePairs)
   test(`limited by ${first}, checked and deleted by ${second}`, async (t) => {
     const host = await makeHost(t);
     const bandwidth = await prepare(host);

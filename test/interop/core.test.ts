@@ -1,7 +1,7 @@
 /** Pods that one suite added are checked and deleted by the other, and the same input gives the same. */
 
 import test, { type ExecutionContext } from 'ava';
-import { Attachment, type AttachOptions, type Conflist } from '../support/chain.ts';
+import { Attachment, type AttachOptions, type Conflist, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost, type Namespace, type Pod } from '../support/host.ts';
 import { type IpRoute, ipJson, iptablesSave, links, routes, snapshot } from '../support/observe.ts';
 import { type Outcome, type PrintedResult, runPlugin, type Suite } from '../support/plugin.ts';
@@ -66,10 +66,7 @@ async function live(
 }
 
 for (const [name, network] of Object.entries(networks))
-  for (const [add, other] of [
-    ['reference', 'ours'],
-    ['ours', 'reference'],
-  ] as const)
+  for (const [add, other] of suitePairs)
     test(`${name}: added by ${add === 'ours' ? 'us' : 'the reference'}, checked and deleted by the other`, async (t) => {
       const host = await makeHost(t);
       const pod = await host.addPod();

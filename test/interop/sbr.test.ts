@@ -1,9 +1,8 @@
 /** sbr beside the reference plugin: same rules and routes, and each removes the other's. */
 
 import test from 'ava';
-import { Attachment, attach, sample } from '../support/chain.ts';
+import { Attachment, attach, sample, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost, type Namespace } from '../support/host.ts';
-import type { Suite } from '../support/plugin.ts';
 
 const network = sample('52-sbr.conflist');
 
@@ -42,10 +41,7 @@ test('rules, routes and results are the same', async (t) => {
   t.deepEqual(seen[1], seen[0]);
 });
 
-for (const [first, second] of [
-  ['reference', 'ours'],
-  ['ours', 'reference'],
-] as [Suite, Suite][])
+for (const [first, second] of suitePairs)
   test(`routed by ${first}, checked and deleted by ${second}`, async (t) => {
     const host = await makeHost(t);
     const sbr = await prepare(host);

@@ -1,10 +1,9 @@
 /** tuning beside the reference plugin: same results, and each takes back what the other did. */
 
 import test from 'ava';
-import { Attachment, attach, sample } from '../support/chain.ts';
+import { Attachment, attach, sample, suitePairs } from '../support/chain.ts';
 import { makeHost, type Pod } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
-import type { Suite } from '../support/plugin.ts';
 
 const whole = sample('50-tuning.conflist');
 /** The sample but for what the older plugin does not know: "txQLen", and on CHECK "IFNAME". */
@@ -20,10 +19,7 @@ async function propertiesOf(pod: Pod): Promise<unknown[]> {
   return [address, mtu, flags.includes('PROMISC'), flags.includes('ALLMULTI')];
 }
 
-for (const [first, second] of [
-  ['reference', 'ours'],
-  ['ours', 'reference'],
-] as [Suite, Suite][])
+for (const [first, second] of suitePairs)
   test(`tuned by ${first}, checked and put back by ${second}`, async (t) => {
     const host = await makeHost(t);
     const { pod, result } = await attach(host, { ...network, plugins: [network.plugins[0]!] });

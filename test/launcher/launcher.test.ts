@@ -11,9 +11,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
+import { launcherFiles } from '../../scripts/build/launcher.ts';
 import { tryRun } from '../support/run.ts';
 
-const source = join(import.meta.dirname, '../../launcher/launcher.c');
+const sources = launcherFiles.filter((file) => file.endsWith('.c'));
 const warnings = ['-std=c11', '-Wall', '-Wextra', '-Werror', '-DBUILD="test"', '-DLOADER="loader"'];
 const compilers = {
   'as it is shipped': ['musl-gcc', '-static', '-Os', '-s'],
@@ -38,7 +39,7 @@ function install(
   t.teardown(() => rmSync(root, { recursive: true }));
   const directory = join(root, name);
   mkdirSync(join(directory, '.cni-plugins-test'), { recursive: true });
-  execFileSync(compiler!, [...options, ...warnings, '-o', join(directory, 'bridge'), source]);
+  execFileSync(compiler!, [...options, ...warnings, '-o', join(directory, 'bridge'), ...sources]);
   for (const other of ['cni', 'dhcp']) linkSync(join(directory, 'bridge'), join(directory, other));
   writeFileSync(join(directory, '.cni-plugins-test/loader'), loader, { mode: 0o755 });
   return directory;

@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import type { Conflist } from '../support/chain.ts';
 import { snapshot } from '../support/observe.ts';
-import { OperatedHost } from '../support/operated-host.ts';
+import { makeOperator } from '../support/operator.ts';
 
 const pem = '-----BEGIN EC PRIVATE KEY-----\nTOPSECRET-PEM\n-----END EC PRIVATE KEY-----';
 
@@ -30,7 +30,7 @@ const network: Conflist = {
 };
 
 test('the archive has what is known of the host, without secrets, for root alone', async (t) => {
-  const on = await OperatedHost.make(t, [network]);
+  const on = await makeOperator(t, [network]);
   await on.attach('net', {
     CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;SOME_TOKEN=kept-arg',
   });
@@ -38,7 +38,7 @@ test('the archive has what is known of the host, without secrets, for root alone
   writeFileSync(on.host.file('/var/lib/cni/results/net-torn-eth0'), '{"kind":');
   const before = await snapshot(on.host);
   mkdirSync(on.host.file('/run/out'));
-  const { exit, stdout, stderr } = await on.cni(['bugreport', '--output', '/run/out/report.tar.gz']);
+  const { exit, stdout, stderr } = await on.tryCni(['bugreport', '--output', '/run/out/report.tar.gz']);
   t.is(exit, 0, stderr);
   t.regex(stdout, /files in "\/run\/out\/report\.tar\.gz"/);
   t.is(statSync(on.host.file('/run/out/report.tar.gz')).mode & 0o777, 0o600);
@@ -68,13 +68,13 @@ test('the archive has what is known of the host, without secrets, for root alone
 });
 
 test('an archive that is there already is kept, and one that cannot be written is said', async (t) => {
-  const on = await OperatedHost.make(t, []);
+  const on = await makeOperator(t, []);
   writeFileSync(on.host.file('/run/mine.tar.gz'), 'mine');
-  const exists = await on.cni(['bugreport', '--output', '/run/mine.tar.gz']);
+  const exists = await on.tryCni(['bugreport', '--output', '/run/mine.tar.gz']);
   t.is(exists.exit, 1);
   t.regex(exists.stderr, /exists already\. Remove it, or give another --output/);
   t.is(readFileSync(on.host.file('/run/mine.tar.gz'), 'utf8'), 'mine');
-  const nowhere = await on.cni(['bugreport', '--output', '/run/none/report.tar.gz']);
+  const nowhere = await on.tryCni(['bugreport', '--output', '/run/none/report.tar.gz']);
   t.is(nowhere.exit, 1);
   t.regex(nowhere.stderr, /Cannot write "\/run\/none\/report\.tar\.gz"/);
 });

@@ -4,7 +4,7 @@ import ava, { type ExecutionContext } from 'ava';
 import type { Conflist, PluginConf } from '../support/chain.ts';
 import type { Pod } from '../support/host.ts';
 import { ipJson, iptablesSave, link, ping, snapshot, sysctl } from '../support/observe.ts';
-import { OperatedHost } from '../support/operated-host.ts';
+import { makeOperator, type Operator } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
@@ -52,8 +52,8 @@ interface Report {
   checks: string[];
 }
 
-async function examine(on: OperatedHost, args: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Report> {
-  const { exit, stdout, stderr } = await on.cni(['doctor', '-o', 'json', ...args], env);
+async function examine(on: Operator, args: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<Report> {
+  const { exit, stdout, stderr } = await on.tryCni(['doctor', '-o', 'json', ...args], env);
   if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
   const { checks, mendings } = JSON.parse(stdout) as {
     checks: { id: string; findings: Omit<Found, 'check'>[] }[];
@@ -67,7 +67,7 @@ async function examine(on: OperatedHost, args: string[] = [], env: NodeJS.Proces
 
 /** A host with a neighbour and a pod on a bridge. */
 async function scene(t: ExecutionContext, ...networks: Conflist[]) {
-  const on = await OperatedHost.make(t, networks.length > 0 ? networks : [bridged]);
+  const on = await makeOperator(t, networks.length > 0 ? networks : [bridged]);
   const outside = await outsideOf(on.host);
   const pod = networks.length > 0 ? undefined : await on.attach('net');
   return { on, outside, pod: pod as Pod };
@@ -76,7 +76,7 @@ async function scene(t: ExecutionContext, ...networks: Conflist[]) {
 /** Sees that a fault is found, that the command that is printed mends it, and that --fix does if it says so. */
 async function mends(
   t: ExecutionContext,
-  on: OperatedHost,
+  on: Operator,
   fault: string,
   check: string,
   {
@@ -116,7 +116,7 @@ async function mends(
 test('a host in order with pods of bridge, ptp and macvlan has no findings', async (t) => {
   const { on } = await scene(t, bridged, pointToPoint, parented);
   for (const name of ['net', 'net', 'p2p', 'lan']) await on.attach(name);
-  const { exit, stdout } = await on.cni(['doctor']);
+  const { exit, stdout } = await on.tryCni(['doctor']);
   t.is(exit, 0, stdout);
   const { checks, found } = await examine(on);
   t.deepEqual(found, []);
@@ -127,7 +127,7 @@ test('a host in order with pods of bridge, ptp and macvlan has no findings', asy
 });
 
 test('a host without networks or pods has no findings but for the missing directory', async (t) => {
-  const on = await OperatedHost.make(t, []);
+  const on = await makeOperator(t, []);
   t.deepEqual((await examine(on)).found, []);
   await on.sh('rmdir /etc/cni/net.d');
   const { found, exit } = await examine(on);
@@ -258,7 +258,7 @@ test('rules of CNI plugins in the other variant of iptables', async (t) => {
 test('rules of the other variant that belong to a running pod are not removed by --fix', async (t) => {
   const { on, pod } = await scene(t);
   const container = (
-    JSON.parse((await on.cni(['list', '--json'])).stdout) as {
+    JSON.parse((await on.tryCni(['list', '--json'])).stdout) as {
       attachments: { containerId: string; netns: string }[];
     }
   ).attachments.find(({ netns }) => netns === pod.netns)!.containerId;
@@ -451,6 +451,6 @@ test('doctor changes nothing without --fix', async (t) => {
     forwards: await sysctl(on.host, 'net/ipv4/ip_forward'),
   });
   const before = await look();
-  t.is((await on.cni(['doctor'])).exit, 1);
+  t.is((await on.tryCni(['doctor'])).exit, 1);
   t.deepEqual(await look(), before);
 });

@@ -5,38 +5,24 @@
 
 import test from 'ava';
 import { fail } from '../proof/injection.ts';
+import { subjects } from '../proof/subjects.ts';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { link, networkSnapshot, snapshot, sysctl } from '../support/observe.ts';
 import { addEnvironment, type PrintedError } from '../support/plugin.ts';
 
-const hostLocal = {
-  type: 'host-local',
-  ranges: [[{ subnet: '10.31.0.0/24' }], [{ subnet: 'fd00:31::/64' }]],
-  routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
-};
+/** The first plugin of a chain that is killed and failed elsewhere, here with default routes of both families. */
+function firstOf(subject: string): PluginConf {
+  const [plugin] = subjects[subject]!.network.plugins as [PluginConf];
+  return { ...plugin, ipam: { ...(plugin.ipam as object), routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }] } };
+}
 
 const networks: Record<string, PluginConf> = {
-  bridge: {
-    type: 'bridge',
-    bridge: 'br0',
-    isGateway: true,
-    ipMasq: true,
-    hairpinMode: true,
-    ipam: hostLocal,
-  },
-  'bridge with nftables': {
-    type: 'bridge',
-    bridge: 'br0',
-    isGateway: true,
-    ipMasq: true,
-    ipMasqBackend: 'nftables',
-    macspoofchk: true,
-    ipam: hostLocal,
-  },
-  ptp: { type: 'ptp', ipMasq: true, ipam: hostLocal },
-  macvlan: { type: 'macvlan', master: 'up0', ipam: hostLocal },
-  'host-device': { type: 'host-device', device: 'dev0', ipam: hostLocal },
+  bridge: firstOf('iptables'),
+  'bridge with nftables': firstOf('nftables'),
+  ptp: firstOf('ptp'),
+  macvlan: firstOf('macvlan'),
+  'host-device': firstOf('host-device'),
 };
 
 function networkOf(plugin: PluginConf): Conflist {

@@ -1,29 +1,15 @@
 import test from 'ava';
-import { Attachment, attach, sample } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, sample, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { addresses, link, ping, snapshot } from '../support/observe.ts';
-import { changed } from '../support/outside.ts';
+import { changed, joinedTo } from '../support/outside.ts';
 
 const name = '66-host-device.conflist';
 
 /** A device "eth1" of the host, at the other end of which a neighbour answers. */
-async function addDevice(host: Host, device = 'eth1') {
-  const outside = await host.addPod();
-  await host.run([
-    'ip',
-    'link',
-    'add',
-    device,
-    'address',
-    '0a:00:00:00:00:11',
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'wire',
-    'netns',
-    outside.name,
-  ]);
+async function addDevice(host: Host) {
+  const outside = await joinedTo(host, 'eth1', 'wire');
+  await host.run(['ip', 'link', 'set', 'eth1', 'address', '0a:00:00:00:00:11']);
   await outside.run(['ip', 'link', 'set', 'wire', 'up']);
   await outside.run(['ip', 'addr', 'add', '10.98.255.254/16', 'dev', 'wire']);
   return outside;
@@ -152,17 +138,10 @@ test('DEL releases the address when namespace or device are gone, and renames wh
 });
 
 test('the reference plugin gives back what we moved, and we what it moved', async (t) => {
-  for (const [add, other] of [
-    ['ours', 'reference'],
-    ['reference', 'ours'],
-  ] as const) {
+  for (const suites of suitePairs) {
     const host = await makeHost(t);
     await addDevice(host);
-    const network = sample(name);
-    network.cniVersion = '1.0.0';
-    const one = await attach(host, network, { suite: add });
-    await one.check({ suite: other });
-    await one.del({ suite: other });
+    await liveWithBoth(host, sample(name), suites);
     t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
   }
 });

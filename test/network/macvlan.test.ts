@@ -1,5 +1,5 @@
 import test from 'ava';
-import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, runNetworkVerb, sample, suitePairs } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { addresses, link, ping, snapshot, sysctl } from '../support/observe.ts';
 import { addMaster, changed } from '../support/outside.ts';
@@ -145,17 +145,10 @@ test('STATUS tells that the master is missing', async (t) => {
 });
 
 test('either suite checks and deletes what the other added', async (t) => {
-  for (const [add, other] of [
-    ['ours', 'reference'],
-    ['reference', 'ours'],
-  ] as const) {
+  for (const suites of suitePairs) {
     const host = await makeHost(t);
     await addMaster(host, '10.101');
-    const network = sample(name);
-    network.cniVersion = '1.0.0';
-    const one = await attach(host, network, { suite: add });
-    await one.check({ suite: other });
-    await one.del({ suite: other });
+    const one = await liveWithBoth(host, sample(name), suites);
     t.is(await link(one.pod, 'eth0'), undefined);
     t.is((await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.101/), null);
   }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import ava from 'ava';
 import type { Conflist, PluginConf } from '../support/chain.ts';
 import { links, networkSnapshot, serve, until } from '../support/observe.ts';
-import { OperatedHost } from '../support/operated-host.ts';
+import { makeOperator, type Operator, publish } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
 import { suites } from '../support/plugin.ts';
 import { portNet } from '../support/portmap.ts';
@@ -20,18 +20,12 @@ interface Outcome {
   detail: string;
 }
 
-async function probe(
-  on: OperatedHost,
-  ...args: string[]
-): Promise<{ exit: number | string; probes: Outcome[] }> {
-  const { exit, stdout, stderr } = await on.cni(['probe', '-o', 'json', ...args]);
+async function probe(on: Operator, ...args: string[]): Promise<{ exit: number | string; probes: Outcome[] }> {
+  const { exit, stdout, stderr } = await on.tryCni(['probe', '-o', 'json', ...args]);
   if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
   return { exit, ...(JSON.parse(stdout) as { probes: Outcome[] }) };
 }
 
-const publish = (hostPort: number, protocol = 'tcp', hostIP?: string) => ({
-  CAP_ARGS: JSON.stringify({ portMappings: [{ hostPort, containerPort: 80, protocol, hostIP }] }),
-});
 const hostLocal = (subnet: string) => ({ type: 'host-local', subnet });
 const alone = (name: string, plugin: PluginConf): Conflist => ({
   cniVersion: '1.1.0',
@@ -47,7 +41,7 @@ const of = (probes: readonly Outcome[], state: Outcome['state']) =>
     .map(({ from, probe, to }) => `${from === 'host' || from === 'outside' ? from : 'pod'} ${probe} ${to}`);
 
 test('pods of a bridge with published ports reach all that they should, and nothing is left', async (t) => {
-  const on = await OperatedHost.make(t, [portNet()]);
+  const on = await makeOperator(t, [portNet()]);
   await outsideOf(on.host);
   await on.attach('net', publish(8080));
   await on.attach('net', publish(8081, 'udp'));
@@ -78,7 +72,7 @@ test('pods of a bridge with published ports reach all that they should, and noth
 });
 
 test('pods of ptp and macvlan: what the kernel does not let through is not tried', async (t) => {
-  const on = await OperatedHost.make(t, [pointToPoint, parented]);
+  const on = await makeOperator(t, [pointToPoint, parented]);
   await outsideOf(on.host);
   for (const name of ['p2p', 'p2p', 'lan', 'lan']) await on.attach(name);
   const ptp = await probe(on, 'p2p');
@@ -127,7 +121,7 @@ for (const [title, fault, failing, working] of [
   ],
 ] as const)
   test(`probe finds ${title}`, async (t) => {
-    const on = await OperatedHost.make(t, [portNet()]);
+    const on = await makeOperator(t, [portNet()]);
     await outsideOf(on.host);
     await on.attach('net', publish(8080));
     await on.sh(fault);
@@ -146,7 +140,7 @@ for (const [title, fault, failing, working] of [
   });
 
 test('a program that has the port is reached itself, and a port of one address by that alone', async (t) => {
-  const on = await OperatedHost.make(t, [portNet()]);
+  const on = await makeOperator(t, [portNet()]);
   await outsideOf(on.host);
   const pod = await on.attach('net', publish(8080));
   await serve(t, pod, 'tcp', 80, 'app');
@@ -165,7 +159,7 @@ test('a program that has the port is reached itself, and a port of one address b
 
 test('pods that the network keeps apart are not tried against one another', async (t) => {
   const [bridge] = portNet().plugins;
-  const on = await OperatedHost.make(t, [alone('net', { ...bridge!, portIsolation: true })]);
+  const on = await makeOperator(t, [alone('net', { ...bridge!, portIsolation: true })]);
   await on.attach('net');
   await on.attach('net');
   const { exit, probes } = await probe(on, 'net');
@@ -192,7 +186,7 @@ const dnsServer = `
 test('DNS servers are those of the process in the pod, of the result or of the command line', async (t) => {
   const ipam = { ...hostLocal('10.6.0.0/24'), routes: [{ dst: '0.0.0.0/0' }] };
   const given = { ...pointToPoint.plugins[0]!, ipam, dns: { nameservers: ['192.0.2.2'] } };
-  const on = await OperatedHost.make(t, [alone('p2p', given)]);
+  const on = await makeOperator(t, [alone('p2p', given)]);
   const outside = await outsideOf(on.host);
   const pod = await on.attach('p2p');
   const dns = async (...args: string[]) => {
@@ -215,7 +209,7 @@ test('DNS servers are those of the process in the pod, of the result or of the c
 });
 
 test('probe that is killed leaves nothing behind', async (t) => {
-  const on = await OperatedHost.make(t, [portNet()]);
+  const on = await makeOperator(t, [portNet()]);
   await outsideOf(on.host);
   await on.attach('net', publish(8080));
   await on.sh('iptables -P FORWARD DROP; ip6tables -P FORWARD DROP');
@@ -230,15 +224,15 @@ test('probe that is killed leaves nothing behind', async (t) => {
 });
 
 test('what is not there, or not an address, is refused', async (t) => {
-  const on = await OperatedHost.make(t, [portNet()]);
-  const unknown = await on.cni(['probe', 'nothing']);
+  const on = await makeOperator(t, [portNet()]);
+  const unknown = await on.tryCni(['probe', 'nothing']);
   t.is(unknown.exit, 1);
   t.regex(unknown.stderr, /No running pod and no network is called "nothing"/);
-  const empty = await on.cni(['probe', 'net']);
+  const empty = await on.tryCni(['probe', 'net']);
   t.is(empty.exit, 1);
   t.regex(empty.stderr, /Network "net" has no running pods/);
   for (const option of ['--to', '--dns']) {
-    const usage = await on.cni(['probe', 'net', option, 'nowhere']);
+    const usage = await on.tryCni(['probe', 'net', option, 'nowhere']);
     t.is(usage.exit, 2);
     t.regex(usage.stderr, new RegExp(`${option} is "nowhere"`));
   }

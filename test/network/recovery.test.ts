@@ -19,7 +19,7 @@ import test from 'ava';
 import { Claims } from '../../lib/firewall/claims.ts';
 import { Address } from '../../lib/ip.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
-import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, runNetworkVerb, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost, startAgent } from '../support/host.ts';
 import { files, iptablesSave, link, ping, sysctl, until } from '../support/observe.ts';
 import { type Suite, suites } from '../support/plugin.ts';
@@ -156,10 +156,7 @@ for (const [what, change] of [
     t.deepEqual(reserved(after), [one.ip]);
   });
 
-for (const [first, second] of [
-  ['ours', 'reference'],
-  ['reference', 'ours'],
-] as const)
+for (const [first, second] of suitePairs)
   test(`${second === 'ours' ? 'this suite' : 'the reference'} takes over from the other after a reboot`, async (t) => {
     const network = bridgeNet({}, '1.0.0');
     const before = await makeHost(t);

@@ -1,6 +1,7 @@
 /** Tries the cases of a kind of fault, all or a sample. */
 
 import type { Random } from '../../scripts/random.ts';
+import type { Verdict } from './kills.ts';
 import type { Case, Kind } from './kinds.ts';
 import type { Subject } from './subjects.ts';
 
@@ -16,12 +17,24 @@ export interface ProofOptions {
   readonly only?: string;
   /** At most so many cases of each subject. */
   readonly most?: number;
+  /** What was tried before, and is not tried again. */
+  readonly journal?: Journal;
+  /** Whether what is left is to be left for another time. */
+  isOver?(): boolean;
   log(line: string): void;
+}
+
+/** Keeps what was found of each case, by "SUBJECT CASE". */
+export interface Journal {
+  verdictOf(key: string): Verdict | undefined;
+  note(key: string, verdict: Verdict): void;
 }
 
 /** What was found. */
 export interface Proof {
   tried: number;
+  /** Cases that were not tried, as the time was over. */
+  left: number;
   /** Cases in which the fault was not met, as the process did something else this time. */
   missed: number;
   readonly failures: { readonly command: string; readonly problem: string }[];
@@ -33,7 +46,7 @@ export async function prove(
   subjects: Readonly<Record<string, Subject>>,
   options: ProofOptions,
 ): Promise<Proof> {
-  const proof: Proof = { tried: 0, missed: 0, failures: [] };
+  const proof: Proof = { tried: 0, left: 0, missed: 0, failures: [] };
   for (const [name, subject] of Object.entries(subjects)) {
     const all = await kind.casesOf(subject, options.only);
     const chosen = choose(all, options);
@@ -64,21 +77,32 @@ async function workOff(
   subject: Subject,
   queue: Iterator<Case, unknown> & Iterable<Case>,
   proof: Proof,
-  { log }: ProofOptions,
+  { log, journal, isOver = () => false }: ProofOptions,
 ): Promise<void> {
   let bench: Awaited<ReturnType<Kind['open']>> | undefined;
   for (const one of queue) {
-    bench ??= await kind.open(subject);
-    const { isReached, problem } = await bench
-      .attempt(one)
-      .catch((error: Error) => ({ isReached: true, problem: error.stack ?? error.message }));
+    const key = `${subjectName} ${one.name}`;
+    const known = journal?.verdictOf(key);
+    if (!known && isOver()) {
+      proof.left++;
+      continue;
+    }
+    if (!known) bench ??= await kind.open(subject);
+    const verdict =
+      known ??
+      (await bench!
+        .attempt(one)
+        .catch((error: Error) => ({ isReached: true, problem: error.stack ?? error.message })));
+    if (!known) journal?.note(key, verdict);
+    const { isReached, problem } = verdict;
     proof.tried++;
     if (!isReached) proof.missed++;
     if (problem === '') continue;
     const command = `npm run prove -- --kind ${kind.name} --subject ${subjectName} --only '${one.name}'`;
     proof.failures.push({ command, problem });
     log(`FAILED ${command}\n${problem.replace(/^/gm, '    ')}`);
-    await bench.close();
+    if (known) continue;
+    await bench!.close();
     bench = undefined;
   }
   await bench?.close();

@@ -8,12 +8,14 @@ import { join } from 'node:path';
 import type { Host, Pod } from './host.ts';
 import { type Outcome, type PrintedResult, runPlugin, type Suite, succeeded } from './plugin.ts';
 
+/** The configuration of one plugin. */
 export interface PluginConf {
   type: string;
   capabilities?: Record<string, boolean>;
   [key: string]: unknown;
 }
 
+/** The configuration of a network. */
 export interface Conflist {
   cniVersion: string;
   name: string;
@@ -29,6 +31,7 @@ export interface PortMapping {
   hostIP?: string;
 }
 
+/** What a runtime attaches a container with, where it differs from the defaults of the tests. */
 export interface AttachOptions {
   containerId?: string;
   netns?: string;
@@ -140,6 +143,25 @@ export async function attach(
   const attachment = new Attachment(host, pod, network, rest);
   await attachment.add();
   return attachment;
+}
+
+/** The suite that begins and the one that goes on, both ways. */
+export const suitePairs: readonly (readonly [Suite, Suite])[] = [
+  ['ours', 'reference'],
+  ['reference', 'ours'],
+];
+
+/** ADD by one suite, CHECK and DEL by the other. @throws Error when either fails. */
+export async function liveWithBoth(
+  host: Host,
+  network: Conflist,
+  [adder, other]: readonly [Suite, Suite],
+): Promise<Attachment> {
+  // The newest version that the reference of Debian 12 speaks.
+  const one = await attach(host, { ...network, cniVersion: '1.0.0' }, { suite: adder });
+  await one.check({ suite: other });
+  await one.del({ suite: other });
+  return one;
 }
 
 /** Runs STATUS or GC of each plugin until one fails. @returns the outcome of the last one run. */

@@ -82,11 +82,13 @@ export async function startDnsmasq(
   };
 }
 
+/** A DHCP daemon that runs: ends it, and tells what it has printed. */
 export interface Daemon {
   stop(signal?: NodeJS.Signals): Promise<void>;
   said(): string;
 }
 
+/** Starts `dhcp daemon` on a host. It ends with the test. @param options of its command line. */
 export async function daemon(t: Teardown, host: Host, ...options: string[]): Promise<Daemon> {
   await host.run(['mkdir', '-p', '/run/cni']);
   const [program, ...args] = [...host.enter, join(suites.ours, 'dhcp'), 'daemon', ...options] as [

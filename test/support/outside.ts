@@ -5,24 +5,22 @@ import { sample } from './chain.ts';
 import type { Host, Pod } from './host.ts';
 
 /**
+ * Makes a namespace that a veth pair joins to the host. Both ends are down.
+ * @param name of the host's end. @param peer name of the other one.
+ */
+export async function joinedTo(host: Host, name: string, peer = name): Promise<Pod> {
+  const outside = await host.addPod();
+  const pair = ['type', 'veth', 'peer', 'name', peer, 'netns', outside.name];
+  await host.run(['ip', 'link', 'add', name, ...pair]);
+  return outside;
+}
+
+/**
  * Gives the host an interface "eth0" that is up, with a default route by it, and a neighbour behind it.
  * @returns the neighbour.
  */
 export async function addMaster(host: Host, subnet: string): Promise<Pod> {
-  const outside = await host.addPod();
-  await host.run([
-    'ip',
-    'link',
-    'add',
-    'eth0',
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'eth0',
-    'netns',
-    outside.name,
-  ]);
+  const outside = await joinedTo(host, 'eth0');
   await host.run(['ip', 'link', 'set', 'eth0', 'up']);
   await outside.run(['ip', 'link', 'set', 'eth0', 'up']);
   await outside.run(['ip', 'addr', 'add', `${subnet}.255.254/16`, 'dev', 'eth0']);
@@ -40,29 +38,17 @@ export function changed(name: string, keys: object): Conflist {
 /**
  * A namespace joined to the host by a wire, whose packets come from outside. Host: 192.0.2.1, fd00:2::1;
  * outside: .2, ::2.
+ * @param wire name of both ends.
  */
-export async function outsideOf(host: Host): Promise<Pod> {
-  const outside = await host.addPod();
-  await host.run([
-    'ip',
-    'link',
-    'add',
-    'wire',
-    'type',
-    'veth',
-    'peer',
-    'name',
-    'wire',
-    'netns',
-    outside.name,
-  ]);
+export async function outsideOf(host: Host, wire = 'wire'): Promise<Pod> {
+  const outside = await joinedTo(host, wire);
   for (const [ns, last] of [
     [host, 1],
     [outside, 2],
   ] as const) {
-    await ns.run(['ip', 'addr', 'add', `192.0.2.${last}/24`, 'dev', 'wire']);
-    await ns.run(['ip', 'addr', 'add', `fd00:2::${last}/64`, 'dev', 'wire', 'nodad']);
-    await ns.run(['ip', 'link', 'set', 'wire', 'up']);
+    await ns.run(['ip', 'addr', 'add', `192.0.2.${last}/24`, 'dev', wire]);
+    await ns.run(['ip', 'addr', 'add', `fd00:2::${last}/64`, 'dev', wire, 'nodad']);
+    await ns.run(['ip', 'link', 'set', wire, 'up']);
   }
   return outside;
 }

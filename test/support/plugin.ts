@@ -35,12 +35,14 @@ export interface PrintedResult {
   ip6?: { ip: string; gateway?: string; routes?: { dst: string; gw?: string }[] };
 }
 
+/** An error as a plugin prints it. */
 export interface PrintedError {
   code: number;
   msg: string;
   details?: string;
 }
 
+/** How a plugin is called. */
 export interface PluginCall {
   /** Sets containerId and netns unless these are given. */
   pod?: Pod;

@@ -11,6 +11,7 @@ export interface Output {
   readonly stderr: string;
 }
 
+/** How a program is run. */
 export interface RunOptions {
   stdin?: string;
   /** Added to {@link cleanEnv}. */

@@ -1,6 +1,6 @@
 /** ipvlan, vlan and dummy, on a kernel that has them. */
 
-import { Attachment, attach, sample } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, sample, suitePairs } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { addresses, link, ping } from '../support/observe.ts';
 import { addMaster, changed } from '../support/outside.ts';
@@ -107,17 +107,10 @@ test('the reference plugins check and delete what we added, and the other way ro
     ['62-ipvlan.conflist', '10.102'],
     ['63-vlan.conflist', '10.103'],
   ] as const)
-    for (const [add, other] of [
-      ['ours', 'reference'],
-      ['reference', 'ours'],
-    ] as const) {
+    for (const suites of suitePairs) {
       const host = await makeHost(t);
       await addMaster(host, subnet);
-      const network = sample(name);
-      network.cniVersion = '1.0.0';
-      const one = await attach(host, network, { suite: add });
-      await one.check({ suite: other });
-      await one.del({ suite: other });
+      const one = await liveWithBoth(host, sample(name), suites);
       t.is(await link(one.pod, 'eth0'), undefined);
     }
 });

@@ -1,7 +1,7 @@
 /**
- * Whose an address is by now, as far as others have noted it. An attachment that a reference plugin let
- * through the firewall has no claim (see claims.ts), but it stands in libcni's cache once it has been added,
- * and host-local has its reservation before that.
+ * Which attachment has an address now, by what libcni and host-local have on disk. An attachment that a
+ * reference plugin let through the firewall has no claim (see claims.ts), but libcni's cache has it once it
+ * has been added, and host-local has its reservation before that.
  */
 
 import { type AttachmentId, attachmentKey } from '../attachment.ts';

@@ -1,4 +1,4 @@
-/** STATUS of plugins that need something of the kernel: the only way to know is to try. */
+/** STATUS of plugins that need a feature of the kernel, which only trying it out tells. */
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { Netns } from '../kernel/netns.ts';

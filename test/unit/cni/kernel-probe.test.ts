@@ -1,5 +1,5 @@
 import test from 'ava';
-import { probeKernel } from '../../../lib/cni/probe.ts';
+import { probeKernel } from '../../../lib/cni/kernel-probe.ts';
 import { createLink, getLink } from '../../../lib/kernel/link.ts';
 
 test('a trial sees a namespace with nothing in it', (t) => {

@@ -1,7 +1,7 @@
 /**
  * Shared rules that iptables has found to be there. To ask it again for each attachment costs the more the
  * more attachments there are: it reads every rule of the chain that a rule is in, and of the chain where it
- * leads. So what it has confirmed is kept in mind as the kernel has it, by handle and content, and compared
+ * leads. So what it has confirmed is noted as the kernel has it, by handle and content, and compared later
  * with the kernel. The files are hints: where they do not tell, or tell something else, iptables is asked.
  */
 
@@ -17,8 +17,13 @@ import { isNftVariant } from './xtables-lock.ts';
 
 const directory = '/run/cni/iptables';
 
-/** True when rules that {@link keepInMind} was told of are there still. */
-export function areSeen(programs: Programs, family: Family, table: string, rules: readonly Rule[]): boolean {
+/** True when rules that {@link rememberConfirmed} was told of are there still. */
+export function areConfirmed(
+  programs: Programs,
+  family: Family,
+  table: string,
+  rules: readonly Rule[],
+): boolean {
   if (rules.length === 0) return true;
   if (!isNftVariant(programs, programOf(family, '-restore'))) return false;
   try {
@@ -32,25 +37,30 @@ export function areSeen(programs: Programs, family: Family, table: string, rules
   }
 }
 
-/** Keeps in mind which rules those are that iptables has just found to be there. */
-export function keepInMind(programs: Programs, family: Family, table: string, rules: readonly Rule[]): void {
+/** Remembers which rules of the kernel those are that iptables has just found to be there. */
+export function rememberConfirmed(
+  programs: Programs,
+  family: Family,
+  table: string,
+  rules: readonly Rule[],
+): void {
   if (rules.length === 0 || !isNftVariant(programs, programOf(family, '-restore'))) return;
   try {
     const seen = rules.map((rule) => {
       const all = withNftables((socket) => listRawRules(socket, nftTableOf(family, table), rule.chain));
       const alike = all.filter(({ target }) => target === targetOf(rule));
       const found = alike.length > 0 ? alike : all;
-      // Of several, any might be the one.
+      // With several candidates, nothing tells which of them is the rule.
       return found.length === 1 ? { handle: `${found[0]!.handle}`, digest: digestOf(found[0]!) } : undefined;
     });
     if (seen.every((one) => one !== undefined))
       writeStateFile(fileOf(family, table, rules), JSON.stringify(seen));
   } catch {
-    // No rule fails for want of a hint.
+    // Without the hint, iptables is asked again next time.
   }
 }
 
-/** @throws Error when it is not what {@link keepInMind} writes. */
+/** @throws Error when it is not what {@link rememberConfirmed} writes. */
 function parse(text: string): { handle: bigint; digest: string }[] {
   return (JSON.parse(text) as { handle: string; digest: string }[]).map(({ handle, digest }) => ({
     handle: BigInt(handle),

@@ -10,6 +10,7 @@ import { atLeast } from './version.ts';
 /** How often plugins may delegate to one another: none needs more than three. */
 const deepestDelegation = 8;
 
+/** Refuses a network name that the specification does not allow. @throws CniError InvalidNetworkConfig */
 export function checkName(name: string): void {
   if (name === '')
     throw new CniError(
@@ -24,6 +25,7 @@ export function checkName(name: string): void {
     );
 }
 
+/** Refuses a verb that the specification does not have. @throws CniError InvalidEnvironment */
 export function checkCommand(command: string): void {
   if (!['ADD', 'DEL', 'CHECK', 'STATUS', 'GC'].includes(command))
     throw new CniError(
@@ -42,6 +44,11 @@ export function checkDepth({ depth }: CallContext, { name }: Plugin<never>): voi
     );
 }
 
+/**
+ * Refuses a version of the specification that lacks the verb, or that the plugin does not take.
+ * @param command the verb. @param version "cniVersion" of the configuration.
+ * @throws CniError IncompatibleVersion
+ */
 export function checkVersion({ name, versions }: Plugin<never>, command: string, version: string): void {
   const since = { CHECK: '0.4.0', GC: '1.1.0', STATUS: '1.1.0' }[command];
   if (since && !atLeast(version, since))
@@ -67,7 +74,7 @@ export function refuseOwnNetns({ netns, netnsOverride }: Invocation): void {
   try {
     sandbox = statSync(netns);
   } catch {
-    return; // Gone or out of reach: the verb decides what that means to it.
+    return; // Gone or out of reach: each verb deals with that itself.
   }
   const own = statSync('/proc/self/ns/net');
   if (sandbox.dev === own.dev && sandbox.ino === own.ino)

@@ -1,0 +1,109 @@
+/** What whereabouts is configured with: by the network, by its flat file, and by the runtime. */
+
+import { withFlatFile } from '../../lib/cni/flat-file.ts';
+import { addressSchema, dnsSchema, prefixSchema, routeSchema } from '../../lib/cni/result.ts';
+import {
+  array,
+  boolean,
+  type InferShape,
+  integer,
+  json,
+  object,
+  string,
+  withDefault,
+} from '../../lib/cni/schema.ts';
+
+const exclude = array(string(), {
+  description: 'Addresses and networks, such as "10.1.0.0/29", that are not given away.',
+});
+
+const rangeShape = {
+  range: string({
+    description: 'Network whose addresses are given away, as in "10.1.0.0/16" or "10.1.0.10-10.1.0.90/16".',
+  }),
+  range_start: addressSchema,
+  range_end: addressSchema,
+  exclude,
+};
+
+/** Keys of whereabouts that mean nothing here: no lock is taken, and logging is that of this suite. */
+const ignored = {
+  log_file: string({ description: 'Has no effect: see "CNI_LOG".' }),
+  log_level: string({ description: 'Has no effect: see "CNI_LOG".' }),
+  leader_lease_duration: integer({ description: 'Has no effect: no lock is taken.' }),
+  leader_renew_deadline: integer({ description: 'Has no effect: no lock is taken.' }),
+  leader_retry_period: integer({ description: 'Has no effect: no lock is taken.' }),
+  sleep_for_race: integer({ description: 'Has no effect: no lock is taken.' }),
+  datastore: string({ description: 'Has no effect: addresses are kept in etcd.' }),
+};
+
+const ipam = object({
+  type: string(),
+  ...rangeShape,
+  ipRanges: array(object(rangeShape), {
+    description: 'Further ranges; every container gets an address of each.',
+  }),
+  gateway: addressSchema,
+  routes: array(routeSchema, { description: 'Routes for the container.' }),
+  dns: dnsSchema,
+  addresses: array(object({ address: prefixSchema, gateway: addressSchema }), {
+    description: 'Fixed addresses for the container, which are not reserved.',
+  }),
+  network_name: string({
+    description:
+      'Ranges of networks with different names may overlap. Without it, those of all others may not.',
+  }),
+  enable_overlapping_ranges: boolean({
+    description: 'Whether an address is given away once, even if several ranges have it; true by default.',
+  }),
+  quarantine: integer({
+    max: 365 * 24 * 3600,
+    description:
+      'Seconds for which an address that was released goes to no other pod; one of the same name gets it back. 0 by default.',
+  }),
+  etcd_host: string({
+    description: 'Members of etcd, as in "192.0.2.1:2379" or "https://etcd-1:2379,https://etcd-2:2379".',
+  }),
+  etcd_username: string({ description: 'User of etcd.' }),
+  etcd_password: string({ description: 'Password of that user.' }),
+  etcd_key_file: string({ description: 'File with the private key for TLS, in PEM.' }),
+  etcd_cert_file: string({ description: 'File with the certificate for TLS, in PEM.' }),
+  etcd_ca_cert_file: string({ description: "File with the authority of etcd's certificates, in PEM." }),
+  kubernetes: json({ description: 'Where whereabouts finds the API of Kubernetes; not used with etcd.' }),
+  node_slice_size: string({ description: 'Not taken: every node gives away all of a range.' }),
+  configuration_path: string({ description: 'File with further keys, which count less than those here.' }),
+  ...ignored,
+});
+
+const ips = array(
+  string({ description: 'Address to ask for, with or without prefix length, if a range has it.' }),
+);
+
+export const config = {
+  ipam: withDefault(ipam, {}),
+  runtimeConfig: object({ ips }),
+  args: object({
+    cni: object({
+      ips,
+      'ipam-claim-reference': string({ description: 'Claim that an address belongs to, in place of a pod.' }),
+    }),
+  }),
+};
+
+export type Config = InferShape<typeof config>;
+export type Ipam = Config['ipam'];
+
+/** Directories of whereabouts, of which the first that has a file is used. */
+const directories = ['/etc/kubernetes/cni/net.d/whereabouts.d', '/etc/cni/net.d/whereabouts.d'];
+
+/** The files that may tell the name of the node, apart from the variable NODENAME. */
+export const nodeNameFiles = [...directories.map((directory) => `${directory}/nodename`), '/etc/hostname'];
+
+/** The keys under "ipam", with those of the flat file. @throws as {@link withFlatFile}. */
+export function sharedIpam({ ipam: own }: Config): Ipam {
+  return withFlatFile(
+    own,
+    ipam,
+    directories.map((directory) => `${directory}/whereabouts.conf`),
+  );
+}

@@ -1,0 +1,121 @@
+/**
+ * Where addresses and their owners stand in etcd, with a key for each:
+ *
+ *     /cni/addresses/in/<group>/<family>-<address in hexadecimal digits>    whose the address is
+ *     /cni/addresses/of/<node>/<network>/<container ID>/<interface>         addresses of an attachment
+ *     /cni/addresses/back/<identity>                                        addresses that wait for a pod
+ *
+ * A group is what may have an address once: all networks of one "network_name", or one range where ranges may
+ * overlap. Addresses sort by their digits, so that a part of a range can be read.
+ */
+
+import type { AttachmentId } from '../../lib/attachment.ts';
+import { Address, type Family } from '../../lib/ip.ts';
+import type { Ipam } from './config.ts';
+import { formatPool, type Pool } from './pools.ts';
+
+export const root = '/cni/addresses/';
+
+/** An attachment, and the node that it is on. */
+export interface Owner extends AttachmentId {
+  readonly node: string;
+}
+
+/** An address in etcd. */
+export interface Place {
+  readonly group: string;
+  readonly address: Address;
+}
+
+/** What an attachment has. */
+export interface Holding {
+  readonly places: readonly Place[];
+  /** Whom the addresses go back to while they are in quarantine; "" for nobody. */
+  readonly identity: string;
+}
+
+/** The group that a pool belongs to. */
+export function groupOf(ipam: Ipam, pool: Pool): string {
+  // "@" is in no name once it is encoded.
+  const name = ipam.network_name ? encodeURIComponent(ipam.network_name) : '@';
+  const isAlone = ipam.enable_overlapping_ranges === false;
+  return isAlone ? `${name}@${encodeURIComponent(formatPool(pool))}` : name;
+}
+
+export function addressKey({ group, address }: Place): string {
+  return `${root}in/${group}/${address.family}-${digits(address)}`;
+}
+
+/** The address that a key is of; undefined for any other key. */
+export function addressOf(key: string): Address | undefined {
+  const [, family, hex] = /\/([46])-([0-9a-f]{8}|[0-9a-f]{32})$/.exec(key) ?? [];
+  return hex === undefined ? undefined : new Address(Number(family) as Family, BigInt(`0x${hex}`));
+}
+
+export function ownerKey({ node, network, containerId, ifname }: Owner): string {
+  return `${nodeKey(node, network)}${encodeURIComponent(containerId)}/${encodeURIComponent(ifname)}`;
+}
+
+/** What the owners of one network on one node begin with. */
+export function nodeKey(node: string, network: string): string {
+  return `${root}of/${encodeURIComponent(node)}/${encodeURIComponent(network)}/`;
+}
+
+export function identityKey(identity: string): string {
+  return `${root}back/${encodeURIComponent(identity)}`;
+}
+
+/** The owner that a key is of; undefined for any other key. */
+export function ownerOf(key: string): Owner | undefined {
+  const parts = key.startsWith(`${root}of/`) ? key.slice(`${root}of/`.length).split('/') : [];
+  const [node, network, containerId, ifname] = parts.map(decodePart);
+  if (parts.length !== 4 || !node || !network || !containerId || !ifname) return undefined;
+  return { node, network, containerId, ifname };
+}
+
+/** What stands at an address: the key of its owner. */
+export const ownedValue = (owner: Owner): string => JSON.stringify({ owner: ownerKey(owner) });
+
+/** What stands at an address in quarantine. @param identity whom it goes back to. */
+export const waitingValue = (identity: string): string => JSON.stringify({ back: identity });
+
+/** What stands at an owner, or an identity. */
+export function formatHolding({ places, identity }: Holding): string {
+  return JSON.stringify({
+    identity,
+    addresses: places.map(({ group, address }) => ({ group, address: `${address}` })),
+  });
+}
+
+/** Reads what stands at an owner or identity; nothing for what is none of it. */
+export function parseHolding(text: string | undefined): Holding {
+  try {
+    const value = JSON.parse(text ?? '{}') as { identity?: unknown; addresses?: unknown };
+    const list = Array.isArray(value.addresses)
+      ? (value.addresses as { group?: unknown; address?: unknown }[])
+      : [];
+    const places = list.flatMap((one) => {
+      const address = typeof one?.address === 'string' ? Address.tryParse(one.address) : undefined;
+      return address && typeof one.group === 'string' ? [{ group: one.group, address }] : [];
+    });
+    return { places, identity: typeof value.identity === 'string' ? value.identity : '' };
+  } catch {
+    return { places: [], identity: '' };
+  }
+}
+
+export function samePlace(a: Place, b: Place): boolean {
+  return a.group === b.group && a.address.equals(b.address);
+}
+
+function digits({ family, value }: Address): string {
+  return value.toString(16).padStart(family === 4 ? 8 : 32, '0');
+}
+
+function decodePart(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,101 @@
+/** How addresses are given back. */
+
+import type { EtcdClient } from '../../lib/etcd/client.ts';
+import {
+  type Compare,
+  get,
+  grantLease,
+  hasValue,
+  isAbsent,
+  type Operation,
+  put,
+  remove,
+  transact,
+  within,
+} from '../../lib/etcd/kv.ts';
+import {
+  addressKey,
+  formatHolding,
+  type Holding,
+  identityKey,
+  type Owner,
+  ownedValue,
+  ownerKey,
+  parseHolding,
+  waitingValue,
+} from './keys.ts';
+import { withoutContainer } from './legacy.ts';
+
+/** What is known of an attachment that is released. */
+export interface Release {
+  readonly owner: Owner;
+  /** What it probably has, which saves asking for it; undefined when nothing is known. */
+  readonly guess: Holding | undefined;
+  /** How long its addresses go to no other pod, in seconds. */
+  readonly quarantine: number;
+  /** Keys of lists that may name its container: see legacy.ts. */
+  readonly lists: readonly string[];
+}
+
+/**
+ * Gives back all that an attachment has, and nothing of anybody else, also when it was done before.
+ * @throws EtcdUnavailableError, CniError as {@link transact}.
+ */
+export async function release(
+  client: EtcdClient,
+  { owner, guess, quarantine, lists }: Release,
+): Promise<void> {
+  const lease = quarantine > 0 ? await grantLease(client, quarantine) : undefined;
+  const key = ownerKey(owner);
+  const look = [get(key), ...lists.map(get)];
+  const condition = guess ? hasValue(key, formatHolding(guess)) : isAbsent(key);
+  const done = guess ? givingBack(owner, guess, lease) : [];
+  let { succeeded, results } = await transact(client, {
+    compare: [condition],
+    success: [...done, ...lists.map(get)],
+    failure: look,
+  });
+  // Something else stands there than was expected, until nobody changes it meanwhile.
+  for (let text = succeeded ? undefined : results[0]?.kvs[0]?.value; text !== undefined; ) {
+    const again = await transact(client, {
+      compare: [hasValue(key, text)],
+      success: [...givingBack(owner, parseHolding(text), lease), ...lists.map(get)],
+      failure: look,
+    });
+    ({ succeeded, results } = again);
+    text = succeeded ? undefined : results[0]?.kvs[0]?.value;
+  }
+  const found = results.slice(results.length - lists.length);
+  for (const [i, list] of lists.entries()) await leaveList(client, list, found[i]?.kvs[0]?.value, owner);
+}
+
+function givingBack(owner: Owner, { places, identity }: Holding, lease: string | undefined): Operation[] {
+  const isOwn = (key: string): Compare => hasValue(key, ownedValue(owner));
+  const addresses = places.map(addressKey).map((key) =>
+    within({
+      compare: [isOwn(key)],
+      success: [lease === undefined ? remove(key) : put(key, waitingValue(identity), lease)],
+    }),
+  );
+  const waits = lease !== undefined && identity !== '' && places.length > 0;
+  return [
+    remove(ownerKey(owner)),
+    ...addresses,
+    ...(waits ? [put(identityKey(identity), formatHolding({ places, identity }), lease)] : []),
+  ];
+}
+
+/** Takes a container out of an old list, whoever else changes it. */
+async function leaveList(
+  client: EtcdClient,
+  list: string,
+  text: string | undefined,
+  { containerId }: Owner,
+): Promise<void> {
+  for (let now = text; now !== undefined; ) {
+    const change = withoutContainer(list, now, containerId);
+    if (!change) return;
+    const { succeeded, results } = await transact(client, { ...change, failure: [get(list)] });
+    now = succeeded ? undefined : results[0]?.kvs[0]?.value;
+  }
+}

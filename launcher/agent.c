@@ -1,0 +1,226 @@
+#define _GNU_SOURCE
+
+#include "agent.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "io.h"
+
+#ifndef AGENT_SOCKET
+#define AGENT_SOCKET "/run/cni/agent.sock"
+#endif
+/* How long the agent may take to say whether the call is its own. Seconds. */
+#ifndef ACCEPT_TIMEOUT
+#define ACCEPT_TIMEOUT 2
+#endif
+
+extern char **environ;
+
+/* What neither the agent nor the executable takes more of, in bytes. */
+enum { LONGEST_INPUT = 16 * 1024 * 1024 };
+
+static void set_timeout(int fd, int option, time_t seconds)
+{
+    struct timeval timeout = {.tv_sec = seconds};
+    (void)setsockopt(fd, SOL_SOCKET, option, &timeout, sizeof timeout);
+}
+
+/* Connects to the agent. Returns a socket, or -1 when there is no agent, or one that is not of this user or of root. */
+static int connect_to_agent(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = AGENT_SOCKET};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    set_timeout(fd, SO_SNDTIMEO, ACCEPT_TIMEOUT);
+    set_timeout(fd, SO_RCVTIMEO, ACCEPT_TIMEOUT);
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == geteuid()))
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static int append_namespace(struct text *header, const char *path)
+{
+    struct stat status;
+    if (stat(path, &status) != 0)
+        return -1;
+    append_number(header, status.st_dev);
+    append(header, ":");
+    append_number(header, status.st_ino);
+    header->length++; /* Keeps the final NUL. */
+    return 0;
+}
+
+static int send_string(int fd, const char *text)
+{
+    return write_all(fd, text, strlen(text) + 1);
+}
+
+/* Tells the agent whose call this is, and asks whether it is the agent's own. Returns 0 if so. */
+static int offer_call(int fd, const char *name)
+{
+    static const char *const passed[] = {"CNI_", "NODENAME=", "PATH=", "TRACEPARENT=", "TRACESTATE=", "BAGGAGE=", NULL};
+    struct text header = {0};
+    append(&header, BUILD);
+    header.length++;
+    if (append_namespace(&header, "/proc/self/ns/mnt") != 0 || append_namespace(&header, "/proc/self/ns/net") != 0)
+        return -1;
+    append(&header, name);
+    header.length++;
+    if (is_full(&header) || write_all(fd, header.bytes, header.length) != 0)
+        return -1;
+    for (char **variable = environ; *variable; variable++)
+        if (has_prefix(*variable, passed) && send_string(fd, *variable) != 0)
+            return -1;
+    char verdict;
+    return send_string(fd, "") == 0 && read_all(fd, &verdict, 1) == 0 && verdict == 'Y' ? 0 : -1;
+}
+
+static void put_length(unsigned char bytes[4], size_t length)
+{
+    for (int i = 0; i < 4; i++)
+        bytes[i] = (unsigned char)(length >> 8 * i);
+}
+
+/* Some commands need no input, and whoever asks may not end it. */
+static int needs_input(void)
+{
+    const char *command = getenv("CNI_COMMAND");
+    return command && *command && strcmp(command, "VERSION") != 0;
+}
+
+/* Reads standard input into a file in memory. Returns its descriptor, or -1. */
+static int keep_input(void)
+{
+    static char piece[65536];
+    int kept = memfd_create("cni-input", MFD_CLOEXEC);
+    for (size_t size = 0; kept >= 0 && size <= LONGEST_INPUT;) {
+        ssize_t got = read(STDIN_FILENO, piece, sizeof piece);
+        if (got == 0)
+            break;
+        if (got < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(STDIN_FILENO, POLLIN, -1) == 0)))
+            continue;
+        if (got < 0 || write_all(kept, piece, (size_t)got) != 0) {
+            close(kept);
+            return -1;
+        }
+        size += (size_t)got;
+    }
+    return kept;
+}
+
+/* Hands the input to the agent: pieces behind their lengths, then a length of 0. Without that, the agent does nothing. */
+static int send_input(int fd, int input)
+{
+    static char piece[65536];
+    if (input >= 0 && lseek(input, 0, SEEK_SET) != 0)
+        return -1;
+    for (;;) {
+        ssize_t got = input >= 0 ? read(input, piece, sizeof piece) : 0;
+        if (got < 0)
+            return -1;
+        unsigned char length[4];
+        put_length(length, (size_t)got);
+        if (write_all(fd, (char *)length, sizeof length) != 0 || write_all(fd, piece, (size_t)got) != 0)
+            return -1;
+        if (got == 0)
+            return 0;
+    }
+}
+
+/* Copies that much from the agent to a file descriptor. Returns 0, -1 when the agent is gone, or 1 when nobody reads. */
+static int copy(int from, int to, size_t left)
+{
+    static char piece[65536];
+    int is_unread = 0;
+    while (left > 0) {
+        size_t part = left < sizeof piece ? left : sizeof piece;
+        if (read_all(from, piece, part) != 0)
+            return -1;
+        /* What nobody reads is taken from the agent all the same: more may follow. */
+        if (!is_unread && write_all(to, piece, part) != 0)
+            is_unread = 1;
+        left -= part;
+    }
+    return is_unread;
+}
+
+/* Waits until the agent has undone a call whose result nobody has, which it tells by closing the connection. */
+static void wait_for_end(int fd)
+{
+    char ignored[64];
+    (void)shutdown(fd, SHUT_WR);
+    while (read(fd, ignored, sizeof ignored) > 0)
+        ;
+}
+
+/*
+ * Passes on what the agent answers: 'E' with standard error, 'H' as a sign of life, and at last 'R' with the exit code and standard
+ * output. That this has been written is acknowledged, as the agent undoes an ADD whose result nobody got.
+ */
+static int receive_answer(int fd)
+{
+    set_timeout(fd, SO_RCVTIMEO, ALIVE_TIMEOUT);
+    for (;;) {
+        unsigned char frame[6];
+        if (read_all(fd, (char *)frame, sizeof frame) != 0)
+            return -1;
+        size_t length = frame[2] | (size_t)frame[3] << 8 | (size_t)frame[4] << 16 | (size_t)frame[5] << 24;
+        if (frame[0] == 'E') {
+            if (copy(fd, STDERR_FILENO, length) < 0)
+                return -1;
+        } else if (frame[0] == 'R') {
+            int outcome = copy(fd, STDOUT_FILENO, length);
+            if (outcome < 0)
+                return -1;
+            /* An agent that has given up meanwhile undoes what the result tells of, too. */
+            if (outcome > 0 || (write_all(fd, "A", 1) != 0 && frame[1] == 0 && length > 0)) {
+                wait_for_end(fd);
+                return 1;
+            }
+            return frame[1];
+        } else if (frame[0] != 'H' || length != 0) {
+            return -1;
+        }
+    }
+}
+
+int call_agent(const char *name, const char *self)
+{
+    int agent = connect_to_agent();
+    if (agent < 0)
+        return -1;
+    if (offer_call(agent, name) != 0) {
+        close(agent);
+        return -1;
+    }
+    int is_needed = needs_input();
+    int input = is_needed ? keep_input() : -1;
+    if ((is_needed && input < 0) || send_input(agent, input) != 0) {
+        /* It gives up waiting for the input of a slow runtime, and has done nothing. */
+        close(agent);
+        if (input >= 0 && (lseek(input, 0, SEEK_SET) != 0 || dup2(input, STDIN_FILENO) < 0))
+            return fail(INTERNAL, "Cannot hand over the configuration. Try again", self, strerror(errno));
+        return -1;
+    }
+    (void)signal(SIGPIPE, SIG_IGN);
+    int code = receive_answer(agent);
+    if (code >= 0)
+        return code;
+    return fail(TRY_AGAIN, "The CNI agent ended in the middle of this call. Try again; what the call has done is undone by DEL",
+                AGENT_SOCKET, errno ? strerror(errno) : "no answer");
+}

@@ -1,0 +1,14 @@
+/* The agent's part in a call: see agent/protocol.ts for what is said on its socket. */
+
+#ifndef AGENT_H
+#define AGENT_H
+
+/*
+ * Has the agent do a call. Returns the exit code, with everything printed, or -1 if the executable is to do it: there is no agent, the
+ * call is not its own, or it went away before it had all of the input, which standard input then gives again.
+ *
+ * @param name of the plugin. @param self path of this program.
+ */
+int call_agent(const char *name, const char *self);
+
+#endif

@@ -1,0 +1,137 @@
+/** Keys and transactions of etcd, in the JSON of its gateway. Source: etcd's rpc.proto. */
+
+import { CniError, ErrorCode } from '../errors.ts';
+import type { EtcdClient } from './client.ts';
+import { isRecord } from './http.ts';
+
+/** A condition of a transaction, of an operation within it, and what was found: see {@link transact}. */
+export type Compare = Readonly<Record<string, unknown>>;
+export type Operation = Readonly<Record<string, unknown>>;
+
+/** A key that exists. */
+export interface KeyValue {
+  readonly key: string;
+  readonly value: string;
+}
+
+/** What one operation answers. */
+export interface OperationResult {
+  /** Those found, or those that were deleted. */
+  readonly kvs: readonly KeyValue[];
+  /** How many there are, also beyond the limit. */
+  readonly count: number;
+  /** Of a transaction within the transaction. */
+  readonly inner: TxnResult | undefined;
+}
+
+/** What a transaction answers. */
+export interface TxnResult {
+  readonly succeeded: boolean;
+  /** One for each operation of the branch that was taken. */
+  readonly results: readonly OperationResult[];
+}
+
+/** A transaction: if all conditions hold, the first operations are done, else the others. */
+export interface Txn {
+  readonly compare: readonly Compare[];
+  readonly success: readonly Operation[];
+  readonly failure?: readonly Operation[];
+}
+
+/** True as long as there is no such key. */
+export const isAbsent = (key: string): Compare => ({
+  ...{ key: encode(key), target: 'CREATE', result: 'EQUAL', create_revision: '0' },
+});
+
+/** True when a key has a value. */
+export const hasValue = (key: string, value: string): Compare => ({
+  ...{ key: encode(key), target: 'VALUE', result: 'EQUAL', value: encode(value) },
+});
+
+/** Sets a key. @param lease with which it ends; "0" for none. */
+export const put = (key: string, value: string, lease = '0'): Operation => ({
+  request_put: { key: encode(key), value: encode(value), lease },
+});
+
+export const remove = (key: string): Operation => ({
+  request_delete_range: { key: encode(key), prev_kv: true },
+});
+
+export const get = (key: string): Operation => ({ request_range: { key: encode(key) } });
+
+/** Keys from one to before another. @param limit how many at most; 0 for all of them. */
+export const range = (from: string, to: string, options: { limit?: number; keysOnly?: boolean } = {}) => ({
+  request_range: {
+    key: encode(from),
+    range_end: encode(to),
+    limit: `${options.limit ?? 0}`,
+    keys_only: options.keysOnly ?? false,
+  },
+});
+
+/** Only how many keys there are. */
+export const countOf = (from: string, to: string): Operation => ({
+  request_range: { key: encode(from), range_end: encode(to), count_only: true },
+});
+
+/** A transaction as an operation of another. */
+export const within = ({ compare, success, failure = [] }: Txn): Operation => ({
+  request_txn: { compare, success, failure },
+});
+
+/** The key behind all that begin with a text. */
+export function behindPrefix(prefix: string): string {
+  return `${prefix.slice(0, -1)}${String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1)}`;
+}
+
+/**
+ * Does a transaction.
+ * @throws EtcdUnavailableError, CniError as {@link EtcdClient.ask}, also for an answer that makes no sense.
+ */
+export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult> {
+  return readTxn(await client.ask('/v3/kv/txn', { failure: [], ...txn }));
+}
+
+/** Makes a lease. @param seconds until its keys are deleted. @returns its ID. */
+export async function grantLease(client: EtcdClient, seconds: number): Promise<string> {
+  const answer = (await client.ask('/v3/lease/grant', { TTL: `${seconds}` })) as { ID?: unknown };
+  if (typeof answer.ID === 'string' && /^\d+$/.test(answer.ID)) return answer.ID;
+  throw garbled();
+}
+
+function readTxn(answer: unknown): TxnResult {
+  if (!isRecord(answer) || !Array.isArray(answer.responses ?? [])) throw garbled();
+  const responses = (answer.responses ?? []) as readonly unknown[];
+  return { succeeded: answer.succeeded === true, results: responses.map(readOperation) };
+}
+
+function readOperation(response: unknown): OperationResult {
+  if (!isRecord(response)) throw garbled();
+  const { response_range, response_delete_range, response_txn } = response;
+  const inner = response_txn === undefined ? undefined : readTxn(response_txn);
+  const found = response_range ?? response_delete_range ?? {};
+  if (!isRecord(found)) throw garbled();
+  const kvs = found.kvs ?? found.prev_kvs ?? [];
+  if (!Array.isArray(kvs)) throw garbled();
+  return { kvs: kvs.map(readKeyValue), count: Number(found.count ?? 0), inner };
+}
+
+function readKeyValue(kv: unknown): KeyValue {
+  if (!isRecord(kv) || typeof kv.key !== 'string' || typeof (kv.value ?? '') !== 'string') throw garbled();
+  return { key: decode(kv.key), value: decode((kv.value ?? '') as string) };
+}
+
+function garbled(): CniError {
+  return new CniError(
+    ErrorCode.TryAgainLater,
+    'What answers at "etcd_host" does not speak as etcd 3.4 or newer does. Correct "etcd_host", or see what listens there',
+  );
+}
+
+function encode(text: string): string {
+  return Buffer.from(text, 'utf8').toString('base64');
+}
+
+function decode(text: string): string {
+  return Buffer.from(text, 'base64').toString('utf8');
+}

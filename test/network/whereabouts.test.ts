@@ -1,0 +1,327 @@
+import test from 'ava';
+import { Etcd } from '../support/etcd.ts';
+import { type Host, makeHost } from '../support/host.ts';
+import { until } from '../support/observe.ts';
+import { type Outcome, runPlugin } from '../support/plugin.ts';
+
+/** How a verb is called: on which node, and for what pod. */
+interface Calling {
+  readonly node?: string;
+  readonly pod?: string;
+  readonly ipam?: object;
+  readonly args?: string;
+  readonly conf?: object;
+  readonly prevResult?: unknown;
+}
+
+/** Nodes that share a network, and one etcd. An IPAM plugin touches no network, so that one host stands for all. */
+class Cluster {
+  readonly host: Host;
+  readonly etcd: Etcd;
+  readonly ipam: object;
+
+  constructor(host: Host, etcd: Etcd, ipam: object) {
+    this.host = host;
+    this.etcd = etcd;
+    this.ipam = { etcd_host: etcd.hosts, range: '10.70.0.0/24', ...ipam };
+  }
+
+  run(verb: string, containerId: string, calling: Calling = {}): Promise<Outcome> {
+    const { node = 'node-1', pod, ipam = {}, args, conf = {}, prevResult } = calling;
+    return runPlugin(this.host, 'whereabouts', verb, {
+      containerId: verb === 'GC' || verb === 'STATUS' ? undefined : containerId,
+      netns: '/run/netns/unused',
+      config: {
+        ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
+        ...conf,
+        ...(prevResult !== undefined && { prevResult }),
+        ipam: { type: 'whereabouts', ...this.ipam, ...ipam },
+      },
+      args: [
+        'IgnoreUnknown=1',
+        ...(pod ? ['K8S_POD_NAMESPACE=default', `K8S_POD_NAME=${pod}`] : []),
+        ...(args ? [args] : []),
+      ].join(';'),
+      env: { NODENAME: node },
+    });
+  }
+
+  async add(containerId: string, calling: Calling = {}): Promise<string> {
+    const outcome = await this.run('ADD', containerId, calling);
+    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
+    return outcome.result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
+  }
+
+  async del(containerId: string, calling: Calling = {}): Promise<Outcome> {
+    const outcome = await this.run('DEL', containerId, calling);
+    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
+    return outcome;
+  }
+}
+
+async function clusterOf(t: Parameters<typeof makeHost>[0], ipam: object = {}, size = 1): Promise<Cluster> {
+  const host = await makeHost(t);
+  return new Cluster(host, await Etcd.start(t, host, { size }), ipam);
+}
+
+test('two nodes never give an address twice, and DEL gives it back', async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.0/29', gateway: '10.70.0.1' });
+  const given = await Promise.all(
+    ['a', 'b', 'c', 'd', 'e'].map((id, i) => cluster.add(id, { node: `node-${i % 2}` })),
+  );
+  t.deepEqual(
+    given.toSorted(),
+    [2, 3, 4, 5, 6].map((last) => `10.70.0.${last}`),
+  );
+  const full = await cluster.run('ADD', 'f', { node: 'node-1' });
+  t.regex(full.error!.msg, /No address is free in 10\.70\.0\.1-10\.70\.0\.6 of network "vlan7"/);
+  const { result } = await cluster.run('ADD', 'a', { node: 'node-0' });
+  t.deepEqual(result!.ips, [{ address: `${given[0]}/29`, gateway: '10.70.0.1' }]);
+  t.is((await cluster.run('CHECK', 'a', { node: 'node-0', prevResult: result })).exit, 0);
+  await cluster.del('a', { node: 'node-0', prevResult: result });
+  await cluster.del('a', { node: 'node-0' });
+  t.is(await cluster.add('f'), given[0]!);
+  const lost = await cluster.run('CHECK', 'a', { node: 'node-0', prevResult: result });
+  t.regex(lost.error!.msg, /10\.70\.0\.\d is not reserved for container "a"/);
+  for (const [i, id] of ['b', 'c', 'd', 'e'].entries())
+    await cluster.del(id, { node: `node-${(i + 1) % 2}` });
+  await cluster.del('f');
+  t.deepEqual(await cluster.etcd.all(), {});
+});
+
+test('ranges, exclusions, requests, fixed addresses, routes and the forms of a range', async (t) => {
+  const cluster = await clusterOf(t, {
+    range: '10.70.0.10-10.70.0.12/24',
+    exclude: ['10.70.0.10', '10.70.0.12/32'],
+    ipRanges: [{ range: 'fd00:70::/64', range_start: 'fd00:70::5', range_end: 'fd00:70::5' }],
+    gateway: '10.70.0.254',
+    routes: [{ dst: '0.0.0.0/0' }],
+    dns: { nameservers: ['10.70.0.254'] },
+    addresses: [{ address: '192.0.2.9/24', gateway: '192.0.2.1' }],
+  });
+  const { result } = await cluster.run('ADD', 'a');
+  t.deepEqual(result, {
+    cniVersion: '1.1.0',
+    ips: [
+      { address: '10.70.0.11/24', gateway: '10.70.0.254' },
+      { address: 'fd00:70::5/64' },
+      { address: '192.0.2.9/24', gateway: '192.0.2.1' },
+    ],
+    routes: [{ dst: '0.0.0.0/0' }],
+    dns: { nameservers: ['10.70.0.254'] },
+  });
+  const wide = { range: '10.71.0.0/16', exclude: [], ipRanges: [], addresses: [] };
+  t.is(await cluster.add('b', { ipam: wide, args: 'IP=10.71.3.4/16' }), '10.71.3.4');
+  const taken = await cluster.run('ADD', 'c', { ipam: wide, args: 'IP=10.71.3.4' });
+  t.regex(taken.error!.msg, /requested address 10\.71\.3\.4 is reserved already/);
+  const outside = await cluster.run('ADD', 'c', { ipam: wide, args: 'IP=10.72.3.4' });
+  t.regex(outside.error!.msg, /No range gives the requested address 10\.72\.3\.4 away/);
+  t.is(await cluster.add('c', { ipam: { ...wide, range: '10.73.0.7/32' } }), '10.73.0.7');
+  const pair = { ...wide, range: '10.73.0.8/31' };
+  t.deepEqual([await cluster.add('d', { ipam: pair }), await cluster.add('e', { ipam: pair })].toSorted(), [
+    '10.73.0.8',
+    '10.73.0.9',
+  ]);
+});
+
+test('ranges that overlap share addresses, unless they are told apart', async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.4/32' });
+  t.is(await cluster.add('a'), '10.70.0.4');
+  const wider = { range: '10.70.0.4/31' };
+  t.is(await cluster.add('b', { ipam: wider, conf: { name: 'other' } }), '10.70.0.5');
+  t.is(
+    await cluster.add('c', { ipam: { ...wider, network_name: 'blue', range_end: '10.70.0.4' } }),
+    '10.70.0.4',
+  );
+  const alone = { enable_overlapping_ranges: false };
+  t.is(await cluster.add('d', { ipam: alone }), '10.70.0.4');
+  for (const [id, calling] of [
+    ['a', {}],
+    ['b', { ipam: wider, conf: { name: 'other' } }],
+    ['c', { ipam: { ...wider, network_name: 'blue' } }],
+    ['d', { ipam: alone }],
+  ] as const)
+    await cluster.del(id, calling);
+  t.deepEqual(await cluster.etcd.all(), {});
+});
+
+test('an address in quarantine goes to no other pod, and back to one of the same name', async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.4/31', quarantine: 600 });
+  const first = await cluster.add('a', { pod: 'db-0' });
+  await cluster.del('a', { pod: 'db-0' });
+  const other = await cluster.add('b', { pod: 'db-1' });
+  t.not(other, first);
+  t.regex((await cluster.run('ADD', 'c', { pod: 'db-2' })).error!.msg, /No address is free/);
+  t.is(await cluster.add('d', { pod: 'db-0', node: 'node-2' }), first);
+  await cluster.del('b', { pod: 'db-1', ipam: { quarantine: 1 } });
+  await until(
+    'the quarantine is over',
+    async () => (await cluster.run('ADD', 'e', { pod: 'db-9' })).exit === 0,
+  );
+});
+
+test('GC keeps what is valid, and what is of other nodes and networks', async (t) => {
+  const cluster = await clusterOf(t);
+  await cluster.add('live');
+  await cluster.add('stale');
+  await cluster.add('far', { node: 'node-2' });
+  await cluster.add('near', { conf: { name: 'vlan70' } });
+  const gc = await cluster.run('GC', '', {
+    node: 'NODE-1',
+    conf: { 'cni.dev/valid-attachments': [{ containerID: 'live', ifname: 'eth0' }] },
+  });
+  t.is(gc.exit, 0, gc.stdout);
+  const keys = Object.keys(await cluster.etcd.all('/cni/addresses/of/'));
+  t.deepEqual(
+    keys.map((key) => key.split('/')[6]),
+    ['live', 'near', 'far'],
+  );
+  t.is(Object.keys(await cluster.etcd.all('/cni/addresses/in/')).length, 3);
+});
+
+test('lists of old versions are taken over: their addresses are in use until DEL', async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.0/30' });
+  const list = '/whereabouts/10.70.0.0/30';
+  await cluster.etcd.put(list, '10.70.0.1 old-one\n10.70.0.2 old-two\n');
+  t.regex((await cluster.run('ADD', 'a')).error!.msg, /No address is free/);
+  await cluster.del('old-one');
+  t.is((await cluster.etcd.all())[list]?.trim(), '10.70.0.2 old-two');
+  t.is(await cluster.add('a'), '10.70.0.1');
+  await cluster.del('old-two');
+  t.is((await cluster.etcd.all())[list], undefined);
+});
+
+test('while etcd is away, ADD says so and pods are torn down; nothing is lost', async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.4/31' });
+  const [one, two] = [await cluster.add('a'), await cluster.add('b')];
+  await cluster.etcd.kill(0);
+  const away = await cluster.run('ADD', 'c');
+  t.is(away.error!.code, 11);
+  t.regex(away.error!.msg, /No member of etcd can answer\. See that http:\/\/127\.0\.1\.1:2379 is up/);
+  t.is((await cluster.run('STATUS', '')).error!.code, 50);
+  t.regex((await cluster.del('a')).stderr, /released by the next call that reaches etcd/);
+  await cluster.etcd.startMember(0);
+  await until('it answers again', async () => (await cluster.run('STATUS', '')).exit === 0);
+  t.is(await cluster.add('d'), one);
+  // One that comes again under its name keeps what it had.
+  await cluster.etcd.kill(0);
+  await cluster.del('b');
+  await cluster.etcd.startMember(0);
+  await until('b is added', async () => (await cluster.run('ADD', 'b')).exit === 0);
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+  t.is((await cluster.run('ADD', 'b')).result!.ips![0]!.address, `${two}/31`);
+});
+
+test('with three members, one is killed and one hangs; every address is given once', async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.0/26' }, 3);
+  const ids = Array.from({ length: 40 }, (_, i) => `pod-${i}`);
+  const addAll = (some: readonly string[]) =>
+    Promise.all(some.map((id, i) => cluster.add(id, { node: `node-${i % 3}` })));
+  const first = await addAll(ids.slice(0, 20));
+  await cluster.etcd.kill(1);
+  const second = await addAll(ids.slice(20));
+  t.is(new Set([...first, ...second]).size, 40);
+  await Promise.all(ids.map((id, i) => cluster.del(id, { node: `node-${(i % 20) % 3}` })));
+  t.deepEqual(await cluster.etcd.all(), {});
+  await cluster.etcd.startMember(1);
+  await until('it is back', async () => (await cluster.run('STATUS', '')).exit === 0);
+  cluster.etcd.signal(2, 'SIGSTOP');
+  const third = await addAll(ids.slice(0, 6));
+  t.is(new Set(third).size, 6);
+  cluster.etcd.signal(2, 'SIGCONT');
+});
+
+test('what cannot be is refused', async (t) => {
+  const cluster = await clusterOf(t);
+  for (const [ipam, message] of [
+    [{ range: '10.70.0.0' }, /"range" of "ipam" is "10\.70\.0\.0"\. Write it like/],
+    [
+      { range_start: '10.71.0.1' },
+      /"range_start" of "ipam" is "10\.71\.0\.1", which is not in "10\.70\.0\.0\/24"/,
+    ],
+    [{ exclude: ['x'] }, /"exclude" of "ipam" has "x"/],
+    [{ exclude: ['10.70.0.0/24'] }, /leaves no address/],
+    [{ ipRanges: [{ range: '10.70.0.128/25' }] }, /overlap/],
+    [{ range: '' }, /"range" of "ipam" is ""/],
+    [{ etcd_host: '' }, /"ipam" has no "etcd_host"/],
+    [{ etcd_host: 'ftp://x' }, /"etcd_host" names "ftp:\/\/x"/],
+    [{ node_slice_size: '/28' }, /"node_slice_size"/],
+    [{ etcd_ca_cert_file: '/nowhere' }, /"etcd_ca_cert_file" is "\/nowhere", which cannot be read/],
+    [{ configuration_path: '/nowhere' }, /Cannot read "\/nowhere"/],
+  ] as const) {
+    const { exit, error } = await cluster.run('ADD', 'a', { ipam });
+    t.is(exit, 1);
+    t.regex(error!.msg, message);
+  }
+  t.deepEqual(await cluster.etcd.all(), {});
+});
+
+test('with TLS and a password; without them, and with another authority', async (t) => {
+  const host = await makeHost(t);
+  const script = `mkdir -p /run/pki; cd /run/pki
+    for ca in own other; do
+      openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$ca -keyout $ca.key -out $ca.crt
+      for name in server client; do
+        openssl req -newkey rsa:2048 -nodes -subj /O=$name -keyout $ca-$name.key -out $ca-$name.csr
+        printf 'subjectAltName=IP:127.0.1.1' > san
+        openssl x509 -req -in $ca-$name.csr -CA $ca.crt -CAkey $ca.key -CAcreateserial -days 2 -extfile san -out $ca-$name.crt
+      done
+    done`;
+  await host.run(['sh', '-ec', script]);
+  const files = ['--cert-file=/run/pki/own-server.crt', '--key-file=/run/pki/own-server.key'];
+  const etcd = await Etcd.start(t, host, {
+    tls: { ca: '/run/pki/own.crt', cert: '/run/pki/own-client.crt', key: '/run/pki/own-client.key' },
+    options: [...files, '--client-cert-auth', '--trusted-ca-file=/run/pki/own.crt'],
+  });
+  await etcd.ask('/v3/auth/user/add', { name: 'root', password: 'secret' });
+  await etcd.ask('/v3/auth/role/add', { name: 'root' });
+  await etcd.ask('/v3/auth/user/grant', { user: 'root', role: 'root' });
+  await etcd.ask('/v3/auth/enable', {});
+  const keys = (ca: string) => ({
+    etcd_ca_cert_file: `/run/pki/${ca}.crt`,
+    etcd_cert_file: `/run/pki/${ca}-client.crt`,
+    etcd_key_file: `/run/pki/${ca}-client.key`,
+  });
+  const user = { etcd_username: 'root', etcd_password: 'secret' };
+  const cluster = new Cluster(host, etcd, { ...keys('own'), ...user });
+  t.regex(await cluster.add('a'), /^10\.70\.0\.\d+$/);
+  for (const [ipam, pattern] of [
+    [{ etcd_password: 'wrong' }, /etcd refuses user "root": .*invalid user ID or password/],
+    [{ etcd_username: '' }, /etcd refuses a caller without "etcd_username"/],
+    [keys('other'), /No member of etcd can answer/],
+    [{ etcd_cert_file: '', etcd_key_file: '' }, /No member of etcd can answer/],
+  ] as const) {
+    const { error } = await cluster.run('ADD', 'b', { ipam });
+    t.is(error!.code, 11);
+    t.regex(error!.msg, pattern);
+    t.notRegex(JSON.stringify(error), /secret/);
+  }
+  await cluster.del('a');
+  const wrong = await cluster.del('a', { ipam: { etcd_password: 'wrong' } });
+  t.regex(wrong.stderr, /released by the next call that reaches etcd/);
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+});
+
+test('what answers in place of etcd is told apart', async (t) => {
+  const host = await makeHost(t);
+  for (const [answer, pattern] of [
+    ['HTTP/1.0 200 OK\r\n\r\n<html>', /No member of etcd can answer.* no JSON: <html>/],
+    ['HTTP/1.0 200 OK\r\n\r\n{"responses":7}', /does not speak as etcd 3\.4 or newer/],
+    ['SSH-2.0-x\r\n', /No member of etcd can answer/],
+  ] as const) {
+    await host.run(['tee', '/run/answer'], { stdin: answer });
+    const listen = 'TCP-LISTEN:2379,bind=127.0.0.1,reuseaddr,fork';
+    const script = `echo started; exec socat ${listen} 'SYSTEM:cat /run/answer'`;
+    const serving = await host.start(t, ['sh', '-c', script]);
+    await until('it listens', async () => (await host.run(['ss', '-ltn'])).includes('127.0.0.1:2379'));
+    const config = {
+      ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
+      ipam: { type: 'whereabouts', range: '10.70.0.0/24', etcd_host: '127.0.0.1' },
+    };
+    const { error } = await runPlugin(host, 'whereabouts', 'ADD', { config, containerId: 'a', netns: '/x' });
+    t.is(error!.code, 11);
+    t.regex(`${error!.msg} ${error!.details}`, pattern);
+    serving.kill('SIGKILL');
+    await until('it has ended', async () => !(await host.run(['ss', '-ltn'])).includes(':2379'));
+  }
+});
