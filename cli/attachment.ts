@@ -117,7 +117,8 @@ function runtimeFor(netns: string): Runtime {
   };
 }
 
-function readArgs(text: string): [string, string][] {
+/** Reads CNI_ARGS as an operator gives them. @throws CommandError */
+export function readArgs(text: string): [string, string][] {
   return text
     .split(';')
     .filter((pair) => text !== '' || pair !== '')
@@ -131,7 +132,8 @@ function readArgs(text: string): [string, string][] {
     });
 }
 
-function readCapabilityArgs(text: string): Record<string, unknown> {
+/** Reads CAP_ARGS as an operator gives them. @throws CommandError */
+export function readCapabilityArgs(text: string): Record<string, unknown> {
   if (text === '') return {};
   let value: unknown;
   try {
@@ -148,7 +150,8 @@ function readCapabilityArgs(text: string): Record<string, unknown> {
   });
 }
 
-function requireNetns(path: string): void {
+/** @throws CommandError when a path is no network namespace. */
+export function requireNetns(path: string): void {
   try {
     Netns.open(path).close();
   } catch (error) {

@@ -7,8 +7,9 @@ import { type Shell, scripts } from './completion/scripts.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { commandWords, type Help, readHelp } from './help.ts';
 import { displayName, podOf } from './inventory.ts';
-import { type CachedAttachment, listCache } from './libcni/cache.ts';
+import type { CachedAttachment } from './libcni/cache.ts';
 import { networkFiles, readNetworkFile } from './libcni/conflist.ts';
+import { listRecords } from './records.ts';
 import { cacheDir, configDir } from './settings.ts';
 
 /** What a shell's script calls the command with, before the words of the command line. */
@@ -146,7 +147,7 @@ function pods(): string[] {
 }
 
 function attachments(): CachedAttachment[] {
-  return orNone(() => listCache(cacheDir())).flatMap(({ attachment }) => attachment ?? []);
+  return orNone(() => listRecords(cacheDir())).flatMap(({ attachment }) => attachment ?? []);
 }
 
 /** Where nothing can be read, as without root, there is nothing to offer, and nobody to tell. */

@@ -4,11 +4,11 @@ import type { CommandModule } from 'yargs';
 import { attachmentKey } from '../lib/attachment.ts';
 import { describeError, ExitCode } from './errors.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
-import { readCached } from './libcni/cache.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
 import type { NetworkList } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork } from './networks.ts';
+import { forgetSaved, readRecord } from './records.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
 import { count, paint, print, warn } from './terminal.ts';
 
@@ -128,6 +128,8 @@ async function collect(
   }
   const runtimes = new Map(stale.map((one) => [runtimeOf(one, environment.cacheDir), one]));
   const failures = await collectGarbage(list, [...runtimes.keys()], kept, environment);
+  for (const [runtime, one] of runtimes)
+    if (!failures.some((failure) => failure.runtime === runtime)) forgetSaved(environment.cacheDir, one);
   const after = await takeInventory(configDir(), cacheDir());
   const remaining = new Map<HostAttachment, string>();
   for (const one of stale) {
@@ -145,7 +147,7 @@ function runtimeOf(one: HostAttachment, cacheDir: string): Runtime {
   const { containerId, ifname, netns } = one;
   const bare = { containerId, ifname: ifname || 'eth0', netns, args: [], capabilityArgs: {} };
   try {
-    return { ...bare, ...readCached(cacheDir, one), netns };
+    return { ...bare, ...readRecord(cacheDir, one), netns };
   } catch {
     return bare; // A damaged record must not keep it from being removed.
   }

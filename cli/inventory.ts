@@ -16,8 +16,9 @@ import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
 import { seenLinks } from '../lib/kernel/seen-links.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
-import { type CachedAttachment, listCache } from './libcni/cache.ts';
+import type { CachedAttachment } from './libcni/cache.ts';
 import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
+import { listRecords } from './records.ts';
 import { type HeldAddress, type RangeUse, reservationsOf } from './reservations.ts';
 import { type RuleOwner, ruleOwners } from './rules.ts';
 
@@ -84,7 +85,7 @@ export async function takeInventory(
   const attachments = new Map<string, HostAttachment>();
   const records = new Map<string, CachedAttachment>();
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
-  for (const { attachment, since, error } of listCache(cacheDir).sort((a, b) => +b.since - +a.since)) {
+  for (const { attachment, since, error } of listRecords(cacheDir).sort((a, b) => +b.since - +a.since)) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
     const retired = networks.has(attachment.network) ? undefined : networkFromCache(attachment);
@@ -239,6 +240,11 @@ export function givenName({
 /** Whether the container ID is one that `cni add` or cnitool made from the path of a namespace. */
 export function isByHand(containerId: string): boolean {
   return containerId.startsWith('cnitool-');
+}
+
+/** Whether an operator means an attachment of this pod: by its name, with or without namespace, or its ID. */
+export function isNamed(one: HostAttachment, name: string): boolean {
+  return displayName(one) === name || one.pod?.name === name || one.containerId.startsWith(name);
 }
 
 /** Runtimes write the keys in their own case. */

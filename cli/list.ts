@@ -3,7 +3,7 @@
 import type { CommandModule } from 'yargs';
 import { lookOnce } from '../lib/kernel/sharing.ts';
 import { CommandError, ExitCode } from './errors.ts';
-import { displayName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
+import { displayName, type HostAttachment, type Inventory, isNamed, takeInventory } from './inventory.ts';
 import { formatListing, type Layout } from './list/table.ts';
 import { watchListing } from './list/watch.ts';
 import { isFull } from './reservations.ts';
@@ -120,10 +120,6 @@ function requireNetwork({ networks, attachments }: Inventory, name: string): voi
   throw new CommandError(
     `No network is called "${name}". See "cni network ls" for those of this host, or set NETCONFPATH to another directory`,
   );
-}
-
-function isNamed(one: HostAttachment, name: string): boolean {
-  return displayName(one) === name || one.pod?.name === name || one.containerId.startsWith(name);
 }
 
 function isBad({ kind }: State): boolean {

@@ -4,6 +4,7 @@ import yargs, { type Argv } from 'yargs';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { agent } from './agent.ts';
+import { attach, detach } from './attach.ts';
 import { add, check, del, status } from './attachment.ts';
 import { bugreport } from './bugreport.ts';
 import { complete, completion, completionOption } from './completion.ts';
@@ -49,6 +50,7 @@ export function makeCommand(suite: Suite): Argv {
     .command(agent(suite))
     .command(validate(suite))
     .command([add, check, del, status])
+    .command([attach, detach])
     .command(gc)
     .command(repair(suite))
     .command(list)

@@ -1,6 +1,5 @@
 /** The networks that this host has or had. */
 
-import { listCache } from './libcni/cache.ts';
 import {
   loadNetwork,
   type NetworkList,
@@ -8,6 +7,7 @@ import {
   networkFromCache,
   readNetworkFile,
 } from './libcni/conflist.ts';
+import { listRecords } from './records.ts';
 import { cacheDir, configDir } from './settings.ts';
 import { warn } from './terminal.ts';
 
@@ -36,7 +36,7 @@ export function findUsedNetwork(name: string): NetworkList {
   try {
     return findNetwork(name);
   } catch (error) {
-    const cached = listCache(cacheDir())
+    const cached = listRecords(cacheDir())
       .sort((a, b) => +b.since - +a.since)
       .flatMap(({ attachment }) =>
         attachment?.network === name ? (networkFromCache(attachment) ?? []) : [],

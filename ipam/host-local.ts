@@ -149,7 +149,10 @@ async function releaseAddress(call: HostLocalCall, address: Address): Promise<vo
   store?.releaseAddress(call, address);
 }
 
-/** Addresses that the runtime or the user asks for, from every place where they can. */
+/**
+ * Addresses that the runtime or the user asks for, from every place where they can. Multus asks for each one
+ * twice, by CNI_ARGS and by capability.
+ */
 function requestedAddresses(call: HostLocalCall): Address[] {
   const { IP } = call.args(['IP']);
   const asked = [
@@ -157,11 +160,12 @@ function requestedAddresses(call: HostLocalCall): Address[] {
     ...(call.config.args?.cni?.ips ?? []).map((ip) => ['"args.cni.ips"', ip] as const),
     ...(call.config.runtimeConfig?.ips ?? []).map((ip) => ['"runtimeConfig.ips"', ip] as const),
   ];
-  return asked.map(([where, text]) => {
+  const addresses = asked.map(([where, text]) => {
     const address = Address.tryParse(text) ?? Prefix.tryParse(text)?.address;
     if (!address) throw new Error(`${where} asks for "${text}", which is not an IP address`);
     return address;
   });
+  return addresses.filter((one, i) => addresses.findIndex((other) => other.equals(one)) === i);
 }
 
 /**

@@ -33,6 +33,7 @@ export const plugin = definePlugin({
   name: 'flannel',
   summary: 'Connects a sandbox to the subnet that flanneld leased for this node.',
   role: 'main',
+  passesCapabilities: true,
   config,
 
   explain({ subnetFile, dataDir, delegate: configured, name }) {

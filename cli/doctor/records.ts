@@ -5,6 +5,7 @@ import { displayName } from '../inventory.ts';
 import { listCache } from '../libcni/cache.ts';
 import { deleteNetwork } from '../libcni/chain.ts';
 import { networkFromCache } from '../libcni/conflist.ts';
+import { forgetSaved } from '../records.ts';
 import { reservationsOf } from '../reservations.ts';
 import { cacheDir } from '../settings.ts';
 import { count } from '../terminal.ts';
@@ -68,7 +69,13 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
         cause: 'The host went down, or the runtime lost the container, without a DEL',
         mend: `cni gc ${shellWord(one.network)}`,
         // What has no record may be of an ADD that is under way.
-        ...(record && network && { fix: () => deleteNetwork(network, record, environment) }),
+        ...(record &&
+          network && {
+            fix: async () => {
+              await deleteNetwork(network, record, environment);
+              forgetSaved(environment.cacheDir, record);
+            },
+          }),
       };
     });
 }

@@ -11,11 +11,9 @@ import { formatResult, readOutput } from '../../lib/cni/result.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { Once } from '../../lib/kernel/sharing.ts';
+import { pluginConfig, type ResultJson } from '../../lib/networks/plugin-config.ts';
 import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
-import type { NetworkList, PluginEntry } from './conflist.ts';
-
-/** A result as JSON, in the version of its "cniVersion". */
-export type ResultJson = Record<string, unknown>;
+import type { NetworkList } from './conflist.ts';
 
 /** What a runtime attaches a container with. */
 export interface Runtime {
@@ -73,6 +71,18 @@ export async function addNetwork(
   runtime: Runtime,
   environment: Environment,
 ): Promise<ResultJson> {
+  const result = await addPlugins(list, runtime, environment);
+  const { name: network, bytes: config } = list;
+  writeCached(environment.cacheDir, { ...runtime, network, config, result });
+  return result;
+}
+
+/** Attaches a container without recording it. @throws as {@link addNetwork} does. */
+export async function addPlugins(
+  list: NetworkList,
+  runtime: Runtime,
+  environment: Environment,
+): Promise<ResultJson> {
   checkRuntime(runtime);
   let result: ResultJson | undefined;
   for (const plugin of list.plugins) {
@@ -81,14 +91,12 @@ export async function addNetwork(
     const read = readOutput(output, plugin.type, list.cniVersion);
     result = JSON.parse(formatResult(read.result, read.version)) as ResultJson;
   }
-  const { name: network, bytes: config } = list;
-  writeCached(environment.cacheDir, { ...runtime, network, config, result });
   return result!;
 }
 
 /**
  * Checks that an attachment is as ADD left it.
- * @param cached what the result cache has of it, for who has read that already.
+ * @param cached what the result cache has of it, for who has read that already, or where it is elsewhere.
  * @throws CniError of the plugin that finds fault, or when there is no record of the attachment.
  */
 export async function checkNetwork(
@@ -138,6 +146,22 @@ export async function deleteNetwork(
     // A damaged record must not keep a container from being taken down.
     environment.onWarning((error as Error).message);
   }
+  await deletePlugins(list, runtime, environment, { result, goesOn });
+  removeCached(environment.cacheDir, id);
+}
+
+/**
+ * Detaches a container of which the cache has no record.
+ * @param options.result of ADD, where it is known.
+ * @param options.goesOn whether the other plugins are run after one has failed.
+ * @throws CniError of the first plugin that fails.
+ */
+export async function deletePlugins(
+  list: NetworkList,
+  runtime: Runtime,
+  environment: Environment,
+  { result, goesOn = false }: { readonly result?: ResultJson | undefined; readonly goesOn?: boolean } = {},
+): Promise<void> {
   const failures: unknown[] = [];
   for (const plugin of list.plugins.toReversed())
     try {
@@ -147,7 +171,6 @@ export async function deleteNetwork(
       if (!goesOn) break;
     }
   if (failures.length > 0) throw failures[0];
-  removeCached(environment.cacheDir, id);
 }
 
 /** Asks each plugin whether it can serve ADD. @throws CniError of the first one that cannot. */
@@ -204,27 +227,6 @@ export interface GarbageFailure {
 
 /** STATUS and GC are about no container, but libcni sets the variables all the same. */
 const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capabilityArgs: {} };
-
-/**
- * What a plugin reads: its own configuration with the network's name and version, and what the runtime adds.
- */
-export function pluginConfig(
-  { name, cniVersion }: NetworkList,
-  { config, capabilities }: PluginEntry,
-  { capabilityArgs }: Pick<Runtime, 'capabilityArgs'> = nobody,
-  prevResult?: ResultJson,
-): string {
-  const wanted = capabilities.filter((capability) => Object.hasOwn(capabilityArgs, capability));
-  return JSON.stringify({
-    ...config,
-    name,
-    cniVersion,
-    ...(prevResult && { prevResult }),
-    ...(wanted.length > 0 && {
-      runtimeConfig: Object.fromEntries(wanted.map((capability) => [capability, capabilityArgs[capability]])),
-    }),
-  });
-}
 
 async function run(
   command: string,

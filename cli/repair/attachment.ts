@@ -8,12 +8,14 @@ import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
 import { OutdatedError, type RepairOutcome, repairPlugin } from '../../lib/cni/repair.ts';
 import type { FindPlugin } from '../../lib/cni/runner.ts';
 import type { Sharing } from '../../lib/kernel/sharing.ts';
+import { pluginConfig } from '../../lib/networks/plugin-config.ts';
 import type { Suite } from '../../main.ts';
 import { describeError } from '../errors.ts';
 import type { HostAttachment, Inventory } from '../inventory.ts';
-import { type CachedAttachment, readCached } from '../libcni/cache.ts';
-import { deleteNetwork, type Environment, pluginConfig } from '../libcni/chain.ts';
+import type { CachedAttachment } from '../libcni/cache.ts';
+import { deleteNetwork, type Environment } from '../libcni/chain.ts';
 import { type NetworkList, networkFromCache } from '../libcni/conflist.ts';
+import { readRecord } from '../records.ts';
 import { reservationsOf } from '../reservations.ts';
 
 /**
@@ -176,7 +178,7 @@ async function settle(
 /** The record as it is now; undefined once the attachment is deleted. */
 function currentRecord({ cacheDir }: Environment, record: CachedAttachment): CachedAttachment | undefined {
   try {
-    return readCached(cacheDir, record);
+    return readRecord(cacheDir, record);
   } catch {
     return record; // It is there, if damaged.
   }

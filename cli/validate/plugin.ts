@@ -148,7 +148,7 @@ function checkCapabilities(
   const known = Object.assign({}, ...(ipam ? [plugin, ipam] : [plugin]).map(capabilitiesOf)) as JsonSchema;
   const taken = Object.keys(known);
   for (const [key, on] of Object.entries(capabilities))
-    if (on === true && !taken.includes(key))
+    if (on === true && !taken.includes(key) && !plugin.passesCapabilities)
       findings.push(
         warning(
           'capability-unused',

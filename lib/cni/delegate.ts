@@ -7,7 +7,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
 import { type Call, depthVariable } from './call.ts';
-import type { Command, Environment } from './invocation.ts';
+import type { Command, Environment, Invocation } from './invocation.ts';
 import type { CallRecord } from './record.ts';
 import { type Result, readOutput } from './result.ts';
 
@@ -17,7 +17,22 @@ export interface DelegateOptions {
   stdin?: string;
   /** The verb; the call's own when left out. */
   command?: Command;
+  /** What the delegate is called about, where it is something else than this call is about. */
+  target?: DelegateTarget;
+  /** Version of a result that does not say its own; the call's when left out. */
+  version?: string;
 }
+
+/** What a delegate is called about: variables of the environment, by what they are called in a call. */
+export type DelegateTarget = Partial<Pick<Invocation, 'containerId' | 'netns' | 'ifname' | 'args'>>;
+
+/** The variables of a {@link DelegateTarget}. */
+const targetVariables = {
+  containerId: 'CNI_CONTAINERID',
+  netns: 'CNI_NETNS',
+  ifname: 'CNI_IFNAME',
+  args: 'CNI_ARGS',
+} as const;
 
 /**
  * Runs the IPAM plugin's ADD.
@@ -59,19 +74,19 @@ export async function delegate(
   options: DelegateOptions = {},
 ): Promise<Result | undefined> {
   const { context } = call;
-  const { stdin = context.stdin, command = call.command } = options;
+  const { stdin = context.stdin, command = call.command, target = {}, version } = options;
   const undoLater = () => {
     if (command !== 'ADD') return;
     call.undo(
       `run DEL of "${type}"`,
-      async () => void (await delegate(call, type, { stdin, command: 'DEL' })),
+      async () => void (await delegate(call, type, { ...options, stdin, command: 'DEL' })),
     );
   };
   const depth = context.depth + 1;
   const look = context.sharing?.once ?? eachTime;
   const file = findPlugin(type, context.invocation.path, look);
   if (look(`own ${file}`, () => isSameProgram(file, context.program))) {
-    const invocation = { ...context.invocation, command };
+    const invocation = { ...context.invocation, ...target, command };
     const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
     if (running) {
       const result = await running;
@@ -82,12 +97,20 @@ export async function delegate(
   const record = context.record?.ofDelegate(type, command, file);
   const environment = {
     ...context.environment,
+    ...environmentOf(target),
     CNI_COMMAND: command,
     [depthVariable]: String(depth),
     ...record?.delegateEnvironment,
   };
-  const run = () => runElsewhere(call, { type, file, stdin, environment, undoLater, record });
+  const run = () => runElsewhere(call, { type, file, stdin, environment, undoLater, record, version });
   return record ? record.of(run) : run();
+}
+
+function environmentOf(target: DelegateTarget): Environment {
+  const given = Object.entries(target).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(
+    given.map(([key, value]) => [targetVariables[key as keyof DelegateTarget], value]),
+  );
 }
 
 /** A delegate that runs as another process. */
@@ -97,13 +120,14 @@ interface Elsewhere {
   readonly stdin: string;
   readonly environment: Environment;
   readonly record: CallRecord | undefined;
+  readonly version: string | undefined;
   /** Registers what takes ADD back. */
   undoLater(): void;
 }
 
 async function runElsewhere(
   { context, config }: Call,
-  { type, file, stdin, environment, record, undoLater }: Elsewhere,
+  { type, file, stdin, environment, record, version, undoLater }: Elsewhere,
 ): Promise<Result | undefined> {
   const { KilledError, runExecutable } = await import('./exec.ts');
   let output: string;
@@ -117,7 +141,7 @@ async function runElsewhere(
   undoLater();
   if (environment.CNI_COMMAND !== 'ADD') return undefined;
   // A delegate that prints nothing has nothing to tell.
-  const { result } = readOutput(output.trim() || 'null', type, config.cniVersion);
+  const { result } = readOutput(output.trim() || 'null', type, version ?? config.cniVersion);
   record?.noteResult(result);
   return result;
 }

@@ -27,6 +27,8 @@ export interface Plugin<C = object> {
   readonly needsIpam: boolean;
   /** The capability without which it does nothing, such as "portMappings". */
   readonly capability: string | undefined;
+  /** Whether it passes what the runtime gives for any capability on to plugins that it runs. */
+  readonly passesCapabilities: boolean;
   /**
    * IPAM plugins: whether they work on files alone, so that DEL does not need the interface, as one that
    * speaks through it does.
@@ -89,13 +91,14 @@ export interface AddressPool {
  */
 export type PluginDefinition<S extends Shape> = Omit<
   Plugin<InferShape<S>>,
-  'config' | 'versions' | 'needsIpam' | 'capability' | 'worksOnFiles'
+  'config' | 'versions' | 'needsIpam' | 'capability' | 'passesCapabilities' | 'worksOnFiles'
 > & {
   readonly config: S;
   /** Oldest version of the specification it takes; all of them when left out. */
   readonly since?: (typeof specVersions)[number];
   readonly needsIpam?: boolean;
   readonly capability?: string;
+  readonly passesCapabilities?: boolean;
   readonly worksOnFiles?: boolean;
 };
 
@@ -106,6 +109,7 @@ export function definePlugin<S extends Shape>(definition: PluginDefinition<S>): 
     since = specVersions[0],
     needsIpam = false,
     capability,
+    passesCapabilities = false,
     worksOnFiles = false,
     ...rest
   } = definition;
@@ -113,6 +117,7 @@ export function definePlugin<S extends Shape>(definition: PluginDefinition<S>): 
     ...rest,
     needsIpam,
     capability,
+    passesCapabilities,
     worksOnFiles,
     versions: specVersions.slice(specVersions.indexOf(since)),
     config: object(config),

@@ -110,6 +110,7 @@ test('the same input gives equal results and error codes', async (t) => {
     { ipam: { routes: [{ dst: '0.0.0.0/0' }, { dst: '10.9.0.0/16', gw: '10.1.0.9' }] } },
     { args: 'IP=10.1.0.77;IgnoreUnknown=1;K8S_POD_NAME=x' },
     { args: 'IP=10.1.0.77/24' },
+    { args: 'IP=10.1.0.77', conf: { runtimeConfig: { ips: ['10.1.0.77/24'] } } },
     { conf: { args: { cni: { ips: ['10.1.0.88'] } } } },
     { conf: { runtimeConfig: { ips: ['10.1.0.66/24'] } } },
     { conf: { runtimeConfig: { ipRanges: [[{ subnet: '10.7.0.0/24' }]] } } },

@@ -33,7 +33,7 @@ test('the samples are as the schemas want them', (t) => {
 
 test('a key that is misspelt is refused, wherever it stands in a sample', (t) => {
   /** Objects whose keys are names that the operator chooses, or the affair of another program. */
-  const free = ['sysctl', 'capabilities', 'delegate', 'args', 'runtimeConfig'];
+  const free = ['sysctl', 'capabilities', 'delegate', 'delegates', 'args', 'runtimeConfig'];
   let tried = 0;
   for (const name of samples) {
     const misspell = (value: unknown, path: string): void => {

@@ -1,0 +1,203 @@
+/** `cni attach|detach POD NETWORK`: further networks of a running pod. */
+
+import type { CommandModule } from 'yargs';
+import { parseResult, type Result } from '../lib/cni/result.ts';
+import { listLinks } from '../lib/kernel/link.ts';
+import type { RouteSocket } from '../lib/kernel/route-socket.ts';
+import { openSandbox } from '../lib/kernel/sandbox.ts';
+import { settleDefaultRoutes } from '../lib/networks/default-route.ts';
+import type { Delegate } from '../lib/networks/delegates.ts';
+import { delegateArgs } from '../lib/networks/pod.ts';
+import type { SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
+import { selectionOf } from '../lib/networks/selection.ts';
+import { readArgs, readCapabilityArgs, requireNetns } from './attachment.ts';
+import { CommandError, describeError } from './errors.ts';
+import { displayName, isNamed, takeInventory } from './inventory.ts';
+import { addPlugins, deletePlugins } from './libcni/chain.ts';
+import { findNetwork } from './networks.ts';
+import { forgetSaved, recordOf, savedNetworksOf } from './records.ts';
+import { cacheDir, configDir, environment } from './settings.ts';
+import { print, warn } from './terminal.ts';
+
+interface AttachArguments {
+  pod: string;
+  network: string;
+  ifname: string | undefined;
+  trace: boolean;
+}
+
+function podCommand(
+  name: string,
+  describe: string,
+  more: string,
+  run: (pod: SavedPod, args: AttachArguments) => Promise<void>,
+): CommandModule<object, AttachArguments> {
+  return {
+    command: `${name} <pod> <network>`,
+    describe,
+    builder: (yargs) =>
+      yargs
+        .positional('pod', {
+          type: 'string',
+          demandOption: true,
+          describe: 'Name of the pod, or the beginning of its container ID',
+        })
+        .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })
+        .option('ifname', { type: 'string', describe: 'Name of the interface in the pod, such as net1' })
+        .option('trace', {
+          type: 'boolean',
+          default: false,
+          describe: "Show each plugin's time, input and result",
+        })
+        .example(`$0 ${name} shop/web-1 storage`, describe)
+        .epilogue(
+          `${more}\n\nThe pod's own network must be of "multus" or "genie": those save which networks a pod has, so that they check ` +
+            'this one as well, and detach it when the pod is deleted. For any other namespace, use "cni add" and "cni del".',
+        ),
+    handler: async (args) => run(await podNamed(args.pod), args),
+  };
+}
+
+export const attach = podCommand(
+  'attach',
+  'Attach a running pod to another network',
+  'The interface is called net1, or by the next number that is free, unless --ifname says otherwise. The default routes of the pod ' +
+    'stay as they are. CNI_ARGS and CAP_ARGS are passed on as "cni add" does.',
+  async ({ name, saved, networks }, { network, ifname: wanted, trace }) => {
+    const [first] = networks as [SavedDelegate, ...SavedDelegate[]];
+    const { of, netns } = first;
+    if (!of)
+      throw new CommandError(
+        `Pod "${name}" was attached by Multus, which saves too little of it. Delete the pod and add it again`,
+      );
+    requireNetns(netns);
+    const list = findNetwork(network);
+    const taken = interfacesOf(netns, networks);
+    const { ifname } = selectionOf(network, wanted ?? freeName(taken));
+    // A plugin's DEL after a failed ADD would not spare what somebody else has made.
+    if (taken.has(ifname))
+      throw new CommandError(
+        `Pod "${name}" has an interface "${ifname}" already. Give another name with --ifname`,
+      );
+    const given = Object.fromEntries(readArgs(process.env.CNI_ARGS ?? ''));
+    const one: Delegate = {
+      ...{ network: list, label: network, ifname, defaultRoute: undefined, result: undefined },
+      args: delegateArgs(first.args, given),
+      capabilityArgs: readCapabilityArgs(process.env.CAP_ARGS ?? ''),
+    };
+    const own = networks.filter((other) => other.of?.network === of.network && other.of.ifname === of.ifname);
+    const runtime = recordOf(of.containerId, { ...one, of, netns });
+    // Known before anything is done, so that DEL of the pod finds it if this process is killed.
+    saved.save(of, netns, [...own, one]);
+    let result: Result;
+    try {
+      const json = await addPlugins(list, runtime, environment(trace));
+      result = parseResult(json, String(json.cniVersion ?? list.cniVersion));
+    } catch (error) {
+      await takeBack(() => deletePlugins(list, runtime, environment(trace)));
+      saved.save(of, netns, own);
+      throw error;
+    }
+    saved.save(of, netns, withOldDefaults(netns, own, { ...one, result }));
+    const addresses = result.ips.map(({ address }) => `${address}`).join(' and ') || 'no address';
+    print(`Pod "${name}" has the interface "${ifname}" on network "${network}", with ${addresses}.`);
+  },
+);
+
+export const detach = podCommand(
+  'detach',
+  'Detach a running pod from a network',
+  'The first network of a pod goes only with the pod. --ifname says which one is meant where the pod is attached twice.',
+  async ({ name, networks }, { network, ifname, trace }) => {
+    const own = networks.filter(
+      (one) => one.network.name === network && (ifname === undefined || one.ifname === ifname),
+    );
+    const [one, another] = own;
+    if (!one) {
+      const have = networks.map((each) => `"${each.network.name}" (${each.ifname})`).join(', ');
+      throw new CommandError(`Pod "${name}" is not attached to network "${network}". It has ${have}`);
+    }
+    if (another)
+      throw new CommandError(
+        `Pod "${name}" is attached to network "${network}" as "${one.ifname}" and "${another.ifname}". Say which with --ifname`,
+      );
+    if (one === networks[0])
+      throw new CommandError(`"${network}" is the default network of pod "${name}". Delete the pod instead`);
+    const { of } = one;
+    if (!of) throw new CommandError(`Network "${network}" was attached by Multus. Delete the pod instead`);
+    const record = recordOf(of.containerId, one);
+    await deletePlugins(one.network, record, environment(trace), record.result);
+    forgetSaved(cacheDir(), record);
+    print(`Pod "${name}" has no interface "${one.ifname}" on network "${network}" any more.`);
+  },
+);
+
+/** A pod whose networks are saved. */
+interface SavedPod {
+  readonly name: string;
+  readonly saved: SavedDelegates;
+  readonly networks: SavedDelegate[];
+}
+
+/** @throws CommandError when no pod, or more than one, has the name, or its networks are not saved. */
+async function podNamed(name: string): Promise<SavedPod> {
+  const { attachments } = await takeInventory(configDir(), cacheDir());
+  const named = attachments.filter((one) => isNamed(one, name));
+  const ids = [...new Set(named.map(({ containerId }) => containerId))];
+  const [containerId] = ids;
+  if (containerId === undefined)
+    throw new CommandError(`No pod is called "${name}". See "cni list" for those of this host`);
+  if (ids.length > 1)
+    throw new CommandError(
+      `"${name}" is the name of ${ids.length} pods. Give namespace and name, or one of the container IDs ${ids.join(', ')}`,
+    );
+  const found = savedNetworksOf(cacheDir(), containerId);
+  if (found) return { ...found, name: displayName(named[0]!) };
+  throw new CommandError(
+    `Pod "${name}" is on network "${named[0]!.network}", which is not of "multus" or "genie", so that nobody would detach it with the pod. Use "cni add" and "cni del" with the path of its network namespace`,
+  );
+}
+
+/** Names of the interfaces that a pod has, or is to have. */
+function interfacesOf(netns: string, networks: readonly SavedDelegate[]): Set<string> {
+  const inSandbox = withSocket(netns, (socket) => listLinks(socket).map(({ name }) => name));
+  return new Set([...inSandbox, ...networks.map(({ ifname }) => ifname)]);
+}
+
+/** "net1", or the first number after it that is free. */
+function freeName(taken: ReadonlySet<string>): string {
+  let number = 1;
+  while (taken.has(`net${number}`)) number++;
+  return `net${number}`;
+}
+
+/** What the pod has now: a default route that the new network has given is taken away again. */
+function withOldDefaults(
+  netns: string,
+  own: readonly SavedDelegate[],
+  added: Delegate & { result: Result },
+): Delegate[] {
+  const known = own.flatMap((one) => (one.result ? [{ ...one, result: one.result }] : []));
+  const settled = withSocket(netns, (socket) => settleDefaultRoutes(() => socket, [...known, added]));
+  return [...own, added].map((one) => settled.find(({ ifname }) => ifname === one.ifname) ?? one);
+}
+
+/** Does something in a pod's namespace. */
+function withSocket<T>(path: string, work: (socket: RouteSocket) => T): T {
+  const { socket, netns } = openSandbox(path);
+  try {
+    return work(socket);
+  } finally {
+    socket.close();
+    netns.close();
+  }
+}
+
+/** Undoes what the plugins before the failed one did, as runtimes do after a failed ADD. */
+async function takeBack(step: () => Promise<void>): Promise<void> {
+  try {
+    await step();
+  } catch (error) {
+    warn(`What the failed ADD has left could not be removed: ${describeError(error)}`);
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * What is recorded of each attachment: by runtimes in libcni's cache, and by the plugins that attach pods to
+ * several networks in files of their own.
+ */
+
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
+import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
+import { formatResult } from '../lib/cni/result.ts';
+import { newestVersion } from '../lib/cni/version.ts';
+import { type SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
+import { type CachedAttachment, type CacheEntry, listCache, readCached } from './libcni/cache.ts';
+import { networkFromCache } from './libcni/conflist.ts';
+
+/** The plugins that save the networks of each container, and where unless "cniDir" says otherwise. */
+const directoryNames = ['multus', 'genie'];
+
+/** Every record, those of libcni first. */
+export function listRecords(cacheDir: string): CacheEntry[] {
+  const cached = listCache(cacheDir);
+  return [...cached, ...directoriesOf(cacheDir, cached).flatMap(listSaved)];
+}
+
+/** Reads one record, undefined when there is none. @throws CacheError when its file is damaged. */
+export function readRecord(cacheDir: string, id: AttachmentId): CachedAttachment | undefined {
+  const cached = readCached(cacheDir, id);
+  if (cached) return cached;
+  const isOwn = ({ attachment }: CacheEntry) =>
+    attachment !== undefined && attachmentKey(attachment) === attachmentKey(id);
+  return directoriesOf(cacheDir, listCache(cacheDir)).flatMap(listSaved).find(isOwn)?.attachment;
+}
+
+/** Where the networks of containers are saved, by what the networks of attachments say. */
+function directoriesOf(cacheDir: string, cached: readonly CacheEntry[]): string[] {
+  const configured = cached.flatMap(({ attachment }) =>
+    (attachment ? (networkFromCache(attachment)?.plugins ?? []) : []).flatMap(({ type, config }) =>
+      directoryNames.includes(type) && typeof config.cniDir === 'string' ? [config.cniDir] : [],
+    ),
+  );
+  return [...new Set([...directoryNames.map((name) => join(cacheDir, name)), ...configured])];
+}
+
+function listSaved(directory: string): CacheEntry[] {
+  const saved = new SavedDelegates(directory);
+  return containersIn(saved).flatMap((containerId) => {
+    const file = join(directory, containerId);
+    const since = lstatSync(file, { throwIfNoEntry: false })?.mtime ?? new Date(0);
+    return (saved.tryRead(containerId) ?? []).map((one) => ({
+      ...{ file, since },
+      attachment: recordOf(containerId, one),
+    }));
+  });
+}
+
+/** The networks of a container, and where they are saved; undefined where nobody saved any. */
+export function savedNetworksOf(
+  cacheDir: string,
+  containerId: string,
+): { saved: SavedDelegates; networks: SavedDelegate[] } | undefined {
+  for (const directory of directoriesOf(cacheDir, listCache(cacheDir))) {
+    const saved = new SavedDelegates(directory);
+    const networks = saved.read(containerId);
+    if (networks?.length) return { saved, networks };
+  }
+  return undefined;
+}
+
+/** Forgets a network of a container that has been detached from it, where a plugin saved it. */
+export function forgetSaved(cacheDir: string, { network, containerId, ifname }: AttachmentId): void {
+  const found = savedNetworksOf(cacheDir, containerId);
+  const isMeant = (one: SavedDelegate) => one.network.name === network && one.ifname === ifname;
+  const one = found?.networks.find(isMeant);
+  if (!found || !one?.of) return;
+  found.saved.save(
+    one.of,
+    one.netns,
+    found.saved.load(one.of)!.filter((other) => !isMeant(other)),
+  );
+}
+
+function containersIn(saved: SavedDelegates): string[] {
+  try {
+    return saved.containers();
+  } catch {
+    return []; // No plugin can have saved anything there.
+  }
+}
+
+/** A saved network as libcni would record it. */
+export function recordOf(containerId: string, one: SavedDelegate): CachedAttachment {
+  const { network, ifname, args, capabilityArgs, result, netns, of } = one;
+  return {
+    ...{ network: network.name, containerId, ifname: ifname || of?.ifname || 'eth0', netns, capabilityArgs },
+    config: network.bytes,
+    args: args.split(';').flatMap((pair): [string, string][] => {
+      const [name = '', value = ''] = pair.split('=');
+      return name === '' ? [] : [[name, value]];
+    }),
+    result: result && JSON.parse(formatResult(result, newestVersion)),
+  };
+}

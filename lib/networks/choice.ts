@@ -1,0 +1,100 @@
+/** From the networks that are chosen for a pod to what their plugins are run with. */
+
+import type { Call } from '../cni/call.ts';
+import { isObject } from '../cni/schema.ts';
+import { ConfigError, findNetwork, type NetworkList, networkFrom } from './conflist.ts';
+import { type Delegate, withCniArgs } from './delegates.ts';
+import { annotationsCapability, delegateArgs, podRuntimeConfig } from './pod.ts';
+import { type Selection, selectionOf } from './selection.ts';
+
+/** A network that is chosen for a pod. */
+export interface Choice {
+  readonly network: NetworkList;
+  /** What the pod's status calls it; the network's name when left out. */
+  readonly label?: string;
+  /** How the pod wants to be attached; undefined for a network that it did not ask for. */
+  readonly selection?: Selection;
+}
+
+/**
+ * What the plugins of the chosen networks are run with. The first network is the pod's default one: it gets
+ * the interface, the capabilities and the arguments of the call.
+ * @param nameOf what the interface of a further network is called unless the pod says so, by its place.
+ */
+export function asDelegates(
+  call: Call,
+  choices: readonly Choice[],
+  nameOf: (index: number) => string,
+): Delegate[] {
+  const given = isObject(call.config.runtimeConfig) ? call.config.runtimeConfig : {};
+  const { args } = call.context.invocation;
+  return choices.map(({ network, label = network.name, selection = selectionOf('any') }, i) => ({
+    network: withCniArgs(network, selection.cniArgs),
+    label,
+    ifname: i === 0 ? call.ifname : selection.ifname || nameOf(i),
+    args: delegateArgs(args, i === 0 ? undefined : withoutCapability(network, selection.args)),
+    capabilityArgs: { ...(i === 0 && given), ...selection.capabilityArgs },
+    defaultRoute: selection.defaultRoute,
+    result: undefined,
+  }));
+}
+
+/** What a pod asks for by CNI_ARGS: that for which no plugin of the network has the capability. */
+function withoutCapability(
+  { plugins }: NetworkList,
+  args: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  const capabilities = new Set(plugins.flatMap((plugin) => plugin.capabilities));
+  const given = Object.entries(args).filter(([name]) => !capabilities.has(name === 'IP' ? 'ips' : 'mac'));
+  return Object.fromEntries(given);
+}
+
+/** The pod's annotations as the runtime passes them, with "capabilities" that say so. */
+export function annotationsOf(call: Call): Readonly<Record<string, string>> {
+  const { runtimeConfig } = call.config;
+  if (runtimeConfig === undefined) return {};
+  return podRuntimeConfig.decode(runtimeConfig, 'runtimeConfig')[annotationsCapability] ?? {};
+}
+
+/**
+ * Finds a network by name.
+ * @param directories in the order in which they are searched.
+ * @param isWanted tells by more than the name of the network whether it is the one.
+ * @throws ConfigError when there is none.
+ */
+export function networkNamed(
+  directories: readonly string[],
+  name: string,
+  isWanted: (network: NetworkList) => boolean = (network) => network.name === name,
+): NetworkList {
+  const unusable: string[] = [];
+  for (const directory of directories) {
+    const skipped = (file: string, error: Error) => unusable.push(`${file} (${error.message})`);
+    try {
+      const network = findNetwork(directory, isWanted, skipped);
+      if (network) return network;
+    } catch (error) {
+      unusable.push((error as Error).message);
+    }
+  }
+  const others = unusable.length > 0 ? `. Not usable: ${unusable.join('; ')}` : '';
+  throw new ConfigError(
+    '',
+    `No configuration in ${directories.map((one) => `"${one}"`).join(' or ')} has the network "${name}". Put one there, or correct the name${others}`,
+  );
+}
+
+/**
+ * A network that stands within a configuration.
+ * @param path where, for errors. @param call whose name and version count where it has none.
+ * @throws ConfigError
+ */
+export function inlineNetwork(value: unknown, path: string, { config }: Pick<Call, 'config'>): NetworkList {
+  const { name, cniVersion } = config;
+  const whole = isObject(value) ? { name, cniVersion, ...value } : value;
+  try {
+    return networkFrom(whole, Buffer.from(JSON.stringify(whole)), '');
+  } catch (error) {
+    throw new ConfigError(path, `"${path}" cannot be used: ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,65 @@
+/** Which network of a pod has its default routes, when several give one. */
+
+import type { Result } from '../cni/result.ts';
+import { type Family, Prefix } from '../ip.ts';
+import { requireLink } from '../kernel/link.ts';
+import { listRoutes, RouteTable, removeRoute, replaceRoute } from '../kernel/route.ts';
+import type { RouteSocket } from '../kernel/route-socket.ts';
+import type { Delegate } from './delegates.ts';
+
+const families: readonly Family[] = [4, 6];
+
+/** A delegate that has been added. */
+type Added = Delegate & { readonly result: Result };
+
+/** @throws Error when two networks are to have the default route of one family. */
+export function refuseRivals(delegates: readonly Delegate[]): void {
+  for (const family of families) {
+    const wanted = delegates.flatMap(({ label, defaultRoute = [] }) =>
+      defaultRoute.filter((one) => one.family === family).map((gateway) => `${gateway} of "${label}"`),
+    );
+    if (wanted.length > 1)
+      throw new Error(`"default-route" asks for ${wanted.join(' and ')}. Keep one of IPv${family}`);
+  }
+}
+
+/**
+ * Leaves the pod one default route of each family: that of the network for which "default-route" is set, else
+ * that of its first network, which the standard calls the cluster-wide default network.
+ * @param open returns a socket in the sandbox, if it is needed.
+ * @returns the delegates with what their results are now.
+ */
+export function settleDefaultRoutes(open: () => RouteSocket, delegates: readonly Added[]): Added[] {
+  return families.reduce((current, family) => settle(open, current, family), [...delegates]);
+}
+
+function settle(open: () => RouteSocket, delegates: Added[], family: Family): Added[] {
+  const asked = delegates.find((one) => one.defaultRoute?.some((gateway) => gateway.family === family));
+  const left = delegates.find((one) => one.defaultRoute?.length === 0 && hasDefault(one, family));
+  const owner = asked ?? left ?? delegates.find((one) => hasDefault(one, family));
+  if (!owner) return delegates;
+  return delegates.map((one) => {
+    const gw = one === owner ? one.defaultRoute?.find((gateway) => gateway.family === family) : undefined;
+    if (one === owner && !gw) return one;
+    if (!gw && !hasDefault(one, family)) return one;
+    const socket = open();
+    const { index: link } = requireLink(socket, one.ifname);
+    for (const route of listRoutes(socket, { family, link, table: RouteTable.Main }))
+      if (route.dst.length === 0) socket.execute(removeRoute(route));
+    const routes = one.result.routes.filter((route) => !isDefault(route, family));
+    if (gw) {
+      const dst = new Prefix(gw, 0).network;
+      socket.execute(replaceRoute({ dst, gw, link }));
+      routes.push({ dst, gw });
+    }
+    return { ...one, result: { ...one.result, routes } };
+  });
+}
+
+function hasDefault({ result }: Added, family: Family): boolean {
+  return result.routes.some((route) => isDefault(route, family));
+}
+
+function isDefault({ dst, table = 0 }: { dst: Prefix; table?: number }, family: Family): boolean {
+  return dst.family === family && dst.length === 0 && (table === 0 || table === RouteTable.Main);
+}

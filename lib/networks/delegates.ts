@@ -1,0 +1,144 @@
+/** The networks of a pod, each a chain of plugins that are run as libcni runs them for a runtime. */
+
+import type { AttachmentId } from '../attachment.ts';
+import type { Call } from '../cni/call.ts';
+import { type DelegateOptions, delegate } from '../cni/delegate.ts';
+import { emptyResult, formatResult, type Result } from '../cni/result.ts';
+import { runAll } from '../cni/steps.ts';
+import { atLeast } from '../cni/version.ts';
+import { CniError, ErrorCode } from '../errors.ts';
+import type { Address } from '../ip.ts';
+import type { NetworkList } from './conflist.ts';
+import { pluginConfig, type ResultJson } from './plugin-config.ts';
+
+/** A network that a pod is attached to, and how. */
+export interface Delegate {
+  readonly network: NetworkList;
+  /** What the pod's status calls it: the network's name, or that of its definition with its namespace. */
+  readonly label: string;
+  readonly ifname: string;
+  /** CNI_ARGS. */
+  readonly args: string;
+  /** Values by capability. */
+  readonly capabilityArgs: Readonly<Record<string, unknown>>;
+  /** Gateways of the default routes that were asked for; undefined when none were. */
+  readonly defaultRoute: readonly Address[] | undefined;
+  /** What ADD gave, less what was taken from it; undefined before ADD. */
+  readonly result: Result | undefined;
+}
+
+/** The container that a call is not about. */
+export type Container = Pick<AttachmentId, 'containerId'> & { readonly netns: string };
+
+/** Attaches the pod. What was done is undone with the call. @throws CniError that names the network. */
+export async function addDelegate(call: Call, one: Delegate): Promise<Result> {
+  const { network } = one;
+  let result: Result | undefined;
+  await inNetwork(one, async () => {
+    for (const plugin of network.plugins) {
+      const stdin = pluginConfig(network, plugin, one, result && jsonOf(one, result));
+      result = await delegate(call, plugin.type, optionsFor(one, 'ADD', stdin));
+    }
+  });
+  return result ?? emptyResult();
+}
+
+/** @throws CniError that names the network of the first plugin that finds fault. */
+export async function checkDelegate(call: Call, one: Delegate): Promise<void> {
+  const { network, result } = one;
+  if (network.disableCheck || !atLeast(network.cniVersion, '0.4.0')) return;
+  await inNetwork(one, async () => {
+    for (const plugin of network.plugins) {
+      const stdin = pluginConfig(network, plugin, one, result && jsonOf(one, result));
+      await delegate(call, plugin.type, optionsFor(one, 'CHECK', stdin));
+    }
+  });
+}
+
+/**
+ * Detaches a pod.
+ * @param container the pod's, where the call is about none.
+ * @throws CniError that names the network, when every plugin has been run.
+ */
+export async function deleteDelegate(call: Call, one: Delegate, container?: Container): Promise<void> {
+  const { network, result } = one;
+  const known = result && atLeast(network.cniVersion, '0.4.0') ? jsonOf(one, result) : undefined;
+  const steps = network.plugins.toReversed().map((plugin) => () => {
+    const options = optionsFor(one, 'DEL', pluginConfig(network, plugin, one, known));
+    return delegate(call, plugin.type, { ...options, target: { ...options.target, ...container } });
+  });
+  await inNetwork(one, () => runAll(call, ...steps));
+}
+
+/** Asks the plugins of a network whether they can serve ADD. @throws CniError that names the network. */
+export async function statusOfNetwork(call: Call, network: NetworkList): Promise<void> {
+  if (!atLeast(network.cniVersion, '1.1.0')) return;
+  await inNetwork({ network }, async () => {
+    for (const plugin of network.plugins)
+      await delegate(call, plugin.type, { command: 'STATUS', stdin: pluginConfig(network, plugin) });
+  });
+}
+
+/**
+ * Has the plugins of a network collect garbage.
+ * @param valid the network's attachments that are to stay.
+ * @throws CniError that names the network, when every plugin has been run.
+ */
+export async function collectNetwork(
+  call: Call,
+  network: NetworkList,
+  valid: readonly AttachmentId[],
+): Promise<void> {
+  if (network.disableGC || !atLeast(network.cniVersion, '1.1.0')) return;
+  const keep = valid.map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
+  const keys = { 'cni.dev/valid-attachments': keep, 'cni.dev/attachments': keep };
+  const steps = network.plugins.map(({ config, ...plugin }) => () => {
+    const stdin = pluginConfig(network, { ...plugin, config: { ...config, ...keys } });
+    return delegate(call, plugin.type, { command: 'GC', stdin });
+  });
+  await inNetwork({ network }, () => runAll(call, ...steps));
+}
+
+/** A delegate's configuration with what the pod passes to its plugins. */
+export function withCniArgs(network: NetworkList, cniArgs: Readonly<Record<string, unknown>>): NetworkList {
+  if (Object.keys(cniArgs).length === 0) return network;
+  const plugins = network.plugins.map((plugin) => {
+    const { args } = plugin.config;
+    const given = args as { cni?: object } | null | undefined;
+    return {
+      ...plugin,
+      config: { ...plugin.config, args: { ...given, cni: { ...given?.cni, ...cniArgs } } },
+    };
+  });
+  return { ...network, plugins };
+}
+
+function optionsFor(
+  { network, ifname, args }: Delegate,
+  command: 'ADD' | 'CHECK' | 'DEL',
+  stdin: string,
+): DelegateOptions {
+  return { command, stdin, version: network.cniVersion, target: { ifname, args } };
+}
+
+function jsonOf({ network }: Delegate, result: Result): ResultJson {
+  return JSON.parse(formatResult(result, network.cniVersion || '0.1.0')) as ResultJson;
+}
+
+/** Has an error say which network of the pod it is about. */
+async function inNetwork(
+  { network, ifname }: Pick<Delegate, 'network'> & { ifname?: string },
+  work: () => Promise<void>,
+): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    const { code = ErrorCode.Internal, details } = error as Partial<CniError>;
+    const where = `Network "${network.name}"${ifname ? `, interface "${ifname}"` : ''}`;
+    throw new CniError(
+      typeof code === 'number' ? code : ErrorCode.Internal,
+      `${where}: ${(error as Error).message}`,
+      details,
+    );
+  }
+}

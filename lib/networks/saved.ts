@@ -1,0 +1,158 @@
+/**
+ * The networks that each container was attached to, so that DEL knows them when the configuration has changed
+ * or the API does not answer. One file a container, named after its ID, in the format of Multus: a list whose
+ * elements have "Bytes", the configuration in base64. What Multus does not know stands under "attachment".
+ */
+
+import { join } from 'node:path';
+import type { AttachmentId } from '../attachment.ts';
+import { ifnameProblem, isValidName } from '../cni/invocation.ts';
+import { parseJson } from '../cni/json.ts';
+import { addressSchema, formatResult, parseResult } from '../cni/result.ts';
+import { array, decode, isObject, json, object, record, required, string } from '../cni/schema.ts';
+import { newestVersion } from '../cni/version.ts';
+import {
+  listStateFiles,
+  readStateFile,
+  removeStateFile,
+  removeUnfinished,
+  writeStateFile,
+} from '../state-file.ts';
+import { networkFrom } from './conflist.ts';
+import type { Delegate } from './delegates.ts';
+
+/** A delegate as it was saved, with the attachment of the plugin that delegated to it. */
+export interface SavedDelegate extends Delegate {
+  /** Undefined in what Multus saved. */
+  readonly of: AttachmentId | undefined;
+  /** Path of the sandbox's namespace, "" when it was not saved. */
+  readonly netns: string;
+}
+
+const elementSchema = object({
+  Bytes: required(string()),
+  Name: string(),
+  ifnameRequest: string(),
+  attachment: object({
+    network: required(string()),
+    ifname: required(string()),
+    netns: required(string()),
+    delegateIfname: required(string()),
+    args: required(string()),
+    capabilityArgs: required(record(json())),
+    defaultRoute: array(addressSchema),
+    result: json(),
+  }),
+});
+
+/** The saved delegates of one directory. */
+export class SavedDelegates {
+  readonly directory: string;
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /**
+   * Reads what an attachment's delegates were.
+   * @returns undefined when nothing of it is known: never saved, removed, or torn by a crash.
+   */
+  load(id: AttachmentId): SavedDelegate[] | undefined {
+    const own = this.tryRead(id.containerId)?.filter(({ of }) => belongsTo(of, id));
+    return own?.length ? own : undefined;
+  }
+
+  /**
+   * Saves an attachment's delegates in place of what was saved for it.
+   * @throws CniError when the file cannot be written.
+   */
+  save(id: AttachmentId, netns: string, delegates: readonly Delegate[]): void {
+    const others = this.tryRead(id.containerId)?.filter(({ of }) => !belongsTo(of, id)) ?? [];
+    this.write(id.containerId, [...others, ...delegates.map((one) => ({ ...one, of: id, netns }))]);
+  }
+
+  /** Forgets an attachment's delegates. @throws the error of unlink(2). */
+  remove(id: AttachmentId): void {
+    const others = this.tryRead(id.containerId)?.filter(({ of }) => !belongsTo(of, id)) ?? [];
+    this.write(id.containerId, others);
+  }
+
+  /** Removes what killed processes have left of files that they were writing. */
+  removeUnfinished(): void {
+    removeUnfinished(this.directory, isValidName);
+  }
+
+  /** IDs of the containers of which something is saved. @throws the error of open(2) for a directory. */
+  containers(): string[] {
+    return listStateFiles(this.directory).filter(isValidName);
+  }
+
+  /**
+   * Reads all that is saved of a container.
+   * @returns undefined when there is nothing.
+   * @throws Error when it cannot be read.
+   */
+  read(containerId: string): SavedDelegate[] | undefined {
+    const text = readStateFile(join(this.directory, containerId));
+    if (text === undefined) return undefined;
+    const elements = decode(array(elementSchema), parseJson(text), 'delegates');
+    return elements.map((element, i) => this.fromElement(containerId, element, i));
+  }
+
+  /** What cannot be read is as good as nothing: DEL then goes by the configuration of now. */
+  tryRead(containerId: string): SavedDelegate[] | undefined {
+    try {
+      return this.read(containerId);
+    } catch {
+      return undefined;
+    }
+  }
+
+  private write(containerId: string, delegates: readonly SavedDelegate[]): void {
+    const file = join(this.directory, containerId);
+    if (delegates.length === 0) removeStateFile(file);
+    else writeStateFile(file, JSON.stringify(delegates.map(toElement)));
+  }
+
+  private fromElement(
+    containerId: string,
+    { Bytes, Name, ifnameRequest, attachment }: ReturnType<typeof elementSchema.decode>,
+    index: number,
+  ): SavedDelegate {
+    const bytes = Buffer.from(Bytes, 'base64');
+    const network = networkFrom(parseJson(bytes.toString()), bytes, '');
+    const { result, defaultRoute, netns = '', args = '', capabilityArgs = {} } = attachment ?? {};
+    const ifname = attachment?.delegateIfname ?? (ifnameRequest || (index === 0 ? '' : `net${index}`));
+    if (ifname !== '' && ifnameProblem(ifname))
+      throw new Error(`Interface "${ifname}" ${ifnameProblem(ifname)}`);
+    return {
+      ...{ network, label: Name || network.name, ifname, args, capabilityArgs, defaultRoute, netns },
+      of: attachment && { containerId, network: attachment.network, ifname: attachment.ifname },
+      result: isObject(result) ? parseResult(result, newestVersion) : undefined,
+    };
+  }
+}
+
+function toElement(one: SavedDelegate): object {
+  const { network, label, ifname, args, capabilityArgs, defaultRoute, result, of, netns } = one;
+  const { name, cniVersion, disableCheck, disableGC, plugins } = network;
+  const list = { cniVersion, name, disableCheck, disableGC, plugins: plugins.map(({ config }) => config) };
+  return {
+    ConfList: { cniVersion, name },
+    Name: label,
+    ifnameRequest: ifname,
+    Bytes: Buffer.from(JSON.stringify(list)).toString('base64'),
+    ...(of && {
+      attachment: {
+        ...{ network: of.network, ifname: of.ifname, netns, delegateIfname: ifname, args, capabilityArgs },
+        defaultRoute,
+        result: result && JSON.parse(formatResult(result, newestVersion)),
+      },
+    }),
+  };
+}
+
+/** What Multus saved belongs to whatever attachment the container has. */
+function belongsTo(of: AttachmentId | undefined, { network, ifname }: AttachmentId): boolean {
+  return !of || (of.network === network && of.ifname === ifname);
+}

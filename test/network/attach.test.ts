@@ -1,0 +1,172 @@
+/** `cni attach` and `cni detach`, and what the operators' command knows of a pod with several networks. */
+
+import { join } from 'node:path';
+import test from 'ava';
+import { attach, runNetworkVerb } from '../support/chain.ts';
+import type { Host } from '../support/host.ts';
+import { routes } from '../support/observe.ts';
+import { suites } from '../support/plugin.ts';
+import {
+  annotated,
+  interfacesOf,
+  ipv4Of,
+  makeHostWithNetworks,
+  mentions,
+  settled,
+  several,
+  writeNetworks,
+} from '../support/several.ts';
+
+const network = several('multus', {
+  clusterNetwork: 'pods',
+  capabilities: { 'io.kubernetes.cri.pod-annotations': true },
+});
+const asking = (networks: string) => annotated({ 'k8s.v1.cni.cncf.io/networks': networks });
+
+const cni = (host: Host, args: readonly string[], env: NodeJS.ProcessEnv = {}) =>
+  host.tryRun([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: suites.ours, ...env } });
+
+test('a running pod is attached and detached, and its DEL and CHECK include the network', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const one = await attach(host, network, asking(''));
+  const { pod } = one;
+  for (const verb of ['attach', 'detach'])
+    for (const name of ['backup', 'storage']) await cni(host, [verb, pod.containerId, name]);
+  const before = await settled(host);
+
+  const attached = await cni(host, ['attach', 'shop/web', 'backup']);
+  t.is(attached.exit, 0, attached.stderr);
+  t.regex(
+    attached.stdout,
+    /^Pod "shop\/web" has the interface "net1" on network "backup", with 10\.41\.2\.\d+\/24\.$/m,
+  );
+  t.true(attached.stdout.includes((await ipv4Of(pod, 'net1'))[0]!));
+  const further = await cni(host, ['attach', 'web', 'storage', '--ifname', 'st0'], {
+    CAP_ARGS: '{"ips": ["10.41.1.99"]}',
+  });
+  t.is(further.exit, 0, further.stderr);
+  t.deepEqual(await ipv4Of(pod, 'st0'), ['10.41.1.99/24']);
+  await one.check();
+  await pod.run(['ip', 'link', 'set', 'st0', 'down']);
+  t.regex((await one.tryCheck()).error!.msg, /Network "storage", interface "st0"/);
+
+  for (const name of ['backup', 'storage']) t.is((await cni(host, ['detach', 'web', name])).exit, 0);
+  t.deepEqual(await interfacesOf(pod), ['eth0']);
+  t.deepEqual(await settled(host), before);
+
+  await cni(host, ['attach', 'web', 'storage']);
+  t.deepEqual(await interfacesOf(pod), ['eth0', 'net1']);
+  await one.del();
+  t.deepEqual(await interfacesOf(pod), []);
+  t.deepEqual(mentions(host, pod), []);
+});
+
+test('the default route stays with the network that has it', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const one = await attach(host, network, asking(''));
+  t.is((await cni(host, ['attach', 'web', 'uplink'])).exit, 0);
+  const defaults = (await routes(one.pod)).filter(({ dst }) => dst === 'default');
+  t.deepEqual(
+    defaults.map(({ dev, gateway }) => [dev, gateway]),
+    [['eth0', '10.41.0.1']],
+  );
+  await one.check();
+});
+
+test('an attachment that fails leaves nothing, and spares what others have made', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const broken = {
+    cniVersion: '1.1.0',
+    name: 'broken',
+    plugins: [
+      { type: 'bridge', bridge: 'br8', ipam: { type: 'host-local', ranges: [[{ subnet: '10.41.8.0/24' }]] } },
+      { type: 'tuning', sysctl: { 'net.missing': '1' } },
+    ],
+  };
+  writeNetworks(host, [broken], '/etc/cni/net.d/more');
+  await host.run([
+    'sh',
+    '-c',
+    'mv /etc/cni/net.d/more/* /etc/cni/net.d/80-broken.conflist; rmdir /etc/cni/net.d/more',
+  ]);
+  const one = await attach(host, network, asking('storage'));
+  await one.pod.run(['ip', 'link', 'add', 'mine', 'type', 'veth', 'peer', 'name', 'yours']);
+  await cni(host, ['attach', 'web', 'broken']);
+  const before = await settled(host);
+  const failed = await cni(host, ['attach', 'web', 'broken']);
+  t.is(failed.exit, 1);
+  t.regex(failed.stderr, /Plugin "tuning" failed ADD/);
+  for (const [args, pattern] of [
+    [['attach', 'web', 'backup', '--ifname', 'mine'], /has an interface "mine" already/],
+    [['attach', 'web', 'backup', '--ifname', 'a/b'], /interface "a\/b".*contains/],
+    [['attach', 'web', 'missing'], /No configuration in .* has the network "missing"/],
+    [['attach', 'nobody', 'backup'], /No pod is called "nobody"/],
+    [['detach', 'web', 'pods'], /"pods" is the default network of pod "shop\/web"/],
+    [
+      ['detach', 'web', 'backup'],
+      /is not attached to network "backup"\. It has "pods" \(eth0\), "storage" \(net1\)/,
+    ],
+    [['detach', 'web', 'storage', '--ifname', 'net7'], /is not attached to network "storage"/],
+  ] as const) {
+    const { exit, stderr } = await cni(host, args);
+    t.is(exit, 1);
+    t.regex(stderr, pattern);
+  }
+  t.is((await cni(host, ['attach', 'web'])).exit, 2);
+  t.deepEqual(await interfacesOf(one.pod), ['eth0', 'mine', 'net1', 'yours']);
+  t.deepEqual(await settled(host), before);
+});
+
+test('a pod of another plugin is refused', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const pod = await host.addPod();
+  t.is((await cni(host, ['add', 'backup', pod.netns])).exit, 0);
+  const { exit, stderr } = await cni(host, ['attach', 'cnitool-', 'storage']);
+  t.is(exit, 1);
+  t.regex(stderr, /on network "backup", which is not of "multus" or "genie"/);
+});
+
+test('list shows each network of a pod, and gc keeps them', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  writeNetworks(host, [network], '/etc/cni/net.d/more');
+  await host.run([
+    'sh',
+    '-c',
+    'mv /etc/cni/net.d/more/* /etc/cni/net.d/90-several.conflist; rmdir /etc/cni/net.d/more',
+  ]);
+  const pod = await host.addPod();
+  const env = { CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAME=web;NETWORKS=storage,backup' };
+  const added = await cni(host, ['add', 'several', pod.netns], env);
+  t.is(added.exit, 0, added.stderr);
+  const listed = await cni(host, ['list', '--json']);
+  t.is(listed.exit, 0, listed.stdout + listed.stderr);
+  const { attachments } = JSON.parse(listed.stdout);
+  t.deepEqual(
+    attachments
+      .map(({ network, ifname, state }: { network: string; ifname: string; state: { kind: string } }) => [
+        network,
+        ifname,
+        state.kind,
+      ])
+      .sort(),
+    [
+      ['backup', 'net2', 'ok'],
+      ['pods', 'eth0', 'ok'],
+      ['several', 'eth0', 'ok'],
+      ['storage', 'net1', 'ok'],
+    ],
+  );
+  const before = await settled(host);
+  const { exit, stdout, stderr } = await cni(host, ['gc']);
+  t.is(exit, 0, stdout + stderr);
+  t.notRegex(stdout, /Removed/);
+  t.deepEqual(await settled(host), before);
+  await pod.run(['ip', 'link', 'set', 'net2', 'down']);
+  t.regex((await cni(host, ['list', '--network', 'backup'])).stdout, /broken/);
+
+  await pod.remove();
+  const collected = await cni(host, ['gc']);
+  t.is(collected.exit, 0, collected.stdout + collected.stderr);
+  t.deepEqual(mentions(host, pod), []);
+  t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+});

@@ -1,0 +1,66 @@
+/** genie: pods with the networks that their annotation "cni" names. */
+
+import test from 'ava';
+import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
+import {
+  annotated,
+  interfacesOf,
+  ipv4Of,
+  makeHostWithNetworks,
+  mentions,
+  savedOf,
+  several,
+} from '../support/several.ts';
+
+const network = several('genie', {
+  default_plugin: 'pods',
+  capabilities: { 'io.kubernetes.cri.pod-annotations': true },
+});
+const standard = 'k8s.v1.cni.cncf.io/networks';
+
+test('a pod has the networks of its annotation, by name or file, or those by default', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  await host.run(['mv', '/etc/cni/net.d/22-backup.conflist', '/etc/cni/net.d/22-weave.conflist']);
+  for (const [annotations, interfaces, first] of [
+    [{ cni: 'weave,storage@st4,pods' }, ['eth0', 'eth2', 'st4'], /^10\.41\.2\./],
+    [{ cni: 'backup@ignored' }, ['eth0'], /^10\.41\.2\./],
+    [{}, ['eth0'], /^10\.41\.0\./],
+    [{ [standard]: 'storage' }, ['eth0'], /^10\.41\.0\./],
+    [{ cni: ' ', [standard]: 'shop/backup,storage' }, ['eth0', 'eth1'], /^10\.41\.2\./],
+    [{ cni: '' }, ['eth0'], /^10\.41\.0\./],
+  ] as const) {
+    const pod = await attach(host, network, annotated(annotations as never));
+    t.deepEqual(await interfacesOf(pod.pod), [...interfaces], JSON.stringify(annotations));
+    t.regex((await ipv4Of(pod.pod, 'eth0'))[0]!, first);
+    t.is(savedOf(host, pod.pod, 'genie').length, interfaces.length);
+    await pod.check();
+    await pod.del();
+    t.deepEqual(await interfacesOf(pod.pod), []);
+    t.deepEqual(mentions(host, pod.pod), []);
+  }
+});
+
+test('GC frees what pods that are gone had, and STATUS asks the networks by default', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const stale = await attach(host, network, annotated({ cni: 'pods,storage' }));
+  const kept = await attach(host, network, annotated({ cni: 'storage' }));
+  const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, network, 'GC', { valid })).exit, 0);
+  t.deepEqual(mentions(host, stale.pod), []);
+  await kept.check();
+  t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+  t.is((await runNetworkVerb(host, several('genie', {}), 'STATUS')).exit, 0);
+  const missing = several('genie', { default_plugin: 'missing' });
+  t.regex((await runNetworkVerb(host, missing, 'STATUS')).error!.msg, /has the network "missing"/);
+});
+
+test('a pod that names no network is refused where there is none by default', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const bare = several('genie', network.plugins[0]!);
+  delete bare.plugins[0]!.default_plugin;
+  const attachment = new Attachment(host, await host.addPod(), bare, annotated({}));
+  t.regex(
+    (await attachment.tryAdd()).error!.msg,
+    /no annotation "cni", and the configuration no "default_plugin"/,
+  );
+});
