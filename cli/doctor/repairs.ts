@@ -40,10 +40,16 @@ export async function findRepairs(
     possible.map((one) => [
       one,
       {
-        cause: `Another program, or an operator, has taken from the host what ADD made: ${plan.get(one.attachment)!.missing.join('; ')}`,
+        cause: `Another program, or an operator, has taken from the host what ADD made: ${firstOf(plan.get(one.attachment)!.missing)}`,
         mend: `cni repair ${shellWord(one.name)}`,
         fix: () => fix(one),
       },
     ]),
   );
+}
+
+/** The first two, and how many more there are, which "cni repair --dry-run" lists. */
+function firstOf(missing: readonly string[]): string {
+  const rest = missing.length - 2;
+  return [...missing.slice(0, 2), ...(rest > 0 ? [`and ${rest} more`] : [])].join('; ');
 }
