@@ -165,7 +165,8 @@ test('layer 2 only: no IPAM, no addresses, the link up', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, bridgeNet({ ipam: {}, isGateway: false }));
   t.deepEqual(one.result!.ips, undefined);
-  t.is((await link(one.pod, 'eth0'))?.operstate, 'UP');
+  // The kernel tells of the carrier a little later.
+  await until('eth0 is up', async () => (await link(one.pod, 'eth0'))?.operstate === 'UP');
   await one.check();
   await one.del();
 
