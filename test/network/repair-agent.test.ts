@@ -58,8 +58,9 @@ test('an agent repairs when it starts, and when firewalld has been reloaded or r
     async () => (await metric(host, 'cni_agent_attachments_repaired_total')) === 4,
   );
 
-  await stop();
+  // Before its end, as that is what the agent notices.
   await host.run(['iptables', '-t', 'nat', '-F']);
+  await stop();
   await until(
     'its end is noticed',
     async () => (await metric(host, 'cni_agent_attachments_repaired_total')) === 6,
