@@ -101,8 +101,11 @@ function validate({ vrfname }: Config): void {
 
 /** What an interface loses when it changes the VRF. */
 interface State {
-  addresses: InterfaceAddress[];
-  routes: Route[];
+  addresses: readonly (InterfaceAddress & {
+    /** Whether the kernel has a route to its subnet, which plugins such as ptp take away. */
+    readonly hasRoute: boolean;
+  })[];
+  routes: readonly Route[];
 }
 
 function refuseOtherMaster(socket: RouteSocket, { name, master }: Link): void {
@@ -160,9 +163,12 @@ function stateOf(socket: RouteSocket, { index }: Link): State {
   const routes = ([4, 6] as const).flatMap((family) =>
     listRoutes(socket, { family, link: index, table: RouteTable.Main }),
   );
+  const byKernel = routes.filter(({ protocol }) => protocol === RouteProtocol.Kernel);
   return {
-    addresses: listAddresses(socket, index, 6).filter(({ prefix }) => !prefix.address.isLinkLocal),
-    routes: routes.filter(({ protocol }) => protocol !== RouteProtocol.Kernel),
+    addresses: listAddresses(socket, index, 6)
+      .filter(({ prefix }) => !prefix.address.isLinkLocal)
+      .map((one) => ({ ...one, hasRoute: byKernel.some(({ dst }) => dst.equals(one.prefix.network)) })),
+    routes: routes.filter((route) => !byKernel.includes(route)),
   };
 }
 
@@ -182,7 +188,9 @@ async function restoreState(
   const kept = listAddresses(socket, link.index, 6);
   const lost = state.addresses.filter(({ prefix }) => !kept.some((address) => address.prefix.equals(prefix)));
   socket.execute(
-    ...lost.map(({ prefix }) => addAddress(link.index, prefix, { noDad: true, label: link.name })),
+    ...lost.map(({ prefix, hasRoute }) =>
+      addAddress(link.index, prefix, { noDad: true, noPrefixRoute: !hasRoute, label: link.name }),
+    ),
   );
   const table = vrf && vrfTable(vrf);
   try {

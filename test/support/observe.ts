@@ -237,6 +237,8 @@ export async function networkSnapshot(ns: Namespace): Promise<Record<string, unk
     text
       .split('\n')
       .filter((line) => line !== '')
+      // A namespace that has had a VRF keeps the kernel's own rule for them.
+      .filter((line) => !/^1000:.*l3mdev-table/.test(line))
       // Whether the kernel has noticed a lost carrier yet is a matter of milliseconds.
       .map((line) => line.replace(/ linkdown\b/, ''))
       .sort();
