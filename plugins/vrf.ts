@@ -10,7 +10,14 @@ import { AddressFlag, addAddress, type InterfaceAddress, listAddresses } from '.
 import { NetlinkGroup, waitForEvent } from '../lib/kernel/events.ts';
 import { deleteLink, getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
 import { vrfTable } from '../lib/kernel/link-kinds.ts';
-import { copyRoute, listRoutes, type Route, RouteProtocol, RouteTable } from '../lib/kernel/route.ts';
+import {
+  copyRoute,
+  listRoutes,
+  type Route,
+  RouteProtocol,
+  RouteTable,
+  removeRoute,
+} from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { createVrf, vrfMembers } from '../lib/kernel/vrf.ts';
@@ -188,14 +195,19 @@ async function restoreState(
   const kept = listAddresses(socket, link.index, 6);
   const lost = state.addresses.filter(({ prefix }) => !kept.some((address) => address.prefix.equals(prefix)));
   socket.execute(
-    ...lost.map(({ prefix, hasRoute }) =>
-      addAddress(link.index, prefix, { noDad: true, noPrefixRoute: !hasRoute, label: link.name }),
-    ),
+    ...lost.map(({ prefix }) => addAddress(link.index, prefix, { noDad: true, label: link.name })),
   );
   const table = vrf && vrfTable(vrf);
   try {
     await waitForAddresses(sandbox, link, state.addresses, table ?? RouteTable.Local);
   } finally {
+    const filter = { family: 6, link: link.index, table: table ?? RouteTable.Main } as const;
+    const added = listRoutes(socket, filter).filter(
+      ({ protocol, dst }) =>
+        protocol === RouteProtocol.Kernel &&
+        state.addresses.some(({ prefix, hasRoute }) => !hasRoute && dst.equals(prefix.network)),
+    );
+    socket.execute(...added.map(removeRoute));
     const direct = state.routes.filter(({ gw, hops }) => !gw && hops.length === 0);
     const others = state.routes.filter((route) => !direct.includes(route));
     socket.execute(...[...direct, ...others].map((route) => copyRoute(route, table ?? RouteTable.Main)));

@@ -26,7 +26,6 @@ export const AddressFlag = {
   NoDad: 0x02,
   DadFailed: 0x08,
   Tentative: 0x40,
-  NoPrefixRoute: 0x200,
 } as const;
 
 /** An address of an interface. */
@@ -43,16 +42,13 @@ export interface InterfaceAddress {
 export interface AddAddressOptions {
   /** Use an IPv6 address at once, without asking the neighbours whether somebody has it already. */
   noDad?: boolean;
-  /** Have the kernel add no route to the subnet of an IPv6 address. */
-  noPrefixRoute?: boolean;
   /** Name of the interface, for messages. */
   label?: string;
 }
 
 /** Adds an address to an interface. */
 export function addAddress(link: number, prefix: Prefix, options: AddAddressOptions = {}): Request {
-  const { noDad = false, noPrefixRoute = false, label = `${link}` } = options;
-  const flags = (noDad ? AddressFlag.NoDad : 0) | (noPrefixRoute ? AddressFlag.NoPrefixRoute : 0);
+  const { noDad = false, label = `${link}` } = options;
   return {
     action: `add address ${prefix} to interface "${label}"`,
     type: RTM_NEWADDR,
@@ -61,7 +57,7 @@ export function addAddress(link: number, prefix: Prefix, options: AddAddressOpti
       // As ip(8) and the reference plugins do, IPv4 subnets of more than two addresses get their broadcast
       // address.
       ...(prefix.family === 4 && prefix.length < 31 && { broadcast: prefix.last }),
-      ...(prefix.family === 6 && flags !== 0 && { flags }),
+      ...(prefix.family === 6 && noDad && { flags: AddressFlag.NoDad }),
     }),
     names: addressLayout,
   };
