@@ -56,6 +56,21 @@ test('the sample routes by a table of its own, keeps addresses, and DEL leaves n
   );
 });
 
+test('behind ptp, neighbours are reached by the gateway as before: the kernel adds no route to the subnet', async (t) => {
+  const host = await makeHost(t);
+  const ranges = [[{ subnet: '10.95.0.0/24' }], [{ subnet: 'fd00:10:95::/64' }]];
+  const ptp = { type: 'ptp', ipam: { type: 'host-local', ranges } };
+  const inVrf = { cniVersion: '1.1.0', name: 'ptpred', plugins: [ptp, { type: 'vrf', vrfname: 'red' }] };
+  const [one, other] = [await attach(host, inVrf), await attach(host, inVrf)];
+  t.deepEqual(
+    (await routes(one.pod)).filter((line) => line.startsWith('fd00:10:95::/64')),
+    ['fd00:10:95::/64 via fd00:10:95::1 dev eth0 table 1 src fd00:10:95::2 metric 1024 pref medium'],
+  );
+  t.true(await observe.ping(one.pod, 'fd00:10:95::3', '-I', 'red'));
+  await one.del();
+  await other.del();
+});
+
 test('overlapping networks live side by side in VRFs with tables of their own', async (t) => {
   const { host, vrf } = await prepare(t);
   const { pod } = vrf;
