@@ -69,7 +69,10 @@ function addOpenVswitch(host: Host, t: Teardown): Promise<OpenVswitch> {
 }
 
 function lookAtOpenVswitch(host: Host): Promise<string[]> {
-  return runAll(host, ['ovs-vsctl list-ports br1', 'ovs-vsctl list Mirror']);
+  return runAll(host, [
+    'ovs-vsctl list-ports br1',
+    'ovs-vsctl --columns=name,select_all,select_src_port,select_dst_port,output_port list Mirror',
+  ]);
 }
 
 /** Whether the name server runs, and its files but for the one that has its number. */
