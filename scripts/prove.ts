@@ -80,6 +80,6 @@ if (values.record && left === 0 && values.only === undefined && values.subject =
     failed: failures.length,
     command: `npm run prove -- --kind ${values.kind}${values.guest ? ' --guest' : ''}${share < 1 ? ` --share ${values.share} --seed ${seed}` : ''}`,
     minutes,
-    ...(missed > 0 && { note: `${missed} were not met, as a process differs a little from run to run` }),
+    ...(missed > 0 && { note: `not met, as a process differs a little from run to run: ${missed}` }),
   });
 process.exit(failures.length > 0 ? 1 : 0);
