@@ -10,14 +10,14 @@ import type { Delegate } from '../lib/networks/delegates.ts';
 import { delegateArgs } from '../lib/networks/pod.ts';
 import type { SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { selectionOf } from '../lib/networks/selection.ts';
-import { readArgs, readCapabilityArgs, requireNetns } from './attachment.ts';
-import { CommandError, describeError } from './errors.ts';
+import { readArgs, readCapabilityArgs, requireNetns, rollBack } from './attachment.ts';
+import { CommandError } from './errors.ts';
 import { displayName, isNamed, takeInventory } from './inventory.ts';
 import { addPlugins, deletePlugins } from './libcni/chain.ts';
 import { findNetwork } from './networks.ts';
 import { forgetSaved, recordOf, savedNetworksOf } from './records.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
-import { print, warn } from './terminal.ts';
+import { print } from './terminal.ts';
 
 interface AttachArguments {
   pod: string;
@@ -94,7 +94,7 @@ export const attach = podCommand(
       const json = await addPlugins(list, runtime, environment(trace));
       result = parseResult(json, String(json.cniVersion ?? list.cniVersion));
     } catch (error) {
-      await takeBack(() => deletePlugins(list, runtime, environment(trace)));
+      await rollBack(() => deletePlugins(list, runtime, environment(trace), { goesOn: true }));
       saved.save(of, netns, own);
       throw error;
     }
@@ -126,7 +126,7 @@ export const detach = podCommand(
     const { of } = one;
     if (!of) throw new CommandError(`Network "${network}" was attached by Multus. Delete the pod instead`);
     const record = recordOf(of.containerId, one);
-    await deletePlugins(one.network, record, environment(trace), record.result);
+    await deletePlugins(one.network, record, environment(trace), { result: record.result });
     forgetSaved(cacheDir(), record);
     print(`Pod "${name}" has no interface "${one.ifname}" on network "${network}" any more.`);
   },
@@ -190,14 +190,5 @@ function withSocket<T>(path: string, work: (socket: RouteSocket) => T): T {
   } finally {
     socket.close();
     netns.close();
-  }
-}
-
-/** Undoes what the plugins before the failed one did, as runtimes do after a failed ADD. */
-async function takeBack(step: () => Promise<void>): Promise<void> {
-  try {
-    await step();
-  } catch (error) {
-    warn(`What the failed ADD has left could not be removed: ${describeError(error)}`);
   }
 }

@@ -78,7 +78,7 @@ export const add = networkCommand(
     try {
       result = await addNetwork(list, runtime, environment);
     } catch (error) {
-      await rollBack(list, runtime, environment);
+      await rollBack(() => deleteNetwork(list, runtime, environment, { goesOn: true }));
       throw error;
     }
     print(JSON.stringify(result, null, 4));
@@ -174,10 +174,13 @@ function refuseSecondAdd(list: NetworkList, runtime: Runtime, { cacheDir }: Envi
   );
 }
 
-/** Undoes what the plugins before the failed one did, as runtimes do after a failed ADD. */
-async function rollBack(list: NetworkList, runtime: Runtime, environment: Environment): Promise<void> {
+/**
+ * Undoes what the plugins before the failed one did, as runtimes do after a failed ADD.
+ * @param detach runs DEL of them; what fails is a warning.
+ */
+export async function rollBack(detach: () => Promise<void>): Promise<void> {
   try {
-    await deleteNetwork(list, runtime, environment, { goesOn: true });
+    await detach();
   } catch (error) {
     warn(`Something of the failed ADD may be left: ${describeError(error)}`);
   }

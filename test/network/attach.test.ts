@@ -50,7 +50,11 @@ test('a running pod is attached and detached, and its DEL and CHECK include the 
   await pod.run(['ip', 'link', 'set', 'st0', 'down']);
   t.regex((await one.tryCheck()).error!.msg, /Network "storage", interface "st0"/);
 
-  for (const name of ['backup', 'storage']) t.is((await cni(host, ['detach', 'web', name])).exit, 0);
+  for (const name of ['backup', 'storage']) {
+    const detached = await cni(host, ['detach', 'web', name, '--trace']);
+    t.is(detached.exit, 0, detached.stderr);
+    t.regex(detached.stdout + detached.stderr, /"prevResult"/, 'plugins get the result of ADD');
+  }
   t.deepEqual(await interfacesOf(pod), ['eth0']);
   t.deepEqual(await settled(host), before);
 
