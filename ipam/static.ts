@@ -3,7 +3,7 @@
 import type { Call } from '../lib/cni/call.ts';
 import type { NetConf } from '../lib/cni/config.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
-import { definePlugin } from '../lib/cni/plugin.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import {
   addressSchema,
   dnsSchema,
@@ -76,9 +76,7 @@ export const plugin = definePlugin({
   del() {},
 
   check(call) {
-    const result = call.prevResult;
-    if (!result)
-      throw new Error('CHECK needs "prevResult" in the configuration. Pass the result that ADD gave');
+    const result = requirePrevResult(call);
     for (const { address, gateway } of addressesOf(call)) {
       const found = result.ips.find((ip) => ip.address.equals(address));
       if (!found)

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
-import { definePlugin } from '../lib/cni/plugin.ts';
+import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { EtcdClient } from '../lib/etcd/client.ts';
@@ -94,13 +94,10 @@ export const plugin = definePlugin({
 
   async check(call) {
     const { client, owner, pools } = settingOf(call);
-    if (!call.prevResult)
-      throw new Error('CHECK needs "prevResult" in the configuration. Pass the result that ADD gave');
+    const { ips } = requirePrevResult(call);
     const { results } = await transact(client, { compare: [], success: [get(ownerKey(owner))] });
     const { places } = parseHolding(results[0]?.kvs[0]?.value);
-    const given = call.prevResult.ips.filter(({ address }) =>
-      pools.some((pool) => poolHas(pool, address.address)),
-    );
+    const given = ips.filter(({ address }) => pools.some((pool) => poolHas(pool, address.address)));
     const lost = given.find(({ address }) => !places.some((place) => place.address.equals(address.address)));
     if (lost || (pools.length > 0 && places.length === 0))
       throw new Error(
