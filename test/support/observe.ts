@@ -116,10 +116,17 @@ export async function until(what: string, isSo: () => Promise<boolean>): Promise
     if (Date.now() > end) throw new Error(`It did not come about that ${what}`);
 }
 
-/** True when one of three echo requests is answered. */
+/**
+ * True when one of three echo requests is answered, one a second: ping(8) ends at once where its own address is still
+ * being checked for duplicates, which takes a second or two.
+ */
 export async function ping(ns: Namespace, address: string, ...options: string[]): Promise<boolean> {
-  for (let tries = 3; tries > 0; tries--)
-    if ((await ns.tryRun(['ping', '-n', '-c', '1', '-W', '1', ...options, address])).exit === 0) return true;
+  const argv = ['ping', '-n', '-c', '1', '-W', '1', ...options, address];
+  for (let tries = 3; tries > 0; tries--) {
+    const nextTry = sleep(1000);
+    if ((await ns.tryRun(argv)).exit === 0) return true;
+    await nextTry;
+  }
   return false;
 }
 
