@@ -3,6 +3,7 @@
 import { type ClientRequest, request as requestPlain } from 'node:http';
 import { request as requestTls } from 'node:https';
 import { isIP } from 'node:net';
+import { isObject } from '../object.ts';
 
 /** The largest answer that is taken, in bytes: several times that of a page of keys. */
 const longestText = 16 * 1024 * 1024;
@@ -74,7 +75,7 @@ export async function postJson(
   } catch {
     throw new HttpError(`HTTP status ${status}, and no JSON: ${answer.slice(0, 100)}`, undefined);
   }
-  if (!isRecord(value)) throw new HttpError(`HTTP status ${status}, and no JSON object`, undefined);
+  if (!isObject(value)) throw new HttpError(`HTTP status ${status}, and no JSON object`, undefined);
   if (status === 200 && value.error === undefined) return value;
   const { message, error, code } = value;
   const said = [message, error].find((one) => typeof one === 'string' && one !== '');
@@ -112,9 +113,4 @@ function exchange(
     });
     request.end(body);
   });
-}
-
-/** True for a JSON object. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -81,7 +81,7 @@ export class Etcd {
   }
 
   /** Stops and continues a member, as a hung disk does. */
-  signal(i: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
+  signal(i: number, signal: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'): void {
     this.members.get(i)!.kill(signal);
   }
 
@@ -114,7 +114,8 @@ export class Etcd {
     return `${this.tls ? 'https' : 'http'}://127.0.1.${i + 1}:2379`;
   }
 
-  private untilHealthy(): Promise<void> {
+  /** Waits until every member answers and there is a leader. */
+  untilHealthy(): Promise<void> {
     return until('etcd has a leader', async () => {
       const asked = Array.from({ length: this.size }, (_, i) =>
         this.host.tryRun(['curl', '-sf', ...this.files, `${this.client(i)}/health`]),
