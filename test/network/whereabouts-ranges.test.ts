@@ -65,11 +65,8 @@ test('CHECK takes one request', async (t) => {
 
 test('the agent authenticates once, and again when etcd was started anew', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });
-  const etcd = await Etcd.start(t, host, {});
-  await etcd.ask('/v3/auth/user/add', { name: 'root', password: 'secret' });
-  await etcd.ask('/v3/auth/role/add', { name: 'root' });
-  await etcd.ask('/v3/auth/user/grant', { user: 'root', role: 'root' });
-  await etcd.ask('/v3/auth/enable', {});
+  const etcd = await Etcd.start(t, host);
+  await etcd.requirePassword('secret');
   await startAgent(t, host);
   const cluster = new Cluster(host, etcd, { etcd_username: 'root', etcd_password: 'secret' });
   const before = await asked(cluster, 'Authenticate');
