@@ -4,11 +4,12 @@ import { hostname } from 'node:os';
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
+import type { Environment } from '../lib/cni/invocation.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type EtcdClient, etcdClient } from '../lib/etcd/client.ts';
-import { behindPrefix, get, range, transact } from '../lib/etcd/kv.ts';
+import { get, range, transact } from '../lib/etcd/kv.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
 import { allocate } from './whereabouts/allocate.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
@@ -17,26 +18,23 @@ import {
   addressKey,
   groupOf,
   type Holding,
-  nodeKey,
   type Owner,
   ownedValue,
   ownerKey,
-  ownerOf,
   parseHolding,
   root,
   samePlace,
 } from './whereabouts/keys.ts';
+import { holdingsOf, leftBehind } from './whereabouts/holdings.ts';
 import { legacyKey } from './whereabouts/legacy.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
 import { capacityOf, formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';
+import { announce } from './whereabouts/presence.ts';
 import { type Release, release } from './whereabouts/release.ts';
 import { configOf, identityOf, requestsOf } from './whereabouts/requests.ts';
 import { countUsed } from './whereabouts/usage.ts';
 
 type WhereaboutsCall = Call<Config>;
-
-/** How many attachments GC reads at once. */
-const page = 500;
 
 /** How long etcd is asked for what only an operator looks at. */
 const operatorsPatienceMs = 3000;
@@ -86,6 +84,15 @@ export const plugin = definePlugin({
     }));
   },
 
+  async leftBehind({ name: network, ...own }, named, environment) {
+    const ipam = sharedIpam(own);
+    const node = named.toLowerCase();
+    if (node === nodeName(environment))
+      throw new Error(`Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`);
+    const { quarantine = 0 } = ipam;
+    return await leftBehind(etcdClient(etcdSettings(ipam)), node, { network, quarantine });
+  },
+
   async add(call) {
     const setting = settingOf(call);
     const { ipam, client, pending, owner } = setting;
@@ -93,7 +100,10 @@ export const plugin = definePlugin({
     const { sources, fixed } = requestsOf(call, setting);
     const identity = identityOf(call);
     await pending.cancel(owner);
-    const { places, isNew } = await allocate(client, owner, identity, sources);
+    const [{ places, isNew }] = await Promise.all([
+      allocate(client, owner, identity, sources),
+      announceNode(call, setting),
+    ]);
     if (isNew) {
       const own = { ...releaseOf(setting), guess: { places, identity } };
       call.undo(`release ${places.map(({ address }) => address).join(' and ')}`, () =>
@@ -134,12 +144,14 @@ export const plugin = definePlugin({
 
   async status(call) {
     try {
-      const { client, pending } = settingOf(call);
+      const setting = settingOf(call);
+      const { client, pending } = setting;
       await transact(client, {
         compare: [],
         success: [range(root, `${root}~`, { limit: 1, keysOnly: true })],
       });
       await pending.workOff(client);
+      await announceNode(call, setting);
     } catch (error) {
       if (!(error instanceof CniError) || error.code !== ErrorCode.TryAgainLater) throw error;
       throw new CniError(
@@ -155,20 +167,10 @@ export const plugin = definePlugin({
     const { client, pending, node, ipam } = setting;
     await pending.workOff(client);
     const valid = new Set(call.validAttachments.map(attachmentKey));
-    const prefix = nodeKey(node, call.network);
-    for (let from: string | undefined = prefix; from !== undefined; ) {
-      const { results } = await transact(client, {
-        compare: [],
-        success: [range(from, behindPrefix(prefix), { limit: page })],
-      });
-      const found = results[0]?.kvs ?? [];
-      for (const { key, value } of found) {
-        const owner = ownerOf(key);
-        if (!owner || valid.has(attachmentKey(owner))) continue;
-        const { quarantine = 0 } = ipam;
-        await release(client, { owner, guess: parseHolding(value), quarantine, lists: [] });
-      }
-      from = found.length < page ? undefined : `${found.at(-1)!.key}\0`;
+    for await (const { owner, text } of holdingsOf(client, node, call.network)) {
+      if (valid.has(attachmentKey(owner))) continue;
+      const { quarantine = 0 } = ipam;
+      await release(client, { owner, guess: parseHolding(text), quarantine, lists: [] });
     }
   },
 });
@@ -189,7 +191,7 @@ function settingOf(call: WhereaboutsCall): Setting {
   refuseSlices(ipam);
   const pools = resolvePools(ipam);
   const settings = etcdSettings(ipam);
-  const node = nodeName(call);
+  const node = nodeName(call.context.environment);
   const pending = new PendingReleases(settings);
   return {
     ...{ ipam, pools, pending, node, client: etcdClient(settings) },
@@ -205,8 +207,8 @@ function refuseSlices({ node_slice_size }: Ipam): void {
 }
 
 /** Names of nodes are without regard to case, as host names are. */
-function nodeName(call: WhereaboutsCall): string {
-  const told = call.context.environment.NODENAME?.trim();
+function nodeName({ NODENAME }: Environment): string {
+  const told = NODENAME?.trim();
   if (told) return told.toLowerCase();
   for (const file of nodeNameFiles)
     try {
@@ -232,6 +234,11 @@ function guessOf(call: WhereaboutsCall, { ipam, pools }: Setting): Holding | und
       .map((address) => ({ group: groupOf(ipam, pool), address })),
   );
   return { places, identity: identityOf(call) };
+}
+
+/** Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is collected. */
+async function announceNode(call: WhereaboutsCall, { client, node }: Setting): Promise<void> {
+  await announce(client, node).catch(({ message }: Error) => call.warn(message));
 }
 
 /** While etcd does not answer, the release waits on the node: a pod can always be torn down. */

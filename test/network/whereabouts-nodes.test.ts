@@ -15,17 +15,20 @@ test('300 pods at once on three nodes have 300 addresses of 320, and faults of e
 
   await lives.end(60);
   for (const [name, happen] of Object.entries(faults)) {
-    const [, fault] = await Promise.all([lives.churn(15), happen(cluster)]);
+    const [fault] = await Promise.all([
+      happen(cluster),
+      name === 'node cut off' ? undefined : lives.churn(15),
+    ]);
     const others = [0, 1, 2].filter((node) => node !== fault.node);
-    // Two of three members are enough.
     const { refused } = lives.counts;
-    const before = lives.size;
+    const before = others.reduce((sum, node) => sum + lives.sizeOn(node), 0);
+    // Pods of a node that reaches nobody are torn down all the same. Four calls at a time take as long as one.
+    const cut = fault.node === undefined ? undefined : lives.churn(4, [fault.node]);
     await lives.begin(10, others);
-    t.deepEqual([lives.size - before, lives.counts.refused - refused], [10, 0], name);
-    if (fault.node !== undefined) {
-      await Promise.all([lives.churn(6, [fault.node]), lives.churn(6, others)]);
-      t.is(lives.counts.refused - refused, 6, name);
-    }
+    const after = others.reduce((sum, node) => sum + lives.sizeOn(node), 0);
+    t.is(after - before, 10, `${name}: two of three members are enough`);
+    await cut;
+    t.is(lives.counts.refused - refused, fault.node === undefined ? 0 : 4, name);
     await lives.end(10, others);
     await fault.mend();
     t.deepEqual(await lives.settle(), [], name);

@@ -48,6 +48,12 @@ export class Cluster {
     });
   }
 
+  /** What is in etcd, but that the nodes live. */
+  async kept(): Promise<Record<string, string>> {
+    const all = Object.entries(await this.etcd.all());
+    return Object.fromEntries(all.filter(([key]) => !key.startsWith('/cni/addresses/nodes/')));
+  }
+
   async add(containerId: string, calling: Calling = {}): Promise<string> {
     const outcome = await this.run('ADD', containerId, calling);
     if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
