@@ -14,6 +14,7 @@ import { errnoOf, readRegularFile } from '../lib/file.ts';
 import { allocate } from './whereabouts/allocate.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
 import { endpointsOf, etcdSettings } from './whereabouts/etcd-settings.ts';
+import { holdingsOf, leftBehind } from './whereabouts/holdings.ts';
 import {
   addressKey,
   groupOf,
@@ -25,7 +26,6 @@ import {
   root,
   samePlace,
 } from './whereabouts/keys.ts';
-import { holdingsOf, leftBehind } from './whereabouts/holdings.ts';
 import { legacyKey } from './whereabouts/legacy.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
 import { capacityOf, formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';

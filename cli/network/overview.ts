@@ -2,9 +2,8 @@
 
 import { lookOnce, type Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
-import { ipamTypeOf } from '../addresses.ts';
 import { displayName, takeInventory } from '../inventory.ts';
-import { type NetworkList, networkFiles } from '../libcni/conflist.ts';
+import { ipamTypeOf, type NetworkList, networkFiles } from '../libcni/conflist.ts';
 import { cacheDir, configDir } from '../settings.ts';
 import { checkFile } from '../validate/file.ts';
 import { checkNetworks } from '../validate/networks.ts';

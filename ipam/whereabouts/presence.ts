@@ -14,25 +14,34 @@ export const presenceSeconds = 300;
 /** How long a process does not say again what it has said, in milliseconds. */
 const silenceMs = 60_000;
 
-/** When this process last said so of a node, on the clock of performance.now(). */
-const said = new WeakMap<EtcdClient, Map<string, number>>();
+/** What this process has said, or is saying, of each node; "at" is a time of performance.now(). */
+const said = new WeakMap<EtcdClient, Map<string, { at: number; done: Promise<void> }>>();
 
 /**
  * Says that a node lives.
  * @throws EtcdUnavailableError, CniError as {@link transact}.
  */
 export async function announce(client: EtcdClient, node: string): Promise<void> {
-  const times = said.get(client) ?? new Map<string, number>();
-  said.set(client, times);
-  const now = performance.now();
-  if (now - (times.get(node) ?? Number.NEGATIVE_INFINITY) < silenceMs) return;
-  const lease = leaseOf(node);
-  if (!(await renewLease(client, lease))) {
-    // Another call on the node may be faster.
-    await grantLease(client, presenceSeconds, lease).catch(() => {});
-    await transact(client, { compare: [], success: [put(presenceKey(node), '', lease)] });
+  const nodes = said.get(client) ?? new Map<string, { at: number; done: Promise<void> }>();
+  said.set(client, nodes);
+  const last = nodes.get(node);
+  if (last && performance.now() - last.at < silenceMs) return await last.done;
+  const done = renew(client, node);
+  nodes.set(node, { at: performance.now(), done });
+  try {
+    await done;
+  } catch (error) {
+    nodes.delete(node);
+    throw error;
   }
-  times.set(node, now);
+}
+
+async function renew(client: EtcdClient, node: string): Promise<void> {
+  const lease = leaseOf(node);
+  if (await renewLease(client, lease)) return;
+  // Another process on the node may be faster.
+  await grantLease(client, presenceSeconds, lease).catch(() => {});
+  await transact(client, { compare: [], success: [put(presenceKey(node), '', lease)] });
 }
 
 /** Whether a node has called in the last minutes. @throws as {@link announce}. */
