@@ -4,7 +4,7 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import { type Endpoint, HttpError, postJson, type Tls } from './http.ts';
+import { type Endpoint, HttpError, keepConnections, postJson, type Tls } from './http.ts';
 
 /** How long all members together are tried; each one gets its share of what is left. */
 const longestCallMs = 10_000;
@@ -52,6 +52,7 @@ export class EtcdClient {
   private readonly settings: EtcdSettings;
   /** Members in the order in which they are tried: the one that answered last comes first. */
   private members: Endpoint[];
+  private readonly connections = keepConnections();
   /** What authentication has given or will give; undefined before it is asked for. */
   private token: Promise<string> | undefined;
 
@@ -120,6 +121,7 @@ export class EtcdClient {
         const answer = await postJson(member, path, request, {
           tls: this.settings.tls,
           token,
+          connections: this.connections,
           timeoutMs: left / (this.settings.endpoints.length - i),
         });
         this.members = [member, ...this.members.filter((one) => one !== member)];

@@ -1,8 +1,9 @@
 /** JSON over HTTP or HTTPS, as etcd's gateway speaks it. */
 
-import { type ClientRequest, request as requestPlain } from 'node:http';
-import { request as requestTls } from 'node:https';
+import { type ClientRequest, Agent as PlainAgent, request as requestPlain } from 'node:http';
+import { request as requestTls, Agent as TlsAgent } from 'node:https';
 import { isIP } from 'node:net';
+import { errnoOf } from '../file.ts';
 import { isObject } from '../object.ts';
 
 /** The largest answer that is taken, in bytes: several times that of a page of keys. */
@@ -24,6 +25,18 @@ export interface Tls {
   readonly key?: string | undefined;
 }
 
+/** Connections that are kept for the next request, so that TLS is agreed upon once. */
+export interface Connections {
+  readonly plain: PlainAgent;
+  readonly secure: TlsAgent;
+}
+
+/** Makes a place for connections. Those that nobody uses end after some time, and keep no process alive. */
+export function keepConnections(): Connections {
+  const options = { keepAlive: true, maxFreeSockets: 2, timeout: 30_000 };
+  return { plain: new PlainAgent(options), secure: new TlsAgent(options) };
+}
+
 /** Something answered that it will not do what it was asked. */
 export class HttpError extends Error {
   override readonly name = 'HttpError';
@@ -42,6 +55,7 @@ export interface PostOptions {
   /** Value of the Authorization header. */
   readonly token?: string | undefined;
   readonly timeoutMs: number;
+  readonly connections: Connections;
 }
 
 /**
@@ -53,22 +67,31 @@ export async function postJson(
   { isSecure, host, port }: Endpoint,
   path: string,
   body: object,
-  { tls = {}, token, timeoutMs }: PostOptions,
+  { tls = {}, token, timeoutMs, connections }: PostOptions,
 ): Promise<unknown> {
   const text = JSON.stringify(body);
   const options = {
-    ...{ host, port, path, method: 'POST', agent: false },
+    ...{ host, port, path, method: 'POST' },
     headers: {
       'content-type': 'application/json',
       'content-length': Buffer.byteLength(text),
       ...(token && { authorization: token }),
     },
   };
-  const send = () =>
+  const send = ({ plain, secure }: { plain: PlainAgent | false; secure: TlsAgent | false }) =>
     isSecure
-      ? requestTls({ ...options, ...tls, ...(isIP(host) === 0 && { servername: host }) })
-      : requestPlain(options);
-  const { status, answer } = await exchange(send(), text, timeoutMs);
+      ? requestTls({
+          ...{ ...options, ...tls, agent: secure },
+          ...(isIP(host) === 0 && { servername: host }),
+        })
+      : requestPlain({ ...options, agent: plain });
+  const first = send(connections);
+  const { status, answer } = await exchange(first, text, timeoutMs).catch((error: Error) => {
+    // A connection that was kept may have been closed at the other end.
+    const isClosed = first.reusedSocket && ['ECONNRESET', 'EPIPE'].includes(errnoOf(error) ?? '');
+    if (!isClosed) throw error;
+    return exchange(send({ plain: false, secure: false }), text, timeoutMs);
+  });
   let value: unknown;
   try {
     value = JSON.parse(answer);
