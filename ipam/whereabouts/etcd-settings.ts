@@ -2,8 +2,8 @@
 
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { EtcdSettings } from '../../lib/etcd/client.ts';
-import type { Endpoint, Tls } from '../../lib/etcd/http.ts';
 import { readRegularFile } from '../../lib/file.ts';
+import type { Endpoint, Tls } from '../../lib/http.ts';
 import type { Ipam } from './config.ts';
 
 const defaultPort = 2379;

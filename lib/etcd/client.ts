@@ -4,7 +4,8 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import { type Endpoint, HttpError, postJson, type Tls } from './http.ts';
+import type { Endpoint, Tls } from '../http.ts';
+import { HttpError, postJson } from './http.ts';
 
 /** How long all members together are tried, in milliseconds; each one gets its share of what is left. */
 const longestCall = 10_000;

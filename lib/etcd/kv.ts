@@ -1,8 +1,8 @@
 /** Keys and transactions of etcd, in the JSON of its gateway. Source: etcd's rpc.proto. */
 
 import { CniError, ErrorCode } from '../errors.ts';
+import { isRecord } from '../http.ts';
 import type { EtcdClient } from './client.ts';
-import { isRecord } from './http.ts';
 
 /** A condition of a transaction, of an operation within it, and what was found: see {@link transact}. */
 export type Compare = Readonly<Record<string, unknown>>;

@@ -139,7 +139,7 @@ test('an import against the layers is found', (t) => {
   t.deepEqual(importing('lib/ip.ts', './cni/call.ts'), ['lib/ip.ts imports lib/cni/call.ts']);
   t.deepEqual(importing('lib/cni/call.ts', '../../main.ts'), ['lib/cni/call.ts imports main.ts']);
   t.deepEqual(importing('lib/other/x.ts', '../ip.ts'), [
-    'lib/other/x.ts belongs to none of netlink, kernel, firewall, ovsdb, etcd, cni, networks',
+    'lib/other/x.ts belongs to none of netlink, kernel, firewall, ovsdb, etcd, kubernetes, cni, networks',
   ]);
   t.deepEqual(importing('lib/cni/call.ts', '../netlink/libc.ts'), []);
   t.deepEqual(importing('lib/netlink/libc.ts', '../errors.ts'), []);
