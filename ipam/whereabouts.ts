@@ -7,7 +7,7 @@ import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import { EtcdClient } from '../lib/etcd/client.ts';
+import { type EtcdClient, etcdClient } from '../lib/etcd/client.ts';
 import { behindPrefix, get, range, transact } from '../lib/etcd/kv.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
 import { allocate } from './whereabouts/allocate.ts';
@@ -24,17 +24,22 @@ import {
   ownerOf,
   parseHolding,
   root,
+  samePlace,
 } from './whereabouts/keys.ts';
 import { legacyKey } from './whereabouts/legacy.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
-import { formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';
+import { capacityOf, formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';
 import { type Release, release } from './whereabouts/release.ts';
 import { configOf, identityOf, requestsOf } from './whereabouts/requests.ts';
+import { countUsed } from './whereabouts/usage.ts';
 
 type WhereaboutsCall = Call<Config>;
 
 /** How many attachments GC reads at once. */
 const page = 500;
+
+/** How long etcd is asked for what only an operator looks at. */
+const operatorsPatienceMs = 3000;
 
 export const plugin = definePlugin({
   name: 'whereabouts',
@@ -69,6 +74,18 @@ export const plugin = definePlugin({
   pools: ({ ipam }) =>
     resolvePools(ipam).map((pool) => ({ subnet: `${pool.subnet}`, range: formatPool(pool) })),
 
+  sharedRanges(own) {
+    const ipam = sharedIpam(own);
+    const client = etcdClient({ ...etcdSettings(ipam), longestCallMs: operatorsPatienceMs });
+    return resolvePools(ipam).map((pool) => ({
+      subnet: `${pool.subnet}`,
+      range: formatPool(pool),
+      gateway: pool.gateway && `${pool.gateway}`,
+      capacity: Number(capacityOf(pool)),
+      countUsed: () => countUsed(client, { pool, group: groupOf(ipam, pool) }),
+    }));
+  },
+
   async add(call) {
     const setting = settingOf(call);
     const { ipam, client, pending, owner } = setting;
@@ -93,22 +110,23 @@ export const plugin = definePlugin({
   },
 
   async check(call) {
-    const { client, owner, pools } = settingOf(call);
-    const { ips } = requirePrevResult(call);
-    const { results } = await transact(client, { compare: [], success: [get(ownerKey(owner))] });
-    const { places } = parseHolding(results[0]?.kvs[0]?.value);
-    const given = ips.filter(({ address }) => pools.some((pool) => poolHas(pool, address.address)));
-    const lost = given.find(({ address }) => !places.some((place) => place.address.equals(address.address)));
-    if (lost || (pools.length > 0 && places.length === 0))
-      throw new Error(
-        `${lost?.address.address ?? 'An address'} is not reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
-      );
-    const taken = await transact(client, {
+    const setting = settingOf(call);
+    const { client, owner, pools } = setting;
+    requirePrevResult(call);
+    const { places } = guessOf(call, setting)!;
+    const { results } = await transact(client, {
       compare: [],
-      success: places.map((place) => get(addressKey(place))),
+      success: [ownerKey(owner), ...places.map(addressKey)].map(get),
     });
+    const [own, ...taken] = results.map(({ kvs }) => kvs[0]?.value);
+    const reserved = parseHolding(own).places;
+    const lost = places.find((place) => !reserved.some((one) => samePlace(one, place)));
+    if (lost || (pools.length > 0 && reserved.length === 0))
+      throw new Error(
+        `${lost?.address ?? 'An address'} is not reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
+      );
     for (const [i, { address }] of places.entries())
-      if (taken.results[i]?.kvs[0]?.value !== ownedValue(owner))
+      if (taken[i] !== ownedValue(owner))
         throw new Error(
           `Address ${address} of container "${call.containerId}" is reserved for somebody else. Delete the container and add it again`,
         );
@@ -174,7 +192,7 @@ function settingOf(call: WhereaboutsCall): Setting {
   const node = nodeName(call);
   const pending = new PendingReleases(settings);
   return {
-    ...{ ipam, pools, pending, node, client: new EtcdClient(settings) },
+    ...{ ipam, pools, pending, node, client: etcdClient(settings) },
     owner: { node, ...call.attachment },
   };
 }

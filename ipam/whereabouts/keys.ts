@@ -46,6 +46,11 @@ export function addressKey({ group, address }: Place): string {
   return `${root}in/${group}/${address.family}-${digits(address)}`;
 }
 
+/** The key behind that of an address. */
+export function behind(place: Place): string {
+  return `${addressKey(place)}~`;
+}
+
 /** The address that a key is of; undefined for any other key. */
 export function addressOf(key: string): Address | undefined {
   const [, family, hex] = /\/([46])-([0-9a-f]{8}|[0-9a-f]{32})$/.exec(key) ?? [];

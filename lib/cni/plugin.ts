@@ -40,6 +40,12 @@ export interface Plugin<C = object> {
    */
   pools?(config: C & NetConf): AddressPool[];
   /**
+   * IPAM plugins whose addresses are kept elsewhere than on the node: what a configuration gives away, for
+   * the operators' command.
+   * @throws Error when it is wrong.
+   */
+  sharedRanges?(config: C & NetConf): SharedRange[];
+  /**
    * What ADD does with a configuration, one sentence a step, for `cni explain`. Empty sentences are left out.
    */
   explain?(config: C & NetConf): string[];
@@ -83,6 +89,15 @@ export interface AddressPool {
   readonly subnet: string;
   /** First and last address, as in "10.1.0.1-10.1.0.254". */
   readonly range: string;
+}
+
+/** Consecutive addresses that all nodes of a cluster share. */
+export interface SharedRange extends AddressPool {
+  readonly gateway: string | undefined;
+  /** Addresses that it can give away; in IPv6, this may be more than a number tells exactly. */
+  readonly capacity: number;
+  /** Asks how many of them nobody can be given now. @throws Error when nobody answers in some seconds. */
+  countUsed(): Promise<number>;
 }
 
 /**

@@ -1,0 +1,42 @@
+/** The ranges that a network shares with other nodes, and how far they are used up, as their keeper tells. */
+
+import { configSchema } from '../../lib/cni/plugin.ts';
+import { decode } from '../../lib/cni/schema.ts';
+import type { Suite } from '../../main.ts';
+import { ipamTypeOf, type NetworkList, wholeConfig } from '../libcni/conflist.ts';
+import type { RangeUse } from '../reservations.ts';
+
+/** How far a range is used up, as far as that is known. */
+export type KnownUse = Omit<RangeUse, 'used'> & { readonly used: number | undefined };
+
+/**
+ * Asks for the use of a network's shared ranges. It takes some seconds at most.
+ * @returns the ranges, without a number of used addresses where nobody answers; and why.
+ */
+export async function sharedRangesOf(
+  network: NetworkList,
+  { ipam }: Suite,
+): Promise<{ ranges: KnownUse[]; problems: string[] }> {
+  const problems = new Set<string>();
+  const ranges: KnownUse[] = [];
+  for (const entry of network.plugins) {
+    const module = await ipam.get(ipamTypeOf(entry.config) ?? '')?.();
+    if (!module?.plugin.sharedRanges) continue;
+    try {
+      const config = decode(configSchema(module.plugin), wholeConfig(entry, network));
+      const found = module.plugin.sharedRanges(config as never);
+      const used = await Promise.allSettled(found.map((one) => one.countUsed()));
+      for (const [i, { subnet, range, gateway, capacity }] of found.entries()) {
+        const counted = used[i]!;
+        const shared = { subnets: [subnet], gateways: gateway ? [gateway] : [], capacity };
+        const count = counted.status === 'fulfilled' ? counted.value : undefined;
+        ranges.push({ network: network.name, range, ...shared, used: count });
+        if (counted.status === 'rejected')
+          problems.add(`Nobody tells how many addresses are used. ${(counted.reason as Error).message}`);
+      }
+    } catch (error) {
+      problems.add((error as Error).message);
+    }
+  }
+  return { ranges, problems: [...problems] };
+}
