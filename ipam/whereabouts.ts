@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
+import type { Environment } from '../lib/cni/invocation.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
@@ -70,6 +71,15 @@ export const plugin = definePlugin({
     }));
   },
 
+  async leftBehind({ name: network, ...own }, named, environment) {
+    const node = named.toLowerCase();
+    if (node === nodeName(environment))
+      throw new Error(`Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`);
+    const owner = { ...emptySetting.owner, node, network };
+    const backend = await openBackend({ ...emptySetting, ipam: sharedIpam(own), owner });
+    return await backend.leftBehind();
+  },
+
   async add(call) {
     const setting = settingOf(call);
     const { ipam, owner } = setting;
@@ -77,7 +87,10 @@ export const plugin = definePlugin({
     const backend = await openBackend(setting);
     const { sources, fixed } = requestsOf(call, ipam, await backend.pools());
     await new PendingReleases(backend).cancel(owner);
-    const { addresses, isNew } = await backend.allocate(sources);
+    const [{ addresses, isNew }] = await Promise.all([
+      backend.allocate(sources),
+      announceNode(call, backend),
+    ]);
     if (isNew)
       call.undo(`release ${addresses.join(' and ')}`, () =>
         releaseOrRemember(call, backend, backend.releaseOf(addresses)),
@@ -102,6 +115,7 @@ export const plugin = definePlugin({
       const backend = await openBackend(settingOf(call));
       await backend.probe();
       await new PendingReleases(backend).workOff();
+      await announceNode(call, backend);
     } catch (error) {
       if (!(error instanceof CniError) || error.code !== ErrorCode.TryAgainLater) throw error;
       throw new CniError(
@@ -130,7 +144,7 @@ const emptySetting = {
 function settingOf(call: WhereaboutsCall): Setting {
   return {
     ipam: sharedIpam(call.config),
-    owner: { node: nodeName(call), ...call.attachment },
+    owner: { node: nodeName(call.context.environment), ...call.attachment },
     identity: identityOf(call),
     podref: podrefOf(call),
   };
@@ -163,8 +177,8 @@ function checkSlices(ipam: Ipam): void {
 }
 
 /** Names of nodes are without regard to case, as host names are. */
-function nodeName(call: WhereaboutsCall): string {
-  const told = call.context.environment.NODENAME?.trim();
+function nodeName({ NODENAME }: Environment): string {
+  const told = NODENAME?.trim();
   if (told) return told.toLowerCase();
   for (const file of nodeNameFiles)
     try {
@@ -178,6 +192,11 @@ function nodeName(call: WhereaboutsCall): string {
 
 function addressesOf({ prevResult }: WhereaboutsCall): Address[] {
   return (prevResult?.ips ?? []).map(({ address }) => address.address);
+}
+
+/** Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is collected. */
+async function announceNode(call: WhereaboutsCall, backend: Backend): Promise<void> {
+  await backend.announce().catch(({ message }: Error) => call.warn(message));
 }
 
 /** While the backend does not answer, the release waits on the node: a pod can always be torn down. */

@@ -1,9 +1,8 @@
 /** The ranges that a network shares with other nodes, and how far they are used up, as their keeper tells. */
 
-import { configSchema } from '../../lib/cni/plugin.ts';
-import { decode } from '../../lib/cni/schema.ts';
 import type { Suite } from '../../main.ts';
-import { ipamTypeOf, type NetworkList, wholeConfig } from '../libcni/conflist.ts';
+import { ipamPluginsOf } from '../ipam-plugins.ts';
+import type { NetworkList } from '../libcni/conflist.ts';
 import type { RangeUse } from '../reservations.ts';
 
 /** How far a range is used up, as far as that is known. */
@@ -15,16 +14,14 @@ export type KnownUse = Omit<RangeUse, 'used'> & { readonly used: number | undefi
  */
 export async function sharedRangesOf(
   network: NetworkList,
-  { ipam }: Suite,
+  suite: Suite,
 ): Promise<{ ranges: KnownUse[]; problems: string[] }> {
   const problems = new Set<string>();
   const ranges: KnownUse[] = [];
-  for (const entry of network.plugins) {
-    const module = await ipam.get(ipamTypeOf(entry.config) ?? '')?.();
-    if (!module?.plugin.sharedRanges) continue;
+  for (const { plugin, config } of await ipamPluginsOf(network, suite)) {
+    if (!plugin.sharedRanges) continue;
     try {
-      const config = decode(configSchema(module.plugin), wholeConfig(entry, network));
-      const found = module.plugin.sharedRanges(config as never);
+      const found = plugin.sharedRanges(config());
       const used = await Promise.allSettled(found.map((one) => one.countUsed()));
       for (const [i, { subnet, range, gateway, capacity }] of found.entries()) {
         const counted = used[i]!;

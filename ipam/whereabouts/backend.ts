@@ -1,5 +1,6 @@
 /** What keeps the addresses of a cluster: etcd, or the Kubernetes API. */
 
+import type { RemoteHolding } from '../../lib/cni/plugin.ts';
 import type { Address } from '../../lib/ip.ts';
 import type { Ipam } from './config.ts';
 import type { Holding, Owner } from './keys.ts';
@@ -57,6 +58,10 @@ export interface Backend {
   probe(): Promise<void>;
   /** Releases attachments of the network on this node that are not valid. */
   collect(isValid: (owner: Owner) => boolean): Promise<void>;
+  /** Says that the node lives. */
+  announce(): Promise<void>;
+  /** What the setting's node, which is gone, has left of the network. @throws Error when it lives. */
+  leftBehind(): Promise<RemoteHolding[]>;
   /** Counts the addresses of a pool that nobody can be given now. */
   countUsed(pool: Pool): Promise<number>;
 }

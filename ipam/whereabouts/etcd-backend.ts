@@ -1,7 +1,8 @@
 /** Addresses in etcd: see keys.ts for what stands where. */
 
+import type { RemoteHolding } from '../../lib/cni/plugin.ts';
 import { type EtcdClient, etcdClient } from '../../lib/etcd/client.ts';
-import { behindPrefix, get, range, transact } from '../../lib/etcd/kv.ts';
+import { get, range, transact } from '../../lib/etcd/kv.ts';
 import type { Address } from '../../lib/ip.ts';
 import { allocate } from './allocate.ts';
 import {
@@ -13,14 +14,13 @@ import {
   type Source,
 } from './backend.ts';
 import { etcdSettings } from './etcd-settings.ts';
+import { holdingsOf, leftBehind } from './holdings.ts';
 import {
   addressKey,
   groupOf,
-  nodeKey,
   type Owner,
   ownedValue,
   ownerKey,
-  ownerOf,
   type Place,
   parseHolding,
   root,
@@ -28,11 +28,9 @@ import {
 } from './keys.ts';
 import { legacyKey } from './legacy.ts';
 import { type Pool, poolHas, resolvePools } from './pools.ts';
+import { announce } from './presence.ts';
 import { release } from './release.ts';
 import { countUsed } from './usage.ts';
-
-/** How many attachments GC reads at once. */
-const page = 500;
 
 export class EtcdBackend implements Backend {
   readonly name = 'etcd';
@@ -96,21 +94,21 @@ export class EtcdBackend implements Backend {
 
   async collect(isValid: (owner: Owner) => boolean): Promise<void> {
     const { owner: own, ipam } = this.setting;
-    const prefix = nodeKey(own.node, own.network);
-    for (let from: string | undefined = prefix; from !== undefined; ) {
-      const { results } = await transact(this.client, {
-        compare: [],
-        success: [range(from, behindPrefix(prefix), { limit: page })],
-      });
-      const found = results[0]?.kvs ?? [];
-      for (const { key, value } of found) {
-        const owner = ownerOf(key);
-        if (!owner || isValid(owner)) continue;
-        const { quarantine = 0 } = ipam;
-        await this.release({ owner, guess: parseHolding(value), quarantine, lists: [] });
-      }
-      from = found.length < page ? undefined : `${found.at(-1)!.key}\0`;
+    for await (const { owner, text } of holdingsOf(this.client, own.node, own.network)) {
+      if (isValid(owner)) continue;
+      const { quarantine = 0 } = ipam;
+      await this.release({ owner, guess: parseHolding(text), quarantine, lists: [] });
     }
+  }
+
+  announce(): Promise<void> {
+    return announce(this.client, this.setting.owner.node);
+  }
+
+  leftBehind(): Promise<RemoteHolding[]> {
+    const { owner, ipam } = this.setting;
+    const { quarantine = 0 } = ipam;
+    return leftBehind(this.client, owner.node, { network: owner.network, quarantine });
   }
 
   countUsed(pool: Pool): Promise<number> {

@@ -82,8 +82,8 @@ export class EtcdClient {
     try {
       return await this.askAnyone(path, request, await token);
     } catch (error) {
-      if (this.token === token) this.token = undefined;
       if (!isStale(error)) throw error;
+      this.forget(token);
     }
     // The token had expired, or the member was started anew.
     return await this.askAnyone(path, request, await this.authenticated());
@@ -91,8 +91,15 @@ export class EtcdClient {
 
   /** A token, which calls at the same time wait for together. */
   private authenticated(): Promise<string> {
-    this.token ??= this.authenticate();
-    return this.token;
+    if (this.token) return this.token;
+    const token = this.authenticate();
+    this.token = token;
+    token.catch(() => this.forget(token));
+    return token;
+  }
+
+  private forget(token: Promise<string>): void {
+    if (this.token === token) this.token = undefined;
   }
 
   private async authenticate(): Promise<string> {

@@ -95,11 +95,22 @@ export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult>
   return readTxn(await client.ask('/v3/kv/txn', { failure: [], ...txn }));
 }
 
-/** Makes a lease. @param seconds until its keys are deleted. @returns its ID. */
-export async function grantLease(client: EtcdClient, seconds: number): Promise<string> {
-  const answer = (await client.ask('/v3/lease/grant', { TTL: `${seconds}` })) as { ID?: unknown };
+/**
+ * Makes a lease.
+ * @param seconds until its keys are deleted. @param id "0" for one that etcd chooses.
+ * @returns its ID.
+ */
+export async function grantLease(client: EtcdClient, seconds: number, id = '0'): Promise<string> {
+  const answer = (await client.ask('/v3/lease/grant', { TTL: `${seconds}`, ID: id })) as { ID?: unknown };
   if (typeof answer.ID === 'string' && /^\d+$/.test(answer.ID)) return answer.ID;
   throw garbled();
+}
+
+/** Has a lease begin anew. @returns false when there is no such lease. */
+export async function renewLease(client: EtcdClient, id: string): Promise<boolean> {
+  const { result } = (await client.ask('/v3/lease/keepalive', { ID: id })) as { result?: unknown };
+  if (!isObject(result)) throw garbled();
+  return Number(result.TTL ?? 0) > 0;
 }
 
 function readTxn(answer: unknown): TxnResult {

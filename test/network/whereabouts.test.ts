@@ -28,7 +28,7 @@ test('two nodes never give an address twice, and DEL gives it back', async (t) =
   for (const [i, id] of ['b', 'c', 'd', 'e'].entries())
     await cluster.del(id, { node: `node-${(i + 1) % 2}` });
   await cluster.del('f');
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('ranges, exclusions, requests, fixed addresses, routes and the forms of a range', async (t) => {
@@ -84,7 +84,7 @@ test('ranges that overlap share addresses, unless they are told apart', async (t
     ['d', { ipam: alone }],
   ] as const)
     await cluster.del(id, calling);
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('an address in quarantine goes to no other pod, and back to one of the same name', async (t) => {
@@ -164,7 +164,7 @@ test('with three members, one is killed and one hangs; every address is given on
   const second = await addAll(ids.slice(20));
   t.is(new Set([...first, ...second]).size, 40);
   await Promise.all(ids.map((id, i) => cluster.del(id, { node: `node-${(i % 20) % 3}` })));
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
   await cluster.etcd.startMember(1);
   await until('it is back', async () => (await cluster.run('STATUS', '')).exit === 0);
   cluster.etcd.signal(2, 'SIGSTOP');
@@ -218,7 +218,7 @@ test('what cannot be is refused', async (t) => {
     t.is(exit, 1);
     t.regex(error!.msg, message);
   }
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('with TLS and a password; without them, and with another authority', async (t) => {

@@ -26,6 +26,9 @@ export const faults: Readonly<Record<string, Happen>> = {
     return {
       node: 2,
       async mend() {
+        // What waits there was written down by a clock that is ahead.
+        const future = ['-type', 'f', '-exec', 'touch', '-d', '2040-01-01', '{}', '+'];
+        await nodes[2]!.host.run(['find', '/var/lib/cni', ...future]);
         await nodes[2]!.join();
         await etcd.untilHealthy();
       },

@@ -14,6 +14,12 @@ export class Cluster extends WhereaboutsCalls {
     super(host, { etcd_host: etcd.hosts, range: '10.70.0.0/24', ...ipam });
     this.etcd = etcd;
   }
+
+  /** What is in etcd, but that the nodes live. */
+  async kept(): Promise<Record<string, string>> {
+    const all = Object.entries(await this.etcd.all());
+    return Object.fromEntries(all.filter(([key]) => !key.startsWith('/cni/addresses/nodes/')));
+  }
 }
 
 /** Makes a cluster with an etcd of its own. @param size number of members. */

@@ -3,6 +3,7 @@
  * ones. A file for each attachment says what this node has, as the objects do not tell their node.
  */
 
+import type { RemoteHolding } from '../../../lib/cni/plugin.ts';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
 import type { Address } from '../../../lib/ip.ts';
 import {
@@ -137,6 +138,16 @@ export class KubernetesBackend implements Backend {
         await this.release(one);
     }
     for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);
+  }
+
+  async announce(): Promise<void> {
+    // The Node objects of the API say it.
+  }
+
+  async leftBehind(): Promise<RemoteHolding[]> {
+    throw new Error(
+      `The objects of whereabouts do not say on which node an address is. What node "${this.setting.owner.node}" has left is given back by whereabouts' reconciler, once its pods are gone`,
+    );
   }
 
   async countUsed(pool: Pool): Promise<number> {
