@@ -194,7 +194,9 @@ function addressesOf({ prevResult }: WhereaboutsCall): Address[] {
   return (prevResult?.ips ?? []).map(({ address }) => address.address);
 }
 
-/** Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is collected. */
+/**
+ * Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is collected.
+ */
 async function announceNode(call: WhereaboutsCall, backend: Backend): Promise<void> {
   await backend.announce().catch(({ message }: Error) => call.warn(message));
 }

@@ -1,6 +1,6 @@
 /**
- * What is to be released once the backend can be asked again. A pod is torn down also while it cannot, and its
- * addresses are not lost: a file for each attachment stays on the node until the next call that reaches it.
+ * What is to be released once the backend can be asked again. A pod is torn down also while it cannot, and
+ * its addresses are not lost: a file for each attachment stays on the node until the next call that can.
  */
 
 import { acquireLock } from '../../lib/kernel/lock.ts';

@@ -1,6 +1,6 @@
 /**
- * Addresses in the objects of whereabouts, by the Kubernetes API: nodes where whereabouts runs may use the same
- * ones. A file for each attachment says what this node has, as the objects do not tell their node.
+ * Addresses in the objects of whereabouts, by the Kubernetes API: nodes where whereabouts runs may use the
+ * same ones. A file for each attachment says what this node has, as the objects do not tell their node.
  */
 
 import type { RemoteHolding } from '../../../lib/cni/plugin.ts';

@@ -1,6 +1,6 @@
 /**
- * IPPool objects of whereabouts: the addresses of a range that are taken, by their distance from the first one.
- * Source: type IPPoolSpec of whereabouts' API v1alpha1.
+ * IPPool objects of whereabouts: the addresses of a range that are taken, by their distance from the first
+ * one. Source: type IPPoolSpec of whereabouts' API v1alpha1.
  *
  * Addresses in quarantine stay in the list, as those of the container that had them, so that whereabouts does
  * not give them away either; an annotation, which whereabouts leaves as it is, says until when.

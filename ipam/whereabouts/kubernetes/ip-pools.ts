@@ -1,4 +1,4 @@
-/** Reading and changing IPPool objects. No lock of the cluster is held: changes fail if others were faster. */
+/** Reading and changing IPPool objects, without a lock of the cluster: a change fails if others are faster. */
 
 import type { Prefix } from '../../../lib/ip.ts';
 import { acquireLock } from '../../../lib/kernel/lock.ts';

@@ -1,6 +1,6 @@
 /**
- * OverlappingRangeIPReservation objects of whereabouts, by which an address is given away once even if several
- * ranges have it. Source: type OverlappingRangeIPReservationSpec of whereabouts' API v1alpha1.
+ * OverlappingRangeIPReservation objects of whereabouts, by which an address is given away once even if
+ * several ranges have it. Source: type OverlappingRangeIPReservationSpec of whereabouts' API v1alpha1.
  *
  * The container ID, which whereabouts leaves out, tells a pod's new container from the one that is released.
  */
