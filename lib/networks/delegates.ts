@@ -27,6 +27,9 @@ export interface Delegate {
   readonly result: Result | undefined;
 }
 
+/** A delegate that has been added. */
+export type AddedDelegate = Delegate & { readonly result: Result };
+
 /** The container that a call is not about. */
 export type Container = Pick<AttachmentId, 'containerId'> & { readonly netns: string };
 

@@ -35,6 +35,13 @@ export function podOf({ context }: Call): Pod {
   };
 }
 
+/** The pod's annotations as the runtime passes them, with "capabilities" that say so. */
+export function annotationsOf(call: Call): Readonly<Record<string, string>> {
+  const { runtimeConfig } = call.config;
+  if (runtimeConfig === undefined) return {};
+  return podRuntimeConfig.decode(runtimeConfig, 'runtimeConfig')[annotationsCapability] ?? {};
+}
+
 /** Variables of CNI_ARGS that are meant for the pod's first interface, or for the plugin that delegates. */
 const ofFirst = new Set(['IP', 'MAC', 'GATEWAY']);
 

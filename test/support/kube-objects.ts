@@ -122,7 +122,8 @@ export class Objects {
         'metadata.resourceVersion: Invalid value: 0x0: must be specified for an update',
       );
     this.compare(old, { resourceVersion, uid });
-    const metadata = { ...(isStatus ? old : body).metadata, ...immutable(old) };
+    // With its status, only what is built in may be given other annotations and labels.
+    const metadata = { ...(isStatus && this.kind.schema ? old : body).metadata, ...immutable(old) };
     const parts = this.kind.hasStatus
       ? isStatus
         ? { ...old, status: body.status }

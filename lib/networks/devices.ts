@@ -1,0 +1,78 @@
+/**
+ * Devices that the kubelet has allocated to a pod from device plugins, as it writes them down before it has the
+ * pod's sandbox made. Source: type checkpointData of Kubernetes' pkg/kubelet/cm/devicemanager/checkpoint.
+ */
+
+import { parseJson } from '../cni/json.ts';
+import { array, decode, object, record, string } from '../cni/schema.ts';
+import { CniError, ErrorCode } from '../errors.ts';
+import { readRegularFile } from '../file.ts';
+import type { NetworkList } from './conflist.ts';
+
+const checkpoint = '/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint';
+/** Largest one that is taken, in bytes. */
+const largestCheckpoint = 16 * 1024 * 1024;
+
+const checkpointSchema = object({
+  Data: object({
+    PodDeviceEntries: array(
+      object({
+        PodUID: string(),
+        ResourceName: string(),
+        // By the number of the NUMA node.
+        DeviceIDs: record(array(string())),
+      }),
+    ),
+  }),
+});
+
+/** The devices of a pod, each of which goes to one network. */
+export class Devices {
+  private readonly podUid: string;
+  private readonly left = new Map<string, string[]>();
+
+  /** @param podUid of the pod as the kubelet knows it. */
+  constructor(podUid: string) {
+    this.podUid = podUid;
+  }
+
+  /**
+   * Takes a device of a resource.
+   * @returns undefined when the pod has none that is left.
+   * @throws CniError when it cannot be known which devices the pod has.
+   */
+  next(resourceName: string): string | undefined {
+    let left = this.left.get(resourceName);
+    if (!left) {
+      left = this.read(resourceName);
+      this.left.set(resourceName, left);
+    }
+    return left.shift();
+  }
+
+  private read(resourceName: string): string[] {
+    try {
+      const text = readRegularFile(checkpoint, { followLink: true, limit: largestCheckpoint });
+      const { Data = {} } = decode(checkpointSchema, parseJson(text), 'checkpoint');
+      return (Data.PodDeviceEntries ?? [])
+        .filter((one) => one.PodUID === this.podUid && one.ResourceName === resourceName)
+        .flatMap(({ DeviceIDs = {} }) => Object.values(DeviceIDs).flat())
+        .sort();
+    } catch (error) {
+      throw new CniError(
+        ErrorCode.TryAgainLater,
+        `The devices of resource "${resourceName}" are not known, as the kubelet's "${checkpoint}" cannot be used. See that the kubelet and the device plugin run, or remove the annotation "k8s.v1.cni.cncf.io/resourceName" of the network`,
+        (error as Error).message,
+      );
+    }
+  }
+}
+
+/** A network whose plugins work on a device: they look for it under either of two names. */
+export function withDevice(network: NetworkList, device: string): NetworkList {
+  const plugins = network.plugins.map((plugin) => ({
+    ...plugin,
+    config: { ...plugin.config, deviceID: device, pciBusID: device },
+  }));
+  return { ...network, plugins };
+}

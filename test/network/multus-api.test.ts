@@ -1,0 +1,454 @@
+/** multus with the Kubernetes API: pods, definitions of networks, and the status of pods. */
+
+import { rmSync, writeFileSync } from 'node:fs';
+import test from 'ava';
+import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
+import type { KubeApi } from '../support/kube-api.ts';
+import {
+  annotationsOf,
+  argsFor,
+  attachPod,
+  bridgeConfig,
+  createPod,
+  define,
+  makeNode,
+  type Node,
+  networkStatusOf,
+  unattachedPod,
+} from '../support/kube-pods.ts';
+import { iptablesSave, links, ping, routes } from '../support/observe.ts';
+import { interfacesOf, ipv4Of, mentions, settled } from '../support/several.ts';
+
+const kubeconfig = '/run/kube-pki/kubeconfig';
+const annotation = 'k8s.v1.cni.cncf.io/networks';
+
+/** What there is on a host but the sandbox of its one pod. */
+const besidesSandbox = async ({ host }: Node) => ({ ...(await settled(host)), sandboxes: [] });
+
+/** Defines networks of the namespace "shop" and of "infra". */
+function defineNetworks({ api }: Node): void {
+  define(api, 'shop', 'fast', bridgeConfig(1, { mtu: 1400 }));
+  define(api, 'shop', 'backup', '');
+  define(
+    api,
+    'infra',
+    'shared',
+    JSON.stringify({
+      ...{ cniVersion: '1.1.0', name: 'common' },
+      plugins: [
+        { ...JSON.parse(bridgeConfig(2)), capabilities: { ips: true, mac: true } },
+        { type: 'portmap', capabilities: { portMappings: true } },
+      ],
+    }),
+  );
+}
+
+test('a pod has the networks of its annotation, its status tells them, and nothing of them is left', async (t) => {
+  const node = await makeNode(t);
+  const { host, api } = node;
+  defineNetworks(node);
+  await (await attachPod(node, 'fast,backup,infra/shared', { name: 'first' })).del();
+  const idle = await besidesSandbox(node);
+
+  const pod = await attachPod(node, 'fast,backup@b0,infra/shared@sh0');
+  t.deepEqual(await interfacesOf(pod.pod), ['b0', 'eth0', 'net1', 'sh0']);
+  const [eth0, fast, backup, shared] = await Promise.all(
+    ['eth0', 'net1', 'b0', 'sh0'].map(async (name) => {
+      const { address, mtu } = (await links(pod.pod)).find(({ ifname }) => ifname === name)!;
+      const ips = (await ipv4Of(pod.pod, name)).map((one) => one.split('/')[0]!);
+      return { interface: name, ips, mac: address!, mtu: mtu! };
+    }),
+  );
+  t.regex(eth0!.ips[0]!, /^10\.41\.0\./);
+  t.regex(fast!.ips[0]!, /^10\.42\.1\./);
+  t.is(fast!.mtu, 1400);
+  t.regex(backup!.ips[0]!, /^10\.41\.2\./);
+  t.regex(shared!.ips[0]!, /^10\.42\.2\./);
+  t.deepEqual(
+    pod.result!.ips!.map(({ address }) => address.split('/')[0]),
+    eth0!.ips,
+  );
+  const told = networkStatusOf(api);
+  t.deepEqual(
+    told.map(({ mtu, dns, ...rest }) => rest),
+    [
+      { name: 'pods', ...without(eth0!), default: true, gateway: ['10.41.0.1'] },
+      { name: 'shop/fast', ...without(fast!) },
+      { name: 'shop/backup', ...without(backup!) },
+      { name: 'infra/shared', ...without(shared!) },
+    ],
+  );
+  t.deepEqual(
+    told.map(({ dns }) => dns),
+    [{}, {}, {}, {}],
+  );
+  for (const { mtu } of told.filter(({ mtu }) => mtu !== undefined)) t.true([1400, 1500].includes(mtu!));
+  t.is(annotationsOf(api)[annotation], 'fast,backup@b0,infra/shared@sh0');
+  t.true(await ping(pod.pod, '10.41.0.1'));
+  await pod.check();
+
+  await pod.del();
+  t.deepEqual(await interfacesOf(pod.pod), []);
+  t.deepEqual(mentions(host, pod.pod), []);
+  await pod.del();
+  await pod.pod.remove();
+  t.deepEqual(await besidesSandbox(node), idle);
+});
+
+function without({ mtu, ...rest }: { interface: string; ips: string[]; mac: string; mtu: number }): object {
+  return rest;
+}
+
+test('JSON of the annotation gives interface, addresses, MAC address, ports and default route', async (t) => {
+  const node = await makeNode(t);
+  const { host, api } = node;
+  defineNetworks(node);
+  const list = [
+    {
+      ...{ name: 'shared', namespace: 'infra', interface: 'sh0' },
+      ...{ ips: ['10.42.2.77/24'], mac: '02:00:00:00:00:77', 'default-route': ['10.42.2.254'] },
+      portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }],
+    },
+    { name: 'fast', 'cni-args': { note: 'kept' }, ips: ['10.42.1.88'] },
+  ];
+  const pod = await attachPod(node, JSON.stringify(list));
+  t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'net2', 'sh0']);
+  t.deepEqual(await ipv4Of(pod.pod, 'sh0'), ['10.42.2.77/24']);
+  t.deepEqual(await ipv4Of(pod.pod, 'net2'), ['10.42.1.88/24']);
+  const sh0 = (await links(pod.pod)).find(({ ifname }) => ifname === 'sh0')!;
+  t.is(sh0.address, '02:00:00:00:00:77');
+  const defaults = (await routes(pod.pod)).filter(({ dst }) => dst === 'default');
+  t.deepEqual(
+    defaults.map(({ dev, gateway }) => [dev, gateway]),
+    [['sh0', '10.42.2.254']],
+  );
+  t.true(
+    (await iptablesSave(host)).some((rule) =>
+      /--dport 8080 -j DNAT --to-destination 10\.42\.2\.77:80/.test(rule),
+    ),
+  );
+  t.deepEqual(
+    networkStatusOf(api).map(({ name, ips, gateway, default: isDefault }) => [
+      name,
+      ips?.length,
+      gateway,
+      isDefault,
+    ]),
+    [
+      ['pods', 1, undefined, true],
+      ['infra/shared', 1, ['10.42.2.254'], undefined],
+      ['shop/fast', 1, undefined, undefined],
+    ],
+  );
+  await pod.check();
+  await pod.del();
+  t.deepEqual(mentions(host, pod.pod), []);
+});
+
+test('the networks of every pod are definitions of one namespace, or else on disk', async (t) => {
+  const node = await makeNode(t, {
+    ...{ clusterNetwork: 'main', defaultNetworks: ['storage', 'extra'] },
+    ...{ multusNamespace: 'infra', systemNamespaces: ['kube-system', 'infra'] },
+  });
+  const { api, host, network } = node;
+  define(api, 'infra', 'main', bridgeConfig(5));
+  define(api, 'infra', 'extra', bridgeConfig(6));
+  define(api, 'infra', 'other', bridgeConfig(7));
+  define(api, 'shop', 'other', bridgeConfig(8));
+  const namesOf = (name: string) => networkStatusOf(api, undefined, name).map((one) => one.name);
+
+  const plain = await attachPod(node, '', { name: 'plain' });
+  t.deepEqual(namesOf('plain'), ['infra/main', 'storage', 'infra/extra']);
+  t.regex((await ipv4Of(plain.pod, 'eth0'))[0]!, /^10\.42\.5\./);
+  await attachPod(node, '', { namespace: 'infra', name: 'system' });
+  t.deepEqual(
+    networkStatusOf(api, 'infra', 'system').map((one) => one.name),
+    ['infra/main'],
+  );
+
+  const asking = (wanted: string, name: string) =>
+    createPod(api, { 'v1.multus-cni.io/default-network': wanted }, { name });
+  const exchanged = await attach(host, network, { args: asking('other', 'exchanged') });
+  t.deepEqual(namesOf('exchanged'), ['infra/other', 'storage', 'infra/extra']);
+  t.regex((await ipv4Of(exchanged.pod, 'eth0'))[0]!, /^10\.42\.7\./);
+  const qualified = await attach(host, network, { args: asking('shop/other', 'qualified') });
+  t.regex((await ipv4Of(qualified.pod, 'eth0'))[0]!, /^10\.42\.8\./);
+
+  const refused = new Attachment(host, await host.addPod(), network, { args: asking('storage', 'refused') });
+  t.regex(
+    (await refused.tryAdd()).error!.msg,
+    /NetworkAttachmentDefinition "infra\/storage", which does not exist/,
+  );
+  t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+});
+
+test('networks of other namespaces are refused where namespaces are isolated', async (t) => {
+  const node = await makeNode(t, { namespaceIsolation: true, globalNamespaces: 'infra' });
+  const { api } = node;
+  defineNetworks(node);
+  define(api, 'default', 'hidden', bridgeConfig(3));
+  const pod = await attachPod(node, 'fast,infra/shared', { name: 'first' });
+  t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'net1', 'net2']);
+  const before = await besidesSandbox(node);
+  const refused = await unattachedPod(node, 'fast,default/hidden');
+  t.regex(
+    (await refused.tryAdd()).error!.msg,
+    /network "hidden" of namespace "default", but "namespaceIsolation" allows it only those of "shop", "infra"/,
+  );
+  t.deepEqual(await interfacesOf(refused.pod), []);
+  t.deepEqual(networkStatusOf(api), []);
+  await refused.pod.remove();
+  t.deepEqual(await besidesSandbox(node), before);
+  t.false(api.requests.some(({ path }) => path.includes('hidden')));
+});
+
+for (const [how, networks, config, pattern] of [
+  [
+    'is half a list',
+    '[{"name":"fast"}',
+    undefined,
+    /Annotation ".*networks" .*neither a list of names nor JSON/,
+  ],
+  [
+    'names nothing that there is',
+    'fast,missing',
+    undefined,
+    /"shop\/missing", which does not exist at the Kub/,
+  ],
+  ['names what is only on disk', 'storage', undefined, /"shop\/storage", which does not exist/],
+  ['names what has no JSON', 'broken', '{"type":', /"spec.config" of .*shop\/broken is not JSON/],
+  [
+    'names what has no type',
+    'broken',
+    '{"cniVersion":"1.1.0"}',
+    /shop\/broken" cannot be used: .*no plugins/,
+  ],
+  ['names what is no object', 'broken', '[]', /shop\/broken" cannot be used: .*must be a JSON object/],
+  [
+    'names what is neither here nor on disk',
+    'nowhere',
+    '',
+    /No configuration in .* has the network "nowhere"/,
+  ],
+  ['names a plugin that is missing', 'broken', '{"cniVersion":"1.1.0","type":"absent"}', /"absent"/],
+  [
+    'has a network that fails',
+    'fast,broken',
+    bridgeConfig(4, { vlan: 9999 }),
+    /Network "broken", interface "net2"/,
+  ],
+] as const)
+  test(`ADD fails and leaves nothing when the annotation ${how}`, async (t) => {
+    const node = await makeNode(t);
+    const { host, api } = node;
+    defineNetworks(node);
+    if (config !== undefined) define(api, 'shop', networks.split(',').at(-1)!, config);
+    await (await attachPod(node, 'fast', { name: 'first' })).del();
+    const first = await attachPod(node, '', { name: 'second' });
+    await first.del();
+    await first.pod.remove();
+    const pod = await unattachedPod(node, networks);
+    const before = await besidesSandbox(node);
+    const { error, stderr } = await pod.tryAdd();
+    t.regex(error!.msg, pattern);
+    t.notRegex(stderr, /While undoing/);
+    t.deepEqual(await besidesSandbox(node), before);
+    t.deepEqual(await interfacesOf(pod.pod), []);
+    t.deepEqual(mentions(host, pod.pod), []);
+    t.deepEqual(networkStatusOf(api), []);
+    await pod.del();
+  });
+
+const answers =
+  (answer: ReturnType<KubeApi['onRequest']>) =>
+  ({ api }: Node) => {
+    api.onRequest = () => answer;
+  };
+const forbids =
+  (resource: string) =>
+  ({ api }: Node) => {
+    api.isAllowed = (_user, _method, of) => of !== resource;
+  };
+
+/** Ways in which the API is away or refuses, each with what makes it so, and what ADD says. */
+const troubles: [string, (node: Node) => void | Promise<void>, number, RegExp][] = [
+  ['is down', ({ api }) => api.down(), 11, /API at https:\/\/127\.0\.0\.1:6443 does not answer/],
+  ['never answers', answers('hang'), 11, /does not answer/],
+  ['hangs up', answers('close'), 11, /does not answer/],
+  ['is overloaded', answers({ status: 503, body: '' }), 11, /cannot answer at present/],
+  ['is a web page', answers({ status: 200, body: '<html>' }), 11, /does not speak/],
+  ['is something else', answers({ status: 200, body: { metadata: 1 } }), 11, /makes no sense/],
+  ['knows no such user', ({ api }) => api.tokens.clear(), 11, /does not know the user/],
+  ['forbids to read pods', forbids('pods'), 11, /forbids it/],
+  ['forbids to read definitions', forbids('network-attachment-definitions'), 11, /forbids it/],
+  ['forbids to write the status', forbids('pods/status'), 11, /forbids it/],
+  [
+    'has no definitions',
+    ({ api }) => api.removeKind('network-attachment-definitions'),
+    999,
+    /does not exist/,
+  ],
+  ['has no kubeconfig', ({ host }) => rmSync(host.file(kubeconfig)), 5, /kubeconfig" cannot be read/],
+  ['has a broken kubeconfig', ({ host }) => writeFileSync(host.file(kubeconfig), '{'), 6, /Kubeconfig/],
+];
+for (const [how, cause, code, pattern] of troubles)
+  test(`ADD fails and leaves nothing when the API ${how}, and DEL succeeds`, async (t) => {
+    const node = await makeNode(t);
+    const { host } = node;
+    defineNetworks(node);
+    const warmUp = await attachPod(node, 'fast', { name: 'first' });
+    await warmUp.del();
+    await warmUp.pod.remove();
+    const living = await attachPod(node, 'fast', { name: 'living' });
+    const pod = await unattachedPod(node, 'fast');
+    const before = await besidesSandbox(node);
+    await cause(node);
+    const { error, stderr } = await pod.tryAdd();
+    t.is(error!.code, code, error!.msg);
+    t.regex(error!.msg, pattern);
+    t.notRegex(stderr, /While undoing|node-token/);
+    t.deepEqual(await interfacesOf(pod.pod), []);
+    t.deepEqual(await besidesSandbox(node), before);
+    // Nothing was saved of this one, so that the API is asked in vain.
+    await pod.del();
+    t.deepEqual(await besidesSandbox(node), before);
+    await living.check();
+    await living.del();
+    t.deepEqual(mentions(host, living.pod), []);
+  });
+
+test('the pod that the runtime names must be the one that the API knows', async (t) => {
+  const node = await makeNode(t);
+  const { host, api, network } = node;
+  defineNetworks(node);
+  const old = createPod(api, { [annotation]: 'fast' });
+  api.of('pods').remove('shop', 'web');
+  const sandbox = await host.addPod();
+  const gone = await new Attachment(host, sandbox, network, { args: old }).tryAdd();
+  t.is(gone.error!.code, 3);
+  t.regex(gone.error!.msg, /Pod "shop\/web" does not exist at the Kubernetes API/);
+  const args = createPod(api, { [annotation]: 'backup' });
+  const other = await new Attachment(host, sandbox, network, { args: old }).tryAdd();
+  t.is(other.error!.code, 3);
+  t.regex(other.error!.msg, /Pod "shop\/web" has UID "[-0-9a-f]{36}" at the .* deleted and created again/);
+  t.deepEqual(await interfacesOf(sandbox), []);
+  t.deepEqual(networkStatusOf(api), []);
+  const pod = await attach(host, network, { pod: sandbox, args });
+  t.deepEqual(
+    networkStatusOf(api).map(({ name }) => name),
+    ['pods', 'shop/backup'],
+  );
+  await pod.del();
+
+  // The kubelet gives a pod from a file a UID that the API does not know.
+  const fromFile = { [annotation]: 'fast', 'kubernetes.io/config.source': 'file' };
+  createPod(api, fromFile, { name: 'static' });
+  await attach(host, network, { args: argsFor('shop', 'static', 'hash-of-the-file') });
+  t.deepEqual(
+    networkStatusOf(api, 'shop', 'static').map(({ name }) => name),
+    ['pods', 'shop/fast'],
+  );
+});
+
+test('a pod that is deleted during ADD, or created again, is attached and not written to', async (t) => {
+  const node = await makeNode(t);
+  const { host, api } = node;
+  defineNetworks(node);
+  for (const again of [false, true]) {
+    const pod = await unattachedPod(node, 'fast');
+    api.onRequest = ({ method }) => {
+      if (method !== 'PATCH') return undefined;
+      api.of('pods').remove('shop', 'web');
+      if (again) createPod(api, {});
+      return undefined;
+    };
+    const { exit, stderr } = await pod.tryAdd();
+    t.is(exit, 0);
+    t.regex(stderr, /status of pod "shop\/web" is not written, as the pod does not exist any more/);
+    t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'net1']);
+    await pod.del();
+    t.deepEqual(mentions(host, pod.pod), []);
+  }
+  t.deepEqual(annotationsOf(api), {});
+});
+
+test('DEL goes by what was saved, though pod, definitions, API and sandbox are gone', async (t) => {
+  const node = await makeNode(t);
+  const { host, api } = node;
+  defineNetworks(node);
+  const pod = await attachPod(node, 'fast,infra/shared');
+  const kept = await attachPod(node, 'fast', { name: 'kept' });
+  api.of('pods').remove('shop', 'web');
+  api.of('network-attachment-definitions').remove('shop', 'fast');
+  const asked = api.requests.length;
+  await pod.check();
+  await kept.check();
+  const valid = [kept, pod].map((one) => ({ containerID: one.pod.containerId, ifname: 'eth0' }));
+  t.is((await runNetworkVerb(host, node.network, 'GC', { valid })).exit, 0);
+  await api.down();
+  await pod.pod.remove();
+  await pod.del({ netns: '' });
+  t.deepEqual(mentions(host, pod.pod), []);
+  const gc = await runNetworkVerb(host, node.network, 'GC', { valid: [] });
+  t.is(gc.exit, 0, gc.stderr);
+  t.deepEqual(mentions(host, kept.pod), []);
+  t.deepEqual(await interfacesOf(kept.pod), []);
+  await api.up();
+  t.is(api.requests.length, asked, 'CHECK, GC and DEL of what is saved ask the API nothing');
+});
+
+test('GC needs no definition of the default network', async (t) => {
+  const node = await makeNode(t, { clusterNetwork: 'main' });
+  define(node.api, 'kube-system', 'main', bridgeConfig(1));
+  const pod = await attachPod(node, '');
+  await node.api.down();
+  const { exit, stderr } = await runNetworkVerb(node.host, node.network, 'GC', { valid: [] });
+  t.is(exit, 0, stderr);
+  t.deepEqual(mentions(node.host, pod.pod), []);
+});
+
+test('DEL of what was not saved asks the API, and without it detaches from the default network', async (t) => {
+  const node = await makeNode(t);
+  const { host, api } = node;
+  defineNetworks(node);
+  for (const isAway of [false, true]) {
+    const pod = await attachPod(node, 'fast', { name: isAway ? 'away' : 'there' });
+    rmSync(host.file(`/var/lib/cni/multus/${pod.pod.containerId}`));
+    if (isAway) api.onRequest = () => 'hang';
+    const { exit, stderr } = await pod.tryDel();
+    t.is(exit, 0);
+    if (isAway) t.regex(stderr, /Nothing was saved of the container's networks: .*does not answer/);
+    t.deepEqual(await interfacesOf(pod.pod), isAway ? ['net1'] : []);
+    t.is(mentions(host, pod.pod).length, isAway ? 1 : 0);
+  }
+});
+
+test('STATUS says that the API is away', async (t) => {
+  const node = await makeNode(t);
+  const { host, api, network } = node;
+  const check = async () => (await runNetworkVerb(host, network, 'STATUS')).error;
+  t.is(await check(), undefined);
+  api.onRequest = () => 'hang';
+  t.deepEqual([(await check())!.code, /does not answer/.test((await check())!.msg)], [50, true]);
+  api.onRequest = () => undefined;
+  await api.down();
+  t.is((await check())!.code, 50);
+  await api.up();
+  api.tokens.clear();
+  t.regex((await check())!.msg, /does not know the user/);
+  rmSync(host.file(kubeconfig));
+  t.regex((await check())!.msg, /cannot be read/);
+});
+
+test('without a pod in CNI_ARGS, only the networks of every pod are read from the API', async (t) => {
+  const node = await makeNode(t);
+  const { host, network, api } = node;
+  const pod = await attach(host, network, { args: 'IgnoreUnknown=1;NETWORKS=storage' });
+  t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'net1']);
+  t.deepEqual(
+    api.requests.map(({ resource }) => resource),
+    ['network-attachment-definitions'],
+  );
+  await pod.del();
+  t.deepEqual(mentions(host, pod.pod), []);
+});
