@@ -51,7 +51,10 @@ export const plugin = defineSeveralNetworks({
     parseSelections(networks, '"default_plugin"');
   },
 
-  explain: ({ default_plugin: networks, confDir, cniDir }) => [
+  explain: ({ kubernetes, default_plugin: networks, confDir, cniDir }) => [
+    kubernetes?.kubeconfig
+      ? `Reads the pod and the definitions of its networks from the Kubernetes API of "${kubernetes.kubeconfig}", and writes the addresses of the pod to its annotations`
+      : '',
     `Attaches the pod to the networks of ${confDir} that its annotation "${ownAnnotation}" names, the first of which gets the interface of the call and the default route`,
     networks ? `Attaches a pod that names none to "${networks}"` : '',
     `Remembers the networks of each container in ${cniDir}`,

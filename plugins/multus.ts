@@ -99,7 +99,10 @@ export const plugin = defineSeveralNetworks({
     for (const [i, { networks }] of rules.entries()) parseSelections(networks, `"rules[${i}].networks"`);
   },
 
-  explain: ({ clusterNetwork, defaultNetworks = [], rules = [], cniDir, namespaceIsolation }) => [
+  explain: ({ kubeconfig, clusterNetwork, defaultNetworks = [], rules = [], cniDir, namespaceIsolation }) => [
+    kubeconfig
+      ? `Reads the pod and the definitions of its networks from the Kubernetes API of "${kubeconfig}", and writes annotation "${statusAnnotation}" of the pod`
+      : '',
     `Attaches the pod to ${clusterNetwork ? `network "${clusterNetwork}"` : 'the networks in "delegates"'}, the first of which gets the interface of the call and the default route`,
     defaultNetworks.length > 0 ? `Attaches it to ${quoted(defaultNetworks)} as well, as net1 and so on` : '',
     ...rules.map(

@@ -1,5 +1,5 @@
 /**
- * Devices that the kubelet has allocated to a pod from device plugins, as it writes them down before it has the
+ * Devices that the kubelet has allocated to a pod from device plugins. It writes them down before it has the
  * pod's sandbox made. Source: type checkpointData of Kubernetes' pkg/kubelet/cm/devicemanager/checkpoint.
  */
 
@@ -29,11 +29,13 @@ const checkpointSchema = object({
 /** The devices of a pod, each of which goes to one network. */
 export class Devices {
   private readonly podUid: string;
+  private readonly file: string;
   private readonly left = new Map<string, string[]>();
 
-  /** @param podUid of the pod as the kubelet knows it. */
-  constructor(podUid: string) {
+  /** @param podUid of the pod as the kubelet knows it. @param file in which the kubelet writes them down. */
+  constructor(podUid: string, file = checkpoint) {
     this.podUid = podUid;
+    this.file = file;
   }
 
   /**
@@ -52,7 +54,7 @@ export class Devices {
 
   private read(resourceName: string): string[] {
     try {
-      const text = readRegularFile(checkpoint, { followLink: true, limit: largestCheckpoint });
+      const text = readRegularFile(this.file, { followLink: true, limit: largestCheckpoint });
       const { Data = {} } = decode(checkpointSchema, parseJson(text), 'checkpoint');
       return (Data.PodDeviceEntries ?? [])
         .filter((one) => one.PodUID === this.podUid && one.ResourceName === resourceName)
@@ -61,7 +63,7 @@ export class Devices {
     } catch (error) {
       throw new CniError(
         ErrorCode.TryAgainLater,
-        `The devices of resource "${resourceName}" are not known, as the kubelet's "${checkpoint}" cannot be used. See that the kubelet and the device plugin run, or remove the annotation "k8s.v1.cni.cncf.io/resourceName" of the network`,
+        `The devices of resource "${resourceName}" are not known, as the kubelet's "${this.file}" cannot be used. See that the kubelet and the device plugin run, or remove the annotation "k8s.v1.cni.cncf.io/resourceName" of the network`,
         (error as Error).message,
       );
     }

@@ -8,6 +8,7 @@ import type { Call } from '../cni/call.ts';
 import { decode, object, record, type Schema, string } from '../cni/schema.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import type { KubernetesClient } from '../kubernetes/client.ts';
+import { failedAs } from '../kubernetes/error.ts';
 import { annotationsOf, type Pod, podOf } from './pod.ts';
 
 /** How long a request may take in milliseconds: a runtime repeats ADD, and often DEL of what is long gone. */
@@ -83,7 +84,8 @@ export class PodApi implements Disposable {
 
   /**
    * The pod's annotations; those that the runtime passes where it names no pod.
-   * @throws CniError when the pod does not exist any more, or is another one of the same name; KubernetesError
+   * @throws CniError when the pod does not exist any more, or is another one of the same name;
+   *   KubernetesError.
    */
   async annotations(): Promise<Readonly<Record<string, string>>> {
     const { namespace, name, uid } = this.pod;
@@ -120,8 +122,8 @@ export class PodApi implements Disposable {
   }
 
   /**
-   * Adds annotations to the pod, by its status: that needs the fewest rights. One that was deleted meanwhile, or
-   * created again, is left alone.
+   * Adds annotations to the pod, by its status: that needs the fewest rights. One that was deleted
+   * meanwhile, or created again, is left alone.
    * @throws KubernetesError
    */
   async annotate(annotations: Readonly<Record<string, string>>): Promise<void> {
@@ -130,8 +132,8 @@ export class PodApi implements Disposable {
     try {
       await this.client.patch(this.podPath('status'), body, 'merge');
     } catch (error) {
-      // 409 Conflict: the UID is another one.
-      if (!hasStatus(error, 404, 409)) throw error;
+      // A conflict: the UID is another one.
+      if (!failedAs(error, 'not-found', 'conflict')) throw error;
       this.call.warn(
         `The status of pod "${this.pod.namespace}/${this.pod.name}" is not written, as the pod does not exist any more`,
       );
@@ -151,15 +153,10 @@ export class PodApi implements Disposable {
     try {
       return await this.client.get(path);
     } catch (error) {
-      if (hasStatus(error, 404)) return undefined;
+      if (failedAs(error, 'not-found')) return undefined;
       throw error;
     }
   }
-}
-
-function hasStatus(error: unknown, ...statuses: readonly number[]): boolean {
-  const { status } = error as { status?: unknown };
-  return typeof status === 'number' && statuses.includes(status);
 }
 
 function decoded<T>(schema: Schema<T>, answer: unknown, what: string): T {

@@ -5,10 +5,10 @@ import { parseArgs } from '../cni/invocation.ts';
 import { object, record, string } from '../cni/schema.ts';
 
 /** The capability with which containerd passes a pod's annotations. */
-export const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
+const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
 
 /** Capability arguments of a plugin that serves pods. */
-export const podRuntimeConfig = object({
+const podRuntimeConfig = object({
   [annotationsCapability]: record(string(), { description: 'The annotations of the pod.' }),
 });
 

@@ -1,6 +1,6 @@
 /**
- * What a pod's annotations say of the networks that it has. Source: Kubernetes Network Custom Resource Definition
- * De-facto Standard, version 1.3, section 4.1.2, with the keys that Multus adds.
+ * What a pod's annotations say of the networks that it has. Source: Kubernetes Network Custom Resource
+ * Definition De-facto Standard, version 1.3, section 4.1.2, with the keys that Multus adds.
  */
 
 import type { Result } from '../cni/result.ts';

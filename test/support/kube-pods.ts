@@ -1,6 +1,9 @@
-/** A host whose pods are objects of the Kubernetes API, with networks on disk and as definitions of the API. */
+/** A host whose pods are objects of the Kubernetes API, with networks on disk and as definitions. */
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
+import { parseAllDocuments } from 'yaml';
 import { Attachment, attach, type Conflist } from './chain.ts';
 import type { Host } from './host.ts';
 import { KubeApi } from './kube-api.ts';
@@ -26,10 +29,23 @@ export interface Node {
   readonly network: Conflist;
 }
 
-/** Makes a node. @param keys of multus, beside "kubeconfig" and "clusterNetwork". */
+const manifest = parseAllDocuments(
+  readFileSync(join(import.meta.dirname, '../../conf/kubernetes/multus.yaml'), 'utf8'),
+).map((document) => document.toJS() as { kind: string; rules: { resources: string[]; verbs: string[] }[] });
+
+/** Whether the role of conf/kubernetes/multus.yaml allows a request. */
+export function isAllowedByManifest(_user: string, method: string, resource: string): boolean {
+  const role = manifest.find(({ kind }) => kind === 'ClusterRole')!;
+  return role.rules.some(
+    ({ resources, verbs }) => resources.includes(resource) && verbs.includes(method.toLowerCase()),
+  );
+}
+
+/** Makes a node whose kubeconfig has the rights that the manifest gives. @param keys of multus, beside "kubeconfig" and "clusterNetwork". */
 export async function makeNode(t: ExecutionContext, keys: object = {}): Promise<Node> {
   const host = await makeHostWithNetworks(t);
   const api = await KubeApi.start(t, host);
+  api.isAllowed = isAllowedByManifest;
   const kubeconfig = api.kubeconfig();
   return { host, api, network: several('multus', { kubeconfig, clusterNetwork: 'pods', ...keys }) };
 }
