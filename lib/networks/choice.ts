@@ -34,7 +34,7 @@ export function asDelegates(
   const given = isObject(call.config.runtimeConfig) ? call.config.runtimeConfig : {};
   const { args } = call.context.invocation;
   return choices.map(({ network, label = network.name, selection = selectionOf('any'), resourceName }, i) => {
-    const device = resourceName && devices?.next(resourceName);
+    const device = resourceName ? devices?.next(resourceName) : undefined;
     const own = device ? withDevice(network, device) : network;
     return {
       network: withCniArgs(own, selection.cniArgs),
@@ -44,10 +44,11 @@ export function asDelegates(
       capabilityArgs: {
         ...(i === 0 && given),
         ...selection.capabilityArgs,
-        ...(device && { deviceID: device }),
+        ...(device && { deviceID: device.id }),
       },
       defaultRoute: selection.defaultRoute,
       result: undefined,
+      ...(device?.info && { deviceInfo: device.info }),
     };
   });
 }

@@ -3,14 +3,16 @@
  * pod's sandbox made. Source: type checkpointData of Kubernetes' pkg/kubelet/cm/devicemanager/checkpoint.
  */
 
+import { join } from 'node:path';
 import { parseJson } from '../cni/json.ts';
-import { array, decode, object, record, string } from '../cni/schema.ts';
+import { array, decode, isObject, object, record, string } from '../cni/schema.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { readRegularFile } from '../file.ts';
 import type { NetworkList } from './conflist.ts';
 
 const checkpoint = '/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint';
-/** Largest one that is taken, in bytes. */
+const infoDirectory = '/var/run/k8s.cni.cncf.io/devinfo/dp';
+/** Largest checkpoint that is taken, in bytes. */
 const largestCheckpoint = 16 * 1024 * 1024;
 
 const checkpointSchema = object({
@@ -25,6 +27,14 @@ const checkpointSchema = object({
     ),
   }),
 });
+
+/** A device of a pod. */
+interface Device {
+  /** As in "0000:03:02.0", the address of a PCI device. */
+  readonly id: string;
+  /** What its device plugin tells of it; undefined when it tells nothing. */
+  readonly info: object | undefined;
+}
 
 /** The devices of a pod, each of which goes to one network. */
 export class Devices {
@@ -43,13 +53,14 @@ export class Devices {
    * @returns undefined when the pod has none that is left.
    * @throws CniError when it cannot be known which devices the pod has.
    */
-  next(resourceName: string): string | undefined {
+  next(resourceName: string): Device | undefined {
     let left = this.left.get(resourceName);
     if (!left) {
       left = this.read(resourceName);
       this.left.set(resourceName, left);
     }
-    return left.shift();
+    const id = left.shift();
+    return id === undefined ? undefined : { id, info: infoOf(resourceName, id) };
   }
 
   private read(resourceName: string): string[] {
@@ -70,11 +81,25 @@ export class Devices {
   }
 }
 
+/**
+ * What a device plugin has written down of a device. Source: Device Information Specification 1.1.0 of the
+ * Network Plumbing Working Group.
+ */
+function infoOf(resourceName: string, id: string): object | undefined {
+  const name = `${resourceName}-${id}-device.json`.replaceAll('/', '-');
+  try {
+    const value = parseJson(readRegularFile(join(infoDirectory, name)));
+    return isObject(value) ? value : undefined;
+  } catch {
+    return undefined; // Few device plugins write it.
+  }
+}
+
 /** A network whose plugins work on a device: they look for it under either of two names. */
-export function withDevice(network: NetworkList, device: string): NetworkList {
+export function withDevice(network: NetworkList, { id }: Device): NetworkList {
   const plugins = network.plugins.map((plugin) => ({
     ...plugin,
-    config: { ...plugin.config, deviceID: device, pciBusID: device },
+    config: { ...plugin.config, deviceID: id, pciBusID: id },
   }));
   return { ...network, plugins };
 }

@@ -19,7 +19,7 @@ export function networkStatus(delegates: readonly AddedDelegate[]): string {
 }
 
 /** An element for each interface of the pod; a plugin may make several. */
-function statusesOf({ label, ifname, result }: AddedDelegate, isDefault: boolean): object[] {
+function statusesOf({ label, ifname, result, deviceInfo }: AddedDelegate, isDefault: boolean): object[] {
   const { interfaces, ips, routes, dns } = result;
   const own = [...interfaces.entries()].filter(([, { sandbox }]) => sandbox);
   // Results of old versions have no interfaces.
@@ -37,6 +37,7 @@ function statusesOf({ label, ifname, result }: AddedDelegate, isDefault: boolean
       ...(mtu && { mtu }),
       ...(isDefault && index === first && { default: true }),
       dns,
+      ...(deviceInfo && { 'device-info': deviceInfo }),
       ...(gateways.length > 0 && { gateway: gateways }),
     };
   });

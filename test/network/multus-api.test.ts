@@ -18,7 +18,7 @@ import {
   unattachedPod,
 } from '../support/kube-pods.ts';
 import { iptablesSave, links, ping, routes } from '../support/observe.ts';
-import { interfacesOf, ipv4Of, mentions, settled } from '../support/several.ts';
+import { interfacesOf, ipv4Of, mentions, savedOf, settled } from '../support/several.ts';
 
 const kubeconfig = '/run/kube-pki/kubeconfig';
 const annotation = 'k8s.v1.cni.cncf.io/networks';
@@ -148,6 +148,61 @@ test('JSON of the annotation gives interface, addresses, MAC address, ports and 
       ['infra/shared', 1, ['10.42.2.254'], undefined],
       ['shop/fast', 1, undefined, undefined],
     ],
+  );
+  await pod.check();
+  await pod.del();
+  t.deepEqual(mentions(host, pod.pod), []);
+});
+
+test('networks of a resource get the devices that the kubelet has allocated to the pod', async (t) => {
+  const node = await makeNode(t);
+  const { host, api } = node;
+  const resource = { 'k8s.v1.cni.cncf.io/resourceName': 'vendor.example/nic' };
+  for (const [name, number] of [
+    ['red', 1],
+    ['blue', 2],
+  ] as const)
+    define(api, 'shop', name, bridgeConfig(number), resource);
+  const pod = await unattachedPod(node, 'red,blue');
+  // Directories of the machine are left as they are.
+  const lower = 'lowerdir=/var/lib,upperdir=/run/lib/upper,workdir=/run/lib/work';
+  const plugins = '/var/lib/kubelet/device-plugins';
+  const infos = '/run/k8s.cni.cncf.io/devinfo/dp';
+  await host.run([
+    ...['sh', '-ec'],
+    `mkdir -p /run/lib/upper /run/lib/work ${infos}
+     mount -t overlay -o ${lower} overlay /var/lib; mount -t tmpfs tmpfs /var/lib/cni; rm -rf ${plugins}; mkdir -p ${plugins}`,
+  ]);
+  const unknown = await pod.tryAdd();
+  t.regex(unknown.error!.msg, /devices of resource "vendor.example\/nic" are not known/);
+  t.deepEqual(await interfacesOf(pod.pod), []);
+
+  const { uid } = api.of('pods').get('shop', 'web').metadata;
+  const DeviceIDs = { '0': ['0000:03:02.1', '0000:03:02.0'] };
+  const PodDeviceEntries = [
+    { PodUID: uid, ContainerName: 'app', ResourceName: 'vendor.example/nic', DeviceIDs },
+  ];
+  writeFileSync(
+    host.file(`${plugins}/kubelet_internal_checkpoint`),
+    JSON.stringify({ Data: { PodDeviceEntries, RegisteredDevices: {} }, Checksum: 1 }),
+  );
+  const info = { type: 'pci', version: '1.1.0', pci: { 'pci-address': '0000:03:02.1' } };
+  writeFileSync(host.file(`${infos}/vendor.example-nic-0000:03:02.1-device.json`), JSON.stringify(info));
+  await pod.add();
+  const devices = savedOf(host, pod.pod).map(({ Bytes }) => {
+    const { plugins } = JSON.parse(Buffer.from(Bytes, 'base64').toString()) as {
+      plugins: Record<string, string>[];
+    };
+    return [plugins[0]!.deviceID, plugins[0]!.pciBusID];
+  });
+  t.deepEqual(devices, [
+    [undefined, undefined],
+    ['0000:03:02.0', '0000:03:02.0'],
+    ['0000:03:02.1', '0000:03:02.1'],
+  ]);
+  t.deepEqual(
+    networkStatusOf(api).map((one) => one['device-info']),
+    [undefined, undefined, info],
   );
   await pod.check();
   await pod.del();

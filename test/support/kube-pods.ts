@@ -19,6 +19,7 @@ export interface NetworkStatus {
   readonly default?: boolean;
   readonly dns?: object;
   readonly gateway?: readonly string[];
+  readonly 'device-info'?: object;
 }
 
 /** A host and its API. */

@@ -32,9 +32,9 @@ const allocated = JSON.stringify({
 
 test('a pod has its own devices of a resource, in the order of their names, each once', (t) => {
   const devices = new Devices('one', checkpoint(t, allocated));
-  const taken = Array.from({ length: 4 }, () => devices.next('vendor.example/nic'));
+  const taken = Array.from({ length: 4 }, () => devices.next('vendor.example/nic')?.id);
   t.deepEqual(taken, ['0000:03:02.0', '0000:03:02.1', '0000:81:00.1', undefined]);
-  t.is(devices.next('vendor.example/other'), 'x');
+  t.deepEqual(devices.next('vendor.example/other'), { id: 'x', info: undefined });
   t.is(devices.next('vendor.example/none'), undefined);
   t.is(new Devices('three', checkpoint(t, allocated)).next('vendor.example/nic'), undefined);
 });
