@@ -126,8 +126,3 @@ export function isTlsError(error: unknown): boolean {
     code,
   );
 }
-
-/** True for a JSON object. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}

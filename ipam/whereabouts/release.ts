@@ -13,6 +13,7 @@ import {
   transact,
   within,
 } from '../../lib/etcd/kv.ts';
+import type { Release } from './backend.ts';
 import {
   addressKey,
   formatHolding,
@@ -25,17 +26,6 @@ import {
   waitingValue,
 } from './keys.ts';
 import { withoutContainer } from './legacy.ts';
-
-/** What is known of an attachment that is released. */
-export interface Release {
-  readonly owner: Owner;
-  /** What it probably has, which saves asking for it; undefined when nothing is known. */
-  readonly guess: Holding | undefined;
-  /** How long its addresses go to no other pod, in seconds. */
-  readonly quarantine: number;
-  /** Keys of lists that may name its container: see legacy.ts. */
-  readonly lists: readonly string[];
-}
 
 /**
  * Gives back all that an attachment has, and nothing of anybody else, also when it was done before.
@@ -69,7 +59,12 @@ export async function release(
   for (const [i, list] of lists.entries()) await leaveList(client, list, found[i]?.kvs[0]?.value, owner);
 }
 
-function givingBack(owner: Owner, { places, identity }: Holding, lease: string | undefined): Operation[] {
+/** What gives addresses back. @param lease of the quarantine; undefined when there is none. */
+export function givingBack(
+  owner: Owner,
+  { places, identity }: Holding,
+  lease: string | undefined,
+): Operation[] {
   const isOwn = (key: string): Compare => hasValue(key, ownedValue(owner));
   const addresses = places.map(addressKey).map((key) =>
     within({

@@ -7,8 +7,11 @@ import { CniError, ErrorCode } from '../errors.ts';
 import type { Endpoint, Tls } from '../http.ts';
 import { HttpError, postJson } from './http.ts';
 
-/** How long all members together are tried, in milliseconds; each one gets its share of what is left. */
-const longestCall = 10_000;
+/** How long all members together are tried; each one gets its share of what is left. */
+const longestCallMs = 10_000;
+
+/** How many clusters a process remembers. */
+const mostClients = 16;
 
 /** Status codes of gRPC after which another member may do better, such as UNAVAILABLE. */
 const passing = new Set([1, 4, 8, 10, 13, 14, 15]);
@@ -20,6 +23,8 @@ export interface EtcdSettings {
   readonly username?: string | undefined;
   readonly password?: string | undefined;
   readonly tls?: Tls | undefined;
+  /** How long all members together are tried for a request; 10 seconds by default. */
+  readonly longestCallMs?: number | undefined;
 }
 
 /** No member answers, or none can, as when there is no leader. */
@@ -27,12 +32,29 @@ export class EtcdUnavailableError extends CniError {
   override readonly name = 'EtcdUnavailableError';
 }
 
-/** A connection to a cluster, as long as one call needs it. */
+const clients = new Map<string, EtcdClient>();
+
+/**
+ * The client of a cluster. A process that does many calls has one of it for all of them, which knows the
+ * token and the member that answered last.
+ */
+export function etcdClient(settings: EtcdSettings): EtcdClient {
+  const key = JSON.stringify(settings);
+  const known = clients.get(key);
+  if (known) return known;
+  if (clients.size >= mostClients) clients.clear();
+  const client = new EtcdClient(settings);
+  clients.set(key, client);
+  return client;
+}
+
+/** Asks a cluster. */
 export class EtcdClient {
   private readonly settings: EtcdSettings;
   /** Members in the order in which they are tried: the one that answered last comes first. */
   private members: Endpoint[];
-  private token: string | undefined;
+  /** What authentication has given or will give; undefined before it is asked for. */
+  private token: Promise<string> | undefined;
 
   constructor(settings: EtcdSettings) {
     this.settings = settings;
@@ -50,40 +72,55 @@ export class EtcdClient {
     try {
       return await this.askAsUser(path, request);
     } catch (error) {
-      // The token has expired, or the member was started anew.
-      if (!(error instanceof HttpError) || error.code !== unauthenticated || !this.token)
-        throw this.explained(error);
-    }
-    this.token = undefined;
-    try {
-      return await this.askAsUser(path, request);
-    } catch (error) {
       throw this.explained(error);
     }
   }
 
   private async askAsUser(path: string, request: object): Promise<unknown> {
-    const { username, password = '' } = this.settings;
-    if (username && !this.token) {
-      const answer = (await this.askAnyone('/v3/auth/authenticate', { name: username, password })) as {
-        token?: unknown;
-      };
-      if (typeof answer.token !== 'string')
-        throw new HttpError('it gave no token for "etcd_username"', undefined);
-      this.token = answer.token;
+    if (!this.settings.username) return await this.askAnyone(path, request);
+    const token = this.authenticated();
+    try {
+      return await this.askAnyone(path, request, await token);
+    } catch (error) {
+      if (!isStale(error)) throw error;
+      this.forget(token);
     }
-    return await this.askAnyone(path, request);
+    // The token had expired, or the member was started anew.
+    return await this.askAnyone(path, request, await this.authenticated());
   }
 
-  private async askAnyone(path: string, request: object): Promise<unknown> {
-    const end = performance.now() + longestCall;
+  /** A token, which calls at the same time wait for together. */
+  private authenticated(): Promise<string> {
+    if (this.token) return this.token;
+    const token = this.authenticate();
+    this.token = token;
+    token.catch(() => this.forget(token));
+    return token;
+  }
+
+  private forget(token: Promise<string>): void {
+    if (this.token === token) this.token = undefined;
+  }
+
+  private async authenticate(): Promise<string> {
+    const { username: name, password = '' } = this.settings;
+    const { token } = (await this.askAnyone('/v3/auth/authenticate', { name, password })) as {
+      token?: unknown;
+    };
+    if (typeof token === 'string') return token;
+    throw new HttpError('it gave no token for "etcd_username"', undefined);
+  }
+
+  private async askAnyone(path: string, request: object, token?: string): Promise<unknown> {
+    const { longestCallMs: limit = longestCallMs } = this.settings;
+    const end = performance.now() + limit;
     const problems: string[] = [];
     for (const [i, member] of [...this.members].entries()) {
       const left = Math.max(1, end - performance.now());
       try {
         const answer = await postJson(member, path, request, {
           tls: this.settings.tls,
-          token: this.token,
+          token,
           timeoutMs: left / (this.settings.endpoints.length - i),
         });
         this.members = [member, ...this.members.filter((one) => one !== member)];
@@ -110,4 +147,12 @@ export class EtcdClient {
       `etcd refuses ${who}: ${error.message}. Correct "etcd_username" and "etcd_password", or give the user what it needs with "etcdctl role grant-permission"`,
     );
   }
+}
+
+/** True for a refusal of the token, in place of what the user asks for. */
+function isStale(error: unknown): boolean {
+  return (
+    error instanceof HttpError &&
+    (error.code === unauthenticated || error.message.includes('revision of auth store is old'))
+  );
 }

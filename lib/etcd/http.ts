@@ -1,6 +1,7 @@
 /** JSON over HTTP or HTTPS, as etcd's gateway speaks it. */
 
-import { type Endpoint, exchange, isRecord, type Tls } from '../http.ts';
+import { type Endpoint, exchange, type Tls } from '../http.ts';
+import { isObject } from '../object.ts';
 
 /** Something answered that it will not do what it was asked. */
 export class HttpError extends Error {
@@ -43,7 +44,7 @@ export async function postJson(
   } catch {
     throw new HttpError(`HTTP status ${status}, and no JSON: ${text.slice(0, 100)}`, undefined);
   }
-  if (!isRecord(value)) throw new HttpError(`HTTP status ${status}, and no JSON object`, undefined);
+  if (!isObject(value)) throw new HttpError(`HTTP status ${status}, and no JSON object`, undefined);
   if (status === 200 && value.error === undefined) return value;
   const { message, error, code } = value;
   const said = [message, error].find((one) => typeof one === 'string' && one !== '');

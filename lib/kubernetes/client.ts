@@ -6,7 +6,8 @@
 import { Agent as PlainAgent } from 'node:http';
 import { Agent as TlsAgent } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { exchange, type HttpAnswer, isRecord, isTlsError } from '../http.ts';
+import { exchange, type HttpAnswer, isTlsError } from '../http.ts';
+import { isObject } from '../object.ts';
 import { type Failure, KubernetesError } from './error.ts';
 import type { Cluster } from './kubeconfig.ts';
 
@@ -101,7 +102,7 @@ export class KubernetesClient implements Disposable {
     const answer = await this.ask('GET', query.size > 0 ? `${path}?${query}` : path);
     const { items, metadata } = answer;
     if (!Array.isArray(items)) throw this.garbled('it is no list');
-    const next = isRecord(metadata) ? metadata.continue : undefined;
+    const next = isObject(metadata) ? metadata.continue : undefined;
     return { items: items as T[], continue: typeof next === 'string' && next !== '' ? next : undefined };
   }
 
@@ -184,7 +185,7 @@ export class KubernetesClient implements Disposable {
   private valueOf({ status, text }: HttpAnswer): Record<string, unknown> {
     try {
       const value: unknown = JSON.parse(text);
-      if (isRecord(value)) return value;
+      if (isObject(value)) return value;
     } catch {
       // Proxies before the API refuse with pages of their own.
       if (status >= 400) return {};

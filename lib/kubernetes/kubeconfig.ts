@@ -7,7 +7,8 @@ import { dirname, resolve } from 'node:path';
 import { LineCounter, parseDocument } from 'yaml';
 import { CniError, ErrorCode } from '../errors.ts';
 import { readRegularFile } from '../file.ts';
-import { type Endpoint, isRecord, type Tls } from '../http.ts';
+import type { Endpoint, Tls } from '../http.ts';
+import { isObject } from '../object.ts';
 
 /** Largest kubeconfig or file that it names that is taken, in bytes. */
 const largestFile = 1024 * 1024;
@@ -143,7 +144,7 @@ class Section {
     const kind = `${key[0]!.toUpperCase()}${key.slice(1)}`;
     const entries: unknown = this.keys[list];
     const found = Array.isArray(entries)
-      ? entries.find((one): one is Record<string, unknown> => isRecord(one) && one.name === name)
+      ? entries.find((one): one is Record<string, unknown> => isObject(one) && one.name === name)
       : undefined;
     if (!found)
       throw this.wrong(
@@ -152,7 +153,7 @@ class Section {
           : `does not say which ${key} to use. Set "${key === 'context' ? 'current-context' : key}"`,
       );
     const value = found[key];
-    return new Section(isRecord(value) ? value : {}, this.file, `${kind} "${name}"`);
+    return new Section(isObject(value) ? value : {}, this.file, `${kind} "${name}"`);
   }
 
   /** The error for something wrong in the section. */
@@ -190,7 +191,7 @@ function parse(text: string, file: string): Record<string, unknown> {
   } catch {
     // Nested too deeply, aliases without anchors, or so many that they would fill the memory.
   }
-  if (isRecord(value)) return value;
+  if (isObject(value)) return value;
   throw new CniError(
     ErrorCode.DecodingFailure,
     `Kubeconfig "${file}"${where} is not YAML with the keys of a kubeconfig. Write it anew, as with "kubectl config view --flatten"`,

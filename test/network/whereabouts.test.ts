@@ -1,68 +1,10 @@
 import test from 'ava';
 import { Etcd } from '../support/etcd.ts';
-import { type Host, makeHost } from '../support/host.ts';
+import { makeHost } from '../support/host.ts';
 import { until } from '../support/observe.ts';
-import { type Outcome, runPlugin } from '../support/plugin.ts';
-
-/** How a verb is called: on which node, and for what pod. */
-interface Calling {
-  readonly node?: string;
-  readonly pod?: string;
-  readonly ipam?: object;
-  readonly args?: string;
-  readonly conf?: object;
-  readonly prevResult?: unknown;
-}
-
-/** Nodes that share a network, and one etcd. An IPAM plugin touches no network, so that one host stands for all. */
-class Cluster {
-  readonly host: Host;
-  readonly etcd: Etcd;
-  readonly ipam: object;
-
-  constructor(host: Host, etcd: Etcd, ipam: object) {
-    this.host = host;
-    this.etcd = etcd;
-    this.ipam = { etcd_host: etcd.hosts, range: '10.70.0.0/24', ...ipam };
-  }
-
-  run(verb: string, containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const { node = 'node-1', pod, ipam = {}, args, conf = {}, prevResult } = calling;
-    return runPlugin(this.host, 'whereabouts', verb, {
-      containerId: verb === 'GC' || verb === 'STATUS' ? undefined : containerId,
-      netns: '/run/netns/unused',
-      config: {
-        ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
-        ...conf,
-        ...(prevResult !== undefined && { prevResult }),
-        ipam: { type: 'whereabouts', ...this.ipam, ...ipam },
-      },
-      args: [
-        'IgnoreUnknown=1',
-        ...(pod ? ['K8S_POD_NAMESPACE=default', `K8S_POD_NAME=${pod}`] : []),
-        ...(args ? [args] : []),
-      ].join(';'),
-      env: { NODENAME: node },
-    });
-  }
-
-  async add(containerId: string, calling: Calling = {}): Promise<string> {
-    const outcome = await this.run('ADD', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome.result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
-  }
-
-  async del(containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const outcome = await this.run('DEL', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome;
-  }
-}
-
-async function clusterOf(t: Parameters<typeof makeHost>[0], ipam: object = {}, size = 1): Promise<Cluster> {
-  const host = await makeHost(t);
-  return new Cluster(host, await Etcd.start(t, host, { size }), ipam);
-}
+import { makeAuthority, tlsKeys, tlsOptions } from '../support/pki.ts';
+import { runPlugin } from '../support/plugin.ts';
+import { Cluster, clusterOf } from '../support/whereabouts.ts';
 
 test('two nodes never give an address twice, and DEL gives it back', async (t) => {
   const cluster = await clusterOf(t, { range: '10.70.0.0/29', gateway: '10.70.0.1' });
@@ -86,7 +28,7 @@ test('two nodes never give an address twice, and DEL gives it back', async (t) =
   for (const [i, id] of ['b', 'c', 'd', 'e'].entries())
     await cluster.del(id, { node: `node-${(i + 1) % 2}` });
   await cluster.del('f');
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('ranges, exclusions, requests, fixed addresses, routes and the forms of a range', async (t) => {
@@ -142,7 +84,7 @@ test('ranges that overlap share addresses, unless they are told apart', async (t
     ['d', { ipam: alone }],
   ] as const)
     await cluster.del(id, calling);
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('an address in quarantine goes to no other pod, and back to one of the same name', async (t) => {
@@ -222,7 +164,7 @@ test('with three members, one is killed and one hangs; every address is given on
   const second = await addAll(ids.slice(20));
   t.is(new Set([...first, ...second]).size, 40);
   await Promise.all(ids.map((id, i) => cluster.del(id, { node: `node-${(i % 20) % 3}` })));
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
   await cluster.etcd.startMember(1);
   await until('it is back', async () => (await cluster.run('STATUS', '')).exit === 0);
   cluster.etcd.signal(2, 'SIGSTOP');
@@ -276,42 +218,22 @@ test('what cannot be is refused', async (t) => {
     t.is(exit, 1);
     t.regex(error!.msg, message);
   }
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('with TLS and a password; without them, and with another authority', async (t) => {
   const host = await makeHost(t);
-  const script = `mkdir -p /run/pki; cd /run/pki
-    for ca in own other; do
-      openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$ca -keyout $ca.key -out $ca.crt
-      for name in server client; do
-        openssl req -newkey rsa:2048 -nodes -subj /O=$name -keyout $ca-$name.key -out $ca-$name.csr
-        printf 'subjectAltName=IP:127.0.1.1' > san
-        openssl x509 -req -in $ca-$name.csr -CA $ca.crt -CAkey $ca.key -CAcreateserial -days 2 -extfile san -out $ca-$name.crt
-      done
-    done`;
-  await host.run(['sh', '-ec', script]);
-  const files = ['--cert-file=/run/pki/own-server.crt', '--key-file=/run/pki/own-server.key'];
-  const etcd = await Etcd.start(t, host, {
-    tls: { ca: '/run/pki/own.crt', cert: '/run/pki/own-client.crt', key: '/run/pki/own-client.key' },
-    options: [...files, '--client-cert-auth', '--trusted-ca-file=/run/pki/own.crt'],
-  });
-  await etcd.ask('/v3/auth/user/add', { name: 'root', password: 'secret' });
-  await etcd.ask('/v3/auth/role/add', { name: 'root' });
-  await etcd.ask('/v3/auth/user/grant', { user: 'root', role: 'root' });
-  await etcd.ask('/v3/auth/enable', {});
-  const keys = (ca: string) => ({
-    etcd_ca_cert_file: `/run/pki/${ca}.crt`,
-    etcd_cert_file: `/run/pki/${ca}-client.crt`,
-    etcd_key_file: `/run/pki/${ca}-client.key`,
-  });
+  const own = await makeAuthority(host, 'own', ['127.0.1.1']);
+  const other = await makeAuthority(host, 'other', ['127.0.1.1']);
+  const etcd = await Etcd.start(t, host, { tls: own, options: tlsOptions('own') });
+  await etcd.requirePassword('secret');
   const user = { etcd_username: 'root', etcd_password: 'secret' };
-  const cluster = new Cluster(host, etcd, { ...keys('own'), ...user });
+  const cluster = new Cluster(host, etcd, { ...tlsKeys(own), ...user });
   t.regex(await cluster.add('a'), /^10\.70\.0\.\d+$/);
   for (const [ipam, pattern] of [
     [{ etcd_password: 'wrong' }, /etcd refuses user "root": .*invalid user ID or password/],
     [{ etcd_username: '' }, /etcd refuses a caller without "etcd_username"/],
-    [keys('other'), /No member of etcd can answer/],
+    [tlsKeys(other), /No member of etcd can answer/],
     [{ etcd_cert_file: '', etcd_key_file: '' }, /No member of etcd can answer/],
   ] as const) {
     const { error } = await cluster.run('ADD', 'b', { ipam });

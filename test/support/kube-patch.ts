@@ -36,7 +36,8 @@ export function applyJsonPatch(target: object, patch: readonly PatchOperation[])
       | undefined;
     if (typeof parent !== 'object' || parent === null) return undefined;
     const exists = last in parent;
-    if (op === 'test' && JSON.stringify(parent[last]) === JSON.stringify(value)) continue;
+    // What is not there equals null, as kube-apiserver's library sees it.
+    if (op === 'test' && JSON.stringify(parent[last] ?? null) === JSON.stringify(value ?? null)) continue;
     if (op === 'add' && Array.isArray(parent))
       parent.splice(last === '-' ? parent.length : Number(last), 0, value);
     else if (op === 'add' || (op === 'replace' && exists)) parent[last] = value;

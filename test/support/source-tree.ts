@@ -89,6 +89,7 @@ const common = [
   'group-commit',
   'http',
   'ip',
+  'object',
   'result-cache',
   'state-file',
   'turns',

@@ -86,6 +86,21 @@ test('what makes spans, and the log, are loaded only when they are asked for', (
   t.deepEqual(importing(/from '\.\/log\/[^']*'/), [], 'only what the log itself loads may import its parts');
 });
 
+test('what asks the Kubernetes API, and reads YAML for it, is loaded only when it is configured', (t) => {
+  const importing = (pattern: RegExp) =>
+    [...tree].filter(([, text]) => pattern.test(text)).map(([file]) => file);
+  const inPlugins = importing(/from 'yaml'/).filter((file) => !file.startsWith('cli/'));
+  t.deepEqual(inPlugins, ['lib/kubernetes/kubeconfig.ts']);
+  const asking = importing(/from '[^']*\/kubernetes\/[^']*'/);
+  t.deepEqual(
+    asking.filter((file) => !file.startsWith('ipam/whereabouts/kubernetes/')),
+    [],
+  );
+  t.deepEqual(importing(/await import\('\.\/whereabouts\/kubernetes\/backend\.ts'\)/), [
+    'ipam/whereabouts.ts',
+  ]);
+});
+
 test('the whole tree is checked', (t) => {
   t.true(tree.size > 100);
   for (const file of [
