@@ -2,6 +2,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import type { Host, Teardown } from './host.ts';
 import { until } from './observe.ts';
 import type { ClientFiles } from './pki.ts';
@@ -132,8 +133,35 @@ export class Etcd {
     return Object.fromEntries(kvs.map(({ key, value = '' }) => [decode(key), decode(value)]));
   }
 
-  async put(key: string, value: string): Promise<void> {
-    await this.ask('/v3/kv/put', { key: encode(key), value: encode(value) });
+  put(key: string, value: string): Promise<void> {
+    return this.putAll([[key, value]]);
+  }
+
+  /** Sets keys, at most 128, in one transaction. */
+  async putAll(pairs: readonly (readonly [key: string, value: string])[]): Promise<void> {
+    const success = pairs.map(([key, value]) => ({
+      request_put: { key: encode(key), value: encode(value) },
+    }));
+    await this.ask('/v3/kv/txn', { success });
+  }
+
+  /** How many requests of clients the members have answered, by their own count. @param method or any. */
+  async handled(method = '\\w+'): Promise<number> {
+    const pattern = `^grpc_server_handled_total\\{.*grpc_method="(?:${method})".*\\} (\\d+)$`;
+    const texts = await Promise.all(
+      this.places.map(({ host }, i) => host.run(['curl', '-s', ...this.files, `${this.client(i)}/metrics`])),
+    );
+    const counts = texts.flatMap((text) => [...text.matchAll(new RegExp(pattern, 'gm'))]);
+    return counts.reduce((sum, [, count]) => sum + Number(count), 0);
+  }
+
+  /** Processor time of the members that run, in milliseconds, in steps of ten. Source: proc_pid_stat(5). */
+  processorMs(): number {
+    const ticks = [...this.members.values()].map(({ pid }) => {
+      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+      return Number(fields[11]) + Number(fields[12]);
+    });
+    return ticks.reduce((sum, one) => sum + one, 0) * 10;
   }
 
   /** Waits until every member answers and there is a leader. */
