@@ -195,7 +195,8 @@ function addressesOf({ prevResult }: WhereaboutsCall): Address[] {
 }
 
 /**
- * Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is collected.
+ * Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is
+ * collected.
  */
 async function announceNode(call: WhereaboutsCall, backend: Backend): Promise<void> {
   await backend.announce().catch(({ message }: Error) => call.warn(message));

@@ -40,7 +40,7 @@ export interface Backend {
   readonly name: string;
   /** Tells its cluster from others. */
   readonly cluster: string;
-  /** The pools in the order in which containers get their addresses. @throws Error that says what is amiss. */
+  /** The pools of which containers get addresses, in their order. @throws Error that says what is wrong. */
   pools(): Promise<readonly Pool[]>;
   /**
    * Gives the attachment an address of each source, or those that it has already.

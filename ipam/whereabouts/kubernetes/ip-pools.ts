@@ -1,4 +1,4 @@
-/** Reading and changing IPPool objects, without a lock of the cluster: a change fails if others are faster. */
+/** IPPool objects, read and changed without a lock of the cluster: a change fails if others were first. */
 
 import type { Prefix } from '../../../lib/ip.ts';
 import { acquireLock } from '../../../lib/kernel/lock.ts';
