@@ -7,8 +7,9 @@
 import type { Call } from '../cni/call.ts';
 import { decode, object, record, type Schema, string } from '../cni/schema.ts';
 import { CniError, ErrorCode } from '../errors.ts';
-import type { KubernetesClient } from '../kubernetes/client.ts';
+import { KubernetesClient, pathOf } from '../kubernetes/client.ts';
 import { failedAs } from '../kubernetes/error.ts';
+import { readKubeconfig } from '../kubernetes/kubeconfig.ts';
 import { annotationsOf, type Pod, podOf } from './pod.ts';
 
 /** How long a request may take in milliseconds: a runtime repeats ADD, and often DEL of what is long gone. */
@@ -39,28 +40,17 @@ export class PodApi implements Disposable {
   readonly pod: Pod;
   private readonly call: Call;
   private readonly client: KubernetesClient;
-  private readonly pathOf: (...parts: readonly string[]) => string;
   private uid = '';
 
-  private constructor(call: Call, client: KubernetesClient, pathOf: PodApi['pathOf']) {
-    this.call = call;
-    this.client = client;
-    this.pathOf = pathOf;
-    this.pod = podOf(call);
-  }
-
   /**
-   * Opens the API. Its client is loaded only now.
-   * @param kubeconfig path of the file that says where it is.
+   * @param kubeconfig path of the file that says where the API is.
    * @throws CniError when the file cannot be used.
    */
-  static async open(call: Call, kubeconfig: string): Promise<PodApi> {
-    const [{ readKubeconfig }, { KubernetesClient, pathOf }] = await Promise.all([
-      import('../kubernetes/kubeconfig.ts'),
-      import('../kubernetes/client.ts'),
-    ]);
+  constructor(call: Call, kubeconfig: string) {
     const timeoutMs = longestRequest[call.command as keyof typeof longestRequest] ?? longestRequest.ADD;
-    return new PodApi(call, new KubernetesClient(readKubeconfig(kubeconfig), { timeoutMs }), pathOf);
+    this.call = call;
+    this.client = new KubernetesClient(readKubeconfig(kubeconfig), { timeoutMs });
+    this.pod = podOf(call);
   }
 
   [Symbol.dispose](): void {
@@ -112,7 +102,7 @@ export class PodApi implements Disposable {
   /** Finds a definition. @returns undefined when there is none. @throws KubernetesError */
   async definition(namespace: string, name: string): Promise<Definition | undefined> {
     const kind = 'network-attachment-definitions';
-    const path = this.pathOf('apis', 'k8s.cni.cncf.io', 'v1', 'namespaces', namespace, kind, name);
+    const path = pathOf('apis', 'k8s.cni.cncf.io', 'v1', 'namespaces', namespace, kind, name);
     const answer = await this.find(path);
     if (answer === undefined) return undefined;
     const what = `NetworkAttachmentDefinition "${namespace}/${name}"`;
@@ -146,7 +136,7 @@ export class PodApi implements Disposable {
 
   private podPath(...more: readonly string[]): string {
     const { namespace, name } = this.pod;
-    return this.pathOf('api', 'v1', 'namespaces', namespace, 'pods', name, ...more);
+    return pathOf('api', 'v1', 'namespaces', namespace, 'pods', name, ...more);
   }
 
   private async find(path: string): Promise<unknown> {

@@ -20,7 +20,7 @@ import {
   statusOfNetwork,
 } from './delegates.ts';
 import { Devices } from './devices.ts';
-import { PodApi } from './pod-api.ts';
+import type { PodApi } from './pod-api.ts';
 import { type SavedDelegate, SavedDelegates } from './saved.ts';
 
 /** The networks of a pod. */
@@ -65,7 +65,9 @@ export function defineSeveralNetworks<S extends Shape>(
 
   async function openApi(call: OwnCall): Promise<PodApi | undefined> {
     const kubeconfig = kubeconfigOf(call.config);
-    return kubeconfig ? await PodApi.open(call, kubeconfig) : undefined;
+    if (!kubeconfig) return undefined;
+    const { PodApi } = await import('./pod-api.ts');
+    return new PodApi(call, kubeconfig);
   }
 
   const asDelegatesOf = (call: OwnCall, choices: readonly Choice[], api?: PodApi) =>
