@@ -2,7 +2,7 @@
 
 import { rmSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
-import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
 import type { KubeApi } from '../support/kube-api.ts';
 import {
   annotationsOf,
@@ -244,6 +244,33 @@ test('the networks of every pod are definitions of one namespace, or else on dis
     /NetworkAttachmentDefinition "infra\/storage", which does not exist/,
   );
   t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+});
+
+test('the sample network takes its default network from a definition or from a file', async (t) => {
+  const { host, api } = await makeNode(t);
+  const access = { cluster: { 'certificate-authority': '/run/kube-pki/ca.crt' } };
+  const directory = '/etc/cni/net.d/multus.d';
+  await host.run(['mkdir', directory]);
+  await host.run(['mv', api.kubeconfig('sample', access), `${directory}/multus.kubeconfig`]);
+  writeFileSync(host.file('/etc/cni/net.d/10-bridge.conflist'), JSON.stringify(sample('10-bridge.conflist')));
+  const node = { host, api, network: sample('85-multus-kubernetes.conflist') };
+  defineNetworks(node);
+  for (const [name, isDefined] of [
+    ['on-disk', false],
+    ['defined', true],
+  ] as const) {
+    if (isDefined) define(api, 'kube-system', 'podnet', bridgeConfig(9));
+    const pod = await attachPod(node, 'fast', { name });
+    t.deepEqual(
+      networkStatusOf(api, 'shop', name).map((one) => one.name),
+      [isDefined ? 'kube-system/podnet' : 'podnet', 'shop/fast'],
+    );
+    t.regex((await ipv4Of(pod.pod, 'eth0'))[0]!, isDefined ? /^10\.42\.9\./ : /^10\.88\./);
+    await pod.del();
+    t.deepEqual(mentions(host, pod.pod), []);
+  }
+  const refused = await unattachedPod(node, 'infra/shared');
+  t.regex((await refused.tryAdd()).error!.msg, /"namespaceIsolation" allows it only/);
 });
 
 test('networks of other namespaces are refused where namespaces are isolated', async (t) => {
