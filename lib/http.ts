@@ -1,8 +1,14 @@
 /** Requests over HTTP or HTTPS, as clients of etcd and of the Kubernetes API make them. */
 
-import { type Agent, type ClientRequest, type IncomingMessage, request as requestPlain } from 'node:http';
-import { request as requestTls } from 'node:https';
+import {
+  type ClientRequest,
+  type IncomingMessage,
+  Agent as PlainAgent,
+  request as requestPlain,
+} from 'node:http';
+import { request as requestTls, Agent as TlsAgent } from 'node:https';
 import { isIP } from 'node:net';
+import { errnoOf } from './file.ts';
 
 /** The largest answer that is taken, in bytes: several times that of a page of keys. */
 const longestText = 16 * 1024 * 1024;
@@ -27,6 +33,18 @@ export interface Tls {
   readonly isInsecure?: boolean | undefined;
 }
 
+/** Connections that are kept for the next request, so that TLS is agreed upon once. */
+export interface Connections {
+  readonly plain: PlainAgent;
+  readonly secure: TlsAgent;
+}
+
+/** Makes a place for connections. Those that nobody uses end after some seconds, and keep no process alive. */
+export function keepConnections(): Connections {
+  const options = { keepAlive: true, maxFreeSockets: 2, timeout: 30_000 };
+  return { plain: new PlainAgent(options), secure: new TlsAgent(options) };
+}
+
 /** A request, and how it is made. */
 export interface HttpRequest {
   readonly method: string;
@@ -35,8 +53,7 @@ export interface HttpRequest {
   /** JSON, unless a header says otherwise. */
   readonly body?: string | undefined;
   readonly tls?: Tls | undefined;
-  /** Keeps connections for further requests; without it, each request has its own. */
-  readonly agent?: Agent | undefined;
+  readonly connections: Connections;
   readonly timeoutMs: number;
 }
 
@@ -54,21 +71,25 @@ export interface HttpAnswer {
  */
 export async function exchange(endpoint: Endpoint, request: HttpRequest): Promise<HttpAnswer> {
   const end = performance.now() + request.timeoutMs;
-  const first = send(endpoint, request);
+  const first = send(endpoint, request, request.connections);
   try {
     return await answerOf(first, request.body, request.timeoutMs);
   } catch (error) {
-    const isStale =
-      first.reusedSocket && ['ECONNRESET', 'EPIPE'].includes(`${(error as { code?: string }).code}`);
+    const isStale = first.reusedSocket && ['ECONNRESET', 'EPIPE'].includes(errnoOf(error) ?? '');
     if (!isStale) throw error;
   }
-  return await answerOf(send(endpoint, request), request.body, Math.max(1, end - performance.now()));
+  const second = send(endpoint, request, { plain: false, secure: false });
+  return await answerOf(second, request.body, Math.max(1, end - performance.now()));
 }
 
-function send({ isSecure, host, port }: Endpoint, request: HttpRequest): ClientRequest {
-  const { method, path, headers = {}, body, tls = {}, agent } = request;
+function send(
+  { isSecure, host, port }: Endpoint,
+  request: HttpRequest,
+  { plain, secure }: { plain: PlainAgent | false; secure: TlsAgent | false },
+): ClientRequest {
+  const { method, path, headers = {}, body, tls = {} } = request;
   const options = {
-    ...{ host, port, path, method, agent: agent ?? false },
+    ...{ host, port, path, method },
     headers: {
       ...(body !== undefined && {
         'content-type': 'application/json',
@@ -77,11 +98,11 @@ function send({ isSecure, host, port }: Endpoint, request: HttpRequest): ClientR
       ...headers,
     },
   };
-  if (!isSecure) return requestPlain(options);
+  if (!isSecure) return requestPlain({ ...options, agent: plain });
   const { ca, cert, key, isInsecure = false } = tls;
   const servername = tls.servername ?? (isIP(host) === 0 ? host : undefined);
   return requestTls({
-    ...{ ...options, ca, cert, key, rejectUnauthorized: !isInsecure },
+    ...{ ...options, ca, cert, key, agent: secure, rejectUnauthorized: !isInsecure },
     ...(servername && { servername }),
   });
 }

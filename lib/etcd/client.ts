@@ -4,7 +4,7 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import type { Endpoint, Tls } from '../http.ts';
+import { type Endpoint, keepConnections, type Tls } from '../http.ts';
 import { HttpError, postJson } from './http.ts';
 
 /** How long all members together are tried; each one gets its share of what is left. */
@@ -53,6 +53,7 @@ export class EtcdClient {
   private readonly settings: EtcdSettings;
   /** Members in the order in which they are tried: the one that answered last comes first. */
   private members: Endpoint[];
+  private readonly connections = keepConnections();
   /** What authentication has given or will give; undefined before it is asked for. */
   private token: Promise<string> | undefined;
 
@@ -121,6 +122,7 @@ export class EtcdClient {
         const answer = await postJson(member, path, request, {
           tls: this.settings.tls,
           token,
+          connections: this.connections,
           timeoutMs: left / (this.settings.endpoints.length - i),
         });
         this.members = [member, ...this.members.filter((one) => one !== member)];

@@ -1,6 +1,6 @@
 /** JSON over HTTP or HTTPS, as etcd's gateway speaks it. */
 
-import { type Endpoint, exchange, type Tls } from '../http.ts';
+import { type Connections, type Endpoint, exchange, type Tls } from '../http.ts';
 import { isObject } from '../object.ts';
 
 /** Something answered that it will not do what it was asked. */
@@ -21,6 +21,7 @@ export interface PostOptions {
   /** Value of the Authorization header. */
   readonly token?: string | undefined;
   readonly timeoutMs: number;
+  readonly connections: Connections;
 }
 
 /**
@@ -32,10 +33,10 @@ export async function postJson(
   member: Endpoint,
   path: string,
   body: object,
-  { tls, token, timeoutMs }: PostOptions,
+  { tls, token, timeoutMs, connections }: PostOptions,
 ): Promise<unknown> {
   const { status, text } = await exchange(member, {
-    ...{ method: 'POST', path, body: JSON.stringify(body), tls, timeoutMs },
+    ...{ method: 'POST', path, body: JSON.stringify(body), tls, timeoutMs, connections },
     ...(token && { headers: { authorization: token } }),
   });
   let value: unknown;

@@ -3,18 +3,14 @@
  * all of it. Source: "API Concepts" of Kubernetes, and type Status of apimachinery's meta/v1.
  */
 
-import { Agent as PlainAgent } from 'node:http';
-import { Agent as TlsAgent } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { exchange, type HttpAnswer, isTlsError } from '../http.ts';
+import { exchange, type HttpAnswer, isTlsError, keepConnections } from '../http.ts';
 import { isObject } from '../object.ts';
 import { type Failure, KubernetesError } from './error.ts';
 import type { Cluster } from './kubeconfig.ts';
 
 /** How long a request may take in milliseconds unless a caller says otherwise. */
 const usualTimeout = 10_000;
-/** How long a connection is kept for further requests, in milliseconds. */
-const longestIdle = 10_000;
 /** How long a server that is too busy is left alone unless it says how long, in milliseconds. */
 const usualPause = 1000;
 const shortestPause = 50;
@@ -72,18 +68,17 @@ const failures: Readonly<Record<number, Failure>> = {
 export class KubernetesClient implements Disposable {
   private readonly cluster: Cluster;
   private readonly timeoutMs: number;
-  private readonly agent: PlainAgent;
+  private readonly connections = keepConnections();
 
   /** @param options.timeoutMs how long each request may take, with waiting for a server that is busy. */
   constructor(cluster: Cluster, { timeoutMs = usualTimeout }: { timeoutMs?: number } = {}) {
     this.cluster = cluster;
     this.timeoutMs = timeoutMs;
-    const settings = { keepAlive: true, timeout: longestIdle };
-    this.agent = cluster.endpoint.isSecure ? new TlsAgent(settings) : new PlainAgent(settings);
   }
 
   [Symbol.dispose](): void {
-    this.agent.destroy();
+    this.connections.plain.destroy();
+    this.connections.secure.destroy();
   }
 
   /**
@@ -156,10 +151,10 @@ export class KubernetesClient implements Disposable {
     timeoutMs: number,
   ): Promise<HttpAnswer> {
     const { endpoint, basePath, tls, authorization, file } = this.cluster;
-    const { agent } = this;
+    const { connections } = this;
     try {
       return await exchange(endpoint, {
-        ...{ method, path: `${basePath}${path}`, body, tls, agent, timeoutMs },
+        ...{ method, path: `${basePath}${path}`, body, tls, connections, timeoutMs },
         headers: {
           ...{ accept: 'application/json', 'user-agent': 'cni-plugins' },
           ...(body !== undefined && { 'content-type': type }),

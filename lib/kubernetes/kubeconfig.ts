@@ -4,7 +4,7 @@
  */
 
 import { dirname, resolve } from 'node:path';
-import { LineCounter, parseDocument } from 'yaml';
+import { load, type YAMLException } from 'js-yaml';
 import { CniError, ErrorCode } from '../errors.ts';
 import { readRegularFile } from '../file.ts';
 import type { Endpoint, Tls } from '../http.ts';
@@ -180,16 +180,13 @@ function read(path: string, kubeconfig: string): string {
 
 /** What the parser says of a mistake would show what stands there, so that only the line is told. */
 function parse(text: string, file: string): Record<string, unknown> {
-  const lines = new LineCounter();
   let value: unknown;
   let where = '';
   try {
-    const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, logLevel: 'silent' });
-    const [mistake] = document.errors;
-    if (mistake) where = `, line ${lines.linePos(mistake.pos[0]).line}`;
-    else value = document.toJS({ maxAliasCount: 20 });
-  } catch {
-    // Nested too deeply, aliases without anchors, or so many that they would fill the memory.
+    value = load(text);
+  } catch (error) {
+    const { mark } = error as YAMLException;
+    if (mark) where = `, line ${mark.line + 1}`;
   }
   if (isObject(value)) return value;
   throw new CniError(

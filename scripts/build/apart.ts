@@ -8,7 +8,7 @@ import type { Plugin } from 'esbuild';
  */
 export const apart: Readonly<Record<string, string>> = {
   'elkjs/lib/elk.bundled.js': 'elk.js',
-  yaml: 'yaml.js',
+  'js-yaml': 'js-yaml.js',
 };
 
 /** Has a bundle take the modules from theirs, whose value is a function from `require` to the module. */

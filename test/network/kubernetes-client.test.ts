@@ -239,7 +239,7 @@ test('a kubeconfig that cannot be used says what is wrong, and no secret', async
     ['', /is not YAML with the keys/],
     ['users:\n- token: "s3cret', /, line 2 is not YAML/],
     [`${'['.repeat(100_000)}s3cret`, /is not YAML/],
-    ['a: &a [s3cret]\nb: &b [*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b]', /is not YAML/],
+    ['a: *s3cret', /, line 1 is not YAML/],
     ['{"contexts": []}', /does not say which context to use. Set "current-context"/],
     ['{"current-context": "x", "contexts": [7, {"name": "x"}]}', /does not say which cluster to use/],
   ] as const) {

@@ -1,6 +1,6 @@
-import { readdirSync } from 'node:fs';
+import { cpSync, readdirSync } from 'node:fs';
 import test from 'ava';
-import { type Host, makeHost } from '../support/host.ts';
+import { type Host, makeHost, Namespace } from '../support/host.ts';
 import { KubeApi } from '../support/kube-api.ts';
 import type { KubeObject } from '../support/kube-objects.ts';
 import { until } from '../support/observe.ts';
@@ -49,6 +49,15 @@ class Cluster extends WhereaboutsCalls {
   }
 }
 
+/** Another node that reaches the API of the first one, and has files of its own. */
+async function anotherNode(t: Parameters<typeof makeHost>[0], { host }: Cluster): Promise<Namespace> {
+  const other = await makeHost(t, { mayHaveAgent: false });
+  cpSync(host.file('/run/kube-pki'), other.file('/run/kube-pki'), { recursive: true });
+  return new Namespace([
+    ...['nsenter', `--net=/proc/${host.pid}/ns/net`, `--mount=/proc/${other.pid}/ns/mnt`, '--'],
+  ]);
+}
+
 async function clusterOf(t: Parameters<typeof makeHost>[0], ipam: object = {}): Promise<Cluster> {
   const host = await makeHost(t);
   return new Cluster(host, await KubeApi.start(t, host), ipam);
@@ -60,9 +69,11 @@ const offsetOf = (address: string) => address.split('.').at(-1)!;
 test('nodes that add at once never give an address twice; CHECK and DEL', async (t) => {
   const cluster = await clusterOf(t, { range: '10.70.0.0/28', gateway: '10.70.0.1' });
   const ids = Array.from({ length: 12 }, (_, i) => `c${i}`);
-  const given = await Promise.all(
-    ids.map((id, i) => cluster.add(id, pod(`p${i}`, { node: `node-${i % 2}` }))),
-  );
+  const others = await Promise.all([anotherNode(t, cluster), anotherNode(t, cluster)]);
+  const nodes = [{}, ...others.map((on) => ({ on }))];
+  const onNode = (i: number) => ({ node: `node-${i % 3}`, ...nodes[i % 3] });
+  const given = await Promise.all(ids.map((id, i) => cluster.add(id, pod(`p${i}`, onNode(i)))));
+  t.true(cluster.api.conflicts > 0);
   t.is(new Set(given).size, 12);
   t.false(given.includes('10.70.0.1'));
   t.deepEqual(
@@ -98,7 +109,7 @@ test('nodes that add at once never give an address twice; CHECK and DEL', async 
     /is not reserved for container "c0"/,
   );
   t.is(await cluster.add('more', pod('more')), given[0]!);
-  await Promise.all(ids.map((id, i) => cluster.del(id, { node: `node-${i % 2}` })));
+  await Promise.all(ids.map((id, i) => cluster.del(id, onNode(i))));
   for (const id of ['more', 'last']) await cluster.del(id);
   t.deepEqual(cluster.allocations('10.70.0.0-28'), {});
   t.deepEqual(cluster.reservations(), []);
@@ -297,6 +308,8 @@ test('GC keeps what is valid, and what is of other nodes, networks and suites', 
   const cluster = await clusterOf(t);
   await cluster.add('live', pod('live'));
   await cluster.add('stale', pod('stale'));
+  const elsewhere = { on: await anotherNode(t, cluster), node: 'node-2' };
+  await cluster.add('far', pod('far', elsewhere));
   await cluster.add('near', pod('near', { conf: { name: 'vlan70' } }));
   cluster.api
     .of('ippools')
@@ -314,8 +327,10 @@ test('GC keeps what is valid, and what is of other nodes, networks and suites', 
     Object.values(cluster.allocations())
       .map(({ id }) => id)
       .toSorted();
+  t.deepEqual(ids(), ['far', 'live', 'near', 'theirs']);
+  t.is(cluster.reservations().length, 3);
+  await cluster.run('GC', '', { ...elsewhere, conf: { 'cni.dev/valid-attachments': [] } });
   t.deepEqual(ids(), ['live', 'near', 'theirs']);
-  t.is(cluster.reservations().length, 2);
 });
 
 test('slices of nodes', async (t) => {

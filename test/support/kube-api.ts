@@ -55,6 +55,8 @@ export class KubeApi {
   readonly tokens = new Map([['node-token', 'system:node']]);
   /** What was asked since the test began. */
   readonly requests: ApiRequest[] = [];
+  /** How many requests failed with status 409. */
+  conflicts = 0;
   /** How many connections were made. */
   connections = 0;
   /** Sees every request; what it returns is answered, "hang" never, and "close" ends the connection. */
@@ -179,6 +181,7 @@ export class KubeApi {
       answer(this.answerTo(known, place, `${request.headers['content-type']}`));
     } catch (error) {
       const { status = 500, reason = 'InternalError', message } = error as Refusal;
+      if (status === 409) this.conflicts++;
       answer({
         status,
         body: {

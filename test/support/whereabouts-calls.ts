@@ -1,11 +1,13 @@
 /** Calls of whereabouts on the nodes of a cluster. */
 
-import type { Host } from './host.ts';
+import type { Host, Namespace } from './host.ts';
 import { type Outcome, runPlugin } from './plugin.ts';
 
 /** How a verb is called: on which node, and for what pod. */
 export interface Calling {
   readonly node?: string;
+  /** A node with files of its own. */
+  readonly on?: Namespace;
   readonly pod?: string;
   readonly ipam?: object;
   readonly args?: string;
@@ -25,8 +27,8 @@ export class WhereaboutsCalls {
   }
 
   run(verb: string, containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const { node = 'node-1', pod, ipam = {}, args, conf = {}, prevResult } = calling;
-    return runPlugin(this.host, 'whereabouts', verb, {
+    const { node = 'node-1', on = this.host, pod, ipam = {}, args, conf = {}, prevResult } = calling;
+    return runPlugin(on, 'whereabouts', verb, {
       containerId: verb === 'GC' || verb === 'STATUS' ? undefined : containerId,
       netns: '/run/netns/unused',
       config: {
