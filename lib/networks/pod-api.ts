@@ -122,12 +122,17 @@ export class PodApi implements Disposable {
     try {
       await this.client.patch(this.podPath('status'), body, 'merge');
     } catch (error) {
-      // A conflict: the UID is another one.
-      if (!failedAs(error, 'not-found', 'conflict')) throw error;
+      // What is invalid is the UID, if it is another pod by now.
+      if (!failedAs(error, 'not-found', 'conflict', 'invalid') || (await this.isStillThere())) throw error;
       this.call.warn(
         `The status of pod "${this.pod.namespace}/${this.pod.name}" is not written, as the pod does not exist any more`,
       );
     }
+  }
+
+  private async isStillThere(): Promise<boolean> {
+    const answer = await this.find(this.podPath());
+    return decoded(podSchema, answer ?? {}, 'a pod').metadata?.uid === this.uid;
   }
 
   private get hasPod(): boolean {

@@ -455,6 +455,15 @@ test('a pod that is deleted during ADD, or created again, is attached and not wr
     t.deepEqual(mentions(host, pod.pod), []);
   }
   t.deepEqual(annotationsOf(api), {});
+  // What the API finds invalid of a pod that is still there is no reason to go on.
+  const pod = await unattachedPod(node, 'fast', 'other');
+  api.onRequest = ({ method }) =>
+    method === 'PATCH'
+      ? { status: 422, body: { kind: 'Status', message: 'annotations: Too long' } }
+      : undefined;
+  t.regex((await pod.tryAdd()).error!.msg, /annotations: Too long/);
+  t.deepEqual(await interfacesOf(pod.pod), []);
+  t.deepEqual(mentions(host, pod.pod), []);
 });
 
 test('DEL goes by what was saved, though pod, definitions, API and sandbox are gone', async (t) => {

@@ -155,7 +155,11 @@ export class Objects {
         'UnsupportedMediaType',
         `the body of the request was in an unknown format - accepted media types include: ${takes.join(', ')}`,
       );
-    return this.update(namespace, name, applyMergePatch(old, patch) as KubeObject, isStatus);
+    const changed = applyMergePatch(old, patch) as KubeObject;
+    const { uid } = changed.metadata;
+    if (uid !== old.metadata.uid)
+      throw this.invalid(name, `metadata.uid: Invalid value: "${uid}": field is immutable`);
+    return this.update(namespace, name, changed, isStatus);
   }
 
   remove(

@@ -112,7 +112,11 @@ export async function attachPod(
 }
 
 /** Creates a pod whose ADD is still to be called. */
-export async function unattachedPod({ host, api, network }: Node, networks: string): Promise<Attachment> {
-  const args = createPod(api, { 'k8s.v1.cni.cncf.io/networks': networks });
+export async function unattachedPod(
+  { host, api, network }: Node,
+  networks: string,
+  name?: string,
+): Promise<Attachment> {
+  const args = createPod(api, { 'k8s.v1.cni.cncf.io/networks': networks }, { ...(name && { name }) });
   return new Attachment(host, await host.addPod(), network, { args });
 }
