@@ -39,7 +39,7 @@ export interface Connections {
   readonly secure: TlsAgent;
 }
 
-/** Makes a place for connections. Those that nobody uses end after some seconds, and keep no process alive. */
+/** Makes a place for connections. Those that nobody uses end after some time, and keep no process alive. */
 export function keepConnections(): Connections {
   const options = { keepAlive: true, maxFreeSockets: 2, timeout: 30_000 };
   return { plain: new PlainAgent(options), secure: new TlsAgent(options) };

@@ -4,6 +4,7 @@ import { type Host, makeHost, Namespace } from '../support/host.ts';
 import { KubeApi } from '../support/kube-api.ts';
 import type { KubeObject } from '../support/kube-objects.ts';
 import { until } from '../support/observe.ts';
+import { makeOperator } from '../support/operator.ts';
 import { type Calling, WhereaboutsCalls } from '../support/whereabouts-calls.ts';
 
 const apiVersion = 'whereabouts.cni.cncf.io/v1alpha1';
@@ -223,6 +224,62 @@ test('what whereabouts changes meanwhile is seen', async (t) => {
   const entries = Object.entries(cluster.allocations('10.70.0.4-31'));
   t.deepEqual(entries.map(([, { id }]) => id).toSorted(), ['a', 'x']);
   t.is(entries.find(([, { id }]) => id === 'a')![0], `${Number(offsetOf(given)) - 4}`);
+});
+
+test("the pod's new container keeps what the old one is about to give back", async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.4/32' });
+  await cluster.add('old', pod('web'));
+  const kind = (plural: string) => cluster.api.of(plural);
+  // Both of them at once: the other node has been through when DEL is about to take the reservation.
+  cluster.api.onRequest = ({ method, resource }) => {
+    if (method !== 'GET' || resource !== 'overlappingrangeipreservations') return undefined;
+    const merge = 'application/merge-patch+json';
+    kind('ippools').patch(
+      'kube-system',
+      '10.70.0.4-32',
+      { spec: { allocations: { 0: { id: 'new' } } } },
+      merge,
+    );
+    kind(resource).patch('kube-system', '10.70.0.4', { spec: { containerid: 'new' } }, merge);
+    return undefined;
+  };
+  await cluster.del('old');
+  t.like(cluster.allocations('10.70.0.4-32'), { 0: { id: 'new', podref: 'default/web' } });
+  t.deepEqual(cluster.reservations(), ['10.70.0.4']);
+});
+
+test('network inspect counts what all nodes have; gc --node says who collects', async (t) => {
+  const { host, configure, cni, tryCni } = await makeOperator(t, []);
+  const cluster = new Cluster(host, await KubeApi.start(t, host), { network_name: 'blue' });
+  const ipam = { type: 'whereabouts', ...cluster.ipam };
+  configure({ cniVersion: '1.1.0', name: 'vlan7', plugins: [{ type: 'macvlan', master: 'lo', ipam }] });
+  const used = async () => {
+    const { stdout } = await tryCni(['network', 'inspect', 'vlan7']);
+    const [{ ranges, problems }] = JSON.parse(stdout);
+    return [ranges[0].capacity, ranges[0].used, String(problems)];
+  };
+  t.like(await used(), [254, 0]);
+  await cluster.add('a', pod('a'));
+  cluster.api
+    .of('ippools')
+    .patch(
+      'kube-system',
+      'blue-10.70.0.0-24',
+      { spec: { allocations: { 9: { id: 'x', podref: 'd/x' } } } },
+      'application/merge-patch+json',
+    );
+  t.like(await used(), [254, 2]);
+  const gone = await tryCni(['gc', 'vlan7', '--node', 'node-9']);
+  t.is(gone.exit, 1);
+  t.regex(gone.stdout + gone.stderr, /do not say on which node .* whereabouts' reconciler/);
+  await cluster.api.down();
+  const [capacity, unknown, problems] = await used();
+  t.deepEqual([capacity, unknown], [254, undefined]);
+  t.regex(`${problems}`, /Nobody tells how many addresses are used.*does not answer/);
+  t.regex(
+    await cni(['explain', 'vlan7']),
+    /Remembers it in the Kubernetes API of \/run\/kube-pki\/kubeconfig/,
+  );
 });
 
 test('an address of ranges that overlap is given once', async (t) => {
