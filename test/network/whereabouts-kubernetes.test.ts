@@ -1,6 +1,6 @@
 import { cpSync, readdirSync } from 'node:fs';
 import test from 'ava';
-import { type Host, makeHost, Namespace } from '../support/host.ts';
+import { type Host, makeHost, Namespace, startAgent } from '../support/host.ts';
 import { KubeApi } from '../support/kube-api.ts';
 import type { KubeObject } from '../support/kube-objects.ts';
 import { until } from '../support/observe.ts';
@@ -280,6 +280,30 @@ test('network inspect counts what all nodes have; gc --node says who collects', 
     await cni(['explain', 'vlan7']),
     /Remembers it in the Kubernetes API of \/run\/kube-pki\/kubeconfig/,
   );
+});
+
+test('ADD and DEL take four requests at most; the agent does them over one connection', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const cluster = new Cluster(host, await KubeApi.start(t, host), {});
+  await cluster.add('first', pod('first'));
+  await startAgent(t, host);
+  const { api } = cluster;
+  const before = { connections: api.connections, requests: api.requests.length };
+  await cluster.add('a', pod('a'));
+  t.deepEqual(
+    api.requests.slice(before.requests).map(({ method, resource }) => `${method} ${resource}`),
+    ['GET ippools', 'PATCH ippools', 'POST overlappingrangeipreservations'],
+  );
+  const added = api.requests.length;
+  await cluster.del('a');
+  t.is(api.requests.length - added, 4);
+  t.is(api.connections - before.connections, 1);
+  // Another token is another user.
+  api.tokens.clear();
+  api.tokens.set('renewed', 'system:node');
+  t.is((await cluster.run('ADD', 'b', pod('b'))).error!.code, 11);
+  api.kubeconfig('kubeconfig', { token: 'renewed' });
+  await cluster.add('b', pod('b'));
 });
 
 test('an address of ranges that overlap is given once', async (t) => {
