@@ -13,7 +13,7 @@ export interface Outcome {
   readonly note: string;
 }
 
-/** How many pods live at a time, and how many come while others go, with addresses for both and for some more. */
+/** How many pods live at a time, and how many come while others go. There are addresses for all of them. */
 const [atOnce, changing] = [150, 50];
 const range = { range: '10.70.0.0/24', range_start: '10.70.0.1', range_end: '10.70.0.220' };
 

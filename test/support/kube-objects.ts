@@ -122,7 +122,8 @@ export class Objects {
         'metadata.resourceVersion: Invalid value: 0x0: must be specified for an update',
       );
     this.compare(old, { resourceVersion, uid });
-    const metadata = { ...(isStatus ? old : body).metadata, ...immutable(old) };
+    // With its status, only what is built in may be given other annotations and labels.
+    const metadata = { ...(isStatus && this.kind.schema ? old : body).metadata, ...immutable(old) };
     const parts = this.kind.hasStatus
       ? isStatus
         ? { ...old, status: body.status }
@@ -154,7 +155,11 @@ export class Objects {
         'UnsupportedMediaType',
         `the body of the request was in an unknown format - accepted media types include: ${takes.join(', ')}`,
       );
-    return this.update(namespace, name, applyMergePatch(old, patch) as KubeObject, isStatus);
+    const changed = applyMergePatch(old, patch) as KubeObject;
+    const { uid } = changed.metadata;
+    if (uid !== old.metadata.uid)
+      throw this.invalid(name, `metadata.uid: Invalid value: "${uid}": field is immutable`);
+    return this.update(namespace, name, changed, isStatus);
   }
 
   remove(

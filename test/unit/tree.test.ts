@@ -92,9 +92,11 @@ test('what asks the Kubernetes API, and reads YAML for it, is loaded only when i
   t.deepEqual(importing(/from 'js-yaml'/), ['lib/kubernetes/kubeconfig.ts']);
   const asking = importing(/from '[^']*\/kubernetes\/[^']*'/);
   t.deepEqual(
-    asking.filter((file) => !/^(?:ipam\/whereabouts\/kubernetes|scripts)\//.test(file)),
-    [],
+    asking.filter((file) => !/^(?:scripts|ipam\/whereabouts\/kubernetes)\//.test(file)),
+    ['lib/networks/pod-api.ts'],
   );
+  t.deepEqual(importing(/^import (?!type )[^;]* from '[^']*\/pod-api\.ts'/m), []);
+  t.deepEqual(importing(/await import\('\.\/pod-api\.ts'\)/), ['lib/networks/several.ts']);
   t.deepEqual(importing(/await import\('\.\/whereabouts\/kubernetes\/backend\.ts'\)/), [
     'ipam/whereabouts.ts',
   ]);
