@@ -50,7 +50,7 @@ export interface Preconditions {
 }
 
 export interface ClientOptions {
-  /** How long each request may take in milliseconds, with waiting for a server that is busy; 10 s by default. */
+  /** How long each request may take in milliseconds, and waiting for one that is busy; 10 s by default. */
   readonly timeoutMs?: number | undefined;
 }
 

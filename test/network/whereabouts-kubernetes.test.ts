@@ -336,6 +336,10 @@ test('an address in quarantine goes to no other pod, and back to one of the same
   const cluster = await clusterOf(t, { range: '10.70.0.4/31', quarantine: 600 });
   const first = await cluster.add('a', pod('db-0'));
   for (let i = 0; i < 2; i++) await cluster.del('a');
+  const patches = cluster.api.requests.filter(
+    ({ method, resource }) => method === 'PATCH' && resource === 'ippools',
+  );
+  t.is(patches.length, 2, 'ADD, and the first DEL: another one does not prolong it');
   const offset = `${Number(offsetOf(first)) - 4}`;
   t.deepEqual(Object.keys(cluster.allocations('10.70.0.4-31')), [offset]);
   const lost = await cluster.run('CHECK', 'a', {
