@@ -9,7 +9,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { stringify } from 'yaml';
+import { dump } from 'js-yaml';
 import type { Host, Teardown } from './host.ts';
 import { kinds } from './kube-kinds.ts';
 import { type Kind, type KubeObject, Objects, Refusal } from './kube-objects.ts';
@@ -153,7 +153,7 @@ export class KubeApi {
       users: [{ name: 'node', user: user ?? own }],
       contexts: [{ name: 'own', context: { cluster: 'one', user: 'node', ...context } }],
     };
-    writeFileSync(this.host.file(path), stringify(config));
+    writeFileSync(this.host.file(path), dump(config));
     return path;
   }
 

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import { parseAllDocuments } from 'yaml';
+import { loadAll } from 'js-yaml';
 import { Attachment, attach, type Conflist } from './chain.ts';
 import type { Host } from './host.ts';
 import { KubeApi } from './kube-api.ts';
@@ -30,9 +30,9 @@ export interface Node {
   readonly network: Conflist;
 }
 
-const manifest = parseAllDocuments(
+const manifest = loadAll(
   readFileSync(join(import.meta.dirname, '../../conf/kubernetes/multus.yaml'), 'utf8'),
-).map((document) => document.toJS() as { kind: string; rules: { resources: string[]; verbs: string[] }[] });
+) as { kind: string; rules: { resources: string[]; verbs: string[] }[] }[];
 
 /** Whether the role of conf/kubernetes/multus.yaml allows a request. */
 export function isAllowedByManifest(_user: string, method: string, resource: string): boolean {

@@ -3,14 +3,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { loadAll } from 'js-yaml';
 import * as extensions from 'kubernetes-models/apiextensions.k8s.io/v1';
 import * as rbac from 'kubernetes-models/rbac.authorization.k8s.io/v1';
 import * as core from 'kubernetes-models/v1';
-import { parseAllDocuments } from 'yaml';
 
 test('each object of the manifest is one of its kind', (t) => {
   const text = readFileSync(join(import.meta.dirname, '../../../conf/kubernetes/multus.yaml'), 'utf8');
-  const objects = parseAllDocuments(text).map((document) => document.toJS() as { kind: string });
+  const objects = loadAll(text) as { kind: string }[];
   const classes = { ...core, ...rbac, ...extensions } as unknown as Record<
     string,
     new (
