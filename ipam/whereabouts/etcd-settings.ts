@@ -2,8 +2,8 @@
 
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { EtcdSettings } from '../../lib/etcd/client.ts';
-import type { Endpoint, Tls } from '../../lib/etcd/http.ts';
 import { readRegularFile } from '../../lib/file.ts';
+import type { Endpoint, Tls } from '../../lib/http.ts';
 import type { Ipam } from './config.ts';
 
 const defaultPort = 2379;
@@ -33,7 +33,7 @@ export function endpointsOf(ipam: Ipam): Endpoint[] {
     .map((text) => parseEndpoint(text, usesTls));
   if (endpoints.length > 0) return endpoints;
   throw new Error(
-    '"ipam" has no "etcd_host", and addresses are kept in etcd. Set it to the members of etcd, such as "192.0.2.1:2379"',
+    '"ipam" has no "etcd_host" and no "kubernetes.kubeconfig", one of which keeps the addresses. Set the first to the members of etcd, such as "192.0.2.1:2379", or the second to a kubeconfig',
   );
 }
 

@@ -4,7 +4,8 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import { type Endpoint, HttpError, keepConnections, postJson, type Tls } from './http.ts';
+import { type Endpoint, keepConnections, type Tls } from '../http.ts';
+import { HttpError, postJson } from './http.ts';
 
 /** How long all members together are tried; each one gets its share of what is left. */
 const longestCallMs = 10_000;
