@@ -4,7 +4,7 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import { type Endpoint, HttpError, postJson, type Tls } from './http.ts';
+import { type Endpoint, HttpError, openStream, type PostOptions, postJson, type Tls } from './http.ts';
 
 /** How long all members together are tried, in milliseconds; each one gets its share of what is left. */
 const longestCall = 10_000;
@@ -19,12 +19,30 @@ export interface EtcdSettings {
   readonly username?: string | undefined;
   readonly password?: string | undefined;
   readonly tls?: Tls | undefined;
+  /** What the configuration calls these, for messages. */
+  readonly names?: SettingNames;
 }
+
+/** Names of settings. */
+interface SettingNames {
+  readonly endpoints: string;
+  readonly username: string;
+  readonly password: string;
+}
+
+const defaultNames: SettingNames = {
+  endpoints: 'etcd_host',
+  username: 'etcd_username',
+  password: 'etcd_password',
+};
 
 /** No member answers, or none can, as when there is no leader. */
 export class EtcdUnavailableError extends CniError {
   override readonly name = 'EtcdUnavailableError';
 }
+
+/** Asks one member. */
+type Call<T> = (member: Endpoint, options: PostOptions) => Promise<T>;
 
 /** A connection to a cluster, as long as one call needs it. */
 export class EtcdClient {
@@ -45,9 +63,24 @@ export class EtcdClient {
    * @param path of the gateway, as in "/v3/kv/txn".
    * @throws EtcdUnavailableError when no member can answer; CniError when the cluster refuses.
    */
-  async ask(path: string, request: object): Promise<unknown> {
+  ask(path: string, request: object): Promise<unknown> {
+    return this.asUser((member, options) => postJson(member, path, request, options));
+  }
+
+  /**
+   * Asks a member for what it goes on telling.
+   * @param path of the gateway, as in "/v3/watch".
+   * @param signal ends it.
+   * @returns its messages, until it tells no more.
+   * @throws as {@link ask}; while messages come, the error of what ends them.
+   */
+  follow(path: string, request: object, signal: AbortSignal): Promise<AsyncIterable<unknown>> {
+    return this.asUser((member, options) => openStream(member, path, request, { ...options, signal }));
+  }
+
+  private async asUser<T>(call: Call<T>): Promise<T> {
     try {
-      return await this.askAsUser(path, request);
+      return await this.callWithToken(call);
     } catch (error) {
       // The token has expired, or the member was started anew.
       if (!(error instanceof HttpError) || error.code !== unauthenticated || !this.token)
@@ -55,32 +88,33 @@ export class EtcdClient {
     }
     this.token = undefined;
     try {
-      return await this.askAsUser(path, request);
+      return await this.callWithToken(call);
     } catch (error) {
       throw this.explained(error);
     }
   }
 
-  private async askAsUser(path: string, request: object): Promise<unknown> {
+  private async callWithToken<T>(call: Call<T>): Promise<T> {
     const { username, password = '' } = this.settings;
     if (username && !this.token) {
-      const answer = (await this.askAnyone('/v3/auth/authenticate', { name: username, password })) as {
-        token?: unknown;
-      };
+      const request = { name: username, password };
+      const answer = (await this.callAnyone((member, options) =>
+        postJson(member, '/v3/auth/authenticate', request, options),
+      )) as { token?: unknown };
       if (typeof answer.token !== 'string')
-        throw new HttpError('it gave no token for "etcd_username"', undefined);
+        throw new HttpError(`it gave no token for "${this.names.username}"`, undefined);
       this.token = answer.token;
     }
-    return await this.askAnyone(path, request);
+    return await this.callAnyone(call);
   }
 
-  private async askAnyone(path: string, request: object): Promise<unknown> {
+  private async callAnyone<T>(call: Call<T>): Promise<T> {
     const end = performance.now() + longestCall;
     const problems: string[] = [];
     for (const [i, member] of [...this.members].entries()) {
       const left = Math.max(1, end - performance.now());
       try {
-        const answer = await postJson(member, path, request, {
+        const answer = await call(member, {
           tls: this.settings.tls,
           token: this.token,
           timeoutMs: left / (this.settings.endpoints.length - i),
@@ -94,19 +128,24 @@ export class EtcdClient {
     }
     throw new EtcdUnavailableError(
       ErrorCode.TryAgainLater,
-      `No member of etcd can answer. See that ${this.settings.endpoints.map(({ origin }) => origin).join(', ')} is up and has a leader, or correct "etcd_host"`,
+      `No member of etcd can answer. See that ${this.settings.endpoints.map(({ origin }) => origin).join(', ')} is up and has a leader, or correct "${this.names.endpoints}"`,
       problems.join('; '),
     );
+  }
+
+  private get names(): SettingNames {
+    return this.settings.names ?? defaultNames;
   }
 
   /** What a refusal of the cluster means to an operator. */
   private explained(error: unknown): unknown {
     if (!(error instanceof HttpError)) return error;
     const { username } = this.settings;
-    const who = username ? `user "${username}"` : 'a caller without "etcd_username"';
+    const { names } = this;
+    const who = username ? `user "${username}"` : `a caller without "${names.username}"`;
     return new CniError(
       ErrorCode.TryAgainLater,
-      `etcd refuses ${who}: ${error.message}. Correct "etcd_username" and "etcd_password", or give the user what it needs with "etcdctl role grant-permission"`,
+      `etcd refuses ${who}: ${error.message}. Correct "${names.username}" and "${names.password}", or give the user what it needs with "etcdctl role grant-permission"`,
     );
   }
 }
