@@ -14,8 +14,8 @@ export interface Dataplane {
   /** How this node is to be reached. */
   readonly reach: Reach;
   /**
-   * Makes everything be there that leads from this node to the others, and nothing that led to nodes which are
-   * gone.
+   * Makes everything be there that leads from this node to the others, and nothing that led to nodes which
+   * are gone.
    * @returns what the kernel refused, for the operator.
    * @throws NetlinkError where this node itself is at fault.
    */

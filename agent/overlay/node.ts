@@ -48,7 +48,7 @@ export function reachValue({ backend, publicIp, macs }: Reach, vni: number): str
 }
 
 /** Reads the name of a node's key. @throws Error when it is none. */
-export function parseSubnetKey(name: string): Subnets {
+function parseSubnetKey(name: string): Subnets {
   const [v4, v6, ...more] = name.split('&').map((text) => Prefix.tryParse(text.replace(/-(\d+)$/, '/$1')));
   const isWhole = (prefix: Prefix | undefined) => prefix?.network.equals(prefix) && prefix.length > 0;
   const isSubnets =

@@ -1,6 +1,6 @@
 /**
- * The overlay: what flanneld does on a node, for the plugin "flannel". It leases a subnet from etcd, tells the
- * kernel of the other nodes, and keeps both as they should be. While etcd is away, and when the agent has
+ * The overlay: what flanneld does on a node, for the plugin "flannel". It leases a subnet from etcd, tells
+ * the kernel of the other nodes, and keeps both as they should be. While etcd is away, and when the agent has
  * ended, packets flow on.
  */
 

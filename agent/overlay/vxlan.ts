@@ -1,6 +1,6 @@
 /**
- * The backend vxlan: an interface that wraps packets to other nodes. Source: flannel's pkg/backend/vxlan, which
- * nodes with flanneld follow.
+ * The backend vxlan: an interface that wraps packets to other nodes. Source: flannel's pkg/backend/vxlan,
+ * which nodes with flanneld follow.
  */
 
 import type { Family, Prefix } from '../../lib/ip.ts';
@@ -100,7 +100,10 @@ class Tunnel {
     return problems;
   }
 
-  /** The interface by which a node is on the same wire. @returns undefined where it is not, or is not to count. */
+  /**
+   * The interface by which a node is on the same wire.
+   * @returns undefined where it is not, or is not to count.
+   */
   private directLink(via: Prefix['address']): number | undefined {
     if (!this.options.config.backend.directRouting) return undefined;
     try {

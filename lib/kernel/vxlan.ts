@@ -42,7 +42,7 @@ export function vxlanKind({ vni, parent, local, port, learning, gbp }: Vxlan): L
   return { kind: 'vxlan', data, names: vxlanData };
 }
 
-/** Settings of a VXLAN interface. @returns undefined for one of another kind, or that sends by no interface. */
+/** Settings of a VXLAN interface. @returns undefined for one of another kind, or without local address. */
 export function vxlanSettings({ kind, data }: Link): Vxlan | undefined {
   if (kind !== 'vxlan' || !data) return undefined;
   const { vni = 0, parent = 0, local, local6 = local, port = 0, learning, gbp } = vxlanData.decode(data);

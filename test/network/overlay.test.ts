@@ -37,7 +37,7 @@ test('pods of three nodes talk over VXLAN, set up as flanneld does it', async (t
       FLANNEL_IPMASQ: 'true',
     });
     t.is(
-      keys[node.subnet.replace('/', '-')],
+      keys[node.key],
       `{"PublicIP":"192.0.2.${i + 1}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"${device.address}"}}`,
     );
   }
@@ -69,10 +69,7 @@ test('pods of three nodes talk by routes alone', async (t) => {
   const wire = await Wire.make(t, { Network: '10.244.0.0/16', Backend: { Type: 'host-gw' } });
   const nodes = await wire.addNodes(3);
   const [a, b] = nodes as [Node, Node];
-  t.is(
-    (await wire.subnets())[b.subnet.replace('/', '-')],
-    '{"PublicIP":"192.0.2.2","PublicIPv6":null,"BackendType":"host-gw"}',
-  );
+  t.is((await wire.subnets())[b.key], '{"PublicIP":"192.0.2.2","PublicIPv6":null,"BackendType":"host-gw"}');
   t.is((await a.host.run(['ip', 'route', 'show', b.subnet])).trim(), `${b.subnet} via 192.0.2.2 dev eth0`);
   t.is(a.env!.FLANNEL_MTU, '1500');
   t.is(await link(a.host, 'flannel.1'), undefined);
@@ -100,7 +97,7 @@ test('a node joins, and one that is gone leaves when its lease ends', async (t) 
   t.true(await ping(podA!.pod, podB!.ip), 'without its agent, a node is reached all the same');
   const [mac] = (await a.forwarding()).filter((one) => one.endsWith(' 192.0.2.2'));
   t.truthy(mac);
-  await wire.endLease(b.subnet.replace('/', '-'));
+  await wire.endLease(b.key);
   for (const node of [a, late]) {
     await until('its entries are removed', async () => {
       const all = [...(await node.forwarding()), ...(await node.neighbours()), ...(await node.routedTo())];
@@ -111,7 +108,7 @@ test('a node joins, and one that is gone leaves when its lease ends', async (t) 
     t.is((await node.neighbours()).length, 1);
   }
   t.true(await ping(podA!.pod, podLate!.ip));
-  t.regex(a.log, new RegExp(`${b.subnet.replace('/', '-')} of 192.0.2.2 has left`));
+  t.regex(a.log, new RegExp(`${b.key} of 192.0.2.2 has left`));
 
   const former = b.subnet;
   await b.startAgent();
@@ -131,7 +128,7 @@ test('a new start of the agent keeps subnet, interface and connections', async (
   const before = [await link(a.host, 'flannel.1'), a.env, await wire.subnets()];
   const stale = ['10.244.250.0/24', 'via', '10.244.250.0', 'dev', 'flannel.1', 'onlink'];
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    const lease = await wire.leaseOf(a.subnet.replace('/', '-'));
+    const lease = await wire.leaseOf(a.key);
     await a.stopAgent(signal);
     t.regex(await say('meanwhile'), /meanwhile/);
     // What a node that left meanwhile would have left behind.
@@ -151,10 +148,7 @@ test('a new start of the agent keeps subnet, interface and connections', async (
       'permanent',
     ]);
     await a.startAgent();
-    await until(
-      'it has renewed its lease',
-      async () => (await wire.leaseOf(a.subnet.replace('/', '-'))) !== lease,
-    );
+    await until('it has renewed its lease', async () => (await wire.leaseOf(a.key)) !== lease);
     await until('what was left behind is removed', async () => {
       const all = [...(await a.forwarding()), ...(await a.neighbours()), ...(await a.routedTo())];
       return !all.some((one) => /192\.0\.2\.99|10\.244\.250/.test(one));

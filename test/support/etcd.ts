@@ -52,6 +52,38 @@ export class Etcd {
     return etcd;
   }
 
+  /**
+   * Starts a member with TLS, which takes certificates of clients and a password. There are two authorities
+   * in /run/pki, "own" and "other", each with NAME.crt, NAME-client.crt and NAME-client.key; the user is
+   * "root", with password "secret".
+   */
+  static async startSecured(t: Teardown, host: Host): Promise<Etcd> {
+    const script = `mkdir -p /run/pki; cd /run/pki
+      for ca in own other; do
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$ca -keyout $ca.key -out $ca.crt
+        for name in server client; do
+          openssl req -newkey rsa:2048 -nodes -subj /O=$name -keyout $ca-$name.key -out $ca-$name.csr
+          printf 'subjectAltName=IP:127.0.1.1' > san
+          openssl x509 -req -in $ca-$name.csr -CA $ca.crt -CAkey $ca.key -CAcreateserial -days 2 -extfile san -out $ca-$name.crt
+        done
+      done`;
+    await host.run(['sh', '-ec', script]);
+    const files = ['--cert-file=/run/pki/own-server.crt', '--key-file=/run/pki/own-server.key'];
+    const etcd = await Etcd.start(t, host, {
+      tls: { ca: '/run/pki/own.crt', cert: '/run/pki/own-client.crt', key: '/run/pki/own-client.key' },
+      options: [...files, '--client-cert-auth', '--trusted-ca-file=/run/pki/own.crt'],
+    });
+    await etcd.ask('/v3/auth/user/add', { name: 'root', password: 'secret' });
+    await etcd.ask('/v3/auth/role/add', { name: 'root' });
+    await etcd.ask('/v3/auth/user/grant', { user: 'root', role: 'root' });
+    return etcd;
+  }
+
+  /** From now on only those who know a password may ask. */
+  async requirePassword(): Promise<void> {
+    await this.ask('/v3/auth/enable', {});
+  }
+
   /** "etcd_host" of all members. */
   get hosts(): string {
     return Array.from({ length: this.size }, (_, i) => `${this.client(i)}`).join(',');

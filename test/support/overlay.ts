@@ -138,7 +138,12 @@ export class Node {
 
   /** This node's IPv4 subnet, as in "10.244.1.0/24". */
   get subnet(): string {
-    return this.env!.FLANNEL_SUBNET!.replace('.1/', '.0/');
+    return this.env!.FLANNEL_SUBNET!.replace(/\d+(?=\/)/, (last) => `${Number(last) - 1}`);
+  }
+
+  /** Name of this node's key, in a network of IPv4 alone. */
+  get key(): string {
+    return this.subnet.replace('/', '-');
   }
 
   /** Destinations of the routes to other nodes. */
