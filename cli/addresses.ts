@@ -2,14 +2,8 @@
 
 import { type IPv4, IPv4CidrRange, type IPv6, IPv6CidrRange, RangedSet } from 'ip-num';
 import { type AddressPool, configSchema, type Plugin } from '../lib/cni/plugin.ts';
-import { decode, isObject } from '../lib/cni/schema.ts';
+import { decode } from '../lib/cni/schema.ts';
 import type { PluginEntry } from './libcni/conflist.ts';
-
-/** The type of the IPAM plugin in a plugin's configuration, if there is one. */
-export function ipamTypeOf(config: PluginEntry['config']): string | undefined {
-  const { ipam } = config;
-  return isObject(ipam) && typeof ipam.type === 'string' && ipam.type !== '' ? ipam.type : undefined;
-}
 
 /**
  * What an IPAM plugin may give away, as far as the configuration tells.

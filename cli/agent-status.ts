@@ -1,22 +1,20 @@
 /** `cni agent status`: what the agent of this host has done. */
 
 import { connect } from 'node:net';
-import type { CommandModule } from 'yargs';
 import { defaultSocket } from '../agent/agent.ts';
 import type { OverlayStatus } from '../agent/overlay/overlay.ts';
 import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
 import type { AgentStatus } from '../agent/statistics.ts';
 import { errnoOf } from '../lib/file.ts';
 import { CommandError } from './errors.ts';
+import type { Subcommand } from './subcommand.ts';
 import { count, formatTable, print } from './terminal.ts';
 
 /** How long an agent is waited for, in milliseconds. */
 const patienceMs = 5000;
 
 /** The subcommand. */
-export const agentStatus: CommandModule<object, { socket: string; json: boolean }> = {
-  command: 'status',
-  describe: 'Show what the agent of this host has done',
+export const agentStatus: Subcommand<{ socket: string; json: boolean }> = {
   builder: (yargs) =>
     yargs
       .option('socket', { type: 'string', default: defaultSocket, requiresArg: true, describe: 'Its socket' })

@@ -3,7 +3,6 @@
 import { getPriority, setPriority } from 'node:os';
 import { basename, dirname } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
-import type { CommandModule } from 'yargs';
 import { Agent, defaultSocket } from '../agent/agent.ts';
 import { type MetricsAddress, parseMetricsAddress } from '../agent/metrics-address.ts';
 import type { Statistics } from '../agent/statistics.ts';
@@ -12,8 +11,8 @@ import { releaseEarlierBoots } from '../ipam/host-local/earlier-boots.ts';
 import { privatePrefix, readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
-import { agentStatus } from './agent-status.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
+import { type Subcommand, subcommand } from './subcommand.ts';
 import { print, warn } from './terminal.ts';
 
 /** The nice value of an agent: pods wait for it, so it goes before what pods do. As in cni-agent.service. */
@@ -30,13 +29,17 @@ interface AgentArguments {
 }
 
 /** The subcommand. @param suite the plugins that it serves. */
-export function agent(suite: Suite): CommandModule<object, AgentArguments> {
+export function agent(suite: Suite): Subcommand<AgentArguments> {
   return {
-    command: 'agent',
-    describe: 'Serve the plugins from one process that stays',
     builder: (yargs) =>
       yargs
-        .command(agentStatus)
+        .command(
+          subcommand(
+            'status',
+            'Show what the agent of this host has done',
+            async () => (await import('./agent-status.ts')).agentStatus,
+          ),
+        )
         .option('socket', {
           type: 'string',
           default: defaultSocket,

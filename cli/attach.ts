@@ -1,6 +1,5 @@
 /** `cni attach|detach POD NETWORK`: further networks of a running pod. */
 
-import type { CommandModule } from 'yargs';
 import { parseResult, type Result } from '../lib/cni/result.ts';
 import { listLinks } from '../lib/kernel/link.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
@@ -17,6 +16,7 @@ import { addPlugins, deletePlugins } from './libcni/chain.ts';
 import { findNetwork } from './networks.ts';
 import { forgetSaved, recordOf, savedNetworksOf } from './records.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
+import type { Subcommand } from './subcommand.ts';
 import { print } from './terminal.ts';
 
 interface AttachArguments {
@@ -31,10 +31,8 @@ function podCommand(
   describe: string,
   more: string,
   run: (pod: SavedPod, args: AttachArguments) => Promise<void>,
-): CommandModule<object, AttachArguments> {
+): Subcommand<AttachArguments> {
   return {
-    command: `${name} <pod> <network>`,
-    describe,
     builder: (yargs) =>
       yargs
         .positional('pod', {

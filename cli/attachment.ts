@@ -4,7 +4,6 @@
 
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { CommandModule } from 'yargs';
 import { isObject } from '../lib/cni/schema.ts';
 import { sha512 } from '../lib/firewall/sha512.ts';
 import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
@@ -21,6 +20,7 @@ import {
 import type { NetworkList } from './libcni/conflist.ts';
 import { findNetwork, findUsedNetwork } from './networks.ts';
 import { environment, environmentHelp } from './settings.ts';
+import type { Subcommand } from './subcommand.ts';
 import { print, warn } from './terminal.ts';
 
 interface NetworkArguments {
@@ -34,11 +34,9 @@ function networkCommand(
   describe: string,
   run: (list: NetworkList, runtime: Runtime, environment: Environment) => Promise<void>,
   { find = findNetwork, needsNetns = true } = {},
-): CommandModule<object, NetworkArguments> {
+): Subcommand<NetworkArguments> {
   const where = needsNetns ? ' /run/netns/web' : '';
   return {
-    command: `${name} <network> ${needsNetns ? '<netns>' : '[netns]'}`,
-    describe,
     builder: (yargs) =>
       yargs
         .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })

@@ -3,7 +3,6 @@
 import { writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
-import type { CommandModule } from 'yargs';
 import { errnoOf } from '../lib/file.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
@@ -13,13 +12,12 @@ import { lookAround } from './doctor/context.ts';
 import { resultsAsJson } from './doctor/report.ts';
 import { CommandError } from './errors.ts';
 import { environmentHelp } from './settings.ts';
+import type { Subcommand } from './subcommand.ts';
 import { count, print } from './terminal.ts';
 
 /** The subcommand. @param suite whose plugins say what the networks need. */
-export function bugreport(suite: Suite): CommandModule<object, { output: string | undefined }> {
+export function bugreport(suite: Suite): Subcommand<{ output: string | undefined }> {
   return {
-    command: 'bugreport',
-    describe: 'Collect what is needed to look into a problem',
     builder: (yargs) =>
       yargs
         .option('output', {

@@ -2,7 +2,7 @@
 
 import { readdirSync } from 'node:fs';
 import { basename } from 'node:path';
-import type { Argv, CommandModule } from 'yargs';
+import type { Argv } from 'yargs';
 import { type Shell, scripts } from './completion/scripts.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { commandWords, type Help, readHelp } from './help.ts';
@@ -11,15 +11,11 @@ import type { CachedAttachment } from './libcni/cache.ts';
 import { networkFiles, readNetworkFile } from './libcni/conflist.ts';
 import { listRecords } from './records.ts';
 import { cacheDir, configDir } from './settings.ts';
-
-/** What a shell's script calls the command with, before the words of the command line. */
-export const completionOption = '--complete';
+import type { Subcommand } from './subcommand.ts';
 
 const shells = Object.keys(scripts) as Shell[];
 
-export const completion: CommandModule<object, { shell: Shell | undefined }> = {
-  command: 'completion [shell]',
-  describe: 'Print what bash, zsh or fish needs to complete this command',
+export const completion: Subcommand<{ shell: Shell | undefined }> = {
   builder: (yargs) =>
     yargs
       .positional('shell', { choices: shells, describe: 'Which shell; that of $SHELL when left out' })

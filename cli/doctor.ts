@@ -1,6 +1,5 @@
 /** `cni doctor`: what is wrong with the networks of the host, why, and how to mend it. */
 
-import type { CommandModule } from 'yargs';
 import type { Suite } from '../main.ts';
 import { runChecks } from './doctor/checks.ts';
 import { lookAround } from './doctor/context.ts';
@@ -8,6 +7,7 @@ import { mend } from './doctor/mend.ts';
 import { describeResults, resultsAsJson } from './doctor/report.ts';
 import { ExitCode } from './errors.ts';
 import { environmentHelp } from './settings.ts';
+import type { Subcommand } from './subcommand.ts';
 import { print } from './terminal.ts';
 
 interface DoctorArguments {
@@ -16,10 +16,8 @@ interface DoctorArguments {
 }
 
 /** The subcommand. @param suite whose plugins say what the networks need. */
-export function doctor(suite: Suite): CommandModule<object, DoctorArguments> {
+export function doctor(suite: Suite): Subcommand<DoctorArguments> {
   return {
-    command: 'doctor',
-    describe: 'Find out what is wrong with the networks of this host',
     builder: (yargs) =>
       yargs
         .option('fix', {

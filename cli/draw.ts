@@ -1,10 +1,10 @@
 /** `cni draw`: a picture of the host's container networks. */
 
 import { writeFileSync } from 'node:fs';
-import type { CommandModule } from 'yargs';
 import { survey } from './draw/survey.ts';
 import { asText } from './draw/text.ts';
 import { CommandError } from './errors.ts';
+import type { Subcommand } from './subcommand.ts';
 import { note, print, warn } from './terminal.ts';
 
 interface DrawArguments {
@@ -12,9 +12,7 @@ interface DrawArguments {
   html: string | undefined;
 }
 
-export const draw: CommandModule<object, DrawArguments> = {
-  command: 'draw',
-  describe: "Draw this host's container networks",
+export const draw: Subcommand<DrawArguments> = {
   builder: (yargs) =>
     yargs
       .option('svg', { type: 'string', requiresArg: true, describe: 'Write an SVG picture to this file' })

@@ -1,25 +1,29 @@
 /** `cni explain FILE|NETWORK`: what ADD would do, step by step, without doing it. */
 
 import { existsSync } from 'node:fs';
-import type { CommandModule } from 'yargs';
 import { configSchema, type Plugin } from '../lib/cni/plugin.ts';
 import { decode, isObject } from '../lib/cni/schema.ts';
 import { atLeast } from '../lib/cni/version.ts';
 import type { Suite } from '../main.ts';
-import { ipamTypeOf, poolsOf, sizeOf } from './addresses.ts';
+import { poolsOf, sizeOf } from './addresses.ts';
 import { CommandError } from './errors.ts';
-import { type NetworkList, type PluginEntry, readNetworkFile, wholeConfig } from './libcni/conflist.ts';
+import {
+  ipamTypeOf,
+  type NetworkList,
+  type PluginEntry,
+  readNetworkFile,
+  wholeConfig,
+} from './libcni/conflist.ts';
 import { findNetwork } from './networks.ts';
 import { loadPlugin } from './schema.ts';
+import type { Subcommand } from './subcommand.ts';
 import { paint, print } from './terminal.ts';
 
 type Config = PluginEntry['config'];
 
 /** The subcommand. @param suite whose plugins say what they do. */
-export function explain(suite: Suite): CommandModule<object, { file: string }> {
+export function explain(suite: Suite): Subcommand<{ file: string }> {
   return {
-    command: 'explain <file>',
-    describe: 'Tell what a network does to a pod, without doing it',
     builder: (yargs) =>
       yargs
         .positional('file', {

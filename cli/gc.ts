@@ -1,6 +1,5 @@
 /** `cni gc [NETWORK]`: removes what no longer belongs to a container. */
 
-import type { CommandModule } from 'yargs';
 import { attachmentKey } from '../lib/attachment.ts';
 import { describeError, ExitCode } from './errors.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
@@ -10,6 +9,7 @@ import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork } from './networks.ts';
 import { forgetSaved, readRecord } from './records.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
+import type { Subcommand } from './subcommand.ts';
 import { count, paint, print, warn } from './terminal.ts';
 
 interface GcArguments {
@@ -19,9 +19,7 @@ interface GcArguments {
   trace: boolean;
 }
 
-export const gc: CommandModule<object, GcArguments> = {
-  command: 'gc [network] [netns]',
-  describe: 'Remove what no longer belongs to a container',
+export const gc: Subcommand<GcArguments> = {
   builder: (yargs) =>
     yargs
       .positional('network', { type: 'string', describe: 'Name of the network; all of them without it' })

@@ -3,7 +3,6 @@
 import { execFileSync } from 'node:child_process';
 import { linkSync, readdirSync, renameSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
-import type { CommandModule } from 'yargs';
 import { readLaunch } from '../launcher/launch.ts';
 import { isObject } from '../lib/cni/schema.ts';
 import type { Suite } from '../main.ts';
@@ -20,6 +19,7 @@ import {
   removeOldPrivateDirectories,
   syncFiles,
 } from './private-directory.ts';
+import type { Subcommand } from './subcommand.ts';
 import { checkUnits, installUnits, removeUnits } from './systemd.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
@@ -31,11 +31,9 @@ interface InstallArguments {
 }
 
 /** The subcommand. @param suite whose names are installed. */
-export function install(suite: Suite): CommandModule<object, InstallArguments> {
+export function install(suite: Suite): Subcommand<InstallArguments> {
   const names = [...suite.plugins.keys(), ...suite.ipam.keys(), 'cni'];
   return {
-    command: 'install',
-    describe: 'Install the plugins, go back to what was there before, or remove them',
     builder: (yargs) =>
       yargs
         .option('bin-dir', {

@@ -1,6 +1,5 @@
 /** `cni list`: every attachment of the host, and the state it was seen in. */
 
-import type { CommandModule } from 'yargs';
 import { lookOnce } from '../lib/kernel/sharing.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { displayName, type HostAttachment, type Inventory, isNamed, takeInventory } from './inventory.ts';
@@ -9,6 +8,7 @@ import { watchListing } from './list/watch.ts';
 import { isFull } from './reservations.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
 import { checkStates, type State, stateKinds } from './state.ts';
+import type { Subcommand } from './subcommand.ts';
 import { count, paint, print, printStructured, warn } from './terminal.ts';
 
 /** What is to be listed. */
@@ -38,9 +38,7 @@ interface Row {
   readonly state: State;
 }
 
-export const list: CommandModule<object, ListArguments> = {
-  command: 'list',
-  describe: 'List the attachments of this host, and check them',
+export const list: Subcommand<ListArguments> = {
   builder: (yargs) =>
     yargs
       .option('output', {

@@ -3,26 +3,11 @@
 import yargs, { type Argv } from 'yargs';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
-import { agent } from './agent.ts';
-import { attach, detach } from './attach.ts';
-import { add, check, del, status } from './attachment.ts';
-import { bugreport } from './bugreport.ts';
-import { complete, completion, completionOption } from './completion.ts';
-import { doctor } from './doctor.ts';
-import { draw } from './draw.ts';
+import { subcommands } from './commands.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
-import { explain } from './explain.ts';
-import { gc } from './gc.ts';
-import { install } from './install.ts';
-import { list } from './list.ts';
-import { network } from './network.ts';
 import { setOwnPlugins } from './own-plugins.ts';
-import { probeHelper } from './probe/helper.ts';
-import { probe } from './probe.ts';
-import { repair } from './repair.ts';
+import { standardInput } from './settings.ts';
 import { note, paintError, print } from './terminal.ts';
-import { standardInput } from './validate/file.ts';
-import { validate } from './validate.ts';
 
 const epilogue = `Exit codes:
   0  done, and nothing found amiss
@@ -30,6 +15,9 @@ const epilogue = `Exit codes:
   2  the command line is wrong
 
 Colours are left out when the output is not a terminal, or NO_COLOR is set.`;
+
+/** What a shell's script calls the command with, before the words of the command line. */
+const completionOption = '--complete';
 
 /** The whole command. @param suite every plugin in the executable. */
 export function makeCommand(suite: Suite): Argv {
@@ -46,22 +34,7 @@ export function makeCommand(suite: Suite): Argv {
       'Did you mean %s?': 'There is no such command. Did you mean "%s"?',
     })
     .usage('$0 COMMAND\n\nSets up, checks and shows the container networks of this host.')
-    .command(install(suite))
-    .command(agent(suite))
-    .command(validate(suite))
-    .command([add, check, del, status])
-    .command([attach, detach])
-    .command(gc)
-    .command(repair(suite))
-    .command(list)
-    .command(network(suite))
-    .command(draw)
-    .command(doctor(suite))
-    .command(bugreport(suite))
-    .command(probe)
-    .command(probeHelper)
-    .command(explain(suite))
-    .command(completion)
+    .command(subcommands(suite))
     .version(`${packageJson.name} ${packageJson.version}`)
     .alias({ h: 'help' })
     .demandCommand(1, 'Which command? See "cni --help"')
@@ -88,6 +61,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
   });
   try {
     if (args[0] === completionOption) {
+      const { complete } = await import('./completion.ts');
       const lines = await complete(args.slice(1), () => makeCommand(suite));
       if (lines.length > 0) print(lines.join('\n'));
       return;

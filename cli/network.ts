@@ -1,21 +1,30 @@
 /** `cni network ls|inspect|create`: the networks of the host. */
 
-import type { CommandModule } from 'yargs';
 import type { Suite } from '../main.ts';
-import { create } from './network/create.ts';
-import { inspect } from './network/inspect.ts';
-import { ls } from './network/ls.ts';
+import { type Subcommand, subcommand } from './subcommand.ts';
 
 /** The subcommand. @param suite whose schemas the configurations are held against. */
-export function network(suite: Suite): CommandModule {
+export function network(suite: Suite): Subcommand {
   return {
-    command: 'network',
-    describe: 'List, inspect and create the networks of this host',
     builder: (yargs) =>
       yargs
-        .command(ls(suite))
-        .command(inspect(suite))
-        .command(create(suite))
+        .command(
+          subcommand(['ls', 'list'], 'List the networks of this host', async () =>
+            (await import('./network/ls.ts')).ls(suite),
+          ),
+        )
+        .command(
+          subcommand(
+            'inspect <names..>',
+            'Show ranges, gateways, attachments and configuration of networks',
+            async () => (await import('./network/inspect.ts')).inspect(suite),
+          ),
+        )
+        .command(
+          subcommand('create <name>', 'Create a network', async () =>
+            (await import('./network/create.ts')).create(suite),
+          ),
+        )
         .demandCommand(1, 'Which command? See "cni network --help"')
         .strict(),
     handler: () => {},

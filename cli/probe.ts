@@ -1,6 +1,5 @@
 /** `cni probe POD|NETWORK`: sends packets from inside pods, and tells which arrive. */
 
-import type { CommandModule } from 'yargs';
 import { Address } from '../lib/ip.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/context.ts';
@@ -12,6 +11,7 @@ import type { Outcome } from './probe/outcome.ts';
 import { Outside } from './probe/outside.ts';
 import { Station } from './probe/station.ts';
 import { cacheDir, configDir } from './settings.ts';
+import type { Subcommand } from './subcommand.ts';
 import { count, formatTable, paint, print } from './terminal.ts';
 
 interface ProbeArguments {
@@ -22,9 +22,7 @@ interface ProbeArguments {
   output: 'text' | 'json';
 }
 
-export const probe: CommandModule<object, ProbeArguments> = {
-  command: 'probe <target>',
-  describe: 'Try what pods reach, with packets from inside them',
+export const probe: Subcommand<ProbeArguments> = {
   builder: (yargs) =>
     yargs
       .positional('target', {

@@ -1,6 +1,5 @@
 /** `cni repair [NETWORK|POD]…`: brings back what others have taken from running attachments on the host. */
 
-import type { CommandModule } from 'yargs';
 import { readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
 import { CommandError, ExitCode } from './errors.ts';
@@ -10,6 +9,7 @@ import { repairAttachments } from './repair/attachment.ts';
 import { describeRepaired, isBroken, nameOf, summarize } from './repair/report.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
 import { checkStates } from './state.ts';
+import type { Subcommand } from './subcommand.ts';
 import { print, warn } from './terminal.ts';
 
 interface RepairArguments {
@@ -18,10 +18,8 @@ interface RepairArguments {
 }
 
 /** The subcommand. @param suite the plugins that it repairs. */
-export function repair(suite: Suite): CommandModule<object, RepairArguments> {
+export function repair(suite: Suite): Subcommand<RepairArguments> {
   return {
-    command: 'repair [names..]',
-    describe: 'Restore rules, routes and ports of running containers',
     builder: (yargs) =>
       yargs
         .positional('names', {

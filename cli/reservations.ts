@@ -13,8 +13,7 @@ import type { AttachmentId } from '../lib/attachment.ts';
 import { netConfShape } from '../lib/cni/config.ts';
 import { decode, object } from '../lib/cni/schema.ts';
 import { eachTime, type Once } from '../lib/kernel/sharing.ts';
-import { ipamTypeOf } from './addresses.ts';
-import { type NetworkList, wholeConfig } from './libcni/conflist.ts';
+import { ipamTypeOf, type NetworkList, wholeConfig } from './libcni/conflist.ts';
 
 /** What host-local has on disk for a network. */
 export interface NetworkReservations {

@@ -55,3 +55,6 @@ function indented(label: string, json: string): string {
   }
   return `  ${paintError('dim', label)} ${text.replaceAll('\n', '\n         ')}`;
 }
+
+/** The name that standard input goes by. As a file it cannot be opened when it is a socket. */
+export const standardInput = '/dev/stdin';

@@ -2,13 +2,13 @@
 
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CommandModule } from 'yargs';
 import type { Suite } from '../main.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { configFiles } from './libcni/conflist.ts';
-import { configDir, pluginPath } from './settings.ts';
+import { configDir, pluginPath, standardInput } from './settings.ts';
+import type { Subcommand } from './subcommand.ts';
 import { note } from './terminal.ts';
-import { checkFile, standardInput } from './validate/file.ts';
+import { checkFile } from './validate/file.ts';
 import { checkNetworks } from './validate/networks.ts';
 import { type Format, formats } from './validate/report.ts';
 
@@ -22,10 +22,8 @@ interface ValidateArguments {
 }
 
 /** The subcommand. @param suite whose schemas the configurations are held against. */
-export function validate(suite: Suite): CommandModule<object, ValidateArguments> {
+export function validate(suite: Suite): Subcommand<ValidateArguments> {
   return {
-    command: 'validate [paths..]',
-    describe: 'Check network configurations',
     builder: (yargs) =>
       yargs
         .positional('paths', {

@@ -7,7 +7,7 @@ import type { NetworkConfig } from './network-config.ts';
 import type { Node, Reach, Subnets } from './node.ts';
 import type { Uplink } from './uplink.ts';
 
-/** One way to get packets to other nodes. What is right already stays as it is, packets under way included. */
+/** One way to get packets to other nodes. What is right already is not touched. */
 export interface Dataplane {
   /** Bytes that fit through it. */
   readonly mtu: number;

@@ -1,5 +1,6 @@
 /** Network configurations on disk, with errors for whoever edits them. */
 
+import { isObject } from '../../lib/cni/schema.ts';
 import {
   ConfigError,
   findNetwork,
@@ -85,4 +86,10 @@ export function wholeConfig(
   { name, cniVersion }: Pick<NetworkList, 'name' | 'cniVersion'>,
 ): Readonly<Record<string, unknown>> {
   return { ...config, name, cniVersion: cniVersion || '0.1.0' };
+}
+
+/** The type of the IPAM plugin in a plugin's configuration, if there is one. */
+export function ipamTypeOf(config: PluginEntry['config']): string | undefined {
+  const { ipam } = config;
+  return isObject(ipam) && typeof ipam.type === 'string' && ipam.type !== '' ? ipam.type : undefined;
 }

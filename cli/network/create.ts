@@ -3,12 +3,12 @@
 import { linkSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import type { CommandModule } from 'yargs';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, ExitCode } from '../errors.ts';
 import { networkFiles } from '../libcni/conflist.ts';
 import { configDir, pluginPath } from '../settings.ts';
+import type { Subcommand } from '../subcommand.ts';
 import { note, print, warn } from '../terminal.ts';
 import { type CheckedFile, checkFile } from '../validate/file.ts';
 import { checkNetworks } from '../validate/networks.ts';
@@ -21,10 +21,8 @@ interface CreateArguments extends NetworkOptions {
 }
 
 /** The subcommand. @param suite whose schemas the configuration is held against. */
-export function create(suite: Suite): CommandModule<object, CreateArguments> {
+export function create(suite: Suite): Subcommand<CreateArguments> {
   return {
-    command: 'create <name>',
-    describe: 'Create a network',
     builder: (yargs) =>
       yargs
         .positional('name', { type: 'string', demandOption: true, describe: 'Name of the network' })

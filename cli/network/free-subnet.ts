@@ -6,10 +6,10 @@ import { listLinks } from '../../lib/kernel/link.ts';
 import { listRoutes } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { Suite } from '../../main.ts';
-import { ipamTypeOf, poolsOf } from '../addresses.ts';
+import { poolsOf } from '../addresses.ts';
 import { CommandError } from '../errors.ts';
 import { takeInventory } from '../inventory.ts';
-import { wholeConfig } from '../libcni/conflist.ts';
+import { ipamTypeOf, wholeConfig } from '../libcni/conflist.ts';
 import { loadPlugin } from '../schema.ts';
 import { cacheDir, configDir } from '../settings.ts';
 

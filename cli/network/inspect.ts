@@ -1,9 +1,9 @@
 /** `cni network inspect`: everything about some networks, for programs and people. */
 
-import type { CommandModule } from 'yargs';
 import type { Suite } from '../../main.ts';
 import { CommandError, ExitCode } from '../errors.ts';
 import { configDir } from '../settings.ts';
+import type { Subcommand } from '../subcommand.ts';
 import { printStructured, warn } from '../terminal.ts';
 import { takeOverview } from './overview.ts';
 
@@ -13,10 +13,8 @@ interface InspectArguments {
 }
 
 /** The subcommand. @param suite whose schemas the configurations are held against. */
-export function inspect(suite: Suite): CommandModule<object, InspectArguments> {
+export function inspect(suite: Suite): Subcommand<InspectArguments> {
   return {
-    command: 'inspect <names..>',
-    describe: 'Show ranges, gateways, attachments and configuration of networks',
     builder: (yargs) =>
       yargs
         .positional('names', { type: 'string', array: true, describe: 'Names of networks' })

@@ -1,20 +1,17 @@
 /** `cni network ls`: the networks of the host, and how many addresses each has left. */
 
 import { basename } from 'node:path';
-import type { CommandModule } from 'yargs';
 import type { Suite } from '../../main.ts';
 import { ExitCode } from '../errors.ts';
+import type { Subcommand } from '../subcommand.ts';
 import { count, formatBlocks, formatTable, paint, print, printStructured, warn } from '../terminal.ts';
 import { type NetworkOverview, takeOverview } from './overview.ts';
 
 const heading = ['NETWORK', 'PLUGINS', 'SUBNET', 'GATEWAY', 'SIZE', 'USED', 'FREE', 'PODS', 'FILE'];
 
 /** The subcommand. @param suite whose schemas the configurations are held against. */
-export function ls(suite: Suite): CommandModule<object, { output: 'table' | 'json' | 'yaml' | 'name' }> {
+export function ls(suite: Suite): Subcommand<{ output: 'table' | 'json' | 'yaml' | 'name' }> {
   return {
-    command: 'ls',
-    aliases: ['list'],
-    describe: 'List the networks of this host',
     builder: (yargs) =>
       yargs
         .option('output', {

@@ -2,9 +2,8 @@
 
 import { lookOnce, type Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
-import { ipamTypeOf } from '../addresses.ts';
 import { displayName, takeInventory } from '../inventory.ts';
-import { networkFiles } from '../libcni/conflist.ts';
+import { ipamTypeOf, networkFiles } from '../libcni/conflist.ts';
 import type { RangeUse } from '../reservations.ts';
 import { isFull } from '../reservations.ts';
 import { cacheDir, configDir } from '../settings.ts';

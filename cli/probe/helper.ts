@@ -8,12 +8,12 @@ import { Resolver } from 'node:dns/promises';
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { createInterface } from 'node:readline';
-import type { CommandModule } from 'yargs';
 import { errnoOf } from '../../lib/file.ts';
 import { Address } from '../../lib/ip.ts';
 import { echo } from '../../lib/kernel/echo.ts';
 import { readSysctl } from '../../lib/kernel/sysctl.ts';
 import { isKernelError } from '../../lib/netlink/libc.ts';
+import type { Subcommand } from '../subcommand.ts';
 
 /** How long an answer is waited for, in milliseconds. */
 const patienceMs = 1500;
@@ -42,9 +42,7 @@ export interface Answer {
   readonly detail: string;
 }
 
-export const probeHelper: CommandModule = {
-  command: 'probe-helper',
-  describe: false,
+export const probeHelper: Subcommand = {
   handler: async () => {
     for await (const line of createInterface({ input: process.stdin }))
       process.stdout.write(`${JSON.stringify(await attempt(JSON.parse(line) as Task))}\n`);

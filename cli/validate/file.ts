@@ -6,10 +6,11 @@ import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
 import type { Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
-import { ipamTypeOf, poolsOf } from '../addresses.ts';
+import { poolsOf } from '../addresses.ts';
 import { type JsonNode, JsonSyntaxError, parseJson } from '../json.ts';
 import {
   ConfigError,
+  ipamTypeOf,
   type NetworkList,
   networkFrom,
   type PluginEntry,
@@ -18,14 +19,12 @@ import {
 } from '../libcni/conflist.ts';
 import { isFull, reservationsOf } from '../reservations.ts';
 import { conflistProperties, loadPlugin } from '../schema.ts';
+import { standardInput } from '../settings.ts';
 import { addressingFindings } from './addressing.ts';
 import { error, type Finding, warning } from './finding.ts';
 import { hostFindings } from './host.ts';
 import { checkPlugin, type PluginNode, typeOf } from './plugin.ts';
 import { keyFindings } from './schema.ts';
-
-/** The name that standard input goes by. As a file it cannot be opened when it is a socket. */
-export const standardInput = '/dev/stdin';
 
 /** A file and what there is to say about it. */
 export interface CheckedFile {

@@ -3,9 +3,8 @@
 import { configSchema, type Plugin } from '../../lib/cni/plugin.ts';
 import { decode, getKey, isObject, type JsonSchema } from '../../lib/cni/schema.ts';
 import type { Suite } from '../../main.ts';
-import { ipamTypeOf } from '../addresses.ts';
 import { hasPath, type JsonNode } from '../json.ts';
-import { type PluginEntry, wholeConfig } from '../libcni/conflist.ts';
+import { ipamTypeOf, type PluginEntry, wholeConfig } from '../libcni/conflist.ts';
 import { capabilitiesOf, configProperties, loadPlugin, runtimeKeys } from '../schema.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import { keyFindings, schemaFindings } from './schema.ts';

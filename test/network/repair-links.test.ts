@@ -39,7 +39,8 @@ async function linksOf(host: Host): Promise<object> {
   };
   const routes = async (family: string) =>
     (await json('ip', family, '-j', 'route', 'show', 'table', 'all')).filter(
-      (one) => !one.includes('fe80::'),
+      // Which anycast address of routers the kernel has is its own affair, and a matter of chance when links change.
+      (one) => !one.includes('fe80::') && !one.includes('"type":"anycast"'),
     );
   return {
     links: (await links(host))
