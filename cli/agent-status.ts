@@ -49,7 +49,8 @@ function describeOverlay({ problem, backend, subnets, nodes }: OverlayStatus): s
     subnets.length > 0
       ? `${subnets.join(' and ')}, by ${backend} to ${count(nodes, 'other node')}`
       : 'no subnet yet';
-  return `Overlay: ${lease}${problem === undefined ? '' : `. Out of touch with etcd: ${problem}`}.`;
+  const [reason] = (problem ?? '').split('\n');
+  return `Overlay: ${lease}${reason ? `. Out of touch with etcd: ${reason}` : ''}.`;
 }
 
 /** Asks an agent for its statistics. @throws CommandError when none answers. */

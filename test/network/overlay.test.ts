@@ -184,3 +184,20 @@ test('etcd stops and comes back, and packets flow on', async (t) => {
     `Overlay: ${nodes[0].subnet}, by vxlan to 2 other nodes.`,
   );
 });
+
+test('a node that was cut off from etcd for long catches up', async (t) => {
+  const wire = await Wire.make(t);
+  const node = await wire.addNode(1);
+  await until('it has a subnet', async () => node.env !== undefined);
+  const former = node.subnet;
+  // Nothing comes back, and nobody says so.
+  await node.host.run(['iptables', '-A', 'INPUT', '-s', '192.0.2.100', '-j', 'DROP']);
+  await until('it notices', async () => /etcd is asked again/.test(node.log));
+  await wire.write(
+    'subnets/10.244.9.0-24',
+    '{"PublicIP":"192.0.2.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"5e:00:00:00:00:09"}}',
+  );
+  await node.host.run(['iptables', '-D', 'INPUT', '-s', '192.0.2.100', '-j', 'DROP']);
+  await until('it has caught up', async () => (await node.routedTo()).includes('10.244.9.0/24'));
+  t.is(node.subnet, former);
+});
