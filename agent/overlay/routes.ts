@@ -41,13 +41,15 @@ export function reconcileRoutes(
     dst.length === length &&
     network.contains(dst.address);
   const found = listRoutes(socket, { family, table: RouteTable.Main });
-  const stale = found.filter((route) => isOfNode(route) && !wanted.some(({ dst }) => dst.equals(route.dst)));
-  const missing = wanted.filter((route) => !found.some((one) => isSame(one, route)));
+  const destinations = new Set(wanted.map(({ dst }) => `${dst}`));
+  const present = new Set(found.map(keyOf));
+  const stale = found.filter((route) => isOfNode(route) && !destinations.has(`${route.dst}`));
+  const missing = wanted.filter((route) => !present.has(keyOf(route)));
   // What somebody else has removed meanwhile is gone all the same.
-  socket.attempt(...stale.map(removeRoute));
+  tryAll(socket, stale.map(removeRoute));
   return tryAll(socket, missing.map(replaceRoute));
 }
 
-function isSame(one: Route, other: NodeRoute): boolean {
-  return one.dst.equals(other.dst) && other.gw.equals(one.gw) && one.link === other.link;
+function keyOf({ dst, gw, link }: RouteSettings): string {
+  return `${dst} ${gw} ${link}`;
 }

@@ -72,7 +72,8 @@ class Tunnel {
       const link = this.directLink(node.via);
       return link === undefined ? [] : [{ ...node, link }];
     });
-    const wrapped = nodes.filter((node) => !direct.some(({ subnet }) => subnet.equals(node.subnet)));
+    const isDirect = new Set(direct.map(({ subnet }) => subnet));
+    const wrapped = nodes.filter(({ subnet }) => !isDirect.has(subnet));
     const neighbours = wrapped.map(({ subnet, mac }) => ({ address: subnet.address, mac }));
     const forwarding = wrapped.map(({ via, mac }) => ({ address: via, mac }));
     const routes: NodeRoute[] = [
@@ -89,14 +90,16 @@ class Tunnel {
     ]);
     const links = [...new Set([index, uplink.link.index, ...direct.map(({ link }) => link)])];
     problems.push(...reconcileRoutes(socket, this.family, routes, config.ranges[this.family]!, links));
-    socket.attempt(
+    const addresses = new Set(neighbours.map(({ address }) => `${address}`));
+    const macs = new Set(forwarding.map(({ mac }) => mac));
+    tryAll(socket, [
       ...foundNeighbours
-        .filter(({ address }) => !neighbours.some((one) => one.address.equals(address)))
+        .filter(({ address }) => !addresses.has(`${address}`))
         .map((one) => deleteNeighbour(index, one, this.name)),
       ...foundForwarding
-        .filter(({ mac }) => !forwarding.some((one) => one.mac === mac))
+        .filter(({ mac }) => !macs.has(mac))
         .map((one) => deleteForwarding(index, one, this.name)),
-    );
+    ]);
     return problems;
   }
 
@@ -167,7 +170,7 @@ function isSame(found: Vxlan | undefined, wanted: Vxlan): boolean {
 }
 
 function without(all: readonly Neighbour[], found: readonly Neighbour[]): Neighbour[] {
-  return all.filter(
-    ({ address, mac }) => !found.some((one) => one.mac === mac && one.address.equals(address)),
-  );
+  const keyOf = ({ address, mac }: Neighbour) => `${address} ${mac}`;
+  const present = new Set(found.map(keyOf));
+  return all.filter((one) => !present.has(keyOf(one)));
 }

@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { attach, sample } from '../support/chain.ts';
+import { converse, serveLines } from '../support/connection.ts';
 import { Etcd } from '../support/etcd.ts';
 import { writeSubnetEnv } from '../support/flannel.ts';
 import { binDir, makeHost } from '../support/host.ts';
@@ -58,12 +59,49 @@ test('a node with flanneld and one with the agent are in one overlay', async (t)
   t.true(await ping(here.pod, there.ip, '-M', 'do', '-s', '1422'));
 
   // Its interface was made anew, as after a new start of its host.
-  await wire.write(
-    'subnets/10.244.9.0-24',
-    '{"PublicIP":"192.0.2.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"5e:12:34:56:78:00"}}',
-  );
+  const text = (await wire.subnets())['10.244.9.0-24']!;
+  await wire.write('subnets/10.244.9.0-24', text.replace(mac, '5e:12:34:56:78:00'));
   await until('the node follows', async () => (await node.forwarding())[0] === '5e:12:34:56:78:00 192.0.2.9');
   t.deepEqual(await node.neighbours(), ['10.244.9.0 5e:12:34:56:78:00']);
+  await wire.write('subnets/10.244.9.0-24', text);
+
+  // The agent takes flanneld's place.
+  await serveLines(t, there.pod, 81);
+  const say = await converse(t, here.pod, there.ip, 81);
+  const before = await link(foreign, 'flannel.1');
+  const successor = new Node(t, foreign);
+  await successor.startAgent({ 'etcd-endpoints': wire.endpoint, 'ip-masq': true });
+  await until('it has a subnet', async () => /in touch/.test(successor.log));
+  t.is(successor.subnet, '10.244.9.0/24');
+  t.deepEqual(await link(foreign, 'flannel.1'), before);
+  t.is((await wire.subnets())['10.244.9.0-24'], text);
+  await untilConnected([node, successor]);
+  t.regex(await say('as before'), /as before/);
+});
+
+test('a thousand nodes', async (t) => {
+  const wire = await Wire.make(t, { ...vxlanNetwork, Network: '10.0.0.0/8' });
+  const numbers = Array.from({ length: 1000 }, (_, i) => [Math.floor(i / 250) + 1, (i % 250) + 1] as const);
+  const keyOf = ([high, low]: readonly [number, number]) => `10.${high}.${low}.0-24`;
+  const macOf = ([high, low]: readonly [number, number]) =>
+    `5e:00:00:00:0${high}:${low.toString(16).padStart(2, '0')}`;
+  const write = (some: typeof numbers) =>
+    wire.writeAll(
+      some.map((one) => [
+        `subnets/${keyOf(one)}`,
+        `{"PublicIP":"198.51.${one.join('.')}","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"${macOf(one)}"}}`,
+      ]),
+    );
+  await write(numbers.slice(0, 500));
+  const node = await wire.addNode(1);
+  await until('it has routes to those before it', async () => (await node.routedTo()).length === 500);
+  await write(numbers.slice(500));
+  await until('it has routes to all', async () => (await node.routedTo()).length === 1000);
+  t.deepEqual(await node.forwarding(), numbers.map((one) => `${macOf(one)} 198.51.${one.join('.')}`).sort());
+  t.deepEqual(
+    await node.neighbours(),
+    numbers.map((one) => `${keyOf(one).replace('-24', '')} ${macOf(one)}`).sort(),
+  );
 });
 
 test('pods of both families', async (t) => {
@@ -256,15 +294,12 @@ test('over TLS, with a password', async (t) => {
     iface: '192.0.2.1',
     'subnet-file': '/run/other/subnet.env',
   };
-  const file = '/etc/cni/overlay.json';
-  writeFileSync(host.file(file), JSON.stringify({ ...settings, 'etcd-password': 'wrong' }));
   const node = new Node(t, host);
-  await node.startAgent();
+  await node.startAgent({ ...settings, 'etcd-password': 'wrong' });
   await until('it is refused', async () => /etcd refuses user "root".*"etcd-password"/.test(node.log));
   t.notRegex(node.log, /secret|wrong/);
   await node.stopAgent();
-  writeFileSync(host.file(file), JSON.stringify(settings));
-  await node.startAgent();
+  await node.startAgent(settings);
   await until('it has a subnet', async () => /in touch/.test(node.log));
   t.regex(await host.run(['cat', '/run/other/subnet.env']), /^FLANNEL_SUBNET=10\.244\.\d+\.1\/24$/m);
   await host.run([
@@ -284,6 +319,35 @@ test('over TLS, with a password', async (t) => {
   await until('it hears of a node', async () =>
     (await routes(host)).some(({ dst, gateway }) => dst === '10.244.77.0/24' && gateway === '192.0.2.7'),
   );
+});
+
+test('a node that others reach at another address than its own', async (t) => {
+  const wire = await Wire.make(t);
+  const settings = { 'etcd-endpoints': wire.endpoint, 'public-ip': '198.51.100.9' };
+  const node = await wire.addNode(1, settings);
+  await until('it has a subnet', async () => node.env !== undefined);
+  t.regex((await wire.subnets())[node.key]!, /"PublicIP":"198\.51\.100\.9"/);
+  t.is((await link(node.host, 'flannel.1'))!.linkinfo!.info_data!.local, '192.0.2.1');
+
+  await wire.write('config', { ...vxlanNetwork, Backend: { Type: 'host-gw' } });
+  await until('the change is noticed', async () => /config" of etcd has changed\. Restart/.test(node.log));
+  for (const [more, pattern] of [
+    [{}, /With backend "host-gw" both must be the same/],
+    [{ iface: 'none0' }, /"iface" is "none0", but this node has no such interface/],
+    [{ iface: 'lo' }, /Interface "lo" has no IPv4 address/],
+  ] as const) {
+    await node.stopAgent();
+    await node.startAgent({ ...settings, ...more });
+    await until(`${pattern}`, async () => pattern.test(node.log));
+  }
+  await node.stopAgent();
+  await node.host.run(['ip', 'route', 'delete', 'default']);
+  await node.startAgent({ 'etcd-endpoints': wire.endpoint });
+  await until('it says what it lacks', async () => /has no default route/.test(node.log));
+  await node.stopAgent();
+  await node.startAgent({ 'etcd-endpoints': wire.endpoint, iface: 'eth0' });
+  await until('it is back', async () => node.log.split('in touch').length === 3);
+  t.is(node.env!.FLANNEL_MTU, '1500');
 });
 
 test('settings and networks that are not possible', async (t) => {

@@ -41,6 +41,23 @@ export class Wire {
     return wire;
   }
 
+  /** "etcd-endpoints" of nodes. */
+  get endpoint(): string {
+    return `http://${wireAddress}:2379`;
+  }
+
+  /** Writes many keys of flannel's, some at a time. */
+  async writeAll(pairs: readonly (readonly [name: string, value: string])[]): Promise<void> {
+    const encode = (text: string) => Buffer.from(text).toString('base64');
+    // As many as etcd takes in a transaction.
+    for (let i = 0; i < pairs.length; i += 128)
+      await this.etcd.ask('/v3/kv/txn', {
+        success: pairs.slice(i, i + 128).map(([name, value]) => ({
+          request_put: { key: encode(`${root}/${name}`), value: encode(value) },
+        })),
+      });
+  }
+
   /** Writes a key of flannel's. */
   async write(name: string, value: object | string): Promise<void> {
     await this.etcd.put(`${root}/${name}`, typeof value === 'string' ? value : JSON.stringify(value));
@@ -82,9 +99,7 @@ export class Wire {
   /** A host whose agent keeps the overlay. @param settings besides where etcd is. */
   async addNode(number: number, settings: object = {}): Promise<Node> {
     const node = new Node(this.t, await this.addHost(number));
-    const all = { 'etcd-endpoints': `http://${wireAddress}:2379`, 'ip-masq': true, ...settings };
-    writeFileSync(node.host.file(settingsFile), JSON.stringify(all));
-    await node.startAgent();
+    await node.startAgent({ 'etcd-endpoints': this.endpoint, 'ip-masq': true, ...settings });
     return node;
   }
 
@@ -108,8 +123,9 @@ export class Node {
     this.host = host;
   }
 
-  /** Starts the agent. What it says is for {@link log}. */
-  async startAgent(): Promise<void> {
+  /** Starts the agent. What it says is for {@link log}. @param settings those that it had, by default. */
+  async startAgent(settings?: object): Promise<void> {
+    if (settings) writeFileSync(this.host.file(settingsFile), JSON.stringify(settings));
     const script = `echo started; exec "$0" agent --overlay ${settingsFile} >> ${log} 2>&1`;
     this.agent = await this.host.start(this.t, ['sh', '-c', script, join(binDir, 'cni')]);
   }
