@@ -195,6 +195,10 @@ test('a subnet that is lost is given up loudly, and another one is taken', async
   await untilConnected([node, other]);
   t.deepEqual(await node.tunnelAddresses(), [node.subnet.replace('/24', '/32')]);
   await until('others follow', async () => (await other.forwarding()).length === 2);
+  await until('rules are of the new subnet', async () => {
+    const rules = (await iptablesSave(node.host)).join('\n');
+    return rules.includes(`-s ${node.subnet} `) && !rules.includes(former);
+  });
 
   const second = node.subnet;
   await node.stopAgent();

@@ -126,7 +126,7 @@ export class Node {
   /** Starts the agent. What it says is for {@link log}. @param settings those that it had, by default. */
   async startAgent(settings?: object): Promise<void> {
     if (settings) writeFileSync(this.host.file(settingsFile), JSON.stringify(settings));
-    const script = `echo started; exec "$0" agent --overlay ${settingsFile} >> ${log} 2>&1`;
+    const script = `touch ${log}; echo started; exec "$0" agent --overlay ${settingsFile} >> ${log} 2>&1`;
     this.agent = await this.host.start(this.t, ['sh', '-c', script, join(binDir, 'cni')]);
   }
 
