@@ -46,10 +46,8 @@ export function subcommands(suite: Suite): CommandModule[] {
       'Detach a running pod from a network',
       async () => (await import('./attach.ts')).detach,
     ),
-    subcommand(
-      'gc [network] [netns]',
-      'Remove what no longer belongs to a container',
-      async () => (await import('./gc.ts')).gc,
+    subcommand('gc [network] [netns]', 'Remove what no longer belongs to a container', async () =>
+      (await import('./gc.ts')).gc(suite),
     ),
     subcommand('repair [names..]', 'Restore rules, routes and ports of running containers', async () =>
       (await import('./repair.ts')).repair(suite),

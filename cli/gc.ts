@@ -1,7 +1,9 @@
 /** `cni gc [NETWORK]`: removes what no longer belongs to a container. */
 
 import { attachmentKey } from '../lib/attachment.ts';
-import { describeError, ExitCode } from './errors.ts';
+import type { Suite } from '../main.ts';
+import { CommandError, describeError, ExitCode } from './errors.ts';
+import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
 import type { NetworkList } from './libcni/conflist.ts';
@@ -17,9 +19,11 @@ interface GcArguments {
   'dry-run': boolean;
   all: boolean;
   trace: boolean;
+  node?: string;
 }
 
-export const gc: Subcommand<GcArguments> = {
+/** The subcommand. @param suite whose IPAM plugins know of other nodes. */
+export const gc = (suite: Suite): Subcommand<GcArguments> => ({
   builder: (yargs) =>
     yargs
       .positional('network', { type: 'string', describe: 'Name of the network; all of them without it' })
@@ -38,16 +42,29 @@ export const gc: Subcommand<GcArguments> = {
         default: false,
         describe: "Show each plugin's time, input and result",
       })
+      .option('node', {
+        type: 'string',
+        requiresArg: true,
+        describe: 'Give back the shared addresses of a node that is gone for good',
+      })
       .example('$0 gc podnet --dry-run', 'See what is stale')
       .example('$0 gc podnet', 'Remove it')
       .example('$0 gc', 'Remove what is stale of any network')
+      .example('$0 gc --node worker-7', 'Free what worker-7 had of ranges that nodes share')
       .epilogue(
         'Kept are the attachments that a runtime has recorded and whose network namespace still exists. The others get a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
           '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
-          `No container may be added or removed meanwhile.\n\n${environmentHelp}`,
+          'No container may be added or removed meanwhile. With --node, nothing of this host is removed: see that the node is down ' +
+          `first. A node that has called in the last minutes is left alone.\n\n${environmentHelp}`,
       ),
-  handler: async ({ network, 'dry-run': dryRun, all, trace }) => {
+  handler: async ({ network, 'dry-run': dryRun, all, trace, node }) => {
+    if (node !== undefined) {
+      if (all) throw new CommandError('Leave out either "--node" or "--all"', { exitCode: ExitCode.Usage });
+      const lists = (network === undefined ? configuredNetworks() : [network]).map(findUsedNetwork);
+      await collectNode(lists, node, { suite, dryRun });
+      return;
+    }
     const { attachments } = await takeInventory(configDir(), cacheDir());
     const names = network === undefined ? usedNetworks(attachments) : [network];
     for (const name of names) {
@@ -63,7 +80,7 @@ export const gc: Subcommand<GcArguments> = {
     }
     if (names.length === 0) print('This host has no networks.');
   },
-};
+});
 
 /** The networks that have a configuration, and those that have attachments, sorted by name. */
 function usedNetworks(attachments: readonly HostAttachment[]): string[] {

@@ -4,37 +4,40 @@ import { hostname } from 'node:os';
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
+import type { Environment } from '../lib/cni/invocation.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import { EtcdClient } from '../lib/etcd/client.ts';
-import { behindPrefix, get, range, transact } from '../lib/etcd/kv.ts';
+import { type EtcdClient, etcdClient } from '../lib/etcd/client.ts';
+import { get, range, transact } from '../lib/etcd/kv.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
 import { allocate } from './whereabouts/allocate.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
 import { endpointsOf, etcdSettings } from './whereabouts/etcd-settings.ts';
+import { holdingsOf, leftBehind } from './whereabouts/holdings.ts';
 import {
   addressKey,
   groupOf,
   type Holding,
-  nodeKey,
   type Owner,
   ownedValue,
   ownerKey,
-  ownerOf,
   parseHolding,
   root,
+  samePlace,
 } from './whereabouts/keys.ts';
 import { legacyKey } from './whereabouts/legacy.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
-import { formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';
+import { capacityOf, formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';
+import { announce } from './whereabouts/presence.ts';
 import { type Release, release } from './whereabouts/release.ts';
 import { configOf, identityOf, requestsOf } from './whereabouts/requests.ts';
+import { countUsed } from './whereabouts/usage.ts';
 
 type WhereaboutsCall = Call<Config>;
 
-/** How many attachments GC reads at once. */
-const page = 500;
+/** How long etcd is asked for what only an operator looks at. */
+const operatorsPatienceMs = 3000;
 
 export const plugin = definePlugin({
   name: 'whereabouts',
@@ -69,6 +72,27 @@ export const plugin = definePlugin({
   pools: ({ ipam }) =>
     resolvePools(ipam).map((pool) => ({ subnet: `${pool.subnet}`, range: formatPool(pool) })),
 
+  sharedRanges(own) {
+    const ipam = sharedIpam(own);
+    const client = etcdClient({ ...etcdSettings(ipam), longestCallMs: operatorsPatienceMs });
+    return resolvePools(ipam).map((pool) => ({
+      subnet: `${pool.subnet}`,
+      range: formatPool(pool),
+      gateway: pool.gateway && `${pool.gateway}`,
+      capacity: Number(capacityOf(pool)),
+      countUsed: () => countUsed(client, { pool, group: groupOf(ipam, pool) }),
+    }));
+  },
+
+  async leftBehind({ name: network, ...own }, named, environment) {
+    const ipam = sharedIpam(own);
+    const node = named.toLowerCase();
+    if (node === nodeName(environment))
+      throw new Error(`Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`);
+    const { quarantine = 0 } = ipam;
+    return await leftBehind(etcdClient(etcdSettings(ipam)), node, { network, quarantine });
+  },
+
   async add(call) {
     const setting = settingOf(call);
     const { ipam, client, pending, owner } = setting;
@@ -76,7 +100,10 @@ export const plugin = definePlugin({
     const { sources, fixed } = requestsOf(call, setting);
     const identity = identityOf(call);
     await pending.cancel(owner);
-    const { places, isNew } = await allocate(client, owner, identity, sources);
+    const [{ places, isNew }] = await Promise.all([
+      allocate(client, owner, identity, sources),
+      announceNode(call, setting),
+    ]);
     if (isNew) {
       const own = { ...releaseOf(setting), guess: { places, identity } };
       call.undo(`release ${places.map(({ address }) => address).join(' and ')}`, () =>
@@ -93,22 +120,23 @@ export const plugin = definePlugin({
   },
 
   async check(call) {
-    const { client, owner, pools } = settingOf(call);
-    const { ips } = requirePrevResult(call);
-    const { results } = await transact(client, { compare: [], success: [get(ownerKey(owner))] });
-    const { places } = parseHolding(results[0]?.kvs[0]?.value);
-    const given = ips.filter(({ address }) => pools.some((pool) => poolHas(pool, address.address)));
-    const lost = given.find(({ address }) => !places.some((place) => place.address.equals(address.address)));
-    if (lost || (pools.length > 0 && places.length === 0))
-      throw new Error(
-        `${lost?.address.address ?? 'An address'} is not reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
-      );
-    const taken = await transact(client, {
+    const setting = settingOf(call);
+    const { client, owner, pools } = setting;
+    requirePrevResult(call);
+    const { places } = guessOf(call, setting)!;
+    const { results } = await transact(client, {
       compare: [],
-      success: places.map((place) => get(addressKey(place))),
+      success: [ownerKey(owner), ...places.map(addressKey)].map(get),
     });
+    const [own, ...taken] = results.map(({ kvs }) => kvs[0]?.value);
+    const reserved = parseHolding(own).places;
+    const lost = places.find((place) => !reserved.some((one) => samePlace(one, place)));
+    if (lost || (pools.length > 0 && reserved.length === 0))
+      throw new Error(
+        `${lost?.address ?? 'An address'} is not reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
+      );
     for (const [i, { address }] of places.entries())
-      if (taken.results[i]?.kvs[0]?.value !== ownedValue(owner))
+      if (taken[i] !== ownedValue(owner))
         throw new Error(
           `Address ${address} of container "${call.containerId}" is reserved for somebody else. Delete the container and add it again`,
         );
@@ -116,12 +144,14 @@ export const plugin = definePlugin({
 
   async status(call) {
     try {
-      const { client, pending } = settingOf(call);
+      const setting = settingOf(call);
+      const { client, pending } = setting;
       await transact(client, {
         compare: [],
         success: [range(root, `${root}~`, { limit: 1, keysOnly: true })],
       });
       await pending.workOff(client);
+      await announceNode(call, setting);
     } catch (error) {
       if (!(error instanceof CniError) || error.code !== ErrorCode.TryAgainLater) throw error;
       throw new CniError(
@@ -137,20 +167,10 @@ export const plugin = definePlugin({
     const { client, pending, node, ipam } = setting;
     await pending.workOff(client);
     const valid = new Set(call.validAttachments.map(attachmentKey));
-    const prefix = nodeKey(node, call.network);
-    for (let from: string | undefined = prefix; from !== undefined; ) {
-      const { results } = await transact(client, {
-        compare: [],
-        success: [range(from, behindPrefix(prefix), { limit: page })],
-      });
-      const found = results[0]?.kvs ?? [];
-      for (const { key, value } of found) {
-        const owner = ownerOf(key);
-        if (!owner || valid.has(attachmentKey(owner))) continue;
-        const { quarantine = 0 } = ipam;
-        await release(client, { owner, guess: parseHolding(value), quarantine, lists: [] });
-      }
-      from = found.length < page ? undefined : `${found.at(-1)!.key}\0`;
+    for await (const { owner, text } of holdingsOf(client, node, call.network)) {
+      if (valid.has(attachmentKey(owner))) continue;
+      const { quarantine = 0 } = ipam;
+      await release(client, { owner, guess: parseHolding(text), quarantine, lists: [] });
     }
   },
 });
@@ -171,10 +191,10 @@ function settingOf(call: WhereaboutsCall): Setting {
   refuseSlices(ipam);
   const pools = resolvePools(ipam);
   const settings = etcdSettings(ipam);
-  const node = nodeName(call);
+  const node = nodeName(call.context.environment);
   const pending = new PendingReleases(settings);
   return {
-    ...{ ipam, pools, pending, node, client: new EtcdClient(settings) },
+    ...{ ipam, pools, pending, node, client: etcdClient(settings) },
     owner: { node, ...call.attachment },
   };
 }
@@ -187,8 +207,8 @@ function refuseSlices({ node_slice_size }: Ipam): void {
 }
 
 /** Names of nodes are without regard to case, as host names are. */
-function nodeName(call: WhereaboutsCall): string {
-  const told = call.context.environment.NODENAME?.trim();
+function nodeName({ NODENAME }: Environment): string {
+  const told = NODENAME?.trim();
   if (told) return told.toLowerCase();
   for (const file of nodeNameFiles)
     try {
@@ -214,6 +234,11 @@ function guessOf(call: WhereaboutsCall, { ipam, pools }: Setting): Holding | und
       .map((address) => ({ group: groupOf(ipam, pool), address })),
   );
   return { places, identity: identityOf(call) };
+}
+
+/** Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is collected. */
+async function announceNode(call: WhereaboutsCall, { client, node }: Setting): Promise<void> {
+  await announce(client, node).catch(({ message }: Error) => call.warn(message));
 }
 
 /** While etcd does not answer, the release waits on the node: a pod can always be torn down. */

@@ -61,15 +61,16 @@ function rowsOf({ name, file, plugins, ipam, ranges, attachments }: NetworkOverv
   return ranges.map(({ subnets, gateways, capacity, used, free }) => [
     ...own,
     subnets.join(' '),
-    gateways.join(' '),
+    gateways.join(' ') || '-',
     formatSize(capacity),
-    `${used}`,
+    formatSize(used),
     formatSize(free),
     ...shared,
   ]);
 }
 
-/** A number of addresses; IPv6 has too many to write out. */
-function formatSize(number: number): string {
+/** A number of addresses; IPv6 has too many to write out, and "?" stands for one that is not known. */
+function formatSize(number: number | undefined): string {
+  if (number === undefined) return '?';
   return number < 1e7 ? `${number}` : number.toExponential(1).replace('e+', 'e');
 }

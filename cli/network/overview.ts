@@ -3,12 +3,11 @@
 import { lookOnce, type Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
 import { displayName, takeInventory } from '../inventory.ts';
-import { ipamTypeOf, networkFiles } from '../libcni/conflist.ts';
-import type { RangeUse } from '../reservations.ts';
-import { isFull } from '../reservations.ts';
+import { ipamTypeOf, type NetworkList, networkFiles } from '../libcni/conflist.ts';
 import { cacheDir, configDir } from '../settings.ts';
 import { checkFile } from '../validate/file.ts';
 import { checkNetworks } from '../validate/networks.ts';
+import { type KnownUse, sharedRangesOf } from './shared-ranges.ts';
 
 /** A network of the host. */
 export interface NetworkOverview {
@@ -20,8 +19,11 @@ export interface NetworkOverview {
   readonly plugins: readonly string[];
   /** Types of its IPAM plugins. */
   readonly ipam: readonly string[];
-  /** The range sets of host-local: every attachment gets an address of each. */
-  readonly ranges: readonly (RangeUse & { free: number })[];
+  /**
+   * The range sets of host-local, and ranges that are shared with other nodes: every attachment gets an
+   * address of each.
+   */
+  readonly ranges: readonly (KnownUse & { free: number | undefined })[];
   readonly attachments: readonly { name: string; containerId: string; ifname: string; ips: string[] }[];
   readonly problems: readonly string[];
   readonly config: unknown;
@@ -39,15 +41,16 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
   const once = lookOnce();
   const { networks, attachments, ranges, problems } = await takeInventory(configDir(), cacheDir(), once);
   const findings = await findingsByFile(suite, once);
-  const overviews = networks.map((network): NetworkOverview => {
-    const own = ranges.filter((range) => range.network === network.name);
+  const overviewOf = async (network: NetworkList): Promise<NetworkOverview> => {
+    const shared = await sharedRangesOf(network, suite);
+    const own = [...ranges.filter((range) => range.network === network.name), ...shared.ranges];
     return {
       name: network.name,
       file: network.file,
       cniVersion: network.cniVersion || '0.1.0',
       plugins: network.plugins.map(({ type }) => type),
       ipam: network.plugins.flatMap(({ config }) => ipamTypeOf(config) ?? []),
-      ranges: own.map((range) => ({ ...range, free: Math.max(0, range.capacity - range.used) })),
+      ranges: own.map((range) => ({ ...range, free: freeOf(range) })),
       attachments: attachments
         .filter((one) => one.network === network.name)
         .map((one) => ({
@@ -59,14 +62,20 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
       problems: [
         ...(network.file === '' ? ['Its configuration was removed, but it has attachments'] : []),
         ...own
-          .filter(isFull)
+          .filter((range) => freeOf(range) === 0)
           .map(({ range }) => `All addresses of ${range} are given away, so that the next ADD fails`),
+        ...shared.problems,
         ...(findings.get(network.file) ?? []),
       ],
       config: JSON.parse(network.bytes.toString()),
     };
-  });
+  };
+  const overviews = await Promise.all(networks.map(overviewOf));
   return { networks: overviews.sort((a, b) => a.name.localeCompare(b.name)), problems };
+}
+
+function freeOf({ capacity, used }: KnownUse): number | undefined {
+  return used === undefined ? undefined : Math.max(0, capacity - used);
 }
 
 /** What `cni validate --no-host` calls errors in each file, such as addresses that two networks give away. */

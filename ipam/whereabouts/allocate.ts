@@ -4,19 +4,12 @@
  */
 
 import type { EtcdClient } from '../../lib/etcd/client.ts';
-import {
-  countOf,
-  get,
-  hasValue,
-  isAbsent,
-  type OperationResult,
-  range,
-  transact,
-} from '../../lib/etcd/kv.ts';
+import { get, hasValue, isAbsent, type OperationResult, range, transact } from '../../lib/etcd/kv.ts';
 import { Address } from '../../lib/ip.ts';
 import {
   addressKey,
   addressOf,
+  behind,
   formatHolding,
   type Holding,
   identityKey,
@@ -28,9 +21,10 @@ import {
 } from './keys.ts';
 import { legacyKey, parseLegacy } from './legacy.ts';
 import { type Choice, choices, offersOf, take } from './offers.ts';
-import { capacityOf, formatPool, type Pool, poolHas } from './pools.ts';
+import { capacityOf, formatPool, nextOf, type Pool, poolHas } from './pools.ts';
+import { countUsed } from './usage.ts';
 
-/** How many keys of a range are read at once. */
+/** How many consecutive addresses of a range are looked at at once. */
 const page = 256;
 /** How often addresses are chosen anew when others were faster each time. */
 const attempts = 30;
@@ -57,28 +51,24 @@ export async function allocate(
 ): Promise<{ places: Place[]; isNew: boolean }> {
   const cursors: Cursor[] = sources.map(() => anywhere);
   const proposed: string[] = [];
-  for (let tries = 0; tries < attempts; tries++) {
+  for (let lost = 0; lost < attempts; ) {
     const view = await look(client, owner, identity, sources, cursors);
     const own = assign(view.holding, sources);
     // A member that answered too late has done it all the same.
     if (own && view.holding) return { places: own, isNew: proposed.includes(formatHolding(view.holding)) };
     if (view.holding) throw new Error(otherAddresses(owner, view.holding));
     const lists = sources.map((source, i) => choicesOf(source, view.parts[i]!, view.waiting, identity));
-    let isComplete = true;
-    for (const [i, source] of sources.entries()) {
-      if (lists[i]!.length > 0) continue;
-      cursors[i] = nextPart(source, view.parts[i]!, cursors[i]!, owner);
-      isComplete = false;
-    }
-    if (!isComplete) {
-      // Another part is no attempt: a range has only so many.
-      tries--;
+    if (lists.some((list) => list.length === 0)) {
+      for (const [i, source] of sources.entries())
+        if (lists[i]!.length === 0)
+          cursors[i] = await nextPart(client, source, view.parts[i]!, cursors[i]!, owner);
       continue;
     }
     const offers = offersOf(lists, identity);
     proposed.push(...offers.map(({ holding }) => formatHolding(holding)));
     const taken = await take(client, owner, offers, view.waiting);
     if (taken) return { places: [...taken.places], isNew: true };
+    lost++;
     cursors.fill(anywhere);
   }
   throw new Error(
@@ -98,12 +88,9 @@ const anywhere: Cursor = { at: undefined, hasWrapped: false };
 
 /** A part of a range, as it was read. */
 interface Part {
-  /** First address of the part; the last one is that of the last key, or the end of the range. */
   readonly begin: Address;
   readonly end: Address;
   readonly taken: ReadonlySet<bigint>;
-  /** How many addresses of the whole range are taken. */
-  readonly count: bigint;
 }
 
 interface View {
@@ -121,19 +108,21 @@ async function look(
   sources: readonly Source[],
   cursors: readonly Cursor[],
 ): Promise<View> {
-  const begins = sources.map(({ pool, wanted }, i) => wanted ?? cursors[i]!.at ?? randomOf(pool));
+  const bounds = sources.map(({ pool, wanted }, i) => {
+    const begin = wanted ?? cursors[i]!.at ?? randomOf(pool);
+    return { begin, end: wanted ?? endOf(pool, begin) };
+  });
   const { results } = await transact(client, {
     compare: [],
     success: [
       get(ownerKey(owner)),
       get(identityKey(identity)),
       ...sources.flatMap(({ pool, group }, i) => {
-        const end = behind(group, pool.end);
-        return [
-          get(legacyKey(pool)),
-          countOf(addressKey({ group, address: pool.start }), end),
-          range(addressKey({ group, address: begins[i]! }), end, { limit: page, keysOnly: true }),
-        ];
+        const { begin, end } = bounds[i]!;
+        const keys = range(addressKey({ group, address: begin }), behind({ group, address: end }), {
+          keysOnly: true,
+        });
+        return [get(legacyKey(pool)), keys];
       }),
     ],
   });
@@ -141,21 +130,14 @@ async function look(
   return {
     holding: own?.kvs[0] && parseHolding(own.kvs[0].value),
     waiting: identity === '' || !back?.kvs[0] ? undefined : parseHolding(back.kvs[0].value),
-    parts: sources.map(({ pool }, i) => partOf(pool, begins[i]!, results.slice(2 + 3 * i, 5 + 3 * i))),
+    parts: bounds.map((bound, i) => ({ ...bound, taken: takenOf(results.slice(2 + 2 * i, 4 + 2 * i)) })),
   };
 }
 
-function partOf(pool: Pool, begin: Address, results: readonly OperationResult[]): Part {
-  const [legacy, all, keys] = results;
-  const listed = parseLegacy(legacy?.kvs[0]?.value).filter(({ address }) => poolHas(pool, address));
+function takenOf([legacy, keys]: readonly OperationResult[]): Set<bigint> {
+  const listed = parseLegacy(legacy?.kvs[0]?.value).map(({ address }) => address);
   const found = (keys?.kvs ?? []).flatMap(({ key }) => addressOf(key) ?? []);
-  const isLast = (keys?.kvs.length ?? 0) < page;
-  return {
-    begin,
-    end: isLast ? pool.end : found.at(-1)!,
-    taken: new Set([...found, ...listed.map(({ address }) => address)].map(({ value }) => value)),
-    count: BigInt((all?.count ?? 0) + listed.length),
-  };
+  return new Set([...found, ...listed].map(({ value }) => value));
 }
 
 /** Up to so many free addresses of a part, in any order; one that waits for the pod comes first. */
@@ -193,23 +175,31 @@ function freeAddresses(pool: Pool, begin: Address, end: Address, taken: Readonly
   return free;
 }
 
-/** Where to look on. @throws Error when all of the range is taken. */
-function nextPart(
-  { pool, wanted }: Source,
-  { end, count }: Part,
-  { hasWrapped }: Cursor,
+/**
+ * Where to look on for a free address.
+ * @throws Error when all of the range is taken; EtcdUnavailableError, CniError as {@link transact}.
+ */
+async function nextPart(
+  client: EtcdClient,
+  source: Source,
+  { begin, end }: Part,
+  { at, hasWrapped }: Cursor,
   owner: Owner,
-): Cursor {
+): Promise<Cursor> {
+  const { pool, wanted } = source;
   if (wanted)
     throw new Error(
       `The requested address ${wanted} is reserved already. Ask for another one, or release it first`,
     );
-  const isAtEnd = end.value >= pool.end.value;
-  if (count >= capacityOf(pool) || (isAtEnd && hasWrapped))
+  const next = nextOf(pool, end.value + 1n);
+  const wraps = next.value <= end.value;
+  const isSeen = wraps && (hasWrapped || begin.equals(nextOf(pool, pool.start.value)));
+  // A large range is counted before it is searched.
+  if (isSeen || (!at && BigInt(await countUsed(client, source)) >= capacityOf(pool)))
     throw new Error(
       `No address is free in ${formatPool(pool)} of network "${owner.network}". Delete containers, collect stale reservations with GC, or add a range to the configuration`,
     );
-  return isAtEnd ? { at: pool.start, hasWrapped: true } : { at: end.plus(1), hasWrapped };
+  return { at: next, hasWrapped: hasWrapped || wraps };
 }
 
 /** What an attachment has already, if that is an address of each source. */
@@ -227,14 +217,15 @@ function otherAddresses({ containerId, ifname }: Owner, { places }: Holding): st
   return `Container "${containerId}" already has ${places.map(({ address }) => address).join(' and ') || 'a reservation'} for interface "${ifname}", and not what the configuration asks for. Run DEL for it first, or GC if it no longer exists`;
 }
 
-/** The key behind that of an address. */
-function behind(group: string, address: Address): string {
-  return `${addressKey({ group, address })}~`;
+/** The last address of the part that begins with an address. */
+function endOf({ end }: Pool, begin: Address): Address {
+  return end.value - begin.value < BigInt(page) ? end : begin.plus(page - 1);
 }
 
 /** Where the reading of a range begins: anywhere, unless all of it is read. */
-function randomOf({ start, end }: Pool): Address {
+function randomOf(pool: Pool): Address {
+  const { start, end } = pool;
   const size = end.value - start.value + 1n;
-  if (size <= BigInt(page)) return start;
-  return start.plus((BigInt(Math.floor(Math.random() * 2 ** 48)) * size) >> 48n);
+  if (size <= BigInt(page)) return nextOf(pool, start.value);
+  return nextOf(pool, start.value + ((BigInt(Math.floor(Math.random() * 2 ** 48)) * size) >> 48n));
 }

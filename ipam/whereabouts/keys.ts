@@ -4,6 +4,7 @@
  *     /cni/addresses/in/<group>/<family>-<address in hexadecimal digits>    whose the address is
  *     /cni/addresses/of/<node>/<network>/<container ID>/<interface>         addresses of an attachment
  *     /cni/addresses/back/<identity>                                        addresses that wait for a pod
+ *     /cni/addresses/nodes/<node>                                           with a lease: that the node lives
  *
  * A group is what may have an address once: all networks of one "network_name", or one range where ranges may
  * overlap. Addresses sort by their digits, so that a part of a range can be read.
@@ -46,6 +47,11 @@ export function addressKey({ group, address }: Place): string {
   return `${root}in/${group}/${address.family}-${digits(address)}`;
 }
 
+/** The key behind that of an address. */
+export function behind(place: Place): string {
+  return `${addressKey(place)}~`;
+}
+
 /** The address that a key is of; undefined for any other key. */
 export function addressOf(key: string): Address | undefined {
   const [, family, hex] = /\/([46])-([0-9a-f]{8}|[0-9a-f]{32})$/.exec(key) ?? [];
@@ -59,6 +65,11 @@ export function ownerKey({ node, network, containerId, ifname }: Owner): string 
 /** What the owners of one network on one node begin with. */
 export function nodeKey(node: string, network: string): string {
   return `${root}of/${encodeURIComponent(node)}/${encodeURIComponent(network)}/`;
+}
+
+/** What is there as long as a node lives. */
+export function presenceKey(node: string): string {
+  return `${root}nodes/${encodeURIComponent(node)}`;
 }
 
 export function identityKey(identity: string): string {

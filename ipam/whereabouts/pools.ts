@@ -51,6 +51,23 @@ export function capacityOf({ start, end, gaps }: Pool): bigint {
   return gaps.reduce((sum, { first, last }) => sum - (last - first + 1n), end.value - start.value + 1n);
 }
 
+/** The parts of a pool between its gaps, in their order: all that it can give away. */
+export function partsOf({ start, end, gaps }: Pool): { first: Address; last: Address }[] {
+  const at = (value: bigint) => new Address(start.family, value);
+  const firsts = [start.value, ...gaps.map(({ last }) => last + 1n)];
+  const lasts = [...gaps.map(({ first }) => first - 1n), end.value];
+  return firsts.flatMap((first, i) =>
+    first <= lasts[i]! ? [{ first: at(first), last: at(lasts[i]!) }] : [],
+  );
+}
+
+/** The first address from one on that a pool gives away, from its start again behind its last one. */
+export function nextOf(pool: Pool, from: bigint): Address {
+  const parts = partsOf(pool);
+  const part = parts.find(({ last }) => last.value >= from);
+  return part && part.first.value <= from ? new Address(pool.start.family, from) : (part ?? parts[0]!).first;
+}
+
 /** "10.1.0.1-10.1.0.254" */
 export function formatPool({ start, end }: Pool): string {
   return `${start}-${end}`;

@@ -69,7 +69,12 @@ export async function release(
   for (const [i, list] of lists.entries()) await leaveList(client, list, found[i]?.kvs[0]?.value, owner);
 }
 
-function givingBack(owner: Owner, { places, identity }: Holding, lease: string | undefined): Operation[] {
+/** What gives addresses back. @param lease of the quarantine; undefined when there is none. */
+export function givingBack(
+  owner: Owner,
+  { places, identity }: Holding,
+  lease: string | undefined,
+): Operation[] {
   const isOwn = (key: string): Compare => hasValue(key, ownedValue(owner));
   const addresses = places.map(addressKey).map((key) =>
     within({

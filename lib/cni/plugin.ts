@@ -1,7 +1,9 @@
 /** What a plugin is: what it says of itself, its configuration, and its verbs. */
 
+import type { AttachmentId } from '../attachment.ts';
 import type { Call } from './call.ts';
 import { type NetConf, netConfShape } from './config.ts';
+import type { Environment } from './invocation.ts';
 import type { Result } from './result.ts';
 import { type InferShape, type ObjectSchema, object, type Shape } from './schema.ts';
 import { specVersions } from './version.ts';
@@ -39,6 +41,18 @@ export interface Plugin<C = object> {
    * @throws Error when it is wrong.
    */
   pools?(config: C & NetConf): AddressPool[];
+  /**
+   * IPAM plugins whose addresses are kept elsewhere than on the node: what a configuration gives away, for
+   * the operators' command.
+   * @throws Error when it is wrong.
+   */
+  sharedRanges?(config: C & NetConf): SharedRange[];
+  /**
+   * The same plugins: what another node that is gone has left of the network, for the operators' command.
+   * @param environment tells which node this one is.
+   * @throws Error when that node lives, or nobody answers.
+   */
+  leftBehind?(config: C & NetConf, node: string, environment: Environment): Promise<RemoteHolding[]>;
   /**
    * What ADD does with a configuration, one sentence a step, for `cni explain`. Empty sentences are left out.
    */
@@ -83,6 +97,23 @@ export interface AddressPool {
   readonly subnet: string;
   /** First and last address, as in "10.1.0.1-10.1.0.254". */
   readonly range: string;
+}
+
+/** Addresses that an attachment on another node has. */
+export interface RemoteHolding {
+  readonly owner: AttachmentId;
+  readonly ips: readonly string[];
+  /** Gives them back. @throws Error when the node lives after all, or nobody answers. */
+  release(): Promise<void>;
+}
+
+/** Consecutive addresses that all nodes of a cluster share. */
+export interface SharedRange extends AddressPool {
+  readonly gateway: string | undefined;
+  /** Addresses that it can give away; in IPv6, this may be more than a number tells exactly. */
+  readonly capacity: number;
+  /** Asks how many of them nobody can be given now. @throws Error when nobody answers in some seconds. */
+  countUsed(): Promise<number>;
 }
 
 /**

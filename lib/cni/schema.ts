@@ -6,6 +6,10 @@
  * of the wrong type is an error. The same description yields the JSON Schemas in conf/schema.
  */
 
+import { isObject } from '../object.ts';
+
+export { isObject } from '../object.ts';
+
 /** A JSON Schema (draft 2020-12) fragment. */
 export type JsonSchema = { [keyword: string]: unknown };
 
@@ -232,11 +236,6 @@ function keyReader(value: object): (key: string) => unknown {
     folded ??= new Map(Object.entries(value).map(([name, item]) => [name.toLowerCase(), item]));
     return folded.get(key.toLowerCase());
   };
-}
-
-/** True for a JSON object, false for a list, null and everything else. */
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** The finished JSON Schema of a schema, without our own markers. */

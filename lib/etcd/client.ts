@@ -6,8 +6,11 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import { type Endpoint, HttpError, openStream, type PostOptions, postJson, type Tls } from './http.ts';
 
-/** How long all members together are tried, in milliseconds; each one gets its share of what is left. */
-const longestCall = 10_000;
+/** How long all members together are tried; each one gets its share of what is left. */
+const longestCallMs = 10_000;
+
+/** How many clusters a process remembers. */
+const mostClients = 16;
 
 /** Status codes of gRPC after which another member may do better, such as UNAVAILABLE. */
 const passing = new Set([1, 4, 8, 10, 13, 14, 15]);
@@ -19,6 +22,8 @@ export interface EtcdSettings {
   readonly username?: string | undefined;
   readonly password?: string | undefined;
   readonly tls?: Tls | undefined;
+  /** How long all members together are tried for a request; 10 seconds by default. */
+  readonly longestCallMs?: number | undefined;
   /** What the configuration calls these, for messages. */
   readonly names?: SettingNames;
 }
@@ -36,20 +41,37 @@ const defaultNames: SettingNames = {
   password: 'etcd_password',
 };
 
+/** Asks one member. */
+type Call<T> = (member: Endpoint, options: PostOptions) => Promise<T>;
+
 /** No member answers, or none can, as when there is no leader. */
 export class EtcdUnavailableError extends CniError {
   override readonly name = 'EtcdUnavailableError';
 }
 
-/** Asks one member. */
-type Call<T> = (member: Endpoint, options: PostOptions) => Promise<T>;
+const clients = new Map<string, EtcdClient>();
 
-/** A connection to a cluster, as long as one call needs it. */
+/**
+ * The client of a cluster. A process that does many calls has one of it for all of them, which knows the
+ * token and the member that answered last.
+ */
+export function etcdClient(settings: EtcdSettings): EtcdClient {
+  const key = JSON.stringify(settings);
+  const known = clients.get(key);
+  if (known) return known;
+  if (clients.size >= mostClients) clients.clear();
+  const client = new EtcdClient(settings);
+  clients.set(key, client);
+  return client;
+}
+
+/** Asks a cluster. */
 export class EtcdClient {
   private readonly settings: EtcdSettings;
   /** Members in the order in which they are tried: the one that answered last comes first. */
   private members: Endpoint[];
-  private token: string | undefined;
+  /** What authentication has given or will give; undefined before it is asked for. */
+  private token: Promise<string> | undefined;
 
   constructor(settings: EtcdSettings) {
     this.settings = settings;
@@ -64,7 +86,7 @@ export class EtcdClient {
    * @throws EtcdUnavailableError when no member can answer; CniError when the cluster refuses.
    */
   ask(path: string, request: object): Promise<unknown> {
-    return this.asUser((member, options) => postJson(member, path, request, options));
+    return this.call((member, options) => postJson(member, path, request, options));
   }
 
   /**
@@ -75,48 +97,62 @@ export class EtcdClient {
    * @throws as {@link ask}; while messages come, the error of what ends them.
    */
   follow(path: string, request: object, signal: AbortSignal): Promise<AsyncIterable<unknown>> {
-    return this.asUser((member, options) => openStream(member, path, request, { ...options, signal }));
+    return this.call((member, options) => openStream(member, path, request, { ...options, signal }));
   }
 
-  private async asUser<T>(call: Call<T>): Promise<T> {
+  private async call<T>(call: Call<T>): Promise<T> {
     try {
-      return await this.callWithToken(call);
-    } catch (error) {
-      // The token has expired, or the member was started anew.
-      if (!(error instanceof HttpError) || error.code !== unauthenticated || !this.token)
-        throw this.explained(error);
-    }
-    this.token = undefined;
-    try {
-      return await this.callWithToken(call);
+      return await this.callAsUser(call);
     } catch (error) {
       throw this.explained(error);
     }
   }
 
-  private async callWithToken<T>(call: Call<T>): Promise<T> {
-    const { username, password = '' } = this.settings;
-    if (username && !this.token) {
-      const request = { name: username, password };
-      const answer = (await this.callAnyone((member, options) =>
-        postJson(member, '/v3/auth/authenticate', request, options),
-      )) as { token?: unknown };
-      if (typeof answer.token !== 'string')
-        throw new HttpError(`it gave no token for "${this.names.username}"`, undefined);
-      this.token = answer.token;
+  private async callAsUser<T>(call: Call<T>): Promise<T> {
+    if (!this.settings.username) return await this.callAnyone(call);
+    const token = this.authenticated();
+    try {
+      return await this.callAnyone(call, await token);
+    } catch (error) {
+      if (!isStale(error)) throw error;
+      this.forget(token);
     }
-    return await this.callAnyone(call);
+    // The token had expired, or the member was started anew.
+    return await this.callAnyone(call, await this.authenticated());
   }
 
-  private async callAnyone<T>(call: Call<T>): Promise<T> {
-    const end = performance.now() + longestCall;
+  /** A token, which calls at the same time wait for together. */
+  private authenticated(): Promise<string> {
+    if (this.token) return this.token;
+    const token = this.authenticate();
+    this.token = token;
+    token.catch(() => this.forget(token));
+    return token;
+  }
+
+  private forget(token: Promise<string>): void {
+    if (this.token === token) this.token = undefined;
+  }
+
+  private async authenticate(): Promise<string> {
+    const { username: name, password = '' } = this.settings;
+    const { token } = (await this.callAnyone((member, options) =>
+      postJson(member, '/v3/auth/authenticate', { name, password }, options),
+    )) as { token?: unknown };
+    if (typeof token === 'string') return token;
+    throw new HttpError(`it gave no token for "${this.names.username}"`, undefined);
+  }
+
+  private async callAnyone<T>(call: Call<T>, token?: string): Promise<T> {
+    const { longestCallMs: limit = longestCallMs } = this.settings;
+    const end = performance.now() + limit;
     const problems: string[] = [];
     for (const [i, member] of [...this.members].entries()) {
       const left = Math.max(1, end - performance.now());
       try {
         const answer = await call(member, {
           tls: this.settings.tls,
-          token: this.token,
+          token,
           timeoutMs: left / (this.settings.endpoints.length - i),
         });
         this.members = [member, ...this.members.filter((one) => one !== member)];
@@ -140,12 +176,20 @@ export class EtcdClient {
   /** What a refusal of the cluster means to an operator. */
   private explained(error: unknown): unknown {
     if (!(error instanceof HttpError)) return error;
-    const { username } = this.settings;
     const { names } = this;
+    const { username } = this.settings;
     const who = username ? `user "${username}"` : `a caller without "${names.username}"`;
     return new CniError(
       ErrorCode.TryAgainLater,
       `etcd refuses ${who}: ${error.message}. Correct "${names.username}" and "${names.password}", or give the user what it needs with "etcdctl role grant-permission"`,
     );
   }
+}
+
+/** True for a refusal of the token, in place of what the user asks for. */
+function isStale(error: unknown): boolean {
+  return (
+    error instanceof HttpError &&
+    (error.code === unauthenticated || error.message.includes('revision of auth store is old'))
+  );
 }

@@ -3,6 +3,7 @@
 import { type ClientRequest, type IncomingMessage, request as requestPlain } from 'node:http';
 import { request as requestTls } from 'node:https';
 import { isIP } from 'node:net';
+import { isObject } from '../object.ts';
 
 /** The largest answer that is taken, in bytes: several times that of a page of keys. */
 const longestText = 16 * 1024 * 1024;
@@ -102,7 +103,7 @@ async function* messagesOf(response: IncomingMessage): AsyncGenerator<unknown> {
       throw new HttpError(`more than ${longestText} bytes of message`, undefined);
     for (const line of lines.filter(Boolean)) {
       const { result, error } = parseRecord(200, line);
-      if (error !== undefined) throw refusal(200, isRecord(error) ? error : { error });
+      if (error !== undefined) throw refusal(200, isObject(error) ? error : { error });
       yield result;
     }
   }
@@ -136,7 +137,7 @@ function parseRecord(status: number, text: string): Record<string, unknown> {
   } catch {
     throw new HttpError(`HTTP status ${status}, and no JSON: ${text.slice(0, 100)}`, undefined);
   }
-  if (!isRecord(value)) throw new HttpError(`HTTP status ${status}, and no JSON object`, undefined);
+  if (!isObject(value)) throw new HttpError(`HTTP status ${status}, and no JSON object`, undefined);
   return value;
 }
 
@@ -194,9 +195,4 @@ function exchange(
     });
     request.end(body);
   });
-}
-
-/** True for a JSON object. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

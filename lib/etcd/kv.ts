@@ -1,8 +1,8 @@
 /** Keys and transactions of etcd, in the JSON of its gateway. Source: etcd's rpc.proto. */
 
 import { CniError, ErrorCode } from '../errors.ts';
+import { isObject } from '../object.ts';
 import type { EtcdClient } from './client.ts';
-import { isRecord } from './http.ts';
 
 /** A condition of a transaction, of an operation within it, and what was found: see {@link transact}. */
 export type Compare = Readonly<Record<string, unknown>>;
@@ -61,7 +61,10 @@ export const remove = (key: string): Operation => ({
 
 export const get = (key: string): Operation => ({ request_range: { key: encode(key) } });
 
-/** Keys from one to before another. @param limit how many at most; 0 for all of them. */
+/**
+ * Keys from one to before another. etcd 3.4 looks at all of them, whatever the limit is.
+ * @param limit how many at most; 0 for all of them.
+ */
 export const range = (from: string, to: string, options: { limit?: number; keysOnly?: boolean } = {}) => ({
   request_range: {
     key: encode(from),
@@ -99,25 +102,36 @@ export async function revokeLease(client: EtcdClient, lease: string): Promise<vo
   await client.ask('/v3/lease/revoke', { ID: lease });
 }
 
-/** Makes a lease. @param seconds until its keys are deleted. @returns its ID. */
-export async function grantLease(client: EtcdClient, seconds: number): Promise<string> {
-  const answer = (await client.ask('/v3/lease/grant', { TTL: `${seconds}` })) as { ID?: unknown };
+/**
+ * Makes a lease.
+ * @param seconds until its keys are deleted. @param id "0" for one that etcd chooses.
+ * @returns its ID.
+ */
+export async function grantLease(client: EtcdClient, seconds: number, id = '0'): Promise<string> {
+  const answer = (await client.ask('/v3/lease/grant', { TTL: `${seconds}`, ID: id })) as { ID?: unknown };
   if (typeof answer.ID === 'string' && /^\d+$/.test(answer.ID)) return answer.ID;
   throw garbled();
 }
 
+/** Has a lease begin anew. @returns false when there is no such lease. */
+export async function renewLease(client: EtcdClient, id: string): Promise<boolean> {
+  const { result } = (await client.ask('/v3/lease/keepalive', { ID: id })) as { result?: unknown };
+  if (!isObject(result)) throw garbled();
+  return Number(result.TTL ?? 0) > 0;
+}
+
 function readTxn(answer: unknown): TxnResult {
-  if (!isRecord(answer) || !Array.isArray(answer.responses ?? [])) throw garbled();
+  if (!isObject(answer) || !Array.isArray(answer.responses ?? [])) throw garbled();
   const responses = (answer.responses ?? []) as readonly unknown[];
   return { succeeded: answer.succeeded === true, results: responses.map(readOperation) };
 }
 
 function readOperation(response: unknown): OperationResult {
-  if (!isRecord(response)) throw garbled();
+  if (!isObject(response)) throw garbled();
   const { response_range, response_delete_range, response_txn } = response;
   const inner = response_txn === undefined ? undefined : readTxn(response_txn);
   const found = response_range ?? response_delete_range ?? {};
-  if (!isRecord(found)) throw garbled();
+  if (!isObject(found)) throw garbled();
   const kvs = found.kvs ?? found.prev_kvs ?? [];
   if (!Array.isArray(kvs)) throw garbled();
   return { kvs: kvs.map(readKeyValue), count: Number(found.count ?? 0), inner };
@@ -125,7 +139,7 @@ function readOperation(response: unknown): OperationResult {
 
 /** @throws CniError when it is none. */
 export function readKeyValue(kv: unknown): KeyValue {
-  if (!isRecord(kv) || typeof kv.key !== 'string' || typeof (kv.value ?? '') !== 'string') throw garbled();
+  if (!isObject(kv) || typeof kv.key !== 'string' || typeof (kv.value ?? '') !== 'string') throw garbled();
   return { key: decode(kv.key), value: decode((kv.value ?? '') as string), lease: `${kv.lease ?? 0}` };
 }
 

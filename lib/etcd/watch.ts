@@ -1,7 +1,7 @@
 /** What becomes of the keys below a prefix. Source: etcd's rpc.proto. */
 
+import { isObject } from '../object.ts';
 import type { EtcdClient } from './client.ts';
-import { isRecord } from './http.ts';
 import { behindPrefix, encode, garbled, type KeyValue, readKeyValue } from './kv.ts';
 
 /** The keys below a prefix at one moment. */
@@ -26,7 +26,7 @@ export class CompactedError extends Error {
 /** Lists the keys below a prefix. @throws as {@link EtcdClient.ask}. */
 export async function listPrefix(client: EtcdClient, prefix: string): Promise<Listing> {
   const answer = await client.ask('/v3/kv/range', rangeOf(prefix));
-  if (!isRecord(answer) || !Array.isArray(answer.kvs ?? [])) throw garbled();
+  if (!isObject(answer) || !Array.isArray(answer.kvs ?? [])) throw garbled();
   const kvs = (answer.kvs ?? []) as readonly unknown[];
   return { kvs: kvs.map(readKeyValue), revision: revisionOf(answer) };
 }
@@ -45,7 +45,7 @@ export async function* watchPrefix(
 ): AsyncGenerator<readonly KeyChange[]> {
   const create_request = { ...rangeOf(prefix), start_revision: `${from}` };
   for await (const message of await client.follow('/v3/watch', { create_request }, signal)) {
-    if (!isRecord(message) || !Array.isArray(message.events ?? [])) throw garbled();
+    if (!isObject(message) || !Array.isArray(message.events ?? [])) throw garbled();
     const { events = [], canceled, compact_revision, cancel_reason } = message;
     if (compact_revision !== undefined && compact_revision !== '0')
       throw new CompactedError(`Changes before revision ${compact_revision} are no longer known to etcd`);
@@ -60,12 +60,12 @@ function rangeOf(prefix: string): { key: string; range_end: string } {
 }
 
 function revisionOf({ header }: Record<string, unknown>): bigint {
-  if (!isRecord(header) || !/^\d+$/.test(`${header.revision}`)) throw garbled();
+  if (!isObject(header) || !/^\d+$/.test(`${header.revision}`)) throw garbled();
   return BigInt(`${header.revision}`);
 }
 
 function readChange(event: unknown): KeyChange {
-  if (!isRecord(event)) throw garbled();
+  if (!isObject(event)) throw garbled();
   // PUT is the default, which the gateway leaves out.
   return { kv: readKeyValue(event.kv), isDeleted: event.type === 'DELETE' };
 }

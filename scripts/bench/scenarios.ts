@@ -3,6 +3,7 @@
 import { hostLocal } from './addresses.ts';
 import { call } from './call.ts';
 import { collection } from './collection.ts';
+import { dnsname, multus, openVswitch } from './companions.ts';
 import { atOnce, whileBusy } from './concurrency.ts';
 import { podNetwork } from './host.ts';
 import { life, longChain, nftablesNetwork, withLegacy } from './life.ts';
@@ -33,6 +34,9 @@ export function scenarios(quick: boolean, patient: boolean): Scenario[] {
     ...(quick ? [10] : [60, 1000]).map((pods) => listing(pods, few)),
     ...(quick ? [10, 20_000] : [10, 1000, 20_000, 60_000]).map((count) => hostLocal(count, rounds)),
     ...(quick ? [] : eachPlugin(few)),
+    openVswitch(quick ? [5] : [5, 500], rounds),
+    dnsname(quick ? 3 : 100, few),
+    multus(few),
     dataPath(quick ? 1 : 3),
     agentMemory(quick ? 1000 : 10_000, quick ? 10 : patient ? 900 : 90),
     // Last, as iptables goes on to warn of the tables.

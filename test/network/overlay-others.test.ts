@@ -10,6 +10,7 @@ import { writeSubnetEnv } from '../support/flannel.ts';
 import { binDir, makeHost } from '../support/host.ts';
 import { addresses, ask, iptablesSave, link, ping, routes, serve, until } from '../support/observe.ts';
 import { Node, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
+import { makeAuthority, tlsOptions } from '../support/pki.ts';
 
 const network = sample('40-flannel.conflist');
 
@@ -70,7 +71,7 @@ test('a node with flanneld and one with the agent are in one overlay', async (t)
   const say = await converse(t, here.pod, there.ip, 81);
   const before = await link(foreign, 'flannel.1');
   const successor = new Node(t, foreign);
-  await successor.startAgent({ 'etcd-endpoints': wire.endpoint, 'ip-masq': true });
+  await successor.startAgent({ 'etcd-endpoints': wire.etcd.hosts, 'ip-masq': true });
   await until('it has a subnet', async () => /in touch/.test(successor.log));
   t.is(successor.subnet, '10.244.9.0/24');
   t.deepEqual(await link(foreign, 'flannel.1'), before);
@@ -284,15 +285,16 @@ test('over TLS, with a password', async (t) => {
   await host.run(['ip', 'link', 'add', 'eth0', 'up', 'type', 'veth', 'peer', 'name', 'wire']);
   await host.run(['ip', 'link', 'set', 'wire', 'up']);
   await host.run(['ip', 'address', 'add', '192.0.2.1/24', 'dev', 'eth0']);
-  const etcd = await Etcd.startSecured(t, host);
+  const files = await makeAuthority(host, 'own', ['127.0.1.1']);
+  const etcd = await Etcd.start(t, host, { tls: files, options: tlsOptions('own') });
+  await etcd.requirePassword('secret');
   await etcd.put('/nodes/config', '{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}');
-  await etcd.requirePassword();
   const settings = {
     'etcd-endpoints': etcd.hosts,
     'etcd-prefix': '/nodes',
-    'etcd-cafile': '/run/pki/own.crt',
-    'etcd-certfile': '/run/pki/own-client.crt',
-    'etcd-keyfile': '/run/pki/own-client.key',
+    'etcd-cafile': files.ca,
+    'etcd-certfile': files.cert,
+    'etcd-keyfile': files.key,
     'etcd-username': 'root',
     'etcd-password': 'secret',
     iface: '192.0.2.1',
@@ -306,20 +308,7 @@ test('over TLS, with a password', async (t) => {
   await node.startAgent(settings);
   await until('it has a subnet', async () => /in touch/.test(node.log));
   t.regex(await host.run(['cat', '/run/other/subnet.env']), /^FLANNEL_SUBNET=10\.244\.\d+\.1\/24$/m);
-  await host.run([
-    ...['curl', '-sf', '--cacert', '/run/pki/own.crt', '--cert', '/run/pki/own-client.crt'],
-    ...['--key', '/run/pki/own-client.key', '-d', '{"name": "root", "password": "secret"}'],
-    ...['-o', '/run/token', `${etcd.hosts}/v3/auth/authenticate`],
-  ]);
-  const { token } = JSON.parse(await host.run(['cat', '/run/token'])) as { token: string };
-  const encode = (text: string) => Buffer.from(text).toString('base64');
-  const value = '{"PublicIP":"192.0.2.7","BackendType":"host-gw"}';
-  const put = { key: encode('/nodes/subnets/10.244.77.0-24'), value: encode(value) };
-  await host.run([
-    ...['curl', '-sf', '--cacert', '/run/pki/own.crt', '--cert', '/run/pki/own-client.crt'],
-    ...['--key', '/run/pki/own-client.key', '-H', `Authorization: ${token}`],
-    ...['-d', JSON.stringify(put), `${etcd.hosts}/v3/kv/put`],
-  ]);
+  await etcd.put('/nodes/subnets/10.244.77.0-24', '{"PublicIP":"192.0.2.7","BackendType":"host-gw"}');
   await until('it hears of a node', async () =>
     (await routes(host)).some(({ dst, gateway }) => dst === '10.244.77.0/24' && gateway === '192.0.2.7'),
   );
@@ -327,7 +316,7 @@ test('over TLS, with a password', async (t) => {
 
 test('a node that others reach at another address than its own', async (t) => {
   const wire = await Wire.make(t);
-  const settings = { 'etcd-endpoints': wire.endpoint, 'public-ip': '198.51.100.9' };
+  const settings = { 'etcd-endpoints': wire.etcd.hosts, 'public-ip': '198.51.100.9' };
   const node = await wire.addNode(1, settings);
   await until('it has a subnet', async () => node.env !== undefined);
   t.regex((await wire.subnets())[node.key]!, /"PublicIP":"198\.51\.100\.9"/);
@@ -346,10 +335,10 @@ test('a node that others reach at another address than its own', async (t) => {
   }
   await node.stopAgent();
   await node.host.run(['ip', 'route', 'delete', 'default']);
-  await node.startAgent({ 'etcd-endpoints': wire.endpoint });
+  await node.startAgent({ 'etcd-endpoints': wire.etcd.hosts });
   await until('it says what it lacks', async () => /has no default route/.test(node.log));
   await node.stopAgent();
-  await node.startAgent({ 'etcd-endpoints': wire.endpoint, iface: 'eth0' });
+  await node.startAgent({ 'etcd-endpoints': wire.etcd.hosts, iface: 'eth0' });
   await until('it is back', async () => node.log.split('in touch').length === 3);
   t.is(node.env!.FLANNEL_MTU, '1500');
 });

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { capture } from '../support/capture.ts';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { ping, until } from '../support/observe.ts';
@@ -23,23 +24,15 @@ test('a consumer sees what producers send and receive; the mirror goes with the 
   const other = await attach(host, network());
   await watcher.check();
   await one.check();
-  const dump = await watcher.pod.start(t, [
-    'sh',
-    '-c',
-    'echo started; exec tcpdump -lnni eth0 icmp > /run/dump 2> /run/dump.err',
-  ]);
-  await until('tcpdump listens', async () =>
-    (await host.run(['cat', '/run/dump.err'])).includes('listening on eth0'),
-  );
+  const captured = await capture(t, host, watcher.pod, 'icmp');
   t.true(await ping(one.pod, other.ip));
   await until('the copies are there', async () => {
-    const seen = await host.run(['cat', '/run/dump']);
+    const seen = await captured();
     return (
       seen.includes(`${one.ip} > ${other.ip}: ICMP echo request`) &&
       seen.includes(`${other.ip} > ${one.ip}: ICMP echo reply`)
     );
   });
-  dump.kill();
   await one.del();
   t.is(
     await ovs.vsctl('--columns=select_src_port,select_dst_port', 'list', 'Mirror'),

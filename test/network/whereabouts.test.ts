@@ -1,68 +1,10 @@
 import test from 'ava';
 import { Etcd } from '../support/etcd.ts';
-import { type Host, makeHost } from '../support/host.ts';
+import { makeHost } from '../support/host.ts';
 import { until } from '../support/observe.ts';
-import { type Outcome, runPlugin } from '../support/plugin.ts';
-
-/** How a verb is called: on which node, and for what pod. */
-interface Calling {
-  readonly node?: string;
-  readonly pod?: string;
-  readonly ipam?: object;
-  readonly args?: string;
-  readonly conf?: object;
-  readonly prevResult?: unknown;
-}
-
-/** Nodes that share a network, and one etcd. An IPAM plugin touches no network, so that one host stands for all. */
-class Cluster {
-  readonly host: Host;
-  readonly etcd: Etcd;
-  readonly ipam: object;
-
-  constructor(host: Host, etcd: Etcd, ipam: object) {
-    this.host = host;
-    this.etcd = etcd;
-    this.ipam = { etcd_host: etcd.hosts, range: '10.70.0.0/24', ...ipam };
-  }
-
-  run(verb: string, containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const { node = 'node-1', pod, ipam = {}, args, conf = {}, prevResult } = calling;
-    return runPlugin(this.host, 'whereabouts', verb, {
-      containerId: verb === 'GC' || verb === 'STATUS' ? undefined : containerId,
-      netns: '/run/netns/unused',
-      config: {
-        ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
-        ...conf,
-        ...(prevResult !== undefined && { prevResult }),
-        ipam: { type: 'whereabouts', ...this.ipam, ...ipam },
-      },
-      args: [
-        'IgnoreUnknown=1',
-        ...(pod ? ['K8S_POD_NAMESPACE=default', `K8S_POD_NAME=${pod}`] : []),
-        ...(args ? [args] : []),
-      ].join(';'),
-      env: { NODENAME: node },
-    });
-  }
-
-  async add(containerId: string, calling: Calling = {}): Promise<string> {
-    const outcome = await this.run('ADD', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome.result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
-  }
-
-  async del(containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const outcome = await this.run('DEL', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome;
-  }
-}
-
-async function clusterOf(t: Parameters<typeof makeHost>[0], ipam: object = {}, size = 1): Promise<Cluster> {
-  const host = await makeHost(t);
-  return new Cluster(host, await Etcd.start(t, host, { size }), ipam);
-}
+import { makeAuthority, tlsKeys, tlsOptions } from '../support/pki.ts';
+import { runPlugin } from '../support/plugin.ts';
+import { Cluster, clusterOf } from '../support/whereabouts.ts';
 
 test('two nodes never give an address twice, and DEL gives it back', async (t) => {
   const cluster = await clusterOf(t, { range: '10.70.0.0/29', gateway: '10.70.0.1' });
@@ -86,7 +28,7 @@ test('two nodes never give an address twice, and DEL gives it back', async (t) =
   for (const [i, id] of ['b', 'c', 'd', 'e'].entries())
     await cluster.del(id, { node: `node-${(i + 1) % 2}` });
   await cluster.del('f');
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('ranges, exclusions, requests, fixed addresses, routes and the forms of a range', async (t) => {
@@ -142,7 +84,7 @@ test('ranges that overlap share addresses, unless they are told apart', async (t
     ['d', { ipam: alone }],
   ] as const)
     await cluster.del(id, calling);
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('an address in quarantine goes to no other pod, and back to one of the same name', async (t) => {
@@ -222,7 +164,7 @@ test('with three members, one is killed and one hangs; every address is given on
   const second = await addAll(ids.slice(20));
   t.is(new Set([...first, ...second]).size, 40);
   await Promise.all(ids.map((id, i) => cluster.del(id, { node: `node-${(i % 20) % 3}` })));
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
   await cluster.etcd.startMember(1);
   await until('it is back', async () => (await cluster.run('STATUS', '')).exit === 0);
   cluster.etcd.signal(2, 'SIGSTOP');
@@ -233,12 +175,7 @@ test('with three members, one is killed and one hangs; every address is given on
 
 test('ADD takes two requests, and DEL one, also in a large range and in one that is almost full', async (t) => {
   const cluster = await clusterOf(t, { range: '10.0.0.0/8' });
-  const requests = async () => {
-    const text = await cluster.host.run(['curl', '-s', `${cluster.etcd.hosts}/metrics`]);
-    return [...text.matchAll(/^grpc_server_handled_total\{.*grpc_method="Txn".*\} (\d+)$/gm)]
-      .map(([, count]) => Number(count))
-      .reduce((sum, count) => sum + count, 0);
-  };
+  const requests = () => cluster.etcd.handled('Txn');
   const small = { ipam: { range: '10.70.0.0/26' } };
   const ids = Array.from({ length: 61 }, (_, i) => `other-${i}`).values();
   const work = async () => {
@@ -276,25 +213,22 @@ test('what cannot be is refused', async (t) => {
     t.is(exit, 1);
     t.regex(error!.msg, message);
   }
-  t.deepEqual(await cluster.etcd.all(), {});
+  t.deepEqual(await cluster.kept(), {});
 });
 
 test('with TLS and a password; without them, and with another authority', async (t) => {
   const host = await makeHost(t);
-  const etcd = await Etcd.startSecured(t, host);
-  await etcd.requirePassword();
-  const keys = (ca: string) => ({
-    etcd_ca_cert_file: `/run/pki/${ca}.crt`,
-    etcd_cert_file: `/run/pki/${ca}-client.crt`,
-    etcd_key_file: `/run/pki/${ca}-client.key`,
-  });
+  const own = await makeAuthority(host, 'own', ['127.0.1.1']);
+  const other = await makeAuthority(host, 'other', ['127.0.1.1']);
+  const etcd = await Etcd.start(t, host, { tls: own, options: tlsOptions('own') });
+  await etcd.requirePassword('secret');
   const user = { etcd_username: 'root', etcd_password: 'secret' };
-  const cluster = new Cluster(host, etcd, { ...keys('own'), ...user });
+  const cluster = new Cluster(host, etcd, { ...tlsKeys(own), ...user });
   t.regex(await cluster.add('a'), /^10\.70\.0\.\d+$/);
   for (const [ipam, pattern] of [
     [{ etcd_password: 'wrong' }, /etcd refuses user "root": .*invalid user ID or password/],
     [{ etcd_username: '' }, /etcd refuses a caller without "etcd_username"/],
-    [keys('other'), /No member of etcd can answer/],
+    [tlsKeys(other), /No member of etcd can answer/],
     [{ etcd_cert_file: '', etcd_key_file: '' }, /No member of etcd can answer/],
   ] as const) {
     const { error } = await cluster.run('ADD', 'b', { ipam });

@@ -1,158 +1,198 @@
-/** etcd, on a host of a test: one member or several, on addresses of the host's loopback. */
+/** etcd, with one member or several: on addresses of a host's loopback, or each on a node of its own. */
 
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import type { Host, Teardown } from './host.ts';
 import { until } from './observe.ts';
+import type { ClientFiles } from './pki.ts';
 
-/** Files with which a client shows who it is. */
-interface ClientFiles {
-  readonly ca: string;
-  readonly cert: string;
-  readonly key: string;
+/** Where a member runs and listens. */
+interface Place {
+  readonly host: Host;
+  readonly address: string;
+}
+
+/** How a cluster is set up. */
+interface Setup {
+  /** Of etcd(1), for each member. */
+  readonly options?: readonly string[];
+  /** What a client needs, where the options have it listen with TLS. */
+  readonly tls?: ClientFiles;
+  /** Whether the members speak with TLS to one another, too. */
+  readonly peersHaveTls?: boolean;
 }
 
 /** A cluster of etcd. */
 export class Etcd {
-  readonly host: Host;
-  private readonly tls: ClientFiles | undefined;
+  private readonly places: readonly Place[];
+  private readonly setup: Setup;
   private readonly t: Teardown;
-  private readonly size: number;
-  private readonly options: readonly string[];
   private readonly members = new Map<number, ChildProcess>();
+  private password: string | undefined;
 
-  private constructor(
-    t: Teardown,
-    host: Host,
-    size: number,
-    options: readonly string[],
-    tls: ClientFiles | undefined,
-  ) {
+  private constructor(t: Teardown, places: readonly Place[], setup: Setup) {
     this.t = t;
-    this.tls = tls;
-    this.host = host;
-    this.size = size;
-    this.options = options;
+    this.places = places;
+    this.setup = setup;
   }
 
   /**
-   * Starts a cluster, and waits until it has a leader.
-   * @param settings.size number of members.
-   * @param settings.options of etcd(1), for each member.
-   * @param settings.tls what a client needs, where the options have it listen with TLS.
+   * Starts a cluster on one host, and waits until it has a leader.
+   * @param size number of members.
    */
-  static async start(
-    t: Teardown,
-    host: Host,
-    { size = 1, options = [], tls }: { size?: number; options?: readonly string[]; tls?: ClientFiles } = {},
-  ): Promise<Etcd> {
-    const etcd = new Etcd(t, host, size, options, tls);
-    await Promise.all(Array.from({ length: size }, (_, i) => etcd.startMember(i)));
+  static start(t: Teardown, host: Host, { size = 1, ...setup }: Setup & { size?: number } = {}) {
+    const places = Array.from({ length: size }, (_, i) => ({ host, address: `127.0.1.${i + 1}` }));
+    return Etcd.startOn(t, places, setup);
+  }
+
+  /** Starts a cluster with a member on each of some nodes, and waits until it has a leader. */
+  static async startOn(t: Teardown, places: readonly Place[], setup: Setup = {}): Promise<Etcd> {
+    const etcd = new Etcd(t, places, setup);
+    await Promise.all(places.map((_, i) => etcd.startMember(i)));
     await etcd.untilHealthy();
     return etcd;
   }
 
-  /**
-   * Starts a member with TLS, which takes certificates of clients and a password. There are two authorities
-   * in /run/pki, "own" and "other", each with NAME.crt, NAME-client.crt and NAME-client.key; the user is
-   * "root", with password "secret".
-   */
-  static async startSecured(t: Teardown, host: Host): Promise<Etcd> {
-    const script = `mkdir -p /run/pki; cd /run/pki
-      for ca in own other; do
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$ca -keyout $ca.key -out $ca.crt
-        for name in server client; do
-          openssl req -newkey rsa:2048 -nodes -subj /O=$name -keyout $ca-$name.key -out $ca-$name.csr
-          printf 'subjectAltName=IP:127.0.1.1' > san
-          openssl x509 -req -in $ca-$name.csr -CA $ca.crt -CAkey $ca.key -CAcreateserial -days 2 -extfile san -out $ca-$name.crt
-        done
-      done`;
-    await host.run(['sh', '-ec', script]);
-    const files = ['--cert-file=/run/pki/own-server.crt', '--key-file=/run/pki/own-server.key'];
-    const etcd = await Etcd.start(t, host, {
-      tls: { ca: '/run/pki/own.crt', cert: '/run/pki/own-client.crt', key: '/run/pki/own-client.key' },
-      options: [...files, '--client-cert-auth', '--trusted-ca-file=/run/pki/own.crt'],
-    });
-    await etcd.ask('/v3/auth/user/add', { name: 'root', password: 'secret' });
-    await etcd.ask('/v3/auth/role/add', { name: 'root' });
-    await etcd.ask('/v3/auth/user/grant', { user: 'root', role: 'root' });
-    return etcd;
-  }
-
-  /** From now on only those who know a password may ask. */
-  async requirePassword(): Promise<void> {
-    await this.ask('/v3/auth/enable', {});
-  }
-
   /** "etcd_host" of all members. */
   get hosts(): string {
-    return Array.from({ length: this.size }, (_, i) => `${this.client(i)}`).join(',');
+    return this.places.map((_, i) => this.client(i)).join(',');
+  }
+
+  /** Has everybody authenticate, and makes the user "root", with this password. */
+  async requirePassword(password: string): Promise<void> {
+    await this.ask('/v3/auth/user/add', { name: 'root', password });
+    await this.ask('/v3/auth/role/add', { name: 'root' });
+    await this.ask('/v3/auth/user/grant', { user: 'root', role: 'root' });
+    await this.ask('/v3/auth/enable', {});
+    this.password = password;
   }
 
   /** Starts a member, also one that was killed. */
   async startMember(i: number): Promise<void> {
-    const peer = (n: number) => `http://127.0.1.${n + 1}:2380`;
-    const cluster = Array.from({ length: this.size }, (_, n) => `m${n}=${peer(n)}`).join(',');
+    const peer = (n: number) =>
+      `${this.setup.peersHaveTls ? 'https' : 'http'}://${this.places[n]!.address}:2380`;
+    const cluster = this.places.map((_, n) => `m${n}=${peer(n)}`).join(',');
     const argv = [
-      ...['etcd', '--name', `m${i}`, '--data-dir', `/run/etcd/m${i}`, '--logger', 'zap'],
+      ...['etcd', '--name', `m${i}`, '--data-dir', `/run/etcd/m${i}/data`, '--logger', 'zap'],
       ...['--listen-client-urls', this.client(i), '--advertise-client-urls', this.client(i)],
       ...['--listen-peer-urls', peer(i), '--initial-advertise-peer-urls', peer(i)],
-      ...['--initial-cluster', cluster, '--initial-cluster-state', 'new', ...this.options],
+      ...['--initial-cluster', cluster, '--initial-cluster-state', 'new', ...(this.setup.options ?? [])],
     ];
-    await this.host.run(['mkdir', '-p', '-m', '700', '/run/etcd']);
+    const { host } = this.places[i]!;
+    await host.run(['mkdir', '-p', '-m', '700', `/run/etcd/m${i}`]);
     const script = `echo started; exec "$@" > /run/etcd/m${i}.log 2>&1`;
-    this.members.set(i, await this.host.start(this.t, ['sh', '-c', script, 'sh', ...argv]));
+    this.members.set(i, await host.start(this.t, ['sh', '-c', script, 'sh', ...argv]));
   }
 
   /** Ends a member at once. */
   async kill(i: number): Promise<void> {
     const member = this.members.get(i)!;
+    if (!this.isRunning(i)) return;
     const ended = once(member, 'exit');
     member.kill('SIGKILL');
     await ended;
   }
 
+  isRunning(i: number): boolean {
+    const { exitCode, signalCode } = this.members.get(i)!;
+    return exitCode === null && signalCode === null;
+  }
+
   /** Stops and continues a member, as a hung disk does. */
-  signal(i: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
+  signal(i: number, signal: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'): void {
     this.members.get(i)!.kill(signal);
   }
 
-  /** Asks the first member, without any code of the suite. @returns what it answered. */
-  async ask(path: string, request: object): Promise<Record<string, unknown>> {
-    const url = `${this.client(0)}${path}`;
-    return JSON.parse(await this.host.run(['curl', '-s', ...this.files, '-d', JSON.stringify(request), url]));
+  /** The member that leads. */
+  async leader(): Promise<number> {
+    const ids = await Promise.all(
+      this.places.map(async (_, i) => {
+        const { header, leader } = await this.ask('/v3/maintenance/status', {}, i);
+        return { own: (header as { member_id: string }).member_id, leader };
+      }),
+    );
+    return ids.findIndex(({ own, leader }) => own === leader);
+  }
+
+  /** Asks a member, without any code of the suite. @returns what it answered. */
+  async ask(path: string, request: object, member = 0): Promise<Record<string, unknown>> {
+    if (this.password === undefined) return await this.post(member, path, request);
+    const login = { name: 'root', password: this.password };
+    const { token } = await this.post(member, '/v3/auth/authenticate', login);
+    return await this.post(member, path, request, ['-H', `Authorization: ${token}`]);
   }
 
   /** Keys that begin with a text, and their values. */
-  async all(prefix = '/'): Promise<Record<string, string>> {
+  async all(prefix = '/', member = 0): Promise<Record<string, string>> {
     const end = prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1);
     const request = { key: encode(prefix), range_end: encode(end) };
-    const { kvs = [] } = (await this.ask('/v3/kv/range', request)) as {
+    const { kvs = [] } = (await this.ask('/v3/kv/range', request, member)) as {
       kvs?: { key: string; value?: string }[];
     };
     return Object.fromEntries(kvs.map(({ key, value = '' }) => [decode(key), decode(value)]));
   }
 
-  async put(key: string, value: string): Promise<void> {
-    await this.ask('/v3/kv/put', { key: encode(key), value: encode(value) });
+  put(key: string, value: string): Promise<void> {
+    return this.putAll([[key, value]]);
+  }
+
+  /** Sets keys, at most 128, in one transaction. */
+  async putAll(pairs: readonly (readonly [key: string, value: string])[]): Promise<void> {
+    const success = pairs.map(([key, value]) => ({
+      request_put: { key: encode(key), value: encode(value) },
+    }));
+    await this.ask('/v3/kv/txn', { success });
+  }
+
+  /** How many requests of clients the members have answered, by their own count. @param method or any. */
+  async handled(method = '\\w+'): Promise<number> {
+    const pattern = `^grpc_server_handled_total\\{.*grpc_method="(?:${method})".*\\} (\\d+)$`;
+    const texts = await Promise.all(
+      this.places.map(({ host }, i) => host.run(['curl', '-s', ...this.files, `${this.client(i)}/metrics`])),
+    );
+    const counts = texts.flatMap((text) => [...text.matchAll(new RegExp(pattern, 'gm'))]);
+    return counts.reduce((sum, [, count]) => sum + Number(count), 0);
+  }
+
+  /** Processor time of the members that run, in milliseconds, in steps of ten. Source: proc_pid_stat(5). */
+  processorMs(): number {
+    const ticks = [...this.members.values()].map(({ pid }) => {
+      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+      return Number(fields[11]) + Number(fields[12]);
+    });
+    return ticks.reduce((sum, one) => sum + one, 0) * 10;
+  }
+
+  /** Waits until every member answers and there is a leader. */
+  untilHealthy(): Promise<void> {
+    return until('etcd has a leader', async () => {
+      const asked = this.places.map(({ host }, i) =>
+        host.tryRun(['curl', '-sf', ...this.files, `${this.client(i)}/health`]),
+      );
+      return (await Promise.all(asked)).every(({ stdout }) => stdout.includes('"true"'));
+    });
+  }
+
+  private async post(
+    member: number,
+    path: string,
+    request: object,
+    options: readonly string[] = [],
+  ): Promise<Record<string, unknown>> {
+    const url = `${this.client(member)}${path}`;
+    const argv = ['curl', '-s', ...this.files, ...options, '-d', JSON.stringify(request), url];
+    return JSON.parse(await this.places[member]!.host.run(argv));
   }
 
   /** Options of curl(1). */
   private get files(): string[] {
-    return this.tls ? ['--cacert', this.tls.ca, '--cert', this.tls.cert, '--key', this.tls.key] : [];
+    const { tls } = this.setup;
+    return tls ? ['--cacert', tls.ca, '--cert', tls.cert, '--key', tls.key] : [];
   }
 
   private client(i: number): string {
-    return `${this.tls ? 'https' : 'http'}://127.0.1.${i + 1}:2379`;
-  }
-
-  private untilHealthy(): Promise<void> {
-    return until('etcd has a leader', async () => {
-      const asked = Array.from({ length: this.size }, (_, i) =>
-        this.host.tryRun(['curl', '-sf', ...this.files, `${this.client(i)}/health`]),
-      );
-      return (await Promise.all(asked)).every(({ stdout }) => stdout.includes('"true"'));
-    });
+    return `${this.setup.tls ? 'https' : 'http'}://${this.places[i]!.address}:2379`;
   }
 }
 

@@ -1,11 +1,11 @@
-/**
- * Open vSwitch on a host of a test: database and switch as processes of their own, with the datapath in user
- * space, which takes no module of the kernel.
- */
+/** Open vSwitch on a host of a test: database and switch as processes of their own. */
 
 import type { ChildProcess } from 'node:child_process';
 import type { Host, Teardown } from './host.ts';
 import { until } from './observe.ts';
+
+/** What moves packets: "netdev" in user space, which takes no module of the kernel, or "system" in the kernel. */
+type Datapath = 'netdev' | 'system';
 
 const socket = 'unix:/run/openvswitch/db.sock';
 
@@ -14,21 +14,23 @@ export class OpenVswitch {
   readonly host: Host;
   private readonly t: Teardown;
   private readonly serverOptions: readonly string[];
+  private readonly datapath: Datapath;
   private database: ChildProcess | undefined;
 
-  private constructor(t: Teardown, host: Host, serverOptions: readonly string[]) {
+  private constructor(t: Teardown, host: Host, serverOptions: readonly string[], datapath: Datapath) {
     this.t = t;
     this.host = host;
     this.serverOptions = serverOptions;
+    this.datapath = datapath;
   }
 
   /** Starts it, with one bridge. @param serverOptions more options of ovsdb-server(1). */
   static async start(
     t: Teardown,
     host: Host,
-    { bridge = 'br1', serverOptions = [] as readonly string[] } = {},
+    { bridge = 'br1', serverOptions = [] as readonly string[], datapath = 'netdev' as Datapath } = {},
   ): Promise<OpenVswitch> {
-    const ovs = new OpenVswitch(t, host, serverOptions);
+    const ovs = new OpenVswitch(t, host, serverOptions, datapath);
     await host.run(['mkdir', '-p', '/run/openvswitch']);
     await host.run([
       'ovsdb-tool',
@@ -44,7 +46,7 @@ export class OpenVswitch {
   }
 
   async addBridge(name: string): Promise<void> {
-    await this.vsctl('add-br', name, '--', 'set', 'bridge', name, 'datapath_type=netdev');
+    await this.vsctl('add-br', name, '--', 'set', 'bridge', name, `datapath_type=${this.datapath}`);
   }
 
   /** Runs ovs-vsctl(8). @returns what it printed. */

@@ -34,28 +34,16 @@ export class Wire {
     const host = await makeHost(t, { mayHaveAgent: false });
     await host.run(['ip', 'link', 'add', 'switch', 'up', 'type', 'bridge']);
     await host.run(['ip', 'address', 'add', `${wireAddress}/24`, 'dev', 'switch']);
-    const urls = `http://127.0.1.1:2379,http://${wireAddress}:2379`;
-    const etcd = await Etcd.start(t, host, { options: ['--listen-client-urls', urls] });
+    const etcd = await Etcd.startOn(t, [{ host, address: wireAddress }]);
     const wire = new Wire(t, host, etcd);
     await wire.write('config', network);
     return wire;
   }
 
-  /** "etcd-endpoints" of nodes. */
-  get endpoint(): string {
-    return `http://${wireAddress}:2379`;
-  }
-
   /** Writes many keys of flannel's, some at a time. */
   async writeAll(pairs: readonly (readonly [name: string, value: string])[]): Promise<void> {
-    const encode = (text: string) => Buffer.from(text).toString('base64');
-    // As many as etcd takes in a transaction.
     for (let i = 0; i < pairs.length; i += 128)
-      await this.etcd.ask('/v3/kv/txn', {
-        success: pairs.slice(i, i + 128).map(([name, value]) => ({
-          request_put: { key: encode(`${root}/${name}`), value: encode(value) },
-        })),
-      });
+      await this.etcd.putAll(pairs.slice(i, i + 128).map(([name, value]) => [`${root}/${name}`, value]));
   }
 
   /** Writes a key of flannel's. */
@@ -99,7 +87,7 @@ export class Wire {
   /** A host whose agent keeps the overlay. @param settings besides where etcd is. */
   async addNode(number: number, settings: object = {}): Promise<Node> {
     const node = new Node(this.t, await this.addHost(number));
-    await node.startAgent({ 'etcd-endpoints': this.endpoint, 'ip-masq': true, ...settings });
+    await node.startAgent({ 'etcd-endpoints': this.etcd.hosts, 'ip-masq': true, ...settings });
     return node;
   }
 

@@ -88,6 +88,7 @@ const common = [
   'file',
   'group-commit',
   'ip',
+  'object',
   'result-cache',
   'state-file',
   'turns',

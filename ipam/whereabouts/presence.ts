@@ -1,0 +1,60 @@
+/**
+ * Which nodes live. ADD and STATUS of a node renew a lease of etcd; when that has ended, so has its key. A node
+ * that is only cut off from etcd loses its key, too: that it is absent proves nothing by itself.
+ */
+
+import { createHash } from 'node:crypto';
+import type { EtcdClient } from '../../lib/etcd/client.ts';
+import { get, grantLease, isAbsent, put, renewLease, transact } from '../../lib/etcd/kv.ts';
+import { presenceKey } from './keys.ts';
+
+/** How long a node counts as living after its last call, in seconds. */
+export const presenceSeconds = 300;
+
+/** How long a process does not say again what it has said, in milliseconds. */
+const silenceMs = 60_000;
+
+/** What this process has said, or is saying, of each node; "at" is a time of performance.now(). */
+const said = new WeakMap<EtcdClient, Map<string, { at: number; done: Promise<void> }>>();
+
+/**
+ * Says that a node lives.
+ * @throws EtcdUnavailableError, CniError as {@link transact}.
+ */
+export async function announce(client: EtcdClient, node: string): Promise<void> {
+  const nodes = said.get(client) ?? new Map<string, { at: number; done: Promise<void> }>();
+  said.set(client, nodes);
+  const last = nodes.get(node);
+  if (last && performance.now() - last.at < silenceMs) return await last.done;
+  const done = renew(client, node);
+  nodes.set(node, { at: performance.now(), done });
+  try {
+    await done;
+  } catch (error) {
+    nodes.delete(node);
+    throw error;
+  }
+}
+
+async function renew(client: EtcdClient, node: string): Promise<void> {
+  const lease = leaseOf(node);
+  if (await renewLease(client, lease)) return;
+  // Another process on the node may be faster.
+  await grantLease(client, presenceSeconds, lease).catch(() => {});
+  await transact(client, { compare: [], success: [put(presenceKey(node), '', lease)] });
+}
+
+/** Whether a node has called in the last minutes. @throws as {@link announce}. */
+export async function isPresent(client: EtcdClient, node: string): Promise<boolean> {
+  const { succeeded } = await transact(client, {
+    compare: [isAbsent(presenceKey(node))],
+    success: [get(presenceKey(node))],
+  });
+  return !succeeded;
+}
+
+/** The lease of a node, which is the same for all of its calls: a positive number of 63 bits. */
+function leaseOf(node: string): string {
+  const digest = createHash('sha256').update(presenceKey(node)).digest('hex').slice(0, 15);
+  return `${BigInt(`0x${digest}`) + 1n}`;
+}

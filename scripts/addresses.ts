@@ -1,0 +1,79 @@
+/**
+ * Addresses that nodes share, tried on nodes that a switch joins: three with a member of etcd each, which wants
+ * a certificate and a password. "lives" has pods come and go while members are killed, stopped, cut off and
+ * out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD.
+ *
+ *     npm run addresses -- lives                     1,000 lives, and a fault with each 100
+ *     npm run addresses -- lives --count 10000 --each 500 --record    and a row of docs/reliability.md
+ *     npm run addresses -- bench                     by nodes and by size of the range
+ *     npm run addresses -- bench --record            and writes the table of docs/whereabouts.md
+ *
+ * It runs in namespaces of its own, and touches nothing of the machine. The exit code is 1 when anything was
+ * wrong.
+ */
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { Teardown } from '../test/support/host.ts';
+import { benchAddresses } from './addresses/bench.ts';
+import { liveWithFaults } from './addresses/lives.ts';
+import { record } from './reliability.ts';
+
+const { values, positionals } = parseArgs({
+  options: {
+    count: { type: 'string', default: '1000' },
+    each: { type: 'string', default: '100' },
+    record: { type: 'boolean', default: false },
+  },
+  allowPositionals: true,
+});
+const page = join(import.meta.dirname, '../docs/whereabouts.md');
+/** Where the page has the figures. */
+const generated = /(<!-- npm run addresses writes from here -->\n)[\s\S]*(<!-- to here -->)/;
+
+const cleanups: (() => void | Promise<void>)[] = [];
+const t: Teardown = { teardown: (step) => void cleanups.push(step) };
+
+/** Ends all that has been started, the last first. */
+async function tearDown(): Promise<void> {
+  for (let step = cleanups.pop(); step; step = cleanups.pop()) await step();
+}
+
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+for (const signal of signals) process.on(signal, () => void tearDown().finally(() => process.exit(1)));
+
+const [mode] = positionals;
+const say = (line: string) => console.log(line);
+try {
+  if (mode === 'bench') {
+    const text = await benchAddresses(t, say);
+    if (values.record) {
+      const fill = (_: string, from: string, to: string) => `${from}${text}${to}`;
+      writeFileSync(page, readFileSync(page, 'utf8').replace(generated, fill));
+    }
+  } else if (mode === 'lives') await lives();
+  else throw new Error('Say "lives" or "bench"');
+} catch (error) {
+  console.error((error as Error).message);
+  process.exitCode = 1;
+} finally {
+  await tearDown();
+}
+
+async function lives(): Promise<void> {
+  const [count, each] = [Number(values.count), Number(values.each)];
+  if (!(count > 0 && each > 0)) throw new Error('"--count" and "--each" are numbers above 0');
+  const started = performance.now();
+  const { tried, problems, note } = await liveWithFaults(t, { count, each }, say);
+  for (const problem of problems) say(`✘ ${problem}`);
+  say(`${tried} lives, ${problems.length} problems; ${note}`);
+  if (problems.length > 0) process.exitCode = 1;
+  if (!values.record) return;
+  record({
+    part: 'Addresses on three nodes, with faults of etcd',
+    ...{ unit: 'lives', tried, failed: problems.length, note },
+    command: `npm run addresses -- lives --count ${count} --each ${each}`,
+    minutes: (performance.now() - started) / 60_000,
+  });
+}

@@ -1,0 +1,57 @@
+/** Lives of pods on three nodes, while one fault of etcd follows another. */
+
+import { faults } from '../../test/support/etcd-faults.ts';
+import type { Teardown } from '../../test/support/host.ts';
+import { Lives } from '../../test/support/lives.ts';
+import { nodesOf } from '../../test/support/whereabouts.ts';
+
+/** What came of it. */
+export interface Outcome {
+  /** Pods that got an address. */
+  readonly tried: number;
+  readonly problems: readonly string[];
+  readonly note: string;
+}
+
+/** How many pods live at a time, of as many addresses as there are below. */
+const atOnce = 150;
+const range = { range: '10.70.0.0/24', range_start: '10.70.0.1', range_end: '10.70.0.160' };
+
+/**
+ * Has pods come and go, and a fault happen with each some of them. After each fault, what etcd has is held
+ * against what was seen.
+ * @param options.count of lives. @param options.each lives there is a fault.
+ * @param say is told how far it is.
+ */
+export async function liveWithFaults(
+  t: Teardown,
+  { count, each }: { count: number; each: number },
+  say: (line: string) => void,
+): Promise<Outcome> {
+  const cluster = await nodesOf(t, 3, range);
+  const lives = new Lives(cluster);
+  const happened = new Map<string, number>();
+  await lives.begin(Math.min(atOnce, count));
+  const names = Object.keys(faults);
+  for (let round = 0; lives.counts.lives < count && lives.problems.length === 0; round++) {
+    const name = names[round % names.length]!;
+    const some = () => Math.min(each / 2, Math.max(1, count - lives.counts.lives));
+    const [fault] = await Promise.all([faults[name]!(cluster), lives.churn(some())]);
+    const others = [0, 1, 2].filter((node) => node !== fault.node);
+    const cut = fault.node === undefined ? undefined : lives.churn(4, [fault.node]);
+    await lives.churn(some(), others);
+    await cut;
+    await fault.mend();
+    lives.problems.push(...(await lives.settle()));
+    happened.set(name, (happened.get(name) ?? 0) + 1);
+    say(`${name}: ${lives.counts.lives} lives so far, ${lives.size} now`);
+  }
+  await lives.end(Number.POSITIVE_INFINITY);
+  lives.problems.push(...(await lives.settle()));
+  const times = [...happened].map(([name, times]) => `${name} ${times}`).join(', ');
+  const { lives: tried, refused } = lives.counts;
+  return {
+    ...{ tried, problems: lives.problems },
+    note: `${atOnce} at a time of 160 addresses; ${times}; ${refused} ADDs were told to try again later`,
+  };
+}

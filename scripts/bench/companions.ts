@@ -1,0 +1,147 @@
+/** Plugins beyond the reference ones: this suite stands alone, with its agent and without. */
+
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  type Attached,
+  addChain,
+  addNamespace,
+  type Contender,
+  delChain,
+  type Network,
+  type PluginConf,
+  removeNamespace,
+} from './call.ts';
+import { clear, liveOnce, podNetwork, subnet } from './host.ts';
+import type { Samples } from './measure.ts';
+import { alternate, emptySamples, type Line, type Scenario, sum } from './scenario.ts';
+
+/** Where multus finds its second network. */
+const networksDir = '/run/bench-networks';
+const database = 'unix:/run/openvswitch/db.sock';
+
+const ipam = { type: 'host-local', subnet };
+const ovs: Network = { name: 'bench', plugins: [{ type: 'ovs', bridge: 'br1', vlan: 100, ipam }] };
+const [bridge] = podNetwork().plugins as [PluginConf];
+const second: PluginConf = { type: 'ptp', ipam: { type: 'host-local', subnet: '10.78.0.0/16' } };
+
+/** ADD and DEL of a pod whose network is of Open vSwitch, by how many ports its bridge has. */
+export function openVswitch(ports: readonly number[], rounds: number): Scenario {
+  return {
+    name: 'ovs',
+    async measure() {
+      const processes = startOpenVswitch();
+      const pods: Pod[] = [];
+      const lines: Line[] = [];
+      for (const count of ports) {
+        while (pods.length < count) pods.push(await addPod(ovs, pods.length));
+        lines.push(...(await measureVerbs(`ovs, ${count} ports`, ovs, rounds)));
+      }
+      for (const pod of pods) await delPod(ovs, pod);
+      for (const one of processes) one.kill();
+      rmSync('/var/lib/cni/networks', { recursive: true });
+      return lines;
+    },
+  };
+}
+
+/** ADD and DEL of a name server's entry, of a pod that dnsmasq knows others beside. */
+export function dnsname(others: number, rounds: number): Scenario {
+  return {
+    name: 'dnsname',
+    async measure() {
+      const network = { name: 'bench', plugins: [bridge, { type: 'dnsname', domainName: 'bench.test' }] };
+      const pods: Pod[] = [];
+      while (pods.length < others) pods.push(await addPod(network, pods.length));
+      const lines = await measureVerbs(`dnsname, ${others} other pods`, network, rounds);
+      for (const pod of pods) await delPod(network, pod);
+      clear();
+      return lines;
+    },
+  };
+}
+
+/** What a second network costs a pod, beside what its own plugin takes. */
+export function multus(rounds: number): Scenario {
+  return {
+    name: 'multus',
+    async measure() {
+      mkdirSync(networksDir, { recursive: true });
+      const file = { cniVersion: '1.0.0', name: 'second', plugins: [second] };
+      writeFileSync(`${networksDir}/second.conflist`, JSON.stringify(file));
+      const first = { cniVersion: '1.0.0', name: 'first', plugins: [bridge] };
+      const several = { type: 'multus', delegates: [first], confDir: networksDir };
+      const networks = {
+        'multus, one network': several,
+        'multus, two networks': { ...several, defaultNetworks: ['second'] },
+        "multus, the second network's plugin alone": second,
+      };
+      const lines = Object.keys(networks).map((name) => ({ name, unit: 'ms', samples: emptySamples() }));
+      await withoutReference(rounds, async (contender, round, counts) => {
+        for (const [i, plugin] of Object.values(networks).entries()) {
+          const network = { name: 'bench', plugins: [plugin] };
+          const { added, deleted } = await liveOnce(network, contender, `round${round}${contender}`);
+          if (counts) lines[i]!.samples[contender].push(sum(added) + sum(deleted));
+        }
+      });
+      rmSync(networksDir, { recursive: true });
+      clear();
+      return lines;
+    },
+  };
+}
+
+interface Pod {
+  readonly name: string;
+  readonly attached: Attached;
+}
+
+async function addPod(network: Network, number: number): Promise<Pod> {
+  const { name, netns } = addNamespace();
+  const { attached } = await addChain(network, 'agent', { containerId: `other${number}`, netns });
+  return { name, attached };
+}
+
+async function delPod(network: Network, { name, attached }: Pod): Promise<void> {
+  await delChain(network, 'agent', attached);
+  removeNamespace(name);
+}
+
+/** ADD and DEL of the last plugin of a chain. */
+async function measureVerbs(label: string, network: Network, rounds: number): Promise<Line[]> {
+  const [add, del]: [Samples, Samples] = [emptySamples(), emptySamples()];
+  await withoutReference(rounds, async (contender, round, counts) => {
+    const { added, deleted } = await liveOnce(network, contender, `round${round}${contender}`);
+    if (!counts) return;
+    add[contender].push(added.at(-1)!);
+    del[contender].push(deleted.at(-1)!);
+  });
+  return Object.entries({ ADD: add, DEL: del }).map(([verb, samples]) => ({
+    ...{ name: `${label}: ${verb}`, unit: 'ms', samples },
+  }));
+}
+
+function withoutReference(
+  rounds: number,
+  once: (contender: Contender, round: number, counts: boolean) => Promise<void>,
+): Promise<void> {
+  return alternate(rounds, async (contender, round, counts) => {
+    if (contender !== 'reference') await once(contender, round, counts);
+  });
+}
+
+/** Starts database and switch, with a bridge whose datapath takes no module of the kernel. */
+function startOpenVswitch(): ChildProcess[] {
+  mkdirSync('/run/openvswitch', { recursive: true });
+  const schema = '/usr/share/openvswitch/vswitch.ovsschema';
+  execFileSync('ovsdb-tool', ['create', '/run/openvswitch/conf.db', schema]);
+  const start = (...argv: [string, ...string[]]) => spawn(argv[0], argv.slice(1), { stdio: 'ignore' });
+  const remote = '--remote=punix:/run/openvswitch/db.sock';
+  const server = start('ovsdb-server', '/run/openvswitch/conf.db', remote);
+  // It waits for the database.
+  const vsctl = (...args: string[]) => execFileSync('ovs-vsctl', ['--timeout=10', ...args]);
+  vsctl('--retry', '--no-wait', 'init');
+  const daemon = start('ovs-vswitchd', database, '--pidfile=/run/openvswitch/ovs-vswitchd.pid');
+  vsctl('add-br', 'br1', '--', 'set', 'bridge', 'br1', 'datapath_type=netdev');
+  return [daemon, server];
+}

@@ -1,0 +1,22 @@
+/** Packets as tcpdump(8) sees them. */
+
+import type { Host, Pod, Teardown } from './host.ts';
+import { until } from './observe.ts';
+
+/**
+ * Starts to look at what arrives at a pod's eth0.
+ * @param filter as of pcap-filter(7). @returns reads the lines that tcpdump has printed until now.
+ */
+export async function capture(
+  t: Teardown,
+  host: Host,
+  pod: Pod,
+  filter: string,
+): Promise<() => Promise<string>> {
+  const script = 'echo started; exec tcpdump -lnnei eth0 "$1" > /run/dump 2> /run/dump.err';
+  await pod.start(t, ['sh', '-c', script, 'sh', filter]);
+  await until('tcpdump listens', async () =>
+    (await host.run(['cat', '/run/dump.err'])).includes('listening on eth0'),
+  );
+  return () => host.run(['cat', '/run/dump']);
+}

@@ -1,0 +1,108 @@
+/** whereabouts on the nodes of a cluster, with etcd. */
+
+import { Etcd } from './etcd.ts';
+import { type Host, makeHost, startAgent, type Teardown } from './host.ts';
+import { makeNodes, type Node } from './nodes.ts';
+import { copyAuthorities, makeAuthority, peerTlsOptions, tlsKeys, tlsOptions } from './pki.ts';
+import { type Outcome, runPlugin } from './plugin.ts';
+
+/** How a verb is called: on which node, and for what pod. */
+export interface Calling {
+  readonly node?: string;
+  readonly pod?: string;
+  readonly ipam?: object;
+  readonly args?: string;
+  readonly conf?: object;
+  readonly prevResult?: unknown;
+}
+
+/** Nodes that share a network, and one etcd. An IPAM plugin touches no network, so that one host stands for all. */
+export class Cluster {
+  readonly host: Host;
+  readonly etcd: Etcd;
+  readonly ipam: object;
+
+  constructor(host: Host, etcd: Etcd, ipam: object) {
+    this.host = host;
+    this.etcd = etcd;
+    this.ipam = { etcd_host: etcd.hosts, range: '10.70.0.0/24', ...ipam };
+  }
+
+  run(verb: string, containerId: string, calling: Calling = {}): Promise<Outcome> {
+    const { node = 'node-1', pod, ipam = {}, args, conf = {}, prevResult } = calling;
+    return runPlugin(this.host, 'whereabouts', verb, {
+      containerId: verb === 'GC' || verb === 'STATUS' ? undefined : containerId,
+      netns: '/run/netns/unused',
+      config: {
+        ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
+        ...conf,
+        ...(prevResult !== undefined && { prevResult }),
+        ipam: { type: 'whereabouts', ...this.ipam, ...ipam },
+      },
+      args: [
+        'IgnoreUnknown=1',
+        ...(pod ? ['K8S_POD_NAMESPACE=default', `K8S_POD_NAME=${pod}`] : []),
+        ...(args ? [args] : []),
+      ].join(';'),
+      env: { NODENAME: node },
+    });
+  }
+
+  /** What is in etcd, but that the nodes live. */
+  async kept(): Promise<Record<string, string>> {
+    const all = Object.entries(await this.etcd.all());
+    return Object.fromEntries(all.filter(([key]) => !key.startsWith('/cni/addresses/nodes/')));
+  }
+
+  async add(containerId: string, calling: Calling = {}): Promise<string> {
+    const outcome = await this.run('ADD', containerId, calling);
+    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
+    return outcome.result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
+  }
+
+  async del(containerId: string, calling: Calling = {}): Promise<Outcome> {
+    const outcome = await this.run('DEL', containerId, calling);
+    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
+    return outcome;
+  }
+}
+
+/** Makes a cluster with an etcd of its own. @param size number of members. */
+export async function clusterOf(t: Teardown, ipam: object = {}, size = 1): Promise<Cluster> {
+  const host = await makeHost(t);
+  return new Cluster(host, await Etcd.start(t, host, { size }), ipam);
+}
+
+/** Nodes with a member of etcd on each, which asks everybody for a certificate and a password. */
+export interface NodeCluster {
+  readonly nodes: readonly Node[];
+  readonly etcd: Etcd;
+  /** whereabouts on each of the nodes. */
+  readonly onNodes: readonly Cluster[];
+}
+
+/**
+ * Makes nodes of a cluster. All but the last one have an agent; that one has a disk of its own for etcd,
+ * /run/etcd/mN, which is small.
+ */
+export async function nodesOf(t: Teardown, count: number, ipam: object): Promise<NodeCluster> {
+  const nodes = await makeNodes(t, count);
+  const [first, ...others] = nodes.map(({ host }) => host);
+  const tls = await makeAuthority(
+    first!,
+    'own',
+    nodes.map(({ address }) => address),
+  );
+  for (const other of others) await copyAuthorities(first!, other);
+  const disk = `/run/etcd/m${count - 1}`;
+  // etcd takes 128 MB ahead for its log.
+  const mount = `mkdir -p -m 700 ${disk}; mount -t tmpfs -o size=160m,mode=700 tmpfs ${disk}`;
+  await nodes.at(-1)!.host.run(['sh', '-ec', mount]);
+  const options = [...tlsOptions('own'), ...peerTlsOptions('own'), '--bcrypt-cost=4'];
+  const etcd = await Etcd.startOn(t, nodes, { tls, options, peersHaveTls: true });
+  await etcd.requirePassword('secret');
+  for (const { host } of nodes.slice(0, -1)) await startAgent(t, host);
+  const user = { etcd_username: 'root', etcd_password: 'secret' };
+  const onNodes = nodes.map(({ host }) => new Cluster(host, etcd, { ...tlsKeys(tls), ...user, ...ipam }));
+  return { nodes, etcd, onNodes };
+}
