@@ -15,7 +15,7 @@ import { makeAuthority, tlsOptions } from '../support/pki.ts';
 const network = sample('40-flannel.conflist');
 
 test('a node with flanneld and one with the agent are in one overlay', async (t) => {
-  const wire = await Wire.make(t);
+  const wire = await Wire.make(t, { Network: '10.244.0.0/16', Backend: { Type: 'vxlan' } });
   // What flanneld does on its node, and writes to etcd.
   const foreign = await wire.addHost(9);
   const mac = '5e:12:34:56:78:9a';
@@ -81,7 +81,7 @@ test('a node with flanneld and one with the agent are in one overlay', async (t)
 });
 
 test('a thousand nodes', async (t) => {
-  const wire = await Wire.make(t, { ...vxlanNetwork, Network: '10.0.0.0/8' });
+  const wire = await Wire.make(t, { ...vxlanNetwork, Network: '10.0.0.0/8', SubnetMin: undefined });
   const numbers = Array.from({ length: 1000 }, (_, i) => [Math.floor(i / 250) + 1, (i % 250) + 1] as const);
   const keyOf = ([high, low]: readonly [number, number]) => `10.${high}.${low}.0-24`;
   const macOf = ([high, low]: readonly [number, number]) =>
@@ -144,7 +144,7 @@ test('packets to nodes on the same wire go without VXLAN where that is wanted', 
 });
 
 test('keys that are no nodes are left out, and so is what the kernel refuses', async (t) => {
-  const wire = await Wire.make(t, { Network: '10.244.0.0/16', Backend: { Type: 'host-gw' } });
+  const wire = await Wire.make(t, { ...vxlanNetwork, Backend: { Type: 'host-gw' } });
   const good = '{"PublicIP":"192.0.2.50","PublicIPv6":null,"BackendType":"host-gw"}';
   const odd: Record<string, string> = {
     garbage: good,
@@ -172,7 +172,7 @@ test('keys that are no nodes are left out, and so is what the kernel refuses', a
   t.deepEqual(await node.routedTo(), ['10.244.13.0/24', other.subnet].sort());
   for (const name of Object.keys(odd))
     t.true(node.log.includes(`subnets/${name}" of etcd is no node and is ignored`), name);
-  t.regex(node.log, /add|replace route to 10\.244\.12\.0\/24 via 203\.0\.113\.1.*unreachable/i);
+  t.regex(node.log, /replace route to 10\.244\.12\.0\/24 via 203\.0\.113\.1.*unreachable/i);
   t.notRegex(node.log, /asked again/);
 });
 
@@ -211,7 +211,7 @@ test('a subnet that is lost is given up loudly, and another one is taken', async
 });
 
 test('subnets that are reserved, and none that is free', async (t) => {
-  const wire = await Wire.make(t, { ...vxlanNetwork, Network: '10.244.0.0/28', SubnetLen: 30 });
+  const wire = await Wire.make(t, { ...vxlanNetwork, Network: '10.244.0.0/28', SubnetMin: undefined });
   await wire.write('subnets/10.244.0.12-30', '{"PublicIP":"192.0.2.3"}');
   const nodes = await wire.addNodes(3);
   t.is(nodes[2]!.env!.FLANNEL_SUBNET, '10.244.0.13/30');
@@ -288,7 +288,7 @@ test('over TLS, with a password', async (t) => {
   const files = await makeAuthority(host, 'own', ['127.0.1.1']);
   const etcd = await Etcd.start(t, host, { tls: files, options: tlsOptions('own') });
   await etcd.requirePassword('secret');
-  await etcd.put('/nodes/config', '{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}');
+  await etcd.put('/nodes/config', JSON.stringify({ ...vxlanNetwork, Backend: { Type: 'host-gw' } }));
   const settings = {
     'etcd-endpoints': etcd.hosts,
     'etcd-prefix': '/nodes',

@@ -6,7 +6,7 @@ import { attach, sample } from '../support/chain.ts';
 import { converse, serveLines } from '../support/connection.ts';
 import { binDir } from '../support/host.ts';
 import { ask, link, ping, serve, until } from '../support/observe.ts';
-import { type Node, untilConnected, Wire } from '../support/overlay.ts';
+import { type Node, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
 
 const network = sample('40-flannel.conflist');
 
@@ -66,7 +66,7 @@ test('pods of three nodes talk over VXLAN, set up as flanneld does it', async (t
 });
 
 test('pods of three nodes talk by routes alone', async (t) => {
-  const wire = await Wire.make(t, { Network: '10.244.0.0/16', Backend: { Type: 'host-gw' } });
+  const wire = await Wire.make(t, { ...vxlanNetwork, Backend: { Type: 'host-gw' } });
   const nodes = await wire.addNodes(3);
   const [a, b] = nodes as [Node, Node];
   t.is((await wire.subnets())[b.key], '{"PublicIP":"192.0.2.2","PublicIPv6":null,"BackendType":"host-gw"}');
@@ -126,7 +126,7 @@ test('a new start of the agent keeps subnet, interface and connections', async (
   t.regex(await say('before'), /before/);
   const [a] = nodes;
   const before = [await link(a.host, 'flannel.1'), a.env, await wire.subnets()];
-  const stale = ['10.244.250.0/24', 'via', '10.244.250.0', 'dev', 'flannel.1', 'onlink'];
+  const stale = ['10.244.50.0/24', 'via', '10.244.50.0', 'dev', 'flannel.1', 'onlink'];
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     const lease = await wire.leaseOf(a.key);
     await a.stopAgent(signal);
@@ -134,7 +134,7 @@ test('a new start of the agent keeps subnet, interface and connections', async (
     // What a node that left meanwhile would have left behind.
     await a.host.run(['ip', 'route', 'add', ...stale]);
     const mac = '02:00:00:00:00:99';
-    await a.host.run(['ip', 'neighbour', 'add', '10.244.250.0', 'lladdr', mac, 'dev', 'flannel.1']);
+    await a.host.run(['ip', 'neighbour', 'add', '10.244.50.0', 'lladdr', mac, 'dev', 'flannel.1']);
     await a.host.run([
       'bridge',
       'fdb',
@@ -151,7 +151,7 @@ test('a new start of the agent keeps subnet, interface and connections', async (
     await until('it has renewed its lease', async () => (await wire.leaseOf(a.key)) !== lease);
     await until('what was left behind is removed', async () => {
       const all = [...(await a.forwarding()), ...(await a.neighbours()), ...(await a.routedTo())];
-      return !all.some((one) => /192\.0\.2\.99|10\.244\.250/.test(one));
+      return !all.some((one) => /192\.0\.2\.99|10\.244\.50\./.test(one));
     });
     t.regex(await say('after'), /after/);
     t.deepEqual([await link(a.host, 'flannel.1'), a.env, await wire.subnets()], before);

@@ -14,8 +14,11 @@ const wireAddress = '192.0.2.100';
 const settingsFile = '/etc/cni/overlay.json';
 const log = '/run/overlay.log';
 
-/** The network that flannel's documentation begins with. */
-export const vxlanNetwork = { Network: '10.244.0.0/16', Backend: { Type: 'vxlan' } };
+/** A network, whose first subnets are left for what a test writes to etcd itself. */
+export const vxlanNetwork = {
+  ...{ Network: '10.244.0.0/16', SubnetMin: '10.244.100.0' },
+  Backend: { Type: 'vxlan' },
+};
 
 /** A wire: a host with a switch, and etcd. */
 export class Wire {
