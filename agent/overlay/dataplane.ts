@@ -15,7 +15,7 @@ export interface Dataplane {
   readonly reach: Reach;
   /**
    * Makes everything be there that leads from this node to the others, and nothing that led to nodes which
-   * are gone.
+   * are gone. @param others nodes with the same backend.
    * @returns what the kernel refused, for the operator.
    * @throws NetlinkError where this node itself is at fault.
    */

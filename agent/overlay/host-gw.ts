@@ -17,7 +17,6 @@ export function hostGateway({ socket, config, uplink }: DataplaneOptions): Datap
     apply(_own, others) {
       return familiesOf(config).flatMap((family) => {
         const routes = others
-          .filter(({ backend }) => backend === 'host-gw')
           .flatMap((node) => wayTo(node, family) ?? [])
           .map(({ subnet, via }) => ({ dst: subnet, gw: via, link: link.index }));
         return reconcileRoutes(socket, family, routes, config.ranges[family]!, [link.index]);

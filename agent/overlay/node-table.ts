@@ -2,9 +2,9 @@
 
 import type { KeyValue } from '../../lib/etcd/kv.ts';
 import type { KeyChange } from '../../lib/etcd/watch.ts';
-import type { NodeKey } from './lease.ts';
+import { isOwn, type NodeKey, type Tenant } from './lease.ts';
 import type { NetworkConfig } from './network-config.ts';
-import { type Node, parseNode } from './node.ts';
+import { type Node, overlap, parseNode, type Subnets, subnetKey } from './node.ts';
 
 /** The keys of nodes, without those that make no sense. */
 export class NodeTable {
@@ -28,6 +28,22 @@ export class NodeTable {
 
   get all(): NodeKey[] {
     return [...this.nodes.values()];
+  }
+
+  /** The nodes that packets are sent to, and what is wrong with further ones. @param own subnets. */
+  othersThan(tenant: Tenant, own: Subnets): { others: Node[]; problems: string[] } {
+    const { backend } = tenant.reach;
+    const others: Node[] = [];
+    const problems: string[] = [];
+    for (const { node } of this.nodes.values()) {
+      if (isOwn(tenant, node) || overlap(own, node.subnets)) continue;
+      if (node.backend === backend && node.publicIp[4]) others.push(node);
+      else
+        problems.push(
+          `${subnetKey(node.subnets)} is left out: it has backend "${node.backend}" and address ${node.publicIp[4] ?? 'none'}, and this node has backend "${backend}"`,
+        );
+    }
+    return { others, problems };
   }
 
   change({ kv, isDeleted }: KeyChange): void {

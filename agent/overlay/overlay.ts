@@ -13,9 +13,9 @@ import type { Sharing } from '../../lib/kernel/sharing.ts';
 import type { Dataplane } from './dataplane.ts';
 import { ensureFirewall } from './firewall.ts';
 import { hostGateway } from './host-gw.ts';
-import { isOwn, type Lease, leaseSubnets, renew, type Tenant } from './lease.ts';
+import { type Lease, leaseSubnets, renew, type Tenant } from './lease.ts';
 import { type NetworkConfig, parseNetworkConfig } from './network-config.ts';
-import { type Node, overlap, reachValue, type Subnets, subnetKey } from './node.ts';
+import { type Node, reachValue, type Subnets, subnetKey } from './node.ts';
 import { NodeTable } from './node-table.ts';
 import { etcdSettings, type OverlaySettings } from './settings.ts';
 import { previousSubnets, writeSubnetFile } from './subnet-file.ts';
@@ -66,6 +66,8 @@ export class Overlay {
   private plane: Dataplane | undefined;
   private lease: Lease | undefined;
   private others: readonly Node[] = [];
+  /** What is wrong with nodes that are not among them. */
+  private unreachable: readonly string[] = [];
   private problem: string | undefined = 'it has just started';
   /** What the operator was told already. */
   private told: ReadonlySet<string> = new Set();
@@ -236,9 +238,8 @@ export class Overlay {
   /** Takes over which nodes there are. */
   private update(table: NodeTable, tenant: Tenant): void {
     const { subnets } = this.lease!;
-    const others = table.all
-      .map(({ node }) => node)
-      .filter((node) => !isOwn(tenant, node) && !overlap(subnets, node.subnets));
+    const { others, problems } = table.othersThan(tenant, subnets);
+    this.unreachable = problems;
     const namesOf = (nodes: readonly Node[]) =>
       new Map(nodes.map((node) => [`${subnetKey(node.subnets)} of ${node.publicIp[4]}`, node]));
     const [before, now] = [namesOf(this.others), namesOf(others)];
@@ -249,7 +250,7 @@ export class Overlay {
   }
 
   private apply(subnets: Subnets): void {
-    const problems = new Set(this.plane!.apply(subnets, this.others));
+    const problems = new Set([...this.unreachable, ...this.plane!.apply(subnets, this.others)]);
     for (const problem of problems) if (!this.told.has(problem)) this.host.warn(problem);
     this.told = problems;
   }

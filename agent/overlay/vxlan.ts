@@ -35,8 +35,7 @@ export function vxlan(options: DataplaneOptions): Dataplane {
     mtu: Math.min(...tunnels.map(({ mtu }) => mtu)),
     reach: { backend: 'vxlan', publicIp: publicIpOf(config, uplink), macs: { 4: macOf(4), 6: macOf(6) } },
     apply(own, others) {
-      const reachable = others.filter(({ backend }) => backend === 'vxlan');
-      return tunnels.flatMap((tunnel) => tunnel.apply(own, reachable));
+      return tunnels.flatMap((tunnel) => tunnel.apply(own, others));
     },
   };
 }

@@ -172,7 +172,10 @@ test('keys that are no nodes are left out, and so is what the kernel refuses', a
   t.deepEqual(await node.routedTo(), ['10.244.13.0/24', other.subnet].sort());
   for (const name of Object.keys(odd))
     t.true(node.log.includes(`subnets/${name}" of etcd is no node and is ignored`), name);
-  t.regex(node.log, /replace route to 10\.244\.12\.0\/24 via 203\.0\.113\.1.*unreachable/i);
+  t.regex(node.log, /Cannot replace route to 10\.244\.12\.0\/24 via 203\.0\.113\.1: .*ENETUNREACH/);
+  t.regex(node.log, /10\.244\.10\.0-24 is left out: it has backend "vxlan" and address 192\.0\.2\.50/);
+  t.regex(node.log, /10\.244\.11\.0-24 is left out: it has backend "" and address none/);
+  t.notRegex(node.log, /10\.244\.1[01]\.0-24 of .* has joined/);
   t.notRegex(node.log, /asked again/);
 });
 
