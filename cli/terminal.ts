@@ -75,9 +75,9 @@ function wrap(text: string, width: number, indent: string): string {
 /** Prints a value for programs. @param format "json" or "yaml". */
 export async function printStructured(format: 'json' | 'yaml', value: object): Promise<void> {
   if (format === 'json') return print(JSON.stringify(value, null, 2));
-  const { stringify } = await import('yaml');
+  const { dump } = await import('js-yaml');
   // By way of JSON, which has no dates and no values that are undefined.
-  process.stdout.write(stringify(JSON.parse(JSON.stringify(value)), { aliasDuplicateObjects: false }));
+  process.stdout.write(dump(JSON.parse(JSON.stringify(value)), { noRefs: true }));
 }
 
 /** "1 network", "2 networks". */

@@ -1,4 +1,4 @@
-/** whereabouts: gives addresses away that all nodes of a cluster share, and remembers them in etcd. */
+/** whereabouts: gives addresses away that all nodes of a cluster share, by etcd or the Kubernetes API. */
 
 import { hostname } from 'node:os';
 import { attachmentKey } from '../lib/attachment.ts';
@@ -8,40 +8,24 @@ import type { Environment } from '../lib/cni/invocation.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import { type EtcdClient, etcdClient } from '../lib/etcd/client.ts';
-import { get, range, transact } from '../lib/etcd/kv.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
-import { allocate } from './whereabouts/allocate.ts';
+import type { Address } from '../lib/ip.ts';
+import type { Backend, Release, Setting } from './whereabouts/backend.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
-import { endpointsOf, etcdSettings } from './whereabouts/etcd-settings.ts';
-import { holdingsOf, leftBehind } from './whereabouts/holdings.ts';
-import {
-  addressKey,
-  groupOf,
-  type Holding,
-  type Owner,
-  ownedValue,
-  ownerKey,
-  parseHolding,
-  root,
-  samePlace,
-} from './whereabouts/keys.ts';
-import { legacyKey } from './whereabouts/legacy.ts';
+import { EtcdBackend } from './whereabouts/etcd-backend.ts';
+import { endpointsOf } from './whereabouts/etcd-settings.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
-import { capacityOf, formatPool, type Pool, poolHas, resolvePools } from './whereabouts/pools.ts';
-import { announce } from './whereabouts/presence.ts';
-import { type Release, release } from './whereabouts/release.ts';
-import { configOf, identityOf, requestsOf } from './whereabouts/requests.ts';
-import { countUsed } from './whereabouts/usage.ts';
+import { capacityOf, formatPool, resolvePools } from './whereabouts/pools.ts';
+import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/requests.ts';
 
 type WhereaboutsCall = Call<Config>;
 
-/** How long etcd is asked for what only an operator looks at. */
+/** How long a backend is asked for what only an operator looks at. */
 const operatorsPatienceMs = 3000;
 
 export const plugin = definePlugin({
   name: 'whereabouts',
-  summary: 'Gives addresses away from ranges that all nodes share, and remembers them in etcd.',
+  summary: 'Gives addresses away from ranges that all nodes share, by etcd or the Kubernetes API.',
   role: 'ipam',
   config,
 
@@ -50,17 +34,18 @@ export const plugin = definePlugin({
     refuse(...routeProblems(ipam.routes));
     resolvePools(ipam);
     if (ipam.etcd_host) endpointsOf(ipam);
-    refuseSlices(ipam);
+    checkSlices(ipam);
   },
 
   explain({ ipam }) {
-    const { routes = [], etcd_host = 'etcd', quarantine = 0, addresses = [] } = ipam;
+    const { routes = [], etcd_host, kubernetes, quarantine = 0, addresses = [] } = ipam;
+    const api = kubernetes?.kubeconfig && `the Kubernetes API of ${kubernetes.kubeconfig}`;
     const pools = resolvePools(ipam);
     return [
       pools.length > 0
         ? `Reserves a free address of ${pools.map(formatPool).join(' and of ')}, which no node gives away twice`
         : '',
-      `Remembers it in ${etcd_host}`,
+      `Remembers it in ${etcd_host || api || 'etcd or the Kubernetes API'}`,
       addresses.length > 0
         ? `Gives the container ${addresses.map(({ address }) => address).join(' and ')}`
         : '',
@@ -74,84 +59,63 @@ export const plugin = definePlugin({
 
   sharedRanges(own) {
     const ipam = sharedIpam(own);
-    const client = etcdClient({ ...etcdSettings(ipam), longestCallMs: operatorsPatienceMs });
+    // It asks for no attachment.
+    const setting = { ...emptySetting, ipam };
+    const backend = lazily(() => openBackend(setting, operatorsPatienceMs));
     return resolvePools(ipam).map((pool) => ({
       subnet: `${pool.subnet}`,
       range: formatPool(pool),
       gateway: pool.gateway && `${pool.gateway}`,
       capacity: Number(capacityOf(pool)),
-      countUsed: () => countUsed(client, { pool, group: groupOf(ipam, pool) }),
+      countUsed: async () => (await backend()).countUsed(pool),
     }));
   },
 
   async leftBehind({ name: network, ...own }, named, environment) {
-    const ipam = sharedIpam(own);
     const node = named.toLowerCase();
     if (node === nodeName(environment))
       throw new Error(`Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`);
-    const { quarantine = 0 } = ipam;
-    return await leftBehind(etcdClient(etcdSettings(ipam)), node, { network, quarantine });
+    const owner = { ...emptySetting.owner, node, network };
+    const backend = await openBackend({ ...emptySetting, ipam: sharedIpam(own), owner });
+    return await backend.leftBehind();
   },
 
   async add(call) {
     const setting = settingOf(call);
-    const { ipam, client, pending, owner } = setting;
+    const { ipam, owner } = setting;
     refuse(...routeProblems(ipam.routes));
-    const { sources, fixed } = requestsOf(call, setting);
-    const identity = identityOf(call);
-    await pending.cancel(owner);
-    const [{ places, isNew }] = await Promise.all([
-      allocate(client, owner, identity, sources),
-      announceNode(call, setting),
+    const backend = await openBackend(setting);
+    const { sources, fixed } = requestsOf(call, ipam, await backend.pools());
+    await new PendingReleases(backend).cancel(owner);
+    const [{ addresses, isNew }] = await Promise.all([
+      backend.allocate(sources),
+      announceNode(call, backend),
     ]);
-    if (isNew) {
-      const own = { ...releaseOf(setting), guess: { places, identity } };
-      call.undo(`release ${places.map(({ address }) => address).join(' and ')}`, () =>
-        releaseOrRemember(call, setting, own),
+    if (isNew)
+      call.undo(`release ${addresses.join(' and ')}`, () =>
+        releaseOrRemember(call, backend, backend.releaseOf(addresses)),
       );
-    }
-    const ips = places.map(({ address }, i) => configOf(sources[i]!.pool, address));
+    const ips = addresses.map((address, i) => configOf(sources[i]!.pool, address));
     return { ...emptyResult(), ips: [...ips, ...fixed], routes: ipam.routes ?? [], dns: ipam.dns ?? {} };
   },
 
   async del(call) {
-    const setting = settingOf(call);
-    await releaseOrRemember(call, setting, { ...releaseOf(setting), guess: guessOf(call, setting) });
+    const backend = await openBackend(settingOf(call));
+    await releaseOrRemember(call, backend, backend.releaseOf(call.prevResult && addressesOf(call)));
   },
 
   async check(call) {
-    const setting = settingOf(call);
-    const { client, owner, pools } = setting;
     requirePrevResult(call);
-    const { places } = guessOf(call, setting)!;
-    const { results } = await transact(client, {
-      compare: [],
-      success: [ownerKey(owner), ...places.map(addressKey)].map(get),
-    });
-    const [own, ...taken] = results.map(({ kvs }) => kvs[0]?.value);
-    const reserved = parseHolding(own).places;
-    const lost = places.find((place) => !reserved.some((one) => samePlace(one, place)));
-    if (lost || (pools.length > 0 && reserved.length === 0))
-      throw new Error(
-        `${lost?.address ?? 'An address'} is not reserved for container "${call.containerId}" and interface "${call.ifname}". Delete the container and add it again`,
-      );
-    for (const [i, { address }] of places.entries())
-      if (taken[i] !== ownedValue(owner))
-        throw new Error(
-          `Address ${address} of container "${call.containerId}" is reserved for somebody else. Delete the container and add it again`,
-        );
+    const backend = await openBackend(settingOf(call));
+    await backend.check(addressesOf(call));
   },
 
   async status(call) {
     try {
-      const setting = settingOf(call);
-      const { client, pending } = setting;
-      await transact(client, {
-        compare: [],
-        success: [range(root, `${root}~`, { limit: 1, keysOnly: true })],
-      });
-      await pending.workOff(client);
-      await announceNode(call, setting);
+      const backend = await openBackend(settingOf(call));
+      await backend.probe();
+      await new PendingReleases(backend).workOff();
+      await announceNode(call, backend);
     } catch (error) {
       if (!(error instanceof CniError) || error.code !== ErrorCode.TryAgainLater) throw error;
       throw new CniError(
@@ -163,46 +127,52 @@ export const plugin = definePlugin({
   },
 
   async gc(call) {
-    const setting = settingOf(call);
-    const { client, pending, node, ipam } = setting;
-    await pending.workOff(client);
+    const backend = await openBackend(settingOf(call));
+    await new PendingReleases(backend).workOff();
     const valid = new Set(call.validAttachments.map(attachmentKey));
-    for await (const { owner, text } of holdingsOf(client, node, call.network)) {
-      if (valid.has(attachmentKey(owner))) continue;
-      const { quarantine = 0 } = ipam;
-      await release(client, { owner, guess: parseHolding(text), quarantine, lists: [] });
-    }
+    await backend.collect((owner) => valid.has(attachmentKey(owner)));
   },
 });
 
-/** What a call works with. */
-interface Setting {
-  readonly ipam: Ipam;
-  readonly pools: readonly Pool[];
-  readonly client: EtcdClient;
-  readonly pending: PendingReleases;
-  readonly node: string;
-  readonly owner: Owner;
-}
+/** A setting without an attachment. */
+const emptySetting = {
+  owner: { node: '', network: '', containerId: '', ifname: '' },
+  ...{ identity: '', podref: '' },
+};
 
-/** @throws Error, CniError for a configuration that makes no sense. */
+/** @throws Error for a configuration that makes no sense. */
 function settingOf(call: WhereaboutsCall): Setting {
-  const ipam = sharedIpam(call.config);
-  refuseSlices(ipam);
-  const pools = resolvePools(ipam);
-  const settings = etcdSettings(ipam);
-  const node = nodeName(call.context.environment);
-  const pending = new PendingReleases(settings);
   return {
-    ...{ ipam, pools, pending, node, client: etcdClient(settings) },
-    owner: { node, ...call.attachment },
+    ipam: sharedIpam(call.config),
+    owner: { node: nodeName(call.context.environment), ...call.attachment },
+    identity: identityOf(call),
+    podref: podrefOf(call),
   };
 }
 
-function refuseSlices({ node_slice_size }: Ipam): void {
-  if (node_slice_size)
+/**
+ * The backend that is configured: etcd if both are, as flat files of whereabouts always name a kubeconfig.
+ * @param patienceMs how long a request may take, if not as long as usual.
+ */
+async function openBackend(setting: Setting, patienceMs?: number): Promise<Backend> {
+  const { ipam } = setting;
+  checkSlices(ipam);
+  if (ipam.etcd_host || !ipam.kubernetes?.kubeconfig) return new EtcdBackend(setting, patienceMs);
+  const { KubernetesBackend } = await import('./whereabouts/kubernetes/backend.ts');
+  return new KubernetesBackend(setting, ipam.kubernetes.kubeconfig, patienceMs);
+}
+
+/** @throws Error for slices that there cannot be. */
+function checkSlices(ipam: Ipam): void {
+  if (!ipam.node_slice_size) return;
+  if (ipam.etcd_host)
     throw new Error(
-      '"node_slice_size" gives each node a part of the range, which is not done here, and not needed: nodes do not wait for one another. Take it out',
+      '"node_slice_size" gives each node a part of the range, which etcd does not need: nodes do not wait for one another. Take it out',
+    );
+  const pools = resolvePools(ipam);
+  if (pools.length !== 1 || pools[0]!.subnet.family !== 4)
+    throw new Error(
+      '"node_slice_size" goes with one range, of IPv4. Take it out, or take the other ranges out',
     );
 }
 
@@ -220,42 +190,36 @@ function nodeName({ NODENAME }: Environment): string {
   return hostname().toLowerCase();
 }
 
-function releaseOf({ owner, ipam, pools }: Setting): Omit<Release, 'guess'> {
-  return { owner, quarantine: ipam.quarantine ?? 0, lists: pools.map(legacyKey) };
+function addressesOf({ prevResult }: WhereaboutsCall): Address[] {
+  return (prevResult?.ips ?? []).map(({ address }) => address.address);
 }
 
-/** What an attachment has by the result of ADD. */
-function guessOf(call: WhereaboutsCall, { ipam, pools }: Setting): Holding | undefined {
-  if (!call.prevResult) return undefined;
-  const addresses = call.prevResult.ips.map(({ address }) => address.address);
-  const places = pools.flatMap((pool) =>
-    addresses
-      .filter((address) => poolHas(pool, address))
-      .map((address) => ({ group: groupOf(ipam, pool), address })),
-  );
-  return { places, identity: identityOf(call) };
+/**
+ * Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is
+ * collected.
+ */
+async function announceNode(call: WhereaboutsCall, backend: Backend): Promise<void> {
+  await backend.announce().catch(({ message }: Error) => call.warn(message));
 }
 
-/** Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is collected. */
-async function announceNode(call: WhereaboutsCall, { client, node }: Setting): Promise<void> {
-  await announce(client, node).catch(({ message }: Error) => call.warn(message));
-}
-
-/** While etcd does not answer, the release waits on the node: a pod can always be torn down. */
-async function releaseOrRemember(
-  call: WhereaboutsCall,
-  { client, pending }: Setting,
-  one: Release,
-): Promise<void> {
+/** While the backend does not answer, the release waits on the node: a pod can always be torn down. */
+async function releaseOrRemember(call: WhereaboutsCall, backend: Backend, one: Release): Promise<void> {
+  const pending = new PendingReleases(backend);
   try {
-    await release(client, one);
+    await backend.release(one);
   } catch (error) {
     pending.remember(one);
     const { message, details } = error as CniError;
     call.warn(
-      `The addresses are released by the next call that reaches etcd. ${message}${details ? `: ${details}` : ''}`,
+      `The addresses are released by the next call that reaches ${backend.name}. ${message}${details ? `: ${details}` : ''}`,
     );
     return;
   }
-  await pending.workOff(client).catch(({ message }: Error) => call.warn(message));
+  await pending.workOff().catch(({ message }: Error) => call.warn(message));
+}
+
+/** Does something when it is first asked for. */
+function lazily<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
 }

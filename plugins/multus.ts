@@ -14,27 +14,36 @@ import {
   withDefault,
 } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import {
-  annotationsOf,
-  asDelegates,
-  type Choice,
-  inlineNetwork,
-  networkNamed,
-} from '../lib/networks/choice.ts';
+import { type Choice, inlineNetwork, networkNamed } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
-import { type Pod, podOf } from '../lib/networks/pod.ts';
+import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
+import { annotationsOf, type Pod, podOf } from '../lib/networks/pod.ts';
+import type { PodApi } from '../lib/networks/pod-api.ts';
 import { parseSelections, type Selection } from '../lib/networks/selection.ts';
 import { defineSeveralNetworks } from '../lib/networks/several.ts';
+import { networkStatus, statusAnnotation } from '../lib/networks/status.ts';
 
 const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
 const defaultAnnotation = 'v1.multus-cni.io/default-network';
 
 const config = {
+  kubeconfig: string({
+    description:
+      'File that says where the Kubernetes API is: the annotations of pods and the definitions of networks are read from it, and the status of pods is written.',
+  }),
+  multusNamespace: withDefault(
+    string({
+      description:
+        'Namespace of the NetworkAttachmentDefinitions of "clusterNetwork", "defaultNetworks" and of default networks of pods.',
+    }),
+    'kube-system',
+  ),
   delegates: array(json(), {
     description: 'Networks of every pod, each a plugin or a conflist; the first is its default network.',
   }),
   clusterNetwork: string({
-    description: 'Default network in place of "delegates": its name, or the path of its file or directory.',
+    description:
+      'Default network in place of "delegates": the name of a NetworkAttachmentDefinition or of a network on disk, or the path of a file or directory.',
   }),
   defaultNetworks: array(string(), {
     description: 'Further networks of every pod that is not in "systemNamespaces".',
@@ -90,7 +99,10 @@ export const plugin = defineSeveralNetworks({
     for (const [i, { networks }] of rules.entries()) parseSelections(networks, `"rules[${i}].networks"`);
   },
 
-  explain: ({ clusterNetwork, defaultNetworks = [], rules = [], cniDir, namespaceIsolation }) => [
+  explain: ({ kubeconfig, clusterNetwork, defaultNetworks = [], rules = [], cniDir, namespaceIsolation }) => [
+    kubeconfig
+      ? `Reads the pod and the definitions of its networks from the Kubernetes API of "${kubeconfig}", and writes annotation "${statusAnnotation}" of the pod`
+      : '',
     `Attaches the pod to ${clusterNetwork ? `network "${clusterNetwork}"` : 'the networks in "delegates"'}, the first of which gets the interface of the call and the default route`,
     defaultNetworks.length > 0 ? `Attaches it to ${quoted(defaultNetworks)} as well, as net1 and so on` : '',
     ...rules.map(
@@ -102,26 +114,38 @@ export const plugin = defineSeveralNetworks({
   ],
 
   directoryOf: ({ cniDir }) => cniDir,
+  kubeconfigOf: ({ kubeconfig }) => kubeconfig,
+  nameOf: (index) => `net${index}`,
+  needsAnnotations: true,
 
-  choose(call) {
+  async choose(call, api) {
     requireReadiness(call.config);
     const pod = podOf(call);
-    const annotations = annotationsOf(call);
-    const selections = [
-      ...rulesFor(call.config, pod),
-      ...parseSelections(annotations[networksAnnotation] ?? '', `Annotation "${networksAnnotation}"`),
-      ...parseSelections(pod.networks, 'CNI_ARGS: NETWORKS'),
-    ];
-    const choices = [
-      ...replaceFirst(call, baseNetworks(call, pod), annotations[defaultAnnotation]),
-      ...selections.map((one) => selected(call, pod, one)),
-    ];
-    return asDelegates(call, choices, (index) => `net${index}`);
+    const annotations = api ? await api.annotations() : annotationsOf(call);
+    const ruled = rulesFor(call.config, pod);
+    const asked = parseSelections(
+      annotations[networksAnnotation] ?? '',
+      `Annotation "${networksAnnotation}"`,
+    );
+    const given = parseSelections(pod.networks, 'CNI_ARGS: NETWORKS');
+    // What whoever runs the node asks for is on its disk.
+    const onDisk = (one: Selection) => selected(call, undefined, pod, one);
+    const [base, first, ...further] = await Promise.all([
+      baseNetworks(call, api, pod),
+      exchangedDefault(call, api, annotations[defaultAnnotation]),
+      ...ruled.map(onDisk),
+      ...asked.map((one) => selected(call, api, pod, one)),
+      ...given.map(onDisk),
+    ]);
+    return {
+      choices: [...(first ? [first, ...base.slice(1)] : base), ...further],
+      annotationsFor: (added) => ({ [statusAnnotation]: networkStatus(added) }),
+    };
   },
 
-  required(call) {
+  required(call, api) {
     requireReadiness(call.config);
-    return baseNetworks(call).map(({ network }) => network);
+    return baseNetworks(call, api);
   },
 });
 
@@ -135,28 +159,47 @@ function requireReadiness({ readinessindicatorfile: file }: Config): void {
 }
 
 /** The networks of every pod. @param pod undefined for those without which no pod can be attached. */
-function baseNetworks(call: MultusCall, pod?: Pod): Choice[] {
+async function baseNetworks(call: MultusCall, api: PodApi | undefined, pod?: Pod): Promise<Choice[]> {
   const { delegates = [], clusterNetwork, defaultNetworks = [], systemNamespaces } = call.config;
   plugin.validate?.(call.config);
-  const first = clusterNetwork
-    ? [configuredNetwork(call, clusterNetwork)]
-    : delegates.map((one, i) => inlineNetwork(one, `delegates[${i}]`, call));
   const isSystem = pod ? systemNamespaces.includes(pod.namespace) : systemNamespaces.length > 0;
-  const further = isSystem ? [] : defaultNetworks.map((name) => configuredNetwork(call, name));
-  return [...first, ...further].map((network) => ({ network }));
+  const names = [...(clusterNetwork ? [clusterNetwork] : []), ...(isSystem ? [] : defaultNetworks)];
+  const inline = clusterNetwork ? [] : delegates;
+  const named = await Promise.all(names.map((name) => configuredNetwork(call, api, name)));
+  return [
+    ...inline.map((one, i) => ({ network: inlineNetwork(one, `delegates[${i}]`, call) })),
+    ...named.flat(),
+  ];
 }
 
 function directories({ confDir }: Config): string[] {
   return confDir ? [confDir] : ['/etc/cni/multus/net.d', '/etc/cni/net.d'];
 }
 
-/** A network that the configuration names, by name or by path. @throws ConfigError */
-function configuredNetwork({ config }: MultusCall, name: string): NetworkList {
-  if (!name.startsWith('/')) return networkNamed(directories(config), name);
-  if (!statSync(name, { throwIfNoEntry: false })?.isDirectory()) return readNetwork(name);
-  const [file] = networkFiles(name);
+/**
+ * The network that the configuration names; none when only the API can know it, and is not to be asked.
+ * @throws ConfigError; KubernetesError
+ */
+async function configuredNetwork(call: MultusCall, api: PodApi | undefined, name: string): Promise<Choice[]> {
+  const { config } = call;
+  if (name.startsWith('/')) return [{ network: networkAt(name) }];
+  const which = { namespace: config.multusNamespace, name };
+  const defined = api && (await definedNetwork(call, api, directories(config), which));
+  if (defined) return [defined];
+  try {
+    return [{ network: networkNamed(directories(config), name) }];
+  } catch (error) {
+    if (!api && config.kubeconfig) return [];
+    throw error;
+  }
+}
+
+/** A network by the path of its file, or the first one of a directory. @throws ConfigError */
+function networkAt(path: string): NetworkList {
+  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return readNetwork(path);
+  const [file] = networkFiles(path);
   if (file !== undefined) return readNetwork(file);
-  throw new Error(`Directory "${name}" has no network. Put one there, or name another in the configuration`);
+  throw new Error(`Directory "${path}" has no network. Put one there, or name another in the configuration`);
 }
 
 /** The networks that the configuration has for a pod, by its names. */
@@ -170,24 +213,37 @@ function rulesFor({ rules = [] }: Config, pod: Pod): Selection[] {
 }
 
 /** A network that the pod asks for. @throws Error when it may not have it, or there is none. */
-function selected({ config }: MultusCall, pod: Pod, selection: Selection): Choice {
+async function selected(
+  call: MultusCall,
+  api: PodApi | undefined,
+  pod: Pod,
+  selection: Selection,
+): Promise<Choice> {
+  const { config } = call;
   const namespace = selection.namespace || pod.namespace;
   const allowed = [pod.namespace, ...config.globalNamespaces.split(',').map((one) => one.trim())];
   if (config.namespaceIsolation && !allowed.includes(namespace))
     throw new Error(
       `The pod asks for network "${selection.name}" of namespace "${namespace}", but "namespaceIsolation" allows it only those of ${quoted(allowed)}. Use one of these, or add the namespace to "globalNamespaces"`,
     );
+  if (api) return await requestedNetwork(call, api, directories(config), selection, namespace);
   return { network: networkNamed(directories(config), selection.name), selection };
 }
 
-/** The networks of every pod with the first in exchange for that which the pod's annotation names. */
-function replaceFirst(call: MultusCall, networks: Choice[], annotation: string | undefined): Choice[] {
-  if (!annotation) return networks;
+/** The default network that the pod's annotation names. */
+async function exchangedDefault(
+  call: MultusCall,
+  api: PodApi | undefined,
+  annotation: string | undefined,
+): Promise<Choice | undefined> {
+  if (!annotation) return undefined;
   const where = `Annotation "${defaultAnnotation}"`;
   const [wanted, ...others] = parseSelections(annotation, where);
   if (!wanted || others.length > 0) throw new Error(`${where} must name exactly one network`);
-  const network = networkNamed(directories(call.config), wanted.name);
-  return [{ network, selection: { ...wanted, ifname: '' } }, ...networks.slice(1)];
+  const { config } = call;
+  const selection = { ...wanted, ifname: '' };
+  if (api) return await requestedNetwork(call, api, directories(config), selection, config.multusNamespace);
+  return { network: networkNamed(directories(config), wanted.name), selection };
 }
 
 function quoted(names: readonly string[]): string {

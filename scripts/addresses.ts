@@ -1,10 +1,12 @@
 /**
- * Addresses that nodes share, tried on nodes that a switch joins: three with a member of etcd each, which wants
- * a certificate and a password. "lives" has pods come and go while members are killed, stopped, cut off and
- * out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD.
+ * Addresses that nodes share, tried on three nodes that a switch joins, with a member of etcd on each, which
+ * wants a certificate and a password. "lives" has pods come and go while members are killed, stopped, cut off
+ * and out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD. "up" is for
+ * looking around.
  *
  *     npm run addresses -- lives                     1,000 lives, and a fault with each 100
  *     npm run addresses -- lives --count 10000 --each 500 --record    and a row of docs/reliability.md
+ *     npm run addresses -- up                        opens a shell on the nodes
  *     npm run addresses -- bench                     by nodes and by size of the range
  *     npm run addresses -- bench --record            and writes the table of docs/whereabouts.md
  *
@@ -15,10 +17,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { Teardown } from '../test/support/host.ts';
+import { binDir, type Teardown } from '../test/support/host.ts';
+import { nodesOf } from '../test/support/whereabouts.ts';
 import { benchAddresses } from './addresses/bench.ts';
 import { liveWithFaults } from './addresses/lives.ts';
 import { record } from './reliability.ts';
+import { openShell } from './shell.ts';
 
 const { values, positionals } = parseArgs({
   options: {
@@ -41,7 +45,12 @@ async function tearDown(): Promise<void> {
 }
 
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-for (const signal of signals) process.on(signal, () => void tearDown().finally(() => process.exit(1)));
+for (const signal of signals)
+  process.on(signal, () => {
+    if (shellRuns) return; // It is the shell's.
+    void tearDown().finally(() => process.exit(1));
+  });
+let shellRuns = false;
 
 const [mode] = positionals;
 const say = (line: string) => console.log(line);
@@ -53,7 +62,8 @@ try {
       writeFileSync(page, readFileSync(page, 'utf8').replace(generated, fill));
     }
   } else if (mode === 'lives') await lives();
-  else throw new Error('Say "lives" or "bench"');
+  else if (mode === 'up') await useInShell();
+  else throw new Error('Say "lives", "bench" or "up"');
 } catch (error) {
   console.error((error as Error).message);
   process.exitCode = 1;
@@ -76,4 +86,38 @@ async function lives(): Promise<void> {
     command: `npm run addresses -- lives --count ${count} --each ${each}`,
     minutes: (performance.now() - started) / 60_000,
   });
+}
+
+/** Has a person use nodes with a network "vlan7" until they leave the shell, which runs outside of them. */
+async function useInShell(): Promise<void> {
+  const { nodes, onNodes } = await nodesOf(t, 3, { quarantine: 30 });
+  const ipam = { type: 'whereabouts', ...onNodes[0]!.ipam };
+  const network = {
+    cniVersion: '1.1.0',
+    name: 'vlan7',
+    plugins: [{ type: 'macvlan', master: 'eth0', ipam }],
+  };
+  for (const { host, name } of nodes) {
+    writeFileSync(host.file('/etc/cni/net.d/vlan7.conflist'), JSON.stringify(network, null, 2));
+    await host.run(['ip', 'netns', 'add', `pod-of-${name}`]);
+  }
+  say(`
+  node-1 …, node-2 …, node-3 …     run a program on a node, for example: node-1 cni add vlan7 /run/netns/pod-of-node-1
+                                   node-2 cni network ls, node-1 cni gc --node node-3 --dry-run
+  exit                             takes it all down
+`);
+  const variables = (name: string) => [
+    'env',
+    `NODENAME=${name}`,
+    `CNI_PATH=${binDir}`,
+    `PATH=${binDir}:$PATH`,
+  ];
+  shellRuns = true;
+  await openShell({
+    name: 'addresses',
+    commands: new Map<string, readonly string[]>([
+      ...nodes.map(({ name, host }) => [name, [...host.enter, ...variables(name)]] as const),
+    ]),
+  });
+  shellRuns = false;
 }

@@ -29,7 +29,8 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type BuildOptions, build, type Metafile } from 'esbuild';
-import { loadApart, pageScript, pageStyle } from './build/draw.ts';
+import { apart, loadApart } from './build/apart.ts';
+import { pageScript, pageStyle } from './build/draw.ts';
 import { learn } from './build/learn.ts';
 import { bundledPackages } from './build/sbom.ts';
 import { isCurrent, stampOf } from './build/stamp.ts';
@@ -76,15 +77,19 @@ const bundling = {
   logLevel: 'warning',
 } as const satisfies BuildOptions;
 const packages = bundledPackages([
-  await bundle('main.js', entryPoint()),
+  await bundle('main.js', entryPoint(), { plugins: [loadApart] }),
   await bundle('cni.js', operatorsEntryPoint(), {
-    plugins: [loadApart('elkjs/lib/elk.bundled.js', 'elk.js')],
+    plugins: [loadApart],
     define: { PAGE_SCRIPT: JSON.stringify(await pageScript()), PAGE_STYLE: JSON.stringify(pageStyle()) },
   }),
-  await bundle('elk.js', "module.exports = require('elkjs/lib/elk.bundled.js');", {
-    banner: { js: '(function (require) { const module = { exports: {} };' },
-    footer: { js: 'return module.exports; })' },
-  }),
+  ...(await Promise.all(
+    Object.entries(apart).map(([module, file]) =>
+      bundle(file, `module.exports = require('${module}');`, {
+        banner: { js: '(function (require) { const module = { exports: {} };' },
+        footer: { js: 'return module.exports; })' },
+      }),
+    ),
+  )),
 ]);
 await makeExecutable();
 
@@ -193,7 +198,7 @@ async function makeExecutable(): Promise<void> {
   await bundleLoader('training.js', training);
 
   const stamp = createHash('sha256').update(JSON.stringify([execArgv, names, statSync(base).mtimeMs]));
-  for (const file of ['main.js', 'cni.js', 'elk.js', 'loader.js', 'training.js'])
+  for (const file of ['main.js', 'cni.js', ...Object.values(apart), 'loader.js', 'training.js'])
     stamp.update(readFileSync(join(buildDir, file)));
   const digest = stamp.digest('hex');
   const stampFile = join(buildDir, 'stamp');
@@ -272,7 +277,7 @@ function assemble(main: string, output: string, caches: readonly string[], direc
     // Nothing in a runtime's environment may add to them.
     execArgvExtension: 'none',
     assets: Object.fromEntries([
-      ...['main.js', 'cni.js', 'elk.js'].map((file) => [file, join(buildDir, file)]),
+      ...['main.js', 'cni.js', ...Object.values(apart)].map((file) => [file, join(buildDir, file)]),
       ...caches.map((file) => [file, join(directory, file)]),
     ]),
   };

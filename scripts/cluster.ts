@@ -3,17 +3,13 @@
  * all of it held. "up" opens a shell on it.
  */
 
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Teardown } from '../test/support/host.ts';
-import { cleanEnv } from '../test/support/run.ts';
 import { Claims } from './claims.ts';
 import { buildKubernetes, programPath } from './kubernetes/build.ts';
 import { type Cluster, startCluster } from './kubernetes/cluster.ts';
 import { exercises } from './kubernetes/exercises.ts';
+import { openShell } from './shell.ts';
 
 const cleanups: (() => void | Promise<void>)[] = [];
 const t: Teardown = { teardown: (step) => void cleanups.push(step) };
@@ -38,7 +34,7 @@ try {
   claims.heading('Starting the cluster');
   await buildKubernetes((step) => claims.say(step));
   const cluster = await startCluster(t, (step) => claims.say(step));
-  if (mode === 'up') await openShell(cluster);
+  if (mode === 'up') await useInShell(cluster);
   else for (const exercise of exercises) await exercise(cluster, claims, t);
 } catch (error) {
   broken = true;
@@ -49,35 +45,25 @@ const epilogue = 'The namespaces have been removed; the network of this machine 
 if (mode === 'up' && !broken) claims.say(epilogue);
 else claims.conclude(epilogue);
 
-/** Has a person use the cluster until they leave the shell, which runs outside of it, in its directory. */
-async function openShell({ outside, plane, nodes }: Cluster): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'cluster-'));
-  t.teardown(() => rmSync(directory, { recursive: true }));
-  const kubeconfig = join(directory, 'kubeconfig');
-  writeFileSync(kubeconfig, plane.kubeconfig(), { mode: 0o600 });
+/** Has a person use the cluster until they leave the shell, which runs outside of it. */
+async function useInShell({ outside, plane, nodes }: Cluster): Promise<void> {
   const { pid } = plane.machine.node;
-  const commands = new Map<string, readonly string[]>([
-    ['kubectl', ['nsenter', `--net=/proc/${pid}/ns/net`, '--', programPath('kubectl')]],
-    ['outside', outside.enter],
-    ...nodes.map(({ name, node }) => [name, node.enter] as const),
-  ]);
-  for (const [name, argv] of commands)
-    writeFileSync(join(directory, name), `#!/bin/sh\nexec ${argv.join(' ')} "$@"\n`, { mode: 0o755 });
   console.log(`
   kubectl …            speaks with the API server
   node1 …, node2 …     run a program on a node, for example: node1 /opt/cni/bin/cni network ls
   outside …            runs a program on the machine outside, for example: outside curl 192.0.2.11
   exit                 takes the cluster down
 `);
-  const env = {
-    ...cleanEnv,
-    TERM: process.env.TERM,
-    HOME: directory,
-    KUBECONFIG: kubeconfig,
-    PATH: `${directory}:${cleanEnv.PATH}`,
-    PS1: 'cluster$ ',
-  };
   shellRuns = true;
-  await once(spawn('bash', ['--norc'], { env, stdio: 'inherit' }), 'exit');
+  await openShell({
+    name: 'cluster',
+    commands: new Map<string, readonly string[]>([
+      ['kubectl', ['nsenter', `--net=/proc/${pid}/ns/net`, '--', programPath('kubectl')]],
+      ['outside', outside.enter],
+      ...nodes.map(({ name, node }) => [name, node.enter] as const),
+    ]),
+    files: { kubeconfig: plane.kubeconfig() },
+    env: (directory) => ({ KUBECONFIG: join(directory, 'kubeconfig') }),
+  });
   shellRuns = false;
 }

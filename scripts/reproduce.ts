@@ -13,6 +13,7 @@ import { cpSync, lstatSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from '
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { apart } from './build/apart.ts';
 import { compareTrees, type Difference } from './reproduce/compare.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -57,7 +58,10 @@ function copyTree(target: string): void {
 
 /** True for what goes into the executable; other files of a build hold paths. */
 function isPart(file: string): boolean {
-  return ['node', 'main.js', 'cni.js', 'elk.js', 'loader.js'].includes(file) || file.endsWith('.cache');
+  return (
+    ['node', 'main.js', 'cni.js', ...Object.values(apart), 'loader.js'].includes(file) ||
+    file.endsWith('.cache')
+  );
 }
 
 function report(differences: readonly Difference[]): void {

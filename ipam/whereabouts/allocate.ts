@@ -6,6 +6,7 @@
 import type { EtcdClient } from '../../lib/etcd/client.ts';
 import { get, hasValue, isAbsent, type OperationResult, range, transact } from '../../lib/etcd/kv.ts';
 import { Address } from '../../lib/ip.ts';
+import { alreadyReserved, nothingFree, otherAddresses, type Source as PoolSource } from './backend.ts';
 import {
   addressKey,
   addressOf,
@@ -29,12 +30,9 @@ const page = 256;
 /** How often addresses are chosen anew when others were faster each time. */
 const attempts = 30;
 
-/** What is to be given an address from. */
-export interface Source {
-  readonly pool: Pool;
+/** A source, and the group that its addresses are of. */
+interface Source extends PoolSource {
   readonly group: string;
-  /** The one address that will do. */
-  readonly wanted: Address | undefined;
 }
 
 /**
@@ -56,7 +54,11 @@ export async function allocate(
     const own = assign(view.holding, sources);
     // A member that answered too late has done it all the same.
     if (own && view.holding) return { places: own, isNew: proposed.includes(formatHolding(view.holding)) };
-    if (view.holding) throw new Error(otherAddresses(owner, view.holding));
+    if (view.holding)
+      throw otherAddresses(
+        owner,
+        view.holding.places.map(({ address }) => address),
+      );
     const lists = sources.map((source, i) => choicesOf(source, view.parts[i]!, view.waiting, identity));
     if (lists.some((list) => list.length === 0)) {
       for (const [i, source] of sources.entries())
@@ -187,18 +189,13 @@ async function nextPart(
   owner: Owner,
 ): Promise<Cursor> {
   const { pool, wanted } = source;
-  if (wanted)
-    throw new Error(
-      `The requested address ${wanted} is reserved already. Ask for another one, or release it first`,
-    );
+  if (wanted) throw alreadyReserved(wanted);
   const next = nextOf(pool, end.value + 1n);
   const wraps = next.value <= end.value;
   const isSeen = wraps && (hasWrapped || begin.equals(nextOf(pool, pool.start.value)));
   // A large range is counted before it is searched.
   if (isSeen || (!at && BigInt(await countUsed(client, source)) >= capacityOf(pool)))
-    throw new Error(
-      `No address is free in ${formatPool(pool)} of network "${owner.network}". Delete containers, collect stale reservations with GC, or add a range to the configuration`,
-    );
+    throw nothingFree(formatPool(pool), owner);
   return { at: next, hasWrapped: hasWrapped || wraps };
 }
 
@@ -211,10 +208,6 @@ function assign(holding: Holding | undefined, sources: readonly Source[]): Place
     ),
   );
   return places.every((place) => place !== undefined) ? places : undefined;
-}
-
-function otherAddresses({ containerId, ifname }: Owner, { places }: Holding): string {
-  return `Container "${containerId}" already has ${places.map(({ address }) => address).join(' and ') || 'a reservation'} for interface "${ifname}", and not what the configuration asks for. Run DEL for it first, or GC if it no longer exists`;
 }
 
 /** The last address of the part that begins with an address. */

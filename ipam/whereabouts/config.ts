@@ -7,7 +7,6 @@ import {
   boolean,
   type InferShape,
   integer,
-  json,
   object,
   string,
   withDefault,
@@ -34,7 +33,7 @@ const ignored = {
   leader_renew_deadline: integer({ description: 'Has no effect: no lock is taken.' }),
   leader_retry_period: integer({ description: 'Has no effect: no lock is taken.' }),
   sleep_for_race: integer({ description: 'Has no effect: no lock is taken.' }),
-  datastore: string({ description: 'Has no effect: addresses are kept in etcd.' }),
+  datastore: string({ description: 'Has no effect: "etcd_host" or "kubernetes.kubeconfig" says it.' }),
 };
 
 const ipam = object({
@@ -69,8 +68,17 @@ const ipam = object({
   etcd_key_file: string({ description: 'File with the private key for TLS, in PEM.' }),
   etcd_cert_file: string({ description: 'File with the certificate for TLS, in PEM.' }),
   etcd_ca_cert_file: string({ description: "File with the authority of etcd's certificates, in PEM." }),
-  kubernetes: json({ description: 'Where whereabouts finds the API of Kubernetes; not used with etcd.' }),
-  node_slice_size: string({ description: 'Not taken: every node gives away all of a range.' }),
+  kubernetes: object(
+    {
+      kubeconfig: string({ description: 'File that says where the Kubernetes API is, and how to log in.' }),
+      k8s_api_root: string({ description: 'Has no effect: the kubeconfig says where the API is.' }),
+    },
+    { description: 'Keeps addresses in objects of the Kubernetes API. Not used if "etcd_host" is set.' },
+  ),
+  node_slice_size: string({
+    description:
+      'Gives each node a part of the range of this size, as in "/28", by the NodeSlicePool of the network. Not with etcd.',
+  }),
   configuration_path: string({ description: 'File with further keys, which count less than those here.' }),
   ...ignored,
 });

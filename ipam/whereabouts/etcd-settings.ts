@@ -2,7 +2,7 @@
 
 import type { EtcdSettings } from '../../lib/etcd/client.ts';
 import { parseEndpoints, readPem } from '../../lib/etcd/endpoint.ts';
-import type { Endpoint, Tls } from '../../lib/etcd/http.ts';
+import type { Endpoint, Tls } from '../../lib/http.ts';
 import type { Ipam } from './config.ts';
 
 /**
@@ -26,6 +26,6 @@ export function endpointsOf(ipam: Ipam): Endpoint[] {
   const endpoints = parseEndpoints('etcd_host', etcd_host, usesTls);
   if (endpoints.length > 0) return endpoints;
   throw new Error(
-    '"ipam" has no "etcd_host", and addresses are kept in etcd. Set it to the members of etcd, such as "192.0.2.1:2379"',
+    '"ipam" has no "etcd_host" and no "kubernetes.kubeconfig", one of which keeps the addresses. Set the first to the members of etcd, such as "192.0.2.1:2379", or the second to a kubeconfig',
   );
 }

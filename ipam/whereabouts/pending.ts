@@ -1,85 +1,55 @@
 /**
- * What is to be released once etcd answers again. A pod is torn down also while it does not, and its
- * addresses are not lost: a file for each attachment stays on the node until the next call that reaches etcd.
+ * What is to be released once the backend can be asked again. A pod is torn down also while it cannot, and
+ * its addresses are not lost: a file for each attachment stays on the node until the next call that can.
  */
 
-import { createHash } from 'node:crypto';
-import type { EtcdClient, EtcdSettings } from '../../lib/etcd/client.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
-import { listStateFiles, readStateFile, unlinkStateFile, writeStateFile } from '../../lib/state-file.ts';
-import { type Owner, ownerKey, ownerOf } from './keys.ts';
-import { type Release, release } from './release.ts';
-
-const directory = '/var/lib/cni/whereabouts';
+import type { Backend, Release } from './backend.ts';
+import type { Owner } from './keys.ts';
+import { directoryOf, ReleaseFiles } from './release-files.ts';
 
 /** How long others that do the same are waited for, in milliseconds. */
 const longestWait = 5000;
 
 /** The releases of one cluster that wait on this node. */
 export class PendingReleases {
+  private readonly backend: Backend;
   private readonly path: string;
+  private readonly files: ReleaseFiles;
 
-  constructor({ endpoints }: EtcdSettings) {
-    this.path = `${directory}/${digest(
-      endpoints
-        .map(({ origin }) => origin)
-        .toSorted()
-        .join(),
-    )}`;
+  constructor(backend: Backend) {
+    this.backend = backend;
+    this.path = directoryOf(backend.cluster);
+    this.files = new ReleaseFiles(this.path);
   }
 
   /** Remembers a release. @throws CniError when it cannot be written. */
-  remember({ owner, quarantine, lists }: Release): void {
-    writeStateFile(this.fileOf(owner), JSON.stringify({ owner: ownerKey(owner), quarantine, lists }));
+  remember(one: Release): void {
+    this.files.write(one);
   }
 
   /** Forgets the release of an attachment that is added anew, and keeps what it has. */
   async cancel(owner: Owner): Promise<void> {
-    if (this.names().length === 0) return;
+    if (this.files.names().length === 0) return;
     using _ = await this.lock();
-    unlinkStateFile(this.fileOf(owner));
+    this.files.remove(owner);
   }
 
   /**
    * Does what waits.
-   * @throws EtcdUnavailableError, CniError; then the rest waits on.
+   * @throws CniError; then the rest waits on.
    */
-  async workOff(client: EtcdClient): Promise<void> {
-    if (this.names().length === 0) return;
+  async workOff(): Promise<void> {
+    if (this.files.names().length === 0) return;
     using _ = await this.lock();
-    for (const name of this.names()) {
-      const one = parse(readStateFile(`${this.path}/${name}`));
-      if (one) await release(client, one);
-      unlinkStateFile(`${this.path}/${name}`);
+    for (const name of this.files.names()) {
+      const one = this.files.read(name);
+      if (one) await this.backend.release(one);
+      this.files.removeNamed(name);
     }
-  }
-
-  private names(): string[] {
-    return listStateFiles(this.path).filter((name) => /^[0-9a-f]{32}$/.test(name));
-  }
-
-  private fileOf(owner: Owner): string {
-    return `${this.path}/${digest(ownerKey(owner))}`;
   }
 
   private lock() {
     return acquireLock(`${this.path}/lock`, longestWait);
   }
-}
-
-/** Reads a file; undefined for one that makes no sense, of which GC finds the attachment. */
-function parse(text: string | undefined): Release | undefined {
-  try {
-    const { owner: key, quarantine, lists } = JSON.parse(text ?? '') as Record<string, unknown>;
-    const owner = typeof key === 'string' ? ownerOf(key) : undefined;
-    if (!owner || !Number.isSafeInteger(quarantine) || !Array.isArray(lists)) return undefined;
-    const keys = lists.filter((list): list is string => typeof list === 'string');
-    return { owner, guess: undefined, quarantine: quarantine as number, lists: keys };
-  } catch {
-    return undefined;
-  }
-}
-
-function digest(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }

@@ -61,6 +61,25 @@ export function partsOf({ start, end, gaps }: Pool): { first: Address; last: Add
   );
 }
 
+/** The part of a pool from one address to another. @throws Error when it has none there. */
+export function narrowPool(pool: Pool, first: Address, last: Address): Pool {
+  const start = higher(pool.start, first);
+  const end = lower(pool.end, last);
+  const at = (value: bigint) => new Address(start.family, value);
+  const gaps = pool.gaps
+    .map((gap) => ({
+      first: higher(at(gap.first), start).value,
+      last: lower(at(gap.last), end).value,
+    }))
+    .filter((gap) => gap.first <= gap.last);
+  const narrowed = { ...pool, start, end, gaps };
+  if (start.compare(end) > 0 || capacityOf(narrowed) <= 0n)
+    throw new Error(
+      `Range ${formatPool(pool)} gives away no address from ${first} to ${last}. Make it larger, or take some out of "exclude"`,
+    );
+  return narrowed;
+}
+
 /** The first address from one on that a pool gives away, from its start again behind its last one. */
 export function nextOf(pool: Pool, from: bigint): Address {
   const parts = partsOf(pool);

@@ -1,6 +1,6 @@
 /**
- * Which nodes live. ADD and STATUS of a node renew a lease of etcd; when that has ended, so has its key. A node
- * that is only cut off from etcd loses its key, too: that it is absent proves nothing by itself.
+ * Which nodes live. ADD and STATUS of a node renew a lease of etcd; when that has ended, so has its key. A
+ * node that is only cut off from etcd loses its key, too: that it is absent proves nothing by itself.
  */
 
 import { createHash } from 'node:crypto';

@@ -13,6 +13,7 @@ import {
   transact,
   within,
 } from '../../lib/etcd/kv.ts';
+import type { Release } from './backend.ts';
 import {
   addressKey,
   formatHolding,
@@ -25,17 +26,6 @@ import {
   waitingValue,
 } from './keys.ts';
 import { withoutContainer } from './legacy.ts';
-
-/** What is known of an attachment that is released. */
-export interface Release {
-  readonly owner: Owner;
-  /** What it probably has, which saves asking for it; undefined when nothing is known. */
-  readonly guess: Holding | undefined;
-  /** How long its addresses go to no other pod, in seconds. */
-  readonly quarantine: number;
-  /** Keys of lists that may name its container: see legacy.ts. */
-  readonly lists: readonly string[];
-}
 
 /**
  * Gives back all that an attachment has, and nothing of anybody else, also when it was done before.

@@ -3,9 +3,8 @@
 import type { Call } from '../../lib/cni/call.ts';
 import type { IPConfig } from '../../lib/cni/result.ts';
 import { Address, Prefix } from '../../lib/ip.ts';
-import type { Source } from './allocate.ts';
+import type { Source } from './backend.ts';
 import type { Config, Ipam } from './config.ts';
-import { groupOf } from './keys.ts';
 import { type Pool, poolHas } from './pools.ts';
 
 type WhereaboutsCall = Call<Config>;
@@ -29,10 +28,17 @@ export function identityOf(call: WhereaboutsCall): string {
   return name ? `pod ${namespace}/${name}/${call.ifname}/${call.network}` : '';
 }
 
+/** Namespace and name of the pod; "" when the runtime does not tell both. */
+export function podrefOf(call: WhereaboutsCall): string {
+  const { K8S_POD_NAMESPACE: namespace, K8S_POD_NAME: name } = call.args(known);
+  return namespace && name ? `${namespace}/${name}` : '';
+}
+
 /** The address of each pool that somebody asks for, and addresses that are given without being reserved. */
 export function requestsOf(
   call: WhereaboutsCall,
-  { ipam, pools }: { readonly ipam: Ipam; readonly pools: readonly Pool[] },
+  ipam: Ipam,
+  pools: readonly Pool[],
 ): { sources: Source[]; fixed: IPConfig[] } {
   const { args, runtimeConfig } = call.config;
   const { IP = '', GATEWAY = '' } = call.args(known);
@@ -65,7 +71,7 @@ export function requestsOf(
     throw new Error(
       '"ipam" has no addresses to give away. Set "ipam.range", "ipam.ipRanges" or "ipam.addresses"',
     );
-  const sources = pools.map((pool, i) => ({ pool, group: groupOf(ipam, pool), wanted: wanted[i] }));
+  const sources = pools.map((pool, i) => ({ pool, wanted: wanted[i] }));
   return { sources, fixed };
 }
 

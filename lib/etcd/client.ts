@@ -4,7 +4,8 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import { type Endpoint, HttpError, openStream, type PostOptions, postJson, type Tls } from './http.ts';
+import { type Endpoint, keepConnections, type Tls } from '../http.ts';
+import { HttpError, openStream, type PostOptions, postJson } from './http.ts';
 
 /** How long all members together are tried; each one gets its share of what is left. */
 const longestCallMs = 10_000;
@@ -70,6 +71,7 @@ export class EtcdClient {
   private readonly settings: EtcdSettings;
   /** Members in the order in which they are tried: the one that answered last comes first. */
   private members: Endpoint[];
+  private readonly connections = keepConnections();
   /** What authentication has given or will give; undefined before it is asked for. */
   private token: Promise<string> | undefined;
 
@@ -97,7 +99,7 @@ export class EtcdClient {
    * @throws as {@link ask}; while messages come, the error of what ends them.
    */
   follow(path: string, request: object, signal: AbortSignal): Promise<AsyncIterable<unknown>> {
-    return this.call((member, options) => openStream(member, path, request, { ...options, signal }));
+    return this.call((member, options) => openStream(member, path, request, options, signal));
   }
 
   private async call<T>(call: Call<T>): Promise<T> {
@@ -153,6 +155,7 @@ export class EtcdClient {
         const answer = await call(member, {
           tls: this.settings.tls,
           token,
+          connections: this.connections,
           timeoutMs: left / (this.settings.endpoints.length - i),
         });
         this.members = [member, ...this.members.filter((one) => one !== member)];

@@ -2,7 +2,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { readRegularFile } from '../file.ts';
-import type { Endpoint } from './http.ts';
+import type { Endpoint } from '../http.ts';
 
 const defaultPort = 2379;
 

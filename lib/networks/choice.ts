@@ -4,7 +4,8 @@ import type { Call } from '../cni/call.ts';
 import { isObject } from '../cni/schema.ts';
 import { ConfigError, findNetwork, type NetworkList, networkFrom } from './conflist.ts';
 import { type Delegate, withCniArgs } from './delegates.ts';
-import { annotationsCapability, delegateArgs, podRuntimeConfig } from './pod.ts';
+import { type Devices, withDevice } from './devices.ts';
+import { delegateArgs } from './pod.ts';
 import { type Selection, selectionOf } from './selection.ts';
 
 /** A network that is chosen for a pod. */
@@ -14,29 +15,42 @@ export interface Choice {
   readonly label?: string;
   /** How the pod wants to be attached; undefined for a network that it did not ask for. */
   readonly selection?: Selection;
+  /** A resource of a device plugin, a device of which its plugins get. */
+  readonly resourceName?: string | undefined;
 }
 
 /**
  * What the plugins of the chosen networks are run with. The first network is the pod's default one: it gets
  * the interface, the capabilities and the arguments of the call.
  * @param nameOf what the interface of a further network is called unless the pod says so, by its place.
+ * @param devices of the pod, where they are known.
  */
 export function asDelegates(
   call: Call,
   choices: readonly Choice[],
   nameOf: (index: number) => string,
+  devices?: Devices,
 ): Delegate[] {
   const given = isObject(call.config.runtimeConfig) ? call.config.runtimeConfig : {};
   const { args } = call.context.invocation;
-  return choices.map(({ network, label = network.name, selection = selectionOf('any') }, i) => ({
-    network: withCniArgs(network, selection.cniArgs),
-    label,
-    ifname: i === 0 ? call.ifname : selection.ifname || nameOf(i),
-    args: delegateArgs(args, i === 0 ? undefined : withoutCapability(network, selection.args)),
-    capabilityArgs: { ...(i === 0 && given), ...selection.capabilityArgs },
-    defaultRoute: selection.defaultRoute,
-    result: undefined,
-  }));
+  return choices.map(({ network, label = network.name, selection = selectionOf('any'), resourceName }, i) => {
+    const device = resourceName ? devices?.next(resourceName) : undefined;
+    const own = device ? withDevice(network, device) : network;
+    return {
+      network: withCniArgs(own, selection.cniArgs),
+      label,
+      ifname: i === 0 ? call.ifname : selection.ifname || nameOf(i),
+      args: delegateArgs(args, i === 0 ? undefined : withoutCapability(network, selection.args)),
+      capabilityArgs: {
+        ...(i === 0 && given),
+        ...selection.capabilityArgs,
+        ...(device && { deviceID: device.id }),
+      },
+      defaultRoute: selection.defaultRoute,
+      result: undefined,
+      ...(device?.info && { deviceInfo: device.info }),
+    };
+  });
 }
 
 /** What a pod asks for by CNI_ARGS: that for which no plugin of the network has the capability. */
@@ -47,13 +61,6 @@ function withoutCapability(
   const capabilities = new Set(plugins.flatMap((plugin) => plugin.capabilities));
   const given = Object.entries(args).filter(([name]) => !capabilities.has(name === 'IP' ? 'ips' : 'mac'));
   return Object.fromEntries(given);
-}
-
-/** The pod's annotations as the runtime passes them, with "capabilities" that say so. */
-export function annotationsOf(call: Call): Readonly<Record<string, string>> {
-  const { runtimeConfig } = call.config;
-  if (runtimeConfig === undefined) return {};
-  return podRuntimeConfig.decode(runtimeConfig, 'runtimeConfig')[annotationsCapability] ?? {};
 }
 
 /**

@@ -1,16 +1,12 @@
 /** Which network of a pod has its default routes, when several give one. */
 
-import type { Result } from '../cni/result.ts';
 import { type Family, Prefix } from '../ip.ts';
 import { requireLink } from '../kernel/link.ts';
 import { listRoutes, RouteTable, removeRoute, replaceRoute } from '../kernel/route.ts';
 import type { RouteSocket } from '../kernel/route-socket.ts';
-import type { Delegate } from './delegates.ts';
+import type { AddedDelegate, Delegate } from './delegates.ts';
 
 const families: readonly Family[] = [4, 6];
-
-/** A delegate that has been added. */
-type Added = Delegate & { readonly result: Result };
 
 /** @throws Error when two networks are to have the default route of one family. */
 export function refuseRivals(delegates: readonly Delegate[]): void {
@@ -29,11 +25,14 @@ export function refuseRivals(delegates: readonly Delegate[]): void {
  * @param open returns a socket in the sandbox, if it is needed.
  * @returns the delegates with what their results are now.
  */
-export function settleDefaultRoutes(open: () => RouteSocket, delegates: readonly Added[]): Added[] {
+export function settleDefaultRoutes(
+  open: () => RouteSocket,
+  delegates: readonly AddedDelegate[],
+): AddedDelegate[] {
   return families.reduce((current, family) => settle(open, current, family), [...delegates]);
 }
 
-function settle(open: () => RouteSocket, delegates: Added[], family: Family): Added[] {
+function settle(open: () => RouteSocket, delegates: AddedDelegate[], family: Family): AddedDelegate[] {
   const asked = delegates.find((one) => one.defaultRoute?.some((gateway) => gateway.family === family));
   const left = delegates.find((one) => one.defaultRoute?.length === 0 && hasDefault(one, family));
   const owner = asked ?? left ?? delegates.find((one) => hasDefault(one, family));
@@ -56,7 +55,7 @@ function settle(open: () => RouteSocket, delegates: Added[], family: Family): Ad
   });
 }
 
-function hasDefault({ result }: Added, family: Family): boolean {
+function hasDefault({ result }: AddedDelegate, family: Family): boolean {
   return result.routes.some((route) => isDefault(route, family));
 }
 

@@ -25,7 +25,12 @@ export interface Delegate {
   readonly defaultRoute: readonly Address[] | undefined;
   /** What ADD gave, less what was taken from it; undefined before ADD. */
   readonly result: Result | undefined;
+  /** What is known of the device that its plugins work on, for the pod's status. */
+  readonly deviceInfo?: object;
 }
+
+/** A delegate that has been added. */
+export type AddedDelegate = Delegate & { readonly result: Result };
 
 /** The container that a call is not about. */
 export type Container = Pick<AttachmentId, 'containerId'> & { readonly netns: string };

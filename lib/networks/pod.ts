@@ -5,10 +5,10 @@ import { parseArgs } from '../cni/invocation.ts';
 import { object, record, string } from '../cni/schema.ts';
 
 /** The capability with which containerd passes a pod's annotations. */
-export const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
+const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
 
 /** Capability arguments of a plugin that serves pods. */
-export const podRuntimeConfig = object({
+const podRuntimeConfig = object({
   [annotationsCapability]: record(string(), { description: 'The annotations of the pod.' }),
 });
 
@@ -33,6 +33,13 @@ export function podOf({ context }: Call): Pod {
     uid: values.K8S_POD_UID ?? '',
     networks: values.NETWORKS ?? '',
   };
+}
+
+/** The pod's annotations as the runtime passes them, with "capabilities" that say so. */
+export function annotationsOf(call: Call): Readonly<Record<string, string>> {
+  const { runtimeConfig } = call.config;
+  if (runtimeConfig === undefined) return {};
+  return podRuntimeConfig.decode(runtimeConfig, 'runtimeConfig')[annotationsCapability] ?? {};
 }
 
 /** Variables of CNI_ARGS that are meant for the pod's first interface, or for the plugin that delegates. */

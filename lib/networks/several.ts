@@ -3,14 +3,15 @@
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
 import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.ts';
-import type { Result } from '../cni/result.ts';
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runAll } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { cachedResults } from '../result-cache.ts';
+import { asDelegates, type Choice } from './choice.ts';
 import type { NetworkList } from './conflist.ts';
 import { refuseRivals, settleDefaultRoutes } from './default-route.ts';
 import {
+  type AddedDelegate,
   addDelegate,
   checkDelegate,
   collectNetwork,
@@ -18,33 +19,74 @@ import {
   deleteDelegate,
   statusOfNetwork,
 } from './delegates.ts';
+import { Devices } from './devices.ts';
+import type { PodApi } from './pod-api.ts';
 import { type SavedDelegate, SavedDelegates } from './saved.ts';
+
+/** The networks of a pod. */
+export interface Plan {
+  /** The first one gets the interface that the runtime asks for. */
+  readonly choices: readonly Choice[];
+  /** Annotations that tell what the pod has got, for the API. */
+  annotationsFor(added: readonly AddedDelegate[]): Readonly<Record<string, string>>;
+}
 
 /** A plugin that attaches a pod to several networks. */
 export interface SeveralNetworks<S extends Shape>
   extends Pick<PluginDefinition<S>, 'name' | 'summary' | 'config' | 'explain' | 'validate'> {
   /** Directory in which the delegates of each container are saved. */
   directoryOf(config: InferShape<S>): string;
-  /** The networks of a pod, the first of which gets the interface that the runtime asks for. */
-  choose(call: Call<InferShape<S>>): Promise<Delegate[]> | Delegate[];
-  /** Networks without which no pod can be attached. @throws Error when the node is not ready yet. */
-  required(call: Call<InferShape<S>>): Promise<NetworkList[]> | NetworkList[];
+  /** The file that says where the Kubernetes API is; undefined or "" for a node without one. */
+  kubeconfigOf(config: InferShape<S>): string | undefined;
+  /** What the interface of a further network is called unless the pod says so, by its place. */
+  nameOf(index: number): string;
+  /** Chooses the networks of a pod. @param api undefined on a node without one. */
+  choose(call: Call<InferShape<S>>, api: PodApi | undefined): Promise<Plan> | Plan;
+  /**
+   * Networks without which no pod can be attached.
+   * @param api undefined on a node without one; without it, networks that only it may know are left out.
+   * @throws Error when the node is not ready yet.
+   */
+  required(
+    call: Call<InferShape<S>>,
+    api: PodApi | undefined,
+  ): Promise<readonly Choice[]> | readonly Choice[];
+  /** Whether ADD fails when the annotations cannot be written. */
+  readonly needsAnnotations: boolean;
 }
 
 /** Defines such a plugin. */
 export function defineSeveralNetworks<S extends Shape>(
   definition: SeveralNetworks<S>,
 ): Plugin<InferShape<S>> {
-  const { directoryOf, choose, required, ...rest } = definition;
+  const { directoryOf, kubeconfigOf, nameOf, choose, required, needsAnnotations, ...rest } = definition;
   type OwnCall = Call<InferShape<S>>;
   const savedOf = (call: OwnCall) => new SavedDelegates(directoryOf(call.config));
+
+  async function openApi(call: OwnCall): Promise<PodApi | undefined> {
+    const kubeconfig = kubeconfigOf(call.config);
+    if (!kubeconfig) return undefined;
+    const { PodApi } = await import('./pod-api.ts');
+    return new PodApi(call, kubeconfig);
+  }
+
+  const asDelegatesOf = (call: OwnCall, choices: readonly Choice[], api?: PodApi) =>
+    asDelegates(call, choices, nameOf, api && new Devices(api.podUid));
+
+  async function chosenDelegates(call: OwnCall): Promise<Delegate[]> {
+    using api = await openApi(call);
+    return asDelegatesOf(call, (await choose(call, api)).choices, api);
+  }
+
   return definePlugin<S>({
     ...rest,
     role: 'main',
     passesCapabilities: true,
 
     async add(call) {
-      const delegates = await choose(call);
+      using api = await openApi(call);
+      const plan = await choose(call, api);
+      const delegates = asDelegatesOf(call, plan.choices, api);
       refuseRivals(delegates);
       refuseSameNames(delegates);
       const saved = savedOf(call);
@@ -54,10 +96,16 @@ export function defineSeveralNetworks<S extends Shape>(
         saved.save(call.attachment, call.netns, delegates);
         call.undo('forget the delegates', () => saved.remove(call.attachment));
       }
-      const added: (Delegate & { result: Result })[] = [];
+      const added: AddedDelegate[] = [];
       for (const one of delegates) added.push({ ...one, result: await addDelegate(call, one) });
       const settled = settleDefaultRoutes(() => call.sandbox.socket, added);
       saved.save(call.attachment, call.netns, settled);
+      try {
+        await api?.annotate(plan.annotationsFor(settled));
+      } catch (error) {
+        if (needsAnnotations) throw error;
+        call.warn(`The pod's annotations do not tell its networks: ${(error as Error).message}`);
+      }
       return settled[0]!.result;
     },
 
@@ -75,16 +123,25 @@ export function defineSeveralNetworks<S extends Shape>(
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
       if (delegates) await runAll(call, ...detaching(call, delegates));
-      else await detachAsConfigured(call, choose);
+      else
+        await detachAsConfigured(
+          call,
+          () => chosenDelegates(call),
+          async () => asDelegatesOf(call, await required(call, undefined)),
+        );
       saved.remove(call.attachment);
     },
 
     async status(call) {
-      for (const network of await required(call)) await statusOfNetwork(call, network);
+      using api = await openApi(call);
+      await api?.ping();
+      for (const { network } of await required(call, api)) await statusOfNetwork(call, network);
     },
 
     async gc(call) {
-      await collect(call, savedOf(call), async () => await required(call));
+      await collect(call, savedOf(call), async () =>
+        (await required(call, undefined)).map(({ network }) => network),
+      );
     },
   });
 }
@@ -101,15 +158,16 @@ function withIfname<D extends Delegate>({ ifname }: Pick<AttachmentId, 'ifname'>
 
 /**
  * Nothing says that there is anything to remove, so that what fails must not keep the container from going.
+ * @param sources what the pod's delegates may be; the next one counts where one fails.
  */
-async function detachAsConfigured<C extends object>(
-  call: Call<C>,
-  choose: (call: Call<C>) => Promise<Delegate[]> | Delegate[],
-): Promise<void> {
-  try {
-    await runAll(call, ...detaching(call, await choose(call)));
-  } catch (error) {
-    call.warn(`Nothing was saved of the container's networks: ${(error as Error).message}`);
+async function detachAsConfigured(call: Call, ...sources: (() => Promise<Delegate[]>)[]): Promise<void> {
+  for (const source of sources) {
+    try {
+      await runAll(call, ...detaching(call, await source()));
+      return;
+    } catch (error) {
+      call.warn(`Nothing was saved of the container's networks: ${(error as Error).message}`);
+    }
   }
 }
 

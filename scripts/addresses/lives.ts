@@ -13,9 +13,9 @@ export interface Outcome {
   readonly note: string;
 }
 
-/** How many pods live at a time, of as many addresses as there are below. */
-const atOnce = 150;
-const range = { range: '10.70.0.0/24', range_start: '10.70.0.1', range_end: '10.70.0.160' };
+/** How many pods live at a time, and how many come while others go. There are addresses for all of them. */
+const [atOnce, changing] = [150, 50];
+const range = { range: '10.70.0.0/24', range_start: '10.70.0.1', range_end: '10.70.0.220' };
 
 /**
  * Has pods come and go, and a fault happen with each some of them. After each fault, what etcd has is held
@@ -35,13 +35,16 @@ export async function liveWithFaults(
   const names = Object.keys(faults);
   for (let round = 0; lives.counts.lives < count && lives.problems.length === 0; round++) {
     const name = names[round % names.length]!;
-    const some = () => Math.min(each / 2, Math.max(1, count - lives.counts.lives));
-    const [fault] = await Promise.all([faults[name]!(cluster), lives.churn(some())]);
-    const others = [0, 1, 2].filter((node) => node !== fault.node);
-    const cut = fault.node === undefined ? undefined : lives.churn(4, [fault.node]);
-    await lives.churn(some(), others);
+    const target = Math.min(count, lives.counts.lives + each);
+    const some = () => Math.max(1, Math.min(changing, target - lives.counts.lives));
+    const { cutOff, happen } = faults[name]!;
+    const others = [0, 1, 2].filter((node) => node !== cutOff);
+    const [mend] = await Promise.all([happen(cluster), lives.churn(some(), others)]);
+    // Each call on a node that is cut off takes all of its time; four do so at once.
+    const cut = cutOff === undefined ? undefined : lives.churn(4, [cutOff]);
+    while (lives.counts.lives < target && lives.problems.length === 0) await lives.churn(some(), others);
     await cut;
-    await fault.mend();
+    await mend();
     lives.problems.push(...(await lives.settle()));
     happened.set(name, (happened.get(name) ?? 0) + 1);
     say(`${name}: ${lives.counts.lives} lives so far, ${lives.size} now`);
@@ -52,6 +55,6 @@ export async function liveWithFaults(
   const { lives: tried, refused } = lives.counts;
   return {
     ...{ tried, problems: lives.problems },
-    note: `${atOnce} at a time of 160 addresses; ${times}; ${refused} ADDs were told to try again later`,
+    note: `${atOnce} at a time of 220 addresses; ${times}; ${refused} ADDs were told to try again later`,
   };
 }

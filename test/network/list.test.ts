@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { parse } from 'yaml';
+import { load } from 'js-yaml';
 import { sample } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { makeHost, type Pod } from '../support/host.ts';
@@ -149,7 +149,7 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
   t.is((await run(['list', '--state', 'fine'])).exit, 2);
 
   const json = await listed();
-  t.deepEqual(parse((await run(['list', '-o', 'yaml'])).stdout), JSON.parse(JSON.stringify(json)));
+  t.deepEqual(load((await run(['list', '-o', 'yaml'])).stdout), JSON.parse(JSON.stringify(json)));
   t.deepEqual(JSON.parse((await run(['list', '--json'])).stdout), JSON.parse(JSON.stringify(json)));
   const { containerId } = json.attachments.find(({ pod }) => pod?.name === 'web-1')!;
   t.deepEqual(await names('--pod', containerId.slice(0, 20)), ['default/web-1']);

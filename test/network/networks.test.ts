@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
-import { parse } from 'yaml';
+import { load } from 'js-yaml';
 import { attach, type Conflist } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { makeHost, makeHostWithDevices } from '../support/host.ts';
@@ -67,7 +67,7 @@ test('network ls counts what each range can give away and has given, and inspect
     network.attachments.map(({ ips }) => ips),
     [['10.7.0.2']],
   );
-  t.deepEqual(parse((await run('inspect', 'tiny', '-o', 'yaml')).stdout), [network]);
+  t.deepEqual(load((await run('inspect', 'tiny', '-o', 'yaml')).stdout), [network]);
   t.is((await run('ls', '-o', 'name')).stdout, 'dual\ntiny\n');
   const unknown = await run('inspect', 'nope');
   t.is(unknown.exit, 1);

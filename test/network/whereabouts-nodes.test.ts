@@ -17,28 +17,25 @@ test('300 pods at once on three nodes have 300 addresses of 320, and faults of e
   t.deepEqual(await lives.settle(), []);
 
   await lives.end(60);
-  for (const [name, happen] of Object.entries(faults)) {
-    const [fault] = await Promise.all([
-      happen(cluster),
-      name === 'node cut off' ? undefined : lives.churn(15),
-    ]);
-    const others = [0, 1, 2].filter((node) => node !== fault.node);
+  for (const [name, { cutOff, happen }] of Object.entries(faults)) {
+    const [mend] = await Promise.all([happen(cluster), cutOff === undefined && lives.churn(15)]);
+    const others = [0, 1, 2].filter((node) => node !== cutOff);
     const { refused } = lives.counts;
     const before = others.reduce((sum, node) => sum + lives.sizeOn(node), 0);
     // Pods of a node that reaches nobody are torn down all the same. Four calls at a time take as long as one.
-    const cut = fault.node === undefined ? undefined : lives.churn(4, [fault.node]);
+    const cut = cutOff === undefined ? undefined : lives.churn(4, [cutOff]);
     await lives.begin(10, others);
     const after = others.reduce((sum, node) => sum + lives.sizeOn(node), 0);
     t.is(after - before, 10, `${name}: two of three members are enough`);
     await cut;
-    if (fault.node !== undefined) {
+    if (cutOff !== undefined) {
       const waiting = ['find', '/var/lib/cni/whereabouts', '-type', 'f', '-name', '*[0-9a-f]'];
-      const files = (await cluster.nodes[fault.node]!.host.run(waiting)).trim().split('\n');
+      const files = (await cluster.nodes[cutOff]!.host.run(waiting)).trim().split('\n');
       t.true(files.length >= 8, files.join());
     }
-    t.is(lives.counts.refused - refused, fault.node === undefined ? 0 : 4, name);
+    t.is(lives.counts.refused - refused, cutOff === undefined ? 0 : 4, name);
     await lives.end(10, others);
-    await fault.mend();
+    await mend();
     t.deepEqual(await lives.settle(), [], name);
     t.deepEqual(lives.problems, [], name);
   }

@@ -36,6 +36,8 @@ test('network ls and inspect count what the whole cluster has taken of a range, 
   await attach('vlan7');
   await attach('vlan7', { NODENAME: 'elsewhere' });
   await etcd.put('/whereabouts/10.70.0.0/28', '10.70.0.7 old\n10.70.0.9 excluded\n');
+  // Another network may give what is not given here.
+  await etcd.put('/cni/addresses/in/@/4-0a460001', '{"owner":"/cni/addresses/of/node-9/vlan70/x/eth0"}');
   const { ranges } = JSON.parse(await cni(['network', 'inspect', 'vlan7']))[0] as { ranges: Range[] };
   const [first, second] = ranges;
   t.like(first, { subnets: ['10.70.0.0/28'], gateways: ['10.70.0.1'], capacity: 6, used: 3, free: 3 });
@@ -65,6 +67,18 @@ test('network ls and inspect count what the whole cluster has taken of a range, 
     );
     t.regex((await tryCni(['network', 'ls'])).stdout, /^vlan7 .* 6 +\? +\? +5 /m);
   }
+  const collected = await tryCni(['gc', '--node', 'node-9']);
+  t.is(collected.exit, 1);
+  t.regex(collected.stderr, /Network "vlan7": No member of etcd can answer/);
   configure(vlan('', {}));
   t.regex((await tryCni(['network', 'ls'])).stdout, /^vlan7: .*"ipam" has no "etcd_host"/m);
+});
+
+test('gc --node without a network that shares its addresses says so', async (t) => {
+  const ipam = { type: 'host-local', ranges: [[{ subnet: '10.9.0.0/24' }]] };
+  const plugins = [{ type: 'bridge', bridge: 'br9', ipam }];
+  const { tryCni } = await makeOperator(t, [{ cniVersion: '1.1.0', name: 'net', plugins }]);
+  const { exit, stderr } = await tryCni(['gc', '--node', 'node-9']);
+  t.is(exit, 1);
+  t.regex(stderr, /nothing to collect of node "node-9": no network that was looked at \("net"\) has an IPAM/);
 });

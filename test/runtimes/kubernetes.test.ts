@@ -5,15 +5,15 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { load } from 'js-yaml';
 import { DaemonSet, type IDaemonSet } from 'kubernetes-models/apps/v1/DaemonSet';
-import { parse } from 'yaml';
 import { until } from '../support/observe.ts';
 import { pluginNames, runPlugin, suites } from '../support/plugin.ts';
 import { makeNode } from './support/node.ts';
 import { Podman } from './support/podman.ts';
 
 const file = join(import.meta.dirname, '../../conf/kubernetes/daemonset.yaml');
-const manifest = parse(readFileSync(file, 'utf8')) as IDaemonSet;
+const manifest = load(readFileSync(file, 'utf8')) as IDaemonSet;
 const template = manifest.spec!.template;
 const names = pluginNames(suites.ours).sort();
 

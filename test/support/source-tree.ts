@@ -79,7 +79,7 @@ export function importCircles(tree: SourceTree): string[] {
 }
 
 /** The folders of lib/, each of which may import those before it. */
-const layers = ['netlink', 'kernel', 'firewall', 'ovsdb', 'etcd', 'cni', 'networks'];
+const layers = ['netlink', 'kernel', 'firewall', 'ovsdb', 'etcd', 'kubernetes', 'cni', 'networks'];
 /** Files of lib/ that every folder may import, and that import only one another. */
 const common = [
   'attachment',
@@ -87,6 +87,7 @@ const common = [
   'errors',
   'file',
   'group-commit',
+  'http',
   'ip',
   'object',
   'result-cache',

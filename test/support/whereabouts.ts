@@ -4,66 +4,21 @@ import { Etcd } from './etcd.ts';
 import { type Host, makeHost, startAgent, type Teardown } from './host.ts';
 import { makeNodes, type Node } from './nodes.ts';
 import { copyAuthorities, makeAuthority, peerTlsOptions, tlsKeys, tlsOptions } from './pki.ts';
-import { type Outcome, runPlugin } from './plugin.ts';
+import { WhereaboutsCalls } from './whereabouts-calls.ts';
 
-/** How a verb is called: on which node, and for what pod. */
-export interface Calling {
-  readonly node?: string;
-  readonly pod?: string;
-  readonly ipam?: object;
-  readonly args?: string;
-  readonly conf?: object;
-  readonly prevResult?: unknown;
-}
-
-/** Nodes that share a network, and one etcd. An IPAM plugin touches no network, so that one host stands for all. */
-export class Cluster {
-  readonly host: Host;
+/** Nodes that share a network, and one etcd. */
+export class Cluster extends WhereaboutsCalls {
   readonly etcd: Etcd;
-  readonly ipam: object;
 
   constructor(host: Host, etcd: Etcd, ipam: object) {
-    this.host = host;
+    super(host, { etcd_host: etcd.hosts, range: '10.70.0.0/24', ...ipam });
     this.etcd = etcd;
-    this.ipam = { etcd_host: etcd.hosts, range: '10.70.0.0/24', ...ipam };
-  }
-
-  run(verb: string, containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const { node = 'node-1', pod, ipam = {}, args, conf = {}, prevResult } = calling;
-    return runPlugin(this.host, 'whereabouts', verb, {
-      containerId: verb === 'GC' || verb === 'STATUS' ? undefined : containerId,
-      netns: '/run/netns/unused',
-      config: {
-        ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
-        ...conf,
-        ...(prevResult !== undefined && { prevResult }),
-        ipam: { type: 'whereabouts', ...this.ipam, ...ipam },
-      },
-      args: [
-        'IgnoreUnknown=1',
-        ...(pod ? ['K8S_POD_NAMESPACE=default', `K8S_POD_NAME=${pod}`] : []),
-        ...(args ? [args] : []),
-      ].join(';'),
-      env: { NODENAME: node },
-    });
   }
 
   /** What is in etcd, but that the nodes live. */
   async kept(): Promise<Record<string, string>> {
     const all = Object.entries(await this.etcd.all());
     return Object.fromEntries(all.filter(([key]) => !key.startsWith('/cni/addresses/nodes/')));
-  }
-
-  async add(containerId: string, calling: Calling = {}): Promise<string> {
-    const outcome = await this.run('ADD', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome.result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
-  }
-
-  async del(containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const outcome = await this.run('DEL', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome;
   }
 }
 

@@ -86,6 +86,25 @@ test('what makes spans, and the log, are loaded only when they are asked for', (
   t.deepEqual(importing(/from '\.\/log\/[^']*'/), [], 'only what the log itself loads may import its parts');
 });
 
+test('what asks the Kubernetes API, and reads YAML for it, is loaded only when it is configured', (t) => {
+  const importing = (pattern: RegExp) =>
+    [...tree].filter(([, text]) => pattern.test(text)).map(([file]) => file);
+  t.deepEqual(importing(/from 'js-yaml'|import\('js-yaml'\)/), [
+    'cli/terminal.ts',
+    'lib/kubernetes/kubeconfig.ts',
+  ]);
+  const asking = importing(/from '[^']*\/kubernetes\/[^']*'/);
+  t.deepEqual(
+    asking.filter((file) => !/^(?:scripts|ipam\/whereabouts\/kubernetes)\//.test(file)),
+    ['lib/networks/pod-api.ts'],
+  );
+  t.deepEqual(importing(/^import (?!type )[^;]* from '[^']*\/pod-api\.ts'/m), []);
+  t.deepEqual(importing(/await import\('\.\/pod-api\.ts'\)/), ['lib/networks/several.ts']);
+  t.deepEqual(importing(/await import\('\.\/whereabouts\/kubernetes\/backend\.ts'\)/), [
+    'ipam/whereabouts.ts',
+  ]);
+});
+
 test('the whole tree is checked', (t) => {
   t.true(tree.size > 100);
   for (const file of [
@@ -139,7 +158,7 @@ test('an import against the layers is found', (t) => {
   t.deepEqual(importing('lib/ip.ts', './cni/call.ts'), ['lib/ip.ts imports lib/cni/call.ts']);
   t.deepEqual(importing('lib/cni/call.ts', '../../main.ts'), ['lib/cni/call.ts imports main.ts']);
   t.deepEqual(importing('lib/other/x.ts', '../ip.ts'), [
-    'lib/other/x.ts belongs to none of netlink, kernel, firewall, ovsdb, etcd, cni, networks',
+    'lib/other/x.ts belongs to none of netlink, kernel, firewall, ovsdb, etcd, kubernetes, cni, networks',
   ]);
   t.deepEqual(importing('lib/cni/call.ts', '../netlink/libc.ts'), []);
   t.deepEqual(importing('lib/netlink/libc.ts', '../errors.ts'), []);

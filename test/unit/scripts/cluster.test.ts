@@ -3,9 +3,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { loadAll, YAML11_SCHEMA } from 'js-yaml';
 import * as apps from 'kubernetes-models/apps/v1';
 import * as core from 'kubernetes-models/v1';
-import { parseAllDocuments } from 'yaml';
 import { allAnswer, type Client, lookUp } from '../../../scripts/kubernetes/clients.ts';
 
 const manifests = join(import.meta.dirname, '../../../scripts/kubernetes/manifests');
@@ -24,10 +24,10 @@ const classes = { ...core, ...apps } as unknown as Record<
 
 for (const file of readdirSync(manifests))
   test(`${file} follows the schema of Kubernetes objects`, (t) => {
-    const documents = parseAllDocuments(readFileSync(join(manifests, file), 'utf8'), { merge: true });
-    const objects = documents
-      .map((document) => document.toJS() as KubernetesObject)
-      .flatMap((object) => object.items ?? [object]);
+    const documents = loadAll(readFileSync(join(manifests, file), 'utf8'), {
+      schema: YAML11_SCHEMA,
+    }) as KubernetesObject[];
+    const objects = documents.flatMap((object) => object.items ?? [object]);
     t.true(objects.length > 2);
     for (const object of objects)
       t.notThrows(() => new classes[object.kind]!(object).validate(), object.kind);

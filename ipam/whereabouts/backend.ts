@@ -1,0 +1,102 @@
+/** What keeps the addresses of a cluster: etcd, or the Kubernetes API. */
+
+import type { RemoteHolding } from '../../lib/cni/plugin.ts';
+import type { Address } from '../../lib/ip.ts';
+import type { Ipam } from './config.ts';
+import type { Holding, Owner } from './keys.ts';
+import type { Pool } from './pools.ts';
+
+/** The attachment of a call, and what it is configured with. */
+export interface Setting {
+  readonly ipam: Ipam;
+  readonly owner: Owner;
+  /** Whom addresses in quarantine go back to; "" for nobody. */
+  readonly identity: string;
+  /** Namespace and name of the pod, as in "default/web"; "" when the runtime does not tell them. */
+  readonly podref: string;
+}
+
+/** What is to be given an address from. */
+export interface Source {
+  readonly pool: Pool;
+  /** The one address that will do. */
+  readonly wanted: Address | undefined;
+}
+
+/** What is known of an attachment that is released. */
+export interface Release {
+  readonly owner: Owner;
+  /** What it probably has in etcd, which saves asking for it; undefined when nothing is known. */
+  readonly guess: Holding | undefined;
+  /** How long its addresses go to no other pod, in seconds. */
+  readonly quarantine: number;
+  /** What may name its container: keys of lists in etcd (legacy.ts), or pools of the Kubernetes API. */
+  readonly lists: readonly string[];
+}
+
+/** Keeps addresses for all nodes. Every method throws CniError TryAgainLater while it cannot be asked. */
+export interface Backend {
+  /** For messages, as in "etcd". */
+  readonly name: string;
+  /** Tells its cluster from others. */
+  readonly cluster: string;
+  /** The pools of which containers get addresses, in their order. @throws Error that says what is wrong. */
+  pools(): Promise<readonly Pool[]>;
+  /**
+   * Gives the attachment an address of each source, or those that it has already.
+   * @returns an address for each source; whether they are new.
+   * @throws Error when there is none.
+   */
+  allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }>;
+  /** How the attachment is released. @param addresses that it has by the result of ADD, if that is known. */
+  releaseOf(addresses: readonly Address[] | undefined): Release;
+  /** Gives back all that an attachment has, and nothing of anybody else, also when it was done before. */
+  release(one: Release): Promise<void>;
+  /** @param addresses of the result of ADD. @throws Error when they are not the attachment's. */
+  check(addresses: readonly Address[]): Promise<void>;
+  /** Asks something that only a backend that can give addresses away answers. */
+  probe(): Promise<void>;
+  /** Releases attachments of the network on this node that are not valid. */
+  collect(isValid: (owner: Owner) => boolean): Promise<void>;
+  /** Says that the node lives. */
+  announce(): Promise<void>;
+  /** What the setting's node, which is gone, has left of the network. @throws Error when it lives. */
+  leftBehind(): Promise<RemoteHolding[]>;
+  /** Counts the addresses of a pool that nobody can be given now. */
+  countUsed(pool: Pool): Promise<number>;
+}
+
+/** The error of CHECK for an address that an attachment does not have. */
+export function notReserved(address: Address | undefined, { containerId, ifname }: Owner): Error {
+  return new Error(
+    `${address ?? 'An address'} is not reserved for container "${containerId}" and interface "${ifname}". Delete the container and add it again`,
+  );
+}
+
+/** The error of CHECK for an address that somebody else has. */
+export function reservedForOther(address: Address, { containerId }: Owner): Error {
+  return new Error(
+    `Address ${address} of container "${containerId}" is reserved for somebody else. Delete the container and add it again`,
+  );
+}
+
+/** The error of ADD for an address that somebody else has. */
+export function alreadyReserved(wanted: Address): Error {
+  return new Error(
+    `The requested address ${wanted} is reserved already. Ask for another one, or release it first`,
+  );
+}
+
+/** The error of ADD for a pool that is used up. @param range as in "10.1.0.1-10.1.0.254". */
+export function nothingFree(range: string, { network }: Owner): Error {
+  return new Error(
+    `No address is free in ${range} of network "${network}". Delete containers, collect stale reservations with GC, or add a range to the configuration`,
+  );
+}
+
+/** The error of ADD for an attachment that has other addresses than are asked for. */
+export function otherAddresses({ containerId, ifname }: Owner, addresses: readonly Address[]): Error {
+  return new Error(
+    `Container "${containerId}" already has ${addresses.join(' and ') || 'a reservation'} for interface "${ifname}", and not what the configuration asks for. Run DEL for it first, or GC if it no longer exists`,
+  );
+}

@@ -1,0 +1,125 @@
+/** Addresses in etcd: see keys.ts for what stands where. */
+
+import type { RemoteHolding } from '../../lib/cni/plugin.ts';
+import { type EtcdClient, etcdClient } from '../../lib/etcd/client.ts';
+import { get, range, transact } from '../../lib/etcd/kv.ts';
+import type { Address } from '../../lib/ip.ts';
+import { allocate } from './allocate.ts';
+import {
+  type Backend,
+  notReserved,
+  type Release,
+  reservedForOther,
+  type Setting,
+  type Source,
+} from './backend.ts';
+import { etcdSettings } from './etcd-settings.ts';
+import { holdingsOf, leftBehind } from './holdings.ts';
+import {
+  addressKey,
+  groupOf,
+  type Owner,
+  ownedValue,
+  ownerKey,
+  type Place,
+  parseHolding,
+  root,
+  samePlace,
+} from './keys.ts';
+import { legacyKey } from './legacy.ts';
+import { type Pool, poolHas, resolvePools } from './pools.ts';
+import { announce } from './presence.ts';
+import { release } from './release.ts';
+import { countUsed } from './usage.ts';
+
+export class EtcdBackend implements Backend {
+  readonly name = 'etcd';
+  readonly cluster: string;
+  private readonly client: EtcdClient;
+  private readonly setting: Setting;
+  private readonly allPools: readonly Pool[];
+
+  /** @param longestCallMs how long a request may take, if not as long as usual. */
+  constructor(setting: Setting, longestCallMs?: number) {
+    const settings = { ...etcdSettings(setting.ipam), longestCallMs };
+    this.setting = setting;
+    this.client = etcdClient(settings);
+    this.allPools = resolvePools(setting.ipam);
+    this.cluster = settings.endpoints
+      .map(({ origin }) => origin)
+      .toSorted()
+      .join();
+  }
+
+  async pools(): Promise<readonly Pool[]> {
+    return this.allPools;
+  }
+
+  async allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }> {
+    const { owner, identity, ipam } = this.setting;
+    const grouped = sources.map((source) => ({ ...source, group: groupOf(ipam, source.pool) }));
+    const { places, isNew } = await allocate(this.client, owner, identity, grouped);
+    return { addresses: places.map(({ address }) => address), isNew };
+  }
+
+  releaseOf(addresses: readonly Address[] | undefined): Release {
+    const { owner, identity, ipam } = this.setting;
+    const guess = addresses && { places: this.placesOf(addresses), identity };
+    return { owner, guess, quarantine: ipam.quarantine ?? 0, lists: this.allPools.map(legacyKey) };
+  }
+
+  release(one: Release): Promise<void> {
+    return release(this.client, one);
+  }
+
+  async check(addresses: readonly Address[]): Promise<void> {
+    const { owner } = this.setting;
+    const places = this.placesOf(addresses);
+    const { results } = await transact(this.client, {
+      compare: [],
+      success: [ownerKey(owner), ...places.map(addressKey)].map(get),
+    });
+    const [own, ...taken] = results.map(({ kvs }) => kvs[0]?.value);
+    const reserved = parseHolding(own).places;
+    const lost = places.find((place) => !reserved.some((one) => samePlace(one, place)));
+    if (lost || (this.allPools.length > 0 && reserved.length === 0)) throw notReserved(lost?.address, owner);
+    for (const [i, { address }] of places.entries())
+      if (taken[i] !== ownedValue(owner)) throw reservedForOther(address, owner);
+  }
+
+  async probe(): Promise<void> {
+    const any = range(root, `${root}~`, { limit: 1, keysOnly: true });
+    await transact(this.client, { compare: [], success: [any] });
+  }
+
+  async collect(isValid: (owner: Owner) => boolean): Promise<void> {
+    const { owner: own, ipam } = this.setting;
+    for await (const { owner, text } of holdingsOf(this.client, own.node, own.network)) {
+      if (isValid(owner)) continue;
+      const { quarantine = 0 } = ipam;
+      await this.release({ owner, guess: parseHolding(text), quarantine, lists: [] });
+    }
+  }
+
+  announce(): Promise<void> {
+    return announce(this.client, this.setting.owner.node);
+  }
+
+  leftBehind(): Promise<RemoteHolding[]> {
+    const { owner, ipam } = this.setting;
+    const { quarantine = 0 } = ipam;
+    return leftBehind(this.client, owner.node, { network: owner.network, quarantine });
+  }
+
+  countUsed(pool: Pool): Promise<number> {
+    return countUsed(this.client, { pool, group: groupOf(this.setting.ipam, pool) });
+  }
+
+  private placesOf(addresses: readonly Address[]): Place[] {
+    return this.allPools.flatMap((pool) =>
+      addresses
+        .filter((address) => poolHas(pool, address))
+        .map((address) => ({ group: groupOf(this.setting.ipam, pool), address })),
+    );
+  }
+}

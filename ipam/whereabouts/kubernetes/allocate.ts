@@ -1,0 +1,92 @@
+/** How an address of an IPPool is allocated. */
+
+import type { Address } from '../../../lib/ip.ts';
+import { alreadyReserved, nothingFree, otherAddresses, type Setting } from '../backend.ts';
+import { capacityOf, formatPool, nextOf, type Pool, poolHas } from '../pools.ts';
+import type { Allocation, Entry, IpPool } from './ip-pool.ts';
+import type { Objects } from './objects.ts';
+import type { Range } from './ranges.ts';
+import { releaseEntry, removeFrom } from './release.ts';
+import { Tries } from './tries.ts';
+
+/** A range, and the one address of it that will do, if any. */
+export interface Wish extends Range {
+  readonly wanted: Address | undefined;
+}
+
+/**
+ * Gives an attachment an address: the one that it or its pod has already, also in quarantine, or a free one.
+ * The address is entered in the pool, which only one can do at a time; and then reserved among all ranges.
+ * @param own what is to stand at the address.
+ * @throws Error when there is none; CniError TryAgainLater when the API cannot be asked.
+ */
+export async function allocateFrom(
+  objects: Objects,
+  { ipam, owner }: Setting,
+  { pool: range, ref, network, wanted }: Wish,
+  own: Allocation,
+): Promise<{ address: Address; isNew: boolean }> {
+  const { pools, reservations } = objects;
+  /** What ranges that overlap have. */
+  const elsewhere = new Set<bigint>();
+  using _ = await pools.lock(ref.name);
+  for (const tries = new Tries(`IPPool "${ref.name}"`); ; await tries.next()) {
+    const pool = await pools.read(ref.name, range.subnet);
+    if (!pool) {
+      await pools.create(ref.name, network);
+      continue;
+    }
+    const before = ownEntry(pool, own);
+    const fits =
+      before &&
+      (wanted ? before.address.equals(wanted) : poolHas(range, before.address)) &&
+      !elsewhere.has(before.address.value);
+    if (before && !fits) {
+      if (before.id === own.id && before.until === undefined) throw otherAddresses(owner, [before.address]);
+      // The pod's former container, or its quarantine, is in the way.
+      await releaseEntry(objects, ref, pool, before);
+      continue;
+    }
+    const isNew = before?.id !== own.id || before.until !== undefined;
+    const address = before?.address ?? choose(pool, range, wanted, elsewhere);
+    if (!address) throw wanted ? alreadyReserved(wanted) : nothingFree(formatPool(range), owner);
+    const former = pool.at(address);
+    if (isNew && !(await pools.change(pool, [{ address, allocation: own }]))) continue;
+    if (
+      ipam.enable_overlapping_ranges === false ||
+      (await reservations.reserve(ref.networkName, address, own, former))
+    )
+      return { address, isNew };
+    await removeFrom(objects, ref, own, address);
+    elsewhere.add(address.value);
+  }
+}
+
+/** What the attachment has, or else its pod by another container: see "same podref" in whereabouts. */
+function ownEntry({ entries }: IpPool, own: Allocation): Entry | undefined {
+  return (
+    entries.find(({ id, ifname }) => id === own.id && (ifname ?? own.ifname) === own.ifname) ??
+    entries.find(({ podref, ifname }) => podref === own.podref && ifname === own.ifname)
+  );
+}
+
+/** A free address, which is searched for from anywhere on; undefined when there is none. */
+function choose(
+  pool: IpPool,
+  range: Pool,
+  wanted: Address | undefined,
+  elsewhere: ReadonlySet<bigint>,
+): Address | undefined {
+  const taken = pool.takenAt(Date.now() / 1000);
+  const isFree = ({ value }: Address) => !taken.has(value) && !elsewhere.has(value);
+  if (wanted) return isFree(wanted) ? wanted : undefined;
+  const size = range.end.value - range.start.value + 1n;
+  let next = nextOf(range, range.start.value + ((BigInt(Math.floor(Math.random() * 2 ** 48)) * size) >> 48n));
+  const most = BigInt(taken.size + elsewhere.size) + 1n;
+  const capacity = capacityOf(range);
+  for (let seen = 0n; seen < most && seen < capacity; seen++) {
+    if (isFree(next)) return next;
+    next = nextOf(range, next.value + 1n);
+  }
+  return undefined;
+}

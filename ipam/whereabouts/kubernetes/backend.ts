@@ -1,0 +1,184 @@
+/**
+ * Addresses in the objects of whereabouts, by the Kubernetes API: nodes where whereabouts runs may use the
+ * same ones. A file for each attachment says what this node has, as the objects do not tell their node.
+ */
+
+import type { RemoteHolding } from '../../../lib/cni/plugin.ts';
+import { CniError, ErrorCode } from '../../../lib/errors.ts';
+import type { Address } from '../../../lib/ip.ts';
+import {
+  type Backend,
+  notReserved,
+  type Release,
+  reservedForOther,
+  type Setting,
+  type Source,
+} from '../backend.ts';
+import type { Owner } from '../keys.ts';
+import { type Pool, poolHas } from '../pools.ts';
+import { directoryOf, ReleaseFiles } from '../release-files.ts';
+import { allocateFrom } from './allocate.ts';
+import type { Allocation } from './ip-pool.ts';
+import { type Objects, openObjects } from './objects.ts';
+import {
+  hasSlices,
+  listOf,
+  listsOf,
+  plainRanges,
+  poolNamesOf,
+  type Range,
+  refOf,
+  sliceRange,
+} from './ranges.ts';
+import { releaseExpired, releaseFrom, removeFrom } from './release.ts';
+
+export class KubernetesBackend implements Backend {
+  readonly name = 'the Kubernetes API';
+  readonly cluster: string;
+  private readonly setting: Setting;
+  private readonly timeoutMs: number | undefined;
+  private readonly held: ReleaseFiles;
+  private opened: Objects | undefined;
+  private found: readonly Range[] | undefined;
+
+  /** @param timeoutMs how long a request may take, if not as long as usual. */
+  constructor(setting: Setting, kubeconfig: string, timeoutMs?: number) {
+    this.setting = setting;
+    this.cluster = kubeconfig;
+    this.timeoutMs = timeoutMs;
+    this.held = new ReleaseFiles(`${directoryOf(kubeconfig)}/held`);
+  }
+
+  async pools(): Promise<readonly Pool[]> {
+    return (await this.ranges()).map(({ pool }) => pool);
+  }
+
+  async allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }> {
+    const { owner, podref } = this.setting;
+    if (!podref)
+      throw new CniError(
+        ErrorCode.InvalidEnvironment,
+        'CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME, and whereabouts takes away addresses whose pod it does not find. Have the runtime pass them, or keep addresses in etcd with "etcd_host"',
+      );
+    const ranges = await this.ranges();
+    const own = { id: owner.containerId, podref, ifname: owner.ifname };
+    // Before it has anything, so that nothing is lost if the node goes down in the middle.
+    this.held.write(
+      this.releaseFor(
+        owner,
+        ranges.map(({ ref }) => listOf(ref)),
+      ),
+    );
+    const addresses: Address[] = [];
+    const taken: { range: Range; address: Address }[] = [];
+    try {
+      for (const [i, source] of sources.entries()) {
+        const range = ranges[i]!;
+        const { address, isNew } = await allocateFrom(
+          this.objects(),
+          this.setting,
+          { ...range, ...source },
+          own,
+        );
+        addresses.push(address);
+        if (isNew) taken.push({ range, address });
+      }
+      return { addresses, isNew: taken.length > 0 };
+    } catch (error) {
+      for (const { range, address } of taken)
+        await removeFrom(this.objects(), range.ref, own, address).catch(() => {
+          // DEL or GC does it.
+        });
+      throw error;
+    }
+  }
+
+  releaseOf(): Release {
+    const { owner } = this.setting;
+    const known = this.held.of(owner)?.lists ?? [];
+    return this.releaseFor(owner, [...new Set([...known, ...listsOf(this.setting)])]);
+  }
+
+  async release(one: Release): Promise<void> {
+    const { owner, quarantine, lists } = one;
+    for (const list of lists) {
+      const ref = await refOf(this.objects(), list, owner);
+      if (ref) await releaseFrom(this.objects(), ref, owner, quarantine);
+    }
+    this.held.remove(owner);
+  }
+
+  async check(addresses: readonly Address[]): Promise<void> {
+    const { owner, ipam } = this.setting;
+    for (const { pool, ref } of await this.ranges()) {
+      const given = addresses.filter((address) => poolHas(pool, address));
+      const object = await this.objects().pools.read(ref.name, pool.subnet);
+      if (given.length === 0) throw notReserved(undefined, owner);
+      for (const address of given) {
+        const entry = object?.at(address);
+        if (!entry || entry.until !== undefined) throw notReserved(address, owner);
+        if (!isOf(entry, owner)) throw reservedForOther(address, owner);
+        if (ipam.enable_overlapping_ranges === false) continue;
+        if (!(await this.objects().reservations.has(ref.networkName, address, entry)))
+          throw notReserved(address, owner);
+      }
+    }
+  }
+
+  async probe(): Promise<void> {
+    await this.objects().pools.probe();
+    await this.ranges();
+  }
+
+  async collect(isValid: (owner: Owner) => boolean): Promise<void> {
+    for (const name of this.held.names()) {
+      const one = this.held.read(name);
+      if (!one) this.held.removeNamed(name);
+      else if (one.owner.network === this.setting.owner.network && !isValid(one.owner))
+        await this.release(one);
+    }
+    for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);
+  }
+
+  async announce(): Promise<void> {
+    // The Node objects of the API say it.
+  }
+
+  async leftBehind(): Promise<RemoteHolding[]> {
+    throw new Error(
+      `The objects of whereabouts do not say on which node an address is. What node "${this.setting.owner.node}" has left is given back by whereabouts' reconciler, once its pods are gone`,
+    );
+  }
+
+  async countUsed(pool: Pool): Promise<number> {
+    const names = await poolNamesOf(() => this.objects(), this.setting, pool);
+    let used = 0;
+    for (const name of names) {
+      const object = await this.objects().pools.read(name);
+      const taken = object?.takenAt(Date.now() / 1000) ?? [];
+      used += [...taken].filter((value) => value >= pool.start.value && value <= pool.end.value).length;
+    }
+    return used;
+  }
+
+  /** The kubeconfig is not read before it is needed: DEL goes on without it. */
+  private objects(): Objects {
+    this.opened ??= openObjects(this.cluster, this.timeoutMs);
+    return this.opened;
+  }
+
+  private async ranges(): Promise<readonly Range[]> {
+    this.found ??= hasSlices(this.setting)
+      ? [await sliceRange(this.objects(), this.setting)]
+      : plainRanges(this.setting);
+    return this.found;
+  }
+
+  private releaseFor(owner: Owner, lists: readonly string[]): Release {
+    return { owner, guess: undefined, quarantine: this.setting.ipam.quarantine ?? 0, lists };
+  }
+}
+
+function isOf({ id, ifname }: Allocation, owner: Owner): boolean {
+  return id === owner.containerId && (ifname === undefined || ifname === owner.ifname);
+}

@@ -1,0 +1,157 @@
+/**
+ * IPPool objects of whereabouts: the addresses of a range that are taken, by their distance from the first
+ * one. Source: type IPPoolSpec of whereabouts' API v1alpha1.
+ *
+ * Addresses in quarantine stay in the list, as those of the container that had them, so that whereabouts does
+ * not give them away either; an annotation, which whereabouts leaves as it is, says until when.
+ */
+
+import { CniError, ErrorCode } from '../../../lib/errors.ts';
+import { Address, Prefix } from '../../../lib/ip.ts';
+import type { ObjectMeta } from '../../../lib/kubernetes/client.ts';
+import { isObject } from '../../../lib/object.ts';
+
+const annotation = 'cni-plugins-ts/quarantine';
+
+/** The largest distance that whereabouts reads. */
+export const largestOffset = 2n ** 63n - 1n;
+
+/** An object as the API gives it. */
+export interface PoolObject {
+  readonly metadata: ObjectMeta;
+  readonly spec?: { readonly range?: unknown; readonly allocations?: unknown };
+}
+
+/** What stands at an offset. */
+export interface Allocation {
+  /** Container ID. */
+  readonly id: string;
+  /** Namespace and name of the pod, as in "default/web". */
+  readonly podref: string;
+  /** Old versions do not write it. */
+  readonly ifname?: string | undefined;
+}
+
+/** An address that is taken. */
+export interface Entry extends Allocation {
+  readonly offset: string;
+  readonly address: Address;
+  /** End of its quarantine, in seconds since 1970; undefined while a container has it. */
+  readonly until: number | undefined;
+}
+
+/** What is to stand at an offset; undefined for nothing. */
+export interface Change {
+  readonly address: Address;
+  readonly allocation: Allocation | undefined;
+  /** End of its quarantine, in seconds since 1970. */
+  readonly until?: number | undefined;
+}
+
+export class IpPool {
+  readonly name: string;
+  readonly entries: readonly Entry[];
+  private readonly resourceVersion: string;
+  private readonly base: Address;
+  private readonly hasAnnotation: boolean;
+
+  /**
+   * @param subnet of the configuration, if it is known.
+   * @throws CniError when the object is of another range, or says none.
+   */
+  constructor({ metadata, spec = {} }: PoolObject, subnet?: Prefix) {
+    this.name = metadata.name;
+    this.resourceVersion = metadata.resourceVersion ?? '';
+    const range = typeof spec.range === 'string' ? Prefix.tryParse(spec.range) : undefined;
+    if (!range || (subnet && !subnet.contains(range.address)))
+      throw new CniError(
+        ErrorCode.InvalidNetworkConfig,
+        `IPPool "${this.name}" has range ${JSON.stringify(spec.range)}, which is not ${subnet ?? 'a network'}. Correct the object, or set another "network_name"`,
+      );
+    this.base = range.address;
+    const text = metadata.annotations?.[annotation];
+    this.hasAnnotation = text !== undefined;
+    const waits = parseWaits(text);
+    const allocations = isObject(spec.allocations) ? spec.allocations : {};
+    this.entries = Object.entries(allocations).flatMap(([offset, value]) => {
+      const address = this.addressAt(offset);
+      // What another suite has written in a way of its own is in use all the same.
+      const { id, podref, ifname } = isObject(value) ? value : {};
+      const entry = { id: textOf(id), podref: textOf(podref), ifname: textOf(ifname) || undefined };
+      const wait = waits.get(offset);
+      return address
+        ? [{ ...entry, offset, address, until: wait?.id === entry.id ? wait.until : undefined }]
+        : [];
+    });
+  }
+
+  /** An object for a range that has none. */
+  static empty(name: string, range: Prefix): PoolObject {
+    return { metadata: { name }, spec: { range: `${range}`, allocations: {} } };
+  }
+
+  /** Addresses that nobody can be given at a time, in seconds since 1970. */
+  takenAt(now: number): Set<bigint> {
+    return new Set(
+      this.entries
+        .filter(({ until }) => until === undefined || until > now)
+        .map(({ address }) => address.value),
+    );
+  }
+
+  at(address: Address): Entry | undefined {
+    return this.entries.find((entry) => entry.address.equals(address));
+  }
+
+  /** A merge patch that makes changes, if nobody else has changed the object. */
+  patch(changes: readonly Change[]): object {
+    const allocations = changes.map(({ address, allocation }) => [
+      this.offsetOf(address),
+      allocation ?? null,
+    ]);
+    const changed = new Map(changes.map(({ address, ...change }) => [this.offsetOf(address), change]));
+    const waits = [
+      ...this.entries.filter(({ offset }) => !changed.has(offset)),
+      ...[...changed].map(([offset, { allocation, until }]) => ({ offset, id: allocation?.id, until })),
+    ].flatMap(({ offset, id, until }) => (until === undefined ? [] : [[offset, { id, until }]]));
+    const text = waits.length > 0 ? JSON.stringify(Object.fromEntries(waits)) : null;
+    return {
+      metadata: {
+        resourceVersion: this.resourceVersion,
+        ...((text !== null || this.hasAnnotation) && { annotations: { [annotation]: text } }),
+      },
+      spec: { allocations: Object.fromEntries(allocations) },
+    };
+  }
+
+  private addressAt(offset: string): Address | undefined {
+    if (!/^\d{1,19}$/.test(offset) || BigInt(offset) > largestOffset) return undefined;
+    const value = this.base.value + BigInt(offset);
+    return value < 1n << (this.base.family === 4 ? 32n : 128n)
+      ? new Address(this.base.family, value)
+      : undefined;
+  }
+
+  private offsetOf(address: Address): string {
+    return `${address.value - this.base.value}`;
+  }
+}
+
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
+
+/** Reads the annotation; nothing for what is none. */
+function parseWaits(text = '{}'): Map<string, { id: string; until: number }> {
+  try {
+    const value: unknown = JSON.parse(text);
+    return new Map(
+      Object.entries(isObject(value) ? value : {}).flatMap(([offset, wait]) => {
+        const { id, until } = isObject(wait) ? wait : {};
+        return typeof id === 'string' && Number.isSafeInteger(until)
+          ? [[offset, { id, until: until as number }]]
+          : [];
+      }),
+    );
+  } catch {
+    return new Map();
+  }
+}

@@ -1,0 +1,75 @@
+/** IPPool objects, read and changed without a lock of the cluster: a change fails if others were first. */
+
+import type { Prefix } from '../../../lib/ip.ts';
+import { acquireLock } from '../../../lib/kernel/lock.ts';
+import { type KubernetesClient, pathOf } from '../../../lib/kubernetes/client.ts';
+import { failedAs } from '../../../lib/kubernetes/error.ts';
+import { digest, directoryOf } from '../release-files.ts';
+import { type Change, IpPool, type PoolObject } from './ip-pool.ts';
+import { apiVersion, kindPath } from './names.ts';
+import { longestTry } from './tries.ts';
+
+/** An IPPool, and whose addresses it has. */
+export interface PoolRef {
+  readonly name: string;
+  readonly networkName: string;
+}
+
+export class IpPools {
+  private readonly client: KubernetesClient;
+  private readonly namespace: string;
+  private readonly directory: string;
+
+  /** @param cluster see {@link Backend.cluster}. */
+  constructor(client: KubernetesClient, namespace: string, cluster: string) {
+    this.client = client;
+    this.namespace = namespace;
+    this.directory = directoryOf(cluster);
+  }
+
+  /** Keeps calls on this node from being in one another's way. */
+  lock(name: string) {
+    return acquireLock(`${this.directory}/pool-${digest(name)}.lock`, longestTry);
+  }
+
+  /** @returns undefined when there is none. @throws CniError as {@link IpPool}, {@link KubernetesClient}. */
+  async read(name: string, subnet?: Prefix): Promise<IpPool | undefined> {
+    try {
+      return new IpPool(await this.client.get<PoolObject>(this.path(name)), subnet);
+    } catch (error) {
+      if (failedAs(error, 'not-found')) return undefined;
+      throw error;
+    }
+  }
+
+  /** Creates a pool without addresses, unless somebody else has. */
+  async create(name: string, range: Prefix): Promise<void> {
+    const object = { apiVersion, kind: 'IPPool', ...IpPool.empty(name, range) };
+    try {
+      await this.client.create(this.path(), object);
+    } catch (error) {
+      if (!failedAs(error, 'conflict')) throw error;
+    }
+  }
+
+  /** @returns false when somebody else has changed the pool meanwhile. */
+  async change(pool: IpPool, changes: readonly Change[]): Promise<boolean> {
+    try {
+      await this.client.patch(this.path(pool.name), pool.patch(changes), 'merge');
+      return true;
+    } catch (error) {
+      if (failedAs(error, 'conflict', 'not-found')) return false;
+      throw error;
+    }
+  }
+
+  /** Asks for any pool. */
+  async probe(): Promise<void> {
+    await this.client.list(this.path(), { limit: 1 });
+  }
+
+  private path(name?: string): string {
+    const all = kindPath(this.namespace, 'ippools');
+    return name === undefined ? all : `${all}${pathOf(name)}`;
+  }
+}

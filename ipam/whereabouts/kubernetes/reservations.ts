@@ -1,0 +1,107 @@
+/**
+ * OverlappingRangeIPReservation objects of whereabouts, by which an address is given away once even if
+ * several ranges have it. Source: type OverlappingRangeIPReservationSpec of whereabouts' API v1alpha1.
+ *
+ * The container ID, which whereabouts leaves out, tells a pod's new container from the one that is released.
+ */
+
+import type { Address } from '../../../lib/ip.ts';
+import { type KubernetesClient, type ObjectMeta, pathOf } from '../../../lib/kubernetes/client.ts';
+import { failedAs } from '../../../lib/kubernetes/error.ts';
+import type { Allocation } from './ip-pool.ts';
+import { apiVersion, kindPath, reservationName } from './names.ts';
+import { Tries } from './tries.ts';
+
+interface ReservationObject {
+  readonly metadata: ObjectMeta;
+  readonly spec?: { readonly containerid?: unknown; readonly podref?: unknown; readonly ifname?: unknown };
+}
+
+export class Reservations {
+  private readonly client: KubernetesClient;
+  private readonly namespace: string;
+
+  constructor(client: KubernetesClient, namespace: string) {
+    this.client = client;
+    this.namespace = namespace;
+  }
+
+  /**
+   * Reserves an address.
+   * @param former whose quarantine is over, if the address had one.
+   * @returns false when it is somebody else's.
+   */
+  async reserve(
+    networkName: string,
+    address: Address,
+    own: Allocation,
+    former: Allocation | undefined,
+  ): Promise<boolean> {
+    const name = reservationName(networkName, address);
+    const spec = { containerid: own.id, podref: own.podref, ifname: own.ifname };
+    for (const tries = new Tries(`Reservation "${name}"`); ; await tries.next()) {
+      try {
+        const kind = 'OverlappingRangeIPReservation';
+        await this.client.create(this.path(), { apiVersion, kind, metadata: { name }, spec });
+        return true;
+      } catch (error) {
+        if (!failedAs(error, 'conflict')) throw error;
+      }
+      const found = await this.find(name);
+      if (!found) continue;
+      if (!isOf(found, own) && !(former && isOf(found, former))) return false;
+      if (found.spec?.containerid === own.id) return true;
+      try {
+        const { resourceVersion } = found.metadata;
+        await this.client.patch(this.path(name), { metadata: { resourceVersion }, spec }, 'merge');
+        return true;
+      } catch (error) {
+        if (!failedAs(error, 'conflict', 'not-found')) throw error;
+      }
+    }
+  }
+
+  /** Gives an address back, unless it is somebody else's, or of the pod's new container. */
+  async release(networkName: string, address: Address, owner: Allocation): Promise<void> {
+    const name = reservationName(networkName, address);
+    for (const tries = new Tries(`Reservation "${name}"`); ; await tries.next()) {
+      const found = await this.find(name);
+      if (!found || !isOf(found, owner)) return;
+      const { containerid } = found.spec ?? {};
+      if (typeof containerid === 'string' && containerid !== '' && containerid !== owner.id) return;
+      try {
+        const { uid, resourceVersion } = found.metadata;
+        await this.client.remove(this.path(name), { uid, resourceVersion });
+        return;
+      } catch (error) {
+        if (failedAs(error, 'not-found')) return;
+        if (!failedAs(error, 'conflict')) throw error;
+      }
+    }
+  }
+
+  /** Whether an address is reserved for the pod of an allocation. */
+  async has(networkName: string, address: Address, owner: Allocation): Promise<boolean> {
+    const found = await this.find(reservationName(networkName, address));
+    return found !== undefined && isOf(found, owner);
+  }
+
+  private async find(name: string): Promise<ReservationObject | undefined> {
+    try {
+      return await this.client.get(this.path(name));
+    } catch (error) {
+      if (failedAs(error, 'not-found')) return undefined;
+      throw error;
+    }
+  }
+
+  private path(name?: string): string {
+    const all = kindPath(this.namespace, 'overlappingrangeipreservations');
+    return name === undefined ? all : `${all}${pathOf(name)}`;
+  }
+}
+
+/** Whether a reservation is of the same pod and interface; old versions do not write the interface. */
+function isOf({ spec = {} }: ReservationObject, { podref, ifname }: Allocation): boolean {
+  return spec.podref === podref && (!spec.ifname || !ifname || spec.ifname === ifname);
+}

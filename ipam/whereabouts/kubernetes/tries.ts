@@ -1,0 +1,32 @@
+/** Trying again what others were faster at, for a bounded time. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CniError, ErrorCode } from '../../../lib/errors.ts';
+
+/** How long something is tried, in milliseconds. */
+export const longestTry = 30_000;
+/** Pauses between two attempts, in milliseconds: they grow, and differ from node to node. */
+const firstPause = 10;
+const longestPause = 500;
+
+export class Tries {
+  private readonly what: string;
+  private readonly end = performance.now() + longestTry;
+  private pause = firstPause;
+
+  /** @param what is changed, as in 'IPPool "a"'. */
+  constructor(what: string) {
+    this.what = what;
+  }
+
+  /** Waits until it is worth another attempt. @throws CniError TryAgainLater when there is no time left. */
+  async next(): Promise<void> {
+    if (performance.now() > this.end)
+      throw new CniError(
+        ErrorCode.TryAgainLater,
+        `${this.what} was changed by others before each attempt for ${longestTry / 1000} seconds. Try again, or give nodes ranges of their own`,
+      );
+    await sleep(this.pause * (0.5 + Math.random()));
+    this.pause = Math.min(longestPause, this.pause * 2);
+  }
+}

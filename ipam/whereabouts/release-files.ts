@@ -1,0 +1,67 @@
+/** Files that say how attachments are released, one for each. */
+
+import { createHash } from 'node:crypto';
+import { listStateFiles, readStateFile, unlinkStateFile, writeStateFile } from '../../lib/state-file.ts';
+import type { Release } from './backend.ts';
+import { type Owner, ownerKey, ownerOf } from './keys.ts';
+
+/** Where what this node remembers of a cluster is kept. @param cluster see {@link Backend.cluster}. */
+export function directoryOf(cluster: string): string {
+  return `/var/lib/cni/whereabouts/${digest(cluster)}`;
+}
+
+export class ReleaseFiles {
+  private readonly path: string;
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  /** @throws CniError when it cannot be written. */
+  write({ owner, quarantine, lists }: Release): void {
+    writeStateFile(this.fileOf(owner), JSON.stringify({ owner: ownerKey(owner), quarantine, lists }));
+  }
+
+  names(): string[] {
+    return listStateFiles(this.path).filter((name) => /^[0-9a-f]{32}$/.test(name));
+  }
+
+  /** Reads a file; undefined for one that makes no sense, of which GC finds the attachment. */
+  read(name: string): Release | undefined {
+    return parse(readStateFile(`${this.path}/${name}`));
+  }
+
+  /** What is written of an attachment, if anything. */
+  of(owner: Owner): Release | undefined {
+    return parse(readStateFile(this.fileOf(owner)));
+  }
+
+  remove(owner: Owner): void {
+    unlinkStateFile(this.fileOf(owner));
+  }
+
+  removeNamed(name: string): void {
+    unlinkStateFile(`${this.path}/${name}`);
+  }
+
+  private fileOf(owner: Owner): string {
+    return `${this.path}/${digest(ownerKey(owner))}`;
+  }
+}
+
+function parse(text: string | undefined): Release | undefined {
+  try {
+    const { owner: key, quarantine, lists } = JSON.parse(text ?? '') as Record<string, unknown>;
+    const owner = typeof key === 'string' ? ownerOf(key) : undefined;
+    if (!owner || !Number.isSafeInteger(quarantine) || !Array.isArray(lists)) return undefined;
+    const keys = lists.filter((list): list is string => typeof list === 'string');
+    return { owner, guess: undefined, quarantine: quarantine as number, lists: keys };
+  } catch {
+    return undefined;
+  }
+}
+
+/** A name for a file, of any text. */
+export function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 32);
+}

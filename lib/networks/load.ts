@@ -1,0 +1,50 @@
+/** Which of several networks has the least to carry on this node. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { readRegularFile } from '../file.ts';
+import type { NetworkList } from './conflist.ts';
+
+/** How long traffic is watched, in milliseconds. */
+const watchedMs = 200;
+
+/** Keys of plugins that name the interface of the host by which a network's traffic goes. */
+const interfaceKeys = ['bridge', 'master', 'device'];
+
+/**
+ * The network whose interface of the host, a bridge or a parent, carries the fewest bytes for a moment. An
+ * interface that does not exist carries nothing.
+ * @param networks those without such an interface count only if there is no other; of equals, the first wins.
+ * @returns undefined when there is none.
+ */
+export async function leastLoaded(networks: readonly NetworkList[]): Promise<NetworkList | undefined> {
+  const measured = networks.flatMap((network) => {
+    const name = interfaceOf(network);
+    return name === undefined ? [] : [{ network, name }];
+  });
+  if (measured.length < 2) return measured[0]?.network ?? networks[0];
+  const before = bytesByInterface();
+  await sleep(watchedMs);
+  const after = bytesByInterface();
+  const load = (name: string) => (after.get(name) ?? 0) - (before.get(name) ?? 0);
+  return measured.reduce((least, one) => (load(one.name) < load(least.name) ? one : least)).network;
+}
+
+function interfaceOf({ plugins: [first] }: NetworkList): string | undefined {
+  if (!first) return undefined;
+  const named = interfaceKeys
+    .map((key) => first.config[key])
+    .find((name) => typeof name === 'string' && name);
+  return (named as string | undefined) ?? (first.type === 'bridge' ? 'cni0' : undefined);
+}
+
+/** Bytes received and sent by each interface since it was made. Source: proc_pid_net(5), "dev". */
+function bytesByInterface(): Map<string, number> {
+  const lines = readRegularFile('/proc/net/dev', { limit: 1024 * 1024, followLink: true }).split('\n');
+  return new Map(
+    lines.flatMap((line) => {
+      const [, name, counters = ''] = /^\s*([^:\s]+):\s*(.*)$/.exec(line) ?? [];
+      const [received, , , , , , , , sent] = counters.split(/\s+/).map(Number);
+      return name === undefined ? [] : [[name, (received ?? 0) + (sent ?? 0)] as const];
+    }),
+  );
+}

@@ -1,0 +1,29 @@
+/** Modules that are in files of their own, and loaded only when they are imported. */
+
+import type { Plugin } from 'esbuild';
+
+/**
+ * Bundles by the module that is in them: a layout engine larger than all the rest, and a parser that most
+ * calls do without. The code of a bundle costs every call that loads it, also where it is not run.
+ */
+export const apart: Readonly<Record<string, string>> = {
+  'elkjs/lib/elk.bundled.js': 'elk.js',
+  'js-yaml': 'js-yaml.js',
+};
+
+/** Has a bundle take the modules from theirs, whose value is a function from `require` to the module. */
+export const loadApart: Plugin = {
+  name: 'load-apart',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /./ }, ({ path }) =>
+      Object.hasOwn(apart, path) ? { path, namespace: 'apart' } : undefined,
+    );
+    onLoad({ filter: /./, namespace: 'apart' }, ({ path }) => ({
+      contents: `
+        const source = Buffer.from(require('node:sea').getRawAsset('${apart[path]}')).toString('latin1');
+        module.exports = require('node:vm').runInThisContext(source, { filename: '${apart[path]}' })(require);
+      `,
+      loader: 'js',
+    }));
+  },
+};

@@ -1,0 +1,60 @@
+/** Calls of whereabouts on the nodes of a cluster. */
+
+import type { Host, Namespace } from './host.ts';
+import { type Outcome, runPlugin } from './plugin.ts';
+
+/** How a verb is called: on which node, and for what pod. */
+export interface Calling {
+  readonly node?: string;
+  /** A node with files of its own. */
+  readonly on?: Namespace;
+  readonly pod?: string;
+  readonly ipam?: object;
+  readonly args?: string;
+  readonly conf?: object;
+  readonly prevResult?: unknown;
+}
+
+/** Nodes that share a network. An IPAM plugin touches no network, so that one host stands for all. */
+export class WhereaboutsCalls {
+  readonly host: Host;
+  readonly ipam: object;
+
+  /** @param ipam keys of "ipam" for every call. */
+  constructor(host: Host, ipam: object) {
+    this.host = host;
+    this.ipam = ipam;
+  }
+
+  run(verb: string, containerId: string, calling: Calling = {}): Promise<Outcome> {
+    const { node = 'node-1', on = this.host, pod, ipam = {}, args, conf = {}, prevResult } = calling;
+    return runPlugin(on, 'whereabouts', verb, {
+      containerId: verb === 'GC' || verb === 'STATUS' ? undefined : containerId,
+      netns: '/run/netns/unused',
+      config: {
+        ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
+        ...conf,
+        ...(prevResult !== undefined && { prevResult }),
+        ipam: { type: 'whereabouts', ...this.ipam, ...ipam },
+      },
+      args: [
+        'IgnoreUnknown=1',
+        ...(pod ? ['K8S_POD_NAMESPACE=default', `K8S_POD_NAME=${pod}`] : []),
+        ...(args ? [args] : []),
+      ].join(';'),
+      env: { NODENAME: node },
+    });
+  }
+
+  async add(containerId: string, calling: Calling = {}): Promise<string> {
+    const outcome = await this.run('ADD', containerId, calling);
+    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
+    return outcome.result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
+  }
+
+  async del(containerId: string, calling: Calling = {}): Promise<Outcome> {
+    const outcome = await this.run('DEL', containerId, calling);
+    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
+    return outcome;
+  }
+}
