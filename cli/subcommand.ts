@@ -1,4 +1,4 @@
-/** Subcommands whose files are loaded when they are called: all of them take longer than most run. */
+/** Subcommands whose files are loaded when they are called: loading all takes longer than most run. */
 
 import type { ArgumentsCamelCase, Argv, CommandModule } from 'yargs';
 

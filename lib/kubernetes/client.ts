@@ -11,6 +11,8 @@ import type { Cluster } from './kubeconfig.ts';
 
 /** How long a request may take in milliseconds unless a caller says otherwise. */
 const usualTimeout = 10_000;
+/** How many clients a process remembers. */
+const mostClients = 16;
 /** How long a server that is too busy is left alone unless it says how long, in milliseconds. */
 const usualPause = 1000;
 const shortestPause = 50;
@@ -47,6 +49,11 @@ export interface Preconditions {
   readonly resourceVersion?: string | undefined;
 }
 
+export interface ClientOptions {
+  /** How long each request may take in milliseconds, and waiting for one that is busy; 10 s by default. */
+  readonly timeoutMs?: number | undefined;
+}
+
 const patchTypes = {
   merge: 'application/merge-patch+json',
   json: 'application/json-patch+json',
@@ -61,6 +68,23 @@ const failures: Readonly<Record<number, Failure>> = {
   422: 'invalid',
 };
 
+const clients = new Map<string, KubernetesClient>();
+
+/**
+ * The client of a cluster. A process that does many calls has one of it for all of them, so that connections
+ * are kept from one to the next.
+ */
+export function kubernetesClient(cluster: Cluster, options: ClientOptions = {}): KubernetesClient {
+  const key = JSON.stringify([cluster, options]);
+  const known = clients.get(key);
+  if (known) return known;
+  // Tokens and certificates are renewed: those of old ones are not asked for again.
+  if (clients.size >= mostClients) clients.clear();
+  const client = new KubernetesClient(cluster, options);
+  clients.set(key, client);
+  return client;
+}
+
 /**
  * A client of one cluster. Connections are kept for further requests until it is disposed of. Nobody knows of
  * a request that was not answered whether it was carried out: it must be one that may be sent twice.
@@ -70,8 +94,7 @@ export class KubernetesClient implements Disposable {
   private readonly timeoutMs: number;
   private readonly connections = keepConnections();
 
-  /** @param options.timeoutMs how long each request may take, with waiting for a server that is busy. */
-  constructor(cluster: Cluster, { timeoutMs = usualTimeout }: { timeoutMs?: number } = {}) {
+  constructor(cluster: Cluster, { timeoutMs = usualTimeout }: ClientOptions = {}) {
     this.cluster = cluster;
     this.timeoutMs = timeoutMs;
   }

@@ -1,6 +1,6 @@
 import { cpSync, readdirSync } from 'node:fs';
 import test from 'ava';
-import { type Host, makeHost, Namespace } from '../support/host.ts';
+import { type Host, makeHost, Namespace, startAgent } from '../support/host.ts';
 import { KubeApi } from '../support/kube-api.ts';
 import type { KubeObject } from '../support/kube-objects.ts';
 import { until } from '../support/observe.ts';
@@ -282,6 +282,30 @@ test('network inspect counts what all nodes have; gc --node says who collects', 
   );
 });
 
+test('ADD and DEL take four requests at most; the agent does them over one connection', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const cluster = new Cluster(host, await KubeApi.start(t, host), {});
+  await cluster.add('first', pod('first'));
+  await startAgent(t, host);
+  const { api } = cluster;
+  const before = { connections: api.connections, requests: api.requests.length };
+  await cluster.add('a', pod('a'));
+  t.deepEqual(
+    api.requests.slice(before.requests).map(({ method, resource }) => `${method} ${resource}`),
+    ['GET ippools', 'PATCH ippools', 'POST overlappingrangeipreservations'],
+  );
+  const added = api.requests.length;
+  await cluster.del('a');
+  t.is(api.requests.length - added, 4);
+  t.is(api.connections - before.connections, 1);
+  // Another token is another user.
+  api.tokens.clear();
+  api.tokens.set('renewed', 'system:node');
+  t.is((await cluster.run('ADD', 'b', pod('b'))).error!.code, 11);
+  api.kubeconfig('kubeconfig', { token: 'renewed' });
+  await cluster.add('b', pod('b'));
+});
+
 test('an address of ranges that overlap is given once', async (t) => {
   const cluster = await clusterOf(t, { range: '10.70.0.4/31' });
   cluster.seedReservation('10.70.0.4', 'default/elsewhere');
@@ -312,6 +336,10 @@ test('an address in quarantine goes to no other pod, and back to one of the same
   const cluster = await clusterOf(t, { range: '10.70.0.4/31', quarantine: 600 });
   const first = await cluster.add('a', pod('db-0'));
   for (let i = 0; i < 2; i++) await cluster.del('a');
+  const patches = cluster.api.requests.filter(
+    ({ method, resource }) => method === 'PATCH' && resource === 'ippools',
+  );
+  t.is(patches.length, 2, 'ADD, and the first DEL: another one does not prolong it');
   const offset = `${Number(offsetOf(first)) - 4}`;
   t.deepEqual(Object.keys(cluster.allocations('10.70.0.4-31')), [offset]);
   const lost = await cluster.run('CHECK', 'a', {

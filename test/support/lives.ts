@@ -38,6 +38,17 @@ export class Lives {
     });
   }
 
+  /**
+   * Begins lives until so many are added to those of some nodes. What is told to try again later is tried again,
+   * as runtimes do: on a busy machine, members of etcd hear of one another too late, and elect another leader.
+   */
+  async add(count: number, nodes: readonly number[] = this.all): Promise<void> {
+    const living = () => nodes.reduce((sum, node) => sum + this.sizeOn(node), 0);
+    const wanted = living() + count;
+    for (let tries = 5; tries > 0 && living() < wanted; tries--) await this.begin(wanted - living(), nodes);
+    if (living() < wanted) this.problems.push(`${wanted - living()} of ${count} pods got no address`);
+  }
+
   /** Ends lives on some nodes, those first that began first. */
   async end(count: number, nodes: readonly number[] = this.all): Promise<void> {
     const chosen = [...this.holders.values()].filter(({ node }) => nodes.includes(node)).slice(0, count);

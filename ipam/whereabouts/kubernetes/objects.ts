@@ -1,6 +1,6 @@
 /** The objects of whereabouts in one namespace of a cluster. */
 
-import { KubernetesClient } from '../../../lib/kubernetes/client.ts';
+import { type KubernetesClient, kubernetesClient } from '../../../lib/kubernetes/client.ts';
 import { readKubeconfig } from '../../../lib/kubernetes/kubeconfig.ts';
 import { IpPools } from './ip-pools.ts';
 import { Reservations } from './reservations.ts';
@@ -22,7 +22,7 @@ export interface Objects {
  */
 export function openObjects(kubeconfig: string, timeoutMs: number | undefined): Objects {
   const cluster = readKubeconfig(kubeconfig);
-  const client = new KubernetesClient(cluster, timeoutMs === undefined ? {} : { timeoutMs });
+  const client = kubernetesClient(cluster, { timeoutMs });
   const namespace = cluster.namespace ?? usualNamespace;
   const pools = new IpPools(client, namespace, kubeconfig);
   return { client, namespace, pools, reservations: new Reservations(client, namespace) };
