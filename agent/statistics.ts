@@ -4,6 +4,7 @@ import { getPriority } from 'node:os';
 import { basename } from 'node:path';
 import type { CallObserver } from '../lib/cni/record.ts';
 import { ErrorCode } from '../lib/errors.ts';
+import type { Overlay, OverlayStatus } from './overlay/overlay.ts';
 
 /** What an agent tells of itself. */
 export interface AgentStatus {
@@ -18,6 +19,8 @@ export interface AgentStatus {
   refused: number;
   memoryMiB: number;
   calls: VerbStatus[];
+  /** Left out without overlay. */
+  overlay?: OverlayStatus;
 }
 
 /** Calls of one verb of one plugin. */
@@ -71,6 +74,8 @@ interface Counters {
 
 /** Counters of an agent. */
 export class Statistics {
+  /** The overlay that the agent keeps, if any. */
+  overlay: Overlay | undefined;
   running = 0;
   queued = 0;
   /** Calls that were another's to answer. */
@@ -133,6 +138,7 @@ export class Statistics {
       refused,
       memoryMiB: Math.round(process.memoryUsage.rss() / 2 ** 20),
       calls: [...this.byVerb.keys()].sort().map((key) => statusOf(this.byVerb.get(key)!)),
+      ...(this.overlay && { overlay: this.overlay.status }),
     };
   }
 }

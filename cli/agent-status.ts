@@ -2,12 +2,13 @@
 
 import { connect } from 'node:net';
 import { defaultSocket } from '../agent/agent.ts';
+import type { OverlayStatus } from '../agent/overlay/overlay.ts';
 import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
 import type { AgentStatus } from '../agent/statistics.ts';
 import { errnoOf } from '../lib/file.ts';
 import { CommandError } from './errors.ts';
 import type { Subcommand } from './subcommand.ts';
-import { formatTable, print } from './terminal.ts';
+import { count, formatTable, print } from './terminal.ts';
 
 /** How long an agent is waited for, in milliseconds. */
 const patienceMs = 5000;
@@ -22,11 +23,14 @@ export const agentStatus: Subcommand<{ socket: string; json: boolean }> = {
   handler: async ({ socket, json }) => {
     const report = await askStatus(socket);
     if (json) return print(JSON.stringify(report, null, 2));
-    const { pid, build, priority, uptimeSeconds, running, queued, refused, memoryMiB, calls } = report;
+    const { pid, build, priority, uptimeSeconds, running, queued, refused, memoryMiB, calls, overlay } =
+      report;
     print(
       `Process ${pid} of build ${build}, up for ${uptimeSeconds} s, priority ${priority}, ${memoryMiB} MiB resident.`,
     );
-    print(`${running} under way, ${queued} waiting, ${refused} left to the executable.\n`);
+    print(`${running} under way, ${queued} waiting, ${refused} left to the executable.`);
+    if (overlay) print(describeOverlay(overlay));
+    print('');
     const rows = calls.map((one) => [
       ...[one.plugin, one.verb, `${one.calls}`, `${one.failures}`],
       ...[one.p50Ms, one.p99Ms].map((milliseconds) => milliseconds.toFixed(1)),
@@ -39,6 +43,15 @@ export const agentStatus: Subcommand<{ socket: string; json: boolean }> = {
     print(formatTable(heading, rows).join('\n'));
   },
 };
+
+function describeOverlay({ problem, backend, subnets, nodes }: OverlayStatus): string {
+  const lease =
+    subnets.length > 0
+      ? `${subnets.join(' and ')}, by ${backend} to ${count(nodes, 'other node')}`
+      : 'no subnet yet';
+  const [reason] = (problem ?? '').split('\n');
+  return `Overlay: ${lease}${reason ? `. Out of touch with etcd: ${reason}` : ''}.`;
+}
 
 /** Asks an agent for its statistics. @throws CommandError when none answers. */
 export function askStatus(path: string): Promise<AgentStatus> {

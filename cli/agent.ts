@@ -11,7 +11,7 @@ import { releaseEarlierBoots } from '../ipam/host-local/earlier-boots.ts';
 import { privatePrefix, readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
-import { CommandError, ExitCode } from './errors.ts';
+import { CommandError, describeError, ExitCode } from './errors.ts';
 import { type Subcommand, subcommand } from './subcommand.ts';
 import { print, warn } from './terminal.ts';
 
@@ -25,6 +25,7 @@ interface AgentArguments {
   metrics: MetricsAddress | undefined;
   repair: boolean;
   traces: string | undefined;
+  overlay: string | undefined;
 }
 
 /** The subcommand. @param suite the plugins that it serves. */
@@ -75,19 +76,35 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           describe:
             'Send spans to the OpenTelemetry collector at this URL; by default $OTEL_EXPORTER_OTLP_ENDPOINT',
         })
-        .check(({ concurrency, socket, metrics, repair, 'idle-timeout': idleTimeout }) => {
+        .option('overlay', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'Do what flanneld does on a node, with the settings in this file',
+        })
+        .check(({ concurrency, socket, metrics, repair, overlay, 'idle-timeout': idleTimeout }) => {
           if (!Number.isInteger(concurrency) || concurrency <= 0)
             throw usageError('--concurrency must be a whole number above 0');
           if (metrics && 'path' in metrics && metrics.path === socket)
             throw usageError('--metrics and --socket name the same path. Give two');
           if (repair && idleTimeout > 0)
             throw usageError('--repair takes an agent that stays. Leave out --idle-timeout');
+          if (overlay !== undefined && idleTimeout > 0)
+            throw usageError('--overlay takes an agent that stays. Leave out --idle-timeout');
           return true;
         })
         .example('$0 agent', 'Serve until SIGTERM')
         .example('$0 agent --repair', 'Also bring back what a reload of firewalld takes')
+        .example('$0 agent --overlay /etc/cni/overlay.json', 'Also join the nodes to an overlay')
         .example('$0 agent --metrics 127.0.0.1:9464', 'Also serve http://127.0.0.1:9464/metrics'),
-    handler: async ({ socket, concurrency, 'idle-timeout': idleTimeout, metrics, repair, traces }) => {
+    handler: async ({
+      socket,
+      concurrency,
+      'idle-timeout': idleTimeout,
+      metrics,
+      repair,
+      traces,
+      ...more
+    }) => {
       const build = basename(dirname(process.execPath)).slice(privatePrefix.length);
       const { program } = readLaunch(process.argv);
       const running = new Agent({
@@ -101,12 +118,14 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
       const ended = new Promise<void>((resolve) => {
         running.onEnd = resolve;
       });
+      const overlay = await openOverlay(more.overlay, running);
       raisePriority();
       // V8 would let the memory of new objects grow to 48 MiB under load, and keep it.
       setFlagsFromString('--semi-space-growth-factor=1');
       if (metrics) running.observers.push(running.statistics.programs);
       const metricsServer = metrics && (await startMetrics(metrics, running.statistics, build));
       let repairs: Disposable | undefined;
+      let part: Promise<void> | undefined;
       const tracing = await startTracing(traces);
       if (tracing) running.observers.push(tracing);
       try {
@@ -115,8 +134,11 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
         for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => running.stop());
         await releaseEarlierBoots(defaultDataDir, warn);
         if (repair) repairs = (await import('./repair/by-itself.ts')).repairByItself(running, suite, program);
+        part = overlay?.run();
         await ended;
       } finally {
+        overlay?.stop();
+        await part;
         repairs?.[Symbol.dispose]();
         metricsServer?.close();
         // Nobody waits any longer for a collector that does not answer.
@@ -124,6 +146,20 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
       }
     },
   };
+}
+
+/**
+ * Gets a part in the overlay ready, if it is wanted. Nothing of what this takes is loaded otherwise.
+ * @param file of its settings.
+ * @throws Error when they are wrong.
+ */
+async function openOverlay(file: string | undefined, { sharing, statistics }: Agent) {
+  if (file === undefined) return undefined;
+  const { readOverlaySettings } = await import('../agent/overlay/settings.ts');
+  const { Overlay } = await import('../agent/overlay/overlay.ts');
+  const host = { sharing, environment: process.env, print, warn, describe: describeError };
+  statistics.overlay = new Overlay(readOverlaySettings(file), host);
+  return statistics.overlay;
 }
 
 /** Serves an agent's metrics. Nothing of what this takes is loaded without --metrics. */

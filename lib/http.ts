@@ -11,7 +11,10 @@ import { isIP } from 'node:net';
 import { errnoOf } from './file.ts';
 
 /** The largest answer that is taken, in bytes: several times that of a page of keys. */
-const longestText = 16 * 1024 * 1024;
+export const longestText = 16 * 1024 * 1024;
+
+/** How long an answer that comes bit by bit may be silent before the kernel looks for the other side. */
+const keepAliveMs = 10_000;
 
 /** Where a server listens. */
 export interface Endpoint {
@@ -82,14 +85,47 @@ export async function exchange(endpoint: Endpoint, request: HttpRequest): Promis
   return await answerOf(second, request.body, Math.max(1, end - performance.now()));
 }
 
+/**
+ * Sends a request that is answered bit by bit, over a connection of its own.
+ * @param request.timeoutMs until the answer begins. @param signal ends it.
+ * @returns the answer, which is to be read. A connection that has died is noticed within half a minute.
+ * @throws as {@link exchange}.
+ */
+export function openAnswer(
+  endpoint: Endpoint,
+  request: Omit<HttpRequest, 'connections'>,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
+  const { body, timeoutMs } = request;
+  const sent = send(endpoint, request, { plain: false, secure: false }, signal);
+  sent.setSocketKeepAlive(true, keepAliveMs);
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => sent.destroy(tooLate(timeoutMs)), timeoutMs);
+    sent.on('error', (error) => {
+      clearTimeout(late);
+      reject(error);
+    });
+    sent.on('response', (response) => {
+      clearTimeout(late);
+      resolve(response);
+    });
+    sent.end(body);
+  });
+}
+
+function tooLate(timeoutMs: number): Error {
+  return new Error(`no answer within ${Math.round(timeoutMs)} ms`);
+}
+
 function send(
   { isSecure, host, port }: Endpoint,
-  request: HttpRequest,
+  request: Omit<HttpRequest, 'connections'>,
   { plain, secure }: { plain: PlainAgent | false; secure: TlsAgent | false },
+  signal?: AbortSignal,
 ): ClientRequest {
   const { method, path, headers = {}, body, tls = {} } = request;
   const options = {
-    ...{ host, port, path, method },
+    ...{ host, port, path, method, signal },
     headers: {
       ...(body !== undefined && {
         'content-type': 'application/json',
@@ -109,10 +145,7 @@ function send(
 
 function answerOf(request: ClientRequest, body: string | undefined, timeoutMs: number): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
-    const late = setTimeout(
-      () => request.destroy(new Error(`no answer within ${Math.round(timeoutMs)} ms`)),
-      timeoutMs,
-    );
+    const late = setTimeout(() => request.destroy(tooLate(timeoutMs)), timeoutMs);
     const fail = (error: Error) => {
       clearTimeout(late);
       reject(error);

@@ -51,13 +51,13 @@ export function readStateFile(file: string): string | undefined {
 /**
  * Writes a file, in place of the one that is there, which is not followed if it is a link. The directory is
  * created if need be.
- * @param directoryMode of directories that are created.
+ * @param directoryMode of directories that are created. @param mode of the file.
  * @throws CniError that names the file when it cannot be written; then nothing of it stays.
  */
-export function writeStateFile(file: string, text: string, directoryMode = 0o700): void {
+export function writeStateFile(file: string, text: string, directoryMode = 0o700, mode = 0o600): void {
   const write = () => {
     makeDirectory(dirname(file), directoryMode);
-    inDirectory(dirname(file), (directory) => replace(`${directory}/${basename(file)}`, text));
+    inDirectory(dirname(file), (directory) => replace(`${directory}/${basename(file)}`, text, mode));
   };
   try {
     try {
@@ -72,13 +72,13 @@ export function writeStateFile(file: string, text: string, directoryMode = 0o700
   }
 }
 
-function replace(file: string, text: string): void {
+function replace(file: string, text: string, mode: number): void {
   const temporary = `${file}.${process.pid}.tmp`;
   try {
     rmSync(temporary, { force: true });
     const fd = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     try {
-      fchmodSync(fd, 0o600);
+      fchmodSync(fd, mode);
       writeFileSync(fd, text, { flush: true });
     } finally {
       closeSync(fd);

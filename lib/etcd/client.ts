@@ -5,7 +5,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { type Endpoint, keepConnections, type Tls } from '../http.ts';
-import { HttpError, postJson } from './http.ts';
+import { HttpError, openStream, type PostOptions, postJson } from './http.ts';
 
 /** How long all members together are tried; each one gets its share of what is left. */
 const longestCallMs = 10_000;
@@ -25,7 +25,25 @@ export interface EtcdSettings {
   readonly tls?: Tls | undefined;
   /** How long all members together are tried for a request; 10 seconds by default. */
   readonly longestCallMs?: number | undefined;
+  /** What the configuration calls these, for messages. */
+  readonly names?: SettingNames;
 }
+
+/** Names of settings. */
+interface SettingNames {
+  readonly endpoints: string;
+  readonly username: string;
+  readonly password: string;
+}
+
+const defaultNames: SettingNames = {
+  endpoints: 'etcd_host',
+  username: 'etcd_username',
+  password: 'etcd_password',
+};
+
+/** Asks one member. */
+type Call<T> = (member: Endpoint, options: PostOptions) => Promise<T>;
 
 /** No member answers, or none can, as when there is no leader. */
 export class EtcdUnavailableError extends CniError {
@@ -69,25 +87,40 @@ export class EtcdClient {
    * @param path of the gateway, as in "/v3/kv/txn".
    * @throws EtcdUnavailableError when no member can answer; CniError when the cluster refuses.
    */
-  async ask(path: string, request: object): Promise<unknown> {
+  ask(path: string, request: object): Promise<unknown> {
+    return this.call((member, options) => postJson(member, path, request, options));
+  }
+
+  /**
+   * Asks a member for what it goes on telling.
+   * @param path of the gateway, as in "/v3/watch".
+   * @param signal ends it.
+   * @returns its messages, until it tells no more.
+   * @throws as {@link ask}; while messages come, the error of what ends them.
+   */
+  follow(path: string, request: object, signal: AbortSignal): Promise<AsyncIterable<unknown>> {
+    return this.call((member, options) => openStream(member, path, request, options, signal));
+  }
+
+  private async call<T>(call: Call<T>): Promise<T> {
     try {
-      return await this.askAsUser(path, request);
+      return await this.callAsUser(call);
     } catch (error) {
       throw this.explained(error);
     }
   }
 
-  private async askAsUser(path: string, request: object): Promise<unknown> {
-    if (!this.settings.username) return await this.askAnyone(path, request);
+  private async callAsUser<T>(call: Call<T>): Promise<T> {
+    if (!this.settings.username) return await this.callAnyone(call);
     const token = this.authenticated();
     try {
-      return await this.askAnyone(path, request, await token);
+      return await this.callAnyone(call, await token);
     } catch (error) {
       if (!isStale(error)) throw error;
       this.forget(token);
     }
     // The token had expired, or the member was started anew.
-    return await this.askAnyone(path, request, await this.authenticated());
+    return await this.callAnyone(call, await this.authenticated());
   }
 
   /** A token, which calls at the same time wait for together. */
@@ -105,21 +138,21 @@ export class EtcdClient {
 
   private async authenticate(): Promise<string> {
     const { username: name, password = '' } = this.settings;
-    const { token } = (await this.askAnyone('/v3/auth/authenticate', { name, password })) as {
-      token?: unknown;
-    };
+    const { token } = (await this.callAnyone((member, options) =>
+      postJson(member, '/v3/auth/authenticate', { name, password }, options),
+    )) as { token?: unknown };
     if (typeof token === 'string') return token;
-    throw new HttpError('it gave no token for "etcd_username"', undefined);
+    throw new HttpError(`it gave no token for "${this.names.username}"`, undefined);
   }
 
-  private async askAnyone(path: string, request: object, token?: string): Promise<unknown> {
+  private async callAnyone<T>(call: Call<T>, token?: string): Promise<T> {
     const { longestCallMs: limit = longestCallMs } = this.settings;
     const end = performance.now() + limit;
     const problems: string[] = [];
     for (const [i, member] of [...this.members].entries()) {
       const left = Math.max(1, end - performance.now());
       try {
-        const answer = await postJson(member, path, request, {
+        const answer = await call(member, {
           tls: this.settings.tls,
           token,
           connections: this.connections,
@@ -134,19 +167,24 @@ export class EtcdClient {
     }
     throw new EtcdUnavailableError(
       ErrorCode.TryAgainLater,
-      `No member of etcd can answer. See that ${this.settings.endpoints.map(({ origin }) => origin).join(', ')} is up and has a leader, or correct "etcd_host"`,
+      `No member of etcd can answer. See that ${this.settings.endpoints.map(({ origin }) => origin).join(', ')} is up and has a leader, or correct "${this.names.endpoints}"`,
       problems.join('; '),
     );
+  }
+
+  private get names(): SettingNames {
+    return this.settings.names ?? defaultNames;
   }
 
   /** What a refusal of the cluster means to an operator. */
   private explained(error: unknown): unknown {
     if (!(error instanceof HttpError)) return error;
+    const { names } = this;
     const { username } = this.settings;
-    const who = username ? `user "${username}"` : 'a caller without "etcd_username"';
+    const who = username ? `user "${username}"` : `a caller without "${names.username}"`;
     return new CniError(
       ErrorCode.TryAgainLater,
-      `etcd refuses ${who}: ${error.message}. Correct "etcd_username" and "etcd_password", or give the user what it needs with "etcdctl role grant-permission"`,
+      `etcd refuses ${who}: ${error.message}. Correct "${names.username}" and "${names.password}", or give the user what it needs with "etcdctl role grant-permission"`,
     );
   }
 }

@@ -1,6 +1,7 @@
 /** JSON over HTTP or HTTPS, as etcd's gateway speaks it. */
 
-import { type Connections, type Endpoint, exchange, type Tls } from '../http.ts';
+import type { IncomingMessage } from 'node:http';
+import { type Connections, type Endpoint, exchange, longestText, openAnswer, type Tls } from '../http.ts';
 import { isObject } from '../object.ts';
 
 /** Something answered that it will not do what it was asked. */
@@ -39,6 +40,54 @@ export async function postJson(
     ...{ method: 'POST', path, body: JSON.stringify(body), tls, timeoutMs, connections },
     ...(token && { headers: { authorization: token } }),
   });
+  const value = parseRecord(status, text);
+  if (status === 200 && value.error === undefined) return value;
+  throw refusal(status, value);
+}
+
+/**
+ * Sends a request that is answered by a stream of messages.
+ * @param options.timeoutMs until the stream begins. @param signal ends it.
+ * @returns the messages as they come, until the other side ends them; a connection that has died is noticed
+ *   within half a minute.
+ * @throws as {@link postJson}, also while messages come.
+ */
+export async function openStream(
+  member: Endpoint,
+  path: string,
+  body: object,
+  { tls, token, timeoutMs }: PostOptions,
+  signal: AbortSignal,
+): Promise<AsyncIterable<unknown>> {
+  // A member that has lost its leader is to say so rather than to keep silent.
+  const headers = { 'grpc-metadata-hasleader': 'true', ...(token && { authorization: token }) };
+  const request = { method: 'POST', path, body: JSON.stringify(body), tls, timeoutMs, headers };
+  const response = await openAnswer(member, request, signal);
+  const { statusCode: status = 0 } = response;
+  response.setEncoding('utf8');
+  if (status === 200) return messagesOf(response);
+  let answer = '';
+  for await (const chunk of response) answer += chunk;
+  throw refusal(status, parseRecord(status, answer));
+}
+
+/** One message a line, each within "result", or "error" where something went wrong. */
+async function* messagesOf(response: IncomingMessage): AsyncGenerator<unknown> {
+  let text = '';
+  for await (const chunk of response) {
+    const lines = `${text}${chunk}`.split('\n');
+    text = lines.pop()!;
+    if (text.length > longestText)
+      throw new HttpError(`more than ${longestText} bytes of message`, undefined);
+    for (const line of lines.filter(Boolean)) {
+      const { result, error } = parseRecord(200, line);
+      if (error !== undefined) throw refusal(200, isObject(error) ? error : { error });
+      yield result;
+    }
+  }
+}
+
+function parseRecord(status: number, text: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -46,8 +95,11 @@ export async function postJson(
     throw new HttpError(`HTTP status ${status}, and no JSON: ${text.slice(0, 100)}`, undefined);
   }
   if (!isObject(value)) throw new HttpError(`HTTP status ${status}, and no JSON object`, undefined);
-  if (status === 200 && value.error === undefined) return value;
-  const { message, error, code } = value;
+  return value;
+}
+
+function refusal(status: number, { message, error, code, grpc_code }: Record<string, unknown>): HttpError {
   const said = [message, error].find((one) => typeof one === 'string' && one !== '');
-  throw new HttpError(`${said ?? `HTTP status ${status}`}`, typeof code === 'number' ? code : undefined);
+  const number = [code, grpc_code].find((one) => typeof one === 'number');
+  return new HttpError(`${said ?? `HTTP status ${status}`}`, number);
 }

@@ -12,6 +12,8 @@ export type Operation = Readonly<Record<string, unknown>>;
 export interface KeyValue {
   readonly key: string;
   readonly value: string;
+  /** With which it ends; "0" for none. */
+  readonly lease: string;
 }
 
 /** What one operation answers. */
@@ -95,6 +97,11 @@ export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult>
   return readTxn(await client.ask('/v3/kv/txn', { failure: [], ...txn }));
 }
 
+/** Ends a lease, and the keys that it still has. */
+export async function revokeLease(client: EtcdClient, lease: string): Promise<void> {
+  await client.ask('/v3/lease/revoke', { ID: lease });
+}
+
 /**
  * Makes a lease.
  * @param seconds until its keys are deleted. @param id "0" for one that etcd chooses.
@@ -130,19 +137,22 @@ function readOperation(response: unknown): OperationResult {
   return { kvs: kvs.map(readKeyValue), count: Number(found.count ?? 0), inner };
 }
 
-function readKeyValue(kv: unknown): KeyValue {
+/** @throws CniError when it is none. */
+export function readKeyValue(kv: unknown): KeyValue {
   if (!isObject(kv) || typeof kv.key !== 'string' || typeof (kv.value ?? '') !== 'string') throw garbled();
-  return { key: decode(kv.key), value: decode((kv.value ?? '') as string) };
+  return { key: decode(kv.key), value: decode((kv.value ?? '') as string), lease: `${kv.lease ?? 0}` };
 }
 
-function garbled(): CniError {
+/** An answer that makes no sense. */
+export function garbled(): CniError {
   return new CniError(
     ErrorCode.TryAgainLater,
-    'What answers at "etcd_host" does not speak as etcd 3.4 or newer does. Correct "etcd_host", or see what listens there',
+    'What answers in place of etcd does not speak as etcd 3.4 or newer does. Correct the address of etcd in the configuration, or see what listens there',
   );
 }
 
-function encode(text: string): string {
+/** A key as the gateway wants it. */
+export function encode(text: string): string {
   return Buffer.from(text, 'utf8').toString('base64');
 }
 

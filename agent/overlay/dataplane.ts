@@ -1,0 +1,61 @@
+/** What the kernel is told of the other nodes. */
+
+import type { Address, Family } from '../../lib/ip.ts';
+import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
+import type { Request } from '../../lib/netlink/message.ts';
+import type { NetworkConfig } from './network-config.ts';
+import type { Node, Reach, Subnets } from './node.ts';
+import type { Uplink } from './uplink.ts';
+
+/** One way to get packets to other nodes. What is right already is not touched. */
+export interface Dataplane {
+  /** Bytes that fit through it. */
+  readonly mtu: number;
+  /** How this node is to be reached. */
+  readonly reach: Reach;
+  /**
+   * Makes everything be there that leads from this node to the others, and nothing that led to nodes which
+   * are gone. @param others nodes with the same backend.
+   * @returns what the kernel refused, for the operator.
+   * @throws NetlinkError where this node itself is at fault.
+   */
+  apply(own: Subnets, others: readonly Node[]): string[];
+}
+
+/** What a backend works with. */
+export interface DataplaneOptions {
+  readonly socket: RouteSocket;
+  readonly config: NetworkConfig;
+  readonly uplink: Uplink;
+  /** MAC addresses that others know this node's VXLAN interfaces by already. */
+  readonly macs: Reach['macs'];
+  readonly warn: (message: string) => void;
+}
+
+/** The families of a network. */
+export function familiesOf({ ranges }: NetworkConfig): Family[] {
+  return ranges[6] ? [4, 6] : [4];
+}
+
+/** The addresses that others reach a node at, of the families of the network. */
+export function publicIpOf({ ranges }: NetworkConfig, { publicIp }: Uplink): Reach['publicIp'] {
+  return { 4: publicIp[4], 6: ranges[6] && publicIp[6] };
+}
+
+/** A node's subnet of a family, and the address to reach it at. @returns undefined where one is missing. */
+export function wayTo(node: Node, family: Family): { subnet: Subnets[4]; via: Address } | undefined {
+  const [subnet, via] = [node.subnets[family], node.publicIp[family]];
+  return subnet && via && { subnet, via };
+}
+
+/** How many requests are sent at once: the kernel has room for as many answers. */
+const most = 100;
+
+/** Carries out requests, each whatever becomes of the others. @returns what the kernel refused. */
+export function tryAll(socket: RouteSocket, requests: readonly Request[]): string[] {
+  const problems: string[] = [];
+  for (let i = 0; i < requests.length; i += most)
+    for (const outcome of socket.attempt(...requests.slice(i, i + most)))
+      if (outcome instanceof Error) problems.push(outcome.message);
+  return problems;
+}

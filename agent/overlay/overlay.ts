@@ -1,0 +1,299 @@
+/**
+ * The overlay: what flanneld does on a node, for the plugin "flannel". It leases a subnet from etcd, tells
+ * the kernel of the other nodes, and keeps both as they should be. While etcd is away, and when the agent has
+ * ended, packets flow on.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { EtcdClient } from '../../lib/etcd/client.ts';
+import { type Listing, listPrefix, watchPrefix } from '../../lib/etcd/watch.ts';
+import { Programs } from '../../lib/kernel/programs.ts';
+import { openRouteSocket, type RouteSocket } from '../../lib/kernel/route-socket.ts';
+import type { Sharing } from '../../lib/kernel/sharing.ts';
+import type { Dataplane } from './dataplane.ts';
+import { ensureFirewall } from './firewall.ts';
+import { hostGateway } from './host-gw.ts';
+import { type Lease, leaseSubnets, renew, type Tenant } from './lease.ts';
+import { type NetworkConfig, parseNetworkConfig } from './network-config.ts';
+import { type Node, reachValue, type Subnets, subnetKey } from './node.ts';
+import { NodeTable } from './node-table.ts';
+import { etcdSettings, type OverlaySettings } from './settings.ts';
+import { previousSubnets, writeSubnetFile } from './subnet-file.ts';
+import { findUplink } from './uplink.ts';
+import { vxlan } from './vxlan.ts';
+
+/** Milliseconds until etcd is asked again, at first and at last. */
+const shortestPause = 1000;
+const longestPause = 30_000;
+/** How often the kernel is looked at, in milliseconds: others may have taken routes away. */
+const checkInterval = 10_000;
+/** How often subnets are drawn anew because other nodes were faster. */
+const leaseTries = 10;
+/** The longest time that a timer takes, in milliseconds. */
+const longestTimer = 2 ** 31 - 1;
+
+/** What an overlay needs of the process it is in. */
+export interface OverlayHost {
+  readonly sharing: Sharing;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  print(message: string): void;
+  warn(message: string): void;
+  /** The text for an error. */
+  describe(error: unknown): string;
+}
+
+/** What an overlay tells of itself. */
+export interface OverlayStatus {
+  /** Without problem, the node has its lease, and hears of changes. */
+  readonly problem: string | undefined;
+  readonly backend: string | undefined;
+  /** Subnets of this node. */
+  readonly subnets: readonly string[];
+  /** How many other nodes packets are sent to. */
+  readonly nodes: number;
+}
+
+/** A node's part in the overlay. */
+export class Overlay {
+  private readonly settings: OverlaySettings;
+  private readonly host: OverlayHost;
+  private readonly client: EtcdClient;
+  private readonly socket: RouteSocket = openRouteSocket();
+  private readonly programs: Programs;
+  private readonly ending = new AbortController();
+  /** As found first: another one takes a new start of the agent, as it may take all addresses away. */
+  private config: { readonly text: string; readonly parsed: NetworkConfig } | undefined;
+  private plane: Dataplane | undefined;
+  private lease: Lease | undefined;
+  private others: readonly Node[] = [];
+  /** What is wrong with nodes that are not among them. */
+  private unreachable: readonly string[] = [];
+  private problem: string | undefined = 'it has just started';
+  /** What the operator was told already. */
+  private told: ReadonlySet<string> = new Set();
+
+  constructor(settings: OverlaySettings, host: OverlayHost) {
+    this.settings = settings;
+    this.host = host;
+    this.client = new EtcdClient(etcdSettings(settings));
+    this.programs = new Programs(host.environment, host.sharing);
+  }
+
+  get status(): OverlayStatus {
+    const { 4: v4, 6: v6 } = this.lease?.subnets ?? { 4: undefined, 6: undefined };
+    return {
+      problem: this.problem,
+      backend: this.plane?.reach.backend,
+      subnets: [v4, v6].flatMap((one) => (one ? [`${one}`] : [])),
+      nodes: this.others.length,
+    };
+  }
+
+  /** Does its part until {@link stop}. What is in the kernel and in etcd stays. */
+  async run(): Promise<void> {
+    const { signal } = this.ending;
+    const checks = setInterval(() => void this.check(), checkInterval);
+    for (let pause = shortestPause; !signal.aborted; pause = Math.min(pause * 2, longestPause)) {
+      try {
+        await this.takePart(() => {
+          pause = shortestPause;
+        });
+      } catch (error) {
+        if (signal.aborted) break;
+        const problem = this.host.describe(error);
+        if (problem !== this.problem)
+          this.host.warn(`${problem}\nThe overlay stays as it is; etcd is asked again`);
+        this.problem = problem;
+      }
+      await sleep(pause, undefined, { signal }).catch(() => {});
+    }
+    clearInterval(checks);
+    this.socket.close();
+  }
+
+  stop(): void {
+    this.ending.abort();
+  }
+
+  /** Leases subnets, and follows what becomes of the nodes until something goes wrong. */
+  private async takePart(onSuccess: () => void): Promise<void> {
+    const { tenant, table, revision } = await this.join();
+    this.update(table, tenant);
+    await this.publish();
+    if (this.problem) this.host.print(`The overlay is in touch with etcd`);
+    this.problem = undefined;
+    onSuccess();
+    const end = new AbortController();
+    const signal = AbortSignal.any([this.ending.signal, end.signal]);
+    const work = [this.keepLease(tenant, signal), this.follow(tenant, table, revision + 1n, signal)];
+    try {
+      await Promise.race(work);
+    } finally {
+      end.abort();
+      await Promise.allSettled(work);
+    }
+  }
+
+  /** Gets the node's subnets. @returns the nodes as they were just before. */
+  private async join(): Promise<{ tenant: Tenant; table: NodeTable; revision: bigint }> {
+    for (let tries = 1; tries <= leaseTries; tries++) {
+      const listing = await listPrefix(this.client, `${this.root}/`);
+      const config = this.configOf(listing);
+      const table = new NodeTable(this.prefix, config, listing.kvs, (message) => this.host.warn(message));
+      const tenant = this.prepare(config, table);
+      const lease = this.heldLease(tenant, table) ?? (await this.newLease(tenant, table));
+      if (!lease) continue;
+      this.lease = lease;
+      return { tenant, table, revision: listing.revision };
+    }
+    throw new Error('Other nodes were faster each time that a free subnet was found');
+  }
+
+  /** @throws Error when there is no network, or one that is not possible here. */
+  private configOf({ kvs }: Listing): NetworkConfig {
+    const key = `${this.root}/config`;
+    const text = kvs.find((kv) => kv.key === key)?.value;
+    if (this.config) {
+      if (text !== this.config.text) this.noteChange();
+      return this.config.parsed;
+    }
+    if (text === undefined)
+      throw new Error(
+        `etcd has no key "${key}" with the network. Write it, as in: etcdctl put ${key} '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'`,
+      );
+    try {
+      this.config = { text, parsed: parseNetworkConfig(text) };
+    } catch (error) {
+      throw new Error(`Key "${key}" of etcd is not a network that this node can be part of`, {
+        cause: error,
+      });
+    }
+    return this.config.parsed;
+  }
+
+  private prepare(config: NetworkConfig, table: NodeTable): Tenant {
+    const uplink = findUplink(this.socket, this.settings);
+    const isThis = ({ publicIp }: Node) => Boolean(uplink.publicIp[4]?.equals(publicIp[4]));
+    const known = table.all.find(({ node }) => isThis(node))?.node.macs;
+    const options = {
+      ...{ socket: this.socket, config, uplink, warn: (message: string) => this.host.warn(message) },
+      macs: this.plane?.reach.macs ?? known ?? { 4: undefined, 6: undefined },
+    };
+    this.plane = config.backend.type === 'vxlan' ? vxlan(options) : hostGateway(options);
+    return { client: this.client, prefix: this.prefix, config, reach: this.plane.reach };
+  }
+
+  /** The lease that this agent has, if it still has it. */
+  private heldLease({ reach, config }: Tenant, table: NodeTable): Lease | undefined {
+    const { lease } = this;
+    const isHeld =
+      lease &&
+      lease.end - performance.now() > this.margin &&
+      lease.value === reachValue(reach, config.backend.vni) &&
+      table.all.some(({ kv }) => kv.key === lease.key && kv.value === lease.value);
+    return isHeld ? lease : undefined;
+  }
+
+  private async newLease(tenant: Tenant, table: NodeTable): Promise<Lease | undefined> {
+    const previous = this.lease?.subnets ?? previousSubnets(this.settings['subnet-file']);
+    const lease = await leaseSubnets(tenant, table.all, previous);
+    if (!lease) return undefined;
+    const name = subnetKey(lease.subnets);
+    this.host.print(`This node, ${tenant.reach.publicIp[4]}, has leased ${name}`);
+    if (previous && subnetKey(previous) !== name)
+      this.host.warn(
+        `This node had ${subnetKey(previous)} before, which it could not keep. Pods that have addresses of it are cut off: start them anew`,
+      );
+    return lease;
+  }
+
+  /** Renews the lease again and again. @throws Error when it is lost. */
+  private async keepLease(tenant: Tenant, signal: AbortSignal): Promise<never> {
+    for (;;) {
+      const left = this.lease!.end - this.margin - performance.now();
+      await sleep(Math.min(Math.max(left, 0), longestTimer), undefined, { signal });
+      if (left > longestTimer) continue;
+      const renewed = await renew(tenant, this.lease!);
+      if (!renewed) throw new Error(`The lease of ${subnetKey(this.lease!.subnets)} is lost`);
+      this.lease = renewed;
+    }
+  }
+
+  /** Does in the kernel what changes in etcd. @throws Error when the lease is lost. */
+  private async follow(tenant: Tenant, table: NodeTable, from: bigint, signal: AbortSignal): Promise<void> {
+    for await (const changes of watchPrefix(this.client, `${this.root}/`, from, signal)) {
+      for (const change of changes) {
+        const { kv, isDeleted } = change;
+        if (kv.key === `${this.root}/config` && kv.value !== this.config?.text) this.noteChange();
+        table.change(change);
+        if (kv.key === this.lease?.key && (isDeleted || kv.value !== this.lease.value))
+          throw new Error(
+            `The lease of ${subnetKey(this.lease.subnets)} is lost: its key was ${isDeleted ? 'deleted' : 'taken over'}`,
+          );
+      }
+      this.update(table, tenant);
+    }
+  }
+
+  /** Takes over which nodes there are. */
+  private update(table: NodeTable, tenant: Tenant): void {
+    const { subnets } = this.lease!;
+    const { others, problems } = table.othersThan(tenant, subnets);
+    this.unreachable = problems;
+    const namesOf = (nodes: readonly Node[]) =>
+      new Map(nodes.map((node) => [`${subnetKey(node.subnets)} of ${node.publicIp[4]}`, node]));
+    const [before, now] = [namesOf(this.others), namesOf(others)];
+    for (const name of before.keys()) if (!now.has(name)) this.host.print(`${name} has left the overlay`);
+    for (const name of now.keys()) if (!before.has(name)) this.host.print(`${name} has joined the overlay`);
+    this.others = others;
+    this.apply(subnets);
+  }
+
+  private apply(subnets: Subnets): void {
+    const problems = new Set([...this.unreachable, ...this.plane!.apply(subnets, this.others)]);
+    for (const problem of problems) if (!this.told.has(problem)) this.host.warn(problem);
+    this.told = problems;
+  }
+
+  /** Tells the node's subnets to the plugins, and the firewall. */
+  private async publish(): Promise<void> {
+    const { parsed: config } = this.config!;
+    const { subnets } = this.lease!;
+    const { 'ip-masq': masquerade, 'iptables-forward-rules': forward, 'subnet-file': file } = this.settings;
+    writeSubnetFile(file, config, subnets, this.plane!.mtu, masquerade);
+    await ensureFirewall(this.programs, config, subnets, { masquerade, forward });
+  }
+
+  /** Brings back what others have taken away, whether etcd is there or not. */
+  private async check(): Promise<void> {
+    if (!this.lease || !this.plane) return;
+    try {
+      this.apply(this.lease.subnets);
+      await this.publish();
+    } catch (error) {
+      const problem = this.host.describe(error);
+      if (!this.told.has(problem)) this.host.warn(problem);
+      this.told = new Set([...this.told, problem]);
+    }
+  }
+
+  private noteChange(): void {
+    this.host.warn(
+      `Key "${this.root}/config" of etcd has changed. Restart the agents of all nodes for it to take effect`,
+    );
+  }
+
+  /** What all keys begin with, without a final "/". */
+  private get root(): string {
+    return this.settings['etcd-prefix'];
+  }
+
+  private get prefix(): string {
+    return `${this.root}/subnets/`;
+  }
+
+  /** How long before its end the lease is renewed, in milliseconds. */
+  private get margin(): number {
+    return this.settings['subnet-lease-renew-margin'] * 60_000;
+  }
+}

@@ -1,0 +1,64 @@
+/** The interface by which this node reaches the others, and the addresses that they reach it at. */
+
+import { Address, type Family } from '../../lib/ip.ts';
+import { listAddresses } from '../../lib/kernel/address.ts';
+import { getLink, type Link, listLinks } from '../../lib/kernel/link.ts';
+import { listRoutes, RouteTable } from '../../lib/kernel/route.ts';
+import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
+import type { OverlaySettings } from './settings.ts';
+
+/** How this node is connected to the others. */
+export interface Uplink {
+  readonly link: Link;
+  /** The interface's own addresses. */
+  readonly local: Readonly<Record<Family, Address | undefined>>;
+  /** Those that the others reach it at, which differ where a router translates them. */
+  readonly publicIp: Readonly<Record<Family, Address | undefined>>;
+}
+
+/**
+ * Finds the interface that the settings name, by default that of the default route, and its addresses.
+ * @throws Error when there is none, or it has no IPv4 address.
+ */
+export function findUplink(socket: RouteSocket, settings: OverlaySettings): Uplink {
+  const link = findLink(socket, settings.iface);
+  const named = settings.iface === undefined ? undefined : Address.tryParse(settings.iface);
+  const all = listAddresses(socket, link.index)
+    .map(({ prefix }) => prefix.address)
+    .filter((one) => !one.isLinkLocal && !one.isLoopback);
+  const localOf = (family: Family) =>
+    named?.family === family ? named : all.find((address) => address.family === family);
+  const local = { 4: localOf(4), 6: localOf(6) };
+  if (!local[4])
+    throw new Error(
+      `Interface "${link.name}" has no IPv4 address to reach the other nodes by. Give it one, or set "iface"`,
+    );
+  return {
+    link,
+    local,
+    publicIp: { 4: settings['public-ip'] ?? local[4], 6: settings['public-ipv6'] ?? local[6] },
+  };
+}
+
+function findLink(socket: RouteSocket, iface: string | undefined): Link {
+  if (iface === undefined) {
+    const routes = listRoutes(socket, { table: RouteTable.Main }).filter(({ dst }) => dst.length === 0);
+    const metric = ({ priority = 0 }: { priority?: number | undefined }) => priority;
+    const [best] = routes.sort((a, b) => a.family - b.family || metric(a) - metric(b));
+    const index = best?.link ?? best?.hops[0]?.link;
+    const link = index === undefined ? undefined : getLink(socket, index);
+    if (link) return link;
+    throw new Error(
+      'This node has no default route, whose interface would be taken. Set "iface" to the interface that leads to the other nodes',
+    );
+  }
+  const address = Address.tryParse(iface);
+  const owner = address && listAddresses(socket).find(({ prefix }) => prefix.address.equals(address));
+  const link = address
+    ? owner && listLinks(socket).find(({ index }) => index === owner.link)
+    : getLink(socket, iface);
+  if (link) return link;
+  throw new Error(
+    `"iface" is "${iface}", but this node has no such interface or address. Correct it, or leave it out`,
+  );
+}
