@@ -71,7 +71,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     await makeCommand(suite).parseAsync([...named]);
   } catch (error) {
     note(`${paintError('red', 'Error:')} ${describeError(error)}`);
-    process.exitCode = error instanceof CommandError ? error.exitCode : ExitCode.Failure;
+    process.exitCode = exitCodeOf(error);
   }
 }
 
@@ -89,9 +89,19 @@ function requireRoot({ _: [name] }: { _: (string | number)[] }): void {
   );
 }
 
+function exitCodeOf(error: unknown): number {
+  if (error instanceof CommandError) return error.exitCode;
+  return isAboutUsage(error) ? ExitCode.Usage : ExitCode.Failure;
+}
+
+/** What yargs throws about a value of an option; of a subcommand that is loaded, it does so past {@link fail}. */
+function isAboutUsage(error: unknown): boolean {
+  return error instanceof Error && error.name === 'YError';
+}
+
 /** yargs comes here with a message of its own about the command line, or with what a command threw. */
 function fail(message: string, error: Error | undefined): never {
-  if (error && error.name !== 'YError') throw error;
+  if (error && !isAboutUsage(error)) throw error;
   throw new CommandError(message || error?.message || 'The command line is not valid', {
     exitCode: ExitCode.Usage,
   });
