@@ -94,7 +94,7 @@ function exitCodeOf(error: unknown): number {
   return isAboutUsage(error) ? ExitCode.Usage : ExitCode.Failure;
 }
 
-/** What yargs throws about a value of an option; of a subcommand that is loaded, it does so past {@link fail}. */
+/** What yargs throws about a value of an option; in a subcommand that is loaded, it does so past fail(). */
 function isAboutUsage(error: unknown): boolean {
   return error instanceof Error && error.name === 'YError';
 }

@@ -114,7 +114,7 @@ export const plugin = definePlugin({
     try {
       const backend = await openBackend(settingOf(call));
       await backend.probe();
-      await new PendingReleases(backend).workOff();
+      await workOff(call, backend);
       await announceNode(call, backend);
     } catch (error) {
       if (!(error instanceof CniError) || error.code !== ErrorCode.TryAgainLater) throw error;
@@ -128,7 +128,7 @@ export const plugin = definePlugin({
 
   async gc(call) {
     const backend = await openBackend(settingOf(call));
-    await new PendingReleases(backend).workOff();
+    await workOff(call, backend);
     const valid = new Set(call.validAttachments.map(attachmentKey));
     await backend.collect((owner) => valid.has(attachmentKey(owner)));
   },
@@ -204,18 +204,22 @@ async function announceNode(call: WhereaboutsCall, backend: Backend): Promise<vo
 
 /** While the backend does not answer, the release waits on the node: a pod can always be torn down. */
 async function releaseOrRemember(call: WhereaboutsCall, backend: Backend, one: Release): Promise<void> {
-  const pending = new PendingReleases(backend);
   try {
     await backend.release(one);
   } catch (error) {
-    pending.remember(one);
+    new PendingReleases(backend).remember(one);
     const { message, details } = error as CniError;
     call.warn(
       `The addresses are released by the next call that reaches ${backend.name}. ${message}${details ? `: ${details}` : ''}`,
     );
     return;
   }
-  await pending.workOff().catch(({ message }: Error) => call.warn(message));
+  await workOff(call, backend);
+}
+
+/** Does the releases that wait. No other call fails because one of them does. */
+async function workOff(call: WhereaboutsCall, backend: Backend): Promise<void> {
+  await new PendingReleases(backend).workOff().catch(({ message }: Error) => call.warn(message));
 }
 
 /** Does something when it is first asked for. */

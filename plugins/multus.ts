@@ -132,7 +132,7 @@ export const plugin = defineSeveralNetworks({
     const onDisk = (one: Selection) => selected(call, undefined, pod, one);
     const [base, first, ...further] = await Promise.all([
       baseNetworks(call, api, pod),
-      exchangedDefault(call, api, annotations[defaultAnnotation]),
+      exchangedDefault(call, api, pod, annotations[defaultAnnotation]),
       ...ruled.map(onDisk),
       ...asked.map((one) => selected(call, api, pod, one)),
       ...given.map(onDisk),
@@ -205,11 +205,13 @@ function networkAt(path: string): NetworkList {
 /** The networks that the configuration has for a pod, by its names. */
 function rulesFor({ rules = [] }: Config, pod: Pod): Selection[] {
   return rules
-    .filter(
-      ({ namespace = '*', name = '*' }) =>
-        matchesGlob(pod.namespace, namespace) && matchesGlob(pod.name, name),
-    )
+    .filter(({ namespace, name }) => fits(pod.namespace, namespace) && fits(pod.name, name))
     .flatMap(({ networks }) => parseSelections(networks, '"rules"'));
+}
+
+/** Without a pattern, all names fit, also that of a pod whose runtime does not tell it. */
+function fits(name: string, pattern = '*'): boolean {
+  return pattern === '*' || matchesGlob(name, pattern);
 }
 
 /** A network that the pod asks for. @throws Error when it may not have it, or there is none. */
@@ -221,19 +223,25 @@ async function selected(
 ): Promise<Choice> {
   const { config } = call;
   const namespace = selection.namespace || pod.namespace;
-  const allowed = [pod.namespace, ...config.globalNamespaces.split(',').map((one) => one.trim())];
-  if (config.namespaceIsolation && !allowed.includes(namespace))
-    throw new Error(
-      `The pod asks for network "${selection.name}" of namespace "${namespace}", but "namespaceIsolation" allows it only those of ${quoted(allowed)}. Use one of these, or add the namespace to "globalNamespaces"`,
-    );
+  requireAllowed(config, pod, selection.name, namespace);
   if (api) return await requestedNetwork(call, api, directories(config), selection, namespace);
   return { network: networkNamed(directories(config), selection.name), selection };
 }
 
-/** The default network that the pod's annotation names. */
+/** @throws Error when a pod may not have networks of a namespace. */
+function requireAllowed(config: Config, pod: Pod, name: string, namespace: string): void {
+  const allowed = [pod.namespace, ...config.globalNamespaces.split(',').map((one) => one.trim())];
+  if (config.namespaceIsolation && !allowed.includes(namespace))
+    throw new Error(
+      `The pod asks for network "${name}" of namespace "${namespace}", but "namespaceIsolation" allows it only those of ${quoted(allowed)}. Use one of these, or add the namespace to "globalNamespaces"`,
+    );
+}
+
+/** The default network that the pod's annotation names. @throws Error when the pod may not have it. */
 async function exchangedDefault(
   call: MultusCall,
   api: PodApi | undefined,
+  pod: Pod,
   annotation: string | undefined,
 ): Promise<Choice | undefined> {
   if (!annotation) return undefined;
@@ -241,6 +249,8 @@ async function exchangedDefault(
   const [wanted, ...others] = parseSelections(annotation, where);
   if (!wanted || others.length > 0) throw new Error(`${where} must name exactly one network`);
   const { config } = call;
+  if (wanted.namespace && wanted.namespace !== config.multusNamespace)
+    requireAllowed(config, pod, wanted.name, wanted.namespace);
   const selection = { ...wanted, ifname: '' };
   if (api) return await requestedNetwork(call, api, directories(config), selection, config.multusNamespace);
   return { network: networkNamed(directories(config), wanted.name), selection };

@@ -52,6 +52,7 @@ export interface Tenant {
 /**
  * Leases subnets: those that the node's public address has already, those that it had before, or others.
  * @param found the keys of all nodes. @param previous subnets that it had.
+ * @param held what the node has leased by another address than it has now.
  * @returns undefined when another node was faster: list the keys again.
  * @throws as {@link EtcdClient.ask}; Error when all subnets are taken.
  */
@@ -59,9 +60,12 @@ export async function leaseSubnets(
   tenant: Tenant,
   found: readonly NodeKey[],
   previous: Subnets | undefined,
+  held?: Lease,
 ): Promise<Lease | undefined> {
   const { client, config, prefix } = tenant;
-  const own = found.find(({ node }) => isOwn(tenant, node));
+  const own =
+    found.find(({ kv }) => kv.key === held?.key && kv.value === held.value) ??
+    found.find(({ node }) => isOwn(tenant, node));
   if (own && isOfNetwork(config, own.node.subnets))
     return await write(
       tenant,

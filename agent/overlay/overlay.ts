@@ -141,7 +141,7 @@ export class Overlay {
       const config = this.configOf(listing);
       const table = new NodeTable(this.prefix, config, listing.kvs, (message) => this.host.warn(message));
       const tenant = this.prepare(config, table);
-      const lease = this.heldLease(tenant, table) ?? (await this.newLease(tenant, table));
+      const lease = this.heldLease(tenant, table) ?? (await this.newLease(tenant, table, tries));
       if (!lease) continue;
       this.lease = lease;
       return { tenant, table, revision: listing.revision };
@@ -194,9 +194,10 @@ export class Overlay {
     return isHeld ? lease : undefined;
   }
 
-  private async newLease(tenant: Tenant, table: NodeTable): Promise<Lease | undefined> {
+  private async newLease(tenant: Tenant, table: NodeTable, tries: number): Promise<Lease | undefined> {
     const previous = this.lease?.subnets ?? previousSubnets(this.settings['subnet-file']);
-    const lease = await leaseSubnets(tenant, table.all, previous);
+    // A key that makes no sense may be in their way for ever.
+    const lease = await leaseSubnets(tenant, table.all, tries === 1 ? previous : undefined, this.lease);
     if (!lease) return undefined;
     const name = subnetKey(lease.subnets);
     this.host.print(`This node, ${tenant.reach.publicIp[4]}, has leased ${name}`);

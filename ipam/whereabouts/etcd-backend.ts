@@ -2,7 +2,7 @@
 
 import type { RemoteHolding } from '../../lib/cni/plugin.ts';
 import { type EtcdClient, etcdClient } from '../../lib/etcd/client.ts';
-import { get, range, transact } from '../../lib/etcd/kv.ts';
+import { get, transact } from '../../lib/etcd/kv.ts';
 import type { Address } from '../../lib/ip.ts';
 import { allocate } from './allocate.ts';
 import {
@@ -88,8 +88,8 @@ export class EtcdBackend implements Backend {
   }
 
   async probe(): Promise<void> {
-    const any = range(root, `${root}~`, { limit: 1, keysOnly: true });
-    await transact(this.client, { compare: [], success: [any] });
+    // A range would have etcd walk all keys of the cluster.
+    await transact(this.client, { compare: [], success: [get(root)] });
   }
 
   async collect(isValid: (owner: Owner) => boolean): Promise<void> {

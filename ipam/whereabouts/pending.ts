@@ -3,6 +3,7 @@
  * its addresses are not lost: a file for each attachment stays on the node until the next call that can.
  */
 
+import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
 import type { Backend, Release } from './backend.ts';
 import type { Owner } from './keys.ts';
@@ -30,23 +31,30 @@ export class PendingReleases {
 
   /** Forgets the release of an attachment that is added anew, and keeps what it has. */
   async cancel(owner: Owner): Promise<void> {
-    if (this.files.names().length === 0) return;
+    // A file goes only after its release is done.
+    if (!this.files.has(owner)) return;
     using _ = await this.lock();
     this.files.remove(owner);
   }
 
   /**
-   * Does what waits.
+   * Does what waits. What cannot be done keeps nothing else waiting, unless the backend does not answer.
    * @throws CniError; then the rest waits on.
    */
   async workOff(): Promise<void> {
     if (this.files.names().length === 0) return;
     using _ = await this.lock();
-    for (const name of this.files.names()) {
-      const one = this.files.read(name);
-      if (one) await this.backend.release(one);
-      this.files.removeNamed(name);
-    }
+    let problem: unknown;
+    for (const name of this.files.names())
+      try {
+        const one = this.files.read(name);
+        if (one) await this.backend.release(one);
+        this.files.removeNamed(name);
+      } catch (error) {
+        if (error instanceof CniError && error.code === ErrorCode.TryAgainLater) throw error;
+        problem ??= error;
+      }
+    if (problem) throw problem;
   }
 
   private lock() {

@@ -1,6 +1,7 @@
 /** Files that say how attachments are released, one for each. */
 
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { listStateFiles, readStateFile, unlinkStateFile, writeStateFile } from '../../lib/state-file.ts';
 import type { Release } from './backend.ts';
 import { type Owner, ownerKey, ownerOf } from './keys.ts';
@@ -20,6 +21,10 @@ export class ReleaseFiles {
   /** @throws CniError when it cannot be written. */
   write({ owner, quarantine, lists }: Release): void {
     writeStateFile(this.fileOf(owner), JSON.stringify({ owner: ownerKey(owner), quarantine, lists }));
+  }
+
+  has(owner: Owner): boolean {
+    return existsSync(this.fileOf(owner));
   }
 
   names(): string[] {

@@ -53,7 +53,9 @@ export async function release(
       failure: look,
     });
     ({ succeeded, results } = again);
-    text = succeeded ? undefined : results[0]?.kvs[0]?.value;
+    const now = succeeded ? undefined : results[0]?.kvs[0]?.value;
+    if (now === text) throw notText(key);
+    text = now;
   }
   const found = results.slice(results.length - lists.length);
   for (const [i, list] of lists.entries()) await leaveList(client, list, found[i]?.kvs[0]?.value, owner);
@@ -91,6 +93,13 @@ async function leaveList(
     const change = withoutContainer(list, now, containerId);
     if (!change) return;
     const { succeeded, results } = await transact(client, { ...change, failure: [get(list)] });
-    now = succeeded ? undefined : results[0]?.kvs[0]?.value;
+    const next = succeeded ? undefined : results[0]?.kvs[0]?.value;
+    if (next === now) throw notText(list);
+    now = next;
   }
+}
+
+/** For a value that is not equal to itself: it is no UTF-8, and would be tried for ever. */
+function notText(key: string): Error {
+  return new Error(`Key "${key}" of etcd has a value that is not text. Delete the key`);
 }

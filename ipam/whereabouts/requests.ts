@@ -47,7 +47,8 @@ export function requestsOf(
       .split(',')
       .map((item) => item.trim())
       .filter(Boolean);
-  const texts = [...split(IP), ...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])];
+  // Multus asks for the same address in two ways.
+  const texts = new Set([...split(IP), ...(args?.cni?.ips ?? []), ...(runtimeConfig?.ips ?? [])]);
   const gateways = split(GATEWAY).map((text) => Address.parse(text));
   const wanted: (Address | undefined)[] = pools.map(() => undefined);
   const fixed: IPConfig[] = (ipam.addresses ?? []).flatMap(({ address, gateway }) =>

@@ -120,6 +120,13 @@ export async function renewLease(client: EtcdClient, id: string): Promise<boolea
   return Number(result.TTL ?? 0) > 0;
 }
 
+/** Whether there is a lease. @throws as {@link transact}. */
+export async function isLease(client: EtcdClient, id: string): Promise<boolean> {
+  const answer = await client.ask('/v3/lease/timetolive', { ID: id });
+  if (!isObject(answer)) throw garbled();
+  return Number(answer.TTL ?? 0) > 0;
+}
+
 function readTxn(answer: unknown): TxnResult {
   if (!isObject(answer) || !Array.isArray(answer.responses ?? [])) throw garbled();
   const responses = (answer.responses ?? []) as readonly unknown[];

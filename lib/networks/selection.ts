@@ -40,6 +40,9 @@ const elementSchema = object({
   'default-route': array(addressSchema),
 });
 
+/** Each of them is looked up: whoever writes annotations must not keep the node busy with it. */
+const mostNetworks = 64;
+
 /**
  * Reads the networks that a pod asks for.
  * @param text either `[NAMESPACE/]NAME[@INTERFACE]`, several separated by commas, or a JSON list.
@@ -49,15 +52,23 @@ const elementSchema = object({
 export function parseSelections(text: string, where: string): Selection[] {
   try {
     // A JSON list that was cut short must not be taken for names.
-    if (/[[{"]/.test(text)) return parseList(text);
-    return text
-      .split(',')
-      .map((part) => part.trim())
-      .filter((part) => part !== '')
-      .map(parseShort);
+    const selections = /[[{"]/.test(text) ? parseList(text) : parseNames(text);
+    if (selections.length > mostNetworks)
+      throw new Error(
+        `it names ${selections.length} networks, and a pod may have ${mostNetworks}. Shorten it`,
+      );
+    return selections;
   } catch (error) {
     throw new Error(`${where} cannot be used: ${(error as Error).message}`, { cause: error });
   }
+}
+
+function parseNames(text: string): Selection[] {
+  return text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+    .map(parseShort);
 }
 
 /** A selection of nothing but a network. @throws Error for what cannot be a name. */

@@ -123,7 +123,8 @@ export function defineSeveralNetworks<S extends Shape>(
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
       if (delegates) await runAll(call, ...detaching(call, delegates));
-      else
+      // As a delegate it has nothing to remove then, and the annotations of a pod may lead in a circle.
+      else if (call.context.depth === 0)
         await detachAsConfigured(
           call,
           () => chosenDelegates(call),

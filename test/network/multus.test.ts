@@ -144,7 +144,10 @@ test('defaultNetworks are for all but pods of the system, rules for those that t
   const ruled = several('multus', {
     delegates: [{ type: 'bridge', name: 'inline', bridge: 'br7', ipam: {} }],
     defaultNetworks: ['backup'],
-    rules: [{ namespace: 'sh?p', name: 'db-*', networks: 'storage@store' }],
+    rules: [
+      { namespace: 'sh?p', name: 'db-*', networks: 'storage@store' },
+      { name: 'any', networks: 'storage@named' },
+    ],
     capabilities: { 'io.kubernetes.cri.pod-annotations': true },
   });
   for (const [namespace, name, expected] of [
@@ -158,7 +161,7 @@ test('defaultNetworks are for all but pods of the system, rules for those that t
   }
   const args = 'K8S_POD_NAME=any;NETWORKS=storage@net5';
   const pod = await attach(host, ruled, { args: `IgnoreUnknown=1;${args}` });
-  t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'net1', 'net5']);
+  t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'net1', 'named', 'net5']);
 });
 
 test('an annotation exchanges the default network', async (t) => {

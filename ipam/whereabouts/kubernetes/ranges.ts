@@ -8,7 +8,7 @@ import { largestOffset } from './ip-pool.ts';
 import type { PoolRef } from './ip-pools.ts';
 import { poolName } from './names.ts';
 import type { Objects } from './objects.ts';
-import { readSlices, sliceOf } from './slices.ts';
+import { NoSlicesError, readSlices, sliceOf } from './slices.ts';
 
 /** A range, and the object that has its addresses. */
 export interface Range {
@@ -71,7 +71,11 @@ export async function refOf(
   const [networkName = '', name = '', slices = ''] = namesIn(list);
   if (name) return { networkName, name };
   if (!slices) return undefined;
-  const own = (await readSlices(client, namespace, slices)).find((slice) => slice.node === node);
+  const all = await readSlices(client, namespace, slices).catch((error: unknown) => {
+    if (error instanceof NoSlicesError) return [];
+    throw error;
+  });
+  const own = all.find((slice) => slice.node === node);
   return own && { networkName, name: poolName(networkName, node, own.range) };
 }
 

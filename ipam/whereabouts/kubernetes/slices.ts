@@ -16,6 +16,9 @@ export interface Slice {
   readonly range: Prefix;
 }
 
+/** There is no object that says which slices nodes have. */
+export class NoSlicesError extends CniError {}
+
 /** Reads the slices that nodes have. @param name of the NodeSlicePool. */
 export async function readSlices(
   client: KubernetesClient,
@@ -25,7 +28,7 @@ export async function readSlices(
   const path = `${kindPath(namespace, 'nodeslicepools')}${pathOf(name)}`;
   const { status } = await client.get<{ status?: { allocations?: unknown } }>(path).catch((error) => {
     if (!failedAs(error, 'not-found')) throw error;
-    throw new CniError(
+    throw new NoSlicesError(
       ErrorCode.TryAgainLater,
       `There is no NodeSlicePool "${name}" in namespace "${namespace}", of which "node_slice_size" takes a part. See that whereabouts' node-slice-controller runs, or take "node_slice_size" out`,
     );

@@ -1,0 +1,15 @@
+import test from 'ava';
+import { parseSelections } from '../../../lib/networks/selection.ts';
+
+test('a pod may have 64 networks, in either form', (t) => {
+  const names = Array.from({ length: 65 }, (_, i) => `net-${i}`);
+  for (const text of [
+    (some: readonly string[]) => some.join(),
+    (some: readonly string[]) => JSON.stringify(some.map((name) => ({ name }))),
+  ]) {
+    t.is(parseSelections(text(names.slice(1)), 'It').length, 64);
+    t.throws(() => parseSelections(text(names), 'It'), {
+      message: /names 65 networks, and a pod may have 64/,
+    });
+  }
+});
