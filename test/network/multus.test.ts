@@ -161,7 +161,7 @@ test('defaultNetworks are for all but pods of the system, rules for those that t
   }
   const args = 'K8S_POD_NAME=any;NETWORKS=storage@net5';
   const pod = await attach(host, ruled, { args: `IgnoreUnknown=1;${args}` });
-  t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'net1', 'named', 'net5']);
+  t.deepEqual(await interfacesOf(pod.pod), ['eth0', 'named', 'net1', 'net5']);
 });
 
 test('an annotation exchanges the default network', async (t) => {

@@ -9,7 +9,7 @@ import { Etcd } from '../support/etcd.ts';
 import { writeSubnetEnv } from '../support/flannel.ts';
 import { binDir, makeHost } from '../support/host.ts';
 import { addresses, ask, iptablesSave, link, ping, routes, serve, until } from '../support/observe.ts';
-import { Node, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
+import { Node, settledTunnel, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
 import { makeAuthority, tlsOptions } from '../support/pki.ts';
 
 const network = sample('40-flannel.conflist');
@@ -69,12 +69,12 @@ test('a node with flanneld and one with the agent are in one overlay', async (t)
   // The agent takes flanneld's place.
   await serveLines(t, there.pod, 81);
   const say = await converse(t, here.pod, there.ip, 81);
-  const before = await link(foreign, 'flannel.1');
+  const before = await settledTunnel(foreign);
   const successor = new Node(t, foreign);
   await successor.startAgent({ 'etcd-endpoints': wire.etcd.hosts, 'ip-masq': true });
   await until('it has a subnet', async () => /in touch/.test(successor.log));
   t.is(successor.subnet, '10.244.9.0/24');
-  t.deepEqual(await link(foreign, 'flannel.1'), before);
+  t.deepEqual(await settledTunnel(foreign), before);
   t.is((await wire.subnets())['10.244.9.0-24'], text);
   await untilConnected([node, successor]);
   t.regex(await say('as before'), /as before/);

@@ -6,7 +6,7 @@ import { attach, sample } from '../support/chain.ts';
 import { converse, serveLines } from '../support/connection.ts';
 import { binDir } from '../support/host.ts';
 import { ask, link, ping, serve, until } from '../support/observe.ts';
-import { type Node, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
+import { type Node, settledTunnel, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
 
 const network = sample('40-flannel.conflist');
 
@@ -125,7 +125,7 @@ test('a new start of the agent keeps subnet, interface and connections', async (
   const say = await converse(t, podA!.pod, podB!.ip, 80);
   t.regex(await say('before'), /before/);
   const [a] = nodes;
-  const before = [await link(a.host, 'flannel.1'), a.env, await wire.subnets()];
+  const before = [await settledTunnel(a.host), a.env, await wire.subnets()];
   const stale = ['10.244.50.0/24', 'via', '10.244.50.0', 'dev', 'flannel.1', 'onlink'];
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     const lease = await wire.leaseOf(a.key);
@@ -154,7 +154,7 @@ test('a new start of the agent keeps subnet, interface and connections', async (
       return !all.some((one) => /192\.0\.2\.99|10\.244\.50\./.test(one));
     });
     t.regex(await say('after'), /after/);
-    t.deepEqual([await link(a.host, 'flannel.1'), a.env, await wire.subnets()], before);
+    t.deepEqual([await settledTunnel(a.host), a.env, await wire.subnets()], before);
   }
 });
 

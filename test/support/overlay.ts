@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Etcd } from './etcd.ts';
 import { binDir, type Host, makeHost, type Teardown } from './host.ts';
-import { addresses, ipJson, routes, until } from './observe.ts';
+import { addresses, type IpLink, ipJson, link, routes, until } from './observe.ts';
 
 /** Where flanneld keeps what nodes share. */
 const root = '/coreos.com/network';
@@ -185,6 +185,16 @@ export class Node {
   tunnelAddresses(): Promise<string[]> {
     return addresses(this.host, 'flannel.1');
   }
+}
+
+/** flannel.1 of a host, once none of its addresses is tentative any more. */
+export async function settledTunnel(host: Host): Promise<IpLink> {
+  let found: IpLink | undefined;
+  await until('no address of flannel.1 is tentative', async () => {
+    found = await link(host, 'flannel.1');
+    return found?.addr_info?.every(({ tentative }) => !tentative) ?? false;
+  });
+  return found!;
 }
 
 /** Waits until each node has a subnet, and routes to those of all others. */
