@@ -28,11 +28,10 @@ interface AttachArguments {
 
 function podCommand(
   name: string,
-  describe: string,
   more: string,
   run: (pod: SavedPod, args: AttachArguments) => Promise<void>,
-): Subcommand<AttachArguments> {
-  return {
+): (describe: string) => Subcommand<AttachArguments> {
+  return (describe) => ({
     builder: (yargs) =>
       yargs
         .positional('pod', {
@@ -53,12 +52,11 @@ function podCommand(
             'this one as well, and detach it when the pod is deleted. For any other namespace, use "cni add" and "cni del".',
         ),
     handler: async (args) => run(await podNamed(args.pod), args),
-  };
+  });
 }
 
 export const attach = podCommand(
   'attach',
-  'Attach a running pod to another network',
   'The interface is called net1, or by the next number that is free, unless --ifname says otherwise. The default routes of the pod ' +
     'stay as they are. CNI_ARGS and CAP_ARGS are passed on as "cni add" does.',
   async ({ name, saved, networks }, { network, ifname: wanted, trace }) => {
@@ -104,7 +102,6 @@ export const attach = podCommand(
 
 export const detach = podCommand(
   'detach',
-  'Detach a running pod from a network',
   'The first network of a pod goes only with the pod. --ifname says which one is meant where the pod is attached twice.',
   async ({ name, networks }, { network, ifname, trace }) => {
     const own = networks.filter(

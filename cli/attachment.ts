@@ -31,12 +31,11 @@ interface NetworkArguments {
 
 function networkCommand(
   name: string,
-  describe: string,
   run: (list: NetworkList, runtime: Runtime, environment: Environment) => Promise<void>,
   { find = findNetwork, needsNetns = true } = {},
-): Subcommand<NetworkArguments> {
+): (describe: string) => Subcommand<NetworkArguments> {
   const where = needsNetns ? ' /run/netns/web' : '';
-  return {
+  return (describe) => ({
     builder: (yargs) =>
       yargs
         .positional('network', { type: 'string', demandOption: true, describe: 'Name of the network' })
@@ -53,7 +52,7 @@ function networkCommand(
           default: false,
           describe: "Show each plugin's time, input and result",
         })
-        .example(`$0 ${name} podnet${where}`, `${describe}`)
+        .example(`$0 ${name} podnet${where}`, describe)
         .example(
           `CNI_PATH=./dist/bin NETCONFPATH=./conf $0 ${name} podnet${where} --trace`,
           'Watch the plugins do it',
@@ -63,29 +62,24 @@ function networkCommand(
       const path = resolve(netns);
       await run(find(network), runtimeFor(path), environment(trace));
     },
-  };
+  });
 }
 
-export const add = networkCommand(
-  'add',
-  'Attach a namespace to a network',
-  async (list, runtime, environment) => {
-    requireNetns(runtime.netns);
-    refuseSecondAdd(list, runtime, environment);
-    let result: unknown;
-    try {
-      result = await addNetwork(list, runtime, environment);
-    } catch (error) {
-      await rollBack(() => deleteNetwork(list, runtime, environment, { goesOn: true }));
-      throw error;
-    }
-    print(JSON.stringify(result, null, 4));
-  },
-);
+export const add = networkCommand('add', async (list, runtime, environment) => {
+  requireNetns(runtime.netns);
+  refuseSecondAdd(list, runtime, environment);
+  let result: unknown;
+  try {
+    result = await addNetwork(list, runtime, environment);
+  } catch (error) {
+    await rollBack(() => deleteNetwork(list, runtime, environment, { goesOn: true }));
+    throw error;
+  }
+  print(JSON.stringify(result, null, 4));
+});
 
 export const check = networkCommand(
   'check',
-  'Check that an attachment is as ADD left it',
   async (...call) => {
     requireNetns(call[1].netns);
     await checkNetwork(...call);
@@ -93,16 +87,13 @@ export const check = networkCommand(
   { find: findUsedNetwork },
 );
 
-export const del = networkCommand('del', 'Detach a namespace from a network', deleteNetwork, {
+export const del = networkCommand('del', deleteNetwork, {
   find: findUsedNetwork,
 });
 
-export const status = networkCommand(
-  'status',
-  'Ask whether a network can take attachments',
-  (list, _, environment) => statusOfNetwork(list, environment),
-  { needsNetns: false },
-);
+export const status = networkCommand('status', (list, _, environment) => statusOfNetwork(list, environment), {
+  needsNetns: false,
+});
 
 /** The attachment that cnitool's arguments and environment mean. @param netns absolute path. */
 function runtimeFor(netns: string): Runtime {

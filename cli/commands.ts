@@ -16,35 +16,23 @@ export function subcommands(suite: Suite): CommandModule[] {
     subcommand('validate [paths..]', 'Check network configurations', async () =>
       (await import('./validate.ts')).validate(suite),
     ),
-    subcommand(
-      'add <network> <netns>',
-      'Attach a namespace to a network',
-      async () => (await import('./attachment.ts')).add,
+    subcommand('add <network> <netns>', 'Attach a namespace to a network', async (describe) =>
+      (await import('./attachment.ts')).add(describe),
     ),
-    subcommand(
-      'check <network> <netns>',
-      'Check that an attachment is as ADD left it',
-      async () => (await import('./attachment.ts')).check,
+    subcommand('check <network> <netns>', 'Check that an attachment is as ADD left it', async (describe) =>
+      (await import('./attachment.ts')).check(describe),
     ),
-    subcommand(
-      'del <network> <netns>',
-      'Detach a namespace from a network',
-      async () => (await import('./attachment.ts')).del,
+    subcommand('del <network> <netns>', 'Detach a namespace from a network', async (describe) =>
+      (await import('./attachment.ts')).del(describe),
     ),
-    subcommand(
-      'status <network> [netns]',
-      'Ask whether a network can take attachments',
-      async () => (await import('./attachment.ts')).status,
+    subcommand('status <network> [netns]', 'Ask whether a network can take attachments', async (describe) =>
+      (await import('./attachment.ts')).status(describe),
     ),
-    subcommand(
-      'attach <pod> <network>',
-      'Attach a running pod to another network',
-      async () => (await import('./attach.ts')).attach,
+    subcommand('attach <pod> <network>', 'Attach a running pod to another network', async (describe) =>
+      (await import('./attach.ts')).attach(describe),
     ),
-    subcommand(
-      'detach <pod> <network>',
-      'Detach a running pod from a network',
-      async () => (await import('./attach.ts')).detach,
+    subcommand('detach <pod> <network>', 'Detach a running pod from a network', async (describe) =>
+      (await import('./attach.ts')).detach(describe),
     ),
     subcommand('gc [network] [netns]', 'Remove what no longer belongs to a container', async () =>
       (await import('./gc.ts')).gc(suite),

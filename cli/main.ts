@@ -91,18 +91,12 @@ function requireRoot({ _: [name] }: { _: (string | number)[] }): void {
 
 function exitCodeOf(error: unknown): number {
   if (error instanceof CommandError) return error.exitCode;
-  return isAboutUsage(error) ? ExitCode.Usage : ExitCode.Failure;
-}
-
-/** What yargs throws about a value of an option; in a subcommand that is loaded, it does so past fail(). */
-function isAboutUsage(error: unknown): boolean {
-  return error instanceof Error && error.name === 'YError';
+  // What yargs throws about the command line; in a subcommand that is loaded, it does so past fail().
+  return error instanceof Error && error.name === 'YError' ? ExitCode.Usage : ExitCode.Failure;
 }
 
 /** yargs comes here with a message of its own about the command line, or with what a command threw. */
 function fail(message: string, error: Error | undefined): never {
-  if (error && !isAboutUsage(error)) throw error;
-  throw new CommandError(message || error?.message || 'The command line is not valid', {
-    exitCode: ExitCode.Usage,
-  });
+  if (error) throw error;
+  throw new CommandError(message || 'The command line is not valid', { exitCode: ExitCode.Usage });
 }

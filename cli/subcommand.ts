@@ -12,20 +12,21 @@ export interface Subcommand<Arguments = object> {
  * A subcommand as yargs wants it, with what is known of it before it is loaded.
  * @param usage its name and its positional arguments; further names behind it.
  * @param describe what `--help` of the command above says of it; false to leave it out.
- * @param load loads its file.
+ * @param load loads its file, which may show the description as well.
  */
 export function subcommand<Arguments>(
   usage: string | readonly string[],
   describe: string | false,
-  load: () => Promise<Subcommand<Arguments>>,
+  load: (describe: string) => Promise<Subcommand<Arguments>>,
 ): CommandModule {
+  const loaded = () => load(describe || '');
   return {
     command: usage,
     describe,
     builder: async (yargs) => {
-      const { builder } = await load();
+      const { builder } = await loaded();
       return builder ? (builder(yargs) as Argv) : yargs;
     },
-    handler: async (args) => (await load()).handler(args as ArgumentsCamelCase<Arguments>),
+    handler: async (args) => (await loaded()).handler(args as ArgumentsCamelCase<Arguments>),
   };
 }

@@ -5,7 +5,7 @@
 
 import { createHash } from 'node:crypto';
 import type { EtcdClient } from '../../lib/etcd/client.ts';
-import { get, grantLease, isAbsent, isLease, put, renewLease, transact } from '../../lib/etcd/kv.ts';
+import { grantLease, isLease, put, renewLease, transact } from '../../lib/etcd/kv.ts';
 import { presenceKey } from './keys.ts';
 
 /** How long a node counts as living after its last call, in seconds. */
@@ -45,16 +45,12 @@ async function renew(client: EtcdClient, node: string): Promise<void> {
 }
 
 /**
- * Whether a node has called in the last minutes. The lease alone says so, too: a call that was ended right
- * after it had got the lease has left no key, and later ones only renew the lease.
+ * Whether a node has called in the last minutes. That is what its lease says, and not the key: a call that
+ * was ended right after it had got the lease has left no key, and later ones only renew the lease.
  * @throws as {@link announce}.
  */
-export async function isPresent(client: EtcdClient, node: string): Promise<boolean> {
-  const { succeeded } = await transact(client, {
-    compare: [isAbsent(presenceKey(node))],
-    success: [get(presenceKey(node))],
-  });
-  return !succeeded || (await isLease(client, leaseOf(node)));
+export function isPresent(client: EtcdClient, node: string): Promise<boolean> {
+  return isLease(client, leaseOf(node));
 }
 
 /** The lease of a node, which is the same for all of its calls: a positive number of 63 bits. */
