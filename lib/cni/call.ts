@@ -38,8 +38,8 @@ export interface CallContext {
   readonly depth: number;
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
   readonly runEmbedded: (type: string, context: CallContext) => Promise<Result | undefined> | undefined;
-  /** Whether a plugin of this executable says that it works on files alone; false when there is none. */
-  readonly worksOnFiles: (type: string) => Promise<boolean>;
+  /** What {@link Plugin.interfaceGoes} of a plugin of this executable says; "after" when there is none. */
+  readonly interfaceGoes: (type: string) => Promise<'after' | 'beside' | 'before'>;
 }
 
 /** What the runner has read from the context. */

@@ -1,0 +1,228 @@
+/** whereabouts with etcd: hosts of one name, and what stands in the way of a release. */
+
+import { readdirSync } from 'node:fs';
+import test from 'ava';
+import { Etcd } from '../support/etcd.ts';
+import { type Host, makeHost, Namespace, type Teardown } from '../support/host.ts';
+import { link, until } from '../support/observe.ts';
+import { makeOperator } from '../support/operator.ts';
+import { makeAuthority, tlsKeys, tlsOptions } from '../support/pki.ts';
+import { runPlugin } from '../support/plugin.ts';
+import { Cluster, clusterOf } from '../support/whereabouts.ts';
+
+const valid = (...ids: string[]) => ({
+  conf: { 'cni.dev/valid-attachments': ids.map((containerID) => ({ containerID, ifname: 'eth0' })) },
+});
+
+/** Gives a host a machine ID of its own. */
+async function identify(host: Host, digit: string): Promise<void> {
+  await host.run(['tee', '/run/machine-id'], { stdin: `${digit.repeat(32)}\n` });
+  await host.run(['mount', '--bind', '/run/machine-id', '/etc/machine-id']);
+}
+
+/** Another machine that reaches the etcd of a host. */
+async function machineBeside(t: Teardown, host: Host, digit: string): Promise<Namespace> {
+  const other = await makeHost(t, { mayHaveAgent: false });
+  await identify(other, digit);
+  return new Namespace([
+    ...['nsenter', `--net=/proc/${host.pid}/ns/net`, `--mount=/proc/${other.pid}/ns/mnt`, '--'],
+  ]);
+}
+
+/** Writes what an attachment has, as it is written; without a host, as versions did that knew none. */
+async function seed(etcd: Etcd, node: string, id: string, address: number, host?: string): Promise<void> {
+  const owner = `/cni/addresses/of/${node}/vlan7/${id}/eth0`;
+  const addresses = [{ group: '@', address: `10.70.0.${address}` }];
+  await etcd.put(owner, JSON.stringify({ identity: '', addresses, host }));
+  const key = `/cni/addresses/in/@/4-0a4600${address.toString(16).padStart(2, '0')}`;
+  await etcd.put(key, JSON.stringify({ owner }));
+}
+
+/** Has all hosts count as gone, as five minutes without a call do. */
+async function forgetPresence(etcd: Etcd): Promise<void> {
+  const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
+  for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
+}
+
+/** An operator's host whose network "vlan7" is that of a cluster. */
+async function operatorOf(t: Teardown) {
+  const operator = await makeOperator(t, []);
+  const cluster = new Cluster(operator.host, await Etcd.start(t, operator.host), {});
+  const ipam = { type: 'whereabouts', ...cluster.ipam };
+  operator.configure({
+    cniVersion: '1.1.0',
+    name: 'vlan7',
+    plugins: [{ type: 'macvlan', master: 'lo', ipam }],
+  });
+  const owners = async () =>
+    Object.keys(await cluster.etcd.all('/cni/addresses/of/')).map((key) => key.split('/')[6]);
+  const gc = async (node: string, self: string) => {
+    const { exit, stdout, stderr } = await operator.tryCni(['gc', '--node', node], { NODENAME: self });
+    return { exit, said: stdout + stderr };
+  };
+  return { ...operator, cluster, owners, gc };
+}
+
+test('two hosts of one name keep their pods apart; what one that is gone had is collected', async (t) => {
+  const { host, cluster, owners, gc } = await operatorOf(t);
+  await identify(host, 'a');
+  const second = { on: await machineBeside(t, host, 'b') };
+  const { result: prevResult } = await cluster.run('ADD', 'on-a');
+  await cluster.add('on-b', second);
+  await cluster.add('stale-b', second);
+  await seed(cluster.etcd, 'node-1', 'before', 250);
+
+  const done = await cluster.run('GC', '', valid('on-a'));
+  t.is(done.exit, 0, done.stdout);
+  t.regex(done.stderr, /2 attachments of network "vlan7" are of another host that is named "node-1", too/);
+  t.deepEqual(await owners(), ['on-a', 'on-b', 'stale-b']);
+  t.notRegex((await cluster.run('GC', '', { ...second, ...valid('on-a', 'on-b') })).stderr, /another host/);
+  t.deepEqual(await owners(), ['on-a', 'on-b']);
+
+  // Neither is collected while it lives, nor is this one ever.
+  for (const [self, said] of [
+    ['node-9', /Node "node-1" lives/],
+    ['node-1', /is this one/],
+  ] as const) {
+    const refused = await gc('node-1', self);
+    t.is(refused.exit, 1);
+    t.regex(refused.said, said);
+  }
+  await forgetPresence(cluster.etcd);
+  t.regex((await gc('node-1', 'node-1')).said, /^Removed on-b eth0/m);
+  t.deepEqual(await owners(), ['on-a']);
+  await cluster.add('new-b', second);
+  t.regex((await gc('node-1', 'node-9')).said, /^Removed on-a eth0/m);
+  t.deepEqual(await owners(), ['new-b']);
+  t.regex((await cluster.run('CHECK', 'on-a', { prevResult })).error!.msg, /is not reserved/);
+});
+
+test('what hosts have written that told no host is kept while any of that name lives', async (t) => {
+  const { cluster, owners, gc, host } = await operatorOf(t);
+  await identify(host, 'a');
+  await seed(cluster.etcd, 'node-1', 'before', 250);
+  await cluster.run('STATUS', '');
+  const refused = await gc('node-1', 'node-9');
+  t.regex(refused.said, /Node "node-1" lives/);
+  t.deepEqual(await owners(), ['before']);
+  await forgetPresence(cluster.etcd);
+  t.regex((await gc('node-1', 'node-9')).said, /^Removed before eth0: 10\.70\.0\.250$/m);
+  // DEL of what was written so.
+  await seed(cluster.etcd, 'node-1', 'before', 250);
+  const ips = [{ address: '10.70.0.250/24' }];
+  await cluster.del('before', { prevResult: { cniVersion: '1.1.0', ips } });
+  t.deepEqual(await cluster.kept(), {});
+});
+
+test('gc --node says what it has removed when the node comes back meanwhile', async (t) => {
+  const { cluster, owners, gc } = await operatorOf(t);
+  await seed(cluster.etcd, 'node-5', 'a', 1, 'gone');
+  await seed(cluster.etcd, 'node-5', 'b', 2, 'back');
+  await seed(cluster.etcd, 'node-5', 'c', 3, 'gone');
+  // Its lease is what is asked for at first, and its key when an attachment is released.
+  await cluster.etcd.put('/cni/addresses/nodes/node-5/back', '');
+  const { exit, said } = await gc('node-5', 'node-9');
+  t.is(exit, 1);
+  t.regex(said, /^Removed a eth0: 10\.70\.0\.1$/m);
+  t.regex(said, /^vlan7: 1 of 3 attachments of node "node-5" removed so far/m);
+  t.regex(said, /Node "node-5" lives/);
+  t.notRegex(said, /Removed [bc]/);
+  t.deepEqual(await owners(), ['b', 'c']);
+});
+
+test('a pod is torn down also while a certificate cannot be read, and its address is released later', async (t) => {
+  const host = await makeHost(t);
+  const tls = await makeAuthority(host, 'own', ['127.0.1.1']);
+  const etcd = await Etcd.start(t, host, { tls, options: tlsOptions('own') });
+  const cluster = new Cluster(host, etcd, tlsKeys(tls));
+  for (const [key, file] of Object.entries(tlsKeys(tls))) {
+    const { result: prevResult } = await cluster.run('ADD', 'a');
+    await host.run(['mv', file, `${file}.away`]);
+    const refused = await cluster.run('ADD', 'b');
+    t.regex(refused.error!.msg, new RegExp(`"${key}" is "${file}", which cannot be read`));
+    t.regex(
+      (await cluster.del('a', { prevResult })).stderr,
+      /released by the next call that reaches etcd.*cannot/,
+    );
+    await host.run(['mv', `${file}.away`, file]);
+    t.not(Object.keys(await cluster.kept()).length, 0);
+    t.is((await cluster.run('STATUS', '')).exit, 0);
+    t.deepEqual(await cluster.kept(), {});
+  }
+});
+
+test('a password in the address of etcd is not told to anybody', async (t) => {
+  const { cluster, configure, tryCni } = await operatorOf(t);
+  for (const etcd_host of [
+    'https://root:s3c,ret@192.0.2.1:2379',
+    'root:s3cret@x',
+    '192.0.2.1,u:s3c@ret@x:y',
+  ]) {
+    const outcome = await cluster.run('ADD', 'a', { ipam: { etcd_host } });
+    t.is(outcome.exit, 1);
+    t.regex(outcome.error!.msg, /"etcd_host" has an "@".* Take them out/);
+    const ipam = { type: 'whereabouts', ...cluster.ipam, etcd_host };
+    const plugins = [{ type: 'macvlan', master: 'lo', ipam }];
+    configure({ cniVersion: '1.1.0', name: 'vlan7', plugins });
+    const said = [JSON.stringify(outcome)];
+    for (const args of [
+      ['explain', 'vlan7'],
+      ['network', 'ls'],
+      ['gc', '--node', 'node-9'],
+    ]) {
+      const { exit, stdout, stderr } = await tryCni(args);
+      t.not(exit, 0);
+      said.push(stdout, stderr);
+    }
+    t.notRegex(said.join('\n'), /s3c|ret@/);
+  }
+});
+
+test('DEL does not wait for another call that works off what waits', async (t) => {
+  const cluster = await clusterOf(t);
+  await cluster.add('b');
+  await cluster.etcd.kill(0);
+  await cluster.del('a');
+  const directory = '/var/lib/cni/whereabouts';
+  const [name] = readdirSync(cluster.host.file(directory));
+  const lock = `${directory}/${name}/lock`;
+  const hold = await cluster.host.start(t, [
+    'flock',
+    '-F',
+    lock,
+    'sh',
+    '-c',
+    'echo started; exec sleep 1000',
+  ]);
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.del('b')).stderr, '');
+  const waiting = () =>
+    readdirSync(cluster.host.file(`${directory}/${name}`)).filter((one) => one !== 'lock');
+  t.is(waiting().length, 1);
+  hold.kill('SIGKILL');
+  await until('what waits is released', async () => {
+    await cluster.run('STATUS', '');
+    return waiting().length === 0;
+  });
+});
+
+test('an address is given back once its interface is gone, and not before', async (t) => {
+  const cluster = await clusterOf(t);
+  const { host, etcd } = cluster;
+  await host.run(['ip', 'link', 'add', 'up0', 'up', 'type', 'veth', 'peer', 'name', 'up1']);
+  const pod = await host.addPod();
+  const ipam = { type: 'whereabouts', ...cluster.ipam };
+  const config = { cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan', master: 'up0', ipam };
+  const { result: prevResult, stdout } = await runPlugin(host, 'macvlan', 'ADD', { pod, config });
+  t.truthy(prevResult, stdout);
+  t.truthy(await link(pod, 'eth0'));
+  etcd.signal(0, 'SIGSTOP');
+  const deleting = runPlugin(host, 'macvlan', 'DEL', { pod, config: { ...config, prevResult } });
+  await until('the interface is gone', async () => !(await link(pod, 'eth0')));
+  etcd.signal(0, 'SIGCONT');
+  const { exit, stderr } = await deleting;
+  t.is(exit, 0);
+  t.is(stderr, '', 'it had not waited for etcd in vain before');
+  t.deepEqual(await cluster.kept(), {});
+});
