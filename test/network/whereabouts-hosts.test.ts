@@ -104,6 +104,10 @@ test('what hosts have written that told no host is kept while any of that name l
   await cluster.run('STATUS', '');
   const refused = await gc('node-1', 'node-9');
   t.regex(refused.said, /Node "node-1" lives/);
+  // As when the host that came last under the name is gone, and another one lives.
+  const key = Buffer.from('/cni/addresses/nodes/node-1').toString('base64');
+  await cluster.etcd.ask('/v3/kv/deleterange', { key });
+  t.regex((await gc('node-1', 'node-9')).said, /Node "node-1" lives/);
   t.deepEqual(await owners(), ['before']);
   await forgetPresence(cluster.etcd);
   t.regex((await gc('node-1', 'node-9')).said, /^Removed before eth0: 10\.70\.0\.250$/m);
