@@ -1,8 +1,8 @@
 /**
  * Addresses that nodes share, tried on three nodes that a switch joins, with a member of etcd on each, which
  * wants a certificate and a password. "lives" has pods come and go while members are killed, stopped, cut off
- * and out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD. "pods" starts
- * 1,000 pods, which is to take 60 seconds at most. "up" is for looking around.
+ * and out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD. "pods"
+ * starts 1,000 pods, which is to take 60 seconds at most. "up" is for looking around.
  *
  *     npm run addresses -- lives                     1,000 lives, and a fault with each 100
  *     npm run addresses -- lives --count 10000 --each 500 --record    and a row of docs/reliability.md

@@ -19,8 +19,8 @@ interface Started {
 }
 
 /**
- * Starts pods with macvlan on the network of the nodes, as many on each, by their agents: makes the namespace,
- * and calls the plugin. Then it looks into every pod, and takes them down.
+ * Starts pods with macvlan on the network of the nodes, as many on each, by their agents: makes the
+ * namespace, and calls the plugin. Then it looks into every pod, and takes them down.
  * @param say is told how far it is.
  * @returns a line in Markdown, and what is wrong.
  */
