@@ -38,9 +38,7 @@ export async function startPods(
   await eachOf(places, cluster.nodes.length, async (node) => {
     const { host } = cluster.nodes[node]!;
     const pod = await host.addPod();
-    const { result, stdout } = await callPlugin(cluster, 'ADD', node, pod);
-    if (!result) throw new Error(`ADD: ${stdout}`);
-    started.push({ node, pod, result });
+    started.push({ node, pod, result: await add(cluster, node, pod) });
   });
   const seconds = (performance.now() - begun) / 1000;
   say(`${count} pods after ${seconds.toFixed(1)} s; the load was ${load.toFixed(1)} before`);
@@ -87,6 +85,16 @@ async function compare(cluster: NodeCluster, started: readonly Started[]): Promi
     if (!(await ping(pod, other))) problems.push(`A pod of node ${i} does not reach ${other} of another`);
   }
   return problems;
+}
+
+/** What is told to try again later is tried again, as runtimes do: members of etcd may elect a leader. */
+async function add(cluster: NodeCluster, node: number, pod: Pod): Promise<PrintedResult> {
+  for (let tries = 5; ; tries--) {
+    const { result, error, stdout } = await callPlugin(cluster, 'ADD', node, pod);
+    if (result) return result;
+    if (error?.code !== 11 || tries === 1) throw new Error(`ADD: ${stdout}`);
+    await callPlugin(cluster, 'DEL', node, pod);
+  }
 }
 
 function callPlugin(
