@@ -108,7 +108,7 @@ export class EtcdBackend implements Backend {
     await eachInSpite(holdingsOf(this.client, node, network), work, { isFinal, warn });
     if (ofOthers > 0)
       warn(
-        `${ofOthers} attachments of network "${network}" are of another host that is named "${node}", too, and are kept. Give each host a name of its own, by "NODENAME"; or run "cni gc ${network} --node ${node}" if the other host is gone`,
+        `Kept ${ofOthers === 1 ? 'an attachment' : `${ofOthers} attachments`} of network "${network}" on another host that is named "${node}", too. Give each host a name of its own, by "NODENAME"; or run "cni gc ${network} --node ${node}" if the other host is gone`,
       );
   }
 

@@ -143,7 +143,6 @@ function readTxn(answer: unknown, { success, failure = [] }: Omit<Txn, 'compare'
   const responses = (answer.responses ?? []) as readonly unknown[];
   const succeeded = answer.succeeded === true;
   const operations = succeeded ? success : failure;
-  if (responses.length !== operations.length) throw garbled();
   return { succeeded, results: operations.map((operation, i) => readOperation(responses[i], operation)) };
 }
 

@@ -74,7 +74,7 @@ test('two hosts of one name keep their pods apart; what one that is gone had is 
 
   const done = await cluster.run('GC', '', valid('on-a'));
   t.is(done.exit, 0, done.stdout);
-  t.regex(done.stderr, /2 attachments of network "vlan7" are of another host that is named "node-1", too/);
+  t.regex(done.stderr, /Kept 2 attachments of network "vlan7" on another host that is named "node-1", too/);
   t.deepEqual(await owners(), ['on-a', 'on-b', 'stale-b']);
   t.notRegex((await cluster.run('GC', '', { ...second, ...valid('on-a', 'on-b') })).stderr, /another host/);
   t.deepEqual(await owners(), ['on-a', 'on-b']);
