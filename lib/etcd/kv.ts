@@ -102,7 +102,7 @@ export function behindPrefix(prefix: string): string {
 export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult> {
   const { failure = [] } = txn;
   const answer = await client.ask('/v3/kv/txn', { ...txn, failure });
-  // Every answer of etcd has one, which tells it from "{}" of something else.
+  // The header, which every answer of etcd has, tells it from "{}" of something else.
   if (!isObject(answer) || !isObject(answer.header)) throw garbled();
   return readTxn(answer, { ...txn, failure });
 }
