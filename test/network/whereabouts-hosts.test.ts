@@ -1,6 +1,6 @@
 /** whereabouts with etcd: hosts of one name, and what stands in the way of a release. */
 
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
 import { Etcd } from '../support/etcd.ts';
 import { type Host, makeHost, Namespace, type Teardown } from '../support/host.ts';
@@ -14,10 +14,14 @@ const valid = (...ids: string[]) => ({
   conf: { 'cni.dev/valid-attachments': ids.map((containerID) => ({ containerID, ifname: 'eth0' })) },
 });
 
-/** Gives a host a machine ID of its own. */
+/** Has the firmware of a host give it a number, as in "a" for a00…; "" for none. */
 async function identify(host: Host, digit: string): Promise<void> {
-  await host.run(['tee', '/run/machine-id'], { stdin: `${digit.repeat(32)}\n` });
-  await host.run(['mount', '--bind', '/run/machine-id', '/etc/machine-id']);
+  const uuid = digit && `${digit}0000000-0000-4000-8000-000000000000`;
+  const script = `directory=/sys/class/dmi/id
+    if test -d $directory; then mount -t tmpfs tmpfs $directory
+    else mount -t tmpfs tmpfs /sys/class; mkdir -p $directory; fi
+    test -z '${uuid}' || echo '${uuid}' > $directory/product_uuid`;
+  await host.run(['sh', '-ec', script]);
 }
 
 /** Another machine that reaches the etcd of a host. */
@@ -95,6 +99,37 @@ test('two hosts of one name keep their pods apart; what one that is gone had is 
   t.regex((await gc('node-1', 'node-9')).said, /^Removed on-a eth0/m);
   t.deepEqual(await owners(), ['new-b']);
   t.regex((await cluster.run('CHECK', 'on-a', { prevResult })).error!.msg, /is not reserved/);
+});
+
+test('without a number of the firmware, a machine ID counts if it is not of this boot alone', async (t) => {
+  const cluster = await clusterOf(t);
+  await identify(cluster.host, '');
+  const hostOf = async (id: string) =>
+    JSON.parse(
+      (await cluster.etcd.all(`/cni/addresses/of/node-1/vlan7/${id}/`))[
+        `/cni/addresses/of/node-1/vlan7/${id}/eth0`
+      ]!,
+    ).host as unknown;
+  await cluster.add('a');
+  const own = existsSync('/etc/machine-id') ? readFileSync('/etc/machine-id', 'utf8').trim() : '';
+  const host = await hostOf('a');
+  t.is(typeof host, /^[0-9a-f]{32}$/.test(own) ? 'string' : 'undefined');
+  t.not(host, own);
+  if (own) {
+    await cluster.host.run(['tee', '/run/machine-id'], { stdin: `${'0123456789abcdef'.repeat(2)}\n` });
+    await cluster.host.run(['mount', '--bind', '/run/machine-id', '/etc/machine-id']);
+    await cluster.add('b');
+    t.is(await hostOf('b'), undefined);
+  }
+  await cluster.del('a');
+  // What firmware says that knows no number.
+  await identify(cluster.host, 'f');
+  const [zeros, ones] = ['0', 'f'].map((digit) => '8-4-4-4-12'.replace(/\d+/g, (n) => digit.repeat(+n)));
+  for (const uuid of [zeros!, ones!, 'Not Specified']) {
+    await cluster.host.run(['tee', '/sys/class/dmi/id/product_uuid'], { stdin: `${uuid}\n` });
+    await cluster.add(uuid.slice(0, 3));
+    t.is(await hostOf(uuid.slice(0, 3)), own ? undefined : host);
+  }
 });
 
 test('what hosts have written that told no host is kept while any of that name lives', async (t) => {
