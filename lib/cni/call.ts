@@ -158,6 +158,19 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.journal.push({ what, step });
   }
 
+  /** How many steps are registered. */
+  get undoCount(): number {
+    return this.journal.length;
+  }
+
+  /**
+   * Has the steps that were registered last run after those before them.
+   * @param first how many steps before both stay where they are. @param between how many are overtaken.
+   */
+  undoLater(first: number, between: number): void {
+    this.journal.splice(first, 0, ...this.journal.splice(first + between));
+  }
+
   /** Keeps what was done so far, whatever fails from now on. */
   settle(): void {
     this.journal.length = 0;

@@ -115,9 +115,13 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       refuseTakenName(call);
       const options = own.options?.(call) ?? {};
 
+      const first = call.undoCount;
       const attached = await own.create(call);
       if (attached.link) prepareInterface(call, attached.link, options);
+      const created = call.undoCount - first;
       const addresses = call.config.ipam?.type ? await ipamAdd(call) : (inherited ?? emptyResult());
+      // As DEL does it.
+      if ((await interfaceGoes(call)) === 'before') call.undoLater(first, created);
       const index = attached.interfaces.findIndex((one) => one.sandbox);
       const result: Result = {
         interfaces: attached.interfaces,

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
 import { Etcd } from '../support/etcd.ts';
 import { type Host, makeHost, Namespace, type Teardown } from '../support/host.ts';
+import { logEntries, logFile } from '../support/log.ts';
 import { link, until } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
 import { makeAuthority, tlsKeys, tlsOptions } from '../support/pki.ts';
@@ -246,13 +247,37 @@ test('DEL does not wait for another call that works off what waits', async (t) =
   });
 });
 
+/** A pod on a cluster's host, and the configuration of macvlan for it. */
+async function macvlanOn({ host, ipam: own }: Cluster, more: object = {}) {
+  await host.run(['ip', 'link', 'add', 'up0', 'up', 'type', 'veth', 'peer', 'name', 'up1']);
+  const ipam = { type: 'whereabouts', ...own, ...more };
+  const config = { cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan', master: 'up0', ipam };
+  return { config, pod: await host.addPod() };
+}
+
+test('an ADD that fails gives the address back once its interface is gone', async (t) => {
+  const cluster = await clusterOf(t);
+  const routes = [{ dst: '203.0.113.0/24', gw: '198.51.100.1' }];
+  const { config, pod } = await macvlanOn(cluster, { routes });
+  const env = { CNI_LOG: logFile };
+  const { error } = await runPlugin(cluster.host, 'macvlan', 'ADD', { pod, config, env });
+  t.regex(error!.msg, /203\.0\.113\.0/);
+  const { undone } = (await logEntries(cluster.host, 3)).at(-1)!;
+  t.deepEqual(
+    undone!.map(({ step, error }) => [step, error]),
+    [
+      ['delete interface "eth0"', undefined],
+      ['run DEL of "whereabouts"', undefined],
+    ],
+  );
+  t.is(await link(pod, 'eth0'), undefined);
+  t.deepEqual(await cluster.kept(), {});
+});
+
 test('an address is given back once its interface is gone, and not before', async (t) => {
   const cluster = await clusterOf(t);
   const { host, etcd } = cluster;
-  await host.run(['ip', 'link', 'add', 'up0', 'up', 'type', 'veth', 'peer', 'name', 'up1']);
-  const pod = await host.addPod();
-  const ipam = { type: 'whereabouts', ...cluster.ipam };
-  const config = { cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan', master: 'up0', ipam };
+  const { config, pod } = await macvlanOn(cluster);
   const { result: prevResult, stdout } = await runPlugin(host, 'macvlan', 'ADD', { pod, config });
   t.truthy(prevResult, stdout);
   t.truthy(await link(pod, 'eth0'));
