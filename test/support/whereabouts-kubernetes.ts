@@ -3,6 +3,7 @@
 import { cpSync } from 'node:fs';
 import { type Host, makeHost, Namespace, type Teardown } from './host.ts';
 import { KubeApi } from './kube-api.ts';
+import { allowedByManifest } from './kube-kinds.ts';
 import type { KubeObject } from './kube-objects.ts';
 import { type Calling, WhereaboutsCalls } from './whereabouts-calls.ts';
 
@@ -15,6 +16,7 @@ export class KubeCluster extends WhereaboutsCalls {
   constructor(host: Host, api: KubeApi, ipam: object) {
     super(host, { kubernetes: { kubeconfig: api.kubeconfig() }, range: '10.70.0.0/24', ...ipam });
     this.api = api;
+    api.isAllowed = allowedByManifest('whereabouts');
   }
 
   /** Addresses of a pool by their offsets, as whereabouts would read them. */
