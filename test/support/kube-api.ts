@@ -11,7 +11,7 @@ import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { dump } from 'js-yaml';
 import type { Host, Teardown } from './host.ts';
-import { kinds } from './kube-kinds.ts';
+import { kinds, verbOf } from './kube-kinds.ts';
 import { type Kind, type KubeObject, Objects, Refusal } from './kube-objects.ts';
 
 const pki = '/run/kube-pki';
@@ -48,15 +48,6 @@ export interface Access {
 }
 
 /** The server. */
-/** What roles call the methods of requests about one object. */
-const verbs: Readonly<Record<string, string>> = {
-  GET: 'get',
-  POST: 'create',
-  PUT: 'update',
-  PATCH: 'patch',
-  DELETE: 'delete',
-};
-
 export class KubeApi {
   readonly host: Host;
   readonly server = 'https://127.0.0.1:6443';
@@ -216,7 +207,7 @@ export class KubeApi {
     if (!place || objects?.kind.apiVersion !== place.apiVersion)
       return { status: 404, body: '404 page not found\n' };
     const { namespace, name, isStatus } = place;
-    const verb = method === 'GET' && name === undefined ? 'list' : (verbs[method] ?? method);
+    const verb = verbOf(method, name);
     if (user === '' || !this.isAllowed(user, verb, resource))
       throw new Refusal(
         ...([403, 'Forbidden'] as const),

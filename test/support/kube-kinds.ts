@@ -61,3 +61,16 @@ export function allowedByManifest(
   return (_user, verb, resource) =>
     rules.some(({ resources, verbs }) => resources.includes(resource) && verbs.includes(verb));
 }
+
+const verbs: Readonly<Record<string, string>> = {
+  GET: 'get',
+  POST: 'create',
+  PUT: 'update',
+  PATCH: 'patch',
+  DELETE: 'delete',
+};
+
+/** What roles call a request. @param name of the object that it is about, if it is about one. */
+export function verbOf(method: string, name: string | undefined): string {
+  return method === 'GET' && name === undefined ? 'list' : (verbs[method] ?? method);
+}
