@@ -20,6 +20,7 @@ import {
   statusOfNetwork,
 } from './delegates.ts';
 import { Devices } from './devices.ts';
+import { delegateArgs } from './pod.ts';
 import type { PodApi } from './pod-api.ts';
 import { type SavedDelegate, SavedDelegates } from './saved.ts';
 
@@ -116,13 +117,16 @@ export function defineSeveralNetworks<S extends Shape>(
           ErrorCode.UnknownContainer,
           `Nothing is saved in "${directoryOf(call.config)}" of the networks of container "${call.containerId}". Delete the container and add it again`,
         );
-      for (const one of delegates) await checkDelegate(call, withIfname(call, one));
+      for (const one of delegates) await checkDelegate(call, completed(call, one));
     },
 
     async del(call) {
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
-      if (delegates) await runAll(call, ...detaching(call, delegates));
+      if (delegates) {
+        const all = delegates.map((one) => completed(call, one));
+        await runAll(call, ...detaching(call, all));
+      }
       // As a delegate it has nothing to remove then, and the annotations of a pod may lead in a circle.
       else if (call.context.depth === 0)
         await detachAsConfigured(
@@ -149,12 +153,20 @@ export function defineSeveralNetworks<S extends Shape>(
 
 /** Steps that detach a pod from its networks, the last one first. */
 function detaching(call: Call, delegates: readonly Delegate[]): (() => Promise<void>)[] {
-  return delegates.toReversed().map((one) => () => deleteDelegate(call, withIfname(call, one)));
+  return delegates.toReversed().map((one) => () => deleteDelegate(call, one));
 }
 
 /** What Multus saved of the first delegate has no interface: it is that of the call. */
 function withIfname<D extends Delegate>({ ifname }: Pick<AttachmentId, 'ifname'>, one: D): D {
   return one.ifname === '' ? { ...one, ifname } : one;
+}
+
+/** What Multus saved has no CNI_ARGS, either: they are those of the call. */
+function completed(call: Call, one: SavedDelegate): SavedDelegate {
+  const whole = withIfname(call, one);
+  if (one.of) return whole;
+  const { args } = call.context.invocation;
+  return { ...whole, args: delegateArgs(args, whole.ifname === call.ifname ? undefined : {}) };
 }
 
 /**
