@@ -87,6 +87,15 @@ export class SavedDelegates {
     return listStateFiles(this.directory).filter(isValidName);
   }
 
+  /** Those containers; none where no plugin can have saved anything. */
+  tryContainers(): string[] {
+    try {
+      return this.containers();
+    } catch {
+      return [];
+    }
+  }
+
   /**
    * Reads all that is saved of a container.
    * @returns undefined when there is nothing.
@@ -155,4 +164,9 @@ function toElement(one: SavedDelegate): object {
 /** What Multus saved belongs to whatever attachment the container has. */
 function belongsTo(of: AttachmentId | undefined, { network, ifname }: AttachmentId): boolean {
   return !of || (of.network === network && of.ifname === ifname);
+}
+
+/** What Multus saved of the first delegate has no interface: it is that of the attachment. */
+export function withIfname<D extends Delegate>(one: D, ifname: string): D {
+  return one.ifname === '' ? { ...one, ifname } : one;
 }

@@ -1,11 +1,10 @@
 /** multus: pods with a bridge by default, and with macvlan and further bridges when they ask for them. */
 
-import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
 import { links, ping, routes, sysctl } from '../support/observe.ts';
-import { runPlugin, suites } from '../support/plugin.ts';
+import { runPlugin } from '../support/plugin.ts';
 import {
   annotated,
   interfacesOf,
@@ -405,33 +404,4 @@ test('what Multus saved is taken down', async (t) => {
   await pod.del();
   t.deepEqual(await interfacesOf(sandbox), []);
   t.deepEqual(mentions(host, sandbox), []);
-});
-
-test('the plugins of what Multus saved get the CNI_ARGS of the call', async (t) => {
-  const host = await makeHostWithNetworks(t);
-  await host.run(['mkdir', '/run/bin']);
-  const script = '#!/bin/sh\necho "$CNI_COMMAND $CNI_IFNAME $CNI_ARGS" >> /run/calls; echo "{}"\n';
-  writeFileSync(host.file('/run/bin/telling'), script, { mode: 0o755 });
-  const env = { CNI_PATH: `${suites.ours}:/run/bin` };
-  const telling = (name: string) => ({
-    ...{ Name: name },
-    Bytes: Buffer.from(
-      JSON.stringify({ cniVersion: '1.0.0', name, plugins: [{ type: 'telling' }] }),
-    ).toString('base64'),
-  });
-  const pod = await host.addPod();
-  const file = host.file(`/var/lib/cni/multus/${pod.containerId}`);
-  mkdirSync(dirname(file), { recursive: true });
-  writeFileSync(file, JSON.stringify([telling('first'), telling('second')]));
-  const { args } = annotated({});
-  const attachment = new Attachment(host, pod, network, { args: `${args};IP=10.41.0.9`, env });
-  await attachment.check();
-  await attachment.del();
-  const own = args!.replace('IgnoreUnknown=1;', '');
-  t.deepEqual(readFileSync(host.file('/run/calls'), 'utf8').trim().split('\n'), [
-    `CHECK eth0 ${args};IP=10.41.0.9`,
-    `CHECK net1 IgnoreUnknown=1;${own}`,
-    `DEL net1 IgnoreUnknown=1;${own}`,
-    `DEL eth0 ${args};IP=10.41.0.9`,
-  ]);
 });
