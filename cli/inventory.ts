@@ -85,7 +85,10 @@ export async function takeInventory(
   const attachments = new Map<string, HostAttachment>();
   const records = new Map<string, CachedAttachment>();
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
-  for (const { attachment, since, error } of listRecords(cacheDir).sort((a, b) => +b.since - +a.since)) {
+  const entries = listRecords(cacheDir).sort((a, b) => +b.since - +a.since);
+  // Beside what follows. Not earlier: what was attached meanwhile would have rules, and no record.
+  const owners = ruleOwners(new Programs({ PATH: process.env.PATH }, { waitForEnd, together: alone, once }));
+  for (const { attachment, since, error } of entries) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
     const retired = networks.has(attachment.network) ? undefined : networkFromCache(attachment);
@@ -101,8 +104,6 @@ export async function takeInventory(
       hostInterfaces: (result?.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name),
     });
   }
-  // Beside what follows. Not earlier: what was attached meanwhile would have rules, and no record.
-  const owners = ruleOwners(new Programs({ PATH: process.env.PATH }, { waitForEnd, together: alone, once }));
   for (const attachment of attachments.values())
     if (attachment.netns && !isNamespace(attachment.netns))
       attachment.orphaned.push('its network namespace is gone');

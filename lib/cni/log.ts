@@ -4,6 +4,7 @@
  */
 
 import { existsSync } from 'node:fs';
+import { eachTime, type Once } from '../kernel/sharing.ts';
 import type { Environment } from './invocation.ts';
 import type { CallObserver } from './record.ts';
 
@@ -13,14 +14,17 @@ const logSettingsFile = '/etc/cni/log.json';
 /**
  * Opens the log of a call.
  * @param warn takes what is wrong with the settings, which fails no call.
+ * @param look looks for settings of the host once for all calls, where they share what they see.
  * @returns undefined when nothing is logged.
  */
 export async function openLog(
   environment: Environment,
   warn: (message: string) => void,
+  look: Once = eachTime,
 ): Promise<CallObserver | undefined> {
   const { CNI_LOG: wanted } = environment;
-  if (wanted === 'off' || (!wanted && !existsSync(logSettingsFile))) return undefined;
+  if (wanted === 'off' || (!wanted && !look('whether there is a log', () => existsSync(logSettingsFile))))
+    return undefined;
   const { makeLog } = await import('./log/writer.ts');
   try {
     return makeLog(wanted, logSettingsFile);

@@ -59,10 +59,10 @@ export async function runPlugin(plugin: Plugin<never>, caller: Caller, find: Fin
 
 /** @returns undefined when nobody asks for a record of the call. */
 async function startRecord({ name }: Plugin<never>, caller: Caller): Promise<CallRecord | undefined> {
-  const { environment, warn, waitedMs, observers = [] } = caller;
+  const { environment, warn, waitedMs, sharing, observers = [] } = caller;
   const verb = environment.CNI_COMMAND;
   if (!verb) return undefined;
-  const log = await openLog(environment, warn);
+  const log = await openLog(environment, warn, sharing?.once);
   if (!log && observers.length === 0) return undefined;
   const audience = { observers: log ? [...observers, log] : observers, warn };
   return new CallRecord({ plugin: name, verb, environment, waitedMs }, audience);

@@ -107,10 +107,15 @@ async function seenTable(programs: Programs, family: Family, table: string): Pro
     for (const [, chain] of text.matchAll(/^:(\S+) /gm)) chains.set(chain!, []);
     const rules = parseRules(text);
     for (const rule of rules) chains.get(rule.chain)?.push(rule);
+    let keys: Set<string> | undefined;
     return {
       chains,
       leading: Map.groupBy(rules, (rule) => `${rule.chain} ${targetOf(rule)}`),
-      keys: new Set(rules.map(ruleKey)),
+      // Not every table is asked for whole rules, and on a full host it has thousands.
+      get keys() {
+        keys ??= new Set(rules.map(ruleKey));
+        return keys;
+      },
     };
   });
 }

@@ -1,7 +1,7 @@
 /** Opening namespaces by paths that lead to all sorts of things: it never waits, and says what is there. */
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -51,6 +51,29 @@ test('a namespace is opened by any path to it', (t) => {
       5,
     );
   }
+});
+
+test('a thread comes back to where it was, from within another namespace and after a failure too', (t) => {
+  const where = () => readlinkSync('/proc/thread-self/ns/net');
+  using outer = Netns.create();
+  using inner = Netns.create();
+  const own = where();
+  const seen = outer.run(() => [where(), inner.run(where), where()]);
+  t.is(new Set([own, ...seen]).size, 3);
+  t.is(seen[0], seen[2]);
+  t.is(where(), own);
+  t.throws(() =>
+    outer.run(() =>
+      inner.run(() => {
+        throw new Error('inside');
+      }),
+    ),
+  );
+  t.is(where(), own);
+  t.deepEqual(
+    outer.run(() => inner.run(where)),
+    seen[1],
+  );
 });
 
 test('a path that the kernel refuses is an error, not a container that is gone', (t) => {
