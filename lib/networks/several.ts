@@ -75,7 +75,7 @@ export function defineSeveralNetworks<S extends Shape>(
 
   /** What ADD may have attached the pod to. */
   async function chosenDelegates(call: OwnCall): Promise<Delegate[]> {
-    using api = await openApi(call);
+    const api = await openApi(call);
     const { choices, alternatives = [] } = await choose(call, api);
     const sets = [choices, ...alternatives.map((one) => [one])];
     return sets.flatMap((set) => asDelegatesOf(call, set, api));
@@ -87,7 +87,7 @@ export function defineSeveralNetworks<S extends Shape>(
     passesCapabilities: true,
 
     async add(call) {
-      using api = await openApi(call);
+      const api = await openApi(call);
       const plan = await choose(call, api);
       const delegates = asDelegatesOf(call, plan.choices, api);
       refuseRivals(delegates);
@@ -140,7 +140,7 @@ export function defineSeveralNetworks<S extends Shape>(
     },
 
     async status(call) {
-      using api = await openApi(call);
+      const api = await openApi(call);
       await api?.ping();
       for (const { network } of await required(call, api)) await statusOfNetwork(call, network);
     },
