@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
 import { formatResult } from '../lib/cni/result.ts';
 import { newestVersion } from '../lib/cni/version.ts';
-import { directoriesBelow, directoriesIn } from '../lib/networks/directories.ts';
+import { directoriesIn, usualDirectories } from '../lib/networks/directories.ts';
 import { type SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { type CachedAttachment, type CacheEntry, listCache, readCached } from './libcni/cache.ts';
 import { networkFromCache } from './libcni/conflist.ts';
@@ -34,7 +34,7 @@ function directoriesOf(cacheDir: string, cached: readonly CacheEntry[]): string[
     const network = attachment && networkFromCache(attachment);
     return network ? directoriesIn(network) : [];
   });
-  return [...new Set([...directoriesBelow(cacheDir), ...configured])];
+  return [...new Set([...usualDirectories(cacheDir), ...configured])];
 }
 
 function listSaved(directory: string): CacheEntry[] {

@@ -7,6 +7,7 @@ import { type Choice, networkNamed } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { requestedNetwork } from '../lib/networks/definition.ts';
 import type { AddedDelegate } from '../lib/networks/delegates.ts';
+import { usualDirectory } from '../lib/networks/directories.ts';
 import { comparableNetworks, leastLoaded } from '../lib/networks/load.ts';
 import { annotationsOf, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
@@ -36,7 +37,7 @@ const config = {
   confDir: withDefault(string({ description: 'Directory of the networks.' }), '/etc/cni/net.d'),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
-    '/var/lib/cni/genie',
+    usualDirectory('genie'),
   ),
 };
 

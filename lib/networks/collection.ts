@@ -78,7 +78,7 @@ class Living {
   private readonly delegated: AttachmentId[] = [];
   private readonly unreadable = new Set<string>();
   /** Directories that the networks of pods name. */
-  private readonly directories = new Set(usualDirectories);
+  private readonly directories = new Set(usualDirectories());
   /** What is attached by plugins of this kind, as the runtimes tell. */
   private readonly attachments: readonly AttachmentId[];
 
