@@ -9,8 +9,9 @@ import type { AttachmentId } from '../attachment.ts';
 import { ifnameProblem, isValidName } from '../cni/invocation.ts';
 import { parseJson } from '../cni/json.ts';
 import { addressSchema, formatResult, parseResult } from '../cni/result.ts';
-import { array, decode, isObject, json, object, record, required, string } from '../cni/schema.ts';
+import { array, decode, json, object, record, required, string } from '../cni/schema.ts';
 import { newestVersion } from '../cni/version.ts';
+import { isObject } from '../object.ts';
 import {
   listStateFiles,
   readStateFile,
