@@ -24,7 +24,7 @@ export const plugin = definePlugin({
   name: 'host-local',
   summary: 'Gives addresses away from ranges, and remembers them in files on this host.',
   role: 'ipam',
-  worksOnFiles: true,
+  interfaceGoes: 'beside',
   config: hostLocalShape,
 
   validate(config) {

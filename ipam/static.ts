@@ -40,7 +40,7 @@ export const plugin = definePlugin({
   name: 'static',
   summary: 'Gives the addresses that the configuration or the runtime names.',
   role: 'ipam',
-  worksOnFiles: true,
+  interfaceGoes: 'beside',
   config,
 
   validate(config) {

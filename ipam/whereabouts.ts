@@ -27,6 +27,7 @@ export const plugin = definePlugin({
   name: 'whereabouts',
   summary: 'Gives addresses away from ranges that all nodes share, by etcd or the Kubernetes API.',
   role: 'ipam',
+  interfaceGoes: 'before',
   config,
 
   // What the flat file may add is not known without looking at the host.
@@ -38,14 +39,14 @@ export const plugin = definePlugin({
   },
 
   explain({ ipam }) {
-    const { routes = [], etcd_host, kubernetes, quarantine = 0, addresses = [] } = ipam;
+    const { routes = [], kubernetes, quarantine = 0, addresses = [] } = ipam;
     const api = kubernetes?.kubeconfig && `the Kubernetes API of ${kubernetes.kubeconfig}`;
     const pools = resolvePools(ipam);
     return [
       pools.length > 0
         ? `Reserves a free address of ${pools.map(formatPool).join(' and of ')}, which no node gives away twice`
         : '',
-      `Remembers it in ${etcd_host || api || 'etcd or the Kubernetes API'}`,
+      `Remembers it in ${membersOf(ipam) || api || 'etcd or the Kubernetes API'}`,
       addresses.length > 0
         ? `Gives the container ${addresses.map(({ address }) => address).join(' and ')}`
         : '',
@@ -73,11 +74,14 @@ export const plugin = definePlugin({
 
   async leftBehind({ name: network, ...own }, named, environment) {
     const node = named.toLowerCase();
-    if (node === nodeName(environment))
-      throw new Error(`Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`);
+    const isThisNode = node === nodeName(environment);
     const owner = { ...emptySetting.owner, node, network };
     const backend = await openBackend({ ...emptySetting, ipam: sharedIpam(own), owner });
-    return await backend.leftBehind();
+    // Another host may have had this name.
+    const left = await backend.leftBehind(isThisNode);
+    if (isThisNode && left.length === 0)
+      throw new Error(`Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`);
+    return left;
   },
 
   async add(call) {
@@ -130,7 +134,10 @@ export const plugin = definePlugin({
     const backend = await openBackend(settingOf(call));
     await workOff(call, backend);
     const valid = new Set(call.validAttachments.map(attachmentKey));
-    await backend.collect((owner) => valid.has(attachmentKey(owner)));
+    await backend.collect(
+      (owner) => valid.has(attachmentKey(owner)),
+      (message) => call.warn(message),
+    );
   },
 });
 
@@ -174,6 +181,15 @@ function checkSlices(ipam: Ipam): void {
     throw new Error(
       '"node_slice_size" goes with one range, of IPv4. Take it out, or take the other ranges out',
     );
+}
+
+/** The members of etcd that are configured, for people; "" for none. @throws Error as {@link endpointsOf}. */
+function membersOf(ipam: Ipam): string {
+  return ipam.etcd_host
+    ? endpointsOf(ipam)
+        .map(({ origin }) => origin)
+        .join(', ')
+    : '';
 }
 
 /** Names of nodes are without regard to case, as host names are. */

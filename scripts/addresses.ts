@@ -1,14 +1,15 @@
 /**
  * Addresses that nodes share, tried on three nodes that a switch joins, with a member of etcd on each, which
  * wants a certificate and a password. "lives" has pods come and go while members are killed, stopped, cut off
- * and out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD. "up" is for
- * looking around.
+ * and out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD. "pods"
+ * starts 1,000 pods, which is to take 60 seconds at most. "up" is for looking around.
  *
  *     npm run addresses -- lives                     1,000 lives, and a fault with each 100
  *     npm run addresses -- lives --count 10000 --each 500 --record    and a row of docs/reliability.md
  *     npm run addresses -- up                        opens a shell on the nodes
  *     npm run addresses -- bench                     by nodes and by size of the range
  *     npm run addresses -- bench --record            and writes the table of docs/whereabouts.md
+ *     npm run addresses -- pods --record             1,000 pods with macvlan, and the line of that page
  *
  * It runs in namespaces of its own, and touches nothing of the machine. The exit code is 1 when anything was
  * wrong.
@@ -21,6 +22,7 @@ import { binDir, type Teardown } from '../test/support/host.ts';
 import { nodesOf } from '../test/support/whereabouts.ts';
 import { benchAddresses } from './addresses/bench.ts';
 import { liveWithFaults } from './addresses/lives.ts';
+import { startPods } from './addresses/pods.ts';
 import { record } from './reliability.ts';
 import { openShell } from './shell.ts';
 
@@ -33,8 +35,6 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 });
 const page = join(import.meta.dirname, '../docs/whereabouts.md');
-/** Where the page has the figures. */
-const generated = /(<!-- npm run addresses writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
 const cleanups: (() => void | Promise<void>)[] = [];
 const t: Teardown = { teardown: (step) => void cleanups.push(step) };
@@ -57,18 +57,29 @@ const say = (line: string) => console.log(line);
 try {
   if (mode === 'bench') {
     const text = await benchAddresses(t, say);
-    if (values.record) {
-      const fill = (_: string, from: string, to: string) => `${from}${text}${to}`;
-      writeFileSync(page, readFileSync(page, 'utf8').replace(generated, fill));
-    }
+    if (values.record) write('bench', text);
+  } else if (mode === 'pods') {
+    const { text, problems } = await startPods(t, say);
+    for (const problem of problems) say(`✘ ${problem}`);
+    if (problems.length > 0) process.exitCode = 1;
+    else if (values.record) write('pods', text);
   } else if (mode === 'lives') await lives();
   else if (mode === 'up') await useInShell();
-  else throw new Error('Say "lives", "bench" or "up"');
+  else throw new Error('Say "lives", "bench", "pods" or "up"');
 } catch (error) {
   console.error((error as Error).message);
   process.exitCode = 1;
 } finally {
   await tearDown();
+}
+
+/** Writes figures where the page has them. */
+function write(part: 'bench' | 'pods', text: string): void {
+  const generated = new RegExp(
+    `(<!-- npm run addresses -- ${part} writes from here -->\\n)[^]*?(<!-- to here -->)`,
+  );
+  const fill = (_: string, from: string, to: string) => `${from}${text}${to}`;
+  writeFileSync(page, readFileSync(page, 'utf8').replace(generated, fill));
 }
 
 async function lives(): Promise<void> {

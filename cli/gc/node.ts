@@ -49,8 +49,18 @@ async function collectLeft(
     print(`${name}: ${count(left.length, 'attachment')} of node "${node}" would be removed.`);
     return;
   }
-  for (const one of left) await one.release();
-  const still = new Set((await ask()).map(({ owner }) => attachmentKey(owner)));
+  const released: RemoteHolding[] = [];
+  let still: Set<string>;
+  try {
+    for (const one of left) if (await one.release()) released.push(one);
+    still = new Set((await ask()).map(({ owner }) => attachmentKey(owner)));
+  } catch (error) {
+    for (const one of released) print(`Removed ${describe(one)}`);
+    print(
+      `${name}: ${released.length} of ${count(left.length, 'attachment')} of node "${node}" removed so far.`,
+    );
+    throw error;
+  }
   for (const one of left)
     print(
       still.has(attachmentKey(one.owner))

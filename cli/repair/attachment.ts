@@ -144,7 +144,7 @@ function contextOf(
     sharing,
     depth: 0,
     runEmbedded: () => undefined,
-    worksOnFiles: async () => false,
+    interfaceGoes: async () => 'after',
   };
 }
 

@@ -37,16 +37,17 @@ interface Source extends PoolSource {
 
 /**
  * Gives an attachment an address of each source, or those that it has already.
- * @param identity whom addresses in quarantine go back to; "" for nobody.
+ * @param whose whom addresses in quarantine go back to, and the host that the attachment is on.
  * @returns a place for each source; whether they are new.
  * @throws Error when there is none; EtcdUnavailableError, CniError as {@link transact}.
  */
 export async function allocate(
   client: EtcdClient,
   owner: Owner,
-  identity: string,
+  whose: Pick<Holding, 'identity' | 'host'>,
   sources: readonly Source[],
 ): Promise<{ places: Place[]; isNew: boolean }> {
+  const { identity } = whose;
   const cursors: Cursor[] = sources.map(() => anywhere);
   const proposed: string[] = [];
   for (let lost = 0; lost < attempts; ) {
@@ -66,7 +67,7 @@ export async function allocate(
           cursors[i] = await nextPart(client, source, view.parts[i]!, cursors[i]!, owner);
       continue;
     }
-    const offers = offersOf(lists, identity);
+    const offers = offersOf(lists, whose);
     proposed.push(...offers.map(({ holding }) => formatHolding(holding)));
     const taken = await take(client, owner, offers, view.waiting);
     if (taken) return { places: [...taken.places], isNew: true };

@@ -56,14 +56,44 @@ export interface Backend {
   check(addresses: readonly Address[]): Promise<void>;
   /** Asks something that only a backend that can give addresses away answers. */
   probe(): Promise<void>;
-  /** Releases attachments of the network on this node that are not valid. */
-  collect(isValid: (owner: Owner) => boolean): Promise<void>;
+  /**
+   * Releases attachments of the network on this node that are not valid, also after one that cannot be
+   * released.
+   * @param warn is told what an operator should know. @throws the first error, at the end.
+   */
+  collect(isValid: (owner: Owner) => boolean, warn: (message: string) => void): Promise<void>;
   /** Says that the node lives. */
   announce(): Promise<void>;
-  /** What the setting's node, which is gone, has left of the network. @throws Error when it lives. */
-  leftBehind(): Promise<RemoteHolding[]>;
+  /**
+   * What the setting's node, which is gone, has left of the network.
+   * @param isThisNode whether it is this one, so that only what other hosts of its name have left is meant.
+   * @throws Error when it lives.
+   */
+  leftBehind(isThisNode: boolean): Promise<RemoteHolding[]>;
   /** Counts the addresses of a pool that nobody can be given now. */
   countUsed(pool: Pool): Promise<number>;
+}
+
+/**
+ * Does something with each, also after one that failed, unless nobody answers.
+ * @param isFinal tells errors after which there is no use in going on.
+ * @throws the first error, at the end; @param warn is told further ones.
+ */
+export async function eachInSpite<T>(
+  all: Iterable<T> | AsyncIterable<T>,
+  work: (one: T) => Promise<void> | void,
+  { isFinal, warn }: { isFinal: (error: unknown) => boolean; warn: (message: string) => void },
+): Promise<void> {
+  const errors: unknown[] = [];
+  for await (const one of all)
+    try {
+      await work(one);
+    } catch (error) {
+      errors.push(error);
+      if (isFinal(error)) break;
+    }
+  for (const error of errors.slice(1)) warn((error as Error).message);
+  if (errors.length > 0) throw errors[0];
 }
 
 /** The error of CHECK for an address that an attachment does not have. */

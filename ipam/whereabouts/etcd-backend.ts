@@ -1,20 +1,22 @@
 /** Addresses in etcd: see keys.ts for what stands where. */
 
 import type { RemoteHolding } from '../../lib/cni/plugin.ts';
-import { type EtcdClient, etcdClient } from '../../lib/etcd/client.ts';
+import { type EtcdClient, EtcdUnavailableError, etcdClient } from '../../lib/etcd/client.ts';
 import { get, transact } from '../../lib/etcd/kv.ts';
 import type { Address } from '../../lib/ip.ts';
 import { allocate } from './allocate.ts';
 import {
   type Backend,
+  eachInSpite,
   notReserved,
   type Release,
   reservedForOther,
   type Setting,
   type Source,
 } from './backend.ts';
-import { etcdSettings } from './etcd-settings.ts';
-import { holdingsOf, leftBehind } from './holdings.ts';
+import { endpointsOf, etcdSettings } from './etcd-settings.ts';
+import { type Found, holdingsOf, leftBehind } from './holdings.ts';
+import { hostIdentity } from './host.ts';
 import {
   addressKey,
   groupOf,
@@ -35,17 +37,18 @@ import { countUsed } from './usage.ts';
 export class EtcdBackend implements Backend {
   readonly name = 'etcd';
   readonly cluster: string;
-  private readonly client: EtcdClient;
   private readonly setting: Setting;
+  private readonly longestCallMs: number | undefined;
   private readonly allPools: readonly Pool[];
+  private readonly host = hostIdentity();
+  private opened: EtcdClient | undefined;
 
   /** @param longestCallMs how long a request may take, if not as long as usual. */
   constructor(setting: Setting, longestCallMs?: number) {
-    const settings = { ...etcdSettings(setting.ipam), longestCallMs };
     this.setting = setting;
-    this.client = etcdClient(settings);
+    this.longestCallMs = longestCallMs;
     this.allPools = resolvePools(setting.ipam);
-    this.cluster = settings.endpoints
+    this.cluster = endpointsOf(setting.ipam)
       .map(({ origin }) => origin)
       .toSorted()
       .join();
@@ -58,13 +61,13 @@ export class EtcdBackend implements Backend {
   async allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }> {
     const { owner, identity, ipam } = this.setting;
     const grouped = sources.map((source) => ({ ...source, group: groupOf(ipam, source.pool) }));
-    const { places, isNew } = await allocate(this.client, owner, identity, grouped);
+    const { places, isNew } = await allocate(this.client, owner, { identity, host: this.host }, grouped);
     return { addresses: places.map(({ address }) => address), isNew };
   }
 
   releaseOf(addresses: readonly Address[] | undefined): Release {
     const { owner, identity, ipam } = this.setting;
-    const guess = addresses && { places: this.placesOf(addresses), identity };
+    const guess = addresses && { places: this.placesOf(addresses), identity, host: this.host };
     return { owner, guess, quarantine: ipam.quarantine ?? 0, lists: this.allPools.map(legacyKey) };
   }
 
@@ -92,27 +95,42 @@ export class EtcdBackend implements Backend {
     await transact(this.client, { compare: [], success: [get(root)] });
   }
 
-  async collect(isValid: (owner: Owner) => boolean): Promise<void> {
-    const { owner: own, ipam } = this.setting;
-    for await (const { owner, text } of holdingsOf(this.client, own.node, own.network)) {
-      if (isValid(owner)) continue;
-      const { quarantine = 0 } = ipam;
-      await this.release({ owner, guess: parseHolding(text), quarantine, lists: [] });
-    }
+  async collect(isValid: (owner: Owner) => boolean, warn: (message: string) => void): Promise<void> {
+    const { node, network } = this.setting.owner;
+    const { quarantine = 0 } = this.setting.ipam;
+    let ofOthers = 0;
+    const work = async ({ owner, holding }: Found) => {
+      if (isValid(owner)) return;
+      if (holding.host !== undefined && holding.host !== this.host) ofOthers++;
+      else await this.release({ owner, guess: holding, quarantine, lists: [] });
+    };
+    const isFinal = (error: unknown) => error instanceof EtcdUnavailableError;
+    await eachInSpite(holdingsOf(this.client, node, network), work, { isFinal, warn });
+    if (ofOthers > 0)
+      warn(
+        `Kept ${ofOthers === 1 ? 'an attachment' : `${ofOthers} attachments`} of network "${network}" on another host that is named "${node}", too. Give each host a name of its own, by "NODENAME"; or run "cni gc ${network} --node ${node}" if the other host is gone`,
+      );
   }
 
   announce(): Promise<void> {
-    return announce(this.client, this.setting.owner.node);
+    return announce(this.client, this.setting.owner.node, this.host);
   }
 
-  leftBehind(): Promise<RemoteHolding[]> {
+  leftBehind(isThisNode: boolean): Promise<RemoteHolding[]> {
     const { owner, ipam } = this.setting;
     const { quarantine = 0 } = ipam;
-    return leftBehind(this.client, owner.node, { network: owner.network, quarantine });
+    const self = isThisNode ? { host: this.host } : undefined;
+    return leftBehind(this.client, owner.node, { network: owner.network, quarantine, self });
   }
 
   countUsed(pool: Pool): Promise<number> {
     return countUsed(this.client, { pool, group: groupOf(this.setting.ipam, pool) });
+  }
+
+  /** Certificates are not read before they are needed: DEL goes on without them. */
+  private get client(): EtcdClient {
+    this.opened ??= etcdClient({ ...etcdSettings(this.setting.ipam), longestCallMs: this.longestCallMs });
+    return this.opened;
   }
 
   private placesOf(addresses: readonly Address[]): Place[] {

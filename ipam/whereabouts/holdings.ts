@@ -2,8 +2,17 @@
 
 import type { RemoteHolding } from '../../lib/cni/plugin.ts';
 import type { EtcdClient } from '../../lib/etcd/client.ts';
-import { behindPrefix, grantLease, hasValue, isAbsent, range, transact } from '../../lib/etcd/kv.ts';
-import { nodeKey, type Owner, ownerKey, ownerOf, parseHolding, presenceKey } from './keys.ts';
+import {
+  behindPrefix,
+  get,
+  grantLease,
+  hasValue,
+  isAbsent,
+  noneBelow,
+  range,
+  transact,
+} from '../../lib/etcd/kv.ts';
+import { type Holding, nodeKey, type Owner, ownerKey, ownerOf, parseHolding, presenceKey } from './keys.ts';
 import { isPresent, presenceSeconds } from './presence.ts';
 import { givingBack } from './release.ts';
 
@@ -11,8 +20,10 @@ import { givingBack } from './release.ts';
 const page = 500;
 
 /** An attachment, and what etcd has of it. */
-interface Found {
+export interface Found {
   readonly owner: Owner;
+  readonly holding: Holding;
+  /** As it stands in etcd. */
   readonly text: string;
 }
 
@@ -34,36 +45,61 @@ export async function* holdingsOf(
     const found = results[0]?.kvs ?? [];
     for (const { key, value } of found) {
       const owner = ownerOf(key);
-      if (owner) yield { owner, text: value };
+      if (owner) yield { owner, holding: parseHolding(value), text: value };
     }
     from = found.length < page ? undefined : `${found.at(-1)!.key}\0`;
   }
 }
 
 /**
- * What a node that is gone has left of a network. Each is released only if the node is still absent then.
- * @param quarantine in seconds.
+ * What a node that is gone has left of a network, or what hosts that are gone have left under its name. Each
+ * is released only if it is still so then.
+ * @param options.quarantine in seconds.
+ * @param options.self the calling host, if the node is its own.
  * @throws Error when the node is present; EtcdUnavailableError, CniError as {@link transact}.
  */
 export async function leftBehind(
   client: EtcdClient,
   node: string,
-  { network, quarantine }: { network: string; quarantine: number },
+  {
+    network,
+    quarantine,
+    self,
+  }: { network: string; quarantine: number; self: { host: string | undefined } | undefined },
 ): Promise<RemoteHolding[]> {
-  if (await isPresent(client, node)) throw present(node);
+  const presence = new Map<string | undefined, Promise<boolean>>();
+  /** A host that is not known may be any of them. */
+  const isGone = async (host: string | undefined) => {
+    if (self && (host === undefined || host === self.host)) return false;
+    const asked = presence.get(host) ?? isPresent(client, node, host);
+    presence.set(host, asked);
+    return !(await asked);
+  };
   const left: RemoteHolding[] = [];
-  for await (const { owner, text } of holdingsOf(client, node, network)) {
-    const holding = parseHolding(text);
+  let isKept = false;
+  for await (const { owner, text, holding } of holdingsOf(client, node, network)) {
+    if (!(await isGone(holding.host))) {
+      isKept = true;
+      continue;
+    }
+    const key = presenceKey(node, holding.host);
     const release = async () => {
       const lease = quarantine > 0 ? await grantLease(client, quarantine) : undefined;
-      const { succeeded } = await transact(client, {
-        compare: [isAbsent(presenceKey(node)), hasValue(ownerKey(owner), text)],
+      const { succeeded, results } = await transact(client, {
+        compare: [
+          isAbsent(key),
+          ...(holding.host === undefined ? [noneBelow(`${key}/`)] : []),
+          hasValue(ownerKey(owner), text),
+        ],
         success: givingBack(owner, holding, lease),
+        failure: [get(ownerKey(owner))],
       });
-      if (!succeeded && (await isPresent(client, node))) throw present(node);
+      if (!succeeded && results[0]?.kvs[0]?.value === text) throw present(node);
+      return succeeded;
     };
     left.push({ owner, ips: holding.places.map(({ address }) => `${address}`), release });
   }
+  if (isKept && left.length === 0 && !self) throw present(node);
   return left;
 }
 

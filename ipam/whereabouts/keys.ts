@@ -5,9 +5,11 @@
  *     /cni/addresses/of/<node>/<network>/<container ID>/<interface>         addresses of an attachment
  *     /cni/addresses/back/<identity>                                        addresses that wait for a pod
  *     /cni/addresses/nodes/<node>                                           with a lease: that the node lives
+ *     /cni/addresses/nodes/<node>/<host>                                    the same of a host
  *
  * A group is what may have an address once: all networks of one "network_name", or one range where ranges may
- * overlap. Addresses sort by their digits, so that a part of a range can be read.
+ * overlap. Addresses sort by their digits, so that a part of a range can be read. A host is the machine, told
+ * from others whose node has the same name.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -33,6 +35,8 @@ export interface Holding {
   readonly places: readonly Place[];
   /** Whom the addresses go back to while they are in quarantine; "" for nobody. */
   readonly identity: string;
+  /** The host that the attachment is on, see host.ts; undefined where it is not known. */
+  readonly host?: string | undefined;
 }
 
 /** The group that a pool belongs to. */
@@ -67,9 +71,10 @@ export function nodeKey(node: string, network: string): string {
   return `${root}of/${encodeURIComponent(node)}/${encodeURIComponent(network)}/`;
 }
 
-/** What is there as long as a node lives. */
-export function presenceKey(node: string): string {
-  return `${root}nodes/${encodeURIComponent(node)}`;
+/** What is there as long as a node lives. @param host one of those of its name; undefined for any of them. */
+export function presenceKey(node: string, host?: string): string {
+  const key = `${root}nodes/${encodeURIComponent(node)}`;
+  return host === undefined ? key : `${key}/${encodeURIComponent(host)}`;
 }
 
 export function identityKey(identity: string): string {
@@ -91,17 +96,18 @@ export const ownedValue = (owner: Owner): string => JSON.stringify({ owner: owne
 export const waitingValue = (identity: string): string => JSON.stringify({ back: identity });
 
 /** What stands at an owner, or an identity. */
-export function formatHolding({ places, identity }: Holding): string {
+export function formatHolding({ places, identity, host }: Holding): string {
   return JSON.stringify({
     identity,
     addresses: places.map(({ group, address }) => ({ group, address: `${address}` })),
+    host,
   });
 }
 
 /** Reads what stands at an owner or identity; nothing for what is none of it. */
 export function parseHolding(text: string | undefined): Holding {
   try {
-    const value = JSON.parse(text ?? '{}') as { identity?: unknown; addresses?: unknown };
+    const value = JSON.parse(text ?? '{}') as { identity?: unknown; addresses?: unknown; host?: unknown };
     const list = Array.isArray(value.addresses)
       ? (value.addresses as { group?: unknown; address?: unknown }[])
       : [];
@@ -109,7 +115,11 @@ export function parseHolding(text: string | undefined): Holding {
       const address = typeof one?.address === 'string' ? Address.tryParse(one.address) : undefined;
       return address && typeof one.group === 'string' ? [{ group: one.group, address }] : [];
     });
-    return { places, identity: typeof value.identity === 'string' ? value.identity : '' };
+    return {
+      places,
+      identity: typeof value.identity === 'string' ? value.identity : '',
+      host: typeof value.host === 'string' ? value.host : undefined,
+    };
   } catch {
     return { places: [], identity: '' };
   }

@@ -33,13 +33,13 @@ export interface Choice extends Place {
 /** What is offered to the cluster, in turn: an address of each source. */
 export function offersOf(
   lists: readonly (readonly Choice[])[],
-  identity: string,
+  whose: Pick<Holding, 'identity' | 'host'>,
 ): { holding: Holding; conditions: Compare[] }[] {
   const length = Math.min(choices, Math.max(...lists.map((list) => list.length)));
   return Array.from({ length }, (_, i) => {
     const picked = lists.map((list) => list[i % list.length]!);
     return {
-      holding: { identity, places: picked.map(({ group, address }) => ({ group, address })) },
+      holding: { ...whose, places: picked.map(({ group, address }) => ({ group, address })) },
       conditions: picked.map(({ condition }) => condition),
     };
   });

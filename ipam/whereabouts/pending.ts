@@ -4,13 +4,16 @@
  */
 
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { acquireLock } from '../../lib/kernel/lock.ts';
+import { acquireLock, tryAcquireLock } from '../../lib/kernel/lock.ts';
 import type { Backend, Release } from './backend.ts';
 import type { Owner } from './keys.ts';
 import { directoryOf, ReleaseFiles } from './release-files.ts';
 
-/** How long others that do the same are waited for, in milliseconds. */
+/** How long an ADD waits for others, in milliseconds: longer than {@link budget}. */
 const longestWait = 5000;
+
+/** How long a call works off what waits, in milliseconds. The rest is left to the next one. */
+const budget = 2000;
 
 /** The releases of one cluster that wait on this node. */
 export class PendingReleases {
@@ -33,19 +36,23 @@ export class PendingReleases {
   async cancel(owner: Owner): Promise<void> {
     // A file goes only after its release is done.
     if (!this.files.has(owner)) return;
-    using _ = await this.lock();
+    using _ = await acquireLock(this.lockFile, longestWait);
     this.files.remove(owner);
   }
 
   /**
-   * Does what waits. What cannot be done keeps nothing else waiting, unless the backend does not answer.
+   * Does what waits, for some time, unless another call is at it. What cannot be done keeps nothing else
+   * waiting, unless the backend does not answer.
    * @throws CniError; then the rest waits on.
    */
   async workOff(): Promise<void> {
     if (this.files.names().length === 0) return;
-    using _ = await this.lock();
+    using lock = tryAcquireLock(this.lockFile);
+    if (!lock) return;
+    const end = performance.now() + budget;
     let problem: unknown;
-    for (const name of this.files.names())
+    for (const name of rotated(this.files.names())) {
+      if (performance.now() >= end) break;
       try {
         const one = this.files.read(name);
         if (one) await this.backend.release(one);
@@ -54,10 +61,17 @@ export class PendingReleases {
         if (error instanceof CniError && error.code === ErrorCode.TryAgainLater) throw error;
         problem ??= error;
       }
+    }
     if (problem) throw problem;
   }
 
-  private lock() {
-    return acquireLock(`${this.path}/lock`, longestWait);
+  private get lockFile(): string {
+    return `${this.path}/lock`;
   }
+}
+
+/** A list from anywhere on, so that the first ones do not take all the time whenever they fail. */
+function rotated<T>(list: readonly T[]): T[] {
+  const from = Math.floor(Math.random() * list.length);
+  return [...list.slice(from), ...list.slice(0, from)];
 }

@@ -14,47 +14,51 @@ export const presenceSeconds = 300;
 /** How long a process does not say again what it has said, in milliseconds. */
 const silenceMs = 60_000;
 
-/** What this process has said, or is saying, of each node; "at" is a time of performance.now(). */
+/** What this process has said, or is saying, under each key; "at" is a time of performance.now(). */
 const said = new WeakMap<EtcdClient, Map<string, { at: number; done: Promise<void> }>>();
 
 /**
  * Says that a node lives.
+ * @param host see {@link hostIdentity}.
  * @throws EtcdUnavailableError, CniError as {@link transact}.
  */
-export async function announce(client: EtcdClient, node: string): Promise<void> {
+export async function announce(client: EtcdClient, node: string, host?: string): Promise<void> {
+  const key = presenceKey(node, host);
   const nodes = said.get(client) ?? new Map<string, { at: number; done: Promise<void> }>();
   said.set(client, nodes);
-  const last = nodes.get(node);
+  const last = nodes.get(key);
   if (last && performance.now() - last.at < silenceMs) return await last.done;
-  const done = renew(client, node);
-  nodes.set(node, { at: performance.now(), done });
+  const done = renew(client, node, host);
+  nodes.set(key, { at: performance.now(), done });
   try {
     await done;
   } catch (error) {
-    nodes.delete(node);
+    nodes.delete(key);
     throw error;
   }
 }
 
-async function renew(client: EtcdClient, node: string): Promise<void> {
-  const lease = leaseOf(node);
+async function renew(client: EtcdClient, node: string, host: string | undefined): Promise<void> {
+  const lease = leaseOf(node, host);
   if (await renewLease(client, lease)) return;
   // Another process on the node may be faster.
   await grantLease(client, presenceSeconds, lease).catch(() => {});
-  await transact(client, { compare: [], success: [put(presenceKey(node), '', lease)] });
+  const keys = new Set([presenceKey(node), presenceKey(node, host)]);
+  await transact(client, { compare: [], success: [...keys].map((key) => put(key, '', lease)) });
 }
 
 /**
- * Whether a node has called in the last minutes. That is what its lease says, and not the key: a call that
- * was ended right after it had got the lease has left no key, and later ones only renew the lease.
+ * Whether a host of a node has called in the last minutes. That is what its lease says, and not the key: a
+ * call that was ended right after it had got the lease has left no key, and later ones only renew the lease.
+ * @param host undefined for callers that do not tell it.
  * @throws as {@link announce}.
  */
-export function isPresent(client: EtcdClient, node: string): Promise<boolean> {
-  return isLease(client, leaseOf(node));
+export function isPresent(client: EtcdClient, node: string, host: string | undefined): Promise<boolean> {
+  return isLease(client, leaseOf(node, host));
 }
 
-/** The lease of a node, which is the same for all of its calls: a positive number of 63 bits. */
-function leaseOf(node: string): string {
-  const digest = createHash('sha256').update(presenceKey(node)).digest('hex').slice(0, 15);
+/** The lease of a host, which is the same for all of its calls: a positive number of 63 bits. */
+function leaseOf(node: string, host: string | undefined): string {
+  const digest = createHash('sha256').update(presenceKey(node, host)).digest('hex').slice(0, 15);
   return `${BigInt(`0x${digest}`) + 1n}`;
 }

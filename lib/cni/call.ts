@@ -38,8 +38,8 @@ export interface CallContext {
   readonly depth: number;
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
   readonly runEmbedded: (type: string, context: CallContext) => Promise<Result | undefined> | undefined;
-  /** Whether a plugin of this executable says that it works on files alone; false when there is none. */
-  readonly worksOnFiles: (type: string) => Promise<boolean>;
+  /** What {@link Plugin.interfaceGoes} of a plugin of this executable says; "after" when there is none. */
+  readonly interfaceGoes: (type: string) => Promise<'after' | 'beside' | 'before'>;
 }
 
 /** What the runner has read from the context. */
@@ -156,6 +156,19 @@ export class Call<C = object> implements AttachmentId, Disposable {
    */
   undo(what: string, step: UndoStep): void {
     this.journal.push({ what, step });
+  }
+
+  /** How many steps are registered. */
+  get undoCount(): number {
+    return this.journal.length;
+  }
+
+  /**
+   * Has the steps that were registered last run after those before them.
+   * @param first how many steps before both stay where they are. @param between how many are overtaken.
+   */
+  undoLater(first: number, between: number): void {
+    this.journal.splice(first, 0, ...this.journal.splice(first + between));
   }
 
   /** Keeps what was done so far, whatever fails from now on. */

@@ -22,6 +22,7 @@ import {
 } from './interface.ts';
 import {
   definePlugin,
+  type InterfaceGoes,
   type Plugin,
   type PluginDefinition,
   type Repair,
@@ -114,9 +115,13 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       refuseTakenName(call);
       const options = own.options?.(call) ?? {};
 
+      const first = call.undoCount;
       const attached = await own.create(call);
       if (attached.link) prepareInterface(call, attached.link, options);
+      const created = call.undoCount - first;
       const addresses = call.config.ipam?.type ? await ipamAdd(call) : (inherited ?? emptyResult());
+      // As DEL does it.
+      if ((await interfaceGoes(call)) === 'before') call.undoLater(first, created);
       const index = attached.interfaces.findIndex((one) => one.sandbox);
       const result: Result = {
         interfaces: attached.interfaces,
@@ -141,10 +146,22 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       const rules = await masqueradeOf(call);
       const removeRules = startBackground(async () => rules?.del());
       const removeLink = async () => await (own.remove ?? removeInterface)(call);
-      // The kernel takes its time to delete an interface. Only an IPAM plugin that may speak through it is
-      // waited for.
-      const startedRemoval = (await worksOnFiles(call)) ? startBackground(removeLink) : removeLink;
-      await runAll(call, () => ipam(call), startedRemoval, removeRules);
+      const goes = await interfaceGoes(call);
+      if (goes === 'before')
+        // While the interface cannot be removed, its addresses are nobody else's.
+        await runAll(
+          call,
+          async () => {
+            await removeLink();
+            await ipam(call);
+          },
+          removeRules,
+        );
+      else {
+        // The kernel takes its time to delete an interface.
+        const startedRemoval = goes === 'beside' ? startBackground(removeLink) : removeLink;
+        await runAll(call, () => ipam(call), startedRemoval, removeRules);
+      }
     },
 
     async check(call) {
@@ -182,10 +199,10 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
   });
 }
 
-/** True when nobody speaks through the interface on DEL, as an IPAM plugin for DHCP may have to. */
-async function worksOnFiles({ config, context }: Call): Promise<boolean> {
+/** When DEL removes the interface, as the IPAM plugin says. */
+async function interfaceGoes({ config, context }: Call): Promise<InterfaceGoes> {
   const type = config.ipam?.type;
-  return !type || (await context.worksOnFiles(type));
+  return type ? await context.interfaceGoes(type) : 'beside';
 }
 
 /** Masquerading, for plugins that have it and configurations that ask for it. The others do not load it. */

@@ -14,6 +14,14 @@ import { specVersions } from './version.ts';
  */
 export type PluginRole = 'main' | 'chained' | 'ipam';
 
+/**
+ * When DEL removes the interface:
+ * - after the addresses are released, as the IPAM plugin may speak through it;
+ * - beside that, where the addresses are only given away again on this node;
+ * - before that, where another node could have them at once.
+ */
+export type InterfaceGoes = 'after' | 'beside' | 'before';
+
 /** A plugin: what it is called, what it is configured with, and its verbs. */
 export interface Plugin<C = object> {
   /** The name of its executable, which configurations give as "type". */
@@ -31,11 +39,8 @@ export interface Plugin<C = object> {
   readonly capability: string | undefined;
   /** Whether it passes what the runtime gives for any capability on to plugins that it runs. */
   readonly passesCapabilities: boolean;
-  /**
-   * IPAM plugins: whether they work on files alone, so that DEL does not need the interface, as one that
-   * speaks through it does.
-   */
-  readonly worksOnFiles: boolean;
+  /** IPAM plugins: when DEL removes the interface. */
+  readonly interfaceGoes: InterfaceGoes;
   /**
    * IPAM plugins: the addresses that a configuration gives away, for the operators' command.
    * @throws Error when it is wrong.
@@ -103,8 +108,12 @@ export interface AddressPool {
 export interface RemoteHolding {
   readonly owner: AttachmentId;
   readonly ips: readonly string[];
-  /** Gives them back. @throws Error when the node lives after all, or nobody answers. */
-  release(): Promise<void>;
+  /**
+   * Gives them back.
+   * @returns false when the attachment has changed meanwhile, so that nothing was given back.
+   * @throws Error when the node lives after all, or nobody answers.
+   */
+  release(): Promise<boolean>;
 }
 
 /** Consecutive addresses that all nodes of a cluster share. */
@@ -122,7 +131,7 @@ export interface SharedRange extends AddressPool {
  */
 export type PluginDefinition<S extends Shape> = Omit<
   Plugin<InferShape<S>>,
-  'config' | 'versions' | 'needsIpam' | 'capability' | 'passesCapabilities' | 'worksOnFiles'
+  'config' | 'versions' | 'needsIpam' | 'capability' | 'passesCapabilities' | 'interfaceGoes'
 > & {
   readonly config: S;
   /** Oldest version of the specification it takes; all of them when left out. */
@@ -130,7 +139,7 @@ export type PluginDefinition<S extends Shape> = Omit<
   readonly needsIpam?: boolean;
   readonly capability?: string;
   readonly passesCapabilities?: boolean;
-  readonly worksOnFiles?: boolean;
+  readonly interfaceGoes?: InterfaceGoes;
 };
 
 /** Defines a plugin; the types of its verbs' configuration follow from the shape. */
@@ -141,7 +150,7 @@ export function definePlugin<S extends Shape>(definition: PluginDefinition<S>): 
     needsIpam = false,
     capability,
     passesCapabilities = false,
-    worksOnFiles = false,
+    interfaceGoes = 'after',
     ...rest
   } = definition;
   return {
@@ -149,7 +158,7 @@ export function definePlugin<S extends Shape>(definition: PluginDefinition<S>): 
     needsIpam,
     capability,
     passesCapabilities,
-    worksOnFiles,
+    interfaceGoes,
     versions: specVersions.slice(specVersions.indexOf(since)),
     config: object(config),
   };

@@ -110,7 +110,7 @@ async function answer(
       record,
       depth,
       runEmbedded,
-      worksOnFiles: async (type) => (await find(type))?.worksOnFiles ?? false,
+      interfaceGoes: async (type) => (await find(type))?.interfaceGoes ?? 'after',
     };
     await invoke(plugin, context, config, async (result) => {
       await print(formatResult(result, version!));

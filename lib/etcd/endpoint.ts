@@ -13,6 +13,11 @@ const defaultPort = 2379;
  * @throws Error for an address that makes no sense.
  */
 export function parseEndpoints(key: string, text: string, usesTls: boolean): Endpoint[] {
+  // What stands before it may be a password, which may have a comma.
+  if (text.includes('@'))
+    throw new Error(
+      `"${key}" has an "@", but a user and a password do not go into addresses. Take them out, and set them by keys of their own`,
+    );
   return text
     .split(',')
     .map((one) => one.trim())

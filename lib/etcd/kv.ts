@@ -45,6 +45,12 @@ export const isAbsent = (key: string): Compare => ({
   ...{ key: encode(key), target: 'CREATE', result: 'EQUAL', create_revision: '0' },
 });
 
+/** True as long as no key begins with a text. */
+export const noneBelow = (prefix: string): Compare => ({
+  ...isAbsent(prefix),
+  range_end: encode(behindPrefix(prefix)),
+});
+
 /** True when a key has a value. */
 export const hasValue = (key: string, value: string): Compare => ({
   ...{ key: encode(key), target: 'VALUE', result: 'EQUAL', value: encode(value) },
@@ -94,7 +100,11 @@ export function behindPrefix(prefix: string): string {
  * @throws EtcdUnavailableError, CniError as {@link EtcdClient.ask}, also for an answer that makes no sense.
  */
 export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult> {
-  return readTxn(await client.ask('/v3/kv/txn', { failure: [], ...txn }));
+  const { failure = [] } = txn;
+  const answer = await client.ask('/v3/kv/txn', { ...txn, failure });
+  // The header, which every answer of etcd has, tells it from "{}" of something else.
+  if (!isObject(answer) || !isObject(answer.header)) throw garbled();
+  return readTxn(answer, { ...txn, failure });
 }
 
 /** Ends a lease, and the keys that it still has. */
@@ -116,29 +126,31 @@ export async function grantLease(client: EtcdClient, seconds: number, id = '0'):
 /** Has a lease begin anew. @returns false when there is no such lease. */
 export async function renewLease(client: EtcdClient, id: string): Promise<boolean> {
   const { result } = (await client.ask('/v3/lease/keepalive', { ID: id })) as { result?: unknown };
-  if (!isObject(result)) throw garbled();
+  if (!isObject(result) || !isObject(result.header)) throw garbled();
   return Number(result.TTL ?? 0) > 0;
 }
 
 /** Whether there is a lease. @throws as {@link transact}. */
 export async function isLease(client: EtcdClient, id: string): Promise<boolean> {
   const answer = await client.ask('/v3/lease/timetolive', { ID: id });
-  if (!isObject(answer)) throw garbled();
+  if (!isObject(answer) || !isObject(answer.header)) throw garbled();
   return Number(answer.TTL ?? 0) > 0;
 }
 
-function readTxn(answer: unknown): TxnResult {
+/** Reads what a transaction answers, which must be one answer of its kind for each operation. */
+function readTxn(answer: unknown, { success, failure = [] }: Omit<Txn, 'compare'>): TxnResult {
   if (!isObject(answer) || !Array.isArray(answer.responses ?? [])) throw garbled();
   const responses = (answer.responses ?? []) as readonly unknown[];
-  return { succeeded: answer.succeeded === true, results: responses.map(readOperation) };
+  const succeeded = answer.succeeded === true;
+  const operations = succeeded ? success : failure;
+  return { succeeded, results: operations.map((operation, i) => readOperation(responses[i], operation)) };
 }
 
-function readOperation(response: unknown): OperationResult {
-  if (!isObject(response)) throw garbled();
-  const { response_range, response_delete_range, response_txn } = response;
-  const inner = response_txn === undefined ? undefined : readTxn(response_txn);
-  const found = response_range ?? response_delete_range ?? {};
+function readOperation(response: unknown, operation: Operation): OperationResult {
+  const [[request, asked]] = Object.entries(operation) as [[string, unknown]];
+  const found = isObject(response) ? response[request.replace('request', 'response')] : undefined;
   if (!isObject(found)) throw garbled();
+  const inner = request === 'request_txn' ? readTxn(found, asked as Omit<Txn, 'compare'>) : undefined;
   const kvs = found.kvs ?? found.prev_kvs ?? [];
   if (!Array.isArray(kvs)) throw garbled();
   return { kvs: kvs.map(readKeyValue), count: Number(found.count ?? 0), inner };

@@ -54,6 +54,18 @@ export async function acquireLock(file: string, timeoutMs = longestWait, mode = 
   }
 }
 
+/** Takes a lock as {@link acquireLock} does. @returns undefined when another process holds it. */
+export function tryAcquireLock(file: string, mode = 0o600): FileLock | undefined {
+  const lock = new FileLock(openLockFile(file, mode));
+  let isOurs = false;
+  try {
+    isOurs = tryLock(lock.fd, file);
+  } finally {
+    if (!isOurs) lock.close();
+  }
+  return isOurs ? lock : undefined;
+}
+
 /**
  * As {@link acquireLock}, for a file that is open already. The lock ends when it is closed.
  * @param file its path, for messages.

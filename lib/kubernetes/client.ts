@@ -112,12 +112,17 @@ export class KubernetesClient implements Disposable {
   }
 
   /**
-   * Reads an object.
+   * Reads what is at a path, if only it is a JSON object.
    * @param path as in "/api/v1/namespaces/default/pods/a"; names in it must be encoded, see {@link pathOf}.
    * @throws KubernetesError as every method.
    */
   async get<T>(path: string): Promise<T> {
     return (await this.ask('GET', path)) as T;
+  }
+
+  /** Reads an object of the API, which has a name. @param path as of {@link get}. */
+  async read<T extends { readonly metadata: ObjectMeta }>(path: string): Promise<T> {
+    return this.objectIn(await this.ask('GET', path)) as T;
   }
 
   /** Reads objects. @param path of their kind, as in "/api/v1/namespaces/default/pods". */
@@ -127,13 +132,14 @@ export class KubernetesClient implements Disposable {
     const answer = await this.ask('GET', query.size > 0 ? `${path}?${query}` : path);
     const { items, metadata } = answer;
     if (!Array.isArray(items)) throw this.garbled('it is no list');
+    for (const one of items) this.objectIn(one);
     const next = isObject(metadata) ? metadata.continue : undefined;
     return { items: items as T[], continue: typeof next === 'string' && next !== '' ? next : undefined };
   }
 
   /** Creates an object. @param path of its kind. @throws KubernetesError, a "conflict" when it exists. */
   async create<T>(path: string, body: object): Promise<T> {
-    return (await this.ask('POST', path, JSON.stringify(body))) as T;
+    return this.objectIn(await this.ask('POST', path, JSON.stringify(body))) as T;
   }
 
   /**
@@ -142,12 +148,12 @@ export class KubernetesClient implements Disposable {
    * @throws KubernetesError, a "conflict" when it was changed meanwhile.
    */
   async update<T>(path: string, body: object): Promise<T> {
-    return (await this.ask('PUT', path, JSON.stringify(body))) as T;
+    return this.objectIn(await this.ask('PUT', path, JSON.stringify(body))) as T;
   }
 
   /** Changes a part of an object. @param type what the body is; custom resources take no "strategic" one. */
   async patch<T>(path: string, body: object, type: keyof typeof patchTypes): Promise<T> {
-    return (await this.ask('PATCH', path, JSON.stringify(body), patchTypes[type])) as T;
+    return this.objectIn(await this.ask('PATCH', path, JSON.stringify(body), patchTypes[type])) as T;
   }
 
   /** Removes an object. @throws KubernetesError, a "conflict" when it is not as the preconditions say. */
@@ -216,6 +222,13 @@ export class KubernetesClient implements Disposable {
       if (status >= 400) return {};
     }
     throw this.garbled(`HTTP status ${status}, and no JSON object: ${text.slice(0, 100)}`);
+  }
+
+  /** @throws KubernetesError for what is no object of the API. */
+  private objectIn(answer: unknown): unknown {
+    const metadata = isObject(answer) ? answer.metadata : undefined;
+    if (isObject(metadata) && typeof metadata.name === 'string' && metadata.name !== '') return answer;
+    throw this.garbled('it is no object with a name');
   }
 
   private garbled(details: string): KubernetesError {

@@ -118,7 +118,11 @@ async function oneByOne(cluster: Cluster): Promise<{ add: number; version: numbe
 }
 
 /** Works on a list, with several workers for each node. */
-async function eachOf<T>(list: readonly T[], nodes: number, work: (one: T) => Promise<void>): Promise<void> {
+export async function eachOf<T>(
+  list: readonly T[],
+  nodes: number,
+  work: (one: T) => Promise<void>,
+): Promise<void> {
   const rest = list.values();
   const worker = async () => {
     for (const one of rest) await work(one);
@@ -134,7 +138,7 @@ async function takeHalf(etcd: Etcd, range: string, size: number): Promise<number
     const address = first + 2 * i + 2;
     const dotted = [24, 16, 8, 0].map((bits) => (address >> bits) & 255).join('.');
     const owner = `/cni/addresses/of/node-0/vlan7/${'c'.repeat(56)}${address.toString(16)}/eth0`;
-    const holding = { identity: '', addresses: [{ group: '@', address: dotted }] };
+    const holding = { identity: '', addresses: [{ group: '@', address: dotted }], host: 'f'.repeat(16) };
     return [
       [`/cni/addresses/in/@/4-${address.toString(16).padStart(8, '0')}`, JSON.stringify({ owner })],
       [owner, JSON.stringify(holding)],

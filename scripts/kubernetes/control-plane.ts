@@ -34,8 +34,11 @@ export class ControlPlane {
     return plane;
   }
 
-  /** What a client of the API needs, with the certificate of the server in it. */
-  kubeconfig(): string {
+  /**
+   * What a client of the API needs, with the certificate of the server in it.
+   * @param token of a user; that of one who may do everything when left out.
+   */
+  kubeconfig(token = this.token): string {
     const { node, address } = this.machine;
     const authority = readFileSync(node.file(certificate)).toString('base64');
     return JSON.stringify({
@@ -47,9 +50,9 @@ export class ControlPlane {
           cluster: { server: `https://${address}:6443`, 'certificate-authority-data': authority },
         },
       ],
-      users: [{ name: 'admin', user: { token: this.token } }],
-      contexts: [{ name: 'admin', context: { cluster: 'cluster', user: 'admin' } }],
-      'current-context': 'admin',
+      users: [{ name: 'user', user: { token } }],
+      contexts: [{ name: 'cluster', context: { cluster: 'cluster', user: 'user' } }],
+      'current-context': 'cluster',
     });
   }
 
@@ -98,8 +101,7 @@ export class ControlPlane {
       `--service-cluster-ip-range=${serviceNetwork}`,
       `--cert-dir=${directory}`,
       `--token-auth-file=${directory}/tokens.csv`,
-      // Who may do what is not what this cluster is about.
-      '--authorization-mode=AlwaysAllow',
+      '--authorization-mode=RBAC',
       '--allow-privileged=true',
       '--kubelet-preferred-address-types=InternalIP',
       '--service-account-issuer=https://kubernetes.default.svc.cluster.local',

@@ -5,6 +5,7 @@ import type { Claims } from '../claims.ts';
 import type { Cluster } from './cluster.ts';
 import { nodes, pods } from './exercises/basics.ts';
 import { leftovers, withoutAgent } from './exercises/endings.ts';
+import { genie, networks } from './exercises/networks.ts';
 import { hostPorts, ingress, nodePorts } from './exercises/ports.ts';
 import { changes, names, services } from './exercises/services.ts';
 
@@ -20,6 +21,8 @@ export const exercises: readonly Exercise[] = [
   hostPorts,
   ingress,
   changes,
+  networks,
+  genie,
   withoutAgent,
   leftovers,
 ];

@@ -66,7 +66,7 @@ test('a pod has the networks of its annotations, and its addresses are told', as
 
 test('ADD succeeds though the annotations cannot be written, and fails when they cannot be read', async (t) => {
   const { host, api, network } = await makeGenieNode(t);
-  api.isAllowed = (_user, method) => method === 'GET';
+  api.isAllowed = (_user, verb) => verb === 'get';
   const args = createPod(api, { cni: 'pods,storage' });
   const pod = new Attachment(host, await host.addPod(), network, { args });
   const { exit, stderr } = await pod.tryAdd();

@@ -99,7 +99,7 @@ test('refusals are told apart', async (t) => {
     metadata: { name: 'one', namespace: 'kube-system' },
   });
   api.seed('pods', pod('a', 'node-1'));
-  api.isAllowed = (_, method, resource) => resource !== 'nodes' || method !== 'GET';
+  api.isAllowed = (_, verb, resource) => resource !== 'nodes' || verb !== 'get';
   const stale = { ...pool('one'), metadata: { name: 'one', resourceVersion: '7' } };
   const wrong = { ...pool('two'), spec: { range: 7, allocations: {} } };
   const unknown = { ...pool('x:y') };
@@ -128,7 +128,7 @@ test('refusals are told apart', async (t) => {
       ['garbled', undefined, ''],
     ],
   );
-  t.regex(answers[5]!.message!, /forbids it .*ClusterRole.*User "system:node" cannot GET/);
+  t.regex(answers[5]!.message!, /forbids it .*ClusterRole.*User "system:node" cannot get/);
   t.true(answers.every(({ failure, code }) => failure === undefined || code === 11));
 });
 

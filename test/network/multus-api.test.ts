@@ -4,6 +4,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
 import type { KubeApi } from '../support/kube-api.ts';
+import { allowedByManifest } from '../support/kube-kinds.ts';
 import {
   annotationsOf,
   argsFor,
@@ -11,7 +12,6 @@ import {
   bridgeConfig,
   createPod,
   define,
-  isAllowedByManifest,
   makeNode,
   type Node,
   networkStatusOf,
@@ -389,7 +389,7 @@ test('ADD fails and leaves nothing when the API is away or refuses, and DEL succ
     t.deepEqual(mentions(host, living.pod), [], how);
 
     api.onRequest = () => undefined;
-    api.isAllowed = isAllowedByManifest;
+    api.isAllowed = allowedByManifest('multus');
     api.tokens.set('node-token', 'system:node');
     api.kubeconfig();
     if (!api.of('network-attachment-definitions')) {

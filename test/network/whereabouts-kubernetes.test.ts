@@ -1,74 +1,20 @@
-import { cpSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import test from 'ava';
-import { type Host, makeHost, Namespace, startAgent } from '../support/host.ts';
+import { makeHost, startAgent } from '../support/host.ts';
 import { KubeApi } from '../support/kube-api.ts';
-import type { KubeObject } from '../support/kube-objects.ts';
 import { until } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
-import { type Calling, WhereaboutsCalls } from '../support/whereabouts-calls.ts';
-
-const apiVersion = 'whereabouts.cni.cncf.io/v1alpha1';
-
-/** Nodes that share a network, and one API. */
-class Cluster extends WhereaboutsCalls {
-  readonly api: KubeApi;
-
-  constructor(host: Host, api: KubeApi, ipam: object) {
-    super(host, { kubernetes: { kubeconfig: api.kubeconfig() }, range: '10.70.0.0/24', ...ipam });
-    this.api = api;
-  }
-
-  /** Addresses of a pool by their offsets, as whereabouts would read them. */
-  allocations(name = '10.70.0.0-24'): Record<string, { id: string; podref: string; ifname?: string }> {
-    return this.api.of('ippools').get('kube-system', name).spec!.allocations as never;
-  }
-
-  /** Names of the addresses that are reserved among all ranges. */
-  reservations(): string[] {
-    return this.api
-      .of('overlappingrangeipreservations')
-      .list('kube-system')
-      .map(({ metadata }) => metadata.name);
-  }
-
-  /** Writes a pool as whereabouts does. */
-  seedPool(name: string, range: string, allocations: object = {}): KubeObject {
-    const metadata = { name, namespace: 'kube-system' };
-    return this.api.seed('ippools', { apiVersion, kind: 'IPPool', metadata, spec: { range, allocations } });
-  }
-
-  /** Writes a reservation as whereabouts does. */
-  seedReservation(name: string, podref: string, ifname = 'eth0'): KubeObject {
-    const metadata = { name, namespace: 'kube-system' };
-    const kind = 'OverlappingRangeIPReservation';
-    return this.api.seed('overlappingrangeipreservations', {
-      apiVersion,
-      kind,
-      metadata,
-      spec: { podref, ifname },
-    });
-  }
-}
-
-/** Another node that reaches the API of the first one, and has files of its own. */
-async function anotherNode(t: Parameters<typeof makeHost>[0], { host }: Cluster): Promise<Namespace> {
-  const other = await makeHost(t, { mayHaveAgent: false });
-  cpSync(host.file('/run/kube-pki'), other.file('/run/kube-pki'), { recursive: true });
-  return new Namespace([
-    ...['nsenter', `--net=/proc/${host.pid}/ns/net`, `--mount=/proc/${other.pid}/ns/mnt`, '--'],
-  ]);
-}
-
-async function clusterOf(t: Parameters<typeof makeHost>[0], ipam: object = {}): Promise<Cluster> {
-  const host = await makeHost(t);
-  return new Cluster(host, await KubeApi.start(t, host), ipam);
-}
-
-const pod = (name: string, more: Calling = {}): Calling => ({ pod: name, ...more });
-const offsetOf = (address: string) => address.split('.').at(-1)!;
+import {
+  anotherNode,
+  apiVersion,
+  KubeCluster,
+  kubeClusterOf,
+  offsetOf,
+  pod,
+} from '../support/whereabouts-kubernetes.ts';
 
 test('nodes that add at once never give an address twice; CHECK and DEL', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.0/28', gateway: '10.70.0.1' });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.0/28', gateway: '10.70.0.1' });
   const ids = Array.from({ length: 12 }, (_, i) => `c${i}`);
   const others = await Promise.all([anotherNode(t, cluster), anotherNode(t, cluster)]);
   const nodes = [{}, ...others.map((on) => ({ on }))];
@@ -125,7 +71,7 @@ test('nodes that add at once never give an address twice; CHECK and DEL', async 
 });
 
 test('objects have the names that whereabouts gives them, in both families', async (t) => {
-  const cluster = await clusterOf(t, {
+  const cluster = await kubeClusterOf(t, {
     range: '10.70.0.20-10.70.0.20/24',
     ipRanges: [
       { range: 'FD00:70::/64', range_start: 'fd00:70::5', range_end: 'fd00:70::5' },
@@ -154,7 +100,7 @@ test('objects have the names that whereabouts gives them, in both families', asy
 });
 
 test('a pool of whereabouts is taken over, with what is broken in it', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.0/29' });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.0/29' });
   const theirs = { id: 'old', podref: 'default/old', ifname: 'eth0' };
   // As written by old versions: without "ifname", from an address that is not the first, with odd offsets.
   cluster.seedPool('10.70.0.0-29', '10.70.0.1/29', {
@@ -195,7 +141,7 @@ test('a pool of whereabouts is taken over, with what is broken in it', async (t)
 });
 
 test('what whereabouts changes meanwhile is seen', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.4/31' });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.4/31' });
   cluster.seedPool('10.70.0.4-31', '10.70.0.4/31');
   let changes = 0;
   // As whereabouts does it, between the reading and the change of the suite.
@@ -227,7 +173,7 @@ test('what whereabouts changes meanwhile is seen', async (t) => {
 });
 
 test("the pod's new container keeps what the old one is about to give back", async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.4/32' });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.4/32' });
   await cluster.add('old', pod('web'));
   const kind = (plural: string) => cluster.api.of(plural);
   // Both of them at once: the other node has been through when DEL is about to take the reservation.
@@ -250,7 +196,7 @@ test("the pod's new container keeps what the old one is about to give back", asy
 
 test('network inspect counts what all nodes have; gc --node says who collects', async (t) => {
   const { host, configure, cni, tryCni } = await makeOperator(t, []);
-  const cluster = new Cluster(host, await KubeApi.start(t, host), { network_name: 'blue' });
+  const cluster = new KubeCluster(host, await KubeApi.start(t, host), { network_name: 'blue' });
   const ipam = { type: 'whereabouts', ...cluster.ipam };
   configure({ cniVersion: '1.1.0', name: 'vlan7', plugins: [{ type: 'macvlan', master: 'lo', ipam }] });
   const used = async () => {
@@ -284,7 +230,7 @@ test('network inspect counts what all nodes have; gc --node says who collects', 
 
 test('ADD and DEL take four requests at most; the agent does them over one connection', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });
-  const cluster = new Cluster(host, await KubeApi.start(t, host), {});
+  const cluster = new KubeCluster(host, await KubeApi.start(t, host), {});
   await cluster.add('first', pod('first'));
   await startAgent(t, host);
   const { api } = cluster;
@@ -307,7 +253,7 @@ test('ADD and DEL take four requests at most; the agent does them over one conne
 });
 
 test('an address of ranges that overlap is given once', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.4/31' });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.4/31' });
   cluster.seedReservation('10.70.0.4', 'default/elsewhere');
   t.is(await cluster.add('a', pod('a')), '10.70.0.5');
   const wanted = await cluster.run('ADD', 'b', pod('b', { args: 'IP=10.70.0.4' }));
@@ -333,7 +279,7 @@ test('an address of ranges that overlap is given once', async (t) => {
 });
 
 test('an address in quarantine goes to no other pod, and back to one of the same name', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.4/31', quarantine: 600 });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.4/31', quarantine: 600 });
   const first = await cluster.add('a', pod('db-0'));
   for (let i = 0; i < 2; i++) await cluster.del('a');
   const patches = cluster.api.requests.filter(
@@ -390,7 +336,7 @@ test('an address in quarantine goes to no other pod, and back to one of the same
 });
 
 test('GC keeps what is valid, and what is of other nodes, networks and suites', async (t) => {
-  const cluster = await clusterOf(t);
+  const cluster = await kubeClusterOf(t);
   await cluster.add('live', pod('live'));
   await cluster.add('stale', pod('stale'));
   const elsewhere = { on: await anotherNode(t, cluster), node: 'node-2' };
@@ -419,7 +365,11 @@ test('GC keeps what is valid, and what is of other nodes, networks and suites', 
 });
 
 test('slices of nodes', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.0/24', node_slice_size: '/30', network_name: 'blue' });
+  const cluster = await kubeClusterOf(t, {
+    range: '10.70.0.0/24',
+    node_slice_size: '/30',
+    network_name: 'blue',
+  });
   t.regex(
     (await cluster.run('ADD', 'a', pod('a'))).error!.msg,
     /There is no NodeSlicePool "blue" in namespace "kube-system"/,
@@ -460,7 +410,7 @@ test('slices of nodes', async (t) => {
 });
 
 test('while the API is away, ADD says so and pods are torn down; nothing is lost', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.4/31' });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.4/31' });
   const [one, two] = [await cluster.add('a', pod('a')), await cluster.add('b', pod('b'))];
   await cluster.api.down();
   const away = await cluster.run('ADD', 'c', pod('c'));
@@ -485,7 +435,7 @@ test('while the API is away, ADD says so and pods are torn down; nothing is lost
 });
 
 test('every failure of the API is told, by code 11, and DEL goes on', async (t) => {
-  const cluster = await clusterOf(t, { range: '10.70.0.0/24' });
+  const cluster = await kubeClusterOf(t, { range: '10.70.0.0/24' });
   const { api } = cluster;
   const failsBy = async (pattern: RegExp, access?: Parameters<KubeApi['kubeconfig']>[1]) => {
     const kubernetes = { kubeconfig: access ? api.kubeconfig('other', access) : api.kubeconfig() };
@@ -518,7 +468,7 @@ test('every failure of the API is told, by code 11, and DEL goes on', async (t) 
 });
 
 test('an ADD that cannot be completed leaves nothing', async (t) => {
-  const cluster = await clusterOf(t, {
+  const cluster = await kubeClusterOf(t, {
     ipRanges: [{ range: 'fd00::/127', range_start: 'fd00::1', range_end: 'fd00::1' }],
   });
   cluster.seedReservation('fd00--1', 'default/elsewhere');
@@ -528,7 +478,7 @@ test('an ADD that cannot be completed leaves nothing', async (t) => {
 });
 
 test('what cannot be is refused', async (t) => {
-  const cluster = await clusterOf(t);
+  const cluster = await kubeClusterOf(t);
   for (const [calling, message] of [
     [{}, /CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME/],
     [pod('a', { ipam: { kubernetes: {} } }), /"ipam" has no "etcd_host" and no "kubernetes.kubeconfig"/],

@@ -74,8 +74,10 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   await etcd.kill(1);
   await etcd.startMember(1);
   // As a call leaves it that is killed right after it had got the lease.
-  const key = Buffer.from('/cni/addresses/nodes/node-3').toString('base64');
-  await etcd.ask('/v3/kv/deleterange', { key });
+  const [key, range_end] = ['node-3', 'node-4'].map((name) =>
+    Buffer.from(`/cni/addresses/nodes/${name}`).toString('base64'),
+  );
+  await etcd.ask('/v3/kv/deleterange', { key, range_end });
   for (const node of ['node-3', 'NODE-2', 'node-1']) {
     const refused = await gc('--node', node);
     t.is(refused.exit, 1);

@@ -249,6 +249,12 @@ test('what answers in place of etcd is told apart', async (t) => {
   for (const [answer, pattern] of [
     ['HTTP/1.0 200 OK\r\n\r\n<html>', /No member of etcd can answer.* no JSON: <html>/],
     ['HTTP/1.0 200 OK\r\n\r\n{"responses":7}', /does not speak as etcd 3\.4 or newer/],
+    ['HTTP/1.0 200 OK\r\n\r\n{}', /does not speak as etcd 3\.4 or newer/],
+    ['HTTP/1.0 200 OK\r\n\r\n{"header":{}}', /does not speak as etcd 3\.4 or newer/],
+    [
+      'HTTP/1.0 200 OK\r\n\r\n{"header":{},"succeeded":true,"responses":[{},{},{},{}]}',
+      /does not speak as etcd 3\.4 or newer/,
+    ],
     ['SSH-2.0-x\r\n', /No member of etcd can answer/],
   ] as const) {
     await host.run(['tee', '/run/answer'], { stdin: answer });
@@ -260,9 +266,13 @@ test('what answers in place of etcd is told apart', async (t) => {
       ...{ cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan' },
       ipam: { type: 'whereabouts', range: '10.70.0.0/24', etcd_host: '127.0.0.1' },
     };
-    const { error } = await runPlugin(host, 'whereabouts', 'ADD', { config, containerId: 'a', netns: '/x' });
+    const call = { config, containerId: 'a', netns: '/x' };
+    const { error } = await runPlugin(host, 'whereabouts', 'ADD', call);
     t.is(error!.code, 11);
     t.regex(`${error!.msg} ${error!.details}`, pattern);
+    const { exit, stderr } = await runPlugin(host, 'whereabouts', 'DEL', call);
+    t.is(exit, 0);
+    t.regex(stderr, /released by the next call that reaches etcd/);
     serving.kill('SIGKILL');
     await until('it has ended', async () => !(await host.run(['ss', '-ltn'])).includes(':2379'));
   }

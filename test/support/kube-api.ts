@@ -48,6 +48,15 @@ export interface Access {
 }
 
 /** The server. */
+/** What roles call the methods of requests about one object. */
+const verbs: Readonly<Record<string, string>> = {
+  GET: 'get',
+  POST: 'create',
+  PUT: 'update',
+  PATCH: 'patch',
+  DELETE: 'delete',
+};
+
 export class KubeApi {
   readonly host: Host;
   readonly server = 'https://127.0.0.1:6443';
@@ -62,8 +71,8 @@ export class KubeApi {
   /** Sees every request; what it returns is answered, "hang" never, and "close" ends the connection. */
   onRequest: (request: ApiRequest) => Reply | 'hang' | 'close' | undefined | Promise<Reply | undefined> =
     () => undefined;
-  /** Whether a user may do something; anonymous ones never may. */
-  isAllowed: (user: string, method: string, resource: string) => boolean = () => true;
+  /** Whether a user may do something, by a verb as roles have it; anonymous ones never may. */
+  isAllowed: (user: string, verb: string, resource: string) => boolean = () => true;
   private readonly objects = new Map<string, Objects>();
   private version = 1000;
   private listener: Server | undefined;
@@ -206,12 +215,13 @@ export class KubeApi {
     const objects = place && this.objects.get(place.plural);
     if (!place || objects?.kind.apiVersion !== place.apiVersion)
       return { status: 404, body: '404 page not found\n' };
-    if (user === '' || !this.isAllowed(user, method, resource))
+    const { namespace, name, isStatus } = place;
+    const verb = method === 'GET' && name === undefined ? 'list' : (verbs[method] ?? method);
+    if (user === '' || !this.isAllowed(user, verb, resource))
       throw new Refusal(
         ...([403, 'Forbidden'] as const),
-        `${objects.resource} is forbidden: User "${user || 'system:anonymous'}" cannot ${method} resource "${resource}"`,
+        `${objects.resource} is forbidden: User "${user || 'system:anonymous'}" cannot ${verb} resource "${resource}"`,
       );
-    const { namespace, name, isStatus } = place;
     const ok = (value: unknown): Reply => ({ status: 200, body: value });
     if (name === undefined) {
       if (method === 'POST') {

@@ -1,59 +1,63 @@
-/** Kinds of objects that the stand-in for a kube-apiserver knows, with the schemas of custom resources. */
+/**
+ * Kinds of objects that the stand-in for a kube-apiserver knows: those of Kubernetes, and the custom ones that
+ * the manifests in conf/kubernetes define.
+ */
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadAll } from 'js-yaml';
 import type { Kind, Schema } from './kube-objects.ts';
 
-const string: Schema = { type: 'string' };
-const object = (properties: Record<string, Schema>, required: readonly string[] = []): Schema => ({
-  ...{ type: 'object', properties, required },
-});
+/** What a manifest has, as far as the stand-in goes by it. */
+interface Definition {
+  readonly kind: string;
+  readonly spec: {
+    readonly group: string;
+    readonly names: { readonly kind: string; readonly plural: string };
+    readonly versions: readonly {
+      readonly name: string;
+      readonly schema: { readonly openAPIV3Schema: Schema };
+    }[];
+  };
+}
 
-const whereabouts = 'whereabouts.cni.cncf.io/v1alpha1';
+interface Role {
+  readonly kind: string;
+  readonly rules: readonly { readonly resources: readonly string[]; readonly verbs: readonly string[] }[];
+}
 
-/** Source: the definitions in doc/crds of whereabouts, and artifacts of the Network Plumbing Working Group. */
+/** The plugins that have a manifest in conf/kubernetes. */
+export const plugins = ['multus', 'whereabouts'] as const;
+
+/** The objects of a plugin's manifest. */
+export function manifestOf(plugin: (typeof plugins)[number]): readonly { readonly kind: string }[] {
+  const file = join(import.meta.dirname, `../../conf/kubernetes/${plugin}.yaml`);
+  return loadAll(readFileSync(file, 'utf8')) as { kind: string }[];
+}
+
+function isDefinition(object: { readonly kind: string }): object is Definition {
+  return object.kind === 'CustomResourceDefinition';
+}
+
 export const kinds: readonly Kind[] = [
   { apiVersion: 'v1', kind: 'Pod', plural: 'pods', hasStatus: true },
   { apiVersion: 'v1', kind: 'Node', plural: 'nodes', isClusterWide: true, hasStatus: true },
   { apiVersion: 'v1', kind: 'Namespace', plural: 'namespaces', isClusterWide: true, hasStatus: true },
-  {
-    ...{ apiVersion: 'k8s.cni.cncf.io/v1', kind: 'NetworkAttachmentDefinition' },
-    plural: 'network-attachment-definitions',
-    schema: object({ spec: object({ config: string }) }),
-  },
-  {
-    ...{ apiVersion: whereabouts, kind: 'IPPool', plural: 'ippools' },
-    schema: object({
-      spec: object(
-        {
-          range: string,
-          allocations: {
-            type: 'object',
-            additionalProperties: object({ id: string, podref: string, ifname: string }, ['id', 'podref']),
-          },
-        },
-        ['allocations', 'range'],
-      ),
-    }),
-  },
-  {
-    ...{ apiVersion: whereabouts, kind: 'OverlappingRangeIPReservation' },
-    plural: 'overlappingrangeipreservations',
-    schema: object(
-      {
-        spec: object({ containerid: string, podref: string, ifname: string }, ['podref']),
-      },
-      ['spec'],
-    ),
-  },
-  {
-    ...{ apiVersion: whereabouts, kind: 'NodeSlicePool', plural: 'nodeslicepools' },
-    schema: object({
-      spec: object({ range: string, sliceSize: string }, ['range', 'sliceSize']),
-      status: object({
-        allocations: {
-          type: 'array',
-          items: object({ nodeName: string, sliceRange: string }, ['nodeName', 'sliceRange']),
-        },
-      }),
-    }),
-  },
+  ...plugins
+    .flatMap((plugin) => manifestOf(plugin).filter(isDefinition))
+    .map(({ spec: { group, names, versions } }) => ({
+      apiVersion: `${group}/${versions[0]!.name}`,
+      kind: names.kind,
+      plural: names.plural,
+      schema: versions[0]!.schema.openAPIV3Schema,
+    })),
 ];
+
+/** What the role in a plugin's manifest allows: a verb as roles have it, and a resource. */
+export function allowedByManifest(
+  plugin: (typeof plugins)[number],
+): (user: string, verb: string, resource: string) => boolean {
+  const { rules } = manifestOf(plugin).find(({ kind }) => kind === 'ClusterRole') as Role;
+  return (_user, verb, resource) =>
+    rules.some(({ resources, verbs }) => resources.includes(resource) && verbs.includes(verb));
+}

@@ -1,12 +1,10 @@
 /** A host whose pods are objects of the Kubernetes API, with networks on disk and as definitions. */
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import { loadAll } from 'js-yaml';
 import { Attachment, attach, type Conflist } from './chain.ts';
 import type { Host } from './host.ts';
 import { KubeApi } from './kube-api.ts';
+import { allowedByManifest } from './kube-kinds.ts';
 import { makeHostWithNetworks, several } from './several.ts';
 
 /** What {@link networkStatusOf} gives of each network. */
@@ -30,23 +28,11 @@ export interface Node {
   readonly network: Conflist;
 }
 
-const manifest = loadAll(
-  readFileSync(join(import.meta.dirname, '../../conf/kubernetes/multus.yaml'), 'utf8'),
-) as { kind: string; rules: { resources: string[]; verbs: string[] }[] }[];
-
-/** Whether the role of conf/kubernetes/multus.yaml allows a request. */
-export function isAllowedByManifest(_user: string, method: string, resource: string): boolean {
-  const role = manifest.find(({ kind }) => kind === 'ClusterRole')!;
-  return role.rules.some(
-    ({ resources, verbs }) => resources.includes(resource) && verbs.includes(method.toLowerCase()),
-  );
-}
-
 /** Makes a node whose kubeconfig has the rights that the manifest gives. @param keys of multus, beside "kubeconfig" and "clusterNetwork". */
 export async function makeNode(t: ExecutionContext, keys: object = {}): Promise<Node> {
   const host = await makeHostWithNetworks(t);
   const api = await KubeApi.start(t, host);
-  api.isAllowed = isAllowedByManifest;
+  api.isAllowed = allowedByManifest('multus');
   const kubeconfig = api.kubeconfig();
   return { host, api, network: several('multus', { kubeconfig, clusterNetwork: 'pods', ...keys }) };
 }

@@ -6,7 +6,7 @@ import { capacityOf, formatPool, nextOf, type Pool, poolHas } from '../pools.ts'
 import type { Allocation, Entry, IpPool } from './ip-pool.ts';
 import type { Objects } from './objects.ts';
 import type { Range } from './ranges.ts';
-import { releaseEntry, removeFrom } from './release.ts';
+import { removeFrom } from './release.ts';
 import { Tries } from './tries.ts';
 
 /** A range, and the one address of it that will do, if any. */
@@ -29,44 +29,58 @@ export async function allocateFrom(
   const { pools, reservations } = objects;
   /** What ranges that overlap have. */
   const elsewhere = new Set<bigint>();
+  /** What was entered, also if the answer was lost. */
+  const entered = new Set<bigint>();
   using _ = await pools.lock(ref.name);
-  for (const tries = new Tries(`IPPool "${ref.name}"`); ; await tries.next()) {
+  for (const tries = new Tries(`IPPool "${ref.name}"`); ; tries.check()) {
     const pool = await pools.read(ref.name, range.subnet);
     if (!pool) {
       await pools.create(ref.name, network);
       continue;
     }
-    const before = ownEntry(pool, own);
-    const fits =
-      before &&
-      (wanted ? before.address.equals(wanted) : poolHas(range, before.address)) &&
-      !elsewhere.has(before.address.value);
-    if (before && !fits) {
-      if (before.id === own.id && before.until === undefined) throw otherAddresses(owner, [before.address]);
-      // The pod's former container, or its quarantine, is in the way.
-      await releaseEntry(objects, ref, pool, before);
-      continue;
-    }
+    const usable = pool.usableOf(range);
+    const fits = ({ address }: Entry) =>
+      (wanted ? address.equals(wanted) : poolHas(usable, address)) && !elsewhere.has(address.value);
+    if (wanted && !poolHas(usable, wanted))
+      throw new Error(
+        `IPPool "${ref.name}" counts from ${usable.start}, so that it has no place for the requested address ${wanted}. Ask for another one, or correct "range" of the object`,
+      );
+    const before = ownEntry(pool, own, fits);
+    if (before?.id === own.id && before.until === undefined && !fits(before))
+      throw otherAddresses(owner, [before.address]);
     const isNew = before?.id !== own.id || before.until !== undefined;
-    const address = before?.address ?? choose(pool, range, wanted, elsewhere);
+    const address = before?.address ?? choose(pool, usable, wanted, elsewhere);
     if (!address) throw wanted ? alreadyReserved(wanted) : nothingFree(formatPool(range), owner);
     const former = pool.at(address);
-    if (isNew && !(await pools.change(pool, [{ address, allocation: own }]))) continue;
+    if (isNew) {
+      entered.add(address.value);
+      if (!(await pools.change(pool, [{ address, allocation: own }]))) {
+        await tries.next();
+        continue;
+      }
+    }
     if (
       ipam.enable_overlapping_ranges === false ||
       (await reservations.reserve(ref.networkName, address, own, former))
     )
-      return { address, isNew };
+      return { address, isNew: isNew || entered.has(address.value) };
     await removeFrom(objects, ref, own, address);
     elsewhere.add(address.value);
   }
 }
 
-/** What the attachment has, or else its pod by another container: see "same podref" in whereabouts. */
-function ownEntry({ entries }: IpPool, own: Allocation): Entry | undefined {
+/**
+ * What the attachment has, or else what its pod has by another container or in quarantine, if that fits: see
+ * "same podref" in whereabouts. What does not fit stays as it is: the other container may still live.
+ */
+function ownEntry({ entries }: IpPool, own: Allocation, fits: (entry: Entry) => boolean): Entry | undefined {
+  const isOwn = ({ id, ifname }: Entry) => id === own.id && (ifname ?? own.ifname) === own.ifname;
   return (
-    entries.find(({ id, ifname }) => id === own.id && (ifname ?? own.ifname) === own.ifname) ??
-    entries.find(({ podref, ifname }) => podref === own.podref && ifname === own.ifname)
+    entries.find((entry) => isOwn(entry) && entry.until === undefined) ??
+    entries.find(
+      (entry) =>
+        (isOwn(entry) || (entry.podref === own.podref && entry.ifname === own.ifname)) && fits(entry),
+    )
   );
 }
 

@@ -6,8 +6,10 @@
 import type { RemoteHolding } from '../../../lib/cni/plugin.ts';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
 import type { Address } from '../../../lib/ip.ts';
+import { failedAs } from '../../../lib/kubernetes/error.ts';
 import {
   type Backend,
+  eachInSpite,
   notReserved,
   type Release,
   reservedForOther,
@@ -130,14 +132,19 @@ export class KubernetesBackend implements Backend {
     await this.ranges();
   }
 
-  async collect(isValid: (owner: Owner) => boolean): Promise<void> {
-    for (const name of this.held.names()) {
+  async collect(isValid: (owner: Owner) => boolean, warn: (message: string) => void): Promise<void> {
+    const collectHeld = async (name: string) => {
       const one = this.held.read(name);
       if (!one) this.held.removeNamed(name);
       else if (one.owner.network === this.setting.owner.network && !isValid(one.owner))
         await this.release(one);
-    }
-    for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);
+    };
+    const collectExpired = async () => {
+      for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);
+    };
+    const steps = [...this.held.names().map((name) => () => collectHeld(name)), collectExpired];
+    const isFinal = (error: unknown) => failedAs(error, 'unreachable', 'tls', 'unauthorized', 'busy');
+    await eachInSpite(steps, (step) => step(), { isFinal, warn });
   }
 
   async announce(): Promise<void> {
@@ -152,13 +159,11 @@ export class KubernetesBackend implements Backend {
 
   async countUsed(pool: Pool): Promise<number> {
     const names = await poolNamesOf(() => this.objects(), this.setting, pool);
-    let used = 0;
-    for (const name of names) {
-      const object = await this.objects().pools.read(name);
-      const taken = object?.takenAt(Date.now() / 1000) ?? [];
-      used += [...taken].filter((value) => value >= pool.start.value && value <= pool.end.value).length;
-    }
-    return used;
+    const { pools } = this.objects();
+    const [name] = names;
+    const objects = names.length === 1 ? [await pools.read(name!)] : await pools.readAll(names);
+    const taken = objects.flatMap((object) => [...(object?.takenAt(Date.now() / 1000) ?? [])]);
+    return taken.filter((value) => value >= pool.start.value && value <= pool.end.value).length;
   }
 
   /** The kubeconfig is not read before it is needed: DEL goes on without it. */

@@ -10,6 +10,7 @@ import { CniError, ErrorCode } from '../../../lib/errors.ts';
 import { Address, Prefix } from '../../../lib/ip.ts';
 import type { ObjectMeta } from '../../../lib/kubernetes/client.ts';
 import { isObject } from '../../../lib/object.ts';
+import { narrowPool, type Pool } from '../pools.ts';
 
 const annotation = 'cni-plugins-ts/quarantine';
 
@@ -59,7 +60,8 @@ export class IpPool {
    * @param subnet of the configuration, if it is known.
    * @throws CniError when the object is of another range, or says none.
    */
-  constructor({ metadata, spec = {} }: PoolObject, subnet?: Prefix) {
+  constructor({ metadata, spec: given }: PoolObject, subnet?: Prefix) {
+    const spec = isObject(given) ? given : {};
     this.name = metadata.name;
     this.resourceVersion = metadata.resourceVersion ?? '';
     const range = typeof spec.range === 'string' ? Prefix.tryParse(spec.range) : undefined;
@@ -97,6 +99,15 @@ export class IpPool {
         .filter(({ until }) => until === undefined || until > now)
         .map(({ address }) => address.value),
     );
+  }
+
+  /**
+   * What of a range can stand in this object. Distances are from the address in "range" as it is written,
+   * even if it is not the first one of its network, as whereabouts reads it; and they are not negative.
+   * @throws Error when that is nothing.
+   */
+  usableOf(range: Pool): Pool {
+    return this.base.compare(range.start) > 0 ? narrowPool(range, this.base, range.end) : range;
   }
 
   at(address: Address): Entry | undefined {

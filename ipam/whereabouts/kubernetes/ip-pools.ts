@@ -2,7 +2,7 @@
 
 import type { Prefix } from '../../../lib/ip.ts';
 import { acquireLock } from '../../../lib/kernel/lock.ts';
-import { type KubernetesClient, pathOf } from '../../../lib/kubernetes/client.ts';
+import { type KubernetesClient, type ObjectList, pathOf } from '../../../lib/kubernetes/client.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
 import { digest, directoryOf } from '../release-files.ts';
 import { type Change, IpPool, type PoolObject } from './ip-pool.ts';
@@ -35,11 +35,28 @@ export class IpPools {
   /** @returns undefined when there is none. @throws CniError as {@link IpPool}, {@link KubernetesClient}. */
   async read(name: string, subnet?: Prefix): Promise<IpPool | undefined> {
     try {
-      return new IpPool(await this.client.get<PoolObject>(this.path(name)), subnet);
+      return new IpPool(await this.client.read<PoolObject>(this.path(name)), subnet);
     } catch (error) {
       if (failedAs(error, 'not-found')) return undefined;
       throw error;
     }
+  }
+
+  /** Reads those of some names that exist, in as few requests as there are pages. */
+  async readAll(names: readonly string[]): Promise<IpPool[]> {
+    const wanted = new Set(names);
+    const pools: IpPool[] = [];
+    for (let next: string | undefined = ''; next !== undefined; ) {
+      const page: ObjectList<PoolObject> = await this.client.list(
+        this.path(),
+        next ? { continue: next } : {},
+      );
+      pools.push(
+        ...page.items.filter(({ metadata }) => wanted.has(metadata.name)).map((one) => new IpPool(one)),
+      );
+      next = page.continue;
+    }
+    return pools;
   }
 
   /** Creates a pool without addresses, unless somebody else has. */

@@ -47,17 +47,6 @@ export async function releaseExpired(objects: Objects, ref: PoolRef): Promise<vo
   );
 }
 
-/** Gives an address back, unless the pool has changed since it was read. */
-export async function releaseEntry(
-  { pools, reservations }: Objects,
-  { networkName }: PoolRef,
-  pool: IpPool,
-  entry: Entry,
-): Promise<void> {
-  await reservations.release(networkName, entry.address, entry);
-  await pools.change(pool, [{ address: entry.address, allocation: undefined }]);
-}
-
 /** The reservation goes first, as nothing would lead to it once the pool has no entry. */
 async function giveBack(
   { pools, reservations }: Objects,
@@ -70,7 +59,10 @@ async function giveBack(
     const entries = pool ? choose(pool) : [];
     if (!pool || entries.length === 0) return;
     if (until === undefined)
-      for (const entry of entries) await reservations.release(networkName, entry.address, entry);
+      for (const entry of entries) {
+        const isStillOwn = async () => (await pools.read(name))?.at(entry.address)?.id === entry.id;
+        await reservations.release(networkName, entry.address, entry, isStillOwn);
+      }
     const changes = entries.map(
       ({ address, id, podref, ifname }): Change =>
         until === undefined

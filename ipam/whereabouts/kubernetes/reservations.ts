@@ -8,6 +8,7 @@
 import type { Address } from '../../../lib/ip.ts';
 import { type KubernetesClient, type ObjectMeta, pathOf } from '../../../lib/kubernetes/client.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
+import { isObject } from '../../../lib/object.ts';
 import type { Allocation } from './ip-pool.ts';
 import { apiVersion, kindPath, reservationName } from './names.ts';
 import { Tries } from './tries.ts';
@@ -61,14 +62,25 @@ export class Reservations {
     }
   }
 
-  /** Gives an address back, unless it is somebody else's, or of the pod's new container. */
-  async release(networkName: string, address: Address, owner: Allocation): Promise<void> {
+  /**
+   * Gives an address back, unless it is somebody else's, or of the pod's new container.
+   * @param isStillOwn asks whether the pool still has the address for the owner, so that a container ID which
+   *   is not the owner's is a former one: whereabouts leaves it as it is when it gives the address to the
+   *   next container of the pod.
+   */
+  async release(
+    networkName: string,
+    address: Address,
+    owner: Allocation,
+    isStillOwn: () => Promise<boolean>,
+  ): Promise<void> {
     const name = reservationName(networkName, address);
     for (const tries = new Tries(`Reservation "${name}"`); ; await tries.next()) {
       const found = await this.find(name);
       if (!found || !isOf(found, owner)) return;
       const { containerid } = found.spec ?? {};
-      if (typeof containerid === 'string' && containerid !== '' && containerid !== owner.id) return;
+      const isOther = typeof containerid === 'string' && containerid !== '' && containerid !== owner.id;
+      if (isOther && !(await isStillOwn())) return;
       try {
         const { uid, resourceVersion } = found.metadata;
         await this.client.remove(this.path(name), { uid, resourceVersion });
@@ -88,7 +100,7 @@ export class Reservations {
 
   private async find(name: string): Promise<ReservationObject | undefined> {
     try {
-      return await this.client.get(this.path(name));
+      return await this.client.read(this.path(name));
     } catch (error) {
       if (failedAs(error, 'not-found')) return undefined;
       throw error;
@@ -102,6 +114,7 @@ export class Reservations {
 }
 
 /** Whether a reservation is of the same pod and interface; old versions do not write the interface. */
-function isOf({ spec = {} }: ReservationObject, { podref, ifname }: Allocation): boolean {
+function isOf({ spec: given }: ReservationObject, { podref, ifname }: Allocation): boolean {
+  const spec = isObject(given) ? given : {};
   return spec.podref === podref && (!spec.ifname || !ifname || spec.ifname === ifname);
 }

@@ -5,7 +5,7 @@
 
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
 import { Prefix } from '../../../lib/ip.ts';
-import { type KubernetesClient, pathOf } from '../../../lib/kubernetes/client.ts';
+import { type KubernetesClient, type ObjectMeta, pathOf } from '../../../lib/kubernetes/client.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
 import { isObject } from '../../../lib/object.ts';
 import { kindPath } from './names.ts';
@@ -26,13 +26,15 @@ export async function readSlices(
   name: string,
 ): Promise<readonly Slice[]> {
   const path = `${kindPath(namespace, 'nodeslicepools')}${pathOf(name)}`;
-  const { status } = await client.get<{ status?: { allocations?: unknown } }>(path).catch((error) => {
-    if (!failedAs(error, 'not-found')) throw error;
-    throw new NoSlicesError(
-      ErrorCode.TryAgainLater,
-      `There is no NodeSlicePool "${name}" in namespace "${namespace}", of which "node_slice_size" takes a part. See that whereabouts' node-slice-controller runs, or take "node_slice_size" out`,
-    );
-  });
+  const { status } = await client
+    .read<{ metadata: ObjectMeta; status?: { allocations?: unknown } }>(path)
+    .catch((error) => {
+      if (!failedAs(error, 'not-found')) throw error;
+      throw new NoSlicesError(
+        ErrorCode.TryAgainLater,
+        `There is no NodeSlicePool "${name}" in namespace "${namespace}", of which "node_slice_size" takes a part. See that whereabouts' node-slice-controller runs, or take "node_slice_size" out`,
+      );
+    });
   const all = Array.isArray(status?.allocations) ? (status.allocations as readonly unknown[]) : [];
   return all.flatMap((one) => {
     const { nodeName, sliceRange } = isObject(one) ? one : {};

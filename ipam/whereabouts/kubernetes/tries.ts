@@ -19,13 +19,18 @@ export class Tries {
     this.what = what;
   }
 
-  /** Waits until it is worth another attempt. @throws CniError TryAgainLater when there is no time left. */
+  /** Whether there is time for another attempt. @throws CniError TryAgainLater when there is none. */
+  check(): void {
+    if (performance.now() <= this.end) return;
+    throw new CniError(
+      ErrorCode.TryAgainLater,
+      `${this.what} could not be changed for ${longestTry / 1000} seconds, as others were faster each time. Try again, or give nodes ranges of their own`,
+    );
+  }
+
+  /** Waits, after others were faster, until it is worth another attempt. @throws as {@link check}. */
   async next(): Promise<void> {
-    if (performance.now() > this.end)
-      throw new CniError(
-        ErrorCode.TryAgainLater,
-        `${this.what} was changed by others before each attempt for ${longestTry / 1000} seconds. Try again, or give nodes ranges of their own`,
-      );
+    this.check();
     await sleep(this.pause * (0.5 + Math.random()));
     this.pause = Math.min(longestPause, this.pause * 2);
   }

@@ -8,7 +8,7 @@ import { applySuite, type Cluster, patience } from '../cluster.ts';
 
 export async function withoutAgent(cluster: Cluster, claims: Claims): Promise<void> {
   const { plane } = cluster;
-  claims.heading('9. Without the agent');
+  claims.heading('10. Without the agent');
   await plane.kubectl(['--namespace=kube-system', 'delete', 'daemonset', 'cni-plugins', '--wait', patience]);
   for (const { name, node } of cluster.nodes)
     await claims.check(
@@ -33,7 +33,7 @@ export async function withoutAgent(cluster: Cluster, claims: Claims): Promise<vo
 
 export async function leftovers(cluster: Cluster, claims: Claims): Promise<void> {
   const { plane } = cluster;
-  claims.heading('10. Everything is deleted');
+  claims.heading('11. Everything is deleted');
   for (const kinds of ['ingresses', 'deployments,statefulsets,daemonsets,pods'])
     await plane.kubectl(['delete', kinds, '--all', '--wait', patience]);
   for (const workload of ['deployment/dns', 'daemonset/ingress'])

@@ -36,7 +36,7 @@ function callWith(path: string[], signal?: AbortSignal): Call {
     signal,
     depth: 2,
     runEmbedded: () => undefined,
-    worksOnFiles: async () => false,
+    interfaceGoes: async () => 'after' as const,
   };
   return new Call(context, {
     config: { cniVersion: '1.0.0', name: 'n', type: 'bridge', ipam: { type: 'fake' } },

@@ -4,12 +4,20 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { defineMainPlugin } from '../../../lib/cni/main-plugin.ts';
-import { definePlugin, type Plugin } from '../../../lib/cni/plugin.ts';
+import { definePlugin, type InterfaceGoes, type Plugin } from '../../../lib/cni/plugin.ts';
 import { emptyResult } from '../../../lib/cni/result.ts';
 import { runPlugin } from '../../../lib/cni/runner.ts';
 
-/** Runs DEL with an IPAM plugin of this executable. @returns what happened, in order. */
-async function del(t: ExecutionContext, worksOnFiles: boolean): Promise<string[]> {
+/**
+ * Runs DEL with an IPAM plugin of this executable.
+ * @param remove removes the interface, or fails to.
+ * @returns the exit code, and what happened, in order.
+ */
+async function del(
+  t: ExecutionContext,
+  interfaceGoes: InterfaceGoes,
+  remove: () => Promise<void> = async () => {},
+): Promise<{ exit: number; steps: string[] }> {
   const path = mkdtempSync(join(tmpdir(), 'cni-main-'));
   t.teardown(() => rmSync(path, { recursive: true }));
   const program = join(path, 'addresses');
@@ -21,14 +29,19 @@ async function del(t: ExecutionContext, worksOnFiles: boolean): Promise<string[]
     kind: '',
     config: {},
     create: () => ({ interfaces: [], link: undefined }),
-    remove: () => void steps.push('interface removed'),
+    async remove() {
+      steps.push('interface begun');
+      await sleep(40);
+      await remove();
+      steps.push('interface removed');
+    },
   });
   const addresses = definePlugin({
     name: 'addresses',
     summary: '',
     role: 'ipam',
     config: {},
-    worksOnFiles,
+    interfaceGoes,
     add: () => emptyResult(),
     async del() {
       await sleep(20);
@@ -41,15 +54,25 @@ async function del(t: ExecutionContext, worksOnFiles: boolean): Promise<string[]
     warn: () => {},
     readStdin: async () =>
       JSON.stringify({ cniVersion: '1.0.0', name: 'n', type: 'main', ipam: { type: 'addresses' } }),
-    print: async (text: string) => void steps.push(text),
+    print: async () => {},
   };
   const find = (name: string) =>
     name === 'addresses' ? Promise.resolve(addresses as Plugin<never>) : undefined;
-  t.is(await runPlugin(main as Plugin<never>, caller, find), 0);
-  return steps;
+  const exit = await runPlugin(main as Plugin<never>, caller, find);
+  return { exit, steps };
 }
 
-test('the interface goes beside the address, unless the IPAM plugin may have to speak through it', async (t) => {
-  t.deepEqual(await del(t, true), ['interface removed', 'address released']);
-  t.deepEqual(await del(t, false), ['address released', 'interface removed']);
+test('the interface goes before, beside or after the addresses, as the IPAM plugin says', async (t) => {
+  const [begun, removed, released] = ['interface begun', 'interface removed', 'address released'];
+  t.deepEqual((await del(t, 'before')).steps, [begun, removed, released]);
+  t.deepEqual((await del(t, 'beside')).steps, [begun, released, removed]);
+  t.deepEqual((await del(t, 'after')).steps, [released, begun, removed]);
+});
+
+test('an interface that cannot be removed keeps its addresses where other nodes could have them', async (t) => {
+  const fail = async () => {
+    throw new Error('busy');
+  };
+  t.deepEqual(await del(t, 'before', fail), { exit: 1, steps: ['interface begun'] });
+  t.deepEqual(await del(t, 'beside', fail), { exit: 1, steps: ['interface begun', 'address released'] });
 });

@@ -1,28 +1,30 @@
-/** conf/kubernetes/multus.yaml is what Kubernetes takes. */
+/** The manifests in conf/kubernetes are what Kubernetes takes. */
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import test from 'ava';
-import { loadAll } from 'js-yaml';
 import * as extensions from 'kubernetes-models/apiextensions.k8s.io/v1';
 import * as rbac from 'kubernetes-models/rbac.authorization.k8s.io/v1';
 import * as core from 'kubernetes-models/v1';
+import { manifestOf, plugins } from '../../support/kube-kinds.ts';
 
-test('each object of the manifest is one of its kind', (t) => {
-  const text = readFileSync(join(import.meta.dirname, '../../../conf/kubernetes/multus.yaml'), 'utf8');
-  const objects = loadAll(text) as { kind: string }[];
-  const classes = { ...core, ...rbac, ...extensions } as unknown as Record<
-    string,
-    new (
-      object: object,
-    ) => { validate(): void }
-  >;
-  t.deepEqual(
-    objects.map(({ kind }) => kind),
-    ['CustomResourceDefinition', 'ClusterRole', 'ServiceAccount', 'ClusterRoleBinding', 'Secret'],
-  );
-  for (const object of objects) t.notThrows(() => new classes[object.kind]!(object).validate(), object.kind);
-  t.throws(() =>
-    new rbac.ClusterRole({ ...objects[1], rules: [{ verbs: 'get' as never }] } as never).validate(),
-  );
+const classes = { ...core, ...rbac, ...extensions } as unknown as Record<
+  string,
+  new (
+    object: object,
+  ) => { validate(): void }
+>;
+
+for (const plugin of plugins)
+  test(`each object of the manifest of ${plugin} is one of its kind`, (t) => {
+    const objects = manifestOf(plugin);
+    t.deepEqual(
+      [...new Set(objects.map(({ kind }) => kind))],
+      ['CustomResourceDefinition', 'ClusterRole', 'ServiceAccount', 'ClusterRoleBinding', 'Secret'],
+    );
+    for (const object of objects)
+      t.notThrows(() => new classes[object.kind]!(object).validate(), object.kind);
+  });
+
+test('an object that is not one of its kind is found', (t) => {
+  const role = manifestOf('multus').find(({ kind }) => kind === 'ClusterRole')!;
+  t.throws(() => new rbac.ClusterRole({ ...role, rules: [{ verbs: 'get' as never }] } as never).validate());
 });

@@ -1,0 +1,230 @@
+/** Several networks per pod: by multus and NetworkAttachmentDefinitions, and by genie. */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { files } from '../../../test/support/observe.ts';
+import type { Claims } from '../../claims.ts';
+import { type PodInfo, podsOf, show } from '../api.ts';
+import { ask, eventually, inPod } from '../clients.ts';
+import { applyManifest, type Cluster, patience } from '../cluster.ts';
+
+const conf = join(import.meta.dirname, '../../../conf/kubernetes');
+
+/** Before conf/40-flannel.conflist, so that it is what containerd takes. */
+const multus = {
+  cniVersion: '1.0.0',
+  name: 'multusnet',
+  plugins: [
+    {
+      type: 'multus',
+      capabilities: { portMappings: true },
+      kubeconfig: '/etc/cni/net.d/multus.d/multus.kubeconfig',
+      clusterNetwork: 'cbr0',
+    },
+  ],
+};
+
+/** A pod's address on the second network. */
+interface StoragePod extends PodInfo {
+  readonly storage: string;
+}
+
+export async function networks(cluster: Cluster, claims: Claims): Promise<void> {
+  const { plane } = cluster;
+  claims.heading('9. Several networks');
+  for (const plugin of ['multus', 'whereabouts']) await allow(cluster, plugin);
+  for (const { node } of cluster.nodes) node.write('/etc/cni/net.d/10-multus.conflist', multus);
+  await mayDoNoMore(cluster, claims);
+  await applyManifest(plane, 'storage.yaml');
+  await plane.kubectl(['rollout', 'status', 'deployment/db', patience]);
+  await show(cluster, claims, 'get pods --selector=app=db --output=wide');
+  await show(cluster, claims, 'get ippools --namespace=kube-system --output=jsonpath={.items[*].spec}');
+
+  const pods = await storagePods(cluster);
+  for (const pod of pods)
+    await claims.check(
+      `pod ${pod.name} on ${pod.node} has ${pod.storage} on net1, as its network-status says, and its default route on eth0`,
+      isConnected(cluster, pod),
+    );
+  await claims.check('the pool has the addresses of these pods, and no others', poolIs(cluster, pods));
+  const [one, other] = pods;
+  for (const [from, to] of [
+    [one!, other!],
+    [other!, one!],
+  ] as const)
+    await claims.check(
+      `the pod on ${from.node} reaches the one on ${to.node} at ${to.storage}, which sees its address there`,
+      ask(inPod(cluster, from), `${to.storage}:8080`).then(
+        (answer) => answer?.pod === to.name && answer.peer === from.storage,
+      ),
+    );
+  await claims.check(
+    'a pod that asks for a network that there is not is not started, and an event says why',
+    eventually(async () => {
+      const get = [
+        'get',
+        'events',
+        '--field-selector=involvedObject.name=astray',
+        '--output=jsonpath={..message}',
+      ];
+      return /nowhere/.test(await plane.kubectl(get));
+    }),
+  );
+  await plane.kubectl(['delete', 'pod', 'astray', '--wait', patience]);
+
+  await show(cluster, claims, 'scale deployment db --replicas=20');
+  await plane.kubectl(['rollout', 'status', 'deployment/db', patience]);
+  const many = await storagePods(cluster);
+  await claims.check(
+    '20 pods, which both nodes add at once, have 20 addresses, and the pool has these',
+    poolIs(cluster, many).then((isSo) => isSo && new Set(many.map(({ storage }) => storage)).size === 20),
+  );
+  await plane.kubectl(['delete', 'deployment', 'db', '--wait', patience]);
+  await claims.check(
+    'once they are deleted, the pool is empty, and no address is reserved',
+    eventually(
+      async () => (await poolIs(cluster, [])) && (await namesOf(cluster, reservations)).length === 0,
+    ),
+  );
+  for (const { name, node } of cluster.nodes)
+    await claims.check(
+      `${name}: whereabouts keeps nothing of them`,
+      eventually(async () => held(Object.keys(files(node, '/var/lib/cni/whereabouts'))).length === 0),
+    );
+}
+
+/** A pod with the annotation of CNI-Genie, while its node has genie for a network. */
+export async function genie(cluster: Cluster, claims: Claims): Promise<void> {
+  const { plane } = cluster;
+  const { name, node } = cluster.nodes[0]!;
+  node.write('/etc/cni/net.d/60-lan.conflist', lan);
+  node.write('/etc/cni/net.d/05-genie.conflist', genieNetwork);
+  await applyManifest(plane, 'twofold.yaml');
+  await plane.kubectl(['wait', 'pod/twofold', '--for=condition=Ready', patience]);
+  const [pod] = await podsOf(cluster, 'twofold');
+  const { stdout } = await inPod(cluster, pod!).run(['ip', '-o', '-4', 'address']);
+  await claims.check(
+    `genie on ${name}: a pod whose annotation "cni" names two networks has ${pod!.address} on eth0, and an address of the other on eth1`,
+    Promise.resolve(
+      stdout.includes(` ${pod!.address}/24 `) && / eth1 +inet 203\.0\.113\.\d+\/24 /.test(stdout),
+    ),
+  );
+  await plane.kubectl(['delete', 'pod', 'twofold', '--wait', patience]);
+  const reserved = () =>
+    Object.keys(files(node, '/var/lib/cni/networks/lan')).filter((path) => /\/[0-9.]+$/.test(path));
+  await claims.check(
+    `genie on ${name}: once it is deleted, its addresses are free`,
+    eventually(async () => reserved().length === 0),
+  );
+  await node.run(['rm', '/etc/cni/net.d/05-genie.conflist', '/etc/cni/net.d/60-lan.conflist']);
+}
+
+const genieNetwork = {
+  cniVersion: '1.0.0',
+  name: 'genienet',
+  plugins: [
+    {
+      type: 'genie',
+      capabilities: { portMappings: true },
+      default_plugin: 'cbr0',
+      kubernetes: { kubeconfig: '/etc/cni/net.d/multus.d/multus.kubeconfig' },
+    },
+  ],
+};
+
+const lan = {
+  cniVersion: '1.0.0',
+  name: 'lan',
+  plugins: [
+    {
+      type: 'macvlan',
+      master: 'eth0',
+      ipam: { type: 'host-local', ranges: [[{ subnet: '203.0.113.0/24' }]] },
+    },
+  ],
+};
+
+const pools = 'ippools.whereabouts.cni.cncf.io';
+const reservations = 'overlappingrangeipreservations.whereabouts.cni.cncf.io';
+
+/** Applies a manifest of conf/kubernetes, and gives each node the kubeconfig of the user that it makes. */
+async function allow({ plane, nodes }: Cluster, plugin: string): Promise<void> {
+  await plane.kubectl(['apply', '--filename=-'], readFileSync(join(conf, `${plugin}.yaml`), 'utf8'));
+  const get = [
+    '--namespace=kube-system',
+    'get',
+    'secret',
+    `cni-${plugin}`,
+    '--output=jsonpath={.data.token}',
+  ];
+  let token = '';
+  await eventually(async () => {
+    token = Buffer.from(await plane.kubectl(get), 'base64').toString();
+    return token !== '';
+  });
+  for (const { node } of nodes)
+    node.write(`/etc/cni/net.d/${plugin}.d/${plugin}.kubeconfig`, plane.kubeconfig(token));
+}
+
+async function mayDoNoMore({ plane }: Cluster, claims: Claims): Promise<void> {
+  for (const [user, verb, resource] of [
+    ['cni-multus', 'delete', 'pods'],
+    ['cni-multus', 'get', 'secrets'],
+    ['cni-whereabouts', 'get', 'pods'],
+  ] as const)
+    await claims.check(
+      `the user of the plugin, ${user}, may not ${verb} ${resource}`,
+      plane
+        .tryKubectl(['auth', 'can-i', verb, resource, `--as=system:serviceaccount:kube-system:${user}`])
+        .then(({ stdout }) => stdout.trim() === 'no'),
+    );
+}
+
+/** The pods of the deployment, with their addresses as the annotation that multus has written tells. */
+async function storagePods(cluster: Cluster): Promise<StoragePod[]> {
+  const pods = await podsOf(cluster, 'db');
+  return await Promise.all(
+    pods.map(async (pod) => {
+      const path = '{.metadata.annotations.k8s\\.v1\\.cni\\.cncf\\.io/network-status}';
+      const status = JSON.parse(
+        await cluster.plane.kubectl(['get', 'pod', pod.name, `--output=jsonpath=${path}`]),
+      ) as { name: string; interface: string; ips: string[] }[];
+      const storage = status.find((one) => one.name === 'default/storage' && one.interface === 'net1');
+      return { ...pod, storage: storage?.ips[0] ?? '' };
+    }),
+  );
+}
+
+async function isConnected(cluster: Cluster, pod: StoragePod): Promise<boolean> {
+  const { stdout: addresses } = await inPod(cluster, pod).run(['ip', '-o', '-4', 'address', 'show', 'net1']);
+  const { stdout: routes } = await inPod(cluster, pod).run(['ip', 'route']);
+  const defaults = routes.split('\n').filter((line) => line.startsWith('default '));
+  return (
+    pod.storage !== '' &&
+    addresses.includes(` ${pod.storage}/26 `) &&
+    defaults.length === 1 &&
+    / dev eth0/.test(defaults[0]!)
+  );
+}
+
+/** Whether the pool of the range has an entry for each of the pods, under its address, and no further one. */
+async function poolIs({ plane }: Cluster, pods: readonly StoragePod[]): Promise<boolean> {
+  const { items } = JSON.parse(
+    await plane.kubectl(['get', pools, '--namespace=kube-system', '--output=json']),
+  ) as { items: { spec: { range: string; allocations: Record<string, { podref: string }> } }[] };
+  const entries = items.flatMap(({ spec }) =>
+    Object.entries(spec.allocations).map(([offset, { podref }]) => `198.51.100.${offset} ${podref}`),
+  );
+  const wanted = pods.map(({ name, storage }) => `${storage} default/${name}`);
+  return items.length === 1 && String(entries.sort()) === String(wanted.sort());
+}
+
+async function namesOf({ plane }: Cluster, resource: string): Promise<string[]> {
+  const text = await plane.kubectl(['get', resource, '--namespace=kube-system', '--output=name']);
+  return text.split('\n').filter((line) => line !== '');
+}
+
+/** Of the files of whereabouts, those that are about attachments. */
+function held(paths: readonly string[]): string[] {
+  return paths.filter((path) => !path.endsWith('lock'));
+}

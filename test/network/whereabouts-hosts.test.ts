@@ -1,0 +1,292 @@
+/** whereabouts with etcd: hosts of one name, and what stands in the way of a release. */
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import test from 'ava';
+import { Etcd } from '../support/etcd.ts';
+import { type Host, makeHost, Namespace, type Teardown } from '../support/host.ts';
+import { logEntries, logFile } from '../support/log.ts';
+import { link, until } from '../support/observe.ts';
+import { makeOperator } from '../support/operator.ts';
+import { makeAuthority, tlsKeys, tlsOptions } from '../support/pki.ts';
+import { runPlugin } from '../support/plugin.ts';
+import { Cluster, clusterOf } from '../support/whereabouts.ts';
+
+const valid = (...ids: string[]) => ({
+  conf: { 'cni.dev/valid-attachments': ids.map((containerID) => ({ containerID, ifname: 'eth0' })) },
+});
+
+/** Has the firmware of a host give it a number, as in "a" for a00…; "" for none. */
+async function identify(host: Host, digit: string): Promise<void> {
+  const uuid = digit && `${digit}0000000-0000-4000-8000-000000000000`;
+  const script = `directory=/sys/class/dmi/id
+    if test -d $directory; then mount -t tmpfs tmpfs $directory
+    else mount -t tmpfs tmpfs /sys/class; mkdir -p $directory; fi
+    test -z '${uuid}' || echo '${uuid}' > $directory/product_uuid`;
+  await host.run(['sh', '-ec', script]);
+}
+
+/** Another machine that reaches the etcd of a host. */
+async function machineBeside(t: Teardown, host: Host, digit: string): Promise<Namespace> {
+  const other = await makeHost(t, { mayHaveAgent: false });
+  await identify(other, digit);
+  return new Namespace([
+    ...['nsenter', `--net=/proc/${host.pid}/ns/net`, `--mount=/proc/${other.pid}/ns/mnt`, '--'],
+  ]);
+}
+
+/** Writes what an attachment has, as it is written; without a host, as versions did that knew none. */
+async function seed(etcd: Etcd, node: string, id: string, address: number, host?: string): Promise<void> {
+  const owner = `/cni/addresses/of/${node}/vlan7/${id}/eth0`;
+  const addresses = [{ group: '@', address: `10.70.0.${address}` }];
+  await etcd.put(owner, JSON.stringify({ identity: '', addresses, host }));
+  const key = `/cni/addresses/in/@/4-0a4600${address.toString(16).padStart(2, '0')}`;
+  await etcd.put(key, JSON.stringify({ owner }));
+}
+
+/** Has all hosts count as gone, as five minutes without a call do. */
+async function forgetPresence(etcd: Etcd): Promise<void> {
+  const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
+  for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
+}
+
+/** An operator's host whose network "vlan7" is that of a cluster. */
+async function operatorOf(t: Teardown) {
+  const operator = await makeOperator(t, []);
+  const cluster = new Cluster(operator.host, await Etcd.start(t, operator.host), {});
+  const ipam = { type: 'whereabouts', ...cluster.ipam };
+  operator.configure({
+    cniVersion: '1.1.0',
+    name: 'vlan7',
+    plugins: [{ type: 'macvlan', master: 'lo', ipam }],
+  });
+  const owners = async () =>
+    Object.keys(await cluster.etcd.all('/cni/addresses/of/')).map((key) => key.split('/')[6]);
+  const gc = async (node: string, self: string) => {
+    const { exit, stdout, stderr } = await operator.tryCni(['gc', '--node', node], { NODENAME: self });
+    return { exit, said: stdout + stderr };
+  };
+  return { ...operator, cluster, owners, gc };
+}
+
+test('two hosts of one name keep their pods apart; what one that is gone had is collected', async (t) => {
+  const { host, cluster, owners, gc } = await operatorOf(t);
+  await identify(host, 'a');
+  const second = { on: await machineBeside(t, host, 'b') };
+  const { result: prevResult } = await cluster.run('ADD', 'on-a');
+  await cluster.add('on-b', second);
+  await cluster.add('stale-b', second);
+  await seed(cluster.etcd, 'node-1', 'before', 250);
+
+  const done = await cluster.run('GC', '', valid('on-a'));
+  t.is(done.exit, 0, done.stdout);
+  t.regex(done.stderr, /Kept 2 attachments of network "vlan7" on another host that is named "node-1", too/);
+  t.deepEqual(await owners(), ['on-a', 'on-b', 'stale-b']);
+  t.notRegex((await cluster.run('GC', '', { ...second, ...valid('on-a', 'on-b') })).stderr, /another host/);
+  t.deepEqual(await owners(), ['on-a', 'on-b']);
+
+  // Neither is collected while it lives, nor is this one ever.
+  for (const [self, said] of [
+    ['node-9', /Node "node-1" lives/],
+    ['node-1', /is this one/],
+  ] as const) {
+    const refused = await gc('node-1', self);
+    t.is(refused.exit, 1);
+    t.regex(refused.said, said);
+  }
+  await forgetPresence(cluster.etcd);
+  t.regex((await gc('node-1', 'node-1')).said, /^Removed on-b eth0/m);
+  t.deepEqual(await owners(), ['on-a']);
+  await cluster.add('new-b', second);
+  t.regex((await gc('node-1', 'node-9')).said, /^Removed on-a eth0/m);
+  t.deepEqual(await owners(), ['new-b']);
+  t.regex((await cluster.run('CHECK', 'on-a', { prevResult })).error!.msg, /is not reserved/);
+});
+
+test('without a number of the firmware, a machine ID counts if it is not of this boot alone', async (t) => {
+  const cluster = await clusterOf(t);
+  await identify(cluster.host, '');
+  const hostOf = async (id: string) =>
+    JSON.parse(
+      (await cluster.etcd.all(`/cni/addresses/of/node-1/vlan7/${id}/`))[
+        `/cni/addresses/of/node-1/vlan7/${id}/eth0`
+      ]!,
+    ).host as unknown;
+  await cluster.add('a');
+  const own = existsSync('/etc/machine-id') ? readFileSync('/etc/machine-id', 'utf8').trim() : '';
+  const host = await hostOf('a');
+  t.is(typeof host, /^[0-9a-f]{32}$/.test(own) ? 'string' : 'undefined');
+  t.not(host, own);
+  if (own) {
+    await cluster.host.run(['tee', '/run/machine-id'], { stdin: `${'0123456789abcdef'.repeat(2)}\n` });
+    await cluster.host.run(['mount', '--bind', '/run/machine-id', '/etc/machine-id']);
+    await cluster.add('b');
+    t.is(await hostOf('b'), undefined);
+  }
+  await cluster.del('a');
+  // What firmware says that knows no number.
+  await identify(cluster.host, 'f');
+  const [zeros, ones] = ['0', 'f'].map((digit) => '8-4-4-4-12'.replace(/\d+/g, (n) => digit.repeat(+n)));
+  for (const uuid of [zeros!, ones!, 'Not Specified']) {
+    await cluster.host.run(['tee', '/sys/class/dmi/id/product_uuid'], { stdin: `${uuid}\n` });
+    await cluster.add(uuid.slice(0, 3));
+    t.is(await hostOf(uuid.slice(0, 3)), own ? undefined : host);
+  }
+});
+
+test('what hosts have written that told no host is kept while any of that name lives', async (t) => {
+  const { cluster, owners, gc, host } = await operatorOf(t);
+  await identify(host, 'a');
+  await seed(cluster.etcd, 'node-1', 'before', 250);
+  await cluster.run('STATUS', '');
+  const refused = await gc('node-1', 'node-9');
+  t.regex(refused.said, /Node "node-1" lives/);
+  // As when the host that came last under the name is gone, and another one lives.
+  const key = Buffer.from('/cni/addresses/nodes/node-1').toString('base64');
+  await cluster.etcd.ask('/v3/kv/deleterange', { key });
+  t.regex((await gc('node-1', 'node-9')).said, /Node "node-1" lives/);
+  t.deepEqual(await owners(), ['before']);
+  await forgetPresence(cluster.etcd);
+  t.regex((await gc('node-1', 'node-9')).said, /^Removed before eth0: 10\.70\.0\.250$/m);
+  // DEL of what was written so.
+  await seed(cluster.etcd, 'node-1', 'before', 250);
+  const ips = [{ address: '10.70.0.250/24' }];
+  await cluster.del('before', { prevResult: { cniVersion: '1.1.0', ips } });
+  t.deepEqual(await cluster.kept(), {});
+});
+
+test('gc --node says what it has removed when the node comes back meanwhile', async (t) => {
+  const { cluster, owners, gc } = await operatorOf(t);
+  await seed(cluster.etcd, 'node-5', 'a', 1, 'gone');
+  await seed(cluster.etcd, 'node-5', 'b', 2, 'back');
+  await seed(cluster.etcd, 'node-5', 'c', 3, 'gone');
+  // Its lease is what is asked for at first, and its key when an attachment is released.
+  await cluster.etcd.put('/cni/addresses/nodes/node-5/back', '');
+  const { exit, said } = await gc('node-5', 'node-9');
+  t.is(exit, 1);
+  t.regex(said, /^Removed a eth0: 10\.70\.0\.1$/m);
+  t.regex(said, /^vlan7: 1 of 3 attachments of node "node-5" removed so far/m);
+  t.regex(said, /Node "node-5" lives/);
+  t.notRegex(said, /Removed [bc]/);
+  t.deepEqual(await owners(), ['b', 'c']);
+});
+
+test('a pod is torn down also while a certificate cannot be read, and its address is released later', async (t) => {
+  const host = await makeHost(t);
+  const tls = await makeAuthority(host, 'own', ['127.0.1.1']);
+  const etcd = await Etcd.start(t, host, { tls, options: tlsOptions('own') });
+  const cluster = new Cluster(host, etcd, tlsKeys(tls));
+  for (const [key, file] of Object.entries(tlsKeys(tls))) {
+    const { result: prevResult } = await cluster.run('ADD', 'a');
+    await host.run(['mv', file, `${file}.away`]);
+    const refused = await cluster.run('ADD', 'b');
+    t.regex(refused.error!.msg, new RegExp(`"${key}" is "${file}", which cannot be read`));
+    t.regex(
+      (await cluster.del('a', { prevResult })).stderr,
+      /released by the next call that reaches etcd.*cannot/,
+    );
+    await host.run(['mv', `${file}.away`, file]);
+    t.not(Object.keys(await cluster.kept()).length, 0);
+    t.is((await cluster.run('STATUS', '')).exit, 0);
+    t.deepEqual(await cluster.kept(), {});
+  }
+});
+
+test('a password in the address of etcd is not told to anybody', async (t) => {
+  const { cluster, configure, tryCni } = await operatorOf(t);
+  for (const etcd_host of [
+    'https://root:s3c,ret@192.0.2.1:2379',
+    'root:s3cret@x',
+    '192.0.2.1,u:s3c@ret@x:y',
+  ]) {
+    const outcome = await cluster.run('ADD', 'a', { ipam: { etcd_host } });
+    t.is(outcome.exit, 1);
+    t.regex(outcome.error!.msg, /"etcd_host" has an "@".* Take them out/);
+    const ipam = { type: 'whereabouts', ...cluster.ipam, etcd_host };
+    const plugins = [{ type: 'macvlan', master: 'lo', ipam }];
+    configure({ cniVersion: '1.1.0', name: 'vlan7', plugins });
+    const said = [JSON.stringify(outcome)];
+    for (const args of [
+      ['explain', 'vlan7'],
+      ['network', 'ls'],
+      ['gc', '--node', 'node-9'],
+    ]) {
+      const { exit, stdout, stderr } = await tryCni(args);
+      t.not(exit, 0);
+      said.push(stdout, stderr);
+    }
+    t.notRegex(said.join('\n'), /s3c|ret@/);
+  }
+});
+
+test('DEL does not wait for another call that works off what waits', async (t) => {
+  const cluster = await clusterOf(t);
+  await cluster.add('b');
+  await cluster.etcd.kill(0);
+  await cluster.del('a');
+  const directory = '/var/lib/cni/whereabouts';
+  const [name] = readdirSync(cluster.host.file(directory));
+  const lock = `${directory}/${name}/lock`;
+  const hold = await cluster.host.start(t, [
+    'flock',
+    '-F',
+    lock,
+    'sh',
+    '-c',
+    'echo started; exec sleep 1000',
+  ]);
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.del('b')).stderr, '');
+  const waiting = () =>
+    readdirSync(cluster.host.file(`${directory}/${name}`)).filter((one) => one !== 'lock');
+  t.is(waiting().length, 1);
+  hold.kill('SIGKILL');
+  await until('what waits is released', async () => {
+    await cluster.run('STATUS', '');
+    return waiting().length === 0;
+  });
+});
+
+/** A pod on a cluster's host, and the configuration of macvlan for it. */
+async function macvlanOn({ host, ipam: own }: Cluster, more: object = {}) {
+  await host.run(['ip', 'link', 'add', 'up0', 'up', 'type', 'veth', 'peer', 'name', 'up1']);
+  const ipam = { type: 'whereabouts', ...own, ...more };
+  const config = { cniVersion: '1.1.0', name: 'vlan7', type: 'macvlan', master: 'up0', ipam };
+  return { config, pod: await host.addPod() };
+}
+
+test('an ADD that fails gives the address back once its interface is gone', async (t) => {
+  const cluster = await clusterOf(t);
+  const routes = [{ dst: '203.0.113.0/24', gw: '198.51.100.1' }];
+  const { config, pod } = await macvlanOn(cluster, { routes });
+  const env = { CNI_LOG: logFile };
+  const { error } = await runPlugin(cluster.host, 'macvlan', 'ADD', { pod, config, env });
+  t.regex(error!.msg, /203\.0\.113\.0/);
+  const { undone } = (await logEntries(cluster.host, 3)).at(-1)!;
+  t.deepEqual(
+    undone!.map(({ step, error }) => [step, error]),
+    [
+      ['delete interface "eth0"', undefined],
+      ['run DEL of "whereabouts"', undefined],
+    ],
+  );
+  t.is(await link(pod, 'eth0'), undefined);
+  t.deepEqual(await cluster.kept(), {});
+});
+
+test('an address is given back once its interface is gone, and not before', async (t) => {
+  const cluster = await clusterOf(t);
+  const { host, etcd } = cluster;
+  const { config, pod } = await macvlanOn(cluster);
+  const { result: prevResult, stdout } = await runPlugin(host, 'macvlan', 'ADD', { pod, config });
+  t.truthy(prevResult, stdout);
+  t.truthy(await link(pod, 'eth0'));
+  etcd.signal(0, 'SIGSTOP');
+  const deleting = runPlugin(host, 'macvlan', 'DEL', { pod, config: { ...config, prevResult } });
+  await until('the interface is gone', async () => !(await link(pod, 'eth0')));
+  etcd.signal(0, 'SIGCONT');
+  const { exit, stderr } = await deleting;
+  t.is(exit, 0);
+  t.is(stderr, '', 'it had not waited for etcd in vain before');
+  t.deepEqual(await cluster.kept(), {});
+});
