@@ -4,7 +4,8 @@ import { getPriority } from 'node:os';
 import { basename } from 'node:path';
 import type { CallObserver } from '../lib/cni/record.ts';
 import { ErrorCode } from '../lib/errors.ts';
-import type { Overlay, OverlayStatus } from './overlay/overlay.ts';
+import type { OverlayStatus } from './overlay/host.ts';
+import type { Overlay } from './overlay/overlay.ts';
 
 /** What an agent tells of itself. */
 export interface AgentStatus {

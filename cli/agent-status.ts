@@ -2,7 +2,7 @@
 
 import { connect } from 'node:net';
 import { defaultSocket } from '../agent/agent.ts';
-import type { OverlayStatus } from '../agent/overlay/overlay.ts';
+import type { OverlayStatus } from '../agent/overlay/host.ts';
 import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
 import type { AgentStatus } from '../agent/statistics.ts';
 import { errnoOf } from '../lib/file.ts';

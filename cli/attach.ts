@@ -89,12 +89,12 @@ export const attach = podCommand(
     try {
       const json = await addPlugins(list, runtime, environment(trace));
       result = parseResult(json, String(json.cniVersion ?? list.cniVersion));
+      saved.save(of, netns, withOldDefaults(netns, own, { ...one, result }));
     } catch (error) {
       await rollBack(() => deletePlugins(list, runtime, environment(trace), { goesOn: true }));
       saved.save(of, netns, own);
       throw error;
     }
-    saved.save(of, netns, withOldDefaults(netns, own, { ...one, result }));
     const addresses = result.ips.map(({ address }) => `${address}`).join(' and ') || 'no address';
     print(`Pod "${name}" has the interface "${ifname}" on network "${network}", with ${addresses}.`);
   },

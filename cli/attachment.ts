@@ -4,9 +4,9 @@
 
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { isObject } from '../lib/cni/schema.ts';
 import { sha512 } from '../lib/firewall/sha512.ts';
 import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
+import { isObject } from '../lib/object.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { readCached } from './libcni/cache.ts';
 import {

@@ -2,8 +2,9 @@
 
 import { existsSync } from 'node:fs';
 import { configSchema, type Plugin } from '../lib/cni/plugin.ts';
-import { decode, isObject } from '../lib/cni/schema.ts';
+import { decode } from '../lib/cni/schema.ts';
 import { atLeast } from '../lib/cni/version.ts';
+import { isObject } from '../lib/object.ts';
 import type { Suite } from '../main.ts';
 import { poolsOf, sizeOf } from './addresses.ts';
 import { CommandError } from './errors.ts';

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { linkSync, readdirSync, renameSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { readLaunch } from '../launcher/launch.ts';
-import { isObject } from '../lib/cni/schema.ts';
+import { isObject } from '../lib/object.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, ExitCode } from './errors.ts';

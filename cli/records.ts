@@ -8,12 +8,10 @@ import { join } from 'node:path';
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
 import { formatResult } from '../lib/cni/result.ts';
 import { newestVersion } from '../lib/cni/version.ts';
+import { directoriesIn, usualDirectories } from '../lib/networks/directories.ts';
 import { type SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { type CachedAttachment, type CacheEntry, listCache, readCached } from './libcni/cache.ts';
 import { networkFromCache } from './libcni/conflist.ts';
-
-/** The plugins that save the networks of each container, and where unless "cniDir" says otherwise. */
-const directoryNames = ['multus', 'genie'];
 
 /** Every record, those of libcni first. */
 export function listRecords(cacheDir: string): CacheEntry[] {
@@ -32,17 +30,16 @@ export function readRecord(cacheDir: string, id: AttachmentId): CachedAttachment
 
 /** Where the networks of containers are saved, by what the networks of attachments say. */
 function directoriesOf(cacheDir: string, cached: readonly CacheEntry[]): string[] {
-  const configured = cached.flatMap(({ attachment }) =>
-    (attachment ? (networkFromCache(attachment)?.plugins ?? []) : []).flatMap(({ type, config }) =>
-      directoryNames.includes(type) && typeof config.cniDir === 'string' ? [config.cniDir] : [],
-    ),
-  );
-  return [...new Set([...directoryNames.map((name) => join(cacheDir, name)), ...configured])];
+  const configured = cached.flatMap(({ attachment }) => {
+    const network = attachment && networkFromCache(attachment);
+    return network ? directoriesIn(network) : [];
+  });
+  return [...new Set([...usualDirectories(cacheDir), ...configured])];
 }
 
 function listSaved(directory: string): CacheEntry[] {
   const saved = new SavedDelegates(directory);
-  return containersIn(saved).flatMap((containerId) => {
+  return saved.tryContainers().flatMap((containerId) => {
     const file = join(directory, containerId);
     const since = lstatSync(file, { throwIfNoEntry: false })?.mtime ?? new Date(0);
     return (saved.tryRead(containerId) ?? []).map((one) => ({
@@ -76,14 +73,6 @@ export function forgetSaved(cacheDir: string, { network, containerId, ifname }: 
     one.netns,
     found.saved.load(one.of)!.filter((other) => !isMeant(other)),
   );
-}
-
-function containersIn(saved: SavedDelegates): string[] {
-  try {
-    return saved.containers();
-  } catch {
-    return []; // No plugin can have saved anything there.
-  }
 }
 
 /** A saved network as libcni would record it. */

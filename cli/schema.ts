@@ -4,7 +4,8 @@
 
 import { netConfShape } from '../lib/cni/config.ts';
 import { configSchema, type Plugin } from '../lib/cni/plugin.ts';
-import { isObject, type JsonSchema, toJsonSchema } from '../lib/cni/schema.ts';
+import { type JsonSchema, toJsonSchema } from '../lib/cni/schema.ts';
+import { isObject } from '../lib/object.ts';
 import type { PluginTable, Suite } from '../main.ts';
 
 const dialect = 'https://json-schema.org/draft/2020-12/schema';

@@ -20,6 +20,8 @@ export interface CachedResult extends AttachmentId {
   readonly sandboxes: readonly string[];
   readonly interfaces: readonly { name?: unknown; mac?: unknown; sandbox?: unknown }[];
   readonly addresses: readonly Address[];
+  /** The network's configuration in base64; "" when none was kept. */
+  readonly config: string;
 }
 
 /**
@@ -44,7 +46,7 @@ function fileNames(): string[] {
 function readEntry(file: string): CachedResult | undefined {
   try {
     const value: unknown = JSON.parse(readRegularFile(file, { limit: largestResult }));
-    const { networkName: network, containerId, ifName: ifname, netns, result } = objectOf(value);
+    const { networkName: network, containerId, ifName: ifname, netns, result, config } = objectOf(value);
     if (typeof network !== 'string' || typeof containerId !== 'string') return undefined;
     const { interfaces, ips, ip4, ip6 } = objectOf(result);
     const links = listOf(interfaces);
@@ -57,6 +59,7 @@ function readEntry(file: string): CachedResult | undefined {
         (path): path is string => typeof path === 'string' && path !== '',
       ),
       interfaces: links,
+      config: typeof config === 'string' ? config : '',
       addresses: texts.flatMap((text) =>
         typeof text === 'string' ? (Address.tryParse(text.split('/')[0]!) ?? []) : [],
       ),

@@ -19,11 +19,12 @@ import {
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { makeDirectory } from './directory.ts';
+import { CniError, ErrorCode } from './errors.ts';
 import { errnoOf, fileError, readRegularFile } from './file.ts';
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
-/** Far above what any plugin writes: a file this long is something else. In bytes. */
+/** Far above what any plugin needs: a file this long is something else. In bytes. */
 const largestSize = 1024 * 1024;
 
 /** After how many milliseconds nobody is still writing a file. */
@@ -52,9 +53,16 @@ export function readStateFile(file: string): string | undefined {
  * Writes a file, in place of the one that is there, which is not followed if it is a link. The directory is
  * created if need be.
  * @param directoryMode of directories that are created. @param mode of the file.
- * @throws CniError that names the file when it cannot be written; then nothing of it stays.
+ * @throws CniError that names the file when it cannot be written, or would be too large to be read again;
+ *   then it is as it was.
  */
 export function writeStateFile(file: string, text: string, directoryMode = 0o700, mode = 0o600): void {
+  const size = Buffer.byteLength(text);
+  if (size > largestSize)
+    throw new CniError(
+      ErrorCode.InvalidNetworkConfig,
+      `"${file}" would have ${size} bytes, more than the ${largestSize} that can be read again. Make the configuration shorter that is kept in it`,
+    );
   const write = () => {
     makeDirectory(dirname(file), directoryMode);
     inDirectory(dirname(file), (directory) => replace(`${directory}/${basename(file)}`, text, mode));

@@ -7,8 +7,9 @@ import type { Call } from '../lib/cni/call.ts';
 import { delegate } from '../lib/cni/delegate.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
-import { type InferShape, isObject, json, string, withDefault } from '../lib/cni/schema.ts';
+import { type InferShape, json, string, withDefault } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
+import { isObject } from '../lib/object.ts';
 import { type DelegateConfig, SavedConfigs } from './flannel/saved-config.ts';
 import { readSubnetEnv, type SubnetEnv } from './flannel/subnet-env.ts';
 

@@ -7,7 +7,8 @@ import { type Choice, networkNamed } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { requestedNetwork } from '../lib/networks/definition.ts';
 import type { AddedDelegate } from '../lib/networks/delegates.ts';
-import { leastLoaded } from '../lib/networks/load.ts';
+import { usualDirectory } from '../lib/networks/directories.ts';
+import { comparableNetworks, leastLoaded } from '../lib/networks/load.ts';
 import { annotationsOf, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
 import { parseSelections, type Selection } from '../lib/networks/selection.ts';
@@ -36,7 +37,7 @@ const config = {
   confDir: withDefault(string({ description: 'Directory of the networks.' }), '/etc/cni/net.d'),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
-    '/var/lib/cni/genie',
+    usualDirectory('genie'),
   ),
 };
 
@@ -116,9 +117,15 @@ async function standardPlan(
 async function planByLoad(call: GenieCall): Promise<Plan> {
   const preferred = call.config.default_plugin ? defaults(call) : [];
   const others = networkFiles(call.config.confDir).flatMap((file) => readable(file));
-  const network = await leastLoaded([...preferred.map((one) => one.network), ...others]);
+  const networks = [...preferred.map((one) => one.network), ...others];
+  const network = await leastLoaded(networks);
   if (!network) return planOf(defaults(call));
-  return { choices: [{ network }], annotationsFor: () => ({ [ownAnnotation]: network.name }) };
+  const alternatives = comparableNetworks(networks).filter(({ name }) => name !== network.name);
+  return {
+    choices: [{ network }],
+    alternatives: alternatives.map((one) => ({ network: one })),
+    annotationsFor: () => ({ [ownAnnotation]: network.name }),
+  };
 }
 
 /** A network that a pod can be attached to; none for what cannot be used, or leads back to this plugin. */

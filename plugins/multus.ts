@@ -17,6 +17,7 @@ import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type Choice, inlineNetwork, networkNamed } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
+import { usualDirectory } from '../lib/networks/directories.ts';
 import { annotationsOf, type Pod, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
 import { parseSelections, type Selection } from '../lib/networks/selection.ts';
@@ -62,7 +63,7 @@ const config = {
   }),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
-    '/var/lib/cni/multus',
+    usualDirectory('multus'),
   ),
   systemNamespaces: withDefault(
     array(string(), { description: 'Namespaces whose pods get no "defaultNetworks".' }),

@@ -4,9 +4,9 @@
  */
 
 import { parseJson } from '../../lib/cni/json.ts';
-import { isObject } from '../../lib/cni/schema.ts';
 import { Address, type Family, Prefix } from '../../lib/ip.ts';
 import { formatMac, parseMac } from '../../lib/kernel/mac.ts';
+import { isObject } from '../../lib/object.ts';
 import type { NetworkConfig } from './network-config.ts';
 
 /** The subnets of one node. */

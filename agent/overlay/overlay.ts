@@ -9,9 +9,9 @@ import { EtcdClient } from '../../lib/etcd/client.ts';
 import { type Listing, listPrefix, watchPrefix } from '../../lib/etcd/watch.ts';
 import { Programs } from '../../lib/kernel/programs.ts';
 import { openRouteSocket, type RouteSocket } from '../../lib/kernel/route-socket.ts';
-import type { Sharing } from '../../lib/kernel/sharing.ts';
 import type { Dataplane } from './dataplane.ts';
 import { ensureFirewall } from './firewall.ts';
+import type { OverlayHost, OverlayStatus } from './host.ts';
 import { hostGateway } from './host-gw.ts';
 import { type Lease, leaseSubnets, renew, type Tenant } from './lease.ts';
 import { type NetworkConfig, parseNetworkConfig } from './network-config.ts';
@@ -19,7 +19,7 @@ import { type Node, reachValue, type Subnets, subnetKey } from './node.ts';
 import { NodeTable } from './node-table.ts';
 import { etcdSettings, type OverlaySettings } from './settings.ts';
 import { previousSubnets, writeSubnetFile } from './subnet-file.ts';
-import { findUplink } from './uplink.ts';
+import { findUplink, type Uplink, watchUplink } from './uplink.ts';
 import { vxlan } from './vxlan.ts';
 
 /** Milliseconds until etcd is asked again, at first and at last. */
@@ -32,27 +32,6 @@ const leaseTries = 10;
 /** The longest time that a timer takes, in milliseconds. */
 const longestTimer = 2 ** 31 - 1;
 
-/** What an overlay needs of the process it is in. */
-export interface OverlayHost {
-  readonly sharing: Sharing;
-  readonly environment: Readonly<Record<string, string | undefined>>;
-  print(message: string): void;
-  warn(message: string): void;
-  /** The text for an error. */
-  describe(error: unknown): string;
-}
-
-/** What an overlay tells of itself. */
-export interface OverlayStatus {
-  /** Without problem, the node has its lease, and hears of changes. */
-  readonly problem: string | undefined;
-  readonly backend: string | undefined;
-  /** Subnets of this node. */
-  readonly subnets: readonly string[];
-  /** How many other nodes packets are sent to. */
-  readonly nodes: number;
-}
-
 /** A node's part in the overlay. */
 export class Overlay {
   private readonly settings: OverlaySettings;
@@ -63,6 +42,7 @@ export class Overlay {
   private readonly ending = new AbortController();
   /** As found first: another one takes a new start of the agent, as it may take all addresses away. */
   private config: { readonly text: string; readonly parsed: NetworkConfig } | undefined;
+  private uplink: Uplink | undefined;
   private plane: Dataplane | undefined;
   private lease: Lease | undefined;
   private others: readonly Node[] = [];
@@ -125,7 +105,11 @@ export class Overlay {
     onSuccess();
     const end = new AbortController();
     const signal = AbortSignal.any([this.ending.signal, end.signal]);
-    const work = [this.keepLease(tenant, signal), this.follow(tenant, table, revision + 1n, signal)];
+    const work = [
+      this.keepLease(tenant, signal),
+      this.follow(tenant, table, revision + 1n, signal),
+      watchUplink(this.socket, this.uplink!, signal),
+    ];
     try {
       await Promise.race(work);
     } finally {
@@ -173,6 +157,7 @@ export class Overlay {
 
   private prepare(config: NetworkConfig, table: NodeTable): Tenant {
     const uplink = findUplink(this.socket, this.settings);
+    this.uplink = uplink;
     const isThis = ({ publicIp }: Node) => Boolean(uplink.publicIp[4]?.equals(publicIp[4]));
     const known = table.all.find(({ node }) => isThis(node))?.node.macs;
     const options = {

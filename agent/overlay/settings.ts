@@ -6,7 +6,6 @@ import {
   convert,
   decode,
   type InferShape,
-  isObject,
   json,
   object,
   string,
@@ -16,6 +15,7 @@ import type { EtcdSettings } from '../../lib/etcd/client.ts';
 import { parseEndpoints, readPem } from '../../lib/etcd/endpoint.ts';
 import { readRegularFile } from '../../lib/file.ts';
 import { Address } from '../../lib/ip.ts';
+import { isObject } from '../../lib/object.ts';
 
 const address = convert(string(), Address.parse);
 

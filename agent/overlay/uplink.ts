@@ -1,11 +1,15 @@
 /** The interface by which this node reaches the others, and the addresses that they reach it at. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Address, type Family } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
 import { getLink, type Link, listLinks } from '../../lib/kernel/link.ts';
 import { listRoutes, RouteTable } from '../../lib/kernel/route.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { OverlaySettings } from './settings.ts';
+
+/** How often it is looked whether the interface is there, in milliseconds. */
+const lookInterval = 1000;
 
 /** How this node is connected to the others. */
 export interface Uplink {
@@ -38,6 +42,20 @@ export function findUplink(socket: RouteSocket, settings: OverlaySettings): Upli
     local,
     publicIp: { 4: settings['public-ip'] ?? local[4], 6: settings['public-ipv6'] ?? local[6] },
   };
+}
+
+/**
+ * Waits until the interface is gone: one that is made anew, also of the same name, is another one, which has
+ * to be found again.
+ * @throws Error then, or when the signal is aborted.
+ */
+export async function watchUplink(
+  socket: RouteSocket,
+  { link }: Uplink,
+  signal: AbortSignal,
+): Promise<never> {
+  while (getLink(socket, link.index)) await sleep(lookInterval, undefined, { signal });
+  throw new Error(`Interface "${link.name}", by which this node reached the others, is gone`);
 }
 
 function findLink(socket: RouteSocket, iface: string | undefined): Link {

@@ -1,6 +1,6 @@
 /** Takes secrets out of what is going to be sent to others. */
 
-import { isObject } from '../../lib/cni/schema.ts';
+import { isObject } from '../../lib/object.ts';
 
 /** What stands in a secret's place. */
 const redacted = 'REDACTED';

@@ -3,8 +3,8 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { isObject } from '../../lib/cni/schema.ts';
 import { readRegularFile } from '../../lib/file.ts';
+import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
 import { identify } from '../install/identity.ts';
 import { ipamTypeOf, type NetworkList } from '../libcni/conflist.ts';

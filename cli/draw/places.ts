@@ -1,9 +1,9 @@
 /** Where attachments meet on the host: at a bridge, at a parent interface, or in a network that is routed. */
 
-import { isObject } from '../../lib/cni/schema.ts';
 import type { Link } from '../../lib/kernel/link.ts';
 import { vlanId } from '../../lib/kernel/link-kinds.ts';
 import type { Route } from '../../lib/kernel/route.ts';
+import { isObject } from '../../lib/object.ts';
 import type { HostAttachment, Inventory } from '../inventory.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import type { EdgeKind, GraphEdge, GraphNode } from './graph.ts';

@@ -7,8 +7,8 @@ import { lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
-import { isObject } from '../../lib/cni/schema.ts';
 import { makeDirectory } from '../../lib/directory.ts';
+import { isObject } from '../../lib/object.ts';
 import { inDirectory, listStateFiles, readStateFile, unlinkStateFile } from '../../lib/state-file.ts';
 
 /** Where libcni keeps its state unless told otherwise. */

@@ -1,6 +1,5 @@
 /** Network configurations on disk, with errors for whoever edits them. */
 
-import { isObject } from '../../lib/cni/schema.ts';
 import {
   ConfigError,
   findNetwork,
@@ -9,6 +8,7 @@ import {
   type PluginEntry,
   readConfigFile,
 } from '../../lib/networks/conflist.ts';
+import { isObject } from '../../lib/object.ts';
 import { excerptOf, type JsonNode, JsonSyntaxError, parseJson, positionOf } from '../json.ts';
 import type { CachedAttachment } from './cache.ts';
 

@@ -1,7 +1,8 @@
 /** What the configuration of a network says of who is to reach whom. */
 
-import { getKey, isObject } from '../../lib/cni/schema.ts';
+import { getKey } from '../../lib/cni/schema.ts';
 import { Address } from '../../lib/ip.ts';
+import { isObject } from '../../lib/object.ts';
 import type { RunningAttachment } from '../doctor/context.ts';
 
 /** The address of the host that a port is published at, unless it is any. */

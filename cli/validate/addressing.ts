@@ -1,8 +1,9 @@
 /** Checks whether what a plugin and its IPAM plugin are told of addresses and routes goes together. */
 
 import type { AddressPool } from '../../lib/cni/plugin.ts';
-import { getKey, isObject } from '../../lib/cni/schema.ts';
+import { getKey } from '../../lib/cni/schema.ts';
 import { Address, Prefix } from '../../lib/ip.ts';
+import { isObject } from '../../lib/object.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 
 /** What IPv6 needs of an interface, in bytes. Source: RFC 8200, section 5. */

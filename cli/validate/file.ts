@@ -2,9 +2,9 @@
 
 import { readFileSync } from 'node:fs';
 import type { AddressPool } from '../../lib/cni/plugin.ts';
-import { isObject } from '../../lib/cni/schema.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
 import type { Once } from '../../lib/kernel/sharing.ts';
+import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
 import { poolsOf } from '../addresses.ts';
 import { type JsonNode, JsonSyntaxError, parseJson } from '../json.ts';

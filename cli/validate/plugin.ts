@@ -1,7 +1,8 @@
 /** Checks one plugin of a configuration file. */
 
 import { configSchema, type Plugin } from '../../lib/cni/plugin.ts';
-import { decode, getKey, isObject, type JsonSchema } from '../../lib/cni/schema.ts';
+import { decode, getKey, type JsonSchema } from '../../lib/cni/schema.ts';
+import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
 import { hasPath, type JsonNode } from '../json.ts';
 import { ipamTypeOf, type PluginEntry, wholeConfig } from '../libcni/conflist.ts';

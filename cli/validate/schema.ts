@@ -2,12 +2,12 @@
 
 import {
   getKey,
-  isObject,
   type JsonSchema,
   type ObjectSchema,
   type Schema,
   SchemaError,
 } from '../../lib/cni/schema.ts';
+import { isObject } from '../../lib/object.ts';
 import type { JsonNode } from '../json.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import { didYouMean } from './suggest.ts';

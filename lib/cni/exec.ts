@@ -6,7 +6,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../errors.ts';
-import { isObject } from './schema.ts';
+import { isObject } from '../object.ts';
 
 /**
  * An executable that is just being replaced cannot be run for a moment; the reference library waits five

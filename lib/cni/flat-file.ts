@@ -1,8 +1,9 @@
 /** Files with keys that all networks of a host share, as plugins of Kubernetes networks take them. */
 
 import { errnoOf, fileError, readRegularFile } from '../file.ts';
+import { isObject } from '../object.ts';
 import { parseJson } from './json.ts';
-import { decode, type InferShape, isObject, type ObjectSchema, type Shape } from './schema.ts';
+import { decode, type InferShape, type ObjectSchema, type Shape } from './schema.ts';
 
 /**
  * Adds the keys of a flat file to a configuration, whose own keys count more.

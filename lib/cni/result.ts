@@ -6,7 +6,8 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import { Address, Prefix } from '../ip.ts';
 import type { Once } from '../kernel/sharing.ts';
-import { array, convert, decode, type Infer, integer, isObject, object, required, string } from './schema.ts';
+import { isObject } from '../object.ts';
+import { array, convert, decode, type Infer, integer, object, required, string } from './schema.ts';
 import { atLeast } from './version.ts';
 
 /** A network interface that a plugin made or changed. */

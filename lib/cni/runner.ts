@@ -6,6 +6,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { eachTime } from '../kernel/sharing.ts';
+import { isObject } from '../object.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
 import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './call-checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
@@ -16,7 +17,7 @@ import { openLog } from './log.ts';
 import type { Plugin } from './plugin.ts';
 import { type CallObserver, CallRecord } from './record.ts';
 import { formatResult, type Result, seenResult } from './result.ts';
-import { decode, isObject, object, SchemaError } from './schema.ts';
+import { decode, object, SchemaError } from './schema.ts';
 import { newestVersion } from './version.ts';
 
 /** Finds a plugin within this executable. */

@@ -8,8 +8,6 @@
 
 import { isObject } from '../object.ts';
 
-export { isObject } from '../object.ts';
-
 /** A JSON Schema (draft 2020-12) fragment. */
 export type JsonSchema = { [keyword: string]: unknown };
 

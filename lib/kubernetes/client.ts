@@ -4,15 +4,15 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { exchange, type HttpAnswer, isTlsError, keepConnections } from '../http.ts';
+import { type Connections, exchange, type HttpAnswer, isTlsError, keepConnections } from '../http.ts';
 import { isObject } from '../object.ts';
 import { type Failure, KubernetesError } from './error.ts';
 import type { Cluster } from './kubeconfig.ts';
 
 /** How long a request may take in milliseconds unless a caller says otherwise. */
 const usualTimeout = 10_000;
-/** How many clients a process remembers. */
-const mostClients = 16;
+/** Of how many clusters, and users of them, a process keeps connections. */
+const mostClusters = 16;
 /** How long a server that is too busy is left alone unless it says how long, in milliseconds. */
 const usualPause = 1000;
 const shortestPause = 50;
@@ -68,21 +68,22 @@ const failures: Readonly<Record<number, Failure>> = {
   422: 'invalid',
 };
 
-const clients = new Map<string, KubernetesClient>();
+const connectionsByCluster = new Map<string, Connections>();
 
 /**
- * The client of a cluster. A process that does many calls has one of it for all of them, so that connections
- * are kept from one to the next.
+ * A client of a cluster, which is not to be disposed of: in a process that does many calls, connections are
+ * kept from one to the next, however long each of them may wait.
  */
 export function kubernetesClient(cluster: Cluster, options: ClientOptions = {}): KubernetesClient {
-  const key = JSON.stringify([cluster, options]);
-  const known = clients.get(key);
-  if (known) return known;
-  // Tokens and certificates are renewed: those of old ones are not asked for again.
-  if (clients.size >= mostClients) clients.clear();
-  const client = new KubernetesClient(cluster, options);
-  clients.set(key, client);
-  return client;
+  const key = JSON.stringify(cluster);
+  let connections = connectionsByCluster.get(key);
+  if (!connections) {
+    // Tokens and certificates are renewed: those of old ones are not asked for again.
+    if (connectionsByCluster.size >= mostClusters) connectionsByCluster.clear();
+    connections = keepConnections();
+    connectionsByCluster.set(key, connections);
+  }
+  return new KubernetesClient(cluster, options, connections);
 }
 
 /**
@@ -92,11 +93,17 @@ export function kubernetesClient(cluster: Cluster, options: ClientOptions = {}):
 export class KubernetesClient implements Disposable {
   private readonly cluster: Cluster;
   private readonly timeoutMs: number;
-  private readonly connections = keepConnections();
+  private readonly connections: Connections;
 
-  constructor(cluster: Cluster, { timeoutMs = usualTimeout }: ClientOptions = {}) {
+  /** @param connections to be used, by default new ones. */
+  constructor(
+    cluster: Cluster,
+    { timeoutMs = usualTimeout }: ClientOptions = {},
+    connections = keepConnections(),
+  ) {
     this.cluster = cluster;
     this.timeoutMs = timeoutMs;
+    this.connections = connections;
   }
 
   [Symbol.dispose](): void {

@@ -1,7 +1,7 @@
 /** From the networks that are chosen for a pod to what their plugins are run with. */
 
 import type { Call } from '../cni/call.ts';
-import { isObject } from '../cni/schema.ts';
+import { isObject } from '../object.ts';
 import { ConfigError, findNetwork, type NetworkList, networkFrom } from './conflist.ts';
 import { type Delegate, withCniArgs } from './delegates.ts';
 import { type Devices, withDevice } from './devices.ts';

@@ -7,9 +7,9 @@ import { readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { isValidName } from '../cni/invocation.ts';
 import { parseJson } from '../cni/json.ts';
-import { isObject } from '../cni/schema.ts';
 import { compareVersions, newestVersion } from '../cni/version.ts';
 import { readRegularFile } from '../file.ts';
+import { isObject } from '../object.ts';
 
 /** One plugin of a network. */
 export interface PluginEntry {

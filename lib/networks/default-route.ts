@@ -2,7 +2,7 @@
 
 import { type Family, Prefix } from '../ip.ts';
 import { requireLink } from '../kernel/link.ts';
-import { listRoutes, RouteTable, removeRoute, replaceRoute } from '../kernel/route.ts';
+import { deleteRoute, listRoutes, RouteTable, removeRoute, replaceRoute } from '../kernel/route.ts';
 import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { AddedDelegate, Delegate } from './delegates.ts';
 
@@ -43,8 +43,7 @@ function settle(open: () => RouteSocket, delegates: AddedDelegate[], family: Fam
     if (!gw && !hasDefault(one, family)) return one;
     const socket = open();
     const { index: link } = requireLink(socket, one.ifname);
-    for (const route of listRoutes(socket, { family, link, table: RouteTable.Main }))
-      if (route.dst.length === 0) socket.execute(removeRoute(route));
+    removeDefaults(socket, family, link);
     const routes = one.result.routes.filter((route) => !isDefault(route, family));
     if (gw) {
       const dst = new Prefix(gw, 0).network;
@@ -53,6 +52,18 @@ function settle(open: () => RouteSocket, delegates: AddedDelegate[], family: Fam
     }
     return { ...one, result: { ...one.result, routes } };
   });
+}
+
+/** Removes the default routes by an interface; those by others stay. */
+function removeDefaults(socket: RouteSocket, family: Family, link: number): void {
+  for (const route of listRoutes(socket, { family, link, table: RouteTable.Main })) {
+    if (route.dst.length > 0) continue;
+    // The kernel makes IPv6 routes of the same metric the next hops of one route.
+    const hops = family === 6 ? route.hops.filter((hop) => hop.link === link) : [];
+    const { dst, table, priority } = route;
+    for (const { gw } of hops) socket.execute(deleteRoute({ dst, gw, link, table, priority }));
+    if (hops.length === 0) socket.execute(removeRoute(route));
+  }
 }
 
 function hasDefault({ result }: AddedDelegate, family: Family): boolean {

@@ -2,7 +2,7 @@
 
 import type { Call } from '../cni/call.ts';
 import { parseJson } from '../cni/json.ts';
-import { isObject } from '../cni/schema.ts';
+import { isObject } from '../object.ts';
 import { type Choice, inlineNetwork, networkNamed } from './choice.ts';
 import { ConfigError, type NetworkList } from './conflist.ts';
 import type { Definition, PodApi } from './pod-api.ts';

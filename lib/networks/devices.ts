@@ -5,9 +5,10 @@
 
 import { join } from 'node:path';
 import { parseJson } from '../cni/json.ts';
-import { array, decode, isObject, object, record, string } from '../cni/schema.ts';
+import { array, decode, object, record, string } from '../cni/schema.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { readRegularFile } from '../file.ts';
+import { isObject } from '../object.ts';
 import type { NetworkList } from './conflist.ts';
 
 const checkpoint = '/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint';

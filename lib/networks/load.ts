@@ -7,26 +7,35 @@ import type { NetworkList } from './conflist.ts';
 /** How long traffic is watched, in milliseconds. */
 const watchedMs = 200;
 
-/** Keys of plugins that name the interface of the host by which a network's traffic goes. */
-const interfaceKeys = ['bridge', 'master', 'device'];
+/** Keys of plugins that name the interface of the host by which the traffic of a network's pods goes. */
+const interfaceKeys = ['bridge', 'master'];
+
+/**
+ * The networks that can be the least loaded one. Those without an interface of the host count only if there
+ * is no other, and then the first.
+ */
+export function comparableNetworks(networks: readonly NetworkList[]): readonly NetworkList[] {
+  const measured = networks.filter((network) => interfaceOf(network) !== undefined);
+  return measured.length > 0 ? measured : networks.slice(0, 1);
+}
 
 /**
  * The network whose interface of the host, a bridge or a parent, carries the fewest bytes for a moment. An
  * interface that does not exist carries nothing.
- * @param networks those without such an interface count only if there is no other; of equals, the first wins.
+ * @param networks of equals, the first wins.
  * @returns undefined when there is none.
  */
 export async function leastLoaded(networks: readonly NetworkList[]): Promise<NetworkList | undefined> {
-  const measured = networks.flatMap((network) => {
-    const name = interfaceOf(network);
-    return name === undefined ? [] : [{ network, name }];
-  });
-  if (measured.length < 2) return measured[0]?.network ?? networks[0];
+  const [first, ...others] = comparableNetworks(networks);
+  if (!first || others.length === 0) return first;
   const before = bytesByInterface();
   await sleep(watchedMs);
   const after = bytesByInterface();
-  const load = (name: string) => (after.get(name) ?? 0) - (before.get(name) ?? 0);
-  return measured.reduce((least, one) => (load(one.name) < load(least.name) ? one : least)).network;
+  const load = (network: NetworkList) => {
+    const name = interfaceOf(network) ?? '';
+    return (after.get(name) ?? 0) - (before.get(name) ?? 0);
+  };
+  return others.reduce((least, one) => (load(one) < load(least) ? one : least), first);
 }
 
 function interfaceOf({ plugins: [first] }: NetworkList): string | undefined {

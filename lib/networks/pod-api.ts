@@ -7,7 +7,7 @@
 import type { Call } from '../cni/call.ts';
 import { decode, object, record, type Schema, string } from '../cni/schema.ts';
 import { CniError, ErrorCode } from '../errors.ts';
-import { KubernetesClient, pathOf } from '../kubernetes/client.ts';
+import { type KubernetesClient, kubernetesClient, pathOf } from '../kubernetes/client.ts';
 import { failedAs } from '../kubernetes/error.ts';
 import { readKubeconfig } from '../kubernetes/kubeconfig.ts';
 import { annotationsOf, type Pod, podOf } from './pod.ts';
@@ -34,8 +34,8 @@ export interface Definition {
   readonly resourceName: string | undefined;
 }
 
-/** The API, as long as a call needs it. */
-export class PodApi implements Disposable {
+/** The API, as a call needs it. */
+export class PodApi {
   /** The pod that the runtime names. */
   readonly pod: Pod;
   private readonly call: Call;
@@ -49,12 +49,8 @@ export class PodApi implements Disposable {
   constructor(call: Call, kubeconfig: string) {
     const timeoutMs = longestRequest[call.command as keyof typeof longestRequest] ?? longestRequest.ADD;
     this.call = call;
-    this.client = new KubernetesClient(readKubeconfig(kubeconfig), { timeoutMs });
+    this.client = kubernetesClient(readKubeconfig(kubeconfig), { timeoutMs });
     this.pod = podOf(call);
-  }
-
-  [Symbol.dispose](): void {
-    this.client[Symbol.dispose]();
   }
 
   /** UID of the pod as the kubelet knows it, or else the API; "" before {@link annotations}. */

@@ -9,8 +9,9 @@ import type { AttachmentId } from '../attachment.ts';
 import { ifnameProblem, isValidName } from '../cni/invocation.ts';
 import { parseJson } from '../cni/json.ts';
 import { addressSchema, formatResult, parseResult } from '../cni/result.ts';
-import { array, decode, isObject, json, object, record, required, string } from '../cni/schema.ts';
+import { array, decode, json, object, record, required, string } from '../cni/schema.ts';
 import { newestVersion } from '../cni/version.ts';
+import { isObject } from '../object.ts';
 import {
   listStateFiles,
   readStateFile,
@@ -87,6 +88,15 @@ export class SavedDelegates {
     return listStateFiles(this.directory).filter(isValidName);
   }
 
+  /** Those containers; none where no plugin can have saved anything. */
+  tryContainers(): string[] {
+    try {
+      return this.containers();
+    } catch {
+      return [];
+    }
+  }
+
   /**
    * Reads all that is saved of a container.
    * @returns undefined when there is nothing.
@@ -155,4 +165,9 @@ function toElement(one: SavedDelegate): object {
 /** What Multus saved belongs to whatever attachment the container has. */
 function belongsTo(of: AttachmentId | undefined, { network, ifname }: AttachmentId): boolean {
   return !of || (of.network === network && of.ifname === ifname);
+}
+
+/** What Multus saved of the first delegate has no interface: it is that of the attachment. */
+export function withIfname<D extends Delegate>(one: D, ifname: string): D {
+  return one.ifname === '' ? { ...one, ifname } : one;
 }

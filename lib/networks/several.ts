@@ -1,32 +1,32 @@
 /** The verbs of a plugin that attaches a pod to several networks by running their plugins. */
 
-import { type AttachmentId, attachmentKey } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
 import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.ts';
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runAll } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
-import { cachedResults } from '../result-cache.ts';
 import { asDelegates, type Choice } from './choice.ts';
-import type { NetworkList } from './conflist.ts';
+import { collect } from './collection.ts';
 import { refuseRivals, settleDefaultRoutes } from './default-route.ts';
 import {
   type AddedDelegate,
   addDelegate,
   checkDelegate,
-  collectNetwork,
   type Delegate,
   deleteDelegate,
   statusOfNetwork,
 } from './delegates.ts';
 import { Devices } from './devices.ts';
+import { delegateArgs } from './pod.ts';
 import type { PodApi } from './pod-api.ts';
-import { type SavedDelegate, SavedDelegates } from './saved.ts';
+import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 
 /** The networks of a pod. */
 export interface Plan {
   /** The first one gets the interface that the runtime asks for. */
   readonly choices: readonly Choice[];
+  /** Those that could be the first one as well, at another time; none when left out. */
+  readonly alternatives?: readonly Choice[];
   /** Annotations that tell what the pod has got, for the API. */
   annotationsFor(added: readonly AddedDelegate[]): Readonly<Record<string, string>>;
 }
@@ -73,9 +73,12 @@ export function defineSeveralNetworks<S extends Shape>(
   const asDelegatesOf = (call: OwnCall, choices: readonly Choice[], api?: PodApi) =>
     asDelegates(call, choices, nameOf, api && new Devices(api.podUid));
 
+  /** What ADD may have attached the pod to. */
   async function chosenDelegates(call: OwnCall): Promise<Delegate[]> {
-    using api = await openApi(call);
-    return asDelegatesOf(call, (await choose(call, api)).choices, api);
+    const api = await openApi(call);
+    const { choices, alternatives = [] } = await choose(call, api);
+    const sets = [choices, ...alternatives.map((one) => [one])];
+    return sets.flatMap((set) => asDelegatesOf(call, set, api));
   }
 
   return definePlugin<S>({
@@ -84,7 +87,7 @@ export function defineSeveralNetworks<S extends Shape>(
     passesCapabilities: true,
 
     async add(call) {
-      using api = await openApi(call);
+      const api = await openApi(call);
       const plan = await choose(call, api);
       const delegates = asDelegatesOf(call, plan.choices, api);
       refuseRivals(delegates);
@@ -116,13 +119,16 @@ export function defineSeveralNetworks<S extends Shape>(
           ErrorCode.UnknownContainer,
           `Nothing is saved in "${directoryOf(call.config)}" of the networks of container "${call.containerId}". Delete the container and add it again`,
         );
-      for (const one of delegates) await checkDelegate(call, withIfname(call, one));
+      for (const one of delegates) await checkDelegate(call, completed(call, one));
     },
 
     async del(call) {
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
-      if (delegates) await runAll(call, ...detaching(call, delegates));
+      if (delegates) {
+        const all = delegates.map((one) => completed(call, one));
+        await runAll(call, ...detaching(call, all));
+      }
       // As a delegate it has nothing to remove then, and the annotations of a pod may lead in a circle.
       else if (call.context.depth === 0)
         await detachAsConfigured(
@@ -134,7 +140,7 @@ export function defineSeveralNetworks<S extends Shape>(
     },
 
     async status(call) {
-      using api = await openApi(call);
+      const api = await openApi(call);
       await api?.ping();
       for (const { network } of await required(call, api)) await statusOfNetwork(call, network);
     },
@@ -149,12 +155,15 @@ export function defineSeveralNetworks<S extends Shape>(
 
 /** Steps that detach a pod from its networks, the last one first. */
 function detaching(call: Call, delegates: readonly Delegate[]): (() => Promise<void>)[] {
-  return delegates.toReversed().map((one) => () => deleteDelegate(call, withIfname(call, one)));
+  return delegates.toReversed().map((one) => () => deleteDelegate(call, one));
 }
 
-/** What Multus saved of the first delegate has no interface: it is that of the call. */
-function withIfname<D extends Delegate>({ ifname }: Pick<AttachmentId, 'ifname'>, one: D): D {
-  return one.ifname === '' ? { ...one, ifname } : one;
+/** What Multus saved has no CNI_ARGS, and no interface of the first delegate: they are those of the call. */
+function completed(call: Call, one: SavedDelegate): SavedDelegate {
+  const whole = withIfname(one, call.ifname);
+  if (one.of) return whole;
+  const { args } = call.context.invocation;
+  return { ...whole, args: delegateArgs(args, whole.ifname === call.ifname ? undefined : {}) };
 }
 
 /**
@@ -180,96 +189,4 @@ function refuseSameNames(delegates: readonly Delegate[]): void {
         `Networks "${other.label}" and "${label}" are both to have the interface "${ifname}". Give one of them another name`,
       );
   }
-}
-
-/**
- * Detaches the containers that are gone from each of their networks, and has the plugins of every network
- * look for more.
- */
-async function collect(
-  call: Call,
-  saved: SavedDelegates,
-  configured: () => Promise<NetworkList[]>,
-): Promise<void> {
-  const valid = new Set(call.validAttachments.map(attachmentKey));
-  const networks = new Map<string, NetworkList>();
-  const kept: SavedDelegate[] = [];
-  const unreadable: string[] = [];
-  const steps: (() => Promise<void> | void)[] = [];
-  saved.removeUnfinished();
-  for (const containerId of saved.containers()) {
-    const delegates = readOrWarn(call, saved, containerId);
-    if (!delegates) {
-      unreadable.push(containerId);
-      continue;
-    }
-    for (const [of, own] of byAttachment(call, containerId, delegates)) {
-      const isStale = of.network === call.network && !valid.has(attachmentKey(of));
-      if (of.network === call.network) for (const { network } of own) networks.set(network.name, network);
-      if (!isStale) kept.push(...own.map((one) => ({ ...withIfname(of, one), of })));
-      else
-        steps.push(async () => {
-          const container = (netns: string) => ({ containerId, netns });
-          await runAll(
-            call,
-            ...own
-              .toReversed()
-              .map((one) => () => deleteDelegate(call, withIfname(of, one), container(one.netns))),
-          );
-          saved.remove(of);
-        });
-    }
-  }
-  steps.push(async () => {
-    for (const network of await configured()) networks.set(network.name, network);
-  });
-  await runAll(call, ...steps);
-  const known = new Set(kept.map(({ of }) => of && attachmentKey(of)));
-  const lost = call.validAttachments.filter((one) => !known.has(attachmentKey(one)));
-  if (
-    lost.length > 0 ||
-    unreadable.some((id) => call.validAttachments.some((one) => one.containerId === id))
-  ) {
-    // Their interfaces are not known, so that everything of theirs would look like garbage.
-    call.warn(
-      `Nothing is saved of the networks of ${lost.length} containers, so that the networks themselves are not searched. Delete those containers and add them again`,
-    );
-    return;
-  }
-  await runAll(
-    call,
-    ...[...networks.values()].map(
-      (network) => () => collectNetwork(call, network, attachmentsOf(network, kept)),
-    ),
-  );
-}
-
-function readOrWarn(call: Call, saved: SavedDelegates, containerId: string): SavedDelegate[] | undefined {
-  try {
-    return saved.read(containerId) ?? [];
-  } catch (error) {
-    call.warn(`"${saved.directory}/${containerId}" is left alone: ${(error as Error).message}`);
-    return undefined;
-  }
-}
-
-/** Delegates by the attachment that they belong to. What Multus saved belongs to one that is valid. */
-function byAttachment(
-  call: Call,
-  containerId: string,
-  delegates: readonly SavedDelegate[],
-): [AttachmentId, SavedDelegate[]][] {
-  const valid = call.validAttachments.find((one) => one.containerId === containerId);
-  const unknown = { network: call.network, containerId, ifname: valid?.ifname ?? 'eth0' };
-  const groups = Map.groupBy(delegates, ({ of = unknown }) => attachmentKey(of));
-  return [...groups.values()].map((own) => [own[0]!.of ?? unknown, own]);
-}
-
-/** A network may have attachments of its own, or by other plugins that delegate to it: those stay as well. */
-function attachmentsOf({ name }: NetworkList, kept: readonly SavedDelegate[]): AttachmentId[] {
-  const delegated = kept.flatMap(({ network, of, ifname }) =>
-    network.name === name && of ? [{ network: name, containerId: of.containerId, ifname }] : [],
-  );
-  const direct = [...cachedResults(`${name}-`)].filter(({ network }) => network === name);
-  return [...delegated, ...direct];
 }

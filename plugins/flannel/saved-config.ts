@@ -9,7 +9,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
-import { isObject } from '../../lib/cni/schema.ts';
+import { isObject } from '../../lib/object.ts';
 import {
   listStateFiles,
   readStateFile,

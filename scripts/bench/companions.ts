@@ -1,7 +1,8 @@
 /** Plugins beyond the reference ones: this suite stands alone, with its agent and without. */
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { Namespace } from '../../test/support/host.ts';
+import { OpenVswitch } from '../../test/support/open-vswitch.ts';
 import {
   type Attached,
   addChain,
@@ -12,13 +13,9 @@ import {
   type PluginConf,
   removeNamespace,
 } from './call.ts';
-import { clear, liveOnce, podNetwork, subnet } from './host.ts';
+import { clear, liveOnce, networksDir, podNetwork, subnet } from './host.ts';
 import type { Samples } from './measure.ts';
 import { alternate, emptySamples, type Line, type Scenario, sum } from './scenario.ts';
-
-/** Where multus finds its second network. */
-const networksDir = '/run/bench-networks';
-const database = 'unix:/run/openvswitch/db.sock';
 
 const ipam = { type: 'host-local', subnet };
 const ovs: Network = { name: 'bench', plugins: [{ type: 'ovs', bridge: 'br1', vlan: 100, ipam }] };
@@ -30,7 +27,9 @@ export function openVswitch(ports: readonly number[], rounds: number): Scenario 
   return {
     name: 'ovs',
     async measure() {
-      const processes = startOpenVswitch();
+      const endings: (() => void | Promise<void>)[] = [];
+      const here = new Namespace([]);
+      await OpenVswitch.start({ teardown: (step) => void endings.push(step) }, here);
       const pods: Pod[] = [];
       const lines: Line[] = [];
       for (const count of ports) {
@@ -38,7 +37,7 @@ export function openVswitch(ports: readonly number[], rounds: number): Scenario 
         lines.push(...(await measureVerbs(`ovs, ${count} ports`, ovs, rounds)));
       }
       for (const pod of pods) await delPod(ovs, pod);
-      for (const one of processes) one.kill();
+      for (const end of endings) await end();
       rmSync('/var/lib/cni/networks', { recursive: true });
       return lines;
     },
@@ -128,20 +127,4 @@ function withoutReference(
   return alternate(rounds, async (contender, round, counts) => {
     if (contender !== 'reference') await once(contender, round, counts);
   });
-}
-
-/** Starts database and switch, with a bridge whose datapath takes no module of the kernel. */
-function startOpenVswitch(): ChildProcess[] {
-  mkdirSync('/run/openvswitch', { recursive: true });
-  const schema = '/usr/share/openvswitch/vswitch.ovsschema';
-  execFileSync('ovsdb-tool', ['create', '/run/openvswitch/conf.db', schema]);
-  const start = (...argv: [string, ...string[]]) => spawn(argv[0], argv.slice(1), { stdio: 'ignore' });
-  const remote = '--remote=punix:/run/openvswitch/db.sock';
-  const server = start('ovsdb-server', '/run/openvswitch/conf.db', remote);
-  // It waits for the database.
-  const vsctl = (...args: string[]) => execFileSync('ovs-vsctl', ['--timeout=10', ...args]);
-  vsctl('--retry', '--no-wait', 'init');
-  const daemon = start('ovs-vswitchd', database, '--pidfile=/run/openvswitch/ovs-vswitchd.pid');
-  vsctl('add-br', 'br1', '--', 'set', 'bridge', 'br1', 'datapath_type=netdev');
-  return [daemon, server];
 }

@@ -13,6 +13,9 @@ import { addChain, addNamespace, type Contender, delChain, type Network, removeN
 
 export const subnet = '10.77.0.0/16';
 
+/** Where configurations of networks are while a scenario runs. */
+export const networksDir = '/run/bench-networks';
+
 /** A usual pod network: a bridge with masquerading, and two host ports. @param port the first of the two. */
 export function podNetwork(port = 18080): Network {
   return {

@@ -6,11 +6,8 @@ import { join } from 'node:path';
 import { defaultCacheDir, writeCached } from '../../cli/libcni/cache.ts';
 import { suites } from '../../test/support/plugin.ts';
 import { addChain, addNamespace, type Network, removeNamespace } from './call.ts';
-import { clear, podNetwork } from './host.ts';
+import { clear, networksDir, podNetwork } from './host.ts';
 import { emptySamples, type Line, type Scenario } from './scenario.ts';
-
-/** Where the network's configuration is while this runs. */
-const configDir = '/run/bench-networks';
 
 /** The reference has no such commands, so that this suite stands alone. @param pods on the host. */
 export function listing(pods: number, rounds: number): Scenario {
@@ -18,8 +15,8 @@ export function listing(pods: number, rounds: number): Scenario {
     name: 'cni list',
     async measure() {
       const network = configured();
-      mkdirSync(configDir, { recursive: true });
-      writeFileSync(join(configDir, '10-bench.conflist'), JSON.stringify(network));
+      mkdirSync(networksDir, { recursive: true });
+      writeFileSync(join(networksDir, '10-bench.conflist'), JSON.stringify(network));
       const names: string[] = [];
       for (let i = 0; i < pods; i++) {
         const own = withFirewall(podNetwork(20000 + 2 * i));
@@ -37,7 +34,7 @@ export function listing(pods: number, rounds: number): Scenario {
       const lines = commands.map((args) => measureCommand(args, pods, rounds));
       for (const name of names) removeNamespace(name);
       rmSync(`${defaultCacheDir}/results`, { recursive: true });
-      rmSync(configDir, { recursive: true });
+      rmSync(networksDir, { recursive: true });
       clear();
       return lines;
     },
@@ -69,7 +66,7 @@ function measureCommand(args: readonly string[], pods: number, rounds: number): 
     const start = performance.now();
     const output = execFileSync(join(suites.ours, 'cni'), args, {
       encoding: 'utf8',
-      env: { PATH: process.env.PATH, NETCONFPATH: configDir, CNI_PATH: suites.ours },
+      env: { PATH: process.env.PATH, NETCONFPATH: networksDir, CNI_PATH: suites.ours },
     });
     const time = performance.now() - start;
     if (args[0] === 'list' && !output.endsWith(`\n${pods} attachments, all ok.\n`))

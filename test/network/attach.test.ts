@@ -1,5 +1,6 @@
 /** `cni attach` and `cni detach`, and what the operators' command knows of a pod with several networks. */
 
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { attach, runNetworkVerb } from '../support/chain.ts';
@@ -173,4 +174,28 @@ test('list shows each network of a pod, and gc keeps them', async (t) => {
   t.is(collected.exit, 0, collected.stdout + collected.stderr);
   t.deepEqual(mentions(host, pod), []);
   t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+});
+
+test('a network that makes what is saved of the pod too large is not attached', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const one = await attach(host, network, asking(''));
+  const file = host.file(`/var/lib/cni/multus/${one.pod.containerId}`);
+  const define = (padding: number) => {
+    const ipam = { type: 'host-local', ranges: [[{ subnet: '10.41.8.0/24' }]] };
+    const plugin = { type: 'bridge', bridge: 'br8', padding: 'x'.repeat(padding), ipam };
+    writeNetworks(host, [{ cniVersion: '1.1.0', name: 'padded', plugins: [plugin] }]);
+  };
+  define(0);
+  t.is((await cni(host, ['attach', 'web', 'padded'])).exit, 0);
+  const { size } = statSync(file);
+  t.is((await cni(host, ['detach', 'web', 'padded'])).exit, 0);
+  const before = [await settled(host), readFileSync(file, 'utf8')];
+  // As base64, the configuration has 4 characters for 3 bytes: with what ADD gives, it is 100 too many.
+  define(Math.ceil(((1024 * 1024 + 100 - size) * 3) / 4));
+  const refused = await cni(host, ['attach', 'web', 'padded']);
+  t.is(refused.exit, 1);
+  t.regex(refused.stderr, /would have \d+ bytes, more than the 1048576/);
+  t.deepEqual(await interfacesOf(one.pod), ['eth0']);
+  t.deepEqual([await settled(host), readFileSync(file, 'utf8')], before);
+  await one.check();
 });

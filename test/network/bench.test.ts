@@ -21,6 +21,7 @@ test('the bench runs, and prints this suite with its agent, without, and the ref
       'processor',
       'GC',
       'cni list',
+      'ovs',
       'memory',
     ],
     // Not the newest ones, which would be downloaded.
@@ -33,6 +34,7 @@ test('the bench runs, and prints this suite with its agent, without, and the ref
     new RegExp(`^GC of 100, half stale${figure.repeat(3)} +\\d`, 'm'),
     new RegExp(`^cni list, 10 pods(?: +–)?${figure}`, 'm'),
     new RegExp(`^cni network ls, 10 pods(?: +–)?${figure}`, 'm'),
+    new RegExp(`^ovs, 5 ports: ADD${figure.repeat(2)} +–`, 'm'),
     new RegExp(`^memory of the agent, its own: after [\\d,]+ verbs, 8 pods at once${figure}`, 'm'),
     /^The agent did [\d,]+ calls$/m,
     /^Peak memory of a verb without the agent: \d+ MiB/m,

@@ -1,7 +1,8 @@
 /** genie: pods with the networks that their annotation "cni" names. */
 
+import { rmSync } from 'node:fs';
 import test from 'ava';
-import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import {
   annotated,
   interfacesOf,
@@ -10,6 +11,7 @@ import {
   mentions,
   savedOf,
   several,
+  writeNetworks,
 } from '../support/several.ts';
 
 const network = several('genie', {
@@ -63,4 +65,40 @@ test('a pod that names no network is refused where there is none by default', as
     (await attachment.tryAdd()).error!.msg,
     /no annotation "cni", and the configuration no "default_plugin"/,
   );
+});
+
+test('DEL of a pod whose networks are not saved detaches it from any that ADD may have chosen by load', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const blank = annotated({ cni: '' });
+  const busy = await attach(host, network, annotated({ cni: 'pods' }));
+  const traffic = await busy.pod.start(t, ['ping', '-i', '0.002', '-s', '1000', '10.41.0.1']);
+  const pod = await attach(host, network, blank);
+  t.notRegex((await ipv4Of(pod.pod, 'eth0'))[0]!, /^10\.41\.0\./);
+  traffic.kill();
+  rmSync(host.file(`/var/lib/cni/genie/${pod.pod.containerId}`));
+  t.true(mentions(host, pod.pod).length > 0);
+  await pod.del();
+  t.deepEqual(await interfacesOf(pod.pod), []);
+  t.deepEqual(mentions(host, pod.pod), []);
+  await busy.check();
+});
+
+test('a device of the host, which one pod takes away from all others, is not chosen by load', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const device: Conflist = {
+    ...{ cniVersion: '1.1.0', name: 'absent' },
+    plugins: [{ type: 'host-device', device: 'taken' }],
+  };
+  writeNetworks(host, [device]);
+  const busy = await attach(host, network, annotated({ cni: 'pods,backup,uplink' }));
+  for (const [gateway, ifname] of [
+    ['10.41.0.1', 'eth0'],
+    ['10.41.2.1', 'eth1'],
+    ['10.41.3.1', 'eth2'],
+  ] as const)
+    await busy.pod.start(t, ['ping', '-i', '0.002', '-s', '1000', '-I', ifname, gateway]);
+  rmSync(host.file('/etc/cni/net.d/21-storage.conflist'));
+  const pod = await attach(host, network, annotated({ cni: '' }));
+  t.is(savedOf(host, pod.pod, 'genie').length, 1);
+  t.regex((await ipv4Of(pod.pod, 'eth0'))[0]!, /^10\.41\./);
 });

@@ -201,3 +201,20 @@ test('a node that was cut off from etcd for long catches up', async (t) => {
   await until('it has caught up', async () => (await node.routedTo()).includes('10.244.9.0/24'));
   t.is(node.subnet, former);
 });
+
+test('the uplink is deleted and made anew, and pods talk again without any change in etcd', async (t) => {
+  const wire = await Wire.make(t);
+  const nodes = (await wire.addNodes(2)) as [Node, Node];
+  const [podA, podB] = await podsOf(nodes);
+  const [a] = nodes;
+  const before = [await wire.subnets(), await wire.leaseOf(a.key)];
+  const former = await link(a.host, 'eth0');
+  // At once, so that no connection to etcd breaks.
+  await wire.replug(a.host, 1);
+  t.not((await link(a.host, 'eth0'))!.ifindex, former!.ifindex);
+  await until('pods talk again', () => ping(podA!.pod, podB!.ip));
+  t.true(await ping(podB!.pod, podA!.ip));
+  t.deepEqual([await wire.subnets(), await wire.leaseOf(a.key)], before);
+  t.regex(a.log, /Interface "eth0", by which this node reached the others, is gone/);
+  await until('it has been in touch twice', async () => /in touch.*in touch/s.test(a.log));
+});

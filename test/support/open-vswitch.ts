@@ -1,7 +1,7 @@
-/** Open vSwitch on a host of a test: database and switch as processes of their own. */
+/** Open vSwitch on a host: database and switch as processes of their own. */
 
 import type { ChildProcess } from 'node:child_process';
-import type { Host, Teardown } from './host.ts';
+import type { Namespace, Teardown } from './host.ts';
 import { until } from './observe.ts';
 
 /** What moves packets: "netdev" in user space, which takes no module of the kernel, or "system" in the kernel. */
@@ -11,13 +11,13 @@ const socket = 'unix:/run/openvswitch/db.sock';
 
 /** Open vSwitch of one host. */
 export class OpenVswitch {
-  readonly host: Host;
+  readonly host: Namespace;
   private readonly t: Teardown;
   private readonly serverOptions: readonly string[];
   private readonly datapath: Datapath;
   private database: ChildProcess | undefined;
 
-  private constructor(t: Teardown, host: Host, serverOptions: readonly string[], datapath: Datapath) {
+  private constructor(t: Teardown, host: Namespace, serverOptions: readonly string[], datapath: Datapath) {
     this.t = t;
     this.host = host;
     this.serverOptions = serverOptions;
@@ -27,7 +27,7 @@ export class OpenVswitch {
   /** Starts it, with one bridge. @param serverOptions more options of ovsdb-server(1). */
   static async start(
     t: Teardown,
-    host: Host,
+    host: Namespace,
     { bridge = 'br1', serverOptions = [] as readonly string[], datapath = 'netdev' as Datapath } = {},
   ): Promise<OpenVswitch> {
     const ovs = new OpenVswitch(t, host, serverOptions, datapath);

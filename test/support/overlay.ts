@@ -77,6 +77,17 @@ export class Wire {
   /** A host on the wire, at 192.0.2.NUMBER. */
   async addHost(number: number): Promise<Host> {
     const host = await makeHost(this.t, { mayHaveAgent: false });
+    await this.plug(host, number);
+    return host;
+  }
+
+  /** Takes a host's interface to the wire away, and gives it a new one of the same name and addresses. */
+  async replug(host: Host, number: number): Promise<void> {
+    await host.run(['ip', 'link', 'delete', 'eth0']);
+    await this.plug(host, number);
+  }
+
+  private async plug(host: Host, number: number): Promise<void> {
     const peer = ['peer', 'name', 'eth0', 'netns', `${host.pid}`];
     await this.host.run(['ip', 'link', 'add', `port${number}`, 'type', 'veth', ...peer]);
     await this.host.run(['ip', 'link', 'set', `port${number}`, 'up', 'master', 'switch']);
@@ -84,7 +95,6 @@ export class Wire {
     await host.run(['ip', 'address', 'add', `192.0.2.${number}/24`, 'dev', 'eth0']);
     await host.run(['ip', 'address', 'add', `2001:db8::${number}/64`, 'dev', 'eth0', 'nodad']);
     await host.run(['ip', 'route', 'add', 'default', 'via', wireAddress]);
-    return host;
   }
 
   /** A host whose agent keeps the overlay. @param settings besides where etcd is. */

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
-import { isObject } from '../../../lib/cni/schema.ts';
+import { isObject } from '../../../lib/object.ts';
 
 const conf = join(import.meta.dirname, '../../../conf');
 const read = (path: string) => JSON.parse(readFileSync(join(conf, path), 'utf8')) as Record<string, unknown>;

@@ -1,0 +1,160 @@
+/**
+ * Collecting garbage of a plugin that attaches pods to several networks. A network may have attachments of
+ * others as well: those that a runtime has made by itself, and those of plugins of this kind that save what
+ * they do in another directory. They all stay.
+ */
+
+import { type AttachmentId, attachmentKey } from '../attachment.ts';
+import type { Call } from '../cni/call.ts';
+import { parseJson } from '../cni/json.ts';
+import { runAll } from '../cni/steps.ts';
+import { type CachedResult, cachedResults } from '../result-cache.ts';
+import { type NetworkList, networkFrom } from './conflist.ts';
+import { collectNetwork, deleteDelegate } from './delegates.ts';
+import { directoriesIn, usualDirectories } from './directories.ts';
+import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
+
+/**
+ * Detaches the containers that are gone from each of their networks, and has the plugins of every network
+ * look for more.
+ * @param configured networks that are to be searched though nobody is attached to them.
+ */
+export async function collect(
+  call: Call,
+  saved: SavedDelegates,
+  configured: () => Promise<NetworkList[]>,
+): Promise<void> {
+  const valid = new Set(call.validAttachments.map(attachmentKey));
+  const networks = new Map<string, NetworkList>();
+  const living = new Living(call);
+  const steps: (() => Promise<void> | void)[] = [];
+  saved.removeUnfinished();
+  for (const containerId of saved.containers()) {
+    const delegates = living.read(saved, containerId);
+    for (const [of, own] of living.byAttachment(containerId, delegates)) {
+      const isStale = of.network === call.network && !valid.has(attachmentKey(of));
+      if (of.network === call.network) for (const { network } of own) networks.set(network.name, network);
+      if (!isStale) living.add(of, own);
+      else
+        steps.push(async () => {
+          const container = (netns: string) => ({ containerId, netns });
+          await runAll(
+            call,
+            ...own
+              .toReversed()
+              .map((one) => () => deleteDelegate(call, withIfname(one, of.ifname), container(one.netns))),
+          );
+          saved.remove(of);
+        });
+    }
+  }
+  steps.push(async () => {
+    for (const network of await configured()) networks.set(network.name, network);
+  });
+  await runAll(call, ...steps);
+  living.readElsewhere(saved.directory);
+  const lost = living.lost();
+  if (lost.length > 0) {
+    // Their interfaces are not known, so that everything of theirs would look like garbage.
+    call.warn(
+      `Nothing is saved of the networks of ${lost.length} containers, so that the networks themselves are not searched. Delete those containers and add them again: ${lost.join(', ')}`,
+    );
+    return;
+  }
+  await runAll(
+    call,
+    ...[...networks.values()].map(
+      (network) => () => collectNetwork(call, network, living.attachmentsOf(network)),
+    ),
+  );
+}
+
+/** What is known of the attachments that are to stay. */
+class Living {
+  private readonly call: Call;
+  private readonly cached: readonly CachedResult[] = [...cachedResults()];
+  /** Attachments of plugins of this kind, by their key. */
+  private readonly known = new Set<string>();
+  private readonly delegated: AttachmentId[] = [];
+  private readonly unreadable = new Set<string>();
+  /** Directories that the networks of pods name. */
+  private readonly directories = new Set(usualDirectories());
+  /** What is attached by plugins of this kind, as the runtimes tell. */
+  private readonly attachments: readonly AttachmentId[];
+
+  constructor(call: Call) {
+    this.call = call;
+    this.attachments = [...call.validAttachments, ...this.cached.filter((one) => this.isOther(one))];
+  }
+
+  /** Delegates by the attachment that they belong to. What Multus saved belongs to any of the container. */
+  byAttachment(containerId: string, delegates: readonly SavedDelegate[]): [AttachmentId, SavedDelegate[]][] {
+    const unknown = this.attachments.find((one) => one.containerId === containerId) ?? {
+      ...{ network: this.call.network, containerId, ifname: 'eth0' },
+    };
+    const groups = Map.groupBy(delegates, ({ of = unknown }) => attachmentKey(of));
+    return [...groups.values()].map((own) => [own[0]!.of ?? unknown, own]);
+  }
+
+  add(of: AttachmentId, delegates: readonly SavedDelegate[]): void {
+    this.known.add(attachmentKey(of));
+    for (const { network, ifname } of delegates) {
+      this.delegated.push({ ...of, network: network.name, ifname: ifname || of.ifname });
+      this.addDirectories(network);
+    }
+  }
+
+  /** Reads what is saved of a container; none, with a warning, when that cannot be read. */
+  read(saved: SavedDelegates, containerId: string): SavedDelegate[] {
+    try {
+      return saved.read(containerId) ?? [];
+    } catch (error) {
+      this.call.warn(`"${saved.directory}/${containerId}" is left alone: ${(error as Error).message}`);
+      this.unreadable.add(containerId);
+      return [];
+    }
+  }
+
+  /** Takes in what plugins of this kind have saved elsewhere. @param own directory that was read already. */
+  readElsewhere(own: string): void {
+    // What is found in one directory may name a further one.
+    for (const directory of this.directories) {
+      if (directory === own) continue;
+      const saved = new SavedDelegates(directory);
+      for (const containerId of saved.tryContainers())
+        for (const [of, delegates] of this.byAttachment(containerId, this.read(saved, containerId)))
+          this.add(of, delegates);
+    }
+  }
+
+  /** Containers whose networks must be saved somewhere, but are not, or cannot be read. */
+  lost(): string[] {
+    const unknown = this.attachments.filter(
+      (one) => !this.known.has(attachmentKey(one)) || this.unreadable.has(one.containerId),
+    );
+    return [...new Set(unknown.map(({ containerId }) => containerId))];
+  }
+
+  /** Attachments of a network: by plugins that delegate to it, and by runtimes. */
+  attachmentsOf({ name }: NetworkList): AttachmentId[] {
+    return [...this.delegated, ...this.cached].filter(({ network }) => network === name);
+  }
+
+  /** Whether a plugin of this kind made it for another network than that of the call. */
+  private isOther({ network, config }: CachedResult): boolean {
+    if (network === this.call.network) return false;
+    try {
+      const bytes = Buffer.from(config, 'base64');
+      return this.addDirectories(networkFrom(parseJson(bytes.toString()), bytes, ''));
+    } catch {
+      return false;
+    }
+  }
+
+  /** @returns whether there are any. */
+  private addDirectories(network: NetworkList): boolean {
+    const found = directoriesIn(network);
+    for (const directory of found) this.directories.add(directory);
+    return found.length > 0;
+  }
+}

@@ -1,0 +1,29 @@
+/** multus in the agent, which keeps its connections to the Kubernetes API from one call to the next. */
+
+import test from 'ava';
+import { attach } from '../support/chain.ts';
+import { startAgent } from '../support/host.ts';
+import { bridgeConfig, createPod, define, makeNode } from '../support/kube-pods.ts';
+
+test('the agent does the calls of several pods over the same connections to the API, until the token is another', async (t) => {
+  const { host, api, network } = await makeNode(t);
+  await startAgent(t, host);
+  define(api, 'shop', 'fast', bridgeConfig(1));
+  const live = async (name: string) => {
+    const args = createPod(api, { 'k8s.v1.cni.cncf.io/networks': 'fast' }, { name });
+    const pod = await attach(host, network, { args });
+    await pod.check();
+    // What was not saved is asked for, with less patience.
+    await host.run(['rm', '-r', '/var/lib/cni/multus']);
+    await pod.del();
+  };
+  for (const name of ['a', 'b', 'c']) await live(name);
+  t.is(api.requests.length, 21);
+  // Definitions are asked for at the same time.
+  t.is(api.connections, 2);
+  api.tokens.clear();
+  api.tokens.set('renewed', 'system:node');
+  api.kubeconfig('kubeconfig', { token: 'renewed' });
+  await live('d');
+  t.is(api.connections, 4);
+});

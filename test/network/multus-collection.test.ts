@@ -1,0 +1,86 @@
+/** GC of multus and genie beside attachments of others to the same networks: other networks, directories, plugins. */
+
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { command } from '../support/command.ts';
+import type { Host } from '../support/host.ts';
+import { runPlugin, suites } from '../support/plugin.ts';
+import { annotated, makeHostWithNetworks, mentions, several } from '../support/several.ts';
+
+const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
+const multus = several('multus', { clusterNetwork: 'pods', capabilities });
+const genie = { ...several('genie', { default_plugin: 'pods', capabilities }), name: 'genies' };
+const asking = annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage', cni: 'pods,storage' });
+
+/** Adds a pod by the command, which keeps libcni's cache. @returns the container ID that it saves. */
+async function addByCommand(host: Host, network: Conflist): Promise<string> {
+  writeFileSync(host.file(`/etc/cni/net.d/80-${network.name}.conflist`), JSON.stringify(network));
+  const { netns } = await host.addPod();
+  await host.run([command, 'add', network.name, netns], { env: { CNI_PATH: suites.ours } });
+  const [containerId] = readdirSync(host.file('/var/lib/cni/elsewhere'));
+  return containerId!;
+}
+
+/** An address of "storage" that nobody remembers but host-local. */
+async function forget(host: Host): Promise<{ containerId: string }> {
+  await runPlugin(host, 'host-local', 'ADD', {
+    ...{ containerId: 'forgotten', netns: '/run/netns/none' },
+    config: {
+      ...{ cniVersion: '1.1.0', name: 'storage', type: 'macvlan' },
+      ipam: { type: 'host-local', ranges: [[{ subnet: '10.41.1.0/24' }]] },
+    },
+  });
+  return { containerId: 'forgotten' };
+}
+
+for (const [whose, collected, other] of [
+  ['multus', multus, genie],
+  ['genie', genie, multus],
+] as const)
+  test(`GC of ${whose} leaves what living pods of the other plugin have on the same networks`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const own = await attach(host, collected, asking);
+    const foreign = await attach(host, other, asking);
+    const forgotten = await forget(host);
+    const [ofOwn, ofForeign] = [own, foreign].map(({ pod }) => mentions(host, pod));
+    const valid = [{ containerID: own.pod.containerId, ifname: 'eth0' }];
+    const { exit, stderr } = await runNetworkVerb(host, collected, 'GC', { valid });
+    t.is(exit, 0, stderr);
+    t.deepEqual(mentions(host, own.pod), ofOwn);
+    t.deepEqual(mentions(host, foreign.pod), ofForeign);
+    t.deepEqual(mentions(host, forgotten as never), []);
+    await own.check();
+    await foreign.check();
+  });
+
+test('GC leaves what pods have whose networks are saved in another directory, and touches no network when it is not known', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const elsewhere = several('multus', { clusterNetwork: 'storage', cniDir: '/var/lib/cni/elsewhere' });
+  const containerId = await addByCommand(host, { ...elsewhere, name: 'elsewhere' });
+  const own = await attach(host, multus, asking);
+  const mentionsOf = () => mentions(host, { containerId } as never);
+  const before = mentionsOf();
+  t.true(before.some((file) => file.includes('/networks/storage/')));
+  const valid = [{ containerID: own.pod.containerId, ifname: 'eth0' }];
+  const collect = async () => {
+    await forget(host);
+    const { exit, stderr } = await runNetworkVerb(host, multus, 'GC', { valid });
+    t.is(exit, 0, stderr);
+    return { stderr, forgotten: mentions(host, { containerId: 'forgotten' } as never) };
+  };
+  t.deepEqual((await collect()).forgotten, []);
+  t.deepEqual(mentionsOf(), before);
+
+  const file = join('/var/lib/cni/elsewhere', containerId);
+  rmSync(host.file(file));
+  const lost = await collect();
+  t.regex(lost.stderr, new RegExp(`Nothing is saved of the networks of 1 container.*${containerId}`));
+  t.is(lost.forgotten.length, 1);
+  t.deepEqual(
+    mentionsOf(),
+    before.filter((one) => one !== file),
+  );
+  await own.check();
+});

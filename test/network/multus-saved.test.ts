@@ -1,0 +1,83 @@
+/** multus: what is saved of a pod's networks, by Multus or by this suite. */
+
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import test from 'ava';
+import { Attachment, attach } from '../support/chain.ts';
+import type { Host, Pod } from '../support/host.ts';
+import { suites } from '../support/plugin.ts';
+import {
+  annotated,
+  interfacesOf,
+  makeHostWithNetworks,
+  mentions,
+  settled,
+  several,
+} from '../support/several.ts';
+
+const fileOf = (host: Host, { containerId }: Pod) => host.file(`/var/lib/cni/multus/${containerId}`);
+
+test('the plugins of what Multus saved get the CNI_ARGS of the call', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  await host.run(['mkdir', '/run/bin']);
+  const script = '#!/bin/sh\necho "$CNI_COMMAND $CNI_IFNAME $CNI_ARGS" >> /run/calls; echo "{}"\n';
+  writeFileSync(host.file('/run/bin/telling'), script, { mode: 0o755 });
+  const env = { CNI_PATH: `${suites.ours}:/run/bin` };
+  const telling = (name: string) => ({
+    ...{ Name: name },
+    Bytes: Buffer.from(
+      JSON.stringify({ cniVersion: '1.0.0', name, plugins: [{ type: 'telling' }] }),
+    ).toString('base64'),
+  });
+  const pod = await host.addPod();
+  const file = fileOf(host, pod);
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, JSON.stringify([telling('first'), telling('second')]));
+  const { args } = annotated({});
+  const attachment = new Attachment(host, pod, several('multus', { clusterNetwork: 'pods' }), {
+    args: `${args};IP=10.41.0.9`,
+    env,
+  });
+  await attachment.check();
+  await attachment.del();
+  const own = args!.replace('IgnoreUnknown=1;', '');
+  t.deepEqual(readFileSync(host.file('/run/calls'), 'utf8').trim().split('\n'), [
+    `CHECK eth0 ${args};IP=10.41.0.9`,
+    `CHECK net1 IgnoreUnknown=1;${own}`,
+    `DEL net1 IgnoreUnknown=1;${own}`,
+    `DEL eth0 ${args};IP=10.41.0.9`,
+  ]);
+});
+
+/** More than a file may have, in bytes. */
+const tooLarge = 1024 * 1024 + 1;
+
+/** A network whose default network is as long as that. */
+const padded = (length: number) =>
+  several('multus', {
+    delegates: [
+      {
+        ...{ name: 'padded', type: 'bridge', bridge: 'br8', padding: 'x'.repeat(length) },
+        ipam: { type: 'host-local', ranges: [[{ subnet: '10.41.8.0/24' }]] },
+      },
+    ],
+  });
+
+for (const when of ['at once', 'with what ADD gave'])
+  test(`ADD takes everything back when what is to be saved is too large ${when}`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const small = await attach(host, padded(0));
+    // The configuration is saved in base64, which has 4 characters for 3 bytes, and the result is longer than that.
+    const missing = tooLarge + 100 - statSync(fileOf(host, small.pod)).size;
+    await small.del();
+    await small.pod.remove();
+    const before = await settled(host);
+    const network = padded(when === 'at once' ? tooLarge : Math.ceil((missing * 3) / 4));
+    const attachment = new Attachment(host, await host.addPod(), network);
+    const { error, stderr } = await attachment.tryAdd();
+    t.regex(error!.msg, /"\/var\/lib\/cni\/multus\/.*" would have \d+ bytes, more than the 1048576/);
+    t.notRegex(stderr, /While undoing/);
+    t.deepEqual(await interfacesOf(attachment.pod), []);
+    t.deepEqual(mentions(host, attachment.pod), []);
+    t.deepEqual({ ...(await settled(host)), sandboxes: [] }, { ...before, sandboxes: [] });
+  });
