@@ -7,6 +7,7 @@ import type { Claims } from '../../claims.ts';
 import { type PodInfo, podsOf, show } from '../api.ts';
 import { ask, eventually, inPod } from '../clients.ts';
 import { applyManifest, type Cluster, patience } from '../cluster.ts';
+import { collectLost, conflicts } from './gone.ts';
 
 const conf = join(import.meta.dirname, '../../../conf/kubernetes');
 
@@ -79,6 +80,15 @@ export async function networks(cluster: Cluster, claims: Claims): Promise<void> 
     '20 pods, which both nodes add at once, have 20 addresses, and the pool has these',
     poolIs(cluster, many).then((isSo) => isSo && new Set(many.map(({ storage }) => storage)).size === 20),
   );
+  claims.say(
+    `The API server has refused ${await conflicts(cluster)} changes of the pool with 409, as it had been changed since it was read`,
+  );
+  const [lost, ...others] = many;
+  await collectLost(cluster, claims, {
+    pod: lost!,
+    sandbox: await sandboxOf(cluster, lost!),
+    isFree: () => poolIs(cluster, others),
+  });
   await plane.kubectl(['delete', 'deployment', 'db', '--wait', patience]);
   await claims.check(
     'once they are deleted, the pool is empty, and no address is reserved',
@@ -208,15 +218,27 @@ async function isConnected(cluster: Cluster, pod: StoragePod): Promise<boolean> 
 }
 
 /** Whether the pool of the range has an entry for each of the pods, under its address, and no further one. */
-async function poolIs({ plane }: Cluster, pods: readonly StoragePod[]): Promise<boolean> {
-  const { items } = JSON.parse(
-    await plane.kubectl(['get', pools, '--namespace=kube-system', '--output=json']),
-  ) as { items: { spec: { range: string; allocations: Record<string, { podref: string }> } }[] };
-  const entries = items.flatMap(({ spec }) =>
-    Object.entries(spec.allocations).map(([offset, { podref }]) => `198.51.100.${offset} ${podref}`),
+async function poolIs(cluster: Cluster, pods: readonly StoragePod[]): Promise<boolean> {
+  const items = await poolsOf(cluster);
+  const entries = items.flatMap((allocations) =>
+    Object.entries(allocations).map(([offset, { podref }]) => `198.51.100.${offset} ${podref}`),
   );
   const wanted = pods.map(({ name, storage }) => `${storage} default/${name}`);
   return items.length === 1 && String(entries.sort()) === String(wanted.sort());
+}
+
+/** The container ID that the pool has with the address of a pod. */
+async function sandboxOf(cluster: Cluster, { storage }: StoragePod): Promise<string> {
+  const [allocations] = await poolsOf(cluster);
+  return allocations![storage.split('.')[3]!]!.id;
+}
+
+/** What is taken of each pool, by the distance from the start of its range. */
+async function poolsOf({ plane }: Cluster): Promise<Record<string, { id: string; podref: string }>[]> {
+  const { items } = JSON.parse(
+    await plane.kubectl(['get', pools, '--namespace=kube-system', '--output=json']),
+  ) as { items: { spec: { allocations: Record<string, { id: string; podref: string }> } }[] };
+  return items.map(({ spec }) => spec.allocations);
 }
 
 async function namesOf({ plane }: Cluster, resource: string): Promise<string[]> {
