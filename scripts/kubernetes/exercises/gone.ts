@@ -20,6 +20,9 @@ export async function collectLost(
   const cached = readFileSync(node.file(`/var/lib/cni/results/multusnet-${sandbox}-eth0`), 'utf8');
   const { result } = JSON.parse(cached) as { result: { interfaces: { sandbox?: string }[] } };
   const namespace = result.interfaces.find((one) => one.sandbox)!.sandbox!;
+  // The kubelet would make the pod a new sandbox, with a DEL for the old one.
+  const kubelet = readFileSync(node.file('/run/daemons/kubelet.pid'), 'utf8').trim();
+  await node.run(['kill', '-STOP', kubelet]);
   await node.run(['umount', '--lazy', namespace]);
   await node.run(['rm', namespace]);
   // Its exit code is 1 as long as the processes of the pod keep the other end of the veth pair alive.
@@ -29,6 +32,7 @@ export async function collectLost(
     `once the namespace of pod ${pod.name} is gone without a DEL, cni gc on ${pod.node} frees its address in the pool, and those of the others stay`,
     isFree(),
   );
+  await node.run(['kill', '-CONT', kubelet]);
 }
 
 /**
