@@ -1,6 +1,6 @@
 import test from 'ava';
 import type { Call } from '../../../lib/cni/call.ts';
-import { runAll, runBeside, startBackground } from '../../../lib/cni/steps.ts';
+import { runAll, runBeside, runTogether, startBackground } from '../../../lib/cni/steps.ts';
 
 /** As much of a call as steps need. @returns it, and what it warned of. */
 function listener(): { call: Call; warnings: string[] } {
@@ -56,4 +56,19 @@ test('what runs in the background is waited for, and its error is thrown', async
   });
   await t.throwsAsync(runBeside(call, slow, fail('step')), { message: 'step' });
   t.true(isDone);
+});
+
+test('steps that run together have all begun before one ends, and each ends', async (t) => {
+  const { call, warnings } = listener();
+  const seen: string[] = [];
+  const step = (name: string, error?: string) => async () => {
+    seen.push(`${name} begins`);
+    await new Promise((resolve) => setImmediate(resolve));
+    seen.push(`${name} ends`);
+    if (error) fail(error)();
+  };
+  const steps = [step('a', 'first'), step('b', 'second'), step('c')];
+  await t.throwsAsync(runTogether(call, ...steps), { message: 'first' });
+  t.deepEqual(seen, ['a begins', 'b begins', 'c begins', 'a ends', 'b ends', 'c ends']);
+  t.deepEqual(warnings, ['second']);
 });
