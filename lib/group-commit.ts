@@ -1,8 +1,10 @@
 /**
  * Work that several calls of one process do as one. The kernel and the programs of the host take about as
- * long for the rules or interfaces of thirty calls as for those of one. No call is delayed for that: the
- * first one begins at once, and those that come while it is at work are done together after it.
+ * long for the rules or interfaces of thirty calls as for those of one. No call is delayed for that by more
+ * than a turn of the event loop; those that come while others are at work are done together after them.
  */
+
+import { setImmediate } from 'node:timers/promises';
 
 /** How pieces of work are done together. */
 export interface Commit<T> {
@@ -47,6 +49,8 @@ export function groupCommits(): Together {
 
 /** Commits what waits, and what comes meanwhile, until nothing is left. */
 async function work<T>(queues: Map<string, Waiting<T>[]>, key: string, commit: Commit<T>): Promise<void> {
+  // What has begun together, as the networks of one pod have, comes within this turn of the event loop.
+  await setImmediate();
   for (;;) {
     const group = queues.get(key)!.splice(0);
     if (group.length === 0) break;

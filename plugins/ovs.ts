@@ -22,7 +22,7 @@ import {
   vlanColumns,
 } from '../lib/ovsdb/ports.ts';
 import { forgetSettings, rememberSettings } from './ovs/cache.ts';
-import { removeOwnPort, waitUntilTakenUp, waitUntilUp } from './ovs/port.ts';
+import { removeOwnPort, waitUntilUp } from './ovs/port.ts';
 import { argumentsOf, bridgeOf, config, patienceOf, settingsOf, validate, vlansOf } from './ovs/settings.ts';
 
 /** What ADD has made. */
@@ -80,7 +80,7 @@ export const plugin = defineMainPlugin({
         ovnPort,
       }),
     ]);
-    await waitUntilTakenUp(db, hostLink.name, patienceOf(settings));
+    call.undo('forget the settings', () => forgetSettings(call.attachment));
     rememberSettings(call, settings);
     return {
       ...pair,
@@ -102,6 +102,7 @@ export const plugin = defineMainPlugin({
     }
     const settings = settingsOf(call);
     using db = await openDatabase(settings);
+    // Only now: on a bridge with many ports it takes Open vSwitch longer than all else takes the plugin.
     await waitUntilUp(db, hostLink.name, patienceOf(settings));
   },
 

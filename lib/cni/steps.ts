@@ -50,3 +50,11 @@ export async function runAll(call: Call, ...steps: (() => Promise<unknown> | unk
   for (const error of errors.slice(1)) call.warn((error as Error).message);
   if (errors.length > 0) throw errors[0];
 }
+
+/**
+ * Runs steps beside one another, each whatever comes of the others.
+ * @throws the first error, by the order of the steps, once all have ended; further ones go to standard error.
+ */
+export async function runTogether(call: Call, ...steps: (() => Promise<unknown>)[]): Promise<void> {
+  await runAll(call, ...steps.map(startBackground));
+}

@@ -3,7 +3,7 @@
 import type { Call } from '../cni/call.ts';
 import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.ts';
 import type { InferShape, Shape } from '../cni/schema.ts';
-import { runAll } from '../cni/steps.ts';
+import { runTogether } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { asDelegates, type Choice } from './choice.ts';
 import { collect } from './collection.ts';
@@ -127,7 +127,7 @@ export function defineSeveralNetworks<S extends Shape>(
       const delegates = saved.load(call.attachment);
       if (delegates) {
         const all = delegates.map((one) => completed(call, one));
-        await runAll(call, ...detaching(call, all));
+        await detach(call, all);
       }
       // As a delegate it has nothing to remove then, and the annotations of a pod may lead in a circle.
       else if (call.context.depth === 0)
@@ -153,9 +153,12 @@ export function defineSeveralNetworks<S extends Shape>(
   });
 }
 
-/** Steps that detach a pod from its networks, the last one first. */
-function detaching(call: Call, delegates: readonly Delegate[]): (() => Promise<void>)[] {
-  return delegates.toReversed().map((one) => () => deleteDelegate(call, one));
+/**
+ * Detaches a pod from its networks, the last one first, but without waiting for it: the kernel takes about as
+ * long to delete the interfaces of all as that of one.
+ */
+async function detach(call: Call, delegates: readonly Delegate[]): Promise<void> {
+  await runTogether(call, ...delegates.toReversed().map((one) => () => deleteDelegate(call, one)));
 }
 
 /** What Multus saved has no CNI_ARGS, and no interface of the first delegate: they are those of the call. */
@@ -173,7 +176,7 @@ function completed(call: Call, one: SavedDelegate): SavedDelegate {
 async function detachAsConfigured(call: Call, ...sources: (() => Promise<Delegate[]>)[]): Promise<void> {
   for (const source of sources) {
     try {
-      await runAll(call, ...detaching(call, await source()));
+      await detach(call, await source());
       return;
     } catch (error) {
       call.warn(`Nothing was saved of the container's networks: ${(error as Error).message}`);

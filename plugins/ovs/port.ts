@@ -19,30 +19,22 @@ export async function removeOwnPort(call: OvsCall, settings: Config, name?: stri
 }
 
 /**
- * Waits until Open vSwitch has given an interface its number in OpenFlow.
- * @param timeoutMs after which it gives up.
+ * Waits until Open vSwitch has given an interface its number in OpenFlow, and has seen it come up.
+ * @param timeoutMs after which it gives up either.
  * @throws CniError Internal when it cannot use the interface, TryAgainLater when it gives up.
  */
-export async function waitUntilTakenUp(db: OvsdbConnection, name: string, timeoutMs: number): Promise<void> {
+export async function waitUntilUp(db: OvsdbConnection, name: string, timeoutMs: number): Promise<void> {
   const untouched = { ofport: set([]), error: set([]) };
   await db.waitFor('Interface', [['name', '==', name]], '!=', untouched, timeoutMs);
   const taken = await findInterface(db, name);
-  if (taken && !taken.error && taken.ofport !== undefined && taken.ofport >= 0) return;
-  throw new CniError(
-    taken?.error ? ErrorCode.Internal : ErrorCode.TryAgainLater,
-    taken?.error
-      ? `Open vSwitch cannot use interface "${name}". Look for the reason with "ovs-vsctl show" and in the log of ovs-vswitchd`
-      : `Open vSwitch has not taken interface "${name}" up within ${timeoutMs / 1000} seconds. See to it that ovs-vswitchd runs, or raise "link_state_check_retries"`,
-    taken?.error,
-  );
-}
-
-/**
- * Waits until Open vSwitch has seen an interface come up.
- * @param timeoutMs after which it gives up.
- * @throws CniError TryAgainLater when it gives up.
- */
-export async function waitUntilUp(db: OvsdbConnection, name: string, timeoutMs: number): Promise<void> {
+  if (!taken || taken.error || taken.ofport === undefined || taken.ofport < 0)
+    throw new CniError(
+      taken?.error ? ErrorCode.Internal : ErrorCode.TryAgainLater,
+      taken?.error
+        ? `Open vSwitch cannot use interface "${name}". Look for the reason with "ovs-vsctl show" and in the log of ovs-vswitchd`
+        : `Open vSwitch has not taken interface "${name}" up within ${timeoutMs / 1000} seconds. See to it that ovs-vswitchd runs, or raise "link_state_check_retries"`,
+      taken?.error,
+    );
   if (await db.waitFor('Interface', [['name', '==', name]], '==', { link_state: 'up' }, timeoutMs)) return;
   throw new CniError(
     ErrorCode.TryAgainLater,

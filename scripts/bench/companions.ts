@@ -35,6 +35,7 @@ export function openVswitch(ports: readonly number[], rounds: number): Scenario 
       for (const count of ports) {
         while (pods.length < count) pods.push(await addPod(ovs, pods.length));
         lines.push(...(await measureVerbs(`ovs, ${count} ports`, ovs, rounds)));
+        lines.push(await measureAddPort(`ovs, ${count} ports: ovs-vsctl add-port alone`, here, rounds));
       }
       for (const pod of pods) await delPod(ovs, pod);
       for (const end of endings) await end();
@@ -42,6 +43,20 @@ export function openVswitch(ports: readonly number[], rounds: number): Scenario 
       return lines;
     },
   };
+}
+
+/** What Open vSwitch itself takes for a port, of an interface that has just been made. */
+async function measureAddPort(name: string, host: Namespace, rounds: number): Promise<Line> {
+  const samples = emptySamples();
+  for (let i = 0; i < rounds; i++) {
+    await host.run(['ip', 'link', 'add', 'single', 'up', 'type', 'veth', 'peer', 'name', 'peer']);
+    const start = performance.now();
+    await host.run(['ovs-vsctl', 'add-port', 'br1', 'single']);
+    samples.alone.push(performance.now() - start);
+    await host.run(['ovs-vsctl', 'del-port', 'br1', 'single']);
+    await host.run(['ip', 'link', 'delete', 'single']);
+  }
+  return { name, unit: 'ms', samples };
 }
 
 /** ADD and DEL of a name server's entry, of a pod that dnsmasq knows others beside. */
@@ -75,17 +90,22 @@ export function multus(rounds: number): Scenario {
         'multus, two networks': { ...several, defaultNetworks: ['second'] },
         "multus, the second network's plugin alone": second,
       };
-      const lines = Object.keys(networks).map((name) => ({ name, unit: 'ms', samples: emptySamples() }));
+      const lines = Object.keys(networks).map((name) => ({
+        add: { name: `${name}: ADD`, unit: 'ms', samples: emptySamples() },
+        del: { name: `${name}: DEL`, unit: 'ms', samples: emptySamples() },
+      }));
       await withoutReference(rounds, async (contender, round, counts) => {
         for (const [i, plugin] of Object.values(networks).entries()) {
           const network = { name: 'bench', plugins: [plugin] };
           const { added, deleted } = await liveOnce(network, contender, `round${round}${contender}`);
-          if (counts) lines[i]!.samples[contender].push(sum(added) + sum(deleted));
+          if (!counts) continue;
+          lines[i]!.add.samples[contender].push(sum(added));
+          lines[i]!.del.samples[contender].push(sum(deleted));
         }
       });
       rmSync(networksDir, { recursive: true });
       clear();
-      return lines;
+      return lines.flatMap(({ add, del }) => [add, del]);
     },
   };
 }

@@ -19,13 +19,23 @@ function commits(...refused: string[]): Commit<string> & { groups: string[][] } 
   };
 }
 
-test('the first begins at once, and what comes meanwhile is done as one', async (t) => {
+/** Until what was handed in has been begun. */
+const begun = () => new Promise((resolve) => setTimeout(resolve));
+
+test('what comes together is done as one, and so is what comes meanwhile', async (t) => {
   const commit = commits();
   const together = groupCommits();
-  await Promise.all(['a', 'b', 'c'].map((piece) => together('key', piece, commit)));
-  t.deepEqual(commit.groups, [['a'], ['b', 'c']]);
-  await together('key', 'd', commit);
-  t.deepEqual(commit.groups.at(-1), ['d']);
+  const first = ['a', 'b'].map((piece) => together('key', piece, commit));
+  await Promise.resolve();
+  first.push(together('key', 'c', commit));
+  await begun();
+  await Promise.all([...first, ...['d', 'e'].map((piece) => together('key', piece, commit))]);
+  t.deepEqual(commit.groups, [
+    ['a', 'b', 'c'],
+    ['d', 'e'],
+  ]);
+  await together('key', 'f', commit);
+  t.deepEqual(commit.groups.at(-1), ['f']);
 });
 
 test('keys have nothing to do with one another', async (t) => {
@@ -48,9 +58,12 @@ test('a piece that is refused fails alone', async (t) => {
 test('what is no refusal of a piece is told to all at once', async (t) => {
   const commit = commits('broken');
   const together = groupCommits();
-  const outcomes = await Promise.allSettled(
-    ['a', 'b', 'broken', 'd'].map((piece) => together('key', piece, commit)),
-  );
+  const first = together('key', 'a', commit);
+  await begun();
+  const outcomes = await Promise.allSettled([
+    first,
+    ...['b', 'broken', 'd'].map((piece) => together('key', piece, commit)),
+  ]);
   t.deepEqual(
     outcomes.map(({ status }) => status),
     ['fulfilled', 'rejected', 'rejected', 'rejected'],
