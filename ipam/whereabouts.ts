@@ -5,7 +5,7 @@ import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
 import type { Environment } from '../lib/cni/invocation.ts';
-import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
+import { definePlugin, NodePresentError, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
@@ -80,7 +80,9 @@ export const plugin = definePlugin({
     // Another host may have had this name.
     const left = await backend.leftBehind(isThisNode);
     if (isThisNode && left.length === 0)
-      throw new Error(`Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`);
+      throw new NodePresentError(
+        `Node "${named}" is this one. Run "cni gc ${network}", which keeps what lives`,
+      );
     return left;
   },
 

@@ -1,15 +1,15 @@
 /** `cni gc --node`: gives back what a node that is gone has left of ranges that nodes share. */
 
-import { attachmentKey } from '../../lib/attachment.ts';
-import type { RemoteHolding } from '../../lib/cni/plugin.ts';
+import { NodePresentError, type RemoteHolding } from '../../lib/cni/plugin.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, describeError, ExitCode } from '../errors.ts';
-import { type ConfiguredPlugin, ipamPluginsOf } from '../ipam-plugins.ts';
+import { ipamPluginsOf } from '../ipam-plugins.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import { count, paint, print, warn } from '../terminal.ts';
 
 /**
- * Collects what a node has left of some networks.
+ * Collects what a node has left of some networks. That it lives is a problem only if it has left nothing of
+ * any of them: hosts that are gone may have had its name, and attachments of one network.
  * @param options.dryRun only tells what it would do.
  * @throws CommandError when none of the networks shares its ranges with other nodes.
  */
@@ -19,56 +19,62 @@ export async function collectNode(
   { suite, dryRun }: { suite: Suite; dryRun: boolean },
 ): Promise<void> {
   let isShared = false;
+  let hasLeft = false;
+  const refused: (() => void)[] = [];
   for (const network of networks)
-    for (const one of await ipamPluginsOf(network, suite)) {
-      if (!one.plugin.leftBehind) continue;
+    for (const { plugin, config } of await ipamPluginsOf(network, suite)) {
+      if (!plugin.leftBehind) continue;
       isShared = true;
-      try {
-        await collectLeft(network, one, { node, dryRun });
-      } catch (error) {
+      const fail = (error: unknown) => {
         warn(`Network "${network.name}": ${describeError(error)}`);
         process.exitCode = ExitCode.Failure;
+      };
+      try {
+        if (network.disableGC) throw new CommandError('"disableGC" is set, so that nothing is collected');
+        const left = await plugin.leftBehind(config(), node, process.env).catch((error: unknown) => {
+          if (!(error instanceof NodePresentError)) throw error;
+          refused.push(() => fail(error));
+        });
+        if (!left) continue;
+        hasLeft ||= left.length > 0;
+        await collectLeft(network.name, left, { node, dryRun });
+      } catch (error) {
+        fail(error);
       }
     }
+  if (!hasLeft) for (const tell of refused) tell();
   if (!isShared)
     throw new CommandError(
       `There is nothing to collect of node "${node}": no network that was looked at (${networks.map(({ name }) => `"${name}"`).join(', ') || 'there are none'}) has an IPAM plugin that shares ranges with other nodes, as whereabouts does`,
     );
 }
 
+/** Each is looked at as it is given back: asked again, a node that lives has nothing left, and refuses. */
 async function collectLeft(
-  { name, disableGC }: NetworkList,
-  { plugin, config }: ConfiguredPlugin,
+  name: string,
+  left: readonly RemoteHolding[],
   { node, dryRun }: { node: string; dryRun: boolean },
 ): Promise<void> {
-  if (disableGC) throw new CommandError('"disableGC" is set, so that nothing is collected');
-  const ask = () => plugin.leftBehind!(config(), node, process.env);
-  const left = await ask();
   if (dryRun) {
     for (const one of left) print(`Would remove ${describe(one)}`);
     print(`${name}: ${count(left.length, 'attachment')} of node "${node}" would be removed.`);
     return;
   }
-  const released: RemoteHolding[] = [];
-  let still: Set<string>;
+  let removed = 0;
   try {
-    for (const one of left) if (await one.release()) released.push(one);
-    still = new Set((await ask()).map(({ owner }) => attachmentKey(owner)));
+    for (const one of left)
+      if (await one.release()) {
+        removed++;
+        print(`Removed ${describe(one)}`);
+      } else {
+        print(`${paint('red', 'Still there:')} ${describe(one)}: it has changed meanwhile`);
+        process.exitCode = ExitCode.Failure;
+      }
   } catch (error) {
-    for (const one of released) print(`Removed ${describe(one)}`);
-    print(
-      `${name}: ${released.length} of ${count(left.length, 'attachment')} of node "${node}" removed so far.`,
-    );
+    print(`${name}: ${removed} of ${count(left.length, 'attachment')} of node "${node}" removed so far.`);
     throw error;
   }
-  for (const one of left)
-    print(
-      still.has(attachmentKey(one.owner))
-        ? `${paint('red', 'Still there:')} ${describe(one)}`
-        : `Removed ${describe(one)}`,
-    );
-  print(`${name}: ${count(left.length - still.size, 'attachment')} of node "${node}" removed.`);
-  if (still.size > 0) process.exitCode = ExitCode.Failure;
+  print(`${name}: ${count(removed, 'attachment')} of node "${node}" removed.`);
 }
 
 function describe({ owner, ips }: RemoteHolding): string {

@@ -62,12 +62,14 @@ export interface Backend {
    * @param warn is told what an operator should know. @throws the first error, at the end.
    */
   collect(isValid: (owner: Owner) => boolean, warn: (message: string) => void): Promise<void>;
+  /** Tells errors after which there is no use in asking for anything else. */
+  readonly isFinal: (error: unknown) => boolean;
   /** Says that the node lives. */
   announce(): Promise<void>;
   /**
    * What the setting's node, which is gone, has left of the network.
    * @param isThisNode whether it is this one, so that only what other hosts of its name have left is meant.
-   * @throws Error when it lives.
+   * @throws NodePresentError when it lives and nothing is left.
    */
   leftBehind(isThisNode: boolean): Promise<RemoteHolding[]>;
   /** Counts the addresses of a pool that nobody can be given now. */
@@ -85,13 +87,18 @@ export async function eachInSpite<T>(
   { isFinal, warn }: { isFinal: (error: unknown) => boolean; warn: (message: string) => void },
 ): Promise<void> {
   const errors: unknown[] = [];
-  for await (const one of all)
-    try {
-      await work(one);
-    } catch (error) {
-      errors.push(error);
-      if (isFinal(error)) break;
-    }
+  try {
+    for await (const one of all)
+      try {
+        await work(one);
+      } catch (error) {
+        errors.push(error);
+        if (isFinal(error)) break;
+      }
+  } catch (error) {
+    // What comes next could not be read.
+    errors.push(error);
+  }
   for (const error of errors.slice(1)) warn((error as Error).message);
   if (errors.length > 0) throw errors[0];
 }

@@ -104,12 +104,19 @@ export class EtcdBackend implements Backend {
       if (holding.host !== undefined && holding.host !== this.host) ofOthers++;
       else await this.release({ owner, guess: holding, quarantine, lists: [] });
     };
-    const isFinal = (error: unknown) => error instanceof EtcdUnavailableError;
-    await eachInSpite(holdingsOf(this.client, node, network), work, { isFinal, warn });
-    if (ofOthers > 0)
-      warn(
-        `Kept ${ofOthers === 1 ? 'an attachment' : `${ofOthers} attachments`} of network "${network}" on another host that is named "${node}", too. Give each host a name of its own, by "NODENAME"; or run "cni gc ${network} --node ${node}" if the other host is gone`,
-      );
+    try {
+      const { isFinal } = this;
+      await eachInSpite(holdingsOf(this.client, node, network), work, { isFinal, warn });
+    } finally {
+      if (ofOthers > 0)
+        warn(
+          `Kept ${ofOthers === 1 ? 'an attachment' : `${ofOthers} attachments`} of network "${network}" on another host that is named "${node}", too. Give each host a name of its own, by "NODENAME"; or run "cni gc ${network} --node ${node}" if the other host is gone`,
+        );
+    }
+  }
+
+  isFinal(error: unknown): boolean {
+    return error instanceof EtcdUnavailableError;
   }
 
   announce(): Promise<void> {

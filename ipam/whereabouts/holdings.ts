@@ -1,6 +1,6 @@
 /** What the attachments of a node have. */
 
-import type { RemoteHolding } from '../../lib/cni/plugin.ts';
+import { NodePresentError, type RemoteHolding } from '../../lib/cni/plugin.ts';
 import type { EtcdClient } from '../../lib/etcd/client.ts';
 import {
   behindPrefix,
@@ -13,7 +13,7 @@ import {
   transact,
 } from '../../lib/etcd/kv.ts';
 import { type Holding, nodeKey, type Owner, ownerKey, ownerOf, parseHolding, presenceKey } from './keys.ts';
-import { isPresent, presenceSeconds } from './presence.ts';
+import { hasPresence, isPresent, presenceSeconds } from './presence.ts';
 import { givingBack } from './release.ts';
 
 /** How many attachments are read at once. */
@@ -56,7 +56,7 @@ export async function* holdingsOf(
  * is released only if it is still so then.
  * @param options.quarantine in seconds.
  * @param options.self the calling host, if the node is its own.
- * @throws Error when the node is present; EtcdUnavailableError, CniError as {@link transact}.
+ * @throws NodePresentError when the node is present; EtcdUnavailableError, CniError as {@link transact}.
  */
 export async function leftBehind(
   client: EtcdClient,
@@ -68,10 +68,11 @@ export async function leftBehind(
   }: { network: string; quarantine: number; self: { host: string | undefined } | undefined },
 ): Promise<RemoteHolding[]> {
   const presence = new Map<string | undefined, Promise<boolean>>();
+  const isAny = async () => (await isPresent(client, node, undefined)) || (await hasPresence(client, node));
   /** A host that is not known may be any of them. */
   const isGone = async (host: string | undefined) => {
     if (self && (host === undefined || host === self.host)) return false;
-    const asked = presence.get(host) ?? isPresent(client, node, host);
+    const asked = presence.get(host) ?? (host === undefined ? isAny() : isPresent(client, node, host));
     presence.set(host, asked);
     return !(await asked);
   };
@@ -94,8 +95,9 @@ export async function leftBehind(
         success: givingBack(owner, holding, lease),
         failure: [get(ownerKey(owner))],
       });
-      if (!succeeded && results[0]?.kvs[0]?.value === text) throw present(node);
-      return succeeded;
+      const now = succeeded ? undefined : results[0]?.kvs[0]?.value;
+      if (now === text) throw present(node);
+      return now === undefined;
     };
     left.push({ owner, ips: holding.places.map(({ address }) => `${address}`), release });
   }
@@ -103,8 +105,8 @@ export async function leftBehind(
   return left;
 }
 
-function present(node: string): Error {
-  return new Error(
+function present(node: string): NodePresentError {
+  return new NodePresentError(
     `Node "${node}" lives: it has called in the last ${presenceSeconds} seconds. Run "cni gc" on it, or wait until it has been down for that long`,
   );
 }

@@ -3,17 +3,20 @@
  * its addresses are not lost: a file for each attachment stays on the node until the next call that can.
  */
 
-import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { acquireLock, tryAcquireLock } from '../../lib/kernel/lock.ts';
 import type { Backend, Release } from './backend.ts';
 import type { Owner } from './keys.ts';
 import { directoryOf, ReleaseFiles } from './release-files.ts';
 
-/** How long an ADD waits for others, in milliseconds: longer than {@link budget}. */
-const longestWait = 5000;
-
-/** How long a call works off what waits, in milliseconds. The rest is left to the next one. */
+/** How long a call begins releases that wait, in milliseconds. The rest is left to the next one. */
 const budget = 2000;
+
+/**
+ * How long an ADD waits for others, in milliseconds: for {@link budget}, and the last release that is begun
+ * within it, if that takes as long as a request to etcd may. One that tries for longer, as others change a
+ * pool of the API at the same time, has the ADD fail, to be tried again.
+ */
+const longestWait = budget + 12_000;
 
 /** The releases of one cluster that wait on this node. */
 export class PendingReleases {
@@ -58,7 +61,7 @@ export class PendingReleases {
         if (one) await this.backend.release(one);
         this.files.removeNamed(name);
       } catch (error) {
-        if (error instanceof CniError && error.code === ErrorCode.TryAgainLater) throw error;
+        if (this.backend.isFinal(error)) throw error;
         problem ??= error;
       }
     }

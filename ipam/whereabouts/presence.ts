@@ -5,7 +5,16 @@
 
 import { createHash } from 'node:crypto';
 import type { EtcdClient } from '../../lib/etcd/client.ts';
-import { grantLease, isLease, put, renewLease, transact } from '../../lib/etcd/kv.ts';
+import {
+  grantLease,
+  isAbsent,
+  isLease,
+  keysOfLease,
+  noneBelow,
+  put,
+  renewLease,
+  transact,
+} from '../../lib/etcd/kv.ts';
 import { presenceKey } from './keys.ts';
 
 /** How long a node counts as living after its last call, in seconds. */
@@ -40,21 +49,36 @@ export async function announce(client: EtcdClient, node: string, host?: string):
 
 async function renew(client: EtcdClient, node: string, host: string | undefined): Promise<void> {
   const lease = leaseOf(node, host);
-  if (await renewLease(client, lease)) return;
+  const keys = new Set([presenceKey(node), presenceKey(node, host)]);
+  // A call that was ended right after it had got the lease has left no key.
+  if (
+    (await renewLease(client, lease)) &&
+    (await keysOfLease(client, lease)).includes(presenceKey(node, host))
+  )
+    return;
   // Another process on the node may be faster.
   await grantLease(client, presenceSeconds, lease).catch(() => {});
-  const keys = new Set([presenceKey(node), presenceKey(node, host)]);
   await transact(client, { compare: [], success: [...keys].map((key) => put(key, '', lease)) });
 }
 
 /**
  * Whether a host of a node has called in the last minutes. That is what its lease says, and not the key: a
- * call that was ended right after it had got the lease has left no key, and later ones only renew the lease.
+ * call that was ended right after it had got the lease has left no key before the next one.
  * @param host undefined for callers that do not tell it.
  * @throws as {@link announce}.
  */
 export function isPresent(client: EtcdClient, node: string, host: string | undefined): Promise<boolean> {
   return isLease(client, leaseOf(node, host));
+}
+
+/** Whether any host of a node has called in the last minutes, by their keys. @throws as {@link announce}. */
+export async function hasPresence(client: EtcdClient, node: string): Promise<boolean> {
+  const key = presenceKey(node);
+  const { succeeded } = await transact(client, {
+    compare: [isAbsent(key), noneBelow(`${key}/`)],
+    success: [],
+  });
+  return !succeeded;
 }
 
 /** The lease of a host, which is the same for all of its calls: a positive number of 63 bits. */

@@ -56,6 +56,8 @@ export type UndoStep = () => Promise<void> | void;
 interface Undo {
   readonly what: string;
   readonly step: UndoStep;
+  /** Steps without which this one is not to be done. */
+  needs: readonly Undo[];
 }
 
 /** One call of one verb. It closes what it has opened when it is disposed of. */
@@ -155,7 +157,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
    * @param what the step does, for the log: in the imperative, as in `delete interface "eth0"`.
    */
   undo(what: string, step: UndoStep): void {
-    this.journal.push({ what, step });
+    this.journal.push({ what, step, needs: [] });
   }
 
   /** How many steps are registered. */
@@ -164,11 +166,14 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Has the steps that were registered last run after those before them.
+   * Has the steps that were registered last run after those before them, and only if none of them fails.
    * @param first how many steps before both stay where they are. @param between how many are overtaken.
    */
   undoLater(first: number, between: number): void {
-    this.journal.splice(first, 0, ...this.journal.splice(first + between));
+    const later = this.journal.splice(first + between);
+    const needs = this.journal.slice(first);
+    for (const undo of later) undo.needs = [...undo.needs, ...needs];
+    this.journal.splice(first, 0, ...later);
   }
 
   /** Keeps what was done so far, whatever fails from now on. */
@@ -177,14 +182,19 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Takes back everything that ADD has made. A step that fails does not keep the others from running.
+   * Takes back everything that ADD has made. A step that fails keeps no others from running but those that
+   * need it.
    * @param failed what has failed, for warnings.
    */
   async rollBack(failed = 'ADD'): Promise<void> {
     const { record } = this.context;
+    const undone = new Set<Undo>();
     for (let undo = this.journal.pop(); undo; undo = this.journal.pop()) {
       try {
+        const missing = undo.needs.find((one) => !undone.has(one));
+        if (missing) throw new Error(`It did not ${undo.what}, as it could not ${missing.what}`);
         await undo.step();
+        undone.add(undo);
         record?.noteUndone(undo.what);
       } catch (error) {
         const { message } = error as Error;

@@ -55,7 +55,7 @@ export interface Plugin<C = object> {
   /**
    * The same plugins: what another node that is gone has left of the network, for the operators' command.
    * @param environment tells which node this one is.
-   * @throws Error when that node lives, or nobody answers.
+   * @throws NodePresentError when that node lives and nothing is left; Error when nobody answers.
    */
   leftBehind?(config: C & NetConf, node: string, environment: Environment): Promise<RemoteHolding[]>;
   /**
@@ -109,12 +109,15 @@ export interface RemoteHolding {
   readonly owner: AttachmentId;
   readonly ips: readonly string[];
   /**
-   * Gives them back.
+   * Gives them back, also when it was done before.
    * @returns false when the attachment has changed meanwhile, so that nothing was given back.
-   * @throws Error when the node lives after all, or nobody answers.
+   * @throws NodePresentError when the node lives after all; Error when nobody answers.
    */
   release(): Promise<boolean>;
 }
+
+/** That nothing is collected of a node, as it lives. */
+export class NodePresentError extends Error {}
 
 /** Consecutive addresses that all nodes of a cluster share. */
 export interface SharedRange extends AddressPool {

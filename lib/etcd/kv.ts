@@ -137,6 +137,14 @@ export async function isLease(client: EtcdClient, id: string): Promise<boolean> 
   return Number(answer.TTL ?? 0) > 0;
 }
 
+/** Keys that end with a lease; none when there is no such lease. @throws as {@link transact}. */
+export async function keysOfLease(client: EtcdClient, id: string): Promise<string[]> {
+  const answer = await client.ask('/v3/lease/timetolive', { ID: id, keys: true });
+  if (!isObject(answer) || !isObject(answer.header)) throw garbled();
+  const keys = Array.isArray(answer.keys) ? (answer.keys as unknown[]) : [];
+  return keys.filter((key) => typeof key === 'string').map(decode);
+}
+
 /** Reads what a transaction answers, which must be one answer of its kind for each operation. */
 function readTxn(answer: unknown, { success, failure = [] }: Omit<Txn, 'compare'>): TxnResult {
   if (!isObject(answer) || !Array.isArray(answer.responses ?? [])) throw garbled();

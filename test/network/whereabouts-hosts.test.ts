@@ -60,16 +60,20 @@ async function operatorOf(t: Teardown) {
     plugins: [{ type: 'macvlan', master: 'lo', ipam }],
   });
   const owners = async () =>
-    Object.keys(await cluster.etcd.all('/cni/addresses/of/')).map((key) => key.split('/')[6]);
-  const gc = async (node: string, self: string) => {
-    const { exit, stdout, stderr } = await operator.tryCni(['gc', '--node', node], { NODENAME: self });
+    Object.keys(await cluster.etcd.all('/cni/addresses/of/'))
+      .filter((key) => key.includes('/vlan7/'))
+      .map((key) => key.split('/')[6]);
+  const gc = async (node: string, self: string, ...more: string[]) => {
+    const { exit, stdout, stderr } = await operator.tryCni(['gc', '--node', node, ...more], {
+      NODENAME: self,
+    });
     return { exit, said: stdout + stderr };
   };
   return { ...operator, cluster, owners, gc };
 }
 
 test('two hosts of one name keep their pods apart; what one that is gone had is collected', async (t) => {
-  const { host, cluster, owners, gc } = await operatorOf(t);
+  const { host, cluster, configure, owners, gc } = await operatorOf(t);
   await identify(host, 'a');
   const second = { on: await machineBeside(t, host, 'b') };
   const { result: prevResult } = await cluster.run('ADD', 'on-a');
@@ -94,12 +98,37 @@ test('two hosts of one name keep their pods apart; what one that is gone had is 
     t.regex(refused.said, said);
   }
   await forgetPresence(cluster.etcd);
-  t.regex((await gc('node-1', 'node-1')).said, /^Removed on-b eth0/m);
+  await cluster.run('STATUS', '');
+  // Of another network, the host that is gone has left nothing.
+  const plugins = [{ type: 'macvlan', master: 'lo', ipam: { type: 'whereabouts', ...cluster.ipam } }];
+  configure({ cniVersion: '1.1.0', name: 'vlan8', plugins });
+  await cluster.add('on-8', { conf: { name: 'vlan8' } });
+  const removed = await gc('node-1', 'node-1');
+  t.regex(removed.said, /^Removed on-b eth0/m);
+  t.notRegex(removed.said, /is this one/);
+  t.is(removed.exit, 0);
   t.deepEqual(await owners(), ['on-a']);
+  await forgetPresence(cluster.etcd);
   await cluster.add('new-b', second);
-  t.regex((await gc('node-1', 'node-9')).said, /^Removed on-a eth0/m);
+  await cluster.add('new-8', { ...second, conf: { name: 'vlan8' } });
+  await cluster.del('on-8', { conf: { name: 'vlan8' } });
+  const others = await gc('node-1', 'node-9');
+  t.regex(others.said, /^Removed on-a eth0/m);
+  t.notRegex(others.said, /lives/);
+  t.is(others.exit, 0);
   t.deepEqual(await owners(), ['new-b']);
   t.regex((await cluster.run('CHECK', 'on-a', { prevResult })).error!.msg, /is not reserved/);
+});
+
+test('GC that cannot release one says also what it keeps of another host', async (t) => {
+  const cluster = await clusterOf(t);
+  await identify(cluster.host, 'a');
+  await seed(cluster.etcd, 'node-1', 'far', 250, 'other');
+  const key = Buffer.from('/cni/addresses/of/node-1/vlan7/broken/eth0').toString('base64');
+  await cluster.etcd.ask('/v3/kv/put', { key, value: Buffer.from([0xff]).toString('base64') });
+  const { error, stderr } = await cluster.run('GC', '', valid());
+  t.regex(error!.msg, /has a value that is not text/);
+  t.regex(stderr, /Kept an attachment of network "vlan7" on another host/);
 });
 
 test('without a number of the firmware, a machine ID counts if it is not of this boot alone', async (t) => {
@@ -146,12 +175,39 @@ test('what hosts have written that told no host is kept while any of that name l
   t.regex((await gc('node-1', 'node-9')).said, /Node "node-1" lives/);
   t.deepEqual(await owners(), ['before']);
   await forgetPresence(cluster.etcd);
-  t.regex((await gc('node-1', 'node-9')).said, /^Removed before eth0: 10\.70\.0\.250$/m);
+  const before = await gc('node-1', 'node-9');
+  t.regex(before.said, /^Removed before eth0: 10\.70\.0\.250$/m);
+  t.is(before.exit, 0);
   // DEL of what was written so.
   await seed(cluster.etcd, 'node-1', 'before', 250);
   const ips = [{ address: '10.70.0.250/24' }];
   await cluster.del('before', { prevResult: { cniVersion: '1.1.0', ips } });
   t.deepEqual(await cluster.kept(), {});
+});
+
+test('attachments that tell no host do not keep those of a host that is gone, nor pass as left behind', async (t) => {
+  const { host, cluster, owners, gc } = await operatorOf(t);
+  await identify(host, 'a');
+  const { etcd } = cluster;
+  await seed(etcd, 'node-1', 'before', 250);
+  await cluster.add('own');
+  // As when a call was ended right after it had got its lease, whose keys the next one puts.
+  const prefix = '/cni/addresses/nodes/';
+  const presence = Object.keys(await etcd.all(prefix));
+  t.is(presence.length, 2);
+  for (const key of presence)
+    await etcd.ask('/v3/kv/deleterange', { key: Buffer.from(key).toString('base64') });
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+  t.deepEqual(Object.keys(await etcd.all(prefix)), presence);
+  // As when the lease of callers that tell no host is not granted any more.
+  const { said, exit } = await gc('node-1', 'node-9', '--dry-run');
+  t.regex(said, /Node "node-1" lives/);
+  t.notRegex(said, /Would remove/);
+  t.is(exit, 1);
+  for (const id of ['a', 'z']) await seed(etcd, 'node-1', id, id.charCodeAt(0), 'gone');
+  const done = await gc('node-1', 'node-9');
+  t.is(done.exit, 0, done.said);
+  t.deepEqual(await owners(), ['before', 'own']);
 });
 
 test('gc --node says what it has removed when the node comes back meanwhile', async (t) => {

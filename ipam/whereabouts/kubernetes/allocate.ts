@@ -31,11 +31,15 @@ export async function allocateFrom(
   const elsewhere = new Set<bigint>();
   /** What was entered, also if the answer was lost. */
   const entered = new Set<bigint>();
+  const overlaps = () =>
+    elsewhere.size > 0
+      ? `${elsewhere.size === 1 ? 'An address that was' : `${elsewhere.size} addresses that were`} free in ${formatPool(range)} of network "${owner.network}" are taken by ranges that overlap it. Give the ranges addresses of their own, or the networks another "network_name" each if they are apart`
+      : undefined;
   using _ = await pools.lock(ref.name);
-  for (const tries = new Tries(`IPPool "${ref.name}"`); ; tries.check()) {
+  for (const tries = new Tries(`IPPool "${ref.name}"`); ; tries.check(overlaps())) {
     const pool = await pools.read(ref.name, range.subnet);
     if (!pool) {
-      await pools.create(ref.name, network);
+      if (!(await pools.create(ref.name, network))) await tries.next();
       continue;
     }
     const usable = pool.usableOf(range);

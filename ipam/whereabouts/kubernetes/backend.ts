@@ -143,8 +143,12 @@ export class KubernetesBackend implements Backend {
       for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);
     };
     const steps = [...this.held.names().map((name) => () => collectHeld(name)), collectExpired];
-    const isFinal = (error: unknown) => failedAs(error, 'unreachable', 'tls', 'unauthorized', 'busy');
+    const { isFinal } = this;
     await eachInSpite(steps, (step) => step(), { isFinal, warn });
+  }
+
+  isFinal(error: unknown): boolean {
+    return failedAs(error, 'unreachable', 'tls', 'unauthorized', 'busy');
   }
 
   async announce(): Promise<void> {

@@ -87,6 +87,15 @@ export class IpPool {
     });
   }
 
+  /** Reads an object; undefined for one that says no range. */
+  static tryRead(object: PoolObject): IpPool | undefined {
+    try {
+      return new IpPool(object);
+    } catch {
+      return undefined;
+    }
+  }
+
   /** An object for a range that has none. */
   static empty(name: string, range: Prefix): PoolObject {
     return { metadata: { name }, spec: { range: `${range}`, allocations: {} } };

@@ -1,6 +1,6 @@
 /** IPPool objects, read and changed without a lock of the cluster: a change fails if others were first. */
 
-import type { Prefix } from '../../../lib/ip.ts';
+import type { Address, Prefix } from '../../../lib/ip.ts';
 import { acquireLock } from '../../../lib/kernel/lock.ts';
 import { type KubernetesClient, type ObjectList, pathOf } from '../../../lib/kubernetes/client.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
@@ -46,26 +46,27 @@ export class IpPools {
   async readAll(names: readonly string[]): Promise<IpPool[]> {
     const wanted = new Set(names);
     const pools: IpPool[] = [];
-    for (let next: string | undefined = ''; next !== undefined; ) {
-      const page: ObjectList<PoolObject> = await this.client.list(
-        this.path(),
-        next ? { continue: next } : {},
-      );
-      pools.push(
-        ...page.items.filter(({ metadata }) => wanted.has(metadata.name)).map((one) => new IpPool(one)),
-      );
-      next = page.continue;
-    }
+    for await (const object of this.objects())
+      if (wanted.has(object.metadata.name)) pools.push(new IpPool(object));
     return pools;
   }
 
-  /** Creates a pool without addresses, unless somebody else has. */
-  async create(name: string, range: Prefix): Promise<void> {
+  /** Whether any pool has an address for a container, also in quarantine. */
+  async isHeldBy(address: Address, containerId: string): Promise<boolean> {
+    for await (const object of this.objects())
+      if (IpPool.tryRead(object)?.at(address)?.id === containerId) return true;
+    return false;
+  }
+
+  /** Creates a pool without addresses. @returns false when the API finds one there, or no room for it. */
+  async create(name: string, range: Prefix): Promise<boolean> {
     const object = { apiVersion, kind: 'IPPool', ...IpPool.empty(name, range) };
     try {
       await this.client.create(this.path(), object);
+      return true;
     } catch (error) {
-      if (!failedAs(error, 'conflict')) throw error;
+      if (failedAs(error, 'conflict')) return false;
+      throw error;
     }
   }
 
@@ -83,6 +84,17 @@ export class IpPools {
   /** Asks for any pool. */
   async probe(): Promise<void> {
     await this.client.list(this.path(), { limit: 1 });
+  }
+
+  private async *objects(): AsyncGenerator<PoolObject, void> {
+    for (let next: string | undefined = ''; next !== undefined; ) {
+      const page: ObjectList<PoolObject> = await this.client.list(
+        this.path(),
+        next ? { continue: next } : {},
+      );
+      yield* page.items;
+      next = page.continue;
+    }
   }
 
   private path(name?: string): string {

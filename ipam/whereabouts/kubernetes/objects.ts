@@ -25,5 +25,5 @@ export function openObjects(kubeconfig: string, timeoutMs: number | undefined): 
   const client = kubernetesClient(cluster, { timeoutMs });
   const namespace = cluster.namespace ?? usualNamespace;
   const pools = new IpPools(client, namespace, kubeconfig);
-  return { client, namespace, pools, reservations: new Reservations(client, namespace) };
+  return { client, namespace, pools, reservations: new Reservations(client, namespace, pools) };
 }

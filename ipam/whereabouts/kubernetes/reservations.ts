@@ -10,6 +10,7 @@ import { type KubernetesClient, type ObjectMeta, pathOf } from '../../../lib/kub
 import { failedAs } from '../../../lib/kubernetes/error.ts';
 import { isObject } from '../../../lib/object.ts';
 import type { Allocation } from './ip-pool.ts';
+import type { IpPools } from './ip-pools.ts';
 import { apiVersion, kindPath, reservationName } from './names.ts';
 import { Tries } from './tries.ts';
 
@@ -21,10 +22,13 @@ interface ReservationObject {
 export class Reservations {
   private readonly client: KubernetesClient;
   private readonly namespace: string;
+  private readonly pools: IpPools;
 
-  constructor(client: KubernetesClient, namespace: string) {
+  /** @param pools tell whether the container of a reservation still has its address. */
+  constructor(client: KubernetesClient, namespace: string, pools: IpPools) {
     this.client = client;
     this.namespace = namespace;
+    this.pools = pools;
   }
 
   /**
@@ -50,7 +54,9 @@ export class Reservations {
       }
       const found = await this.find(name);
       if (!found) continue;
-      if (!isOf(found, own) && !(former && isOf(found, former))) return false;
+      if (!isOf(found, own)) {
+        if (!former || !isOf(found, former) || (await this.isOfAnother(found, address, former))) return false;
+      }
       if (found.spec?.containerid === own.id) return true;
       try {
         const { resourceVersion } = found.metadata;
@@ -65,8 +71,8 @@ export class Reservations {
   /**
    * Gives an address back, unless it is somebody else's, or of the pod's new container.
    * @param isStillOwn asks whether the pool still has the address for the owner, so that a container ID which
-   *   is not the owner's is a former one: whereabouts leaves it as it is when it gives the address to the
-   *   next container of the pod.
+   *   is not the owner's and has no entry in any pool is a former one: whereabouts leaves it as it is when it
+   *   gives the address to the next container of the pod.
    */
   async release(
     networkName: string,
@@ -78,9 +84,11 @@ export class Reservations {
     for (const tries = new Tries(`Reservation "${name}"`); ; await tries.next()) {
       const found = await this.find(name);
       if (!found || !isOf(found, owner)) return;
-      const { containerid } = found.spec ?? {};
-      const isOther = typeof containerid === 'string' && containerid !== '' && containerid !== owner.id;
-      if (isOther && !(await isStillOwn())) return;
+      if (
+        hasOtherContainer(found, owner) &&
+        (!(await isStillOwn()) || (await this.isOfAnother(found, address, owner)))
+      )
+        return;
       try {
         const { uid, resourceVersion } = found.metadata;
         await this.client.remove(this.path(name), { uid, resourceVersion });
@@ -96,6 +104,14 @@ export class Reservations {
   async has(networkName: string, address: Address, owner: Allocation): Promise<boolean> {
     const found = await this.find(reservationName(networkName, address));
     return found !== undefined && isOf(found, owner);
+  }
+
+  /** Whether a reservation is that of another container of the pod, which has the address by another pool. */
+  private async isOfAnother(found: ReservationObject, address: Address, owner: Allocation): Promise<boolean> {
+    return (
+      hasOtherContainer(found, owner) &&
+      (await this.pools.isHeldBy(address, found.spec!.containerid as string))
+    );
   }
 
   private async find(name: string): Promise<ReservationObject | undefined> {
@@ -117,4 +133,10 @@ export class Reservations {
 function isOf({ spec: given }: ReservationObject, { podref, ifname }: Allocation): boolean {
   const spec = isObject(given) ? given : {};
   return spec.podref === podref && (!spec.ifname || !ifname || spec.ifname === ifname);
+}
+
+/** Whether a reservation says another container; whereabouts writes none. */
+function hasOtherContainer({ spec }: ReservationObject, { id }: Allocation): boolean {
+  const { containerid } = isObject(spec) ? spec : {};
+  return typeof containerid === 'string' && containerid !== '' && containerid !== id;
 }

@@ -19,13 +19,15 @@ export class Tries {
     this.what = what;
   }
 
-  /** Whether there is time for another attempt. @throws CniError TryAgainLater when there is none. */
-  check(): void {
-    if (performance.now() <= this.end) return;
-    throw new CniError(
-      ErrorCode.TryAgainLater,
-      `${this.what} could not be changed for ${longestTry / 1000} seconds, as others were faster each time. Try again, or give nodes ranges of their own`,
-    );
+  /**
+   * Whether there is time for another attempt.
+   * @param why there is none, and what to do, if that is not that others were faster.
+   * @throws CniError TryAgainLater when there is none.
+   */
+  check(
+    why = `${this.what} could not be changed for ${longestTry / 1000} seconds, as others were faster each time. Try again, or give nodes ranges of their own`,
+  ): void {
+    if (performance.now() > this.end) throw new CniError(ErrorCode.TryAgainLater, why);
   }
 
   /** Waits, after others were faster, until it is worth another attempt. @throws as {@link check}. */

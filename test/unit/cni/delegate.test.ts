@@ -17,7 +17,7 @@ function pluginDir(t: ExecutionContext, scripts: Record<string, string>): string
   return dir;
 }
 
-function callWith(path: string[], signal?: AbortSignal): Call {
+function callWith(path: string[], signal?: AbortSignal, warn: (message: string) => void = () => {}): Call {
   const invocation = {
     command: 'ADD',
     containerId: 'c',
@@ -32,7 +32,7 @@ function callWith(path: string[], signal?: AbortSignal): Call {
     invocation,
     stdin: '{"name":"n"}',
     environment: process.env,
-    warn: () => {},
+    warn,
     signal,
     depth: 2,
     runEmbedded: () => undefined,
@@ -177,5 +177,36 @@ test('once the runtime has given up, an IPAM plugin is ended with its children, 
     await call.rollBack();
     t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\nDEL\n', body);
     for (const suffix of ['body', 'pid', 'log']) rmSync(join(dir, `fake.${suffix}`));
+  }
+});
+
+test('what is taken back later is left as it is if what comes before it cannot be taken back', async (t) => {
+  for (const fails of [false, true]) {
+    const warnings: string[] = [];
+    const dir = pluginDir(t, {
+      fake: `echo $CNI_COMMAND >> "$0.log"; test $CNI_COMMAND = DEL || echo '{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.9/24"}]}'`,
+    });
+    const call = callWith([dir], undefined, (message) => void warnings.push(message));
+    let hasFirst = true;
+    call.undo('remove what was there before', () => {
+      hasFirst = false;
+    });
+    call.undo('delete interface "eth0"', () => {
+      if (fails) throw new Error('busy');
+    });
+    await ipamAdd(call);
+    call.undoLater(1, 1);
+    await call.rollBack();
+    t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), fails ? 'ADD\n' : 'ADD\nDEL\n');
+    t.false(hasFirst);
+    t.deepEqual(
+      warnings,
+      fails
+        ? [
+            'While undoing a failed ADD: busy',
+            'While undoing a failed ADD: It did not run DEL of "fake", as it could not delete interface "eth0"',
+          ]
+        : [],
+    );
   }
 });
