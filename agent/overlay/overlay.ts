@@ -19,7 +19,7 @@ import { type Node, reachValue, type Subnets, subnetKey } from './node.ts';
 import { NodeTable } from './node-table.ts';
 import { etcdSettings, type OverlaySettings } from './settings.ts';
 import { previousSubnets, writeSubnetFile } from './subnet-file.ts';
-import { findUplink, type Uplink, watchUplink } from './uplink.ts';
+import { findUplink, type Uplink, UplinkGoneError, watchUplink } from './uplink.ts';
 import { vxlan } from './vxlan.ts';
 
 /** Milliseconds until etcd is asked again, at first and at last. */
@@ -29,7 +29,7 @@ const longestPause = 30_000;
 const checkInterval = 10_000;
 /** How often subnets are drawn anew because other nodes were faster. */
 const leaseTries = 10;
-/** The longest time that a timer takes, in milliseconds. */
+/** As long as a timer can take, in milliseconds. */
 const longestTimer = 2 ** 31 - 1;
 
 /** A node's part in the overlay. */
@@ -74,15 +74,18 @@ export class Overlay {
     const { signal } = this.ending;
     const checks = setInterval(() => void this.check(), checkInterval);
     for (let pause = shortestPause; !signal.aborted; pause = Math.min(pause * 2, longestPause)) {
+      const beginAnew = () => {
+        pause = shortestPause;
+      };
       try {
-        await this.takePart(() => {
-          pause = shortestPause;
-        });
+        await this.takePart(beginAnew);
       } catch (error) {
         if (signal.aborted) break;
+        const isGone = error instanceof UplinkGoneError;
+        if (isGone) beginAnew();
         const problem = this.host.describe(error);
-        if (problem !== this.problem)
-          this.host.warn(`${problem}\nThe overlay stays as it is; etcd is asked again`);
+        const next = isGone ? 'It is looked for again' : 'The overlay stays as it is; etcd is asked again';
+        if (problem !== this.problem) this.host.warn(`${problem}\n${next}`);
         this.problem = problem;
       }
       await sleep(pause, undefined, { signal }).catch(() => {});
@@ -121,10 +124,11 @@ export class Overlay {
   /** Gets the node's subnets. @returns the nodes as they were just before. */
   private async join(): Promise<{ tenant: Tenant; table: NodeTable; revision: bigint }> {
     for (let tries = 1; tries <= leaseTries; tries++) {
+      this.uplink = findUplink(this.socket, this.settings, this.uplink);
       const listing = await listPrefix(this.client, `${this.root}/`);
       const config = this.configOf(listing);
       const table = new NodeTable(this.prefix, config, listing.kvs, (message) => this.host.warn(message));
-      const tenant = this.prepare(config, table);
+      const tenant = this.prepare(config, table, this.uplink);
       const lease = this.heldLease(tenant, table) ?? (await this.newLease(tenant, table, tries));
       if (!lease) continue;
       this.lease = lease;
@@ -155,9 +159,7 @@ export class Overlay {
     return this.config.parsed;
   }
 
-  private prepare(config: NetworkConfig, table: NodeTable): Tenant {
-    const uplink = findUplink(this.socket, this.settings);
-    this.uplink = uplink;
+  private prepare(config: NetworkConfig, table: NodeTable, uplink: Uplink): Tenant {
     const isThis = ({ publicIp }: Node) => Boolean(uplink.publicIp[4]?.equals(publicIp[4]));
     const known = table.all.find(({ node }) => isThis(node))?.node.macs;
     const options = {

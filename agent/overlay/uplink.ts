@@ -11,6 +11,17 @@ import type { OverlaySettings } from './settings.ts';
 /** How often it is looked whether the interface is there, in milliseconds. */
 const lookInterval = 1000;
 
+/** The interface is gone, or has no address. As flanneld does, the node stays with it, and waits for it. */
+export class UplinkGoneError extends Error {
+  override readonly name = 'UplinkGoneError';
+
+  constructor({ link }: Uplink) {
+    super(
+      `Interface "${link.name}", by which this node reaches the others, is gone. Make it anew with its addresses, or restart the agent for another one`,
+    );
+  }
+}
+
 /** How this node is connected to the others. */
 export interface Uplink {
   readonly link: Link;
@@ -22,17 +33,24 @@ export interface Uplink {
 
 /**
  * Finds the interface that the settings name, by default that of the default route, and its addresses.
- * @throws Error when there is none, or it has no IPv4 address.
+ * @param former what was found before: it has to be that interface again.
+ * @throws UplinkGoneError when that is gone. Error when there is none, or it has no IPv4 address.
  */
-export function findUplink(socket: RouteSocket, settings: OverlaySettings): Uplink {
-  const link = findLink(socket, settings.iface);
+export function findUplink(socket: RouteSocket, settings: OverlaySettings, former?: Uplink): Uplink {
+  const link = former ? getLink(socket, former.link.name) : findLink(socket, settings.iface);
+  if (!link) throw new UplinkGoneError(former!);
   const named = settings.iface === undefined ? undefined : Address.tryParse(settings.iface);
   const all = listAddresses(socket, link.index)
     .map(({ prefix }) => prefix.address)
     .filter((one) => !one.isLinkLocal && !one.isLoopback);
+  // Another address may come back before the one that the others know.
+  const has = (address: Address | undefined) => address && all.find((one) => one.equals(address));
   const localOf = (family: Family) =>
-    named?.family === family ? named : all.find((address) => address.family === family);
+    named?.family === family
+      ? named
+      : (has(former?.local[family]) ?? all.find((address) => address.family === family));
   const local = { 4: localOf(4), 6: localOf(6) };
+  if (!local[4] && former) throw new UplinkGoneError(former);
   if (!local[4])
     throw new Error(
       `Interface "${link.name}" has no IPv4 address to reach the other nodes by. Give it one, or set "iface"`,
@@ -47,15 +65,11 @@ export function findUplink(socket: RouteSocket, settings: OverlaySettings): Upli
 /**
  * Waits until the interface is gone: one that is made anew, also of the same name, is another one, which has
  * to be found again.
- * @throws Error then, or when the signal is aborted.
+ * @throws UplinkGoneError then; Error when the signal is aborted.
  */
-export async function watchUplink(
-  socket: RouteSocket,
-  { link }: Uplink,
-  signal: AbortSignal,
-): Promise<never> {
-  while (getLink(socket, link.index)) await sleep(lookInterval, undefined, { signal });
-  throw new Error(`Interface "${link.name}", by which this node reached the others, is gone`);
+export async function watchUplink(socket: RouteSocket, uplink: Uplink, signal: AbortSignal): Promise<never> {
+  while (getLink(socket, uplink.link.index)) await sleep(lookInterval, undefined, { signal });
+  throw new UplinkGoneError(uplink);
 }
 
 function findLink(socket: RouteSocket, iface: string | undefined): Link {

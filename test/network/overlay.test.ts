@@ -1,6 +1,7 @@
 /** The overlay that the agent keeps between nodes, with real etcd, on nodes that a switch joins. */
 
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { attach, sample } from '../support/chain.ts';
 import { converse, serveLines } from '../support/connection.ts';
@@ -215,6 +216,25 @@ test('the uplink is deleted and made anew, and pods talk again without any chang
   await until('pods talk again', () => ping(podA!.pod, podB!.ip));
   t.true(await ping(podB!.pod, podA!.ip));
   t.deepEqual([await wire.subnets(), await wire.leaseOf(a.key)], before);
-  t.regex(a.log, /Interface "eth0", by which this node reached the others, is gone/);
+  t.regex(a.log, /Interface "eth0", by which this node reaches the others, is gone/);
   await until('it has been in touch twice', async () => /in touch.*in touch/s.test(a.log));
+});
+
+test('a node whose uplink is away stays with it, though another interface has a default route', async (t) => {
+  const wire = await Wire.make(t);
+  const nodes = (await wire.addNodes(2)) as [Node, Node];
+  const [podA, podB] = await podsOf(nodes);
+  const [a] = nodes;
+  await a.host.run(['ip', 'link', 'add', 'spare', 'up', 'type', 'veth', 'peer', 'name', 'peer']);
+  await a.host.run(['ip', 'link', 'set', 'peer', 'up']);
+  await a.host.run(['ip', 'address', 'add', '198.51.100.1/24', 'dev', 'spare']);
+  await a.host.run(['ip', 'route', 'add', 'default', 'via', '198.51.100.2', 'metric', '500']);
+  const before = [await wire.subnets(), await wire.leaseOf(a.key)];
+  await wire.replug(a.host, 1, async () => {
+    await until('it notices', async () => /"eth0".* is gone.*\nIt is looked for again/.test(a.log));
+    // Longer than it takes to find another one.
+    await sleep(2500);
+  });
+  await until('pods talk again', () => ping(podA!.pod, podB!.ip));
+  t.deepEqual([await wire.subnets(), await wire.leaseOf(a.key)], before);
 });

@@ -82,8 +82,9 @@ export class Wire {
   }
 
   /** Takes a host's interface to the wire away, and gives it a new one of the same name and addresses. */
-  async replug(host: Host, number: number): Promise<void> {
+  async replug(host: Host, number: number, meanwhile?: () => Promise<void>): Promise<void> {
     await host.run(['ip', 'link', 'delete', 'eth0']);
+    await meanwhile?.();
     await this.plug(host, number);
   }
 
