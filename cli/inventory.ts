@@ -87,7 +87,7 @@ export async function takeInventory(
   const records = new Map<string, CachedAttachment>();
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
   const entries = listRecords(cacheDir).sort((a, b) => +b.since - +a.since);
-  // Beside what follows. Not earlier: what was attached meanwhile would have rules, and no record.
+  // Beside what follows. Not earlier: what is detached meanwhile would have rules, and no record.
   const owners = ruleOwners(new Programs({ PATH: process.env.PATH }, { waitForEnd, together: alone, once }));
   for (const { attachment, since, error } of entries) {
     if (error) problems.push(error.message);
