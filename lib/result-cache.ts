@@ -6,7 +6,7 @@
 
 import { readdirSync } from 'node:fs';
 import type { AttachmentId } from './attachment.ts';
-import { readRegularFile } from './file.ts';
+import { errnoOf, readRegularFile } from './file.ts';
 import { Address } from './ip.ts';
 
 /** Where libcni keeps what ADD gave, unless the runtime tells it otherwise. */
@@ -26,6 +26,7 @@ export interface CachedResult extends AttachmentId {
 
 /**
  * Reads the cache. What is torn, foreign or gone tells nothing.
+ * @throws Error when the system is short of files or memory, or the disk fails.
  * @param part of the names of files: with a container ID, hardly any but its own are read. All when left out.
  */
 export function* cachedResults(part = ''): Generator<CachedResult> {
@@ -38,7 +39,8 @@ export function* cachedResults(part = ''): Generator<CachedResult> {
 function fileNames(): string[] {
   try {
     return readdirSync(directory);
-  } catch {
+  } catch (error) {
+    if (isOutOfResources(error)) throw error;
     return [];
   }
 }
@@ -64,9 +66,15 @@ function readEntry(file: string): CachedResult | undefined {
         typeof text === 'string' ? (Address.tryParse(text.split('/')[0]!) ?? []) : [],
       ),
     };
-  } catch {
+  } catch (error) {
+    if (isOutOfResources(error)) throw error;
     return undefined;
   }
+}
+
+/** Whether reading failed for a reason that says nothing about what is read. */
+function isOutOfResources(error: unknown): boolean {
+  return ['EMFILE', 'ENFILE', 'ENOMEM', 'EIO'].includes(errnoOf(error) ?? '');
 }
 
 function objectOf(value: unknown): Record<string, unknown> {

@@ -7,7 +7,7 @@ import { type Choice, networkNamed } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { requestedNetwork } from '../lib/networks/definition.ts';
 import type { AddedDelegate } from '../lib/networks/delegates.ts';
-import { usualDirectory } from '../lib/networks/directories.ts';
+import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
 import { comparableNetworks, leastLoaded } from '../lib/networks/load.ts';
 import { annotationsOf, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
@@ -61,7 +61,7 @@ export const plugin = defineSeveralNetworks({
     `Remembers the networks of each container in ${cniDir}`,
   ],
 
-  directoryOf: ({ cniDir }) => cniDir,
+  directoryOf: ({ cniDir }) => directoryOf('genie', cniDir),
   kubeconfigOf: ({ kubernetes }) => kubernetes?.kubeconfig,
   nameOf: (index) => `eth${index}`,
   needsAnnotations: false,

@@ -17,7 +17,7 @@ import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type Choice, inlineNetwork, networkNamed } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
-import { usualDirectory } from '../lib/networks/directories.ts';
+import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
 import { annotationsOf, type Pod, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
 import { parseSelections, type Selection } from '../lib/networks/selection.ts';
@@ -114,7 +114,7 @@ export const plugin = defineSeveralNetworks({
     `Remembers the networks of each container in ${cniDir}`,
   ],
 
-  directoryOf: ({ cniDir }) => cniDir,
+  directoryOf: ({ cniDir }) => directoryOf('multus', cniDir),
   kubeconfigOf: ({ kubeconfig }) => kubeconfig,
   nameOf: (index) => `net${index}`,
   needsAnnotations: true,

@@ -6,7 +6,7 @@
 
 import { readdirSync } from 'node:fs';
 import type { AttachmentId } from '../attachment.ts';
-import { isNetnsGone } from '../kernel/netns.ts';
+import { areNetnsGone } from '../kernel/netns.ts';
 import { cachedResults } from '../result-cache.ts';
 import {
   readStateFile,
@@ -64,8 +64,7 @@ function tryTo(remove: () => void): void {
 /** True when every sandbox that the holder is known by no longer exists, and one is known. */
 export function isHolderGone({ containerId, isOn }: Holder): boolean {
   const known = [...recorded(), ...cachedResults(containerId)].filter((one) => one.containerId && isOn(one));
-  const sandboxes = known.flatMap((one) => one.sandboxes);
-  return sandboxes.length > 0 && sandboxes.every(isNetnsGone);
+  return areNetnsGone(known.flatMap((one) => one.sandboxes));
 }
 
 interface KnownSandbox {

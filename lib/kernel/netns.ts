@@ -189,3 +189,8 @@ export function isNetnsGone(path: string): boolean {
     return ['ENOENT', 'ENOTDIR', 'ESRCH'].includes(errnoOf(error) ?? '');
   }
 }
+
+/** Whether all namespaces that a container is known by are gone. False when none is known. */
+export function areNetnsGone(paths: readonly string[]): boolean {
+  return paths.length > 0 && paths.every(isNetnsGone);
+}

@@ -8,6 +8,7 @@ import { type AttachmentId, attachmentKey } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
 import { parseJson } from '../cni/json.ts';
 import { runAll } from '../cni/steps.ts';
+import { areNetnsGone } from '../kernel/netns.ts';
 import { type CachedResult, cachedResults } from '../result-cache.ts';
 import { type NetworkList, networkFrom } from './conflist.ts';
 import { collectNetwork, deleteDelegate } from './delegates.ts';
@@ -29,30 +30,33 @@ export async function collect(
   const living = new Living(call);
   const steps: (() => Promise<void> | void)[] = [];
   saved.removeUnfinished();
-  for (const containerId of saved.containers()) {
-    const delegates = living.read(saved, containerId);
-    for (const [of, own] of living.byAttachment(containerId, delegates)) {
-      const isStale = of.network === call.network && !valid.has(attachmentKey(of));
-      if (of.network === call.network) for (const { network } of own) networks.set(network.name, network);
-      if (!isStale) living.add(of, own);
-      else
-        steps.push(async () => {
-          const container = (netns: string) => ({ containerId, netns });
-          await runAll(
-            call,
-            ...own
-              .toReversed()
-              .map((one) => () => deleteDelegate(call, withIfname(one, of.ifname), container(one.netns))),
-          );
-          saved.remove(of);
-        });
+  for (const directory of living.directoriesFrom(saved))
+    for (const containerId of directory === saved ? saved.containers() : directory.tryContainers()) {
+      const delegates = living.read(directory, containerId);
+      for (const [of, own] of living.byAttachment(containerId, delegates)) {
+        const isOfCall = of.network === call.network;
+        // What Multus saved does not say for which network of the runtime: elsewhere, it may be another.
+        const isStale =
+          isOfCall && !valid.has(attachmentKey(of)) && (directory === saved || own[0]!.of !== undefined);
+        if (isOfCall) for (const { network } of own) networks.set(network.name, network);
+        if (!isStale) living.add(of, own);
+        else
+          steps.push(async () => {
+            const container = (netns: string) => ({ containerId, netns });
+            await runAll(
+              call,
+              ...own
+                .toReversed()
+                .map((one) => () => deleteDelegate(call, withIfname(one, of.ifname), container(one.netns))),
+            );
+            directory.remove(of);
+          });
+      }
     }
-  }
   steps.push(async () => {
     for (const network of await configured()) networks.set(network.name, network);
   });
   await runAll(call, ...steps);
-  living.readElsewhere(saved.directory);
   const lost = living.lost();
   if (lost.length > 0) {
     // Their interfaces are not known, so that everything of theirs would look like garbage.
@@ -115,16 +119,11 @@ class Living {
     }
   }
 
-  /** Takes in what plugins of this kind have saved elsewhere. @param own directory that was read already. */
-  readElsewhere(own: string): void {
-    // What is found in one directory may name a further one.
-    for (const directory of this.directories) {
-      if (directory === own) continue;
-      const saved = new SavedDelegates(directory);
-      for (const containerId of saved.tryContainers())
-        for (const [of, delegates] of this.byAttachment(containerId, this.read(saved, containerId)))
-          this.add(of, delegates);
-    }
+  /** Where plugins of this kind save: that of the call first. What is found in one may name a further one. */
+  *directoriesFrom(own: SavedDelegates): Generator<SavedDelegates> {
+    yield own;
+    for (const directory of this.directories)
+      if (directory !== own.directory) yield new SavedDelegates(directory);
   }
 
   /** Containers whose networks must be saved somewhere, but are not, or cannot be read. */
@@ -140,12 +139,12 @@ class Living {
     return [...this.delegated, ...this.cached].filter(({ network }) => network === name);
   }
 
-  /** Whether a plugin of this kind made it for another network than that of the call. */
-  private isOther({ network, config }: CachedResult): boolean {
-    if (network === this.call.network) return false;
+  /** Whether a plugin of this kind made it for another network than that of the call, and it may live. */
+  private isOther({ network, config, sandboxes }: CachedResult): boolean {
     try {
       const bytes = Buffer.from(config, 'base64');
-      return this.addDirectories(networkFrom(parseJson(bytes.toString()), bytes, ''));
+      const isOfKind = this.addDirectories(networkFrom(parseJson(bytes.toString()), bytes, ''));
+      return isOfKind && network !== this.call.network && !areNetnsGone(sandboxes);
     } catch {
       return false;
     }

@@ -1,6 +1,7 @@
 /** Where the plugins that attach pods to several networks save the networks of each container. */
 
 import { join } from 'node:path';
+import { getKey } from '../cni/schema.ts';
 import type { NetworkList } from './conflist.ts';
 
 const plugins = ['multus', 'genie'] as const;
@@ -12,6 +13,11 @@ export function usualDirectory(plugin: (typeof plugins)[number]): string {
   return join(usualStateDir, plugin);
 }
 
+/** Where a plugin saves. @param cniDir as the configuration has it. */
+export function directoryOf(plugin: (typeof plugins)[number], cniDir: string): string {
+  return cniDir || usualDirectory(plugin);
+}
+
 /** The directories of all of them. @param stateDir where CNI keeps its state. */
 export function usualDirectories(stateDir = usualStateDir): string[] {
   return plugins.map((name) => join(stateDir, name));
@@ -19,9 +25,10 @@ export function usualDirectories(stateDir = usualStateDir): string[] {
 
 /** The directories that a network names; none for a network of other plugins. */
 export function directoriesIn(network: Pick<NetworkList, 'plugins'>): string[] {
-  return network.plugins.flatMap(({ type, config: { cniDir } }) => {
+  return network.plugins.flatMap(({ type, config }) => {
     const plugin = plugins.find((name) => name === type);
     if (!plugin) return [];
-    return [typeof cniDir === 'string' && cniDir !== '' ? cniDir : usualDirectory(plugin)];
+    const cniDir = getKey(config, 'cniDir');
+    return [directoryOf(plugin, typeof cniDir === 'string' ? cniDir : '')];
   });
 }

@@ -11,6 +11,7 @@ import { parseJson } from '../cni/json.ts';
 import { addressSchema, formatResult, parseResult } from '../cni/result.ts';
 import { array, decode, json, object, record, required, string } from '../cni/schema.ts';
 import { newestVersion } from '../cni/version.ts';
+import { errnoOf } from '../file.ts';
 import { isObject } from '../object.ts';
 import {
   listStateFiles,
@@ -85,15 +86,17 @@ export class SavedDelegates {
 
   /** IDs of the containers of which something is saved. @throws the error of open(2) for a directory. */
   containers(): string[] {
-    return listStateFiles(this.directory).filter(isValidName);
+    // Multus has its delegates' results in a directory beside them.
+    return listStateFiles(this.directory).filter((name) => isValidName(name) && name !== 'results');
   }
 
-  /** Those containers; none where no plugin can have saved anything. */
+  /** Those containers; none where no plugin can have saved anything. @throws as {@link containers}. */
   tryContainers(): string[] {
     try {
       return this.containers();
-    } catch {
-      return [];
+    } catch (error) {
+      if (['ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].includes(errnoOf(error) ?? '')) return [];
+      throw error;
     }
   }
 

@@ -1,7 +1,7 @@
 /** GC of multus and genie beside attachments of others to the same networks: other networks, directories, plugins. */
 
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import test from 'ava';
 import { attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { command } from '../support/command.ts';
@@ -15,12 +15,12 @@ const genie = { ...several('genie', { default_plugin: 'pods', capabilities }), n
 const asking = annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage', cni: 'pods,storage' });
 
 /** Adds a pod by the command, which keeps libcni's cache. @returns the container ID that it saves. */
-async function addByCommand(host: Host, network: Conflist): Promise<string> {
+async function addByCommand(host: Host, network: Conflist): Promise<{ containerId: string; netns: string }> {
   writeFileSync(host.file(`/etc/cni/net.d/80-${network.name}.conflist`), JSON.stringify(network));
   const { netns } = await host.addPod();
   await host.run([command, 'add', network.name, netns], { env: { CNI_PATH: suites.ours } });
   const [containerId] = readdirSync(host.file('/var/lib/cni/elsewhere'));
-  return containerId!;
+  return { containerId: containerId!, netns };
 }
 
 /** An address of "storage" that nobody remembers but host-local. */
@@ -57,8 +57,9 @@ for (const [whose, collected, other] of [
 
 test('GC leaves what pods have whose networks are saved in another directory, and touches no network when it is not known', async (t) => {
   const host = await makeHostWithNetworks(t);
-  const elsewhere = several('multus', { clusterNetwork: 'storage', cniDir: '/var/lib/cni/elsewhere' });
-  const containerId = await addByCommand(host, { ...elsewhere, name: 'elsewhere' });
+  // The keys of a plugin's configuration count whatever their case.
+  const elsewhere = several('multus', { clusterNetwork: 'storage', cnidir: '/var/lib/cni/elsewhere' });
+  const { containerId, netns } = await addByCommand(host, { ...elsewhere, name: 'elsewhere' });
   const own = await attach(host, multus, asking);
   const mentionsOf = () => mentions(host, { containerId } as never);
   const before = mentionsOf();
@@ -82,5 +83,46 @@ test('GC leaves what pods have whose networks are saved in another directory, an
     mentionsOf(),
     before.filter((one) => one !== file),
   );
+
+  // What is lost of a container that is gone keeps nothing from being collected.
+  await host.run(['ip', 'netns', 'delete', basename(netns)]);
+  const { stderr, forgotten } = await collect();
+  t.notRegex(stderr, /Nothing is saved/);
+  t.deepEqual(forgotten, []);
+  t.false(mentionsOf().some((one) => one.includes('/networks/storage/')));
   await own.check();
+});
+
+test('pods whose network saves elsewhere since they were added stay as long as the runtime knows them', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const keys = { clusterNetwork: 'storage' };
+  const { containerId } = await addByCommand(
+    host,
+    several('multus', { ...keys, cniDir: '/var/lib/cni/elsewhere' }),
+  );
+  const mentionsOf = () => mentions(host, { containerId } as never);
+  const before = mentionsOf();
+  const collect = async (...containers: string[]) => {
+    await forget(host);
+    const valid = containers.map((containerID) => ({ containerID, ifname: 'eth0' }));
+    const { exit, stderr } = await runNetworkVerb(host, several('multus', keys), 'GC', { valid });
+    t.is(exit, 0, stderr);
+    t.deepEqual(mentions(host, { containerId: 'forgotten' } as never), []);
+  };
+  await collect(containerId);
+  t.deepEqual(mentionsOf(), before);
+  await collect();
+  t.deepEqual(
+    mentionsOf().filter((one) => !one.includes('/results/')),
+    [],
+  );
+});
+
+test('what genie added is collected by the multus that has taken its place', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const pod = await attach(host, several('genie', { default_plugin: 'pods', capabilities }), asking);
+  t.true(mentions(host, pod.pod).some((file) => file.includes('/genie/')));
+  const { exit, stderr } = await runNetworkVerb(host, multus, 'GC', { valid: [] });
+  t.is(exit, 0, stderr);
+  t.deepEqual(mentions(host, pod.pod), []);
 });
