@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import test from 'ava';
 import { loadAll, YAML11_SCHEMA } from 'js-yaml';
 import * as apps from 'kubernetes-models/apps/v1';
+import * as rbac from 'kubernetes-models/rbac.authorization.k8s.io/v1';
 import * as core from 'kubernetes-models/v1';
 import { allAnswer, type Client, lookUp } from '../../../scripts/kubernetes/clients.ts';
+import { kinds } from '../../support/kube-kinds.ts';
 
 const manifests = join(import.meta.dirname, '../../../scripts/kubernetes/manifests');
 
@@ -15,7 +17,7 @@ interface KubernetesObject {
   items?: KubernetesObject[];
 }
 
-const classes = { ...core, ...apps } as unknown as Record<
+const classes = { ...core, ...apps, ...rbac } as unknown as Record<
   string,
   new (
     object: KubernetesObject,
@@ -28,9 +30,10 @@ for (const file of readdirSync(manifests))
       schema: YAML11_SCHEMA,
     }) as KubernetesObject[];
     const objects = documents.flatMap((object) => object.items ?? [object]);
-    t.true(objects.length > 2);
+    t.true(objects.length > 0);
+    const isCustom = ({ kind }: KubernetesObject) => kinds.some((one) => one.schema && one.kind === kind);
     for (const object of objects)
-      t.notThrows(() => new classes[object.kind]!(object).validate(), object.kind);
+      if (!isCustom(object)) t.notThrows(() => new classes[object.kind]!(object).validate(), object.kind);
   });
 
 /** A client that always gets the next of the answers. */
