@@ -26,8 +26,8 @@ export interface CachedResult extends AttachmentId {
 
 /**
  * Reads the cache. What is torn, foreign or gone tells nothing.
- * @throws Error when the system is short of files or memory, or the disk fails.
  * @param part of the names of files: with a container ID, hardly any but its own are read. All when left out.
+ * @throws Error when the system is short of files or memory, or the disk fails.
  */
 export function* cachedResults(part = ''): Generator<CachedResult> {
   for (const name of fileNames()) {

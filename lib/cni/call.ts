@@ -39,8 +39,16 @@ export interface CallContext {
   /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
   readonly runEmbedded: (type: string, context: CallContext) => Promise<Result | undefined> | undefined;
   /** What {@link Plugin.interfaceGoes} of a plugin of this executable says; "after" when there is none. */
-  readonly interfaceGoes: (type: string) => Promise<'after' | 'beside' | 'before'>;
+  readonly interfaceGoes: (type: string) => Promise<InterfaceGoes>;
 }
+
+/**
+ * When DEL removes the interface:
+ * - after the addresses are released, as the IPAM plugin may speak through it;
+ * - beside that, where the addresses are only given away again on this node;
+ * - before that, where another node could have them at once.
+ */
+export type InterfaceGoes = 'after' | 'beside' | 'before';
 
 /** What the runner has read from the context. */
 export interface CallInput<C> {

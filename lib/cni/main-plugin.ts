@@ -8,7 +8,7 @@
  */
 
 import type { Link } from '../kernel/link.ts';
-import type { Call } from './call.ts';
+import type { Call, InterfaceGoes } from './call.ts';
 import { chooseDns, type NetConf } from './config.ts';
 import { mtuProblem, refuse } from './config-checks.ts';
 import { ipam, ipamAdd } from './delegate.ts';
@@ -22,7 +22,6 @@ import {
 } from './interface.ts';
 import {
   definePlugin,
-  type InterfaceGoes,
   type Plugin,
   type PluginDefinition,
   type Repair,

@@ -1,7 +1,7 @@
 /** What a plugin is: what it says of itself, its configuration, and its verbs. */
 
 import type { AttachmentId } from '../attachment.ts';
-import type { Call } from './call.ts';
+import type { Call, InterfaceGoes } from './call.ts';
 import { type NetConf, netConfShape } from './config.ts';
 import type { Environment } from './invocation.ts';
 import type { Result } from './result.ts';
@@ -13,14 +13,6 @@ import { specVersions } from './version.ts';
  * addresses.
  */
 export type PluginRole = 'main' | 'chained' | 'ipam';
-
-/**
- * When DEL removes the interface:
- * - after the addresses are released, as the IPAM plugin may speak through it;
- * - beside that, where the addresses are only given away again on this node;
- * - before that, where another node could have them at once.
- */
-export type InterfaceGoes = 'after' | 'beside' | 'before';
 
 /** A plugin: what it is called, what it is configured with, and its verbs. */
 export interface Plugin<C = object> {

@@ -101,10 +101,7 @@ export function behindPrefix(prefix: string): string {
  */
 export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult> {
   const { failure = [] } = txn;
-  const answer = await client.ask('/v3/kv/txn', { ...txn, failure });
-  // The header, which every answer of etcd has, tells it from "{}" of something else.
-  if (!isObject(answer) || !isObject(answer.header)) throw garbled();
-  return readTxn(answer, { ...txn, failure });
+  return readTxn(headed(await client.ask('/v3/kv/txn', { ...txn, failure })), { ...txn, failure });
 }
 
 /** Ends a lease, and the keys that it still has. */
@@ -126,23 +123,24 @@ export async function grantLease(client: EtcdClient, seconds: number, id = '0'):
 /** Has a lease begin anew. @returns false when there is no such lease. */
 export async function renewLease(client: EtcdClient, id: string): Promise<boolean> {
   const { result } = (await client.ask('/v3/lease/keepalive', { ID: id })) as { result?: unknown };
-  if (!isObject(result) || !isObject(result.header)) throw garbled();
-  return Number(result.TTL ?? 0) > 0;
+  return Number(headed(result).TTL ?? 0) > 0;
 }
 
 /** Whether there is a lease. @throws as {@link transact}. */
 export async function isLease(client: EtcdClient, id: string): Promise<boolean> {
-  const answer = await client.ask('/v3/lease/timetolive', { ID: id });
-  if (!isObject(answer) || !isObject(answer.header)) throw garbled();
-  return Number(answer.TTL ?? 0) > 0;
+  return Number(headed(await client.ask('/v3/lease/timetolive', { ID: id })).TTL ?? 0) > 0;
 }
 
 /** Keys that end with a lease; none when there is no such lease. @throws as {@link transact}. */
 export async function keysOfLease(client: EtcdClient, id: string): Promise<string[]> {
-  const answer = await client.ask('/v3/lease/timetolive', { ID: id, keys: true });
+  const { keys } = headed(await client.ask('/v3/lease/timetolive', { ID: id, keys: true }));
+  return (Array.isArray(keys) ? keys : []).filter((key) => typeof key === 'string').map(decode);
+}
+
+/** The header, which every answer of etcd has, tells it from "{}" of something else. @throws CniError */
+function headed(answer: unknown): Record<string, unknown> {
   if (!isObject(answer) || !isObject(answer.header)) throw garbled();
-  const keys = Array.isArray(answer.keys) ? (answer.keys as unknown[]) : [];
-  return keys.filter((key) => typeof key === 'string').map(decode);
+  return answer;
 }
 
 /** Reads what a transaction answers, which must be one answer of its kind for each operation. */

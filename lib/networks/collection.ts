@@ -31,27 +31,14 @@ export async function collect(
   const steps: (() => Promise<void> | void)[] = [];
   saved.removeUnfinished();
   for (const directory of living.directoriesFrom(saved))
-    for (const containerId of directory === saved ? saved.containers() : directory.tryContainers()) {
-      const delegates = living.read(directory, containerId);
-      for (const [of, own] of living.byAttachment(containerId, delegates)) {
-        const isOfCall = of.network === call.network;
-        // What Multus saved does not say for which network of the runtime: elsewhere, it may be another.
-        const isStale =
-          isOfCall && !valid.has(attachmentKey(of)) && (directory === saved || own[0]!.of !== undefined);
-        if (isOfCall) for (const { network } of own) networks.set(network.name, network);
-        if (!isStale) living.add(of, own);
-        else
-          steps.push(async () => {
-            const container = (netns: string) => ({ containerId, netns });
-            await runAll(
-              call,
-              ...own
-                .toReversed()
-                .map((one) => () => deleteDelegate(call, withIfname(one, of.ifname), container(one.netns))),
-            );
-            directory.remove(of);
-          });
-      }
+    for (const [of, own] of living.savedIn(directory, directory === saved)) {
+      const isOfCall = of.network === call.network;
+      // What Multus saved does not say for which network of the runtime: elsewhere, it may be another.
+      const isStale =
+        isOfCall && !valid.has(attachmentKey(of)) && (directory === saved || own[0]!.of !== undefined);
+      if (isOfCall) for (const { network } of own) networks.set(network.name, network);
+      if (isStale) steps.push(() => detach(call, directory, of, own));
+      else living.add(of, own);
     }
   steps.push(async () => {
     for (const network of await configured()) networks.set(network.name, network);
@@ -73,6 +60,23 @@ export async function collect(
   );
 }
 
+/** Detaches a container that is gone, the last network first, and forgets it. */
+async function detach(
+  call: Call,
+  directory: SavedDelegates,
+  of: AttachmentId,
+  own: readonly SavedDelegate[],
+): Promise<void> {
+  const { containerId, ifname } = of;
+  await runAll(
+    call,
+    ...own
+      .toReversed()
+      .map((one) => () => deleteDelegate(call, withIfname(one, ifname), { containerId, netns: one.netns })),
+  );
+  directory.remove(of);
+}
+
 /** What is known of the attachments that are to stay. */
 class Living {
   private readonly call: Call;
@@ -91,8 +95,20 @@ class Living {
     this.attachments = [...call.validAttachments, ...this.cached.filter((one) => this.isOther(one))];
   }
 
+  /**
+   * What a directory has, by attachment.
+   * @param own whether it is that of the call: it must be one, if it is there.
+   */
+  savedIn(directory: SavedDelegates, own: boolean): [AttachmentId, SavedDelegate[]][] {
+    const containers = own ? directory.containers() : directory.tryContainers();
+    return containers.flatMap((one) => this.byAttachment(one, this.read(directory, one)));
+  }
+
   /** Delegates by the attachment that they belong to. What Multus saved belongs to any of the container. */
-  byAttachment(containerId: string, delegates: readonly SavedDelegate[]): [AttachmentId, SavedDelegate[]][] {
+  private byAttachment(
+    containerId: string,
+    delegates: readonly SavedDelegate[],
+  ): [AttachmentId, SavedDelegate[]][] {
     const unknown = this.attachments.find((one) => one.containerId === containerId) ?? {
       ...{ network: this.call.network, containerId, ifname: 'eth0' },
     };
@@ -109,7 +125,7 @@ class Living {
   }
 
   /** Reads what is saved of a container; none, with a warning, when that cannot be read. */
-  read(saved: SavedDelegates, containerId: string): SavedDelegate[] {
+  private read(saved: SavedDelegates, containerId: string): SavedDelegate[] {
     try {
       return saved.read(containerId) ?? [];
     } catch (error) {

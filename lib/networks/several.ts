@@ -125,10 +125,11 @@ export function defineSeveralNetworks<S extends Shape>(
     async del(call) {
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
-      if (delegates) {
-        const all = delegates.map((one) => completed(call, one));
-        await detach(call, all);
-      }
+      if (delegates)
+        await detach(
+          call,
+          delegates.map((one) => completed(call, one)),
+        );
       // As a delegate it has nothing to remove then, and the annotations of a pod may lead in a circle.
       else if (call.context.depth === 0)
         await detachAsConfigured(

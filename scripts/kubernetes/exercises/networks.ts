@@ -11,19 +11,16 @@ import { collectLost, conflicts } from './gone.ts';
 
 const conf = join(import.meta.dirname, '../../../conf/kubernetes');
 
+/** A network of one plugin. */
+const networkOf = (name: string, plugin: object) => ({ cniVersion: '1.0.0', name, plugins: [plugin] });
+
 /** Before conf/40-flannel.conflist, so that it is what containerd takes. */
-const multus = {
-  cniVersion: '1.0.0',
-  name: 'multusnet',
-  plugins: [
-    {
-      type: 'multus',
-      capabilities: { portMappings: true },
-      kubeconfig: '/etc/cni/net.d/multus.d/multus.kubeconfig',
-      clusterNetwork: 'cbr0',
-    },
-  ],
-};
+const multus = networkOf('multusnet', {
+  type: 'multus',
+  capabilities: { portMappings: true },
+  kubeconfig: '/etc/cni/net.d/multus.d/multus.kubeconfig',
+  clusterNetwork: 'cbr0',
+});
 
 /** A pod's address on the second network. */
 interface StoragePod extends PodInfo {
@@ -129,30 +126,18 @@ export async function genie(cluster: Cluster, claims: Claims): Promise<void> {
   await node.run(['rm', '/etc/cni/net.d/05-genie.conflist', '/etc/cni/net.d/60-lan.conflist']);
 }
 
-const genieNetwork = {
-  cniVersion: '1.0.0',
-  name: 'genienet',
-  plugins: [
-    {
-      type: 'genie',
-      capabilities: { portMappings: true },
-      default_plugin: 'cbr0',
-      kubernetes: { kubeconfig: '/etc/cni/net.d/multus.d/multus.kubeconfig' },
-    },
-  ],
-};
+const genieNetwork = networkOf('genienet', {
+  type: 'genie',
+  capabilities: { portMappings: true },
+  default_plugin: 'cbr0',
+  kubernetes: { kubeconfig: '/etc/cni/net.d/multus.d/multus.kubeconfig' },
+});
 
-const lan = {
-  cniVersion: '1.0.0',
-  name: 'lan',
-  plugins: [
-    {
-      type: 'macvlan',
-      master: 'eth0',
-      ipam: { type: 'host-local', ranges: [[{ subnet: '203.0.113.0/24' }]] },
-    },
-  ],
-};
+const lan = networkOf('lan', {
+  type: 'macvlan',
+  master: 'eth0',
+  ipam: { type: 'host-local', ranges: [[{ subnet: '203.0.113.0/24' }]] },
+});
 
 const pools = 'ippools.whereabouts.cni.cncf.io';
 const reservations = 'overlappingrangeipreservations.whereabouts.cni.cncf.io';

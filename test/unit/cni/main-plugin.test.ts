@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import type { InterfaceGoes } from '../../../lib/cni/call.ts';
 import { defineMainPlugin } from '../../../lib/cni/main-plugin.ts';
-import { definePlugin, type InterfaceGoes, type Plugin } from '../../../lib/cni/plugin.ts';
+import { definePlugin, type Plugin } from '../../../lib/cni/plugin.ts';
 import { emptyResult } from '../../../lib/cni/result.ts';
 import { runPlugin } from '../../../lib/cni/runner.ts';
 
