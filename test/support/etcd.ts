@@ -86,11 +86,20 @@ export class Etcd {
   }
 
   /** Ends a member at once. */
-  async kill(i: number): Promise<void> {
+  kill(i: number): Promise<void> {
+    return this.end(i, 'SIGKILL');
+  }
+
+  /** Has a member write what it holds, and end. */
+  stop(i: number): Promise<void> {
+    return this.end(i, 'SIGTERM');
+  }
+
+  private async end(i: number, signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
     const member = this.members.get(i)!;
     if (!this.isRunning(i)) return;
     const ended = once(member, 'exit');
-    member.kill('SIGKILL');
+    member.kill(signal);
     await ended;
   }
 

@@ -7,6 +7,7 @@
 import {
   closeSync,
   constants,
+  fchmodSync,
   fstatSync,
   lstatSync,
   openSync,
@@ -23,8 +24,8 @@ import { inDirectory } from '../../state-file.ts';
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
 
 const newline = 0x0a;
-/** How long a line that another process is writing is left to it, in milliseconds. */
-const writingMs = 1;
+/** How many lines that other processes are writing are waited for, one after the other. */
+const mostWaits = 20;
 /** How often a line is written again because its file was removed meanwhile. */
 const mostTries = 5;
 
@@ -83,15 +84,20 @@ function writeLine(fd: number, line: Buffer): void {
   for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
 }
 
+/** True when the last line has no end, and nobody is writing it. */
 function endsCutOff(fd: number): boolean {
-  if (endsWithNewline(fd)) return false;
-  // Another process may be in the middle of its write.
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, writingMs);
-  return !endsWithNewline(fd);
+  for (let i = 0; i < mostWaits; i++) {
+    const { size, mode } = fstatSync(fd);
+    if (endsWithNewline(fd, size)) return false;
+    // Changes nothing, but comes after a write that is under way, since both lock the inode. Source:
+    // generic_file_write_iter and chmod_common of Linux.
+    fchmodSync(fd, mode & 0o7777);
+    if (fstatSync(fd).size === size) return true;
+  }
+  return false;
 }
 
-function endsWithNewline(fd: number): boolean {
-  const { size } = fstatSync(fd);
+function endsWithNewline(fd: number, size: number): boolean {
   const last = Buffer.alloc(1);
   return size === 0 || readSync(fd, last, 0, 1, size - 1) === 0 || last[0] === newline;
 }
