@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline';
 import { privatePrefix } from '../../launcher/launch.ts';
 import type { Attachment } from '../support/chain.ts';
 import { binDir } from '../support/host.ts';
+import { succeeded } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
 import {
   bringTo,
@@ -24,6 +25,12 @@ import {
 import { Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
 
+const compileCache = join(import.meta.dirname, '../../build/compile-cache');
+
+/** What the agent has done before the verb: nothing yet, or all verbs. */
+const ages = ['fresh', 'warm'] as const;
+type Age = (typeof ages)[number];
+
 /** One stop and one way of cleaning up. */
 export interface StopCase {
   /** What `--only` takes. */
@@ -31,6 +38,7 @@ export interface StopCase {
   readonly verb: ChangingVerb;
   /** Of the plugin in the chain. */
   readonly index: number;
+  readonly age: Age;
   /** At which of the things that the verb waits for. */
   readonly nth: number;
   readonly way: WayOut;
@@ -38,26 +46,23 @@ export interface StopCase {
 
 /** Lists every case of a subject, by having an agent count. */
 export async function stopCases(subject: Subject): Promise<StopCase[]> {
-  const scene = await Scene.open(subject, { hasAgent: false });
+  const bench = await StopBench.open(subject);
   const cases: StopCase[] = [];
   try {
-    const agent = await StoppingAgent.start(scene);
-    for (const verb of changingVerbs)
-      for (const [index, { type }] of subject.network.plugins.entries()) {
-        const attachment = await bringTo(scene, verb, index);
-        await agent.count(0);
-        const { exit, stdout, stderr } = await scene.run(verb, index, attachment);
-        if (exit !== 0) throw new Error(`${verb} failed: ${stdout}${stderr}`);
-        const total = (await agent.endCount()) ?? 0;
-        for (let nth = 1; nth <= total; nth++)
-          for (const way of waysOutOf(verb))
-            cases.push({ name: [verb, `${index}-${type}`, nth, way].join('/'), verb, index, nth, way });
-        await cleanUp(scene, attachment, 'del');
-      }
-    await agent.end();
+    for (const age of ages)
+      for (const verb of changingVerbs)
+        for (const [index, { type }] of subject.network.plugins.entries()) {
+          const total = await bench.countWaits({ verb, index, age });
+          for (let nth = 1; nth <= total; nth++)
+            for (const way of waysOutOf(verb))
+              cases.push({
+                name: [verb, `${index}-${type}`, age, nth, way].join('/'),
+                ...{ verb, index, age, nth, way },
+              });
+        }
     return cases;
   } finally {
-    await scene.close();
+    await bench.close();
   }
 }
 
@@ -79,19 +84,33 @@ export class StopBench {
     await this.scene.close();
   }
 
-  /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
-  async attempt({ verb, index, nth, way }: StopCase): Promise<Verdict> {
+  /** How many things a verb waits for. @param one which is done, and undone. */
+  async countWaits({ verb, index, age }: Omit<StopCase, 'name' | 'nth' | 'way'>): Promise<number> {
     const { scene } = this;
-    this.agent ??= await StoppingAgent.start(scene);
-    const attachment: Attachment = await bringTo(scene, verb, index);
-    await this.agent.count(nth);
-    const outcome = await scene.run(verb, index, attachment);
-    const isReached = (await this.agent.endCount()) === undefined;
+    for (const warming of age === 'warm' ? changingVerbs : []) {
+      await this.ensureAgent();
+      await cleanUp(scene, await bringTo(scene, warming, 0), warming === 'GC' ? 'gc' : 'del');
+    }
+    const { agent, attachment } = await this.bringTo({ verb, index, age });
+    await agent.count(0);
+    succeeded(await scene.run(verb, index, attachment));
+    const total = await agent.endCount();
+    await cleanUp(scene, attachment, 'del');
+    return total ?? 0;
+  }
+
+  /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
+  async attempt(one: StopCase): Promise<Verdict> {
+    const { scene } = this;
+    const { agent, attachment } = await this.bringTo(one);
+    await agent.count(one.nth);
+    const outcome = await scene.run(one.verb, one.index, attachment);
+    const isReached = (await agent.endCount()) === undefined;
     if (isReached) this.agent = undefined;
     // A call that had been answered has a result, whatever became of the agent.
-    attachment.result = verb !== 'ADD' ? attachment.result : outcome.exit === 0 ? outcome.result : undefined;
-    this.agent ??= await StoppingAgent.start(scene);
-    const failure = await cleanUp(scene, attachment, way);
+    if (one.verb === 'ADD') attachment.result = outcome.exit === 0 ? outcome.result : undefined;
+    await this.ensureAgent();
+    const failure = await cleanUp(scene, attachment, one.way);
     const difference = await scene.difference();
     return {
       isReached,
@@ -103,6 +122,22 @@ export class StopBench {
         .filter(Boolean)
         .join('\n'),
     };
+  }
+
+  /** Does all that comes before a verb, with the agent that is to do it. */
+  private async bringTo({ verb, index, age }: Omit<StopCase, 'name' | 'nth' | 'way'>) {
+    await this.ensureAgent();
+    const attachment: Attachment = await bringTo(this.scene, verb, index);
+    if (age === 'fresh') {
+      await this.agent?.end();
+      this.agent = undefined;
+    }
+    return { attachment, agent: await this.ensureAgent() };
+  }
+
+  private async ensureAgent(): Promise<StoppingAgent> {
+    this.agent ??= await StoppingAgent.start(this.scene);
+    return this.agent;
   }
 }
 
@@ -126,7 +161,9 @@ class StoppingAgent {
       ...[...host.enter, process.execPath, '--no-warnings', join(import.meta.dirname, 'stopping-agent.ts')],
       ...[join(binDir, 'cni'), build],
     ];
-    const child = spawn(argv[0]!, argv.slice(1), { env: cleanEnv, stdio: ['pipe', 'pipe', 'inherit'] });
+    // It is started for each case, and loads all sources.
+    const env = { ...cleanEnv, NODE_COMPILE_CACHE: compileCache };
+    const child = spawn(argv[0]!, argv.slice(1), { env, stdio: ['pipe', 'pipe', 'inherit'] });
     child.stdin!.on('error', () => {});
     const agent = new StoppingAgent(child);
     if ((await agent.answer()) === undefined) throw new Error('The agent did not start');
