@@ -8,11 +8,14 @@
  * standard output that says how many there were.
  */
 
+import { globSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { promiseHooks } from 'node:v8';
 import { Agent, defaultSocket } from '../../agent/agent.ts';
 import { sourceSuite } from '../../scripts/suite.ts';
 
+const root = join(import.meta.dirname, '../..');
 const [program = '', build = ''] = process.argv.slice(2);
 const { plugins, ipam } = sourceSuite();
 
@@ -34,8 +37,9 @@ const agent = new Agent({
   concurrency: 16,
   idleTimeoutMs: 0,
 });
-// What a verb waits for does not depend on what ran before.
+// What a verb waits for does not depend on what ran before: a module is not loaded at its first use.
 for (const load of [...plugins.values(), ...ipam.values()]) await load();
+for (const file of globSync('lib/{cni,firewall}/**/*.ts', { cwd: root })) await import(join(root, file));
 await agent.listen();
 console.log('ready');
 

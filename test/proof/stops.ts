@@ -27,10 +27,6 @@ import type { Subject } from './subjects.ts';
 
 const compileCache = join(import.meta.dirname, '../../build/compile-cache');
 
-/** What the agent has done before the verb: nothing yet, or all verbs. */
-const ages = ['fresh', 'warm'] as const;
-type Age = (typeof ages)[number];
-
 /** One stop and one way of cleaning up. */
 export interface StopCase {
   /** What `--only` takes. */
@@ -38,7 +34,6 @@ export interface StopCase {
   readonly verb: ChangingVerb;
   /** Of the plugin in the chain. */
   readonly index: number;
-  readonly age: Age;
   /** At which of the things that the verb waits for. */
   readonly nth: number;
   readonly way: WayOut;
@@ -49,17 +44,13 @@ export async function stopCases(subject: Subject): Promise<StopCase[]> {
   const bench = await StopBench.open(subject);
   const cases: StopCase[] = [];
   try {
-    for (const age of ages)
-      for (const verb of changingVerbs)
-        for (const [index, { type }] of subject.network.plugins.entries()) {
-          const total = await bench.countWaits({ verb, index, age });
-          for (let nth = 1; nth <= total; nth++)
-            for (const way of waysOutOf(verb))
-              cases.push({
-                name: [verb, `${index}-${type}`, age, nth, way].join('/'),
-                ...{ verb, index, age, nth, way },
-              });
-        }
+    for (const verb of changingVerbs)
+      for (const [index, { type }] of subject.network.plugins.entries()) {
+        const total = await bench.countWaits(verb, index);
+        for (let nth = 1; nth <= total; nth++)
+          for (const way of waysOutOf(verb))
+            cases.push({ name: [verb, `${index}-${type}`, nth, way].join('/'), verb, index, nth, way });
+      }
     return cases;
   } finally {
     await bench.close();
@@ -84,14 +75,11 @@ export class StopBench {
     await this.scene.close();
   }
 
-  /** How many things a verb waits for. @param one which is done, and undone. */
-  async countWaits({ verb, index, age }: Omit<StopCase, 'name' | 'nth' | 'way'>): Promise<number> {
+  /** How many things a verb waits for. It is done, and undone. */
+  async countWaits(verb: ChangingVerb, index: number): Promise<number> {
     const { scene } = this;
-    for (const warming of age === 'warm' ? changingVerbs : []) {
-      await this.ensureAgent();
-      await cleanUp(scene, await bringTo(scene, warming, 0), warming === 'GC' ? 'gc' : 'del');
-    }
-    const { agent, attachment } = await this.bringTo({ verb, index, age });
+    const agent = await this.ensureAgent();
+    const attachment = await bringTo(scene, verb, index);
     await agent.count(0);
     succeeded(await scene.run(verb, index, attachment));
     const total = await agent.endCount();
@@ -100,17 +88,18 @@ export class StopBench {
   }
 
   /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
-  async attempt(one: StopCase): Promise<Verdict> {
+  async attempt({ verb, index, nth, way }: StopCase): Promise<Verdict> {
     const { scene } = this;
-    const { agent, attachment } = await this.bringTo(one);
-    await agent.count(one.nth);
-    const outcome = await scene.run(one.verb, one.index, attachment);
+    const agent = await this.ensureAgent();
+    const attachment: Attachment = await bringTo(scene, verb, index);
+    await agent.count(nth);
+    const outcome = await scene.run(verb, index, attachment);
     const isReached = (await agent.endCount()) === undefined;
     if (isReached) this.agent = undefined;
     // A call that had been answered has a result, whatever became of the agent.
-    if (one.verb === 'ADD') attachment.result = outcome.exit === 0 ? outcome.result : undefined;
+    if (verb === 'ADD') attachment.result = outcome.exit === 0 ? outcome.result : undefined;
     await this.ensureAgent();
-    const failure = await cleanUp(scene, attachment, one.way);
+    const failure = await cleanUp(scene, attachment, way);
     const difference = await scene.difference();
     return {
       isReached,
@@ -122,17 +111,6 @@ export class StopBench {
         .filter(Boolean)
         .join('\n'),
     };
-  }
-
-  /** Does all that comes before a verb, with the agent that is to do it. */
-  private async bringTo({ verb, index, age }: Omit<StopCase, 'name' | 'nth' | 'way'>) {
-    await this.ensureAgent();
-    const attachment: Attachment = await bringTo(this.scene, verb, index);
-    if (age === 'fresh') {
-      await this.agent?.end();
-      this.agent = undefined;
-    }
-    return { attachment, agent: await this.ensureAgent() };
   }
 
   private async ensureAgent(): Promise<StoppingAgent> {
