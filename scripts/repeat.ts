@@ -1,0 +1,74 @@
+/**
+ * Runs all tests several times, each time with the test files in another order, and tells which tests failed
+ * in any of the runs.
+ *
+ *     npm run repeat -- --runs 10     with --record for the row in docs/reliability.md
+ *
+ * The same command, for the same commit, goes on where it was interrupted. A run takes some 16 minutes.
+ */
+
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import { ProofJournal } from './proof-journal.ts';
+import { newSeed } from './random.ts';
+import { record } from './reliability.ts';
+
+const { values } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '10' },
+    seed: { type: 'string', default: String(newSeed()) },
+    record: { type: 'boolean', default: false },
+  },
+});
+const runs = Number(values.runs);
+if (!Number.isInteger(runs) || runs < 1) {
+  console.error(`--runs is "${values.runs}". Give it a whole number of at least 1`);
+  process.exit(1);
+}
+
+/** @param order any text, which gives the order of the files. @returns what failed; "" when nothing did. */
+async function runTests(order: string): Promise<string> {
+  const child = spawn(join(import.meta.dirname, 'test'), {
+    env: { ...process.env, CNI_TEST_ORDER: order },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
+  const failed = new Set<string>();
+  let last = '';
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (line.startsWith('✘')) failed.add(line.slice(2));
+    if (line !== '') last = line;
+  }
+  const code = await ended;
+  console.log(`  ${last}`);
+  return code === 0 ? '' : [...failed].join('; ') || last;
+}
+
+const journal = new ProofJournal('repeat');
+const start = Date.now();
+const before = journal.minutes;
+const flakes: string[] = [];
+for (let run = 1; run <= runs; run++) {
+  const known = journal.verdictOf(`run ${run}`);
+  const order = `${Number(values.seed) + run}`;
+  if (!known) console.log(`Run ${run} of ${runs}, order ${order}: CNI_TEST_ORDER=${order} ./scripts/test`);
+  const problem = known?.problem ?? (await runTests(order));
+  if (!known) journal.note(`run ${run}`, { isReached: true, problem });
+  journal.noteMinutes(before + (Date.now() - start) / 60_000);
+  if (problem !== '') flakes.push(`run ${run}: ${problem}`);
+}
+console.log(`${runs} runs, ${flakes.length} with failures`);
+for (const flake of flakes) console.log(`  ${flake}`);
+if (values.record)
+  record({
+    part: 'Whole runs of the tests, one after the other, with the files in random order',
+    unit: 'runs',
+    tried: runs,
+    failed: flakes.length,
+    command: `npm run repeat -- --runs ${runs}`,
+    minutes: before + (Date.now() - start) / 60_000,
+    ...(flakes.length > 0 && { note: flakes.join('; ') }),
+  });
+process.exit(flakes.length > 0 ? 1 : 0);
