@@ -3,10 +3,11 @@
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import test from 'ava';
-import { attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { fail, findPoints } from '../proof/injection.ts';
+import { attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import type { Host } from '../support/host.ts';
-import { runPlugin, suites } from '../support/plugin.ts';
+import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
 import { annotated, makeHostWithNetworks, mentions, several } from '../support/several.ts';
 
 const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
@@ -125,4 +126,33 @@ test('what genie added is collected by the multus that has taken its place', asy
   const { exit, stderr } = await runNetworkVerb(host, multus, 'GC', { valid: [] });
   t.is(exit, 0, stderr);
   t.deepEqual(mentions(host, pod.pod), []);
+});
+
+test('GC that is short of files takes nothing from living pods, whichever file it cannot open', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const elsewhere = several('multus', { clusterNetwork: 'storage', cnidir: '/var/lib/cni/elsewhere' });
+  const { containerId } = await addByCommand(host, { ...elsewhere, name: 'elsewhere' });
+  const own = await attach(host, multus, asking);
+  const present = () => [mentions(host, { containerId } as never), mentions(host, own.pod)];
+  const before = present();
+  const valid = [{ containerID: own.pod.containerId, ifname: 'eth0' }];
+  const stdin = JSON.stringify({
+    ...pluginConfig(multus, multus.plugins[0]!),
+    ...{ 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid },
+  });
+  const start = { type: 'multus', stdin, env: { CNI_COMMAND: 'GC', CNI_PATH: suites.ours } };
+  const { points } = await findPoints(host, start);
+  let failures = 0;
+  for (const point of points.filter(({ call }) => call === 'openat')) {
+    const { exit, stdout } = await fail(host, start, point, 'EMFILE');
+    t.deepEqual(present(), before, point.text);
+    if (exit === 0) continue;
+    failures++;
+    t.true((JSON.parse(stdout) as PrintedError).msg.length > 0, point.text);
+  }
+  t.true(failures > 5, `${failures}`);
+  await forget(host);
+  t.is((await runNetworkVerb(host, multus, 'GC', { valid })).exit, 0);
+  t.deepEqual(mentions(host, { containerId: 'forgotten' } as never), []);
+  t.deepEqual(present(), before);
 });
