@@ -5,7 +5,8 @@ import type { Claims } from '../claims.ts';
 import type { Cluster } from './cluster.ts';
 import { nodes, pods } from './exercises/basics.ts';
 import { leftovers, withoutAgent } from './exercises/endings.ts';
-import { genie, networks } from './exercises/networks.ts';
+import { genie } from './exercises/genie.ts';
+import { networks } from './exercises/networks.ts';
 import { hostPorts, ingress, nodePorts } from './exercises/ports.ts';
 import { changes, names, services } from './exercises/services.ts';
 

@@ -1,4 +1,4 @@
-/** Several networks per pod: by multus and NetworkAttachmentDefinitions, and by genie. */
+/** Several networks per pod, by multus and NetworkAttachmentDefinitions. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { collectLost, conflicts } from './gone.ts';
 const conf = join(import.meta.dirname, '../../../conf/kubernetes');
 
 /** A network of one plugin. */
-const networkOf = (name: string, plugin: object) => ({ cniVersion: '1.0.0', name, plugins: [plugin] });
+export const networkOf = (name: string, plugin: object) => ({ cniVersion: '1.0.0', name, plugins: [plugin] });
 
 /** Before conf/40-flannel.conflist, so that it is what containerd takes. */
 const multus = networkOf('multusnet', {
@@ -28,16 +28,23 @@ interface StoragePod extends PodInfo {
 }
 
 export async function networks(cluster: Cluster, claims: Claims): Promise<void> {
-  const { plane } = cluster;
+  const { plane, nodes } = cluster;
   claims.heading('9. Several networks');
   for (const plugin of ['multus', 'whereabouts']) await allow(cluster, plugin);
-  for (const { node } of cluster.nodes) node.write('/etc/cni/net.d/10-multus.conflist', multus);
+  for (const { node } of nodes) node.write('/etc/cni/net.d/10-multus.conflist', multus);
   await mayDoNoMore(cluster, claims);
   await applyManifest(plane, 'storage.yaml');
   await plane.kubectl(['rollout', 'status', 'deployment/db', patience]);
+  await twoTalk(cluster, claims);
+  await unknownIsRefused(cluster, claims);
+  await manyAtOnce(cluster, claims);
+  await allIsGivenBack(cluster, claims);
+}
+
+/** A pod on each node. */
+async function twoTalk(cluster: Cluster, claims: Claims): Promise<void> {
   await show(cluster, claims, 'get pods --selector=app=db --output=wide');
   await show(cluster, claims, 'get ippools --namespace=kube-system --output=jsonpath={.items[*].spec}');
-
   const pods = await storagePods(cluster);
   for (const pod of pods)
     await claims.check(
@@ -56,22 +63,25 @@ export async function networks(cluster: Cluster, claims: Claims): Promise<void> 
         (answer) => answer?.pod === to.name && answer.peer === from.storage,
       ),
     );
+}
+
+async function unknownIsRefused({ plane }: Cluster, claims: Claims): Promise<void> {
+  const get = [
+    'get',
+    'events',
+    '--field-selector=involvedObject.name=astray',
+    '--output=jsonpath={..message}',
+  ];
   await claims.check(
     'a pod that asks for a network that there is not is not started, and an event says why',
-    eventually(async () => {
-      const get = [
-        'get',
-        'events',
-        '--field-selector=involvedObject.name=astray',
-        '--output=jsonpath={..message}',
-      ];
-      return /nowhere/.test(await plane.kubectl(get));
-    }),
+    eventually(async () => /nowhere/.test(await plane.kubectl(get))),
   );
   await plane.kubectl(['delete', 'pod', 'astray', '--wait', patience]);
+}
 
+async function manyAtOnce(cluster: Cluster, claims: Claims): Promise<void> {
   await show(cluster, claims, 'scale deployment db --replicas=20');
-  await plane.kubectl(['rollout', 'status', 'deployment/db', patience]);
+  await cluster.plane.kubectl(['rollout', 'status', 'deployment/db', patience]);
   const many = await storagePods(cluster);
   await claims.check(
     '20 pods, which both nodes add at once, have 20 addresses, and the pool has these',
@@ -86,7 +96,10 @@ export async function networks(cluster: Cluster, claims: Claims): Promise<void> 
     sandbox: await sandboxOf(cluster, lost!),
     isFree: () => poolIs(cluster, others),
   });
-  await plane.kubectl(['delete', 'deployment', 'db', '--wait', patience]);
+}
+
+async function allIsGivenBack(cluster: Cluster, claims: Claims): Promise<void> {
+  await cluster.plane.kubectl(['delete', 'deployment', 'db', '--wait', patience]);
   await claims.check(
     'once they are deleted, the pool is empty, and no address is reserved',
     eventually(
@@ -99,45 +112,6 @@ export async function networks(cluster: Cluster, claims: Claims): Promise<void> 
       eventually(async () => held(Object.keys(files(node, '/var/lib/cni/whereabouts'))).length === 0),
     );
 }
-
-/** A pod with the annotation of CNI-Genie, while its node has genie for a network. */
-export async function genie(cluster: Cluster, claims: Claims): Promise<void> {
-  const { plane } = cluster;
-  const { name, node } = cluster.nodes[0]!;
-  node.write('/etc/cni/net.d/60-lan.conflist', lan);
-  node.write('/etc/cni/net.d/05-genie.conflist', genieNetwork);
-  await applyManifest(plane, 'twofold.yaml');
-  await plane.kubectl(['wait', 'pod/twofold', '--for=condition=Ready', patience]);
-  const [pod] = await podsOf(cluster, 'twofold');
-  const { stdout } = await inPod(cluster, pod!).run(['ip', '-o', '-4', 'address']);
-  await claims.check(
-    `genie on ${name}: a pod whose annotation "cni" names two networks has ${pod!.address} on eth0, and an address of the other on eth1`,
-    Promise.resolve(
-      stdout.includes(` ${pod!.address}/24 `) && / eth1 +inet 203\.0\.113\.\d+\/24 /.test(stdout),
-    ),
-  );
-  await plane.kubectl(['delete', 'pod', 'twofold', '--wait', patience]);
-  const reserved = () =>
-    Object.keys(files(node, '/var/lib/cni/networks/lan')).filter((path) => /\/[0-9.]+$/.test(path));
-  await claims.check(
-    `genie on ${name}: once it is deleted, its addresses are free`,
-    eventually(async () => reserved().length === 0),
-  );
-  await node.run(['rm', '/etc/cni/net.d/05-genie.conflist', '/etc/cni/net.d/60-lan.conflist']);
-}
-
-const genieNetwork = networkOf('genienet', {
-  type: 'genie',
-  capabilities: { portMappings: true },
-  default_plugin: 'cbr0',
-  kubernetes: { kubeconfig: '/etc/cni/net.d/multus.d/multus.kubeconfig' },
-});
-
-const lan = networkOf('lan', {
-  type: 'macvlan',
-  master: 'eth0',
-  ipam: { type: 'host-local', ranges: [[{ subnet: '203.0.113.0/24' }]] },
-});
 
 const pools = 'ippools.whereabouts.cni.cncf.io';
 const reservations = 'overlappingrangeipreservations.whereabouts.cni.cncf.io';
