@@ -4,10 +4,12 @@
  *
  *     npm run repeat -- --runs 10     with --record for the row in docs/reliability.md
  *
- * The same command, for the same commit, goes on where it was interrupted. A run takes some 16 minutes.
+ * What each run printed is kept in build/. The same command, for the same commit, goes on where it was
+ * interrupted. A run takes some 16 minutes.
  */
 
 import { spawn } from 'node:child_process';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
@@ -23,6 +25,7 @@ const { values } = parseArgs({
   },
 });
 const runs = Number(values.runs);
+const root = join(import.meta.dirname, '..');
 if (!Number.isInteger(runs) || runs < 1) {
   console.error(`--runs is "${values.runs}". Give it a whole number of at least 1`);
   process.exit(1);
@@ -30,18 +33,23 @@ if (!Number.isInteger(runs) || runs < 1) {
 
 /** @param order any text, which gives the order of the files. @returns what failed; "" when nothing did. */
 async function runTests(order: string): Promise<string> {
-  const child = spawn(join(import.meta.dirname, 'test'), {
+  const file = join(root, `build/repeat-${order}.log`);
+  console.log(`  ${file}`);
+  const output = openSync(file, 'w');
+  const child = spawn(join(root, 'scripts/test'), {
     env: { ...process.env, CNI_TEST_ORDER: order },
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', output],
   });
   const ended = new Promise<number | null>((resolve) => child.on('close', resolve));
   const failed = new Set<string>();
   let last = '';
-  for await (const line of createInterface({ input: child.stdout })) {
+  for await (const line of createInterface({ input: child.stdout! })) {
     if (line.startsWith('✘')) failed.add(line.slice(2));
     if (line !== '') last = line;
+    writeSync(output, `${line}\n`);
   }
   const code = await ended;
+  closeSync(output);
   console.log(`  ${last}`);
   return code === 0 ? '' : [...failed].join('; ') || last;
 }

@@ -244,8 +244,18 @@ test('with TLS and a password; without them, and with another authority', async 
   t.is((await cluster.run('STATUS', '')).exit, 0);
 });
 
+/** Answers once the whole request is read: what is left of it would have the kernel break the connection off. */
+const afterRequest = `length=0
+while IFS= read -r line && [ "$line" != $'\\r' ]; do
+  case $line in [Cc]ontent-[Ll]ength:*) length=\${line#*: }; length=\${length%$'\\r'} ;; esac
+done
+head -c "$length" >/dev/null
+cat /run/answer
+`;
+
 test('what answers in place of etcd is told apart', async (t) => {
   const host = await makeHost(t);
+  await host.run(['tee', '/run/serve'], { stdin: afterRequest });
   for (const [answer, pattern] of [
     ['HTTP/1.0 200 OK\r\n\r\n<html>', /No member of etcd can answer.* no JSON: <html>/],
     ['HTTP/1.0 200 OK\r\n\r\n{"responses":7}', /does not speak as etcd 3\.4 or newer/],
@@ -259,7 +269,7 @@ test('what answers in place of etcd is told apart', async (t) => {
   ] as const) {
     await host.run(['tee', '/run/answer'], { stdin: answer });
     const listen = 'TCP-LISTEN:2379,bind=127.0.0.1,reuseaddr,fork';
-    const script = `echo started; exec socat ${listen} 'SYSTEM:cat /run/answer'`;
+    const script = `echo started; exec socat ${listen} 'EXEC:bash /run/serve'`;
     const serving = await host.start(t, ['sh', '-c', script]);
     await until('it listens', async () => (await host.run(['ss', '-ltn'])).includes('127.0.0.1:2379'));
     const config = {
