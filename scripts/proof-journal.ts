@@ -1,4 +1,4 @@
-/** What a proof has found so far, in build/, so that one which takes an hour can be done in parts. */
+/** What a proof, or repeated runs, have found so far, in build/: what takes hours can be done in parts. */
 
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';

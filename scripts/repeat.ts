@@ -57,14 +57,17 @@ async function runTests(order: string): Promise<string> {
 const journal = new ProofJournal('repeat');
 const start = Date.now();
 const before = journal.minutes;
+const minutes = () => before + (Date.now() - start) / 60_000;
 const flakes: string[] = [];
 for (let run = 1; run <= runs; run++) {
-  const known = journal.verdictOf(`run ${run}`);
-  const order = `${Number(values.seed) + run}`;
-  if (!known) console.log(`Run ${run} of ${runs}, order ${order}: CNI_TEST_ORDER=${order} ./scripts/test`);
-  const problem = known?.problem ?? (await runTests(order));
-  if (!known) journal.note(`run ${run}`, { isReached: true, problem });
-  journal.noteMinutes(before + (Date.now() - start) / 60_000);
+  let problem = journal.verdictOf(`run ${run}`)?.problem;
+  if (problem === undefined) {
+    const order = `${Number(values.seed) + run}`;
+    console.log(`Run ${run} of ${runs}, order ${order}: CNI_TEST_ORDER=${order} ./scripts/test`);
+    problem = await runTests(order);
+    journal.note(`run ${run}`, { isReached: true, problem });
+    journal.noteMinutes(minutes());
+  }
   if (problem !== '') flakes.push(`run ${run}: ${problem}`);
 }
 console.log(`${runs} runs, ${flakes.length} with failures`);
@@ -76,7 +79,7 @@ if (values.record)
     tried: runs,
     failed: flakes.length,
     command: `npm run repeat -- --runs ${runs}`,
-    minutes: before + (Date.now() - start) / 60_000,
+    minutes: minutes(),
     ...(flakes.length > 0 && { note: flakes.join('; ') }),
   });
 process.exit(flakes.length > 0 ? 1 : 0);

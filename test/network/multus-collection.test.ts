@@ -4,7 +4,7 @@ import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import test from 'ava';
 import { fail, findPoints } from '../proof/injection.ts';
-import { attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
+import { attach, type Conflist, pluginConfig, runNetworkVerb, validKeys } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import type { Host } from '../support/host.ts';
 import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
@@ -136,10 +136,7 @@ test('GC that is short of files takes nothing from living pods, whichever file i
   const present = () => [mentions(host, { containerId } as never), mentions(host, own.pod)];
   const before = present();
   const valid = [{ containerID: own.pod.containerId, ifname: 'eth0' }];
-  const stdin = JSON.stringify({
-    ...pluginConfig(multus, multus.plugins[0]!),
-    ...{ 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid },
-  });
+  const stdin = JSON.stringify({ ...pluginConfig(multus, multus.plugins[0]!), ...validKeys(valid) });
   const start = { type: 'multus', stdin, env: { CNI_COMMAND: 'GC', CNI_PATH: suites.ours } };
   const { points } = await findPoints(host, start);
   let failures = 0;

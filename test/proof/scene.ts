@@ -1,7 +1,7 @@
 /** A host on which plugins are killed and failed, and what it looks like from outside. */
 
 import { isDeepStrictEqual } from 'node:util';
-import { Attachment, type AttachOptions, pluginConfig, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, type AttachOptions, pluginConfig, runNetworkVerb, validKeys } from '../support/chain.ts';
 import { type Host, makeHost, type Pod, startAgent, type Teardown } from '../support/host.ts';
 import { links, networkSnapshot, runAll, snapshot, until } from '../support/observe.ts';
 import { type Outcome, runPlugin, suites, type Verb } from '../support/plugin.ts';
@@ -148,7 +148,7 @@ export class Scene {
     const isGc = verb === 'GC';
     const config = {
       ...pluginConfig(network, plugin, isGc ? {} : attachment.options.capabilities),
-      ...(isGc ? this.validKeys() : attachment.result && { prevResult: attachment.result }),
+      ...(isGc ? validKeys(this.valid()) : attachment.result && { prevResult: attachment.result }),
     };
     return {
       type: plugin.type,
@@ -181,10 +181,6 @@ export class Scene {
 
   private valid(): { containerID: string; ifname: string }[] {
     return this.neighbour ? [{ containerID: this.neighbour.pod.containerId, ifname: 'eth0' }] : [];
-  }
-
-  private validKeys(): object {
-    return { 'cni.dev/valid-attachments': this.valid(), 'cni.dev/attachments': this.valid() };
   }
 
   /** A {@link picture} that stays the same for a moment: the kernel does some things when it finds the time. */

@@ -77,24 +77,17 @@ export class StopBench {
 
   /** How many things a verb waits for. It is done, and undone. */
   async countWaits(verb: ChangingVerb, index: number): Promise<number> {
-    const { scene } = this;
-    const agent = await this.ensureAgent();
-    const attachment = await bringTo(scene, verb, index);
-    await agent.count(0);
-    succeeded(await scene.run(verb, index, attachment));
-    const total = await agent.endCount();
-    await cleanUp(scene, attachment, 'del');
+    const { attachment, outcome, total } = await this.run(verb, index, 0);
+    succeeded(outcome);
+    await cleanUp(this.scene, attachment, 'del');
     return total ?? 0;
   }
 
   /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
   async attempt({ verb, index, nth, way }: StopCase): Promise<Verdict> {
     const { scene } = this;
-    const agent = await this.ensureAgent();
-    const attachment: Attachment = await bringTo(scene, verb, index);
-    await agent.count(nth);
-    const outcome = await scene.run(verb, index, attachment);
-    const isReached = (await agent.endCount()) === undefined;
+    const { attachment, outcome, total } = await this.run(verb, index, nth);
+    const isReached = total === undefined;
     if (isReached) this.agent = undefined;
     // A call that had been answered has a result, whatever became of the agent.
     if (verb === 'ADD') attachment.result = outcome.exit === 0 ? outcome.result : undefined;
@@ -111,6 +104,15 @@ export class StopBench {
         .filter(Boolean)
         .join('\n'),
     };
+  }
+
+  /** Runs a verb after all that comes before it. @param last as {@link StoppingAgent.count}. */
+  private async run(verb: ChangingVerb, index: number, last: number) {
+    const agent = await this.ensureAgent();
+    const attachment: Attachment = await bringTo(this.scene, verb, index);
+    await agent.count(last);
+    const outcome = await this.scene.run(verb, index, attachment);
+    return { attachment, outcome, total: await agent.endCount() };
   }
 
   private async ensureAgent(): Promise<StoppingAgent> {

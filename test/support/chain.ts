@@ -164,16 +164,23 @@ export async function liveWithBoth(
   return one;
 }
 
+/** Of GC; null stands for none, as an empty list does in what Go writes. */
+type ValidAttachments = { containerID: string; ifname: string }[] | null;
+
+/** What GC gets besides a plugin's own configuration: by the name of the specification, and by libcni's. */
+export function validKeys(valid: ValidAttachments): object {
+  return { 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid };
+}
+
 /** Runs STATUS or GC of each plugin until one fails. @returns the outcome of the last one run. */
 export async function runNetworkVerb(
   host: Host,
   network: Conflist,
   command: 'STATUS' | 'GC',
-  options: { suite?: Suite; valid?: { containerID: string; ifname: string }[] | null } = {},
+  options: { suite?: Suite; valid?: ValidAttachments } = {},
 ): Promise<Outcome> {
   const { suite = 'ours', valid } = options;
-  const keys =
-    valid === undefined ? {} : { 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid };
+  const keys = valid === undefined ? {} : validKeys(valid);
   let outcome!: Outcome;
   for (const plugin of network.plugins) {
     outcome = await runPlugin(host, plugin.type, command, {
