@@ -16,8 +16,8 @@ const network = (keys: object = {}, ...others: Conflist['plugins']): Conflist =>
   ],
 });
 
-// Comes first: now and then the first ovs-vswitchd to ask for packets after the guest's start hears of none, and
-// "ovs-dpctl show" has all that are missed as lost; the next one hears of all.
+// Comes first: the first ovs-vswitchd to ask for packets after the guest's start may hear of none, and
+// "ovs-dpctl show" then has all that are missed as lost; the next one hears of all.
 test('the datapath is that of the kernel', async (t) => {
   const host = await makeHost(t);
   await OpenVswitch.start(t, host, { datapath: 'system' });
