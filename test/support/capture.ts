@@ -13,7 +13,8 @@ export async function capture(
   pod: Pod,
   filter: string,
 ): Promise<() => Promise<string>> {
-  const script = 'echo started; exec tcpdump -lnnei eth0 "$1" > /run/dump 2> /run/dump.err';
+  const script =
+    'exec 3>&1 > /run/dump 2> /run/dump.err; echo started >&3; exec tcpdump -lnnei eth0 "$1" 3>&-';
   await pod.start(t, ['sh', '-c', script, 'sh', filter]);
   await until('tcpdump listens', async () =>
     (await host.run(['cat', '/run/dump.err'])).includes('listening on eth0'),
