@@ -1,5 +1,7 @@
 /** A kernel of their own for programs that try out what the running one may lack. */
 
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Guest, guestDirectory } from '../test/support/guest.ts';
 
 /** Whether the program runs in a guest already. */
@@ -8,11 +10,19 @@ export const isInGuest = guestDirectory !== undefined;
 /** In seconds. */
 const longestRun = 12 * 60 * 60;
 
+/** How a program in a guest ended. */
+export interface GuestRun {
+  /** Exit code of the program; 1 when the guest ended without one. */
+  readonly exit: number;
+  /** What it gave to {@link hand}; undefined when it gave nothing. */
+  readonly result: unknown;
+}
+
 /**
- * Starts the running program again, with the same arguments, in a guest that sees the same files, and shows
- * what it prints. This process ends with the exit code of that one; 1 when the guest ended without one.
+ * Starts the running program again in a guest that sees the same files, and shows what it prints.
+ * @param args besides the program's own; of an option that is there twice, the last one counts.
  */
-export async function continueInGuest(): Promise<never> {
+export async function runInGuest(args: readonly string[] = []): Promise<GuestRun> {
   const guest = new Guest();
   let shown = 0;
   const show = () => {
@@ -21,12 +31,20 @@ export async function continueInGuest(): Promise<never> {
     shown = output.length;
   };
   const timer = setInterval(show, 1000);
-  const program = [process.execPath, '--no-warnings', ...process.argv.slice(1)];
+  const program = [process.execPath, '--no-warnings', ...process.argv.slice(1), ...args];
   await guest.run(['env', `PATH=${process.env.PATH}`, ...program], longestRun);
   clearInterval(timer);
   show();
-  const status = guest.read('status').trim();
+  const [status, result] = [guest.read('status').trim(), guest.read('result')];
   if (status === '') console.error(`The guest ended early: ${guest.read('console').slice(-2000)}`);
   guest.remove();
-  process.exit(status === '' ? 1 : Number(status));
+  return {
+    exit: status === '' ? 1 : Number(status),
+    result: result === '' ? undefined : (JSON.parse(result) as unknown),
+  };
+}
+
+/** Hands a value out of the guest, for {@link GuestRun}. */
+export function hand(result: unknown): void {
+  writeFileSync(join(guestDirectory!, 'result'), JSON.stringify(result));
 }

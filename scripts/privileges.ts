@@ -13,7 +13,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { guestSubjects, Privileged, type Privileges, subjects, verbs } from '../test/support/privileges.ts';
-import { continueInGuest, isInGuest } from './own-guest.ts';
+import { isInGuest, runInGuest } from './own-guest.ts';
 
 const root = join(import.meta.dirname, '..');
 const [dataFile, page] = ['json', 'md'].map((ending) => join(root, `docs/privileges.${ending}`)) as [
@@ -34,7 +34,7 @@ const { values, positionals: rows } = parseArgs({
   options: { guest: { type: 'boolean', default: false } },
   allowPositionals: true,
 });
-if (values.guest && !isInGuest) await continueInGuest();
+if (values.guest && !isInGuest) process.exit((await runInGuest()).exit);
 
 const found = JSON.parse(readFileSync(dataFile, 'utf8')) as Privileges;
 const chosen = values.guest ? guestSubjects : subjects;

@@ -13,14 +13,14 @@
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
  *
  * It needs root and strace(1). Everything happens in namespaces of its own, and with --guest in User Mode
- * Linux, whose calls take some ten times as long.
+ * Linux, whose calls take some ten times as long. With --jobs 2, two cases are tried at once, or two guests run.
  */
 
 import { parseArgs } from 'node:util';
 import { kinds } from '../test/proof/kinds.ts';
-import { prove } from '../test/proof/prove.ts';
+import { type Proof, prove } from '../test/proof/prove.ts';
 import { guestSubjects, subjects } from '../test/proof/subjects.ts';
-import { continueInGuest, isInGuest } from './own-guest.ts';
+import { hand, isInGuest, runInGuest } from './own-guest.ts';
 import { ProofJournal } from './proof-journal.ts';
 import { newSeed, Random } from './random.ts';
 import { record } from './reliability.ts';
@@ -48,38 +48,69 @@ if (!kind || Object.values(chosen).includes(undefined)) {
   );
   process.exit(1);
 }
-if (values.guest && !isInGuest) await continueInGuest();
 
 const seed = Number(values.seed ?? newSeed());
 const share = Number(values.share) / 100;
 const start = Date.now();
 const limit = Number(values.minutes ?? Infinity) * 60_000;
-const place = values.guest ? '-guest' : '';
+const place = [values.guest && '-guest', isInGuest && `-${values.subject}`].filter(Boolean).join('');
 const journal = values.minutes === undefined ? undefined : new ProofJournal(`proof-${kind.name}${place}`);
-const { tried, left, missed, failures } = await prove(kind, chosen as typeof subjects, {
-  share,
-  random: new Random(seed),
-  jobs: Number(values.jobs),
-  log: console.log,
-  isOver: () => Date.now() - start > limit,
-  ...(journal && { journal }),
-  ...(values.only !== undefined && { only: values.only }),
-});
+
+const { tried, left, missed, failures } = await (values.guest && !isInGuest
+  ? proveInGuests()
+  : prove(kind, chosen as typeof subjects, {
+      share,
+      random: new Random(seed),
+      jobs: Number(values.jobs),
+      log: console.log,
+      isOver: () => Date.now() - start > limit,
+      ...(journal && { journal }),
+      ...(values.only !== undefined && { only: values.only }),
+    }));
 const minutes = (journal?.minutes ?? 0) + (Date.now() - start) / 60_000;
 journal?.noteMinutes(minutes);
-console.log(
-  `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} of them not met, ${failures.length} failed`,
-);
-for (const { command } of failures) console.log(`  ${command}`);
-if (left > 0) console.log(`${left} are left for the same command to go on with`);
-if (values.record && left === 0 && values.only === undefined && values.subject === undefined)
+if (isInGuest) hand({ tried, left, missed, failures });
+else report();
+process.exit(failures.length > 0 ? 1 : 0);
+
+/** Has each subject tried in a guest of its own. */
+async function proveInGuests(): Promise<Proof> {
+  const total: Proof = { tried: 0, left: 0, missed: 0, failures: [] };
+  const queue = Object.keys(chosen).values();
+  const work = async () => {
+    for (const subject of queue) {
+      const minutesLeft = Math.max(0, (limit - (Date.now() - start)) / 60_000);
+      const { result } = await runInGuest([
+        ...['--subject', subject, '--seed', String(seed), '--jobs', '1'],
+        ...(limit < Infinity ? ['--minutes', String(minutesLeft)] : []),
+      ]);
+      if (result === undefined) throw new Error(`The proof of ${subject} has not come to its end`);
+      const { tried, left, missed, failures } = result as Proof;
+      total.tried += tried;
+      total.left += left;
+      total.missed += missed;
+      total.failures.push(...failures);
+    }
+  };
+  await Promise.all(Array.from({ length: Number(values.jobs) }, work));
+  return total;
+}
+
+/** Says what was found, and records it where everything was tried. */
+function report(): void {
+  console.log(
+    `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} of them not met, ${failures.length} failed`,
+  );
+  for (const { command } of failures) console.log(`  ${command}`);
+  if (left > 0) console.log(`${left} are left for the same command to go on with`);
+  if (!values.record || left > 0 || values.only !== undefined || values.subject !== undefined) return;
   record({
-    part: values.guest ? `${kind.part}: ${Object.keys(all).join(', ')}` : kind.part,
-    unit: kind.unit,
+    part: values.guest ? `${kind!.part}: ${Object.keys(all).join(', ')}` : kind!.part,
+    unit: kind!.unit,
     tried,
     failed: failures.length,
     command: `npm run prove -- --kind ${values.kind}${values.guest ? ' --guest' : ''}${share < 1 ? ` --share ${values.share} --seed ${seed}` : ''}`,
     minutes,
     ...(missed > 0 && { note: `not met, as a process differs a little from run to run: ${missed}` }),
   });
-process.exit(failures.length > 0 ? 1 : 0);
+}
