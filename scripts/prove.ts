@@ -13,7 +13,8 @@
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
  *
  * It needs root and strace(1). Everything happens in namespaces of its own, and with --guest in User Mode
- * Linux, whose calls take some ten times as long. With --jobs 2, two cases are tried at once, or two guests run.
+ * Linux, whose calls take some ten times as long. With --jobs 2, two cases are tried at once, or two guests
+ * run.
  */
 
 import { parseArgs } from 'node:util';
