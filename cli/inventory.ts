@@ -3,7 +3,7 @@
  * kernel, held against one another.
  */
 
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import { waitForEnd } from '../agent/pipe.ts';
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
 import { type Result, seenResult } from '../lib/cni/result.ts';
@@ -11,12 +11,12 @@ import { getKey } from '../lib/cni/schema.ts';
 import { alone } from '../lib/group-commit.ts';
 import { type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import type { Link } from '../lib/kernel/link.ts';
-import { Netns } from '../lib/kernel/netns.ts';
 import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
 import { seenLinks } from '../lib/kernel/seen-links.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { isObject } from '../lib/object.ts';
+import { presentNamespaces } from './inventory/namespaces.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
 import { listRecords } from './records.ts';
@@ -73,6 +73,7 @@ export interface Inventory {
  * Looks at the host. Nothing is changed, and nothing is locked.
  * @param configDir of the networks. @param cacheDir above `results`.
  * @param once shares what is seen with others that look at the host at the same time.
+ * @throws CommandError when this process does not see the network namespaces of the host's containers.
  */
 export async function takeInventory(
   configDir: string,
@@ -105,9 +106,13 @@ export async function takeInventory(
       hostInterfaces: (result?.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name),
     });
   }
-  for (const attachment of attachments.values())
-    if (attachment.netns && !isNamespace(attachment.netns))
-      attachment.orphaned.push('its network namespace is gone');
+  const recorded = [...attachments.values()].filter(({ netns }) => netns !== '');
+  const present = presentNamespaces(
+    recorded.map(({ netns }) => netns),
+    join(cacheDir, 'results'),
+  );
+  for (const { netns, orphaned } of recorded)
+    if (!present.has(netns)) orphaned.push('its network namespace is gone');
   const reservations = [...networks.values()].map((network) => reservationsOf(network, once));
   for (const { held } of reservations) addReservations(attachments, held);
   addRuleOwners(attachments, networks, await owners);
@@ -261,10 +266,4 @@ function portsOf(capabilityArgs: Readonly<Record<string, unknown>>): PublishedPo
       ? [{ hostPort, containerPort, protocol: typeof protocol === 'string' ? protocol : 'tcp' }]
       : [];
   });
-}
-
-function isNamespace(path: string): boolean {
-  const netns = Netns.openIfPresent(path);
-  netns?.close();
-  return netns !== undefined;
 }
