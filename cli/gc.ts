@@ -65,13 +65,22 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       await collectNode(lists, node, { suite, dryRun });
       return;
     }
-    const { attachments } = await takeInventory(configDir(), cacheDir());
+    const { attachments, problems, unknown } = await takeInventory(configDir(), cacheDir());
+    for (const problem of new Set([...problems, ...unknown])) warn(problem);
+    const isSearched = all || unknown.length === 0;
+    if (!isSearched) {
+      warn(
+        'There may be living attachments that are not known by this. Only those that are orphaned for certain are removed; the plugins do not search for more',
+      );
+      process.exitCode = ExitCode.Failure;
+    }
+    const options = { dryRun, all, trace, isSearched };
     const names = network === undefined ? usedNetworks(attachments) : [network];
     for (const name of names) {
       if (network === undefined) print(paint('bold', name));
       const own = attachments.filter((one) => one.network === name);
       try {
-        await collectNetwork(findUsedNetwork(name), own, { dryRun, all, trace });
+        await collectNetwork(findUsedNetwork(name), own, options);
       } catch (error) {
         if (network !== undefined) throw error;
         warn(describeError(error));
@@ -88,10 +97,16 @@ function usedNetworks(attachments: readonly HostAttachment[]): string[] {
   return [...names].toSorted();
 }
 
+interface Options extends Pick<GcArguments, 'all' | 'trace'> {
+  dryRun: boolean;
+  /** Whether the plugins search for what no record tells of: all but the attachments that are known. */
+  isSearched: boolean;
+}
+
 async function collectNetwork(
   list: NetworkList,
   own: readonly HostAttachment[],
-  { dryRun, all, trace }: { dryRun: boolean; all: boolean; trace: boolean },
+  { dryRun, all, trace, isSearched }: Options,
 ): Promise<void> {
   const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
   const kept = own.filter((one) => !stale.includes(one));
@@ -100,7 +115,7 @@ async function collectNetwork(
     print(`${count(stale.length, 'attachment')} would be removed, ${kept.length} kept.`);
     return;
   }
-  const outcome = await collect(list, stale, kept, environment(trace));
+  const outcome = await collect(list, stale, isSearched ? kept : undefined, environment(trace));
   for (const one of stale) {
     const why = outcome.remaining.get(one);
     print(
@@ -130,11 +145,14 @@ interface Outcome {
   readonly errors: readonly Error[];
 }
 
-/** Removes the stale attachments, and looks which of them are really gone. */
+/**
+ * Removes the stale attachments, and looks which of them are really gone.
+ * @param kept undefined when plugins must not search for more.
+ */
 async function collect(
   list: NetworkList,
   stale: readonly HostAttachment[],
-  kept: readonly HostAttachment[],
+  kept: readonly HostAttachment[] | undefined,
   environment: Environment,
 ): Promise<Outcome> {
   if (list.disableGC) {

@@ -189,13 +189,13 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
  * Collects garbage: detaches the stale attachments, and has each plugin look for more where the version has
  * GC.
  * @param stale the attachments to detach, with what is known of them.
- * @param valid the attachments to keep.
+ * @param valid the attachments to keep; undefined when they are not all known, so that no plugin may search.
  * @returns everything that failed; it goes on after each failure.
  */
 export async function collectGarbage(
   list: NetworkList,
   stale: readonly Runtime[],
-  valid: readonly AttachmentId[],
+  valid: readonly AttachmentId[] | undefined,
   environment: Environment,
 ): Promise<GarbageFailure[]> {
   const failures: GarbageFailure[] = [];
@@ -207,7 +207,7 @@ export async function collectGarbage(
     }
   };
   for (const runtime of stale) await attempt(() => deleteNetwork(list, runtime, environment), runtime);
-  if (!atLeast(list.cniVersion || '0.1.0', '1.1.0')) return failures;
+  if (!valid || !atLeast(list.cniVersion || '0.1.0', '1.1.0')) return failures;
   const keep = valid.map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
   // The second key is the name in the specification's first edition.
   const keys = { 'cni.dev/valid-attachments': keep, 'cni.dev/attachments': keep };

@@ -1,8 +1,13 @@
 /** What `cni gc`, and the commands that share its view of the host, take for orphaned. */
 
 import test from 'ava';
+import { command } from '../support/command.ts';
 import { bridged } from '../support/doctor.ts';
+import type { Host } from '../support/host.ts';
+import { addresses } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
+import { suites } from '../support/plugin.ts';
+import { makeHostWithNetworks, named, several, writeNetworks } from '../support/several.ts';
 
 test('pods that a shell in another mount namespace does not see are not taken for orphaned', async (t) => {
   const on = await makeOperator(t, [bridged]);
@@ -34,3 +39,68 @@ test('pods that a shell in another mount namespace does not see are not taken fo
     '1 attachment removed, 0 kept.',
   ]);
 });
+
+/** Addresses that host-local has given away. */
+const reservedIn = async (host: Host, network: string) =>
+  (await host.run(['ls', `/var/lib/cni/networks/${network}`])).match(/^10\..*$/gm) ?? [];
+
+const manifold = several('multus', { clusterNetwork: 'pods', defaultNetworks: ['storage'] });
+const recordOf = (network: string) => `/var/lib/cni/results/${network}-$id-eth0`;
+
+for (const [what, lose] of [
+  ['nothing is saved any more', 'rm /var/lib/cni/multus/$id'],
+  ['what is saved is torn', 'echo "[{" > /var/lib/cni/multus/$id'],
+  ['the runtime’s record is torn', `echo { > ${recordOf('alone')}`],
+  [
+    'the runtime’s record is a bare result, as older releases of libcni wrote',
+    `echo '{"cniVersion":"0.3.1","ips":[]}' > ${recordOf('alone')}`,
+  ],
+  [
+    'both are torn',
+    `echo { > ${recordOf('several')}; echo { > ${recordOf('alone')}; echo { > /var/lib/cni/multus/$id`,
+  ],
+] as const)
+  test(`gc keeps what a living pod has though ${what}`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const alone = { ...named[2]!, name: 'alone' };
+    writeNetworks(host, [...named, manifold, alone]);
+    const cni = (...args: string[]) =>
+      host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, CNI_IFNAME: 'eth0' } });
+    const ids = async () => (await host.run(['ls', '/var/lib/cni/multus'])).trim();
+    const pod = await host.addPod();
+    t.is((await cni('add', 'several', pod.netns)).exit, 0);
+    const id = await ids();
+    const second = await host.addPod();
+    await host.run(['ip', 'link', 'set', 'up0', 'up']);
+    t.is((await cni('add', 'alone', second.netns)).exit, 0);
+    const aloneId = (await host.run(['ls', '/var/lib/cni/results'])).match(/^alone-(.*)-eth0$/m)![1]!;
+    const present = async () => [
+      await Promise.all(['pods', 'storage', 'alone'].map((name) => reservedIn(host, name))),
+      await addresses(pod, 'eth0'),
+      await addresses(pod, 'net1'),
+      await addresses(second, 'eth0'),
+    ];
+    const before = await present();
+    t.deepEqual(before[0], [['10.41.0.2'], ['10.41.1.2'], ['10.41.2.2']]);
+
+    const script = lose.replaceAll('alone-$id', `alone-${aloneId}`).replaceAll('$id', id);
+    await host.run(['sh', '-ec', script]);
+    // What is left of a container that is gone all the same.
+    await host.run(['sh', '-c', "printf 'lost\\r\\neth0' > /var/lib/cni/networks/pods/10.41.0.77"]);
+    const { exit, stdout, stderr } = await cni('gc', '--trace');
+    t.is(exit, 1, stdout + stderr);
+    t.deepEqual(stdout.match(/^Removed .*/gm), [
+      'Removed lost eth0: 10.41.0.77 (address reserved, but no runtime knows of it)',
+    ]);
+    t.deepEqual(await present(), before);
+    t.regex(stderr, /the plugins do not search for more/);
+    t.notRegex(stderr, /^GC /m);
+    t.notRegex((await cni('list')).stdout, /orphaned/);
+    const records = JSON.parse((await cni('doctor', '-o', 'json')).stdout).checks.find(
+      (one: { id: string }) => one.id === 'records',
+    );
+    for (const { fixable, mend } of records.findings) {
+      t.false(fixable);
+      t.regex(mend, /^Have the runtime delete the container/);
+    }
+  });
