@@ -5,8 +5,9 @@ import type { Suite } from '../main.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
+import type { CachedAttachment } from './libcni/cache.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
-import type { NetworkList } from './libcni/conflist.ts';
+import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork } from './networks.ts';
 import { forgetSaved, readRecord } from './records.ts';
@@ -65,7 +66,8 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       await collectNode(lists, node, { suite, dryRun });
       return;
     }
-    const { attachments, problems, unknown } = await takeInventory(configDir(), cacheDir());
+    const inventory = await takeInventory(configDir(), cacheDir());
+    const { attachments, problems, unknown } = inventory;
     for (const problem of new Set([...problems, ...unknown])) warn(problem);
     const isSearched = all || unknown.length === 0;
     if (!isSearched) {
@@ -75,7 +77,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       process.exitCode = ExitCode.Failure;
     }
     const options = { dryRun, all, trace, isSearched };
-    const names = network === undefined ? usedNetworks(attachments) : [network];
+    const names = network === undefined ? usedNetworks(inventory) : [network];
     for (const name of names) {
       if (network === undefined) print(paint('bold', name));
       const own = attachments.filter((one) => one.network === name);
@@ -91,10 +93,10 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
   },
 });
 
-/** The networks that have a configuration, and those that have attachments, sorted by name. */
-function usedNetworks(attachments: readonly HostAttachment[]): string[] {
-  const names = new Set([...configuredNetworks(), ...attachments.map((one) => one.network)]);
-  return [...names].toSorted();
+/** Names of the networks that have a configuration or attachments, sorted. */
+function usedNetworks({ networks, attachments }: Inventory): string[] {
+  const names = [...networks.map(({ name }) => name), ...attachments.map((one) => one.network)];
+  return [...new Set(names)].toSorted();
 }
 
 interface Options extends Pick<GcArguments, 'all' | 'trace'> {
@@ -159,8 +161,14 @@ async function collect(
     const why = `network "${list.name}" has "disableGC" set, so that nothing is collected`;
     return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
   }
-  const runtimes = new Map(stale.map((one) => [runtimeOf(one, environment.cacheDir), one]));
-  const failures = await collectGarbage(list, [...runtimes.keys()], kept, environment);
+  const runtimes = new Map<Runtime, HostAttachment>();
+  const detached = stale.map((one) => {
+    const record = recordOf(one, environment.cacheDir);
+    const runtime = runtimeOf(one, record);
+    runtimes.set(runtime, one);
+    return { network: (record && networkFromCache(record)) ?? list, runtime };
+  });
+  const failures = await collectGarbage(list, detached, kept, environment);
   for (const [runtime, one] of runtimes)
     if (!failures.some((failure) => failure.runtime === runtime)) forgetSaved(environment.cacheDir, one);
   const after = await takeInventory(configDir(), cacheDir());
@@ -175,15 +183,19 @@ async function collect(
   return { remaining, errors: errors.map(({ error }) => error) };
 }
 
-/** What DEL gets to know of an attachment: as much as was recorded. */
-function runtimeOf(one: HostAttachment, cacheDir: string): Runtime {
-  const { containerId, ifname, netns } = one;
-  const bare = { containerId, ifname: ifname || 'eth0', netns, args: [], capabilityArgs: {} };
+/** @returns undefined where there is none: a damaged record must not keep an attachment from being removed. */
+function recordOf(one: HostAttachment, cacheDir: string): CachedAttachment | undefined {
   try {
-    return { ...bare, ...readRecord(cacheDir, one), netns };
+    return readRecord(cacheDir, one);
   } catch {
-    return bare; // A damaged record must not keep it from being removed.
+    return undefined;
   }
+}
+
+/** What DEL gets to know of an attachment: as much as was recorded. */
+function runtimeOf(one: HostAttachment, record: CachedAttachment | undefined): Runtime {
+  const { containerId, ifname, netns } = one;
+  return { containerId, ifname: ifname || 'eth0', args: [], capabilityArgs: {}, ...record, netns };
 }
 
 /** What is left of an attachment. @returns undefined when nothing is. */

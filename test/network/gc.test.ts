@@ -1,6 +1,7 @@
 /** What `cni gc`, and the commands that share its view of the host, take for orphaned. */
 
 import test from 'ava';
+import type { Conflist } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { bridged } from '../support/doctor.ts';
 import type { Host } from '../support/host.ts';
@@ -104,3 +105,47 @@ for (const [what, lose] of [
       t.regex(mend, /^Have the runtime delete the container/);
     }
   });
+
+test('gc detaches each container with the configuration that it was attached with', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  await host.run(['ip', 'link', 'set', 'up0', 'up']);
+  const [pods, storage] = named as [Conflist, Conflist];
+  const ipam = (dataDir: string) => ({ ...(storage.plugins[0]!.ipam as object), dataDir });
+  const storageIn = (dataDir: string) => ({
+    ...storage,
+    plugins: [{ ...storage.plugins[0]!, ipam: ipam(dataDir) }],
+  });
+  writeNetworks(host, [pods, storageIn('/var/lib/cni/first'), manifold]);
+  const cni = (...args: string[]) => host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours } });
+  const gone = [await host.addPod(), await host.addPod()];
+  t.is((await cni('add', 'several', gone[0]!.netns)).exit, 0);
+  t.is((await cni('add', 'storage', gone[1]!.netns)).exit, 0);
+  // As a definition of the same name in another namespace, or an edited file.
+  writeNetworks(host, [pods, storageIn('/var/lib/cni/second'), manifold]);
+  const living = await host.addPod();
+  t.is((await cni('add', 'storage', living.netns)).exit, 0);
+  for (const pod of gone) await pod.remove();
+  const reservations = async () =>
+    (await host.run(['sh', '-c', 'ls -d /var/lib/cni/*/storage/10.*'])).trim().split('\n');
+  t.deepEqual(await reservations(), [
+    ...['/var/lib/cni/first/storage/10.41.1.2', '/var/lib/cni/first/storage/10.41.1.3'],
+    '/var/lib/cni/second/storage/10.41.1.2',
+  ]);
+  const { exit, stdout, stderr } = await cni('gc');
+  t.is(exit, 0, stdout + stderr);
+  t.is(stdout.match(/^Removed /gm)?.length, 4, stdout);
+  t.deepEqual(await reservations(), ['/var/lib/cni/second/storage/10.41.1.2']);
+});
+
+test('gc removes the orphans of a host whose configurations are gone', async (t) => {
+  const on = await makeOperator(t, [bridged, { ...bridged, name: 'other' }]);
+  for (const name of ['net', 'other', 'net']) await (await on.attach(name)).remove();
+  await on.sh('rm -r /etc/cni/net.d');
+  const { exit, stdout, stderr } = await on.tryCni(['gc']);
+  t.is(exit, 0, stdout + stderr);
+  t.is(stdout.match(/^Removed .*its network namespace is gone\)$/gm)?.length, 3, stdout);
+  t.regex(stderr, /The directory "\/etc\/cni\/net\.d" does not exist/);
+  t.is(await on.sh('find /var/lib/cni/results /var/lib/cni/networks -name "*10.5*" -o -name "*eth0"'), '');
+  const again = await on.tryCni(['gc']);
+  t.deepEqual([again.exit, again.stdout], [0, 'This host has no networks.\n']);
+});
