@@ -193,6 +193,48 @@ test('rules of the other variant that belong to a running pod are not removed by
   );
 });
 
+test('rules of "firewall" that name no container are not removed while a pod needs them, nor those of operators', async (t) => {
+  const ipam = { ...hostLocal('10.8.0.0/24'), routes: [{ dst: '0.0.0.0/0' }] };
+  const guarded = network('guarded', { type: 'ptp', ipam }, { type: 'firewall' });
+  const { on, outside } = await scene(t, guarded);
+  await outside.run(['ip', 'route', 'add', '10.8.0.0/24', 'via', '192.0.2.1']);
+  await on.sh(
+    'mkdir /run/legacy; cd /run/legacy; for p in iptables ip6tables; do for e in "" -save -restore; do ' +
+      'ln -s "$(command -v $p-legacy$e)" $p$e; done; done; iptables-legacy -P FORWARD DROP',
+  );
+  const legacy = { PATH: `/run/legacy:${on.env.PATH}` };
+  const pod = await on.attach('guarded', legacy);
+  t.true(await ping(pod, '192.0.2.2'));
+  const rules = () => on.sh('iptables-legacy-save -t filter | grep CNI-');
+  const before = await rules();
+  t.notRegex(before, /cnitool/);
+  const { found, mendings } = await examine(on, ['--fix']);
+  // CHECK wants them in the variant of today as well, which is mended by others.
+  t.deepEqual(
+    mendings.map(({ check }) => check),
+    ['attachments'],
+  );
+  const { mend } = found.find(({ check }) => check === 'iptables-variant')!;
+  t.regex(mend, new RegExp(`^Delete the pods that they are of, and add them again: ${pod.name}\\. Then: `));
+  t.is(await rules(), before);
+  t.true(await ping(pod, '192.0.2.2'));
+
+  await on.cni(['del', 'guarded', pod.netns]);
+  await on.sh('iptables-legacy -A CNI-ADMIN -d 203.0.113.0/24 -j DROP');
+  const operators = (await examine(on, ['--fix'])).found[0]!;
+  t.regex(
+    operators.mend,
+    /^Put your own rules of chain "CNI-ADMIN" in .*iptables-legacy -S CNI-ADMIN\. Then: /,
+  );
+  t.regex(await rules(), /^-A CNI-ADMIN -d 203\.0\.113\.0\/24 -j DROP$/m);
+  await on.sh('iptables-legacy -F CNI-ADMIN');
+  t.deepEqual(
+    (await examine(on, ['--fix'])).mendings.map(({ mended }) => mended),
+    [true],
+  );
+  t.notRegex(await on.sh('iptables-legacy-save'), /CNI-/);
+});
+
 test('a table of connections that is nearly full', async (t) => {
   const { on } = await scene(t);
   // The limit is the machine's, so that it is a file of the host that says what it is.
