@@ -161,6 +161,28 @@ test('a firewall that lets pods through is no finding, whoever has seen to it', 
   t.deepEqual((await examine(on)).found, []);
 });
 
+test('what is let in, or between pods alone, is not let through', async (t) => {
+  const { on, pod } = await scene(t);
+  await on.sh(
+    'iptables -P FORWARD DROP; iptables -A INPUT -s 10.5.0.0/16 -j ACCEPT; iptables -A INPUT -i br0 -j ACCEPT; ' +
+      'iptables -A FORWARD -i br0 -o br0 -j ACCEPT; iptables -A FORWARD -i br0 -p udp --dport 53 -j ACCEPT',
+  );
+  const nft = 'add table inet f; add chain inet f in { type filter hook input priority 0; };';
+  const rules =
+    'add rule inet f in iifname "br0" accept; add rule inet f fw iifname "br0" udp dport 53 accept';
+  t.false(await ping(pod, '192.0.2.2'));
+  const checks = async () => (await examine(on)).found.map(({ check }) => check);
+  t.deepEqual(await checks(), ['forward-policy']);
+  await on.sh('iptables -I FORWARD -i br0 -j ACCEPT; iptables -I FORWARD -o br0 -j ACCEPT');
+  t.true(await ping(pod, '192.0.2.2'));
+  t.deepEqual(await checks(), []);
+  await on.sh(
+    `nft '${nft} add chain inet f fw { type filter hook forward priority 0; policy drop; }; ${rules}'`,
+  );
+  t.false(await ping(pod, '192.0.2.2'));
+  t.deepEqual(await checks(), ['forward-policy']);
+});
+
 test('rules of CNI plugins in the other variant of iptables', async (t) => {
   const { on } = await scene(t);
   const fault =
