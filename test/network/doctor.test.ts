@@ -2,8 +2,10 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ava from 'ava';
 import { bridged, examine, hostLocal, mends, network, scene } from '../support/doctor.ts';
+import { firewalld } from '../support/firewalld.ts';
 import { ipJson, iptablesSave, link, ping, snapshot, sysctl } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
+import { outsideOf } from '../support/outside.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
 /** One after the other: each starts many processes, and plugins that take too long are findings. */
@@ -181,6 +183,27 @@ test('what is let in, or between pods alone, is not let through', async (t) => {
   );
   t.false(await ping(pod, '192.0.2.2'));
   t.deepEqual(await checks(), ['forward-policy']);
+});
+
+test('firewalld that drops what pods send, as it does until they are in a zone that it trusts', async (t) => {
+  const plugins = [
+    { ...bridged.plugins[0]!, ipMasq: false },
+    { type: 'firewall', backend: 'firewalld' },
+  ];
+  const on = await makeOperator(t, [network('net', ...plugins)]);
+  const outside = await outsideOf(on.host);
+  await outside.run(['ip', 'route', 'add', '10.5.0.0/24', 'via', '192.0.2.1']);
+  await firewalld(t, on.host);
+  const pod = await on.attach('net');
+  t.true(await ping(pod, '192.0.2.2'));
+  const checks = async () => (await examine(on)).found.map(({ check }) => check);
+  t.deepEqual(await checks(), []);
+  await on.sh('firewall-cmd --zone=trusted --remove-source=10.5.0.2/32');
+  t.false(await ping(pod, '192.0.2.2'));
+  const { found } = await examine(on);
+  await on.sh(found.find(({ check }) => check === 'forward-policy')!.mend);
+  t.true(await ping(pod, '192.0.2.2'));
+  t.false((await checks()).includes('forward-policy'));
 });
 
 test('rules of CNI plugins in the other variant of iptables', async (t) => {
