@@ -46,7 +46,7 @@ function describeFinding(title: string, { severity, subject, message, cause, men
 
 /** The same for programs. */
 export function resultsAsJson(results: readonly CheckResult[], mendings: readonly Mending[]): object {
-  const plain = ({ fix, ...finding }: Finding) => ({ ...finding, fixable: fix !== undefined });
+  const plain = ({ fix, key, ...finding }: Finding) => ({ ...finding, fixable: fix !== undefined });
   return {
     checks: results.map(({ findings, ...check }) => ({ ...check, findings: findings.map(plain) })),
     mendings: mendings.map(({ check, finding, failure }) => ({
