@@ -269,3 +269,55 @@ test('a lease of an earlier boot is forgotten, and what has the name of its sand
   await until('the end of the lease', () => leaseFiles(host).length === 0);
   t.true((await link(one.pod, 'eth0'))!.flags.includes('UP'));
 });
+
+/** Has another pod come in the place of one that is gone without DEL, at the same path. */
+async function replace({ pod }: Attachment, host: Host): Promise<void> {
+  await pod.remove();
+  await host.run(['ip', 'netns', 'add', pod.name]);
+}
+
+test("the lease of a lost pod leaves the pod alone that has the sandbox's path by now", async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
+  const keeper = await daemon(t, host);
+  const lost = await attach(host, sample(dhcpSample));
+  await replace(lost, host);
+  const next = await attach(host, sample(dhcpSample), { pod: lost.pod, containerId: 'next' });
+  await until('the end of the lost lease', () => leaseFiles(host).length === 1);
+  await lost.del();
+  t.notRegex(server.said(), /DHCPRELEASE/);
+  t.deepEqual(await addresses(next.pod, 'eth0'), [`${next.ip}/16`]);
+  await next.check();
+  await next.del();
+  t.regex(server.said(), /DHCPRELEASE/);
+  t.deepEqual(leaseFiles(host), []);
+  t.is(keeper.said(), '');
+});
+
+test("a lease that has ended leaves an interface up that is the next pod's", async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  await dnsmasq(t, outside);
+  const keeper = await daemon(t, host);
+  const lost = await attach(host, sample(dhcpSample));
+  await keeper.stop();
+  await replace(lost, host);
+  await lost.pod.run(['ip', 'link', 'add', 'eth0', 'up', 'type', 'veth', 'peer', 'name', 'eth1']);
+  await daemonLater(t, host, 3600);
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.true((await link(lost.pod, 'eth0'))!.flags.includes('UP'));
+});
+
+test('a container that comes back under its old ID and path gets a lease of its own', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside);
+  await daemon(t, host);
+  const before = await attach(host, sample(dhcpSample));
+  await replace(before, host);
+  const asked = () => server.said().match(/DHCPACK/g)!.length;
+  t.is(asked(), 1);
+  const again = await attach(host, sample(dhcpSample), { pod: before.pod });
+  t.is(asked(), 2);
+  t.is(leaseFiles(host).length, 1);
+  await again.del();
+  t.deepEqual(leaseFiles(host), []);
+});
