@@ -10,10 +10,11 @@ import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
 import type { Address } from '../lib/ip.ts';
-import type { Backend, Release, Setting } from './whereabouts/backend.ts';
+import type { Backend, Release, Setting, Source } from './whereabouts/backend.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
 import { EtcdBackend } from './whereabouts/etcd-backend.ts';
 import { endpointsOf } from './whereabouts/etcd-settings.ts';
+import type { Owner } from './whereabouts/keys.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
 import { capacityOf, formatPool, resolvePools } from './whereabouts/pools.ts';
 import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/requests.ts';
@@ -92,15 +93,8 @@ export const plugin = definePlugin({
     refuse(...routeProblems(ipam.routes));
     const backend = await openBackend(setting);
     const { sources, fixed } = requestsOf(call, ipam, await backend.pools());
-    await new PendingReleases(backend).cancel(owner);
-    const [{ addresses, isNew }] = await Promise.all([
-      backend.allocate(sources),
-      announceNode(call, backend),
-    ]);
-    if (isNew)
-      call.undo(`release ${addresses.join(' and ')}`, () =>
-        releaseOrRemember(call, backend, backend.releaseOf(addresses)),
-      );
+    // Fixed addresses are not reserved.
+    const addresses = sources.length > 0 ? await reserve(call, backend, owner, sources) : [];
     const ips = addresses.map((address, i) => configOf(sources[i]!.pool, address));
     return { ...emptyResult(), ips: [...ips, ...fixed], routes: ipam.routes ?? [], dns: ipam.dns ?? {} };
   },
@@ -157,6 +151,22 @@ function settingOf(call: WhereaboutsCall): Setting {
     identity: identityOf(call),
     podref: podrefOf(call),
   };
+}
+
+/** Reserves an address of each source; they are released if the call fails. */
+async function reserve(
+  call: WhereaboutsCall,
+  backend: Backend,
+  owner: Owner,
+  sources: readonly Source[],
+): Promise<readonly Address[]> {
+  await new PendingReleases(backend).cancel(owner);
+  const [{ addresses, isNew }] = await Promise.all([backend.allocate(sources), announceNode(call, backend)]);
+  if (isNew)
+    call.undo(`release ${addresses.join(' and ')}`, () =>
+      releaseOrRemember(call, backend, backend.releaseOf(addresses)),
+    );
+  return addresses;
 }
 
 /**
