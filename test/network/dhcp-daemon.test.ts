@@ -234,6 +234,23 @@ test('a result that nobody takes: the new lease is given back, one that was ther
   t.is((await runNetworkVerb(host, living.network, 'STATUS')).exit, 0);
 });
 
+test('a server that takes an address back while it is renewed has the interface brought down', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const times = ['--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100'];
+  const server = await dnsmasq(t, outside, ...times);
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await server.stop();
+  // By then somebody else has the address. Servers broadcast their refusal.
+  const other = `${Math.ceil(Date.now() / 1000) + 3600} 02:00:00:00:00:01 ${one.ip} * *`;
+  await outside.run(['sh', '-c', `echo "$0" > /run/leases-${outside.name}`, other]);
+  const again = await dnsmasq(t, outside, ...times);
+  await until('the refusal', () => /DHCPNAK\(eth0\)/.test(again.said()));
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.regex(keeper.said(), new RegExp(`The DHCP server took address ${one.ip.replaceAll('.', '\\.')} back`));
+  t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+});
+
 /** Starts the daemon where more time has passed since the host was booted. */
 async function daemonLater(t: ExecutionContext, host: Host, seconds: number): Promise<void> {
   const later = `unshare --time --boottime ${seconds} --fork --kill-child`;
