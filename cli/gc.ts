@@ -55,7 +55,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
         'Kept are the attachments that a runtime has recorded and whose network namespace still exists. The others get a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
           '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
-          'No container may be added or removed meanwhile. With --node, nothing of this host is removed: see that the node is down ' +
+          'No container may be added or removed meanwhile. With --node, nothing that lives on this host is removed: see that the node is down ' +
           `first. A node that has called in the last minutes is left alone.\n\n${environmentHelp}`,
       ),
   handler: async ({ network, 'dry-run': dryRun, all, trace, node }) => {

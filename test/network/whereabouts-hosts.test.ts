@@ -2,6 +2,7 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
+import { writeCached } from '../../cli/libcni/cache.ts';
 import { Etcd } from '../support/etcd.ts';
 import { type Host, makeHost, Namespace, type Teardown } from '../support/host.ts';
 import { logEntries, logFile } from '../support/log.ts';
@@ -224,6 +225,59 @@ test('gc --node says what it has removed when the node comes back meanwhile', as
   t.regex(said, /Node "node-5" lives/);
   t.notRegex(said, /Removed [bc]/);
   t.deepEqual(await owners(), ['b', 'c']);
+});
+
+test("DEL releases what was reserved before the host's node got another name, and nothing of other hosts", async (t) => {
+  const cluster = await clusterOf(t, { ipRanges: [{ range: 'fd00:70::/64' }] });
+  await identify(cluster.host, 'a');
+  const [short, long] = [{ node: 'worker' }, { node: 'worker.example' }];
+  for (const quarantine of [0, 600]) {
+    const ipam = { quarantine };
+    const { result: prevResult } = await cluster.run('ADD', 'a', { ...short, ipam });
+    t.is(Object.keys(await cluster.kept()).length, 3);
+    await cluster.del('a', { ...long, ipam, prevResult });
+    t.deepEqual(Object.keys(await cluster.etcd.all('/cni/addresses/of/')), []);
+    t.is(Object.keys(await cluster.kept()).length, quarantine === 0 ? 0 : 2);
+  }
+
+  // A host that has a container of the same ID, as people choose them, and the address that this one had.
+  const { result: prevResult } = await cluster.run('ADD', 'b', short);
+  const [key, text] = Object.entries(await cluster.etcd.all('/cni/addresses/of/'))[0]!;
+  await cluster.etcd.put(key, JSON.stringify({ ...(JSON.parse(text) as object), host: 'another' }));
+  const kept = await cluster.kept();
+  await cluster.del('b', { ...long, prevResult });
+  t.deepEqual(await cluster.kept(), kept);
+});
+
+test('gc --node with a former name of the host keeps its living pods', async (t) => {
+  const { host, cluster, owners, gc } = await operatorOf(t);
+  await identify(host, 'a');
+  await seed(cluster.etcd, 'worker', 'lost', 250, 'gone');
+  const living = await host.addPod();
+  const former = { node: 'worker' };
+  const { result } = await cluster.run('ADD', living.containerId, former);
+  await cluster.add('stale', former);
+  writeCached(host.file('/var/lib/cni'), {
+    network: 'vlan7',
+    containerId: living.containerId,
+    ifname: 'eth0',
+    config: Buffer.from('{}'),
+    netns: living.netns,
+    args: [],
+    capabilityArgs: {},
+    result: { ...result },
+  });
+  await forgetPresence(cluster.etcd);
+  for (const more of [['--dry-run'], []]) {
+    const { exit, said } = await gc('worker', 'worker.example', ...more);
+    t.is(exit, 0, said);
+    t.regex(
+      said,
+      new RegExp(`Kept ${living.containerId} eth0: 10\\.70\\.0\\.\\d+, which lives on this host`),
+    );
+    t.regex(said, /vlan7: 2 attachments of node "worker" (?:would be )?removed/);
+  }
+  t.deepEqual(await owners(), [living.containerId]);
 });
 
 test('a pod is torn down also while a certificate cannot be read, and its address is released later', async (t) => {
