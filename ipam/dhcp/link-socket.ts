@@ -98,7 +98,7 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
   };
 }
 
-/** A socket of the interface for what comes to an address of it; all of them and broadcasts, if unspecified. */
+/** A socket of the interface for one of its addresses; for all of them and for broadcasts, if unspecified. */
 function openUdpSocket(link: ClientLink, own: Address): number {
   return link.netns.run(() => {
     const socket = libc('open a UDP socket', 'socket', AF_INET, SOCK_DGRAM_CLOEXEC, 0);

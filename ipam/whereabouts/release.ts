@@ -77,7 +77,7 @@ async function giveBack(
   }
 }
 
-/** The same attachment on nodes of other names, as far as it has addresses. @param taken what stands there. */
+/** The same attachment on nodes of other names. @param taken what stands at its addresses. */
 function formerOwners(owner: Owner, taken: readonly (string | undefined)[]): Owner[] {
   const found = taken.flatMap((text) => ownerAt(text) ?? []);
   const same = found.filter(
@@ -86,7 +86,7 @@ function formerOwners(owner: Owner, taken: readonly (string | undefined)[]): Own
   return [...new Map(same.map((one) => [ownerKey(one), one])).values()];
 }
 
-/** Gives back what an owner has, if that is on a certain host: another one may have a container of the name. */
+/** Gives back what an owner has on a host: another host may have a container of the same ID. */
 async function giveBackOfHost(
   client: EtcdClient,
   owner: Owner,
