@@ -328,14 +328,37 @@ test('a password in the address of etcd is not told to anybody', async (t) => {
   }
 });
 
+test('what waits is released also when the members of etcd are others by then, and what earlier releases left', async (t) => {
+  const cluster = await clusterOf(t);
+  const before = { ipam: { etcd_host: `${cluster.etcd.hosts},127.0.1.9:2379` } };
+  await cluster.add('a', before);
+  await cluster.add('b', before);
+  await cluster.etcd.kill(0);
+  for (const id of ['a', 'b']) await cluster.del(id, before);
+  // One of a release that had a directory for each cluster.
+  const directory = '/var/lib/cni/whereabouts';
+  const earlier = `${directory}/${'0123456789abcdef'.repeat(2)}`;
+  const files = readdirSync(cluster.host.file(directory), { recursive: true }).map(String);
+  const waiting = files.filter((path) => /\/[0-9a-f]{32}$/.test(path));
+  t.is(waiting.length, 2);
+  await cluster.host.run(['mkdir', earlier]);
+  await cluster.host.run(['mv', `${directory}/${waiting[0]}`, earlier]);
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.run('STATUS', '', { conf: { name: 'other' } })).exit, 0);
+  t.is(Object.keys(await cluster.kept()).length, 4);
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+  t.deepEqual(await cluster.kept(), {});
+  t.deepEqual(readdirSync(cluster.host.file(earlier)), []);
+});
+
 test('DEL does not wait for another call that works off what waits', async (t) => {
   const cluster = await clusterOf(t);
   await cluster.add('b');
   await cluster.etcd.kill(0);
   await cluster.del('a');
-  const directory = '/var/lib/cni/whereabouts';
-  const [name] = readdirSync(cluster.host.file(directory));
-  const lock = `${directory}/${name}/lock`;
+  const directory = '/var/lib/cni/whereabouts/etcd/vlan7';
+  const lock = `${directory}/lock`;
   const hold = await cluster.host.start(t, [
     'flock',
     '-F',
@@ -347,8 +370,7 @@ test('DEL does not wait for another call that works off what waits', async (t) =
   await cluster.etcd.startMember(0);
   await cluster.etcd.untilHealthy();
   t.is((await cluster.del('b')).stderr, '');
-  const waiting = () =>
-    readdirSync(cluster.host.file(`${directory}/${name}`)).filter((one) => one !== 'lock');
+  const waiting = () => readdirSync(cluster.host.file(directory)).filter((one) => one !== 'lock');
   t.is(waiting().length, 1);
   hold.kill('SIGKILL');
   await until('what waits is released', async () => {
