@@ -11,7 +11,7 @@ import { createHash } from 'node:crypto';
 
 export const stateRoot = '/var/lib/cni/whereabouts';
 
-/** Where what waits of a network is kept. @param network checked by the runner to be one segment of a path. */
+/** Where what waits of a network is kept. @param network is one segment of a path, as the runner checks. */
 export function directoryOf(backend: 'etcd' | 'kubernetes', network: string): string {
   return `${stateRoot}/${backend}/${network}`;
 }
