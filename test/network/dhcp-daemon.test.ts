@@ -128,6 +128,35 @@ test('a daemon that takes requests but does not answer: code 11 in bounded time,
   t.true(Date.now() - started < 40_000);
 });
 
+test('a daemon that is restarted during ADD and DEL: code 11, and the next try succeeds', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  // Nobody answers yet.
+  const keeper = await daemon(t, host);
+  const one = new Attachment(host, await host.addPod(), sample(dhcpSample));
+  const config = pluginConfig(one.network, one.network.plugins[0]!);
+  const adding = one.tryAdd();
+  await until('the daemon asks', async () =>
+    (await one.pod.tryRun(['ip', '-j', 'link', 'show', 'eth0'])).stdout.includes('"UP"'),
+  );
+  // It waits for the ADD.
+  const deleting = runPlugin(host, 'dhcp', 'DEL', { pod: one.pod, config });
+  await until(
+    'DEL has asked, too',
+    async () => (await host.run(['ss', '-xH', 'state', 'established'])).split('dhcp.sock').length > 2,
+  );
+  await keeper.stop();
+  for (const { error, stdout } of await Promise.all([adding, deleting])) {
+    t.is(error?.code, 11, stdout);
+    t.regex(error?.msg ?? '', /The DHCP daemon on "\/run\/cni\/dhcp\.sock" ended before it had answered/);
+  }
+  await dnsmasq(t, outside);
+  await daemon(t, host);
+  const outcome = await one.tryAdd();
+  t.is(outcome.exit, 0, outcome.stdout);
+  await one.del();
+  t.deepEqual(leaseFiles(host), []);
+});
+
 test('a lease whose namespace is no longer one ends neither the daemon nor other renewals', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
