@@ -47,7 +47,7 @@ enabled_services() {
 # Disables what is enabled now and is not in the given list.
 disable_services() {
   local unit units
-  units=$(comm -13 <(printf '%s\n' "$1") <(enabled_services))
+  units=$(enabled_services | grep -vxF -- "$1") || true
   for unit in $units; do
     systemctl --quiet disable "$unit" >/dev/null 2>&1 || printf 'Could not disable "%s": it starts at the next boot.\n' "$unit" >&2
   done
