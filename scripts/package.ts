@@ -59,6 +59,9 @@ const built = join(staging, 'bin');
 
 rmSync(staging, { recursive: true, force: true });
 for (const directory of [outDir, staging]) mkdirSync(directory, { recursive: true });
+// There is one of each architecture, which packaging/Dockerfile takes.
+for (const file of readdirSync(outDir))
+  if (new RegExp(`[-_]${architecture}[-.]`).test(file)) rmSync(join(outDir, file));
 run('cp', ['--archive', binDir, built]);
 for (const file of [makeArchive(), makeDebianPackage()]) {
   for (const algorithm of ['sha256', 'sha512'])

@@ -59,6 +59,8 @@ install_node_modules() {
     step 'Installing npm packages (the pinned Node.js is one of them)'
     npm ci --no-audit --no-fund --loglevel=error
   fi
+  # That of another machine's processor is not installed, and npm says nothing of it.
+  [ -x node_modules/.bin/node ] || die "npm has no Node.js for $(uname -m): run this on x86_64 or aarch64."
   export PATH="$PWD/node_modules/.bin:$PATH"
 }
 
