@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import packageJson from '../../package.json' with { type: 'json' };
 import { makeHost } from '../support/host.ts';
+import { deadLinks } from '../support/links.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 import { run } from '../support/run.ts';
 
@@ -79,8 +80,21 @@ test('the archive unpacks into a directory of plugins, each a name of one file',
     readdirSync(bin)
       .filter((name) => !names.includes(name) && !name.startsWith('.cni-plugins-'))
       .sort(),
-    ['LICENSE', 'README.md', 'completion', 'conf', 'docs', 'licenses', 'man'],
+    [
+      'CHANGELOG.md',
+      'CONTRIBUTING.md',
+      'LICENSE',
+      'README.md',
+      'SECURITY.md',
+      'bench',
+      'completion',
+      'conf',
+      'docs',
+      'licenses',
+      'man',
+    ],
   );
+  t.deepEqual(deadLinks(bin), []);
   t.true((await versionsOf(join(bin, 'bridge'))).includes('1.1.0'));
   for (const [file, shell] of [
     ['cni.bash', 'bash'],
@@ -160,6 +174,7 @@ test('the Debian package installs, runs, and is removed completely', async (t) =
   t.regex(unit('cni-agent.service'), /^ExecStart=\/usr\/lib\/cni\/cni agent --idle-timeout 600$/m);
   for (const name of ['prom-client', '@opentelemetry-api', 'yargs'])
     t.true(existsSync(machine.file(`/usr/share/doc/${packageJson.name}/licenses/${name}`)), name);
+  t.deepEqual(deadLinks(machine.file(`/usr/share/doc/${packageJson.name}`)), []);
 
   const installed = (await machine.run('dpkg', '--listfiles', packageJson.name)).trim().split('\n');
   t.true(installed.includes('/usr/lib/cni/bridge'));
