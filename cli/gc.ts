@@ -55,7 +55,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
         'Attachments that a runtime has recorded and whose network namespace still exists are kept. The others get a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
           '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
-          'Do not add or remove containers meanwhile. With --node, nothing of this host is removed: make sure first that the node is down. ' +
+          'Do not add or remove containers meanwhile. With --node, nothing that lives on this host is removed: make sure first that the node is down. ' +
           `A node that has called in the last minutes is left alone.\n\n${environmentHelp}`,
       ),
   handler: async ({ network, 'dry-run': dryRun, all, trace, node }) => {
