@@ -2,8 +2,13 @@ import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { load } from 'js-yaml';
+import type { IDaemonSet } from 'kubernetes-models/apps/v1/DaemonSet';
 import { pluginNames, suites } from '../support/plugin.ts';
-import { run } from '../support/run.ts';
+import { setpriv } from '../support/privileges.ts';
+import { run, tryRun } from '../support/run.ts';
+
+const manifest = join(import.meta.dirname, '../../conf/kubernetes/daemonset.yaml');
 
 function scratch(t: ExecutionContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'cni-installing-'));
@@ -44,6 +49,25 @@ test('what is installed belongs to root alone, whoever built or unpacked it', as
   await run(['chown', '1000:1000', join(binDir, program)]);
   await install();
   t.deepEqual(ownersIn(binDir), owners, 'a private directory that is there already is put right');
+});
+
+test('the DaemonSet lets install write to a directory of another user, and without that it says what it lacks', async (t) => {
+  const binDir = join(scratch(t), 'bin');
+  mkdirSync(binDir);
+  await run(['chown', '1000:1000', binDir]);
+  const { spec } = load(readFileSync(manifest, 'utf8')) as IDaemonSet;
+  const { drop, add = [] } = spec!.template.spec!.initContainers![0]!.securityContext!.capabilities!;
+  t.deepEqual(drop, ['ALL']);
+  const install = (...capabilities: string[]) =>
+    tryRun([...setpriv(capabilities), join(suites.ours, 'cni'), 'install', '--bin-dir', binDir]);
+  const refused = await install();
+  t.is(refused.exit, 1);
+  t.regex(refused.stderr, /permission is denied, and root lacks CAP_DAC_OVERRIDE/);
+  t.notRegex(refused.stderr, /Run this as root/);
+  t.deepEqual(readdirSync(binDir), []);
+  const { exit, stderr } = await install(...add);
+  t.is(exit, 0, stderr);
+  t.deepEqual(pluginNames(binDir).sort(), pluginNames(suites.ours).sort());
 });
 
 test('install puts each new executable in the place of the old one, which is never gone', async (t) => {
