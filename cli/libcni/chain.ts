@@ -3,6 +3,7 @@
  * before; DEL backward, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
  */
 
+import { readEnvironment } from '../../launcher/launch.ts';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { findPlugin } from '../../lib/cni/delegate.ts';
 import { runExecutable } from '../../lib/cni/exec.ts';
@@ -233,7 +234,7 @@ async function run(
   type: string,
   stdin: string,
   { containerId, netns, ifname, args }: Runtime,
-  { path, onRun, variables = process.env, once, execute = runExecutable }: Environment,
+  { path, onRun, variables = readEnvironment(process.env), once, execute = runExecutable }: Environment,
 ): Promise<string> {
   const file = find(type, path, once);
   const start = performance.now();
