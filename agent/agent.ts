@@ -144,8 +144,8 @@ export class Agent {
         this.statistics.running--;
       }
     };
-    // A delegate is part of a call that is under way, and that goes on only once the delegate is done: it must
-    // wait for nothing that calls under way hold.
+    // A delegate is part of a call that is under way, which goes on only once the delegate is done: it must
+    // wait for nothing that such calls hold.
     if (depth) return await this.finish(work);
     const limited = () => this.runWithinLimit(work);
     return await (container ? this.takeTurn(container, ifname ?? '', limited) : this.finish(limited));

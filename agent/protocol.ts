@@ -19,7 +19,7 @@ export interface Offer {
   readonly networkNamespace: string;
   /** Name of the plugin. */
   readonly name: string;
-  /** All of the launcher's environment: what the call and its delegates get, and nothing that the agent obeys. */
+  /** All of the launcher's environment: for the call and its delegates, never for the agent itself. */
   readonly environment: Readonly<Record<string, string>>;
 }
 

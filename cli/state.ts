@@ -1,7 +1,6 @@
 /** Whether attachments are what ADD left: looked at by CHECK, not believed. */
 
 import { setImmediate } from 'node:timers/promises';
-import { readEnvironment } from '../launcher/launch.ts';
 import { attachmentKey } from '../lib/attachment.ts';
 import { atLeast } from '../lib/cni/version.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
@@ -45,12 +44,7 @@ export async function checkStates(
   once = lookOnce(),
 ): Promise<Map<HostAttachment, State>> {
   const states = new Map<HostAttachment, State>();
-  const looking = {
-    ...environment,
-    once,
-    variables: readEnvironment(process.env),
-    execute: lookingPlugins(once),
-  };
+  const looking = { ...environment, once, execute: lookingPlugins(once) };
   const queue = attachments.values();
   const work = async () => {
     for (const one of queue)

@@ -3,7 +3,6 @@
  * before; DEL backward, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
  */
 
-import { readEnvironment } from '../../launcher/launch.ts';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { findPlugin } from '../../lib/cni/delegate.ts';
 import { runExecutable } from '../../lib/cni/exec.ts';
@@ -38,8 +37,8 @@ export interface Environment {
   readonly onRun?: (run: PluginRun) => void;
   /** Told of what went wrong without stopping the verb. */
   readonly onWarning: (message: string) => void;
-  /** Environment variables for the plugins, besides those of CNI; this process's when left out. */
-  readonly variables?: NodeJS.ProcessEnv;
+  /** Environment variables for the plugins, besides those of CNI. */
+  readonly variables: NodeJS.ProcessEnv;
   /** Shares what is seen with others that look at the host at the same time. */
   readonly once?: Once;
   /** How an executable is run; as a child when left out. */
@@ -234,7 +233,7 @@ async function run(
   type: string,
   stdin: string,
   { containerId, netns, ifname, args }: Runtime,
-  { path, onRun, variables = readEnvironment(process.env), once, execute = runExecutable }: Environment,
+  { path, onRun, variables, once, execute = runExecutable }: Environment,
 ): Promise<string> {
   const file = find(type, path, once);
   const start = performance.now();

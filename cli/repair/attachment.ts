@@ -2,7 +2,6 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import { readEnvironment } from '../../launcher/launch.ts';
 import { attachmentKey } from '../../lib/attachment.ts';
 import type { CallContext } from '../../lib/cni/call.ts';
 import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
@@ -140,7 +139,7 @@ function contextOf(
       netnsOverride: false,
     },
     stdin,
-    environment: readEnvironment(process.env),
+    environment: environment.variables,
     warn: environment.onWarning,
     sharing,
     depth: 0,
