@@ -10,7 +10,6 @@ import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, ExitCode } from './errors.ts';
 import { Backup, type Changes } from './install/backup.ts';
 import { type Identity, identify, ownVersion, privateDirectoryOf } from './install/identity.ts';
-import { changeDirectory } from './install/staging.ts';
 import {
   copyFile,
   copyPrivateDirectory,
@@ -18,9 +17,10 @@ import {
   placePrivateDirectory,
   removeOldPrivateDirectories,
   syncFiles,
-} from './private-directory.ts';
+} from './install/private-directory.ts';
+import { changeDirectory } from './install/staging.ts';
+import { checkUnits, installUnits, removeUnits } from './install/systemd.ts';
 import type { Subcommand } from './subcommand.ts';
-import { checkUnits, installUnits, removeUnits } from './systemd.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
 interface InstallArguments {

@@ -20,8 +20,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { syncFiles } from '../private-directory.ts';
 import { type Identity, identify, privateDirectoryOf } from './identity.ts';
+import { syncFiles } from './private-directory.ts';
 
 /** Not like a private directory, which earlier versions of this suite would remove. */
 const backupName = '.cni-backup';

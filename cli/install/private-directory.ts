@@ -16,8 +16,8 @@ import {
   statSync,
 } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
-import { privatePrefix } from '../launcher/launch.ts';
-import { CommandError } from './errors.ts';
+import { privatePrefix } from '../../launcher/launch.ts';
+import { CommandError } from '../errors.ts';
 
 /**
  * The private directory that this process runs from.
