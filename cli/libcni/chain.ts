@@ -37,8 +37,8 @@ export interface Environment {
   readonly onRun?: (run: PluginRun) => void;
   /** Told of what went wrong without stopping the verb. */
   readonly onWarning: (message: string) => void;
-  /** Environment variables for the plugins, besides those of CNI; this process's when left out. */
-  readonly variables?: NodeJS.ProcessEnv;
+  /** Environment variables for the plugins, besides those of CNI. */
+  readonly variables: NodeJS.ProcessEnv;
   /** Shares what is seen with others that look at the host at the same time. */
   readonly once?: Once;
   /** How an executable is run; as a child when left out. */
@@ -233,7 +233,7 @@ async function run(
   type: string,
   stdin: string,
   { containerId, netns, ifname, args }: Runtime,
-  { path, onRun, variables = process.env, once, execute = runExecutable }: Environment,
+  { path, onRun, variables, once, execute = runExecutable }: Environment,
 ): Promise<string> {
   const file = find(type, path, once);
   const start = performance.now();
