@@ -6,7 +6,7 @@ import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { openSandbox } from '../lib/kernel/sandbox.ts';
 import { settleDefaultRoutes } from '../lib/networks/default-route.ts';
 import type { Delegate } from '../lib/networks/delegates.ts';
-import { delegateArgs } from '../lib/networks/pod.ts';
+import { furtherArgs, withArgs } from '../lib/networks/pod.ts';
 import type { SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { selectionOf } from '../lib/networks/selection.ts';
 import { readArgs, readCapabilityArgs, requireNetns, rollBack } from './attachment.ts';
@@ -78,7 +78,7 @@ export const attach = podCommand(
     const given = Object.fromEntries(readArgs(process.env.CNI_ARGS ?? ''));
     const one: Delegate = {
       ...{ network: list, label: network, ifname, defaultRoute: undefined, result: undefined },
-      args: delegateArgs(first.args, given),
+      args: withArgs(furtherArgs(first.args), given),
       capabilityArgs: readCapabilityArgs(process.env.CAP_ARGS ?? ''),
     };
     const own = networks.filter((other) => other.of?.network === of.network && other.of.ifname === of.ifname);

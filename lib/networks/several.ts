@@ -17,7 +17,7 @@ import {
   statusOfNetwork,
 } from './delegates.ts';
 import { Devices } from './devices.ts';
-import { delegateArgs } from './pod.ts';
+import { firstArgs, furtherArgs } from './pod.ts';
 import type { PodApi } from './pod-api.ts';
 import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 
@@ -167,7 +167,7 @@ function completed(call: Call, one: SavedDelegate): SavedDelegate {
   const whole = withIfname(one, call.ifname);
   if (one.of) return whole;
   const { args } = call.context.invocation;
-  return { ...whole, args: delegateArgs(args, whole.ifname === call.ifname ? undefined : {}) };
+  return { ...whole, args: whole.ifname === call.ifname ? firstArgs(args) : furtherArgs(args) };
 }
 
 /**

@@ -175,6 +175,27 @@ test('an annotation exchanges the default network', async (t) => {
   t.regex((await ipv4Of(pod.pod, 'eth0'))[0]!, /^10\.41\.2\./);
 });
 
+test('the default network of an annotation gives its addresses and MAC address, with or without capabilities', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  for (const [name, address, more] of [
+    ['storage', '10.41.1.78', ''],
+    // What the pod asks for goes before what the runtime does.
+    ['backup', '10.41.2.78', ';IP=10.41.2.99;MAC=02:00:00:00:00:99'],
+  ] as const) {
+    const chosen = JSON.stringify([{ name, ips: [address], mac: '02:00:00:00:00:78' }]);
+    const { args, capabilities } = annotated({
+      ...{ 'v1.multus-cni.io/default-network': chosen, [annotation]: 'uplink' },
+    });
+    const pod = await attach(host, network, { args: `${args}${more}`, capabilities });
+    t.deepEqual(await ipv4Of(pod.pod, 'eth0'), [`${address}/24`]);
+    t.is((await links(pod.pod)).find(({ ifname }) => ifname === 'eth0')?.address, '02:00:00:00:00:78', name);
+    t.regex((await ipv4Of(pod.pod, 'net1'))[0]!, /^10\.41\.3\./);
+    await pod.check();
+    await pod.del();
+    t.deepEqual(mentions(host, pod.pod), []);
+  }
+});
+
 for (const [how, networks, pattern] of [
   ['is in no file', 'storage,missing', /No configuration in .*has the network "missing"/],
   ['has no name', 'storage,@net1', /must be \[NAMESPACE\/\]NETWORK\[@INTERFACE\]/],
