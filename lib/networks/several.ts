@@ -5,6 +5,7 @@ import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runTogether } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
+import type { Sandbox } from '../kernel/sandbox.ts';
 import { asDelegates, type Choice } from './choice.ts';
 import { collect } from './collection.ts';
 import { refuseRivals, settleDefaultRoutes } from './default-route.ts';
@@ -19,7 +20,7 @@ import {
 import { Devices } from './devices.ts';
 import { firstArgs, furtherArgs } from './pod.ts';
 import type { PodApi } from './pod-api.ts';
-import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
+import { lockNetworks, type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 
 /** The networks of a pod. */
 export interface Plan {
@@ -87,6 +88,7 @@ export function defineSeveralNetworks<S extends Shape>(
     passesCapabilities: true,
 
     async add(call) {
+      await lockPod(call, call.sandbox);
       const api = await openApi(call);
       const plan = await choose(call, api);
       const delegates = asDelegatesOf(call, plan.choices, api);
@@ -123,6 +125,7 @@ export function defineSeveralNetworks<S extends Shape>(
     },
 
     async del(call) {
+      await lockPod(call, call.sandboxIfPresent);
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
       if (delegates)
@@ -152,6 +155,11 @@ export function defineSeveralNetworks<S extends Shape>(
       );
     },
   });
+}
+
+/** Until the call has ended, undoing included. As a delegate, it is part of a change that has the lock. */
+async function lockPod({ context }: Call, sandbox: Sandbox | undefined): Promise<void> {
+  if (sandbox && context.depth === 0) await lockNetworks(sandbox.netns);
 }
 
 /**
