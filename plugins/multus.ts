@@ -119,8 +119,15 @@ export const plugin = defineSeveralNetworks({
   nameOf: (index) => `net${index}`,
   needsAnnotations: true,
 
+  requireReady: ({ readinessindicatorfile: file }) => {
+    if (file && !existsSync(file))
+      throw new CniError(
+        ErrorCode.TryAgainLater,
+        `"${file}" does not exist yet, so the default network is not ready. Wait until it is, or correct "readinessindicatorfile"`,
+      );
+  },
+
   async choose(call, api) {
-    requireReadiness(call.config);
     const pod = podOf(call);
     const annotations = api ? await api.annotations() : annotationsOf(call);
     const ruled = rulesFor(call.config, pod);
@@ -144,20 +151,8 @@ export const plugin = defineSeveralNetworks({
     };
   },
 
-  required(call, api) {
-    requireReadiness(call.config);
-    return baseNetworks(call, api);
-  },
+  required: (call, api) => baseNetworks(call, api),
 });
-
-/** @throws CniError while the default network is not ready. */
-function requireReadiness({ readinessindicatorfile: file }: Config): void {
-  if (file && !existsSync(file))
-    throw new CniError(
-      ErrorCode.TryAgainLater,
-      `"${file}" does not exist yet, so the default network is not ready. Wait until it is, or correct "readinessindicatorfile"`,
-    );
-}
 
 /** The networks of every pod. @param pod undefined for those without which no pod can be attached. */
 async function baseNetworks(call: MultusCall, api: PodApi | undefined, pod?: Pod): Promise<Choice[]> {

@@ -41,12 +41,13 @@ export interface SeveralNetworks<S extends Shape>
   kubeconfigOf(config: InferShape<S>): string | undefined;
   /** What the interface of a further network is called unless the pod says so, by its place. */
   nameOf(index: number): string;
+  /** @throws Error while no pod can be attached; those that are attached can be detached all the same. */
+  requireReady?(config: InferShape<S>): void;
   /** Chooses the networks of a pod. @param api undefined on a node without one. */
   choose(call: Call<InferShape<S>>, api: PodApi | undefined): Promise<Plan> | Plan;
   /**
    * Networks without which no pod can be attached.
    * @param api undefined on a node without one; without it, networks that only it may know are left out.
-   * @throws Error when the node is not ready yet.
    */
   required(
     call: Call<InferShape<S>>,
@@ -60,7 +61,8 @@ export interface SeveralNetworks<S extends Shape>
 export function defineSeveralNetworks<S extends Shape>(
   definition: SeveralNetworks<S>,
 ): Plugin<InferShape<S>> {
-  const { directoryOf, kubeconfigOf, nameOf, choose, required, needsAnnotations, ...rest } = definition;
+  const { directoryOf, kubeconfigOf, nameOf, requireReady, choose, required, needsAnnotations, ...rest } =
+    definition;
   type OwnCall = Call<InferShape<S>>;
   const savedOf = (call: OwnCall) => new SavedDelegates(directoryOf(call.config));
 
@@ -88,6 +90,7 @@ export function defineSeveralNetworks<S extends Shape>(
     passesCapabilities: true,
 
     async add(call) {
+      requireReady?.(call.config);
       await lockPod(call, call.sandbox);
       const api = await openApi(call);
       const plan = await choose(call, api);
@@ -146,6 +149,7 @@ export function defineSeveralNetworks<S extends Shape>(
     async status(call) {
       const api = await openApi(call);
       await api?.ping();
+      requireReady?.(call.config);
       for (const { network } of await required(call, api)) await statusOfNetwork(call, network);
     },
 

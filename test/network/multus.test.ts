@@ -345,6 +345,32 @@ test('GC detaches pods that are gone from each network, and keeps the living and
   t.true(mentions(host, kept.pod).length >= 4);
 });
 
+for (const [what, keys, code] of [
+  ['the default network is not ready', { readinessindicatorfile: '/run/ready' }, undefined],
+  ['the file of the default network has moved', { clusterNetwork: '/etc/cni/net.d/moved.conflist' }, 999],
+] as const)
+  test(`GC searches the networks that are known, and DEL succeeds, while ${what}`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const kept = await attach(host, network, asking('storage'));
+    const gone = await attach(host, network, asking('storage'));
+    const unsaved = await attach(host, network, asking('storage'));
+    // Its reservations are known to host-local alone.
+    rmSync(host.file(`/var/lib/cni/multus/${gone.pod.containerId}`));
+    rmSync(host.file(`/var/lib/cni/multus/${unsaved.pod.containerId}`));
+    await gone.pod.remove();
+
+    const now = several('multus', { ...network.plugins[0], ...keys });
+    await new Attachment(host, unsaved.pod, now, asking('storage')).del();
+    // Which networks it has to leave can be known in the one case only.
+    t.deepEqual(await interfacesOf(unsaved.pod), code === undefined ? [] : ['eth0', 'net1']);
+    const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+    const { error } = await runNetworkVerb(host, now, 'GC', { valid });
+    t.is(error?.code, code, error?.msg);
+    t.deepEqual(mentions(host, gone.pod), []);
+    await kept.check();
+    t.true(mentions(host, kept.pod).length >= 3);
+  });
+
 test('GC touches no network when it is not known which interfaces a living pod has', async (t) => {
   const host = await makeHostWithNetworks(t);
   const pod = await attach(host, network, asking('storage'));
