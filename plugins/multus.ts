@@ -18,14 +18,17 @@ import { type Choice, inlineNetwork, networkNamed } from '../lib/networks/choice
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
 import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
-import { annotationsOf, type Pod, podOf } from '../lib/networks/pod.ts';
+import {
+  annotationsOf,
+  defaultAnnotation,
+  networksAnnotation,
+  type Pod,
+  podOf,
+} from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
 import { parseSelections, type Selection } from '../lib/networks/selection.ts';
 import { defineSeveralNetworks } from '../lib/networks/several.ts';
 import { networkStatus, statusAnnotation } from '../lib/networks/status.ts';
-
-const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
-const defaultAnnotation = 'v1.multus-cni.io/default-network';
 
 const config = {
   kubeconfig: string({

@@ -4,8 +4,15 @@ import type { Call } from '../cni/call.ts';
 import { parseArgs } from '../cni/invocation.ts';
 import { object, record, string } from '../cni/schema.ts';
 
+/** Networks that a pod asks for: of the Network Custom Resource Definition De-facto Standard. */
+export const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
+/** The default network that a pod asks for: of Multus. */
+export const defaultAnnotation = 'v1.multus-cni.io/default-network';
+/** Networks that a pod asks for: of CNI-Genie. */
+export const genieAnnotation = 'cni';
+
 /** The capability with which containerd passes a pod's annotations. */
-const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
+export const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
 
 /** Capability arguments of a plugin that serves pods. */
 const podRuntimeConfig = object({
