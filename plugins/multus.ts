@@ -14,7 +14,7 @@ import {
   withDefault,
 } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import { type Choice, inlineNetwork, networkNamed } from '../lib/networks/choice.ts';
+import { type Choice, inlineNetwork, networkNamed, wholeInlineNetwork } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
 import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
@@ -102,6 +102,11 @@ export const plugin = defineSeveralNetworks({
       );
     for (const [i, { networks }] of rules.entries()) parseSelections(networks, `"rules[${i}].networks"`);
   },
+
+  inner: ({ delegates = [], clusterNetwork, ...config }) =>
+    (clusterNetwork ? [] : delegates).map((one, i) => ({
+      ...{ path: `delegates[${i}]`, value: wholeInlineNetwork(one, config), isNetwork: true },
+    })),
 
   explain: ({ kubeconfig, clusterNetwork, defaultNetworks = [], rules = [], cniDir, namespaceIsolation }) => [
     kubeconfig

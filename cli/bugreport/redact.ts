@@ -27,9 +27,8 @@ const knownAnnotations = new Set([networksAnnotation, defaultAnnotation, genieAn
 
 /**
  * Takes secrets out of a value of JSON: what has the name of one, as a key, as a "name" beside a "value", or
- * as an option of a command before its value, and what looks like one in any text. CNI_ARGS are kept, as pairs
- * of libcni's cache or as one text. Annotations of pods are left out but those that plugins read: others may
- * be anything.
+ * as an option before its value, and what looks like one in any text. CNI_ARGS are kept, as pairs of libcni's
+ * cache or as one text. Annotations of pods are left out but those that plugins read: others may be anything.
  */
 export function redactValue(value: unknown): unknown {
   if (typeof value === 'string') return redactString(value);

@@ -1,6 +1,7 @@
 /** From the networks that are chosen for a pod to what their plugins are run with. */
 
 import type { Call } from '../cni/call.ts';
+import type { NetConf } from '../cni/config.ts';
 import { isObject } from '../object.ts';
 import { ConfigError, findNetwork, type NetworkList, networkFrom } from './conflist.ts';
 import { type Delegate, withCniArgs } from './delegates.ts';
@@ -104,11 +105,15 @@ export function networkNamed(
  * @throws ConfigError
  */
 export function inlineNetwork(value: unknown, path: string, { config }: Pick<Call, 'config'>): NetworkList {
-  const { name, cniVersion } = config;
-  const whole = isObject(value) ? { name, cniVersion, ...value } : value;
+  const whole = wholeInlineNetwork(value, config);
   try {
     return networkFrom(whole, Buffer.from(JSON.stringify(whole)), '');
   } catch (error) {
     throw new ConfigError(path, `"${path}" cannot be used: ${(error as Error).message}`);
   }
+}
+
+/** A network that stands within a configuration, with the name and version of that where it has none. */
+export function wholeInlineNetwork(value: unknown, { name, cniVersion }: NetConf): unknown {
+  return isObject(value) ? { name, cniVersion, ...value } : value;
 }

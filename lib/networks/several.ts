@@ -34,7 +34,7 @@ export interface Plan {
 
 /** A plugin that attaches a pod to several networks. */
 export interface SeveralNetworks<S extends Shape>
-  extends Pick<PluginDefinition<S>, 'name' | 'summary' | 'config' | 'explain' | 'validate'> {
+  extends Pick<PluginDefinition<S>, 'name' | 'summary' | 'config' | 'explain' | 'validate' | 'inner'> {
   /** Directory in which the delegates of each container are saved. */
   directoryOf(config: InferShape<S>): string;
   /** The file that says where the Kubernetes API is; undefined or "" for a node without one. */
