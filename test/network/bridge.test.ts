@@ -133,6 +133,17 @@ test('DEL finds the rules by identity when the namespace is gone or not given, w
   await same('no prevResult');
 });
 
+test("DEL releases what is on the host where the container's process ID is one of the host by now", async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({ ipMasq: true });
+  const pod = await host.addPod();
+  await (await attach(host, network, { pod })).del();
+  const before = await snapshot(host);
+  const one = await attach(host, network, { pod });
+  await one.del({ netns: '/proc/self/ns/net' });
+  t.deepEqual(await snapshot(host), before);
+});
+
 test('hairpin, isolation, MTU, MAC address and promiscuous mode arrive in the kernel', async (t) => {
   const host = await makeHost(t);
   const network = bridgeNet({
