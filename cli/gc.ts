@@ -52,11 +52,11 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       .example('$0 gc', 'Remove what is stale of any network')
       .example('$0 gc --node worker-7', 'Free what worker-7 had of ranges that nodes share')
       .epilogue(
-        'Kept are the attachments that a runtime has recorded and whose network namespace still exists. The others get a DEL, ' +
+        'Attachments that a runtime has recorded and whose network namespace still exists are kept. The others get a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
           '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
-          'No container may be added or removed meanwhile. With --node, nothing of this host is removed: see that the node is down ' +
-          `first. A node that has called in the last minutes is left alone.\n\n${environmentHelp}`,
+          'Do not add or remove containers meanwhile. With --node, nothing of this host is removed: make sure first that the node is down. ' +
+          `A node that has called in the last minutes is left alone.\n\n${environmentHelp}`,
       ),
   handler: async ({ network, 'dry-run': dryRun, all, trace, node }) => {
     if (node !== undefined) {

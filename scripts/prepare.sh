@@ -23,17 +23,34 @@ install_packages() {
   step "Installing Debian packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get -qq update >/dev/null
-  # The tests start what they need in namespaces of their own; this machine's services stay as they are.
-  local policy=/usr/sbin/policy-rc.d made=
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-    made=1
-  fi
-  local status=0
-  apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null || status=$?
-  [ -z "$made" ] || rm -f "$policy"
-  return "$status"
+  # The tests start what they need in namespaces of their own: of what is installed, no service is started, nor at the next boot.
+  (
+    policy=/usr/sbin/policy-rc.d before=$(enabled_services) made=
+    trap '[ -z "$made" ] || rm -f "$policy"; disable_services "$before"' EXIT
+    if [ ! -e "$policy" ]; then
+      made=1
+      printf '#!/bin/sh\nexit 101\n' >"$policy"
+      chmod +x "$policy"
+    fi
+    apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+  )
+}
+
+# Prints what starts when the machine boots: units of systemd, and scripts of System V, one a line.
+enabled_services() {
+  {
+    find /etc/systemd/system -path '*.wants/*' -printf '%f\n'
+    find /etc/rc[2-5].d -name 'S*' -printf '%f\n' | sed 's/^S[0-9]*//; s/$/.service/'
+  } 2>/dev/null | sort -u
+}
+
+# Disables what is enabled now and is not in the given list.
+disable_services() {
+  local unit units
+  units=$(enabled_services | grep -vxF -- "$1") || true
+  for unit in $units; do
+    systemctl --quiet disable "$unit" >/dev/null 2>&1 || printf 'Could not disable "%s": it starts at the next boot.\n' "$unit" >&2
+  done
 }
 
 # Installs the npm packages, among them the Node.js that everything runs on, and puts that first in PATH.
@@ -42,6 +59,8 @@ install_node_modules() {
     step 'Installing npm packages (the pinned Node.js is one of them)'
     npm ci --no-audit --no-fund --loglevel=error
   fi
+  # That of another machine's processor is not installed, and npm says nothing of it.
+  [ -x node_modules/.bin/node ] || die "npm has no Node.js for $(uname -m): run this on x86_64 or aarch64."
   export PATH="$PWD/node_modules/.bin:$PATH"
 }
 

