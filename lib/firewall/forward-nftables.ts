@@ -59,6 +59,8 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
       const { attachment, addresses, families, isolation } = request;
       const comment = attachmentComment(attachment);
       let added: { set: NftSet; address: Address }[] = [];
+      const takeBack = () =>
+        undo('take back the rules that let traffic through', () => removeElements(added));
       changeNftables((socket) => {
         const targets = targetsOf(socket, familiesOf(addresses));
         const created: NftSet[] = [];
@@ -77,8 +79,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
         ];
         // A jump that two insert at once would be there twice; an element cannot be.
         return changes.length > 0 ? { exclusive: requests } : requests;
-      });
-      undo('take back the rules that let traffic through', () => removeElements(added));
+      }, takeBack);
       if (isolation) isolate(isolation, families);
     },
 

@@ -38,14 +38,16 @@ const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
 
 export const nftablesMasquerade: MasqueradeBackend = {
   async add(attachment, prefixes, undo) {
-    changeNftables((socket, again) => [
-      ...setUp(socket, again),
-      ...deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))),
-      ...prefixes.map((prefix) =>
-        addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
-      ),
-    ]);
-    undo('take back the masquerading rules', () => nftablesMasquerade.del(attachment, prefixes));
+    changeNftables(
+      (socket, again) => [
+        ...setUp(socket, again),
+        ...deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))),
+        ...prefixes.map((prefix) =>
+          addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
+        ),
+      ],
+      () => undo('take back the masquerading rules', () => nftablesMasquerade.del(attachment, prefixes)),
+    );
   },
 
   async del(attachment) {

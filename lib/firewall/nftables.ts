@@ -131,18 +131,22 @@ export interface ExclusiveChange {
  * Carries out a change that depends on what is there.
  * @param compose looks, and says what to do. It is asked `again` when something that it names has gone
  * meanwhile, as two DELs at once may have it.
+ * @param registerUndo is called once the change is made, or may have been as the answer of the kernel got lost.
  */
 export function changeNftables(
   compose: (socket: NetlinkSocket, again: boolean) => readonly Request[] | ExclusiveChange,
+  registerUndo: () => void = () => {},
 ): void {
   withNftables((socket) => {
     for (let tries = 1; ; tries++) {
       const generation = generationOf(socket);
       const change = compose(socket, tries > 1);
       try {
-        if ('exclusive' in change) return transaction(socket, change.exclusive, generation);
-        return transaction(socket, change);
+        if ('exclusive' in change) transaction(socket, change.exclusive, generation);
+        else transaction(socket, change);
+        return registerUndo();
       } catch (error) {
+        if (!(error instanceof NetlinkError)) registerUndo();
         const mayRepeat = isKernelError(error, 'ERESTART')
           ? tries < exclusiveTries
           : tries < changeTries && isKernelError(error, 'ENOENT', 'EBUSY');

@@ -45,6 +45,11 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     const containers = request.containers.filter(({ family }) => mappingsOf(mappings, family).length > 0);
     let freed: MappedPort[] = [];
     undo('forget whose the port mappings are', rememberSandbox(attachment, netns));
+    const takeBack = () =>
+      undo(
+        'take back the rules of the port mappings',
+        () => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)),
+      );
     changeNftables((socket, again) => {
       freed = [];
       return containers.flatMap((container) => {
@@ -63,11 +68,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
           ...addMappings(attachment, container, mappingsOf(mappings, family), options),
         ];
       });
-    });
-    undo(
-      'take back the rules of the port mappings',
-      () => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)),
-    );
+    }, takeBack);
     for (const { family } of containers) await addConditions(programs, family, options);
     // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
     withNftables((socket) => {

@@ -242,6 +242,18 @@ test('nftables: a port of the node leads to the pod, and is given back', async (
   await attach(host, portNet(), ports([8080, 81]));
 });
 
+test('nftables: a pod may have a thousand ports, and gives back every one', async (t) => {
+  const host = await makeHost(t);
+  const many = ports(...Array.from({ length: 1000 }, (_, i): [number, number] => [10_000 + i, 20_000 + i]));
+  const one = await attach(host, portNet(), many);
+  await serve(t, one.pod, 'tcp', 20_999, 'last');
+  t.like(await ask(host, 'tcp', '127.0.0.1', 10_999), { label: 'last' });
+  t.is((await portTable(host)).match(/dport 1\d{4} dnat/g)?.length, 1000);
+  await one.check();
+  await one.del();
+  for (const family of ['ip', 'ip6']) t.notRegex(await portTable(host, family), /dport/);
+});
+
 test('nftables: conditions are read by nft, and what iptables alone can do is refused', async (t) => {
   const host = await makeHost(t);
   await attach(host, portNet({ conditionsV4: ['ip', 'saddr', '!=', '203.0.113.0/24'] }), ports([8080, 80]));

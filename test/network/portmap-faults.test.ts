@@ -9,12 +9,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { fail } from '../proof/injection.ts';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
 import { logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, files, iptablesSave, serve, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
-import { type PrintedResult, suites } from '../support/plugin.ts';
+import { addEnvironment, type PrintedResult, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
 import { cleanEnv } from '../support/run.ts';
 
@@ -285,4 +286,25 @@ test('a held lock of iptables keeps nobody from looking, and ADD from nothing bu
   t.notRegex(await host.run(['/usr/sbin/iptables-legacy-save', '-t', 'nat']), /8081/);
   await one.check();
   await one.del();
+});
+
+test('nftables: when the answer of the kernel gets lost, a failed ADD leaves no mapping', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const network = portmapOnly({ backend: 'nftables' });
+  const stdin = JSON.stringify({
+    ...pluginConfig(network, network.plugins[0]!, ports([8080, 80]).capabilities),
+    prevResult: resultFor(pod.netns, '10.5.0.2/24'),
+  });
+  let failures = 0;
+  for (let nth = 1; ; nth++) {
+    const start = { type: 'portmap', env: addEnvironment(pod), stdin };
+    const { exit, stdout } = await fail(host, start, { call: 'recvfrom', nth }, 'EAGAIN');
+    if (exit === 0) break;
+    failures++;
+    t.regex((JSON.parse(stdout) as { msg: string }).msg, /Cannot read the answer of the kernel/);
+    t.deepEqual(await mappingsOf(host, 8080), [], `after failure ${nth}`);
+  }
+  t.true(failures > 5, `${failures} failures`);
+  t.not((await mappingsOf(host, 8080)).length, 0);
 });
