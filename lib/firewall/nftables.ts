@@ -131,7 +131,7 @@ export interface ExclusiveChange {
  * Carries out a change that depends on what is there.
  * @param compose looks, and says what to do. It is asked `again` when something that it names has gone
  * meanwhile, as two DELs at once may have it.
- * @param registerUndo is called once the change is made, or may have been as the answer of the kernel got lost.
+ * @param registerUndo is called once the change is made, or may have been made, as no answer came.
  */
 export function changeNftables(
   compose: (socket: NetlinkSocket, again: boolean) => readonly Request[] | ExclusiveChange,
