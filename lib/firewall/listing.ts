@@ -18,6 +18,12 @@ export class UnlistableError extends CniError {
 }
 
 /**
+ * What iptables says where the kernel cannot have the table, and so has no rules in it: it was started with
+ * "ipv6.disable=1", or a module is missing.
+ */
+const impossible = /Address family not supported|Table does not exist/;
+
+/**
  * Lists rules.
  * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
  * @returns undefined when there is no such chain or table.
@@ -40,6 +46,7 @@ export async function list(
     throw unlistable(family, table, chain, stderr || stdout.trim());
   }
   if (status === 0) return parseRules(stdout);
+  if (impossible.test(stderr)) return undefined;
   if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
   throw failure(`${program} cannot list table "${table}"`, stderr);
 }
@@ -52,7 +59,7 @@ export async function listEmptyChains(programs: Programs, family: Family, table:
   return [...text.matchAll(/^:(\S+) - /gm)].map(([, chain]) => chain!).filter((chain) => !used.has(chain));
 }
 
-/** What iptables-save prints of a table. @throws IptablesError */
+/** What iptables-save prints of a table, "" when there is no such table. @throws IptablesError */
 async function save(programs: Programs, family: Family, table: string): Promise<string> {
   const program = programOf(family, '-save');
   const { status, stdout, stderr } = await run(
@@ -62,6 +69,7 @@ async function save(programs: Programs, family: Family, table: string): Promise<
     withoutLock(programs, program),
   );
   if (status === 0) return stdout;
+  if (impossible.test(stderr)) return '';
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
 }
 

@@ -53,6 +53,20 @@ async function legacy(host: Host): Promise<{ PATH: string }> {
   return { PATH: `/run/legacy:${cleanEnv.PATH}` };
 }
 
+/**
+ * Has the kernel refuse ip6tables, as one started with "ipv6.disable=1" does.
+ * @param error what it says to socket(2).
+ */
+async function refuseIpv6(host: Host, error: string): Promise<void> {
+  for (const suffix of ['', '-restore', '-save']) {
+    const file = `/run/legacy/ip6tables${suffix}`;
+    const script = `#!/bin/sh
+      exec strace -qq -o /dev/null -e inject=socket:error=${error} xtables-legacy-multi ip6tables${suffix} "$@"\n`;
+    await host.run(['rm', '-f', file]);
+    writeFileSync(host.file(file), script, { mode: 0o755 });
+  }
+}
+
 /** Holds the lock of iptables. @returns what lets go of it. */
 async function holdLock(t: ExecutionContext, host: Host): Promise<() => Promise<void>> {
   const holder = await host.start(t, ['flock', '/run/xtables.lock', 'sh', '-c', 'echo held; exec cat']);
@@ -307,4 +321,30 @@ test('nftables: when the answer of the kernel gets lost, a failed ADD leaves no 
   }
   t.true(failures > 5, `${failures} failures`);
   t.not((await mappingsOf(host, 8080)).length, 0);
+});
+
+test('iptables-legacy without IPv6 in the kernel: DEL without prevResult and GC clean up IPv4', async (t) => {
+  const host = await makeHost(t);
+  const env = await legacy(host);
+  await refuseIpv6(host, 'EAFNOSUPPORT');
+  const network = portNet({ backend: 'iptables' });
+  network.plugins[0]!.ipam = { type: 'host-local', subnet: '10.5.0.0/24' };
+  const attached = () => attach(host, network, { env, ...ports([8080, 80]) });
+  const save = async () =>
+    (await host.run(['iptables-legacy-save', '-t', 'nat'])).split('\n').filter((line) => /id: /.test(line));
+
+  const one = await attached();
+  t.not((await save()).length, 0);
+  one.result = undefined;
+  await one.del();
+  t.deepEqual(await save(), []);
+
+  await attached();
+  t.is((await runNetworkVerb(host, network, 'GC', { valid: [], env })).exit, 0);
+  t.deepEqual(await save(), []);
+
+  // Anything else that keeps the rules out of sight is no reason to say that they are gone.
+  await refuseIpv6(host, 'EIO');
+  t.regex((await one.tryDel()).error?.msg ?? '', /ip6tables cannot list table "nat"/);
+  t.regex((await runNetworkVerb(host, network, 'GC', { valid: [], env })).error?.msg ?? '', /ip6tables/);
 });
