@@ -38,7 +38,7 @@ const config = {
   nftablesForwardChain: string({
     pattern: chainPattern,
     description:
-      'Base chain of nftables to let connections through in, such as "inet filter forward"; by default every one that drops.',
+      'Base chain of nftables to let connections through in, such as "inet filter forward"; by default every one that drops all that it does not accept.',
   }),
   ingressPolicy: string({
     values: ['', 'open', 'same-bridge', 'isolated'],

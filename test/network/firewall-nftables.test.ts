@@ -76,13 +76,13 @@ test('what stays after DEL is what all pods share; twice, and without the namesp
   t.deepEqual(await snapshot(host), before);
 });
 
-test('chains that drop are found in every family; others are left alone', async (t) => {
+test('chains that drop all are found in every family; others are left alone', async (t) => {
   const { host } = await closedHost(
     t,
     chains({
       'inet a f': 'forward priority 0; policy accept; ct state established accept; counter reject',
       'ip b f': 'forward priority 1; policy drop',
-      'ip b g': 'forward priority 2; policy accept; iifname "br0" drop',
+      'ip b g': 'forward priority 2; policy accept; iifname "lo" accept; counter drop',
       'ip6 c f': 'forward priority 3; policy drop',
       'inet d f': 'forward priority 4; policy accept; ct state invalid drop',
       'inet d i': 'input priority 0; policy accept; ip saddr 203.0.113.1 drop',
@@ -102,6 +102,18 @@ test('chains that drop are found in every family; others are left alone', async 
   await one.check();
   await one.del();
   for (const table of ['a', 'b', 'c', 'filter']) t.deepEqual(await elements(host, table), [], table);
+});
+
+test('what a chain of the operator drops of some packets stays dropped, whatever lets the pod through', async (t) => {
+  const blocklist = 'forward priority -10; policy accept; ip daddr 192.0.2.3 drop';
+  const { host, outside } = await closedHost(t, `${dropping}\n${chains({ 'inet blocklist f': blocklist })}`);
+  await outside.run(['ip', 'addr', 'add', '192.0.2.3/24', 'dev', 'wire']);
+  const one = await attach(host, net());
+  t.true(await ping(one.pod, '192.0.2.2'));
+  t.true(await ping(host, '192.0.2.3'));
+  t.false(await ping(one.pod, '192.0.2.3'));
+  t.is((await host.run(['nft', 'list', 'table', 'inet', 'blocklist'])).match(/cni/g), null);
+  await one.check();
 });
 
 test('where nothing drops, nothing is changed; CHECK says when that is over', async (t) => {
