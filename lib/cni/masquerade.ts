@@ -3,11 +3,8 @@
 import { type BackendName, backendNames, defaultBackend } from '../firewall/backend.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
-import type { Prefix } from '../ip.ts';
-import { listAddresses } from '../kernel/address.ts';
-import { getLink } from '../kernel/link.ts';
 import type { Call } from './call.ts';
-import { knownAddresses } from './interface.ts';
+import { knownAddresses, neighbourAddresses } from './interface.ts';
 import type { Repair } from './plugin.ts';
 import type { IPConfig } from './result.ts';
 import { runAll, startBackground } from './steps.ts';
@@ -35,8 +32,8 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
       if (!ipMasq) return;
-      const addresses = currentAddresses(call);
-      await eachBackend(call, (backend) => backend.del(attachment, addresses));
+      const hints = knownAddresses(call);
+      await eachBackend(call, (backend) => backend.del(attachment, () => neighbourAddresses(call), hints));
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
@@ -59,21 +56,6 @@ export function masquerade(call: Call<MasqueradeConfig>) {
       await eachBackend(call, (backend) => backend.gc(call.config.name, call.validAttachments));
     },
   };
-}
-
-/**
- * The attachment's addresses as the runtime tells, or else as the interface still has them: another interface
- * of the container on the network shares its chain, whose rules must stay.
- */
-function currentAddresses(call: Call): Prefix[] {
-  const known = knownAddresses(call);
-  if (known.length > 0) return known;
-  const { sandboxIfPresent: sandbox } = call;
-  const link = sandbox && getLink(sandbox.socket, call.ifname);
-  if (!link) return known;
-  return listAddresses(sandbox.socket, link.index)
-    .map(({ prefix }) => prefix)
-    .filter(({ address }) => !address.isLinkLocal);
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Which firewall a host has. */
 
+import type { Address } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 
 /** Names of the backends in configurations. */
@@ -8,6 +9,12 @@ export type BackendName = (typeof backendNames)[number];
 
 /** Registers how to take back what has just been done, should ADD fail later. */
 export type RegisterUndo = (what: string, step: () => Promise<void> | void) => void;
+
+/**
+ * The addresses of the container's other interfaces, which may be on the same network: their rules are not
+ * the attachment's, whatever bears the container's name. Looked up when needed.
+ */
+export type Neighbours = () => readonly Address[];
 
 /**
  * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is

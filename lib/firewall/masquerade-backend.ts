@@ -3,7 +3,7 @@
 import type { AttachmentId } from '../attachment.ts';
 import type { Prefix } from '../ip.ts';
 import type { Once } from '../kernel/sharing.ts';
-import type { RegisterUndo } from './backend.ts';
+import type { Neighbours, RegisterUndo } from './backend.ts';
 
 /** One way to masquerade. */
 export interface MasqueradeBackend {
@@ -13,8 +13,12 @@ export interface MasqueradeBackend {
    * @param undo is told how to take back what this call has changed, and that alone.
    */
   add(attachment: AttachmentId, prefixes: readonly Prefix[], undo: RegisterUndo): Promise<void>;
-  /** Takes back what {@link add} did, whoever did it. @param hints the addresses as far as they are known. */
-  del(attachment: AttachmentId, hints: readonly Prefix[]): Promise<void>;
+  /**
+   * Takes back what {@link add} did, whoever did it.
+   * @param neighbours asked where the runtime does not tell which addresses the attachment has.
+   * @param hints every one of these, if it does.
+   */
+  del(attachment: AttachmentId, neighbours: Neighbours, hints: readonly Prefix[]): Promise<void>;
   /**
    * @param look shares what is seen with other calls of a process that only looks.
    * @throws Error when a rule is missing.

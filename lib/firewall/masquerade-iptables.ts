@@ -27,26 +27,24 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
     });
   },
 
-  async del(attachment, hints) {
+  async del(attachment, neighbours, hints) {
     const chain = masqueradeChain(attachment);
-    // Hints, if there are any, name every address: a family that is not among them has no rules.
+    // The container's other interfaces on this network share the chain.
+    const isKnown = hints.length > 0;
+    const addresses = isKnown ? hints.map(({ address }) => address) : neighbours();
+    const sources = new Set(addresses.map((address) => `${address.toPrefix()}`));
+    const isOwn = (rule: Rule) => sources.has(option(rule, '-s') ?? '') === isKnown;
     await forInstalledFamilies(
       async (family) => {
-        const own = hints.filter((prefix) => prefix.family === family);
-        const sources = new Set(own.map(({ address }) => `${address.toPrefix()}`));
         await removeRules(programs, family, table, {
           chain,
           from: entryChain,
-          known: own.map((prefix) => jump(attachment, prefix)),
-          // Another interface of the container on this network shares the chain.
-          own: (rules) =>
-            rules.filter(
-              (rule) =>
-                targetOf(rule) === chain && (sources.size === 0 || sources.has(option(rule, '-s') ?? '')),
-            ),
+          known: hints.filter((prefix) => prefix.family === family).map((prefix) => jump(attachment, prefix)),
+          own: (rules) => rules.filter((rule) => targetOf(rule) === chain && isOwn(rule)),
         });
       },
-      hints.length > 0 ? familiesOf(hints) : families,
+      // A family that the hints do not name has no rules.
+      isKnown ? familiesOf(hints) : families,
     );
   },
 

@@ -46,7 +46,10 @@ export const nftablesMasquerade: MasqueradeBackend = {
           addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
         ),
       ],
-      () => undo('take back the masquerading rules', () => nftablesMasquerade.del(attachment, prefixes)),
+      () =>
+        undo('take back the masquerading rules', () =>
+          nftablesMasquerade.del(attachment, () => [], prefixes),
+        ),
     );
   },
 

@@ -2,7 +2,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
-import type { RegisterUndo } from './backend.ts';
+import type { Neighbours, RegisterUndo } from './backend.ts';
 
 /** One port of the host that leads to one of a container. */
 export interface PortMapping {
@@ -42,12 +42,6 @@ export interface PortMapRequest {
   readonly options: PortMapOptions;
   readonly neighbours: Neighbours;
 }
-
-/**
- * The addresses of the container's other interfaces, which may have mappings on the same network: what leads
- * there is not the attachment's, whatever bears the container's name. Looked up when needed.
- */
-export type Neighbours = () => readonly Address[];
 
 /** One way to map ports. */
 export interface PortMapBackend {

@@ -6,6 +6,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
+import type { Neighbours } from './backend.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
@@ -19,7 +20,6 @@ import {
   isSameAddress,
   type MappedPort,
   mappingsOf,
-  type Neighbours,
   type PortMapBackend,
   type PortMapCheck,
   type PortMapping,
