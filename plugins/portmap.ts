@@ -4,7 +4,7 @@ import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts'
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
-import { backendNames, defaultBackend } from '../lib/firewall/backend.ts';
+import { backendNames, defaultBackend, requireComplete } from '../lib/firewall/backend.ts';
 import { portMapBackend } from '../lib/firewall/portmap.ts';
 import type {
   MappedPort,
@@ -65,8 +65,9 @@ export const plugin = definePlugin({
     const mappings = mappingsOf(call);
     const containers = containerAddresses(call, requirePrevResult(call));
     if (mappings.length === 0) return;
-    const backend = await chosenBackend(call);
-    await backend.check({ attachment: call.attachment, containers, mappings, options: optionsOf(call) });
+    const request = { attachment: call.attachment, containers, mappings, options: optionsOf(call) };
+    const missing = await (await chosenBackend(call)).missing(request);
+    requireComplete(missing, 'Ports of the host do not lead to the container');
   },
 
   async repair(call) {

@@ -1,6 +1,6 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
-import { type BackendName, backendNames, defaultBackend } from '../firewall/backend.ts';
+import { type BackendName, backendNames, defaultBackend, requireComplete } from '../firewall/backend.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
 import type { Call } from './call.ts';
@@ -37,7 +37,8 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      await chosen().check(attachment, knownAddresses(call), call.programs.once);
+      const missing = await chosen().missing(attachment, knownAddresses(call), call.programs.once);
+      requireComplete(missing, 'Packets of the container are not masqueraded');
     },
     /** What is missing of the rules. */
     async repair(): Promise<Repair[]> {

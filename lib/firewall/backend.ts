@@ -28,3 +28,22 @@ export function defaultBackend(programs: Programs): BackendName {
     return 'nftables';
   }
 }
+
+/**
+ * CHECK of what a backend has made.
+ * @param missing what the backend says that it would add.
+ * @param consequence a sentence without its full stop.
+ * @throws Error when anything is missing.
+ */
+export function requireComplete(missing: readonly string[], consequence: string): void {
+  if (missing.length > 0) throw new Error(`${consequence}. Missing: ${missing.join(', ')}. Run "cni repair"`);
+}
+
+/**
+ * Names the rules that a chain has lost.
+ * @param table as in 'table "nat" of iptables'.
+ * @returns a text, or none when it has lost none.
+ */
+export function describeLost(chain: string, count: number, table: string): string[] {
+  return count === 0 ? [] : [`${count} ${count === 1 ? 'rule' : 'rules'} of chain "${chain}" in ${table}`];
+}

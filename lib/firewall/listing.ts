@@ -73,32 +73,10 @@ async function save(programs: Programs, family: Family, table: string): Promise<
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
 }
 
-/**
- * The rules of a chain that lead to another one.
- * @param wanted the rules to ask for where the chain cannot be listed, as by {@link listOrAsk}.
- * @throws like {@link list}, if there are none to ask for.
- */
-export async function listLeading(
-  programs: Programs,
-  family: Family,
-  table: string,
-  [from, to]: readonly [from: string, to: string],
-  wanted?: readonly Rule[],
-): Promise<Rule[]> {
-  const seen = await seenTable(programs, family, table);
-  if (seen) return seen.leading.get(`${from} ${to}`) ?? [];
-  const rules = wanted
-    ? await listOrAsk(programs, family, table, from, wanted)
-    : await list(programs, family, table, from);
-  return (rules ?? []).filter((rule) => targetOf(rule) === to);
-}
-
 /** A table as it was when a process that only looks first looked at it. */
 interface SeenTable {
   /** Rules by chain. */
   readonly chains: ReadonlyMap<string, Rule[]>;
-  /** Rules by the chain that they are in and the one that they lead to, which have no blanks. */
-  readonly leading: ReadonlyMap<string, Rule[]>;
   /** {@link ruleKey} of every rule. */
   readonly keys: ReadonlySet<string>;
 }
@@ -118,7 +96,6 @@ async function seenTable(programs: Programs, family: Family, table: string): Pro
     let keys: Set<string> | undefined;
     return {
       chains,
-      leading: Map.groupBy(rules, (rule) => `${rule.chain} ${targetOf(rule)}`),
       // Not every table is asked for whole rules, and on a full host it has thousands.
       get keys() {
         keys ??= new Set(rules.map(ruleKey));

@@ -20,12 +20,10 @@ export interface MasqueradeBackend {
    */
   del(attachment: AttachmentId, neighbours: Neighbours, hints: readonly Prefix[]): Promise<void>;
   /**
+   * What is missing of what {@link add} makes, or the reference plugins in its place, as texts.
    * @param look shares what is seen with other calls of a process that only looks.
-   * @throws Error when a rule is missing.
    */
-  check(attachment: AttachmentId, prefixes: readonly Prefix[], look?: Once): Promise<void>;
-  /** What {@link add} would add, as texts: nothing when every rule is there. */
-  missing(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<string[]>;
+  missing(attachment: AttachmentId, prefixes: readonly Prefix[], look?: Once): Promise<string[]>;
   /** @throws Error when the backend cannot be used on this host. */
   probe(): void;
   /** Removes the rules of a network's attachments that are not among the valid ones. */

@@ -9,7 +9,6 @@ import type { Programs } from '../kernel/programs.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, type RuleSet, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, requireInstalled } from './iptables.ts';
-import { list, listLeading } from './listing.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { removeChains, removeRules } from './removal.ts';
@@ -46,24 +45,6 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
       // A family that the hints do not name has no rules.
       isKnown ? familiesOf(hints) : families,
     );
-  },
-
-  async check(attachment, prefixes) {
-    await forFamilies(familiesOf(prefixes), async (family) => {
-      const chain = masqueradeChain(attachment);
-      const jumps = prefixes.map((prefix) => jump(attachment, prefix));
-      const [leading, rules = []] = await Promise.all([
-        listLeading(programs, family, table, [entryChain, chain], jumps),
-        list(programs, family, table, chain),
-      ]);
-      for (const { address } of prefixes.filter((prefix) => prefix.family === family))
-        if (!leading.some((rule) => option(rule, '-s') === `${address.toPrefix()}`))
-          throw new Error(
-            `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Run "cni repair"`,
-          );
-      if (!rules.some((rule) => targetOf(rule) === 'MASQUERADE'))
-        throw new Error(`Chain "${chain}" has no MASQUERADE rule. Run "cni repair"`);
-    });
   },
 
   async missing(attachment, prefixes) {

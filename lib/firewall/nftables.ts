@@ -8,7 +8,7 @@ import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError, KernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { dnat, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
-import { listRules, type NftRule } from '../netlink/nftables/rules.ts';
+import { listRules, type NftRule, targetChain } from '../netlink/nftables/rules.ts';
 import { type NftTable, readGeneration, transaction } from '../netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
@@ -71,6 +71,21 @@ export function seenRules(table: NftTable, chain: string, look: Once = eachTime)
   return look(`nftables ${table.family} ${table.name} ${chain}`, () =>
     withNftables((socket) => listRules(socket, table, chain)),
   );
+}
+
+/**
+ * Whether packets get from one chain of a table to another, by jumps that may have conditions.
+ * @param look as for {@link seenRules}.
+ * @throws NftablesError
+ */
+export function leadsTo(table: NftTable, from: string, to: string, look?: Once): boolean {
+  const seen = new Set<string>();
+  const visit = (chain: string | undefined): boolean => {
+    if (chain === undefined || seen.has(chain)) return false;
+    seen.add(chain);
+    return chain === to || seenRules(table, chain, look).some((rule) => visit(targetChain(rule)));
+  };
+  return visit(from);
 }
 
 /** @throws NftablesError when the kernel has no nftables. */

@@ -59,10 +59,8 @@ export interface PortMapBackend {
    * @returns the mappings that were there, as far as the rules tell.
    */
   del(attachment: AttachmentId, neighbours: Neighbours, hints?: PortMapHints): Promise<MappedPort[]>;
-  /** @throws Error when a rule is missing. */
-  check(request: PortMapCheck): Promise<void>;
-  /** What {@link add} would add, as texts: nothing when every rule is there. */
-  missing(request: PortMapRequest): Promise<string[]>;
+  /** What is missing of what {@link add} makes, or the reference plugin in its place, as texts. */
+  missing(request: PortMapCheck): Promise<string[]>;
   /** Removes the mappings of a network's attachments that are not among the valid ones. */
   gc(network: string, valid: readonly AttachmentId[]): Promise<MappedPort[]>;
   /** @throws Error when the backend cannot be used on this host. */
@@ -93,17 +91,6 @@ export function mappingsOf(mappings: readonly PortMapping[], family: Family): Po
 /** The address that a mapping is bound to, undefined for every one. */
 export function boundAddress({ hostIP }: PortMapping): Address | undefined {
   return hostIP?.isUnspecified ? undefined : hostIP;
-}
-
-/** True for equal addresses, and where neither is given. */
-export function isSameAddress(one: Address | undefined, other: Address | undefined): boolean {
-  return one ? one.equals(other) : !other;
-}
-
-/** A mapping's port of the host, for messages. */
-export function describePort(mapping: PortMapping): string {
-  const host = boundAddress(mapping);
-  return `Port ${mapping.hostPort}/${mapping.protocol} of ${host ? `address ${host} of ` : ''}the host`;
 }
 
 /**
