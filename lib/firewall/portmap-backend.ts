@@ -83,9 +83,13 @@ export interface MappedPort {
   port: number;
 }
 
-/** The mappings that apply to a family: those without an address of the host, or with one of that family. */
+/**
+ * The mappings that apply to a family: those with an address of the host of that family, and those without,
+ * which come last, as of two rules for a port the first one gets it.
+ */
 export function mappingsOf(mappings: readonly PortMapping[], family: Family): PortMapping[] {
-  return mappings.filter(({ hostIP }) => !hostIP || hostIP.isUnspecified || hostIP.family === family);
+  const bound = mappings.filter((mapping) => boundAddress(mapping)?.family === family);
+  return [...bound, ...mappings.filter((mapping) => !boundAddress(mapping))];
 }
 
 /** The address that a mapping is bound to, undefined for every one. */

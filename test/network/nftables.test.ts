@@ -195,9 +195,9 @@ test('nftables: port mappings read as if nft had written the reference rules', a
   await twin.run(['nft', '-f', '-'], {
     stdin: `table ip cni_hostport { comment "CNI portmap plugin";
       chain hostports {
+        ip daddr 192.0.2.1 tcp dport 9090 dnat to ${ip}:90 comment "one"
         tcp dport 8080 dnat to ${ip}:80 comment "one"
         udp dport 5353 dnat to ${ip}:53 comment "one"
-        ip daddr 192.0.2.1 tcp dport 9090 dnat to ${ip}:90 comment "one"
       }
       chain hostip_hostports { }
       chain hostports_all { jump hostip_hostports; jump hostports; }

@@ -315,6 +315,16 @@ for (const backend of ['iptables', 'nftables'])
       );
   });
 
+for (const backend of ['iptables', 'nftables'])
+  test(`${backend}: a mapping of one address of the host comes before that of every address`, async (t) => {
+    const { host, one } = await served(t, ports([8080, 80], [8080, 90, 'tcp', '10.5.0.1']), { backend });
+    await serve(t, one.pod, 'tcp', 80, 'every');
+    await serve(t, one.pod, 'tcp', 90, 'bound');
+    t.like(await ask(host, 'tcp', '10.5.0.1', 8080), { label: 'bound' });
+    t.like(await ask(host, 'tcp', '127.0.0.1', 8080), { label: 'every' });
+    await one.check();
+  });
+
 test('the sample network maps ports', async (t) => {
   const host = await makeHost(t);
   for (const name of ['10-bridge.conflist', '20-ptp.conflist', '30-dual-stack.conflist']) {
