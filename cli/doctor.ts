@@ -6,6 +6,7 @@ import { lookAround } from './doctor/context.ts';
 import { mend } from './doctor/mend.ts';
 import { describeResults, resultsAsJson } from './doctor/report.ts';
 import { ExitCode } from './errors.ts';
+import { withOutput } from './output.ts';
 import { environmentHelp } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
 import { print } from './terminal.ts';
@@ -19,17 +20,11 @@ interface DoctorArguments {
 export function doctor(suite: Suite): Subcommand<DoctorArguments> {
   return {
     builder: (yargs) =>
-      yargs
+      withOutput(yargs, ['text', 'json'], 'How to print what was found')
         .option('fix', {
           type: 'boolean',
           default: false,
           describe: 'Mend what can be mended without harm, and look again',
-        })
-        .option('output', {
-          alias: 'o',
-          choices: ['text', 'json'] as const,
-          default: 'text' as const,
-          describe: 'How to print what was found',
         })
         .example('$0 doctor', 'What is wrong, why, and which command mends it')
         .example('$0 doctor --fix', 'Mend what is safe to mend')
