@@ -281,3 +281,15 @@ export function knownAddresses(call: Call): Prefix[] {
     })
     .map((ip) => ip.address);
 }
+
+/** The addresses of the container's other interfaces; none when the sandbox no longer exists. */
+export function neighbourAddresses({
+  sandboxIfPresent: sandbox,
+  ifname,
+}: Pick<Call, 'sandboxIfPresent' | 'ifname'>): Address[] {
+  if (!sandbox) return [];
+  const own = getLink(sandbox.socket, ifname)?.index;
+  return listAddresses(sandbox.socket)
+    .filter(({ link }) => link !== own)
+    .map(({ prefix }) => prefix.address);
+}

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { Attachment, attach, liveWithBoth, sample, suitePairs } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, runNetworkVerb, sample, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { addresses, link, ping, snapshot } from '../support/observe.ts';
 import { changed, joinedTo } from '../support/outside.ts';
@@ -116,6 +116,39 @@ test('a failing ADD gives the device back', async (t) => {
     /no interface for device "0000:ff:1f.7"/,
   );
   t.deepEqual(await snapshot(host), before);
+});
+
+test('a failing ADD gives a device back that was up, up', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  await host.run(['ip', 'link', 'set', 'eth1', 'up']);
+  const pod = await host.addPod();
+  const outcome = await new Attachment(host, pod, changed(name, { ipam: { type: 'none-such' } })).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /not in CNI_PATH/);
+  t.true((await link(host, 'eth1'))!.flags.includes('UP'));
+});
+
+test('a device that the runtime names is missing only to ADD', async (t) => {
+  const host = await makeHost(t);
+  const network = changed(name, { device: undefined, capabilities: { deviceID: true } });
+  t.is((await runNetworkVerb(host, { ...network, cniVersion: '1.1.0' }, 'STATUS')).exit, 0);
+  const outcome = await new Attachment(host, await host.addPod(), network).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /No device is named/);
+});
+
+test('the alias that a pod gives its device keeps it from nothing, and names nothing that has a name', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  for (const [keys, alias, wanted] of [
+    [{}, 'my uplink port', 'eth1'],
+    [{}, 'eth9', 'eth1'],
+    [{ device: undefined, hwaddr: '0a:00:00:00:00:11' }, 'my uplink port', 'net0'],
+  ] as const) {
+    const one = await attach(host, changed(name, keys), { ifname: 'net0' });
+    await one.pod.run(['ip', 'link', 'set', 'net0', 'alias', alias]);
+    await one.del();
+    t.is((await link(host, wanted))?.address, '0a:00:00:00:00:11');
+  }
 });
 
 test('DEL releases the address when namespace or device are gone, and renames what the kernel gave back', async (t) => {

@@ -1,6 +1,6 @@
 /** ipvlan, vlan and dummy, on a kernel that has them. */
 
-import { Attachment, attach, liveWithBoth, sample, suitePairs } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, runNetworkVerb, sample, suitePairs } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { addresses, link, ping } from '../support/observe.ts';
 import { addMaster, changed } from '../support/outside.ts';
@@ -69,6 +69,42 @@ test('vlan: frames are tagged, and an interface of another VLAN is not reached',
   await outside2.run(['ip', 'addr', 'del', '10.119.255.254/16', 'dev', 'eth0']);
   const blocked = await attach(host2, sample('63-vlan.conflist'));
   t.false(await ping(blocked.pod, '10.119.0.200'));
+});
+
+test('ipvlan and vlan: DEL leaves the interface of the next pod, although its MAC address is the same', async (t) => {
+  for (const name of ['62-ipvlan.conflist', '63-vlan.conflist']) {
+    const host = await makeHost(t);
+    await addMaster(host, '10.103');
+    const one = await attach(host, sample(name));
+    await one.pod.remove();
+    await host.run(['ip', 'netns', 'add', one.pod.name]);
+    const next = await attach(host, sample(name), { pod: one.pod, containerId: 'next' });
+    t.is(next.result!.interfaces![0]!.mac, one.result!.interfaces![0]!.mac);
+    await one.del();
+    await next.check();
+    await next.del();
+    t.is(await link(next.pod, 'eth0'), undefined);
+  }
+});
+
+test('vlan: the master may be a port of a bridge, which does not get the frames of the VLAN', async (t) => {
+  const host = await makeHost(t);
+  const outside = await addMaster(host, '10.103');
+  await outside.run(['ip', 'link', 'add', 'link', 'eth0', 'name', 'v100', 'up', 'type', 'vlan', 'id', '100']);
+  await outside.run(['ip', 'addr', 'add', '10.103.0.200/24', 'dev', 'v100']);
+  await host.run(['ip', 'link', 'add', 'br0', 'up', 'type', 'bridge']);
+  await host.run(['ip', 'link', 'set', 'eth0', 'master', 'br0']);
+  const ipam = { type: 'host-local', subnet: '10.103.0.0/24' };
+  const network = { ...changed('63-vlan.conflist', { master: 'eth0', ipam }), cniVersion: '1.1.0' };
+  t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+  const one = await attach(host, network);
+  t.true(await ping(one.pod, '10.103.0.200'));
+  const outcome = await new Attachment(
+    host,
+    await host.addPod(),
+    changed('62-ipvlan.conflist', { master: 'eth0' }),
+  ).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /is a port of a bridge itself/);
 });
 
 test('vlan: the same VLAN twice in one sandbox, a wrong VLAN and a missing master are refused', async (t) => {
