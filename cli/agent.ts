@@ -40,35 +40,41 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           ),
         )
         .option('socket', {
+          global: false,
           type: 'string',
           default: defaultSocket,
           requiresArg: true,
           describe: 'Unix socket to listen on; plugins look for the default one only',
         })
         .option('concurrency', {
+          global: false,
           type: 'number',
           default: 64,
           requiresArg: true,
           describe: 'How many calls of the runtime may be under way at once; the rest wait in order',
         })
         .option('idle-timeout', {
+          global: false,
           type: 'number',
           default: 0,
           requiresArg: true,
           describe: 'End after this many seconds without a call; 0 for never',
         })
         .option('metrics', {
+          global: false,
           type: 'string',
           coerce: (text: string | undefined) => (text === undefined ? undefined : parseMetricsAddress(text)),
           requiresArg: true,
           describe: 'Serve metrics for Prometheus here: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH',
         })
         .option('repair', {
+          global: false,
           type: 'boolean',
           default: false,
           describe: 'Run "cni repair" at start, and whenever firewalld has been reloaded or restarted',
         })
         .option('traces', {
+          global: false,
           type: 'string',
           coerce: (text: string | undefined) => (text === undefined ? undefined : parseCollector(text)),
           requiresArg: true,
@@ -76,6 +82,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
             'Send spans to the OpenTelemetry collector at this URL; by default $OTEL_EXPORTER_OTLP_ENDPOINT',
         })
         .option('overlay', {
+          global: false,
           type: 'string',
           requiresArg: true,
           describe: 'Do what flanneld does on a node, with the settings in this file',
@@ -90,7 +97,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           if (overlay !== undefined && idleTimeout > 0)
             throw usageError('--overlay takes an agent that stays. Leave out --idle-timeout');
           return true;
-        })
+        }, false)
         .example('$0 agent', 'Serve until SIGTERM')
         .example('$0 agent --repair', 'Also bring back what a reload of firewalld takes')
         .example('$0 agent --overlay /etc/cni/overlay.json', 'Also join the nodes to an overlay')
