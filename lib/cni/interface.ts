@@ -282,3 +282,15 @@ export function addressesInSandbox(call: Pick<Call, 'ifname'>, result: Result): 
 export function knownAddresses(call: Call): Prefix[] {
   return call.prevResult ? addressesByName(call, call.prevResult).map(({ address }) => address) : [];
 }
+
+/** The addresses of the container's other interfaces; none when the sandbox no longer exists. */
+export function neighbourAddresses({
+  sandboxIfPresent: sandbox,
+  ifname,
+}: Pick<Call, 'sandboxIfPresent' | 'ifname'>): Address[] {
+  if (!sandbox) return [];
+  const own = getLink(sandbox.socket, ifname)?.index;
+  return listAddresses(sandbox.socket)
+    .filter(({ link }) => link !== own)
+    .map(({ prefix }) => prefix.address);
+}

@@ -1,5 +1,6 @@
 /** Which firewall a host has. */
 
+import type { Address } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 
 /** Names of the backends in configurations. */
@@ -8,6 +9,12 @@ export type BackendName = (typeof backendNames)[number];
 
 /** Registers how to take back what has just been done, should ADD fail later. */
 export type RegisterUndo = (what: string, step: () => Promise<void> | void) => void;
+
+/**
+ * The addresses of the container's other interfaces, which may be on the same network: their rules are not
+ * the attachment's, whatever bears the container's name. Looked up when needed.
+ */
+export type Neighbours = () => readonly Address[];
 
 /**
  * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is
@@ -20,4 +27,23 @@ export function defaultBackend(programs: Programs): BackendName {
   } catch {
     return 'nftables';
   }
+}
+
+/**
+ * CHECK of what a backend has made.
+ * @param missing what the backend says that it would add.
+ * @param consequence a sentence without its full stop.
+ * @throws Error when anything is missing.
+ */
+export function requireComplete(missing: readonly string[], consequence: string): void {
+  if (missing.length > 0) throw new Error(`${consequence}. Missing: ${missing.join(', ')}. Run "cni repair"`);
+}
+
+/**
+ * Names the rules that a chain has lost.
+ * @param table as in 'table "nat" of iptables'.
+ * @returns a text, or none when it has lost none.
+ */
+export function describeLost(chain: string, count: number, table: string): string[] {
+  return count === 0 ? [] : [`${count} ${count === 1 ? 'rule' : 'rules'} of chain "${chain}" in ${table}`];
 }

@@ -92,15 +92,6 @@ export class Zone {
     if (answer.text === undefined && !isGone) throw this.refusal('removeSource', address, answer);
   }
 
-  /** @throws FirewalldError when an address is not a source of the zone. */
-  async check(address: Address): Promise<void> {
-    if (!(await this.has(address)))
-      throw new FirewalldError(
-        ErrorCode.Internal,
-        `firewalld has no source "${address.toPrefix()}" in zone "${this.name}", as after "firewall-cmd --reload". Run "cni repair"`,
-      );
-  }
-
   /** Whether an address is a source of the zone. @throws FirewalldError */
   async has(address: Address): Promise<boolean> {
     const answer = await this.call('querySource', address);
@@ -146,10 +137,6 @@ export function firewalldForward(zone: Zone, isolation: ForwardBackend): Forward
         if (await zone.add(address))
           undo(`remove ${address} from the firewalld zone`, () => zone.remove(address));
       if (request.isolation) await isolation.allow({ ...request, addresses: [] }, true, undo);
-    },
-    async check(request) {
-      for (const address of request.addresses) await zone.check(address);
-      if (request.isolation) await isolation.check({ ...request, addresses: [] });
     },
     async missing(request) {
       const missing: string[] = [];

@@ -11,6 +11,7 @@ import { basename, join } from 'node:path';
 import type { Metafile } from 'esbuild';
 import packageJson from '../../package.json' with { type: 'json' };
 import packageLock from '../../package-lock.json' with { type: 'json' };
+import { loaderChange } from './loader-copy.ts';
 import { debianPackageOf, launcherPackage, pinOf, type Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -40,6 +41,8 @@ export interface Component {
   cpe?: string;
   licenses?: { expression: string }[] | { license: { name: string } }[];
   hashes?: { alg: 'SHA-256' | 'SHA-512'; content: string }[];
+  /** How it differs from what it is named after. */
+  pedigree?: { notes: string };
   components?: Component[];
 }
 
@@ -167,7 +170,10 @@ function npmComponent({ name, version, license, integrity }: BundledPackage): Co
   };
 }
 
-function debianComponents({ debian, debianArchitecture }: Target, libraries: readonly string[]): Component[] {
+function debianComponents(
+  { debian, debianArchitecture, loader }: Target,
+  libraries: readonly string[],
+): Component[] {
   return [...debian].map(([name, { version }]) => ({
     type: 'library',
     ...purlOf('deb/debian', name, version, `?arch=${debianArchitecture}`),
@@ -175,7 +181,12 @@ function debianComponents({ debian, debianArchitecture }: Target, libraries: rea
     ...(version && { version }),
     licenses: [{ license: { name: `see licences/${name}` } }],
     ...(name !== launcherPackage && {
-      components: libraries.filter((file) => debianPackageOf(basename(file)) === name).map(fileComponent),
+      components: libraries
+        .filter((file) => debianPackageOf(basename(file)) === name)
+        .map((file) => ({
+          ...fileComponent(file),
+          ...(basename(file) === loader && { pedigree: { notes: loaderChange } }),
+        })),
     }),
   }));
 }

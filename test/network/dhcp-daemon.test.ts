@@ -122,6 +122,35 @@ test('a daemon that takes requests but does not answer: code 11 in bounded time,
   t.true(Date.now() - started < 40_000);
 });
 
+test('a daemon that is restarted during ADD and DEL: code 11, and the next try succeeds', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  // Nobody answers yet.
+  const keeper = await daemon(t, host);
+  const one = new Attachment(host, await host.addPod(), sample(dhcpSample));
+  const config = pluginConfig(one.network, one.network.plugins[0]!);
+  const adding = one.tryAdd();
+  await until('the daemon asks', async () =>
+    (await one.pod.tryRun(['ip', '-j', 'link', 'show', 'eth0'])).stdout.includes('"UP"'),
+  );
+  // It waits for the ADD.
+  const deleting = runPlugin(host, 'dhcp', 'DEL', { pod: one.pod, config });
+  await until(
+    'DEL has asked, too',
+    async () => (await host.run(['ss', '-xH', 'state', 'established'])).split('dhcp.sock').length > 2,
+  );
+  await keeper.stop();
+  for (const { error, stdout } of await Promise.all([adding, deleting])) {
+    t.is(error?.code, 11, stdout);
+    t.regex(error?.msg ?? '', /The DHCP daemon on "\/run\/cni\/dhcp\.sock" ended before it had answered/);
+  }
+  await dnsmasq(t, outside);
+  await daemon(t, host);
+  const outcome = await one.tryAdd();
+  t.is(outcome.exit, 0, outcome.stdout);
+  await one.del();
+  t.deepEqual(leaseFiles(host), []);
+});
+
 test('a lease whose namespace is no longer one ends neither the daemon nor other renewals', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
@@ -228,6 +257,23 @@ test('a result that nobody takes: the new lease is given back, one that was ther
   t.is((await runNetworkVerb(host, living.network, 'STATUS')).exit, 0);
 });
 
+test('a server that takes an address back while it is renewed has the interface brought down', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const times = ['--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100'];
+  const server = await dnsmasq(t, outside, ...times);
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await server.stop();
+  // By then somebody else has the address. Servers broadcast their refusal.
+  const other = `${Math.ceil(Date.now() / 1000) + 3600} 02:00:00:00:00:01 ${one.ip} * *`;
+  await outside.run(['sh', '-c', `echo "$0" > /run/leases-${outside.name}`, other]);
+  const again = await dnsmasq(t, outside, ...times);
+  await until('the refusal', () => /DHCPNAK\(eth0\)/.test(again.said()));
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.regex(keeper.said(), new RegExp(`The DHCP server took address ${one.ip.replaceAll('.', '\\.')} back`));
+  t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+});
+
 /** Starts the daemon where more time has passed since the host was booted. */
 async function daemonLater(t: ExecutionContext, host: Host, seconds: number): Promise<void> {
   const later = `unshare --time --boottime ${seconds} --fork --kill-child`;
@@ -262,4 +308,56 @@ test('a lease of an earlier boot is forgotten, and what has the name of its sand
   await daemonLater(t, host, 3600);
   await until('the lease has ended', () => leaseFiles(host).length === 0);
   t.true((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+});
+
+/** Has another pod come in the place of one that is gone without DEL, at the same path. */
+async function replace({ pod }: Attachment, host: Host): Promise<void> {
+  await pod.remove();
+  await host.run(['ip', 'netns', 'add', pod.name]);
+}
+
+test("the lease of a lost pod leaves the pod alone that has the sandbox's path by now", async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
+  const keeper = await daemon(t, host);
+  const lost = await attach(host, sample(dhcpSample));
+  await replace(lost, host);
+  const next = await attach(host, sample(dhcpSample), { pod: lost.pod, containerId: 'next' });
+  await until('the end of the lost lease', () => leaseFiles(host).length === 1);
+  await lost.del();
+  t.notRegex(server.said(), /DHCPRELEASE/);
+  t.deepEqual(await addresses(next.pod, 'eth0'), [`${next.ip}/16`]);
+  await next.check();
+  await next.del();
+  t.regex(server.said(), /DHCPRELEASE/);
+  t.deepEqual(leaseFiles(host), []);
+  t.is(keeper.said(), '');
+});
+
+test("a lease that has ended leaves an interface up that is the next pod's", async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  await dnsmasq(t, outside);
+  const keeper = await daemon(t, host);
+  const lost = await attach(host, sample(dhcpSample));
+  await keeper.stop();
+  await replace(lost, host);
+  await lost.pod.run(['ip', 'link', 'add', 'eth0', 'up', 'type', 'veth', 'peer', 'name', 'eth1']);
+  await daemonLater(t, host, 3600);
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.true((await link(lost.pod, 'eth0'))!.flags.includes('UP'));
+});
+
+test('a container that comes back under its old ID and path gets a lease of its own', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside);
+  await daemon(t, host);
+  const before = await attach(host, sample(dhcpSample));
+  await replace(before, host);
+  const asked = () => server.said().match(/DHCPACK/g)!.length;
+  t.is(asked(), 1);
+  const again = await attach(host, sample(dhcpSample), { pod: before.pod });
+  t.is(asked(), 2);
+  t.is(leaseFiles(host).length, 1);
+  await again.del();
+  t.deepEqual(leaseFiles(host), []);
 });

