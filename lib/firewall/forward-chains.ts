@@ -4,7 +4,7 @@
  * meant to drop.
  */
 
-import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import type { Programs } from '../kernel/programs.ts';
 import { isOwnedTable, listBaseChains, type NftBaseChain } from '../netlink/nftables/objects.ts';
 import { listRules, type NftRule, verdictOf } from '../netlink/nftables/rules.ts';
 import type { NftFamily } from '../netlink/nftables/wire.ts';
@@ -109,11 +109,5 @@ function dropsAll(rule: NftRule): boolean {
  */
 function isManagedByIptables({ table, name }: NftBaseChain, programs: Programs): boolean {
   if (table.family === 'inet' || table.name !== 'filter' || name !== 'FORWARD') return false;
-  try {
-    programs.find(table.family === 'ip' ? 'iptables' : 'ip6tables');
-    return true;
-  } catch (error) {
-    if (error instanceof ProgramMissingError) return false;
-    throw error;
-  }
+  return programs.has(table.family === 'ip' ? 'iptables' : 'ip6tables');
 }

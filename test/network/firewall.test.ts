@@ -86,7 +86,11 @@ test('ingressPolicy keeps bridges, or pods, apart', async (t) => {
     t.true(await ping(one.pod, network.name === 'isola' ? '10.7.0.1' : '10.8.0.1'));
     await one.check();
     await host.run(['ip6tables', '-F', 'CNI-ISOLATION-STAGE-2']);
-    t.regex((await one.tryCheck()).error?.msg ?? '', /Missing: isolation of bridge "[\w-]+" for IPv6/, policy);
+    t.regex(
+      (await one.tryCheck()).error?.msg ?? '',
+      /Missing: isolation of bridge "[\w-]+" for IPv6/,
+      policy,
+    );
   }
 });
 
