@@ -32,7 +32,7 @@ export interface AgentOptions {
   readonly program: string;
   /** Digest of its installed tree. */
   readonly build: string;
-  /** How many calls may be under way at once; the rest wait in order. */
+  /** How many calls of the runtime may be under way at once; the rest wait in order. */
   readonly concurrency: number;
   /** After how many milliseconds without a call it ends; 0 for never. */
   readonly idleTimeoutMs: number;
@@ -54,6 +54,7 @@ export class Agent {
   private readonly waiting: (() => void)[] = [];
   /** Calls that run or wait. */
   private unfinished = 0;
+  /** Calls of the runtime that are under way, without delegates that came back. */
   private running = 0;
   private isStopping = false;
   private idleTimer: NodeJS.Timeout | undefined;
@@ -133,15 +134,21 @@ export class Agent {
   ): Promise<T> => {
     const start = performance.now();
     const { CNI_CONTAINERID: container, CNI_IFNAME: ifname, [depthVariable]: depth } = environment;
-    // A delegate is part of a call that is under way.
-    const isOfAttachment = Boolean(container) && !depth;
-    const work = () =>
-      this.runWithinLimit(() => {
-        const waitedMs = performance.now() - start;
-        this.statistics.onTurn(waitedMs);
-        return call(waitedMs);
-      });
-    return await (isOfAttachment ? this.takeTurn(container!, ifname ?? '', work) : this.finish(work));
+    const work = async () => {
+      const waitedMs = performance.now() - start;
+      this.statistics.onTurn(waitedMs);
+      this.statistics.running++;
+      try {
+        return await call(waitedMs);
+      } finally {
+        this.statistics.running--;
+      }
+    };
+    // A delegate is part of a call that is under way, which goes on only once the delegate is done: it must
+    // wait for nothing that such calls hold.
+    if (depth) return await this.finish(work);
+    const limited = () => this.runWithinLimit(work);
+    return await (container ? this.takeTurn(container, ifname ?? '', limited) : this.finish(limited));
   };
 
   /**
@@ -171,12 +178,10 @@ export class Agent {
         this.statistics.queued = this.waiting.length;
       });
     this.running++;
-    this.statistics.running = this.running;
     try {
       return await call();
     } finally {
       this.running--;
-      this.statistics.running = this.running;
       this.waiting.shift()?.();
       this.statistics.queued = this.waiting.length;
     }

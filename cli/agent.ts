@@ -50,7 +50,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           type: 'number',
           default: 64,
           requiresArg: true,
-          describe: 'How many calls may be under way at once; the rest wait in order',
+          describe: 'How many calls of the runtime may be under way at once; the rest wait in order',
         })
         .option('idle-timeout', {
           type: 'number',

@@ -5,8 +5,9 @@ import type { Suite } from '../main.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
+import type { CachedAttachment } from './libcni/cache.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
-import type { NetworkList } from './libcni/conflist.ts';
+import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork } from './networks.ts';
 import { forgetSaved, readRecord } from './records.ts';
@@ -52,11 +53,11 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       .example('$0 gc', 'Remove what is stale of any network')
       .example('$0 gc --node worker-7', 'Free what worker-7 had of ranges that nodes share')
       .epilogue(
-        'Kept are the attachments that a runtime has recorded and whose network namespace still exists. The others get a DEL, ' +
+        'Attachments that a runtime has recorded and whose network namespace still exists are kept. The others get a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
           '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
-          'No container may be added or removed meanwhile. With --node, nothing of this host is removed: see that the node is down ' +
-          `first. A node that has called in the last minutes is left alone.\n\n${environmentHelp}`,
+          'Do not add or remove containers meanwhile. With --node, nothing that lives on this host is removed: make sure first that the node is down. ' +
+          `A node that has called in the last minutes is left alone.\n\n${environmentHelp}`,
       ),
   handler: async ({ network, 'dry-run': dryRun, all, trace, node }) => {
     if (node !== undefined) {
@@ -65,13 +66,23 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       await collectNode(lists, node, { suite, dryRun });
       return;
     }
-    const { attachments } = await takeInventory(configDir(), cacheDir());
-    const names = network === undefined ? usedNetworks(attachments) : [network];
+    const inventory = await takeInventory(configDir(), cacheDir());
+    const { attachments, problems, unknown } = inventory;
+    for (const problem of new Set([...problems, ...unknown])) warn(problem);
+    const isSearched = all || unknown.length === 0;
+    if (!isSearched) {
+      warn(
+        'There may be living attachments that are not known by this. Only those that are orphaned for certain are removed; the plugins do not search for more',
+      );
+      process.exitCode = ExitCode.Failure;
+    }
+    const options = { dryRun, all, trace, isSearched };
+    const names = network === undefined ? usedNetworks(inventory) : [network];
     for (const name of names) {
       if (network === undefined) print(paint('bold', name));
       const own = attachments.filter((one) => one.network === name);
       try {
-        await collectNetwork(findUsedNetwork(name), own, { dryRun, all, trace });
+        await collectNetwork(findUsedNetwork(name), own, options);
       } catch (error) {
         if (network !== undefined) throw error;
         warn(describeError(error));
@@ -82,16 +93,22 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
   },
 });
 
-/** The networks that have a configuration, and those that have attachments, sorted by name. */
-function usedNetworks(attachments: readonly HostAttachment[]): string[] {
-  const names = new Set([...configuredNetworks(), ...attachments.map((one) => one.network)]);
-  return [...names].toSorted();
+/** Names of the networks that have a configuration or attachments, sorted. */
+function usedNetworks({ networks, attachments }: Inventory): string[] {
+  const names = [...networks.map(({ name }) => name), ...attachments.map((one) => one.network)];
+  return [...new Set(names)].toSorted();
+}
+
+interface Options extends Pick<GcArguments, 'all' | 'trace'> {
+  dryRun: boolean;
+  /** Whether the plugins search for what no record tells of: all but the attachments that are known. */
+  isSearched: boolean;
 }
 
 async function collectNetwork(
   list: NetworkList,
   own: readonly HostAttachment[],
-  { dryRun, all, trace }: { dryRun: boolean; all: boolean; trace: boolean },
+  { dryRun, all, trace, isSearched }: Options,
 ): Promise<void> {
   const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
   const kept = own.filter((one) => !stale.includes(one));
@@ -100,7 +117,7 @@ async function collectNetwork(
     print(`${count(stale.length, 'attachment')} would be removed, ${kept.length} kept.`);
     return;
   }
-  const outcome = await collect(list, stale, kept, environment(trace));
+  const outcome = await collect(list, stale, isSearched ? kept : undefined, environment(trace));
   for (const one of stale) {
     const why = outcome.remaining.get(one);
     print(
@@ -130,19 +147,28 @@ interface Outcome {
   readonly errors: readonly Error[];
 }
 
-/** Removes the stale attachments, and looks which of them are really gone. */
+/**
+ * Removes the stale attachments, and looks which of them are really gone.
+ * @param kept undefined when plugins must not search for more.
+ */
 async function collect(
   list: NetworkList,
   stale: readonly HostAttachment[],
-  kept: readonly HostAttachment[],
+  kept: readonly HostAttachment[] | undefined,
   environment: Environment,
 ): Promise<Outcome> {
   if (list.disableGC) {
     const why = `network "${list.name}" has "disableGC" set, so that nothing is collected`;
     return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
   }
-  const runtimes = new Map(stale.map((one) => [runtimeOf(one, environment.cacheDir), one]));
-  const failures = await collectGarbage(list, [...runtimes.keys()], kept, environment);
+  const runtimes = new Map<Runtime, HostAttachment>();
+  const detached = stale.map((one) => {
+    const record = recordOf(one, environment.cacheDir);
+    const runtime = runtimeOf(one, record);
+    runtimes.set(runtime, one);
+    return { network: (record && networkFromCache(record)) ?? list, runtime };
+  });
+  const failures = await collectGarbage(list, detached, kept, environment);
   for (const [runtime, one] of runtimes)
     if (!failures.some((failure) => failure.runtime === runtime)) forgetSaved(environment.cacheDir, one);
   const after = await takeInventory(configDir(), cacheDir());
@@ -157,15 +183,19 @@ async function collect(
   return { remaining, errors: errors.map(({ error }) => error) };
 }
 
-/** What DEL gets to know of an attachment: as much as was recorded. */
-function runtimeOf(one: HostAttachment, cacheDir: string): Runtime {
-  const { containerId, ifname, netns } = one;
-  const bare = { containerId, ifname: ifname || 'eth0', netns, args: [], capabilityArgs: {} };
+/** @returns undefined where there is none: a damaged record must not keep an attachment from being removed. */
+function recordOf(one: HostAttachment, cacheDir: string): CachedAttachment | undefined {
   try {
-    return { ...bare, ...readRecord(cacheDir, one), netns };
+    return readRecord(cacheDir, one);
   } catch {
-    return bare; // A damaged record must not keep it from being removed.
+    return undefined;
   }
+}
+
+/** What DEL gets to know of an attachment: as much as was recorded. */
+function runtimeOf(one: HostAttachment, record: CachedAttachment | undefined): Runtime {
+  const { containerId, ifname, netns } = one;
+  return { containerId, ifname: ifname || 'eth0', args: [], capabilityArgs: {}, ...record, netns };
 }
 
 /** What is left of an attachment. @returns undefined when nothing is. */

@@ -3,56 +3,30 @@
  * kernel, held against one another.
  */
 
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import { waitForEnd } from '../agent/pipe.ts';
-import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
+import { attachmentKey } from '../lib/attachment.ts';
 import { type Result, seenResult } from '../lib/cni/result.ts';
 import { getKey } from '../lib/cni/schema.ts';
 import { alone } from '../lib/group-commit.ts';
 import { type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import type { Link } from '../lib/kernel/link.ts';
-import { Netns } from '../lib/kernel/netns.ts';
 import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
 import { seenLinks } from '../lib/kernel/seen-links.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
+import { directoriesIn } from '../lib/networks/directories.ts';
 import { isObject } from '../lib/object.ts';
+import type { HostAttachment, PodName, PublishedPort } from './inventory/attachment.ts';
+import { presentNamespaces } from './inventory/namespaces.ts';
+import { Unrecorded } from './inventory/unrecorded.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
-import { listRecords } from './records.ts';
-import { type HeldAddress, type RangeUse, reservationsOf } from './reservations.ts';
-import { type RuleOwner, ruleOwners } from './rules.ts';
+import { listRecords, type RecordEntry } from './records.ts';
+import { type RangeUse, reservationsOf } from './reservations.ts';
+import { ruleOwners } from './rules.ts';
 
-/** A port of the host that leads to a container. */
-export interface PublishedPort {
-  hostPort: number;
-  containerPort: number;
-  protocol: string;
-}
-
-/** The name of a pod, or of a container outside Kubernetes. */
-export interface PodName {
-  /** Of Kubernetes; "" outside it. */
-  namespace: string;
-  name: string;
-}
-
-/** A container's connection to a network, as far as anything on the host tells. */
-export interface HostAttachment extends AttachmentId {
-  /** What its runtime calls it, where it says so. */
-  pod: PodName | undefined;
-  /** Path of the sandbox's namespace, "" when nobody recorded it. */
-  netns: string;
-  /** Without prefix lengths. */
-  ips: string[];
-  ports: PublishedPort[];
-  /** Interfaces of the host that belong to it. */
-  hostInterfaces: string[];
-  /** When ADD ended. */
-  since: Date | undefined;
-  /** Why it no longer belongs to a container; empty for one that is in order. */
-  orphaned: string[];
-}
+export type { HostAttachment, PublishedPort } from './inventory/attachment.ts';
 
 /** What a host has. */
 export interface Inventory {
@@ -67,12 +41,15 @@ export interface Inventory {
   readonly addresses: readonly InterfaceAddress[];
   /** Files that cannot be used, and why. */
   problems: string[];
+  /** Why there may be living attachments that are not among these; empty when all are known. */
+  unknown: string[];
 }
 
 /**
  * Looks at the host. Nothing is changed, and nothing is locked.
  * @param configDir of the networks. @param cacheDir above `results`.
  * @param once shares what is seen with others that look at the host at the same time.
+ * @throws CommandError when this process does not see the network namespaces of the host's containers.
  */
 export async function takeInventory(
   configDir: string,
@@ -105,12 +82,17 @@ export async function takeInventory(
       hostInterfaces: (result?.interfaces ?? []).filter(({ sandbox }) => !sandbox).map(({ name }) => name),
     });
   }
-  for (const attachment of attachments.values())
-    if (attachment.netns && !isNamespace(attachment.netns))
-      attachment.orphaned.push('its network namespace is gone');
+  const recorded = [...attachments.values()].filter(({ netns }) => netns !== '');
+  const present = presentNamespaces(
+    recorded.map(({ netns }) => netns),
+    join(cacheDir, 'results'),
+  );
+  for (const { netns, orphaned } of recorded)
+    if (!present.has(netns)) orphaned.push('its network namespace is gone');
   const reservations = [...networks.values()].map((network) => reservationsOf(network, once));
-  for (const { held } of reservations) addReservations(attachments, held);
-  addRuleOwners(attachments, networks, await owners);
+  const unrecorded = new Unrecorded(attachments, entries);
+  for (const { held } of reservations) unrecorded.addReservations(held);
+  unrecorded.addRuleOwners(await owners, (name) => networks.has(name));
   return {
     networks: [...networks.values()],
     attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
@@ -126,64 +108,27 @@ export async function takeInventory(
       });
     },
     problems: [...problems, ...reservations.flatMap((one) => one.problems)],
+    unknown: unknownAmong(entries, attachments),
   };
 }
 
-/** What host-local has given away: to attachments that are known, and to others. */
-function addReservations(
-  attachments: Map<string, HostAttachment>,
-  reservations: readonly HeldAddress[],
-): void {
-  for (const { owner, ip, since } of reservations) {
-    const known =
-      attachments.get(attachmentKey(owner)) ??
-      // Files of very old versions have no interface name.
-      (owner.ifname === ''
-        ? [...attachments.values()].find((one) => containerKey(one) === containerKey(owner))
-        : undefined);
-    if (known) {
-      if (!known.ips.includes(ip)) known.ips.push(ip);
-    } else
-      attachments.set(attachmentKey(owner), {
-        ...orphan(owner, 'address reserved, but no runtime knows of it'),
-        ips: [ip],
-        since: since(),
-      });
-  }
-}
-
-/** Whom the firewall has rules of. Those of networks that nothing here knows are somebody else's affair. */
-function addRuleOwners(
-  attachments: Map<string, HostAttachment>,
-  networks: ReadonlyMap<string, NetworkList>,
-  owners: readonly RuleOwner[],
-): void {
-  const known = Map.groupBy(attachments.values(), containerKey);
-  for (const owner of owners) {
-    if (!networks.has(owner.network)) continue;
-    if (known.get(containerKey(owner))?.some(({ ifname }) => !owner.ifname || owner.ifname === ifname))
-      continue;
-    const id = { ifname: 'eth0', ...owner };
-    attachments.set(attachmentKey(id), orphan(id, 'firewall rules remain, but no runtime knows of it'));
-  }
-}
-
-/** What the attachments of a container to one network have in common. */
-function containerKey({ network, containerId }: Pick<AttachmentId, 'network' | 'containerId'>): string {
-  return `${network} ${containerId}`;
-}
-
-function orphan(id: AttachmentId, why: string): HostAttachment {
-  return {
-    ...id,
-    pod: undefined,
-    netns: '',
-    ips: [],
-    ports: [],
-    hostInterfaces: [],
-    since: undefined,
-    orphaned: [why],
-  };
+/** Which records are damaged, and of which living containers the further networks are not saved any more. */
+function unknownAmong(
+  entries: readonly RecordEntry[],
+  attachments: ReadonlyMap<string, HostAttachment>,
+): string[] {
+  const saved = new Set(entries.flatMap((one) => (one.isSaved ? (one.attachment?.containerId ?? []) : [])));
+  return entries.flatMap(({ attachment, isSaved, error }) => {
+    if (error) return [error.message];
+    if (isSaved || !attachment || saved.has(attachment.containerId)) return [];
+    const network = networkFromCache(attachment);
+    if (!network || directoriesIn(network).length === 0) return [];
+    const one = attachments.get(attachmentKey(attachment))!;
+    if (one.orphaned.length > 0) return [];
+    return [
+      `Nothing is saved of the networks of ${displayName(one)} (container "${one.containerId}"), which network "${network.name}" has attached it to. Delete the container and add it again`,
+    ];
+  });
 }
 
 function readNetworks(directory: string, problems: string[]): NetworkList[] {
@@ -261,10 +206,4 @@ function portsOf(capabilityArgs: Readonly<Record<string, unknown>>): PublishedPo
       ? [{ hostPort, containerPort, protocol: typeof protocol === 'string' ? protocol : 'tcp' }]
       : [];
   });
-}
-
-function isNamespace(path: string): boolean {
-  const netns = Netns.openIfPresent(path);
-  netns?.close();
-  return netns !== undefined;
 }

@@ -63,9 +63,9 @@ export const probe: Subcommand<ProbeArguments> = {
       .example('$0 probe default/web-1', 'One pod')
       .example('$0 probe podnet --to 1.1.1.1', 'Every pod of a network, and the way out')
       .epilogue(
-        'Tried are the gateway, another pod of the network, the host and the way back from it, published ports from outside, from the ' +
+        'It tries the gateway, another pod of the network, the host and the way back from it, published ports from outside, from the ' +
           'host and from the pod itself, DNS, and whether the largest packets arrive. "Outside" is a namespace that is joined to the host ' +
-          'for as long as the command runs. Where no program in the pod listens on a published port, the command does so meanwhile. ' +
+          'while the command runs. If no program in the pod listens on a published port, the command does so meanwhile. ' +
           'Nothing is left behind. The exit code is 1 if anything fails.',
       ),
   handler: async ({ target, to, dns, name, output }) => {

@@ -13,10 +13,19 @@ import { type SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { type CachedAttachment, type CacheEntry, listCache, readCached } from './libcni/cache.ts';
 import { networkFromCache } from './libcni/conflist.ts';
 
+/** A record, and who has written it. */
+export interface RecordEntry extends CacheEntry {
+  /** Whether it is of a plugin that attaches pods to several networks, and not of a runtime. */
+  readonly isSaved: boolean;
+}
+
 /** Every record, those of libcni first. */
-export function listRecords(cacheDir: string): CacheEntry[] {
+export function listRecords(cacheDir: string): RecordEntry[] {
   const cached = listCache(cacheDir);
-  return [...cached, ...directoriesOf(cacheDir, cached).flatMap(listSaved)];
+  return [
+    ...cached.map((one) => ({ ...one, isSaved: false })),
+    ...directoriesOf(cacheDir, cached).flatMap(listSaved),
+  ];
 }
 
 /** Reads one record, undefined when there is none. @throws CacheError when its file is damaged. */
@@ -37,15 +46,19 @@ function directoriesOf(cacheDir: string, cached: readonly CacheEntry[]): string[
   return [...new Set([...usualDirectories(cacheDir), ...configured])];
 }
 
-function listSaved(directory: string): CacheEntry[] {
+function listSaved(directory: string): RecordEntry[] {
   const saved = new SavedDelegates(directory);
-  return saved.tryContainers().flatMap((containerId) => {
+  return saved.tryContainers().flatMap((containerId): RecordEntry[] => {
     const file = join(directory, containerId);
     const since = lstatSync(file, { throwIfNoEntry: false })?.mtime ?? new Date(0);
-    return (saved.tryRead(containerId) ?? []).map((one) => ({
-      ...{ file, since },
-      attachment: recordOf(containerId, one),
-    }));
+    const entry = { file, since, isSaved: true };
+    try {
+      const networks = saved.read(containerId) ?? [];
+      return networks.map((one) => ({ ...entry, attachment: recordOf(containerId, one) }));
+    } catch (error) {
+      const why = `The saved networks of a container, "${file}", cannot be read: ${(error as Error).message}. Delete the container, and add it again`;
+      return [{ ...entry, error: new Error(why) }];
+    }
   });
 }
 
@@ -62,17 +75,16 @@ export function savedNetworksOf(
   return undefined;
 }
 
-/** Forgets a network of a container that has been detached from it, where a plugin saved it. */
+/** Forgets a network of a container that has been detached from it, where a plugin saved it readably. */
 export function forgetSaved(cacheDir: string, { network, containerId, ifname }: AttachmentId): void {
-  const found = savedNetworksOf(cacheDir, containerId);
   const isMeant = (one: SavedDelegate) => one.network.name === network && one.ifname === ifname;
-  const one = found?.networks.find(isMeant);
-  if (!found || !one?.of) return;
-  found.saved.save(
-    one.of,
-    one.netns,
-    found.saved.load(one.of)!.filter((other) => !isMeant(other)),
-  );
+  for (const directory of directoriesOf(cacheDir, listCache(cacheDir))) {
+    const saved = new SavedDelegates(directory);
+    const one = saved.tryRead(containerId)?.find(isMeant);
+    if (!one?.of) continue;
+    const others = saved.load(one.of)!.filter((other) => !isMeant(other));
+    saved.save(one.of, one.netns, others);
+  }
 }
 
 /** A saved network as libcni would record it. */

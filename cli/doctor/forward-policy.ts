@@ -5,16 +5,18 @@ import { withNftables } from '../../lib/firewall/nftables.ts';
 import type { Family } from '../../lib/ip.ts';
 import { ProgramMissingError } from '../../lib/kernel/programs.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
-import { type Context, hasFamily, ingressOf, isRouted, type RunningAttachment } from './context.ts';
+import { type Context, ingressOf, isRouted, type RunningAttachment } from './context.ts';
+import { iptablesChains, nftChains } from './firewall-rules.ts';
 import type { SavedRules } from './iptables.ts';
-import { letsThrough } from './lets-through.ts';
+import { type Chains, letsThrough } from './lets-through.ts';
 
 /** A base chain that drops what no rule lets through. */
 interface DroppingChain {
   readonly title: string;
   readonly families: readonly Family[];
-  /** Every rule of its table, in the words of iptables-save or nft. */
-  readonly lines: readonly string[];
+  /** Its name, and all chains of its table, as a family's packets see them. */
+  readonly name: string;
+  chains(family: Family): Chains;
   /** Whether the plugins' own rules are in its table. */
   readonly isOfPlugins: boolean;
   /** Commands that let an interface or, without one, an address through. */
@@ -41,10 +43,9 @@ function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Con
   for (const one of running.filter(isRouted)) {
     const ingress = ingressOf(one, links);
     for (const ip of one.attachment.ips) {
-      const isConcerned = chain.families.some((family) =>
-        hasFamily({ ...one, attachment: { ...one.attachment, ips: [ip] } }, family),
-      );
-      if (!isConcerned || chain.lines.some((line) => letsThrough(line, ip, ingress?.name))) continue;
+      const family = ip.includes(':') ? 6 : 4;
+      if (!chain.families.includes(family)) continue;
+      if (letsThrough(chain.chains(family), chain.name, { ip, link: ingress?.name })) continue;
       const link = ingress?.kind === 'bridge' ? ingress.name : undefined;
       const { network } = one.attachment;
       dropped.set(network, [...(dropped.get(network) ?? []), { one, ip, link }]);
@@ -71,12 +72,14 @@ function iptablesChain({ family, program, tables, isInUse, variant }: SavedRules
   const lines = tables.get('filter') ?? [];
   const drops = lines.some((line) => /^:FORWARD DROP\b|^-A FORWARD -j (?:DROP|REJECT)\b/.test(line));
   if (!drops || lines.includes('-A FORWARD -j ACCEPT')) return [];
+  const chains = iptablesChains(lines);
   const connections = '-m conntrack --ctstate RELATED,ESTABLISHED,DNAT';
   return [
     {
       title: `Chain FORWARD of ${program} (${variant === 'nft' ? 'nf_tables' : 'legacy'})`,
       families: [family],
-      lines,
+      name: 'FORWARD',
+      chains: () => chains,
       isOfPlugins: isInUse,
       allow: (link, ip) => {
         const [from, to] = link
@@ -104,10 +107,13 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
   for (const { table, name } of found) {
     const full = `${table.family} ${table.name} ${name}`;
     const insert = `nft insert rule ${full}`;
+    const families: Family[] = table.family === 'inet' ? [4, 6] : [table.family === 'ip' ? 4 : 6];
+    const lines = await nftLines(programs, table);
+    const byFamily = new Map(families.map((one) => [one, nftChains(lines, one)]));
     chains.push({
       title: `Chain "${full}" of nftables`,
-      families: table.family === 'inet' ? [4, 6] : [table.family === 'ip' ? 4 : 6],
-      lines: await nftLines(programs, table),
+      ...{ families, name },
+      chains: (family) => byFamily.get(family)!,
       isOfPlugins: false,
       allow: (link, ip) => {
         if (table.name === 'firewalld')
@@ -135,7 +141,7 @@ async function nftLines(
 ): Promise<string[]> {
   try {
     const { stdout } = await programs.run('nft', ['list', 'table', table.family, table.name]);
-    return stdout.split('\n').map((line) => line.trim());
+    return stdout.split('\n');
   } catch (error) {
     if (!(error instanceof ProgramMissingError)) throw error;
     throw new Error(

@@ -1,8 +1,9 @@
 /** Rules that the other variant of iptables keeps in force. */
 
+import { Address, Prefix } from '../../lib/ip.ts';
 import { count } from '../terminal.ts';
 import type { Check, Finding } from './check.ts';
-import type { Context } from './context.ts';
+import type { Context, RunningAttachment } from './context.ts';
 import type { SavedRules } from './iptables.ts';
 
 export const leftovers: Check = {
@@ -36,21 +37,52 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
             mend: `Look at them with "${program}-save"; "${program} -F" and "${program} -t nat -F" remove them`,
           },
         ];
-  const isInUse = running.some(({ attachment }) =>
-    ours.some((line) => line.includes(attachment.containerId)),
-  );
+  const users = running.filter((one) => ours.some((line) => concerns(line, one)));
+  const isOperators = all.some((line) => line.startsWith(`-A ${adminChain} `));
+  const remove = `${program}-save -c | grep -v CNI- | ${program}-restore -c`;
   return [
     {
       ...{ severity: 'warning', subject: `rules of CNI plugins in ${program}`, cause },
       message: `${title} still has ${count(ours.length, 'rule')} of CNI plugins, which the plugins of today neither see nor remove`,
-      mend: `${program}-save -c | grep -v CNI- | ${program}-restore -c`,
-      // Pods that were attached before the switch may have no other rules.
-      ...(!isInUse && { fix: () => removeRules(program, tables, programs) }),
+      mend: [
+        // Pods that were attached before the switch may have no other rules.
+        ...(users.length > 0
+          ? [
+              `Delete the pods that they are of, and add them again: ${users.map(({ name }) => name).join(', ')}`,
+            ]
+          : []),
+        ...(isOperators
+          ? [
+              `Put your own rules of chain "${adminChain}" in the "iptables" of today: ${program} -S ${adminChain}`,
+            ]
+          : []),
+        remove,
+      ].join('. Then: '),
+      ...(users.length === 0 && !isOperators && { fix: () => removeRules(program, tables, programs) }),
     },
   ];
 }
 
-/** Removes the rules and chains of CNI plugins in one step for each table, and no others. */
+/** Where operators put rules of their own, which come before those of the plugin "firewall". */
+const adminChain = 'CNI-ADMIN';
+
+/** A chain of one attachment's: what leads to it tells of which. */
+const ownChain = /^-A CNI-(?:[DS]N-)?[0-9a-f]{21,24} /;
+
+/** Whether a rule is about an attachment: by its container ID, its addresses, or its interfaces of the host. */
+function concerns(line: string, { attachment }: RunningAttachment): boolean {
+  const { containerId, ips, hostInterfaces } = attachment;
+  if (line.includes(containerId)) return true;
+  if (ownChain.test(line)) return false;
+  const words = line.split(/[\s,]+/);
+  const prefixes = words.flatMap((word) => Prefix.tryParse(word) ?? Address.tryParse(word)?.toPrefix() ?? []);
+  return (
+    words.some((word) => hostInterfaces.includes(word)) ||
+    ips.some((ip) => prefixes.some((prefix) => prefix.contains(Address.parse(ip))))
+  );
+}
+
+/** Removes all rules and chains of CNI plugins in one step for each table, and no others. */
 async function removeRules(
   program: string,
   tables: SavedRules['tables'],

@@ -1,11 +1,11 @@
 /** The result cache, host-local's files, the firewall and the kernel, held against one another. */
 
+import { basename } from 'node:path';
 import { attachmentKey } from '../../lib/attachment.ts';
 import { displayName } from '../inventory.ts';
-import { listCache } from '../libcni/cache.ts';
 import { deleteNetwork } from '../libcni/chain.ts';
 import { networkFromCache } from '../libcni/conflist.ts';
-import { forgetSaved } from '../records.ts';
+import { forgetSaved, listRecords } from '../records.ts';
 import { reservationsOf } from '../reservations.ts';
 import { cacheDir } from '../settings.ts';
 import { count } from '../terminal.ts';
@@ -17,7 +17,7 @@ export const records: Check = {
   title: 'Records',
   run(context) {
     const findings = [
-      ...damagedRecords(),
+      ...damagedRecords(context),
       ...damagedReservations(context),
       ...orphans(context),
       ...sharedAddresses(context),
@@ -30,19 +30,23 @@ export const records: Check = {
   },
 };
 
-function damagedRecords(): Finding[] {
-  return listCache(cacheDir()).flatMap(({ file, error }) =>
-    error
-      ? [
-          {
-            ...{ severity: 'error', subject: file, message: error.message },
-            cause:
-              'The host lost power, its disk was full, or a program other than the runtime has written the file',
-            mend: `rm ${shellWord(file)}`,
-          },
-        ]
-      : [],
-  );
+function damagedRecords({ inventory: { attachments } }: Context): Finding[] {
+  return listRecords(cacheDir()).flatMap(({ file, error }) => {
+    if (!error) return [];
+    // It may be all that keeps a container's addresses from being given away again.
+    const isHeld = attachments.some(({ containerId }) => basename(file).includes(containerId));
+    const remove = `rm ${shellWord(file)}`;
+    return [
+      {
+        ...{ severity: 'error', subject: file, message: error.message },
+        cause:
+          'The host lost power, its disk was full, or a program other than the runtime has written the file',
+        mend: isHeld
+          ? `Have the runtime delete the container, and add it again. Only if it is gone: ${remove} && cni gc`
+          : remove,
+      },
+    ];
+  });
 }
 
 /** Files of host-local that cannot be used. */

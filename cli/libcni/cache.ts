@@ -71,7 +71,7 @@ export interface CacheEntry {
   readonly since: Date;
   readonly attachment?: CachedAttachment;
   /** What is wrong with it. */
-  readonly error?: CacheError;
+  readonly error?: Error;
 }
 
 /** Every file of the cache. */

@@ -53,8 +53,9 @@ export function readGrant(answer: DhcpMessage): Grant {
   const now = sinceBoot();
   const after = (share: number) => now + seconds * 1000 * share;
   const at = (option: number, share: number) => {
-    const value = numberOption(answer, option);
-    return value !== undefined && value < seconds ? now + value * 1000 : after(share);
+    // By a time of 0 the lease would be renewed without a pause.
+    const value = numberOption(answer, option) ?? 0;
+    return value > 0 && value < seconds ? now + value * 1000 : after(share);
   };
   const gateway = addressesOption(answer, Option.Router)[0];
   return {

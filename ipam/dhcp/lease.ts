@@ -44,6 +44,8 @@ const retryPause = 60_000;
 /** A lease, and the timer that keeps it. */
 export class Lease {
   readonly owner: LeaseOwner;
+  /** Its interface, whatever is found at the path and by the name later: see {@link identityOf}. */
+  private readonly link: string;
   private readonly options: ClientOptions;
   private readonly keeper: LeaseKeeper;
   private grant: Grant;
@@ -51,8 +53,15 @@ export class Lease {
   /** Ends a renewal that is under way. */
   private readonly stopping = new AbortController();
 
-  private constructor(owner: LeaseOwner, options: ClientOptions, grant: Grant, keeper: LeaseKeeper) {
+  private constructor(
+    owner: LeaseOwner,
+    link: string,
+    options: ClientOptions,
+    grant: Grant,
+    keeper: LeaseKeeper,
+  ) {
     this.owner = owner;
+    this.link = link;
     this.options = options;
     this.grant = grant;
     this.keeper = keeper;
@@ -63,7 +72,8 @@ export class Lease {
   static async acquire(owner: LeaseOwner, options: ClientOptions, keeper: LeaseKeeper): Promise<Lease> {
     using netns = Netns.open(owner.netns);
     const link = prepareLink(netns, owner.ifname);
-    return new Lease(owner, options, await acquire(link, options, keeper.settings), keeper);
+    const grant = await acquire(link, options, keeper.settings);
+    return new Lease(owner, identityOf(link), options, grant, keeper);
   }
 
   /**
@@ -73,13 +83,14 @@ export class Lease {
    * @throws Error when the text is not a lease.
    */
   static restore(text: string, keeper: LeaseKeeper): Lease | undefined {
-    const { boot, owner, clientId, request, provide, server, times, result } = readStoredLease(text);
+    const { boot, owner, link, clientId, request, provide, server, times, result } = readStoredLease(text);
     if (boot !== bootId()) return undefined;
     const { ips, routes } = parseResult(result, '1.1.0');
     const [ip] = ips;
     if (!ip) throw new Error('It has no address');
     using netns = Netns.openIfPresent(owner.netns);
-    if (!netns || !clientLink(netns, owner.ifname)) return undefined;
+    const found = netns && clientLink(netns, owner.ifname);
+    if (!found || identityOf(found) !== (link ?? identityOf(found))) return undefined;
     const grant = {
       address: ip.address,
       gateway: ip.gateway,
@@ -88,7 +99,7 @@ export class Lease {
       ...times,
     };
     const options = { clientId: Uint8Array.from(clientId), request, provide };
-    return new Lease(owner, options, grant, keeper);
+    return new Lease(owner, identityOf(found), options, grant, keeper);
   }
 
   /** What tells leases apart. */
@@ -108,6 +119,7 @@ export class Lease {
     const stored: StoredLease = {
       boot: bootId(),
       owner: this.owner,
+      link: this.link,
       options: {
         clientId: [...clientId],
         request: [...request],
@@ -120,6 +132,12 @@ export class Lease {
     return JSON.stringify(stored);
   }
 
+  /** Whether its interface still exists. */
+  isLiving(): boolean {
+    using netns = Netns.openIfPresent(this.owner.netns);
+    return this.linkIn(netns) !== undefined;
+  }
+
   /**
    * Gives the address back, as far as the interface still exists to say so.
    * @throws Error when that cannot be sent.
@@ -127,7 +145,7 @@ export class Lease {
   async release(): Promise<void> {
     this.stop();
     using netns = Netns.openIfPresent(this.owner.netns);
-    const link = netns && clientLink(netns, this.owner.ifname);
+    const link = this.linkIn(netns);
     if (link) await release(link, this.grant, this.options, this.keeper.settings);
   }
 
@@ -166,7 +184,7 @@ export class Lease {
     const { settings } = this.keeper;
     const { server, rebindAt, expiresAt } = this.grant;
     using netns = Netns.openIfPresent(this.owner.netns);
-    const link = netns && clientLink(netns, this.owner.ifname);
+    const link = this.linkIn(netns);
     if (!link) return this.keeper.ended(this); // The container is gone, whether DEL comes or not.
 
     const now = sinceBoot();
@@ -191,6 +209,12 @@ export class Lease {
     } else this.schedule(Math.min(sinceBoot() + retryPause, nextStage));
   }
 
+  /** Its interface; undefined when that is gone, and another one may have its name. */
+  private linkIn(netns: Netns | undefined): ClientLink | undefined {
+    const link = netns && clientLink(netns, this.owner.ifname);
+    return link && identityOf(link) === this.link ? link : undefined;
+  }
+
   /** The address no longer belongs to the container: nothing may be sent from it. */
   private expire({ netns, index, name }: ClientLink): void {
     using socket = openRouteSocket(netns);
@@ -211,6 +235,11 @@ function prepareLink(netns: Netns, ifname: string): ClientLink {
   if (!client)
     throw new Error(`Interface "${ifname}" has no MAC address, which DHCP needs. Use another IPAM plugin`);
   return client;
+}
+
+/** Tells an interface from all others that there are while the host runs. */
+function identityOf({ netns, index }: ClientLink): string {
+  return `${netns.identity()}, interface ${index}`;
 }
 
 function clientLink(netns: Netns, ifname: string): ClientLink | undefined {

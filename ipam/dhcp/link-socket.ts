@@ -76,7 +76,31 @@ export function openBroadcastChannel(link: ClientLink, from = unspecified, to = 
 
 /** Speaks from the address that the client has, to one server or by broadcast. */
 export function openAddressChannel(link: ClientLink, own: Address, server: Address | undefined): Channel {
-  const fd = link.netns.run(() => {
+  const fd = openUdpSocket(link, own);
+  let broadcasts: number;
+  try {
+    // Servers refuse by broadcast (RFC 2131, section 4.1), which a socket of one address does not get.
+    broadcasts = openUdpSocket(link, unspecified);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  const to = inetAddress(server ?? broadcast, serverPort);
+  return {
+    send: (message) =>
+      void libc('send a DHCP message', 'sendto', fd, message, message.length, 0, to, to.length),
+    receive: () => read(fd) ?? read(broadcasts),
+    drain: () => drained(fd),
+    close: () => {
+      closeSync(fd);
+      closeSync(broadcasts);
+    },
+  };
+}
+
+/** A socket of the interface for one of its addresses; for all of them and for broadcasts, if unspecified. */
+function openUdpSocket(link: ClientLink, own: Address): number {
+  return link.netns.run(() => {
     const socket = libc('open a UDP socket', 'socket', AF_INET, SOCK_DGRAM_CLOEXEC, 0);
     try {
       const on = numberBytes(4, (view) => view.setInt32(0, 1, true));
@@ -100,14 +124,6 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
       throw error;
     }
   });
-  const to = inetAddress(server ?? broadcast, serverPort);
-  return {
-    send: (message) =>
-      void libc('send a DHCP message', 'sendto', fd, message, message.length, 0, to, to.length),
-    receive: () => pick(fd, (data) => data),
-    drain: () => drained(fd),
-    close: () => closeSync(fd),
-  };
 }
 
 /** Tells whether an interface has an address. */

@@ -9,6 +9,8 @@ export interface StoredLease {
   /** The boot of the host in which it was written. */
   boot: string;
   owner: LeaseOwner;
+  /** Which interface it is of. Earlier releases do not write it. */
+  link?: string | undefined;
   options: { clientId: number[]; request: number[]; provide: [number, number[]][] };
   server: string;
   /** In milliseconds since that boot. */
@@ -22,6 +24,7 @@ const time = required(integer({ min: 0, max: Number.MAX_SAFE_INTEGER }));
 const schema = object({
   boot: string(),
   owner: required(ownerSchema),
+  link: string(),
   options: required(
     object({
       clientId: required(array(byte)),

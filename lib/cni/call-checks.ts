@@ -67,20 +67,28 @@ export function checkVersion({ name, versions }: Plugin<never>, command: string,
 }
 
 /**
- * Nothing may be done to the host's own namespace in a container's name, say because a process ID was reused.
+ * Nothing may be done to the host's own namespace in a container's name.
+ * @throws CniError InvalidNetns
  */
-export function refuseOwnNetns({ netns, netnsOverride }: Invocation, look: Once): void {
-  if (netns === '' || netnsOverride) return;
-  if (look(`own network namespace ${netns}`, () => isOwnNetns(netns, look)))
+export function refuseOwnNetns(invocation: Invocation, look: Once): void {
+  if (isOwnNetns(invocation, look))
     throw new CniError(
       ErrorCode.InvalidNetns,
-      `CNI_NETNS "${netns}" is the namespace that the plugin itself runs in. Pass the container's own namespace, ` +
+      `CNI_NETNS "${invocation.netns}" is the namespace that the plugin itself runs in. Pass the container's own namespace, ` +
         'or set CNI_NETNS_OVERRIDE=1 if the host itself is to be attached',
     );
 }
 
+/**
+ * Whether CNI_NETNS names the host's own namespace where it may not, say because a process ID was reused.
+ */
+export function isOwnNetns({ netns, netnsOverride }: Invocation, look: Once): boolean {
+  if (netns === '' || netnsOverride) return false;
+  return look(`own network namespace ${netns}`, () => isSameNetns(netns, look));
+}
+
 /** False for one that is gone or out of reach: each verb deals with that itself. */
-function isOwnNetns(netns: string, look: Once): boolean {
+function isSameNetns(netns: string, look: Once): boolean {
   let sandbox: Stats;
   try {
     sandbox = statSync(netns);

@@ -7,7 +7,17 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { Address, Prefix } from '../ip.ts';
 import type { Once } from '../kernel/sharing.ts';
 import { isObject } from '../object.ts';
-import { array, convert, decode, type Infer, integer, object, required, string } from './schema.ts';
+import {
+  array,
+  convert,
+  decode,
+  emptyIsAbsent,
+  type Infer,
+  integer,
+  object,
+  required,
+  string,
+} from './schema.ts';
 import { atLeast } from './version.ts';
 
 /** A network interface that a plugin made or changed. */
@@ -71,8 +81,10 @@ function isEmptyDns(dns: Dns | undefined): boolean {
   return !dns?.nameservers?.length && !dns?.domain && !dns?.search?.length && !dns?.options?.length;
 }
 
-/** An IP address in a configuration or result. */
-export const addressSchema = convert(string(), (text) => Address.parse(text), { examples: ['10.1.0.1'] });
+/** An IP address in a configuration or result. A field that is "" has none. */
+export const addressSchema = emptyIsAbsent(
+  convert(string(), (text) => Address.parse(text), { examples: ['10.1.0.1'] }),
+);
 /** An IP address with prefix length in a configuration or result. */
 export const prefixSchema = convert(string(), (text) => Prefix.parse(text), { examples: ['10.1.0.0/16'] });
 

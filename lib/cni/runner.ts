@@ -8,7 +8,14 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { eachTime } from '../kernel/sharing.ts';
 import { isObject } from '../object.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
-import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './call-checks.ts';
+import {
+  checkCommand,
+  checkDepth,
+  checkName,
+  checkVersion,
+  isOwnNetns,
+  refuseOwnNetns,
+} from './call-checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
 import { errorObject, formatError } from './error-object.ts';
 import { readInvocation } from './invocation.ts';
@@ -153,7 +160,7 @@ async function invoke(
   const valid = command === 'GC' ? validAttachments(config) : [];
   if (!valid) return undefined;
   const prevResult = readPrevResult(config, context);
-  using call = new Call<never>(context, {
+  using call = new Call<never>(command === 'DEL' ? withoutOwnNetns(context) : context, {
     config: config as never,
     prevResult,
     validAttachments: valid,
@@ -186,6 +193,23 @@ async function invoke(
       await plugin.gc?.(call);
       return undefined;
   }
+}
+
+/**
+ * Where the runtime gives DEL the host's own namespace, that of the container is gone, say because its process
+ * ID was reused. What is left on the host must go all the same, since the runtime tries until DEL succeeds.
+ */
+function withoutOwnNetns(context: CallContext): CallContext {
+  const { invocation, environment, sharing, record } = context;
+  if (!isOwnNetns(invocation, sharing?.once ?? eachTime)) return context;
+  const message = `CNI_NETNS "${invocation.netns}" is the namespace that the plugin itself runs in: going on as without the container's`;
+  record?.noteWarning(message);
+  context.warn(message);
+  return {
+    ...context,
+    invocation: { ...invocation, netns: '' },
+    environment: { ...environment, CNI_NETNS: '' },
+  };
 }
 
 /** Parses standard input, and reads the keys that come before all others. @throws CniError */
@@ -231,7 +255,7 @@ export function decodeConfig(
   checkCommand(command);
   checkDepth(context, plugin);
   checkVersion(plugin, command, cniVersion);
-  if (command !== 'STATUS' && command !== 'GC')
+  if (command === 'ADD' || command === 'CHECK')
     refuseOwnNetns(context.invocation, context.sharing?.once ?? eachTime);
   return { ...base, name, cniVersion, ...decode(plugin.config, json) };
 }

@@ -32,6 +32,8 @@ export interface Schema<T, Present extends boolean = boolean> {
    * @throws SchemaError when required.
    */
   absent?: (path: string) => T;
+  /** True where a field that is "" counts as absent; see {@link emptyIsAbsent}. */
+  readonly emptyIsAbsent?: boolean;
   readonly json: JsonSchema;
   readonly present?: Present;
 }
@@ -165,7 +167,8 @@ export function object<S extends Shape>(shape: S, options: Described = {}): Obje
       for (const key of Object.keys(shape)) {
         const field = shape[key]!;
         const found = read(key);
-        if (found !== undefined && found !== null) result[key] = field.decode(found, join(path, key));
+        const isAbsent = found === undefined || found === null || (found === '' && field.emptyIsAbsent);
+        if (!isAbsent) result[key] = field.decode(found, join(path, key));
         else if (field.absent) result[key] = field.absent(join(path, key));
       }
       return result as InferShape<S>;
@@ -219,6 +222,15 @@ export function withDefault<T>(schema: Schema<T>, value: T): Schema<T, true> {
     decode: (given, path) => schema.decode(given, path),
     absent: () => value,
   };
+}
+
+/**
+ * A value for which "" in a field of an object is the same as absent, as Go's types that read text, such as
+ * net.IP, have it. In a list it is an error.
+ */
+export function emptyIsAbsent<T>(schema: Schema<T>): Schema<T, false> {
+  const { decode, json } = schema;
+  return { decode, json, emptyIsAbsent: true };
 }
 
 /** Looks a key up as Go does: the exact spelling, or else the last one that differs only in case. */

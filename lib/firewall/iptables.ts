@@ -46,7 +46,8 @@ export async function restore(
   commands: readonly string[],
 ): Promise<void> {
   if (commands.length === 0) return;
-  await programs.together(`iptables ${family} ${table} ${programs.path}`, commands, {
+  const kind = `iptables ${family} ${table} ${programs.path} ${xtablesLock(programs)}`;
+  await programs.together(kind, commands, {
     run: (all) => transact(programs, family, table, all.flat()),
     isRefusal: (error) => error instanceof IptablesError,
   });

@@ -33,6 +33,17 @@ test('the archive has what is known of the host, without secrets, for root alone
   const on = await makeOperator(t, [network]);
   await on.attach('net', {
     CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;SOME_TOKEN=kept-arg',
+    CAP_ARGS: JSON.stringify({
+      'io.kubernetes.cri.pod-annotations': {
+        'kubectl.kubernetes.io/last-applied-configuration': JSON.stringify({
+          spec: {
+            env: [{ name: 'DB_PASSWORD', value: 'TOPSECRET-9' }],
+            args: ['--password', 'TOPSECRET-10'],
+          },
+        }),
+        'k8s.v1.cni.cncf.io/networks': 'kept-network',
+      },
+    }),
   });
   writeFileSync(on.host.file('/etc/cni/net.d/99-torn.conf'), '{"password": "TOPSECRET-8", "name":');
   writeFileSync(on.host.file('/var/lib/cni/results/net-torn-eth0'), '{"kind":');
@@ -54,6 +65,7 @@ test('the archive has what is known of the host, without secrets, for root alone
     '/kept/kubeconfig',
     'etcd.example:2379',
     'kept-arg',
+    'kept-network',
   ])
     t.true(all.includes(kept), kept);
   t.true(read('networks/001-99-torn.conf').includes('REDACTED'), 'what is no JSON');

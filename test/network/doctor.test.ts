@@ -2,8 +2,10 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ava from 'ava';
 import { bridged, examine, hostLocal, mends, network, scene } from '../support/doctor.ts';
+import { firewalld } from '../support/firewalld.ts';
 import { ipJson, iptablesSave, link, ping, snapshot, sysctl } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
+import { outsideOf } from '../support/outside.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
 /** One after the other: each starts many processes, and plugins that take too long are findings. */
@@ -161,6 +163,49 @@ test('a firewall that lets pods through is no finding, whoever has seen to it', 
   t.deepEqual((await examine(on)).found, []);
 });
 
+test('what is let in, or between pods alone, is not let through', async (t) => {
+  const { on, pod } = await scene(t);
+  await on.sh(
+    'iptables -P FORWARD DROP; iptables -A INPUT -s 10.5.0.0/16 -j ACCEPT; iptables -A INPUT -i br0 -j ACCEPT; ' +
+      'iptables -A FORWARD -i br0 -o br0 -j ACCEPT; iptables -A FORWARD -i br0 -p udp --dport 53 -j ACCEPT',
+  );
+  const nft = 'add table inet f; add chain inet f in { type filter hook input priority 0; };';
+  const rules =
+    'add rule inet f in iifname "br0" accept; add rule inet f fw iifname "br0" udp dport 53 accept';
+  t.false(await ping(pod, '192.0.2.2'));
+  const checks = async () => (await examine(on)).found.map(({ check }) => check);
+  t.deepEqual(await checks(), ['forward-policy']);
+  await on.sh('iptables -I FORWARD -i br0 -j ACCEPT; iptables -I FORWARD -o br0 -j ACCEPT');
+  t.true(await ping(pod, '192.0.2.2'));
+  t.deepEqual(await checks(), []);
+  await on.sh(
+    `nft '${nft} add chain inet f fw { type filter hook forward priority 0; policy drop; }; ${rules}'`,
+  );
+  t.false(await ping(pod, '192.0.2.2'));
+  t.deepEqual(await checks(), ['forward-policy']);
+});
+
+test('firewalld that drops what pods send, as it does until they are in a zone that it trusts', async (t) => {
+  const plugins = [
+    { ...bridged.plugins[0]!, ipMasq: false },
+    { type: 'firewall', backend: 'firewalld' },
+  ];
+  const on = await makeOperator(t, [network('net', ...plugins)]);
+  const outside = await outsideOf(on.host);
+  await outside.run(['ip', 'route', 'add', '10.5.0.0/24', 'via', '192.0.2.1']);
+  await firewalld(t, on.host);
+  const pod = await on.attach('net');
+  t.true(await ping(pod, '192.0.2.2'));
+  const checks = async () => (await examine(on)).found.map(({ check }) => check);
+  t.deepEqual(await checks(), []);
+  await on.sh('firewall-cmd --zone=trusted --remove-source=10.5.0.2/32');
+  t.false(await ping(pod, '192.0.2.2'));
+  const { found } = await examine(on);
+  await on.sh(found.find(({ check }) => check === 'forward-policy')!.mend);
+  t.true(await ping(pod, '192.0.2.2'));
+  t.false((await checks()).includes('forward-policy'));
+});
+
 test('rules of CNI plugins in the other variant of iptables', async (t) => {
   const { on } = await scene(t);
   const fault =
@@ -191,6 +236,48 @@ test('rules of the other variant that belong to a running pod are not removed by
     [found.map(({ check, fixable }) => [check, fixable]), mendings],
     [[['iptables-variant', false]], []],
   );
+});
+
+test('rules of "firewall" that name no container are not removed while a pod needs them, nor those of operators', async (t) => {
+  const ipam = { ...hostLocal('10.8.0.0/24'), routes: [{ dst: '0.0.0.0/0' }] };
+  const guarded = network('guarded', { type: 'ptp', ipam }, { type: 'firewall' });
+  const { on, outside } = await scene(t, guarded);
+  await outside.run(['ip', 'route', 'add', '10.8.0.0/24', 'via', '192.0.2.1']);
+  await on.sh(
+    'mkdir /run/legacy; cd /run/legacy; for p in iptables ip6tables; do for e in "" -save -restore; do ' +
+      'ln -s "$(command -v $p-legacy$e)" $p$e; done; done; iptables-legacy -P FORWARD DROP',
+  );
+  const legacy = { PATH: `/run/legacy:${on.env.PATH}` };
+  const pod = await on.attach('guarded', legacy);
+  t.true(await ping(pod, '192.0.2.2'));
+  const rules = () => on.sh('iptables-legacy-save -t filter | grep CNI-');
+  const before = await rules();
+  t.notRegex(before, /cnitool/);
+  const { found, mendings } = await examine(on, ['--fix']);
+  // CHECK wants them in the variant of today as well, which is mended by others.
+  t.deepEqual(
+    mendings.map(({ check }) => check),
+    ['attachments'],
+  );
+  const { mend } = found.find(({ check }) => check === 'iptables-variant')!;
+  t.regex(mend, new RegExp(`^Delete the pods that they are of, and add them again: ${pod.name}\\. Then: `));
+  t.is(await rules(), before);
+  t.true(await ping(pod, '192.0.2.2'));
+
+  await on.cni(['del', 'guarded', pod.netns]);
+  await on.sh('iptables-legacy -A CNI-ADMIN -d 203.0.113.0/24 -j DROP');
+  const operators = (await examine(on, ['--fix'])).found[0]!;
+  t.regex(
+    operators.mend,
+    /^Put your own rules of chain "CNI-ADMIN" in .*iptables-legacy -S CNI-ADMIN\. Then: /,
+  );
+  t.regex(await rules(), /^-A CNI-ADMIN -d 203\.0\.113\.0\/24 -j DROP$/m);
+  await on.sh('iptables-legacy -F CNI-ADMIN');
+  t.deepEqual(
+    (await examine(on, ['--fix'])).mendings.map(({ mended }) => mended),
+    [true],
+  );
+  t.notRegex(await on.sh('iptables-legacy-save'), /CNI-/);
 });
 
 test('a table of connections that is nearly full', async (t) => {

@@ -461,7 +461,7 @@ test('CHECK finds missing rules; STATUS a missing firewalld', async (t) => {
 test('the sample network works', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, sample('80-firewall.conflist'));
-  t.true(await ping(one.pod, '10.96.0.1'));
+  t.true(await ping(one.pod, '10.112.0.1'));
   await one.check();
   await one.del();
 });

@@ -101,6 +101,7 @@ test('the same input gives equal results and error codes', async (t) => {
   const cases: (PluginCall & { ipam?: object; conf?: object })[] = [
     {},
     { ipam: { gateway: '10.1.0.254', rangeStart: '10.1.0.100', rangeEnd: '10.1.0.110' } },
+    { ipam: { gateway: '', rangeStart: '', rangeEnd: '' } },
     {
       ipam: {
         subnet: undefined,

@@ -131,7 +131,7 @@ const tables: readonly Table[] = [
     ],
   },
   {
-    heading: 'Behind a firewall that drops what is forwarded',
+    heading: 'Behind a firewall that drops forwarded packets',
     topologies: firewallTopologies,
     conditions: [
       ['without the rule', `${setBridgeCalls(1)} && ${forBoth('-P FORWARD DROP')}`],

@@ -4,6 +4,7 @@ import {
   boolean,
   convert,
   decode,
+  emptyIsAbsent,
   integer,
   object,
   record,
@@ -31,6 +32,14 @@ test('takes null for absent and ignores unknown keys', (t) => {
     hostPort: 80,
     protocol: 'tcp',
   });
+});
+
+test('takes "" for absent in fields that say so, and in no list', (t) => {
+  const port = emptyIsAbsent(convert(string(), (text) => integer({ min: 1 }).decode(Number(text), 'port')));
+  const shape = object({ port, ports: array(port) });
+  t.deepEqual(decode(shape, { port: '' }), {});
+  t.deepEqual(decode(shape, { port: '80', ports: ['81'] }), { port: 80, ports: [81] });
+  t.throws(() => decode(shape, { ports: ['80', ''] }), { instanceOf: SchemaError });
 });
 
 test('says where, what stands there and what is wanted', (t) => {

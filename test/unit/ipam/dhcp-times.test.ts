@@ -53,6 +53,24 @@ test('a server that names no time grants an hour, and no lease is shorter than a
   }
 });
 
+test('times of zero, and those that are not before the end, are taken as left out', (t) => {
+  for (const [option, key, seconds] of [
+    [Option.RenewalTime, 'renewAt', 1800],
+    [Option.RebindingTime, 'rebindAt', 3150],
+  ] as const)
+    for (const [value, expected] of [
+      [0, seconds],
+      [1, 1],
+      [3599, 3599],
+      [3600, seconds],
+    ] as const) {
+      const options = new Map<number, Uint8Array>(answer.options);
+      options.set(option, Uint8Array.of(0, 0, value >> 8, value & 0xff));
+      const grant = readGrant({ ...answer, options });
+      t.is(Math.round((grant.expiresAt - grant[key]) / 1000), 3600 - expected, `${key} ${value}`);
+    }
+});
+
 const stored = {
   owner: { network: 'net', containerId: 'one', ifname: 'eth0', netns: '/run/netns/one' },
   options: { clientId: [1], request: [1], provide: [] },

@@ -1,17 +1,13 @@
 /** Files that say how attachments are released, one for each. */
 
-import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { listStateFiles, readStateFile, unlinkStateFile, writeStateFile } from '../../lib/state-file.ts';
 import type { Release } from './backend.ts';
 import { type Owner, ownerKey, ownerOf } from './keys.ts';
+import { digest, isDigest } from './state.ts';
 
-/** Where what this node remembers of a cluster is kept. @param cluster see {@link Backend.cluster}. */
-export function directoryOf(cluster: string): string {
-  return `/var/lib/cni/whereabouts/${digest(cluster)}`;
-}
-
-export class ReleaseFiles {
+/** The files of a directory. */
+export class AttachmentFiles {
   private readonly path: string;
 
   constructor(path: string) {
@@ -28,7 +24,7 @@ export class ReleaseFiles {
   }
 
   names(): string[] {
-    return listStateFiles(this.path).filter((name) => /^[0-9a-f]{32}$/.test(name));
+    return listStateFiles(this.path).filter(isDigest);
   }
 
   /** Reads a file; undefined for one that makes no sense, of which GC finds the attachment. */
@@ -64,9 +60,4 @@ function parse(text: string | undefined): Release | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** A name for a file, of any text. */
-export function digest(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }

@@ -1,0 +1,108 @@
+/** Rules of iptables-save and nft, read as far as they are about what a pod sends. */
+
+import { parseRules } from '../../lib/firewall/rules.ts';
+import type { Family } from '../../lib/ip.ts';
+import type { Chains, FirewallRule, Match } from './lets-through.ts';
+
+const verdicts = new Map([
+  ['ACCEPT', 'accept'],
+  ['DROP', 'drop'],
+  ['REJECT', 'drop'],
+  ['RETURN', 'return'],
+] as const) as ReadonlyMap<string, 'accept' | 'drop' | 'return'>;
+
+/** Reads the lines of a table in iptables-save. */
+export function iptablesChains(lines: readonly string[]): Chains {
+  const rules = parseRules(lines.join('\n'));
+  return new Map(
+    [...Map.groupBy(rules, ({ chain }) => chain)].map(([chain, own]) => [
+      chain,
+      own.map(({ words }) => fromWords(words)),
+    ]),
+  );
+}
+
+/** Words are read up to the target: its options follow it. */
+function fromWords(words: readonly string[]): FirewallRule {
+  const [sources, inputs, outputs]: Match[][] = [[], [], []] as const;
+  const extents: FirewallRule['extent'][] = [];
+  let isNegated = false;
+  let i = 0;
+  for (; i < words.length && words[i] !== '-j' && words[i] !== '-g'; i++) {
+    const [word, value = ''] = [words[i], words[i + 1]];
+    if (word === '!') {
+      isNegated = true;
+      continue;
+    }
+    if (word === '-s' || word === '--src-range') sources.push({ values: [value], isNegated });
+    else if (word === '-i') inputs.push({ values: [value], isNegated });
+    else if (word === '-o') outputs.push({ values: [value], isNegated });
+    else if (word === '-d' || word === '-p' || /^--[ds]?ports?$|^--destination-ports$/.test(word!))
+      extents.push(isNegated ? 'some' : 'none');
+    else if (word === '--ctstate' || word === '--state')
+      extents.push(value.split(',').includes('NEW') !== isNegated ? 'all' : 'none');
+    else if (word !== '-m' && word !== '--comment') {
+      extents.push('unknown');
+      continue; // It may have no value, or more than one.
+    }
+    i++;
+    isNegated = false;
+  }
+  const [how, target = ''] = words.slice(i);
+  const jump = how === '-g' ? 'goto' : how === '-j' ? 'jump' : undefined;
+  const verdict = verdicts.get(target) ?? jump;
+  return { sources, inputs, outputs, extent: leastOf(extents), verdict, target };
+}
+
+/** Reads what "nft list table" prints. @param family whose packets count. */
+export function nftChains(lines: readonly string[], family: Family): Chains {
+  const chains = new Map<string, FirewallRule[]>();
+  let rules: FirewallRule[] | undefined;
+  for (const line of lines.map((one) => one.trim())) {
+    const name = /^chain (\S+) \{/.exec(line)?.[1];
+    if (name !== undefined) {
+      rules = [];
+      chains.set(name, rules);
+    } else if (line === '}') rules = undefined;
+    else if (line !== '') rules?.push(fromLine(line, family));
+  }
+  return chains;
+}
+
+const value = /((?:!= )?)(\{[^}]*\}|\S+)/.source;
+/** Matches of protocols, ports and connections: a rule that has one is about a part of what a pod sends. */
+const narrow = /\b(?:meta l4proto|ip protocol|ip6 nexthdr|tcp|udp|sctp|th|icmp|icmpv6|ct)\b/;
+
+function fromLine(line: string, family: Family): FirewallRule {
+  const extents: FirewallRule['extent'][] = [];
+  let rest = line.replace(/ comment "[^"]*"$| ?\bcounter(?: packets \d+ bytes \d+)?/g, '');
+  /** Takes the matches of a kind out of the rest. */
+  const take = (kind: string): Match[] => {
+    const found: Match[] = [];
+    rest = rest.replace(new RegExp(`\\b${kind} ${value}`, 'g'), (_, not: string, text: string) => {
+      found.push({ values: text.match(/[^\s,{}"]+/g) ?? [], isNegated: not !== '' });
+      return '';
+    });
+    return found;
+  };
+  const ending = /(?:^| )(accept|drop|return|reject(?: with .*)?|(jump|goto) (\S+))$/.exec(rest);
+  rest = rest.slice(0, ending?.index ?? rest.length);
+  const [own, other] = family === 4 ? ['ip', 'ip6'] : ['ip6', 'ip'];
+  if (new RegExp(`\\b${other} [sd]addr\\b|\\bmeta nfproto ipv${family === 4 ? 6 : 4}\\b`).test(rest))
+    extents.push('none');
+  take('meta nfproto');
+  const sources = take(`${own} saddr`);
+  const inputs = take('(?:meta )?iif(?:name)?');
+  const outputs = take('(?:meta )?oif(?:name)?');
+  for (const { isNegated } of take(`${own} daddr`)) extents.push(isNegated ? 'some' : 'none');
+  for (const { values, isNegated } of take('ct state'))
+    extents.push(values.includes('new') !== isNegated ? 'all' : 'none');
+  if (rest.trim() !== '') extents.push(narrow.test(rest) ? 'none' : 'unknown');
+  const [, text, jump, target = ''] = ending ?? [];
+  const verdict = (jump ?? verdicts.get(text?.split(' ')[0]?.toUpperCase() ?? '')) as FirewallRule['verdict'];
+  return { sources, inputs, outputs, extent: leastOf(extents), verdict, target };
+}
+
+function leastOf(extents: readonly FirewallRule['extent'][]): FirewallRule['extent'] {
+  return (['none', 'unknown', 'some'] as const).find((one) => extents.includes(one)) ?? 'all';
+}

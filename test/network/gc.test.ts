@@ -1,0 +1,151 @@
+/** What `cni gc`, and the commands that share its view of the host, take for orphaned. */
+
+import test from 'ava';
+import type { Conflist } from '../support/chain.ts';
+import { command } from '../support/command.ts';
+import { bridged } from '../support/doctor.ts';
+import type { Host } from '../support/host.ts';
+import { addresses } from '../support/observe.ts';
+import { makeOperator } from '../support/operator.ts';
+import { suites } from '../support/plugin.ts';
+import { makeHostWithNetworks, named, several, writeNetworks } from '../support/several.ts';
+
+test('pods that a shell in another mount namespace does not see are not taken for orphaned', async (t) => {
+  const on = await makeOperator(t, [bridged]);
+  const output = await on.sh(`unshare --pid --fork --kill-child --mount-proc sh -ec '
+    ln -s /run /run/absolute
+    unshare --mount --propagation private sleep 300 > /dev/null &
+    shell=$!
+    until test "$(readlink /proc/$shell/ns/mnt)" != "$(readlink /proc/self/ns/mnt)"; do sleep 0.05; done
+    ip netns add late
+    cni add net /run/absolute/netns/late > /dev/null
+    within() { nsenter --mount=/proc/$shell/ns/mnt "$@"; }
+    for command in list doctor "doctor --fix" repair gc "gc --all"; do
+      code=0; within cni $command > /run/said 2>&1 || code=$?
+      echo "$command: $code"; cat /run/said
+    done
+    ls /var/lib/cni/networks/net
+    ip netns exec late ip -brief address show dev eth0
+    within nsenter --target 1 --mount -- cni gc
+    ip netns del late
+    within cni gc
+    kill $shell'`);
+  const said = output.match(/^.*\/run\/absolute\/netns\/late" \(1 of 1\).* nsenter --target 1 --mount/gm);
+  t.is(said?.length, 6, output);
+  for (const command of ['list', 'doctor', 'doctor --fix', 'repair', 'gc', 'gc --all'])
+    t.true(output.includes(`${command}: 1\nError: This process`), `${command}: ${output}`);
+  t.regex(output, /^10\.5\.0\.2$[\s\S]*^eth0@\S+ +UP +10\.5\.0\.2\/24/m);
+  t.deepEqual(output.match(/^\d+ attachments? removed.*/gm), [
+    '0 attachments removed, 1 kept.',
+    '1 attachment removed, 0 kept.',
+  ]);
+});
+
+/** Addresses that host-local has given away. */
+const reservedIn = async (host: Host, network: string) =>
+  (await host.run(['ls', `/var/lib/cni/networks/${network}`])).match(/^10\..*$/gm) ?? [];
+
+const manifold = several('multus', { clusterNetwork: 'pods', defaultNetworks: ['storage'] });
+const recordOf = (network: string) => `/var/lib/cni/results/${network}-$id-eth0`;
+
+for (const [what, lose] of [
+  ['nothing is saved any more', 'rm /var/lib/cni/multus/$id'],
+  ['what is saved is torn', 'echo "[{" > /var/lib/cni/multus/$id'],
+  ['the runtime’s record is torn', `echo { > ${recordOf('alone')}`],
+  [
+    'the runtime’s record is a bare result, as older releases of libcni wrote',
+    `echo '{"cniVersion":"0.3.1","ips":[]}' > ${recordOf('alone')}`,
+  ],
+  [
+    'both are torn',
+    `echo { > ${recordOf('several')}; echo { > ${recordOf('alone')}; echo { > /var/lib/cni/multus/$id`,
+  ],
+] as const)
+  test(`gc keeps what a living pod has though ${what}`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const alone = { ...named[2]!, name: 'alone' };
+    writeNetworks(host, [...named, manifold, alone]);
+    const cni = (...args: string[]) =>
+      host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, CNI_IFNAME: 'eth0' } });
+    const ids = async () => (await host.run(['ls', '/var/lib/cni/multus'])).trim();
+    const pod = await host.addPod();
+    t.is((await cni('add', 'several', pod.netns)).exit, 0);
+    const id = await ids();
+    const second = await host.addPod();
+    await host.run(['ip', 'link', 'set', 'up0', 'up']);
+    t.is((await cni('add', 'alone', second.netns)).exit, 0);
+    const aloneId = (await host.run(['ls', '/var/lib/cni/results'])).match(/^alone-(.*)-eth0$/m)![1]!;
+    const present = async () => [
+      await Promise.all(['pods', 'storage', 'alone'].map((name) => reservedIn(host, name))),
+      await addresses(pod, 'eth0'),
+      await addresses(pod, 'net1'),
+      await addresses(second, 'eth0'),
+    ];
+    const before = await present();
+    t.deepEqual(before[0], [['10.41.0.2'], ['10.41.1.2'], ['10.41.2.2']]);
+
+    const script = lose.replaceAll('alone-$id', `alone-${aloneId}`).replaceAll('$id', id);
+    await host.run(['sh', '-ec', script]);
+    // What is left of a container that is gone all the same.
+    await host.run(['sh', '-c', "printf 'lost\\r\\neth0' > /var/lib/cni/networks/pods/10.41.0.77"]);
+    const { exit, stdout, stderr } = await cni('gc', '--trace');
+    t.is(exit, 1, stdout + stderr);
+    t.deepEqual(stdout.match(/^Removed .*/gm), [
+      'Removed lost eth0: 10.41.0.77 (address reserved, but no runtime knows of it)',
+    ]);
+    t.deepEqual(await present(), before);
+    t.regex(stderr, /the plugins do not search for more/);
+    t.notRegex(stderr, /^GC /m);
+    t.notRegex((await cni('list')).stdout, /orphaned/);
+    const records = JSON.parse((await cni('doctor', '-o', 'json')).stdout).checks.find(
+      (one: { id: string }) => one.id === 'records',
+    );
+    for (const { fixable, mend } of records.findings) {
+      t.false(fixable);
+      t.regex(mend, /^Have the runtime delete the container/);
+    }
+  });
+
+test('gc detaches each container with the configuration that it was attached with', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  await host.run(['ip', 'link', 'set', 'up0', 'up']);
+  const [pods, storage] = named as [Conflist, Conflist];
+  const ipam = (dataDir: string) => ({ ...(storage.plugins[0]!.ipam as object), dataDir });
+  const storageIn = (dataDir: string) => ({
+    ...storage,
+    plugins: [{ ...storage.plugins[0]!, ipam: ipam(dataDir) }],
+  });
+  writeNetworks(host, [pods, storageIn('/var/lib/cni/first'), manifold]);
+  const cni = (...args: string[]) => host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours } });
+  const gone = [await host.addPod(), await host.addPod()];
+  t.is((await cni('add', 'several', gone[0]!.netns)).exit, 0);
+  t.is((await cni('add', 'storage', gone[1]!.netns)).exit, 0);
+  // As a definition of the same name in another namespace, or an edited file.
+  writeNetworks(host, [pods, storageIn('/var/lib/cni/second'), manifold]);
+  const living = await host.addPod();
+  t.is((await cni('add', 'storage', living.netns)).exit, 0);
+  for (const pod of gone) await pod.remove();
+  const reservations = async () =>
+    (await host.run(['sh', '-c', 'ls -d /var/lib/cni/*/storage/10.*'])).trim().split('\n');
+  t.deepEqual(await reservations(), [
+    ...['/var/lib/cni/first/storage/10.41.1.2', '/var/lib/cni/first/storage/10.41.1.3'],
+    '/var/lib/cni/second/storage/10.41.1.2',
+  ]);
+  const { exit, stdout, stderr } = await cni('gc');
+  t.is(exit, 0, stdout + stderr);
+  t.is(stdout.match(/^Removed /gm)?.length, 4, stdout);
+  t.deepEqual(await reservations(), ['/var/lib/cni/second/storage/10.41.1.2']);
+});
+
+test('gc removes the orphans of a host whose configurations are gone', async (t) => {
+  const on = await makeOperator(t, [bridged, { ...bridged, name: 'other' }]);
+  for (const name of ['net', 'other', 'net']) await (await on.attach(name)).remove();
+  await on.sh('rm -r /etc/cni/net.d');
+  const { exit, stdout, stderr } = await on.tryCni(['gc']);
+  t.is(exit, 0, stdout + stderr);
+  t.is(stdout.match(/^Removed .*its network namespace is gone\)$/gm)?.length, 3, stdout);
+  t.regex(stderr, /The directory "\/etc\/cni\/net\.d" does not exist/);
+  t.is(await on.sh('find /var/lib/cni/results /var/lib/cni/networks -name "*10.5*" -o -name "*eth0"'), '');
+  const again = await on.tryCni(['gc']);
+  t.deepEqual([again.exit, again.stdout], [0, 'This host has no networks.\n']);
+});
