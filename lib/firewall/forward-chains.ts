@@ -22,7 +22,7 @@ export function nameOf({ table, name }: NftBaseChain): string {
 
 /**
  * The base chains in which containers must be let through.
- * @param wanted the one that the operator names; when left out, every one that drops what no rule lets through.
+ * @param wanted the one that the operator names; when left out, each that drops what no rule lets through.
  * @throws Error when there is none of that name, or one that nftables must not change.
  */
 export function droppingChains(
