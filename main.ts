@@ -7,7 +7,7 @@
 
 import { writeSync } from 'node:fs';
 import { basename } from 'node:path';
-import { readLaunch } from './launcher/launch.ts';
+import { readEnvironment, readLaunch } from './launcher/launch.ts';
 import { formatError } from './lib/cni/error-object.ts';
 import type { Plugin } from './lib/cni/plugin.ts';
 import { runPlugin } from './lib/cni/runner.ts';
@@ -52,7 +52,7 @@ export async function main(plugins: PluginTable): Promise<number> {
   if (command && args.length > 0) return await command(args);
   const caller = {
     program,
-    environment: process.env,
+    environment: readEnvironment(process.env),
     warn: (message: string) => void process.stderr.write(`${message}\n`),
     readStdin,
     print: writeStdout,

@@ -18,7 +18,7 @@ import { serve } from './connection.ts';
 import { peerUser } from './peer.ts';
 import { waitForEnd } from './pipe.ts';
 import type { Offer } from './protocol.ts';
-import { Statistics } from './statistics.ts';
+import { type AgentStatus, type FinishedCall, Statistics } from './statistics.ts';
 
 /** Where launchers look for the agent. */
 export const defaultSocket = '/run/cni/agent.sock';
@@ -32,17 +32,27 @@ export interface AgentOptions {
   readonly program: string;
   /** Digest of its installed tree. */
   readonly build: string;
-  /** How many calls may be under way at once; the rest wait in order. */
+  /** How many calls of the runtime may be under way at once; the rest wait in order. */
   readonly concurrency: number;
   /** After how many milliseconds without a call it ends; 0 for never. */
   readonly idleTimeoutMs: number;
+}
+
+/** Told of the calls of an agent. */
+export interface AgentObserver extends CallObserver {
+  /** A call begins. @param waitedMs how long it has waited for its turn, in milliseconds. */
+  hasTurn?(waitedMs: number): void;
+  /** A call has ended, whether or not anybody took its answer. */
+  finished?(call: FinishedCall): void;
 }
 
 /** A running agent. */
 export class Agent {
   readonly statistics = new Statistics();
   /** Told of calls, besides their log. */
-  readonly observers: CallObserver[] = [];
+  readonly observers: AgentObserver[] = [];
+  /** What parts of the agent add to its status. */
+  readonly statusParts: (() => Partial<AgentStatus>)[] = [];
   /** Called when it has nothing left to do: it was replaced, idle for long, or told to stop. */
   onEnd: () => void = () => {};
   private readonly options: AgentOptions;
@@ -54,6 +64,7 @@ export class Agent {
   private readonly waiting: (() => void)[] = [];
   /** Calls that run or wait. */
   private unfinished = 0;
+  /** Calls of the runtime that are under way, without delegates that came back. */
   private running = 0;
   private isStopping = false;
   private idleTimer: NodeJS.Timeout | undefined;
@@ -78,7 +89,7 @@ export class Agent {
         schedule: this.schedule,
         noteAbandoned: () => void this.statistics.refused++,
         record: this.record,
-        status: () => this.statistics.report(this.options.build),
+        status: this.status,
       });
     });
     this.server = server;
@@ -133,15 +144,21 @@ export class Agent {
   ): Promise<T> => {
     const start = performance.now();
     const { CNI_CONTAINERID: container, CNI_IFNAME: ifname, [depthVariable]: depth } = environment;
-    // A delegate is part of a call that is under way.
-    const isOfAttachment = Boolean(container) && !depth;
-    const work = () =>
-      this.runWithinLimit(() => {
-        const waitedMs = performance.now() - start;
-        this.statistics.onTurn(waitedMs);
-        return call(waitedMs);
-      });
-    return await (isOfAttachment ? this.takeTurn(container!, ifname ?? '', work) : this.finish(work));
+    const work = async () => {
+      const waitedMs = performance.now() - start;
+      for (const observer of this.observers) observer.hasTurn?.(waitedMs);
+      this.statistics.running++;
+      try {
+        return await call(waitedMs);
+      } finally {
+        this.statistics.running--;
+      }
+    };
+    // A delegate is part of a call that is under way, which goes on only once the delegate is done: it must
+    // wait for nothing that such calls hold.
+    if (depth) return await this.finish(work);
+    const limited = () => this.runWithinLimit(work);
+    return await (container ? this.takeTurn(container, ifname ?? '', limited) : this.finish(limited));
   };
 
   /**
@@ -171,19 +188,22 @@ export class Agent {
         this.statistics.queued = this.waiting.length;
       });
     this.running++;
-    this.statistics.running = this.running;
     try {
       return await call();
     } finally {
       this.running--;
-      this.statistics.running = this.running;
       this.waiting.shift()?.();
       this.statistics.queued = this.waiting.length;
     }
   }
 
-  private readonly record = (offer: Offer, code: number | undefined, milliseconds: number): void =>
-    this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', code, milliseconds);
+  private readonly record = (offer: Offer, code: number | undefined, milliseconds: number): void => {
+    const call = this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', code, milliseconds);
+    for (const observer of this.observers) observer.finished?.(call);
+  };
+
+  private readonly status = (): AgentStatus =>
+    Object.assign(this.statistics.report(this.options.build), ...this.statusParts.map((part) => part()));
 
   private restartIdleTimer(): void {
     clearTimeout(this.idleTimer);

@@ -19,10 +19,11 @@ export interface Offer {
   readonly networkNamespace: string;
   /** Name of the plugin. */
   readonly name: string;
+  /** All of the launcher's environment: for the call and its delegates, never for the agent itself. */
   readonly environment: Readonly<Record<string, string>>;
 }
 
-/** More than any environment that execve(2) takes for CNI_*. */
+/** More than a launcher sends; one with a larger environment does not ask. */
 const longestOffer = 256 * 1024;
 /** Far above any network configuration. */
 const longestInput = 16 * 1024 * 1024;

@@ -1,18 +1,20 @@
 /** `cni attach|detach POD NETWORK`: further networks of a running pod. */
 
+import { depthVariable } from '../lib/cni/call.ts';
 import { parseResult, type Result } from '../lib/cni/result.ts';
 import { listLinks } from '../lib/kernel/link.ts';
+import { Netns } from '../lib/kernel/netns.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { openSandbox } from '../lib/kernel/sandbox.ts';
 import { settleDefaultRoutes } from '../lib/networks/default-route.ts';
 import type { Delegate } from '../lib/networks/delegates.ts';
-import { delegateArgs } from '../lib/networks/pod.ts';
-import type { SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
+import { furtherArgs, withArgs } from '../lib/networks/pod.ts';
+import { lockNetworks, type SavedDelegate, type SavedDelegates } from '../lib/networks/saved.ts';
 import { selectionOf } from '../lib/networks/selection.ts';
 import { readArgs, readCapabilityArgs, requireNetns, rollBack } from './attachment.ts';
 import { CommandError } from './errors.ts';
-import { displayName, isNamed, takeInventory } from './inventory.ts';
-import { addPlugins, deletePlugins } from './libcni/chain.ts';
+import { displayName, type HostAttachment, isNamed, takeInventory } from './inventory.ts';
+import { addPlugins, deletePlugins, type Environment } from './libcni/chain.ts';
 import { findNetwork } from './networks.ts';
 import { forgetSaved, recordOf, savedNetworksOf } from './records.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
@@ -51,7 +53,13 @@ function podCommand(
           `${more}\n\nThe pod's own network must be of "multus" or "genie": those save which networks a pod has, so that they check ` +
             'this one as well, and detach it when the pod is deleted. For any other namespace, use "cni add" and "cni del".',
         ),
-    handler: async (args) => run(await podNamed(args.pod), args),
+    handler: async (args) => {
+      const found = await podNamed(args.pod);
+      // What is saved is read only when nobody else changes it any more.
+      using netns = Netns.openIfPresent(found.netns);
+      if (netns) await lockNetworks(netns);
+      await run(savedPod(found), args);
+    },
   });
 }
 
@@ -60,6 +68,7 @@ export const attach = podCommand(
   'The interface is called net1, or by the next number that is free, unless --ifname says otherwise. The default routes of the pod ' +
     'stay as they are. CNI_ARGS and CAP_ARGS are passed on as "cni add" does.',
   async ({ name, saved, networks }, { network, ifname: wanted, trace }) => {
+    const environment = delegating(trace);
     const [first] = networks as [SavedDelegate, ...SavedDelegate[]];
     const { of, netns } = first;
     if (!of)
@@ -78,7 +87,7 @@ export const attach = podCommand(
     const given = Object.fromEntries(readArgs(process.env.CNI_ARGS ?? ''));
     const one: Delegate = {
       ...{ network: list, label: network, ifname, defaultRoute: undefined, result: undefined },
-      args: delegateArgs(first.args, given),
+      args: withArgs(furtherArgs(first.args), given),
       capabilityArgs: readCapabilityArgs(process.env.CAP_ARGS ?? ''),
     };
     const own = networks.filter((other) => other.of?.network === of.network && other.of.ifname === of.ifname);
@@ -87,12 +96,12 @@ export const attach = podCommand(
     saved.save(of, netns, [...own, one]);
     let result: Result;
     try {
-      const json = await addPlugins(list, runtime, environment(trace));
+      const json = await addPlugins(list, runtime, environment);
       result = parseResult(json, String(json.cniVersion ?? list.cniVersion));
       saved.save(of, netns, withOldDefaults(netns, own, { ...one, result }));
     } catch (error) {
-      await rollBack(() => deletePlugins(list, runtime, environment(trace), { goesOn: true }));
-      saved.save(of, netns, own);
+      await rollBack(() => deletePlugins(list, runtime, environment, { goesOn: true }));
+      forgetSaved(cacheDir(), runtime);
       throw error;
     }
     const addresses = result.ips.map(({ address }) => `${address}`).join(' and ') || 'no address';
@@ -121,11 +130,16 @@ export const detach = podCommand(
     const { of } = one;
     if (!of) throw new CommandError(`Network "${network}" was attached by Multus. Delete the pod instead`);
     const record = recordOf(of.containerId, one);
-    await deletePlugins(one.network, record, environment(trace), { result: record.result });
+    await deletePlugins(one.network, record, delegating(trace), { result: record.result });
     forgetSaved(cacheDir(), record);
     print(`Pod "${name}" has no interface "${one.ifname}" on network "${network}" any more.`);
   },
 );
+
+/** Plugins are run as delegates: those that attach pods to several networks would wait for this command. */
+function delegating(trace: boolean): Environment {
+  return { ...environment(trace), variables: { ...process.env, [depthVariable]: '1' } };
+}
 
 /** A pod whose networks are saved. */
 interface SavedPod {
@@ -134,22 +148,27 @@ interface SavedPod {
   readonly networks: SavedDelegate[];
 }
 
-/** @throws CommandError when no pod, or more than one, has the name, or its networks are not saved. */
-async function podNamed(name: string): Promise<SavedPod> {
+/** @throws CommandError when no pod, or more than one, has the name. */
+async function podNamed(name: string): Promise<HostAttachment> {
   const { attachments } = await takeInventory(configDir(), cacheDir());
   const named = attachments.filter((one) => isNamed(one, name));
   const ids = [...new Set(named.map(({ containerId }) => containerId))];
-  const [containerId] = ids;
-  if (containerId === undefined)
-    throw new CommandError(`No pod is called "${name}". See "cni list" for those of this host`);
   if (ids.length > 1)
     throw new CommandError(
       `"${name}" is the name of ${ids.length} pods. Give namespace and name, or one of the container IDs ${ids.join(', ')}`,
     );
-  const found = savedNetworksOf(cacheDir(), containerId);
-  if (found) return { ...found, name: displayName(named[0]!) };
+  const found = named.find(({ netns }) => netns !== '') ?? named[0];
+  if (found) return found;
+  throw new CommandError(`No pod is called "${name}". See "cni list" for those of this host`);
+}
+
+/** @throws CommandError when nothing is saved of a pod's networks. */
+function savedPod(pod: HostAttachment): SavedPod {
+  const name = displayName(pod);
+  const found = savedNetworksOf(cacheDir(), pod.containerId);
+  if (found) return { ...found, name };
   throw new CommandError(
-    `Pod "${name}" is on network "${named[0]!.network}", which is not of "multus" or "genie", so that nobody would detach it with the pod. Use "cni add" and "cni del" with the path of its network namespace`,
+    `Pod "${name}" is on network "${pod.network}", which is not of "multus" or "genie", or was deleted meanwhile, so that nobody would detach it with the pod. Use "cni add" and "cni del" with the path of its network namespace`,
   );
 }
 

@@ -10,17 +10,17 @@ import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, ExitCode } from './errors.ts';
 import { Backup, type Changes } from './install/backup.ts';
 import { type Identity, identify, ownVersion, privateDirectoryOf } from './install/identity.ts';
-import { changeDirectory } from './install/staging.ts';
 import {
+  copyFile,
   copyPrivateDirectory,
-  linkOrCopy,
   ownPrivateDirectory,
   placePrivateDirectory,
   removeOldPrivateDirectories,
   syncFiles,
-} from './private-directory.ts';
+} from './install/private-directory.ts';
+import { changeDirectory } from './install/staging.ts';
+import { checkUnits, installUnits, removeUnits } from './install/systemd.ts';
 import type { Subcommand } from './subcommand.ts';
-import { checkUnits, installUnits, removeUnits } from './systemd.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
 interface InstallArguments {
@@ -106,17 +106,17 @@ async function replace(names: readonly string[], binDir: string): Promise<void> 
     if (blocked)
       throw new CommandError(`"${join(binDir, blocked)}" is a directory. Remove it. Nothing was changed`);
     const staged = join(staging, basename(hidden));
-    const how = copyPrivateDirectory(hidden, staged);
+    copyPrivateDirectory(hidden, staged);
     const launcher = join(staging, 'launcher');
-    linkOrCopy(readLaunch(process.argv).program, launcher);
+    copyFile(readLaunch(process.argv).program, launcher);
     for (const name of names) linkSync(launcher, join(staging, name));
     for (const name of names) verify(join(staging, name), name);
-    if (how === 'copied') syncFiles(staging);
+    syncFiles(staging);
     placePrivateDirectory(staged, binDir);
     backup.save(previous, basename(hidden), staging);
     for (const name of names) renameSync(join(staging, name), join(binDir, name));
     removeUnneeded(binDir, backup);
-    report(names, binDir, previous, how);
+    report(names, binDir, previous);
     if (backup.canRollBack)
       print(`What was there before is kept in "${backup.directory}": "cni install --rollback" puts it back.`);
   });
@@ -147,12 +147,11 @@ function report(
   names: readonly string[],
   binDir: string,
   previous: ReadonlyMap<string, Identity | undefined>,
-  how: 'linked' | 'copied',
 ): void {
   const rows = names.map((name) => [name, ownVersion, previous.get(name)?.description ?? '-']);
   print(formatTable(['PLUGIN', 'INSTALLED', 'REPLACED'], rows).join('\n'));
   const replaced = [...previous.values()].filter((identity) => identity !== undefined).length;
-  print(`\n${count(names.length, 'executable')} ${how} to "${binDir}", all tried; ${replaced} replaced.`);
+  print(`\n${count(names.length, 'executable')} copied to "${binDir}", all tried; ${replaced} replaced.`);
 }
 
 async function rollBack(binDir: string): Promise<void> {

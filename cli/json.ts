@@ -85,12 +85,17 @@ export function offsetOf(root: JsonNode, path: string): number {
 
 /** True if a value stands at the path, as {@link offsetOf} follows it. */
 export function hasPath(root: JsonNode, path: string): boolean {
-  return follow(root, path).complete;
+  return nodeAt(root, path) !== undefined;
 }
 
-function follow(root: JsonNode, path: string): { offset: number; complete: boolean } {
+/** The value at the path; undefined when there is none. */
+export function nodeAt(root: JsonNode, path: string): JsonNode | undefined {
+  return follow(root, path).node;
+}
+
+function follow(root: JsonNode, path: string): { offset: number; node: JsonNode | undefined } {
   let offset = root.start;
-  let node: JsonNode | undefined = root;
+  let node = root;
   // A key may itself have a dot, as sysctl names do: the longest key that fits is taken.
   let rest = path;
   while (rest !== '') {
@@ -104,9 +109,9 @@ function follow(root: JsonNode, path: string): { offset: number; complete: boole
       [node, offset, rest] = [item, item.start, rest.slice(index![0].length)];
     } else if (field) {
       [node, offset, rest] = [field.node, field.start, name.slice(field.key.length)];
-    } else return { offset, complete: false };
+    } else return { offset, node: undefined };
   }
-  return { offset, complete: true };
+  return { offset, node };
 }
 
 function leads(path: string, key: string): boolean {

@@ -6,6 +6,7 @@ import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/
 import { CommandError, ExitCode } from './errors.ts';
 import { displayName, type Inventory, takeInventory } from './inventory.ts';
 import { configuredNetworks } from './networks.ts';
+import { withOutput } from './output.ts';
 import { AttachmentProbe, type Surroundings } from './probe/attachment.ts';
 import type { Outcome } from './probe/outcome.ts';
 import { Outside } from './probe/outside.ts';
@@ -24,7 +25,7 @@ interface ProbeArguments {
 
 export const probe: Subcommand<ProbeArguments> = {
   builder: (yargs) =>
-    yargs
+    withOutput(yargs, ['text', 'json'], 'How to print what was found')
       .positional('target', {
         type: 'string',
         demandOption: true,
@@ -46,12 +47,6 @@ export const probe: Subcommand<ProbeArguments> = {
         requiresArg: true,
         describe: 'What DNS servers are asked for',
       })
-      .option('output', {
-        alias: 'o',
-        choices: ['text', 'json'] as const,
-        default: 'text' as const,
-        describe: 'How to print what was found',
-      })
       .check(({ to, dns }) => {
         for (const [option, text] of Object.entries({ to, dns }))
           if (text !== undefined && !Address.tryParse(text))
@@ -63,9 +58,9 @@ export const probe: Subcommand<ProbeArguments> = {
       .example('$0 probe default/web-1', 'One pod')
       .example('$0 probe podnet --to 1.1.1.1', 'Every pod of a network, and the way out')
       .epilogue(
-        'Tried are the gateway, another pod of the network, the host and the way back from it, published ports from outside, from the ' +
+        'It tries the gateway, another pod of the network, the host and the way back from it, published ports from outside, from the ' +
           'host and from the pod itself, DNS, and whether the largest packets arrive. "Outside" is a namespace that is joined to the host ' +
-          'for as long as the command runs. Where no program in the pod listens on a published port, the command does so meanwhile. ' +
+          'while the command runs. If no program in the pod listens on a published port, the command does so meanwhile. ' +
           'Nothing is left behind. The exit code is 1 if anything fails.',
       ),
   handler: async ({ target, to, dns, name, output }) => {

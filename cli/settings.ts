@@ -1,5 +1,6 @@
 /** Where the command finds networks, plugins and the results of ADD, and how plugins are run. */
 
+import { readEnvironment } from '../launcher/launch.ts';
 import { describeError } from './errors.ts';
 import { defaultCacheDir } from './libcni/cache.ts';
 import type { Environment, PluginRun } from './libcni/chain.ts';
@@ -34,7 +35,13 @@ export function cacheDir(): string {
 
 /** What plugins are run with. @param trace writes each run to standard error. */
 export function environment(trace = false): Environment {
-  return { path: pluginPath(), cacheDir: cacheDir(), onWarning: warn, ...(trace && { onRun: writeTrace }) };
+  return {
+    path: pluginPath(),
+    cacheDir: cacheDir(),
+    variables: readEnvironment(process.env),
+    onWarning: warn,
+    ...(trace && { onRun: writeTrace }),
+  };
 }
 
 function writeTrace({ command, type, file, stdin, milliseconds, outcome }: PluginRun): void {

@@ -46,7 +46,7 @@ export async function checkStates(
   once = lookOnce(),
 ): Promise<Map<HostAttachment, State>> {
   const states = new Map<HostAttachment, State>();
-  const looking = { ...environment, once, variables: { ...process.env }, execute: lookingPlugins(once) };
+  const looking = { ...environment, once, execute: lookingPlugins(once) };
   const queue = attachments.values();
   const work = async () => {
     for (const one of queue)

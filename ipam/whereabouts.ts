@@ -10,10 +10,12 @@ import { emptyResult } from '../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { errnoOf, readRegularFile } from '../lib/file.ts';
 import type { Address } from '../lib/ip.ts';
-import type { Backend, Release, Setting } from './whereabouts/backend.ts';
+import type { Backend, Release, Setting, Source } from './whereabouts/backend.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
+import { adoptEarlierState } from './whereabouts/earlier-state.ts';
 import { EtcdBackend } from './whereabouts/etcd-backend.ts';
 import { endpointsOf } from './whereabouts/etcd-settings.ts';
+import type { Owner } from './whereabouts/keys.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
 import { capacityOf, formatPool, resolvePools } from './whereabouts/pools.ts';
 import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/requests.ts';
@@ -92,15 +94,8 @@ export const plugin = definePlugin({
     refuse(...routeProblems(ipam.routes));
     const backend = await openBackend(setting);
     const { sources, fixed } = requestsOf(call, ipam, await backend.pools());
-    await new PendingReleases(backend).cancel(owner);
-    const [{ addresses, isNew }] = await Promise.all([
-      backend.allocate(sources),
-      announceNode(call, backend),
-    ]);
-    if (isNew)
-      call.undo(`release ${addresses.join(' and ')}`, () =>
-        releaseOrRemember(call, backend, backend.releaseOf(addresses)),
-      );
+    // Fixed addresses are not reserved.
+    const addresses = sources.length > 0 ? await reserve(call, backend, owner, sources) : [];
     const ips = addresses.map((address, i) => configOf(sources[i]!.pool, address));
     return { ...emptyResult(), ips: [...ips, ...fixed], routes: ipam.routes ?? [], dns: ipam.dns ?? {} };
   },
@@ -146,7 +141,8 @@ export const plugin = definePlugin({
 /** A setting without an attachment. */
 const emptySetting = {
   owner: { node: '', network: '', containerId: '', ifname: '' },
-  ...{ identity: '', podref: '' },
+  identity: '',
+  podref: '',
 };
 
 /** @throws Error for a configuration that makes no sense. */
@@ -159,13 +155,30 @@ function settingOf(call: WhereaboutsCall): Setting {
   };
 }
 
+/** Reserves an address of each source; they are released if the call fails. */
+async function reserve(
+  call: WhereaboutsCall,
+  backend: Backend,
+  owner: Owner,
+  sources: readonly Source[],
+): Promise<readonly Address[]> {
+  await new PendingReleases(backend).cancel(owner);
+  const [{ addresses, isNew }] = await Promise.all([backend.allocate(sources), announceNode(call, backend)]);
+  if (isNew)
+    call.undo(`release ${addresses.join(' and ')}`, () =>
+      releaseOrRemember(call, backend, backend.releaseOf(addresses)),
+    );
+  return addresses;
+}
+
 /**
  * The backend that is configured: etcd if both are, as flat files of whereabouts always name a kubeconfig.
  * @param patienceMs how long a request may take, if not as long as usual.
  */
 async function openBackend(setting: Setting, patienceMs?: number): Promise<Backend> {
-  const { ipam } = setting;
+  const { ipam, owner } = setting;
   checkSlices(ipam);
+  adoptEarlierState(owner.network);
   if (ipam.etcd_host || !ipam.kubernetes?.kubeconfig) return new EtcdBackend(setting, patienceMs);
   const { KubernetesBackend } = await import('./whereabouts/kubernetes/backend.ts');
   return new KubernetesBackend(setting, ipam.kubernetes.kubeconfig, patienceMs);

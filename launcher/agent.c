@@ -26,8 +26,12 @@
 
 extern char **environ;
 
-/* What neither the agent nor the executable takes more of, in bytes. */
-enum { LONGEST_INPUT = 16 * 1024 * 1024 };
+enum {
+    /* What neither the agent nor the executable takes more of, in bytes. */
+    LONGEST_INPUT = 16 * 1024 * 1024,
+    /* As much as a socket takes at once, so that an agent that hangs does not delay this. Bytes. */
+    LONGEST_OFFER = 128 * 1024,
+};
 
 static void set_timeout(int fd, int option, time_t seconds)
 {
@@ -53,41 +57,50 @@ static int connect_to_agent(void)
     return -1;
 }
 
-static int append_namespace(struct text *header, const char *path)
+/* Strings that are sent at once, each ended by NUL. */
+struct strings {
+    char bytes[LONGEST_OFFER];
+    size_t length;
+};
+
+/* Returns 0, or -1 when there is no room for a string. */
+static int add_string(struct strings *strings, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    if (size > sizeof strings->bytes - strings->length)
+        return -1;
+    memcpy(strings->bytes + strings->length, text, size);
+    strings->length += size;
+    return 0;
+}
+
+static int add_namespace(struct strings *strings, const char *path)
 {
     struct stat status;
     if (stat(path, &status) != 0)
         return -1;
-    append_number(header, status.st_dev);
-    append(header, ":");
-    append_number(header, status.st_ino);
-    header->length++; /* Keeps the final NUL. */
-    return 0;
-}
-
-static int send_string(int fd, const char *text)
-{
-    return write_all(fd, text, strlen(text) + 1);
+    struct text text = {0};
+    append_number(&text, status.st_dev);
+    append(&text, ":");
+    append_number(&text, status.st_ino);
+    return add_string(strings, text.bytes);
 }
 
 /* Tells the agent whose call this is, and asks whether it is the agent's own. Returns 0 if so. */
 static int offer_call(int fd, const char *name)
 {
-    static const char *const passed[] = {"CNI_", "NODENAME=", "PATH=", "TRACEPARENT=", "TRACESTATE=", "BAGGAGE=", NULL};
-    struct text header = {0};
-    append(&header, BUILD);
-    header.length++;
-    if (append_namespace(&header, "/proc/self/ns/mnt") != 0 || append_namespace(&header, "/proc/self/ns/net") != 0)
-        return -1;
-    append(&header, name);
-    header.length++;
-    if (is_full(&header) || write_all(fd, header.bytes, header.length) != 0)
+    static struct strings offer;
+    if (add_string(&offer, BUILD) != 0 || add_namespace(&offer, "/proc/self/ns/mnt") != 0 ||
+        add_namespace(&offer, "/proc/self/ns/net") != 0 || add_string(&offer, name) != 0)
         return -1;
     for (char **variable = environ; *variable; variable++)
-        if (has_prefix(*variable, passed) && send_string(fd, *variable) != 0)
+        if (strchr(*variable, '=') && add_string(&offer, *variable) != 0)
             return -1;
     char verdict;
-    return send_string(fd, "") == 0 && read_all(fd, &verdict, 1) == 0 && verdict == 'Y' ? 0 : -1;
+    return add_string(&offer, "") == 0 && write_all(fd, offer.bytes, offer.length) == 0 && read_all(fd, &verdict, 1) == 0 &&
+                   verdict == 'Y'
+               ? 0
+               : -1;
 }
 
 static void put_length(unsigned char bytes[4], size_t length)

@@ -31,7 +31,11 @@ int is_full(const struct text *text);
 /* Whether a text begins with one of some prefixes, the last of which is a null pointer. */
 int has_prefix(const char *text, const char *const *prefixes);
 
-/* Waits until a descriptor that a runtime made non-blocking is ready. Returns 0 if it is within so many milliseconds, -1 for ever. */
+/*
+ * Waits until a descriptor that a runtime made non-blocking is ready. Returns 0 when it is, else -1.
+ *
+ * @param milliseconds how long at most; -1 waits without end.
+ */
 int wait_for(int fd, short events, int milliseconds);
 
 /* Writes everything to a file, or to a socket, whose loss is no reason to be killed. Returns 0, or -1 with errno. */

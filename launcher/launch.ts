@@ -6,6 +6,12 @@
  */
 export const privatePrefix = '.cni-plugins-';
 
+/**
+ * Begins the names of variables that the launcher has set aside, as Node.js, OpenSSL or the C library would
+ * obey them.
+ */
+const setAside = 'CNI_FOR_CHILDREN_';
+
 /** How this process was started. */
 export interface Launch {
   /** Path of the program that stands for this suite under every plugin's name. */
@@ -22,4 +28,16 @@ export function readLaunch(argv: readonly string[]): Launch {
   const [, , separator, program, ...args] = argv;
   if (separator === '--' && program !== undefined) return { program, args };
   return { program: '/proc/self/exe', args: argv.slice(2) };
+}
+
+/**
+ * The environment that the launcher was started with: for what this process runs, not for itself.
+ * @param environment of this process.
+ */
+export function readEnvironment(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const named = Object.entries(environment).map(([name, value]) => [
+    name.startsWith(setAside) ? name.slice(setAside.length) : name,
+    value,
+  ]);
+  return Object.fromEntries(named) as NodeJS.ProcessEnv;
 }

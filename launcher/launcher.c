@@ -9,9 +9,9 @@
  *     DIR/.cni-plugins-BUILD/cni-plugins           the executable
  *     DIR/.cni-plugins-BUILD/LOADER, lib*.so.*     its loader and libraries
  *
- * The executable gets an environment without the variables by which Node.js, OpenSSL and the C library are told to load or to write
- * files, and no arguments unless it is one of the two programs that take some: nothing but what the CNI specification names decides
- * on what a plugin does.
+ * The executable must not be told by the runtime's environment to load or to write files: variables that Node.js, OpenSSL and the C
+ * library obey are set aside for the delegates and programs that it runs, which have everything that the runtime has. It gets no
+ * arguments, unless it is one of the two programs that take some.
  *
  * The agent is asked first. It answers whether the call is its own, before it is told what the runtime wants, and begins once it has
  * all of the input; until then, whatever goes wrong means that the executable does the call, with the input kept for it. Afterwards
@@ -31,6 +31,8 @@
 #include "io.h"
 
 #define PRIVATE_DIRECTORY "/.cni-plugins-" BUILD "/"
+/* Begins the names of variables that are set aside: see launch.ts. */
+#define SET_ASIDE "CNI_FOR_CHILDREN_"
 
 extern char **environ;
 
@@ -38,18 +40,34 @@ enum {
     /* Room for the options of the loader, the arguments of the operators' command, and the final null pointer. */
     MAX_ARGUMENTS = 1024,
     LOADER_ARGUMENTS = 8,
+    /* Room for variables that are set aside, in bytes. Those beyond are left out. */
+    LONGEST_SET_ASIDE = 1024 * 1024,
 };
 
-/* Removes variables that would make the executable load or write files of somebody else's choice. */
+/* Sets variables aside that would make the executable load or write files of somebody else's choice. */
 static void clean_environment(void)
 {
     static const char *const forbidden[] = {
         "NODE_", "LD_", "GLIBC_TUNABLES=", "OPENSSL_", "SSL_CERT_", "UV_", "MALLOC_", NULL,
     };
+    static char aside[LONGEST_SET_ASIDE];
+    const size_t prefix = strlen(SET_ASIDE);
+    size_t used = 0;
     char **kept = environ;
-    for (char **variable = environ; *variable; variable++)
-        if (!has_prefix(*variable, forbidden))
+    for (char **variable = environ; *variable; variable++) {
+        if (!has_prefix(*variable, forbidden)) {
             *kept++ = *variable;
+            continue;
+        }
+        size_t size = strlen(*variable) + 1;
+        if (prefix + size > sizeof aside - used)
+            continue;
+        char *copy = aside + used;
+        memcpy(copy, SET_ASIDE, prefix);
+        memcpy(copy + prefix, *variable, size);
+        used += prefix + size;
+        *kept++ = copy;
+    }
     *kept = NULL;
 }
 

@@ -111,12 +111,17 @@ export const plugin = definePlugin({
   },
 
   status(call) {
-    wantedLimits(call.config);
+    // The limits of the runtime are those of one container: another may have none, and needs nothing here.
+    const { ingress, egress } = wantedLimits(call.config);
+    if (!ingress && !egress) return;
     probeKernel((host) => {
+      const lo = requireLink(host, 'lo');
+      if (ingress) host.execute(addTokenBucket(lo.index, ingress, lo.name));
+      if (!egress) return;
       const attachment = { network: 'probe', containerId: 'probe', ifname: 'eth0' };
       const ifb = createIfb({ host, undo: () => {} }, attachment, 1500);
       host.execute(
-        addTokenBucket(ifb.index, tokenBucket(1e6, 1e6, latency), ifb.name),
+        addTokenBucket(ifb.index, egress, ifb.name),
         addIngress(ifb.index, ifb.name),
         redirectIngress(ifb.index, ifb.index, ifb.name),
       );

@@ -21,6 +21,7 @@ import {
   bridgeSettings,
   type Config,
   config,
+  isGateway,
   usesVlans,
   vlansOf,
 } from './bridge/config.ts';
@@ -71,7 +72,7 @@ export const plugin = defineMainPlugin({
 });
 
 function explain(config: Config): string[] {
-  const { bridge = 'cni0', isDefaultGateway, isGateway = isDefaultGateway } = config;
+  const { bridge = 'cni0', isDefaultGateway } = config;
   const when = (condition: unknown, step: string) => (condition ? step : '');
   return [
     `Creates bridge "${bridge}" unless it exists, and brings it up`,
@@ -82,7 +83,7 @@ function explain(config: Config): string[] {
     when(config.vlan, `Puts the port into VLAN ${config.vlan}`),
     when(config.vlanTrunk, `Passes tagged VLANs: ${JSON.stringify(config.vlanTrunk)}`),
     when(config.macspoofchk, 'Drops frames whose source MAC address is not its own'),
-    when(isGateway, `Gives "${bridge}" the gateway address, and turns forwarding on`),
+    when(isGateway(config), `Gives "${bridge}" the gateway address, and turns forwarding on`),
     when(isDefaultGateway, 'Makes it the default route of the container'),
     when(config.ipam?.type, 'Announces the addresses on the bridge'),
   ];
@@ -128,10 +129,9 @@ function create(call: BridgeCall): BridgePort {
 
 /** Adds the gateways and the default route that the bridge is to serve. */
 function complete(call: BridgeCall, result: Result): void {
-  const { isDefaultGateway = false, isGateway = isDefaultGateway } = call.config;
-  if (isGateway)
+  if (isGateway(call.config))
     result.ips = result.ips.map((ip) => ({ ...ip, gateway: ip.gateway ?? ip.address.first.plus(1) }));
-  if (!isDefaultGateway) return;
+  if (!call.config.isDefaultGateway) return;
   for (const family of [4, 6] as const) {
     const gateway = gatewayOf(result.ips, family);
     const hasDefault = result.routes.some(({ dst }) => dst.family === family && dst.length === 0);

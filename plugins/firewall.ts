@@ -6,9 +6,15 @@ import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { heldByOthers, notedAddresses } from '../lib/firewall/address-holders.ts';
+import { requireComplete } from '../lib/firewall/backend.ts';
 import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
 import { Claims } from '../lib/firewall/claims.ts';
-import { firewalldForward, isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
+import {
+  firewalldForward,
+  isFirewalldRunning,
+  refuseUnheardFirewalld,
+  Zone,
+} from '../lib/firewall/firewalld.ts';
 import {
   type ForwardBackend,
   type ForwardBackendName,
@@ -38,7 +44,7 @@ const config = {
   nftablesForwardChain: string({
     pattern: chainPattern,
     description:
-      'Base chain of nftables to let connections through in, such as "inet filter forward"; by default every one that drops.',
+      'Base chain of nftables to let connections through in, such as "inet filter forward"; by default every one that drops all that it does not accept.',
   }),
   ingressPolicy: string({
     values: ['', 'open', 'same-bridge', 'isolated'],
@@ -91,7 +97,8 @@ export const plugin = definePlugin({
 
   async check(call) {
     requirePrevResult(call);
-    await backendOf(call, await usedBackend(call)).check(requestOf(call));
+    const missing = await backendOf(call, await usedBackend(call)).missing(requestOf(call));
+    requireComplete(missing, 'The firewall of the host does not treat packets of the container as it should');
   },
 
   async repair(call) {
@@ -198,6 +205,7 @@ async function chooseBackend(call: FirewallCall, used?: ForwardBackendName): Pro
   const { config, programs } = call;
   if (config.backend) return config.backend as ForwardBackendName;
   if (await isFirewalldRunning(programs)) return 'firewalld';
+  refuseUnheardFirewalld(programs);
   if (used && used !== 'firewalld') return used;
   return hasPrograms(programs, familiesOfResult(call)) ? 'iptables' : 'nftables';
 }

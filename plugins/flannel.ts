@@ -37,6 +37,15 @@ export const plugin = definePlugin({
   passesCapabilities: true,
   config,
 
+  validate({ delegate: configured, ipam }) {
+    ownKeys(configured);
+    asObject(ipam, 'ipam');
+  },
+
+  inner({ delegate: configured }) {
+    return [{ path: 'delegate', value: ownKeys(configured), isNetwork: false }];
+  },
+
   explain({ subnetFile, dataDir, delegate: configured, name }) {
     const type = isObject(configured) && typeof configured.type === 'string' ? configured.type : 'bridge';
     return [
@@ -138,7 +147,21 @@ function currentConfig(call: FlannelCall): DelegateConfig {
 
 /** The delegate's configuration: what the user says, and what flanneld says for the rest. */
 function delegateConfig(call: FlannelCall, env?: SubnetEnv): DelegateConfig {
-  const base = asObject(call.config.delegate, 'delegate');
+  const base = ownKeys(call.config.delegate);
+  return {
+    ...(env && { ipMasq: !env.masquerades, mtu: env.mtu }),
+    ...(base.type === 'bridge' && { isGateway: true }),
+    ...base,
+    ...(call.config.runtimeConfig !== undefined && { runtimeConfig: call.config.runtimeConfig }),
+    cniVersion: call.config.cniVersion,
+    name: call.config.name,
+    ipam: ipamConfig(call, env),
+  };
+}
+
+/** What the user says of the delegate. @throws Error */
+function ownKeys(configured: unknown): { readonly type: string } & Record<string, unknown> {
+  const base = asObject(configured, 'delegate');
   for (const key of ['name', 'ipam'])
     if (key in base)
       throw new Error(`"delegate" has "${key}", which this plugin sets. Move it out of "delegate"`);
@@ -147,16 +170,7 @@ function delegateConfig(call: FlannelCall, env?: SubnetEnv): DelegateConfig {
     throw new Error(
       `"delegate.type" is ${JSON.stringify(type)}, but it must be the name of a plugin, such as "bridge"`,
     );
-  return {
-    ...(env && { ipMasq: !env.masquerades, mtu: env.mtu }),
-    ...(type === 'bridge' && { isGateway: true }),
-    ...base,
-    ...(call.config.runtimeConfig !== undefined && { runtimeConfig: call.config.runtimeConfig }),
-    cniVersion: call.config.cniVersion,
-    name: call.config.name,
-    type,
-    ipam: ipamConfig(call, env),
-  };
+  return { ...base, type };
 }
 
 function ipamConfig(call: FlannelCall, env?: SubnetEnv): object {

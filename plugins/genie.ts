@@ -9,14 +9,12 @@ import { requestedNetwork } from '../lib/networks/definition.ts';
 import type { AddedDelegate } from '../lib/networks/delegates.ts';
 import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
 import { comparableNetworks, leastLoaded } from '../lib/networks/load.ts';
-import { annotationsOf, podOf } from '../lib/networks/pod.ts';
+import { annotationsOf, genieAnnotation, networksAnnotation, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
 import { parseSelections, type Selection } from '../lib/networks/selection.ts';
 import { defineSeveralNetworks, type Plan } from '../lib/networks/several.ts';
 import { networkStatus, statusAnnotation } from '../lib/networks/status.ts';
 
-const ownAnnotation = 'cni';
-const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
 /** Tells the addresses of a pod with several networks. */
 const addressesAnnotation = 'multi-ip-preferences';
 
@@ -56,7 +54,7 @@ export const plugin = defineSeveralNetworks({
     kubernetes?.kubeconfig
       ? `Reads the pod and the definitions of its networks from the Kubernetes API of "${kubernetes.kubeconfig}", and writes the addresses of the pod to its annotations`
       : '',
-    `Attaches the pod to the networks of ${confDir} that its annotation "${ownAnnotation}" names, the first of which gets the interface of the call and the default route`,
+    `Attaches the pod to the networks of ${confDir} that its annotation "${genieAnnotation}" names, the first of which gets the interface of the call and the default route`,
     networks ? `Attaches a pod that names none to "${networks}"` : '',
     `Remembers the networks of each container in ${cniDir}`,
   ],
@@ -68,9 +66,9 @@ export const plugin = defineSeveralNetworks({
 
   async choose(call, api) {
     const annotations = api ? await api.annotations() : annotationsOf(call);
-    const { [ownAnnotation]: own, [networksAnnotation]: standard = '' } = annotations;
+    const { [genieAnnotation]: own, [networksAnnotation]: standard = '' } = annotations;
     const asked = [
-      ...parseSelections(own ?? '', `Annotation "${ownAnnotation}"`),
+      ...parseSelections(own ?? '', `Annotation "${genieAnnotation}"`),
       ...parseSelections(podOf(call).networks, 'CNI_ARGS: NETWORKS'),
     ];
     if (asked.length > 0) return planOf(asked.map((one) => selected(call, one)));
@@ -124,7 +122,7 @@ async function planByLoad(call: GenieCall): Promise<Plan> {
   return {
     choices: [{ network }],
     alternatives: alternatives.map((one) => ({ network: one })),
-    annotationsFor: () => ({ [ownAnnotation]: network.name }),
+    annotationsFor: () => ({ [genieAnnotation]: network.name }),
   };
 }
 
@@ -142,7 +140,7 @@ function defaults(call: GenieCall): Choice[] {
   const networks = parseSelections(call.config.default_plugin ?? '', '"default_plugin"');
   if (networks.length === 0)
     throw new Error(
-      `The pod has no annotation "${ownAnnotation}", and the configuration no "default_plugin". Set either to the names of networks`,
+      `The pod has no annotation "${genieAnnotation}", and the configuration no "default_plugin". Set either to the names of networks`,
     );
   return networks.map((one) => selected(call, one));
 }

@@ -1,6 +1,7 @@
 /** host-device: moves an interface of the host into the sandbox, and back. */
 
 import type { Call } from '../lib/cni/call.ts';
+import type { NetConf } from '../lib/cni/config.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
@@ -19,7 +20,7 @@ const config = {
   runtimeConfig: object({ deviceID: string() }),
 };
 
-type Config = InferShape<typeof config>;
+type Config = InferShape<typeof config> & Pick<NetConf, 'capabilities'>;
 type HostDeviceCall = Call<Config>;
 
 export const plugin = defineMainPlugin({
@@ -32,12 +33,18 @@ export const plugin = defineMainPlugin({
     `Moves ${device || hwaddr || pciBusID || kernelpath || 'the device that the runtime names'} of the host into the container`,
   ],
 
-  validate: (given) => checkDeviceSpec(specOf(given)),
+  validate(given) {
+    const spec = specOf(given);
+    // Only ADD is told which device it is.
+    const isNamedLater = given.capabilities?.deviceID && !Object.values(spec).some(Boolean);
+    if (!isNamedLater) checkDeviceSpec(spec);
+  },
 
   options: () => ({ announce: false }),
 
   create(call) {
     const spec = specOf(call.config);
+    checkDeviceSpec(spec);
     if (!isUserSpaceDriven(spec)) return attachedLink(call, moveToSandbox(call, spec));
     const { ifname: name, netns: sandbox } = call;
     return {
@@ -72,7 +79,9 @@ function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
   call.undo(`move device "${device.name}" back to the host`, () => {
     using back = Netns.current();
     const moved = getLink(sandbox.socket, ifname);
-    if (moved?.alias === device.name) move(moved, sandbox.netns, back, device.name, device.alias);
+    if (moved?.alias !== device.name) return;
+    move(moved, sandbox.netns, back, device.name, device.alias);
+    if (device.up) host.execute(setLink(requireLink(host, device.name).index, { up: true }, device.name));
   });
   return requireLink(sandbox.socket, ifname);
 }
@@ -84,7 +93,7 @@ function returnToHost(call: HostDeviceCall): void {
   if (own) {
     const { sandbox, link } = own;
     using home = Netns.current();
-    move(link, sandbox.netns, home, link.alias || call.config.device || call.ifname, '');
+    move(link, sandbox.netns, home, nameOnHost(call, link), '');
     return;
   }
   // When its namespace died, the kernel gave it back, but with the name it had in the container.
@@ -97,6 +106,15 @@ function returnToHost(call: HostDeviceCall): void {
     : findDevice(host, spec);
   if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
   host.execute(setLink(back.index, { name: back.alias, alias: '' }, back.name));
+}
+
+/**
+ * The name that a device gets when it is given back. Whoever is in the sandbox may have changed its alias,
+ * which counts where the configuration does not say the name.
+ */
+function nameOnHost({ config, ifname, host }: HostDeviceCall, { alias, index }: Link): string {
+  const name = [specOf(config).device, alias].find((one) => one && !ifnameProblem(one));
+  return name ?? (getLink(host, ifname) ? `dev${index}` : ifname);
 }
 
 /**

@@ -8,7 +8,7 @@ import {
   checkParentExists,
   createOnParent,
   describeParent,
-  findParent,
+  findParentOfFrames,
   parentShape,
 } from '../lib/cni/parent.ts';
 import { string } from '../lib/cni/schema.ts';
@@ -37,7 +37,7 @@ export const plugin = defineMainPlugin({
   inherit: ({ prevResult }) => (prevResult && prevResult.ips.length > 0 ? prevResult : undefined),
 
   create(call) {
-    const parent = findParent(call, call.config.master || chainedParent(call));
+    const parent = findParentOfFrames(call, call.config.master || chainedParent(call));
     return createOnParent(call, ipvlanKind(modeOf(call.config)), parent);
   },
 
@@ -46,7 +46,7 @@ export const plugin = defineMainPlugin({
     checkMode(checked, ipvlanMode(checked.link), modeOf(call.config));
   },
 
-  status: checkParentExists,
+  status: (call) => checkParentExists(call, findParentOfFrames),
 });
 
 /** Behind another plugin, the interface sits on what that one made. */

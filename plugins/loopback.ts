@@ -1,6 +1,7 @@
 /** loopback: brings up the sandbox's "lo". */
 
 import type { Call } from '../lib/cni/call.ts';
+import { isOfOther } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { emptyResult, type Result } from '../lib/cni/result.ts';
 import { type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
@@ -30,7 +31,7 @@ export const plugin = definePlugin({
     const sandbox = call.sandboxIfPresent;
     if (!sandbox) return;
     const lo = requireLink(sandbox.socket, 'lo');
-    sandbox.socket.execute(setLink(lo.index, { up: false }, 'lo'));
+    if (!isOfOther(call, lo)) sandbox.socket.execute(setLink(lo.index, { up: false }, 'lo'));
   },
 
   check(call) {

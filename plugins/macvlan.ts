@@ -7,7 +7,7 @@ import {
   checkParentExists,
   createOnParent,
   describeParent,
-  findParent,
+  findParentOfFrames,
   parentShape,
 } from '../lib/cni/parent.ts';
 import { requestedMac } from '../lib/cni/requested-mac.ts';
@@ -43,7 +43,7 @@ export const plugin = defineMainPlugin({
     const { bcqueuelen = 0, runtimeConfig, mac: configured } = call.config;
     const mac = requestedMac(runtimeConfig?.mac, call.args(['MAC']).MAC, configured);
     const kind = macvlanKind(modeOf(call.config), bcqueuelen);
-    return createOnParent(call, kind, findParent(call), { ...(mac && { mac }) });
+    return createOnParent(call, kind, findParentOfFrames(call), { ...(mac && { mac }) });
   },
 
   check(call, checked) {
@@ -51,5 +51,5 @@ export const plugin = defineMainPlugin({
     checkMode(checked, macvlanMode(checked.link), modeOf(call.config));
   },
 
-  status: checkParentExists,
+  status: (call) => checkParentExists(call, findParentOfFrames),
 });

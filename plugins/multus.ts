@@ -14,18 +14,21 @@ import {
   withDefault,
 } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import { type Choice, inlineNetwork, networkNamed } from '../lib/networks/choice.ts';
+import { type Choice, inlineNetwork, networkNamed, wholeInlineNetwork } from '../lib/networks/choice.ts';
 import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
 import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
-import { annotationsOf, type Pod, podOf } from '../lib/networks/pod.ts';
+import {
+  annotationsOf,
+  defaultAnnotation,
+  networksAnnotation,
+  type Pod,
+  podOf,
+} from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
 import { parseSelections, type Selection } from '../lib/networks/selection.ts';
 import { defineSeveralNetworks } from '../lib/networks/several.ts';
 import { networkStatus, statusAnnotation } from '../lib/networks/status.ts';
-
-const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
-const defaultAnnotation = 'v1.multus-cni.io/default-network';
 
 const config = {
   kubeconfig: string({
@@ -100,6 +103,11 @@ export const plugin = defineSeveralNetworks({
     for (const [i, { networks }] of rules.entries()) parseSelections(networks, `"rules[${i}].networks"`);
   },
 
+  inner: ({ delegates = [], clusterNetwork, ...config }) =>
+    (clusterNetwork ? [] : delegates).map((one, i) => ({
+      ...{ path: `delegates[${i}]`, value: wholeInlineNetwork(one, config), isNetwork: true },
+    })),
+
   explain: ({ kubeconfig, clusterNetwork, defaultNetworks = [], rules = [], cniDir, namespaceIsolation }) => [
     kubeconfig
       ? `Reads the pod and the definitions of its networks from the Kubernetes API of "${kubeconfig}", and writes annotation "${statusAnnotation}" of the pod`
@@ -119,8 +127,15 @@ export const plugin = defineSeveralNetworks({
   nameOf: (index) => `net${index}`,
   needsAnnotations: true,
 
+  requireReady: ({ readinessindicatorfile: file }) => {
+    if (file && !existsSync(file))
+      throw new CniError(
+        ErrorCode.TryAgainLater,
+        `"${file}" does not exist yet, so the default network is not ready. Wait until it is, or correct "readinessindicatorfile"`,
+      );
+  },
+
   async choose(call, api) {
-    requireReadiness(call.config);
     const pod = podOf(call);
     const annotations = api ? await api.annotations() : annotationsOf(call);
     const ruled = rulesFor(call.config, pod);
@@ -144,20 +159,8 @@ export const plugin = defineSeveralNetworks({
     };
   },
 
-  required(call, api) {
-    requireReadiness(call.config);
-    return baseNetworks(call, api);
-  },
+  required: (call, api) => baseNetworks(call, api),
 });
-
-/** @throws CniError while the default network is not ready. */
-function requireReadiness({ readinessindicatorfile: file }: Config): void {
-  if (file && !existsSync(file))
-    throw new CniError(
-      ErrorCode.TryAgainLater,
-      `"${file}" does not exist yet, so the default network is not ready. Wait until it is, or correct "readinessindicatorfile"`,
-    );
-}
 
 /** The networks of every pod. @param pod undefined for those without which no pod can be attached. */
 async function baseNetworks(call: MultusCall, api: PodApi | undefined, pod?: Pod): Promise<Choice[]> {

@@ -1,10 +1,10 @@
 /** portmap: leads ports of the host to a container that another plugin has connected. */
 
-import { addressesInSandbox } from '../lib/cni/interface.ts';
+import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
-import { backendNames, defaultBackend } from '../lib/firewall/backend.ts';
+import { backendNames, defaultBackend, requireComplete } from '../lib/firewall/backend.ts';
 import { portMapBackend } from '../lib/firewall/portmap.ts';
 import type {
   MappedPort,
@@ -13,8 +13,7 @@ import type {
   PortMapping,
   PortMapRequest,
 } from '../lib/firewall/portmap-backend.ts';
-import type { Address, Prefix } from '../lib/ip.ts';
-import { listAddresses } from '../lib/kernel/address.ts';
+import type { Prefix } from '../lib/ip.ts';
 import { forgetUdp, type StalePort } from '../lib/kernel/conntrack.ts';
 import { getLink } from '../lib/kernel/link.ts';
 import { lookUpRoute, type Route } from '../lib/kernel/route.ts';
@@ -58,7 +57,7 @@ export const plugin = definePlugin({
 
   async del(call) {
     await eachBackend(call, (backend) =>
-      backend.del(call.attachment, () => neighboursOf(call), hintsOf(call)),
+      backend.del(call.attachment, () => neighbourAddresses(call), hintsOf(call)),
     );
   },
 
@@ -66,8 +65,9 @@ export const plugin = definePlugin({
     const mappings = mappingsOf(call);
     const containers = containerAddresses(call, requirePrevResult(call));
     if (mappings.length === 0) return;
-    const backend = await chosenBackend(call);
-    await backend.check({ attachment: call.attachment, containers, mappings, options: optionsOf(call) });
+    const request = { attachment: call.attachment, containers, mappings, options: optionsOf(call) };
+    const missing = await (await chosenBackend(call)).missing(request);
+    requireComplete(missing, 'Ports of the host do not lead to the container');
   },
 
   async repair(call) {
@@ -98,7 +98,7 @@ function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefine
   const options = optionsOf(call);
   const containers = containerAddresses(call, result);
   if (mappings.length === 0 || containers.length === 0) return undefined;
-  return { attachment, netns, containers, mappings, options, neighbours: () => neighboursOf(call) };
+  return { attachment, netns, containers, mappings, options, neighbours: () => neighbourAddresses(call) };
 }
 
 /** Maps the ports, and has the kernel forget UDP connections that go elsewhere. */
@@ -161,15 +161,6 @@ function containerAddresses(call: PortMapCall, result: Result): Prefix[] {
   return ([4, 6] as const).flatMap(
     (family) => own.find(({ address }) => address.family === family)?.address ?? [],
   );
-}
-
-/** The addresses of the container's other interfaces. */
-function neighboursOf({ sandboxIfPresent: sandbox, ifname }: PortMapCall): Address[] {
-  if (!sandbox) return [];
-  const own = getLink(sandbox.socket, ifname)?.index;
-  return listAddresses(sandbox.socket)
-    .filter(({ link }) => link !== own)
-    .map(({ prefix }) => prefix.address);
 }
 
 /**

@@ -64,7 +64,9 @@ export const plugin = definePlugin({
     saveBackup(call, before);
     for (const [name, value] of Object.entries(wanted.sysctl ?? {})) {
       setSysctl(sandbox, ifname, name, value);
-      call.undo(`set sysctl "${name}" back`, () => setSysctl(sandbox, ifname, name, before.sysctl![name]!));
+      const old = before.sysctl?.[name];
+      if (old !== undefined)
+        call.undo(`set sysctl "${name}" back`, () => setSysctl(sandbox, ifname, name, old));
     }
     // Registered before: the kernel carries out the others even if one fails.
     call.undo(
@@ -90,7 +92,7 @@ export const plugin = definePlugin({
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
       if (words(current.sysctl?.[name]) !== words(value))
         throw new Error(
-          `Kernel setting "${name}" is "${current.sysctl?.[name]}" where "${value}" is wanted. Delete the container and add it again`,
+          `Kernel setting "${name}" is "${current.sysctl?.[name] ?? ''}" where "${value}" is wanted. Delete the container and add it again`,
         );
     for (const key of ['mac', 'mtu', 'promisc', 'allmulti', 'txQLen'] as const)
       if (current[key] !== wanted[key])
@@ -155,7 +157,8 @@ function wantedSysctls({ sysctl, args }: Config): Record<string, string> {
 }
 
 /**
- * The values that the settings asked for have now.
+ * The values that the settings asked for have now, without kernel settings that cannot be read, as
+ * "stable_secret" of IPv6 before it is set.
  * @throws Error when the interface or a kernel setting is missing.
  */
 function currentSettings(sandbox: Sandbox, ifname: string, wanted: Settings): Settings {
@@ -182,7 +185,13 @@ function linkSettings(link: Link): Omit<Required<Settings>, 'sysctl'> {
 function readSysctls(names: readonly string[], ifname: string): Record<string, string> {
   const values: Record<string, string> = {};
   for (const name of names) {
-    const value = readSysctl(sysctlPath(name, ifname));
+    const path = sysctlPath(name, ifname);
+    let value: string | undefined;
+    try {
+      value = readSysctl(path);
+    } catch {
+      continue;
+    }
     if (value === undefined)
       throw new Error(
         `Kernel setting "${name}" does not exist in the sandbox. Correct its name; a setting of the whole host cannot be set for a sandbox`,
@@ -212,13 +221,16 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
 }
 
 /**
- * Restores settings as far as possible: the interface may be gone, and what is left is about to go.
+ * Restores settings as far as possible: the interface may be gone, and what is left is about to go. Kernel
+ * settings that other attachments of the sandbox have set as well are left for the last one of them.
  * @throws NetlinkError where the process may not.
  */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
   requirePermission(sandbox.socket.attempt(...linkRequests(sandbox, ifname, before)));
+  const shared = sharedSysctls(call, before);
   for (const [name, value] of Object.entries(before.sysctl ?? {})) {
+    if (shared.has(name)) continue;
     try {
       setSysctl(sandbox, ifname, name, value);
     } catch (error) {
@@ -227,11 +239,16 @@ function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): 
   }
 }
 
-/** Where a chain tunes twice, DEL restores what was before the first time. */
+/**
+ * Where a chain tunes twice, or another attachment of the sandbox has set the same, DEL restores what was
+ * before the first time.
+ */
 function saveBackup(call: TuningCall, before: Settings): void {
   const backups = backupsOf(call);
   const earlier = backups.load(call);
-  const sysctl = { ...before.sysctl, ...earlier?.sysctl };
+  const shared = sharedSysctls(call, before);
+  const first = Object.entries(before.sysctl ?? {}).map(([name, value]) => [name, shared.get(name) ?? value]);
+  const sysctl = { ...Object.fromEntries(first), ...earlier?.sysctl };
   backups.save(call, {
     ...before,
     ...earlier,
@@ -241,6 +258,11 @@ function saveBackup(call: TuningCall, before: Settings): void {
   call.undo('restore the backup of what was set before', () =>
     earlier ? backups.save(call, earlier) : backups.remove(call),
   );
+}
+
+/** What the sandbox's other attachments have found of its kernel settings, by name. */
+function sharedSysctls(call: TuningCall, { sysctl }: Settings): ReadonlyMap<string, string> {
+  return sysctl ? backupsOf(call).sysctlsOfOthers(call) : new Map();
 }
 
 function backupsOf(call: TuningCall): Backups {

@@ -42,5 +42,5 @@ export const plugin = defineMainPlugin({
       );
   },
 
-  status: checkParentExists,
+  status: (call) => checkParentExists(call),
 });

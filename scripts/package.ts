@@ -24,6 +24,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -35,6 +36,7 @@ import type { Shell } from '../cli/completion/scripts.ts';
 import { makeCommand } from '../cli/main.ts';
 import { privatePrefix } from '../launcher/launch.ts';
 import packageJson from '../package.json' with { type: 'json' };
+import { copyDocuments } from './documents.ts';
 import { manPages } from './man.ts';
 import { sourceSuite } from './suite.ts';
 
@@ -57,6 +59,9 @@ const built = join(staging, 'bin');
 
 rmSync(staging, { recursive: true, force: true });
 for (const directory of [outDir, staging]) mkdirSync(directory, { recursive: true });
+// There is one of each architecture, which packaging/Dockerfile takes.
+for (const file of readdirSync(outDir))
+  if (new RegExp(`[-_]${architecture}[-.]`).test(file)) rmSync(join(outDir, file));
 run('cp', ['--archive', binDir, built]);
 for (const file of [makeArchive(), makeDebianPackage()]) {
   for (const algorithm of ['sha256', 'sha512'])
@@ -74,9 +79,7 @@ function makeArchive(): string {
   const name = `cni-plugins-linux-${architecture}-v${version}.tgz`;
   const tree = join(staging, 'archive');
   linkExecutables(tree);
-  for (const file of ['LICENSE', 'README.md']) cpSync(join(root, file), join(tree, file));
-  for (const directory of ['conf', 'docs'])
-    cpSync(join(root, directory), join(tree, directory), { recursive: true });
+  copyDocuments(tree);
   writeLicenses(join(tree, 'licenses'));
   writeCompletion(join(tree, 'completion/cni.bash'), 'bash');
   writeCompletion(join(tree, 'completion/_cni'), 'zsh');
@@ -105,9 +108,10 @@ function makeDebianPackage(): string {
   symlinkSync('../lib/cni/cni', join(tree, 'usr/bin/cni'));
   writeUnits(join(tree, 'usr/lib/systemd/system'));
   cpSync(join(root, 'packaging/debian/copyright'), join(doc, 'copyright'));
-  cpSync(join(root, 'README.md'), join(doc, 'README.md'));
-  cpSync(join(root, 'docs'), join(doc, 'docs'), { recursive: true });
-  cpSync(join(root, 'conf'), join(doc, 'examples'), { recursive: true });
+  copyDocuments(doc);
+  // Debian's name for samples; the documents speak of conf/.
+  renameSync(join(doc, 'conf'), join(doc, 'examples'));
+  symlinkSync('examples', join(doc, 'conf'));
   writeLicenses(join(doc, 'licenses'));
   writeCompletion(join(tree, 'usr/share/bash-completion/completions/cni'), 'bash');
   writeCompletion(join(tree, 'usr/share/zsh/vendor-completions/_cni'), 'zsh');

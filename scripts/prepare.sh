@@ -23,17 +23,34 @@ install_packages() {
   step "Installing Debian packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get -qq update >/dev/null
-  # The tests start what they need in namespaces of their own; this machine's services stay as they are.
-  local policy=/usr/sbin/policy-rc.d made=
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-    made=1
-  fi
-  local status=0
-  apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null || status=$?
-  [ -z "$made" ] || rm -f "$policy"
-  return "$status"
+  # The tests start what they need in namespaces of their own: of what is installed, no service is started, nor at the next boot.
+  (
+    policy=/usr/sbin/policy-rc.d before=$(enabled_services) made=
+    trap '[ -z "$made" ] || rm -f "$policy"; disable_services "$before"' EXIT
+    if [ ! -e "$policy" ]; then
+      made=1
+      printf '#!/bin/sh\nexit 101\n' >"$policy"
+      chmod +x "$policy"
+    fi
+    apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+  )
+}
+
+# Prints what starts when the machine boots: units of systemd, and scripts of System V, one a line.
+enabled_services() {
+  {
+    find /etc/systemd/system -path '*.wants/*' -printf '%f\n'
+    find /etc/rc[2-5].d -name 'S*' -printf '%f\n' | sed 's/^S[0-9]*//; s/$/.service/'
+  } 2>/dev/null | sort -u
+}
+
+# Disables what is enabled now and is not in the given list.
+disable_services() {
+  local unit units
+  units=$(enabled_services | grep -vxF -- "$1") || true
+  for unit in $units; do
+    systemctl --quiet disable "$unit" >/dev/null 2>&1 || printf 'Could not disable "%s": it starts at the next boot.\n' "$unit" >&2
+  done
 }
 
 # Installs the npm packages, among them the Node.js that everything runs on, and puts that first in PATH.
@@ -46,6 +63,7 @@ install_node_modules() {
 }
 
 prepare() {
+  [ "$(uname -m)" = x86_64 ] || die "This is a machine of $(uname -m): build and test on one of x86_64."
   [ "$(id -u)" -eq 0 ] || die 'Network namespaces need root: run this as root.'
   command -v apt-get >/dev/null || die 'apt-get is missing: run this on Debian 12 or 13.'
   install_packages "$@"

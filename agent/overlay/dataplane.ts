@@ -48,14 +48,9 @@ export function wayTo(node: Node, family: Family): { subnet: Subnets[4]; via: Ad
   return subnet && via && { subnet, via };
 }
 
-/** How many requests are sent at once: the kernel has room for as many answers. */
-const most = 100;
-
 /** Carries out requests, each whatever becomes of the others. @returns what the kernel refused. */
 export function tryAll(socket: RouteSocket, requests: readonly Request[]): string[] {
-  const problems: string[] = [];
-  for (let i = 0; i < requests.length; i += most)
-    for (const outcome of socket.attempt(...requests.slice(i, i + most)))
-      if (outcome instanceof Error) problems.push(outcome.message);
-  return problems;
+  return socket
+    .attempt(...requests)
+    .flatMap((outcome) => (outcome instanceof Error ? [outcome.message] : []));
 }

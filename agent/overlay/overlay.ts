@@ -9,7 +9,7 @@ import { EtcdClient } from '../../lib/etcd/client.ts';
 import { type Listing, listPrefix, watchPrefix } from '../../lib/etcd/watch.ts';
 import { Programs } from '../../lib/kernel/programs.ts';
 import { openRouteSocket, type RouteSocket } from '../../lib/kernel/route-socket.ts';
-import type { Dataplane } from './dataplane.ts';
+import { type Dataplane, familiesOf } from './dataplane.ts';
 import { ensureFirewall } from './firewall.ts';
 import type { OverlayHost, OverlayStatus } from './host.ts';
 import { hostGateway } from './host-gw.ts';
@@ -19,7 +19,7 @@ import { type Node, reachValue, type Subnets, subnetKey } from './node.ts';
 import { NodeTable } from './node-table.ts';
 import { etcdSettings, type OverlaySettings } from './settings.ts';
 import { previousSubnets, writeSubnetFile } from './subnet-file.ts';
-import { findUplink, type Uplink, UplinkGoneError, watchUplink } from './uplink.ts';
+import { findUplink, type Uplink, UplinkError, watchUplink } from './uplink.ts';
 import { vxlan } from './vxlan.ts';
 
 /** Milliseconds until etcd is asked again, at first and at last. */
@@ -81,11 +81,11 @@ export class Overlay {
         await this.takePart(beginAnew);
       } catch (error) {
         if (signal.aborted) break;
-        const isGone = error instanceof UplinkGoneError;
-        if (isGone) beginAnew();
+        const isOfUplink = error instanceof UplinkError;
+        if (isOfUplink) beginAnew();
         const problem = this.host.describe(error);
-        const next = isGone ? 'It is looked for again' : 'The overlay stays as it is; etcd is asked again';
-        if (problem !== this.problem) this.host.warn(`${problem}\n${next}`);
+        const next = isOfUplink ? '' : '\nThe overlay stays as it is; etcd is asked again';
+        if (problem !== this.problem) this.host.warn(problem + next);
         this.problem = problem;
       }
       await sleep(pause, undefined, { signal }).catch(() => {});
@@ -111,7 +111,7 @@ export class Overlay {
     const work = [
       this.keepLease(tenant, signal),
       this.follow(tenant, table, revision + 1n, signal),
-      watchUplink(this.socket, this.uplink!, signal),
+      watchUplink(this.socket, this.settings, this.uplink!, familiesOf(tenant.config), signal),
     ];
     try {
       await Promise.race(work);

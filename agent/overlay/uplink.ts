@@ -8,18 +8,12 @@ import { listRoutes, RouteTable } from '../../lib/kernel/route.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { OverlaySettings } from './settings.ts';
 
-/** How often it is looked whether the interface is there, in milliseconds. */
+/** How often the interface is looked at, in milliseconds. */
 const lookInterval = 1000;
 
-/** The interface is gone, or has no address. As flanneld does, the node stays with it, and waits for it. */
-export class UplinkGoneError extends Error {
-  override readonly name = 'UplinkGoneError';
-
-  constructor({ link }: Uplink) {
-    super(
-      `Interface "${link.name}", by which this node reaches the others, is gone. Make it anew with its addresses, or restart the agent for another one`,
-    );
-  }
+/** The interface is not what the overlay was set up with. As flanneld does, the node stays with it. */
+export class UplinkError extends Error {
+  override readonly name = 'UplinkError';
 }
 
 /** How this node is connected to the others. */
@@ -34,23 +28,23 @@ export interface Uplink {
 /**
  * Finds the interface that the settings name, by default that of the default route, and its addresses.
  * @param former what was found before: it has to be that interface again.
- * @throws UplinkGoneError when that is gone. Error when there is none, or it has no IPv4 address.
+ * @throws UplinkError when that is gone, or has no address any more. Error when there is none, or it has no
+ *   IPv4 address.
  */
 export function findUplink(socket: RouteSocket, settings: OverlaySettings, former?: Uplink): Uplink {
   const link = former ? getLink(socket, former.link.name) : findLink(socket, settings.iface);
-  if (!link) throw new UplinkGoneError(former!);
+  if (!link) throw lost(former!, 'is gone');
   const named = settings.iface === undefined ? undefined : Address.tryParse(settings.iface);
-  const all = listAddresses(socket, link.index)
-    .map(({ prefix }) => prefix.address)
-    .filter((one) => !one.isLinkLocal && !one.isLoopback);
-  // Another address may come back before the one that the others know.
-  const has = (address: Address | undefined) => address && all.find((one) => one.equals(address));
+  const own = listAddresses(socket, link.index).map(({ prefix }) => prefix.address);
+  const usual = own.filter((one) => !one.isLinkLocal && !one.isLoopback);
+  const has = (address: Address | undefined) => address && own.find((one) => one.equals(address));
   const localOf = (family: Family) =>
     named?.family === family
-      ? named
-      : (has(former?.local[family]) ?? all.find((address) => address.family === family));
+      ? has(named)
+      : // Another address may come back before the one that the others know.
+        (has(former?.local[family]) ?? usual.find((address) => address.family === family));
   const local = { 4: localOf(4), 6: localOf(6) };
-  if (!local[4] && former) throw new UplinkGoneError(former);
+  if (!local[4] && former) throw lost(former, 'has lost its IPv4 address');
   if (!local[4])
     throw new Error(
       `Interface "${link.name}" has no IPv4 address to reach the other nodes by. Give it one, or set "iface"`,
@@ -62,14 +56,45 @@ export function findUplink(socket: RouteSocket, settings: OverlaySettings, forme
   };
 }
 
+function lost({ link }: Uplink, how: string): UplinkError {
+  return new UplinkError(
+    `Interface "${link.name}", by which this node reaches the others, ${how}. Make it anew with its addresses, or restart the agent for another one. It is looked for again`,
+  );
+}
+
 /**
- * Waits until the interface is gone: one that is made anew, also of the same name, is another one, which has
- * to be found again.
- * @throws UplinkGoneError then; Error when the signal is aborted.
+ * Waits until the interface is not what it was: it is gone, or has another address or MTU. One that is made
+ * anew, also of the same name, is another one.
+ * @param families whose addresses count.
+ * @throws UplinkError then; Error when the signal is aborted.
  */
-export async function watchUplink(socket: RouteSocket, uplink: Uplink, signal: AbortSignal): Promise<never> {
-  while (getLink(socket, uplink.link.index)) await sleep(lookInterval, undefined, { signal });
-  throw new UplinkGoneError(uplink);
+export async function watchUplink(
+  socket: RouteSocket,
+  settings: OverlaySettings,
+  uplink: Uplink,
+  families: readonly Family[],
+  signal: AbortSignal,
+): Promise<never> {
+  for (;;) {
+    if (!getLink(socket, uplink.link.index)) throw lost(uplink, 'is gone');
+    const changes = changesOf(uplink, findUplink(socket, settings, uplink), families);
+    if (changes.length > 0)
+      throw new UplinkError(
+        `Interface "${uplink.link.name}", by which this node reaches the others, has changed: ${changes.join(', ')}. The overlay is set up anew`,
+      );
+    await sleep(lookInterval, undefined, { signal });
+  }
+}
+
+/** What differs, as in "IPv4 address 192.0.2.1 before, 192.0.2.9 now". */
+function changesOf(before: Uplink, now: Uplink, families: readonly Family[]): string[] {
+  const pairs = [
+    ['MTU (running pods keep theirs)', before.link.mtu, now.link.mtu],
+    ...families.map((family) => [`IPv${family} address`, before.local[family], now.local[family]]),
+  ];
+  return pairs.flatMap(([what, old, found]) =>
+    `${old}` === `${found}` ? [] : [`${what} ${old ?? 'none'} before, ${found ?? 'none'} now`],
+  );
 }
 
 function findLink(socket: RouteSocket, iface: string | undefined): Link {

@@ -1,5 +1,11 @@
 /** Takes secrets out of what is going to be sent to others. */
 
+import {
+  annotationsCapability,
+  defaultAnnotation,
+  genieAnnotation,
+  networksAnnotation,
+} from '../../lib/networks/pod.ts';
 import { isObject } from '../../lib/object.ts';
 
 /** What stands in a secret's place. */
@@ -16,20 +22,46 @@ function isSecret(key: string): boolean {
   return secretKey.test(key) || secretKey.test(key.toLowerCase());
 }
 
+/** The annotations of pods that plugins read. */
+const knownAnnotations = new Set([networksAnnotation, defaultAnnotation, genieAnnotation]);
+
 /**
- * Takes secrets out of a value of JSON: what has the name of one, and what looks like one in any text.
- * CNI_ARGS are kept, as pairs of libcni's cache or as one text.
+ * Takes secrets out of a value of JSON: what has the name of one, as a key, as a "name" beside a "value", or
+ * as an option before its value, and what looks like one in any text. CNI_ARGS are kept, as pairs of libcni's
+ * cache or as one text. Annotations of pods are left out but those that plugins read: others may be anything.
  */
 export function redactValue(value: unknown): unknown {
-  if (typeof value === 'string') return redactText(value);
-  if (Array.isArray(value)) return value.map(redactValue);
+  if (typeof value === 'string') return redactString(value);
+  if (Array.isArray(value))
+    return value.map((one, i) => (isSecretOption(value[i - 1]) ? redacted : redactValue(one)));
   if (!isObject(value)) return value;
+  const isSecretVariable = typeof value.name === 'string' && isSecret(value.name);
   return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [
-      key,
-      key === 'cniArgs' ? inner : isSecret(key) ? redacted : redactValue(inner),
-    ]),
+    Object.entries(value).map(([key, inner]) => {
+      if (key === 'cniArgs') return [key, inner];
+      if (key === annotationsCapability && isObject(inner)) return [key, redactValue(readByPlugins(inner))];
+      return [key, isSecret(key) || (key === 'value' && isSecretVariable) ? redacted : redactValue(inner)];
+    }),
   );
+}
+
+function readByPlugins(annotations: object): object {
+  return Object.fromEntries(Object.entries(annotations).filter(([name]) => knownAnnotations.has(name)));
+}
+
+/** Whether the argument after it is a secret, as after "--password". */
+function isSecretOption(value: unknown): boolean {
+  return typeof value === 'string' && /^--?[\w.-]+$/.test(value) && isSecret(value);
+}
+
+/** JSON within a string is taken as such. */
+function redactString(text: string): string {
+  if (!/^\s*[[{]/.test(text)) return redactText(text);
+  try {
+    return JSON.stringify(redactValue(JSON.parse(text)));
+  } catch {
+    return redactText(text);
+  }
 }
 
 /** Takes secrets out of text: private keys, passwords in URLs, tokens, and what has the name of a secret. */
@@ -39,6 +71,9 @@ export function redactText(text: string): string {
     .replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s/:@"']*):[^\s/@"']+@/gi, `$1:${redacted}@`)
     .replace(/\b(Bearer|Basic)\s+[\w.~+/=-]{8,}/gi, `$1 ${redacted}`)
     .replace(/\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*/g, redacted)
+    .replace(/(^|\s)(--?[\w.-]+)(\s+)[^\s-]\S*/g, (all, before: string, option: string, between: string) =>
+      isSecret(option) ? `${before}${option}${between}${redacted}` : all,
+    )
     .replace(
       /(["']?)([\w.-]+)\1(\s*[:=]\s*)("(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|[^\s,;{}[\]]+)/g,
       (all, quote: string, key: string, between: string) =>

@@ -1,6 +1,6 @@
 /** Whether a firewall drops what pods send through the host. */
 
-import { chainsDroppingAll } from '../../lib/firewall/forward-chains.ts';
+import { chainsThatDrop } from '../../lib/firewall/forward-chains.ts';
 import { withNftables } from '../../lib/firewall/nftables.ts';
 import type { Family } from '../../lib/ip.ts';
 import { ProgramMissingError } from '../../lib/kernel/programs.ts';
@@ -63,7 +63,7 @@ function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Con
         : chain.isOfPlugins
           ? 'Something has removed the rules of the plugin "firewall"'
           : 'The plugin "firewall" lets them through another firewall of this host, and this one drops them all the same',
-      mend: [...commands].join(' && '),
+      fix: [...commands].join(' && '),
     };
   });
 }
@@ -99,7 +99,7 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
   const ofIptables = rules
     .filter(({ variant }) => variant === 'nft')
     .map(({ family }) => (family === 4 ? 'ip' : 'ip6'));
-  const found = withNftables(chainsDroppingAll).filter(
+  const found = withNftables((socket) => chainsThatDrop(socket, 'forward')).filter(
     ({ table, name }) =>
       !(name === 'FORWARD' && table.name === 'filter' && ofIptables.some((one) => one === table.family)),
   );

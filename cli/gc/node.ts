@@ -1,10 +1,13 @@
 /** `cni gc --node`: gives back what a node that is gone has left of ranges that nodes share. */
 
+import { attachmentKey } from '../../lib/attachment.ts';
 import { NodePresentError, type RemoteHolding } from '../../lib/cni/plugin.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, describeError, ExitCode } from '../errors.ts';
+import { takeInventory } from '../inventory.ts';
 import { ipamPluginsOf } from '../ipam-plugins.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
+import { cacheDir, configDir } from '../settings.ts';
 import { count, paint, print, warn } from '../terminal.ts';
 
 /**
@@ -18,6 +21,7 @@ export async function collectNode(
   node: string,
   { suite, dryRun }: { suite: Suite; dryRun: boolean },
 ): Promise<void> {
+  const living = await livingHere();
   let isShared = false;
   let hasLeft = false;
   const refused: (() => void)[] = [];
@@ -37,7 +41,11 @@ export async function collectNode(
         });
         if (!left) continue;
         hasLeft ||= left.length > 0;
-        await collectLeft(network.name, left, { node, dryRun });
+        const isLiving = ({ owner }: RemoteHolding) => living.has(attachmentKey(owner));
+        for (const one of left.filter(isLiving))
+          print(`Kept ${describe(one)}, which lives on this host: "${node}" is a former name of its node.`);
+        const gone = left.filter((one) => !isLiving(one));
+        await collectLeft(network.name, gone, { node, dryRun });
       } catch (error) {
         fail(error);
       }
@@ -47,6 +55,12 @@ export async function collectNode(
     throw new CommandError(
       `There is nothing to collect of node "${node}": no network that was looked at (${networks.map(({ name }) => `"${name}"`).join(', ') || 'there are none'}) has an IPAM plugin that shares ranges with other nodes, as whereabouts does`,
     );
+}
+
+/** The attachments that live on this host, whatever its node was called when they were added. */
+async function livingHere(): Promise<ReadonlySet<string>> {
+  const { attachments } = await takeInventory(configDir(), cacheDir());
+  return new Set(attachments.filter(({ orphaned }) => orphaned.length === 0).map(attachmentKey));
 }
 
 /** Each is looked at as it is given back: asked again, a node that lives has nothing left, and refuses. */

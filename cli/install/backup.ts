@@ -9,10 +9,19 @@
  * call that was killed is finished by the next.
  */
 
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { linkOrCopy, syncFiles } from '../private-directory.ts';
 import { type Identity, identify, privateDirectoryOf } from './identity.ts';
+import { syncFiles } from './private-directory.ts';
 
 /** Not like a private directory, which earlier versions of this suite would remove. */
 const backupName = '.cni-backup';
@@ -149,6 +158,17 @@ export class Changes {
   readonly removed: string[] = [];
   /** What is of another suite, and what it is, by name. */
   readonly kept = new Map<string, string>();
+}
+
+/** Makes a hard link, or a copy where that cannot be. @returns which. */
+function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
+  try {
+    linkSync(from, to);
+    return 'linked';
+  } catch {
+    copyFileSync(from, to);
+    return 'copied';
+  }
 }
 
 function entries(directory: string): string[] {

@@ -3,6 +3,7 @@
 import { closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeDirectory } from '../../lib/directory.ts';
+import { missingCapabilities } from '../../lib/kernel/capabilities.ts';
 import { lockDescriptor } from '../../lib/kernel/lock.ts';
 import { CommandError } from '../errors.ts';
 
@@ -52,8 +53,8 @@ function removeUnfinished(binDir: string): void {
 function explained(error: unknown, binDir: string): Error {
   const reasons: Record<string, string> = {
     EROFS: 'its file system is read-only. Mount it writable',
-    EACCES: 'permission is denied. Run this as root',
-    EPERM: 'permission is denied. Run this as root',
+    EACCES: denial(),
+    EPERM: denial(),
     ENOSPC: 'its file system is full. Make room',
     ENOTDIR: 'it is not a directory, or lies below a file',
     EEXIST: 'it is not a directory',
@@ -63,4 +64,12 @@ function explained(error: unknown, binDir: string): Error {
   return new CommandError(`Cannot write to "${binDir}": ${reason}, or give another --bin-dir`, {
     cause: error,
   });
+}
+
+/** Why permission is denied, and what helps. */
+function denial(): string {
+  if (process.geteuid!() !== 0) return 'permission is denied. Run this as root';
+  if (missingCapabilities().includes('CAP_DAC_OVERRIDE'))
+    return 'permission is denied, and root lacks CAP_DAC_OVERRIDE here. Grant that, make root the owner of the directory';
+  return 'permission is denied even to root. Look at its attributes with "lsattr -d" and at the log of the kernel';
 }

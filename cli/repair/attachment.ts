@@ -139,7 +139,7 @@ function contextOf(
       netnsOverride: false,
     },
     stdin,
-    environment: process.env,
+    environment: environment.variables,
     warn: environment.onWarning,
     sharing,
     depth: 0,

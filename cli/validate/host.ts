@@ -12,12 +12,16 @@ import { type NetworkList, type PluginEntry, wholeConfig } from '../libcni/confl
 import { loadPlugin } from '../schema.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 
-/** A plugin of a network, and what is known of it. */
-export interface PlacedPlugin {
+/** A plugin of a network, what it may give away, and where it stands in the file. */
+export interface CheckedPlugin {
   readonly entry: PluginEntry;
-  readonly network: NetworkList;
   readonly pools: readonly AddressPool[];
   readonly path: string;
+}
+
+/** Such a plugin and its network. */
+interface PlacedPlugin extends CheckedPlugin {
+  readonly network: NetworkList;
 }
 
 /** What a host is checked with. */
@@ -58,7 +62,7 @@ async function statusFindings(
 }
 
 /** Addresses that the host has on something else than what the network is made of. */
-function overlapFindings({ entry: { type, config }, pools, path }: PlacedPlugin): Finding[] {
+export function overlapFindings({ entry: { type, config }, pools, path }: CheckedPlugin): Finding[] {
   if (pools.length === 0) return [];
   using socket = openRouteSocket();
   const bridge = type === 'bridge' ? `${config.bridge || 'cni0'}` : undefined;

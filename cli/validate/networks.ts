@@ -1,20 +1,17 @@
 /** Checks configuration files against each other. */
 
 import { basename } from 'node:path';
-import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { getKey } from '../../lib/cni/schema.ts';
 import { isIPv4, poolsOverlap, sameSubnet, subnetsOverlap } from '../addresses.ts';
-import type { NetworkList, PluginEntry } from '../libcni/conflist.ts';
+import type { NetworkList } from '../libcni/conflist.ts';
 import type { CheckedFile } from './file.ts';
 import { at, error, type Finding, warning } from './finding.ts';
+import type { CheckedPlugin } from './host.ts';
 
 /** A plugin of one of the networks, and where it stands. */
-interface Place {
+interface Place extends CheckedPlugin {
   readonly checked: CheckedFile;
   readonly network: NetworkList;
-  readonly plugin: PluginEntry;
-  readonly pools: readonly AddressPool[];
-  readonly path: string;
 }
 
 /**
@@ -22,14 +19,11 @@ interface Place {
  * @param files in the order in which runtimes take them.
  */
 export function checkNetworks(files: readonly CheckedFile[]): void {
-  const places = files.flatMap((checked) => {
-    const { network } = checked;
-    return (network?.plugins ?? []).map((plugin, i): Place => {
-      const single = network!.plugins.length === 1 && plugin.config.name === network!.name;
-      const path = single ? '' : `plugins[${i}]`;
-      return { checked, network: network!, plugin, pools: checked.pools[i]!, path };
-    });
-  });
+  const places = files.flatMap((checked) =>
+    checked.networks.flatMap(({ network, plugins }) =>
+      plugins.map((one): Place => ({ ...one, checked, network })),
+    ),
+  );
   const loadable = files.filter(({ network }) => network);
   if (loadable.length > 1 && loadable[0]?.network?.plugins.every(({ type }) => type === 'loopback'))
     loadable[0].findings.push(
@@ -87,7 +81,7 @@ function compareAddresses(place: Place, other: Place): Finding[] {
 }
 
 /** What the network's pods are connected by: networks with the same one may share a subnet. */
-function attachedTo({ network, plugin: { type, config } }: Place): string {
+function attachedTo({ network, entry: { type, config } }: Place): string {
   if (type === 'bridge') return `bridge ${bridgeName(config)}`;
   if (typeof config.master === 'string') return `${type} ${config.master}`;
   return `${type} ${network.name}`;
@@ -97,8 +91,8 @@ function attachedTo({ network, plugin: { type, config } }: Place): string {
 const bridgeSettings = ['mtu', 'promiscMode', 'isGateway', 'isDefaultGateway'] as const;
 
 function compareBridges(place: Place, other: Place): Finding[] {
-  const [mine, theirs] = [place.plugin.config, other.plugin.config];
-  if (place.plugin.type !== 'bridge' || other.plugin.type !== 'bridge') return [];
+  const [mine, theirs] = [place.entry.config, other.entry.config];
+  if (place.entry.type !== 'bridge' || other.entry.type !== 'bridge') return [];
   const name = bridgeName(mine);
   if (name !== bridgeName(theirs)) return [];
   const findings: Finding[] = [];

@@ -184,7 +184,8 @@ class Daemon implements LeaseKeeper {
     const options = clientOptions(decode(object(dhcpShape), config ?? {}), key, args);
     const netns = `${this.settings.hostPrefix}${owner.netns}`;
     const existing = this.leases.get(key);
-    if (existing?.owner.netns === netns) return { result: printed(existing), isNew: false };
+    if (existing?.owner.netns === netns && existing.isLiving())
+      return { result: printed(existing), isNew: false };
     // The lease of an earlier sandbox of this attachment, whose DEL never came.
     if (existing) await this.release(owner);
     const lease = await Lease.acquire({ ...owner, netns }, options, this);

@@ -3,6 +3,7 @@
 import { attachmentKey } from '../../lib/attachment.ts';
 import { formatResult, parseResult, type Result } from '../../lib/cni/result.ts';
 import { Address } from '../../lib/ip.ts';
+import { bootId, isEarlierBoot, msSinceBoot } from '../../lib/kernel/boot.ts';
 import { getLink, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
@@ -15,7 +16,6 @@ import {
   release,
   renew,
 } from './client.ts';
-import { bootId, sinceBoot } from './clock.ts';
 import { type Grant, resultOf } from './grant.ts';
 import type { ClientLink } from './link-socket.ts';
 import type { LeaseOwner } from './owner.ts';
@@ -44,6 +44,8 @@ const retryPause = 60_000;
 /** A lease, and the timer that keeps it. */
 export class Lease {
   readonly owner: LeaseOwner;
+  /** Its interface, whatever is found at the path and by the name later: see {@link identityOf}. */
+  private readonly link: string;
   private readonly options: ClientOptions;
   private readonly keeper: LeaseKeeper;
   private grant: Grant;
@@ -51,8 +53,15 @@ export class Lease {
   /** Ends a renewal that is under way. */
   private readonly stopping = new AbortController();
 
-  private constructor(owner: LeaseOwner, options: ClientOptions, grant: Grant, keeper: LeaseKeeper) {
+  private constructor(
+    owner: LeaseOwner,
+    link: string,
+    options: ClientOptions,
+    grant: Grant,
+    keeper: LeaseKeeper,
+  ) {
     this.owner = owner;
+    this.link = link;
     this.options = options;
     this.grant = grant;
     this.keeper = keeper;
@@ -63,7 +72,8 @@ export class Lease {
   static async acquire(owner: LeaseOwner, options: ClientOptions, keeper: LeaseKeeper): Promise<Lease> {
     using netns = Netns.open(owner.netns);
     const link = prepareLink(netns, owner.ifname);
-    return new Lease(owner, options, await acquire(link, options, keeper.settings), keeper);
+    const grant = await acquire(link, options, keeper.settings);
+    return new Lease(owner, identityOf(link), options, grant, keeper);
   }
 
   /**
@@ -73,13 +83,14 @@ export class Lease {
    * @throws Error when the text is not a lease.
    */
   static restore(text: string, keeper: LeaseKeeper): Lease | undefined {
-    const { boot, owner, clientId, request, provide, server, times, result } = readStoredLease(text);
-    if (boot !== bootId()) return undefined;
+    const { boot, owner, link, clientId, request, provide, server, times, result } = readStoredLease(text);
+    if (isEarlierBoot(boot)) return undefined;
     const { ips, routes } = parseResult(result, '1.1.0');
     const [ip] = ips;
     if (!ip) throw new Error('It has no address');
     using netns = Netns.openIfPresent(owner.netns);
-    if (!netns || !clientLink(netns, owner.ifname)) return undefined;
+    const found = netns && clientLink(netns, owner.ifname);
+    if (!found || identityOf(found) !== (link ?? identityOf(found))) return undefined;
     const grant = {
       address: ip.address,
       gateway: ip.gateway,
@@ -88,7 +99,7 @@ export class Lease {
       ...times,
     };
     const options = { clientId: Uint8Array.from(clientId), request, provide };
-    return new Lease(owner, options, grant, keeper);
+    return new Lease(owner, identityOf(found), options, grant, keeper);
   }
 
   /** What tells leases apart. */
@@ -106,8 +117,10 @@ export class Lease {
     const { server, renewAt, rebindAt, expiresAt } = this.grant;
     const { clientId, request, provide } = this.options;
     const stored: StoredLease = {
-      boot: bootId(),
+      // Without a boot, the times would be taken for those of the day.
+      boot: bootId() ?? 'unknown',
       owner: this.owner,
+      link: this.link,
       options: {
         clientId: [...clientId],
         request: [...request],
@@ -120,6 +133,12 @@ export class Lease {
     return JSON.stringify(stored);
   }
 
+  /** Whether its interface still exists. */
+  isLiving(): boolean {
+    using netns = Netns.openIfPresent(this.owner.netns);
+    return this.linkIn(netns) !== undefined;
+  }
+
   /**
    * Gives the address back, as far as the interface still exists to say so.
    * @throws Error when that cannot be sent.
@@ -127,7 +146,7 @@ export class Lease {
   async release(): Promise<void> {
     this.stop();
     using netns = Netns.openIfPresent(this.owner.netns);
-    const link = netns && clientLink(netns, this.owner.ifname);
+    const link = this.linkIn(netns);
     if (link) await release(link, this.grant, this.options, this.keeper.settings);
   }
 
@@ -140,7 +159,7 @@ export class Lease {
   private schedule(at: number): void {
     clearTimeout(this.timer);
     if (this.stopping.signal.aborted) return;
-    const wait = Math.max(at - sinceBoot(), 0);
+    const wait = Math.max(at - msSinceBoot(), 0);
     this.timer = setTimeout(
       () => (wait > longestTimer ? this.schedule(at) : void this.renewOrExpire()),
       Math.min(wait, longestTimer),
@@ -157,7 +176,7 @@ export class Lease {
     } catch (error) {
       if (this.stopping.signal.aborted) return;
       this.keeper.log(`${this.key}: ${(error as Error).message}`);
-      this.schedule(sinceBoot() + retryPause);
+      this.schedule(msSinceBoot() + retryPause);
     }
   }
 
@@ -166,10 +185,10 @@ export class Lease {
     const { settings } = this.keeper;
     const { server, rebindAt, expiresAt } = this.grant;
     using netns = Netns.openIfPresent(this.owner.netns);
-    const link = netns && clientLink(netns, this.owner.ifname);
+    const link = this.linkIn(netns);
     if (!link) return this.keeper.ended(this); // The container is gone, whether DEL comes or not.
 
-    const now = sinceBoot();
+    const now = msSinceBoot();
     if (now >= expiresAt) return this.expire(link);
     const rebinding = now >= rebindAt;
     const nextStage = rebinding ? expiresAt : rebindAt;
@@ -188,7 +207,13 @@ export class Lease {
       this.grant = renewed;
       this.schedule(renewed.renewAt);
       this.keeper.renewed(this);
-    } else this.schedule(Math.min(sinceBoot() + retryPause, nextStage));
+    } else this.schedule(Math.min(msSinceBoot() + retryPause, nextStage));
+  }
+
+  /** Its interface; undefined when that is gone, and another one may have its name. */
+  private linkIn(netns: Netns | undefined): ClientLink | undefined {
+    const link = netns && clientLink(netns, this.owner.ifname);
+    return link && identityOf(link) === this.link ? link : undefined;
   }
 
   /** The address no longer belongs to the container: nothing may be sent from it. */
@@ -211,6 +236,11 @@ function prepareLink(netns: Netns, ifname: string): ClientLink {
   if (!client)
     throw new Error(`Interface "${ifname}" has no MAC address, which DHCP needs. Use another IPAM plugin`);
   return client;
+}
+
+/** Tells an interface from all others that there are while the host runs. */
+function identityOf({ netns, index }: ClientLink): string {
+  return `${netns.identity()}, interface ${index}`;
 }
 
 function clientLink(netns: Netns, ifname: string): ClientLink | undefined {

@@ -88,12 +88,22 @@ export class DaemonMuteError extends CniError {
   }
 }
 
+/** The daemon ended while it worked on the request, as when it is restarted. */
+function endedError(socket: string): CniError {
+  return new CniError(
+    ErrorCode.TryAgainLater,
+    `The DHCP daemon on "${socket}" ended before it had answered. Try again, and if that does not help, look at its log`,
+  );
+}
+
 /**
  * Asks the daemon.
- * @throws DaemonGoneError when it does not run; DaemonMuteError when it hangs; CniError with what it reports.
+ * @throws DaemonGoneError when it does not run; DaemonMuteError when it hangs; CniError TryAgainLater when it
+ *   ends meanwhile; CniError with what it reports.
  */
 export async function askDaemon(socket: string, request: Request): Promise<unknown> {
   const line = await exchange(socket, `${JSON.stringify(request)}\n`);
+  if (line === '') throw endedError(socket);
   let reply: Reply;
   try {
     reply = JSON.parse(line) as Reply;
@@ -129,6 +139,7 @@ function exchange(socket: string, line: string): Promise<string> {
 
 function asDaemonError(socket: string, error: NodeJS.ErrnoException): Error {
   if (error instanceof DaemonMuteError) return error;
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return endedError(socket);
   // Its queue of connections is full.
   if (error.code === 'EAGAIN') return new DaemonMuteError(socket);
   return new DaemonGoneError(

@@ -1,7 +1,7 @@
 /** A lease as it is written down. */
 
 import { array, decode, integer, json, object, required, string } from '../../lib/cni/schema.ts';
-import { bootId, sinceBoot } from './clock.ts';
+import { msSinceBoot } from '../../lib/kernel/boot.ts';
 import { type LeaseOwner, ownerSchema } from './owner.ts';
 
 /** What is in a lease's file. */
@@ -9,6 +9,8 @@ export interface StoredLease {
   /** The boot of the host in which it was written. */
   boot: string;
   owner: LeaseOwner;
+  /** Which interface it is of. Earlier releases do not write it. */
+  link?: string | undefined;
   options: { clientId: number[]; request: number[]; provide: [number, number[]][] };
   server: string;
   /** In milliseconds since that boot. */
@@ -22,6 +24,7 @@ const time = required(integer({ min: 0, max: Number.MAX_SAFE_INTEGER }));
 const schema = object({
   boot: string(),
   owner: required(ownerSchema),
+  link: string(),
   options: required(
     object({
       clientId: required(array(byte)),
@@ -53,16 +56,12 @@ export function readStoredLease(text: string) {
 }
 
 /** Times as earlier releases wrote them down: by the time of day, and without the boot. */
-function fromTimeOfDay({
-  renewAt,
-  rebindAt,
-  expiresAt,
-}: StoredLease['times']): Pick<StoredLease, 'boot' | 'times'> {
-  const bootedAt = Date.now() - sinceBoot();
+function fromTimeOfDay({ renewAt, rebindAt, expiresAt }: StoredLease['times']) {
+  const bootedAt = Date.now() - msSinceBoot();
   const times = {
     renewAt: renewAt - bootedAt,
     rebindAt: rebindAt - bootedAt,
     expiresAt: expiresAt === Number.MAX_SAFE_INTEGER ? expiresAt : expiresAt - bootedAt,
   };
-  return { boot: bootId(), times };
+  return { boot: undefined, times };
 }

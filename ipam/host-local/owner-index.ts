@@ -64,7 +64,7 @@ export class OwnerIndex implements Disposable {
     return this.earlierBoot !== undefined;
   }
 
-  /** Notes that what is reserved from now on may be of this boot. */
+  /** Notes that some of what is reserved may be of this boot. */
   noteThisBoot(): void {
     if (this.earlierBoot === undefined) return;
     this.earlierBoot = undefined;
@@ -76,8 +76,9 @@ export class OwnerIndex implements Disposable {
     return this.attempt((directory) => this.read(directory, fileOf(owner)));
   }
 
-  /** Notes that an address was reserved. */
+  /** Notes that an address was reserved, in this boot. */
   add(owner: AttachmentId, address: Address): void {
+    this.noteThisBoot();
     this.change(owner, (addresses) => [...addresses, address]);
   }
 

@@ -172,10 +172,9 @@ export class Store implements Disposable {
    * @throws CniError at the end, naming the file that could not be removed.
    */
   collect(isKept: (owner: AttachmentId) => boolean): void {
-    this.removeAll(
-      this.checkedList().filter(({ owner, state }) => state !== 'unreadable' && !(owner && isKept(owner))),
-    );
+    // What is kept is valid now, whenever it was reserved, and also if something else cannot be removed.
     this.index.noteThisBoot();
+    this.removeUnless(isKept);
   }
 
   /**
@@ -185,7 +184,7 @@ export class Store implements Disposable {
   releaseEarlierBoots(): void {
     if (!this.index.isOfEarlierBoot) return;
     try {
-      this.collect(() => false);
+      this.removeUnless(() => false);
     } catch (error) {
       this.warn((error as Error).message);
     }
@@ -227,6 +226,12 @@ export class Store implements Disposable {
     this.directory.replace(`${address}`, text);
     this.unfinished.delete(`${address}`);
     return true;
+  }
+
+  private removeUnless(isKept: (owner: AttachmentId) => boolean): void {
+    this.removeAll(
+      this.checkedList().filter(({ owner, state }) => state !== 'unreadable' && !(owner && isKept(owner))),
+    );
   }
 
   private removeAll(entries: readonly { address: Address; owner: AttachmentId | undefined }[]): void {

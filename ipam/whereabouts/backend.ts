@@ -38,8 +38,8 @@ export interface Release {
 export interface Backend {
   /** For messages, as in "etcd". */
   readonly name: string;
-  /** Tells its cluster from others. */
-  readonly cluster: string;
+  /** Where releases of the network wait on this node. */
+  readonly directory: string;
   /** The pools of which containers get addresses, in their order. @throws Error that says what is wrong. */
   pools(): Promise<readonly Pool[]>;
   /**

@@ -32,26 +32,28 @@ import { legacyKey } from './legacy.ts';
 import { type Pool, poolHas, resolvePools } from './pools.ts';
 import { announce } from './presence.ts';
 import { release } from './release.ts';
+import { directoryOf } from './state.ts';
 import { countUsed } from './usage.ts';
 
 export class EtcdBackend implements Backend {
   readonly name = 'etcd';
-  readonly cluster: string;
+  readonly directory: string;
   private readonly setting: Setting;
   private readonly longestCallMs: number | undefined;
   private readonly allPools: readonly Pool[];
   private readonly host = hostIdentity();
   private opened: EtcdClient | undefined;
 
-  /** @param longestCallMs how long a request may take, if not as long as usual. */
+  /**
+   * @param longestCallMs how long a request may take, if not as long as usual.
+   * @throws Error for an address of a member that makes no sense.
+   */
   constructor(setting: Setting, longestCallMs?: number) {
     this.setting = setting;
     this.longestCallMs = longestCallMs;
     this.allPools = resolvePools(setting.ipam);
-    this.cluster = endpointsOf(setting.ipam)
-      .map(({ origin }) => origin)
-      .toSorted()
-      .join();
+    this.directory = directoryOf('etcd', setting.owner.network);
+    endpointsOf(setting.ipam);
   }
 
   async pools(): Promise<readonly Pool[]> {

@@ -92,6 +92,16 @@ export function ownerOf(key: string): Owner | undefined {
 /** What stands at an address: the key of its owner. */
 export const ownedValue = (owner: Owner): string => JSON.stringify({ owner: ownerKey(owner) });
 
+/** The owner that stands at an address; undefined for anything else. */
+export function ownerAt(text: string | undefined): Owner | undefined {
+  try {
+    const { owner } = JSON.parse(text ?? '{}') as { owner?: unknown };
+    return typeof owner === 'string' ? ownerOf(owner) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** What stands at an address in quarantine. @param identity whom it goes back to. */
 export const waitingValue = (identity: string): string => JSON.stringify({ back: identity });
 

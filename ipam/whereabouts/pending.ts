@@ -4,9 +4,9 @@
  */
 
 import { acquireLock, tryAcquireLock } from '../../lib/kernel/lock.ts';
+import { AttachmentFiles } from './attachment-files.ts';
 import type { Backend, Release } from './backend.ts';
 import type { Owner } from './keys.ts';
-import { directoryOf, ReleaseFiles } from './release-files.ts';
 
 /** How long a call begins releases that wait, in milliseconds. The rest is left to the next one. */
 const budget = 2000;
@@ -18,16 +18,16 @@ const budget = 2000;
  */
 const longestWait = budget + 12_000;
 
-/** The releases of one cluster that wait on this node. */
+/** The releases of one network that wait on this node. */
 export class PendingReleases {
   private readonly backend: Backend;
   private readonly path: string;
-  private readonly files: ReleaseFiles;
+  private readonly files: AttachmentFiles;
 
   constructor(backend: Backend) {
     this.backend = backend;
-    this.path = directoryOf(backend.cluster);
-    this.files = new ReleaseFiles(this.path);
+    this.path = backend.directory;
+    this.files = new AttachmentFiles(this.path);
   }
 
   /** Remembers a release. @throws CniError when it cannot be written. */

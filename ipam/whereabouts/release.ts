@@ -1,5 +1,6 @@
 /** How addresses are given back. */
 
+import { attachmentKey } from '../../lib/attachment.ts';
 import type { EtcdClient } from '../../lib/etcd/client.ts';
 import {
   type Compare,
@@ -21,6 +22,7 @@ import {
   identityKey,
   type Owner,
   ownedValue,
+  ownerAt,
   ownerKey,
   parseHolding,
   waitingValue,
@@ -28,7 +30,8 @@ import {
 import { withoutContainer } from './legacy.ts';
 
 /**
- * Gives back all that an attachment has, and nothing of anybody else, also when it was done before.
+ * Gives back all that an attachment has, and nothing of anybody else, also when it was done before. What
+ * the host had reserved before its node got another name is found by the addresses.
  * @throws EtcdUnavailableError, CniError as {@link transact}.
  */
 export async function release(
@@ -37,28 +40,62 @@ export async function release(
 ): Promise<void> {
   const lease = quarantine > 0 ? await grantLease(client, quarantine) : undefined;
   const key = ownerKey(owner);
-  const look = [get(key), ...lists.map(get)];
-  const condition = guess ? hasValue(key, formatHolding(guess)) : isAbsent(key);
-  const done = guess ? givingBack(owner, guess, lease) : [];
-  let { succeeded, results } = await transact(client, {
-    compare: [condition],
-    success: [...done, ...lists.map(get)],
-    failure: look,
+  const places = (guess?.places ?? []).map(addressKey);
+  const { succeeded, results } = await transact(client, {
+    compare: [guess ? hasValue(key, formatHolding(guess)) : isAbsent(key)],
+    success: [...(guess ? givingBack(owner, guess, lease) : []), ...lists.map(get)],
+    failure: [key, ...places, ...lists].map(get),
   });
-  // Something else stands there than was expected, until nobody changes it meanwhile.
-  for (let text = succeeded ? undefined : results[0]?.kvs[0]?.value; text !== undefined; ) {
-    const again = await transact(client, {
+  if (!succeeded) {
+    const [own, ...taken] = results.slice(0, 1 + places.length).map(({ kvs }) => kvs[0]?.value);
+    if (own !== undefined) await giveBack(client, owner, own, lease);
+    else if (guess?.host !== undefined)
+      for (const former of formerOwners(owner, taken))
+        await giveBackOfHost(client, former, guess.host, lease);
+  }
+  const found = results.slice(results.length - lists.length);
+  for (const [i, list] of lists.entries()) await leaveList(client, list, found[i]?.kvs[0]?.value, owner);
+}
+
+/** Gives back what stands at an owner, until nobody changes it meanwhile. @param read what stood there. */
+async function giveBack(
+  client: EtcdClient,
+  owner: Owner,
+  read: string,
+  lease: string | undefined,
+): Promise<void> {
+  const key = ownerKey(owner);
+  for (let text: string | undefined = read; text !== undefined; ) {
+    const { succeeded, results } = await transact(client, {
       compare: [hasValue(key, text)],
-      success: [...givingBack(owner, parseHolding(text), lease), ...lists.map(get)],
-      failure: look,
+      success: givingBack(owner, parseHolding(text), lease),
+      failure: [get(key)],
     });
-    ({ succeeded, results } = again);
     const now = succeeded ? undefined : results[0]?.kvs[0]?.value;
     if (now === text) throw notText(key);
     text = now;
   }
-  const found = results.slice(results.length - lists.length);
-  for (const [i, list] of lists.entries()) await leaveList(client, list, found[i]?.kvs[0]?.value, owner);
+}
+
+/** The same attachment on nodes of other names. @param taken what stands at its addresses. */
+function formerOwners(owner: Owner, taken: readonly (string | undefined)[]): Owner[] {
+  const found = taken.flatMap((text) => ownerAt(text) ?? []);
+  const same = found.filter(
+    ({ node, ...id }) => node !== owner.node && attachmentKey(id) === attachmentKey(owner),
+  );
+  return [...new Map(same.map((one) => [ownerKey(one), one])).values()];
+}
+
+/** Gives back what an owner has on a host: another host may have a container of the same ID. */
+async function giveBackOfHost(
+  client: EtcdClient,
+  owner: Owner,
+  host: string,
+  lease: string | undefined,
+): Promise<void> {
+  const { results } = await transact(client, { compare: [], success: [get(ownerKey(owner))] });
+  const text = results[0]?.kvs[0]?.value;
+  if (text !== undefined && parseHolding(text).host === host) await giveBack(client, owner, text, lease);
 }
 
 /** What gives addresses back. @param lease of the quarantine; undefined when there is none. */

@@ -1,13 +1,10 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
-import { type BackendName, backendNames, defaultBackend } from '../firewall/backend.ts';
+import { type BackendName, backendNames, defaultBackend, requireComplete } from '../firewall/backend.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
-import type { Prefix } from '../ip.ts';
-import { listAddresses } from '../kernel/address.ts';
-import { getLink } from '../kernel/link.ts';
 import type { Call } from './call.ts';
-import { knownAddresses } from './interface.ts';
+import { knownAddresses, neighbourAddresses } from './interface.ts';
 import type { Repair } from './plugin.ts';
 import type { IPConfig } from './result.ts';
 import { runAll, startBackground } from './steps.ts';
@@ -35,12 +32,13 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
       if (!ipMasq) return;
-      const addresses = currentAddresses(call);
-      await eachBackend(call, (backend) => backend.del(attachment, addresses));
+      const hints = knownAddresses(call);
+      await eachBackend(call, (backend) => backend.del(attachment, () => neighbourAddresses(call), hints));
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      await chosen().check(attachment, knownAddresses(call), call.programs.once);
+      const missing = await chosen().missing(attachment, knownAddresses(call), call.programs.once);
+      requireComplete(missing, 'Packets of the container are not masqueraded');
     },
     /** What is missing of the rules. */
     async repair(): Promise<Repair[]> {
@@ -59,21 +57,6 @@ export function masquerade(call: Call<MasqueradeConfig>) {
       await eachBackend(call, (backend) => backend.gc(call.config.name, call.validAttachments));
     },
   };
-}
-
-/**
- * The attachment's addresses as the runtime tells, or else as the interface still has them: another interface
- * of the container on the network shares its chain, whose rules must stay.
- */
-function currentAddresses(call: Call): Prefix[] {
-  const known = knownAddresses(call);
-  if (known.length > 0) return known;
-  const { sandboxIfPresent: sandbox } = call;
-  const link = sandbox && getLink(sandbox.socket, call.ifname);
-  if (!link) return known;
-  return listAddresses(sandbox.socket, link.index)
-    .map(({ prefix }) => prefix)
-    .filter(({ address }) => !address.isLinkLocal);
 }
 
 /**

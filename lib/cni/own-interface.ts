@@ -5,9 +5,12 @@
  */
 
 import { attachmentKey } from '../attachment.ts';
+import type { Prefix } from '../ip.ts';
 import { listAddresses } from '../kernel/address.ts';
 import { getLink, type Link } from '../kernel/link.ts';
+import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { Sandbox } from '../kernel/sandbox.ts';
+import { isKernelError } from '../netlink/libc.ts';
 import { cachedResults } from '../result-cache.ts';
 import type { Call } from './call.ts';
 import { knownAddresses } from './interface.ts';
@@ -39,22 +42,37 @@ export function findOwnSandbox(call: Call): Sandbox | undefined {
 }
 
 /**
- * An interface has the MAC address of the result, or at least one of its addresses, as whoever is in the pod
- * may have changed the former. Without a result, libcni's cache tells whether another attachment has it.
+ * Addresses tell first, as a MAC address may be the one of the parent or of the device, or be set to the same
+ * one again. An interface without any, as in a network of layer 2, is known by its MAC address. That may have
+ * changed, as when DEL of a later plugin has put it back: then libcni's cache tells.
  */
 function isOwn(call: Call, { socket }: Sandbox, link: Link): boolean {
   const { ifname, prevResult } = call;
-  const mac = prevResult?.interfaces.find((one) => one.name === ifname && one.sandbox)?.mac;
-  if (!mac) return !isOfOther(call, link);
-  if (mac.toLowerCase() === link.mac) return true;
   const known = knownAddresses(call);
-  return listAddresses(socket, link.index).some(({ prefix }) => known.some((one) => one.equals(prefix)));
+  const present = addressesOf(socket, link).filter(
+    ({ address, family }) => !address.isLinkLocal && known.some((one) => one.family === family),
+  );
+  if (present.length > 0) return present.some((one) => known.some((other) => other.equals(one)));
+  const mac = prevResult?.interfaces.find((one) => one.name === ifname && one.sandbox)?.mac;
+  if (mac?.toLowerCase() === link.mac) return true;
+  return (!mac || known.length === 0) && !isOfOther(call, link);
 }
 
-function isOfOther({ attachment, netns, ifname }: Call, link: Link): boolean {
+/** None for an interface that has gone just now, as the DEL of another call may take it away. */
+function addressesOf(socket: RouteSocket, { index }: Link): Prefix[] {
+  try {
+    return listAddresses(socket, index).map(({ prefix }) => prefix);
+  } catch (error) {
+    if (!isKernelError(error, 'ENODEV')) throw error;
+    return [];
+  }
+}
+
+/** Whether libcni's cache, whose files end in the interface's name, has it as that of another attachment. */
+export function isOfOther({ attachment, netns }: Call, link: Link): boolean {
   const own = attachmentKey(attachment);
-  for (const one of cachedResults())
+  for (const one of cachedResults(`-${link.name}`))
     for (const { name, mac, sandbox } of attachmentKey(one) === own ? [] : one.interfaces)
-      if (name === ifname && sandbox === netns && `${mac}`.toLowerCase() === link.mac) return true;
+      if (name === link.name && sandbox === netns && `${mac}`.toLowerCase() === link.mac) return true;
   return false;
 }

@@ -38,7 +38,7 @@ function parentSocket(call: Call<ParentConfig>): RouteSocket {
 /**
  * The parent.
  * @param name the configuration's "master" unless it is given.
- * @throws Error when it does not exist, or cannot carry another interface.
+ * @throws Error when it does not exist, or has a smaller MTU than is asked for.
  */
 export function findParent(call: Call<ParentConfig>, name = call.config.master): Link {
   const { linkInContainer = false, mtu = 0 } = call.config;
@@ -48,10 +48,6 @@ export function findParent(call: Call<ParentConfig>, name = call.config.master):
   if (!parent)
     throw new Error(
       `Master "${name}" does not exist ${where}. Correct "master"${linkInContainer ? '' : ', or set "linkInContainer" if it is in the sandbox'}`,
-    );
-  if (parent.portKind && parent.portKind !== 'vrf')
-    throw new Error(
-      `Master "${parent.name}" is a port of a ${parent.portKind} itself, which gets all its frames. Use the ${parent.portKind} as "master", or take the port out of it`,
     );
   if (mtu > parent.mtu)
     throw new Error(
@@ -63,9 +59,26 @@ export function findParent(call: Call<ParentConfig>, name = call.config.master):
   return parent;
 }
 
-/** STATUS of the parent, as far as it is on the host. @throws like {@link findParent}. */
-export function checkParentExists(call: Call<ParentConfig>): void {
-  if (!call.config.linkInContainer) findParent(call);
+/**
+ * The parent of an interface that gets its frames as the port of a bridge does: the kernel has room for one
+ * of both (netdev_rx_handler_register in net/core/dev.c). The frames of a VLAN are handed over before.
+ * @throws like {@link findParent}; Error when the parent is a port itself.
+ */
+export function findParentOfFrames(call: Call<ParentConfig>, name?: string): Link {
+  const parent = findParent(call, name);
+  if (parent.portKind && parent.portKind !== 'vrf')
+    throw new Error(
+      `Master "${parent.name}" is a port of a ${parent.portKind} itself, which gets all its frames. Use the ${parent.portKind} as "master", or take the port out of it`,
+    );
+  return parent;
+}
+
+/**
+ * STATUS of the parent, as far as it is on the host.
+ * @param find how ADD finds it. @throws what that throws.
+ */
+export function checkParentExists(call: Call<ParentConfig>, find = findParent): void {
+  if (!call.config.linkInContainer) find(call);
 }
 
 /** CHECK of the parent. */

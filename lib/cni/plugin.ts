@@ -59,6 +59,8 @@ export interface Plugin<C = object> {
    * @throws Error that says what is wrong and how to mend it.
    */
   validate?(config: C & NetConf): void;
+  /** What stands within the configuration that is for other plugins, to be validated as well. */
+  inner?(config: C & NetConf): InnerConfig[];
   /** @returns the result to print. Steps registered with {@link Call.undo} are taken back when it throws. */
   add(call: Call<C>): Promise<Result> | Result;
   del(call: Call<C>): Promise<void> | void;
@@ -75,6 +77,16 @@ export interface Plugin<C = object> {
   delegated?(call: Call<C>): { readonly type: string; readonly stdin: string };
   /** Called only when the runtime names the valid attachments, if only with an empty list. */
   gc?(call: Call<C>): Promise<void> | void;
+}
+
+/** A configuration within that of a plugin. */
+export interface InnerConfig {
+  /** Where it stands, as in "delegates[0]". */
+  readonly path: string;
+  /** The configuration, with what the plugin adds to it but addresses. */
+  readonly value: unknown;
+  /** Whether it is a network, rather than a plugin that gets its addresses from this one. */
+  readonly isNetwork: boolean;
 }
 
 /** Something of an attachment that is missing on the host. */

@@ -71,8 +71,11 @@ function isEmptyDns(dns: Dns | undefined): boolean {
   return !dns?.nameservers?.length && !dns?.domain && !dns?.search?.length && !dns?.options?.length;
 }
 
-/** An IP address in a configuration or result. */
-export const addressSchema = convert(string(), (text) => Address.parse(text), { examples: ['10.1.0.1'] });
+/** An IP address in a configuration or result. A field that is "" has none. */
+export const addressSchema = convert(string(), (text) => Address.parse(text), {
+  emptyIsAbsent: true,
+  examples: ['10.1.0.1'],
+});
 /** An IP address with prefix length in a configuration or result. */
 export const prefixSchema = convert(string(), (text) => Prefix.parse(text), { examples: ['10.1.0.0/16'] });
 

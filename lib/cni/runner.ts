@@ -8,7 +8,14 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { eachTime } from '../kernel/sharing.ts';
 import { isObject } from '../object.ts';
 import { Call, type CallContext, depthVariable } from './call.ts';
-import { checkCommand, checkDepth, checkName, checkVersion, refuseOwnNetns } from './call-checks.ts';
+import {
+  checkCommand,
+  checkDepth,
+  checkName,
+  checkVersion,
+  refuseOwnNetns,
+  withoutOwnNetns,
+} from './call-checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
 import { errorObject, formatError } from './error-object.ts';
 import { readInvocation } from './invocation.ts';
@@ -153,7 +160,7 @@ async function invoke(
   const valid = command === 'GC' ? validAttachments(config) : [];
   if (!valid) return undefined;
   const prevResult = readPrevResult(config, context);
-  using call = new Call<never>(context, {
+  using call = new Call<never>(withoutOwnNetns(context), {
     config: config as never,
     prevResult,
     validAttachments: valid,
@@ -231,7 +238,7 @@ export function decodeConfig(
   checkCommand(command);
   checkDepth(context, plugin);
   checkVersion(plugin, command, cniVersion);
-  if (command !== 'STATUS' && command !== 'GC')
+  if (command === 'ADD' || command === 'CHECK')
     refuseOwnNetns(context.invocation, context.sharing?.once ?? eachTime);
   return { ...base, name, cniVersion, ...decode(plugin.config, json) };
 }

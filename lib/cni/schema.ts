@@ -32,6 +32,8 @@ export interface Schema<T, Present extends boolean = boolean> {
    * @throws SchemaError when required.
    */
   absent?: (path: string) => T;
+  /** True where "" in a field of an object is the same as absent, as Go's net.IP has it; not so in a list. */
+  readonly emptyIsAbsent?: boolean;
   readonly json: JsonSchema;
   readonly present?: Present;
 }
@@ -165,7 +167,8 @@ export function object<S extends Shape>(shape: S, options: Described = {}): Obje
       for (const key of Object.keys(shape)) {
         const field = shape[key]!;
         const found = read(key);
-        if (found !== undefined && found !== null) result[key] = field.decode(found, join(path, key));
+        const isAbsent = found === undefined || found === null || (found === '' && field.emptyIsAbsent);
+        if (!isAbsent) result[key] = field.decode(found, join(path, key));
         else if (field.absent) result[key] = field.absent(join(path, key));
       }
       return result as InferShape<S>;
@@ -181,13 +184,15 @@ export function json(options: Described = {}): Schema<unknown, false> {
 /**
  * A value converted after its JSON type was checked. `convert` throws an Error whose message says what is
  * wanted.
+ * @param options.emptyIsAbsent see {@link Schema}. The rest goes into the JSON Schema.
  */
 export function convert<A, B>(
   from: Schema<A>,
   convertValue: (value: A) => B,
-  format?: JsonSchema,
+  { emptyIsAbsent = false, ...format }: JsonSchema & { emptyIsAbsent?: boolean } = {},
 ): Schema<B, false> {
   return {
+    emptyIsAbsent,
     json: { ...from.json, ...format },
     decode(value, path) {
       const decoded = from.decode(value, path);

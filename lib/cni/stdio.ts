@@ -3,28 +3,36 @@
  * blocking or not.
  */
 
-import { readFileSync, writeSync } from 'node:fs';
+import { readSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../errors.ts';
 
 /** How long a full pipe may stay full before its reader is taken to hang, in milliseconds. */
 const writeTimeoutMs = 10_000;
 
+/** How much is read at once, in bytes: what a pipe holds. */
+const chunkBytes = 65536;
+
 /** Reads standard input to its end. @throws CniError IOFailure */
 export async function readStdin(): Promise<string> {
+  const chunks: Buffer[] = [];
   try {
-    return readFileSync(0, 'utf8');
+    for (let more = true; more; ) {
+      const chunk = Buffer.allocUnsafe(chunkBytes);
+      const length = readSync(0, chunk);
+      chunks.push(chunk.subarray(0, length));
+      more = length > 0;
+    }
   } catch (error) {
-    // A non-blocking pipe with nothing in it yet.
     if ((error as NodeJS.ErrnoException).code !== 'EAGAIN')
       throw new CniError(
         ErrorCode.IOFailure,
         'Cannot read the network configuration from standard input',
         String(error),
       );
+    // A non-blocking pipe with nothing in it at the moment.
+    for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
   }
-  const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks).toString('utf8');
 }
 

@@ -1,5 +1,6 @@
 /** Which firewall a host has. */
 
+import type { Address } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 
 /** Names of the backends in configurations. */
@@ -10,14 +11,34 @@ export type BackendName = (typeof backendNames)[number];
 export type RegisterUndo = (what: string, step: () => Promise<void> | void) => void;
 
 /**
+ * The addresses of the container's other interfaces, which may be on the same network: their rules are not
+ * the attachment's, whatever bears the container's name. Looked up when needed.
+ */
+export type Neighbours = () => readonly Address[];
+
+/**
  * The backend to use where the configuration names none: iptables, as in the reference plugins, unless it is
  * not installed.
  */
 export function defaultBackend(programs: Programs): BackendName {
-  try {
-    programs.find('iptables-restore');
-    return 'iptables';
-  } catch {
-    return 'nftables';
-  }
+  return programs.has('iptables-restore') ? 'iptables' : 'nftables';
+}
+
+/**
+ * CHECK of what a backend has made.
+ * @param missing what the backend says that it would add.
+ * @param consequence a sentence without its full stop.
+ * @throws Error when anything is missing.
+ */
+export function requireComplete(missing: readonly string[], consequence: string): void {
+  if (missing.length > 0) throw new Error(`${consequence}. Missing: ${missing.join(', ')}. Run "cni repair"`);
+}
+
+/**
+ * Names the rules that a chain has lost.
+ * @param table as in 'table "nat" of iptables'.
+ * @returns a text, or none when it has lost none.
+ */
+export function describeLost(chain: string, count: number, table: string): string[] {
+  return count === 0 ? [] : [`${count} ${count === 1 ? 'rule' : 'rules'} of chain "${chain}" in ${table}`];
 }

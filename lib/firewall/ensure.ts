@@ -8,6 +8,7 @@ import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { describeLost } from './backend.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { IptablesError, programOf, restore } from './iptables.ts';
 import { hasRules, listOrAsk } from './listing.ts';
@@ -107,9 +108,8 @@ export async function missingRules(
   for (const rule of wanted)
     if (!isListed(listed, rule) && !(await isThereInOtherWords(programs, family, table, listed, rule)))
       counts.set(rule.chain, (counts.get(rule.chain) ?? 0) + 1);
-  return [...counts].map(
-    ([chain, count]) =>
-      `${count} ${count === 1 ? 'rule' : 'rules'} of chain "${chain}" in table "${table}" of ${programOf(family, '')}`,
+  return [...counts].flatMap(([chain, count]) =>
+    describeLost(chain, count, `table "${table}" of ${programOf(family, '')}`),
   );
 }
 

@@ -1,7 +1,10 @@
-/** The base chains of the operator that drop forwarded packets, or those for the host itself. */
+/**
+ * The base chains of the operator that drop forwarded packets, or those for the host itself, unless one of
+ * their rules lets them through. Chains that drop only some packets are left alone: what they drop they are
+ * meant to drop.
+ */
 
-import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
-import { limitsToInvalid } from '../netlink/nftables/expressions.ts';
+import type { Programs } from '../kernel/programs.ts';
 import { isOwnedTable, listBaseChains, type NftBaseChain } from '../netlink/nftables/objects.ts';
 import { listRules, type NftRule, verdictOf } from '../netlink/nftables/rules.ts';
 import type { NftFamily } from '../netlink/nftables/wire.ts';
@@ -19,7 +22,7 @@ export function nameOf({ table, name }: NftBaseChain): string {
 
 /**
  * The base chains in which containers must be let through.
- * @param wanted the one that the operator names; when left out, every one that may drop forwarded packets.
+ * @param wanted the one that the operator names; when left out, each that drops what no rule lets through.
  * @throws Error when there is none of that name, or one that nftables must not change.
  */
 export function droppingChains(
@@ -36,29 +39,26 @@ export function droppingChains(
         'Load the ruleset that has it, correct the name, or remove the key to have the chains found that drop',
     );
   }
-  return chainsThatDrop(socket, 'forward').filter((chain) => {
-    if (!isManagedByIptables(chain, programs)) return true;
-    if (dropsOf(socket, chain) === 'some') return false;
-    throw new Error(
-      `Chain "${nameOf(chain)}" drops forwarded packets, and belongs to iptables, which could not read its table any more if nftables changed it. ` +
-        'Set "backend" to "iptables"',
-    );
-  });
+  const chains = chainsThatDrop(socket, 'forward');
+  const managed = chains.find((chain) => isManagedByIptables(chain, programs));
+  if (!managed) return chains;
+  throw new Error(
+    `Chain "${nameOf(managed)}" drops forwarded packets, and belongs to iptables, which could not read its table any more if nftables changed it. ` +
+      'Set "backend" to "iptables"',
+  );
 }
 
-/** The base chains at a hook that drop some packets, if not all. */
+/**
+ * The base chains at a hook that drop every packet that none of their rules lets through.
+ * @throws NetlinkError
+ */
 export function chainsThatDrop(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
-  return filterChains(socket, hook).filter((chain) => dropsOf(socket, chain) !== 'nothing');
+  return filterChains(socket, hook).filter((chain) => isDropping(socket, chain));
 }
 
 /** The base chains that filter at a hook, other than ours. */
 export function filterChains(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
   return (['inet', 'ip', 'ip6'] as const).flatMap((family) => filterChainsOf(socket, family, hook));
-}
-
-/** The base chains that drop every packet that none of their rules lets through. @throws NetlinkError */
-export function chainsDroppingAll(socket: NetlinkSocket): NftBaseChain[] {
-  return filterChains(socket, 'forward').filter((chain) => dropsOf(socket, chain) === 'everything');
 }
 
 /** @throws Error when a chain cannot be changed as its table belongs to a running program. */
@@ -86,22 +86,21 @@ function filterChainsOf(
   );
 }
 
-/** What a chain drops by its own policy and rules. Chains that it jumps to are left to whoever made them. */
-function dropsOf(socket: NetlinkSocket, chain: NftBaseChain): 'everything' | 'some' | 'nothing' {
-  if (chain.drops) return 'everything';
-  const dropping = listRules(socket, chain.table, chain.name).filter(isDropping);
-  if (dropping.some(isUnconditional)) return 'everything';
-  return dropping.length > 0 ? 'some' : 'nothing';
+/**
+ * Whether a chain drops what it does not let through, by its policy or a rule for all packets. Chains that it
+ * jumps to are left to whoever made them.
+ */
+function isDropping(socket: NetlinkSocket, chain: NftBaseChain): boolean {
+  return chain.drops || listRules(socket, chain.table, chain.name).some(dropsAll);
 }
 
-/** True for a rule that drops packets, unless it drops only invalid ones ("ct state invalid"). */
-function isDropping(rule: NftRule): boolean {
-  const drops = verdictOf(rule) === 'drop' || rule.expressions.at(-1)?.name === 'reject';
-  return drops && !limitsToInvalid(rule.expressions);
-}
-
-function isUnconditional({ expressions }: NftRule): boolean {
-  return expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name));
+/** True for a rule that drops every packet. */
+function dropsAll(rule: NftRule): boolean {
+  const { expressions } = rule;
+  return (
+    (verdictOf(rule) === 'drop' || expressions.at(-1)?.name === 'reject') &&
+    expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name))
+  );
 }
 
 /**
@@ -110,11 +109,5 @@ function isUnconditional({ expressions }: NftRule): boolean {
  */
 function isManagedByIptables({ table, name }: NftBaseChain, programs: Programs): boolean {
   if (table.family === 'inet' || table.name !== 'filter' || name !== 'FORWARD') return false;
-  try {
-    programs.find(table.family === 'ip' ? 'iptables' : 'ip6tables');
-    return true;
-  } catch (error) {
-    if (error instanceof ProgramMissingError) return false;
-    throw error;
-  }
+  return programs.has(table.family === 'ip' ? 'iptables' : 'ip6tables');
 }

@@ -16,7 +16,6 @@ import {
   tryRestore,
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
-import { hasRules } from './listing.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 
@@ -70,28 +69,6 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
           );
         }
         if (request.isolation) await ensureIsolation(programs, family, request.isolation);
-      });
-    },
-
-    async check(request) {
-      await forFamilies(request.families, async (family) => {
-        const { isolation, own, ...rules } = rulesOf(request, family);
-        const every = [...rules.shared, ...isolation, ...own];
-        if (await hasRules(programs, family, table, every)) return;
-        for (const rule of rules.shared)
-          if (!(await hasRules(programs, family, table, [rule])))
-            throw new Error(
-              `Table "filter" lacks the rule "${rule.chain} ${rule.words.join(' ')}". Run "cni repair"`,
-            );
-        for (const rule of own)
-          if (!(await hasRules(programs, family, table, [rule])))
-            throw new Error(
-              `Chain "${forwardChain}" lacks the rule "${rule.words.join(' ')}". Run "cni repair"`,
-            );
-        if (request.isolation && !(await isIsolated(programs, family, request.isolation)))
-          throw new Error(
-            `Bridge "${request.isolation.bridge}" is not isolated for IPv${family}: rules are missing from "CNI-ISOLATION-STAGE-1" or "CNI-ISOLATION-STAGE-2". Run "cni repair"`,
-          );
       });
     },
 

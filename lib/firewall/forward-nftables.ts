@@ -26,7 +26,7 @@ import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import { droppingChains, nameOf, requireChangeable } from './forward-chains.ts';
-import { checkIsolation, isIsolated, isolate } from './isolation-nftables.ts';
+import { isIsolated, isolate } from './isolation-nftables.ts';
 import { attachmentComment } from './names.ts';
 import { addressIn, changeNftables, isFamily, requireNftables, withNftables } from './nftables.ts';
 
@@ -59,6 +59,8 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
       const { attachment, addresses, families, isolation } = request;
       const comment = attachmentComment(attachment);
       let added: { set: NftSet; address: Address }[] = [];
+      const takeBack = () =>
+        undo('take back the rules that let traffic through', () => removeElements(added));
       changeNftables((socket) => {
         const targets = targetsOf(socket, familiesOf(addresses));
         const created: NftSet[] = [];
@@ -77,35 +79,14 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
         ];
         // A jump that two insert at once would be there twice; an element cannot be.
         return changes.length > 0 ? { exclusive: requests } : requests;
-      });
-      undo('take back the rules that let traffic through', () => removeElements(added));
+      }, takeBack);
       if (isolation) isolate(isolation, families);
-    },
-
-    async check({ addresses, families, isolation }: ForwardRequest) {
-      withNftables((socket) => {
-        const targets = targetsOf(socket, familiesOf(addresses));
-        for (const target of targets) {
-          if (look(`nftables rules of ${nameOf(target)}`, () => setUp(socket, target, []).length > 0))
-            throw new Error(
-              `Chain "${nameOf(target)}" drops packets, and does not lead to the rules for containers, as is the case when its ruleset was loaded anew. ` +
-                'Run "cni repair"',
-            );
-          for (const place of placesOf([target], addresses))
-            if (!find(socket, place))
-              throw new Error(
-                `Set "${place.set.table.family} ${place.set.table.name} ${place.set.name}" lacks ${place.address}, so that chain "${nameOf(target)}" drops its packets. ` +
-                  'Run "cni repair"',
-              );
-        }
-      });
-      if (isolation) checkIsolation(isolation, families);
     },
 
     async missing({ addresses, families, isolation }: ForwardRequest) {
       const missing = withNftables((socket) =>
         targetsOf(socket, familiesOf(addresses)).flatMap((target) => [
-          ...(setUp(socket, target, []).length > 0
+          ...(look(`nftables rules of ${nameOf(target)}`, () => setUp(socket, target, []).length > 0)
             ? [`jump from chain "${nameOf(target)}" to the rules for containers`]
             : []),
           ...placesOf([target], addresses)

@@ -36,9 +36,10 @@ export interface ForwardBackend {
    * @param undo is told how to take back what this call has added, and that alone.
    */
   allow(request: ForwardRequest, isNew: boolean, undo: RegisterUndo): Promise<void>;
-  /** @throws Error when packets of an address would not get through, or the bridge is not isolated. */
-  check(request: ForwardRequest): Promise<void>;
-  /** What {@link allow} would do, as texts: nothing when packets of every address get through. */
+  /**
+   * What is missing of what {@link allow} makes, as texts: nothing when packets of every address get through,
+   * and the bridge is isolated.
+   */
   missing(request: ForwardRequest): Promise<string[]>;
   /** Takes back what {@link allow} did for addresses. What is not there is no error. */
   remove(addresses: readonly Address[]): Promise<void>;

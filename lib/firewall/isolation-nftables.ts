@@ -51,14 +51,6 @@ export function isolate(isolation: Isolation, families: readonly Family[]): void
   }
 }
 
-/** @throws Error when a bridge is not isolated. */
-export function checkIsolation(isolation: Isolation, families: readonly Family[]): void {
-  if (!isIsolated(isolation, families))
-    throw new Error(
-      `Bridge "${isolation.bridge}" is not isolated: rules are missing from table "${isolationTable.family} ${isolationTable.name}" or "${bridgeTable.family} ${bridgeTable.name}". Run "cni repair"`,
-    );
-}
-
 /** Whether a bridge is isolated. */
 export function isIsolated(isolation: Isolation, families: readonly Family[]): boolean {
   return withNftables((socket) => {

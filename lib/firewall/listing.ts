@@ -18,6 +18,12 @@ export class UnlistableError extends CniError {
 }
 
 /**
+ * What iptables says where the kernel cannot have the table, and so has no rules in it: it was started with
+ * "ipv6.disable=1", or a module is missing.
+ */
+const impossible = /Address family not supported|Table does not exist/;
+
+/**
  * Lists rules.
  * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
  * @returns undefined when there is no such chain or table.
@@ -40,6 +46,7 @@ export async function list(
     throw unlistable(family, table, chain, stderr || stdout.trim());
   }
   if (status === 0) return parseRules(stdout);
+  if (impossible.test(stderr)) return undefined;
   if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
   throw failure(`${program} cannot list table "${table}"`, stderr);
 }
@@ -52,7 +59,7 @@ export async function listEmptyChains(programs: Programs, family: Family, table:
   return [...text.matchAll(/^:(\S+) - /gm)].map(([, chain]) => chain!).filter((chain) => !used.has(chain));
 }
 
-/** What iptables-save prints of a table. @throws IptablesError */
+/** What iptables-save prints of a table, "" when there is no such table. @throws IptablesError */
 async function save(programs: Programs, family: Family, table: string): Promise<string> {
   const program = programOf(family, '-save');
   const { status, stdout, stderr } = await run(
@@ -62,35 +69,14 @@ async function save(programs: Programs, family: Family, table: string): Promise<
     withoutLock(programs, program),
   );
   if (status === 0) return stdout;
+  if (impossible.test(stderr)) return '';
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
-}
-
-/**
- * The rules of a chain that lead to another one.
- * @param wanted the rules to ask for where the chain cannot be listed, as by {@link listOrAsk}.
- * @throws like {@link list}, if there are none to ask for.
- */
-export async function listLeading(
-  programs: Programs,
-  family: Family,
-  table: string,
-  [from, to]: readonly [from: string, to: string],
-  wanted?: readonly Rule[],
-): Promise<Rule[]> {
-  const seen = await seenTable(programs, family, table);
-  if (seen) return seen.leading.get(`${from} ${to}`) ?? [];
-  const rules = wanted
-    ? await listOrAsk(programs, family, table, from, wanted)
-    : await list(programs, family, table, from);
-  return (rules ?? []).filter((rule) => targetOf(rule) === to);
 }
 
 /** A table as it was when a process that only looks first looked at it. */
 interface SeenTable {
   /** Rules by chain. */
   readonly chains: ReadonlyMap<string, Rule[]>;
-  /** Rules by the chain that they are in and the one that they lead to, which have no blanks. */
-  readonly leading: ReadonlyMap<string, Rule[]>;
   /** {@link ruleKey} of every rule. */
   readonly keys: ReadonlySet<string>;
 }
@@ -110,7 +96,6 @@ async function seenTable(programs: Programs, family: Family, table: string): Pro
     let keys: Set<string> | undefined;
     return {
       chains,
-      leading: Map.groupBy(rules, (rule) => `${rule.chain} ${targetOf(rule)}`),
       // Not every table is asked for whole rules, and on a full host it has thousands.
       get keys() {
         keys ??= new Set(rules.map(ruleKey));

@@ -3,7 +3,7 @@
 import type { AttachmentId } from '../attachment.ts';
 import type { Prefix } from '../ip.ts';
 import type { Once } from '../kernel/sharing.ts';
-import type { RegisterUndo } from './backend.ts';
+import type { Neighbours, RegisterUndo } from './backend.ts';
 
 /** One way to masquerade. */
 export interface MasqueradeBackend {
@@ -13,15 +13,17 @@ export interface MasqueradeBackend {
    * @param undo is told how to take back what this call has changed, and that alone.
    */
   add(attachment: AttachmentId, prefixes: readonly Prefix[], undo: RegisterUndo): Promise<void>;
-  /** Takes back what {@link add} did, whoever did it. @param hints the addresses as far as they are known. */
-  del(attachment: AttachmentId, hints: readonly Prefix[]): Promise<void>;
   /**
-   * @param look shares what is seen with other calls of a process that only looks.
-   * @throws Error when a rule is missing.
+   * Takes back what {@link add} did, whoever did it.
+   * @param neighbours asked where the runtime does not tell which addresses the attachment has.
+   * @param hints every one of these, if it does.
    */
-  check(attachment: AttachmentId, prefixes: readonly Prefix[], look?: Once): Promise<void>;
-  /** What {@link add} would add, as texts: nothing when every rule is there. */
-  missing(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<string[]>;
+  del(attachment: AttachmentId, neighbours: Neighbours, hints: readonly Prefix[]): Promise<void>;
+  /**
+   * What is missing of what {@link add} makes, or the reference plugins in its place, as texts.
+   * @param look shares what is seen with other calls of a process that only looks.
+   */
+  missing(attachment: AttachmentId, prefixes: readonly Prefix[], look?: Once): Promise<string[]>;
   /** @throws Error when the backend cannot be used on this host. */
   probe(): void;
   /** Removes the rules of a network's attachments that are not among the valid ones. */

@@ -9,7 +9,6 @@ import type { Programs } from '../kernel/programs.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, type RuleSet, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, requireInstalled } from './iptables.ts';
-import { list, listLeading } from './listing.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { removeChains, removeRules } from './removal.ts';
@@ -27,45 +26,25 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
     });
   },
 
-  async del(attachment, hints) {
+  async del(attachment, neighbours, hints) {
     const chain = masqueradeChain(attachment);
-    // Hints, if there are any, name every address: a family that is not among them has no rules.
+    // The container's other interfaces on this network share the chain.
+    const isKnown = hints.length > 0;
+    const addresses = isKnown ? hints.map(({ address }) => address) : neighbours();
+    const sources = new Set(addresses.map((address) => `${address.toPrefix()}`));
+    const isOwn = (rule: Rule) => sources.has(option(rule, '-s') ?? '') === isKnown;
     await forInstalledFamilies(
       async (family) => {
-        const own = hints.filter((prefix) => prefix.family === family);
-        const sources = new Set(own.map(({ address }) => `${address.toPrefix()}`));
         await removeRules(programs, family, table, {
           chain,
           from: entryChain,
-          known: own.map((prefix) => jump(attachment, prefix)),
-          // Another interface of the container on this network shares the chain.
-          own: (rules) =>
-            rules.filter(
-              (rule) =>
-                targetOf(rule) === chain && (sources.size === 0 || sources.has(option(rule, '-s') ?? '')),
-            ),
+          known: hints.filter((prefix) => prefix.family === family).map((prefix) => jump(attachment, prefix)),
+          own: (rules) => rules.filter((rule) => targetOf(rule) === chain && isOwn(rule)),
         });
       },
-      hints.length > 0 ? familiesOf(hints) : families,
+      // A family that the hints do not name has no rules.
+      isKnown ? familiesOf(hints) : families,
     );
-  },
-
-  async check(attachment, prefixes) {
-    await forFamilies(familiesOf(prefixes), async (family) => {
-      const chain = masqueradeChain(attachment);
-      const jumps = prefixes.map((prefix) => jump(attachment, prefix));
-      const [leading, rules = []] = await Promise.all([
-        listLeading(programs, family, table, [entryChain, chain], jumps),
-        list(programs, family, table, chain),
-      ]);
-      for (const { address } of prefixes.filter((prefix) => prefix.family === family))
-        if (!leading.some((rule) => option(rule, '-s') === `${address.toPrefix()}`))
-          throw new Error(
-            `Packets of ${address} are not masqueraded: ${entryChain} has no rule that sends them to chain "${chain}". Run "cni repair"`,
-          );
-      if (!rules.some((rule) => targetOf(rule) === 'MASQUERADE'))
-        throw new Error(`Chain "${chain}" has no MASQUERADE rule. Run "cni repair"`);
-    });
   },
 
   async missing(attachment, prefixes) {

@@ -6,15 +6,7 @@ import type { Once } from '../kernel/sharing.ts';
 import type { Attribute } from '../netlink/message.ts';
 import { expressionValue, masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
-import {
-  addRule,
-  deleteRule,
-  isMadeOf,
-  listRules,
-  type NftRule,
-  replaceRules,
-  targetChain,
-} from '../netlink/nftables/rules.ts';
+import { addRule, deleteRule, listRules, type NftRule, replaceRules } from '../netlink/nftables/rules.ts';
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
@@ -24,10 +16,10 @@ import {
   changeNftables,
   Hook,
   isFamily,
+  leadsTo,
   Priority,
   requireNftables,
   seenRules,
-  withNftables,
 } from './nftables.ts';
 
 const table: NftTable = { family: 'inet', name: 'cni_plugins_masquerade' };
@@ -38,43 +30,33 @@ const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
 
 export const nftablesMasquerade: MasqueradeBackend = {
   async add(attachment, prefixes, undo) {
-    changeNftables((socket, again) => [
-      ...setUp(socket, again),
-      ...deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))),
-      ...prefixes.map((prefix) =>
-        addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
-      ),
-    ]);
-    undo('take back the masquerading rules', () => nftablesMasquerade.del(attachment, prefixes));
+    changeNftables(
+      (socket, again) => [
+        ...setUp(socket, again),
+        ...deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))),
+        ...prefixes.map((prefix) =>
+          addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
+        ),
+      ],
+      () =>
+        undo('take back the masquerading rules', () =>
+          nftablesMasquerade.del(attachment, () => [], prefixes),
+        ),
+    );
   },
 
   async del(attachment) {
     changeNftables((socket) => deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))));
   },
 
-  async check(attachment, prefixes, once) {
-    const present = rulesOf(attachment, seenRules(table, checks, once)).map((rule) => sourceOf(rule));
-    for (const { address } of prefixes)
-      if (!present.some((source) => address.equals(source)))
-        throw new Error(
-          `Packets of ${address} are not masqueraded: chain "${checks}" of table "${table.family} ${table.name}" has no rule for it. Run "cni repair"`,
-        );
-    if (!seenRules(table, 'postrouting', once).some((rule) => targetChain(rule) === checks))
-      throw new Error(
-        `Table "${table.family} ${table.name}" masquerades nothing: chain "postrouting" does not lead to "masq_checks". Run "cni repair"`,
-      );
-  },
-
-  async missing(attachment, prefixes) {
-    return withNftables((socket) => {
-      const own = rulesOf(attachment, listRules(socket, table, checks));
-      const lost = prefixes.filter((prefix) => !own.some((rule) => isMadeOf(rule, expressionsOf(prefix))));
-      const name = `table "${table.family} ${table.name}"`;
-      return [
-        ...(setUp(socket, false).length > 0 ? [`rules of chain "postrouting" in ${name}`] : []),
-        ...lost.map(({ address }) => `rule for ${address} in ${name}`),
-      ];
-    });
+  async missing(attachment, prefixes, look) {
+    const sources = rulesOf(attachment, seenRules(table, checks, look)).map((rule) => sourceOf(rule));
+    const lost = prefixes.filter(({ address }) => !sources.some((source) => address.equals(source)));
+    const name = `table "${table.family} ${table.name}"`;
+    return [
+      ...(leadsTo(table, 'postrouting', checks, look) ? [] : [`rules of chain "postrouting" in ${name}`]),
+      ...lost.map(({ address }) => `rule for ${address} in ${name}`),
+    ];
   },
 
   probe() {

@@ -8,7 +8,7 @@ import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError, KernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
 import { dnat, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
-import { listRules, type NftRule } from '../netlink/nftables/rules.ts';
+import { listRules, type NftRule, targetChain } from '../netlink/nftables/rules.ts';
 import { type NftTable, readGeneration, transaction } from '../netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
 
@@ -73,6 +73,21 @@ export function seenRules(table: NftTable, chain: string, look: Once = eachTime)
   );
 }
 
+/**
+ * Whether packets get from one chain of a table to another, by jumps that may have conditions.
+ * @param look as for {@link seenRules}.
+ * @throws NftablesError
+ */
+export function leadsTo(table: NftTable, from: string, to: string, look?: Once): boolean {
+  const seen = new Set<string>();
+  const visit = (chain: string | undefined): boolean => {
+    if (chain === undefined || seen.has(chain)) return false;
+    seen.add(chain);
+    return chain === to || seenRules(table, chain, look).some((rule) => visit(targetChain(rule)));
+  };
+  return visit(from);
+}
+
 /** @throws NftablesError when the kernel has no nftables. */
 export function requireNftables(): void {
   withNftables((socket) => {
@@ -131,18 +146,22 @@ export interface ExclusiveChange {
  * Carries out a change that depends on what is there.
  * @param compose looks, and says what to do. It is asked `again` when something that it names has gone
  * meanwhile, as two DELs at once may have it.
+ * @param registerUndo is called once the change is made, or may have been made, as no answer came.
  */
 export function changeNftables(
   compose: (socket: NetlinkSocket, again: boolean) => readonly Request[] | ExclusiveChange,
+  registerUndo: () => void = () => {},
 ): void {
   withNftables((socket) => {
     for (let tries = 1; ; tries++) {
       const generation = generationOf(socket);
       const change = compose(socket, tries > 1);
       try {
-        if ('exclusive' in change) return transaction(socket, change.exclusive, generation);
-        return transaction(socket, change);
+        if ('exclusive' in change) transaction(socket, change.exclusive, generation);
+        else transaction(socket, change);
+        return registerUndo();
       } catch (error) {
+        if (!(error instanceof NetlinkError)) registerUndo();
         const mayRepeat = isKernelError(error, 'ERESTART')
           ? tries < exclusiveTries
           : tries < changeTries && isKernelError(error, 'ENOENT', 'EBUSY');

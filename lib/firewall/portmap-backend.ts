@@ -2,7 +2,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
-import type { RegisterUndo } from './backend.ts';
+import type { Neighbours, RegisterUndo } from './backend.ts';
 
 /** One port of the host that leads to one of a container. */
 export interface PortMapping {
@@ -43,12 +43,6 @@ export interface PortMapRequest {
   readonly neighbours: Neighbours;
 }
 
-/**
- * The addresses of the container's other interfaces, which may have mappings on the same network: what leads
- * there is not the attachment's, whatever bears the container's name. Looked up when needed.
- */
-export type Neighbours = () => readonly Address[];
-
 /** One way to map ports. */
 export interface PortMapBackend {
   /**
@@ -65,10 +59,8 @@ export interface PortMapBackend {
    * @returns the mappings that were there, as far as the rules tell.
    */
   del(attachment: AttachmentId, neighbours: Neighbours, hints?: PortMapHints): Promise<MappedPort[]>;
-  /** @throws Error when a rule is missing. */
-  check(request: PortMapCheck): Promise<void>;
-  /** What {@link add} would add, as texts: nothing when every rule is there. */
-  missing(request: PortMapRequest): Promise<string[]>;
+  /** What is missing of what {@link add} makes, or the reference plugin in its place, as texts. */
+  missing(request: PortMapCheck): Promise<string[]>;
   /** Removes the mappings of a network's attachments that are not among the valid ones. */
   gc(network: string, valid: readonly AttachmentId[]): Promise<MappedPort[]>;
   /** @throws Error when the backend cannot be used on this host. */
@@ -91,25 +83,18 @@ export interface MappedPort {
   port: number;
 }
 
-/** The mappings that apply to a family: those without an address of the host, or with one of that family. */
+/**
+ * The mappings that apply to a family: those with an address of the host of that family, and those without,
+ * which come last, as of two rules for a port the first one gets it.
+ */
 export function mappingsOf(mappings: readonly PortMapping[], family: Family): PortMapping[] {
-  return mappings.filter(({ hostIP }) => !hostIP || hostIP.isUnspecified || hostIP.family === family);
+  const bound = mappings.filter((mapping) => boundAddress(mapping)?.family === family);
+  return [...bound, ...mappings.filter((mapping) => !boundAddress(mapping))];
 }
 
 /** The address that a mapping is bound to, undefined for every one. */
 export function boundAddress({ hostIP }: PortMapping): Address | undefined {
   return hostIP?.isUnspecified ? undefined : hostIP;
-}
-
-/** True for equal addresses, and where neither is given. */
-export function isSameAddress(one: Address | undefined, other: Address | undefined): boolean {
-  return one ? one.equals(other) : !other;
-}
-
-/** A mapping's port of the host, for messages. */
-export function describePort(mapping: PortMapping): string {
-  const host = boundAddress(mapping);
-  return `Port ${mapping.hostPort}/${mapping.protocol} of ${host ? `address ${host} of ` : ''}the host`;
 }
 
 /**

@@ -6,22 +6,18 @@ import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
+import type { Neighbours } from './backend.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
-import { hasRules, list, listLeading } from './listing.ts';
+import { list } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
-  boundAddress,
-  describePort,
   isClash,
-  isSameAddress,
   type MappedPort,
   mappingsOf,
-  type Neighbours,
   type PortMapBackend,
-  type PortMapCheck,
   type PortMapping,
   type PortMapRequest,
   takenError,
@@ -36,8 +32,6 @@ import {
   mappedFamilies,
   mappedPorts,
   ruleSetOf,
-  sharedRules,
-  socketAddress,
   withoutNeighbours,
 } from './portmap-rules.ts';
 import { removeChains, removeRules } from './removal.ts';
@@ -90,10 +84,6 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     }, wanted);
     if (!isShared) forgetSandbox(attachment);
     return removed;
-  },
-
-  async check(request) {
-    await forFamilies(mappedFamilies(request), (family) => checkFamily(programs, family, request));
   },
 
   async missing(request) {
@@ -228,36 +218,4 @@ function clashError(clash: Clash): Error {
 
 function ownerOf({ entry }: Clash): Omit<AttachmentId, 'ifname'> | undefined {
   return readComment(option(entry, '--comment') ?? '');
-}
-
-/** @throws Error that names what is missing. */
-async function checkFamily(programs: Programs, family: Family, request: PortMapCheck): Promise<void> {
-  const { attachment, containers, mappings, options } = request;
-  const chain = portMapChain(attachment);
-  const container = containers.find((prefix) => prefix.family === family)!;
-  const [entries, rules = []] = await Promise.all([
-    listLeading(programs, family, table, [entryChain, chain]),
-    list(programs, family, table, chain),
-  ]);
-  for (const mapping of mappingsOf(mappings, family)) {
-    const led = entries.some((entry) => leads(entry, mapping));
-    const destination = socketAddress(container.address, mapping.containerPort);
-    const mapped = rules.some(
-      (rule) =>
-        isMapping(rule, mapping) &&
-        isSameAddress(boundTo(rule), boundAddress(mapping)) &&
-        option(rule, '--to-destination') === destination,
-    );
-    if (!led || !mapped)
-      throw new Error(
-        `${describePort(mapping)} does not lead to ${destination}: a rule is missing from chain "${led ? chain : entryChain}". Run "cni repair"`,
-      );
-  }
-  const shared = sharedRules(options);
-  if (await hasRules(programs, family, table, shared)) return;
-  for (const rule of shared)
-    if (!(await hasRules(programs, family, table, [rule])))
-      throw new Error(
-        `Chain "${rule.chain}" lacks the rule "${rule.words.join(' ')}", so no port of the host is mapped. Run "cni repair"`,
-      );
 }

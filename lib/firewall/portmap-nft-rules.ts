@@ -13,7 +13,7 @@ import { addChain, addTable } from '../netlink/nftables/objects.ts';
 import { addRule, deleteRule, listRules, type NftRule, replaceRules } from '../netlink/nftables/rules.ts';
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import { hashName } from './names.ts';
+import { networkTag } from './names.ts';
 import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber } from './nftables.ts';
 import { boundAddress, type MappedPort, type PortMapOptions, type PortMapping } from './portmap-backend.ts';
 
@@ -25,8 +25,13 @@ export const tables: Record<Family, NftTable> = {
   6: { family: 'ip6', name: 'cni_hostport' },
 };
 
-/** Chains that hold mappings; the second one only those of older reference plugins. */
-const mappingChains = ['hostports', 'hostip_hostports'] as const;
+/** Base chains, from which packets get to the mappings. */
+export const entryChains = ['prerouting', 'output'] as const;
+export const mappingChain = 'hostports';
+/** Where older reference plugins put the mappings that are bound to an address of the host. */
+export const olderChain = 'hostip_hostports';
+const mappingChains = [mappingChain, olderChain] as const;
+export const masqueradeChain = 'masquerading';
 
 /**
  * The table with what all attachments share: nothing when the chains lead where they should.
@@ -41,27 +46,27 @@ export function createTable(
   const table = tables[family];
   // With conditions the rule is left to nft(8), which alone can read them.
   const conditional = conditions[family].length > 0;
-  const entries = (['prerouting', 'output'] as const).map((name) => ({
+  const entries = entryChains.map((name) => ({
     chain: addChain(table, name, { hook: { type: 'nat', hook: Hook[name], priority: Priority.dstnat } }),
     rules: conditional
       ? []
       : replaceRules(socket, table, name, [[...destinationIsLocal(), verdict('jump', 'hostports_all')]]),
   }));
   const shared = replaceRules(socket, table, 'hostports_all', [
-    [verdict('jump', 'hostip_hostports')],
-    [verdict('jump', 'hostports')],
+    [verdict('jump', olderChain)],
+    [verdict('jump', mappingChain)],
   ]);
   if (shared.length === 0 && entries.every(({ rules }) => rules.length === 0) && !whole) return [];
   return [
     addTable(table, tableComment),
-    addChain(table, 'hostports'),
-    addChain(table, 'hostip_hostports'),
+    addChain(table, mappingChain),
+    addChain(table, olderChain),
     addChain(table, 'hostports_all'),
     ...shared,
     ...entries.flatMap(({ chain, rules }) => [chain, ...rules]),
     ...(snat
       ? [
-          addChain(table, 'masquerading', {
+          addChain(table, masqueradeChain, {
             hook: { type: 'nat', hook: Hook.postrouting, priority: Priority.srcnat },
           }),
         ]
@@ -70,7 +75,7 @@ export function createTable(
 }
 
 /** A rule of an attachment, to be. */
-export interface WantedRule {
+interface WantedRule {
   readonly chain: string;
   readonly expressions: readonly Attribute[];
 }
@@ -89,10 +94,10 @@ export function addMappings(
 }
 
 /** The rules of an attachment's mappings of one family. */
-export function mappingRules(
+function mappingRules(
   container: Prefix,
   mappings: readonly PortMapping[],
-  { snat, masqAll }: PortMapOptions,
+  options: PortMapOptions,
 ): WantedRule[] {
   const ports = mappings.map((mapping) => {
     const host = boundAddress(mapping);
@@ -101,20 +106,30 @@ export function mappingRules(
       ...portMatch(mapping.protocol, mapping.hostPort),
       ...dnatTo(container.address, mapping.containerPort),
     ];
-    return { chain: 'hostports', expressions };
+    return { chain: mappingChain, expressions };
   });
-  if (!snat) return ports;
   const destination = addressMatch('daddr', '==', container.address.toPrefix());
-  const sources: Attribute[][] = masqAll ? [[]] : [addressMatch('saddr', '==', container.address.toPrefix())];
-  if (!masqAll && container.family === 4)
-    sources.push(addressMatch('saddr', '==', Address.parse('127.0.0.1').toPrefix()));
   return [
     ...ports,
-    ...sources.map((source) => ({
-      chain: 'masquerading',
-      expressions: [...source, ...destination, masqueradeVerdict()],
+    ...masqueradedSources(container, options).map((source) => ({
+      chain: masqueradeChain,
+      expressions: [
+        ...(source ? addressMatch('saddr', '==', source.toPrefix()) : []),
+        ...destination,
+        masqueradeVerdict(),
+      ],
     })),
   ];
+}
+
+/** From where connections to a container are masqueraded, undefined for everywhere. */
+export function masqueradedSources(
+  { address, family }: Prefix,
+  { snat, masqAll }: PortMapOptions,
+): (Address | undefined)[] {
+  if (!snat) return [];
+  if (masqAll) return [undefined];
+  return family === 4 ? [address, Address.parse('127.0.0.1')] : [address];
 }
 
 /** What removes attachments' rules of one family, and the ports they mapped. */
@@ -128,9 +143,9 @@ export function removeMappings(
     chain,
     rules: listRules(socket, table, chain).filter(isStale),
   }));
-  const masquerading = listRules(socket, table, 'masquerading').filter(isStale);
+  const masquerading = listRules(socket, table, masqueradeChain).filter(isStale);
   return {
-    requests: [...mappings, { chain: 'masquerading', rules: masquerading }].flatMap(({ chain, rules }) =>
+    requests: [...mappings, { chain: masqueradeChain, rules: masquerading }].flatMap(({ chain, rules }) =>
       rules.map(({ handle }) => deleteRule(table, chain, handle)),
     ),
     ports: mappings
@@ -146,7 +161,7 @@ export function listMappings(socket: NetlinkSocket, family: Family): NftRule[] {
 
 /** A mapping as a rule has it. */
 export interface ReadMapping {
-  hostIP?: Address;
+  hostIP?: Address | undefined;
   protocol?: string;
   port?: number;
   container?: Address;
@@ -202,7 +217,7 @@ export function mayBeOf(
 
 /** Whether the owner of a rule is on a network. */
 export function isOfNetwork(network: string, owner: string): boolean {
-  return owner.startsWith(`${networkHash(network)}/`);
+  return owner.startsWith(`${networkTag(network)}/`);
 }
 
 /** The reference plugin's comment; at 128 bytes nft(8) takes no more. */
@@ -212,11 +227,7 @@ export function commentOf({ containerId }: Pick<AttachmentId, 'containerId'>): s
 
 /** Network and interface of an attachment, which the comment on its rules does not name. */
 function ownerOf({ network, ifname }: Pick<AttachmentId, 'network' | 'ifname'>): string {
-  return `${networkHash(network)}/${ifname}`;
-}
-
-function networkHash(network: string): string {
-  return hashName(16, '', network);
+  return `${networkTag(network)}/${ifname}`;
 }
 
 /** Tells attachments apart. */

@@ -1,17 +1,11 @@
-/** Port mappings by nftables. */
-
-import type { AttachmentId } from '../attachment.ts';
-import type { Family, Prefix } from '../ip.ts';
+import type { Family } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
-import { isMadeOf, listRules, type NftRule } from '../netlink/nftables/rules.ts';
+import type { NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { families } from './iptables.ts';
-import { changeNftables, requireNftables, seenRules, withNftables } from './nftables.ts';
+import { changeNftables, requireNftables, withNftables } from './nftables.ts';
 import {
-  boundAddress,
-  describePort,
   isClash,
-  isSameAddress,
   type MappedPort,
   mappingsOf,
   type PortMapBackend,
@@ -21,6 +15,7 @@ import {
   takenError,
 } from './portmap-backend.ts';
 import { forgetSandbox, forgetStaleSandboxes, isHolderGone, rememberSandbox } from './portmap-holders.ts';
+import { missingMappings } from './portmap-nft-missing.ts';
 import {
   addMappings,
   commentOf,
@@ -30,7 +25,6 @@ import {
   isOf,
   isOfNetwork,
   listMappings,
-  mappingRules,
   mayBeOf,
   mentions,
   type ReadMapping,
@@ -45,6 +39,11 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     const containers = request.containers.filter(({ family }) => mappingsOf(mappings, family).length > 0);
     let freed: MappedPort[] = [];
     undo('forget whose the port mappings are', rememberSandbox(attachment, netns));
+    const takeBack = () =>
+      undo(
+        'take back the rules of the port mappings',
+        () => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)),
+      );
     changeNftables((socket, again) => {
       freed = [];
       return containers.flatMap((container) => {
@@ -63,11 +62,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
           ...addMappings(attachment, container, mappingsOf(mappings, family), options),
         ];
       });
-    });
-    undo(
-      'take back the rules of the port mappings',
-      () => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)),
-    );
+    }, takeBack);
     for (const { family } of containers) await addConditions(programs, family, options);
     // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
     withNftables((socket) => {
@@ -87,45 +82,11 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     return removed;
   },
 
-  async check({ attachment, containers, mappings }) {
-    for (const container of containers) {
-      const table = tables[container.family];
-      const rules = seenRules(table, 'hostports', programs.once).filter(
-        ({ comment }) => comment === commentOf(attachment),
-      );
-      const own = mappingsOf(mappings, container.family);
-      if (own.length === 0) continue;
-      for (const mapping of own) {
-        const mapped = rules
-          .map(readMapping)
-          .some(
-            (rule) =>
-              rule.port === mapping.hostPort &&
-              rule.protocol === mapping.protocol &&
-              isSameAddress(rule.hostIP, boundAddress(mapping)) &&
-              rule.containerPort === mapping.containerPort &&
-              container.address.equals(rule.container),
-          );
-        if (!mapped)
-          throw new Error(
-            `${describePort(mapping)} does not lead to ${container.address}: a rule is missing from table "${table.family} ${table.name}". Run "cni repair"`,
-          );
-      }
-      for (const chain of ['prerouting', 'output'])
-        if (seenRules(table, chain, programs.once).length === 0)
-          throw new Error(
-            `Chain "${chain}" of table "${table.family} ${table.name}" is empty, so no port of the host is mapped. Run "cni repair"`,
-          );
-    }
-  },
-
   async missing({ attachment, containers, mappings, options }) {
-    return withNftables((socket) =>
-      containers.flatMap((container) => {
-        const own = mappingsOf(mappings, container.family);
-        return own.length > 0 ? missingOf(socket, attachment, container, own, options) : [];
-      }),
-    );
+    return containers.flatMap((container) => {
+      const own = mappingsOf(mappings, container.family);
+      return own.length > 0 ? missingMappings(attachment, container, own, options, programs.once) : [];
+    });
   },
 
   // The reference plugin's rules bear the container ID alone, so that which network they are of cannot be
@@ -141,36 +102,6 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     requireNftables();
   },
 });
-
-/** What is missing of a family's mappings, and of what all attachments share, by chain. */
-function missingOf(
-  socket: NetlinkSocket,
-  attachment: AttachmentId,
-  container: Prefix,
-  mappings: readonly PortMapping[],
-  options: PortMapOptions,
-): string[] {
-  const { family } = container;
-  const table = tables[family];
-  const name = `table "${table.family} ${table.name}"`;
-  const isEmpty = (chain: string) => listRules(socket, table, chain).length === 0;
-  const isCut =
-    createTable(socket, family, options, false).length > 0 || isEmpty('prerouting') || isEmpty('output');
-  const lost = mappingRules(container, mappings, options).filter(
-    ({ chain, expressions }) =>
-      !listRules(socket, table, chain).some(
-        (rule) => rule.comment === commentOf(attachment) && isMadeOf(rule, expressions),
-      ),
-  );
-  const chains = [...new Set(lost.map(({ chain }) => chain))];
-  return [
-    ...(isCut ? [`rules of chains "prerouting" and "output" in ${name}`] : []),
-    ...chains.map((chain) => {
-      const count = lost.filter((rule) => rule.chain === chain).length;
-      return `${count} ${count === 1 ? 'rule' : 'rules'} of chain "${chain}" in ${name}`;
-    }),
-  ];
-}
 
 /** Conditions are in nft's own language, so nft adds the rules that hold them. */
 async function addConditions(

@@ -165,7 +165,7 @@ function portGroups(mappings: readonly PortMapping[]): { protocol: string; ports
 }
 
 /** Rules that all attachments share. Those of chains not ours are first. */
-export function sharedRules({ snat, markMasqBit, externalSetMarkChain }: PortMapOptions): SharedRule[] {
+function sharedRules({ snat, markMasqBit, externalSetMarkChain }: PortMapOptions): SharedRule[] {
   const bit = `0x${(2 ** markMasqBit).toString(16)}`;
   const mark = `${bit}/${bit}`;
   const rules: SharedRule[] = ['PREROUTING', 'OUTPUT'].map((chain) => ({
@@ -215,6 +215,6 @@ export function mappedPorts(family: Family, entries: readonly Rule[]): MappedPor
 }
 
 /** An address and a port, as "--to-destination" has them. */
-export function socketAddress(address: Address, port: number | ''): string {
+function socketAddress(address: Address, port: number | ''): string {
   return address.family === 4 ? `${address}:${port}` : `[${address}]:${port}`;
 }

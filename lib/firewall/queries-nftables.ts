@@ -28,6 +28,8 @@ interface Wanted {
 /** See allowQueries in queries.ts. */
 export function allowByNftables(queries: readonly Queries[], undo: RegisterUndo): void {
   const added = new Set<string>();
+  const takeBack = () =>
+    undo('take back the rules for look-ups', () => withdraw((comment) => added.has(comment)));
   changeNftables((socket) => {
     added.clear();
     const requests = chainsThatDrop(socket, 'input').flatMap((target) => {
@@ -37,8 +39,7 @@ export function allowByNftables(queries: readonly Queries[], undo: RegisterUndo)
     });
     // A jump that two insert at once would be there twice.
     return { exclusive: requests };
-  });
-  undo('take back the rules for look-ups', () => withdraw((comment) => added.has(comment)));
+  }, takeBack);
 }
 
 /** Whether every query is let through. */

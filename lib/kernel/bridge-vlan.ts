@@ -19,43 +19,50 @@ export interface VlanPort {
 }
 
 /**
- * Reads the VLANs of a trunk.
+ * Reads the VLANs of a trunk. An entry may have one VLAN, a range, or both.
  * @param key of the configuration, for messages.
- * @throws Error when an entry is neither one VLAN nor a range.
+ * @throws Error when an entry has neither.
  */
 export function resolveTrunk(
   entries: readonly { id?: number; minID?: number; maxID?: number }[],
   key = 'vlanTrunk',
 ): VlanPort['trunk'] {
-  return entries.map(({ id, minID, maxID }, i) => {
+  return entries.flatMap(({ id, minID, maxID }, i) => {
     const where = `"${key}[${i}]"`;
     if ((minID === undefined) !== (maxID === undefined))
       throw new Error(
         `${where} has only one of "minID" and "maxID". Set both for a range, or "id" for one VLAN`,
       );
-    if (minID !== undefined && maxID !== undefined) {
-      if (minID > maxID)
-        throw new Error(`${where} is the range ${minID} to ${maxID}. Put the lower one into "minID"`);
-      return { first: minID, last: maxID };
-    }
-    if (id === undefined) throw new Error(`${where} names no VLAN. Set "id", or "minID" and "maxID"`);
-    return { first: id, last: id };
+    if (minID !== undefined && maxID !== undefined && minID > maxID)
+      throw new Error(`${where} is the range ${minID} to ${maxID}. Put the lower one into "minID"`);
+    if (id === undefined && minID === undefined)
+      throw new Error(`${where} names no VLAN. Set "id", or "minID" and "maxID"`);
+    return [
+      ...(minID !== undefined && maxID !== undefined ? [{ first: minID, last: maxID }] : []),
+      ...(id === undefined ? [] : [{ first: id, last: id }]),
+    ];
   });
 }
 
 /** Gives a port its VLANs. */
 export function assignVlans(socket: RouteSocket, port: Link, wanted: VlanPort): void {
-  const label = port.name;
-  const drop = wanted.preserveDefaultVlan
-    ? []
-    : listBridgeVlans(socket, port.index).map(({ vid }) => deleteBridgeVlan(port.index, { vid }, label));
-  socket.execute(...drop, ...vlansOf(wanted).map((vlan) => addBridgeVlan(port.index, vlan, label)));
+  const { index, name } = port;
+  const present = listBridgeVlans(socket, index);
+  const [dropped, kept] = wanted.preserveDefaultVlan
+    ? [[], present.filter(({ pvid, untagged }) => pvid || untagged)]
+    : [present, []];
+  // Tagged VLANs first: one that is added again has the flags of the last time.
+  const added = [...taggedOf(wanted), ...kept, ...untaggedOf(wanted)];
+  socket.execute(
+    ...dropped.map(({ vid }) => deleteBridgeVlan(index, { vid }, name)),
+    ...added.map((vlan) => addBridgeVlan(index, vlan, name)),
+  );
 }
 
 /** @throws Error when the port lacks one of its VLANs. */
 export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): void {
   const present = listBridgeVlans(socket, port.index);
-  for (const { vid, end = vid, pvid = false } of vlansOf(wanted))
+  for (const { vid, end = vid, pvid = false } of [...taggedOf(wanted), ...untaggedOf(wanted)])
     for (let id = vid; id <= end; id++)
       if (!present.some((vlan) => vlan.vid === id && (!pvid || vlan.pvid)))
         throw new Error(
@@ -111,13 +118,14 @@ export function joinVlan(
   assignVlans(socket, port, { vlan, trunk: [], preserveDefaultVlan });
 }
 
-function vlansOf({ vlan, trunk, preserveDefaultVlan }: VlanPort): BridgeVlan[] {
-  const untagged: BridgeVlan[] = [];
-  if (vlan > 0) untagged.push({ vid: vlan, pvid: true, untagged: true });
+/** The VLANs whose frames have tags on the port. */
+function taggedOf({ trunk }: VlanPort): BridgeVlan[] {
+  return trunk.map(({ first, last }) => (first === last ? { vid: first } : { vid: first, end: last }));
+}
+
+/** The VLAN of untagged frames, which may be among the tagged ones: then it has no tags all the same. */
+function untaggedOf({ vlan, trunk, preserveDefaultVlan }: VlanPort): BridgeVlan[] {
+  if (vlan > 0) return [{ vid: vlan, pvid: true, untagged: true }];
   // A trunk without a VLAN of its own keeps VLAN 1 for untagged frames.
-  else if (trunk.length > 0 && !preserveDefaultVlan) untagged.push({ vid: 1, pvid: true, untagged: true });
-  return [
-    ...untagged,
-    ...trunk.map(({ first, last }) => (first === last ? { vid: first } : { vid: first, end: last })),
-  ];
+  return trunk.length > 0 && !preserveDefaultVlan ? [{ vid: 1, pvid: true, untagged: true }] : [];
 }

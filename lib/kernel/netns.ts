@@ -1,6 +1,6 @@
 /** Network namespaces. Sources: setns(2), ioctl_ns(2), network_namespaces(7). */
 
-import { closeSync, constants, openSync, type Stats, statfsSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, type Stats, statfsSync, statSync } from 'node:fs';
 import { errnoOf } from '../file.ts';
 import { isKernelError, libc } from '../netlink/libc.ts';
 
@@ -8,6 +8,10 @@ const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
 /** The file system that namespaces are files of, of linux/magic.h. */
 const NSFS_MAGIC = 0x6e736673;
+const AF_INET = 2;
+const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
 /** How often going back to the host is tried. */
 const returnTries = 100;
 
@@ -96,6 +100,27 @@ export class Netns {
     } finally {
       enter(from);
       Netns.where = from;
+    }
+  }
+
+  /**
+   * What no other namespace has while the host runs, also one that is found at the same path later. Kernels
+   * before 5.14 have only the number of its file, which another one may have when this one is gone. Source:
+   * SO_NETNS_COOKIE in asm-generic/socket.h.
+   */
+  identity(): string {
+    const socket = this.run(() => libc('open a UDP socket', 'socket', AF_INET, SOCK_DGRAM_CLOEXEC, 0));
+    try {
+      const cookie = new BigUint64Array(1);
+      const value = new Uint8Array(cookie.buffer);
+      const length = new Uint8Array(Uint32Array.of(value.length).buffer);
+      libc('identify a namespace', 'getsockopt', socket, SOL_SOCKET, SO_NETNS_COOKIE, value, length);
+      return `cookie ${cookie[0]}`;
+    } catch (error) {
+      if (!isKernelError(error, 'ENOPROTOOPT')) throw error;
+      return `file ${fstatSync(this.fd).ino}`;
+    } finally {
+      closeSync(socket);
     }
   }
 

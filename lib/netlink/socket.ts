@@ -13,31 +13,24 @@ import {
   type Message,
   type Request,
 } from './message.ts';
-import { i32, struct, u16, u32, u64 } from './struct.ts';
+import { makeRoomToSend, openSocket } from './socket-options.ts';
 
-const AF_NETLINK = 16;
-const SOCK_RAW_CLOEXEC = 3 | 0x80000;
-const SOL_NETLINK = 270;
-const NETLINK_EXT_ACK = 11;
-const NETLINK_GET_STRICT_CHK = 12;
-const SOL_SOCKET = 1;
-const SO_RCVTIMEO = 20;
 const MSG_DONTWAIT = 0x40;
 const ETIMEDOUT = 110;
 const BATCH_BEGIN = 0x10;
 const BATCH_END = 0x11;
 
-const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
-const timeval = struct({ seconds: u64, microseconds: u64 });
-
 /** Protocol numbers of linux/netlink.h. */
 export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
 
-/** The kernel answers at once; one that does not within this many seconds never will. */
-const timeoutSeconds = 10;
 const dumpTries = 5;
 /** How often an answer is fetched when memory is short. */
 const receiveTries = 5;
+/**
+ * How many requests are sent at once: the kernel drops answers that the socket has no room for, and with its
+ * usual 208 KiB it has room for those to some 40 requests even where each comes with an object.
+ */
+const requestsAtOnce = 32;
 /** Links with many attributes come in messages of up to 32 KiB (NLMSG_GOODSIZE on the dump side). */
 const receiveSize = 64 * 1024;
 /** Shared by all sockets: what was received is copied or read before any other code can run. */
@@ -54,24 +47,7 @@ export class NetlinkSocket {
    * @throws KernelError
    */
   constructor(protocol: number, { groups = 0 }: { groups?: number } = {}) {
-    this.fd = libc('open a netlink socket', 'socket', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
-    try {
-      this.prepare(groups);
-    } catch (error) {
-      this.close();
-      throw error;
-    }
-  }
-
-  private prepare(groups: number): void {
-    const one = i32.encode(1);
-    libc('ask for extended acknowledgements', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_EXT_ACK, one, 4);
-    libc('ask for strict checking', 'setsockopt', this.fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, one, 4);
-    const timeout = timeval.encode({ seconds: BigInt(timeoutSeconds) });
-    libc('set a receive timeout', 'setsockopt', this.fd, SOL_SOCKET, SO_RCVTIMEO, timeout, timeout.length);
-    if (groups === 0) return;
-    const address = sockaddrNl.encode({ family: AF_NETLINK, groups });
-    libc('listen to reports of the kernel', 'bind', this.fd, address, address.length);
+    this.fd = openSocket(protocol, groups);
   }
 
   close(): void {
@@ -97,10 +73,14 @@ export class NetlinkSocket {
 
   /** Like {@link execute}, but gives the errors back in place of the replies of the requests that failed. */
   attempt(...requests: Request[]): (Message[] | NetlinkError)[] {
-    if (requests.length === 0) return [];
-    const first = this.number(requests);
-    this.send(requests.map((request, i) => encodeMessage(request, first + i, Flag.Ack)));
-    return this.collect(requests, first);
+    const outcomes: (Message[] | NetlinkError)[] = [];
+    for (let i = 0; i < requests.length; i += requestsAtOnce) {
+      const some = requests.slice(i, i + requestsAtOnce);
+      const first = this.number(some);
+      this.send(some.map((request, j) => encodeMessage(request, first + j, Flag.Ack)));
+      outcomes.push(...this.collect(some, first, i));
+    }
+    return outcomes;
   }
 
   /**
@@ -128,14 +108,18 @@ export class NetlinkSocket {
     return first;
   }
 
-  private collect(requests: readonly Request[], first: number): (Message[] | NetlinkError)[] {
+  /**
+   * @param first sequence number of the first request.
+   * @param before how many requests of the same call were sent earlier.
+   */
+  private collect(requests: readonly Request[], first: number, before = 0): (Message[] | NetlinkError)[] {
     const outcomes: (Message[] | NetlinkError)[] = requests.map(() => []);
     for (let open = requests.length; open > 0; ) {
       for (const message of this.receive()) {
         const index = message.sequence - first;
         if (index < 0 || index >= requests.length) continue; // A late answer to an earlier request.
         if (message.type === Control.Error) {
-          outcomes[index] = readError(message, requests[index]!, index) ?? outcomes[index]!;
+          outcomes[index] = readError(message, requests[index]!, before + index) ?? outcomes[index]!;
           open--;
         } else (outcomes[index] as Message[]).push(message);
       }
@@ -211,25 +195,25 @@ export class NetlinkSocket {
         ...(attributes ? [attributes] : []),
       ]),
     });
-    const begin = this.sequence + 1;
-    this.sequence += requests.length + 2;
     const all = [boundary(BATCH_BEGIN, condition), ...requests, boundary(BATCH_END)];
-    this.send(
-      all.map((request, i) => encodeMessage(request, begin + i, i > 0 && i < all.length - 1 ? Flag.Ack : 0)),
-    );
-    let failed: NetlinkError | undefined;
-    for (let open = requests.length; open > 0; ) {
+    const begin = this.number(all);
+    // Failures are reported in any case, and in order, so that the last request's acknowledgement says that
+    // there is none. One for each could be more than the socket has room for.
+    const last = requests.length;
+    this.send(all.map((request, i) => encodeMessage(request, begin + i, i === last ? Flag.Ack : 0)));
+    for (;;) {
       for (const message of this.receive()) {
         const index = message.sequence - begin;
-        if (message.type !== Control.Error || index < 0 || index >= all.length) continue;
+        if (message.type !== Control.Error || index < 0 || index > last) continue;
         const error = readError(message, all[index]!, index - 1);
-        // What is said of the boundary is said of the whole, and nothing more comes.
-        if (index === 0 && error) throw error;
-        failed ??= error;
-        if (index > 0) open--;
+        if (error) {
+          // Further failures have arrived already, and are of no interest.
+          this.drain();
+          throw error;
+        }
+        if (index === last) return;
       }
     }
-    if (failed) throw failed;
   }
 
   /** Waits for messages. @throws KernelError when none comes in time. */
@@ -253,7 +237,7 @@ export class NetlinkSocket {
   }
 
   /**
-   * Takes what has arrived off a socket that listens to reports, without waiting.
+   * Takes what has arrived off the socket, such as reports that it listens to, without waiting.
    * @returns whether there was anything.
    */
   drain(): boolean {
@@ -289,6 +273,13 @@ export class NetlinkSocket {
 
   private send(messages: Uint8Array[]): void {
     const data = concat(messages);
-    libc('send a request to the kernel', 'send', this.fd, data, data.length, 0);
+    const send = () => libc('send a request to the kernel', 'send', this.fd, data, data.length, 0);
+    try {
+      send();
+    } catch (error) {
+      if (!isKernelError(error, 'EMSGSIZE')) throw error;
+      makeRoomToSend(this.fd, data.length);
+      send();
+    }
   }
 }

@@ -1,12 +1,13 @@
 /** From the networks that are chosen for a pod to what their plugins are run with. */
 
 import type { Call } from '../cni/call.ts';
+import type { NetConf } from '../cni/config.ts';
 import { isObject } from '../object.ts';
 import { ConfigError, findNetwork, type NetworkList, networkFrom } from './conflist.ts';
 import { type Delegate, withCniArgs } from './delegates.ts';
 import { type Devices, withDevice } from './devices.ts';
-import { delegateArgs } from './pod.ts';
-import { type Selection, selectionOf } from './selection.ts';
+import { firstArgs, furtherArgs, withArgs } from './pod.ts';
+import type { Selection } from './selection.ts';
 
 /** A network that is chosen for a pod. */
 export interface Choice {
@@ -21,7 +22,7 @@ export interface Choice {
 
 /**
  * What the plugins of the chosen networks are run with. The first network is the pod's default one: it gets
- * the interface, the capabilities and the arguments of the call.
+ * the interface, the capabilities and the arguments of the call. What the pod asks for goes before these.
  * @param nameOf what the interface of a further network is called unless the pod says so, by its place.
  * @param devices of the pod, where they are known.
  */
@@ -31,22 +32,29 @@ export function asDelegates(
   nameOf: (index: number) => string,
   devices?: Devices,
 ): Delegate[] {
-  const given = isObject(call.config.runtimeConfig) ? call.config.runtimeConfig : {};
   const { args } = call.context.invocation;
-  return choices.map(({ network, label = network.name, selection = selectionOf('any'), resourceName }, i) => {
+  const ofFirst = {
+    ifname: call.ifname,
+    args: firstArgs(args),
+    capabilityArgs: isObject(call.config.runtimeConfig) ? call.config.runtimeConfig : {},
+  };
+  return choices.map(({ network, label = network.name, selection, resourceName }, i) => {
+    const wanted: Partial<Selection> = selection ?? {};
+    const given =
+      i === 0 ? ofFirst : { ifname: wanted.ifname || nameOf(i), args: furtherArgs(args), capabilityArgs: {} };
+    const own = withoutCapability(network, wanted.args ?? {});
     const device = resourceName ? devices?.next(resourceName) : undefined;
-    const own = device ? withDevice(network, device) : network;
     return {
-      network: withCniArgs(own, selection.cniArgs),
+      network: withCniArgs(device ? withDevice(network, device) : network, wanted.cniArgs ?? {}),
       label,
-      ifname: i === 0 ? call.ifname : selection.ifname || nameOf(i),
-      args: delegateArgs(args, i === 0 ? undefined : withoutCapability(network, selection.args)),
+      ifname: given.ifname,
+      args: Object.keys(own).length === 0 ? given.args : withArgs(given.args, own),
       capabilityArgs: {
-        ...(i === 0 && given),
-        ...selection.capabilityArgs,
+        ...given.capabilityArgs,
+        ...wanted.capabilityArgs,
         ...(device && { deviceID: device.id }),
       },
-      defaultRoute: selection.defaultRoute,
+      defaultRoute: wanted.defaultRoute,
       result: undefined,
       ...(device?.info && { deviceInfo: device.info }),
     };
@@ -97,11 +105,15 @@ export function networkNamed(
  * @throws ConfigError
  */
 export function inlineNetwork(value: unknown, path: string, { config }: Pick<Call, 'config'>): NetworkList {
-  const { name, cniVersion } = config;
-  const whole = isObject(value) ? { name, cniVersion, ...value } : value;
+  const whole = wholeInlineNetwork(value, config);
   try {
     return networkFrom(whole, Buffer.from(JSON.stringify(whole)), '');
   } catch (error) {
     throw new ConfigError(path, `"${path}" cannot be used: ${(error as Error).message}`);
   }
+}
+
+/** A network that stands within a configuration, with the name and version of that where it has none. */
+export function wholeInlineNetwork(value: unknown, { name, cniVersion }: NetConf): unknown {
+  return isObject(value) ? { name, cniVersion, ...value } : value;
 }

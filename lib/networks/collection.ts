@@ -43,7 +43,12 @@ export async function collect(
   steps.push(async () => {
     for (const network of await configured()) networks.set(network.name, network);
   });
+  steps.push(() => search(call, networks, living));
   await runAll(call, ...steps);
+}
+
+/** Has the plugins of networks look for what belongs to nobody. */
+async function search(call: Call, networks: ReadonlyMap<string, NetworkList>, living: Living): Promise<void> {
   const lost = living.lost();
   if (lost.length > 0) {
     // Their interfaces are not known, so that everything of theirs would look like garbage.

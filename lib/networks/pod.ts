@@ -4,8 +4,15 @@ import type { Call } from '../cni/call.ts';
 import { parseArgs } from '../cni/invocation.ts';
 import { object, record, string } from '../cni/schema.ts';
 
+/** Networks that a pod asks for: of the Network Custom Resource Definition De-facto Standard. */
+export const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
+/** The default network that a pod asks for: of Multus. */
+export const defaultAnnotation = 'v1.multus-cni.io/default-network';
+/** Networks that a pod asks for: of CNI-Genie. */
+export const genieAnnotation = 'cni';
+
 /** The capability with which containerd passes a pod's annotations. */
-const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
+export const annotationsCapability = 'io.kubernetes.cri.pod-annotations';
 
 /** Capability arguments of a plugin that serves pods. */
 const podRuntimeConfig = object({
@@ -42,20 +49,31 @@ export function annotationsOf(call: Call): Readonly<Record<string, string>> {
   return podRuntimeConfig.decode(runtimeConfig, 'runtimeConfig')[annotationsCapability] ?? {};
 }
 
-/** Variables of CNI_ARGS that are meant for the pod's first interface, or for the plugin that delegates. */
+/** Variables of CNI_ARGS that are meant for the pod's first interface. */
 const ofFirst = new Set(['IP', 'MAC', 'GATEWAY']);
 
+/** CNI_ARGS for the pod's default network: all but what is for the plugin that delegates. */
+export function firstArgs(given: string): string {
+  return pairsOf(given, (name) => name !== 'NETWORKS').join(';');
+}
+
+/** CNI_ARGS for a further network of the pod. @param given to the plugin that delegates, or to the first. */
+export function furtherArgs(given: string): string {
+  return withArgs(pairsOf(firstArgs(given), (name) => !ofFirst.has(name)).join(';'), {});
+}
+
 /**
- * CNI_ARGS for a delegate.
- * @param given to the plugin that delegates.
- * @param own of the delegate; undefined for the pod's default network, which gets all that is given.
+ * CNI_ARGS with more variables, in place of those of the same names. Plugins are to pass over those that they
+ * do not know.
  */
-export function delegateArgs(given: string, own?: Readonly<Record<string, string>>): string {
-  const pairs = given.split(';').filter((pair) => {
+export function withArgs(given: string, more: Readonly<Record<string, string>>): string {
+  const others = pairsOf(given, (name) => name !== 'IgnoreUnknown' && !Object.hasOwn(more, name));
+  return ['IgnoreUnknown=1', ...others, ...Object.entries(more).map((pair) => pair.join('='))].join(';');
+}
+
+function pairsOf(args: string, isWanted: (name: string) => boolean): string[] {
+  return args.split(';').filter((pair) => {
     const [name = ''] = pair.split('=');
-    return name !== '' && name !== 'NETWORKS' && !(own && (ofFirst.has(name) || name === 'IgnoreUnknown'));
+    return name !== '' && isWanted(name);
   });
-  if (!own) return pairs.join(';');
-  const added = Object.entries(own).map((pair) => pair.join('='));
-  return ['IgnoreUnknown=1', ...pairs, ...added].join(';');
 }

@@ -5,6 +5,7 @@ import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runTogether } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
+import type { Sandbox } from '../kernel/sandbox.ts';
 import { asDelegates, type Choice } from './choice.ts';
 import { collect } from './collection.ts';
 import { refuseRivals, settleDefaultRoutes } from './default-route.ts';
@@ -17,9 +18,9 @@ import {
   statusOfNetwork,
 } from './delegates.ts';
 import { Devices } from './devices.ts';
-import { delegateArgs } from './pod.ts';
+import { firstArgs, furtherArgs } from './pod.ts';
 import type { PodApi } from './pod-api.ts';
-import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
+import { lockNetworks, type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 
 /** The networks of a pod. */
 export interface Plan {
@@ -33,19 +34,20 @@ export interface Plan {
 
 /** A plugin that attaches a pod to several networks. */
 export interface SeveralNetworks<S extends Shape>
-  extends Pick<PluginDefinition<S>, 'name' | 'summary' | 'config' | 'explain' | 'validate'> {
+  extends Pick<PluginDefinition<S>, 'name' | 'summary' | 'config' | 'explain' | 'validate' | 'inner'> {
   /** Directory in which the delegates of each container are saved. */
   directoryOf(config: InferShape<S>): string;
   /** The file that says where the Kubernetes API is; undefined or "" for a node without one. */
   kubeconfigOf(config: InferShape<S>): string | undefined;
   /** What the interface of a further network is called unless the pod says so, by its place. */
   nameOf(index: number): string;
+  /** @throws Error while no pod can be attached; those that are attached can be detached all the same. */
+  requireReady?(config: InferShape<S>): void;
   /** Chooses the networks of a pod. @param api undefined on a node without one. */
   choose(call: Call<InferShape<S>>, api: PodApi | undefined): Promise<Plan> | Plan;
   /**
    * Networks without which no pod can be attached.
    * @param api undefined on a node without one; without it, networks that only it may know are left out.
-   * @throws Error when the node is not ready yet.
    */
   required(
     call: Call<InferShape<S>>,
@@ -59,7 +61,8 @@ export interface SeveralNetworks<S extends Shape>
 export function defineSeveralNetworks<S extends Shape>(
   definition: SeveralNetworks<S>,
 ): Plugin<InferShape<S>> {
-  const { directoryOf, kubeconfigOf, nameOf, choose, required, needsAnnotations, ...rest } = definition;
+  const { directoryOf, kubeconfigOf, nameOf, requireReady, choose, required, needsAnnotations, ...rest } =
+    definition;
   type OwnCall = Call<InferShape<S>>;
   const savedOf = (call: OwnCall) => new SavedDelegates(directoryOf(call.config));
 
@@ -87,6 +90,8 @@ export function defineSeveralNetworks<S extends Shape>(
     passesCapabilities: true,
 
     async add(call) {
+      requireReady?.(call.config);
+      await lockPod(call, call.sandbox);
       const api = await openApi(call);
       const plan = await choose(call, api);
       const delegates = asDelegatesOf(call, plan.choices, api);
@@ -123,6 +128,7 @@ export function defineSeveralNetworks<S extends Shape>(
     },
 
     async del(call) {
+      await lockPod(call, call.sandboxIfPresent);
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
       if (delegates)
@@ -143,6 +149,7 @@ export function defineSeveralNetworks<S extends Shape>(
     async status(call) {
       const api = await openApi(call);
       await api?.ping();
+      requireReady?.(call.config);
       for (const { network } of await required(call, api)) await statusOfNetwork(call, network);
     },
 
@@ -152,6 +159,11 @@ export function defineSeveralNetworks<S extends Shape>(
       );
     },
   });
+}
+
+/** Until the call has ended, undoing included. As a delegate, it is part of a change that has the lock. */
+async function lockPod({ context }: Call, sandbox: Sandbox | undefined): Promise<void> {
+  if (sandbox && context.depth === 0) await lockNetworks(sandbox.netns);
 }
 
 /**
@@ -167,7 +179,7 @@ function completed(call: Call, one: SavedDelegate): SavedDelegate {
   const whole = withIfname(one, call.ifname);
   if (one.of) return whole;
   const { args } = call.context.invocation;
-  return { ...whole, args: delegateArgs(args, whole.ifname === call.ifname ? undefined : {}) };
+  return { ...whole, args: whole.ifname === call.ifname ? firstArgs(args) : furtherArgs(args) };
 }
 
 /**

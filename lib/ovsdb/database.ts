@@ -59,8 +59,8 @@ export class OvsdbConnection implements Disposable {
   /**
    * Connects.
    * @param address as in "socket_file".
-   * @throws OvsdbAbsentError when nobody listens there; CniError TryAgainLater when it takes too long; Error
-   *   for an address that makes no sense.
+   * @throws OvsdbAbsentError when nobody listens there; CniError TryAgainLater when it takes too long, and
+   *   Internal when this process may not connect; Error for an address that makes no sense.
    */
   static async open(address: string): Promise<OvsdbConnection> {
     const target = parseAddress(address);
@@ -75,6 +75,12 @@ export class OvsdbConnection implements Disposable {
       socket?.destroy();
       if (error instanceof CniError) throw error;
       const { message, code } = error as NodeJS.ErrnoException;
+      if (code === 'EACCES' || code === 'EPERM')
+        throw new CniError(
+          ErrorCode.Internal,
+          `Permission to connect to the database of Open vSwitch at "${address}" is denied. Let this process use that socket, or correct "socket_file"`,
+          message,
+        );
       const isAbsent = ['ENOENT', 'ECONNREFUSED'].includes(code ?? '');
       const Kind = isAbsent ? OvsdbAbsentError : CniError;
       const isSecure = 'isSecure' in target && target.isSecure;

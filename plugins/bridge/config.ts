@@ -53,6 +53,11 @@ export function bridgeName(call: BridgeCall): string {
   return call.config.bridge || 'cni0';
 }
 
+/** Whether the bridge is a gateway: that of the default route always is, whatever "isGateway" says. */
+export function isGateway({ isGateway = false, isDefaultGateway = false }: Config): boolean {
+  return isGateway || isDefaultGateway;
+}
+
 /** How the bridge is made, if it does not exist. */
 export function bridgeSettings(config: Config): BridgeOptions {
   const { mtu = 0, promiscMode: promisc = false } = config;

@@ -7,7 +7,7 @@ import { ensureGatewayAddress } from '../../lib/kernel/bridge.ts';
 import { bridgePortSettings, setBridgePort } from '../../lib/kernel/bridge-port.ts';
 import { assignVlans, ensureVlanInterface } from '../../lib/kernel/bridge-vlan.ts';
 import type { Link } from '../../lib/kernel/link.ts';
-import { type BridgeCall, usesVlans, vlansOf } from './config.ts';
+import { type BridgeCall, isGateway, usesVlans, vlansOf } from './config.ts';
 
 /** Hairpin mode, isolation and VLANs of the container's port. */
 export function configurePort({ host, config }: BridgeCall, port: Link): void {
@@ -27,8 +27,8 @@ export function configurePort({ host, config }: BridgeCall, port: Link): void {
  * @returns the interface that was created for that.
  */
 export function serveGateways(call: BridgeCall, bridge: Link, ips: readonly IPConfig[]): Interface[] {
-  const { isDefaultGateway = false, isGateway = isDefaultGateway, forceAddress = false } = call.config;
-  if (!isGateway || ips.length === 0) return [];
+  const { forceAddress = false } = call.config;
+  if (!isGateway(call.config) || ips.length === 0) return [];
   const vlans = vlansOf(call.config);
   const link = vlans.vlan
     ? ensureVlanInterface(call.host, bridge, vlans, (message) => call.warn(message))

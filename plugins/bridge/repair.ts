@@ -11,7 +11,7 @@ import { ensureBridge, ensureGatewayAddress, refuseOtherKind } from '../../lib/k
 import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
 import { checkVlans, joinVlan } from '../../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.ts';
-import { type BridgeCall, bridgeName, bridgeSettings, usesVlans, vlansOf } from './config.ts';
+import { type BridgeCall, bridgeName, bridgeSettings, isGateway, usesVlans, vlansOf } from './config.ts';
 import { configurePort, serveGateways } from './host-side.ts';
 
 /** @throws Error when the container's port is gone, or an interface with the name of the bridge is none. */
@@ -90,8 +90,7 @@ function hasVlans(check: () => void): boolean {
 function gatewayRepairs(call: BridgeCall, result: Result): Repair[] {
   const { ips } = result;
   const { host, config } = call;
-  const { isDefaultGateway = false, isGateway = isDefaultGateway } = config;
-  if (!isGateway || ips.length === 0) return [];
+  if (!isGateway(config) || ips.length === 0) return [];
   const { vlan } = vlansOf(config);
   const name = vlan ? `${bridgeName(call)}.${vlan}` : bridgeName(call);
   const link = getLink(host, name);

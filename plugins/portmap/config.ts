@@ -5,7 +5,6 @@ import { addressSchema } from '../../lib/cni/result.ts';
 import {
   array,
   boolean,
-  convert,
   type InferShape,
   integer,
   object,
@@ -17,9 +16,6 @@ import { backendNames, defaultBackend } from '../../lib/firewall/backend.ts';
 import type { PortMapOptions, PortMapping } from '../../lib/firewall/portmap-backend.ts';
 
 const port = integer({ min: 0, max: 65535 });
-const optionalAddress = convert(string(), (text) =>
-  text === '' ? undefined : addressSchema.decode(text, 'hostIP'),
-);
 const conditions = array(string(), { description: 'Further matches that a packet must meet, word by word.' });
 
 export const config = {
@@ -48,7 +44,7 @@ export const config = {
         hostPort: required(port),
         containerPort: required(port),
         protocol: withDefault(string(), 'tcp'),
-        hostIP: optionalAddress,
+        hostIP: addressSchema,
       }),
     ),
   }),

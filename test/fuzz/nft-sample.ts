@@ -3,7 +3,6 @@
 import { concat } from '../../lib/netlink/message.ts';
 import {
   expressionValue,
-  limitsToInvalid,
   lookedUpSet,
   meta,
   readExpressions,
@@ -18,7 +17,6 @@ export const counter = concat([meta('iifname', Buffer.from('eth0\0')), verdict('
 export const nftExpressionReaders: readonly ((data: Uint8Array) => unknown)[] = [
   (data) => {
     const expressions = readExpressions(data);
-    limitsToInvalid(expressions);
     return expressions.map((one) => [expressionValue(one), lookedUpSet(one), verdictIn(one)]);
   },
   (data) => readUserText(data, UserText.Comment),

@@ -6,11 +6,13 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
+import { Incoming, type Offer } from '../../agent/protocol.ts';
+import { readEnvironment } from '../../launcher/launch.ts';
 import { launcherFiles } from '../../scripts/build/launcher.ts';
 import { tryRun } from '../support/run.ts';
 
@@ -78,7 +80,7 @@ for (const [how, compiler] of Object.entries(compilers)) {
     t.regex(JSON.parse(stdout).msg, /too many arguments/);
   });
 
-  test(`the environment is cleaned of what Node.js, OpenSSL and the C library obey: ${how}`, async (t) => {
+  test(`what Node.js, OpenSSL and the C library obey in the environment is set aside: ${how}`, async (t) => {
     const directory = install(t, compiler);
     const harmful = {
       NODE_OPTIONS: '--inspect',
@@ -102,7 +104,24 @@ for (const [how, compiler] of Object.entries(compilers)) {
       names.filter((name) => name in harmful),
       [],
     );
+    const restored = readEnvironment(
+      Object.fromEntries(
+        environment.map((variable) => [variable.split('=')[0]!, variable.replace(/^[^=]*=/, '')]),
+      ),
+    );
+    t.like(restored, { ...harmful, ...kept });
     for (const [name, value] of Object.entries(kept)) t.true(environment.includes(`${name}=${value}`), name);
+  });
+
+  test(`of what is set aside, only what there is no room for is left out: ${how}`, async (t) => {
+    const directory = install(t, compiler);
+    const large = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`LD_${i}`, 'x'.repeat(100_000)]));
+    const { exit, environment } = await launch([join(directory, 'bridge')], { ...large, CNI_COMMAND: 'ADD' });
+    t.is(exit, 0);
+    t.true(environment.includes('CNI_COMMAND=ADD'));
+    const aside = environment.filter((variable) => variable.startsWith('CNI_FOR_CHILDREN_LD_'));
+    t.is(aside.length, 10);
+    for (const variable of aside) t.regex(variable, /^CNI_FOR_CHILDREN_LD_\d+=x{100000}$/);
   });
 
   test(`a missing or broken private directory is reported as a CNI error: ${how}`, async (t) => {
@@ -145,6 +164,20 @@ test('whatever arguments and environment it gets, it hands over or refuses', asy
   }
 });
 
+/** Installs a launcher that asks an agent of the test's own. */
+async function installWithAgent(t: ExecutionContext): Promise<{ agent: Server; installed: string }> {
+  const directory = mkdtempSync(join(tmpdir(), 'cni-agent-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  const socket = join(directory, 'agent.sock');
+  const agent = createServer();
+  t.teardown(() => void agent.close());
+  await once(agent.listen(socket), 'listening');
+  // With time for a machine that does much else.
+  const settings = [`-DAGENT_SOCKET="${socket}"`, '-DACCEPT_TIMEOUT=60'];
+  const options = [...compilers['as it is shipped'], ...settings];
+  return { agent, installed: install(t, options, 'dir', '#!/bin/sh\necho executable\ncat\n') };
+}
+
 /**
  * Runs the launcher with an agent that takes its call, and hangs up.
  * @param isEnough tells by what has arrived of the input whether it does.
@@ -155,17 +188,7 @@ async function launchWithAgent(
   isEnough: (arrived: Buffer) => boolean,
   isSlow: boolean,
 ): Promise<{ exit: unknown; stdout: string }> {
-  const directory = mkdtempSync(join(tmpdir(), 'cni-agent-'));
-  t.teardown(() => rmSync(directory, { recursive: true }));
-  const socket = join(directory, 'agent.sock');
-  const agent = createServer();
-  t.teardown(() => void agent.close());
-  await once(agent.listen(socket), 'listening');
-  // With time for a machine that does much else.
-  const settings = [`-DAGENT_SOCKET="${socket}"`, '-DACCEPT_TIMEOUT=60'];
-  const options = [...compilers['as it is shipped'], ...settings];
-  const installed = install(t, options, 'dir', '#!/bin/sh\necho executable\ncat\n');
-
+  const { agent, installed } = await installWithAgent(t);
   const connected = once(agent, 'connection') as Promise<[Socket]>;
   const child = spawn(join(installed, 'bridge'), { env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' } });
   const printed = text(child.stdout);
@@ -203,4 +226,41 @@ test.serial('a call whose input an agent has is not done twice', async (t) => {
   t.is(exit, 1);
   t.like(JSON.parse(stdout), { code: 11 });
   t.regex(JSON.parse(stdout).msg, /agent ended in the middle/);
+});
+
+/** What a launcher offers an agent: everything before the verdict; undefined when it runs the executable. */
+async function offerOf(t: ExecutionContext, env: NodeJS.ProcessEnv): Promise<Offer | undefined> {
+  const { agent, installed } = await installWithAgent(t);
+  let offer: Offer | undefined;
+  agent.on('connection', (connection) => {
+    const incoming = new Incoming();
+    connection
+      .on('error', () => {})
+      .on('data', (chunk: Buffer) => {
+        incoming.add(chunk);
+        offer ??= incoming.takeOffer();
+        if (offer) connection.end();
+      });
+  });
+  const { exit, stdout } = await tryRun([join(installed, 'bridge')], { env });
+  t.is(exit, 0);
+  t.regex(stdout, /^executable/);
+  return offer;
+}
+
+test('an agent is told all of the environment, as it is', async (t) => {
+  const env = {
+    CNI_COMMAND: 'ADD',
+    HTTPS_PROXY: 'http://proxy:3128',
+    SSL_CERT_FILE: '/etc/pki/corp.pem',
+    EMPTY: '',
+  };
+  t.like((await offerOf(t, env))?.environment, env);
+});
+
+test('an agent is not asked with a larger environment than it is told', async (t) => {
+  const offered = async (size: number) =>
+    (await offerOf(t, { A: 'x'.repeat(90_000), B: 'x'.repeat(size) }))?.environment.B?.length;
+  t.is(await offered(50_000), undefined);
+  t.is(await offered(40_000), 40_000);
 });

@@ -1,19 +1,12 @@
 /**
  * The agent: whose calls it does, what becomes of them when it or the runtime dies, and what a broken peer
  * can do to it.
+ * Runs once: it starts an agent itself.
  */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -24,6 +17,7 @@ import { link, ping, snapshot, until } from '../support/observe.ts';
 import { addEnvironment, type PrintedError, runPlugin, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
 import { cleanEnv, type Output } from '../support/run.ts';
+import { makeSlowIpam } from '../support/slow-ipam.ts';
 
 const socketPath = '/run/cni/agent.sock';
 const command = join(suites.ours, 'cni');
@@ -46,23 +40,6 @@ async function callsOf(host: Host): Promise<number> {
     calls: { calls: number }[];
   };
   return calls.reduce((sum, one) => sum + one.calls, 0);
-}
-
-/** An IPAM plugin that takes its time: it waits for a file before it answers ADD, and notes each verb. */
-function makeSlowIpam(host: Host): string {
-  const directory = '/run/slow';
-  mkdirSync(host.file(directory));
-  const script = `#!/bin/sh
-cat >/dev/null
-echo $CNI_COMMAND >>${directory}/verbs
-[ $CNI_COMMAND = ADD ] || exit 0
-echo $$ >${directory}/waiting
-i=0; while [ ! -e ${directory}/go ]; do sleep 0.02; i=$((i + 1)); [ $i -lt 3000 ] || exit 1; done
-echo '{"cniVersion":"1.1.0","ips":[{"address":"10.33.0.99/24"}]}'
-`;
-  writeFileSync(host.file(`${directory}/slow`), script);
-  chmodSync(host.file(`${directory}/slow`), 0o755);
-  return directory;
 }
 
 const slow = networkOf({ ...bridge, ipam: { type: 'slow' } });

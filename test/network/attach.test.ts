@@ -1,11 +1,12 @@
 /** `cni attach` and `cni detach`, and what the operators' command knows of a pod with several networks. */
 
-import { readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { attach, runNetworkVerb } from '../support/chain.ts';
+import { type Attachment, attach, runNetworkVerb } from '../support/chain.ts';
 import type { Host } from '../support/host.ts';
-import { routes } from '../support/observe.ts';
+import { routes, until } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import {
   annotated,
@@ -13,10 +14,12 @@ import {
   ipv4Of,
   makeHostWithNetworks,
   mentions,
+  savedOf,
   settled,
   several,
   writeNetworks,
 } from '../support/several.ts';
+import { makeSlowIpam } from '../support/slow-ipam.ts';
 
 const network = several('multus', {
   clusterNetwork: 'pods',
@@ -120,6 +123,56 @@ test('an attachment that fails leaves nothing, and spares what others have made'
   t.is((await cni(host, ['attach', 'web'])).exit, 2);
   t.deepEqual(await interfacesOf(one.pod), ['eth0', 'mine', 'net1', 'yours']);
   t.deepEqual(await settled(host), before);
+});
+
+for (const [what, meanwhile, expected] of [
+  ['attached to another', (host: Host) => cni(host, ['attach', 'web', 'backup']), ['eth0', 'net1', 'net2']],
+  ['detached from another', (host: Host) => cni(host, ['detach', 'web', 'storage']), ['eth0', 'net2']],
+  ['deleted', (_: Host, one: Attachment, env: NodeJS.ProcessEnv) => one.tryDel({ env }), []],
+] as const)
+  test(`a pod that is ${what} while it is being attached to a network is so afterwards`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const directory = makeSlowIpam(host);
+    const slow = { type: 'bridge', bridge: 'br8', ipam: { type: 'slow' } };
+    writeNetworks(host, [{ cniVersion: '1.1.0', name: 'slow', plugins: [slow] }], '/etc/cni/net.d/more');
+    await host.run(['sh', '-c', 'cd /etc/cni/net.d; mv more/* 80-slow.conflist; rmdir more']);
+    const one = await attach(host, network, asking(what.startsWith('detached') ? 'storage' : ''));
+    const env = { CNI_PATH: `${suites.ours}:${directory}` };
+
+    const attaching = cni(host, ['attach', 'web', 'slow'], env);
+    await until('the IPAM plugin waits', async () => existsSync(host.file(`${directory}/waiting`)));
+    const other = meanwhile(host, one, env);
+    // As long as it would take to do it at once, or until it is done.
+    await Promise.race([other, sleep(3000)]);
+    writeFileSync(host.file(`${directory}/go`), '');
+    const first = await attaching;
+    t.is(first.exit, 0, first.stderr);
+    t.is((await other).exit, 0, (await other).stderr);
+    t.deepEqual(await interfacesOf(one.pod), expected);
+    if (expected.length > 0) {
+      await one.check({ env });
+      t.deepEqual(
+        savedOf(host, one.pod).map(({ ifnameRequest }) => ifnameRequest),
+        expected,
+      );
+      await one.del({ env });
+    }
+    t.deepEqual(await interfacesOf(one.pod), []);
+    t.deepEqual(mentions(host, one.pod), []);
+  });
+
+test('a network of genie is attached as well', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const nested = { ...several('genie', { default_plugin: 'backup' }), name: 'nested' };
+  writeNetworks(host, [nested], '/etc/cni/net.d/more');
+  await host.run(['sh', '-c', 'cd /etc/cni/net.d; mv more/* 80-nested.conflist; rmdir more']);
+  const one = await attach(host, network, asking(''));
+  const attached = await cni(host, ['attach', 'web', 'nested']);
+  t.is(attached.exit, 0, attached.stderr);
+  t.regex((await ipv4Of(one.pod, 'net1'))[0]!, /^10\.41\.2\./);
+  await one.check();
+  await one.del();
+  t.deepEqual(mentions(host, one.pod), []);
 });
 
 test('a pod of another plugin is refused', async (t) => {

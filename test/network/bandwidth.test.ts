@@ -259,8 +259,23 @@ test('GC removes what no valid attachment of this network owns', async (t) => {
 
 test('STATUS tries what ADD needs, and leaves nothing of it', async (t) => {
   const host = await makeHost(t);
-  t.is((await runNetworkVerb(host, { ...limited({}), plugins: [{ type: 'bandwidth' }] }, 'STATUS')).exit, 0);
+  const status = async (keys: object, capabilities?: string) => {
+    const config = { cniVersion: '1.1.0', name: 'net', type: 'bandwidth', ...keys };
+    const program = [`${suites.ours}/bandwidth`];
+    // Without a capability, the kernel refuses to try anything.
+    const argv = capabilities ? ['setpriv', '--bounding-set', capabilities, ...program] : program;
+    const env = { CNI_COMMAND: 'STATUS', CNI_PATH: suites.ours };
+    return (await host.tryRun(argv, { stdin: JSON.stringify(config), env })).exit;
+  };
+  const ingress = { ingressRate: 1e6, ingressBurst: 1e6 };
+  const egress = { egressRate: 1e6, egressBurst: 1e6 };
+  for (const limits of [ingress, egress, { ...ingress, ...egress }]) {
+    t.is(await status(limits), 0);
+    t.is(await status(limits, '-all'), 1);
+  }
   t.deepEqual(await ifbs(host), []);
+  // What only a runtime may limit needs nothing of the kernel as long as it does not.
+  t.is(await status({ capabilities: { bandwidth: true } }, '-all'), 0);
 });
 
 test('GC removes an interface that an ADD left without alias when it was killed, and no living one', async (t) => {

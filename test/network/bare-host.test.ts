@@ -1,6 +1,11 @@
-/** A host that has nothing but the installed tree: no C library, no iptables, no nft, no shell. */
+/**
+ * A host that has nothing but the installed tree: no C library, no iptables, no nft, no shell.
+ * Runs once: no agent takes part.
+ */
 
-import { cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { type Host, makeHost, type Pod } from '../support/host.ts';
@@ -86,6 +91,32 @@ test('names that were copied, not linked, are known as the same suite', async (t
       rmSync(file);
       cpSync(copy, file);
     }
+  });
+});
+
+/** Makes a library that needs a newer C library than there is. @returns its path. */
+function makeFutureLibrary(t: ExecutionContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'cni-preload-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  const compile = (name: string, source: string, ...options: string[]) => {
+    const file = join(directory, name);
+    writeFileSync(`${file}.c`, source);
+    execFileSync('gcc', ['-shared', '-fPIC', '-nostdlib', '-o', file, `${file}.c`, ...options]);
+    return file;
+  };
+  const versions = join(directory, 'versions');
+  writeFileSync(versions, 'GLIBC_2.99 { global: later; };');
+  const soname = ['-Wl,-soname,libc.so.6', `-Wl,--version-script=${versions}`];
+  const libc = compile('libc.so.6', 'void later(void) {}', ...soname);
+  return compile('future.so', 'void later(void); void now(void) { later(); }', libc);
+}
+
+test('what the host preloads into its own programs is not loaded', async (t) => {
+  const library = makeFutureLibrary(t);
+  await life(t, (root, host) => {
+    mkdirSync(host.file(`${root}/etc`));
+    cpSync(library, host.file(`${root}/future.so`));
+    writeFileSync(host.file(`${root}/etc/ld.so.preload`), '/future.so\n');
   });
 });
 

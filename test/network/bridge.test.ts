@@ -15,6 +15,7 @@ import {
   sysctl,
   until,
 } from '../support/observe.ts';
+import { operatorOf } from '../support/operator.ts';
 import { cleanEnv } from '../support/run.ts';
 
 /** A network with one bridge plugin; `keys` are merged into its configuration. */
@@ -130,6 +131,17 @@ test('DEL finds the rules by identity when the namespace is gone or not given, w
   // Nothing tells DEL of the pair, which goes with the namespace.
   await until('the pair goes', async () => !(await links(host)).some(({ ifname }) => /^veth/.test(ifname)));
   await same('no prevResult');
+});
+
+test("DEL releases what is on the host where the container's process ID is one of the host by now", async (t) => {
+  const host = await makeHost(t);
+  const network = bridgeNet({ ipMasq: true });
+  const pod = await host.addPod();
+  await (await attach(host, network, { pod })).del();
+  const before = await snapshot(host);
+  const one = await attach(host, network, { pod });
+  await one.del({ netns: '/proc/self/ns/net' });
+  t.deepEqual(await snapshot(host), before);
 });
 
 test('hairpin, isolation, MTU, MAC address and promiscuous mode arrive in the kernel', async (t) => {
@@ -593,6 +605,25 @@ test('a default route of the IPAM plugin without gateway is the only one beside 
   );
   t.is(one.result!.routes!.filter(({ dst }) => dst === '0.0.0.0/0').length, 1);
   await one.check();
+});
+
+test('the bridge of the default route is a gateway, also where "isGateway" is false', async (t) => {
+  const { host, cni, add } = await operatorOf(t, [
+    {
+      type: 'bridge',
+      bridge: 'br0',
+      isGateway: false,
+      isDefaultGateway: true,
+      ipam: { type: 'host-local', subnet: '10.5.0.0/24' },
+    },
+  ]);
+  const pod = await add();
+  t.is((await routes(pod)).find(({ dst }) => dst === 'default')?.gateway, '10.5.0.1');
+  t.deepEqual(await addresses(host, 'br0'), ['10.5.0.1/24']);
+  t.true(await ping(pod, '10.5.0.1'));
+  await host.run(['ip', 'address', 'flush', 'dev', 'br0']);
+  t.regex(await cni(['repair']), /address 10\.5\.0\.1\/24/);
+  t.true(await ping(pod, '10.5.0.1'));
 });
 
 test('a bridge is a gateway, and the one of the default route, only where it is to be', async (t) => {

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import type { Conflist } from '../support/chain.ts';
@@ -33,6 +35,17 @@ test('the archive has what is known of the host, without secrets, for root alone
   const on = await makeOperator(t, [network]);
   await on.attach('net', {
     CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;SOME_TOKEN=kept-arg',
+    CAP_ARGS: JSON.stringify({
+      'io.kubernetes.cri.pod-annotations': {
+        'kubectl.kubernetes.io/last-applied-configuration': JSON.stringify({
+          spec: {
+            env: [{ name: 'DB_PASSWORD', value: 'TOPSECRET-9' }],
+            args: ['--password', 'TOPSECRET-10'],
+          },
+        }),
+        'k8s.v1.cni.cncf.io/networks': 'kept-network',
+      },
+    }),
   });
   writeFileSync(on.host.file('/etc/cni/net.d/99-torn.conf'), '{"password": "TOPSECRET-8", "name":');
   writeFileSync(on.host.file('/var/lib/cni/results/net-torn-eth0'), '{"kind":');
@@ -54,6 +67,7 @@ test('the archive has what is known of the host, without secrets, for root alone
     '/kept/kubeconfig',
     'etcd.example:2379',
     'kept-arg',
+    'kept-network',
   ])
     t.true(all.includes(kept), kept);
   t.true(read('networks/001-99-torn.conf').includes('REDACTED'), 'what is no JSON');
@@ -70,11 +84,11 @@ test('the archive has what is known of the host, without secrets, for root alone
 test('an archive that is there already is kept, and one that cannot be written is said', async (t) => {
   const on = await makeOperator(t, []);
   writeFileSync(on.host.file('/run/mine.tar.gz'), 'mine');
-  const exists = await on.tryCni(['bugreport', '--output', '/run/mine.tar.gz']);
+  const exists = await on.tryCni(['bugreport', '--file', '/run/mine.tar.gz']);
   t.is(exists.exit, 1);
-  t.regex(exists.stderr, /exists already\. Remove it, or give another --output/);
+  t.regex(exists.stderr, /exists already\. Remove it, or give another --file/);
   t.is(readFileSync(on.host.file('/run/mine.tar.gz'), 'utf8'), 'mine');
-  const nowhere = await on.tryCni(['bugreport', '--output', '/run/none/report.tar.gz']);
+  const nowhere = await on.tryCni(['bugreport', '-o', '/run/none/report.tar.gz']);
   t.is(nowhere.exit, 1);
   t.regex(nowhere.stderr, /Cannot write "\/run\/none\/report\.tar\.gz"/);
 });

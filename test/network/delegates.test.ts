@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
-import { makeHost } from '../support/host.ts';
+import { makeHost, startAgent } from '../support/host.ts';
 import { iptablesSave, link, links } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
@@ -75,4 +75,50 @@ test('an IPAM plugin that is just being replaced is waited for', async (t) => {
   const { exit, stdout, result } = await adding;
   t.is(exit, 0, stdout);
   t.is(result?.ips?.[0]?.address, '10.5.0.2/24');
+});
+
+test('a delegate in another executable has all of the environment of the runtime, with the agent and without', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  await host.run(['mkdir', '/run/bin']);
+  const telling = script.replace(
+    '#!/bin/sh',
+    '#!/bin/sh\ntr "\\0" "\\n" < /proc/self/environ > /run/environment',
+  );
+  writeFileSync(host.file('/run/bin/addresses'), telling, { mode: 0o755 });
+  const given = {
+    HTTPS_PROXY: 'http://proxy.example:3128',
+    SSL_CERT_FILE: '/etc/pki/corp.pem',
+    NODE_OPTIONS: '--no-such-option',
+    LD_LIBRARY_PATH: '/run/none',
+    ETCD_ENDPOINTS: 'https://192.0.2.1:2379',
+  };
+  const told = () =>
+    readFileSync(host.file('/run/environment'), 'utf8')
+      .trim()
+      .split('\n')
+      .filter((line) => !/^(_|PWD|SHLVL|OLDPWD|CNI_(CONTAINERID|NETNS))=/.test(line))
+      .sort();
+  const environmentOfDelegate = async () => {
+    const one = await attach(host, network, { env: { ...env, ...given } });
+    const lines = told();
+    await one.del();
+    return lines;
+  };
+  const without = await environmentOfDelegate();
+  for (const [name, value] of Object.entries(given)) t.true(without.includes(`${name}=${value}`), name);
+  t.false(without.some((line) => line.startsWith('CNI_FOR_CHILDREN_')));
+  await startAgent(t, host);
+  t.deepEqual(await environmentOfDelegate(), without);
+  const status = await host.run([`${suites.ours}/cni`, 'agent', 'status', '--json']);
+  t.is(
+    (JSON.parse(status) as { calls: { calls: number }[] }).calls.reduce((sum, one) => sum + one.calls, 0),
+    2,
+  );
+
+  const alone = { ...network, plugins: [{ type: 'addresses' }] };
+  writeFileSync(host.file('/etc/cni/net.d/net.conflist'), JSON.stringify(alone));
+  const { netns } = await host.addPod();
+  await host.run([`${suites.ours}/cni`, 'add', 'net', netns], { env: { ...env, ...given } });
+  for (const [name, value] of Object.entries(given))
+    t.true(told().includes(`${name}=${value}`), `cni: ${name}`);
 });

@@ -7,16 +7,10 @@ import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
 import { daemon, dhcpNetwork, dhcpSample, dnsmasq, startDnsmasq } from '../support/dhcp.ts';
 import type { Host } from '../support/host.ts';
-import { addresses, link, ping, routes } from '../support/observe.ts';
+import { addresses, link, ping, routes, until } from '../support/observe.ts';
 import { runPlugin, succeeded, suites } from '../support/plugin.ts';
 
 const leaseFiles = (host: Host) => readdirSync(host.file('/run/cni/dhcp-leases'));
-
-/** Waits until something is so. */
-async function until(what: string, holds: () => Promise<boolean> | boolean, seconds = 20): Promise<void> {
-  for (const end = Date.now() + seconds * 1000; !(await holds()); await sleep(100))
-    if (Date.now() > end) throw new Error(`${what}: not within ${seconds} seconds`);
-}
 
 test('bridge: a pod gets its address by the bridge, and DEL releases it while the interface still exists', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
@@ -46,13 +40,13 @@ test('bridge: a pod gets its address by the bridge, and DEL releases it while th
   await one.check();
 
   await one.del();
+  await server.untilReleased(one.ip);
   t.regex(server.said(), new RegExp(`DHCPRELEASE\\(eth0\\) ${one.ip.replaceAll('.', '\\.')} `));
-  t.notRegex(await server.leases(), new RegExp(` ${one.ip.replaceAll('.', '\\.')} `));
   t.regex(await server.leases(), new RegExp(` ${two.ip.replaceAll('.', '\\.')} `));
   t.is(await link(one.pod, 'eth0'), undefined);
   t.is(leaseFiles(host).length, 1);
   await two.del();
-  t.is(await server.leases(), '');
+  await server.untilReleased(two.ip);
   t.deepEqual(leaseFiles(host), []);
 });
 
@@ -71,7 +65,7 @@ test('ptp: a server on the host end of the pair is asked, and told of DEL', asyn
   const isHostEnd = ({ ifname, linkinfo }: { ifname: string; linkinfo?: { info_kind?: string } }) =>
     linkinfo?.info_kind === 'veth' && ifname !== 'eth0';
   let hostEnd: string | undefined;
-  await until('the pair', async () => {
+  await until('the pair is there', async () => {
     const links = JSON.parse(await host.run(['ip', '-j', '-d', 'link'])) as Parameters<typeof isHostEnd>[0][];
     hostEnd = links.find(isHostEnd)?.ifname;
     return hostEnd !== undefined;
@@ -91,8 +85,8 @@ test('ptp: a server on the host end of the pair is asked, and told of DEL', asyn
   t.true(await ping(pod, '10.99.255.254'));
   t.true(await ping(host, one.ip));
   await one.del();
+  await server.untilReleased(one.ip);
   t.regex(server.said(), new RegExp(`DHCPRELEASE\\(${hostEnd}\\) ${one.ip.replaceAll('.', '\\.')} `));
-  t.is(await server.leases(), '');
   t.deepEqual(leaseFiles(host), []);
 });
 
@@ -128,6 +122,35 @@ test('a daemon that takes requests but does not answer: code 11 in bounded time,
   t.true(Date.now() - started < 40_000);
 });
 
+test('a daemon that is restarted during ADD and DEL: code 11, and the next try succeeds', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  // Nobody answers yet.
+  const keeper = await daemon(t, host);
+  const one = new Attachment(host, await host.addPod(), sample(dhcpSample));
+  const config = pluginConfig(one.network, one.network.plugins[0]!);
+  const adding = one.tryAdd();
+  await until('the daemon asks', async () =>
+    (await one.pod.tryRun(['ip', '-j', 'link', 'show', 'eth0'])).stdout.includes('"UP"'),
+  );
+  // It waits for the ADD.
+  const deleting = runPlugin(host, 'dhcp', 'DEL', { pod: one.pod, config });
+  await until(
+    'DEL has asked, too',
+    async () => (await host.run(['ss', '-xH', 'state', 'established'])).split('dhcp.sock').length > 2,
+  );
+  await keeper.stop();
+  for (const { error, stdout } of await Promise.all([adding, deleting])) {
+    t.is(error?.code, 11, stdout);
+    t.regex(error?.msg ?? '', /The DHCP daemon on "\/run\/cni\/dhcp\.sock" ended before it had answered/);
+  }
+  await dnsmasq(t, outside);
+  await daemon(t, host);
+  const outcome = await one.tryAdd();
+  t.is(outcome.exit, 0, outcome.stdout);
+  await one.del();
+  t.deepEqual(leaseFiles(host), []);
+});
+
 test('a lease whose namespace is no longer one ends neither the daemon nor other renewals', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
@@ -142,9 +165,9 @@ test('a lease whose namespace is no longer one ends neither the daemon nor other
     );
   // A loop of links in its place.
   await host.run(['sh', '-c', `umount "$0"; ln -sfn "${broken.pod.name}" "$0"`, broken.pod.netns]);
-  await until('the end of the broken lease', () => leaseFiles(host).length === 1);
+  await until('the broken lease has ended', () => leaseFiles(host).length === 1);
   const granted = await expiryOf(sound);
-  await until('the renewal of the other one', async () => (await expiryOf(sound)) > granted);
+  await until('the other one is renewed', async () => (await expiryOf(sound)) > granted);
   await sound.check();
   // DEL of the broken one goes through as well: the server takes the address back in time.
   t.is(
@@ -193,15 +216,15 @@ test('a lease that cannot be written down: ADD names the file, and the server ha
     failed.error?.msg ?? '',
     /Cannot write "\/run\/cni\/dhcp-leases\/[0-9a-f]+\.json"\. The file system is full\. Free space/,
   );
-  await until('the release', async () => (await server.leases()).trim().split('\n').length === 1);
+  await until('the address is released', async () => (await server.leases()).trim().split('\n').length === 1);
   // The living one is renewed all the same, and deleted.
   const expiry = async () => Number((await server.leases()).split(' ')[0]);
   const granted = await expiry();
-  await until('the renewal', async () => (await expiry()) > granted);
-  await until('the word about the file', () => /Cannot write /.test(keeper.said()));
+  await until('the lease is renewed', async () => (await expiry()) > granted);
+  await until('the daemon names the file', () => /Cannot write /.test(keeper.said()));
   t.is(leaseFiles(host).length, 1);
   await living.del();
-  t.is(await server.leases(), '');
+  await server.untilReleased(living.ip);
   t.deepEqual(leaseFiles(host), []);
 });
 
@@ -234,6 +257,23 @@ test('a result that nobody takes: the new lease is given back, one that was ther
   t.is((await runNetworkVerb(host, living.network, 'STATUS')).exit, 0);
 });
 
+test('a server that takes an address back while it is renewed has the interface brought down', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const times = ['--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100'];
+  const server = await dnsmasq(t, outside, ...times);
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await server.stop();
+  // By then somebody else has the address. Servers broadcast their refusal.
+  const other = `${Math.ceil(Date.now() / 1000) + 3600} 02:00:00:00:00:01 ${one.ip} * *`;
+  await outside.run(['sh', '-c', `echo "$0" > /run/leases-${outside.name}`, other]);
+  const again = await dnsmasq(t, outside, ...times);
+  await until('the refusal', () => /DHCPNAK\(eth0\)/.test(again.said()));
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.regex(keeper.said(), new RegExp(`The DHCP server took address ${one.ip.replaceAll('.', '\\.')} back`));
+  t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+});
+
 /** Starts the daemon where more time has passed since the host was booted. */
 async function daemonLater(t: ExecutionContext, host: Host, seconds: number): Promise<void> {
   const later = `unshare --time --boottime ${seconds} --fork --kill-child`;
@@ -247,7 +287,7 @@ test('a lease ends by the time since boot', async (t) => {
   const one = await attach(host, sample(dhcpSample));
   await keeper.stop();
   await daemonLater(t, host, 3600);
-  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  await until('the lease has ended', () => leaseFiles(host).length === 0);
   t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
   // The daemon knows nothing of it any more: it asks the server for another one.
   const config = pluginConfig(one.network, one.network.plugins[0]!);
@@ -266,6 +306,58 @@ test('a lease of an earlier boot is forgotten, and what has the name of its sand
   const lease = JSON.parse(readFileSync(file, 'utf8')) as object;
   writeFileSync(file, JSON.stringify({ ...lease, boot: '00000000-0000-0000-0000-000000000000' }));
   await daemonLater(t, host, 3600);
-  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  await until('the lease has ended', () => leaseFiles(host).length === 0);
   t.true((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+});
+
+/** Has another pod come in the place of one that is gone without DEL, at the same path. */
+async function replace({ pod }: Attachment, host: Host): Promise<void> {
+  await pod.remove();
+  await host.run(['ip', 'netns', 'add', pod.name]);
+}
+
+test("the lease of a lost pod leaves the pod alone that has the sandbox's path by now", async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,4', '--dhcp-option=option:T2,100');
+  const keeper = await daemon(t, host);
+  const lost = await attach(host, sample(dhcpSample));
+  await replace(lost, host);
+  const next = await attach(host, sample(dhcpSample), { pod: lost.pod, containerId: 'next' });
+  await until('the end of the lost lease', () => leaseFiles(host).length === 1);
+  await lost.del();
+  t.notRegex(server.said(), /DHCPRELEASE/);
+  t.deepEqual(await addresses(next.pod, 'eth0'), [`${next.ip}/16`]);
+  await next.check();
+  await next.del();
+  t.regex(server.said(), /DHCPRELEASE/);
+  t.deepEqual(leaseFiles(host), []);
+  t.is(keeper.said(), '');
+});
+
+test("a lease that has ended leaves an interface up that is the next pod's", async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  await dnsmasq(t, outside);
+  const keeper = await daemon(t, host);
+  const lost = await attach(host, sample(dhcpSample));
+  await keeper.stop();
+  await replace(lost, host);
+  await lost.pod.run(['ip', 'link', 'add', 'eth0', 'up', 'type', 'veth', 'peer', 'name', 'eth1']);
+  await daemonLater(t, host, 3600);
+  await until('the end of the lease', () => leaseFiles(host).length === 0);
+  t.true((await link(lost.pod, 'eth0'))!.flags.includes('UP'));
+});
+
+test('a container that comes back under its old ID and path gets a lease of its own', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside);
+  await daemon(t, host);
+  const before = await attach(host, sample(dhcpSample));
+  await replace(before, host);
+  const asked = () => server.said().match(/DHCPACK/g)!.length;
+  t.is(asked(), 1);
+  const again = await attach(host, sample(dhcpSample), { pod: before.pod });
+  t.is(asked(), 2);
+  t.is(leaseFiles(host).length, 1);
+  await again.del();
+  t.deepEqual(leaseFiles(host), []);
 });

@@ -27,7 +27,7 @@ test('where firewalld runs, a pod is a source of its zone, and leaves it', async
   const firewall = firewallAlone(one, {});
   t.is((await firewall.tryAdd({}, one.result)).exit, 0, 'twice is no error');
   await host.run(['firewall-cmd', '--zone=trusted', `--remove-source=${one.ip}/32`]);
-  t.regex((await one.tryCheck()).error?.msg ?? '', /has no source/);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /Missing: source .* of zone/);
   await one.del();
   await one.del();
   t.is((await sources(host, 'trusted')).trim(), '');
@@ -84,6 +84,25 @@ test('an ADD that fails leaves the sources that were there before', async (t) =>
   t.regex(outcome.error?.msg ?? '', /firewalld does not answer/);
   t.regex(await sources(host, 'trusted'), new RegExp(`${one.ip}/32`));
   await one.check();
+});
+
+test('where firewalld runs and dbus-send is missing, no other firewall is taken in its place', async (t) => {
+  const host = await makeHost(t);
+  await firewalld(t, host);
+  await host.run(['mount', '--bind', '/dev/null', '/usr/bin/dbus-send']);
+  const message = /firewalld filters on this host, but "dbus-send" is not installed/;
+  const one = new Attachment(host, await host.addPod(), network);
+  t.regex((await one.tryAdd()).error?.msg ?? '', message);
+  const status = await runNetworkVerb(host, network, 'STATUS');
+  t.regex(status.error?.msg ?? '', message);
+  t.is(status.error?.code, 50);
+  await one.del();
+  t.deepEqual(files(host, '/run/cni/firewall'), {});
+  const chosen = { ...network, plugins: [network.plugins[0]!, { type: 'firewall', backend: 'iptables' }] };
+  await (await attach(host, chosen)).del();
+  // A bus alone says nothing.
+  await host.run(['nft', 'delete', 'table', 'inet', 'firewalld']);
+  await (await attach(host, network)).check();
 });
 
 /** An environment in which nothing but whether firewalld runs is answered. */

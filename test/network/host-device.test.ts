@@ -1,5 +1,5 @@
 import test from 'ava';
-import { Attachment, attach, liveWithBoth, sample, suitePairs } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, runNetworkVerb, sample, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { addresses, link, ping, snapshot } from '../support/observe.ts';
 import { changed, joinedTo } from '../support/outside.ts';
@@ -11,7 +11,7 @@ async function addDevice(host: Host) {
   const outside = await joinedTo(host, 'eth1', 'wire');
   await host.run(['ip', 'link', 'set', 'eth1', 'address', '0a:00:00:00:00:11']);
   await outside.run(['ip', 'link', 'set', 'wire', 'up']);
-  await outside.run(['ip', 'addr', 'add', '10.98.255.254/16', 'dev', 'wire']);
+  await outside.run(['ip', 'addr', 'add', '10.114.255.254/16', 'dev', 'wire']);
   return outside;
 }
 
@@ -26,7 +26,7 @@ test('the device goes into the pod and comes back under its name', async (t) => 
     t.is(await link(host, 'eth1'), undefined);
     t.deepEqual(await addresses(pod, 'net0'), [`${one.ip}/16`]);
     t.is(one.result!.interfaces![0]!.mac, '0a:00:00:00:00:11');
-    t.true(await ping(pod, '10.98.255.254'));
+    t.true(await ping(pod, '10.114.255.254'));
     t.is((await pod.run(['cat', '/proc/net/dev'])).includes('eth1'), false);
     await one.check();
     await one.del();
@@ -118,11 +118,44 @@ test('a failing ADD gives the device back', async (t) => {
   t.deepEqual(await snapshot(host), before);
 });
 
+test('a failing ADD gives a device back that was up, up', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  await host.run(['ip', 'link', 'set', 'eth1', 'up']);
+  const pod = await host.addPod();
+  const outcome = await new Attachment(host, pod, changed(name, { ipam: { type: 'none-such' } })).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /not in CNI_PATH/);
+  t.true((await link(host, 'eth1'))!.flags.includes('UP'));
+});
+
+test('a device that the runtime names is missing only to ADD', async (t) => {
+  const host = await makeHost(t);
+  const network = changed(name, { device: undefined, capabilities: { deviceID: true } });
+  t.is((await runNetworkVerb(host, { ...network, cniVersion: '1.1.0' }, 'STATUS')).exit, 0);
+  const outcome = await new Attachment(host, await host.addPod(), network).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /No device is named/);
+});
+
+test('the alias that a pod gives its device keeps it from nothing, and names nothing that has a name', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  for (const [keys, alias, wanted] of [
+    [{}, 'my uplink port', 'eth1'],
+    [{}, 'eth9', 'eth1'],
+    [{ device: undefined, hwaddr: '0a:00:00:00:00:11' }, 'my uplink port', 'net0'],
+  ] as const) {
+    const one = await attach(host, changed(name, keys), { ifname: 'net0' });
+    await one.pod.run(['ip', 'link', 'set', 'net0', 'alias', alias]);
+    await one.del();
+    t.is((await link(host, wanted))?.address, '0a:00:00:00:00:11');
+  }
+});
+
 test('DEL releases the address when namespace or device are gone, and renames what the kernel gave back', async (t) => {
   const host = await makeHost(t);
   await addDevice(host);
   const reserved = async () =>
-    (await host.run(['ls', '/var/lib/cni/networks/devicenet'])).match(/10\.98\S+/g);
+    (await host.run(['ls', '/var/lib/cni/networks/devicenet'])).match(/10\.114\S+/g);
   const one = await attach(host, sample(name));
   // As the kernel does with a physical device: it is back on the node, but with the name from the container.
   await one.pod.run(['ip', 'link', 'set', 'eth0', 'down']);

@@ -8,14 +8,14 @@ const name = '61-macvlan.conflist';
 
 test('pods reach one another and the neighbours of the node, and leave nothing', async (t) => {
   const host = await makeHost(t);
-  const outside = await addMaster(host, '10.101');
+  const outside = await addMaster(host, '10.117');
   const pod = await host.addPod();
   await (await attach(host, sample(name), { pod })).del();
   const other = await attach(host, sample(name));
   const before = await snapshot(host);
   const one = await attach(host, sample(name), { pod });
   t.deepEqual(await addresses(pod, 'eth0'), [`${one.ip}/16`]);
-  t.true(await ping(pod, '10.101.255.254'));
+  t.true(await ping(pod, '10.117.255.254'));
   t.true(await ping(outside, one.ip));
   t.true(await ping(pod, other.ip));
   const made = await link(pod, 'eth0');
@@ -31,7 +31,7 @@ test('pods reach one another and the neighbours of the node, and leave nothing',
 
 test('modes, MTU and MAC address arrive in the kernel; the master may come from the default route', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.101');
+  await addMaster(host, '10.117');
   for (const mode of ['bridge', 'private', 'vepa', 'passthru']) {
     const keys = { master: undefined, mode, mtu: 1300, mac: '0a:58:0a:65:00:09', bcqueuelen: 2000 };
     const one = await attach(host, changed(name, keys));
@@ -49,7 +49,7 @@ test('modes, MTU and MAC address arrive in the kernel; the master may come from 
 
 test('a master that is a port of a bridge, whose frames all go there, is refused', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.101');
+  await addMaster(host, '10.117');
   const { master } = sample(name).plugins[0] as { master?: string };
   await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
   await host.run(['ip', 'link', 'set', `${master}`, 'master', 'br0']);
@@ -62,7 +62,7 @@ test('a master that is a port of a bridge, whose frames all go there, is refused
 
 test('no IPAM: the link is up and has no address', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.101');
+  await addMaster(host, '10.117');
   const one = await attach(host, changed(name, { ipam: undefined }));
   t.is(one.result!.ips, undefined);
   t.true((await link(one.pod, 'eth0'))?.flags.includes('UP'));
@@ -83,8 +83,8 @@ test('the master may be in the sandbox', async (t) => {
 
 test('DEL works when the master, the namespace or the interface is gone; the address is always released', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.101');
-  const reserved = async () => (await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.101\S+/g);
+  await addMaster(host, '10.117');
+  const reserved = async () => (await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.117\S+/g);
   for (const damage of [
     (one: Attachment) => one.pod.remove(),
     (one: Attachment) => one.pod.run(['ip', 'link', 'del', 'eth0']),
@@ -110,7 +110,7 @@ test('a master that is down is accepted with a warning, as on a host that boots'
 
 test('what cannot be is refused with a way out, and nothing is left', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.101');
+  await addMaster(host, '10.117');
   await host.run(['ip', 'link', 'add', 'down0', 'type', 'veth', 'peer', 'name', 'port0']);
   await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
   await host.run(['ip', 'link', 'set', 'port0', 'up', 'master', 'br0']);
@@ -122,7 +122,7 @@ test('what cannot be is refused with a way out, and nothing is left', async (t) 
     [{ mtu: -1 }, /between 0 and/],
     [{ mode: 'router' }, /must be/],
     [{ mac: 'nonsense' }, /MAC address "nonsense"/],
-    [{ ipam: { type: 'host-local', subnet: '10.101.0.0/33' } }, /prefix length/],
+    [{ ipam: { type: 'host-local', subnet: '10.117.0.0/33' } }, /prefix length/],
     [{ ipam: { type: 'none-such' } }, /not in CNI_PATH/],
     [{ linkInContainer: true }, /does not exist in sandbox/],
   ];
@@ -140,16 +140,16 @@ test('STATUS tells that the master is missing', async (t) => {
   const host = await makeHost(t);
   const missing = await runNetworkVerb(host, sample(name), 'STATUS');
   t.is(missing.error?.code, 50);
-  await addMaster(host, '10.101');
+  await addMaster(host, '10.117');
   t.is((await runNetworkVerb(host, sample(name), 'STATUS')).exit, 0);
 });
 
 test('either suite checks and deletes what the other added', async (t) => {
   for (const suites of suitePairs) {
     const host = await makeHost(t);
-    await addMaster(host, '10.101');
+    await addMaster(host, '10.117');
     const one = await liveWithBoth(host, sample(name), suites);
     t.is(await link(one.pod, 'eth0'), undefined);
-    t.is((await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.101/), null);
+    t.is((await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.117/), null);
   }
 });

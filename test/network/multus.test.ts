@@ -175,6 +175,27 @@ test('an annotation exchanges the default network', async (t) => {
   t.regex((await ipv4Of(pod.pod, 'eth0'))[0]!, /^10\.41\.2\./);
 });
 
+test('the default network of an annotation gives its addresses and MAC address, with or without capabilities', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  for (const [name, address, more] of [
+    ['storage', '10.41.1.78', ''],
+    // What the pod asks for goes before what the runtime does.
+    ['backup', '10.41.2.78', ';IP=10.41.2.99;MAC=02:00:00:00:00:99'],
+  ] as const) {
+    const chosen = JSON.stringify([{ name, ips: [address], mac: '02:00:00:00:00:78' }]);
+    const { args, capabilities } = annotated({
+      ...{ 'v1.multus-cni.io/default-network': chosen, [annotation]: 'uplink' },
+    });
+    const pod = await attach(host, network, { args: `${args}${more}`, capabilities });
+    t.deepEqual(await ipv4Of(pod.pod, 'eth0'), [`${address}/24`]);
+    t.is((await links(pod.pod)).find(({ ifname }) => ifname === 'eth0')?.address, '02:00:00:00:00:78', name);
+    t.regex((await ipv4Of(pod.pod, 'net1'))[0]!, /^10\.41\.3\./);
+    await pod.check();
+    await pod.del();
+    t.deepEqual(mentions(host, pod.pod), []);
+  }
+});
+
 for (const [how, networks, pattern] of [
   ['is in no file', 'storage,missing', /No configuration in .*has the network "missing"/],
   ['has no name', 'storage,@net1', /must be \[NAMESPACE\/\]NETWORK\[@INTERFACE\]/],
@@ -323,6 +344,32 @@ test('GC detaches pods that are gone from each network, and keeps the living and
   await other.check();
   t.true(mentions(host, kept.pod).length >= 4);
 });
+
+for (const [what, keys, code] of [
+  ['the default network is not ready', { readinessindicatorfile: '/run/ready' }, undefined],
+  ['the file of the default network has moved', { clusterNetwork: '/etc/cni/net.d/moved.conflist' }, 999],
+] as const)
+  test(`GC searches the networks that are known, and DEL succeeds, while ${what}`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const kept = await attach(host, network, asking('storage'));
+    const gone = await attach(host, network, asking('storage'));
+    const unsaved = await attach(host, network, asking('storage'));
+    // Its reservations are known to host-local alone.
+    rmSync(host.file(`/var/lib/cni/multus/${gone.pod.containerId}`));
+    rmSync(host.file(`/var/lib/cni/multus/${unsaved.pod.containerId}`));
+    await gone.pod.remove();
+
+    const now = several('multus', { ...network.plugins[0], ...keys });
+    await new Attachment(host, unsaved.pod, now, asking('storage')).del();
+    // Which networks it has to leave can be known in the one case only.
+    t.deepEqual(await interfacesOf(unsaved.pod), code === undefined ? [] : ['eth0', 'net1']);
+    const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
+    const { error } = await runNetworkVerb(host, now, 'GC', { valid });
+    t.is(error?.code, code, error?.msg);
+    t.deepEqual(mentions(host, gone.pod), []);
+    await kept.check();
+    t.true(mentions(host, kept.pod).length >= 3);
+  });
 
 test('GC touches no network when it is not known which interfaces a living pod has', async (t) => {
   const host = await makeHostWithNetworks(t);

@@ -184,7 +184,7 @@ test('masquerading of a pod with two interfaces on one network loses only what t
   await one.check();
 });
 
-test('without a result, masquerading goes with an interface that has lost its addresses', async (t) => {
+test('without a result, masquerading goes with an interface that has other addresses by now', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, { ...portNet(), plugins: [portNet().plugins[0]!] });
   const jumps = async () =>
@@ -194,9 +194,8 @@ test('without a result, masquerading goes with an interface that has lost its ad
   t.is((await jumps()).length, 2);
   for (const { address } of one.result!.ips!)
     await one.pod.run(['ip', 'addr', 'del', address, 'dev', 'eth0']);
-  // The kernel's own address says nothing of which rules there are.
-  const left = (await link(one.pod, 'eth0'))?.addr_info?.map(({ scope }) => scope);
-  t.deepEqual(left, ['link']);
+  // What it has in their place says nothing of which rules there are.
+  await one.pod.run(['ip', 'addr', 'add', '10.5.0.77/24', 'dev', 'eth0']);
   one.result = undefined;
   await one.del();
   t.deepEqual(await jumps(), []);

@@ -231,10 +231,58 @@ test('a node whose uplink is away stays with it, though another interface has a 
   await a.host.run(['ip', 'route', 'add', 'default', 'via', '198.51.100.2', 'metric', '500']);
   const before = [await wire.subnets(), await wire.leaseOf(a.key)];
   await wire.replug(a.host, 1, async () => {
-    await until('it notices', async () => /"eth0".* is gone.*\nIt is looked for again/.test(a.log));
+    await until('it notices', async () => /"eth0".* is gone.* It is looked for again/.test(a.log));
     // Longer than it takes to find another one.
     await sleep(2500);
   });
   await until('pods talk again', () => ping(podA!.pod, podB!.ip));
   t.deepEqual([await wire.subnets(), await wire.leaseOf(a.key)], before);
+});
+
+/** What of a VXLAN interface comes from the interface to the other nodes. */
+async function tunnelOf({ host }: Node) {
+  const { linkinfo, mtu, address } = (await link(host, 'flannel.1'))!;
+  return { local: linkinfo?.info_data?.local, mtu, mac: address };
+}
+
+test('the uplink gets another address, and another MTU, and pods of all nodes talk on', async (t) => {
+  const wire = await Wire.make(t);
+  const nodes = (await wire.addNodes(2)) as [Node, Node];
+  const [podA, podB] = await podsOf(nodes);
+  const [a, b] = nodes;
+  const { mac } = await tunnelOf(a);
+  const key = a.key;
+  // As a DHCP client does that gets another lease.
+  await a.host.run(['ip', 'address', 'del', '192.0.2.1/24', 'dev', 'eth0']);
+  await a.host.run(['ip', 'address', 'add', '192.0.2.11/24', 'dev', 'eth0']);
+  await until('etcd has the new address', async () => /"192\.0\.2\.11"/.test((await wire.subnets())[key]!));
+  await until('the other node has it', async () => (await b.forwarding()).includes(`${mac} 192.0.2.11`));
+  t.is((await b.forwarding()).length, 1);
+  await until('pods talk again', () => ping(podA!.pod, podB!.ip));
+  t.true(await ping(podB!.pod, podA!.ip));
+  t.deepEqual(await tunnelOf(a), { local: '192.0.2.11', mtu: 1450, mac });
+  t.is(a.key, key, 'the node keeps its subnet');
+  t.is(Object.keys(await wire.subnets()).length, 2);
+  t.regex(a.log, /"eth0".* has changed: IPv4 address 192\.0\.2\.1 before, 192\.0\.2\.11 now/);
+
+  await a.host.run(['ip', 'link', 'set', 'eth0', 'mtu', '1400']);
+  await until('new pods get what fits', async () => a.env?.FLANNEL_MTU === '1350');
+  t.deepEqual(await tunnelOf(a), { local: '192.0.2.11', mtu: 1350, mac });
+  t.true(await ping(podA!.pod, podB!.ip));
+  t.regex(a.log, /has changed: MTU \(running pods keep theirs\) 1500 before, 1400 now/);
+  await until('it is in touch again', async () => (a.log.match(/in touch with etcd/g) ?? []).length === 3);
+});
+
+test('an address that the settings name is waited for', async (t) => {
+  const wire = await Wire.make(t);
+  const [a] = (await wire.addNodes(1, { iface: '192.0.2.1' })) as [Node];
+  const before = [await wire.subnets(), await tunnelOf(a)];
+  await a.host.run(['ip', 'address', 'del', '192.0.2.1/24', 'dev', 'eth0']);
+  await a.host.run(['ip', 'address', 'add', '192.0.2.11/24', 'dev', 'eth0']);
+  await until('it notices', async () =>
+    /"eth0".* has lost its IPv4 address.* It is looked for again/.test(a.log),
+  );
+  await a.host.run(['ip', 'address', 'add', '192.0.2.1/24', 'dev', 'eth0']);
+  await until('it is in touch again', async () => /in touch.*in touch/s.test(a.log));
+  t.deepEqual([await wire.subnets(), await tunnelOf(a)], before);
 });

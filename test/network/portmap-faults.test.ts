@@ -9,12 +9,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { fail } from '../proof/injection.ts';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
 import { logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, files, iptablesSave, serve, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
-import { type PrintedResult, suites } from '../support/plugin.ts';
+import { addEnvironment, type PrintedResult, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
 import { cleanEnv } from '../support/run.ts';
 
@@ -50,6 +51,20 @@ async function legacy(host: Host): Promise<{ PATH: string }> {
     for (const suffix of ['', '-restore', '-save'])
       await host.run(['ln', '-s', '/usr/sbin/xtables-legacy-multi', `/run/legacy/${name}${suffix}`]);
   return { PATH: `/run/legacy:${cleanEnv.PATH}` };
+}
+
+/**
+ * Has the kernel refuse ip6tables, as one started with "ipv6.disable=1" does.
+ * @param error what it says to socket(2).
+ */
+async function refuseIpv6(host: Host, error: string): Promise<void> {
+  for (const suffix of ['', '-restore', '-save']) {
+    const file = `/run/legacy/ip6tables${suffix}`;
+    const script = `#!/bin/sh
+      exec strace -qq -o /dev/null -e inject=socket:error=${error} xtables-legacy-multi ip6tables${suffix} "$@"\n`;
+    await host.run(['rm', '-f', file]);
+    writeFileSync(host.file(file), script, { mode: 0o755 });
+  }
 }
 
 /** Holds the lock of iptables. @returns what lets go of it. */
@@ -285,4 +300,51 @@ test('a held lock of iptables keeps nobody from looking, and ADD from nothing bu
   t.notRegex(await host.run(['/usr/sbin/iptables-legacy-save', '-t', 'nat']), /8081/);
   await one.check();
   await one.del();
+});
+
+test('nftables: when the answer of the kernel gets lost, a failed ADD leaves no mapping', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const network = portmapOnly({ backend: 'nftables' });
+  const stdin = JSON.stringify({
+    ...pluginConfig(network, network.plugins[0]!, ports([8080, 80]).capabilities),
+    prevResult: resultFor(pod.netns, '10.5.0.2/24'),
+  });
+  let failures = 0;
+  for (let nth = 1; ; nth++) {
+    const start = { type: 'portmap', env: addEnvironment(pod), stdin };
+    const { exit, stdout } = await fail(host, start, { call: 'recvfrom', nth }, 'EAGAIN');
+    if (exit === 0) break;
+    failures++;
+    t.regex((JSON.parse(stdout) as { msg: string }).msg, /Cannot read the answer of the kernel/);
+    t.deepEqual(await mappingsOf(host, 8080), [], `after failure ${nth}`);
+  }
+  t.true(failures > 5, `${failures} failures`);
+  t.not((await mappingsOf(host, 8080)).length, 0);
+});
+
+test('iptables-legacy without IPv6 in the kernel: DEL without prevResult and GC clean up IPv4', async (t) => {
+  const host = await makeHost(t);
+  const env = await legacy(host);
+  await refuseIpv6(host, 'EAFNOSUPPORT');
+  const network = portNet({ backend: 'iptables' });
+  network.plugins[0]!.ipam = { type: 'host-local', subnet: '10.5.0.0/24' };
+  const attached = () => attach(host, network, { env, ...ports([8080, 80]) });
+  const save = async () =>
+    (await host.run(['iptables-legacy-save', '-t', 'nat'])).split('\n').filter((line) => /id: /.test(line));
+
+  const one = await attached();
+  t.not((await save()).length, 0);
+  one.result = undefined;
+  await one.del();
+  t.deepEqual(await save(), []);
+
+  await attached();
+  t.is((await runNetworkVerb(host, network, 'GC', { valid: [], env })).exit, 0);
+  t.deepEqual(await save(), []);
+
+  // Anything else that keeps the rules out of sight is no reason to say that they are gone.
+  await refuseIpv6(host, 'EIO');
+  t.regex((await one.tryDel()).error?.msg ?? '', /ip6tables cannot list table "nat"/);
+  t.regex((await runNetworkVerb(host, network, 'GC', { valid: [], env })).error?.msg ?? '', /ip6tables/);
 });

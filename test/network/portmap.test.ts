@@ -283,9 +283,15 @@ test('CHECK finds missing rules; GC takes what no valid attachment owns', async 
   t.regex(rules, /--dport 8080/);
   t.notRegex(rules, /8081/);
   await one.check();
-  t.regex((await stale.tryCheck()).error?.msg ?? '', /No address|does not lead/);
+  t.regex((await stale.tryCheck()).error?.msg ?? '', /No address/);
+  // Without its mark, the connection of the host itself is not masqueraded.
+  const marking = (await iptablesSave(host)).find((rule) => /-s 127.0.0.1.*SETMARK/.test(rule))!;
+  await host.run(['sh', '-c', `iptables -t nat ${marking.replace('-A', '-D')}`]);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /Missing: 1 rule of chain "CNI-DN-\w+" in table "nat"/);
+  await host.run(['sh', '-c', `iptables -t nat ${marking}`]);
+  await one.check();
   await host.run(['iptables', '-t', 'nat', '-D', 'PREROUTING', '1']);
-  t.regex((await one.tryCheck()).error?.msg ?? '', /lacks the rule/);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /Missing: 1 rule of chain "PREROUTING" in table "nat"/);
   t.is((await runNetworkVerb(host, portNet(), 'STATUS')).exit, 0);
 });
 
@@ -297,17 +303,26 @@ for (const backend of ['iptables', 'nftables'])
       { backend },
     );
     await one.check();
-    for (const [list, port] of [
-      [ports([8080, 80, 'tcp', '127.0.0.2'], [8081, 81]), '8080/tcp of address 127.0.0.2 of'],
-      [ports([8080, 80], [8081, 81]), '8080/tcp of'],
-      [
-        ports([8080, 80, 'tcp', '127.0.0.1'], [8081, 81, 'tcp', '127.0.0.1']),
-        '8081/tcp of address 127.0.0.1 of',
-      ],
-    ] as const) {
-      const outcome = await one.tryCheck(list);
-      t.regex(outcome.error?.msg ?? '', new RegExp(`^Port ${port} the host does not lead to`));
-    }
+    const rest = [8082, 82, 'tcp', '0.0.0.0'] as const;
+    for (const list of [
+      ports([8080, 80, 'tcp', '127.0.0.2'], [8081, 81], [...rest]),
+      ports([8080, 80], [8081, 81], [...rest]),
+      ports([8080, 80, 'tcp', '127.0.0.1'], [8081, 81, 'tcp', '127.0.0.1'], [...rest]),
+    ])
+      t.regex(
+        (await one.tryCheck(list)).error?.msg ?? '',
+        /^Ports of the host do not lead to the container. Missing: \d rules? of chain "(CNI-DN-|hostports)/,
+      );
+  });
+
+for (const backend of ['iptables', 'nftables'])
+  test(`${backend}: a mapping of one address of the host comes before that of every address`, async (t) => {
+    const { host, one } = await served(t, ports([8080, 80], [8080, 90, 'tcp', '10.5.0.1']), { backend });
+    await serve(t, one.pod, 'tcp', 80, 'every');
+    await serve(t, one.pod, 'tcp', 90, 'bound');
+    t.like(await ask(host, 'tcp', '10.5.0.1', 8080), { label: 'bound' });
+    t.like(await ask(host, 'tcp', '127.0.0.1', 8080), { label: 'every' });
+    await one.check();
   });
 
 test('the sample network maps ports', async (t) => {

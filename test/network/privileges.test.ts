@@ -1,14 +1,16 @@
 /**
  * Privileges: docs/privileges.json is true, in both directions; the agent and the DHCP daemon work with what
  * their units leave them, and not with less; the units are as closed as the docs say.
+ * Runs once: it starts an agent itself.
  */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
+import { OpenVswitch } from '../support/open-vswitch.ts';
 import { changed } from '../support/outside.ts';
 import { type Outcome, suites } from '../support/plugin.ts';
 import {
@@ -70,8 +72,11 @@ function directive(unit: string, name: string): string[] {
 const agentCapabilities = directive('cni-agent.service', 'CapabilityBoundingSet');
 const daemonCapabilities = directive('cni-dhcp.service', 'CapabilityBoundingSet');
 
-/** What no row shows: for a sandbox below /proc, and for iptables-legacy, which loads modules itself. */
-const further = ['CAP_SYS_PTRACE', 'CAP_SYS_MODULE'];
+/**
+ * What no row shows: for the socket of a database that runs as another user, for a sandbox below /proc, and
+ * for iptables-legacy, which loads modules itself.
+ */
+const further = ['CAP_DAC_OVERRIDE', 'CAP_SYS_PTRACE', 'CAP_SYS_MODULE'];
 
 /** What dnsmasq takes, which systemd starts in a service of its own where the agent is one. */
 const ofNameServer = ['CAP_NET_BIND_SERVICE', 'CAP_SETGID'];
@@ -140,6 +145,28 @@ for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'])
     t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
     t.is(await callsOf(host), 1);
   });
+
+test('the agent reaches a database of Open vSwitch that runs as another user, and otherwise says what it lacks', async (t) => {
+  const ovs = { type: 'ovs', bridge: 'br1', ipam: { type: 'host-local', subnet: '10.46.0.0/24' } };
+  const network = { cniVersion: '1.1.0', name: 'net', plugins: [ovs] };
+  const add = async (names: readonly string[]) => {
+    const { host, pod } = await hostWithAgent(t, names);
+    const openVswitch = await OpenVswitch.start(t, host);
+    // As the packages of Fedora and RHEL have it.
+    await host.run(['chown', 'nobody', '/run/openvswitch/db.sock']);
+    await host.run(['chmod', '0750', '/run/openvswitch/db.sock']);
+    const outcome = await new Attachment(host, pod, network).tryAdd();
+    t.is(await callsOf(host), 1);
+    return { outcome, ports: await openVswitch.ports() };
+  };
+  const { outcome, ports } = await add(agentCapabilities);
+  t.is(outcome.exit, 0, outcome.stdout);
+  t.is(ports.length, 1);
+  const refused = await add(agentCapabilities.filter((name) => name !== 'CAP_DAC_OVERRIDE'));
+  t.is(refused.outcome.error?.code, 999);
+  t.regex(refused.outcome.error!.msg, /is denied\..* lacks CAP_DAC_OVERRIDE/);
+  t.deepEqual(refused.ports, []);
+});
 
 /** Where the DHCP daemon of {@link hostWithDaemon} says what it has to say. */
 const daemonLog = '/run/daemon.log';

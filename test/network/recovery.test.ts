@@ -112,6 +112,33 @@ test('DEL after a reboot releases its own address, and the others go with the fi
   t.deepEqual(reserved(after), [one.ip]);
 });
 
+test('an old reservation that cannot be removed after a reboot costs no living pod its own', async (t) => {
+  const before = await makeHost(t, { mayHaveAgent: false });
+  const [, stuck] = await attachSeveral(before, bridgeNet());
+  const after = await reboot(t, before, { mayHaveAgent: false });
+  // A mount point cannot be unlinked.
+  const file = `${networks}/net/${stuck!.ip}`;
+  await after.run(['mount', '--bind', file, file]);
+  const living = await attachSeveral(after, bridgeNet());
+  t.deepEqual(reserved(after), [stuck!.ip, ...living.map(({ ip }) => ip)].sort());
+  for (const one of living) await one.check();
+  await after.run(['umount', file]);
+  const late = await attach(after, bridgeNet());
+  for (const one of [...living, late]) t.is(holder(after, one.ip), one.pod.containerId);
+});
+
+test('what GC was told is valid after a reboot stays, also if something else cannot be removed', async (t) => {
+  const before = await makeHost(t, { mayHaveAgent: false });
+  const [valid, stuck] = await attachSeveral(before, bridgeNet());
+  const after = await reboot(t, before, { mayHaveAgent: false });
+  const file = `${networks}/net/${stuck!.ip}`;
+  await after.run(['mount', '--bind', file, file]);
+  const attachments = [{ containerID: valid!.pod.containerId, ifname: 'eth0' }];
+  t.not((await runNetworkVerb(after, bridgeNet(), 'GC', { valid: attachments })).exit, 0);
+  const one = await attach(after, bridgeNet());
+  t.deepEqual(reserved(after), [valid!.ip, stuck!.ip, one.ip].sort());
+});
+
 test('after a reboot GC releases what was reserved but for what the runtime says is valid', async (t) => {
   const before = await makeHost(t);
   const old = await attachSeveral(before, bridgeNet());

@@ -6,7 +6,7 @@ import { readCached, writeCached } from '../../cli/libcni/cache.ts';
 import { Attachment, attach, type Conflist, type PluginConf, runNetworkVerb } from '../support/chain.ts';
 import { firewallAlone, firewallNet } from '../support/firewall.ts';
 import { type Host, makeHost, makeHostWithDevices, type Pod } from '../support/host.ts';
-import { iptablesSave, link, networkSnapshot, ping } from '../support/observe.ts';
+import { iptablesSave, link, links, networkSnapshot, ping } from '../support/observe.ts';
 
 const ipam = { type: 'host-local', subnet: '10.31.0.0/24' };
 const networkOf = (plugin: PluginConf): Conflist => ({
@@ -20,6 +20,7 @@ const networks: Record<string, PluginConf> = {
   ptp: { type: 'ptp', ipMasq: true, ipam },
   macvlan: { type: 'macvlan', master: 'up0', ipam },
   tap: { type: 'tap', ipam },
+  'macvlan whose MAC address is set': { type: 'macvlan', master: 'up0', mac: '02:00:00:00:00:09', ipam },
 };
 
 /** Has a pod come in the place of one that is gone, at the same path. */
@@ -34,7 +35,7 @@ function remember(host: Host, { pod, network, options, result }: Attachment): vo
   writeCached(host.file('/var/lib/cni'), {
     network: network.name,
     containerId: options.containerId ?? pod.containerId,
-    ifname: 'eth0',
+    ifname: options.ifname ?? 'eth0',
     config: Buffer.from(JSON.stringify(network)),
     netns: pod.netns,
     args: [],
@@ -72,6 +73,39 @@ for (const [name, plugin] of Object.entries(networks)) {
   });
 }
 
+for (const plugin of [
+  { type: 'macvlan', master: 'up0' },
+  { type: 'host-device', device: 'dev0' },
+])
+  test(`DEL takes the interface away whose MAC address tuning has put back, without addresses: ${plugin.type}`, async (t) => {
+    const host = await makeHostWithDevices(t);
+    const before = (await links(host)).map(({ ifname, address }) => [ifname, address]);
+    const network = { ...networkOf(plugin), plugins: [plugin, { type: 'tuning', mac: '02:00:00:00:00:01' }] };
+    const one = await attach(host, network);
+    t.is((await link(one.pod, 'eth0'))?.address, '02:00:00:00:00:01');
+    await one.del();
+    t.is(await link(one.pod, 'eth0'), undefined);
+    t.deepEqual(
+      (await links(host)).map(({ ifname, address }) => [ifname, address]),
+      before,
+    );
+    await one.add();
+  });
+
+test('DEL leaves "lo" of the pod that has the sandbox\'s path by now', async (t) => {
+  const host = await makeHost(t);
+  const network = { ...networkOf({ type: 'loopback' }), name: 'cni-loopback' };
+  const isUp = async (pod: Pod) => (await link(pod, 'lo'))!.flags.includes('UP');
+  const one = await attach(host, network, { ifname: 'lo' });
+  const pod = await replace(host, one.pod);
+  const next = await attach(host, network, { pod, containerId: 'next', ifname: 'lo' });
+  remember(host, next);
+  await one.del();
+  t.true(await isUp(pod));
+  await next.del();
+  t.false(await isUp(pod));
+});
+
 test("DEL leaves the settings, rules and addresses of the pod that has the sandbox's path by now", async (t) => {
   const host = await makeHost(t);
   const bridge = { type: 'bridge', bridge: 'br0', isDefaultGateway: true, ipam };
@@ -99,6 +133,7 @@ test("DEL gives the host no device that the next pod at the sandbox's path has",
     pod,
     containerId: 'next',
   });
+  remember(host, next);
   await one.del();
   t.truthy(await link(pod, 'eth0'));
   await next.del();

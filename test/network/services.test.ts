@@ -2,6 +2,7 @@
  * Services on top: pods of each network under kube-proxy's rules, in its iptables and its nftables mode. The tables
  * in docs/services.md say what works under which conditions. Here is seen whether it is so, with this suite and with
  * the reference plugins.
+ * Runs once: no agent takes part.
  */
 
 import { readFileSync } from 'node:fs';
@@ -131,7 +132,7 @@ const tables: readonly Table[] = [
     ],
   },
   {
-    heading: 'Behind a firewall that drops what is forwarded',
+    heading: 'Behind a firewall that drops forwarded packets',
     topologies: firewallTopologies,
     conditions: [
       ['without the rule', `${setBridgeCalls(1)} && ${forBoth('-P FORWARD DROP')}`],

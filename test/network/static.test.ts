@@ -38,6 +38,8 @@ test('the same input gives the same as the reference', async (t) => {
     [{ ipam, runtimeConfig: { ips: ['10.3.0.1/24'] }, args: { cni: { ips: ['10.4.0.1/24'] } } }],
     [{ ipam: { type: 'static', addresses: [{ address: '10.10.0.1' }] } }],
     [{ ipam: { type: 'static', addresses: [{ address: 'nowhere/24' }] } }],
+    [{ ipam: { type: 'static', addresses: [{ address: '' }] } }],
+    [{ ipam: { ...ipam, addresses: [{ address: '10.10.0.1/24', gateway: '' }] } }],
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5' }],
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24;GATEWAY=nowhere' }],
     [{ ipam, runtimeConfig: { ips: ['nowhere'] } }],

@@ -118,6 +118,34 @@ test('a chain that tunes twice puts back what was before the first time', async 
   t.is(await observe.sysctl(pod, 'net/core/somaxconn'), somaxconn);
 });
 
+test('a setting that two attachments of a sandbox share goes with the last of them', async (t) => {
+  const setting = 'net/ipv4/conf/all/arp_ignore';
+  const keys = { sysctl: { 'net.ipv4.conf.all.arp_ignore': '1', 'net.ipv4.conf.IFNAME.arp_ignore': '2' } };
+  for (const firstGoes of [true, false]) {
+    const host = await makeHost(t);
+    const shared = { ...network, plugins: [{ type: 'bridge' }, { type: 'tuning', ...keys }] };
+    const one = await attach(host, shared);
+    const { pod } = one;
+    const two = await attach(host, { ...shared, name: 'second' }, { pod, ifname: 'eth1' });
+    const [first, last] = firstGoes ? [one, two] : [two, one];
+    await first.del();
+    t.is(await observe.sysctl(pod, setting), '1');
+    await last.check();
+    await last.del();
+    t.is(await observe.sysctl(pod, setting), '0');
+    t.deepEqual(backups(host), []);
+  }
+});
+
+test('a setting that cannot be read before it is set is set', async (t) => {
+  const secret = '2001:0db8:0000:0000:0000:0000:0000:0001';
+  const { tuning, pod } = await prepare(t, { sysctl: { 'net.ipv6.conf.IFNAME.stable_secret': secret } });
+  await tuning.add();
+  t.is(await observe.sysctl(pod, 'net/ipv6/conf/eth0/stable_secret'), secret);
+  await tuning.check();
+  await tuning.del();
+});
+
 test('the runtime has a say, and "args" the last word', async (t) => {
   const { tuning, pod } = await prepare(t, {
     mac: '02:00:00:00:00:01',

@@ -1,4 +1,7 @@
-/** `cni validate`: what it finds, and how it says so. See also test/runtimes/verdicts.test.ts. */
+/**
+ * `cni validate`: what it finds, and how it says so. See also test/runtimes/verdicts.test.ts.
+ * Runs once: no agent takes part.
+ */
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -85,6 +88,52 @@ test('validate compares networks with one another', async (t) => {
     '20-b.conflist': list('b', { ...bridge, mtu: 1500, ipam: { type: 'host-local', subnet: '10.2.0.0/16' } }),
   });
   t.regex((await cni('validate', '--strict', '--bin-dir', suites.ours, shared)).stdout, /mtu/);
+});
+
+test('what stands within the configuration of multus and flannel is validated as well', async (t) => {
+  const ipam = { type: 'host-local', ranges: [[{ subnet: '10.1.0.0/33' }]] };
+  const within = list('inner', { type: 'bridge', bridgee: 'br9', mtu: 'a', ipam }, { type: 'portmap' });
+  const dir = directory(t, {
+    '10-m.conflist': list('m', {
+      type: 'multus',
+      delegates: [{ type: 'bridge', bridge: 'br5', isGatway: true, ipam: bridge.ipam }, within],
+    }),
+    '20-n.conflist': list('n', {
+      ...bridge,
+      bridge: 'br1',
+      ipam: { type: 'host-local', subnet: '10.1.2.0/24' },
+    }),
+    '30-f.conflist': list('f', { type: 'flannel', delegate: { hairpin: true, mtu: 'a' } }),
+    '40-g.conflist': list('g', { type: 'flannel', delegate: { ipam: {} } }),
+  });
+  const { exit, stdout } = await cni('validate', '--no-host', '--json', dir);
+  t.is(exit, 1);
+  const { files } = JSON.parse(stdout) as {
+    files: { findings: { line: number; path: string; message: string; rule: string }[] }[];
+  };
+  const found = files.map(({ findings }) => findings.map(({ rule, path }) => `${rule} ${path}`).sort());
+  t.deepEqual(found[0], [
+    'capability-missing plugins[0].delegates[1].plugins[1]',
+    'schema plugins[0].delegates[1].plugins[0].ipam.ranges[0][0].subnet',
+    'schema plugins[0].delegates[1].plugins[0].mtu',
+    'unknown-key plugins[0].delegates[0].isGatway',
+    'unknown-key plugins[0].delegates[1].plugins[0].bridgee',
+  ]);
+  const text = readFileSync(join(dir, '10-m.conflist'), 'utf8').split('\n');
+  for (const { line, path } of files[0]!.findings)
+    t.true(
+      text[line - 1]!.includes(
+        `"${path
+          .split('.')
+          .at(-1)!
+          .replace(/\[\d+\]$/, '')}"`,
+      ) || path.endsWith(']'),
+      path,
+    );
+  t.deepEqual(found[1], ['overlap plugins[0].ipam']);
+  t.regex(files[1]!.findings[0]!.message, /overlap with .* of network "m" \(10-m\.conflist\)/);
+  t.deepEqual(found[2], ['schema plugins[0].delegate.mtu', 'unknown-key plugins[0].delegate.hairpin']);
+  t.deepEqual(found[3], ['config plugins[0].delegate']);
 });
 
 test('validate copes with a file of a megabyte, and reports files that cannot be read', async (t) => {

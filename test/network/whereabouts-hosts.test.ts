@@ -2,6 +2,7 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
+import { writeCached } from '../../cli/libcni/cache.ts';
 import { Etcd } from '../support/etcd.ts';
 import { type Host, makeHost, Namespace, type Teardown } from '../support/host.ts';
 import { logEntries, logFile } from '../support/log.ts';
@@ -226,6 +227,68 @@ test('gc --node says what it has removed when the node comes back meanwhile', as
   t.deepEqual(await owners(), ['b', 'c']);
 });
 
+test("DEL releases what was reserved before the host's node got another name, and nothing of other hosts", async (t) => {
+  const cluster = await clusterOf(t, { ipRanges: [{ range: 'fd00:70::/64' }] });
+  await identify(cluster.host, 'a');
+  const [short, long] = [{ node: 'worker' }, { node: 'worker.example' }];
+  for (const quarantine of [0, 600]) {
+    const ipam = { quarantine };
+    const { result: prevResult } = await cluster.run('ADD', 'a', { ...short, ipam });
+    t.is(Object.keys(await cluster.kept()).length, 3);
+    await cluster.del('a', { ...long, ipam, prevResult });
+    t.deepEqual(Object.keys(await cluster.etcd.all('/cni/addresses/of/')), []);
+    t.is(Object.keys(await cluster.kept()).length, quarantine === 0 ? 0 : 2);
+  }
+
+  // Also if nobody could be asked then.
+  const { result: late } = await cluster.run('ADD', 'c', short);
+  await cluster.etcd.kill(0);
+  await cluster.del('c', { ...long, prevResult: late });
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.run('STATUS', '', long)).exit, 0);
+  t.deepEqual(Object.keys(await cluster.etcd.all('/cni/addresses/of/')), []);
+
+  // A host that has a container of the same ID, as people choose them, and the address that this one had.
+  const { result: prevResult } = await cluster.run('ADD', 'b', short);
+  const [key, text] = Object.entries(await cluster.etcd.all('/cni/addresses/of/'))[0]!;
+  await cluster.etcd.put(key, JSON.stringify({ ...(JSON.parse(text) as object), host: 'another' }));
+  const kept = await cluster.kept();
+  await cluster.del('b', { ...long, prevResult });
+  t.deepEqual(await cluster.kept(), kept);
+});
+
+test('gc --node with a former name of the host keeps its living pods', async (t) => {
+  const { host, cluster, owners, gc } = await operatorOf(t);
+  await identify(host, 'a');
+  await seed(cluster.etcd, 'worker', 'lost', 250, 'gone');
+  const living = await host.addPod();
+  const former = { node: 'worker' };
+  const { result } = await cluster.run('ADD', living.containerId, former);
+  await cluster.add('stale', former);
+  writeCached(host.file('/var/lib/cni'), {
+    network: 'vlan7',
+    containerId: living.containerId,
+    ifname: 'eth0',
+    config: Buffer.from('{}'),
+    netns: living.netns,
+    args: [],
+    capabilityArgs: {},
+    result: { ...result },
+  });
+  await forgetPresence(cluster.etcd);
+  for (const more of [['--dry-run'], []]) {
+    const { exit, said } = await gc('worker', 'worker.example', ...more);
+    t.is(exit, 0, said);
+    t.regex(
+      said,
+      new RegExp(`Kept ${living.containerId} eth0: 10\\.70\\.0\\.\\d+, which lives on this host`),
+    );
+    t.regex(said, /vlan7: 2 attachments of node "worker" (?:would be )?removed/);
+  }
+  t.deepEqual(await owners(), [living.containerId]);
+});
+
 test('a pod is torn down also while a certificate cannot be read, and its address is released later', async (t) => {
   const host = await makeHost(t);
   const tls = await makeAuthority(host, 'own', ['127.0.1.1']);
@@ -274,14 +337,37 @@ test('a password in the address of etcd is not told to anybody', async (t) => {
   }
 });
 
+test('what waits is released also when the members of etcd are others by then, and what earlier releases left', async (t) => {
+  const cluster = await clusterOf(t);
+  const before = { ipam: { etcd_host: `${cluster.etcd.hosts},127.0.1.9:2379` } };
+  await cluster.add('a', before);
+  await cluster.add('b', before);
+  await cluster.etcd.kill(0);
+  for (const id of ['a', 'b']) await cluster.del(id, before);
+  // One of a release that had a directory for each cluster.
+  const directory = '/var/lib/cni/whereabouts';
+  const earlier = `${directory}/${'0123456789abcdef'.repeat(2)}`;
+  const files = readdirSync(cluster.host.file(directory), { recursive: true }).map(String);
+  const waiting = files.filter((path) => /\/[0-9a-f]{32}$/.test(path));
+  t.is(waiting.length, 2);
+  await cluster.host.run(['mkdir', earlier]);
+  await cluster.host.run(['mv', `${directory}/${waiting[0]}`, earlier]);
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.run('STATUS', '', { conf: { name: 'other' } })).exit, 0);
+  t.is(Object.keys(await cluster.kept()).length, 4);
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+  t.deepEqual(await cluster.kept(), {});
+  t.deepEqual(readdirSync(cluster.host.file(earlier)), []);
+});
+
 test('DEL does not wait for another call that works off what waits', async (t) => {
   const cluster = await clusterOf(t);
   await cluster.add('b');
   await cluster.etcd.kill(0);
   await cluster.del('a');
-  const directory = '/var/lib/cni/whereabouts';
-  const [name] = readdirSync(cluster.host.file(directory));
-  const lock = `${directory}/${name}/lock`;
+  const directory = '/var/lib/cni/whereabouts/etcd/vlan7';
+  const lock = `${directory}/lock`;
   const hold = await cluster.host.start(t, [
     'flock',
     '-F',
@@ -293,8 +379,7 @@ test('DEL does not wait for another call that works off what waits', async (t) =
   await cluster.etcd.startMember(0);
   await cluster.etcd.untilHealthy();
   t.is((await cluster.del('b')).stderr, '');
-  const waiting = () =>
-    readdirSync(cluster.host.file(`${directory}/${name}`)).filter((one) => one !== 'lock');
+  const waiting = () => readdirSync(cluster.host.file(directory)).filter((one) => one !== 'lock');
   t.is(waiting().length, 1);
   hold.kill('SIGKILL');
   await until('what waits is released', async () => {

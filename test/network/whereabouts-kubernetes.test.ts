@@ -278,6 +278,26 @@ test('an address of ranges that overlap is given once', async (t) => {
   t.deepEqual(cluster.reservations(), ['10.70.0.4']);
 });
 
+test('ranges of one network that are in one pool each give an address, again too, and take it back', async (t) => {
+  const cluster = await kubeClusterOf(t, {
+    range: '10.70.0.10-10.70.0.12/24',
+    ipRanges: [{ range: '10.70.0.30-10.70.0.32/24' }],
+  });
+  const { result: prevResult, stdout } = await cluster.run('ADD', 'a', pod('a'));
+  const given = prevResult?.ips?.map(({ address }) => address.replace(/\d\/24$/, '')) ?? [];
+  t.deepEqual(given, ['10.70.0.1', '10.70.0.3'], stdout);
+  t.deepEqual((await cluster.run('ADD', 'a', pod('a'))).result!.ips, prevResult!.ips);
+  t.is((await cluster.run('CHECK', 'a', { prevResult })).exit, 0);
+  t.is(Object.keys(cluster.allocations()).length, 2);
+  // It has none of these, but another one of its range.
+  const asked = [10, 11, 12].find((last) => !prevResult!.ips![0]!.address.includes(`.${last}/`));
+  const other = await cluster.run('ADD', 'a', pod('a', { args: `IP=10.70.0.${asked}` }));
+  t.regex(other.error!.msg, /already has 10\.70\.0\.1\d /);
+  await cluster.del('a');
+  t.deepEqual(cluster.allocations(), {});
+  t.deepEqual(cluster.reservations(), []);
+});
+
 test('an address in quarantine goes to no other pod, and back to one of the same name', async (t) => {
   const cluster = await kubeClusterOf(t, { range: '10.70.0.4/31', quarantine: 600 });
   const first = await cluster.add('a', pod('db-0'));

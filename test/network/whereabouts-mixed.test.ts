@@ -1,6 +1,7 @@
 /** whereabouts by the Kubernetes API: what others have written, what is broken, and answers that are lost. */
 
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 import test from 'ava';
 import { KubeApi, type Reply } from '../support/kube-api.ts';
 import { until } from '../support/observe.ts';
@@ -31,6 +32,25 @@ test('GC goes on after a file that cannot be read, and says so', async (t) => {
   t.regex(gc.stderr, /1{32}/);
   t.deepEqual(cluster.allocations(), {});
   t.deepEqual(cluster.reservations(), []);
+});
+
+test('GC knows what the node has also by another kubeconfig, and what earlier releases have written', async (t) => {
+  const cluster = await kubeClusterOf(t);
+  for (const id of ['a', 'b', 'c']) await cluster.add(id, pod(id));
+  const [one] = filesBelow(cluster, 'held');
+  const earlier = cluster.host.file(`/var/lib/cni/whereabouts/${'0123456789abcdef'.repeat(2)}/held`);
+  mkdirSync(earlier, { recursive: true });
+  renameSync(one!, `${earlier}/${basename(one!)}`);
+  const kubeconfig = `${dirname(cluster.api.kubeconfig())}/another`;
+  await cluster.host.run(['cp', cluster.api.kubeconfig(), kubeconfig]);
+  const valid = { 'cni.dev/valid-attachments': [{ containerID: 'c', ifname: 'eth0' }] };
+  const gc = await cluster.run('GC', '', { ipam: { kubernetes: { kubeconfig } }, conf: valid });
+  t.is(gc.exit, 0, gc.stdout);
+  t.deepEqual(
+    Object.values(cluster.allocations()).map(({ id }) => id),
+    ['c'],
+  );
+  t.is(filesBelow(cluster, 'held').length, 1);
 });
 
 test('a pool whose range is no network counts from the address that it names, and no offset is negative', async (t) => {

@@ -66,6 +66,20 @@ test('ranges, exclusions, requests, fixed addresses, routes and the forms of a r
   ]);
 });
 
+test('addresses that are fixed, or asked for from outside of all ranges, need no range', async (t) => {
+  const cluster = await clusterOf(t, { range: undefined });
+  for (const [id, ipam, args] of [
+    ['a', { addresses: [{ address: '192.0.2.9/24' }] }, ''],
+    ['b', {}, 'IP=192.0.2.9/24'],
+  ] as const) {
+    const { result, stdout } = await cluster.run('ADD', id, { ipam, args });
+    t.deepEqual(result?.ips, [{ address: '192.0.2.9/24' }], stdout);
+    t.is((await cluster.run('CHECK', id, { ipam, args, prevResult: result })).exit, 0);
+    await cluster.del(id, { ipam, args, prevResult: result });
+  }
+  t.deepEqual(await cluster.kept(), {});
+});
+
 test('ranges that overlap share addresses, unless they are told apart', async (t) => {
   const cluster = await clusterOf(t, { range: '10.70.0.4/32' });
   t.is(await cluster.add('a'), '10.70.0.4');

@@ -1,5 +1,6 @@
 /**
  * The DaemonSet: valid for the API server; its containers really install the suite on a node and run its agent.
+ * Runs once: it starts an agent itself.
  */
 
 import { readFileSync } from 'node:fs';
@@ -45,6 +46,8 @@ test('its init container installs every plugin on the node, and replaces them wh
   const binDir = '/run/opt/cni/bin';
   const rootfs = '/run/image';
   await node.run(['mkdir', '-p', binDir, rootfs]);
+  // As some tools that set nodes up leave it.
+  await node.run(['chown', '1000:1000', binDir]);
   const { readOnlyRootFilesystem, allowPrivilegeEscalation, capabilities, runAsUser } =
     install!.securityContext!;
   const runInitContainer = () =>
@@ -56,6 +59,7 @@ test('its init container installs every plugin on the node, and replaces them wh
       `--user=${runAsUser}`,
       `--read-only=${readOnlyRootFilesystem}`,
       ...capabilities!.drop!.map((capability) => `--cap-drop=${capability}`),
+      ...capabilities!.add!.map((capability) => `--cap-add=${capability}`),
       ...(allowPrivilegeEscalation ? [] : ['--security-opt=no-new-privileges']),
       `--memory=${install!.resources!.limits!.memory}`.replace('Mi', 'm'),
       `--volume=${binDir}:${mount!.mountPath}`,

@@ -1,4 +1,4 @@
-/** What `npm run package` makes, installed as an operator would. */
+/** What `npm run package` makes, installed as an operator would. Runs once: no agent takes part. */
 
 import {
   existsSync,
@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import packageJson from '../../package.json' with { type: 'json' };
 import { makeHost } from '../support/host.ts';
+import { deadLinks } from '../support/links.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 import { run } from '../support/run.ts';
 
@@ -79,8 +80,21 @@ test('the archive unpacks into a directory of plugins, each a name of one file',
     readdirSync(bin)
       .filter((name) => !names.includes(name) && !name.startsWith('.cni-plugins-'))
       .sort(),
-    ['LICENSE', 'README.md', 'completion', 'conf', 'docs', 'licenses', 'man'],
+    [
+      'CHANGELOG.md',
+      'CONTRIBUTING.md',
+      'LICENSE',
+      'README.md',
+      'SECURITY.md',
+      'bench',
+      'completion',
+      'conf',
+      'docs',
+      'licenses',
+      'man',
+    ],
   );
+  t.deepEqual(deadLinks(bin), []);
   t.true((await versionsOf(join(bin, 'bridge'))).includes('1.1.0'));
   for (const [file, shell] of [
     ['cni.bash', 'bash'],
@@ -134,7 +148,10 @@ async function makeMachine(t: ExecutionContext) {
 const forced = ['--force-depends'];
 const systemctl = `#!/bin/sh
 echo "$*" >>/run/systemctl
-case "$*" in *is-enabled* | *preset*) exec systemctl.real --root=/ "$@" ;; esac
+case "$*" in
+  *is-enabled* | *preset*) exec systemctl.real --root=/ "$@" ;;
+  *is-active*) for unit; do :; done; exec test -e "/run/$unit.active" ;;
+esac
 `;
 const wanted = '/etc/systemd/system/sockets.target.wants/cni-agent.socket';
 
@@ -157,6 +174,7 @@ test('the Debian package installs, runs, and is removed completely', async (t) =
   t.regex(unit('cni-agent.service'), /^ExecStart=\/usr\/lib\/cni\/cni agent --idle-timeout 600$/m);
   for (const name of ['prom-client', '@opentelemetry-api', 'yargs'])
     t.true(existsSync(machine.file(`/usr/share/doc/${packageJson.name}/licenses/${name}`)), name);
+  t.deepEqual(deadLinks(machine.file(`/usr/share/doc/${packageJson.name}`)), []);
 
   const installed = (await machine.run('dpkg', '--listfiles', packageJson.name)).trim().split('\n');
   t.true(installed.includes('/usr/lib/cni/bridge'));
@@ -170,9 +188,10 @@ test('the Debian package installs, runs, and is removed completely', async (t) =
   const isFile = (path: string) =>
     lstatSync(machine.file(path), { throwIfNoEntry: false })?.isDirectory() === false;
   t.true(installed.filter(isFile).length > names.length);
+  await machine.run('systemctl.real', '--root=/', 'enable', 'cni-dhcp.socket');
   await machine.run('dpkg', ...forced, '--purge', packageJson.name);
   t.deepEqual(installed.filter(isFile), []);
-  const units = ['find', '/etc', '/var/lib/systemd', '-name', 'cni-agent*'];
+  const units = ['find', '/etc', '/var/lib/systemd', '-name', 'cni-*'];
   t.is(await machine.run(...units), '');
 });
 
@@ -186,7 +205,22 @@ test('the Debian package starts the agent, unless the administrator has disabled
   t.false(existsSync(machine.file(wanted)), 'an upgrade does not enable it again');
   await machine.told();
   await machine.run('dpkg', ...forced, '--remove', packageJson.name);
-  t.deepEqual(await machine.told(), ['stop cni-agent.socket cni-agent.service', '--system daemon-reload']);
+  t.deepEqual(await machine.told(), [
+    'stop cni-agent.socket cni-agent.service cni-dhcp.socket cni-dhcp.service',
+    '--system daemon-reload',
+  ]);
+});
+
+test('an upgrade restarts the DHCP daemon if it runs', async (t) => {
+  const machine = await makeMachine(t);
+  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  for (const active of [true, false]) {
+    await machine.run(active ? 'touch' : 'rm', '/run/cni-dhcp.service.active');
+    await machine.told();
+    await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+    const restarts = (await machine.told()).filter((line) => / restart /.test(line));
+    t.deepEqual(restarts, active ? ['--quiet --system restart cni-dhcp.service'] : []);
+  }
 });
 
 test('where systemd does not run, the Debian package starts nothing', async (t) => {

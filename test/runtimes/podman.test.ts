@@ -1,10 +1,9 @@
 /** podman, with its CNI backend, runs containers on our plugins. */
 
-import test from 'ava';
 import { snapshot } from '../support/observe.ts';
 import { browseCommand, pageOf } from './support/image.ts';
 import { greeting, makeNode, webImage } from './support/node.ts';
-import { Podman } from './support/podman.ts';
+import { Podman, podmanTest as test } from './support/podman.ts';
 
 test('run -p on the default network: the port answers on the host, and rm leaves nothing behind', async (t) => {
   const node = await makeNode(t);

@@ -177,14 +177,15 @@ export async function runNetworkVerb(
   host: Host,
   network: Conflist,
   command: 'STATUS' | 'GC',
-  options: { suite?: Suite; valid?: ValidAttachments } = {},
+  options: { suite?: Suite; valid?: ValidAttachments; env?: NodeJS.ProcessEnv } = {},
 ): Promise<Outcome> {
-  const { suite = 'ours', valid } = options;
+  const { suite = 'ours', valid, env = {} } = options;
   const keys = valid === undefined ? {} : validKeys(valid);
   let outcome!: Outcome;
   for (const plugin of network.plugins) {
     outcome = await runPlugin(host, plugin.type, command, {
       suite,
+      env,
       // libcni sets these, but empty.
       containerId: '',
       netns: '',

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runNetworkVerb, sample } from './chain.ts';
 import { type Host, makeHost, type Namespace, type Pod, type Teardown } from './host.ts';
+import { until } from './observe.ts';
 import { addMaster } from './outside.ts';
 import { suites } from './plugin.ts';
 import { cleanEnv } from './run.ts';
@@ -22,12 +23,19 @@ export async function dhcpNetwork(
   return { host, outside };
 }
 
-/** A real server, which gives 10.99.1.0 to 10.99.1.9. Its lease file tells what it has given. */
-export async function dnsmasq(
-  t: Teardown,
-  outside: Pod,
-  ...options: string[]
-): Promise<{ leases(): Promise<string>; stop(): Promise<void>; said(): string }> {
+/** A server that runs. */
+export interface DhcpServer {
+  /** Its lease file, which tells what it has given. */
+  leases(): Promise<string>;
+  /** Waits until it has no lease of an address: it is told of a release, and does not answer. */
+  untilReleased(address: string): Promise<void>;
+  /** What it has printed. */
+  said(): string;
+  stop(): Promise<void>;
+}
+
+/** Starts a real server, which gives 10.99.1.0 to 10.99.1.9. */
+export async function dnsmasq(t: Teardown, outside: Pod, ...options: string[]): Promise<DhcpServer> {
   return startDnsmasq(t, outside, `/run/leases-${outside.name}`, '--interface=eth0', ...options);
 }
 
@@ -37,7 +45,7 @@ export async function startDnsmasq(
   where: Namespace,
   leaseFile: string,
   ...options: string[]
-): Promise<{ leases(): Promise<string>; stop(): Promise<void>; said(): string }> {
+): Promise<DhcpServer> {
   let log = '';
   const child = spawn(
     where.enter[0]!,
@@ -71,8 +79,11 @@ export async function startDnsmasq(
     });
     child.on('exit', () => reject(new Error(log)));
   });
+  const leases = async () => (await where.tryRun(['cat', leaseFile])).stdout;
   return {
-    leases: async () => (await where.tryRun(['cat', leaseFile])).stdout,
+    leases,
+    untilReleased: (address) =>
+      until(`${address} is released`, async () => !(await leases()).includes(` ${address} `)),
     said: () => log,
     async stop() {
       const ended = new Promise((resolve) => child.on('exit', resolve));

@@ -111,7 +111,7 @@ export async function sysctl(ns: Namespace, path: string): Promise<string> {
  * Waits until something is so, which the kernel does when it finds the time.
  * @throws Error when it is not within a minute, which is long enough on a machine that does much else.
  */
-export async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+export async function until(what: string, isSo: () => Promise<boolean> | boolean): Promise<void> {
   for (const end = Date.now() + 60_000; !(await isSo()); await sleep(20))
     if (Date.now() > end) throw new Error(`It did not come about that ${what}`);
 }

@@ -84,6 +84,6 @@ export function savedOf(
   host: Host,
   { containerId }: Pod,
   type = 'multus',
-): { Name: string; Bytes: string }[] {
+): { Name: string; Bytes: string; ifnameRequest: string }[] {
   return JSON.parse(readFileSync(host.file(`/var/lib/cni/${type}/${containerId}`), 'utf8'));
 }

@@ -65,6 +65,25 @@ test('a trunk carries its VLANs tagged, and keeps VLAN 1 for untagged frames', a
   );
 });
 
+test('untagged frames keep their way where the trunk includes their VLAN', async (t) => {
+  const host = await makeHost(t);
+  const flags = ['PVID', 'Egress Untagged'];
+  for (const [keys, untagged] of [
+    [{ vlanTrunk: [{ minID: 1, maxID: 20 }] }, 1],
+    [{ vlanTrunk: [{ minID: 1, maxID: 20 }], preserveDefaultVlan: true }, 1],
+    [{ vlan: 7, vlanTrunk: [{ minID: 5, maxID: 9 }] }, 7],
+  ] as const) {
+    const one = await attach(host, vlanNet(keys));
+    const vlans = await vlansOf(host, one.result!.interfaces![1]!.name);
+    t.deepEqual(
+      vlans.filter((vlan) => vlan.flags),
+      [{ vlan: untagged, flags }],
+    );
+    await one.check();
+    await one.del();
+  }
+});
+
 test('the gateway of a VLAN has an interface of its own on the host', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, vlanNet({ vlan: 100, isGateway: true }));

@@ -1,6 +1,6 @@
 /** ipvlan, vlan and dummy, on a kernel that has them. */
 
-import { Attachment, attach, liveWithBoth, sample, suitePairs } from '../support/chain.ts';
+import { Attachment, attach, liveWithBoth, runNetworkVerb, sample, suitePairs } from '../support/chain.ts';
 import { makeHost } from '../support/host.ts';
 import { addresses, link, ping } from '../support/observe.ts';
 import { addMaster, changed } from '../support/outside.ts';
@@ -8,7 +8,7 @@ import { guestTest as test } from '../support/uml.ts';
 
 test('ipvlan: pods reach one another, in every mode', async (t) => {
   const host = await makeHost(t);
-  const outside = await addMaster(host, '10.102');
+  const outside = await addMaster(host, '10.118');
   for (const mode of ['l2', 'l3', 'l3s']) {
     const network = changed('62-ipvlan.conflist', { mode });
     const one = await attach(host, network);
@@ -27,34 +27,34 @@ test('ipvlan: pods reach one another, in every mode', async (t) => {
 
 test('ipvlan: behind another plugin it sits on what that one made, with its addresses', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.102');
+  await addMaster(host, '10.118');
   const pod = await host.addPod();
   const before = {
     cniVersion: '1.1.0',
     interfaces: [{ name: 'eth0' }],
-    ips: [{ address: '10.102.7.7/16', interface: 0 }],
+    ips: [{ address: '10.118.7.7/16', interface: 0 }],
   };
   const network = changed('62-ipvlan.conflist', { master: undefined, ipam: undefined });
   const one = new Attachment(host, pod, network);
   const outcome = await one.tryAdd({}, before);
   t.is(outcome.exit, 0);
-  t.deepEqual(await addresses(pod, 'eth0'), ['10.102.7.7/16']);
+  t.deepEqual(await addresses(pod, 'eth0'), ['10.118.7.7/16']);
   t.is(one.result!.interfaces!.length, 1);
 });
 
 test('vlan: frames are tagged, and an interface of another VLAN is not reached', async (t) => {
   const host = await makeHost(t);
-  const outside = await addMaster(host, '10.103');
+  const outside = await addMaster(host, '10.119');
   await outside.run(['ip', 'link', 'add', 'link', 'eth0', 'name', 'v100', 'type', 'vlan', 'id', '100']);
   await outside.run(['ip', 'link', 'set', 'v100', 'up']);
-  await outside.run(['ip', 'addr', 'add', '10.103.0.200/16', 'dev', 'v100']);
-  await outside.run(['ip', 'addr', 'del', '10.103.255.254/16', 'dev', 'eth0']);
+  await outside.run(['ip', 'addr', 'add', '10.119.0.200/16', 'dev', 'v100']);
+  await outside.run(['ip', 'addr', 'del', '10.119.255.254/16', 'dev', 'eth0']);
   const one = await attach(host, changed('63-vlan.conflist', { mtu: 1400 }));
   const made = await link(one.pod, 'eth0');
   t.is(made?.linkinfo?.info_kind, 'vlan');
   t.is(made?.linkinfo?.info_data?.id, 100);
   t.is(made?.mtu, 1400);
-  t.true(await ping(one.pod, '10.103.0.200'));
+  t.true(await ping(one.pod, '10.119.0.200'));
   await one.check();
   // The reference cannot take it down when the master is gone.
   await host.run(['ip', 'link', 'del', 'eth0']);
@@ -62,18 +62,54 @@ test('vlan: frames are tagged, and an interface of another VLAN is not reached',
   t.is((await host.run(['ls', '/var/lib/cni/networks/vlannet'])).match(/10\.103/), null);
 
   const host2 = await makeHost(t);
-  const outside2 = await addMaster(host2, '10.103');
+  const outside2 = await addMaster(host2, '10.119');
   await outside2.run(['ip', 'link', 'add', 'link', 'eth0', 'name', 'v101', 'type', 'vlan', 'id', '101']);
   await outside2.run(['ip', 'link', 'set', 'v101', 'up']);
-  await outside2.run(['ip', 'addr', 'add', '10.103.0.200/16', 'dev', 'v101']);
-  await outside2.run(['ip', 'addr', 'del', '10.103.255.254/16', 'dev', 'eth0']);
+  await outside2.run(['ip', 'addr', 'add', '10.119.0.200/16', 'dev', 'v101']);
+  await outside2.run(['ip', 'addr', 'del', '10.119.255.254/16', 'dev', 'eth0']);
   const blocked = await attach(host2, sample('63-vlan.conflist'));
-  t.false(await ping(blocked.pod, '10.103.0.200'));
+  t.false(await ping(blocked.pod, '10.119.0.200'));
+});
+
+test('ipvlan and vlan: DEL leaves the interface of the next pod, although its MAC address is the same', async (t) => {
+  for (const name of ['62-ipvlan.conflist', '63-vlan.conflist']) {
+    const host = await makeHost(t);
+    await addMaster(host, '10.103');
+    const one = await attach(host, sample(name));
+    await one.pod.remove();
+    await host.run(['ip', 'netns', 'add', one.pod.name]);
+    const next = await attach(host, sample(name), { pod: one.pod, containerId: 'next' });
+    t.is(next.result!.interfaces![0]!.mac, one.result!.interfaces![0]!.mac);
+    await one.del();
+    await next.check();
+    await next.del();
+    t.is(await link(next.pod, 'eth0'), undefined);
+  }
+});
+
+test('vlan: the master may be a port of a bridge, which does not get the frames of the VLAN', async (t) => {
+  const host = await makeHost(t);
+  const outside = await addMaster(host, '10.103');
+  await outside.run(['ip', 'link', 'add', 'link', 'eth0', 'name', 'v100', 'up', 'type', 'vlan', 'id', '100']);
+  await outside.run(['ip', 'addr', 'add', '10.103.0.200/24', 'dev', 'v100']);
+  await host.run(['ip', 'link', 'add', 'br0', 'up', 'type', 'bridge']);
+  await host.run(['ip', 'link', 'set', 'eth0', 'master', 'br0']);
+  const ipam = { type: 'host-local', subnet: '10.103.0.0/24' };
+  const network = { ...changed('63-vlan.conflist', { master: 'eth0', ipam }), cniVersion: '1.1.0' };
+  t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
+  const one = await attach(host, network);
+  t.true(await ping(one.pod, '10.103.0.200'));
+  const outcome = await new Attachment(
+    host,
+    await host.addPod(),
+    changed('62-ipvlan.conflist', { master: 'eth0' }),
+  ).tryAdd();
+  t.regex(outcome.error?.msg ?? '', /is a port of a bridge itself/);
 });
 
 test('vlan: the same VLAN twice in one sandbox, a wrong VLAN and a missing master are refused', async (t) => {
   const host = await makeHost(t);
-  await addMaster(host, '10.103');
+  await addMaster(host, '10.119');
   const one = await attach(host, sample('63-vlan.conflist'));
   const fail = async (keys: object, ifname = 'eth1') =>
     (
@@ -104,8 +140,8 @@ test('dummy: has its addresses, and goes', async (t) => {
 
 test('the reference plugins check and delete what we added, and the other way round', async (t) => {
   for (const [name, subnet] of [
-    ['62-ipvlan.conflist', '10.102'],
-    ['63-vlan.conflist', '10.103'],
+    ['62-ipvlan.conflist', '10.118'],
+    ['63-vlan.conflist', '10.119'],
   ] as const)
     for (const suites of suitePairs) {
       const host = await makeHost(t);

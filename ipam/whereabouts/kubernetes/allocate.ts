@@ -49,7 +49,9 @@ export async function allocateFrom(
       throw new Error(
         `IPPool "${ref.name}" counts from ${usable.start}, so that it has no place for the requested address ${wanted}. Ask for another one, or correct "range" of the object`,
       );
-    const before = ownEntry(pool, own, fits);
+    // Another range of the network may be in the same pool.
+    const entries = pool.entries.filter(({ address }) => poolHas(range, address));
+    const before = ownEntry(entries, own, fits);
     if (before?.id === own.id && before.until === undefined && !fits(before))
       throw otherAddresses(owner, [before.address]);
     const isNew = before?.id !== own.id || before.until !== undefined;
@@ -77,7 +79,11 @@ export async function allocateFrom(
  * What the attachment has, or else what its pod has by another container or in quarantine, if that fits: see
  * "same podref" in whereabouts. What does not fit stays as it is: the other container may still live.
  */
-function ownEntry({ entries }: IpPool, own: Allocation, fits: (entry: Entry) => boolean): Entry | undefined {
+function ownEntry(
+  entries: readonly Entry[],
+  own: Allocation,
+  fits: (entry: Entry) => boolean,
+): Entry | undefined {
   const isOwn = ({ id, ifname }: Entry) => id === own.id && (ifname ?? own.ifname) === own.ifname;
   return (
     entries.find((entry) => isOwn(entry) && entry.until === undefined) ??

@@ -7,6 +7,7 @@ import type { RemoteHolding } from '../../../lib/cni/plugin.ts';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
 import type { Address } from '../../../lib/ip.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
+import { AttachmentFiles } from '../attachment-files.ts';
 import {
   type Backend,
   eachInSpite,
@@ -18,7 +19,7 @@ import {
 } from '../backend.ts';
 import type { Owner } from '../keys.ts';
 import { type Pool, poolHas } from '../pools.ts';
-import { directoryOf, ReleaseFiles } from '../release-files.ts';
+import { directoryOf, heldDirectoryOf } from '../state.ts';
 import { allocateFrom } from './allocate.ts';
 import type { Allocation } from './ip-pool.ts';
 import { type Objects, openObjects } from './objects.ts';
@@ -36,19 +37,21 @@ import { releaseExpired, releaseFrom, removeFrom } from './release.ts';
 
 export class KubernetesBackend implements Backend {
   readonly name = 'the Kubernetes API';
-  readonly cluster: string;
+  readonly directory: string;
+  private readonly kubeconfig: string;
   private readonly setting: Setting;
   private readonly timeoutMs: number | undefined;
-  private readonly held: ReleaseFiles;
+  private readonly held: AttachmentFiles;
   private opened: Objects | undefined;
   private found: readonly Range[] | undefined;
 
   /** @param timeoutMs how long a request may take, if not as long as usual. */
   constructor(setting: Setting, kubeconfig: string, timeoutMs?: number) {
     this.setting = setting;
-    this.cluster = kubeconfig;
+    this.directory = directoryOf('kubernetes', setting.owner.network);
+    this.kubeconfig = kubeconfig;
     this.timeoutMs = timeoutMs;
-    this.held = new ReleaseFiles(`${directoryOf(kubeconfig)}/held`);
+    this.held = new AttachmentFiles(heldDirectoryOf(setting.owner.network));
   }
 
   async pools(): Promise<readonly Pool[]> {
@@ -136,8 +139,7 @@ export class KubernetesBackend implements Backend {
     const collectHeld = async (name: string) => {
       const one = this.held.read(name);
       if (!one) this.held.removeNamed(name);
-      else if (one.owner.network === this.setting.owner.network && !isValid(one.owner))
-        await this.release(one);
+      else if (!isValid(one.owner)) await this.release(one);
     };
     const collectExpired = async () => {
       for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);
@@ -172,7 +174,7 @@ export class KubernetesBackend implements Backend {
 
   /** The kubeconfig is not read before it is needed: DEL goes on without it. */
   private objects(): Objects {
-    this.opened ??= openObjects(this.cluster, this.timeoutMs);
+    this.opened ??= openObjects(this.kubeconfig, this.timeoutMs);
     return this.opened;
   }
 

@@ -4,7 +4,7 @@ import type { Address, Prefix } from '../../../lib/ip.ts';
 import { acquireLock } from '../../../lib/kernel/lock.ts';
 import { type KubernetesClient, type ObjectList, pathOf } from '../../../lib/kubernetes/client.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
-import { digest, directoryOf } from '../release-files.ts';
+import { poolLockFile } from '../state.ts';
 import { type Change, IpPool, type PoolObject } from './ip-pool.ts';
 import { apiVersion, kindPath } from './names.ts';
 import { longestTry } from './tries.ts';
@@ -18,18 +18,18 @@ export interface PoolRef {
 export class IpPools {
   private readonly client: KubernetesClient;
   private readonly namespace: string;
-  private readonly directory: string;
+  private readonly cluster: string;
 
-  /** @param cluster see {@link Backend.cluster}. */
+  /** @param cluster see {@link poolLockFile}. */
   constructor(client: KubernetesClient, namespace: string, cluster: string) {
     this.client = client;
     this.namespace = namespace;
-    this.directory = directoryOf(cluster);
+    this.cluster = cluster;
   }
 
   /** Keeps calls on this node from being in one another's way. */
   lock(name: string) {
-    return acquireLock(`${this.directory}/pool-${digest(name)}.lock`, longestTry);
+    return acquireLock(poolLockFile(this.cluster, name), longestTry);
   }
 
   /** @returns undefined when there is none. @throws CniError as {@link IpPool}, {@link KubernetesClient}. */

@@ -160,14 +160,6 @@ export function lookedUpSet({ name, data }: NftExpression): string | undefined {
   return name === 'lookup' ? data.string(1) : undefined;
 }
 
-/** True when expressions let a rule match only packets that belong to no connection: "ct state invalid". */
-export function limitsToInvalid(expressions: readonly NftExpression[]): boolean {
-  const state = expressions.findIndex(({ name, data }) => name === 'ct' && data.be32(2) === NFT_CT_STATE);
-  const cut = state < 0 ? undefined : expressions[state + 1];
-  const bits = cut?.name === 'bitwise' ? cut.data.nested(4)?.bytes(NFTA_DATA_VALUE) : undefined;
-  return bits !== undefined && Buffer.compare(bits, stateBits(['invalid'])) === 0;
-}
-
 /** The verdict that an expression holds, and the chain where it leads. */
 export function verdictIn(expression: NftExpression | undefined): { verdict?: NftVerdict; chain?: string } {
   const data = verdictData(expression);

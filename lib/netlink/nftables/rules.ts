@@ -144,7 +144,7 @@ export function replaceRules(
 }
 
 /** True when a rule consists of these expressions. */
-export function isMadeOf(rule: NftRule, expressions: readonly Attribute[]): boolean {
+function isMadeOf(rule: NftRule, expressions: readonly Attribute[]): boolean {
   return shapeOf(rule.expressions) === shapeOf(readExpressions(concat(expressions)));
 }
 

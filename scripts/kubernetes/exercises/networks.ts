@@ -73,7 +73,7 @@ async function unknownIsRefused({ plane }: Cluster, claims: Claims): Promise<voi
     '--output=jsonpath={..message}',
   ];
   await claims.check(
-    'a pod that asks for a network that there is not is not started, and an event says why',
+    'a pod that asks for a network that does not exist is not started, and an event says why',
     eventually(async () => /nowhere/.test(await plane.kubectl(get))),
   );
   await plane.kubectl(['delete', 'pod', 'astray', '--wait', patience]);

@@ -77,7 +77,7 @@ export async function ingress(cluster: Cluster, claims: Claims): Promise<void> {
       );
     const status = ['--output', '/dev/null', '--write-out', '%{http_code}'];
     await claims.check(
-      `a site that there is not is refused at ${name}`,
+      `an unknown site is refused at ${name}`,
       client
         .run(['curl', '--silent', ...status, '--header', 'Host: other.example', `http://${address}/`])
         .then(({ stdout }) => stdout === '404'),

@@ -49,7 +49,7 @@ export async function names(cluster: Cluster, claims: Claims): Promise<void> {
         ['a pod of a headless Service', `${pod.name}.members`, [pod.address]] as [string, string, string[]],
     ),
     ['the address of a Service', service, ['web.default.svc.cluster.local']],
-    ['what there is not', 'absent', []],
+    ['a name that does not exist', 'absent', []],
   ];
   const { stdout } = await clients[0]!.run(['nslookup', 'web']);
   claims.show(`in ${clients[0]!.name}$ nslookup web`, stdout);

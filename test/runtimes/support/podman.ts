@@ -1,6 +1,14 @@
 /** podman on a node, told to use CNI and our plugins, with its images, containers and networks to itself. */
 
+import { execFileSync } from 'node:child_process';
+import test from 'ava';
+import { cleanEnv } from '../../support/run.ts';
 import { type Node, pluginDir } from './node.ts';
+
+const version = execFileSync('podman', ['--version'], { env: cleanEnv, encoding: 'utf8' });
+
+/** A test where podman can use CNI: from version 5 on, it cannot, and the tally counts what is skipped. */
+export const podmanTest = Number(/\d+/.exec(version)![0]) < 5 ? test : test.skip;
 
 const directory = '/run/podman-test';
 /** Where `podman network create` puts conflists. */

@@ -76,6 +76,18 @@ test('null and nothing are an empty result', (t) => {
   for (const value of [null, undefined, {}]) t.is(parseResult(value, '1.0.0').ips.length, 0);
 });
 
+test('an address that is "" is none, as Go reads it', (t) => {
+  const { ips, routes } = parseResult(
+    {
+      ips: [{ address: '10.1.0.5/16', gateway: '' }],
+      routes: [{ dst: '0.0.0.0/0', gw: '' }],
+    },
+    '1.0.0',
+  );
+  t.deepEqual([ips[0]!.gateway, routes[0]!.gw], [undefined, undefined]);
+  t.throws(() => parseResult({ ips: [{ address: '' }] }, '1.0.0'), { message: /"" is not an IP address/ });
+});
+
 test('a wrong value is named by its place', (t) => {
   t.throws(() => parseResult({ ips: [{ address: '10.1.0.5' }] }, '1.0.0'), {
     message: /^"prevResult\.ips\[0\]\.address": "10\.1\.0\.5" is not an IP address with a prefix length/,

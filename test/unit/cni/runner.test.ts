@@ -112,11 +112,16 @@ test('errors of STATUS have code 50 unless the plugin gives another', async (t) 
   t.like(internal, { exit: 1, code: 50, message: 'not at all', printed: { details: 'why' } });
 });
 
-test("the plugin's own namespace is refused before anything is done", async (t) => {
-  const { calls, run } = recorder();
-  for (const command of ['ADD', 'DEL', 'CHECK'])
-    t.is((await run(command, { env: { CNI_NETNS: '/proc/self/ns/net' } })).code, 8);
+test("the plugin's own namespace is refused before anything is done, and taken for one that is gone by DEL", async (t) => {
+  const { calls, log, run } = recorder();
+  const env = { CNI_NETNS: '/proc/self/ns/net' };
+  for (const command of ['ADD', 'CHECK']) t.is((await run(command, { env })).code, 8);
   t.is(calls.length, 0);
+  t.is((await run('DEL', { env })).exit, 0);
+  t.deepEqual([calls[0]!.netns, calls[0]!.context.environment.CNI_NETNS], ['', '']);
+  t.regex(log[0]!, /"\/proc\/self\/ns\/net" is the namespace that the plugin itself runs in/);
+  await run('DEL', { env: { ...env, CNI_NETNS_OVERRIDE: '1' } });
+  t.is(calls[1]!.netns, env.CNI_NETNS);
 });
 
 test('verbs are tied to versions', async (t) => {

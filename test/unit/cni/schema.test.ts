@@ -33,6 +33,16 @@ test('takes null for absent and ignores unknown keys', (t) => {
   });
 });
 
+test('takes "" for absent in fields that say so, and in no list', (t) => {
+  const toPort = (text: string) => integer({ min: 1 }).decode(Number(text), 'port');
+  const port = convert(string(), toPort, { emptyIsAbsent: true, examples: ['80'] });
+  const shape = object({ port, ports: array(port) });
+  t.deepEqual(port.json, { type: 'string', examples: ['80'] });
+  t.deepEqual(decode(shape, { port: '' }), {});
+  t.deepEqual(decode(shape, { port: '80', ports: ['81'] }), { port: 80, ports: [81] });
+  t.throws(() => decode(shape, { ports: ['80', ''] }), { instanceOf: SchemaError });
+});
+
 test('says where, what stands there and what is wanted', (t) => {
   const list = object({ mappings: array(mapping) });
   const message = (value: unknown) =>

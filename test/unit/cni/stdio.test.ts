@@ -1,4 +1,4 @@
-/** Standard output of the executables, as runtimes and shells connect it. */
+/** Standard input and output of the executables, as runtimes and shells connect it. */
 
 import { join } from 'node:path';
 import test from 'ava';
@@ -35,6 +35,17 @@ test('a result longer than a pipe arrives whole at a slow reader, also through a
     const script = `set -o pipefail; ${starter} | (sleep 0.3; cat)`;
     const { exit, stdout, stderr } = await tryRun(['bash', '--norc', '-c', script, portmap], { env, stdin });
     t.deepEqual([exit, stderr], [0, '']);
+    t.is((JSON.parse(stdout) as { routes: unknown[] }).routes.length, routes.length);
+  }
+});
+
+test('a configuration that arrives in parts is read whole, also through a non-blocking pipe', async (t) => {
+  const half = stdin.length >> 1;
+  const script = `(head -c ${half}; sleep 0.3; cat) | "$@"`;
+  for (const starter of [[], ['perl', '-e', nonBlocking.replaceAll('STDOUT', 'STDIN')]]) {
+    const argv = ['bash', '--norc', '-c', script, 'bash', ...starter, portmap];
+    const { exit, stdout } = await tryRun(argv, { env, stdin });
+    t.is(exit, 0, stdout);
     t.is((JSON.parse(stdout) as { routes: unknown[] }).routes.length, routes.length);
   }
 });

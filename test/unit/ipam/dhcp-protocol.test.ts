@@ -30,6 +30,16 @@ test("the daemon's result and its errors are passed on", async (t) => {
   t.deepEqual([error?.code, error?.message, error?.details], [11, 'Busy', 'd']);
 });
 
+test('a daemon that ends without an answer is to be asked again', async (t) => {
+  for (const answer of ['', '\n\n']) {
+    const error = await t.throwsAsync(ask(t, answer), {
+      instanceOf: CniError,
+      message: /ended before it had/,
+    });
+    t.is(error?.code, 11);
+  }
+});
+
 test('another program on the socket is told apart, and that of the reference plugin is named', async (t) => {
   const reference = 'HTTP/1.1 400 Bad Request\r\n\r\n';
   await t.throwsAsync(ask(t, reference), {

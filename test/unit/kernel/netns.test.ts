@@ -81,3 +81,16 @@ test('a path that the kernel refuses is an error, not a container that is gone',
   t.false(error instanceof NetnsGoneError);
   t.regex(error.message, /Cannot open network namespace .*\(ENAMETOOLONG\)/);
 });
+
+test('a namespace has one identity, by whatever path, and none of a namespace that is gone', (t) => {
+  using own = Netns.current();
+  using same = Netns.open('/proc/self/ns/net');
+  t.is(own.identity(), same.identity());
+  const seen = new Set([own.identity()]);
+  // The number of the file of one that is gone is given anew.
+  for (let i = 1; i <= 5; i++) {
+    using netns = Netns.create();
+    seen.add(netns.identity());
+    t.is(seen.size, 1 + i);
+  }
+});

@@ -1,9 +1,16 @@
+import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import test from 'ava';
+import { Address } from '../../../lib/ip.ts';
+import { addAddress, deleteAddress, listAddresses } from '../../../lib/kernel/address.ts';
 import { getLink } from '../../../lib/kernel/link.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
+import { NetlinkError } from '../../../lib/netlink/error.ts';
 import { encodeMessage, Flag } from '../../../lib/netlink/message.ts';
+import { addTable } from '../../../lib/netlink/nftables/objects.ts';
+import { addElement, addSet, deleteElement } from '../../../lib/netlink/nftables/sets.ts';
+import { transaction } from '../../../lib/netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../../../lib/netlink/socket.ts';
 
 const descriptors = () => readdirSync('/proc/self/fd').length;
@@ -33,4 +40,69 @@ test('a late answer to an earlier request is not taken for one to the next', (t)
   inner.send([encodeMessage(request, inner.sequence++, Flag.Ack)]);
   t.is(getLink(socket, 'lo')?.name, 'lo');
   t.is(getLink(socket, 'none'), undefined);
+});
+
+const set = { table: { family: 'inet', name: 'many' }, name: 'addresses' } as const;
+const addressOf = (i: number) => Uint8Array.of(10, 0, i >> 8, i & 0xff);
+const everyAddress = Array.from({ length: 5000 }, (_, i) => addressOf(i));
+test('a transaction may be of any size, and says at once what the kernel refuses', (t) => {
+  using netns = Netns.create();
+  using socket = netns.run(() => new NetlinkSocket(NetlinkProtocol.Netfilter));
+  transaction(socket, [
+    addTable(set.table, 'many'),
+    addSet(set, 'ipv4_addr', 1),
+    ...everyAddress.map((address) => addElement(set, address, 'with a comment that takes some room')),
+  ]);
+  const list = () =>
+    execFileSync('/usr/sbin/nft', ['list', 'set', 'inet', 'many', 'addresses'], { encoding: 'utf8' });
+  const elements = () => netns.run(list).match(/10\.0\.\d+\.\d+/g)?.length;
+  t.is(elements(), 5000);
+  // Only the last one is refused, then most of them: either way nothing is done.
+  const absent = addressOf(5000);
+  const error = t.throws(
+    () =>
+      transaction(
+        socket,
+        [...everyAddress, absent].map((address) => deleteElement(set, address)),
+      ),
+    { instanceOf: NetlinkError },
+  );
+  t.is(error.code, 'ENOENT');
+  t.is(error.index, 5000);
+  t.is(elements(), 5000);
+  const refused = t.throws(
+    () =>
+      transaction(
+        socket,
+        everyAddress.map((_, i) => deleteElement(set, addressOf(i + 4000))),
+      ),
+    { instanceOf: NetlinkError },
+  );
+  t.is(refused.index, 1000);
+  t.is(elements(), 5000);
+  transaction(
+    socket,
+    everyAddress.slice(1).map((address) => deleteElement(set, address)),
+  );
+  t.is(elements(), 1);
+});
+
+test('any number of requests are answered, each one', (t) => {
+  using netns = Netns.create();
+  using socket = openRouteSocket(netns);
+  const lo = getLink(socket, 'lo')!;
+  const prefixes = everyAddress.slice(0, 2000).map((address) => Address.fromBytes(address).toPrefix());
+  socket.execute(...prefixes.map((prefix) => addAddress(lo.index, prefix)));
+  t.is(listAddresses(socket, lo.index).length, 2000);
+  const error = t.throws(() => socket.execute(...prefixes.map((prefix) => addAddress(lo.index, prefix))), {
+    instanceOf: NetlinkError,
+  });
+  t.is(error.index, 0);
+  const absent = Address.fromBytes(addressOf(2000)).toPrefix();
+  const outcomes = socket.attempt(...[...prefixes, absent].map((prefix) => deleteAddress(lo.index, prefix)));
+  t.deepEqual(
+    outcomes.flatMap((outcome) => (outcome instanceof NetlinkError ? [outcome.index] : [])),
+    [2000],
+  );
+  t.is(listAddresses(socket, lo.index).length, 0);
 });

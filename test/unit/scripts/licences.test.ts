@@ -20,6 +20,21 @@ test('every part of the bill of materials has its licence beside it, and nothing
   );
 });
 
+test("the Debian package's copyright file names every npm package under its licence, and no other", (t) => {
+  const file = readFileSync(join(import.meta.dirname, '../../../packaging/debian/copyright'), 'utf8');
+  const short: Record<string, string> = { MIT: 'Expat', 'EPL-2.0 OR GPL-3.0-or-later': 'EPL-2.0' };
+  const named = [...file.matchAll(/^ (Apache-2\.0|Expat|ISC|EPL-2\.0): ([^:]+?)\n \.$/gm)].flatMap(
+    ([, licence, names]) => names!.split(/,\s+/).map((name) => `${name}: ${licence}`),
+  );
+  const billed = bill.components
+    .filter(({ purl }) => purl?.startsWith('pkg:npm/') && !purl.startsWith('pkg:npm/node-linux'))
+    .map(({ name, licenses }) => {
+      const [{ expression }] = licenses as [{ expression: string }];
+      return `${name}: ${short[expression] ?? expression}`;
+    });
+  t.deepEqual(named.sort(), [...new Set(billed)].sort());
+});
+
 test('each is the text of the licence that the bill names', (t) => {
   const words: Record<string, RegExp> = {
     MIT: /Permission is hereby granted, free of charge|MIT License/i,

@@ -64,3 +64,46 @@ test('secrets are told by their form in any text', (t) => {
 test('CNI_ARGS are kept', (t) => {
   t.deepEqual(redactValue({ cniArgs: [['SECRET', 'x']] }), { cniArgs: [['SECRET', 'x']] });
 });
+
+test('the names of secrets count as names of variables and options as well', (t) => {
+  const container = {
+    env: [
+      { name: 'DB_PASSWORD', value: 'hidden' },
+      { name: 'MODE', value: 'kept' },
+    ],
+    args: ['--password', 'hidden', '--mode', 'kept', '--token=hidden', 'sh -c "login --password hidden"'],
+  };
+  for (const text of [JSON.stringify(redactValue(container)), redactFile(JSON.stringify(container))]) {
+    t.notRegex(text, /hidden/);
+    t.is(text.match(/kept/g)?.length, 2);
+  }
+  t.is(redactText('login --password hidden --user kept'), 'login --password REDACTED --user kept');
+});
+
+test('JSON within a string is looked through', (t) => {
+  const inner = JSON.stringify([{ name: 'storage', 'cni-args': { password: 'hidden' } }]);
+  t.deepEqual(redactValue({ networks: inner }), {
+    networks: '[{"name":"storage","cni-args":{"password":"REDACTED"}}]',
+  });
+  t.is(redactValue('[kept'), '[kept');
+});
+
+test('of the annotations of pods, those that plugins read are kept', (t) => {
+  const annotations = {
+    'kubectl.kubernetes.io/last-applied-configuration': '{"any":"hidden"}',
+    'v1.multus-cni.io/default-network': 'backup',
+    'k8s.v1.cni.cncf.io/networks': '[{"name":"storage","cni-args":{"token":"hidden"}}]',
+    cni: 'weave',
+  };
+  const capabilityArgs = { 'io.kubernetes.cri.pod-annotations': annotations, ips: ['10.0.0.1'] };
+  t.deepEqual(redactValue({ capabilityArgs }), {
+    capabilityArgs: {
+      'io.kubernetes.cri.pod-annotations': {
+        'v1.multus-cni.io/default-network': 'backup',
+        'k8s.v1.cni.cncf.io/networks': '[{"name":"storage","cni-args":{"token":"REDACTED"}}]',
+        cni: 'weave',
+      },
+      ips: ['10.0.0.1'],
+    },
+  });
+});

@@ -1,12 +1,13 @@
 /** The directory beside the plugins that holds the executable, its loader and its libraries. */
 
 import {
+  chmodSync,
+  chownSync,
   closeSync,
+  constants,
   copyFileSync,
-  cpSync,
   existsSync,
   fsyncSync,
-  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -15,8 +16,8 @@ import {
   statSync,
 } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
-import { privatePrefix } from '../launcher/launch.ts';
-import { CommandError } from './errors.ts';
+import { privatePrefix } from '../../launcher/launch.ts';
+import { CommandError } from '../errors.ts';
 
 /**
  * The private directory that this process runs from.
@@ -31,27 +32,26 @@ export function ownPrivateDirectory(): string {
   );
 }
 
-/** Copies a private directory, by hard links where the file system allows. @returns how. */
-export function copyPrivateDirectory(from: string, to: string): 'linked' | 'copied' {
-  let how: 'linked' | 'copied' = 'linked';
+/**
+ * Copies a private directory as this process's own, see {@link copyFile}.
+ * @param to must not exist.
+ */
+export function copyPrivateDirectory(from: string, to: string): void {
   mkdirSync(to);
-  for (const entry of readdirSync(from, { withFileTypes: true })) {
-    const [source, target] = [join(from, entry.name), join(to, entry.name)];
-    if (entry.isDirectory()) cpSync(source, target, { recursive: true });
-    else if (linkOrCopy(source, target) === 'copied') how = 'copied';
-  }
-  return how;
+  chmodSync(to, 0o755);
+  for (const entry of readdirSync(from, { withFileTypes: true }))
+    (entry.isDirectory() ? copyPrivateDirectory : copyFile)(join(from, entry.name), join(to, entry.name));
 }
 
-/** Makes a hard link, or a copy on another file system. @returns which. */
-export function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
-  try {
-    linkSync(from, to);
-    return 'linked';
-  } catch {
-    copyFileSync(from, to);
-    return 'copied';
-  }
+/**
+ * Copies a file, which then belongs to the user of this process and can be changed by nobody else, whoever
+ * owns what it is copied from. A hard link would stay theirs.
+ */
+export function copyFile(from: string, to: string): void {
+  copyFileSync(from, to, constants.COPYFILE_FICLONE);
+  // It has the owner and the mode of the other one until here.
+  chownSync(to, process.geteuid!(), process.getegid!());
+  chmodSync(to, statSync(to).mode & 0o100 ? 0o755 : 0o644);
 }
 
 /**
@@ -84,14 +84,15 @@ export function placePrivateDirectory(staged: string, binDir: string): void {
   renameSync(staged, target);
 }
 
-/** True when a directory has every file of another, at the same size. */
+/** True when a directory has every file of another, of the same size, owner and mode. */
 function isWhole(directory: string, model: string): boolean {
   return readdirSync(model, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
     .every((file) => {
       const own = statSync(join(directory, relative(model, file)), { throwIfNoEntry: false });
-      return own?.size === statSync(file).size;
+      const wanted = statSync(file);
+      return (['size', 'uid', 'mode'] as const).every((key) => own?.[key] === wanted[key]);
     });
 }
 

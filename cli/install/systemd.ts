@@ -3,12 +3,12 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { defaultSocket } from '../agent/agent.ts';
-import { makeDirectory } from '../lib/directory.ts';
-import { acquireLock } from '../lib/kernel/lock.ts';
-import { CommandError } from './errors.ts';
+import { defaultSocket } from '../../agent/agent.ts';
+import { makeDirectory } from '../../lib/directory.ts';
+import { acquireLock } from '../../lib/kernel/lock.ts';
+import { CommandError } from '../errors.ts';
+import { print } from '../terminal.ts';
 import { ownPrivateDirectory } from './private-directory.ts';
-import { print } from './terminal.ts';
 
 /** Where units of the administrator's are. Source: systemd.unit(5). */
 const unitDirectory = '/etc/systemd/system';

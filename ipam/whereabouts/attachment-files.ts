@@ -1,17 +1,13 @@
 /** Files that say how attachments are released, one for each. */
 
-import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { listStateFiles, readStateFile, unlinkStateFile, writeStateFile } from '../../lib/state-file.ts';
 import type { Release } from './backend.ts';
-import { type Owner, ownerKey, ownerOf } from './keys.ts';
+import { formatHolding, type Owner, ownerKey, ownerOf, parseHolding } from './keys.ts';
+import { digest, isDigest } from './state.ts';
 
-/** Where what this node remembers of a cluster is kept. @param cluster see {@link Backend.cluster}. */
-export function directoryOf(cluster: string): string {
-  return `/var/lib/cni/whereabouts/${digest(cluster)}`;
-}
-
-export class ReleaseFiles {
+/** The files of a directory. */
+export class AttachmentFiles {
   private readonly path: string;
 
   constructor(path: string) {
@@ -19,8 +15,12 @@ export class ReleaseFiles {
   }
 
   /** @throws CniError when it cannot be written. */
-  write({ owner, quarantine, lists }: Release): void {
-    writeStateFile(this.fileOf(owner), JSON.stringify({ owner: ownerKey(owner), quarantine, lists }));
+  write({ owner, guess, quarantine, lists }: Release): void {
+    const holding = guess && formatHolding(guess);
+    writeStateFile(
+      this.fileOf(owner),
+      JSON.stringify({ owner: ownerKey(owner), holding, quarantine, lists }),
+    );
   }
 
   has(owner: Owner): boolean {
@@ -28,7 +28,7 @@ export class ReleaseFiles {
   }
 
   names(): string[] {
-    return listStateFiles(this.path).filter((name) => /^[0-9a-f]{32}$/.test(name));
+    return listStateFiles(this.path).filter(isDigest);
   }
 
   /** Reads a file; undefined for one that makes no sense, of which GC finds the attachment. */
@@ -56,17 +56,13 @@ export class ReleaseFiles {
 
 function parse(text: string | undefined): Release | undefined {
   try {
-    const { owner: key, quarantine, lists } = JSON.parse(text ?? '') as Record<string, unknown>;
+    const { owner: key, holding, quarantine, lists } = JSON.parse(text ?? '') as Record<string, unknown>;
     const owner = typeof key === 'string' ? ownerOf(key) : undefined;
     if (!owner || !Number.isSafeInteger(quarantine) || !Array.isArray(lists)) return undefined;
     const keys = lists.filter((list): list is string => typeof list === 'string');
-    return { owner, guess: undefined, quarantine: quarantine as number, lists: keys };
+    const guess = typeof holding === 'string' ? parseHolding(holding) : undefined;
+    return { owner, guess, quarantine: quarantine as number, lists: keys };
   } catch {
     return undefined;
   }
-}
-
-/** A name for a file, of any text. */
-export function digest(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }

@@ -1,0 +1,255 @@
+/** Checks one network of a configuration file, and what stands within it for other plugins. */
+
+import { type AddressPool, configSchema, type InnerConfig } from '../../lib/cni/plugin.ts';
+import { decode } from '../../lib/cni/schema.ts';
+import { atLeast, specVersions } from '../../lib/cni/version.ts';
+import type { Once } from '../../lib/kernel/sharing.ts';
+import { isObject } from '../../lib/object.ts';
+import type { Suite } from '../../main.ts';
+import { poolsOf } from '../addresses.ts';
+import { hasPath, type JsonNode, nodeAt } from '../json.ts';
+import {
+  ConfigError,
+  ipamTypeOf,
+  type NetworkList,
+  networkFrom,
+  type PluginEntry,
+  wholeConfig,
+} from '../libcni/conflist.ts';
+import { isFull, reservationsOf } from '../reservations.ts';
+import { conflistProperties, loadPlugin } from '../schema.ts';
+import { addressingFindings } from './addressing.ts';
+import { at, error, type Finding, warning } from './finding.ts';
+import { type CheckedPlugin, hostFindings, overlapFindings } from './host.ts';
+import { checkPlugin, type PluginNode, typeOf } from './plugin.ts';
+import { keyFindings } from './schema.ts';
+
+/** What networks are checked against. */
+export interface CheckOptions {
+  /** Whose schemas count. */
+  readonly suite: Suite;
+  /** Tells whether an executable is where the runtime would look for it; undefined when nobody knows. */
+  readonly isInstalled: ((name: string) => boolean) | undefined;
+  /** Where plugins find their delegates, if the networks are for this host. */
+  readonly hostPath: readonly string[] | undefined;
+  /** Shares what is seen with others that look at the host at the same time. */
+  readonly once?: Once;
+}
+
+/** A network that a runtime or a plugin could load. */
+export interface CheckedNetwork {
+  readonly network: NetworkList;
+  readonly plugins: readonly CheckedPlugin[];
+}
+
+/** What there is to say of a network. */
+interface Check {
+  /** Itself, if it could be loaded, and then those within it. */
+  readonly networks: readonly CheckedNetwork[];
+  readonly findings: readonly Finding[];
+}
+
+/**
+ * Checks a network.
+ * @param root its configuration. @param text of the file that it is. @param file path of that.
+ */
+export function checkNetwork(
+  root: JsonNode,
+  text: string,
+  file: string,
+  options: CheckOptions,
+): Promise<Check> {
+  return check({ root, text, file, path: '' }, options);
+}
+
+/** A network, and where it stands in its file: "" is the whole of it. */
+interface Place {
+  readonly root: JsonNode;
+  readonly text: string;
+  readonly file: string;
+  readonly path: string;
+}
+
+async function check(place: Place, options: CheckOptions): Promise<Check> {
+  const { root, path } = place;
+  const { suite, isInstalled, hostPath, once } = options;
+  const isInner = path !== '';
+  const findings: Finding[] = [];
+  const network = readNetwork(place, findings);
+  const entries = pluginNodes(root, path);
+  const { name = '', cniVersion = '' } = network ?? {};
+  findings.push(...keyFindings({ properties: topLevelKeys }, topLevel(root), path));
+  const inner: CheckedNetwork[] = [];
+  for (const [i, entry] of entries.entries()) {
+    const surroundings = { suite, isInstalled, isFirst: i === 0, network: { name, cniVersion } };
+    findings.push(...(await checkPlugin(entry, surroundings)));
+    for (const one of await innerOf(entry, surroundings)) {
+      const own = { ...(nodeAt(entry.node, one.path) ?? { start: entry.node.start }), value: one.value };
+      const where = at(entry.path, one.path);
+      if (one.isNetwork) {
+        const found = await check({ ...place, root: own, text: '', file: '', path: where }, options);
+        inner.push(...found.networks);
+        findings.push(...found.findings);
+      } else
+        findings.push(
+          ...(await checkPlugin({ node: own, path: where }, { ...surroundings, isFirst: false })),
+        );
+    }
+  }
+  findings.push(...(await checkRepetition(entries, path, suite)));
+  if (!network) return { networks: inner, findings };
+  // An inner one may have that of the network that it stands in.
+  if (!isInner || hasPath(root, 'cniVersion')) findings.push(...checkVersion(network, path));
+  findings.push(...(await checkVersions(network, entries, suite)), ...checkUse(network, path, once));
+  const plugins: CheckedPlugin[] = [];
+  for (const [i, entry] of network.plugins.entries()) {
+    const own = { entry, pools: await readPools(entry, network, suite), path: entries[i]?.path ?? path };
+    plugins.push(own);
+    if (findings.some((finding) => finding.severity === 'error' && isAt(finding, own.path, path))) continue;
+    findings.push(...addressingFindings(entry.config, own.pools, own.path));
+    // The plugin that an inner one stands in asks it for its STATUS.
+    if (hostPath && isInner) findings.push(...overlapFindings(own));
+    else if (hostPath) findings.push(...(await hostFindings({ ...own, network }, { suite, hostPath })));
+  }
+  return { networks: [{ network, plugins }, ...inner], findings };
+}
+
+/** What stands within a plugin's configuration. Of one that is wrong, nothing is known. */
+async function innerOf(
+  place: PluginNode,
+  { suite, network }: { suite: Suite; network: Pick<NetworkList, 'name' | 'cniVersion'> },
+): Promise<InnerConfig[]> {
+  const plugin = await loadPlugin(suite.plugins, typeOf(place) ?? '');
+  if (!plugin?.inner) return [];
+  const config = wholeConfig({ config: place.node.value as PluginEntry['config'] }, network);
+  try {
+    return plugin.inner(decode(configSchema(plugin), config) as never);
+  } catch {
+    return [];
+  }
+}
+
+/** The addresses of a plugin. Those that cannot be read have been reported. */
+async function readPools(entry: PluginEntry, network: NetworkList, suite: Suite): Promise<AddressPool[]> {
+  const ipam = await loadPlugin(suite.ipam, ipamTypeOf(entry.config) ?? '');
+  try {
+    return poolsOf(wholeConfig(entry, network), ipam);
+  } catch {
+    return [];
+  }
+}
+
+/** Plugins that change what others made find their own traces the second time. */
+async function checkRepetition(
+  places: readonly PluginNode[],
+  path: string,
+  suite: Suite,
+): Promise<Finding[]> {
+  const types = places.map(typeOf);
+  for (const [i, type] of types.entries())
+    if (type && types.indexOf(type) < i && (await loadPlugin(suite.plugins, type))?.role === 'chained')
+      return [
+        warning(
+          'plugin-twice',
+          at(path, 'plugins'),
+          `Plugin "${type}" is in the list twice. Remove one, unless both are meant`,
+        ),
+      ];
+  return [];
+}
+
+/** Ranges that this host has given away to the last address. */
+function checkUse(network: NetworkList, path: string, once?: Once): Finding[] {
+  return reservationsOf(network, once)
+    .ranges.filter(isFull)
+    .map(({ range, used }) =>
+      warning(
+        'range-full',
+        at(path, 'plugins'),
+        `All ${used} addresses of ${range} are reserved on this host, so that the next ADD fails. ` +
+          `See "cni list" for who holds them, run "cni gc ${network.name}", or make the range larger`,
+      ),
+    );
+}
+
+function readNetwork({ root, text, file, path }: Place, findings: Finding[]): NetworkList | undefined {
+  try {
+    return networkFrom(root.value, Buffer.from(text), file);
+  } catch (problem) {
+    if (!(problem instanceof ConfigError)) throw problem;
+    findings.push(error('config', problem.path === '' ? path : at(path, problem.path), problem.message));
+    return undefined;
+  }
+}
+
+/** The plugins of a conflist, or the one that the whole file is. */
+function pluginNodes(root: JsonNode, path: string): PluginNode[] {
+  const list = root.fields?.findLast(({ key }) => key === 'plugins')?.node;
+  if (!list) return isObject(root.value) && root.value.type !== undefined ? [{ node: root, path }] : [];
+  return (list.items ?? [])
+    .map((node, i) => ({ node, path: at(path, `plugins[${i}]`) }))
+    .filter(({ node }) => node.fields);
+}
+
+/** A single configuration is checked as a plugin; of a conflist, this leaves the keys around the plugins. */
+function topLevel(root: JsonNode): JsonNode {
+  return isObject(root.value) && root.value.type !== undefined && root.value.plugins === undefined
+    ? { value: root.value, start: root.start }
+    : root;
+}
+
+/** What the plugins hold is checked against their own schemas. */
+const topLevelKeys = { ...conflistProperties, plugins: {} };
+
+/** Whether a finding is about a plugin, or about the whole network. */
+function isAt(finding: Finding, path: string, network: string): boolean {
+  return finding.path === network || finding.path.startsWith(path);
+}
+
+function checkVersion({ cniVersion }: NetworkList, path: string): Finding[] {
+  if ((specVersions as readonly string[]).includes(cniVersion)) {
+    if (atLeast(cniVersion, '0.4.0')) return [];
+    return [
+      warning(
+        'old-version',
+        at(path, 'cniVersion'),
+        `cniVersion "${cniVersion}" has no CHECK, and DEL is not told what ADD did. Set it to "0.4.0" or newer`,
+      ),
+    ];
+  }
+  if (cniVersion === '')
+    return [
+      error(
+        'version',
+        path,
+        `There is no "cniVersion", so that runtimes assume 0.1.0. Set it, for example to "1.0.0"`,
+      ),
+    ];
+  return [
+    error(
+      'version',
+      at(path, 'cniVersion'),
+      `cniVersion "${cniVersion}" does not exist. Set it to one of ${specVersions.join(', ')}`,
+    ),
+  ];
+}
+
+async function checkVersions(
+  { cniVersion, plugins }: NetworkList,
+  places: readonly PluginNode[],
+  suite: Suite,
+): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const [i, { type }] of plugins.entries()) {
+    const versions = (await loadPlugin(suite.plugins, type))?.versions;
+    if (versions && cniVersion !== '' && !versions.includes(cniVersion))
+      findings.push(
+        error(
+          'version',
+          at(places[i]?.path ?? '', 'type'),
+          `Plugin "${type}" does not support cniVersion "${cniVersion}", only ${versions.join(', ')}`,
+        ),
+      );
+  }
+  return findings;
+}

@@ -1,0 +1,84 @@
+/** What is missing of port mappings in nftables. */
+
+import type { AttachmentId } from '../attachment.ts';
+import { Address, type Prefix } from '../ip.ts';
+import type { Once } from '../kernel/sharing.ts';
+import { expressionValue } from '../netlink/nftables/expressions.ts';
+import type { NftRule } from '../netlink/nftables/rules.ts';
+import { describeLost } from './backend.ts';
+import { leadsTo, seenRules } from './nftables.ts';
+import { boundAddress, type PortMapOptions, type PortMapping } from './portmap-backend.ts';
+import {
+  commentOf,
+  entryChains,
+  mappingChain,
+  masqueradeChain,
+  masqueradedSources,
+  olderChain,
+  type ReadMapping,
+  readMapping,
+  tables,
+} from './portmap-nft-rules.ts';
+
+/**
+ * What is missing of an attachment's mappings of one family, and of what all attachments share. Each rule is
+ * compared by what it says, as nft(8) has other words for the same, by which the reference plugin writes.
+ * @param look as for seenRules.
+ * @returns texts.
+ * @throws NftablesError
+ */
+export function missingMappings(
+  attachment: AttachmentId,
+  container: Prefix,
+  mappings: readonly PortMapping[],
+  options: PortMapOptions,
+  look?: Once,
+): string[] {
+  const table = tables[container.family];
+  const name = `table "${table.family} ${table.name}"`;
+  // Other networks may have conditions on the way, and older reference plugins have a shorter one.
+  const isEntered = (chain: string) => entryChains.every((entry) => leadsTo(table, entry, chain, look));
+  const own = (chain: string) =>
+    seenRules(table, chain, look).filter(({ comment }) => comment === commentOf(attachment));
+  const mapped = new Set(
+    [mappingChain, ...(isEntered(olderChain) ? [olderChain] : [])].flatMap((chain) =>
+      own(chain).map((rule) => keyOf(readMapping(rule))),
+    ),
+  );
+  const lost = mappings.filter(
+    (mapping) =>
+      !mapped.has(
+        keyOf({
+          ...mapping,
+          hostIP: boundAddress(mapping),
+          port: mapping.hostPort,
+          container: container.address,
+        }),
+      ),
+  );
+  const masqueraded = own(masqueradeChain)
+    .map(comparedAddresses)
+    .filter(([destination]) => container.address.equals(destination));
+  const sources = masqueradedSources(container, options).filter(
+    (wanted) => !masqueraded.some(([, source]) => !source || source.isUnspecified || wanted?.equals(source)),
+  );
+  return [
+    ...(isEntered(mappingChain) ? [] : [`rules of chains "prerouting" and "output" in ${name}`]),
+    ...describeLost(mappingChain, lost.length, name),
+    ...describeLost(masqueradeChain, sources.length, name),
+  ];
+}
+
+function keyOf({ hostIP, protocol, port, container, containerPort }: ReadMapping): string {
+  return [protocol, port, hostIP ?? '', container ?? '', containerPort].join(' ');
+}
+
+/** The addresses that a rule compares with, last one first: for masquerading, destination and source. */
+function comparedAddresses({ expressions }: NftRule): Address[] {
+  return expressions
+    .flatMap((expression) => {
+      const value = expression.name === 'cmp' ? expressionValue(expression) : undefined;
+      return value?.length === 4 || value?.length === 16 ? [Address.fromBytes(value)] : [];
+    })
+    .reverse();
+}

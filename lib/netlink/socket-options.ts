@@ -1,0 +1,67 @@
+/** Opening netlink sockets, and what they can be set to. Sources: socket(7), netlink(7). */
+
+import { closeSync } from 'node:fs';
+import { isKernelError, libc } from './libc.ts';
+import { i32, struct, u16, u32, u64 } from './struct.ts';
+
+const AF_NETLINK = 16;
+const SOCK_RAW_CLOEXEC = 3 | 0x80000;
+const SOL_NETLINK = 270;
+const NETLINK_EXT_ACK = 11;
+const NETLINK_GET_STRICT_CHK = 12;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_RCVTIMEO = 20;
+const SO_SNDBUFFORCE = 32;
+
+const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
+const timeval = struct({ seconds: u64, microseconds: u64 });
+
+/** The kernel answers at once; one that does not within this many seconds never will. */
+const timeoutSeconds = 10;
+
+/**
+ * Opens a socket in the network namespace of the thread.
+ * @param groups bit mask of the multicast groups whose reports to receive.
+ * @returns its descriptor.
+ * @throws KernelError
+ */
+export function openSocket(protocol: number, groups: number): number {
+  const fd = libc('open a netlink socket', 'socket', AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
+  try {
+    prepare(fd, groups);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function prepare(fd: number, groups: number): void {
+  const one = i32.encode(1);
+  libc('ask for extended acknowledgements', 'setsockopt', fd, SOL_NETLINK, NETLINK_EXT_ACK, one, 4);
+  libc('ask for strict checking', 'setsockopt', fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, one, 4);
+  const timeout = timeval.encode({ seconds: BigInt(timeoutSeconds) });
+  libc('set a receive timeout', 'setsockopt', fd, SOL_SOCKET, SO_RCVTIMEO, timeout, timeout.length);
+  if (groups === 0) return;
+  const address = sockaddrNl.encode({ family: AF_NETLINK, groups });
+  libc('listen to reports of the kernel', 'bind', fd, address, address.length);
+}
+
+/**
+ * Has a socket take more at once than the usual 208 KiB. Outside the initial user namespace the kernel goes
+ * up to the double of net.core.wmem_max.
+ * @param size in bytes.
+ * @throws KernelError
+ */
+export function makeRoomToSend(fd: number, size: number): void {
+  // The kernel takes the double.
+  const set = (option: number) =>
+    libc('enlarge the send buffer', 'setsockopt', fd, SOL_SOCKET, option, i32.encode(size), 4);
+  try {
+    set(SO_SNDBUFFORCE);
+  } catch (error) {
+    if (!isKernelError(error, 'EPERM')) throw error;
+    set(SO_SNDBUF);
+  }
+}
