@@ -5,7 +5,6 @@ import { basename, dirname } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Agent, defaultSocket } from '../agent/agent.ts';
 import { type MetricsAddress, parseMetricsAddress } from '../agent/metrics-address.ts';
-import type { Statistics } from '../agent/statistics.ts';
 import { defaultDataDir } from '../ipam/host-local/config.ts';
 import { releaseEarlierBoots } from '../ipam/host-local/earlier-boots.ts';
 import { privatePrefix, readLaunch } from '../launcher/launch.ts';
@@ -129,8 +128,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
       raisePriority();
       // V8 would let the memory of new objects grow to 48 MiB under load, and keep it.
       setFlagsFromString('--semi-space-growth-factor=1');
-      if (metrics) running.observers.push(running.statistics.programs);
-      const metricsServer = metrics && (await startMetrics(metrics, running.statistics, build));
+      const metricsServer = metrics && (await startMetrics(metrics, running, build));
       let repairs: Disposable | undefined;
       let part: Promise<void> | undefined;
       const tracing = await startTracing(traces);
@@ -160,19 +158,20 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
  * @param file of its settings.
  * @throws Error when they are wrong.
  */
-async function openOverlay(file: string | undefined, { sharing, statistics }: Agent) {
+async function openOverlay(file: string | undefined, { sharing, statusParts }: Agent) {
   if (file === undefined) return undefined;
   const { readOverlaySettings } = await import('../agent/overlay/settings.ts');
   const { Overlay } = await import('../agent/overlay/overlay.ts');
   const host = { sharing, environment: process.env, print, warn, describe: describeError };
-  statistics.overlay = new Overlay(readOverlaySettings(file), host);
-  return statistics.overlay;
+  const overlay = new Overlay(readOverlaySettings(file), host);
+  statusParts.push(() => ({ overlay: overlay.status }));
+  return overlay;
 }
 
 /** Serves an agent's metrics. Nothing of what this takes is loaded without --metrics. */
-async function startMetrics(address: MetricsAddress, statistics: Statistics, build: string) {
+async function startMetrics(address: MetricsAddress, running: Agent, build: string) {
   const { serveMetrics } = await import('../agent/metrics.ts');
-  return await serveMetrics(address, statistics, { version: packageJson.version, build });
+  return await serveMetrics(address, running, { version: packageJson.version, build });
 }
 
 /**

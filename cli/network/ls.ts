@@ -49,9 +49,9 @@ function printTable(networks: readonly NetworkOverview[]): void {
   print(`${count(networks.length, 'network')}.`);
 }
 
-function rowsOf({ name, file, plugins, ipam, ranges, attachments }: NetworkOverview): string[][] {
+function rowsOf({ name, file, delegated, plugins, ipam, ranges, attachments }: NetworkOverview): string[][] {
   const own = [name, plugins.join(',')];
-  const shared = [`${attachments.length}`, file ? basename(file) : '(removed)'];
+  const shared = [`${attachments.length}`, file ? basename(file) : delegated ? '(delegated)' : '(removed)'];
   if (ranges.length === 0) return [[...own, ipam.join(',') || '-', '-', '-', '-', '-', ...shared]];
   return ranges.map(({ subnets, gateways, capacity, used, free }) => [
     ...own,
