@@ -63,7 +63,7 @@ function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Con
         : chain.isOfPlugins
           ? 'Something has removed the rules of the plugin "firewall"'
           : 'The plugin "firewall" lets them through another firewall of this host, and this one drops them all the same',
-      mend: [...commands].join(' && '),
+      fix: [...commands].join(' && '),
     };
   });
 }

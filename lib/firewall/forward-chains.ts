@@ -4,7 +4,7 @@
  * meant to drop.
  */
 
-import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import type { Programs } from '../kernel/programs.ts';
 import { isOwnedTable, listBaseChains, type NftBaseChain } from '../netlink/nftables/objects.ts';
 import { listRules, type NftRule, verdictOf } from '../netlink/nftables/rules.ts';
 import type { NftFamily } from '../netlink/nftables/wire.ts';
@@ -22,7 +22,7 @@ export function nameOf({ table, name }: NftBaseChain): string {
 
 /**
  * The base chains in which containers must be let through.
- * @param wanted the one that the operator names; when left out, every one that drops what no rule lets through.
+ * @param wanted the one that the operator names; when left out, each that drops what no rule lets through.
  * @throws Error when there is none of that name, or one that nftables must not change.
  */
 export function droppingChains(
@@ -109,11 +109,5 @@ function dropsAll(rule: NftRule): boolean {
  */
 function isManagedByIptables({ table, name }: NftBaseChain, programs: Programs): boolean {
   if (table.family === 'inet' || table.name !== 'filter' || name !== 'FORWARD') return false;
-  try {
-    programs.find(table.family === 'ip' ? 'iptables' : 'ip6tables');
-    return true;
-  } catch (error) {
-    if (error instanceof ProgramMissingError) return false;
-    throw error;
-  }
+  return programs.has(table.family === 'ip' ? 'iptables' : 'ip6tables');
 }
