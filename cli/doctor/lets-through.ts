@@ -32,8 +32,8 @@ export interface Match {
 }
 
 /**
- * Whether new connections of a sender are accepted, to somewhere at least, or dropped, wherever they go. Rules
- * for certain ports, protocols or destinations do not count.
+ * Whether new connections of a sender are accepted, to somewhere at least, or dropped, wherever they go.
+ * Rules for certain ports, protocols or destinations do not count.
  * @returns undefined where the policy of the base chain decides.
  */
 export function verdictOn(chains: Chains, base: string, sender: Sender): 'accept' | 'drop' | undefined {
