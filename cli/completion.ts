@@ -106,7 +106,6 @@ function valuesOf(argument: string, text = ''): string[] {
     case 'paths':
     case 'svg':
     case 'html':
-    case 'output':
     case 'socket':
       return [':files'];
     case 'bin-dir':

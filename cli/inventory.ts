@@ -21,7 +21,13 @@ import type { HostAttachment, PodName, PublishedPort } from './inventory/attachm
 import { presentNamespaces } from './inventory/namespaces.ts';
 import { Unrecorded } from './inventory/unrecorded.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
+import {
+  findNetworkBelow,
+  type NetworkList,
+  networkFiles,
+  networkFromCache,
+  readNetworkFile,
+} from './libcni/conflist.ts';
 import { listRecords, type RecordEntry } from './records.ts';
 import { type RangeUse, reservationsOf } from './reservations.ts';
 import { ruleOwners } from './rules.ts';
@@ -30,8 +36,10 @@ export type { HostAttachment, PublishedPort } from './inventory/attachment.ts';
 
 /** What a host has. */
 export interface Inventory {
-  /** Those that are configured, and those that only the result cache still knows. */
+  /** Those that are configured, and those that only records know, whose file is "". */
   networks: NetworkList[];
+  /** Names of networks that plugins attach pods to, from configurations that may be in no file. */
+  delegated: ReadonlySet<string>;
   attachments: HostAttachment[];
   /** What the result cache has of them, by {@link attachmentKey}. */
   records: ReadonlyMap<string, CachedAttachment>;
@@ -69,8 +77,10 @@ export async function takeInventory(
   for (const { attachment, since, error } of entries) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
-    const retired = networks.has(attachment.network) ? undefined : networkFromCache(attachment);
-    if (retired) networks.set(retired.name, retired);
+    if (!networks.has(attachment.network)) {
+      const unlisted = findNetworkBelow(configDir, attachment.network) ?? networkFromCache(attachment);
+      if (unlisted) networks.set(unlisted.name, unlisted);
+    }
     const { network, containerId, ifname, netns, capabilityArgs } = attachment;
     records.set(attachmentKey(attachment), attachment);
     const result = readResult(attachment.result, once);
@@ -95,6 +105,7 @@ export async function takeInventory(
   unrecorded.addRuleOwners(await owners, (name) => networks.has(name));
   return {
     networks: [...networks.values()],
+    delegated: new Set(entries.flatMap((one) => (one.isSaved ? (one.attachment?.network ?? []) : []))),
     attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
     records,
     ranges: reservations.flatMap(({ ranges }) => ranges),

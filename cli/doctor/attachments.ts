@@ -32,7 +32,7 @@ export const attachments: Check = {
         message: states.get(one.attachment)!.problems.join('; '),
         ...(repairs.get(one) ?? {
           cause: 'Something has changed since ADD: another program, an operator, or the container itself',
-          mend: anewCommand(one),
+          fix: anewCommand(one),
         }),
       }),
     );

@@ -14,10 +14,10 @@ export interface Finding {
   readonly message: string;
   /** Why it is so, as far as can be told. */
   readonly cause: string;
-  /** The command line that mends it or, where no command can, what to do. */
-  readonly mend: string;
-  /** Mends it, where that cannot harm anything; what it has done is looked at afterwards. */
-  readonly fix?: () => Promise<void> | void;
+  /** The command line that fixes it or, where no command can, what to do. */
+  readonly fix: string;
+  /** Does so, where that cannot harm anything; what it has done is looked at afterwards. */
+  readonly apply?: () => Promise<void> | void;
 }
 
 /** What a check has come to. */

@@ -66,7 +66,7 @@ function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Con
         network,
         all.some(({ one }) => hasFirewall(one)),
       ),
-      mend: [...commands].join(' && '),
+      fix: [...commands].join(' && '),
     };
   });
 }

@@ -12,7 +12,7 @@ import { makeHostWithNetworks, named, several, writeNetworks } from '../support/
 
 test('pods that a shell in another mount namespace does not see are not taken for orphaned', async (t) => {
   const on = await makeOperator(t, [bridged]);
-  const output = await on.sh(`unshare --pid --fork --kill-child --mount-proc sh -ec '
+  const script = `unshare --pid --fork --kill-child --mount-proc sh -ec '
     ln -s /run /run/absolute
     unshare --mount --propagation private sleep 300 > /dev/null &
     shell=$!
@@ -29,7 +29,8 @@ test('pods that a shell in another mount namespace does not see are not taken fo
     within nsenter --target 1 --mount -- cni gc
     ip netns del late
     within cni gc
-    kill $shell'`);
+    kill $shell'`;
+  const output = await on.sh(script, 300_000);
   const said = output.match(/^.*\/run\/absolute\/netns\/late" \(1 of 1\).* nsenter --target 1 --mount/gm);
   t.is(said?.length, 6, output);
   for (const command of ['list', 'doctor', 'doctor --fix', 'repair', 'gc', 'gc --all'])
@@ -100,9 +101,9 @@ for (const [what, lose] of [
     const records = JSON.parse((await cni('doctor', '-o', 'json')).stdout).checks.find(
       (one: { id: string }) => one.id === 'records',
     );
-    for (const { fixable, mend } of records.findings) {
+    for (const { fixable, fix } of records.findings) {
       t.false(fixable);
-      t.regex(mend, /^Have the runtime delete the container/);
+      t.regex(fix, /^Have the runtime delete the container/);
     }
   });
 
