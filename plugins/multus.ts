@@ -15,7 +15,7 @@ import {
 } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type Choice, inlineNetwork, networkNamed, wholeInlineNetwork } from '../lib/networks/choice.ts';
-import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
+import { configFiles, type NetworkList, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
 import { directoryOf, multusNetworks, usualDirectory } from '../lib/networks/directories.ts';
 import {
@@ -197,10 +197,14 @@ async function configuredNetwork(call: MultusCall, api: PodApi | undefined, name
   }
 }
 
-/** A network by the path of its file, or the first one of a directory. @throws ConfigError */
+/**
+ * A network by the path of its file. Of a directory, it is that of the first file by name, as for Multus:
+ * lists do not come before single plugins here.
+ * @throws ConfigError
+ */
 function networkAt(path: string): NetworkList {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return readNetwork(path);
-  const [file] = networkFiles(path);
+  const [file] = configFiles(path, ['.conf', '.conflist', '.json']);
   if (file !== undefined) return readNetwork(file);
   throw new Error(`Directory "${path}" has no network. Put one there, or name another in the configuration`);
 }
