@@ -6,7 +6,7 @@ import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
+import { collectGarbage, deleteNetwork, type Environment, type Runtime } from './libcni/chain.ts';
 import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork, warnOfRemoved } from './networks.ts';
@@ -168,29 +168,29 @@ async function collect(
     const why = `network "${list.name}" has "disableGC" set, so that nothing is collected`;
     return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
   }
-  const runtimes = new Map<Runtime, HostAttachment>();
-  const detached = stale.map((one) => {
-    const record = recordOf(one, environment.cacheDir);
-    const runtime = runtimeOf(one, record);
-    runtimes.set(runtime, one);
-    return { network: (record && networkFromCache(record)) ?? list, runtime };
-  });
-  const failures = await collectGarbage(list, detached, kept, environment);
-  for (const [runtime, one] of runtimes)
-    if (!failures.some((failure) => failure.runtime === runtime)) forgetSaved(environment.cacheDir, one);
+  const failures = new Map<HostAttachment, Error>();
+  for (const one of stale)
+    try {
+      const record = recordOf(one, environment.cacheDir);
+      const network = (record && networkFromCache(record)) ?? list;
+      await deleteNetwork(network, runtimeOf(one, record), environment);
+      forgetSaved(environment.cacheDir, one);
+    } catch (error) {
+      failures.set(one, error as Error);
+    }
+  const errors = kept ? await collectGarbage(list, kept, environment) : [];
   const after = await takeInventory(configDir(), cacheDir());
   const remaining = new Map<HostAttachment, string>();
   for (const one of stale) {
+    const failure = failures.get(one);
     const trace = traceOf(one, after);
-    if (!trace) continue;
-    const failure = failures.find(({ runtime }) => runtime && runtimes.get(runtime) === one);
-    remaining.set(one, failure ? describeError(failure.error) : trace);
+    if (trace) remaining.set(one, failure ? describeError(failure) : trace);
+    else if (failure) errors.push(failure);
   }
-  const errors = failures.filter(({ runtime }) => !runtime || !remaining.has(runtimes.get(runtime)!));
-  return { remaining, errors: errors.map(({ error }) => error) };
+  return { remaining, errors };
 }
 
-/** @returns undefined where there is none: a damaged record must not keep an attachment from being removed. */
+/** @returns undefined where there is none: a damaged one must not keep an attachment from being removed. */
 function recordOf(one: HostAttachment, cacheDir: string): CachedAttachment | undefined {
   try {
     return readRecord(cacheDir, one);

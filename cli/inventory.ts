@@ -189,7 +189,7 @@ export function displayName(one: Pick<HostAttachment, 'pod' | 'containerId' | 'n
   return givenName(one) ?? shortId(one.containerId);
 }
 
-/** The first twelve characters of a container ID; with nerdctl, which puts its namespace before it, of the rest. */
+/** The first twelve characters of a container ID, behind the namespace that nerdctl begins it with. */
 export function shortId(containerId: string): string {
   const [namespace = ''] = /^.+-(?=[0-9a-f]{64}$)/.exec(containerId) ?? [];
   return containerId.slice(0, namespace.length + 12);

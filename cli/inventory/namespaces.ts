@@ -8,7 +8,7 @@ import { CommandError } from '../errors.ts';
 /** The root directory of PID 1, in its mount namespace. Source: proc_pid_root(5). */
 const rootOfInit = '/proc/1/root';
 
-/** What is at the path of a namespace; "foreign": another one, as a process that is gone had the PID in it. */
+/** What is at the path of a namespace; "foreign": another one, as the process of the path is gone. */
 type Finding = 'present' | 'foreign' | 'gone';
 
 /**
