@@ -9,7 +9,7 @@ import type { CachedAttachment } from './libcni/cache.ts';
 import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
 import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
-import { configuredNetworks, findUsedNetwork } from './networks.ts';
+import { configuredNetworks, findUsedNetwork, warnOfRemoved } from './networks.ts';
 import { forgetSaved, readRecord } from './records.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
@@ -82,7 +82,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       if (network === undefined) print(paint('bold', name));
       const own = attachments.filter((one) => one.network === name);
       try {
-        await collectNetwork(findUsedNetwork(name), own, options);
+        await collectNetwork(networkOf(name, inventory), own, options);
       } catch (error) {
         if (network !== undefined) throw error;
         warn(describeError(error));
@@ -97,6 +97,13 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
 function usedNetworks({ networks, attachments }: Inventory): string[] {
   const names = [...networks.map(({ name }) => name), ...attachments.map((one) => one.network)];
   return [...new Set(names)].toSorted();
+}
+
+/** A network as the inventory has it: what its plugins detach may take its last record. */
+function networkOf(name: string, { networks, delegated }: Inventory): NetworkList {
+  const network = networks.find((one) => one.name === name);
+  if (network?.file === '' && !delegated.has(name)) warnOfRemoved(name);
+  return network ?? findUsedNetwork(name);
 }
 
 interface Options extends Pick<GcArguments, 'all' | 'trace'> {

@@ -142,7 +142,8 @@ export const plugin = definePlugin({
 /** A setting without an attachment. */
 const emptySetting = {
   owner: { node: '', network: '', containerId: '', ifname: '' },
-  ...{ identity: '', podref: '' },
+  identity: '',
+  podref: '',
 };
 
 /** @throws Error for a configuration that makes no sense. */

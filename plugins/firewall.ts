@@ -9,7 +9,12 @@ import { heldByOthers, notedAddresses } from '../lib/firewall/address-holders.ts
 import { requireComplete } from '../lib/firewall/backend.ts';
 import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
 import { Claims } from '../lib/firewall/claims.ts';
-import { firewalldForward, isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
+import {
+  firewalldForward,
+  isFirewalldRunning,
+  refuseUnheardFirewalld,
+  Zone,
+} from '../lib/firewall/firewalld.ts';
 import {
   type ForwardBackend,
   type ForwardBackendName,
@@ -200,6 +205,7 @@ async function chooseBackend(call: FirewallCall, used?: ForwardBackendName): Pro
   const { config, programs } = call;
   if (config.backend) return config.backend as ForwardBackendName;
   if (await isFirewalldRunning(programs)) return 'firewalld';
+  refuseUnheardFirewalld(programs);
   if (used && used !== 'firewalld') return used;
   return hasPrograms(programs, familiesOfResult(call)) ? 'iptables' : 'nftables';
 }

@@ -34,7 +34,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
           {
             ...{ severity: 'info', subject, cause },
             message: `${title} has ${count(all.length, 'rule')} beside those of "iptables", and the kernel applies both`,
-            mend: `Look at them with "${program}-save"; "${program} -F" and "${program} -t nat -F" remove them`,
+            fix: `Look at them with "${program}-save"; "${program} -F" and "${program} -t nat -F" remove them`,
           },
         ];
   const users = running.filter((one) => ours.some((line) => concerns(line, one)));
@@ -44,7 +44,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
     {
       ...{ severity: 'warning', subject: `rules of CNI plugins in ${program}`, cause },
       message: `${title} still has ${count(ours.length, 'rule')} of CNI plugins, which the plugins of today neither see nor remove`,
-      mend: [
+      fix: [
         // Pods that were attached before the switch may have no other rules.
         ...(users.length > 0
           ? [
@@ -58,7 +58,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
           : []),
         remove,
       ].join('. Then: '),
-      ...(users.length === 0 && !isOperators && { fix: () => removeRules(program, tables, programs) }),
+      ...(users.length === 0 && !isOperators && { apply: () => removeRules(program, tables, programs) }),
     },
   ];
 }

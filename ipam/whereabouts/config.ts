@@ -6,7 +6,6 @@ import {
   array,
   boolean,
   convert,
-  emptyIsAbsent,
   type InferShape,
   integer,
   object,
@@ -48,9 +47,10 @@ const ipam = object({
   ipRanges: array(object(rangeShape), {
     description: 'Further ranges; every container gets an address of each.',
   }),
-  gateway: emptyIsAbsent(
-    convert(string(), (text) => Address.parse(decimal(text)), { examples: ['10.1.0.1'] }),
-  ),
+  gateway: convert(string(), (text) => Address.parse(decimal(text)), {
+    emptyIsAbsent: true,
+    examples: ['10.1.0.1'],
+  }),
   routes: array(routeSchema, { description: 'Routes for the container.' }),
   dns: dnsSchema,
   addresses: array(object({ address: fixedSchema, gateway: addressSchema }), {

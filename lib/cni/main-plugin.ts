@@ -121,7 +121,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       const created = call.undoCount - first;
       const addresses = call.config.ipam?.type ? await ipamAdd(call) : (inherited ?? emptyResult());
       // As DEL does it.
-      if ((await interfaceGoes(call)) === 'before') call.undoLater(first, created);
+      if ((await interfaceGoes(call)) === 'before') call.postponeUndo(first, created);
       const index = attached.interfaces.findIndex((one) => one.sandbox);
       const result: Result = {
         interfaces: attached.interfaces,

@@ -21,12 +21,7 @@ export type Neighbours = () => readonly Address[];
  * not installed.
  */
 export function defaultBackend(programs: Programs): BackendName {
-  try {
-    programs.find('iptables-restore');
-    return 'iptables';
-  } catch {
-    return 'nftables';
-  }
+  return programs.has('iptables-restore') ? 'iptables' : 'nftables';
 }
 
 /**

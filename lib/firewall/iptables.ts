@@ -4,13 +4,10 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import type { Family } from '../ip.ts';
+import { type Family, families } from '../ip.ts';
 import { missingCapabilities } from '../kernel/capabilities.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { takeLock, xtablesLock } from './xtables-lock.ts';
-
-/** Both families, for loops over them. */
-export const families: readonly Family[] = [4, 6];
 
 /** Seconds to wait for another program to let go of the iptables lock. */
 const lockSeconds = 10;
@@ -98,12 +95,15 @@ export async function tryRestore(
   }
 }
 
+/** What a family needs of the programs. */
+const requiredPrograms = ['', '-restore'] as const;
+
 /**
  * Makes sure that the programs of a family are installed. None is started.
  * @throws IptablesMissingError
  */
 export function requireInstalled(programs: Programs, family: Family): void {
-  for (const suffix of ['', '-restore'] as const) {
+  for (const suffix of requiredPrograms) {
     try {
       programs.find(programOf(family, suffix));
     } catch (error) {
@@ -114,13 +114,9 @@ export function requireInstalled(programs: Programs, family: Family): void {
 
 /** Whether the programs of every one of these families are installed. */
 export function hasPrograms(programs: Programs, wanted: readonly Family[]): boolean {
-  try {
-    for (const family of wanted) requireInstalled(programs, family);
-    return true;
-  } catch (error) {
-    if (error instanceof IptablesMissingError) return false;
-    throw error;
-  }
+  return wanted.every((family) =>
+    requiredPrograms.every((suffix) => programs.has(programOf(family, suffix))),
+  );
 }
 
 /**

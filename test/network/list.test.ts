@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';

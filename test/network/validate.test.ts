@@ -1,4 +1,7 @@
-/** `cni validate`: what it finds, and how it says so. See also test/runtimes/verdicts.test.ts. */
+/**
+ * `cni validate`: what it finds, and how it says so. See also test/runtimes/verdicts.test.ts.
+ * Runs once: no agent takes part.
+ */
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

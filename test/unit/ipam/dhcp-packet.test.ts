@@ -144,7 +144,7 @@ test('options of the configuration', (t) => {
     ],
   );
   t.deepEqual(Buffer.from(options.clientId).toString(), '\0id/net/eth0');
-  t.deepEqual(clientOptions({ request: [{ skipDefault: true }] }, 'x', {}).request, []);
+  t.deepEqual(clientOptions({ request: [{ skipDefault: true }] }, 'x', {}).request, [1]);
   t.is(clientOptions({}, 'x'.repeat(400), {}).clientId.length, 255);
   for (const option of ['frobnicate', '0', '255', '-1', '1000'])
     t.throws(() => clientOptions({ request: [{ option }] }, 'x', {}), { message: /no DHCP option/ }, option);
