@@ -98,7 +98,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     return removed;
   },
 
-  probe() {
+  async probe() {
     requireNftables();
   },
 });
