@@ -97,7 +97,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     return removed;
   },
 
-  probe() {
+  async probe() {
     requireNftables();
   },
 });
