@@ -130,7 +130,7 @@ export const detach = podCommand(
     const { of } = one;
     if (!of) throw new CommandError(`Network "${network}" was attached by Multus. Delete the pod instead`);
     const record = recordOf(of.containerId, one);
-    await deletePlugins(one.network, record, delegating(trace), { result: record.result });
+    await deletePlugins(one.network, record, delegating(trace), { result: one.result });
     forgetSaved(cacheDir(), record);
     print(`Pod "${name}" has no interface "${one.ifname}" on network "${network}" any more.`);
   },

@@ -15,9 +15,9 @@ import {
 } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type Choice, inlineNetwork, networkNamed, wholeInlineNetwork } from '../lib/networks/choice.ts';
-import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
+import { configFiles, type NetworkList, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
-import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
+import { directoryOf, multusNetworks, usualDirectory } from '../lib/networks/directories.ts';
 import {
   annotationsOf,
   defaultAnnotation,
@@ -61,8 +61,7 @@ const config = {
     { description: 'Further networks of certain pods, for nodes without an API.' },
   ),
   confDir: string({
-    description:
-      'Directory of the networks that are referred to by name; by default /etc/cni/multus/net.d, then /etc/cni/net.d.',
+    description: `Directory of the networks that are referred to by name; by default ${multusNetworks.join(', then ')}.`,
   }),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
@@ -176,8 +175,8 @@ async function baseNetworks(call: MultusCall, api: PodApi | undefined, pod?: Pod
   ];
 }
 
-function directories({ confDir }: Config): string[] {
-  return confDir ? [confDir] : ['/etc/cni/multus/net.d', '/etc/cni/net.d'];
+function directories({ confDir }: Config): readonly string[] {
+  return confDir ? [confDir] : multusNetworks;
 }
 
 /**
@@ -198,10 +197,14 @@ async function configuredNetwork(call: MultusCall, api: PodApi | undefined, name
   }
 }
 
-/** A network by the path of its file, or the first one of a directory. @throws ConfigError */
+/**
+ * A network by the path of its file. Of a directory, it is that of the first file by name, as for Multus:
+ * lists do not come before single plugins here.
+ * @throws ConfigError
+ */
 function networkAt(path: string): NetworkList {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return readNetwork(path);
-  const [file] = networkFiles(path);
+  const [file] = configFiles(path, ['.conf', '.conflist', '.json']);
   if (file !== undefined) return readNetwork(file);
   throw new Error(`Directory "${path}" has no network. Put one there, or name another in the configuration`);
 }

@@ -7,11 +7,16 @@ import type { AttachmentId } from '../../lib/attachment.ts';
 import { findPlugin } from '../../lib/cni/delegate.ts';
 import { runExecutable } from '../../lib/cni/exec.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
-import { formatResult, readOutput } from '../../lib/cni/result.ts';
+import { type Result, readOutput } from '../../lib/cni/result.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { Once } from '../../lib/kernel/sharing.ts';
-import { pluginConfig, type ResultJson } from '../../lib/networks/plugin-config.ts';
+import {
+  pluginConfig,
+  type ResultJson,
+  recordedResult,
+  resultJson,
+} from '../../lib/networks/plugin-config.ts';
 import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
 import type { NetworkList } from './conflist.ts';
 
@@ -84,14 +89,13 @@ export async function addPlugins(
   environment: Environment,
 ): Promise<ResultJson> {
   checkRuntime(runtime);
-  let result: ResultJson | undefined;
+  let last: { result: Result; version: string } | undefined;
   for (const plugin of list.plugins) {
-    const config = pluginConfig(list, plugin, runtime, result);
+    const config = pluginConfig(list, plugin, runtime, last?.result);
     const output = await run('ADD', plugin.type, config, runtime, environment);
-    const read = readOutput(output, plugin.type, list.cniVersion);
-    result = JSON.parse(formatResult(read.result, read.version)) as ResultJson;
+    last = readOutput(output, plugin.type, list.cniVersion);
   }
-  return result!;
+  return resultJson(last!.result, last!.version);
 }
 
 /**
@@ -122,8 +126,9 @@ export async function checkNetwork(
       `There is no record that container "${runtime.containerId}" was attached to network "${list.name}" as ` +
         `"${runtime.ifname}". Attach it with "cni add" first`,
     );
+  const prevResult = recordedResult(result, list, environment.once);
   for (const plugin of list.plugins)
-    await run('CHECK', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
+    await run('CHECK', plugin.type, pluginConfig(list, plugin, runtime, prevResult), runtime, environment);
 }
 
 /**
@@ -139,9 +144,10 @@ export async function deleteNetwork(
 ): Promise<void> {
   checkRuntime(runtime);
   const id = { ...runtime, network: list.name };
-  let result: ResultJson | undefined;
+  let result: Result | undefined;
   try {
-    if (atLeast(list.cniVersion, '0.4.0')) result = readCached(environment.cacheDir, id)?.result;
+    const recorded = readCached(environment.cacheDir, id)?.result;
+    result = recorded && recordedResult(recorded, list);
   } catch (error) {
     // A damaged record must not keep a container from being taken down.
     environment.onWarning((error as Error).message);
@@ -160,12 +166,13 @@ export async function deletePlugins(
   list: NetworkList,
   runtime: Runtime,
   environment: Environment,
-  { result, goesOn = false }: { readonly result?: ResultJson | undefined; readonly goesOn?: boolean } = {},
+  { result, goesOn = false }: { readonly result?: Result | undefined; readonly goesOn?: boolean } = {},
 ): Promise<void> {
+  const known = atLeast(list.cniVersion, '0.4.0') ? result : undefined;
   const failures: unknown[] = [];
   for (const plugin of list.plugins.toReversed())
     try {
-      await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
+      await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, known), runtime, environment);
     } catch (error) {
       failures.push(error);
       if (!goesOn) break;

@@ -125,7 +125,7 @@ async function look(
         const keys = range(addressKey({ group, address: begin }), behind({ group, address: end }), {
           keysOnly: true,
         });
-        return [get(legacyKey(pool)), keys];
+        return [get(legacyKey(pool.subnet)), keys];
       }),
     ],
   });

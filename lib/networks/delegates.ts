@@ -3,13 +3,13 @@
 import type { AttachmentId } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
 import { type DelegateOptions, delegate } from '../cni/delegate.ts';
-import { emptyResult, formatResult, type Result } from '../cni/result.ts';
+import { emptyResult, type Result } from '../cni/result.ts';
 import { runAll } from '../cni/steps.ts';
 import { atLeast } from '../cni/version.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Address } from '../ip.ts';
 import type { NetworkList } from './conflist.ts';
-import { pluginConfig, type ResultJson } from './plugin-config.ts';
+import { pluginConfig } from './plugin-config.ts';
 
 /** A network that a pod is attached to, and how. */
 export interface Delegate {
@@ -41,7 +41,7 @@ export async function addDelegate(call: Call, one: Delegate): Promise<Result> {
   let result: Result | undefined;
   await inNetwork(one, async () => {
     for (const plugin of network.plugins) {
-      const stdin = pluginConfig(network, plugin, one, result && jsonOf(one, result));
+      const stdin = pluginConfig(network, plugin, one, result);
       result = await delegate(call, plugin.type, optionsFor(one, 'ADD', stdin));
     }
   });
@@ -54,7 +54,7 @@ export async function checkDelegate(call: Call, one: Delegate): Promise<void> {
   if (network.disableCheck || !atLeast(network.cniVersion, '0.4.0')) return;
   await inNetwork(one, async () => {
     for (const plugin of network.plugins) {
-      const stdin = pluginConfig(network, plugin, one, result && jsonOf(one, result));
+      const stdin = pluginConfig(network, plugin, one, result);
       await delegate(call, plugin.type, optionsFor(one, 'CHECK', stdin));
     }
   });
@@ -67,7 +67,7 @@ export async function checkDelegate(call: Call, one: Delegate): Promise<void> {
  */
 export async function deleteDelegate(call: Call, one: Delegate, container?: Container): Promise<void> {
   const { network, result } = one;
-  const known = result && atLeast(network.cniVersion, '0.4.0') ? jsonOf(one, result) : undefined;
+  const known = result && atLeast(network.cniVersion, '0.4.0') ? result : undefined;
   const steps = network.plugins.toReversed().map((plugin) => () => {
     const options = optionsFor(one, 'DEL', pluginConfig(network, plugin, one, known));
     return delegate(call, plugin.type, { ...options, target: { ...options.target, ...container } });
@@ -124,10 +124,6 @@ function optionsFor(
   stdin: string,
 ): DelegateOptions {
   return { command, stdin, version: network.cniVersion, target: { ifname, args } };
-}
-
-function jsonOf({ network }: Delegate, result: Result): ResultJson {
-  return JSON.parse(formatResult(result, network.cniVersion || '0.1.0')) as ResultJson;
 }
 
 /** Has an error say which network of the pod it is about. */

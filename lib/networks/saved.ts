@@ -162,7 +162,8 @@ function toElement(one: SavedDelegate): object {
   const { name, cniVersion, disableCheck, disableGC, plugins } = network;
   const list = { cniVersion, name, disableCheck, disableGC, plugins: plugins.map(({ config }) => config) };
   return {
-    ConfList: { cniVersion, name },
+    // Multus takes "Bytes" for a list only where there are plugins here, and wants no more than their types.
+    ConfList: { cniVersion, name, plugins: plugins.map(({ type }) => ({ type })) },
     Name: label,
     ifnameRequest: ifname,
     Bytes: Buffer.from(JSON.stringify(list)).toString('base64'),

@@ -132,6 +132,11 @@ for (const [title, fault] of [
     'nftables',
     "nft 'add table inet f; add chain inet f forward { type filter hook forward priority 0; policy drop; }'",
   ],
+  ['a rule of iptables for the pods', 'iptables -I FORWARD -i br0 -j DROP'],
+  [
+    'a rule of nftables for the pods',
+    'nft \'add table inet f; add chain inet f forward { type filter hook forward priority 0; }; add rule inet f forward iifname "br0" drop\'',
+  ],
 ] as const)
   test(`a firewall that drops what pods send: ${title}`, async (t) => {
     const { on, pod } = await scene(t);

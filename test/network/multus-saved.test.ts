@@ -3,7 +3,7 @@
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import test from 'ava';
-import { Attachment, attach } from '../support/chain.ts';
+import { Attachment, attach, type Conflist } from '../support/chain.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
 import {
@@ -11,10 +11,13 @@ import {
   interfacesOf,
   makeHostWithNetworks,
   mentions,
+  named,
   settled,
   several,
+  writeNetworks,
 } from '../support/several.ts';
 
+const standard = 'k8s.v1.cni.cncf.io/networks';
 const fileOf = (host: Host, { containerId }: Pod) => host.file(`/var/lib/cni/multus/${containerId}`);
 
 test('the plugins of what Multus saved get the CNI_ARGS of the call', async (t) => {
@@ -47,6 +50,46 @@ test('the plugins of what Multus saved get the CNI_ARGS of the call', async (t) 
     `DEL net1 IgnoreUnknown=1;${own}`,
     `DEL eth0 ${args};IP=10.41.0.9`,
   ]);
+});
+
+/** What Multus reads of an element, and by what it decides. Source: CmdDel of its pkg/multus. */
+interface Element {
+  ConfList: { plugins?: { type: string }[] };
+  Bytes: string;
+  ifnameRequest?: string;
+}
+
+/** The network that Multus takes an element for: "Bytes" is a list if "ConfList" has plugins, else one plugin. */
+function asMultusReads({ ConfList: { plugins = [] }, Bytes }: Element): Conflist {
+  const value = JSON.parse(Buffer.from(Bytes, 'base64').toString());
+  if (plugins.length > 0) return value;
+  const { name, cniVersion, type } = value;
+  if (typeof type !== 'string') throw new Error("missing 'type'");
+  return { name, cniVersion, plugins: [value] };
+}
+
+test('Multus can detach what is saved here', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const { plugins } = named.find(({ name }) => name === 'backup')!;
+  writeNetworks(host, [{ cniVersion: '1.1.0', name: 'tuned', plugins: [...plugins, { type: 'tuning' }] }]);
+  const network = several('multus', {
+    clusterNetwork: 'pods',
+    capabilities: { 'io.kubernetes.cri.pod-annotations': true },
+  });
+  const { pod } = await attach(host, network, annotated({ [standard]: 'storage,tuned@fast' }));
+  const elements: Element[] = JSON.parse(readFileSync(fileOf(host, pod), 'utf8'));
+  t.deepEqual(
+    elements.map(({ ConfList, ifnameRequest }) => [ifnameRequest, ConfList.plugins]),
+    [
+      ['eth0', [{ type: 'bridge' }, { type: 'portmap' }]],
+      ['net1', [{ type: 'macvlan' }]],
+      ['fast', [{ type: 'bridge' }, { type: 'tuning' }]],
+    ],
+  );
+  for (const one of elements.toReversed())
+    await new Attachment(host, pod, asMultusReads(one), { ifname: one.ifnameRequest! }).del();
+  t.deepEqual(await interfacesOf(pod), []);
+  t.deepEqual(mentions(host, pod), [`/var/lib/cni/multus/${pod.containerId}`]);
 });
 
 /** More than a file may have, in bytes. */
