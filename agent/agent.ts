@@ -18,7 +18,7 @@ import { serve } from './connection.ts';
 import { peerUser } from './peer.ts';
 import { waitForEnd } from './pipe.ts';
 import type { Offer } from './protocol.ts';
-import { Statistics } from './statistics.ts';
+import { type AgentStatus, type FinishedCall, Statistics } from './statistics.ts';
 
 /** Where launchers look for the agent. */
 export const defaultSocket = '/run/cni/agent.sock';
@@ -38,11 +38,21 @@ export interface AgentOptions {
   readonly idleTimeoutMs: number;
 }
 
+/** Told of the calls of an agent. */
+export interface AgentObserver extends CallObserver {
+  /** A call begins. @param waitedMs how long it has waited for its turn, in milliseconds. */
+  hasTurn?(waitedMs: number): void;
+  /** A call has ended, whether or not anybody took its answer. */
+  finished?(call: FinishedCall): void;
+}
+
 /** A running agent. */
 export class Agent {
   readonly statistics = new Statistics();
   /** Told of calls, besides their log. */
-  readonly observers: CallObserver[] = [];
+  readonly observers: AgentObserver[] = [];
+  /** What parts of the agent add to its status. */
+  readonly statusParts: (() => Partial<AgentStatus>)[] = [];
   /** Called when it has nothing left to do: it was replaced, idle for long, or told to stop. */
   onEnd: () => void = () => {};
   private readonly options: AgentOptions;
@@ -79,7 +89,7 @@ export class Agent {
         schedule: this.schedule,
         noteAbandoned: () => void this.statistics.refused++,
         record: this.record,
-        status: () => this.statistics.report(this.options.build),
+        status: this.status,
       });
     });
     this.server = server;
@@ -136,7 +146,7 @@ export class Agent {
     const { CNI_CONTAINERID: container, CNI_IFNAME: ifname, [depthVariable]: depth } = environment;
     const work = async () => {
       const waitedMs = performance.now() - start;
-      this.statistics.onTurn(waitedMs);
+      for (const observer of this.observers) observer.hasTurn?.(waitedMs);
       this.statistics.running++;
       try {
         return await call(waitedMs);
@@ -187,8 +197,13 @@ export class Agent {
     }
   }
 
-  private readonly record = (offer: Offer, code: number | undefined, milliseconds: number): void =>
-    this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', code, milliseconds);
+  private readonly record = (offer: Offer, code: number | undefined, milliseconds: number): void => {
+    const call = this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', code, milliseconds);
+    for (const observer of this.observers) observer.finished?.(call);
+  };
+
+  private readonly status = (): AgentStatus =>
+    Object.assign(this.statistics.report(this.options.build), ...this.statusParts.map((part) => part()));
 
   private restartIdleTimer(): void {
     clearTimeout(this.idleTimer);

@@ -5,9 +5,11 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { basename } from 'node:path';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import { errnoOf } from '../lib/file.ts';
 import { listenOn } from '../lib/kernel/listen.ts';
+import type { Agent, AgentObserver } from './agent.ts';
 import type { MetricsAddress } from './metrics-address.ts';
 import type { Statistics } from './statistics.ts';
 
@@ -34,10 +36,11 @@ export interface MetricsServer {
  */
 export async function serveMetrics(
   address: MetricsAddress,
-  statistics: Statistics,
+  { statistics, observers }: Pick<Agent, 'statistics' | 'observers'>,
   build: { readonly version: string; readonly build: string },
 ): Promise<MetricsServer> {
-  const registry = makeRegistry(statistics, build);
+  const { registry, observer } = makeRegistry(statistics, build);
+  observers.push(observer);
   const server = createServer(
     { headersTimeout: patienceMs, requestTimeout: patienceMs },
     (request, response) => {
@@ -92,7 +95,10 @@ function explained(error: Error, { host, port }: { host: string; port: number })
 }
 
 /** Every metric. docs/agent.md lists them. */
-function makeRegistry(statistics: Statistics, build: Readonly<Record<string, string>>): Registry {
+function makeRegistry(
+  statistics: Statistics,
+  build: Readonly<Record<string, string>>,
+): { registry: Registry; observer: AgentObserver } {
   const registry = new Registry();
   const registers = [registry];
   const gauge = (name: string, help: string, read: () => number) =>
@@ -158,7 +164,6 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
     buckets,
     registers,
   });
-  statistics.onTurn = (waitedMs) => waits.observe(waitedMs / 1000);
   const programs = new Histogram({
     name: 'cni_agent_program_duration_seconds',
     help: 'How long programs of the host ran, such as iptables-restore, and plugins of other executables.',
@@ -166,10 +171,18 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
     buckets,
     registers,
   });
-  statistics.onProgram = ({ program, milliseconds }) => programs.observe({ program }, milliseconds / 1000);
-  statistics.onCall = ({ plugin, verb, code, milliseconds }) => {
-    calls.inc({ plugin, verb, code });
-    durations.observe({ plugin, verb }, milliseconds / 1000);
+  // There are few programs, whatever callers send: a delegate's name is theirs to choose.
+  const ran = (program: string, milliseconds: number) => programs.observe({ program }, milliseconds / 1000);
+  const observer: AgentObserver = {
+    hasTurn: (waitedMs) => waits.observe(waitedMs / 1000),
+    ranProgram: (_record, { file, milliseconds }) => ran(basename(file), milliseconds),
+    end: ({ executable, milliseconds }) => {
+      if (executable) ran('plugin', milliseconds);
+    },
+    finished({ plugin, verb, code, milliseconds }) {
+      calls.inc({ plugin, verb, code });
+      durations.observe({ plugin, verb }, milliseconds / 1000);
+    },
   };
 
   // The process, by the names that Prometheus gives its metrics in every language. Not prom-client's own set:
@@ -186,7 +199,7 @@ function makeRegistry(statistics: Statistics, build: Readonly<Record<string, str
     'When the process started, in seconds since 1970.',
     () => performance.timeOrigin / 1000,
   );
-  return registry;
+  return { registry, observer };
 }
 
 /** The number of open descriptors. When the directory cannot be opened, all of them are in use. */

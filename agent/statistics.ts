@@ -1,11 +1,8 @@
 /** What an agent has done, for the operator. */
 
 import { getPriority } from 'node:os';
-import { basename } from 'node:path';
-import type { CallObserver } from '../lib/cni/record.ts';
 import { ErrorCode } from '../lib/errors.ts';
 import type { OverlayStatus } from './overlay/host.ts';
-import type { Overlay } from './overlay/overlay.ts';
 
 /** What an agent tells of itself. */
 export interface AgentStatus {
@@ -50,13 +47,6 @@ export interface FinishedCall {
   readonly milliseconds: number;
 }
 
-/** A child process of a call that has ended. There are few programs, whatever callers send. */
-export interface FinishedProgram {
-  /** Name of a program that this suite runs, or "plugin" for a delegate's executable. */
-  readonly program: string;
-  readonly milliseconds: number;
-}
-
 const verbs: readonly string[] = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION'];
 const codes: readonly number[] = [0, ...Object.values(ErrorCode)];
 
@@ -75,8 +65,6 @@ interface Counters {
 
 /** Counters of an agent. */
 export class Statistics {
-  /** The overlay that the agent keeps, if any. */
-  overlay: Overlay | undefined;
   running = 0;
   queued = 0;
   /** Calls that were another's to answer. */
@@ -85,12 +73,6 @@ export class Statistics {
   repaired = 0;
   /** How often an attachment was still broken after that, or could not be repaired. */
   unrepaired = 0;
-  /** Told of each call that has ended. */
-  onCall: (call: FinishedCall) => void = () => {};
-  /** Told of each call that has its turn, and how long it has waited for that, in milliseconds. */
-  onTurn: (waitedMs: number) => void = () => {};
-  /** Told of each program of the host, or plugin of another executable, that has ended. */
-  onProgram: (run: FinishedProgram) => void = () => {};
   private readonly since = performance.now();
   private readonly byVerb = new Map<string, Counters>();
 
@@ -99,8 +81,9 @@ export class Statistics {
    * @param plugin one of the agent's.
    * @param command CNI_COMMAND, whatever it is.
    * @param code 0 for success, or the CNI error code; undefined when nobody took the answer.
+   * @returns the call as it was counted.
    */
-  add(plugin: string, command: string, code: number | undefined, milliseconds: number): void {
+  add(plugin: string, command: string, code: number | undefined, milliseconds: number): FinishedCall {
     const verb = describeVerb(command);
     const call = { plugin, verb, code: describeCode(code), milliseconds };
     const key = `${plugin} ${verb}`;
@@ -109,24 +92,15 @@ export class Statistics {
     entry.durations[entry.calls % kept] = milliseconds;
     entry.calls++;
     entry.codes.set(call.code, (entry.codes.get(call.code) ?? 0) + 1);
-    this.onCall(call);
+    return call;
   }
-
-  /** Counts the programs that calls have run. */
-  readonly programs: CallObserver = {
-    ranProgram: (_record, { file, milliseconds }) =>
-      this.onProgram({ program: basename(file), milliseconds }),
-    end: ({ executable, milliseconds }) => {
-      if (executable) this.onProgram({ program: 'plugin', milliseconds });
-    },
-  };
 
   /** For how long the agent has been there, in seconds. */
   get uptime(): number {
     return (performance.now() - this.since) / 1000;
   }
 
-  /** Everything, in a form for JSON. @param build digest of the agent's installed tree. */
+  /** All that is counted, in a form for JSON. @param build digest of the agent's installed tree. */
   report(build: string): AgentStatus {
     const { uptime, running, queued, refused } = this;
     return {
@@ -139,7 +113,6 @@ export class Statistics {
       refused,
       memoryMiB: Math.round(process.memoryUsage.rss() / 2 ** 20),
       calls: [...this.byVerb.keys()].sort().map((key) => statusOf(this.byVerb.get(key)!)),
-      ...(this.overlay && { overlay: this.overlay.status }),
     };
   }
 }

@@ -7,6 +7,7 @@ import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
 import type { AgentStatus } from '../agent/statistics.ts';
 import { errnoOf } from '../lib/file.ts';
 import { CommandError } from './errors.ts';
+import { withOutput } from './output.ts';
 import type { Subcommand } from './subcommand.ts';
 import { count, formatTable, print } from './terminal.ts';
 
@@ -14,15 +15,19 @@ import { count, formatTable, print } from './terminal.ts';
 const patienceMs = 5000;
 
 /** The subcommand. */
-export const agentStatus: Subcommand<{ socket: string; json: boolean }> = {
+export const agentStatus: Subcommand<{ socket: string; output: 'text' | 'json' }> = {
   builder: (yargs) =>
-    yargs
-      .option('socket', { type: 'string', default: defaultSocket, requiresArg: true, describe: 'Its socket' })
-      .option('json', { type: 'boolean', default: false, describe: 'Print it as JSON' })
+    withOutput(yargs, ['text', 'json'], 'How to print what the agent tells')
+      .option('socket', {
+        type: 'string',
+        default: defaultSocket,
+        requiresArg: true,
+        describe: 'Socket of the agent',
+      })
       .example('$0 agent status', 'Calls, failures and durations'),
-  handler: async ({ socket, json }) => {
+  handler: async ({ socket, output }) => {
     const report = await askStatus(socket);
-    if (json) return print(JSON.stringify(report, null, 2));
+    if (output === 'json') return print(JSON.stringify(report, null, 2));
     const { pid, build, priority, uptimeSeconds, running, queued, refused, memoryMiB, calls, overlay } =
       report;
     print(

@@ -5,7 +5,6 @@ import { basename, dirname } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Agent, defaultSocket } from '../agent/agent.ts';
 import { type MetricsAddress, parseMetricsAddress } from '../agent/metrics-address.ts';
-import type { Statistics } from '../agent/statistics.ts';
 import { defaultDataDir } from '../ipam/host-local/config.ts';
 import { releaseEarlierBoots } from '../ipam/host-local/earlier-boots.ts';
 import { privatePrefix, readLaunch } from '../launcher/launch.ts';
@@ -41,35 +40,41 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           ),
         )
         .option('socket', {
+          global: false,
           type: 'string',
           default: defaultSocket,
           requiresArg: true,
           describe: 'Unix socket to listen on; plugins look for the default one only',
         })
         .option('concurrency', {
+          global: false,
           type: 'number',
           default: 64,
           requiresArg: true,
           describe: 'How many calls of the runtime may be under way at once; the rest wait in order',
         })
         .option('idle-timeout', {
+          global: false,
           type: 'number',
           default: 0,
           requiresArg: true,
           describe: 'End after this many seconds without a call; 0 for never',
         })
         .option('metrics', {
+          global: false,
           type: 'string',
           coerce: (text: string | undefined) => (text === undefined ? undefined : parseMetricsAddress(text)),
           requiresArg: true,
           describe: 'Serve metrics for Prometheus here: 127.0.0.1:PORT, [::1]:PORT or unix:/PATH',
         })
         .option('repair', {
+          global: false,
           type: 'boolean',
           default: false,
           describe: 'Run "cni repair" at start, and whenever firewalld has been reloaded or restarted',
         })
         .option('traces', {
+          global: false,
           type: 'string',
           coerce: (text: string | undefined) => (text === undefined ? undefined : parseCollector(text)),
           requiresArg: true,
@@ -77,6 +82,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
             'Send spans to the OpenTelemetry collector at this URL; by default $OTEL_EXPORTER_OTLP_ENDPOINT',
         })
         .option('overlay', {
+          global: false,
           type: 'string',
           requiresArg: true,
           describe: 'Do what flanneld does on a node, with the settings in this file',
@@ -91,7 +97,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           if (overlay !== undefined && idleTimeout > 0)
             throw usageError('--overlay takes an agent that stays. Leave out --idle-timeout');
           return true;
-        })
+        }, false)
         .example('$0 agent', 'Serve until SIGTERM')
         .example('$0 agent --repair', 'Also bring back what a reload of firewalld takes')
         .example('$0 agent --overlay /etc/cni/overlay.json', 'Also join the nodes to an overlay')
@@ -122,8 +128,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
       raisePriority();
       // V8 would let the memory of new objects grow to 48 MiB under load, and keep it.
       setFlagsFromString('--semi-space-growth-factor=1');
-      if (metrics) running.observers.push(running.statistics.programs);
-      const metricsServer = metrics && (await startMetrics(metrics, running.statistics, build));
+      const metricsServer = metrics && (await startMetrics(metrics, running, build));
       let repairs: Disposable | undefined;
       let part: Promise<void> | undefined;
       const tracing = await startTracing(traces);
@@ -153,19 +158,20 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
  * @param file of its settings.
  * @throws Error when they are wrong.
  */
-async function openOverlay(file: string | undefined, { sharing, statistics }: Agent) {
+async function openOverlay(file: string | undefined, { sharing, statusParts }: Agent) {
   if (file === undefined) return undefined;
   const { readOverlaySettings } = await import('../agent/overlay/settings.ts');
   const { Overlay } = await import('../agent/overlay/overlay.ts');
   const host = { sharing, environment: process.env, print, warn, describe: describeError };
-  statistics.overlay = new Overlay(readOverlaySettings(file), host);
-  return statistics.overlay;
+  const overlay = new Overlay(readOverlaySettings(file), host);
+  statusParts.push(() => ({ overlay: overlay.status }));
+  return overlay;
 }
 
 /** Serves an agent's metrics. Nothing of what this takes is loaded without --metrics. */
-async function startMetrics(address: MetricsAddress, statistics: Statistics, build: string) {
+async function startMetrics(address: MetricsAddress, running: Agent, build: string) {
   const { serveMetrics } = await import('../agent/metrics.ts');
-  return await serveMetrics(address, statistics, { version: packageJson.version, build });
+  return await serveMetrics(address, running, { version: packageJson.version, build });
 }
 
 /**

@@ -15,17 +15,24 @@ import { environmentHelp } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
 import { count, print } from './terminal.ts';
 
+interface BugreportArguments {
+  file: string | undefined;
+  output: string | undefined;
+}
+
 /** The subcommand. @param suite whose plugins say what the networks need. */
-export function bugreport(suite: Suite): Subcommand<{ output: string | undefined }> {
+export function bugreport(suite: Suite): Subcommand<BugreportArguments> {
   return {
     builder: (yargs) =>
       yargs
-        .option('output', {
-          alias: 'o',
+        .option('file', {
+          alias: 'f',
           type: 'string',
           requiresArg: true,
           describe: 'The archive to write; one named after the host and the time without it',
         })
+        // As scripts for earlier versions have it.
+        .option('output', { alias: 'o', type: 'string', requiresArg: true, hidden: true })
         .example('$0 bugreport', 'Write cni-bugreport-HOST-TIME.tar.gz')
         .epilogue(
           'The archive holds what "cni doctor" and "cni list" say, configurations, the result cache, reservations, rules of the ' +
@@ -33,10 +40,10 @@ export function bugreport(suite: Suite): Subcommand<{ output: string | undefined
             'tokens and private keys are left out; names, addresses and CNI_ARGS are in it. Look through it before you send it.' +
             `\n\n${environmentHelp}`,
         ),
-    handler: async ({ output }) => {
+    handler: async ({ output, file: wanted = output }) => {
       const time = new Date().toISOString().replaceAll(/[-:]|\.\d+/g, '');
       const name = `cni-bugreport-${hostname().replaceAll(/[^\w.-]/g, '_')}-${time}`;
-      const file = resolve(output ?? `${name}.tar.gz`);
+      const file = resolve(wanted ?? `${name}.tar.gz`);
       const context = await lookAround(suite);
       const doctor = json(resultsAsJson(await runChecks(context), []));
       const about = json({
@@ -75,8 +82,8 @@ function write(file: string, data: Uint8Array): void {
     const exists = errnoOf(cause) === 'EEXIST';
     throw new CommandError(
       exists
-        ? `"${file}" exists already. Remove it, or give another --output`
-        : `Cannot write "${file}". Give another --output`,
+        ? `"${file}" exists already. Remove it, or give another --file`
+        : `Cannot write "${file}". Give another --file`,
       { cause: exists ? undefined : cause },
     );
   }

@@ -6,10 +6,10 @@ import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
+import { collectGarbage, deleteNetwork, type Environment, type Runtime } from './libcni/chain.ts';
 import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
-import { configuredNetworks, findUsedNetwork } from './networks.ts';
+import { configuredNetworks, findUsedNetwork, warnOfRemoved } from './networks.ts';
 import { forgetSaved, readRecord } from './records.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
@@ -82,7 +82,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       if (network === undefined) print(paint('bold', name));
       const own = attachments.filter((one) => one.network === name);
       try {
-        await collectNetwork(findUsedNetwork(name), own, options);
+        await collectNetwork(networkOf(name, inventory), own, options);
       } catch (error) {
         if (network !== undefined) throw error;
         warn(describeError(error));
@@ -97,6 +97,13 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
 function usedNetworks({ networks, attachments }: Inventory): string[] {
   const names = [...networks.map(({ name }) => name), ...attachments.map((one) => one.network)];
   return [...new Set(names)].toSorted();
+}
+
+/** A network as the inventory has it: what its plugins detach may take its last record. */
+function networkOf(name: string, { networks, delegated }: Inventory): NetworkList {
+  const network = networks.find((one) => one.name === name);
+  if (network?.file === '' && !delegated.has(name)) warnOfRemoved(name);
+  return network ?? findUsedNetwork(name);
 }
 
 interface Options extends Pick<GcArguments, 'all' | 'trace'> {
@@ -161,29 +168,29 @@ async function collect(
     const why = `network "${list.name}" has "disableGC" set, so that nothing is collected`;
     return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
   }
-  const runtimes = new Map<Runtime, HostAttachment>();
-  const detached = stale.map((one) => {
-    const record = recordOf(one, environment.cacheDir);
-    const runtime = runtimeOf(one, record);
-    runtimes.set(runtime, one);
-    return { network: (record && networkFromCache(record)) ?? list, runtime };
-  });
-  const failures = await collectGarbage(list, detached, kept, environment);
-  for (const [runtime, one] of runtimes)
-    if (!failures.some((failure) => failure.runtime === runtime)) forgetSaved(environment.cacheDir, one);
+  const failures = new Map<HostAttachment, Error>();
+  for (const one of stale)
+    try {
+      const record = recordOf(one, environment.cacheDir);
+      const network = (record && networkFromCache(record)) ?? list;
+      await deleteNetwork(network, runtimeOf(one, record), environment);
+      forgetSaved(environment.cacheDir, one);
+    } catch (error) {
+      failures.set(one, error as Error);
+    }
+  const errors = kept ? await collectGarbage(list, kept, environment) : [];
   const after = await takeInventory(configDir(), cacheDir());
   const remaining = new Map<HostAttachment, string>();
   for (const one of stale) {
+    const failure = failures.get(one);
     const trace = traceOf(one, after);
-    if (!trace) continue;
-    const failure = failures.find(({ runtime }) => runtime && runtimes.get(runtime) === one);
-    remaining.set(one, failure ? describeError(failure.error) : trace);
+    if (trace) remaining.set(one, failure ? describeError(failure) : trace);
+    else if (failure) errors.push(failure);
   }
-  const errors = failures.filter(({ runtime }) => !runtime || !remaining.has(runtimes.get(runtime)!));
-  return { remaining, errors: errors.map(({ error }) => error) };
+  return { remaining, errors };
 }
 
-/** @returns undefined where there is none: a damaged record must not keep an attachment from being removed. */
+/** @returns undefined where there is none: a damaged one must not keep an attachment from being removed. */
 function recordOf(one: HostAttachment, cacheDir: string): CachedAttachment | undefined {
   try {
     return readRecord(cacheDir, one);

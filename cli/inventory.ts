@@ -18,10 +18,16 @@ import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { directoriesIn } from '../lib/networks/directories.ts';
 import { isObject } from '../lib/object.ts';
 import type { HostAttachment, PodName, PublishedPort } from './inventory/attachment.ts';
-import { presentNamespaces } from './inventory/namespaces.ts';
+import { findNamespaces } from './inventory/namespaces.ts';
 import { Unrecorded } from './inventory/unrecorded.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { type NetworkList, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
+import {
+  findNetworkBelow,
+  type NetworkList,
+  networkFiles,
+  networkFromCache,
+  readNetworkFile,
+} from './libcni/conflist.ts';
 import { listRecords, type RecordEntry } from './records.ts';
 import { type RangeUse, reservationsOf } from './reservations.ts';
 import { ruleOwners } from './rules.ts';
@@ -30,8 +36,10 @@ export type { HostAttachment, PublishedPort } from './inventory/attachment.ts';
 
 /** What a host has. */
 export interface Inventory {
-  /** Those that are configured, and those that only the result cache still knows. */
+  /** Those that are configured, and those that only records know, whose file is "". */
   networks: NetworkList[];
+  /** Names of networks that plugins attach pods to, from configurations that may be in no file. */
+  delegated: ReadonlySet<string>;
   attachments: HostAttachment[];
   /** What the result cache has of them, by {@link attachmentKey}. */
   records: ReadonlyMap<string, CachedAttachment>;
@@ -69,8 +77,10 @@ export async function takeInventory(
   for (const { attachment, since, error } of entries) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
-    const retired = networks.has(attachment.network) ? undefined : networkFromCache(attachment);
-    if (retired) networks.set(retired.name, retired);
+    if (!networks.has(attachment.network)) {
+      const unlisted = findNetworkBelow(configDir, attachment.network) ?? networkFromCache(attachment);
+      if (unlisted) networks.set(unlisted.name, unlisted);
+    }
     const { network, containerId, ifname, netns, capabilityArgs } = attachment;
     records.set(attachmentKey(attachment), attachment);
     const result = readResult(attachment.result, once);
@@ -83,18 +93,23 @@ export async function takeInventory(
     });
   }
   const recorded = [...attachments.values()].filter(({ netns }) => netns !== '');
-  const present = presentNamespaces(
+  const namespaces = findNamespaces(
     recorded.map(({ netns }) => netns),
     join(cacheDir, 'results'),
   );
-  for (const { netns, orphaned } of recorded)
-    if (!present.has(netns)) orphaned.push('its network namespace is gone');
+  for (const one of recorded) {
+    const found = namespaces.get(one.netns);
+    if (found !== 'present') one.orphaned.push('its network namespace is gone');
+    // No plugin must take another one for it.
+    if (found === 'foreign') one.netns = '';
+  }
   const reservations = [...networks.values()].map((network) => reservationsOf(network, once));
   const unrecorded = new Unrecorded(attachments, entries);
   for (const { held } of reservations) unrecorded.addReservations(held);
   unrecorded.addRuleOwners(await owners, (name) => networks.has(name));
   return {
     networks: [...networks.values()],
+    delegated: new Set(entries.flatMap((one) => (one.isSaved ? (one.attachment?.network ?? []) : []))),
     attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
     records,
     ranges: reservations.flatMap(({ ranges }) => ranges),
@@ -168,10 +183,16 @@ export function podOf({ args }: Pick<CachedAttachment, 'args'>): PodName | undef
 
 /**
  * "default/web-1", "web" outside Kubernetes, the name of a namespace that `cni add` or cnitool attached, or
- * else the first twelve characters of the container ID.
+ * else the beginning of the container ID.
  */
 export function displayName(one: Pick<HostAttachment, 'pod' | 'containerId' | 'netns'>): string {
-  return givenName(one) ?? one.containerId.slice(0, 12);
+  return givenName(one) ?? shortId(one.containerId);
+}
+
+/** The first twelve characters of a container ID, behind the namespace that nerdctl begins it with. */
+export function shortId(containerId: string): string {
+  const [namespace = ''] = /^.+-(?=[0-9a-f]{64}$)/.exec(containerId) ?? [];
+  return containerId.slice(0, namespace.length + 12);
 }
 
 /** As {@link displayName}. @returns undefined when nobody has given the container a name. */

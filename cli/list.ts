@@ -5,6 +5,7 @@ import { CommandError, ExitCode } from './errors.ts';
 import { displayName, type HostAttachment, type Inventory, isNamed, takeInventory } from './inventory.ts';
 import { formatListing, type Layout } from './list/table.ts';
 import { watchListing } from './list/watch.ts';
+import { withOutput } from './output.ts';
 import { isFull } from './reservations.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
 import { checkStates, type State, stateKinds } from './state.ts';
@@ -20,7 +21,6 @@ interface Selection {
 
 interface ListArguments extends Selection {
   output: Layout | 'json' | 'yaml' | 'name';
-  json: boolean;
   orphaned: boolean;
   watch: boolean;
 }
@@ -40,13 +40,11 @@ interface Row {
 
 export const list: Subcommand<ListArguments> = {
   builder: (yargs) =>
-    yargs
-      .option('output', {
-        alias: 'o',
-        choices: ['table', 'wide', 'json', 'yaml', 'name'] as const,
-        default: 'table' as const,
-        describe: 'How to print the list; wide has whole IDs, namespaces and interfaces of the host',
-      })
+    withOutput(
+      yargs,
+      ['table', 'wide', 'json', 'yaml', 'name'],
+      'How to print the list; wide has whole IDs, namespaces and interfaces of the host',
+    )
       .option('network', { type: 'string', array: true, nargs: 1, describe: 'Only those of this network' })
       .option('pod', {
         type: 'string',
@@ -62,7 +60,6 @@ export const list: Subcommand<ListArguments> = {
         default: false,
         describe: 'Go on, and show what changes, until Ctrl-C',
       })
-      .option('json', { type: 'boolean', default: false, describe: 'Short for -o json' })
       .example('$0 list', 'Which pod has which address, and whether it is in order')
       .example('$0 list --state broken -o wide', 'What needs attention')
       .example('$0 list --orphaned', 'What "cni gc" would collect')
@@ -72,8 +69,7 @@ export const list: Subcommand<ListArguments> = {
           'unchecked, when its plugins cannot tell, and its interface is there, up and has its addresses.\n\n' +
           'The exit code is 1 if something listed is broken or orphaned, or a file cannot be read.',
       ),
-  handler: async ({ output, json, orphaned, watch, ...given }) => {
-    const format = json ? 'json' : output;
+  handler: async ({ output: format, orphaned, watch, ...given }) => {
     const selection = { ...given, state: orphaned ? ['orphaned' as const] : given.state };
     if (watch && (format === 'yaml' || format === 'name'))
       throw new CommandError(`"-o ${format}" cannot be watched. Give "-o json", or leave it out`, {

@@ -1,6 +1,7 @@
 /** The networks that this host has or had. */
 
 import {
+  findNetworkBelow,
   loadNetwork,
   type NetworkList,
   networkFiles,
@@ -36,15 +37,22 @@ export function findUsedNetwork(name: string): NetworkList {
   try {
     return findNetwork(name);
   } catch (error) {
-    const cached = listRecords(cacheDir())
-      .sort((a, b) => +b.since - +a.since)
-      .flatMap(({ attachment }) =>
-        attachment?.network === name ? (networkFromCache(attachment) ?? []) : [],
-      );
-    if (!cached[0]) throw error;
-    warn(
-      `No configuration in "${configDir()}" has the network "${name}" any more. The one that its last attachment was added with is used`,
-    );
-    return cached[0];
+    const below = findNetworkBelow(configDir(), name);
+    if (below) return below;
+    const records = listRecords(cacheDir())
+      .filter(({ attachment }) => attachment?.network === name)
+      .sort((a, b) => +b.since - +a.since);
+    const [newest] = records.flatMap(({ attachment }) => networkFromCache(attachment!) ?? []);
+    if (!newest) throw error;
+    // What plugins attach pods to need not be in a file.
+    if (!records.some(({ isSaved }) => isSaved)) warnOfRemoved(name);
+    return newest;
   }
+}
+
+/** Warns that the records' configuration of a network is used. */
+export function warnOfRemoved(name: string): void {
+  warn(
+    `No configuration in "${configDir()}" has the network "${name}" any more. The one that its last attachment was added with is used`,
+  );
 }

@@ -6,6 +6,7 @@ import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/
 import { CommandError, ExitCode } from './errors.ts';
 import { displayName, type Inventory, takeInventory } from './inventory.ts';
 import { configuredNetworks } from './networks.ts';
+import { withOutput } from './output.ts';
 import { AttachmentProbe, type Surroundings } from './probe/attachment.ts';
 import type { Outcome } from './probe/outcome.ts';
 import { Outside } from './probe/outside.ts';
@@ -24,7 +25,7 @@ interface ProbeArguments {
 
 export const probe: Subcommand<ProbeArguments> = {
   builder: (yargs) =>
-    yargs
+    withOutput(yargs, ['text', 'json'], 'How to print what was found')
       .positional('target', {
         type: 'string',
         demandOption: true,
@@ -45,12 +46,6 @@ export const probe: Subcommand<ProbeArguments> = {
         default: 'example.com',
         requiresArg: true,
         describe: 'What DNS servers are asked for',
-      })
-      .option('output', {
-        alias: 'o',
-        choices: ['text', 'json'] as const,
-        default: 'text' as const,
-        describe: 'How to print what was found',
       })
       .check(({ to, dns }) => {
         for (const [option, text] of Object.entries({ to, dns }))

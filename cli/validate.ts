@@ -5,19 +5,20 @@ import { join } from 'node:path';
 import type { Suite } from '../main.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { configFiles } from './libcni/conflist.ts';
+import { withOutput } from './output.ts';
 import { configDir, pluginPath, standardInput } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
 import { note } from './terminal.ts';
 import { checkFile } from './validate/file.ts';
 import { checkNetworks } from './validate/networks.ts';
-import { type Format, formats } from './validate/report.ts';
+import { type Format, formatNames, formats } from './validate/report.ts';
 
 interface ValidateArguments {
   paths?: string[];
   binDir?: string[];
   strict: boolean;
-  json: boolean;
-  format: Format;
+  output: Format;
+  format?: Format | undefined;
   host: boolean;
 }
 
@@ -25,7 +26,11 @@ interface ValidateArguments {
 export function validate(suite: Suite): Subcommand<ValidateArguments> {
   return {
     builder: (yargs) =>
-      yargs
+      withOutput(
+        yargs,
+        formatNames,
+        'How to print the findings: for people, for programs, or as annotations of GitHub',
+      )
         .positional('paths', {
           type: 'string',
           array: true,
@@ -40,12 +45,8 @@ export function validate(suite: Suite): Subcommand<ValidateArguments> {
           describe: 'Where plugins must be installed; CNI_PATH or /opt/cni/bin without it',
         })
         .option('strict', { type: 'boolean', default: false, describe: 'Fail on warnings too' })
-        .option('format', {
-          choices: Object.keys(formats) as Format[],
-          default: 'text' as Format,
-          describe: 'How to print the findings: for people, for programs, or as annotations of GitHub',
-        })
-        .option('json', { type: 'boolean', default: false, describe: 'Short for --format json' })
+        // As scripts for earlier versions have it.
+        .option('format', { choices: formatNames, hidden: true })
         .option('host', {
           type: 'boolean',
           default: true,
@@ -63,7 +64,7 @@ export function validate(suite: Suite): Subcommand<ValidateArguments> {
             'capabilities that are missing or unused; and, as root, what plugins miss on this host. Tells which network a runtime picks first.\n\n' +
             'The exit code is 1 if there is an error, or with --strict a warning.',
         ),
-    handler: async ({ paths = [], binDir, strict, json, format, host }) => {
+    handler: async ({ paths = [], binDir, strict, output, format = output, host }) => {
       const files = paths.length > 0 ? paths.flatMap(filesAt) : filesIn(configDir());
       const path = binDir ?? pluginPath();
       const isInstalled = host ? installedIn(path, binDir !== undefined) : undefined;
@@ -74,7 +75,7 @@ export function validate(suite: Suite): Subcommand<ValidateArguments> {
       const checked = [];
       for (const file of files) checked.push(await checkFile(file, options));
       checkNetworks(checked);
-      formats[json ? 'json' : format](checked);
+      formats[format](checked);
       const findings = checked.flatMap((file) => file.findings);
       if (findings.some(({ severity }) => strict || severity === 'error'))
         process.exitCode = ExitCode.Failure;

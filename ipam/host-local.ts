@@ -179,6 +179,13 @@ function assignRequests(sets: readonly RangeSet[], wanted: readonly Address[]): 
     const at = left.findIndex((address) => setContains(set, address));
     return at < 0 ? undefined : left.splice(at, 1)[0];
   });
+  for (const address of left) {
+    const at = sets.findIndex((set) => setContains(set, address));
+    if (at >= 0)
+      throw new Error(
+        `Address ${address} is requested of ${formatSet(sets[at]!)} beside ${requests[at]}, but a range set gives one. Ask for one address of each`,
+      );
+  }
   if (left.length > 0)
     throw new Error(
       `No range has the requested address ${left.join(', ')}. Ask for addresses within ${sets.map(formatSet).join(' and ')}`,

@@ -172,3 +172,18 @@ function removeIfAbandoned(file: string, pid: string): void {
     // Somebody else was faster, or it is no file.
   }
 }
+
+/**
+ * True for what a crash or a full disk leaves of a file that was to hold a JSON object: nothing, zeros, or
+ * the beginning of an object. Other text is somebody else's.
+ */
+export function isTorn(text: string): boolean {
+  if (/^\0*$/.test(text)) return true;
+  if (!text.startsWith('{')) return false;
+  try {
+    JSON.parse(text);
+    return false;
+  } catch {
+    return true;
+  }
+}

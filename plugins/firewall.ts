@@ -6,10 +6,21 @@ import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { heldByOthers, notedAddresses } from '../lib/firewall/address-holders.ts';
-import { requireComplete } from '../lib/firewall/backend.ts';
+import {
+  type BackendChoice,
+  likelyBackend,
+  missingWithBackend,
+  requireComplete,
+  withBackend,
+} from '../lib/firewall/backend.ts';
 import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
 import { Claims } from '../lib/firewall/claims.ts';
-import { firewalldForward, isFirewalldRunning, Zone } from '../lib/firewall/firewalld.ts';
+import {
+  firewalldForward,
+  isFirewalldRunning,
+  refuseUnheardFirewalld,
+  Zone,
+} from '../lib/firewall/firewalld.ts';
 import {
   type ForwardBackend,
   type ForwardBackendName,
@@ -19,9 +30,8 @@ import {
   type Isolation,
 } from '../lib/firewall/forward.ts';
 import { chainPattern } from '../lib/firewall/forward-chains.ts';
-import { iptablesForward, isIptablesUsable } from '../lib/firewall/forward-iptables.ts';
+import { iptablesForward } from '../lib/firewall/forward-iptables.ts';
 import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
-import { hasPrograms, IptablesError } from '../lib/firewall/iptables.ts';
 import { attachmentComment } from '../lib/firewall/names.ts';
 import type { Address, Family } from '../lib/ip.ts';
 
@@ -49,6 +59,7 @@ const config = {
 
 type Config = InferShape<typeof config>;
 type FirewallCall = Call<Config>;
+type ForwardChoice = BackendChoice<ForwardBackendName>;
 
 /** Chains that have a meaning of their own. */
 const reservedChains = [
@@ -72,7 +83,7 @@ export const plugin = definePlugin({
   async add(call) {
     validate(call.config);
     const result = requirePrevResult(call);
-    await allow(call, requestOf(call), await chooseBackend(call));
+    await allow(call, requestOf(call), await choiceFor(call));
     return result;
   },
 
@@ -92,22 +103,23 @@ export const plugin = definePlugin({
 
   async check(call) {
     requirePrevResult(call);
-    const missing = await backendOf(call, await usedBackend(call)).missing(requestOf(call));
-    requireComplete(missing, 'The firewall of the host does not treat packets of the container as it should');
+    requireComplete(
+      await missing(call, requestOf(call), await choiceAsUsed(call)),
+      'The firewall of the host does not treat packets of the container as it should',
+    );
   },
 
   async repair(call) {
     requirePrevResult(call);
-    const name = await usedBackend(call);
+    const choice = await choiceAsUsed(call);
     const request = requestOf(call);
-    const missing = await backendOf(call, name).missing(request);
-    const restore = () => allow(call, request, name);
-    return missing.map((what) => ({ what, restore }));
+    const restore = () => allow(call, request, choice);
+    return (await missing(call, request, choice)).map((what) => ({ what, restore }));
   },
 
   async status(call) {
     validate(call.config);
-    await backendOf(call, await chooseBackend(call)).probe();
+    await withBackend(await choiceFor(call), (name) => backendOf(call, name).probe());
   },
 
   async gc(call) {
@@ -144,20 +156,21 @@ function validate({ iptablesAdminChainName: name }: Config): void {
     );
 }
 
+function allow(call: FirewallCall, request: ForwardRequest, choice: ForwardChoice): Promise<void> {
+  return withBackend(choice, (name) => allowBy(call, request, name));
+}
+
+function missing(call: FirewallCall, request: ForwardRequest, choice: ForwardChoice): Promise<string[]> {
+  return missingWithBackend(choice, (name) => backendOf(call, name).missing(request));
+}
+
 /** Lets the addresses through, once it is noted that they are. */
-async function allow(call: FirewallCall, request: ForwardRequest, name: ForwardBackendName): Promise<void> {
+async function allowBy(call: FirewallCall, request: ForwardRequest, name: ForwardBackendName): Promise<void> {
   const zone = name === 'firewalld' ? zoneName(call) : undefined;
   const details = { backends: [name], zone, netns: call.netns };
   const claims = await claimsOf(call).take(request.attachment, request.addresses, details);
   call.undo('give back the claims on addresses', () => claims.giveBack());
-  try {
-    await backendOf(call, name).allow(request, claims.isNew, (what, step) => call.undo(what, step));
-  } catch (error) {
-    // Hosts may have its programs, but not the kernel modules that they need.
-    const isOffered = name === 'iptables' && !call.config.backend && error instanceof IptablesError;
-    if (!isOffered || (await canUseIptables(call, request.families))) throw error;
-    return allow(call, request, 'nftables');
-  }
+  await backendOf(call, name).allow(request, claims.isNew, (what, step) => call.undo(what, step));
   claims.settle();
 }
 
@@ -196,20 +209,21 @@ async function remove(
 }
 
 /** The backend that is configured, else what the host has. @param used what the container was added with. */
-async function chooseBackend(call: FirewallCall, used?: ForwardBackendName): Promise<ForwardBackendName> {
+async function choiceFor(call: FirewallCall, used?: ForwardBackendName): Promise<ForwardChoice> {
   const { config, programs } = call;
-  if (config.backend) return config.backend as ForwardBackendName;
-  if (await isFirewalldRunning(programs)) return 'firewalld';
-  if (used && used !== 'firewalld') return used;
-  return hasPrograms(programs, familiesOfResult(call)) ? 'iptables' : 'nftables';
+  const choice = { programs, families: familiesOfResult(call), table: 'filter' } as const;
+  if (config.backend) return { ...choice, fixed: config.backend as ForwardBackendName };
+  if (await isFirewalldRunning(programs)) return { ...choice, fixed: 'firewalld' };
+  refuseUnheardFirewalld(programs);
+  return { ...choice, fixed: used === 'firewalld' ? undefined : used };
 }
 
-/** The backend that an attachment was let through by, unless the host has firewalld by now. */
-async function usedBackend(call: FirewallCall): Promise<ForwardBackendName> {
-  if (call.config.backend) return await chooseBackend(call);
+/** As {@link choiceFor} an attachment that was let through before, unless the host has firewalld by now. */
+async function choiceAsUsed(call: FirewallCall): Promise<ForwardChoice> {
+  if (call.config.backend) return await choiceFor(call);
   const claims = claimsOf(call);
   const [claim] = claims.of(call.attachment);
-  return await chooseBackend(call, claim && claims.read(claim)?.backends.at(-1));
+  return await choiceFor(call, claim && claims.read(claim)?.backends.at(-1));
 }
 
 function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName(call)): ForwardBackend {
@@ -227,11 +241,9 @@ function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName
             .map((claim) => ({ address: claim.address, comment: commentOf(call, claim) })),
       });
     case 'firewalld': {
-      const hasIptables = hasPrograms(programs, familiesOfResult(call));
-      return firewalldForward(
-        new Zone(programs, zone),
-        backendOf(call, hasIptables ? 'iptables' : 'nftables'),
-      );
+      const families = familiesOfResult(call);
+      const isolating = likelyBackend({ programs, families, table: 'filter' });
+      return firewalldForward(new Zone(programs, zone), backendOf(call, isolating));
     }
   }
 }
@@ -239,11 +251,6 @@ function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName
 function commentOf(call: FirewallCall, claim: Claim): string {
   const owner = claimsOf(call).read(claim)?.owner;
   return owner ? attachmentComment(owner) : claim.tag;
-}
-
-async function canUseIptables({ programs }: FirewallCall, families: readonly Family[]): Promise<boolean> {
-  const usable = await Promise.all(families.map((family) => isIptablesUsable(programs, family)));
-  return usable.every(Boolean);
 }
 
 function claimsOf(call: FirewallCall): Claims {
@@ -255,8 +262,7 @@ function zoneName({ config }: FirewallCall): string {
 }
 
 function familiesOfResult(call: FirewallCall): Family[] {
-  const families = familiesOf(knownAddresses(call).map(({ address }) => address));
-  return families.length > 0 ? families : [4];
+  return familiesOf(knownAddresses(call).map(({ address }) => address));
 }
 
 function requestOf(call: FirewallCall): ForwardRequest {

@@ -7,7 +7,7 @@ import { type Choice, networkNamed } from '../lib/networks/choice.ts';
 import { configFiles, type NetworkList, readNetwork } from '../lib/networks/conflist.ts';
 import { requestedNetwork } from '../lib/networks/definition.ts';
 import type { AddedDelegate } from '../lib/networks/delegates.ts';
-import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
+import { directoryOf, runtimeNetworks, usualDirectory } from '../lib/networks/directories.ts';
 import { comparableNetworks, leastLoaded } from '../lib/networks/load.ts';
 import { annotationsOf, genieAnnotation, networksAnnotation, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
@@ -34,7 +34,7 @@ const config = {
     description:
       'Networks of a pod that names none, as in "weave,flannel"; the first is its default network. When left out, it is the network of the first file in "confDir".',
   }),
-  confDir: withDefault(string({ description: 'Directory of the networks.' }), '/etc/cni/net.d'),
+  confDir: withDefault(string({ description: 'Directory of the networks.' }), runtimeNetworks),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
     usualDirectory('genie'),

@@ -109,8 +109,8 @@ function returnToHost(call: HostDeviceCall): void {
 }
 
 /**
- * The name that a device gets when it is given back. Whoever is in the sandbox may have changed its alias, which
- * counts where the configuration does not say the name.
+ * The name that a device gets when it is given back. Whoever is in the sandbox may have changed its alias,
+ * which counts where the configuration does not say the name.
  */
 function nameOnHost({ config, ifname, host }: HostDeviceCall, { alias, index }: Link): string {
   const name = [specOf(config).device, alias].find((one) => one && !ifnameProblem(one));

@@ -17,7 +17,7 @@ import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type Choice, inlineNetwork, networkNamed, wholeInlineNetwork } from '../lib/networks/choice.ts';
 import { configFiles, type NetworkList, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
-import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
+import { directoryOf, multusNetworks, usualDirectory } from '../lib/networks/directories.ts';
 import {
   annotationsOf,
   defaultAnnotation,
@@ -61,8 +61,7 @@ const config = {
     { description: 'Further networks of certain pods, for nodes without an API.' },
   ),
   confDir: string({
-    description:
-      'Directory of the networks that are referred to by name; by default /etc/cni/multus/net.d, then /etc/cni/net.d.',
+    description: `Directory of the networks that are referred to by name; by default ${multusNetworks.join(', then ')}.`,
   }),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
@@ -177,8 +176,8 @@ async function baseNetworks(call: MultusCall, api: PodApi | undefined, pod?: Pod
   ];
 }
 
-function directories({ confDir }: Config): string[] {
-  return confDir ? [confDir] : ['/etc/cni/multus/net.d', '/etc/cni/net.d'];
+function directories({ confDir }: Config): readonly string[] {
+  return confDir ? [confDir] : multusNetworks;
 }
 
 /**

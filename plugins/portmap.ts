@@ -4,11 +4,19 @@ import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts'
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
-import { backendNames, defaultBackend, requireComplete } from '../lib/firewall/backend.ts';
+import {
+  type BackendChoice,
+  type BackendName,
+  backendNames,
+  missingWithBackend,
+  requireComplete,
+  withBackend,
+} from '../lib/firewall/backend.ts';
 import { portMapBackend } from '../lib/firewall/portmap.ts';
 import type {
   MappedPort,
   PortMapBackend,
+  PortMapCheck,
   PortMapHints,
   PortMapping,
   PortMapRequest,
@@ -36,7 +44,7 @@ export const plugin = definePlugin({
   config,
 
   explain: ({ backend, snat, masqAll }) => [
-    `Leads the ports that the runtime passes to the container, by ${backend ?? 'iptables, or nftables where that is not installed'}`,
+    `Leads the ports that the runtime passes to the container, by ${backend ?? 'iptables, or nftables where that cannot be used'}`,
     'Refuses a port that another container has',
     snat ? 'Lets the host itself and the container reach them as well (snat)' : '',
     masqAll ? 'Gives every connection the address of the host' : '',
@@ -66,14 +74,13 @@ export const plugin = definePlugin({
     const containers = containerAddresses(call, requirePrevResult(call));
     if (mappings.length === 0) return;
     const request = { attachment: call.attachment, containers, mappings, options: optionsOf(call) };
-    const missing = await (await chosenBackend(call)).missing(request);
-    requireComplete(missing, 'Ports of the host do not lead to the container');
+    requireComplete(await missingMappings(call, request), 'Ports of the host do not lead to the container');
   },
 
   async repair(call) {
     const request = requestOf(call, requirePrevResult(call));
     if (!request) return [];
-    const missing = await (await chosenBackend(call)).missing(request);
+    const missing = await missingMappings(call, request);
     const restore = () => mapPorts(call, request);
     return [
       ...missing.map((what) => ({ what, restore })),
@@ -83,7 +90,7 @@ export const plugin = definePlugin({
 
   async status(call) {
     optionsOf(call);
-    (await chosenBackend(call)).probe();
+    await withBackend(choiceFor(call, []), async (name) => (await backendOf(call, name)).probe());
   },
 
   async gc(call) {
@@ -104,7 +111,9 @@ function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefine
 /** Maps the ports, and has the kernel forget UDP connections that go elsewhere. */
 async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<void> {
   const { containers, mappings, options } = request;
-  const freed = await (await chosenBackend(call)).add(request, (what, step) => call.undo(what, step));
+  const freed = await withBackend(choiceFor(call, containers), async (name) =>
+    (await backendOf(call, name)).add(request, (what, step) => call.undo(what, step)),
+  );
   if (options.snat) allowLocalhost(call, containers);
   forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
 }
@@ -151,8 +160,21 @@ function hintsOf(call: PortMapCall): PortMapHints | undefined {
   }
 }
 
-function chosenBackend({ config, programs }: PortMapCall): Promise<PortMapBackend> {
-  return portMapBackend(config.backend ?? defaultBackend(programs), programs);
+function missingMappings(call: PortMapCall, request: PortMapCheck): Promise<string[]> {
+  return missingWithBackend(choiceFor(call, request.containers), async (name) =>
+    (await backendOf(call, name)).missing(request),
+  );
+}
+
+function choiceFor({ config, programs }: PortMapCall, containers: readonly Prefix[]): BackendChoice {
+  const families = containers.map(({ family }) => family);
+  return { programs, fixed: config.backend, families, table: 'nat' };
+}
+
+/** @throws Error when the configuration is for another backend. */
+function backendOf({ config, programs }: PortMapCall, name: BackendName): Promise<PortMapBackend> {
+  if (name === 'nftables') refuseIptablesKeys(config);
+  return portMapBackend(name, programs);
 }
 
 /** The first address of each family that the container has on this interface. */

@@ -4,7 +4,7 @@
  */
 
 import type { Call } from '../lib/cni/call.ts';
-import { knownAddresses } from '../lib/cni/interface.ts';
+import { addressesByName, knownAddresses } from '../lib/cni/interface.ts';
 import { findOwnSandbox } from '../lib/cni/own-interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { addressSchema, type IPConfig, type Result } from '../lib/cni/result.ts';
@@ -89,7 +89,6 @@ export const plugin = definePlugin({
       return src && sources.some((source) => source.equals(src)) ? [{ ...rule, src }] : [];
     });
     // A rule that is gone meanwhile is as good as removed.
-    // Somebody else may have deleted one meanwhile.
     requirePermission(socket.attempt(...rules.map(deleteRule)));
   },
 
@@ -129,10 +128,7 @@ function validate({ gateways = [] }: Config): void {
 
 /** The addresses of the interface, with their gateways. @throws Error when it has none. */
 function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[] {
-  const ips = result.ips.filter((ip) => {
-    const owner = ip.interface === undefined ? undefined : result.interfaces[ip.interface];
-    return !owner || owner.name === ifname;
-  });
+  const ips = addressesByName({ ifname }, result);
   if (ips.length === 0)
     throw new Error(
       `Interface "${ifname}" has no IP address in "prevResult", so there is nothing to route by. Put this plugin behind one that gives it an address`,

@@ -221,8 +221,8 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
 }
 
 /**
- * Restores settings as far as possible: the interface may be gone, and what is left is about to go.
- * Kernel settings that other attachments of the sandbox have set as well are restored by the last one of them.
+ * Restores settings as far as possible: the interface may be gone, and what is left is about to go. Kernel
+ * settings that other attachments of the sandbox have set as well are left for the last one of them.
  * @throws NetlinkError where the process may not.
  */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
@@ -240,8 +240,8 @@ function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): 
 }
 
 /**
- * Where a chain tunes twice, or another attachment of the sandbox has set the same, DEL restores what was before
- * the first time.
+ * Where a chain tunes twice, or another attachment of the sandbox has set the same, DEL restores what was
+ * before the first time.
  */
 function saveBackup(call: TuningCall, before: Settings): void {
   const backups = backupsOf(call);

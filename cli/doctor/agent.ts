@@ -12,7 +12,7 @@ export const agentState: Check = {
   title: 'Agent',
   async run({ environment: { path } }) {
     if (!existsSync(defaultSocket)) return { findings: [], seen: 'none is in use' };
-    const mend = 'systemctl restart cni-agent.service';
+    const fix = 'systemctl restart cni-agent.service';
     const subject = defaultSocket;
     try {
       const { pid, build, uptimeSeconds } = await askStatus(defaultSocket);
@@ -21,11 +21,11 @@ export const agentState: Check = {
       if (installed.length === 0 || installed.includes(build)) return { findings: [], seen };
       const message = `The agent is of build ${build}, and ${installed.join(', ')} is installed, whose calls it leaves to processes of their own`;
       const cause = 'The plugins were replaced, and the agent was not started again';
-      return { findings: [{ severity: 'warning', subject, message, cause, mend }], seen };
+      return { findings: [{ severity: 'warning', subject, message, cause, fix }], seen };
     } catch (error) {
       if (!(error instanceof CommandError)) throw error;
       const cause = 'It has ended and left its socket, or hangs; meanwhile each call starts a process';
-      return { findings: [{ severity: 'warning', subject, message: error.message, cause, mend }], seen: '' };
+      return { findings: [{ severity: 'warning', subject, message: error.message, cause, fix }], seen: '' };
     }
   },
 };

@@ -59,8 +59,8 @@ function setting(family: Family): Finding[] {
         value === undefined
           ? 'The module "br_netfilter" is not loaded'
           : 'Answers pass the bridge by, so that kube-proxy cannot translate their addresses back',
-      mend: `${value === undefined ? 'modprobe br_netfilter && ' : ''}sysctl -w ${name}=1`,
-      ...(value !== undefined && { fix: () => writeSysctl(path, '1') }),
+      fix: `${value === undefined ? 'modprobe br_netfilter && ' : ''}sysctl -w ${name}=1`,
+      ...(value !== undefined && { apply: () => writeSysctl(path, '1') }),
     },
   ];
 }
@@ -82,6 +82,6 @@ function hairpins(families: readonly Family[], context: Context): Finding[] {
     subject: `network "${network}"`,
     message: `No pod of network "${network}" reaches itself by a Service: the ports of its bridge are not in hairpin mode`,
     cause: `The network does not set "hairpinMode"`,
-    mend: `Set "hairpinMode" to true in network "${network}", and make its pods anew`,
+    fix: `Set "hairpinMode" to true in network "${network}", and make its pods anew`,
   }));
 }

@@ -10,14 +10,16 @@ export interface Finding {
   readonly severity: Severity;
   /** What it is about: a kernel setting, a chain, a pod, a file. */
   readonly subject: string;
+  /** Tells it from others of its check; the subject when left out. */
+  readonly key?: string;
   /** What is so, and what should be. */
   readonly message: string;
   /** Why it is so, as far as can be told. */
   readonly cause: string;
-  /** The command line that mends it or, where no command can, what to do. */
-  readonly mend: string;
-  /** Mends it, where that cannot harm anything; what it has done is looked at afterwards. */
-  readonly fix?: () => Promise<void> | void;
+  /** The command line that fixes it or, where no command can, what to do. */
+  readonly fix: string;
+  /** Does so, where that cannot harm anything; what it has done is looked at afterwards. */
+  readonly apply?: () => Promise<void> | void;
 }
 
 /** What a check has come to. */

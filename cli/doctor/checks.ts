@@ -52,12 +52,12 @@ export async function runChecks(context: Context): Promise<CheckResult[]> {
     } catch (error) {
       const message = `This could not be looked at: ${(error as Error).message}`;
       const cause = 'A program or the kernel refused to tell';
-      const mend = 'Mend what the message names, and look again';
+      const fix = 'Fix what the message names, and look again';
       results.push({
         id,
         title,
         seen: '',
-        findings: [{ severity: 'error', subject: title, message, cause, mend }],
+        findings: [{ severity: 'error', subject: title, message, cause, fix }],
       });
     }
   }

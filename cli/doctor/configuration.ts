@@ -23,7 +23,7 @@ export const configuration: Check = {
             ...{ severity, message },
             subject: path ? `${file} ${path}` : file,
             cause: 'The file was written or changed like this',
-            mend: `Change the file, and look with "cni validate ${shellWord(file)}"`,
+            fix: `Change the file, and look with "cni validate ${shellWord(file)}"`,
           }),
         ),
     );
@@ -38,7 +38,7 @@ function noNetwork(): Finding[] {
   const finding = {
     subject: configDir(),
     cause: 'No network was configured, or runtimes look for networks elsewhere',
-    mend: 'cni network create NAME',
+    fix: 'cni network create NAME',
   };
   try {
     if (networkFiles(configDir()).length > 0) return [];
@@ -67,7 +67,7 @@ function refusals({ files }: Context): Finding[] {
       .map(({ message, path }) => ({
         ...{ severity: 'error', subject: `${file} ${path}`, message },
         cause: 'The plugin has tried it out, and failed; ADD would fail too',
-        mend: modprobeOf(message) ?? 'Do as the message says',
+        fix: modprobeOf(message) ?? 'Do as the message says',
       })),
   );
 }
@@ -89,7 +89,7 @@ function lostModules(): Finding[] {
       subject: directory,
       message: `The kernel that runs, ${release()}, can load no more modules: "${directory}" does not exist`,
       cause: 'The kernel was upgraded, and the host was not started again',
-      mend: 'reboot',
+      fix: 'reboot',
     },
   ];
 }

@@ -28,7 +28,7 @@ export const conntrack: Check = {
           message: `The table of connections is ${Math.floor(share * 100)} % full (${seen}); once it is full, new connections are dropped`,
           cause:
             'More connections are open, or were not closed, than the table is made for; "conntrack -S" and "conntrack -L" show them',
-          mend: `sysctl -w net/netfilter/nf_conntrack_max=${used * 2}`,
+          fix: `sysctl -w net/netfilter/nf_conntrack_max=${used * 2}`,
         },
       ],
     };

@@ -58,8 +58,8 @@ function disabled(path: readonly string[], message: string): Finding {
       files.length > 0
         ? `${files.join(', ')} sets it to 0 at each start and at each "sysctl --system"`
         : 'A program or an operator has turned it off since the pods were attached; ADD turns it on',
-    mend: `sysctl -w ${name}=1`,
-    fix: () => writeSysctl(path, '1'),
+    fix: `sysctl -w ${name}=1`,
+    apply: () => writeSysctl(path, '1'),
   };
 }
 

@@ -34,7 +34,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
           {
             ...{ severity: 'info', subject, cause },
             message: `${title} has ${count(all.length, 'rule')} beside those of "iptables", and the kernel applies both`,
-            mend: `Look at them with "${program}-save"; "${program} -F" and "${program} -t nat -F" remove them`,
+            fix: `Look at them with "${program}-save"; "${program} -F" and "${program} -t nat -F" remove them`,
           },
         ];
   const users = running.filter((one) => ours.some((line) => concerns(line, one)));
@@ -44,7 +44,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
     {
       ...{ severity: 'warning', subject: `rules of CNI plugins in ${program}`, cause },
       message: `${title} still has ${count(ours.length, 'rule')} of CNI plugins, which the plugins of today neither see nor remove`,
-      mend: [
+      fix: [
         // Pods that were attached before the switch may have no other rules.
         ...(users.length > 0
           ? [
@@ -58,7 +58,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
           : []),
         remove,
       ].join('. Then: '),
-      ...(users.length === 0 && !isOperators && { fix: () => removeRules(program, tables, programs) }),
+      ...(users.length === 0 && !isOperators && { apply: () => removeRules(program, tables, programs) }),
     },
   ];
 }
@@ -69,7 +69,7 @@ const adminChain = 'CNI-ADMIN';
 /** A chain of one attachment's: what leads to it tells of which. */
 const ownChain = /^-A CNI-(?:[DS]N-)?[0-9a-f]{21,24} /;
 
-/** Whether a rule is about an attachment: by its container ID, its addresses, or its interfaces of the host. */
+/** Whether a rule is about an attachment: by its container ID, addresses or interfaces of the host. */
 function concerns(line: string, { attachment }: RunningAttachment): boolean {
   const { containerId, ips, hostInterfaces } = attachment;
   if (line.includes(containerId)) return true;

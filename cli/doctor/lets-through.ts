@@ -32,11 +32,12 @@ export interface Match {
 }
 
 /**
- * Whether new connections of a sender are let through, to somewhere at least. Rules for certain ports,
- * protocols or destinations do not count.
+ * Whether new connections of a sender are accepted, to somewhere at least, or dropped, wherever they go.
+ * Rules for certain ports, protocols or destinations do not count.
+ * @returns undefined where the policy of the base chain decides.
  */
-export function letsThrough(chains: Chains, base: string, sender: Sender): boolean {
-  return walk(chains, base, sender, new Map()) === 'accept';
+export function verdictOn(chains: Chains, base: string, sender: Sender): 'accept' | 'drop' | undefined {
+  return walk(chains, base, sender, new Map());
 }
 
 /** @param seen what is known of chains; those that are being walked lead nowhere. */

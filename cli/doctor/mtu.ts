@@ -58,7 +58,7 @@ function unequalEnds(wires: readonly Wire[]): Finding[] {
             subject: `${one.name} ${inside.name}`,
             message: `"${inside.name}" of pod "${one.name}" has an MTU of ${inside.mtu}, and its other end "${outside.name}" one of ${outside.mtu}: what is larger than the smaller of them is lost`,
             cause: 'One end of the veth pair was changed since ADD made both alike',
-            mend: `ip link set dev ${shellWord(outside.name)} mtu ${inside.mtu}`,
+            fix: `ip link set dev ${shellWord(outside.name)} mtu ${inside.mtu}`,
           },
         ],
   );
@@ -77,7 +77,7 @@ function unequalPods(wires: readonly Wire[], { inventory: { links } }: Context):
         subject: bridge.name,
         message: `Pods on bridge "${bridge.name}" have an MTU of ${smallest}, but of ${describe(larger)}: larger packets between them are lost`,
         cause: 'The MTU of the network was changed while pods were attached',
-        mend: shrink(larger, smallest),
+        fix: shrink(larger, smallest),
       },
     ];
   });
@@ -94,7 +94,7 @@ function narrowUplinks(wires: readonly Wire[], { uplinks }: Context): Finding[] 
       subject: narrowest.name,
       message: `Uplink "${narrowest.name}" has an MTU of ${narrowest.mtu}, but pods of ${describe(wider)}: their connections hang where ICMP is filtered`,
       cause: `The network does not set "mtu" to ${narrowest.mtu}; set it for pods to come`,
-      mend: shrink(wider, narrowest.mtu),
+      fix: shrink(wider, narrowest.mtu),
     },
   ];
 }

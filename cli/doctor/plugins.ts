@@ -56,7 +56,7 @@ function usable(name: string, networks: readonly NetworkList[], { environment, s
         message: `Plugin "${name}" of ${of} is not in ${path.map((one) => `"${one}"`).join(' or ')}, so that no ADD succeeds`,
         cause:
           'It was never installed there, or was removed; another program may have replaced the directory',
-        mend: install,
+        fix: install,
       },
     ];
   const file = join(directory, name);
@@ -68,7 +68,7 @@ function usable(name: string, networks: readonly NetworkList[], { environment, s
         subject: file,
         message: `It does not answer VERSION, so that no ADD of ${of} succeeds: ${versions}`,
         cause: 'The file is damaged, is of another architecture, or is not a CNI plugin',
-        mend: install,
+        fix: install,
       },
     ];
   return networks
@@ -78,7 +78,7 @@ function usable(name: string, networks: readonly NetworkList[], { environment, s
       subject: file,
       message: `It does not take cniVersion "${network.cniVersion}" of network "${network.name}", but ${versions.join(', ')}`,
       cause: 'The plugin is older than the configuration',
-      mend: isOurs(suite) ? install : `Set "cniVersion" to "${versions.at(-1)}", or install a newer plugin`,
+      fix: isOurs(suite) ? install : `Set "cniVersion" to "${versions.at(-1)}", or install a newer plugin`,
     }));
 }
 
@@ -120,7 +120,7 @@ function mixedBuilds(path: readonly string[], names: readonly string[]): Finding
         subject: directory,
         message: `Its plugins are of several builds (${list.join('; ')})`,
         cause: 'Files were copied there one by one, or an installation was interrupted',
-        mend: installInto(directory),
+        fix: installInto(directory),
       },
     ];
   });
@@ -138,7 +138,7 @@ function drift(path: readonly string[], names: readonly string[]): Finding[] {
       const cause = `"${file}" tells the runtime to look in ${directories.join(', ')}, and the command looks in ${path.join(', ')}`;
       return differences(names, path, directories).map(({ directory, list }): Finding => {
         const message = `The runtime takes other builds from there than the command does: ${list}`;
-        return { severity: 'warning', subject: directory, message, cause, mend: installInto(directory) };
+        return { severity: 'warning', subject: directory, message, cause, fix: installInto(directory) };
       });
     }),
     ...[...new Set(unused)].flatMap((directory) =>
@@ -146,7 +146,7 @@ function drift(path: readonly string[], names: readonly string[]): Finding[] {
         const message = `It has other builds than those in use: ${list}`;
         const cause =
           'A package or an earlier installation is there; no runtime that is configured here takes it';
-        return { severity: 'info', subject: directory, message, cause, mend: installInto(directory) };
+        return { severity: 'info', subject: directory, message, cause, fix: installInto(directory) };
       }),
     ),
   ];

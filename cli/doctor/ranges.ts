@@ -18,7 +18,7 @@ export const ranges: Check = {
           orphans > 0
             ? `${count(orphans, 'attachment')} of containers that are gone ${orphans === 1 ? 'holds' : 'hold'} addresses`
             : 'As many containers run as the range has addresses',
-        mend: orphans > 0 ? `cni gc ${network}` : 'Make the range larger in the configuration of the network',
+        fix: orphans > 0 ? `cni gc ${network}` : 'Make the range larger in the configuration of the network',
       };
     });
     return { findings, seen: `${count(ranges.length, 'range')} with addresses left` };

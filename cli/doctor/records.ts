@@ -41,7 +41,7 @@ function damagedRecords({ inventory: { attachments } }: Context): Finding[] {
         ...{ severity: 'error', subject: file, message: error.message },
         cause:
           'The host lost power, its disk was full, or a program other than the runtime has written the file',
-        mend: isHeld
+        fix: isHeld
           ? `Have the runtime delete the container, and add it again. Only if it is gone: ${remove} && cni gc`
           : remove,
       },
@@ -55,7 +55,7 @@ function damagedReservations({ inventory: { networks }, once }: Context): Findin
   return [...new Set(problems)].map((message) => ({
     ...{ severity: 'warning', subject: 'host-local', message },
     cause: 'The host lost power, its disk was full, or another program has written there',
-    mend: 'Remove the files that the message names, if no running pod has their addresses',
+    fix: 'Remove the files that the message names, if no running pod has their addresses',
   }));
 }
 
@@ -69,14 +69,15 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
       return {
         severity: 'warning',
         subject: `${displayName(one)} on network "${one.network}"`,
+        key: attachmentKey(one),
         message: `It belongs to no container any more${holds}: ${one.orphaned.join('; ')}`,
         cause: 'The host went down, or the runtime lost the container, without a DEL',
-        mend: `cni gc ${shellWord(one.network)}`,
+        fix: `cni gc ${shellWord(one.network)}`,
         // What has no record may be of an ADD that is under way.
         ...(record &&
           network && {
-            fix: async () => {
-              await deleteNetwork(network, record, environment);
+            apply: async () => {
+              await deleteNetwork(network, { ...record, netns: one.netns }, environment);
               forgetSaved(environment.cacheDir, record);
             },
           }),
@@ -85,20 +86,16 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
 }
 
 function sharedAddresses({ running }: Context): Finding[] {
-  const holders = new Map<string, string[]>();
-  for (const { attachment, name } of running)
-    for (const ip of attachment.ips) {
-      const key = `${attachment.network} ${ip}`;
-      holders.set(key, [...(holders.get(key) ?? []), name]);
-    }
-  return [...holders]
-    .filter(([, names]) => names.length > 1)
-    .map(([key, names]) => ({
-      severity: 'error',
-      subject: key.split(' ')[1]!,
-      message: `${names.map((name) => `"${name}"`).join(' and ')} have the same address on network "${key.split(' ')[0]}"`,
+  const all = running.flatMap(({ attachment: { network, ips }, name }) =>
+    ips.map((ip) => ({ network, ip, name })),
+  );
+  return [...Map.groupBy(all, ({ network, ip }) => `${network} ${ip}`)]
+    .filter(([, holders]) => holders.length > 1)
+    .map(([key, holders]) => ({
+      ...{ severity: 'error', subject: holders[0]!.ip, key },
+      message: `${holders.map(({ name }) => `"${name}"`).join(' and ')} have the same address on network "${holders[0]!.network}"`,
       cause: 'The reservation was removed while the first of them ran, or the addresses are static',
-      mend: `Delete one of the pods, so that its runtime attaches it anew`,
+      fix: `Delete one of the pods, so that its runtime attaches it anew`,
     }));
 }
 
@@ -120,7 +117,7 @@ function strayPorts({ inventory: { links, attachments } }: Context): Finding[] {
         subject: bridge.name,
         message: `${list} on bridge "${bridge.name}" ${strays.length === 1 ? 'belongs' : 'belong'} to no attachment that a runtime has recorded`,
         cause: 'An ADD is under way, somebody attached it by hand, or a runtime keeps its records elsewhere',
-        mend: `If no container needs it: ${strays.map((name) => `ip link del ${shellWord(name)}`).join(' && ')}`,
+        fix: `If no container needs it: ${strays.map((name) => `ip link del ${shellWord(name)}`).join(' && ')}`,
       },
     ];
   });

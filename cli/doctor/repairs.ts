@@ -7,7 +7,7 @@ import { type Finding, shellWord } from './check.ts';
 import type { Context, RunningAttachment } from './context.ts';
 
 /**
- * Finds out which attachments `cni repair` can mend. Nothing is changed.
+ * Finds out which attachments `cni repair` can repair. Nothing is changed.
  * @param isMeant whether what is missing from an attachment on the host is what was found to be amiss.
  * @returns what to say in the findings about them.
  */
@@ -15,7 +15,7 @@ export async function findRepairs(
   found: readonly RunningAttachment[],
   { suite, inventory, environment }: Context,
   isMeant: (one: RunningAttachment, missing: readonly string[]) => boolean,
-): Promise<Map<RunningAttachment, Pick<Finding, 'cause' | 'mend' | 'fix'>>> {
+): Promise<Map<RunningAttachment, Pick<Finding, 'cause' | 'fix' | 'apply'>>> {
   const { program } = readLaunch(process.argv);
   const repair = async (all: readonly RunningAttachment[], isDryRun: boolean) => {
     const wanted = all.map(({ attachment }) => attachment);
@@ -30,7 +30,7 @@ export async function findRepairs(
   });
   // All of them at once, so that their rules get the order they had.
   let repairs: ReturnType<typeof repair> | undefined;
-  const fix = async ({ attachment }: RunningAttachment) => {
+  const apply = async ({ attachment }: RunningAttachment) => {
     repairs ??= repair(possible, false);
     const { missing, problems } = (await repairs).get(attachment)!;
     const left = problems.length > 0 ? problems : missing.map((what) => `${what} is still missing`);
@@ -41,8 +41,8 @@ export async function findRepairs(
       one,
       {
         cause: `Another program, or an operator, has taken from the host what ADD made: ${firstOf(plan.get(one.attachment)!.missing)}`,
-        mend: `cni repair ${shellWord(one.name)}`,
-        fix: () => fix(one),
+        fix: `cni repair ${shellWord(one.name)}`,
+        apply: () => apply(one),
       },
     ]),
   );

@@ -3,7 +3,7 @@
 import { count, paint } from '../terminal.ts';
 import type { Finding, Severity } from './check.ts';
 import type { CheckResult } from './checks.ts';
-import type { Mending } from './mend.ts';
+import type { Attempt } from './fix.ts';
 
 const colours = { error: 'red', warning: 'yellow', info: 'cyan' } as const;
 
@@ -11,48 +11,51 @@ const colours = { error: 'red', warning: 'yellow', info: 'cyan' } as const;
 const width = 'warning'.length;
 
 /** Lines for people: one for each check that found nothing, three for each finding. */
-export function describeResults(results: readonly CheckResult[], mendings: readonly Mending[]): string[] {
+export function describeResults(results: readonly CheckResult[], fixes: readonly Attempt[]): string[] {
   const lines = results.flatMap(({ title, findings, seen }) =>
     findings.length === 0
       ? [`${paint('green', 'ok'.padEnd(width))}  ${paint('bold', title)}: ${seen}`]
       : findings.flatMap((finding) => describeFinding(title, finding)),
   );
-  const mended = mendings.map(({ check, finding, failure }) =>
+  const fixed = fixes.map(({ check, finding, failure }) =>
     failure === undefined
-      ? `${paint('green', 'mended'.padEnd(width))}  ${paint('bold', check.title)}: ${finding.subject}: a second look no longer finds it`
+      ? `${paint('green', 'fixed'.padEnd(width))}  ${paint('bold', check.title)}: ${finding.subject}: a second look no longer finds it`
       : `${paint('red', 'failed'.padEnd(width))}  ${paint('bold', check.title)}: ${finding.subject}: ${failure}`,
   );
   const found = results.flatMap(({ findings }) => findings);
   const number = (severity: Severity) => found.filter((one) => one.severity === severity).length;
-  const fixable = found.filter(({ fix }) => fix).length;
+  const fixable = found.filter((one) => one.apply).length;
   return [
     ...lines,
-    ...(mended.length > 0 ? ['', ...mended] : []),
+    ...(fixed.length > 0 ? ['', ...fixed] : []),
     '',
     `${count(results.length, 'check')}: ${count(number('error'), 'error')}, ${count(number('warning'), 'warning')}, ${number('info')} to know.`,
-    ...(fixable > 0 && mendings.length === 0 ? [`"cni doctor --fix" mends ${fixable} of them.`] : []),
+    ...(fixable > 0 && fixes.length === 0 ? [`"cni doctor --fix" fixes ${fixable} of them.`] : []),
   ];
 }
 
-function describeFinding(title: string, { severity, subject, message, cause, mend, fix }: Finding): string[] {
+function describeFinding(
+  title: string,
+  { severity, subject, message, cause, fix, apply }: Finding,
+): string[] {
   const margin = ' '.repeat(width + 2);
   return [
     `${paint(colours[severity], severity.padEnd(width))}  ${paint('bold', title)}: ${subject}`,
     `${margin}${message.replaceAll('\n', `\n${margin}`)}`,
     `${margin}${paint('dim', 'cause')}  ${cause}`,
-    `${margin}${paint('dim', 'mend')}   ${mend}${fix ? paint('dim', '  (or --fix)') : ''}`,
+    `${margin}${paint('dim', 'fix')}    ${fix}${apply ? paint('dim', '  (or --fix)') : ''}`,
   ];
 }
 
 /** The same for programs. */
-export function resultsAsJson(results: readonly CheckResult[], mendings: readonly Mending[]): object {
-  const plain = ({ fix, ...finding }: Finding) => ({ ...finding, fixable: fix !== undefined });
+export function resultsAsJson(results: readonly CheckResult[], fixes: readonly Attempt[]): object {
+  const plain = ({ apply, key, ...finding }: Finding) => ({ ...finding, fixable: apply !== undefined });
   return {
     checks: results.map(({ findings, ...check }) => ({ ...check, findings: findings.map(plain) })),
-    mendings: mendings.map(({ check, finding, failure }) => ({
+    fixes: fixes.map(({ check, finding, failure }) => ({
       check: check.id,
       ...plain(finding),
-      mended: failure === undefined,
+      fixed: failure === undefined,
       ...(failure !== undefined && { failure }),
     })),
   };

@@ -42,7 +42,7 @@ function detourFinding({ one, ip, ingress, egress }: Detour): Finding {
     cause: egress
       ? 'Another route or address covers the same subnet, or the one that ADD made was removed'
       : 'The route or address that ADD made was removed, or the interface is down',
-    mend: `ip route replace ${ip} dev ${shellWord(ingress.name)}`,
+    fix: `ip route replace ${ip} dev ${shellWord(ingress.name)}`,
   };
 }
 
@@ -85,8 +85,8 @@ function strictFinding(severity: Finding['severity'], link: string, message: str
     message: `${message}: its reverse path filter is 1 (strict), and must be 2 (loose) or 0`,
     cause,
     // The kernel takes the larger of this and that of "all".
-    mend: `sysctl -w ${shellWord(`net/${path.join('/')}=2`)}`,
-    fix: () => writeSysctl(path, '2'),
+    fix: `sysctl -w ${shellWord(`net/${path.join('/')}=2`)}`,
+    apply: () => writeSysctl(path, '2'),
   };
 }
 

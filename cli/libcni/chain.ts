@@ -193,50 +193,29 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
 }
 
 /**
- * Collects garbage: detaches the stale attachments, and has each plugin look for more where the version has
- * GC.
- * @param stale the attachments to detach, with what is known of them, each from the network as it was added to.
- * @param valid the attachments to keep; undefined when they are not all known, so that no plugin may search.
+ * Has each plugin search for what is left of attachments, where the version has GC.
+ * @param valid the attachments to keep.
  * @returns everything that failed; it goes on after each failure.
  */
 export async function collectGarbage(
   list: NetworkList,
-  stale: readonly StaleAttachment[],
-  valid: readonly AttachmentId[] | undefined,
+  valid: readonly AttachmentId[],
   environment: Environment,
-): Promise<GarbageFailure[]> {
-  const failures: GarbageFailure[] = [];
-  const attempt = async (step: () => Promise<unknown>, runtime?: Runtime) => {
-    try {
-      await step();
-    } catch (error) {
-      failures.push({ runtime, error: error as Error });
-    }
-  };
-  for (const { network, runtime } of stale)
-    await attempt(() => deleteNetwork(network, runtime, environment), runtime);
-  if (!valid || !atLeast(list.cniVersion || '0.1.0', '1.1.0')) return failures;
+): Promise<Error[]> {
+  if (!atLeast(list.cniVersion || '0.1.0', '1.1.0')) return [];
+  const failures: Error[] = [];
   const keep = valid.map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
   // The second key is the name in the specification's first edition.
   const keys = { 'cni.dev/valid-attachments': keep, 'cni.dev/attachments': keep };
   for (const plugin of list.plugins) {
     const config = JSON.stringify({ ...JSON.parse(pluginConfig(list, plugin)), ...keys });
-    await attempt(() => run('GC', plugin.type, config, nobody, environment));
+    try {
+      await run('GC', plugin.type, config, nobody, environment);
+    } catch (error) {
+      failures.push(error as Error);
+    }
   }
   return failures;
-}
-
-/** An attachment that is to be detached. */
-export interface StaleAttachment {
-  readonly network: NetworkList;
-  readonly runtime: Runtime;
-}
-
-/** A step of a collection that failed. */
-export interface GarbageFailure {
-  /** The attachment that could not be detached; undefined when a plugin's own search failed. */
-  readonly runtime: Runtime | undefined;
-  readonly error: Error;
 }
 
 /** STATUS and GC are about no container, but libcni sets the variables all the same. */

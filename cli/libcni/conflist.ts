@@ -1,5 +1,7 @@
 /** Network configurations on disk, with errors for whoever edits them. */
 
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   ConfigError,
   findNetwork,
@@ -39,6 +41,34 @@ export function loadNetwork(
     `No configuration in "${directory}" has the network "${name}". See "cni validate ${directory}" for those it has, ` +
       'or set NETCONFPATH to another directory',
   );
+}
+
+/**
+ * Finds a network of a name in the directories below one, where nerdctl keeps those of its namespaces.
+ * @returns undefined when there is none. Files that cannot be used are passed over: they may be no networks.
+ */
+export function findNetworkBelow(directory: string, name: string): NetworkList | undefined {
+  for (const below of directoriesBelow(directory)) {
+    const network = findNetwork(
+      below,
+      (list) => list.name === name,
+      () => {},
+      readNetworkFile,
+    );
+    if (network) return network;
+  }
+  return undefined;
+}
+
+function directoriesBelow(directory: string): string[] {
+  try {
+    return readdirSync(directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => join(directory, entry.name))
+      .sort();
+  } catch {
+    return []; // Whoever reads its files tells of it.
+  }
 }
 
 /** Reads a conflist, or a single configuration as a conflist of one. @throws ConfigError */

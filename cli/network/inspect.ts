@@ -2,6 +2,7 @@
 
 import type { Suite } from '../../main.ts';
 import { CommandError, ExitCode } from '../errors.ts';
+import { withOutput } from '../output.ts';
 import { configDir } from '../settings.ts';
 import type { Subcommand } from '../subcommand.ts';
 import { printStructured, warn } from '../terminal.ts';
@@ -16,14 +17,8 @@ interface InspectArguments {
 export function inspect(suite: Suite): Subcommand<InspectArguments> {
   return {
     builder: (yargs) =>
-      yargs
+      withOutput(yargs, ['json', 'yaml'], 'How to print them')
         .positional('names', { type: 'string', array: true, describe: 'Names of networks' })
-        .option('output', {
-          alias: 'o',
-          choices: ['json', 'yaml'] as const,
-          default: 'json' as const,
-          describe: 'How to print them',
-        })
         .example('$0 network inspect podnet', 'Who has which address of podnet'),
     handler: async ({ names = [], output }) => {
       const { networks, problems } = await takeOverview(suite);

@@ -3,6 +3,7 @@
 import { basename } from 'node:path';
 import type { Suite } from '../../main.ts';
 import { ExitCode } from '../errors.ts';
+import { withOutput } from '../output.ts';
 import type { Subcommand } from '../subcommand.ts';
 import { count, formatBlocks, formatTable, paint, print, printStructured, warn } from '../terminal.ts';
 import { type NetworkOverview, takeOverview } from './overview.ts';
@@ -13,13 +14,7 @@ const heading = ['NETWORK', 'PLUGINS', 'SUBNET', 'GATEWAY', 'SIZE', 'USED', 'FRE
 export function ls(suite: Suite): Subcommand<{ output: 'table' | 'json' | 'yaml' | 'name' }> {
   return {
     builder: (yargs) =>
-      yargs
-        .option('output', {
-          alias: 'o',
-          choices: ['table', 'json', 'yaml', 'name'] as const,
-          default: 'table' as const,
-          describe: 'How to print the list',
-        })
+      withOutput(yargs, ['table', 'json', 'yaml', 'name'], 'How to print the list')
         .example('$0 network ls', 'How many addresses each network has left')
         .epilogue(
           'A network has a line for each of its address ranges; SIZE is how many addresses it can give away. ' +
@@ -54,9 +49,9 @@ function printTable(networks: readonly NetworkOverview[]): void {
   print(`${count(networks.length, 'network')}.`);
 }
 
-function rowsOf({ name, file, plugins, ipam, ranges, attachments }: NetworkOverview): string[][] {
+function rowsOf({ name, file, delegated, plugins, ipam, ranges, attachments }: NetworkOverview): string[][] {
   const own = [name, plugins.join(',')];
-  const shared = [`${attachments.length}`, file ? basename(file) : '(removed)'];
+  const shared = [`${attachments.length}`, file ? basename(file) : delegated ? '(delegated)' : '(removed)'];
   if (ranges.length === 0) return [[...own, ipam.join(',') || '-', '-', '-', '-', '-', ...shared]];
   return ranges.map(({ subnets, gateways, capacity, used, free }) => [
     ...own,

@@ -12,8 +12,10 @@ import { type KnownUse, sharedRangesOf } from './shared-ranges.ts';
 /** A network of the host. */
 export interface NetworkOverview {
   readonly name: string;
-  /** "" for one that was removed while it had attachments. */
+  /** "" for one that was removed while it had attachments, or that a plugin has from elsewhere. */
   readonly file: string;
+  /** Whether a plugin such as multus attaches pods to it. */
+  readonly delegated: boolean;
   readonly cniVersion: string;
   /** Types of its plugins, in their order. */
   readonly plugins: readonly string[];
@@ -39,7 +41,11 @@ export interface Overview {
 /** Looks at the networks of the host. Nothing is changed. @param suite whose schemas count. */
 export async function takeOverview(suite: Suite): Promise<Overview> {
   const once = lookOnce();
-  const { networks, attachments, ranges, problems } = await takeInventory(configDir(), cacheDir(), once);
+  const { networks, delegated, attachments, ranges, problems } = await takeInventory(
+    configDir(),
+    cacheDir(),
+    once,
+  );
   const findings = await findingsByFile(suite, once);
   const overviewOf = async (network: NetworkList): Promise<NetworkOverview> => {
     const shared = await sharedRangesOf(network, suite);
@@ -47,6 +53,7 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
     return {
       name: network.name,
       file: network.file,
+      delegated: delegated.has(network.name),
       cniVersion: network.cniVersion || '0.1.0',
       plugins: network.plugins.map(({ type }) => type),
       ipam: network.plugins.flatMap(({ config }) => ipamTypeOf(config) ?? []),
@@ -60,7 +67,9 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
           ips: one.ips,
         })),
       problems: [
-        ...(network.file === '' ? ['Its configuration was removed, but it has attachments'] : []),
+        ...(network.file === '' && !delegated.has(network.name)
+          ? ['Its configuration was removed, but it has attachments']
+          : []),
         ...own
           .filter((range) => freeOf(range) === 0)
           .map(({ range }) => `All addresses of ${range} are given away, so that the next ADD fails`),

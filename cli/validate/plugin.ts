@@ -93,15 +93,17 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
   return findings;
 }
 
-/** What the plugin itself refuses of a configuration that fits its schema. */
+/** What the plugin itself refuses, or ignores, of a configuration that fits its schema. */
 function refusal(
   plugin: Plugin<unknown>,
   config: PluginEntry['config'],
   { node, path }: PluginNode,
 ): Finding[] {
   try {
-    plugin.validate?.(decode(configSchema(plugin), config) as never);
-    return [];
+    const decoded = decode(configSchema(plugin), config) as never;
+    plugin.validate?.(decoded);
+    const ignored = plugin.ignores?.(decoded) ?? [];
+    return ignored.map((message) => warning('no-effect', at(path, placeOf(message, node)), message));
   } catch (problem) {
     const problems = problem instanceof AggregateError ? problem.errors : [problem];
     return (problems as Error[]).map(({ message }) =>

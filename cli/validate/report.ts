@@ -7,7 +7,7 @@ import { count, formatTable, paint, print } from '../terminal.ts';
 import type { CheckedFile } from './file.ts';
 import type { Finding } from './finding.ts';
 
-/** The formats, by the name that `--format` takes. */
+/** The formats, by the name that `--output` takes. */
 export const formats = {
   text: printText,
   json: printJson,
@@ -16,6 +16,9 @@ export const formats = {
 } as const satisfies Record<string, (files: readonly CheckedFile[]) => void>;
 
 export type Format = keyof typeof formats;
+
+/** Their names, that for people first. */
+export const formatNames = Object.keys(formats) as [Format, ...Format[]];
 
 /** A finding with its place in its file; lines and columns count from 1. */
 interface LocatedFinding extends Finding {

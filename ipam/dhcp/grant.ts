@@ -1,8 +1,9 @@
 /** What a DHCP server grants. Sources: RFC 2131, section 4.4.5; RFC 2132; RFC 3442. */
 
 import { emptyResult, type Result, type Route } from '../../lib/cni/result.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { type Address, Prefix } from '../../lib/ip.ts';
-import { sinceBoot } from './clock.ts';
+import { msSinceBoot } from '../../lib/kernel/boot.ts';
 import {
   addressesOption,
   classfulRoutes,
@@ -15,7 +16,7 @@ import {
   typeOf,
 } from './packet.ts';
 
-/** What a server granted; times as of {@link sinceBoot}. */
+/** What a server granted; times as of {@link msSinceBoot}. */
 export interface Grant {
   address: Prefix;
   server: Address;
@@ -35,22 +36,30 @@ export function resultOf({ address, gateway, routes }: Grant): Result {
   return { ...emptyResult(), ips: [{ address, ...(gateway && { gateway }) }], routes };
 }
 
-/** An answer must say who gives it, and if it grants something, which address with which mask. */
+/** An answer must say who gives it, and if it grants something, which address. */
 export function isUsable(answer: DhcpMessage): boolean {
   if (answer.options.get(Option.ServerIdentifier)?.length !== 4) return false;
   if (typeOf(answer) === MessageType.Nak) return true;
-  if (!answer.yourAddress || answer.yourAddress.isUnspecified || answer.yourAddress.isMulticast) return false;
-  return typeOf(answer) === MessageType.Offer || maskOf(answer) !== undefined;
+  const { yourAddress } = answer;
+  return yourAddress !== undefined && !yourAddress.isUnspecified && !yourAddress.isMulticast;
 }
 
-function maskOf(answer: DhcpMessage): number | undefined {
-  return maskLength(addressesOption(answer, Option.SubnetMask)[0]);
-}
-
-/** Reads what an acknowledgement grants, with the times that the server left out. */
+/**
+ * Reads what an acknowledgement grants, with the times that the server left out.
+ * @param answer see {@link isUsable}.
+ * @throws CniError when it has no netmask, or one with holes.
+ */
 export function readGrant(answer: DhcpMessage): Grant {
+  const server = addressesOption(answer, Option.ServerIdentifier)[0]!;
+  const mask = addressesOption(answer, Option.SubnetMask)[0];
+  const length = maskLength(mask);
+  if (length === undefined)
+    throw new CniError(
+      ErrorCode.Internal,
+      `DHCP server ${server} grants ${answer.yourAddress} with ${mask ? `netmask ${mask}, which is none` : 'no netmask'}. Have it send option 1, as in 255.255.255.0`,
+    );
   const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
-  const now = sinceBoot();
+  const now = msSinceBoot();
   const after = (share: number) => now + seconds * 1000 * share;
   const at = (option: number, share: number) => {
     // By a time of 0 the lease would be renewed without a pause.
@@ -59,8 +68,8 @@ export function readGrant(answer: DhcpMessage): Grant {
   };
   const gateway = addressesOption(answer, Option.Router)[0];
   return {
-    address: new Prefix(answer.yourAddress!, maskOf(answer)!),
-    server: addressesOption(answer, Option.ServerIdentifier)[0]!,
+    address: new Prefix(answer.yourAddress!, length),
+    server,
     gateway,
     routes: routesOf(answer, gateway),
     renewAt: at(Option.RenewalTime, 0.5),

@@ -11,7 +11,7 @@ export const dhcpShape = {
   request: array(
     object({
       option: string({ description: 'Name or number of an option to ask for.' }),
-      skipDefault: boolean({ description: 'Do not ask for routers and netmask unless they are listed.' }),
+      skipDefault: boolean({ description: 'Do not ask for routers unless they are listed.' }),
     }),
     { description: 'Options to ask the server for, besides routers and netmask.' },
   ),
@@ -19,7 +19,7 @@ export const dhcpShape = {
     object({
       option: required(string({ description: 'Name or number of an option to send.' })),
       value: string({ description: 'Its value.' }),
-      fromArg: string({ description: 'Name in CNI_ARGS whose value it takes.' }),
+      fromArg: string({ description: 'Name in CNI_ARGS whose value counts before "value".' }),
     }),
     { description: 'Options to send to the server.' },
   ),
@@ -47,7 +47,6 @@ const reserved: readonly number[] = [
   Option.Overload,
 ];
 
-const defaultRequest = [Option.SubnetMask, Option.Router];
 const longest = 255;
 const longestIdentifier = 254;
 
@@ -58,16 +57,16 @@ const longestIdentifier = 254;
  * @throws Error for an unknown option, or a value that does not fit.
  */
 export function clientOptions(
-  { request = [], provide = [] }: DhcpConfig,
+  { request: wanted = [], provide = [] }: DhcpConfig,
   identity: string,
   args: Readonly<Record<string, string>>,
 ): ClientOptions {
-  const skipDefault = request.some((one) => one.skipDefault);
-  const asked = request.flatMap(({ option }) => (option ? [optionNumber(option)] : []));
+  const skipDefault = wanted.some((one) => one.skipDefault);
+  const asked = wanted.flatMap(({ option }) => (option ? [optionNumber(option)] : []));
   const given = new Map<number, Uint8Array>();
   for (const { option, value, fromArg } of provide) {
     const number = optionNumber(option);
-    const text = fromArg ? args[fromArg] : value;
+    const text = (fromArg && args[fromArg]) || value;
     if (reserved.includes(number))
       throw new Error(`DHCP option "${option}" belongs to the protocol. Take it out of "ipam.provide"`);
     if (!text) continue;
@@ -75,9 +74,11 @@ export function clientOptions(
   }
   const clientId = given.get(Option.ClientIdentifier) ?? defaultClientId(identity);
   given.delete(Option.ClientIdentifier);
+  // There is no address without a netmask.
+  const request = [Option.SubnetMask, ...(skipDefault ? [] : [Option.Router]), ...asked];
   return {
     clientId,
-    request: [...new Set([...(skipDefault ? [] : defaultRequest), ...asked])],
+    request: [...new Set(request)],
     provide: given,
   };
 }

@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { listStateFiles, readStateFile, unlinkStateFile, writeStateFile } from '../../lib/state-file.ts';
 import type { Release } from './backend.ts';
-import { type Owner, ownerKey, ownerOf } from './keys.ts';
+import { formatHolding, type Owner, ownerKey, ownerOf, parseHolding } from './keys.ts';
 import { digest, isDigest } from './state.ts';
 
 /** The files of a directory. */
@@ -15,8 +15,12 @@ export class AttachmentFiles {
   }
 
   /** @throws CniError when it cannot be written. */
-  write({ owner, quarantine, lists }: Release): void {
-    writeStateFile(this.fileOf(owner), JSON.stringify({ owner: ownerKey(owner), quarantine, lists }));
+  write({ owner, guess, quarantine, lists }: Release): void {
+    const holding = guess && formatHolding(guess);
+    writeStateFile(
+      this.fileOf(owner),
+      JSON.stringify({ owner: ownerKey(owner), holding, quarantine, lists }),
+    );
   }
 
   has(owner: Owner): boolean {
@@ -52,11 +56,12 @@ export class AttachmentFiles {
 
 function parse(text: string | undefined): Release | undefined {
   try {
-    const { owner: key, quarantine, lists } = JSON.parse(text ?? '') as Record<string, unknown>;
+    const { owner: key, holding, quarantine, lists } = JSON.parse(text ?? '') as Record<string, unknown>;
     const owner = typeof key === 'string' ? ownerOf(key) : undefined;
     if (!owner || !Number.isSafeInteger(quarantine) || !Array.isArray(lists)) return undefined;
     const keys = lists.filter((list): list is string => typeof list === 'string');
-    return { owner, guess: undefined, quarantine: quarantine as number, lists: keys };
+    const guess = typeof holding === 'string' ? parseHolding(holding) : undefined;
+    return { owner, guess, quarantine: quarantine as number, lists: keys };
   } catch {
     return undefined;
   }

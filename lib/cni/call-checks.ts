@@ -2,7 +2,7 @@
 
 import { type Stats, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
-import type { Once } from '../kernel/sharing.ts';
+import { eachTime, type Once } from '../kernel/sharing.ts';
 import type { CallContext } from './call.ts';
 import { type Invocation, isValidName } from './invocation.ts';
 import type { Plugin } from './plugin.ts';
@@ -80,9 +80,27 @@ export function refuseOwnNetns(invocation: Invocation, look: Once): void {
 }
 
 /**
+ * For DEL, the host's own namespace stands for one that is gone. What the container has left on the host must
+ * go all the same, since the runtime tries until DEL succeeds.
+ * @returns the context without the namespace, for other verbs and namespaces as it is.
+ */
+export function withoutOwnNetns(context: CallContext): CallContext {
+  const { invocation, environment, sharing, record } = context;
+  if (invocation.command !== 'DEL' || !isOwnNetns(invocation, sharing?.once ?? eachTime)) return context;
+  const message = `CNI_NETNS "${invocation.netns}" is the namespace that the plugin itself runs in: going on as without the container's`;
+  record?.noteWarning(message);
+  context.warn(message);
+  return {
+    ...context,
+    invocation: { ...invocation, netns: '' },
+    environment: { ...environment, CNI_NETNS: '' },
+  };
+}
+
+/**
  * Whether CNI_NETNS names the host's own namespace where it may not, say because a process ID was reused.
  */
-export function isOwnNetns({ netns, netnsOverride }: Invocation, look: Once): boolean {
+function isOwnNetns({ netns, netnsOverride }: Invocation, look: Once): boolean {
   if (netns === '' || netnsOverride) return false;
   return look(`own network namespace ${netns}`, () => isSameNetns(netns, look));
 }

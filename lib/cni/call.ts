@@ -177,7 +177,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
    * Has the steps that were registered last run after those before them, and only if none of them fails.
    * @param first how many steps before both stay where they are. @param between how many are overtaken.
    */
-  undoLater(first: number, between: number): void {
+  postponeUndo(first: number, between: number): void {
     const later = this.journal.splice(first + between);
     const needs = this.journal.slice(first);
     for (const undo of later) undo.needs = [...undo.needs, ...needs];

@@ -32,7 +32,7 @@ export const masqueradeShape = {
   ipMasq: boolean({ description: 'Give packets that leave the subnet the address of the host.' }),
   ipMasqBackend: string({
     values: backendNames,
-    description: 'What to masquerade with; by default iptables where it is installed, else nftables.',
+    description: 'What to masquerade with; by default iptables where it can be used, else nftables.',
   }),
 };
 

@@ -75,7 +75,7 @@ export async function delegate(
 ): Promise<Result | undefined> {
   const { context } = call;
   const { stdin = context.stdin, command = call.command, target = {}, version } = options;
-  const undoLater = () => {
+  const registerDel = () => {
     if (command !== 'ADD') return;
     call.undo(
       `run DEL of "${type}"`,
@@ -90,7 +90,7 @@ export async function delegate(
     const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
     if (running) {
       const result = await running;
-      undoLater();
+      registerDel();
       return result;
     }
   }
@@ -102,7 +102,7 @@ export async function delegate(
     [depthVariable]: String(depth),
     ...record?.delegateEnvironment,
   };
-  const run = () => runElsewhere(call, { type, file, stdin, environment, undoLater, record, version });
+  const run = () => runElsewhere(call, { type, file, stdin, environment, registerDel, record, version });
   return record ? record.of(run) : run();
 }
 
@@ -121,24 +121,24 @@ interface Elsewhere {
   readonly environment: Environment;
   readonly record: CallRecord | undefined;
   readonly version: string | undefined;
-  /** Registers what takes ADD back. */
-  undoLater(): void;
+  /** Registers the DEL that takes ADD back. */
+  registerDel(): void;
 }
 
 async function runElsewhere(
   { context, config }: Call,
-  { type, file, stdin, environment, record, version, undoLater }: Elsewhere,
+  { type, file, stdin, environment, record, version, registerDel }: Elsewhere,
 ): Promise<Result | undefined> {
   const { KilledError, runExecutable } = await import('./exec.ts');
   let output: string;
   try {
     output = await runExecutable(file, stdin, environment, context.signal);
   } catch (error) {
-    if (error instanceof KilledError) undoLater();
+    if (error instanceof KilledError) registerDel();
     throw error;
   }
   // Before what it printed is read: whether or not that makes sense, it has done its work.
-  undoLater();
+  registerDel();
   if (environment.CNI_COMMAND !== 'ADD') return undefined;
   // A delegate that prints nothing has nothing to tell.
   const { result } = readOutput(output.trim() || 'null', type, version ?? config.cniVersion);

@@ -1,7 +1,7 @@
 /** The error object of the specification, section "Error", from whatever a verb threw. */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import { missingCapabilities } from '../kernel/capabilities.ts';
+import { missingCapabilities, withMissing } from '../kernel/capabilities.ts';
 import type { Environment } from './invocation.ts';
 import { formatJson } from './result.ts';
 
@@ -33,9 +33,7 @@ function withMissingCapabilities(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   const details = error instanceof CniError ? error.details : causeOf(error);
   if (message.includes('CAP_') || !refusal.test(`${message} ${details}`)) return message;
-  const missing = missingCapabilities();
-  if (missing.length === 0) return message;
-  return `${message}. This process lacks ${missing.join(', ')}: see docs/privileges.md for what it needs`;
+  return withMissing(message, missingCapabilities());
 }
 
 function causeOf(error: unknown): string | undefined {

@@ -259,27 +259,28 @@ export function enableForwarding(ips: readonly IPConfig[]): void {
     ensureSysctl(['ipv6', 'conf', 'all', 'forwarding'], '1');
 }
 
-/** The addresses that a result gives the call's interface in the sandbox, or no interface at all. */
-export function addressesInSandbox(
-  { ifname }: Pick<Call, 'ifname'>,
-  { ips, interfaces }: Result,
-): IPConfig[] {
+/**
+ * The addresses that a result gives an interface of the call's name, or no interface at all. Not every plugin
+ * says that the interface is in the sandbox.
+ */
+export function addressesByName({ ifname }: Pick<Call, 'ifname'>, { ips, interfaces }: Result): IPConfig[] {
   return ips.filter((ip) => {
-    const entry = ip.interface === undefined ? undefined : interfaces[ip.interface];
-    return !entry || (entry.name === ifname && entry.sandbox);
+    const entry = interfaces[ip.interface ?? -1];
+    return !entry || entry.name === ifname;
+  });
+}
+
+/** Those of {@link addressesByName} without any that the result has on the host, for what leads to them. */
+export function addressesInSandbox(call: Pick<Call, 'ifname'>, result: Result): IPConfig[] {
+  return addressesByName(call, result).filter((ip) => {
+    const entry = result.interfaces[ip.interface ?? -1];
+    return !entry || entry.sandbox;
   });
 }
 
 /** The addresses of an attachment as far as the runtime tells: hints for cleaning up, never needed. */
 export function knownAddresses(call: Call): Prefix[] {
-  const { prevResult } = call;
-  if (!prevResult) return [];
-  return prevResult.ips
-    .filter((ip) => {
-      const entry = ip.interface === undefined ? undefined : prevResult.interfaces[ip.interface];
-      return !entry || entry.name === call.ifname;
-    })
-    .map((ip) => ip.address);
+  return call.prevResult ? addressesByName(call, call.prevResult).map(({ address }) => address) : [];
 }
 
 /** The addresses of the container's other interfaces; none when the sandbox no longer exists. */

@@ -1,8 +1,17 @@
 /** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
 
-import { type BackendName, backendNames, defaultBackend, requireComplete } from '../firewall/backend.ts';
+import {
+  type BackendChoice,
+  type BackendName,
+  backendNames,
+  missingWithBackend,
+  requireComplete,
+  withBackend,
+} from '../firewall/backend.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
+import type { Prefix } from '../ip.ts';
+import type { Once } from '../kernel/sharing.ts';
 import type { Call } from './call.ts';
 import { knownAddresses, neighbourAddresses } from './interface.ts';
 import type { Repair } from './plugin.ts';
@@ -20,14 +29,26 @@ interface MasqueradeConfig {
  */
 export function masquerade(call: Call<MasqueradeConfig>) {
   const { ipMasq = false, ipMasqBackend } = call.config;
-  const chosen = () => masqueradeBackend(ipMasqBackend ?? defaultBackend(call.programs), call.programs);
-  const { attachment } = call;
+  const { attachment, programs } = call;
+  const choiceFor = (prefixes: readonly Prefix[]): BackendChoice => ({
+    programs,
+    fixed: ipMasqBackend,
+    families: prefixes.map(({ family }) => family),
+    table: 'nat',
+  });
+  const add = (prefixes: readonly Prefix[]) =>
+    withBackend(choiceFor(prefixes), (name) =>
+      masqueradeBackend(name, programs).add(attachment, prefixes, (what, step) => call.undo(what, step)),
+    );
+  const missing = (prefixes: readonly Prefix[], look?: Once) =>
+    missingWithBackend(choiceFor(prefixes), (name) =>
+      masqueradeBackend(name, programs).missing(attachment, prefixes, look),
+    );
   return {
     /** Masquerades the addresses, and takes that back if ADD fails. */
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
-      const prefixes = ips.map(({ address }) => address);
-      await chosen().add(attachment, prefixes, (what, step) => call.undo(what, step));
+      await add(ips.map(({ address }) => address));
     },
     /** Removes the rules of this attachment, of whichever backend made them. */
     async del(): Promise<void> {
@@ -37,19 +58,21 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      const missing = await chosen().missing(attachment, knownAddresses(call), call.programs.once);
-      requireComplete(missing, 'Packets of the container are not masqueraded');
+      requireComplete(
+        await missing(knownAddresses(call), programs.once),
+        'Packets of the container are not masqueraded',
+      );
     },
     /** What is missing of the rules. */
     async repair(): Promise<Repair[]> {
       const prefixes = knownAddresses(call);
-      const missing = ipMasq ? await chosen().missing(attachment, prefixes) : [];
-      const restore = () => chosen().add(attachment, prefixes, (what, step) => call.undo(what, step));
-      return missing.map((what) => ({ what, restore }));
+      const lost = ipMasq ? await missing(prefixes) : [];
+      return lost.map((what) => ({ what, restore: () => add(prefixes) }));
     },
     /** @throws Error when the backend cannot be used. */
-    status(): void {
-      if (ipMasq) chosen().probe();
+    async status(): Promise<void> {
+      if (!ipMasq) return;
+      await withBackend(choiceFor([]), (name) => masqueradeBackend(name, programs).probe());
     },
     /** Removes the rules of attachments that no longer exist. */
     async gc(): Promise<void> {

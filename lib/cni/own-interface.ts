@@ -68,7 +68,7 @@ function addressesOf(socket: RouteSocket, { index }: Link): Prefix[] {
   }
 }
 
-/** Whether libcni's cache has the interface as that of another attachment. Its files end in the name of it. */
+/** Whether libcni's cache, whose files end in the interface's name, has it as that of another attachment. */
 export function isOfOther({ attachment, netns }: Call, link: Link): boolean {
   const own = attachmentKey(attachment);
   for (const one of cachedResults(`-${link.name}`))

@@ -60,8 +60,8 @@ export function findParent(call: Call<ParentConfig>, name = call.config.master):
 }
 
 /**
- * The parent of an interface that gets its frames as the port of a bridge does: the kernel has room for one of
- * both (netdev_rx_handler_register in net/core/dev.c). The frames of a VLAN are handed over before.
+ * The parent of an interface that gets its frames as the port of a bridge does: the kernel has room for one
+ * of both (netdev_rx_handler_register in net/core/dev.c). The frames of a VLAN are handed over before.
  * @throws like {@link findParent}; Error when the parent is a port itself.
  */
 export function findParentOfFrames(call: Call<ParentConfig>, name?: string): Link {

@@ -7,17 +7,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { Address, Prefix } from '../ip.ts';
 import type { Once } from '../kernel/sharing.ts';
 import { isObject } from '../object.ts';
-import {
-  array,
-  convert,
-  decode,
-  emptyIsAbsent,
-  type Infer,
-  integer,
-  object,
-  required,
-  string,
-} from './schema.ts';
+import { array, convert, decode, type Infer, integer, object, required, string } from './schema.ts';
 import { atLeast } from './version.ts';
 
 /** A network interface that a plugin made or changed. */
@@ -82,9 +72,10 @@ function isEmptyDns(dns: Dns | undefined): boolean {
 }
 
 /** An IP address in a configuration or result. A field that is "" has none. */
-export const addressSchema = emptyIsAbsent(
-  convert(string(), (text) => Address.parse(text), { examples: ['10.1.0.1'] }),
-);
+export const addressSchema = convert(string(), (text) => Address.parse(text), {
+  emptyIsAbsent: true,
+  examples: ['10.1.0.1'],
+});
 /** An IP address with prefix length in a configuration or result. */
 export const prefixSchema = convert(string(), (text) => Prefix.parse(text), { examples: ['10.1.0.0/16'] });
 

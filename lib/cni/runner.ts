@@ -13,8 +13,8 @@ import {
   checkDepth,
   checkName,
   checkVersion,
-  isOwnNetns,
   refuseOwnNetns,
+  withoutOwnNetns,
 } from './call-checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
 import { errorObject, formatError } from './error-object.ts';
@@ -160,7 +160,7 @@ async function invoke(
   const valid = command === 'GC' ? validAttachments(config) : [];
   if (!valid) return undefined;
   const prevResult = readPrevResult(config, context);
-  using call = new Call<never>(command === 'DEL' ? withoutOwnNetns(context) : context, {
+  using call = new Call<never>(withoutOwnNetns(context), {
     config: config as never,
     prevResult,
     validAttachments: valid,
@@ -193,23 +193,6 @@ async function invoke(
       await plugin.gc?.(call);
       return undefined;
   }
-}
-
-/**
- * Where the runtime gives DEL the host's own namespace, that of the container is gone, say because its process
- * ID was reused. What is left on the host must go all the same, since the runtime tries until DEL succeeds.
- */
-function withoutOwnNetns(context: CallContext): CallContext {
-  const { invocation, environment, sharing, record } = context;
-  if (!isOwnNetns(invocation, sharing?.once ?? eachTime)) return context;
-  const message = `CNI_NETNS "${invocation.netns}" is the namespace that the plugin itself runs in: going on as without the container's`;
-  record?.noteWarning(message);
-  context.warn(message);
-  return {
-    ...context,
-    invocation: { ...invocation, netns: '' },
-    environment: { ...environment, CNI_NETNS: '' },
-  };
 }
 
 /** Parses standard input, and reads the keys that come before all others. @throws CniError */

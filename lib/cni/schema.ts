@@ -32,7 +32,7 @@ export interface Schema<T, Present extends boolean = boolean> {
    * @throws SchemaError when required.
    */
   absent?: (path: string) => T;
-  /** True where a field that is "" counts as absent; see {@link emptyIsAbsent}. */
+  /** True where "" in a field of an object is the same as absent, as Go's net.IP has it; not so in a list. */
   readonly emptyIsAbsent?: boolean;
   readonly json: JsonSchema;
   readonly present?: Present;
@@ -184,13 +184,15 @@ export function json(options: Described = {}): Schema<unknown, false> {
 /**
  * A value converted after its JSON type was checked. `convert` throws an Error whose message says what is
  * wanted.
+ * @param options.emptyIsAbsent see {@link Schema}. The rest goes into the JSON Schema.
  */
 export function convert<A, B>(
   from: Schema<A>,
   convertValue: (value: A) => B,
-  format?: JsonSchema,
+  { emptyIsAbsent = false, ...format }: JsonSchema & { emptyIsAbsent?: boolean } = {},
 ): Schema<B, false> {
   return {
+    emptyIsAbsent,
     json: { ...from.json, ...format },
     decode(value, path) {
       const decoded = from.decode(value, path);
@@ -222,15 +224,6 @@ export function withDefault<T>(schema: Schema<T>, value: T): Schema<T, true> {
     decode: (given, path) => schema.decode(given, path),
     absent: () => value,
   };
-}
-
-/**
- * A value for which "" in a field of an object is the same as absent, as Go's types that read text, such as
- * net.IP, have it. In a list it is an error.
- */
-export function emptyIsAbsent<T>(schema: Schema<T>): Schema<T, false> {
-  const { decode, json } = schema;
-  return { decode, json, emptyIsAbsent: true };
 }
 
 /** Looks a key up as Go does: the exact spelling, or else the last one that differs only in case. */

@@ -4,7 +4,9 @@ import { existsSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Address } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import { listBaseChains } from '../netlink/nftables/objects.ts';
 import type { ForwardBackend } from './forward.ts';
+import { withNftables } from './nftables.ts';
 
 /** Where D-Bus puts the system bus. */
 const busSocket = '/run/dbus/system_bus_socket';
@@ -43,7 +45,7 @@ export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
 
 async function askForFirewalld(programs: Programs): Promise<boolean> {
   // Most hosts have no system bus, or nothing on it: that costs no child.
-  if (!programs.environment.DBUS_SYSTEM_BUS_ADDRESS && !existsSync(busSocket)) return false;
+  if (!hasBus(programs)) return false;
   const answer = await send(
     programs,
     'org.freedesktop.DBus',
@@ -52,6 +54,25 @@ async function askForFirewalld(programs: Programs): Promise<boolean> {
     [service],
   );
   return answer.text !== undefined && /boolean true/.test(answer.text);
+}
+
+/**
+ * Refuses to take another firewall where firewalld filters, and only dbus-send is missing to speak to it: its
+ * table of nftables rejects what the others let through.
+ * @throws FirewalldError
+ */
+export function refuseUnheardFirewalld(programs: Programs): void {
+  if (!hasBus(programs) || programs.has('dbus-send')) return;
+  const chains = withNftables((socket) => listBaseChains(socket, 'inet'));
+  if (!chains.some(({ table }) => table.name === 'firewalld')) return;
+  throw new FirewalldError(
+    ErrorCode.NotAvailable,
+    'firewalld filters on this host, but "dbus-send" is not installed to tell it what to let through. Install the package "dbus-bin" or "dbus-tools", or set "backend" to the firewall that lets the containers through',
+  );
+}
+
+function hasBus({ environment }: Programs): boolean {
+  return Boolean(environment.DBUS_SYSTEM_BUS_ADDRESS) || existsSync(busSocket);
 }
 
 /** Waits until firewalld has done what it is doing, such as starting. If it does not run, that is at once. */
@@ -170,7 +191,7 @@ interface Answer {
   readonly said: string;
 }
 
-/** Calls a method on the system bus. dbus-send comes with the bus itself. */
+/** Calls a method on the system bus. Hosts with another bus than the reference one may lack dbus-send. */
 async function send(
   programs: Programs,
   destination: string,

@@ -4,7 +4,7 @@
  * meant to drop.
  */
 
-import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import type { Programs } from '../kernel/programs.ts';
 import { isOwnedTable, listBaseChains, type NftBaseChain } from '../netlink/nftables/objects.ts';
 import { listRules, type NftRule, verdictOf } from '../netlink/nftables/rules.ts';
 import type { NftFamily } from '../netlink/nftables/wire.ts';
@@ -22,7 +22,7 @@ export function nameOf({ table, name }: NftBaseChain): string {
 
 /**
  * The base chains in which containers must be let through.
- * @param wanted the one that the operator names; when left out, every one that drops what no rule lets through.
+ * @param wanted the one that the operator names; when left out, each that drops what no rule lets through.
  * @throws Error when there is none of that name, or one that nftables must not change.
  */
 export function droppingChains(
@@ -54,6 +54,16 @@ export function droppingChains(
  */
 export function chainsThatDrop(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
   return filterChains(socket, hook).filter((chain) => isDropping(socket, chain));
+}
+
+/**
+ * The base chains at a hook that drop some packets by a rule of theirs, but not all that they do not accept.
+ * @throws NetlinkError
+ */
+export function chainsThatDropSome(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
+  return filterChains(socket, hook).filter(
+    (chain) => !isDropping(socket, chain) && listRules(socket, chain.table, chain.name).some(drops),
+  );
 }
 
 /** The base chains that filter at a hook, other than ours. */
@@ -94,12 +104,15 @@ function isDropping(socket: NetlinkSocket, chain: NftBaseChain): boolean {
   return chain.drops || listRules(socket, chain.table, chain.name).some(dropsAll);
 }
 
+function drops(rule: NftRule): boolean {
+  return verdictOf(rule) === 'drop' || rule.expressions.at(-1)?.name === 'reject';
+}
+
 /** True for a rule that drops every packet. */
 function dropsAll(rule: NftRule): boolean {
-  const { expressions } = rule;
   return (
-    (verdictOf(rule) === 'drop' || expressions.at(-1)?.name === 'reject') &&
-    expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name))
+    drops(rule) &&
+    rule.expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name))
   );
 }
 
@@ -109,11 +122,5 @@ function dropsAll(rule: NftRule): boolean {
  */
 function isManagedByIptables({ table, name }: NftBaseChain, programs: Programs): boolean {
   if (table.family === 'inet' || table.name !== 'filter' || name !== 'FORWARD') return false;
-  try {
-    programs.find(table.family === 'ip' ? 'iptables' : 'ip6tables');
-    return true;
-  } catch (error) {
-    if (error instanceof ProgramMissingError) return false;
-    throw error;
-  }
+  return programs.has(table.family === 'ip' ? 'iptables' : 'ip6tables');
 }

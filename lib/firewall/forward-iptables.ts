@@ -12,7 +12,8 @@ import {
   forFamilies,
   forInstalledFamilies,
   IptablesError,
-  requireInstalled,
+  isUsable,
+  requireUsable,
   tryRestore,
 } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
@@ -93,26 +94,15 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         } catch (error) {
           // Where iptables cannot be used, it has let nothing through.
           const isRefused = error instanceof IptablesError;
-          if (!isRefused || (await isIptablesUsable(programs, family))) throw error;
+          if (!isRefused || (await isUsable(programs, family, table))) throw error;
         }
       }, familiesOf(addresses));
     },
 
-    probe() {
-      requireInstalled(programs, 4);
+    async probe() {
+      await requireUsable(programs, 4, table);
     },
   };
-}
-
-/**
- * Tries whether iptables can be used, as it cannot on hosts that have its programs but no kernel modules for
- * what its rules match: a chain with such a rule is created and deleted in one transaction.
- */
-export function isIptablesUsable(programs: Programs, family: Family): Promise<boolean> {
-  const chain = `CNI-PROBE-${Math.random().toString(16).slice(2, 14)}`;
-  const words = [...commentWords('probe'), '-m', 'conntrack', '--ctstate', 'ESTABLISHED', '-j', 'ACCEPT'];
-  const commands = [`-N ${chain}`, renderRule('-A', { chain, words }), `-F ${chain}`, `-X ${chain}`];
-  return tryRestore(programs, family, table, commands);
 }
 
 /** What lets connections from the addresses through, and the answers to them. */

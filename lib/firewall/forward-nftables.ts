@@ -112,7 +112,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
       );
     },
 
-    probe() {
+    async probe() {
       requireNftables();
       withNftables((socket) => {
         for (const target of droppingChains(socket, programs, chain)) requireChangeable(socket, target);

@@ -44,7 +44,7 @@ export interface ForwardBackend {
   /** Takes back what {@link allow} did for addresses. What is not there is no error. */
   remove(addresses: readonly Address[]): Promise<void>;
   /** @throws Error when the backend cannot be used on this host. It changes nothing. */
-  probe(): Promise<void> | void;
+  probe(): Promise<void>;
 }
 
 /** Families of addresses. */

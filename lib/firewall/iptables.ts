@@ -4,13 +4,11 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import type { Family } from '../ip.ts';
-import { missingCapabilities } from '../kernel/capabilities.ts';
+import { type Family, families } from '../ip.ts';
+import { missingCapabilities, withMissing } from '../kernel/capabilities.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
-import { takeLock, xtablesLock } from './xtables-lock.ts';
-
-/** Both families, for loops over them. */
-export const families: readonly Family[] = [4, 6];
+import { eachTime } from '../kernel/sharing.ts';
+import { takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
 
 /** Seconds to wait for another program to let go of the iptables lock. */
 const lockSeconds = 10;
@@ -72,11 +70,14 @@ async function transact(
 
 /** The error of a program that failed. @param more what to show behind what it said. */
 export function failure(message: string, stderr: string, more = ''): CniError {
-  const isDenied =
-    /permission denied|operation not permitted|must be root/i.test(stderr) &&
-    missingCapabilities().some((name) => ['CAP_NET_ADMIN', 'CAP_NET_RAW'].includes(name));
-  const kind = isDenied ? IptablesDeniedError : IptablesError;
-  return new kind(ErrorCode.Internal, message, stderr + more);
+  // The last is all that iptables-legacy-restore says.
+  const mayBeDenied =
+    /permission denied|operation not permitted|must be root|unable to initialize table/i.test(stderr);
+  const missing = mayBeDenied ? missingCapabilities() : [];
+  const isDenied = missing.includes('CAP_NET_ADMIN') || missing.includes('CAP_NET_RAW');
+  return isDenied
+    ? new IptablesDeniedError(ErrorCode.Internal, withMissing(message, missing), stderr + more)
+    : new IptablesError(ErrorCode.Internal, message, stderr + more);
 }
 
 /**
@@ -98,12 +99,15 @@ export async function tryRestore(
   }
 }
 
+/** What a family needs of the programs. */
+const requiredPrograms = ['', '-restore'] as const;
+
 /**
  * Makes sure that the programs of a family are installed. None is started.
  * @throws IptablesMissingError
  */
-export function requireInstalled(programs: Programs, family: Family): void {
-  for (const suffix of ['', '-restore'] as const) {
+function requireInstalled(programs: Programs, family: Family): void {
+  for (const suffix of requiredPrograms) {
     try {
       programs.find(programOf(family, suffix));
     } catch (error) {
@@ -112,15 +116,46 @@ export function requireInstalled(programs: Programs, family: Family): void {
   }
 }
 
-/** Whether the programs of every one of these families are installed. */
-export function hasPrograms(programs: Programs, wanted: readonly Family[]): boolean {
+/** Tables that can be probed, with a rule of what CNI plugins need there. */
+const probes = {
+  filter: '-m comment --comment probe -m conntrack --ctstate ESTABLISHED -j ACCEPT',
+  nat: '-m comment --comment probe -j MASQUERADE',
+} as const;
+export type ProbedTable = keyof typeof probes;
+
+/**
+ * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules for
+ * the table, or for what rules match and do. A rule is tested, so that nothing is changed.
+ * @throws like {@link restore}.
+ */
+export async function requireUsable(programs: Programs, family: Family, table: ProbedTable): Promise<void> {
+  requireInstalled(programs, family);
+  const program = programOf(family, '-restore');
+  const look = programs.once ?? eachTime;
+  await look(`whether ${program} of ${programs.path} can use ${table}`, async () => {
+    const input = `*${table}\n-N CNI-PROBE\n-A CNI-PROBE ${probes[table]}\nCOMMIT\n`;
+    const options = { input, ...withoutLock(programs, program) };
+    const { status, stderr } = await run(programs, program, ['--noflush', '--test', ...waiting], options);
+    if (status !== 0) throw failure(`${program} cannot be used for table "${table}"`, stderr);
+  });
+}
+
+/** Whether iptables can be used. @throws like {@link requireUsable}, unless it refuses the rule. */
+export async function isUsable(programs: Programs, family: Family, table: ProbedTable): Promise<boolean> {
   try {
-    for (const family of wanted) requireInstalled(programs, family);
+    await requireUsable(programs, family, table);
     return true;
   } catch (error) {
-    if (error instanceof IptablesMissingError) return false;
+    if (error instanceof IptablesError) return false;
     throw error;
   }
+}
+
+/** Whether the programs of every one of these families are installed. */
+export function hasPrograms(programs: Programs, wanted: readonly Family[]): boolean {
+  return wanted.every((family) =>
+    requiredPrograms.every((suffix) => programs.has(programOf(family, suffix))),
+  );
 }
 
 /**

@@ -24,8 +24,8 @@ export interface MasqueradeBackend {
    * @param look shares what is seen with other calls of a process that only looks.
    */
   missing(attachment: AttachmentId, prefixes: readonly Prefix[], look?: Once): Promise<string[]>;
-  /** @throws Error when the backend cannot be used on this host. */
-  probe(): void;
+  /** @throws Error when the backend cannot be used on this host. It changes nothing. */
+  probe(): Promise<void>;
   /** Removes the rules of a network's attachments that are not among the valid ones. */
   gc(network: string, valid: readonly AttachmentId[]): Promise<void>;
 }

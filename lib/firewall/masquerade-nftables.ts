@@ -59,7 +59,7 @@ export const nftablesMasquerade: MasqueradeBackend = {
     ];
   },
 
-  probe() {
+  async probe() {
     requireNftables();
   },
 

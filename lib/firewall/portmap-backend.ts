@@ -63,8 +63,8 @@ export interface PortMapBackend {
   missing(request: PortMapCheck): Promise<string[]>;
   /** Removes the mappings of a network's attachments that are not among the valid ones. */
   gc(network: string, valid: readonly AttachmentId[]): Promise<MappedPort[]>;
-  /** @throws Error when the backend cannot be used on this host. */
-  probe(): void;
+  /** @throws Error when the backend cannot be used on this host. It changes nothing. */
+  probe(): Promise<void>;
 }
 
 /** What mappings have to be like. */

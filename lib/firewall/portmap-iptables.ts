@@ -3,13 +3,13 @@
  */
 
 import type { AttachmentId } from '../attachment.ts';
-import { Address, type Family } from '../ip.ts';
+import { Address, type Family, families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import type { Neighbours } from './backend.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
-import { families, forFamilies, forInstalledFamilies, programOf, requireInstalled } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, programOf, requireUsable } from './iptables.ts';
 import { list } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
@@ -120,8 +120,8 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     return removed;
   },
 
-  probe() {
-    requireInstalled(programs, 4);
+  async probe() {
+    await requireUsable(programs, 4, table);
   },
 });
 

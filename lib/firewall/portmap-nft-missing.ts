@@ -36,7 +36,7 @@ export function missingMappings(
 ): string[] {
   const table = tables[container.family];
   const name = `table "${table.family} ${table.name}"`;
-  // There may be conditions on the way, also of other networks, and older reference plugins have a shorter one.
+  // Other networks may have conditions on the way, and older reference plugins have a shorter one.
   const isEntered = (chain: string) => entryChains.every((entry) => leadsTo(table, entry, chain, look));
   const own = (chain: string) =>
     seenRules(table, chain, look).filter(({ comment }) => comment === commentOf(attachment));

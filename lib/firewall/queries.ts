@@ -3,31 +3,33 @@
  * for the host itself. Rules are the network's: they come with its first container and go with its last.
  */
 
-import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import type { RegisterUndo } from './backend.ts';
+import { type BackendChoice, missingWithBackend, type RegisterUndo, withBackend } from './backend.ts';
 import { familiesOf } from './forward.ts';
-import { hasPrograms } from './iptables.ts';
 import type { Queries } from './queries-backend.ts';
 import { allowByIptables, isAllowedByIptables, withdrawFromIptables } from './queries-iptables.ts';
 import { allowByNftables, isAllowedByNftables, withdrawFromNftables } from './queries-nftables.ts';
 
-/** Lets queries through, by iptables where it is installed, else by nftables. Doing it twice is no error. */
+/** Lets queries through, by iptables where it can be used, else by nftables. Doing it twice is no error. */
 export async function allowQueries(
   programs: Programs,
   queries: readonly Queries[],
   undo: RegisterUndo,
 ): Promise<void> {
-  if (hasPrograms(programs, familiesIn(queries))) await allowByIptables(programs, queries, undo);
-  else allowByNftables(queries, undo);
+  await withBackend(choiceFor(programs, queries), async (name) => {
+    if (name === 'iptables') await allowByIptables(programs, queries, undo);
+    else allowByNftables(queries, undo);
+  });
 }
 
 /** @throws Error when queries do not get through. */
 export async function checkQueries(programs: Programs, queries: readonly Queries[]): Promise<void> {
-  const isAllowed = hasPrograms(programs, familiesIn(queries))
-    ? await isAllowedByIptables(programs, queries)
-    : isAllowedByNftables(queries);
-  if (!isAllowed)
+  const missing = await missingWithBackend(choiceFor(programs, queries), async (name) => {
+    const isAllowed =
+      name === 'iptables' ? await isAllowedByIptables(programs, queries) : isAllowedByNftables(queries);
+    return isAllowed ? [] : [name];
+  });
+  if (missing.length > 0)
     throw new Error(
       'The firewall lacks rules that let containers ask their name server. Add any container to the network to set them up again',
     );
@@ -39,6 +41,6 @@ export async function withdrawQueries(programs: Programs, network: string): Prom
   withdrawFromNftables(network);
 }
 
-function familiesIn(queries: readonly Queries[]): Family[] {
-  return familiesOf(queries.map(({ to }) => to));
+function choiceFor(programs: Programs, queries: readonly Queries[]): BackendChoice {
+  return { programs, families: familiesOf(queries.map(({ to }) => to)), table: 'filter' };
 }

@@ -24,3 +24,9 @@ export function missingCapabilities(): string[] {
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? 'ffffffffffffffff'}`);
   return Object.entries(used).flatMap(([name, bit]) => ((effective >> BigInt(bit)) & 1n ? [] : [name]));
 }
+
+/** A message with the capabilities that the process lacks, if any. */
+export function withMissing(message: string, missing: readonly string[]): string {
+  if (missing.length === 0) return message;
+  return `${message}. This process lacks ${missing.join(', ')}: see docs/privileges.md for what it needs`;
+}

@@ -93,6 +93,17 @@ export class Programs {
     return file;
   }
 
+  /** Whether a program is installed. */
+  has(program: string): boolean {
+    try {
+      this.find(program);
+      return true;
+    } catch (error) {
+      if (error instanceof ProgramMissingError) return false;
+      throw error;
+    }
+  }
+
   private lookUp(program: string): string {
     for (const directory of this.path.split(':')) {
       if (directory === '') continue;

@@ -11,6 +11,7 @@ import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import { isObject } from '../../lib/object.ts';
 import {
+  isTorn,
   listStateFiles,
   readStateFile,
   removeStateFile,
@@ -86,7 +87,8 @@ export class SavedConfigs {
       try {
         if (keep.has(containerId) || !isValidName(containerId)) continue;
         const config = this.tryRead(file);
-        if (config ? config.name === network : isTorn(readStateFile(file))) rmSync(file, { force: true });
+        if (config ? config.name === network : isTorn(readStateFile(file) ?? ''))
+          rmSync(file, { force: true });
       } catch (error) {
         warn(`Cannot remove the saved configuration "${file}": ${(error as Error).message}`);
       }
@@ -116,12 +118,4 @@ export class SavedConfigs {
     const first = join(this.directory, containerId);
     return [first, `${first}${separator}${network}`];
   }
-}
-
-/**
- * True for what is left of a configuration that was being written. Files of others, which "dataDir" may lead
- * to, are none.
- */
-function isTorn(text: string | undefined): boolean {
-  return text === '' || (text?.startsWith('{"') ?? false);
 }

@@ -12,7 +12,7 @@ import {
   string,
   withDefault,
 } from '../../lib/cni/schema.ts';
-import { backendNames, defaultBackend } from '../../lib/firewall/backend.ts';
+import { backendNames } from '../../lib/firewall/backend.ts';
 import type { PortMapOptions, PortMapping } from '../../lib/firewall/portmap-backend.ts';
 
 const port = integer({ min: 0, max: 65535 });
@@ -21,7 +21,7 @@ const conditions = array(string(), { description: 'Further matches that a packet
 export const config = {
   backend: string({
     values: backendNames,
-    description: 'What to map ports with; by default iptables where it is installed, else nftables.',
+    description: 'What to map ports with; by default iptables where it can be used, else nftables.',
   }),
   snat: withDefault(
     boolean({ description: 'Let the host itself, and the container, reach the mapped port.' }),
@@ -53,7 +53,10 @@ export const config = {
 export type Config = InferShape<typeof config>;
 export type PortMapCall = Call<Config>;
 
-/** The ports that the runtime asks for. Ones without a port of the host are for other plugins. */
+/**
+ * The ports that the runtime asks for.
+ * @throws Error for one without a port of the host or of the container, as in the reference plugin.
+ */
 export function mappingsOf(call: PortMapCall): PortMapping[] {
   const all = call.config.runtimeConfig?.portMappings ?? [];
   return all.map(({ hostPort, containerPort, protocol, hostIP }, i) => {
@@ -70,7 +73,7 @@ export function mappingsOf(call: PortMapCall): PortMapping[] {
 }
 
 /** What the operator chose. @throws Error for keys that exclude one another. */
-export function optionsOf({ config, programs }: PortMapCall): PortMapOptions {
+export function optionsOf({ config }: PortMapCall): PortMapOptions {
   const {
     snat,
     masqAll = false,
@@ -80,7 +83,6 @@ export function optionsOf({ config, programs }: PortMapCall): PortMapOptions {
     conditionsV6 = [],
   } = config;
   refuseContradiction(config);
-  if ((config.backend ?? defaultBackend(programs)) === 'nftables') refuseIptablesKeys(config);
   return {
     snat,
     masqAll,

@@ -9,6 +9,7 @@ import { boolean, decode, type Infer, integer, object, record, string } from '..
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import {
+  isTorn,
   listStateFiles,
   readStateFile,
   removeStateFile,
@@ -147,21 +148,6 @@ function parse(text: string): Backup | undefined {
     return { ...others, ...(mac && parseMac(mac) && { mac }) };
   } catch {
     return undefined;
-  }
-}
-
-/**
- * True for what a crash or a full disk leaves of a backup: nothing, zeros, or the beginning of an object.
- * Other text is not ours.
- */
-function isTorn(text: string): boolean {
-  if (/^\0*$/.test(text)) return true;
-  if (!text.startsWith('{')) return false;
-  try {
-    JSON.parse(text);
-    return false;
-  } catch {
-    return true;
   }
 }
 

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import type { Conflist } from '../support/chain.ts';
@@ -82,11 +84,11 @@ test('the archive has what is known of the host, without secrets, for root alone
 test('an archive that is there already is kept, and one that cannot be written is said', async (t) => {
   const on = await makeOperator(t, []);
   writeFileSync(on.host.file('/run/mine.tar.gz'), 'mine');
-  const exists = await on.tryCni(['bugreport', '--output', '/run/mine.tar.gz']);
+  const exists = await on.tryCni(['bugreport', '--file', '/run/mine.tar.gz']);
   t.is(exists.exit, 1);
-  t.regex(exists.stderr, /exists already\. Remove it, or give another --output/);
+  t.regex(exists.stderr, /exists already\. Remove it, or give another --file/);
   t.is(readFileSync(on.host.file('/run/mine.tar.gz'), 'utf8'), 'mine');
-  const nowhere = await on.tryCni(['bugreport', '--output', '/run/none/report.tar.gz']);
+  const nowhere = await on.tryCni(['bugreport', '-o', '/run/none/report.tar.gz']);
   t.is(nowhere.exit, 1);
   t.regex(nowhere.stderr, /Cannot write "\/run\/none\/report\.tar\.gz"/);
 });

@@ -66,6 +66,20 @@ test('classless routes, options to send and the metric', async (t) => {
   t.regex(await server.leases(), / web /);
 });
 
+test('routers come only where they are asked for, and a netmask always', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  await dhcpd(t, outside);
+  await daemon(t, host, '-resendtimeout', '5s');
+  const attachWith = async (...request: object[]) => {
+    const one = await attach(host, changed(name, { ipam: { type: 'dhcp', request } }));
+    t.deepEqual(await addresses(one.pod, 'eth0'), [`${one.ip}/16`]);
+    return (await routes(one.pod)).some(({ dst }) => dst === 'default');
+  };
+  t.true(await attachWith({ option: 'routers', skipDefault: true }));
+  // Asked for nothing, the server would send all that it has.
+  t.false(await attachWith({ skipDefault: true }));
+});
+
 test('a lease is renewed in time, also by a daemon that was started anew', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   // Ten seconds after which the lease is renewed; two minutes are the least that dnsmasq grants.
@@ -110,7 +124,7 @@ test('an address that somebody uses already is declined, and another one taken',
   t.true(asked.indexOf('Request 10.99.0.5') < asked.indexOf('Decline 10.99.0.5'), asked.join(', '));
 });
 
-test('servers that are silent, talk garbage or refuse: an error in bounded time, and nothing is left', async (t) => {
+test('servers that are silent, talk garbage, refuse or leave the netmask out: an error in bounded time, and nothing is left', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   // Where a limited broadcast goes.
   await outside.run(['ip', 'route', 'add', 'default', 'dev', 'eth0']);
@@ -120,6 +134,7 @@ test('servers that are silent, talk garbage or refuse: an error in bounded time,
     ['silent', 11, /No DHCP server answered on "eth0" within 4 seconds/],
     ['garbage', 11, /No DHCP server answered/],
     ['nak', 999, /refused 3 times/],
+    ['maskless', 999, /DHCP server 10\.99\.255\.254 grants 10\.99\.0\.5 with no netmask\. Have it send/],
   ] as const) {
     const server = await outside.start(t, [
       process.execPath,

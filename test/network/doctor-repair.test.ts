@@ -1,9 +1,12 @@
-/** `cni doctor` tells attachments that `cni repair` mends from those that must be made anew. */
+/**
+ * `cni doctor` tells attachments that `cni repair` repairs from those that must be made anew.
+ * Runs once: no agent takes part.
+ */
 
 import ava, { type ExecutionContext } from 'ava';
 import type { PluginConf } from '../support/chain.ts';
 import { answers, serveLines } from '../support/connection.ts';
-import { bridged, examine, hostLocal, mends, network } from '../support/doctor.ts';
+import { bridged, examine, hostLocal, network, testFix } from '../support/doctor.ts';
 import { ping } from '../support/observe.ts';
 import { makeOperator, publish } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
@@ -44,7 +47,7 @@ for (const [title, checks, plugins, fault] of [
   test(`what the host has lost is for repair: ${title}`, async (t) => {
     const { on, serve, isPublished } = await scene(t, ...plugins);
     await serve(8080, asPod);
-    await mends(t, on, fault, checks, {
+    await testFix(t, on, fault, checks, {
       subject: /^default\/web-1 /,
       command: /^cni repair default\/web-1$/,
       fixable: true,
@@ -58,8 +61,8 @@ test('--fix repairs all pods at once', async (t) => {
   const rules = () => on.sh('iptables-save -t nat | grep "^-A"');
   const before = await rules();
   await on.sh('iptables -t nat -F');
-  const { exit, found, mendings } = await examine(on, ['--fix']);
-  t.deepEqual([exit, found, mendings.map(({ mended }) => mended)], [0, [], [true, true]]);
+  const { exit, found, fixes } = await examine(on, ['--fix']);
+  t.deepEqual([exit, found, fixes.map(({ fixed }) => fixed)], [0, [], [true, true]]);
   t.is(await rules(), before);
   for (const port of [8080, 8081]) t.true(await isPublished(port));
 });
@@ -74,36 +77,36 @@ for (const [title, fault] of [
     const pod = await on.attach('net');
     const inPod = `nsenter --net=${pod.netns} ${fault}`;
     for (const faults of [inPod, `${inPod}; iptables -t nat -F`])
-      await mends(t, on, faults, 'attachments', {
+      await testFix(t, on, faults, 'attachments', {
         subject: /on network "net"$/,
         command: /^cni del net \S+ && cni add net \S+$/,
         isWell: () => ping(pod, '192.0.2.2'),
       });
   });
 
-test('what a repair could not mend is said', async (t) => {
+test('what could not be repaired is said', async (t) => {
   const { on } = await scene(t);
   await on.attach('net');
   await on.sh('ip addr del 10.5.0.1/24 dev br0; ip addr add 10.5.0.9/24 dev br0; iptables -t nat -F');
-  const { exit, found, mendings } = await examine(on, ['--fix']);
+  const { exit, found, fixes } = await examine(on, ['--fix']);
   t.is(exit, 1);
   t.deepEqual(
-    found.map(({ check, mend }) => [check, mend.split(' ').slice(0, 2).join(' ')]),
+    found.map(({ check, fix }) => [check, fix.split(' ').slice(0, 2).join(' ')]),
     [['attachments', 'cni repair']],
   );
   t.deepEqual(
-    mendings.map(({ mended }) => mended),
+    fixes.map(({ fixed }) => fixed),
     [false],
   );
-  t.regex(mendings[0]!.failure!, /has address 10\.5\.0\.9\/24 where 10\.5\.0\.1\/24 is wanted/);
+  t.regex(fixes[0]!.failure!, /has address 10\.5\.0\.9\/24 where 10\.5\.0\.1\/24 is wanted/);
 });
 
-test('another interface with the name of the bridge is nothing that a repair mends', async (t) => {
+test('another interface with the name of the bridge is nothing to repair', async (t) => {
   const { on } = await scene(t);
   await on.attach('net');
   await on.sh('ip link del br0; ip link add br0 up type ifb');
   const { found } = await examine(on);
-  const { message, mend } = found.find(({ check }) => check === 'attachments')!;
+  const { message, fix } = found.find(({ check }) => check === 'attachments')!;
   t.regex(message, /Interface "br0" is of kind "ifb", not a bridge/);
-  t.notRegex(mend, /repair/);
+  t.notRegex(fix, /repair/);
 });

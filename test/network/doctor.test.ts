@@ -1,7 +1,9 @@
+/** Runs once: no agent takes part. */
+
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ava from 'ava';
-import { bridged, examine, hostLocal, mends, network, scene } from '../support/doctor.ts';
+import { bridged, examine, hostLocal, network, scene, testFix } from '../support/doctor.ts';
 import { firewalld } from '../support/firewalld.ts';
 import { ipJson, iptablesSave, link, ping, snapshot, sysctl } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
@@ -40,7 +42,7 @@ test('a host without networks or pods has no findings but for the missing direct
     found.map(({ check }) => check),
     ['configuration'],
   );
-  await on.sh(found[0]!.mend);
+  await on.sh(found[0]!.fix);
   t.deepEqual((await examine(on)).found, []);
 });
 
@@ -51,7 +53,7 @@ for (const [path, ip] of [
 ] as const)
   test(`forwarding that is off: ${path}`, async (t) => {
     const { on, pod } = await scene(t);
-    await mends(t, on, `echo 0 > /proc/sys/${path}`, 'forwarding', {
+    await testFix(t, on, `echo 0 > /proc/sys/${path}`, 'forwarding', {
       subject: new RegExp(`^${path}$`),
       fixable: true,
       isWell: () => ping(pod, ip),
@@ -76,7 +78,7 @@ test('a route to a pod that leads elsewhere, and a strict filter that drops what
   t.deepEqual(found.map(({ check }) => check).sort(), ['routes', 'rp-filter']);
   const filtered = found.find(({ check }) => check === 'rp-filter')!;
   t.is(filtered.subject, 'net/ipv4/conf/br0/rp_filter');
-  await on.sh(filtered.mend);
+  await on.sh(filtered.fix);
   t.is(await sysctl(on.host, filtered.subject), '2');
   t.deepEqual(
     (await examine(on)).found.map(({ check }) => check),
@@ -85,10 +87,10 @@ test('a route to a pod that leads elsewhere, and a strict filter that drops what
   await on.sh('echo 1 > /proc/sys/net/ipv4/conf/br0/rp_filter');
   const fixed = await examine(on, ['--fix']);
   t.deepEqual(
-    fixed.mendings.map(({ check, mended }) => [check, mended]),
+    fixed.fixes.map(({ check, fixed }) => [check, fixed]),
     [['rp-filter', true]],
   );
-  await on.sh(found.find(({ check }) => check === 'routes')!.mend);
+  await on.sh(found.find(({ check }) => check === 'routes')!.fix);
   t.deepEqual((await examine(on)).found, []);
   t.true(await ping(pod, '10.5.0.1'));
 });
@@ -101,7 +103,7 @@ for (const [mode, rules] of [
     const { on } = await scene(t);
     const path = '/proc/sys/net/bridge/bridge-nf-call-iptables';
     await on.sh(`${rules}; echo 1 > ${path}`);
-    await mends(t, on, `echo 0 > ${path}`, 'bridge-nf-call', {
+    await testFix(t, on, `echo 0 > ${path}`, 'bridge-nf-call', {
       subject: /bridge-nf-call-iptables$/,
       fixable: true,
     });
@@ -130,10 +132,15 @@ for (const [title, fault] of [
     'nftables',
     "nft 'add table inet f; add chain inet f forward { type filter hook forward priority 0; policy drop; }'",
   ],
+  ['a rule of iptables for the pods', 'iptables -I FORWARD -i br0 -j DROP'],
+  [
+    'a rule of nftables for the pods',
+    'nft \'add table inet f; add chain inet f forward { type filter hook forward priority 0; }; add rule inet f forward iifname "br0" drop\'',
+  ],
 ] as const)
   test(`a firewall that drops what pods send: ${title}`, async (t) => {
     const { on, pod } = await scene(t);
-    await mends(t, on, fault, 'forward-policy', {
+    await testFix(t, on, fault, 'forward-policy', {
       subject: /^network "net"$/,
       isWell: () => ping(pod, '192.0.2.2'),
     });
@@ -201,7 +208,7 @@ test('firewalld that drops what pods send, as it does until they are in a zone t
   await on.sh('firewall-cmd --zone=trusted --remove-source=10.5.0.2/32');
   t.false(await ping(pod, '192.0.2.2'));
   const { found } = await examine(on);
-  await on.sh(found.find(({ check }) => check === 'forward-policy')!.mend);
+  await on.sh(found.find(({ check }) => check === 'forward-policy')!.fix);
   t.true(await ping(pod, '192.0.2.2'));
   t.false((await checks()).includes('forward-policy'));
 });
@@ -211,7 +218,7 @@ test('rules of CNI plugins in the other variant of iptables', async (t) => {
   const fault =
     'iptables-legacy -t nat -N CNI-00aa; iptables-legacy -t nat -A CNI-00aa -j ACCEPT; ' +
     'iptables-legacy -t nat -A POSTROUTING -s 10.5.0.99 -j CNI-00aa; iptables-legacy -t nat -A POSTROUTING -s 10.9.0.1 -j ACCEPT';
-  await mends(t, on, fault, 'iptables-variant', { subject: /iptables-legacy$/, fixable: true });
+  await testFix(t, on, fault, 'iptables-variant', { subject: /iptables-legacy$/, fixable: true });
   const left = await on.sh('iptables-legacy-save -t nat');
   t.notRegex(left, /CNI-/);
   t.is(left.match(/-s 10\.9\.0\.1\/32/g)?.length, 2, 'rules of others stay');
@@ -231,9 +238,9 @@ test('rules of the other variant that belong to a running pod are not removed by
   await on.sh(
     `iptables-legacy -t nat -N CNI-00aa; iptables-legacy -t nat -A POSTROUTING -s 10.5.0.2 -j CNI-00aa -m comment --comment ${container}`,
   );
-  const { found, mendings } = await examine(on, ['--fix']);
+  const { found, fixes } = await examine(on, ['--fix']);
   t.deepEqual(
-    [found.map(({ check, fixable }) => [check, fixable]), mendings],
+    [found.map(({ check, fixable }) => [check, fixable]), fixes],
     [[['iptables-variant', false]], []],
   );
 });
@@ -253,14 +260,14 @@ test('rules of "firewall" that name no container are not removed while a pod nee
   const rules = () => on.sh('iptables-legacy-save -t filter | grep CNI-');
   const before = await rules();
   t.notRegex(before, /cnitool/);
-  const { found, mendings } = await examine(on, ['--fix']);
-  // CHECK wants them in the variant of today as well, which is mended by others.
+  const { found, fixes } = await examine(on, ['--fix']);
+  // CHECK wants them in the variant of today as well, which is fixed by others.
   t.deepEqual(
-    mendings.map(({ check }) => check),
+    fixes.map(({ check }) => check),
     ['attachments'],
   );
-  const { mend } = found.find(({ check }) => check === 'iptables-variant')!;
-  t.regex(mend, new RegExp(`^Delete the pods that they are of, and add them again: ${pod.name}\\. Then: `));
+  const { fix } = found.find(({ check }) => check === 'iptables-variant')!;
+  t.regex(fix, new RegExp(`^Delete the pods that they are of, and add them again: ${pod.name}\\. Then: `));
   t.is(await rules(), before);
   t.true(await ping(pod, '192.0.2.2'));
 
@@ -268,13 +275,13 @@ test('rules of "firewall" that name no container are not removed while a pod nee
   await on.sh('iptables-legacy -A CNI-ADMIN -d 203.0.113.0/24 -j DROP');
   const operators = (await examine(on, ['--fix'])).found[0]!;
   t.regex(
-    operators.mend,
+    operators.fix,
     /^Put your own rules of chain "CNI-ADMIN" in .*iptables-legacy -S CNI-ADMIN\. Then: /,
   );
   t.regex(await rules(), /^-A CNI-ADMIN -d 203\.0\.113\.0\/24 -j DROP$/m);
   await on.sh('iptables-legacy -F CNI-ADMIN');
   t.deepEqual(
-    (await examine(on, ['--fix'])).mendings.map(({ mended }) => mended),
+    (await examine(on, ['--fix'])).fixes.map(({ fixed }) => fixed),
     [true],
   );
   t.notRegex(await on.sh('iptables-legacy-save'), /CNI-/);
@@ -289,7 +296,7 @@ test('a table of connections that is nearly full', async (t) => {
     (_, i) => `conntrack -I -p udp -s 10.9.0.1 -d 10.9.0.2 --sport ${1000 + i} --dport 53 -t 600`,
   );
   await on.sh(insert.join('\n'));
-  await mends(t, on, 'echo 41 > /run/max', 'conntrack', { subject: /nf_conntrack_max$/ });
+  await testFix(t, on, 'echo 41 > /run/max', 'conntrack', { subject: /nf_conntrack_max$/ });
 });
 
 test('a container that is gone without DEL', async (t) => {
@@ -303,26 +310,26 @@ test('a container that is gone without DEL', async (t) => {
     found.map(({ check, severity, fixable }) => [check, severity, fixable]),
     [['records', 'warning', true]],
   );
-  await on.sh(found[0]!.mend);
+  await on.sh(found[0]!.fix);
   t.deepEqual((await examine(on)).found, []);
   await on.sh(`ip netns del ${pods[1]!.name}`);
   const fixed = await examine(on, ['--fix']);
-  t.deepEqual([fixed.exit, fixed.mendings.map(({ mended }) => mended)], [0, [true]]);
+  t.deepEqual([fixed.exit, fixed.fixes.map(({ fixed }) => fixed)], [0, [true]]);
   t.deepEqual((await on.sh('ls /var/lib/cni/networks/net')).match(/10\.5\.0\.\d+/g), ['10.5.0.2']);
 });
 
 test('a reservation that nobody has a record of is left to gc', async (t) => {
   const { on } = await scene(t);
   await on.sh("printf 'lost\\r\\neth0' > /var/lib/cni/networks/net/10.5.0.77");
-  const { found, mendings } = await examine(on, ['--fix']);
-  t.deepEqual([found.map(({ check }) => check), mendings], [['records'], []]);
-  await on.sh(found[0]!.mend);
+  const { found, fixes } = await examine(on, ['--fix']);
+  t.deepEqual([found.map(({ check }) => check), fixes], [['records'], []]);
+  await on.sh(found[0]!.fix);
   t.deepEqual((await examine(on)).found, []);
 });
 
 test('a record that is torn', async (t) => {
   const { on } = await scene(t);
-  await mends(t, on, 'printf \'{"kind":\' > /var/lib/cni/results/net-torn-eth0', 'records', {
+  await testFix(t, on, 'printf \'{"kind":\' > /var/lib/cni/results/net-torn-eth0', 'records', {
     subject: /net-torn-eth0$/,
   });
 });
@@ -335,16 +342,16 @@ test('a range that is given away', async (t) => {
     found.map(({ check }) => check),
     ['ranges'],
   );
-  t.regex(found[0]!.mend, /larger/);
+  t.regex(found[0]!.fix, /larger/);
   await pod.remove();
   const lost = (await examine(on)).found.find(({ check }) => check === 'ranges')!;
-  await on.sh(lost.mend);
+  await on.sh(lost.fix);
   t.deepEqual((await examine(on)).found, []);
 });
 
 test('an attachment that CHECK finds fault with', async (t) => {
   const { on, pod } = await scene(t);
-  await mends(t, on, `nsenter --net=${pod.netns} ip addr flush dev eth0`, 'attachments', {
+  await testFix(t, on, `nsenter --net=${pod.netns} ip addr flush dev eth0`, 'attachments', {
     subject: / on network "net"$/,
     isWell: () => ping(pod, '10.5.0.1'),
   });
@@ -358,7 +365,7 @@ test('an attachment that is made anew gets the interface name, the arguments and
     CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web',
     CAP_ARGS: JSON.stringify({ portMappings: ports }),
   });
-  await mends(t, on, `nsenter --net=${pod.netns} ip addr flush dev net1`, 'attachments', {
+  await testFix(t, on, `nsenter --net=${pod.netns} ip addr flush dev net1`, 'attachments', {
     subject: /^default\/web on network "net"$/,
     isWell: async () =>
       (await ping(pod, '10.5.0.1')) &&
@@ -371,7 +378,7 @@ test('ends of a veth pair with different MTUs', async (t) => {
   const host = (await ipJson<{ ifname: string; master?: string }>(on.host, 'link')).find(
     ({ master }) => master === 'br0',
   )!;
-  await mends(t, on, `ip link set dev ${host.ifname} mtu 1300`, 'mtu', {
+  await testFix(t, on, `ip link set dev ${host.ifname} mtu 1300`, 'mtu', {
     subject: / eth0$/,
     isWell: () => ping(pod, '10.5.0.1', '-M', 'do', '-s', '1472'),
   });
@@ -388,7 +395,7 @@ test('pods whose packets are larger than those of others on the bridge, or than 
     narrow.map(({ check, subject, severity }) => [check, subject, severity]),
     [['mtu', 'wire', 'warning']],
   );
-  await on.sh(narrow[0]!.mend);
+  await on.sh(narrow[0]!.fix);
   t.deepEqual((await examine(on)).found, []);
   for (const one of [pod, second]) t.is((await link(one, 'eth0'))!.mtu, 1400);
   const [veth] = (await ipJson<{ ifname: string; master?: string }>(on.host, 'link')).filter(
@@ -402,7 +409,7 @@ test('pods whose packets are larger than those of others on the bridge, or than 
     unequal.map(({ check, subject }) => [check, subject]),
     [['mtu', 'br0']],
   );
-  await on.sh(unequal[0]!.mend);
+  await on.sh(unequal[0]!.fix);
   t.deepEqual((await examine(on)).found, []);
 });
 
@@ -425,7 +432,7 @@ test('plugins that are missing, do not run, or are of another build than the run
         check === 'plugins' && subject === '/run/bin/portmap' && /VERSION/.test(message),
     ),
   );
-  await on.sh(broken.found.find(({ check }) => check === 'plugins')!.mend, 300_000);
+  await on.sh(broken.found.find(({ check }) => check === 'plugins')!.fix, 300_000);
   t.deepEqual((await examine(on, [], env)).found, []);
   await on.sh('mkdir /run/other; mkdir -p /etc/containerd; mount -t tmpfs tmpfs /etc/containerd');
   writeFileSync(on.host.file('/run/other/bridge'), '#!/bin/sh\necho "CNI bridge plugin v0.0.1" >&2\n', {
@@ -437,7 +444,7 @@ test('plugins that are missing, do not run, or are of another build than the run
     drifted.found.map(({ check, subject }) => [check, subject]),
     [['plugins', '/run/other']],
   );
-  t.is(drifted.found[0]!.mend, 'cni install --bin-dir /run/other');
+  t.is(drifted.found[0]!.fix, 'cni install --bin-dir /run/other');
 });
 
 test('an agent that has left its socket', async (t) => {

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
-import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
+import { fakePrograms, firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, files, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
 import { addEnvironment, runPlugin, suites } from '../support/plugin.ts';
@@ -362,25 +362,18 @@ test('what is torn, foreign or hostile among the notes stops nobody, and leads n
   t.deepEqual(await accepting(host), []);
 });
 
-test('STATUS starts no program; a reserved chain is refused', async (t) => {
+test('STATUS tries iptables and changes nothing; a reserved chain is refused', async (t) => {
   const host = await makeHost(t);
-  const env = await fakePrograms(
-    host,
-    'echo started >> /run/started',
-    ['iptables', 'ip6tables'],
-    ['', '-restore', '-save'],
-  );
-  for (const backend of ['', 'iptables', 'nftables'])
-    t.is(
-      (
-        await runPlugin(host, 'firewall', 'STATUS', {
-          env,
-          config: { cniVersion: '1.1.0', name: 'n', backend },
-        })
-      ).exit,
-      0,
-    );
-  t.false(existsSync(host.file('/run/started')));
+  const status = (backend: string, env: NodeJS.ProcessEnv = {}) =>
+    runPlugin(host, 'firewall', 'STATUS', { env, config: { cniVersion: '1.1.0', name: 'n', backend } });
+  for (const backend of ['', 'iptables', 'nftables']) t.is((await status(backend)).exit, 0);
+  t.is(await host.run(['nft', 'list', 'ruleset']), '');
+  const broken = await fakePrograms(host, 'echo broken >&2; exit 2');
+  for (const backend of ['', 'nftables']) t.is((await status(backend, broken)).exit, 0);
+  t.like((await status('iptables', broken)).error, {
+    msg: 'iptables-restore cannot be used for table "filter"',
+    details: 'broken',
+  });
   const network = { ...net(), plugins: net().plugins.slice(1), cniVersion: '1.1.0' };
   const reserved = {
     ...network,
@@ -389,20 +382,6 @@ test('STATUS starts no program; a reserved chain is refused', async (t) => {
   t.regex((await runNetworkVerb(host, reserved, 'STATUS')).error?.msg ?? '', /has a meaning of its own/);
   t.false((await rules(host)).some((rule) => rule.includes('CNI')));
 });
-
-/** Puts scripts in place of programs. @returns the environment in which they are found. */
-async function fakePrograms(
-  host: Host,
-  script: string,
-  names: readonly string[],
-  suffixes: readonly string[],
-): Promise<NodeJS.ProcessEnv> {
-  mkdirSync(host.file('/run/fake'), { recursive: true });
-  for (const name of names)
-    for (const suffix of suffixes)
-      writeFileSync(host.file(`/run/fake/${name}${suffix}`), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
-  return { PATH: '/run/fake:/usr/sbin:/usr/bin' };
-}
 
 test('a DEL that lacks the capability to use iptables fails, and the rules stay for one that has it', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });

@@ -86,6 +86,25 @@ test('an ADD that fails leaves the sources that were there before', async (t) =>
   await one.check();
 });
 
+test('where firewalld runs and dbus-send is missing, no other firewall is taken in its place', async (t) => {
+  const host = await makeHost(t);
+  await firewalld(t, host);
+  await host.run(['mount', '--bind', '/dev/null', '/usr/bin/dbus-send']);
+  const message = /firewalld filters on this host, but "dbus-send" is not installed/;
+  const one = new Attachment(host, await host.addPod(), network);
+  t.regex((await one.tryAdd()).error?.msg ?? '', message);
+  const status = await runNetworkVerb(host, network, 'STATUS');
+  t.regex(status.error?.msg ?? '', message);
+  t.is(status.error?.code, 50);
+  await one.del();
+  t.deepEqual(files(host, '/run/cni/firewall'), {});
+  const chosen = { ...network, plugins: [network.plugins[0]!, { type: 'firewall', backend: 'iptables' }] };
+  await (await attach(host, chosen)).del();
+  // A bus alone says nothing.
+  await host.run(['nft', 'delete', 'table', 'inet', 'firewalld']);
+  await (await attach(host, network)).check();
+});
+
 /** An environment in which nothing but whether firewalld runs is answered. */
 async function failingSecondCall(host: Host): Promise<NodeJS.ProcessEnv> {
   mkdirSync(host.file('/run/fake'));

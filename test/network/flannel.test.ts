@@ -321,13 +321,14 @@ test('one unreadable saved configuration stops neither GC nor others, and a torn
   symlinkSync('/etc/hostname', file('a-link'));
   writeFileSync(file('torn'), '{"name":"cb');
   writeFileSync(file('notes.txt'), 'of the administrator');
+  writeFileSync(file('notes.json'), '{"of": "the administrator"}');
   const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
   const { exit, stderr } = await runNetworkVerb(host, modern, 'GC', { valid });
   t.is(exit, 0);
   t.regex(stderr, /a-directory/);
   t.deepEqual(
     readdirSync(host.file(dataDir)).sort(),
-    ['a-directory', 'a-link', kept.pod.containerId, 'notes.txt'].sort(),
+    ['a-directory', 'a-link', kept.pod.containerId, 'notes.json', 'notes.txt'].sort(),
   );
   t.false(existsSync(file(stale.pod.containerId)));
   await kept.check();

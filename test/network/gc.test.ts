@@ -1,9 +1,10 @@
 /** What `cni gc`, and the commands that share its view of the host, take for orphaned. */
 
+import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import type { Conflist } from '../support/chain.ts';
 import { command } from '../support/command.ts';
-import { bridged } from '../support/doctor.ts';
+import { bridged, examine, hostLocal, network } from '../support/doctor.ts';
 import type { Host } from '../support/host.ts';
 import { addresses } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
@@ -12,7 +13,7 @@ import { makeHostWithNetworks, named, several, writeNetworks } from '../support/
 
 test('pods that a shell in another mount namespace does not see are not taken for orphaned', async (t) => {
   const on = await makeOperator(t, [bridged]);
-  const output = await on.sh(`unshare --pid --fork --kill-child --mount-proc sh -ec '
+  const script = `unshare --pid --fork --kill-child --mount-proc sh -ec '
     ln -s /run /run/absolute
     unshare --mount --propagation private sleep 300 > /dev/null &
     shell=$!
@@ -29,7 +30,8 @@ test('pods that a shell in another mount namespace does not see are not taken fo
     within nsenter --target 1 --mount -- cni gc
     ip netns del late
     within cni gc
-    kill $shell'`);
+    kill $shell'`;
+  const output = await on.sh(script, 300_000);
   const said = output.match(/^.*\/run\/absolute\/netns\/late" \(1 of 1\).* nsenter --target 1 --mount/gm);
   t.is(said?.length, 6, output);
   for (const command of ['list', 'doctor', 'doctor --fix', 'repair', 'gc', 'gc --all'])
@@ -100,9 +102,9 @@ for (const [what, lose] of [
     const records = JSON.parse((await cni('doctor', '-o', 'json')).stdout).checks.find(
       (one: { id: string }) => one.id === 'records',
     );
-    for (const { fixable, mend } of records.findings) {
+    for (const { fixable, fix } of records.findings) {
       t.false(fixable);
-      t.regex(mend, /^Have the runtime delete the container/);
+      t.regex(fix, /^Have the runtime delete the container/);
     }
   });
 
@@ -148,4 +150,49 @@ test('gc removes the orphans of a host whose configurations are gone', async (t)
   t.is(await on.sh('find /var/lib/cni/results /var/lib/cni/networks -name "*10.5*" -o -name "*eth0"'), '');
   const again = await on.tryCni(['gc']);
   t.deepEqual([again.exit, again.stdout], [0, 'This host has no networks.\n']);
+});
+
+test('containers of nerdctl have names of their own, and are gone when their PIDs are others’', async (t) => {
+  const plain = network('net', { type: 'bridge', bridge: 'br0', ipam: hostLocal('10.5.0.0/24') });
+  const on = await makeOperator(t, [plain]);
+  const rewrite = (path: string, changed: (text: string) => string) => {
+    const text = readFileSync(on.host.file(path), 'utf8');
+    writeFileSync(on.host.file(path), changed(text));
+  };
+  const ids = ['1', '2'].map((last) => `production-${'ab'.repeat(5)}${last}${'0'.repeat(53)}`);
+  for (const [i, id] of ids.entries()) {
+    const { netns } = await on.host.addPod();
+    const { pid } = await on.host.start(t, ['nsenter', `--net=${netns}`, 'sh', '-c', 'echo; exec sleep 300']);
+    await on.cni(['add', 'net', `/proc/${pid}/ns/net`]);
+    // As nerdctl calls it.
+    const [byHand] = (await on.sh('ls /var/lib/cni/results')).match(/cnitool-[0-9a-f]+/)!;
+    for (const file of [`results/net-${byHand}-eth0`, `networks/net/10.5.0.${i + 2}`])
+      rewrite(`/var/lib/cni/${file}`, (text) => text.replaceAll(byHand, id));
+    await on.sh(`cd /var/lib/cni/results; mv net-${byHand}-eth0 net-${id}-eth0`);
+  }
+  const states = async () => {
+    const { stdout } = await on.tryCni(['list', '-o', 'json']);
+    const { attachments } = JSON.parse(stdout) as {
+      attachments: { containerId: string; state: { kind: string } }[];
+    };
+    return attachments.map(({ containerId, state }) => [containerId, state.kind]);
+  };
+  t.deepEqual(
+    await states(),
+    ids.map((id) => [id, 'ok']),
+  );
+  t.regex(await on.cni(['repair', 'production-ababababab10']), /, 1 intact\.$/m);
+
+  rewrite(`/var/lib/cni/results/net-${ids[1]}-eth0`, (text) =>
+    text.replaceAll(/\/proc\/\d+\//g, `/proc/${on.host.pid}/`),
+  );
+  t.deepEqual(
+    (await examine(on)).found.map(({ subject }) => subject),
+    ['production-ababababab20 on network "net"'],
+  );
+  const { exit, stdout, stderr } = await on.tryCni(['gc']);
+  t.is(exit, 0, stdout + stderr);
+  t.regex(stdout, /^Removed production-\w{64} eth0: 10\.5\.0\.3 \(its network namespace is gone\)$/m);
+  t.deepEqual(await states(), [[ids[0], 'ok']]);
+  t.deepEqual(await reservedIn(on.host, 'net'), ['10.5.0.2']);
 });

@@ -200,6 +200,22 @@ test('nor does it get a second one by asking for it; a living attachment keeps t
   t.deepEqual(pool.reserved, { '10.1.0.50': 'c\r\neth0' });
 });
 
+test('a request that no range set has is told apart from a second one of a set', async (t) => {
+  const pool = new Pool(t, { ranges: [[{ subnet: '10.1.0.0/24' }], [{ subnet: '10.2.0.0/24' }]] });
+  for (const [ips, said] of [
+    [
+      ['10.1.0.5', '10.1.0.6'],
+      /10\.1\.0\.6 is requested of 10\.1\.0\.1-10\.1\.0\.254 beside 10\.1\.0\.5, .* gives one/,
+    ],
+    [
+      ['10.1.0.5', '10.77.0.1', '10.77.0.2'],
+      /^No range has the requested address 10\.77\.0\.1, 10\.77\.0\.2\. Ask for/,
+    ],
+  ] as const)
+    t.regex((await pool.run('ADD', 'c', { conf: { runtimeConfig: { ips } } })).error?.msg ?? '', said);
+  t.is(await pool.add('c'), '10.1.0.2 10.2.0.2');
+});
+
 test('a failing second range gives the first address back', async (t) => {
   const pool = new Pool(t, { ranges: [[{ subnet: '10.1.0.0/24' }], [{ subnet: '10.2.0.0/30' }]] });
   await pool.add('a');

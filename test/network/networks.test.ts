@@ -1,7 +1,9 @@
+/** Runs once: no agent takes part. */
+
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { load } from 'js-yaml';
-import { attach, type Conflist } from '../support/chain.ts';
+import { attach, type Conflist, sample } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { makeHost, makeHostWithDevices } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
@@ -187,4 +189,30 @@ test('what cannot work is refused, and nothing is written', async (t) => {
   const readOnly = await run('create', 'x');
   t.is(readOnly.exit, 1);
   t.regex(readOnly.stderr, /Cannot create .*90-x\.conflist"[\s\S]*EROFS/);
+});
+
+test('networks that multus has in its own configuration, and those of nerdctl, are not taken for removed', async (t) => {
+  const { host, run } = await hostWith(t, sample('83-multus.conflist') as never);
+  const cni = (...args: string[]) => host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours } });
+  await host.run(['mkdir', '/etc/cni/net.d/shop']);
+  writeFileSync(
+    host.file('/etc/cni/net.d/shop/nerdctl-web.conflist'),
+    JSON.stringify(bridge('web', 'br-web', '10.7.0.0/24')),
+  );
+  const NETCONFPATH = '/etc/cni/net.d/shop';
+  const [pod, container] = [await host.addPod(), await host.addPod()];
+  t.is((await cni('add', 'multusnet', pod.netns)).exit, 0);
+  const added = await host.tryRun([command, 'add', 'web', container.netns], {
+    env: { CNI_PATH: suites.ours, NETCONFPATH },
+  });
+  t.is(added.exit, 0, added.stderr);
+  const listed = await run('ls');
+  t.is(listed.exit, 0, listed.stdout + listed.stderr);
+  t.regex(listed.stdout, /^multusnet-default .* 1 +\(delegated\)$/m);
+  t.regex(listed.stdout, /^web .* 1 +nerdctl-web\.conflist$/m);
+  t.notRegex(listed.stdout, /removed/);
+  for (const one of [pod, container]) await one.remove();
+  const { exit, stdout, stderr } = await cni('gc');
+  t.deepEqual([exit, stderr], [0, ''], stdout);
+  t.is(stdout.match(/^Removed /gm)?.length, 3, stdout);
 });

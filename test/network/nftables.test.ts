@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
-import { logIptables } from '../support/firewall.ts';
+import { fakePrograms, fakesFirst, logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ask, iptablesSave, ping, serve } from '../support/observe.ts';
+import { operatorOf } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
 import { ports } from '../support/portmap.ts';
 
@@ -318,6 +319,57 @@ test('nftables: conditions are read by nft, and what iptables alone can do is re
   t.regex(await fail({ conditionsV4: ['accept;', 'flush', 'ruleset'] }), /holds ";"/);
   t.regex(await fail({ conditionsV4: ['frobnicate'] }), /nft refuses/);
 });
+
+/** iptables-legacy on a kernel without its tables, and iptables-nft on one without nft_compat. */
+const unusable = [
+  `echo "\${0##*/}: can't initialize iptables table: Table does not exist" >&2; exit 3`,
+  `case $0 in
+  *-restore) input=$(cat); case "$input" in *"-m comment"*)
+    echo "\${0##*/}: Extension comment revision 0 not supported, missing kernel module?" >&2; exit 2;;
+  esac;
+  printf '%s\\n' "$input" | exec /usr/sbin/\${0##*/} "$@";;
+  *) exec /usr/sbin/\${0##*/} "$@";;
+  esac`,
+];
+
+for (const [i, script] of unusable.entries())
+  test(`nftables is used where iptables is installed but cannot be used (${i})`, async (t) => {
+    const portmap = { type: 'portmap', capabilities: { portMappings: true } };
+    const [bridge] = bridgeNet({ ipMasq: true }).plugins;
+    const plugins = [bridge!, portmap, { type: 'firewall' }];
+    const { host, cni, tryCni, add, del, env } = await operatorOf(t, plugins, { env: fakesFirst });
+    await fakePrograms(host, script);
+    const network = { ...bridgeNet(), plugins };
+    t.is((await runNetworkVerb(host, network, 'STATUS', { env })).exit, 0);
+    const pod = await add(8080);
+    await serve(t, pod, 'tcp', 80, 'web');
+    t.like(await ask(host, 'tcp', '127.0.0.1', 8080), { label: 'web' });
+    t.regex(await portTable(host), /dport 8080 dnat/);
+    t.regex(await host.run(['nft', 'list', 'table', 'inet', 'cni_plugins_masquerade']), /saddr 10\.5\.0\./);
+    for (const table of ['ip cni_hostport', 'inet cni_plugins_masquerade']) {
+      t.is((await tryCni(['repair', '--dry-run'])).exit, 0, 'nothing is missing');
+      await host.run(['nft', `flush table ${table}`]);
+      t.regex((await tryCni(['repair', '--dry-run'])).stdout, new RegExp(`in table "${table}"`));
+      await cni(['repair']);
+    }
+    t.like(await ask(host, 'tcp', '127.0.0.1', 8080), { label: 'web' });
+    await del(pod);
+    t.notRegex(await ruleset(host), /8080|10\.5\.0\.[^0]/);
+
+    const fixed = (type: string, key: string) => ({
+      ...network,
+      plugins: network.plugins.flatMap((one) => (one.type === type ? { ...one, [key]: 'iptables' } : [])),
+    });
+    for (const [type, key] of [
+      ['bridge', 'ipMasqBackend'],
+      ['portmap', 'backend'],
+      ['firewall', 'backend'],
+    ] as const)
+      t.regex(
+        (await runNetworkVerb(host, fixed(type, key), 'STATUS', { env })).error?.msg ?? '',
+        /^iptables-restore cannot be used for table "(nat|filter)"$/,
+      );
+  });
 
 test('nftables: DEL on one network leaves the same container alone on another', async (t) => {
   const host = await makeHost(t);

@@ -240,6 +240,15 @@ test("DEL releases what was reserved before the host's node got another name, an
     t.is(Object.keys(await cluster.kept()).length, quarantine === 0 ? 0 : 2);
   }
 
+  // Also if nobody could be asked then.
+  const { result: late } = await cluster.run('ADD', 'c', short);
+  await cluster.etcd.kill(0);
+  await cluster.del('c', { ...long, prevResult: late });
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.run('STATUS', '', long)).exit, 0);
+  t.deepEqual(Object.keys(await cluster.etcd.all('/cni/addresses/of/')), []);
+
   // A host that has a container of the same ID, as people choose them, and the address that this one had.
   const { result: prevResult } = await cluster.run('ADD', 'b', short);
   const [key, text] = Object.entries(await cluster.etcd.all('/cni/addresses/of/'))[0]!;

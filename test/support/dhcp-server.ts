@@ -1,10 +1,10 @@
 /**
  * A DHCP server that misbehaves on demand, for the tests: run inside a namespace, as
  *
- *     node dhcp-server.ts silent|garbage|nak|used
+ *     node dhcp-server.ts silent|garbage|nak|used|maskless
  *
  * It prints a line when it listens. One that is "used" offers 10.99.0.5 until a client declines it, then
- * 10.99.0.6, and prints what it is asked.
+ * 10.99.0.6, and prints what it is asked. One that is "maskless" grants 10.99.0.5 without a netmask.
  */
 
 import { createSocket } from 'node:dgram';
@@ -42,7 +42,7 @@ socket.on('message', (data) => {
     if (typeOf(asked) === MessageType.Decline) isDeclined = true;
     if (typeOf(asked) !== MessageType.Discover && typeOf(asked) !== MessageType.Request) return;
   }
-  const refusal = manner === 'used' ? MessageType.Ack : MessageType.Nak;
+  const refusal = manner === 'used' || manner === 'maskless' ? MessageType.Ack : MessageType.Nak;
   const answer = typeOf(asked) === MessageType.Discover ? MessageType.Offer : refusal;
   send(
     encodeMessage({
@@ -52,7 +52,7 @@ socket.on('message', (data) => {
       options: new Map([
         [Option.MessageType, Uint8Array.of(answer)],
         [Option.ServerIdentifier, own],
-        [Option.SubnetMask, Uint8Array.of(255, 255, 0, 0)],
+        ...(manner === 'maskless' ? [] : [[Option.SubnetMask, Uint8Array.of(255, 255, 0, 0)] as const]),
         [Option.LeaseTime, Uint8Array.of(0, 0, 1, 0)],
       ]),
     }),

@@ -34,14 +34,14 @@ interface Found {
   subject: string;
   message: string;
   cause: string;
-  mend: string;
+  fix: string;
   fixable: boolean;
 }
 
 interface Report {
   exit: number | string;
   found: Found[];
-  mendings: (Found & { mended: boolean; failure?: string })[];
+  fixes: (Found & { fixed: boolean; failure?: string })[];
   checks: string[];
 }
 
@@ -52,14 +52,14 @@ export async function examine(
 ): Promise<Report> {
   const { exit, stdout, stderr } = await on.tryCni(['doctor', '-o', 'json', ...args], env);
   if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
-  const { checks, mendings } = JSON.parse(stdout) as {
+  const { checks, fixes } = JSON.parse(stdout) as {
     checks: { id: string; findings: Omit<Found, 'check'>[] }[];
-    mendings: Report['mendings'];
+    fixes: Report['fixes'];
   };
   const found = checks
     .flatMap(({ id, findings }) => findings.map((finding) => ({ check: id, ...finding })))
     .filter(({ severity }) => severity !== 'info');
-  return { exit, found, mendings, checks: checks.map(({ id }) => id) };
+  return { exit, found, fixes, checks: checks.map(({ id }) => id) };
 }
 
 /** A host with a neighbour and a pod on a bridge. */
@@ -70,8 +70,8 @@ export async function scene(t: ExecutionContext, ...networks: Conflist[]) {
   return { on, outside, pod: pod as Pod };
 }
 
-/** Sees that a fault is found, that the command that is printed mends it, and that --fix does if it says so. */
-export async function mends(
+/** Sees that a fault is found, that the command that is printed fixes it, and that --fix does if it says so. */
+export async function testFix(
   t: ExecutionContext,
   on: Operator,
   fault: string,
@@ -92,22 +92,19 @@ export async function mends(
   t.deepEqual([...new Set(found.map((one) => one.check))], [check].flat(), JSON.stringify(found));
   for (const one of found) {
     t.regex(one.subject, subject);
-    t.regex(one.mend, command);
+    t.regex(one.fix, command);
     t.is(one.fixable, fixable, one.subject);
     t.not(one.cause, '');
   }
-  for (const { mend } of found) await on.sh(mend);
-  if (isWell) t.true(await isWell(), 'the command mends it');
+  for (const { fix } of found) await on.sh(fix);
+  if (isWell) t.true(await isWell(), 'the command fixes it');
   const after = await examine(on);
-  t.deepEqual([after.exit, after.found], [0, []], `after ${found.map(({ mend }) => mend).join('; ')}`);
+  t.deepEqual([after.exit, after.found], [0, []], `after ${found.map(({ fix }) => fix).join('; ')}`);
   if (!fixable) return;
   await on.sh(fault);
   const fixed = await examine(on, ['--fix']);
   t.deepEqual(fixed.found, []);
-  t.true(
-    fixed.mendings.length > 0 && fixed.mendings.every(({ mended }) => mended),
-    JSON.stringify(fixed.mendings),
-  );
+  t.true(fixed.fixes.length > 0 && fixed.fixes.every(({ fixed }) => fixed), JSON.stringify(fixed.fixes));
   t.is(fixed.exit, 0);
-  if (isWell) t.true(await isWell(), '--fix mends it');
+  if (isWell) t.true(await isWell(), '--fix fixes it');
 }

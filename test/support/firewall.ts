@@ -1,6 +1,6 @@
 /** Networks with the firewall plugin, and the plugin by itself. */
 
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { Attachment, type Conflist } from './chain.ts';
 import type { Host } from './host.ts';
 import { nftJson } from './observe.ts';
@@ -53,6 +53,23 @@ export async function logIptables(host: Host): Promise<{ PATH: string }> {
     for (const suffix of ['', '-restore', '-save'])
       await host.run(['ln', '-s', 'xtables-nft-logged', `/run/logged/${name}${suffix}`]);
   return { PATH: `/run/logged:${cleanEnv.PATH}` };
+}
+
+/** The environment in which scripts of {@link fakePrograms} are found. */
+export const fakesFirst = { PATH: '/run/fake:/usr/sbin:/usr/bin' };
+
+/** Puts scripts in place of programs of iptables. @returns the environment in which they are found. */
+export async function fakePrograms(
+  host: Host,
+  script: string,
+  names: readonly string[] = ['iptables', 'ip6tables'],
+  suffixes: readonly string[] = ['', '-restore', '-save'],
+): Promise<NodeJS.ProcessEnv> {
+  mkdirSync(host.file('/run/fake'), { recursive: true });
+  for (const name of names)
+    for (const suffix of suffixes)
+      writeFileSync(host.file(`/run/fake/${name}${suffix}`), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  return fakesFirst;
 }
 
 /** The rules of each chain in their order, as the programs of the firewall list them. */

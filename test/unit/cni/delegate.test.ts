@@ -195,7 +195,7 @@ test('what is taken back later is left as it is if what comes before it cannot b
       if (fails) throw new Error('busy');
     });
     await ipamAdd(call);
-    call.undoLater(1, 1);
+    call.postponeUndo(1, 1);
     await call.rollBack();
     t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), fails ? 'ADD\n' : 'ADD\nDEL\n');
     t.false(hasFirst);

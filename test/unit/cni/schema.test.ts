@@ -4,7 +4,6 @@ import {
   boolean,
   convert,
   decode,
-  emptyIsAbsent,
   integer,
   object,
   record,
@@ -35,8 +34,10 @@ test('takes null for absent and ignores unknown keys', (t) => {
 });
 
 test('takes "" for absent in fields that say so, and in no list', (t) => {
-  const port = emptyIsAbsent(convert(string(), (text) => integer({ min: 1 }).decode(Number(text), 'port')));
+  const toPort = (text: string) => integer({ min: 1 }).decode(Number(text), 'port');
+  const port = convert(string(), toPort, { emptyIsAbsent: true, examples: ['80'] });
   const shape = object({ port, ports: array(port) });
+  t.deepEqual(port.json, { type: 'string', examples: ['80'] });
   t.deepEqual(decode(shape, { port: '' }), {});
   t.deepEqual(decode(shape, { port: '80', ports: ['81'] }), { port: 80, ports: [81] });
   t.throws(() => decode(shape, { ports: ['80', ''] }), { instanceOf: SchemaError });

@@ -125,9 +125,10 @@ test('options of the configuration', (t) => {
     {
       request: [{ option: '121' }, { option: 'host-name' }],
       provide: [
-        { option: 'host-name', fromArg: 'K8S_POD_NAME' },
+        { option: 'host-name', value: 'node', fromArg: 'K8S_POD_NAME' },
         { option: 'vendor-class-identifier', value: 'cni' },
         { option: '43', fromArg: 'MISSING' },
+        { option: 'user-class', value: 'plain', fromArg: 'MISSING' },
       ],
     },
     'id/net/eth0',
@@ -139,10 +140,11 @@ test('options of the configuration', (t) => {
     [
       [12, 'web'],
       [60, 'cni'],
+      [77, 'plain'],
     ],
   );
   t.deepEqual(Buffer.from(options.clientId).toString(), '\0id/net/eth0');
-  t.deepEqual(clientOptions({ request: [{ skipDefault: true }] }, 'x', {}).request, []);
+  t.deepEqual(clientOptions({ request: [{ skipDefault: true }] }, 'x', {}).request, [1]);
   t.is(clientOptions({}, 'x'.repeat(400), {}).clientId.length, 255);
   for (const option of ['frobnicate', '0', '255', '-1', '1000'])
     t.throws(() => clientOptions({ request: [{ option }] }, 'x', {}), { message: /no DHCP option/ }, option);

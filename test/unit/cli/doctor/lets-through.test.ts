@@ -1,12 +1,13 @@
 import test from 'ava';
 import { iptablesChains, nftChains } from '../../../../cli/doctor/firewall-rules.ts';
-import { letsThrough } from '../../../../cli/doctor/lets-through.ts';
+import { verdictOn } from '../../../../cli/doctor/lets-through.ts';
 
 const pod = { ip: '10.5.0.2', link: 'br0' };
 
-const byIptables = (lines: string[], sender = pod) => letsThrough(iptablesChains(lines), 'FORWARD', sender);
+const byIptables = (lines: string[], sender = pod) =>
+  verdictOn(iptablesChains(lines), 'FORWARD', sender) === 'accept';
 const byNft = (lines: string[], sender = pod) =>
-  letsThrough(nftChains(lines, sender.ip.includes(':') ? 6 : 4), 'f', sender);
+  verdictOn(nftChains(lines, sender.ip.includes(':') ? 6 : 4), 'f', sender) === 'accept';
 
 /** A table whose base chain has one rule. */
 const byOne = (line: string) =>

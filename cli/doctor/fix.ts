@@ -4,8 +4,8 @@ import { describeError } from '../errors.ts';
 import type { Finding } from './check.ts';
 import type { CheckResult } from './checks.ts';
 
-/** A finding that was to be mended. */
-export interface Mending {
+/** A finding that was to be fixed. */
+export interface Attempt {
   readonly check: Pick<CheckResult, 'id' | 'title'>;
   readonly finding: Finding;
   /** Why it is there still; undefined when a second look has not found it again. */
@@ -13,32 +13,36 @@ export interface Mending {
 }
 
 /**
- * Mends what can be mended without harm, and looks again.
+ * Fixes what can be fixed without harm, and looks again.
  * @param lookAgain does all the checks once more.
  * @returns what was tried, and what the second look has found.
  */
-export async function mend(
+export async function fixAll(
   results: readonly CheckResult[],
   lookAgain: () => Promise<CheckResult[]>,
-): Promise<{ mendings: Mending[]; results: readonly CheckResult[] }> {
+): Promise<{ fixes: Attempt[]; results: readonly CheckResult[] }> {
   const tried: { check: CheckResult; finding: Finding; error: string | undefined }[] = [];
   for (const check of results)
     for (const finding of check.findings) {
-      if (!finding.fix) continue;
+      if (!finding.apply) continue;
       try {
-        await finding.fix();
+        await finding.apply();
         tried.push({ check, finding, error: undefined });
       } catch (error) {
         tried.push({ check, finding, error: describeError(error) });
       }
     }
-  if (tried.length === 0) return { mendings: [], results };
+  if (tried.length === 0) return { fixes: [], results };
   const after = await lookAgain();
-  const mendings = tried.map(({ check, finding, error }) => {
+  const fixes = tried.map(({ check, finding, error }) => {
     const still = after
       .find(({ id }) => id === check.id)
-      ?.findings.some(({ subject }) => subject === finding.subject || subject === check.title);
+      ?.findings.some((one) => keyOf(one) === keyOf(finding) || one.subject === check.title);
     return { check, finding, failure: still ? (error ?? 'a second look still finds it') : undefined };
   });
-  return { mendings, results: after };
+  return { fixes, results: after };
+}
+
+function keyOf({ key, subject }: Finding): string {
+  return key ?? subject;
 }
