@@ -123,7 +123,8 @@ export const plugin = defineSeveralNetworks({
 
   directoryOf: ({ cniDir }) => directoryOf('multus', cniDir),
   kubeconfigOf: ({ kubeconfig }) => kubeconfig,
-  nameOf: (index) => `net${index}`,
+  // The pod cannot say which interface its default network has.
+  nameInterfaces: ([, ...further], own) => [own, ...further.map((name, i) => name || `net${i + 1}`)],
   needsAnnotations: true,
 
   requireReady: ({ readinessindicatorfile: file }) => {
@@ -258,9 +259,8 @@ async function exchangedDefault(
   const { config } = call;
   if (wanted.namespace && wanted.namespace !== config.multusNamespace)
     requireAllowed(config, pod, wanted.name, wanted.namespace);
-  const selection = { ...wanted, ifname: '' };
-  if (api) return await requestedNetwork(call, api, directories(config), selection, config.multusNamespace);
-  return { network: networkNamed(directories(config), wanted.name), selection };
+  if (api) return await requestedNetwork(call, api, directories(config), wanted, config.multusNamespace);
+  return { network: networkNamed(directories(config), wanted.name), selection: wanted };
 }
 
 function quoted(names: readonly string[]): string {
