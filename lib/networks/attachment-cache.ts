@@ -1,6 +1,6 @@
 /**
- * The result cache, read as libcni writes it: what ADD gave for each attachment. A runtime has one, and so has
- * Multus, of its delegates.
+ * The result cache, read as libcni writes it: what ADD gave for each attachment. A runtime has one, and
+ * Multus one of its delegates.
  */
 
 import { join } from 'node:path';
@@ -65,7 +65,7 @@ export function removeCached(cacheDir: string, id: AttachmentId): void {
   unlinkStateFile(cacheFile(cacheDir, id));
 }
 
-/** Reads a file of the cache. @returns undefined when there is none. @throws CacheError when it is damaged. */
+/** Reads a file of the cache, undefined when there is none. @throws CacheError when it is damaged. */
 export function readCacheFile(file: string): Record<string, unknown> | undefined {
   let text: string | undefined;
   try {

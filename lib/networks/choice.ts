@@ -78,8 +78,8 @@ function asDelegate(
 }
 
 /**
- * What a pod asks for by CNI_ARGS, as Multus does it: also that for which a plugin has the capability, as others
- * in the chain read nothing else. "IP" has room for one address: several go by the capability alone.
+ * What a pod asks for by CNI_ARGS, as Multus does it: also that for which a plugin has the capability, as
+ * others in the chain read nothing else. "IP" has room for one address: several go by the capability alone.
  */
 function inArgs(
   { plugins }: NetworkList,

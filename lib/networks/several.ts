@@ -181,7 +181,7 @@ async function detach(call: Call, delegates: readonly Delegate[]): Promise<void>
   await runTogether(call, ...delegates.toReversed().map((one) => () => deleteDelegate(call, one)));
 }
 
-/** What Multus saved may have no CNI_ARGS, and no interface of the first delegate: those of the call count. */
+/** What Multus saved may have no CNI_ARGS, and its first delegate no interface: those of the call count. */
 function completed(call: Call, one: SavedDelegate): SavedDelegate {
   const whole = withIfname(one, call.ifname);
   if (one.of || one.args !== '') return whole;
