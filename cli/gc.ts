@@ -53,7 +53,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       .example('$0 gc', 'Remove what is stale of any network')
       .example('$0 gc --node worker-7', 'Free what worker-7 had of ranges that nodes share')
       .epilogue(
-        'Attachments that a runtime has recorded and whose network namespace still exists are kept. The others get a DEL, ' +
+        'What belongs to a container whose network namespace still exists, or whose record cannot be read, is kept. The rest gets a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
           '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
           'Do not add or remove containers meanwhile. With --node, nothing that lives on this host is removed: make sure first that the node is down. ' +
@@ -72,7 +72,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
     const isSearched = all || unknown.length === 0;
     if (!isSearched) {
       warn(
-        'There may be living attachments that are not known by this. Only those that are orphaned for certain are removed; the plugins do not search for more',
+        'Living attachments may be unknown, as their records are lost or damaged. Only what is certainly orphaned is removed, and the plugins do not search for more',
       );
       process.exitCode = ExitCode.Failure;
     }
