@@ -5,7 +5,7 @@ import type { NetConf } from '../lib/cni/config.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
-import { findOwnInterface } from '../lib/cni/own-interface.ts';
+import { findOwnInterface, type OwnInterface } from '../lib/cni/own-interface.ts';
 import { type InferShape, object, string } from '../lib/cni/schema.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';
@@ -86,14 +86,13 @@ function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
   return requireLink(sandbox.socket, ifname);
 }
 
-/** Gives the device back to the host, under the name that it had there. */
+/** Gives the device back to the host, under the name that it had there if that is free. */
 function returnToHost(call: HostDeviceCall): void {
   const { host } = call;
   const own = findOwnInterface(call);
   if (own) {
-    const { sandbox, link } = own;
     using home = Netns.current();
-    move(link, sandbox.netns, home, nameOnHost(call, link), '');
+    move(own.link, own.sandbox.netns, home, nameOnHost(call, own), '');
     return;
   }
   // When its namespace died, the kernel gave it back, but with the name it had in the container.
@@ -101,20 +100,27 @@ function returnToHost(call: HostDeviceCall): void {
   // An alias alone says nothing: administrators set some, too.
   const isGivenBack = ({ name, alias, up }: Link) =>
     !up && alias !== '' && alias !== name && (name === call.ifname || /^dev\d+$/.test(name));
-  const back = spec.device
-    ? listLinks(host).find((link) => link.alias === spec.device && isGivenBack(link))
-    : findDevice(host, spec);
-  if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
+  // The configuration may have it by an alternative name, which it has kept.
+  const called = spec.device ? listLinks(host).filter(({ alias }) => alias === spec.device) : [];
+  const back = [findDevice(host, spec), ...called].find((link) => link && isGivenBack(link));
+  if (!back || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
   host.execute(setLink(back.index, { name: back.alias, alias: '' }, back.name));
 }
 
 /**
- * The name that a device gets when it is given back. Whoever is in the sandbox may have changed its alias,
- * which counts where the configuration does not say the name.
+ * The name that a device gets when it is given back: the first that the kernel accepts, so that it comes back
+ * in any case. The configuration may have an alternative name, and whoever is in the sandbox may have changed
+ * the alias.
  */
-function nameOnHost({ config, ifname, host }: HostDeviceCall, { alias, index }: Link): string {
-  const name = [specOf(config).device, alias].find((one) => one && !ifnameProblem(one));
-  return name ?? (getLink(host, ifname) ? `dev${index}` : ifname);
+function nameOnHost(call: HostDeviceCall, { sandbox: { socket }, link }: OwnInterface): string {
+  const { host, ifname } = call;
+  const { device = '' } = specOf(call.config);
+  const isAlternative = (name: string) => name !== link.name && getLink(socket, name)?.index === link.index;
+  const names = [device, link.alias].filter((one) => !ifnameProblem(one) && !isAlternative(one));
+  const name = [...names, ifname].find((one) => !getLink(host, one)) ?? `dev${link.index}`;
+  if (names[0] && name !== names[0])
+    call.warn(`The host has another interface "${names[0]}". The device that comes back is called "${name}"`);
+  return name;
 }
 
 /**
