@@ -361,6 +361,20 @@ test('what waits is released also when the members of etcd are others by then, a
   t.deepEqual(readdirSync(cluster.host.file(earlier)), []);
 });
 
+test('what waits is released also by calls for another network of the cluster', async (t) => {
+  const cluster = await clusterOf(t);
+  const other = { conf: { name: 'other' } };
+  await cluster.add('a');
+  await cluster.add('b', other);
+  await cluster.etcd.kill(0);
+  await cluster.del('a');
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.del('b', other)).stderr, '');
+  t.deepEqual(await cluster.kept(), {});
+  t.deepEqual(readdirSync(cluster.host.file('/var/lib/cni/whereabouts/etcd/vlan7')), ['lock']);
+});
+
 test('DEL does not wait for another call that works off what waits', async (t) => {
   const cluster = await clusterOf(t);
   await cluster.add('b');
