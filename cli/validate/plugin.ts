@@ -83,7 +83,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
   const mistakes = new Map<string, Finding>();
   for (const one of ipam ? [plugin, ipam] : [plugin]) {
     let refused = schemaFindings(one.config, value, path);
-    if (refused.length === 0) refused = refusal(one, wholeConfig({ config: value }, network), place);
+    if (refused.length === 0) refused = ownFindings(one, wholeConfig({ config: value }, network), place);
     // What both read is wrong for both.
     for (const finding of refused) mistakes.set(finding.message, finding);
   }
@@ -93,15 +93,18 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
   return findings;
 }
 
-/** What the plugin itself refuses of a configuration that fits its schema. */
-function refusal(
+/** What the plugin itself says of a configuration that fits its schema. */
+function ownFindings(
   plugin: Plugin<unknown>,
   config: PluginEntry['config'],
   { node, path }: PluginNode,
 ): Finding[] {
   try {
-    plugin.validate?.(decode(configSchema(plugin), config) as never);
-    return [];
+    const decoded = decode(configSchema(plugin), config) as never;
+    plugin.validate?.(decoded);
+    return (plugin.unused?.(decoded) ?? []).map((message) =>
+      warning('key-unused', at(path, placeOf(message, node)), message),
+    );
   } catch (problem) {
     const problems = problem instanceof AggregateError ? problem.errors : [problem];
     return (problems as Error[]).map(({ message }) =>

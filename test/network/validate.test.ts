@@ -24,6 +24,8 @@ test('validate accepts the samples', async (t) => {
   );
 });
 
+const portmap = { type: 'portmap', capabilities: { portMappings: true } };
+
 test('validate reports each mistake with its line and how to correct it', async (t) => {
   const cases: [object | string, RegExp][] = [
     ['{\n  "cniVersion": "1.0.0",\n  "name": "x",,\n}', /:3:15: error: /],
@@ -39,6 +41,10 @@ test('validate reports each mistake with its line and how to correct it', async 
     [
       list('x', { ...bridge, capabilities: { portMapping: true } }),
       /does nothing with capability "portMapping"/,
+    ],
+    [
+      list('x', bridge, { ...portmap, backend: 'nftables', markMasqBit: 14 }),
+      /:\d+:\d+: warning: "markMasqBit" has no effect with "backend" "nftables"/,
     ],
     [{ ...list('x', bridge), cniVersion: '1.2.3' }, /cniVersion "1\.2\.3" does not exist/],
     [list('../x', bridge), /name/],
