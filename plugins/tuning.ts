@@ -54,9 +54,9 @@ export const plugin = definePlugin({
     txQLen === undefined ? '' : `Sets the length of the transmit queue to ${txQLen}`,
   ],
 
-  add(call) {
+  async add(call) {
     const result = requirePrevResult(call);
-    const wanted = wantedSettings(call);
+    const wanted = await wantedSettings(call);
     if (Object.keys(wanted).length === 0) return result;
 
     const { sandbox, ifname } = call;
@@ -85,9 +85,9 @@ export const plugin = definePlugin({
     backups.remove(call);
   },
 
-  check(call) {
+  async check(call) {
     requirePrevResult(call);
-    const wanted = wantedSettings(call);
+    const wanted = await wantedSettings(call);
     const current = currentSettings(call.sandbox, call.ifname, wanted);
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
       if (words(current.sysctl?.[name]) !== words(value))
@@ -101,10 +101,10 @@ export const plugin = definePlugin({
         );
   },
 
-  status(call) {
+  async status(call) {
     refuseDuplicates(call);
     validate(call.config);
-    refuseForbidden(Object.keys(wantedSysctls(call.config)));
+    await refuseForbidden(Object.keys(wantedSysctls(call.config)));
   },
 
   gc(call) {
@@ -130,13 +130,13 @@ function refuseDuplicates({ context: { stdin } }: TuningCall): void {
  * of them.
  * @throws Error for what can be refused without looking at the sandbox.
  */
-function wantedSettings(call: TuningCall): Settings {
+async function wantedSettings(call: TuningCall): Promise<Settings> {
   refuseDuplicates(call);
   const { config, ifname } = call;
   const extra = config.args?.cni ?? {};
   const sysctl = wantedSysctls(config);
   for (const name of Object.keys(sysctl)) sysctlPath(name, ifname);
-  refuseForbidden(Object.keys(sysctl));
+  await refuseForbidden(Object.keys(sysctl));
 
   const mac = requestedMac(extra.mac, config.runtimeConfig?.mac, call.args(['MAC']).MAC, config.mac);
   const mtu = extra.mtu || config.mtu;

@@ -52,13 +52,16 @@ const elementSchema = object({
   }),
 });
 
+/** How long a change of a pod's networks may take, in milliseconds: a DHCP server has 30 seconds to answer. */
+const longestChange = 60_000;
+
 /**
  * Waits until nobody else changes which networks a pod has: neither a plugin that attaches it to several, nor
  * an operator. It is a lock on the namespace itself, which ends when that is closed.
- * @throws CniError TryAgainLater when another process holds it for long.
+ * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange}.
  */
 export async function lockNetworks({ fd, path }: Pick<Netns, 'fd' | 'path'>): Promise<void> {
-  await lockDescriptor(fd, path);
+  await lockDescriptor(fd, path, longestChange);
 }
 
 /** The saved delegates of one directory. */
