@@ -130,7 +130,7 @@ export const detach = podCommand(
     const { of } = one;
     if (!of) throw new CommandError(`Network "${network}" was attached by Multus. Delete the pod instead`);
     const record = recordOf(of.containerId, one);
-    await deletePlugins(one.network, record, delegating(trace), { result: record.result });
+    await deletePlugins(one.network, record, delegating(trace), { result: one.result });
     forgetSaved(cacheDir(), record);
     print(`Pod "${name}" has no interface "${one.ifname}" on network "${network}" any more.`);
   },
@@ -138,7 +138,8 @@ export const detach = podCommand(
 
 /** Plugins are run as delegates: those that attach pods to several networks would wait for this command. */
 function delegating(trace: boolean): Environment {
-  return { ...environment(trace), variables: { ...process.env, [depthVariable]: '1' } };
+  const own = environment(trace);
+  return { ...own, variables: { ...own.variables, [depthVariable]: '1' } };
 }
 
 /** A pod whose networks are saved. */

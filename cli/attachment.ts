@@ -3,7 +3,8 @@
  */
 
 import { statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
+import type { AttachmentId } from '../lib/attachment.ts';
 import { sha512 } from '../lib/firewall/sha512.ts';
 import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
 import { isObject } from '../lib/object.ts';
@@ -87,9 +88,14 @@ export const check = networkCommand(
   { find: findUsedNetwork },
 );
 
-export const del = networkCommand('del', deleteNetwork, {
-  find: findUsedNetwork,
-});
+export const del = networkCommand(
+  'del',
+  async (...call) => {
+    refuseName(...call);
+    await deleteNetwork(...call);
+  },
+  { find: findUsedNetwork },
+);
 
 export const status = networkCommand('status', (list, _, environment) => statusOfNetwork(list, environment), {
   needsNetns: false,
@@ -145,12 +151,31 @@ export function requireNetns(path: string): void {
     Netns.open(path).close();
   } catch (error) {
     if (!(error instanceof NetnsGoneError)) throw error;
-    const named = `/run/netns/${path.split('/').at(-1)}`;
-    const hint =
-      path !== named && statSync(named, { throwIfNoEntry: false })
-        ? `Did you mean "${named}"?`
-        : 'Give the path of one that exists, such as one created with "ip netns add"';
+    const named = sameNamed(path);
+    const hint = named
+      ? `Did you mean "${named}"?`
+      : 'Give the path of one that exists, such as one created with "ip netns add"';
     throw new CommandError(`"${path}" is not a network namespace. ${hint}`);
+  }
+}
+
+/** A container that is gone can be detached, but a name in place of a path means one that is not. */
+function refuseName(list: NetworkList, { netns, ...runtime }: Runtime, { cacheDir }: Environment): void {
+  if (dirname(netns) !== process.cwd() || !sameNamed(netns)) return;
+  if (!hasRecord(cacheDir, { ...runtime, network: list.name })) requireNetns(netns);
+}
+
+/** The namespace of "ip netns" that has the last part of another path for its name. */
+function sameNamed(path: string): string | undefined {
+  const named = `/run/netns/${basename(path)}`;
+  return path !== named && statSync(named, { throwIfNoEntry: false }) ? named : undefined;
+}
+
+function hasRecord(cacheDir: string, id: AttachmentId): boolean {
+  try {
+    return readCached(cacheDir, id) !== undefined;
+  } catch {
+    return true;
   }
 }
 

@@ -6,7 +6,7 @@ import type { Argv } from 'yargs';
 import { type Shell, scripts } from './completion/scripts.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { commandWords, type Help, readHelp } from './help.ts';
-import { displayName, podOf } from './inventory.ts';
+import { displayName, podOf, shortId } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import { networkFiles, readNetworkFile } from './libcni/conflist.ts';
 import { listRecords } from './records.ts';
@@ -133,7 +133,7 @@ function namespaces(): string[] {
 function pods(): string[] {
   const known = new Map<string, string>();
   for (const attachment of attachments()) {
-    const short = attachment.containerId.slice(0, 12);
+    const short = shortId(attachment.containerId);
     const name = displayName({ ...attachment, pod: podOf(attachment) });
     if (name !== short) known.set(name, `pod on ${attachment.network}`);
     known.set(short, name === short ? `container on ${attachment.network}` : name);

@@ -6,7 +6,7 @@ import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { collectGarbage, type Environment, type Runtime } from './libcni/chain.ts';
+import { collectGarbage, deleteNetwork, type Environment, type Runtime } from './libcni/chain.ts';
 import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork, warnOfRemoved } from './networks.ts';
@@ -53,7 +53,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       .example('$0 gc', 'Remove what is stale of any network')
       .example('$0 gc --node worker-7', 'Free what worker-7 had of ranges that nodes share')
       .epilogue(
-        'Attachments that a runtime has recorded and whose network namespace still exists are kept. The others get a DEL, ' +
+        'What belongs to a container whose network namespace still exists, or whose record cannot be read, is kept. The rest gets a DEL, ' +
           'and with cniVersion 1.1.0 or newer each plugin searches for more. Afterwards, gc verifies what is gone: it prints ' +
           '"Removed" only for that, "Still there" for the rest, and exits with 1 if anything remains. A network with "disableGC" is left alone. ' +
           'Do not add or remove containers meanwhile. With --node, nothing that lives on this host is removed: make sure first that the node is down. ' +
@@ -72,7 +72,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
     const isSearched = all || unknown.length === 0;
     if (!isSearched) {
       warn(
-        'There may be living attachments that are not known by this. Only those that are orphaned for certain are removed; the plugins do not search for more',
+        'Living attachments may be unknown, as their records are lost or damaged. Only what is certainly orphaned is removed, and the plugins do not search for more',
       );
       process.exitCode = ExitCode.Failure;
     }
@@ -168,29 +168,29 @@ async function collect(
     const why = `network "${list.name}" has "disableGC" set, so that nothing is collected`;
     return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
   }
-  const runtimes = new Map<Runtime, HostAttachment>();
-  const detached = stale.map((one) => {
-    const record = recordOf(one, environment.cacheDir);
-    const runtime = runtimeOf(one, record);
-    runtimes.set(runtime, one);
-    return { network: (record && networkFromCache(record)) ?? list, runtime };
-  });
-  const failures = await collectGarbage(list, detached, kept, environment);
-  for (const [runtime, one] of runtimes)
-    if (!failures.some((failure) => failure.runtime === runtime)) forgetSaved(environment.cacheDir, one);
+  const failures = new Map<HostAttachment, Error>();
+  for (const one of stale)
+    try {
+      const record = recordOf(one, environment.cacheDir);
+      const network = (record && networkFromCache(record)) ?? list;
+      await deleteNetwork(network, runtimeOf(one, record), environment);
+      forgetSaved(environment.cacheDir, one);
+    } catch (error) {
+      failures.set(one, error as Error);
+    }
+  const errors = kept ? await collectGarbage(list, kept, environment) : [];
   const after = await takeInventory(configDir(), cacheDir());
   const remaining = new Map<HostAttachment, string>();
   for (const one of stale) {
+    const failure = failures.get(one);
     const trace = traceOf(one, after);
-    if (!trace) continue;
-    const failure = failures.find(({ runtime }) => runtime && runtimes.get(runtime) === one);
-    remaining.set(one, failure ? describeError(failure.error) : trace);
+    if (trace) remaining.set(one, failure ? describeError(failure) : trace);
+    else if (failure) errors.push(failure);
   }
-  const errors = failures.filter(({ runtime }) => !runtime || !remaining.has(runtimes.get(runtime)!));
-  return { remaining, errors: errors.map(({ error }) => error) };
+  return { remaining, errors };
 }
 
-/** @returns undefined where there is none: a damaged record must not keep an attachment from being removed. */
+/** @returns undefined where there is none: a damaged one must not keep an attachment from being removed. */
 function recordOf(one: HostAttachment, cacheDir: string): CachedAttachment | undefined {
   try {
     return readRecord(cacheDir, one);

@@ -18,7 +18,7 @@ import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { directoriesIn } from '../lib/networks/directories.ts';
 import { isObject } from '../lib/object.ts';
 import type { HostAttachment, PodName, PublishedPort } from './inventory/attachment.ts';
-import { presentNamespaces } from './inventory/namespaces.ts';
+import { findNamespaces } from './inventory/namespaces.ts';
 import { Unrecorded } from './inventory/unrecorded.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import {
@@ -93,12 +93,16 @@ export async function takeInventory(
     });
   }
   const recorded = [...attachments.values()].filter(({ netns }) => netns !== '');
-  const present = presentNamespaces(
+  const namespaces = findNamespaces(
     recorded.map(({ netns }) => netns),
     join(cacheDir, 'results'),
   );
-  for (const { netns, orphaned } of recorded)
-    if (!present.has(netns)) orphaned.push('its network namespace is gone');
+  for (const one of recorded) {
+    const found = namespaces.get(one.netns);
+    if (found !== 'present') one.orphaned.push('its network namespace is gone');
+    // No plugin must take another one for it.
+    if (found === 'foreign') one.netns = '';
+  }
   const reservations = [...networks.values()].map((network) => reservationsOf(network, once));
   const unrecorded = new Unrecorded(attachments, entries);
   for (const { held } of reservations) unrecorded.addReservations(held);
@@ -179,10 +183,16 @@ export function podOf({ args }: Pick<CachedAttachment, 'args'>): PodName | undef
 
 /**
  * "default/web-1", "web" outside Kubernetes, the name of a namespace that `cni add` or cnitool attached, or
- * else the first twelve characters of the container ID.
+ * else the beginning of the container ID.
  */
 export function displayName(one: Pick<HostAttachment, 'pod' | 'containerId' | 'netns'>): string {
-  return givenName(one) ?? one.containerId.slice(0, 12);
+  return givenName(one) ?? shortId(one.containerId);
+}
+
+/** The first twelve characters of a container ID, behind the namespace that nerdctl begins it with. */
+export function shortId(containerId: string): string {
+  const [namespace = ''] = /^.+-(?=[0-9a-f]{64}$)/.exec(containerId) ?? [];
+  return containerId.slice(0, namespace.length + 12);
 }
 
 /** As {@link displayName}. @returns undefined when nobody has given the container a name. */

@@ -24,6 +24,11 @@ export function setOwnPlugins({ plugins, ipam }: Suite): void {
   ownPlugins = new Map([...plugins, ...ipam]);
 }
 
+/** Whether a file is a plugin of this suite. @param once shares what is seen. */
+export function isOwnPlugin(file: string, once: Once): boolean {
+  return once(`own ${file}`, () => isSameProgram(file, readLaunch(process.argv).program));
+}
+
 /**
  * Runs plugins for one look at the host: those of this suite within this process, where they share what they
  * see, others as children. An executable that has not answered once is not run again.
@@ -36,8 +41,7 @@ export function lookingPlugins(once: Once): Execute {
   return async (file, stdin, environment) => {
     const name = file.slice(file.lastIndexOf('/') + 1);
     if (silent.has(file)) throw silentError(file);
-    const isOwn = once(`own ${file}`, () => isSameProgram(file, program));
-    const load = isOwn ? ownPlugins.get(name) : undefined;
+    const load = isOwnPlugin(file, once) ? ownPlugins.get(name) : undefined;
     const timer = new AbortController();
     const timeout = setTimeout(() => timer.abort(), patienceMs);
     const { signal } = timer;

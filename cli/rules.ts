@@ -2,11 +2,10 @@
 
 import type { AttachmentId } from '../lib/attachment.ts';
 import { CniError } from '../lib/errors.ts';
-import { families } from '../lib/firewall/iptables.ts';
 import { isKnownToBeAbsent, list } from '../lib/firewall/listing.ts';
 import { masqueradedAttachments } from '../lib/firewall/masquerade-nftables.ts';
 import { option, type Rule } from '../lib/firewall/rules.ts';
-import type { Family } from '../lib/ip.ts';
+import { type Family, families } from '../lib/ip.ts';
 import type { Programs } from '../lib/kernel/programs.ts';
 import type { Once } from '../lib/kernel/sharing.ts';
 import { KernelError } from '../lib/netlink/libc.ts';

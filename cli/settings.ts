@@ -1,6 +1,7 @@
 /** Where the command finds networks, plugins and the results of ADD, and how plugins are run. */
 
 import { readEnvironment } from '../launcher/launch.ts';
+import { runtimeNetworks } from '../lib/networks/directories.ts';
 import { describeError } from './errors.ts';
 import { defaultCacheDir } from './libcni/cache.ts';
 import type { Environment, PluginRun } from './libcni/chain.ts';
@@ -20,7 +21,7 @@ The container ID is derived from the path of the namespace, as cnitool does. Res
 
 /** Directory of the network configurations. */
 export function configDir(): string {
-  return process.env.NETCONFPATH || '/etc/cni/net.d';
+  return process.env.NETCONFPATH || runtimeNetworks;
 }
 
 /** Directories of the plugins. */

@@ -2,6 +2,7 @@
 
 import { setImmediate } from 'node:timers/promises';
 import { attachmentKey } from '../lib/attachment.ts';
+import { findPlugin } from '../lib/cni/delegate.ts';
 import { atLeast } from '../lib/cni/version.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { describeError } from './errors.ts';
@@ -9,7 +10,7 @@ import type { HostAttachment, Inventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import { checkNetwork, type Environment, NoAnswerError, PluginFailedError } from './libcni/chain.ts';
 import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
-import { lookingPlugins } from './own-plugins.ts';
+import { isOwnPlugin, lookingPlugins } from './own-plugins.ts';
 import { sandboxProblems } from './sandbox.ts';
 
 /** What an attachment can be. */
@@ -18,7 +19,8 @@ export const stateKinds = ['ok', 'broken', 'orphaned', 'unchecked'] as const;
 /** What was seen of an attachment. */
 export interface State {
   /**
-   * `ok`: every plugin's CHECK succeeded. `broken`: something was found. `orphaned`: it belongs to no
+   * `ok`: every plugin's CHECK succeeded, and the interface is there, up and has its addresses. `broken`:
+   * something was found. `orphaned`: it belongs to no
    * container any more. `unchecked`: its interface is there, up and has its addresses, as far as that is
    * known, and nothing can tell more.
    */
@@ -71,7 +73,10 @@ async function stateOf(
   if (why) return withoutCheck(one, why);
   try {
     await checkNetwork(network!, record!, environment, record);
-    return { kind: 'ok', problems: [] };
+    const file = findPlugin(network!.plugins[0]!.type, environment.path, once);
+    // CHECK of other suites may look at less.
+    const problems = isOwnPlugin(file, once) ? [] : sandboxProblems(one);
+    return { kind: problems.length > 0 ? 'broken' : 'ok', problems };
   } catch (error) {
     if (error instanceof NoAnswerError) return withoutCheck(one, describeError(error));
     return {

@@ -2,7 +2,9 @@
 
 import { styleText } from 'node:util';
 
-type Style = Parameters<typeof styleText>[0];
+/** What text is painted with. */
+const styles = ['bold', 'dim', 'red', 'green', 'yellow', 'magenta', 'cyan'] as const;
+type Style = (typeof styles)[number];
 
 /** Colours a text for standard output, unless that is not a terminal or NO_COLOR is set. */
 export function paint(style: Style, text: string): string {
@@ -14,14 +16,41 @@ export function paintError(style: Style, text: string): string {
   return styleText(style, text, { stream: process.stderr });
 }
 
+/**
+ * Writes a line. Names come from anybody, as those of interfaces from the annotations of pods: what would
+ * control the terminal is written as JSON escapes it. That leaves JSON as it is.
+ */
+function writeLine(stream: NodeJS.WriteStream, text: string): void {
+  const sequences = styles.flatMap((style) => styleText(style, ' ', { stream }).split(' ').filter(Boolean));
+  const own = new RegExp(`(${sequences.map((one) => one.replace('[', '\\[')).join('|') || '(?!)'})`);
+  // What is painted with is at odd places.
+  const parts = text.split(own).map((part, i) => (i % 2 === 0 ? withoutControls(part) : part));
+  stream.write(`${parts.join('')}\n`);
+}
+
+function withoutControls(text: string): string {
+  return text.replace(/(?![\n\t])[\p{Cc}\p{Cf}]/gu, (character) =>
+    character
+      .split('')
+      .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+      .join(''),
+  );
+}
+
 /** Writes a line to standard output. */
 export function print(text: string): void {
-  process.stdout.write(`${text}\n`);
+  writeLine(process.stdout, text);
+}
+
+/** As {@link print}, in place of all that the terminal shows. */
+export function redraw(text: string): void {
+  process.stdout.write('\x1b[H\x1b[J');
+  print(text);
 }
 
 /** Writes a line to standard error, where it is in no program's way. */
 export function note(text: string): void {
-  process.stderr.write(`${text}\n`);
+  writeLine(process.stderr, text);
 }
 
 /** Warns the operator of something that does not stop the command. */
@@ -74,10 +103,12 @@ function wrap(text: string, width: number, indent: string): string {
 
 /** Prints a value for programs. @param format "json" or "yaml". */
 export async function printStructured(format: 'json' | 'yaml', value: object): Promise<void> {
-  if (format === 'json') return print(JSON.stringify(value, null, 2));
+  const json = JSON.stringify(value, null, 2);
+  // YAML is a superset of JSON, and unlike YAML's plain text JSON can have escaped what {@link writeLine} escapes.
+  if (format === 'json' || withoutControls(json) !== json) return print(json);
   const { dump } = await import('js-yaml');
   // By way of JSON, which has no dates and no values that are undefined.
-  process.stdout.write(dump(JSON.parse(JSON.stringify(value)), { noRefs: true }));
+  print(dump(JSON.parse(json), { noRefs: true }).trimEnd());
 }
 
 /** "1 network", "2 networks". */

@@ -17,7 +17,7 @@ import { EtcdBackend } from './whereabouts/etcd-backend.ts';
 import { endpointsOf } from './whereabouts/etcd-settings.ts';
 import type { Owner } from './whereabouts/keys.ts';
 import { PendingReleases } from './whereabouts/pending.ts';
-import { capacityOf, formatPool, resolvePools } from './whereabouts/pools.ts';
+import { capacityOf, formatPool, ignoredBounds, resolvePools } from './whereabouts/pools.ts';
 import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/requests.ts';
 
 type WhereaboutsCall = Call<Config>;
@@ -37,8 +37,9 @@ export const plugin = definePlugin({
     refuse(...routeProblems(ipam.routes));
     resolvePools(ipam);
     if (ipam.etcd_host) endpointsOf(ipam);
-    checkSlices(ipam);
   },
+
+  ignores: ({ ipam }) => ignoredBounds(ipam),
 
   explain({ ipam }) {
     const { routes = [], kubernetes, quarantine = 0, addresses = [] } = ipam;
@@ -141,7 +142,8 @@ export const plugin = definePlugin({
 /** A setting without an attachment. */
 const emptySetting = {
   owner: { node: '', network: '', containerId: '', ifname: '' },
-  ...{ identity: '', podref: '' },
+  identity: '',
+  podref: '',
 };
 
 /** @throws Error for a configuration that makes no sense. */
@@ -176,25 +178,10 @@ async function reserve(
  */
 async function openBackend(setting: Setting, patienceMs?: number): Promise<Backend> {
   const { ipam, owner } = setting;
-  checkSlices(ipam);
   adoptEarlierState(owner.network);
   if (ipam.etcd_host || !ipam.kubernetes?.kubeconfig) return new EtcdBackend(setting, patienceMs);
   const { KubernetesBackend } = await import('./whereabouts/kubernetes/backend.ts');
   return new KubernetesBackend(setting, ipam.kubernetes.kubeconfig, patienceMs);
-}
-
-/** @throws Error for slices that there cannot be. */
-function checkSlices(ipam: Ipam): void {
-  if (!ipam.node_slice_size) return;
-  if (ipam.etcd_host)
-    throw new Error(
-      '"node_slice_size" gives each node a part of the range, which etcd does not need: nodes do not wait for one another. Take it out',
-    );
-  const pools = resolvePools(ipam);
-  if (pools.length !== 1 || pools[0]!.subnet.family !== 4)
-    throw new Error(
-      '"node_slice_size" goes with one range, of IPv4. Take it out, or take the other ranges out',
-    );
 }
 
 /** The members of etcd that are configured, for people; "" for none. @throws Error as {@link endpointsOf}. */

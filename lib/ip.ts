@@ -7,6 +7,9 @@
 
 export type Family = 4 | 6;
 
+/** Both families, for loops over them. */
+export const families: readonly Family[] = [4, 6];
+
 const bits = { 4: 32n, 6: 128n } as const;
 
 /**

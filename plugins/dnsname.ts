@@ -10,7 +10,7 @@ import { allowQueries, checkQueries, withdrawQueries } from '../lib/firewall/que
 import type { Queries } from '../lib/firewall/queries-backend.ts';
 import { Address } from '../lib/ip.ts';
 import { listAddresses } from '../lib/kernel/address.ts';
-import { hostRecords, type Named, requireName, serviceRecords } from './dnsname/names.ts';
+import { hostRecords, isName, type Named, namesInDns, serviceRecords } from './dnsname/names.ts';
 import { type HostRecord, ownerOf, type Records } from './dnsname/records.ts';
 import { NameServer, requireDnsmasq } from './dnsname/server.ts';
 
@@ -118,7 +118,10 @@ export const plugin = definePlugin({
 });
 
 function validate({ domainName, remoteServers = [] }: Config): void {
-  requireName(domainName, '"domainName"');
+  if (!isName(domainName))
+    throw new Error(
+      `"domainName" is ${JSON.stringify(domainName.slice(0, 300))}, but ${namesInDns}. Use another one`,
+    );
   for (const one of remoteServers)
     if (!Address.tryParse(one))
       throw new Error(`"remoteServers" has "${one}". Give addresses, such as "192.0.2.53"`);
@@ -131,28 +134,29 @@ function serverOf({ network, programs, config }: DnsCall): NameServer {
   });
 }
 
-/** What the container is called. @throws Error for a name that DNS cannot hold. */
+/**
+ * What the container is called. A name that DNS cannot hold is left out with a warning: Kubernetes and podman
+ * have names of that kind, too.
+ */
 function namedOf(call: DnsCall, result: Result): Named {
   const { config, containerId, ifname, network } = call;
-  const { K8S_POD_NAME: name = '', K8S_POD_NAMESPACE: namespace = '' } = call.args([
-    'K8S_POD_NAME',
-    'K8S_POD_NAMESPACE',
-    'K8S_POD_INFRA_CONTAINER_ID',
-    'K8S_POD_UID',
-  ]);
-  const { hostname = '', subdomain = '' } = config.args?.cni ?? {};
+  const args = call.args(['K8S_POD_NAME', 'K8S_POD_NAMESPACE', 'K8S_POD_INFRA_CONTAINER_ID', 'K8S_POD_UID']);
+  const { hostname, subdomain } = config.args?.cni ?? {};
   const { aliases = {}, portMappings = [] } = config.runtimeConfig ?? {};
-  const own = aliases[network] ?? [];
-  for (const [where, value] of [
-    ['CNI_ARGS: K8S_POD_NAME', name],
-    ['CNI_ARGS: K8S_POD_NAMESPACE', namespace],
-    ['"args.cni.hostname"', hostname],
-    ['"args.cni.subdomain"', subdomain],
-    ...own.map((alias) => ['"runtimeConfig.aliases"', alias] as const),
-  ] as const)
-    if (value !== '') requireName(value, where);
+  const usable = (where: string, name = ''): string => {
+    if (name === '' || isName(name)) return name;
+    call.warn(`${where} is left out, as it is ${JSON.stringify(name.slice(0, 300))}, but ${namesInDns}`);
+    return '';
+  };
   return {
-    ...{ containerId, ifname, name, namespace, hostname, subdomain, aliases: own },
+    ...{ containerId, ifname },
+    name: usable('CNI_ARGS: K8S_POD_NAME', args.K8S_POD_NAME),
+    namespace: usable('CNI_ARGS: K8S_POD_NAMESPACE', args.K8S_POD_NAMESPACE),
+    hostname: usable('"args.cni.hostname"', hostname),
+    subdomain: usable('"args.cni.subdomain"', subdomain),
+    aliases: (aliases[network] ?? [])
+      .map((alias) => usable('"runtimeConfig.aliases"', alias))
+      .filter(Boolean),
     addresses: addressesInSandbox(call, result).map(({ address }) => address.address),
     ports: portMappings.flatMap(({ containerPort, protocol }) =>
       containerPort && /^(?:tcp|udp|sctp)$/i.test(protocol)

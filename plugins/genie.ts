@@ -4,19 +4,21 @@ import { basename } from 'node:path';
 import type { Call } from '../lib/cni/call.ts';
 import { type InferShape, object, string, withDefault } from '../lib/cni/schema.ts';
 import { type Choice, networkNamed } from '../lib/networks/choice.ts';
-import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
+import { configFiles, type NetworkList, readNetwork } from '../lib/networks/conflist.ts';
 import { requestedNetwork } from '../lib/networks/definition.ts';
 import type { AddedDelegate } from '../lib/networks/delegates.ts';
-import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
+import { directoryOf, runtimeNetworks, usualDirectory } from '../lib/networks/directories.ts';
 import { comparableNetworks, leastLoaded } from '../lib/networks/load.ts';
 import { annotationsOf, genieAnnotation, networksAnnotation, podOf } from '../lib/networks/pod.ts';
 import type { PodApi } from '../lib/networks/pod-api.ts';
-import { parseSelections, type Selection } from '../lib/networks/selection.ts';
+import { parseSelections, type Selection, selectionOf } from '../lib/networks/selection.ts';
 import { defineSeveralNetworks, type Plan } from '../lib/networks/several.ts';
 import { networkStatus, statusAnnotation } from '../lib/networks/status.ts';
 
 /** Tells the addresses of a pod with several networks. */
 const addressesAnnotation = 'multi-ip-preferences';
+/** Names CNI-Genie's LogicalNetworks, for a pod whose own annotation is blank. */
+const logicalAnnotation = 'networks';
 
 const config = {
   kubernetes: object(
@@ -30,9 +32,9 @@ const config = {
   ),
   default_plugin: string({
     description:
-      'Networks of a pod that names none, as in "weave,flannel"; the first is its default network.',
+      'Networks of a pod that names none, as in "weave,flannel"; the first is its default network. When left out, it is the network of the first file in "confDir".',
   }),
-  confDir: withDefault(string({ description: 'Directory of the networks.' }), '/etc/cni/net.d'),
+  confDir: withDefault(string({ description: 'Directory of the networks.' }), runtimeNetworks),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
     usualDirectory('genie'),
@@ -54,32 +56,55 @@ export const plugin = defineSeveralNetworks({
     kubernetes?.kubeconfig
       ? `Reads the pod and the definitions of its networks from the Kubernetes API of "${kubernetes.kubeconfig}", and writes the addresses of the pod to its annotations`
       : '',
-    `Attaches the pod to the networks of ${confDir} that its annotation "${genieAnnotation}" names, the first of which gets the interface of the call and the default route`,
-    networks ? `Attaches a pod that names none to "${networks}"` : '',
+    `Attaches the pod to the networks of ${confDir} that its annotation "${genieAnnotation}" names: the first that asks for no interface gets that of the call, and the default route`,
+    `Attaches a pod with the annotation "${networksAnnotation}" to the network of the first file in ${confDir}, and to those that the annotation names`,
+    `Attaches a pod that names none to ${networks ? `"${networks}"` : `the network of the first file in ${confDir}`}`,
     `Remembers the networks of each container in ${cniDir}`,
   ],
 
   directoryOf: ({ cniDir }) => directoryOf('genie', cniDir),
   kubeconfigOf: ({ kubernetes }) => kubernetes?.kubeconfig,
-  nameOf: (index) => `eth${index}`,
   needsAnnotations: false,
+  nameInterfaces,
 
   async choose(call, api) {
     const annotations = api ? await api.annotations() : annotationsOf(call);
-    const { [genieAnnotation]: own, [networksAnnotation]: standard = '' } = annotations;
-    const asked = [
-      ...parseSelections(own ?? '', `Annotation "${genieAnnotation}"`),
-      ...parseSelections(podOf(call).networks, 'CNI_ARGS: NETWORKS'),
-    ];
+    const {
+      [genieAnnotation]: own,
+      [networksAnnotation]: standard = '',
+      [logicalAnnotation]: logical,
+    } = annotations;
+    const given = parseSelections(podOf(call).networks, 'CNI_ARGS: NETWORKS');
+    const wanted = parseSelections(standard, `Annotation "${networksAnnotation}"`);
+    if (wanted.length > 0) return await standardPlan(call, api, wanted, given);
+    const asked = [...parseSelections(own ?? '', `Annotation "${genieAnnotation}"`), ...given];
     if (asked.length > 0) return planOf(asked.map((one) => selected(call, one)));
     if (own === undefined) return planOf(defaults(call));
-    // A blank annotation leaves the choice to the standard one, or else to the plugin.
-    const wanted = parseSelections(standard, `Annotation "${networksAnnotation}"`);
-    return wanted.length > 0 ? await standardPlan(call, api, wanted) : await planByLoad(call);
+    if (logical)
+      throw new Error(
+        `Annotation "${logicalAnnotation}" asks for the LogicalNetworks "${logical}", which are not supported. Name the networks in annotation "${genieAnnotation}" instead`,
+      );
+    return await planByLoad(call);
   },
 
-  required: (call) => (call.config.default_plugin ? defaults(call) : []),
+  required: defaults,
 });
+
+/**
+ * "eth0", which is the runtime's, "eth1" and so on: a network for which none is asked gets the next one that
+ * nobody has. Source: getIntfName of CNI-Genie's genie-controller.
+ */
+function nameInterfaces(requested: readonly string[], own: string): string[] {
+  const taken = new Set(requested);
+  let number = 0;
+  const next = () => (number++ === 0 ? own : `eth${number - 1}`);
+  return requested.map((name) => {
+    let free = name || next();
+    while (name === '' && taken.has(free)) free = next();
+    taken.add(free);
+    return free;
+  });
+}
 
 function planOf(choices: readonly Choice[]): Plan {
   const addressesOf = (added: readonly AddedDelegate[]) => ({ [addressesAnnotation]: addresses(added) });
@@ -95,35 +120,51 @@ function addresses(added: readonly AddedDelegate[]): string {
   return JSON.stringify({ multi_entry: entries.length, ips });
 }
 
-/** The networks of the standard annotation. */
+/** The cluster's network, and those of the standard annotation. @param given networks on disk. */
 async function standardPlan(
   call: GenieCall,
   api: PodApi | undefined,
   wanted: readonly Selection[],
+  given: readonly Selection[],
 ): Promise<Plan> {
+  const onDisk = (one: Selection) => selected(call, one);
   const find = async (one: Selection) =>
-    api
-      ? await requestedNetwork(call, api, [call.config.confDir], one, api.pod.namespace)
-      : selected(call, one);
+    api ? await requestedNetwork(call, api, [call.config.confDir], one, api.pod.namespace) : onDisk(one);
   return {
-    choices: await Promise.all(wanted.map(find)),
+    choices: [clusterNetwork(call), ...(await Promise.all(wanted.map(find))), ...given.map(onDisk)],
     annotationsFor: (added) => ({ [statusAnnotation]: networkStatus(added) }),
   };
 }
 
 /** The one network on disk that has the least to carry; of equals, that which is meant by default. */
 async function planByLoad(call: GenieCall): Promise<Plan> {
-  const preferred = call.config.default_plugin ? defaults(call) : [];
-  const others = networkFiles(call.config.confDir).flatMap((file) => readable(file));
-  const networks = [...preferred.map((one) => one.network), ...others];
-  const network = await leastLoaded(networks);
-  if (!network) return planOf(defaults(call));
+  const networks = [...defaults(call).map((one) => one.network), ...usableNetworks(call)];
+  const network = (await leastLoaded(networks))!;
   const alternatives = comparableNetworks(networks).filter(({ name }) => name !== network.name);
   return {
     choices: [{ network }],
     alternatives: alternatives.map((one) => ({ network: one })),
     annotationsFor: () => ({ [genieAnnotation]: network.name }),
   };
+}
+
+/** The networks that a pod can be attached to, by the names of their files. */
+function usableNetworks({ config }: GenieCall): NetworkList[] {
+  return configFiles(config.confDir, ['.conf', '.conflist']).flatMap(readable);
+}
+
+/**
+ * The network that a node without this plugin would have: that of the first file. It has the interface of the
+ * call. Source: getClusterNetwork of CNI-Genie's genie-netattachdef-controller.
+ * @throws Error when there is none.
+ */
+function clusterNetwork(call: GenieCall): Choice {
+  const [network] = usableNetworks(call);
+  if (!network)
+    throw new Error(
+      `Directory "${call.config.confDir}" has no network that a pod can be attached to by default. Put one there`,
+    );
+  return { network, selection: selectionOf(network.name, call.ifname) };
 }
 
 /** A network that a pod can be attached to; none for what cannot be used, or leads back to this plugin. */
@@ -136,13 +177,10 @@ function readable(file: string): NetworkList[] {
   }
 }
 
+/** The networks of a pod that names none. @throws Error when there are none. */
 function defaults(call: GenieCall): Choice[] {
   const networks = parseSelections(call.config.default_plugin ?? '', '"default_plugin"');
-  if (networks.length === 0)
-    throw new Error(
-      `The pod has no annotation "${genieAnnotation}", and the configuration no "default_plugin". Set either to the names of networks`,
-    );
-  return networks.map((one) => selected(call, one));
+  return networks.length > 0 ? networks.map((one) => selected(call, one)) : [clusterNetwork(call)];
 }
 
 function selected({ config }: GenieCall, selection: Selection): Choice {

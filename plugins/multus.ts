@@ -15,9 +15,9 @@ import {
 } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
 import { type Choice, inlineNetwork, networkNamed, wholeInlineNetwork } from '../lib/networks/choice.ts';
-import { type NetworkList, networkFiles, readNetwork } from '../lib/networks/conflist.ts';
+import { configFiles, type NetworkList, readNetwork } from '../lib/networks/conflist.ts';
 import { definedNetwork, requestedNetwork } from '../lib/networks/definition.ts';
-import { directoryOf, usualDirectory } from '../lib/networks/directories.ts';
+import { directoryOf, multusNetworks, usualDirectory } from '../lib/networks/directories.ts';
 import {
   annotationsOf,
   defaultAnnotation,
@@ -61,13 +61,16 @@ const config = {
     { description: 'Further networks of certain pods, for nodes without an API.' },
   ),
   confDir: string({
-    description:
-      'Directory of the networks that are referred to by name; by default /etc/cni/multus/net.d, then /etc/cni/net.d.',
+    description: `Directory of the networks that are referred to by name; by default ${multusNetworks.join(', then ')}.`,
   }),
   cniDir: withDefault(
     string({ description: 'Directory in which the networks of each container are saved.' }),
     usualDirectory('multus'),
   ),
+  binDir: string({ description: 'Directory in which plugins are looked for before those of CNI_PATH.' }),
+  auxiliaryCNIChainName: string({
+    description: 'Not supported: a configuration with this key of Multus is refused.',
+  }),
   systemNamespaces: withDefault(
     array(string(), { description: 'Namespaces whose pods get no "defaultNetworks".' }),
     ['kube-system'],
@@ -95,7 +98,11 @@ export const plugin = defineSeveralNetworks({
   summary: 'Attaches a pod to a default network and to those that it asks for.',
   config,
 
-  validate({ delegates = [], clusterNetwork, rules = [] }) {
+  validate({ delegates = [], clusterNetwork, rules = [], auxiliaryCNIChainName: chain }) {
+    if (chain)
+      throw new Error(
+        `"auxiliaryCNIChainName" is "${chain}", but plugins in a directory of that name are not run. Remove the key, and put those plugins into the "plugins" of the default network`,
+      );
     if (delegates.length === 0 && !clusterNetwork)
       throw new Error(
         'There is no default network. Name one in "clusterNetwork", or put its configuration into "delegates"',
@@ -124,7 +131,8 @@ export const plugin = defineSeveralNetworks({
 
   directoryOf: ({ cniDir }) => directoryOf('multus', cniDir),
   kubeconfigOf: ({ kubeconfig }) => kubeconfig,
-  nameOf: (index) => `net${index}`,
+  // The pod cannot say which interface its default network has.
+  nameInterfaces: ([, ...further], own) => [own, ...further.map((name, i) => name || `net${i + 1}`)],
   needsAnnotations: true,
 
   requireReady: ({ readinessindicatorfile: file }) => {
@@ -176,8 +184,8 @@ async function baseNetworks(call: MultusCall, api: PodApi | undefined, pod?: Pod
   ];
 }
 
-function directories({ confDir }: Config): string[] {
-  return confDir ? [confDir] : ['/etc/cni/multus/net.d', '/etc/cni/net.d'];
+function directories({ confDir }: Config): readonly string[] {
+  return confDir ? [confDir] : multusNetworks;
 }
 
 /**
@@ -198,10 +206,14 @@ async function configuredNetwork(call: MultusCall, api: PodApi | undefined, name
   }
 }
 
-/** A network by the path of its file, or the first one of a directory. @throws ConfigError */
+/**
+ * A network by the path of its file. Of a directory, it is that of the first file by name, as for Multus:
+ * lists do not come before single plugins here.
+ * @throws ConfigError
+ */
 function networkAt(path: string): NetworkList {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return readNetwork(path);
-  const [file] = networkFiles(path);
+  const [file] = configFiles(path, ['.conf', '.conflist', '.json']);
   if (file !== undefined) return readNetwork(file);
   throw new Error(`Directory "${path}" has no network. Put one there, or name another in the configuration`);
 }
@@ -255,9 +267,8 @@ async function exchangedDefault(
   const { config } = call;
   if (wanted.namespace && wanted.namespace !== config.multusNamespace)
     requireAllowed(config, pod, wanted.name, wanted.namespace);
-  const selection = { ...wanted, ifname: '' };
-  if (api) return await requestedNetwork(call, api, directories(config), selection, config.multusNamespace);
-  return { network: networkNamed(directories(config), wanted.name), selection };
+  if (api) return await requestedNetwork(call, api, directories(config), wanted, config.multusNamespace);
+  return { network: networkNamed(directories(config), wanted.name), selection: wanted };
 }
 
 function quoted(names: readonly string[]): string {

@@ -22,8 +22,17 @@ import {
   vlanColumns,
 } from '../lib/ovsdb/ports.ts';
 import { forgetSettings, rememberSettings } from './ovs/cache.ts';
-import { removeOwnPort, waitUntilUp } from './ovs/port.ts';
-import { argumentsOf, bridgeOf, config, patienceOf, settingsOf, validate, vlansOf } from './ovs/settings.ts';
+import { removeOwnPort, stalePorts, waitUntilUp } from './ovs/port.ts';
+import {
+  argumentsOf,
+  bridgeOf,
+  config,
+  ignoredTrunks,
+  patienceOf,
+  settingsOf,
+  validate,
+  vlansOf,
+} from './ovs/settings.ts';
 
 /** What ADD has made. */
 interface OvsPort extends Attached, VethPair {
@@ -37,6 +46,7 @@ export const plugin = defineMainPlugin({
   kind: 'veth',
   config,
   validate,
+  ignores: ignoredTrunks,
 
   explain: (config) => [
     'Creates a veth pair: one end in the container, the other on the host',
@@ -57,9 +67,7 @@ export const plugin = defineMainPlugin({
     using db = await openDatabase(settings);
     const bridge = await requireBridge(db, name);
     // The sandbox has no such interface, so that a port of that name has none either.
-    const stale = (await listPodPorts(db, call.ifname)).filter((port) =>
-      isPortOf(port, call.attachment, call.netns),
-    );
+    const stale = await stalePorts(call, db, (port) => isPortOf(port, call.attachment, call.netns));
     const pair = createVethPair(call, {
       name: call.ifname,
       mtu: settings.mtu ?? 0,
@@ -76,7 +84,7 @@ export const plugin = defineMainPlugin({
         netns: call.netns,
         podUid,
         type: settings.interface_type ?? '',
-        ofportRequest: settings.ofport_request,
+        ofportRequest: settings.ofport_request || undefined,
         ovnPort,
       }),
     ]);

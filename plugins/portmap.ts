@@ -56,7 +56,7 @@ export const plugin = definePlugin({
     if (config.backend === 'nftables') refuseIptablesKeys(config);
   },
 
-  unused: ({ backend, markMasqBit }) =>
+  ignores: ({ backend, markMasqBit }) =>
     backend === 'nftables' && markMasqBit !== undefined
       ? ['"markMasqBit" has no effect with "backend" "nftables", which needs no mark. Remove it']
       : [],

@@ -1,5 +1,6 @@
 /** CHECK of every attachment. */
 
+import { attachmentKey } from '../../lib/attachment.ts';
 import { isByHand } from '../inventory.ts';
 import { sandboxProblems } from '../sandbox.ts';
 import { checkStates } from '../state.ts';
@@ -29,6 +30,7 @@ export const attachments: Check = {
       (one): Finding => ({
         severity: 'error',
         subject: `${one.name} on network "${one.attachment.network}"`,
+        key: attachmentKey(one.attachment),
         message: states.get(one.attachment)!.problems.join('; '),
         ...(repairs.get(one) ?? {
           cause: 'Something has changed since ADD: another program, an operator, or the container itself',

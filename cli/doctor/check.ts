@@ -10,6 +10,8 @@ export interface Finding {
   readonly severity: Severity;
   /** What it is about: a kernel setting, a chain, a pod, a file. */
   readonly subject: string;
+  /** Tells it from others of its check; the subject when left out. */
+  readonly key?: string;
   /** What is so, and what should be. */
   readonly message: string;
   /** Why it is so, as far as can be told. */

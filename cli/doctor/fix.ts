@@ -37,8 +37,12 @@ export async function fixAll(
   const fixes = tried.map(({ check, finding, error }) => {
     const still = after
       .find(({ id }) => id === check.id)
-      ?.findings.some(({ subject }) => subject === finding.subject || subject === check.title);
+      ?.findings.some((one) => keyOf(one) === keyOf(finding) || one.subject === check.title);
     return { check, finding, failure: still ? (error ?? 'a second look still finds it') : undefined };
   });
   return { fixes, results: after };
+}
+
+function keyOf({ key, subject }: Finding): string {
+  return key ?? subject;
 }

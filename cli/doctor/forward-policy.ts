@@ -1,6 +1,6 @@
 /** Whether a firewall drops what pods send through the host. */
 
-import { chainsThatDrop } from '../../lib/firewall/forward-chains.ts';
+import { chainsThatDrop, chainsThatDropSome } from '../../lib/firewall/forward-chains.ts';
 import { withNftables } from '../../lib/firewall/nftables.ts';
 import type { Family } from '../../lib/ip.ts';
 import { ProgramMissingError } from '../../lib/kernel/programs.ts';
@@ -8,11 +8,13 @@ import { type Check, type Finding, shellWord } from './check.ts';
 import { type Context, ingressOf, isRouted, type RunningAttachment } from './context.ts';
 import { iptablesChains, nftChains } from './firewall-rules.ts';
 import type { SavedRules } from './iptables.ts';
-import { type Chains, letsThrough } from './lets-through.ts';
+import { type Chains, verdictOn } from './lets-through.ts';
 
-/** A base chain that drops what no rule lets through. */
+/** A base chain that drops packets. */
 interface DroppingChain {
   readonly title: string;
+  /** Whether it drops what no rule lets through, rather than what a rule is about. */
+  readonly isClosed: boolean;
   readonly families: readonly Family[];
   /** Its name, and all chains of its table, as a family's packets see them. */
   readonly name: string;
@@ -29,15 +31,16 @@ export const forwardPolicy: Check = {
   async run(context) {
     const chains = [...context.rules.flatMap(iptablesChain), ...(await nftablesChains(context))];
     const findings = chains.flatMap((chain) => findingsOf(chain, context));
+    const closed = chains.filter(({ isClosed }) => isClosed);
     const seen =
-      chains.length === 0
+      closed.length === 0
         ? 'no chain drops what is forwarded'
-        : `${chains.map(({ title }) => title).join(', ')} drops what is forwarded, but lets pods through`;
+        : `${closed.map(({ title }) => title).join(', ')} drops what is forwarded, but lets pods through`;
     return { findings, seen };
   },
 };
 
-/** One finding for each network that a chain lets no packets through from. */
+/** One finding for each network whose packets a chain drops. */
 function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Context): Finding[] {
   const dropped = new Map<string, { one: RunningAttachment; ip: string; link: string | undefined }[]>();
   for (const one of running.filter(isRouted)) {
@@ -45,38 +48,52 @@ function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Con
     for (const ip of one.attachment.ips) {
       const family = ip.includes(':') ? 6 : 4;
       if (!chain.families.includes(family)) continue;
-      if (letsThrough(chain.chains(family), chain.name, { ip, link: ingress?.name })) continue;
+      const verdict = verdictOn(chain.chains(family), chain.name, { ip, link: ingress?.name });
+      if (verdict === 'accept' || (!chain.isClosed && verdict !== 'drop')) continue;
       const link = ingress?.kind === 'bridge' ? ingress.name : undefined;
       const { network } = one.attachment;
       dropped.set(network, [...(dropped.get(network) ?? []), { one, ip, link }]);
     }
   }
   return [...dropped].map(([network, all]) => {
-    const hasFirewall = all.some(({ one }) => one.network?.plugins.some(({ type }) => type === 'firewall'));
     const commands = new Set(all.flatMap(({ ip, link }) => chain.allow(link, ip)));
     return {
       severity: 'error',
       subject: `network "${network}"`,
-      message: `${chain.title} drops what pods send through the host, and has no rule that lets these through: ${all.map(({ one, ip }) => `${one.name} (${ip})`).join(', ')}`,
-      cause: !hasFirewall
-        ? `Network "${network}" has no plugin "firewall", which lets its pods through. Add it to the network for pods to come`
-        : chain.isOfPlugins
-          ? 'Something has removed the rules of the plugin "firewall"'
-          : 'The plugin "firewall" lets them through another firewall of this host, and this one drops them all the same',
+      message: `${chain.title} drops what pods send through the host, and has ${chain.isClosed ? 'no rule that lets these through' : 'a rule for these'}: ${all.map(({ one, ip }) => `${one.name} (${ip})`).join(', ')}`,
+      cause: causeOf(
+        chain,
+        network,
+        all.some(({ one }) => hasFirewall(one)),
+      ),
       fix: [...commands].join(' && '),
     };
   });
 }
 
+function hasFirewall({ network }: RunningAttachment): boolean {
+  return network?.plugins.some(({ type }) => type === 'firewall') ?? false;
+}
+
+/** Why a chain drops the packets of a network. @param isGuarded whether that has the plugin "firewall". */
+function causeOf({ isClosed, isOfPlugins }: DroppingChain, network: string, isGuarded: boolean): string {
+  if (!isClosed)
+    return 'An operator, or another program, drops them on purpose; the plugin "firewall" leaves such rules alone';
+  if (!isGuarded)
+    return `Network "${network}" has no plugin "firewall", which lets its pods through. Add it to the network for pods to come`;
+  if (isOfPlugins) return 'Something has removed the rules of the plugin "firewall"';
+  return 'The plugin "firewall" lets them through another firewall of this host, and this one drops them all the same';
+}
+
 function iptablesChain({ family, program, tables, isInUse, variant }: SavedRules): DroppingChain[] {
   const lines = tables.get('filter') ?? [];
   const drops = lines.some((line) => /^:FORWARD DROP\b|^-A FORWARD -j (?:DROP|REJECT)\b/.test(line));
-  if (!drops || lines.includes('-A FORWARD -j ACCEPT')) return [];
   const chains = iptablesChains(lines);
   const connections = '-m conntrack --ctstate RELATED,ESTABLISHED,DNAT';
   return [
     {
       title: `Chain FORWARD of ${program} (${variant === 'nft' ? 'nf_tables' : 'legacy'})`,
+      isClosed: drops && !lines.includes('-A FORWARD -j ACCEPT'),
       families: [family],
       name: 'FORWARD',
       chains: () => chains,
@@ -99,12 +116,15 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
   const ofIptables = rules
     .filter(({ variant }) => variant === 'nft')
     .map(({ family }) => (family === 4 ? 'ip' : 'ip6'));
-  const found = withNftables((socket) => chainsThatDrop(socket, 'forward')).filter(
+  const found = withNftables((socket) => [
+    ...chainsThatDrop(socket, 'forward').map((chain) => ({ ...chain, isClosed: true })),
+    ...chainsThatDropSome(socket, 'forward').map((chain) => ({ ...chain, isClosed: false })),
+  ]).filter(
     ({ table, name }) =>
       !(name === 'FORWARD' && table.name === 'filter' && ofIptables.some((one) => one === table.family)),
   );
   const chains: DroppingChain[] = [];
-  for (const { table, name } of found) {
+  for (const { table, name, isClosed } of found) {
     const full = `${table.family} ${table.name} ${name}`;
     const insert = `nft insert rule ${full}`;
     const families: Family[] = table.family === 'inet' ? [4, 6] : [table.family === 'ip' ? 4 : 6];
@@ -112,7 +132,7 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
     const byFamily = new Map(families.map((one) => [one, nftChains(lines, one)]));
     chains.push({
       title: `Chain "${full}" of nftables`,
-      ...{ families, name },
+      ...{ isClosed, families, name },
       chains: (family) => byFamily.get(family)!,
       isOfPlugins: false,
       allow: (link, ip) => {

@@ -69,7 +69,7 @@ const adminChain = 'CNI-ADMIN';
 /** A chain of one attachment's: what leads to it tells of which. */
 const ownChain = /^-A CNI-(?:[DS]N-)?[0-9a-f]{21,24} /;
 
-/** Whether a rule is about an attachment: by its container ID, its addresses, or its interfaces of the host. */
+/** Whether a rule is about an attachment: by its container ID, addresses or interfaces of the host. */
 function concerns(line: string, { attachment }: RunningAttachment): boolean {
   const { containerId, ips, hostInterfaces } = attachment;
   if (line.includes(containerId)) return true;

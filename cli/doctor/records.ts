@@ -69,6 +69,7 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
       return {
         severity: 'warning',
         subject: `${displayName(one)} on network "${one.network}"`,
+        key: attachmentKey(one),
         message: `It belongs to no container any more${holds}: ${one.orphaned.join('; ')}`,
         cause: 'The host went down, or the runtime lost the container, without a DEL',
         fix: `cni gc ${shellWord(one.network)}`,
@@ -76,7 +77,7 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
         ...(record &&
           network && {
             apply: async () => {
-              await deleteNetwork(network, record, environment);
+              await deleteNetwork(network, { ...record, netns: one.netns }, environment);
               forgetSaved(environment.cacheDir, record);
             },
           }),
@@ -85,18 +86,14 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
 }
 
 function sharedAddresses({ running }: Context): Finding[] {
-  const holders = new Map<string, string[]>();
-  for (const { attachment, name } of running)
-    for (const ip of attachment.ips) {
-      const key = `${attachment.network} ${ip}`;
-      holders.set(key, [...(holders.get(key) ?? []), name]);
-    }
-  return [...holders]
-    .filter(([, names]) => names.length > 1)
-    .map(([key, names]) => ({
-      severity: 'error',
-      subject: key.split(' ')[1]!,
-      message: `${names.map((name) => `"${name}"`).join(' and ')} have the same address on network "${key.split(' ')[0]}"`,
+  const all = running.flatMap(({ attachment: { network, ips }, name }) =>
+    ips.map((ip) => ({ network, ip, name })),
+  );
+  return [...Map.groupBy(all, ({ network, ip }) => `${network} ${ip}`)]
+    .filter(([, holders]) => holders.length > 1)
+    .map(([key, holders]) => ({
+      ...{ severity: 'error', subject: holders[0]!.ip, key },
+      message: `${holders.map(({ name }) => `"${name}"`).join(' and ')} have the same address on network "${holders[0]!.network}"`,
       cause: 'The reservation was removed while the first of them ran, or the addresses are static',
       fix: `Delete one of the pods, so that its runtime attaches it anew`,
     }));

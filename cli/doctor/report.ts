@@ -49,7 +49,7 @@ function describeFinding(
 
 /** The same for programs. */
 export function resultsAsJson(results: readonly CheckResult[], fixes: readonly Attempt[]): object {
-  const plain = ({ apply, ...finding }: Finding) => ({ ...finding, fixable: apply !== undefined });
+  const plain = ({ apply, key, ...finding }: Finding) => ({ ...finding, fixable: apply !== undefined });
   return {
     checks: results.map(({ findings, ...check }) => ({ ...check, findings: findings.map(plain) })),
     fixes: fixes.map(({ check, finding, failure }) => ({

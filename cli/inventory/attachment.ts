@@ -20,7 +20,7 @@ export interface PodName {
 export interface HostAttachment extends AttachmentId {
   /** What its runtime calls it, where it says so. */
   pod: PodName | undefined;
-  /** Path of the sandbox's namespace, "" when nobody recorded it. */
+  /** Path of the sandbox's namespace; "" when nobody recorded it, or another one is there. */
   netns: string;
   /** Without prefix lengths. */
   ips: string[];

@@ -2,46 +2,59 @@
 
 import { realpathSync, type Stats, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { Netns } from '../../lib/kernel/netns.ts';
+import { isNetnsGone } from '../../lib/kernel/netns.ts';
 import { CommandError } from '../errors.ts';
 
 /** The root directory of PID 1, in its mount namespace. Source: proc_pid_root(5). */
 const rootOfInit = '/proc/1/root';
 
+/** What is at the path of a namespace; "foreign": another one, as the process of the path is gone. */
+type Presence = 'present' | 'foreign' | 'gone';
+
 /**
- * Finds the paths at which there is a network namespace.
+ * Looks whether network namespaces exist.
  * @param paths from records. @param directory of the records.
  * @throws CommandError when the records are of a host on which there are more than this process sees.
  */
-export function presentNamespaces(paths: Iterable<string>, directory: string): Set<string> {
-  const all = [...new Set(paths)];
-  const present = new Set(all.filter(isNamespace));
+export function findNamespaces(paths: Iterable<string>, directory: string): Map<string, Presence> {
+  const found = new Map([...new Set(paths)].map((path) => [path, lookAt(path)]));
   // Namespaces are bind mounts: a mount namespace of its own, as a debugging pod's, has none of later pods.
   const hidden = isOfInit(directory)
-    ? all.filter((path) => !present.has(path) && isNamespaceOfInit(path))
+    ? [...found].flatMap(([path, one]) => (one === 'gone' && isNamespaceOfInit(path) ? [path] : []))
     : [];
-  if (hidden.length === 0) return present;
+  if (hidden.length === 0) return found;
   throw new CommandError(
     `This process has a mount namespace of its own, without the network namespaces of running containers, such as "${hidden[0]}" ` +
-      `(${hidden.length} of ${all.length}). Run the command in that of the host: nsenter --target 1 --mount -- cni …`,
+      `(${hidden.length} of ${found.size}). Run the command in that of the host: nsenter --target 1 --mount -- cni …`,
   );
 }
 
-function isNamespace(path: string): boolean {
-  using netns = Netns.openIfPresent(path);
-  return netns !== undefined;
+/** What has the PID of a container that is gone is mostly a process of the host. */
+function lookAt(path: string): Presence {
+  if (isNetnsGone(path)) return 'gone';
+  const isOfProcess = /^\/proc\/\d+\//.test(path);
+  return isOfProcess && isSame(path, '/proc/thread-self/ns/net') ? 'foreign' : 'present';
 }
 
 /** Whether PID 1 has the same directory at the same path. */
 function isOfInit(directory: string): boolean {
-  const [own, ofInit] = [directory, join(rootOfInit, directory)].map(statusOf);
-  return own !== undefined && own.dev === ofInit?.dev && own.ino === ofInit.ino;
+  return isSame(directory, join(rootOfInit, directory));
+}
+
+/** Whether two paths lead to the same file: not if one does not exist, or another user's PID 1 has it. */
+function isSame(...paths: [string, string]): boolean {
+  try {
+    const [one, other] = paths.map((path) => statSync(path)) as [Stats, Stats];
+    return one.dev === other.dev && one.ino === other.ino;
+  } catch {
+    return false;
+  }
 }
 
 /** Symbolic links are followed here, as below {@link rootOfInit} they would lead back to the own root. */
 function isNamespaceOfInit(path: string): boolean {
   const candidates = [path, realPathOf(path), join(realPathOf(dirname(path)), basename(path))];
-  return candidates.some((one) => isNamespace(join(rootOfInit, one)));
+  return candidates.some((one) => lookAt(join(rootOfInit, one)) === 'present');
 }
 
 function realPathOf(path: string): string {
@@ -49,14 +62,5 @@ function realPathOf(path: string): string {
     return realpathSync(path);
   } catch {
     return path;
-  }
-}
-
-/** @returns undefined for what does not exist, or cannot be seen, as PID 1 of another user. */
-function statusOf(path: string): Stats | undefined {
-  try {
-    return statSync(path);
-  } catch {
-    return undefined;
   }
 }

@@ -7,11 +7,16 @@ import type { AttachmentId } from '../../lib/attachment.ts';
 import { findPlugin } from '../../lib/cni/delegate.ts';
 import { runExecutable } from '../../lib/cni/exec.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
-import { formatResult, readOutput } from '../../lib/cni/result.ts';
+import { type Result, readOutput } from '../../lib/cni/result.ts';
 import { atLeast } from '../../lib/cni/version.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { Once } from '../../lib/kernel/sharing.ts';
-import { pluginConfig, type ResultJson } from '../../lib/networks/plugin-config.ts';
+import {
+  pluginConfig,
+  type ResultJson,
+  recordedResult,
+  resultJson,
+} from '../../lib/networks/plugin-config.ts';
 import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
 import type { NetworkList } from './conflist.ts';
 
@@ -84,14 +89,13 @@ export async function addPlugins(
   environment: Environment,
 ): Promise<ResultJson> {
   checkRuntime(runtime);
-  let result: ResultJson | undefined;
+  let last: { result: Result; version: string } | undefined;
   for (const plugin of list.plugins) {
-    const config = pluginConfig(list, plugin, runtime, result);
+    const config = pluginConfig(list, plugin, runtime, last?.result);
     const output = await run('ADD', plugin.type, config, runtime, environment);
-    const read = readOutput(output, plugin.type, list.cniVersion);
-    result = JSON.parse(formatResult(read.result, read.version)) as ResultJson;
+    last = readOutput(output, plugin.type, list.cniVersion);
   }
-  return result!;
+  return resultJson(last!.result, last!.version);
 }
 
 /**
@@ -122,8 +126,9 @@ export async function checkNetwork(
       `There is no record that container "${runtime.containerId}" was attached to network "${list.name}" as ` +
         `"${runtime.ifname}". Attach it with "cni add" first`,
     );
+  const prevResult = recordedResult(result, list, environment.once);
   for (const plugin of list.plugins)
-    await run('CHECK', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
+    await run('CHECK', plugin.type, pluginConfig(list, plugin, runtime, prevResult), runtime, environment);
 }
 
 /**
@@ -139,9 +144,10 @@ export async function deleteNetwork(
 ): Promise<void> {
   checkRuntime(runtime);
   const id = { ...runtime, network: list.name };
-  let result: ResultJson | undefined;
+  let result: Result | undefined;
   try {
-    if (atLeast(list.cniVersion, '0.4.0')) result = readCached(environment.cacheDir, id)?.result;
+    const recorded = readCached(environment.cacheDir, id)?.result;
+    result = recorded && recordedResult(recorded, list);
   } catch (error) {
     // A damaged record must not keep a container from being taken down.
     environment.onWarning((error as Error).message);
@@ -160,12 +166,13 @@ export async function deletePlugins(
   list: NetworkList,
   runtime: Runtime,
   environment: Environment,
-  { result, goesOn = false }: { readonly result?: ResultJson | undefined; readonly goesOn?: boolean } = {},
+  { result, goesOn = false }: { readonly result?: Result | undefined; readonly goesOn?: boolean } = {},
 ): Promise<void> {
+  const known = atLeast(list.cniVersion, '0.4.0') ? result : undefined;
   const failures: unknown[] = [];
   for (const plugin of list.plugins.toReversed())
     try {
-      await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, result), runtime, environment);
+      await run('DEL', plugin.type, pluginConfig(list, plugin, runtime, known), runtime, environment);
     } catch (error) {
       failures.push(error);
       if (!goesOn) break;
@@ -186,50 +193,29 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
 }
 
 /**
- * Collects garbage: detaches the stale attachments, and has each plugin look for more where the version has
- * GC.
- * @param stale the attachments to detach, with what is known of them, each from the network as it was added to.
- * @param valid the attachments to keep; undefined when they are not all known, so that no plugin may search.
+ * Has each plugin search for what is left of attachments, where the version has GC.
+ * @param valid the attachments to keep.
  * @returns everything that failed; it goes on after each failure.
  */
 export async function collectGarbage(
   list: NetworkList,
-  stale: readonly StaleAttachment[],
-  valid: readonly AttachmentId[] | undefined,
+  valid: readonly AttachmentId[],
   environment: Environment,
-): Promise<GarbageFailure[]> {
-  const failures: GarbageFailure[] = [];
-  const attempt = async (step: () => Promise<unknown>, runtime?: Runtime) => {
-    try {
-      await step();
-    } catch (error) {
-      failures.push({ runtime, error: error as Error });
-    }
-  };
-  for (const { network, runtime } of stale)
-    await attempt(() => deleteNetwork(network, runtime, environment), runtime);
-  if (!valid || !atLeast(list.cniVersion || '0.1.0', '1.1.0')) return failures;
+): Promise<Error[]> {
+  if (!atLeast(list.cniVersion || '0.1.0', '1.1.0')) return [];
+  const failures: Error[] = [];
   const keep = valid.map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
   // The second key is the name in the specification's first edition.
   const keys = { 'cni.dev/valid-attachments': keep, 'cni.dev/attachments': keep };
   for (const plugin of list.plugins) {
     const config = JSON.stringify({ ...JSON.parse(pluginConfig(list, plugin)), ...keys });
-    await attempt(() => run('GC', plugin.type, config, nobody, environment));
+    try {
+      await run('GC', plugin.type, config, nobody, environment);
+    } catch (error) {
+      failures.push(error as Error);
+    }
   }
   return failures;
-}
-
-/** An attachment that is to be detached. */
-export interface StaleAttachment {
-  readonly network: NetworkList;
-  readonly runtime: Runtime;
-}
-
-/** A step of a collection that failed. */
-export interface GarbageFailure {
-  /** The attachment that could not be detached; undefined when a plugin's own search failed. */
-  readonly runtime: Runtime | undefined;
-  readonly error: Error;
 }
 
 /** STATUS and GC are about no container, but libcni sets the variables all the same. */

@@ -6,7 +6,7 @@ import { NetlinkGroup } from '../../lib/kernel/events.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../../lib/netlink/socket.ts';
 import { displayName, type HostAttachment } from '../inventory.ts';
 import type { State } from '../state.ts';
-import { paint, print, warn } from '../terminal.ts';
+import { paint, print, redraw, warn } from '../terminal.ts';
 import { describeState, formatListing, type Layout } from './table.ts';
 
 /** What a look at the host gives. */
@@ -52,9 +52,9 @@ function screen(layout: Layout): (seen: Seen) => void {
     const room = Math.max(1, (process.stdout.rows || 24) - 3 - inventory.problems.length);
     const more = painted.length - room;
     const time = new Date().toTimeString().slice(0, 8);
-    print(
+    redraw(
       [
-        `\x1b[H\x1b[J${paint('bold', heading!.text)}`,
+        paint('bold', heading!.text),
         ...painted.slice(0, room),
         ...inventory.problems.map((problem) => paint('yellow', problem)),
         `${time}${more > 0 ? `, ${more} more lines` : ''}. Ctrl-C ends this.`,

@@ -8,7 +8,7 @@ import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
 import { OutdatedError, type RepairOutcome, repairPlugin } from '../../lib/cni/repair.ts';
 import type { FindPlugin } from '../../lib/cni/runner.ts';
 import type { Sharing } from '../../lib/kernel/sharing.ts';
-import { pluginConfig } from '../../lib/networks/plugin-config.ts';
+import { pluginConfig, recordedResult } from '../../lib/networks/plugin-config.ts';
 import type { Suite } from '../../main.ts';
 import { describeError } from '../errors.ts';
 import type { HostAttachment, Inventory } from '../inventory.ts';
@@ -91,7 +91,8 @@ async function repairAttachment(
         foreign.push(type);
         continue;
       }
-      const stdin = pluginConfig(network, { type, config, capabilities }, record, record.result);
+      const result = recordedResult(record.result, network);
+      const stdin = pluginConfig(network, { type, config, capabilities }, record, result);
       const find = finderIn(options.suite);
       const done = await repairPlugin(plugin, contextOf(record, stdin, options), find, mode);
       restored.push(...done.restored.map((what) => `${type}: ${what}`));

@@ -93,7 +93,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
   return findings;
 }
 
-/** What the plugin itself says of a configuration that fits its schema. */
+/** What the plugin itself refuses, or ignores, of a configuration that fits its schema. */
 function ownFindings(
   plugin: Plugin<unknown>,
   config: PluginEntry['config'],
@@ -102,9 +102,8 @@ function ownFindings(
   try {
     const decoded = decode(configSchema(plugin), config) as never;
     plugin.validate?.(decoded);
-    return (plugin.unused?.(decoded) ?? []).map((message) =>
-      warning('key-unused', at(path, placeOf(message, node)), message),
-    );
+    const ignored = plugin.ignores?.(decoded) ?? [];
+    return ignored.map((message) => warning('no-effect', at(path, placeOf(message, node)), message));
   } catch (problem) {
     const problems = problem instanceof AggregateError ? problem.errors : [problem];
     return (problems as Error[]).map(({ message }) =>

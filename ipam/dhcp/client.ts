@@ -6,7 +6,7 @@ import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { Address } from '../../lib/ip.ts';
-import { sinceBoot } from './clock.ts';
+import { msSinceBoot } from '../../lib/kernel/boot.ts';
 import { type Grant, isUsable, readGrant } from './grant.ts';
 import {
   type Channel,
@@ -57,7 +57,7 @@ export async function acquire(
   options: ClientOptions,
   settings: ClientSettings,
 ): Promise<Grant> {
-  const until = sinceBoot() + settings.resendTimeout;
+  const until = msSinceBoot() + settings.resendTimeout;
   const channel = openBroadcastChannel(link);
   try {
     for (let tries = 1; ; tries++) {
@@ -215,10 +215,10 @@ async function ask(
   };
   const bytes = encodeMessage(message);
   // Four quick tries, then slower and slower; at random moments, so that clients do not send in step.
-  for (let tries = 0; sinceBoot() < until && !signal?.aborted; tries++) {
+  for (let tries = 0; msSinceBoot() < until && !signal?.aborted; tries++) {
     channel.send(bytes);
     const pause = tries < 4 ? 2000 : Math.min(4000 * 2 ** (tries - 4), settings.resendMax);
-    const next = Math.min(until, sinceBoot() + pause + randomInt(-500, 500));
+    const next = Math.min(until, msSinceBoot() + pause + randomInt(-500, 500));
     const answer = await waitFor(channel, accept, next, signal);
     if (answer) return answer;
   }

@@ -3,7 +3,7 @@
 import { emptyResult, type Result, type Route } from '../../lib/cni/result.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { type Address, Prefix } from '../../lib/ip.ts';
-import { sinceBoot } from './clock.ts';
+import { msSinceBoot } from '../../lib/kernel/boot.ts';
 import {
   addressesOption,
   classfulRoutes,
@@ -16,7 +16,7 @@ import {
   typeOf,
 } from './packet.ts';
 
-/** What a server granted; times as of {@link sinceBoot}. */
+/** What a server granted; times as of {@link msSinceBoot}. */
 export interface Grant {
   address: Prefix;
   server: Address;
@@ -59,7 +59,7 @@ export function readGrant(answer: DhcpMessage): Grant {
       `DHCP server ${server} grants ${answer.yourAddress} with ${mask ? `netmask ${mask}, which is none` : 'no netmask'}. Have it send option 1, as in 255.255.255.0`,
     );
   const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
-  const now = sinceBoot();
+  const now = msSinceBoot();
   const after = (share: number) => now + seconds * 1000 * share;
   const at = (option: number, share: number) => {
     // By a time of 0 the lease would be renewed without a pause.

@@ -3,6 +3,7 @@
 import { attachmentKey } from '../../lib/attachment.ts';
 import { formatResult, parseResult, type Result } from '../../lib/cni/result.ts';
 import { Address } from '../../lib/ip.ts';
+import { bootId, isEarlierBoot, msSinceBoot } from '../../lib/kernel/boot.ts';
 import { getLink, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
@@ -15,7 +16,6 @@ import {
   release,
   renew,
 } from './client.ts';
-import { bootId, sinceBoot } from './clock.ts';
 import { type Grant, resultOf } from './grant.ts';
 import type { ClientLink } from './link-socket.ts';
 import type { LeaseOwner } from './owner.ts';
@@ -84,7 +84,7 @@ export class Lease {
    */
   static restore(text: string, keeper: LeaseKeeper): Lease | undefined {
     const { boot, owner, link, clientId, request, provide, server, times, result } = readStoredLease(text);
-    if (boot !== bootId()) return undefined;
+    if (isEarlierBoot(boot)) return undefined;
     const { ips, routes } = parseResult(result, '1.1.0');
     const [ip] = ips;
     if (!ip) throw new Error('It has no address');
@@ -117,7 +117,8 @@ export class Lease {
     const { server, renewAt, rebindAt, expiresAt } = this.grant;
     const { clientId, request, provide } = this.options;
     const stored: StoredLease = {
-      boot: bootId(),
+      // Without a boot, the times would be taken for those of the day.
+      boot: bootId() ?? 'unknown',
       owner: this.owner,
       link: this.link,
       options: {
@@ -158,7 +159,7 @@ export class Lease {
   private schedule(at: number): void {
     clearTimeout(this.timer);
     if (this.stopping.signal.aborted) return;
-    const wait = Math.max(at - sinceBoot(), 0);
+    const wait = Math.max(at - msSinceBoot(), 0);
     this.timer = setTimeout(
       () => (wait > longestTimer ? this.schedule(at) : void this.renewOrExpire()),
       Math.min(wait, longestTimer),
@@ -175,7 +176,7 @@ export class Lease {
     } catch (error) {
       if (this.stopping.signal.aborted) return;
       this.keeper.log(`${this.key}: ${(error as Error).message}`);
-      this.schedule(sinceBoot() + retryPause);
+      this.schedule(msSinceBoot() + retryPause);
     }
   }
 
@@ -187,7 +188,7 @@ export class Lease {
     const link = this.linkIn(netns);
     if (!link) return this.keeper.ended(this); // The container is gone, whether DEL comes or not.
 
-    const now = sinceBoot();
+    const now = msSinceBoot();
     if (now >= expiresAt) return this.expire(link);
     const rebinding = now >= rebindAt;
     const nextStage = rebinding ? expiresAt : rebindAt;
@@ -206,7 +207,7 @@ export class Lease {
       this.grant = renewed;
       this.schedule(renewed.renewAt);
       this.keeper.renewed(this);
-    } else this.schedule(Math.min(sinceBoot() + retryPause, nextStage));
+    } else this.schedule(Math.min(msSinceBoot() + retryPause, nextStage));
   }
 
   /** Its interface; undefined when that is gone, and another one may have its name. */

@@ -7,12 +7,12 @@ import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Address } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
+import { msSinceBoot } from '../../lib/kernel/boot.ts';
 import type { Netns } from '../../lib/kernel/netns.ts';
 import { broadcastMac, checksum, EtherType, openPacketSocket, sendPacket } from '../../lib/kernel/packet.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { isKernelError, libc } from '../../lib/netlink/libc.ts';
 import { numberBytes } from '../../lib/netlink/message.ts';
-import { sinceBoot } from './clock.ts';
 
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
@@ -134,7 +134,7 @@ export function hasAddress({ netns, index }: ClientLink, address: Address): bool
 
 async function drained(fd: number): Promise<void> {
   const queued = new Uint8Array(4);
-  for (const end = sinceBoot() + drainTime; sinceBoot() < end; await sleep(pollInterval)) {
+  for (const end = msSinceBoot() + drainTime; msSinceBoot() < end; await sleep(pollInterval)) {
     libc('ask what has not been sent yet', 'ioctl', fd, SIOCOUTQ, queued);
     if (queued.every((byte) => byte === 0)) return;
   }
@@ -142,7 +142,7 @@ async function drained(fd: number): Promise<void> {
 
 /**
  * Waits for a message that `accept` takes.
- * @param until time to give up, as of {@link sinceBoot}.
+ * @param until time to give up, as of {@link msSinceBoot}.
  * @param signal gives up earlier.
  */
 export async function waitFor<T>(
@@ -157,7 +157,7 @@ export async function waitFor<T>(
       const accepted = accept(data);
       if (accepted !== undefined) return accepted;
     }
-    if (sinceBoot() >= until) return undefined;
+    if (msSinceBoot() >= until) return undefined;
     await sleep(pollInterval);
   }
 }
@@ -167,7 +167,7 @@ export async function isInUse(link: ClientLink, address: Address): Promise<boole
   const fd = openPacketSocket(link.netns, link.index, EtherType.ARP);
   try {
     sendPacket(fd, link.index, EtherType.ARP, broadcastMac, arpProbe(link.mac, address));
-    for (const until = sinceBoot() + probeTime; sinceBoot() < until; await sleep(pollInterval))
+    for (const until = msSinceBoot() + probeTime; msSinceBoot() < until; await sleep(pollInterval))
       for (let data = read(fd); data; data = read(fd)) if (isConflict(data, address, link.mac)) return true;
     return false;
   } finally {

@@ -19,7 +19,7 @@ export const dhcpShape = {
     object({
       option: required(string({ description: 'Name or number of an option to send.' })),
       value: string({ description: 'Its value.' }),
-      fromArg: string({ description: 'Name in CNI_ARGS whose value it takes.' }),
+      fromArg: string({ description: 'Name in CNI_ARGS whose value counts before "value".' }),
     }),
     { description: 'Options to send to the server.' },
   ),
@@ -66,7 +66,7 @@ export function clientOptions(
   const given = new Map<number, Uint8Array>();
   for (const { option, value, fromArg } of provide) {
     const number = optionNumber(option);
-    const text = fromArg ? args[fromArg] : value;
+    const text = (fromArg && args[fromArg]) || value;
     if (reserved.includes(number))
       throw new Error(`DHCP option "${option}" belongs to the protocol. Take it out of "ipam.provide"`);
     if (!text) continue;

@@ -6,7 +6,7 @@ import { defaultSocket } from './protocol.ts';
 
 /** How the daemon runs. */
 export interface DaemonSettings extends ClientSettings {
-  /** Path of the Unix socket. */
+  /** Path of the Unix socket, as the daemon sees it: below {@link hostPrefix}. */
   readonly socket: string;
   /** Directory that the host's root is mounted at, "" when it is the root itself. */
   readonly hostPrefix: string;
@@ -16,9 +16,9 @@ export interface DaemonSettings extends ClientSettings {
 export const usage = `Usage: dhcp daemon [OPTION...]
 Keeps the leases of containers whose networks use "dhcp" for IPAM.
 
-  -socketpath PATH        Unix socket to listen on (${defaultSocket})
+  -socketpath PATH        Unix socket of the host to listen on (${defaultSocket})
   -pidfile PATH           write the process ID there
-  -hostprefix PATH        directory that the host's root is mounted at
+  -hostprefix PATH        directory that the host's root is mounted at; the socket is below it as well
   -broadcast              ask servers to answer by broadcast
   -timeout DURATION       accepted for compatibility: an answer is awaited until the message is sent again
   -resendmax DURATION     longest pause before a message is sent again (62s)
@@ -27,14 +27,14 @@ Keeps the leases of containers whose networks use "dhcp" for IPAM.
 
 /** Reads the arguments behind "daemon". @throws Error for an unknown one, or a value that is not valid. */
 export function readSettings(args: readonly string[]): DaemonSettings {
-  // Go's flags have one dash, or two.
+  // Go's flags have one dash, or two; those of a boolean may have a value behind "=".
   const { values } = parseArgs({
-    args: args.map((arg) => arg.replace(/^-(?=[a-z])/, '--')),
+    args: args.map((arg) => arg.replace(/^-(?=[a-z])/, '--').replace(/^--broadcast$/, '$&=true')),
     options: {
       pidfile: { type: 'string' },
       hostprefix: { type: 'string', default: '' },
-      socketpath: { type: 'string', default: defaultSocket },
-      broadcast: { type: 'boolean', default: false },
+      socketpath: { type: 'string', default: '' },
+      broadcast: { type: 'string', default: 'false' },
       timeout: { type: 'string', default: '10s' },
       resendmax: { type: 'string', default: '62s' },
       resendtimeout: { type: 'string', default: '30s' },
@@ -43,21 +43,34 @@ export function readSettings(args: readonly string[]): DaemonSettings {
   readDuration('timeout', values.timeout);
   return {
     pidFile: values.pidfile,
-    socket: values.socketpath,
+    socket: `${values.hostprefix}${values.socketpath || defaultSocket}`,
     hostPrefix: values.hostprefix,
-    broadcast: values.broadcast,
+    broadcast: readBoolean('broadcast', values.broadcast),
     resendMax: readDuration('resendmax', values.resendmax),
     resendTimeout: readDuration('resendtimeout', values.resendtimeout),
   };
 }
 
+/** Source: strconv.ParseBool of Go. */
+function readBoolean(name: string, text: string): boolean {
+  if (/^(1|t|T|true|TRUE|True)$/.test(text)) return true;
+  if (/^(0|f|F|false|FALSE|False)$/.test(text)) return false;
+  throw new Error(`-${name} is "${text}", but it must be "true" or "false"`);
+}
+
+/** Units in milliseconds; "µ" stands in two places in Unicode. Source: time.ParseDuration of Go. */
+const units: Readonly<Record<string, number>> = {
+  ...{ ns: 1e-6, us: 1e-3, µs: 1e-3, μs: 1e-3 },
+  ...{ ms: 1, s: 1000, m: 60_000, h: 3_600_000 },
+};
+
 /** A duration as Go writes it, such as "1m30s". @returns milliseconds. */
 function readDuration(name: string, text: string): number {
-  const units: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
-  if (!/^(\d+(\.\d+)?(ms|s|m|h))+$/.test(text))
+  if (text === '0') return 0;
+  const part = `(\\d+(?:\\.\\d*)?|\\.\\d+)(${Object.keys(units).join('|')})`;
+  if (!new RegExp(`^(?:${part})+$`).test(text))
     throw new Error(`-${name} is "${text}", but it must be like "10s" or "1m30s"`);
   let sum = 0;
-  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g))
-    sum += Number(number) * units[unit!]!;
+  for (const [, number, unit] of text.matchAll(new RegExp(part, 'g'))) sum += Number(number) * units[unit!]!;
   return sum;
 }

@@ -1,7 +1,7 @@
 /** A lease as it is written down. */
 
 import { array, decode, integer, json, object, required, string } from '../../lib/cni/schema.ts';
-import { bootId, sinceBoot } from './clock.ts';
+import { msSinceBoot } from '../../lib/kernel/boot.ts';
 import { type LeaseOwner, ownerSchema } from './owner.ts';
 
 /** What is in a lease's file. */
@@ -56,16 +56,12 @@ export function readStoredLease(text: string) {
 }
 
 /** Times as earlier releases wrote them down: by the time of day, and without the boot. */
-function fromTimeOfDay({
-  renewAt,
-  rebindAt,
-  expiresAt,
-}: StoredLease['times']): Pick<StoredLease, 'boot' | 'times'> {
-  const bootedAt = Date.now() - sinceBoot();
+function fromTimeOfDay({ renewAt, rebindAt, expiresAt }: StoredLease['times']) {
+  const bootedAt = Date.now() - msSinceBoot();
   const times = {
     renewAt: renewAt - bootedAt,
     rebindAt: rebindAt - bootedAt,
     expiresAt: expiresAt === Number.MAX_SAFE_INTEGER ? expiresAt : expiresAt - bootedAt,
   };
-  return { boot: bootId(), times };
+  return { boot: undefined, times };
 }

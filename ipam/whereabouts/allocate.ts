@@ -125,7 +125,7 @@ async function look(
         const keys = range(addressKey({ group, address: begin }), behind({ group, address: end }), {
           keysOnly: true,
         });
-        return [get(legacyKey(pool)), keys];
+        return [get(legacyKey(pool.subnet)), keys];
       }),
     ],
   });
@@ -154,7 +154,9 @@ function choicesOf(
     .filter((place) => place.group === group && poolHas(pool, place.address))
     .map((place) => ({ ...place, condition: hasValue(addressKey(place), waitingValue(identity)) }));
   const chooseOne = (address: Address): Choice => ({
-    ...{ group, address, condition: isAbsent(addressKey({ group, address })) },
+    group,
+    address,
+    condition: isAbsent(addressKey({ group, address })),
   });
   if (wanted) {
     const own = back.find(({ address }) => address.equals(wanted));

@@ -1,27 +1,32 @@
 /** What whereabouts is configured with: by the network, by its flat file, and by the runtime. */
 
 import { withFlatFile } from '../../lib/cni/flat-file.ts';
-import { addressSchema, dnsSchema, prefixSchema, routeSchema } from '../../lib/cni/result.ts';
+import { addressSchema, dnsSchema, routeSchema } from '../../lib/cni/result.ts';
 import {
   array,
   boolean,
+  convert,
   type InferShape,
   integer,
   object,
   string,
   withDefault,
 } from '../../lib/cni/schema.ts';
+import { Address, Prefix } from '../../lib/ip.ts';
 
 const exclude = array(string(), {
   description: 'Addresses and networks, such as "10.1.0.0/29", that are not given away.',
 });
 
+/** Fixed address, with prefix length. */
+const fixedSchema = convert(string(), (text) => Prefix.parse(decimal(text)), { examples: ['10.1.0.5/16'] });
+
 const rangeShape = {
   range: string({
     description: 'Network whose addresses are given away, as in "10.1.0.0/16" or "10.1.0.10-10.1.0.90/16".',
   }),
-  range_start: addressSchema,
-  range_end: addressSchema,
+  range_start: string({ description: 'First address of the range that is given away.' }),
+  range_end: string({ description: 'Last address of the range that is given away.' }),
   exclude,
 };
 
@@ -42,10 +47,13 @@ const ipam = object({
   ipRanges: array(object(rangeShape), {
     description: 'Further ranges; every container gets an address of each.',
   }),
-  gateway: addressSchema,
+  gateway: convert(string(), (text) => Address.parse(decimal(text)), {
+    emptyIsAbsent: true,
+    examples: ['10.1.0.1'],
+  }),
   routes: array(routeSchema, { description: 'Routes for the container.' }),
   dns: dnsSchema,
-  addresses: array(object({ address: prefixSchema, gateway: addressSchema }), {
+  addresses: array(object({ address: fixedSchema, gateway: addressSchema }), {
     description: 'Fixed addresses for the container, which are not reserved.',
   }),
   network_name: string({
@@ -107,11 +115,19 @@ const directories = ['/etc/kubernetes/cni/net.d/whereabouts.d', '/etc/cni/net.d/
 /** The files that may tell the name of the node, apart from the variable NODENAME. */
 export const nodeNameFiles = [...directories.map((directory) => `${directory}/nodename`), '/etc/hostname'];
 
+// As in whereabouts, only the network itself says this one: all nodes must agree on it.
+const { enable_overlapping_ranges: _, ...flatShape } = ipam.shape;
+
 /** The keys under "ipam", with those of the flat file. @throws as {@link withFlatFile}. */
 export function sharedIpam({ ipam: own }: Config): Ipam {
   return withFlatFile(
     own,
-    ipam,
+    object(flatShape),
     directories.map((directory) => `${directory}/whereabouts.conf`),
   );
+}
+
+/** Text with addresses, without leading zeros: whereabouts reads "10.1.0.010" as "10.1.0.10". */
+export function decimal(text: string): string {
+  return text.replaceAll(/(?<![0-9a-fA-F:])0+(?=\d)/g, '');
 }

@@ -29,7 +29,7 @@ import {
   samePlace,
 } from './keys.ts';
 import { legacyKey } from './legacy.ts';
-import { type Pool, poolHas, resolvePools } from './pools.ts';
+import { type Pool, poolHas, resolvePools, subnetsOf } from './pools.ts';
 import { announce } from './presence.ts';
 import { release } from './release.ts';
 import { directoryOf } from './state.ts';
@@ -40,7 +40,6 @@ export class EtcdBackend implements Backend {
   readonly directory: string;
   private readonly setting: Setting;
   private readonly longestCallMs: number | undefined;
-  private readonly allPools: readonly Pool[];
   private readonly host = hostIdentity();
   private opened: EtcdClient | undefined;
 
@@ -51,13 +50,12 @@ export class EtcdBackend implements Backend {
   constructor(setting: Setting, longestCallMs?: number) {
     this.setting = setting;
     this.longestCallMs = longestCallMs;
-    this.allPools = resolvePools(setting.ipam);
     this.directory = directoryOf('etcd', setting.owner.network);
     endpointsOf(setting.ipam);
   }
 
   async pools(): Promise<readonly Pool[]> {
-    return this.allPools;
+    return resolvePools(this.setting.ipam);
   }
 
   async allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }> {
@@ -69,8 +67,8 @@ export class EtcdBackend implements Backend {
 
   releaseOf(addresses: readonly Address[] | undefined): Release {
     const { owner, identity, ipam } = this.setting;
-    const guess = addresses && { places: this.placesOf(addresses), identity, host: this.host };
-    return { owner, guess, quarantine: ipam.quarantine ?? 0, lists: this.allPools.map(legacyKey) };
+    const guess = addresses && { places: this.guessPlaces(addresses), identity, host: this.host };
+    return { owner, guess, quarantine: ipam.quarantine ?? 0, lists: subnetsOf(ipam).map(legacyKey) };
   }
 
   release(one: Release): Promise<void> {
@@ -79,7 +77,8 @@ export class EtcdBackend implements Backend {
 
   async check(addresses: readonly Address[]): Promise<void> {
     const { owner } = this.setting;
-    const places = this.placesOf(addresses);
+    const pools = resolvePools(this.setting.ipam);
+    const places = this.placesOf(pools, addresses);
     const { results } = await transact(this.client, {
       compare: [],
       success: [ownerKey(owner), ...places.map(addressKey)].map(get),
@@ -87,12 +86,13 @@ export class EtcdBackend implements Backend {
     const [own, ...taken] = results.map(({ kvs }) => kvs[0]?.value);
     const reserved = parseHolding(own).places;
     const lost = places.find((place) => !reserved.some((one) => samePlace(one, place)));
-    if (lost || (this.allPools.length > 0 && reserved.length === 0)) throw notReserved(lost?.address, owner);
+    if (lost || (pools.length > 0 && reserved.length === 0)) throw notReserved(lost?.address, owner);
     for (const [i, { address }] of places.entries())
       if (taken[i] !== ownedValue(owner)) throw reservedForOther(address, owner);
   }
 
   async probe(): Promise<void> {
+    resolvePools(this.setting.ipam);
     // A range would have etcd walk all keys of the cluster.
     await transact(this.client, { compare: [], success: [get(root)] });
   }
@@ -142,8 +142,17 @@ export class EtcdBackend implements Backend {
     return this.opened;
   }
 
-  private placesOf(addresses: readonly Address[]): Place[] {
-    return this.allPools.flatMap((pool) =>
+  /** None by ranges that are wrong: what an attachment has is asked for then. */
+  private guessPlaces(addresses: readonly Address[]): Place[] {
+    try {
+      return this.placesOf(resolvePools(this.setting.ipam), addresses);
+    } catch {
+      return [];
+    }
+  }
+
+  private placesOf(pools: readonly Pool[], addresses: readonly Address[]): Place[] {
+    return pools.flatMap((pool) =>
       addresses
         .filter((address) => poolHas(pool, address))
         .map((address) => ({ group: groupOf(this.setting.ipam, pool), address })),

@@ -26,6 +26,6 @@ export function endpointsOf(ipam: Ipam): Endpoint[] {
   const endpoints = parseEndpoints('etcd_host', etcd_host, usesTls);
   if (endpoints.length > 0) return endpoints;
   throw new Error(
-    '"ipam" has no "etcd_host" and no "kubernetes.kubeconfig", one of which keeps the addresses. Set the first to the members of etcd, such as "192.0.2.1:2379", or the second to a kubeconfig',
+    '"ipam" has no "etcd_host" and no "kubernetes.kubeconfig", one of which keeps the addresses. Set the first to the members of etcd, such as "192.0.2.1:2379", or the second to a kubeconfig, here or in a file that "configuration_path" names',
   );
 }

@@ -4,8 +4,7 @@
  */
 
 import { hasValue, type Operation, put, remove } from '../../lib/etcd/kv.ts';
-import { Address } from '../../lib/ip.ts';
-import type { Pool } from './pools.ts';
+import { Address, type Prefix } from '../../lib/ip.ts';
 
 /** An address, and the container that has it. */
 export interface LegacyEntry {
@@ -13,8 +12,8 @@ export interface LegacyEntry {
   readonly containerId: string;
 }
 
-/** The key of a pool's list. */
-export function legacyKey({ subnet }: Pool): string {
+/** The key of the list of a subnet. */
+export function legacyKey(subnet: Prefix): string {
   return `/whereabouts/${subnet}`;
 }
 

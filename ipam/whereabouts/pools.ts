@@ -1,7 +1,7 @@
 /** The ranges of whereabouts, with everything filled in. */
 
 import { Address, Prefix } from '../../lib/ip.ts';
-import type { Ipam } from './config.ts';
+import { decimal, type Ipam } from './config.ts';
 
 /** Consecutive addresses of which every container gets one. */
 export interface Pool {
@@ -13,27 +13,38 @@ export interface Pool {
   readonly gateway: Address | undefined;
 }
 
-/** The pools in the order in which containers get their addresses. @throws Error that says what is wrong. */
-export function resolvePools({
-  range,
-  range_start,
-  range_end,
-  exclude,
-  ipRanges = [],
-  gateway,
-}: Ipam): Pool[] {
-  const first = { ...(range !== undefined && { range }), range_start, range_end, exclude };
-  const pools = [
-    ...(range === undefined ? [] : [resolvePool(first, gateway, 'ipam')]),
-    ...ipRanges.map((one, i) => resolvePool(one, gateway, `ipam.ipRanges[${i}]`)),
-  ];
+/**
+ * The pools in the order in which containers get their addresses. What whereabouts ignores is ignored: see
+ * {@link ignoredBounds}.
+ * @throws Error that says what is wrong.
+ */
+export function resolvePools(ipam: Ipam): Pool[] {
+  const pools = rangesOf(ipam).map(({ range, where }) => resolvePool(range, ipam.gateway, where));
   for (const [i, pool] of pools.entries())
     for (const other of pools.slice(0, i))
       if (overlap(pool, other))
         throw new Error(
           `Ranges ${formatPool(other)} and ${formatPool(pool)} overlap, but a container gets an address of each. Make them disjoint`,
         );
+  checkSlices(ipam, pools);
   return pools;
+}
+
+/** The subnets of the ranges, as far as they can be read: what was attached can be released by them. */
+export function subnetsOf(ipam: Ipam): Prefix[] {
+  return rangesOf(ipam).flatMap(({ range }) => readRange(range.range)?.subnet ?? []);
+}
+
+/** What is said of bounds that have no effect, a sentence for each. @throws as {@link resolvePools}. */
+export function ignoredBounds(ipam: Ipam): string[] {
+  return rangesOf(ipam).flatMap(({ range, where }) => {
+    const { bounds } = resolveBounds(range, where);
+    return bounds.flatMap(({ key, text, ignored }) =>
+      ignored
+        ? `"${key}" of "${where}" has "${text}", which has no effect: it ${ignored}. Correct it, or take it out`
+        : [],
+    );
+  });
 }
 
 /** True when an address may be given away from the pool. */
@@ -94,39 +105,71 @@ export function formatPool({ start, end }: Pool): string {
 
 type RangeConfig = Pick<Ipam, 'range' | 'range_start' | 'range_end' | 'exclude'>;
 
-function resolvePool(
-  {
-    range = '',
-    range_start,
-    range_end,
-    exclude = [],
-  }: { [K in keyof RangeConfig]: RangeConfig[K] | undefined },
-  gateway: Address | undefined,
-  where: string,
-): Pool {
-  const [, from, network = range] = /^([^-/]+)-(.+)$/.exec(range) ?? [];
-  const given = Prefix.tryParse(network.trim());
-  const written = from === undefined ? undefined : Address.tryParse(from.trim());
-  if (!given || (from !== undefined && !written))
-    throw new Error(
-      `"range" of "${where}" is ${JSON.stringify(range)}. Write it like "10.1.0.0/16" or "10.1.0.10-10.1.0.90/16"`,
-    );
+/** The ranges of a configuration, and where they stand in it. */
+function rangesOf(ipam: Ipam): { range: RangeConfig; where: string }[] {
+  return [
+    ...(ipam.range === undefined ? [] : [{ range: ipam, where: 'ipam' }]),
+    ...(ipam.ipRanges ?? []).map((range, i) => ({ range, where: `ipam.ipRanges[${i}]` })),
+  ];
+}
+
+/** Reads "range"; undefined when it cannot be read. */
+function readRange(text = ''): { subnet: Prefix; bounds?: { start: string; end: string } } | undefined {
+  const [, from, network = text] = /^([^-/]+)-(.+)$/.exec(text) ?? [];
+  const given = Prefix.tryParse(decimal(network.trim()));
+  if (!given) return undefined;
   const subnet = given.network;
+  if (from === undefined) return { subnet };
+  const start = Address.tryParse(decimal(from.trim()));
+  return start && subnet.contains(start)
+    ? { subnet, bounds: { start: `${start}`, end: `${given.address}` } }
+    : undefined;
+}
+
+/** An end of a range, as it is configured. */
+interface Bound {
+  readonly key: string;
+  readonly text: string;
+  /** Why it has no effect; undefined when it has. */
+  readonly ignored: string | undefined;
+}
+
+/**
+ * The first and last address of a range. Each bound counts only if it is an address that the range can have,
+ * and the last one only if it is not before the first one, as in whereabouts.
+ */
+function resolveBounds(
+  { range, range_start, range_end }: RangeConfig,
+  where: string,
+): { subnet: Prefix; isWide: boolean; start: Address; end: Address; bounds: Bound[] } {
+  const read = readRange(range);
+  if (!read)
+    throw new Error(
+      `"range" of "${where}" is ${JSON.stringify(range ?? '')}. Write it like "10.1.0.0/16" or "10.1.0.10-10.1.0.90/16"`,
+    );
+  const { subnet } = read;
   const isWide = subnet.last.value - subnet.first.value > 1n;
   const lowest = isWide ? subnet.first.plus(1) : subnet.first;
   const highest = isWide && subnet.family === 4 ? subnet.last.plus(-1) : subnet.last;
-  const start = range_start ?? written ?? lowest;
-  const end = range_end ?? (written ? given.address : highest);
-  for (const [key, address] of [
-    ['range_start', start],
-    ['range_end', end],
-  ] as const)
-    if (!subnet.contains(address))
-      throw new Error(
-        `"${key}" of "${where}" is "${address}", which is not in "${subnet}". Give it one from ${subnet.first} to ${subnet.last}`,
-      );
-  if (start.compare(end) > 0)
-    throw new Error(`The range of "${where}" begins at "${start}", behind its end, "${end}". Swap them`);
+  const bounds: Bound[] = [];
+  const bound = (key: string, text: string | undefined, from: Address, otherwise: Address): Address => {
+    if (!text) return otherwise;
+    const address = Address.tryParse(decimal(text));
+    const isFit =
+      address?.family === from.family && address.compare(from) >= 0 && address.compare(highest) <= 0;
+    const ignored = address ? `is not from ${from} to ${highest}` : 'is no IP address';
+    bounds.push({ key, text, ignored: isFit ? undefined : ignored });
+    return isFit ? address : otherwise;
+  };
+  const [startKey, endKey] = read.bounds ? ['range', 'range'] : ['range_start', 'range_end'];
+  const start = bound(startKey, read.bounds?.start ?? range_start, lowest, lowest);
+  const end = bound(endKey, read.bounds?.end ?? range_end, start, highest);
+  return { subnet, isWide, start, end, bounds };
+}
+
+function resolvePool(config: RangeConfig, gateway: Address | undefined, where: string): Pool {
+  const { subnet, isWide, start, end } = resolveBounds(config, where);
+  const { exclude = [] } = config;
   const own = gateway?.family === subnet.family ? gateway : undefined;
   const outside = isWide && subnet.family === 4 ? [subnet.first, subnet.last] : [];
   const single = [...outside, ...(own ? [own] : [])].map((one) => one.toPrefix());
@@ -135,6 +178,19 @@ function resolvePool(
   if (capacityOf(pool) <= 0n)
     throw new Error(`"exclude" of "${where}" leaves no address of ${formatPool(pool)}. Take some out of it`);
   return pool;
+}
+
+/** @throws Error for slices that there cannot be. */
+function checkSlices({ node_slice_size, etcd_host }: Ipam, pools: readonly Pool[]): void {
+  if (!node_slice_size) return;
+  if (etcd_host)
+    throw new Error(
+      '"node_slice_size" gives each node a part of the range, which etcd does not need: nodes do not wait for one another. Take it out',
+    );
+  if (pools.length !== 1 || pools[0]!.subnet.family !== 4)
+    throw new Error(
+      '"node_slice_size" goes with one range, of IPv4. Take it out, or take the other ranges out',
+    );
 }
 
 function parseExcluded(text: string, where: string): Prefix {

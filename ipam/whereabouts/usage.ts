@@ -20,7 +20,7 @@ export async function countUsed(
   const counts = partsOf(pool).map(({ first, last }) =>
     countOf(addressKey({ group, address: first }), behind({ group, address: last })),
   );
-  const operations = [get(legacyKey(pool)), ...counts];
+  const operations = [get(legacyKey(pool.subnet)), ...counts];
   const results: OperationResult[] = [];
   for (let i = 0; i < operations.length; i += mostOperations)
     results.push(

@@ -6,9 +6,10 @@ import { parseJson } from './json.ts';
 import { decode, type InferShape, type ObjectSchema, type Shape } from './schema.ts';
 
 /**
- * Adds the keys of a flat file to a configuration, whose own keys count more.
- * @param own with the path of the file in "configuration_path", if it is elsewhere.
- * @param places where it is looked for otherwise.
+ * Adds the keys of a flat file to a configuration, whose own keys count more. The first file that exists is
+ * taken, as nodes of one network may differ in which they have.
+ * @param own with the path of a file that comes first in "configuration_path", if there is one.
+ * @param places where it is looked for next.
  * @throws CniError when the file cannot be read; Error when it is not JSON, or a value is wrong.
  */
 export function withFlatFile<S extends Shape, C extends { configuration_path?: string }>(
@@ -16,12 +17,12 @@ export function withFlatFile<S extends Shape, C extends { configuration_path?: s
   schema: ObjectSchema<S>,
   places: readonly string[],
 ): InferShape<S> & C {
-  for (const file of own.configuration_path ? [own.configuration_path] : places) {
+  for (const file of own.configuration_path ? [own.configuration_path, ...places] : places) {
     let text: string;
     try {
       text = readRegularFile(file, { followLink: true });
     } catch (error) {
-      if (!own.configuration_path && errnoOf(error) === 'ENOENT') continue;
+      if (errnoOf(error) === 'ENOENT') continue;
       throw fileError('read', file, error);
     }
     return { ...readShared(text, file, schema), ...own };

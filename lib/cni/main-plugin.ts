@@ -88,7 +88,7 @@ type Definition<S extends Shape, A extends Attached> = Omit<
 export function defineMainPlugin<S extends Shape, A extends Attached = Attached>(
   own: Definition<S, A>,
 ): Plugin<InferShape<S>> {
-  const { name, summary, config, since, needsIpam = false, capability, explain } = own;
+  const { name, summary, config, since, needsIpam = false, capability, explain, ignores } = own;
   const validate = (given: InferShape<S> & NetConf) => {
     refuse(mtuProblem((given as { mtu?: number }).mtu));
     own.validate?.(given);
@@ -102,6 +102,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
     needsIpam,
     ...(capability && { capability }),
     ...(explain && { explain }),
+    ...(ignores && { ignores }),
     validate,
 
     async add(call) {

@@ -18,7 +18,7 @@ export const databaseKeys = {
 
 type DatabaseKeys = InferShape<typeof databaseKeys>;
 
-/** Where ovs-cni looks for a file with further keys, unless "configuration_path" names one. */
+/** Where ovs-cni looks for a file with further keys, behind the one that "configuration_path" names. */
 const places = ['/etc/kubernetes/cni/net.d/ovs.d/ovs.conf', '/etc/cni/net.d/ovs.d/ovs.conf'];
 
 /** Adds the keys of the flat file of ovs-cni to a configuration. @throws as {@link withFlatFile}. */
@@ -45,7 +45,7 @@ export async function whereReachable(
     db = await openDatabase(settings);
   } catch (error) {
     if (!(error instanceof OvsdbAbsentError)) throw error;
-    call.warn(`${error.message}. What remains there is removed by the next GC`);
+    call.warn(`${error.message}. What remains there is removed by the next DEL or GC that reaches it`);
     return;
   }
   using _ = db;

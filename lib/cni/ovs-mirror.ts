@@ -108,8 +108,9 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
       const port = await requirePort(db, call);
       const found = await findMirrors(db, call.config.bridge);
       for (const { name, roles } of partsOf(call.config)) {
-        const mirror = found?.mirrors.find((one) => one.name === name);
-        if (!mirror || !roles.every((role) => mirror[role].includes(port)))
+        const hasPart = (mirror: Mirror) =>
+          mirror.name === name && roles.every((role) => mirror[role].includes(port));
+        if (!found?.mirrors.some(hasPart))
           throw new Error(
             `Port "${portName(call)}" has not its part in mirror "${name}" of bridge "${call.config.bridge}". Delete the container and add it again`,
           );

@@ -59,8 +59,11 @@ export interface Plugin<C = object> {
    * @throws Error that says what is wrong and how to mend it.
    */
   validate?(config: C & NetConf): void;
-  /** What is set, but has no effect, as messages that begin with the key in quotes. */
-  unused?(config: C & NetConf): string[];
+  /**
+   * What of a configuration that {@link validate} lets pass has no effect, although somebody may expect one:
+   * a sentence for each.
+   */
+  ignores?(config: C & NetConf): string[];
   /** What stands within the configuration that is for other plugins, to be validated as well. */
   inner?(config: C & NetConf): InnerConfig[];
   /** @returns the result to print. Steps registered with {@link Call.undo} are taken back when it throws. */

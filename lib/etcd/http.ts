@@ -37,7 +37,12 @@ export async function postJson(
   { tls, token, timeoutMs, connections }: PostOptions,
 ): Promise<unknown> {
   const { status, text } = await exchange(member, {
-    ...{ method: 'POST', path, body: JSON.stringify(body), tls, timeoutMs, connections },
+    method: 'POST',
+    path,
+    body: JSON.stringify(body),
+    tls,
+    timeoutMs,
+    connections,
     ...(token && { headers: { authorization: token } }),
   });
   const value = parseRecord(status, text);

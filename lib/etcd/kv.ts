@@ -42,7 +42,10 @@ export interface Txn {
 
 /** True as long as there is no such key. */
 export const isAbsent = (key: string): Compare => ({
-  ...{ key: encode(key), target: 'CREATE', result: 'EQUAL', create_revision: '0' },
+  key: encode(key),
+  target: 'CREATE',
+  result: 'EQUAL',
+  create_revision: '0',
 });
 
 /** True as long as no key begins with a text. */
@@ -53,7 +56,10 @@ export const noneBelow = (prefix: string): Compare => ({
 
 /** True when a key has a value. */
 export const hasValue = (key: string, value: string): Compare => ({
-  ...{ key: encode(key), target: 'VALUE', result: 'EQUAL', value: encode(value) },
+  key: encode(key),
+  target: 'VALUE',
+  result: 'EQUAL',
+  value: encode(value),
 });
 
 /** Sets a key. @param lease with which it ends; "0" for none. */

@@ -14,7 +14,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
-import { secondsSinceBoot } from '../kernel/boot.ts';
+import { secondsAwake } from '../kernel/boot.ts';
 import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
@@ -202,7 +202,7 @@ export class Claims {
       marked = { ...claim, file, isLeaving: true };
       // When it was marked before, by a release that failed, the time counts from now. It is that since the
       // host was booted, which /run does not outlive: the clock may be set meanwhile.
-      const now = secondsSinceBoot();
+      const now = secondsAwake();
       utimesSync(`${this.directory}/${file}`, now, now);
       return { claim: marked, isMarked: true };
     } catch {
@@ -212,7 +212,7 @@ export class Claims {
 
   /** Waits for the lock, at a moment at which none of the addresses is being released. */
   private async lockUndisturbed(addresses: readonly Address[]): Promise<FileLock> {
-    const latest = secondsSinceBoot() + longestRelease;
+    const latest = secondsAwake() + longestRelease;
     for (;;) {
       const lock = await this.lock();
       try {
@@ -228,7 +228,7 @@ export class Claims {
 
   /** @param latest until when to wait at most, in seconds since the host was booted. */
   private isDisturbed(addresses: readonly Address[], latest: number): boolean {
-    const now = secondsSinceBoot();
+    const now = secondsAwake();
     // A time after the present is not a mark: the process was killed before it marked the claim, or is of an
     // older release.
     return this.list().some(

@@ -56,6 +56,16 @@ export function chainsThatDrop(socket: NetlinkSocket, hook: 'input' | 'forward')
   return filterChains(socket, hook).filter((chain) => isDropping(socket, chain));
 }
 
+/**
+ * The base chains at a hook that drop some packets by a rule of theirs, but not all that they do not accept.
+ * @throws NetlinkError
+ */
+export function chainsThatDropSome(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
+  return filterChains(socket, hook).filter(
+    (chain) => !isDropping(socket, chain) && listRules(socket, chain.table, chain.name).some(drops),
+  );
+}
+
 /** The base chains that filter at a hook, other than ours. */
 export function filterChains(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
   return (['inet', 'ip', 'ip6'] as const).flatMap((family) => filterChainsOf(socket, family, hook));
@@ -94,12 +104,15 @@ function isDropping(socket: NetlinkSocket, chain: NftBaseChain): boolean {
   return chain.drops || listRules(socket, chain.table, chain.name).some(dropsAll);
 }
 
+function drops(rule: NftRule): boolean {
+  return verdictOf(rule) === 'drop' || rule.expressions.at(-1)?.name === 'reject';
+}
+
 /** True for a rule that drops every packet. */
 function dropsAll(rule: NftRule): boolean {
-  const { expressions } = rule;
   return (
-    (verdictOf(rule) === 'drop' || expressions.at(-1)?.name === 'reject') &&
-    expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name))
+    drops(rule) &&
+    rule.expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name))
   );
 }
 

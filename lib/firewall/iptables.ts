@@ -4,14 +4,11 @@
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
-import type { Family } from '../ip.ts';
+import { type Family, families } from '../ip.ts';
 import { missingCapabilities, withMissing } from '../kernel/capabilities.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { eachTime } from '../kernel/sharing.ts';
 import { takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
-
-/** Both families, for loops over them. */
-export const families: readonly Family[] = [4, 6];
 
 /** Seconds to wait for another program to let go of the iptables lock. */
 const lockSeconds = 10;

@@ -3,7 +3,7 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { countUses } from '../netlink/nftables/xtables.ts';
+import { hasChain } from '../netlink/nftables/objects.ts';
 import { failure, IptablesError, programOf, run, tryRestore, waiting } from './iptables.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import { parseRules, type Rule, renderRule, ruleKey, targetOf } from './rules.ts';
@@ -180,5 +180,5 @@ export function isKnownToBeAbsent(programs: Programs, family: Family, table: str
 }
 
 function chainExistsInNftables(family: Family, table: string, chain: string): boolean {
-  return withNftables((socket) => countUses(socket, nftTableOf(family, table), chain) !== undefined);
+  return withNftables((socket) => hasChain(socket, nftTableOf(family, table), chain));
 }

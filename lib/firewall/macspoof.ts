@@ -18,7 +18,7 @@ import {
   targetChain,
   verdictOf,
 } from '../netlink/nftables/rules.ts';
-import type { NftTable } from '../netlink/nftables/wire.ts';
+import { cutComment, type NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { changeNftables, Hook, interfaceName, seenRules, withNftables } from './nftables.ts';
 
@@ -26,8 +26,6 @@ const table: NftTable = { family: 'bridge', name: 'nat' };
 const baseChain = 'PREROUTING';
 const priority = -300;
 const commentStart = 'macspoofchk-';
-/** What nft(8) takes, and the kernel gives back, of a comment. */
-const longestComment = 128;
 
 /**
  * Lets only frames with the given source MAC address in by a port of the bridge, which has just been created.
@@ -131,7 +129,7 @@ function namesOf({ containerId, ifname }: AttachmentId): {
 } {
   const chain = `cni-br-iface-${containerId}-${ifname}`;
   const comment = `${commentStart}${containerId}-${ifname}`;
-  return { chain, macChain: macChainOf(chain), comment: comment.slice(0, longestComment) };
+  return { chain, macChain: macChainOf(chain), comment: cutComment(comment) };
 }
 
 function macChainOf(chain: string): string {

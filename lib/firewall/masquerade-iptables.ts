@@ -4,11 +4,11 @@
  */
 
 import type { AttachmentId } from '../attachment.ts';
-import type { Family, Prefix } from '../ip.ts';
+import { type Family, families, type Prefix } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, type RuleSet, undoChange } from './ensure.ts';
-import { families, forFamilies, forInstalledFamilies, requireUsable } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, requireUsable } from './iptables.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
 import { masqueradeChain, masqueradeComment, readComment } from './names.ts';
 import { removeChains, removeRules } from './removal.ts';

@@ -4,6 +4,7 @@
  */
 
 import type { AttachmentId } from '../attachment.ts';
+import { cutComment, longestComment } from '../netlink/nftables/wire.ts';
 import { sha512 } from './sha512.ts';
 
 /**
@@ -63,14 +64,11 @@ export function attachmentTag({ network, containerId, ifname }: AttachmentId): s
   return `${networkTag(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
 }
 
-/** What nft(8) takes of a comment, in bytes. */
-const longestComment = 128;
-
 /** The reference plugins' comment on nftables rules, cut where it is too long. */
 export function attachmentComment(attachment: AttachmentId): string {
   const { network, containerId, ifname } = attachment;
   const text = `${attachmentTag(attachment)}, net: ${network}, if: ${ifname}, id: ${containerId}`;
-  return Buffer.from(text.replaceAll('"', '')).subarray(0, longestComment).toString('utf8');
+  return cutComment(text.replaceAll('"', ''));
 }
 
 /** Reads an attachment back. @returns undefined for other comments, and for one that may have been cut. */

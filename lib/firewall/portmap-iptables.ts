@@ -3,13 +3,13 @@
  */
 
 import type { AttachmentId } from '../attachment.ts';
-import { Address, type Family } from '../ip.ts';
+import { Address, type Family, families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import type { Neighbours } from './backend.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
-import { families, forFamilies, forInstalledFamilies, programOf, requireUsable } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, programOf, requireUsable } from './iptables.ts';
 import { list } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';

@@ -11,7 +11,7 @@ import {
 } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
 import { addRule, deleteRule, listRules, type NftRule, replaceRules } from '../netlink/nftables/rules.ts';
-import type { NftTable } from '../netlink/nftables/wire.ts';
+import { cutComment, type NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { networkTag } from './names.ts';
 import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber } from './nftables.ts';
@@ -220,9 +220,9 @@ export function isOfNetwork(network: string, owner: string): boolean {
   return owner.startsWith(`${networkTag(network)}/`);
 }
 
-/** The reference plugin's comment; at 128 bytes nft(8) takes no more. */
+/** The reference plugin's comment. */
 export function commentOf({ containerId }: Pick<AttachmentId, 'containerId'>): string {
-  return Buffer.from(containerId).subarray(0, 128).toString('utf8');
+  return cutComment(containerId);
 }
 
 /** Network and interface of an attachment, which the comment on its rules does not name. */

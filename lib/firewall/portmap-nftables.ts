@@ -1,8 +1,7 @@
-import type { Family } from '../ip.ts';
+import { type Family, families } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 import type { NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import { families } from './iptables.ts';
 import { changeNftables, requireNftables, withNftables } from './nftables.ts';
 import {
   isClash,

@@ -1,9 +1,8 @@
 /** The rules of port mappings in iptables. Names, comments, marks and order are the reference plugin's. */
 
 import type { AttachmentId } from '../attachment.ts';
-import { Address, type Family, type Prefix } from '../ip.ts';
+import { Address, type Family, families, type Prefix } from '../ip.ts';
 import type { OwnRules, RuleSet } from './ensure.ts';
-import { families } from './iptables.ts';
 import { portMapChain, portMapComment } from './names.ts';
 import {
   boundAddress,

@@ -1,10 +1,10 @@
 /** Letting queries through by iptables. See queries.ts. */
 
-import type { Family } from '../ip.ts';
+import { type Family, families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import type { RegisterUndo } from './backend.ts';
 import { ensureRules, undoChange } from './ensure.ts';
-import { families, forFamilies, forInstalledFamilies, tryRestore } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, tryRestore } from './iptables.ts';
 import type { Queries } from './queries-backend.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, prefixWords, type Rule, renderRule, type SharedRule } from './rules.ts';

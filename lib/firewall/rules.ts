@@ -66,9 +66,15 @@ export function isSameRule(one: Rule, other: Rule): boolean {
   return ruleKey(one) === ruleKey(other);
 }
 
-/** A key that the same rules share, and no others. */
+/** A key that the same rules share, whatever the order of their options, and no others. */
 export function ruleKey({ chain, words }: Rule): string {
-  return [chain, ...[...words].sort()].join('\n');
+  const options: string[][] = [[]];
+  for (const [i, word] of words.entries()) {
+    const isFirst = word === '!' || (word.startsWith('-') && words[i - 1] !== '!');
+    if (isFirst) options.push([word]);
+    else options.at(-1)!.push(word);
+  }
+  return [chain, ...options.map((option) => option.join(' ')).sort()].join('\n');
 }
 
 /** The word behind an option, such as the chain behind "-j". */

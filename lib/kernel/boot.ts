@@ -1,13 +1,16 @@
-/** Which boot of the host this is. A reboot ends every namespace, interface and rule. Source: random(4). */
+/**
+ * Which boot of the host this is, and how long ago that was. A reboot ends every namespace, interface and
+ * rule. Source: random(4).
+ */
 
 import { readRegularFile } from '../file.ts';
 
-const file = '/proc/sys/kernel/random/boot_id';
+const idFile = '/proc/sys/kernel/random/boot_id';
 
 /** The random ID of this boot; undefined where the kernel does not give one. */
 export function bootId(): string | undefined {
   try {
-    return readRegularFile(file).trim() || undefined;
+    return readRegularFile(idFile).trim() || undefined;
   } catch {
     return undefined;
   }
@@ -22,7 +25,18 @@ export function isEarlierBoot(noted: string | undefined): boolean {
   return Boolean(noted && current && noted !== current);
 }
 
-/** By a clock that all processes share and that nobody sets. */
-export function secondsSinceBoot(): number {
+/**
+ * Seconds for which the host has been awake since it was booted, by a clock that all processes share and that
+ * nobody sets. Source: CLOCK_MONOTONIC in clock_gettime(2).
+ */
+export function secondsAwake(): number {
   return Number(process.hrtime.bigint()) / 1e9;
+}
+
+/**
+ * Milliseconds since the host was booted, in which it may have slept. Nobody sets this clock either, so that
+ * a jump of the time of day neither ends leases nor lets them run on. Source: proc_uptime(5).
+ */
+export function msSinceBoot(): number {
+  return Math.round(Number.parseFloat(readRegularFile('/proc/uptime')) * 1000);
 }

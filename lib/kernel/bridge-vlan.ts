@@ -20,15 +20,13 @@ export interface VlanPort {
 
 /**
  * Reads the VLANs of a trunk. An entry may have one VLAN, a range, or both.
- * @param key of the configuration, for messages.
  * @throws Error when an entry has neither.
  */
 export function resolveTrunk(
   entries: readonly { id?: number; minID?: number; maxID?: number }[],
-  key = 'vlanTrunk',
 ): VlanPort['trunk'] {
   return entries.flatMap(({ id, minID, maxID }, i) => {
-    const where = `"${key}[${i}]"`;
+    const where = `"vlanTrunk[${i}]"`;
     if ((minID === undefined) !== (maxID === undefined))
       throw new Error(
         `${where} has only one of "minID" and "maxID". Set both for a range, or "id" for one VLAN`,

@@ -190,9 +190,15 @@ export class KubernetesClient implements Disposable {
     const { connections } = this;
     try {
       return await exchange(endpoint, {
-        ...{ method, path: `${basePath}${path}`, body, tls, connections, timeoutMs },
+        method,
+        path: `${basePath}${path}`,
+        body,
+        tls,
+        connections,
+        timeoutMs,
         headers: {
-          ...{ accept: 'application/json', 'user-agent': 'cni-plugins' },
+          accept: 'application/json',
+          'user-agent': 'cni-plugins',
           ...(body !== undefined && { 'content-type': type }),
           ...(authorization !== undefined && { authorization }),
         },
@@ -246,7 +252,9 @@ export class KubernetesClient implements Disposable {
     const said = typeof message === 'string' && message !== '' ? message : `HTTP status ${status}`;
     const failure = failures[status] ?? (status >= 500 || status === 429 ? 'busy' : 'refused');
     return new KubernetesError(failure, `${this.remedyOf(failure)}: ${said}`, {
-      ...{ status, reason: typeof reason === 'string' ? reason : '', details: what },
+      status,
+      reason: typeof reason === 'string' ? reason : '',
+      details: what,
     });
   }
 

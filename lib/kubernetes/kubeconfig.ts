@@ -66,10 +66,13 @@ export function readKubeconfig(path: string): Cluster {
   if (Boolean(cert) !== Boolean(key))
     throw user.wrong('has only one of "client-certificate" and "client-key". Give it both');
   return {
-    ...{ file, basePath: url.pathname.replace(/\/+$/, '') },
+    file,
+    basePath: url.pathname.replace(/\/+$/, ''),
     endpoint: { isSecure, host, port: Number(url.port) || (isSecure ? 443 : 80), origin: url.origin },
     tls: {
-      ...{ ca: cluster.pem('certificate-authority'), cert, key },
+      ca: cluster.pem('certificate-authority'),
+      cert,
+      key,
       servername: cluster.text('tls-server-name'),
       isInsecure: cluster.flag('insecure-skip-tls-verify'),
     },

@@ -21,54 +21,73 @@ export interface Choice {
 }
 
 /**
- * What the plugins of the chosen networks are run with. The first network is the pod's default one: it gets
- * the interface, the capabilities and the arguments of the call. What the pod asks for goes before these.
- * @param nameOf what the interface of a further network is called unless the pod says so, by its place.
+ * Names the interfaces of a pod.
+ * @param requested what the pod asks for, by network; "" for no name.
+ * @param own what the runtime asks for.
+ * @returns a name for each network. That with the runtime's is the pod's default one; without any, the first.
+ */
+export type NameInterfaces = (requested: readonly string[], own: string) => readonly string[];
+
+/**
+ * What the plugins of the chosen networks are run with. The pod's default network comes first: it gets the
+ * interface, the capabilities and the arguments of the call. What the pod asks for goes before these.
  * @param devices of the pod, where they are known.
  */
 export function asDelegates(
   call: Call,
   choices: readonly Choice[],
-  nameOf: (index: number) => string,
+  nameInterfaces: NameInterfaces,
   devices?: Devices,
 ): Delegate[] {
-  const { args } = call.context.invocation;
-  const ofFirst = {
-    ifname: call.ifname,
-    args: firstArgs(args),
-    capabilityArgs: isObject(call.config.runtimeConfig) ? call.config.runtimeConfig : {},
-  };
-  return choices.map(({ network, label = network.name, selection, resourceName }, i) => {
-    const wanted: Partial<Selection> = selection ?? {};
-    const given =
-      i === 0 ? ofFirst : { ifname: wanted.ifname || nameOf(i), args: furtherArgs(args), capabilityArgs: {} };
-    const own = withoutCapability(network, wanted.args ?? {});
-    const device = resourceName ? devices?.next(resourceName) : undefined;
-    return {
-      network: withCniArgs(device ? withDevice(network, device) : network, wanted.cniArgs ?? {}),
-      label,
-      ifname: given.ifname,
-      args: Object.keys(own).length === 0 ? given.args : withArgs(given.args, own),
-      capabilityArgs: {
-        ...given.capabilityArgs,
-        ...wanted.capabilityArgs,
-        ...(device && { deviceID: device.id }),
-      },
-      defaultRoute: wanted.defaultRoute,
-      result: undefined,
-      ...(device?.info && { deviceInfo: device.info }),
-    };
-  });
+  const names = nameInterfaces(
+    choices.map(({ selection }) => selection?.ifname ?? ''),
+    call.ifname,
+  );
+  const first = Math.max(0, names.indexOf(call.ifname));
+  const delegates = choices.map((one, i) => asDelegate(call, one, names[i]!, i === first, devices));
+  return [delegates[first]!, ...delegates.toSpliced(first, 1)];
 }
 
-/** What a pod asks for by CNI_ARGS: that for which no plugin of the network has the capability. */
-function withoutCapability(
+function asDelegate(
+  call: Call,
+  { network, label = network.name, selection, resourceName }: Choice,
+  ifname: string,
+  isFirst: boolean,
+  devices: Devices | undefined,
+): Delegate {
+  const { args } = call.context.invocation;
+  const { runtimeConfig } = call.config;
+  const wanted: Partial<Selection> = selection ?? {};
+  const given = isFirst ? firstArgs(args) : furtherArgs(args);
+  const own = inArgs(network, wanted.args ?? {});
+  const device = resourceName ? devices?.next(resourceName) : undefined;
+  return {
+    network: withCniArgs(device ? withDevice(network, device) : network, wanted.cniArgs ?? {}),
+    label,
+    ifname,
+    args: Object.keys(own).length === 0 ? given : withArgs(given, own),
+    capabilityArgs: {
+      ...(isFirst && isObject(runtimeConfig) && runtimeConfig),
+      ...wanted.capabilityArgs,
+      ...(device && { deviceID: device.id }),
+    },
+    defaultRoute: wanted.defaultRoute,
+    result: undefined,
+    ...(device?.info && { deviceInfo: device.info }),
+  };
+}
+
+/**
+ * What a pod asks for by CNI_ARGS, as Multus does it: also that for which a plugin has the capability, as
+ * others in the chain read nothing else. "IP" has room for one address: several go by the capability alone.
+ */
+function inArgs(
   { plugins }: NetworkList,
   args: Readonly<Record<string, string>>,
 ): Readonly<Record<string, string>> {
-  const capabilities = new Set(plugins.flatMap((plugin) => plugin.capabilities));
-  const given = Object.entries(args).filter(([name]) => !capabilities.has(name === 'IP' ? 'ips' : 'mac'));
-  return Object.fromEntries(given);
+  const { IP, ...others } = args;
+  const isSeveral = IP?.includes(',') && plugins.some(({ capabilities }) => capabilities.includes('ips'));
+  return isSeveral ? others : args;
 }
 
 /**

@@ -1,12 +1,10 @@
 /** Which network of a pod has its default routes, when several give one. */
 
-import { type Family, Prefix } from '../ip.ts';
+import { type Family, families, Prefix } from '../ip.ts';
 import { requireLink } from '../kernel/link.ts';
 import { deleteRoute, listRoutes, RouteTable, removeRoute, replaceRoute } from '../kernel/route.ts';
 import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { AddedDelegate, Delegate } from './delegates.ts';
-
-const families: readonly Family[] = [4, 6];
 
 /** @throws Error when two networks are to have the default route of one family. */
 export function refuseRivals(delegates: readonly Delegate[]): void {

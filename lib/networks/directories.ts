@@ -1,10 +1,17 @@
-/** Where the plugins that attach pods to several networks save the networks of each container. */
+/**
+ * Where networks are: the files of those that can be had, and what the plugins that attach pods to several
+ * networks save of each container.
+ */
 
 import { join } from 'node:path';
 import { getKey } from '../cni/schema.ts';
 import type { NetworkList } from './conflist.ts';
 
 const plugins = ['multus', 'genie'] as const;
+/** Where runtimes look for networks. */
+export const runtimeNetworks = '/etc/cni/net.d';
+/** Where multus looks for them unless "confDir" says otherwise, in this order. */
+export const multusNetworks = ['/etc/cni/multus/net.d', runtimeNetworks];
 /** Where CNI keeps its state. */
 const usualStateDir = '/var/lib/cni';
 

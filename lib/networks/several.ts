@@ -6,7 +6,7 @@ import type { InferShape, Shape } from '../cni/schema.ts';
 import { runTogether } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Sandbox } from '../kernel/sandbox.ts';
-import { asDelegates, type Choice } from './choice.ts';
+import { asDelegates, type Choice, type NameInterfaces } from './choice.ts';
 import { collect } from './collection.ts';
 import { refuseRivals, settleDefaultRoutes } from './default-route.ts';
 import {
@@ -24,9 +24,8 @@ import { lockNetworks, type SavedDelegate, SavedDelegates, withIfname } from './
 
 /** The networks of a pod. */
 export interface Plan {
-  /** The first one gets the interface that the runtime asks for. */
   readonly choices: readonly Choice[];
-  /** Those that could be the first one as well, at another time; none when left out. */
+  /** Those that could be the only one as well, at another time; none when left out. */
   readonly alternatives?: readonly Choice[];
   /** Annotations that tell what the pod has got, for the API. */
   annotationsFor(added: readonly AddedDelegate[]): Readonly<Record<string, string>>;
@@ -39,8 +38,7 @@ export interface SeveralNetworks<S extends Shape>
   directoryOf(config: InferShape<S>): string;
   /** The file that says where the Kubernetes API is; undefined or "" for a node without one. */
   kubeconfigOf(config: InferShape<S>): string | undefined;
-  /** What the interface of a further network is called unless the pod says so, by its place. */
-  nameOf(index: number): string;
+  readonly nameInterfaces: NameInterfaces;
   /** @throws Error while no pod can be attached; those that are attached can be detached all the same. */
   requireReady?(config: InferShape<S>): void;
   /** Chooses the networks of a pod. @param api undefined on a node without one. */
@@ -61,8 +59,16 @@ export interface SeveralNetworks<S extends Shape>
 export function defineSeveralNetworks<S extends Shape>(
   definition: SeveralNetworks<S>,
 ): Plugin<InferShape<S>> {
-  const { directoryOf, kubeconfigOf, nameOf, requireReady, choose, required, needsAnnotations, ...rest } =
-    definition;
+  const {
+    directoryOf,
+    kubeconfigOf,
+    nameInterfaces,
+    requireReady,
+    choose,
+    required,
+    needsAnnotations,
+    ...rest
+  } = definition;
   type OwnCall = Call<InferShape<S>>;
   const savedOf = (call: OwnCall) => new SavedDelegates(directoryOf(call.config));
 
@@ -74,7 +80,7 @@ export function defineSeveralNetworks<S extends Shape>(
   }
 
   const asDelegatesOf = (call: OwnCall, choices: readonly Choice[], api?: PodApi) =>
-    asDelegates(call, choices, nameOf, api && new Devices(api.podUid));
+    asDelegates(call, choices, nameInterfaces, api && new Devices(api.podUid));
 
   /** What ADD may have attached the pod to. */
   async function chosenDelegates(call: OwnCall): Promise<Delegate[]> {
@@ -96,6 +102,7 @@ export function defineSeveralNetworks<S extends Shape>(
       const plan = await choose(call, api);
       const delegates = asDelegatesOf(call, plan.choices, api);
       refuseRivals(delegates);
+      refuseOtherName(call, delegates);
       refuseSameNames(delegates);
       const saved = savedOf(call);
       // What is saved of a living attachment stays as it is until the delegates have accepted this one.
@@ -174,10 +181,10 @@ async function detach(call: Call, delegates: readonly Delegate[]): Promise<void>
   await runTogether(call, ...delegates.toReversed().map((one) => () => deleteDelegate(call, one)));
 }
 
-/** What Multus saved has no CNI_ARGS, and no interface of the first delegate: they are those of the call. */
+/** What Multus saved may have no CNI_ARGS, and its first delegate no interface: those of the call count. */
 function completed(call: Call, one: SavedDelegate): SavedDelegate {
   const whole = withIfname(one, call.ifname);
-  if (one.of) return whole;
+  if (one.of || one.args !== '') return whole;
   const { args } = call.context.invocation;
   return { ...whole, args: whole.ifname === call.ifname ? firstArgs(args) : furtherArgs(args) };
 }
@@ -195,6 +202,15 @@ async function detachAsConfigured(call: Call, ...sources: (() => Promise<Delegat
       call.warn(`Nothing was saved of the container's networks: ${(error as Error).message}`);
     }
   }
+}
+
+/** @throws Error when no network is to have the interface of the call. */
+function refuseOtherName(call: Call, delegates: readonly Delegate[]): void {
+  if (delegates[0]!.ifname === call.ifname) return;
+  const names = delegates.map(({ ifname }) => `"${ifname}"`).join(', ');
+  throw new Error(
+    `The runtime asks for the interface "${call.ifname}", but the networks of the pod are to have ${names}. Name no interface for one of them`,
+  );
 }
 
 function refuseSameNames(delegates: readonly Delegate[]): void {

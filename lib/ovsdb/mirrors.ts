@@ -2,7 +2,7 @@
 
 import type { Operation, OvsdbConnection } from './database.ts';
 import { isRow } from './ports.ts';
-import { map, namedUuid, type OvsdbValue, type Row, readUuids, set, uuid } from './values.ts';
+import { map, namedUuid, type OvsdbValue, type Row, readMap, readUuids, set, uuid } from './values.ts';
 
 const owner = 'ovs-cni.network.kubevirt.io';
 
@@ -23,6 +23,8 @@ const roles = Object.keys(columns) as MirrorRole[];
 export interface Mirror extends Readonly<Record<MirrorRole, readonly string[]>> {
   readonly uuid: string;
   readonly name: string;
+  /** Whether a pod has made it, with which it goes again. */
+  readonly isOfPods: boolean;
 }
 
 /** A port's part in a mirror. */
@@ -31,26 +33,20 @@ export interface MirrorPart {
   readonly roles: readonly MirrorRole[];
 }
 
-/** A bridge, and the mirrors on it that pods have made. */
+/** A bridge, and the mirrors on it, whoever has made them: a pod has its part in any, by its name. */
 export interface MirroredBridge {
   readonly uuid: string;
   readonly mirrors: readonly Mirror[];
-  /** Those of others as well. */
-  readonly allMirrors: readonly string[];
 }
 
 /** @returns undefined when there is no bridge of that name. */
 export async function findMirrors(db: OvsdbConnection, bridge: string): Promise<MirroredBridge | undefined> {
   const [row] = await db.select('Bridge', [['name', '==', bridge]], ['_uuid', 'mirrors']);
   if (!row) return undefined;
-  const allMirrors = readUuids(row.mirrors);
-  const rows = await db.select(
-    'Mirror',
-    [['external_ids', 'includes', map({ owner })]],
-    ['_uuid', 'name', ...Object.values(columns)],
-  );
-  const mirrors = rows.map(readMirror).filter((mirror) => allMirrors.includes(mirror.uuid));
-  return { uuid: readUuids(row._uuid)[0]!, mirrors, allMirrors };
+  const ids = readUuids(row.mirrors);
+  const rows = await db.select('Mirror', [], ['_uuid', 'name', 'external_ids', ...Object.values(columns)]);
+  const mirrors = rows.map(readMirror).filter(({ uuid }) => ids.includes(uuid));
+  return { uuid: readUuids(row._uuid)[0]!, mirrors };
 }
 
 /**
@@ -58,12 +54,14 @@ export async function findMirrors(db: OvsdbConnection, bridge: string): Promise<
  * refused as timed out when the bridge's mirrors have changed meanwhile.
  */
 export function joinMirrors(
-  { uuid: bridge, mirrors, allMirrors }: MirroredBridge,
+  { uuid: bridge, mirrors }: MirroredBridge,
   port: string,
   parts: readonly MirrorPart[],
 ): Operation[] {
-  return parts.flatMap(({ name, roles }, i) => {
-    const present = mirrors.find((one) => one.name === name);
+  const find = (name: string) => mirrors.find((one) => one.name === name);
+  const unchangedBridge = waitFor('Bridge', bridge, { mirrors: set(mirrors.map((one) => uuid(one.uuid))) });
+  const joined = parts.flatMap(({ name, roles }, i) => {
+    const present = find(name);
     const row = Object.fromEntries(roles.map((role) => [columns[role], uuid(port)]));
     if (present)
       return [
@@ -77,7 +75,6 @@ export function joinMirrors(
       ];
     const id = `new_mirror_${i}`;
     return [
-      ...(i === 0 ? [waitFor('Bridge', bridge, { mirrors: set(allMirrors.map(uuid)) })] : []),
       {
         op: 'insert',
         table: 'Mirror',
@@ -92,11 +89,12 @@ export function joinMirrors(
       },
     ];
   });
+  return parts.every(({ name }) => find(name)) ? joined : [unchangedBridge, ...joined];
 }
 
 /**
- * What takes a port out of mirrors, and removes those that have no port any more. It is refused as timed out
- * when they have changed meanwhile.
+ * What takes a port out of mirrors, and removes those of pods that have no port any more. It is refused as
+ * timed out when they have changed meanwhile.
  * @param port undefined to remove only those without ports.
  */
 export function leaveMirrors(
@@ -108,7 +106,7 @@ export function leaveMirrors(
     const own = parts.find(({ name }) => name === mirror.name)?.roles ?? [];
     const left = own.filter((role) => port !== undefined && mirror[role].includes(port));
     const isEmpty = roles.every((role) => mirror[role].every((one) => left.includes(role) && one === port));
-    if (isEmpty)
+    if (isEmpty && mirror.isOfPods)
       return [
         unchanged(mirror),
         {
@@ -147,6 +145,7 @@ function readMirror(row: Row): Mirror {
   return {
     uuid: readUuids(row._uuid)[0] ?? '',
     name: `${row.name}`,
+    isOfPods: readMap(row.external_ids).owner === owner,
     source: readUuids(row[columns.source]),
     destination: readUuids(row[columns.destination]),
     output: readUuids(row[columns.output]),

@@ -72,10 +72,9 @@ export async function findBridge(
   return found ? { uuid: found, ports: readUuids(row!.ports) } : undefined;
 }
 
-/** Ports of pods, on whichever bridge. @param name of an interface in the pod, if it matters. */
-export async function listPodPorts(db: OvsdbConnection, ifname?: string): Promise<Port[]> {
-  const ids = { owner, ...(ifname !== undefined && { contIface: ifname }) };
-  return (await db.select('Port', [['external_ids', 'includes', map(ids)]], portColumns)).map(readPort);
+/** Ports of pods, on whichever bridge. */
+export async function listPodPorts(db: OvsdbConnection): Promise<Port[]> {
+  return (await db.select('Port', [['external_ids', 'includes', map({ owner })]], portColumns)).map(readPort);
 }
 
 /** The port of an interface of the host. */
@@ -90,6 +89,12 @@ export async function findInterface(db: OvsdbConnection, name: string): Promise<
   if (!row) return undefined;
   const [ofport] = readSet(row.ofport);
   return { error: readSet(row.error).join(), ofport: typeof ofport === 'number' ? ofport : undefined };
+}
+
+/** Names of the interfaces that are links of the host; those of other types need not be. */
+export async function listSystemInterfaces(db: OvsdbConnection): Promise<string[]> {
+  const rows = await db.select('Interface', [], ['name', 'type']);
+  return rows.flatMap(({ name, type }) => (type === '' || type === 'system' ? [`${name}`] : []));
 }
 
 /** What puts a port on a bridge. */

@@ -27,30 +27,27 @@ export interface Named {
 const label = /^[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;
 const longestName = 253;
 
-/** @throws Error when a name is none that DNS can hold. @param where such as "CNI_ARGS: K8S_POD_NAME". */
-export function requireName(name: string, where: string): void {
-  if (name.length <= longestName && name.split('.').every((part) => label.test(part))) return;
-  throw new Error(
-    `${where} is ${JSON.stringify(name.slice(0, 300))}, but a name in DNS has labels of at most 63 letters, digits, "-" and "_" with dots between them, ` +
-      `and at most ${longestName} characters. Rename it`,
-  );
+/** Whether a name is one that DNS can hold. Nothing else may get into the files of dnsmasq. */
+export function isName(name: string): boolean {
+  return name.length <= longestName && name.split('.').every((part) => label.test(part));
 }
+
+/** What {@link isName} tells, for messages. */
+export const namesInDns = `a name in DNS has labels of at most 63 letters, digits, "-" and "_" with dots between them, and at most ${longestName} characters`;
 
 /** The names of a container's addresses. @param domain of the network. */
 export function hostRecords(named: Named, domain: string): HostRecord[] {
   const { name, containerId, namespace, aliases, addresses } = named;
   const plain = [name || containerId.slice(0, 12), ...aliases];
-  return addresses.map((address) => ({
-    owner: ownerOf(named),
-    address,
-    names: [
-      ...new Set([
-        ...plain,
-        ...(namespace ? [`${dashed(address)}.${namespace}.pod.${domain}`] : []),
-        ...(isInSubdomain(named) ? [subdomainName(named, domain), subdomainOf(named, domain)] : []),
-      ]),
-    ],
-  }));
+  return addresses.flatMap((address) => {
+    const all = [
+      ...plain,
+      ...(namespace ? [`${dashed(address)}.${namespace}.pod.${domain}`] : []),
+      ...(isInSubdomain(named) ? [subdomainName(named, domain), subdomainOf(named, domain)] : []),
+    ];
+    const names = [...new Set(all.filter(isName))];
+    return names.length > 0 ? [{ owner: ownerOf(named), address, names }] : [];
+  });
 }
 
 /** The services of a container, by the numbers of their ports and by the names that /etc/services has. */
@@ -68,13 +65,14 @@ export function serviceRecords(named: Named, domain: string): ServiceRecord[] {
     for (const portName of [`${port}`, serviceName(port, protocol)].filter((one) => one !== undefined))
       for (const { at, target } of places) {
         const service = `_${portName}._${protocol}.${at}`;
-        records.set(service, { owner: ownerOf(named), service, target, port });
+        if (isName(service) && isName(target))
+          records.set(service, { owner: ownerOf(named), service, target, port });
       }
   return [...records.values()];
 }
 
-function isInSubdomain({ namespace, subdomain }: Named): boolean {
-  return namespace !== '' && subdomain !== '';
+function isInSubdomain({ name, hostname, namespace, subdomain }: Named): boolean {
+  return namespace !== '' && subdomain !== '' && (hostname || name) !== '';
 }
 
 /** The name of a headless Service, which all pods of the subdomain share. */

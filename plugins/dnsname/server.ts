@@ -19,20 +19,26 @@ import {
   type ServerSettings,
 } from './records.ts';
 
-/** Where podman's dnsname has a directory for each network. */
-const parentDirectory = '/run/containers/cni/dnsname';
+/**
+ * Where podman's dnsname has a directory for each network: the second one where XDG_RUNTIME_DIR is set, as in
+ * a login of root. Agent and runtime may have other variables, so that what exists decides.
+ */
+const parentDirectories = ['/run/containers/cni/dnsname', '/run/user/0/containers/cni/dnsname'] as const;
 const lockFile = '/run/cni/dnsname.lock';
 /** How long a server may take to end before it is killed, in milliseconds. */
 const longestEnd = 2000;
 
 /** The name server of one network. */
 export class NameServer {
+  /** Where the server runs; else where it has run; else the first place. */
   private readonly directory: string;
   private readonly programs: Programs;
   private readonly settings: ServerSettings;
 
   constructor(network: string, programs: Programs, settings: ServerSettings) {
-    this.directory = `${parentDirectory}/${network}`;
+    const all = parentDirectories.map((parent) => `${parent}/${network}`);
+    this.directory =
+      all.find((one) => processOf(one) !== undefined) ?? all.find((one) => existsSync(one)) ?? all[0]!;
     this.programs = programs;
     this.settings = settings;
   }
@@ -68,14 +74,7 @@ export class NameServer {
 
   /** The process; undefined when it does not run. */
   pid(): number | undefined {
-    try {
-      const pid = Number(readFileSync(this.pidFile, 'utf8'));
-      // Another process may have got the number.
-      const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-      return args.includes(`--conf-file=${this.configFile}`) ? pid : undefined;
-    } catch {
-      return undefined;
-    }
+    return processOf(this.directory);
   }
 
   private get hostsFile(): string {
@@ -83,11 +82,11 @@ export class NameServer {
   }
 
   private get configFile(): string {
-    return `${this.directory}/dnsmasq.conf`;
+    return configFileIn(this.directory);
   }
 
   private get pidFile(): string {
-    return `${this.directory}/pidfile`;
+    return pidFileIn(this.directory);
   }
 
   private write(file: string, text: string): void {
@@ -138,6 +137,21 @@ export class NameServer {
   private async remove(): Promise<void> {
     await this.end();
     rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+const configFileIn = (directory: string): string => `${directory}/dnsmasq.conf`;
+const pidFileIn = (directory: string): string => `${directory}/pidfile`;
+
+/** The process that serves from a directory; undefined when none does. */
+function processOf(directory: string): number | undefined {
+  try {
+    const pid = Number(readFileSync(pidFileIn(directory), 'utf8'));
+    // Another process may have got the number.
+    const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    return args.includes(`--conf-file=${configFileIn(directory)}`) ? pid : undefined;
+  } catch {
+    return undefined;
   }
 }
 

@@ -2,20 +2,48 @@
 
 import { hostInterface, whereReachable } from '../../lib/cni/open-vswitch.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
+import { listLinks } from '../../lib/kernel/link.ts';
 import type { OvsdbConnection } from '../../lib/ovsdb/database.ts';
-import { attachmentOf, findInterface, isPortOf, listPodPorts, removePorts } from '../../lib/ovsdb/ports.ts';
+import {
+  attachmentOf,
+  findInterface,
+  isPortOf,
+  listPodPorts,
+  listSystemInterfaces,
+  type Port,
+  removePorts,
+} from '../../lib/ovsdb/ports.ts';
 import { set } from '../../lib/ovsdb/values.ts';
 import type { Config, OvsCall } from './settings.ts';
 
-/** @param name of the host's interface, where it is known. */
+/**
+ * Removes the port of an attachment, and what else is stale.
+ * @param name of the host's interface, where it is known.
+ */
 export async function removeOwnPort(call: OvsCall, settings: Config, name?: string): Promise<void> {
   const own = name ?? hostInterface(call.prevResult)?.name;
   await whereReachable(call, settings, async (db) => {
-    const ports = (await listPodPorts(db, call.ifname)).filter(
-      (port) => isPortOf(port, call.attachment, call.netns) || (!attachmentOf(port) && port.name === own),
-    );
+    const isOwn = (port: Port) =>
+      isPortOf(port, call.attachment, call.netns) || (!attachmentOf(port) && port.name === own);
+    const ports = await stalePorts(call, db, isOwn);
     if (ports.length > 0) await db.transact('remove a port', removePorts(ports));
   });
+}
+
+/**
+ * Ports of pods that are to go: those of an attachment, and those whose interface is gone. A DEL has left
+ * these that was not told which port it was, or could not reach the database; not every runtime calls GC.
+ */
+export async function stalePorts(
+  call: OvsCall,
+  db: OvsdbConnection,
+  isOwn: (port: Port) => boolean,
+): Promise<Port[]> {
+  const ports = await listPodPorts(db);
+  // Only now: whoever adds a port has made its interface before.
+  const links = new Set(listLinks(call.host).map(({ name }) => name));
+  const system = ports.every(({ name }) => links.has(name)) ? [] : await listSystemInterfaces(db);
+  return ports.filter((port) => isOwn(port) || (!links.has(port.name) && system.includes(port.name)));
 }
 
 /**

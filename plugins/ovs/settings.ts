@@ -5,12 +5,12 @@ import { refuse } from '../../lib/cni/config-checks.ts';
 import { ifnameProblem } from '../../lib/cni/invocation.ts';
 import { databaseKeys, withSharedKeys } from '../../lib/cni/open-vswitch.ts';
 import { requestedMac } from '../../lib/cni/requested-mac.ts';
-import { array, type InferShape, integer, object, string } from '../../lib/cni/schema.ts';
-import { resolveTrunk } from '../../lib/kernel/bridge-vlan.ts';
+import { array, type InferShape, integer, json, object, string } from '../../lib/cni/schema.ts';
 import { parseAddress } from '../../lib/ovsdb/address.ts';
 import type { PortVlans } from '../../lib/ovsdb/ports.ts';
 
-const vid = (description: string) => integer({ max: 4094, description });
+/** The database takes 4095 as well. Source: ovs-vswitchd.conf.db(5), "Port". */
+const vid = (description: string) => integer({ max: 4095, description });
 
 export const config = {
   bridge: string({
@@ -30,9 +30,8 @@ export const config = {
   mtu: integer({ max: 65535, description: 'MTU in bytes; 0 leaves it to the kernel.' }),
   deviceID: string({ description: 'PCI address of a virtual function, which this plugin does not take.' }),
   ofport_request: integer({
-    min: 1,
     max: 65279,
-    description: 'Number that the port is to have in OpenFlow.',
+    description: 'Number that the port is to have in OpenFlow; 0 for any.',
   }),
   interface_type: string({
     description: 'Type of the interface in Open vSwitch; one of the kernel by default.',
@@ -40,7 +39,12 @@ export const config = {
   ...databaseKeys,
   link_state_check_retries: integer({ description: 'How often the interval below is waited; 5 by default.' }),
   link_state_check_interval: integer({ description: 'Milliseconds; 600 by default.' }),
-  args: object({ cni: object({ mac: string(), ovnPort: string() }) }),
+  args: object({
+    cni: object({
+      mac: json({ description: 'MAC address, if it is a string.' }),
+      ovnPort: json({ description: 'Name of the logical port of OVN, if it is a string.' }),
+    }),
+  }),
 };
 
 export type Config = InferShape<typeof config>;
@@ -51,7 +55,7 @@ const longestPatience = 60_000;
 
 /** Refuses what no ADD can succeed with. @throws Error */
 export function validate(config: Config): void {
-  const { bridge, deviceID, socket_file, trunk = [] } = config;
+  const { bridge, deviceID, socket_file } = config;
   const problem = bridge && ifnameProblem(bridge);
   refuse(
     problem && `"bridge" is "${bridge.slice(0, 80)}", which ${problem}. Use a name such as "br1"`,
@@ -59,7 +63,16 @@ export function validate(config: Config): void {
       '"deviceID" asks for a virtual function of a network card, which this plugin does not attach. Take it out, or use "host-device"',
   );
   if (socket_file) parseAddress(socket_file);
-  resolveTrunk(trunk, 'trunk');
+  vlansOf(config);
+}
+
+/** What is said of entries of a trunk that have no effect. */
+export function ignoredTrunks({ trunk = [] }: Config): string[] {
+  return trunk.flatMap((entry, i) =>
+    hasRange(entry) || (entry.minID === undefined && entry.maxID === undefined)
+      ? []
+      : `"trunk[${i}]" is ${JSON.stringify(entry)}, in which "minID" and "maxID" have no effect: both must be set, and not be 0. Set both for a range, or "id" for one VLAN`,
+  );
 }
 
 /** The configuration, and what the flat file has beside it. */
@@ -83,8 +96,8 @@ export function argumentsOf(call: OvsCall): {
   ]);
   const { mac, ovnPort } = call.config.args?.cni ?? {};
   return {
-    mac: requestedMac(given.MAC, mac),
-    ovnPort: given.OvnPort || ovnPort || undefined,
+    mac: requestedMac(given.MAC, textOf(mac)),
+    ovnPort: given.OvnPort || textOf(ovnPort),
     podUid: given.K8S_POD_UID ?? '',
   };
 }
@@ -96,15 +109,37 @@ export function bridgeOf(call: OvsCall, { bridge }: Config): string {
   throw new Error('No bridge is named. Set "bridge" to one of those that "ovs-vsctl list-br" shows');
 }
 
+/** Other plugins have keys of the same names. @returns undefined for what is no text, and for "". */
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+type TrunkEntry = NonNullable<Config['trunk']>[number];
+
 /**
- * The VLANs of the container's port: its tag, and each VLAN of its trunk once.
+ * The VLANs of the container's port: its tag, and each VLAN of its trunk once. As in ovs-cni, an entry may
+ * have one VLAN, a range, or both; half a range is ignored, see {@link ignoredTrunks}.
  * @throws Error when the trunk names no VLAN, or a range that is none.
  */
 export function vlansOf({ vlan, trunk = [] }: Config): PortVlans {
-  const trunks = resolveTrunk(trunk, 'trunk').flatMap(({ first, last }) =>
-    Array.from({ length: last - first + 1 }, (_, i) => first + i),
+  const trunks = new Set(
+    trunk.flatMap((entry, i) => [...rangeOf(entry, i), ...(entry.id === undefined ? [] : [entry.id])]),
   );
-  return { tag: vlan, trunks: [...new Set(trunks)].sort((a, b) => a - b) };
+  if (trunk.length > 0 && trunks.size === 0)
+    throw new Error('"trunk" names no VLAN. Set "id", or "minID" and "maxID"; or take it out');
+  return { tag: vlan, trunks: [...trunks].sort((a, b) => a - b) };
+}
+
+function rangeOf(entry: TrunkEntry, i: number): number[] {
+  if (!hasRange(entry)) return [];
+  const { minID, maxID } = entry;
+  if (minID > maxID)
+    throw new Error(`"trunk[${i}]" is the range ${minID} to ${maxID}. Put the lower one into "minID"`);
+  return Array.from({ length: maxID - minID + 1 }, (_, offset) => minID + offset);
+}
+
+function hasRange(entry: TrunkEntry): entry is TrunkEntry & { minID: number; maxID: number } {
+  return Boolean(entry.minID && entry.maxID);
 }
 
 /** How long Open vSwitch may take, in milliseconds. */

@@ -53,7 +53,10 @@ export const config = {
 export type Config = InferShape<typeof config>;
 export type PortMapCall = Call<Config>;
 
-/** The ports that the runtime asks for. Ones without a port of the host are for other plugins. */
+/**
+ * The ports that the runtime asks for.
+ * @throws Error for one without a port of the host or of the container, as in the reference plugin.
+ */
 export function mappingsOf(call: PortMapCall): PortMapping[] {
   const all = call.config.runtimeConfig?.portMappings ?? [];
   return all.map(({ hostPort, containerPort, protocol, hostIP }, i) => {

@@ -25,7 +25,7 @@ import { addChain, hasChain, isOwnedTable, listBaseChains } from '../../lib/netl
 import * as nft from '../../lib/netlink/nftables/rules.ts';
 import { addElement, addSet, findSets } from '../../lib/netlink/nftables/sets.ts';
 import type { NftTable } from '../../lib/netlink/nftables/wire.ts';
-import { countUses, getRawRules, listRawRules } from '../../lib/netlink/nftables/xtables.ts';
+import { getRawRules, listRawRules } from '../../lib/netlink/nftables/xtables.ts';
 import { NetlinkSocket } from '../../lib/netlink/socket.ts';
 import { incompleteOf } from './incomplete.ts';
 import { counter } from './nft-sample.ts';
@@ -140,7 +140,6 @@ export const netlinkTargets: readonly Target[] = [
     (socket) => isOwnedTable(socket, table),
     (socket) => nft.listRules(socket, table, 'c').map((rule) => [nft.verdictOf(rule), nft.targetChain(rule)]),
     (socket) => findSets(socket, 'ports'),
-    (socket) => countUses(socket, table, 'c'),
     (socket) => listRawRules(socket, table, 'c'),
     (socket) => getRawRules(socket, table, [{ chain: 'c', handle: 1n }]),
   ]),

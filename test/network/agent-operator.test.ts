@@ -1,4 +1,7 @@
-/** The agent as its operator meets it: metrics, status, priority, and one agent on a socket. */
+/**
+ * The agent as its operator meets it: metrics, status, priority, and one agent on a socket.
+ * Runs once: it starts an agent itself.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

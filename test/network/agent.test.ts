@@ -1,6 +1,7 @@
 /**
  * The agent: whose calls it does, what becomes of them when it or the runtime dies, and what a broken peer
  * can do to it.
+ * Runs once: it starts an agent itself.
  */
 
 import { spawn } from 'node:child_process';

@@ -14,6 +14,7 @@ import {
   ipv4Of,
   makeHostWithNetworks,
   mentions,
+  named,
   savedOf,
   settled,
   several,
@@ -228,6 +229,40 @@ test('list shows each network of a pod, and gc keeps them', async (t) => {
   t.deepEqual(mentions(host, pod), []);
   t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
 });
+
+for (const cniVersion of ['0.4.0', '1.0.0'])
+  test(`a plugin of others gets the result in version ${cniVersion} of its network`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    await host.run(['mkdir', '/run/bin']);
+    await host.run(['cp', join(suites.reference, 'portmap'), '/run/bin/portmap']);
+    const env = { CNI_PATH: `/run/bin:${suites.ours}` };
+    const { plugins } = named.find(({ name }) => name === 'pods')!;
+    // The network that all pods have must have no plugin of others: it is of a version that theirs do not speak.
+    const plain = several('multus', { ...network.plugins[0], clusterNetwork: 'storage' });
+    const mixed = { cniVersion, name: 'mixed', plugins };
+    writeNetworks(host, [{ ...mixed, plugins: [{ ...plugins[0]!, bridge: 'br7' }, plugins[1]!] }]);
+    const { pod } = await attach(host, plain, { ...asking('mixed'), env });
+    const listed = await cni(host, ['list'], env);
+    t.is(listed.exit, 0, listed.stdout + listed.stderr);
+    const detached = await cni(host, ['detach', 'web', 'mixed'], env);
+    t.is(detached.exit, 0, detached.stderr);
+    t.deepEqual(await interfacesOf(pod), ['eth0']);
+
+    const other = await host.addPod();
+    const file = host.file('/etc/cni/net.d/20-mixed.conflist');
+    const verb = async (name: string, version: string) => {
+      writeFileSync(
+        file,
+        readFileSync(file, 'utf8').replace(/"cniVersion":"[^"]*"/, `"cniVersion":"${version}"`),
+      );
+      const { exit, stderr } = await cni(host, [name, 'mixed', other.netns], env);
+      t.is(exit, 0, stderr);
+    };
+    await verb('add', '0.4.0');
+    await verb('check', '1.0.0');
+    await verb('del', '1.0.0');
+    t.deepEqual(mentions(host, other), []);
+  });
 
 test('a network that makes what is saved of the pod too large is not attached', async (t) => {
   const host = await makeHostWithNetworks(t);

@@ -1,4 +1,7 @@
-/** A host that has nothing but the installed tree: no C library, no iptables, no nft, no shell. */
+/**
+ * A host that has nothing but the installed tree: no C library, no iptables, no nft, no shell.
+ * Runs once: no agent takes part.
+ */
 
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { join } from 'node:path';
 import test from 'ava';
 import { suites } from '../support/plugin.ts';

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
@@ -361,16 +362,10 @@ test('a failing ADD leaves nothing: exhausted range, foreign bridge, wrong setti
 test('rules that are refused while addresses are still being checked leave nothing either', async (t) => {
   const host = await makeHost(t);
   await (await attach(host, bridgeNet(dualStack))).del();
-  await host.run([
-    'sh',
-    '-c',
-    'mount -t tmpfs tmpfs /usr/local/sbin && echo exit 1 > /usr/local/sbin/ip6tables-restore',
-  ]);
-  await host.run([
-    'sh',
-    '-c',
-    'cd /usr/local/sbin && sed -i 1i#!/bin/sh ip6tables-restore && chmod +x ip6tables-restore',
-  ]);
+  await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/usr/local/sbin']);
+  // One that can be used, and refuses these rules.
+  const refusing = '#!/bin/sh\ncase "$*" in *--test*) ;; *) exit 1 ;; esac\n';
+  writeFileSync(host.file('/usr/local/sbin/ip6tables-restore'), refusing, { mode: 0o755 });
   const network = bridgeNet({ ...dualStack, enabledad: true });
   await failsCleanly(t, host, network, /ip6tables-restore refused the rules/);
 });

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import type { Conflist } from '../support/chain.ts';

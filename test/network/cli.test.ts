@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -97,6 +99,12 @@ test('add, check, del and status run a network as cnitool does', async (t) => {
   t.is((await run('check', 'podnet', pod.netns)).exit, 0);
   const cached = (await host.run(['ls', '/var/lib/cni/results'])).trim();
   t.regex(cached, /^podnet-cnitool-[0-9a-f]{20}-eth0$/);
+  for (const verb of ['check', 'del']) {
+    const named = await run(verb, 'podnet', pod.name);
+    t.is(named.exit, 1, verb);
+    t.regex(named.stderr, new RegExp(`is not a network namespace\\. Did you mean "${pod.netns}"\\?`));
+  }
+  t.is((await run('del', 'podnet', '/run/netns/never')).exit, 0, 'what is gone can be detached');
   const second = await run('add', 'podnet', pod.netns);
   t.regex(second.stderr, /already attached/);
   const traced = await run('del', 'podnet', pod.netns, '--trace');

@@ -1,4 +1,7 @@
-/** `cni completion`, in the shells themselves: what each offers at Tab on a host with networks and pods. */
+/**
+ * `cni completion`, in the shells themselves: what each offers at Tab on a host with networks and pods.
+ * Runs once: no agent takes part.
+ */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

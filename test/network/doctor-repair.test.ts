@@ -1,4 +1,7 @@
-/** `cni doctor` tells attachments that `cni repair` repairs from those that must be made anew. */
+/**
+ * `cni doctor` tells attachments that `cni repair` repairs from those that must be made anew.
+ * Runs once: no agent takes part.
+ */
 
 import ava, { type ExecutionContext } from 'ava';
 import type { PluginConf } from '../support/chain.ts';

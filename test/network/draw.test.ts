@@ -1,4 +1,7 @@
-/** `cni draw`: what it shows is what the kernel has, and all of it can be read. */
+/**
+ * `cni draw`: what it shows is what the kernel has, and all of it can be read.
+ * Runs once: no agent takes part.
+ */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

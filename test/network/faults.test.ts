@@ -1,6 +1,7 @@
 /**
  * ADD at the mercy of the kernel: whichever request fails, what was done before it is undone, and a living
  * attachment is not hurt.
+ * Runs once: no agent takes part.
  */
 
 import test from 'ava';

@@ -1,9 +1,10 @@
 /** What `cni gc`, and the commands that share its view of the host, take for orphaned. */
 
+import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import type { Conflist } from '../support/chain.ts';
 import { command } from '../support/command.ts';
-import { bridged } from '../support/doctor.ts';
+import { bridged, examine, hostLocal, network } from '../support/doctor.ts';
 import type { Host } from '../support/host.ts';
 import { addresses } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
@@ -149,4 +150,49 @@ test('gc removes the orphans of a host whose configurations are gone', async (t)
   t.is(await on.sh('find /var/lib/cni/results /var/lib/cni/networks -name "*10.5*" -o -name "*eth0"'), '');
   const again = await on.tryCni(['gc']);
   t.deepEqual([again.exit, again.stdout], [0, 'This host has no networks.\n']);
+});
+
+test('containers of nerdctl have names of their own, and are gone when their PIDs are others’', async (t) => {
+  const plain = network('net', { type: 'bridge', bridge: 'br0', ipam: hostLocal('10.5.0.0/24') });
+  const on = await makeOperator(t, [plain]);
+  const rewrite = (path: string, changed: (text: string) => string) => {
+    const text = readFileSync(on.host.file(path), 'utf8');
+    writeFileSync(on.host.file(path), changed(text));
+  };
+  const ids = ['1', '2'].map((last) => `production-${'ab'.repeat(5)}${last}${'0'.repeat(53)}`);
+  for (const [i, id] of ids.entries()) {
+    const { netns } = await on.host.addPod();
+    const { pid } = await on.host.start(t, ['nsenter', `--net=${netns}`, 'sh', '-c', 'echo; exec sleep 300']);
+    await on.cni(['add', 'net', `/proc/${pid}/ns/net`]);
+    // As nerdctl calls it.
+    const [byHand] = (await on.sh('ls /var/lib/cni/results')).match(/cnitool-[0-9a-f]+/)!;
+    for (const file of [`results/net-${byHand}-eth0`, `networks/net/10.5.0.${i + 2}`])
+      rewrite(`/var/lib/cni/${file}`, (text) => text.replaceAll(byHand, id));
+    await on.sh(`cd /var/lib/cni/results; mv net-${byHand}-eth0 net-${id}-eth0`);
+  }
+  const states = async () => {
+    const { stdout } = await on.tryCni(['list', '-o', 'json']);
+    const { attachments } = JSON.parse(stdout) as {
+      attachments: { containerId: string; state: { kind: string } }[];
+    };
+    return attachments.map(({ containerId, state }) => [containerId, state.kind]);
+  };
+  t.deepEqual(
+    await states(),
+    ids.map((id) => [id, 'ok']),
+  );
+  t.regex(await on.cni(['repair', 'production-ababababab10']), /, 1 intact\.$/m);
+
+  rewrite(`/var/lib/cni/results/net-${ids[1]}-eth0`, (text) =>
+    text.replaceAll(/\/proc\/\d+\//g, `/proc/${on.host.pid}/`),
+  );
+  t.deepEqual(
+    (await examine(on)).found.map(({ subject }) => subject),
+    ['production-ababababab20 on network "net"'],
+  );
+  const { exit, stdout, stderr } = await on.tryCni(['gc']);
+  t.is(exit, 0, stdout + stderr);
+  t.regex(stdout, /^Removed production-\w{64} eth0: 10\.5\.0\.3 \(its network namespace is gone\)$/m);
+  t.deepEqual(await states(), [[ids[0], 'ok']]);
+  t.deepEqual(await reservedIn(on.host, 'net'), ['10.5.0.2']);
 });

@@ -46,13 +46,14 @@ test('a pod has the networks of its annotations, and its addresses are told', as
   t.deepEqual(await interfacesOf(one.pod), ['eth0']);
   t.deepEqual(annotationsOf(api, 'shop', 'one'), {});
 
-  const defined = await attachWith('defined', { cni: '', [standard]: 'fast,infra/shared' });
-  t.deepEqual(await interfacesOf(defined.pod), ['eth0', 'eth1']);
+  const defined = await attachWith('defined', { [standard]: 'fast,infra/shared' });
+  t.deepEqual(await interfacesOf(defined.pod), ['eth0', 'eth1', 'eth2']);
   t.deepEqual(
     networkStatusOf(api, 'shop', 'defined').map(({ name, ips }) => [name, ips]),
     [
-      ['shop/fast', [await addressOf(defined, 'eth0')]],
-      ['infra/shared', [await addressOf(defined, 'eth1')]],
+      ['pods', [await addressOf(defined, 'eth0')]],
+      ['shop/fast', [await addressOf(defined, 'eth1')]],
+      ['infra/shared', [await addressOf(defined, 'eth2')]],
     ],
   );
 

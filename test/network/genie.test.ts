@@ -1,6 +1,6 @@
 /** genie: pods with the networks that their annotation "cni" names. */
 
-import { rmSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import {
@@ -9,13 +9,14 @@ import {
   ipv4Of,
   makeHostWithNetworks,
   mentions,
+  named,
   savedOf,
   several,
   writeNetworks,
 } from '../support/several.ts';
 
 const network = several('genie', {
-  default_plugin: 'pods',
+  default_plugin: 'uplink',
   capabilities: { 'io.kubernetes.cri.pod-annotations': true },
 });
 const standard = 'k8s.v1.cni.cncf.io/networks';
@@ -24,11 +25,13 @@ test('a pod has the networks of its annotation, by name or file, or those by def
   const host = await makeHostWithNetworks(t);
   await host.run(['mv', '/etc/cni/net.d/22-backup.conflist', '/etc/cni/net.d/22-weave.conflist']);
   for (const [annotations, interfaces, first] of [
-    [{ cni: 'weave,storage@st4,pods' }, ['eth0', 'eth2', 'st4'], /^10\.41\.2\./],
-    [{ cni: 'backup@ignored' }, ['eth0'], /^10\.41\.2\./],
-    [{}, ['eth0'], /^10\.41\.0\./],
-    [{ [standard]: 'storage' }, ['eth0'], /^10\.41\.0\./],
-    [{ cni: ' ', [standard]: 'shop/backup,storage' }, ['eth0', 'eth1'], /^10\.41\.2\./],
+    [{ cni: 'weave,storage@st4,pods' }, ['eth0', 'eth1', 'st4'], /^10\.41\.2\./],
+    [{ cni: 'backup' }, ['eth0'], /^10\.41\.2\./],
+    [{}, ['eth0'], /^10\.41\.3\./],
+    // The first network on disk is that of the cluster.
+    [{ [standard]: 'shop/backup,storage' }, ['eth0', 'eth1', 'eth2'], /^10\.41\.0\./],
+    [{ cni: ' ', [standard]: 'storage@st0' }, ['eth0', 'st0'], /^10\.41\.0\./],
+    [{ cni: 'backup', [standard]: 'storage' }, ['eth0', 'eth1'], /^10\.41\.0\./],
     // By load: what the kernel itself has just sent by a bridge counts, too.
     [{ cni: '' }, ['eth0'], /^10\.41\./],
   ] as const) {
@@ -57,16 +60,65 @@ test('GC frees what pods that are gone had, and STATUS asks the networks by defa
   t.regex((await runNetworkVerb(host, missing, 'STATUS')).error!.msg, /has the network "missing"/);
 });
 
-test('a pod that names no network is refused where there is none by default', async (t) => {
+const bare = several('genie', { capabilities: network.plugins[0]!.capabilities });
+
+test('without networks by default, a pod that names none has that of the first file that can be used', async (t) => {
   const host = await makeHostWithNetworks(t);
-  const bare = several('genie', network.plugins[0]!);
-  delete bare.plugins[0]!.default_plugin;
-  const attachment = new Attachment(host, await host.addPod(), bare, annotated({}));
-  t.regex(
-    (await attachment.tryAdd()).error!.msg,
-    /no annotation "cni", and the configuration no "default_plugin"/,
-  );
+  const [, , backup] = named;
+  const single = { name: 'backup', cniVersion: '1.1.0', ...backup!.plugins[0] };
+  for (const [file, content] of [
+    ['00-genie.conf', { name: 'several', cniVersion: '1.1.0', ...bare.plugins[0] }],
+    ['01-torn.conflist', {}],
+    ['02-backup.conf', single],
+  ] as const)
+    writeFileSync(host.file(`/etc/cni/net.d/${file}`), JSON.stringify(content));
+  const pod = await attach(host, bare, annotated({}));
+  t.regex((await ipv4Of(pod.pod, 'eth0'))[0]!, /^10\.41\.2\./);
+  t.is((await runNetworkVerb(host, bare, 'STATUS')).exit, 0);
+  await pod.del();
+  t.deepEqual(mentions(host, pod.pod), []);
+  await host.run(['sh', '-c', 'cd /etc/cni/net.d; mv 00-genie.conf /run; rm *; mv /run/00-genie.conf .']);
+  const refused = await new Attachment(host, await host.addPod(), bare, annotated({})).tryAdd();
+  t.regex(refused.error!.msg, /"\/etc\/cni\/net\.d" has no network .* by default/);
+  t.regex((await runNetworkVerb(host, bare, 'STATUS')).error!.msg, /has no network .* by default/);
 });
+
+for (const [asked, expected] of [
+  ['pods,storage@eth2,backup', { pods: 'eth0', storage: 'eth2', backup: 'eth1' }],
+  ['pods,storage@eth4,backup', { pods: 'eth0', storage: 'eth4', backup: 'eth1' }],
+  ['storage@eth4,backup', { storage: 'eth4', backup: 'eth0' }],
+  ['storage,backup@eth0', { storage: 'eth1', backup: 'eth0' }],
+] as const)
+  test(`interfaces of "${asked}" are numbered as CNI-Genie does`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const one = await attach(host, network, annotated({ cni: asked }));
+    const { pod } = one;
+    const saved = savedOf(host, pod, 'genie').map(({ Name, ifnameRequest }) => [Name, ifnameRequest]);
+    t.deepEqual(Object.fromEntries(saved), expected);
+    t.deepEqual(await interfacesOf(pod), Object.values(expected).sort());
+    t.deepEqual(
+      one.result!.ips!.map(({ address }) => address),
+      await ipv4Of(pod, 'eth0'),
+    );
+    // As for a pod that CNI-Genie has attached: nothing is saved of its networks.
+    rmSync(host.file(`/var/lib/cni/genie/${pod.containerId}`));
+    await one.del();
+    t.deepEqual(await interfacesOf(pod), []);
+    t.deepEqual(mentions(host, pod), []);
+  });
+
+for (const [what, annotations, message] of [
+  ['without the interface of the runtime', { cni: 'storage@eth4' }, /asks for the interface "eth0".*"eth4"/],
+  ['of one name', { cni: 'storage@eth0,backup@eth0' }, /are both to have the interface "eth0"/],
+  ['with one of the cluster’s name', { [standard]: 'storage@eth0' }, /are both to have the interface "eth0"/],
+  ['of LogicalNetworks', { cni: '', networks: 'lan' }, /LogicalNetworks "lan", which are not supported/],
+] as const)
+  test(`interfaces ${what} are refused`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    const refused = new Attachment(host, await host.addPod(), network, annotated(annotations as never));
+    t.regex((await refused.tryAdd()).error!.msg, message);
+    t.deepEqual(await interfacesOf(refused.pod), []);
+  });
 
 test('DEL of a pod whose networks are not saved detaches it from any that ADD may have chosen by load', async (t) => {
   const host = await makeHostWithNetworks(t);

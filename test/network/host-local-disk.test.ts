@@ -1,4 +1,7 @@
-/** host-local on disks that are full or read-only, and on directories that somebody has tampered with. */
+/**
+ * host-local on disks that are full or read-only, and on directories that somebody has tampered with.
+ * Runs once: no agent takes part.
+ */
 
 import {
   existsSync,

@@ -1,4 +1,7 @@
-/** `cni install --agent`, on hosts with a systemctl that only writes down what it is told. */
+/**
+ * `cni install --agent`, on hosts with a systemctl that only writes down what it is told.
+ * Runs once: it starts an agent itself.
+ */
 
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** What `cni install` replaces is kept, and put back by --rollback and --uninstall, whenever it is killed. */
+/**
+ * What `cni install` replaces is kept, and put back by --rollback and --uninstall, whenever it is killed.
+ * Runs once: no agent takes part.
+ */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { readFileSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { command } from '../support/command.ts';

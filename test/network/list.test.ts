@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -208,6 +210,10 @@ test('plugins of others are run as executables; one that is missing or hangs lea
   await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
   t.is((await state({ CNI_PATH: '/run/nowhere' })).kind, 'broken');
   t.is((await run(['list'], { CNI_PATH: '/run/nowhere' })).exit, 1);
+  t.deepEqual(await foreign('exit 0'), { kind: 'broken', problems: ['interface "eth0" is down'] });
+  await pod.run(['ip', 'addr', 'flush', 'dev', 'eth0']);
+  await pod.run(['ip', 'link', 'set', 'eth0', 'up']);
+  t.deepEqual((await foreign('exit 0')).problems, ['interface "eth0" has no address 10.88.0.2']);
 });
 
 test('files that are torn, empty or foreign hide nothing else, and are named', async (t) => {

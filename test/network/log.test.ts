@@ -1,4 +1,7 @@
-/** The log of calls: what it says, where it goes, and that nothing that befalls it fails a call. */
+/**
+ * The log of calls: what it says, where it goes, and that nothing that befalls it fails a call.
+ * Runs once: it starts an agent itself.
+ */
 
 import {
   chmodSync,

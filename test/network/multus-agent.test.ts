@@ -1,4 +1,7 @@
-/** multus in the agent, which keeps its connections to the Kubernetes API from one call to the next. */
+/**
+ * multus in the agent, which keeps its connections to the Kubernetes API from one call to the next.
+ * Runs once: it starts an agent itself.
+ */
 
 import test from 'ava';
 import { attach } from '../support/chain.ts';

@@ -1,10 +1,21 @@
-/** multus: which of a pod's networks has its default route of IPv6, of which the kernel makes one of several. */
+/**
+ * multus: which network of a directory is the pods' default one, and which of a pod's networks has its default
+ * route of IPv6, of which the kernel makes one of several.
+ */
 
+import { mkdirSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import { attach } from '../support/chain.ts';
 import type { Pod } from '../support/host.ts';
 import { ipJson } from '../support/observe.ts';
-import { annotated, makeHostWithNetworks, several, writeNetworks } from '../support/several.ts';
+import {
+  annotated,
+  ipv4Of,
+  makeHostWithNetworks,
+  named,
+  several,
+  writeNetworks,
+} from '../support/several.ts';
 
 const annotation = 'k8s.v1.cni.cncf.io/networks';
 const network = several('multus', {
@@ -51,3 +62,17 @@ for (const [whose, networks, expected] of [
     await pod.check();
     await pod.del();
   });
+
+test('of a directory, the default network is that of the first file, be it of a list or of a single plugin', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const [pods, , backup] = named;
+  const single = { name: 'backup', cniVersion: '1.1.0', ...backup!.plugins[0] };
+  mkdirSync(host.file('/etc/cni/own'));
+  writeFileSync(host.file('/etc/cni/own/10-cluster.conf'), JSON.stringify(single));
+  writeFileSync(host.file('/etc/cni/own/87-podman-bridge.conflist'), JSON.stringify(pods));
+  const own = several('multus', { clusterNetwork: '/etc/cni/own' });
+  const { pod } = await attach(host, own);
+  t.regex((await ipv4Of(pod, 'eth0'))[0]!, /^10\.41\.2\./);
+  writeFileSync(host.file('/etc/cni/own/05-first.conflist'), JSON.stringify(pods));
+  t.regex((await ipv4Of((await attach(host, own)).pod, 'eth0'))[0]!, /^10\.41\.0\./);
+});

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { load } from 'js-yaml';

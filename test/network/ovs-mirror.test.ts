@@ -70,6 +70,31 @@ test('what cannot be is refused and leaves nothing; GC removes mirrors without p
   t.is(await ovs.vsctl('list', 'Mirror'), '');
 });
 
+test('a mirror that an operator has made is joined, and stays', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  await ovs.vsctl(
+    ...['add-port', 'br1', 'span0', '--', 'set', 'Interface', 'span0', 'type=internal'],
+    ...['--', '--id=@p', 'get', 'Port', 'span0'],
+    ...['--', '--id=@m', 'create', 'Mirror', 'name=span', 'output-port=@p'],
+    ...['--', 'add', 'Bridge', 'br1', 'mirrors', '@m'],
+  );
+  const mirrors = () => ovs.vsctl('--columns=name,select_src_port', 'list', 'Mirror');
+  const before = await mirrors();
+  const one = await attach(host, network(producer({ name: 'span', ingress: true })));
+  const port = await ovs.vsctl('get', 'Port', one.result!.interfaces![0]!.name, '_uuid');
+  t.is(await mirrors(), before.replace('[]', `[${port}]`));
+  await one.check();
+  const second = new Attachment(host, await host.addPod(), network(consumer({ name: 'span' })));
+  t.regex((await second.tryAdd()).error!.msg, /sends its copies to another port already/);
+  await second.del();
+  await one.del();
+  t.is(await mirrors(), before);
+  const net = network(producer({ name: 'span', ingress: true }));
+  t.is((await runNetworkVerb(host, net, 'GC', { valid: [] })).exit, 0);
+  t.is(await mirrors(), before);
+});
+
 test('many producers at once share one mirror', async (t) => {
   const host = await makeHost(t);
   const ovs = await OpenVswitch.start(t, host);

@@ -152,6 +152,51 @@ test('DEL releases address and interface while the database is gone; GC removes 
   t.is((await runNetworkVerb(host, network(), 'STATUS')).exit, 0);
 });
 
+for (const verb of ['ADD', 'DEL'])
+  test(`${verb} of any container removes ports whose interface is gone, and none of others`, async (t) => {
+    const host = await makeHost(t);
+    const ovs = await OpenVswitch.start(t, host);
+    const [old, own, living] = [
+      await attach(host, network()),
+      await attach(host, network()),
+      await attach(host, network()),
+    ];
+    const portOf = (one: Attachment) => one.result!.interfaces![0]!.name;
+    // As ovs-cni has made it.
+    for (const key of ['contID', 'contNetwork'])
+      await ovs.vsctl('remove', 'Port', portOf(old), 'external_ids', key);
+    await ovs.stopDatabase();
+    for (const one of [old, own]) {
+      await one.pod.remove();
+      one.result = undefined;
+      await one.del({ netns: '' });
+    }
+    await ovs.startDatabase();
+    // Of an operator, and of a type that has no interface of the kernel.
+    await host.run(['ovs-vsctl', '--no-wait', 'add-port', 'br1', 'foreign']);
+    await ovs.vsctl(
+      ...['--no-wait', 'add-port', 'br1', 'user', '--', 'set', 'Interface', 'user', 'type=patch'],
+      ...['--', 'set', 'Port', 'user', 'external_ids:owner=ovs-cni.network.kubevirt.io'],
+    );
+    const last = verb === 'ADD' ? await attach(host, network()) : living;
+    if (verb === 'DEL') await living.del();
+    const kept = verb === 'ADD' ? [portOf(living), portOf(last)] : [];
+    t.deepEqual((await ovs.ports()).toSorted(), ['foreign', 'user', ...kept].toSorted());
+  });
+
+test('a request for any port number and a trunk up to the last VLAN are those of ovs-cni', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const keys = { trunk: [{ minID: 4090, maxID: 4095 }], ofport_request: 0, args: { cni: { mac: 7 } } };
+  const one = await attach(host, network(keys));
+  const port = one.result!.interfaces![0]!.name;
+  t.is(await ovs.vsctl('get', 'Port', port, 'trunks'), '[4090, 4091, 4092, 4093, 4094, 4095]');
+  t.is(await ovs.vsctl('get', 'Interface', port, 'ofport_request'), '[]');
+  await one.check();
+  await one.del();
+  t.deepEqual(await ovs.ports(), []);
+});
+
 test('the port of an attachment whose interface is gone gives way to a new one', async (t) => {
   const host = await makeHost(t);
   const ovs = await OpenVswitch.start(t, host);
@@ -172,7 +217,8 @@ test('keys of the flat file count where the network has none; TCP and port numbe
   await host.run(['tee', '/etc/cni/net.d/ovs.d/ovs.conf'], {
     stdin: JSON.stringify({ bridge: 'br9', vlan: 7, socket_file: 'tcp:127.0.0.1:6640' }),
   });
-  const one = await attach(host, network({ ofport_request: 77 }));
+  // A file that this node does not have.
+  const one = await attach(host, network({ ofport_request: 77, configuration_path: '/etc/cni/nowhere' }));
   const name = one.result!.interfaces![0]!.name;
   t.is(await ovs.vsctl('get', 'Port', name, 'tag'), '7');
   t.is(await ovs.vsctl('get', 'Interface', name, 'ofport'), '77');

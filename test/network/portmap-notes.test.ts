@@ -1,4 +1,4 @@
-/** The notes that portmap keeps of sandboxes. */
+/** The notes that portmap keeps of sandboxes. Runs once: no agent takes part. */
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

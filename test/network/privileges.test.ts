@@ -1,6 +1,7 @@
 /**
  * Privileges: docs/privileges.json is true, in both directions; the agent and the DHCP daemon work with what
  * their units leave them, and not with less; the units are as closed as the docs say.
+ * Runs once: it starts an agent itself.
  */
 
 import { readFileSync } from 'node:fs';

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** The commands of the README and of docs/runtimes.md work as they are pasted, on a host that has nothing yet. */
+/**
+ * The commands of the README and of docs/runtimes.md work as they are pasted, on a host that has nothing yet.
+ * Runs once: no agent takes part.
+ */
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

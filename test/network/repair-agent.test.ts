@@ -1,3 +1,5 @@
+/** Runs once: it starts an agent itself. */
+
 import { join } from 'node:path';
 import test from 'ava';
 import { answers, serveLines } from '../support/connection.ts';

@@ -1,4 +1,7 @@
-/** What keeps bridges, and the pods of a bridge, apart comes back. */
+/**
+ * What keeps bridges, and the pods of a bridge, apart comes back.
+ * Runs once: no agent takes part.
+ */
 
 import test, { type ExecutionContext } from 'ava';
 import { converse, serveLines } from '../support/connection.ts';

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { isDeepStrictEqual } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import type { PluginConf } from '../support/chain.ts';

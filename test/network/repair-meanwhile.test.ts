@@ -1,4 +1,7 @@
-/** What a repair meets besides rules that are gone: others at work, other suites, damage it cannot mend. */
+/**
+ * What a repair meets besides rules that are gone: others at work, other suites, damage it cannot mend.
+ * Runs once: no agent takes part.
+ */
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import { writeFileSync } from 'node:fs';
 import test from 'ava';
 import { answers, converse, serveLines } from '../support/connection.ts';

@@ -2,6 +2,7 @@
  * Services on top: pods of each network under kube-proxy's rules, in its iptables and its nftables mode. The tables
  * in docs/services.md say what works under which conditions. Here is seen whether it is so, with this suite and with
  * the reference plugins.
+ * Runs once: no agent takes part.
  */
 
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** The tests' own instruments, tried on the reference suite, which is known to work. */
+/**
+ * The tests' own instruments, tried on the reference suite, which is known to work.
+ * Runs once: no agent takes part.
+ */
 
 import test from 'ava';
 import { attach, sample } from '../support/chain.ts';

@@ -1,4 +1,7 @@
-/** Spans of the agent, as a collector receives them, and metrics of what calls wait for and run. */
+/**
+ * Spans of the agent, as a collector receives them, and metrics of what calls wait for and run.
+ * Runs once: it starts an agent itself.
+ */
 
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** `cni validate`: what it finds, and how it says so. See also test/runtimes/verdicts.test.ts. */
+/**
+ * `cni validate`: what it finds, and how it says so. See also test/runtimes/verdicts.test.ts.
+ * Runs once: no agent takes part.
+ */
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,6 +27,17 @@ test('validate accepts the samples', async (t) => {
   );
 });
 
+test('validate warns of bounds that whereabouts ignores', async (t) => {
+  const dir = directory(t);
+  const range = { range: '10.1.0.0/24', range_start: '10.2.0.1', range_end: '10.1.0.90' };
+  const ipam = { type: 'whereabouts', etcd_host: '192.0.2.1:2379', ...range };
+  writeFileSync(join(dir, '10-x.conflist'), JSON.stringify(list('x', { ...bridge, ipam }), null, 2));
+  const { exit, stdout } = await cni('validate', '--no-host', dir);
+  t.is(exit, 0, stdout);
+  t.regex(stdout, /:12:\d+: warning: "range_start" of "ipam" has "10\.2\.0\.1", which has no effect/);
+  t.regex(stdout, /it is not from 10\.1\.0\.1 to 10\.1\.0\.254/);
+  t.notRegex(stdout, /range_end/);
+});
 const portmap = { type: 'portmap', capabilities: { portMappings: true } };
 
 test('validate reports each mistake with its line and how to correct it', async (t) => {

@@ -1,4 +1,4 @@
-/** docs/walkthrough.md shows what its commands print. */
+/** docs/walkthrough.md shows what its commands print. Runs once: no agent takes part. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

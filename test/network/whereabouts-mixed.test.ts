@@ -97,6 +97,16 @@ test('a pod that wants another address frees neither one in quarantine nor that 
   t.is(await cluster.add('again', pod('web', { ipam: { range_end: '10.70.0.9' } })), '10.70.0.5');
 });
 
+test('DEL releases what whereabouts attached, though the ranges of the network are wrong by now', async (t) => {
+  const cluster = await kubeClusterOf(t);
+  await cluster.add('a', pod('a'));
+  // Only this suite writes down what it has attached.
+  await cluster.host.run(['rm', '-r', '/var/lib/cni/whereabouts']);
+  await cluster.del('a', pod('a', { ipam: { exclude: ['x'], range_end: 'y' } }));
+  t.deepEqual(cluster.allocations(), {});
+  t.deepEqual(cluster.reservations(), []);
+});
+
 test('an address that was entered is taken back by an ADD that fails, though the answer was lost', async (t) => {
   const cluster = await kubeClusterOf(t, {
     ipRanges: [{ range: 'fd00::/127', range_start: 'fd00::1', range_end: 'fd00::1' }],

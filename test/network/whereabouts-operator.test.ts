@@ -1,3 +1,5 @@
+/** Runs once: no agent takes part. */
+
 import test from 'ava';
 import { Etcd } from '../support/etcd.ts';
 import { makeOperator } from '../support/operator.ts';

@@ -1,5 +1,6 @@
 /**
  * The DaemonSet: valid for the API server; its containers really install the suite on a node and run its agent.
+ * Runs once: it starts an agent itself.
  */
 
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-/** What `npm run package` makes, installed as an operator would. */
+/** What `npm run package` makes, installed as an operator would. Runs once: no agent takes part. */
 
 import {
   existsSync,

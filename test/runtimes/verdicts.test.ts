@@ -1,6 +1,7 @@
 /**
  * `cni validate` says of a configuration what happens with it: containerd loads it or not, and cnitool
  * attaches a namespace or fails. A verdict "error" means that one of the two does not work.
+ * Runs once: no agent takes part.
  */
 
 import { rmSync } from 'node:fs';

@@ -100,12 +100,25 @@ export interface Daemon {
 }
 
 /** Starts `dhcp daemon` on a host. It ends with the test. @param options of its command line. */
-export async function daemon(t: Teardown, host: Host, ...options: string[]): Promise<Daemon> {
+export function daemon(t: Teardown, host: Host, ...options: string[]): Promise<Daemon> {
+  return startDaemon(t, host, [], options);
+}
+
+/** The same in a container, which has a /run of its own and the root of the host at /mnt. */
+export function daemonInContainer(t: Teardown, host: Host, ...options: string[]): Promise<Daemon> {
+  const mounts = 'mount --rbind / /mnt; mount -t tmpfs tmpfs /run; exec "$0" "$@"';
+  return startDaemon(t, host, ['unshare', '--mount', 'sh', '-ec', mounts], options);
+}
+
+async function startDaemon(
+  t: Teardown,
+  host: Host,
+  enter: readonly string[],
+  options: readonly string[],
+): Promise<Daemon> {
   await host.run(['mkdir', '-p', '/run/cni']);
-  const [program, ...args] = [...host.enter, join(suites.ours, 'dhcp'), 'daemon', ...options] as [
-    string,
-    ...string[],
-  ];
+  const argv = [...host.enter, ...enter, join(suites.ours, 'dhcp'), 'daemon', ...options];
+  const [program, ...args] = argv as [string, ...string[]];
   const child = spawn(program, args, { env: cleanEnv, stdio: ['ignore', 'inherit', 'pipe'] });
   let said = '';
   child.stderr.on('data', (text: Buffer) => {

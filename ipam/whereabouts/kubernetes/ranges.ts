@@ -3,7 +3,7 @@
 import type { Prefix } from '../../../lib/ip.ts';
 import type { Setting } from '../backend.ts';
 import type { Owner } from '../keys.ts';
-import { narrowPool, type Pool, resolvePools } from '../pools.ts';
+import { narrowPool, type Pool, resolvePools, subnetsOf } from '../pools.ts';
 import { largestOffset } from './ip-pool.ts';
 import type { PoolRef } from './ip-pools.ts';
 import { poolName } from './names.ts';
@@ -56,8 +56,11 @@ export async function poolNamesOf(objects: () => Objects, setting: Setting, pool
 
 /** What names the pools of an attachment in its release, without asking the API. */
 export function listsOf(setting: Setting): string[] {
-  if (!hasSlices(setting)) return plainRanges(setting).map(({ ref }) => listOf(ref));
-  return [JSON.stringify([setting.ipam.network_name ?? '', '', sliceName(setting)])];
+  const networkName = setting.ipam.network_name ?? '';
+  if (hasSlices(setting)) return [JSON.stringify([networkName, '', sliceName(setting)])];
+  return subnetsOf(setting.ipam).map((subnet) =>
+    listOf({ networkName, name: poolName(networkName, '', subnet) }),
+  );
 }
 
 export const listOf = ({ networkName, name }: PoolRef): string => JSON.stringify([networkName, name]);

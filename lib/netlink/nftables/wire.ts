@@ -110,8 +110,16 @@ export function transaction(socket: NetlinkSocket, requests: readonly Request[],
   socket.transaction(NFNL_SUBSYS_NFTABLES, requests, condition);
 }
 
-/** What nft(8) takes at most. */
-const commentLength = 128;
+/** What nft(8) takes of a comment, in bytes. */
+export const longestComment = 128;
+
+/** As much of a comment as nft(8) takes, in whole characters. */
+export function cutComment(comment: string): string {
+  return Buffer.from(comment)
+    .subarray(0, longestComment)
+    .toString('utf8')
+    .replace(/\ufffd$/, '');
+}
 
 /**
  * Types of the texts in an object's user data: the comment is type 0 for tables, chains and rules alike, and
@@ -124,7 +132,7 @@ export function userComment(comment: string, owner?: string): Uint8Array {
   const text = (type: number, value: Uint8Array) =>
     concat([Uint8Array.of(type, value.length + 1), value, Uint8Array.of(0)]);
   return concat([
-    text(UserText.Comment, Buffer.from(comment).subarray(0, commentLength)),
+    text(UserText.Comment, Buffer.from(cutComment(comment))),
     ...(owner ? [text(UserText.Owner, Buffer.from(owner))] : []),
   ]);
 }

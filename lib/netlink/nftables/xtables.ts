@@ -9,32 +9,11 @@ import type { NetlinkSocket } from '../socket.ts';
 import { readExpressions, verdictIn } from './expressions.ts';
 import { dumpIfPresent, Message, type NftTable, request } from './wire.ts';
 
-const Chain = { Table: 1, Name: 3, Uses: 6 } as const;
 const Rule = { Table: 1, Chain: 2, Handle: 3, Expressions: 4, Userdata: 7 } as const;
 /** How often a chain is searched anew because it changed meanwhile. */
 const searchTries = 5;
 /** What precedes the attributes of a rule: struct nfgenmsg. */
 const headerSize = 4;
-
-/**
- * How many rules a chain has, together with those that lead to it.
- * @returns undefined when there is no such chain.
- * @throws NetlinkError
- */
-export function countUses(socket: NetlinkSocket, table: NftTable, chain: string): number | undefined {
-  const [outcome] = socket.attempt(
-    request(`look up nftables chain "${table.name} ${chain}"`, Message.GetChain, 0, table.family, [
-      stringAttr(Chain.Table, table.name),
-      stringAttr(Chain.Name, chain),
-    ]),
-  );
-  if (outcome instanceof Error) {
-    if (isAbsent(outcome)) return undefined;
-    throw outcome;
-  }
-  const reply = outcome?.[0]?.payload.subarray(headerSize);
-  return reply && (new Attributes(reply).be32(Chain.Uses) ?? 0);
-}
 
 /** A rule as it is on the wire. */
 export interface RawRule {

@@ -20,6 +20,10 @@ test('rules are compared by chain and words, whatever the order', (t) => {
   t.true(isSameRule(rule, { chain: 'A', words: ['-j', 'B', '-s', '10.0.0.0/8'] }));
   t.false(isSameRule(rule, { chain: 'C', words: rule.words }));
   t.false(isSameRule(rule, { chain: 'A', words: ['-j', 'B'] }));
+  const between = (text: string) => ({ chain: 'A', words: text.split(' ') });
+  t.true(isSameRule(between('-i a ! -o b'), between('! -o b -i a')));
+  t.false(isSameRule(between('-i a ! -o b'), between('! -i a -o b')));
+  t.false(isSameRule(between('-i a -o b'), between('-i b -o a')));
   t.is(option(rule, '-j'), 'B');
   t.is(option(rule, '-d'), undefined);
 });

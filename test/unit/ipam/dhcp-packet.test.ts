@@ -125,9 +125,10 @@ test('options of the configuration', (t) => {
     {
       request: [{ option: '121' }, { option: 'host-name' }],
       provide: [
-        { option: 'host-name', fromArg: 'K8S_POD_NAME' },
+        { option: 'host-name', value: 'node', fromArg: 'K8S_POD_NAME' },
         { option: 'vendor-class-identifier', value: 'cni' },
         { option: '43', fromArg: 'MISSING' },
+        { option: 'user-class', value: 'plain', fromArg: 'MISSING' },
       ],
     },
     'id/net/eth0',
@@ -139,6 +140,7 @@ test('options of the configuration', (t) => {
     [
       [12, 'web'],
       [60, 'cni'],
+      [77, 'plain'],
     ],
   );
   t.deepEqual(Buffer.from(options.clientId).toString(), '\0id/net/eth0');

@@ -60,7 +60,7 @@ test('each network of a resource gets a device, under every name by which plugin
   );
   const call = { ifname: 'eth0', config: {}, context: { invocation: { args: '' } } } as never;
   const choices = ['nic', 'none', 'nic'].map((name) => ({ network, resourceName: `vendor.example/${name}` }));
-  const delegates = asDelegates(call, choices, (i) => `net${i}`, devices);
+  const delegates = asDelegates(call, choices, () => ['eth0', 'net1', 'net2'], devices);
   t.deepEqual(
     delegates.map(({ network: { plugins }, capabilityArgs }) => [
       ...[plugins[0]!.config.deviceID, plugins[0]!.config.pciBusID, capabilityArgs.deviceID],

@@ -47,3 +47,12 @@ test('with nothing to fix there is no second look', async (t) => {
   const { results } = await fixAll(first, () => Promise.reject(new Error('looked')));
   t.is(results, first);
 });
+
+test('findings with the same subject are told apart by their keys', async (t) => {
+  const keyed = (key: string): Finding => ({ ...finding('web', () => {}), key });
+  const { fixes } = await fixAll(check(keyed('one'), keyed('other')), async () => check(keyed('other')));
+  t.deepEqual(
+    fixes.map(({ failure }) => failure),
+    [undefined, 'a second look still finds it'],
+  );
+});
