@@ -15,13 +15,17 @@ const allowlistFile = '/etc/cni/tuning/allowlist.conf';
  */
 export function sysctlPath(name: string, ifname: string): string[] {
   const dotted = /^[^/]*\./.test(name);
-  const segments = name.split(dotted ? /[./]/ : '/').map((part) => (part === 'IFNAME' ? ifname : part));
+  const segments = name
+    .split(dotted ? /[./]/ : '/')
+    // A path may begin with a slash, or have one too many.
+    .filter((part) => dotted || (part !== '' && part !== '.'))
+    .map((part) => (part === 'IFNAME' ? ifname : part));
   const [first, ...path] = segments;
   if (first !== 'net' || path.length === 0)
     throw new Error(
       `"sysctl" has "${name}", but only settings that begin with "net." belong to a sandbox. Remove it`,
     );
-  if (path.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0')))
+  if (path.some((part) => part === '' || part === '..' || part.includes('\0')))
     throw new Error(
       `"sysctl" has "${name}", which is not the name of a kernel setting. Write it like "net.ipv4.conf.IFNAME.arp_filter"`,
     );

@@ -21,7 +21,11 @@ test('the device goes into the pod and comes back under its name', async (t) => 
   const pod = await host.addPod();
   await (await attach(host, sample(name), { pod })).del();
   const before = await snapshot(host);
-  for (const keys of [{}, { device: undefined, hwaddr: '0A:00:00:00:00:11' }]) {
+  for (const keys of [
+    {},
+    { device: undefined, hwaddr: '0A:00:00:00:00:11' },
+    { device: undefined, hwaddr: '0A00.0000.0011' },
+  ]) {
     const one = await attach(host, changed(name, keys), { pod, ifname: 'net0' });
     t.is(await link(host, 'eth1'), undefined);
     t.deepEqual(await addresses(pod, 'net0'), [`${one.ip}/16`]);

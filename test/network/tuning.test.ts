@@ -175,6 +175,14 @@ test('the runtime has a say, and "args" the last word', async (t) => {
   t.is(result.interfaces!.at(-1)!.mac, '02:00:00:00:00:0a');
   t.is((await observe.link(pod, 'eth0'))?.mtu, 1300);
   t.is(await observe.sysctl(pod, 'net/core/somaxconn'), '77');
+
+  // They ask for nothing as well.
+  await pod.run('ip link set eth0 address 02:00:00:00:00:0b mtu 1290'.split(' '));
+  const [plugin] = tuning.network.plugins;
+  const cleared = { ...tuning.network, plugins: [{ ...plugin!, args: { cni: { mac: '', mtu: 0 } } }] };
+  await new Attachment(tuning.host, pod, cleared).add();
+  t.is(await mac(), '02:00:00:00:00:0b');
+  t.is((await observe.link(pod, 'eth0'))?.mtu, 1290);
 });
 
 test('IFNAME stands for an interface with a dot in its name', async (t) => {
