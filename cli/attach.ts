@@ -138,7 +138,8 @@ export const detach = podCommand(
 
 /** Plugins are run as delegates: those that attach pods to several networks would wait for this command. */
 function delegating(trace: boolean): Environment {
-  return { ...environment(trace), variables: { ...process.env, [depthVariable]: '1' } };
+  const own = environment(trace);
+  return { ...own, variables: { ...own.variables, [depthVariable]: '1' } };
 }
 
 /** A pod whose networks are saved. */

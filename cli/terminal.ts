@@ -103,10 +103,12 @@ function wrap(text: string, width: number, indent: string): string {
 
 /** Prints a value for programs. @param format "json" or "yaml". */
 export async function printStructured(format: 'json' | 'yaml', value: object): Promise<void> {
-  if (format === 'json') return print(JSON.stringify(value, null, 2));
+  const json = JSON.stringify(value, null, 2);
+  // YAML reads JSON, which has escapes for what {@link writeLine} would escape within YAML's plain text.
+  if (format === 'json' || withoutControls(json) !== json) return print(json);
   const { dump } = await import('js-yaml');
   // By way of JSON, which has no dates and no values that are undefined.
-  print(dump(JSON.parse(JSON.stringify(value)), { noRefs: true }).trimEnd());
+  print(dump(JSON.parse(json), { noRefs: true }).trimEnd());
 }
 
 /** "1 network", "2 networks". */

@@ -102,7 +102,9 @@ function returnToHost(call: HostDeviceCall): void {
   const isGivenBack = ({ name, alias, up }: Link) =>
     !up && alias !== '' && alias !== name && (name === call.ifname || /^dev\d+$/.test(name));
   const back = spec.device
-    ? listLinks(host).find((link) => link.alias === spec.device && isGivenBack(link))
+    ? listLinks(host).find(
+        (link) => [link.alias, ...link.altNames].includes(spec.device!) && isGivenBack(link),
+      )
     : findDevice(host, spec);
   if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
   host.execute(setLink(back.index, { name: back.alias, alias: '' }, back.name));
@@ -112,8 +114,11 @@ function returnToHost(call: HostDeviceCall): void {
  * The name that a device gets when it is given back. Whoever is in the sandbox may have changed its alias,
  * which counts where the configuration does not say the name.
  */
-function nameOnHost({ config, ifname, host }: HostDeviceCall, { alias, index }: Link): string {
-  const name = [specOf(config).device, alias].find((one) => one && !ifnameProblem(one));
+function nameOnHost({ config, ifname, host }: HostDeviceCall, { alias, altNames, index }: Link): string {
+  const { device } = specOf(config);
+  // The kernel does not take an alternative name for a name.
+  const known = device && altNames.includes(device) ? undefined : device;
+  const name = [known, alias].find((one) => one && !ifnameProblem(one));
   return name ?? (getLink(host, ifname) ? `dev${index}` : ifname);
 }
 

@@ -67,6 +67,10 @@ const config = {
     string({ description: 'Directory in which the networks of each container are saved.' }),
     usualDirectory('multus'),
   ),
+  binDir: string({ description: 'Directory in which plugins are looked for before those of CNI_PATH.' }),
+  auxiliaryCNIChainName: string({
+    description: 'Not supported: a configuration with this key of Multus is refused.',
+  }),
   systemNamespaces: withDefault(
     array(string(), { description: 'Namespaces whose pods get no "defaultNetworks".' }),
     ['kube-system'],
@@ -94,7 +98,11 @@ export const plugin = defineSeveralNetworks({
   summary: 'Attaches a pod to a default network and to those that it asks for.',
   config,
 
-  validate({ delegates = [], clusterNetwork, rules = [] }) {
+  validate({ delegates = [], clusterNetwork, rules = [], auxiliaryCNIChainName: chain }) {
+    if (chain)
+      throw new Error(
+        `"auxiliaryCNIChainName" is "${chain}", but plugins in a directory of that name are not run. Remove the key, and put those plugins into the "plugins" of the default network`,
+      );
     if (delegates.length === 0 && !clusterNetwork)
       throw new Error(
         'There is no default network. Name one in "clusterNetwork", or put its configuration into "delegates"',

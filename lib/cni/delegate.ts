@@ -17,14 +17,14 @@ export interface DelegateOptions {
   stdin?: string;
   /** The verb; the call's own when left out. */
   command?: Command;
-  /** What the delegate is called about, where it is something else than this call is about. */
+  /** What the delegate is called with, where it is something else than this call is called with. */
   target?: DelegateTarget;
   /** Version of a result that does not say its own; the call's when left out. */
   version?: string;
 }
 
-/** What a delegate is called about: variables of the environment, by what they are called in a call. */
-export type DelegateTarget = Partial<Pick<Invocation, 'containerId' | 'netns' | 'ifname' | 'args'>>;
+/** What a delegate is called with: variables of the environment, by what they are called in a call. */
+export type DelegateTarget = Partial<Pick<Invocation, 'containerId' | 'netns' | 'ifname' | 'args' | 'path'>>;
 
 /** The variables of a {@link DelegateTarget}. */
 const targetVariables = {
@@ -32,6 +32,7 @@ const targetVariables = {
   netns: 'CNI_NETNS',
   ifname: 'CNI_IFNAME',
   args: 'CNI_ARGS',
+  path: 'CNI_PATH',
 } as const;
 
 /**
@@ -84,7 +85,7 @@ export async function delegate(
   };
   const depth = context.depth + 1;
   const look = context.sharing?.once ?? eachTime;
-  const file = findPlugin(type, context.invocation.path, look);
+  const file = findPlugin(type, target.path ?? context.invocation.path, look);
   if (look(`own ${file}`, () => isSameProgram(file, context.program))) {
     const invocation = { ...context.invocation, ...target, command };
     const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
@@ -109,7 +110,7 @@ export async function delegate(
 function environmentOf(target: DelegateTarget): Environment {
   const given = Object.entries(target).filter(([, value]) => value !== undefined);
   return Object.fromEntries(
-    given.map(([key, value]) => [targetVariables[key as keyof DelegateTarget], value]),
+    given.map(([key, value]) => [targetVariables[key as keyof DelegateTarget], [value].flat().join(':')]),
   );
 }
 

@@ -124,8 +124,8 @@ const probes = {
 export type ProbedTable = keyof typeof probes;
 
 /**
- * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules for
- * the table, or for what rules match and do. A rule is tested, so that nothing is changed.
+ * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules
+ * for the table, or for what rules match and do. A rule is tested, so that nothing is changed.
  * @throws like {@link restore}.
  */
 export async function requireUsable(programs: Programs, family: Family, table: ProbedTable): Promise<void> {

@@ -59,7 +59,7 @@ function asDelegate(
   const { runtimeConfig } = call.config;
   const wanted: Partial<Selection> = selection ?? {};
   const given = isFirst ? firstArgs(args) : furtherArgs(args);
-  const own = withoutCapability(network, wanted.args ?? {});
+  const own = inArgs(network, wanted.args ?? {});
   const device = resourceName ? devices?.next(resourceName) : undefined;
   return {
     network: withCniArgs(device ? withDevice(network, device) : network, wanted.cniArgs ?? {}),
@@ -77,14 +77,17 @@ function asDelegate(
   };
 }
 
-/** What a pod asks for by CNI_ARGS: that for which no plugin of the network has the capability. */
-function withoutCapability(
+/**
+ * What a pod asks for by CNI_ARGS, as Multus does it: also that for which a plugin has the capability, as
+ * others in the chain read nothing else. "IP" has room for one address: several go by the capability alone.
+ */
+function inArgs(
   { plugins }: NetworkList,
   args: Readonly<Record<string, string>>,
 ): Readonly<Record<string, string>> {
-  const capabilities = new Set(plugins.flatMap((plugin) => plugin.capabilities));
-  const given = Object.entries(args).filter(([name]) => !capabilities.has(name === 'IP' ? 'ips' : 'mac'));
-  return Object.fromEntries(given);
+  const { IP, ...others } = args;
+  const isSeveral = IP?.includes(',') && plugins.some(({ capabilities }) => capabilities.includes('ips'));
+  return isSeveral ? others : args;
 }
 
 /**

@@ -4,6 +4,7 @@ import type { AttachmentId } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
 import { type DelegateOptions, delegate } from '../cni/delegate.ts';
 import { emptyResult, type Result } from '../cni/result.ts';
+import { getKey } from '../cni/schema.ts';
 import { runAll } from '../cni/steps.ts';
 import { atLeast } from '../cni/version.ts';
 import { CniError, ErrorCode } from '../errors.ts';
@@ -42,7 +43,7 @@ export async function addDelegate(call: Call, one: Delegate): Promise<Result> {
   await inNetwork(one, async () => {
     for (const plugin of network.plugins) {
       const stdin = pluginConfig(network, plugin, one, result);
-      result = await delegate(call, plugin.type, optionsFor(one, 'ADD', stdin));
+      result = await delegate(call, plugin.type, optionsFor(call, one, 'ADD', stdin));
     }
   });
   return result ?? emptyResult();
@@ -55,7 +56,7 @@ export async function checkDelegate(call: Call, one: Delegate): Promise<void> {
   await inNetwork(one, async () => {
     for (const plugin of network.plugins) {
       const stdin = pluginConfig(network, plugin, one, result);
-      await delegate(call, plugin.type, optionsFor(one, 'CHECK', stdin));
+      await delegate(call, plugin.type, optionsFor(call, one, 'CHECK', stdin));
     }
   });
 }
@@ -69,7 +70,7 @@ export async function deleteDelegate(call: Call, one: Delegate, container?: Cont
   const { network, result } = one;
   const known = result && atLeast(network.cniVersion, '0.4.0') ? result : undefined;
   const steps = network.plugins.toReversed().map((plugin) => () => {
-    const options = optionsFor(one, 'DEL', pluginConfig(network, plugin, one, known));
+    const options = optionsFor(call, one, 'DEL', pluginConfig(network, plugin, one, known));
     return delegate(call, plugin.type, { ...options, target: { ...options.target, ...container } });
   });
   await inNetwork(one, () => runAll(call, ...steps));
@@ -80,7 +81,11 @@ export async function statusOfNetwork(call: Call, network: NetworkList): Promise
   if (!atLeast(network.cniVersion, '1.1.0')) return;
   await inNetwork({ network }, async () => {
     for (const plugin of network.plugins)
-      await delegate(call, plugin.type, { command: 'STATUS', stdin: pluginConfig(network, plugin) });
+      await delegate(call, plugin.type, {
+        command: 'STATUS',
+        stdin: pluginConfig(network, plugin),
+        target: { path: pathOf(call) },
+      });
   });
 }
 
@@ -99,7 +104,7 @@ export async function collectNetwork(
   const keys = { 'cni.dev/valid-attachments': keep, 'cni.dev/attachments': keep };
   const steps = network.plugins.map(({ config, ...plugin }) => () => {
     const stdin = pluginConfig(network, { ...plugin, config: { ...config, ...keys } });
-    return delegate(call, plugin.type, { command: 'GC', stdin });
+    return delegate(call, plugin.type, { command: 'GC', stdin, target: { path: pathOf(call) } });
   });
   await inNetwork({ network }, () => runAll(call, ...steps));
 }
@@ -118,12 +123,20 @@ export function withCniArgs(network: NetworkList, cniArgs: Readonly<Record<strin
   return { ...network, plugins };
 }
 
+/** Where plugins are looked for: as Multus does it, before CNI_PATH in the "binDir" of the configuration. */
+function pathOf({ config, context }: Call): readonly string[] {
+  const { path } = context.invocation;
+  const binDir = getKey(config, 'binDir');
+  return typeof binDir === 'string' && binDir !== '' ? [binDir, ...path] : path;
+}
+
 function optionsFor(
+  call: Call,
   { network, ifname, args }: Delegate,
   command: 'ADD' | 'CHECK' | 'DEL',
   stdin: string,
 ): DelegateOptions {
-  return { command, stdin, version: network.cniVersion, target: { ifname, args } };
+  return { command, stdin, version: network.cniVersion, target: { ifname, args, path: pathOf(call) } };
 }
 
 /** Has an error say which network of the pod it is about. */

@@ -1,7 +1,8 @@
 /**
  * The networks that each container was attached to, so that DEL knows them when the configuration has changed
  * or the API does not answer. One file a container, named after its ID, in the format of Multus: a list whose
- * elements have "Bytes", the configuration in base64. What Multus does not know stands under "attachment".
+ * elements have "Bytes", the configuration in base64. What Multus does not know stands under "attachment"; it
+ * has the same in a result cache of its own beside these files.
  */
 
 import { join } from 'node:path';
@@ -22,8 +23,10 @@ import {
   removeUnfinished,
   writeStateFile,
 } from '../state-file.ts';
+import { readCached, removeCached } from './attachment-cache.ts';
 import { networkFrom } from './conflist.ts';
 import type { Delegate } from './delegates.ts';
+import { recordedResult } from './plugin-config.ts';
 
 /** A delegate as it was saved, with the attachment of the plugin that delegated to it. */
 export interface SavedDelegate extends Delegate {
@@ -49,13 +52,16 @@ const elementSchema = object({
   }),
 });
 
+/** How long a change of a pod's networks may take, in milliseconds; a DHCP server may take 30 seconds. */
+const longestChange = 60_000;
+
 /**
  * Waits until nobody else changes which networks a pod has: neither a plugin that attaches it to several, nor
  * an operator. It is a lock on the namespace itself, which ends when that is closed.
- * @throws CniError TryAgainLater when another process holds it for long.
+ * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange}.
  */
 export async function lockNetworks({ fd, path }: Pick<Netns, 'fd' | 'path'>): Promise<void> {
-  await lockDescriptor(fd, path);
+  await lockDescriptor(fd, path, longestChange);
 }
 
 /** The saved delegates of one directory. */
@@ -86,8 +92,12 @@ export class SavedDelegates {
 
   /** Forgets an attachment's delegates. @throws the error of unlink(2). */
   remove(id: AttachmentId): void {
-    const others = this.tryRead(id.containerId)?.filter(({ of }) => !belongsTo(of, id)) ?? [];
-    this.write(id.containerId, others);
+    const all = this.tryRead(id.containerId) ?? [];
+    for (const one of all) if (!one.of) removeCached(this.directory, cacheId(id.containerId, one));
+    this.write(
+      id.containerId,
+      all.filter(({ of }) => !belongsTo(of, id)),
+    );
   }
 
   /** Removes what killed processes have left of files that they were writing. */
@@ -97,7 +107,7 @@ export class SavedDelegates {
 
   /** IDs of the containers of which something is saved. @throws the error of open(2) for a directory. */
   containers(): string[] {
-    // Multus has its delegates' results in a directory beside them.
+    // Multus has its result cache in a directory beside them.
     return listStateFiles(this.directory).filter((name) => isValidName(name) && name !== 'results');
   }
 
@@ -145,16 +155,43 @@ export class SavedDelegates {
   ): SavedDelegate {
     const bytes = Buffer.from(Bytes, 'base64');
     const network = networkFrom(parseJson(bytes.toString()), bytes, '');
-    const { result, defaultRoute, netns = '', args = '', capabilityArgs = {} } = attachment ?? {};
     const ifname = attachment?.delegateIfname ?? (ifnameRequest || (index === 0 ? '' : `net${index}`));
     if (ifname !== '' && ifnameProblem(ifname))
       throw new Error(`Interface "${ifname}" ${ifnameProblem(ifname)}`);
+    const named = { network, label: Name || network.name, ifname };
+    if (!attachment) return { ...named, ...this.cachedByMultus(containerId, named), of: undefined };
+    const { result, defaultRoute, netns, args, capabilityArgs } = attachment;
     return {
-      ...{ network, label: Name || network.name, ifname, args, capabilityArgs, defaultRoute, netns },
-      of: attachment && { containerId, network: attachment.network, ifname: attachment.ifname },
+      ...{ ...named, args, capabilityArgs, defaultRoute, netns },
+      of: { containerId, network: attachment.network, ifname: attachment.ifname },
       result: isObject(result) ? parseResult(result, newestVersion) : undefined,
     };
   }
+
+  /** What Multus has in its cache of a delegate. What is torn or missing there tells nothing. */
+  private cachedByMultus(containerId: string, one: Pick<Delegate, 'network' | 'ifname'>) {
+    const nothing = { netns: '', args: '', capabilityArgs: {}, defaultRoute: undefined, result: undefined };
+    try {
+      const cached = readCached(this.directory, cacheId(containerId, one));
+      if (!cached) return nothing;
+      const { netns, capabilityArgs, result } = cached;
+      return {
+        ...{ ...nothing, netns, capabilityArgs },
+        args: cached.args.map((pair) => pair.join('=')).join(';'),
+        result: result && recordedResult(result, one.network),
+      };
+    } catch {
+      return nothing;
+    }
+  }
+}
+
+/** By what Multus' cache knows a delegate. The kubelet has the first interface of every pod called "eth0". */
+function cacheId(
+  containerId: string,
+  { network, ifname }: Pick<Delegate, 'network' | 'ifname'>,
+): AttachmentId {
+  return { containerId, network: network.name, ifname: ifname || 'eth0' };
 }
 
 function toElement(one: SavedDelegate): object {

@@ -18,7 +18,7 @@ export interface Selection {
   readonly ifname: string;
   /** Values by capability, such as "ips". */
   readonly capabilityArgs: Readonly<Record<string, unknown>>;
-  /** CNI_ARGS, for plugins without the capabilities. */
+  /** CNI_ARGS, for plugins that do not read the capabilities. */
   readonly args: Readonly<Record<string, string>>;
   /** What is added to "args.cni" of each plugin. */
   readonly cniArgs: Readonly<Record<string, unknown>>;
@@ -30,6 +30,8 @@ const elementSchema = object({
   name: required(string()),
   namespace: string(),
   interface: string(),
+  // What Multus called it before its version 3.2, and still reads.
+  interfaceRequest: string(),
   ips: array(string()),
   mac: string(),
   'infiniband-guid': string(),
@@ -103,10 +105,11 @@ function parseList(text: string): Selection[] {
 
 function fromElement(element: Infer<typeof elementSchema>): Selection {
   const { name, namespace = '', ips, mac, portMappings, bandwidth, deviceID } = element;
+  const ifname = element.interface || element.interfaceRequest || '';
   const values = { ips, mac, portMappings, bandwidth, deviceID, infinibandGUID: element['infiniband-guid'] };
   const isGiven = ([, value]: [string, unknown]) => value !== undefined && value !== null;
   return checked({
-    ...{ namespace, name, ifname: element.interface ?? '' },
+    ...{ namespace, name, ifname },
     capabilityArgs: Object.fromEntries(Object.entries(values).filter(isGiven)),
     args: { ...(ips?.length && { IP: ips.join(',') }), ...(mac && { MAC: mac }) },
     cniArgs: element['cni-args'] ?? {},

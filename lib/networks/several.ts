@@ -181,10 +181,10 @@ async function detach(call: Call, delegates: readonly Delegate[]): Promise<void>
   await runTogether(call, ...delegates.toReversed().map((one) => () => deleteDelegate(call, one)));
 }
 
-/** What Multus saved has no CNI_ARGS, and no interface of the first delegate: they are those of the call. */
+/** What Multus saved may have no CNI_ARGS, and its first delegate no interface: those of the call count. */
 function completed(call: Call, one: SavedDelegate): SavedDelegate {
   const whole = withIfname(one, call.ifname);
-  if (one.of) return whole;
+  if (one.of || one.args !== '') return whole;
   const { args } = call.context.invocation;
   return { ...whole, args: whole.ifname === call.ifname ? firstArgs(args) : furtherArgs(args) };
 }

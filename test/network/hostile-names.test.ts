@@ -1,13 +1,14 @@
 /** Names that would control the terminal of whoever looks at them. */
 
 import test from 'ava';
+import { load } from 'js-yaml';
 import { attach } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { suites } from '../support/plugin.ts';
 import { annotated, makeHostWithNetworks, several } from '../support/several.ts';
 
-// Clears the screen, and hides what follows.
-const name = 'a\u001b[2J\u001b[8m';
+// Clears the screen, hides what follows, and ends with a space of no width.
+const name = 'a\u001b[2J\u001b[8m\u200b';
 
 test('the name of an interface that a pod asks for is shown, and not obeyed', async (t) => {
   const host = await makeHostWithNetworks(t);
@@ -25,6 +26,7 @@ test('the name of an interface that a pod asks for is shown, and not obeyed', as
     attachments.some(({ ifname }) => ifname === name),
     'programs get it as it is',
   );
+  t.deepEqual(load((await cni(['list', '-o', 'yaml'])).stdout), JSON.parse(stdout));
   await pod.run(['ip', 'link', 'set', name, 'down']);
   for (const args of [
     ['list'],

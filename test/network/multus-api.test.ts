@@ -249,9 +249,9 @@ test('the networks of every pod are definitions of one namespace, or else on dis
 test('the sample network takes its default network from a definition or from a file', async (t) => {
   const { host, api } = await makeNode(t);
   const access = { cluster: { 'certificate-authority': '/run/kube-pki/ca.crt' } };
-  const directory = '/etc/cni/net.d/multus.d';
+  const directory = '/etc/cni/multus';
   await host.run(['mkdir', directory]);
-  await host.run(['mv', api.kubeconfig('sample', access), `${directory}/multus.kubeconfig`]);
+  await host.run(['mv', api.kubeconfig('sample', access), `${directory}/cni-multus.kubeconfig`]);
   writeFileSync(host.file('/etc/cni/net.d/10-bridge.conflist'), JSON.stringify(sample('10-bridge.conflist')));
   const node = { host, api, network: sample('85-multus-kubernetes.conflist') };
   defineNetworks(node);

@@ -20,7 +20,7 @@ test('the commands for the kubeconfig leave the shell as it was', async (t) => {
   writeFileSync(host.file('/run/bin/kubectl'), kubectl, { mode: 0o755 });
   const script = `PATH=/run/bin:$PATH; unset KUBECONFIG; umask 022; ${commands}\necho "\${KUBECONFIG-unset} $(umask)"`;
   t.is((await host.run(['sh', '-ec', script])).trim(), 'unset 0022');
-  const own = '/etc/cni/net.d/multus.d/multus.kubeconfig 0077';
+  const own = '/etc/cni/multus/cni-multus.kubeconfig 0077';
   t.deepEqual(readFileSync(host.file('/run/calls'), 'utf8').trim().split('\n'), [
     'its own 0022: apply --filename',
     'its own 0022: --namespace kube-system',

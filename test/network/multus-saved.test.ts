@@ -9,6 +9,7 @@ import { suites } from '../support/plugin.ts';
 import {
   annotated,
   interfacesOf,
+  ipv4Of,
   makeHostWithNetworks,
   mentions,
   named,
@@ -90,6 +91,59 @@ test('Multus can detach what is saved here', async (t) => {
     await new Attachment(host, pod, asMultusReads(one), { ifname: one.ifnameRequest! }).del();
   t.deepEqual(await interfacesOf(pod), []);
   t.deepEqual(mentions(host, pod), [`/var/lib/cni/multus/${pod.containerId}`]);
+});
+
+test('what Multus attached is taken down by the results in its cache, down to the rules of the firewall', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const [pods, , backup] = named.map((one): Conflist => ({ ...one, cniVersion: '1.0.0' }));
+  const walled = { ...pods!, plugins: [pods!.plugins[0]!, { type: 'firewall', backend: 'iptables' }] };
+  const pod = await host.addPod();
+  const { args } = annotated({});
+  const ofMultus = `${args};MAC=02:00:00:00:00:42`;
+  const directory = host.file('/var/lib/cni/multus');
+  mkdirSync(`${directory}/results`, { recursive: true });
+  const saved = [];
+  // A list and a single plugin, as Multus writes them. Source: DelegateNetConf of its pkg/types.
+  for (const [network, ifname, isList] of [
+    [walled, 'eth0', true],
+    [backup!, 'net1', false],
+  ] as const) {
+    const attachment = new Attachment(host, pod, network, { ifname, suite: 'reference' });
+    const result = await attachment.add();
+    const { name, cniVersion, plugins } = network;
+    const bytes = Buffer.from(JSON.stringify(isList ? network : { name, cniVersion, ...plugins[0] }));
+    const short = plugins.map(({ type }) => ({ type, ipam: {}, dns: {} }));
+    saved.push({
+      Conf: isList ? { ipam: {}, dns: {} } : { name, cniVersion, ...short[0] },
+      ConfList: isList ? { name, cniVersion, plugins: short } : {},
+      ...{ Name: `shop/${name}`, IsFilterV4Gateway: false, IsFilterV6Gateway: false },
+      Bytes: bytes.toString('base64'),
+    });
+    const cached = {
+      ...{ kind: 'cniCacheV1', containerId: pod.containerId, config: bytes.toString('base64') },
+      ...{ ifName: ifname, networkName: name, netns: pod.netns, result },
+      cniArgs: ofMultus.split(';').map((pair) => pair.split('=')),
+    };
+    writeFileSync(`${directory}/results/${name}-${pod.containerId}-${ifname}`, JSON.stringify(cached));
+  }
+  writeFileSync(fileOf(host, pod), JSON.stringify(saved));
+  const [eth0] = await ipv4Of(pod, 'eth0');
+  const rules = () => host.run(['iptables-save']);
+  const own = `-s ${eth0!.split('/')[0]}/32`;
+  t.true((await rules()).includes(own));
+  // The plugins of others tell what they are given.
+  await host.run(['mkdir', '/run/bin']);
+  const script = '#!/bin/sh\necho "$CNI_COMMAND $CNI_IFNAME $CNI_ARGS" >> /run/calls; exec $REAL/bridge\n';
+  writeFileSync(host.file('/run/bin/bridge'), script, { mode: 0o755 });
+  const env = { CNI_PATH: `/run/bin:${suites.ours}`, REAL: suites.ours };
+  await new Attachment(host, pod, several('multus', { clusterNetwork: 'pods' }), { args: args!, env }).del();
+  t.false((await rules()).includes(own));
+  t.deepEqual(await interfacesOf(pod), []);
+  t.deepEqual(mentions(host, pod), []);
+  t.deepEqual(readFileSync(host.file('/run/calls'), 'utf8').trim().split('\n'), [
+    `DEL net1 ${ofMultus}`,
+    `DEL eth0 ${ofMultus}`,
+  ]);
 });
 
 /** More than a file may have, in bytes. */

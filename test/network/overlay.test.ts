@@ -253,8 +253,9 @@ test('the uplink gets another address, and another MTU, and pods of all nodes ta
   const { mac } = await tunnelOf(a);
   const key = a.key;
   // As a DHCP client does that gets another lease.
-  await a.host.run(['ip', 'address', 'del', '192.0.2.1/24', 'dev', 'eth0']);
-  await a.host.run(['ip', 'address', 'add', '192.0.2.11/24', 'dev', 'eth0']);
+  await a.host.run(['ip', '-batch', '-'], {
+    stdin: 'address del 192.0.2.1/24 dev eth0\naddress add 192.0.2.11/24 dev eth0\n',
+  });
   await until('etcd has the new address', async () => /"192\.0\.2\.11"/.test((await wire.subnets())[key]!));
   await until('the other node has it', async () => (await b.forwarding()).includes(`${mac} 192.0.2.11`));
   t.is((await b.forwarding()).length, 1);
@@ -270,7 +271,7 @@ test('the uplink gets another address, and another MTU, and pods of all nodes ta
   t.deepEqual(await tunnelOf(a), { local: '192.0.2.11', mtu: 1350, mac });
   t.true(await ping(podA!.pod, podB!.ip));
   t.regex(a.log, /has changed: MTU \(running pods keep theirs\) 1500 before, 1400 now/);
-  await until('it is in touch again', async () => (a.log.match(/in touch with etcd/g) ?? []).length === 3);
+  await until('it is in touch again', async () => (a.log.match(/in touch with etcd/g) ?? []).length >= 3);
 });
 
 test('an address that the settings name is waited for', async (t) => {

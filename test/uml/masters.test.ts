@@ -59,7 +59,7 @@ test('vlan: frames are tagged, and an interface of another VLAN is not reached',
   // The reference cannot take it down when the master is gone.
   await host.run(['ip', 'link', 'del', 'eth0']);
   await one.del();
-  t.is((await host.run(['ls', '/var/lib/cni/networks/vlannet'])).match(/10\.103/), null);
+  t.is((await host.run(['ls', '/var/lib/cni/networks/vlannet'])).match(/10\.119/), null);
 
   const host2 = await makeHost(t);
   const outside2 = await addMaster(host2, '10.119');
@@ -74,7 +74,7 @@ test('vlan: frames are tagged, and an interface of another VLAN is not reached',
 test('ipvlan and vlan: DEL leaves the interface of the next pod, although its MAC address is the same', async (t) => {
   for (const name of ['62-ipvlan.conflist', '63-vlan.conflist']) {
     const host = await makeHost(t);
-    await addMaster(host, '10.103');
+    await addMaster(host, '10.119');
     const one = await attach(host, sample(name));
     await one.pod.remove();
     await host.run(['ip', 'netns', 'add', one.pod.name]);
@@ -89,16 +89,16 @@ test('ipvlan and vlan: DEL leaves the interface of the next pod, although its MA
 
 test('vlan: the master may be a port of a bridge, which does not get the frames of the VLAN', async (t) => {
   const host = await makeHost(t);
-  const outside = await addMaster(host, '10.103');
+  const outside = await addMaster(host, '10.119');
   await outside.run(['ip', 'link', 'add', 'link', 'eth0', 'name', 'v100', 'up', 'type', 'vlan', 'id', '100']);
-  await outside.run(['ip', 'addr', 'add', '10.103.0.200/24', 'dev', 'v100']);
+  await outside.run(['ip', 'addr', 'add', '10.119.0.200/24', 'dev', 'v100']);
   await host.run(['ip', 'link', 'add', 'br0', 'up', 'type', 'bridge']);
   await host.run(['ip', 'link', 'set', 'eth0', 'master', 'br0']);
-  const ipam = { type: 'host-local', subnet: '10.103.0.0/24' };
+  const ipam = { type: 'host-local', subnet: '10.119.0.0/24' };
   const network = { ...changed('63-vlan.conflist', { master: 'eth0', ipam }), cniVersion: '1.1.0' };
   t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);
   const one = await attach(host, network);
-  t.true(await ping(one.pod, '10.103.0.200'));
+  t.true(await ping(one.pod, '10.119.0.200'));
   const outcome = await new Attachment(
     host,
     await host.addPod(),

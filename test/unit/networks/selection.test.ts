@@ -13,3 +13,11 @@ test('a pod may have 64 networks, in either form', (t) => {
     });
   }
 });
+
+test('the interface may have the name that Multus gave the key before', (t) => {
+  const ifnames = (element: object) =>
+    parseSelections(JSON.stringify([{ name: 'storage', ...element }]), 'It').map(({ ifname }) => ifname);
+  t.deepEqual(ifnames({ interfaceRequest: 'st0' }), ['st0']);
+  t.deepEqual(ifnames({ interface: 'st1', interfaceRequest: 'st0' }), ['st1']);
+  t.throws(() => ifnames({ interfaceRequest: 'a:b' }), { message: /interface "a:b"/ });
+});
