@@ -1,7 +1,7 @@
 /**
- * What host-local and the firewall have of attachments that no record tells of. It is left over, as of an ADD
- * that was interrupted, unless the container lives and a plugin attaches it to further networks, or its record
- * cannot be read: then what tells of it may be lost.
+ * What host-local and the firewall have of attachments that no record tells of. It is left over, as of an
+ * ADD that was interrupted, unless the container lives and a plugin attaches it to further networks, or its
+ * record cannot be read: then what tells of it may be lost.
  */
 
 import { basename } from 'node:path';
