@@ -155,6 +155,41 @@ test('the alias that a pod gives its device keeps it from nothing, and names not
   }
 });
 
+test('a device comes back whichever of its names the configuration has, and whatever the pod calls it', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth1', 'altname', 'enp9s0']);
+  await host.run(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0p']);
+  await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth0', 'altname', 'enp8s0']);
+  const byMac = { device: undefined, hwaddr: '0a:00:00:00:00:11' };
+  const nameOf = async () =>
+    (JSON.parse(await host.run(['ip', '-j', 'link'])) as { ifname: string; address: string }[]).find(
+      ({ address }) => address === byMac.hwaddr,
+    )?.ifname;
+  const index = (await link(host, 'eth1'))!.ifindex;
+  for (const [keys, ifname, inPod, wanted] of [
+    [{ device: 'enp9s0' }, 'net0', 'ip link', 'eth1'],
+    [{ device: 'enp9s0' }, 'net0', 'ip link set net0 alias eth0', 'net0'],
+    [byMac, 'net0', 'ip link set net0 alias enp9s0', 'net0'],
+    [byMac, 'net0', 'ip link set net0 alias enp8s0', 'net0'],
+    [byMac, 'eth0', 'ip link set eth0 alias enp8s0', `dev${index}`],
+  ] as const) {
+    const one = await attach(host, changed(name, keys), { ifname });
+    await one.pod.run(inPod.split(' '));
+    await one.del();
+    t.is(await nameOf(), wanted, inPod);
+    t.is(await link(one.pod, ifname), undefined);
+    if (wanted !== 'eth1') await host.run(['ip', 'link', 'set', wanted, 'name', 'eth1']);
+  }
+
+  // The kernel gives it back with the name from the container, and with its alternative name.
+  const one = await attach(host, changed(name, { device: 'enp9s0' }), { ifname: 'net0' });
+  await one.pod.run(['ip', 'link', 'set', 'net0', 'down']);
+  await one.pod.run(['ip', 'link', 'set', 'net0', 'netns', String(host.pid)]);
+  await one.del({ netns: '' });
+  t.is(await nameOf(), 'eth1');
+});
+
 test('DEL releases the address when namespace or device are gone, and renames what the kernel gave back', async (t) => {
   const host = await makeHost(t);
   await addDevice(host);
