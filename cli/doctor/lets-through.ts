@@ -37,12 +37,15 @@ export interface Match {
   readonly isNegated: boolean;
 }
 
+/** "drop-as-rest": by a rule for all packets, as no rule before it is about them. */
+export type Outcome = 'accept' | 'drop' | 'drop-as-rest';
+
 /**
  * Whether new connections of a sender are accepted, to somewhere at least, or dropped, wherever they go.
  * Rules for certain ports, protocols or destinations do not count.
  * @returns undefined where the policy of the base chain decides, or it cannot be told.
  */
-export function verdictOn(chains: Chains, base: string, sender: Sender): 'accept' | 'drop' | undefined {
+export function verdictOn(chains: Chains, base: string, sender: Sender): Outcome | undefined {
   return walk(chains, base, sender, new Map());
 }
 
@@ -56,8 +59,8 @@ function walk(
   chains: Chains,
   name: string,
   sender: Sender,
-  seen: Map<string, 'accept' | 'drop' | undefined>,
-): 'accept' | 'drop' | undefined {
+  seen: Map<string, Outcome | undefined>,
+): Outcome | undefined {
   if (seen.has(name)) return seen.get(name);
   seen.set(name, undefined);
   const outcome = outcomeOf(chains.get(name) ?? [], sender, (target) => walk(chains, target, sender, seen));
@@ -68,22 +71,33 @@ function walk(
 function outcomeOf(
   rules: readonly FirewallRule[],
   sender: Sender,
-  follow: (chain: string) => 'accept' | 'drop' | undefined,
-): 'accept' | 'drop' | undefined {
+  follow: (chain: string) => Outcome | undefined,
+): Outcome | undefined {
   /** Whether some may have left the chain, so that a later drop is not for all. */
   let mayHaveLeft = false;
   for (const rule of rules) {
     const holds = holdsFor(rule, sender);
     if (holds === 'never') continue;
-    const isJump = rule.verdict === 'jump' || rule.verdict === 'goto';
-    const verdict = isJump ? follow(rule.target) : rule.verdict;
-    if (verdict === 'accept') return 'accept';
-    const leaves = verdict === 'return' || (rule.verdict === 'goto' && verdict !== 'drop');
+    const outcome = reached(rule, follow);
+    if (outcome === 'accept') return outcome;
+    const leaves = rule.verdict === 'return' || (rule.verdict === 'goto' && outcome === undefined);
     if (holds === 'maybe') mayHaveLeft ||= leaves;
     else if (leaves) return undefined;
-    else if (verdict === 'drop') return mayHaveLeft ? undefined : 'drop';
+    else if (outcome !== undefined) return mayHaveLeft ? undefined : outcome;
   }
   return undefined;
+}
+
+/** What a rule leads to where it holds; undefined where the walk goes on. */
+function reached(
+  { sources, inputs, outputs, verdict, target }: FirewallRule,
+  follow: (chain: string) => Outcome | undefined,
+): Outcome | undefined {
+  const isJump = verdict === 'jump' || verdict === 'goto';
+  const outcome = isJump ? follow(target) : verdict === 'drop' ? 'drop-as-rest' : verdict;
+  if (outcome === 'return') return undefined;
+  const isForAll = sources.length + inputs.length + outputs.length === 0;
+  return outcome === 'drop-as-rest' && !isForAll ? 'drop' : outcome;
 }
 
 function holdsFor({ sources, inputs, outputs, others }: FirewallRule, { ip, link }: Sender): Holds {

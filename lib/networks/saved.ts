@@ -52,7 +52,7 @@ const elementSchema = object({
   }),
 });
 
-/** How long a change of a pod's networks may take, in milliseconds: a DHCP server has 30 seconds to answer. */
+/** How long a change of a pod's networks may take, in milliseconds; a DHCP server may take 30 seconds. */
 const longestChange = 60_000;
 
 /**

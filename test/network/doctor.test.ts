@@ -178,6 +178,19 @@ test('a firewall that lets pods through is no finding, whoever has seen to it', 
   t.deepEqual((await examine(on)).found, []);
 });
 
+test('a rule that drops what pods send is told from one that is missing, in a chain that drops the rest', async (t) => {
+  const { on } = await scene(t);
+  const found = async () =>
+    (await examine(on)).found.map(({ message, cause }) => [
+      / and has (.*?):/.exec(message)?.[1],
+      /plugin "firewall" leaves such rules alone/.test(cause),
+    ]);
+  await on.sh('iptables -A FORWARD -s 10.5.0.0/16 -j DROP; iptables -A FORWARD -j REJECT');
+  t.deepEqual(await found(), [['a rule for these', true]]);
+  await on.sh('iptables -D FORWARD -s 10.5.0.0/16 -j DROP');
+  t.deepEqual(await found(), [['no rule that lets these through', false]]);
+});
+
 test('rules that drop some packets are no finding: blocklists, and what a return goes before', async (t) => {
   const { on, pod } = await scene(t);
   await on.sh(

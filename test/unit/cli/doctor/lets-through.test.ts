@@ -69,9 +69,10 @@ for (const line of [
 
 for (const lines of [
   ['-A FORWARD -s 10.5.0.0/16 -j DROP'],
-  ['-A FORWARD -j REJECT --reject-with icmp-port-unreachable'],
   ['-A FORWARD -i br0 ! -o br0 -j DROP', '-A FORWARD -i br0 -j ACCEPT'],
   ['-A FORWARD ! -o br0 -j DROP'],
+  ['-A FORWARD -i br0 -j END', '-A END -j DROP'],
+  ['-A FORWARD -s 10.5.0.2/32 -j DROP', '-A FORWARD -j DROP'],
   ['-A FORWARD ! -i br1 -j DROP'],
   ['-A FORWARD -i br0 -d 10.9.0.1/32 -j RETURN', '-A FORWARD -i br0 -j DROP'],
   ['ip saddr 10.5.0.2 drop'],
@@ -120,6 +121,15 @@ for (const [how, expected] of [
     }`;
     t.is(byNft(chains.split('\n')), expected);
   });
+
+for (const lines of [
+  ['-A FORWARD -j REJECT --reject-with icmp-port-unreachable'],
+  ['-A FORWARD -j END', '-A END -j DROP'],
+  ['-A FORWARD -s 10.6.0.0/16 -j DROP', '-A FORWARD -j DROP'],
+  ['ip saddr @blocked drop', 'counter packets 0 bytes 0 drop'],
+])
+  test(`drops what the pod sends as all that no rule is about: ${lines.join('; ')}`, (t) =>
+    t.is(byRules(...lines), 'drop-as-rest'));
 
 const table = `
 *filter
