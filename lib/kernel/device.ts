@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { getLink, type Link, listLinks } from './link.ts';
-import { formatMac, parseHardwareAddress } from './mac.ts';
+import { normalizeMac, parseHardwareAddress } from './mac.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 /** What may be known of a device; the first that is set counts, in this order. */
@@ -56,8 +56,7 @@ export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'
   const { device, hwaddr } = spec;
   if (device) return getLink(socket, device);
   if (hwaddr) {
-    const bytes = parseHardwareAddress(hwaddr);
-    const mac = bytes && formatMac(bytes);
+    const mac = normalizeMac(hwaddr);
     return listLinks(socket).find((link) => link.mac === mac);
   }
   const name = interfaceInSysfs(spec, sysfs);

@@ -24,6 +24,12 @@ export function formatMac(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
+/** A MAC address as the kernel's are written here; what is none stays as it is. */
+export function normalizeMac(text: string): string {
+  const bytes = parseHardwareAddress(text);
+  return bytes ? formatMac(bytes) : text;
+}
+
 /** An attribute with a MAC address. */
 export const macAddress: AttributeCodec<string> = {
   encode(text) {
