@@ -5,7 +5,7 @@ import type { NetConf } from '../lib/cni/config.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
-import { findOwnInterface, type OwnInterface } from '../lib/cni/own-interface.ts';
+import { findOwnInterface } from '../lib/cni/own-interface.ts';
 import { type InferShape, object, string } from '../lib/cni/schema.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';
@@ -92,7 +92,7 @@ function returnToHost(call: HostDeviceCall): void {
   const own = findOwnInterface(call);
   if (own) {
     using home = Netns.current();
-    move(own.link, own.sandbox.netns, home, nameOnHost(call, own), '');
+    move(own.link, own.sandbox.netns, home, nameOnHost(call, own.link), '');
     return;
   }
   // When its namespace died, the kernel gave it back, but with the name it had in the container.
@@ -100,10 +100,12 @@ function returnToHost(call: HostDeviceCall): void {
   // An alias alone says nothing: administrators set some, too.
   const isGivenBack = ({ name, alias, up }: Link) =>
     !up && alias !== '' && alias !== name && (name === call.ifname || /^dev\d+$/.test(name));
-  // The configuration may have it by an alternative name, which it has kept.
-  const called = spec.device ? listLinks(host).filter(({ alias }) => alias === spec.device) : [];
-  const back = [findDevice(host, spec), ...called].find((link) => link && isGivenBack(link));
-  if (!back || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
+  const back = spec.device
+    ? listLinks(host).find(
+        (link) => [link.alias, ...link.altNames].includes(spec.device!) && isGivenBack(link),
+      )
+    : findDevice(host, spec);
+  if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
   host.execute(setLink(back.index, { name: back.alias, alias: '' }, back.name));
 }
 
@@ -112,11 +114,10 @@ function returnToHost(call: HostDeviceCall): void {
  * in any case. The configuration may have an alternative name, and whoever is in the sandbox may have changed
  * the alias.
  */
-function nameOnHost(call: HostDeviceCall, { sandbox: { socket }, link }: OwnInterface): string {
+function nameOnHost(call: HostDeviceCall, link: Link): string {
   const { host, ifname } = call;
   const { device = '' } = specOf(call.config);
-  const isAlternative = (name: string) => name !== link.name && getLink(socket, name)?.index === link.index;
-  const names = [device, link.alias].filter((one) => !ifnameProblem(one) && !isAlternative(one));
+  const names = [device, link.alias].filter((one) => !ifnameProblem(one) && !link.altNames.includes(one));
   const name = [...names, ifname].find((one) => !getLink(host, one)) ?? `dev${link.index}`;
   if (names[0] && name !== names[0])
     call.warn(`The host has another interface "${names[0]}". The device that comes back is called "${name}"`);

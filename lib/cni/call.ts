@@ -126,7 +126,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Finds an interface of the host by name or index.
+   * Finds an interface of the host by its name, an alternative name or its index.
    * @returns undefined when it does not exist.
    * @throws NetlinkError
    */

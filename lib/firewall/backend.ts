@@ -22,7 +22,7 @@ export interface BackendChoice<Name extends string = never> {
   readonly programs: Programs;
   /** The backend that is not to be chosen any more, as the configuration names it. */
   readonly fixed?: BackendName | Name | undefined;
-  /** Families of the addresses that rules are for. What is there for IPv4 counts where there is no address. */
+  /** Families of the addresses that rules are for; IPv4 stands in where there is none. */
   readonly families: readonly Family[];
   /** The table of iptables that rules would be in. */
   readonly table: ProbedTable;

@@ -124,8 +124,14 @@ const probes = {
 export type ProbedTable = keyof typeof probes;
 
 /**
- * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules for
- * the table, or for what rules match and do. A rule is tested, so that nothing is changed.
+ * What iptables says of a match or a target that the kernel does not have. With --test, iptables-nft says no
+ * more than that, as it does not send the kernel anything, and exits with 0.
+ */
+const lacksExtension = /missing kernel module/;
+
+/**
+ * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules
+ * for the table, or for what rules match and do. A rule is tested, so that nothing is changed.
  * @throws like {@link restore}.
  */
 export async function requireUsable(programs: Programs, family: Family, table: ProbedTable): Promise<void> {
@@ -136,7 +142,8 @@ export async function requireUsable(programs: Programs, family: Family, table: P
     const input = `*${table}\n-N CNI-PROBE\n-A CNI-PROBE ${probes[table]}\nCOMMIT\n`;
     const options = { input, ...withoutLock(programs, program) };
     const { status, stderr } = await run(programs, program, ['--noflush', '--test', ...waiting], options);
-    if (status !== 0) throw failure(`${program} cannot be used for table "${table}"`, stderr);
+    if (status !== 0 || lacksExtension.test(stderr))
+      throw failure(`${program} cannot be used for table "${table}"`, stderr);
   });
 }
 

@@ -6,7 +6,7 @@ import { acquireLock } from '../kernel/lock.ts';
 /** Only root can open what is in it: a lock on the pod's namespace would be open to the pod itself. */
 const lockDirectory = '/run/cni/networks';
 
-/** How long a change of a pod's networks may take, in milliseconds: a DHCP server has 30 seconds to answer. */
+/** How long a change of a pod's networks may take, in milliseconds: DHCP servers have 30 seconds. */
 const longestChange = 60_000;
 
 /**

@@ -21,7 +21,11 @@ test('the device goes into the pod and comes back under its name', async (t) => 
   const pod = await host.addPod();
   await (await attach(host, sample(name), { pod })).del();
   const before = await snapshot(host);
-  for (const keys of [{}, { device: undefined, hwaddr: '0A:00:00:00:00:11' }]) {
+  for (const keys of [
+    {},
+    { device: undefined, hwaddr: '0A:00:00:00:00:11' },
+    { device: undefined, hwaddr: '0A00.0000.0011' },
+  ]) {
     const one = await attach(host, changed(name, keys), { pod, ifname: 'net0' });
     t.is(await link(host, 'eth1'), undefined);
     t.deepEqual(await addresses(pod, 'net0'), [`${one.ip}/16`]);
@@ -211,5 +215,24 @@ test('the reference plugin gives back what we moved, and we what it moved', asyn
     await addDevice(host);
     await liveWithBoth(host, sample(name), suites);
     t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
+  }
+});
+
+test('a device is found by an alternative name, and comes back under its own', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  for (const device of ['enP2p1s0f1np1v255', 'uplink']) {
+    await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth1', 'altname', device]);
+    const network = changed(name, { device });
+    const one = await attach(host, network, { ifname: 'net0' });
+    t.is(await link(host, 'eth1'), undefined);
+    await one.check();
+    await one.del();
+    t.truthy(await link(host, 'eth1'));
+    // As the kernel gives it back when the sandbox is gone.
+    await host.run(['ip', 'link', 'set', 'eth1', 'alias', 'eth1', 'down']);
+    await host.run(['ip', 'link', 'set', 'eth1', 'name', 'net0']);
+    await one.del({ netns: '/run/netns/gone' });
+    t.truthy(await link(host, 'eth1'));
   }
 });
