@@ -26,8 +26,8 @@ export interface CachedResult extends AttachmentId {
 
 /**
  * Reads the cache. What is torn, foreign or gone tells nothing.
- * @param mayBe tells by the name of a file, `<network>-<container ID>-<interface>`, whether it is to be read; all
- *   are when left out.
+ * @param mayBe whether a file is to be read, by its name, `<network>-<container ID>-<interface>`; all are when
+ *   left out.
  * @throws Error when the system is short of files or memory, or the disk fails.
  */
 export function* cachedResults(mayBe: (name: string) => boolean = () => true): Generator<CachedResult> {

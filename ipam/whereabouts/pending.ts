@@ -66,8 +66,8 @@ export class PendingReleases {
 
 /**
  * Does what waits, for some time: of the backend's network wherever its cluster was found by then, and of
- * others what waits for the same cluster, as there may be no further call for these. What cannot be done keeps
- * nothing else waiting, unless the backend does not answer.
+ * others what waits for the same cluster, as there may be no further call for these. What cannot be done
+ * keeps nothing else waiting, unless the backend does not answer.
  * @throws the first error, at the end; then the rest waits on.
  */
 export async function workOff(backend: Backend): Promise<void> {
