@@ -26,7 +26,7 @@ export interface CachedResult extends AttachmentId {
 
 /**
  * Reads the cache. What is torn, foreign or gone tells nothing.
- * @param mayBe whether a file is to be read, by its name, `<network>-<container ID>-<interface>`; all are when
+ * @param mayBe whether to read a file of this name, as in `<network>-<container ID>-<interface>`; all when
  *   left out.
  * @throws Error when the system is short of files or memory, or the disk fails.
  */
