@@ -6,13 +6,13 @@ import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { heldByOthers, notedAddresses } from '../lib/firewall/address-holders.ts';
+import { requireComplete } from '../lib/firewall/backend.ts';
 import {
   type BackendChoice,
   likelyBackend,
   missingWithBackend,
-  requireComplete,
   withBackend,
-} from '../lib/firewall/backend.ts';
+} from '../lib/firewall/backend-choice.ts';
 import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
 import { Claims } from '../lib/firewall/claims.ts';
 import {

@@ -4,14 +4,8 @@ import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts'
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
-import {
-  type BackendChoice,
-  type BackendName,
-  backendNames,
-  missingWithBackend,
-  requireComplete,
-  withBackend,
-} from '../lib/firewall/backend.ts';
+import { type BackendName, backendNames, requireComplete } from '../lib/firewall/backend.ts';
+import { type BackendChoice, missingWithBackend, withBackend } from '../lib/firewall/backend-choice.ts';
 import { portMapBackend } from '../lib/firewall/portmap.ts';
 import type {
   MappedPort,

@@ -121,8 +121,8 @@ function filterChainsOf(
 }
 
 /**
- * The families of which a chain drops what it does not let through, by its policy or by a rule. Chains that it
- * jumps to are left to whoever made them.
+ * The families of which a chain drops what it does not let through, by its policy or by a rule. Chains that
+ * it jumps to are left to whoever made them.
  */
 function closedFamilies(socket: NetlinkSocket, chain: NftBaseChain): Family[] {
   const families = familiesOfTable(chain.table);

@@ -47,8 +47,8 @@ const setNames = { 4: 'cni_forward_ipv4', 6: 'cni_forward_ipv6' } as const;
 export interface NftablesForwardOptions {
   readonly programs: Programs;
   /**
-   * The base chain to change, as in "inet filter forward"; when left out, every one that drops all of a family
-   * that none of its rules lets through.
+   * The base chain to change, as in "inet filter forward"; when left out, every one that drops all of a
+   * family that none of its rules lets through.
    */
   readonly chain: string | undefined;
   /** Addresses that were let through before, for when somebody has loaded the ruleset anew without them. */

@@ -130,8 +130,8 @@ export type ProbedTable = keyof typeof probes;
 const lacksExtension = /missing kernel module/;
 
 /**
- * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules for
- * the table, or for what rules match and do. A rule is tested, so that nothing is changed.
+ * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules
+ * for the table, or for what rules match and do. A rule is tested, so that nothing is changed.
  * @throws like {@link restore}.
  */
 export async function requireUsable(programs: Programs, family: Family, table: ProbedTable): Promise<void> {

@@ -4,7 +4,8 @@
  */
 
 import type { Programs } from '../kernel/programs.ts';
-import { type BackendChoice, missingWithBackend, type RegisterUndo, withBackend } from './backend.ts';
+import type { RegisterUndo } from './backend.ts';
+import { type BackendChoice, missingWithBackend, withBackend } from './backend-choice.ts';
 import { familiesOf } from './forward.ts';
 import type { Queries } from './queries-backend.ts';
 import { allowByIptables, isAllowedByIptables, withdrawFromIptables } from './queries-iptables.ts';
