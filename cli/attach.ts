@@ -3,13 +3,13 @@
 import { depthVariable } from '../lib/cni/call.ts';
 import { parseResult, type Result } from '../lib/cni/result.ts';
 import { listLinks } from '../lib/kernel/link.ts';
-import { Netns } from '../lib/kernel/netns.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { openSandbox } from '../lib/kernel/sandbox.ts';
 import { settleDefaultRoutes } from '../lib/networks/default-route.ts';
 import type { Delegate } from '../lib/networks/delegates.ts';
+import { lockNetworks } from '../lib/networks/lock.ts';
 import { furtherArgs, withArgs } from '../lib/networks/pod.ts';
-import { lockNetworks, type SavedDelegate, type SavedDelegates } from '../lib/networks/saved.ts';
+import type { SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { selectionOf } from '../lib/networks/selection.ts';
 import { readArgs, readCapabilityArgs, requireNetns, rollBack } from './attachment.ts';
 import { CommandError } from './errors.ts';
@@ -56,8 +56,7 @@ function podCommand(
     handler: async (args) => {
       const found = await podNamed(args.pod);
       // What is saved is read only when nobody else changes it any more.
-      using netns = Netns.openIfPresent(found.netns);
-      if (netns) await lockNetworks(netns);
+      using _ = await lockNetworks(found.containerId);
       await run(savedPod(found), args);
     },
   });

@@ -15,7 +15,6 @@ import { Programs } from '../lib/kernel/programs.ts';
 import { openRouteSocket } from '../lib/kernel/route-socket.ts';
 import { seenLinks } from '../lib/kernel/seen-links.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
-import { directoriesIn } from '../lib/networks/directories.ts';
 import { isObject } from '../lib/object.ts';
 import type { HostAttachment, PodName, PublishedPort } from './inventory/attachment.ts';
 import { findNamespaces } from './inventory/namespaces.ts';
@@ -28,7 +27,7 @@ import {
   networkFromCache,
   readNetworkFile,
 } from './libcni/conflist.ts';
-import { listRecords, type RecordEntry } from './records.ts';
+import { listRecords, type RecordEntry, savedBy } from './records.ts';
 import { type RangeUse, reservationsOf } from './reservations.ts';
 import { ruleOwners } from './rules.ts';
 
@@ -136,12 +135,11 @@ function unknownAmong(
   return entries.flatMap(({ attachment, isSaved, error }) => {
     if (error) return [error.message];
     if (isSaved || !attachment || saved.has(attachment.containerId)) return [];
-    const network = networkFromCache(attachment);
-    if (!network || directoriesIn(network).length === 0) return [];
+    if (savedBy(attachment).length === 0) return [];
     const one = attachments.get(attachmentKey(attachment))!;
     if (one.orphaned.length > 0) return [];
     return [
-      `Nothing is saved of the networks of ${displayName(one)} (container "${one.containerId}"), which network "${network.name}" has attached it to. Delete the container and add it again`,
+      `Nothing is saved of the networks of ${displayName(one)} (container "${one.containerId}"), which network "${one.network}" has attached it to. Delete the container and add it again`,
     ];
   });
 }

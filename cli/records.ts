@@ -19,6 +19,12 @@ export interface RecordEntry extends CacheEntry {
   readonly isSaved: boolean;
 }
 
+/** The directories in which plugins of a record's network save the further networks of pods; mostly none. */
+export function savedBy(record: CachedAttachment): string[] {
+  const network = networkFromCache(record);
+  return network ? directoriesIn(network) : [];
+}
+
 /** Every record, those of libcni first. */
 export function listRecords(cacheDir: string): RecordEntry[] {
   const cached = listCache(cacheDir);
@@ -40,8 +46,7 @@ export function readRecord(cacheDir: string, id: AttachmentId): CachedAttachment
 /** Where the networks of containers are saved, by what the networks of attachments say. */
 function directoriesOf(cacheDir: string, cached: readonly CacheEntry[]): string[] {
   const configured = cached.flatMap(({ attachment }) => {
-    const network = attachment && networkFromCache(attachment);
-    return network ? directoriesIn(network) : [];
+    return attachment ? savedBy(attachment) : [];
   });
   return [...new Set([...usualDirectories(cacheDir), ...configured])];
 }

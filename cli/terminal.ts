@@ -104,7 +104,7 @@ function wrap(text: string, width: number, indent: string): string {
 /** Prints a value for programs. @param format "json" or "yaml". */
 export async function printStructured(format: 'json' | 'yaml', value: object): Promise<void> {
   const json = JSON.stringify(value, null, 2);
-  // YAML is a superset of JSON, and unlike YAML's plain text JSON can have escaped what {@link writeLine} escapes.
+  // YAML reads JSON, which has escapes for what {@link writeLine} would escape within YAML's plain text.
   if (format === 'json' || withoutControls(json) !== json) return print(json);
   const { dump } = await import('js-yaml');
   // By way of JSON, which has no dates and no values that are undefined.

@@ -86,14 +86,13 @@ function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
   return requireLink(sandbox.socket, ifname);
 }
 
-/** Gives the device back to the host, under the name that it had there. */
+/** Gives the device back to the host, under the name that it had there if that is free. */
 function returnToHost(call: HostDeviceCall): void {
   const { host } = call;
   const own = findOwnInterface(call);
   if (own) {
-    const { sandbox, link } = own;
     using home = Netns.current();
-    move(link, sandbox.netns, home, nameOnHost(call, link), '');
+    move(own.link, own.sandbox.netns, home, nameOnHost(call, own.link), '');
     return;
   }
   // When its namespace died, the kernel gave it back, but with the name it had in the container.
@@ -102,19 +101,27 @@ function returnToHost(call: HostDeviceCall): void {
   const isGivenBack = ({ name, alias, up }: Link) =>
     !up && alias !== '' && alias !== name && (name === call.ifname || /^dev\d+$/.test(name));
   const back = spec.device
-    ? listLinks(host).find((link) => link.alias === spec.device && isGivenBack(link))
+    ? listLinks(host).find(
+        (link) => [link.alias, ...link.altNames].includes(spec.device!) && isGivenBack(link),
+      )
     : findDevice(host, spec);
   if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
   host.execute(setLink(back.index, { name: back.alias, alias: '' }, back.name));
 }
 
 /**
- * The name that a device gets when it is given back. Whoever is in the sandbox may have changed its alias,
- * which counts where the configuration does not say the name.
+ * The name that a device gets when it is given back: the first that the kernel accepts, so that it comes back
+ * in any case. The configuration may have an alternative name, and whoever is in the sandbox may have changed
+ * the alias.
  */
-function nameOnHost({ config, ifname, host }: HostDeviceCall, { alias, index }: Link): string {
-  const name = [specOf(config).device, alias].find((one) => one && !ifnameProblem(one));
-  return name ?? (getLink(host, ifname) ? `dev${index}` : ifname);
+function nameOnHost(call: HostDeviceCall, link: Link): string {
+  const { host, ifname } = call;
+  const { device = '' } = specOf(call.config);
+  const names = [device, link.alias].filter((one) => !ifnameProblem(one) && !link.altNames.includes(one));
+  const name = [...names, ifname].find((one) => !getLink(host, one)) ?? `dev${link.index}`;
+  if (names[0] && name !== names[0])
+    call.warn(`The host has another interface "${names[0]}". The device that comes back is called "${name}"`);
+  return name;
 }
 
 /**

@@ -46,7 +46,10 @@ export const plugin = defineMainPlugin({
     checkMode(checked, ipvlanMode(checked.link), modeOf(call.config));
   },
 
-  status: (call) => checkParentExists(call, findParentOfFrames),
+  status(call) {
+    // Without "master", ADD may take it from the plugin before, whose result STATUS is not told.
+    if (call.config.master) checkParentExists(call, findParentOfFrames);
+  },
 });
 
 /** Behind another plugin, the interface sits on what that one made. */

@@ -50,6 +50,11 @@ export const plugin = definePlugin({
     if (config.backend === 'nftables') refuseIptablesKeys(config);
   },
 
+  ignores: ({ backend, markMasqBit }) =>
+    backend === 'nftables' && markMasqBit !== undefined
+      ? ['"markMasqBit" has no effect with "backend" "nftables", which needs no mark. Remove it']
+      : [],
+
   async add(call) {
     const result = requirePrevResult(call);
     const request = requestOf(call, result);

@@ -126,14 +126,16 @@ function validate({ gateways = [] }: Config): void {
   }
 }
 
-/** The addresses of the interface, with their gateways. @throws Error when it has none. */
+/**
+ * The addresses of the interface, with their gateways. It may have none where another interface has some, as
+ * for the reference plugin.
+ */
 function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[] {
-  const ips = addressesByName({ ifname }, result);
-  if (ips.length === 0)
+  if (result.ips.length === 0)
     throw new Error(
-      `Interface "${ifname}" has no IP address in "prevResult", so there is nothing to route by. Put this plugin behind one that gives it an address`,
+      '"prevResult" has no IP address, so there is nothing to route by. Put this plugin behind one that gives the interface an address',
     );
-  return ips.map((ip) => {
+  return addressesByName({ ifname }, result).map((ip) => {
     const configured = config.gateways?.find(({ family }) => family === ip.address.family);
     const gateway = configured ?? ip.gateway;
     return { ...ip, ...(gateway && { gateway }) };

@@ -8,7 +8,6 @@ import { requestedMac } from '../lib/cni/requested-mac.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
 import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kernel/link.ts';
-import { formatMac, parseMac } from '../lib/kernel/mac.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
 import { requirePermission } from '../lib/netlink/error.ts';
@@ -54,9 +53,9 @@ export const plugin = definePlugin({
     txQLen === undefined ? '' : `Sets the length of the transmit queue to ${txQLen}`,
   ],
 
-  add(call) {
+  async add(call) {
     const result = requirePrevResult(call);
-    const wanted = wantedSettings(call);
+    const wanted = await wantedSettings(call);
     if (Object.keys(wanted).length === 0) return result;
 
     const { sandbox, ifname } = call;
@@ -85,9 +84,9 @@ export const plugin = definePlugin({
     backups.remove(call);
   },
 
-  check(call) {
+  async check(call) {
     requirePrevResult(call);
-    const wanted = wantedSettings(call);
+    const wanted = await wantedSettings(call);
     const current = currentSettings(call.sandbox, call.ifname, wanted);
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
       if (words(current.sysctl?.[name]) !== words(value))
@@ -101,10 +100,10 @@ export const plugin = definePlugin({
         );
   },
 
-  status(call) {
+  async status(call) {
     refuseDuplicates(call);
     validate(call.config);
-    refuseForbidden(Object.keys(wantedSysctls(call.config)));
+    await refuseForbidden(Object.keys(wantedSysctls(call.config)));
   },
 
   gc(call) {
@@ -115,7 +114,7 @@ export const plugin = definePlugin({
 /** Refuses what is wrong in the configuration alone. */
 function validate(config: Config): void {
   for (const name of Object.keys(wantedSysctls(config))) sysctlPath(name, 'eth0');
-  requestedMac(config.args?.cni?.mac, config.runtimeConfig?.mac, config.mac);
+  wantedMac(config);
   refuse(mtuProblem(config.mtu));
 }
 
@@ -130,26 +129,33 @@ function refuseDuplicates({ context: { stdin } }: TuningCall): void {
  * of them.
  * @throws Error for what can be refused without looking at the sandbox.
  */
-function wantedSettings(call: TuningCall): Settings {
+async function wantedSettings(call: TuningCall): Promise<Settings> {
   refuseDuplicates(call);
   const { config, ifname } = call;
   const extra = config.args?.cni ?? {};
   const sysctl = wantedSysctls(config);
   for (const name of Object.keys(sysctl)) sysctlPath(name, ifname);
-  refuseForbidden(Object.keys(sysctl));
+  await refuseForbidden(Object.keys(sysctl));
 
-  const mac = requestedMac(extra.mac, config.runtimeConfig?.mac, call.args(['MAC']).MAC, config.mac);
-  const mtu = extra.mtu || config.mtu;
+  const mac = wantedMac(config, call.args(['MAC']).MAC);
+  const mtu = extra.mtu ?? config.mtu;
   const allmulti = extra.allmulti ?? config.allmulti;
   const txQLen = extra.txQLen ?? config.txQLen;
   return {
     ...(Object.keys(sysctl).length > 0 && { sysctl }),
-    ...(mac && { mac: formatMac(parseMac(mac)!) }),
+    ...(mac && { mac }),
     ...((extra.promisc ?? config.promisc) && { promisc: true }),
     ...(mtu && { mtu }),
     ...(allmulti !== undefined && { allmulti }),
     ...(txQLen !== undefined && { txQLen }),
   };
+}
+
+/** The MAC address asked for. "args" have the last word also where they ask for none. */
+function wantedMac({ args, runtimeConfig, mac }: Config, requested?: string): string | undefined {
+  return requestedMac(
+    ...(args?.cni?.mac === undefined ? [runtimeConfig?.mac, requested, mac] : [args.cni.mac]),
+  );
 }
 
 function wantedSysctls({ sysctl, args }: Config): Record<string, string> {

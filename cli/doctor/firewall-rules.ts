@@ -2,7 +2,7 @@
 
 import { parseRules } from '../../lib/firewall/rules.ts';
 import type { Family } from '../../lib/ip.ts';
-import type { Chains, FirewallRule, Match } from './lets-through.ts';
+import { type Chains, type FirewallRule, type Holds, type Match, together } from './lets-through.ts';
 
 const verdicts = new Map([
   ['ACCEPT', 'accept'],
@@ -25,7 +25,9 @@ export function iptablesChains(lines: readonly string[]): Chains {
 /** Words are read up to the target: its options follow it. */
 function fromWords(words: readonly string[]): FirewallRule {
   const [sources, inputs, outputs]: Match[][] = [[], [], []] as const;
-  const extents: FirewallRule['extent'][] = [];
+  const others: Holds[] = [];
+  /** Whether there is a match that is not understood. */
+  let hasUnknown = false;
   let isNegated = false;
   let i = 0;
   for (; i < words.length && words[i] !== '-j' && words[i] !== '-g'; i++) {
@@ -38,11 +40,11 @@ function fromWords(words: readonly string[]): FirewallRule {
     else if (word === '-i') inputs.push({ values: [value], isNegated });
     else if (word === '-o') outputs.push({ values: [value], isNegated });
     else if (word === '-d' || word === '-p' || /^--[ds]?ports?$|^--destination-ports$/.test(word!))
-      extents.push(isNegated ? 'some' : 'none');
+      others.push(isNegated ? 'maybe' : 'never');
     else if (word === '--ctstate' || word === '--state')
-      extents.push(value.split(',').includes('NEW') !== isNegated ? 'all' : 'none');
+      others.push(value.split(',').includes('NEW') !== isNegated ? 'always' : 'never');
     else if (word !== '-m' && word !== '--comment') {
-      extents.push('unknown');
+      hasUnknown = true;
       continue; // It may have no value, or more than one.
     }
     i++;
@@ -50,8 +52,9 @@ function fromWords(words: readonly string[]): FirewallRule {
   }
   const [how, target = ''] = words.slice(i);
   const jump = how === '-g' ? 'goto' : how === '-j' ? 'jump' : undefined;
+  if (hasUnknown) others.push(unknownHolds([...sources, ...inputs]));
   const verdict = verdicts.get(target) ?? jump;
-  return { sources, inputs, outputs, extent: leastOf(extents), verdict, target };
+  return { sources, inputs, outputs, others: together(others), verdict, target };
 }
 
 /** Reads what "nft list table" prints. @param family whose packets count. */
@@ -74,7 +77,7 @@ const value = /((?:!= )?)(\{[^}]*\}|\S+)/.source;
 const narrow = /\b(?:meta l4proto|ip protocol|ip6 nexthdr|tcp|udp|sctp|th|icmp|icmpv6|ct)\b/;
 
 function fromLine(line: string, family: Family): FirewallRule {
-  const extents: FirewallRule['extent'][] = [];
+  const others: Holds[] = [];
   let rest = line.replace(/ comment "[^"]*"$| ?\bcounter(?: packets \d+ bytes \d+)?/g, '');
   /** Takes the matches of a kind out of the rest. */
   const take = (kind: string): Match[] => {
@@ -89,20 +92,24 @@ function fromLine(line: string, family: Family): FirewallRule {
   rest = rest.slice(0, ending?.index ?? rest.length);
   const [own, other] = family === 4 ? ['ip', 'ip6'] : ['ip6', 'ip'];
   if (new RegExp(`\\b${other} [sd]addr\\b|\\bmeta nfproto ipv${family === 4 ? 6 : 4}\\b`).test(rest))
-    extents.push('none');
+    others.push('never');
   take('meta nfproto');
   const sources = take(`${own} saddr`);
   const inputs = take('(?:meta )?iif(?:name)?');
   const outputs = take('(?:meta )?oif(?:name)?');
-  for (const { isNegated } of take(`${own} daddr`)) extents.push(isNegated ? 'some' : 'none');
+  for (const { isNegated } of take(`${own} daddr`)) others.push(isNegated ? 'maybe' : 'never');
   for (const { values, isNegated } of take('ct state'))
-    extents.push(values.includes('new') !== isNegated ? 'all' : 'none');
-  if (rest.trim() !== '') extents.push(narrow.test(rest) ? 'none' : 'unknown');
+    others.push(values.includes('new') !== isNegated ? 'always' : 'never');
+  if (rest.trim() !== '') others.push(narrow.test(rest) ? 'never' : unknownHolds([...sources, ...inputs]));
   const [, text, jump, target = ''] = ending ?? [];
   const verdict = (jump ?? verdicts.get(text?.split(' ')[0]?.toUpperCase() ?? '')) as FirewallRule['verdict'];
-  return { sources, inputs, outputs, extent: leastOf(extents), verdict, target };
+  return { sources, inputs, outputs, others: together(others), verdict, target };
 }
 
-function leastOf(extents: readonly FirewallRule['extent'][]): FirewallRule['extent'] {
-  return (['none', 'unknown', 'some'] as const).find((one) => extents.includes(one)) ?? 'all';
+/**
+ * Whether a match holds that is not understood: it may, in a rule for certain senders. Others are taken to be
+ * about something else, such as the packets that kube-proxy marks.
+ */
+function unknownHolds(ofSender: readonly Match[]): Holds {
+  return ofSender.length > 0 ? 'maybe' : 'never';
 }

@@ -40,34 +40,52 @@ export const forwardPolicy: Check = {
   },
 };
 
-/** One finding for each network whose packets a chain drops. */
-function findingsOf(chain: DroppingChain, { running, inventory: { links } }: Context): Finding[] {
-  const dropped = new Map<string, { one: RunningAttachment; ip: string; link: string | undefined }[]>();
-  for (const one of running.filter(isRouted)) {
-    const ingress = ingressOf(one, links);
-    for (const ip of one.attachment.ips) {
-      const family = ip.includes(':') ? 6 : 4;
-      if (!chain.families.includes(family)) continue;
-      const verdict = verdictOn(chain.chains(family), chain.name, { ip, link: ingress?.name });
-      if (verdict === 'accept' || (!chain.isClosed && verdict !== 'drop')) continue;
-      const link = ingress?.kind === 'bridge' ? ingress.name : undefined;
-      const { network } = one.attachment;
-      dropped.set(network, [...(dropped.get(network) ?? []), { one, ip, link }]);
-    }
-  }
-  return [...dropped].map(([network, all]) => {
+/** An address of an attachment whose packets a chain drops. */
+interface Dropped {
+  readonly one: RunningAttachment;
+  readonly ip: string;
+  readonly link: string | undefined;
+  /** Whether a rule for these drops them, rather than the policy, or a rule for all packets. */
+  readonly isByRule: boolean;
+}
+
+/** One finding for each network whose packets a chain drops, by a rule for them or for want of one. */
+function findingsOf(chain: DroppingChain, context: Context): Finding[] {
+  const dropped = context.running.filter(isRouted).flatMap((one) => droppedOf(chain, one, context));
+  const groups = Map.groupBy(dropped, ({ one, isByRule }) =>
+    JSON.stringify([one.attachment.network, isByRule]),
+  );
+  return [...groups.values()].map((all) => {
+    const { one, isByRule } = all[0]!;
+    const { network } = one.attachment;
     const commands = new Set(all.flatMap(({ ip, link }) => chain.allow(link, ip)));
+    const cause = isByRule
+      ? 'An operator, or another program, drops them on purpose; the plugin "firewall" leaves such rules alone'
+      : causeOf(
+          chain,
+          network,
+          all.some((each) => hasFirewall(each.one)),
+        );
     return {
       severity: 'error',
       subject: `network "${network}"`,
-      message: `${chain.title} drops what pods send through the host, and has ${chain.isClosed ? 'no rule that lets these through' : 'a rule for these'}: ${all.map(({ one, ip }) => `${one.name} (${ip})`).join(', ')}`,
-      cause: causeOf(
-        chain,
-        network,
-        all.some(({ one }) => hasFirewall(one)),
-      ),
+      message: `${chain.title} drops what pods send through the host, and has ${isByRule ? 'a rule for these' : 'no rule that lets these through'}: ${all.map((each) => `${each.one.name} (${each.ip})`).join(', ')}`,
+      cause,
       fix: [...commands].join(' && '),
     };
+  });
+}
+
+/** The addresses of an attachment whose packets a chain drops. */
+function droppedOf(chain: DroppingChain, one: RunningAttachment, { inventory }: Context): Dropped[] {
+  const ingress = ingressOf(one, inventory.links);
+  const link = ingress?.kind === 'bridge' ? ingress.name : undefined;
+  return one.attachment.ips.flatMap((ip) => {
+    const family = ip.includes(':') ? 6 : 4;
+    if (!chain.families.includes(family)) return [];
+    const outcome = verdictOn(chain.chains(family), chain.name, { ip, link: ingress?.name });
+    if (outcome === 'accept' || (!chain.isClosed && outcome === undefined)) return [];
+    return [{ one, ip, link, isByRule: !chain.isClosed || outcome === 'drop' }];
   });
 }
 
@@ -75,10 +93,11 @@ function hasFirewall({ network }: RunningAttachment): boolean {
   return network?.plugins.some(({ type }) => type === 'firewall') ?? false;
 }
 
-/** Why a chain drops the packets of a network. @param isGuarded whether that has the plugin "firewall". */
-function causeOf({ isClosed, isOfPlugins }: DroppingChain, network: string, isGuarded: boolean): string {
-  if (!isClosed)
-    return 'An operator, or another program, drops them on purpose; the plugin "firewall" leaves such rules alone';
+/**
+ * Why no rule of a chain lets the packets of a network through.
+ * @param isGuarded whether that has the plugin "firewall".
+ */
+function causeOf({ isOfPlugins }: DroppingChain, network: string, isGuarded: boolean): string {
   if (!isGuarded)
     return `Network "${network}" has no plugin "firewall", which lets its pods through. Add it to the network for pods to come`;
   if (isOfPlugins) return 'Something has removed the rules of the plugin "firewall"';

@@ -12,14 +12,20 @@ export interface Sender {
 /** Chains by name. */
 export type Chains = ReadonlyMap<string, readonly FirewallRule[]>;
 
+/**
+ * Whether a match holds for what a sender sends: for all of it, for none of it, or for some of it, or it
+ * cannot be told. An accept counts where it may hold, and a drop only where it always does.
+ */
+export type Holds = 'always' | 'maybe' | 'never';
+
 /** A rule, as far as it is about what a pod sends. */
 export interface FirewallRule {
   /** Each must hold. */
   readonly sources: readonly Match[];
   readonly inputs: readonly Match[];
   readonly outputs: readonly Match[];
-  /** How much of what those let in it is about, by its other matches. What is not understood is "unknown". */
-  readonly extent: 'all' | 'some' | 'none' | 'unknown';
+  /** Whether its other matches hold. */
+  readonly others: Holds;
   readonly verdict: 'accept' | 'drop' | 'return' | 'jump' | 'goto' | undefined;
   /** Chain of "jump" and "goto". */
   readonly target: string;
@@ -31,13 +37,21 @@ export interface Match {
   readonly isNegated: boolean;
 }
 
+/** "drop-as-rest": by a rule for all packets, as no rule before it is about them. */
+export type Outcome = 'accept' | 'drop' | 'drop-as-rest';
+
 /**
  * Whether new connections of a sender are accepted, to somewhere at least, or dropped, wherever they go.
  * Rules for certain ports, protocols or destinations do not count.
- * @returns undefined where the policy of the base chain decides.
+ * @returns undefined where the policy of the base chain decides, or it cannot be told.
  */
-export function verdictOn(chains: Chains, base: string, sender: Sender): 'accept' | 'drop' | undefined {
+export function verdictOn(chains: Chains, base: string, sender: Sender): Outcome | undefined {
   return walk(chains, base, sender, new Map());
+}
+
+/** Whether all matches of a rule hold together. */
+export function together(holds: readonly Holds[]): Holds {
+  return (['never', 'maybe'] as const).find((one) => holds.includes(one)) ?? 'always';
 }
 
 /** @param seen what is known of chains; those that are being walked lead nowhere. */
@@ -45,8 +59,8 @@ function walk(
   chains: Chains,
   name: string,
   sender: Sender,
-  seen: Map<string, 'accept' | 'drop' | undefined>,
-): 'accept' | 'drop' | undefined {
+  seen: Map<string, Outcome | undefined>,
+): Outcome | undefined {
   if (seen.has(name)) return seen.get(name);
   seen.set(name, undefined);
   const outcome = outcomeOf(chains.get(name) ?? [], sender, (target) => walk(chains, target, sender, seen));
@@ -57,49 +71,68 @@ function walk(
 function outcomeOf(
   rules: readonly FirewallRule[],
   sender: Sender,
-  follow: (chain: string) => 'accept' | 'drop' | undefined,
-): 'accept' | 'drop' | undefined {
+  follow: (chain: string) => Outcome | undefined,
+): Outcome | undefined {
+  /** Whether some may have left the chain, so that a later drop is not for all. */
+  let mayHaveLeft = false;
   for (const rule of rules) {
-    const extent = extentFor(rule, sender);
-    if (extent === 'none') continue;
-    const isJump = rule.verdict === 'jump' || rule.verdict === 'goto';
-    const verdict = isJump ? follow(rule.target) : rule.verdict;
-    if (verdict === 'accept') return 'accept';
-    if (extent !== 'all') continue;
-    if (verdict === 'drop') return 'drop';
-    if (verdict === 'return' || rule.verdict === 'goto') return undefined;
+    const holds = holdsFor(rule, sender);
+    if (holds === 'never') continue;
+    const outcome = reached(rule, follow);
+    if (outcome === 'accept') return outcome;
+    const leaves = rule.verdict === 'return' || (rule.verdict === 'goto' && outcome === undefined);
+    if (holds === 'maybe') mayHaveLeft ||= leaves;
+    else if (leaves) return undefined;
+    else if (outcome !== undefined) return mayHaveLeft ? undefined : outcome;
   }
   return undefined;
 }
 
-/** How much of what a sender sends a rule is about. */
-function extentFor(
-  { sources, inputs, outputs, extent }: FirewallRule,
-  { ip, link }: Sender,
-): 'all' | 'some' | 'none' {
-  const holds = ({ values, isNegated }: Match, test: (value: string) => boolean) =>
-    values.some(test) !== isNegated;
-  if (!sources.every((match) => holds(match, (value) => covers(value, ip)))) return 'none';
-  if (!inputs.every((match) => holds(match, (value) => link !== undefined && isNameOf(value, link))))
-    return 'none';
-  // What goes back where it came from does not leave the bridge.
-  if (outputs.some(({ values, isNegated }) => !isNegated && values.every((value) => value === link)))
-    return 'none';
-  if (extent === 'unknown') return sources.length + inputs.length > 0 ? 'some' : 'none';
-  return outputs.length > 0 && extent === 'all' ? 'some' : extent;
+/** What a rule leads to where it holds; undefined where the walk goes on. */
+function reached(
+  { sources, inputs, outputs, verdict, target }: FirewallRule,
+  follow: (chain: string) => Outcome | undefined,
+): Outcome | undefined {
+  const isJump = verdict === 'jump' || verdict === 'goto';
+  const outcome = isJump ? follow(target) : verdict === 'drop' ? 'drop-as-rest' : verdict;
+  if (outcome === 'return') return undefined;
+  const isForAll = sources.length + inputs.length + outputs.length === 0;
+  return outcome === 'drop-as-rest' && !isForAll ? 'drop' : outcome;
 }
 
-/** Sets by name are taken to hold it. */
-function covers(text: string, ip: string): boolean {
-  if (text.startsWith('@')) return true;
+function holdsFor({ sources, inputs, outputs, others }: FirewallRule, { ip, link }: Sender): Holds {
+  return together([
+    ...sources.map((match) => matches(match, (value) => covers(value, ip))),
+    ...inputs.map((match) => matches(match, (value) => isNameOf(value, link))),
+    // What goes back where it came from does not leave the bridge.
+    ...outputs.map((match) => matches(match, (value) => (value === link ? 'never' : 'maybe'))),
+    others,
+  ]);
+}
+
+/** Whether one of the values of a match holds or, where it is negated, none. */
+function matches({ values, isNegated }: Match, test: (value: string) => Holds): Holds {
+  const each = values.map(test);
+  const any = (['always', 'maybe'] as const).find((one) => each.includes(one)) ?? 'never';
+  if (any === 'maybe') return any;
+  return (any === 'always') === isNegated ? 'never' : 'always';
+}
+
+/** What a set holds that a rule has by its name is not seen. */
+function covers(text: string, ip: string): Holds {
+  if (text.startsWith('@')) return 'maybe';
   const address = Address.parse(ip);
   const [first, last] = text.split('-').map((part) => Address.tryParse(part));
-  if (first && last) return first.compare(address) <= 0 && address.compare(last) <= 0;
-  return (first?.equals(address) ?? false) || (Prefix.tryParse(text)?.contains(address) ?? false);
+  const isCovered =
+    first && last
+      ? first.compare(address) <= 0 && address.compare(last) <= 0
+      : (first?.equals(address) ?? false) || (Prefix.tryParse(text)?.contains(address) ?? false);
+  return isCovered ? 'always' : 'never';
 }
 
 /** iptables marks the beginning of a name with "+", nft with "*". */
-function isNameOf(pattern: string, link: string): boolean {
-  if (pattern.startsWith('@')) return true;
-  return /[+*]$/.test(pattern) ? link.startsWith(pattern.slice(0, -1)) : pattern === link;
+function isNameOf(pattern: string, link: string | undefined): Holds {
+  if (pattern.startsWith('@')) return 'maybe';
+  const isBeginning = /[+*]$/.test(pattern);
+  return (isBeginning ? link?.startsWith(pattern.slice(0, -1)) : pattern === link) ? 'always' : 'never';
 }

@@ -1,11 +1,13 @@
 /**
- * What host-local and the firewall have of attachments that no record tells of. It is left over, unless the
- * container lives, or its record cannot be read: then only the record is lost.
+ * What host-local and the firewall have of attachments that no record tells of. It is left over, as of an
+ * ADD that was interrupted, unless the container lives and a plugin attaches it to further networks, or its
+ * record cannot be read: then what tells of it may be lost.
  */
 
 import { basename } from 'node:path';
 import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
 import type { CacheEntry } from '../libcni/cache.ts';
+import { savedBy } from '../records.ts';
 import type { HeldAddress } from '../reservations.ts';
 import type { RuleOwner } from '../rules.ts';
 import type { HostAttachment } from './attachment.ts';
@@ -13,7 +15,7 @@ import type { HostAttachment } from './attachment.ts';
 /** Adds to the attachments of the records what they do not tell of. */
 export class Unrecorded {
   private readonly attachments: Map<string, HostAttachment>;
-  /** Attachments whose namespaces exist, by container ID. */
+  /** Attachments whose namespaces exist, and whose plugins attach to further networks, by container ID. */
   private readonly living: ReadonlyMap<string, HostAttachment>;
   /** Names of the files that cannot be read. */
   private readonly damaged: readonly string[];
@@ -25,9 +27,11 @@ export class Unrecorded {
   constructor(attachments: Map<string, HostAttachment>, records: readonly CacheEntry[]) {
     this.attachments = attachments;
     this.living = new Map(
-      [...attachments.values()]
-        .filter(({ netns, orphaned }) => netns !== '' && orphaned.length === 0)
-        .map((one) => [one.containerId, one]),
+      records.flatMap(({ attachment: record }) => {
+        if (!record || savedBy(record).length === 0) return [];
+        const one = attachments.get(attachmentKey(record))!;
+        return one.netns !== '' && one.orphaned.length === 0 ? [[one.containerId, one]] : [];
+      }),
     );
     this.damaged = records.flatMap(({ file, error }) => (error ? [basename(file)] : []));
   }

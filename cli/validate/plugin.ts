@@ -83,7 +83,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
   const mistakes = new Map<string, Finding>();
   for (const one of ipam ? [plugin, ipam] : [plugin]) {
     let refused = schemaFindings(one.config, value, path);
-    if (refused.length === 0) refused = refusal(one, wholeConfig({ config: value }, network), place);
+    if (refused.length === 0) refused = ownFindings(one, wholeConfig({ config: value }, network), place);
     // What both read is wrong for both.
     for (const finding of refused) mistakes.set(finding.message, finding);
   }
@@ -94,7 +94,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
 }
 
 /** What the plugin itself refuses, or ignores, of a configuration that fits its schema. */
-function refusal(
+function ownFindings(
   plugin: Plugin<unknown>,
   config: PluginEntry['config'],
   { node, path }: PluginNode,

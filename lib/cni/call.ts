@@ -81,6 +81,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
   private readonly journal: Undo[] = [];
   private openHost: RouteSocket | undefined;
   private openedSandbox: Sandbox | undefined;
+  private readonly kept: Disposable[] = [];
 
   constructor(context: CallContext, input: CallInput<C>) {
     this.context = context;
@@ -125,7 +126,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Finds an interface of the host by name or index.
+   * Finds an interface of the host by its name, an alternative name or its index.
    * @returns undefined when it does not exist.
    * @throws NetlinkError
    */
@@ -146,6 +147,11 @@ export class Call<C = object> implements AttachmentId, Disposable {
   get sandboxIfPresent(): Sandbox | undefined {
     this.openedSandbox ??= openSandboxIfPresent(this.netns);
     return this.openedSandbox;
+  }
+
+  /** Keeps something until the call has ended, undoing included. */
+  keep(one: Disposable): void {
+    this.kept.push(one);
   }
 
   /** Reads CNI_ARGS. @throws Error for names outside `known`, unless the runtime says IgnoreUnknown. */
@@ -218,5 +224,6 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.openedSandbox?.netns.close();
     this.openHost = undefined;
     this.openedSandbox = undefined;
+    for (let one = this.kept.pop(); one; one = this.kept.pop()) one[Symbol.dispose]();
   }
 }

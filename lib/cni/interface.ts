@@ -186,7 +186,7 @@ export function checkInterface(call: Call, kind: string, options: InterfaceOptio
     throw new Error(
       `Interface "${call.ifname}" is of kind "${link.kind}" where "${kind}" is wanted. Delete the container and add it again`,
     );
-  if (entry.mac && entry.mac.toLowerCase() !== link.mac)
+  if (entry.mac && entry.mac !== link.mac)
     throw new Error(
       `Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted. Set it with "${inSandbox(call, `ip link set ${call.ifname} address ${entry.mac}`)}"`,
     );

@@ -5,6 +5,7 @@
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { Address, Prefix } from '../ip.ts';
+import { normalizeMac } from '../kernel/mac.ts';
 import type { Once } from '../kernel/sharing.ts';
 import { isObject } from '../object.ts';
 import { array, convert, decode, type Infer, integer, object, required, string } from './schema.ts';
@@ -103,7 +104,8 @@ export const routeSchema = object({
 
 const interfaceSchema = object({
   name: required(string()),
-  mac: string(),
+  // Plugins of others may write it as their configuration has it.
+  mac: convert(string(), normalizeMac),
   mtu: integer(),
   sandbox: string(),
   socketPath: string(),

@@ -76,16 +76,22 @@ export function decode<T>(schema: Schema<T>, value: unknown, path = ''): T {
   return schema.decode(value, path);
 }
 
-/** Text. @param options.values the only ones that are taken. */
+/**
+ * Text.
+ * @param options.values the only ones that are taken.
+ * @param options.pattern what it must match unless it is empty, which is then the same as absent, as for the
+ *   reference plugins: templates leave keys so.
+ */
 export function string<T extends string = string>(
   options: Described & { values?: readonly T[]; pattern?: RegExp } = {},
 ): Schema<T, false> {
   const { values, pattern } = options;
   return {
+    emptyIsAbsent: pattern !== undefined,
     json: describe(options, {
       type: 'string',
       ...(values && { enum: values }),
-      ...(pattern && { pattern: pattern.source }),
+      ...(pattern && { pattern: `^$|${pattern.source}` }),
     }),
     decode(value, path) {
       if (typeof value !== 'string') throw wrongType(path, value, 'a string');

@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { getLink, type Link, listLinks } from './link.ts';
-import { parseMac } from './mac.ts';
+import { normalizeMac, parseHardwareAddress } from './mac.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 /** What may be known of a device; the first that is set counts, in this order. */
@@ -25,7 +25,7 @@ const userSpaceDrivers = ['vfio-pci', 'uio_pci_generic', 'igb_uio'];
 export function checkDeviceSpec({ device, hwaddr, kernelpath, pciBusID }: DeviceSpec): void {
   if (!device && !hwaddr && !kernelpath && !pciBusID)
     throw new Error('No device is named. Set "device", "hwaddr", "kernelpath" or "pciBusID"');
-  if (hwaddr && !parseMac(hwaddr))
+  if (hwaddr && !parseHardwareAddress(hwaddr))
     throw new Error(
       `"hwaddr" is "${hwaddr}", which is not a valid MAC address. Write it like "0a:58:0a:01:00:05"`,
     );
@@ -56,7 +56,7 @@ export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'
   const { device, hwaddr } = spec;
   if (device) return getLink(socket, device);
   if (hwaddr) {
-    const mac = hwaddr.toLowerCase().replaceAll('-', ':');
+    const mac = normalizeMac(hwaddr);
     return listLinks(socket).find((link) => link.mac === mac);
   }
   const name = interfaceInSysfs(spec, sysfs);

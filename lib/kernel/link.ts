@@ -1,6 +1,6 @@
 /** Network interfaces. Sources: rtnetlink(7), linux/if_link.h. */
 
-import { attributes, container, layout, text, word } from '../netlink/attributes.ts';
+import { attributes, container, layout, repeated, text, word } from '../netlink/attributes.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { type AttributeNames, Flag, type Message, type Request } from '../netlink/message.ts';
 import { i32, struct, u8, u16, u32 } from '../netlink/struct.ts';
@@ -42,6 +42,8 @@ export const linkLayout = layout(
     extended: [29, u32],
     promiscuity: [30, u32],
     parentNetnsId: [37, i32],
+    properties: [52, attributes({ altNames: [53, repeated(text)] })],
+    altName: [53, text],
   }),
 );
 
@@ -87,6 +89,8 @@ export interface Link {
   promiscuity: number;
   txQueueLength: number;
   alias: string;
+  /** Alternative names, which may be longer than names. */
+  altNames: readonly string[];
 }
 
 /** What can be set on any interface, at creation or later. */
@@ -153,8 +157,11 @@ export function deleteLink(index: number, label = `${index}`): Request {
   };
 }
 
+/** Bytes that a name may have; what is longer can only be an alternative name (IFNAMSIZ of linux/if.h). */
+const longestName = 15;
+
 /**
- * Finds an interface by name or index.
+ * Finds an interface by its name, an alternative name or its index.
  * @returns undefined when it does not exist.
  * @throws NetlinkError
  */
@@ -163,15 +170,21 @@ export function getLink(socket: RouteSocket, which: string | number): Link | und
     action: `look up interface "${which}"`,
     type: LinkMessage.Get,
     flags: 0,
-    payload: typeof which === 'number' ? encodeLink(which, {}) : encodeLink(0, { name: which }),
+    payload: typeof which === 'number' ? encodeLink(which, {}) : encodeName(which),
   };
   try {
     const reply = socket.execute(request)[0]?.[0];
     return reply && readLink(reply);
   } catch (error) {
-    if (isKernelError(error, 'ENODEV')) return undefined;
+    // No interface can have a name that is out of range.
+    if (isKernelError(error, 'ENODEV', 'ERANGE')) return undefined;
     throw error;
   }
+}
+
+function encodeName(name: string): Uint8Array {
+  if (Buffer.byteLength(name) <= longestName) return encodeLink(0, { name });
+  return linkLayout.encode({ index: 0 }, { altName: name });
 }
 
 /**
@@ -222,6 +235,7 @@ function readLink({ payload }: Message): Link {
     promiscuity: link.promiscuity ?? 0,
     txQueueLength: link.txQueueLength ?? 0,
     alias: link.alias ?? '',
+    altNames: link.properties?.altNames ?? [],
   };
 }
 

@@ -4,13 +4,30 @@ import type { AttributeCodec } from '../netlink/attributes.ts';
 
 /** Reads a MAC address of six bytes. @returns undefined when the text is not one. */
 export function parseMac(text: string): Uint8Array | undefined {
-  if (!/^[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}$/i.test(text)) return undefined;
-  return Uint8Array.from(text.split(/[:-]/), (byte) => Number.parseInt(byte, 16));
+  const bytes = parseHardwareAddress(text);
+  return bytes?.length === 6 ? bytes : undefined;
+}
+
+/**
+ * Reads a hardware address, as of six bytes, or of 20 for IP over InfiniBand: with colons, dashes, or a dot
+ * after every two bytes, as in "0a58.0a01.0005".
+ * @returns undefined when the text is not one.
+ */
+export function parseHardwareAddress(text: string): Uint8Array | undefined {
+  const isOne = /^[0-9a-f]{2}(?:([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2})*)$|^[0-9a-f]{4}(?:\.[0-9a-f]{4})+$/i;
+  const bytes = isOne.test(text) ? Buffer.from(text.replaceAll(/[:.-]/g, ''), 'hex') : undefined;
+  return bytes && [6, 8, 20].includes(bytes.length) ? Uint8Array.from(bytes) : undefined;
 }
 
 /** Writes a MAC address as results carry it: lower case, with colons. */
 export function formatMac(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
+/** A MAC address as the kernel's are written here; what is none stays as it is. */
+export function normalizeMac(text: string): string {
+  const bytes = parseHardwareAddress(text);
+  return bytes ? formatMac(bytes) : text;
 }
 
 /** An attribute with a MAC address. */

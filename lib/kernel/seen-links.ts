@@ -7,6 +7,7 @@ import type { Once } from './sharing.ts';
 /** The interfaces of the host, as a process that only looks has seen them. */
 export interface SeenLinks {
   readonly all: readonly Link[];
+  /** By their names and their alternative names. */
   readonly byName: ReadonlyMap<string, Link>;
   readonly byIndex: ReadonlyMap<number, Link>;
 }
@@ -18,7 +19,7 @@ export function seenLinks(once: Once): SeenLinks {
     const all = listLinks(socket);
     return {
       all,
-      byName: new Map(all.map((link) => [link.name, link])),
+      byName: new Map(all.flatMap((link) => [link.name, ...link.altNames].map((name) => [name, link]))),
       byIndex: new Map(all.map((link) => [link.index, link])),
     };
   });

@@ -77,14 +77,24 @@ export interface TokenBucket {
  * @param rate in bytes a second.
  * @param burst in bytes.
  * @param latency how long a packet may wait at most, in seconds.
+ * @param toU32 makes a number one of 32 bits.
  */
-export function tokenBucket(rate: number, burst: number, latency: number): TokenBucket {
-  const microseconds = Math.floor((burst * 1e6) / rate);
-  return {
-    rate,
-    buffer: Math.min(Math.floor(microseconds * ticksPerMicrosecond), maxU32),
-    limit: Math.min(Math.floor(rate * latency + burst), maxU32),
-  };
+export function tokenBucket(rate: number, burst: number, latency: number, toU32 = saturate): TokenBucket {
+  const microseconds = toU32((burst * 1e6) / rate);
+  return { rate, buffer: toU32(microseconds * ticksPerMicrosecond), limit: toU32(rate * latency + burst) };
+}
+
+/** The highest number that there is room for stands for those above it. */
+function saturate(value: number): number {
+  return Math.min(Math.floor(value), maxU32);
+}
+
+/**
+ * Leaves out what there is no room for, as the reference plugin does where the processor does: a large burst
+ * may come out small, and so may the number of bytes that may wait.
+ */
+export function wrap(value: number): number {
+  return Math.floor(value) % (maxU32 + 1);
 }
 
 /** Shapes what leaves by an interface. EEXIST when something of the same kind does already. */

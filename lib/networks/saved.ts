@@ -13,8 +13,6 @@ import { addressSchema, formatResult, parseResult } from '../cni/result.ts';
 import { array, decode, json, object, record, required, string } from '../cni/schema.ts';
 import { newestVersion } from '../cni/version.ts';
 import { errnoOf } from '../file.ts';
-import { lockDescriptor } from '../kernel/lock.ts';
-import type { Netns } from '../kernel/netns.ts';
 import { isObject } from '../object.ts';
 import {
   listStateFiles,
@@ -51,18 +49,6 @@ const elementSchema = object({
     result: json(),
   }),
 });
-
-/** How long a change of a pod's networks may take, in milliseconds: a DHCP server has 30 seconds to answer. */
-const longestChange = 60_000;
-
-/**
- * Waits until nobody else changes which networks a pod has: neither a plugin that attaches it to several, nor
- * an operator. It is a lock on the namespace itself, which ends when that is closed.
- * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange}.
- */
-export async function lockNetworks({ fd, path }: Pick<Netns, 'fd' | 'path'>): Promise<void> {
-  await lockDescriptor(fd, path, longestChange);
-}
 
 /** The saved delegates of one directory. */
 export class SavedDelegates {

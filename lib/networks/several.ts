@@ -5,7 +5,6 @@ import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runTogether } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
-import type { Sandbox } from '../kernel/sandbox.ts';
 import { asDelegates, type Choice, type NameInterfaces } from './choice.ts';
 import { collect } from './collection.ts';
 import { refuseRivals, settleDefaultRoutes } from './default-route.ts';
@@ -18,9 +17,10 @@ import {
   statusOfNetwork,
 } from './delegates.ts';
 import { Devices } from './devices.ts';
+import { lockNetworks } from './lock.ts';
 import { firstArgs, furtherArgs } from './pod.ts';
 import type { PodApi } from './pod-api.ts';
-import { lockNetworks, type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
+import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 
 /** The networks of a pod. */
 export interface Plan {
@@ -97,7 +97,7 @@ export function defineSeveralNetworks<S extends Shape>(
 
     async add(call) {
       requireReady?.(call.config);
-      await lockPod(call, call.sandbox);
+      await lockPod(call);
       const api = await openApi(call);
       const plan = await choose(call, api);
       const delegates = asDelegatesOf(call, plan.choices, api);
@@ -135,7 +135,11 @@ export function defineSeveralNetworks<S extends Shape>(
     },
 
     async del(call) {
-      await lockPod(call, call.sandboxIfPresent);
+      await lockPod(call).catch((error: Error) => {
+        if (error instanceof CniError) throw error;
+        // A full or read-only /run keeps no pod from going.
+        call.warn(`Going on without a lock on the pod's networks: ${error.message}`);
+      });
       const saved = savedOf(call);
       const delegates = saved.load(call.attachment);
       if (delegates)
@@ -169,8 +173,8 @@ export function defineSeveralNetworks<S extends Shape>(
 }
 
 /** Until the call has ended, undoing included. As a delegate, it is part of a change that has the lock. */
-async function lockPod({ context }: Call, sandbox: Sandbox | undefined): Promise<void> {
-  if (sandbox && context.depth === 0) await lockNetworks(sandbox.netns);
+async function lockPod(call: Call): Promise<void> {
+  if (call.context.depth === 0) call.keep(await lockNetworks(call.containerId));
 }
 
 /**

@@ -49,12 +49,16 @@ export function readSubnetEnv(file: string): SubnetEnv {
       `"${file}" has ${name}="${values.get(name)!.slice(0, 80)}", but it must be ${wanted}. See that flanneld alone writes it`,
     );
   };
-  const prefixes = (name: string, family: 4 | 6): Prefix[] =>
-    (values.get(name) || undefined)?.split(',').map((item) => {
+  const prefixes = (name: string, family: 4 | 6): Prefix[] => {
+    const items = (values.get(name) || undefined)?.split(',') ?? [];
+    const all = items.map((item) => {
       const prefix = Prefix.tryParse(item.trim());
       if (prefix?.family === family) return prefix.network;
       return refuse(name, `IPv${family} addresses with prefix lengths`);
-    }) ?? [];
+    });
+    // Each once: no route can be added twice.
+    return [...new Map(all.map((prefix) => [`${prefix}`, prefix])).values()];
+  };
   const subnet = (name: string, family: 4 | 6): Prefix[] => {
     const found = prefixes(name, family);
     return found.length > 1 ? refuse(name, 'one subnet') : found;

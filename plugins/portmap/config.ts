@@ -30,7 +30,7 @@ export const config = {
   masqAll: boolean({ description: 'Give every connection the address of the host.' }),
   markMasqBit: integer({
     max: 31,
-    description: 'Bit of the packet mark that asks for masquerading; 13 by default.',
+    description: 'Bit of the packet mark that asks iptables for masquerading; 13 by default.',
   }),
   externalSetMarkChain: string({
     pattern: /^[A-Za-z0-9_.-]{1,28}$/,
@@ -101,9 +101,9 @@ export function refuseContradiction({ markMasqBit, externalSetMarkChain }: Confi
 }
 
 /** @throws Error when a key is set that the nftables backend has nothing for. */
-export function refuseIptablesKeys({ markMasqBit, externalSetMarkChain }: Config): void {
-  const foreign =
-    markMasqBit !== undefined ? 'markMasqBit' : externalSetMarkChain ? 'externalSetMarkChain' : undefined;
-  if (foreign)
-    throw new Error(`"${foreign}" is for iptables only. Take it out, or set "backend" to "iptables"`);
+export function refuseIptablesKeys({ externalSetMarkChain }: Config): void {
+  if (externalSetMarkChain)
+    throw new Error(
+      '"externalSetMarkChain" is for iptables only. Take it out, or set "backend" to "iptables"',
+    );
 }

@@ -15,13 +15,17 @@ const allowlistFile = '/etc/cni/tuning/allowlist.conf';
  */
 export function sysctlPath(name: string, ifname: string): string[] {
   const dotted = /^[^/]*\./.test(name);
-  const segments = name.split(dotted ? /[./]/ : '/').map((part) => (part === 'IFNAME' ? ifname : part));
+  const segments = name
+    .split(dotted ? /[./]/ : '/')
+    // A path may begin with a slash, or have one too many.
+    .filter((part) => dotted || (part !== '' && part !== '.'))
+    .map((part) => (part === 'IFNAME' ? ifname : part));
   const [first, ...path] = segments;
   if (first !== 'net' || path.length === 0)
     throw new Error(
       `"sysctl" has "${name}", but only settings that begin with "net." belong to a sandbox. Remove it`,
     );
-  if (path.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0')))
+  if (path.some((part) => part === '' || part === '..' || part.includes('\0')))
     throw new Error(
       `"sysctl" has "${name}", which is not the name of a kernel setting. Write it like "net.ipv4.conf.IFNAME.arp_filter"`,
     );
@@ -30,10 +34,11 @@ export function sysctlPath(name: string, ifname: string): string[] {
 
 /**
  * Refuses settings that the administrator does not allow: each must match a regular expression of the list,
- * if there is one.
+ * if there is one. Expressions are Go's, which the list was written for.
  * @param names as the configuration has them.
  */
-export function refuseForbidden(names: readonly string[]): void {
+export async function refuseForbidden(names: readonly string[]): Promise<void> {
+  if (names.length === 0) return;
   let lines: string[];
   try {
     lines = readRegularFile(allowlistFile, { followLink: true }).split('\n');
@@ -41,24 +46,23 @@ export function refuseForbidden(names: readonly string[]): void {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
     throw new Error(`Cannot read "${allowlistFile}"`, { cause: error });
   }
+  const { RE2JS } = await import('re2js');
+  const unreadable = new Set<string>();
+  const allows = (line: string, name: string): boolean => {
+    try {
+      return RE2JS.compile(line).matcher(name).find();
+    } catch {
+      unreadable.add(line);
+      return false;
+    }
+  };
   // An empty expression would match everything.
-  const allowed = lines
-    .map((line) => line.trim())
-    .filter((line) => line !== '')
-    .map(toExpression);
-  const forbidden = names.find((name) => !allowed.some((expression) => expression.test(name)));
-  if (forbidden !== undefined)
-    throw new Error(
-      `Kernel setting "${forbidden}" is not allowed on this host. Remove it from "sysctl", or allow it in "${allowlistFile}"`,
-    );
-}
-
-function toExpression(line: string): RegExp {
-  try {
-    return new RegExp(line);
-  } catch (error) {
-    throw new Error(`"${allowlistFile}" has "${line}", which is not a regular expression. Correct it`, {
-      cause: error,
-    });
-  }
+  const expressions = lines.map((line) => line.trim()).filter((line) => line !== '');
+  const forbidden = names.find((name) => !expressions.some((line) => allows(line, name)));
+  if (forbidden === undefined) return;
+  const [first] = unreadable;
+  throw new Error(
+    `Kernel setting "${forbidden}" is not allowed on this host. Remove it from "sysctl", or allow it in "${allowlistFile}"` +
+      (first === undefined ? '' : `, which has "${first}" in it: that is not a regular expression`),
+  );
 }

@@ -3,12 +3,13 @@
 import type { Plugin } from 'esbuild';
 
 /**
- * Bundles by the module that is in them: a layout engine larger than all the rest, and a parser that most
+ * Bundles by the module that is in them: a layout engine larger than all the rest, and parsers that most
  * calls do without. The code of a bundle costs every call that loads it, also where it is not run.
  */
 export const apart: Readonly<Record<string, string>> = {
   'elkjs/lib/elk.bundled.js': 'elk.js',
   'js-yaml': 'js-yaml.js',
+  re2js: 're2js.js',
 };
 
 /** Has a bundle take the modules from theirs, whose value is a function from `require` to the module. */

@@ -4,7 +4,8 @@ import test from 'ava';
 import { Attachment, attach, sample, suitePairs } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
-import type { PrintedResult } from '../support/plugin.ts';
+import { operatorOf } from '../support/operator.ts';
+import { type PrintedResult, suites } from '../support/plugin.ts';
 
 const network = sample('51-bandwidth.conflist');
 
@@ -26,6 +27,42 @@ for (const [first, second] of suitePairs)
     await bandwidth.del({ suite: second });
     t.is(await observe.link(host, ifb), undefined);
   });
+
+/** What containerd and CRI-O pass as burst, which overflows 32 bits at these rates. */
+const runtimeBursts = [2 ** 32 - 1, 8 * (2 ** 32 - 1) - 1];
+
+test('CHECK and repair take a limit with the burst of a runtime as the reference makes it', async (t) => {
+  const plugins = [network.plugins[0]!, { type: 'bandwidth', capabilities: { bandwidth: true } }];
+  const { host, cni, tryCni, attach } = await operatorOf(t, plugins, { cniVersion: '1.0.0' });
+  for (const rate of [1e6, 10e6, 1e9])
+    for (const burst of runtimeBursts) {
+      const bandwidth = { ingressRate: rate, ingressBurst: burst, egressRate: rate, egressBurst: burst };
+      const env = { CAP_ARGS: JSON.stringify({ bandwidth }) };
+      const pod = await attach('net', { ...env, CNI_PATH: suites.reference });
+      await cni(['check', 'net', pod.netns], env);
+      const repaired = await tryCni(['repair', '--dry-run']);
+      t.is(repaired.exit, 0, `${rate} ${burst}: ${repaired.stdout}`);
+      const veth = /\bveth\w+/.exec(await host.run(['tc', 'qdisc', 'show']))![0];
+      await host.run([
+        'tc',
+        'qdisc',
+        'change',
+        'dev',
+        veth,
+        'root',
+        'tbf',
+        'rate',
+        '2mbit',
+        'burst',
+        '10k',
+        'latency',
+        '9ms',
+      ]);
+      const checked = await tryCni(['check', 'net', pod.netns], env);
+      t.regex(checked.stdout + checked.stderr, /is limited with a rate of 250000 where/);
+      await cni(['del', 'net', pod.netns], env);
+    }
+});
 
 /** Results without what is random: addresses of interfaces made anew. */
 function settled({ dns = {}, interfaces = [], ...rest }: PrintedResult): object {

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { type Attachment, attach, runNetworkVerb } from '../support/chain.ts';
 import type { Host } from '../support/host.ts';
-import { routes, until } from '../support/observe.ts';
+import { files, routes, until } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import {
   annotated,
@@ -161,6 +161,35 @@ for (const [what, meanwhile, expected] of [
     t.deepEqual(await interfacesOf(one.pod), []);
     t.deepEqual(mentions(host, one.pod), []);
   });
+
+test('what runs in a pod keeps nobody from changing its networks', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const one = await attach(host, network, asking(''));
+  const { pod } = one;
+  // As a user without any rights; it says so once it has the lock.
+  const script = 'exec 9</proc/self/ns/net; flock 9; echo held; exec sleep 300';
+  const holder = await pod.start(t, ['setpriv', '--reuid=65534', '--clear-groups', 'sh', '-c', script]);
+  for (const verb of ['attach', 'detach', 'attach']) {
+    const { exit, stderr } = await cni(host, [verb, 'web', 'backup']);
+    t.is(exit, 0, stderr);
+  }
+  await one.del();
+  t.deepEqual(await interfacesOf(pod), []);
+  t.is(holder.exitCode, null);
+  t.deepEqual(files(host, '/run/cni/networks'), {}, 'locks are removed');
+});
+
+test('a pod goes also where no lock can be made', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const one = await attach(host, network, asking('storage'));
+  await host.run(['mount', '-t', 'tmpfs', '-o', 'ro', 'tmpfs', '/run/cni']);
+  t.regex((await one.tryAdd()).error?.msg ?? '', /\/run\/cni\/networks.*EROFS|EROFS.*\/run\/cni\/networks/);
+  const { exit, stderr } = await one.tryDel();
+  t.is(exit, 0, stderr);
+  t.regex(stderr, /Going on without a lock on the pod's networks: /);
+  t.deepEqual(await interfacesOf(one.pod), []);
+  t.deepEqual(mentions(host, one.pod), []);
+});
 
 test('a network of genie is attached as well', async (t) => {
   const host = await makeHostWithNetworks(t);

@@ -141,6 +141,14 @@ for (const [title, fault] of [
     'a rule of nftables for the pods',
     'nft \'add table inet f; add chain inet f forward { type filter hook forward priority 0; }; add rule inet f forward iifname "br0" drop\'',
   ],
+  [
+    'a rule of iptables for all that leaves the bridge, with one that accepts after it',
+    'iptables -P FORWARD DROP; iptables -I FORWARD -i br0 -j ACCEPT; iptables -I FORWARD -i br0 ! -o br0 -j DROP',
+  ],
+  [
+    'a rule of nftables for all that leaves the bridge',
+    'nft \'add table inet f; add chain inet f forward { type filter hook forward priority 0; }; add rule inet f forward iifname "br0" oifname != "br0" drop\'',
+  ],
 ] as const)
   test(`a firewall that drops what pods send: ${title}`, async (t) => {
     const { on, pod } = await scene(t);
@@ -172,6 +180,35 @@ test('a firewall that lets pods through is no finding, whoever has seen to it', 
   on.configure(guarded);
   await on.sh('iptables -P FORWARD DROP; iptables -A FORWARD -i br0 -j ACCEPT');
   await on.attach('guarded');
+  t.deepEqual((await examine(on)).found, []);
+});
+
+test('a rule that drops what pods send is told from one that is missing, in a chain that drops the rest', async (t) => {
+  const { on } = await scene(t);
+  const found = async () =>
+    (await examine(on)).found.map(({ message, cause }) => [
+      / and has (.*?):/.exec(message)?.[1],
+      /plugin "firewall" leaves such rules alone/.test(cause),
+    ]);
+  await on.sh('iptables -A FORWARD -s 10.5.0.0/16 -j DROP; iptables -A FORWARD -j REJECT');
+  t.deepEqual(await found(), [['a rule for these', true]]);
+  await on.sh('iptables -D FORWARD -s 10.5.0.0/16 -j DROP');
+  t.deepEqual(await found(), [['no rule that lets these through', false]]);
+});
+
+test('rules that drop some packets are no finding: blocklists, and what a return goes before', async (t) => {
+  const { on, pod } = await scene(t);
+  await on.sh(
+    `nft 'add table inet f; add chain inet f forward { type filter hook forward priority 0; };
+      add set inet f bad { type ipv4_addr; flags interval; elements = { 203.0.113.0/24 }; };
+      add rule inet f forward ip saddr @bad drop; add rule inet f forward ip daddr @bad drop'`,
+  );
+  t.true(await ping(pod, '192.0.2.2'));
+  t.deepEqual((await examine(on)).found, []);
+  await on.sh(
+    `nft 'add rule inet f forward oifname != { "br0", "br1" } return; add rule inet f forward iifname "br0" drop'`,
+  );
+  t.true(await ping(pod, '192.0.2.2'));
   t.deepEqual((await examine(on)).found, []);
 });
 

@@ -95,7 +95,7 @@ test('ingressPolicy keeps bridges, or pods, apart', async (t) => {
 });
 
 test('the rules are those of the reference plugin, and either suite checks and deletes the other’s', async (t) => {
-  for (const keys of [{}, { iptablesAdminChainName: 'MINE' }]) {
+  for (const keys of [{ iptablesAdminChainName: '' }, { iptablesAdminChainName: 'MINE' }]) {
     const seen = [];
     for (const suite of ['ours', 'reference'] as const) {
       const host = await makeHost(t);

@@ -21,7 +21,11 @@ test('the device goes into the pod and comes back under its name', async (t) => 
   const pod = await host.addPod();
   await (await attach(host, sample(name), { pod })).del();
   const before = await snapshot(host);
-  for (const keys of [{}, { device: undefined, hwaddr: '0A:00:00:00:00:11' }]) {
+  for (const keys of [
+    {},
+    { device: undefined, hwaddr: '0A:00:00:00:00:11' },
+    { device: undefined, hwaddr: '0A00.0000.0011' },
+  ]) {
     const one = await attach(host, changed(name, keys), { pod, ifname: 'net0' });
     t.is(await link(host, 'eth1'), undefined);
     t.deepEqual(await addresses(pod, 'net0'), [`${one.ip}/16`]);
@@ -151,6 +155,41 @@ test('the alias that a pod gives its device keeps it from nothing, and names not
   }
 });
 
+test('a device comes back whichever of its names the configuration has, and whatever the pod calls it', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth1', 'altname', 'enp9s0']);
+  await host.run(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0p']);
+  await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth0', 'altname', 'enp8s0']);
+  const byMac = { device: undefined, hwaddr: '0a:00:00:00:00:11' };
+  const nameOf = async () =>
+    (JSON.parse(await host.run(['ip', '-j', 'link'])) as { ifname: string; address: string }[]).find(
+      ({ address }) => address === byMac.hwaddr,
+    )?.ifname;
+  const index = (await link(host, 'eth1'))!.ifindex;
+  for (const [keys, ifname, inPod, wanted] of [
+    [{ device: 'enp9s0' }, 'net0', 'ip link', 'eth1'],
+    [{ device: 'enp9s0' }, 'net0', 'ip link set net0 alias eth0', 'net0'],
+    [byMac, 'net0', 'ip link set net0 alias enp9s0', 'net0'],
+    [byMac, 'net0', 'ip link set net0 alias enp8s0', 'net0'],
+    [byMac, 'eth0', 'ip link set eth0 alias enp8s0', `dev${index}`],
+  ] as const) {
+    const one = await attach(host, changed(name, keys), { ifname });
+    await one.pod.run(inPod.split(' '));
+    await one.del();
+    t.is(await nameOf(), wanted, inPod);
+    t.is(await link(one.pod, ifname), undefined);
+    if (wanted !== 'eth1') await host.run(['ip', 'link', 'set', wanted, 'name', 'eth1']);
+  }
+
+  // The kernel gives it back with the name from the container, and with its alternative name.
+  const one = await attach(host, changed(name, { device: 'enp9s0' }), { ifname: 'net0' });
+  await one.pod.run(['ip', 'link', 'set', 'net0', 'down']);
+  await one.pod.run(['ip', 'link', 'set', 'net0', 'netns', String(host.pid)]);
+  await one.del({ netns: '' });
+  t.is(await nameOf(), 'eth1');
+});
+
 test('DEL releases the address when namespace or device are gone, and renames what the kernel gave back', async (t) => {
   const host = await makeHost(t);
   await addDevice(host);
@@ -176,5 +215,24 @@ test('the reference plugin gives back what we moved, and we what it moved', asyn
     await addDevice(host);
     await liveWithBoth(host, sample(name), suites);
     t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
+  }
+});
+
+test('a device is found by an alternative name, and comes back under its own', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  for (const device of ['enP2p1s0f1np1v255', 'uplink']) {
+    await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth1', 'altname', device]);
+    const network = changed(name, { device });
+    const one = await attach(host, network, { ifname: 'net0' });
+    t.is(await link(host, 'eth1'), undefined);
+    await one.check();
+    await one.del();
+    t.truthy(await link(host, 'eth1'));
+    // As the kernel gives it back when the sandbox is gone.
+    await host.run(['ip', 'link', 'set', 'eth1', 'alias', 'eth1', 'down']);
+    await host.run(['ip', 'link', 'set', 'eth1', 'name', 'net0']);
+    await one.del({ netns: '/run/netns/gone' });
+    t.truthy(await link(host, 'eth1'));
   }
 });

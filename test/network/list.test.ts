@@ -8,6 +8,7 @@ import { load } from 'js-yaml';
 import { sample } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { makeHost, type Pod } from '../support/host.ts';
+import { operatorOf } from '../support/operator.ts';
 import { suites } from '../support/plugin.ts';
 
 const bridge = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
@@ -312,4 +313,13 @@ test('--watch prints what changes, and ends with Ctrl-C', async (t) => {
   child.kill('SIGINT');
   t.is(await ended, 0);
   t.is((await run(['list', '--watch', '-o', 'yaml'])).exit, 2);
+});
+
+test('a bridge that is configured by an alternative name is found', async (t) => {
+  const plugins = [{ type: 'bridge', bridge: 'pods', ipam: { type: 'host-local', subnet: '10.5.0.0/24' } }];
+  const { host, cni, add } = await operatorOf(t, plugins);
+  await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
+  await host.run(['ip', 'link', 'property', 'add', 'dev', 'br0', 'altname', 'pods']);
+  await add();
+  t.notRegex(await cni(['list']), /broken|missing/);
 });

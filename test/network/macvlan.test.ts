@@ -153,3 +153,16 @@ test('either suite checks and deletes what the other added', async (t) => {
     t.is((await host.run(['ls', '/var/lib/cni/networks/macnet'])).match(/10\.117/), null);
   }
 });
+
+test('the master may be given by an alternative name, which may be longer than names', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.117');
+  const network = changed(name, { master: 'enP2p1s0f1np1v255' });
+  const status = async () => (await runNetworkVerb(host, network, 'STATUS')).error?.msg ?? '';
+  t.regex(await status(), /^Master "enP2p1s0f1np1v255" does not exist on the host/);
+  await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth0', 'altname', 'enP2p1s0f1np1v255']);
+  t.is(await status(), '');
+  const one = await attach(host, network);
+  t.true(await ping(one.pod, '10.117.255.254'));
+  await one.check();
+});

@@ -310,12 +310,16 @@ test('nftables: a pod may have a thousand ports, and gives back every one', asyn
 
 test('nftables: conditions are read by nft, and what iptables alone can do is refused', async (t) => {
   const host = await makeHost(t);
-  await attach(host, portNet({ conditionsV4: ['ip', 'saddr', '!=', '203.0.113.0/24'] }), ports([8080, 80]));
+  await attach(
+    host,
+    portNet({ markMasqBit: 14, conditionsV4: ['ip', 'saddr', '!=', '203.0.113.0/24'] }),
+    ports([8080, 80]),
+  );
   t.regex(await portTable(host), /ip saddr != 203\.0\.113\.0\/24 fib daddr type local jump hostports_all/);
   const fail = async (keys: object) =>
     (await new Attachment(host, await host.addPod(), portNet(keys), ports([8081, 80])).tryAdd()).error?.msg ??
     'no error';
-  t.regex(await fail({ markMasqBit: 3 }), /for iptables only/);
+  t.regex(await fail({ externalSetMarkChain: 'X' }), /for iptables only/);
   t.regex(await fail({ conditionsV4: ['accept;', 'flush', 'ruleset'] }), /holds ";"/);
   t.regex(await fail({ conditionsV4: ['frobnicate'] }), /nft refuses/);
 });

@@ -172,6 +172,19 @@ for (const [what, keys, pattern] of [
     t.deepEqual(await routing(sbr.pod), before);
   });
 
+test('an interface without an address is left alone where another one has some', async (t) => {
+  const prevResult = {
+    cniVersion: '1.1.0',
+    interfaces: [{ name: 'net2', sandbox: '/run/netns/x' }],
+    ips: [{ address: '10.99.0.2/24', interface: 0 }],
+  };
+  const { sbr } = await prepare(t, { prevResult });
+  const before = await routing(sbr.pod);
+  await sbr.add();
+  await sbr.check();
+  t.deepEqual(await routing(sbr.pod), before);
+});
+
 test('DEL succeeds when interface or sandbox are gone, and makes no file in its place', async (t) => {
   const { sbr, host } = await prepare(t);
   const { pod } = sbr;

@@ -175,6 +175,14 @@ test('the runtime has a say, and "args" the last word', async (t) => {
   t.is(result.interfaces!.at(-1)!.mac, '02:00:00:00:00:0a');
   t.is((await observe.link(pod, 'eth0'))?.mtu, 1300);
   t.is(await observe.sysctl(pod, 'net/core/somaxconn'), '77');
+
+  // They ask for nothing as well.
+  await pod.run('ip link set eth0 address 02:00:00:00:00:0b mtu 1290'.split(' '));
+  const [plugin] = tuning.network.plugins;
+  const cleared = { ...tuning.network, plugins: [{ ...plugin!, args: { cni: { mac: '', mtu: 0 } } }] };
+  await new Attachment(tuning.host, pod, cleared).add();
+  t.is(await mac(), '02:00:00:00:00:0b');
+  t.is((await observe.link(pod, 'eth0'))?.mtu, 1290);
 });
 
 test('IFNAME stands for an interface with a dot in its name', async (t) => {
@@ -270,9 +278,28 @@ test('the list of the administrator is obeyed, and what is wrong with it is told
   t.regex((await tuning.tryAdd()).error!.msg, /"net.core.somaxconn" is not allowed/);
   t.is((await runNetworkVerb(host, tuning.network, 'STATUS')).error?.code, 50);
   allow('[\n');
-  t.regex((await tuning.tryAdd()).error!.msg, /not a regular expression/);
+  t.regex((await tuning.tryAdd()).error!.msg, /has "\[" in it: that is not a regular expression/);
+  // Go's expressions, which JavaScript has no or another meaning for.
+  for (const line of [
+    '\\A(?i)NET\\.core',
+    '^net[[:punct:]]core',
+    '(?P<all>core)',
+    '\\Qnet.core\\E',
+    'somaxconn$',
+  ]) {
+    allow(`# (see the manual\n${line}\n`);
+    await tuning.add();
+    await tuning.check();
+    await tuning.del();
+  }
+  for (const line of ['net(?=.core)', '^[[:alpha:]]+$', '\\QnetXcore\\E']) {
+    allow(line);
+    t.regex((await tuning.tryAdd()).error!.msg, /is not allowed/, line);
+  }
+  const [plugin] = tuning.network.plugins;
+  const another = { ...tuning.network, plugins: [{ ...plugin!, sysctl: undefined, mtu: 1300 }] };
+  await new Attachment(host, tuning.pod, another).add();
   allow('somaxconn\n');
-  await tuning.add();
   t.is((await runNetworkVerb(host, tuning.network, 'STATUS')).exit, 0);
 });
 

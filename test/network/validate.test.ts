@@ -38,6 +38,7 @@ test('validate warns of bounds that whereabouts ignores', async (t) => {
   t.regex(stdout, /it is not from 10\.1\.0\.1 to 10\.1\.0\.254/);
   t.notRegex(stdout, /range_end/);
 });
+const portmap = { type: 'portmap', capabilities: { portMappings: true } };
 
 test('validate reports each mistake with its line and how to correct it', async (t) => {
   const cases: [object | string, RegExp][] = [
@@ -54,6 +55,10 @@ test('validate reports each mistake with its line and how to correct it', async 
     [
       list('x', { ...bridge, capabilities: { portMapping: true } }),
       /does nothing with capability "portMapping"/,
+    ],
+    [
+      list('x', bridge, { ...portmap, backend: 'nftables', markMasqBit: 14 }),
+      /:\d+:\d+: warning: "markMasqBit" has no effect with "backend" "nftables"/,
     ],
     [{ ...list('x', bridge), cniVersion: '1.2.3' }, /cniVersion "1\.2\.3" does not exist/],
     [list('../x', bridge), /name/],

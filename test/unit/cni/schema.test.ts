@@ -43,6 +43,19 @@ test('takes "" for absent in fields that say so, and in no list', (t) => {
   t.throws(() => decode(shape, { ports: ['80', ''] }), { instanceOf: SchemaError });
 });
 
+test('takes "" for absent where text must match a pattern', (t) => {
+  const chain = string({ pattern: /^[A-Z]+$/ });
+  const shape = object({ chain });
+  t.deepEqual(decode(shape, { chain: '' }), {});
+  t.deepEqual(decode(shape, { chain: 'A' }), { chain: 'A' });
+  t.throws(() => decode(shape, { chain: 'a' }), { instanceOf: SchemaError });
+  const json = new RegExp(chain.json.pattern as string);
+  t.deepEqual(
+    ['', 'A', 'a', 'Aa'].filter((text) => json.test(text)),
+    ['', 'A'],
+  );
+});
+
 test('says where, what stands there and what is wanted', (t) => {
   const list = object({ mappings: array(mapping) });
   const message = (value: unknown) =>

@@ -53,7 +53,7 @@ test('other calls go on while one waits', async (t) => {
   const { netns } = makeLink();
   let ticks = 0;
   const timer = setInterval(() => ticks++, 5);
-  t.false(await waitForEvent(NetlinkGroup.Link, 100, () => false, netns));
+  t.false(await waitForEvent(NetlinkGroup.Link, 1000, () => false, netns));
   clearInterval(timer);
   t.true(ticks > 0);
 });

@@ -8,6 +8,7 @@ import {
   getTokenBucket,
   redirectIngress,
   tokenBucket,
+  wrap,
 } from '../../../lib/kernel/traffic-control.ts';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
@@ -22,6 +23,15 @@ test('numbers that the kernel has no room for stay at the highest that it has', 
   t.is(limit, 0xffffffff);
   t.is(buffer, 62_500);
   t.is(tokenBucket(1, 4e9, 0.025).buffer, 0xffffffff);
+});
+
+test('the reference leaves out what does not fit, at each step', (t) => {
+  t.deepEqual(tokenBucket(1_250_000, 536_870_911, 0.025, wrap), {
+    rate: 1_250_000,
+    buffer: 2_415_919_079,
+    limit: 536_902_161,
+  });
+  t.is(tokenBucket(125_000, 2 ** 32 - 2, 0.025, wrap).limit, 3123);
 });
 
 test('the request for an ingress queue is that of tc', (t) => {

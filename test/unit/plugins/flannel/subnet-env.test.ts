@@ -48,6 +48,13 @@ test('reads several networks and both families', (t) => {
   t.false(env.masquerades);
 });
 
+test('a network that is there twice counts once', (t) => {
+  const networks = (list: string) =>
+    readSubnetEnv(write(t, { ...complete, FLANNEL_NETWORK: list })).networks.map(String);
+  t.deepEqual(networks('10.244.0.0/16,10.244.0.0/16'), ['10.244.0.0/16']);
+  t.deepEqual(networks('10.244.0.0/16, 10.244.3.0/16,10.245.0.0/16'), ['10.244.0.0/16', '10.245.0.0/16']);
+});
+
 test('takes IPv6 alone', (t) => {
   const env = readSubnetEnv(
     write(t, {

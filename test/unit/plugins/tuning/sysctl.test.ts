@@ -7,6 +7,8 @@ for (const [name, ifname, path] of [
   ['net.ipv4.conf.IFNAME.arp_filter', 'eth0.100', ['ipv4', 'conf', 'eth0.100', 'arp_filter']],
   ['net/ipv4/conf/IFNAME/arp_filter', 'eth0.100', ['ipv4', 'conf', 'eth0.100', 'arp_filter']],
   ['net/ipv4/conf/eth0.100/arp_filter', 'eth0', ['ipv4', 'conf', 'eth0.100', 'arp_filter']],
+  ['/net/core/somaxconn', 'eth0', ['core', 'somaxconn']],
+  ['net//core/./somaxconn/', 'eth0', ['core', 'somaxconn']],
   ['net.ipv4/conf/all/arp_filter', 'eth0', ['ipv4', 'conf', 'all', 'arp_filter']],
 ] as const)
   test(`finds ${name} of ${ifname}`, (t) => {
@@ -18,7 +20,13 @@ for (const name of ['kernel.hostname', 'net', 'network.x', '', '/proc/sys/net/co
     t.throws(() => sysctlPath(name, 'eth0'), { message: /only settings that begin with "net\."/ });
   });
 
-for (const name of ['net/../kernel/hostname', 'net/./core', 'net..core', 'net.ipv4.', 'net/ipv4/\0'])
+for (const name of [
+  'net/../kernel/hostname',
+  '/net//../kernel/hostname',
+  'net..core',
+  'net.ipv4.',
+  'net/ipv4/\0',
+])
   test(`refuses ${JSON.stringify(name)}`, (t) => {
     t.throws(() => sysctlPath(name, 'eth0'), { message: /not the name of a kernel setting/ });
   });

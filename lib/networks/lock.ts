@@ -1,0 +1,33 @@
+/** The lock on which networks a pod has. */
+
+import { fstatSync, rmSync } from 'node:fs';
+import { acquireLock } from '../kernel/lock.ts';
+
+/** Only root can open what is in it: a lock on the pod's namespace would be open to the pod itself. */
+const lockDirectory = '/run/cni/networks';
+
+/** How long a change of a pod's networks may take, in milliseconds: DHCP servers have 30 seconds. */
+const longestChange = 60_000;
+
+/**
+ * Waits until nobody else changes which networks a pod has: neither a plugin that attaches it to several, nor
+ * an operator. The lock is a file named after the container, which is removed when the lock ends.
+ * @param directory where the file is.
+ * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange}; the
+ *   error of open(2).
+ */
+export async function lockNetworks(containerId: string, directory = lockDirectory): Promise<Disposable> {
+  const file = `${directory}/${containerId}`;
+  for (;;) {
+    const lock = await acquireLock(file, longestChange);
+    // Only who holds the lock removes the file. Whoever has waited for it meanwhile has the removed one.
+    if (fstatSync(lock.fd).nlink > 0)
+      return {
+        [Symbol.dispose]() {
+          rmSync(file, { force: true });
+          lock.close();
+        },
+      };
+    lock.close();
+  }
+}

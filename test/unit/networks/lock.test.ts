@@ -1,0 +1,28 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { lockNetworks } from '../../../lib/networks/lock.ts';
+
+test('one at a time changes the networks of a pod, each pod for itself, and nothing stays of the lock', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'networks-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  let [holders, most, done] = [0, 0, 0];
+  const change = async () => {
+    using _ = await lockNetworks('one', directory);
+    most = Math.max(most, ++holders);
+    // Another pod waits for nobody.
+    if (done === 0) (await lockNetworks('two', directory))[Symbol.dispose]();
+    await sleep(1);
+    holders--;
+    done++;
+  };
+  // Some come when others already wait for a lock that ends.
+  const changes = async () => {
+    for (let i = 0; i < 4; i++) await change();
+  };
+  await Promise.all(Array.from({ length: 5 }, changes));
+  t.deepEqual([most, holders, done], [1, 0, 20]);
+  t.deepEqual(readdirSync(directory), []);
+});
