@@ -1,7 +1,12 @@
 /** Masquerading as bridge and ptp offer it: the verbs' share in it. */
 
 import { backendNames, requireComplete } from '../firewall/backend.ts';
-import { type BackendChoice, missingWithBackend, withBackend } from '../firewall/backend-choice.ts';
+import {
+  type BackendChoice,
+  changeWithBackend,
+  missingWithBackend,
+  withBackend,
+} from '../firewall/backend-choice.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
 import type { Prefix } from '../ip.ts';
@@ -27,8 +32,10 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     table: 'nat',
   });
   const add = (prefixes: readonly Prefix[]) =>
-    withBackend(choiceFor(prefixes), (name) =>
-      masqueradeBackend(name, programs).add(attachment, prefixes, (what, step) => call.undo(what, step)),
+    changeWithBackend(
+      choiceFor(prefixes),
+      (what, step) => call.undo(what, step),
+      (name, undo) => masqueradeBackend(name, programs).add(attachment, prefixes, undo),
     );
   const missing = (prefixes: readonly Prefix[], look?: Once) =>
     missingWithBackend(choiceFor(prefixes), (name) =>

@@ -2,7 +2,7 @@
 
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import type { BackendName } from './backend.ts';
+import type { BackendName, RegisterUndo } from './backend.ts';
 import { hasPrograms, IptablesError, isUsable, type ProbedTable, requireUsable } from './iptables.ts';
 
 /** What the choice of a backend depends on. @typeParam Name of what may be configured besides. */
@@ -27,7 +27,7 @@ export function likelyBackend<Name extends string = never>(choice: BackendChoice
 /**
  * Works with the likely backend and, where the host has the programs of iptables but cannot use them, with
  * nftables. The usual case starts no program to find that out.
- * @param work throws IptablesError when iptables refuses something, of which nothing is done then.
+ * @param work throws IptablesError when iptables refuses something. It changes nothing.
  * @throws what `work` throws.
  */
 export async function withBackend<T, Name extends string = never>(
@@ -41,6 +41,33 @@ export async function withBackend<T, Name extends string = never>(
     if (!isOffered || (await areUsable(choice))) throw error;
     return work('nftables');
   }
+}
+
+/**
+ * As {@link withBackend}, for work that changes something. Iptables may do it for one family and refuse it for
+ * the other: that is taken back before nftables does it for both.
+ * @param undo is told how to take back what was done.
+ * @param change tells what it is given how to take back what it has done.
+ * @throws what `change`, or a step that takes something back, throws.
+ */
+export function changeWithBackend<T, Name extends string = never>(
+  choice: BackendChoice<Name>,
+  undo: RegisterUndo,
+  change: (name: BackendName | Name, undo: RegisterUndo) => Promise<T>,
+): Promise<T> {
+  const done: (() => Promise<void>)[] = [];
+  return withBackend(choice, async (name) => {
+    for (let takeBack = done.pop(); takeBack; takeBack = done.pop()) await takeBack();
+    return change(name, (what, step) => {
+      let isTakenBack = false;
+      const takeBack = async () => {
+        if (!isTakenBack) await step();
+        isTakenBack = true;
+      };
+      done.push(takeBack);
+      undo(what, takeBack);
+    });
+  });
 }
 
 /**
