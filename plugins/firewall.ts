@@ -6,13 +6,14 @@ import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, string } from '../lib/cni/schema.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { heldByOthers, notedAddresses } from '../lib/firewall/address-holders.ts';
+import { type RegisterUndo, requireComplete } from '../lib/firewall/backend.ts';
 import {
   type BackendChoice,
+  changeWithBackend,
   likelyBackend,
   missingWithBackend,
-  requireComplete,
   withBackend,
-} from '../lib/firewall/backend.ts';
+} from '../lib/firewall/backend-choice.ts';
 import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
 import { Claims } from '../lib/firewall/claims.ts';
 import {
@@ -157,7 +158,11 @@ function validate({ iptablesAdminChainName: name }: Config): void {
 }
 
 function allow(call: FirewallCall, request: ForwardRequest, choice: ForwardChoice): Promise<void> {
-  return withBackend(choice, (name) => allowBy(call, request, name));
+  return changeWithBackend(
+    choice,
+    (what, step) => call.undo(what, step),
+    (name, undo) => allowBy(call, request, name, undo),
+  );
 }
 
 function missing(call: FirewallCall, request: ForwardRequest, choice: ForwardChoice): Promise<string[]> {
@@ -165,12 +170,17 @@ function missing(call: FirewallCall, request: ForwardRequest, choice: ForwardCho
 }
 
 /** Lets the addresses through, once it is noted that they are. */
-async function allowBy(call: FirewallCall, request: ForwardRequest, name: ForwardBackendName): Promise<void> {
+async function allowBy(
+  call: FirewallCall,
+  request: ForwardRequest,
+  name: ForwardBackendName,
+  undo: RegisterUndo,
+): Promise<void> {
   const zone = name === 'firewalld' ? zoneName(call) : undefined;
   const details = { backends: [name], zone, netns: call.netns };
   const claims = await claimsOf(call).take(request.attachment, request.addresses, details);
-  call.undo('give back the claims on addresses', () => claims.giveBack());
-  await backendOf(call, name).allow(request, claims.isNew, (what, step) => call.undo(what, step));
+  undo('give back the claims on addresses', () => claims.giveBack());
+  await backendOf(call, name).allow(request, claims.isNew, undo);
   claims.settle();
 }
 

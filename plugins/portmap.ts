@@ -4,14 +4,13 @@ import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts'
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { runAll, startBackground } from '../lib/cni/steps.ts';
+import { type BackendName, backendNames, requireComplete } from '../lib/firewall/backend.ts';
 import {
   type BackendChoice,
-  type BackendName,
-  backendNames,
+  changeWithBackend,
   missingWithBackend,
-  requireComplete,
   withBackend,
-} from '../lib/firewall/backend.ts';
+} from '../lib/firewall/backend-choice.ts';
 import { portMapBackend } from '../lib/firewall/portmap.ts';
 import type {
   MappedPort,
@@ -116,8 +115,10 @@ function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefine
 /** Maps the ports, and has the kernel forget UDP connections that go elsewhere. */
 async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<void> {
   const { containers, mappings, options } = request;
-  const freed = await withBackend(choiceFor(call, containers), async (name) =>
-    (await backendOf(call, name)).add(request, (what, step) => call.undo(what, step)),
+  const freed = await changeWithBackend(
+    choiceFor(call, containers),
+    (what, step) => call.undo(what, step),
+    async (name, undo) => (await backendOf(call, name)).add(request, undo),
   );
   if (options.snat) allowLocalhost(call, containers);
   forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);

@@ -1,10 +1,10 @@
 /** ptp: a veth pair between the host and the sandbox, with every address routed over it. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { masqueradeShape } from '../lib/cni/config.ts';
 import { requireHostEnd } from '../lib/cni/host-end.ts';
 import { enableForwarding } from '../lib/cni/interface.ts';
 import { type Attached, defineMainPlugin } from '../lib/cni/main-plugin.ts';
+import { masqueradeShape } from '../lib/cni/masquerade-shape.ts';
 import { type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import { removeVethPair } from '../lib/cni/remove-interface.ts';
 import type { IPConfig } from '../lib/cni/result.ts';

@@ -143,10 +143,9 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
       !(name === 'FORWARD' && table.name === 'filter' && ofIptables.some((one) => one === table.family)),
   );
   const chains: DroppingChain[] = [];
-  for (const { table, name, isClosed } of found) {
+  for (const { table, name, isClosed, families } of found) {
     const full = `${table.family} ${table.name} ${name}`;
     const insert = `nft insert rule ${full}`;
-    const families: Family[] = table.family === 'inet' ? [4, 6] : [table.family === 'ip' ? 4 : 6];
     const lines = await nftLines(programs, table);
     const byFamily = new Map(families.map((one) => [one, nftChains(lines, one)]));
     chains.push({

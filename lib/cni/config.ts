@@ -1,7 +1,6 @@
 /** The keys that every network configuration has. Source: specification, "Plugin configuration objects". */
 
 import type { AttachmentId } from '../attachment.ts';
-import { backendNames } from '../firewall/backend.ts';
 import { type Dns, dnsSchema } from './result.ts';
 import { array, boolean, type InferShape, json, object, record, string } from './schema.ts';
 
@@ -25,15 +24,6 @@ export const netConfShape = {
     description: 'Attachments that GC must keep, filled in by the runtime.',
   }),
   'cni.dev/attachments': json({ description: 'Older name of cni.dev/valid-attachments.' }),
-};
-
-/** Keys of plugins that masquerade. */
-export const masqueradeShape = {
-  ipMasq: boolean({ description: 'Give packets that leave the subnet the address of the host.' }),
-  ipMasqBackend: string({
-    values: backendNames,
-    description: 'What to masquerade with; by default iptables where it can be used, else nftables.',
-  }),
 };
 
 /** A network configuration as far as every plugin shares it. */

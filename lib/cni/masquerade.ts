@@ -1,27 +1,22 @@
-/** Masquerading as bridge and ptp offer it: the configuration's keys, and the verbs' share in it. */
+/** Masquerading as bridge and ptp offer it: the verbs' share in it. */
 
+import { backendNames, requireComplete } from '../firewall/backend.ts';
 import {
   type BackendChoice,
-  type BackendName,
-  backendNames,
+  changeWithBackend,
   missingWithBackend,
-  requireComplete,
   withBackend,
-} from '../firewall/backend.ts';
+} from '../firewall/backend-choice.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
 import type { Prefix } from '../ip.ts';
 import type { Once } from '../kernel/sharing.ts';
 import type { Call } from './call.ts';
 import { knownAddresses, neighbourAddresses } from './interface.ts';
+import type { MasqueradeConfig } from './masquerade-shape.ts';
 import type { Repair } from './plugin.ts';
 import type { IPConfig } from './result.ts';
 import { runAll, startBackground } from './steps.ts';
-
-interface MasqueradeConfig {
-  ipMasq?: boolean;
-  ipMasqBackend?: BackendName;
-}
 
 /**
  * The verbs' share of masquerading, which is nothing unless "ipMasq" asks for it. It overlaps with kernel
@@ -37,8 +32,10 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     table: 'nat',
   });
   const add = (prefixes: readonly Prefix[]) =>
-    withBackend(choiceFor(prefixes), (name) =>
-      masqueradeBackend(name, programs).add(attachment, prefixes, (what, step) => call.undo(what, step)),
+    changeWithBackend(
+      choiceFor(prefixes),
+      (what, step) => call.undo(what, step),
+      (name, undo) => masqueradeBackend(name, programs).add(attachment, prefixes, undo),
     );
   const missing = (prefixes: readonly Prefix[], look?: Once) =>
     missingWithBackend(choiceFor(prefixes), (name) =>

@@ -1,8 +1,6 @@
-/** Which firewall a host has. */
+/** What the backends of the firewall have in common. */
 
-import type { Address, Family } from '../ip.ts';
-import type { Programs } from '../kernel/programs.ts';
-import { hasPrograms, IptablesError, isUsable, type ProbedTable, requireUsable } from './iptables.ts';
+import type { Address } from '../ip.ts';
 
 /** Names of the backends in configurations. */
 export const backendNames = ['iptables', 'nftables'] as const;
@@ -16,70 +14,6 @@ export type RegisterUndo = (what: string, step: () => Promise<void> | void) => v
  * the attachment's, whatever bears the container's name. Looked up when needed.
  */
 export type Neighbours = () => readonly Address[];
-
-/** What the choice of a backend depends on. @typeParam Name of what may be configured besides. */
-export interface BackendChoice<Name extends string = never> {
-  readonly programs: Programs;
-  /** The backend that is not to be chosen any more, as the configuration names it. */
-  readonly fixed?: BackendName | Name | undefined;
-  /** Families of the addresses that rules are for; IPv4 stands in where there is none. */
-  readonly families: readonly Family[];
-  /** The table of iptables that rules would be in. */
-  readonly table: ProbedTable;
-}
-
-/**
- * The backend that the host has, as far as can be told without starting a program: iptables, as in the
- * reference plugins, unless it is not installed.
- */
-export function likelyBackend<Name extends string = never>(choice: BackendChoice<Name>): BackendName | Name {
-  return choice.fixed || (hasPrograms(choice.programs, familiesOf(choice)) ? 'iptables' : 'nftables');
-}
-
-/**
- * Works with the likely backend and, where the host has the programs of iptables but cannot use them, with
- * nftables. The usual case starts no program to find that out.
- * @param work throws IptablesError when iptables refuses something, of which nothing is done then.
- * @throws what `work` throws.
- */
-export async function withBackend<T, Name extends string = never>(
-  choice: BackendChoice<Name>,
-  work: (name: BackendName | Name) => Promise<T>,
-): Promise<T> {
-  try {
-    return await work(likelyBackend(choice));
-  } catch (error) {
-    const isOffered = !choice.fixed && error instanceof IptablesError;
-    if (!isOffered || (await areUsable(choice))) throw error;
-    return work('nftables');
-  }
-}
-
-/**
- * As {@link withBackend}, for a look at what rules are missing: where iptables cannot be used, it has none.
- * @throws IptablesError when the configuration asks for an iptables that cannot be used.
- */
-export function missingWithBackend<Name extends string = never>(
-  choice: BackendChoice<Name>,
-  look: (name: BackendName | Name) => Promise<string[]>,
-): Promise<string[]> {
-  return withBackend(choice, async (name) => {
-    const missing = await look(name);
-    if (name === 'iptables' && missing.length > 0)
-      for (const family of familiesOf(choice)) await requireUsable(choice.programs, family, choice.table);
-    return missing;
-  });
-}
-
-async function areUsable(choice: BackendChoice<string>): Promise<boolean> {
-  const { programs, table } = choice;
-  const outcomes = await Promise.all(familiesOf(choice).map((family) => isUsable(programs, family, table)));
-  return outcomes.every(Boolean);
-}
-
-function familiesOf({ families }: BackendChoice<string>): readonly Family[] {
-  return families.length > 0 ? [...new Set(families)] : [4];
-}
 
 /**
  * CHECK of what a backend has made.

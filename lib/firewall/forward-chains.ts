@@ -4,16 +4,29 @@
  * meant to drop.
  */
 
+import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { stateBits } from '../netlink/nftables/expressions.ts';
+import { type KnownPacket, matchesEvery } from '../netlink/nftables/matching.ts';
 import { isOwnedTable, listBaseChains, type NftBaseChain } from '../netlink/nftables/objects.ts';
 import { listRules, type NftRule, verdictOf } from '../netlink/nftables/rules.ts';
-import type { NftFamily } from '../netlink/nftables/wire.ts';
+import type { NftFamily, NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { isolationTable } from './isolation-nftables.ts';
 import { Hook } from './nftables.ts';
 
+const NFPROTO_IPV4 = 2;
+const NFPROTO_IPV6 = 10;
+const IPPROTO_TCP = 6;
+
 /** What an operator may write to name a chain: family, table and chain. */
 export const chainPattern = /^(inet|ip6?) [A-Za-z0-9_][A-Za-z0-9_./-]* [A-Za-z0-9_][A-Za-z0-9_./-]*$/;
+
+/** A base chain that drops packets. */
+export interface DroppingChain extends NftBaseChain {
+  /** Families of these packets. */
+  readonly families: readonly Family[];
+}
 
 /** A base chain as {@link chainPattern} has it. */
 export function nameOf({ table, name }: NftBaseChain): string {
@@ -29,11 +42,11 @@ export function droppingChains(
   socket: NetlinkSocket,
   programs: Programs,
   wanted: string | undefined,
-): NftBaseChain[] {
+): DroppingChain[] {
   if (wanted) {
     const [family] = wanted.split(' ') as [NftFamily];
     const chain = filterChainsOf(socket, family, 'forward').find((one) => nameOf(one) === wanted);
-    if (chain) return [chain];
+    if (chain) return [{ ...chain, families: familiesOfTable(chain.table) }];
     throw new Error(
       `"nftablesForwardChain" is "${wanted}", but there is no such base chain of type filter at hook forward. ` +
         'Load the ruleset that has it, correct the name, or remove the key to have the chains found that drop',
@@ -49,21 +62,32 @@ export function droppingChains(
 }
 
 /**
- * The base chains at a hook that drop every packet that none of their rules lets through.
+ * The base chains at a hook that drop every packet of a family that none of their rules lets through.
  * @throws NetlinkError
  */
-export function chainsThatDrop(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
-  return filterChains(socket, hook).filter((chain) => isDropping(socket, chain));
+export function chainsThatDrop(socket: NetlinkSocket, hook: 'input' | 'forward'): DroppingChain[] {
+  return filterChains(socket, hook)
+    .map((chain) => ({ ...chain, families: closedFamilies(socket, chain) }))
+    .filter(({ families }) => families.length > 0);
 }
 
 /**
- * The base chains at a hook that drop some packets by a rule of theirs, but not all that they do not accept.
+ * The base chains at a hook that drop some packets of a family by a rule of theirs, but not all that they do
+ * not accept.
  * @throws NetlinkError
  */
-export function chainsThatDropSome(socket: NetlinkSocket, hook: 'input' | 'forward'): NftBaseChain[] {
-  return filterChains(socket, hook).filter(
-    (chain) => !isDropping(socket, chain) && listRules(socket, chain.table, chain.name).some(drops),
-  );
+export function chainsThatDropSome(socket: NetlinkSocket, hook: 'input' | 'forward'): DroppingChain[] {
+  return filterChains(socket, hook).flatMap((chain) => {
+    const closed = closedFamilies(socket, chain);
+    const families = familiesOfTable(chain.table).filter((family) => !closed.includes(family));
+    const dropsSome = families.length > 0 && listRules(socket, chain.table, chain.name).some(drops);
+    return dropsSome ? [{ ...chain, families }] : [];
+  });
+}
+
+/** Families whose packets a table sees. */
+export function familiesOfTable({ family }: NftTable): Family[] {
+  return family === 'inet' ? [4, 6] : [family === 'ip' ? 4 : 6];
 }
 
 /** The base chains that filter at a hook, other than ours. */
@@ -97,23 +121,41 @@ function filterChainsOf(
 }
 
 /**
- * Whether a chain drops what it does not let through, by its policy or a rule for all packets. Chains that it
- * jumps to are left to whoever made them.
+ * The families of which a chain drops what it does not let through, by its policy or by a rule. Chains that
+ * it jumps to are left to whoever made them.
  */
-function isDropping(socket: NetlinkSocket, chain: NftBaseChain): boolean {
-  return chain.drops || listRules(socket, chain.table, chain.name).some(dropsAll);
+function closedFamilies(socket: NetlinkSocket, chain: NftBaseChain): Family[] {
+  const families = familiesOfTable(chain.table);
+  if (chain.drops) return families;
+  const dropping = listRules(socket, chain.table, chain.name).filter(drops);
+  return families.filter((family) =>
+    dropping.some(({ expressions }) => matchesEvery(socket, chain.table, expressions, firstPackets[family])),
+  );
+}
+
+/**
+ * The first packet of a TCP connection. A chain is closed to a family when it drops these whatever their
+ * addresses, ports and interfaces: it may do so with an answer for each family and protocol, and have let
+ * through before what belongs to a connection.
+ */
+const firstPackets: Record<Family, KnownPacket> = {
+  4: firstPacket(NFPROTO_IPV4, 0x08, 0x00),
+  6: firstPacket(NFPROTO_IPV6, 0x86, 0xdd),
+};
+
+function firstPacket(family: number, ...etherType: number[]): KnownPacket {
+  return {
+    meta: {
+      nfproto: Uint8Array.of(family),
+      protocol: Uint8Array.from(etherType),
+      l4proto: Uint8Array.of(IPPROTO_TCP),
+    },
+    connectionState: stateBits(['new']),
+  };
 }
 
 function drops(rule: NftRule): boolean {
   return verdictOf(rule) === 'drop' || rule.expressions.at(-1)?.name === 'reject';
-}
-
-/** True for a rule that drops every packet. */
-function dropsAll(rule: NftRule): boolean {
-  return (
-    drops(rule) &&
-    rule.expressions.every(({ name }) => ['counter', 'log', 'immediate', 'reject'].includes(name))
-  );
 }
 
 /**

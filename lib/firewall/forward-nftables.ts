@@ -25,7 +25,13 @@ import {
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
-import { droppingChains, nameOf, requireChangeable } from './forward-chains.ts';
+import {
+  type DroppingChain,
+  droppingChains,
+  familiesOfTable,
+  nameOf,
+  requireChangeable,
+} from './forward-chains.ts';
 import { isIsolated, isolate } from './isolation-nftables.ts';
 import { attachmentComment } from './names.ts';
 import { addressIn, changeNftables, isFamily, requireNftables, withNftables } from './nftables.ts';
@@ -40,7 +46,10 @@ const setNames = { 4: 'cni_forward_ipv4', 6: 'cni_forward_ipv6' } as const;
 /** What the nftables backend works on. */
 export interface NftablesForwardOptions {
   readonly programs: Programs;
-  /** The base chain to change, as in "inet filter forward"; when left out, every one that drops. */
+  /**
+   * The base chain to change, as in "inet filter forward"; when left out, every one that drops all of a
+   * family that none of its rules lets through.
+   */
   readonly chain: string | undefined;
   /** Addresses that were let through before, for when somebody has loaded the ruleset anew without them. */
   readonly known: () => readonly { address: Address; comment: string }[];
@@ -49,10 +58,10 @@ export interface NftablesForwardOptions {
 /** The backend that lets packets through by nftables. */
 export function nftablesForward({ programs, chain, known }: NftablesForwardOptions): ForwardBackend {
   const look = programs.once ?? eachTime;
-  const targetsOf = (socket: NetlinkSocket, families: readonly Family[]) =>
-    look(`nftables chains that drop ${chain}`, () => droppingChains(socket, programs, chain)).filter(
-      ({ table }) => familiesOfTable(table).some((family) => families.includes(family)),
-    );
+  const droppingIn = (socket: NetlinkSocket) =>
+    look(`nftables chains that drop ${chain}`, () => droppingChains(socket, programs, chain));
+  const ofFamilies = (chains: readonly DroppingChain[], wanted: readonly Family[]) =>
+    chains.filter(({ families }) => families.some((family) => wanted.includes(family)));
 
   return {
     async allow(request, _isNew, undo) {
@@ -62,7 +71,8 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
       const takeBack = () =>
         undo('take back the rules that let traffic through', () => removeElements(added));
       changeNftables((socket) => {
-        const targets = targetsOf(socket, familiesOf(addresses));
+        const dropping = droppingIn(socket);
+        const targets = ofFamilies(dropping, familiesOf(addresses));
         const created: NftSet[] = [];
         const changes = targets.flatMap((target) => setUp(socket, target, created));
         const places = placesOf(targets, addresses);
@@ -70,10 +80,10 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
         const back = created.length > 0 ? known() : [];
         const requests = [
           ...changes,
-          ...created.flatMap((set) =>
-            back
-              .filter(({ address }) => setNames[address.family] === set.name)
-              .map((one) => addElement(set, one.address.toBytes(), one.comment)),
+          ...back.flatMap((one) =>
+            placesOf(dropping, [one.address])
+              .filter(({ set }) => isNamed(created, set))
+              .map(({ set, address }) => addElement(set, address.toBytes(), one.comment)),
           ),
           ...added.map(({ set, address }) => addElement(set, address.toBytes(), comment)),
         ];
@@ -85,7 +95,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
 
     async missing({ addresses, families, isolation }: ForwardRequest) {
       const missing = withNftables((socket) =>
-        targetsOf(socket, familiesOf(addresses)).flatMap((target) => [
+        ofFamilies(droppingIn(socket), familiesOf(addresses)).flatMap((target) => [
           ...(look(`nftables rules of ${nameOf(target)}`, () => setUp(socket, target, []).length > 0)
             ? [`jump from chain "${nameOf(target)}" to the rules for containers`]
             : []),
@@ -127,11 +137,11 @@ interface Place {
   readonly address: Address;
 }
 
-function placesOf(targets: readonly NftBaseChain[], addresses: readonly Address[]): Place[] {
+function placesOf(targets: readonly DroppingChain[], addresses: readonly Address[]): Place[] {
   const places = new Map<string, Place>();
-  for (const { table } of targets)
+  for (const { table, families } of targets)
     for (const address of addresses)
-      if (familiesOfTable(table).includes(address.family))
+      if (families.includes(address.family))
         places.set(`${table.family} ${table.name} ${address}`, {
           set: { table, name: setNames[address.family] },
           address,
@@ -195,10 +205,6 @@ function rulesFor(table: NftTable): Attribute[][] {
       ];
     }),
   ];
-}
-
-function familiesOfTable({ family }: NftTable): Family[] {
-  return family === 'inet' ? [4, 6] : [family === 'ip' ? 4 : 6];
 }
 
 function isNamed(sets: readonly NftSet[], { table, name }: NftSet): boolean {

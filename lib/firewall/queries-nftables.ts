@@ -9,7 +9,7 @@ import { addRule, deleteRule, insertRule, listRules, targetChain } from '../netl
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { RegisterUndo } from './backend.ts';
-import { chainsThatDrop, filterChains, requireChangeable } from './forward-chains.ts';
+import { chainsThatDrop, type DroppingChain, filterChains, requireChangeable } from './forward-chains.ts';
 import { networkTag } from './names.ts';
 import { addressMatch, changeNftables, isFamily, portMatch, withNftables } from './nftables.ts';
 import type { Queries } from './queries-backend.ts';
@@ -78,10 +78,11 @@ interface Missing {
 
 function missingIn(
   socket: NetlinkSocket,
-  { table, name }: NftBaseChain,
+  { table, name, families }: DroppingChain,
   queries: readonly Queries[],
 ): Missing {
-  const wanted = rulesFor(table, queries);
+  const own = queries.filter(({ to }) => families.includes(to.family));
+  const wanted = rulesFor(table, own);
   const present = new Set(listRules(socket, table, chain).map(({ comment }) => comment));
   return {
     rules: wanted.filter(({ comment }) => !present.has(comment)),
@@ -101,18 +102,16 @@ function setUp(socket: NetlinkSocket, target: NftBaseChain, { rules, jump }: Mis
 }
 
 function rulesFor(table: NftTable, queries: readonly Queries[]): Wanted[] {
-  return queries
-    .filter(({ to }) => table.family === 'inet' || table.family === (to.family === 4 ? 'ip' : 'ip6'))
-    .flatMap(({ network, from, to }) =>
-      ['udp', 'tcp'].map((protocol) => ({
-        expressions: [
-          ...(table.family === 'inet' ? isFamily(to.family) : []),
-          ...(from.length > 0 ? addressMatch('saddr', '==', from) : []),
-          ...addressMatch('daddr', '==', to.toPrefix()),
-          ...portMatch(protocol, 53),
-          verdict('accept'),
-        ],
-        comment: `${networkTag(network)} ${protocol} ${from.network} ${to}`,
-      })),
-    );
+  return queries.flatMap(({ network, from, to }) =>
+    ['udp', 'tcp'].map((protocol) => ({
+      expressions: [
+        ...(table.family === 'inet' ? isFamily(to.family) : []),
+        ...(from.length > 0 ? addressMatch('saddr', '==', from) : []),
+        ...addressMatch('daddr', '==', to.toPrefix()),
+        ...portMatch(protocol, 53),
+        verdict('accept'),
+      ],
+      comment: `${networkTag(network)} ${protocol} ${from.network} ${to}`,
+    })),
+  );
 }

@@ -4,7 +4,8 @@
  */
 
 import type { Programs } from '../kernel/programs.ts';
-import { type BackendChoice, missingWithBackend, type RegisterUndo, withBackend } from './backend.ts';
+import type { RegisterUndo } from './backend.ts';
+import { type BackendChoice, changeWithBackend, missingWithBackend } from './backend-choice.ts';
 import { familiesOf } from './forward.ts';
 import type { Queries } from './queries-backend.ts';
 import { allowByIptables, isAllowedByIptables, withdrawFromIptables } from './queries-iptables.ts';
@@ -16,9 +17,9 @@ export async function allowQueries(
   queries: readonly Queries[],
   undo: RegisterUndo,
 ): Promise<void> {
-  await withBackend(choiceFor(programs, queries), async (name) => {
-    if (name === 'iptables') await allowByIptables(programs, queries, undo);
-    else allowByNftables(queries, undo);
+  await changeWithBackend(choiceFor(programs, queries), undo, async (name, undoLater) => {
+    if (name === 'iptables') await allowByIptables(programs, queries, undoLater);
+    else allowByNftables(queries, undoLater);
   });
 }
 

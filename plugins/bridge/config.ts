@@ -1,7 +1,8 @@
 /** How the bridge plugin is configured. */
 
 import type { Call } from '../../lib/cni/call.ts';
-import { masqueradeShape, type NetConf } from '../../lib/cni/config.ts';
+import type { NetConf } from '../../lib/cni/config.ts';
+import { masqueradeShape } from '../../lib/cni/masquerade-shape.ts';
 import { array, boolean, type InferShape, integer, object, string } from '../../lib/cni/schema.ts';
 import type { BridgeOptions } from '../../lib/kernel/bridge.ts';
 import { resolveTrunk, type VlanPort } from '../../lib/kernel/bridge-vlan.ts';

@@ -131,6 +131,10 @@ test('a firewall that drops all for the host lets look-ups through, with iptable
       'nft',
       'add table inet own; add chain inet own in { type filter hook input priority 0; policy drop; meta l4proto icmpv6 accept; }',
     ],
+    [
+      'nft',
+      'add table inet own; add chain inet own in { type filter hook input priority 0; policy accept; meta l4proto icmpv6 accept; ct state new reject with icmp type admin-prohibited; ct state new reject with icmpv6 type admin-prohibited; }',
+    ],
   ]) {
     const host = await makeNamedHost(t);
     if (block[0] === 'nft') await removeIptables(host);

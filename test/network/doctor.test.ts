@@ -132,6 +132,10 @@ for (const [title, fault] of [
     'nftables',
     "nft 'add table inet f; add chain inet f forward { type filter hook forward priority 0; policy drop; }'",
   ],
+  [
+    'nftables, by a rule for what is new',
+    "nft 'add table inet f; add chain inet f forward { type filter hook forward priority 0; policy accept; ct state new drop; }'",
+  ],
   ['a rule of iptables for the pods', 'iptables -I FORWARD -i br0 -j DROP'],
   [
     'a rule of nftables for the pods',
@@ -150,6 +154,7 @@ for (const [title, fault] of [
     const { on, pod } = await scene(t);
     await testFix(t, on, fault, 'forward-policy', {
       subject: /^network "net"$/,
+      cause: title.endsWith('for the pods') ? /on purpose/ : /has no plugin "firewall"/,
       isWell: () => ping(pod, '192.0.2.2'),
     });
   });

@@ -31,6 +31,16 @@ async function elements(host: Host, table = 'filter'): Promise<string[]> {
     .sort();
 }
 
+/** The base chains that lead to ours. */
+async function jumps(host: Host): Promise<string[]> {
+  const found = (await nftJson(host)).flatMap(({ rule }) =>
+    rule && JSON.stringify(rule.expr).includes('cni_forward"')
+      ? [`${rule.family} ${rule.table} ${rule.chain}`]
+      : [],
+  );
+  return found.sort();
+}
+
 /** A host that forwards nothing, with a machine outside that knows the way to the pods. */
 async function closedHost(t: Parameters<typeof makeHost>[0], ruleset = dropping) {
   const host = await makeHost(t);
@@ -91,17 +101,57 @@ test('chains that drop all are found in every family; others are left alone', as
     }),
   );
   const one = await attach(host, net());
-  const jumps = (await nftJson(host)).flatMap(({ rule }) =>
-    rule && JSON.stringify(rule.expr).includes('cni_forward"')
-      ? [`${rule.family} ${rule.table} ${rule.chain}`]
-      : [],
-  );
-  t.deepEqual(jumps.sort(), ['inet a f', 'inet filter FORWARD', 'ip b f', 'ip b g', 'ip6 c f']);
+  t.deepEqual(await jumps(host), ['inet a f', 'inet filter FORWARD', 'ip b f', 'ip b g', 'ip6 c f']);
   t.true(await ping(one.pod, '192.0.2.2'));
   t.true(await ping(one.pod, 'fd00:2::2'));
   await one.check();
   await one.del();
   for (const table of ['a', 'b', 'c', 'filter']) t.deepEqual(await elements(host, table), [], table);
+});
+
+test('chains that drop all by one rule a family, or all that is new, are found as well', async (t) => {
+  const closing = {
+    families: 'reject with icmp type admin-prohibited; reject with icmpv6 type admin-prohibited',
+    v4: 'meta nfproto ipv4 drop',
+    v6: 'meta nfproto { ipv6 } drop',
+    reset: 'reject with tcp reset',
+    fresh: 'ct state new drop',
+    fresh2: 'ct state { new, invalid } counter drop',
+    fresh3: 'ct state new,untracked log drop',
+    others: 'ct state != { established, related } drop',
+    others2: 'ct state ! established,related drop',
+  };
+  const partial = {
+    invalid: 'ct state invalid drop',
+    invalid2: 'ct state { invalid, untracked } drop',
+    old: 'ct state != { new, established } drop',
+    host: 'ct state new ip daddr 203.0.113.1 drop',
+    link: 'ct state new iifname "lo" reject',
+    port: 'tcp dport 25 reject with tcp reset',
+    udp: 'meta l4proto udp drop',
+    bridged: 'meta protocol 8021q drop',
+    limit: 'ct state new limit rate over 500/second drop',
+  };
+  const ruleset = Object.entries({ ...closing, ...partial }).map(([name, rules]) => [
+    `inet of_${name} f`,
+    `forward priority 0; policy accept; ct state established accept; ${rules}`,
+  ]);
+  const { host, outside } = await closedHost(t, chains(Object.fromEntries(ruleset)));
+  await serve(t, outside, 'tcp', 80, 'outside');
+  const one = await attach(host, net());
+  const wanted = Object.keys(closing).map((name) => `inet of_${name} f`);
+  t.deepEqual(await jumps(host), wanted.sort());
+  for (const address of ['192.0.2.2', 'fd00:2::2'])
+    t.like(await ask(one.pod, 'tcp', address, 80), { label: 'outside' });
+  const [v4, v6] = one.result!.ips!.map(({ address }) => address.split('/')[0]!);
+  t.deepEqual(await elements(host, 'of_families'), [v4, v6]);
+  t.deepEqual(await elements(host, 'of_v4'), [v4], 'the other family is not closed');
+  t.deepEqual(await elements(host, 'of_v6'), [v6]);
+  await one.check();
+  await host.run(['nft', 'flush', 'chain', 'inet', 'of_families', 'f']);
+  await load(host, `add rule inet of_families f ${closing.families.split(';')[0]}`);
+  t.regex((await one.tryCheck()).error?.msg ?? '', /Missing: jump from chain "inet of_families f"/);
+  await one.del();
 });
 
 test('what a chain of the operator drops of some packets stays dropped, whatever lets the pod through', async (t) => {

@@ -3,7 +3,7 @@ import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { fakePrograms, fakesFirst, logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, iptablesSave, ping, serve } from '../support/observe.ts';
+import { ask, files, iptablesSave, ping, serve } from '../support/observe.ts';
 import { operatorOf } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
 import { ports } from '../support/portmap.ts';
@@ -379,6 +379,35 @@ for (const [i, script] of unusable.entries())
         /^iptables-restore cannot be used for table "(nat|filter)"$/,
       );
   });
+
+test('where iptables serves one family only, nftables does both, and nothing stays in iptables', async (t) => {
+  const host = await makeHost(t);
+  const env = await fakePrograms(host, unusable[0]!, ['ip6tables']);
+  const [bridge] = bridgeNet({ ipMasq: true }).plugins;
+  const portmap = { type: 'portmap', capabilities: { portMappings: true } };
+  const network = { ...bridgeNet(), plugins: [bridge!, portmap, { type: 'firewall' }] };
+  const one = await attach(host, network, { ...ports([8080, 80]), env });
+  const [v4, v6] = one.result!.ips!.map(({ address }) => address.split('/')[0]!);
+  const masquerading = await host.run(['nft', 'list', 'table', 'inet', 'cni_plugins_masquerade']);
+  for (const address of [v4!, v6!]) t.true(masquerading.includes(`saddr ${address} `), address);
+  t.regex(await portTable(host, 'ip6'), /dport 8080 dnat/);
+  t.regex(await portTable(host), /dport 8080 dnat/);
+  for (const table of ['nat', 'filter'])
+    t.deepEqual(
+      (await iptablesSave(host, table)).filter((line) =>
+        /8080|10\.5\.0\.|CNI-[0-9a-f]{24}|CNI-DN-/.test(line),
+      ),
+      [],
+      table,
+    );
+  const notes = Object.values(files(host, '/run/cni/firewall'));
+  t.deepEqual(
+    notes.map((note) => (JSON.parse(note) as { backends: string[] }).backends),
+    [['nftables'], ['nftables']],
+  );
+  await one.check();
+  await one.del();
+});
 
 test('nftables: DEL on one network leaves the same container alone on another', async (t) => {
   const host = await makeHost(t);

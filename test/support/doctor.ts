@@ -79,9 +79,16 @@ export async function testFix(
   {
     subject,
     command = /./,
+    cause = /./,
     fixable = false,
     isWell,
-  }: { subject: RegExp; command?: RegExp; fixable?: boolean; isWell?: () => Promise<boolean> },
+  }: {
+    subject: RegExp;
+    command?: RegExp;
+    cause?: RegExp;
+    fixable?: boolean;
+    isWell?: () => Promise<boolean>;
+  },
 ): Promise<void> {
   const before = await examine(on);
   t.deepEqual([before.exit, before.found], [0, []], 'before');
@@ -94,7 +101,7 @@ export async function testFix(
     t.regex(one.subject, subject);
     t.regex(one.fix, command);
     t.is(one.fixable, fixable, one.subject);
-    t.not(one.cause, '');
+    t.regex(one.cause, cause);
   }
   for (const { fix } of found) await on.sh(fix);
   if (isWell) t.true(await isWell(), 'the command fixes it');

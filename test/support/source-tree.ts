@@ -78,6 +78,20 @@ export function importCircles(tree: SourceTree): string[] {
   return circles;
 }
 
+/** What a file loads when it is loaded itself, in the order of their paths: neither types nor what comes later. */
+export function loadedBy(tree: SourceTree, file: string): string[] {
+  const loaded = new Set<string>();
+  const visit = (one: string) => {
+    for (const { statement, file: next } of importsOf(one, tree.get(one) ?? '')) {
+      if (/^(?:import\(|(?:import|export)\s+type\s)/.test(statement) || loaded.has(next)) continue;
+      loaded.add(next);
+      visit(next);
+    }
+  };
+  visit(file);
+  return [...loaded].sort();
+}
+
 /** The folders of lib/, each of which may import those before it. */
 const layers = ['netlink', 'kernel', 'firewall', 'ovsdb', 'etcd', 'kubernetes', 'cni', 'networks'];
 /** Files of lib/ that every folder may import, and that import only one another. */

@@ -4,6 +4,7 @@ import {
   deadExports,
   importCircles,
   layerViolations,
+  loadedBy,
   longFiles,
   pluginViolations,
   processUses,
@@ -66,6 +67,14 @@ test('nothing that serves a call uses the state of the process', (t) => {
 
 test('every export is used by another file', (t) => {
   t.deepEqual(deadExports(tree, usedOtherwise), []);
+});
+
+test('plugins load of the firewall only what they are told to use', (t) => {
+  const firewall = (file: string) => loadedBy(tree, file).filter((one) => one.startsWith('lib/firewall/'));
+  t.true(loadedBy(tree, 'lib/cni/runner.ts').includes('lib/cni/config.ts'));
+  t.deepEqual(firewall('lib/cni/runner.ts'), []);
+  // Of which it needs the names of the backends.
+  t.deepEqual(firewall('plugins/ptp.ts'), ['lib/firewall/backend.ts']);
 });
 
 test('what serves metrics is loaded only when they are asked for', (t) => {
@@ -144,6 +153,27 @@ test('a circle is found, whichever way its imports are written', (t) => {
     'lib/d.ts': "import './a.ts';",
   });
   t.deepEqual(importCircles(longer), ['lib/a.ts -> lib/b.ts -> lib/d.ts -> lib/a.ts']);
+});
+
+test('what a file loads is found, but not types and what comes later', (t) => {
+  const loaded = (first: string) =>
+    loadedBy(
+      treeOf({ 'lib/a.ts': first, 'lib/b.ts': "export * from './c.ts';", 'lib/c.ts': '' }),
+      'lib/a.ts',
+    );
+  for (const line of [
+    "import { b } from './b.ts';",
+    "import {\n  type B,\n  b,\n} from './b.ts';",
+    "export { b } from './b.ts';",
+    "import './b.ts';",
+  ])
+    t.deepEqual(loaded(line), ['lib/b.ts', 'lib/c.ts'], line);
+  for (const line of [
+    "import type { B } from './b.ts';",
+    "export type { B } from './b.ts';",
+    "const later = () => import('./b.ts');",
+  ])
+    t.deepEqual(loaded(line), [], line);
 });
 
 test('an import against the layers is found', (t) => {

@@ -25,11 +25,11 @@ export interface NftExpression {
 const register = 1;
 const secondRegister = 2;
 const verdictRegister = 0;
-const comparison = { '==': 0, '!=': 1 } as const;
+export const comparison = { '==': 0, '!=': 1 } as const;
 /** Verdicts of linux/netfilter/nf_tables.h. */
 const verdicts = { drop: 0, accept: 1, jump: -3, goto: -4, return: -5 } as const;
 export type NftVerdict = keyof typeof verdicts;
-const metaKeys = {
+export const metaKeys = {
   protocol: 1,
   iifname: 6,
   oifname: 7,
@@ -38,7 +38,7 @@ const metaKeys = {
   ibrname: 17,
   obrname: 18,
 } as const;
-const NFT_CT_STATE = 0;
+export const NFT_CT_STATE = 0;
 const bases = { link: 0, network: 1, transport: 2 } as const;
 
 /** Compares a property of the packet. */
@@ -66,9 +66,10 @@ export function payloadIn(
 }
 
 /** States of connections, by their bits (NF_CT_STATE_BIT). */
-const connectionStates = { invalid: 1, established: 2, related: 4 } as const;
+const connectionStates = { invalid: 1, established: 2, related: 4, new: 8 } as const;
 
-function stateBits(states: readonly (keyof typeof connectionStates)[]): Uint8Array {
+/** States of connections as rules load and compare them. */
+export function stateBits(states: readonly (keyof typeof connectionStates)[]): Uint8Array {
   return Uint8Array.of(
     states.reduce((sum, state) => sum | connectionStates[state], 0),
     0,
