@@ -1,3 +1,5 @@
+/** Port mappings by nftables. */
+
 import { type Family, families } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 import type { NftRule } from '../netlink/nftables/rules.ts';

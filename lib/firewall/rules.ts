@@ -1,6 +1,6 @@
 /**
  * Rules of iptables as data: the chain that a rule is in and its words, in the form in which iptables lists
- * them. What is written in that form can be compared with what is listed word by word, whatever the order.
+ * them. What is written in that form can be compared with what is listed, whatever the order of options.
  * Source: iptables(8).
  */
 
@@ -61,7 +61,7 @@ function splitWords(line: string): string[] {
     .flatMap((part, i) => (i % 2 === 0 ? part.split(' ').filter(Boolean) : part.replaceAll(/\\(.)/g, '$1')));
 }
 
-/** True when two rules are the same, whatever the order of their words. */
+/** True when two rules are the same, whatever the order of their options. */
 export function isSameRule(one: Rule, other: Rule): boolean {
   return ruleKey(one) === ruleKey(other);
 }
