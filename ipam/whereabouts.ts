@@ -16,7 +16,7 @@ import { adoptEarlierState } from './whereabouts/earlier-state.ts';
 import { EtcdBackend } from './whereabouts/etcd-backend.ts';
 import { endpointsOf } from './whereabouts/etcd-settings.ts';
 import type { Owner } from './whereabouts/keys.ts';
-import { PendingReleases } from './whereabouts/pending.ts';
+import { PendingReleases, workOff } from './whereabouts/pending.ts';
 import { capacityOf, formatPool, ignoredBounds, resolvePools } from './whereabouts/pools.ts';
 import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/requests.ts';
 
@@ -116,7 +116,7 @@ export const plugin = definePlugin({
     try {
       const backend = await openBackend(settingOf(call));
       await backend.probe();
-      await workOff(call, backend);
+      await tryWorkOff(call, backend);
       await announceNode(call, backend);
     } catch (error) {
       if (!(error instanceof CniError) || error.code !== ErrorCode.TryAgainLater) throw error;
@@ -130,7 +130,7 @@ export const plugin = definePlugin({
 
   async gc(call) {
     const backend = await openBackend(settingOf(call));
-    await workOff(call, backend);
+    await tryWorkOff(call, backend);
     const valid = new Set(call.validAttachments.map(attachmentKey));
     await backend.collect(
       (owner) => valid.has(attachmentKey(owner)),
@@ -163,7 +163,7 @@ async function reserve(
   owner: Owner,
   sources: readonly Source[],
 ): Promise<readonly Address[]> {
-  await new PendingReleases(backend).cancel(owner);
+  await new PendingReleases(backend.directory).cancel(owner);
   const [{ addresses, isNew }] = await Promise.all([backend.allocate(sources), announceNode(call, backend)]);
   if (isNew)
     call.undo(`release ${addresses.join(' and ')}`, () =>
@@ -224,19 +224,19 @@ async function releaseOrRemember(call: WhereaboutsCall, backend: Backend, one: R
   try {
     await backend.release(one);
   } catch (error) {
-    new PendingReleases(backend).remember(one);
+    new PendingReleases(backend.directory).remember({ ...one, cluster: backend.cluster });
     const { message, details } = error as CniError;
     call.warn(
       `The addresses are released by the next call that reaches ${backend.name}. ${message}${details ? `: ${details}` : ''}`,
     );
     return;
   }
-  await workOff(call, backend);
+  await tryWorkOff(call, backend);
 }
 
 /** Does the releases that wait. No other call fails because one of them does. */
-async function workOff(call: WhereaboutsCall, backend: Backend): Promise<void> {
-  await new PendingReleases(backend).workOff().catch(({ message }: Error) => call.warn(message));
+async function tryWorkOff(call: WhereaboutsCall, backend: Backend): Promise<void> {
+  await workOff(backend).catch(({ message }: Error) => call.warn(message));
 }
 
 /** Does something when it is first asked for. */

@@ -26,12 +26,13 @@ export interface CachedResult extends AttachmentId {
 
 /**
  * Reads the cache. What is torn, foreign or gone tells nothing.
- * @param part of the names of files: with a container ID, hardly any but its own are read. All when left out.
+ * @param mayBe whether to read a file of this name, as in `<network>-<container ID>-<interface>`; all when
+ *   left out.
  * @throws Error when the system is short of files or memory, or the disk fails.
  */
-export function* cachedResults(part = ''): Generator<CachedResult> {
+export function* cachedResults(mayBe: (name: string) => boolean = () => true): Generator<CachedResult> {
   for (const name of fileNames()) {
-    const entry = name.includes(part) && readEntry(`${directory}/${name}`);
+    const entry = mayBe(name) && readEntry(`${directory}/${name}`);
     if (entry) yield entry;
   }
 }

@@ -5,8 +5,9 @@ import type { NetConf } from '../lib/cni/config.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
-import { findOwnInterface } from '../lib/cni/own-interface.ts';
+import { findOwnInterface, type OwnInterface } from '../lib/cni/own-interface.ts';
 import { type InferShape, object, string } from '../lib/cni/schema.ts';
+import { deleteAlternativeName } from '../lib/kernel/alternative-name.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
@@ -92,6 +93,7 @@ function returnToHost(call: HostDeviceCall): void {
   const own = findOwnInterface(call);
   if (own) {
     using home = Netns.current();
+    dropTakenNames(call, own);
     move(own.link, own.sandbox.netns, home, nameOnHost(call, own.link), '');
     return;
   }
@@ -117,11 +119,23 @@ function returnToHost(call: HostDeviceCall): void {
 function nameOnHost(call: HostDeviceCall, link: Link): string {
   const { host, ifname } = call;
   const { device = '' } = specOf(call.config);
-  const names = [device, link.alias].filter((one) => !ifnameProblem(one) && !link.altNames.includes(one));
-  const name = [...names, ifname].find((one) => !getLink(host, one)) ?? `dev${link.index}`;
+  const names = [device, link.alias, ifname].filter(
+    (one) => !ifnameProblem(one) && !link.altNames.includes(one),
+  );
+  // The kernel puts a number that is free.
+  const name = names.find((one) => !getLink(host, one)) ?? 'dev%d';
   if (names[0] && name !== names[0])
     call.warn(`The host has another interface "${names[0]}". The device that comes back is called "${name}"`);
   return name;
+}
+
+/**
+ * Takes those alternative names from a device that the host has: the kernel would not move it. Whoever is in
+ * the sandbox may have given it some.
+ */
+function dropTakenNames({ host }: HostDeviceCall, { sandbox: { socket }, link }: OwnInterface): void {
+  for (const name of link.altNames)
+    if (getLink(host, name)) socket.execute(deleteAlternativeName(link.index, name, link.name));
 }
 
 /**

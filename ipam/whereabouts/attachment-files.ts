@@ -15,12 +15,9 @@ export class AttachmentFiles {
   }
 
   /** @throws CniError when it cannot be written. */
-  write({ owner, guess, quarantine, lists }: Release): void {
+  write({ owner, guess, ...rest }: Release): void {
     const holding = guess && formatHolding(guess);
-    writeStateFile(
-      this.fileOf(owner),
-      JSON.stringify({ owner: ownerKey(owner), holding, quarantine, lists }),
-    );
+    writeStateFile(this.fileOf(owner), JSON.stringify({ owner: ownerKey(owner), holding, ...rest }));
   }
 
   has(owner: Owner): boolean {
@@ -56,12 +53,21 @@ export class AttachmentFiles {
 
 function parse(text: string | undefined): Release | undefined {
   try {
-    const { owner: key, holding, quarantine, lists } = JSON.parse(text ?? '') as Record<string, unknown>;
+    const {
+      owner: key,
+      holding,
+      quarantine,
+      lists,
+      cluster,
+    } = JSON.parse(text ?? '') as Record<string, unknown>;
     const owner = typeof key === 'string' ? ownerOf(key) : undefined;
     if (!owner || !Number.isSafeInteger(quarantine) || !Array.isArray(lists)) return undefined;
     const keys = lists.filter((list): list is string => typeof list === 'string');
     const guess = typeof holding === 'string' ? parseHolding(holding) : undefined;
-    return { owner, guess, quarantine: quarantine as number, lists: keys };
+    return {
+      ...{ owner, guess, quarantine: quarantine as number, lists: keys },
+      cluster: typeof cluster === 'string' ? cluster : undefined,
+    };
   } catch {
     return undefined;
   }

@@ -32,6 +32,8 @@ export interface Release {
   readonly quarantine: number;
   /** What may name its container: keys of lists in etcd (legacy.ts), or pools of the Kubernetes API. */
   readonly lists: readonly string[];
+  /** The {@link Backend.cluster} in which it could not be released; undefined when it was not tried. */
+  readonly cluster?: string | undefined;
 }
 
 /** Keeps addresses for all nodes. Every method throws CniError TryAgainLater while it cannot be asked. */
@@ -40,6 +42,8 @@ export interface Backend {
   readonly name: string;
   /** Where releases of the network wait on this node. */
   readonly directory: string;
+  /** Tells the cluster from others, as far as it is known how they are found. */
+  readonly cluster: string;
   /** The pools of which containers get addresses, in their order. @throws Error that says what is wrong. */
   pools(): Promise<readonly Pool[]>;
   /**

@@ -12,24 +12,32 @@ import { directoryOf, heldDirectoryOf, isDigest, stateRoot } from './state.ts';
 
 /** Takes over what is kept of a network. What cannot be moved stays where it is. */
 export function adoptEarlierState(network: string): void {
-  try {
+  const adopt = (from: string, placeOf: (one: Release) => string) =>
+    tryTo(() => {
+      const files = new AttachmentFiles(from);
+      for (const name of files.names())
+        tryTo(() => {
+          const one = files.read(name);
+          if (one?.owner.network !== network) return;
+          const to = placeOf(one);
+          makeDirectory(to, 0o700);
+          renameSync(`${from}/${name}`, `${to}/${name}`);
+        });
+    });
+  tryTo(() => {
     for (const cluster of listStateFiles(stateRoot).filter(isDigest)) {
-      adopt(`${stateRoot}/${cluster}`, network, ({ lists }) => directoryOf(backendOf(lists), network));
-      adopt(`${stateRoot}/${cluster}/held`, network, () => heldDirectoryOf(network));
+      adopt(`${stateRoot}/${cluster}`, ({ lists }) => directoryOf(backendOf(lists), network));
+      adopt(`${stateRoot}/${cluster}/held`, () => heldDirectoryOf(network));
     }
-  } catch {
-    // The next call tries again.
-  }
+  });
 }
 
-function adopt(from: string, network: string, placeOf: (one: Release) => string): void {
-  const files = new AttachmentFiles(from);
-  for (const name of files.names()) {
-    const one = files.read(name);
-    if (one?.owner.network !== network) continue;
-    const to = placeOf(one);
-    makeDirectory(to, 0o700);
-    renameSync(`${from}/${name}`, `${to}/${name}`);
+/** Does a step if it can. Another call may do the same at this moment; else the next one tries again. */
+function tryTo(step: () => void): void {
+  try {
+    step();
+  } catch {
+    // Nothing else waits for it.
   }
 }
 

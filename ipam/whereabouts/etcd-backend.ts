@@ -38,6 +38,7 @@ import { countUsed } from './usage.ts';
 export class EtcdBackend implements Backend {
   readonly name = 'etcd';
   readonly directory: string;
+  readonly cluster: string;
   private readonly setting: Setting;
   private readonly longestCallMs: number | undefined;
   private readonly host = hostIdentity();
@@ -51,7 +52,10 @@ export class EtcdBackend implements Backend {
     this.setting = setting;
     this.longestCallMs = longestCallMs;
     this.directory = directoryOf('etcd', setting.owner.network);
-    endpointsOf(setting.ipam);
+    this.cluster = endpointsOf(setting.ipam)
+      .map(({ origin }) => origin)
+      .toSorted()
+      .join();
   }
 
   async pools(): Promise<readonly Pool[]> {

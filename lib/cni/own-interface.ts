@@ -71,7 +71,7 @@ function addressesOf(socket: RouteSocket, { index }: Link): Prefix[] {
 /** Whether libcni's cache, whose files end in the interface's name, has it as that of another attachment. */
 export function isOfOther({ attachment, netns }: Call, link: Link): boolean {
   const own = attachmentKey(attachment);
-  for (const one of cachedResults(`-${link.name}`))
+  for (const one of cachedResults((name) => name.endsWith(`-${link.name}`)))
     for (const { name, mac, sandbox } of attachmentKey(one) === own ? [] : one.interfaces)
       if (name === link.name && sandbox === netns && `${mac}`.toLowerCase() === link.mac) return true;
   return false;

@@ -44,8 +44,8 @@ export async function withBackend<T, Name extends string = never>(
 }
 
 /**
- * As {@link withBackend}, for work that changes something. Iptables may do it for one family and refuse it for
- * the other: that is taken back before nftables does it for both.
+ * As {@link withBackend}, for work that changes something. Iptables may do it for one family and refuse it
+ * for the other: that is taken back before nftables does it for both.
  * @param undo is told how to take back what was done.
  * @param change tells what it is given how to take back what it has done.
  * @throws what `change`, or a step that takes something back, throws.

@@ -63,7 +63,9 @@ function tryTo(remove: () => void): void {
 
 /** True when every sandbox that the holder is known by no longer exists, and one is known. */
 export function isHolderGone({ containerId, isOn }: Holder): boolean {
-  const known = [...recorded(), ...cachedResults(containerId)].filter((one) => one.containerId && isOn(one));
+  const known = [...recorded(), ...cachedResults((name) => name.includes(containerId))].filter(
+    (one) => one.containerId && isOn(one),
+  );
   return areNetnsGone(known.flatMap((one) => one.sandboxes));
 }
 

@@ -37,7 +37,7 @@ const cacheContents = [
 
 /** Reads the cache in every way that plugins do. @returns what was read. */
 function readHints(): unknown {
-  const read = [...cachedResults(), ...cachedResults('c1')];
+  const read = [...cachedResults(), ...cachedResults((name) => name.includes('c1'))];
   for (const { network, containerId, ifname, sandboxes, interfaces, addresses } of read) {
     const texts: unknown[] = [network, containerId, ifname, ...sandboxes];
     if (!texts.every((text) => typeof text === 'string')) throw new Error(`Read as text: ${texts}`);

@@ -159,27 +159,30 @@ test('a device comes back whichever of its names the configuration has, and what
   const host = await makeHost(t);
   await addDevice(host);
   await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth1', 'altname', 'enp9s0']);
-  await host.run(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0p']);
+  await host.run(['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'dev0']);
   await host.run(['ip', 'link', 'property', 'add', 'dev', 'eth0', 'altname', 'enp8s0']);
   const byMac = { device: undefined, hwaddr: '0a:00:00:00:00:11' };
   const nameOf = async () =>
     (JSON.parse(await host.run(['ip', '-j', 'link'])) as { ifname: string; address: string }[]).find(
       ({ address }) => address === byMac.hwaddr,
     )?.ifname;
-  const index = (await link(host, 'eth1'))!.ifindex;
   for (const [keys, ifname, inPod, wanted] of [
-    [{ device: 'enp9s0' }, 'net0', 'ip link', 'eth1'],
+    [{ device: 'enp9s0' }, 'net0', 'true', 'eth1'],
+    [{ device: 'enp9s0' }, 'net0', 'ip link property add dev net0 altname eth0 altname enp8s0', 'eth1'],
     [{ device: 'enp9s0' }, 'net0', 'ip link set net0 alias eth0', 'net0'],
     [byMac, 'net0', 'ip link set net0 alias enp9s0', 'net0'],
     [byMac, 'net0', 'ip link set net0 alias enp8s0', 'net0'],
-    [byMac, 'eth0', 'ip link set eth0 alias enp8s0', `dev${index}`],
+    [byMac, 'eth0', 'ip link set eth0 alias enp8s0', ''],
+    [byMac, 'net1', 'ip link set net1 name x alias eth0; ip link property add dev x altname net1', ''],
   ] as const) {
     const one = await attach(host, changed(name, keys), { ifname });
-    await one.pod.run(inPod.split(' '));
+    await one.pod.run(['sh', '-ec', inPod]);
     await one.del();
-    t.is(await nameOf(), wanted, inPod);
+    const back = await nameOf();
+    if (wanted) t.is(back, wanted, inPod);
+    else t.regex(back ?? '', /^dev\d+$/, inPod);
     t.is(await link(one.pod, ifname), undefined);
-    if (wanted !== 'eth1') await host.run(['ip', 'link', 'set', wanted, 'name', 'eth1']);
+    if (back !== 'eth1') await host.run(['ip', 'link', 'set', back!, 'name', 'eth1']);
   }
 
   // The kernel gives it back with the name from the container, and with its alternative name.

@@ -106,6 +106,17 @@ test('DEL leaves "lo" of the pod that has the sandbox\'s path by now', async (t)
   t.false(await isUp(pod));
 });
 
+test('DEL brings "lo" down whatever results of other interfaces tell of it', async (t) => {
+  const host = await makeHost(t);
+  const network = { ...networkOf({ type: 'loopback' }), name: 'cni-loopback' };
+  const one = await attach(host, network, { ifname: 'lo' });
+  const other = new Attachment(host, one.pod, { ...network, name: 'my-local' }, { containerId: 'other' });
+  other.result = one.result;
+  remember(host, other);
+  await one.del();
+  t.false((await link(one.pod, 'lo'))!.flags.includes('UP'));
+});
+
 test("DEL leaves the settings, rules and addresses of the pod that has the sandbox's path by now", async (t) => {
   const host = await makeHost(t);
   const bridge = { type: 'bridge', bridge: 'br0', isDefaultGateway: true, ipam };

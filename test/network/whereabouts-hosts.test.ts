@@ -1,6 +1,6 @@
 /** whereabouts with etcd: hosts of one name, and what stands in the way of a release. */
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
 import { writeCached } from '../../cli/libcni/cache.ts';
 import { Etcd } from '../support/etcd.ts';
@@ -352,13 +352,30 @@ test('what waits is released also when the members of etcd are others by then, a
   t.is(waiting.length, 2);
   await cluster.host.run(['mkdir', earlier]);
   await cluster.host.run(['mv', `${directory}/${waiting[0]}`, earlier]);
+  // What cannot be moved keeps nothing else there, wherever it is in the directory.
+  const broken = Array.from({ length: 16 }, (_, i) => i.toString(16).repeat(32));
+  for (const name of broken) mkdirSync(cluster.host.file(`${earlier}/${name}`));
   await cluster.etcd.startMember(0);
   await cluster.etcd.untilHealthy();
   t.is((await cluster.run('STATUS', '', { conf: { name: 'other' } })).exit, 0);
   t.is(Object.keys(await cluster.kept()).length, 4);
   t.is((await cluster.run('STATUS', '')).exit, 0);
   t.deepEqual(await cluster.kept(), {});
-  t.deepEqual(readdirSync(cluster.host.file(earlier)), []);
+  t.deepEqual(readdirSync(cluster.host.file(earlier)).toSorted(), broken);
+});
+
+test('what waits is released also by calls for another network of the cluster', async (t) => {
+  const cluster = await clusterOf(t);
+  const other = { conf: { name: 'other' } };
+  await cluster.add('a');
+  await cluster.add('b', other);
+  await cluster.etcd.kill(0);
+  await cluster.del('a');
+  await cluster.etcd.startMember(0);
+  await cluster.etcd.untilHealthy();
+  t.is((await cluster.del('b', other)).stderr, '');
+  t.deepEqual(await cluster.kept(), {});
+  t.deepEqual(readdirSync(cluster.host.file('/var/lib/cni/whereabouts/etcd/vlan7')), ['lock']);
 });
 
 test('DEL does not wait for another call that works off what waits', async (t) => {

@@ -182,6 +182,23 @@ test('a range of slices is counted by one request', async (t) => {
   t.is(cluster.api.requests.filter(({ resource }) => resource === 'ippools').length, 1);
 });
 
+test('what waits is released also by calls for another network of the API, and only of that', async (t) => {
+  const cluster = await kubeClusterOf(t);
+  await cluster.add('a', pod('a'));
+  await cluster.api.down();
+  await cluster.del('a');
+  await cluster.api.up();
+  const kubeconfig = `${dirname(cluster.api.kubeconfig())}/another`;
+  await cluster.host.run(['cp', cluster.api.kubeconfig(), kubeconfig]);
+  const other = { conf: { name: 'other' } };
+  // What it leads to may be another cluster.
+  t.is((await cluster.run('STATUS', '', { ...other, ipam: { kubernetes: { kubeconfig } } })).exit, 0);
+  t.is(cluster.reservations().length, 1);
+  t.is((await cluster.run('STATUS', '', other)).exit, 0);
+  t.deepEqual(cluster.reservations(), []);
+  t.deepEqual([...filesBelow(cluster, 'pending'), ...filesBelow(cluster, 'held')], []);
+});
+
 test('a call works off a part of a long backlog, and the next ones the rest', async (t) => {
   const cluster = await kubeClusterOf(t);
   await cluster.api.down();

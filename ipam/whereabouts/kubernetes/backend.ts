@@ -38,7 +38,8 @@ import { releaseExpired, releaseFrom, removeFrom } from './release.ts';
 export class KubernetesBackend implements Backend {
   readonly name = 'the Kubernetes API';
   readonly directory: string;
-  private readonly kubeconfig: string;
+  /** The path of the kubeconfig. */
+  readonly cluster: string;
   private readonly setting: Setting;
   private readonly timeoutMs: number | undefined;
   private readonly held: AttachmentFiles;
@@ -49,7 +50,7 @@ export class KubernetesBackend implements Backend {
   constructor(setting: Setting, kubeconfig: string, timeoutMs?: number) {
     this.setting = setting;
     this.directory = directoryOf('kubernetes', setting.owner.network);
-    this.kubeconfig = kubeconfig;
+    this.cluster = kubeconfig;
     this.timeoutMs = timeoutMs;
     this.held = new AttachmentFiles(heldDirectoryOf(setting.owner.network));
   }
@@ -110,7 +111,8 @@ export class KubernetesBackend implements Backend {
       const ref = await refOf(this.objects(), list, owner);
       if (ref) await releaseFrom(this.objects(), ref, owner, quarantine);
     }
-    this.held.remove(owner);
+    // It may be of another network.
+    new AttachmentFiles(heldDirectoryOf(owner.network)).remove(owner);
   }
 
   async check(addresses: readonly Address[]): Promise<void> {
@@ -174,7 +176,7 @@ export class KubernetesBackend implements Backend {
 
   /** The kubeconfig is not read before it is needed: DEL goes on without it. */
   private objects(): Objects {
-    this.opened ??= openObjects(this.kubeconfig, this.timeoutMs);
+    this.opened ??= openObjects(this.cluster, this.timeoutMs);
     return this.opened;
   }
 
