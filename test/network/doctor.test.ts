@@ -154,7 +154,7 @@ for (const [title, fault] of [
     const { on, pod } = await scene(t);
     await testFix(t, on, fault, 'forward-policy', {
       subject: /^network "net"$/,
-      cause: title.endsWith('for the pods') ? /on purpose/ : /has no plugin "firewall"/,
+      cause: fault.includes('br0') ? /on purpose/ : /has no plugin "firewall"/,
       isWell: () => ping(pod, '192.0.2.2'),
     });
   });
