@@ -91,7 +91,8 @@ function versionsOf(file: string): string[] | string {
     timeout: patienceMs,
     killSignal: 'SIGKILL',
   });
-  if (error) return error.message;
+  // What answers without reading its input may have ended before that is written.
+  if (error && (error as NodeJS.ErrnoException).code !== 'EPIPE') return error.message;
   try {
     const answer: unknown = JSON.parse(stdout);
     if (isObject(answer) && Array.isArray(answer.supportedVersions))
