@@ -4,7 +4,6 @@ import { execFileSync } from 'node:child_process';
 import { linkSync, readdirSync, renameSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { readLaunch } from '../launcher/launch.ts';
-import { isObject } from '../lib/object.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, ExitCode } from './errors.ts';
@@ -20,6 +19,7 @@ import {
 } from './install/private-directory.ts';
 import { changeDirectory } from './install/staging.ts';
 import { checkUnits, installUnits, removeUnits } from './install/systemd.ts';
+import { versionsOf } from './plugin-versions.ts';
 import type { Subcommand } from './subcommand.ts';
 import { count, formatTable, note, print } from './terminal.ts';
 
@@ -130,14 +130,8 @@ function verify(file: string, name: string): void {
       if (text.startsWith(packageJson.name)) return;
       throw new Error(`it printed: ${text}`);
     }
-    const text = execFileSync(file, {
-      encoding: 'utf8',
-      stdio: 'pipe',
-      env: { CNI_COMMAND: 'VERSION' },
-      input: '{}',
-    });
-    const answer: unknown = JSON.parse(text);
-    if (!isObject(answer) || !Array.isArray(answer.supportedVersions)) throw new Error(`it printed: ${text}`);
+    const versions = versionsOf(file);
+    if (typeof versions === 'string') throw new Error(versions);
   } catch (cause) {
     throw new CommandError(`Plugin "${name}" does not run on this machine. Nothing was changed`, { cause });
   }

@@ -1,19 +1,15 @@
 /** Whether the plugins that the networks name are installed, speak their version, and are one build. */
 
-import { spawnSync } from 'node:child_process';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { readRegularFile } from '../../lib/file.ts';
-import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
 import { identify } from '../install/identity.ts';
 import { ipamTypeOf, type NetworkList } from '../libcni/conflist.ts';
+import { versionsOf } from '../plugin-versions.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
 import type { Context } from './context.ts';
-
-/** How long a plugin may take to tell its versions, in milliseconds. */
-const patienceMs = 30_000;
 
 export const plugins: Check = {
   id: 'plugins',
@@ -80,27 +76,6 @@ function usable(name: string, networks: readonly NetworkList[], { environment, s
       cause: 'The plugin is older than the configuration',
       fix: isOurs(suite) ? install : `Set "cniVersion" to "${versions.at(-1)}", or install a newer plugin`,
     }));
-}
-
-/** @returns the versions that a plugin takes, or what is wrong with it. */
-function versionsOf(file: string): string[] | string {
-  const { stdout, error, status, signal } = spawnSync(file, [], {
-    env: { PATH: process.env.PATH, CNI_COMMAND: 'VERSION' },
-    encoding: 'utf8',
-    input: '{"cniVersion":"0.4.0"}',
-    timeout: patienceMs,
-    killSignal: 'SIGKILL',
-  });
-  // What answers without reading its input may have ended before that is written.
-  if (error && (error as NodeJS.ErrnoException).code !== 'EPIPE') return error.message;
-  try {
-    const answer: unknown = JSON.parse(stdout);
-    if (isObject(answer) && Array.isArray(answer.supportedVersions))
-      return answer.supportedVersions.map(String);
-  } catch {
-    // Told of below.
-  }
-  return `exit code ${status ?? signal}, and it printed: ${stdout.slice(0, 200).trim() || 'nothing'}`;
 }
 
 /** Plugins of this suite in one directory that are not of one build. */
