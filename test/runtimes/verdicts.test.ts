@@ -4,8 +4,8 @@
  * Runs once: no agent takes part.
  */
 
-import { rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { renameSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import test from 'ava';
 import { until } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
@@ -213,8 +213,12 @@ async function lookAt(
   let said = '';
   let looks = 0;
   await until(`containerd has read "${file}"`, async () => {
-    // It looks when a file is written, unless it is just looking.
-    if (looks++ % 50 === 0) node.write(file, content);
+    // It looks when a file is written or renamed, unless it is just looking. What is renamed is whole.
+    if (looks++ % 50 === 0) {
+      const next = join(dirname(file), 'next');
+      node.write(next, content);
+      renameSync(node.file(next), node.file(file));
+    }
     said = await containerd.lastNetworkLoad();
     return said.includes(file) || (said === 'OK' && content !== '{');
   });
