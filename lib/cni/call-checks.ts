@@ -3,7 +3,7 @@
 import { type Stats, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
-import type { CallContext } from './call.ts';
+import { type CallContext, warnOf } from './call.ts';
 import { type Invocation, isValidName } from './invocation.ts';
 import type { Plugin } from './plugin.ts';
 import { atLeast } from './version.ts';
@@ -85,11 +85,10 @@ export function refuseOwnNetns(invocation: Invocation, look: Once): void {
  * @returns the context without the namespace, for other verbs and namespaces as it is.
  */
 export function withoutOwnNetns(context: CallContext): CallContext {
-  const { invocation, environment, sharing, record } = context;
+  const { invocation, environment, sharing } = context;
   if (invocation.command !== 'DEL' || !isOwnNetns(invocation, sharing?.once ?? eachTime)) return context;
   const message = `CNI_NETNS "${invocation.netns}" is the namespace that the plugin itself runs in: going on as without the container's`;
-  record?.noteWarning(message);
-  context.warn(message);
+  warnOf(context, message);
   return {
     ...context,
     invocation: { ...invocation, netns: '' },

@@ -68,6 +68,12 @@ interface Undo {
   needs: readonly Undo[];
 }
 
+/** Tells of something that does not stop a call: on standard error, and in the log. */
+export function warnOf({ record, warn }: CallContext, message: string): void {
+  record?.noteWarning(message);
+  warn(message);
+}
+
 /** One call of one verb. It closes what it has opened when it is disposed of. */
 export class Call<C = object> implements AttachmentId, Disposable {
   readonly context: CallContext;
@@ -161,8 +167,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
 
   /** Writes a line to standard error, for what does not stop the verb. */
   warn(message: string): void {
-    this.context.record?.noteWarning(message);
-    this.context.warn(message);
+    warnOf(this.context, message);
   }
 
   /**

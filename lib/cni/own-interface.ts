@@ -54,7 +54,7 @@ function isOwn(call: Call, { socket }: Sandbox, link: Link): boolean {
   );
   if (present.length > 0) return present.some((one) => known.some((other) => other.equals(one)));
   const mac = prevResult?.interfaces.find((one) => one.name === ifname && one.sandbox)?.mac;
-  if (mac?.toLowerCase() === link.mac) return true;
+  if (mac === link.mac) return true;
   return (!mac || known.length === 0) && !isOfOther(call, link);
 }
 

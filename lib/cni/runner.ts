@@ -7,7 +7,7 @@
 import { CniError, ErrorCode } from '../errors.ts';
 import { eachTime } from '../kernel/sharing.ts';
 import { isObject } from '../object.ts';
-import { Call, type CallContext, depthVariable } from './call.ts';
+import { Call, type CallContext, depthVariable, warnOf } from './call.ts';
 import {
   checkCommand,
   checkDepth,
@@ -268,9 +268,7 @@ export function readPrevResult(
   } catch (error) {
     // A damaged cache must not keep a container from being taken down.
     if (context.invocation.command !== 'DEL') throw error;
-    const message = `Going on without "prevResult": ${(error as Error).message}`;
-    context.record?.noteWarning(message);
-    context.warn(message);
+    warnOf(context, `Going on without "prevResult": ${(error as Error).message}`);
     return undefined;
   }
 }
