@@ -9,6 +9,8 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
+import { fileError } from '../../lib/file.ts';
 import { isObject } from '../../lib/object.ts';
 import {
   isTorn,
@@ -41,7 +43,7 @@ export class SavedConfigs {
 
   /**
    * Saves a container's configuration, without touching one of another network.
-   * @throws Error when it cannot be written.
+   * @throws CniError IOFailure when it cannot be written.
    */
   save(containerId: string, config: DelegateConfig): void {
     const [first, second] = this.filesOf(containerId, config.name);
@@ -49,9 +51,10 @@ export class SavedConfigs {
     try {
       writeStateFile(other && other.name !== config.name ? second : first, JSON.stringify(config));
     } catch (error) {
-      throw new Error(
+      throw new CniError(
+        ErrorCode.IOFailure,
         `Cannot save the delegate's configuration in "${this.directory}". Make it a writable directory with free space, or set "dataDir"`,
-        { cause: error },
+        (error as Error).message,
       );
     }
   }
@@ -99,7 +102,7 @@ export class SavedConfigs {
     try {
       return listStateFiles(this.directory);
     } catch (error) {
-      throw new Error(`Cannot list the saved configurations in "${this.directory}"`, { cause: error });
+      throw fileError('list the saved configurations in', this.directory, error);
     }
   }
 

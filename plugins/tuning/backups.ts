@@ -6,6 +6,7 @@ import { lstatSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import {
@@ -50,14 +51,15 @@ export class Backups {
     this.directory = directory;
   }
 
-  /** Saves a backup. @throws Error when it cannot be written. */
+  /** Saves a backup. @throws CniError IOFailure when it cannot be written. */
   save(attachment: AttachmentId, backup: Omit<Backup, 'boot'>): void {
     try {
       writeStateFile(this.fileOf(attachment), JSON.stringify({ ...backup, boot: bootId() }, null, 1));
     } catch (error) {
-      throw new Error(
+      throw new CniError(
+        ErrorCode.IOFailure,
         `Cannot save in "${this.directory}" what the interface was like. Make it a writable directory with space left, or set "dataDir"`,
-        { cause: (error as Error).cause ?? error },
+        (error as Error).message,
       );
     }
   }
