@@ -11,8 +11,6 @@ import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.
 import {
   forFamilies,
   forInstalledFamilies,
-  IptablesError,
-  isUsable,
   requireUsable,
   tryRestore,
 } from './iptables.ts';
@@ -89,13 +87,7 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
       await forInstalledFamilies(async (family) => {
         const known = accepting(addresses, family);
         const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, addresses));
-        try {
-          await removeRules(programs, family, table, { from: forwardChain, known, own });
-        } catch (error) {
-          // Where iptables cannot be used, it has let nothing through.
-          const isRefused = error instanceof IptablesError;
-          if (!isRefused || (await isUsable(programs, family, table))) throw error;
-        }
+        await removeRules(programs, family, table, { from: forwardChain, known, own });
       }, familiesOf(addresses));
     },
 
