@@ -8,12 +8,7 @@ import type { Programs } from '../kernel/programs.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
-import {
-  forFamilies,
-  forInstalledFamilies,
-  requireUsable,
-  tryRestore,
-} from './iptables.ts';
+import { forFamilies, forInstalledFamilies, requireUsable, tryRestore } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
