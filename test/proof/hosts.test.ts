@@ -6,6 +6,7 @@
 
 import test from 'ava';
 import { ErrorCode } from '../../lib/errors.ts';
+import type { Attachment } from '../support/chain.ts';
 import { succeeded, type Verb } from '../support/plugin.ts';
 import { answerProblem } from './answers.ts';
 import { Scene } from './scene.ts';
@@ -21,8 +22,8 @@ interface Broken {
   readonly fails: readonly string[];
   /** Of their errors. */
   readonly code: number;
-  /** Whether DEL may leave something to GC, as it cannot remove it and has to come to an end. */
-  readonly isLeftToGc?: boolean;
+  /** What removes what DEL and GC may leave there, as they have to come to an end. */
+  readonly finishes?: 'DEL' | 'GC';
 }
 
 const empty = (target: string) => `mkdir -p /run/empty && mount --bind /run/empty ${target}`;
@@ -49,7 +50,7 @@ const withoutIptables = {
 };
 
 const hosts: Readonly<Record<string, Broken>> = {
-  'without iptables': { ...withoutIptables, breaks: replaced(':'), isLeftToGc: true },
+  'without iptables': { ...withoutIptables, breaks: replaced(':'), finishes: 'DEL' },
   'whose iptables fails': {
     ...withoutIptables,
     breaks: replaced('ln -sf /bin/false /run/alternatives/$name'),
@@ -75,7 +76,7 @@ const hosts: Readonly<Record<string, Broken>> = {
     mends: 'umount /var/lib/cni',
     fails: ['bridge'],
     code: ErrorCode.IOFailure,
-    isLeftToGc: true,
+    finishes: 'GC',
   },
   'with a full directory of reservations': {
     subject: 'iptables',
@@ -94,7 +95,7 @@ const hosts: Readonly<Record<string, Broken>> = {
     mends: 'umount /run/cni/firewall',
     fails: ['firewall'],
     code: ErrorCode.IOFailure,
-    isLeftToGc: true,
+    finishes: 'GC',
   },
   'with a read-only directory of backups': {
     subject: 'iptables',
@@ -102,7 +103,7 @@ const hosts: Readonly<Record<string, Broken>> = {
     mends: 'umount /run/cni/tuning',
     fails: ['tuning'],
     code: ErrorCode.IOFailure,
-    isLeftToGc: true,
+    finishes: 'GC',
   },
   'without the configuration of flanneld': {
     subject: 'flannel',
@@ -113,7 +114,7 @@ const hosts: Readonly<Record<string, Broken>> = {
   },
 };
 
-for (const [what, { subject, breaks, mends, fails, code, isLeftToGc }] of Object.entries(hosts))
+for (const [what, { subject, breaks, mends, fails, code, finishes }] of Object.entries(hosts))
   test(`a host ${what}: each plugin does what it can, or fails and has done nothing`, async (t) => {
     const scene = await Scene.open(subjects[subject]!, { hasNeighbour: true, hasAgent: false });
     t.teardown(() => scene.close());
@@ -127,6 +128,14 @@ for (const [what, { subject, breaks, mends, fails, code, isLeftToGc }] of Object
       const { type } = plugins[index]!;
       t.is(answerProblem({ ...outcome, verb }, [code]), '', `${verb} of ${type}`);
       return outcome;
+    };
+
+    /** Ends an attachment. @returns what is left of it. */
+    const clean = async (one: Attachment) => {
+      if (finishes === 'DEL') succeeded(await one.tryDel());
+      await scene.remove(one.pod);
+      if (finishes === 'GC') succeeded(await scene.collect());
+      return await scene.difference();
     };
 
     const failed = [];
@@ -148,16 +157,14 @@ for (const [what, { subject, breaks, mends, fails, code, isLeftToGc }] of Object
     // Nobody calls again what has succeeded.
     for (const index of [...plugins.keys()].reverse())
       if ((await attempt('DEL', index)).exit !== 0) succeeded(await scene.run('DEL', index, attachment));
-    await scene.remove(attachment.pod);
-    if (isLeftToGc) succeeded(await scene.collect());
-    t.is(await scene.difference(), '', 'DEL');
+    t.is(await clean(attachment), '', 'DEL');
 
     const stale = await scene.attachment();
     await stale.add();
     await scene.removeWholly(stale.pod);
     for (const index of plugins.keys())
       if ((await attempt('GC', index)).exit !== 0) succeeded(await scene.run('GC', index, attachment));
-    t.is(await scene.difference(), '', 'GC');
+    t.is(await clean(stale), '', 'GC');
   });
 
 test('a host whose lock is held for ever: ADD that needs it fails in time, and has done nothing', async (t) => {
