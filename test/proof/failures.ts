@@ -4,8 +4,9 @@
  */
 
 import type { Attachment } from '../support/chain.ts';
+import type { Host } from '../support/host.ts';
 import { answerProblem } from './answers.ts';
-import { fail, type Point } from './injection.ts';
+import { fail, type Injected, type Point, type Start } from './injection.ts';
 import { bringTo, type ChangingVerb, cleanUp, describeFailure, pointsOf, type Verdict } from './kills.ts';
 import { type Picture, Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
@@ -55,8 +56,9 @@ export interface FailureCase {
   readonly verb: ChangingVerb;
   /** Of the plugin in the chain. */
   readonly index: number;
-  readonly point: Point;
   readonly error: string;
+  /** Runs the verb with the failure in it. */
+  inject(host: Host, start: Start): Promise<Injected>;
 }
 
 /**
@@ -70,7 +72,8 @@ export async function failureCases(subject: Subject, only = ''): Promise<Failure
         name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
           '/',
         ),
-        ...{ verb, index, point, error },
+        ...{ verb, index, error },
+        inject: (host: Host, start: Start) => fail(host, start, point, error),
       })),
     ),
   );
@@ -110,10 +113,10 @@ export class FailureBench {
     return one.verb === 'ADD' ? this.attemptAdd(one) : this.attemptRemoval(one);
   }
 
-  private async attemptAdd({ index, point, error }: FailureCase): Promise<Verdict> {
+  private async attemptAdd({ index, inject }: FailureCase): Promise<Verdict> {
     const { scene } = this;
     const { attachment, picture } = await this.standAt(index);
-    const outcome = await fail(scene.host, scene.start('ADD', index, attachment), point, error);
+    const outcome = await inject(scene.host, scene.start('ADD', index, attachment));
     const { isReached } = outcome;
     // A process does something else from time to time, and no thread of Node.js survives that a wake-up fails.
     if (!isReached && outcome.exit === 'SIGABRT') return { isReached, problem: await this.leave() };
@@ -130,10 +133,10 @@ export class FailureBench {
 
   private async attemptRemoval(one: FailureCase): Promise<Verdict> {
     const { scene } = this;
-    const { verb, index, point, error } = one;
+    const { verb, index } = one;
     const remains = await this.leave();
     const attachment = await bringTo(scene, verb, index);
-    const outcome = await fail(scene.host, scene.start(verb, index, attachment), point, error);
+    const outcome = await one.inject(scene.host, scene.start(verb, index, attachment));
     // Nobody calls again what has succeeded.
     const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome.stderr) : '';
     const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
@@ -194,7 +197,7 @@ export class FailureBench {
 }
 
 /** There is only one device for host-device. */
-function canHaveNeighbour({ network }: Subject): boolean {
+export function canHaveNeighbour({ network }: Subject): boolean {
   return network.plugins[0]!.type !== 'host-device';
 }
 

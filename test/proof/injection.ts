@@ -128,16 +128,19 @@ async function traced(
   }
 }
 
-/** What the launcher starts when there is no agent. */
-function executable(type: string): string[] {
+/** What the launcher starts when there is no agent. @param options for the loader. */
+export function executable(type: string, options: readonly string[] = []): string[] {
   const directory = join(binDir, readdirSync(binDir).find((name) => name.startsWith(privatePrefix))!);
   const loader = join(directory, readdirSync(directory).find((name) => name.startsWith('ld-linux'))!);
   const program = join(directory, 'cni-plugins');
-  return [loader, '--library-path', directory, '--argv0', type, program, '--', join(binDir, type)];
+  return [
+    ...[loader, ...options, '--library-path', directory, '--argv0', type],
+    ...[program, '--', join(binDir, type)],
+  ];
 }
 
 /** Runs a program in a process group of its own, so that what it leaves behind can be found. */
-async function runGroup(
+export async function runGroup(
   argv: readonly string[],
   env: NodeJS.ProcessEnv,
   stdin: string,
