@@ -4,11 +4,12 @@
  */
 
 import type { Attachment } from '../support/chain.ts';
-import type { Host } from '../support/host.ts';
+import type { Host, Pod } from '../support/host.ts';
+import { networkSnapshot } from '../support/observe.ts';
 import { answerProblem } from './answers.ts';
 import { fail, type Injected, type Point, type Start } from './injection.ts';
 import { bringTo, type ChangingVerb, cleanUp, describeFailure, pointsOf, type Verdict } from './kills.ts';
-import { type Picture, Scene } from './scene.ts';
+import { differences, type Picture, Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
 
 /** The errors that a call can have, of those that are tried. */
@@ -95,6 +96,8 @@ interface Standing {
 export class FailureBench {
   private readonly scene: Scene;
   private standing: Standing | undefined;
+  /** What a pod looks like that has never been attached. */
+  private emptyPod: Picture | undefined;
 
   private constructor(scene: Scene) {
     this.scene = scene;
@@ -171,10 +174,21 @@ export class FailureBench {
     else
       for (let i = index + 1; i < length; i++)
         failures.push(describeFailure(await scene.run('GC', i, attachment)));
+    if (verb === 'DEL') failures.push(await this.leftIn(attachment.pod));
     await scene.remove(attachment.pod);
     const mayLeave = verb === 'GC' || error === 'EROFS';
     const isExcused = (path: string) => hints.test(path) || (mayLeave && warnings.includes(`"${path}"`));
     return join([...failures, await scene.difference(isExcused)]);
+  }
+
+  /** What DEL has left in a sandbox that stays. */
+  private async leftIn(pod: Pod): Promise<string> {
+    if (!this.emptyPod) {
+      const other = await this.scene.host.addPod();
+      this.emptyPod = await networkSnapshot(other);
+      await other.remove();
+    }
+    return differences(this.emptyPod, await networkSnapshot(pod)).join('\n');
   }
 
   private async standAt(index: number): Promise<Standing> {

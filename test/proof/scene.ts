@@ -216,7 +216,8 @@ function rulesOf(text: string): string[] {
     .map((line) => line.replace(/ \[\d+:\d+\]$/, ''));
 }
 
-function differences(before: Picture, now: Picture): string[] {
+/** What of a picture is different, in lines that begin with "+" or "-". */
+export function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
   return [
