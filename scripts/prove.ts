@@ -101,7 +101,7 @@ async function proveInGuests(): Promise<Proof> {
 /** Says what was found, and records it where everything was tried. */
 function report(): void {
   console.log(
-    `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} of them not met, ${failures.length} failed`,
+    `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} others not met, ${failures.length} failed`,
   );
   for (const { command } of failures) console.log(`  ${command}`);
   if (left > 0) console.log(`${left} are left for the same command to go on with`);
@@ -113,6 +113,6 @@ function report(): void {
     failed: failures.length,
     command: `npm run prove -- --kind ${values.kind}${values.guest ? ' --guest' : ''}${share < 1 ? ` --share ${values.share} --seed ${seed}` : ''}`,
     minutes,
-    ...(missed > 0 && { note: `not met, as a process differs a little from run to run: ${missed}` }),
+    ...(missed > 0 && { note: `besides, not met, as a process differs a little from run to run: ${missed}` }),
   });
 }

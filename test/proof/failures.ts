@@ -9,8 +9,14 @@ import { networkSnapshot } from '../support/observe.ts';
 import { answerProblem } from './answers.ts';
 import { fail, type Injected, type Point, type Start } from './injection.ts';
 import { bringTo, type ChangingVerb, cleanUp, describeFailure, pointsOf, type Verdict } from './kills.ts';
-import { differences, type Picture, Scene } from './scene.ts';
+import type { Picture } from './observer.ts';
+import { differences, Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
+
+const renameErrors = ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
+const linkErrors = ['ENOSPC', 'EROFS', 'EDQUOT', 'EACCES'];
+const unlinkErrors = ['EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
+const mkdirErrors = ['ENOSPC', 'EROFS', 'EPERM', 'ENOMEM'];
 
 /** The errors that a call can have, of those that are tried. */
 const errors: Readonly<Record<string, readonly string[]>> = {
@@ -27,10 +33,16 @@ const errors: Readonly<Record<string, readonly string[]>> = {
   openat: ['EMFILE', 'ENOMEM', 'EPERM', 'ENOSPC', 'EROFS', 'EINTR'],
   write: ['ENOSPC', 'EPERM', 'EINTR', 'EBUSY'],
   pwrite64: ['ENOSPC', 'EPERM', 'EINTR'],
-  rename: ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'],
-  unlink: ['EROFS', 'EPERM', 'EBUSY', 'ENOMEM'],
+  rename: renameErrors,
+  renameat: renameErrors,
+  renameat2: renameErrors,
+  link: linkErrors,
+  linkat: linkErrors,
+  unlink: unlinkErrors,
+  unlinkat: unlinkErrors,
   rmdir: ['EROFS', 'EPERM', 'EBUSY'],
-  mkdir: ['ENOSPC', 'EROFS', 'EPERM', 'ENOMEM'],
+  mkdir: mkdirErrors,
+  mkdirat: mkdirErrors,
   fchmod: ['EROFS', 'EPERM'],
   fsync: ['ENOSPC', 'EROFS', 'EINTR'],
   fdatasync: ['ENOSPC', 'EROFS', 'EINTR'],
@@ -41,6 +53,7 @@ const errors: Readonly<Record<string, readonly string[]>> = {
   clone: ['ENOMEM', 'EPERM'],
   clone3: ['ENOMEM', 'EPERM'],
   vfork: ['ENOMEM', 'EPERM'],
+  execve: ['EACCES', 'ENOENT', 'ENOMEM'],
   wait4: ['EINTR'],
 };
 
@@ -104,7 +117,7 @@ export class FailureBench {
   }
 
   static async open(subject: Subject): Promise<FailureBench> {
-    return new FailureBench(await Scene.open(subject, { hasNeighbour: canHaveNeighbour(subject) }));
+    return new FailureBench(await Scene.open(subject));
   }
 
   close(): Promise<void> {
@@ -208,11 +221,6 @@ export class FailureBench {
     this.standing = undefined;
     return join([failure, difference && `Left or lost:\n${difference}`]);
   }
-}
-
-/** There is only one device for host-device. */
-export function canHaveNeighbour({ network }: Subject): boolean {
-  return network.plugins[0]!.type !== 'host-device';
 }
 
 function join(problems: readonly string[]): string {

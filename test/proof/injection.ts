@@ -33,7 +33,19 @@ export interface Start {
 /** The calls that change something, wait for something, or open what is worked with. */
 const watched = [
   ...['sendto', 'sendmsg', 'recvfrom', 'recvmsg', 'socket', 'bind', 'setns', 'unshare', 'ioctl', 'flock'],
-  ...['openat', 'write', 'pwrite64', 'rename', 'renameat2', 'unlink', 'unlinkat', 'rmdir', 'link', 'linkat'],
+  ...[
+    'openat',
+    'write',
+    'pwrite64',
+    'rename',
+    'renameat',
+    'renameat2',
+    'unlink',
+    'unlinkat',
+    'rmdir',
+    'link',
+    'linkat',
+  ],
   ...['mkdir', 'mkdirat', 'fchmod', 'fsync', 'fdatasync', 'ftruncate', 'utimensat', 'memfd_create', 'pipe2'],
   ...['clone', 'clone3', 'vfork', 'execve', 'wait4'],
 ];

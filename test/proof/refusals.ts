@@ -5,7 +5,7 @@
  */
 
 import type { Host } from '../support/host.ts';
-import { canHaveNeighbour, type FailureCase } from './failures.ts';
+import type { FailureCase } from './failures.ts';
 import type { Start } from './injection.ts';
 import { bringTo, changingVerbs, cleanUp } from './kills.ts';
 import { disturb, findRequests, type NetlinkFault, type RequestPoint } from './netlink-faults.ts';
@@ -66,7 +66,7 @@ const batchBoundary = 20;
  * @param only name of a case, or its beginning; other verbs and plugins are left out.
  */
 export async function refusalCases(subject: Subject, only = ''): Promise<FailureCase[]> {
-  const scene = await Scene.open(subject, { hasNeighbour: canHaveNeighbour(subject) });
+  const scene = await Scene.open(subject);
   const cases: FailureCase[] = [];
   try {
     for (const verb of changingVerbs)
