@@ -5,11 +5,11 @@
  */
 
 import { Attachment, type AttachOptions, type Conflist, type PluginConf, runNetworkVerb } from './chain.ts';
-import { useLegacyIptables } from './firewall.ts';
+import { dropForwarded, useLegacyIptables } from './firewall.ts';
 import { Host, makeHostWithDevices, type Pod, startAgent, type Teardown } from './host.ts';
 import { endNameServer, nameDirectory, nameServer } from './name-server.ts';
 import { files, networkSnapshot, runAll, snapshot } from './observe.ts';
-import { OpenVswitch } from './open-vswitch.ts';
+import { lookAtOpenVswitch, OpenVswitch } from './open-vswitch.ts';
 import type { Outcome } from './plugin.ts';
 
 export const verbs = ['ADD', 'CHECK', 'DEL', 'GC', 'STATUS'] as const;
@@ -51,12 +51,6 @@ const tuning = {
   sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' },
 };
 
-/** A firewall that drops forwarded packets. */
-function addFirewall(host: Host): Promise<string> {
-  const base = 'type filter hook forward priority filter; policy drop;';
-  return host.run(['nft', `add table inet filter; add chain inet filter forward { ${base} }`]);
-}
-
 /** The rules of iptables, of whichever kind it is on the host. */
 async function lookAtIptables(host: Host): Promise<string[]> {
   const texts = await runAll(host, ['iptables-save', 'ip6tables-save']);
@@ -67,13 +61,6 @@ const ovs = { type: 'ovs', bridge: 'br1', vlan: 7, ipam };
 
 function addOpenVswitch(host: Host, t: Teardown): Promise<OpenVswitch> {
   return OpenVswitch.start(t, host);
-}
-
-function lookAtOpenVswitch(host: Host): Promise<string[]> {
-  return runAll(host, [
-    'ovs-vsctl list-ports br1',
-    'ovs-vsctl --columns=name,select_all,select_src_port,select_dst_port,output_port list Mirror',
-  ]);
 }
 
 /** Whether the name server runs, and its files but for the one that has its number. */
@@ -126,7 +113,7 @@ export const subjects: readonly Subject[] = [
     name: 'firewall, nftables',
     before: [bridge],
     plugin: { type: 'firewall', backend: 'nftables' },
-    prepare: addFirewall,
+    prepare: dropForwarded,
   },
   { name: 'bandwidth', before: [bridge], plugin: { type: 'bandwidth', ...limits } },
   { name: 'tuning', before: [bridge], plugin: tuning },
