@@ -6,10 +6,10 @@ import { findPlugin } from '../lib/cni/delegate.ts';
 import { atLeast } from '../lib/cni/version.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { describeError } from './errors.ts';
-import type { HostAttachment, Inventory } from './inventory.ts';
+import { type HostAttachment, type Inventory, recordedNetwork } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import { checkNetwork, type Environment, NoAnswerError, PluginFailedError } from './libcni/chain.ts';
-import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
+import type { NetworkList } from './libcni/conflist.ts';
 import { isOwnPlugin, lookingPlugins } from './own-plugins.ts';
 import { sandboxProblems } from './sandbox.ts';
 
@@ -66,9 +66,7 @@ async function stateOf(
   once: Once,
 ): Promise<State> {
   if (one.orphaned.length > 0) return { kind: 'orphaned', problems: one.orphaned };
-  // Most attachments of a network were made with the same configuration.
-  const network =
-    record && once(`configuration ${record.network} ${record.config}`, () => networkFromCache(record));
+  const network = record && recordedNetwork(record, once);
   const why = uncheckable(network, record);
   if (why) return withoutCheck(one, why);
   try {

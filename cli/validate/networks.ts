@@ -3,7 +3,7 @@
 import { basename } from 'node:path';
 import { getKey } from '../../lib/cni/schema.ts';
 import { isIPv4, poolsOverlap, sameSubnet, subnetsOverlap } from '../addresses.ts';
-import type { NetworkList } from '../libcni/conflist.ts';
+import { isLoopback, type NetworkList } from '../libcni/conflist.ts';
 import type { CheckedFile } from './file.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import type { CheckedPlugin } from './host.ts';
@@ -25,8 +25,8 @@ export function checkNetworks(files: readonly CheckedFile[]): void {
     ),
   );
   const loadable = files.filter(({ network }) => network);
-  if (loadable.length > 1 && loadable[0]?.network?.plugins.every(({ type }) => type === 'loopback'))
-    loadable[0].findings.push(
+  if (loadable.length > 1 && isLoopback(loadable[0]!.network!))
+    loadable[0]!.findings.push(
       warning(
         'loopback-first',
         '',

@@ -168,6 +168,66 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
   t.regex(wide, new RegExp(`${containerId} .*/run/netns/pod-\\w+ +cni0 veth\\w+ +ok`));
 });
 
+test('the loopback network of a runtime is nobody’s attachment, unless it is left over', async (t) => {
+  const { host, run, add, listed } = await hostWith(t, bridge);
+  const [web, db] = [await add('podnet', 'default/web'), await add('podnet', 'default/db')];
+  // As containerd and CRI-O have it, in no file.
+  const config = JSON.stringify({
+    cniVersion: '0.3.1',
+    name: 'cni-loopback',
+    plugins: [{ type: 'loopback' }],
+  });
+  const result = {
+    cniVersion: '0.3.1',
+    interfaces: [{ name: 'lo', mac: '00:00:00:00:00:00', sandbox: '' }],
+    ips: [{ version: '4', address: '127.0.0.1/8', interface: 0 }],
+  };
+  for (const [name, pod] of Object.entries({ web, db }))
+    writeFileSync(
+      host.file(`/var/lib/cni/results/cni-loopback-${name}-lo`),
+      JSON.stringify({
+        kind: 'cniCacheV1',
+        containerId: name,
+        config: Buffer.from(config).toString('base64'),
+        ifName: 'lo',
+        networkName: 'cni-loopback',
+        netns: pod.netns,
+        cniArgs: [
+          ['K8S_POD_NAMESPACE', 'default'],
+          ['K8S_POD_NAME', name],
+        ],
+        result: { ...result, interfaces: [{ ...result.interfaces[0], sandbox: pod.netns }] },
+      }),
+    );
+  t.deepEqual(
+    (await listed()).attachments.map(({ network, state }) => [network, state.kind]),
+    [
+      ['podnet', 'ok'],
+      ['podnet', 'ok'],
+    ],
+  );
+  const { findings } = (
+    JSON.parse((await run(['doctor', '-o', 'json'])).stdout) as {
+      checks: { id: string; findings: object[] }[];
+    }
+  ).checks.find(({ id }) => id === 'records')!;
+  t.deepEqual(findings, []);
+  for (const args of [['network', 'ls'], ['draw'], ['gc', '--dry-run'], ['probe', 'default/web'], ['gc']]) {
+    const { exit, stdout, stderr } = await run(args);
+    t.notRegex(stdout + stderr, /loopback|127\.0\.0\.1/, args.join(' '));
+    if (args[0] !== 'probe') t.is(exit, 0, `${args.join(' ')}\n${stdout}${stderr}`);
+  }
+  t.notRegex((await run(['--complete', 'gc', ''])).stdout, /loopback/);
+  t.is((await listed()).attachments.length, 2);
+
+  await db.remove();
+  const collected = await run(['gc', 'cni-loopback']);
+  t.deepEqual([collected.exit, collected.stderr], [0, ''], collected.stdout);
+  t.regex(collected.stdout, /^Removed default\/db db lo/m);
+  t.regex(collected.stdout, /1 attachment removed, 0 kept/);
+  t.regex(await host.run(['ls', '/var/lib/cni/results']), /cni-loopback-web-lo/);
+});
+
 test('what CHECK cannot tell is unchecked, but the interface is looked at', async (t) => {
   const old = { ...bridge, cniVersion: '0.3.1', plugins: bridge.plugins.slice(0, 1) };
   const { add, state } = await hostWith(t, old);
