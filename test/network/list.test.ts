@@ -212,7 +212,13 @@ test('the loopback network of a runtime is nobody’s attachment, unless it is l
     }
   ).checks.find(({ id }) => id === 'records')!;
   t.deepEqual(findings, []);
-  for (const args of [['network', 'ls'], ['draw'], ['gc', '--dry-run'], ['probe', 'default/web'], ['gc']]) {
+  for (const args of [
+    ['network', 'ls'],
+    ['draw'],
+    ['gc', '--dry-run'],
+    ['probe', 'default/web', '--dns', '10.88.0.1'],
+    ['gc'],
+  ]) {
     const { exit, stdout, stderr } = await run(args);
     t.notRegex(stdout + stderr, /loopback|127\.0\.0\.1/, args.join(' '));
     if (args[0] !== 'probe') t.is(exit, 0, `${args.join(' ')}\n${stdout}${stderr}`);
