@@ -222,11 +222,6 @@ export function isByHand(containerId: string): boolean {
   return containerId.startsWith('cnitool-');
 }
 
-/** Whether an operator means an attachment of this pod: by its name, with or without namespace, or its ID. */
-export function isNamed(one: HostAttachment, name: string): boolean {
-  return displayName(one) === name || one.pod?.name === name || one.containerId.startsWith(name);
-}
-
 /** Runtimes write the keys in their own case. */
 function portsOf(capabilityArgs: Readonly<Record<string, unknown>>): PublishedPort[] {
   const list = getKey(capabilityArgs, 'portMappings');

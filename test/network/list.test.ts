@@ -150,6 +150,10 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
   t.deepEqual(await names('--state', 'broken'), ['kube-system/dns']);
   t.deepEqual(await names('--network', ptp.name, '--state', 'broken'), ['']);
   t.regex((await run(['list', '--pod', 'db'])).stdout, /1 of 3 attachments, all ok\./);
+  t.deepEqual(await names('--pod', 'cnitool-'), ['db', 'default/web-1', 'kube-system/dns'], 'of IDs');
+  t.deepEqual(await names('--pod', 'cni'), [''], 'too short for an ID');
+  t.deepEqual(await names('--pod', ''), ['']);
+  t.deepEqual(await names('--orphaned', '--state', 'broken'), ['kube-system/dns']);
   const unknown = await run(['list', '--network', 'nope']);
   t.is(unknown.exit, 1);
   t.regex(unknown.stderr, /No network is called "nope"/);
@@ -280,6 +284,34 @@ test('plugins of others are run as executables; one that is missing or hangs lea
   await pod.run(['ip', 'addr', 'flush', 'dev', 'eth0']);
   await pod.run(['ip', 'link', 'set', 'eth0', 'up']);
   t.deepEqual((await foreign('exit 0')).problems, ['interface "eth0" has no address 10.88.0.2']);
+});
+
+test('what is deleted while it is looked at is left out, and not called broken', async (t) => {
+  const { host, run, add } = await hostWith(t, { ...bridge, plugins: bridge.plugins.slice(0, 1) });
+  await add('podnet', 'web');
+  await host.run(['cp', '-r', '/var/lib/cni/results', '/run/kept']);
+  mkdirSync(host.file('/run/bin'));
+  // As CHECK sees it when DEL has taken something away, and the runtime is about to remove the record.
+  const script = `#!/bin/sh
+(sleep 0.1; rm /var/lib/cni/results/podnet-*) > /dev/null 2>&1 &
+echo '{"code": 100, "msg": "a rule is missing"}'
+exit 1
+`;
+  writeFileSync(host.file('/run/bin/bridge'), script);
+  chmodSync(host.file('/run/bin/bridge'), 0o755);
+  const look = async (...args: string[]) => {
+    await host.run(['sh', '-c', 'cp /run/kept/* /var/lib/cni/results/']);
+    return await run(args, { CNI_PATH: '/run/bin' });
+  };
+  const list = await look('list');
+  t.deepEqual([list.exit, list.stdout], [0, '0 attachments.\n'], list.stderr);
+  const drawn = await look('draw');
+  t.is(drawn.exit, 0);
+  t.notRegex(drawn.stdout, /broken|web/);
+  const { checks } = JSON.parse((await look('doctor', '-o', 'json')).stdout) as {
+    checks: { id: string; findings: object[] }[];
+  };
+  t.deepEqual(checks.find(({ id }) => id === 'attachments')!.findings, []);
 });
 
 test('files that are torn, empty or foreign hide nothing else, and are named', async (t) => {
