@@ -72,6 +72,10 @@ test('validate reports each mistake with its line and how to correct it', async 
       list('x', { ...bridge, ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.0.0/31' }]] } }),
       /"10\.1\.0\.0\/31", which is too small/,
     ],
+    [
+      list('x', { ...bridge, ipam: { ...bridge.ipam, rangeStart: '10.1.0.1', rangeEnd: '10.1.0.1' } }),
+      /error: "ipam\.ranges\[0\]" has no address but that of a gateway \(10\.1\.0\.1\)/,
+    ],
     [list('x', { ...bridge, ipam: { type: 'host-local' } }), /ipam/],
     [list('x', { type: 'ptp' }), /Plugin "ptp" needs addresses/],
     [
