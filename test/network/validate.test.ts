@@ -3,7 +3,7 @@
  * Runs once: no agent takes part.
  */
 
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { cni, command, directory, here } from '../support/command.ts';
@@ -336,14 +336,18 @@ test('the host is checked: what a plugin misses, and what the host has of the su
   const dir = directory(t, {
     '10-bridge.conflist': list('x', bridge),
     '20-macvlan.conflist': list('y', { type: 'macvlan', master: 'wan', ipam: { type: 'dhcp' } }),
+    '30-full.conflist': list('z', { type: 'ptp', ipam: { type: 'host-local', subnet: '10.7.0.0/30' } }),
   });
+  mkdirSync(host.file('/var/lib/cni/networks/z'), { recursive: true });
+  writeFileSync(host.file('/var/lib/cni/networks/z/10.7.0.2'), 'pod\neth0');
   const validate = (...args: string[]) =>
     host.tryRun([command, 'validate', '--bin-dir', suites.ours, ...args, dir]);
   const { exit, stdout } = await validate();
   t.is(exit, 1);
   t.regex(stdout, /Subnet 10\.1\.0\.0\/16 overlaps with 10\.1\.5\.1\/24 on interface "office"/);
   t.regex(stdout, /Plugin "macvlan" cannot work on this host.*dhcp/i);
-  t.is((await validate('--no-host')).exit, 0);
+  t.regex(stdout, /All 1 addresses of 10\.7\.0\.1-10\.7\.0\.2 are reserved on this host/);
+  t.is((await validate('--no-host', '--strict')).exit, 0);
 });
 
 test('findings come as SARIF and as annotations of GitHub', async (t) => {
