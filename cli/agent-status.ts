@@ -6,6 +6,7 @@ import type { OverlayStatus } from '../agent/overlay/host.ts';
 import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
 import type { AgentStatus } from '../agent/statistics.ts';
 import { errnoOf } from '../lib/file.ts';
+import { isObject } from '../lib/object.ts';
 import { CommandError } from './errors.ts';
 import { withOutput } from './output.ts';
 import type { Subcommand } from './subcommand.ts';
@@ -89,10 +90,42 @@ export function askStatus(path: string): Promise<AgentStatus> {
   });
 }
 
+/** @returns undefined for what no agent of any build says. */
 function parseReport(text: string): AgentStatus | undefined {
   try {
-    return JSON.parse(text) as AgentStatus;
+    const value: unknown = JSON.parse(text);
+    return isStatus(value) ? value : undefined;
   } catch {
     return undefined;
   }
+}
+
+function isStatus(value: unknown): value is AgentStatus {
+  const { build, calls, overlay, ...numbers } = isObject(value) ? value : {};
+  return (
+    typeof build === 'string' &&
+    ['pid', 'priority', 'uptimeSeconds', 'running', 'queued', 'refused', 'memoryMiB'].every(
+      (key) => typeof numbers[key] === 'number',
+    ) &&
+    Array.isArray(calls) &&
+    calls.every(isVerbStatus) &&
+    (overlay === undefined || isOverlayStatus(overlay))
+  );
+}
+
+function isVerbStatus(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  const { plugin, verb, p50Ms, p99Ms, codes } = value;
+  const [texts, numbers] = [
+    [plugin, verb],
+    isObject(codes) ? [p50Ms, p99Ms, ...Object.values(codes)] : [codes],
+  ];
+  return texts.every((one) => typeof one === 'string') && numbers.every((one) => typeof one === 'number');
+}
+
+function isOverlayStatus(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  const { problem = '', backend = '', subnets, nodes } = value;
+  const texts = Array.isArray(subnets) ? [problem, backend, ...subnets] : [subnets];
+  return texts.every((one) => typeof one === 'string') && typeof nodes === 'number';
 }
