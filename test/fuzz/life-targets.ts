@@ -116,7 +116,7 @@ const lives: readonly Life[] = [
     other: { ingressPolicy: 'same-bridge' },
     ifname: 'eth0',
     beginning: {
-      rules: 'table inet filter { chain forward { type filter hook forward priority filter; policy drop; } }',
+      rules: `table inet filter {\nchain forward { type filter hook forward priority filter; policy drop; }\n}`,
     },
   },
   {

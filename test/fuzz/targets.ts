@@ -1,6 +1,7 @@
 /** Everything that is fuzzed. */
 
 import { clusterTargets } from './cluster-targets.ts';
+import { commandTargets } from './command-targets.ts';
 import { diskTargets } from './disk-targets.ts';
 import { hostTargets } from './host-targets.ts';
 import { inputTargets } from './input-targets.ts';
@@ -15,6 +16,7 @@ import { wireTargets } from './wire-targets.ts';
 export const targets: readonly Target[] = [
   ...inputTargets,
   ...diskTargets,
+  ...commandTargets,
   ...plantedTargets,
   ...wireTargets,
   ...netlinkTargets,
