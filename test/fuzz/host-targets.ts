@@ -7,6 +7,7 @@ import { portMapChain } from '../../lib/firewall/names.ts';
 import { forgetStaleSandboxes, isHolderGone } from '../../lib/firewall/portmap-holders.ts';
 import { Address } from '../../lib/ip.ts';
 import { cachedResults } from '../../lib/result-cache.ts';
+import { fixedTargets } from './fixed-targets.ts';
 import { lifeTargets } from './life-targets.ts';
 import { beginAnew } from './own-host.ts';
 import { guarded, plant, plantings } from './plant.ts';
@@ -85,4 +86,4 @@ const resultCache: Target = {
   },
 };
 
-export const hostTargets: readonly Target[] = [resultCache, ...lifeTargets];
+export const hostTargets: readonly Target[] = [resultCache, ...fixedTargets, ...lifeTargets];
