@@ -9,7 +9,7 @@ import { addRule, listRules } from '../../lib/kernel/rule.ts';
 import {
   addTokenBucket,
   getTokenBucket,
-  ingressRedirects,
+  ingressRedirections,
   redirectIngress,
   tokenBucket,
 } from '../../lib/kernel/traffic-control.ts';
@@ -132,7 +132,7 @@ export const netlinkTargets: readonly Target[] = [
     (socket) => lookUpRoute(socket, prefix.address),
     listRules,
     (socket) => getTokenBucket(socket, 1),
-    (socket) => ingressRedirects(socket, 1),
+    (socket) => ingressRedirections(socket, 1),
   ]),
   answered('netlink-nftables', nftAnswers, [
     (socket) => listBaseChains(socket, 'inet'),
