@@ -33,7 +33,19 @@ export interface Start {
 /** The calls that change something, wait for something, or open what is worked with. */
 const watched = [
   ...['sendto', 'sendmsg', 'recvfrom', 'recvmsg', 'socket', 'bind', 'setns', 'unshare', 'ioctl', 'flock'],
-  ...['openat', 'write', 'pwrite64', 'rename', 'renameat2', 'unlink', 'unlinkat', 'rmdir', 'link', 'linkat'],
+  ...[
+    'openat',
+    'write',
+    'pwrite64',
+    'rename',
+    'renameat',
+    'renameat2',
+    'unlink',
+    'unlinkat',
+    'rmdir',
+    'link',
+    'linkat',
+  ],
   ...['mkdir', 'mkdirat', 'fchmod', 'fsync', 'fdatasync', 'ftruncate', 'utimensat', 'memfd_create', 'pipe2'],
   ...['clone', 'clone3', 'vfork', 'execve', 'wait4'],
 ];
@@ -143,16 +155,19 @@ async function traced(
   }
 }
 
-/** What the launcher starts when there is no agent. */
-function executable(type: string): string[] {
+/** What the launcher starts when there is no agent. @param options for the loader. */
+export function executable(type: string, options: readonly string[] = []): string[] {
   const directory = join(binDir, readdirSync(binDir).find((name) => name.startsWith(privatePrefix))!);
   const loader = join(directory, readdirSync(directory).find((name) => name.startsWith('ld-linux'))!);
   const program = join(directory, 'cni-plugins');
-  return [loader, '--library-path', directory, '--argv0', type, program, '--', join(binDir, type)];
+  return [
+    ...[loader, ...options, '--library-path', directory, '--argv0', type],
+    ...[program, '--', join(binDir, type)],
+  ];
 }
 
 /** Runs a program in a process group of its own, so that what it leaves behind can be found. */
-async function runGroup(
+export async function runGroup(
   argv: readonly string[],
   env: NodeJS.ProcessEnv,
   stdin: string,
