@@ -5,7 +5,6 @@
  * as well.
  */
 
-import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
@@ -18,6 +17,7 @@ import {
   readStateFile,
   removeStateFile,
   removeUnfinished,
+  unlinkStateFile,
   writeStateFile,
 } from '../../lib/state-file.ts';
 
@@ -89,9 +89,9 @@ export class SavedConfigs {
       const file = join(this.directory, name);
       try {
         if (keep.has(containerId) || !isValidName(containerId)) continue;
-        const config = this.tryRead(file);
-        if (config ? config.name === network : isTorn(readStateFile(file) ?? ''))
-          rmSync(file, { force: true });
+        const text = readStateFile(file) ?? '';
+        const config = parse(text);
+        if (config ? config.name === network : isTorn(text)) unlinkStateFile(file);
       } catch (error) {
         warn(`Cannot remove the saved configuration "${file}": ${(error as Error).message}`);
       }
@@ -109,9 +109,7 @@ export class SavedConfigs {
   /** A file that cannot be read is as good as none: DEL then goes by the configuration of now. */
   private tryRead(file: string): DelegateConfig | undefined {
     try {
-      const value = parseJson(readStateFile(file) ?? '');
-      const isComplete = isObject(value) && typeof value.name === 'string' && typeof value.type === 'string';
-      return isComplete ? (value as DelegateConfig) : undefined;
+      return parse(readStateFile(file) ?? '');
     } catch {
       return undefined;
     }
@@ -120,5 +118,16 @@ export class SavedConfigs {
   private filesOf(containerId: string, network: string): [string, string] {
     const first = join(this.directory, containerId);
     return [first, `${first}${separator}${network}`];
+  }
+}
+
+/** @returns undefined for what was not saved here. */
+function parse(text: string): DelegateConfig | undefined {
+  try {
+    const value = parseJson(text);
+    const isComplete = isObject(value) && typeof value.name === 'string' && typeof value.type === 'string';
+    return isComplete ? (value as DelegateConfig) : undefined;
+  } catch {
+    return undefined;
   }
 }
