@@ -45,9 +45,10 @@ export function answerProblem(outcome: Befallen, codes = codesFor(outcome)): str
 /** The codes that are right for a failure of the system. See {@link ErrorCode}. */
 function codesFor({ verb, failed }: Befallen): readonly number[] {
   const { IOFailure, Internal, NotAvailable, TryAgainLater } = ErrorCode;
-  const internal = verb === 'STATUS' ? NotAvailable : Internal;
-  if (failed === undefined) return [IOFailure, TryAgainLater, internal];
-  return [ownFile.test(failed) ? IOFailure : internal];
+  // Whatever has failed, no ADD can be served.
+  if (verb === 'STATUS') return [NotAvailable, IOFailure, TryAgainLater];
+  if (failed === undefined) return [IOFailure, TryAgainLater, Internal];
+  return [ownFile.test(failed) ? IOFailure : Internal];
 }
 
 function readError(stdout: string): { code: number; msg: string; details?: unknown } | undefined {
