@@ -56,6 +56,15 @@ export const faults: readonly Fault[] = [
     says: /Not undone:[\s\S]* \+ \/files\/\/var\/lib\/cni\/networks\/proof\/10\.31\./,
   },
   {
+    what: 'what the kernel refuses is answered as if there were nothing to clean up',
+    file: 'lib/cni/error-object.ts',
+    original: '{ code: ErrorCode.Internal, details: causeOf(error) }',
+    replacement: '{ code: ErrorCode.UnknownContainer, details: causeOf(error) }',
+    proof: 'fail',
+    run: '--subject ptp --only ADD/0-ptp/setns --seed 1'.split(' '),
+    says: /Its code is none of 999: [\s\S]*"code": 3,/,
+  },
+  {
     what: 'GC releases the address of a living pod',
     file: 'ipam/host-local.ts',
     original: 'valid.has(attachmentKey(owner))',
