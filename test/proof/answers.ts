@@ -23,8 +23,8 @@ const ownFile = /^\w+\((?:\d+<|(?:AT_FDCWD<[^>]*>, )?")\/(?:run\/cni|var\/lib\/c
 const takenForDone = /not found|no such file or directory/;
 
 /**
- * What is wrong with an answer; "" when it is a success, or an error as the CNI specification has it, with the
- * code that {@link ErrorCode} has for it. One that could not be written must be missed on standard error.
+ * What is wrong with an answer; "" when it is a success, or an error as the CNI specification has it, with
+ * the code that {@link ErrorCode} has for it. One that could not be written must be missed on standard error.
  * @param codes those that are right; if left out, by the system call that failed.
  */
 export function answerProblem(outcome: Befallen, codes = codesFor(outcome)): string {
