@@ -7,7 +7,7 @@
 import type { Host } from '../support/host.ts';
 import type { FailureCase } from './failures.ts';
 import type { Start } from './injection.ts';
-import { bringTo, changingVerbs, cleanUp } from './kills.ts';
+import { bringTo, type ChangingVerb, changingVerbs, cleanUp } from './kills.ts';
 import { disturb, findRequests, type NetlinkFault, type RequestPoint } from './netlink-faults.ts';
 import { Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
@@ -16,7 +16,7 @@ const refused = ['EPERM', 'ENOMEM', 'EBUSY', 'EOPNOTSUPP'];
 
 /**
  * The errors that a request can have, of those that are tried. That something is not there is never said of what
- * is to be deleted: no kernel says so while it is there.
+ * is to be deleted, nor in DEL and GC at all: no kernel says so while it is there, and then nothing is left to do.
  */
 const errors: Readonly<Record<string, readonly string[]>> = {
   new: [...refused, 'EEXIST', 'ENODEV'],
@@ -77,7 +77,7 @@ export async function refusalCases(subject: Subject, only = ''): Promise<Failure
         const { requests, output } = await findRequests(scene.host, scene.start(verb, index, attachment));
         if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);
         for (const request of requests)
-          for (const fault of faultsOf(request))
+          for (const fault of faultsOf(request, verb))
             cases.push({
               name: `${own}${nameOf(request)}/${request.nth}/${describe(fault)}`,
               ...{ verb, index, error: fault.error ?? '' },
@@ -91,11 +91,12 @@ export async function refusalCases(subject: Subject, only = ''): Promise<Failure
   }
 }
 
-function faultsOf(request: RequestPoint): readonly NetlinkFault[] {
+function faultsOf(request: RequestPoint, verb: ChangingVerb): readonly NetlinkFault[] {
   if (request.kind === 'dump') return listFaults;
-  const once = (errors[request.kind === 'batch' ? 'batch' : verbOf(request)] ?? []).map((error) => ({
-    ...{ effect: 'refuse' as const, error, times: 1 },
-  }));
+  const possible = errors[request.kind === 'batch' ? 'batch' : verbOf(request)] ?? [];
+  const once = possible
+    .filter((error) => verb === 'ADD' || error !== 'ENODEV')
+    .map((error) => ({ effect: 'refuse' as const, error, times: 1 }));
   if (request.kind === 'change') return once;
   const again = Object.entries(repeated).map(([error, times]) => ({
     ...{ effect: 'refuse' as const, error, times },
