@@ -136,7 +136,18 @@ async function traced(
 ): Promise<{ output: Output; log: string; isLate: boolean }> {
   const log = `/run/strace-${randomName()}`;
   try {
-    const argv = [...host.enter, 'strace', '-qq', '-y', '-s', '64', '-o', log, ...options, ...executable(type)];
+    const argv = [
+      ...host.enter,
+      'strace',
+      '-qq',
+      '-y',
+      '-s',
+      '64',
+      '-o',
+      log,
+      ...options,
+      ...executable(type),
+    ];
     const { output, isLate } = await runGroup(argv, { ...cleanEnv, ...env }, stdin, children);
     return { output, log: readFileSync(host.file(log), 'utf8'), isLate };
   } finally {
