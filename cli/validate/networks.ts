@@ -167,9 +167,12 @@ function compareBridges(place: Place, other: Place): Finding[] {
 
 /** The subnets of IPv4 in which a bridge gets the gateway's address: that of a delegate is known to a node alone. */
 function gatewaySubnets({ entry, maker: { config, isDelegate }, pools }: Place): string[] {
-  const isGateway = getKey(config, 'isGateway') === true || getKey(config, 'isDefaultGateway') === true;
-  if (!isGateway) return [];
+  if (!isGateway(config)) return [];
   return isDelegate ? [`the subnet of "${entry.type}"`] : pools.filter(isIPv4).map(({ subnet }) => subnet);
+}
+
+function isGateway(config: object): boolean {
+  return getKey(config, 'isGateway') === true || getKey(config, 'isDefaultGateway') === true;
 }
 
 function usesVlans(config: object): boolean {

@@ -67,12 +67,8 @@ export async function disturb(
   const errno = error === undefined ? 0 : (otherErrors[error] ?? constants.errno[error as 'EPERM']);
   const fault = [effect, protocol, type, nth, times, errno].join(' ');
   const { output, log, isLate } = await observed(host, start, { NETLINK_FAULT: fault });
-  return {
-    ...output,
-    isLate,
-    isReached: log.some((line) => line.startsWith('met ')),
-    verb: start.env.CNI_COMMAND,
-  };
+  const isReached = log.some((line) => line.startsWith('met '));
+  return { ...output, isLate, isReached, verb: start.env.CNI_COMMAND };
 }
 
 async function observed(host: Host, { type, env, stdin }: Start, variables: NodeJS.ProcessEnv = {}) {

@@ -84,6 +84,11 @@ export class Scene {
     for (const step of this.cleanups.reverse()) await step();
   }
 
+  /** The attachment that stays, where there is one. */
+  get neighbourAttachment(): Attachment | undefined {
+    return this.neighbour?.attachment;
+  }
+
   /** A new pod, not attached yet. */
   async attachment(): Promise<Attachment> {
     const { host, subject } = this;
