@@ -4,10 +4,12 @@
  * lists are interrupted or break off. A living attachment of the same network is not hurt.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import type { Host } from '../support/host.ts';
-import type { FailureCase } from './failures.ts';
+import { FailureBench, type FailureCase } from './failures.ts';
+import { FirstBench, openFirst } from './first-refusals.ts';
 import type { Start } from './injection.ts';
-import { bringTo, type ChangingVerb, changingVerbs, cleanUp } from './kills.ts';
+import { bringTo, type ChangingVerb, changingVerbs, cleanUp, type Verdict } from './kills.ts';
 import { disturb, findRequests, type NetlinkFault, type RequestPoint } from './netlink-faults.ts';
 import { Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
@@ -24,6 +26,9 @@ const errors: Readonly<Record<string, readonly string[]>> = {
   del: refused,
   batch: [...refused, 'EEXIST', 'ENOENT'],
 };
+
+/** Those that are tried on a host of their own each. */
+const firstErrors = ['EPERM', 'EEXIST'];
 
 /** Errors of a batch after which it is composed anew, and how often; see lib/firewall/nftables.ts. */
 const repeated = { EBUSY: 10, ENOENT: 10 };
@@ -61,31 +66,81 @@ const verbNames = ['new', 'del', 'get', 'set'];
 const rtnetlink = 0;
 const batchBoundary = 20;
 
+/** One fault of one request. */
+export interface RefusalCase extends FailureCase {
+  /** Whether the host has had no attachment before. */
+  readonly isFirst: boolean;
+}
+
+/** Tries one case after the other. */
+export class RefusalBench {
+  private readonly subject: Subject;
+  private readonly first: FirstBench;
+  private others: FailureBench | undefined;
+
+  constructor(subject: Subject) {
+    this.subject = subject;
+    this.first = new FirstBench(subject);
+  }
+
+  async close(): Promise<void> {
+    await this.others?.close();
+  }
+
+  /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
+  async attempt(one: RefusalCase): Promise<Verdict> {
+    if (one.isFirst) return await this.first.attempt(one);
+    this.others ??= await FailureBench.open(this.subject);
+    return await this.others.attempt(one);
+  }
+}
+
 /**
  * Lists the cases of a subject, by running each verb once under observation.
  * @param only name of a case, or its beginning; other verbs and plugins are left out.
  */
-export async function refusalCases(subject: Subject, only = ''): Promise<FailureCase[]> {
-  const scene = await Scene.open(subject);
-  const cases: FailureCase[] = [];
+export async function refusalCases(subject: Subject, only = ''): Promise<RefusalCase[]> {
+  const usual = await requestsOf(await Scene.open(subject), changingVerbs, only);
+  const first = await requestsOf(await openFirst(subject), ['ADD'], only);
+  const cases: RefusalCase[] = [];
+  for (const { verb, index, own, requests } of usual) {
+    const add = (isFirst: boolean, request: RequestPoint, fault: NetlinkFault) =>
+      cases.push({
+        name: `${own}${isFirst ? 'first-' : ''}${nameOf(request)}/${request.nth}/${describe(fault)}`,
+        ...{ verb, index, error: fault.error ?? '', isFirst },
+        inject: (host: Host, start: Start) => disturb(host, start, request, fault),
+      });
+    for (const request of requests) for (const fault of faultsOf(request, verb)) add(false, request, fault);
+    const ofFirst =
+      first.find((one) => one.own === own)?.requests.filter(({ kind }) => kind !== 'dump') ?? [];
+    if (
+      isDeepStrictEqual(
+        ofFirst,
+        requests.filter(({ kind }) => kind !== 'dump'),
+      )
+    )
+      continue;
+    for (const request of ofFirst)
+      for (const error of firstErrors) add(true, request, { effect: 'refuse', error, times: 1 });
+  }
+  return cases;
+}
+
+/** The requests of each verb of each plugin of a chain. The host is closed after that. */
+async function requestsOf(scene: Scene, verbs: readonly ChangingVerb[], only: string) {
+  const found: { verb: ChangingVerb; index: number; own: string; requests: RequestPoint[] }[] = [];
   try {
-    for (const verb of changingVerbs)
-      for (const [index, { type }] of subject.network.plugins.entries()) {
+    for (const verb of verbs)
+      for (const [index, { type }] of scene.subject.network.plugins.entries()) {
         const own = `${verb}/${index}-${type}/`;
         if (only && !own.startsWith(`${only}/`) && !`${only}/`.startsWith(own)) continue;
         const attachment = await bringTo(scene, verb, index);
         const { requests, output } = await findRequests(scene.host, scene.start(verb, index, attachment));
         if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);
-        for (const request of requests)
-          for (const fault of faultsOf(request, verb))
-            cases.push({
-              name: `${own}${nameOf(request)}/${request.nth}/${describe(fault)}`,
-              ...{ verb, index, error: fault.error ?? '' },
-              inject: (host: Host, start: Start) => disturb(host, start, request, fault),
-            });
+        found.push({ verb, index, own, requests });
         await cleanUp(scene, attachment, 'del');
       }
-    return cases;
+    return found;
   } finally {
     await scene.close();
   }

@@ -21,6 +21,8 @@ export interface SceneOptions {
   readonly hasNeighbour?: boolean;
   /** Whether an agent does what is not tampered with; it is quicker. */
   readonly hasAgent?: boolean;
+  /** Whether the host has had attachments, which leave some things by design; true when left out. */
+  readonly isUsed?: boolean;
 }
 
 /** A host with one network, used for one case after another as long as it is found clean. */
@@ -47,12 +49,12 @@ export class Scene {
 
   /** Makes a host. */
   static async open(subject: Subject, options: SceneOptions = {}): Promise<Scene> {
-    const { hasNeighbour = !subject.isExclusive, hasAgent = true } = options;
+    const { isUsed = true, hasNeighbour = isUsed && !subject.isExclusive, hasAgent = true } = options;
     const cleanups: (() => void | Promise<void>)[] = [];
     const t: Teardown = { teardown: (step) => void cleanups.push(step) };
     const scene = new Scene(await makeHost(t, { mayHaveAgent: false }), subject, cleanups);
     try {
-      await scene.set(t, hasNeighbour, hasAgent);
+      await scene.set(t, { isUsed, hasNeighbour, hasAgent });
     } catch (error) {
       await scene.close();
       throw error;
@@ -60,13 +62,13 @@ export class Scene {
     return scene;
   }
 
-  private async set(t: Teardown, hasNeighbour: boolean, hasAgent: boolean): Promise<void> {
+  private async set(t: Teardown, { isUsed, hasNeighbour, hasAgent }: Required<SceneOptions>): Promise<void> {
     const { host, subject } = this;
     this.outside = await Outside.of(host);
     await subject.prepare?.(host, t);
     if (hasAgent) this.agent = (await startAgent(t, host)).pid;
     // Some things stay after the last DEL by design: a bridge, shared chains. Descriptors of the agent, too.
-    for (let i = 0; i < 2; i++) {
+    for (let i = 0; isUsed && i < 2; i++) {
       const first = await this.attachment();
       await first.add();
       await first.tryCheck();
