@@ -238,9 +238,19 @@ export function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
   return [
-    ...[...current].filter((line) => !old.has(line)).map((line) => `+ ${line}`),
-    ...[...old].filter((line) => !current.has(line)).map((line) => `- ${line}`),
+    ...mostOf([...current].filter((line) => !old.has(line)).map((line) => `+ ${line}`)),
+    ...mostOf([...old].filter((line) => !current.has(line)).map((line) => `- ${line}`)),
   ];
+}
+
+/** The first lines of each kind: an interface has some hundred settings. */
+function mostOf(lines: readonly string[]): string[] {
+  const counts = new Map<string, number>();
+  return lines.filter((line) => {
+    const kind = /^\S+ \S+/.exec(line)![0];
+    counts.set(kind, (counts.get(kind) ?? 0) + 1);
+    return counts.get(kind)! <= 10;
+  });
 }
 
 /** A picture without some of its files. */
