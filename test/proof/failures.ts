@@ -8,7 +8,7 @@ import type { Attachment } from '../support/chain.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { networkSnapshot } from '../support/observe.ts';
 import { answerProblem } from './answers.ts';
-import { fail, type Injected, type Point, type Start } from './injection.ts';
+import { fail, findPoints, type Injected, type Point, type Start } from './injection.ts';
 import {
   bringTo,
   type CalledVerb,
@@ -92,17 +92,18 @@ export interface FailureCase {
  * @param only see {@link pointsOf}.
  */
 export async function failureCases(subject: Subject, only = ''): Promise<FailureCase[]> {
-  return (await pointsOf(subject, only, [...changingVerbs, ...lookingVerbs])).flatMap(
-    ({ verb, index, points }) =>
-      points.flatMap((point) =>
-        errorsOf(point).map((error) => ({
-          name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
-            '/',
-          ),
-          ...{ verb, index, error },
-          inject: (host: Host, start: Start) => fail(host, start, point, error),
-        })),
-      ),
+  return (
+    await pointsOf(await Scene.open(subject), only, [...changingVerbs, ...lookingVerbs], findPoints)
+  ).flatMap(({ verb, index, points }) =>
+    points.flatMap((point) =>
+      errorsOf(point).map((error) => ({
+        name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
+          '/',
+        ),
+        ...{ verb, index, error },
+        inject: (host: Host, start: Start) => fail(host, start, point, error),
+      })),
+    ),
   );
 }
 

@@ -9,7 +9,7 @@ import type { Host } from '../support/host.ts';
 import { FailureBench, type FailureCase } from './failures.ts';
 import { FirstBench, openFirst } from './first-refusals.ts';
 import type { Start } from './injection.ts';
-import { bringTo, type ChangingVerb, changingVerbs, cleanUp, type Verdict } from './kills.ts';
+import { type CalledVerb, changingVerbs, lookingVerbs, pointsOf, type Verdict } from './kills.ts';
 import { disturb, findRequests, type NetlinkFault, type RequestPoint } from './netlink-faults.ts';
 import { Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
@@ -100,53 +100,39 @@ export class RefusalBench {
  * @param only name of a case, or its beginning; other verbs and plugins are left out.
  */
 export async function refusalCases(subject: Subject, only = ''): Promise<RefusalCase[]> {
-  const usual = await requestsOf(await Scene.open(subject), changingVerbs, only);
-  const first = await requestsOf(await openFirst(subject), ['ADD'], only);
+  const verbs = [...changingVerbs, ...lookingVerbs];
+  const usual = await pointsOf(await Scene.open(subject), only, verbs, findRequests);
+  const first = await pointsOf(await openFirst(subject), only, ['ADD'], findRequests);
   const cases: RefusalCase[] = [];
-  for (const { verb, index, own, requests } of usual) {
-    const add = (isFirst: boolean, request: RequestPoint, fault: NetlinkFault) =>
+  for (const { verb, index, points } of usual) {
+    const add = (isFirst: boolean, request: RequestPoint, fault: NetlinkFault) => {
+      const what = `${isFirst ? 'first-' : ''}${nameOf(request)}`;
       cases.push({
-        name: `${own}${isFirst ? 'first-' : ''}${nameOf(request)}/${request.nth}/${describe(fault)}`,
+        name: [
+          verb,
+          `${index}-${subject.network.plugins[index]!.type}`,
+          what,
+          request.nth,
+          describe(fault),
+        ].join('/'),
         ...{ verb, index, error: fault.error ?? '', isFirst },
         inject: (host: Host, start: Start) => disturb(host, start, request, fault),
       });
-    for (const request of requests) for (const fault of faultsOf(request, verb)) add(false, request, fault);
-    const ofFirst =
-      first.find((one) => one.own === own)?.requests.filter(({ kind }) => kind !== 'dump') ?? [];
-    if (
-      isDeepStrictEqual(
-        ofFirst,
-        requests.filter(({ kind }) => kind !== 'dump'),
-      )
-    )
-      continue;
+    };
+    for (const request of points) for (const fault of faultsOf(request, verb)) add(false, request, fault);
+    const ofFirst = verb === 'ADD' ? changesIn(first.find((one) => one.index === index)!.points) : [];
+    if (isDeepStrictEqual(ofFirst, changesIn(points))) continue;
     for (const request of ofFirst)
       for (const error of firstErrors) add(true, request, { effect: 'refuse', error, times: 1 });
   }
   return cases;
 }
 
-/** The requests of each verb of each plugin of a chain. The host is closed after that. */
-async function requestsOf(scene: Scene, verbs: readonly ChangingVerb[], only: string) {
-  const found: { verb: ChangingVerb; index: number; own: string; requests: RequestPoint[] }[] = [];
-  try {
-    for (const verb of verbs)
-      for (const [index, { type }] of scene.subject.network.plugins.entries()) {
-        const own = `${verb}/${index}-${type}/`;
-        if (only && !own.startsWith(`${only}/`) && !`${only}/`.startsWith(own)) continue;
-        const attachment = await bringTo(scene, verb, index);
-        const { requests, output } = await findRequests(scene.host, scene.start(verb, index, attachment));
-        if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);
-        found.push({ verb, index, own, requests });
-        await cleanUp(scene, attachment, 'del');
-      }
-    return found;
-  } finally {
-    await scene.close();
-  }
+function changesIn(requests: readonly RequestPoint[]): RequestPoint[] {
+  return requests.filter(({ kind }) => kind !== 'dump');
 }
 
-function faultsOf(request: RequestPoint, verb: ChangingVerb): readonly NetlinkFault[] {
+function faultsOf(request: RequestPoint, verb: CalledVerb): readonly NetlinkFault[] {
   if (request.kind === 'dump') return listFaults;
   const possible = errors[request.kind === 'batch' ? 'batch' : verbOf(request)] ?? [];
   const once = possible
