@@ -24,6 +24,8 @@ const errors: Readonly<Record<string, readonly string[]>> = {
   new: [...refused, 'EEXIST', 'ENODEV'],
   set: [...refused, 'EEXIST', 'ENODEV'],
   del: refused,
+  // That it is not supported is an answer of kernels that track no connections.
+  forget: ['EPERM', 'ENOMEM', 'EBUSY'],
   batch: [...refused, 'EEXIST', 'ENOENT'],
 };
 
@@ -151,7 +153,7 @@ function describe({ effect, error, times }: NetlinkFault): string {
 
 function verbOf({ protocol, type }: RequestPoint): string {
   // Of nfnetlink, only connections are changed outside of batches, and they are only deleted.
-  return protocol === rtnetlink ? verbNames[type & 3]! : 'del';
+  return protocol === rtnetlink ? verbNames[type & 3]! : 'forget';
 }
 
 function nameOf(request: RequestPoint): string {

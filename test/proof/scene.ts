@@ -170,7 +170,7 @@ export class Scene {
     for (const end = Date.now() + longestSettling; ; ) {
       const now = without(await this.picture(pod), isIgnored);
       if (isDeepStrictEqual(now, wanted)) return '';
-      if (Date.now() > end) return differences(wanted, now).join('\n') || 'The order is different';
+      if (Date.now() > end) return mostOf(differences(wanted, now)).join('\n') || 'The order is different';
     }
   }
 
@@ -238,8 +238,8 @@ export function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
   return [
-    ...mostOf([...current].filter((line) => !old.has(line)).map((line) => `+ ${line}`)),
-    ...mostOf([...old].filter((line) => !current.has(line)).map((line) => `- ${line}`)),
+    ...[...current].filter((line) => !old.has(line)).map((line) => `+ ${line}`),
+    ...[...old].filter((line) => !current.has(line)).map((line) => `- ${line}`),
   ];
 }
 
