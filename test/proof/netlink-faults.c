@@ -1,16 +1,18 @@
 /*
- * Faults in what the kernel answers by netlink, for a program that has this library loaded before the C library.
+ * Faults in what the kernel answers by netlink, for a program that has this library loaded before the C
+ * library.
  *
  * One request among those that are sent together is refused: in its place the kernel is sent one that it only
- * acknowledges (NLMSG_NOOP), in the same order, and the number of the error is put into the acknowledgement. All
- * other requests of the datagram are carried out. Of a batch of nfnetlink nothing is carried out. A dump is marked
- * as interrupted, and lacks entries if it can be read again, or ends with an error. Sources: linux/netlink.h, netlink_rcv_skb() and netlink_dump_done() in
+ * acknowledges (NLMSG_NOOP), in the same order, and the number of the error is put into the acknowledgement.
+ * All other requests of the datagram are carried out. Of a batch of nfnetlink nothing is carried out. A dump is
+ * marked as interrupted, and lacks entries if it can be read again, or ends with an error. Sources:
+ * linux/netlink.h, netlink_rcv_skb() and netlink_dump_done() in
  * net/netlink/af_netlink.c, nfnetlink_rcv_skb_batch() in net/netfilter/nfnetlink.c.
  *
  * In the environment:
  *
- *     NETLINK_LOG      file to which a line is added for each request that can have a fault, and for each fault
- *     NETLINK_FAULT    "EFFECT PROTOCOL TYPE NTH TIMES ERRNO": the NTH request of that type, and TIMES - 1 after it
+ *     NETLINK_LOG      file to which a line is added for each request that can have a fault, and each fault
+ *     NETLINK_FAULT    "EFFECT PROTOCOL TYPE NTH TIMES ERRNO": the NTH request of that type, and TIMES - 1 more
  */
 
 #define _GNU_SOURCE
@@ -192,8 +194,8 @@ ssize_t write(int fd, const void *data, size_t length)
 }
 
 /*
- * Changes one message of an answer. Returns 1 for an entry that is to be left out, as some are that come or go while
- * a list is read: a list that is read again in the end is read without any until then.
+ * Changes one message of an answer. Returns 1 for an entry that is to be left out, as some are that come or go
+ * while a list is read: a list that is read again in the end is read without any until then.
  */
 static int change_answer(struct pending *one, struct nlmsghdr *message)
 {

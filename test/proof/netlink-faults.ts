@@ -1,7 +1,7 @@
 /**
- * Faults in what the kernel answers by netlink. The executable is the shipped one, started as the launcher does,
- * with netlink-faults.c between it and the C library: a request is refused while the others of its datagram are
- * carried out, or a dump is interrupted or breaks off.
+ * Faults in what the kernel answers by netlink. The executable is the shipped one, started as the launcher
+ * does, with netlink-faults.c between it and the C library: a request is refused while the others of its
+ * datagram are carried out, or a dump is interrupted or breaks off.
  */
 
 import { execFileSync } from 'node:child_process';

@@ -1,7 +1,7 @@
 /**
- * Refused by the kernel anywhere: a verb of which the kernel refuses one request, and carries out all others that
- * came with it, answers with a CNI error and has undone what it did, or succeeds and is right. So does one whose
- * lists are interrupted or break off. A living attachment of the same network is not hurt.
+ * Refused by the kernel anywhere: a verb of which the kernel refuses one request, and carries out all others
+ * that came with it, answers with a CNI error and has undone what it did, or succeeds and is right. So does one
+ * whose lists are interrupted or break off. A living attachment of the same network is not hurt.
  */
 
 import { isDeepStrictEqual } from 'node:util';
@@ -17,8 +17,8 @@ import type { Subject } from './subjects.ts';
 const refused = ['EPERM', 'ENOMEM', 'EBUSY', 'EOPNOTSUPP'];
 
 /**
- * The errors that a request can have, of those that are tried. That something is not there is never said of what
- * is to be deleted, nor in DEL and GC at all: no kernel says so while it is there, and then nothing is left to do.
+ * The errors that a request can have, of those that are tried. That something is not there is never said of
+ * what is to be deleted, nor in DEL and GC at all: no kernel says so while it is there.
  */
 const errors: Readonly<Record<string, readonly string[]>> = {
   new: [...refused, 'EEXIST', 'ENODEV'],
