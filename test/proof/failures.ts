@@ -5,8 +5,10 @@
  */
 
 import type { Attachment } from '../support/chain.ts';
+import type { Host, Pod } from '../support/host.ts';
+import { networkSnapshot } from '../support/observe.ts';
 import { answerProblem } from './answers.ts';
-import { fail, type Point } from './injection.ts';
+import { fail, type Injected, type Point, type Start } from './injection.ts';
 import {
   bringTo,
   type CalledVerb,
@@ -20,7 +22,7 @@ import {
   type Verdict,
 } from './kills.ts';
 import type { Picture } from './observer.ts';
-import { Scene } from './scene.ts';
+import { differences, Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
 
 const renameErrors = ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
@@ -80,8 +82,9 @@ export interface FailureCase {
   readonly verb: CalledVerb;
   /** Of the plugin in the chain. */
   readonly index: number;
-  readonly point: Point;
   readonly error: string;
+  /** Runs the verb with the failure in it. */
+  inject(host: Host, start: Start): Promise<Injected>;
 }
 
 /**
@@ -96,7 +99,8 @@ export async function failureCases(subject: Subject, only = ''): Promise<Failure
           name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
             '/',
           ),
-          ...{ verb, index, point, error },
+          ...{ verb, index, error },
+          inject: (host: Host, start: Start) => fail(host, start, point, error),
         })),
       ),
   );
@@ -119,6 +123,8 @@ interface Standing {
 export class FailureBench {
   private readonly scene: Scene;
   private standing: Standing | undefined;
+  /** What a pod looks like that has never been attached. */
+  private emptyPod: Picture | undefined;
 
   private constructor(scene: Scene) {
     this.scene = scene;
@@ -140,13 +146,13 @@ export class FailureBench {
   }
 
   private async attemptLook(
-    { index, point, error }: FailureCase,
+    { index, inject }: FailureCase,
     verb: (typeof lookingVerbs)[number],
   ): Promise<Verdict> {
     const { scene } = this;
     const { attachment, picture } = await this.standAt(verb, index);
     const call = verb === 'STATUS' ? verb : 'CHECK';
-    const outcome = await fail(scene.host, scene.start(call, index, attachment), point, error);
+    const outcome = await inject(scene.host, scene.start(call, index, attachment));
     const difference = await scene.differenceFrom(picture, attachment.pod);
     return {
       isReached: outcome.isReached,
@@ -160,9 +166,9 @@ export class FailureBench {
 
   private async attemptAdd(one: FailureCase): Promise<Verdict> {
     const { scene } = this;
-    const { index, point, error } = one;
+    const { index } = one;
     const { attachment, picture } = await this.standAt('ADD', index);
-    const outcome = await fail(scene.host, scene.start('ADD', index, attachment), point, error);
+    const outcome = await one.inject(scene.host, scene.start('ADD', index, attachment));
     const { isReached } = outcome;
     // A process does something else from time to time, and no thread of Node.js survives that a wake-up fails.
     if (!isReached && outcome.exit === 'SIGABRT') return { isReached, problem: await this.leave() };
@@ -182,10 +188,10 @@ export class FailureBench {
 
   private async attemptRemoval(one: FailureCase, verb: ChangingVerb): Promise<Verdict> {
     const { scene } = this;
-    const { index, point, error } = one;
+    const { index } = one;
     const remains = await this.leave();
     const attachment = await bringTo(scene, verb, index);
-    const outcome = await fail(scene.host, scene.start(verb, index, attachment), point, error);
+    const outcome = await one.inject(scene.host, scene.start(verb, index, attachment));
     scene.useAgent(hasAgentFor(one));
     // Nobody calls again what has succeeded.
     const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome.stderr) : '';
@@ -222,10 +228,21 @@ export class FailureBench {
     else
       for (let i = index + 1; i < length; i++)
         failures.push(describeFailure(await scene.run('GC', i, attachment)));
+    if (verb === 'DEL') failures.push(await this.leftIn(attachment.pod));
     await scene.remove(attachment.pod);
     const mayLeave = verb === 'GC' || error === 'EROFS';
     const isExcused = (path: string) => hints.test(path) || (mayLeave && warnings.includes(`"${path}"`));
     return join([...failures, await scene.difference(isExcused)]);
+  }
+
+  /** What DEL has left in a sandbox that stays. */
+  private async leftIn(pod: Pod): Promise<string> {
+    if (!this.emptyPod) {
+      const other = await this.scene.host.addPod();
+      this.emptyPod = await networkSnapshot(other);
+      await other.remove();
+    }
+    return differences(this.emptyPod, await networkSnapshot(pod)).join('\n');
   }
 
   /** Brings an attachment to where a verb of a plugin is called, unless it is there already. */

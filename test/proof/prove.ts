@@ -23,8 +23,8 @@ export interface ProofOptions {
   readonly most?: number;
   /** What was tried before, and is not tried again. */
   readonly journal?: Journal;
-  /** Whether what is left is to be left for another time. */
-  isOver?(): boolean;
+  /** Whether what is left is to be left for another time. @param proof what was found by now. */
+  isOver?(proof: Proof): boolean;
   log(line: string): void;
 }
 
@@ -88,7 +88,7 @@ async function workOff(
   for (const one of queue) {
     const key = `${subjectName} ${one.name}`;
     const known = journal?.verdictOf(key);
-    if (!known && isOver()) {
+    if (!known && isOver(proof)) {
       proof.left++;
       continue;
     }

@@ -82,6 +82,11 @@ export class Scene {
     for (const step of this.cleanups.reverse()) await step();
   }
 
+  /** The attachment that stays, where there is one. */
+  get neighbourAttachment(): Attachment | undefined {
+    return this.neighbour?.attachment;
+  }
+
   /** A new pod, not attached yet. */
   async attachment(): Promise<Attachment> {
     const { host, subject } = this;
@@ -224,7 +229,8 @@ export class Scene {
   }
 }
 
-function differences(before: Picture, now: Picture): string[] {
+/** What of a picture is different, in lines that begin with "+" or "-". */
+export function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
   return [
