@@ -23,7 +23,7 @@ import {
 } from './kills.ts';
 import type { Picture } from './observer.ts';
 import { differences, Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 const renameErrors = ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
 const linkErrors = ['ENOSPC', 'EROFS', 'EDQUOT', 'EACCES'];
@@ -94,14 +94,21 @@ export interface FailureCase {
 export async function failureCases(subject: Subject, only = ''): Promise<FailureCase[]> {
   return (await pointsOf(subject, only, [...changingVerbs, ...lookingVerbs])).flatMap(
     ({ verb, index, points }) =>
-      points.flatMap((point) =>
-        errorsOf(point).map((error) => ({
-          name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
-            '/',
-          ),
-          ...{ verb, index, error },
-          inject: (host: Host, start: Start) => fail(host, start, point, error),
-        })),
+      points.flatMap((point, nth) =>
+        // Each call of those that only look leads to the same: an error.
+        toTry(isLooking(verb) ? { ...subject, isSampled: true } : subject, errorsOf(point), nth).map(
+          (error) => ({
+            name: [
+              verb,
+              `${index}-${subject.network.plugins[index]!.type}`,
+              point.call,
+              point.nth,
+              error,
+            ].join('/'),
+            ...{ verb, index, error },
+            inject: (host: Host, start: Start) => fail(host, start, point, error),
+          }),
+        ),
       ),
   );
 }

@@ -4,7 +4,7 @@ import type { Attachment } from '../support/chain.ts';
 import { type Outcome, succeeded } from '../support/plugin.ts';
 import { findPoints, kill, type Point } from './injection.ts';
 import { Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 /** The verbs that change anything. */
 export const changingVerbs = ['ADD', 'DEL', 'GC'] as const;
@@ -54,9 +54,9 @@ export async function killCases(subject: Subject, only = ''): Promise<KillCase[]
   const cases: KillCase[] = [];
   for (const { verb, index, points } of await pointsOf(subject, only, changingVerbs)) {
     const { type } = subject.network.plugins[index]!;
-    for (const point of points.filter(changesSomething))
+    for (const [nth, point] of points.filter(changesSomething).entries())
       for (const children of point.hasChild ? (['killed', 'left'] as const) : (['killed'] as const))
-        for (const way of waysOutOf(verb))
+        for (const way of toTry(subject, waysOutOf(verb), nth))
           cases.push({
             name: [verb, `${index}-${type}`, point.call, point.nth, children, way].join('/'),
             ...{ verb, index, point, children, way },
