@@ -10,7 +10,7 @@ import type { Start } from './injection.ts';
 import { bringTo, changingVerbs, cleanUp } from './kills.ts';
 import { disturb, findRequests, type NetlinkFault, type RequestPoint } from './netlink-faults.ts';
 import { Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 const refused = ['EPERM', 'ENOMEM', 'EBUSY', 'EOPNOTSUPP'];
 
@@ -76,8 +76,8 @@ export async function refusalCases(subject: Subject, only = ''): Promise<Failure
         const attachment = await bringTo(scene, verb, index);
         const { requests, output } = await findRequests(scene.host, scene.start(verb, index, attachment));
         if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);
-        for (const request of requests)
-          for (const fault of faultsOf(request))
+        for (const [nth, request] of requests.entries())
+          for (const fault of toTry(subject, faultsOf(request), nth))
             cases.push({
               name: `${own}${nameOf(request)}/${request.nth}/${describe(fault)}`,
               ...{ verb, index, error: fault.error ?? '' },
