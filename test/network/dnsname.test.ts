@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
@@ -270,3 +270,14 @@ async function removeIptables(host: Host): Promise<void> {
   await host.run(['mkdir', '/run/alternatives']);
   await host.run(['mount', '--bind', '/run/alternatives', '/etc/alternatives']);
 }
+
+test('DEL removes what a killed ADD has left half written, while others have names', async (t) => {
+  const host = await makeNamedHost(t);
+  const one = await attach(host, network(), named('one'));
+  const other = await attach(host, network(), named('other'));
+  const half = host.file(`${nameDirectory('names')}/addnhosts.99999999.tmp`);
+  writeFileSync(half, '');
+  await other.del();
+  t.false(existsSync(half));
+  await one.del();
+});

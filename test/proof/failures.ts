@@ -23,7 +23,7 @@ import {
 } from './kills.ts';
 import type { Picture } from './observer.ts';
 import { differences, Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 const renameErrors = ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
 const linkErrors = ['ENOSPC', 'EROFS', 'EDQUOT', 'EACCES'];
@@ -92,18 +92,25 @@ export interface FailureCase {
  * @param only see {@link pointsOf}.
  */
 export async function failureCases(subject: Subject, only = ''): Promise<FailureCase[]> {
-  return (
-    await pointsOf(await Scene.open(subject), only, [...changingVerbs, ...lookingVerbs], findPoints)
-  ).flatMap(({ verb, index, points }) =>
-    points.flatMap((point) =>
-      errorsOf(point).map((error) => ({
-        name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
-          '/',
+  const verbs = [...changingVerbs, ...lookingVerbs];
+  return (await pointsOf(await Scene.open(subject), only, verbs, findPoints)).flatMap(
+    ({ verb, index, points }) =>
+      points.flatMap((point, nth) =>
+        // Each call of those that only look leads to the same: an error.
+        toTry(isLooking(verb) ? { ...subject, isSampled: true } : subject, errorsOf(point), nth).map(
+          (error) => ({
+            name: [
+              verb,
+              `${index}-${subject.network.plugins[index]!.type}`,
+              point.call,
+              point.nth,
+              error,
+            ].join('/'),
+            ...{ verb, index, error },
+            inject: (host: Host, start: Start) => fail(host, start, point, error),
+          }),
         ),
-        ...{ verb, index, error },
-        inject: (host: Host, start: Start) => fail(host, start, point, error),
-      })),
-    ),
+      ),
   );
 }
 
@@ -152,6 +159,8 @@ export class FailureBench {
   ): Promise<Verdict> {
     const { scene } = this;
     const { attachment, picture } = await this.standAt(verb, index);
+    // The kernel forgets a connection by itself after half a minute.
+    await scene.sendPackets();
     const call = verb === 'STATUS' ? verb : 'CHECK';
     const outcome = await inject(scene.host, scene.start(call, index, attachment));
     const difference = await scene.differenceFrom(picture, attachment.pod);
@@ -267,7 +276,7 @@ export class FailureBench {
   }
 }
 
-function isLooking(verb: CalledVerb): verb is (typeof lookingVerbs)[number] {
+export function isLooking(verb: CalledVerb): verb is (typeof lookingVerbs)[number] {
   return (lookingVerbs as readonly string[]).includes(verb);
 }
 

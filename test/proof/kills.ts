@@ -6,7 +6,7 @@ import { type Outcome, succeeded } from '../support/plugin.ts';
 import type { Output } from '../support/run.ts';
 import { findPoints, kill, type Point, type Start } from './injection.ts';
 import { Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 /** The verbs that change anything. */
 export const changingVerbs = ['ADD', 'DEL', 'GC'] as const;
@@ -61,9 +61,9 @@ export async function killCases(subject: Subject, only = ''): Promise<KillCase[]
     findPoints,
   )) {
     const { type } = subject.network.plugins[index]!;
-    for (const point of points.filter(changesSomething))
+    for (const [nth, point] of points.filter(changesSomething).entries())
       for (const children of point.hasChild ? (['killed', 'left'] as const) : (['killed'] as const))
-        for (const way of waysOutOf(verb))
+        for (const way of toTry(subject, waysOutOf(verb), nth))
           cases.push({
             name: [verb, `${index}-${type}`, point.call, point.nth, children, way].join('/'),
             ...{ verb, index, point, children, way },

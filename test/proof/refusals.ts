@@ -6,13 +6,13 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import type { Host } from '../support/host.ts';
-import { FailureBench, type FailureCase } from './failures.ts';
+import { FailureBench, type FailureCase, isLooking } from './failures.ts';
 import { FirstBench, openFirst } from './first-refusals.ts';
 import type { Start } from './injection.ts';
 import { type CalledVerb, changingVerbs, lookingVerbs, pointsOf, type Verdict } from './kills.ts';
 import { disturb, findRequests, type NetlinkFault, type RequestPoint } from './netlink-faults.ts';
 import { Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 const refused = ['EPERM', 'ENOMEM', 'EBUSY', 'EOPNOTSUPP'];
 
@@ -121,11 +121,15 @@ export async function refusalCases(subject: Subject, only = ''): Promise<Refusal
         inject: (host: Host, start: Start) => disturb(host, start, request, fault),
       });
     };
-    for (const request of points) for (const fault of faultsOf(request, verb)) add(false, request, fault);
+    // As with failures, all that only looks comes to the same.
+    const sampled = isLooking(verb) ? { ...subject, isSampled: true } : subject;
+    for (const [nth, request] of points.entries())
+      for (const fault of toTry(sampled, faultsOf(request, verb), nth)) add(false, request, fault);
     const ofFirst = verb === 'ADD' ? changesIn(first.find((one) => one.index === index)!.points) : [];
     if (isDeepStrictEqual(ofFirst, changesIn(points))) continue;
-    for (const request of ofFirst)
-      for (const error of firstErrors) add(true, request, { effect: 'refuse', error, times: 1 });
+    for (const [nth, request] of ofFirst.entries())
+      for (const error of toTry(subject, firstErrors, nth))
+        add(true, request, { effect: 'refuse', error, times: 1 });
   }
   return cases;
 }

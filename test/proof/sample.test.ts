@@ -13,13 +13,16 @@ for (const kind of Object.values(kinds))
   test(`${kind.part}: a sample is survived`, async (t) => {
     // To list the cases of a chain, each of its verbs is run once.
     const random = new Random(seed);
-    const name = random.pick(Object.keys(subjects));
-    t.log(`seed ${seed}, subject ${name}; PROOF_SEED=${seed} tries the same again`);
-    const chosen = { [name]: subjects[name]! };
-    const options = { share: 1, most: 8, random, jobs: 1, log: () => {} };
-    const { tried, failures } = await prove(kind, chosen, options);
-    t.true(tried > 0);
-    t.deepEqual(failures, []);
+    let tried = 0;
+    // Some chains do nothing that can go wrong in this way.
+    while (tried === 0) {
+      const name = random.pick(Object.keys(subjects));
+      t.log(`seed ${seed}, subject ${name}; PROOF_SEED=${seed} tries the same again`);
+      const options = { share: 1, most: 8, random, jobs: 1, log: () => {} };
+      const proof = await prove(kind, { [name]: subjects[name]! }, options);
+      t.deepEqual(proof.failures, []);
+      tried = proof.tried;
+    }
   });
 
 for (const [what, kind, subject, only] of [

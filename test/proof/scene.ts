@@ -67,18 +67,20 @@ export class Scene {
     this.outside = await Outside.of(host);
     await subject.prepare?.(host, t);
     if (hasAgent) this.agent = (await startAgent(t, host)).pid;
-    // Some things stay after the last DEL by design: a bridge, shared chains. Descriptors of the agent, too.
-    for (let i = 0; isUsed && i < 2; i++) {
-      const first = await this.attachment();
-      await first.add();
-      await first.tryCheck();
-      await first.del();
-      await this.remove(first.pod);
-      succeeded(await this.collect());
-    }
+    // Some things stay after the last DEL by design: a bridge, shared chains. The agent opens some for good.
+    if (isUsed) await this.liveOnce(hasAgent);
     if (hasNeighbour) this.neighbour = await Neighbour.attach(t, host, subject, this.outside);
     for (const { ifname } of await links(host)) this.ports.add(ifname);
     this.before = await this.settledPicture();
+  }
+
+  private async liveOnce(hasAgent: boolean): Promise<void> {
+    const first = await this.attachment();
+    await first.add();
+    if (hasAgent) await first.tryCheck();
+    await first.del();
+    await this.remove(first.pod);
+    if (hasAgent) succeeded(await this.collect());
   }
 
   /** Takes the host away. */
