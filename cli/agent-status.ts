@@ -124,7 +124,8 @@ function isVerbStatus(value: unknown): boolean {
     isObject(value) &&
     ['plugin', 'verb'].every((key) => typeof value[key] === 'string') &&
     ['calls', 'failures', 'p50Ms', 'p99Ms'].every((key) => typeof value[key] === 'number') &&
-    isObject(value.codes)
+    isObject(value.codes) &&
+    Object.values(value.codes).every((count) => typeof count === 'number')
   );
 }
 
@@ -132,6 +133,7 @@ function isOverlayStatus(value: unknown): boolean {
   return (
     isObject(value) &&
     Array.isArray(value.subnets) &&
+    value.subnets.every((subnet) => typeof subnet === 'string') &&
     typeof value.nodes === 'number' &&
     ['problem', 'backend'].every((key) => ['string', 'undefined'].includes(typeof value[key]))
   );

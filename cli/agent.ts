@@ -12,6 +12,7 @@ import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { wholeNumber } from './numbers.ts';
+import { callerEnvironment } from './settings.ts';
 import { type Subcommand, subcommand } from './subcommand.ts';
 import { print, warn } from './terminal.ts';
 
@@ -162,7 +163,7 @@ async function openOverlay(file: string | undefined, { sharing, statusParts }: A
   if (file === undefined) return undefined;
   const { readOverlaySettings } = await import('../agent/overlay/settings.ts');
   const { Overlay } = await import('../agent/overlay/overlay.ts');
-  const host = { sharing, environment: process.env, print, warn, describe: describeError };
+  const host = { sharing, environment: callerEnvironment(), print, warn, describe: describeError };
   const overlay = new Overlay(readOverlaySettings(file), host);
   statusParts.push(() => ({ overlay: overlay.status }));
   return overlay;

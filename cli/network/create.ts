@@ -136,7 +136,9 @@ async function refuseInvalid(name: string, text: string, suite: Suite, host: boo
     writeFileSync(file, text);
     const others: CheckedFile[] = [];
     for (const other of statSync(configDir(), { throwIfNoEntry: false }) ? networkFiles(configDir()) : [])
-      others.push(await checkFile(other, { suite, isInstalled: undefined, hostPath: undefined }));
+      others.push(
+        await checkFile(other, { suite, isInstalled: undefined, hostPath: undefined, looksAtUse: false }),
+      );
     const taken = others.find(({ network }) => network?.name === name);
     if (taken)
       throw new CommandError(`Network "${name}" exists already, in "${taken.file}". Choose another name`);
@@ -144,6 +146,7 @@ async function refuseInvalid(name: string, text: string, suite: Suite, host: boo
       suite,
       isInstalled: undefined,
       hostPath: host ? pluginPath() : undefined,
+      looksAtUse: host,
     });
     checkNetworks([...others, own]);
     const errors = own.findings.filter(({ severity }) => severity === 'error');

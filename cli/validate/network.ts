@@ -2,7 +2,6 @@
 
 import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
-import type { Once } from '../../lib/kernel/sharing.ts';
 import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
 import { poolsOf } from '../addresses.ts';
@@ -32,8 +31,8 @@ export interface CheckOptions {
   readonly isInstalled: ((name: string) => boolean) | undefined;
   /** Where plugins find their delegates, if the networks are for this host. */
   readonly hostPath: readonly string[] | undefined;
-  /** Shares what is seen with others that look at the host at the same time. */
-  readonly once?: Once;
+  /** Whether what this host has given away of the networks' ranges counts. */
+  readonly looksAtUse: boolean;
 }
 
 /** A network that a runtime or a plugin could load. */
@@ -72,7 +71,7 @@ interface Place {
 
 async function check(place: Place, options: CheckOptions): Promise<Check> {
   const { root, path } = place;
-  const { suite, isInstalled, hostPath, once } = options;
+  const { suite, isInstalled, hostPath, looksAtUse } = options;
   const isInner = path !== '';
   const findings: Finding[] = [];
   const network = readNetwork(place, findings);
@@ -106,7 +105,8 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
   if (!network) return { networks: inner, findings };
   // An inner one may have that of the network that it stands in.
   if (!isInner || hasPath(root, 'cniVersion')) findings.push(...checkVersion(network, path));
-  findings.push(...(await checkVersions(network, entries, suite)), ...checkUse(network, path, once));
+  findings.push(...(await checkVersions(network, entries, suite)));
+  if (looksAtUse) findings.push(...checkUse(network, path));
   const plugins: CheckedPlugin[] = [];
   for (const [i, entry] of network.plugins.entries()) {
     const own = {
@@ -155,8 +155,8 @@ async function checkRepetition(
 }
 
 /** Ranges that this host has given away to the last address. */
-function checkUse(network: NetworkList, path: string, once?: Once): Finding[] {
-  return reservationsOf(network, once)
+function checkUse(network: NetworkList, path: string): Finding[] {
+  return reservationsOf(network)
     .ranges.filter(isFull)
     .map(({ range, used }) =>
       warning(

@@ -1,6 +1,7 @@
 /** Checks configuration files against each other. */
 
 import { basename } from 'node:path';
+import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { getKey } from '../../lib/cni/schema.ts';
 import { isIPv4, poolsOverlap, subnetsOverlap } from '../addresses.ts';
 import { bridgeOf } from '../inner.ts';
@@ -60,15 +61,9 @@ function compareAddresses(place: Place, other: Place): Finding[] {
   for (const mine of place.pools)
     for (const theirs of other.pools) {
       if (!subnetsOverlap(mine, theirs)) continue;
-      if (poolsOverlap(mine, theirs))
-        return [
-          error(
-            'overlap',
-            path,
-            `Addresses ${mine.range} overlap with ${theirs.range} of ${where}: two pods can get the same one. Make the ranges disjoint`,
-          ),
-        ];
-      if (attachedTo(place) !== attachedTo(other))
+      const clash = poolsOverlap(mine, theirs) && clashOf(mine, theirs, path, where);
+      if (clash) return [clash];
+      if (isRouted(place) && isRouted(other) && attachedTo(place) !== attachedTo(other))
         return [
           error(
             'overlap',
@@ -79,6 +74,40 @@ function compareAddresses(place: Place, other: Place): Finding[] {
         ];
     }
   return [];
+}
+
+/** That two pools which overlap can give away the same address, unless they cannot, or are meant to. */
+function clashOf(mine: AddressPool, theirs: AddressPool, path: string, where: string): Finding | undefined {
+  const overlapping = `Addresses ${mine.range} overlap with ${theirs.range} of ${where}`;
+  const [own, other] = [mine.shared, theirs.shared];
+  if (!own || !other)
+    return error('overlap', path, `${overlapping}: two pods can get the same one. Make the ranges disjoint`);
+  if (own.addressSpace !== other.addressSpace) return undefined;
+  // What the configuration does not tell may be the same.
+  const isTold = own.places.length > 0 && other.places.length > 0;
+  if (isTold && !haveCommon(own.places, other.places))
+    return warning(
+      'overlap',
+      path,
+      `${overlapping}. They are kept in ${own.places.join(', ')} here, and in ${other.places.join(', ')} there: two pods can get the same one, ` +
+        'unless that is one cluster. Name the same in both, or make the ranges disjoint',
+    );
+  if (haveCommon(own.names, other.names)) return undefined;
+  return warning(
+    'overlap',
+    path,
+    `${overlapping}, and "enable_overlapping_ranges" is false: two pods can get the same one. ` +
+      'Make the ranges disjoint, or give each network its own "network_name" if that is meant',
+  );
+}
+
+function haveCommon(a: readonly string[], b: readonly string[]): boolean {
+  return a.some((one) => b.includes(one));
+}
+
+/** Whether the host has routes to the network's pods. */
+function isRouted({ entry: { type, config } }: Place): boolean {
+  return type === 'ptp' || (type === 'bridge' && isGateway(config));
 }
 
 /** What the network's pods are connected by: networks with the same one may share a subnet. */
@@ -138,9 +167,12 @@ function compareBridges(place: Place, other: Place): Finding[] {
 
 /** The subnets of IPv4 in which a bridge gets the gateway's address: that of a delegate is known to a node alone. */
 function gatewaySubnets({ entry, maker: { config, isDelegate }, pools }: Place): string[] {
-  const isGateway = getKey(config, 'isGateway') === true || getKey(config, 'isDefaultGateway') === true;
-  if (!isGateway) return [];
+  if (!isGateway(config)) return [];
   return isDelegate ? [`the subnet of "${entry.type}"`] : pools.filter(isIPv4).map(({ subnet }) => subnet);
+}
+
+function isGateway(config: object): boolean {
+  return getKey(config, 'isGateway') === true || getKey(config, 'isDefaultGateway') === true;
 }
 
 function usesVlans(config: object): boolean {
