@@ -1,11 +1,11 @@
 /** Checks one network of a configuration file, and what stands within it for other plugins. */
 
-import { type AddressPool, configSchema, type InnerConfig } from '../../lib/cni/plugin.ts';
-import { decode } from '../../lib/cni/schema.ts';
+import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
 import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
 import { poolsOf } from '../addresses.ts';
+import { innerConfigs, makerOf } from '../inner.ts';
 import { hasPath, type JsonNode, nodeAt } from '../json.ts';
 import {
   ConfigError,
@@ -82,7 +82,13 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
   for (const [i, entry] of entries.entries()) {
     const surroundings = { suite, isInstalled, isFirst: i === 0, network: { name, cniVersion } };
     findings.push(...(await checkPlugin(entry, surroundings)));
-    for (const one of await innerOf(entry, surroundings)) {
+    const inners = await innerConfigs(
+      typeOf(entry) ?? '',
+      entry.node.value as PluginEntry['config'],
+      surroundings.network,
+      suite,
+    );
+    for (const one of inners) {
       const own = { ...(nodeAt(entry.node, one.path) ?? { start: entry.node.start }), value: one.value };
       const where = at(entry.path, one.path);
       if (one.isNetwork) {
@@ -103,7 +109,12 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
   if (looksAtUse) findings.push(...checkUse(network, path));
   const plugins: CheckedPlugin[] = [];
   for (const [i, entry] of network.plugins.entries()) {
-    const own = { entry, pools: await readPools(entry, network, suite), path: entries[i]?.path ?? path };
+    const own = {
+      entry,
+      maker: makerOf(entry, await innerConfigs(entry.type, entry.config, network, suite)),
+      pools: await readPools(entry, network, suite),
+      path: entries[i]?.path ?? path,
+    };
     plugins.push(own);
     if (findings.some((finding) => finding.severity === 'error' && isAt(finding, own.path, path))) continue;
     findings.push(...addressingFindings(entry.config, own.pools, own.path));
@@ -112,21 +123,6 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
     else if (hostPath) findings.push(...(await hostFindings({ ...own, network }, { suite, hostPath })));
   }
   return { networks: [{ network, plugins }, ...inner], findings };
-}
-
-/** What stands within a plugin's configuration. Of one that is wrong, nothing is known. */
-async function innerOf(
-  place: PluginNode,
-  { suite, network }: { suite: Suite; network: Pick<NetworkList, 'name' | 'cniVersion'> },
-): Promise<InnerConfig[]> {
-  const plugin = await loadPlugin(suite.plugins, typeOf(place) ?? '');
-  if (!plugin?.inner) return [];
-  const config = wholeConfig({ config: place.node.value as PluginEntry['config'] }, network);
-  try {
-    return plugin.inner(decode(configSchema(plugin), config) as never);
-  } catch {
-    return [];
-  }
 }
 
 /** The addresses of a plugin. Those that cannot be read have been reported. */

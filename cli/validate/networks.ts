@@ -3,8 +3,9 @@
 import { basename } from 'node:path';
 import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { getKey } from '../../lib/cni/schema.ts';
-import { isIPv4, poolsOverlap, sameSubnet, subnetsOverlap } from '../addresses.ts';
-import type { NetworkList } from '../libcni/conflist.ts';
+import { isIPv4, poolsOverlap, subnetsOverlap } from '../addresses.ts';
+import { bridgeOf } from '../inner.ts';
+import { isLoopback, type NetworkList } from '../libcni/conflist.ts';
 import type { CheckedFile } from './file.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import type { CheckedPlugin } from './host.ts';
@@ -26,8 +27,8 @@ export function checkNetworks(files: readonly CheckedFile[]): void {
     ),
   );
   const loadable = files.filter(({ network }) => network);
-  if (loadable.length > 1 && loadable[0]?.network?.plugins.every(({ type }) => type === 'loopback'))
-    loadable[0].findings.push(
+  if (loadable.length > 1 && isLoopback(loadable[0]!.network!))
+    loadable[0]!.findings.push(
       warning(
         'loopback-first',
         '',
@@ -111,7 +112,8 @@ function isRouted({ entry: { type, config } }: Place): boolean {
 
 /** What the network's pods are connected by: networks with the same one may share a subnet. */
 function attachedTo({ network, entry: { type, config } }: Place): string {
-  if (type === 'bridge') return `bridge ${bridgeName(config)}`;
+  const bridge = bridgeOf({ type, config });
+  if (bridge !== undefined) return `bridge ${bridge}`;
   if (typeof config.master === 'string') return `${type} ${config.master}`;
   return `${type} ${network.name}`;
 }
@@ -120,31 +122,34 @@ function attachedTo({ network, entry: { type, config } }: Place): string {
 const bridgeSettings = ['mtu', 'promiscMode', 'isGateway', 'isDefaultGateway'] as const;
 
 function compareBridges(place: Place, other: Place): Finding[] {
-  const [mine, theirs] = [place.entry.config, other.entry.config];
-  if (place.entry.type !== 'bridge' || other.entry.type !== 'bridge') return [];
-  const name = bridgeName(mine);
-  if (name !== bridgeName(theirs)) return [];
+  const [mine, theirs] = [place.maker.config, other.maker.config];
+  const name = bridgeOf(place.maker);
+  if (name === undefined || name !== bridgeOf(other.maker)) return [];
+  const path = place.maker.isDelegate ? at(place.path, 'delegate') : place.path;
   const findings: Finding[] = [];
-  if (isGateway(mine) && isGateway(theirs))
-    for (const a of place.pools) {
-      const clash = other.pools.find((b) => isIPv4(a) && isIPv4(b) && !sameSubnet(a, b));
-      if (!clash) continue;
-      findings.push(
-        error(
-          'shared-bridge',
-          at(place.path, 'bridge'),
-          `Bridge "${name}" gets a gateway address in ${a.subnet} here and in ${clash.subnet} in ${describe(other)}, ` +
-            'and whichever network comes second fails. Use a bridge of its own for each',
-        ),
-      );
-    }
+  const theirGateways = gatewaySubnets(other);
+  for (const subnet of gatewaySubnets(place)) {
+    const clash = theirGateways.find((one) => one !== subnet);
+    if (!clash) continue;
+    findings.push(
+      error(
+        'shared-bridge',
+        at(path, 'bridge'),
+        `Bridge "${name}" gets a gateway address in ${subnet} here and in ${clash} in ${describe(other)}, ` +
+          'and whichever network comes second fails. Use a bridge of its own for each',
+      ),
+    );
+  }
+  // A delegate gets its MTU when it is run.
+  const hasDelegate = place.maker.isDelegate || other.maker.isDelegate;
   for (const key of bridgeSettings) {
+    if (key === 'mtu' && hasDelegate) continue;
     const [value, otherValue] = [getKey(mine, key) ?? false, getKey(theirs, key) ?? false];
     if (value !== otherValue)
       findings.push(
         warning(
           'shared-bridge',
-          at(place.path, key),
+          at(path, key),
           `Bridge "${name}" is shared with ${describe(other)}, but "${key}" is ${shown(value)} here and ${shown(otherValue)} there`,
         ),
       );
@@ -153,16 +158,17 @@ function compareBridges(place: Place, other: Place): Finding[] {
     findings.push(
       warning(
         'shared-bridge',
-        at(place.path, 'bridge'),
+        at(path, 'bridge'),
         `Bridge "${name}" is shared with ${describe(other)}, but only one of the two uses VLANs, which are turned on when the bridge is created`,
       ),
     );
   return findings;
 }
 
-function bridgeName(config: Readonly<Record<string, unknown>>): string {
-  const name = getKey(config, 'bridge');
-  return typeof name === 'string' && name !== '' ? name : 'cni0';
+/** The subnets of IPv4 in which a bridge gets the gateway's address: that of a delegate is known to a node alone. */
+function gatewaySubnets({ entry, maker: { config, isDelegate }, pools }: Place): string[] {
+  if (!isGateway(config)) return [];
+  return isDelegate ? [`the subnet of "${entry.type}"`] : pools.filter(isIPv4).map(({ subnet }) => subnet);
 }
 
 function isGateway(config: object): boolean {

@@ -250,7 +250,11 @@ test('what stands within the configuration of multus and flannel is validated as
     );
   t.deepEqual(found[1], ['overlap plugins[0].ipam']);
   t.regex(files[1]!.findings[0]!.message, /overlap with .* of network "m" \(10-m\.conflist\)/);
-  t.deepEqual(found[2], ['schema plugins[0].delegate.mtu', 'unknown-key plugins[0].delegate.hairpin']);
+  t.deepEqual(found[2], [
+    'schema plugins[0].delegate.mtu',
+    'shared-bridge plugins[0].delegate.isGateway',
+    'unknown-key plugins[0].delegate.hairpin',
+  ]);
   t.deepEqual(found[3], ['config plugins[0].delegate']);
 });
 
