@@ -4,10 +4,10 @@ import { Address } from '../lib/ip.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/context.ts';
 import { CommandError, ExitCode } from './errors.ts';
+import { withFormat } from './format.ts';
 import { type Inventory, takeInventory } from './inventory.ts';
 import { findNamed, unknownName } from './names.ts';
 import { configuredNetworks } from './networks.ts';
-import { withOutput } from './output.ts';
 import { AttachmentProbe, type Surroundings } from './probe/attachment.ts';
 import type { Outcome } from './probe/outcome.ts';
 import { Outside } from './probe/outside.ts';
@@ -21,12 +21,12 @@ interface ProbeArguments {
   to: string | undefined;
   dns: string | undefined;
   name: string;
-  output: 'text' | 'json';
+  format: 'text' | 'json';
 }
 
 export const probe: Subcommand<ProbeArguments> = {
   builder: (yargs) =>
-    withOutput(yargs, ['text', 'json'], 'How to print what was found')
+    withFormat(yargs, ['text', 'json'], 'How to print what was found')
       .positional('target', {
         type: 'string',
         demandOption: true,
@@ -64,11 +64,11 @@ export const probe: Subcommand<ProbeArguments> = {
           'while the command runs. If no program in the pod listens on a published port, the command does so meanwhile. ' +
           'Nothing is left behind. The exit code is 1 if anything fails.',
       ),
-  handler: async ({ target, to, dns, name, output }) => {
+  handler: async ({ target, to, dns, name, format }) => {
     const inventory = await takeInventory(configDir(), cacheDir());
     const chosen = choose(target, inventory);
     const outcomes = await probeAll(chosen, inventory, { target: to, server: dns, dnsName: name });
-    if (output === 'json') print(JSON.stringify({ probes: outcomes }, null, 2));
+    if (format === 'json') print(JSON.stringify({ probes: outcomes }, null, 2));
     else print(describe(outcomes).join('\n'));
     if (outcomes.some(({ state }) => state === 'failed')) process.exitCode = ExitCode.Failure;
   },

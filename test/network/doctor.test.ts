@@ -273,7 +273,7 @@ test('rules of CNI plugins in the other variant of iptables', async (t) => {
 test('rules of the other variant that belong to a running pod are not removed by --fix', async (t) => {
   const { on, pod } = await scene(t);
   const container = (
-    JSON.parse((await on.tryCni(['list', '--json'])).stdout) as {
+    JSON.parse((await on.tryCni(['list', '-o', 'json'])).stdout) as {
       attachments: { containerId: string; netns: string }[];
     }
   ).attachments.find(({ netns }) => netns === pod.netns)!.containerId;

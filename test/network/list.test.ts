@@ -161,7 +161,7 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
 
   const json = await listed();
   t.deepEqual(load((await run(['list', '-o', 'yaml'])).stdout), JSON.parse(JSON.stringify(json)));
-  t.deepEqual(JSON.parse((await run(['list', '--json'])).stdout), JSON.parse(JSON.stringify(json)));
+  t.deepEqual(JSON.parse((await run(['list', '-o', 'json'])).stdout), JSON.parse(JSON.stringify(json)));
   const { containerId } = json.attachments.find(({ pod }) => pod?.name === 'web-1')!;
   t.deepEqual(await names('--pod', containerId.slice(0, 20)), ['default/web-1']);
   const table = (await run(['list'])).stdout;
