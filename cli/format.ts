@@ -14,7 +14,9 @@ export function withFormat<A, F extends string>(
 ): Argv<A & { format: F }> {
   const [first] = formats;
   const command = yargs.option('format', {
-    ...{ alias: 'o', choices: formats as readonly F[], default: first },
+    alias: 'o',
+    choices: formats as readonly F[],
+    default: first,
     describe,
   });
   return command as unknown as Argv<A & { format: F }>;

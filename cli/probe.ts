@@ -2,9 +2,9 @@
 
 import { Address } from '../lib/ip.ts';
 import { Netns } from '../lib/kernel/netns.ts';
-import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/context.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { withFormat } from './format.ts';
+import { type RunningAttachment, runningAttachments, uplinksOf } from './inventory/running.ts';
 import { type Inventory, takeInventory } from './inventory.ts';
 import { findNamed, unknownName } from './names.ts';
 import { configuredNetworks } from './networks.ts';

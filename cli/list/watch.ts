@@ -5,7 +5,7 @@ import { attachmentKey } from '../../lib/attachment.ts';
 import { NetlinkGroup } from '../../lib/kernel/events.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../../lib/netlink/socket.ts';
 import { displayName, type HostAttachment } from '../inventory.ts';
-import type { State } from '../state.ts';
+import { isBad, type State } from '../state.ts';
 import { paint, print, redraw, warn } from '../terminal.ts';
 import { describeState, formatListing, type Layout } from './table.ts';
 
@@ -47,7 +47,7 @@ function screen(layout: Layout): (seen: Seen) => void {
   return ({ inventory, rows }) => {
     const [heading, ...lines] = formatListing(rows, layout, process.stdout.columns);
     const painted = lines.flatMap(({ text, state }) =>
-      text.split('\n').map((line) => (state && state.kind !== 'ok' ? paint('red', line) : line)),
+      text.split('\n').map((line) => (state && isBad(state.kind) ? paint('red', line) : line)),
     );
     const room = Math.max(1, (process.stdout.rows || 24) - 3 - inventory.problems.length);
     const more = painted.length - room;

@@ -1,7 +1,7 @@
 /** The ranges that a network shares with other nodes, and how far they are used up, as their keeper tells. */
 
 import type { Suite } from '../../main.ts';
-import { ipamPluginsOf } from '../ipam-plugins.ts';
+import { ipamsOf } from '../ipam.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import type { RangeUse } from '../reservations.ts';
 
@@ -18,7 +18,7 @@ export async function sharedRangesOf(
 ): Promise<{ ranges: KnownUse[]; problems: string[] }> {
   const problems = new Set<string>();
   const ranges: KnownUse[] = [];
-  for (const { plugin, config } of await ipamPluginsOf(network, suite)) {
+  for (const { plugin, config } of await ipamsOf(network, suite)) {
     if (!plugin.sharedRanges) continue;
     try {
       const found = plugin.sharedRanges(config());

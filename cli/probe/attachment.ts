@@ -6,7 +6,7 @@ import type { Netns } from '../../lib/kernel/netns.ts';
 import { listRoutes, lookUpRoute } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { isKernelError } from '../../lib/netlink/libc.ts';
-import type { RunningAttachment } from '../doctor/context.ts';
+import type { RunningAttachment } from '../inventory/running.ts';
 import type { PublishedPort } from '../inventory.ts';
 import { type Answer, type Protocol, portTaken } from './helper.ts';
 import { apartBecause, hostIpOf, withoutHost } from './network.ts';

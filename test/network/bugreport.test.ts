@@ -88,7 +88,7 @@ test('an archive that is there already is kept, and one that cannot be written i
   t.is(exists.exit, 1);
   t.regex(exists.stderr, /exists already\. Remove it, or give another --file/);
   t.is(readFileSync(on.host.file('/run/mine.tar.gz'), 'utf8'), 'mine');
-  const nowhere = await on.tryCni(['bugreport', '-o', '/run/none/report.tar.gz']);
+  const nowhere = await on.tryCni(['bugreport', '-f', '/run/none/report.tar.gz']);
   t.is(nowhere.exit, 1);
   t.regex(nowhere.stderr, /Cannot write "\/run\/none\/report\.tar\.gz"/);
 });
