@@ -7,6 +7,7 @@ import { displayName, type HostAttachment, type Inventory, takeInventory } from 
 import { formatListing, type Layout } from './list/table.ts';
 import { watchListing } from './list/watch.ts';
 import { findNamed } from './names.ts';
+import { checkedAttachment, printedRange } from './printed.ts';
 import { isFull } from './reservations.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
 import { checkStates, isBad, type State, stateKinds } from './state.ts';
@@ -127,8 +128,8 @@ function requireNetwork({ networks, attachments }: Inventory, name: string): voi
 
 /** What programs get. */
 function structured({ inventory: { ranges, problems }, rows }: Listing): object {
-  const attachments = rows.map(({ attachment, state }) => ({ ...attachment, state }));
-  return { attachments, ranges, problems };
+  const attachments = rows.map(({ attachment, state }) => checkedAttachment(attachment, state));
+  return { attachments, ranges: ranges.map(printedRange), problems };
 }
 
 function warnOf({ ranges, problems }: Inventory): void {

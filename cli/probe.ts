@@ -129,7 +129,7 @@ async function probeOne(
   using otherNetns = other && Netns.openIfPresent(other.attachment.netns);
   if (!netns)
     return [
-      { from: one.name, probe: 'pod', to: '-', state: 'not tried', detail: 'its network namespace is gone' },
+      { from: one.name, probe: 'pod', to: '-', state: 'untried', detail: 'its network namespace is gone' },
     ];
   await using station = new Station(netns);
   await using otherStation = otherNetns && new Station(otherNetns);
@@ -167,7 +167,8 @@ function hostAddressesOf({ links, addresses }: Inventory, running: readonly Runn
   });
 }
 
-const colours = { ok: 'green', failed: 'red', 'not tried': 'dim' } as const;
+const colours = { ok: 'green', failed: 'red', untried: 'dim' } as const;
+const shown = { ok: 'ok', failed: 'failed', untried: 'not tried' } as const;
 
 function describe(outcomes: readonly Outcome[]): string[] {
   const [heading, ...rows] = formatTable(
@@ -176,7 +177,7 @@ function describe(outcomes: readonly Outcome[]): string[] {
       from,
       probe,
       to,
-      detail === '' ? state : `${state}: ${detail}`,
+      detail === '' ? shown[state] : `${shown[state]}: ${detail}`,
     ]),
   );
   const number = (state: Outcome['state']) => outcomes.filter((one) => one.state === state).length;
@@ -184,7 +185,7 @@ function describe(outcomes: readonly Outcome[]): string[] {
     paint('bold', heading!),
     ...rows.map((row, i) => paint(colours[outcomes[i]!.state], row)),
     '',
-    `${count(outcomes.length, 'probe')}: ${number('ok')} ok, ${number('failed')} failed, ${number('not tried')} not tried.`,
+    `${count(outcomes.length, 'probe')}: ${number('ok')} ok, ${number('failed')} failed, ${number('untried')} not tried.`,
     ...(number('failed') > 0 ? ['"cni doctor" looks for the causes.'] : []),
   ];
 }

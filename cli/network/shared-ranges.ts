@@ -3,10 +3,7 @@
 import type { Suite } from '../../main.ts';
 import { ipamsOf } from '../ipam.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
-import type { RangeUse } from '../reservations.ts';
-
-/** How far a range is used up, as far as that is known. */
-export type KnownUse = Omit<RangeUse, 'used'> & { readonly used: number | undefined };
+import type { KnownUse } from '../printed.ts';
 
 /**
  * Asks for the use of a network's shared ranges. It takes some seconds at most.

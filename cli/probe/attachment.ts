@@ -118,7 +118,7 @@ export class AttachmentProbe {
         from: 'host',
         probe: 'pod',
         to: `${this.one.name} ${own.join(' ')}`,
-        state: 'not tried',
+        state: 'untried',
         detail: why,
       });
       return;
@@ -262,7 +262,7 @@ export class AttachmentProbe {
   }
 
   private skip(probe: string, to: string, why: string): void {
-    this.outcomes.push({ from: this.one.name, probe, to, state: 'not tried', detail: why });
+    this.outcomes.push({ from: this.one.name, probe, to, state: 'untried', detail: why });
   }
 
   private hasRoute(ip: string): boolean {

@@ -236,10 +236,10 @@ test('list shows each network of a pod, and gc keeps them', async (t) => {
   const { attachments } = JSON.parse(listed.stdout);
   t.deepEqual(
     attachments
-      .map(({ network, ifname, state }: { network: string; ifname: string; state: { kind: string } }) => [
+      .map(({ network, ifname, state }: { network: string; ifname: string; state: string }) => [
         network,
         ifname,
-        state.kind,
+        state,
       ])
       .sort(),
     [
