@@ -5,7 +5,7 @@ import type { RangeUse } from './reservations.ts';
 import type { State } from './state.ts';
 
 /** An attachment, and what CHECK says of it. */
-export interface CheckedAttachment extends HostAttachment {
+interface CheckedAttachment extends HostAttachment {
   readonly state: State['kind'];
   /** Why it is not ok. */
   readonly problems: readonly string[];
