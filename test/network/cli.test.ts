@@ -187,7 +187,7 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
   });
   const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
     host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
-  const listed = async () => JSON.parse((await run(['list', '--json'])).stdout) as Listed;
+  const listed = async () => JSON.parse((await run(['list', '-o', 'json'])).stdout) as Listed;
   const empty = await listed();
   t.deepEqual(empty.attachments, []);
   t.deepEqual(empty.ranges, [
@@ -261,7 +261,7 @@ async function hostWith(t: ExecutionContext, network: object) {
   const run = (args: string[], env: NodeJS.ProcessEnv = {}) =>
     host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, ...env } });
   const orphans = async () =>
-    (JSON.parse((await run(['list', '--json'])).stdout) as Listed).attachments.filter(
+    (JSON.parse((await run(['list', '-o', 'json'])).stdout) as Listed).attachments.filter(
       ({ orphaned }) => orphaned.length > 0,
     );
   return { host, write, run, orphans };
