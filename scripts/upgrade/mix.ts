@@ -3,7 +3,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeFailure, type WayOut, waysOutOf } from '../../test/proof/kills.ts';
-import { type Picture, Scene } from '../../test/proof/scene.ts';
+import type { Picture } from '../../test/proof/observer.ts';
+import { Scene } from '../../test/proof/scene.ts';
 import type { Subject } from '../../test/proof/subjects.ts';
 import { type Attachment, runNetworkVerb } from '../../test/support/chain.ts';
 import { type Suite, suites } from '../../test/support/plugin.ts';
@@ -61,16 +62,13 @@ class Stage {
   }
 
   static async open(subject: Subject, pair: readonly [Suite, Suite]): Promise<Stage> {
-    // There is only one device for host-device.
-    const hasNeighbour = subject.network.plugins[0]!.type !== 'host-device';
-    const scene = await Scene.open(subject, { hasAgent: false, hasNeighbour });
+    const scene = await Scene.open(subject, { hasAgent: false });
     // What stays after the last DEL by design may differ.
     for (const suite of pair) {
       const one = await scene.attachment();
       await one.add({ suite });
       await one.del({ suite });
       await scene.remove(one.pod);
-      await subject.prepare?.(scene.host);
     }
     return new Stage(scene, pair, await scene.settledPicture());
   }
@@ -82,8 +80,7 @@ class Stage {
   /** @returns what went wrong; the stage is not to be used any further then. */
   async live(way: WayOut): Promise<string> {
     const { scene, adder, other, before } = this;
-    const { subject, host, neighbour } = scene;
-    await subject.prepare?.(host);
+    const { neighbourAttachment: neighbour } = scene;
     const one = await scene.attachment();
     await one.add({ suite: adder });
     const failures = [
@@ -101,7 +98,6 @@ class Stage {
       ),
     );
     await scene.remove(one.pod);
-    await subject.prepare?.(host);
     const difference = await scene.differenceFrom(before, undefined, isHint);
     failures.push(difference && `Left or lost:\n${difference}`);
     if (neighbour) failures.push(describeFailure(await neighbour.tryCheck({ suite: other })));

@@ -36,10 +36,11 @@ export interface Journal {
 
 /** What was found. */
 export interface Proof {
+  /** Cases in which the fault was met. */
   tried: number;
   /** Cases that were not tried, as the time was over. */
   left: number;
-  /** Cases in which the fault was not met, as the process did something else this time. */
+  /** Cases in which it was not, as the process did something else this time. */
   missed: number;
   readonly failures: { readonly command: string; readonly problem: string }[];
 }
@@ -99,8 +100,8 @@ async function workOff(
         .catch((error: Error) => ({ isReached: true, problem: error.stack ?? error.message })));
     if (!known) journal?.note(key, verdict);
     const { isReached, problem } = verdict;
-    proof.tried++;
-    if (!isReached) proof.missed++;
+    if (isReached) proof.tried++;
+    else proof.missed++;
     if (problem === '') continue;
     const command = `npm run prove -- --kind ${kind.name}${place} --subject ${subjectName} --only '${one.name}'`;
     proof.failures.push({ command, problem });
