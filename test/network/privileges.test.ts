@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
+import { useLegacyIptables } from '../support/firewall.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { OpenVswitch } from '../support/open-vswitch.ts';
 import { changed } from '../support/outside.ts';
@@ -151,6 +152,19 @@ for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'])
     t.is(await callsOf(host), 1);
   });
 
+test('an agent without CAP_NET_RAW says so where iptables is the legacy one, which works with it', async (t) => {
+  const { plugins, ...rest } = network;
+  const legacy = { ...rest, plugins: [{ ...plugins[0]!, ipMasqBackend: 'iptables', macspoofchk: false }] };
+  for (const names of [agentCapabilities, agentCapabilities.filter((name) => name !== 'CAP_NET_RAW')]) {
+    const { host, pod, netns } = await hostWithAgent(t, names);
+    await useLegacyIptables(host);
+    const { exit, error } = await new Attachment(host, pod, legacy, { netns }).tryAdd();
+    t.is(await callsOf(host), 1);
+    if (names === agentCapabilities) t.is(exit, 0, error?.msg);
+    else t.regex(error?.msg ?? '', /\bCAP_NET_RAW\b/);
+  }
+});
+
 test('the agent reaches a database of Open vSwitch that runs as another user, and otherwise says what it lacks', async (t) => {
   const ovs = { type: 'ovs', bridge: 'br1', ipam: { type: 'host-local', subnet: '10.46.0.0/24' } };
   const network = { cniVersion: '1.1.0', name: 'net', plugins: [ovs] };
@@ -216,10 +230,25 @@ test('the DHCP daemon works with what its unit leaves it, in a mount namespace o
 for (const { missing, rest } of withOneFewer(daemonCapabilities))
   test(`a DHCP daemon without ${missing} says so`, async (t) => {
     const { host, said } = await hostWithDaemon(t, rest);
-    const life = async () => await (await attachByDaemon(t, host)).del();
-    const problem = await life().catch((error: Error) => error.message);
-    console.log(missing, problem, said());
+    const live = async () => {
+      await (await attachByDaemon(t, host)).del();
+      // Only who has its address releases it from there.
+      await (await attach(host, changed(dhcpSample, {}))).del();
+    };
+    const problem = await live().catch((error: Error) => error.message);
     t.regex(`${problem}${said()}`, new RegExp(`\\b${missing}\\b`));
+  });
+
+for (const [unit, capabilities] of [
+  ['cni-agent.service', agentCapabilities],
+  ['cni-dhcp.service', daemonCapabilities],
+] as const)
+  test(`the docs have the capabilities that ${unit} leaves`, (t) => {
+    const row = page.split('\n').find((line) => line.startsWith(`| \`${unit}\` |`))!;
+    t.deepEqual(
+      row.split(' | ')[2]!.split(' '),
+      capabilities.map((name) => name.replace('CAP_', '')),
+    );
   });
 
 for (const unit of ['cni-agent.service', 'cni-dhcp.service'])
