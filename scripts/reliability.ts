@@ -19,15 +19,18 @@ export interface Row {
   /** Gives the same run again, seed included. */
   readonly command: string;
   readonly minutes: number;
-  /** What else is to be said, in Markdown. */
+  /** What else the command has to say, in Markdown. */
   readonly note?: string;
 }
 
-interface DatedRow extends Row {
+/** A row as it is kept. */
+export interface DatedRow extends Row {
   /** Year, month and day. */
   readonly date: string;
   /** Abbreviated hash of the commit that was tried; with a "+" when files differed from it. */
   readonly commit: string;
+  /** What people have found out about that very run and added by hand. It goes when the row is written anew. */
+  readonly remark?: string;
 }
 
 const directory = join(import.meta.dirname, '../docs');
@@ -35,28 +38,33 @@ const [dataFile, page] = [join(directory, 'reliability.json'), join(directory, '
 /** Where the page has the table. */
 const generated = /(<!-- the commands write from here -->\n)[\s\S]*(<!-- to here -->)/;
 
+/** The record. */
+export function recorded(): DatedRow[] {
+  return JSON.parse(readFileSync(dataFile, 'utf8')) as DatedRow[];
+}
+
 /** Adds a row to the record, or replaces it, and writes the table anew. */
 export function record(row: Row): void {
-  const rows = JSON.parse(readFileSync(dataFile, 'utf8')) as DatedRow[];
   const dated = { ...row, date: new Date().toISOString().slice(0, 10), commit: currentCommit() };
-  const sorted = [...rows.filter(({ part }) => part !== row.part), dated].toSorted((a, b) =>
+  const sorted = [...recorded().filter(({ part }) => part !== row.part), dated].toSorted((a, b) =>
     a.part.localeCompare(b.part, 'en'),
   );
   writeFileSync(dataFile, `${JSON.stringify(sorted, null, 2)}\n`);
-  const text = readFileSync(page, 'utf8');
-  writeFileSync(
-    page,
-    text.replace(generated, (_, from: string, to: string) => from + table(sorted) + to),
-  );
+  writeFileSync(page, withTable(readFileSync(page, 'utf8'), sorted));
 }
 
-/** The table of docs/reliability.md. */
+/** The text of docs/reliability.md with the table of these rows. */
+export function withTable(text: string, rows: readonly DatedRow[]): string {
+  return text.replace(generated, (_, from: string, to: string) => from + table(rows) + to);
+}
+
 function table(rows: readonly DatedRow[]): string {
-  const lines = rows.map(({ part, unit, tried, failed, command, minutes, note, date, commit }) => {
+  const lines = rows.map(({ part, unit, tried, failed, command, minutes, note, date, commit, remark }) => {
     const count = (value: number) => value.toLocaleString('en');
     const time = minutes < 1 ? '< 1 min' : `${Math.round(minutes)} min`;
+    const said = [note, remark && `Added by hand: ${remark}`].filter(Boolean).join('. ');
     const cells = [part, `${count(tried)} ${unit}`, count(tried - failed), `\`${command}\``, time];
-    return `| ${[...cells, `${date}, ${commit}`, note ?? ''].join(' | ')} |`;
+    return `| ${[...cells, `${date}, ${commit}`, said].join(' | ')} |`;
   });
   return [
     '',
