@@ -99,7 +99,7 @@ const workspaces = Array.from(
   (_, i) => new Workspace(join(scratch, `${i}`)),
 );
 await Promise.all(workspaces.map((workspace) => workspace.prepare(root, sample)));
-await each(workspaces, tests.filter(isUnknown), observe);
+await each(workspaces, tests.filter(isWanted).filter(isUnknown), observe);
 if (!Object.values(state.reach).some(({ passed }) => passed))
   throw new Error('Every test fails even without a mutant. Find out why with "npx ava"');
 const left = [...keys.keys()].filter((i) => isToBeTried(keys[i]!));
@@ -146,6 +146,10 @@ async function each<T>(
   );
 }
 
+function isWanted(test: string): boolean {
+  return values.test?.includes(test) ?? true;
+}
+
 function isUnknown(file: string): boolean {
   return state.reach[file]?.digest !== digestOf(root, file, keys);
 }
@@ -174,7 +178,7 @@ async function tryMutant(workspace: Workspace, i: number): Promise<void> {
   const { file, line, original, replacement } = sample[i]!;
   const key = keys[i]!;
   const passed = { ...state.fates[key]?.passed };
-  const known = Object.entries(state.reach).filter(([name]) => values.test?.includes(name) ?? true);
+  const known = Object.entries(state.reach).filter(([name]) => isWanted(name));
   const runs = planFor(new Map(known), key, file, Number(values.seconds), passed);
   const before = performance.now();
   let by: string | undefined;

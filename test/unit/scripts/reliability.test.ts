@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import packageJson from '../../../package.json' with { type: 'json' };
-import { recorded, withTable } from '../../../scripts/reliability.ts';
+import { recorded, withTable } from '../../../scripts/reliability/page.ts';
 
 const page = readFileSync(join(import.meta.dirname, '../../../docs/reliability.md'), 'utf8');
 

@@ -5,8 +5,8 @@ import test from 'ava';
 import { Random } from '../../../scripts/random.ts';
 import { SoakAgent } from '../../../scripts/soak/agent.ts';
 import { Gate } from '../../../scripts/soak/gate.ts';
-import { differences } from '../../../scripts/soak/leftovers.ts';
 import { MemoryWatch } from '../../../scripts/soak/memory.ts';
+import { differences } from '../../../scripts/soak/picture.ts';
 import { ReferenceReach } from '../../../scripts/soak/reference-reach.ts';
 import { Times } from '../../../scripts/soak/times.ts';
 
