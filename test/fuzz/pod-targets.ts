@@ -225,6 +225,7 @@ export const podTargets: readonly Target[] = [
         config: 'e30=',
         ifName: 'eth0',
         networkName: 'n',
+        netns: '/n',
         cniArgs: [['A', 'b']],
         result,
       }),
