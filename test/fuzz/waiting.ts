@@ -16,10 +16,18 @@ export function stopwatch(): () => { readonly clock: number; readonly own: numbe
   const waited = pressure();
   return () => {
     const clock = performance.now() - start;
-    const busy = waited === undefined ? clock : pressure()! - waited;
-    // While others waited, it had a share of the processors at least.
-    return { clock, own: Math.max(clock - busy, clock / slowdown()) };
+    const othersWaited = waited === undefined ? clock : pressure()! - waited;
+    return { clock, own: ownTime(clock, othersWaited, slowdown()) };
   };
+}
+
+/**
+ * The least time that something takes on a machine without other work.
+ * @param clock how long it took, in milliseconds. @param othersWaited for how many of them some task waited.
+ * @param slowdown how many tasks share a processor: a share of it was there even then.
+ */
+export function ownTime(clock: number, othersWaited: number, slowdown: number): number {
+  return Math.max(clock - othersWaited, clock / slowdown);
 }
 
 /** For how many milliseconds some task waited. Source: Documentation/accounting/psi.rst of the kernel. */
