@@ -33,7 +33,7 @@ const isOfHost = (target: Target) => hostTargets.includes(target);
 /** An input of these takes as long as some hundred of the others, of which there are more in their place. */
 const isSlow = (target: Target) => isOfHost(target) && !chosen.every(isOfHost);
 const slow = chosen.filter(isSlow).length;
-const eachSlow = Math.ceil(Number(values.inputs) / chosen.length / 20);
+const eachSlow = Math.ceil(Number(values.inputs) / chosen.length / 40);
 const each = Math.ceil((Number(values.inputs) - slow * eachSlow) / (chosen.length - slow));
 const start = performance.now();
 let failed = 0;
