@@ -78,6 +78,11 @@ export function askStatus(path: string): Promise<AgentStatus> {
     socket.on('error', (cause) => {
       // So many wait already that the kernel takes no more.
       if (errnoOf(cause) === 'EAGAIN') fail(hangs, cause);
+      else if (errnoOf(cause) === 'EACCES')
+        fail(
+          `This user may not ask the agent on "${path}". Run the command as root, for example with "sudo"`,
+          cause,
+        );
       else fail(`No agent answers on "${path}". Start it with "cni agent"`, cause);
     });
     socket.on('end', () => {
@@ -90,23 +95,24 @@ export function askStatus(path: string): Promise<AgentStatus> {
   });
 }
 
-/** @returns undefined for what no agent of any build says. */
+/** @returns undefined when a text is not what an agent of this version tells. */
 function parseReport(text: string): AgentStatus | undefined {
   try {
-    const value: unknown = JSON.parse(text);
-    return isStatus(value) ? value : undefined;
+    const report: unknown = JSON.parse(text);
+    return isStatus(report) ? report : undefined;
   } catch {
     return undefined;
   }
 }
 
+const statusNumbers = ['pid', 'priority', 'uptimeSeconds', 'running', 'queued', 'refused', 'memoryMiB'];
+
 function isStatus(value: unknown): value is AgentStatus {
-  const { build, calls, overlay, ...numbers } = isObject(value) ? value : {};
+  if (!isObject(value)) return false;
+  const { calls, overlay } = value;
   return (
-    typeof build === 'string' &&
-    ['pid', 'priority', 'uptimeSeconds', 'running', 'queued', 'refused', 'memoryMiB'].every(
-      (key) => typeof numbers[key] === 'number',
-    ) &&
+    typeof value.build === 'string' &&
+    statusNumbers.every((key) => typeof value[key] === 'number') &&
     Array.isArray(calls) &&
     calls.every(isVerbStatus) &&
     (overlay === undefined || isOverlayStatus(overlay))
@@ -114,18 +120,21 @@ function isStatus(value: unknown): value is AgentStatus {
 }
 
 function isVerbStatus(value: unknown): boolean {
-  if (!isObject(value)) return false;
-  const { plugin, verb, p50Ms, p99Ms, codes } = value;
-  const [texts, numbers] = [
-    [plugin, verb],
-    isObject(codes) ? [p50Ms, p99Ms, ...Object.values(codes)] : [codes],
-  ];
-  return texts.every((one) => typeof one === 'string') && numbers.every((one) => typeof one === 'number');
+  return (
+    isObject(value) &&
+    ['plugin', 'verb'].every((key) => typeof value[key] === 'string') &&
+    ['calls', 'failures', 'p50Ms', 'p99Ms'].every((key) => typeof value[key] === 'number') &&
+    isObject(value.codes) &&
+    Object.values(value.codes).every((count) => typeof count === 'number')
+  );
 }
 
 function isOverlayStatus(value: unknown): boolean {
-  if (!isObject(value)) return false;
-  const { problem = '', backend = '', subnets, nodes } = value;
-  const texts = Array.isArray(subnets) ? [problem, backend, ...subnets] : [subnets];
-  return texts.every((one) => typeof one === 'string') && typeof nodes === 'number';
+  return (
+    isObject(value) &&
+    Array.isArray(value.subnets) &&
+    value.subnets.every((subnet) => typeof subnet === 'string') &&
+    typeof value.nodes === 'number' &&
+    ['problem', 'backend'].every((key) => ['string', 'undefined'].includes(typeof value[key]))
+  );
 }

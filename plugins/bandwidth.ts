@@ -15,7 +15,7 @@ import {
   deleteIngress,
   deleteTokenBucket,
   getTokenBucket,
-  ingressRedirects,
+  ingressRedirections,
   redirectIngress,
   type TokenBucket,
   tokenBucket,
@@ -100,7 +100,7 @@ export const plugin = definePlugin({
       throw new Error(
         `Interface "${ifb.name}", by which the container sends, is down. Bring it up with "ip link set ${ifb.name} up"`,
       );
-    if (!ingressRedirects(host, veth.index).includes(ifb.index))
+    if (!isRedirected(host, veth, ifb))
       throw new Error(
         `What the container sends is not redirected from "${veth.name}" to "${ifb.name}". Run "cni repair"`,
       );
@@ -217,7 +217,10 @@ function limitEgress(call: BandwidthCall, veth: Link, { bucket }: Limit): Link {
   return ifb;
 }
 
-/** Has what comes in by the host's end leave by the interface that limits it. */
+/**
+ * Has what comes in by the host's end leave by the interface that limits it. A redirection to an interface that
+ * was deleted stays, drops everything, and would come first.
+ */
 function redirect(call: BandwidthCall, veth: Link, ifb: Link): void {
   const { host } = call;
   try {
@@ -230,12 +233,19 @@ function redirect(call: BandwidthCall, veth: Link, ifb: Link): void {
     // Others filter there too, say by a "clsact".
     if (!isKernelError(error, 'EEXIST')) throw error;
   }
+  const dead = ingressRedirections(host, veth.index).filter(({ to, takesAll }) => takesAll && to === 0);
+  host.execute(...dead.map((filter) => deleteFilter(filter, veth.name)));
   const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
   for (const filter of added!)
     call.undo(
       `remove the redirection of "${veth.name}"`,
       () => void host.execute(deleteFilter(filter, veth.name)),
     );
+}
+
+/** Whether what comes in by the host's end gets to the interface that limits it, before any other takes it all. */
+function isRedirected(host: RouteSocket, veth: Link, ifb: Link): boolean {
+  return ingressRedirections(host, veth.index).find(({ takesAll }) => takesAll)?.to === ifb.index;
 }
 
 /** The limit of what leaves by an interface. */
@@ -261,7 +271,7 @@ function egressRepairs(call: BandwidthCall, veth: Link, wanted: Limit): Repair[]
   return [
     ...(ifb.up ? [] : [{ what: `state "up" of interface "${ifb.name}"`, restore: bringUp }]),
     ...bucketRepairs(call, ifb, wanted),
-    ...(ingressRedirects(host, veth.index).includes(ifb.index)
+    ...(isRedirected(host, veth, ifb)
       ? []
       : [
           {

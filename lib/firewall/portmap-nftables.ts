@@ -15,7 +15,6 @@ import {
   type PortMapRequest,
   takenError,
 } from './portmap-backend.ts';
-import { forgetSandbox, forgetStaleSandboxes, isHolderGone, rememberSandbox } from './portmap-holders.ts';
 import { missingMappings } from './portmap-nft-missing.ts';
 import {
   addMappings,
@@ -33,13 +32,13 @@ import {
   removeMappings,
   tables,
 } from './portmap-nft-rules.ts';
+import { isHolderGone } from './portmap-notes.ts';
 
 export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(request, undo) {
-    const { attachment, netns, mappings, options } = request;
+    const { attachment, mappings, options } = request;
     const containers = request.containers.filter(({ family }) => mappingsOf(mappings, family).length > 0);
     let freed: MappedPort[] = [];
-    undo('forget whose the port mappings are', rememberSandbox(attachment, netns));
     const takeBack = () =>
       undo(
         'take back the rules of the port mappings',
@@ -77,10 +76,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
 
   async del(attachment, _neighbours, hints) {
     const containers = hints?.containers.map(({ address }) => address);
-    const removed = removeWhere((rule) => isOf(attachment, rule, containers));
-    // Another interface of the container may have mappings of the other backend.
-    if (removed.length > 0) forgetSandbox(attachment);
-    return removed;
+    return removeWhere((rule) => isOf(attachment, rule, containers));
   },
 
   async missing({ attachment, containers, mappings, options }) {
@@ -94,9 +90,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   // told.
   async gc(network, valid) {
     const keep = new Set(valid.map(identityOf));
-    const removed = removeWhere((rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)));
-    forgetStaleSandboxes(network, valid);
-    return removed;
+    return removeWhere((rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)));
   },
 
   async probe() {

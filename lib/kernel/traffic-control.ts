@@ -188,8 +188,8 @@ export function redirectIngress(link: number, to: number, label: string): Reques
   };
 }
 
-/** Removes exactly this filter. @param added what the kernel said of it. */
-export function deleteFilter({ payload }: Message, label: string): Request {
+/** Removes exactly this filter. @param filter what the kernel said of it. */
+export function deleteFilter({ payload }: Pick<Message, 'payload'>, label: string): Request {
   const { kind } = filterLayout.decode(payload);
   return {
     action: `remove a filter from interface "${label}"`,
@@ -199,8 +199,18 @@ export function deleteFilter({ payload }: Message, label: string): Request {
   };
 }
 
-/** Indices of the interfaces that {@link redirectIngress} sends packets to. */
-export function ingressRedirects(socket: RouteSocket, link: number): number[] {
+/** A filter that sends on what comes in by an interface. {@link deleteFilter} takes it. */
+export interface Redirection {
+  /** Index of the interface that packets are sent to; 0 when it no longer exists, and they are dropped. */
+  readonly to: number;
+  /** Whether it takes every packet, as that of {@link redirectIngress} does, and leaves none to later filters. */
+  readonly takesAll: boolean;
+  /** The filter in the kernel's own words. */
+  readonly payload: Uint8Array;
+}
+
+/** The filters that redirect what comes in by an interface, in the order in which packets meet them. */
+export function ingressRedirections(socket: RouteSocket, link: number): Redirection[] {
   let messages: Message[];
   try {
     messages = socket.dump({
@@ -217,6 +227,14 @@ export function ingressRedirects(socket: RouteSocket, link: number): number[] {
   return messages.flatMap(({ payload }) => {
     const { kind, options } = filterLayout.decode(payload);
     if (kind !== 'u32') return [];
-    return (options?.actions ?? []).flatMap(({ options }) => options?.redirection?.link ?? []);
+    const protocol = tcmsg.decode(payload).info & 0xffff;
+    const { selector } = options ?? {};
+    const matchesAll = protocol === ETH_P_ALL && selector?.keys === 1 && selector.mask === 0;
+    return (options?.actions ?? []).flatMap(({ options: { redirection } = {} }) => {
+      if (!redirection) return [];
+      const { link: to, action, egressAction } = redirection;
+      const isTaken = action === TC_ACT_STOLEN && egressAction === TCA_EGRESS_REDIR;
+      return [{ to, takesAll: matchesAll && isTaken, payload }];
+    });
   });
 }

@@ -9,7 +9,7 @@ import { hashName } from '../../lib/firewall/names.ts';
 import { createLink, getLink, type Link, listLinks, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { deleteHostLinks } from '../../lib/kernel/link-group.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
-import { ingressRedirects } from '../../lib/kernel/traffic-control.ts';
+import { ingressRedirections } from '../../lib/kernel/traffic-control.ts';
 
 const namePrefix = 'bwp';
 const nameLength = 15;
@@ -99,7 +99,9 @@ export async function collectIfbs(
 function unusedIfbs(socket: RouteSocket): Link[] {
   const anonymous = listIfbs(socket).filter(({ alias }) => alias === '');
   if (anonymous.length === 0) return [];
-  const used = new Set(listLinks(socket).flatMap(({ index }) => ingressRedirects(socket, index)));
+  const used = new Set(
+    listLinks(socket).flatMap(({ index }) => ingressRedirections(socket, index).map(({ to }) => to)),
+  );
   return anonymous.filter(({ index }) => !used.has(index));
 }
 

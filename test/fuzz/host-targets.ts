@@ -4,7 +4,7 @@ import { lutimesSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { heldByOthers, notedAddresses } from '../../lib/firewall/address-holders.ts';
 import { portMapChain } from '../../lib/firewall/names.ts';
-import { forgetStaleSandboxes, isHolderGone } from '../../lib/firewall/portmap-holders.ts';
+import { forgetAttachments, isHolderGone, notedAttachments } from '../../lib/firewall/portmap-notes.ts';
 import { Address } from '../../lib/ip.ts';
 import { cachedResults } from '../../lib/result-cache.ts';
 import { fixedTargets } from './fixed-targets.ts';
@@ -50,7 +50,7 @@ function readHints(): unknown {
     heldByOthers({ ...attachment, containerId: 'c2' }, known)(address),
     isHolderGone({ containerId: 'c1', isOn: () => true }),
   ];
-  forgetStaleSandboxes('n', []);
+  forgetAttachments(notedAttachments('n'));
   return [read, held];
 }
 

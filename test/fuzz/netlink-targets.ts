@@ -11,7 +11,7 @@ import { addRule, listRules } from '../../lib/kernel/rule.ts';
 import {
   addTokenBucket,
   getTokenBucket,
-  ingressRedirects,
+  ingressRedirections,
   redirectIngress,
   tokenBucket,
 } from '../../lib/kernel/traffic-control.ts';
@@ -138,7 +138,7 @@ export const netlinkTargets: readonly Target[] = [
     (socket) => lookUpRoute(socket, prefix.address),
     listRules,
     (socket) => getTokenBucket(socket, 1),
-    (socket) => ingressRedirects(socket, 1),
+    (socket) => ingressRedirections(socket, 1),
     (socket) => listNeighbours(socket, 1),
     (socket) => listForwarding(socket, 1),
     (socket) => listBridgeVlans(socket, 1),

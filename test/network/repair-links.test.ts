@@ -223,7 +223,7 @@ test('limits of bandwidth come back', async (t) => {
   const ifb = (await links(host)).find(({ linkinfo }) => linkinfo?.info_kind === 'ifb')!.ifname;
   const redirects = async () =>
     (await host.run(['tc', 'filter', 'show', 'dev', end, 'ingress'])).match(
-      /Egress Redirect to device \w+/g,
+      /Egress Redirect to device \S+(?=\))/g,
     ) ?? [];
   for (const [commands, missing] of [
     [[`tc qdisc del dev ${end} root`], new RegExp(`limit of what leaves by interface "${end}"`)],
@@ -235,9 +235,22 @@ test('limits of bandwidth come back', async (t) => {
     await lose(t, operator, commands, missing);
     t.deepEqual(await redirects(), [`Egress Redirect to device ${ifb}`]);
   }
+  t.true(await ping(pod, '10.5.0.1'));
   await host.run(['ip', 'link', 'del', ifb]);
+  t.deepEqual(await redirects(), ['Egress Redirect to device *']);
   t.regex(await cni(['repair']), /interface by which the container sends/);
   t.deepEqual(await redirects(), [`Egress Redirect to device ${ifb}`]);
+  t.true(await ping(pod, '10.5.0.1'));
+
+  // A redirection that drops everything may also stand before the one that is right.
+  const dead =
+    'handle 800::1 pref 1 protocol all u32 match u32 0 0 action mirred egress redirect dev gone'.split(' ');
+  await host.run('ip link add gone up type bridge'.split(' '));
+  await host.run(['tc', 'filter', 'add', 'dev', end, 'ingress', ...dead]);
+  await host.run('ip link del gone'.split(' '));
+  t.deepEqual(await redirects(), ['Egress Redirect to device *', `Egress Redirect to device ${ifb}`]);
+  t.regex(await cni(['repair']), /redirection from interface/);
+  t.true(await ping(pod, '10.5.0.1'));
   t.regex(await operator.cni(['repair']), /^0 attachments repaired, 1 intact\.\n$/);
   await operator.del(pod);
   t.is(await link(host, ifb), undefined);
