@@ -90,7 +90,11 @@ export function requireAnswer(output: string, exit: number): Record<string, unkn
 
 /** @throws Error for text in which a defect shows. */
 export function requireNoStack(text: string): void {
-  if (/\\n\s+at |\n\s+at |Cannot read prop|is not a function|is not iterable|Maximum call stack/.test(text))
+  if (
+    /\\n\s+at |\n\s+at |Cannot read prop|is not a function|is not iterable|Maximum call stack|Invalid regular/.test(
+      text,
+    )
+  )
     throw new Error(`A defect shows in the answer: ${text.slice(0, 500)}`);
 }
 

@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import { type Lease, leaseSubnets } from '../../agent/overlay/lease.ts';
 import { parseNetworkConfig } from '../../agent/overlay/network-config.ts';
-import { isOfNetwork, type Node } from '../../agent/overlay/node.ts';
+import { isOfNetwork, type Node, parseNode } from '../../agent/overlay/node.ts';
 import { NodeTable } from '../../agent/overlay/node-table.ts';
 import { readOverlaySettings } from '../../agent/overlay/settings.ts';
 import { previousSubnets, writeSubnetFile } from '../../agent/overlay/subnet-file.ts';
@@ -19,8 +19,10 @@ import { digest } from '../../ipam/whereabouts/state.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import type { EtcdClient } from '../../lib/etcd/client.ts';
 import { Address, Prefix } from '../../lib/ip.ts';
+import { isObject } from '../../lib/object.ts';
 import { httpAnswer, withHttpServer } from './answering.ts';
 import { mayRefuse, mayRefuseLater, place, type Target } from './target.ts';
+import { strangeJson } from './variants.ts';
 
 const network = {
   ...{ EnableIPv6: true, Network: '10.244.0.0/16', SubnetLen: 24, SubnetMin: '10.244.1.0' },
@@ -89,9 +91,7 @@ const etcdAnswers = [
 export const clusterTargets: readonly Target[] = [
   {
     name: 'overlay-network',
-    samples: [network, { Network: '10.0.0.0/8', Backend: { Type: 'host-gw' } }].map((one) =>
-      JSON.stringify(one),
-    ),
+    samples: strangeJson(network, { Network: '10.0.0.0/8', Backend: { Type: 'host-gw' } }),
     async run(input) {
       await mayRefuseLater(async () => {
         const config = parseNetworkConfig(input.toString('utf8'));
@@ -102,18 +102,21 @@ export const clusterTargets: readonly Target[] = [
   {
     name: 'overlay-node',
     // First a key, then its value.
-    samples: ['10.244.3.0-24', '10.244.3.0-24&fd00:0:0:3::-64', '10.244.0.0-17&fd00:0:0:8000::-49'].map(
-      (key) => `${key}\n${JSON.stringify(node)}`,
-    ),
+    samples: [
+      ...['10.244.3.0-24', '10.244.0.0-17&fd00:0:0:8000::-49'].map(
+        (key) => `${key}\n${JSON.stringify(node)}`,
+      ),
+      ...strangeJson(node).map((value) => `10.244.3.0-24&fd00:0:0:3::-64\n${value}`),
+    ],
     async run(input) {
       const [key = '', ...value] = input.toString('utf8').split('\n');
       const kv = { key: `${prefix}${key}`, value: value.join('\n'), lease: '7' };
+      mayRefuse(() => requireNode(parseNode(key, kv.value)));
       for (const IPv6SubnetLen of [64, 126])
         await mayRefuseLater(async () => {
           const config = parseNetworkConfig(JSON.stringify({ ...network, IPv6SubnetLen }));
           const nodes = new NodeTable(prefix, config, [kv], () => {});
           nodes.change({ kv, isDeleted: false });
-          for (const { node } of nodes.all) requireNode(node);
           await lease(config, nodes);
         });
     },
@@ -121,7 +124,8 @@ export const clusterTargets: readonly Target[] = [
   {
     name: 'overlay-settings',
     samples: [
-      JSON.stringify({
+      'null',
+      ...strangeJson({
         ...{
           'etcd-endpoints': 'http://192.0.2.1:2379,https://[fd00::1]',
           'etcd-prefix': '/a/b',
@@ -144,6 +148,7 @@ export const clusterTargets: readonly Target[] = [
     name: 'overlay-subnet-file',
     samples: [
       'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n',
+      'FLANNEL_IPV6_NETWORK=fd00::/48\nFLANNEL_IPV6_SUBNET=fd00::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n',
     ],
     run(input, directory) {
       const file = join(directory, 'subnet.env');
@@ -159,7 +164,7 @@ export const clusterTargets: readonly Target[] = [
   },
   {
     name: 'whereabouts-flat-file',
-    samples: [JSON.stringify(flatFile), JSON.stringify({ range: '10.1.0.0/24', node_slice_size: '/28' })],
+    samples: strangeJson(flatFile, { range: '10.1.0.0/24', node_slice_size: '/28' }),
     run(input, directory) {
       const configuration_path = join(directory, 'whereabouts.conf');
       place(configuration_path, input);
@@ -179,7 +184,7 @@ export const clusterTargets: readonly Target[] = [
   },
   {
     name: 'whereabouts-waiting',
-    samples: [waiting, { ...waiting, holding: undefined, lists: [1] }].map((one) => JSON.stringify(one)),
+    samples: strangeJson(waiting, { ...waiting, holding: undefined, lists: [1] }),
     async run(input, directory) {
       const path = join(directory, 'n');
       const name = digest(ownerPath);
@@ -216,26 +221,25 @@ export const clusterTargets: readonly Target[] = [
   },
   {
     name: 'whereabouts-pool',
-    samples: [
-      {
-        metadata: {
-          name: 'p',
-          resourceVersion: '7',
-          annotations: { 'cni-plugins-ts/quarantine': '{"2":{"id":"c1","until":9}}' },
-        },
-        spec: {
-          range: '10.1.0.0/24',
-          allocations: { '2': { id: 'c1', podref: 'd/p' }, '255': {}, '256': null },
-        },
+    samples: strangeJson({
+      metadata: {
+        name: 'p',
+        resourceVersion: '7',
+        annotations: { 'cni-plugins-ts/quarantine': '{"2":{"id":"c1","until":9}}' },
       },
-    ].map((one) => JSON.stringify(one)),
+      spec: {
+        range: '10.1.0.0/24',
+        allocations: { '2': { id: 'c1', podref: 'd/p' }, '255': {}, '256': null },
+      },
+    }),
     run: (input) =>
       mayRefuse(() => {
-        const [value, allocation] = [parseJson(input.toString('utf8')), { id: 'c2', podref: 'd/q' }];
-        const pool = new IpPool(
-          { metadata: { name: 'p' }, ...(value as object) } as PoolObject,
-          Prefix.parse('10.1.0.0/16'),
-        );
+        const allocation = { id: 'c2', podref: 'd/q' };
+        const value = parseJson(input.toString('utf8'));
+        const { metadata, spec } = isObject(value) ? value : {};
+        // The client takes nothing for an object that has no name.
+        const object = { metadata: { ...(isObject(metadata) && metadata), name: 'p' }, spec };
+        const pool = new IpPool(object as PoolObject, Prefix.parse('10.1.0.0/16'));
         const address = Address.parse('10.1.0.9');
         for (const one of pool.entries)
           if (one.address.family !== 4) throw new TypeError(`${one.address} in IPv4`);

@@ -6,7 +6,7 @@ import { type Target, tryTarget } from './target.ts';
 import { targets } from './targets.ts';
 import { ownTime } from './waiting.ts';
 
-const sample = 5000;
+const sample = 2500;
 /** For each of those that take long, beside the first of its samples and one of so many others. */
 const hostSample = 3;
 const hostEvery = 8;

@@ -213,14 +213,23 @@ export async function mayRefuseLater(work: () => Promise<unknown>): Promise<void
   }
 }
 
-/** @throws Error for what only a defect throws. */
+/** @throws Error for what only a defect throws, also when a refusal was made of it. */
 export function requireRefusal(error: unknown): void {
-  const isDefect =
-    !(error instanceof Error) ||
+  if (isDefect(error)) throw new Error(`Not a refusal but a defect: ${String(error)}`, { cause: error });
+  const { cause } = error as Error;
+  if (cause instanceof Error) requireRefusal(cause);
+}
+
+function isDefect(error: unknown): boolean {
+  // Node.js has codes for what it refuses, such as paths.
+  if (!(error instanceof Error) || 'code' in error) return !(error instanceof Error);
+  return (
     error instanceof TypeError ||
     error instanceof ReferenceError ||
-    /Maximum call stack|Invalid (?:array|string) length|outside the bounds|^Offset/.test(error.message);
-  if (isDefect) throw new Error(`Not a refusal but a defect: ${String(error)}`, { cause: error });
+    /Maximum call stack|Invalid (?:array|string) length|outside the bounds|^Offset|Invalid regular/.test(
+      error.message,
+    )
+  );
 }
 
 /** Writes a file, and the directories above it. */
