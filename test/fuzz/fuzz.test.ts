@@ -7,7 +7,7 @@ import { targets } from './targets.ts';
 import { ownTime } from './waiting.ts';
 
 const sample = 2500;
-/** For each of those that take long, beside the first of its samples and one of so many others. */
+/** For each of those that take long, beside the first two of its samples and one of so many others. */
 const hostSample = 3;
 const hostEvery = 8;
 /** The same inputs each time; `npm run fuzz` makes others. */
