@@ -220,15 +220,18 @@ export function requireRefusal(error: unknown): void {
   if (cause instanceof Error) requireRefusal(cause);
 }
 
+/** What only defects say. */
+export const defectWords =
+  /Cannot (?:read|set) prop|Cannot (?:convert (?:undefined|object)|destructure prop)|is not a function|is not iterable|Maximum call stack|Invalid regular/;
+
 function isDefect(error: unknown): boolean {
+  if (!(error instanceof Error)) return true;
+  const { message, details = '' } = error as Error & { details?: unknown };
+  if (defectWords.test(`${message} ${details}`)) return true;
   // Node.js has codes for what it refuses, such as paths.
-  if (!(error instanceof Error) || 'code' in error) return !(error instanceof Error);
   return (
-    error instanceof TypeError ||
-    error instanceof ReferenceError ||
-    /Maximum call stack|Invalid (?:array|string) length|outside the bounds|^Offset|Invalid regular/.test(
-      error.message,
-    )
+    (!('code' in error) && (error instanceof TypeError || error instanceof ReferenceError)) ||
+    /Invalid (?:array|string) length|outside the bounds|^Offset/.test(message)
   );
 }
 
