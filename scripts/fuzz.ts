@@ -1,4 +1,13 @@
-/** `npm run fuzz`: tries the suite with hostile input, in every place that input comes from. */
+/**
+ * `npm run fuzz`: tries the suite with hostile input, in every place that input comes from.
+ *
+ *     --inputs N       tries at least so many, beside those that each target has of its own
+ *     --target A,B     only these targets
+ *     --every N        one of N of the inputs that targets have of their own
+ *     --seed N         which inputs are made
+ *     --path P         only the input that was found to fail, as it was printed
+ *     --record         writes the row of docs/reliability.md
+ */
 
 import { parseArgs } from 'node:util';
 import { hostTargets } from '../test/fuzz/host-targets.ts';
