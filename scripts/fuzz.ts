@@ -48,7 +48,7 @@ const start = performance.now();
 let failed = 0;
 const tried = { calls: 0, others: 0 };
 console.log(
-  `Seed ${seed}, ${each} inputs beside the samples for each of ${chosen.length} targets, ${eachSlow} for ${slow} that call verbs with all their effects`,
+  `Seed ${seed}, ${each} inputs beside the samples for each of ${chosen.length} targets, ${eachSlow} for ${slow} that change the host`,
 );
 for (const target of chosen) {
   const begin = performance.now();
@@ -74,6 +74,6 @@ if (values.record && values.target === undefined && values.path === undefined)
     failed,
     command: `npm run fuzz -- --inputs ${values.inputs} --seed ${seed}`,
     minutes: (performance.now() - start) / 60_000,
-    note: `${chosen.length} targets, within one process on a host of its own; ${tried.calls.toLocaleString('en')} of the inputs are for verbs with all their effects, of ${slow} kinds`,
+    note: `${chosen.length} targets, within one process on a host of its own; ${tried.calls.toLocaleString('en')} of the inputs are for the ${slow} that change the host, such as verbs with all their effects`,
   });
 process.exitCode = failed > 0 ? 1 : 0;
