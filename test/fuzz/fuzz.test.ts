@@ -4,7 +4,7 @@ import { tryRun } from '../support/run.ts';
 import { hostTargets } from './host-targets.ts';
 import { type Target, tryTarget } from './target.ts';
 import { targets } from './targets.ts';
-import { ownTime } from './waiting.ts';
+import { idleTime } from './waiting.ts';
 
 const sample = 2500;
 /** For each of those that take long, beside the first two of its samples and one of so many others. */
@@ -35,11 +35,12 @@ test.serial('hostile input does no harm on a host of its own', async (t) => {
   t.deepEqual(tried, names, stdout);
 });
 
-test('the time that something takes is not that of what else the machine does', (t) => {
-  // It sleeps, and the machine is idle; or it is busy, or both.
-  t.is(ownTime(5000, 0, 1), 5000);
-  t.is(ownTime(5000, 4800, 10), 500);
-  t.is(ownTime(6000, 6000, 2), 3000);
+test('what else the machine does is no time that something waits', (t) => {
+  const calm = { processor: 100, disk: 0, slowdown: 1 };
+  t.is(idleTime({ ...calm, clock: 5000 }), 4900);
+  t.is(idleTime({ ...calm, clock: 800, slowdown: 8 }), 0);
+  t.is(idleTime({ ...calm, clock: 5800, slowdown: 8 }), 5000);
+  t.is(idleTime({ ...calm, clock: 3100, disk: 3000 }), 0);
 });
 
 test('an input that keeps the processor busy for too long is found', async (t) => {

@@ -116,7 +116,13 @@ const lives: readonly Life[] = [
     other: { mtu: 1_000_000 },
     ifname: 'eth0',
   },
-  { type: 'ptp', file: '20-ptp.conflist', more: { mtu: 1400 }, other: late, ifname: 'eth1' },
+  {
+    type: 'ptp',
+    file: '20-ptp.conflist',
+    more: { mtu: 1400 },
+    other: { ipam: { ...fixed, addresses: [{ address: '10.9.0.2/24', gateway: '10.9.0.1' }] } },
+    ifname: 'eth1',
+  },
   {
     type: 'macvlan',
     file: '61-macvlan.conflist',

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { stopwatch } from './waiting.ts';
+import { idleTime, stopwatch } from './waiting.ts';
 import { watch } from './watchdog.ts';
 
 /** Something that takes input which anybody may have made. */
@@ -114,7 +114,10 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
   return new Error(`It took ${durations.join(', ')} ms`);
 }
 
-/** Tries an input once. Its time by the processor counts whatever else the machine has to do. */
+/**
+ * Tries an input once. It may take a second of processors, and wait for a second where neither these nor disks
+ * are what it waits for.
+ */
 async function tryOnce(
   target: Target,
   input: Buffer,
@@ -122,7 +125,6 @@ async function tryOnce(
   const parent = mkdtempSync(join(tmpdir(), 'cni-fuzz-'));
   const directory = join(parent, 'own');
   mkdirSync(directory);
-  const processor = process.cpuUsage();
   const elapsed = stopwatch();
   let error: Error | undefined;
   watch(`${target.name}, input ${input.toString('base64')} (in base64)`);
@@ -131,11 +133,11 @@ async function tryOnce(
   } catch (thrown) {
     error = thrown as Error;
   }
-  const { clock, own } = elapsed();
-  const { user, system } = process.cpuUsage(processor);
+  const duration = elapsed();
   watch(undefined);
   rmSync(parent, { recursive: true, force: true });
-  return { error, clock, isSlow: own > longestAnswer || (user + system) / 1000 > longestAnswer };
+  const { clock, processor } = duration;
+  return { error, clock, isSlow: processor > longestAnswer || idleTime(duration) > longestAnswer };
 }
 
 /** Samples with a few changes, whatever JSON, and whatever bytes. */
