@@ -44,6 +44,8 @@ const isSlow = (target: Target) => isOfHost(target) && !chosen.every(isOfHost);
 const slow = chosen.filter(isSlow).length;
 const eachSlow = Math.ceil(Number(values.inputs) / chosen.length / 40);
 const each = Math.ceil((Number(values.inputs) - slow * eachSlow) / (chosen.length - slow));
+/** What of the targets' own inputs is tried, as an option. */
+const own = values.every === '1' ? '' : ` --every ${values.every}`;
 const start = performance.now();
 let failed = 0;
 const tried = { calls: 0, others: 0 };
@@ -62,9 +64,7 @@ for (const target of chosen) {
   failed++;
   console.log(`  ${found.error}\n  Input in base64: ${found.input.toString('base64')}`);
   if (found.path !== undefined)
-    console.log(
-      `  Again: npm run fuzz -- --target ${target.name} --seed ${seed} --every ${values.every} --path ${found.path}`,
-    );
+    console.log(`  Again: npm run fuzz -- --target ${target.name} --seed ${seed}${own} --path ${found.path}`);
 }
 if (values.record && values.target === undefined && values.path === undefined)
   record({
@@ -72,7 +72,7 @@ if (values.record && values.target === undefined && values.path === undefined)
     unit: 'inputs',
     tried: tried.calls + tried.others,
     failed,
-    command: `npm run fuzz -- --inputs ${values.inputs} --seed ${seed}`,
+    command: `npm run fuzz -- --inputs ${values.inputs}${own} --seed ${seed}`,
     minutes: (performance.now() - start) / 60_000,
     note: `${chosen.length} targets, within one process on a host of its own; ${tried.calls.toLocaleString('en')} of the inputs are for the ${slow} that change the host, such as verbs with all their effects`,
   });
