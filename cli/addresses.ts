@@ -24,11 +24,6 @@ export function subnetsOverlap(a: AddressPool, b: AddressPool): boolean {
   return sameFamily(a, b) && overlap(subnetOf(a), subnetOf(b));
 }
 
-/** True if two pools are of one subnet. */
-export function sameSubnet(a: AddressPool, b: AddressPool): boolean {
-  return sameFamily(a, b) && a.subnet === b.subnet;
-}
-
 /** True for a pool of IPv4 addresses, false for IPv6. */
 export function isIPv4(pool: AddressPool): boolean {
   return !pool.subnet.includes(':');

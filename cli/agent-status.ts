@@ -6,6 +6,7 @@ import type { OverlayStatus } from '../agent/overlay/host.ts';
 import { frameHeaderSize, statusRequest } from '../agent/protocol.ts';
 import type { AgentStatus } from '../agent/statistics.ts';
 import { errnoOf } from '../lib/file.ts';
+import { isObject } from '../lib/object.ts';
 import { CommandError } from './errors.ts';
 import { withOutput } from './output.ts';
 import type { Subcommand } from './subcommand.ts';
@@ -77,6 +78,11 @@ export function askStatus(path: string): Promise<AgentStatus> {
     socket.on('error', (cause) => {
       // So many wait already that the kernel takes no more.
       if (errnoOf(cause) === 'EAGAIN') fail(hangs, cause);
+      else if (errnoOf(cause) === 'EACCES')
+        fail(
+          `This user may not ask the agent on "${path}". Run the command as root, for example with "sudo"`,
+          cause,
+        );
       else fail(`No agent answers on "${path}". Start it with "cni agent"`, cause);
     });
     socket.on('end', () => {
@@ -89,10 +95,46 @@ export function askStatus(path: string): Promise<AgentStatus> {
   });
 }
 
+/** @returns undefined when a text is not what an agent of this version tells. */
 function parseReport(text: string): AgentStatus | undefined {
   try {
-    return JSON.parse(text) as AgentStatus;
+    const report: unknown = JSON.parse(text);
+    return isStatus(report) ? report : undefined;
   } catch {
     return undefined;
   }
+}
+
+const statusNumbers = ['pid', 'priority', 'uptimeSeconds', 'running', 'queued', 'refused', 'memoryMiB'];
+
+function isStatus(value: unknown): value is AgentStatus {
+  if (!isObject(value)) return false;
+  const { calls, overlay } = value;
+  return (
+    typeof value.build === 'string' &&
+    statusNumbers.every((key) => typeof value[key] === 'number') &&
+    Array.isArray(calls) &&
+    calls.every(isVerbStatus) &&
+    (overlay === undefined || isOverlayStatus(overlay))
+  );
+}
+
+function isVerbStatus(value: unknown): boolean {
+  return (
+    isObject(value) &&
+    ['plugin', 'verb'].every((key) => typeof value[key] === 'string') &&
+    ['calls', 'failures', 'p50Ms', 'p99Ms'].every((key) => typeof value[key] === 'number') &&
+    isObject(value.codes) &&
+    Object.values(value.codes).every((count) => typeof count === 'number')
+  );
+}
+
+function isOverlayStatus(value: unknown): boolean {
+  return (
+    isObject(value) &&
+    Array.isArray(value.subnets) &&
+    value.subnets.every((subnet) => typeof subnet === 'string') &&
+    typeof value.nodes === 'number' &&
+    ['problem', 'backend'].every((key) => ['string', 'undefined'].includes(typeof value[key]))
+  );
 }

@@ -11,11 +11,16 @@ import { privatePrefix, readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, describeError, ExitCode } from './errors.ts';
+import { wholeNumber } from './numbers.ts';
+import { callerEnvironment } from './settings.ts';
 import { type Subcommand, subcommand } from './subcommand.ts';
 import { print, warn } from './terminal.ts';
 
 /** The nice value of an agent: pods wait for it, so it goes before what pods do. As in cni-agent.service. */
 const agentPriority = -10;
+
+/** The longest that a timer of Node.js can wait, 2³¹ - 1 milliseconds, in seconds: some 24 days. */
+const longestIdleSeconds = 2_147_483;
 
 interface AgentArguments {
   socket: string;
@@ -48,16 +53,14 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
         })
         .option('concurrency', {
           global: false,
-          type: 'number',
+          ...wholeNumber('concurrency', [1, 1_000_000]),
           default: 64,
-          requiresArg: true,
           describe: 'How many calls of the runtime may be under way at once; the rest wait in order',
         })
         .option('idle-timeout', {
           global: false,
-          type: 'number',
+          ...wholeNumber('idle-timeout', [0, longestIdleSeconds]),
           default: 0,
-          requiresArg: true,
           describe: 'End after this many seconds without a call; 0 for never',
         })
         .option('metrics', {
@@ -87,9 +90,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           requiresArg: true,
           describe: 'Do what flanneld does on a node, with the settings in this file',
         })
-        .check(({ concurrency, socket, metrics, repair, overlay, 'idle-timeout': idleTimeout }) => {
-          if (!Number.isInteger(concurrency) || concurrency <= 0)
-            throw usageError('--concurrency must be a whole number above 0');
+        .check(({ socket, metrics, repair, overlay, 'idle-timeout': idleTimeout }) => {
           if (metrics && 'path' in metrics && metrics.path === socket)
             throw usageError('--metrics and --socket name the same path. Give two');
           if (repair && idleTimeout > 0)
@@ -162,7 +163,7 @@ async function openOverlay(file: string | undefined, { sharing, statusParts }: A
   if (file === undefined) return undefined;
   const { readOverlaySettings } = await import('../agent/overlay/settings.ts');
   const { Overlay } = await import('../agent/overlay/overlay.ts');
-  const host = { sharing, environment: process.env, print, warn, describe: describeError };
+  const host = { sharing, environment: callerEnvironment(), print, warn, describe: describeError };
   const overlay = new Overlay(readOverlaySettings(file), host);
   statusParts.push(() => ({ overlay: overlay.status }));
   return overlay;

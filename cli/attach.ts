@@ -13,8 +13,9 @@ import type { SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { selectionOf } from '../lib/networks/selection.ts';
 import { readArgs, readCapabilityArgs, requireNetns, rollBack } from './attachment.ts';
 import { CommandError } from './errors.ts';
-import { displayName, type HostAttachment, isNamed, takeInventory } from './inventory.ts';
+import { displayName, type HostAttachment, takeInventory } from './inventory.ts';
 import { addPlugins, deletePlugins, type Environment } from './libcni/chain.ts';
+import { findNamed, unknownName } from './names.ts';
 import { findNetwork } from './networks.ts';
 import { forgetSaved, recordOf, savedNetworksOf } from './records.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
@@ -151,7 +152,7 @@ interface SavedPod {
 /** @throws CommandError when no pod, or more than one, has the name. */
 async function podNamed(name: string): Promise<HostAttachment> {
   const { attachments } = await takeInventory(configDir(), cacheDir());
-  const named = attachments.filter((one) => isNamed(one, name));
+  const named = findNamed(attachments, name);
   const ids = [...new Set(named.map(({ containerId }) => containerId))];
   if (ids.length > 1)
     throw new CommandError(
@@ -159,7 +160,7 @@ async function podNamed(name: string): Promise<HostAttachment> {
     );
   const found = named.find(({ netns }) => netns !== '') ?? named[0];
   if (found) return found;
-  throw new CommandError(`No pod is called "${name}". See "cni list" for those of this host`);
+  throw unknownName(name);
 }
 
 /** @throws CommandError when nothing is saved of a pod's networks. */

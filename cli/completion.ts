@@ -8,7 +8,7 @@ import { CommandError, ExitCode } from './errors.ts';
 import { commandWords, type Help, readHelp } from './help.ts';
 import { displayName, podOf, shortId } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { networkFiles, readNetworkFile } from './libcni/conflist.ts';
+import { isLoopback, networkFiles, networkFromCache, readNetworkFile } from './libcni/conflist.ts';
 import { listRecords } from './records.ts';
 import { cacheDir, configDir } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
@@ -142,7 +142,10 @@ function pods(): string[] {
 }
 
 function attachments(): CachedAttachment[] {
-  return orNone(() => listRecords(cacheDir())).flatMap(({ attachment }) => attachment ?? []);
+  return orNone(() => listRecords(cacheDir())).flatMap(({ attachment }) => {
+    const network = attachment && networkFromCache(attachment);
+    return attachment && !(network && isLoopback(network)) ? attachment : [];
+  });
 }
 
 /** Where nothing can be read, as without root, there is nothing to offer, and nobody to tell. */

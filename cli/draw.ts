@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { survey } from './draw/survey.ts';
 import { asText } from './draw/text.ts';
-import { CommandError } from './errors.ts';
+import { CommandError, ExitCode } from './errors.ts';
 import type { Subcommand } from './subcommand.ts';
 import { note, print, warn } from './terminal.ts';
 
@@ -25,11 +25,12 @@ export const draw: Subcommand<DrawArguments> = {
       .example('$0 draw --html host.html', 'For a browser')
       .example('$0 draw --svg - | ssh desk "cat > host.svg"', '"-" is standard output')
       .epilogue(
-        'The state of each attachment is what CHECK of its network says now. A place with more than 12 attachments shows them as a list, and so do others where there would be more than 24 boxes of pods.',
+        'The state of each attachment is what CHECK of its network says now. A place with more than 12 attachments shows them as a list, and so do others where there would be more than 24 boxes of pods. The exit code is 1 if an attachment is broken or orphaned, or a file cannot be read.',
       ),
   handler: async ({ svg, html }) => {
-    const { graph, problems } = await survey();
+    const { graph, problems, isBad } = await survey();
     for (const problem of problems) warn(problem);
+    if (problems.length > 0 || isBad) process.exitCode = ExitCode.Failure;
     if (svg === undefined && html === undefined) {
       if (graph.nodes.length === 0) return print('This host has no container networks.');
       return print(asText(graph, process.stdout.columns || Number(process.env.COLUMNS) || 100));

@@ -1,6 +1,5 @@
 /** `cni explain FILE|NETWORK`: what ADD would do, step by step, without doing it. */
 
-import { existsSync } from 'node:fs';
 import { configSchema, type Plugin } from '../lib/cni/plugin.ts';
 import { decode } from '../lib/cni/schema.ts';
 import { atLeast } from '../lib/cni/version.ts';
@@ -30,12 +29,13 @@ export function explain(suite: Suite): Subcommand<{ file: string }> {
         .positional('file', {
           type: 'string',
           demandOption: true,
-          describe: 'A network configuration, or the name of a network of this host',
+          describe:
+            'The name of a network of this host, or a configuration: what has a "/", or ends in .conf, .conflist or .json',
         })
         .example('$0 explain podnet', 'What a network of this host does, step by step')
         .example('$0 explain conf/10-bridge.conflist', 'What a file would do'),
     handler: async ({ file }) => {
-      const isFile = existsSync(file) || /\/|\.(?:conf|conflist|json)$/.test(file);
+      const isFile = /\/|\.(?:conf|conflist|json)$/.test(file);
       const network = isFile ? readNetworkFile(file) : findNetwork(file);
       print(paint('bold', `ADD of network "${network.name}", in CNI ${network.cniVersion || '0.1.0'}`));
       for (const [i, entry] of network.plugins.entries()) {

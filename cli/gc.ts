@@ -119,12 +119,14 @@ async function collectNetwork(
 ): Promise<void> {
   const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
   const kept = own.filter((one) => !stale.includes(one));
-  if (dryRun) {
+  if (dryRun && !list.disableGC) {
     for (const one of stale) print(`Would remove ${describe(one)}`);
     print(`${count(stale.length, 'attachment')} would be removed, ${kept.length} kept.`);
     return;
   }
-  const outcome = await collect(list, stale, isSearched ? kept : undefined, environment(trace));
+  const outcome = list.disableGC
+    ? refuse(list.name, stale)
+    : await collect(list, stale, isSearched ? kept : undefined, environment(trace));
   for (const one of stale) {
     const why = outcome.remaining.get(one);
     print(
@@ -154,6 +156,12 @@ interface Outcome {
   readonly errors: readonly Error[];
 }
 
+/** Of a network that is not collected, everything remains. */
+function refuse(name: string, stale: readonly HostAttachment[]): Outcome {
+  const why = `network "${name}" has "disableGC" set, so that nothing is collected`;
+  return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
+}
+
 /**
  * Removes the stale attachments, and looks which of them are really gone.
  * @param kept undefined when plugins must not search for more.
@@ -164,10 +172,6 @@ async function collect(
   kept: readonly HostAttachment[] | undefined,
   environment: Environment,
 ): Promise<Outcome> {
-  if (list.disableGC) {
-    const why = `network "${list.name}" has "disableGC" set, so that nothing is collected`;
-    return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
-  }
   const failures = new Map<HostAttachment, Error>();
   for (const one of stale)
     try {

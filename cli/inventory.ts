@@ -22,6 +22,7 @@ import { Unrecorded } from './inventory/unrecorded.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import {
   findNetworkBelow,
+  isLoopback,
   type NetworkList,
   networkFiles,
   networkFromCache,
@@ -35,10 +36,14 @@ export type { HostAttachment, PublishedPort } from './inventory/attachment.ts';
 
 /** What a host has. */
 export interface Inventory {
-  /** Those that are configured, and those that only records know, whose file is "". */
+  /**
+   * Those that are configured, and those that only records know, whose file is "": without the loopback
+   * network of a runtime.
+   */
   networks: NetworkList[];
   /** Names of networks that plugins attach pods to, from configurations that may be in no file. */
   delegated: ReadonlySet<string>;
+  /** Without those to a network of `loopback` alone, unless they are orphaned. */
   attachments: HostAttachment[];
   /** What the result cache has of them, by {@link attachmentKey}. */
   records: ReadonlyMap<string, CachedAttachment>;
@@ -69,6 +74,7 @@ export async function takeInventory(
   for (const network of readNetworks(configDir, problems).reverse()) networks.set(network.name, network);
   const attachments = new Map<string, HostAttachment>();
   const records = new Map<string, CachedAttachment>();
+  const toLoopback = new Set<string>();
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
   const entries = listRecords(cacheDir).sort((a, b) => +b.since - +a.since);
   // Beside what follows. Not earlier: what is detached meanwhile would have rules, and no record.
@@ -76,8 +82,10 @@ export async function takeInventory(
   for (const { attachment, since, error } of entries) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
+    const own = recordedNetwork(attachment, once);
+    if (own && isLoopback(own)) toLoopback.add(attachmentKey(attachment));
     if (!networks.has(attachment.network)) {
-      const unlisted = findNetworkBelow(configDir, attachment.network) ?? networkFromCache(attachment);
+      const unlisted = findNetworkBelow(configDir, attachment.network) ?? own;
       if (unlisted) networks.set(unlisted.name, unlisted);
     }
     const { network, containerId, ifname, netns, capabilityArgs } = attachment;
@@ -102,12 +110,13 @@ export async function takeInventory(
     // No plugin must take another one for it.
     if (found === 'foreign') one.netns = '';
   }
+  for (const key of toLoopback) if (attachments.get(key)!.orphaned.length === 0) attachments.delete(key);
   const reservations = [...networks.values()].map((network) => reservationsOf(network, once));
   const unrecorded = new Unrecorded(attachments, entries);
   for (const { held } of reservations) unrecorded.addReservations(held);
   unrecorded.addRuleOwners(await owners, (name) => networks.has(name));
   return {
-    networks: [...networks.values()],
+    networks: [...networks.values()].filter((one) => one.file !== '' || !isLoopback(one)),
     delegated: new Set(entries.flatMap((one) => (one.isSaved ? (one.attachment?.network ?? []) : []))),
     attachments: [...attachments.values()].sort((a, b) => attachmentKey(a).localeCompare(attachmentKey(b))),
     records,
@@ -124,6 +133,11 @@ export async function takeInventory(
     problems: [...problems, ...reservations.flatMap((one) => one.problems)],
     unknown: unknownAmong(entries, attachments),
   };
+}
+
+/** The network of a record. Most attachments of a network were made with the same configuration. */
+export function recordedNetwork(record: CachedAttachment, once: Once): NetworkList | undefined {
+  return once(`configuration ${record.network} ${record.config}`, () => networkFromCache(record));
 }
 
 /** Which records are damaged, and of which living containers the further networks are not saved any more. */
@@ -206,11 +220,6 @@ export function givenName({
 /** Whether the container ID is one that `cni add` or cnitool made from the path of a namespace. */
 export function isByHand(containerId: string): boolean {
   return containerId.startsWith('cnitool-');
-}
-
-/** Whether an operator means an attachment of this pod: by its name, with or without namespace, or its ID. */
-export function isNamed(one: HostAttachment, name: string): boolean {
-  return displayName(one) === name || one.pod?.name === name || one.containerId.startsWith(name);
 }
 
 /** Runtimes write the keys in their own case. */

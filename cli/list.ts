@@ -2,13 +2,14 @@
 
 import { lookOnce } from '../lib/kernel/sharing.ts';
 import { CommandError, ExitCode } from './errors.ts';
-import { displayName, type HostAttachment, type Inventory, isNamed, takeInventory } from './inventory.ts';
+import { displayName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import { formatListing, type Layout } from './list/table.ts';
 import { watchListing } from './list/watch.ts';
+import { findNamed } from './names.ts';
 import { withOutput } from './output.ts';
 import { isFull } from './reservations.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
-import { checkStates, type State, stateKinds } from './state.ts';
+import { checkStates, isBad, type State, stateKinds } from './state.ts';
 import type { Subcommand } from './subcommand.ts';
 import { count, paint, print, printStructured, warn } from './terminal.ts';
 
@@ -53,7 +54,11 @@ export const list: Subcommand<ListArguments> = {
         describe: 'Only those of this pod or container: NAMESPACE/NAME, NAME, or how its ID begins',
       })
       .option('state', { array: true, nargs: 1, choices: stateKinds, describe: 'Only those in this state' })
-      .option('orphaned', { type: 'boolean', default: false, describe: 'Short for --state orphaned' })
+      .option('orphaned', {
+        type: 'boolean',
+        default: false,
+        describe: 'Short for --state orphaned, and adds to it',
+      })
       .option('watch', {
         alias: 'w',
         type: 'boolean',
@@ -70,7 +75,8 @@ export const list: Subcommand<ListArguments> = {
           'The exit code is 1 if something listed is broken or orphaned, or a file cannot be read.',
       ),
   handler: async ({ output: format, orphaned, watch, ...given }) => {
-    const selection = { ...given, state: orphaned ? ['orphaned' as const] : given.state };
+    const state = orphaned ? [...(given.state ?? []), 'orphaned' as const] : given.state;
+    const selection = { ...given, state };
     if (watch && (format === 'yaml' || format === 'name'))
       throw new CommandError(`"-o ${format}" cannot be watched. Give "-o json", or leave it out`, {
         exitCode: ExitCode.Usage,
@@ -84,7 +90,7 @@ export const list: Subcommand<ListArguments> = {
       if (format === 'name') for (const { attachment } of rows) print(displayName(attachment));
       else printTable(listing, format);
     }
-    if (inventory.problems.length > 0 || rows.some(({ state }) => isBad(state)))
+    if (inventory.problems.length > 0 || rows.some(({ state }) => isBad(state.kind)))
       process.exitCode = ExitCode.Failure;
   },
 };
@@ -94,12 +100,15 @@ async function look({ network, pod, state }: Selection): Promise<Listing> {
   const once = lookOnce();
   const inventory = await takeInventory(configDir(), cacheDir(), once);
   for (const name of network ?? []) requireNetwork(inventory, name);
+  const named = new Set(pod?.flatMap((name) => findNamed(inventory.attachments, name)));
   const chosen = inventory.attachments.filter(
-    (one) => (!network || network.includes(one.network)) && (!pod || pod.some((name) => isNamed(one, name))),
+    (one) => (!network || network.includes(one.network)) && (!pod || named.has(one)),
   );
   const states = await checkStates(chosen, inventory, environment(), once);
-  const rows = chosen
-    .map((attachment) => ({ attachment, state: states.get(attachment)! }))
+  const gone = new Set(chosen.filter((one) => !states.has(one)));
+  inventory.attachments = inventory.attachments.filter((one) => !gone.has(one));
+  const rows = [...states]
+    .map(([attachment, seen]) => ({ attachment, state: seen }))
     .filter((row) => !state || state.includes(row.state.kind))
     .sort((a, b) => order.compare(displayName(a.attachment), displayName(b.attachment)));
   return { inventory, rows };
@@ -114,10 +123,6 @@ function requireNetwork({ networks, attachments }: Inventory, name: string): voi
   throw new CommandError(
     `No network is called "${name}". See "cni network ls" for those of this host, or set NETCONFPATH to another directory`,
   );
-}
-
-function isBad({ kind }: State): boolean {
-  return kind === 'broken' || kind === 'orphaned';
 }
 
 /** What programs get. */
@@ -143,7 +148,7 @@ function printTable({ inventory, rows }: Listing, layout: Layout): void {
 
 /** Red for what is not in order. */
 function colored({ text, state }: { text: string; state?: State | undefined }): string {
-  return state && isBad(state) ? paint('red', text) : text;
+  return state && isBad(state.kind) ? paint('red', text) : text;
 }
 
 /** "3 of 8 attachments, 1 broken, 2 orphaned." @param all how many there are on the host. */

@@ -2,6 +2,7 @@
 
 import {
   findNetworkBelow,
+  isLoopback,
   loadNetwork,
   type NetworkList,
   networkFiles,
@@ -44,8 +45,8 @@ export function findUsedNetwork(name: string): NetworkList {
       .sort((a, b) => +b.since - +a.since);
     const [newest] = records.flatMap(({ attachment }) => networkFromCache(attachment!) ?? []);
     if (!newest) throw error;
-    // What plugins attach pods to need not be in a file.
-    if (!records.some(({ isSaved }) => isSaved)) warnOfRemoved(name);
+    // What plugins attach pods to, and a runtime's own loopback, need not be in a file.
+    if (!isLoopback(newest) && !records.some(({ isSaved }) => isSaved)) warnOfRemoved(name);
     return newest;
   }
 }

@@ -4,7 +4,8 @@ import { Address } from '../lib/ip.ts';
 import { Netns } from '../lib/kernel/netns.ts';
 import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/context.ts';
 import { CommandError, ExitCode } from './errors.ts';
-import { displayName, type Inventory, takeInventory } from './inventory.ts';
+import { type Inventory, takeInventory } from './inventory.ts';
+import { findNamed, unknownName } from './names.ts';
 import { configuredNetworks } from './networks.ts';
 import { withOutput } from './output.ts';
 import { AttachmentProbe, type Surroundings } from './probe/attachment.ts';
@@ -76,27 +77,15 @@ export const probe: Subcommand<ProbeArguments> = {
 /** @throws CommandError when nothing running is called so. */
 function choose(name: string, inventory: Inventory): RunningAttachment[] {
   const running = runningAttachments(inventory);
-  const exact = running.filter(({ attachment }) =>
-    [
-      attachment.network,
-      displayName(attachment),
-      attachment.pod?.name,
-      attachment.containerId,
-      attachment.netns,
-    ].includes(name),
-  );
-  const chosen =
-    exact.length > 0 || name === ''
-      ? exact
-      : running.filter(({ attachment }) => attachment.containerId.startsWith(name));
-  const probed = chosen.filter(({ attachment: { netns } }) => netns !== '');
+  const attachments = running.map(({ attachment }) => attachment);
+  const named = new Set(findNamed(attachments, name, { networks: true }));
+  const probed = running.filter(({ attachment }) => named.has(attachment) && attachment.netns !== '');
   if (probed.length > 0) return probed;
   const isNetwork =
     configuredNetworks().includes(name) || inventory.networks.some((one) => one.name === name);
+  if (!isNetwork) throw unknownName(name, { networks: true });
   throw new CommandError(
-    isNetwork
-      ? `Network "${name}" has no running pods to probe. "cni list" shows the attachments of this host`
-      : `No running pod and no network is called "${name}". Give one that "cni list" shows`,
+    `Network "${name}" has no running pods to probe. "cni list" shows the attachments of this host`,
   );
 }
 

@@ -5,6 +5,7 @@
 
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
 import { formatResult } from '../lib/cni/result.ts';
 import { newestVersion } from '../lib/cni/version.ts';
@@ -41,6 +42,21 @@ export function readRecord(cacheDir: string, id: AttachmentId): CachedAttachment
   const isOwn = ({ attachment }: CacheEntry) =>
     attachment !== undefined && attachmentKey(attachment) === attachmentKey(id);
   return directoriesOf(cacheDir, listCache(cacheDir)).flatMap(listSaved).find(isOwn)?.attachment;
+}
+
+/** The record as it is now; undefined once the attachment is deleted. */
+export function currentRecord(cacheDir: string, record: CachedAttachment): CachedAttachment | undefined {
+  try {
+    return readRecord(cacheDir, record);
+  } catch {
+    return record; // It is there, if damaged.
+  }
+}
+
+/** Whether an attachment is still the one of the record, neither deleted nor added anew. */
+export function isCurrent(cacheDir: string, record: CachedAttachment): boolean {
+  const current = currentRecord(cacheDir, record);
+  return isDeepStrictEqual([current?.netns, current?.result], [record.netns, record.result]);
 }
 
 /** Where the networks of containers are saved, by what the networks of attachments say. */

@@ -2,8 +2,9 @@
 
 import { readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
-import { CommandError, ExitCode } from './errors.ts';
-import { displayName, type HostAttachment, takeInventory } from './inventory.ts';
+import { ExitCode } from './errors.ts';
+import { type HostAttachment, takeInventory } from './inventory.ts';
+import { findNamed, unknownName } from './names.ts';
 import { configuredNetworks } from './networks.ts';
 import { repairAttachments } from './repair/attachment.ts';
 import { describeRepaired, isBroken, nameOf, summarize } from './repair/report.ts';
@@ -35,7 +36,7 @@ export function repair(suite: Suite): Subcommand<RepairArguments> {
           'Masquerading, published ports, the way through the firewall, addresses, ports and state of bridges, routes to pods, ' +
             'forwarding and bandwidth limits are compared with what ADD made, and what is missing is made again. Pods are not ' +
             'touched, and their connections go on. Then CHECK is run: the exit code is 1 if anything remains broken, or with ' +
-            `--dry-run if anything is missing. Attachments whose network namespace is gone are left to "cni gc".\n\n${environmentHelp}`,
+            `--dry-run if anything is missing, or if a file cannot be read. Attachments whose network namespace is gone are left to "cni gc".\n\n${environmentHelp}`,
         ),
     handler: async ({ names = [], 'dry-run': isDryRun }) => {
       const inventory = await takeInventory(configDir(), cacheDir());
@@ -53,7 +54,7 @@ export function repair(suite: Suite): Subcommand<RepairArguments> {
       for (const one of checked) for (const line of describeRepaired(one, isDryRun)) print(line);
       for (const one of orphans) print(`Left to "cni gc": ${nameOf(one)}: ${one.orphaned.join('; ')}`);
       print(summarize(checked, orphans.length, isDryRun));
-      if (checked.some(isBroken)) process.exitCode = ExitCode.Failure;
+      if (checked.some(isBroken) || inventory.problems.length > 0) process.exitCode = ExitCode.Failure;
     },
   };
 }
@@ -65,15 +66,9 @@ export function repair(suite: Suite): Subcommand<RepairArguments> {
 function choose(all: readonly HostAttachment[], names: readonly string[]): HostAttachment[] {
   if (names.length === 0) return [...all];
   const chosen = names.flatMap((name) => {
-    const named = all.filter((one) =>
-      [one.network, displayName(one), one.pod?.name, one.containerId].includes(name),
-    );
-    if (named.length > 0) return named;
-    const begun = name === '' ? [] : all.filter(({ containerId }) => containerId.startsWith(name));
-    if (begun.length > 0 || configuredNetworks().includes(name)) return begun;
-    throw new CommandError(
-      `Nothing on this host is called "${name}". Give a network, a pod or a container ID that "cni list" shows`,
-    );
+    const named = findNamed(all, name, { networks: true });
+    if (named.length > 0 || configuredNetworks().includes(name)) return named;
+    throw unknownName(name, { networks: true });
   });
   return [...new Set(chosen)];
 }

@@ -1,6 +1,6 @@
 /** What is wrong inside a container, seen without any plugin. */
 
-import { checkRoutes } from '../lib/cni/interface.ts';
+import { checkRoutes } from '../lib/cni/interface-check.ts';
 import type { Result } from '../lib/cni/result.ts';
 import { listAddresses } from '../lib/kernel/address.ts';
 import { getLink } from '../lib/kernel/link.ts';

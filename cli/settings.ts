@@ -34,12 +34,17 @@ export function cacheDir(): string {
   return process.env.CNI_CACHE_DIR || defaultCacheDir;
 }
 
+/** The environment that the command was started with, for the programs that it runs. */
+export function callerEnvironment(): NodeJS.ProcessEnv {
+  return readEnvironment(process.env);
+}
+
 /** What plugins are run with. @param trace writes each run to standard error. */
 export function environment(trace = false): Environment {
   return {
     path: pluginPath(),
     cacheDir: cacheDir(),
-    variables: readEnvironment(process.env),
+    variables: callerEnvironment(),
     onWarning: warn,
     ...(trace && { onRun: writeTrace }),
   };

@@ -1,16 +1,17 @@
 /** Whether attachments are what ADD left: looked at by CHECK, not believed. */
 
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { attachmentKey } from '../lib/attachment.ts';
 import { findPlugin } from '../lib/cni/delegate.ts';
 import { atLeast } from '../lib/cni/version.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { describeError } from './errors.ts';
-import type { HostAttachment, Inventory } from './inventory.ts';
+import { type HostAttachment, type Inventory, recordedNetwork } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import { checkNetwork, type Environment, NoAnswerError, PluginFailedError } from './libcni/chain.ts';
-import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
+import type { NetworkList } from './libcni/conflist.ts';
 import { isOwnPlugin, lookingPlugins } from './own-plugins.ts';
+import { isCurrent } from './records.ts';
 import { sandboxProblems } from './sandbox.ts';
 
 /** What an attachment can be. */
@@ -31,13 +32,24 @@ export interface State {
   readonly foundBy?: string;
 }
 
+/** Whether an operator has something to do about it. */
+export function isBad(kind: State['kind']): boolean {
+  return kind === 'broken' || kind === 'orphaned';
+}
+
+/**
+ * How long after a failed CHECK the record is looked at again, in milliseconds: plugins may take rules away
+ * before the runtime removes the record.
+ */
+const settlingMs = 500;
+
 /** How many attachments are checked at once: enough that what they share is asked of the kernel as one. */
 const atOnce = 256;
 
 /**
  * Checks attachments with the configuration that each was added with. Nothing is changed.
  * @param once shares what is seen with others that look at the host at the same time.
- * @returns a state for each of them.
+ * @returns a state for each of them that was not deleted, or added anew, meanwhile.
  */
 export async function checkStates(
   attachments: readonly HostAttachment[],
@@ -56,6 +68,12 @@ export async function checkStates(
   const first = work();
   await setImmediate();
   await Promise.all([first, ...Array.from({ length: atOnce - 1 }, work)]);
+  const broken = [...states].flatMap(([one, { kind }]) => (kind === 'broken' ? one : []));
+  if (broken.length > 0) await sleep(settlingMs);
+  for (const one of broken) {
+    const record = records.get(attachmentKey(one));
+    if (record && !isCurrent(environment.cacheDir, record)) states.delete(one);
+  }
   return states;
 }
 
@@ -66,9 +84,7 @@ async function stateOf(
   once: Once,
 ): Promise<State> {
   if (one.orphaned.length > 0) return { kind: 'orphaned', problems: one.orphaned };
-  // Most attachments of a network were made with the same configuration.
-  const network =
-    record && once(`configuration ${record.network} ${record.config}`, () => networkFromCache(record));
+  const network = record && recordedNetwork(record, once);
   const why = uncheckable(network, record);
   if (why) return withoutCheck(one, why);
   try {

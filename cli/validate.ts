@@ -71,7 +71,8 @@ export function validate(suite: Suite): Subcommand<ValidateArguments> {
       const isRoot = process.getuid?.() === 0;
       if (isInstalled && !isRoot)
         note('Not checked: what the plugins need of this host. Run this as root, or give --no-host.');
-      const options = { suite, isInstalled, hostPath: isInstalled && isRoot ? path : undefined };
+      const hostPath = isInstalled && isRoot ? path : undefined;
+      const options = { suite, isInstalled, hostPath, looksAtUse: host };
       const checked = [];
       for (const file of files) checked.push(await checkFile(file, options));
       checkNetworks(checked);

@@ -9,11 +9,11 @@ import { CniError, ErrorCode } from '../lib/errors.ts';
 import { clientOptions, dhcpShape } from './dhcp/options.ts';
 import type { LeaseOwner } from './dhcp/owner.ts';
 import {
-  type Allocation,
   askDaemon,
   DaemonGoneError,
   DaemonMuteError,
   defaultSocket,
+  readAllocation,
 } from './dhcp/protocol.ts';
 
 const config = { ipam: withDefault(object(dhcpShape), {}) };
@@ -42,12 +42,13 @@ export const plugin = definePlugin({
     const owner = ownerOf(call);
     // Refused here rather than by the daemon, before anything is sent.
     clientOptions(call.config.ipam, attachmentKey(owner), args);
-    const { result, isNew } = (await askDaemon(socketOf(call), {
+    const answer = await askDaemon(socketOf(call), {
       method: 'allocate',
       owner,
       config: call.config.ipam,
       args,
-    })) as Allocation;
+    });
+    const { result, isNew } = readAllocation(answer);
     if (isNew) call.undo('release the lease', () => release(call));
     const { routes, ...rest } = parseResult(result, '1.1.0', 'The result of the daemon');
     return {

@@ -18,6 +18,7 @@ import { endpointsOf } from './whereabouts/etcd-settings.ts';
 import type { Owner } from './whereabouts/keys.ts';
 import { PendingReleases, workOff } from './whereabouts/pending.ts';
 import { capacityOf, formatPool, ignoredBounds, resolvePools } from './whereabouts/pools.ts';
+import { registersOf } from './whereabouts/registers.ts';
 import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/requests.ts';
 
 type WhereaboutsCall = Call<Config>;
@@ -59,7 +60,11 @@ export const plugin = definePlugin({
   },
 
   pools: ({ ipam }) =>
-    resolvePools(ipam).map((pool) => ({ subnet: `${pool.subnet}`, range: formatPool(pool) })),
+    resolvePools(ipam).map((pool) => ({
+      subnet: `${pool.subnet}`,
+      range: formatPool(pool),
+      shared: registersOf(ipam, pool),
+    })),
 
   sharedRanges(own) {
     const ipam = sharedIpam(own);

@@ -105,11 +105,20 @@ export function openAnswer(
       clearTimeout(late);
       reject(error);
     });
+    refuseUpgrade(sent);
     sent.on('response', (response) => {
       clearTimeout(late);
       resolve(response);
     });
     sent.end(body);
+  });
+}
+
+/** Without it, a request that is answered by another protocol, status 101, would never end. */
+function refuseUpgrade(request: ClientRequest): void {
+  request.on('upgrade', (_, socket) => {
+    socket.destroy();
+    request.emit('error', new Error('the answer is the beginning of another protocol'));
   });
 }
 
@@ -151,6 +160,7 @@ function answerOf(request: ClientRequest, body: string | undefined, timeoutMs: n
       reject(error);
     };
     request.on('error', fail);
+    refuseUpgrade(request);
     request.on('response', (response) => {
       const chunks: Buffer[] = [];
       let size = 0;

@@ -43,7 +43,7 @@ export const plugin = definePlugin({
   },
 
   inner({ delegate: configured }) {
-    return [{ path: 'delegate', value: ownKeys(configured), isNetwork: false }];
+    return [{ path: 'delegate', value: withGateway(ownKeys(configured)), isNetwork: false }];
   },
 
   explain({ subnetFile, dataDir, delegate: configured, name }) {
@@ -150,13 +150,17 @@ function delegateConfig(call: FlannelCall, env?: SubnetEnv): DelegateConfig {
   const base = ownKeys(call.config.delegate);
   return {
     ...(env && { ipMasq: !env.masquerades, mtu: env.mtu }),
-    ...(base.type === 'bridge' && { isGateway: true }),
-    ...base,
+    ...withGateway(base),
     ...(call.config.runtimeConfig !== undefined && { runtimeConfig: call.config.runtimeConfig }),
     cniVersion: call.config.cniVersion,
     name: call.config.name,
     ipam: ipamConfig(call, env),
   };
+}
+
+/** A bridge has the gateway's address unless the user says otherwise. */
+function withGateway<T extends { readonly type: string }>(base: T): T {
+  return { ...(base.type === 'bridge' && { isGateway: true }), ...base };
 }
 
 /** What the user says of the delegate. @throws Error */

@@ -11,7 +11,7 @@ import { deleteAlternativeName } from '../lib/kernel/alternative-name.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
 import { getLink, type Link, listLinks, requireLink, setLink } from '../lib/kernel/link.ts';
 import { Netns } from '../lib/kernel/netns.ts';
-import { openRouteSocket } from '../lib/kernel/route-socket.ts';
+import { openRouteSocket, type RouteSocket } from '../lib/kernel/route-socket.ts';
 
 const config = {
   device: string({ description: 'Name of the interface.' }),
@@ -55,6 +55,14 @@ export const plugin = defineMainPlugin({
   },
 
   remove: returnToHost,
+
+  gc({ host, config }) {
+    const { device = '' } = specOf(config);
+    // Whoever had it got no DEL: the next ADD must find it by its name. Otherwise it is found in any case.
+    if (ifnameProblem(device) || getLink(host, device)) return;
+    const back = listLinks(host).find(({ alias, up }) => !up && alias === device);
+    if (back) giveNameBack(host, back);
+  },
 
   // A device that is in a container is in order, so that STATUS finds nothing but the configuration wrong.
   hasLink: ({ config }) => !isUserSpaceDriven(specOf(config)),
@@ -108,7 +116,12 @@ function returnToHost(call: HostDeviceCall): void {
       )
     : findDevice(host, spec);
   if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
-  host.execute(setLink(back.index, { name: back.alias, alias: '' }, back.name));
+  giveNameBack(host, back);
+}
+
+/** Gives a device that the kernel gave back the name that it had on the host, which is its alias. */
+function giveNameBack(host: RouteSocket, { index, name, alias }: Link): void {
+  host.execute(setLink(index, { name: alias, alias: '' }, name));
 }
 
 /**
@@ -139,17 +152,14 @@ function dropTakenNames({ host }: HostDeviceCall, { sandbox: { socket }, link }:
 }
 
 /**
- * Moves an interface to another namespace under another name, in one step: while it moves, the kernel takes
- * the new name at once where the old one is in use (__dev_change_net_namespace in net/core/dev.c). When the
- * new one is in use as well, it goes back.
+ * Moves an interface to another namespace under another name, in one request, so that it is either moved or not:
+ * the kernel takes it down, and takes the new name at once where the old one is in use there
+ * (__dev_change_net_namespace in net/core/dev.c). When the new one is in use as well, it goes back.
  */
 function move(link: Link, from: Netns, to: Netns, name: string, alias: string): void {
   using source = openRouteSocket(from);
   try {
-    source.execute(
-      setLink(link.index, { up: false }, link.name),
-      setLink(link.index, { netns: to, name, alias }, link.name),
-    );
+    source.execute(setLink(link.index, { netns: to, name, alias }, link.name));
   } catch (error) {
     using target = openRouteSocket(to);
     const astray = getLink(source, link.name) ? undefined : getLink(target, link.name);

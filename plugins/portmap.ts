@@ -1,5 +1,6 @@
 /** portmap: leads ports of the host to a container that another plugin has connected. */
 
+import { attachmentKey } from '../lib/attachment.ts';
 import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
@@ -17,9 +18,9 @@ import type {
   PortMapBackend,
   PortMapCheck,
   PortMapHints,
-  PortMapping,
   PortMapRequest,
 } from '../lib/firewall/portmap-backend.ts';
+import { forgetAttachments, notedAttachments, rememberAttachment } from '../lib/firewall/portmap-notes.ts';
 import type { Prefix } from '../lib/ip.ts';
 import { forgetUdp, type StalePort } from '../lib/kernel/conntrack.ts';
 import { getLink } from '../lib/kernel/link.ts';
@@ -34,6 +35,7 @@ import {
   refuseContradiction,
   refuseIptablesKeys,
 } from './portmap/config.ts';
+import { forgetConnections, formerPorts, isUdp, readNotedPorts, udpPorts } from './portmap/udp.ts';
 
 export const plugin = definePlugin({
   name: 'portmap',
@@ -68,9 +70,17 @@ export const plugin = definePlugin({
   },
 
   async del(call) {
-    await eachBackend(call, (backend) =>
-      backend.del(call.attachment, () => neighbourAddresses(call), hintsOf(call)),
+    const { attachment } = call;
+    const noted = readNotedPorts(call);
+    const told = whatIsTold(call);
+    const hints = told && told.containers.length > 0 ? told : undefined;
+    await eachBackend(
+      call,
+      (backend) => backend.del(attachment, () => neighbourAddresses(call), hints),
+      formerPorts(noted ?? [], told),
     );
+    // Last: as long as there is a note, another DEL or GC finishes what this one has not.
+    if (noted) forgetAttachments([attachment]);
   },
 
   async check(call) {
@@ -98,39 +108,55 @@ export const plugin = definePlugin({
   },
 
   async gc(call) {
-    await eachBackend(call, (backend) => backend.gc(call.network, call.validAttachments));
+    const { network, validAttachments } = call;
+    const valid = new Set(validAttachments.map(attachmentKey));
+    const stale = notedAttachments(network).filter((one) => !valid.has(attachmentKey(one)));
+    await eachBackend(
+      call,
+      (backend) => backend.gc(network, validAttachments),
+      stale.flatMap(({ ports }) => ports),
+    );
+    forgetAttachments(stale);
   },
 });
 
 /** What is to be mapped; undefined when nothing is. */
 function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefined {
-  const { attachment, netns } = call;
+  const { attachment } = call;
   const mappings = mappingsOf(call);
   const options = optionsOf(call);
   const containers = containerAddresses(call, result);
   if (mappings.length === 0 || containers.length === 0) return undefined;
-  return { attachment, netns, containers, mappings, options, neighbours: () => neighbourAddresses(call) };
+  return { attachment, containers, mappings, options, neighbours: () => neighbourAddresses(call) };
 }
 
 /** Maps the ports, and has the kernel forget UDP connections that go elsewhere. */
 async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<void> {
-  const { containers, mappings, options } = request;
+  const { attachment, containers, mappings, options } = request;
+  const ports = udpPorts(mappings, containers);
+  // Before there are rules: whoever removes them has to know what to forget.
+  const forgetNote = rememberAttachment({ ...attachment, netns: call.netns, ports });
+  call.undo('forget whose the port mappings are', forgetNote);
+  call.undo('forget UDP connections to the port mappings', () => forgetUdp(ports));
   const freed = await changeWithBackend(
     choiceFor(call, containers),
     (what, step) => call.undo(what, step),
     async (name, undo) => (await backendOf(call, name)).add(request, undo),
   );
   if (options.snat) allowLocalhost(call, containers);
-  forgetConnections(call, [...stalePorts(mappings, containers), ...freed.filter(isUdp)]);
+  const stale = ports.map(({ was, ...port }) => ({ ...port, now: was }));
+  forgetConnections(call, [...stale, ...freed.filter(isUdp)]);
 }
 
 /**
- * Removes mappings. Unless the configuration fixes a backend, the host may have changed it since the ports
- * were mapped.
+ * Removes mappings, and then has the kernel forget UDP connections through them. Unless the configuration
+ * fixes a backend, the host may have changed it since the ports were mapped.
+ * @param known ports of the mappings, whose rules an earlier call may have removed.
  */
 async function eachBackend(
   call: PortMapCall,
   remove: (backend: PortMapBackend) => Promise<MappedPort[]>,
+  known: readonly StalePort[],
 ): Promise<void> {
   const removed: MappedPort[] = [];
   await runAll(
@@ -140,25 +166,13 @@ async function eachBackend(
         removed.push(...(await remove(await portMapBackend(name, call.programs))));
       }),
     ),
-    () => forgetConnections(call, removed.filter(isUdp)),
+    () => forgetConnections(call, [...known, ...removed.filter(isUdp)]),
   );
 }
 
-/** Has the kernel forget tracked UDP connections. Where it cannot, they end by themselves in time. */
-function forgetConnections(call: PortMapCall, ports: readonly StalePort[]): void {
-  try {
-    forgetUdp(ports);
-  } catch (error) {
-    call.warn(
-      `UDP packets may still go where they went before, for some minutes: ${(error as Error).message}`,
-    );
-  }
-}
-
 /** What the runtime tells on DEL. A configuration that ADD would refuse tells nothing. */
-function hintsOf(call: PortMapCall): PortMapHints | undefined {
+function whatIsTold(call: PortMapCall): PortMapHints | undefined {
   const containers = call.prevResult ? containerAddresses(call, call.prevResult) : [];
-  if (containers.length === 0) return undefined;
   try {
     return { containers, mappings: mappingsOf(call), options: optionsOf(call) };
   } catch {
@@ -226,22 +240,4 @@ function routeTo({ host }: PortMapCall, containers: readonly Prefix[]): Route | 
     if (!isKernelError(error, 'ENETUNREACH', 'EHOSTUNREACH', 'EACCES', 'EINVAL')) throw error;
     return undefined;
   }
-}
-
-function isUdp({ protocol }: { protocol: string }): boolean {
-  return protocol === 'udp';
-}
-
-function stalePorts(mappings: readonly PortMapping[], containers: readonly Prefix[]): StalePort[] {
-  const udp = mappings.filter(isUdp);
-  return containers.flatMap(({ family, address }) =>
-    udp
-      .filter(({ hostIP }) => !hostIP || hostIP.isUnspecified || hostIP.family === family)
-      .map(({ hostPort, hostIP }) => ({
-        family,
-        port: hostPort,
-        address: hostIP?.isUnspecified ? undefined : hostIP,
-        now: address,
-      })),
-  );
 }

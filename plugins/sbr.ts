@@ -25,7 +25,7 @@ import {
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
-import { requirePermission } from '../lib/netlink/error.ts';
+import { requireGone } from '../lib/netlink/error.ts';
 
 /** Where the search for a table that nobody uses begins. */
 const firstTable = 100;
@@ -89,7 +89,7 @@ export const plugin = definePlugin({
       return src && sources.some((source) => source.equals(src)) ? [{ ...rule, src }] : [];
     });
     // A rule that is gone meanwhile is as good as removed.
-    requirePermission(socket.attempt(...rules.map(deleteRule)));
+    requireGone(socket.attempt(...rules.map(deleteRule)));
   },
 
   check(call) {

@@ -10,7 +10,7 @@ import { boolean, type InferShape, integer, object, record, string } from '../li
 import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kernel/link.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
-import { requirePermission } from '../lib/netlink/error.ts';
+import { requireGone } from '../lib/netlink/error.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
 import { duplicateKey } from './tuning/duplicates.ts';
@@ -227,13 +227,13 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
 }
 
 /**
- * Restores settings as far as possible: the interface may be gone, and what is left is about to go. Kernel
- * settings that other attachments of the sandbox have set as well are left for the last one of them.
- * @throws NetlinkError where the process may not.
+ * Restores settings as far as possible: the interface may be gone. Kernel settings that other attachments of the
+ * sandbox have set as well are left for the last one of them.
+ * @throws NetlinkError where the kernel refuses to, though the interface is there.
  */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
-  requirePermission(sandbox.socket.attempt(...linkRequests(sandbox, ifname, before)));
+  const outcomes = sandbox.socket.attempt(...linkRequests(sandbox, ifname, before));
   const shared = sharedSysctls(call, before);
   for (const [name, value] of Object.entries(before.sysctl ?? {})) {
     if (shared.has(name)) continue;
@@ -243,6 +243,7 @@ function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): 
       call.warn((error as Error).message);
     }
   }
+  requireGone(outcomes);
 }
 
 /**

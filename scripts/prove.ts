@@ -5,14 +5,16 @@
  *
  *     npm run prove -- --kind kill                     SIGKILL at every change
  *     npm run prove -- --kind fail                     the call fails, with every error that it can have
+ *     npm run prove -- --kind refuse                   the kernel refuses a request, or breaks a list off
  *     npm run prove -- --kind stop                     SIGKILL of the agent at everything that it waits for
  *     npm run prove -- --kind kill --guest             ipvlan, vlan, vrf and dummy
  *     npm run prove -- --kind kill --share 10          ten percent of the cases, chosen by the seed
  *     npm run prove -- --kind fail --minutes 20        as many as fit into that time; the same command,
  *                                                      for the same commit, goes on with the others
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
+ *     npm run prove -- --kind kill --fail-fast         ends with the first case that fails
  *
- * It needs root and strace(1). Everything happens in namespaces of its own, and with --guest in User Mode
+ * It needs root, strace(1) and gcc(1). Everything happens in namespaces of its own, and with --guest in User Mode
  * Linux, whose calls take some ten times as long. With --jobs 2, two cases are tried at once, or two guests
  * run.
  */
@@ -35,6 +37,7 @@ const { values } = parseArgs({
     share: { type: 'string', default: '100' },
     seed: { type: 'string' },
     jobs: { type: 'string', default: '1' },
+    'fail-fast': { type: 'boolean', default: false },
     minutes: { type: 'string' },
     record: { type: 'boolean', default: false },
   },
@@ -64,7 +67,7 @@ const { tried, left, missed, failures } = await (values.guest && !isInGuest
       random: new Random(seed),
       jobs: Number(values.jobs),
       log: console.log,
-      isOver: () => Date.now() - start > limit,
+      isOver: ({ failures }) => Date.now() - start > limit || (values['fail-fast'] && failures.length > 0),
       ...(journal && { journal }),
       ...(values.only !== undefined && { only: values.only }),
     }));
@@ -100,10 +103,10 @@ async function proveInGuests(): Promise<Proof> {
 /** Says what was found, and records it where everything was tried. */
 function report(): void {
   console.log(
-    `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} of them not met, ${failures.length} failed`,
+    `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} others not met, ${failures.length} failed`,
   );
   for (const { command } of failures) console.log(`  ${command}`);
-  if (left > 0) console.log(`${left} are left for the same command to go on with`);
+  if (left > 0) console.log(`${left} are left${journal ? ' for the same command to go on with' : ''}`);
   if (!values.record || left > 0 || values.only !== undefined || values.subject !== undefined) return;
   record({
     part: values.guest ? `${kind!.part}: ${Object.keys(all).join(', ')}` : kind!.part,
@@ -112,6 +115,6 @@ function report(): void {
     failed: failures.length,
     command: `npm run prove -- --kind ${values.kind}${values.guest ? ' --guest' : ''}${share < 1 ? ` --share ${values.share} --seed ${seed}` : ''}`,
     minutes,
-    ...(missed > 0 && { note: `not met, as a process differs a little from run to run: ${missed}` }),
+    ...(missed > 0 && { note: `besides, not met, as a process differs a little from run to run: ${missed}` }),
   });
 }

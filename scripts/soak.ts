@@ -8,6 +8,7 @@
  *     npm run soak                       2,000 lives, 32 at once
  *     npm run soak -- --lives 300 --at-once 16 --minutes 2     no new life after that time
  *     npm run soak -- --seed 7           the same choices again, as far as the machine plays along
+ *     npm run soak -- --backend nftables --dual-stack    in place of what the seed chooses of these
  *     npm run soak -- --record           and writes the outcome to docs/reliability.md
  *
  * It runs on a host of its own, touches nothing of the machine, and exits with 1 when anything was wrong.
@@ -15,6 +16,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { backendNames } from '../lib/firewall/backend.ts';
 import { Host } from '../test/support/host.ts';
 import { continueOnOwnHost } from './own-host.ts';
 import { newSeed, Random } from './random.ts';
@@ -31,11 +33,14 @@ import { Runtime } from './soak/runtime.ts';
 import { Times } from './soak/times.ts';
 
 const { values } = parseArgs({
+  allowNegative: true,
   options: {
     lives: { type: 'string', default: '2000' },
     'at-once': { type: 'string', default: '32' },
     minutes: { type: 'string' },
     seed: { type: 'string' },
+    backend: { type: 'string' },
+    'dual-stack': { type: 'boolean' },
     record: { type: 'boolean', default: false },
   },
 });
@@ -43,9 +48,15 @@ const [lives, atOnce] = [Number(values.lives), Number(values['at-once'])];
 const minutes = Number(values.minutes ?? Number.POSITIVE_INFINITY);
 const seed = Number(values.seed ?? newSeed());
 if (![lives, atOnce, minutes, seed].every((value) => value >= 0)) throw new Error('Give numbers');
+/** Nothing else is chosen by this one, so that what it chooses here leaves the rest as it is. */
+const variety = new Random(seed);
+const options = {
+  backend: oneOf(backendNames, values.backend ?? variety.pick(backendNames)),
+  isDualStack: values['dual-stack'] ?? variety.chance(0.5),
+};
 
-/** How often it says how far it is, in milliseconds. */
-const progressInterval = 10_000;
+/** How often it says how far it is, and looks at the agent's memory, in milliseconds. */
+const [progressInterval, memoryInterval] = [10_000, 3000];
 /** After how long GC takes a file as left by somebody who was killed while writing it, in milliseconds. */
 const unfinishedTime = 61_000;
 
@@ -54,7 +65,8 @@ else continueOnOwnHost({ SOAK_INSIDE: 'yes' });
 
 async function run(): Promise<void> {
   const limit = values.minutes ? ` --minutes ${minutes}` : '';
-  const command = `npm run soak -- --lives ${lives} --at-once ${atOnce}${limit} --seed ${seed}`;
+  const which = `--backend ${options.backend} --${options.isDualStack ? '' : 'no-'}dual-stack`;
+  const command = `npm run soak -- --lives ${lives} --at-once ${atOnce}${limit} ${which} --seed ${seed}`;
   console.log(`Seed ${seed}: ${command}`);
   const start = performance.now();
   const elapsed = () => (performance.now() - start) / 60_000;
@@ -62,7 +74,7 @@ async function run(): Promise<void> {
   const findings = new Findings();
   const times = new Times();
   const agent = new SoakAgent((how) => findings.violation(`The agent ended by itself: ${how}`));
-  const networks = networksFor(atOnce);
+  const networks = networksFor(atOnce, options);
   let begun = 0;
   let ended = 0;
   // One agent lives through the second half, so that its memory tells something.
@@ -70,7 +82,7 @@ async function run(): Promise<void> {
   const runtime = new Runtime({ networks, caller: new Caller(agent, times), findings, mayKillAgent });
   await agent.start();
   const observed = { runtime, findings, networks };
-  const observer = await Observer.start(host, observed);
+  const observer = await Observer.start(host, observed, options);
   await runtime.prepare();
   const before = await takePicture(host);
 
@@ -84,11 +96,11 @@ async function run(): Promise<void> {
     }
   };
   const memory = new MemoryWatch(agent);
+  const looking = setInterval(() => memory.look(mayKillAgent()), memoryInterval);
   const progress = setInterval(() => {
-    memory.look(mayKillAgent());
     const { length } = findings.violations;
     console.log(
-      `${elapsed().toFixed(1)} min: ${ended} of ${lives} lives, ${runtime.attached.size} pods attached, ${length} violations`,
+      `${elapsed().toFixed(1)} min: ${ended} of ${lives} lives, ${runtime.attached.size} pods attached, agent ${memory.latest}, ${length} violations`,
     );
   }, progressInterval);
   let isOver = false;
@@ -97,18 +109,20 @@ async function run(): Promise<void> {
   isOver = true;
   await watching;
   clearInterval(progress);
+  clearInterval(looking);
   memory.look(false);
   await runtime.end(choices);
   await agent.end();
   observer.stop();
 
-  let left = await leftovers(host, before);
+  let { left, lost } = await leftovers(host, before);
   if (left.some((line) => line.endsWith('.tmp'))) {
     await sleep(unfinishedTime);
     await runtime.end(choices);
-    left = await leftovers(host, before);
+    ({ left, lost } = await leftovers(host, before));
   }
   for (const line of left) findings.violation(`Left behind: ${line}`);
+  for (const line of lost) findings.violation(`Lost: ${line}`);
   for (const text of [...times.growths(), ...memory.growths(), ...observer.referenceReach.excess()])
     findings.violation(text);
   const trends = times
@@ -132,4 +146,11 @@ async function run(): Promise<void> {
       note: told.join('; '),
     });
   process.exit(length > 0 ? 1 : 0);
+}
+
+/** @throws Error when a value is none of those that there are. */
+function oneOf<T extends string>(known: readonly T[], value: string): T {
+  const found = known.find((one) => one === value);
+  if (found === undefined) throw new Error(`"${value}" is none of ${known.join(', ')}`);
+  return found;
 }

@@ -6,13 +6,14 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { openTerminals, record } from '../test/support/recording.ts';
+import { installAsReadmeSays, openTerminals, record } from '../test/support/recording.ts';
 
 const file = join(import.meta.dirname, '../docs/walkthrough.md');
 const steps: (() => void | Promise<void>)[] = [];
 
 try {
   const terminals = await openTerminals({ teardown: (step) => void steps.unshift(step) });
+  await installAsReadmeSays(terminals);
   writeFileSync(file, await record(readFileSync(file, 'utf8'), terminals));
 } finally {
   for (const step of steps) await step();

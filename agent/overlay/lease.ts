@@ -140,16 +140,16 @@ function free(range: Range, taken: readonly Subnets[], family: Family): bigint[]
   const others = taken.flatMap((one) => one[family] ?? []).sort((a, b) => a.first.compare(b.first));
   const size = sizeOf(range);
   const places: bigint[] = [];
+  const { value: first } = range.first;
   let next = 0;
   let busyUntil = -1n;
-  for (
-    let begin = range.first.value;
-    begin <= range.last.value && places.length < candidates;
-    begin += size
-  ) {
+  for (let place = 0n; first + place * size <= range.last.value && places.length < candidates; ) {
+    const begin = first + place * size;
     for (let other = others[next]; other && other.first.value < begin + size; other = others[++next])
       if (other.last.value > busyUntil) busyUntil = other.last.value;
-    if (busyUntil < begin) places.push((begin - range.first.value) / size);
+    if (busyUntil < begin) places.push(place++);
+    // A node may have any number of places, which are not looked at one by one.
+    else place = (busyUntil - first) / size + 1n;
   }
   return places;
 }

@@ -3,6 +3,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultSocket } from '../../agent/agent.ts';
+import { parseJson } from '../../lib/cni/json.ts';
 import { readRegularFile } from '../../lib/file.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
@@ -120,7 +121,7 @@ function recordsOf(): Entry {
 
 function recordOf(file: string): unknown {
   try {
-    const record = JSON.parse(readRegularFile(file, { limit })) as Record<string, unknown>;
+    const record = parseJson(readRegularFile(file, { limit })) as Record<string, unknown>;
     const { config } = record;
     const decoded = typeof config === 'string' ? parsed(Buffer.from(config, 'base64').toString()) : config;
     return { ...record, config: decoded };
@@ -131,7 +132,7 @@ function recordOf(file: string): unknown {
 
 function parsed(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch {
     return text;
   }

@@ -20,7 +20,7 @@ export const attachments: Check = {
       environment,
       once,
     );
-    const broken = running.filter(({ attachment }) => states.get(attachment)!.kind === 'broken');
+    const broken = running.filter(({ attachment }) => states.get(attachment)?.kind === 'broken');
     const repairs = await findRepairs(broken, context, ({ attachment, result }, missing) => {
       const { foundBy } = states.get(attachment)!;
       const isOnHost = missing.some((what) => what.startsWith(`${foundBy}: `));
@@ -42,7 +42,7 @@ export const attachments: Check = {
     const rest = unchecked > 0 ? `, ${unchecked} cannot be checked` : '';
     return {
       findings,
-      seen: `CHECK of ${count(running.length - unchecked, 'attachment')} finds them as ADD left them${rest}`,
+      seen: `CHECK of ${count(states.size - unchecked, 'attachment')} finds them as ADD left them${rest}`,
     };
   },
 };

@@ -8,16 +8,14 @@ import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
 import type { Context } from './context.ts';
 
-/** Findings of `cni validate` that other checks here are about. */
-const elsewhere = ['host', 'range-full'];
-
 export const configuration: Check = {
   id: 'configuration',
   title: 'Networks',
   run({ files }) {
     const findings = files.flatMap(({ file, findings }) =>
       findings
-        .filter(({ rule }) => !elsewhere.includes(rule))
+        // The next check is about those.
+        .filter(({ rule }) => rule !== 'host')
         .map(
           ({ severity, message, path }): Finding => ({
             ...{ severity, message },

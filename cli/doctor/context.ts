@@ -59,7 +59,7 @@ export async function lookAround(suite: Suite): Promise<Context> {
   return {
     ...{ suite, programs, once, inventory, running, rules },
     environment: own,
-    files: await checkFiles(suite, own.path, once),
+    files: await checkFiles(suite, own.path),
     uplinks: new Map(([4, 6] as const).map((family) => [family, uplinksOf(family, inventory.links)])),
   };
 }
@@ -89,7 +89,7 @@ function resultOf({ result }: CachedAttachment): Result | undefined {
   }
 }
 
-async function checkFiles(suite: Suite, hostPath: readonly string[], once: Once): Promise<CheckedFile[]> {
+async function checkFiles(suite: Suite, hostPath: readonly string[]): Promise<CheckedFile[]> {
   let files: string[];
   try {
     files = configFiles(configDir(), ['.conf', '.conflist', '.json']);
@@ -98,7 +98,7 @@ async function checkFiles(suite: Suite, hostPath: readonly string[], once: Once)
   }
   const checked: CheckedFile[] = [];
   for (const file of files)
-    checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath, once }));
+    checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath, looksAtUse: false }));
   checkNetworks(checked);
   return checked;
 }

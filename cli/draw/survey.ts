@@ -6,7 +6,7 @@ import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { lookOnce } from '../../lib/kernel/sharing.ts';
 import { takeInventory } from '../inventory.ts';
 import { cacheDir, configDir, environment } from '../settings.ts';
-import { checkStates } from '../state.ts';
+import { checkStates, isBad } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type Graph, type GraphEdge, type GraphNode, severity } from './graph.ts';
 import { HostGraph, outside } from './places.ts';
@@ -16,6 +16,8 @@ import { podGraph } from './pods.ts';
 export interface Survey {
   readonly graph: Graph;
   readonly problems: readonly string[];
+  /** Whether an attachment is broken or orphaned. */
+  readonly isBad: boolean;
 }
 
 /** Looks at the host and runs CHECK of every attachment. Nothing is changed. */
@@ -23,6 +25,8 @@ export async function survey(): Promise<Survey> {
   const once = lookOnce();
   const inventory = await takeInventory(configDir(), cacheDir(), once);
   const states = await checkStates(inventory.attachments, inventory, environment(), once);
+  // Without those that were deleted meanwhile.
+  inventory.attachments = inventory.attachments.filter((one) => states.has(one));
   const host = new HostGraph({ inventory, routes: mainRoutes() });
   const pods = podGraph([...host.places.values()], states, inventory.networks);
   const edges = [...host.edges, ...pods.edges];
@@ -43,7 +47,7 @@ export async function survey(): Promise<Survey> {
     nodes: [...nodes.values(), ...pods.nodes].map(withCleanTexts),
     edges: edges.map((edge): GraphEdge => ({ ...edge, labels: edge.labels.map(clean) })),
   };
-  return { graph, problems: inventory.problems };
+  return { graph, isBad: kinds.some(isBad), problems: inventory.problems };
 }
 
 function mainRoutes(): ReturnType<typeof listRoutes> {

@@ -7,7 +7,7 @@ import { CommandError, describeError, ExitCode } from '../errors.ts';
 import { takeInventory } from '../inventory.ts';
 import { ipamPluginsOf } from '../ipam-plugins.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
-import { cacheDir, configDir } from '../settings.ts';
+import { cacheDir, callerEnvironment, configDir } from '../settings.ts';
 import { count, paint, print, warn } from '../terminal.ts';
 
 /**
@@ -35,7 +35,7 @@ export async function collectNode(
       };
       try {
         if (network.disableGC) throw new CommandError('"disableGC" is set, so that nothing is collected');
-        const left = await plugin.leftBehind(config(), node, process.env).catch((error: unknown) => {
+        const left = await plugin.leftBehind(config(), node, callerEnvironment()).catch((error: unknown) => {
           if (!(error instanceof NodePresentError)) throw error;
           refused.push(() => fail(error));
         });

@@ -110,6 +110,11 @@ export function networkFromCache({ config, network }: CachedAttachment): Network
   }
 }
 
+/** Whether a network gives a container nothing but "lo", as containerd and CRI-O do with one of their own. */
+export function isLoopback({ plugins }: NetworkList): boolean {
+  return plugins.every(({ type }) => type === 'loopback');
+}
+
 /** A plugin's configuration as the plugin gets it, less what the runtime adds. */
 export function wholeConfig(
   { config }: Pick<PluginEntry, 'config'>,

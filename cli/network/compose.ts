@@ -20,8 +20,10 @@ export interface NetworkOptions {
   mtu?: number | undefined;
   vlan?: number | undefined;
   internal: boolean;
-  ports: boolean;
-  firewall: boolean;
+  /** Published where that is possible, if nothing is said of them. */
+  ports?: boolean | undefined;
+  /** Opened where packets pass it, if nothing is said of it. */
+  firewall?: boolean | undefined;
   isolate: boolean;
 }
 
@@ -46,7 +48,21 @@ export function composeNetwork(options: NetworkOptions, use: HostUse): object {
     throw usage(`A ${driver} network needs an interface of the host. Name it with --parent`);
   for (const [option, value] of Object.entries({ bridge, vlan, isolate }))
     if (driver !== 'bridge' && value) throw usage(`--${option} is for bridges. Leave it out`);
-  if (isolate && !firewall) throw usage('--isolate takes the firewall plugin. Leave --no-firewall out');
+  if (!isOnHost && options.subnet.length === 0)
+    for (const [option, why] of Object.entries({
+      internal: 'which gives pods a default route',
+      ipv6: 'which gives addresses of IPv4 alone',
+    }))
+      if (options[option as 'internal' | 'ipv6'])
+        throw usage(
+          `Without --subnet, a ${driver} network uses DHCP, ${why}. Give --subnet, or leave --${option} out`,
+        );
+  for (const [option, value] of Object.entries({ ports, firewall }))
+    if (!isOnHost && value)
+      throw usage(`--${option} is for bridge and ptp: what ${driver} sends passes the host by. Leave it out`);
+  if (ports && internal) throw usage('--internal and --ports exclude each other. Leave one of them out');
+  if (isolate && firewall === false)
+    throw usage('--isolate takes the firewall plugin. Leave --no-firewall out');
   const ranges = rangesOf(options, use, isOnHost);
   const routes = internal ? [] : defaultRoutes(ranges);
   const main = {
@@ -64,7 +80,7 @@ export function composeNetwork(options: NetworkOptions, use: HostUse): object {
         ? { type: 'dhcp' }
         : {
             type: 'host-local',
-            ranges: ranges.map((range) => [range]),
+            ranges,
             ...(routes.length > 0 && { routes }),
           },
   };
@@ -74,42 +90,59 @@ export function composeNetwork(options: NetworkOptions, use: HostUse): object {
     name,
     plugins: [
       main,
-      ...(isOnHost && ports && !internal ? [{ type: 'portmap', capabilities: { portMappings: true } }] : []),
-      ...(isOnHost && firewall
+      ...(isOnHost && ports !== false && !internal
+        ? [{ type: 'portmap', capabilities: { portMappings: true } }]
+        : []),
+      ...(isOnHost && firewall !== false
         ? [{ type: 'firewall', ...(isolate && { ingressPolicy: 'same-bridge' }) }]
         : []),
     ],
   };
 }
 
-function rangesOf(options: NetworkOptions, use: HostUse, isOnHost: boolean): Range[] {
+/** The set of ranges of each subnet: of each set, a pod gets an address. */
+function rangesOf(options: NetworkOptions, use: HostUse, isOnHost: boolean): Range[][] {
   const subnets = options.subnet.map(
     (text) => parsed(Prefix.tryParse(text), '--subnet', text, '10.5.0.0/24').network,
   );
   const has = (family: number) => subnets.some((subnet) => subnet.family === family);
   if (subnets.length === 0 && isOnHost) subnets.push(Prefix.parse(freeSubnet(use)));
   if (options.ipv6 && !has(6)) subnets.push(Prefix.parse(localSubnet(options.name)));
-  const ranges = subnets.map((subnet) => ({ subnet, range: { subnet: `${subnet}` } as Range }));
-  const rangeWith = (address: Address, option: string) => {
-    const found = ranges.find(({ subnet }) => subnet.contains(address));
-    if (found) return found.range;
+  const subnetOf = (address: Address, option: string) => {
+    const found = subnets.find((subnet) => subnet.contains(address));
+    if (found) return found;
     throw usage(`${option} "${address}" is in no subnet of the network. Add its subnet with --subnet`);
   };
+  const gateways = new Map<Prefix, Address>();
   for (const text of options.gateway) {
     const gateway = parsed(Address.tryParse(text), '--gateway', text, '10.5.0.1');
-    rangeWith(gateway, '--gateway').gateway = `${gateway}`;
+    const subnet = subnetOf(gateway, '--gateway');
+    if (gateways.has(subnet))
+      throw usage(
+        `--gateway "${gateways.get(subnet)}" and "${gateway}" are of one subnet, ${subnet}. Give one of them`,
+      );
+    gateways.set(subnet, gateway);
   }
-  for (const text of options.ipRange ?? []) {
+  const parts = (options.ipRange ?? []).map((text) => {
     const [start, end] = rangeEnds(text);
-    const range = rangeWith(start, '--ip-range');
-    if (rangeWith(end, '--ip-range') !== range)
+    const subnet = subnetOf(start, '--ip-range');
+    if (subnetOf(end, '--ip-range') !== subnet)
       throw usage(`--ip-range "${text}" begins and ends in different subnets. Give one for each`);
-    const { first, last, family } = Prefix.parse(range.subnet);
+    const { first, last, family } = subnet;
     // The subnet itself and its broadcast address are given to nobody.
-    range.rangeStart = `${start.equals(first) ? start.plus(1) : start}`;
-    range.rangeEnd = `${family === 4 && end.equals(last) ? end.plus(-1) : end}`;
-  }
-  return ranges.map(({ range }) => range);
+    const rangeStart = `${start.equals(first) ? start.plus(1) : start}`;
+    const rangeEnd = `${family === 4 && end.equals(last) ? end.plus(-1) : end}`;
+    return { subnet, part: { rangeStart, rangeEnd } };
+  });
+  return subnets.map((subnet) => {
+    const own = parts.filter((one) => one.subnet === subnet).map(({ part }) => part);
+    const gateway = gateways.get(subnet);
+    return (own.length > 0 ? own : [{}]).map((part) => ({
+      subnet: `${subnet}`,
+      ...(gateway && { gateway: `${gateway}` }),
+      ...part,
+    }));
+  });
 }
 
 /** First and last address of "10.5.0.128/25" or "10.5.0.10-10.5.0.99". */
@@ -121,7 +154,8 @@ function rangeEnds(text: string): [Address, Address] {
   return [parse(start), parse(end)];
 }
 
-function defaultRoutes(ranges: readonly Range[]): { dst: string }[] {
+function defaultRoutes(sets: readonly (readonly Range[])[]): { dst: string }[] {
+  const ranges = sets.flat();
   const has6 = ranges.some(({ subnet }) => subnet.includes(':'));
   const has4 = ranges.some(({ subnet }) => !subnet.includes(':'));
   return [...(has4 ? [{ dst: '0.0.0.0/0' }] : []), ...(has6 ? [{ dst: '::/0' }] : [])];

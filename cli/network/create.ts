@@ -1,12 +1,14 @@
 /** `cni network create`: a validated configuration from a few options. */
 
-import { linkSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
+import { FileLock, lockDescriptor } from '../../lib/kernel/lock.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, ExitCode } from '../errors.ts';
 import { networkFiles } from '../libcni/conflist.ts';
+import { wholeNumber } from '../numbers.ts';
 import { configDir, pluginPath } from '../settings.ts';
 import type { Subcommand } from '../subcommand.ts';
 import { note, print, warn } from '../terminal.ts';
@@ -65,13 +67,18 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
           type: 'string',
           describe: 'Name of the bridge; the next free of cni0, cni1, … without',
         })
-        .option('mtu', { type: 'number', describe: 'Largest packet, in bytes' })
-        .option('vlan', { type: 'number', describe: 'VLAN on the bridge' })
+        // 68 is the least that IPv4 takes. Source: RFC 791, section 3.2.
+        .option('mtu', { ...wholeNumber('mtu', [68, 65535]), describe: 'Largest packet, in bytes' })
+        .option('vlan', { ...wholeNumber('vlan', [1, 4094]), describe: 'VLAN on the bridge' })
         .option('internal', { type: 'boolean', default: false, describe: 'No way to other networks' })
-        .option('ports', { type: 'boolean', default: true, describe: 'Publish ports of the host' })
+        .option('ports', {
+          type: 'boolean',
+          defaultDescription: 'true; macvlan, ipvlan and --internal have none',
+          describe: 'Publish ports of the host',
+        })
         .option('firewall', {
           type: 'boolean',
-          default: true,
+          defaultDescription: 'true; macvlan and ipvlan pass it by',
           describe: "Let traffic through the host's firewall",
         })
         .option('isolate', { type: 'boolean', default: false, describe: 'Keep other isolated bridges out' })
@@ -95,6 +102,8 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
           `"${name}" must begin with a letter or digit and go on with letters, digits, "_", "." or "-"`,
           { exitCode: ExitCode.Usage },
         );
+      // What is free is still free when the file is there, whatever is created at the same time.
+      using _ = dryRun ? undefined : await lockDirectory();
       const config = composeNetwork(options, await readHostUse(suite));
       const text = `${JSON.stringify(config, null, 2)}\n`;
       await refuseInvalid(name, text, suite, host);
@@ -106,6 +115,19 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
   };
 }
 
+/** Waits until nobody else creates a network. The lock on the directory ends with the process at the latest. */
+async function lockDirectory(): Promise<Disposable> {
+  const directory = configDir();
+  try {
+    mkdirSync(directory, { recursive: true });
+    const lock = new FileLock(openSync(directory, 'r'));
+    await lockDescriptor(lock.fd, directory);
+    return lock;
+  } catch (cause) {
+    throw new CommandError(`No network can be created in "${directory}"`, { cause });
+  }
+}
+
 /** Validates the configuration together with those that are there. @throws CommandError */
 async function refuseInvalid(name: string, text: string, suite: Suite, host: boolean): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'cni-network-'));
@@ -114,7 +136,9 @@ async function refuseInvalid(name: string, text: string, suite: Suite, host: boo
     writeFileSync(file, text);
     const others: CheckedFile[] = [];
     for (const other of statSync(configDir(), { throwIfNoEntry: false }) ? networkFiles(configDir()) : [])
-      others.push(await checkFile(other, { suite, isInstalled: undefined, hostPath: undefined }));
+      others.push(
+        await checkFile(other, { suite, isInstalled: undefined, hostPath: undefined, looksAtUse: false }),
+      );
     const taken = others.find(({ network }) => network?.name === name);
     if (taken)
       throw new CommandError(`Network "${name}" exists already, in "${taken.file}". Choose another name`);
@@ -122,6 +146,7 @@ async function refuseInvalid(name: string, text: string, suite: Suite, host: boo
       suite,
       isInstalled: undefined,
       hostPath: host ? pluginPath() : undefined,
+      looksAtUse: host,
     });
     checkNetworks([...others, own]);
     const errors = own.findings.filter(({ severity }) => severity === 'error');
@@ -146,7 +171,6 @@ function write(name: string, text: string): string {
   // Runtimes read no file with such a name.
   const temporary = join(configDir(), `.${basename(file)}.${process.pid}.tmp`);
   try {
-    mkdirSync(configDir(), { recursive: true });
     writeFileSync(temporary, text, { flag: 'wx', mode: 0o644, flush: true });
     linkSync(temporary, file);
   } catch (cause) {

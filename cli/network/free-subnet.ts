@@ -1,5 +1,6 @@
 /** What a new network must keep clear of: subnets and bridges that the host has already. */
 
+import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { Prefix } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
 import { listLinks } from '../../lib/kernel/link.ts';
@@ -8,8 +9,9 @@ import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { Suite } from '../../main.ts';
 import { poolsOf } from '../addresses.ts';
 import { CommandError } from '../errors.ts';
+import { bridgeOf, innerConfigs, makerOf } from '../inner.ts';
 import { takeInventory } from '../inventory.ts';
-import { ipamTypeOf, wholeConfig } from '../libcni/conflist.ts';
+import { ipamTypeOf, type NetworkList, networkFrom, wholeConfig } from '../libcni/conflist.ts';
 import { loadPlugin } from '../schema.ts';
 import { cacheDir, configDir } from '../settings.ts';
 
@@ -24,20 +26,14 @@ export interface HostUse {
 /** Looks at the host and its networks. @param suite whose IPAM plugins say what they give away. */
 export async function readHostUse(suite: Suite): Promise<HostUse> {
   const { networks } = await takeInventory(configDir(), cacheDir());
-  const entries = networks.flatMap((network) => network.plugins.map((plugin) => ({ network, plugin })));
-  const pools = [];
-  for (const { network, plugin } of entries) {
-    const ipam = await loadPlugin(suite.ipam, ipamTypeOf(plugin.config) ?? '');
-    try {
-      pools.push(...poolsOf(wholeConfig(plugin, network), ipam));
-    } catch {
-      // "cni validate" tells what is wrong.
-    }
+  const pools: AddressPool[] = [];
+  const bridges: string[] = [];
+  for (const network of networks) {
+    const used = await useOf(network, suite);
+    pools.push(...used.pools);
+    bridges.push(...used.bridges);
   }
   using socket = openRouteSocket();
-  const bridges = entries
-    .filter(({ plugin }) => plugin.type === 'bridge')
-    .map(({ plugin: { config } }) => `${config.bridge || 'cni0'}`);
   return {
     subnets: [
       ...pools.map(({ subnet }) => Prefix.parse(subnet)),
@@ -48,6 +44,29 @@ export async function readHostUse(suite: Suite): Promise<HostUse> {
     ],
     interfaces: new Set([...listLinks(socket).map(({ name }) => name), ...bridges]),
   };
+}
+
+/** What a network gives away and connects pods to, and what the networks that stand within it do. */
+async function useOf(network: NetworkList, suite: Suite) {
+  const pools: AddressPool[] = [];
+  const bridges: string[] = [];
+  for (const plugin of network.plugins) {
+    const ipam = await loadPlugin(suite.ipam, ipamTypeOf(plugin.config) ?? '');
+    const inner = await innerConfigs(plugin.type, plugin.config, network, suite);
+    const bridge = bridgeOf(makerOf(plugin, inner));
+    if (bridge !== undefined) bridges.push(bridge);
+    try {
+      pools.push(...poolsOf(wholeConfig(plugin, network), ipam));
+      for (const { value } of inner.filter(({ isNetwork }) => isNetwork)) {
+        const used = await useOf(networkFrom(value, network.bytes, ''), suite);
+        pools.push(...used.pools);
+        bridges.push(...used.bridges);
+      }
+    } catch {
+      // "cni validate" tells what is wrong.
+    }
+  }
+  return { pools, bridges };
 }
 
 /** A /24 between 10.89.0.0 and 10.255.255.255 that nobody uses. @throws CommandError when there is none. */

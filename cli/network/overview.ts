@@ -1,6 +1,6 @@
 /** What there is to know of a host's networks: how far each is used, and what is wrong with it. */
 
-import { lookOnce, type Once } from '../../lib/kernel/sharing.ts';
+import { lookOnce } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
 import { displayName, takeInventory } from '../inventory.ts';
 import { ipamTypeOf, type NetworkList, networkFiles } from '../libcni/conflist.ts';
@@ -46,7 +46,7 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
     cacheDir(),
     once,
   );
-  const findings = await findingsByFile(suite, once);
+  const findings = await findingsByFile(suite);
   const overviewOf = async (network: NetworkList): Promise<NetworkOverview> => {
     const shared = await sharedRangesOf(network, suite);
     const own = [...ranges.filter((range) => range.network === network.name), ...shared.ranges];
@@ -88,11 +88,13 @@ function freeOf({ capacity, used }: KnownUse): number | undefined {
 }
 
 /** What `cni validate --no-host` calls errors in each file, such as addresses that two networks give away. */
-async function findingsByFile(suite: Suite, once: Once): Promise<Map<string, string[]>> {
+async function findingsByFile(suite: Suite): Promise<Map<string, string[]>> {
   const checked = [];
   try {
     for (const file of networkFiles(configDir()))
-      checked.push(await checkFile(file, { suite, isInstalled: undefined, hostPath: undefined, once }));
+      checked.push(
+        await checkFile(file, { suite, isInstalled: undefined, hostPath: undefined, looksAtUse: false }),
+      );
   } catch {
     return new Map(); // The inventory says what is wrong with the directory.
   }

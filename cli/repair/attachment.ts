@@ -1,7 +1,6 @@
 /** Repairs attachments, for `cni repair` and for the agent. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isDeepStrictEqual } from 'node:util';
 import { attachmentKey } from '../../lib/attachment.ts';
 import type { CallContext } from '../../lib/cni/call.ts';
 import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
@@ -15,7 +14,7 @@ import type { HostAttachment, Inventory } from '../inventory.ts';
 import type { CachedAttachment } from '../libcni/cache.ts';
 import { deleteNetwork, type Environment } from '../libcni/chain.ts';
 import { type NetworkList, networkFromCache } from '../libcni/conflist.ts';
-import { readRecord } from '../records.ts';
+import { currentRecord, isCurrent } from '../records.ts';
 import { reservationsOf } from '../reservations.ts';
 
 /**
@@ -82,7 +81,7 @@ async function repairAttachment(
     );
     return outcome;
   }
-  const mode = { isDryRun, isCurrent: () => isSame(currentRecord(environment, record), record) };
+  const mode = { isDryRun, isCurrent: () => isCurrent(environment.cacheDir, record) };
   if (!mode.isCurrent()) return { ...outcome, isDeleted: true };
   for (const { type, config, capabilities } of network.plugins) {
     try {
@@ -162,8 +161,8 @@ async function settle(
   const { environment, inTurn = (_, work) => work() } = options;
   const record = records.get(attachmentKey(attachment))!;
   const network = networkFromCache(record);
-  const current = currentRecord(environment, record);
-  if (!network || isSame(current, record)) return outcome;
+  if (!network || isCurrent(environment.cacheDir, record)) return outcome;
+  const current = currentRecord(environment.cacheDir, record);
   if (current) return await inTurn(attachment, () => repairAttachment(attachment, current, options));
   const gone = { ...outcome, restored: [], missing: [], problems: [], isDeleted: true };
   if (isReserved(network, record)) return gone;
@@ -174,19 +173,6 @@ async function settle(
     const problem = `What was restored is left, as it could not be deleted again. Run "cni gc ${network.name}": ${describeError(error)}`;
     return { ...gone, problems: [problem] };
   }
-}
-
-/** The record as it is now; undefined once the attachment is deleted. */
-function currentRecord({ cacheDir }: Environment, record: CachedAttachment): CachedAttachment | undefined {
-  try {
-    return readRecord(cacheDir, record);
-  } catch {
-    return record; // It is there, if damaged.
-  }
-}
-
-function isSame(one: CachedAttachment | undefined, other: CachedAttachment): boolean {
-  return isDeepStrictEqual([one?.netns, one?.result], [other.netns, other.result]);
 }
 
 function isReserved(network: NetworkList, record: CachedAttachment): boolean {

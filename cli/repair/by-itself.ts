@@ -7,7 +7,7 @@ import { Programs } from '../../lib/kernel/programs.ts';
 import type { Suite } from '../../main.ts';
 import { describeError } from '../errors.ts';
 import { takeInventory } from '../inventory.ts';
-import { cacheDir, configDir, environment } from '../settings.ts';
+import { cacheDir, callerEnvironment, configDir, environment } from '../settings.ts';
 import { checkStates } from '../state.ts';
 import { print, warn } from '../terminal.ts';
 import { repairAttachments } from './attachment.ts';
@@ -19,7 +19,7 @@ import { describeRepaired, isBroken, summarize } from './report.ts';
  * @returns what ends that.
  */
 export function repairByItself(agent: Agent, suite: Suite, program: string): Disposable {
-  const programs = new Programs(process.env, agent.sharing);
+  const programs = new Programs(callerEnvironment(), agent.sharing);
   let isWanted = false;
   let isRunning = false;
   const repair = async () => {

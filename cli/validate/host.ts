@@ -8,6 +8,7 @@ import { listLinks } from '../../lib/kernel/link.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { Suite } from '../../main.ts';
 import { subnetsOverlap } from '../addresses.ts';
+import type { Maker } from '../inner.ts';
 import { type NetworkList, type PluginEntry, wholeConfig } from '../libcni/conflist.ts';
 import { loadPlugin } from '../schema.ts';
 import { at, error, type Finding, warning } from './finding.ts';
@@ -15,6 +16,7 @@ import { at, error, type Finding, warning } from './finding.ts';
 /** A plugin of a network, what it may give away, and where it stands in the file. */
 export interface CheckedPlugin {
   readonly entry: PluginEntry;
+  readonly maker: Maker;
   readonly pools: readonly AddressPool[];
   readonly path: string;
 }

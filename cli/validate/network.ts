@@ -1,12 +1,11 @@
 /** Checks one network of a configuration file, and what stands within it for other plugins. */
 
-import { type AddressPool, configSchema, type InnerConfig } from '../../lib/cni/plugin.ts';
-import { decode } from '../../lib/cni/schema.ts';
+import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
-import type { Once } from '../../lib/kernel/sharing.ts';
 import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
 import { poolsOf } from '../addresses.ts';
+import { innerConfigs, makerOf } from '../inner.ts';
 import { hasPath, type JsonNode, nodeAt } from '../json.ts';
 import {
   ConfigError,
@@ -32,8 +31,8 @@ export interface CheckOptions {
   readonly isInstalled: ((name: string) => boolean) | undefined;
   /** Where plugins find their delegates, if the networks are for this host. */
   readonly hostPath: readonly string[] | undefined;
-  /** Shares what is seen with others that look at the host at the same time. */
-  readonly once?: Once;
+  /** Whether what this host has given away of the networks' ranges counts. */
+  readonly looksAtUse: boolean;
 }
 
 /** A network that a runtime or a plugin could load. */
@@ -72,7 +71,7 @@ interface Place {
 
 async function check(place: Place, options: CheckOptions): Promise<Check> {
   const { root, path } = place;
-  const { suite, isInstalled, hostPath, once } = options;
+  const { suite, isInstalled, hostPath, looksAtUse } = options;
   const isInner = path !== '';
   const findings: Finding[] = [];
   const network = readNetwork(place, findings);
@@ -83,7 +82,13 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
   for (const [i, entry] of entries.entries()) {
     const surroundings = { suite, isInstalled, isFirst: i === 0, network: { name, cniVersion } };
     findings.push(...(await checkPlugin(entry, surroundings)));
-    for (const one of await innerOf(entry, surroundings)) {
+    const inners = await innerConfigs(
+      typeOf(entry) ?? '',
+      entry.node.value as PluginEntry['config'],
+      surroundings.network,
+      suite,
+    );
+    for (const one of inners) {
       const own = { ...(nodeAt(entry.node, one.path) ?? { start: entry.node.start }), value: one.value };
       const where = at(entry.path, one.path);
       if (one.isNetwork) {
@@ -100,10 +105,16 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
   if (!network) return { networks: inner, findings };
   // An inner one may have that of the network that it stands in.
   if (!isInner || hasPath(root, 'cniVersion')) findings.push(...checkVersion(network, path));
-  findings.push(...(await checkVersions(network, entries, suite)), ...checkUse(network, path, once));
+  findings.push(...(await checkVersions(network, entries, suite)));
+  if (looksAtUse) findings.push(...checkUse(network, path));
   const plugins: CheckedPlugin[] = [];
   for (const [i, entry] of network.plugins.entries()) {
-    const own = { entry, pools: await readPools(entry, network, suite), path: entries[i]?.path ?? path };
+    const own = {
+      entry,
+      maker: makerOf(entry, await innerConfigs(entry.type, entry.config, network, suite)),
+      pools: await readPools(entry, network, suite),
+      path: entries[i]?.path ?? path,
+    };
     plugins.push(own);
     if (findings.some((finding) => finding.severity === 'error' && isAt(finding, own.path, path))) continue;
     findings.push(...addressingFindings(entry.config, own.pools, own.path));
@@ -112,21 +123,6 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
     else if (hostPath) findings.push(...(await hostFindings({ ...own, network }, { suite, hostPath })));
   }
   return { networks: [{ network, plugins }, ...inner], findings };
-}
-
-/** What stands within a plugin's configuration. Of one that is wrong, nothing is known. */
-async function innerOf(
-  place: PluginNode,
-  { suite, network }: { suite: Suite; network: Pick<NetworkList, 'name' | 'cniVersion'> },
-): Promise<InnerConfig[]> {
-  const plugin = await loadPlugin(suite.plugins, typeOf(place) ?? '');
-  if (!plugin?.inner) return [];
-  const config = wholeConfig({ config: place.node.value as PluginEntry['config'] }, network);
-  try {
-    return plugin.inner(decode(configSchema(plugin), config) as never);
-  } catch {
-    return [];
-  }
 }
 
 /** The addresses of a plugin. Those that cannot be read have been reported. */
@@ -159,8 +155,8 @@ async function checkRepetition(
 }
 
 /** Ranges that this host has given away to the last address. */
-function checkUse(network: NetworkList, path: string, once?: Once): Finding[] {
-  return reservationsOf(network, once)
+function checkUse(network: NetworkList, path: string): Finding[] {
+  return reservationsOf(network)
     .ranges.filter(isFull)
     .map(({ range, used }) =>
       warning(

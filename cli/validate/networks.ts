@@ -1,9 +1,11 @@
 /** Checks configuration files against each other. */
 
 import { basename } from 'node:path';
+import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { getKey } from '../../lib/cni/schema.ts';
-import { isIPv4, poolsOverlap, sameSubnet, subnetsOverlap } from '../addresses.ts';
-import type { NetworkList } from '../libcni/conflist.ts';
+import { isIPv4, poolsOverlap, subnetsOverlap } from '../addresses.ts';
+import { bridgeOf } from '../inner.ts';
+import { isLoopback, type NetworkList } from '../libcni/conflist.ts';
 import type { CheckedFile } from './file.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import type { CheckedPlugin } from './host.ts';
@@ -25,8 +27,8 @@ export function checkNetworks(files: readonly CheckedFile[]): void {
     ),
   );
   const loadable = files.filter(({ network }) => network);
-  if (loadable.length > 1 && loadable[0]?.network?.plugins.every(({ type }) => type === 'loopback'))
-    loadable[0].findings.push(
+  if (loadable.length > 1 && isLoopback(loadable[0]!.network!))
+    loadable[0]!.findings.push(
       warning(
         'loopback-first',
         '',
@@ -59,15 +61,9 @@ function compareAddresses(place: Place, other: Place): Finding[] {
   for (const mine of place.pools)
     for (const theirs of other.pools) {
       if (!subnetsOverlap(mine, theirs)) continue;
-      if (poolsOverlap(mine, theirs))
-        return [
-          error(
-            'overlap',
-            path,
-            `Addresses ${mine.range} overlap with ${theirs.range} of ${where}: two pods can get the same one. Make the ranges disjoint`,
-          ),
-        ];
-      if (attachedTo(place) !== attachedTo(other))
+      const clash = poolsOverlap(mine, theirs) && clashOf(mine, theirs, path, where);
+      if (clash) return [clash];
+      if (isRouted(place) && isRouted(other) && attachedTo(place) !== attachedTo(other))
         return [
           error(
             'overlap',
@@ -80,9 +76,44 @@ function compareAddresses(place: Place, other: Place): Finding[] {
   return [];
 }
 
+/** That two pools which overlap can give away the same address, unless they cannot, or are meant to. */
+function clashOf(mine: AddressPool, theirs: AddressPool, path: string, where: string): Finding | undefined {
+  const overlapping = `Addresses ${mine.range} overlap with ${theirs.range} of ${where}`;
+  const [own, other] = [mine.shared, theirs.shared];
+  if (!own || !other)
+    return error('overlap', path, `${overlapping}: two pods can get the same one. Make the ranges disjoint`);
+  if (own.addressSpace !== other.addressSpace) return undefined;
+  // What the configuration does not tell may be the same.
+  const isTold = own.places.length > 0 && other.places.length > 0;
+  if (isTold && !haveCommon(own.places, other.places))
+    return warning(
+      'overlap',
+      path,
+      `${overlapping}. They are kept in ${own.places.join(', ')} here, and in ${other.places.join(', ')} there: two pods can get the same one, ` +
+        'unless that is one cluster. Name the same in both, or make the ranges disjoint',
+    );
+  if (haveCommon(own.names, other.names)) return undefined;
+  return warning(
+    'overlap',
+    path,
+    `${overlapping}, and "enable_overlapping_ranges" is false: two pods can get the same one. ` +
+      'Make the ranges disjoint, or give each network its own "network_name" if that is meant',
+  );
+}
+
+function haveCommon(a: readonly string[], b: readonly string[]): boolean {
+  return a.some((one) => b.includes(one));
+}
+
+/** Whether the host has routes to the network's pods. */
+function isRouted({ entry: { type, config } }: Place): boolean {
+  return type === 'ptp' || (type === 'bridge' && isGateway(config));
+}
+
 /** What the network's pods are connected by: networks with the same one may share a subnet. */
 function attachedTo({ network, entry: { type, config } }: Place): string {
-  if (type === 'bridge') return `bridge ${bridgeName(config)}`;
+  const bridge = bridgeOf({ type, config });
+  if (bridge !== undefined) return `bridge ${bridge}`;
   if (typeof config.master === 'string') return `${type} ${config.master}`;
   return `${type} ${network.name}`;
 }
@@ -91,31 +122,34 @@ function attachedTo({ network, entry: { type, config } }: Place): string {
 const bridgeSettings = ['mtu', 'promiscMode', 'isGateway', 'isDefaultGateway'] as const;
 
 function compareBridges(place: Place, other: Place): Finding[] {
-  const [mine, theirs] = [place.entry.config, other.entry.config];
-  if (place.entry.type !== 'bridge' || other.entry.type !== 'bridge') return [];
-  const name = bridgeName(mine);
-  if (name !== bridgeName(theirs)) return [];
+  const [mine, theirs] = [place.maker.config, other.maker.config];
+  const name = bridgeOf(place.maker);
+  if (name === undefined || name !== bridgeOf(other.maker)) return [];
+  const path = place.maker.isDelegate ? at(place.path, 'delegate') : place.path;
   const findings: Finding[] = [];
-  if (isGateway(mine) && isGateway(theirs))
-    for (const a of place.pools) {
-      const clash = other.pools.find((b) => isIPv4(a) && isIPv4(b) && !sameSubnet(a, b));
-      if (!clash) continue;
-      findings.push(
-        error(
-          'shared-bridge',
-          at(place.path, 'bridge'),
-          `Bridge "${name}" gets a gateway address in ${a.subnet} here and in ${clash.subnet} in ${describe(other)}, ` +
-            'and whichever network comes second fails. Use a bridge of its own for each',
-        ),
-      );
-    }
+  const theirGateways = gatewaySubnets(other);
+  for (const subnet of gatewaySubnets(place)) {
+    const clash = theirGateways.find((one) => one !== subnet);
+    if (!clash) continue;
+    findings.push(
+      error(
+        'shared-bridge',
+        at(path, 'bridge'),
+        `Bridge "${name}" gets a gateway address in ${subnet} here and in ${clash} in ${describe(other)}, ` +
+          'and whichever network comes second fails. Use a bridge of its own for each',
+      ),
+    );
+  }
+  // A delegate gets its MTU when it is run.
+  const hasDelegate = place.maker.isDelegate || other.maker.isDelegate;
   for (const key of bridgeSettings) {
+    if (key === 'mtu' && hasDelegate) continue;
     const [value, otherValue] = [getKey(mine, key) ?? false, getKey(theirs, key) ?? false];
     if (value !== otherValue)
       findings.push(
         warning(
           'shared-bridge',
-          at(place.path, key),
+          at(path, key),
           `Bridge "${name}" is shared with ${describe(other)}, but "${key}" is ${shown(value)} here and ${shown(otherValue)} there`,
         ),
       );
@@ -124,16 +158,17 @@ function compareBridges(place: Place, other: Place): Finding[] {
     findings.push(
       warning(
         'shared-bridge',
-        at(place.path, 'bridge'),
+        at(path, 'bridge'),
         `Bridge "${name}" is shared with ${describe(other)}, but only one of the two uses VLANs, which are turned on when the bridge is created`,
       ),
     );
   return findings;
 }
 
-function bridgeName(config: Readonly<Record<string, unknown>>): string {
-  const name = getKey(config, 'bridge');
-  return typeof name === 'string' && name !== '' ? name : 'cni0';
+/** The subnets of IPv4 in which a bridge gets the gateway's address: that of a delegate is known to a node alone. */
+function gatewaySubnets({ entry, maker: { config, isDelegate }, pools }: Place): string[] {
+  if (!isGateway(config)) return [];
+  return isDelegate ? [`the subnet of "${entry.type}"`] : pools.filter(isIPv4).map(({ subnet }) => subnet);
 }
 
 function isGateway(config: object): boolean {

@@ -5,7 +5,19 @@
  */
 
 import { connect } from 'node:net';
-import { array, decode, json, object, record, required, string } from '../../lib/cni/schema.ts';
+import { parseJson } from '../../lib/cni/json.ts';
+import {
+  array,
+  boolean,
+  decode,
+  integer,
+  json,
+  object,
+  record,
+  required,
+  string,
+  withDefault,
+} from '../../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { type LeaseOwner, ownerSchema } from './owner.ts';
 
@@ -104,10 +116,8 @@ function endedError(socket: string): CniError {
 export async function askDaemon(socket: string, request: Request): Promise<unknown> {
   const line = await exchange(socket, `${JSON.stringify(request)}\n`);
   if (line === '') throw endedError(socket);
-  let reply: Reply;
-  try {
-    reply = JSON.parse(line) as Reply;
-  } catch {
+  const reply = parseReply(line);
+  if (!reply) {
     const whose = line.startsWith('HTTP') ? ', but that of the reference plugin' : '';
     throw new CniError(
       ErrorCode.Internal,
@@ -117,6 +127,28 @@ export async function askDaemon(socket: string, request: Request): Promise<unkno
   }
   if (reply.error) throw new CniError(reply.error.code, reply.error.msg, reply.error.details);
   return reply.result;
+}
+
+const replySchema = object({
+  result: json(),
+  error: object({ code: required(integer({ min: 1 })), msg: required(string()), details: string() }),
+});
+
+/** @returns undefined for what no daemon of this suite says. */
+function parseReply(line: string): Reply | undefined {
+  try {
+    return decode(replySchema, parseJson(line));
+  } catch {
+    return undefined;
+  }
+}
+
+const allocationSchema = object({ result: json(), isNew: withDefault(boolean(), false) });
+
+/** Reads the answer to "allocate". @throws SchemaError when it is none. */
+export function readAllocation(answer: unknown): Allocation {
+  const { result, isNew } = decode(allocationSchema, answer, 'The answer of the daemon');
+  return { result, isNew };
 }
 
 function exchange(socket: string, line: string): Promise<string> {

@@ -46,6 +46,10 @@ export function resolveRangeSets(sets: readonly (readonly RangeConfig[])[]): Ran
       const other = ranges.slice(0, j).find((earlier) => overlap(earlier, range));
       if (other) throw new Error(`Ranges ${format(other)} and ${format(range)} overlap. Make them disjoint`);
     }
+    if (capacity(ranges) === 0n)
+      throw new Error(
+        `"ipam.ranges[${i}]" has no address but that of a gateway (${ranges.map(({ gateway }) => gateway).join(', ')}), and gateways are never given away. Make it larger, or set another "gateway"`,
+      );
     return ranges;
   });
   for (const [i, set] of resolved.entries())

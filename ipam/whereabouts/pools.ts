@@ -86,7 +86,7 @@ export function narrowPool(pool: Pool, first: Address, last: Address): Pool {
   const narrowed = { ...pool, start, end, gaps };
   if (start.compare(end) > 0 || capacityOf(narrowed) <= 0n)
     throw new Error(
-      `Range ${formatPool(pool)} gives away no address from ${first} to ${last}. Make it larger, or take some out of "exclude"`,
+      `Range ${formatPool(pool)} gives away no address from ${first} to ${last}. Make it larger, or have "exclude" and "gateway" leave some`,
     );
   return narrowed;
 }
@@ -176,7 +176,12 @@ function resolvePool(config: RangeConfig, gateway: Address | undefined, where: s
   const gaps = mergeGaps([...exclude.map((text) => parseExcluded(text, where)), ...single], start, end);
   const pool = { subnet, start, end, gaps, gateway: own };
   if (capacityOf(pool) <= 0n)
-    throw new Error(`"exclude" of "${where}" leaves no address of ${formatPool(pool)}. Take some out of it`);
+    throw new Error(
+      `"${where}" has no address to give away from ${start} to ${end}: ${[
+        ...(exclude.length > 0 ? ['"exclude" takes some out'] : []),
+        ...(own ? [`gateway ${own} is never given away`] : []),
+      ].join(', and ')}. Make the range larger, or change what takes addresses out`,
+    );
   return pool;
 }
 

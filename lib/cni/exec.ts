@@ -138,10 +138,10 @@ function killedError(file: string, deadly: NodeJS.Signals, byUs: boolean): Kille
 export function readError(file: string, output: string, how: string): CniError {
   try {
     const value: unknown = JSON.parse(output);
-    if (isObject(value) && typeof value.code === 'number')
+    if (isObject(value) && Number.isSafeInteger(value.code))
       return new CniError(
-        value.code,
-        typeof value.msg === 'string' ? value.msg : '',
+        value.code as number,
+        (typeof value.msg === 'string' && value.msg) || `Plugin "${file}" failed, and does not say why`,
         typeof value.details === 'string' ? value.details : undefined,
       );
   } catch {

@@ -1,19 +1,16 @@
-/**
- * The interface that a main plugin puts into a sandbox: its name, settings, addresses and routes, and what
- * CHECK finds of them.
- */
+/** The interface that a main plugin puts into a sandbox: its name, settings, addresses and routes. */
 
 import type { Address, Family, Prefix } from '../ip.ts';
 import { AddressFlag, addAddress, listAddresses } from '../kernel/address.ts';
 import { NetlinkGroup, waitForEvent } from '../kernel/events.ts';
 import { getLink, type Link, requireLink, setLink } from '../kernel/link.ts';
-import { addRoute, deleteRoute, listRoutes, RouteProtocol, RouteScope } from '../kernel/route.ts';
+import { addRoute, deleteRoute, RouteProtocol, RouteScope } from '../kernel/route.ts';
 import type { Sandbox } from '../kernel/sandbox.ts';
 import { ensureSysctl, preferSysctl } from '../kernel/sysctl.ts';
+import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
 import type { Call } from './call.ts';
-import { requirePrevResult } from './plugin.ts';
-import type { Interface, IPConfig, Result } from './result.ts';
+import type { IPConfig, Result } from './result.ts';
 
 /** The first gateway of each family. */
 export function gatewayOf(ips: readonly IPConfig[], family: Family): Address | undefined {
@@ -45,7 +42,10 @@ export function refuseTakenName(call: Call): void {
     );
 }
 
-/** Makes a new interface ready for addresses, and brings it up. */
+/**
+ * Makes a new interface ready for addresses, and brings it up.
+ * @throws Error when another interface on its parent has its MAC address.
+ */
 export function prepareInterface(call: Call, link: Link, options: InterfaceOptions = {}): void {
   const { keepDown = false, announce = true, detectDuplicates } = options;
   if (keepDown) return;
@@ -61,7 +61,16 @@ export function prepareInterface(call: Call, link: Link, options: InterfaceOptio
     set(['ipv6', 'conf', link.name, 'accept_dad'], detectDuplicates ? '1' : '0');
     if (detectDuplicates) set(['ipv6', 'conf', link.name, 'enhanced_dad'], '1');
   });
-  socket.execute(setLink(link.index, { up: true }, link.name));
+  try {
+    socket.execute(setLink(link.index, { up: true }, link.name));
+  } catch (error) {
+    // macvlan_open in drivers/net/macvlan.c.
+    if (!isKernelError(error, 'EADDRINUSE')) throw error;
+    throw new Error(
+      `MAC address "${link.mac}" belongs to another interface on the same master, or to the master itself. Delete the attachment that has it, or ask for another address`,
+      { cause: error },
+    );
+  }
 }
 
 /**
@@ -144,112 +153,6 @@ async function waitForAddresses({ netns, socket }: Sandbox, link: Link): Promise
   throw new Error(
     `IPv6 address ${beingChecked()?.prefix} of "${link.name}" is still being checked for duplicates after 5 seconds. Try again, or see with "ip -6 address" in the sandbox what becomes of it`,
   );
-}
-
-/**
- * The interface that an earlier ADD put into the sandbox, as the result has it.
- * @throws Error when it has none.
- */
-function sandboxInterface(call: Call, result: Result): { index: number; entry: Interface } {
-  const index = result.interfaces.findIndex(
-    ({ name, sandbox }) => name === call.ifname && sandbox === call.netns,
-  );
-  const entry = result.interfaces[index];
-  if (entry) return { index, entry };
-  throw new Error(
-    `"prevResult" has no interface "${call.ifname}" in sandbox "${call.netns}". Pass the result of this attachment's ADD`,
-  );
-}
-
-/** What CHECK has found in order, for the plugin's own checks. */
-export interface CheckedInterface {
-  readonly link: Link;
-  /** The interface as the result has it. */
-  readonly entry: Interface;
-}
-
-/**
- * CHECK of what {@link configureInterface} made: the link is there, of the right kind, up, with its MAC,
- * addresses and routes.
- * @throws Error for the first difference.
- */
-export function checkInterface(call: Call, kind: string, options: InterfaceOptions = {}): CheckedInterface {
-  const result = requirePrevResult(call);
-  const { index, entry } = sandboxInterface(call, result);
-  const { sandbox } = call;
-  const link = getLink(sandbox.socket, call.ifname);
-  if (!link)
-    throw new Error(
-      `Interface "${call.ifname}" is missing from the sandbox. Delete the container and add it again`,
-    );
-  if (kind && link.kind !== kind)
-    throw new Error(
-      `Interface "${call.ifname}" is of kind "${link.kind}" where "${kind}" is wanted. Delete the container and add it again`,
-    );
-  if (entry.mac && entry.mac !== link.mac)
-    throw new Error(
-      `Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted. Set it with "${inSandbox(call, `ip link set ${call.ifname} address ${entry.mac}`)}"`,
-    );
-  if (!link.up && !options.keepDown)
-    throw new Error(
-      `Interface "${call.ifname}" is down in the sandbox. Bring it up with "${inSandbox(call, `ip link set ${call.ifname} up`)}"`,
-    );
-  checkAddresses(
-    call,
-    link,
-    result.ips.filter((ip) => ip.interface === undefined || ip.interface === index),
-  );
-  checkRoutes(call, call.sandbox, result);
-  return { link, entry };
-}
-
-/** The command line that runs another one in the network namespace of the sandbox. Source: nsenter(1). */
-function inSandbox({ netns }: Pick<Call, 'netns'>, commandLine: string): string {
-  return `nsenter --net=${netns} ${commandLine}`;
-}
-
-function checkAddresses(call: Call, link: Link, ips: readonly IPConfig[]): void {
-  const present = listAddresses(call.sandbox.socket, link.index);
-  for (const { address } of ips)
-    if (!present.some(({ prefix }) => prefix.equals(address)))
-      throw new Error(
-        `Interface "${link.name}" has no address ${address}; it has ${present.map(({ prefix }) => prefix).join(', ') || 'none'}. ` +
-          `Add it with "${inSandbox(call, `ip address add ${address} dev ${link.name}`)}"`,
-      );
-}
-
-/**
- * CHECK of the routes of a result. Later plugins may have added routes or changed gateways of the default
- * route, so only what is missing counts.
- * @throws Error for the first one that the sandbox does not have.
- */
-export function checkRoutes(
-  attached: Pick<Call, 'netns' | 'ifname'>,
-  { socket }: Sandbox,
-  result: Result,
-): void {
-  for (const family of [4, 6] as const) {
-    const wanted = result.routes.filter(({ dst }) => dst.family === family);
-    if (wanted.length === 0) continue;
-    const present = listRoutes(socket, { family });
-    for (const { dst, gw, table } of wanted) {
-      const found = present.some(
-        (route) =>
-          route.dst.equals(dst.network) &&
-          (table === undefined || route.table === table) &&
-          (dst.length === 0 || !gw || gw.equals(route.gw) || route.hops.some((hop) => gw.equals(hop.gw))),
-      );
-      if (found) continue;
-      const via = gw ?? gatewayOf(result.ips, family);
-      // Routes to the gateway itself may be gone as well.
-      const hop = via ? ['via', via, 'dev', attached.ifname, 'onlink'] : ['dev', attached.ifname];
-      const route = [dst, ...hop, ...(table ? ['table', table] : [])].join(' ');
-      throw new Error(
-        `The sandbox has no route to ${dst}${gw && dst.length > 0 ? ` via ${gw}` : ''}. ` +
-          `Add it with "${inSandbox(attached, `ip route add ${route}`)}"`,
-      );
-    }
-  }
 }
 
 /** Lets the host forward packets of the families that the addresses have. */

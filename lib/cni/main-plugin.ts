@@ -12,14 +12,8 @@ import type { Call, InterfaceGoes } from './call.ts';
 import { chooseDns, type NetConf } from './config.ts';
 import { mtuProblem, refuse } from './config-checks.ts';
 import { ipam, ipamAdd } from './delegate.ts';
-import {
-  type CheckedInterface,
-  checkInterface,
-  configureInterface,
-  type InterfaceOptions,
-  prepareInterface,
-  refuseTakenName,
-} from './interface.ts';
+import { configureInterface, type InterfaceOptions, prepareInterface, refuseTakenName } from './interface.ts';
+import { type CheckedInterface, checkInterface } from './interface-check.ts';
 import {
   definePlugin,
   type Plugin,

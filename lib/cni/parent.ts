@@ -8,7 +8,7 @@ import { listRoutes } from '../kernel/route.ts';
 import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { Call } from './call.ts';
 import { createInterface } from './create-interface.ts';
-import type { CheckedInterface } from './interface.ts';
+import type { CheckedInterface } from './interface-check.ts';
 import type { Attached } from './main-plugin.ts';
 import { boolean, integer, string } from './schema.ts';
 

@@ -111,6 +111,18 @@ export interface AddressPool {
   readonly subnet: string;
   /** First and last address, as in "10.1.0.1-10.1.0.254". */
   readonly range: string;
+  /** Where it is kept which addresses are taken, if networks can share that; else each has its own. */
+  readonly shared?: SharedRegisters;
+}
+
+/** Where networks together keep which addresses are taken. */
+export interface SharedRegisters {
+  /** Networks with different ones are meant to use the same addresses. "" is one as well. */
+  readonly addressSpace: string;
+  /** Where the registers are: those with an entry in common are in one place. Empty when that is not told. */
+  readonly places: readonly string[];
+  /** The registers that an address is entered in: pools with one in common give no address away twice. */
+  readonly names: readonly string[];
 }
 
 /** Addresses that an attachment on another node has. */

@@ -170,8 +170,10 @@ function readOperation(response: unknown, operation: Operation): OperationResult
 
 /** @throws CniError when it is none. */
 export function readKeyValue(kv: unknown): KeyValue {
-  if (!isObject(kv) || typeof kv.key !== 'string' || typeof (kv.value ?? '') !== 'string') throw garbled();
-  return { key: decode(kv.key), value: decode((kv.value ?? '') as string), lease: `${kv.lease ?? 0}` };
+  // What is empty or zero is left out.
+  const { key, value = '', lease = '0' } = isObject(kv) ? kv : {};
+  if (typeof key !== 'string' || typeof value !== 'string' || typeof lease !== 'string') throw garbled();
+  return { key: decode(key), value: decode(value), lease };
 }
 
 /** An answer that makes no sense. */

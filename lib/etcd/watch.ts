@@ -47,9 +47,10 @@ export async function* watchPrefix(
   for await (const message of await client.follow('/v3/watch', { create_request }, signal)) {
     if (!isObject(message) || !Array.isArray(message.events ?? [])) throw garbled();
     const { events = [], canceled, compact_revision, cancel_reason } = message;
-    if (compact_revision !== undefined && compact_revision !== '0')
+    if (typeof compact_revision === 'string' && compact_revision !== '0')
       throw new CompactedError(`Changes before revision ${compact_revision} are no longer known to etcd`);
-    if (canceled) throw new Error(`etcd has ended the watch: ${cancel_reason ?? 'it gives no reason'}`);
+    const reason = typeof cancel_reason === 'string' ? cancel_reason : 'it gives no reason';
+    if (canceled) throw new Error(`etcd has ended the watch: ${reason}`);
     const changes = (events as readonly unknown[]).map(readChange);
     if (changes.length > 0) yield changes;
   }
@@ -60,8 +61,9 @@ function rangeOf(prefix: string): { key: string; range_end: string } {
 }
 
 function revisionOf({ header }: Record<string, unknown>): bigint {
-  if (!isObject(header) || !/^\d+$/.test(`${header.revision}`)) throw garbled();
-  return BigInt(`${header.revision}`);
+  const revision = isObject(header) ? header.revision : undefined;
+  if (typeof revision !== 'string' || !/^\d+$/.test(revision)) throw garbled();
+  return BigInt(revision);
 }
 
 function readChange(event: unknown): KeyChange {

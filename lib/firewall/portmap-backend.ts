@@ -34,8 +34,6 @@ export interface PortMapOptions {
 /** What to map for an attachment. */
 export interface PortMapRequest {
   readonly attachment: AttachmentId;
-  /** Path of the sandbox's network namespace, which tells later whether the holder of a port still exists. */
-  readonly netns: string;
   /** The container's address of each family, with the length of its subnet. */
   readonly containers: readonly Prefix[];
   readonly mappings: readonly PortMapping[];
@@ -68,7 +66,7 @@ export interface PortMapBackend {
 }
 
 /** What mappings have to be like. */
-export type PortMapCheck = Omit<PortMapRequest, 'netns' | 'neighbours'>;
+export type PortMapCheck = Omit<PortMapRequest, 'neighbours'>;
 
 /**
  * What a runtime tells on DEL, if it does. Families that are not among the containers' addresses have no

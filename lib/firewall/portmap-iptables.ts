@@ -22,7 +22,7 @@ import {
   type PortMapRequest,
   takenError,
 } from './portmap-backend.ts';
-import { forgetSandbox, forgetStaleSandboxes, isHolderGone, rememberSandbox } from './portmap-holders.ts';
+import { isHolderGone } from './portmap-notes.ts';
 import {
   attachmentRules,
   entryChain,
@@ -42,14 +42,12 @@ const table = 'nat';
 
 export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(request, undo) {
-    const { attachment, netns } = request;
     const wanted = mappedFamilies(request);
     const freed: MappedPort[] = [];
     await forFamilies(wanted, async (family) => {
       for (const clash of await findClashes(programs, family, request, request.neighbours))
         freed.push(...(await freePort(programs, family, clash)));
     });
-    undo('forget whose the port mappings are', rememberSandbox(attachment, netns));
     await forFamilies(wanted, async (family) => {
       const change = await ensureRules(programs, family, table, ruleSetOf(family, request));
       undo('take back the rules of the port mappings', () => undoChange(programs, family, table, change));
@@ -63,7 +61,6 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   async del(attachment, neighbours, hints) {
     const chain = portMapChain(attachment);
     const removed: MappedPort[] = [];
-    let isShared = false;
     // Some runtimes do not pass the mappings on DEL: then both families are searched for rules.
     const wanted = hints
       ? families.filter((family) => hints.containers.some((prefix) => prefix.family === family))
@@ -75,14 +72,11 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
         known: hints ? attachmentRules(family, { ...hints, attachment }) : [],
         own(rules) {
           const all = rules.filter((rule) => rule.chain === chain || targetOf(rule) === chain);
-          const own = withoutNeighbours(all, neighbours());
-          isShared ||= own.length < all.length;
-          return own;
+          return withoutNeighbours(all, neighbours());
         },
       });
       removed.push(...mappedPorts(family, entries));
     }, wanted);
-    if (!isShared) forgetSandbox(attachment);
     return removed;
   },
 
@@ -116,7 +110,6 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
         (chain) => /^CNI-[DS]N-[0-9a-f]{21}$/.test(chain) && !keep.has(chain),
       );
     });
-    forgetStaleSandboxes(network, valid);
     return removed;
   },
 

@@ -14,7 +14,6 @@ import {
   type PortMapRequest,
   takenError,
 } from './portmap-backend.ts';
-import { forgetSandbox, forgetStaleSandboxes, isHolderGone, rememberSandbox } from './portmap-holders.ts';
 import { readConditions } from './portmap-nft-conditions.ts';
 import { type ReadMapping, readMapping } from './portmap-nft-mapping.ts';
 import { missingMappings } from './portmap-nft-missing.ts';
@@ -33,45 +32,45 @@ import {
   removeMappings,
   tables,
 } from './portmap-nft-rules.ts';
+import { isHolderGone } from './portmap-notes.ts';
 
 export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(request, undo) {
-    const { attachment, netns, mappings, options } = request;
+    const { attachment, mappings, options } = request;
     const containers = request.containers.filter(({ family }) => mappingsOf(mappings, family).length > 0);
     const wanted = containers.map(({ family }) => family);
     const conditions = await readConditions(programs, attachment, options, wanted);
     let freed: MappedPort[] = [];
     let replaced: PlacedRule[] = [];
-    undo('forget whose the port mappings are', rememberSandbox(attachment, netns));
+    const addresses = containers.map(({ address }) => address);
+    const isOwn = (rule: NftRule) => isOf(attachment, rule, addresses);
     const takeBack = () =>
       undo('take back the rules of the port mappings', () =>
         changeNftables((socket) => [
-          ...families.flatMap((family) => removeMappings(socket, family, isAdded).requests),
+          ...families.flatMap((family) => removeMappings(socket, family, isOwn).requests),
           ...replaced.map(({ family, chain, rule }) => addAgain(tables[family], chain, rule)),
         ]),
       );
-    const isAdded = (rule: NftRule) => rule.owner !== '' && isOf(attachment, rule);
     changeNftables((socket, again) => {
       freed = [];
       replaced = [];
-      const requests = containers.flatMap((container) => {
-        const { family, address } = container;
+      return containers.flatMap((container) => {
+        const { family } = container;
         const gone = findClashes(socket, family, request);
         for (const clash of gone) refuseLiving(clash);
         const stale = removeMappings(
           socket,
           family,
-          (rule) => gone.some((clash) => isHeldBySame(clash, rule)) || isOf(attachment, rule, [address]),
+          (rule) => gone.some((clash) => isHeldBySame(clash, rule)) || isOwn(rule),
         );
         if (gone.length > 0) freed.push(...stale.ports);
-        replaced.push(...stale.removed.filter(({ rule }) => isOf(attachment, rule, [address])));
+        replaced.push(...stale.removed.filter(({ rule }) => isOwn(rule)));
         return [
           ...createTable(socket, family, options, conditions[family], again),
           ...stale.requests,
           ...addMappings(attachment, container, mappingsOf(mappings, family), options, conditions[family]),
         ];
       });
-      return requests;
     }, takeBack);
     // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
     withNftables((socket) => {
@@ -85,10 +84,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
 
   async del(attachment, _neighbours, hints) {
     const containers = hints?.containers.map(({ address }) => address);
-    const removed = removeWhere((rule) => isOf(attachment, rule, containers));
-    // Another interface of the container may have mappings of the other backend.
-    if (removed.length > 0) forgetSandbox(attachment);
-    return removed;
+    return removeWhere((rule) => isOf(attachment, rule, containers));
   },
 
   async missing({ attachment, containers, mappings, options }) {
@@ -102,9 +98,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   // told.
   async gc(network, valid) {
     const keep = new Set(valid.map(identityOf));
-    const removed = removeWhere((rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)));
-    forgetStaleSandboxes(network, valid);
-    return removed;
+    return removeWhere((rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)));
   },
 
   async probe() {

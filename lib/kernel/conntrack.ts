@@ -24,7 +24,7 @@ const CTA_PROTO_NUM = 1;
 const CTA_PROTO_DST_PORT = 3;
 const IPPROTO_UDP = 17;
 
-/** A port of the host whose UDP traffic now goes elsewhere. */
+/** A port of the host whose UDP traffic goes elsewhere now, or nowhere. */
 export interface StalePort {
   family: Family;
   /** Port on the host. */
@@ -33,13 +33,15 @@ export interface StalePort {
   address?: Address | undefined;
   /** Where it goes now: connections that go there already are left alone. */
   now?: Address | undefined;
+  /** Where it went: connections that go elsewhere are left alone. */
+  was?: Address | undefined;
 }
 
 /**
  * Makes the kernel forget UDP connections to ports of the host whose mapping has changed: it would go on
  * sending their packets to where they went before. Connections through the host, or to other ports, are not
  * touched.
- * @throws KernelError
+ * @throws KernelError of code EINVAL, EOPNOTSUPP or EPROTONOSUPPORT where the kernel cannot be told at all.
  */
 export function forgetUdp(ports: readonly StalePort[]): void {
   if (ports.length === 0) return;
@@ -78,11 +80,12 @@ interface Connection {
   server: Address | undefined;
 }
 
-function isStale(connection: Connection, { port, address, now }: StalePort): boolean {
+function isStale(connection: Connection, { port, address, now, was }: StalePort): boolean {
   return (
     connection.port === port &&
     (!address || address.equals(connection.destination)) &&
-    !now?.equals(connection.server)
+    !now?.equals(connection.server) &&
+    (!was || was.equals(connection.server))
   );
 }
 

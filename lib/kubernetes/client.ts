@@ -134,7 +134,10 @@ export class KubernetesClient implements Disposable {
     if (!Array.isArray(items)) throw this.garbled('it is no list');
     for (const one of items) this.objectIn(one);
     const next = isObject(metadata) ? metadata.continue : undefined;
-    return { items: items as T[], continue: typeof next === 'string' && next !== '' ? next : undefined };
+    if (typeof next !== 'string' || next === '') return { items: items as T[], continue: undefined };
+    // There would be no end of it.
+    if (next === options.continue) throw this.garbled('a part of a list is followed by itself');
+    return { items: items as T[], continue: next };
   }
 
   /** Creates an object. @param path of its kind. @throws KubernetesError, a "conflict" when it exists. */

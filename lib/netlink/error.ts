@@ -49,14 +49,16 @@ export class NetlinkError extends KernelError {
   }
 }
 
+/** What the kernel says of what is not there: an interface, a rule, a route, an address. */
+const gone = ['ENODEV', 'ENOENT', 'ESRCH', 'EADDRNOTAVAIL'];
+
 /**
- * For requests that take back what may be gone: any refusal counts as done but for want of the right to do
- * it.
+ * For requests that take back what may be gone: those count as done that the kernel refuses for that.
  * @param outcomes what NetlinkSocket.attempt gave.
- * @throws NetlinkError EPERM.
+ * @throws NetlinkError the first other refusal.
  */
-export function requirePermission(outcomes: readonly unknown[]): void {
-  const refused = outcomes.find((outcome) => isKernelError(outcome, 'EPERM'));
+export function requireGone(outcomes: readonly unknown[]): void {
+  const refused = outcomes.find((outcome) => outcome instanceof Error && !isKernelError(outcome, ...gone));
   if (refused) throw refused;
 }
 

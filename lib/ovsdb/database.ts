@@ -5,6 +5,7 @@
 
 import type { Socket } from 'node:net';
 import { CniError, ErrorCode } from '../errors.ts';
+import { isObject } from '../object.ts';
 import { connectTo, parseAddress } from './address.ts';
 import { JsonStream } from './json-stream.ts';
 import type { Row } from './values.ts';
@@ -100,10 +101,9 @@ export class OvsdbConnection implements Disposable {
    * @throws CniError with what the database said.
    */
   async transact(what: string, operations: readonly Operation[]): Promise<OperationResult[]> {
-    const results = (await this.call(what, 'transact', [database, ...operations])) as unknown;
-    const list = Array.isArray(results) ? (results as (OperationResult | null)[]) : [];
-    const failed = list.find((one) => one?.error !== undefined);
-    if (!failed && list.length >= operations.length) return list.map((one) => one ?? {});
+    const list = resultsOf(await this.call(what, 'transact', [database, ...operations]));
+    const failed = list.find(({ error }) => error !== undefined);
+    if (!failed && list.length >= operations.length) return list;
     throw new CniError(
       failed?.error === 'timed out' ? ErrorCode.TryAgainLater : ErrorCode.Internal,
       `The database of Open vSwitch at "${this.address}" refused to ${what}. Look at it with "ovs-vsctl show", and for errors in the log of ovsdb-server`,
@@ -138,8 +138,8 @@ export class OvsdbConnection implements Disposable {
       until,
       rows: [row],
     };
-    const answer = await this.call(`watch table "${table}"`, 'transact', [database, wait], timeoutMs);
-    const [result] = answer as OperationResult[];
+    const what = `watch table "${table}"`;
+    const [result] = resultsOf(await this.call(what, 'transact', [database, wait], timeoutMs));
     return result?.error !== 'timed out';
   }
 
@@ -191,12 +191,24 @@ export class OvsdbConnection implements Disposable {
   }
 }
 
+/** Reads what is said of operations. What makes no sense counts as nothing, as for those behind a failure. */
+function resultsOf(answer: unknown): OperationResult[] {
+  const textOf = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value));
+  return (Array.isArray(answer) ? (answer as readonly unknown[]) : []).map((one) => {
+    const { error, details, rows } = isObject(one) ? one : {};
+    return {
+      ...(error !== undefined && { error: textOf(error) }),
+      ...(details !== undefined && { details: textOf(details) }),
+      ...(Array.isArray(rows) && { rows: rows.filter(isObject) as Row[] }),
+    };
+  });
+}
+
 /** What the database says of an operation. */
 export interface OperationResult {
   readonly error?: string;
   readonly details?: string;
   readonly rows?: Row[];
-  readonly count?: number;
 }
 
 /** Waits until a socket is connected. @throws the error of connect(2) or TLS, or that it takes too long. */

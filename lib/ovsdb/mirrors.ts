@@ -2,7 +2,17 @@
 
 import type { Operation, OvsdbConnection } from './database.ts';
 import { isRow } from './ports.ts';
-import { map, namedUuid, type OvsdbValue, type Row, readMap, readUuids, set, uuid } from './values.ts';
+import {
+  map,
+  namedUuid,
+  type OvsdbValue,
+  type Row,
+  readMap,
+  readText,
+  readUuids,
+  set,
+  uuid,
+} from './values.ts';
 
 const owner = 'ovs-cni.network.kubevirt.io';
 
@@ -144,7 +154,7 @@ function waitFor(table: string, id: string, row: Readonly<Record<string, OvsdbVa
 function readMirror(row: Row): Mirror {
   return {
     uuid: readUuids(row._uuid)[0] ?? '',
-    name: `${row.name}`,
+    name: readText(row.name),
     isOfPods: readMap(row.external_ids).owner === owner,
     source: readUuids(row[columns.source]),
     destination: readUuids(row[columns.destination]),

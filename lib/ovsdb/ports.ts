@@ -13,6 +13,7 @@ import {
   type Row,
   readMap,
   readSet,
+  readText,
   readUuids,
   set,
   uuid,
@@ -88,13 +89,16 @@ export async function findInterface(db: OvsdbConnection, name: string): Promise<
   const [row] = await db.select('Interface', [['name', '==', name]], ['error', 'ofport']);
   if (!row) return undefined;
   const [ofport] = readSet(row.ofport);
-  return { error: readSet(row.error).join(), ofport: typeof ofport === 'number' ? ofport : undefined };
+  return {
+    error: readSet(row.error).map(readText).join(),
+    ofport: typeof ofport === 'number' ? ofport : undefined,
+  };
 }
 
 /** Names of the interfaces that are links of the host; those of other types need not be. */
 export async function listSystemInterfaces(db: OvsdbConnection): Promise<string[]> {
   const rows = await db.select('Interface', [], ['name', 'type']);
-  return rows.flatMap(({ name, type }) => (type === '' || type === 'system' ? [`${name}`] : []));
+  return rows.flatMap(({ name, type }) => (type === '' || type === 'system' ? [readText(name)] : []));
 }
 
 /** What puts a port on a bridge. */
@@ -183,12 +187,12 @@ function readPort(row: Row): Port {
   const numbers = (value: unknown) => readSet(value).filter((one) => typeof one === 'number');
   return {
     uuid: readUuids(row._uuid)[0] ?? '',
-    name: `${row.name}`,
+    name: readText(row.name),
     interfaces: readUuids(row.interfaces),
     externalIds: readMap(row.external_ids),
     tag: numbers(row.tag)[0],
     trunks: numbers(row.trunks),
-    vlanMode: readSet(row.vlan_mode).join(),
+    vlanMode: readSet(row.vlan_mode).map(readText).join(),
   };
 }
 

@@ -32,13 +32,18 @@ export function readSet(value: unknown): unknown[] {
   return value[0] === 'set' && Array.isArray(value[1]) ? value[1] : [value];
 }
 
+/** Reads a string; what is none, as JSON writes it. */
+export function readText(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value ?? '');
+}
+
 /** Reads a map from strings to strings. */
 export function readMap(value: unknown): Record<string, string> {
   if (!Array.isArray(value) || value[0] !== 'map' || !Array.isArray(value[1])) return {};
   return Object.fromEntries(
     value[1]
       .filter((pair) => Array.isArray(pair) && pair.length === 2)
-      .map(([key, one]) => [`${key}`, `${one}`]),
+      .map(([key, one]) => [readText(key), readText(one)]),
   );
 }
 

@@ -7,6 +7,7 @@
 import { existsSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
+import { readRegularFile } from '../../lib/file.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
 import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
 import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
@@ -146,7 +147,7 @@ const pidFileIn = (directory: string): string => `${directory}/pidfile`;
 /** The process that serves from a directory; undefined when none does. */
 function processOf(directory: string): number | undefined {
   try {
-    const pid = Number(readFileSync(pidFileIn(directory), 'utf8'));
+    const pid = Number(readRegularFile(pidFileIn(directory)));
     // Another process may have got the number.
     const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
     return args.includes(`--conf-file=${configFileIn(directory)}`) ? pid : undefined;

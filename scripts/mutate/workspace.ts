@@ -17,11 +17,14 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { run } from './child.ts';
+import { type Ended, run } from './child.ts';
 import { instrument, type Mutant } from './mutants.ts';
 
 /** Choosing all mutants means that each that is reached is noted, and none is awake. */
 const observing = -1;
+
+/** None is awake: those that can be have numbers from 1 on. */
+const asleep = 0;
 
 /** How long a test file may take, in seconds. */
 const longestTest = 600;
@@ -52,16 +55,12 @@ export class Workspace {
       copyFileSync(join(root, file), join(this.directory, file));
     }
     symlinkSync(join(root, 'node_modules'), join(this.directory, 'node_modules'));
+    // On the first line, so that the others keep their numbers.
     for (const [file, own] of Map.groupBy(mutants.entries(), ([, mutant]) => mutant.file))
-      this.edit(file, (text) => instrument(text, own));
-    // The executable's first script chooses as well.
-    this.edit('scripts/build/loader.ts', (text) =>
-      text.replace('/** A bundle:', () => `${this.chooser()}\n/** A bundle:`),
-    );
-    writeFileSync(join(this.directory, 'chooser.cjs'), this.chooser());
+      this.edit(file, (text) => `${this.chooser()} ${instrument(text, own)}`);
     writeFileSync(join(this.directory, 'reached'), '');
     chmodSync(join(this.directory, 'reached'), 0o666);
-    this.choose(0);
+    this.choose(asleep);
     const stripped = join('build', process.arch, 'node');
     if (existsSync(join(root, stripped))) this.copyWithTime(join(root, stripped), stripped);
     const options = { cwd: this.directory, env: { ...process.env, CNI_SKIP_TRAINING: '1' }, seconds: 600 };
@@ -80,8 +79,8 @@ export class Workspace {
    */
   async passes(files: readonly string[], limit: number, failed?: string): Promise<Outcome> {
     const title = failed?.split(' › ').at(-1);
-    const alone = title ? await this.ava(0, [`--match=${title}`, ...files], limit) : undefined;
-    return alone?.passed ? alone : this.ava(0, ['--fail-fast', ...files], limit);
+    const alone = title ? await this.ava(asleep, [`--match=${title}`, ...files], limit) : undefined;
+    return alone?.passed ? alone : this.ava(asleep, ['--fail-fast', ...files], limit);
   }
 
   /** Runs a test file without any mutant. @returns which ones it reaches. */
@@ -92,19 +91,28 @@ export class Workspace {
     return { ...outcome, reached: [...new Set(lines)].map((line) => Number(line) - 1) };
   }
 
-  remove(): void {
-    rmSync(this.directory, { recursive: true, force: true });
+  /**
+   * Runs a program of the project.
+   * @param mutant which one is awake; undefined for none.
+   * @param args of Node.js. @param limit in seconds.
+   */
+  run(mutant: number | undefined, args: readonly string[], limit: number): Promise<Ended> {
+    return this.start(mutant === undefined ? asleep : mutant + 1, args, limit);
   }
 
   private async ava(chosen: number, args: readonly string[], limit: number): Promise<Outcome> {
     const program = join(this.directory, 'node_modules/ava/entrypoints/cli.js');
-    const env = { ...process.env, NODE_OPTIONS: `--require ${join(this.directory, 'chooser.cjs')}` };
-    const options = { cwd: this.directory, env, seconds: limit };
-    this.choose(chosen);
-    const { passed, output, elapsed } = await run([process.execPath, program, '--tap', ...args], options);
-    this.choose(0);
+    const { passed, output, elapsed } = await this.start(chosen, [program, '--tap', ...args], limit);
     const failure = /^not ok \d+ - (.*)/m.exec(output)?.[1] ?? `no end within ${Math.round(limit)} s`;
     return { passed, seconds: elapsed, failure: passed ? '' : failure };
+  }
+
+  private async start(chosen: number, args: readonly string[], seconds: number): Promise<Ended> {
+    const options = { cwd: this.directory, env: process.env, seconds };
+    this.choose(chosen);
+    const ended = await run([process.execPath, '--no-warnings', ...args], options);
+    this.choose(asleep);
+    return ended;
   }
 
   private choose(number: number): void {
@@ -112,11 +120,11 @@ export class Workspace {
   }
 
   /**
-   * Script that tells each mutant whether it is awake. Its numbers begin with 1. All sleep where the choice
-   * cannot be read, as in a root directory that a test makes.
+   * Code, on one line, that tells each mutant of a file whether it is awake. Their numbers begin with 1. All
+   * sleep where the choice cannot be read, as in a root directory that a test makes.
    */
   private chooser(): string {
-    return `globalThis.__mutant = (() => {
+    return `globalThis.__mutant ??= (() => {
   const { appendFileSync, existsSync, readFileSync } = process.getBuiltinModule('node:fs');
   const file = ${JSON.stringify(join(this.directory, 'chosen'))};
   const chosen = existsSync(file) ? Number(readFileSync(file, 'utf8')) : 0;
@@ -127,7 +135,7 @@ export class Workspace {
     seen.add(number);
     return false;
   };
-})();`;
+})();`.replaceAll('\n', ' ');
   }
 
   private edit(file: string, change: (text: string) => string): void {

@@ -1,6 +1,7 @@
 /** Collecting what belongs to no pod, and whether that takes what belongs to one. */
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pluginConfig } from '../../test/support/chain.ts';
 import { ours } from '../bench/measure.ts';
@@ -13,11 +14,16 @@ import { judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.t
 type Pods = ReadonlyMap<string, Pod>;
 
 /**
- * GC of all networks, with the pods that are attached as the valid ones. Older releases of the reference have
+ * GC of networks, with the pods that are attached as the valid ones. Older releases of the reference have
  * none.
  */
-export async function collect(tools: Tools, attached: Pods, random: Random): Promise<void> {
-  for (const network of tools.networks) {
+export async function collect(
+  tools: Tools,
+  networks: readonly SoakNetwork[],
+  attached: Pods,
+  random: Random,
+): Promise<void> {
+  for (const network of networks) {
     const conflist = { ...network.conflist, cniVersion: '1.1.0' };
     const valid = podsOf(network, attached).map(({ containerId: containerID, ifname }) => ({
       containerID,
@@ -38,10 +44,16 @@ export async function collect(tools: Tools, attached: Pods, random: Random): Pro
 }
 
 /** Every pod that is attached has its address reserved, and nobody else one, once what failed is undone. */
-export async function compareReservations({ networks, findings }: Tools, attached: Pods): Promise<void> {
+export async function compareReservations(
+  { findings }: Tools,
+  networks: readonly SoakNetwork[],
+  attached: Pods,
+): Promise<void> {
   for (const network of networks) {
     const { name } = network.conflist;
-    const expected = podsOf(network, attached).map(({ address, containerId }) => `${address} ${containerId}`);
+    const expected = podsOf(network, attached).flatMap(({ addresses, containerId }) =>
+      addresses.map((address) => `${address} ${containerId}`),
+    );
     const found = () => reservationsOf(name).map(({ address, owner }) => `${address} ${owner}`);
     const isAsExpected = () => found().sort().join() === expected.sort().join();
     for (const end = performance.now() + settlingTime; !isAsExpected(); await sleep(200))
@@ -62,7 +74,7 @@ function podsOf(network: SoakNetwork, attached: Pods): Pod[] {
 export function reservationsOf(network: string): { address: string; owner: string | undefined }[] {
   const directory = `/var/lib/cni/networks/${network}`;
   return (existsSync(directory) ? readdirSync(directory) : [])
-    .filter((name) => /^\d+\.\d+\.\d+\.\d+$/.test(name))
+    .filter((name) => isIP(name) !== 0)
     .map((address) => ({ address, owner: read(`${directory}/${address}`)?.split('\r\n')[0] }));
 }
 

@@ -1,6 +1,8 @@
 /**
- * Keeps GC apart from ADD and DEL: a runtime must not run them at the same time. Source: CNI specification
- * 1.1.0, section 2, "GC".
+ * Keeps GC of a network apart from its ADD and DEL: a runtime must not run them at the same time, and a list
+ * of what is valid cannot have a pod that comes meanwhile. Source: CNI specification 1.1.0, section 2,
+ * "Lifecycle & Ordering". What there holds for all networks is asked for within each here, as for the runtime
+ * an operator's `cni gc` of another network does not exist.
  */
 export class Gate {
   private inside = 0;
@@ -19,9 +21,9 @@ export class Gate {
     }
   }
 
-  /** Does something while nothing else goes on. Who comes while somebody else does so only waits for that. */
+  /** Does something while nothing else goes on. */
   async alone(work: () => Promise<void>): Promise<void> {
-    if (this.closed) return await this.closed;
+    while (this.closed) await this.closed;
     const empty = this.inside === 0 ? undefined : new Promise<void>((resolve) => (this.onEmpty = resolve));
     this.closed = (async () => {
       await empty;

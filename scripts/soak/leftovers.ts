@@ -1,4 +1,4 @@
-/** What pods have left on the host. */
+/** What pods have left on the host, or taken from it. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../../test/support/host.ts';
@@ -31,10 +31,19 @@ export async function takePicture(host: Host): Promise<Picture> {
   ]);
 }
 
-/** What is there that was not there before, once nothing changes any more. */
-export async function leftovers(host: Host, before: Picture): Promise<string[]> {
+/** What is there that was not there before, and what is no longer, once nothing changes any more. */
+export async function leftovers(host: Host, before: Picture): Promise<{ left: string[]; lost: string[] }> {
   for (const end = performance.now() + settlingTime; ; await sleep(500)) {
-    const left = [...(await takePicture(host))].filter((line) => !before.has(line));
-    if (left.length === 0 || performance.now() > end) return left;
+    const now = await takePicture(host);
+    const found = differences(before, now);
+    if (found.left.length + found.lost.length === 0 || performance.now() > end) return found;
   }
+}
+
+/** What only one of two pictures has. */
+export function differences(before: Picture, now: Picture): { left: string[]; lost: string[] } {
+  return {
+    left: [...now].filter((line) => !before.has(line)),
+    lost: [...before].filter((line) => !now.has(line)),
+  };
 }

@@ -9,7 +9,9 @@ import { Pod } from './pod.ts';
 /** How likely it is that the DEL of a pod is lost. */
 const lossProbability = 0.05;
 /** How likely it is that the runtime is restarted once a pod is gone. */
-const restartProbability = 0.02;
+const restartProbability = 0.015;
+/** The same of GC of one network, which is not done while its own pods come or go. */
+const sweepProbability = 0.015;
 /** How long a pod lives at most, and waits for an address before it tries again, in milliseconds. */
 const [longestLife, longestPause] = [1500, 1500];
 /** After how many vain attempts the runtime is restarted, and after how many it is a violation. */
@@ -41,6 +43,7 @@ export async function live(world: World, life: number, random: Random): Promise<
     }
   } else await pod.remove();
   if (random.chance(restartProbability)) await runtime.restart(random);
+  if (random.chance(sweepProbability)) await runtime.sweep(random.pick(networks), random);
 }
 
 /** Attaches a pod, which may have to wait until another one leaves. */

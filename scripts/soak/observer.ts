@@ -5,6 +5,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../../test/support/host.ts';
@@ -14,13 +15,13 @@ import { cleanEnv, run, tryRun } from '../../test/support/run.ts';
 import type { Answer, Question } from './asker.ts';
 import { reservationsOf } from './collection.ts';
 import type { Findings } from './findings.ts';
-import { podPort, type SoakNetwork } from './networks.ts';
+import { type NetworkOptions, podPort, type SoakNetwork } from './networks.ts';
 import type { Pod } from './pod.ts';
 import { ReferenceReach } from './reference-reach.ts';
 import type { Runtime } from './runtime.ts';
 
-/** The host's own address on the wire to the outside, which {@link outsideOf} gives it. */
-const hostAddress = '192.0.2.1';
+/** The host's own addresses on the wire to the outside, which {@link outsideOf} gives it. */
+const hostAddresses = { 4: '192.0.2.1', 6: 'fd00:2::1' };
 /**
  * How often a pod is asked before it is taken to be out of reach. For some seconds, packets to an address may
  * go to the pod that had it before: within a second of learning a neighbour, the kernel hears of no other.
@@ -29,6 +30,19 @@ const askAtMost = 8;
 /** How long to wait between two looks at all pods, in milliseconds. */
 const lookInterval = 1000;
 const asker = join(import.meta.dirname, 'asker.ts');
+
+/** What drops packets to pods, but for those from outside. */
+const droppingRules: Readonly<Record<NetworkOptions['backend'], readonly string[]>> = {
+  iptables: ['iptables', 'ip6tables'].flatMap((program) => [
+    `${program} -P FORWARD DROP`,
+    `${program} -A FORWARD -i wire -j ACCEPT`,
+  ]),
+  nftables: [
+    'nft add table inet filter',
+    'nft add chain inet filter forward { type filter hook forward priority filter ; policy drop ; }',
+    'nft add rule inet filter forward iifname wire accept',
+  ],
+};
 
 /** Someone who asks pods who they are. */
 class Asker {
@@ -94,10 +108,9 @@ export class Observer {
    * Connects an outside to the host. What comes from there is forwarded to everybody; what pods answer only
    * as far as the firewall plugin lets it through.
    */
-  static async start(host: Host, observed: Observed): Promise<Observer> {
+  static async start(host: Host, observed: Observed, { backend }: NetworkOptions): Promise<Observer> {
     const outside = await outsideOf(host);
-    await host.run(['iptables', '-P', 'FORWARD', 'DROP']);
-    await host.run(['iptables', '-A', 'FORWARD', '-i', 'wire', '-j', 'ACCEPT']);
+    for (const line of droppingRules[backend]) await host.run(line.split(' '));
     const askers = await Promise.all([Asker.start(host.enter), Asker.start(outside.enter)]);
     return new Observer(observed, ...askers);
   }
@@ -111,14 +124,18 @@ export class Observer {
   async examine(pod: Pod): Promise<void> {
     const addresses = await addressesOf(pod);
     for (const other of this.runtime.attached.values())
-      if (other !== pod && this.isAttached(pod) && addresses.includes(other.address!))
-        this.findings.violation(`${other.address} is in ${other.name} and in ${pod.name}`);
-    if (!addresses.includes(pod.address!))
-      this.findings.violation(
-        `${pod.name} was given ${pod.address}, and has ${addresses.join(', ') || 'none'}`,
-      );
-    await this.reach(pod, this.host, pod.address!, podPort);
-    if (pod.hostPort !== undefined) await this.reach(pod, this.outside, hostAddress, pod.hostPort);
+      if (other !== pod && this.isAttached(pod))
+        for (const address of other.addresses.filter((one) => addresses.includes(one)))
+          this.findings.violation(`${address} is in ${other.name} and in ${pod.name}`);
+    for (const address of pod.addresses) {
+      if (!addresses.includes(address))
+        this.findings.violation(
+          `${pod.name} was given ${address}, and has ${addresses.join(', ') || 'none'}`,
+        );
+      await this.reach(pod, this.host, address, podPort);
+      if (pod.hostPort !== undefined)
+        await this.reach(pod, this.outside, hostAddresses[isIPv6(address) ? 6 : 4], pod.hostPort);
+    }
   }
 
   /** Looks at all pods again and again, until it is told to end. */
@@ -147,7 +164,12 @@ export class Observer {
   /** Pods whose DEL this suite has done are named by no rule, and have no address reserved. */
   private async lookForGone(): Promise<void> {
     const gone = new Map(this.runtime.gone);
-    const leading = containersIn(await run(['iptables-save', '-t', 'nat']));
+    const [ipv4, ipv6, ruleset] = await Promise.all(
+      ['iptables-save -t nat', 'ip6tables-save -t nat', 'nft list ruleset'].map((line) =>
+        run(line.split(' ')),
+      ),
+    );
+    const leading = [...containersIn(`${ipv4}${ipv6}`), ...containersNamedIn(ruleset!)];
     const reserving = this.networks.flatMap(({ conflist }) =>
       reservationsOf(conflist.name).flatMap(({ owner }) =>
         owner ? [{ containerId: owner, isPortMap: false }] : [],
@@ -197,12 +219,20 @@ function containersIn(rules: string): { containerId: string; isPortMap: boolean 
   );
 }
 
-/** IPv4 addresses of a pod's interface, as `ip` sees them; none when its namespace is gone. */
+/** The containers that comments in nftables name as this suite does. iptables' own are among the rules above. */
+function containersNamedIn(ruleset: string): { containerId: string; isPortMap: boolean }[] {
+  return [...ruleset.matchAll(/comment "[^"\\]*\b(soak-container-\d+)\b/g)].map(([, containerId]) => ({
+    containerId: containerId!,
+    isPortMap: false,
+  }));
+}
+
+/** Addresses of a pod's interface, as `ip` sees them; none when its namespace is gone. */
 async function addressesOf({ name, ifname }: Pod): Promise<string[]> {
   const { exit, stdout } = await tryRun(['ip', '-j', '-n', name, 'addr', 'show', 'dev', ifname]);
   if (exit !== 0) return [];
   return (JSON.parse(stdout) as IpLink[])
     .flatMap(({ addr_info = [] }) => addr_info)
-    .filter(({ family }) => family === 'inet')
+    .filter(({ scope }) => scope !== 'link')
     .map(({ local }) => local);
 }

@@ -25,8 +25,8 @@ export class Pod {
   readonly network: SoakNetwork;
   /** The port of the host that leads to it. */
   readonly hostPort: number | undefined;
-  /** What the runtime knows of its address while it is attached. */
-  address: string | undefined;
+  /** What the runtime knows of its addresses while it is attached. */
+  addresses: readonly string[] = [];
   /** Since when it is let through the firewall, as of performance.now(), and whether by the reference. */
   admittedAt = 0;
   isAdmittedByReference = false;

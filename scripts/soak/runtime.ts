@@ -10,13 +10,14 @@ import { defaultCacheDir, listCache, readCached, removeCached, writeCached } fro
 import type { AttachmentId } from '../../lib/attachment.ts';
 import type { PrintedResult } from '../../test/support/plugin.ts';
 import { tryRun } from '../../test/support/run.ts';
-import { type Contender, contenders } from '../bench/call.ts';
+import type { Contender } from '../bench/call.ts';
 import { ours } from '../bench/measure.ts';
 import type { Random } from '../random.ts';
 import { configsOf, type Outcome } from './call.ts';
 import { collect, compareReservations, reservationsOf } from './collection.ts';
 import { Gate } from './gate.ts';
 import type { Kill } from './kills.ts';
+import type { SoakNetwork } from './networks.ts';
 import { lifeOf, Pod } from './pod.ts';
 import { isFull, judge, killFor, killOfLauncher, settlingTime, type Tools, triesAtMost } from './tools.ts';
 
@@ -33,7 +34,8 @@ export class Runtime {
   /** Pods whose DEL has succeeded, until the observer has seen that nothing of them is left. */
   readonly gone = new Map<string, { readonly pod: Pod }>();
   private readonly options: Tools;
-  private readonly gate = new Gate();
+  private readonly gates: ReadonlyMap<SoakNetwork, Gate>;
+  private restarting: Promise<void> | undefined;
   /** Pods whose call the agent may still be doing though its launcher was killed. */
   private readonly withAgent = new Set<string>();
   /** Until when the reference has taken an address that was not its pod's out of the firewall. */
@@ -41,13 +43,14 @@ export class Runtime {
 
   constructor(options: Tools) {
     this.options = options;
+    this.gates = new Map(options.networks.map((network) => [network, new Gate()]));
   }
 
   /** Has a pod come and go with each suite on each network, so that all is there that stays for good. */
   async prepare(): Promise<void> {
     const { networks, findings, caller } = this.options;
     for (const network of networks)
-      for (const [i, contender] of contenders.entries()) {
+      for (const [i, contender] of network.contenders.entries()) {
         const pod = new Pod(-1 - i, network);
         await pod.create();
         let result: PrintedResult | undefined;
@@ -67,7 +70,7 @@ export class Runtime {
 
   /** ADD of a pod's chain, and DEL if it fails, as runtimes do. */
   attach(pod: Pod, random: Random): Promise<Attached> {
-    return this.gate.share(async () => {
+    return this.gateOf(pod).share(async () => {
       this.gone.delete(pod.containerId);
       pod.isAdmittedByReference = false;
       let result: PrintedResult | undefined;
@@ -101,7 +104,7 @@ export class Runtime {
 
   /** DEL of a pod's chain, with what libcni's cache has of it, unless that was lost. */
   detach(pod: Pod, random: Random): Promise<void> {
-    return this.gate.share(() => {
+    return this.gateOf(pod).share(() => {
       this.attached.delete(pod.containerId);
       // Without it, the reference's rules of the firewall plugin cannot be found.
       if (!pod.isAdmittedByReference && random.chance(cacheLossProbability)) {
@@ -114,19 +117,35 @@ export class Runtime {
 
   /** Forgets a pod, as if its DEL had been lost. Its namespace is gone as well. */
   forget(pod: Pod): Promise<void> {
-    return this.gate.share(async () => {
+    return this.gateOf(pod).share(async () => {
       this.attached.delete(pod.containerId);
       await pod.remove();
     });
   }
 
+  /** GC of one network, while pods of the others come and go. */
+  sweep(network: SoakNetwork, random: Random): Promise<void> {
+    return this.gates.get(network)!.alone(async () => {
+      this.options.findings.count('GC of one network beside others');
+      await collect(this.options, [network], this.attached, random);
+      await compareReservations(this.options, [network], this.attached);
+    });
+  }
+
   /**
    * Starts anew, with what the cache tells: pods whose namespace is gone are no longer there, and everything
-   * that belongs to none of the others is collected.
+   * that belongs to none of the others is collected. Who calls while that is under way only waits for it.
    */
   restart(random: Random): Promise<void> {
-    return this.gate.alone(async () => {
-      const { findings } = this.options;
+    this.restarting ??= this.startAnew(random).finally(() => {
+      this.restarting = undefined;
+    });
+    return this.restarting;
+  }
+
+  private startAnew(random: Random): Promise<void> {
+    return this.alone(async () => {
+      const { findings, networks } = this.options;
       findings.count('restart of the runtime');
       const before = new Map(this.attached);
       this.attached.clear();
@@ -143,9 +162,9 @@ export class Runtime {
           findings.violation(`${name} is attached, but the runtime finds it no longer`);
       // Newer releases of libcni do DEL of what is in the cache before GC, older ones leave it to that.
       if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, cachedResult(pod));
-      await collect(this.options, this.attached, random);
+      await collect(this.options, networks, this.attached, random);
       for (const pod of lost) removeCached(defaultCacheDir, idOf(pod));
-      await compareReservations(this.options, this.attached);
+      await compareReservations(this.options, networks, this.attached);
     });
   }
 
@@ -154,23 +173,33 @@ export class Runtime {
    * until that is done.
    */
   end(random: Random): Promise<void> {
-    return this.gate.alone(async () => {
+    return this.alone(async () => {
+      const { findings, networks } = this.options;
       for (const { name } of this.attached.values())
-        this.options.findings.violation(`${name} is still attached in the end`);
-      await collect(this.options, this.attached, random);
-      await compareReservations(this.options, this.attached);
+        findings.violation(`${name} is still attached in the end`);
+      await collect(this.options, networks, this.attached, random);
+      await compareReservations(this.options, networks, this.attached);
       for (const { attachment } of listCache(defaultCacheDir))
         if (attachment) removeCached(defaultCacheDir, attachment);
     });
   }
 
   /** Whether the reference may have taken a pod out of the firewall that was not the one it was told. */
-  isSpoiled({ address, admittedAt }: Pod): boolean {
-    return (this.spoiled.get(address ?? '') ?? 0) >= admittedAt;
+  isSpoiled({ addresses, admittedAt }: Pod): boolean {
+    return addresses.some((address) => (this.spoiled.get(address) ?? 0) >= admittedAt);
+  }
+
+  private gateOf({ network }: Pod): Gate {
+    return this.gates.get(network)!;
+  }
+
+  /** Does something while nothing goes on in any network. */
+  private alone(work: () => Promise<void>): Promise<void> {
+    return [...this.gates.values()].reduce((inner, gate) => () => gate.alone(inner), work)();
   }
 
   private remember(pod: Pod, result: PrintedResult): void {
-    pod.address = addressOf(result);
+    pod.addresses = addressesOf(result);
     writeCached(defaultCacheDir, {
       ...idOf(pod),
       config: Buffer.from(JSON.stringify(pod.network.conflist)),
@@ -208,9 +237,8 @@ export class Runtime {
     for (const { plugin, config } of configsOf(pod, result && { prevResult: result }).reverse()) {
       const contender = this.choose(pod, random, tries);
       const outcome = await this.call(pod, { plugin, config }, { command: 'DEL', contender, random, tries });
-      const address = addressOf(result);
-      if (plugin === 'firewall' && contender === 'reference' && address)
-        this.spoiled.set(address, performance.now());
+      if (plugin === 'firewall' && contender === 'reference')
+        for (const address of addressesOf(result)) this.spoiled.set(address, performance.now());
       if (!outcome.isDone) return false;
       pod.deletedBy.set(plugin, contender);
     }
@@ -249,8 +277,8 @@ export class Runtime {
    * Who does a call. What the agent may still be at is left to it: the kernel does not always survive that a
    * namespace goes while an interface in it is being deleted.
    */
-  private choose({ containerId }: Pod, random: Random, tries = 0): Contender {
-    const contender = random.pick(tries > triesAtMost / 2 ? ours : contenders);
+  private choose({ containerId, network }: Pod, random: Random, tries = 0): Contender {
+    const contender = random.pick(tries > triesAtMost / 2 ? ours : network.contenders);
     return this.withAgent.has(containerId) ? 'agent' : contender;
   }
 }
@@ -279,6 +307,6 @@ function cachedResult(pod: Pod): PrintedResult | undefined {
   return readCached(defaultCacheDir, idOf(pod))?.result as PrintedResult | undefined;
 }
 
-function addressOf(result: PrintedResult | undefined): string | undefined {
-  return result?.ips?.[0]?.address.split('/')[0];
+function addressesOf(result: PrintedResult | undefined): string[] {
+  return (result?.ips ?? []).map(({ address }) => address.split('/')[0]!);
 }

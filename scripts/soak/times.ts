@@ -17,6 +17,8 @@ export interface Trend {
   readonly calls: number;
   readonly first: number;
   readonly last: number;
+  /** Standard error of the logarithm of what the one is to the other. */
+  readonly error: number;
 }
 
 /** What a call is taken to need when none has been measured, in milliseconds. */
@@ -24,12 +26,16 @@ const guess = 100;
 /** How many calls tell what is usual. */
 const recent = 15;
 /** Calls of a verb below which there is no trend to speak of. */
-const fewest = 1500;
+const fewest = 80;
 /**
  * How much more the last quarter may take than the first, in relation to the same of the reference plugins,
  * which have the same load and share no code.
  */
 const growthAtMost = 1.5;
+/** Standard errors by which it must be more, as times differ a lot from call to call. */
+const certainty = 3;
+/** The verb of the reference that stands for the load on others; older releases have no GC. */
+const yardsticks: Readonly<Record<string, string>> = { ADD: 'ADD', DEL: 'DEL', GC: 'DEL' };
 
 /** The times of all calls that succeeded undisturbed. */
 export class Times {
@@ -50,13 +56,15 @@ export class Times {
 
   /** By verb, and then by contender. */
   trends(): Trend[] {
-    return ['ADD', 'DEL'].flatMap((command) =>
+    return Object.keys(yardsticks).flatMap((command) =>
       contenders.flatMap((contender) => {
         const times = this.series.get(`${contender} ${command}`)?.times ?? [];
         const quarter = Math.floor(times.length / 4);
         if (quarter === 0) return [];
-        const [first, last] = [median(times.slice(0, quarter)), median(times.slice(-quarter))];
-        return [{ contender, command, calls: times.length, first, last }];
+        const [early, late] = [times.slice(0, quarter), times.slice(-quarter)];
+        const [first, last] = [median(early), median(late)];
+        const error = Math.hypot(relativeError(early), relativeError(late));
+        return [{ contender, command, calls: times.length, first, last, error }];
       }),
     );
   }
@@ -64,15 +72,29 @@ export class Times {
   /** What takes longer and longer, in words. */
   growths(): string[] {
     const trends = this.trends();
-    return trends.flatMap(({ contender, command, calls, first, last }) => {
-      const yardstick = trends.find((one) => one.contender === 'reference' && one.command === command);
+    return trends.flatMap(({ contender, command, calls, first, last, error }) => {
+      const yardstick = trends.find(
+        (one) => one.contender === 'reference' && one.command === yardsticks[command],
+      );
       if (!yardstick || contender === 'reference' || calls < fewest || yardstick.calls < fewest) return [];
-      const growth = last / first / (yardstick.last / yardstick.first);
-      return growth <= growthAtMost
+      const growth = Math.log(last / first) - Math.log(yardstick.last / yardstick.first);
+      const isCertain = growth - certainty * Math.hypot(error, yardstick.error) > Math.log(growthAtMost);
+      return !isCertain
         ? []
         : [
             `${command} with ${contender} took ${first.toFixed()} ms in the first quarter and ${last.toFixed()} ms in the last`,
           ];
     });
   }
+}
+
+/**
+ * Standard error of the logarithm of a median, from the quartiles: what is usual of the normal distribution,
+ * which the logarithms of times are near to.
+ */
+function relativeError(times: readonly number[]): number {
+  const sorted = times.map(Math.log).sort((a, b) => a - b);
+  const at = (share: number) => sorted[Math.floor(share * (sorted.length - 1))]!;
+  const deviation = (at(0.75) - at(0.25)) / 1.349;
+  return (1.2533 * deviation) / Math.sqrt(sorted.length);
 }

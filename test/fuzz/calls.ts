@@ -6,28 +6,17 @@ import type { Plugin } from '../../lib/cni/plugin.ts';
 import { emptyResult } from '../../lib/cni/result.ts';
 import { type FindPlugin, runPlugin } from '../../lib/cni/runner.ts';
 import type { Suite } from '../../main.ts';
+import { sourceSuite } from '../../scripts/suite.ts';
 import { mayRefuse } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
 
+export const suite: Suite = sourceSuite();
+
 /** The plugins of the suite. */
 export const plugins: readonly Plugin<never>[] = await Promise.all(
-  [
-    ...['bandwidth', 'bridge', 'dummy', 'firewall', 'flannel', 'host-device', 'ipvlan', 'loopback'],
-    ...['macvlan', 'portmap', 'ptp', 'sbr', 'tap', 'tuning', 'vlan', 'vrf'],
-  ]
-    .map((name) => `plugins/${name}`)
-    .concat('ipam/dhcp', 'ipam/host-local', 'ipam/static')
-    .map(async (path) => (await import(`${root}/${path}.ts`)).plugin as Plugin<never>),
+  [...suite.plugins.values(), ...suite.ipam.values()].map(async (load) => (await load()).plugin),
 );
-
-/** As the executable has them. */
-const table = (kind: readonly Plugin<never>[]) =>
-  new Map(kind.map((plugin) => [plugin.name, async () => ({ plugin })]));
-export const suite: Suite = {
-  plugins: table(plugins),
-  ipam: table(plugins.filter(({ role }) => role === 'ipam')),
-};
 
 /** One of conf/, parsed. */
 export function sampleList(file: string): { plugins: Record<string, unknown>[] } {

@@ -15,7 +15,10 @@ const fuzz = join(import.meta.dirname, '../../scripts/fuzz.ts');
 // One by one: the time that an input takes is that of the whole process.
 for (const target of targets.filter((one) => !hostTargets.includes(one)))
   test.serial(`hostile input does no harm: ${target.name}`, async (t) => {
-    const found = await tryTarget(target, { inputs: Math.ceil(sample / targets.length), seed });
+    const { finding: found } = await tryTarget(target, {
+      inputs: Math.ceil(sample / targets.length),
+      seed,
+    });
     const again = `npm run fuzz -- --target ${target.name} --seed ${seed} --path ${found?.path}`;
     t.is(found && `${found.error} (input ${found.input.toString('base64')}, again: ${again})`, undefined);
   });

@@ -1,17 +1,15 @@
-/**
- * What reads and changes the host itself: verbs with all their effects, and files at fixed paths. They are
- * tried on a host of their own, with somebody else on it.
- */
+/** What is at fixed paths, or on interfaces. It is tried on a host of its own, with somebody else on it. */
 
 import { lutimesSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { heldByOthers, notedAddresses } from '../../lib/firewall/address-holders.ts';
 import { portMapChain } from '../../lib/firewall/names.ts';
-import { forgetStaleSandboxes, isHolderGone } from '../../lib/firewall/portmap-holders.ts';
+import { forgetAttachments, isHolderGone, notedAttachments } from '../../lib/firewall/portmap-notes.ts';
 import { Address } from '../../lib/ip.ts';
 import { cachedResults } from '../../lib/result-cache.ts';
-import { answerOf, plugins, sampleList } from './calls.ts';
-import { beginAnew, pictureOfBystander, pictureOfPod, pluginPath, program, sandbox } from './own-host.ts';
+import { fixedTargets } from './fixed-targets.ts';
+import { lifeTargets } from './life-targets.ts';
+import { beginAnew } from './own-host.ts';
 import { guarded, plant, plantings } from './plant.ts';
 import type { Target } from './target.ts';
 
@@ -52,7 +50,7 @@ function readHints(): unknown {
     heldByOthers({ ...attachment, containerId: 'c2' }, known)(address),
     isHolderGone({ containerId: 'c1', isOn: () => true }),
   ];
-  forgetStaleSandboxes('n', []);
+  forgetAttachments(notedAttachments('n'));
   return [read, held];
 }
 
@@ -88,114 +86,4 @@ const resultCache: Target = {
   },
 };
 
-const prevResult = {
-  cniVersion: '1.1.0',
-  interfaces: [
-    { name: 'uplink', mac: '02:00:00:00:00:02' },
-    { name: 'eth0', mac: '02:00:00:00:00:01', sandbox },
-  ],
-  ips: [{ address: '10.1.0.2/24', gateway: '10.1.0.1', interface: 1 }],
-};
-const portMappings = [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }];
-/** Values that a key may hold in place of what it should. */
-const strangeValues = [null, -1, 'x', [], [null], {}];
-/** A configuration, and the same with each key in turn holding something strange, its result's keys included. */
-function variantsOf(value: Readonly<Record<string, unknown>>): Record<string, unknown>[] {
-  return Object.entries(value).flatMap(([key, own], i) => {
-    const isObject = typeof own === 'object' && own !== null && !Array.isArray(own);
-    const inner: unknown[] = isObject ? variantsOf(own as Record<string, unknown>) : [];
-    return [strangeValues[i % strangeValues.length], ...inner].map((other) => ({ ...value, [key]: other }));
-  });
-}
-
-/** A plugin with all its effects. */
-interface Life {
-  readonly type: string;
-  /** The sample network that has it. */
-  readonly file: string;
-  /** Keys that the sample lacks. */
-  readonly more: Readonly<Record<string, unknown>>;
-  /** Keys of another call, such as one that is refused only when something has been done already. */
-  readonly other: Readonly<Record<string, unknown>>;
-  /** The pod has an "eth0". */
-  readonly ifname: string;
-}
-
-const lives: readonly Life[] = [
-  {
-    type: 'bridge',
-    file: '10-bridge.conflist',
-    more: { macspoofchk: true, mtu: 1400 },
-    other: {
-      ipam: {
-        type: 'static',
-        addresses: [{ address: '10.9.0.2/24' }],
-        routes: [{ dst: '10.7.0.0/16', gw: '10.6.0.1' }],
-      },
-    },
-    ifname: 'eth1',
-  },
-  {
-    type: 'portmap',
-    file: '10-bridge.conflist',
-    more: { runtimeConfig: { portMappings }, prevResult },
-    other: { conditionsV4: ['-m', 'none-such'] },
-    ifname: 'eth0',
-  },
-  {
-    type: 'firewall',
-    file: '80-firewall.conflist',
-    more: { prevResult },
-    other: { backend: 'nftables' },
-    ifname: 'eth0',
-  },
-  {
-    type: 'tuning',
-    file: '50-tuning.conflist',
-    more: { prevResult },
-    other: { mtu: 1_000_000 },
-    ifname: 'eth0',
-  },
-];
-
-/** Calls each verb, as a runtime does in a pod's life. */
-function lifeOf({ type, file, more, other, ifname }: Life): Target {
-  const plugin = plugins.find(({ name }) => name === type)!;
-  const sampled = sampleList(file).plugins.find((one) => one.type === type);
-  const config = { ...sampled, cniVersion: '1.1.0', name: 'n', ...more };
-  const find = (name: string) =>
-    Promise.resolve(plugins.find((one) => one.name === name && one.role === 'ipam')!);
-  const environment = `CNI_CONTAINERID=c1\0CNI_IFNAME=${ifname}\0CNI_NETNS=${sandbox}\0CNI_ARGS=\n`;
-  const [valid, ...others] = [config, { ...config, ...other }, ...variantsOf(config)].map(
-    (one) => environment + JSON.stringify(one),
-  ) as [string, ...string[]];
-  return {
-    name: `verbs-${type}`,
-    samples: [valid, ...others],
-    async run(input) {
-      beginAnew();
-      const text = input.toString('utf8');
-      const end = text.indexOf('\n');
-      const pairs = text
-        .slice(0, Math.max(end, 0))
-        .split('\0')
-        .map((pair) => pair.split(/=(.*)/s));
-      const given = Object.fromEntries(pairs.map(([key = '', value = '']) => [key, value]));
-      const bystander = pictureOfBystander();
-      const pod = pictureOfPod();
-      for (const command of ['ADD', 'CHECK', 'DEL', 'GC', 'STATUS']) {
-        const call = { ...given, CNI_COMMAND: command, CNI_PATH: pluginPath };
-        const answer = await answerOf(plugin, text.slice(end + 1), call, { program, find });
-        if (command === 'ADD' && answer && 'code' in answer && text === valid)
-          throw new Error(`ADD was refused for no reason: ${JSON.stringify(answer)}`);
-        if (command === 'ADD' && answer && 'code' in answer && pictureOfPod() !== pod)
-          throw new Error(`ADD was refused and changed the pod: ${pictureOfPod()}, before: ${pod}`);
-        if (command !== 'ADD' && command !== 'STATUS') continue;
-        const now = pictureOfBystander();
-        if (now !== bystander) throw new Error(`A bystander was changed: ${now}, before: ${bystander}`);
-      }
-    },
-  };
-}
-
-export const hostTargets: readonly Target[] = [resultCache, ...lives.map(lifeOf)];
+export const hostTargets: readonly Target[] = [resultCache, ...fixedTargets, ...lifeTargets];

@@ -9,7 +9,16 @@ const nestedMark = 0x80;
  * Size in bytes of what precedes the attributes, by type of rtnetlink. Four types each, such as to make, to
  * remove and to list, are about the same thing. Source: linux/rtnetlink.h.
  */
-const routeHeaders: Readonly<Record<number, number>> = { 4: 16, 5: 8, 6: 12, 8: 12, 9: 20, 10: 20, 11: 20 };
+const routeHeaders: Readonly<Record<number, number>> = {
+  4: 16,
+  5: 8,
+  6: 12,
+  7: 12,
+  8: 12,
+  9: 20,
+  10: 20,
+  11: 20,
+};
 
 /** struct nfgenmsg. */
 const nfnetlinkHeader = 4;

@@ -21,10 +21,13 @@ const prevResult = {
   dns: { nameservers: ['10.1.0.1'], domain: 'example.com', search: [], options: [] },
 };
 
-/** Standard input of one plugin, with samples that have every key of conf/. */
+/**
+ * The configuration of one plugin, which is read and judged without a look at the host. Samples have every key
+ * of conf/. What verbs do is tried in host-targets.ts.
+ */
 const standardInput = plugins.map(
   ({ name }, index): Target => ({
-    name: `stdin-${name}`,
+    name: `config-${name}`,
     samples: lists
       .flatMap((list) => list.plugins)
       .flatMap((config) => [config, config.ipam as Record<string, unknown> | undefined])
@@ -47,7 +50,7 @@ const ptp = idlePlugins.find(({ name }) => name === 'ptp')!;
 export const inputTargets: readonly Target[] = [
   ...standardInput,
   {
-    name: 'prev-result',
+    name: 'config-prev-result',
     samples: ['0.2.0', '0.4.0', '1.1.0'].map((cniVersion) => JSON.stringify({ ...prevResult, cniVersion })),
     async run(input) {
       for (const version of ['0.1.0', '0.2.0', '0.4.0', '1.1.0'])
@@ -60,7 +63,7 @@ export const inputTargets: readonly Target[] = [
     },
   },
   {
-    name: 'environment',
+    name: 'config-environment',
     samples: ['CNI_COMMAND=ADD\0CNI_CONTAINERID=c\0CNI_IFNAME=eth0\0CNI_NETNS=/n\0CNI_PATH=/none'],
     async run(input) {
       const environment = Object.fromEntries(

@@ -3,7 +3,9 @@
 import { closeSync } from 'node:fs';
 import { Address, Prefix } from '../../lib/ip.ts';
 import { addAddress, listAddresses } from '../../lib/kernel/address.ts';
+import { listBridgeVlans } from '../../lib/kernel/bridge-port.ts';
 import { createLink, getLink, listLinks } from '../../lib/kernel/link.ts';
+import { listForwarding, listNeighbours, setForwarding, setNeighbour } from '../../lib/kernel/neighbour.ts';
 import { addRoute, listRoutes, lookUpRoute } from '../../lib/kernel/route.ts';
 import { addRule, listRules } from '../../lib/kernel/rule.ts';
 import {
@@ -27,6 +29,7 @@ import { addElement, addSet, findSets } from '../../lib/netlink/nftables/sets.ts
 import type { NftTable } from '../../lib/netlink/nftables/wire.ts';
 import { getRawRules, listRawRules } from '../../lib/netlink/nftables/xtables.ts';
 import { NetlinkSocket } from '../../lib/netlink/socket.ts';
+import { conntrackTarget } from './conntrack-target.ts';
 import { incompleteOf } from './incomplete.ts';
 import { counter } from './nft-sample.ts';
 import { mayRefuse, type Target } from './target.ts';
@@ -75,6 +78,8 @@ const routeAnswers = [
   addRule({ src: prefix, table: 100 }),
   addTokenBucket(1, tokenBucket(1e6, 1e5, 25), 'eth0'),
   redirectIngress(1, 2, 'eth0'),
+  setNeighbour(1, { address: Address.parse('10.1.0.2'), mac: '02:00:00:00:00:01' }),
+  setForwarding(1, { address: Address.parse('10.1.0.2'), mac: '02:00:00:00:00:01' }),
 ];
 const nftAnswers = [
   addChain(table, 'c', { hook: { type: 'filter', hook: 2, priority: 0 }, comment: 'a' }),
@@ -124,6 +129,7 @@ function requireSequence(messages: readonly Message[], sequence: number): void {
 }
 
 export const netlinkTargets: readonly Target[] = [
+  conntrackTarget,
   answered('netlink-route', routeAnswers, [
     listLinks,
     (socket) => getLink(socket, 1),
@@ -133,6 +139,9 @@ export const netlinkTargets: readonly Target[] = [
     listRules,
     (socket) => getTokenBucket(socket, 1),
     (socket) => ingressRedirections(socket, 1),
+    (socket) => listNeighbours(socket, 1),
+    (socket) => listForwarding(socket, 1),
+    (socket) => listBridgeVlans(socket, 1),
   ]),
   answered('netlink-nftables', nftAnswers, [
     (socket) => listBaseChains(socket, 'inet'),

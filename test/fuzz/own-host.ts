@@ -1,7 +1,7 @@
 /** The host that verbs with real effects are called on: a bystander on it, a pod, and a way to begin anew. */
 
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { cleanEnv } from '../support/run.ts';
 import { place } from './target.ts';
 
@@ -19,10 +19,20 @@ export const sandbox = '/run/netns/pod';
 const bystander = 'bystander';
 /** Directories of which only these names may change. */
 const changeable: Readonly<Record<string, readonly string[]>> = {
-  '/run': ['cni', 'netns', 'xtables.lock'],
-  '/var/lib/cni': ['networks', 'tuning', 'results'],
-  '/etc/cni': [],
+  '/run': ['cni', 'netns', 'xtables.lock', 'flannel', 'containers'],
+  '/var/lib/cni': ['networks', 'tuning', 'results', 'flannel', 'multus', 'genie'],
+  '/etc/cni': ['net.d'],
 };
+
+/** What a host has beside what all have. */
+export interface Beginning {
+  /** Lines of "ip -batch". */
+  readonly links?: readonly string[];
+  /** A script of nft(8). */
+  readonly rules?: string;
+  /** Files by their paths. */
+  readonly files?: Readonly<Record<string, string>>;
+}
 
 function run(...argv: [string, ...string[]]): string {
   const [file, ...args] = argv;
@@ -45,11 +55,12 @@ let isPrepared = false;
  * has an address.
  * @throws Error when this process is not on a host of its own.
  */
-export function beginAnew(): void {
+export function beginAnew({ links = [], rules = '', files = {} }: Beginning = {}): void {
   if (!process.env[insideVariable])
     throw new Error('This target needs a host of its own. Run it with "npm run fuzz"');
   if (!isPrepared) prepare();
   isPrepared = true;
+  endServers();
   for (const [directory, names] of Object.entries(changeable))
     for (const name of names)
       if (name !== 'netns') rmSync(`${directory}/${name}`, { recursive: true, force: true });
@@ -65,7 +76,28 @@ export function beginAnew(): void {
   run('ip', 'link', 'add', 'uplink', 'up', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', 'pod');
   const inside = ['link set lo up', 'link set eth0 up', 'addr add 10.1.0.2/24 dev eth0'];
   feed('ip', ['-n', 'pod', '-batch', '-'], `${inside.join('\n')}\n`);
-  feed('nft', ['-f', '-'], `flush ruleset\n${bystanderRules}`);
+  feed('nft', ['-f', '-'], `flush ruleset\n${bystanderRules}${rules}\n`);
+  if (links.length > 0) feed('ip', ['-batch', '-'], `${links.join('\n')}\n`);
+  for (const [path, text] of Object.entries(files)) place(path, text);
+}
+
+/** Ends what plugins have started. There are no processes of others here. */
+function endServers(): void {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
+    try {
+      if (readFileSync(`/proc/${pid}/comm`, 'latin1') === 'dnsmasq\n') process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      // It has ended meanwhile.
+    }
+}
+
+/** Whether the kernel has a kind of interfaces. @param options of "ip link", without which it asks for none. */
+export function hasLinkKind(kind: string, options: readonly string[]): boolean {
+  const { stderr } = spawnSync('unshare', ['--net', 'ip', 'link', 'add', 't0', 'type', kind, ...options], {
+    encoding: 'utf8',
+    env: cleanEnv,
+  });
+  return !stderr.includes('Unknown device type');
 }
 
 /** Rules that the plugins know nothing of. */
@@ -84,7 +116,7 @@ table ip nat {
 
 function prepare(): void {
   mkdirSync(pluginPath);
-  for (const name of ['host-local', 'static']) {
+  for (const name of ['bridge', 'host-local', 'ptp', 'static']) {
     place(`${pluginPath}/${name}`, 'the suite');
     chmodSync(`${pluginPath}/${name}`, 0o755);
   }
@@ -114,6 +146,19 @@ export function pictureOfBystander(): string {
     feed('ip', ['-n', bystander, '-4', '-batch', '-'], 'addr\nrule\nroute show table all\n'),
     rules.filter((line) => /4711|jump BYSTANDER|192\.0\.2\.2/.test(line)),
   ]);
+}
+
+/** All of the host and the pod that plugins change, as text, without what the kernel does by itself. */
+export function pictureOfHost(): string {
+  const files = ['/run/cni', '/var/lib/cni', '/run/containers'].flatMap((directory) =>
+    existsSync(directory) ? readdirSync(directory, { recursive: true, encoding: 'utf8' }) : [],
+  );
+  const rules = run('nft', '--stateless', 'list', 'ruleset');
+  const ofPod = ['link', 'rule', 'route show table all'].map((what) =>
+    run('ip', '-n', 'pod', ...what.split(' ')),
+  );
+  const limits = run('tc', 'qdisc');
+  return JSON.stringify([files, rules, run('ip', 'addr'), limits, ofPod, pictureOfPod()]);
 }
 
 /** What the pod's interfaces are like, as text, without what the kernel does to them by itself. */

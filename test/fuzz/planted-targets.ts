@@ -167,7 +167,7 @@ const stores: readonly Store[] = [
       (path) => networkFiles(path).map((file) => mayRefuse(() => readNetworkFile(file))),
       async (path) => {
         for (const file of networkFiles(path))
-          await checkFile(file, { suite, isInstalled: undefined, hostPath: undefined });
+          await checkFile(file, { suite, isInstalled: undefined, hostPath: undefined, looksAtUse: true });
       },
     ],
   },

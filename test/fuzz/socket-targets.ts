@@ -43,17 +43,27 @@ async function say(path: string, input: Uint8Array): Promise<Buffer> {
 }
 
 /** Does something, and looks at what is written to standard error meanwhile. */
-export async function withoutStack<T>(work: () => Promise<T>): Promise<T> {
-  const { write } = process.stderr;
+export function withoutStack<T>(work: () => Promise<T>): Promise<T> {
+  return withoutOutput([process.stderr], work);
+}
+
+/** As {@link withoutStack}, for what writes to standard output as well. */
+export function quietly<T>(work: () => Promise<T>): Promise<T> {
+  return withoutOutput([process.stdout, process.stderr], work);
+}
+
+async function withoutOutput<T>(streams: readonly NodeJS.WriteStream[], work: () => Promise<T>): Promise<T> {
   let text = '';
-  process.stderr.write = ((chunk: string) => {
-    text += chunk;
-    return true;
-  }) as typeof write;
+  const writers = streams.map(({ write }) => write);
+  for (const stream of streams)
+    stream.write = ((chunk: string) => {
+      text += chunk;
+      return true;
+    }) as typeof stream.write;
   try {
     return await work();
   } finally {
-    process.stderr.write = write;
+    for (const [i, stream] of streams.entries()) stream.write = writers[i]!;
     requireNoStack(text);
   }
 }

@@ -153,6 +153,10 @@ test('a metrics address that cannot be had is an error at the start', async (t) 
 test('an agent that hangs is reported within seconds, and plugins work without it', async (t) => {
   const host = await makeHost(t);
   const agent = await startAgent(t, host);
+  const asNobody = ['setpriv', '--reuid=65534', '--clear-groups', command, 'agent', 'status'];
+  const denied = await host.tryRun(asNobody);
+  t.is(denied.exit, 1);
+  t.regex(denied.stderr, /This user may not ask the agent on ".*"\. Run the command as root/);
   agent.kill('SIGSTOP');
   const start = Date.now();
   const { exit, stderr } = await host.tryRun([command, 'agent', 'status']);

@@ -109,12 +109,17 @@ test('an attachment that fails leaves nothing, and spares what others have made'
     [['attach', 'web', 'backup', '--ifname', 'mine'], /has an interface "mine" already/],
     [['attach', 'web', 'backup', '--ifname', 'a/b'], /interface "a\/b".*contains/],
     [['attach', 'web', 'missing'], /No configuration in .* has the network "missing"/],
-    [['attach', 'nobody', 'backup'], /No pod is called "nobody"/],
+    [
+      ['attach', 'nobody', 'backup'],
+      /Nothing on this host is called "nobody"\. Give a pod or a container ID/,
+    ],
     [['detach', 'web', 'pods'], /"pods" is the default network of pod "shop\/web"/],
     [
       ['detach', 'web', 'backup'],
       /is not attached to network "backup"\. It has "pods" \(eth0\), "storage" \(net1\)/,
     ],
+    [['detach', '', 'storage'], /Nothing on this host is called ""/],
+    [['detach', one.pod.containerId.slice(0, 3), 'storage'], /Nothing on this host is called/],
     [['detach', 'web', 'storage', '--ifname', 'net7'], /is not attached to network "storage"/],
   ] as const) {
     const { exit, stderr } = await cni(host, args);

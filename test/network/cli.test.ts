@@ -325,6 +325,10 @@ test('gc reports what it could not remove as still there, with the reason, and e
   await pod.remove();
 
   await write({ ...network, disableGC: true });
+  const { exit, stdout } = await run(['gc', 'podnet', '--dry-run']);
+  t.is(exit, 1);
+  t.regex(stdout, /^Still there: .*"disableGC"/m);
+  t.notRegex(stdout, /Would remove/);
   const disabled = await run(['gc', 'podnet']);
   t.is(disabled.exit, 1);
   t.regex(disabled.stdout, /^Still there: .*"disableGC"/m);
@@ -449,8 +453,10 @@ test('explain describes what each sample would do', async (t) => {
     podnet,
     /1\. bridge[\s\S]*"cni0"[\s\S]*"host-local".* 65534 in 10\.88\.0\.0\/16[\s\S]*10\.88\.0\.1-10\.88\.255\.254[\s\S]*Masquerades[\s\S]*2\. portmap/,
   );
-  const { run } = await hostWith(t, sample('10-bridge.conflist'));
+  const { host, run } = await hostWith(t, sample('10-bridge.conflist'));
   t.is((await run(['explain', 'podnet'])).stdout, podnet, 'by name');
+  const beside = await host.run(['sh', '-c', `cd /run; mkdir podnet; ${command} explain podnet`]);
+  t.is(beside, podnet.trimEnd(), 'whatever is called so in the working directory');
   t.regex((await run(['explain', 'other'])).stderr, /No configuration .* has the network "other"/);
   const flannel = (await cni('explain', join(directoryOf, '40-flannel.conflist'))).stdout;
   t.regex(flannel, /leased from \/run\/flannel\/subnet\.env[\s\S]*Runs "bridge" for network "cbr0"/);

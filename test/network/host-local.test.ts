@@ -108,6 +108,18 @@ test('the same input gives equal results and error codes', async (t) => {
         ranges: [[{ subnet: '10.2.0.0/24' }, { subnet: '10.3.0.0/24' }], [{ subnet: 'fd00::/64' }]],
       },
     },
+    // A range whose only address is its gateway, beside another one.
+    {
+      ipam: {
+        subnet: undefined,
+        ranges: [
+          [
+            { subnet: '10.2.0.0/24', rangeStart: '10.2.0.1', rangeEnd: '10.2.0.1' },
+            { subnet: '10.3.0.0/24' },
+          ],
+        ],
+      },
+    },
     { ipam: { routes: [{ dst: '0.0.0.0/0' }, { dst: '10.9.0.0/16', gw: '10.1.0.9' }] } },
     { args: 'IP=10.1.0.77;IgnoreUnknown=1;K8S_POD_NAME=x' },
     { args: 'IP=10.1.0.77/24' },
@@ -133,6 +145,7 @@ test('the same input gives equal results and error codes', async (t) => {
     { ipam: { subnet: undefined, ranges: [[]] } },
     { ipam: { rangeStart: '10.2.0.1' } },
     { ipam: { rangeStart: '10.1.0.9', rangeEnd: '10.1.0.3' } },
+    { ipam: { rangeStart: '10.1.0.1', rangeEnd: '10.1.0.1' } },
     { ipam: { ranges: [[{ subnet: '10.1.0.0/16' }]] } },
     { ipam: { resolvConf: '/nonexistent' } },
     { conf: { cniVersion: '7.0.0' } },
@@ -165,6 +178,15 @@ test('the same input gives equal results and error codes', async (t) => {
     t.deepEqual(plain(a), plain(b), what);
     t.is(a.stderr, '');
   }
+});
+
+test('what is left of a range that has become its gateway is released', async (t) => {
+  const pool = new Pool(t);
+  await pool.add('one');
+  const ipam = { rangeStart: '10.1.0.1', rangeEnd: '10.1.0.1' };
+  t.regex((await pool.run('ADD', 'two', { ipam })).error!.msg, /has no address but that of a gateway/);
+  t.is((await pool.run('DEL', 'one', { ipam })).exit, 0);
+  t.deepEqual(pool.reserved, {});
 });
 
 test('addresses are given in order, wrap around, and run out', async (t) => {

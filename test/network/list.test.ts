@@ -150,6 +150,10 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
   t.deepEqual(await names('--state', 'broken'), ['kube-system/dns']);
   t.deepEqual(await names('--network', ptp.name, '--state', 'broken'), ['']);
   t.regex((await run(['list', '--pod', 'db'])).stdout, /1 of 3 attachments, all ok\./);
+  t.deepEqual(await names('--pod', 'cnitool-'), ['db', 'default/web-1', 'kube-system/dns'], 'of IDs');
+  t.deepEqual(await names('--pod', 'cni'), [''], 'too short for an ID');
+  t.deepEqual(await names('--pod', ''), ['']);
+  t.deepEqual(await names('--orphaned', '--state', 'broken'), ['kube-system/dns']);
   const unknown = await run(['list', '--network', 'nope']);
   t.is(unknown.exit, 1);
   t.regex(unknown.stderr, /No network is called "nope"/);
@@ -166,6 +170,72 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
   t.regex(table, /default\/web-1 +cnitool-\w+ +podnet +eth0 +10\.88\.0\.2 +8081:80\/tcp +\d+[sm] +ok/);
   const wide = (await run(['list', '-o', 'wide'])).stdout;
   t.regex(wide, new RegExp(`${containerId} .*/run/netns/pod-\\w+ +cni0 veth\\w+ +ok`));
+});
+
+test('the loopback network of a runtime is nobody’s attachment, unless it is left over', async (t) => {
+  const { host, run, add, listed } = await hostWith(t, bridge);
+  const [web, db] = [await add('podnet', 'default/web'), await add('podnet', 'default/db')];
+  // As containerd and CRI-O have it, in no file.
+  const config = JSON.stringify({
+    cniVersion: '0.3.1',
+    name: 'cni-loopback',
+    plugins: [{ type: 'loopback' }],
+  });
+  const result = {
+    cniVersion: '0.3.1',
+    interfaces: [{ name: 'lo', mac: '00:00:00:00:00:00', sandbox: '' }],
+    ips: [{ version: '4', address: '127.0.0.1/8', interface: 0 }],
+  };
+  for (const [name, pod] of Object.entries({ web, db }))
+    writeFileSync(
+      host.file(`/var/lib/cni/results/cni-loopback-${name}-lo`),
+      JSON.stringify({
+        kind: 'cniCacheV1',
+        containerId: name,
+        config: Buffer.from(config).toString('base64'),
+        ifName: 'lo',
+        networkName: 'cni-loopback',
+        netns: pod.netns,
+        cniArgs: [
+          ['K8S_POD_NAMESPACE', 'default'],
+          ['K8S_POD_NAME', name],
+        ],
+        result: { ...result, interfaces: [{ ...result.interfaces[0], sandbox: pod.netns }] },
+      }),
+    );
+  t.deepEqual(
+    (await listed()).attachments.map(({ network, state }) => [network, state.kind]),
+    [
+      ['podnet', 'ok'],
+      ['podnet', 'ok'],
+    ],
+  );
+  const { findings } = (
+    JSON.parse((await run(['doctor', '-o', 'json'])).stdout) as {
+      checks: { id: string; findings: object[] }[];
+    }
+  ).checks.find(({ id }) => id === 'records')!;
+  t.deepEqual(findings, []);
+  for (const args of [
+    ['network', 'ls'],
+    ['draw'],
+    ['gc', '--dry-run'],
+    ['probe', 'default/web', '--dns', '10.88.0.1'],
+    ['gc'],
+  ]) {
+    const { exit, stdout, stderr } = await run(args);
+    t.notRegex(stdout + stderr, /loopback|127\.0\.0\.1/, args.join(' '));
+    if (args[0] !== 'probe') t.is(exit, 0, `${args.join(' ')}\n${stdout}${stderr}`);
+  }
+  t.notRegex((await run(['--complete', 'gc', ''])).stdout, /loopback/);
+  t.is((await listed()).attachments.length, 2);
+
+  await db.remove();
+  const collected = await run(['gc', 'cni-loopback']);
+  t.deepEqual([collected.exit, collected.stderr], [0, ''], collected.stdout);
+  t.regex(collected.stdout, /^Removed default\/db db lo/m);
+  t.regex(collected.stdout, /1 attachment removed, 0 kept/);
+  t.regex(await host.run(['ls', '/var/lib/cni/results']), /cni-loopback-web-lo/);
 });
 
 test('what CHECK cannot tell is unchecked, but the interface is looked at', async (t) => {
@@ -214,6 +284,34 @@ test('plugins of others are run as executables; one that is missing or hangs lea
   await pod.run(['ip', 'addr', 'flush', 'dev', 'eth0']);
   await pod.run(['ip', 'link', 'set', 'eth0', 'up']);
   t.deepEqual((await foreign('exit 0')).problems, ['interface "eth0" has no address 10.88.0.2']);
+});
+
+test('what is deleted while it is looked at is left out, and not called broken', async (t) => {
+  const { host, run, add } = await hostWith(t, { ...bridge, plugins: bridge.plugins.slice(0, 1) });
+  await add('podnet', 'web');
+  await host.run(['cp', '-r', '/var/lib/cni/results', '/run/kept']);
+  mkdirSync(host.file('/run/bin'));
+  // As CHECK sees it when DEL has taken something away, and the runtime is about to remove the record.
+  const script = `#!/bin/sh
+(sleep 0.1; rm /var/lib/cni/results/podnet-*) > /dev/null 2>&1 &
+echo '{"code": 100, "msg": "a rule is missing"}'
+exit 1
+`;
+  writeFileSync(host.file('/run/bin/bridge'), script);
+  chmodSync(host.file('/run/bin/bridge'), 0o755);
+  const look = async (...args: string[]) => {
+    await host.run(['sh', '-c', 'cp /run/kept/* /var/lib/cni/results/']);
+    return await run(args, { CNI_PATH: '/run/bin' });
+  };
+  const list = await look('list');
+  t.deepEqual([list.exit, list.stdout], [0, '0 attachments.\n'], list.stderr);
+  const drawn = await look('draw');
+  t.is(drawn.exit, 0);
+  t.notRegex(drawn.stdout, /broken|web/);
+  const { checks } = JSON.parse((await look('doctor', '-o', 'json')).stdout) as {
+    checks: { id: string; findings: object[] }[];
+  };
+  t.deepEqual(checks.find(({ id }) => id === 'attachments')!.findings, []);
 });
 
 test('files that are torn, empty or foreign hide nothing else, and are named', async (t) => {

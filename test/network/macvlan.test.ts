@@ -136,6 +136,24 @@ test('what cannot be is refused with a way out, and nothing is left', async (t) 
   }
 });
 
+test('a MAC address that another interface on the master has is refused, and nothing is left', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.117');
+  const ipam = { type: 'static', addresses: [{ address: '10.117.0.9/16' }] };
+  const network = changed(name, { mac: '02:00:00:00:00:09', ipam });
+  const one = await attach(host, network);
+  const other = new Attachment(host, await host.addPod(), network);
+  const before = await snapshot(host);
+  t.regex(
+    (await other.tryAdd()).error?.msg ?? 'no error',
+    /^MAC address "02:00:00:00:00:09" belongs to another interface on the same master.* ask for another/,
+  );
+  t.deepEqual(await snapshot(host), before);
+  t.is(await link(other.pod, 'eth0'), undefined);
+  await one.del();
+  await other.add();
+});
+
 test('STATUS tells that the master is missing', async (t) => {
   const host = await makeHost(t);
   const missing = await runNetworkVerb(host, sample(name), 'STATUS');

@@ -142,6 +142,27 @@ test('a network that is created works: pods get addresses and reach the host, an
   t.regex(again.stderr, /"web" exists already/);
 });
 
+test('networks that are created beside flannel, or at the same time, have bridges and subnets of their own', async (t) => {
+  const flannel = { cniVersion: '1.0.0', name: 'flannelnet', plugins: [{ type: 'flannel' }] };
+  const { host, run, created } = await hostWith(t, flannel);
+  const names = ['a', 'b', 'c', 'd'];
+  const done = await Promise.all(names.map((name) => run('create', name)));
+  for (const { exit, stderr } of done) t.is(exit, 0, stderr);
+  const mains = names.map(
+    (name) => created(name).plugins[0] as unknown as { bridge: string; ipam: { ranges: object } },
+  );
+  t.deepEqual(mains.map(({ bridge }) => bridge).sort(), ['cni1', 'cni2', 'cni3', 'cni4']);
+  t.is(new Set(mains.map(({ ipam }) => JSON.stringify(ipam.ranges))).size, 4);
+  const validate = () => host.tryRun([command, 'validate', '--strict'], { env: { CNI_PATH: suites.ours } });
+  t.notRegex((await validate()).stdout, /Bridge "/);
+  const taken = await run('create', 'e', '--bridge', 'cni0');
+  t.is(taken.exit, 1);
+  t.regex(
+    taken.stderr,
+    /Bridge "cni0" gets a gateway address in 10\.\S+ here and in the subnet of "flannel" in network/,
+  );
+});
+
 test('options of network create', async (t) => {
   const { run, created } = await hostWith(t);
   const range = ['--subnet', '10.5.0.0/24', '--gateway', '10.5.0.254', '--ip-range', '10.5.0.128/25'];
@@ -158,6 +179,21 @@ test('options of network create', async (t) => {
     ],
   });
   t.deepEqual(firewall, { type: 'firewall', ingressPolicy: 'same-bridge' });
+  const parts = [
+    '--subnet',
+    '10.5.9.0/24',
+    '--ip-range',
+    '10.5.9.10-10.5.9.19',
+    '--ip-range',
+    '10.5.9.128/25',
+  ];
+  t.is((await run('create', 'parts', ...parts, '--gateway', '10.5.9.9')).exit, 0);
+  t.deepEqual((created('parts').plugins[0]!.ipam as { ranges: object }).ranges, [
+    [
+      { subnet: '10.5.9.0/24', gateway: '10.5.9.9', rangeStart: '10.5.9.10', rangeEnd: '10.5.9.19' },
+      { subnet: '10.5.9.0/24', gateway: '10.5.9.9', rangeStart: '10.5.9.128', rangeEnd: '10.5.9.254' },
+    ],
+  ]);
   t.is((await run('create', 'p', '-d', 'ptp', '--no-ports', '--no-firewall')).exit, 0);
   t.deepEqual(
     created('p').plugins.map(({ type }) => type),
@@ -177,7 +213,19 @@ test('what cannot work is refused, and nothing is written', async (t) => {
     [2, /needs an interface of the host/, 'x', '-d', 'ipvlan'],
     [2, /--vlan is for bridges/, 'x', '-d', 'ptp', '--vlan', '5'],
     [2, /must begin with a letter/, '../x'],
-    [1, /MTU|mtu/, 'x', '--mtu', '10'],
+    [2, /--mtu is 10, but it must be one whole number from 68 to 65535/, 'x', '--mtu', '10'],
+    [2, /--mtu is no number/, 'x', '--mtu', 'big'],
+    [2, /--vlan is no number/, 'x', '--vlan', 'ten'],
+    [2, /--vlan is given twice/, 'x', '--vlan', '5', '--vlan', '6'],
+    [2, /DHCP, which gives pods a default route/, 'x', '-d', 'macvlan', '-p', 'up0', '--internal'],
+    [2, /DHCP, which gives addresses of IPv4 alone/, 'x', '-d', 'ipvlan', '-p', 'up0', '--ipv6'],
+    [2, /--ports is for bridge and ptp/, 'x', '-d', 'macvlan', '-p', 'up0', '--ports'],
+    [2, /--internal and --ports exclude/, 'x', '--internal', '--ports'],
+    [
+      2,
+      /--gateway "10\.8\.0\.1" and "10\.8\.0\.2" are of one subnet, 10\.8\.0\.0\/24/,
+      ...['x', '--subnet', '10.8.0.0/24', '--gateway', '10.8.0.1', '--gateway', '10.8.0.2'],
+    ],
   ] as [number, RegExp, ...string[]][]) {
     const output = await run('create', ...args);
     t.is(output.exit, exit, output.stderr);

@@ -218,6 +218,10 @@ test('UDP: packets of a running conversation follow the port to the new pod; oth
   const second = await attach(host, portNet(), ports([5353, 53, 'udp']));
   await serve(t, second.pod, 'udp', 53, 'second');
   t.like(await ask(outside, 'udp', '192.0.2.1', 5353), { label: 'second' });
+  const ofSecond = async () => (await tracked()).filter((line) => line.includes(`src=${second.ip} `)).length;
+  t.is(await ofSecond(), 1);
+  await first.del();
+  t.is(await ofSecond(), 1, 'DEL again, when somebody else has the port');
 });
 
 test('masqAll marks every source', async (t) => {

@@ -229,7 +229,7 @@ test('what is not there, or not an address, is refused', async (t) => {
   const on = await makeOperator(t, [portNet()]);
   const unknown = await on.tryCni(['probe', 'nothing']);
   t.is(unknown.exit, 1);
-  t.regex(unknown.stderr, /No running pod and no network is called "nothing"/);
+  t.regex(unknown.stderr, /Nothing on this host is called "nothing"\. Give a network, a pod/);
   const empty = await on.tryCni(['probe', 'net']);
   t.is(empty.exit, 1);
   t.regex(empty.stderr, /Network "net" has no running pods/);

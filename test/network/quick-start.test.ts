@@ -53,8 +53,9 @@ for (const [document, number] of [
       t.is(exit, 0, `${block}\n${stdout}${stderr}`);
       if (block.includes('cni install')) {
         t.deepEqual(pluginNames(host.file('/opt/cni/bin')).sort(), pluginNames(suites.ours).sort());
-        t.true(existsSync(host.file('/etc/cni/net.d/10-bridge.conflist')));
       }
+      if (block.includes('conf/10-bridge'))
+        t.true(existsSync(host.file('/etc/cni/net.d/10-bridge.conflist')));
       if (block.includes('cni add')) {
         t.regex(stdout, /"address": "10\.88\./);
         t.is((await host.run(['ls', '/run/netns'])).trim(), '');

@@ -79,6 +79,16 @@ test('an agent that repairs says so when nothing tells of reloads, and stays', a
   const refused = await host.tryRun([command, 'agent', '--repair', '--idle-timeout', '5']);
   t.is(refused.exit, 2);
   t.regex(refused.stderr, /--repair takes an agent that stays\. Leave out --idle-timeout/);
+  for (const [option, value, said] of [
+    ['idle-timeout', '2592000', 'is 2592000'],
+    ['idle-timeout', '10m', 'is no number'],
+    ['idle-timeout', '-5', 'is -5'],
+    ['concurrency', '1.5', 'is 1.5'],
+  ] as const) {
+    const { exit, stderr } = await host.tryRun([command, 'agent', `--${option}`, value]);
+    t.is(exit, 2, stderr);
+    t.true(stderr.includes(`--${option} ${said}, but it must be one whole number from`), stderr);
+  }
   const agent = host.tryRun([...env, command, 'agent', '--repair']);
   await until('it listens', async () => (await host.tryRun([command, 'agent', 'status'])).exit === 0);
   const { pid } = JSON.parse(await host.run([command, 'agent', 'status', '--json'])) as { pid: number };

@@ -6,7 +6,7 @@ import { readCached, writeCached } from '../../cli/libcni/cache.ts';
 import { Attachment, attach, type Conflist, type PluginConf, runNetworkVerb } from '../support/chain.ts';
 import { firewallAlone, firewallNet } from '../support/firewall.ts';
 import { type Host, makeHost, makeHostWithDevices, type Pod } from '../support/host.ts';
-import { iptablesSave, link, links, networkSnapshot, ping } from '../support/observe.ts';
+import { iptablesSave, link, links, networkSnapshot, ping, until } from '../support/observe.ts';
 
 const ipam = { type: 'host-local', subnet: '10.31.0.0/24' };
 const networkOf = (plugin: PluginConf): Conflist => ({
@@ -25,7 +25,10 @@ const networks: Record<string, PluginConf> = {
 
 /** Has a pod come in the place of one that is gone, at the same path. */
 async function replace(host: Host, before: Pod): Promise<Pod> {
+  // The kernel removes the interfaces of a namespace later, all at once: until then, their MAC addresses are in use.
+  await host.run(['ip', 'link', 'add', 'last', 'type', 'veth', 'peer', 'name', 'last', 'netns', before.name]);
   await before.remove();
+  await until('the interfaces of the old sandbox are gone', async () => !(await link(host, 'last')));
   await host.run(['ip', 'netns', 'add', before.name]);
   return before;
 }

@@ -3,9 +3,9 @@
  * Runs once: no agent takes part.
  */
 
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { cni, command, directory, here } from '../support/command.ts';
 import { makeHost } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
@@ -72,6 +72,10 @@ test('validate reports each mistake with its line and how to correct it', async 
       list('x', { ...bridge, ipam: { type: 'host-local', ranges: [[{ subnet: '10.1.0.0/31' }]] } }),
       /"10\.1\.0\.0\/31", which is too small/,
     ],
+    [
+      list('x', { ...bridge, ipam: { ...bridge.ipam, rangeStart: '10.1.0.1', rangeEnd: '10.1.0.1' } }),
+      /error: "ipam\.ranges\[0\]" has no address but that of a gateway \(10\.1\.0\.1\)/,
+    ],
     [list('x', { ...bridge, ipam: { type: 'host-local' } }), /ipam/],
     [list('x', { type: 'ptp' }), /Plugin "ptp" needs addresses/],
     [
@@ -105,6 +109,103 @@ test('validate compares networks with one another', async (t) => {
     '20-b.conflist': list('b', { ...bridge, mtu: 1500, ipam: { type: 'host-local', subnet: '10.2.0.0/16' } }),
   });
   t.regex((await cni('validate', '--strict', '--bin-dir', suites.ours, shared)).stdout, /mtu/);
+});
+
+/** What `cni validate` says of pairs of networks, each with a first byte of its addresses of its own. */
+async function overlapsOf(
+  t: ExecutionContext,
+  pairs: readonly (readonly [object, object])[],
+): Promise<string[]> {
+  const files: Record<string, object> = {};
+  for (const [i, pair] of pairs.entries()) {
+    const own = (plugin: object) =>
+      JSON.parse(JSON.stringify(plugin).replaceAll('"10.', `"${10 + i}.`)) as object;
+    files[`${10 + i}-a.conflist`] = list(`a${i}`, own(pair[0]));
+    files[`${10 + i}-b.conflist`] = list(
+      `b${i}`,
+      ...[{ type: 'multus', delegates: [list(`within${i}`, own(pair[1]))] }],
+    );
+  }
+  const { stdout } = await cni('validate', '--no-host', '-o', 'json', directory(t, files));
+  const report = JSON.parse(stdout) as { files: { file: string; findings: Record<string, string>[] }[] };
+  return pairs.map((_, i) =>
+    report.files
+      .filter(({ file }) => file.endsWith(`${10 + i}-b.conflist`))
+      .flatMap(({ findings }) => findings)
+      .filter(({ rule }) => rule === 'overlap')
+      .map(({ severity, message }) => `${severity}: ${message}`)
+      .join('\n'),
+  );
+}
+
+test('validate complains of networks of whereabouts only where two pods can get the same address', async (t) => {
+  const etcd = { etcd_host: '192.0.2.1:2379,192.0.2.2:2379' };
+  const api = { kubernetes: { kubeconfig: '/etc/cni/a.kubeconfig' } };
+  const alone = { enable_overlapping_ranges: false };
+  const narrow = { range_end: '10.1.0.99' };
+  const wide = { range: '10.1.0.0/16' };
+  const kept = /^warning: .* are kept in .* here, and in .* there/;
+  const ranges = /^warning: .* and "enable_overlapping_ranges" is false/;
+  const cases: [object, object, RegExp | ''][] = [
+    [etcd, { etcd_host: '192.0.2.2:2379' }, ''],
+    [etcd, { ...etcd, ...wide }, ''],
+    [etcd, {}, ''],
+    [etcd, { ...etcd, network_name: 'blue' }, ''],
+    [etcd, { etcd_host: '192.0.2.3:2379', network_name: 'blue' }, ''],
+    [etcd, { etcd_host: '192.0.2.3:2379' }, kept],
+    [etcd, api, kept],
+    [{ ...etcd, ...alone }, { ...etcd, ...alone }, ''],
+    [{ ...etcd, ...alone }, { ...etcd, ...alone, ...narrow }, ranges],
+    [{ ...etcd, ...alone }, etcd, ranges],
+    [api, { ...api, ...narrow }, ''],
+    [api, { ...api, ...wide }, ''],
+    // One pool.
+    [api, { ...api, ...alone, ...narrow }, ''],
+    [api, { ...api, ...alone, ...wide }, ranges],
+    [api, { kubernetes: { kubeconfig: '/etc/cni/b.kubeconfig' } }, kept],
+    [{}, {}, ''],
+    [etcd, { type: 'host-local', range: undefined, subnet: '10.1.0.0/16' }, /^error: .*Make the ranges/],
+  ];
+  const macvlan = (master: string, ipam: object) => ({
+    ...{ type: 'macvlan', master },
+    ipam: { type: 'whereabouts', range: '10.1.0.0/24', ...ipam },
+  });
+  const found = await overlapsOf(
+    t,
+    cases.map(([a, b]) => [macvlan('eth1', a), macvlan('eth2', b)] as const),
+  );
+  for (const [i, [a, b, message]] of cases.entries())
+    if (message === '') t.is(found[i], '', JSON.stringify([a, b]));
+    else t.regex(found[i]!, message);
+});
+
+test('validate complains of a subnet that two networks have only if the host routes to both', async (t) => {
+  const upper = { ipam: { type: 'host-local', subnet: '10.1.0.0/16', rangeStart: '10.1.9.0' } };
+  const lower = { ipam: { type: 'host-local', subnet: '10.1.0.0/16', rangeEnd: '10.1.8.0' } };
+  const routed = { type: 'bridge', isGateway: true };
+  const found = await overlapsOf(t, [
+    [
+      { ...routed, ...upper, bridge: 'br1' },
+      { ...routed, ...lower, bridge: 'br2' },
+    ],
+    [
+      { ...routed, ...upper, bridge: 'br3' },
+      { type: 'ptp', ...lower },
+    ],
+    [
+      { ...routed, ...upper, bridge: 'br4' },
+      { ...routed, ...lower, bridge: 'br4' },
+    ],
+    [
+      { type: 'macvlan', master: 'eth1', ...upper },
+      { type: 'macvlan', master: 'eth2', ...lower },
+    ],
+  ]);
+  t.deepEqual(
+    found.map((message) => /^error: Subnet .* and the host can route it to only one/.test(message)),
+    [true, true, false, false],
+  );
+  t.deepEqual(found.slice(2), ['', '']);
 });
 
 test('what stands within the configuration of multus and flannel is validated as well', async (t) => {
@@ -149,7 +250,11 @@ test('what stands within the configuration of multus and flannel is validated as
     );
   t.deepEqual(found[1], ['overlap plugins[0].ipam']);
   t.regex(files[1]!.findings[0]!.message, /overlap with .* of network "m" \(10-m\.conflist\)/);
-  t.deepEqual(found[2], ['schema plugins[0].delegate.mtu', 'unknown-key plugins[0].delegate.hairpin']);
+  t.deepEqual(found[2], [
+    'schema plugins[0].delegate.mtu',
+    'shared-bridge plugins[0].delegate.isGateway',
+    'unknown-key plugins[0].delegate.hairpin',
+  ]);
   t.deepEqual(found[3], ['config plugins[0].delegate']);
 });
 
@@ -235,14 +340,18 @@ test('the host is checked: what a plugin misses, and what the host has of the su
   const dir = directory(t, {
     '10-bridge.conflist': list('x', bridge),
     '20-macvlan.conflist': list('y', { type: 'macvlan', master: 'wan', ipam: { type: 'dhcp' } }),
+    '30-full.conflist': list('z', { type: 'ptp', ipam: { type: 'host-local', subnet: '10.7.0.0/30' } }),
   });
+  mkdirSync(host.file('/var/lib/cni/networks/z'), { recursive: true });
+  writeFileSync(host.file('/var/lib/cni/networks/z/10.7.0.2'), 'pod\neth0');
   const validate = (...args: string[]) =>
     host.tryRun([command, 'validate', '--bin-dir', suites.ours, ...args, dir]);
   const { exit, stdout } = await validate();
   t.is(exit, 1);
   t.regex(stdout, /Subnet 10\.1\.0\.0\/16 overlaps with 10\.1\.5\.1\/24 on interface "office"/);
   t.regex(stdout, /Plugin "macvlan" cannot work on this host.*dhcp/i);
-  t.is((await validate('--no-host')).exit, 0);
+  t.regex(stdout, /All 1 addresses of 10\.7\.0\.1-10\.7\.0\.2 are reserved on this host/);
+  t.is((await validate('--no-host', '--strict')).exit, 0);
 });
 
 test('findings come as SARIF and as annotations of GitHub', async (t) => {

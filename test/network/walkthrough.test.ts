@@ -3,10 +3,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
-import { comparable, openTerminals, record } from '../support/recording.ts';
+import { comparable, installAsReadmeSays, openTerminals, record } from '../support/recording.ts';
 
-test('the commands of docs/walkthrough.md print what it shows', async (t) => {
+test('the commands of docs/walkthrough.md, after those of the README, print what it shows', async (t) => {
   const document = readFileSync(join(import.meta.dirname, '../../docs/walkthrough.md'), 'utf8');
-  const recorded = await record(document, await openTerminals(t));
+  const terminals = await openTerminals(t);
+  await installAsReadmeSays(terminals);
+  const recorded = await record(document, terminals);
   t.deepEqual(comparable(recorded).split('\n'), comparable(document).split('\n'));
 });

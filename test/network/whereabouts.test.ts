@@ -273,7 +273,8 @@ test('what cannot be is refused', async (t) => {
   for (const [ipam, message] of [
     [{ range: '10.70.0.0' }, /"range" of "ipam" is "10\.70\.0\.0"\. Write it like/],
     [{ exclude: ['x'] }, /"exclude" of "ipam" has "x"/],
-    [{ exclude: ['10.70.0.0/24'] }, /leaves no address/],
+    [{ exclude: ['10.70.0.0/24'] }, /has no address .*: "exclude" takes some out\. Make/],
+    [{ range: '10.70.0.1/32', gateway: '10.70.0.1' }, /: gateway 10\.70\.0\.1 is never given away\. Make/],
     [{ ipRanges: [{ range: '10.70.0.128/25' }] }, /overlap/],
     [{ range: '' }, /"range" of "ipam" is ""/],
     [{ etcd_host: '' }, /"ipam" has no "etcd_host"/],
@@ -286,6 +287,8 @@ test('what cannot be is refused', async (t) => {
     t.is(exit, 1);
     t.regex(error!.msg, message);
   }
+  await cluster.add('a');
+  await cluster.del('a', { ipam: { range: '10.70.0.1/32', gateway: '10.70.0.1' } });
   t.deepEqual(await cluster.kept(), {});
 });
 

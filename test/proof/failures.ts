@@ -4,11 +4,19 @@
  */
 
 import type { Attachment } from '../support/chain.ts';
+import type { Host, Pod } from '../support/host.ts';
+import { networkSnapshot } from '../support/observe.ts';
 import { answerProblem } from './answers.ts';
-import { fail, type Point } from './injection.ts';
+import { fail, type Injected, type Point, type Start } from './injection.ts';
 import { bringTo, type ChangingVerb, cleanUp, describeFailure, pointsOf, type Verdict } from './kills.ts';
-import { type Picture, Scene } from './scene.ts';
+import type { Picture } from './observer.ts';
+import { differences, Scene } from './scene.ts';
 import type { Subject } from './subjects.ts';
+
+const renameErrors = ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
+const linkErrors = ['ENOSPC', 'EROFS', 'EDQUOT', 'EACCES'];
+const unlinkErrors = ['EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
+const mkdirErrors = ['ENOSPC', 'EROFS', 'EPERM', 'ENOMEM'];
 
 /** The errors that a call can have, of those that are tried. */
 const errors: Readonly<Record<string, readonly string[]>> = {
@@ -25,10 +33,16 @@ const errors: Readonly<Record<string, readonly string[]>> = {
   openat: ['EMFILE', 'ENOMEM', 'EPERM', 'ENOSPC', 'EROFS', 'EINTR'],
   write: ['ENOSPC', 'EPERM', 'EINTR', 'EBUSY'],
   pwrite64: ['ENOSPC', 'EPERM', 'EINTR'],
-  rename: ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'],
-  unlink: ['EROFS', 'EPERM', 'EBUSY', 'ENOMEM'],
+  rename: renameErrors,
+  renameat: renameErrors,
+  renameat2: renameErrors,
+  link: linkErrors,
+  linkat: linkErrors,
+  unlink: unlinkErrors,
+  unlinkat: unlinkErrors,
   rmdir: ['EROFS', 'EPERM', 'EBUSY'],
-  mkdir: ['ENOSPC', 'EROFS', 'EPERM', 'ENOMEM'],
+  mkdir: mkdirErrors,
+  mkdirat: mkdirErrors,
   fchmod: ['EROFS', 'EPERM'],
   fsync: ['ENOSPC', 'EROFS', 'EINTR'],
   fdatasync: ['ENOSPC', 'EROFS', 'EINTR'],
@@ -39,6 +53,7 @@ const errors: Readonly<Record<string, readonly string[]>> = {
   clone: ['ENOMEM', 'EPERM'],
   clone3: ['ENOMEM', 'EPERM'],
   vfork: ['ENOMEM', 'EPERM'],
+  execve: ['EACCES', 'ENOENT', 'ENOMEM'],
   wait4: ['EINTR'],
 };
 
@@ -55,8 +70,9 @@ export interface FailureCase {
   readonly verb: ChangingVerb;
   /** Of the plugin in the chain. */
   readonly index: number;
-  readonly point: Point;
   readonly error: string;
+  /** Runs the verb with the failure in it. */
+  inject(host: Host, start: Start): Promise<Injected>;
 }
 
 /**
@@ -70,7 +86,8 @@ export async function failureCases(subject: Subject, only = ''): Promise<Failure
         name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
           '/',
         ),
-        ...{ verb, index, point, error },
+        ...{ verb, index, error },
+        inject: (host: Host, start: Start) => fail(host, start, point, error),
       })),
     ),
   );
@@ -92,13 +109,15 @@ interface Standing {
 export class FailureBench {
   private readonly scene: Scene;
   private standing: Standing | undefined;
+  /** What a pod looks like that has never been attached. */
+  private emptyPod: Picture | undefined;
 
   private constructor(scene: Scene) {
     this.scene = scene;
   }
 
   static async open(subject: Subject): Promise<FailureBench> {
-    return new FailureBench(await Scene.open(subject, { hasNeighbour: canHaveNeighbour(subject) }));
+    return new FailureBench(await Scene.open(subject));
   }
 
   close(): Promise<void> {
@@ -110,10 +129,10 @@ export class FailureBench {
     return one.verb === 'ADD' ? this.attemptAdd(one) : this.attemptRemoval(one);
   }
 
-  private async attemptAdd({ index, point, error }: FailureCase): Promise<Verdict> {
+  private async attemptAdd({ index, inject }: FailureCase): Promise<Verdict> {
     const { scene } = this;
     const { attachment, picture } = await this.standAt(index);
-    const outcome = await fail(scene.host, scene.start('ADD', index, attachment), point, error);
+    const outcome = await inject(scene.host, scene.start('ADD', index, attachment));
     const { isReached } = outcome;
     // A process does something else from time to time, and no thread of Node.js survives that a wake-up fails.
     if (!isReached && outcome.exit === 'SIGABRT') return { isReached, problem: await this.leave() };
@@ -130,10 +149,10 @@ export class FailureBench {
 
   private async attemptRemoval(one: FailureCase): Promise<Verdict> {
     const { scene } = this;
-    const { verb, index, point, error } = one;
+    const { verb, index } = one;
     const remains = await this.leave();
     const attachment = await bringTo(scene, verb, index);
-    const outcome = await fail(scene.host, scene.start(verb, index, attachment), point, error);
+    const outcome = await one.inject(scene.host, scene.start(verb, index, attachment));
     // Nobody calls again what has succeeded.
     const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome.stderr) : '';
     const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
@@ -168,10 +187,21 @@ export class FailureBench {
     else
       for (let i = index + 1; i < length; i++)
         failures.push(describeFailure(await scene.run('GC', i, attachment)));
+    if (verb === 'DEL') failures.push(await this.leftIn(attachment.pod));
     await scene.remove(attachment.pod);
     const mayLeave = verb === 'GC' || error === 'EROFS';
     const isExcused = (path: string) => hints.test(path) || (mayLeave && warnings.includes(`"${path}"`));
     return join([...failures, await scene.difference(isExcused)]);
+  }
+
+  /** What DEL has left in a sandbox that stays. */
+  private async leftIn(pod: Pod): Promise<string> {
+    if (!this.emptyPod) {
+      const other = await this.scene.host.addPod();
+      this.emptyPod = await networkSnapshot(other);
+      await other.remove();
+    }
+    return differences(this.emptyPod, await networkSnapshot(pod)).join('\n');
   }
 
   private async standAt(index: number): Promise<Standing> {
@@ -191,11 +221,6 @@ export class FailureBench {
     this.standing = undefined;
     return join([failure, difference && `Left or lost:\n${difference}`]);
   }
-}
-
-/** There is only one device for host-device. */
-function canHaveNeighbour({ network }: Subject): boolean {
-  return network.plugins[0]!.type !== 'host-device';
 }
 
 function join(problems: readonly string[]): string {

@@ -33,7 +33,19 @@ export interface Start {
 /** The calls that change something, wait for something, or open what is worked with. */
 const watched = [
   ...['sendto', 'sendmsg', 'recvfrom', 'recvmsg', 'socket', 'bind', 'setns', 'unshare', 'ioctl', 'flock'],
-  ...['openat', 'write', 'pwrite64', 'rename', 'renameat2', 'unlink', 'unlinkat', 'rmdir', 'link', 'linkat'],
+  ...[
+    'openat',
+    'write',
+    'pwrite64',
+    'rename',
+    'renameat',
+    'renameat2',
+    'unlink',
+    'unlinkat',
+    'rmdir',
+    'link',
+    'linkat',
+  ],
   ...['mkdir', 'mkdirat', 'fchmod', 'fsync', 'fdatasync', 'ftruncate', 'utimensat', 'memfd_create', 'pipe2'],
   ...['clone', 'clone3', 'vfork', 'execve', 'wait4'],
 ];
@@ -56,7 +68,7 @@ export async function findPoints(host: Host, start: Start): Promise<{ points: Po
     if (!call) continue;
     const nth = (counts.get(call) ?? 0) + 1;
     counts.set(call, nth);
-    if (/^read\(0, .*= 0$/.test(text)) hasInput = true;
+    if (/^read\(0<.*= 0$/.test(text)) hasInput = true;
     if (!hasInput || call === 'read' || !isRelevant(text)) continue;
     points.push({ call, nth, text, hasChild: children > 0 });
     if (startsChild.test(text)) children++;
@@ -73,6 +85,9 @@ export interface Injected extends Output {
   readonly isLate: boolean;
   /** Whether what failed was to write the answer. */
   readonly isUnheard?: boolean;
+  readonly verb: string | undefined;
+  /** The call that failed, as strace shows it. */
+  readonly failed?: string | undefined;
 }
 
 /**
@@ -87,7 +102,7 @@ export async function kill(
 ): Promise<Injected> {
   const options = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=KILL:when=${nth}`];
   const { output, isLate } = await traced(host, start, options, children);
-  return { ...output, isLate, isReached: output.exit === 'SIGKILL' };
+  return { ...output, isLate, isReached: output.exit === 'SIGKILL', verb: start.env.CNI_COMMAND };
 }
 
 /** Runs a verb in which one system call fails. @param error such as "EPERM". */
@@ -101,15 +116,16 @@ export async function fail(
   const { output, log, isLate } = await traced(host, start, options);
   const injected = log.split('\n').find((line) => line.includes('(INJECTED)'));
   const isReached = injected !== undefined && isRelevant(injected);
-  return { ...output, isLate, isReached, isUnheard: /^write\(1,/.test(injected ?? '') };
+  const isUnheard = /^write\(1</.test(injected ?? '');
+  return { ...output, isLate, isReached, isUnheard, verb: start.env.CNI_COMMAND, failed: injected };
 }
 
 /** False for what is only talk between threads, or reads a file of the kernel's. */
 function isRelevant(text: string): boolean {
   if (/^clone3?\(/.test(text)) return startsChild.test(text);
   // Node.js wakes its threads by an eventfd.
-  if (/^write\(\d+, "\\1\\0\\0\\0\\0\\0\\0\\0", 8\)/.test(text)) return false;
-  return !/^openat\(AT_FDCWD, "\/(?:sys\/fs\/cgroup|etc\/ssl)/.test(text);
+  if (/^write\(\d+<anon_inode:\[eventfd\]>,/.test(text)) return false;
+  return !/^openat\(AT_FDCWD<[^>]*>, "\/(?:sys\/fs\/cgroup|etc\/ssl)/.test(text);
 }
 
 async function traced(
@@ -120,7 +136,18 @@ async function traced(
 ): Promise<{ output: Output; log: string; isLate: boolean }> {
   const log = `/run/strace-${randomName()}`;
   try {
-    const argv = [...host.enter, 'strace', '-qq', '-s', '64', '-o', log, ...options, ...executable(type)];
+    const argv = [
+      ...host.enter,
+      'strace',
+      '-qq',
+      '-y',
+      '-s',
+      '64',
+      '-o',
+      log,
+      ...options,
+      ...executable(type),
+    ];
     const { output, isLate } = await runGroup(argv, { ...cleanEnv, ...env }, stdin, children);
     return { output, log: readFileSync(host.file(log), 'utf8'), isLate };
   } finally {
@@ -128,16 +155,19 @@ async function traced(
   }
 }
 
-/** What the launcher starts when there is no agent. */
-function executable(type: string): string[] {
+/** What the launcher starts when there is no agent. @param options for the loader. */
+export function executable(type: string, options: readonly string[] = []): string[] {
   const directory = join(binDir, readdirSync(binDir).find((name) => name.startsWith(privatePrefix))!);
   const loader = join(directory, readdirSync(directory).find((name) => name.startsWith('ld-linux'))!);
   const program = join(directory, 'cni-plugins');
-  return [loader, '--library-path', directory, '--argv0', type, program, '--', join(binDir, type)];
+  return [
+    ...[loader, ...options, '--library-path', directory, '--argv0', type],
+    ...[program, '--', join(binDir, type)],
+  ];
 }
 
 /** Runs a program in a process group of its own, so that what it leaves behind can be found. */
-async function runGroup(
+export async function runGroup(
   argv: readonly string[],
   env: NodeJS.ProcessEnv,
   stdin: string,

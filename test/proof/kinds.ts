@@ -2,6 +2,7 @@
 
 import { FailureBench, failureCases } from './failures.ts';
 import { killCases, tryKill, type Verdict } from './kills.ts';
+import { refusalCases } from './refusals.ts';
 import { Scene } from './scene.ts';
 import { StopBench, stopCases } from './stops.ts';
 import type { Subject } from './subjects.ts';
@@ -51,6 +52,13 @@ export const kinds: Readonly<Record<string, Kind>> = {
     part: 'System calls of plugins that fail',
     unit: 'failures',
     casesOf: failureCases,
+    open: (subject) => FailureBench.open(subject),
+  }),
+  refuse: kindOf({
+    name: 'refuse',
+    part: 'Requests of plugins that the kernel refuses',
+    unit: 'refusals',
+    casesOf: refusalCases,
     open: (subject) => FailureBench.open(subject),
   }),
   stop: kindOf({

@@ -23,8 +23,8 @@ export interface ProofOptions {
   readonly most?: number;
   /** What was tried before, and is not tried again. */
   readonly journal?: Journal;
-  /** Whether what is left is to be left for another time. */
-  isOver?(): boolean;
+  /** Whether what is left is to be left for another time. @param proof what was found by now. */
+  isOver?(proof: Proof): boolean;
   log(line: string): void;
 }
 
@@ -36,10 +36,11 @@ export interface Journal {
 
 /** What was found. */
 export interface Proof {
+  /** Cases in which the fault was met. */
   tried: number;
   /** Cases that were not tried, as the time was over. */
   left: number;
-  /** Cases in which the fault was not met, as the process did something else this time. */
+  /** Cases in which it was not, as the process did something else this time. */
   missed: number;
   readonly failures: { readonly command: string; readonly problem: string }[];
 }
@@ -87,7 +88,7 @@ async function workOff(
   for (const one of queue) {
     const key = `${subjectName} ${one.name}`;
     const known = journal?.verdictOf(key);
-    if (!known && isOver()) {
+    if (!known && isOver(proof)) {
       proof.left++;
       continue;
     }
@@ -99,8 +100,8 @@ async function workOff(
         .catch((error: Error) => ({ isReached: true, problem: error.stack ?? error.message })));
     if (!known) journal?.note(key, verdict);
     const { isReached, problem } = verdict;
-    proof.tried++;
-    if (!isReached) proof.missed++;
+    if (isReached) proof.tried++;
+    else proof.missed++;
     if (problem === '') continue;
     const command = `npm run prove -- --kind ${kind.name}${place} --subject ${subjectName} --only '${one.name}'`;
     proof.failures.push({ command, problem });

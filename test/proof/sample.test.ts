@@ -25,6 +25,7 @@ for (const kind of Object.values(kinds))
 for (const [what, kind, subject, only] of [
   ['killed while it writes a reservation, host-local', 'kill', 'host-local', 'ADD/0-host-local/write'],
   ['without memory to come back to the host, ptp', 'fail', 'ptp', 'ADD/0-ptp/setns'],
+  ['refused the move of its device, host-device', 'refuse', 'host-device', 'ADD/0-host-device/setlink'],
   ['whose answers of the kernel are lost, bridge', 'fail', 'nftables', 'ADD/0-bridge/recvfrom'],
 ] as const)
   test(`${what} leaves nothing`, async (t) => {

@@ -1,28 +1,37 @@
 /** A host on which plugins are killed and failed, and what it looks like from outside. */
 
+import { renameSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import { Attachment, type AttachOptions, pluginConfig, runNetworkVerb, validKeys } from '../support/chain.ts';
+import { defaultSocket } from '../../agent/agent.ts';
+import { Attachment, pluginConfig, runNetworkVerb, validKeys } from '../support/chain.ts';
 import { type Host, makeHost, type Pod, startAgent, type Teardown } from '../support/host.ts';
-import { links, networkSnapshot, runAll, snapshot, until } from '../support/observe.ts';
-import { type Outcome, runPlugin, suites, type Verb } from '../support/plugin.ts';
+import { links, until } from '../support/observe.ts';
+import { type Outcome, runPlugin, succeeded, suites, type Verb } from '../support/plugin.ts';
 import type { Start } from './injection.ts';
-import type { Subject } from './subjects.ts';
+import { Neighbour, Outside } from './neighbour.ts';
+import { type Picture, pictureOf } from './observer.ts';
+import { attachmentOptions, mappingsOf, type Subject } from './subjects.ts';
 
 /** How long the kernel may take to do away with a namespace, in milliseconds. */
 const longestSettling = 20_000;
 
-/** Sysctls of the host that plugins change. */
-const sysctls = ['net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding', 'net.ipv4.conf.all.route_localnet'];
-
-/** What a host, or a pod, looks like. */
-export type Picture = Record<string, unknown>;
+/** How a scene is set. */
+export interface SceneOptions {
+  /** Whether there is a living attachment besides the one of each case; by default where there can be one. */
+  readonly hasNeighbour?: boolean;
+  /** Whether an agent does what is not tampered with; it is quicker. */
+  readonly hasAgent?: boolean;
+}
 
 /** A host with one network, used for one case after another as long as it is found clean. */
 export class Scene {
   readonly host: Host;
   readonly subject: Subject;
-  /** A living attachment that nothing may happen to. */
-  readonly neighbour: Attachment | undefined;
+  private neighbour: Neighbour | undefined;
+  private outside!: Outside;
+  /** Number of the agent's process. */
+  private agent: number | undefined;
+  private usesAgent = true;
   /** What the host looks like without any other attachment. */
   private before: Picture = {};
   /** The interfaces that it has then. */
@@ -30,42 +39,44 @@ export class Scene {
   private readonly gone = new WeakSet<Pod>();
   private readonly cleanups: (() => void | Promise<void>)[];
 
-  private constructor(
-    host: Host,
-    subject: Subject,
-    cleanups: (() => void | Promise<void>)[],
-    neighbour: Attachment | undefined,
-  ) {
+  private constructor(host: Host, subject: Subject, cleanups: (() => void | Promise<void>)[]) {
     this.host = host;
     this.subject = subject;
     this.cleanups = cleanups;
-    this.neighbour = neighbour;
   }
 
-  /**
-   * Makes a host.
-   * @param options.hasNeighbour whether there is a living attachment besides the one of each case.
-   * @param options.hasAgent whether an agent does what is not tampered with; it is quicker.
-   */
-  static async open(subject: Subject, { hasNeighbour = false, hasAgent = true } = {}): Promise<Scene> {
+  /** Makes a host. */
+  static async open(subject: Subject, options: SceneOptions = {}): Promise<Scene> {
+    const { hasNeighbour = !subject.isExclusive, hasAgent = true } = options;
     const cleanups: (() => void | Promise<void>)[] = [];
     const t: Teardown = { teardown: (step) => void cleanups.push(step) };
-    const host = await makeHost(t, { mayHaveAgent: false });
-    await subject.prepare?.(host);
-    if (hasAgent) await startAgent(t, host);
-    const scene = new Scene(host, subject, cleanups, undefined);
-    // Some things stay after the last DEL by design: a bridge, shared chains.
-    const first = await scene.attachment();
-    await first.add();
-    await first.del();
-    await first.pod.remove();
-    await subject.prepare?.(host);
-    const neighbour = hasNeighbour ? await scene.attachment({ portMappings: [] }) : undefined;
-    await neighbour?.add();
-    const whole = neighbour ? new Scene(host, subject, cleanups, neighbour) : scene;
-    for (const { ifname } of await links(host)) whole.ports.add(ifname);
-    whole.before = await whole.settledPicture();
-    return whole;
+    const scene = new Scene(await makeHost(t, { mayHaveAgent: false }), subject, cleanups);
+    try {
+      await scene.set(t, hasNeighbour, hasAgent);
+    } catch (error) {
+      await scene.close();
+      throw error;
+    }
+    return scene;
+  }
+
+  private async set(t: Teardown, hasNeighbour: boolean, hasAgent: boolean): Promise<void> {
+    const { host, subject } = this;
+    this.outside = await Outside.of(host);
+    await subject.prepare?.(host, t);
+    if (hasAgent) this.agent = (await startAgent(t, host)).pid;
+    // Some things stay after the last DEL by design: a bridge, shared chains. Descriptors of the agent, too.
+    for (let i = 0; i < 2; i++) {
+      const first = await this.attachment();
+      await first.add();
+      await first.tryCheck();
+      await first.del();
+      await this.remove(first.pod);
+      succeeded(await this.collect());
+    }
+    if (hasNeighbour) this.neighbour = await Neighbour.attach(t, host, subject, this.outside);
+    for (const { ifname } of await links(host)) this.ports.add(ifname);
+    this.before = await this.settledPicture();
   }
 
   /** Takes the host away. */
@@ -73,16 +84,50 @@ export class Scene {
     for (const step of this.cleanups.reverse()) await step();
   }
 
+  /** The attachment that stays, where there is one. */
+  get neighbourAttachment(): Attachment | undefined {
+    return this.neighbour?.attachment;
+  }
+
   /** A new pod, not attached yet. */
-  async attachment(capabilities: AttachOptions['capabilities'] = this.subject.capabilities ?? {}) {
-    return new Attachment(this.host, await this.host.addPod(), this.subject.network, { capabilities });
+  async attachment(): Promise<Attachment> {
+    const { host, subject } = this;
+    return new Attachment(host, await host.addPod(), subject.network, attachmentOptions(subject));
+  }
+
+  /** Has packets come to the ports that are mapped, so that the kernel tracks where it leads them. */
+  async sendPackets(): Promise<void> {
+    for (const { hostPort, protocol } of mappingsOf(this.subject))
+      if (protocol === 'udp') await this.outside.sendUdp(hostPort);
+  }
+
+  /**
+   * Says whether the agent does what comes next, or plugins by themselves: it is not found where it is looked
+   * for.
+   */
+  useAgent(isUsed: boolean): void {
+    if (this.agent === undefined || isUsed === this.usesAgent) return;
+    const [socket, aside] = [defaultSocket, `${defaultSocket}.aside`].map((path) => this.host.file(path));
+    if (isUsed) renameSync(aside!, socket!);
+    else renameSync(socket!, aside!);
+    this.usesAgent = isUsed;
   }
 
   /** Takes a pod's namespace away, unless it is gone already. */
   async remove(pod: Pod): Promise<void> {
     if (this.gone.has(pod)) return;
     this.gone.add(pod);
+    if (this.subject.isDevice) await this.fallBack(pod);
     await pod.remove();
+  }
+
+  /**
+   * Does with a pod's interfaces what the kernel does with real devices when a namespace ends: they are with
+   * the host, down, with the name that they had. A veth pair, which stands for one here, it would delete.
+   */
+  private async fallBack(pod: Pod): Promise<void> {
+    for (const { ifname } of await links(pod))
+      if (ifname !== 'lo') await pod.run(['ip', 'link', 'set', ifname, 'netns', String(this.host.pid)]);
   }
 
   /**
@@ -99,36 +144,22 @@ export class Scene {
 
   /** What the host, and the neighbour's pod, look like now. @param pod whose inside is looked at as well. */
   async picture(pod?: Pod): Promise<Picture> {
-    const { host, neighbour } = this;
-    const inside = [pod, neighbour?.pod].filter((one) => one !== undefined);
-    const commands = ['tc qdisc', 'iptables-save', 'ip6tables-save', `sysctl ${sysctls.join(' ')}`];
-    const [all, [qdiscs = '', rules4 = '', rules6 = '', values = ''], ...pods] = await Promise.all([
-      snapshot(host),
-      runAll(host, commands),
-      ...inside.map((one) => insideOf(one)),
-    ]);
-    // Node.js names the hint of nobody: which handles the kernel gave to shared rules.
-    const shown = Object.entries(all.files as Record<string, string>).filter(
-      ([path]) => !path.startsWith('/run/cni/iptables/') || path.endsWith('.tmp'),
-    );
-    return {
-      ...all,
-      files: Object.fromEntries(shown),
-      qdiscs: lines(qdiscs.replace(/ refcnt \d+/g, '').replace(/qdisc (\S+) \S+:/g, 'qdisc $1')),
-      iptables: [...rulesOf(rules4), ...rulesOf(rules6)],
-      sysctls: lines(values),
-      pods: { ...pods },
-    };
+    const pods = [pod, this.neighbour?.attachment.pod].filter((one) => one !== undefined);
+    const { host, subject } = this;
+    return { ...(await pictureOf(host, pods, this.agent)), more: (await subject.look?.(host)) ?? [] };
   }
 
   /**
-   * Compares the host with what it was before the case.
+   * Compares the host with what it was before the case, and looks whether the neighbour can still be reached.
    * @param isIgnored tells by a file's path whether it may be different.
    * @returns what is different once the kernel has had its time, "" when nothing is.
    */
   async difference(isIgnored?: (path: string) => boolean): Promise<string> {
-    await this.subject.prepare?.(this.host);
-    return this.differenceFrom(this.before, undefined, isIgnored);
+    const difference = await this.differenceFrom(this.before, undefined, isIgnored);
+    const isConnected = (await this.neighbour?.isConnected()) ?? true;
+    return [difference, isConnected ? '' : 'The neighbour is not connected any more']
+      .filter(Boolean)
+      .join('\n');
   }
 
   /** As {@link difference}, from another picture. @param pod whose inside was part of it. */
@@ -145,20 +176,26 @@ export class Scene {
   start(verb: Verb, index: number, attachment: Attachment): Start {
     const { network } = this.subject;
     const plugin = network.plugins[index]!;
-    const isGc = verb === 'GC';
+    // libcni sets these for neither.
+    const isOfNetwork = verb === 'GC' || verb === 'STATUS';
     const config = {
-      ...pluginConfig(network, plugin, isGc ? {} : attachment.options.capabilities),
-      ...(isGc ? validKeys(this.valid()) : attachment.result && { prevResult: attachment.result }),
+      ...pluginConfig(network, plugin, isOfNetwork ? {} : attachment.options.capabilities),
+      ...(verb === 'GC'
+        ? validKeys(this.valid())
+        : isOfNetwork
+          ? {}
+          : attachment.result && { prevResult: attachment.result }),
     };
     return {
       type: plugin.type,
       stdin: JSON.stringify(config),
       env: {
         CNI_COMMAND: verb,
-        CNI_CONTAINERID: isGc ? '' : attachment.pod.containerId,
-        CNI_NETNS: isGc ? '' : attachment.pod.netns,
-        CNI_IFNAME: isGc ? '' : 'eth0',
+        CNI_CONTAINERID: isOfNetwork ? '' : attachment.pod.containerId,
+        CNI_NETNS: isOfNetwork ? '' : attachment.pod.netns,
+        CNI_IFNAME: isOfNetwork ? '' : attachment.options.ifname,
         CNI_PATH: suites.ours,
+        ...(!isOfNetwork && attachment.options.args !== undefined && { CNI_ARGS: attachment.options.args }),
       },
     };
   }
@@ -180,7 +217,8 @@ export class Scene {
   }
 
   private valid(): { containerID: string; ifname: string }[] {
-    return this.neighbour ? [{ containerID: this.neighbour.pod.containerId, ifname: 'eth0' }] : [];
+    const { pod, options } = this.neighbour?.attachment ?? {};
+    return pod ? [{ containerID: pod.containerId, ifname: options!.ifname! }] : [];
   }
 
   /** A {@link picture} that stays the same for a moment: the kernel does some things when it finds the time. */
@@ -193,30 +231,8 @@ export class Scene {
   }
 }
 
-async function insideOf(pod: Pod): Promise<Picture> {
-  const [network, values] = await Promise.all([
-    networkSnapshot(pod),
-    pod.tryRun(['sysctl', '-a', '--pattern', 'conf.eth0.(arp_filter|accept_ra|disable_ipv6)']),
-  ]);
-  return { ...network, sysctls: lines(values.stdout) };
-}
-
-function lines(text: string): string[] {
-  return text
-    .split('\n')
-    .filter((line) => line !== '')
-    .sort();
-}
-
-/** Rules without counters and dates. */
-function rulesOf(text: string): string[] {
-  return text
-    .split('\n')
-    .filter((line) => /^[*:-]/.test(line))
-    .map((line) => line.replace(/ \[\d+:\d+\]$/, ''));
-}
-
-function differences(before: Picture, now: Picture): string[] {
+/** What of a picture is different, in lines that begin with "+" or "-". */
+export function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
   return [

@@ -1,12 +1,12 @@
 /** containerd runs pods on our plugins: the test speaks to it as the kubelet does. */
 
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { sample } from '../support/chain.ts';
 import { files, links, networkSnapshot, snapshot } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import { Containerd, type Sandbox } from './support/containerd.ts';
-import { greeting, makeNode } from './support/node.ts';
+import { greeting, makeNode, type Node } from './support/node.ts';
 
 test('a pod answers at its address and published port, and leaves nothing behind', async (t) => {
   const node = await makeNode(t);
@@ -39,12 +39,42 @@ test('a pod answers at its address and published port, and leaves nothing behind
   await containerd.restart();
   t.is(await node.browse('127.0.0.1', 18083), greeting, 'after a restart of containerd');
   t.is(await containerd.browse(first, '127.0.0.1'), greeting);
+  await assertSeen(t, node, [ip!, other.ips[0]!]);
   await containerd.stopSandbox(web);
   await containerd.stopSandbox(web); // The kubelet may ask again: a DEL without a network namespace.
   await containerd.removeSandbox(web);
   t.deepEqual(await snapshot(node), before);
   t.is(await containerd.browse(client, '127.0.0.1'), greeting, 'the other pod still answers');
 });
+
+/** Asserts that an operator sees each of two pods once, in order, and nothing of the runtime's own loopback. */
+async function assertSeen(t: ExecutionContext, node: Node, ips: readonly string[]): Promise<void> {
+  const recorded = await node.run(['ls', '/var/lib/cni/results']);
+  t.is(recorded.match(/cni-loopback-/g)?.length, 2, recorded);
+  const cni = async (...args: string[]) => {
+    const { exit, stdout, stderr } = await node.tryRun([join(suites.ours, 'cni'), ...args], {
+      env: { CNI_PATH: suites.ours },
+    });
+    t.notRegex(stdout + stderr, /loopback|127\.0\.0\.1|::1\b/, args.join(' '));
+    return { exit, stdout };
+  };
+  const list = await cni('list');
+  t.is(list.exit, 0, list.stdout);
+  t.regex(list.stdout, /\n2 attachments, all ok\./);
+  for (const ip of ips) t.true(list.stdout.includes(ip));
+  const networks = await cni('network', 'ls');
+  t.is(networks.exit, 0, networks.stdout);
+  t.regex(networks.stdout, /\n1 network\./);
+  const { checks } = JSON.parse((await cni('doctor', '-o', 'json')).stdout) as {
+    checks: { id: string; findings: object[] }[];
+  };
+  for (const id of ['records', 'attachments'])
+    t.deepEqual(checks.find((one) => one.id === id)!.findings, [], id);
+  t.regex((await cni('draw')).stdout, /2 attachments, 2 ok/);
+  const collection = await cni('gc', '--dry-run');
+  t.is(collection.exit, 0);
+  t.regex(collection.stdout, /^podnet\n0 attachments would be removed, 2 kept\.$/m);
+}
 
 test('a dual-stack pod gets an address of each family', async (t) => {
   const node = await makeNode(t);

@@ -31,6 +31,12 @@ export function firewallNet(
   };
 }
 
+/** Gives a host a firewall of nftables that drops forwarded packets, so that there is something to open. */
+export async function dropForwarded(host: Host): Promise<void> {
+  const base = 'type filter hook forward priority filter; policy drop;';
+  await host.run(['nft', `add table inet filter; add chain inet filter forward { ${base} }`]);
+}
+
 /** A network without its firewall plugin. */
 export function withoutFirewall(network: Conflist): Conflist {
   return { ...network, plugins: network.plugins.filter(({ type }) => type !== 'firewall') };

@@ -7,6 +7,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Attachment, type AttachOptions, type Conflist, type PluginConf } from './chain.ts';
+import { dropForwarded } from './firewall.ts';
 import { type Host, makeHost, Pod, type Teardown } from './host.ts';
 import { files, type IpLink, type IpRoute, ipJson } from './observe.ts';
 import type { PrintedResult } from './plugin.ts';
@@ -69,8 +70,7 @@ const podName = 'pod-recorded';
 /** A host with forwarding and a firewall, so that the plugin of that name has something to open. */
 async function makeFirewalledHost(t: Teardown): Promise<Host> {
   const host = await makeHost(t);
-  const base = 'type filter hook forward priority filter; policy drop;';
-  await host.run(['nft', `add table inet filter; add chain inet filter forward { ${base} }`]);
+  await dropForwarded(host);
   return host;
 }
 

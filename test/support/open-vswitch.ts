@@ -2,12 +2,20 @@
 
 import type { ChildProcess } from 'node:child_process';
 import type { Namespace, Teardown } from './host.ts';
-import { until } from './observe.ts';
+import { runAll, until } from './observe.ts';
 
 /** What moves packets: "netdev" in user space, which takes no module of the kernel, or "system" in the kernel. */
 type Datapath = 'netdev' | 'system';
 
 const socket = 'unix:/run/openvswitch/db.sock';
+
+/** The ports of bridge "br1", and all mirrors. */
+export function lookAtOpenVswitch(host: Namespace): Promise<string[]> {
+  return runAll(host, [
+    'ovs-vsctl list-ports br1',
+    'ovs-vsctl --columns=name,select_all,select_src_port,select_dst_port,output_port list Mirror',
+  ]);
+}
 
 /** Open vSwitch of one host. */
 export class OpenVswitch {

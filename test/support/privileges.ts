@@ -1,14 +1,15 @@
 /**
  * Which capabilities a verb of a plugin takes: the plugin is run as root with no more than those that are
- * given, and what comes of it is judged from outside. Everything else is done with all privileges.
+ * given, and what comes of it is judged from outside. Everything else is done with all privileges, by an agent,
+ * which is quicker.
  */
 
 import { Attachment, type AttachOptions, type Conflist, type PluginConf, runNetworkVerb } from './chain.ts';
-import { useLegacyIptables } from './firewall.ts';
-import { Host, makeHostWithDevices, type Pod, type Teardown } from './host.ts';
+import { dropForwarded, useLegacyIptables } from './firewall.ts';
+import { Host, makeHostWithDevices, type Pod, startAgent, type Teardown } from './host.ts';
 import { endNameServer, nameDirectory, nameServer } from './name-server.ts';
 import { files, networkSnapshot, runAll, snapshot } from './observe.ts';
-import { OpenVswitch } from './open-vswitch.ts';
+import { lookAtOpenVswitch, OpenVswitch } from './open-vswitch.ts';
 import type { Outcome } from './plugin.ts';
 
 export const verbs = ['ADD', 'CHECK', 'DEL', 'GC', 'STATUS'] as const;
@@ -50,12 +51,6 @@ const tuning = {
   sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' },
 };
 
-/** A firewall that drops forwarded packets. */
-function addFirewall(host: Host): Promise<string> {
-  const base = 'type filter hook forward priority filter; policy drop;';
-  return host.run(['nft', `add table inet filter; add chain inet filter forward { ${base} }`]);
-}
-
 /** The rules of iptables, of whichever kind it is on the host. */
 async function lookAtIptables(host: Host): Promise<string[]> {
   const texts = await runAll(host, ['iptables-save', 'ip6tables-save']);
@@ -66,13 +61,6 @@ const ovs = { type: 'ovs', bridge: 'br1', vlan: 7, ipam };
 
 function addOpenVswitch(host: Host, t: Teardown): Promise<OpenVswitch> {
   return OpenVswitch.start(t, host);
-}
-
-function lookAtOpenVswitch(host: Host): Promise<string[]> {
-  return runAll(host, [
-    'ovs-vsctl list-ports br1',
-    'ovs-vsctl --columns=name,select_all,select_src_port,select_dst_port,output_port list Mirror',
-  ]);
 }
 
 /** Whether the name server runs, and its files but for the one that has its number. */
@@ -125,7 +113,7 @@ export const subjects: readonly Subject[] = [
     name: 'firewall, nftables',
     before: [bridge],
     plugin: { type: 'firewall', backend: 'nftables' },
-    prepare: addFirewall,
+    prepare: dropForwarded,
   },
   { name: 'bandwidth', before: [bridge], plugin: { type: 'bandwidth', ...limits } },
   { name: 'tuning', before: [bridge], plugin: tuning },
@@ -186,6 +174,15 @@ class LimitedHost extends Host {
   }
 }
 
+/** The same host, but that the socket of its agent is hidden from programs. */
+async function withoutAgent(t: Teardown, host: Host): Promise<Host> {
+  // Sandboxes that are made later are to be seen.
+  await host.run(['mount', '--make-rshared', '/run']);
+  const hide = 'mount --bind /dev/null /run/cni/agent.sock; echo ready; exec cat >/dev/null';
+  const child = await host.start(t, ['unshare', '--mount', '--propagation', 'slave', 'sh', '-ec', hide]);
+  return new Host(child.pid!);
+}
+
 /** What is on the host, and in a sandbox. */
 type Picture = [host: unknown, pod: Record<string, unknown>];
 
@@ -202,10 +199,12 @@ export interface Trial {
 export class Privileged {
   readonly host: Host;
   readonly subject: Subject;
+  private readonly limited: Host;
   private readonly network: Conflist;
 
-  private constructor(host: Host, subject: Subject) {
+  private constructor(host: Host, limited: Host, subject: Subject) {
     this.host = host;
+    this.limited = limited;
     this.subject = subject;
     this.network = { cniVersion: '1.1.0', name: 'net', plugins: [] };
   }
@@ -214,14 +213,15 @@ export class Privileged {
   static async prepare(t: Teardown, subject: Subject): Promise<Privileged> {
     const host = await makeHostWithDevices(t, { mayHaveAgent: false });
     await subject.prepare?.(host, t);
-    const one = new Privileged(host, subject);
+    await startAgent(t, host);
+    const one = new Privileged(host, await withoutAgent(t, host), subject);
     for (const verb of ['ADD', 'GC'] as const) await one.attempt(verb, undefined);
     return one;
   }
 
   /** Tries a verb. @param capabilities all when undefined. */
   async attempt(verb: PrivilegedVerb, capabilities: readonly string[] | undefined): Promise<Trial> {
-    const host = capabilities ? new LimitedHost(this.host, capabilities) : this.host;
+    const host = capabilities ? new LimitedHost(this.limited, capabilities) : this.host;
     if (verb === 'STATUS') {
       const outcome = await runNetworkVerb(host, this.ownNetwork(), 'STATUS');
       return { works: isFine(outcome), outcome, pictures: [0, 0] };

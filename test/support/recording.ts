@@ -2,6 +2,7 @@
 
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeHost, type Teardown } from './host.ts';
 import { cleanEnv } from './run.ts';
@@ -106,6 +107,15 @@ export async function openTerminals(t: Teardown): Promise<Terminals> {
     'node-1#': openTerminal(t, host.enter, 'node-1'),
     laptop$: openTerminal(t, laptop.enter, 'laptop'),
   };
+}
+
+/** Installs the plugins on a bare host with the commands of the README. */
+export async function installAsReadmeSays(terminals: Terminals): Promise<void> {
+  const readme = readFileSync(join(root, 'README.md'), 'utf8');
+  const block = [...readme.matchAll(/^```sh\n(.*?)^```$/gms)].find(([, text]) =>
+    text!.includes('cni install'),
+  );
+  await terminals['node-1#']!.run(block![1]!.trimEnd());
 }
 
 /**

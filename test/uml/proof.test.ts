@@ -1,4 +1,4 @@
-/** Plugins for kinds of interfaces that the kernel may lack, killed and failed at a sample of their system calls. */
+/** Plugins for kinds of interfaces that the kernel may lack, killed at a sample of their system calls. */
 
 import { Random } from '../../scripts/random.ts';
 import { kinds } from '../proof/kinds.ts';
@@ -8,13 +8,14 @@ import { guestTest as test } from '../support/uml.ts';
 
 const seed = Number(process.env.PROOF_SEED ?? 1);
 
-for (const kind of [kinds.kill!, kinds.fail!])
-  test(`${kind.part}: a sample is survived`, async (t) => {
-    const random = new Random(seed);
-    // One of them: a guest takes a minute to find out what a subject's verbs do.
-    const name = random.pick(Object.keys(guestSubjects));
-    const options = { share: 1, most: 2, random, jobs: 1, log: () => {} };
-    const { tried, failures } = await prove(kind, { [name]: guestSubjects[name]! }, options);
-    t.true(tried > 0);
-    t.deepEqual({ seed, name, failures }, { seed, name, failures: [] });
-  });
+const kind = kinds.kill!;
+
+test(`${kind.part}: a sample is survived`, async (t) => {
+  const random = new Random(seed);
+  // One of them, and one kind: a guest takes a minute to find out what a subject's verbs do.
+  const name = random.pick(Object.keys(guestSubjects));
+  const options = { share: 1, most: 2, random, jobs: 1, log: () => {} };
+  const { tried, failures } = await prove(kind, { [name]: guestSubjects[name]! }, options);
+  t.true(tried > 0);
+  t.deepEqual({ seed, name, failures }, { seed, name, failures: [] });
+});

@@ -63,5 +63,9 @@ test('says what is wrong with which range', (t) => {
   t.regex(message([range('10.1.0.0/24')], [range('10.1.0.0/16')]), /two range sets overlap/);
   t.regex(message([range('10.1.0.0/24'), range('fd00::/64')]), /mixes IPv4 and IPv6/);
   t.regex(message([]), /empty/);
+  t.regex(
+    message([range('10.1.0.0/24', '10.1.0.1', '10.1.0.1')]),
+    /"ipam\.ranges\[0\]" has no address but that of a gateway \(10\.1\.0\.1\)/,
+  );
   t.regex(message([{} as never]), /no "subnet"/);
 });

@@ -117,3 +117,30 @@ test('each library belongs to a Debian package', (t) => {
   ] as const)
     t.is(debianPackageOf(file), name);
 });
+
+test('docs/supply-chain.md has each npm package of the project in the table where it belongs, and no other', (t) => {
+  const page = readFileSync(join(import.meta.dirname, '../../../docs/supply-chain.md'), 'utf8');
+  /** What the rows of a section have in code type. */
+  const namesIn = (title: string) =>
+    page
+      .split(`\n## ${title}\n`)[1]!
+      .split('\n## ')[0]!
+      .split('\n')
+      .filter((line) => line.startsWith('| '))
+      .flatMap((line) => [...line.matchAll(/`([^`]+)`/g)].map(([, name]) => name!));
+  const [shipped, built] = ['What is shipped', 'What builds and tests it'].map(namesIn) as [
+    string[],
+    string[],
+  ];
+  const billed = new Set(bill.components.map(({ name }) => name));
+  const isShipped = (name: string) => billed.has(name) || name.startsWith('node-linux-');
+  const all = Object.keys(packageJson.devDependencies);
+  t.deepEqual(
+    all.filter((name) => !(isShipped(name) ? shipped : built).includes(name)),
+    [],
+  );
+  t.deepEqual(
+    built.filter((name) => !all.includes(name) || isShipped(name)),
+    [],
+  );
+});

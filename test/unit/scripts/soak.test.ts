@@ -2,52 +2,85 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { type AgentSize, SoakAgent } from '../../../scripts/soak/agent.ts';
+import { Random } from '../../../scripts/random.ts';
+import { SoakAgent } from '../../../scripts/soak/agent.ts';
 import { Gate } from '../../../scripts/soak/gate.ts';
+import { differences } from '../../../scripts/soak/leftovers.ts';
 import { MemoryWatch } from '../../../scripts/soak/memory.ts';
 import { ReferenceReach } from '../../../scripts/soak/reference-reach.ts';
 import { Times } from '../../../scripts/soak/times.ts';
 
-/** Times of 2,000 calls that grow evenly, in milliseconds. */
-function timesOf(ours: [from: number, to: number], reference: [from: number, to: number]): Times {
+/** Times of calls that grow evenly, each up to a third more or less, in milliseconds. */
+function timesOf(
+  ours: [from: number, to: number],
+  reference: [from: number, to: number],
+  { calls = 400, command = 'ADD' } = {},
+): Times {
   const times = new Times();
-  for (let i = 0; i < 2000; i++)
-    for (const [contender, [from, to]] of [
-      ['agent', ours],
-      ['reference', reference],
+  const random = new Random(1);
+  for (let i = 0; i < calls; i++)
+    for (const [contender, verb, [from, to]] of [
+      ['agent', command, ours],
+      ['reference', command === 'GC' ? 'DEL' : command, reference],
     ] as const)
-      times.add(contender, 'ADD', from + ((to - from) * i) / 2000);
+      times.add(contender, verb, (from + ((to - from) * i) / calls) * (random.between(66, 133) / 100));
   return times;
 }
 
-test('a time that grows is told, unless that of the reference grows as well', (t) => {
+test('a time that grows is told, GC as well, unless that of the reference grows too', (t) => {
   t.regex(
-    timesOf([10, 30], [10, 10]).growths()[0] ?? '',
-    /^ADD with agent took 1\d ms in the first quarter and 2\d ms/,
+    timesOf([10, 50], [10, 10]).growths()[0] ?? '',
+    /^ADD with agent took 1\d ms in the first quarter and 4\d ms/,
   );
-  t.deepEqual(timesOf([10, 30], [20, 60]).growths(), []);
+  t.regex(timesOf([10, 50], [10, 10], { command: 'GC' }).growths()[0] ?? '', /^GC with agent took/);
+  t.deepEqual(timesOf([10, 50], [20, 100]).growths(), []);
   t.deepEqual(timesOf([10, 10], [10, 10]).growths(), []);
 });
 
-test('an agent that grows with its calls is told, unless it is another one or has done little', (t) => {
-  const growthsOf = (mayBeKilled: boolean, ...sizes: AgentSize[]) => {
-    let last: AgentSize | undefined;
-    const memory = new MemoryWatch({ size: () => last });
-    for (const size of sizes) {
-      last = size;
-      memory.look(mayBeKilled);
-    }
-    return memory.growths().length;
-  };
-  const [early, leaking, sound] = [
-    { calls: 300, own: 20_000 },
-    { calls: 1000, own: 90_000 },
-    { calls: 1000, own: 30_000 },
-  ];
-  t.is(growthsOf(false, early, leaking), 1);
-  t.is(growthsOf(false, early, sound), 0);
-  t.is(growthsOf(true, early, leaking), 0);
-  t.is(growthsOf(false, early, { calls: 400, own: 90_000 }), 0);
+test('a time that grows is not told of so few calls that it may be chance', (t) => {
+  t.deepEqual(timesOf([10, 50], [10, 10], { calls: 70 }).growths(), []);
+  t.deepEqual(timesOf([10, 18], [10, 10], { calls: 100 }).growths(), []);
+});
+
+/** What is told of an agent that was looked at after every 20 calls. @param ownAt its memory after so many. */
+function growthsOf(ownAt: (calls: number) => number, { looks = 20, mayBeKilled = false } = {}): string[] {
+  let calls = 500;
+  const memory = new MemoryWatch({ size: () => ({ calls, own: ownAt(calls) }) });
+  for (; looks > 0; looks--, calls += 20) memory.look(mayBeKilled);
+  return memory.growths();
+}
+
+test('an agent that grows by more than 4 KiB a call is told, unless it is another one or has done little', (t) => {
+  const leaking = (calls: number) => 20_000 + 6 * calls;
+  t.deepEqual(growthsOf(leaking), ['The agent grew by 6.0 ± 0.0 KiB a call']);
+  t.deepEqual(growthsOf(leaking, { mayBeKilled: true }), []);
+  t.deepEqual(growthsOf(leaking, { looks: 9 }), []);
+  t.deepEqual(
+    growthsOf((calls) => 20_000 + 3.9 * calls),
+    [],
+  );
+});
+
+test('an agent that is far too large is told, whatever was seen of it', (t) => {
+  t.deepEqual(
+    growthsOf((calls) => 100 * calls, { looks: 2, mayBeKilled: true }),
+    ['The agent had 50.8 MiB after 520 calls'],
+  );
+});
+
+test('an agent whose heap grows until it is collected is not told, however little was seen of it', (t) => {
+  const collected = (calls: number) => 20_000 + 20 * (calls % 100);
+  t.deepEqual(growthsOf(collected), []);
+  t.deepEqual(growthsOf(collected, { looks: 12 }), []);
+  const leaking = (calls: number) => collected(calls) + 20 * calls;
+  t.is(growthsOf(leaking).length, 1);
+});
+
+test('what is lost is told apart from what is left', (t) => {
+  t.deepEqual(differences(new Set(['link a', 'link b']), new Set(['link b', 'link c'])), {
+    left: ['link c'],
+    lost: ['link a'],
+  });
 });
 
 test('nothing else goes on while something is done alone', async (t) => {
@@ -59,7 +92,7 @@ test('nothing else goes on while something is done alone', async (t) => {
     said.push(`${what} ends`);
   };
   const before = [gate.share(say('one')), gate.share(say('two'))];
-  const alone = [gate.alone(say('alone')), gate.alone(say('never'))];
+  const alone = [gate.alone(say('alone')), gate.alone(say('alone as well'))];
   await Promise.all([...before, ...alone, gate.share(say('three'))]);
   t.deepEqual(said, [
     'one begins',
@@ -68,6 +101,8 @@ test('nothing else goes on while something is done alone', async (t) => {
     'two ends',
     'alone begins',
     'alone ends',
+    'alone as well begins',
+    'alone as well ends',
     'three begins',
     'three ends',
   ]);

@@ -1,0 +1,51 @@
+/** What stands within a plugin's configuration for other plugins: networks, or a delegate's configuration. */
+
+import { configSchema, type InnerConfig } from '../lib/cni/plugin.ts';
+import { decode, getKey } from '../lib/cni/schema.ts';
+import type { Suite } from '../main.ts';
+import { type NetworkList, type PluginEntry, wholeConfig } from './libcni/conflist.ts';
+import { loadPlugin } from './schema.ts';
+
+/**
+ * What stands within a configuration; nothing when the configuration is wrong, or of another suite.
+ * @param type of the plugin. @param network that it stands in.
+ */
+export async function innerConfigs(
+  type: string,
+  config: PluginEntry['config'],
+  network: Pick<NetworkList, 'name' | 'cniVersion'>,
+  suite: Suite,
+): Promise<InnerConfig[]> {
+  const plugin = await loadPlugin(suite.plugins, type);
+  if (!plugin?.inner) return [];
+  try {
+    return plugin.inner(decode(configSchema(plugin), wholeConfig({ config }, network)) as never);
+  } catch {
+    return []; // "cni validate" tells what is wrong.
+  }
+}
+
+/** The plugin that connects containers: one of a network itself, or the one that it delegates to. */
+export interface Maker {
+  readonly type: string;
+  readonly config: PluginEntry['config'];
+  /** Whether it is a delegate, which gets its addresses from elsewhere. */
+  readonly isDelegate: boolean;
+}
+
+/** Who does the work of a plugin: itself, or the delegate that its configuration names. */
+export function makerOf(
+  { type, config }: Pick<PluginEntry, 'type' | 'config'>,
+  inner: readonly InnerConfig[],
+): Maker {
+  const delegate = inner.find(({ isNetwork }) => !isNetwork)?.value as Record<string, unknown> | undefined;
+  if (!delegate) return { type, config, isDelegate: false };
+  return { type: `${delegate.type}`, config: delegate, isDelegate: true };
+}
+
+/** The bridge that containers are connected to, or undefined where there is none. */
+export function bridgeOf({ type, config }: Pick<Maker, 'type' | 'config'>): string | undefined {
+  if (type !== 'bridge') return undefined;
+  const name = getKey(config, 'bridge');
+  return typeof name === 'string' && name !== '' ? name : 'cni0';
+}

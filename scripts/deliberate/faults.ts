@@ -1,0 +1,144 @@
+/** Faults as they could be in the code, each with the proof that has to see it. */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Mutant } from '../mutate/mutants.ts';
+
+/** One fault. */
+export interface Fault {
+  /** What the code does wrongly with it. */
+  readonly what: string;
+  /** Source file. */
+  readonly file: string;
+  /** An expression, or a statement with its semicolon, that is in the file just once. */
+  readonly original: string;
+  /** The expression that takes its place; left out for a statement that is skipped. */
+  readonly replacement?: string;
+  /** Which proof has to see it, and what of it is run: arguments of Node.js. */
+  readonly proof: keyof typeof proofs;
+  readonly run: readonly string[];
+  /** What it has to say then. */
+  readonly says: RegExp;
+}
+
+/** The proofs, by what is run of each, but for its own arguments. */
+export const proofs = {
+  kill: ['scripts/prove.ts', '--fail-fast', '--kind', 'kill'],
+  fail: ['scripts/prove.ts', '--fail-fast', '--kind', 'fail'],
+  stop: ['scripts/prove.ts', '--fail-fast', '--kind', 'stop'],
+  soak: ['scripts/soak.ts'],
+  fuzz: ['scripts/fuzz.ts'],
+  privileges: ['node_modules/ava/entrypoints/cli.js', '--tap', 'test/network/privileges.test.ts'],
+  recovery: ['node_modules/ava/entrypoints/cli.js', '--tap', 'test/network/recovery.test.ts'],
+} as const satisfies Record<string, readonly string[]>;
+
+/** Bound by lives, and by time on a slow machine. */
+const shortSoak = '--lives 160 --at-once 12 --minutes 1 --seed 1'.split(' ');
+
+/** Every fault that is tried. */
+export const faults: readonly Fault[] = [
+  {
+    what: 'DEL leaves the reservation that a killed ADD has not written yet',
+    file: 'ipam/host-local/store.ts',
+    original: '[...own, ...unfinished]',
+    replacement: '[...own]',
+    proof: 'kill',
+    run: '--subject host-local --only ADD/0-host-local/write --share 50 --seed 1'.split(' '),
+    says: /This was left or lost:[\s\S]* \+ \/files\/\/var\/lib\/cni\/networks\/proof\/10\.31\./,
+  },
+  {
+    what: 'an ADD that fails gives its first address not back',
+    file: 'ipam/host-local.ts',
+    original: '() => releaseAddress(call, ip.address.address)',
+    replacement: '() => {}',
+    proof: 'fail',
+    run: '--subject host-local --only ADD/0-host-local/openat --share 12 --seed 1'.split(' '),
+    says: /Not undone:[\s\S]* \+ \/files\/\/var\/lib\/cni\/networks\/proof\/10\.31\./,
+  },
+  {
+    what: 'GC releases the address of a living pod',
+    file: 'ipam/host-local.ts',
+    original: 'valid.has(attachmentKey(owner))',
+    replacement: 'false',
+    proof: 'fail',
+    run: '--subject host-local --only GC/0-host-local/flock --seed 1'.split(' '),
+    says: /- \/files\/\/var\/lib\/cni\/networks\/proof\/10\.31\./,
+  },
+  {
+    what: 'DEL without a result leaves the masquerading rules',
+    file: 'lib/cni/main-plugin.ts',
+    original: 'rules?.del()',
+    replacement: '(call.prevResult ? rules?.del() : undefined)',
+    proof: 'stop',
+    run: '--subject ptp --share 4 --seed 1'.split(' '),
+    says: /This was left or lost:[\s\S]* \+ \/iptables/,
+  },
+  {
+    what: 'an address that is reserved is given to another pod as well',
+    file: 'ipam/host-local/store.ts',
+    original: "readReservation(this.directory, this.network, address)?.state !== 'empty'",
+    replacement: 'false',
+    proof: 'soak',
+    run: shortSoak,
+    says: /VIOLATION: 10\.9[01]\.0\.\d+ is in soak\d+ and in soak\d+/,
+  },
+  {
+    what: 'a netlink attribute that is too short is read all the same',
+    file: 'lib/netlink/message.ts',
+    original: 'value.length < size',
+    replacement: 'false',
+    proof: 'fuzz',
+    run: '--target netlink-message --inputs 3000 --seed 1'.split(' '),
+    says: /FAILED netlink-message\s+Not a refusal but a defect/,
+  },
+  {
+    what: 'no message names the capability that is missing',
+    file: 'lib/kernel/capabilities.ts',
+    original: 'missing.length === 0',
+    replacement: 'true',
+    proof: 'privileges',
+    run: ['--match=ptp: each verb *'],
+    says: /^not ok \d+ - ptp: each verb [\s\S]*CAP_NET_ADMIN/m,
+  },
+  {
+    what: 'STATUS takes a capability that the table does not have',
+    file: 'ipam/host-local.ts',
+    original: 'refuseUnwritable(dataDir)',
+    replacement:
+      "(process.getBuiltinModule('node:child_process').execFileSync('unshare', ['--net', 'true']), refuseUnwritable(dataDir))",
+    proof: 'privileges',
+    run: ['--match=host-local: each verb *'],
+    says: /^not ok \d+ - host-local: each verb [\s\S]*STATUS with /m,
+  },
+  {
+    what: 'what is reserved before a reboot stays so for ever',
+    file: 'lib/kernel/boot.ts',
+    original: 'noted !== current',
+    replacement: 'false',
+    proof: 'recovery',
+    run: ['--match=after a reboot the first ADD releases *'],
+    says: /^not ok \d+ - after a reboot the first ADD /m,
+  },
+];
+
+/**
+ * Finds faults in the sources.
+ * @throws Error when a source has no such text any more, or has it twice.
+ */
+export function located(root: string, all: readonly Fault[] = faults): Mutant[] {
+  return all.map(({ file, original, replacement = '', what }) => {
+    const text = readFileSync(join(root, file), 'utf8');
+    const start = text.indexOf(original);
+    if (start < 0 || original === '' || text.includes(original, start + 1))
+      throw new Error(
+        `The fault "${what}" is for one place of "${file}" with "${original}", which has ${start < 0 ? 'none' : 'several'}. ` +
+          'Correct it in "scripts/deliberate/faults.ts"',
+      );
+    return {
+      ...{ file, original, replacement, start },
+      end: start + original.length,
+      line: text.slice(0, start).split('\n').length,
+      kind: replacement === '' ? 'statement' : 'expression',
+    };
+  });
+}
