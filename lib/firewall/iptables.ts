@@ -191,6 +191,23 @@ export async function forInstalledFamilies(
   });
 }
 
+/** Like {@link forInstalledFamilies} where a family whose table cannot be used has nothing there either. */
+export async function forUsableFamilies(
+  programs: Programs,
+  table: ProbedTable,
+  work: (family: Family) => Promise<void>,
+  wanted?: readonly Family[],
+): Promise<void> {
+  await forInstalledFamilies(async (family) => {
+    try {
+      await work(family);
+    } catch (error) {
+      const isRefused = error instanceof IptablesError;
+      if (!isRefused || (await isUsable(programs, family, table))) throw error;
+    }
+  }, wanted);
+}
+
 /** Has a program wait for the lock. */
 export const waiting = ['--wait', String(lockSeconds)];
 
