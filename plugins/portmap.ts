@@ -9,10 +9,10 @@ import { type BackendName, backendNames, requireComplete } from '../lib/firewall
 import {
   type BackendChoice,
   changeWithBackend,
-  missingWithBackend,
+  missingInBoth,
   withBackend,
 } from '../lib/firewall/backend-choice.ts';
-import { portMapBackend } from '../lib/firewall/portmap.ts';
+import { freeElsewhere, portMapBackend } from '../lib/firewall/portmap.ts';
 import type {
   MappedPort,
   PortMapBackend,
@@ -141,7 +141,11 @@ async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<voi
   const freed = await changeWithBackend(
     choiceFor(call, containers),
     (what, step) => call.undo(what, step),
-    async (name, undo) => (await backendOf(call, name)).add(request, undo),
+    async (name, undo) => {
+      const backend = await backendOf(call, name);
+      const others = await freeElsewhere(name, call.programs, request);
+      return [...others, ...(await backend.add(request, undo))];
+    },
   );
   if (options.snat) allowLocalhost(call, containers);
   const stale = ports.map(({ was, ...port }) => ({ ...port, now: was }));
@@ -181,7 +185,7 @@ function whatIsTold(call: PortMapCall): PortMapHints | undefined {
 }
 
 function missingMappings(call: PortMapCall, request: PortMapCheck): Promise<string[]> {
-  return missingWithBackend(choiceFor(call, request.containers), async (name) =>
+  return missingInBoth(choiceFor(call, request.containers), async (name) =>
     (await backendOf(call, name)).missing(request),
   );
 }

@@ -56,8 +56,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
       replaced = [];
       return containers.flatMap((container) => {
         const { family } = container;
-        const gone = findClashes(socket, family, request);
-        for (const clash of gone) refuseLiving(clash);
+        const gone = findGone(socket, family, request);
         const stale = removeMappings(
           socket,
           family,
@@ -78,6 +77,20 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
         const [earlier] = findClashes(socket, family, request).filter(({ isEarlier }) => isEarlier);
         if (earlier) throw clashError(earlier);
       }
+    });
+    return freed;
+  },
+
+  async free(request) {
+    let freed: MappedPort[] = [];
+    changeNftables((socket) => {
+      const found = families.map((family) => {
+        const gone = findGone(socket, family, request);
+        const isGone = (rule: NftRule) => gone.some((clash) => isHeldBySame(clash, rule));
+        return gone.length > 0 ? removeMappings(socket, family, isGone) : { requests: [], ports: [] };
+      });
+      freed = found.flatMap(({ ports }) => ports);
+      return found.flatMap(({ requests }) => requests);
     });
     return freed;
   },
@@ -151,6 +164,13 @@ function findClashes(
     );
     if (mapping) clashes.push({ mapping, rule, taken, isEarlier });
   }
+  return clashes;
+}
+
+/** The ports whose holder no longer exists. @throws Error that names the holder of a port that does. */
+function findGone(socket: NetlinkSocket, family: Family, request: PortMapRequest): Clash[] {
+  const clashes = findClashes(socket, family, request);
+  for (const clash of clashes) refuseLiving(clash);
   return clashes;
 }
 

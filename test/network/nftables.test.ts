@@ -372,6 +372,34 @@ test('nftables: conditions that the reference plugin has for all networks stay w
   await again.check();
 });
 
+test('nftables: pods from before iptables was installed are whole, and keep their ports', async (t) => {
+  const host = await makeHost(t);
+  const [bridge, portmap] = portNet().plugins;
+  const { ipMasqBackend: _, ...main } = bridge as { ipMasqBackend?: string; type: string };
+  const { backend: __, ...chained } = portmap as { backend?: string; type: string };
+  const network: Conflist = { ...portNet(), plugins: [main, chained] };
+  // Where nothing is, and no program of iptables.
+  const without = { PATH: '/run/none' };
+  const older = await attach(host, network, { ...ports([8080, 80]), env: without });
+  t.regex(await portTable(host), /dport 8080/);
+  await older.check();
+  const taken = async (one: Conflist, port: number) => {
+    const { error } = await new Attachment(host, await host.addPod(), one, ports([port, 81])).tryAdd();
+    return error?.msg ?? 'no error';
+  };
+  t.regex(await taken(network, 8080), /Port 8080\/tcp of the host is taken by container/);
+  const newer = await attach(host, network, ports([8081, 80]));
+  t.true((await iptablesSave(host)).some((rule) => /dport 8081/.test(rule)));
+  t.regex(await taken(portNet(), 8081), /Port 8081\/tcp of the host is taken by container/);
+  await host.run('nft flush chain ip cni_hostport hostports'.split(' '));
+  t.regex((await older.tryCheck()).error!.msg, /Ports of the host do not lead/);
+  await host.run('nft flush chain inet cni_plugins_masquerade masq_checks'.split(' '));
+  t.regex((await older.tryCheck()).error!.msg, /not masqueraded/);
+  // One whose sandbox is gone gives way.
+  await newer.pod.remove();
+  await attach(host, portNet(), ports([8081, 80]));
+});
+
 /**
  * iptables-legacy on a kernel without its tables, and iptables-nft on one without nft_compat, which only warns
  * when it need not ask the kernel.
