@@ -4,7 +4,7 @@ import { attachmentKey } from '../lib/attachment.ts';
 import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
-import { runAll, startBackground } from '../lib/cni/steps.ts';
+import { runAll, runTogether } from '../lib/cni/steps.ts';
 import { type BackendName, backendNames, requireComplete } from '../lib/firewall/backend.ts';
 import {
   type BackendChoice,
@@ -163,13 +163,12 @@ async function eachBackend(
   known: readonly StalePort[],
 ): Promise<void> {
   const removed: MappedPort[] = [];
+  const fromBackends = backendNames.map((name) => async () => {
+    removed.push(...(await remove(await portMapBackend(name, call.programs))));
+  });
   await runAll(
     call,
-    ...backendNames.map((name) =>
-      startBackground(async () => {
-        removed.push(...(await remove(await portMapBackend(name, call.programs))));
-      }),
-    ),
+    () => runTogether(call, ...fromBackends),
     () => forgetConnections(call, [...known, ...removed.filter(isUdp)]),
   );
 }

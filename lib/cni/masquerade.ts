@@ -15,7 +15,7 @@ import { knownAddresses, neighbourAddresses } from './interface.ts';
 import type { MasqueradeConfig } from './masquerade-shape.ts';
 import type { Repair } from './plugin.ts';
 import type { IPConfig } from './result.ts';
-import { runAll, startBackground } from './steps.ts';
+import { runTogether } from './steps.ts';
 
 /**
  * The verbs' share of masquerading, which is nothing unless "ipMasq" asks for it. It overlaps with kernel
@@ -80,8 +80,5 @@ export function masquerade(call: Call<MasqueradeConfig>) {
  * They start at once: the program of the one runs beside the kernel work of the other.
  */
 async function eachBackend(call: Call, work: (backend: MasqueradeBackend) => Promise<void>): Promise<void> {
-  await runAll(
-    call,
-    ...backendNames.map((name) => startBackground(() => work(masqueradeBackend(name, call.programs)))),
-  );
+  await runTogether(call, ...backendNames.map((name) => () => work(masqueradeBackend(name, call.programs))));
 }

@@ -8,7 +8,7 @@ import type { Programs } from '../kernel/programs.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
-import { forFamilies, forUsableFamilies, requireUsable, tryRestore } from './iptables.ts';
+import { forFamilies, forUsableFamilies, requireUsable, tryCommit } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
@@ -49,7 +49,7 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
           );
           const checks = asked.flat().map((rule) => renderRule('-C', rule));
           const additions = own.map((rule) => renderRule('-A', rule));
-          if (await tryRestore(programs, family, table, [...checks, ...additions])) {
+          if (await tryCommit(programs, family, table, [...checks, ...additions])) {
             undo('take back the rules that let traffic through', remove);
             for (const list of asked) rememberConfirmed(programs, family, table, list);
             return;
