@@ -7,7 +7,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { type Family, families } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
 import type { Attribute } from '../netlink/message.ts';
-import { copyExpression, destinationIsLocal } from '../netlink/nftables/expressions.ts';
+import { copyExpression } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable, deleteChain } from '../netlink/nftables/objects.ts';
 import { flushChain, listRules } from '../netlink/nftables/rules.ts';
 import { hashName } from './names.ts';
@@ -20,8 +20,8 @@ export type Conditions = Readonly<Record<Family, readonly Attribute[]>>;
 
 /** The name of a chain, in characters. */
 const nameLength = 31;
-/** Expressions that the rule has behind the conditions. */
-const behind = destinationIsLocal().length + 1;
+/** Expressions that the rule has behind the conditions: "fib daddr type local return". */
+const behind = ['fib', 'cmp', 'immediate'];
 
 /**
  * Has nft read the conditions of a network.
@@ -65,8 +65,15 @@ async function readFamily(
         );
       });
     if (status !== 0) throw new Error(`nft refuses "conditionsV${family}": ${stderr.trim().split('\n')[0]}`);
-    const [written] = withNftables((socket) => listRules(socket, table, chain));
-    return (written?.expressions ?? []).slice(0, -behind).map(copyExpression);
+    const rules = withNftables((socket) => listRules(socket, table, chain));
+    const expressions = rules.flatMap((one) => one.expressions);
+    const own = expressions.slice(0, -behind.length);
+    // Without them the ports would be open to everybody.
+    if (own.length === 0 || expressions.slice(own.length).some(({ name }, i) => name !== behind[i]))
+      throw new Error(
+        `nft does not make rules of "conditionsV${family}" as they are wanted. Write matches there alone, such as ["ip", "saddr", "192.0.2.0/24"]`,
+      );
+    return own.map(copyExpression);
   } finally {
     changeNftables(() => [flushChain(table, chain), deleteChain(table, chain)]);
   }
