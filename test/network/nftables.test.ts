@@ -378,9 +378,10 @@ test('nftables: pods from before iptables was installed are whole, and keep thei
   const { ipMasqBackend: _, ...main } = bridge as { ipMasqBackend?: string; type: string };
   const { backend: __, ...chained } = portmap as { backend?: string; type: string };
   const network: Conflist = { ...portNet(), plugins: [main, chained] };
-  // Where nothing is, and no program of iptables.
-  const without = { PATH: '/run/none' };
-  const older = await attach(host, network, { ...ports([8080, 80]), env: without });
+  // Programs of iptables are links to what is there.
+  await host.run(['sh', '-c', 'mkdir /run/none; mount --bind /run/none /etc/alternatives']);
+  const older = await attach(host, network, ports([8080, 80]));
+  await host.run(['umount', '/etc/alternatives']);
   t.regex(await portTable(host), /dport 8080/);
   await older.check();
   const taken = async (one: Conflist, port: number) => {
