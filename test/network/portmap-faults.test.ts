@@ -152,6 +152,7 @@ for (const backend of ['iptables', 'nftables']) {
     t.is((await new Attachment(host, pod, network, ports([8080, 80])).tryAdd({}, prevResult)).exit, 0);
     const before = await mappingsOf(host, 8080);
     t.not(before.length, 0);
+    const notes = files(host, '/run/cni/portmap');
     const again = { ...network.plugins[0]!, name: 'net', cniVersion: '1.1.0', prevResult };
     const runtimeConfig = ports([8080, 80], [8081, 81]).capabilities;
     const { exit } = await host.tryRun(['sh', '-c', '"$0" >/dev/full', join(suites.ours, 'portmap')], {
@@ -160,6 +161,7 @@ for (const backend of ['iptables', 'nftables']) {
     });
     t.is(exit, 1);
     t.deepEqual([await mappingsOf(host, 8080), await mappingsOf(host, 8081)], [before, []]);
+    t.deepEqual(files(host, '/run/cni/portmap'), notes);
   });
 
   test(`${backend}: without a route to the container its port is mapped all the same`, async (t) => {
