@@ -1,6 +1,5 @@
 /** Port mappings: connections to a port of the host lead to a container. */
 
-import { families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { hasChain } from '../netlink/nftables/objects.ts';
 import type { BackendName } from './backend.ts';
@@ -26,6 +25,7 @@ export async function freeElsewhere(
   request: PortMapRequest,
 ): Promise<MappedPort[]> {
   const other = used === 'iptables' ? 'nftables' : 'iptables';
+  const families = request.containers.map(({ family }) => family);
   const mayHaveMappings =
     other === 'iptables'
       ? families.some((family) => hasPrograms(programs, [family]))
