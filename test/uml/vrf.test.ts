@@ -248,7 +248,7 @@ test('VRFs that are made at the same time have tables of their own', async (t) =
   const { vrf } = await prepare(t);
   const { pod } = vrf;
   // Another plugin that works on the sandbox, and makes a VRF only after ours has begun.
-  const other = `exec 9<${pod.netns}; flock 9; echo held; sleep 2; ip link add blue type vrf table 1`;
+  const other = 'exec 9</proc/self/ns/net; flock 9; echo held; sleep 2; ip link add blue type vrf table 1';
   await pod.start(t, ['sh', '-c', other]);
   await vrf.add();
   t.true((await routes(pod)).includes('default via 10.94.0.1 dev eth0 table 2'));
