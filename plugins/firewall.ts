@@ -286,7 +286,7 @@ function isolationOf(call: FirewallCall): Isolation | undefined {
   const policy = call.config.ingressPolicy;
   if (policy !== 'same-bridge' && policy !== 'isolated') return undefined;
   const bridge = call.prevResult?.interfaces[0];
-  // Others put an interface of the host there as well, as ptp does. A bridge that is gone is the bridge plugin's affair.
+  // Others put an interface of the host there as well, as ptp does. To miss the bridge is for its plugin.
   const { kind } = (bridge && !bridge.sandbox && call.hostLink(bridge.name)) || { kind: 'bridge' };
   if (bridge && !bridge.sandbox && kind === 'bridge') return { bridge: bridge.name, policy };
   throw new Error(

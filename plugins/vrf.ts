@@ -175,7 +175,7 @@ function deleteIfEmpty(socket: RouteSocket, vrf: Link): void {
   }
 }
 
-/** IPv6 addresses, and all routes of every table except those that the kernel adds for addresses by itself. */
+/** IPv6 addresses, and all routes except those that the kernel adds for addresses by itself. */
 function stateOf(socket: RouteSocket, { index }: Link): State {
   const routes = ([4, 6] as const)
     .flatMap((family) => listRoutes(socket, { family, link: index }))
@@ -197,8 +197,8 @@ function setMaster(socket: RouteSocket, link: Link, vrf: Link | undefined): void
 }
 
 /**
- * Gives an interface that changed the VRF back what the kernel took from it on the way: routes of the main table
- * to that of the VRF, the others to where they were.
+ * Gives an interface that changed the VRF back what the kernel took from it on the way: routes of the main
+ * table to that of the VRF, the others to where they were.
  */
 async function restoreState(
   sandbox: Sandbox,

@@ -87,8 +87,8 @@ export function missingWithBackend<Name extends string = never>(
 }
 
 /**
- * As {@link missingWithBackend}, for rules that do their work whichever backend has them: those of nftables may
- * be from before iptables was installed.
+ * As {@link missingWithBackend}, for rules that do their work whichever backend has them: those of nftables
+ * may be from before iptables was installed.
  * @returns what the likely backend lacks, unless nftables has it all.
  */
 export async function missingInBoth(

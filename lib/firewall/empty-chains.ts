@@ -5,7 +5,7 @@
 
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { findUnused } from '../unused.ts';
+import { findUnused } from '../kernel/unused.ts';
 import { tryCommit } from './iptables.ts';
 import { listEmptyChains } from './listing.ts';
 

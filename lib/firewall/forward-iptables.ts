@@ -109,7 +109,10 @@ function accepting(addresses: readonly Address[], family: Family): Rule[] {
     });
 }
 
-/** The same of a rule that is not quite as {@link accepting} has it. @param addresses with and without length. */
+/**
+ * The same of a rule that is not quite as {@link accepting} has it.
+ * @param addresses with and without length.
+ */
 function isAccepting(rule: Rule, addresses: ReadonlySet<string>): boolean {
   const isOurs = (prefix: string | undefined) => prefix !== undefined && addresses.has(prefix);
   if (targetOf(rule) !== 'ACCEPT') return false;

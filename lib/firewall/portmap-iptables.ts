@@ -202,7 +202,10 @@ function mayClash(
   );
 }
 
-/** Removes the mappings of a family that are in the way. @throws Error that names the container if it exists. */
+/**
+ * Removes the mappings of a family that are in the way.
+ * @throws Error that names the container if it exists.
+ */
 async function freePorts(programs: Programs, family: Family, request: PortMapRequest): Promise<MappedPort[]> {
   const freed: MappedPort[] = [];
   for (const clash of await findClashes(programs, family, request, request.neighbours))

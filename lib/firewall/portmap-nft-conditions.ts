@@ -1,6 +1,6 @@
 /**
- * Conditions of port mappings in nftables. They are in nft's own language, which nft alone can read: it writes
- * them into a chain that nothing leads to, from where each mapping of the network gets them.
+ * Conditions of port mappings in nftables. They are in nft's own language, which nft alone can read: it
+ * writes them into a chain that nothing leads to, from where each mapping of the network gets them.
  */
 
 import type { AttachmentId } from '../attachment.ts';

@@ -15,8 +15,8 @@ export interface ReadMapping {
 }
 
 /**
- * The parts of a mapping that this module or the reference plugin wrote: what it compares up to the port, then
- * conditions, if it has any, and where the connection goes.
+ * The parts of a mapping that this module or the reference plugin wrote: what it compares up to the port,
+ * then conditions, if it has any, and where the connection goes.
  */
 function partsOf({ expressions }: NftRule): {
   matches: readonly NftExpression[];

@@ -69,8 +69,8 @@ export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): v
 
 /**
  * The host's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin creates it: a
- * veth pair whose peer is a port of the bridge in that VLAN. One that is there is made whole, as an ADD that was
- * killed may have left half of it.
+ * veth pair whose peer is a port of the bridge in that VLAN. One that is there is made whole, as an ADD that
+ * was killed may have left half of it.
  */
 export function ensureVlanInterface(
   socket: RouteSocket,
@@ -106,7 +106,10 @@ function createPair(socket: RouteSocket, name: string, mtu: number): boolean {
   }
 }
 
-/** The peer of an interface of {@link ensureVlanInterface}; undefined for what others have made in its place. */
+/**
+ * The peer of an interface of {@link ensureVlanInterface}.
+ * @returns undefined for what others have made in its place.
+ */
 export function vlanPort(socket: RouteSocket, { kind, parent, parentNetnsId }: Link): Link | undefined {
   if (kind !== 'veth' || !parent || parentNetnsId !== undefined) return undefined;
   return getLink(socket, parent);

@@ -31,8 +31,8 @@ function sandboxOf(netns: Netns): Sandbox {
 }
 
 /**
- * Waits until no other plugin works on a sandbox, for those that choose by what exists there, as of tables. The
- * reference plugin sbr takes the same lock. It ends when the sandbox is closed, as it is with the call.
+ * Waits until no other plugin works on a sandbox, for those that choose by what exists there, as of tables.
+ * The reference plugin sbr takes the same lock. It ends when the sandbox is closed, as it is with the call.
  * @throws CniError TryAgainLater when another process holds the lock for too long.
  */
 export async function lockSandbox({ netns }: Sandbox): Promise<void> {

@@ -10,7 +10,7 @@ import { createLink, getLink, type Link, listLinks, requireLink, setLink } from 
 import { deleteHostLinks } from '../../lib/kernel/link-group.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
 import { ingressRedirections } from '../../lib/kernel/traffic-control.ts';
-import { findUnused } from '../../lib/unused.ts';
+import { findUnused } from '../../lib/kernel/unused.ts';
 
 const namePrefix = 'bwp';
 const nameLength = 15;
