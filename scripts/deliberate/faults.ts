@@ -25,7 +25,6 @@ export interface Fault {
 export const proofs = {
   kill: ['scripts/prove.ts', '--fail-fast', '--kind', 'kill'],
   fail: ['scripts/prove.ts', '--fail-fast', '--kind', 'fail'],
-  refuse: ['scripts/prove.ts', '--fail-fast', '--kind', 'refuse'],
   stop: ['scripts/prove.ts', '--fail-fast', '--kind', 'stop'],
   refuse: ['scripts/prove.ts', '--fail-fast', '--kind', 'refuse'],
   soak: ['scripts/soak.ts'],
