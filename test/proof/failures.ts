@@ -164,7 +164,7 @@ export class FailureBench {
     return {
       isReached: outcome.isReached,
       problem: join([
-        answerProblem(outcome),
+        problemOf(outcome),
         verb === 'CHECK-LOST' && outcome.exit === 0 ? 'It finds in order what is not there' : '',
         difference && `Looking has changed:\n${difference}`,
       ]),
@@ -177,8 +177,7 @@ export class FailureBench {
     const { attachment, picture } = await this.standAt('ADD', index);
     const outcome = await one.inject(scene.host, scene.start('ADD', index, attachment));
     const { isReached } = outcome;
-    // A process does something else from time to time, and no thread of Node.js survives that a wake-up fails.
-    if (!isReached && outcome.exit === 'SIGABRT') return { isReached, problem: await this.leave() };
+    if (isMisfired(outcome)) return { isReached, problem: await this.leave() };
     const problem = answerProblem(outcome);
     if (outcome.exit !== 0 || problem !== '') {
       const difference = await scene.differenceFrom(picture, attachment.pod);
@@ -208,7 +207,7 @@ export class FailureBench {
     return {
       isReached: outcome.isReached,
       problem: join([
-        ...[remains, answerProblem(outcome), failure],
+        ...[remains, problemOf(outcome), failure],
         left && `It succeeded, but has left or lost:\n${left}`,
         difference && `Left or lost for ever:\n${difference}`,
       ]),
@@ -271,6 +270,15 @@ export class FailureBench {
     this.standing = undefined;
     return join([failure, difference && `Left or lost:\n${difference}`]);
   }
+}
+
+/** A process does something else from time to time, and no thread of Node.js survives that a wake-up fails. */
+function isMisfired({ isReached, exit }: Injected): boolean {
+  return !isReached && exit === 'SIGABRT';
+}
+
+function problemOf(outcome: Injected): string {
+  return isMisfired(outcome) ? '' : answerProblem(outcome);
 }
 
 function isLooking(verb: CalledVerb): verb is (typeof lookingVerbs)[number] {
