@@ -19,9 +19,10 @@ export class UnlistableError extends CniError {
 
 /**
  * What iptables says where the kernel cannot have the table, and so has no rules in it: it was started with
- * "ipv6.disable=1", or a module is missing. The last one is of iptables-nft without nf_tables.
+ * "ipv6.disable=1", or a module is missing. iptables-nft says the last two, without nfnetlink and without nf_tables.
  */
-const impossible = /Address family not supported|Table does not exist|initialize nft: Protocol not supported/;
+const impossible =
+  /Address family not supported|Table does not exist|nft: Protocol not supported|generation id: Invalid argument/;
 
 /**
  * Lists rules.
