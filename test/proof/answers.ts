@@ -32,7 +32,7 @@ export function answerProblem(outcome: Befallen, codes = codesFor(outcome)): str
   if (isLate) return 'It did not end';
   if (/(?:^|\\n|\n)\s+at .*[:(]/.test(stdout + stderr)) return `It showed a stack trace: ${stdout}${stderr}`;
   if (exit === 0) return '';
-  if (isUnheard && stdout === '' && stderr.includes('The result could not be written')) return '';
+  if (isUnheard && stdout === '' && /The (?:result|error) could not be written/.test(stderr)) return '';
   if (typeof exit === 'string') return `It was ended by ${exit}: ${stderr}`;
   const error = readError(stdout);
   if (!error) return `It ended with ${exit}, and what it printed is no CNI error: "${stdout}" ${stderr}`;
