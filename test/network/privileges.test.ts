@@ -112,7 +112,7 @@ const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80, proto
 
 /** How many calls the agent of a host has done. */
 async function callsOf(host: Host): Promise<number> {
-  const status = await host.run([join(suites.ours, 'cni'), 'agent', 'status', '--json']);
+  const status = await host.run([join(suites.ours, 'cni'), 'agent', 'status', '-o', 'json']);
   const { calls } = JSON.parse(status) as { calls: { calls: number }[] };
   return calls.reduce((sum, one) => sum + one.calls, 0);
 }
