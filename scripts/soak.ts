@@ -8,7 +8,7 @@
  *     npm run soak                       2,000 lives, 32 at once
  *     npm run soak -- --lives 300 --at-once 16 --minutes 2     no new life after that time
  *     npm run soak -- --seed 7           the same choices again, as far as the machine plays along
- *     npm run soak -- --backend nftables --dual-stack    in place of what the seed chooses of these
+ *     npm run soak -- --backend nftables --dual-stack    in place of iptables, and of IPv4 alone
  *     npm run soak -- --record           and writes the outcome to docs/reliability.md
  *
  * It runs on a host of its own, touches nothing of the machine, and exits with 1 when anything was wrong.
@@ -34,14 +34,13 @@ import { Runtime } from './soak/runtime.ts';
 import { Times } from './soak/times.ts';
 
 const { values } = parseArgs({
-  allowNegative: true,
   options: {
     lives: { type: 'string', default: '2000' },
     'at-once': { type: 'string', default: '32' },
     minutes: { type: 'string' },
     seed: { type: 'string' },
-    backend: { type: 'string' },
-    'dual-stack': { type: 'boolean' },
+    backend: { type: 'string', default: 'iptables' },
+    'dual-stack': { type: 'boolean', default: false },
     record: { type: 'boolean', default: false },
   },
 });
@@ -49,12 +48,7 @@ const [lives, atOnce] = [Number(values.lives), Number(values['at-once'])];
 const minutes = Number(values.minutes ?? Number.POSITIVE_INFINITY);
 const seed = Number(values.seed ?? newSeed());
 if (![lives, atOnce, minutes, seed].every((value) => value >= 0)) throw new Error('Give numbers');
-/** Nothing else is chosen by this one, so that what it chooses here leaves the rest as it is. */
-const variety = new Random(seed);
-const options = {
-  backend: oneOf(backendNames, values.backend ?? variety.pick(backendNames)),
-  isDualStack: values['dual-stack'] ?? variety.chance(0.5),
-};
+const options = { backend: oneOf(backendNames, values.backend), isDualStack: values['dual-stack'] };
 
 /** How often it says how far it is, and looks at the agent's memory, in milliseconds. */
 const [progressInterval, memoryInterval] = [10_000, 3000];
@@ -66,7 +60,7 @@ else continueOnOwnHost({ SOAK_INSIDE: 'yes' });
 
 async function run(): Promise<void> {
   const limit = values.minutes ? ` --minutes ${minutes}` : '';
-  const which = `--backend ${options.backend} --${options.isDualStack ? '' : 'no-'}dual-stack`;
+  const which = `--backend ${options.backend}${options.isDualStack ? ' --dual-stack' : ''}`;
   const command = `npm run soak -- --lives ${lives} --at-once ${atOnce}${limit} ${which} --seed ${seed}`;
   console.log(`Seed ${seed}: ${command}`);
   const start = performance.now();

@@ -89,7 +89,7 @@ export const faults: readonly Fault[] = [
     original: '() => releaseAddress(call, ip.address.address)',
     replacement: '() => {}',
     proof: 'fail',
-    run: '--subject host-local --only ADD/0-host-local/openat --share 12 --seed 1'.split(' '),
+    run: '--subject host-local --only ADD/0-host-local/write --seed 1'.split(' '),
     says: /Not undone:[\s\S]* \+ \/files\/\/var\/lib\/cni\/networks\/proof\/10\.31\./,
   },
   {
