@@ -4,13 +4,12 @@
  * what is there is what is wanted.
  */
 
-import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
-import { acquireLock, type FileLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { describeLost } from './backend.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
-import { IptablesError, programOf, restore } from './iptables.ts';
+import { commit, IptablesError, programOf } from './iptables.ts';
 import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 
@@ -70,7 +69,7 @@ export async function ensureRules(
     const isSeen = areConfirmed(programs, family, table, shared);
     try {
       // -N fails when the chain is there, and -A when a chain that it is in or leads to is not.
-      await restore(programs, family, table, [
+      await commit(programs, family, table, [
         ...(isSeen ? [] : shared.map((rule) => renderRule('-C', rule))),
         `-N ${own.chain}`,
         ...own.rules.map((rule) => renderRule('-A', rule)),
@@ -123,11 +122,11 @@ export async function undoChange(
   const back = removed.map((rule) => renderRule('-A', rule));
   const outside = added.filter((rule) => rule.chain !== chain).map((rule) => renderRule('-D', rule));
   try {
-    await restore(programs, family, table, [...outside, ...deletionOf(chain), ...back]);
+    await commit(programs, family, table, [...outside, ...deletionOf(chain), ...back]);
   } catch (error) {
     // Others may use the chain by now.
     if (!chain || !(error instanceof IptablesError)) throw error;
-    await restore(programs, family, table, [...outside, ...back]);
+    await commit(programs, family, table, [...outside, ...back]);
   }
 }
 
@@ -154,7 +153,7 @@ export async function changeRules<T>(
     const text = commands.join('\n');
     if (refused && (text === refused.commands || tries > changeTries)) throw refused.error;
     try {
-      await restore(programs, family, table, commands);
+      await commit(programs, family, table, commands);
       return outcome;
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;
@@ -168,7 +167,7 @@ async function lockIfPossible(): Promise<FileLock | undefined> {
   try {
     return await acquireLock(lockFile);
   } catch (error) {
-    if (error instanceof CniError) throw error;
+    if (isLockHeld(error)) throw error;
     return undefined;
   }
 }
