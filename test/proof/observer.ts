@@ -85,7 +85,8 @@ export async function pictureOf(
     fdb: parse(fdb).filter(isStatic).sort(byText),
     vlans: parse(vlans).sort(byText),
     iptables: [...rulesOf(rules4), ...rulesOf(rules6)],
-    flows: [...translatedFlows(flows4), ...translatedFlows(flows6)],
+    // Those of several senders look alike.
+    flows: [...new Set([...translatedFlows(flows4), ...translatedFlows(flows6)])].sort(),
     files: Object.assign({}, ...directories.map((directory) => filesBelow(host, directory))),
     ...(agent !== undefined && { descriptors: descriptorsOf(agent) }),
     pods: { ...insides },

@@ -29,7 +29,7 @@ for (const [what, kind, subject, only] of [
   ['killed while it writes a reservation, host-local', 'kill', 'host-local', 'ADD/0-host-local/write'],
   ['without memory to come back to the host, ptp', 'fail', 'ptp', 'ADD/0-ptp/setns'],
   ['refused the move of its device, host-device', 'refuse', 'host-device', 'ADD/0-host-device/setlink'],
-  ['refused to set an interface back, tuning', 'refuse', 'host-device', 'DEL/1-tuning/setlink'],
+  ['refused to delete its rules, sbr', 'refuse', 'ptp', 'DEL/1-sbr/delrule'],
   ['whose answers of the kernel are lost, bridge', 'fail', 'nftables', 'ADD/0-bridge/recvfrom'],
 ] as const)
   test(`${what} leaves nothing`, async (t) => {
@@ -39,3 +39,14 @@ for (const [what, kind, subject, only] of [
     t.is(tried, 8);
     t.deepEqual(failures, []);
   });
+
+test('DEL of tuning says when the kernel refuses to set a device back that stays, and the next one does it', async (t) => {
+  const { network, ...device } = subjects['host-device']!;
+  const tuning = subjects.iptables!.network.plugins.find(({ type }) => type === 'tuning')!;
+  const chain = { ...device, network: { ...network, plugins: [...network.plugins, tuning] } };
+  const only = 'DEL/1-tuning/setlink';
+  const options = { share: 1, random: new Random(seed), jobs: 1, log: () => {}, only };
+  const { tried, failures } = await prove(kinds.refuse!, { tuned: chain }, options);
+  t.is(tried, 10);
+  t.deepEqual(failures, []);
+});
