@@ -152,8 +152,8 @@ function dropTakenNames({ host }: HostDeviceCall, { sandbox: { socket }, link }:
 }
 
 /**
- * Moves an interface to another namespace under another name, in one request, so that it is either moved or not:
- * the kernel takes it down, and takes the new name at once where the old one is in use there
+ * Moves an interface to another namespace under another name, in one request, so that it is either moved or
+ * not: the kernel takes it down, and takes the new name at once where the old one is in use there
  * (__dev_change_net_namespace in net/core/dev.c). When the new one is in use as well, it goes back.
  */
 function move(link: Link, from: Netns, to: Netns, name: string, alias: string): void {

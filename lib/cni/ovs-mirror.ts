@@ -11,7 +11,7 @@ import {
   type MirrorPart,
   type MirrorRole,
 } from '../ovsdb/mirrors.ts';
-import { findPort } from '../ovsdb/ports.ts';
+import { findPort, isPortOf, listPodPorts, type Port } from '../ovsdb/ports.ts';
 import type { Call } from './call.ts';
 import {
   databaseKeys,
@@ -68,11 +68,10 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
   };
   const settingsOf = (call: MirrorCall) => withSharedKeys(call.config, object(config));
   const leave = async (call: MirrorCall) => {
-    const port = portName(call);
     await whereReachable(call, settingsOf(call), async (db) => {
-      const uuid = port && (await findPort(db, port))?.uuid;
+      const port = await ownPort(db, call);
       await change(db, call.config.bridge, (bridge) =>
-        leaveMirrors(bridge, uuid || undefined, partsOf(call.config)),
+        leaveMirrors(bridge, port?.uuid, partsOf(call.config)),
       );
     });
   };
@@ -153,6 +152,13 @@ async function change(
 /** Name of the host's interface, which its port bears. */
 function portName({ prevResult }: MirrorCall): string | undefined {
   return hostInterface(prevResult)?.name;
+}
+
+/** The port of the container: as the result names it, or without a result as the database has it. */
+async function ownPort(db: OvsdbConnection, call: MirrorCall): Promise<Port | undefined> {
+  const name = portName(call);
+  if (name !== undefined) return await findPort(db, name);
+  return (await listPodPorts(db)).find((port) => isPortOf(port, call.attachment, call.netns));
 }
 
 async function requirePort(db: OvsdbConnection, call: MirrorCall): Promise<string> {

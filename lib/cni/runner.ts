@@ -126,7 +126,12 @@ async function answer(
   } catch (error) {
     record?.noteError(errorObject(error, environment));
     if (printing) warn(`The result could not be written: ${(error as Error).message}`);
-    else await caller.print(formatError(error, version, environment), 1).catch(() => {});
+    else
+      await caller
+        .print(formatError(error, version, environment), 1)
+        .catch((cause: Error) =>
+          warn(`The error could not be written: ${cause.message}. It was: ${(error as Error).message}`),
+        );
     return 1;
   }
 }

@@ -8,7 +8,7 @@ import type { Programs } from '../kernel/programs.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
-import { forFamilies, forUsableFamilies, requireUsable, tryCommit } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, requireUsable, tryCommit } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
@@ -81,12 +81,11 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
     async remove(addresses) {
       // The forms in which iptables lists them.
       const texts = new Set(addresses.flatMap((address) => [`${address}`, `${address.toPrefix()}`]));
-      const work = async (family: Family) => {
+      await forInstalledFamilies(async (family) => {
         const known = accepting(addresses, family);
         const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, texts));
         await removeRules(programs, family, table, { from: forwardChain, known, own });
-      };
-      await forUsableFamilies(programs, table, work, familiesOf(addresses));
+      }, familiesOf(addresses));
     },
 
     async probe() {

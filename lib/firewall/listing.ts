@@ -19,9 +19,10 @@ export class UnlistableError extends CniError {
 
 /**
  * What iptables says where the kernel cannot have the table, and so has no rules in it: it was started with
- * "ipv6.disable=1", or a module is missing.
+ * "ipv6.disable=1", or a module is missing. The last two are of iptables-nft, where nf_tables is.
  */
-const impossible = /Address family not supported|Table does not exist/;
+const impossible =
+  /Address family not supported|Table does not exist|initialize nft: Protocol not supported|generation id: Invalid argument/;
 
 /**
  * Lists rules.

@@ -4,7 +4,7 @@ import { type Family, families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import type { RegisterUndo } from './backend.ts';
 import { ensureRules, undoChange } from './ensure.ts';
-import { forFamilies, forUsableFamilies, tryCommit } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, tryCommit } from './iptables.ts';
 import type { Queries } from './queries-backend.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, prefixWords, type Rule, renderRule, type SharedRule } from './rules.ts';
@@ -43,7 +43,7 @@ export async function isAllowedByIptables(programs: Programs, queries: readonly 
 
 /** Removes the rules of a network. */
 export async function withdrawFromIptables(programs: Programs, network: string): Promise<void> {
-  await forUsableFamilies(programs, table, async (family) => {
+  await forInstalledFamilies(async (family) => {
     await removeRules(programs, family, table, {
       from: chain,
       known: [],

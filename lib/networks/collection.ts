@@ -13,6 +13,7 @@ import { type CachedResult, cachedResults } from '../result-cache.ts';
 import { type NetworkList, networkFrom } from './conflist.ts';
 import { collectNetwork, deleteDelegate } from './delegates.ts';
 import { directoriesIn, usualDirectories } from './directories.ts';
+import { removeLeftLocks } from './lock.ts';
 import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 
 /**
@@ -30,6 +31,7 @@ export async function collect(
   const living = new Living(call);
   const steps: (() => Promise<void> | void)[] = [];
   saved.removeUnfinished();
+  removeLeftLocks();
   for (const directory of living.directoriesFrom(saved))
     for (const [of, own] of living.savedIn(directory, directory === saved)) {
       const isOfCall = of.network === call.network;

@@ -1,7 +1,8 @@
 /** The lock on which networks a pod has. */
 
 import { fstatSync, rmSync } from 'node:fs';
-import { acquireLock } from '../kernel/lock.ts';
+import { acquireLock, tryAcquireLock } from '../kernel/lock.ts';
+import { listStateFiles } from '../state-file.ts';
 
 /** Only root can open what is in it: a lock on the pod's namespace would be open to the pod itself. */
 const lockDirectory = '/run/cni/networks';
@@ -13,8 +14,8 @@ const longestChange = 60_000;
  * Waits until nobody else changes which networks a pod has: neither a plugin that attaches it to several, nor
  * an operator. The lock is a file named after the container, which is removed when the lock ends.
  * @param directory where the file is.
- * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange}; the
- *   error of open(2).
+ * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange},
+ *   IOFailure when the file cannot be locked.
  */
 export async function lockNetworks(containerId: string, directory = lockDirectory): Promise<Disposable> {
   const file = `${directory}/${containerId}`;
@@ -24,10 +25,25 @@ export async function lockNetworks(containerId: string, directory = lockDirector
     if (fstatSync(lock.fd).nlink > 0)
       return {
         [Symbol.dispose]() {
-          rmSync(file, { force: true });
+          try {
+            rmSync(file, { force: true });
+          } catch {
+            // What has been done under the lock is done. GC removes the file.
+          }
           lock.close();
         },
       };
     lock.close();
+  }
+}
+
+/** Removes the files of locks whose holders were killed. @param directory where they are. */
+export function removeLeftLocks(directory = lockDirectory): void {
+  for (const name of listStateFiles(directory)) {
+    const file = `${directory}/${name}`;
+    const lock = tryAcquireLock(file);
+    if (!lock) continue;
+    using _ = lock;
+    if (fstatSync(lock.fd).nlink > 0) rmSync(file, { force: true });
   }
 }

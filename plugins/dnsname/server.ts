@@ -10,7 +10,7 @@ import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { readRegularFile } from '../../lib/file.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
 import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
-import { readStateFile, writeStateFile } from '../../lib/state-file.ts';
+import { readStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
 import {
   formatConfig,
   formatHosts,
@@ -61,6 +61,7 @@ export class NameServer {
     const before = this.read();
     const after = await change(before);
     if (after.hosts.length === 0) return this.remove();
+    removeUnfinished(this.directory);
     this.write(this.hostsFile, formatHosts(after.hosts));
     this.write(this.configFile, formatConfig(after, this.settings, this.directory));
     const pid = this.pid();

@@ -212,6 +212,24 @@ test('DEL releases the address when namespace or device are gone, and renames wh
   t.is(await reserved(), null);
 });
 
+test('GC gives the name back of a device whose container is gone without DEL, and lets others be', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  await joinedTo(host, 'spare', 'spare');
+  await host.run(['ip', 'link', 'set', 'spare', 'alias', 'uplink']);
+  const collect = () => runNetworkVerb(host, sample(name), 'GC', { valid: [] });
+  const one = await attach(host, sample(name));
+  t.is((await collect()).exit, 0);
+  t.is(await link(host, 'eth1'), undefined);
+  // As the kernel does with a physical device.
+  await one.pod.run(['ip', 'link', 'set', 'eth0', 'netns', String(host.pid)]);
+  await one.pod.remove();
+  t.is((await collect()).exit, 0);
+  t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11');
+  t.regex(await host.run(['ip', 'link', 'show', 'spare']), /alias uplink/);
+  await (await attach(host, sample(name))).del();
+});
+
 test('the reference plugin gives back what we moved, and we what it moved', async (t) => {
   for (const suites of suitePairs) {
     const host = await makeHost(t);

@@ -42,6 +42,16 @@ test('a consumer sees what producers send and receive; the mirror goes with the 
   t.is(await ovs.vsctl('list', 'Mirror'), '');
 });
 
+test('a mirror goes with its port on DEL that knows neither result nor namespace', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const one = await attach(host, network(consumer({ name: 'm1' })));
+  t.not(await ovs.vsctl('list', 'Mirror'), '');
+  one.result = undefined;
+  await one.del({ netns: '' });
+  t.is(await ovs.vsctl('list', 'Mirror'), '');
+});
+
 test('what cannot be is refused and leaves nothing; GC removes mirrors without ports', async (t) => {
   const host = await makeHost(t);
   const ovs = await OpenVswitch.start(t, host);

@@ -1,17 +1,29 @@
 /**
  * Failing anywhere: a verb whose system call fails answers with a CNI error and has undone what it did, or
- * succeeds and is right. A living attachment of the same network is not hurt.
+ * succeeds and is right. A living attachment of the same network is not hurt. CHECK and STATUS change nothing,
+ * and CHECK of an attachment for which one plugin has done DEL never finds that in order.
  */
 
 import type { Attachment } from '../support/chain.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { networkSnapshot } from '../support/observe.ts';
 import { answerProblem } from './answers.ts';
-import { fail, type Injected, type Point, type Start } from './injection.ts';
-import { bringTo, type ChangingVerb, cleanUp, describeFailure, pointsOf, type Verdict } from './kills.ts';
+import { fail, findPoints, type Injected, type Point, type Start } from './injection.ts';
+import {
+  bringTo,
+  type CalledVerb,
+  type ChangingVerb,
+  changingVerbs,
+  cleanUp,
+  describeFailure,
+  hasAgentFor,
+  lookingVerbs,
+  pointsOf,
+  type Verdict,
+} from './kills.ts';
 import type { Picture } from './observer.ts';
 import { differences, Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 const renameErrors = ['ENOSPC', 'EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
 const linkErrors = ['ENOSPC', 'EROFS', 'EDQUOT', 'EACCES'];
@@ -67,7 +79,7 @@ const hints = /^\/(?:var\/lib\/cni\/networks\/\.owners|run\/cni\/portmap)\//;
 export interface FailureCase {
   /** What `--only` takes. */
   readonly name: string;
-  readonly verb: ChangingVerb;
+  readonly verb: CalledVerb;
   /** Of the plugin in the chain. */
   readonly index: number;
   readonly error: string;
@@ -80,16 +92,25 @@ export interface FailureCase {
  * @param only see {@link pointsOf}.
  */
 export async function failureCases(subject: Subject, only = ''): Promise<FailureCase[]> {
-  return (await pointsOf(subject, only)).flatMap(({ verb, index, points }) =>
-    points.flatMap((point) =>
-      errorsOf(point).map((error) => ({
-        name: [verb, `${index}-${subject.network.plugins[index]!.type}`, point.call, point.nth, error].join(
-          '/',
+  const verbs = [...changingVerbs, ...lookingVerbs];
+  return (await pointsOf(await Scene.open(subject), only, verbs, findPoints)).flatMap(
+    ({ verb, index, points }) =>
+      points.flatMap((point, nth) =>
+        // Each call of those that only look leads to the same: an error.
+        toTry(isLooking(verb) ? { ...subject, isSampled: true } : subject, errorsOf(point), nth).map(
+          (error) => ({
+            name: [
+              verb,
+              `${index}-${subject.network.plugins[index]!.type}`,
+              point.call,
+              point.nth,
+              error,
+            ].join('/'),
+            ...{ verb, index, error },
+            inject: (host: Host, start: Start) => fail(host, start, point, error),
+          }),
         ),
-        ...{ verb, index, error },
-        inject: (host: Host, start: Start) => fail(host, start, point, error),
-      })),
-    ),
+      ),
   );
 }
 
@@ -100,7 +121,8 @@ function errorsOf({ call, text }: Point): readonly string[] {
 
 /** An attachment at the plugin that is to be failed, and what everything looks like there. */
 interface Standing {
-  readonly index: number;
+  /** What was done for it, see {@link FailureBench.standAt}. */
+  readonly place: string;
   readonly attachment: Attachment;
   readonly picture: Picture;
 }
@@ -126,13 +148,37 @@ export class FailureBench {
 
   /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
   attempt(one: FailureCase): Promise<Verdict> {
-    return one.verb === 'ADD' ? this.attemptAdd(one) : this.attemptRemoval(one);
+    const { verb } = one;
+    if (verb === 'ADD') return this.attemptAdd(one);
+    return isLooking(verb) ? this.attemptLook(one, verb) : this.attemptRemoval(one, verb);
   }
 
-  private async attemptAdd({ index, inject }: FailureCase): Promise<Verdict> {
+  private async attemptLook(
+    { index, inject }: FailureCase,
+    verb: (typeof lookingVerbs)[number],
+  ): Promise<Verdict> {
     const { scene } = this;
-    const { attachment, picture } = await this.standAt(index);
-    const outcome = await inject(scene.host, scene.start('ADD', index, attachment));
+    const { attachment, picture } = await this.standAt(verb, index);
+    // The kernel forgets a connection by itself after half a minute.
+    await scene.sendPackets();
+    const call = verb === 'STATUS' ? verb : 'CHECK';
+    const outcome = await inject(scene.host, scene.start(call, index, attachment));
+    const difference = await scene.differenceFrom(picture, attachment.pod);
+    return {
+      isReached: outcome.isReached,
+      problem: join([
+        answerProblem(outcome),
+        verb === 'CHECK-LOST' && outcome.exit === 0 ? 'It finds in order what is not there' : '',
+        difference && `Looking has changed:\n${difference}`,
+      ]),
+    };
+  }
+
+  private async attemptAdd(one: FailureCase): Promise<Verdict> {
+    const { scene } = this;
+    const { index } = one;
+    const { attachment, picture } = await this.standAt('ADD', index);
+    const outcome = await one.inject(scene.host, scene.start('ADD', index, attachment));
     const { isReached } = outcome;
     // A process does something else from time to time, and no thread of Node.js survives that a wake-up fails.
     if (!isReached && outcome.exit === 'SIGABRT') return { isReached, problem: await this.leave() };
@@ -143,19 +189,24 @@ export class FailureBench {
     }
     attachment.result = JSON.parse(outcome.stdout);
     const failure = describeFailure(await scene.run('CHECK', index, attachment));
+    scene.useAgent(hasAgentFor(one));
+    const left = await this.leave();
+    scene.useAgent(true);
     // What DEL may leave to the end of the sandbox is gone with it.
-    return { isReached, problem: join([failure, await this.leave()]) };
+    return { isReached, problem: join([failure, left]) };
   }
 
-  private async attemptRemoval(one: FailureCase): Promise<Verdict> {
+  private async attemptRemoval(one: FailureCase, verb: ChangingVerb): Promise<Verdict> {
     const { scene } = this;
-    const { verb, index } = one;
+    const { index } = one;
     const remains = await this.leave();
     const attachment = await bringTo(scene, verb, index);
     const outcome = await one.inject(scene.host, scene.start(verb, index, attachment));
+    scene.useAgent(hasAgentFor(one));
     // Nobody calls again what has succeeded.
     const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome.stderr) : '';
     const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
+    scene.useAgent(true);
     const difference = await scene.difference();
     return {
       isReached: outcome.isReached,
@@ -204,12 +255,14 @@ export class FailureBench {
     return differences(this.emptyPod, await networkSnapshot(pod)).join('\n');
   }
 
-  private async standAt(index: number): Promise<Standing> {
-    if (this.standing?.index === index) return this.standing;
+  /** Brings an attachment to where a verb of a plugin is called, unless it is there already. */
+  private async standAt(verb: CalledVerb, index: number): Promise<Standing> {
+    const place = verb === 'ADD' || verb === 'CHECK-LOST' ? `${verb} ${index}` : 'whole';
+    if (this.standing?.place === place) return this.standing;
     await this.leave();
-    const attachment = await bringTo(this.scene, 'ADD', index);
+    const attachment = await bringTo(this.scene, verb, index);
     // Shared things that the first ADD of a plugin makes are there from the neighbour.
-    this.standing = { index, attachment, picture: await this.scene.settledPicture(attachment.pod) };
+    this.standing = { place, attachment, picture: await this.scene.settledPicture(attachment.pod) };
     return this.standing;
   }
 
@@ -221,6 +274,10 @@ export class FailureBench {
     this.standing = undefined;
     return join([failure, difference && `Left or lost:\n${difference}`]);
   }
+}
+
+export function isLooking(verb: CalledVerb): verb is (typeof lookingVerbs)[number] {
+  return (lookingVerbs as readonly string[]).includes(verb);
 }
 
 function join(problems: readonly string[]): string {

@@ -1,14 +1,20 @@
 /** Killed anywhere: whatever is left of a verb that was killed, each way of cleaning up removes it. */
 
 import type { Attachment } from '../support/chain.ts';
+import type { Host } from '../support/host.ts';
 import { type Outcome, succeeded } from '../support/plugin.ts';
-import { findPoints, kill, type Point } from './injection.ts';
+import type { Output } from '../support/run.ts';
+import { findPoints, kill, type Point, type Start } from './injection.ts';
 import { Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 /** The verbs that change anything. */
 export const changingVerbs = ['ADD', 'DEL', 'GC'] as const;
 export type ChangingVerb = (typeof changingVerbs)[number];
+
+/** What only looks; CHECK-LOST is CHECK once DEL of that plugin has been done, which must find fault. */
+export const lookingVerbs = ['CHECK', 'CHECK-LOST', 'STATUS'] as const;
+export type CalledVerb = ChangingVerb | (typeof lookingVerbs)[number];
 
 /**
  * How a runtime may clean up: DEL; DEL once the namespace is gone; DEL that knows neither namespace nor
@@ -48,11 +54,16 @@ export interface Verdict {
  */
 export async function killCases(subject: Subject, only = ''): Promise<KillCase[]> {
   const cases: KillCase[] = [];
-  for (const { verb, index, points } of await pointsOf(subject, only)) {
+  for (const { verb, index, points } of await pointsOf(
+    await Scene.open(subject),
+    only,
+    changingVerbs,
+    findPoints,
+  )) {
     const { type } = subject.network.plugins[index]!;
-    for (const point of points.filter(changesSomething))
+    for (const [nth, point] of points.filter(changesSomething).entries())
       for (const children of point.hasChild ? (['killed', 'left'] as const) : (['killed'] as const))
-        for (const way of waysOutOf(verb))
+        for (const way of toTry(subject, waysOutOf(verb), nth))
           cases.push({
             name: [verb, `${index}-${type}`, point.call, point.nth, children, way].join('/'),
             ...{ verb, index, point, children, way },
@@ -63,23 +74,30 @@ export async function killCases(subject: Subject, only = ''): Promise<KillCase[]
 
 /**
  * The points of each verb of each plugin of a chain.
+ * @param scene which is closed after that.
  * @param only name of a case, or its beginning, that leaves out the other verbs and plugins; "" for all.
+ * @param verbs those that are called.
+ * @param find runs a verb and tells its points.
  */
-export async function pointsOf(
-  subject: Subject,
+export async function pointsOf<V extends CalledVerb, P>(
+  scene: Scene,
   only: string,
-): Promise<{ verb: ChangingVerb; index: number; points: Point[] }[]> {
-  const scene = await Scene.open(subject);
+  verbs: readonly V[],
+  find: (host: Host, start: Start) => Promise<{ points: P[]; output: Output }>,
+): Promise<{ verb: V; index: number; points: P[] }[]> {
+  const { subject } = scene;
   try {
     const found = [];
-    for (const verb of changingVerbs)
+    for (const verb of verbs)
       for (const [index, { type }] of subject.network.plugins.entries()) {
         const own = `${verb}/${index}-${type}/`;
         if (only && !own.startsWith(`${only}/`) && !`${only}/`.startsWith(own)) continue;
         const attachment = await bringTo(scene, verb, index);
-        const { points, output } = await findPoints(scene.host, scene.start(verb, index, attachment));
-        if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);
-        found.push({ verb, index, points });
+        const call = verb === 'CHECK-LOST' ? 'CHECK' : (verb as Exclude<V, 'CHECK-LOST'>);
+        const { points, output } = await find(scene.host, scene.start(call, index, attachment));
+        // Some plugins have nothing that could be lost.
+        if (verb !== 'CHECK-LOST') succeeded(output);
+        if (verb !== 'CHECK-LOST' || output.exit !== 0) found.push({ verb, index, points });
         await cleanUp(scene, attachment, 'del');
       }
     return found;
@@ -119,13 +137,14 @@ export function hasAgentFor({ name }: { readonly name: string }): boolean {
 }
 
 /** Does all that comes before a verb of one plugin of the chain. */
-export async function bringTo(scene: Scene, verb: ChangingVerb, index: number): Promise<Attachment> {
+export async function bringTo(scene: Scene, verb: CalledVerb, index: number): Promise<Attachment> {
   const attachment = await scene.attachment();
   const count = verb === 'ADD' ? index : scene.subject.network.plugins.length;
   for (let i = 0; i < count; i++) attachment.result = succeeded(await scene.run('ADD', i, attachment)).result;
   if (verb !== 'ADD') await scene.sendPackets();
   if (verb === 'DEL')
     for (let i = count - 1; i > index; i--) succeeded(await scene.run('DEL', i, attachment));
+  if (verb === 'CHECK-LOST') succeeded(await scene.run('DEL', index, attachment));
   // GC is for what nobody will call DEL for.
   if (verb === 'GC') await scene.removeWholly(attachment.pod);
   if (verb === 'GC') for (let i = 0; i < index; i++) succeeded(await scene.run('GC', i, attachment));

@@ -2,7 +2,7 @@
 
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Host, Namespace, Pod } from '../support/host.ts';
+import type { Host, Pod } from '../support/host.ts';
 import { networkSnapshot, runAll, snapshot } from '../support/observe.ts';
 
 /** What a host, or a pod, looks like. */
@@ -37,26 +37,26 @@ const changing = [
   ...['topology_change_timer', 'config_pending'],
 ];
 
-/** MAC addresses of groups: interfaces join them when the kernel finds the time. */
+/** MAC addresses of groups. */
 const groups = /^(?:33:33|01)/;
 
 /** Flags that tell whether the other end is up. */
 const carrierFlags = ['LOWER_UP', 'NO-CARRIER', 'M-DOWN'];
 
 /** What is looked at in any namespace besides {@link networkSnapshot}. */
-const commands = [
-  'ip -d -j addr',
-  'ip -j neigh show nud permanent',
-  'bridge -j fdb show',
-  'bridge -j vlan show',
-  'tc qdisc',
-  'iptables-save',
-  'ip6tables-save',
-];
+const commands = ['ip -d -j addr', 'ip -j neigh show nud permanent', 'tc qdisc'];
+
+/** Kernel settings of a namespace. */
+const settings =
+  'grep -rs "" /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf || :';
 
 /** What is looked at on the host alone. */
 const hostCommands = [
-  'grep -rs "" /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf || :',
+  settings,
+  'bridge -j fdb show',
+  'bridge -j vlan show',
+  'iptables-save',
+  'ip6tables-save',
   'conntrack -L -p udp 2>/dev/null || :',
   'conntrack -L -f ipv6 -p udp 2>/dev/null || :',
 ];
@@ -71,47 +71,47 @@ export async function pictureOf(
   pods: readonly Pod[],
   agent: number | undefined,
 ): Promise<Picture> {
-  const [all, details, [settings = '', ...flows], ...insides] = await Promise.all([
+  const [all, texts, ...insides] = await Promise.all([
     snapshot(host),
-    detailsOf(host),
-    runAll(host, hostCommands),
+    runAll(host, [...hostCommands, ...commands]),
     ...pods.map((pod) => insideOf(pod)),
   ]);
+  const [values = '', fdb = '', vlans = '', rules4 = '', rules6 = '', flows4 = '', flows6 = '', ...details] =
+    texts;
   return {
     ...all,
-    ...details,
+    ...detailsOf(details),
+    sysctls: lines(values),
+    fdb: parse(fdb).filter(isStatic).sort(byText),
+    vlans: parse(vlans).sort(byText),
+    iptables: [...rulesOf(rules4), ...rulesOf(rules6)],
+    flows: [...translatedFlows(flows4), ...translatedFlows(flows6)],
     files: Object.assign({}, ...directories.map((directory) => filesBelow(host, directory))),
-    sysctls: lines(settings),
-    flows: flows.flatMap(translatedFlows),
     ...(agent !== undefined && { descriptors: descriptorsOf(agent) }),
     pods: { ...insides },
   };
 }
 
 async function insideOf(pod: Pod): Promise<Picture> {
-  const [network, details, values] = await Promise.all([
+  const [network, [values = '', ...details]] = await Promise.all([
     networkSnapshot(pod),
-    detailsOf(pod),
-    pod.tryRun(['sysctl', '-a', '--pattern', '^net.ipv[46].conf.(all|eth0|lo)\\.']),
+    runAll(pod, [settings, ...commands]),
   ]);
-  return { ...network, ...details, sysctls: lines(values.stdout) };
+  return { ...network, ...detailsOf(details), sysctls: lines(values) };
 }
 
-async function detailsOf(ns: Namespace): Promise<Picture> {
-  const [links = '', neighbours = '', fdb = '', vlans = '', qdiscs = '', ...rules] = await runAll(
-    ns,
-    commands,
-  );
+/** What {@link commands} have printed. */
+function detailsOf([links = '', neighbours = '', qdiscs = '']: readonly string[]): Picture {
   return {
     links: parse(links).map(steady).sort(byText),
     neighbours: parse(neighbours).map(steady).sort(byText),
-    fdb: parse(fdb)
-      .filter(({ mac, state }) => !groups.test(String(mac)) && (state === 'permanent' || state === 'static'))
-      .sort(byText),
-    vlans: parse(vlans).sort(byText),
     qdiscs: lines(qdiscs.replace(/ refcnt \d+/g, '').replace(/qdisc (\S+) \S+:/g, 'qdisc $1')),
-    iptables: rules.flatMap(rulesOf),
   };
+}
+
+/** Whether a bridge has not learned an entry, nor an interface joined a group when the kernel found the time. */
+function isStatic({ mac, state }: Record<string, unknown>): boolean {
+  return !groups.test(String(mac)) && (state === 'permanent' || state === 'static');
 }
 
 function parse(text: string): Record<string, unknown>[] {

@@ -13,19 +13,23 @@ for (const kind of Object.values(kinds))
   test(`${kind.part}: a sample is survived`, async (t) => {
     // To list the cases of a chain, each of its verbs is run once.
     const random = new Random(seed);
-    const name = random.pick(Object.keys(subjects));
-    t.log(`seed ${seed}, subject ${name}; PROOF_SEED=${seed} tries the same again`);
-    const chosen = { [name]: subjects[name]! };
-    const options = { share: 1, most: 8, random, jobs: 1, log: () => {} };
-    const { tried, failures } = await prove(kind, chosen, options);
-    t.true(tried > 0);
-    t.deepEqual(failures, []);
+    let tried = 0;
+    // Some chains do nothing that can go wrong in this way.
+    while (tried === 0) {
+      const name = random.pick(Object.keys(subjects));
+      t.log(`seed ${seed}, subject ${name}; PROOF_SEED=${seed} tries the same again`);
+      const options = { share: 1, most: 8, random, jobs: 1, log: () => {} };
+      const proof = await prove(kind, { [name]: subjects[name]! }, options);
+      t.deepEqual(proof.failures, []);
+      tried = proof.tried;
+    }
   });
 
 for (const [what, kind, subject, only] of [
   ['killed while it writes a reservation, host-local', 'kill', 'host-local', 'ADD/0-host-local/write'],
   ['without memory to come back to the host, ptp', 'fail', 'ptp', 'ADD/0-ptp/setns'],
   ['refused the move of its device, host-device', 'refuse', 'host-device', 'ADD/0-host-device/setlink'],
+  ['refused to set an interface back, tuning', 'refuse', 'host-device', 'DEL/1-tuning/setlink'],
   ['whose answers of the kernel are lost, bridge', 'fail', 'nftables', 'ADD/0-bridge/recvfrom'],
 ] as const)
   test(`${what} leaves nothing`, async (t) => {

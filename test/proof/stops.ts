@@ -23,7 +23,7 @@ import {
   waysOutOf,
 } from './kills.ts';
 import { Scene } from './scene.ts';
-import type { Subject } from './subjects.ts';
+import { type Subject, toTry } from './subjects.ts';
 
 const compileCache = join(import.meta.dirname, '../../build/compile-cache');
 
@@ -48,7 +48,7 @@ export async function stopCases(subject: Subject): Promise<StopCase[]> {
       for (const [index, { type }] of subject.network.plugins.entries()) {
         const total = await bench.countWaits(verb, index);
         for (let nth = 1; nth <= total; nth++)
-          for (const way of waysOutOf(verb))
+          for (const way of toTry(subject, waysOutOf(verb), nth))
             cases.push({ name: [verb, `${index}-${type}`, nth, way].join('/'), verb, index, nth, way });
       }
     return cases;

@@ -21,10 +21,20 @@ export interface Subject {
   readonly isExclusive?: boolean;
   /** Whether the interface is a device of the host, and comes back when the namespace ends. */
   readonly isDevice?: boolean;
+  /**
+   * Whether each call is killed with one way of cleaning up and failed with one error, in turn, instead of all:
+   * for chains of which most is tried in others.
+   */
+  readonly isSampled?: boolean;
   /** Makes what the chain expects of its host. */
   prepare?(host: Host, t: Teardown): Promise<unknown>;
   /** What of the host the plugins change besides what is looked at anyway. */
   look?(host: Host): Promise<unknown>;
+}
+
+/** All of what could be tried at a call, or one of it in turn. @param nth which call. */
+export function toTry<T>({ isSampled }: Subject, all: readonly T[], nth: number): readonly T[] {
+  return isSampled && all.length > 0 ? [all[nth % all.length]!] : all;
 }
 
 /** Whether a chain maps the ports that the runtime passes. */
@@ -123,22 +133,21 @@ export const subjects: Readonly<Record<string, Subject>> = {
   },
   tap: { network: networkOf({ type: 'tap', ipam: hostLocal }) },
   'host-device': {
-    network: networkOf({ type: 'host-device', device: 'dev0', ipam: hostLocal }),
+    network: networkOf({ type: 'host-device', device: 'dev0', ipam: hostLocal }, tuning),
     isExclusive: true,
     isDevice: true,
-    // Down, as it is given back.
+    // Down, as it is given back. Unlike others, it keeps what is set, if that is not set back.
     prepare: (host) => addPair(host, 'dev0', 'dev1', 'down'),
   },
   'iptables-legacy': {
-    network: networkOf(
-      { type: 'ptp', ipMasq: true, ipMasqBackend: 'iptables', ipam: hostLocal },
-      { type: 'portmap', backend: 'iptables', capabilities: { portMappings: true } },
-    ),
+    network: networkOf({ type: 'ptp', ipMasq: true, ipMasqBackend: 'iptables', ipam: hostLocal }),
+    isSampled: true,
     prepare: useLegacyIptables,
   },
   dnsname: {
     network: networkOf({ ...bridge, ipam: hostLocal }, { type: 'dnsname' }),
     args: 'IgnoreUnknown=1;K8S_POD_NAME=web',
+    isSampled: true,
     prepare: async (host, t) => endNameServer(t, host, networkName),
     look: async (host) => nameServer(host, networkName) !== undefined,
   },
@@ -147,6 +156,7 @@ export const subjects: Readonly<Record<string, Subject>> = {
       { type: 'ovs', bridge: 'br1', vlan: 7, ipam: hostLocal },
       { type: 'ovs-mirror-producer', bridge: 'br1', mirrors: [{ name: 'm1', ingress: true, egress: true }] },
     ),
+    isSampled: true,
     prepare: (host, t) => OpenVswitch.start(t, host),
     look: lookAtOpenVswitch,
   },
@@ -156,17 +166,20 @@ export const subjects: Readonly<Record<string, Subject>> = {
       { type: 'ovs-mirror-consumer', bridge: 'br1', mirrors: [{ name: 'm1' }] },
     ),
     isExclusive: true,
+    isSampled: true,
     prepare: (host, t) => OpenVswitch.start(t, host),
     look: lookAtOpenVswitch,
   },
   multus: {
     network: networkOf({ type: 'multus', clusterNetwork: 'pods', capabilities: annotated }),
     capabilities: { [annotationKey]: { 'k8s.v1.cni.cncf.io/networks': 'backup' } },
+    isSampled: true,
     prepare: async (host) => writeNetworks(host, named),
   },
   genie: {
     network: networkOf({ type: 'genie', default_plugin: 'pods', capabilities: annotated }),
-    capabilities: { [annotationKey]: { cni: 'pods,backup' } },
+    capabilities: { [annotationKey]: { cni: 'backup' } },
+    isSampled: true,
     prepare: async (host) => writeNetworks(host, named),
   },
   loopback: { network: networkOf({ type: 'loopback' }), ifname: 'lo' },

@@ -107,7 +107,7 @@ export async function runPlugin(
 }
 
 /** The outcome itself when it is a success. @throws Error with all that the plugin said. */
-export function succeeded(outcome: Outcome): Outcome {
+export function succeeded<O extends Output>(outcome: O): O {
   if (outcome.exit === 0) return outcome;
   throw new Error(`${outcome.argv.at(-1)}: exit ${outcome.exit}\n${outcome.stdout}\n${outcome.stderr}`);
 }

@@ -60,4 +60,7 @@ test('a reader that is gone, and a full disk, fail the call without a stack trac
   const full = await tryRun(['bash', '--norc', '-c', '"$0" >/dev/full', portmap], { env, stdin });
   t.is(full.exit, 1);
   t.regex(full.stderr, /The result could not be written: .*(ENOSPC|no space)/i);
+  const failed = await tryRun(['bash', '--norc', '-c', '"$0" >/dev/full', portmap], { env, stdin: '{' });
+  t.is(failed.exit, 1);
+  t.regex(failed.stderr, /The error could not be written: .*(ENOSPC|no space).* It was: /i);
 });

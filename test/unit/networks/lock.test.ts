@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { lockNetworks } from '../../../lib/networks/lock.ts';
+import { lockNetworks, removeLeftLocks } from '../../../lib/networks/lock.ts';
 
 test('one at a time changes the networks of a pod, each pod for itself, and nothing stays of the lock', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'networks-'));
@@ -25,4 +25,24 @@ test('one at a time changes the networks of a pod, each pod for itself, and noth
   await Promise.all(Array.from({ length: 5 }, changes));
   t.deepEqual([most, holders, done], [1, 0, 20]);
   t.deepEqual(readdirSync(directory), []);
+});
+
+test('what is left of locks whose holders were killed is removed, but not what is held', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'networks-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  writeFileSync(join(directory, 'left'), '');
+  const held = await lockNetworks('held', directory);
+  removeLeftLocks(directory);
+  t.deepEqual(readdirSync(directory), ['held']);
+  held[Symbol.dispose]();
+  removeLeftLocks(join(directory, 'none'));
+});
+
+test('a lock whose file cannot be removed ends all the same', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'networks-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  const lock = await lockNetworks('one', directory);
+  rmSync(join(directory, 'one'));
+  mkdirSync(join(directory, 'one'));
+  t.notThrows(() => lock[Symbol.dispose]());
 });
