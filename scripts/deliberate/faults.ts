@@ -149,7 +149,7 @@ export const faults: readonly Fault[] = [
     file: 'lib/kernel/netns.ts',
     original: 'closeSync(this.fd);',
     proof: 'kill',
-    run: '--subject host-local --only DEL/0-host-local --share 10 --seed 1'.split(' '),
+    run: '--subject loopback --only DEL/0-loopback --share 20 --seed 1'.split(' '),
     says: /This was left or lost:[\s\S]* \+ \/descriptors/,
   },
   {
@@ -159,7 +159,7 @@ export const faults: readonly Fault[] = [
     replacement:
       '() => void sandbox.socket.attempt(...linkRequests(sandbox, ifname, (({ allmulti: _, ...rest }) => rest)(before)))',
     proof: 'fail',
-    run: '--subject iptables --only ADD/4-tuning/recvfrom --seed 1'.split(' '),
+    run: '--subject iptables --only ADD/4-tuning/write --seed 1'.split(' '),
     says: /Not undone:[\s\S]* \+ \/pods\/0\/links .*ALLMULTI/,
   },
   {

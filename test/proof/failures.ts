@@ -167,7 +167,7 @@ export class FailureBench {
     return {
       isReached: outcome.isReached,
       problem: join([
-        answerProblem(outcome),
+        problemOf(outcome),
         verb === 'CHECK-LOST' && outcome.exit === 0 ? 'It finds in order what is not there' : '',
         difference && `Looking has changed:\n${difference}`,
       ]),
@@ -180,8 +180,7 @@ export class FailureBench {
     const { attachment, picture } = await this.standAt('ADD', index);
     const outcome = await one.inject(scene.host, scene.start('ADD', index, attachment));
     const { isReached } = outcome;
-    // A process does something else from time to time, and no thread of Node.js survives that a wake-up fails.
-    if (!isReached && outcome.exit === 'SIGABRT') return { isReached, problem: await this.leave() };
+    if (isMisfired(outcome)) return { isReached, problem: await this.leave() };
     const problem = answerProblem(outcome);
     if (outcome.exit !== 0 || problem !== '') {
       const difference = await scene.differenceFrom(picture, attachment.pod);
@@ -211,7 +210,7 @@ export class FailureBench {
     return {
       isReached: outcome.isReached,
       problem: join([
-        ...[remains, answerProblem(outcome), failure],
+        ...[remains, problemOf(outcome), failure],
         left && `It succeeded, but has left or lost:\n${left}`,
         difference && `Left or lost for ever:\n${difference}`,
       ]),
@@ -274,6 +273,15 @@ export class FailureBench {
     this.standing = undefined;
     return join([failure, difference && `Left or lost:\n${difference}`]);
   }
+}
+
+/** A process does something else from time to time, and no thread of Node.js survives that a wake-up fails. */
+function isMisfired({ isReached, exit }: Injected): boolean {
+  return !isReached && exit === 'SIGABRT';
+}
+
+function problemOf(outcome: Injected): string {
+  return isMisfired(outcome) ? '' : answerProblem(outcome);
 }
 
 export function isLooking(verb: CalledVerb): verb is (typeof lookingVerbs)[number] {
