@@ -19,10 +19,11 @@ export class UnlistableError extends CniError {
 
 /**
  * What iptables says where the kernel cannot have the table, and so has no rules in it: it was started with
- * "ipv6.disable=1", or a module is missing. The last two are of iptables-nft, where nf_tables is.
+ * "ipv6.disable=1", or a module is missing. The last two are of iptables-nft, without nfnetlink and without
+ * nf_tables.
  */
 const impossible =
-  /Address family not supported|Table does not exist|initialize nft: Protocol not supported|generation id: Invalid argument/;
+  /Address family not supported|Table does not exist|nft: Protocol not supported|generation id: Invalid argument/;
 
 /**
  * Lists rules.
