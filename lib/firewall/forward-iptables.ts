@@ -81,12 +81,11 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
     async remove(addresses) {
       // The forms in which iptables lists them.
       const texts = new Set(addresses.flatMap((address) => [`${address}`, `${address.toPrefix()}`]));
-      const work = async (family: Family) => {
+      await forInstalledFamilies(async (family) => {
         const known = accepting(addresses, family);
         const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, texts));
         await removeRules(programs, family, table, { from: forwardChain, known, own });
-      };
-      await forInstalledFamilies(work, familiesOf(addresses));
+      }, familiesOf(addresses));
     },
 
     async probe() {
