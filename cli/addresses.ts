@@ -1,18 +1,7 @@
-/** The addresses that a network's configuration gives away, as its IPAM plugin says. */
+/** Compares what networks give away. */
 
 import { type IPv4, IPv4CidrRange, type IPv6, IPv6CidrRange, RangedSet } from 'ip-num';
-import { type AddressPool, configSchema, type Plugin } from '../lib/cni/plugin.ts';
-import { decode } from '../lib/cni/schema.ts';
-import type { PluginEntry } from './libcni/conflist.ts';
-
-/**
- * What an IPAM plugin may give away, as far as the configuration tells.
- * @param ipam the plugin; undefined when there is none, or it is not of this suite.
- * @throws Error that says what is wrong with the configuration.
- */
-export function poolsOf(config: PluginEntry['config'], ipam: Plugin<unknown> | undefined): AddressPool[] {
-  return ipam?.pools?.(decode(configSchema(ipam), config) as never) ?? [];
-}
+import type { AddressPool } from '../lib/cni/plugin.ts';
 
 /** True if two pools can give away the same address. */
 export function poolsOverlap(a: AddressPool, b: AddressPool): boolean {

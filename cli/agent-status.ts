@@ -8,7 +8,7 @@ import type { AgentStatus } from '../agent/statistics.ts';
 import { errnoOf } from '../lib/file.ts';
 import { isObject } from '../lib/object.ts';
 import { CommandError } from './errors.ts';
-import { withOutput } from './output.ts';
+import { withFormat } from './format.ts';
 import type { Subcommand } from './subcommand.ts';
 import { count, formatTable, print } from './terminal.ts';
 
@@ -16,9 +16,9 @@ import { count, formatTable, print } from './terminal.ts';
 const patienceMs = 5000;
 
 /** The subcommand. */
-export const agentStatus: Subcommand<{ socket: string; output: 'text' | 'json' }> = {
+export const agentStatus: Subcommand<{ socket: string; format: 'text' | 'json' }> = {
   builder: (yargs) =>
-    withOutput(yargs, ['text', 'json'], 'How to print what the agent tells')
+    withFormat(yargs, ['text', 'json'], 'How to print what the agent tells')
       .option('socket', {
         type: 'string',
         default: defaultSocket,
@@ -26,9 +26,9 @@ export const agentStatus: Subcommand<{ socket: string; output: 'text' | 'json' }
         describe: 'Socket of the agent',
       })
       .example('$0 agent status', 'Calls, failures and durations'),
-  handler: async ({ socket, output }) => {
+  handler: async ({ socket, format }) => {
     const report = await askStatus(socket);
-    if (output === 'json') return print(JSON.stringify(report, null, 2));
+    if (format === 'json') return print(JSON.stringify(report, null, 2));
     const { pid, build, priority, uptimeSeconds, running, queued, refused, memoryMiB, calls, overlay } =
       report;
     print(

@@ -86,7 +86,11 @@ export const attach = podCommand(
       );
     const given = Object.fromEntries(readArgs(process.env.CNI_ARGS ?? ''));
     const one: Delegate = {
-      ...{ network: list, label: network, ifname, defaultRoute: undefined, result: undefined },
+      network: list,
+      label: network,
+      ifname,
+      defaultRoute: undefined,
+      result: undefined,
       args: withArgs(furtherArgs(first.args), given),
       capabilityArgs: readCapabilityArgs(process.env.CAP_ARGS ?? ''),
     };

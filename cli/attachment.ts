@@ -114,17 +114,15 @@ function runtimeFor(netns: string): Runtime {
 
 /** Reads CNI_ARGS as an operator gives them. @throws CommandError */
 export function readArgs(text: string): [string, string][] {
-  return text
-    .split(';')
-    .filter((pair) => text !== '' || pair !== '')
-    .map((pair) => {
-      const [key, value, ...more] = pair.split('=');
-      if (!key || !value || more.length > 0)
-        throw new CommandError(`CNI_ARGS has "${pair}", but it must be NAME=VALUE pairs separated by ";"`, {
-          exitCode: ExitCode.Usage,
-        });
-      return [key, value];
-    });
+  if (text === '') return [];
+  return text.split(';').map((pair) => {
+    const [key, value, ...more] = pair.split('=');
+    if (!key || !value || more.length > 0)
+      throw new CommandError(`CNI_ARGS has "${pair}", but it must be NAME=VALUE pairs separated by ";"`, {
+        exitCode: ExitCode.Usage,
+      });
+    return [key, value];
+  });
 }
 
 /** Reads CAP_ARGS as an operator gives them. @throws CommandError */

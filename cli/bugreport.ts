@@ -17,7 +17,6 @@ import { count, print } from './terminal.ts';
 
 interface BugreportArguments {
   file: string | undefined;
-  output: string | undefined;
 }
 
 /** The subcommand. @param suite whose plugins say what the networks need. */
@@ -31,8 +30,6 @@ export function bugreport(suite: Suite): Subcommand<BugreportArguments> {
           requiresArg: true,
           describe: 'The archive to write; one named after the host and the time without it',
         })
-        // As scripts for earlier versions have it.
-        .option('output', { alias: 'o', type: 'string', requiresArg: true, hidden: true })
         .example('$0 bugreport', 'Write cni-bugreport-HOST-TIME.tar.gz')
         .epilogue(
           'The archive holds what "cni doctor" and "cni list" say, configurations, the result cache, reservations, rules of the ' +
@@ -40,7 +37,7 @@ export function bugreport(suite: Suite): Subcommand<BugreportArguments> {
             'tokens and private keys are left out; names, addresses and CNI_ARGS are in it. Look through it before you send it.' +
             `\n\n${environmentHelp}`,
         ),
-    handler: async ({ output, file: wanted = output }) => {
+    handler: async ({ file: wanted }) => {
       const time = new Date().toISOString().replaceAll(/[-:]|\.\d+/g, '');
       const name = `cni-bugreport-${hostname().replaceAll(/[^\w.-]/g, '_')}-${time}`;
       const file = resolve(wanted ?? `${name}.tar.gz`);

@@ -6,21 +6,21 @@ import { lookAround } from './doctor/context.ts';
 import { fixAll } from './doctor/fix.ts';
 import { describeResults, resultsAsJson } from './doctor/report.ts';
 import { ExitCode } from './errors.ts';
-import { withOutput } from './output.ts';
+import { withFormat } from './format.ts';
 import { environmentHelp } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
 import { print } from './terminal.ts';
 
 interface DoctorArguments {
   fix: boolean;
-  output: 'text' | 'json';
+  format: 'text' | 'json';
 }
 
 /** The subcommand. @param suite whose plugins say what the networks need. */
 export function doctor(suite: Suite): Subcommand<DoctorArguments> {
   return {
     builder: (yargs) =>
-      withOutput(yargs, ['text', 'json'], 'How to print what was found')
+      withFormat(yargs, ['text', 'json'], 'How to print what was found')
         .option('fix', {
           type: 'boolean',
           default: false,
@@ -34,11 +34,11 @@ export function doctor(suite: Suite): Subcommand<DoctorArguments> {
             'Nothing is changed without --fix. What --fix did counts as fixed only if a second look no longer finds it. ' +
             `The exit code is 1 if there is an error or a warning.\n\n${environmentHelp}`,
         ),
-    handler: async ({ fix, output }) => {
+    handler: async ({ fix, format }) => {
       const look = async () => runChecks(await lookAround(suite));
       const first = await look();
       const { fixes, results } = fix ? await fixAll(first, look) : { fixes: [], results: first };
-      if (output === 'json') print(JSON.stringify(resultsAsJson(results, fixes), null, 2));
+      if (format === 'json') print(JSON.stringify(resultsAsJson(results, fixes), null, 2));
       else print(describeResults(results, fixes).join('\n'));
       const found = results.flatMap(({ findings }) => findings);
       if (found.some(({ severity }) => severity !== 'info')) process.exitCode = ExitCode.Failure;

@@ -5,8 +5,9 @@ import { decode } from '../lib/cni/schema.ts';
 import { atLeast } from '../lib/cni/version.ts';
 import { isObject } from '../lib/object.ts';
 import type { Suite } from '../main.ts';
-import { poolsOf, sizeOf } from './addresses.ts';
+import { sizeOf } from './addresses.ts';
 import { CommandError } from './errors.ts';
+import { type ConfiguredIpam, ipamOf } from './ipam.ts';
 import {
   ipamTypeOf,
   type NetworkList,
@@ -64,7 +65,7 @@ async function stepsOf(entry: PluginEntry, network: NetworkList, suite: Suite): 
   if (!plugin) return [...asked, 'Runs the executable of that name, which is not of this suite'];
   const config = wholeConfig(entry, network);
   const ipamType = ipamTypeOf(config);
-  const ipam = ipamType === undefined ? undefined : await loadPlugin(suite.ipam, ipamType);
+  const ipam = await ipamOf(entry, network, suite);
   try {
     return [
       ...asked,
@@ -90,8 +91,8 @@ function sharedSteps({ mtu }: Config): string[] {
 }
 
 /** What the IPAM plugin says itself, or how much of it its configuration tells. */
-function addressSteps(type: string, ipam: Plugin<unknown> | undefined, config: Config): string[] {
-  const pools = poolsOf(config, ipam).map((pool) => `${sizeOf(pool)} in ${pool.subnet}`);
+function addressSteps(type: string, ipam: ConfiguredIpam | undefined, config: Config): string[] {
+  const pools = (ipam?.pools ?? []).map((pool) => `${sizeOf(pool)} in ${pool.subnet}`);
   const { routes } = config.ipam as { routes?: unknown };
   const destinations = (Array.isArray(routes) ? routes : []).flatMap((route) =>
     isObject(route) && typeof route.dst === 'string' ? [route.dst] : [],
@@ -99,7 +100,7 @@ function addressSteps(type: string, ipam: Plugin<unknown> | undefined, config: C
   const added = destinations.length > 0 ? `Adds routes in the container: ${destinations.join(', ')}` : '';
   return [
     `Asks "${type}" for ${pools.length > 1 ? 'addresses' : 'an address'}${pools.length > 0 ? `: it has ${pools.join(', ')}` : ''}`,
-    ...(ipam?.explain ? ownSteps(ipam, config) : [added]),
+    ...(ipam?.plugin.explain?.(ipam.config()) ?? [added]),
   ];
 }
 

@@ -92,7 +92,12 @@ export async function takeInventory(
     records.set(attachmentKey(attachment), attachment);
     const result = readResult(attachment.result, once);
     attachments.set(attachmentKey(attachment), {
-      ...{ network, containerId, ifname, netns, since, orphaned: [] },
+      network,
+      containerId,
+      ifname,
+      netns,
+      since,
+      orphaned: [],
       pod: podOf(attachment),
       ips: (result?.ips ?? []).map(({ address }) => `${address.address}`),
       ports: portsOf(capabilityArgs),

@@ -2,11 +2,12 @@
 
 import { lookOnce } from '../lib/kernel/sharing.ts';
 import { CommandError, ExitCode } from './errors.ts';
+import { withFormat } from './format.ts';
 import { displayName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import { formatListing, type Layout } from './list/table.ts';
 import { watchListing } from './list/watch.ts';
 import { findNamed } from './names.ts';
-import { withOutput } from './output.ts';
+import { checkedAttachment, printedRange } from './printed.ts';
 import { isFull } from './reservations.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
 import { checkStates, isBad, type State, stateKinds } from './state.ts';
@@ -21,7 +22,7 @@ interface Selection {
 }
 
 interface ListArguments extends Selection {
-  output: Layout | 'json' | 'yaml' | 'name';
+  format: Layout | 'json' | 'yaml' | 'name';
   orphaned: boolean;
   watch: boolean;
 }
@@ -41,7 +42,7 @@ interface Row {
 
 export const list: Subcommand<ListArguments> = {
   builder: (yargs) =>
-    withOutput(
+    withFormat(
       yargs,
       ['table', 'wide', 'json', 'yaml', 'name'],
       'How to print the list; wide has whole IDs, namespaces and interfaces of the host',
@@ -74,7 +75,7 @@ export const list: Subcommand<ListArguments> = {
           'unchecked, when its plugins cannot tell, and its interface is there, up and has its addresses.\n\n' +
           'The exit code is 1 if something listed is broken or orphaned, or a file cannot be read.',
       ),
-  handler: async ({ output: format, orphaned, watch, ...given }) => {
+  handler: async ({ format, orphaned, watch, ...given }) => {
     const state = orphaned ? [...(given.state ?? []), 'orphaned' as const] : given.state;
     const selection = { ...given, state };
     if (watch && (format === 'yaml' || format === 'name'))
@@ -127,8 +128,8 @@ function requireNetwork({ networks, attachments }: Inventory, name: string): voi
 
 /** What programs get. */
 function structured({ inventory: { ranges, problems }, rows }: Listing): object {
-  const attachments = rows.map(({ attachment, state }) => ({ ...attachment, state }));
-  return { attachments, ranges, problems };
+  const attachments = rows.map(({ attachment, state }) => checkedAttachment(attachment, state));
+  return { attachments, ranges: ranges.map(printedRange), problems };
 }
 
 function warnOf({ ranges, problems }: Inventory): void {

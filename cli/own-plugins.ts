@@ -50,7 +50,10 @@ export function lookingPlugins(once: Once): Execute {
       const { plugin } = await load();
       let answer = '';
       const caller = {
-        ...{ program, environment, sharing, signal },
+        program,
+        environment,
+        sharing,
+        signal,
         warn: () => {}, // What does not make CHECK fail is of no interest to whoever looks at many.
         readStdin: async () => stdin,
         print: async (text: string) => {

@@ -2,12 +2,12 @@
 
 import { Address } from '../lib/ip.ts';
 import { Netns } from '../lib/kernel/netns.ts';
-import { type RunningAttachment, runningAttachments, uplinksOf } from './doctor/context.ts';
 import { CommandError, ExitCode } from './errors.ts';
+import { withFormat } from './format.ts';
+import { type RunningAttachment, runningAttachments, uplinksOf } from './inventory/running.ts';
 import { type Inventory, takeInventory } from './inventory.ts';
 import { findNamed, unknownName } from './names.ts';
 import { configuredNetworks } from './networks.ts';
-import { withOutput } from './output.ts';
 import { AttachmentProbe, type Surroundings } from './probe/attachment.ts';
 import type { Outcome } from './probe/outcome.ts';
 import { Outside } from './probe/outside.ts';
@@ -21,12 +21,12 @@ interface ProbeArguments {
   to: string | undefined;
   dns: string | undefined;
   name: string;
-  output: 'text' | 'json';
+  format: 'text' | 'json';
 }
 
 export const probe: Subcommand<ProbeArguments> = {
   builder: (yargs) =>
-    withOutput(yargs, ['text', 'json'], 'How to print what was found')
+    withFormat(yargs, ['text', 'json'], 'How to print what was found')
       .positional('target', {
         type: 'string',
         demandOption: true,
@@ -64,11 +64,11 @@ export const probe: Subcommand<ProbeArguments> = {
           'while the command runs. If no program in the pod listens on a published port, the command does so meanwhile. ' +
           'Nothing is left behind. The exit code is 1 if anything fails.',
       ),
-  handler: async ({ target, to, dns, name, output }) => {
+  handler: async ({ target, to, dns, name, format }) => {
     const inventory = await takeInventory(configDir(), cacheDir());
     const chosen = choose(target, inventory);
     const outcomes = await probeAll(chosen, inventory, { target: to, server: dns, dnsName: name });
-    if (output === 'json') print(JSON.stringify({ probes: outcomes }, null, 2));
+    if (format === 'json') print(JSON.stringify({ probes: outcomes }, null, 2));
     else print(describe(outcomes).join('\n'));
     if (outcomes.some(({ state }) => state === 'failed')) process.exitCode = ExitCode.Failure;
   },
@@ -129,7 +129,7 @@ async function probeOne(
   using otherNetns = other && Netns.openIfPresent(other.attachment.netns);
   if (!netns)
     return [
-      { from: one.name, probe: 'pod', to: '-', state: 'not tried', detail: 'its network namespace is gone' },
+      { from: one.name, probe: 'pod', to: '-', state: 'untried', detail: 'its network namespace is gone' },
     ];
   await using station = new Station(netns);
   await using otherStation = otherNetns && new Station(otherNetns);
@@ -167,7 +167,8 @@ function hostAddressesOf({ links, addresses }: Inventory, running: readonly Runn
   });
 }
 
-const colours = { ok: 'green', failed: 'red', 'not tried': 'dim' } as const;
+const colours = { ok: 'green', failed: 'red', untried: 'dim' } as const;
+const shown = { ok: 'ok', failed: 'failed', untried: 'not tried' } as const;
 
 function describe(outcomes: readonly Outcome[]): string[] {
   const [heading, ...rows] = formatTable(
@@ -176,7 +177,7 @@ function describe(outcomes: readonly Outcome[]): string[] {
       from,
       probe,
       to,
-      detail === '' ? state : `${state}: ${detail}`,
+      detail === '' ? shown[state] : `${shown[state]}: ${detail}`,
     ]),
   );
   const number = (state: Outcome['state']) => outcomes.filter((one) => one.state === state).length;
@@ -184,7 +185,7 @@ function describe(outcomes: readonly Outcome[]): string[] {
     paint('bold', heading!),
     ...rows.map((row, i) => paint(colours[outcomes[i]!.state], row)),
     '',
-    `${count(outcomes.length, 'probe')}: ${number('ok')} ok, ${number('failed')} failed, ${number('not tried')} not tried.`,
+    `${count(outcomes.length, 'probe')}: ${number('ok')} ok, ${number('failed')} failed, ${number('untried')} not tried.`,
     ...(number('failed') > 0 ? ['"cni doctor" looks for the causes.'] : []),
   ];
 }

@@ -112,7 +112,11 @@ export function forgetSaved(cacheDir: string, { network, containerId, ifname }: 
 export function recordOf(containerId: string, one: SavedDelegate): CachedAttachment {
   const { network, ifname, args, capabilityArgs, result, netns, of } = one;
   return {
-    ...{ network: network.name, containerId, ifname: ifname || of?.ifname || 'eth0', netns, capabilityArgs },
+    network: network.name,
+    containerId,
+    ifname: ifname || of?.ifname || 'eth0',
+    netns,
+    capabilityArgs,
     config: network.bytes,
     args: args.split(';').flatMap((pair): [string, string][] => {
       const [name = '', value = ''] = pair.split('=');

@@ -96,7 +96,8 @@ async function stateOf(
   } catch (error) {
     if (error instanceof NoAnswerError) return withoutCheck(one, describeError(error));
     return {
-      ...{ kind: 'broken', problems: [describeError(error)] },
+      kind: 'broken',
+      problems: [describeError(error)],
       ...(error instanceof PluginFailedError && { foundBy: error.type }),
     };
   }

@@ -4,8 +4,8 @@ import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Suite } from '../main.ts';
 import { CommandError, ExitCode } from './errors.ts';
+import { withFormat } from './format.ts';
 import { configFiles } from './libcni/conflist.ts';
-import { withOutput } from './output.ts';
 import { configDir, pluginPath, standardInput } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
 import { note } from './terminal.ts';
@@ -17,8 +17,7 @@ interface ValidateArguments {
   paths?: string[];
   binDir?: string[];
   strict: boolean;
-  output: Format;
-  format?: Format | undefined;
+  format: Format;
   host: boolean;
 }
 
@@ -26,7 +25,7 @@ interface ValidateArguments {
 export function validate(suite: Suite): Subcommand<ValidateArguments> {
   return {
     builder: (yargs) =>
-      withOutput(
+      withFormat(
         yargs,
         formatNames,
         'How to print the findings: for people, for programs, or as annotations of GitHub',
@@ -45,8 +44,6 @@ export function validate(suite: Suite): Subcommand<ValidateArguments> {
           describe: 'Where plugins must be installed; CNI_PATH or /opt/cni/bin without it',
         })
         .option('strict', { type: 'boolean', default: false, describe: 'Fail on warnings too' })
-        // As scripts for earlier versions have it.
-        .option('format', { choices: formatNames, hidden: true })
         .option('host', {
           type: 'boolean',
           default: true,
@@ -64,7 +61,7 @@ export function validate(suite: Suite): Subcommand<ValidateArguments> {
             'capabilities that are missing or unused; and, as root, what plugins miss on this host. Tells which network a runtime picks first.\n\n' +
             'The exit code is 1 if there is an error, or with --strict a warning.',
         ),
-    handler: async ({ paths = [], binDir, strict, output, format = output, host }) => {
+    handler: async ({ paths = [], binDir, strict, format, host }) => {
       const files = paths.length > 0 ? paths.flatMap(filesAt) : filesIn(configDir());
       const path = binDir ?? pluginPath();
       const isInstalled = host ? installedIn(path, binDir !== undefined) : undefined;

@@ -12,7 +12,6 @@ import { errnoOf, readRegularFile } from '../lib/file.ts';
 import type { Address } from '../lib/ip.ts';
 import type { Backend, Release, Setting, Source } from './whereabouts/backend.ts';
 import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whereabouts/config.ts';
-import { adoptEarlierState } from './whereabouts/earlier-state.ts';
 import { EtcdBackend } from './whereabouts/etcd-backend.ts';
 import { endpointsOf } from './whereabouts/etcd-settings.ts';
 import type { Owner } from './whereabouts/keys.ts';
@@ -182,8 +181,7 @@ async function reserve(
  * @param patienceMs how long a request may take, if not as long as usual.
  */
 async function openBackend(setting: Setting, patienceMs?: number): Promise<Backend> {
-  const { ipam, owner } = setting;
-  adoptEarlierState(owner.network);
+  const { ipam } = setting;
   if (ipam.etcd_host || !ipam.kubernetes?.kubeconfig) return new EtcdBackend(setting, patienceMs);
   const { KubernetesBackend } = await import('./whereabouts/kubernetes/backend.ts');
   return new KubernetesBackend(setting, ipam.kubernetes.kubeconfig, patienceMs);

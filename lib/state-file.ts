@@ -125,7 +125,7 @@ export function listStateFiles(directory: string): string[] {
 /**
  * Removes a file, if it exists, and what killed processes have left that were writing it, for which it lists
  * the whole directory.
- * @throws the error of unlink(2).
+ * @throws CniError that names the file when it cannot be removed.
  */
 export function removeStateFile(file: string): void {
   unlinkStateFile(file);
@@ -135,13 +135,13 @@ export function removeStateFile(file: string): void {
 /**
  * Removes a file alone, if it exists. For callers that remove many and call {@link removeUnfinished} once, or
  * that leave nothing which it would find.
- * @throws the error of unlink(2).
+ * @throws CniError that names the file when it cannot be removed.
  */
 export function unlinkStateFile(file: string): void {
   try {
-    inDirectory(dirname(file), (directory) => rmSync(`${directory}/${basename(file)}`, { force: true }));
+    inDirectory(dirname(file), (directory) => unlinkSync(`${directory}/${basename(file)}`));
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
+    if (errnoOf(error) !== 'ENOENT') throw fileError('remove', file, error);
   }
 }
 

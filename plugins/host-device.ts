@@ -115,7 +115,7 @@ function returnToHost(call: HostDeviceCall): void {
         (link) => [link.alias, ...link.altNames].includes(spec.device!) && isGivenBack(link),
       )
     : findDevice(host, spec);
-  if (!back || !isGivenBack(back) || ifnameProblem(back.alias) || getLink(host, back.alias)) return;
+  if (!back || !isGivenBack(back) || !isPossibleName(back.alias) || getLink(host, back.alias)) return;
   giveNameBack(host, back);
 }
 
@@ -133,13 +133,21 @@ function nameOnHost(call: HostDeviceCall, link: Link): string {
   const { host, ifname } = call;
   const { device = '' } = specOf(call.config);
   const names = [device, link.alias, ifname].filter(
-    (one) => !ifnameProblem(one) && !link.altNames.includes(one),
+    (one) => isPossibleName(one) && !link.altNames.includes(one),
   );
   // The kernel puts a number that is free.
   const name = names.find((one) => !getLink(host, one)) ?? 'dev%d';
   if (names[0] && name !== names[0])
     call.warn(`The host has another interface "${names[0]}". The device that comes back is called "${name}"`);
   return name;
+}
+
+/**
+ * Whether an interface may have a name. Two are those of directories in /proc/sys/net/ipv4/conf, so that the
+ * kernel refuses them (sysctl_dev_name_is_allowed in net/ipv4/devinet.c).
+ */
+function isPossibleName(name: string): boolean {
+  return !ifnameProblem(name) && name !== 'all' && name !== 'default';
 }
 
 /**
@@ -152,8 +160,8 @@ function dropTakenNames({ host }: HostDeviceCall, { sandbox: { socket }, link }:
 }
 
 /**
- * Moves an interface to another namespace under another name, in one request, so that it is either moved or not:
- * the kernel takes it down, and takes the new name at once where the old one is in use there
+ * Moves an interface to another namespace under another name, in one request, so that it is either moved or
+ * not: the kernel takes it down, and takes the new name at once where the old one is in use there
  * (__dev_change_net_namespace in net/core/dev.c). When the new one is in use as well, it goes back.
  */
 function move(link: Link, from: Netns, to: Netns, name: string, alias: string): void {

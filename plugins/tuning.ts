@@ -227,8 +227,8 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
 }
 
 /**
- * Restores settings as far as possible: the interface may be gone. Kernel settings that other attachments of the
- * sandbox have set as well are left for the last one of them.
+ * Restores settings as far as possible: the interface may be gone. Kernel settings that other attachments of
+ * the sandbox have set as well are left for the last one of them.
  * @throws NetlinkError where the kernel refuses to, though the interface is there.
  */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {

@@ -3,7 +3,7 @@
  * of the proof that has to see it, and then the same without it, which must pass.
  *
  *     npm run deliberate                      every fault
- *     npm run deliberate -- --proof kill      those of one proof
+ *     npm run deliberate -- --proof kill      those of one proof, or of several when it is given again
  *     npm run deliberate -- --only STATUS     those whose description has that text
  *     npm run deliberate -- --record          and writes the outcome to docs/reliability.md
  *
@@ -21,7 +21,7 @@ import { record } from './reliability.ts';
 
 const { values } = parseArgs({
   options: {
-    proof: { type: 'string' },
+    proof: { type: 'string', multiple: true },
     only: { type: 'string', default: '' },
     record: { type: 'boolean', default: false },
   },
@@ -31,7 +31,7 @@ const { values } = parseArgs({
 const longestRun = 300;
 
 const chosen = faults.filter(
-  ({ proof, what }) => proof === (values.proof ?? proof) && what.includes(values.only),
+  ({ proof, what }) => (values.proof?.includes(proof) ?? true) && what.includes(values.only),
 );
 if (chosen.length === 0) {
   console.error(

@@ -14,9 +14,9 @@
  *     npm run prove -- --kind kill --subject ptp --only NAME    one case again
  *     npm run prove -- --kind kill --fail-fast         ends with the first case that fails
  *
- * It needs root, strace(1) and gcc(1). Everything happens in namespaces of its own, and with --guest in User Mode
- * Linux, whose calls take some ten times as long. With --jobs 2, two cases are tried at once, or two guests
- * run.
+ * It needs root, strace(1) and gcc(1). Everything happens in namespaces of its own, and with --guest in User
+ * Mode Linux, whose calls take some ten times as long. With --jobs 2, two cases are tried at once, or two
+ * guests run.
  */
 
 import { parseArgs } from 'node:util';

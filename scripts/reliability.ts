@@ -6,69 +6,21 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { dataFile, page, type Row, recorded, withTable } from './reliability/page.ts';
 
-/** What one run tried, and what came of it. */
-export interface Row {
-  /** What was tried, in a few words. A new row takes the place of the one that says the same here. */
-  readonly part: string;
-  /** What was counted: "kills", "inputs", "lives" or the like. */
-  readonly unit: string;
-  readonly tried: number;
-  /** How many of these went wrong. */
-  readonly failed: number;
-  /** Gives the same run again, seed included. */
-  readonly command: string;
-  readonly minutes: number;
-  /** What else is to be said, in Markdown. */
-  readonly note?: string;
-}
-
-interface DatedRow extends Row {
-  /** Year, month and day. */
-  readonly date: string;
-  /** Abbreviated hash of the commit that was tried; with a "+" when files differed from it. */
-  readonly commit: string;
-}
-
-const directory = join(import.meta.dirname, '../docs');
-const [dataFile, page] = [join(directory, 'reliability.json'), join(directory, 'reliability.md')];
-/** Where the page has the table. */
-const generated = /(<!-- the commands write from here -->\n)[\s\S]*(<!-- to here -->)/;
+const root = join(import.meta.dirname, '..');
 
 /** Adds a row to the record, or replaces it, and writes the table anew. */
 export function record(row: Row): void {
-  const rows = JSON.parse(readFileSync(dataFile, 'utf8')) as DatedRow[];
   const dated = { ...row, date: new Date().toISOString().slice(0, 10), commit: currentCommit() };
-  const sorted = [...rows.filter(({ part }) => part !== row.part), dated].toSorted((a, b) =>
+  const sorted = [...recorded().filter(({ part }) => part !== row.part), dated].toSorted((a, b) =>
     a.part.localeCompare(b.part, 'en'),
   );
   writeFileSync(dataFile, `${JSON.stringify(sorted, null, 2)}\n`);
-  const text = readFileSync(page, 'utf8');
-  writeFileSync(
-    page,
-    text.replace(generated, (_, from: string, to: string) => from + table(sorted) + to),
-  );
-}
-
-/** The table of docs/reliability.md. */
-function table(rows: readonly DatedRow[]): string {
-  const lines = rows.map(({ part, unit, tried, failed, command, minutes, note, date, commit }) => {
-    const count = (value: number) => value.toLocaleString('en');
-    const time = minutes < 1 ? '< 1 min' : `${Math.round(minutes)} min`;
-    const cells = [part, `${count(tried)} ${unit}`, count(tried - failed), `\`${command}\``, time];
-    return `| ${[...cells, `${date}, ${commit}`, note ?? ''].join(' | ')} |`;
-  });
-  return [
-    '',
-    '| What | Tried | Survived | How to run | Time | Last run | |',
-    '|---|---:|---:|---|---:|---|---|',
-    ...lines,
-    '',
-    '',
-  ].join('\n');
+  writeFileSync(page, withTable(readFileSync(page, 'utf8'), sorted));
 }
 
 function currentCommit(): string {
-  const git = (...args: string[]) => execFileSync('git', args, { encoding: 'utf8', cwd: directory }).trim();
+  const git = (...args: string[]) => execFileSync('git', args, { encoding: 'utf8', cwd: root }).trim();
   return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--', ':!/docs') ? '+' : '');
 }

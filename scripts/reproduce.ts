@@ -2,23 +2,29 @@
  * Builds twice, in two clean copies of the work tree at different places, and compares all that comes out,
  * byte by byte:
  *
- *     node scripts/reproduce.ts [--keep]
+ *     npm run reproduce
+ *     npm run reproduce -- --keep       leaves the copies, to look at
+ *     npm run reproduce -- --record     and writes the outcome to docs/reliability.md
  *
  * Where something differs, it tells which file, how many bytes, and which part of the executable they are
- * from; the exit code is 1. --keep leaves the copies, to look at. See docs/supply-chain.md.
+ * from; the exit code is 1. See docs/supply-chain.md.
  */
 
 import { execFileSync } from 'node:child_process';
-import { cpSync, lstatSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { apart } from './build/apart.ts';
+import { record } from './reliability.ts';
 import { compareTrees, type Difference } from './reproduce/compare.ts';
 
 const root = join(import.meta.dirname, '..');
-const { keep } = parseArgs({ options: { keep: { type: 'boolean', default: false } } }).values;
+const { values } = parseArgs({
+  options: { keep: { type: 'boolean', default: false }, record: { type: 'boolean', default: false } },
+});
 
+const start = performance.now();
 const scratch = mkdtempSync(join(tmpdir(), 'reproduce-'));
 try {
   const copies = ['one', 'another-place'].map((name) => join(scratch, name)) as [string, string];
@@ -39,8 +45,18 @@ try {
     report(parts.filter(({ file }) => isPart(file)));
     process.exitCode = 1;
   } else console.log('Both builds are the same, bytecode included');
+  if (values.record)
+    record({
+      part: 'Two builds of the same sources at different places, bytecode included',
+      unit: 'files',
+      tried: filesIn(join(first, 'dist')),
+      failed: differences.length,
+      command: 'npm run reproduce',
+      minutes: (performance.now() - start) / 60_000,
+      note: 'Survived means here that a file was the same in both, byte by byte',
+    });
 } finally {
-  if (keep) console.log(`The copies are in "${scratch}"`);
+  if (values.keep) console.log(`The copies are in "${scratch}"`);
   else rmSync(scratch, { recursive: true, force: true });
 }
 
@@ -54,6 +70,12 @@ function copyTree(target: string): void {
     cpSync(join(root, file), join(target, file));
   }
   symlinkSync(join(root, 'node_modules'), join(target, 'node_modules'));
+}
+
+/** How many files there are below a directory. */
+function filesIn(directory: string): number {
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => !entry.isDirectory()).length;
 }
 
 /** True for what goes into the executable; other files of a build hold paths. */

@@ -24,11 +24,12 @@ import { record } from './reliability.ts';
 import { SoakAgent } from './soak/agent.ts';
 import { Caller } from './soak/call.ts';
 import { Findings } from './soak/findings.ts';
-import { leftovers, takePicture } from './soak/leftovers.ts';
+import { leftovers } from './soak/leftovers.ts';
 import { live } from './soak/life.ts';
 import { MemoryWatch } from './soak/memory.ts';
 import { networksFor } from './soak/networks.ts';
 import { Observer } from './soak/observer.ts';
+import { takePicture } from './soak/picture.ts';
 import { Runtime } from './soak/runtime.ts';
 import { Times } from './soak/times.ts';
 

@@ -9,6 +9,7 @@ import { Netns } from '../../lib/kernel/netns.ts';
 import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
 import { askStatus } from '../agent-status.ts';
 import type { Context } from '../doctor/context.ts';
+import { printedRange } from '../printed.ts';
 import { cacheDir, configDir } from '../settings.ts';
 import { redactFile, redactText, redactValue } from './redact.ts';
 
@@ -64,7 +65,10 @@ export async function collect({ programs, running, inventory }: Context): Promis
   for (const file of filesOfHost)
     entries.push({ name: `host/${file.split('/').at(-1)}.txt`, data: contentOf(file) });
   const { attachments, ranges, problems } = inventory;
-  entries.push({ name: 'attachments.json', data: json({ attachments, ranges, problems }) });
+  entries.push({
+    name: 'attachments.json',
+    data: json({ attachments, ranges: ranges.map(printedRange), problems }),
+  });
   entries.push(...configurations(), recordsOf(), hostLocalFiles());
   for (const [i, { attachment, name }] of running.entries()) {
     const title = `pods/${String(i + 1).padStart(3, '0')}-${name.replaceAll(/[^\w.-]/g, '_').slice(0, 60)}.txt`;

@@ -1,12 +1,12 @@
 /** CHECK of every attachment. */
 
 import { attachmentKey } from '../../lib/attachment.ts';
+import type { RunningAttachment } from '../inventory/running.ts';
 import { isByHand } from '../inventory.ts';
 import { sandboxProblems } from '../sandbox.ts';
 import { checkStates } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
-import type { RunningAttachment } from './context.ts';
 import { findRepairs } from './repairs.ts';
 
 export const attachments: Check = {

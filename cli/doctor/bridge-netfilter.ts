@@ -5,8 +5,9 @@ import type { Family } from '../../lib/ip.ts';
 import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
 import { readSysctl, writeSysctl } from '../../lib/kernel/sysctl.ts';
 import { hasChain } from '../../lib/netlink/nftables/objects.ts';
+import { hasFamily, ingressOf, isRouted, type RunningAttachment } from '../inventory/running.ts';
 import type { Check, Finding } from './check.ts';
-import { type Context, hasFamily, ingressOf, isRouted, type RunningAttachment } from './context.ts';
+import type { Context } from './context.ts';
 
 export const bridgeNetfilter: Check = {
   id: 'bridge-nf-call',

@@ -18,7 +18,8 @@ export const configuration: Check = {
         .filter(({ rule }) => rule !== 'host')
         .map(
           ({ severity, message, path }): Finding => ({
-            ...{ severity, message },
+            severity,
+            message,
             subject: path ? `${file} ${path}` : file,
             cause: 'The file was written or changed like this',
             fix: `Change the file, and look with "cni validate ${shellWord(file)}"`,
@@ -63,7 +64,9 @@ function refusals({ files }: Context): Finding[] {
     findings
       .filter(({ rule }) => rule === 'host')
       .map(({ message, path }) => ({
-        ...{ severity: 'error', subject: `${file} ${path}`, message },
+        severity: 'error',
+        subject: `${file} ${path}`,
+        message,
         cause: 'The plugin has tried it out, and failed; ADD would fail too',
         fix: modprobeOf(message) ?? 'Do as the message says',
       })),

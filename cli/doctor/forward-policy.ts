@@ -4,8 +4,9 @@ import { chainsThatDrop, chainsThatDropSome } from '../../lib/firewall/forward-c
 import { withNftables } from '../../lib/firewall/nftables.ts';
 import type { Family } from '../../lib/ip.ts';
 import { ProgramMissingError } from '../../lib/kernel/programs.ts';
+import { ingressOf, isRouted, type RunningAttachment } from '../inventory/running.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
-import { type Context, ingressOf, isRouted, type RunningAttachment } from './context.ts';
+import type { Context } from './context.ts';
 import { iptablesChains, nftChains } from './firewall-rules.ts';
 import type { SavedRules } from './iptables.ts';
 import { type Chains, verdictOn } from './lets-through.ts';
@@ -150,7 +151,9 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
     const byFamily = new Map(families.map((one) => [one, nftChains(lines, one)]));
     chains.push({
       title: `Chain "${full}" of nftables`,
-      ...{ isClosed, families, name },
+      isClosed,
+      families,
+      name,
       chains: (family) => byFamily.get(family)!,
       isOfPlugins: false,
       allow: (link, ip) => {

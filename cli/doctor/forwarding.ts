@@ -4,8 +4,9 @@ import { readdirSync } from 'node:fs';
 import { readRegularFile } from '../../lib/file.ts';
 import type { Family } from '../../lib/ip.ts';
 import { readSysctl, writeSysctl } from '../../lib/kernel/sysctl.ts';
+import { hasFamily, ingressOf, isRouted } from '../inventory/running.ts';
 import type { Check, Finding } from './check.ts';
-import { type Context, hasFamily, ingressOf, isRouted } from './context.ts';
+import type { Context } from './context.ts';
 
 const settings: Readonly<Record<Family, readonly string[]>> = {
   4: ['ipv4', 'ip_forward'],

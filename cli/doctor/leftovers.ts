@@ -1,9 +1,10 @@
 /** Rules that the other variant of iptables keeps in force. */
 
 import { Address, Prefix } from '../../lib/ip.ts';
+import type { RunningAttachment } from '../inventory/running.ts';
 import { count } from '../terminal.ts';
 import type { Check, Finding } from './check.ts';
-import type { Context, RunningAttachment } from './context.ts';
+import type { Context } from './context.ts';
 import type { SavedRules } from './iptables.ts';
 
 export const leftovers: Check = {
@@ -32,7 +33,9 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
       ? []
       : [
           {
-            ...{ severity: 'info', subject, cause },
+            severity: 'info',
+            subject,
+            cause,
             message: `${title} has ${count(all.length, 'rule')} beside those of "iptables", and the kernel applies both`,
             fix: `Look at them with "${program}-save"; "${program} -F" and "${program} -t nat -F" remove them`,
           },
@@ -42,7 +45,9 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
   const remove = `${program}-save -c | grep -v CNI- | ${program}-restore -c`;
   return [
     {
-      ...{ severity: 'warning', subject: `rules of CNI plugins in ${program}`, cause },
+      severity: 'warning',
+      subject: `rules of CNI plugins in ${program}`,
+      cause,
       message: `${title} still has ${count(ours.length, 'rule')} of CNI plugins, which the plugins of today neither see nor remove`,
       fix: [
         // Pods that were attached before the switch may have no other rules.

@@ -3,9 +3,10 @@
 import { type Link, listLinks } from '../../lib/kernel/link.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
+import { isRouted, type RunningAttachment } from '../inventory/running.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
-import { type Context, isRouted, type RunningAttachment } from './context.ts';
+import type { Context } from './context.ts';
 
 /** A pod's interface, and what is at its other end. */
 interface Wire {

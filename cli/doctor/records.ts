@@ -38,7 +38,9 @@ function damagedRecords({ inventory: { attachments } }: Context): Finding[] {
     const remove = `rm ${shellWord(file)}`;
     return [
       {
-        ...{ severity: 'error', subject: file, message: error.message },
+        severity: 'error',
+        subject: file,
+        message: error.message,
         cause:
           'The host lost power, its disk was full, or a program other than the runtime has written the file',
         fix: isHeld
@@ -53,7 +55,9 @@ function damagedRecords({ inventory: { attachments } }: Context): Finding[] {
 function damagedReservations({ inventory: { networks }, once }: Context): Finding[] {
   const problems = networks.flatMap((network) => reservationsOf(network, once).problems);
   return [...new Set(problems)].map((message) => ({
-    ...{ severity: 'warning', subject: 'host-local', message },
+    severity: 'warning',
+    subject: 'host-local',
+    message,
     cause: 'The host lost power, its disk was full, or another program has written there',
     fix: 'Remove the files that the message names, if no running pod has their addresses',
   }));
@@ -92,7 +96,9 @@ function sharedAddresses({ running }: Context): Finding[] {
   return [...Map.groupBy(all, ({ network, ip }) => `${network} ${ip}`)]
     .filter(([, holders]) => holders.length > 1)
     .map(([key, holders]) => ({
-      ...{ severity: 'error', subject: holders[0]!.ip, key },
+      severity: 'error',
+      subject: holders[0]!.ip,
+      key,
       message: `${holders.map(({ name }) => `"${name}"`).join(' and ')} have the same address on network "${holders[0]!.network}"`,
       cause: 'The reservation was removed while the first of them ran, or the addresses are static',
       fix: `Delete one of the pods, so that its runtime attaches it anew`,

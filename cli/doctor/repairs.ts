@@ -1,10 +1,11 @@
 /** What `cni repair` can do about what the checks find. */
 
 import { readLaunch } from '../../launcher/launch.ts';
+import type { RunningAttachment } from '../inventory/running.ts';
 import type { HostAttachment } from '../inventory.ts';
 import { type Repaired, repairAttachments } from '../repair/attachment.ts';
 import { type Finding, shellWord } from './check.ts';
-import type { Context, RunningAttachment } from './context.ts';
+import type { Context } from './context.ts';
 
 /**
  * Finds out which attachments `cni repair` can repair. Nothing is changed.

@@ -1,5 +1,6 @@
 /** What `cni doctor` prints. */
 
+import type { PrintedFinding } from '../printed.ts';
 import { count, paint } from '../terminal.ts';
 import type { Finding, Severity } from './check.ts';
 import type { CheckResult } from './checks.ts';
@@ -49,14 +50,23 @@ function describeFinding(
 
 /** The same for programs. */
 export function resultsAsJson(results: readonly CheckResult[], fixes: readonly Attempt[]): object {
-  const plain = ({ apply, key, ...finding }: Finding) => ({ ...finding, fixable: apply !== undefined });
   return {
-    checks: results.map(({ findings, ...check }) => ({ ...check, findings: findings.map(plain) })),
+    checks: results.map(({ findings, ...check }) => ({
+      ...check,
+      findings: findings.map((finding) => printedFinding(check.id, finding)),
+    })),
     fixes: fixes.map(({ check, finding, failure }) => ({
-      check: check.id,
-      ...plain(finding),
+      ...printedFinding(check.id, finding),
       fixed: failure === undefined,
       ...(failure !== undefined && { failure }),
     })),
   };
+}
+
+/** A finding, and whether `--fix` mends it. */
+type DoctorFinding = PrintedFinding & Omit<Finding, 'apply' | 'key'> & { readonly fixable: boolean };
+
+/** @param rule the check that found it. */
+function printedFinding(rule: string, { apply, key, severity, ...finding }: Finding): DoctorFinding {
+  return { severity, rule, ...finding, fixable: apply !== undefined };
 }

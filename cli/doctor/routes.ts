@@ -6,8 +6,9 @@ import { lookUpRoute } from '../../lib/kernel/route.ts';
 import { openRouteSocket, type RouteSocket } from '../../lib/kernel/route-socket.ts';
 import { readSysctl, writeSysctl } from '../../lib/kernel/sysctl.ts';
 import { isKernelError } from '../../lib/netlink/libc.ts';
+import { ingressOf, isRouted, type RunningAttachment } from '../inventory/running.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
-import { type Context, ingressOf, isRouted, type RunningAttachment } from './context.ts';
+import type { Context } from './context.ts';
 import { findRepairs } from './repairs.ts';
 
 /** An address of a pod to which the host's packets go another way than the pod's come. */

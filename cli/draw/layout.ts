@@ -67,7 +67,9 @@ export async function layOut(graph: Graph): Promise<Layout> {
     children: boxes.map(({ node, box }): ElkNode => {
       const layer = layers[node.kind];
       return {
-        ...{ id: node.id, width: box.width, height: box.height },
+        id: node.id,
+        width: box.width,
+        height: box.height,
         ...(layer && { layoutOptions: { 'elk.layered.layering.layerConstraint': layer } }),
       };
     }),

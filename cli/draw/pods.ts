@@ -35,7 +35,12 @@ export function podGraph(
     for (const name of strays) {
       const id = `stray:${name}`;
       nodes.push({
-        ...{ id, kind: 'pod', title: name, lines: [], rows: [], state: 'unchecked' },
+        id,
+        kind: 'pod',
+        title: name,
+        lines: [],
+        rows: [],
+        state: 'unchecked',
         problems: ['a port that no recorded attachment has'],
       });
       edges.push({ from: node.id, to: id, kind: 'link', labels: [] });
@@ -83,7 +88,10 @@ function worstOf(kinds: readonly State['kind'][]): State['kind'] {
 function podNode(id: string, attachments: readonly HostAttachment[], states: States): GraphNode {
   const seen = attachments.map((one) => ({ one, state: states.get(one)! }));
   return {
-    ...{ id, kind: 'pod', title: displayName(attachments[0]!), rows: [] },
+    id,
+    kind: 'pod',
+    title: displayName(attachments[0]!),
+    rows: [],
     lines: attachments.flatMap(({ ifname, ips, network }) => [
       `${ifname} in ${network}${ips.length > 0 ? ':' : ''}`,
       ...ips,
@@ -104,7 +112,9 @@ function listOf({ id, title }: GraphNode, attachments: readonly HostAttachment[]
     return number > 0 ? `${number} ${kind}` : [];
   });
   return {
-    ...{ id: `list:${id}`, kind: 'list', title: `${count(seen.length, 'attachment')} of ${title}` },
+    id: `list:${id}`,
+    kind: 'list',
+    title: `${count(seen.length, 'attachment')} of ${title}`,
     lines: [tally.join(', ')],
     state: worstOf(seen.map(({ state }) => state.kind)),
     problems: seen.flatMap(({ one, state }) =>

@@ -5,7 +5,7 @@ import { NodePresentError, type RemoteHolding } from '../../lib/cni/plugin.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, describeError, ExitCode } from '../errors.ts';
 import { takeInventory } from '../inventory.ts';
-import { ipamPluginsOf } from '../ipam-plugins.ts';
+import { ipamsOf } from '../ipam.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import { cacheDir, callerEnvironment, configDir } from '../settings.ts';
 import { count, paint, print, warn } from '../terminal.ts';
@@ -26,7 +26,7 @@ export async function collectNode(
   let hasLeft = false;
   const refused: (() => void)[] = [];
   for (const network of networks)
-    for (const { plugin, config } of await ipamPluginsOf(network, suite)) {
+    for (const { plugin, config } of await ipamsOf(network, suite)) {
       if (!plugin.leftBehind) continue;
       isShared = true;
       const fail = (error: unknown) => {

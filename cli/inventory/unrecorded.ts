@@ -80,8 +80,14 @@ export class Unrecorded {
     const living = this.living.get(id.containerId);
     const isLost = living !== undefined || this.hasDamagedRecord(id);
     return {
-      ...{ ...id, pod: living?.pod, netns: living?.netns ?? '', ips: [], ports: [], hostInterfaces: [] },
-      ...{ since: undefined, orphaned: isLost ? [] : [why] },
+      ...id,
+      pod: living?.pod,
+      netns: living?.netns ?? '',
+      ips: [],
+      ports: [],
+      hostInterfaces: [],
+      since: undefined,
+      orphaned: isLost ? [] : [why],
     };
   }
 

@@ -5,7 +5,8 @@ import { attachmentKey } from '../../lib/attachment.ts';
 import { NetlinkGroup } from '../../lib/kernel/events.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../../lib/netlink/socket.ts';
 import { displayName, type HostAttachment } from '../inventory.ts';
-import type { State } from '../state.ts';
+import { checkedAttachment } from '../printed.ts';
+import { isBad, type State } from '../state.ts';
 import { paint, print, redraw, warn } from '../terminal.ts';
 import { describeState, formatListing, type Layout } from './table.ts';
 
@@ -32,7 +33,9 @@ export async function watchListing(look: () => Promise<Seen>, layout: Layout | '
       isStopped = true;
     });
   const show =
-    process.stdout.isTTY && layout !== 'json' ? screen(layout) : changes(layout === 'json' ? asJson : asLine);
+    process.stdout.isTTY && layout !== 'json'
+      ? screen(layout)
+      : changes(layout === 'json' ? inJson : inLines);
   using events = new NetlinkSocket(NetlinkProtocol.Route, { groups: NetlinkGroup.Link });
   while (!isStopped) {
     events.drain();
@@ -47,7 +50,7 @@ function screen(layout: Layout): (seen: Seen) => void {
   return ({ inventory, rows }) => {
     const [heading, ...lines] = formatListing(rows, layout, process.stdout.columns);
     const painted = lines.flatMap(({ text, state }) =>
-      text.split('\n').map((line) => (state && state.kind !== 'ok' ? paint('red', line) : line)),
+      text.split('\n').map((line) => (state && isBad(state.kind) ? paint('red', line) : line)),
     );
     const room = Math.max(1, (process.stdout.rows || 24) - 3 - inventory.problems.length);
     const more = painted.length - room;
@@ -65,33 +68,44 @@ function screen(layout: Layout): (seen: Seen) => void {
 
 /** What has become of an attachment since the last look. */
 type Change = 'added' | 'changed' | 'removed';
-type Format = (change: Change, row: Seen['rows'][number]) => string;
+
+/** How that is told. */
+interface Teller {
+  tellChange(change: Change, row: Seen['rows'][number]): void;
+  /** @param problems all that cannot be read now. */
+  tellProblems(problems: readonly string[]): void;
+}
 
 /** Prints what differs from the look before. */
-function changes(format: Format): (seen: Seen) => void {
+function changes({ tellChange, tellProblems }: Teller): (seen: Seen) => void {
   let before = new Map<string, { text: string; row: Seen['rows'][number] }>();
-  const warned = new Set<string>();
+  let problems = '[]';
   return ({ inventory, rows }) => {
-    for (const problem of inventory.problems) if (!warned.has(problem)) warn(problem);
-    for (const problem of inventory.problems) warned.add(problem);
+    if (JSON.stringify(inventory.problems) !== problems) tellProblems(inventory.problems);
+    problems = JSON.stringify(inventory.problems);
     const now = new Map(
       rows.map((row) => [attachmentKey(row.attachment), { text: JSON.stringify(row), row }]),
     );
     for (const [key, { text, row }] of now) {
       const known = before.get(key);
-      if (known?.text !== text) print(format(known ? 'changed' : 'added', row));
+      if (known?.text !== text) tellChange(known ? 'changed' : 'added', row);
     }
-    for (const [key, { row }] of before) if (!now.has(key)) print(format('removed', row));
+    for (const [key, { row }] of before) if (!now.has(key)) tellChange('removed', row);
     before = now;
   };
 }
 
-const asJson: Format = (change, { attachment, state }) =>
-  JSON.stringify({ change, attachment: { ...attachment, state } });
+const inJson: Teller = {
+  tellChange: (change, { attachment, state }) =>
+    print(JSON.stringify({ change, attachment: checkedAttachment(attachment, state) })),
+  tellProblems: (problems) => print(JSON.stringify({ problems })),
+};
 
-const asLine: Format = (change, { attachment, state }) => {
-  const { network, ifname, ips } = attachment;
-  return [change, displayName(attachment), network, ifname, ips.join(' ') || '-', describeState(state)].join(
-    '  ',
-  );
+const inLines: Teller = {
+  tellChange: (change, { attachment, state }) => {
+    const { network, ifname, ips } = attachment;
+    const cells = [displayName(attachment), network, ifname, ips.join(' ') || '-', describeState(state)];
+    print([change, ...cells].join('  '));
+  },
+  tellProblems: (problems) => problems.forEach(warn),
 };

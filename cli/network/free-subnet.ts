@@ -7,12 +7,11 @@ import { listLinks } from '../../lib/kernel/link.ts';
 import { listRoutes } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { Suite } from '../../main.ts';
-import { poolsOf } from '../addresses.ts';
 import { CommandError } from '../errors.ts';
 import { bridgeOf, innerConfigs, makerOf } from '../inner.ts';
 import { takeInventory } from '../inventory.ts';
-import { ipamTypeOf, type NetworkList, networkFrom, wholeConfig } from '../libcni/conflist.ts';
-import { loadPlugin } from '../schema.ts';
+import { ipamOf } from '../ipam.ts';
+import { type NetworkList, networkFrom } from '../libcni/conflist.ts';
 import { cacheDir, configDir } from '../settings.ts';
 
 /** What the host has. */
@@ -51,12 +50,11 @@ async function useOf(network: NetworkList, suite: Suite) {
   const pools: AddressPool[] = [];
   const bridges: string[] = [];
   for (const plugin of network.plugins) {
-    const ipam = await loadPlugin(suite.ipam, ipamTypeOf(plugin.config) ?? '');
     const inner = await innerConfigs(plugin.type, plugin.config, network, suite);
     const bridge = bridgeOf(makerOf(plugin, inner));
     if (bridge !== undefined) bridges.push(bridge);
+    pools.push(...((await ipamOf(plugin, network, suite))?.pools ?? []));
     try {
-      pools.push(...poolsOf(wholeConfig(plugin, network), ipam));
       for (const { value } of inner.filter(({ isNetwork }) => isNetwork)) {
         const used = await useOf(networkFrom(value, network.bytes, ''), suite);
         pools.push(...used.pools);

@@ -2,7 +2,7 @@
 
 import type { Suite } from '../../main.ts';
 import { CommandError, ExitCode } from '../errors.ts';
-import { withOutput } from '../output.ts';
+import { withFormat } from '../format.ts';
 import { configDir } from '../settings.ts';
 import type { Subcommand } from '../subcommand.ts';
 import { printStructured, warn } from '../terminal.ts';
@@ -10,17 +10,17 @@ import { takeOverview } from './overview.ts';
 
 interface InspectArguments {
   names?: string[];
-  output: 'json' | 'yaml';
+  format: 'json' | 'yaml';
 }
 
 /** The subcommand. @param suite whose schemas the configurations are held against. */
 export function inspect(suite: Suite): Subcommand<InspectArguments> {
   return {
     builder: (yargs) =>
-      withOutput(yargs, ['json', 'yaml'], 'How to print them')
+      withFormat(yargs, ['json', 'yaml'], 'How to print them')
         .positional('names', { type: 'string', array: true, describe: 'Names of networks' })
         .example('$0 network inspect podnet', 'Who has which address of podnet'),
-    handler: async ({ names = [], output }) => {
+    handler: async ({ names = [], format }) => {
       const { networks, problems } = await takeOverview(suite);
       for (const problem of problems) warn(problem);
       const found = names.map((name) => {
@@ -30,7 +30,7 @@ export function inspect(suite: Suite): Subcommand<InspectArguments> {
           `No configuration in "${configDir()}" has the network "${name}". See "cni network ls" for those it has`,
         );
       });
-      await printStructured(output, found);
+      await printStructured(format, found);
       if (found.some((one) => one.problems.length > 0)) process.exitCode = ExitCode.Failure;
     },
   };

@@ -3,7 +3,7 @@
 import { basename } from 'node:path';
 import type { Suite } from '../../main.ts';
 import { ExitCode } from '../errors.ts';
-import { withOutput } from '../output.ts';
+import { withFormat } from '../format.ts';
 import type { Subcommand } from '../subcommand.ts';
 import { count, formatBlocks, formatTable, paint, print, printStructured, warn } from '../terminal.ts';
 import { type NetworkOverview, takeOverview } from './overview.ts';
@@ -11,22 +11,22 @@ import { type NetworkOverview, takeOverview } from './overview.ts';
 const heading = ['NETWORK', 'PLUGINS', 'SUBNET', 'GATEWAY', 'SIZE', 'USED', 'FREE', 'PODS', 'FILE'];
 
 /** The subcommand. @param suite whose schemas the configurations are held against. */
-export function ls(suite: Suite): Subcommand<{ output: 'table' | 'json' | 'yaml' | 'name' }> {
+export function ls(suite: Suite): Subcommand<{ format: 'table' | 'json' | 'yaml' | 'name' }> {
   return {
     builder: (yargs) =>
-      withOutput(yargs, ['table', 'json', 'yaml', 'name'], 'How to print the list')
+      withFormat(yargs, ['table', 'json', 'yaml', 'name'], 'How to print the list')
         .example('$0 network ls', 'How many addresses each network has left')
         .epilogue(
           'A network has a line for each of its address ranges; SIZE is how many addresses it can give away. ' +
             'The exit code is 1 if there is something wrong with a network, or a file cannot be read.',
         ),
-    handler: async ({ output }) => {
+    handler: async ({ format }) => {
       const overview = await takeOverview(suite);
       const { networks, problems } = overview;
-      if (output === 'json' || output === 'yaml') await printStructured(output, overview);
+      if (format === 'json' || format === 'yaml') await printStructured(format, overview);
       else {
         for (const problem of problems) warn(problem);
-        if (output === 'name') for (const { name } of networks) print(name);
+        if (format === 'name') for (const { name } of networks) print(name);
         else printTable(networks);
       }
       if (problems.length > 0 || networks.some((one) => one.problems.length > 0))

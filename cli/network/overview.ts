@@ -2,12 +2,13 @@
 
 import { lookOnce } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
-import { displayName, takeInventory } from '../inventory.ts';
+import { type HostAttachment, takeInventory } from '../inventory.ts';
 import { ipamTypeOf, type NetworkList, networkFiles } from '../libcni/conflist.ts';
+import { type PrintedRange, printedRange } from '../printed.ts';
 import { cacheDir, configDir } from '../settings.ts';
 import { checkFile } from '../validate/file.ts';
 import { checkNetworks } from '../validate/networks.ts';
-import { type KnownUse, sharedRangesOf } from './shared-ranges.ts';
+import { sharedRangesOf } from './shared-ranges.ts';
 
 /** A network of the host. */
 export interface NetworkOverview {
@@ -25,8 +26,8 @@ export interface NetworkOverview {
    * The range sets of host-local, and ranges that are shared with other nodes: every attachment gets an
    * address of each.
    */
-  readonly ranges: readonly (KnownUse & { free: number | undefined })[];
-  readonly attachments: readonly { name: string; containerId: string; ifname: string; ips: string[] }[];
+  readonly ranges: readonly PrintedRange[];
+  readonly attachments: readonly HostAttachment[];
   readonly problems: readonly string[];
   readonly config: unknown;
 }
@@ -49,7 +50,8 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
   const findings = await findingsByFile(suite);
   const overviewOf = async (network: NetworkList): Promise<NetworkOverview> => {
     const shared = await sharedRangesOf(network, suite);
-    const own = [...ranges.filter((range) => range.network === network.name), ...shared.ranges];
+    const ofHost = ranges.filter((range) => range.network === network.name);
+    const own = [...ofHost, ...shared.ranges].map(printedRange);
     return {
       name: network.name,
       file: network.file,
@@ -57,21 +59,14 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
       cniVersion: network.cniVersion || '0.1.0',
       plugins: network.plugins.map(({ type }) => type),
       ipam: network.plugins.flatMap(({ config }) => ipamTypeOf(config) ?? []),
-      ranges: own.map((range) => ({ ...range, free: freeOf(range) })),
-      attachments: attachments
-        .filter((one) => one.network === network.name)
-        .map((one) => ({
-          name: displayName(one),
-          containerId: one.containerId,
-          ifname: one.ifname,
-          ips: one.ips,
-        })),
+      ranges: own,
+      attachments: attachments.filter((one) => one.network === network.name),
       problems: [
         ...(network.file === '' && !delegated.has(network.name)
           ? ['Its configuration was removed, but it has attachments']
           : []),
         ...own
-          .filter((range) => freeOf(range) === 0)
+          .filter(({ free }) => free === 0)
           .map(({ range }) => `All addresses of ${range} are given away, so that the next ADD fails`),
         ...shared.problems,
         ...(findings.get(network.file) ?? []),
@@ -81,10 +76,6 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
   };
   const overviews = await Promise.all(networks.map(overviewOf));
   return { networks: overviews.sort((a, b) => a.name.localeCompare(b.name)), problems };
-}
-
-function freeOf({ capacity, used }: KnownUse): number | undefined {
-  return used === undefined ? undefined : Math.max(0, capacity - used);
 }
 
 /** What `cni validate --no-host` calls errors in each file, such as addresses that two networks give away. */

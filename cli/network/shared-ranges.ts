@@ -1,12 +1,9 @@
 /** The ranges that a network shares with other nodes, and how far they are used up, as their keeper tells. */
 
 import type { Suite } from '../../main.ts';
-import { ipamPluginsOf } from '../ipam-plugins.ts';
+import { ipamsOf } from '../ipam.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
-import type { RangeUse } from '../reservations.ts';
-
-/** How far a range is used up, as far as that is known. */
-export type KnownUse = Omit<RangeUse, 'used'> & { readonly used: number | undefined };
+import type { KnownUse } from '../printed.ts';
 
 /**
  * Asks for the use of a network's shared ranges. It takes some seconds at most.
@@ -18,7 +15,7 @@ export async function sharedRangesOf(
 ): Promise<{ ranges: KnownUse[]; problems: string[] }> {
   const problems = new Set<string>();
   const ranges: KnownUse[] = [];
-  for (const { plugin, config } of await ipamPluginsOf(network, suite)) {
+  for (const { plugin, config } of await ipamsOf(network, suite)) {
     if (!plugin.sharedRanges) continue;
     try {
       const found = plugin.sharedRanges(config());

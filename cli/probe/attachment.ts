@@ -6,7 +6,7 @@ import type { Netns } from '../../lib/kernel/netns.ts';
 import { listRoutes, lookUpRoute } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { isKernelError } from '../../lib/netlink/libc.ts';
-import type { RunningAttachment } from '../doctor/context.ts';
+import type { RunningAttachment } from '../inventory/running.ts';
 import type { PublishedPort } from '../inventory.ts';
 import { type Answer, type Protocol, portTaken } from './helper.ts';
 import { apartBecause, hostIpOf, withoutHost } from './network.ts';
@@ -118,7 +118,7 @@ export class AttachmentProbe {
         from: 'host',
         probe: 'pod',
         to: `${this.one.name} ${own.join(' ')}`,
-        state: 'not tried',
+        state: 'untried',
         detail: why,
       });
       return;
@@ -262,7 +262,7 @@ export class AttachmentProbe {
   }
 
   private skip(probe: string, to: string, why: string): void {
-    this.outcomes.push({ from: this.one.name, probe, to, state: 'not tried', detail: why });
+    this.outcomes.push({ from: this.one.name, probe, to, state: 'untried', detail: why });
   }
 
   private hasRoute(ip: string): boolean {

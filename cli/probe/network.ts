@@ -3,7 +3,7 @@
 import { getKey } from '../../lib/cni/schema.ts';
 import { Address } from '../../lib/ip.ts';
 import { isObject } from '../../lib/object.ts';
-import type { RunningAttachment } from '../doctor/context.ts';
+import type { RunningAttachment } from '../inventory/running.ts';
 
 /** The address of the host that a port is published at, unless it is any. */
 export function hostIpOf({ record }: RunningAttachment, port: number, protocol: string): string | undefined {

@@ -7,7 +7,7 @@ export interface Outcome {
   /** What was tried, such as "gateway". */
   readonly probe: string;
   readonly to: string;
-  readonly state: 'ok' | 'failed' | 'not tried';
+  readonly state: 'ok' | 'failed' | 'untried';
   /** How long it took, what went wrong, or why it was not tried. */
   readonly detail: string;
 }

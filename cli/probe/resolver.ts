@@ -2,7 +2,7 @@
 
 import { readdirSync, statSync } from 'node:fs';
 import { readRegularFile } from '../../lib/file.ts';
-import type { RunningAttachment } from '../doctor/context.ts';
+import type { RunningAttachment } from '../inventory/running.ts';
 
 /** Addresses of servers, and who says so. */
 export interface Resolvers {

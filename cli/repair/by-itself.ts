@@ -52,7 +52,11 @@ async function repairAll(agent: Agent, suite: Suite, program: string): Promise<v
   const inventory = await takeInventory(configDir(), cacheDir());
   const running = inventory.attachments.filter(({ orphaned }) => orphaned.length === 0);
   const options = {
-    ...{ suite, program, environment: environment(), isDryRun: false, sharing: agent.sharing },
+    suite,
+    program,
+    environment: environment(),
+    isDryRun: false,
+    sharing: agent.sharing,
     inTurn: <T>({ containerId, ifname }: { containerId: string; ifname: string }, work: () => Promise<T>) =>
       agent.takeTurn(containerId, ifname, work),
   };

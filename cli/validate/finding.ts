@@ -1,12 +1,11 @@
 /** What `cni validate` finds. */
 
+import type { PrintedFinding } from '../printed.ts';
+
 /** Something amiss in a configuration, or likely to surprise. */
-export interface Finding {
+export interface Finding extends PrintedFinding {
   /** An error keeps pods from being attached or makes networks clash; a warning may be meant as it is. */
   readonly severity: 'error' | 'warning';
-  /** Which check found it, for programs. */
-  readonly rule: string;
-  readonly message: string;
   /** Where in the configuration, such as `plugins[0].ipam.subnet`; "" for all of it. */
   readonly path: string;
 }

@@ -1,20 +1,12 @@
 /** Checks one network of a configuration file, and what stands within it for other plugins. */
 
-import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
 import { isObject } from '../../lib/object.ts';
 import type { Suite } from '../../main.ts';
-import { poolsOf } from '../addresses.ts';
 import { innerConfigs, makerOf } from '../inner.ts';
+import { ipamOf } from '../ipam.ts';
 import { hasPath, type JsonNode, nodeAt } from '../json.ts';
-import {
-  ConfigError,
-  ipamTypeOf,
-  type NetworkList,
-  networkFrom,
-  type PluginEntry,
-  wholeConfig,
-} from '../libcni/conflist.ts';
+import { ConfigError, type NetworkList, networkFrom, type PluginEntry } from '../libcni/conflist.ts';
 import { isFull, reservationsOf } from '../reservations.ts';
 import { conflistProperties, loadPlugin } from '../schema.ts';
 import { addressingFindings } from './addressing.ts';
@@ -112,7 +104,7 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
     const own = {
       entry,
       maker: makerOf(entry, await innerConfigs(entry.type, entry.config, network, suite)),
-      pools: await readPools(entry, network, suite),
+      pools: (await ipamOf(entry, network, suite))?.pools ?? [],
       path: entries[i]?.path ?? path,
     };
     plugins.push(own);
@@ -123,16 +115,6 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
     else if (hostPath) findings.push(...(await hostFindings({ ...own, network }, { suite, hostPath })));
   }
   return { networks: [{ network, plugins }, ...inner], findings };
-}
-
-/** The addresses of a plugin. Those that cannot be read have been reported. */
-async function readPools(entry: PluginEntry, network: NetworkList, suite: Suite): Promise<AddressPool[]> {
-  const ipam = await loadPlugin(suite.ipam, ipamTypeOf(entry.config) ?? '');
-  try {
-    return poolsOf(wholeConfig(entry, network), ipam);
-  } catch {
-    return [];
-  }
 }
 
 /** Plugins that change what others made find their own traces the second time. */

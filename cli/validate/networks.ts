@@ -168,7 +168,8 @@ function compareBridges(place: Place, other: Place): Finding[] {
 /** The subnets of IPv4 in which a bridge gets the gateway's address: that of a delegate is known to a node alone. */
 function gatewaySubnets({ entry, maker: { config, isDelegate }, pools }: Place): string[] {
   if (!isGateway(config)) return [];
-  return isDelegate ? [`the subnet of "${entry.type}"`] : pools.filter(isIPv4).map(({ subnet }) => subnet);
+  if (isDelegate) return [`the subnet of "${entry.type}"`];
+  return [...new Set(pools.filter(isIPv4).map(({ subnet }) => subnet))];
 }
 
 function isGateway(config: object): boolean {

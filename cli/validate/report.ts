@@ -7,7 +7,7 @@ import { count, formatTable, paint, print } from '../terminal.ts';
 import type { CheckedFile } from './file.ts';
 import type { Finding } from './finding.ts';
 
-/** The formats, by the name that `--output` takes. */
+/** The formats, by the name that `--format` takes. */
 export const formats = {
   text: printText,
   json: printJson,

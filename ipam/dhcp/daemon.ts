@@ -8,7 +8,7 @@ import { lstatSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
-import { formatError } from '../../lib/cni/error-object.ts';
+import { errorObject, formatError } from '../../lib/cni/error-object.ts';
 import { formatResult } from '../../lib/cni/result.ts';
 import { decode, object } from '../../lib/cni/schema.ts';
 import { fileError } from '../../lib/file.ts';
@@ -225,7 +225,7 @@ class Daemon implements LeaseKeeper {
     try {
       work();
     } catch (error) {
-      this.log((error as Error).message);
+      this.log(errorObject(error).msg);
     }
   }
 
@@ -240,7 +240,7 @@ class Daemon implements LeaseKeeper {
     try {
       await lease.release();
     } catch (error) {
-      this.log(`${lease.key}: ${(error as Error).message}. The server takes the address back in time`);
+      this.log(`${lease.key}: ${errorObject(error).msg}. The server takes the address back in time`);
     }
   }
 }

@@ -1,6 +1,7 @@
 /** A lease as the daemon keeps it: renewed in time, and written down so that it outlives the daemon. */
 
 import { attachmentKey } from '../../lib/attachment.ts';
+import { errorObject } from '../../lib/cni/error-object.ts';
 import { formatResult, parseResult, type Result } from '../../lib/cni/result.ts';
 import { Address } from '../../lib/ip.ts';
 import { bootId, isEarlierBoot, msSinceBoot } from '../../lib/kernel/boot.ts';
@@ -175,7 +176,7 @@ export class Lease {
       await this.tryRenewal();
     } catch (error) {
       if (this.stopping.signal.aborted) return;
-      this.keeper.log(`${this.key}: ${(error as Error).message}`);
+      this.keeper.log(`${this.key}: ${errorObject(error).msg}`);
       this.schedule(msSinceBoot() + retryPause);
     }
   }

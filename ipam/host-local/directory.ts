@@ -18,7 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { makeDirectory } from '../../lib/directory.ts';
-import { errnoOf, readRegularFile } from '../../lib/file.ts';
+import { errnoOf, fileError, readRegularFile } from '../../lib/file.ts';
 
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_DIRECTORY } = constants;
 
@@ -60,9 +60,13 @@ export class Directory implements Disposable {
     return new Directory(`${this.path}/${name}`, fd ?? openDirectory(this.at(name)));
   }
 
-  /** Names of all entries. */
+  /** Names of all entries. @throws CniError that names the directory. */
   names(): string[] {
-    return readdirSync(`/proc/self/fd/${this.fd}`);
+    try {
+      return readdirSync(`/proc/self/fd/${this.fd}`);
+    } catch (error) {
+      throw fileError('list', this.path, error);
+    }
   }
 
   /**

@@ -92,7 +92,7 @@ export class Store implements Disposable {
       return new Store(location, directory, await acquireLock(file, longestWait, 0o750));
     } catch (error) {
       directory.close();
-      throw error instanceof CniError ? error : fileError('lock', file, error);
+      throw error;
     }
   }
 

@@ -4,7 +4,6 @@ import type { SharedRegisters } from '../../lib/cni/plugin.ts';
 import type { Ipam } from './config.ts';
 import { endpointsOf } from './etcd-settings.ts';
 import { groupOf } from './keys.ts';
-import { poolName } from './kubernetes/names.ts';
 import type { Pool } from './pools.ts';
 
 /**
@@ -21,8 +20,8 @@ export function registersOf(ipam: Ipam, pool: Pool): SharedRegisters {
     addressSpace,
     places: kubernetes?.kubeconfig ? [kubernetes.kubeconfig] : [],
     names: [
-      // Each node has a pool of its own where there are slices.
-      ...(ipam.node_slice_size ? [] : [poolName(addressSpace, '', pool.subnet)]),
+      // The IPPool, which is that of the range. Each node has one of its own where there are slices.
+      ...(ipam.node_slice_size ? [] : [`${pool.subnet}`]),
       // The reservations across all pools.
       ...(ipam.enable_overlapping_ranges === false ? [] : [groupOf(ipam, pool)]),
     ],

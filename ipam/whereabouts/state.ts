@@ -9,7 +9,7 @@
 
 import { createHash } from 'node:crypto';
 
-export const stateRoot = '/var/lib/cni/whereabouts';
+const stateRoot = '/var/lib/cni/whereabouts';
 
 /** Where what waits of a network is kept. @param network is one segment of a path, as the runner checks. */
 export function directoryOf(backend: 'etcd' | 'kubernetes', network: string): string {

@@ -15,7 +15,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
 import { secondsAwake } from '../kernel/boot.ts';
-import { acquireLock, type FileLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
 import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
@@ -254,7 +254,7 @@ export class Claims {
     try {
       return await this.lock();
     } catch (error) {
-      if (error instanceof CniError) throw error;
+      if (isLockHeld(error)) throw error;
       this.warn(`Going on without the lock "${this.directory}.lock": ${(error as Error).message}`);
       return undefined;
     }

@@ -4,9 +4,8 @@
  * what is there is what is wanted.
  */
 
-import { CniError } from '../errors.ts';
 import type { Family } from '../ip.ts';
-import { acquireLock, type FileLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { describeLost } from './backend.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
@@ -168,7 +167,7 @@ async function lockIfPossible(): Promise<FileLock | undefined> {
   try {
     return await acquireLock(lockFile);
   } catch (error) {
-    if (error instanceof CniError) throw error;
+    if (isLockHeld(error)) throw error;
     return undefined;
   }
 }

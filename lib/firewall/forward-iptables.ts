@@ -8,14 +8,7 @@ import type { Programs } from '../kernel/programs.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
-import {
-  forFamilies,
-  forInstalledFamilies,
-  IptablesError,
-  isUsable,
-  requireUsable,
-  tryRestore,
-} from './iptables.ts';
+import { forFamilies, forInstalledFamilies, requireUsable, tryRestore } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
@@ -89,13 +82,7 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
       await forInstalledFamilies(async (family) => {
         const known = accepting(addresses, family);
         const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, addresses));
-        try {
-          await removeRules(programs, family, table, { from: forwardChain, known, own });
-        } catch (error) {
-          // Where iptables cannot be used, it has let nothing through.
-          const isRefused = error instanceof IptablesError;
-          if (!isRefused || (await isUsable(programs, family, table))) throw error;
-        }
+        await removeRules(programs, family, table, { from: forwardChain, known, own });
       }, familiesOf(addresses));
     },
 

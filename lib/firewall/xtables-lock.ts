@@ -8,8 +8,7 @@
 
 import { readFileSync, realpathSync } from 'node:fs';
 import { basename } from 'node:path';
-import { CniError } from '../errors.ts';
-import { acquireLock, type FileLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
 import type { Programs, RunOptions } from '../kernel/programs.ts';
 
 const variable = 'XTABLES_LOCKFILE';
@@ -49,7 +48,7 @@ export async function takeLock(programs: Programs, program: string): Promise<Xta
   try {
     lock = await acquireLock(xtablesLock(programs));
   } catch (error) {
-    if (error instanceof CniError) throw error;
+    if (isLockHeld(error)) throw error;
     return undefined; // The program says better than we do what is wrong with the file.
   }
   return {

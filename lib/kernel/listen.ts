@@ -4,9 +4,8 @@ import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { makeDirectory } from '../directory.ts';
-import { CniError, ErrorCode } from '../errors.ts';
 import { errnoOf } from '../file.ts';
-import { acquireLock, type FileLock } from './lock.ts';
+import { acquireLock, type FileLock, isLockHeld } from './lock.ts';
 
 /** The first descriptor that systemd passes. Source: sd_listen_fds(3). */
 const firstPassed = 3;
@@ -60,7 +59,7 @@ async function lockOf(path: string, inUse: string): Promise<FileLock> {
   try {
     return await acquireLock(`${path}.lock`, 0);
   } catch (error) {
-    if (error instanceof CniError && error.code === ErrorCode.TryAgainLater) throw new Error(inUse);
+    if (isLockHeld(error)) throw new Error(inUse);
     throw error;
   }
 }

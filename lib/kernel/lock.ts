@@ -5,6 +5,7 @@ import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeDirectory } from '../directory.ts';
 import { CniError, ErrorCode } from '../errors.ts';
+import { fileError } from '../file.ts';
 import { isKernelError, libc } from '../netlink/libc.ts';
 
 const LOCK_EX = 2;
@@ -41,20 +42,33 @@ export class FileLock {
  * @param file path of the file, which is created if need be; a symbolic link or FIFO is refused.
  * @param timeoutMs how long to wait.
  * @param mode of the file if it is created.
- * @throws CniError TryAgainLater when another process holds the lock for longer; the error of open(2).
+ * @throws CniError TryAgainLater when another process holds the lock for longer, IOFailure when the file cannot
+ *   be locked at all.
  */
 export async function acquireLock(file: string, timeoutMs = longestWait, mode = 0o600): Promise<FileLock> {
-  const lock = new FileLock(openLockFile(file, mode));
   try {
-    await lockDescriptor(lock.fd, file, timeoutMs);
-    return lock;
+    const lock = new FileLock(openLockFile(file, mode));
+    try {
+      await lockDescriptor(lock.fd, file, timeoutMs);
+      return lock;
+    } catch (error) {
+      lock.close();
+      throw error;
+    }
   } catch (error) {
-    lock.close();
-    throw error;
+    throw isLockHeld(error) ? error : fileError('lock', file, error);
   }
 }
 
-/** Takes a lock as {@link acquireLock} does. @returns undefined when another process holds it. */
+/** Tells that another process holds a lock from that it cannot be taken at all. */
+export function isLockHeld(error: unknown): boolean {
+  return error instanceof CniError && error.code === ErrorCode.TryAgainLater;
+}
+
+/**
+ * Takes a lock as {@link acquireLock} does.
+ * @returns undefined when another process holds it. @throws the error of open(2).
+ */
 export function tryAcquireLock(file: string, mode = 0o600): FileLock | undefined {
   const lock = new FileLock(openLockFile(file, mode));
   let isOurs = false;

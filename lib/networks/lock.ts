@@ -14,8 +14,8 @@ const longestChange = 60_000;
  * Waits until nobody else changes which networks a pod has: neither a plugin that attaches it to several, nor
  * an operator. The lock is a file named after the container, which is removed when the lock ends.
  * @param directory where the file is.
- * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange}; the
- *   error of open(2).
+ * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange},
+ *   IOFailure when the file cannot be locked.
  */
 export async function lockNetworks(containerId: string, directory = lockDirectory): Promise<Disposable> {
   const file = `${directory}/${containerId}`;

@@ -97,9 +97,5 @@ function serviceName(port: number, protocol: string): string | undefined {
   } catch {
     return undefined; // Not every host has the file.
   }
-  for (const line of text.split('\n')) {
-    const [name = '', number] = line.split(/[ \t]+/);
-    if (number === `${port}/${protocol}` && /^[a-z0-9][a-z0-9-]*$/.test(name)) return name;
-  }
-  return undefined;
+  return new RegExp(`^([a-z0-9][a-z0-9-]*)[ \\t]+${port}/${protocol}\\b`, 'm').exec(text)?.[1];
 }

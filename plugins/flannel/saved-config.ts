@@ -5,10 +5,11 @@
  * as well.
  */
 
-import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
+import { fileError } from '../../lib/file.ts';
 import { isObject } from '../../lib/object.ts';
 import {
   isTorn,
@@ -16,6 +17,7 @@ import {
   readStateFile,
   removeStateFile,
   removeUnfinished,
+  unlinkStateFile,
   writeStateFile,
 } from '../../lib/state-file.ts';
 
@@ -41,7 +43,7 @@ export class SavedConfigs {
 
   /**
    * Saves a container's configuration, without touching one of another network.
-   * @throws Error when it cannot be written.
+   * @throws CniError IOFailure when it cannot be written.
    */
   save(containerId: string, config: DelegateConfig): void {
     const [first, second] = this.filesOf(containerId, config.name);
@@ -49,9 +51,10 @@ export class SavedConfigs {
     try {
       writeStateFile(other && other.name !== config.name ? second : first, JSON.stringify(config));
     } catch (error) {
-      throw new Error(
+      throw new CniError(
+        ErrorCode.IOFailure,
         `Cannot save the delegate's configuration in "${this.directory}". Make it a writable directory with free space, or set "dataDir"`,
-        { cause: error },
+        (error as Error).message,
       );
     }
   }
@@ -86,9 +89,9 @@ export class SavedConfigs {
       const file = join(this.directory, name);
       try {
         if (keep.has(containerId) || !isValidName(containerId)) continue;
-        const config = this.tryRead(file);
-        if (config ? config.name === network : isTorn(readStateFile(file) ?? ''))
-          rmSync(file, { force: true });
+        const text = readStateFile(file) ?? '';
+        const config = parse(text);
+        if (config ? config.name === network : isTorn(text)) unlinkStateFile(file);
       } catch (error) {
         warn(`Cannot remove the saved configuration "${file}": ${(error as Error).message}`);
       }
@@ -99,16 +102,14 @@ export class SavedConfigs {
     try {
       return listStateFiles(this.directory);
     } catch (error) {
-      throw new Error(`Cannot list the saved configurations in "${this.directory}"`, { cause: error });
+      throw fileError('list the saved configurations in', this.directory, error);
     }
   }
 
   /** A file that cannot be read is as good as none: DEL then goes by the configuration of now. */
   private tryRead(file: string): DelegateConfig | undefined {
     try {
-      const value = parseJson(readStateFile(file) ?? '');
-      const isComplete = isObject(value) && typeof value.name === 'string' && typeof value.type === 'string';
-      return isComplete ? (value as DelegateConfig) : undefined;
+      return parse(readStateFile(file) ?? '');
     } catch {
       return undefined;
     }
@@ -117,5 +118,16 @@ export class SavedConfigs {
   private filesOf(containerId: string, network: string): [string, string] {
     const first = join(this.directory, containerId);
     return [first, `${first}${separator}${network}`];
+  }
+}
+
+/** @returns undefined for what was not saved here. */
+function parse(text: string): DelegateConfig | undefined {
+  try {
+    const value = parseJson(text);
+    const isComplete = isObject(value) && typeof value.name === 'string' && typeof value.type === 'string';
+    return isComplete ? (value as DelegateConfig) : undefined;
+  } catch {
+    return undefined;
   }
 }

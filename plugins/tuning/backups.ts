@@ -2,10 +2,12 @@
  * What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format.
  */
 
-import { lstatSync, rmSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
+import { CniError, ErrorCode } from '../../lib/errors.ts';
+import { fileError } from '../../lib/file.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import {
@@ -14,6 +16,7 @@ import {
   readStateFile,
   removeStateFile,
   removeUnfinished,
+  unlinkStateFile,
   writeStateFile,
 } from '../../lib/state-file.ts';
 
@@ -50,14 +53,15 @@ export class Backups {
     this.directory = directory;
   }
 
-  /** Saves a backup. @throws Error when it cannot be written. */
+  /** Saves a backup. @throws CniError IOFailure when it cannot be written. */
   save(attachment: AttachmentId, backup: Omit<Backup, 'boot'>): void {
     try {
       writeStateFile(this.fileOf(attachment), JSON.stringify({ ...backup, boot: bootId() }, null, 1));
     } catch (error) {
-      throw new Error(
+      throw new CniError(
+        ErrorCode.IOFailure,
         `Cannot save in "${this.directory}" what the interface was like. Make it a writable directory with space left, or set "dataDir"`,
-        { cause: (error as Error).cause ?? error },
+        (error as Error).message,
       );
     }
   }
@@ -99,13 +103,17 @@ export class Backups {
       if (text === undefined) continue;
       const backup = parse(text);
       if (backup?.network === network || isEarlierBoot(backup?.boot) || (isTorn(text) && isSettled(file)))
-        rmSync(file, { force: true });
+        unlinkStateFile(file);
     }
     removeUnfinished(this.directory, (name) => backupName.test(name));
   }
 
   private names(): string[] {
-    return listStateFiles(this.directory).filter((name) => backupName.test(name));
+    try {
+      return listStateFiles(this.directory).filter((name) => backupName.test(name));
+    } catch (error) {
+      throw fileError('list', this.directory, error);
+    }
   }
 
   private filesOfSandbox({ containerId }: AttachmentId): string[] {

@@ -58,7 +58,7 @@ export function exposeAgent(shown: boolean): void {
  */
 export function agentCalls(): number {
   exposeAgent(true);
-  const output = execFileSync(program, ['agent', 'status', '--json'], { encoding: 'utf8' });
+  const output = execFileSync(program, ['agent', 'status', '-o', 'json'], { encoding: 'utf8' });
   const status = JSON.parse(output) as AgentStatus;
   if (status.refused > 0) throw new Error(`The agent left ${status.refused} calls to the executable`);
   return status.calls.reduce((total, one) => total + one.calls, calls);

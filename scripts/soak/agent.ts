@@ -82,7 +82,7 @@ export class SoakAgent {
   /** @returns undefined when the agent is just being replaced. */
   size(): AgentSize | undefined {
     try {
-      const text = execFileSync(this.program, ['agent', 'status', '--json'], {
+      const text = execFileSync(this.program, ['agent', 'status', '-o', 'json'], {
         encoding: 'utf8',
         env: cleanEnv,
         stdio: 'pipe',

@@ -15,7 +15,7 @@ type Pods = ReadonlyMap<string, Pod>;
 
 /**
  * GC of networks, with the pods that are attached as the valid ones. Older releases of the reference have
- * none.
+ * none. Then it looks at what is reserved.
  */
 export async function collect(
   tools: Tools,
@@ -41,10 +41,11 @@ export async function collect(
       }
     }
   }
+  await compareReservations(tools, networks, attached);
 }
 
 /** Every pod that is attached has its address reserved, and nobody else one, once what failed is undone. */
-export async function compareReservations(
+async function compareReservations(
   { findings }: Tools,
   networks: readonly SoakNetwork[],
   attached: Pods,

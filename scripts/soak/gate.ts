@@ -34,3 +34,21 @@ export class Gate {
     await this.closed;
   }
 }
+
+/** A gate for each of several things. */
+export class Gates<T> {
+  private readonly gates: ReadonlyMap<T, Gate>;
+
+  constructor(keys: readonly T[]) {
+    this.gates = new Map(keys.map((key) => [key, new Gate()]));
+  }
+
+  of(key: T): Gate {
+    return this.gates.get(key)!;
+  }
+
+  /** Does something while nothing goes on behind any of them. */
+  alone(work: () => Promise<void>): Promise<void> {
+    return [...this.gates.values()].reduce((inner, gate) => () => gate.alone(inner), work)();
+  }
+}

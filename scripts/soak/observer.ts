@@ -219,7 +219,7 @@ function containersIn(rules: string): { containerId: string; isPortMap: boolean 
   );
 }
 
-/** The containers that comments in nftables name as this suite does. iptables' own are among the rules above. */
+/** The containers that this suite names in comments of nftables; those of iptables are quoted otherwise. */
 function containersNamedIn(ruleset: string): { containerId: string; isPortMap: boolean }[] {
   return [...ruleset.matchAll(/comment "[^"\\]*\b(soak-container-\d+)\b/g)].map(([, containerId]) => ({
     containerId: containerId!,

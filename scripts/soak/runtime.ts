@@ -14,8 +14,8 @@ import type { Contender } from '../bench/call.ts';
 import { ours } from '../bench/measure.ts';
 import type { Random } from '../random.ts';
 import { configsOf, type Outcome } from './call.ts';
-import { collect, compareReservations, reservationsOf } from './collection.ts';
-import { Gate } from './gate.ts';
+import { collect, reservationsOf } from './collection.ts';
+import { Gates } from './gate.ts';
 import type { Kill } from './kills.ts';
 import type { SoakNetwork } from './networks.ts';
 import { lifeOf, Pod } from './pod.ts';
@@ -34,7 +34,7 @@ export class Runtime {
   /** Pods whose DEL has succeeded, until the observer has seen that nothing of them is left. */
   readonly gone = new Map<string, { readonly pod: Pod }>();
   private readonly options: Tools;
-  private readonly gates: ReadonlyMap<SoakNetwork, Gate>;
+  private readonly gates: Gates<SoakNetwork>;
   private restarting: Promise<void> | undefined;
   /** Pods whose call the agent may still be doing though its launcher was killed. */
   private readonly withAgent = new Set<string>();
@@ -43,7 +43,7 @@ export class Runtime {
 
   constructor(options: Tools) {
     this.options = options;
-    this.gates = new Map(options.networks.map((network) => [network, new Gate()]));
+    this.gates = new Gates(options.networks);
   }
 
   /** Has a pod come and go with each suite on each network, so that all is there that stays for good. */
@@ -70,7 +70,7 @@ export class Runtime {
 
   /** ADD of a pod's chain, and DEL if it fails, as runtimes do. */
   attach(pod: Pod, random: Random): Promise<Attached> {
-    return this.gateOf(pod).share(async () => {
+    return this.gates.of(pod.network).share(async () => {
       this.gone.delete(pod.containerId);
       pod.isAdmittedByReference = false;
       let result: PrintedResult | undefined;
@@ -104,7 +104,7 @@ export class Runtime {
 
   /** DEL of a pod's chain, with what libcni's cache has of it, unless that was lost. */
   detach(pod: Pod, random: Random): Promise<void> {
-    return this.gateOf(pod).share(() => {
+    return this.gates.of(pod.network).share(() => {
       this.attached.delete(pod.containerId);
       // Without it, the reference's rules of the firewall plugin cannot be found.
       if (!pod.isAdmittedByReference && random.chance(cacheLossProbability)) {
@@ -117,7 +117,7 @@ export class Runtime {
 
   /** Forgets a pod, as if its DEL had been lost. Its namespace is gone as well. */
   forget(pod: Pod): Promise<void> {
-    return this.gateOf(pod).share(async () => {
+    return this.gates.of(pod.network).share(async () => {
       this.attached.delete(pod.containerId);
       await pod.remove();
     });
@@ -125,10 +125,9 @@ export class Runtime {
 
   /** GC of one network, while pods of the others come and go. */
   sweep(network: SoakNetwork, random: Random): Promise<void> {
-    return this.gates.get(network)!.alone(async () => {
+    return this.gates.of(network).alone(async () => {
       this.options.findings.count('GC of one network beside others');
       await collect(this.options, [network], this.attached, random);
-      await compareReservations(this.options, [network], this.attached);
     });
   }
 
@@ -144,7 +143,7 @@ export class Runtime {
   }
 
   private startAnew(random: Random): Promise<void> {
-    return this.alone(async () => {
+    return this.gates.alone(async () => {
       const { findings, networks } = this.options;
       findings.count('restart of the runtime');
       const before = new Map(this.attached);
@@ -164,7 +163,6 @@ export class Runtime {
       if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, cachedResult(pod));
       await collect(this.options, networks, this.attached, random);
       for (const pod of lost) removeCached(defaultCacheDir, idOf(pod));
-      await compareReservations(this.options, networks, this.attached);
     });
   }
 
@@ -173,12 +171,11 @@ export class Runtime {
    * until that is done.
    */
   end(random: Random): Promise<void> {
-    return this.alone(async () => {
+    return this.gates.alone(async () => {
       const { findings, networks } = this.options;
       for (const { name } of this.attached.values())
         findings.violation(`${name} is still attached in the end`);
       await collect(this.options, networks, this.attached, random);
-      await compareReservations(this.options, networks, this.attached);
       for (const { attachment } of listCache(defaultCacheDir))
         if (attachment) removeCached(defaultCacheDir, attachment);
     });
@@ -187,15 +184,6 @@ export class Runtime {
   /** Whether the reference may have taken a pod out of the firewall that was not the one it was told. */
   isSpoiled({ addresses, admittedAt }: Pod): boolean {
     return addresses.some((address) => (this.spoiled.get(address) ?? 0) >= admittedAt);
-  }
-
-  private gateOf({ network }: Pod): Gate {
-    return this.gates.get(network)!;
-  }
-
-  /** Does something while nothing goes on in any network. */
-  private alone(work: () => Promise<void>): Promise<void> {
-    return [...this.gates.values()].reduce((inner, gate) => () => gate.alone(inner), work)();
   }
 
   private remember(pod: Pod, result: PrintedResult): void {

@@ -89,7 +89,9 @@ class Stage {
       // It has kept both.
       describeFailure(await one.tryCheck({ suite: adder })),
     ];
-    if (way === 'gone' || way === 'gc') await scene.removeWholly(one.pod);
+    // In a namespace that it is not told, DEL finds no device, and nobody calls it again.
+    const isGone = way === 'gone' || way === 'gc' || (way === 'bare' && scene.subject.isDevice === true);
+    if (isGone) await scene.removeWholly(one.pod);
     if (way === 'bare') one.result = undefined;
     const netns = way === 'bare' ? { netns: '' } : {};
     failures.push(
@@ -106,7 +108,9 @@ class Stage {
 
   /** GC by the other build. */
   private collect(...kept: (Attachment | undefined)[]) {
-    const valid = kept.flatMap((one) => (one ? [{ containerID: one.pod.containerId, ifname: 'eth0' }] : []));
+    const valid = kept.flatMap((one) =>
+      one ? [{ containerID: one.pod.containerId, ifname: one.options.ifname ?? 'eth0' }] : [],
+    );
     return runNetworkVerb(this.scene.host, this.scene.subject.network, 'GC', { suite: this.other, valid });
   }
 }

@@ -7,7 +7,7 @@ import { emptyResult } from '../../lib/cni/result.ts';
 import { type FindPlugin, runPlugin } from '../../lib/cni/runner.ts';
 import type { Suite } from '../../main.ts';
 import { sourceSuite } from '../../scripts/suite.ts';
-import { mayRefuse } from './target.ts';
+import { defectWords, mayRefuse } from './target.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -90,7 +90,7 @@ export function requireAnswer(output: string, exit: number): Record<string, unkn
 
 /** @throws Error for text in which a defect shows. */
 export function requireNoStack(text: string): void {
-  if (/\\n\s+at |\n\s+at |Cannot read prop|is not a function|is not iterable|Maximum call stack/.test(text))
+  if (/\\n\s+at |\n\s+at /.test(text) || defectWords.test(text))
     throw new Error(`A defect shows in the answer: ${text.slice(0, 500)}`);
 }
 

@@ -56,7 +56,7 @@ export const commandTargets: readonly Target[] = [
   },
   {
     name: 'resolv-conf',
-    samples: ['nameserver 10.1.0.1\ndomain example.com\nsearch a b\noptions ndots:5\n'],
+    samples: ['nameserver\t10.1.0.1\ndomain example.com\nsearch a b\noptions ndots:5\n'],
     run(input, directory) {
       place(join(directory, 'resolv.conf'), input);
       const {

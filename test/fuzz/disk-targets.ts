@@ -11,6 +11,7 @@ import {
   removeUnfinished,
   writeStateFile,
 } from '../../lib/state-file.ts';
+import { formatConfig, formatHosts, parseConfig, parseHosts } from '../../plugins/dnsname/records.ts';
 import { SavedConfigs } from '../../plugins/flannel/saved-config.ts';
 import { readSubnetEnv } from '../../plugins/flannel/subnet-env.ts';
 import { type Backup, Backups } from '../../plugins/tuning/backups.ts';
@@ -171,6 +172,28 @@ export const diskTargets: readonly Target[] = [
       place(join(directory, 'results/n-c1-eth0'), input);
       mayRefuse(() => readCached(directory, attachment));
       mayRefuse(() => removeCached(directory, attachment));
+    },
+  },
+  {
+    name: 'dnsname-files',
+    samples: [
+      '10.1.0.2\tweb web.d.svc.cluster.local\t# cni c1/eth0\nfd00::2 a\n',
+      'listen-address=10.1.0.1\nsrv-host=_80._tcp.web.d,web.d,80,0,0\t# cni c1/eth0\nlocal=/d/\n',
+    ],
+    run(input) {
+      const text = input.toString('utf8');
+      const hosts = formatHosts(parseHosts(text));
+      if (formatHosts(parseHosts(hosts)) !== hosts) throw new Error(`Written and read: ${hosts}`);
+      const settings = { domain: 'd', upstreams: ['192.0.2.53'] };
+      const config = formatConfig(parseConfig(text), settings, '/run/n');
+      if (formatConfig(parseConfig(config), settings, '/run/n') !== config)
+        throw new Error(`Written and read: ${config}`);
+      // Nothing else than what is known may get into the configuration of dnsmasq.
+      const known =
+        /^(?:listen-address=[0-9a-f.:]+|srv-host=[\w.-]+,[\w.-]+,\d+,0,0(?:\t# cni [\w.-]+\/[^\s/:]+)?)$/;
+      const own = formatConfig({ services: [], servers: [] }, settings, '/run/n').split('\n');
+      for (const line of config.split('\n').filter((one) => !own.includes(one)))
+        if (!known.test(line)) throw new Error(`Taken from the file: ${line}`);
     },
   },
 ];

@@ -2,12 +2,14 @@ import { join } from 'node:path';
 import test from 'ava';
 import { tryRun } from '../support/run.ts';
 import { hostTargets } from './host-targets.ts';
-import { tryTarget } from './target.ts';
+import { type Target, tryTarget } from './target.ts';
 import { targets } from './targets.ts';
+import { idleTime } from './waiting.ts';
 
-const sample = 5000;
-/** For each of those that take long. */
-const hostSample = 20;
+const sample = 2500;
+/** For each of those that take long, beside the first two of its samples and one of so many others. */
+const hostSample = 3;
+const hostEvery = 8;
 /** The same inputs each time; `npm run fuzz` makes others. */
 const seed = 1;
 const fuzz = join(import.meta.dirname, '../../scripts/fuzz.ts');
@@ -23,12 +25,37 @@ for (const target of targets.filter((one) => !hostTargets.includes(one)))
     t.is(found && `${found.error} (input ${found.input.toString('base64')}, again: ${again})`, undefined);
   });
 
-for (const { name } of hostTargets)
-  test.serial(`hostile input does no harm on a host of its own: ${name}`, async (t) => {
-    const options = ['--target', name, '--inputs', `${hostSample}`, '--seed', `${seed}`];
-    const { exit, stdout, stderr } = await tryRun([process.execPath, '--no-warnings', fuzz, ...options], {
-      timeout: 300_000,
-    });
-    t.is(exit, 0, `${stdout}${stderr}`);
-    t.true(stdout.includes(`ok ${name}`), stdout);
-  });
+test.serial('hostile input does no harm on a host of its own', async (t) => {
+  const names = hostTargets.map(({ name }) => name);
+  const extent = ['--inputs', `${hostSample * names.length}`, '--every', `${hostEvery}`, '--seed', `${seed}`];
+  const argv = [process.execPath, '--no-warnings', fuzz, '--target', names.join(), ...extent];
+  const { exit, stdout, stderr } = await tryRun(argv, { timeout: 300_000 });
+  t.is(exit, 0, `${stdout}${stderr}`);
+  const tried = [...stdout.matchAll(/^ok (\S+):/gm)].map(([, name]) => name);
+  t.deepEqual(tried, names, stdout);
+});
+
+test('what else the machine does is no time that something waits', (t) => {
+  const calm = { processor: 100, disk: 0, slowdown: 1 };
+  t.is(idleTime({ ...calm, clock: 5000 }), 4900);
+  t.is(idleTime({ ...calm, clock: 800, slowdown: 8 }), 0);
+  t.is(idleTime({ ...calm, clock: 5800, slowdown: 8 }), 5000);
+  t.is(idleTime({ ...calm, clock: 3100, disk: 3000 }), 0);
+});
+
+test('an input that keeps the processor busy for too long is found', async (t) => {
+  const busy: Target = {
+    name: 'busy',
+    samples: [''],
+    run() {
+      const from = process.cpuUsage();
+      for (let used = 0; used < 1_050_000; ) {
+        const { user, system } = process.cpuUsage(from);
+        used = user + system;
+      }
+    },
+  };
+  const { finding, tried } = await tryTarget(busy, { inputs: 0, seed });
+  t.regex(finding?.error ?? '', /^It took \d+, \d+, \d+ ms$/);
+  t.is(tried, 1);
+});

@@ -16,6 +16,7 @@ import {
   sandbox,
 } from './own-host.ts';
 import type { Target } from './target.ts';
+import { variantsOf } from './variants.ts';
 
 const prevResult = {
   cniVersion: '1.1.0',
@@ -26,17 +27,6 @@ const prevResult = {
   ips: [{ address: '10.1.0.2/24', gateway: '10.1.0.1', interface: 1 }],
 };
 const portMappings = [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }];
-/** Values that a key may hold in place of what it should. */
-const strangeValues = [null, -1, 'x', [], [null], {}];
-/** A configuration, and the same with each key in turn holding something strange, its result's keys included. */
-function variantsOf(value: Readonly<Record<string, unknown>>): Record<string, unknown>[] {
-  return Object.entries(value).flatMap(([key, own], i) => {
-    const isObject = typeof own === 'object' && own !== null && !Array.isArray(own);
-    const inner: unknown[] = isObject ? variantsOf(own as Record<string, unknown>) : [];
-    return [strangeValues[i % strangeValues.length], ...inner].map((other) => ({ ...value, [key]: other }));
-  });
-}
-
 /** A plugin with all its effects. */
 interface Life {
   readonly type: string;
@@ -126,7 +116,13 @@ const lives: readonly Life[] = [
     other: { mtu: 1_000_000 },
     ifname: 'eth0',
   },
-  { type: 'ptp', file: '20-ptp.conflist', more: { mtu: 1400 }, other: late, ifname: 'eth1' },
+  {
+    type: 'ptp',
+    file: '20-ptp.conflist',
+    more: { mtu: 1400 },
+    other: { ipam: { ...fixed, addresses: [{ address: '10.9.0.2/24', gateway: '10.9.0.1' }] } },
+    ifname: 'eth1',
+  },
   {
     type: 'macvlan',
     file: '61-macvlan.conflist',

@@ -64,14 +64,18 @@ export function beginAnew({ links = [], rules = '', files = {} }: Beginning = {}
   for (const [directory, names] of Object.entries(changeable))
     for (const name of names)
       if (name !== 'netns') rmSync(`${directory}/${name}`, { recursive: true, force: true });
-  const foreign = readdirSync('/sys/class/net').filter((name) => name !== 'lo' && name !== 'keep0');
+  const own = ['lo', 'keep0'];
+  const foreign = readdirSync('/sys/class/net').filter((name) => !own.includes(name));
   const pods = readdirSync('/run/netns').filter((name) => name !== bystander);
   // One end of a veth pair takes the other with it, so that not all of them are there still.
   const removals = [
-    ...foreign.map((name) => `link delete ${name}`),
+    ...foreign.filter((name) => /^[\w.-]+$/.test(name)).map((name) => `link delete dev ${name}`),
     ...pods.map((name) => `netns delete ${name}`),
   ];
   spawnSync('ip', ['-force', '-batch', '-'], { env: cleanEnv, input: `${removals.join('\n')}\n` });
+  // Names that whoever is in a sandbox has chosen may mean something in a script.
+  for (const name of readdirSync('/sys/class/net').filter((one) => !own.includes(one)))
+    spawnSync('ip', ['link', 'delete', 'dev', name], { env: cleanEnv });
   run('ip', 'netns', 'add', 'pod');
   run('ip', 'link', 'add', 'uplink', 'up', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', 'pod');
   const inside = ['link set lo up', 'link set eth0 up', 'addr add 10.1.0.2/24 dev eth0'];

@@ -20,6 +20,7 @@ import { SavedDelegates } from '../../lib/networks/saved.ts';
 import { parseSelections } from '../../lib/networks/selection.ts';
 import { httpAnswer, withHttpServer } from './answering.ts';
 import { mayRefuse, mayRefuseLater, place, type Target } from './target.ts';
+import { strangeJson } from './variants.ts';
 
 const attachment = { network: 'n', containerId: 'c1', ifname: 'eth0' };
 const list = { cniVersion: '1.1.0', name: 'n', plugins: [{ type: 'bridge', capabilities: { ips: true } }] };
@@ -133,7 +134,7 @@ export const podTargets: readonly Target[] = [
   {
     name: 'kubeconfig',
     samples: [
-      JSON.stringify(kubeconfig('https://[fd00::1]:6443/a/')),
+      ...strangeJson(kubeconfig('https://[fd00::1]:6443/a/')),
       'current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\nclusters:\n- name: k\n' +
         '  cluster: {server: "https://192.0.2.1", certificate-authority-data: LS0tLS1CRUdJTiBY}\n' +
         'users:\n- &u\n  name: u\n  user:\n    tokenFile: token\n    <<: *u\n',
@@ -147,7 +148,7 @@ export const podTargets: readonly Target[] = [
     name: 'pod-annotation',
     samples: [
       'a/b@net1, c,d@net2',
-      JSON.stringify([
+      ...strangeJson([
         { name: 'a', namespace: 'b', interface: 'net1', ips: ['10.1.0.9/24'], mac: '02:00:00:00:00:01' },
         { name: 'c', 'default-route': ['10.1.0.1'], 'cni-args': { a: 1 }, deviceID: 'd', portMappings: [{}] },
         { name: 'd', interfaceRequest: 'x', bandwidth: {}, 'infiniband-guid': 'c2:11' },
@@ -170,8 +171,10 @@ export const podTargets: readonly Target[] = [
   },
   {
     name: 'network-definition',
-    samples: [list, { type: 'bridge' }, { name: 'n', type: 'bridge', cniVersion: '0.3.1', ipam: {} }].map(
-      (one) => JSON.stringify(one),
+    samples: strangeJson(
+      list,
+      { type: 'bridge' },
+      { name: 'n', type: 'bridge', cniVersion: '0.3.1', ipam: {} },
     ),
     async run(input) {
       const definition = { namespace: 'd', name: 'n', config: input.toString('utf8'), resourceName: 'v/r' };
@@ -182,7 +185,12 @@ export const podTargets: readonly Target[] = [
   {
     name: 'kubelet-devices',
     samples: [
-      '{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ResourceName":"v/r","DeviceIDs":{"-1":["0000:03:02.0","a"]}}]}}',
+      '{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ResourceName":"v/r"}]}}',
+      ...strangeJson({
+        Data: {
+          PodDeviceEntries: [{ PodUID: 'u1', ResourceName: 'v/r', DeviceIDs: { '-1': ['0000:03:02.0'] } }],
+        },
+      }),
     ],
     run(input, directory) {
       place(join(directory, 'checkpoint'), input);
@@ -195,9 +203,12 @@ export const podTargets: readonly Target[] = [
   },
   {
     name: 'saved-delegates',
-    samples: [[saved], [{ Bytes: bytes }], [{ ...saved, attachment: undefined }, saved]].map((one) =>
-      JSON.stringify(one),
-    ),
+    samples: [
+      ...strangeJson([saved]),
+      ...[[{ Bytes: bytes, ifnameRequest: '../a' }], [saved, { Bytes: bytes }]].map((one) =>
+        JSON.stringify(one),
+      ),
+    ],
     run(input, directory) {
       for (const path of usualDirectories(directory)) {
         place(join(path, 'c1'), input);
@@ -219,12 +230,13 @@ export const podTargets: readonly Target[] = [
   {
     name: 'multus-cache',
     samples: [
-      JSON.stringify({
+      ...strangeJson({
         kind: 'cniCacheV1',
         containerId: 'c1',
         config: 'e30=',
         ifName: 'eth0',
         networkName: 'n',
+        netns: '/n',
         cniArgs: [['A', 'b']],
         result,
       }),

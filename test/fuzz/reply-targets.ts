@@ -40,7 +40,7 @@ const etcdAnswers = [
 
 /** What a client asks of etcd. */
 const etcdUses: readonly ((client: EtcdClient) => Promise<unknown>)[] = [
-  (client) => listPrefix(client, '/a/'),
+  async (client) => requireTexts((await listPrefix(client, '/a/')).kvs),
   (client) => kv.transact(client, { compare: [kv.isAbsent('/a')], success: [kv.get('/a')] }),
   (client) => {
     const inner = { compare: [], success: [kv.remove('/a')] };
@@ -54,10 +54,17 @@ const etcdUses: readonly ((client: EtcdClient) => Promise<unknown>)[] = [
   async (client) => {
     const end = new AbortController();
     for await (const changes of watchPrefix(client, '/a/', 1n, end.signal))
-      for (const { kv: found } of changes) if (typeof found.key !== 'string') throw new TypeError('No key');
+      requireTexts(changes.map((change) => change.kv));
     end.abort();
   },
 ];
+
+/** @throws TypeError when one of a pair's three parts is no text. */
+function requireTexts(pairs: readonly kv.KeyValue[]): void {
+  for (const { key, value, lease } of pairs)
+    if (![key, value, lease].every((one) => typeof one === 'string'))
+      throw new TypeError(`Read as a pair: ${JSON.stringify([key, value, lease])}`);
+}
 
 const row = {
   ...{ _uuid: ['uuid', 'u1'], name: 'br1', type: '', error: ['set', []], ofport: 3, tag: 7 },

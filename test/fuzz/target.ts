@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { stopwatch } from './waiting.ts';
+import { idleTime, stopwatch } from './waiting.ts';
 import { watch } from './watchdog.ts';
 
 /** Something that takes input which anybody may have made. */
@@ -24,7 +24,7 @@ export interface Target {
 export interface Extent {
   /** How many are made beside the samples, each of which is tried as it is. */
   readonly inputs: number;
-  /** Of how many samples one is tried, beside the first; 1 for all of them. */
+  /** Of how many samples one is tried, beside the first two; 1 for all of them. */
   readonly every?: number;
   readonly seed: number;
   /** Where fast-check stopped, as it printed it: tries that input alone. */
@@ -66,7 +66,7 @@ export async function tryTarget(target: Target, { inputs, every = 1, seed, path 
     if (error) return { tried, finding: { input, error: error.message, path: undefined } };
   }
   let shrinkUntil = Number.POSITIVE_INFINITY;
-  const samples = target.samples.filter((_, i) => i === 0 || (i + seed) % every === 0);
+  const samples = target.samples.filter((_, i) => i < 2 || (i + seed) % every === 0);
   const property = fc.asyncProperty(inputsFor(target), async (bytes) => {
     // What is left untried counts as no failure, which ends the search for a smaller input.
     if (performance.now() > shrinkUntil) return;
@@ -114,7 +114,10 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
   return new Error(`It took ${durations.join(', ')} ms`);
 }
 
-/** Tries an input once. Its time by the processor counts whatever else the machine has to do. */
+/**
+ * Tries an input once. It may take a second of processors, and wait for a second where neither these nor disks
+ * are what it waits for.
+ */
 async function tryOnce(
   target: Target,
   input: Buffer,
@@ -122,7 +125,6 @@ async function tryOnce(
   const parent = mkdtempSync(join(tmpdir(), 'cni-fuzz-'));
   const directory = join(parent, 'own');
   mkdirSync(directory);
-  const processor = process.cpuUsage();
   const elapsed = stopwatch();
   let error: Error | undefined;
   watch(`${target.name}, input ${input.toString('base64')} (in base64)`);
@@ -131,11 +133,11 @@ async function tryOnce(
   } catch (thrown) {
     error = thrown as Error;
   }
-  const { clock, own } = elapsed();
-  const { user, system } = process.cpuUsage(processor);
+  const duration = elapsed();
   watch(undefined);
   rmSync(parent, { recursive: true, force: true });
-  return { error, clock, isSlow: own > longestAnswer || (user + system) / 1000 > longestAnswer };
+  const { clock, processor } = duration;
+  return { error, clock, isSlow: processor > longestAnswer || idleTime(duration) > longestAnswer };
 }
 
 /** Samples with a few changes, whatever JSON, and whatever bytes. */
@@ -213,14 +215,26 @@ export async function mayRefuseLater(work: () => Promise<unknown>): Promise<void
   }
 }
 
-/** @throws Error for what only a defect throws. */
+/** @throws Error for what only a defect throws, also when a refusal was made of it. */
 export function requireRefusal(error: unknown): void {
-  const isDefect =
-    !(error instanceof Error) ||
-    error instanceof TypeError ||
-    error instanceof ReferenceError ||
-    /Maximum call stack|Invalid (?:array|string) length|outside the bounds|^Offset/.test(error.message);
-  if (isDefect) throw new Error(`Not a refusal but a defect: ${String(error)}`, { cause: error });
+  if (isDefect(error)) throw new Error(`Not a refusal but a defect: ${String(error)}`, { cause: error });
+  const { cause } = error as Error;
+  if (cause instanceof Error) requireRefusal(cause);
+}
+
+/** What only defects say. */
+export const defectWords =
+  /Cannot (?:read|set) prop|Cannot (?:convert (?:undefined|object)|destructure prop)|is not a function|is not iterable|Maximum call stack|Invalid regular/;
+
+function isDefect(error: unknown): boolean {
+  if (!(error instanceof Error)) return true;
+  const { message, details = '' } = error as Error & { details?: unknown };
+  if (defectWords.test(`${message} ${details}`)) return true;
+  // Node.js has codes for what it refuses, such as paths.
+  return (
+    (!('code' in error) && (error instanceof TypeError || error instanceof ReferenceError)) ||
+    /Invalid (?:array|string) length|outside the bounds|^Offset/.test(message)
+  );
 }
 
 /** Writes a file, and the directories above it. */

@@ -1,41 +1,82 @@
-/** How long something took that cannot be blamed on the machine's load. */
+/** How long something waited that cannot be blamed on what else the machine has to do. */
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
-/** Kinds of things that tasks wait for, of which the kernel tells how long any did. */
-const resources = ['cpu', 'io', 'memory'] as const;
+/** What something took, in milliseconds. */
+export interface Duration {
+  /** By the clock. */
+  readonly clock: number;
+  /** Of processors, that of child processes included. */
+  readonly processor: number;
+  /** While some task of the machine waited for a disk. */
+  readonly disk: number;
+  /** How many times as long as on an idle machine it takes to use a processor. */
+  readonly slowdown: number;
+}
 
-/**
- * Begins to measure.
- * @returns a function that tells how long it was since then in milliseconds: by the clock, and of that, how
- *   much must have passed whatever else the machine had to do.
- */
-export function stopwatch(): () => { readonly clock: number; readonly own: number } {
+/** Milliseconds of a tick. Source: USER_HZ of the kernel. */
+const tick = 10;
+
+/** Begins to measure. @returns a function that tells what was taken since then. */
+export function stopwatch(): () => Duration {
   const start = performance.now();
-  const waited = pressure();
+  const [own, childTicks, disk, schedule] = [
+    process.cpuUsage(),
+    ticksOfChildren(),
+    waitedForDisk(),
+    ownSchedule(),
+  ];
   return () => {
-    const clock = performance.now() - start;
-    const busy = waited === undefined ? clock : pressure()! - waited;
-    // While others waited, it had a share of the processors at least.
-    return { clock, own: Math.max(clock - busy, clock / slowdown()) };
+    const { user, system } = process.cpuUsage(own);
+    const now = ownSchedule();
+    const [ran, delayed] = [now.ran - schedule.ran, now.delayed - schedule.delayed];
+    return {
+      clock: performance.now() - start,
+      processor: (user + system) / 1000 + (ticksOfChildren() - childTicks) * tick,
+      disk: waitedForDisk() - disk,
+      // Others may have a higher priority.
+      slowdown: Math.max(2 * tasksOnProcessor(), ran > 0 ? (ran + delayed) / ran : 1),
+    };
   };
 }
 
-/** For how many milliseconds some task waited. Source: Documentation/accounting/psi.rst of the kernel. */
-function pressure(): number | undefined {
+/** How long something waited for neither processor nor disk, as when it sleeps, in milliseconds. */
+export function idleTime({ clock, processor, disk, slowdown }: Duration): number {
+  return clock - disk - processor * slowdown;
+}
+
+/** Processor time of children that have ended. Source: "cutime" and "cstime" in proc_pid_stat(5). */
+function ticksOfChildren(): number {
+  const fields = readFileSync('/proc/self/stat', 'latin1')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return Number(fields[13]) + Number(fields[14]);
+}
+
+/** For how many milliseconds some task has. Source: Documentation/accounting/psi.rst of the kernel. */
+function waitedForDisk(): number {
   try {
-    const totals = resources.map((one) =>
-      Number(/^some .*total=(\d+)/.exec(readFileSync(`/proc/pressure/${one}`, 'latin1'))?.[1] ?? 0),
-    );
-    return totals.reduce((sum, microseconds) => sum + microseconds, 0) / 1000;
+    return Number(/^some .*total=(\d+)/.exec(readFileSync('/proc/pressure/io', 'latin1'))?.[1]) / 1000;
   } catch {
-    return undefined; // The kernel was built without it.
+    return 0; // The kernel was built without it.
+  }
+}
+
+/** For how long this thread has run, and waited for a processor. Source: sched-stats.rst of the kernel. */
+function ownSchedule(): { readonly ran: number; readonly delayed: number } {
+  try {
+    const [ran = 0, delayed = 0] = readFileSync('/proc/thread-self/schedstat', 'latin1')
+      .split(' ')
+      .map(Number);
+    return { ran, delayed };
+  } catch {
+    return { ran: 0, delayed: 0 };
   }
 }
 
 /** How many tasks share a processor: within the last minute, or now. Source: proc_loadavg(5). */
-function slowdown(): number {
+function tasksOnProcessor(): number {
   const [average, , , running = ''] = readFileSync('/proc/loadavg', 'latin1').split(' ');
   return Math.max(1, Math.max(Number(average), Number.parseInt(running, 10)) / availableParallelism());
 }

@@ -80,7 +80,9 @@ echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.2/24"}]}'
       ? readFileSync(host.file('/run/slow/log'), 'utf8').trim().split('\n')
       : [];
   const status = async () =>
-    JSON.parse(await host.run([join(suites.ours, 'cni'), 'agent', 'status', '--json'])) as { queued: number };
+    JSON.parse(await host.run([join(suites.ours, 'cni'), 'agent', 'status', '-o', 'json'])) as {
+      queued: number;
+    };
   const add = async () => new Attachment(host, await host.addPod(), slow, { env }).tryAdd();
   return { host, env, log, status, add, go: () => writeFileSync(host.file('/run/slow/go'), '') };
 }
@@ -135,7 +137,9 @@ test('a delegate whose plugin comes back to the agent waits for no call that is 
     stdin: JSON.stringify({ cniVersion: '1.1.0', name: 'wrapped', type: 'bridge', bridge: 'br7', ipam }),
   });
   t.is(exit, 0, stdout);
-  const { calls } = JSON.parse(await host.run([join(suites.ours, 'cni'), 'agent', 'status', '--json'])) as {
+  const { calls } = JSON.parse(
+    await host.run([join(suites.ours, 'cni'), 'agent', 'status', '-o', 'json']),
+  ) as {
     calls: { plugin: string; calls: number }[];
   };
   const counts = calls.map((one) => `${one.plugin} ${one.calls}`).sort();

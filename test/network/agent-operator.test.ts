@@ -26,7 +26,7 @@ const network: Conflist = {
 };
 
 async function statusOf(host: Host): Promise<AgentStatus> {
-  return JSON.parse(await host.run([command, 'agent', 'status', '--json'])) as AgentStatus;
+  return JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as AgentStatus;
 }
 
 /** Values of a text for Prometheus, by name and labels. */

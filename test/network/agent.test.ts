@@ -36,7 +36,7 @@ function networkOf(plugin: PluginConf): Conflist {
 
 /** How many calls the agent of a host has done, by its own account. */
 async function callsOf(host: Host): Promise<number> {
-  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '--json'])) as {
+  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as {
     calls: { calls: number }[];
   };
   return calls.reduce((sum, one) => sum + one.calls, 0);
@@ -259,7 +259,7 @@ test('a result that was passed on counts, even if the agent hears of it when a s
   await until('the agent goes on', async () => (await callsOf(host)) > 0);
   tracer.kill('SIGTERM');
   t.regex(readFileSync(host.file('/run/trace'), 'utf8'), /"R.*\(DELAYED\)/);
-  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '--json'])) as {
+  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as {
     calls: { failures: number }[];
   };
   t.deepEqual(

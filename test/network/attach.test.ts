@@ -231,15 +231,15 @@ test('list shows each network of a pod, and gc keeps them', async (t) => {
   const env = { CNI_ARGS: 'IgnoreUnknown=1;K8S_POD_NAME=web;NETWORKS=storage,backup' };
   const added = await cni(host, ['add', 'several', pod.netns], env);
   t.is(added.exit, 0, added.stderr);
-  const listed = await cni(host, ['list', '--json']);
+  const listed = await cni(host, ['list', '-o', 'json']);
   t.is(listed.exit, 0, listed.stdout + listed.stderr);
   const { attachments } = JSON.parse(listed.stdout);
   t.deepEqual(
     attachments
-      .map(({ network, ifname, state }: { network: string; ifname: string; state: { kind: string } }) => [
+      .map(({ network, ifname, state }: { network: string; ifname: string; state: string }) => [
         network,
         ifname,
-        state.kind,
+        state,
       ])
       .sort(),
     [

@@ -51,7 +51,7 @@ test('the archive has what is known of the host, without secrets, for root alone
   writeFileSync(on.host.file('/var/lib/cni/results/net-torn-eth0'), '{"kind":');
   const before = await snapshot(on.host);
   mkdirSync(on.host.file('/run/out'));
-  const { exit, stdout, stderr } = await on.tryCni(['bugreport', '--output', '/run/out/report.tar.gz']);
+  const { exit, stdout, stderr } = await on.tryCni(['bugreport', '--file', '/run/out/report.tar.gz']);
   t.is(exit, 0, stderr);
   t.regex(stdout, /files in "\/run\/out\/report\.tar\.gz"/);
   t.is(statSync(on.host.file('/run/out/report.tar.gz')).mode & 0o777, 0o600);
@@ -88,7 +88,7 @@ test('an archive that is there already is kept, and one that cannot be written i
   t.is(exists.exit, 1);
   t.regex(exists.stderr, /exists already\. Remove it, or give another --file/);
   t.is(readFileSync(on.host.file('/run/mine.tar.gz'), 'utf8'), 'mine');
-  const nowhere = await on.tryCni(['bugreport', '-o', '/run/none/report.tar.gz']);
+  const nowhere = await on.tryCni(['bugreport', '-f', '/run/none/report.tar.gz']);
   t.is(nowhere.exit, 1);
   t.regex(nowhere.stderr, /Cannot write "\/run\/none\/report\.tar\.gz"/);
 });

@@ -84,8 +84,8 @@ for (const [shell, ask] of Object.entries(shells))
     t.deepEqual(await offers('cni gc '), ['oldnet', 'podnet']);
     t.deepEqual(await offers('cni add --trace podn'), ['podnet']);
     t.deepEqual(await offers('cni add podnet /run/n'), ['/run/netns/web']);
-    t.deepEqual((await offers('cni validate --output ')).sort(), ['github', 'json', 'sarif', 'text']);
-    t.regex((await offers('cni validate --output=sa')).join(), /sarif$/);
+    t.deepEqual((await offers('cni validate --format ')).sort(), ['github', 'json', 'sarif', 'text']);
+    t.regex((await offers('cni validate --format=sa')).join(), /sarif$/);
     const files = await offers('cni validate sub-');
     t.deepEqual(
       files.map((file) => file.replace(/\/$/, '')),

@@ -109,7 +109,7 @@ test('a delegate in another executable has all of the environment of the runtime
   t.false(without.some((line) => line.startsWith('CNI_FOR_CHILDREN_')));
   await startAgent(t, host);
   t.deepEqual(await environmentOfDelegate(), without);
-  const status = await host.run([`${suites.ours}/cni`, 'agent', 'status', '--json']);
+  const status = await host.run([`${suites.ours}/cni`, 'agent', 'status', '-o', 'json']);
   t.is(
     (JSON.parse(status) as { calls: { calls: number }[] }).calls.reduce((sum, one) => sum + one.calls, 0),
     2,

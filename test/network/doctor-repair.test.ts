@@ -91,7 +91,7 @@ test('what could not be repaired is said', async (t) => {
   const { exit, found, fixes } = await examine(on, ['--fix']);
   t.is(exit, 1);
   t.deepEqual(
-    found.map(({ check, fix }) => [check, fix.split(' ').slice(0, 2).join(' ')]),
+    found.map(({ rule, fix }) => [rule, fix.split(' ').slice(0, 2).join(' ')]),
     [['attachments', 'cni repair']],
   );
   t.deepEqual(
@@ -106,7 +106,7 @@ test('another interface with the name of the bridge is nothing to repair', async
   await on.attach('net');
   await on.sh('ip link del br0; ip link add br0 up type ifb');
   const { found } = await examine(on);
-  const { message, fix } = found.find(({ check }) => check === 'attachments')!;
+  const { message, fix } = found.find(({ rule }) => rule === 'attachments')!;
   t.regex(message, /Interface "br0" is of kind "ifb", not a bridge/);
   t.notRegex(fix, /repair/);
 });

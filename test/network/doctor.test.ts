@@ -39,7 +39,7 @@ test('a host without networks or pods has no findings but for the missing direct
   const { found, exit } = await examine(on);
   t.is(exit, 1);
   t.deepEqual(
-    found.map(({ check }) => check),
+    found.map(({ rule }) => rule),
     ['configuration'],
   );
   await on.sh(found[0]!.fix);
@@ -75,22 +75,22 @@ test('a route to a pod that leads elsewhere, and a strict filter that drops what
   t.deepEqual((await examine(on)).found, []);
   await on.sh('ip route add 10.5.0.2/32 dev wire');
   const { found } = await examine(on);
-  t.deepEqual(found.map(({ check }) => check).sort(), ['routes', 'rp-filter']);
-  const filtered = found.find(({ check }) => check === 'rp-filter')!;
+  t.deepEqual(found.map(({ rule }) => rule).sort(), ['routes', 'rp-filter']);
+  const filtered = found.find(({ rule }) => rule === 'rp-filter')!;
   t.is(filtered.subject, 'net/ipv4/conf/br0/rp_filter');
   await on.sh(filtered.fix);
   t.is(await sysctl(on.host, filtered.subject), '2');
   t.deepEqual(
-    (await examine(on)).found.map(({ check }) => check),
+    (await examine(on)).found.map(({ rule }) => rule),
     ['routes'],
   );
   await on.sh('echo 1 > /proc/sys/net/ipv4/conf/br0/rp_filter');
   const fixed = await examine(on, ['--fix']);
   t.deepEqual(
-    fixed.fixes.map(({ check, fixed }) => [check, fixed]),
+    fixed.fixes.map(({ rule, fixed }) => [rule, fixed]),
     [['rp-filter', true]],
   );
-  await on.sh(found.find(({ check }) => check === 'routes')!.fix);
+  await on.sh(found.find(({ rule }) => rule === 'routes')!.fix);
   t.deepEqual((await examine(on)).found, []);
   t.true(await ping(pod, '10.5.0.1'));
 });
@@ -169,7 +169,7 @@ test('a firewall that lets pods through is no finding, whoever has seen to it', 
     'iptables -F FORWARD; iptables -A FORWARD ! -s 10.5.0.0/16 -j ACCEPT; iptables -A FORWARD -s 10.9.0.0/16 -j ACCEPT',
   );
   t.deepEqual(
-    (await examine(on)).found.map(({ check }) => check),
+    (await examine(on)).found.map(({ rule }) => rule),
     ['forward-policy'],
   );
   const guarded = network(
@@ -222,7 +222,7 @@ test('what is let in, or between pods alone, is not let through', async (t) => {
   const rules =
     'add rule inet f in iifname "br0" accept; add rule inet f fw iifname "br0" udp dport 53 accept';
   t.false(await ping(pod, '192.0.2.2'));
-  const checks = async () => (await examine(on)).found.map(({ check }) => check);
+  const checks = async () => (await examine(on)).found.map(({ rule }) => rule);
   t.deepEqual(await checks(), ['forward-policy']);
   await on.sh('iptables -I FORWARD -i br0 -j ACCEPT; iptables -I FORWARD -o br0 -j ACCEPT');
   t.true(await ping(pod, '192.0.2.2'));
@@ -245,12 +245,12 @@ test('firewalld that drops what pods send, as it does until they are in a zone t
   await firewalld(t, on.host);
   const pod = await on.attach('net');
   t.true(await ping(pod, '192.0.2.2'));
-  const checks = async () => (await examine(on)).found.map(({ check }) => check);
+  const checks = async () => (await examine(on)).found.map(({ rule }) => rule);
   t.deepEqual(await checks(), []);
   await on.sh('firewall-cmd --zone=trusted --remove-source=10.5.0.2/32');
   t.false(await ping(pod, '192.0.2.2'));
   const { found } = await examine(on);
-  await on.sh(found.find(({ check }) => check === 'forward-policy')!.fix);
+  await on.sh(found.find(({ rule }) => rule === 'forward-policy')!.fix);
   t.true(await ping(pod, '192.0.2.2'));
   t.false((await checks()).includes('forward-policy'));
 });
@@ -273,7 +273,7 @@ test('rules of CNI plugins in the other variant of iptables', async (t) => {
 test('rules of the other variant that belong to a running pod are not removed by --fix', async (t) => {
   const { on, pod } = await scene(t);
   const container = (
-    JSON.parse((await on.tryCni(['list', '--json'])).stdout) as {
+    JSON.parse((await on.tryCni(['list', '-o', 'json'])).stdout) as {
       attachments: { containerId: string; netns: string }[];
     }
   ).attachments.find(({ netns }) => netns === pod.netns)!.containerId;
@@ -282,7 +282,7 @@ test('rules of the other variant that belong to a running pod are not removed by
   );
   const { found, fixes } = await examine(on, ['--fix']);
   t.deepEqual(
-    [found.map(({ check, fixable }) => [check, fixable]), fixes],
+    [found.map(({ rule, fixable }) => [rule, fixable]), fixes],
     [[['iptables-variant', false]], []],
   );
 });
@@ -305,10 +305,10 @@ test('rules of "firewall" that name no container are not removed while a pod nee
   const { found, fixes } = await examine(on, ['--fix']);
   // CHECK wants them in the variant of today as well, which is fixed by others.
   t.deepEqual(
-    fixes.map(({ check }) => check),
+    fixes.map(({ rule }) => rule),
     ['attachments'],
   );
-  const { fix } = found.find(({ check }) => check === 'iptables-variant')!;
+  const { fix } = found.find(({ rule }) => rule === 'iptables-variant')!;
   t.regex(fix, new RegExp(`^Delete the pods that they are of, and add them again: ${pod.name}\\. Then: `));
   t.is(await rules(), before);
   t.true(await ping(pod, '192.0.2.2'));
@@ -349,7 +349,7 @@ test('a container that is gone without DEL', async (t) => {
   await on.sh(`ip netns del ${pods[0]!.name}`);
   const { found } = await examine(on);
   t.deepEqual(
-    found.map(({ check, severity, fixable }) => [check, severity, fixable]),
+    found.map(({ rule, severity, fixable }) => [rule, severity, fixable]),
     [['records', 'warning', true]],
   );
   await on.sh(found[0]!.fix);
@@ -364,7 +364,7 @@ test('a reservation that nobody has a record of is left to gc', async (t) => {
   const { on } = await scene(t);
   await on.sh("printf 'lost\\r\\neth0' > /var/lib/cni/networks/net/10.5.0.77");
   const { found, fixes } = await examine(on, ['--fix']);
-  t.deepEqual([found.map(({ check }) => check), fixes], [['records'], []]);
+  t.deepEqual([found.map(({ rule }) => rule), fixes], [['records'], []]);
   await on.sh(found[0]!.fix);
   t.deepEqual((await examine(on)).found, []);
 });
@@ -381,12 +381,12 @@ test('a range that is given away', async (t) => {
   const pod = await on.attach('tiny');
   const { found } = await examine(on);
   t.deepEqual(
-    found.map(({ check }) => check),
+    found.map(({ rule }) => rule),
     ['ranges'],
   );
   t.regex(found[0]!.fix, /larger/);
   await pod.remove();
-  const lost = (await examine(on)).found.find(({ check }) => check === 'ranges')!;
+  const lost = (await examine(on)).found.find(({ rule }) => rule === 'ranges')!;
   await on.sh(lost.fix);
   t.deepEqual((await examine(on)).found, []);
 });
@@ -434,7 +434,7 @@ test('pods whose packets are larger than those of others on the bridge, or than 
   await on.sh('ip link set dev wire mtu 1400');
   const narrow = (await examine(on)).found;
   t.deepEqual(
-    narrow.map(({ check, subject, severity }) => [check, subject, severity]),
+    narrow.map(({ rule, subject, severity }) => [rule, subject, severity]),
     [['mtu', 'wire', 'warning']],
   );
   await on.sh(narrow[0]!.fix);
@@ -448,7 +448,7 @@ test('pods whose packets are larger than those of others on the bridge, or than 
   );
   const unequal = (await examine(on)).found;
   t.deepEqual(
-    unequal.map(({ check, subject }) => [check, subject]),
+    unequal.map(({ rule, subject }) => [rule, subject]),
     [['mtu', 'br0']],
   );
   await on.sh(unequal[0]!.fix);
@@ -463,18 +463,18 @@ test('plugins that are missing, do not run, or are of another build than the run
   const env = { CNI_PATH: '/run/bin' };
   const missing = await examine(on, [], env);
   t.true(
-    missing.found.some(({ check, subject }) => check === 'plugins' && subject === 'portmap'),
+    missing.found.some(({ rule, subject }) => rule === 'plugins' && subject === 'portmap'),
     JSON.stringify(missing.found),
   );
   writeFileSync(on.host.file('/run/bin/portmap'), '#!/bin/sh\necho no\n', { mode: 0o755 });
   const broken = await examine(on, [], env);
   t.true(
     broken.found.some(
-      ({ check, subject, message }) =>
-        check === 'plugins' && subject === '/run/bin/portmap' && /VERSION/.test(message),
+      ({ rule, subject, message }) =>
+        rule === 'plugins' && subject === '/run/bin/portmap' && /VERSION/.test(message),
     ),
   );
-  await on.sh(broken.found.find(({ check }) => check === 'plugins')!.fix, 300_000);
+  await on.sh(broken.found.find(({ rule }) => rule === 'plugins')!.fix, 300_000);
   t.deepEqual((await examine(on, [], env)).found, []);
   await on.sh('mkdir /run/other; mkdir -p /etc/containerd; mount -t tmpfs tmpfs /etc/containerd');
   writeFileSync(on.host.file('/run/other/bridge'), '#!/bin/sh\necho "CNI bridge plugin v0.0.1" >&2\n', {
@@ -483,7 +483,7 @@ test('plugins that are missing, do not run, or are of another build than the run
   writeFileSync(on.host.file('/etc/containerd/config.toml'), '    bin_dir = "/run/other"\n');
   const drifted = await examine(on, [], env);
   t.deepEqual(
-    drifted.found.map(({ check, subject }) => [check, subject]),
+    drifted.found.map(({ rule, subject }) => [rule, subject]),
     [['plugins', '/run/other']],
   );
   t.is(drifted.found[0]!.fix, 'cni install --bin-dir /run/other');
@@ -496,7 +496,7 @@ test('an agent that has left its socket', async (t) => {
   await on.host.tryRun([process.execPath, '-e', leave]);
   const { found } = await examine(on);
   t.deepEqual(
-    found.map(({ check, severity }) => [check, severity]),
+    found.map(({ rule, severity }) => [rule, severity]),
     [['agent', 'warning']],
   );
 });
@@ -507,12 +507,12 @@ test('a configuration that cannot be used, and a plugin that its kernel or host 
   on.configure({ ...parented, name: 'nowhere', plugins: [{ ...parented.plugins[0]!, master: 'none0' }] });
   const { found } = await examine(on);
   t.deepEqual(
-    [...new Set(found.map(({ check }) => check))],
+    [...new Set(found.map(({ rule }) => rule))],
     ['configuration', 'kernel'],
     JSON.stringify(found),
   );
-  t.true(found.some(({ subject, check }) => check === 'configuration' && subject.includes('90-torn')));
-  t.true(found.some(({ message, check }) => check === 'kernel' && message.includes('none0')));
+  t.true(found.some(({ subject, rule }) => rule === 'configuration' && subject.includes('90-torn')));
+  t.true(found.some(({ message, rule }) => rule === 'kernel' && message.includes('none0')));
 });
 
 test('doctor changes nothing without --fix', async (t) => {

@@ -127,6 +127,7 @@ test('the sample gives what the delegate gives, and takes it away again', async 
   const file = host.file(`${dataDir}/${pod.containerId}`);
   t.is(statSync(file).mode & 0o777, 0o600);
   t.deepEqual(JSON.parse(readFileSync(file, 'utf8')), {
+    bridge: 'cbr0',
     cniVersion: '0.3.1',
     name: 'cbr0',
     type: 'bridge',

@@ -1,6 +1,6 @@
 /** Runs once: no agent takes part. */
 
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
@@ -13,19 +13,16 @@ import { suites } from '../support/plugin.ts';
 
 const bridge = { ...sample('10-bridge.conflist'), cniVersion: '1.1.0' };
 
-interface ListedState {
-  kind: string;
-  problems: string[];
-}
-
 interface Listed {
   attachments: {
     network: string;
     containerId: string;
     pod?: { namespace: string; name: string };
     ips: string[];
-    state: ListedState;
+    state: string;
+    problems: string[];
   }[];
+  ranges: { network: string; used: number; free: number }[];
   problems: string[];
 }
 
@@ -50,7 +47,8 @@ async function hostWith(t: ExecutionContext, ...networks: { name: string; [key: 
   const state = async (env?: NodeJS.ProcessEnv) => {
     const { attachments } = JSON.parse((await run(['list', '-o', 'json'], env)).stdout) as Listed;
     t.is(attachments.length, 1);
-    return attachments[0]!.state;
+    const { state, problems } = attachments[0]!;
+    return { state, problems };
   };
   return { host, run, add, listed, state };
 }
@@ -62,7 +60,7 @@ const port = (hostPort: number) => ({
 test('the state is looked at: what is broken behind the plugins’ back is shown, and what is mended is ok', async (t) => {
   const { host, run, add, state } = await hostWith(t, bridge);
   const pod = await add('podnet', 'default/web', port(8080));
-  t.deepEqual(await state(), { kind: 'ok', problems: [] });
+  t.deepEqual(await state(), { state: 'ok', problems: [] });
   t.is((await run(['list'])).exit, 0);
   const rules = await host.run(['iptables-save']);
   const restore = () => host.run(['iptables-restore'], { stdin: rules });
@@ -95,8 +93,8 @@ test('the state is looked at: what is broken behind the plugins’ back is shown
   ];
   for (const [problem, fault, mend] of faults) {
     await host.run(fault);
-    const { kind, problems } = await state();
-    t.is(kind, 'broken', fault.join(' '));
+    const { state: seen, problems } = await state();
+    t.is(seen, 'broken', fault.join(' '));
     t.regex(problems.join(), problem);
     const { exit, stdout } = await run(['list']);
     t.is(exit, 1);
@@ -108,7 +106,7 @@ test('the state is looked at: what is broken behind the plugins’ back is shown
   await pod.run(['ip', 'link', 'del', 'eth0']);
   t.regex((await state()).problems.join(), /eth0/);
   await pod.remove();
-  t.deepEqual(await state(), { kind: 'orphaned', problems: ['its network namespace is gone'] });
+  t.deepEqual(await state(), { state: 'orphaned', problems: ['its network namespace is gone'] });
 });
 
 test('rules of the filter table are looked at, IPv6 and nftables too', async (t) => {
@@ -129,9 +127,9 @@ test('rules of the filter table are looked at, IPv6 and nftables too', async (t)
   ] as const) {
     const { host, add, state } = await hostWith(t, chain('dual', backend));
     await add('dual', 'web');
-    t.deepEqual(await state(), { kind: 'ok', problems: [] }, backend);
+    t.deepEqual(await state(), { state: 'ok', problems: [] }, backend);
     await host.run(fault);
-    t.is((await state()).kind, 'broken', fault.join(' '));
+    t.is((await state()).state, 'broken', fault.join(' '));
   }
 });
 
@@ -161,7 +159,23 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
 
   const json = await listed();
   t.deepEqual(load((await run(['list', '-o', 'yaml'])).stdout), JSON.parse(JSON.stringify(json)));
-  t.deepEqual(JSON.parse((await run(['list', '--json'])).stdout), JSON.parse(JSON.stringify(json)));
+  t.deepEqual(JSON.parse((await run(['list', '-o', 'json'])).stdout), JSON.parse(JSON.stringify(json)));
+  // Other commands have the same names for the same things.
+  const inspected = JSON.parse((await run(['network', 'inspect', 'podnet'])).stdout) as [Listed];
+  t.deepEqual(
+    inspected[0].ranges,
+    json.ranges.filter(({ network }) => network === 'podnet'),
+  );
+  t.deepEqual(
+    inspected[0].attachments.map(({ containerId }) => containerId).sort(),
+    json.attachments.flatMap(({ network, containerId }) => (network === 'podnet' ? containerId : [])).sort(),
+  );
+  for (const one of inspected[0].attachments) {
+    const { state, problems, ...same } = json.attachments.find(
+      ({ containerId, network }) => containerId === one.containerId && network === 'podnet',
+    )!;
+    t.deepEqual([typeof state, Array.isArray(problems), same], ['string', true, one]);
+  }
   const { containerId } = json.attachments.find(({ pod }) => pod?.name === 'web-1')!;
   t.deepEqual(await names('--pod', containerId.slice(0, 20)), ['default/web-1']);
   const table = (await run(['list'])).stdout;
@@ -204,7 +218,7 @@ test('the loopback network of a runtime is nobody’s attachment, unless it is l
       }),
     );
   t.deepEqual(
-    (await listed()).attachments.map(({ network, state }) => [network, state.kind]),
+    (await listed()).attachments.map(({ network, state }) => [network, state]),
     [
       ['podnet', 'ok'],
       ['podnet', 'ok'],
@@ -242,14 +256,14 @@ test('what CHECK cannot tell is unchecked, but the interface is looked at', asyn
   const old = { ...bridge, cniVersion: '0.3.1', plugins: bridge.plugins.slice(0, 1) };
   const { add, state } = await hostWith(t, old);
   const pod = await add('podnet', 'old');
-  t.deepEqual(await state(), { kind: 'unchecked', problems: ['cniVersion "0.3.1" has no CHECK'] });
+  t.deepEqual(await state(), { state: 'unchecked', problems: ['cniVersion "0.3.1" has no CHECK'] });
   await pod.run(['ip', 'addr', 'flush', 'dev', 'eth0']);
-  t.deepEqual(await state(), { kind: 'broken', problems: ['interface "eth0" has no address 10.88.0.2'] });
+  t.deepEqual(await state(), { state: 'broken', problems: ['interface "eth0" has no address 10.88.0.2'] });
   await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
   t.regex((await state()).problems.join(), /"eth0" is down/);
   await pod.run(['ip', 'link', 'del', 'eth0']);
   t.deepEqual(await state(), {
-    kind: 'broken',
+    state: 'broken',
     problems: ['interface "eth0" is missing from the container'],
   });
 });
@@ -264,23 +278,23 @@ test('plugins of others are run as executables; one that is missing or hangs lea
     return state({ CNI_PATH: '/run/bin' });
   };
   t.deepEqual(await foreign('echo $CNI_COMMAND $CNI_CONTAINERID >> /run/asked'), {
-    kind: 'ok',
+    state: 'ok',
     problems: [],
   });
   t.regex(await host.run(['cat', '/run/asked']), /^CHECK cnitool-\w+\n$/);
   const refused = await foreign(`echo '{"code": 100, "msg": "its own reason"}'; exit 1`);
-  t.is(refused.kind, 'broken');
+  t.is(refused.state, 'broken');
   t.regex(refused.problems.join(), /its own reason/);
   const missing = await state({ CNI_PATH: '/run/nowhere' });
-  t.is(missing.kind, 'unchecked');
+  t.is(missing.state, 'unchecked');
   t.regex(missing.problems.join(), /"bridge" is not in CNI_PATH/);
   const hung = await foreign('sleep 1000');
-  t.is(hung.kind, 'unchecked');
+  t.is(hung.state, 'unchecked');
   t.regex(hung.problems.join(), /did not answer within 10 seconds/);
   await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
-  t.is((await state({ CNI_PATH: '/run/nowhere' })).kind, 'broken');
+  t.is((await state({ CNI_PATH: '/run/nowhere' })).state, 'broken');
   t.is((await run(['list'], { CNI_PATH: '/run/nowhere' })).exit, 1);
-  t.deepEqual(await foreign('exit 0'), { kind: 'broken', problems: ['interface "eth0" is down'] });
+  t.deepEqual(await foreign('exit 0'), { state: 'broken', problems: ['interface "eth0" is down'] });
   await pod.run(['ip', 'addr', 'flush', 'dev', 'eth0']);
   await pod.run(['ip', 'link', 'set', 'eth0', 'up']);
   t.deepEqual((await foreign('exit 0')).problems, ['interface "eth0" has no address 10.88.0.2']);
@@ -395,18 +409,23 @@ test('--watch prints what changes, and ends with Ctrl-C', async (t) => {
     '-o',
     'json',
   ]);
-  const seen: { change: string; attachment: Listed['attachments'][number] }[] = [];
+  const seen: { change?: string; attachment?: Listed['attachments'][number]; problems?: string[] }[] = [];
   createInterface(child.stdout!).on('line', (line) => seen.push(JSON.parse(line) as (typeof seen)[number]));
   const next = async (isIt: (one: (typeof seen)[number]) => boolean) => {
     while (!seen.some(isIt)) await sleep(50);
   };
   await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
-  await next(({ change, attachment }) => change === 'changed' && attachment.state.kind === 'broken');
+  await next(({ change, attachment }) => change === 'changed' && attachment?.state === 'broken');
   const other = await add('podnet', 'default/db');
   // It may have been seen before ADD had ended, when nobody knew whose it was.
-  await next(({ attachment }) => attachment.pod?.name === 'db');
+  await next(({ attachment }) => attachment?.pod?.name === 'db');
   await run(['del', 'podnet', other.netns]);
-  await next(({ change, attachment }) => change === 'removed' && attachment.pod?.name === 'db');
+  await next(({ change, attachment }) => change === 'removed' && attachment?.pod?.name === 'db');
+  const torn = host.file('/var/lib/cni/results/torn-eth0');
+  writeFileSync(torn, '{"kind":');
+  await next(({ problems }) => /torn-eth0/.test(problems?.[0] ?? ''));
+  rmSync(torn);
+  await next(({ problems }) => problems?.length === 0);
   const ended = new Promise((resolve) => child.once('exit', resolve));
   child.kill('SIGINT');
   t.is(await ended, 0);

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
+import { useLegacyIptables } from '../support/firewall.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { OpenVswitch } from '../support/open-vswitch.ts';
 import { changed } from '../support/outside.ts';
@@ -111,7 +112,7 @@ const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80, proto
 
 /** How many calls the agent of a host has done. */
 async function callsOf(host: Host): Promise<number> {
-  const status = await host.run([join(suites.ours, 'cni'), 'agent', 'status', '--json']);
+  const status = await host.run([join(suites.ours, 'cni'), 'agent', 'status', '-o', 'json']);
   const { calls } = JSON.parse(status) as { calls: { calls: number }[] };
   return calls.reduce((sum, one) => sum + one.calls, 0);
 }
@@ -120,9 +121,14 @@ async function callsOf(host: Host): Promise<number> {
 async function hostWithAgent(t: ExecutionContext, names: readonly string[]) {
   const host = await makeHostWithDevices(t, { mayHaveAgent: false });
   await host.start(t, [...setpriv(names), join(suites.ours, 'cni'), 'agent']);
+  return { host, ...(await podOfProcess(t, host)) };
+}
+
+/** A pod by the process in it, which has all capabilities. */
+async function podOfProcess(t: ExecutionContext, host: Host) {
   const pod = await host.addPod();
   const { pid } = await pod.start(t, ['sh', '-c', 'echo ready; exec sleep 1000']);
-  return { host, pod, netns: `/proc/${pid}/ns/net` };
+  return { pod, netns: `/proc/${pid}/ns/net` };
 }
 
 test('the agent does every call with what its unit leaves it', async (t) => {
@@ -145,6 +151,19 @@ for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'])
     t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
     t.is(await callsOf(host), 1);
   });
+
+test('an agent without CAP_NET_RAW says so where iptables is the legacy one, which works with it', async (t) => {
+  const { plugins, ...rest } = network;
+  const legacy = { ...rest, plugins: [{ ...plugins[0]!, ipMasqBackend: 'iptables', macspoofchk: false }] };
+  for (const names of [agentCapabilities, agentCapabilities.filter((name) => name !== 'CAP_NET_RAW')]) {
+    const { host, pod, netns } = await hostWithAgent(t, names);
+    await useLegacyIptables(host);
+    const { exit, error } = await new Attachment(host, pod, legacy, { netns }).tryAdd();
+    t.is(await callsOf(host), 1);
+    if (names === agentCapabilities) t.is(exit, 0, error?.msg);
+    else t.regex(error?.msg ?? '', /\bCAP_NET_RAW\b/);
+  }
+});
 
 test('the agent reaches a database of Open vSwitch that runs as another user, and otherwise says what it lacks', async (t) => {
   const ovs = { type: 'ovs', bridge: 'br1', ipam: { type: 'host-local', subnet: '10.46.0.0/24' } };
@@ -189,30 +208,47 @@ async function hostWithDaemon(t: ExecutionContext, names: readonly string[], bef
   return { host, said: () => readFileSync(host.file(daemonLog), 'utf8') };
 }
 
-/** A lease for an interface that is down, which the daemon has to bring up. */
-async function attachByDaemon(host: Host) {
-  const pod = await host.addPod();
+/** A lease for an interface that is down, which the daemon has to bring up, in the sandbox of a process with all. */
+async function attachByDaemon(t: ExecutionContext, host: Host) {
+  const { pod, netns } = await podOfProcess(t, host);
   const macvlan = ['ip', 'link', 'add', 'link', 'eth0', 'name', 'm0', 'netns', pod.name, 'type', 'macvlan'];
   await host.run(macvlan);
   const alone = { type: 'dhcp', ipam: { type: 'dhcp' } };
-  return attach(host, { cniVersion: '1.1.0', name: 'net', plugins: [alone] }, { pod, ifname: 'm0' });
+  return attach(host, { cniVersion: '1.1.0', name: 'net', plugins: [alone] }, { pod, netns, ifname: 'm0' });
 }
 
 test('the DHCP daemon works with what its unit leaves it, in a mount namespace of its own', async (t) => {
   const ownMounts = 'mount --make-rshared /run && unshare --mount --propagation slave';
   const { host, said } = await hostWithDaemon(t, daemonCapabilities, ownMounts);
-  for (const one of [await attach(host, changed(dhcpSample, {})), await attachByDaemon(host)]) {
+  for (const one of [await attach(host, changed(dhcpSample, {})), await attachByDaemon(t, host)]) {
     t.regex(one.ip, /^10\.99\.1\./);
     await one.del();
   }
   t.is(said(), '');
 });
 
-for (const { missing, rest } of withOneFewer(['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN']))
+for (const { missing, rest } of withOneFewer(daemonCapabilities))
   test(`a DHCP daemon without ${missing} says so`, async (t) => {
-    const { host } = await hostWithDaemon(t, ['CAP_NET_BIND_SERVICE', ...rest]);
-    const failed = t.throwsAsync(attachByDaemon(host));
-    t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
+    const { host, said } = await hostWithDaemon(t, rest);
+    const live = async () => {
+      await (await attachByDaemon(t, host)).del();
+      // Only who has its address releases it from there.
+      await (await attach(host, changed(dhcpSample, {}))).del();
+    };
+    const problem = await live().catch((error: Error) => error.message);
+    t.regex(`${problem}${said()}`, new RegExp(`\\b${missing}\\b`));
+  });
+
+for (const [unit, capabilities] of [
+  ['cni-agent.service', agentCapabilities],
+  ['cni-dhcp.service', daemonCapabilities],
+] as const)
+  test(`the docs have the capabilities that ${unit} leaves`, (t) => {
+    const row = page.split('\n').find((line) => line.startsWith(`| \`${unit}\` |`))!;
+    t.deepEqual(
+      row.split(' | ')[2]!.split(' '),
+      capabilities.map((name) => name.replace('CAP_', '')),
+    );
   });
 
 for (const unit of ['cni-agent.service', 'cni-dhcp.service'])

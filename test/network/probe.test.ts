@@ -18,7 +18,7 @@ interface Outcome {
   from: string;
   probe: string;
   to: string;
-  state: 'ok' | 'failed' | 'not tried';
+  state: 'ok' | 'failed' | 'untried';
   detail: string;
 }
 
@@ -68,7 +68,7 @@ test('pods of a bridge with published ports reach all that they should, and noth
     t.true(done.includes(one), `${one} of\n${done.join('\n')}`);
   for (const name of ['pod other pod', 'host pod'])
     t.is(done.filter((one) => one.startsWith(name)).length, 4, name);
-  t.deepEqual([...new Set(of(probes, 'not tried'))], ['pod DNS -']);
+  t.deepEqual([...new Set(of(probes, 'untried'))], ['pod DNS -']);
   t.deepEqual(await networkSnapshot(on.host), before);
   t.notRegex(await on.sh('ps -eo args'), new RegExp(`^${suites.ours}/cni probe-helper`, 'm'));
 });
@@ -85,7 +85,7 @@ test('pods of ptp and macvlan: what the kernel does not let through is not tried
   t.is(of(lan.probes, 'ok').filter((one) => one.startsWith('pod other pod')).length, 2);
   t.true(
     lan.probes.some(
-      ({ probe, state, detail }) => probe === 'host' && state === 'not tried' && /macvlan/.test(detail),
+      ({ probe, state, detail }) => probe === 'host' && state === 'untried' && /macvlan/.test(detail),
     ),
   );
 });
@@ -152,7 +152,7 @@ test('a program that has the port is reached itself, and a port of one address b
   const { exit, probes } = await probe(on, 'net');
   t.deepEqual([exit, of(probes, 'failed')], [0, []]);
   t.true(of(probes, 'ok').includes('outside port 8080/tcp 192.0.2.1:8080'));
-  t.true(of(probes, 'not tried').includes('pod port 8081/udp -'));
+  t.true(of(probes, 'untried').includes('pod port 8081/udp -'));
   t.deepEqual(
     of(probes, 'ok').filter((one) => one.includes(':8082')),
     ['host port 8082/tcp 127.0.0.1:8082'],
@@ -169,7 +169,7 @@ test('pods that the network keeps apart are not tried against one another', asyn
   t.true(
     probes.some(
       ({ probe, state, detail }) =>
-        probe === 'other pod' && state === 'not tried' && /portIsolation/.test(detail),
+        probe === 'other pod' && state === 'untried' && /portIsolation/.test(detail),
     ),
   );
 });

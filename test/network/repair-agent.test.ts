@@ -91,7 +91,7 @@ test('an agent that repairs says so when nothing tells of reloads, and stays', a
   }
   const agent = host.tryRun([...env, command, 'agent', '--repair']);
   await until('it listens', async () => (await host.tryRun([command, 'agent', 'status'])).exit === 0);
-  const { pid } = JSON.parse(await host.run([command, 'agent', 'status', '--json'])) as { pid: number };
+  const { pid } = JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as { pid: number };
   await host.run(['kill', `${pid}`]);
   const { exit, stdout, stderr } = await agent;
   t.is(exit, 0, stderr);

@@ -198,7 +198,8 @@ test('networks, pods and containers are chosen by name, and broken records are n
     writeFileSync(host.file(`/var/lib/cni/results/${name}`), content);
   for (const name of ['net', container, pod.name]) {
     await host.run(flush);
-    const { stdout, stderr } = await tryCni(['repair', name]);
+    const { exit, stdout, stderr } = await tryCni(['repair', name]);
+    t.is(exit, 1, 'a record cannot be read');
     t.regex(stdout, new RegExp(`^Restored: ${pod.name} on net`), name);
     t.regex(stderr, /net-torn-eth0" is not JSON/);
     t.notRegex(stdout + stderr, / at .*\.ts:/);

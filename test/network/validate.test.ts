@@ -88,7 +88,7 @@ test('validate reports each mistake with its line and how to correct it', async 
     const { exit, stdout } = await cni('validate', '--strict', '--bin-dir', suites.ours, dir);
     t.is(exit, 1, JSON.stringify(content));
     t.regex(stdout, message);
-    const json = await cni('validate', '--json', '--bin-dir', suites.ours, dir);
+    const json = await cni('validate', '-o', 'json', '--bin-dir', suites.ours, dir);
     const report = JSON.parse(json.stdout) as { files: { findings: { line: number; severity: string }[] }[] };
     t.true(report.files[0]!.findings.every(({ line }) => line >= 1));
   }
@@ -224,7 +224,7 @@ test('what stands within the configuration of multus and flannel is validated as
     '30-f.conflist': list('f', { type: 'flannel', delegate: { hairpin: true, mtu: 'a' } }),
     '40-g.conflist': list('g', { type: 'flannel', delegate: { ipam: {} } }),
   });
-  const { exit, stdout } = await cni('validate', '--no-host', '--json', dir);
+  const { exit, stdout } = await cni('validate', '--no-host', '-o', 'json', dir);
   t.is(exit, 1);
   const { files } = JSON.parse(stdout) as {
     files: { findings: { line: number; path: string; message: string; rule: string }[] }[];
@@ -303,7 +303,7 @@ test('a first file that is broken keeps containerd from all networks, which is s
     /containerd loads no network at all, as 05-broken\.conf, which comes first, cannot be used/,
   );
   t.regex(stdout, /CRI-O attaches pods to network "x" of 10-x\.conflist/);
-  const { chosen } = JSON.parse((await cni('validate', '--no-host', '--json', dir)).stdout) as {
+  const { chosen } = JSON.parse((await cni('validate', '--no-host', '-o', 'json', dir)).stdout) as {
     chosen: unknown;
   };
   t.deepEqual(chosen, { containerd: null, crio: 'x' });
@@ -324,7 +324,7 @@ test('every plugin has all its findings listed, each once', async (t) => {
       { type: 'tuning', sysctl: { 'kernel.msgmax': '1' }, mtu: 20 },
     ),
   });
-  const { stdout } = await cni('validate', '--no-host', '--json', dir);
+  const { stdout } = await cni('validate', '--no-host', '-o', 'json', dir);
   const [file] = (JSON.parse(stdout) as { files: { findings: { severity: string; message: string }[] }[] })
     .files;
   const errors = file!.findings.filter(({ severity }) => severity === 'error').map(({ message }) => message);

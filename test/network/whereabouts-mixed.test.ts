@@ -1,7 +1,7 @@
 /** whereabouts by the Kubernetes API: what others have written, what is broken, and answers that are lost. */
 
-import { mkdirSync, readdirSync, renameSync } from 'node:fs';
-import { basename, dirname } from 'node:path';
+import { mkdirSync, readdirSync } from 'node:fs';
+import { dirname } from 'node:path';
 import test from 'ava';
 import { KubeApi, type Reply } from '../support/kube-api.ts';
 import { until } from '../support/observe.ts';
@@ -34,13 +34,9 @@ test('GC goes on after a file that cannot be read, and says so', async (t) => {
   t.deepEqual(cluster.reservations(), []);
 });
 
-test('GC knows what the node has also by another kubeconfig, and what earlier releases have written', async (t) => {
+test('GC knows what the node has also by another kubeconfig', async (t) => {
   const cluster = await kubeClusterOf(t);
   for (const id of ['a', 'b', 'c']) await cluster.add(id, pod(id));
-  const [one] = filesBelow(cluster, 'held');
-  const earlier = cluster.host.file(`/var/lib/cni/whereabouts/${'0123456789abcdef'.repeat(2)}/held`);
-  mkdirSync(earlier, { recursive: true });
-  renameSync(one!, `${earlier}/${basename(one!)}`);
   const kubeconfig = `${dirname(cluster.api.kubeconfig())}/another`;
   await cluster.host.run(['cp', cluster.api.kubeconfig(), kubeconfig]);
   const valid = { 'cni.dev/valid-attachments': [{ containerID: 'c', ifname: 'eth0' }] };

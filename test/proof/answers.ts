@@ -1,28 +1,61 @@
 /** What a plugin may answer, whatever has befallen it. */
 
+import { ErrorCode } from '../../lib/errors.ts';
 import type { Output } from '../support/run.ts';
 
+/** How a verb ended, and what is known of what befell it. */
+export interface Befallen extends Output {
+  readonly isLate?: boolean;
+  /** Whether what failed was to write the answer. */
+  readonly isUnheard?: boolean;
+  readonly verb?: string | undefined;
+  /** The system call that failed, as strace(1) shows it with the paths of descriptors. */
+  readonly failed?: string | undefined;
+}
+
+/** Files of the suite's own, also by the descriptor of their directory. */
+const ownFile = /^\w+\((?:\d+<|(?:AT_FDCWD<[^>]*>, )?")\/(?:run\/cni|var\/lib\/cni|proc\/self\/fd\/\d+)\b/;
+
 /**
- * What is wrong with an answer; "" when it is a success, or an error as the CNI specification has it. One that
- * could not be written must be missed on standard error.
+ * What containerd reads in an error of DEL, whatever its code, to take the attachment for removed: the latter
+ * only when the sandbox is gone. Source: go-cni, Remove().
  */
-export function answerProblem({
-  exit,
-  stdout,
-  stderr,
-  isLate = false,
-  isUnheard = false,
-}: Output & { readonly isLate?: boolean; readonly isUnheard?: boolean }): string {
+const takenForDone = /not found|no such file or directory/;
+
+/**
+ * What is wrong with an answer; "" when it is a success, or an error as the CNI specification has it, with the
+ * code that {@link ErrorCode} has for it. One that could not be written must be missed on standard error.
+ * @param codes those that are right; if left out, by the system call that failed.
+ */
+export function answerProblem(outcome: Befallen, codes = codesFor(outcome)): string {
+  const { exit, stdout, stderr, isLate = false, isUnheard = false, verb } = outcome;
   if (isLate) return 'It did not end';
   if (/(?:^|\\n|\n)\s+at .*[:(]/.test(stdout + stderr)) return `It showed a stack trace: ${stdout}${stderr}`;
   if (exit === 0) return '';
   if (isUnheard && stdout === '' && /The (?:result|error) could not be written/.test(stderr)) return '';
   if (typeof exit === 'string') return `It was ended by ${exit}: ${stderr}`;
+  const error = readError(stdout);
+  if (!error) return `It ended with ${exit}, and what it printed is no CNI error: "${stdout}" ${stderr}`;
+  if (!codes.includes(error.code)) return `Its code is none of ${codes.join(', ')}: ${stdout}`;
+  if (verb === 'DEL' && takenForDone.test(`${error.msg} ${error.details}`))
+    return `containerd takes this for a success: ${stdout}`;
+  return '';
+}
+
+/** The codes that are right for a failure of the system. See {@link ErrorCode}. */
+function codesFor({ verb, failed }: Befallen): readonly number[] {
+  const { IOFailure, Internal, NotAvailable, TryAgainLater } = ErrorCode;
+  const internal = verb === 'STATUS' ? NotAvailable : Internal;
+  if (failed === undefined) return [IOFailure, TryAgainLater, internal];
+  return [ownFile.test(failed) ? IOFailure : internal];
+}
+
+function readError(stdout: string): { code: number; msg: string; details?: unknown } | undefined {
   try {
-    const { code, msg } = JSON.parse(stdout) as { code?: unknown; msg?: unknown };
-    if (Number.isInteger(code) && (code as number) > 0 && typeof msg === 'string' && msg !== '') return '';
+    const { code, msg, details } = JSON.parse(stdout) as Record<string, unknown>;
+    if (typeof code === 'number' && typeof msg === 'string' && msg !== '') return { code, msg, details };
   } catch {
-    // Said below.
+    // None.
   }
-  return `It ended with ${exit}, and what it printed is no CNI error: "${stdout}" ${stderr}`;
+  return undefined;
 }

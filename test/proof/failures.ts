@@ -8,7 +8,7 @@ import type { Attachment } from '../support/chain.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { networkSnapshot } from '../support/observe.ts';
 import { answerProblem } from './answers.ts';
-import { fail, type Injected, type Point, type Start } from './injection.ts';
+import { fail, findPoints, type Injected, type Point, type Start } from './injection.ts';
 import {
   bringTo,
   type CalledVerb,
@@ -92,7 +92,8 @@ export interface FailureCase {
  * @param only see {@link pointsOf}.
  */
 export async function failureCases(subject: Subject, only = ''): Promise<FailureCase[]> {
-  return (await pointsOf(subject, only, [...changingVerbs, ...lookingVerbs])).flatMap(
+  const verbs = [...changingVerbs, ...lookingVerbs];
+  return (await pointsOf(await Scene.open(subject), only, verbs, findPoints)).flatMap(
     ({ verb, index, points }) =>
       points.flatMap((point, nth) =>
         // Each call of those that only look leads to the same: an error.
@@ -158,6 +159,8 @@ export class FailureBench {
   ): Promise<Verdict> {
     const { scene } = this;
     const { attachment, picture } = await this.standAt(verb, index);
+    // The kernel forgets a connection by itself after half a minute.
+    await scene.sendPackets();
     const call = verb === 'STATUS' ? verb : 'CHECK';
     const outcome = await inject(scene.host, scene.start(call, index, attachment));
     const difference = await scene.differenceFrom(picture, attachment.pod);
@@ -281,7 +284,7 @@ function problemOf(outcome: Injected): string {
   return isMisfired(outcome) ? '' : answerProblem(outcome);
 }
 
-function isLooking(verb: CalledVerb): verb is (typeof lookingVerbs)[number] {
+export function isLooking(verb: CalledVerb): verb is (typeof lookingVerbs)[number] {
   return (lookingVerbs as readonly string[]).includes(verb);
 }
 

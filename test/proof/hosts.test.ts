@@ -1,99 +1,170 @@
 /**
- * Hosts on which ADD of a chain cannot succeed: it answers with a CNI error, has undone what it did, and spares
- * the living attachment. Once the host is mended, DEL of the plugins that had succeeded leaves nothing.
+ * Hosts on which something is broken whenever a plugin is called: it answers with a CNI error of the right code
+ * and spares the living attachment. A failed ADD has undone what it did, CHECK changes nothing, and what DEL or
+ * GC have not done when they succeed, nobody does.
  */
 
 import test from 'ava';
+import { ErrorCode } from '../../lib/errors.ts';
+import type { Attachment } from '../support/chain.ts';
+import { succeeded, type Verb } from '../support/plugin.ts';
 import { answerProblem } from './answers.ts';
-import { cleanUp } from './kills.ts';
 import { Scene } from './scene.ts';
 import { subjects } from './subjects.ts';
 
 /** What is wrong with a host: which chain it is, how the host is broken, and how it is mended. */
 interface Broken {
   readonly subject: string;
+  /** May be done again after {@link mends}. */
   readonly breaks: string;
   readonly mends: string;
+  /** The plugins whose ADD cannot succeed there. */
+  readonly fails: readonly string[];
+  /** Of their errors. */
+  readonly code: number;
+  /** What removes what DEL and GC may leave there, as they have to come to an end. */
+  readonly finishes?: 'DEL' | 'GC';
 }
 
 const empty = (target: string) => `mkdir -p /run/empty && mount --bind /run/empty ${target}`;
+const readOnly = (target: string) => `mount --bind ${target} ${target} && mount -o remount,ro,bind ${target}`;
 
 /** Puts other programs behind the names of iptables, except for those that only look. */
-const replaced = (script: string) => `mkdir -p /run/alternatives
-  cp -a /etc/alternatives/*tables-save /run/alternatives
-  for name in iptables ip6tables iptables-restore ip6tables-restore; do ${script}; done
+const replaced = (script: string, names = 'iptables ip6tables iptables-restore ip6tables-restore') => `
+  rm -rf /run/alternatives /run/calls && mkdir -p /run/alternatives /run/calls
+  cp -a /etc/alternatives/*tables* /run/alternatives
+  for name in ${names}; do mv /run/alternatives/$name /run/calls/$name.real; ${script}; done
   mount --bind /run/alternatives /etc/alternatives`;
 
+/** A program of iptables that fails when all of them together are called for the n-th time. */
+const failsOnce = (nth: number) =>
+  replaced(`printf '%s\\n' '#!/bin/sh' 'n=1; until mkdir /run/calls/$n 2> /dev/null; do n=$((n + 1)); done' \\
+    '[ $n = ${nth} ] && exit 1' 'exec -a '$name' /run/calls/'$name'.real "$@"' > /run/alternatives/$name
+    sed -i 's#/bin/sh#/bin/bash#' /run/alternatives/$name; chmod +x /run/alternatives/$name`);
+
+const withoutIptables = {
+  subject: 'iptables',
+  mends: 'umount /etc/alternatives',
+  fails: ['bridge', 'portmap', 'firewall'],
+  code: ErrorCode.Internal,
+};
+
 const hosts: Readonly<Record<string, Broken>> = {
-  'without iptables': {
-    subject: 'iptables',
-    breaks: replaced(':'),
-    mends: 'umount /etc/alternatives',
-  },
+  'without iptables': { ...withoutIptables, breaks: replaced(':'), finishes: 'DEL' },
   'whose iptables fails': {
-    subject: 'iptables',
+    ...withoutIptables,
     breaks: replaced('ln -sf /bin/false /run/alternatives/$name'),
-    mends: 'umount /etc/alternatives',
+  },
+  'whose iptables fails for IPv6': {
+    ...withoutIptables,
+    breaks: replaced('ln -sf /bin/false /run/alternatives/$name', 'ip6tables ip6tables-restore'),
+  },
+  'whose iptables fails when it is called for the second time': {
+    ...withoutIptables,
+    breaks: failsOnce(2),
+    fails: [],
   },
   'whose iptables is killed': {
-    subject: 'iptables',
+    ...withoutIptables,
     breaks: replaced(
       `printf '#!/bin/sh\\nkill -9 $$\\n' > /run/alternatives/$name; chmod +x /run/alternatives/$name`,
     ),
-    mends: 'umount /etc/alternatives',
   },
   'with a read-only directory of reservations': {
     subject: 'iptables',
-    breaks: 'mount --bind /var/lib/cni /var/lib/cni && mount -o remount,ro,bind /var/lib/cni',
+    breaks: readOnly('/var/lib/cni'),
     mends: 'umount /var/lib/cni',
+    fails: ['bridge'],
+    code: ErrorCode.IOFailure,
+    finishes: 'GC',
   },
   'with a full directory of reservations': {
     subject: 'iptables',
-    breaks: `mkdir -p /run/kept && cp -a /var/lib/cni/. /run/kept
+    breaks: `rm -rf /run/kept && mkdir -p /run/kept && cp -a /var/lib/cni/. /run/kept
       mount -t tmpfs -o size=64k tmpfs /var/lib/cni && cp -a /run/kept/. /var/lib/cni
       cat /dev/zero > /var/lib/cni/filler || true`,
-    mends: 'umount /var/lib/cni',
+    // What was done meanwhile was done.
+    mends: `rm -r /var/lib/cni/filler /run/kept && cp -a /var/lib/cni /run/kept && umount /var/lib/cni
+      find /var/lib/cni -mindepth 1 -delete && cp -a /run/kept/. /var/lib/cni`,
+    fails: ['bridge'],
+    code: ErrorCode.IOFailure,
   },
   'with a read-only directory of claims': {
     subject: 'nftables',
-    breaks: 'mount --bind /run/cni/firewall /run/cni/firewall && mount -o remount,ro,bind /run/cni/firewall',
+    breaks: readOnly('/run/cni/firewall'),
     mends: 'umount /run/cni/firewall',
+    fails: ['firewall'],
+    code: ErrorCode.IOFailure,
+    finishes: 'GC',
   },
   'with a read-only directory of backups': {
     subject: 'iptables',
-    breaks: 'mount --bind /run/cni/tuning /run/cni/tuning && mount -o remount,ro,bind /run/cni/tuning',
+    breaks: readOnly('/run/cni/tuning'),
     mends: 'umount /run/cni/tuning',
+    fails: ['tuning'],
+    code: ErrorCode.IOFailure,
+    finishes: 'GC',
   },
   'without the configuration of flanneld': {
     subject: 'flannel',
     breaks: empty('/run/flannel'),
     mends: 'umount /run/flannel',
+    fails: ['flannel'],
+    code: ErrorCode.Internal,
   },
 };
 
-for (const [what, { subject, breaks, mends }] of Object.entries(hosts))
-  test(`a host ${what}: ADD fails and has done nothing`, async (t) => {
+for (const [what, { subject, breaks, mends, fails, code, finishes }] of Object.entries(hosts))
+  test(`a host ${what}: each plugin does what it can, or fails and has done nothing`, async (t) => {
     const scene = await Scene.open(subjects[subject]!, { hasNeighbour: true, hasAgent: false });
     t.teardown(() => scene.close());
     const attachment = await scene.attachment();
-    await scene.host.run(['sh', '-c', breaks]);
-    let hasFailed = false;
-    for (const index of scene.subject.network.plugins.keys()) {
+    const { plugins } = scene.subject.network;
+    /** Runs a verb on the broken host. @returns undefined when it succeeded. */
+    const attempt = async (verb: Verb, index: number) => {
+      await scene.host.run(['sh', '-c', breaks]);
+      const outcome = await scene.run(verb, index, attachment);
+      await scene.host.run(['sh', '-c', mends]);
+      const { type } = plugins[index]!;
+      t.is(answerProblem({ ...outcome, verb }, [code]), '', `${verb} of ${type}`);
+      return outcome;
+    };
+
+    /** Ends an attachment. @returns what is left of it. */
+    const clean = async (one: Attachment) => {
+      if (finishes === 'DEL') succeeded(await one.tryDel());
+      await scene.remove(one.pod);
+      if (finishes === 'GC') succeeded(await scene.collect());
+      return await scene.difference();
+    };
+
+    const failed = [];
+    for (const [index, { type }] of plugins.entries()) {
       const before = await scene.picture(attachment.pod);
-      const outcome = await scene.run('ADD', index, attachment);
-      if (outcome.exit === 0) {
-        attachment.result = outcome.result;
-        continue;
+      let outcome = await attempt('ADD', index);
+      if (outcome.exit !== 0) {
+        failed.push(type);
+        t.is(await scene.differenceFrom(before, attachment.pod), '', `ADD of ${type}`);
+        outcome = succeeded(await scene.run('ADD', index, attachment));
       }
-      hasFailed = true;
-      t.is(answerProblem(outcome), '');
-      t.is(await scene.differenceFrom(before, attachment.pod), '');
-      break;
+      attachment.result = outcome.result;
     }
-    t.true(hasFailed);
-    await scene.host.run(['sh', '-c', mends]);
-    t.is(await cleanUp(scene, attachment, 'del'), '');
-    t.is(await scene.difference(), '');
+    if (fails.length > 0) t.deepEqual(failed, fails);
+
+    const living = await scene.picture(attachment.pod);
+    for (const index of plugins.keys()) await attempt('CHECK', index);
+    t.is(await scene.differenceFrom(living, attachment.pod), '', 'CHECK');
+    // Nobody calls again what has succeeded.
+    for (const index of [...plugins.keys()].reverse())
+      if ((await attempt('DEL', index)).exit !== 0) succeeded(await scene.run('DEL', index, attachment));
+    t.is(await clean(attachment), '', 'DEL');
+
+    const stale = await scene.attachment();
+    await stale.add();
+    await scene.removeWholly(stale.pod);
+    for (const index of plugins.keys())
+      if ((await attempt('GC', index)).exit !== 0) succeeded(await scene.run('GC', index, attachment));
+    t.is(await clean(stale), '', 'GC');
   });
 
 test('a host whose lock is held for ever: ADD that needs it fails in time, and has done nothing', async (t) => {

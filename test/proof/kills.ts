@@ -1,8 +1,10 @@
 /** Killed anywhere: whatever is left of a verb that was killed, each way of cleaning up removes it. */
 
 import type { Attachment } from '../support/chain.ts';
+import type { Host } from '../support/host.ts';
 import { type Outcome, succeeded } from '../support/plugin.ts';
-import { findPoints, kill, type Point } from './injection.ts';
+import type { Output } from '../support/run.ts';
+import { findPoints, kill, type Point, type Start } from './injection.ts';
 import { Scene } from './scene.ts';
 import { type Subject, toTry } from './subjects.ts';
 
@@ -52,7 +54,12 @@ export interface Verdict {
  */
 export async function killCases(subject: Subject, only = ''): Promise<KillCase[]> {
   const cases: KillCase[] = [];
-  for (const { verb, index, points } of await pointsOf(subject, only, changingVerbs)) {
+  for (const { verb, index, points } of await pointsOf(
+    await Scene.open(subject),
+    only,
+    changingVerbs,
+    findPoints,
+  )) {
     const { type } = subject.network.plugins[index]!;
     for (const [nth, point] of points.filter(changesSomething).entries())
       for (const children of point.hasChild ? (['killed', 'left'] as const) : (['killed'] as const))
@@ -67,15 +74,18 @@ export async function killCases(subject: Subject, only = ''): Promise<KillCase[]
 
 /**
  * The points of each verb of each plugin of a chain.
+ * @param scene which is closed after that.
  * @param only name of a case, or its beginning, that leaves out the other verbs and plugins; "" for all.
  * @param verbs those that are called.
+ * @param find runs a verb and tells its points.
  */
-export async function pointsOf<V extends CalledVerb>(
-  subject: Subject,
+export async function pointsOf<V extends CalledVerb, P>(
+  scene: Scene,
   only: string,
   verbs: readonly V[],
-): Promise<{ verb: V; index: number; points: Point[] }[]> {
-  const scene = await Scene.open(subject);
+  find: (host: Host, start: Start) => Promise<{ points: P[]; output: Output }>,
+): Promise<{ verb: V; index: number; points: P[] }[]> {
+  const { subject } = scene;
   try {
     const found = [];
     for (const verb of verbs)
@@ -84,7 +94,7 @@ export async function pointsOf<V extends CalledVerb>(
         if (only && !own.startsWith(`${only}/`) && !`${only}/`.startsWith(own)) continue;
         const attachment = await bringTo(scene, verb, index);
         const call = verb === 'CHECK-LOST' ? 'CHECK' : (verb as Exclude<V, 'CHECK-LOST'>);
-        const { points, output } = await findPoints(scene.host, scene.start(call, index, attachment));
+        const { points, output } = await find(scene.host, scene.start(call, index, attachment));
         // Some plugins have nothing that could be lost.
         if (verb !== 'CHECK-LOST') succeeded(output);
         if (verb !== 'CHECK-LOST' || output.exit !== 0) found.push({ verb, index, points });

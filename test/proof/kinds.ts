@@ -2,7 +2,7 @@
 
 import { FailureBench, failureCases } from './failures.ts';
 import { killCases, tryKill, type Verdict } from './kills.ts';
-import { refusalCases } from './refusals.ts';
+import { RefusalBench, refusalCases } from './refusals.ts';
 import { Scene } from './scene.ts';
 import { StopBench, stopCases } from './stops.ts';
 import type { Subject } from './subjects.ts';
@@ -59,7 +59,7 @@ export const kinds: Readonly<Record<string, Kind>> = {
     part: 'Requests of plugins that the kernel refuses',
     unit: 'refusals',
     casesOf: refusalCases,
-    open: (subject) => FailureBench.open(subject),
+    open: async (subject) => new RefusalBench(subject),
   }),
   stop: kindOf({
     name: 'stop',

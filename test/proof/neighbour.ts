@@ -42,6 +42,7 @@ export class Neighbour {
     if (!this.isRouted) return true;
     const { attachment, outside } = this;
     const [address, port] = mapsPorts(attachment.network) ? [hostAddress, hostPort] : [attachment.ip, 80];
+    // From its address, by which "sbr" routes.
     return (
       (await outside.connects(address, port)) &&
       (await ping(attachment.pod, outsideAddress, '-I', attachment.ip))

@@ -1,16 +1,18 @@
 /*
- * Faults in what the kernel answers by netlink, for a program that has this library loaded before the C library.
+ * Faults in what the kernel answers by netlink, for a program that has this library loaded before the C
+ * library.
  *
  * One request among those that are sent together is refused: in its place the kernel is sent one that it only
- * acknowledges (NLMSG_NOOP), in the same order, and the number of the error is put into the acknowledgement. All
- * other requests of the datagram are carried out. Of a batch of nfnetlink nothing is carried out. A dump is marked
- * as interrupted, or ends with an error. Sources: linux/netlink.h, netlink_rcv_skb() and netlink_dump_done() in
+ * acknowledges (NLMSG_NOOP), in the same order, and the number of the error is put into the acknowledgement.
+ * All other requests of the datagram are carried out. Of a batch of nfnetlink nothing is carried out. A dump is
+ * marked as interrupted, and lacks entries if it can be read again, or ends with an error. Sources:
+ * linux/netlink.h, netlink_rcv_skb() and netlink_dump_done() in
  * net/netlink/af_netlink.c, nfnetlink_rcv_skb_batch() in net/netfilter/nfnetlink.c.
  *
  * In the environment:
  *
- *     NETLINK_LOG      file to which a line is added for each request that can have a fault, and for each fault
- *     NETLINK_FAULT    "EFFECT PROTOCOL TYPE NTH TIMES ERRNO": the NTH request of that type, and TIMES - 1 after it
+ *     NETLINK_LOG      file to which a line is added for each request that can have a fault, and each fault
+ *     NETLINK_FAULT    "EFFECT PROTOCOL TYPE NTH TIMES ERRNO": the NTH request of that type, and TIMES - 1 more
  */
 
 #define _GNU_SOURCE
@@ -29,6 +31,9 @@ enum effect { NOTHING, REFUSE = 'r', INTERRUPT = 'i', BREAK = 'b' };
 
 /* Of linux/netfilter/nfnetlink.h. */
 enum { BATCH_BEGIN = 16, CONNTRACK = 1 };
+
+/* So many times that no list is ever read without an interruption. */
+enum { FOR_EVER = 1000000 };
 
 static struct {
     char effect;
@@ -188,31 +193,57 @@ ssize_t write(int fd, const void *data, size_t length)
     return protocol < 0 ? real_write(fd, data, length) : send_tampered(fd, protocol, data, length, 0);
 }
 
-static void change_answer(struct pending *one, struct nlmsghdr *message)
+/*
+ * Changes one message of an answer. Returns 1 for an entry that is to be left out, as some are that come or go
+ * while a list is read: a list that is read again in the end is read without any until then.
+ */
+static int change_answer(struct pending *one, struct nlmsghdr *message)
 {
     int is_last = message->nlmsg_type == NLMSG_DONE || message->nlmsg_type == NLMSG_ERROR;
-    if (one->effect == INTERRUPT)
+    enum effect effect = one->effect;
+    if (effect == INTERRUPT)
         message->nlmsg_flags |= NLM_F_DUMP_INTR;
     else if (is_last)
         *(int32_t *)NLMSG_DATA(message) = -fault.error;
     if (is_last)
         one->effect = NOTHING;
+    return effect == INTERRUPT && fault.times < FOR_EVER && !is_last;
+}
+
+static struct pending *find_pending(int fd, uint32_t sequence)
+{
+    for (size_t i = 0; i < sizeof pendings / sizeof *pendings; i++)
+        if (pendings[i].effect != NOTHING && pendings[i].fd == fd && pendings[i].sequence == sequence)
+            return &pendings[i];
+    return NULL;
 }
 
 ssize_t recv(int fd, void *data, size_t size, int flags)
 {
     prepare();
-    ssize_t length = real_recv(fd, data, size, flags);
-    if (length <= 0)
-        return length;
-    for (size_t i = 0; i < sizeof pendings / sizeof *pendings; i++) {
-        struct pending *one = &pendings[i];
-        if (one->effect == NOTHING || one->fd != fd)
-            continue;
-        struct nlmsghdr *message = data;
-        for (int left = length; NLMSG_OK(message, left); message = NLMSG_NEXT(message, left))
-            if (one->effect != NOTHING && message->nlmsg_seq == one->sequence)
-                change_answer(one, message);
+    for (;;) {
+        ssize_t length = real_recv(fd, data, size, flags);
+        if (length <= 0)
+            return length;
+        char *from = data, *to = data;
+        while (from < (char *)data + length) {
+            struct nlmsghdr *message = (struct nlmsghdr *)from;
+            int left = (char *)data + length - from;
+            size_t step = left;
+            int is_left_out = 0;
+            if (NLMSG_OK(message, left)) {
+                if (NLMSG_ALIGN(message->nlmsg_len) < step)
+                    step = NLMSG_ALIGN(message->nlmsg_len);
+                struct pending *one = find_pending(fd, message->nlmsg_seq);
+                is_left_out = one && change_answer(one, message);
+            }
+            if (!is_left_out) {
+                memmove(to, from, step);
+                to += step;
+            }
+            from += step;
+        }
+        if (to > (char *)data)
+            return to - (char *)data;
     }
-    return length;
 }

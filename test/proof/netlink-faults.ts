@@ -1,7 +1,7 @@
 /**
- * Faults in what the kernel answers by netlink. The executable is the shipped one, started as the launcher does,
- * with netlink-faults.c between it and the C library: a request is refused while the others of its datagram are
- * carried out, or a dump is interrupted or breaks off.
+ * Faults in what the kernel answers by netlink. The executable is the shipped one, started as the launcher
+ * does, with netlink-faults.c between it and the C library: a request is refused while the others of its
+ * datagram are carried out, or a dump is interrupted or breaks off.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -43,10 +43,10 @@ const otherErrors: Readonly<Record<string, number>> = { ERESTART: 85 };
 export async function findRequests(
   host: Host,
   start: Start,
-): Promise<{ requests: RequestPoint[]; output: Output }> {
+): Promise<{ points: RequestPoint[]; output: Output }> {
   const { output, log } = await observed(host, start);
   const counts = new Map<string, number>();
-  const requests = log.map((line) => {
+  const points = log.map((line) => {
     const [kind, ...numbers] = line.split(' ') as [RequestPoint['kind'], ...string[]];
     const [protocol, type, flags, length] = numbers.map(Number) as [number, number, number, number];
     const key = `${protocol} ${type}`;
@@ -54,7 +54,7 @@ export async function findRequests(
     counts.set(key, nth);
     return { kind, protocol, type, flags, length, nth };
   });
-  return { requests, output };
+  return { points, output };
 }
 
 /** Runs a verb in which a request has a fault. */

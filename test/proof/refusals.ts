@@ -1,13 +1,15 @@
 /**
- * Refused by the kernel anywhere: a verb of which the kernel refuses one request, and carries out all others that
- * came with it, answers with a CNI error and has undone what it did, or succeeds and is right. So does one whose
- * lists are interrupted or break off. A living attachment of the same network is not hurt.
+ * Refused by the kernel anywhere: a verb of which the kernel refuses one request, and carries out all others
+ * that came with it, answers with a CNI error and has undone what it did, or succeeds and is right. So does one
+ * whose lists are interrupted or break off. A living attachment of the same network is not hurt.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import type { Host } from '../support/host.ts';
-import type { FailureCase } from './failures.ts';
+import { FailureBench, type FailureCase, isLooking } from './failures.ts';
+import { FirstBench, openFirst } from './first-refusals.ts';
 import type { Start } from './injection.ts';
-import { bringTo, changingVerbs, cleanUp } from './kills.ts';
+import { type CalledVerb, changingVerbs, lookingVerbs, pointsOf, type Verdict } from './kills.ts';
 import { disturb, findRequests, type NetlinkFault, type RequestPoint } from './netlink-faults.ts';
 import { Scene } from './scene.ts';
 import { type Subject, toTry } from './subjects.ts';
@@ -15,15 +17,20 @@ import { type Subject, toTry } from './subjects.ts';
 const refused = ['EPERM', 'ENOMEM', 'EBUSY', 'EOPNOTSUPP'];
 
 /**
- * The errors that a request can have, of those that are tried. That something is not there is never said of what
- * is to be deleted: no kernel says so while it is there.
+ * The errors that a request can have, of those that are tried. That something is not there is never said of
+ * what is to be deleted, nor in DEL and GC at all: no kernel says so while it is there.
  */
 const errors: Readonly<Record<string, readonly string[]>> = {
   new: [...refused, 'EEXIST', 'ENODEV'],
   set: [...refused, 'EEXIST', 'ENODEV'],
   del: refused,
+  // That it is not supported is an answer of kernels that track no connections.
+  forget: ['EPERM', 'ENOMEM', 'EBUSY'],
   batch: [...refused, 'EEXIST', 'ENOENT'],
 };
+
+/** Those that are tried on a host of their own each. */
+const firstErrors = ['EPERM', 'EEXIST'];
 
 /** Errors of a batch after which it is composed anew, and how often; see lib/firewall/nftables.ts. */
 const repeated = { EBUSY: 10, ENOENT: 10 };
@@ -61,41 +68,82 @@ const verbNames = ['new', 'del', 'get', 'set'];
 const rtnetlink = 0;
 const batchBoundary = 20;
 
+/** One fault of one request. */
+export interface RefusalCase extends FailureCase {
+  /** Whether the host has had no attachment before. */
+  readonly isFirst: boolean;
+}
+
+/** Tries one case after the other. */
+export class RefusalBench {
+  private readonly subject: Subject;
+  private readonly first: FirstBench;
+  private others: FailureBench | undefined;
+
+  constructor(subject: Subject) {
+    this.subject = subject;
+    this.first = new FirstBench(subject);
+  }
+
+  async close(): Promise<void> {
+    await this.others?.close();
+  }
+
+  /** Tries a case. @returns what went wrong; the bench is not to be used any further then. */
+  async attempt(one: RefusalCase): Promise<Verdict> {
+    if (one.isFirst) return await this.first.attempt(one);
+    this.others ??= await FailureBench.open(this.subject);
+    return await this.others.attempt(one);
+  }
+}
+
 /**
  * Lists the cases of a subject, by running each verb once under observation.
  * @param only name of a case, or its beginning; other verbs and plugins are left out.
  */
-export async function refusalCases(subject: Subject, only = ''): Promise<FailureCase[]> {
-  const scene = await Scene.open(subject);
-  const cases: FailureCase[] = [];
-  try {
-    for (const verb of changingVerbs)
-      for (const [index, { type }] of subject.network.plugins.entries()) {
-        const own = `${verb}/${index}-${type}/`;
-        if (only && !own.startsWith(`${only}/`) && !`${only}/`.startsWith(own)) continue;
-        const attachment = await bringTo(scene, verb, index);
-        const { requests, output } = await findRequests(scene.host, scene.start(verb, index, attachment));
-        if (output.exit !== 0) throw new Error(`${verb} failed: ${output.stdout}${output.stderr}`);
-        for (const [nth, request] of requests.entries())
-          for (const fault of toTry(subject, faultsOf(request), nth))
-            cases.push({
-              name: `${own}${nameOf(request)}/${request.nth}/${describe(fault)}`,
-              ...{ verb, index, error: fault.error ?? '' },
-              inject: (host: Host, start: Start) => disturb(host, start, request, fault),
-            });
-        await cleanUp(scene, attachment, 'del');
-      }
-    return cases;
-  } finally {
-    await scene.close();
+export async function refusalCases(subject: Subject, only = ''): Promise<RefusalCase[]> {
+  const verbs = [...changingVerbs, ...lookingVerbs];
+  const usual = await pointsOf(await Scene.open(subject), only, verbs, findRequests);
+  const first = await pointsOf(await openFirst(subject), only, ['ADD'], findRequests);
+  const cases: RefusalCase[] = [];
+  for (const { verb, index, points } of usual) {
+    const add = (isFirst: boolean, request: RequestPoint, fault: NetlinkFault) => {
+      const what = `${isFirst ? 'first-' : ''}${nameOf(request)}`;
+      cases.push({
+        name: [
+          verb,
+          `${index}-${subject.network.plugins[index]!.type}`,
+          what,
+          request.nth,
+          describe(fault),
+        ].join('/'),
+        ...{ verb, index, error: fault.error ?? '', isFirst },
+        inject: (host: Host, start: Start) => disturb(host, start, request, fault),
+      });
+    };
+    // As with failures, all that only looks comes to the same.
+    const sampled = isLooking(verb) ? { ...subject, isSampled: true } : subject;
+    for (const [nth, request] of points.entries())
+      for (const fault of toTry(sampled, faultsOf(request, verb), nth)) add(false, request, fault);
+    const ofFirst = verb === 'ADD' ? changesIn(first.find((one) => one.index === index)!.points) : [];
+    if (isDeepStrictEqual(ofFirst, changesIn(points))) continue;
+    for (const [nth, request] of ofFirst.entries())
+      for (const error of toTry(subject, firstErrors, nth))
+        add(true, request, { effect: 'refuse', error, times: 1 });
   }
+  return cases;
 }
 
-function faultsOf(request: RequestPoint): readonly NetlinkFault[] {
+function changesIn(requests: readonly RequestPoint[]): RequestPoint[] {
+  return requests.filter(({ kind }) => kind !== 'dump');
+}
+
+function faultsOf(request: RequestPoint, verb: CalledVerb): readonly NetlinkFault[] {
   if (request.kind === 'dump') return listFaults;
-  const once = (errors[request.kind === 'batch' ? 'batch' : verbOf(request)] ?? []).map((error) => ({
-    ...{ effect: 'refuse' as const, error, times: 1 },
-  }));
+  const possible = errors[request.kind === 'batch' ? 'batch' : verbOf(request)] ?? [];
+  const once = possible
+    .filter((error) => verb === 'ADD' || error !== 'ENODEV')
+    .map((error) => ({ effect: 'refuse' as const, error, times: 1 }));
   if (request.kind === 'change') return once;
   const again = Object.entries(repeated).map(([error, times]) => ({
     ...{ effect: 'refuse' as const, error, times },
@@ -109,7 +157,7 @@ function describe({ effect, error, times }: NetlinkFault): string {
 
 function verbOf({ protocol, type }: RequestPoint): string {
   // Of nfnetlink, only connections are changed outside of batches, and they are only deleted.
-  return protocol === rtnetlink ? verbNames[type & 3]! : 'del';
+  return protocol === rtnetlink ? verbNames[type & 3]! : 'forget';
 }
 
 function nameOf(request: RequestPoint): string {

@@ -29,6 +29,7 @@ for (const [what, kind, subject, only] of [
   ['killed while it writes a reservation, host-local', 'kill', 'host-local', 'ADD/0-host-local/write'],
   ['without memory to come back to the host, ptp', 'fail', 'ptp', 'ADD/0-ptp/setns'],
   ['refused the move of its device, host-device', 'refuse', 'host-device', 'ADD/0-host-device/setlink'],
+  ['refused to set an interface back, tuning', 'refuse', 'host-device', 'DEL/1-tuning/setlink'],
   ['whose answers of the kernel are lost, bridge', 'fail', 'nftables', 'ADD/0-bridge/recvfrom'],
 ] as const)
   test(`${what} leaves nothing`, async (t) => {

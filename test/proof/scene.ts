@@ -21,6 +21,8 @@ export interface SceneOptions {
   readonly hasNeighbour?: boolean;
   /** Whether an agent does what is not tampered with; it is quicker. */
   readonly hasAgent?: boolean;
+  /** Whether the host has had attachments, which leave some things by design; true when left out. */
+  readonly isUsed?: boolean;
 }
 
 /** A host with one network, used for one case after another as long as it is found clean. */
@@ -47,12 +49,12 @@ export class Scene {
 
   /** Makes a host. */
   static async open(subject: Subject, options: SceneOptions = {}): Promise<Scene> {
-    const { hasNeighbour = !subject.isExclusive, hasAgent = true } = options;
+    const { isUsed = true, hasNeighbour = isUsed && !subject.isExclusive, hasAgent = true } = options;
     const cleanups: (() => void | Promise<void>)[] = [];
     const t: Teardown = { teardown: (step) => void cleanups.push(step) };
     const scene = new Scene(await makeHost(t, { mayHaveAgent: false }), subject, cleanups);
     try {
-      await scene.set(t, hasNeighbour, hasAgent);
+      await scene.set(t, { isUsed, hasNeighbour, hasAgent });
     } catch (error) {
       await scene.close();
       throw error;
@@ -60,21 +62,25 @@ export class Scene {
     return scene;
   }
 
-  private async set(t: Teardown, hasNeighbour: boolean, hasAgent: boolean): Promise<void> {
+  private async set(t: Teardown, { isUsed, hasNeighbour, hasAgent }: Required<SceneOptions>): Promise<void> {
     const { host, subject } = this;
     this.outside = await Outside.of(host);
     await subject.prepare?.(host, t);
     if (hasAgent) this.agent = (await startAgent(t, host)).pid;
     // Some things stay after the last DEL by design: a bridge, shared chains. The agent opens some for good.
+    if (isUsed) await this.liveOnce(hasAgent);
+    if (hasNeighbour) this.neighbour = await Neighbour.attach(t, host, subject, this.outside);
+    for (const { ifname } of await links(host)) this.ports.add(ifname);
+    this.before = await this.settledPicture();
+  }
+
+  private async liveOnce(hasAgent: boolean): Promise<void> {
     const first = await this.attachment();
     await first.add();
     if (hasAgent) await first.tryCheck();
     await first.del();
     await this.remove(first.pod);
     if (hasAgent) succeeded(await this.collect());
-    if (hasNeighbour) this.neighbour = await Neighbour.attach(t, host, subject, this.outside);
-    for (const { ifname } of await links(host)) this.ports.add(ifname);
-    this.before = await this.settledPicture();
   }
 
   /** Takes the host away. */
@@ -166,7 +172,7 @@ export class Scene {
     for (const end = Date.now() + longestSettling; ; ) {
       const now = without(await this.picture(pod), isIgnored);
       if (isDeepStrictEqual(now, wanted)) return '';
-      if (Date.now() > end) return differences(wanted, now).join('\n') || 'The order is different';
+      if (Date.now() > end) return mostOf(differences(wanted, now)).join('\n') || 'The order is different';
     }
   }
 
@@ -234,8 +240,8 @@ export function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
   return [
-    ...mostOf([...current].filter((line) => !old.has(line)).map((line) => `+ ${line}`)),
-    ...mostOf([...old].filter((line) => !current.has(line)).map((line) => `- ${line}`)),
+    ...[...current].filter((line) => !old.has(line)).map((line) => `+ ${line}`),
+    ...[...old].filter((line) => !current.has(line)).map((line) => `- ${line}`),
   ];
 }
 

@@ -133,10 +133,10 @@ export const subjects: Readonly<Record<string, Subject>> = {
   },
   tap: { network: networkOf({ type: 'tap', ipam: hostLocal }) },
   'host-device': {
-    network: networkOf({ type: 'host-device', device: 'dev0', ipam: hostLocal }),
+    network: networkOf({ type: 'host-device', device: 'dev0', ipam: hostLocal }, tuning),
     isExclusive: true,
     isDevice: true,
-    // Down, as it is given back.
+    // Down, as it is given back. Unlike others, it keeps what is set, if that is not set back.
     prepare: (host) => addPair(host, 'dev0', 'dev1', 'down'),
   },
   'iptables-legacy': {

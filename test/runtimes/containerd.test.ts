@@ -228,7 +228,7 @@ test('cni gc removes what an ADD left that was interrupted by the end of contain
   const cni = (...args: string[]) =>
     node.tryRun([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: binDir } });
   const attachments = async () => {
-    const { stdout } = await cni('list', '--json');
+    const { stdout } = await cni('list', '-o', 'json');
     const listed = JSON.parse(stdout) as {
       attachments: { network: string; ips: string[]; orphaned: string[] }[];
     };

@@ -29,7 +29,7 @@ export const bridged = network(
 );
 
 interface Found {
-  check: string;
+  rule: string;
   severity: string;
   subject: string;
   message: string;
@@ -53,12 +53,10 @@ export async function examine(
   const { exit, stdout, stderr } = await on.tryCni(['doctor', '-o', 'json', ...args], env);
   if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
   const { checks, fixes } = JSON.parse(stdout) as {
-    checks: { id: string; findings: Omit<Found, 'check'>[] }[];
+    checks: { id: string; findings: Found[] }[];
     fixes: Report['fixes'];
   };
-  const found = checks
-    .flatMap(({ id, findings }) => findings.map((finding) => ({ check: id, ...finding })))
-    .filter(({ severity }) => severity !== 'info');
+  const found = checks.flatMap(({ findings }) => findings).filter(({ severity }) => severity !== 'info');
   return { exit, found, fixes, checks: checks.map(({ id }) => id) };
 }
 
@@ -75,7 +73,7 @@ export async function testFix(
   t: ExecutionContext,
   on: Operator,
   fault: string,
-  check: string | readonly string[],
+  rule: string | readonly string[],
   {
     subject,
     command = /./,
@@ -96,7 +94,7 @@ export async function testFix(
   if (isWell) t.false(await isWell(), 'the fault is real');
   const { exit, found } = await examine(on);
   t.is(exit, 1);
-  t.deepEqual([...new Set(found.map((one) => one.check))], [check].flat(), JSON.stringify(found));
+  t.deepEqual([...new Set(found.map((one) => one.rule))], [rule].flat(), JSON.stringify(found));
   for (const one of found) {
     t.regex(one.subject, subject);
     t.regex(one.fix, command);

@@ -1,8 +1,10 @@
 /** Networks and keys of the overlay. What is expected is what flannel makes of the same. */
 
 import test from 'ava';
+import { leaseSubnets } from '../../../agent/overlay/lease.ts';
 import { type NetworkConfig, parseNetworkConfig } from '../../../agent/overlay/network-config.ts';
 import { isOfNetwork, overlap, parseNode, reachValue, subnetKey } from '../../../agent/overlay/node.ts';
+import type { EtcdClient } from '../../../lib/etcd/client.ts';
 import { Address } from '../../../lib/ip.ts';
 
 const Backend = { Type: 'vxlan' };
@@ -68,4 +70,25 @@ test('keys and values are those of flannel', (t) => {
   t.true(overlap(node.subnets, alone.subnets));
   const other = parseNode('10.244.2.0-24&fd00:10:244:1::-64', value);
   t.true(overlap(node.subnets, other.subnets), 'IPv6 counts as well');
+});
+
+test('a subnet is found behind a node that has half of a large network', async (t) => {
+  const config = parseNetworkConfig(
+    JSON.stringify({
+      ...{ Network: '10.244.0.0/16', EnableIPv6: true, IPv6Network: 'fd00::/48', IPv6SubnetLen: 126 },
+      Backend: { Type: 'vxlan' },
+    }),
+  );
+  const node = parseNode('10.244.0.0-17&fd00::-49', '{"BackendType":"vxlan"}');
+  const answer = { header: {}, ID: '1', succeeded: true, responses: [{ response_put: {} }] };
+  const client = { ask: async () => answer } as unknown as EtcdClient;
+  const reach = {
+    backend: 'vxlan',
+    publicIp: { 4: Address.parse('192.0.2.1'), 6: undefined },
+    macs: { 4: undefined, 6: undefined },
+  };
+  const found = [{ kv: { key: '/a', value: '', lease: '0' }, node }];
+  const lease = await leaseSubnets({ client, prefix: '/', config, reach }, found, undefined);
+  t.true(lease && isOfNetwork(config, lease.subnets) && !overlap(lease.subnets, node.subnets));
+  t.regex(`${lease?.subnets[6]}`, /^fd00:0:0:8000::/);
 });

@@ -5,8 +5,8 @@ import test from 'ava';
 import { Random } from '../../../scripts/random.ts';
 import { SoakAgent } from '../../../scripts/soak/agent.ts';
 import { Gate } from '../../../scripts/soak/gate.ts';
-import { differences } from '../../../scripts/soak/leftovers.ts';
 import { MemoryWatch } from '../../../scripts/soak/memory.ts';
+import { differences } from '../../../scripts/soak/picture.ts';
 import { ReferenceReach } from '../../../scripts/soak/reference-reach.ts';
 import { Times } from '../../../scripts/soak/times.ts';
 
@@ -42,38 +42,37 @@ test('a time that grows is not told of so few calls that it may be chance', (t) 
   t.deepEqual(timesOf([10, 18], [10, 10], { calls: 100 }).growths(), []);
 });
 
-/** What is told of an agent that was looked at after every 20 calls. @param ownAt its memory after so many. */
-function growthsOf(ownAt: (calls: number) => number, { looks = 20, mayBeKilled = false } = {}): string[] {
-  let calls = 500;
+/** What is told of an agent that was looked at every 100 calls. @param ownAt its memory after so many, in KiB. */
+function growthsOf(ownAt: (calls: number) => number, { upTo = 4500, mayBeKilled = false } = {}): string[] {
+  let calls = 200;
   const memory = new MemoryWatch({ size: () => ({ calls, own: ownAt(calls) }) });
-  for (; looks > 0; looks--, calls += 20) memory.look(mayBeKilled);
+  for (; calls <= upTo; calls += 100) memory.look(mayBeKilled);
   return memory.growths();
 }
 
-test('an agent that grows by more than 4 KiB a call is told, unless it is another one or has done little', (t) => {
-  const leaking = (calls: number) => 20_000 + 6 * calls;
-  t.deepEqual(growthsOf(leaking), ['The agent grew by 6.0 ± 0.0 KiB a call']);
+/** What an agent has whose heap grows by 8 MiB until it is collected. */
+const collected = (calls: number) => 22_000 + 5 * (calls % 1600);
+
+test('an agent that grows by 4 KiB a call is told, unless it is another one or has done little', (t) => {
+  const leaking = (calls: number) => collected(calls) + 4 * calls;
+  t.regex(
+    growthsOf(leaking)[0] ?? '',
+    /^The agent grew from 23\.\d MiB after 200 calls to 4\d\.\d MiB after/,
+  );
   t.deepEqual(growthsOf(leaking, { mayBeKilled: true }), []);
-  t.deepEqual(growthsOf(leaking, { looks: 9 }), []);
+  t.deepEqual(growthsOf(leaking, { upTo: 1000 }), []);
+});
+
+test('an agent that grows by 30 KiB a call is told after some hundred calls', (t) => {
+  t.is(growthsOf((calls) => collected(calls) + 30 * calls, { upTo: 900 }).length, 1);
+});
+
+test('an agent whose heap grows until it is collected is not told, however much was seen of it', (t) => {
+  for (let upTo = 200; upTo <= 4500; upTo += 100) t.deepEqual(growthsOf(collected, { upTo }), [], `${upTo}`);
   t.deepEqual(
-    growthsOf((calls) => 20_000 + 3.9 * calls),
+    growthsOf((calls) => collected(calls) + 1.7 * calls),
     [],
   );
-});
-
-test('an agent that is far too large is told, whatever was seen of it', (t) => {
-  t.deepEqual(
-    growthsOf((calls) => 100 * calls, { looks: 2, mayBeKilled: true }),
-    ['The agent had 50.8 MiB after 520 calls'],
-  );
-});
-
-test('an agent whose heap grows until it is collected is not told, however little was seen of it', (t) => {
-  const collected = (calls: number) => 20_000 + 20 * (calls % 100);
-  t.deepEqual(growthsOf(collected), []);
-  t.deepEqual(growthsOf(collected, { looks: 12 }), []);
-  const leaking = (calls: number) => collected(calls) + 20 * calls;
-  t.is(growthsOf(leaking).length, 1);
 });
 
 test('what is lost is told apart from what is left', (t) => {

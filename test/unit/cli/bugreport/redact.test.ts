@@ -107,3 +107,15 @@ test('of the annotations of pods, those that plugins read are kept', (t) => {
     },
   });
 });
+
+test('long text takes no longer than its length', (t) => {
+  // Looked through once for each of its characters, it would take minutes.
+  for (const word of ['a', 'a-', '-eyJaaaaaaaaa', '--a', '"'])
+    t.is(redactText(word.repeat(200_000 / word.length)).slice(0, word.length), word);
+});
+
+test('what is nested without end is taken as text', (t) => {
+  const text = `${'['.repeat(20_000)}"password": "hidden"`;
+  t.notRegex(redactFile(text), /hidden/);
+  t.is(redactValue('['.repeat(20_000)), '['.repeat(20_000));
+});

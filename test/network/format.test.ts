@@ -1,4 +1,4 @@
-/** Option `--output` of `cni`: one spelling for all commands, and those that scripts for earlier versions have. */
+/** Option `--format` of `cni`: the same for all commands. */
 
 import test from 'ava';
 import { cni, directory } from '../support/command.ts';
@@ -21,32 +21,29 @@ for (const command of [
 ])
   test(`"cni ${command}" prints JSON with -o json, and its help names no other way`, async (t) => {
     const options = await optionsOf(command);
-    t.true(options.includes('-o, --output'), options.join());
+    t.true(options.includes('-o, --format'), options.join());
     t.false(
-      options.some((one) => /json|format/.test(one)),
+      options.some((one) => /json|output/.test(one)),
       options.join(),
     );
-    t.regex((await cni(...command.split(' '), '--help')).stdout, /--output[^[]*\[choices: [^\]]*"json"/);
+    t.regex((await cni(...command.split(' '), '--help')).stdout, /--format[^[]*\[choices: [^\]]*"json"/);
   });
 
 test('"cni agent status" takes its own options alone, and "cni bugreport" no -o for a file', async (t) => {
-  t.deepEqual(await optionsOf('agent status'), ['--version', '-o, --output', '--socket', '--help']);
+  t.deepEqual(await optionsOf('agent status'), ['--version', '-o, --format', '--socket', '--help']);
   t.deepEqual(await optionsOf('bugreport'), ['--version', '-f, --file', '--help']);
   const { exit, stderr } = await cni('agent', 'status', '--concurrency', '3');
   t.is(exit, 2);
   t.regex(stderr, /Unknown argument: concurrency/);
 });
 
-test('the spellings of earlier versions do the same', async (t) => {
+test('"-o" and "--format" are one option, and there are no other names for it', async (t) => {
   const plugin = { type: 'bridge', bridgee: 'br0' };
   const dir = directory(t, { '10-x.conflist': { cniVersion: '1.1.0', name: 'x', plugins: [plugin] } });
-  const validate = async (...options: string[]) =>
-    (await cni('validate', '--no-host', ...options, dir)).stdout;
-  const json = await validate('-o', 'json');
-  t.is((JSON.parse(json) as { files: object[] }).files.length, 1);
-  t.is(await validate('--json'), json);
-  t.is(await validate('--format', 'json'), json);
-  const github = await validate('--output', 'github');
-  t.regex(github, /^::warning file=/);
-  t.is(await validate('--format', 'github'), github);
+  const validate = (...options: string[]) => cni('validate', '--no-host', ...options, dir);
+  const { stdout } = await validate('-o', 'github');
+  t.regex(stdout, /^::warning file=/);
+  t.is((await validate('--format', 'github')).stdout, stdout);
+  for (const other of [['--json'], ['--output', 'json']]) t.is((await validate(...other)).exit, 2);
+  t.is((await cni('bugreport', '-o', 'json')).exit, 2);
 });
