@@ -8,15 +8,16 @@
  * - 1, 2, 4, 6, 7 and 8 blame what the plugin was given, so they are for nothing else. What only the plugin
  *   itself checks in its configuration has 999, as with the reference plugins.
  * - 3 tells a runtime that there is nothing to clean up: never where anything may be left.
- * - 5 is for standard input and output, and for files of the suite, also when something else is in their place.
+ * - 5 is for standard input and output, and for files of the suite, also when something else is in their
+ *   place.
  * - 11 is for what passes by itself: somebody holds a lock, or a server is away.
  * - 50 and 51 are answers to STATUS.
  * - 999 is for all that the kernel, or a program of the host, refuses.
  *
- * libcni, containerd and CRI-O go by none of them: an error of ADD has the runtime delete the sandbox and try
- * again, one of DEL has it call DEL again, and one of STATUS takes the node out of service. containerd goes by
- * the text: DEL has succeeded for it if that holds "not found", and without a sandbox if it holds "no such file
- * or directory".
+ * libcni, containerd and CRI-O go by none of them: an error of ADD has the runtime delete the sandbox and
+ * try again, one of DEL has it call DEL again, and one of STATUS takes the node out of service. containerd
+ * goes by the text: DEL has succeeded for it if that holds "not found", and without a sandbox if it holds "no
+ * such file or directory".
  */
 export const ErrorCode = {
   IncompatibleVersion: 1,

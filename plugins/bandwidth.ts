@@ -218,8 +218,8 @@ function limitEgress(call: BandwidthCall, veth: Link, { bucket }: Limit): Link {
 }
 
 /**
- * Has what comes in by the host's end leave by the interface that limits it. A redirection to an interface that
- * was deleted stays, drops everything, and would come first.
+ * Has what comes in by the host's end leave by the interface that limits it. A redirection to an interface
+ * that was deleted stays, drops everything, and would come first.
  */
 function redirect(call: BandwidthCall, veth: Link, ifb: Link): void {
   const { host } = call;
@@ -243,7 +243,7 @@ function redirect(call: BandwidthCall, veth: Link, ifb: Link): void {
     );
 }
 
-/** Whether what comes in by the host's end gets to the interface that limits it, before any other takes it all. */
+/** Whether what comes in by the host's end gets to the interface that limits it, before another takes it. */
 function isRedirected(host: RouteSocket, veth: Link, ifb: Link): boolean {
   return ingressRedirections(host, veth.index).find(({ takesAll }) => takesAll)?.to === ifb.index;
 }

@@ -12,7 +12,7 @@ import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, refuseOtherKind, retryIfGone } from '../lib/kernel/bridge.ts';
 import { bridgePortSettings } from '../lib/kernel/bridge-port.ts';
-import { checkVlans, resolveTrunk } from '../lib/kernel/bridge-vlan.ts';
+import { checkVlanInterface, checkVlans, resolveTrunk } from '../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import {
@@ -61,6 +61,9 @@ export const plugin = defineMainPlugin({
       throw new Error(
         `Port "${port.name}" of bridge "${bridge.name}" is not the other end of "${call.ifname}". Delete the container and add it again`,
       );
+    const { vlan } = vlansOf(call.config);
+    if (vlan && isGateway(call.config) && requirePrevResult(call).ips.length > 0)
+      checkVlanInterface(call.host, bridge, vlan);
     (await macSpoofCheck(call))?.checkMacSpoofCheck(call.attachment, port.name, link.mac, call.programs.once);
   },
 

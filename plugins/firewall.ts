@@ -282,11 +282,13 @@ function requestOf(call: FirewallCall): ForwardRequest {
 }
 
 /** The bridge to isolate: the first interface of the result, which the bridge plugin puts there. */
-function isolationOf({ config, prevResult }: FirewallCall): Isolation | undefined {
-  const policy = config.ingressPolicy;
+function isolationOf(call: FirewallCall): Isolation | undefined {
+  const policy = call.config.ingressPolicy;
   if (policy !== 'same-bridge' && policy !== 'isolated') return undefined;
-  const bridge = prevResult?.interfaces[0];
-  if (bridge && !bridge.sandbox) return { bridge: bridge.name, policy };
+  const bridge = call.prevResult?.interfaces[0];
+  // Others put an interface of the host there as well, as ptp does. To miss the bridge is for its plugin.
+  const { kind } = (bridge && !bridge.sandbox && call.hostLink(bridge.name)) || { kind: 'bridge' };
+  if (bridge && !bridge.sandbox && kind === 'bridge') return { bridge: bridge.name, policy };
   throw new Error(
     `"ingressPolicy" is "${policy}", but the plugin before made no bridge. Put this plugin behind "bridge", or remove the key`,
   );

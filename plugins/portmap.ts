@@ -4,15 +4,15 @@ import { attachmentKey } from '../lib/attachment.ts';
 import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
-import { runAll, startBackground } from '../lib/cni/steps.ts';
+import { runAll, runTogether } from '../lib/cni/steps.ts';
 import { type BackendName, backendNames, requireComplete } from '../lib/firewall/backend.ts';
 import {
   type BackendChoice,
   changeWithBackend,
-  missingWithBackend,
+  missingInBoth,
   withBackend,
 } from '../lib/firewall/backend-choice.ts';
-import { portMapBackend } from '../lib/firewall/portmap.ts';
+import { freeElsewhere, portMapBackend } from '../lib/firewall/portmap.ts';
 import type {
   MappedPort,
   PortMapBackend,
@@ -141,7 +141,11 @@ async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<voi
   const freed = await changeWithBackend(
     choiceFor(call, containers),
     (what, step) => call.undo(what, step),
-    async (name, undo) => (await backendOf(call, name)).add(request, undo),
+    async (name, undo) => {
+      const backend = await backendOf(call, name);
+      const others = await freeElsewhere(name, call.programs, request);
+      return [...others, ...(await backend.add(request, undo))];
+    },
   );
   if (options.snat) allowLocalhost(call, containers);
   const stale = ports.map(({ was, ...port }) => ({ ...port, now: was }));
@@ -159,13 +163,12 @@ async function eachBackend(
   known: readonly StalePort[],
 ): Promise<void> {
   const removed: MappedPort[] = [];
+  const fromBackends = backendNames.map((name) => async () => {
+    removed.push(...(await remove(await portMapBackend(name, call.programs))));
+  });
   await runAll(
     call,
-    ...backendNames.map((name) =>
-      startBackground(async () => {
-        removed.push(...(await remove(await portMapBackend(name, call.programs))));
-      }),
-    ),
+    () => runTogether(call, ...fromBackends),
     () => forgetConnections(call, [...known, ...removed.filter(isUdp)]),
   );
 }
@@ -181,7 +184,7 @@ function whatIsTold(call: PortMapCall): PortMapHints | undefined {
 }
 
 function missingMappings(call: PortMapCall, request: PortMapCheck): Promise<string[]> {
-  return missingWithBackend(choiceFor(call, request.containers), async (name) =>
+  return missingInBoth(choiceFor(call, request.containers), async (name) =>
     (await backendOf(call, name)).missing(request),
   );
 }

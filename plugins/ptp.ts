@@ -14,6 +14,7 @@ import { addAddress, listAddresses } from '../lib/kernel/address.ts';
 import { getLink, type Link } from '../lib/kernel/link.ts';
 import { addOnlyRoute, listRoutes, RouteScope, RouteTable } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
+import { ensureSysctl } from '../lib/kernel/sysctl.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
@@ -61,10 +62,10 @@ export const plugin = defineMainPlugin({
       throw new Error(
         `The IPAM plugin gave address ${withoutGateway.address} without a gateway. Set "gateway" in its range`,
       );
-    enableForwarding(ips);
   },
 
   async connect(call, { hostLink }, { ips }) {
+    enableForwarding(ips);
     serveGateways(call.host, hostLink, gatewaysOf(ips));
     for (const { address } of ips) await routeTo(call.host, address.address, hostLink);
   },
@@ -99,6 +100,7 @@ function gatewaysOf(ips: readonly IPConfig[]): Address[] {
 
 /** Gives the host's end the gateways' addresses. */
 function serveGateways(host: RouteSocket, { index, name }: Link, gateways: readonly Address[]): void {
+  if (gateways.some(({ family }) => family === 6)) ensureSysctl(['ipv6', 'conf', name, 'disable_ipv6'], '0');
   host.execute(
     ...gateways.map((gateway) => addAddress(index, gateway.toPrefix(), { noDad: true, label: name })),
   );

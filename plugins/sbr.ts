@@ -12,7 +12,6 @@ import { array, boolean, type InferShape, integer } from '../lib/cni/schema.ts';
 import { Address, type Family, Prefix } from '../lib/ip.ts';
 import { listAddresses } from '../lib/kernel/address.ts';
 import { getLink, type Link, requireLink } from '../lib/kernel/link.ts';
-import { lockDescriptor } from '../lib/kernel/lock.ts';
 import {
   addRoute,
   copyRoute,
@@ -24,7 +23,7 @@ import {
 } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
-import type { Sandbox } from '../lib/kernel/sandbox.ts';
+import { lockSandbox } from '../lib/kernel/sandbox.ts';
 import { requireGone } from '../lib/netlink/error.ts';
 
 /** Where the search for a table that nobody uses begins. */
@@ -69,7 +68,7 @@ export const plugin = definePlugin({
     validate(call.config);
     const ips = wantedAddresses(call, result);
     const { sandbox } = call;
-    await lock(sandbox);
+    await lockSandbox(sandbox);
     const { table } = call.config;
     if (table === undefined) moveRoutes(call, sandbox.socket, ips);
     else for (const ip of ips) addRuleFor(call, sandbox.socket, ip, table);
@@ -79,7 +78,7 @@ export const plugin = definePlugin({
   async del(call) {
     const sandbox = findOwnSandbox(call);
     if (!sandbox) return;
-    await lock(sandbox);
+    await lockSandbox(sandbox);
     const { socket } = sandbox;
     const link = getLink(socket, call.ifname);
     const own = link ? listAddresses(socket, link.index).map(({ prefix }) => prefix) : [];
@@ -140,14 +139,6 @@ function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[
     const gateway = configured ?? ip.gateway;
     return { ...ip, ...(gateway && { gateway }) };
   });
-}
-
-/**
- * Tables are chosen by looking at what exists, so one plugin at a time may work on a sandbox. The reference
- * plugin takes the same lock. It ends with the call, which closes the sandbox.
- */
-async function lock({ netns }: Sandbox): Promise<void> {
-  await lockDescriptor(netns.fd, netns.path);
 }
 
 function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, table: number): void {

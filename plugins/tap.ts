@@ -53,14 +53,10 @@ export const plugin = defineMainPlugin({
     return attachedLink(call, requireLink(sandbox.socket, index));
   },
 
-  check({ config: { bridge, mtu }, sandbox }, { link }) {
+  check({ config: { bridge }, sandbox }, { link }) {
     if (bridge && link.master !== bridgeIndex(sandbox, bridge))
       throw new Error(
         `Interface "${link.name}" is not a port of bridge "${bridge}". Delete the container and add it again`,
-      );
-    if (mtu && link.mtu !== mtu)
-      throw new Error(
-        `Interface "${link.name}" has MTU ${link.mtu} where ${mtu} is wanted. Set it with "ip link set ${link.name} mtu ${mtu}" in the sandbox`,
       );
   },
 });

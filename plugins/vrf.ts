@@ -19,7 +19,7 @@ import {
   removeRoute,
 } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
-import type { Sandbox } from '../lib/kernel/sandbox.ts';
+import { lockSandbox, type Sandbox } from '../lib/kernel/sandbox.ts';
 import { createVrf, vrfMembers } from '../lib/kernel/vrf.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
@@ -54,6 +54,8 @@ export const plugin = definePlugin({
     const result = requirePrevResult(call);
     validate(call.config);
     const { sandbox } = call;
+    // Networks may be attached beside one another.
+    await lockSandbox(sandbox);
     const link = requireLink(sandbox.socket, call.ifname);
     refuseOtherMaster(sandbox.socket, link);
     const vrf = ensureVrf(call, sandbox.socket);
@@ -67,9 +69,12 @@ export const plugin = definePlugin({
     return result;
   },
 
-  del(call) {
-    const socket = findOwnSandbox(call)?.socket;
-    const vrf = socket && getLink(socket, call.config.vrfname);
+  async del(call) {
+    const sandbox = findOwnSandbox(call);
+    if (!sandbox) return;
+    await lockSandbox(sandbox);
+    const { socket } = sandbox;
+    const vrf = getLink(socket, call.config.vrfname);
     if (!vrf || vrfTable(vrf) === undefined) return;
     const link = getLink(socket, call.ifname);
     if (link?.master === vrf.index) setMaster(socket, link, undefined);
@@ -133,12 +138,19 @@ function ensureVrf(call: VrfCall, socket: RouteSocket): Link {
     checkVrf(existing, table);
     return existing;
   }
-  createVrf(socket, vrfname, table || undefined);
-  call.undo(`delete VRF "${vrfname}", if it is empty`, () => {
-    const vrf = getLink(socket, vrfname);
-    if (vrf) deleteIfEmpty(socket, vrf);
-  });
-  return requireLink(socket, vrfname);
+  try {
+    createVrf(socket, vrfname, table || undefined);
+    call.undo(`delete VRF "${vrfname}", if it is empty`, () => {
+      const vrf = getLink(socket, vrfname);
+      if (vrf) deleteIfEmpty(socket, vrf);
+    });
+  } catch (error) {
+    // The reference plugin, which takes no lock, was faster.
+    if (!isKernelError(error, 'EEXIST')) throw error;
+  }
+  const vrf = requireLink(socket, vrfname);
+  checkVrf(vrf, table);
+  return vrf;
 }
 
 /** @throws Error when the interface is not a VRF, or has another table than the configuration wants. */
@@ -163,14 +175,14 @@ function deleteIfEmpty(socket: RouteSocket, vrf: Link): void {
   }
 }
 
-/**
- * IPv6 addresses, and all routes in the main table except those that the kernel adds for addresses by itself.
- */
+/** IPv6 addresses, and all routes except those that the kernel adds for addresses by itself. */
 function stateOf(socket: RouteSocket, { index }: Link): State {
-  const routes = ([4, 6] as const).flatMap((family) =>
-    listRoutes(socket, { family, link: index, table: RouteTable.Main }),
+  const routes = ([4, 6] as const)
+    .flatMap((family) => listRoutes(socket, { family, link: index }))
+    .filter(({ table }) => table !== RouteTable.Local);
+  const byKernel = routes.filter(
+    ({ protocol, table }) => protocol === RouteProtocol.Kernel && table === RouteTable.Main,
   );
-  const byKernel = routes.filter(({ protocol }) => protocol === RouteProtocol.Kernel);
   return {
     addresses: listAddresses(socket, index, 6)
       .filter(({ prefix }) => !prefix.address.isLinkLocal)
@@ -184,7 +196,10 @@ function setMaster(socket: RouteSocket, link: Link, vrf: Link | undefined): void
   socket.execute(setLink(link.index, { master: vrf?.index ?? 0 }, link.name));
 }
 
-/** Gives an interface that changed the VRF back what the kernel took from it on the way. */
+/**
+ * Gives an interface that changed the VRF back what the kernel took from it on the way: routes of the main
+ * table to that of the VRF, the others to where they were.
+ */
 async function restoreState(
   sandbox: Sandbox,
   link: Link,
@@ -210,7 +225,12 @@ async function restoreState(
     socket.execute(...added.map(removeRoute));
     const direct = state.routes.filter(({ gw, hops }) => !gw && hops.length === 0);
     const others = state.routes.filter((route) => !direct.includes(route));
-    socket.execute(...[...direct, ...others].map((route) => copyRoute(route, table ?? RouteTable.Main)));
+    const own = table ?? RouteTable.Main;
+    socket.execute(
+      ...[...direct, ...others].map((route) =>
+        copyRoute(route, route.table === RouteTable.Main ? own : route.table),
+      ),
+    );
   }
 }
 

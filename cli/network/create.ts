@@ -115,7 +115,7 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
   };
 }
 
-/** Waits until nobody else creates a network. The lock on the directory ends with the process at the latest. */
+/** Waits until nobody else creates a network. The lock ends with the process at the latest. */
 async function lockDirectory(): Promise<Disposable> {
   const directory = configDir();
   try {

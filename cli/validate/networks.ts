@@ -165,7 +165,7 @@ function compareBridges(place: Place, other: Place): Finding[] {
   return findings;
 }
 
-/** The subnets of IPv4 in which a bridge gets the gateway's address: that of a delegate is known to a node alone. */
+/** The IPv4 subnets in which a bridge gets the gateway's address: that of a delegate only a node knows. */
 function gatewaySubnets({ entry, maker: { config, isDelegate }, pools }: Place): string[] {
   if (!isGateway(config)) return [];
   if (isDelegate) return [`the subnet of "${entry.type}"`];

@@ -5,7 +5,7 @@ import { getLink, type Link } from '../kernel/link.ts';
 import { listRoutes } from '../kernel/route.ts';
 import type { Sandbox } from '../kernel/sandbox.ts';
 import type { Call } from './call.ts';
-import { gatewayOf, type InterfaceOptions } from './interface.ts';
+import { type InterfaceOptions, nextHop } from './interface.ts';
 import { requirePrevResult } from './plugin.ts';
 import type { Interface, IPConfig, Result } from './result.ts';
 
@@ -95,7 +95,8 @@ export function checkRoutes(
     const wanted = result.routes.filter(({ dst }) => dst.family === family);
     if (wanted.length === 0) continue;
     const present = listRoutes(socket, { family });
-    for (const { dst, gw, table } of wanted) {
+    for (const one of wanted) {
+      const { dst, gw, table } = one;
       const found = present.some(
         (route) =>
           route.dst.equals(dst.network) &&
@@ -103,7 +104,7 @@ export function checkRoutes(
           (dst.length === 0 || !gw || gw.equals(route.gw) || route.hops.some((hop) => gw.equals(hop.gw))),
       );
       if (found) continue;
-      const via = gw ?? gatewayOf(result.ips, family);
+      const via = nextHop(one, result.ips);
       // Routes to the gateway itself may be gone as well.
       const hop = via ? ['via', via, 'dev', attached.ifname, 'onlink'] : ['dev', attached.ifname];
       const route = [dst, ...hop, ...(table ? ['table', table] : [])].join(' ');

@@ -10,11 +10,19 @@ import { ensureSysctl, preferSysctl } from '../kernel/sysctl.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
 import type { Call } from './call.ts';
-import type { IPConfig, Result } from './result.ts';
+import type { IPConfig, Result, Route } from './result.ts';
 
 /** The first gateway of each family. */
 export function gatewayOf(ips: readonly IPConfig[], family: Family): Address | undefined {
   return ips.find((ip) => ip.address.family === family && ip.gateway)?.gateway;
+}
+
+/**
+ * What a route of a result leads by: its own gateway, or the first of its family. A route on the link, or
+ * within the host, leads by none.
+ */
+export function nextHop({ dst, gw, scope = RouteScope.Universe }: Route, ips: readonly IPConfig[]) {
+  return gw ?? (scope < RouteScope.Link ? gatewayOf(ips, dst.family) : undefined);
 }
 
 /** How an interface is configured. */
@@ -75,8 +83,8 @@ export function prepareInterface(call: Call, link: Link, options: InterfaceOptio
 
 /**
  * Gives the sandbox's interface its addresses, and adds the routes.
- * @param result as it will be printed: addresses whose `interface` is this one's index are added. A route
- *   without a gateway gets the first gateway of its family.
+ * @param result as it will be printed: addresses whose `interface` is this one's index are added. Routes
+ *   lead by {@link nextHop}.
  * @throws Error when an index leads elsewhere, or the kernel refuses.
  */
 export async function configureInterface(
@@ -103,9 +111,7 @@ export async function configureInterface(
   );
   if (detectDuplicates && hasIPv6) await waitForAddresses(call.sandbox, link);
   socket.execute(
-    ...result.routes.map((route) =>
-      addRoute({ ...route, link: link.index, gw: route.gw ?? gatewayOf(result.ips, route.dst.family) }),
-    ),
+    ...result.routes.map((route) => addRoute({ ...route, link: link.index, gw: nextHop(route, result.ips) })),
   );
   // Last: routes by another gateway need the subnet on the link, if only for the moment they are added.
   if (onlyByGateway) socket.execute(...addresses.flatMap((ip) => gatewayRoutes(link, ip)));

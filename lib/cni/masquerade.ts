@@ -4,19 +4,18 @@ import { backendNames, requireComplete } from '../firewall/backend.ts';
 import {
   type BackendChoice,
   changeWithBackend,
-  missingWithBackend,
+  missingInBoth,
   withBackend,
 } from '../firewall/backend-choice.ts';
 import { masqueradeBackend } from '../firewall/masquerade.ts';
 import type { MasqueradeBackend } from '../firewall/masquerade-backend.ts';
 import type { Prefix } from '../ip.ts';
-import type { Once } from '../kernel/sharing.ts';
 import type { Call } from './call.ts';
 import { knownAddresses, neighbourAddresses } from './interface.ts';
 import type { MasqueradeConfig } from './masquerade-shape.ts';
 import type { Repair } from './plugin.ts';
 import type { IPConfig } from './result.ts';
-import { runAll, startBackground } from './steps.ts';
+import { runTogether } from './steps.ts';
 
 /**
  * The verbs' share of masquerading, which is nothing unless "ipMasq" asks for it. It overlaps with kernel
@@ -37,9 +36,9 @@ export function masquerade(call: Call<MasqueradeConfig>) {
       (what, step) => call.undo(what, step),
       (name, undo) => masqueradeBackend(name, programs).add(attachment, prefixes, undo),
     );
-  const missing = (prefixes: readonly Prefix[], look?: Once) =>
-    missingWithBackend(choiceFor(prefixes), (name) =>
-      masqueradeBackend(name, programs).missing(attachment, prefixes, look),
+  const missing = (prefixes: readonly Prefix[]) =>
+    missingInBoth(choiceFor(prefixes), (name) =>
+      masqueradeBackend(name, programs).missing(attachment, prefixes),
     );
   return {
     /** Masquerades the addresses, and takes that back if ADD fails. */
@@ -55,10 +54,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
     },
     async check(): Promise<void> {
       if (!ipMasq) return;
-      requireComplete(
-        await missing(knownAddresses(call), programs.once),
-        'Packets of the container are not masqueraded',
-      );
+      requireComplete(await missing(knownAddresses(call)), 'Packets of the container are not masqueraded');
     },
     /** What is missing of the rules. */
     async repair(): Promise<Repair[]> {
@@ -84,8 +80,5 @@ export function masquerade(call: Call<MasqueradeConfig>) {
  * They start at once: the program of the one runs beside the kernel work of the other.
  */
 async function eachBackend(call: Call, work: (backend: MasqueradeBackend) => Promise<void>): Promise<void> {
-  await runAll(
-    call,
-    ...backendNames.map((name) => startBackground(() => work(masqueradeBackend(name, call.programs)))),
-  );
+  await runTogether(call, ...backendNames.map((name) => () => work(masqueradeBackend(name, call.programs))));
 }

@@ -81,9 +81,9 @@ export function checkParentExists(call: Call<ParentConfig>, find = findParent): 
   if (!call.config.linkInContainer) find(call);
 }
 
-/** CHECK of the parent. */
+/** CHECK of the parent. Not of the MTU, which later plugins may have changed. */
 export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface): void {
-  const { master, mtu } = call.config;
+  const { master } = call.config;
   if (!master) return;
   const parent = getLink(parentSocket(call), master);
   if (!parent)
@@ -93,10 +93,6 @@ export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface
   if (link.parent !== undefined && link.parent !== parent.index)
     throw new Error(
       `Interface "${link.name}" does not sit on master "${master}". Delete the container and add it again`,
-    );
-  if (mtu && link.mtu !== mtu)
-    throw new Error(
-      `Interface "${link.name}" has MTU ${link.mtu} where ${mtu} is wanted. Set it with "ip link set ${link.name} mtu ${mtu}" in the sandbox`,
     );
 }
 

@@ -86,6 +86,22 @@ export function missingWithBackend<Name extends string = never>(
   });
 }
 
+/**
+ * As {@link missingWithBackend}, for rules that do their work whichever backend has them: those of nftables
+ * may be from before iptables was installed.
+ * @returns what the likely backend lacks, unless nftables has it all.
+ */
+export async function missingInBoth(
+  choice: BackendChoice,
+  look: (name: BackendName) => Promise<string[]>,
+): Promise<string[]> {
+  const missing = await missingWithBackend(choice, look);
+  if (missing.length === 0 || choice.fixed || likelyBackend(choice) === 'nftables') return missing;
+  // Where nftables cannot be used, or not with this configuration, it has nothing.
+  const inNftables = await look('nftables').catch(() => missing);
+  return inNftables.length === 0 ? [] : missing;
+}
+
 async function areUsable(choice: BackendChoice<string>): Promise<boolean> {
   const { programs, table } = choice;
   const outcomes = await Promise.all(familiesOf(choice).map((family) => isUsable(programs, family, table)));

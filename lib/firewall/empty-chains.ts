@@ -3,14 +3,11 @@
  * and on DEL once more to empty it. Nothing tells whose such a chain is, and nothing needs it.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import { tryRestore } from './iptables.ts';
+import { findUnused } from '../kernel/unused.ts';
+import { tryCommit } from './iptables.ts';
 import { listEmptyChains } from './listing.ts';
-
-/** Far longer than a plugin takes from the creation of a chain to its first rule, in milliseconds. */
-const addTimeMs = 1000;
 
 /**
  * Deletes the chains that have no rules, that no rule leads to, and that nobody can be about to fill: an ADD
@@ -23,11 +20,8 @@ export async function collectEmptyChains(
   table: string,
   isCollected: (chain: string) => boolean,
 ): Promise<void> {
-  const before = (await listEmptyChains(programs, family, table)).filter(isCollected);
-  if (before.length === 0) return;
-  await sleep(addTimeMs);
-  const still = new Set(await listEmptyChains(programs, family, table));
+  const look = async () => (await listEmptyChains(programs, family, table)).filter(isCollected);
   // One by one: a chain that is in use by now is refused.
-  for (const chain of before)
-    if (still.has(chain)) await tryRestore(programs, family, table, [`-X ${chain}`]);
+  for (const chain of await findUnused(look, (name) => name))
+    await tryCommit(programs, family, table, [`-X ${chain}`]);
 }

@@ -9,7 +9,7 @@ import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { describeLost } from './backend.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
-import { IptablesError, programOf, restore } from './iptables.ts';
+import { commit, IptablesError, programOf } from './iptables.ts';
 import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 
@@ -69,7 +69,7 @@ export async function ensureRules(
     const isSeen = areConfirmed(programs, family, table, shared);
     try {
       // -N fails when the chain is there, and -A when a chain that it is in or leads to is not.
-      await restore(programs, family, table, [
+      await commit(programs, family, table, [
         ...(isSeen ? [] : shared.map((rule) => renderRule('-C', rule))),
         `-N ${own.chain}`,
         ...own.rules.map((rule) => renderRule('-A', rule)),
@@ -122,11 +122,11 @@ export async function undoChange(
   const back = removed.map((rule) => renderRule('-A', rule));
   const outside = added.filter((rule) => rule.chain !== chain).map((rule) => renderRule('-D', rule));
   try {
-    await restore(programs, family, table, [...outside, ...deletionOf(chain), ...back]);
+    await commit(programs, family, table, [...outside, ...deletionOf(chain), ...back]);
   } catch (error) {
     // Others may use the chain by now.
     if (!chain || !(error instanceof IptablesError)) throw error;
-    await restore(programs, family, table, [...outside, ...back]);
+    await commit(programs, family, table, [...outside, ...back]);
   }
 }
 
@@ -153,7 +153,7 @@ export async function changeRules<T>(
     const text = commands.join('\n');
     if (refused && (text === refused.commands || tries > changeTries)) throw refused.error;
     try {
-      await restore(programs, family, table, commands);
+      await commit(programs, family, table, commands);
       return outcome;
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;

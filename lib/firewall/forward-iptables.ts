@@ -8,7 +8,7 @@ import type { Programs } from '../kernel/programs.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
-import { forFamilies, forInstalledFamilies, requireUsable, tryRestore } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, requireUsable, tryCommit } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
@@ -49,7 +49,7 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
           );
           const checks = asked.flat().map((rule) => renderRule('-C', rule));
           const additions = own.map((rule) => renderRule('-A', rule));
-          if (await tryRestore(programs, family, table, [...checks, ...additions])) {
+          if (await tryCommit(programs, family, table, [...checks, ...additions])) {
             undo('take back the rules that let traffic through', remove);
             for (const list of asked) rememberConfirmed(programs, family, table, list);
             return;
@@ -79,11 +79,14 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
     },
 
     async remove(addresses) {
-      await forInstalledFamilies(async (family) => {
+      // The forms in which iptables lists them.
+      const texts = new Set(addresses.flatMap((address) => [`${address}`, `${address.toPrefix()}`]));
+      const work = async (family: Family) => {
         const known = accepting(addresses, family);
-        const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, addresses));
+        const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, texts));
         await removeRules(programs, family, table, { from: forwardChain, known, own });
-      }, familiesOf(addresses));
+      };
+      await forInstalledFamilies(work, familiesOf(addresses));
     },
 
     async probe() {
@@ -106,10 +109,12 @@ function accepting(addresses: readonly Address[], family: Family): Rule[] {
     });
 }
 
-/** The same of a rule that is not quite as {@link accepting} has it. */
-function isAccepting(rule: Rule, addresses: readonly Address[]): boolean {
-  const isOurs = (prefix: string | undefined) =>
-    addresses.some((address) => prefix === `${address}` || prefix === `${address.toPrefix()}`);
+/**
+ * The same of a rule that is not quite as {@link accepting} has it.
+ * @param addresses with and without length.
+ */
+function isAccepting(rule: Rule, addresses: ReadonlySet<string>): boolean {
+  const isOurs = (prefix: string | undefined) => prefix !== undefined && addresses.has(prefix);
   if (targetOf(rule) !== 'ACCEPT') return false;
   return isOurs(option(rule, '-s')) || (isOurs(option(rule, '-d')) && rule.words.includes('--ctstate'));
 }

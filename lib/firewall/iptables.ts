@@ -37,7 +37,7 @@ export class IptablesMissingError extends CniError {
  * @throws IptablesError with what iptables said; IptablesDeniedError; IptablesMissingError when it is not
  *   installed; CniError TryAgainLater when another program holds the lock for too long.
  */
-export async function restore(
+export async function commit(
   programs: Programs,
   family: Family,
   table: string,
@@ -81,17 +81,17 @@ export function failure(message: string, stderr: string, more = ''): CniError {
 }
 
 /**
- * As {@link restore}, for commands that may be refused, such as questions whether rules are there.
+ * As {@link commit}, for commands that may be refused, such as questions whether rules are there.
  * @returns false when iptables refused them, and nothing was done.
  */
-export async function tryRestore(
+export async function tryCommit(
   programs: Programs,
   family: Family,
   table: string,
   commands: readonly string[],
 ): Promise<boolean> {
   try {
-    await restore(programs, family, table, commands);
+    await commit(programs, family, table, commands);
     return true;
   } catch (error) {
     if (error instanceof IptablesError) return false;
@@ -132,7 +132,7 @@ const lacksExtension = /missing kernel module/;
 /**
  * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules
  * for the table, or for what rules match and do. A rule is tested, so that nothing is changed.
- * @throws like {@link restore}.
+ * @throws like {@link commit}.
  */
 export async function requireUsable(programs: Programs, family: Family, table: ProbedTable): Promise<void> {
   requireInstalled(programs, family);
@@ -189,6 +189,23 @@ export async function forInstalledFamilies(
       if (!(error instanceof IptablesMissingError)) throw error;
     }
   });
+}
+
+/** Like {@link forInstalledFamilies} where a family whose table cannot be used has nothing there either. */
+export async function forUsableFamilies(
+  programs: Programs,
+  table: ProbedTable,
+  work: (family: Family) => Promise<void>,
+  wanted?: readonly Family[],
+): Promise<void> {
+  await forInstalledFamilies(async (family) => {
+    try {
+      await work(family);
+    } catch (error) {
+      const isRefused = error instanceof IptablesError;
+      if (!isRefused || (await isUsable(programs, family, table))) throw error;
+    }
+  }, wanted);
 }
 
 /** Has a program wait for the lock. */

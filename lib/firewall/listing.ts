@@ -4,7 +4,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { hasChain } from '../netlink/nftables/objects.ts';
-import { failure, IptablesError, programOf, run, tryRestore, waiting } from './iptables.ts';
+import { failure, IptablesError, programOf, run, tryCommit, waiting } from './iptables.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import { parseRules, type Rule, renderRule, ruleKey, targetOf } from './rules.ts';
 import { isNftVariant, withoutLock } from './xtables-lock.ts';
@@ -19,15 +19,17 @@ export class UnlistableError extends CniError {
 
 /**
  * What iptables says where the kernel cannot have the table, and so has no rules in it: it was started with
- * "ipv6.disable=1", or a module is missing.
+ * "ipv6.disable=1", or a module is missing. The last two are of iptables-nft, without nfnetlink and without
+ * nf_tables.
  */
-const impossible = /Address family not supported|Table does not exist/;
+const impossible =
+  /Address family not supported|Table does not exist|nft: Protocol not supported|generation id: Invalid argument/;
 
 /**
  * Lists rules.
  * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
  * @returns undefined when there is no such chain or table.
- * @throws like {@link restore}; UnlistableError.
+ * @throws like {@link commit}; UnlistableError.
  */
 export async function list(
   programs: Programs,
@@ -108,7 +110,7 @@ async function seenTable(programs: Programs, family: Family, table: string): Pro
 /**
  * Whether rules are there, all of them. Those that are not listed word by word are asked for, as other
  * releases may list them in other words.
- * @throws like {@link restore}.
+ * @throws like {@link commit}.
  */
 export async function hasRules(
   programs: Programs,
@@ -118,7 +120,7 @@ export async function hasRules(
 ): Promise<boolean> {
   const seen = await seenTable(programs, family, table);
   if (seen && rules.every((rule) => seen.keys.has(ruleKey(rule)))) return true;
-  return tryRestore(
+  return tryCommit(
     programs,
     family,
     table,
@@ -145,7 +147,7 @@ export async function listOrAsk(
   }
   const present: Rule[] = [];
   for (const rule of wanted)
-    if (rule.chain === chain && (await tryRestore(programs, family, table, [renderRule('-C', rule)])))
+    if (rule.chain === chain && (await tryCommit(programs, family, table, [renderRule('-C', rule)])))
       present.push(rule);
   return present;
 }
@@ -160,7 +162,7 @@ function unlistable(family: Family, table: string, chain: string | undefined, sa
   );
 }
 
-/** Whether there is a chain. @throws like {@link restore}. */
+/** Whether there is a chain. @throws like {@link commit}. */
 export async function chainExists(
   programs: Programs,
   family: Family,

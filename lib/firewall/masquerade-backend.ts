@@ -2,7 +2,6 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Prefix } from '../ip.ts';
-import type { Once } from '../kernel/sharing.ts';
 import type { Neighbours, RegisterUndo } from './backend.ts';
 
 /** One way to masquerade. */
@@ -19,11 +18,8 @@ export interface MasqueradeBackend {
    * @param hints every one of these, if it does.
    */
   del(attachment: AttachmentId, neighbours: Neighbours, hints: readonly Prefix[]): Promise<void>;
-  /**
-   * What is missing of what {@link add} makes, or the reference plugins in its place, as texts.
-   * @param look shares what is seen with other calls of a process that only looks.
-   */
-  missing(attachment: AttachmentId, prefixes: readonly Prefix[], look?: Once): Promise<string[]>;
+  /** What is missing of what {@link add} makes, or the reference plugins in its place, as texts. */
+  missing(attachment: AttachmentId, prefixes: readonly Prefix[]): Promise<string[]>;
   /** @throws Error when the backend cannot be used on this host. It changes nothing. */
   probe(): Promise<void>;
   /** Removes the rules of a network's attachments that are not among the valid ones. */

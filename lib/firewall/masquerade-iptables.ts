@@ -32,7 +32,9 @@ export const iptablesMasquerade = (programs: Programs): MasqueradeBackend => ({
     const isKnown = hints.length > 0;
     const addresses = isKnown ? hints.map(({ address }) => address) : neighbours();
     const sources = new Set(addresses.map((address) => `${address.toPrefix()}`));
-    const isOwn = (rule: Rule) => sources.has(option(rule, '-s') ?? '') === isKnown;
+    const isFromThese = (rule: Rule) => sources.has(option(rule, '-s') ?? '');
+    const isNotFromNeighbours = (rule: Rule) => !isFromThese(rule);
+    const isOwn = isKnown ? isFromThese : isNotFromNeighbours;
     await forInstalledFamilies(
       async (family) => {
         await removeRules(programs, family, table, {

@@ -2,11 +2,19 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import { Address, Prefix } from '../ip.ts';
+import type { Programs } from '../kernel/programs.ts';
 import type { Once } from '../kernel/sharing.ts';
-import type { Attribute } from '../netlink/message.ts';
+import type { Attribute, Request } from '../netlink/message.ts';
 import { expressionValue, masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
-import { addRule, deleteRule, listRules, type NftRule, replaceRules } from '../netlink/nftables/rules.ts';
+import {
+  addAgain,
+  addRule,
+  deleteRule,
+  listRules,
+  type NftRule,
+  replaceRules,
+} from '../netlink/nftables/rules.ts';
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import type { MasqueradeBackend } from './masquerade-backend.ts';
@@ -28,28 +36,37 @@ const checks = 'masq_checks';
 const checksComment = 'Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet';
 const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
 
-export const nftablesMasquerade: MasqueradeBackend = {
+export const nftablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async add(attachment, prefixes, undo) {
+    const isOwn = (comment: string) => comment.startsWith(attachmentTag(attachment));
+    let replaced: readonly NftRule[] = [];
+    const takeBack = () =>
+      changeNftables((socket) => [
+        ...deletion(stale(socket, isOwn)),
+        ...replaced.map((rule) => addAgain(table, checks, rule)),
+      ]);
     changeNftables(
-      (socket, again) => [
-        ...setUp(socket, again),
-        ...deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))),
-        ...prefixes.map((prefix) =>
-          addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
-        ),
-      ],
-      () =>
-        undo('take back the masquerading rules', () =>
-          nftablesMasquerade.del(attachment, () => [], prefixes),
-        ),
+      (socket, again) => {
+        replaced = stale(socket, isOwn);
+        return [
+          ...setUp(socket, again),
+          ...deletion(replaced),
+          ...prefixes.map((prefix) =>
+            addRule(table, checks, expressionsOf(prefix), attachmentComment(attachment)),
+          ),
+        ];
+      },
+      () => undo('take back the masquerading rules', takeBack),
     );
   },
 
   async del(attachment) {
-    changeNftables((socket) => deletion(socket, (comment) => comment.startsWith(attachmentTag(attachment))));
+    const isOwn = (comment: string) => comment.startsWith(attachmentTag(attachment));
+    changeNftables((socket) => deletion(stale(socket, isOwn)));
   },
 
-  async missing(attachment, prefixes, look) {
+  async missing(attachment, prefixes) {
+    const look = programs.once;
     const sources = rulesOf(attachment, seenRules(table, checks, look)).map((rule) => sourceOf(rule));
     const lost = prefixes.filter(({ address }) => !sources.some((source) => address.equals(source)));
     const name = `table "${table.family} ${table.name}"`;
@@ -65,11 +82,10 @@ export const nftablesMasquerade: MasqueradeBackend = {
 
   async gc(network, valid) {
     const keep = new Set(valid.map(attachmentComment));
-    changeNftables((socket) =>
-      deletion(socket, (comment) => comment.startsWith(`${networkTag(network)}-`) && !keep.has(comment)),
-    );
+    const isStale = (comment: string) => comment.startsWith(`${networkTag(network)}-`) && !keep.has(comment);
+    changeNftables((socket) => deletion(stale(socket, isStale)));
   },
-};
+});
 
 /**
  * Whom there are rules of, as their comments say. Comments that were cut, as they were too long, tell nobody.
@@ -127,8 +143,10 @@ function sourceOf({ expressions }: NftRule): Address | undefined {
   return undefined;
 }
 
-function deletion(socket: NetlinkSocket, isStale: (comment: string) => boolean) {
-  return listRules(socket, table, checks)
-    .filter(({ comment }) => isStale(comment))
-    .map(({ handle }) => deleteRule(table, checks, handle));
+function stale(socket: NetlinkSocket, isStale: (comment: string) => boolean): NftRule[] {
+  return listRules(socket, table, checks).filter(({ comment }) => isStale(comment));
+}
+
+function deletion(rules: readonly NftRule[]): Request[] {
+  return rules.map(({ handle }) => deleteRule(table, checks, handle));
 }

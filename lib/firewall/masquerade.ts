@@ -8,5 +8,5 @@ import { nftablesMasquerade } from './masquerade-nftables.ts';
 
 /** A backend by its name. */
 export function masqueradeBackend(name: BackendName, programs: Programs): MasqueradeBackend {
-  return name === 'nftables' ? nftablesMasquerade : iptablesMasquerade(programs);
+  return (name === 'nftables' ? nftablesMasquerade : iptablesMasquerade)(programs);
 }

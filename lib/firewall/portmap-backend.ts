@@ -51,6 +51,12 @@ export interface PortMapBackend {
    */
   add(request: PortMapRequest, undo: RegisterUndo): Promise<MappedPort[]>;
   /**
+   * Makes way for mappings by another backend, as {@link add} does by this one.
+   * @returns the mappings that gave way.
+   * @throws Error naming the holder when a port is taken.
+   */
+  free(request: PortMapRequest): Promise<MappedPort[]>;
+  /**
    * Removes every mapping of the attachment.
    * @param neighbours none when the sandbox no longer exists.
    * @param hints what is known of it; never needed, but it may save a look.

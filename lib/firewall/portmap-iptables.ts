@@ -9,7 +9,13 @@ import { findChainsOfPorts } from '../netlink/nftables/xtables.ts';
 import type { Neighbours } from './backend.ts';
 import { collectEmptyChains } from './empty-chains.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
-import { forFamilies, forInstalledFamilies, programOf, requireUsable } from './iptables.ts';
+import {
+  forFamilies,
+  forInstalledFamilies,
+  forUsableFamilies,
+  programOf,
+  requireUsable,
+} from './iptables.ts';
 import { list } from './listing.ts';
 import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
@@ -45,8 +51,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     const wanted = mappedFamilies(request);
     const freed: MappedPort[] = [];
     await forFamilies(wanted, async (family) => {
-      for (const clash of await findClashes(programs, family, request, request.neighbours))
-        freed.push(...(await freePort(programs, family, clash)));
+      freed.push(...(await freePorts(programs, family, request)));
     });
     await forFamilies(wanted, async (family) => {
       const change = await ensureRules(programs, family, table, ruleSetOf(family, request));
@@ -55,6 +60,15 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       const [earlier] = (await findClashes(programs, family, request)).filter(({ isEarlier }) => isEarlier);
       if (earlier) throw clashError(earlier);
     });
+    return freed;
+  },
+
+  async free(request) {
+    const freed: MappedPort[] = [];
+    const work = async (family: Family) => {
+      freed.push(...(await freePorts(programs, family, request)));
+    };
+    await forUsableFamilies(programs, table, work, mappedFamilies(request));
     return freed;
   },
 
@@ -186,6 +200,17 @@ function mayClash(
   return withNftables((socket) => findChainsOfPorts(socket, nat, entryChain, ports)).some(
     (chain) => chain !== own,
   );
+}
+
+/**
+ * Removes the mappings of a family that are in the way.
+ * @throws Error that names the container if it exists.
+ */
+async function freePorts(programs: Programs, family: Family, request: PortMapRequest): Promise<MappedPort[]> {
+  const freed: MappedPort[] = [];
+  for (const clash of await findClashes(programs, family, request, request.neighbours))
+    freed.push(...(await freePort(programs, family, clash)));
+  return freed;
 }
 
 /** Removes a mapping whose container no longer exists. @throws Error that names the container if it does. */

@@ -8,15 +8,15 @@ import type { NftRule } from '../netlink/nftables/rules.ts';
 import { describeLost } from './backend.ts';
 import { leadsTo, seenRules } from './nftables.ts';
 import { boundAddress, type PortMapOptions, type PortMapping } from './portmap-backend.ts';
+import { hasConditions, type ReadMapping, readMapping } from './portmap-nft-mapping.ts';
 import {
   commentOf,
   entryChains,
+  isConditionalEntry,
   mappingChain,
   masqueradeChain,
   masqueradedSources,
   olderChain,
-  type ReadMapping,
-  readMapping,
   tables,
 } from './portmap-nft-rules.ts';
 
@@ -40,9 +40,15 @@ export function missingMappings(
   const isEntered = (chain: string) => entryChains.every((entry) => leadsTo(table, entry, chain, look));
   const own = (chain: string) =>
     seenRules(table, chain, look).filter(({ comment }) => comment === commentOf(attachment));
+  // A mapping without conditions of its own may have them on the way.
+  const isOpen =
+    options.conditions[container.family].length > 0 &&
+    !entryChains.every((entry) => seenRules(table, entry, look).some(isConditionalEntry));
   const mapped = new Set(
     [mappingChain, ...(isEntered(olderChain) ? [olderChain] : [])].flatMap((chain) =>
-      own(chain).map((rule) => keyOf(readMapping(rule))),
+      own(chain)
+        .filter((rule) => !isOpen || hasConditions(rule))
+        .map((rule) => keyOf(readMapping(rule))),
     ),
   );
   const lost = mappings.filter(

@@ -10,14 +10,22 @@ import {
   verdict,
 } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
-import { addRule, deleteRule, listRules, type NftRule, replaceRules } from '../netlink/nftables/rules.ts';
+import {
+  addRule,
+  deleteRule,
+  listRules,
+  type NftRule,
+  replaceRules,
+  targetChain,
+} from '../netlink/nftables/rules.ts';
 import { cutComment, type NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { networkTag } from './names.ts';
-import { addressMatch, dnatTo, Hook, Priority, portMatch, protocolNumber } from './nftables.ts';
+import { addressMatch, dnatTo, Hook, Priority, portMatch } from './nftables.ts';
 import { boundAddress, type MappedPort, type PortMapOptions, type PortMapping } from './portmap-backend.ts';
+import { hasConditions, readMapping } from './portmap-nft-mapping.ts';
 
-const tableComment = 'CNI portmap plugin';
+export const tableComment = 'CNI portmap plugin';
 
 /** Where the mappings of a family are. */
 export const tables: Record<Family, NftTable> = {
@@ -31,28 +39,29 @@ export const mappingChain = 'hostports';
 /** Where older reference plugins put the mappings that are bound to an address of the host. */
 export const olderChain = 'hostip_hostports';
 const mappingChains = [mappingChain, olderChain] as const;
+/** Where both are jumped to. */
+const sharedChain = 'hostports_all';
 export const masqueradeChain = 'masquerading';
 
 /**
  * The table with what all attachments share: nothing when the chains lead where they should.
+ * @param conditions of the network.
  * @param whole even then.
+ * @throws Error when others' ports depend on different conditions.
  */
 export function createTable(
   socket: NetlinkSocket,
   family: Family,
-  { snat, conditions }: PortMapOptions,
+  { snat }: PortMapOptions,
+  conditions: readonly Attribute[],
   whole: boolean,
 ): Request[] {
   const table = tables[family];
-  // With conditions the rule is left to nft(8), which alone can read them.
-  const conditional = conditions[family].length > 0;
   const entries = entryChains.map((name) => ({
     chain: addChain(table, name, { hook: { type: 'nat', hook: Hook[name], priority: Priority.dstnat } }),
-    rules: conditional
-      ? []
-      : replaceRules(socket, table, name, [[...destinationIsLocal(), verdict('jump', 'hostports_all')]]),
+    rules: entryRules(socket, family, name, conditions),
   }));
-  const shared = replaceRules(socket, table, 'hostports_all', [
+  const shared = replaceRules(socket, table, sharedChain, [
     [verdict('jump', olderChain)],
     [verdict('jump', mappingChain)],
   ]);
@@ -61,7 +70,7 @@ export function createTable(
     addTable(table, tableComment),
     addChain(table, mappingChain),
     addChain(table, olderChain),
-    addChain(table, 'hostports_all'),
+    addChain(table, sharedChain),
     ...shared,
     ...entries.flatMap(({ chain, rules }) => [chain, ...rules]),
     ...(snat
@@ -74,21 +83,53 @@ export function createTable(
   ];
 }
 
+/**
+ * What has a base chain lead to the mappings. Each of ours has the conditions of its network. The reference
+ * plugin and earlier releases have none there, but put those of the last network here, for all networks: as
+ * long as such mappings exist, these conditions stay, and let no other network in.
+ */
+function entryRules(
+  socket: NetlinkSocket,
+  family: Family,
+  name: (typeof entryChains)[number],
+  conditions: readonly Attribute[],
+): Request[] {
+  const table = tables[family];
+  const way = [...destinationIsLocal(), verdict('jump', sharedChain)];
+  const change = replaceRules(socket, table, name, [way]);
+  if (change.length === 0) return [];
+  const isConditional = listRules(socket, table, name).some(isConditionalEntry);
+  if (!isConditional || listMappings(socket, family).every(hasConditions)) return change;
+  if (replaceRules(socket, table, name, [[...conditions, ...way]]).length === 0) return [];
+  throw new Error(
+    `Chain "${name}" of table "${table.family} ${table.name}" leads to the ports of other containers under conditions that are not those of this network, ` +
+      'as the reference plugin and earlier releases have them for all networks together. Delete these containers and add them again, which gives each port its own conditions, or set "backend" to "iptables"',
+  );
+}
+
+/** Whether a rule of a base chain lets only some packets to the mappings. */
+export function isConditionalEntry(rule: NftRule): boolean {
+  const isEntry = [sharedChain, ...mappingChains].includes(targetChain(rule) ?? '');
+  const usual = ['immediate', 'fib,cmp,immediate'];
+  return isEntry && !usual.includes(rule.expressions.map(({ name }) => name).join());
+}
+
 /** A rule of an attachment, to be. */
 interface WantedRule {
   readonly chain: string;
   readonly expressions: readonly Attribute[];
 }
 
-/** What adds an attachment's mappings of one family. */
+/** What adds an attachment's mappings of one family. @param conditions of the network. */
 export function addMappings(
   attachment: AttachmentId,
   container: Prefix,
   mappings: readonly PortMapping[],
   options: PortMapOptions,
+  conditions: readonly Attribute[],
 ): Request[] {
   const table = tables[container.family];
-  return mappingRules(container, mappings, options).map(({ chain, expressions }) =>
+  return mappingRules(container, mappings, options, conditions).map(({ chain, expressions }) =>
     addRule(table, chain, expressions, commentOf(attachment), ownerOf(attachment)),
   );
 }
@@ -98,12 +139,14 @@ function mappingRules(
   container: Prefix,
   mappings: readonly PortMapping[],
   options: PortMapOptions,
+  conditions: readonly Attribute[],
 ): WantedRule[] {
   const ports = mappings.map((mapping) => {
     const host = boundAddress(mapping);
     const expressions = [
       ...(host ? addressMatch('daddr', '==', host.toPrefix()) : []),
       ...portMatch(mapping.protocol, mapping.hostPort),
+      ...conditions,
       ...dnatTo(container.address, mapping.containerPort),
     ];
     return { chain: mappingChain, expressions };
@@ -132,24 +175,31 @@ export function masqueradedSources(
   return family === 4 ? [address, Address.parse('127.0.0.1')] : [address];
 }
 
-/** What removes attachments' rules of one family, and the ports they mapped. */
+/** A rule, and where it is. */
+export interface PlacedRule {
+  readonly family: Family;
+  readonly chain: string;
+  readonly rule: NftRule;
+}
+
+/** What removes attachments' rules of one family, the rules, and the ports that they mapped. */
 export function removeMappings(
   socket: NetlinkSocket,
   family: Family,
   isStale: (rule: NftRule) => boolean,
-): { requests: Request[]; ports: MappedPort[] } {
+): { requests: Request[]; removed: PlacedRule[]; ports: MappedPort[] } {
   const table = tables[family];
-  const mappings = mappingChains.map((chain) => ({
-    chain,
-    rules: listRules(socket, table, chain).filter(isStale),
-  }));
-  const masquerading = listRules(socket, table, masqueradeChain).filter(isStale);
+  const removed = [...mappingChains, masqueradeChain].flatMap((chain) =>
+    listRules(socket, table, chain)
+      .filter(isStale)
+      .map((rule) => ({ family, chain, rule })),
+  );
   return {
-    requests: [...mappings, { chain: masqueradeChain, rules: masquerading }].flatMap(({ chain, rules }) =>
-      rules.map(({ handle }) => deleteRule(table, chain, handle)),
-    ),
-    ports: mappings
-      .flatMap(({ rules }) => rules.map(readMapping))
+    requests: removed.map(({ chain, rule }) => deleteRule(table, chain, rule.handle)),
+    removed,
+    ports: removed
+      .filter(({ chain }) => chain !== masqueradeChain)
+      .map(({ rule }) => readMapping(rule))
       .flatMap(({ port, protocol }) => (port && protocol ? [{ family, port, protocol }] : [])),
   };
 }
@@ -157,34 +207,6 @@ export function removeMappings(
 /** The rules that hold a family's mappings, in the order in which packets meet them. */
 export function listMappings(socket: NetlinkSocket, family: Family): NftRule[] {
   return mappingChains.toReversed().flatMap((chain) => listRules(socket, tables[family], chain));
-}
-
-/** A mapping as a rule has it. */
-export interface ReadMapping {
-  hostIP?: Address | undefined;
-  protocol?: string;
-  port?: number;
-  container?: Address;
-  containerPort?: number;
-}
-
-/**
- * Reads a rule that this module or the reference plugin wrote: comparisons first, then where the connection
- * goes.
- */
-export function readMapping(rule: NftRule): ReadMapping {
-  const mapping: ReadMapping = {};
-  for (const expression of rule.expressions) {
-    const value = expressionValue(expression);
-    if (!value) continue;
-    if (value.length === 4 || value.length === 16)
-      mapping[expression.name === 'cmp' ? 'hostIP' : 'container'] = Address.fromBytes(value);
-    else if (value.length === 2)
-      mapping[expression.name === 'cmp' ? 'port' : 'containerPort'] = (value[0]! << 8) | value[1]!;
-    else if (value.length === 1)
-      mapping.protocol = Object.keys(protocolNumber).find((name) => protocolNumber[name] === value[0]) ?? '';
-  }
-  return mapping;
 }
 
 /**

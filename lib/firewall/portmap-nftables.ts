@@ -1,8 +1,8 @@
 /** Port mappings by nftables. */
 
 import { type Family, families } from '../ip.ts';
-import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
-import type { NftRule } from '../netlink/nftables/rules.ts';
+import type { Programs } from '../kernel/programs.ts';
+import { addAgain, type NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { changeNftables, requireNftables, withNftables } from './nftables.ts';
 import {
@@ -10,11 +10,12 @@ import {
   type MappedPort,
   mappingsOf,
   type PortMapBackend,
-  type PortMapOptions,
   type PortMapping,
   type PortMapRequest,
   takenError,
 } from './portmap-backend.ts';
+import { readConditions } from './portmap-nft-conditions.ts';
+import { type ReadMapping, readMapping } from './portmap-nft-mapping.ts';
 import { missingMappings } from './portmap-nft-missing.ts';
 import {
   addMappings,
@@ -27,8 +28,7 @@ import {
   listMappings,
   mayBeOf,
   mentions,
-  type ReadMapping,
-  readMapping,
+  type PlacedRule,
   removeMappings,
   tables,
 } from './portmap-nft-rules.ts';
@@ -38,38 +38,59 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async add(request, undo) {
     const { attachment, mappings, options } = request;
     const containers = request.containers.filter(({ family }) => mappingsOf(mappings, family).length > 0);
+    const wanted = containers.map(({ family }) => family);
+    const conditions = await readConditions(programs, attachment, options, wanted);
     let freed: MappedPort[] = [];
+    let replaced: PlacedRule[] = [];
+    const addresses = containers.map(({ address }) => address);
+    const isOwn = (rule: NftRule) => isOf(attachment, rule, addresses);
     const takeBack = () =>
-      undo(
-        'take back the rules of the port mappings',
-        () => void removeWhere((rule) => rule.owner !== '' && isOf(attachment, rule)),
+      undo('take back the rules of the port mappings', () =>
+        changeNftables((socket) => [
+          ...families.flatMap((family) => removeMappings(socket, family, isOwn).requests),
+          ...replaced.map(({ family, chain, rule }) => addAgain(tables[family], chain, rule)),
+        ]),
       );
     changeNftables((socket, again) => {
       freed = [];
+      replaced = [];
       return containers.flatMap((container) => {
-        const { family, address } = container;
-        const gone = findClashes(socket, family, request);
-        for (const clash of gone) refuseLiving(clash);
+        const { family } = container;
+        const gone = findGone(socket, family, request);
         const stale = removeMappings(
           socket,
           family,
-          (rule) => gone.some((clash) => isHeldBySame(clash, rule)) || isOf(attachment, rule, [address]),
+          (rule) => gone.some((clash) => isHeldBySame(clash, rule)) || isOwn(rule),
         );
         if (gone.length > 0) freed.push(...stale.ports);
+        replaced.push(...stale.removed.filter(({ rule }) => isOwn(rule)));
         return [
-          ...createTable(socket, family, options, again),
+          ...createTable(socket, family, options, conditions[family], again),
           ...stale.requests,
-          ...addMappings(attachment, container, mappingsOf(mappings, family), options),
+          ...addMappings(attachment, container, mappingsOf(mappings, family), options, conditions[family]),
         ];
       });
     }, takeBack);
-    for (const { family } of containers) await addConditions(programs, family, options);
     // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
     withNftables((socket) => {
       for (const { family } of containers) {
         const [earlier] = findClashes(socket, family, request).filter(({ isEarlier }) => isEarlier);
         if (earlier) throw clashError(earlier);
       }
+    });
+    return freed;
+  },
+
+  async free(request) {
+    let freed: MappedPort[] = [];
+    changeNftables((socket) => {
+      const found = families.map((family) => {
+        const gone = findGone(socket, family, request);
+        const isGone = (rule: NftRule) => gone.some((clash) => isHeldBySame(clash, rule));
+        return gone.length > 0 ? removeMappings(socket, family, isGone) : { requests: [], ports: [] };
+      });
+      freed = found.flatMap(({ ports }) => ports);
+      return found.flatMap(({ requests }) => requests);
     });
     return freed;
   },
@@ -97,34 +118,6 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     requireNftables();
   },
 });
-
-/** Conditions are in nft's own language, so nft adds the rules that hold them. */
-async function addConditions(
-  programs: Programs,
-  family: Family,
-  { conditions }: PortMapOptions,
-): Promise<void> {
-  const words = conditions[family];
-  if (words.length === 0) return;
-  if (words.some((word) => /[;{}\n\r\0]/.test(word)))
-    throw new Error(
-      `"conditionsV${family}" holds ";", "{", "}" or a line break. Write one match of nft there, word by word`,
-    );
-  const { family: name } = tables[family];
-  // One transaction: what nft refuses leaves the other containers' ports as they are.
-  const lines = ['prerouting', 'output'].map(
-    (chain) =>
-      `flush chain ${name} cni_hostport ${chain}\n` +
-      `add rule ${name} cni_hostport ${chain} ${words.join(' ')} fib daddr type local jump hostports_all\n`,
-  );
-  const { status, stderr } = await programs.run('nft', ['-f', '-'], lines.join('')).catch((error: Error) => {
-    if (!(error instanceof ProgramMissingError)) throw error;
-    throw new Error(
-      `"conditionsV${family}" needs the program "nft". Install the package "nftables" on the host`,
-    );
-  });
-  if (status !== 0) throw new Error(`nft refuses "conditionsV${family}": ${stderr.trim().split('\n')[0]}`);
-}
 
 /** Removes rules of both families. @returns the ports that they mapped. */
 function removeWhere(isStale: (rule: NftRule) => boolean): MappedPort[] {
@@ -171,6 +164,13 @@ function findClashes(
     );
     if (mapping) clashes.push({ mapping, rule, taken, isEarlier });
   }
+  return clashes;
+}
+
+/** The ports whose holder no longer exists. @throws Error that names the holder of a port that does. */
+function findGone(socket: NetlinkSocket, family: Family, request: PortMapRequest): Clash[] {
+  const clashes = findClashes(socket, family, request);
+  for (const clash of clashes) refuseLiving(clash);
   return clashes;
 }
 

@@ -35,8 +35,9 @@ export interface NotedAttachment extends AttachmentId {
 /** Keeps an attachment in mind. @returns makes its note what it was before. */
 export function rememberAttachment(attachment: NotedAttachment): () => void {
   try {
-    const before = readNote(attachment).filter(({ ifname }) => ifname !== attachment.ifname);
-    writeNote(attachment, [...before, attachment]);
+    const before = readNote(attachment);
+    const others = before.filter(({ ifname }) => ifname !== attachment.ifname);
+    writeNote(attachment, [...others, attachment]);
     return () => writeNote(attachment, before);
   } catch {
     return () => {}; // A mapping works without the note.

@@ -4,7 +4,7 @@ import { type Family, families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import type { RegisterUndo } from './backend.ts';
 import { ensureRules, undoChange } from './ensure.ts';
-import { forFamilies, forInstalledFamilies, tryRestore } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, tryCommit } from './iptables.ts';
 import type { Queries } from './queries-backend.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, prefixWords, type Rule, renderRule, type SharedRule } from './rules.ts';
@@ -54,7 +54,7 @@ export async function withdrawFromIptables(programs: Programs, network: string):
 
 function areThere(programs: Programs, family: Family, rules: readonly Rule[]): Promise<boolean> {
   const commands = [...shared, ...rules].map((rule) => renderRule('-C', rule));
-  return tryRestore(programs, family, table, commands);
+  return tryCommit(programs, family, table, commands);
 }
 
 function rulesOf(queries: readonly Queries[], family: Family): Rule[] {

@@ -38,8 +38,11 @@ export async function checkQueries(programs: Programs, queries: readonly Queries
 
 /** Takes back all that a network was allowed, in either firewall. What is not there is no error. */
 export async function withdrawQueries(programs: Programs, network: string): Promise<void> {
-  await withdrawFromIptables(programs, network);
-  withdrawFromNftables(network);
+  try {
+    await withdrawFromIptables(programs, network);
+  } finally {
+    withdrawFromNftables(network);
+  }
 }
 
 function choiceFor(programs: Programs, queries: readonly Queries[]): BackendChoice {

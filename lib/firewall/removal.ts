@@ -6,7 +6,7 @@
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { changeRules, deletionOf } from './ensure.ts';
-import { IptablesError, restore } from './iptables.ts';
+import { commit, IptablesError } from './iptables.ts';
 import { chainExists, isKnownToBeAbsent, list } from './listing.ts';
 import { option, type Rule, renderRule, targetOf } from './rules.ts';
 
@@ -42,7 +42,7 @@ export async function removeRules(
     // Where each rule of the chain is named, -X refuses it all if there are others.
     const isWhole = known.some((rule) => rule.chain === chain);
     try {
-      await restore(programs, family, table, [
+      await commit(programs, family, table, [
         ...known.map((rule) => renderRule('-D', rule)),
         ...(isWhole ? [`-X ${chain}`] : deletionOf(chain)),
       ]);

@@ -1,7 +1,6 @@
 /** VLANs of a bridge's ports. Sources: bridge(8), linux/if_bridge.h. */
 
 import { isKernelError } from '../netlink/libc.ts';
-import type { Request } from '../netlink/message.ts';
 import { addBridgeVlan, type BridgeVlan, deleteBridgeVlan, listBridgeVlans } from './bridge-port.ts';
 import { createLink, deleteLink, getLink, type Link, requireLink, setLink } from './link.ts';
 import { randomVethName, vethKind } from './link-kinds.ts';
@@ -70,7 +69,8 @@ export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): v
 
 /**
  * The host's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin creates it: a
- * veth pair whose peer is a port of the bridge in that VLAN.
+ * veth pair whose peer is a port of the bridge in that VLAN. One that is there is made whole, as an ADD that
+ * was killed may have left half of it.
  */
 export function ensureVlanInterface(
   socket: RouteSocket,
@@ -79,30 +79,61 @@ export function ensureVlanInterface(
   warn: (message: string) => void,
 ): Link {
   const name = `${bridge.name}.${vlan}`;
-  const present = getLink(socket, name);
-  if (present) return present;
-  const portName = randomVethName();
-  const requests: Request[] = [
-    createLink(vethKind({ name: portName, mtu: bridge.mtu }), { name, mtu: bridge.mtu }),
-  ];
+  const isNew = !getLink(socket, name) && createPair(socket, name, bridge.mtu);
   try {
-    socket.execute(...requests);
-  } catch (error) {
-    if (isKernelError(error, 'EEXIST') && getLink(socket, name)) return requireLink(socket, name);
-    throw error;
-  }
-  try {
-    for (const end of [name, portName]) preferSysctl(['ipv6', 'conf', end, 'accept_ra'], '0', warn);
     const link = requireLink(socket, name);
-    const port = requireLink(socket, portName);
-    joinVlan(socket, bridge, port, { vlan, preserveDefaultVlan });
-    socket.execute(setLink(link.index, { up: true }, name));
+    const port = vlanPort(socket, link);
+    if (isNew)
+      for (const end of [name, port!.name]) preferSysctl(['ipv6', 'conf', end, 'accept_ra'], '0', warn);
+    if (port && !isJoined(socket, bridge, port, vlan))
+      joinVlan(socket, bridge, port, { vlan, preserveDefaultVlan });
+    if (!link.up) socket.execute(setLink(link.index, { up: true }, name));
     return requireLink(socket, name);
   } catch (error) {
-    // Half of it would pass for the whole at the next ADD.
-    socket.attempt(deleteLink(0, name));
+    if (isNew) socket.attempt(deleteLink(0, name));
     throw error;
   }
+}
+
+/** @returns false when somebody else was faster. */
+function createPair(socket: RouteSocket, name: string, mtu: number): boolean {
+  try {
+    socket.execute(createLink(vethKind({ name: randomVethName(), mtu }), { name, mtu }));
+    return true;
+  } catch (error) {
+    if (isKernelError(error, 'EEXIST') && getLink(socket, name)) return false;
+    throw error;
+  }
+}
+
+/**
+ * The peer of an interface of {@link ensureVlanInterface}.
+ * @returns undefined for what others have made in its place.
+ */
+export function vlanPort(socket: RouteSocket, { kind, parent, parentNetnsId }: Link): Link | undefined {
+  if (kind !== 'veth' || !parent || parentNetnsId !== undefined) return undefined;
+  return getLink(socket, parent);
+}
+
+/** Whether that peer is a port of the bridge, up, and in the VLAN with its untagged frames. */
+export function isJoined(socket: RouteSocket, bridge: Link, port: Link, vlan: number): boolean {
+  const vlans = () => listBridgeVlans(socket, port.index);
+  return (
+    port.master === bridge.index && port.up && vlans().some(({ vid, pvid }) => vid === vlan && pvid === true)
+  );
+}
+
+/** @throws Error when the interface of {@link ensureVlanInterface} is not there, or not whole. */
+export function checkVlanInterface(socket: RouteSocket, bridge: Link, vlan: number): void {
+  const name = `${bridge.name}.${vlan}`;
+  const link = getLink(socket, name);
+  if (!link) throw new Error(`Interface "${name}" with the gateway's addresses is missing. Run "cni repair"`);
+  if (!link.up) throw new Error(`Interface "${name}" with the gateway's addresses is down. Run "cni repair"`);
+  const port = vlanPort(socket, link);
+  if (port && !isJoined(socket, bridge, port, vlan))
+    throw new Error(
+      `Interface "${port.name}", the peer of "${name}", is not a port of bridge "${bridge.name}" that is up and in VLAN ${vlan}. Run "cni repair"`,
+    );
 }
 
 /** Makes the peer of {@link ensureVlanInterface} a port of the bridge in its VLAN. */

@@ -103,20 +103,19 @@ export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: P
       `Bridge "${link.name}" has address ${inTheWay[0]} where ${gateway} is wanted. Remove it, use another bridge, or set "forceAddress"`,
     );
   if (gateway.family === 6) ensureSysctl(['ipv6', 'conf', link.name, 'disable_ipv6'], '0');
-  try {
-    socket.execute(
-      setLink(link.index, { mac: macToPin(requireLink(socket, link.index)) }, link.name),
-      ...(isPresent
-        ? []
-        : [
-            ...inTheWay.map((prefix) => deleteAddress(link.index, prefix, link.name)),
-            addAddress(link.index, gateway, { noDad: true, label: link.name }),
-          ]),
-    );
-  } catch (error) {
-    // Somebody else was faster; the same address is what both want.
-    if (!isKernelError(error, 'EEXIST')) throw error;
-  }
+  const [pinned, ...outcomes] = socket.attempt(
+    setLink(link.index, { mac: macToPin(requireLink(socket, link.index)) }, link.name),
+    ...(isPresent
+      ? []
+      : [
+          ...inTheWay.map((prefix) => deleteAddress(link.index, prefix, link.name)),
+          addAddress(link.index, gateway, { noDad: true, label: link.name }),
+        ]),
+  );
+  if (pinned instanceof Error) throw pinned;
+  // Somebody else may be faster: the same address is what both want, and another one is in the way of both.
+  for (const outcome of outcomes)
+    if (outcome instanceof Error && !isKernelError(outcome, 'EEXIST', 'EADDRNOTAVAIL')) throw outcome;
 }
 
 /**

@@ -42,8 +42,8 @@ export class FileLock {
  * @param file path of the file, which is created if need be; a symbolic link or FIFO is refused.
  * @param timeoutMs how long to wait.
  * @param mode of the file if it is created.
- * @throws CniError TryAgainLater when another process holds the lock for longer, IOFailure when the file cannot
- *   be locked at all.
+ * @throws CniError TryAgainLater when another process holds the lock for longer, IOFailure when the file
+ *   cannot be locked at all.
  */
 export async function acquireLock(file: string, timeoutMs = longestWait, mode = 0o600): Promise<FileLock> {
   try {

@@ -1,5 +1,6 @@
 /** An open sandbox: a container's network namespace, and a socket in it. */
 
+import { lockDescriptor } from './lock.ts';
 import { Netns } from './netns.ts';
 import { openRouteSocket, type RouteSocket } from './route-socket.ts';
 
@@ -27,4 +28,13 @@ function sandboxOf(netns: Netns): Sandbox {
     netns.close();
     throw error;
   }
+}
+
+/**
+ * Waits until no other plugin works on a sandbox, for those that choose by what exists there, as of tables.
+ * The reference plugin sbr takes the same lock. It ends when the sandbox is closed, as it is with the call.
+ * @throws CniError TryAgainLater when another process holds the lock for too long.
+ */
+export async function lockSandbox({ netns }: Sandbox): Promise<void> {
+  await lockDescriptor(netns.fd, netns.path);
 }

@@ -203,7 +203,7 @@ export function deleteFilter({ payload }: Pick<Message, 'payload'>, label: strin
 export interface Redirection {
   /** Index of the interface that packets are sent to; 0 when it no longer exists, and they are dropped. */
   readonly to: number;
-  /** Whether it takes every packet, as that of {@link redirectIngress} does, and leaves none to later filters. */
+  /** Whether it leaves no packet to later filters, as that of {@link redirectIngress} does. */
   readonly takesAll: boolean;
   /** The filter in the kernel's own words. */
   readonly payload: Uint8Array;

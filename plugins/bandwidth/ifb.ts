@@ -10,15 +10,12 @@ import { createLink, getLink, type Link, listLinks, requireLink, setLink } from 
 import { deleteHostLinks } from '../../lib/kernel/link-group.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
 import { ingressRedirections } from '../../lib/kernel/traffic-control.ts';
+import { findUnused } from '../../lib/kernel/unused.ts';
 
 const namePrefix = 'bwp';
 const nameLength = 15;
 /** IFALIASZ less the final NUL. */
 const aliasLength = 255;
-/**
- * Far longer than an ADD takes from the creation of its interface to the redirection to it, in milliseconds.
- */
-const addTimeMs = 1000;
 
 /** Where interfaces are created, and who is told how to delete them as soon as they exist. */
 export interface IfbOwner {
@@ -84,15 +81,8 @@ export async function collectIfbs(
   await deleteHostLinks(socket, stale);
 
   const names = new Set(valid.flatMap(namesOf));
-  const unused = unusedIfbs(socket).filter(({ name }) => !names.has(name));
-  if (unused.length === 0) return;
-  // An ADD, of whatever network, may be under way.
-  await new Promise((resolve) => setTimeout(resolve, addTimeMs));
-  const still = unusedIfbs(socket).map(({ index }) => index);
-  await deleteHostLinks(
-    socket,
-    unused.filter(({ index }) => still.includes(index)),
-  );
+  const look = () => unusedIfbs(socket).filter(({ name }) => !names.has(name));
+  await deleteHostLinks(socket, await findUnused(look, ({ index }) => index));
 }
 
 /** Interfaces without alias to which nothing is redirected. */

@@ -9,7 +9,7 @@ import { Prefix } from '../../lib/ip.ts';
 import { listAddresses } from '../../lib/kernel/address.ts';
 import { ensureBridge, ensureGatewayAddress, refuseOtherKind } from '../../lib/kernel/bridge.ts';
 import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
-import { checkVlans, joinVlan } from '../../lib/kernel/bridge-vlan.ts';
+import { checkVlans, isJoined, joinVlan, vlanPort } from '../../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { type BridgeCall, bridgeName, bridgeSettings, isGateway, usesVlans, vlansOf } from './config.ts';
 import { configurePort, serveGateways } from './host-side.ts';
@@ -131,10 +131,11 @@ function gatewayRepairs(call: BridgeCall, result: Result): Repair[] {
 function vlanRepairs(call: BridgeCall, link: Link): Repair[] {
   const { host, config } = call;
   const name = bridgeName(call);
-  const port = link.parent ? getLink(host, link.parent) : undefined;
+  const port = vlanPort(host, link);
   const bridge = getLink(host, name);
-  if (port?.kind !== 'veth' || (bridge && port.master === bridge.index)) return upRepairs(host, link);
-  const restore = () => joinVlan(host, requireLink(host, name), port, vlansOf(config));
+  const vlans = vlansOf(config);
+  if (!port || (bridge && isJoined(host, bridge, port, vlans.vlan))) return upRepairs(host, link);
+  const restore = () => joinVlan(host, requireLink(host, name), port, vlans);
   return [{ what: `port "${port.name}" of bridge "${name}"`, restore }, ...upRepairs(host, link)];
 }
 

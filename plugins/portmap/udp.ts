@@ -13,8 +13,8 @@ import { isKernelError } from '../../lib/netlink/libc.ts';
 import type { PortMapCall } from './config.ts';
 
 /**
- * Has the kernel forget tracked UDP connections. A kernel that is not built for that keeps no runtime from going
- * on.
+ * Has the kernel forget tracked UDP connections. A kernel that is not built for that keeps no runtime from
+ * going on.
  * @throws KernelError when it is, so that the runtime calls again: who goes on sending would not get where
  *   the port leads now.
  */

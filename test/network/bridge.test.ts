@@ -659,3 +659,19 @@ test('plugins that delegate in a circle are refused with code 7, and nothing is 
     t.is((await new Attachment(host, pod, network).tryDel()).error?.code, 7);
   }
 });
+
+test('a route on the link leads by no gateway, as DHCP servers ask for it with router 0.0.0.0', async (t) => {
+  const host = await makeHost(t);
+  const own = [{ dst: '203.0.113.0/24', scope: 253 }];
+  const ipam = { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/24' }]], routes: own };
+  const one = await attach(host, bridgeNet({ isDefaultGateway: true, ipam }));
+  const found = (await routes(one.pod)).map(({ dst, gateway }) => [dst, gateway]);
+  t.deepEqual(found.sort(), [
+    ['10.5.0.0/24', undefined],
+    ['203.0.113.0/24', undefined],
+    ['default', '10.5.0.1'],
+  ]);
+  await one.check();
+  await one.pod.run('ip route del 203.0.113.0/24'.split(' '));
+  t.regex((await one.tryCheck()).error!.msg, /ip route add 203\.0\.113\.0\/24 dev eth0"$/);
+});

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { fakePrograms } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { endNameServer, nameDirectory, nameServer } from '../support/name-server.ts';
 import { dig, iptablesSave, snapshot, until } from '../support/observe.ts';
@@ -150,6 +151,20 @@ test('a firewall that drops all for the host lets look-ups through, with iptable
     await web.del();
     if (block[0] === 'nft') t.notRegex(await host.run(['nft', 'list', 'ruleset']), /dport 53/);
   }
+});
+
+test('an iptables that the kernel has nothing for is no hindrance', async (t) => {
+  const host = await makeNamedHost(t);
+  // What iptables-nft says in a kernel without nf_tables.
+  const env = await fakePrograms(
+    host,
+    'echo "iptables: Failed to initialize nft: Protocol not supported" >&2; exit 1',
+  );
+  const web = await attach(host, network(), named('web', { env }));
+  await web.check({ env });
+  await web.del({ env });
+  t.is(serverOf(host), undefined);
+  t.is((await runNetworkVerb(host, network(), 'GC', { valid: [], env })).exit, 0);
 });
 
 test('GC removes the names of those that are gone; two pods of one name share it', async (t) => {

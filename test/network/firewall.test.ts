@@ -67,6 +67,17 @@ test('ADD twice makes no rule twice, and a failing ADD leaves none', async (t) =
   t.deepEqual(await rules(host), list);
 });
 
+test('ingressPolicy is refused behind a plugin that makes no bridge, and leaves nothing', async (t) => {
+  const host = await makeHost(t);
+  const ptp = { type: 'ptp', ipam: { type: 'host-local', subnet: '10.5.0.0/24' } };
+  const one = await attach(host, { ...net(), plugins: [ptp] });
+  const before = await rules(host);
+  const wrong = firewallOf(one, { ingressPolicy: 'same-bridge' });
+  t.regex((await wrong.tryAdd({}, one.result)).error!.msg, /the plugin before made no bridge/);
+  t.deepEqual(await rules(host), before);
+  await wrong.del();
+});
+
 test('ingressPolicy keeps bridges, or pods, apart', async (t) => {
   const host = await makeHost(t);
   for (const [policy, sameBridge] of [

@@ -184,3 +184,14 @@ test('the master may be given by an alternative name, which may be longer than n
   t.true(await ping(one.pod, '10.117.255.254'));
   await one.check();
 });
+
+test('a later plugin may change the MTU', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.117');
+  const network = changed(name, { master: 'eth0', mtu: 1500 });
+  const tuned = { ...network, plugins: [...network.plugins, { type: 'tuning', mtu: 1400 }] };
+  const one = await attach(host, tuned);
+  t.is((await link(one.pod, 'eth0'))?.mtu, 1400);
+  await one.check();
+  await one.del();
+});

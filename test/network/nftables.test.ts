@@ -315,13 +315,90 @@ test('nftables: conditions are read by nft, and what iptables alone can do is re
     portNet({ markMasqBit: 14, conditionsV4: ['ip', 'saddr', '!=', '203.0.113.0/24'] }),
     ports([8080, 80]),
   );
-  t.regex(await portTable(host), /ip saddr != 203\.0\.113\.0\/24 fib daddr type local jump hostports_all/);
+  t.regex(await portTable(host), /tcp dport 8080 ip saddr != 203\.0\.113\.0\/24 dnat to/);
+  t.notRegex(await portTable(host), /chain conditions/);
   const fail = async (keys: object) =>
     (await new Attachment(host, await host.addPod(), portNet(keys), ports([8081, 80])).tryAdd()).error?.msg ??
     'no error';
   t.regex(await fail({ externalSetMarkChain: 'X' }), /for iptables only/);
   t.regex(await fail({ conditionsV4: ['accept;', 'flush', 'ruleset'] }), /holds ";"/);
   t.regex(await fail({ conditionsV4: ['frobnicate'] }), /nft refuses/);
+});
+
+/** Closed to what {@link outsideOf} makes. */
+const closed = (keys: object = {}) => portNet({ conditionsV4: ['ip', 'saddr', '!=', '192.0.2.2'], ...keys });
+
+test('nftables: a network keeps its conditions to itself, and nobody takes them away', async (t) => {
+  const host = await makeHost(t);
+  const outside = await outsideOf(host);
+  const isOpen = async (port: number) => (await ask(outside, 'tcp', '192.0.2.1', port)) !== undefined;
+  const first = await attach(host, closed(), ports([8080, 80]));
+  const second = await attach(host, otherNet(), ports([8081, 80]));
+  const third = await attach(host, closed(), ports([8082, 80], [8083, 81]));
+  for (const { pod } of [first, second, third]) await serve(t, pod, 'tcp', 80, 'web');
+  t.deepEqual(await Promise.all([8080, 8081, 8082].map(isOpen)), [false, true, false]);
+  for (const port of [8080, 8081, 8082]) t.like(await ask(host, 'tcp', '127.0.0.1', port), { label: 'web' });
+  for (const one of [first, second, third]) await one.check();
+  for (const one of [first, second, third]) await one.del();
+  t.notRegex(await portTable(host), /dport|conditions|192\.0\.2/);
+});
+
+test('nftables: conditions that the reference plugin has for all networks stay while its ports need them', async (t) => {
+  const host = await makeHost(t);
+  const outside = await outsideOf(host);
+  const older = await attach(host, closed(), ports([8080, 80]));
+  await serve(t, older.pod, 'tcp', 80, 'web');
+  // As the reference plugin has it, whose rules have no conditions of their own.
+  const enter = (conditions: string) =>
+    ['prerouting', 'output'].map(
+      (chain) =>
+        `flush chain ip cni_hostport ${chain}\nadd rule ip cni_hostport ${chain} ${conditions} fib daddr type local jump hostports_all\n`,
+    );
+  const load = (...lines: string[]) => host.run(['nft', '-f', '-'], { stdin: lines.join('') });
+  const mapping = `tcp dport 8080 dnat to ${older.ip}:80 comment "${older.pod.containerId}"`;
+  await load(
+    ...enter('ip saddr != 192.0.2.2'),
+    `flush chain ip cni_hostport hostports\nadd rule ip cni_hostport hostports ${mapping}\n`,
+  );
+  await older.check();
+  const refused = await new Attachment(host, await host.addPod(), otherNet(), ports([8081, 80])).tryAdd();
+  t.regex(refused.error!.msg, /leads to the ports of other containers under conditions/);
+  const again = await attach(host, closed(), ports([8082, 80]));
+  t.regex(await portTable(host), /saddr != 192\.0\.2\.2 fib daddr type local/);
+  t.is(await ask(outside, 'tcp', '192.0.2.1', 8080), undefined);
+  for (const one of [older, again]) await one.check();
+  await load(...enter(''));
+  t.regex((await older.tryCheck()).error!.msg, /1 rule of chain "hostports"/);
+  await again.check();
+});
+
+test('nftables: pods from before iptables was installed are whole, and keep their ports', async (t) => {
+  const host = await makeHost(t);
+  const [bridge, portmap] = portNet().plugins;
+  const { ipMasqBackend: _, ...main } = bridge as { ipMasqBackend?: string; type: string };
+  const { backend: __, ...chained } = portmap as { backend?: string; type: string };
+  const network: Conflist = { ...portNet(), plugins: [main, chained] };
+  // Programs of iptables are links to what is there.
+  await host.run(['sh', '-c', 'mkdir /run/none; mount --bind /run/none /etc/alternatives']);
+  const older = await attach(host, network, ports([8080, 80]));
+  await host.run(['umount', '/etc/alternatives']);
+  t.regex(await portTable(host), /dport 8080/);
+  await older.check();
+  const taken = async (one: Conflist, port: number) => {
+    const { error } = await new Attachment(host, await host.addPod(), one, ports([port, 81])).tryAdd();
+    return error?.msg ?? 'no error';
+  };
+  t.regex(await taken(network, 8080), /Port 8080\/tcp of the host is taken by container/);
+  const newer = await attach(host, network, ports([8081, 80]));
+  t.true((await iptablesSave(host)).some((rule) => /dport 8081/.test(rule)));
+  t.regex(await taken(portNet(), 8081), /Port 8081\/tcp of the host is taken by container/);
+  await host.run('nft flush chain ip cni_hostport hostports'.split(' '));
+  t.regex((await older.tryCheck()).error!.msg, /Ports of the host do not lead/);
+  await host.run('nft flush chain inet cni_plugins_masquerade masq_checks'.split(' '));
+  t.regex((await older.tryCheck()).error!.msg, /not masqueraded/);
+  // One whose sandbox is gone gives way.
+  await newer.pod.remove();
+  await attach(host, portNet(), ports([8081, 80]));
 });
 
 /**

@@ -144,6 +144,26 @@ for (const backend of ['iptables', 'nftables']) {
       t.is((await mappingsOf(host, 8100 + i)).length > 0, exit === 0, `mappings of number ${i}`);
   });
 
+  test(`${backend}: an ADD that is undone leaves the mappings that it replaced`, async (t) => {
+    const host = await makeHost(t);
+    const pod = await host.addPod();
+    const network = portmapOnly({ backend });
+    const prevResult = resultFor(pod.netns, '10.5.0.2/24');
+    t.is((await new Attachment(host, pod, network, ports([8080, 80])).tryAdd({}, prevResult)).exit, 0);
+    const before = await mappingsOf(host, 8080);
+    t.not(before.length, 0);
+    const notes = files(host, '/run/cni/portmap');
+    const again = { ...network.plugins[0]!, name: 'net', cniVersion: '1.1.0', prevResult };
+    const runtimeConfig = ports([8080, 80], [8081, 81]).capabilities;
+    const { exit } = await host.tryRun(['sh', '-c', '"$0" >/dev/full', join(suites.ours, 'portmap')], {
+      env: addEnvironment(pod),
+      stdin: JSON.stringify({ ...again, runtimeConfig }),
+    });
+    t.is(exit, 1);
+    t.deepEqual([await mappingsOf(host, 8080), await mappingsOf(host, 8081)], [before, []]);
+    t.deepEqual(files(host, '/run/cni/portmap'), notes);
+  });
+
   test(`${backend}: without a route to the container its port is mapped all the same`, async (t) => {
     const host = await makeHost(t);
     const pod = await host.addPod();

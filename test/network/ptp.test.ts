@@ -90,3 +90,14 @@ test('ADD waits for the interface to go of a pod that has given its address back
   t.is(await link(host, 'going'), undefined);
   t.true(await ping(host, '10.8.0.5'));
 });
+
+test('IPv6 works where new interfaces of the host begin without it', async (t) => {
+  const host = await makeHost(t);
+  await host.run(['sysctl', '-qw', 'net.ipv6.conf.default.disable_ipv6=1']);
+  const ipam = { type: 'host-local', ranges: [[{ subnet: 'fd00:5::/64' }]], routes: [{ dst: '::/0' }] };
+  const network: Conflist = { cniVersion: '1.1.0', name: 'six', plugins: [{ type: 'ptp', ipam }] };
+  const one = await attach(host, network);
+  t.true(await ping(one.pod, 'fd00:5::1'));
+  await one.check();
+  await one.del();
+});

@@ -83,3 +83,14 @@ test('two ADDs that both find the name free do not share one interface', async (
   t.regex(loser?.stdout ?? '', /EBUSY/);
   t.truthy(await link(pod, 'eth0'));
 });
+
+test('a later plugin may change the MTU', async (t) => {
+  const host = await makeHost(t);
+  const network = changed(name, { mtu: 1500 });
+  const one = await attach(host, {
+    ...network,
+    plugins: [...network.plugins, { type: 'tuning', mtu: 1400 }],
+  });
+  t.is((await link(one.pod, 'eth0'))?.mtu, 1400);
+  await one.check();
+});

@@ -118,3 +118,25 @@ test('"cni repair" brings back the VLANs of a port, and the interface of the gat
   t.regex(await cni(['repair']), /^0 attachments repaired, 1 intact\.\n$/);
   await del(pod);
 });
+
+test('half an interface for the gateway is found by CHECK, and made whole by the next ADD', async (t) => {
+  const host = await makeHost(t);
+  const network = vlanNet({ vlan: 100, isGateway: true });
+  // As an ADD leaves it that is killed behind its first request.
+  await host.run('ip link add br0.100 type veth peer name half'.split(' '));
+  const one = await attach(host, network);
+  t.true(await ping(one.pod, '10.5.0.1'));
+  await one.check();
+  for (const [drift, message] of [
+    ['ip link set half nomaster', /"half", the peer of "br0\.100", is not a port/],
+    ['bridge vlan del dev half vid 100', /in VLAN 100/],
+    ['ip link set br0.100 down', /"br0\.100" with the gateway's addresses is down/],
+    ['ip link del br0.100', /"br0\.100" with the gateway's addresses is missing/],
+  ] as const) {
+    await host.run(drift.split(' '));
+    t.regex((await one.tryCheck()).error!.msg, message);
+    const next = await attach(host, network);
+    t.true(await ping(next.pod, '10.5.0.1'));
+    await one.check();
+  }
+});

@@ -126,6 +126,8 @@ test('routes keep what they are, with several next hops too', async (t) => {
     'ip -6 route add 2001:db8::/32 nexthop via fd00:10:94::5 nexthop via fd00:10:94::6'.split(' '),
   );
   await pod.run('sysctl -qw net.ipv6.conf.eth0.keep_addr_on_down=0'.split(' '));
+  await pod.run('ip route add 198.51.100.128/25 via 10.94.0.7 table 100'.split(' '));
+  await pod.run('ip -6 route add 2001:db8:1::/48 via fd00:10:94::7 table 100'.split(' '));
   const before = await routes(pod);
   await vrf.add();
   const tableless = (await routes(pod)).map((line) => line.replace(/ table 42/, ''));
@@ -240,4 +242,14 @@ test("DEL leaves the VRF of the pod that has the sandbox's path by now", async (
   await next.check();
   await next.del();
   t.is(await masterOf(pod, 'eth0'), undefined);
+});
+
+test('VRFs that are made at the same time have tables of their own', async (t) => {
+  const { vrf } = await prepare(t);
+  const { pod } = vrf;
+  // Another plugin that works on the sandbox, and makes a VRF only after ours has begun.
+  const other = 'exec 9</proc/self/ns/net; flock 9; echo held; sleep 2; ip link add blue type vrf table 1';
+  await pod.start(t, ['sh', '-c', other]);
+  await vrf.add();
+  t.true((await routes(pod)).includes('default via 10.94.0.1 dev eth0 table 2'));
 });

@@ -20,6 +20,8 @@ const NFTA_DATA_VERDICT = 2;
 export interface NftExpression {
   readonly name: string;
   readonly data: Attributes;
+  /** In the kernel's own words, for {@link copyExpression}. */
+  readonly payload: Uint8Array;
 }
 
 const register = 1;
@@ -222,6 +224,12 @@ export function readExpressions(list: Uint8Array = new Uint8Array()): NftExpress
     return {
       name: expression.string(NFTA_EXPR_NAME) ?? '',
       data: expression.nested(NFTA_EXPR_DATA) ?? new Attributes(new Uint8Array()),
+      payload: value,
     };
   });
+}
+
+/** The same expression for another rule. */
+export function copyExpression({ payload }: NftExpression): Attribute {
+  return nestedAttr(NFTA_LIST_ELEM, [payload]);
 }

@@ -13,6 +13,7 @@ import {
 } from '../message.ts';
 import type { NetlinkSocket } from '../socket.ts';
 import {
+  copyExpression,
   expressionValue,
   lookedUpSet,
   type NftExpression,
@@ -93,6 +94,11 @@ function newRule(
       ...(userdata ? [bytesAttr(Rule.Userdata, userdata)] : []),
     ],
   );
+}
+
+/** Adds a rule once more that is not there any more, at the end of its chain. */
+export function addAgain(table: NftTable, chain: string, { expressions, comment, owner }: NftRule): Request {
+  return addRule(table, chain, expressions.map(copyExpression), comment, owner);
 }
 
 /** Removes a rule. */

@@ -12,7 +12,11 @@ const rule = (change: { comment?: string; owner?: string }) => ({
   comment: commentOf(attachment),
   owner: '',
   expressions: [
-    { name: 'immediate', data: new Attributes(nestedAttr(2, [bytesAttr(1, address.toBytes())])) },
+    {
+      name: 'immediate',
+      data: new Attributes(nestedAttr(2, [bytesAttr(1, address.toBytes())])),
+      payload: new Uint8Array(),
+    },
   ],
   ...change,
 });

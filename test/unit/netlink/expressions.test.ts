@@ -5,6 +5,7 @@ import { expressionValue, verdictIn } from '../../../lib/netlink/nftables/expres
 const expression = (name: string, ...attributes: Uint8Array[]) => ({
   name,
   data: new Attributes(concat(attributes)),
+  payload: new Uint8Array(),
 });
 const value = Uint8Array.of(1, 2, 3, 4);
 

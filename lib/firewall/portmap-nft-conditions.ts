@@ -1,0 +1,80 @@
+/**
+ * Conditions of port mappings in nftables. They are in nft's own language, which nft alone can read: it
+ * writes them into a chain that nothing leads to, from where each mapping of the network gets them.
+ */
+
+import type { AttachmentId } from '../attachment.ts';
+import { type Family, families } from '../ip.ts';
+import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import type { Attribute } from '../netlink/message.ts';
+import { copyExpression } from '../netlink/nftables/expressions.ts';
+import { addChain, addTable, deleteChain } from '../netlink/nftables/objects.ts';
+import { flushChain, listRules } from '../netlink/nftables/rules.ts';
+import { hashName } from './names.ts';
+import { changeNftables, withNftables } from './nftables.ts';
+import type { PortMapOptions } from './portmap-backend.ts';
+import { identityOf, tableComment, tables } from './portmap-nft-rules.ts';
+
+/** What a packet must meet, for each family. */
+export type Conditions = Readonly<Record<Family, readonly Attribute[]>>;
+
+/** The name of a chain, in characters. */
+const nameLength = 31;
+/** Expressions that the rule has behind the conditions: "fib daddr type local return". */
+const behind = ['fib', 'cmp', 'immediate'];
+
+/**
+ * Has nft read the conditions of a network.
+ * @param wanted families whose conditions are needed; the others get none.
+ * @throws Error when nft is missing, or refuses them.
+ */
+export async function readConditions(
+  programs: Programs,
+  attachment: AttachmentId,
+  { conditions }: PortMapOptions,
+  wanted: readonly Family[],
+): Promise<Conditions> {
+  const read: Record<Family, readonly Attribute[]> = { 4: [], 6: [] };
+  for (const family of families)
+    if (wanted.includes(family) && conditions[family].length > 0)
+      read[family] = await readFamily(programs, attachment, family, conditions[family]);
+  return read;
+}
+
+async function readFamily(
+  programs: Programs,
+  attachment: AttachmentId,
+  family: Family,
+  words: readonly string[],
+): Promise<Attribute[]> {
+  if (words.some((word) => /[;{}\n\r\0]/.test(word)))
+    throw new Error(
+      `"conditionsV${family}" holds ";", "{", "}" or a line break. Write one match of nft there, word by word`,
+    );
+  const table = tables[family];
+  const chain = hashName(nameLength, 'conditions-', identityOf(attachment));
+  changeNftables(() => [addTable(table, tableComment), addChain(table, chain), flushChain(table, chain)]);
+  try {
+    const rule = `${table.family} ${table.name} ${chain} ${words.join(' ')} fib daddr type local return`;
+    const { status, stderr } = await programs
+      .run('nft', ['-f', '-'], `add rule ${rule}\n`)
+      .catch((error: Error) => {
+        if (!(error instanceof ProgramMissingError)) throw error;
+        throw new Error(
+          `"conditionsV${family}" needs the program "nft". Install the package "nftables" on the host`,
+        );
+      });
+    if (status !== 0) throw new Error(`nft refuses "conditionsV${family}": ${stderr.trim().split('\n')[0]}`);
+    const rules = withNftables((socket) => listRules(socket, table, chain));
+    const expressions = rules.flatMap((one) => one.expressions);
+    const own = expressions.slice(0, -behind.length);
+    // Without them the ports would be open to everybody.
+    if (own.length === 0 || expressions.slice(own.length).some(({ name }, i) => name !== behind[i]))
+      throw new Error(
+        `nft does not make rules of "conditionsV${family}" as they are wanted. Write matches there alone, such as ["ip", "saddr", "192.0.2.0/24"]`,
+      );
+    return own.map(copyExpression);
+  } finally {
+    changeNftables(() => [flushChain(table, chain), deleteChain(table, chain)]);
+  }
+}
