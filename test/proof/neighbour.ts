@@ -50,7 +50,9 @@ export class Neighbour {
   }
 
   private get isRouted(): boolean {
-    return routed.includes(this.attachment.network.plugins[0]!.type);
+    const types = this.attachment.network.plugins.map(({ type }) => type);
+    // Within a VRF, only who is bound to it is reached, and reaches anybody.
+    return routed.includes(types[0]!) && !types.includes('vrf');
   }
 }
 
