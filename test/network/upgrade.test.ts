@@ -17,8 +17,8 @@ import {
   withoutNames,
 } from '../support/older-state.ts';
 
-/** From before there was an agent, and from when it was new. */
-const releases = ['1282b20', 'fdc658c'];
+/** From before there was an agent, and a recent one. */
+const releases = ['1282b20', 'c3c76ee'];
 
 /** What tells of the recorded pod: rules with its addresses, its ID or its chains, and files. */
 async function tracesOf(host: Host, { rules: recorded }: RecordedState): Promise<string[]> {
