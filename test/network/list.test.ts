@@ -21,6 +21,7 @@ interface Listed {
     ips: string[];
     state: string;
     problems: string[];
+    foundBy?: string;
   }[];
   ranges: { network: string; used: number; free: number }[];
   problems: string[];
@@ -171,7 +172,7 @@ test('the list has names, and is filtered by network, pod and state', async (t) 
     json.attachments.flatMap(({ network, containerId }) => (network === 'podnet' ? containerId : [])).sort(),
   );
   for (const one of inspected[0].attachments) {
-    const { state, problems, ...same } = json.attachments.find(
+    const { state, problems, foundBy, ...same } = json.attachments.find(
       ({ containerId, network }) => containerId === one.containerId && network === 'podnet',
     )!;
     t.deepEqual([typeof state, Array.isArray(problems), same], ['string', true, one]);
