@@ -5,6 +5,7 @@ import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runTogether } from '../cni/steps.ts';
 import { CniError, ErrorCode } from '../errors.ts';
+import { isLockHeld } from '../kernel/lock.ts';
 import { asDelegates, type Choice, type NameInterfaces } from './choice.ts';
 import { collect } from './collection.ts';
 import { refuseRivals, settleDefaultRoutes } from './default-route.ts';
@@ -136,7 +137,7 @@ export function defineSeveralNetworks<S extends Shape>(
 
     async del(call) {
       await lockPod(call).catch((error: Error) => {
-        if (error instanceof CniError) throw error;
+        if (isLockHeld(error)) throw error;
         // A full or read-only /run keeps no pod from going.
         call.warn(`Going on without a lock on the pod's networks: ${error.message}`);
       });

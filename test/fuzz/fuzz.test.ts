@@ -6,7 +6,7 @@ import { type Target, tryTarget } from './target.ts';
 import { targets } from './targets.ts';
 import { idleTime } from './waiting.ts';
 
-const sample = 2500;
+const sample = 5000;
 /** For each of those that take long, beside the first two of its samples and one of so many others. */
 const hostSample = 3;
 const hostEvery = 8;

@@ -26,6 +26,13 @@ const prevResult = {
   ],
   ips: [{ address: '10.1.0.2/24', gateway: '10.1.0.1', interface: 1 }],
 };
+/** The same from a plugin that made a bridge, and what the host has then. */
+const behindBridge = {
+  ...prevResult,
+  interfaces: [{ name: 'br0' }, ...prevResult.interfaces],
+  ips: [{ ...prevResult.ips[0], interface: 2 }],
+};
+const bridged = ['link add br0 up type bridge', 'link set uplink master br0'];
 const portMappings = [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }];
 /** A plugin with all its effects. */
 interface Life {
@@ -93,19 +100,20 @@ const lives: readonly Life[] = [
     type: 'firewall',
     variant: 'iptables',
     file: '80-firewall.conflist',
-    more: { backend: 'iptables', prevResult },
+    more: { backend: 'iptables', prevResult: behindBridge },
     other: { iptablesAdminChainName: '-x' },
     ifname: 'eth0',
-    beginning: { rules: 'add chain ip filter FORWARD { policy drop; }' },
+    beginning: { links: bridged, rules: 'add chain ip filter FORWARD { policy drop; }' },
   },
   {
     type: 'firewall',
     variant: 'nftables',
     file: '81-firewall-nftables.conflist',
-    more: { backend: 'nftables', prevResult },
+    more: { backend: 'nftables', prevResult: behindBridge },
     other: { ingressPolicy: 'same-bridge' },
     ifname: 'eth0',
     beginning: {
+      links: bridged,
       rules: `table inet filter {\nchain forward { type filter hook forward priority filter; policy drop; }\n}`,
     },
   },

@@ -197,6 +197,7 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
       subnets: ['10.88.0.0/16'],
       gateways: ['10.88.0.1'],
       used: 0,
+      free: 65533,
       capacity: 65533,
     },
   ]);

@@ -6,8 +6,8 @@ import { kinds } from './kinds.ts';
 import { prove } from './prove.ts';
 import { subjects } from './subjects.ts';
 
-/** The same cases each time, unless told otherwise; `npm run prove` makes others. */
-const seed = Number(process.env.PROOF_SEED ?? 1);
+/** The same cases each time, of a short chain, unless told otherwise; `npm run prove` makes others. */
+const seed = Number(process.env.PROOF_SEED ?? 13);
 
 for (const kind of Object.values(kinds))
   test(`${kind.part}: a sample is survived`, async (t) => {

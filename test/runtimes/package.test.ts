@@ -195,32 +195,26 @@ test('the Debian package installs, runs, and is removed completely', async (t) =
   t.is(await machine.run(...units), '');
 });
 
-test('the Debian package starts the agent, unless the administrator has disabled it', async (t) => {
+test('the Debian package starts the agent, unless the administrator has disabled it, and restarts the DHCP daemon if it runs', async (t) => {
   const machine = await makeMachine(t);
-  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  const install = () => machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  await install();
   t.regex(readlinkSync(machine.file(wanted)), /\/lib\/systemd\/system\/cni-agent\.socket$/);
   t.deepEqual(await machine.told(), ['--system daemon-reload', '--quiet --system start cni-agent.socket']);
   await machine.run('rm', wanted);
-  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
+  for (const active of [true, false]) {
+    await machine.run(active ? 'touch' : 'rm', '/run/cni-dhcp.service.active');
+    await machine.told();
+    await install();
+    const restarts = (await machine.told()).filter((line) => / restart /.test(line));
+    t.deepEqual(restarts, active ? ['--quiet --system restart cni-dhcp.service'] : []);
+  }
   t.false(existsSync(machine.file(wanted)), 'an upgrade does not enable it again');
-  await machine.told();
   await machine.run('dpkg', ...forced, '--remove', packageJson.name);
   t.deepEqual(await machine.told(), [
     'stop cni-agent.socket cni-agent.service cni-dhcp.socket cni-dhcp.service',
     '--system daemon-reload',
   ]);
-});
-
-test('an upgrade restarts the DHCP daemon if it runs', async (t) => {
-  const machine = await makeMachine(t);
-  await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
-  for (const active of [true, false]) {
-    await machine.run(active ? 'touch' : 'rm', '/run/cni-dhcp.service.active');
-    await machine.told();
-    await machine.run('dpkg', '--install', `/tmp/${debianPackage}`);
-    const restarts = (await machine.told()).filter((line) => / restart /.test(line));
-    t.deepEqual(restarts, active ? ['--quiet --system restart cni-dhcp.service'] : []);
-  }
 });
 
 test('where systemd does not run, the Debian package starts nothing', async (t) => {
