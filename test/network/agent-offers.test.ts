@@ -1,4 +1,7 @@
-/** Which calls the agent takes, each reason to refuse one by itself; and how many it does at once. */
+/**
+ * Which calls the agent takes, each reason to refuse one by itself; and how many it does at once.
+ * Runs once: it starts an agent itself.
+ */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,4 +1,4 @@
-/** Option `--format` of `cni`: the same for all commands. */
+/** Option `--format` of `cni`: the same for all commands. Runs once: no agent takes part. */
 
 import test from 'ava';
 import { cni, directory } from '../support/command.ts';

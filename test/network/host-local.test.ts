@@ -1,3 +1,5 @@
+/** The plugin host-local, called by itself. Runs once: no agent takes part. */
+
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

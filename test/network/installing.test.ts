@@ -1,3 +1,5 @@
+/** What `cni install` and the image do on a host, and what they say. Runs once: no agent takes part. */
+
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-/** The commands of docs/multus.md that make the kubeconfig of a node. */
+/** The commands of docs/multus.md that make the kubeconfig of a node. Runs once: no agent takes part. */
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

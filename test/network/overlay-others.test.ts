@@ -1,4 +1,7 @@
-/** The overlay beside others: nodes with flanneld, other networks, the firewall, and etcd that says odd things. */
+/**
+ * The overlay beside others: nodes with flanneld, other networks, the firewall, and etcd that says odd things.
+ * Runs once: it starts agents itself.
+ */
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** The overlay that the agent keeps between nodes, with real etcd, on nodes that a switch joins. */
+/**
+ * The overlay that the agent keeps between nodes, with real etcd, on nodes that a switch joins.
+ * Runs once: it starts agents itself.
+ */
 
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
