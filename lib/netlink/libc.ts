@@ -178,6 +178,8 @@ export function pointersTo(targets: readonly Uint8Array[]): Pointers {
 function describeErrno(errno: number): [code: string, text: string] {
   // libuv has this number as ENOTSUP, with which errno.h makes it one.
   if (errno === 95) return ['EOPNOTSUPP', 'operation not supported'];
+  // containerd takes a failed DEL for done that says "no such file or directory".
+  if (errno === 2) return ['ENOENT', 'it does not exist'];
   if (errno === 85) return ['ERESTART', 'what it was based on has changed'];
   return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'the kernel refused'];
 }
