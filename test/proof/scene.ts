@@ -96,7 +96,11 @@ export class Scene {
   /** A new pod, not attached yet. */
   async attachment(): Promise<Attachment> {
     const { host, subject } = this;
-    return new Attachment(host, await host.addPod(), subject.network, attachmentOptions(subject));
+    const pod = await host.addPod();
+    // It keeps the address and the queue that it gets when it is up for the first time.
+    if (subject.ifname === 'lo')
+      for (const state of ['up', 'down']) await pod.run(['ip', 'link', 'set', 'lo', state]);
+    return new Attachment(host, pod, subject.network, attachmentOptions(subject));
   }
 
   /** Has packets come to the ports that are mapped, so that the kernel tracks where it leads them. */
