@@ -48,7 +48,9 @@ function codesFor({ verb, failed }: Befallen): readonly number[] {
   // Whatever has failed, no ADD can be served.
   if (verb === 'STATUS') return [NotAvailable, IOFailure, TryAgainLater];
   if (failed === undefined) return [IOFailure, TryAgainLater, Internal];
-  return [ownFile.test(failed) ? IOFailure : Internal];
+  if (!ownFile.test(failed)) return [Internal];
+  // CHECK may have gone on, and found something amiss.
+  return verb === 'CHECK' ? [IOFailure, Internal] : [IOFailure];
 }
 
 function readError(stdout: string): { code: number; msg: string; details?: unknown } | undefined {
