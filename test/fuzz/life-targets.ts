@@ -62,7 +62,12 @@ const fixed = {
 };
 /** An IPAM plugin is given the address first, and the route is refused when the interface is there. */
 const late = { ipam: fixed };
-const parents = ['link add up0 up type veth peer name up1', 'link set up1 up'];
+/** What the plugins with an interface on, or in place of, one of the host have in common. */
+const onParent = {
+  other: late,
+  ifname: 'eth1',
+  beginning: { links: ['link add up0 up type veth peer name up1', 'link set up1 up'] },
+};
 const delegate = { type: 'bridge', bridge: 'cni9', ipam };
 const annotations = {
   'io.kubernetes.cri.pod-annotations': { 'k8s.v1.cni.cncf.io/networks': 'further@net1', cni: 'further' },
@@ -135,17 +140,13 @@ const lives: readonly Life[] = [
     type: 'macvlan',
     file: '61-macvlan.conflist',
     more: { master: 'up0', ipam },
-    other: late,
-    ifname: 'eth1',
-    beginning: { links: parents },
+    ...onParent,
   },
   {
     type: 'host-device',
     file: '66-host-device.conflist',
     more: { device: 'up0', ipam },
-    other: late,
-    ifname: 'eth1',
-    beginning: { links: parents },
+    ...onParent,
   },
   { type: 'tap', file: '65-tap.conflist', more: { ipam }, other: late, ifname: 'eth1' },
   {
@@ -214,16 +215,12 @@ const lives: readonly Life[] = [
   {
     type: 'ipvlan',
     more: { master: 'up0', ipam },
-    other: late,
-    ifname: 'eth1',
-    beginning: { links: parents },
+    ...onParent,
   },
   {
     type: 'vlan',
     more: { master: 'up0', vlanId: 7, ipam },
-    other: late,
-    ifname: 'eth1',
-    beginning: { links: parents },
+    ...onParent,
   },
   { type: 'dummy', more: { ipam }, other: late, ifname: 'eth1' },
   { type: 'vrf', more: { vrfname: 'red', prevResult }, other: { table: 254 }, ifname: 'eth0' },

@@ -97,9 +97,7 @@ export class Scene {
   async attachment(): Promise<Attachment> {
     const { host, subject } = this;
     const pod = await host.addPod();
-    // It keeps the address and the queue that it gets when it is up for the first time.
-    if (subject.ifname === 'lo')
-      for (const state of ['up', 'down']) await pod.run(['ip', 'link', 'set', 'lo', state]);
+    if (subject.ifname === 'lo') await pod.useLoopback();
     return new Attachment(host, pod, subject.network, attachmentOptions(subject));
   }
 

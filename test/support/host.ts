@@ -68,6 +68,14 @@ export class Pod extends Namespace {
     this.containerId = `container-${name}`;
   }
 
+  /**
+   * Sets "lo" up and down: it keeps the addresses and the queue that it gets when it is up for the first
+   * time.
+   */
+  async useLoopback(): Promise<void> {
+    for (const state of ['up', 'down']) await this.run(['ip', 'link', 'set', 'lo', state]);
+  }
+
   /** Takes the namespace away, as a runtime or a reboot may do before DEL. */
   async remove(): Promise<void> {
     await this.host.run(['ip', 'netns', 'delete', this.name]);

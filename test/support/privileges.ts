@@ -227,8 +227,7 @@ export class Privileged {
       return { works: isFine(outcome), outcome, pictures: [0, 0] };
     }
     const pod = await this.host.addPod();
-    // An interface that was up keeps its addresses.
-    for (const state of ['up', 'down']) await pod.run(['ip', 'link', 'set', 'lo', state]);
+    await pod.useLoopback();
     const base = this.attachment(this.host, pod, this.subject.before ?? []);
     if (this.subject.before) await base.add();
     try {
