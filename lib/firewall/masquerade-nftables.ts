@@ -38,16 +38,15 @@ const multicast = [Prefix.parse('224.0.0.0/4'), Prefix.parse('ff00::/8')];
 
 export const nftablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async add(attachment, prefixes, undo) {
-    const isOwn = (comment: string) => comment.startsWith(attachmentTag(attachment));
     let replaced: readonly NftRule[] = [];
     const takeBack = () =>
       changeNftables((socket) => [
-        ...deletion(stale(socket, isOwn)),
+        ...deletion(rulesOf(attachment, listRules(socket, table, checks))),
         ...replaced.map((rule) => addAgain(table, checks, rule)),
       ]);
     changeNftables(
       (socket, again) => {
-        replaced = stale(socket, isOwn);
+        replaced = rulesOf(attachment, listRules(socket, table, checks));
         return [
           ...setUp(socket, again),
           ...deletion(replaced),
@@ -61,8 +60,7 @@ export const nftablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   },
 
   async del(attachment) {
-    const isOwn = (comment: string) => comment.startsWith(attachmentTag(attachment));
-    changeNftables((socket) => deletion(stale(socket, isOwn)));
+    changeNftables((socket) => deletion(rulesOf(attachment, listRules(socket, table, checks))));
   },
 
   async missing(attachment, prefixes) {
@@ -83,7 +81,9 @@ export const nftablesMasquerade = (programs: Programs): MasqueradeBackend => ({
   async gc(network, valid) {
     const keep = new Set(valid.map(attachmentComment));
     const isStale = (comment: string) => comment.startsWith(`${networkTag(network)}-`) && !keep.has(comment);
-    changeNftables((socket) => deletion(stale(socket, isStale)));
+    changeNftables((socket) =>
+      deletion(listRules(socket, table, checks).filter(({ comment }) => isStale(comment))),
+    );
   },
 });
 
@@ -141,10 +141,6 @@ function sourceOf({ expressions }: NftRule): Address | undefined {
     if (value?.length === 4 || value?.length === 16) return Address.fromBytes(value);
   }
   return undefined;
-}
-
-function stale(socket: NetlinkSocket, isStale: (comment: string) => boolean): NftRule[] {
-  return listRules(socket, table, checks).filter(({ comment }) => isStale(comment));
 }
 
 function deletion(rules: readonly NftRule[]): Request[] {
