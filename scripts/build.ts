@@ -2,14 +2,15 @@
  * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's
  * name.
  *
- *     node scripts/build.ts [x64|arm64]
+ *     node scripts/build.ts [x64|arm64] [--reproducible]
  *
  * The machine's own architecture goes to dist/bin, another one to dist/<architecture>/bin. What has not
  * changed since the last build is not built again.
  *
  * The bytecode that each plugin runs is built in as well. It comes from training: a first executable is put
  * through every verb of the samples in conf/, in namespaces, which needs root; without, functions are
- * compiled when called.
+ * compiled when called. With --reproducible, training is repeated until chance has no part in what it
+ * leaves, so that two builds are the same, byte by byte.
  */
 
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -28,17 +29,22 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { type BuildOptions, build, type Metafile } from 'esbuild';
 import { apart, loadApart } from './build/apart.ts';
 import { pageScript, pageStyle } from './build/draw.ts';
 import { learn } from './build/learn.ts';
 import { bundledPackages } from './build/sbom.ts';
-import { isCurrent, stampOf } from './build/stamp.ts';
+import { isCurrent, stampOf, type Training } from './build/stamp.ts';
 import { nodePackage, runTool, targetOf } from './build/target.ts';
 import { layTree } from './build/tree.ts';
 
 const root = join(import.meta.dirname, '..');
-const arch = process.argv[2] ?? process.arch;
+const { values: options, positionals } = parseArgs({
+  options: { reproducible: { type: 'boolean', default: false } },
+  allowPositionals: true,
+});
+const arch = positionals[0] ?? process.arch;
 const target = attempt(() => targetOf(arch));
 const native = target.isNative;
 const buildDir = join(root, 'build', arch);
@@ -204,7 +210,8 @@ async function makeExecutable(): Promise<void> {
   const stampFile = join(buildDir, 'stamp');
   const previous = existsSync(executable) && existsSync(stampFile) ? readFileSync(stampFile, 'utf8') : '';
   const obstacle = trainingObstacle();
-  if (!isCurrent(previous, digest, obstacle === undefined)) {
+  const wanted: Training = obstacle ? 'untrained' : options.reproducible ? 'reproducible' : 'trained';
+  if (!isCurrent(previous, digest, wanted)) {
     rmSync(stampFile, { force: true });
     rmSync(training, { recursive: true, force: true });
     mkdirSync(training, { recursive: true });
@@ -217,7 +224,7 @@ async function makeExecutable(): Promise<void> {
       readdirSync(training).filter((file) => file.endsWith('.cache')),
       training,
     );
-    writeFileSync(stampFile, stampOf(digest, trained));
+    writeFileSync(stampFile, stampOf(digest, trained ? wanted : 'untrained'));
   }
   attempt(() => {
     layTree({ target, nodePackage: nodePackage(arch), executable, packages }, binDir, names, buildDir);
@@ -236,7 +243,7 @@ function trainingObstacle(): string | undefined {
 
 /**
  * Has every plugin leave the bytecode of what it runs. What that is depends on chance where calls get in each
- * other's way; so that two builds give the same, it is done until each plugin has left the same twice.
+ * other's way: if two builds have to be the same, it is done until each plugin has left the same twice.
  * @param directory where the code caches go.
  * @returns false when it failed, as within a container that may not create namespaces. It has said why.
  */
@@ -247,11 +254,12 @@ function train(directory: string): boolean {
   const bin = join(directory, 'bin');
   mkdirSync(bin);
   for (const name of names) linkSync(trainee, join(bin, name));
-  const isTrained = learn(directory, () => {
+  const trainOnce = () => {
     const script = join(root, 'scripts/build/train.ts');
     const env = { ...process.env, CNI_BIN: bin };
     return spawnSync(process.execPath, ['--no-warnings', script], { env, stdio: 'inherit' }).status === 0;
-  });
+  };
+  const isTrained = options.reproducible ? learn(directory, trainOnce) : trainOnce();
   if (!isTrained)
     console.log(
       'Training failed for the reason above: this executable compiles what was not recorded. The next build tries again',

@@ -31,7 +31,7 @@ try {
   for (const copy of copies) copyTree(copy);
   for (const copy of copies) {
     console.log(`Building in "${copy}"`);
-    execFileSync(process.execPath, [join(copy, 'scripts/build.ts')], {
+    execFileSync(process.execPath, [join(copy, 'scripts/build.ts'), '--reproducible'], {
       cwd: copy,
       stdio: ['ignore', 'ignore', 'inherit'],
     });

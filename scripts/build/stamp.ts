@@ -1,21 +1,21 @@
 /** What the last build leaves behind, so that the next one knows whether there is anything to do. */
 
-const untrained = ' untrained';
+/** How an executable was trained: each way is as good as those before it, and better. */
+const trainings = ['untrained', 'trained', 'reproducible'] as const;
+export type Training = (typeof trainings)[number];
 
-/**
- * The stamp of an executable.
- * @param digest of what it was made of.
- * @param trained false when it lacks bytecode.
- */
-export function stampOf(digest: string, trained: boolean): string {
-  return trained ? digest : digest + untrained;
+/** The stamp of an executable. @param digest of what it was made of. */
+export function stampOf(digest: string, training: Training): string {
+  return `${digest} ${training}`;
 }
 
 /**
  * True if the last build need not be repeated.
  * @param previous its stamp, "" when there is none.
- * @param canTrain whether an executable that was not trained can be this time.
+ * @param wanted what the next one would bring.
  */
-export function isCurrent(previous: string, digest: string, canTrain: boolean): boolean {
-  return previous === stampOf(digest, true) || (!canTrain && previous === stampOf(digest, false));
+export function isCurrent(previous: string, digest: string, wanted: Training): boolean {
+  return trainings
+    .slice(trainings.indexOf(wanted))
+    .some((training) => previous === stampOf(digest, training));
 }
