@@ -53,21 +53,27 @@ disable_services() {
   done
 }
 
-# Installs the npm packages, among them the Node.js that everything runs on, and puts that first in PATH.
+# Installs the npm packages, among them the Node.js that everything runs on.
 install_node_modules() {
-  if ! npm ls --depth=0 >/dev/null 2>&1; then
-    step 'Installing npm packages (the pinned Node.js is one of them)'
-    npm ci --no-audit --no-fund --loglevel=error
-  fi
-  export PATH="$PWD/node_modules/.bin:$PATH"
+  npm ls --depth=0 >/dev/null 2>&1 && return
+  step 'Installing npm packages (the pinned Node.js is one of them)'
+  npm ci --no-audit --no-fund --loglevel=error
 }
 
 prepare() {
   [ "$(uname -m)" = x86_64 ] || die "This is a machine of $(uname -m): build and test on one of x86_64."
   [ "$(id -u)" -eq 0 ] || die 'Network namespaces need root: run this as root.'
   command -v apt-get >/dev/null || die 'apt-get is missing: run this on Debian 12 or 13.'
-  install_packages "$@"
-  install_node_modules
+  if command -v npm >/dev/null; then
+    # Neither needs the other: npm's packages run no script when they are installed.
+    install_node_modules &
+    install_packages "$@"
+    wait $!
+  else
+    install_packages "$@"
+    install_node_modules
+  fi
+  export PATH="$PWD/node_modules/.bin:$PATH"
   step 'Building the executables'
   npm run --silent build
 }
