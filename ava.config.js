@@ -7,7 +7,8 @@ export default {
   extensions: ['ts'],
   files: ['test/**/*.test.ts'],
   workerThreads: false,
-  timeout: '11m',
+  // As long as a guest may take, in which a whole file runs: AVA hears nothing of it meanwhile.
+  timeout: '31m',
   // Any text gives an order of its own, the same each time.
   ...(order !== undefined && { sortTestFiles: (a, b) => (placeOf(a) < placeOf(b) ? -1 : 1) }),
 };

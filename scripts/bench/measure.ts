@@ -33,7 +33,7 @@ export interface Row {
 
 const resamplings = 2000;
 /** Fewer samples than these say little about others. */
-const fewestForInterval = 6;
+export const fewestForInterval = 6;
 
 /** More is better of what is counted by the second. */
 export function isRate(unit: string): boolean {

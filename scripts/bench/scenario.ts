@@ -1,7 +1,7 @@
 /** What a scenario is, and how the contenders are called in turn. */
 
 import { type Contender, contenders } from './call.ts';
-import type { Samples } from './measure.ts';
+import { fewestForInterval, type Samples } from './measure.ts';
 
 /** Something to measure, which gives one line of the table or several. */
 export interface Scenario {
@@ -39,7 +39,7 @@ export function emptySamples(): Samples {
 export async function alternate(
   rounds: number,
   once: (contender: Contender, round: number, counts: boolean) => void | Promise<void>,
-  { warmUp = 2, seconds = 15, fewest = 5 }: Pace = {},
+  { warmUp = 2, seconds = 15, fewest = fewestForInterval }: Pace = {},
 ): Promise<void> {
   const end = performance.now() + 1000 * seconds;
   for (let round = 0; round < warmUp + rounds; round++) {

@@ -1,18 +1,12 @@
-import { join } from 'node:path';
 import test from 'ava';
-import { tryRun } from '../support/run.ts';
 import { hostTargets } from './host-targets.ts';
 import { type Target, tryTarget } from './target.ts';
 import { targets } from './targets.ts';
 import { idleTime } from './waiting.ts';
 
 const sample = 5000;
-/** For each of those that take long, beside the first two of its samples and one of so many others. */
-const hostSample = 3;
-const hostEvery = 8;
 /** The same inputs each time; `npm run fuzz` makes others. */
 const seed = 1;
-const fuzz = join(import.meta.dirname, '../../scripts/fuzz.ts');
 
 // One by one: the time that an input takes is that of the whole process.
 for (const target of targets.filter((one) => !hostTargets.includes(one)))
@@ -24,16 +18,6 @@ for (const target of targets.filter((one) => !hostTargets.includes(one)))
     const again = `npm run fuzz -- --target ${target.name} --seed ${seed} --path ${found?.path}`;
     t.is(found && `${found.error} (input ${found.input.toString('base64')}, again: ${again})`, undefined);
   });
-
-test.serial('hostile input does no harm on a host of its own', async (t) => {
-  const names = hostTargets.map(({ name }) => name);
-  const extent = ['--inputs', `${hostSample * names.length}`, '--every', `${hostEvery}`, '--seed', `${seed}`];
-  const argv = [process.execPath, '--no-warnings', fuzz, '--target', names.join(), ...extent];
-  const { exit, stdout, stderr } = await tryRun(argv, { timeout: 300_000 });
-  t.is(exit, 0, `${stdout}${stderr}`);
-  const tried = [...stdout.matchAll(/^ok (\S+):/gm)].map(([, name]) => name);
-  t.deepEqual(tried, names, stdout);
-});
 
 test('what else the machine does is no time that something waits', (t) => {
   const calm = { processor: 100, disk: 0, slowdown: 1 };

@@ -8,6 +8,7 @@ import {
   type Beginning,
   beginAnew,
   hasLinkKind,
+  longestOnHost,
   pictureOfBystander,
   pictureOfHost,
   pictureOfPod,
@@ -246,8 +247,9 @@ function lifeOf({ type, variant, file, more, other, ifname, args = '', beginning
   return {
     name: ['verbs', type, variant].filter(Boolean).join('-'),
     samples: [valid, ...others],
+    longest: longestOnHost,
+    begin: () => beginAnew(beginning),
     async run(input) {
-      beginAnew(beginning);
       const text = input.toString('utf8');
       const end = text.indexOf('\n');
       const pairs = text

@@ -12,6 +12,10 @@ export interface Target {
   readonly name: string;
   /** Valid inputs, which are mutated. */
   readonly samples: readonly (string | Uint8Array)[];
+  /** In how many milliseconds each input must be answered; {@link longestAnswer} when left out. */
+  readonly longest?: number;
+  /** Makes what each input finds, which is no part of the time that it takes. */
+  begin?(): void;
   /**
    * Takes one input.
    * @param directory an empty one, removed afterwards.
@@ -47,7 +51,7 @@ export interface Finding {
   readonly path: string | undefined;
 }
 
-/** In how many milliseconds every input must be answered. */
+/** In how many milliseconds an input must be answered, unless its target has more. */
 const longestAnswer = 1000;
 /** How often an input must take longer than that, by the clock, to count as slow. */
 const slowTries = 3;
@@ -115,8 +119,8 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
 }
 
 /**
- * Tries an input once. It may take a second of processors, and wait for a second where neither these nor disks
- * are what it waits for.
+ * Tries an input once. It may take a second of processors, or what its target has, and wait as long where neither
+ * these nor disks are what it waits for.
  */
 async function tryOnce(
   target: Target,
@@ -125,6 +129,7 @@ async function tryOnce(
   const parent = mkdtempSync(join(tmpdir(), 'cni-fuzz-'));
   const directory = join(parent, 'own');
   mkdirSync(directory);
+  target.begin?.();
   const elapsed = stopwatch();
   let error: Error | undefined;
   watch(`${target.name}, input ${input.toString('base64')} (in base64)`);
@@ -137,7 +142,8 @@ async function tryOnce(
   watch(undefined);
   rmSync(parent, { recursive: true, force: true });
   const { clock, processor } = duration;
-  return { error, clock, isSlow: processor > longestAnswer || idleTime(duration) > longestAnswer };
+  const { longest = longestAnswer } = target;
+  return { error, clock, isSlow: processor > longest || idleTime(duration) > longest };
 }
 
 /** Samples with a few changes, whatever JSON, and whatever bytes. */

@@ -94,6 +94,7 @@ test('an agent does no more calls at once than it was told', async (t) => {
   const { log, status, add, go } = await busyHost(t);
   const calls = [add(), add(), add()];
   await until('two calls wait', async () => (await status()).queued === 2);
+  await until('the third is under way', () => log()[0] === 'begin ADD');
   t.deepEqual(log(), ['begin ADD']);
   go();
   for (const { exit, stdout } of await Promise.all(calls)) t.is(exit, 0, stdout);

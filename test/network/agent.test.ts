@@ -6,11 +6,11 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
 import { type Host, makeHost, type Pod, startAgent } from '../support/host.ts';
 import { link, ping, snapshot, until } from '../support/observe.ts';
@@ -187,7 +187,9 @@ test('the ADD of a runtime that has given up is undone, however long its IPAM pl
     readFileSync(host.file(`${directory}/verbs`), 'utf8').endsWith('ADD\nDEL\n'),
   );
   await until('the call has ended', async () => (await callsOf(host)) === 1);
-  t.false(existsSync(`/proc/${readFileSync(host.file(`${directory}/waiting`), 'utf8').trim()}`));
+  const waiting = host.file(`${directory}/waiting`);
+  // It may have been ended before it came to wait.
+  t.false(existsSync(waiting) && existsSync(`/proc/${readFileSync(waiting, 'utf8').trim()}`));
 });
 
 test('DEL waits until the ADD that the runtime has given up is undone', async (t) => {
@@ -256,7 +258,8 @@ test('a result that was passed on counts, even if the agent hears of it when a s
   });
   t.is(exit, 0);
   t.regex(stdout, /supportedVersions/);
-  await until('the agent goes on', async () => (await callsOf(host)) > 0);
+  // Held, it may not answer in time.
+  await until('the agent goes on', async () => (await callsOf(host).catch(() => 0)) > 0);
   tracer.kill('SIGTERM');
   t.regex(readFileSync(host.file('/run/trace'), 'utf8'), /"R.*\(DELAYED\)/);
   const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as {
@@ -310,10 +313,13 @@ test('a stale socket, one that is not a socket and one of another user are passe
   t.true(await ping(one.pod, '10.33.0.1'));
 });
 
-/** Puts a tree of the suite into a host's /run/bin. */
-async function installTree(host: Host): Promise<void> {
+/** Has a tree of the suite in a host's /run/bin, with links where the suite is in place of copies. */
+async function installTree(t: ExecutionContext, host: Host): Promise<void> {
+  const tree = mkdtempSync(join(suites.ours, '../tree-'));
+  t.teardown(() => rmSync(tree, { recursive: true }));
+  await host.run(['cp', '-al', `${suites.ours}/.`, tree]);
   await host.run(['mkdir', '/run/bin']);
-  await host.run(['cp', '-a', `${suites.ours}/.`, '/run/bin']);
+  await host.run(['mount', '--bind', tree, '/run/bin']);
 }
 
 /** Replaces that tree by another build, as far as launcher and agent know, as an upgrade does: name by name. */
@@ -350,7 +356,7 @@ function runInstalled(host: Host, pod: Pod, command: 'ADD' | 'DEL'): Promise<Out
 
 test('an agent whose tree was replaced ends after its calls, and plugins work meanwhile', async (t) => {
   const host = await makeHost(t);
-  await installTree(host);
+  await installTree(t, host);
   const agent = await host.start(t, ['/run/bin/cni', 'agent']);
   const ended = once(agent, 'exit');
   await upgradeTree(host);
@@ -362,7 +368,7 @@ test('an agent whose tree was replaced ends after its calls, and plugins work me
 
 test('an upgrade while pods come and go fails no call', async (t) => {
   const host = await makeHost(t);
-  await installTree(host);
+  await installTree(t, host);
   const agent = await host.start(t, ['/run/bin/cni', 'agent']);
   const ended = once(agent, 'exit');
   let isOver = false;
@@ -415,7 +421,7 @@ test('pods that come and go at once share the work, and each gets its own answer
   );
   const env = { PATH: `/run/counted:${cleanEnv.PATH}` };
   const runs = () => readFileSync(host.file('/run/counted/runs'), 'utf8').split('\n').length - 1;
-  const pods = await Promise.all(Array.from({ length: 24 }, () => host.addPod()));
+  const pods = await Promise.all(Array.from({ length: 16 }, () => host.addPod()));
   const impossible = 7;
   const all = pods.map((pod, i) => {
     const network = i === impossible ? portNet({ conditionsV4: ['--no-such-option'] }) : portNet();
@@ -441,7 +447,7 @@ test('pods that come and go at once share the work, and each gets its own answer
   t.deepEqual(after, idle);
 });
 
-test('200 lives with an agent that is killed again and again: nothing is left, no address is given twice', async (t) => {
+test('80 lives with an agent that is killed again and again: nothing is left, no address is given twice', async (t) => {
   const host = await makeHost(t);
   await (await attach(host, networkOf(bridge))).del();
   const idle = await snapshot(host);
@@ -471,7 +477,7 @@ test('200 lives with an agent that is killed again and again: nothing is left, n
     while ((await attachment.tryDel()).exit !== 0) await sleep(10);
     await pod.remove();
   };
-  for (let batch = 0; batch < 25; batch++) await Promise.all(Array.from({ length: 8 }, life));
+  for (let batch = 0; batch < 10; batch++) await Promise.all(Array.from({ length: 8 }, life));
   isOver = true;
   await killer;
   const { sandboxes: _, ...after } = await snapshot(host);

@@ -27,7 +27,7 @@ test('the bench runs, and prints this suite with its agent, without, and the ref
       'memory',
     ],
     // Not the newest ones, which would be downloaded.
-    { env: { CNI_REFERENCE: suites.reference }, timeout: 300_000 },
+    { env: { CNI_REFERENCE: suites.reference }, timeout: 1_200_000 },
   );
   for (const line of [
     new RegExp(`^VERSION${figure.repeat(3)}${ratio.repeat(2)}$`, 'm'),

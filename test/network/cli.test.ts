@@ -1,11 +1,11 @@
-/** Runs once: no agent takes part. */
+/** Runs once: it starts agents itself where the plugins' calls are many and beside the point. */
 
 import { chmodSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { attach, sample } from '../support/chain.ts';
 import { cni, command, directory, here } from '../support/command.ts';
-import { makeHost } from '../support/host.ts';
+import { makeHost, startAgent } from '../support/host.ts';
 import { links, snapshot, until } from '../support/observe.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
@@ -13,7 +13,7 @@ const bridge = { type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subn
 const list = (name: string, ...plugins: object[]) => ({ cniVersion: '1.0.0', name, plugins });
 
 test.serial(
-  'install installs every plugin and keeps foreign ones; uninstall removes only those of this suite',
+  'install installs every plugin, with no ADD failing meanwhile, and keeps foreign ones; uninstall removes only those of this suite',
   async (t) => {
     const dir = directory(t, {
       'my-plugin': '#!/bin/sh\n',
@@ -33,8 +33,18 @@ test.serial(
     t.is(new Set(names.map((name) => statSync(join(dir, name)).ino)).size, 1, 'one file under every name');
     const version = await here.tryRun([join(dir, 'vlan')], { env: { CNI_COMMAND: 'VERSION' } });
     t.regex(version.stdout, /"1\.1\.0"/);
+    let running = true;
+    const exits = (async () => {
+      const exits = [];
+      while (running)
+        exits.push((await here.tryRun([join(dir, 'host-local')], { env: { CNI_COMMAND: 'VERSION' } })).exit);
+      return exits;
+    })();
     const again = await cni('install', '--bin-dir', dir);
+    running = false;
     t.regex(again.stdout, new RegExp(`; ${names.length} replaced`));
+    t.true((await exits).length > 3);
+    t.deepEqual([...new Set(await exits)], [0]);
     rmSync(join(dir, 'ptp'));
     writeFileSync(join(dir, 'ptp'), '#!/bin/sh\necho other >&2\n', { mode: 0o755 });
     const removed = await here.tryRun([command, 'install', '--uninstall', '--bin-dir', dir]);
@@ -49,24 +59,7 @@ test.serial(
   },
 );
 
-test.serial('no ADD fails while the plugins are replaced', async (t) => {
-  const dir = directory(t);
-  await cni('install', '--bin-dir', dir);
-  let running = true;
-  const calls = (async () => {
-    const exits = [];
-    while (running)
-      exits.push((await here.tryRun([join(dir, 'host-local')], { env: { CNI_COMMAND: 'VERSION' } })).exit);
-    return exits;
-  })();
-  for (let i = 0; i < 3; i++) t.is((await cni('install', '--bin-dir', dir)).exit, 0);
-  running = false;
-  const exits = await calls;
-  t.true(exits.length > 3);
-  t.deepEqual([...new Set(exits)], [0]);
-});
-
-test.serial('install that fails says why, and changes nothing', async (t) => {
+test('install that fails says why, and changes nothing', async (t) => {
   const dir = directory(t, { file: '' });
   const below = await cni('install', '--bin-dir', join(dir, 'file/bin'));
   t.is(below.exit, 1);
@@ -80,9 +73,6 @@ test.serial('install that fails says why, and changes nothing', async (t) => {
   const readOnly = await host.tryRun([command, 'install', '--bin-dir', '/run/readonly']);
   t.regex(readOnly.stderr, /read-only/);
   t.is((await cni('install', '--bin-dir', '/proc/nowhere')).exit, 1);
-  // Another file system: a copy in place of a link.
-  await host.run(['mkdir', '/run/bin']);
-  t.regex((await host.run([command, 'install', '--bin-dir', '/run/bin'])).toString(), /copied to/);
 });
 
 test('add, check, del and status run a network as cnitool does', async (t) => {
@@ -182,6 +172,7 @@ interface Listed {
 
 test('list and draw show attachments and orphans; gc removes the orphans', async (t) => {
   const host = await makeHost(t);
+  await startAgent(t, host);
   await host.run(['sh', '-c', 'cat > /etc/cni/net.d/10-x.conflist'], {
     stdin: JSON.stringify({ ...sample('10-bridge.conflist'), cniVersion: '1.1.0' }),
   });
@@ -253,9 +244,10 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
   t.is((await host.run(['ip', '-n', web.name, '-o', 'link'])).includes('eth0'), false);
 });
 
-/** A host with one network, and what it takes to run the command on it. */
+/** A host with one network and an agent, and what it takes to run the command on it. */
 async function hostWith(t: ExecutionContext, network: object) {
   const host = await makeHost(t);
+  await startAgent(t, host);
   const write = (content: object) =>
     host.run(['sh', '-c', 'cat > /etc/cni/net.d/10-x.conflist'], { stdin: JSON.stringify(content) });
   await write(network);
@@ -337,19 +329,10 @@ test('gc reports what it could not remove as still there, with the reason, and e
   t.regex(disabled.stdout, /0 attachments removed, 1 still there, 0 kept/);
   t.is((await orphans()).length, 1);
 
-  const bin = '/run/bin';
-  await host.run([
-    'sh',
-    '-c',
-    `mkdir ${bin} && cp -l ${suites.ours}/* ${bin} || cp -r ${suites.ours}/. ${bin}`,
-  ]);
-  await host.run([
-    'sh',
-    '-c',
-    `rm ${bin}/portmap && printf '#!/bin/sh\nexit 3\n' > ${bin}/portmap && chmod +x ${bin}/portmap`,
-  ]);
+  mkdirSync(host.file('/run/bin'));
+  writeFileSync(host.file('/run/bin/portmap'), '#!/bin/sh\nexit 3\n', { mode: 0o755 });
   await write({ ...network, cniVersion: '1.0.0' });
-  const failing = await run(['gc', 'podnet'], { CNI_PATH: bin });
+  const failing = await run(['gc', 'podnet'], { CNI_PATH: `/run/bin:${suites.ours}` });
   t.is(failing.exit, 1);
   t.regex(failing.stdout, /^Still there: .*Plugin "portmap" failed DEL/m);
   t.is((await orphans()).length, 1);
@@ -429,10 +412,9 @@ test('list and validate warn of a range that is full', async (t) => {
   };
   const { host, run } = await hostWith(t, network);
   const pods = [];
-  for (let i = 0; i < 5; i++) {
-    t.notRegex((await run(['list'])).stderr, /given away/);
-    pods.push(await attach(host, network));
-  }
+  for (let i = 0; i < 4; i++) pods.push(await attach(host, network));
+  t.notRegex((await run(['list'])).stderr, /given away/);
+  pods.push(await attach(host, network));
   const full = /all 5 addresses of 10\.5\.0\.1-10\.5\.0\.6/i;
   t.regex((await run(['list'])).stderr, full);
   const validated = await run(['validate']);
@@ -442,13 +424,8 @@ test('list and validate warn of a range that is full', async (t) => {
   t.notRegex((await run(['list'])).stderr, /given away/);
 });
 
-test('explain describes what each sample would do', async (t) => {
+test('explain describes what a network would do', async (t) => {
   const directoryOf = join(import.meta.dirname, '../../conf');
-  for (const name of readdirSync(directoryOf).filter((file) => /\.conf(list)?$/.test(file))) {
-    const { exit, stdout, stderr } = await cni('explain', join(directoryOf, name));
-    t.is(exit, 0, stderr);
-    t.notRegex(stdout, /undefined|not of this suite|\[object/, name);
-  }
   const podnet = (await cni('explain', join(directoryOf, '10-bridge.conflist'))).stdout;
   t.regex(
     podnet,

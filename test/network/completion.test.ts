@@ -54,9 +54,10 @@ const shells: Record<string, Ask> = {
     return lines(await host.run(['env', path, 'HOME=/run/work', 'fish', '--no-config', '-c', script, line]));
   },
   zsh: async (host, line) => {
-    // A terminal of its own, in which Tab lists what there is; compadd tells what it is given.
+    // A terminal of its own, in which Tab lists what there is; compadd tells what it is given. ^U is for zsh alone,
+    // even when it comes while zsh does not read.
     const script = `cd /run/work; zmodload zsh/zpty
-      zpty z zsh -f -i; zpty -w z 'PS1=; unsetopt zle_bracketed_paste; autoload -Uz compinit; compinit -u -D; eval "$(cni completion zsh)"'
+      zpty z zsh -f -i; zpty -w z 'stty kill undef; PS1=; unsetopt zle_bracketed_paste; autoload -Uz compinit; compinit -u -D; eval "$(cni completion zsh)"'
       zpty -w z 'compadd() { [[ " $* " == *" -O "* || " $* " == *" -A "* || " $* " == *" -D "* ]] && { builtin compadd "$@"; return }; local -a __hits; builtin compadd -O __hits "$@"; print -r -l -- "HIT:"$^__hits; builtin compadd "$@" }'
       zpty -w z 'bindkey "^I" complete-word; zle -C complete-word complete-word _main_complete; print READ""Y'
       zpty -r z text '*READY*'; zpty -n -w z "$1"$'\\t'

@@ -1,15 +1,14 @@
 /**
  * `cni doctor` tells attachments that `cni repair` repairs from those that must be made anew.
- * Runs once: no agent takes part.
+ * Runs once: it starts agents itself.
  */
 
 import ava, { type ExecutionContext } from 'ava';
 import type { PluginConf } from '../support/chain.ts';
 import { answers, serveLines } from '../support/connection.ts';
-import { bridged, examine, hostLocal, network, testFix } from '../support/doctor.ts';
+import { bridged, examine, hostLocal, scene as hostWith, network, testFix } from '../support/doctor.ts';
 import { ping } from '../support/observe.ts';
-import { makeOperator, publish } from '../support/operator.ts';
-import { outsideOf } from '../support/outside.ts';
+import { publish } from '../support/operator.ts';
 
 /** One after the other: each starts many processes, and plugins that take too long are findings. */
 const test = ava.serial;
@@ -24,8 +23,7 @@ const pointToPoint = {
 
 /** A host with a neighbour, and a way to attach pods that answer on a port of the host. */
 async function scene(t: ExecutionContext, ...plugins: PluginConf[]) {
-  const on = await makeOperator(t, [plugins.length > 0 ? network('net', ...plugins) : bridged]);
-  const outside = await outsideOf(on.host);
+  const { on, outside } = await hostWith(t, plugins.length > 0 ? network('net', ...plugins) : bridged);
   const serve = async (hostPort: number, args = '') => {
     const pod = await on.attach('net', { ...publish(hostPort), CNI_ARGS: args });
     await serveLines(t, pod, 80);
@@ -67,22 +65,22 @@ test('--fix repairs all pods at once', async (t) => {
   for (const port of [8080, 8081]) t.true(await isPublished(port));
 });
 
-for (const [title, fault] of [
-  ['its interface', 'ip link del eth0'],
-  ['its address', 'ip addr flush dev eth0'],
-  ['its route', 'ip route del default'],
-] as const)
-  test(`a pod that has lost ${title} is for its runtime, whatever the host has lost`, async (t) => {
-    const { on } = await scene(t);
-    const pod = await on.attach('net');
-    const inPod = `nsenter --net=${pod.netns} ${fault}`;
-    for (const faults of [inPod, `${inPod}; iptables -t nat -F`])
-      await testFix(t, on, faults, 'attachments', {
-        subject: /on network "net"$/,
-        command: /^cni del net \S+ && cni add net \S+$/,
-        isWell: () => ping(pod, '192.0.2.2'),
-      });
-  });
+test('what a pod has lost is for its runtime, whatever the host has lost', async (t) => {
+  const { on } = await scene(t);
+  const pod = await on.attach('net');
+  const inPod = `nsenter --net=${pod.netns} ip`;
+  for (const fault of [
+    `${inPod} addr flush dev eth0`,
+    `${inPod} addr flush dev eth0; iptables -t nat -F`,
+    `${inPod} link del eth0; iptables -t nat -F`,
+    `${inPod} route del default; iptables -t nat -F`,
+  ])
+    await testFix(t, on, fault, 'attachments', {
+      subject: /on network "net"$/,
+      command: /^cni del net \S+ && cni add net \S+$/,
+      isWell: () => ping(pod, '192.0.2.2'),
+    });
+});
 
 test('what could not be repaired is said', async (t) => {
   const { on } = await scene(t);

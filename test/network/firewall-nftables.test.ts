@@ -2,7 +2,7 @@ import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, Namespace } from '../support/host.ts';
-import { ask, files, nftJson, ping, serve, snapshot } from '../support/observe.ts';
+import { ask, files, nftJson, ping, reach, serve, snapshot } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 
 const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
@@ -59,8 +59,8 @@ test('a pod gets through a chain of the operator that drops, from ADD until DEL'
   t.is(await ask(one.pod, 'tcp', '192.0.2.2', 80), undefined);
   const firewall = firewallAlone(one, { backend: 'nftables' });
   await firewall.tryAdd({}, one.result);
-  t.like(await ask(one.pod, 'tcp', '192.0.2.2', 80), { label: 'outside', peer: one.ip });
-  t.like(await ask(one.pod, 'tcp', 'fd00:2::2', 80), { label: 'outside' });
+  t.like(await reach(one.pod, 'tcp', '192.0.2.2', 80), { label: 'outside', peer: one.ip });
+  t.like(await reach(one.pod, 'tcp', 'fd00:2::2', 80), { label: 'outside' });
   await serve(t, one.pod, 'tcp', 80, 'pod');
   t.is(await ask(outside, 'tcp', one.ip, 80), undefined, 'nobody gets in who was not asked');
   await firewall.check();
@@ -142,7 +142,7 @@ test('chains that drop all by one rule a family, or all that is new, are found a
   const wanted = Object.keys(closing).map((name) => `inet of_${name} f`);
   t.deepEqual(await jumps(host), wanted.sort());
   for (const address of ['192.0.2.2', 'fd00:2::2'])
-    t.like(await ask(one.pod, 'tcp', address, 80), { label: 'outside' });
+    t.like(await reach(one.pod, 'tcp', address, 80), { label: 'outside' });
   const [v4, v6] = one.result!.ips!.map(({ address }) => address.split('/')[0]!);
   t.deepEqual(await elements(host, 'of_families'), [v4, v6]);
   t.deepEqual(await elements(host, 'of_v4'), [v4], 'the other family is not closed');
@@ -294,7 +294,7 @@ test('bridge, portmap and firewall need neither iptables nor nft', async (t) => 
   const one = await attach(host, network, { capabilities });
   t.true(await ping(one.pod, '192.0.2.2'));
   await serve(t, outside, 'tcp', 80, 'outside');
-  t.like(await ask(one.pod, 'tcp', '192.0.2.2', 80), { peer: '192.0.2.1' });
+  t.like(await reach(one.pod, 'tcp', '192.0.2.2', 80), { peer: '192.0.2.1' });
   await one.check();
   await one.del();
   t.is((await runNetworkVerb(host, network, 'STATUS')).exit, 0);

@@ -13,7 +13,7 @@ import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { fakePrograms, firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, files, iptablesSave, ping, serve, snapshot } from '../support/observe.ts';
+import { ask, files, iptablesSave, ping, reach, serve, snapshot } from '../support/observe.ts';
 import { addEnvironment, runPlugin, suites } from '../support/plugin.ts';
 
 const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
@@ -35,7 +35,7 @@ test('connections of a pod, and answers to them, pass a node that forwards nothi
   t.is(await ask(blocked.pod, 'tcp', other.ip, 80), undefined);
   await blocked.del();
   const one = await attach(host, net());
-  t.like(await ask(one.pod, 'tcp', other.ip, 80), { label: 'other' });
+  t.like(await reach(one.pod, 'tcp', other.ip, 80), { label: 'other' });
   await one.check();
   await host.run(['iptables', '-I', 'CNI-ADMIN', '-s', one.ip, '-j', 'DROP']);
   t.is(await ask(one.pod, 'tcp', other.ip, 80), undefined, "the operator's rules come first");

@@ -85,12 +85,12 @@ test('pods on two nodes reach each other over VXLAN, and a host port leads acros
   t.true(await observe.ping(client.pod, v4!));
   t.true(await observe.ping(client.pod, v6!));
   await observe.serve(t, web.pod, 'tcp', 80, 'web');
-  t.deepEqual(await observe.ask(client.pod, 'tcp', v4!, 80), {
+  t.deepEqual(await observe.reach(client.pod, 'tcp', v4!, 80), {
     label: 'web',
     peer: client.ip,
     said: 'hello',
   });
-  t.is((await observe.ask(client.pod, 'tcp', '192.0.2.1', 8080))?.label, 'web');
+  t.is((await observe.reach(client.pod, 'tcp', '192.0.2.1', 8080)).label, 'web');
   t.is((await observe.link(web.pod, 'eth0'))?.mtu, 1450);
 });
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, ping, serve, snapshot } from '../support/observe.ts';
+import { ask, ping, reach, serve, snapshot } from '../support/observe.ts';
 import { type PrintedResult, suites } from '../support/plugin.ts';
 import { buildCnitool, NetworkTool } from './support/cnitool.ts';
 
@@ -78,7 +78,7 @@ for (const [first, second] of [
 
     await tools[first].run('add', network, pod.netns, ports);
     await serve(t, pod, 'tcp', 80, 'pod');
-    t.is((await ask(host, 'tcp', '10.88.0.1', 18085))?.label, 'pod');
+    t.is((await reach(host, 'tcp', '10.88.0.1', 18085)).label, 'pod');
     await tools[second].run('check', network, pod.netns, ports);
     // The cached result says which ports there are: DEL need not be told.
     await tools[second].run('del', network, pod.netns);

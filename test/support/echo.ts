@@ -15,7 +15,7 @@ const [mode, protocol, address = '', portText, label = ''] = process.argv.slice(
 const port = Number(portText);
 
 if (mode === 'serve') serve();
-else if (mode === 'ask') ask(2000);
+else if (mode === 'ask') ask();
 else askAll(process.argv.slice(3));
 
 function serve(): void {
@@ -39,12 +39,12 @@ function serve(): void {
   process.stdin.resume().on('end', () => process.exit());
 }
 
-function ask(patience: number): void {
+function ask(): void {
   const finish = (text: string) => {
     console.log(text);
     process.exit(0);
   };
-  setTimeout(() => process.exit(1), patience);
+  whenSilent(4, () => process.exit(1));
   if (protocol === 'tcp') converse(address, port).then(finish, () => process.exit(1));
   else {
     const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
@@ -60,20 +60,31 @@ async function askAll(targets: readonly string[]): Promise<void> {
     console.log(answers.join('\n'));
     process.exit();
   };
-  // Counted, not measured: on a busy machine the answers may be there before this process gets to read them.
-  let silentTicks = 0;
-  setInterval(() => ++silentTicks > 10 && finish(), 500);
+  const heard = whenSilent(10, finish);
   const asked: Promise<void>[] = [];
   for (let i = 0; i < targets.length; i += 2) {
     const place = answers.push('') - 1;
     const keep = (text: string) => {
       answers[place] = text;
-      silentTicks = 0;
+      heard();
     };
     asked.push(converse(targets[i]!, Number(targets[i + 1])).then(keep, () => {}));
   }
   await Promise.all(asked);
   finish();
+}
+
+/**
+ * Does something once nothing was heard for so many half seconds. They are counted, not measured: on a busy machine
+ * an answer may be there long before this process gets to read it, and timers come first.
+ * @returns to be called when something was heard.
+ */
+function whenSilent(most: number, act: () => void): () => void {
+  let ticks = 0;
+  setInterval(() => ++ticks > most && act(), 500);
+  return () => {
+    ticks = 0;
+  };
 }
 
 /** Says hello over TCP. @returns all of the answer. */

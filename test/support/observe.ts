@@ -137,7 +137,7 @@ export async function dig(
   name: string,
   ...options: string[]
 ): Promise<string[]> {
-  const argv = ['dig', `@${server}`, '+short', '+time=2', '+tries=1', name, ...options];
+  const argv = ['dig', `@${server}`, '+short', '+time=5', '+tries=3', name, ...options];
   return (await from.run(argv)).split('\n').filter(Boolean).sort();
 }
 
@@ -174,6 +174,17 @@ export async function ask(
 ): Promise<Echo | undefined> {
   const output = await ns.tryRun([process.execPath, echo, 'ask', protocol, address, String(port)]);
   return output.exit === 0 ? (JSON.parse(output.stdout) as Echo) : undefined;
+}
+
+/** As {@link ask}, where an answer is expected: asks again until there is one. */
+export async function reach(...asked: Parameters<typeof ask>): Promise<Echo> {
+  let answer: Echo | undefined;
+  const [, protocol, address, port] = asked;
+  await until(`${protocol} port ${port} of ${address} answers`, async () => {
+    answer = await ask(...asked);
+    return answer !== undefined;
+  });
+  return answer!;
 }
 
 /**

@@ -59,7 +59,7 @@ export class OpenVswitch {
 
   /** Runs ovs-vsctl(8). @returns what it printed. */
   async vsctl(...args: string[]): Promise<string> {
-    return (await this.host.run(['ovs-vsctl', '--timeout=10', ...args])).trim();
+    return (await this.host.run(['ovs-vsctl', '--timeout=60', ...args])).trim();
   }
 
   /** Names of the ports on a bridge. */

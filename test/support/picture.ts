@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { type Conflist, type PortMapping, sample } from './chain.ts';
 import { command } from './command.ts';
-import { type Host, makeHost, type Pod, type Teardown } from './host.ts';
+import { type Host, makeHost, type Pod, startAgent, type Teardown } from './host.ts';
 import { changed } from './outside.ts';
 import { suites } from './plugin.ts';
 import type { Output } from './run.ts';
@@ -80,12 +80,13 @@ export async function addOverlay(host: Host): Promise<void> {
 export const hostileName = '<script>alert("1&2")</script>\u001b[31m';
 
 /**
- * A host with a bridge, two families, point-to-point links, a macvlan parent and flannel; one pod is broken,
+ * A host with an agent, a bridge, two families, point-to-point links, a macvlan parent and flannel; one pod is broken,
  * one is gone, one has two networks, one has a hostile name.
  * @returns the pods by name.
  */
 export async function makeVariedHost(t: Teardown): Promise<{ host: Host; pods: Record<string, Pod> }> {
   const host = await makeHost(t);
+  await startAgent(t, host);
   await addUplink(host);
   await addOverlay(host);
   configure(
@@ -124,9 +125,10 @@ export async function makeVariedHost(t: Teardown): Promise<{ host: Host; pods: R
   return { host, pods };
 }
 
-/** A host with one bridge and many pods: every tenth publishes a port, one is broken. */
+/** A host with an agent, one bridge and many pods: every tenth publishes a port, one is broken. */
 export async function makeFullHost(t: Teardown, number: number): Promise<Host> {
   const host = await makeHost(t);
+  await startAgent(t, host);
   await addUplink(host);
   configure(host, sample('10-bridge.conflist'));
   const numbers = Array.from({ length: number }, (_, i) => i + 1).values();

@@ -89,7 +89,7 @@ async function runOne(title: string, body: Body): Promise<Outcome> {
 async function runGuest(file: string): Promise<Map<string, Outcome>> {
   const guest = new Guest();
   try {
-    await guest.run(['env', 'CNI_TEST_AGENT=1', process.execPath, '--no-warnings', file], 600);
+    await guest.run(['env', 'CNI_TEST_AGENT=1', process.execPath, '--no-warnings', file], 1800);
     const lines = guest.read('outcomes').split('\n').slice(0, -1);
     const list = lines.map((line) => JSON.parse(line) as Outcome);
     if (list.length === 0)

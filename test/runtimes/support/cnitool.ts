@@ -3,6 +3,8 @@
  * Debian's Go compiler builds it without further modules.
  */
 
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Host } from '../../support/host.ts';
@@ -14,20 +16,43 @@ const sourcePackage = 'golang-github-appc-cni';
 const importPath = 'github.com/containernetworking/cni';
 const directory = join(import.meta.dirname, '../../../build/cnitool');
 
-/** Builds cnitool unless that was done before. @returns its path. */
+/**
+ * Builds cnitool unless that was done before; test files that want it at once wait for one of them.
+ * @returns its path.
+ */
 export async function buildCnitool(): Promise<string> {
   const executable = join(directory, 'cnitool');
   if (existsSync(executable)) return executable;
+  mkdirSync(directory, { recursive: true });
+  const unlock = await lock(join(directory, 'lock'));
+  try {
+    if (!existsSync(executable)) await build(executable);
+  } finally {
+    unlock();
+  }
+  return executable;
+}
+
+/** Waits for the lock of a file. @returns what gives it back. */
+async function lock(file: string): Promise<() => void> {
+  // It holds the lock until its standard input ends, at the latest with this process.
+  const holder = spawn('flock', [file, 'sh', '-c', 'echo locked; exec cat'], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  await once(holder.stdout, 'data');
+  return () => void holder.stdin.end();
+}
+
+async function build(executable: string): Promise<void> {
   const env = goEnvironment(directory);
   const source = join(env.GOPATH!, 'src', importPath);
   mkdirSync(source, { recursive: true });
   await downloadSource(sourcePackage, directory);
   const archive = readdirSync(directory).find((file) => file.includes('.orig.tar.'));
   await run(['tar', '--strip-components=1', '-C', source, '-xf', join(directory, archive!)]);
-  const build = ['go', 'build', '-o', `${executable}.new`, `${importPath}/cnitool`];
-  await run(build, { env, timeout: 120_000 });
+  const compile = ['go', 'build', '-o', `${executable}.new`, `${importPath}/cnitool`];
+  await run(compile, { env, timeout: 600_000 });
   renameSync(`${executable}.new`, executable);
-  return executable;
 }
 
 /** Either of the two programs that run a network by hand with the same arguments and environment. */

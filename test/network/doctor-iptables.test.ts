@@ -1,0 +1,85 @@
+/**
+ * `cni doctor`: rules of plugins in both variants of iptables.
+ * Runs once: it starts agents itself.
+ */
+
+import ava from 'ava';
+import { examine, hostLocal, network, scene, testFix } from '../support/doctor.ts';
+import { iptablesSave, ping } from '../support/observe.ts';
+
+/** One after the other: each starts many processes, and plugins that take too long are findings. */
+const test = ava.serial;
+
+test('rules of CNI plugins in the other variant of iptables', async (t) => {
+  const { on } = await scene(t);
+  const fault =
+    'iptables-legacy -t nat -N CNI-00aa; iptables-legacy -t nat -A CNI-00aa -j ACCEPT; ' +
+    'iptables-legacy -t nat -A POSTROUTING -s 10.5.0.99 -j CNI-00aa; iptables-legacy -t nat -A POSTROUTING -s 10.9.0.1 -j ACCEPT';
+  await testFix(t, on, fault, 'iptables-variant', { subject: /iptables-legacy$/, fixable: true });
+  const left = await on.sh('iptables-legacy-save -t nat');
+  t.notRegex(left, /CNI-/);
+  t.is(left.match(/-s 10\.9\.0\.1\/32/g)?.length, 2, 'rules of others stay');
+  t.true(
+    (await iptablesSave(on.host)).some((line) => line.includes('CNI-')),
+    'rules in use stay',
+  );
+});
+
+test('rules of the other variant that belong to a running pod are not removed by --fix', async (t) => {
+  const { on, pod } = await scene(t);
+  const container = (
+    JSON.parse((await on.tryCni(['list', '-o', 'json'])).stdout) as {
+      attachments: { containerId: string; netns: string }[];
+    }
+  ).attachments.find(({ netns }) => netns === pod.netns)!.containerId;
+  await on.sh(
+    `iptables-legacy -t nat -N CNI-00aa; iptables-legacy -t nat -A POSTROUTING -s 10.5.0.2 -j CNI-00aa -m comment --comment ${container}`,
+  );
+  const { found, fixes } = await examine(on, ['--fix']);
+  t.deepEqual(
+    [found.map(({ rule, fixable }) => [rule, fixable]), fixes],
+    [[['iptables-variant', false]], []],
+  );
+});
+
+test('rules of "firewall" that name no container are not removed while a pod needs them, nor those of operators', async (t) => {
+  const ipam = { ...hostLocal('10.8.0.0/24'), routes: [{ dst: '0.0.0.0/0' }] };
+  const guarded = network('guarded', { type: 'ptp', ipam }, { type: 'firewall' });
+  const { on, outside } = await scene(t, guarded);
+  await outside.run(['ip', 'route', 'add', '10.8.0.0/24', 'via', '192.0.2.1']);
+  await on.sh(
+    'mkdir /run/legacy; cd /run/legacy; for p in iptables ip6tables; do for e in "" -save -restore; do ' +
+      'ln -s "$(command -v $p-legacy$e)" $p$e; done; done; iptables-legacy -P FORWARD DROP',
+  );
+  const legacy = { PATH: `/run/legacy:${on.env.PATH}` };
+  const pod = await on.attach('guarded', legacy);
+  t.true(await ping(pod, '192.0.2.2'));
+  const rules = () => on.sh('iptables-legacy-save -t filter | grep CNI-');
+  const before = await rules();
+  t.notRegex(before, /cnitool/);
+  const { found, fixes } = await examine(on, ['--fix']);
+  // CHECK wants them in the variant of today as well, which is fixed by others.
+  t.deepEqual(
+    fixes.map(({ rule }) => rule),
+    ['attachments'],
+  );
+  const { fix } = found.find(({ rule }) => rule === 'iptables-variant')!;
+  t.regex(fix, new RegExp(`^Delete the pods that they are of, and add them again: ${pod.name}\\. Then: `));
+  t.is(await rules(), before);
+  t.true(await ping(pod, '192.0.2.2'));
+
+  await on.cni(['del', 'guarded', pod.netns]);
+  await on.sh('iptables-legacy -A CNI-ADMIN -d 203.0.113.0/24 -j DROP');
+  const operators = (await examine(on, ['--fix'])).found[0]!;
+  t.regex(
+    operators.fix,
+    /^Put your own rules of chain "CNI-ADMIN" in .*iptables-legacy -S CNI-ADMIN\. Then: /,
+  );
+  t.regex(await rules(), /^-A CNI-ADMIN -d 203\.0\.113\.0\/24 -j DROP$/m);
+  await on.sh('iptables-legacy -F CNI-ADMIN');
+  t.deepEqual(
+    (await examine(on, ['--fix'])).fixes.map(({ fixed }) => fixed),
+    [true],
+  );
+  t.notRegex(await on.sh('iptables-legacy-save'), /CNI-/);
+});
