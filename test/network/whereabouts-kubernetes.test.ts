@@ -19,6 +19,14 @@ test('nodes that add at once never give an address twice; CHECK and DEL', async 
   const others = await Promise.all([anotherNode(t, cluster), anotherNode(t, cluster)]);
   const nodes = [{}, ...others.map((on) => ({ on }))];
   const onNode = (i: number) => ({ node: `node-${i % 3}`, ...nodes[i % 3] });
+  // The first two read the pool before either of them changes it.
+  const haveRead = Promise.withResolvers<undefined>();
+  let reads = 0;
+  cluster.api.onRequest = ({ method, resource }) => {
+    if (method !== 'GET' || resource !== 'ippools' || ++reads > 2) return undefined;
+    if (reads === 2) haveRead.resolve(undefined);
+    return haveRead.promise;
+  };
   const given = await Promise.all(ids.map((id, i) => cluster.add(id, pod(`p${i}`, onNode(i)))));
   t.true(cluster.api.conflicts > 0);
   t.is(new Set(given).size, 12);
