@@ -4,6 +4,7 @@ import { makeHost, startAgent } from '../support/host.ts';
 import { KubeApi } from '../support/kube-api.ts';
 import { until } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
+import { succeeded } from '../support/plugin.ts';
 import {
   anotherNode,
   apiVersion,
@@ -87,7 +88,7 @@ test('objects have the names that whereabouts gives them, in both families', asy
     ],
     network_name: 'blue',
   });
-  const { result } = await cluster.run('ADD', 'a', pod('web'));
+  const { result } = succeeded(await cluster.run('ADD', 'a', pod('web')));
   t.deepEqual(
     result!.ips!.map(({ address }) => address),
     ['10.70.0.20/24', 'fd00:70::5/64', 'fd00:71::7/112'],
