@@ -19,7 +19,7 @@ import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
 /** How long the interface of a pod may outlive its address on DEL, in milliseconds. */
-const longestDeletion = 2000;
+const longestDeletion = 10_000;
 /** Before a route that is in the way is looked at again, in milliseconds. */
 const pause = 25;
 

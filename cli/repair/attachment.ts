@@ -16,12 +16,17 @@ import { deleteNetwork, type Environment } from '../libcni/chain.ts';
 import { type NetworkList, networkFromCache } from '../libcni/conflist.ts';
 import { currentRecord, isCurrent } from '../records.ts';
 import { reservationsOf } from '../reservations.ts';
+import { sandboxProblems } from '../sandbox.ts';
 
 /**
- * How long after a repair an attachment is looked at again, in milliseconds: far longer than a runtime takes
- * from its DEL of the first plugin to the removal of its record.
+ * How long after a repair an attachment is looked at again, in milliseconds: longer than a runtime takes from
+ * its DEL of the first plugin to the removal of the interface.
  */
-const settlingMs = 1000;
+const settlingMs = 2000;
+/** How long the record of an attachment may outlive its interface, in milliseconds, on a busy machine. */
+const longestEndMs = 10_000;
+/** Before such a record is looked at again, in milliseconds. */
+const pauseMs = 200;
 
 /** What attachments are repaired with. */
 export interface RepairOptions {
@@ -151,6 +156,7 @@ function contextOf(
 /**
  * An attachment that was being deleted while it was repaired must not come back. It is deleted again, unless
  * its addresses are reserved: then it is just being added anew. One that has been added anew is repaired.
+ * While something is amiss in the container, DEL may not have ended yet.
  */
 async function settle(
   outcome: Repaired,
@@ -161,7 +167,10 @@ async function settle(
   const { environment, inTurn = (_, work) => work() } = options;
   const record = records.get(attachmentKey(attachment))!;
   const network = networkFromCache(record);
-  if (!network || isCurrent(environment.cacheDir, record)) return outcome;
+  const isKept = () => isCurrent(environment.cacheDir, record);
+  const end = performance.now() + longestEndMs;
+  while (isKept() && sandboxProblems(attachment).length > 0 && performance.now() < end) await sleep(pauseMs);
+  if (!network || isKept()) return outcome;
   const current = currentRecord(environment.cacheDir, record);
   if (current) return await inTurn(attachment, () => repairAttachment(attachment, current, options));
   const gone = { ...outcome, restored: [], missing: [], problems: [], isDeleted: true };

@@ -146,7 +146,7 @@ async function drained(fd: number): Promise<void> {
  * @param signal gives up earlier.
  */
 export async function waitFor<T>(
-  channel: Channel,
+  channel: Pick<Channel, 'receive'>,
   accept: (data: Uint8Array) => T | undefined,
   until: number,
   signal?: AbortSignal,
@@ -167,9 +167,9 @@ export async function isInUse(link: ClientLink, address: Address): Promise<boole
   const fd = openPacketSocket(link.netns, link.index, EtherType.ARP);
   try {
     sendPacket(fd, link.index, EtherType.ARP, broadcastMac, arpProbe(link.mac, address));
-    for (const until = msSinceBoot() + probeTime; msSinceBoot() < until; await sleep(pollInterval))
-      for (let data = read(fd); data; data = read(fd)) if (isConflict(data, address, link.mac)) return true;
-    return false;
+    const channel = { receive: () => read(fd) };
+    const accept = (data: Uint8Array) => isConflict(data, address, link.mac) || undefined;
+    return (await waitFor(channel, accept, msSinceBoot() + probeTime)) ?? false;
   } finally {
     closeSync(fd);
   }

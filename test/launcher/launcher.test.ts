@@ -5,7 +5,7 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,10 +18,25 @@ import { tryRun } from '../support/run.ts';
 
 const sources = launcherFiles.filter((file) => file.endsWith('.c'));
 const warnings = ['-std=c11', '-Wall', '-Wextra', '-Werror', '-DBUILD="test"', '-DLOADER="loader"'];
-const compilers = {
-  'as it is shipped': ['musl-gcc', '-static', '-Os', '-s'],
-  'under sanitizers': ['gcc', '-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'],
+/** Where the launcher of the third build looks for an agent, in its working directory. */
+const agentSocket = 'agent.sock';
+/** With time for a machine that does much else. */
+const withAgent = [`-DAGENT_SOCKET="${agentSocket}"`, '-DACCEPT_TIMEOUT=60'];
+const shipped = ['musl-gcc', '-static', '-Os', '-s'];
+const sanitized = ['gcc', '-g', '-O1', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
+const builds = {
+  'as it is shipped': shipped,
+  'under sanitizers': sanitized,
+  'with an agent': [...shipped, ...withAgent],
 } as const;
+type Build = keyof typeof builds;
+
+const built = mkdtempSync(join(tmpdir(), 'cni-launcher-'));
+test.after.always(() => rmSync(built, { recursive: true }));
+test.before('build', () => {
+  for (const [build, [compiler, ...options]] of Object.entries(builds))
+    execFileSync(compiler!, [...options, ...warnings, '-o', join(built, build), ...sources]);
+});
 
 /** Prints its arguments and its environment, each ended by a NUL, as the loader would get them. */
 const loaderScript = `#!/bin/sh
@@ -31,17 +46,12 @@ cat /proc/self/environ
 `;
 
 /** A directory with the launcher under some names, and a loader that tells what it was given. */
-function install(
-  t: ExecutionContext,
-  [compiler, ...options]: readonly string[],
-  name = 'dir',
-  loader = loaderScript,
-): string {
+function install(t: ExecutionContext, build: Build, name = 'dir', loader = loaderScript): string {
   const root = mkdtempSync(join(tmpdir(), 'cni-launcher-'));
   t.teardown(() => rmSync(root, { recursive: true }));
   const directory = join(root, name);
   mkdirSync(join(directory, '.cni-plugins-test'), { recursive: true });
-  execFileSync(compiler!, [...options, ...warnings, '-o', join(directory, 'bridge'), ...sources]);
+  copyFileSync(join(built, build), join(directory, 'bridge'));
   for (const other of ['cni', 'dhcp']) linkSync(join(directory, 'bridge'), join(directory, other));
   writeFileSync(join(directory, '.cni-plugins-test/loader'), loader, { mode: 0o755 });
   return directory;
@@ -53,9 +63,9 @@ async function launch(argv: readonly string[], env: NodeJS.ProcessEnv = {}) {
   return { exit, stdout, args: before.split('\0').slice(0, -1), environment: after.split('\0').slice(0, -1) };
 }
 
-for (const [how, compiler] of Object.entries(compilers)) {
+for (const how of ['as it is shipped', 'under sanitizers'] as const) {
   test(`runs the executable under its own name, through the private loader: ${how}`, async (t) => {
-    const directory = install(t, compiler);
+    const directory = install(t, how);
     const hidden = join(directory, '.cni-plugins-test/');
     const { args } = await launch([join(directory, 'bridge')]);
     t.deepEqual(args, [
@@ -67,7 +77,7 @@ for (const [how, compiler] of Object.entries(compilers)) {
   });
 
   test(`arguments reach only the operators' command and the DHCP daemon: ${how}`, async (t) => {
-    const directory = install(t, compiler);
+    const directory = install(t, how);
     const argsOf = async (...argv: string[]) =>
       (await launch([join(directory, argv[0]!), ...argv.slice(1)])).args.slice(7);
     t.deepEqual(await argsOf('bridge', '--env-file=/etc/passwd', '--inspect'), []);
@@ -81,7 +91,7 @@ for (const [how, compiler] of Object.entries(compilers)) {
   });
 
   test(`what Node.js, OpenSSL and the C library obey in the environment is set aside: ${how}`, async (t) => {
-    const directory = install(t, compiler);
+    const directory = install(t, how);
     const harmful = {
       NODE_OPTIONS: '--inspect',
       NODE_V8_COVERAGE: '/tmp/x',
@@ -114,7 +124,7 @@ for (const [how, compiler] of Object.entries(compilers)) {
   });
 
   test(`of what is set aside, only what there is no room for is left out: ${how}`, async (t) => {
-    const directory = install(t, compiler);
+    const directory = install(t, how);
     const large = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`LD_${i}`, 'x'.repeat(100_000)]));
     const { exit, environment } = await launch([join(directory, 'bridge')], { ...large, CNI_COMMAND: 'ADD' });
     t.is(exit, 0);
@@ -126,7 +136,7 @@ for (const [how, compiler] of Object.entries(compilers)) {
 
   test(`a missing or broken private directory is reported as a CNI error: ${how}`, async (t) => {
     for (const name of ['dir', 'with "quotes" and \\backslash', 'd'.repeat(200)]) {
-      const directory = install(t, compiler, name);
+      const directory = install(t, how, name);
       rmSync(join(directory, '.cni-plugins-test'), { recursive: true });
       const { exit, stdout } = await launch([join(directory, 'bridge')], { CNI_COMMAND: 'ADD' });
       t.is(exit, 1);
@@ -139,7 +149,7 @@ for (const [how, compiler] of Object.entries(compilers)) {
 }
 
 test('whatever arguments and environment it gets, it hands over or refuses', async (t) => {
-  const directory = install(t, compilers['under sanitizers']);
+  const directory = install(t, 'under sanitizers');
   let seed = 20_26;
   const random = (below: number) => {
     seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
@@ -164,18 +174,15 @@ test('whatever arguments and environment it gets, it hands over or refuses', asy
   }
 });
 
-/** Installs a launcher that asks an agent of the test's own. */
-async function installWithAgent(t: ExecutionContext): Promise<{ agent: Server; installed: string }> {
-  const directory = mkdtempSync(join(tmpdir(), 'cni-agent-'));
-  t.teardown(() => rmSync(directory, { recursive: true }));
-  const socket = join(directory, 'agent.sock');
+/** Installs a launcher that asks an agent of the test's own. @returns the agent, and what starts the launcher. */
+async function installWithAgent(
+  t: ExecutionContext,
+): Promise<{ agent: Server; start: [string, ...string[]] }> {
+  const installed = install(t, 'with an agent', 'dir', '#!/bin/sh\necho executable\ncat\n');
   const agent = createServer();
   t.teardown(() => void agent.close());
-  await once(agent.listen(socket), 'listening');
-  // With time for a machine that does much else.
-  const settings = [`-DAGENT_SOCKET="${socket}"`, '-DACCEPT_TIMEOUT=60'];
-  const options = [...compilers['as it is shipped'], ...settings];
-  return { agent, installed: install(t, options, 'dir', '#!/bin/sh\necho executable\ncat\n') };
+  await once(agent.listen(join(installed, agentSocket)), 'listening');
+  return { agent, start: ['env', `--chdir=${installed}`, join(installed, 'bridge')] };
 }
 
 /**
@@ -188,9 +195,10 @@ async function launchWithAgent(
   isEnough: (arrived: Buffer) => boolean,
   isSlow: boolean,
 ): Promise<{ exit: unknown; stdout: string }> {
-  const { agent, installed } = await installWithAgent(t);
+  const { agent, start } = await installWithAgent(t);
   const connected = once(agent, 'connection') as Promise<[Socket]>;
-  const child = spawn(join(installed, 'bridge'), { env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' } });
+  const [file, ...args] = start;
+  const child = spawn(file, args, { env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' } });
   const printed = text(child.stdout);
   const exited = once(child, 'exit');
   const [connection] = await connected;
@@ -230,7 +238,7 @@ test.serial('a call whose input an agent has is not done twice', async (t) => {
 
 /** What a launcher offers an agent: everything before the verdict; undefined when it runs the executable. */
 async function offerOf(t: ExecutionContext, env: NodeJS.ProcessEnv): Promise<Offer | undefined> {
-  const { agent, installed } = await installWithAgent(t);
+  const { agent, start } = await installWithAgent(t);
   let offer: Offer | undefined;
   agent.on('connection', (connection) => {
     const incoming = new Incoming();
@@ -242,7 +250,7 @@ async function offerOf(t: ExecutionContext, env: NodeJS.ProcessEnv): Promise<Off
         if (offer) connection.end();
       });
   });
-  const { exit, stdout } = await tryRun([join(installed, 'bridge')], { env });
+  const { exit, stdout } = await tryRun(start, { env });
   t.is(exit, 0);
   t.regex(stdout, /^executable/);
   return offer;

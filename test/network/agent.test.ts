@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
-import { type Host, makeHost, type Pod, startAgent } from '../support/host.ts';
+import { end, type Host, makeHost, type Pod, startAgent } from '../support/host.ts';
 import { link, ping, snapshot, until } from '../support/observe.ts';
 import { addEnvironment, type PrintedError, runPlugin, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
@@ -159,7 +159,7 @@ test('an agent that dies in the middle of a call is reported with code 11, and D
   const agent = await startAgent(t, host);
   const directory = makeSlowIpam(host);
   const call = await startSlowAdd(host, directory);
-  agent.kill('SIGKILL');
+  await end(agent);
   const [code] = (await call.ended) as [number];
   t.is(code, 1);
   const error = JSON.parse(call.output()) as PrintedError;
@@ -297,8 +297,7 @@ test('the socket is for root alone, and a second agent is refused', async (t) =>
 test('a stale socket, one that is not a socket and one of another user are passed over', async (t) => {
   const host = await makeHost(t);
   const agent = await startAgent(t, host);
-  agent.kill('SIGKILL');
-  await once(agent, 'exit');
+  await end(agent);
   t.true(existsSync(host.file(socketPath)));
   await (await attach(host, networkOf(bridge))).del();
   await host.run(['sh', '-c', `rm ${socketPath} && mkfifo ${socketPath}`]);

@@ -9,7 +9,10 @@ const network = (...mirrors: { type: string; mirrors: object[] }[]): Conflist =>
   cniVersion: '1.1.0',
   name: 'mirrored',
   plugins: [
-    { type: 'ovs', bridge: 'br1', ipam: { type: 'host-local', subnet: '10.63.0.0/24' } },
+    {
+      ...{ type: 'ovs', bridge: 'br1', link_state_check_retries: 50 },
+      ipam: { type: 'host-local', subnet: '10.63.0.0/24' },
+    },
     ...mirrors.map((one) => ({ ...one, bridge: 'br1' })),
   ],
 });

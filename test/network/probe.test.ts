@@ -5,6 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ava from 'ava';
 import type { Conflist, PluginConf } from '../support/chain.ts';
+import { end } from '../support/host.ts';
 import { links, networkSnapshot, serve, until } from '../support/observe.ts';
 import { makeOperator, type Operator, publish } from '../support/operator.ts';
 import { outsideOf } from '../support/outside.ts';
@@ -199,7 +200,7 @@ test('DNS servers are those of the process in the pod, of the result or of the c
   t.like(await dns(), { exit: 1, to: '192.0.2.2', state: 'failed' });
   const server = await outside.start(t, [process.execPath, '-e', dnsServer, '3']);
   t.like(await dns(), { exit: 0, to: '192.0.2.2', state: 'ok' });
-  server.kill('SIGKILL');
+  await end(server);
   await outside.start(t, [process.execPath, '-e', dnsServer, '2']);
   t.regex((await dns()).detail, /SERVFAIL/);
   t.like(await dns('--dns', '192.0.2.99'), { exit: 1, to: '192.0.2.99', state: 'failed' });

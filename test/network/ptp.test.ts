@@ -82,7 +82,7 @@ test('ADD waits for the interface to go of a pod that has given its address back
   // Gateway and route are added one right after the other: by the time that the former is seen and some more,
   // the route has been refused.
   const removal = `echo ready
-    until ip -o -4 addr | grep -q 'inet 10\\.8\\.0\\.1/'; do :; done
+    until ip -o -4 addr | grep -q 'inet 10\\.8\\.0\\.1/'; do sleep 0.05; done
     sleep 0.2
     ip link delete going`;
   await host.start(t, ['sh', '-c', removal]);

@@ -20,7 +20,7 @@ import { Claims } from '../../lib/firewall/claims.ts';
 import { Address } from '../../lib/ip.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
 import { Attachment, attach, type Conflist, runNetworkVerb, suitePairs } from '../support/chain.ts';
-import { type Host, makeHost, startAgent } from '../support/host.ts';
+import { end, type Host, makeHost, startAgent } from '../support/host.ts';
 import { files, iptablesSave, link, ping, sysctl, until } from '../support/observe.ts';
 import { type Suite, suites } from '../support/plugin.ts';
 import { reboot } from '../support/reboot.ts';
@@ -78,11 +78,11 @@ test('an agent that starts after a reboot releases what was reserved, and nothin
   const agent = await startAgent(t, after);
   await until('the reservations are released', async () => reserved(after).length === 0);
   const [one] = await attachSeveral(after, bridgeNet());
-  agent.kill('SIGKILL');
+  await end(agent);
   const another = await startAgent(t, after);
   const late = await attach(after, bridgeNet());
   t.is(reserved(after).length, 4);
-  another.kill('SIGKILL');
+  await end(another);
   for (const living of [one!, late]) await living.check();
 });
 

@@ -71,6 +71,28 @@ test('a pod that is deleted while it is repaired does not come back', async (t) 
   t.deepEqual(await remains(host), empty);
 });
 
+test('a pod does not come back either whose DEL ends long after it was repaired', async (t) => {
+  const operator = await operatorOf(t, plugins);
+  const { host, tryCni } = operator;
+  await operator.del(await operator.add());
+  const empty = await remains(host);
+  const pod = await operator.add();
+  await host.run(flush);
+  await host.run(['mkdir', '/run/slow']);
+  for (const name of ['portmap', 'firewall', 'host-local'])
+    await host.run(['ln', '-s', join(suites.ours, name), `/run/slow/${name}`]);
+  const slow = `#!/bin/sh\n${suites.ours}/bridge || exit\ntouch /run/hook/gone\nsleep 5\n`;
+  writeFileSync(host.file('/run/slow/bridge'), slow, { mode: 0o755 });
+  const script = `CNI_PATH=/run/slow ${command} del net ${pod.netns} &
+    until [ -e /run/hook/gone ]; do sleep 0.1; done`;
+  const env = await justBefore(host, script);
+  const repaired = await tryCni(['repair'], env);
+  t.is(repaired.exit, 0, repaired.stdout + repaired.stderr);
+  t.regex(repaired.stdout, /^Deleted meanwhile: pod-\w+ on net /);
+  await operator.del(await operator.add());
+  t.deepEqual(await remains(host), empty);
+});
+
 test('a pod that is deleted and added again while it is repaired stays', async (t) => {
   const operator = await operatorOf(t, plugins);
   const { host, cni, tryCni } = operator;

@@ -6,7 +6,8 @@ import { readCached, writeCached } from '../../cli/libcni/cache.ts';
 import { Attachment, attach, type Conflist, type PluginConf, runNetworkVerb } from '../support/chain.ts';
 import { firewallAlone, firewallNet } from '../support/firewall.ts';
 import { type Host, makeHost, makeHostWithDevices, type Pod } from '../support/host.ts';
-import { iptablesSave, link, links, networkSnapshot, ping, until } from '../support/observe.ts';
+import { iptablesSave, link, links, networkSnapshot, ping } from '../support/observe.ts';
+import { replace } from '../support/replace.ts';
 
 const ipam = { type: 'host-local', subnet: '10.31.0.0/24' };
 const networkOf = (plugin: PluginConf): Conflist => ({
@@ -22,16 +23,6 @@ const networks: Record<string, PluginConf> = {
   tap: { type: 'tap', ipam },
   'macvlan whose MAC address is set': { type: 'macvlan', master: 'up0', mac: '02:00:00:00:00:09', ipam },
 };
-
-/** Has a pod come in the place of one that is gone, at the same path. */
-async function replace(host: Host, before: Pod): Promise<Pod> {
-  // The kernel removes the interfaces of a namespace later, all at once: until then, their MAC addresses are in use.
-  await host.run(['ip', 'link', 'add', 'last', 'type', 'veth', 'peer', 'name', 'last', 'netns', before.name]);
-  await before.remove();
-  await until('the interfaces of the old sandbox are gone', async () => !(await link(host, 'last')));
-  await host.run(['ip', 'netns', 'add', before.name]);
-  return before;
-}
 
 /** Writes an attachment into libcni's cache, as runtimes do. */
 function remember(host: Host, { pod, network, options, result }: Attachment): void {

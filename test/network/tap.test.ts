@@ -71,7 +71,7 @@ test('two ADDs that both find the name free do not share one interface', async (
   const host = await makeHost(t, { mayHaveAgent: false });
   const pod = await host.addPod();
   const { name: network, cniVersion, plugins } = changed(name, { ipam: undefined });
-  const slowly = 'strace -qq -o /dev/null -P /dev/net/tun -e inject=openat:delay_enter=2000000'.split(' ');
+  const slowly = 'strace -qq -o /dev/null -P /dev/net/tun -e inject=openat:delay_enter=10000000'.split(' ');
   const add = () =>
     host.tryRun([...slowly, join(suites.ours, 'tap')], {
       env: addEnvironment(pod),

@@ -4,6 +4,7 @@ import { makeHost, startAgent } from '../support/host.ts';
 import { KubeApi } from '../support/kube-api.ts';
 import { until } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
+import { succeeded } from '../support/plugin.ts';
 import {
   anotherNode,
   apiVersion,
@@ -19,6 +20,14 @@ test('nodes that add at once never give an address twice; CHECK and DEL', async 
   const others = await Promise.all([anotherNode(t, cluster), anotherNode(t, cluster)]);
   const nodes = [{}, ...others.map((on) => ({ on }))];
   const onNode = (i: number) => ({ node: `node-${i % 3}`, ...nodes[i % 3] });
+  // The first two read the pool before either of them changes it.
+  const haveRead = Promise.withResolvers<undefined>();
+  let reads = 0;
+  cluster.api.onRequest = ({ method, resource }) => {
+    if (method !== 'GET' || resource !== 'ippools' || ++reads > 2) return undefined;
+    if (reads === 2) haveRead.resolve(undefined);
+    return haveRead.promise;
+  };
   const given = await Promise.all(ids.map((id, i) => cluster.add(id, pod(`p${i}`, onNode(i)))));
   t.true(cluster.api.conflicts > 0);
   t.is(new Set(given).size, 12);
@@ -79,7 +88,7 @@ test('objects have the names that whereabouts gives them, in both families', asy
     ],
     network_name: 'blue',
   });
-  const { result } = await cluster.run('ADD', 'a', pod('web'));
+  const { result } = succeeded(await cluster.run('ADD', 'a', pod('web')));
   t.deepEqual(
     result!.ips!.map(({ address }) => address),
     ['10.70.0.20/24', 'fd00:70::5/64', 'fd00:71::7/112'],

@@ -160,7 +160,8 @@ async function firstOutput(child: ChildProcess, argv: readonly string[]): Promis
   ended.catch(() => {}); // Later it may end as it likes.
 }
 
-async function end(child: ChildProcess): Promise<void> {
+/** Kills a process, unless it has ended. @returns once it has. */
+export async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = once(child, 'exit');
   child.kill('SIGKILL');

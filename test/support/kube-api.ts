@@ -80,7 +80,7 @@ export class KubeApi {
     await host.run(['sh', '-ec', certificates]);
     await api.up();
     t.teardown(() => api.down());
-    const listen = 'TCP-LISTEN:6443,bind=127.0.0.1,reuseaddr,fork';
+    const listen = 'TCP-LISTEN:6443,bind=127.0.0.1,reuseaddr,fork,backlog=128';
     await host.start(t, ['sh', '-c', `exec socat -d -d ${listen} UNIX-CONNECT:${socket} 2>&1`]);
     return api;
   }
@@ -92,6 +92,8 @@ export class KubeApi {
       {
         ...{ key: file('server.key'), cert: file('server.crt'), ca: file('ca.crt') },
         ...{ requestCert: true, rejectUnauthorized: false },
+        // Clients that keep their connections are counted by them.
+        keepAliveTimeout: 60_000,
       },
       (request, response) => void this.serve(request, response),
     );

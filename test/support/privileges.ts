@@ -57,7 +57,7 @@ async function lookAtIptables(host: Host): Promise<string[]> {
   return texts.flatMap((text) => text.split('\n')).filter((line) => line.startsWith('-A'));
 }
 
-const ovs = { type: 'ovs', bridge: 'br1', vlan: 7, ipam };
+const ovs = { type: 'ovs', bridge: 'br1', vlan: 7, link_state_check_retries: 50, ipam };
 
 function addOpenVswitch(host: Host, t: Teardown): Promise<OpenVswitch> {
   return OpenVswitch.start(t, host);

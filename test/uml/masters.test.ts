@@ -4,6 +4,7 @@ import { Attachment, attach, liveWithBoth, runNetworkVerb, sample, suitePairs } 
 import { makeHost } from '../support/host.ts';
 import { addresses, link, ping } from '../support/observe.ts';
 import { addMaster, changed } from '../support/outside.ts';
+import { replace } from '../support/replace.ts';
 import { guestTest as test } from '../support/uml.ts';
 
 test('ipvlan: pods reach one another, in every mode', async (t) => {
@@ -76,9 +77,8 @@ test('ipvlan and vlan: DEL leaves the interface of the next pod, although its MA
     const host = await makeHost(t);
     await addMaster(host, '10.119');
     const one = await attach(host, sample(name));
-    await one.pod.remove();
-    await host.run(['ip', 'netns', 'add', one.pod.name]);
-    const next = await attach(host, sample(name), { pod: one.pod, containerId: 'next' });
+    const pod = await replace(host, one.pod);
+    const next = await attach(host, sample(name), { pod, containerId: 'next' });
     t.is(next.result!.interfaces![0]!.mac, one.result!.interfaces![0]!.mac);
     await one.del();
     await next.check();

@@ -11,7 +11,11 @@ const network = (keys: object = {}, ...others: Conflist['plugins']): Conflist =>
   cniVersion: '1.1.0',
   name: 'ovsnet',
   plugins: [
-    { type: 'ovs', bridge: 'br1', ipam: { type: 'host-local', subnet: '10.61.0.0/24' }, ...keys },
+    {
+      ...{ type: 'ovs', bridge: 'br1', link_state_check_retries: 50 },
+      ipam: { type: 'host-local', subnet: '10.61.0.0/24' },
+      ...keys,
+    },
     ...others,
   ],
 });

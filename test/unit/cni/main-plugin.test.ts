@@ -24,6 +24,9 @@ async function del(
   const program = join(path, 'addresses');
   copyFileSync('/bin/true', program);
   const steps: string[] = [];
+  const [begun, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  // What goes side by side waits for one another; elsewhere each takes its time.
+  const isBeside = interfaceGoes === 'beside';
   const main = defineMainPlugin({
     name: 'main',
     summary: '',
@@ -32,7 +35,8 @@ async function del(
     create: () => ({ interfaces: [], link: undefined }),
     async remove() {
       steps.push('interface begun');
-      await sleep(40);
+      begun.resolve();
+      await (isBeside ? released.promise : sleep(40));
       await remove();
       steps.push('interface removed');
     },
@@ -45,8 +49,9 @@ async function del(
     interfaceGoes,
     add: () => emptyResult(),
     async del() {
-      await sleep(20);
+      await (isBeside ? begun.promise : sleep(20));
       steps.push('address released');
+      released.resolve();
     },
   });
   const caller = {

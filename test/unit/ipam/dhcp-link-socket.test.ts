@@ -37,8 +37,8 @@ function makeNetns(t: ExecutionContext): { netns: Netns; ip: (...args: string[])
   return { netns, ip };
 }
 
-/** A link of two ends. @returns probes for the address at one end while the other sends a packet again and again. */
-async function makeProbe(t: ExecutionContext): Promise<(packet: Uint8Array) => Promise<boolean>> {
+/** A link of two ends. @returns a client at one end, and what sends an ARP packet from the other. */
+async function makeLink(t: ExecutionContext) {
   const { netns, ip } = makeNetns(t);
   const show = (name: string) =>
     (JSON.parse(ip('-j', 'link', 'show', name)) as { ifindex: number; operstate: string }[])[0]!;
@@ -49,10 +49,19 @@ async function makeProbe(t: ExecutionContext): Promise<(packet: Uint8Array) => P
   const [{ ifindex: index }, { ifindex: other }] = [show('one'), show('two')];
   const fd = openPacketSocket(netns, other, EtherType.ARP);
   t.teardown(() => closeSync(fd));
+  return {
+    client: { netns, index, name: 'one', mac: own },
+    send: (packet: Uint8Array) => sendPacket(fd, other, EtherType.ARP, broadcastMac, packet),
+  };
+}
+
+/** Probes for the address at one end of a link while the other sends a packet again and again. */
+async function makeProbe(t: ExecutionContext): Promise<(packet: Uint8Array) => Promise<boolean>> {
+  const { client, send } = await makeLink(t);
   return async (packet) => {
-    const answer = isInUse({ netns, index, name: 'one', mac: own }, address);
+    const answer = isInUse(client, address);
     const ended = answer.then(() => true);
-    do sendPacket(fd, other, EtherType.ARP, broadcastMac, packet);
+    do send(packet);
     while (!(await Promise.race([ended, sleep(10, false)])));
     return answer;
   };
@@ -62,6 +71,14 @@ test('an address is in use when another station says so', async (t) => {
   const probe = await makeProbe(t);
   for (const i of own.keys())
     t.true(await probe(reply([...own].with(i, 0x0a), address)), `MAC address that differs in byte ${i}`);
+});
+
+test('an answer counts that has come in time and is read too late', async (t) => {
+  const { client, send } = await makeLink(t);
+  const answer = isInUse(client, address);
+  send(reply([2, 0, 0, 0, 0, 2], address));
+  for (const end = performance.now() + 400; performance.now() < end; );
+  t.true(await answer);
 });
 
 test('neither what one said oneself counts, nor who has another address', async (t) => {
