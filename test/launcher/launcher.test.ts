@@ -165,7 +165,10 @@ test('whatever arguments and environment it gets, it hands over or refuses', asy
 });
 
 /** Installs a launcher that asks an agent of the test's own. */
-async function installWithAgent(t: ExecutionContext): Promise<{ agent: Server; installed: string }> {
+async function installWithAgent(
+  t: ExecutionContext,
+  moreSettings: readonly string[] = [],
+): Promise<{ agent: Server; installed: string }> {
   const directory = mkdtempSync(join(tmpdir(), 'cni-agent-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
   const socket = join(directory, 'agent.sock');
@@ -173,7 +176,7 @@ async function installWithAgent(t: ExecutionContext): Promise<{ agent: Server; i
   t.teardown(() => void agent.close());
   await once(agent.listen(socket), 'listening');
   // With time for a machine that does much else.
-  const settings = [`-DAGENT_SOCKET="${socket}"`, '-DACCEPT_TIMEOUT=60'];
+  const settings = [`-DAGENT_SOCKET="${socket}"`, '-DACCEPT_TIMEOUT=60', ...moreSettings];
   const options = [...compilers['as it is shipped'], ...settings];
   return { agent, installed: install(t, options, 'dir', '#!/bin/sh\necho executable\ncat\n') };
 }
@@ -224,8 +227,66 @@ test.serial('a call whose input an agent has is not done twice', async (t) => {
   const isWhole = (input: Buffer) => input.length > 4 && input.readUInt32LE(input.length - 4) === 0;
   const { exit, stdout } = await launchWithAgent(t, isWhole, false);
   t.is(exit, 1);
-  t.like(JSON.parse(stdout), { code: 11 });
-  t.regex(JSON.parse(stdout).msg, /agent ended in the middle/);
+  const { code, msg, details } = JSON.parse(stdout);
+  t.is(code, 11);
+  t.regex(msg, /^The CNI agent did not finish this call\. Try again/);
+  t.regex(details, /agent\.sock: The agent ended before it answered\. Look for the reason with journalctl /);
+});
+
+/** Has an agent of the test's own take each call and its input. @param answer sent then, if any. */
+function takeCalls(agent: Server, answer?: string): void {
+  agent.on('connection', (connection) => {
+    const incoming = new Incoming();
+    let isOffered = false;
+    connection
+      .on('error', () => {})
+      .on('data', (chunk: Buffer) => {
+        incoming.add(chunk);
+        if (!isOffered && incoming.takeOffer()) {
+          isOffered = true;
+          connection.write('Y');
+        }
+        if (isOffered && incoming.takeInput() !== undefined && answer !== undefined) connection.write(answer);
+      });
+  });
+}
+
+test('an agent that hangs, or breaks the protocol, is reported as what it is', async (t) => {
+  for (const [answer, reason] of [
+    [undefined, /: The agent runs but gives no sign of life\. End it with systemctl kill /],
+    ['?\0\0\0\0\0', /: Protocol error$/],
+  ] as const) {
+    const { agent, installed } = await installWithAgent(t, ['-DALIVE_TIMEOUT=2']);
+    takeCalls(agent, answer);
+    const { exit, stdout } = await tryRun([join(installed, 'bridge')], { env: { CNI_COMMAND: 'ADD' } });
+    t.is(exit, 1);
+    t.is(JSON.parse(stdout).code, 11);
+    t.regex(JSON.parse(stdout).details, reason);
+  }
+});
+
+test('input that cannot be kept for the executable is an I/O error, not half a configuration', async (t) => {
+  const { agent, installed } = await installWithAgent(t);
+  takeCalls(agent);
+  // Files, as the one in memory is, get no longer than a few blocks.
+  const limited = ['sh', '-c', `trap '' XFSZ; ulimit -f 8; exec "$0"`, join(installed, 'bridge')];
+  const { exit, stdout } = await tryRun(limited, {
+    env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' },
+    stdin: 'x'.repeat(10_000),
+  });
+  t.is(exit, 1);
+  t.like(JSON.parse(stdout), { code: 5, msg: 'Cannot read the configuration to its end. Try again' });
+  t.regex(JSON.parse(stdout).details, /: File too large$/);
+});
+
+test('an error that nobody reads is still told by the exit code', async (t) => {
+  const directory = install(t, compilers['as it is shipped']);
+  rmSync(join(directory, '.cni-plugins-test'), { recursive: true });
+  // By a FIFO that has no reader left: what Node.js makes for a child is a socket.
+  const script = 'mkfifo "$1"; exec 3<>"$1" 4>"$1" 3>&-; "$0" >&4; echo "$?"';
+  const fifo = join(directory, 'fifo');
+  const { stdout } = await tryRun(['sh', '-c', script, join(directory, 'bridge'), fifo]);
+  t.is(stdout, '1\n');
 });
 
 /** What a launcher offers an agent: everything before the verdict; undefined when it runs the executable. */
