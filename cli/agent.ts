@@ -5,6 +5,7 @@ import { basename, dirname } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { Agent, defaultSocket } from '../agent/agent.ts';
 import { type MetricsAddress, parseMetricsAddress } from '../agent/metrics-address.ts';
+import { startWatchdog } from '../agent/watchdog.ts';
 import { defaultDataDir } from '../ipam/host-local/config.ts';
 import { releaseEarlierBoots } from '../ipam/host-local/earlier-boots.ts';
 import { privatePrefix, readLaunch } from '../launcher/launch.ts';
@@ -130,6 +131,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
       // V8 would let the memory of new objects grow to 48 MiB under load, and keep it.
       setFlagsFromString('--semi-space-growth-factor=1');
       const metricsServer = metrics && (await startMetrics(metrics, running, build));
+      using _ = startWatchdog(process.env, warn);
       let repairs: Disposable | undefined;
       let part: Promise<void> | undefined;
       const tracing = await startTracing(traces);

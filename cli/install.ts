@@ -87,7 +87,7 @@ export function install(suite: Suite): Subcommand<InstallArguments> {
           );
         await (uninstall ? remove(names, binDir) : rollBack(binDir));
       } else {
-        if (agent) await checkUnits(binDir);
+        if (agent) checkUnits(binDir);
         await replace(names, binDir);
         if (agent) installUnits(binDir);
       }

@@ -19,9 +19,15 @@
 #ifndef AGENT_SOCKET
 #define AGENT_SOCKET "/run/cni/agent.sock"
 #endif
-/* How long the agent may take to say whether the call is its own. Seconds. */
+/*
+ * How long the agent may take to say whether the call is its own, or to take more of the input, and between two signs of life after
+ * that. Seconds. The agent's own times have to fit: see "Times" in agent/protocol.ts.
+ */
 #ifndef ACCEPT_TIMEOUT
 #define ACCEPT_TIMEOUT 2
+#endif
+#ifndef ALIVE_TIMEOUT
+#define ALIVE_TIMEOUT 15
 #endif
 
 extern char **environ;
@@ -29,7 +35,10 @@ extern char **environ;
 enum {
     /* What neither the agent nor the executable takes more of, in bytes. */
     LONGEST_INPUT = 16 * 1024 * 1024,
-    /* As much as a socket takes at once, so that an agent that hangs does not delay this. Bytes. */
+    /*
+     * In bytes. Less than the kernel's buffer for a socket (net.core.wmem_default, 212992), so that sending an offer never waits for
+     * the agent: one that hangs costs ACCEPT_TIMEOUT, once.
+     */
     LONGEST_OFFER = 128 * 1024,
 };
 
@@ -97,7 +106,7 @@ static int offer_call(int fd, const char *name)
         if (strchr(*variable, '=') && add_string(&offer, *variable) != 0)
             return -1;
     char verdict;
-    return add_string(&offer, "") == 0 && write_all(fd, offer.bytes, offer.length) == 0 && read_all(fd, &verdict, 1) == 0 &&
+    return add_string(&offer, "") == 0 && send_all(fd, offer.bytes, offer.length) == 0 && read_all(fd, &verdict, 1) == 0 &&
                    verdict == 'Y'
                ? 0
                : -1;
@@ -116,22 +125,28 @@ static int needs_input(void)
     return command && *command && strcmp(command, "VERSION") != 0;
 }
 
-/* Reads standard input into a file in memory. Returns its descriptor, or -1. */
-static int keep_input(void)
+/*
+ * Reads standard input into a file in memory. Returns its descriptor, or -1 with errno; then `taken` tells how many bytes are gone from
+ * standard input.
+ */
+static int keep_input(size_t *taken)
 {
     static char piece[65536];
     int kept = memfd_create("cni-input", MFD_CLOEXEC);
-    for (size_t size = 0; kept >= 0 && size <= LONGEST_INPUT;) {
+    while (kept >= 0 && *taken <= LONGEST_INPUT) {
         ssize_t got = read(STDIN_FILENO, piece, sizeof piece);
         if (got == 0)
             break;
         if (got < 0 && (errno == EINTR || (errno == EAGAIN && wait_for(STDIN_FILENO, POLLIN, -1) == 0)))
             continue;
+        if (got > 0)
+            *taken += (size_t)got;
         if (got < 0 || write_all(kept, piece, (size_t)got) != 0) {
+            int error = errno;
             close(kept);
+            errno = error;
             return -1;
         }
-        size += (size_t)got;
     }
     return kept;
 }
@@ -148,28 +163,30 @@ static int send_input(int fd, int input)
             return -1;
         unsigned char length[4];
         put_length(length, (size_t)got);
-        if (write_all(fd, (char *)length, sizeof length) != 0 || write_all(fd, piece, (size_t)got) != 0)
+        if (send_all(fd, (char *)length, sizeof length) != 0 || send_all(fd, piece, (size_t)got) != 0)
             return -1;
         if (got == 0)
             return 0;
     }
 }
 
-/* Copies that much from the agent to a file descriptor. Returns 0, -1 when the agent is gone, or 1 when nobody reads. */
-static int copy(int from, int to, size_t left)
+/*
+ * Passes on that much of what the agent sends. What cannot be written is taken from the agent all the same, as more may follow, and
+ * `is_written` is set to 0. Returns 0, or -1 with errno when the agent is gone.
+ */
+static int pass_on(int agent, int to, size_t left, int *is_written)
 {
     static char piece[65536];
-    int is_unread = 0;
+    *is_written = 1;
     while (left > 0) {
         size_t part = left < sizeof piece ? left : sizeof piece;
-        if (read_all(from, piece, part) != 0)
+        if (read_all(agent, piece, part) != 0)
             return -1;
-        /* What nobody reads is taken from the agent all the same: more may follow. */
-        if (!is_unread && write_all(to, piece, part) != 0)
-            is_unread = 1;
+        if (*is_written && write_all(to, piece, part) != 0)
+            *is_written = 0;
         left -= part;
     }
-    return is_unread;
+    return 0;
 }
 
 /* Waits until the agent has undone a call whose result nobody has, which it tells by closing the connection. */
@@ -183,7 +200,8 @@ static void wait_for_end(int fd)
 
 /*
  * Passes on what the agent answers: 'E' with standard error, 'H' as a sign of life, and at last 'R' with the exit code and standard
- * output. That this has been written is acknowledged, as the agent undoes an ADD whose result nobody got.
+ * output. That this has been written is acknowledged, as the agent undoes an ADD whose result nobody got. Returns the exit code, or -1
+ * with errno when the agent has not answered.
  */
 static int receive_answer(int fd)
 {
@@ -193,22 +211,36 @@ static int receive_answer(int fd)
         if (read_all(fd, (char *)frame, sizeof frame) != 0)
             return -1;
         size_t length = frame[2] | (size_t)frame[3] << 8 | (size_t)frame[4] << 16 | (size_t)frame[5] << 24;
+        int is_written;
         if (frame[0] == 'E') {
-            if (copy(fd, STDERR_FILENO, length) < 0)
+            if (pass_on(fd, STDERR_FILENO, length, &is_written) != 0)
                 return -1;
         } else if (frame[0] == 'R') {
-            int outcome = copy(fd, STDOUT_FILENO, length);
-            if (outcome < 0)
+            if (pass_on(fd, STDOUT_FILENO, length, &is_written) != 0)
                 return -1;
             /* An agent that has given up meanwhile undoes what the result tells of, too. */
-            if (outcome > 0 || (write_all(fd, "A", 1) != 0 && frame[1] == 0 && length > 0)) {
+            if (!is_written || (send_all(fd, "A", 1) != 0 && frame[1] == 0 && length > 0)) {
                 wait_for_end(fd);
                 return 1;
             }
             return frame[1];
         } else if (frame[0] != 'H' || length != 0) {
+            errno = EPROTO;
             return -1;
         }
+    }
+}
+
+/* Why there is no answer, and what to do, from the error of receive_answer. */
+static const char *describe_loss(int error)
+{
+    switch (error) {
+    case ECONNRESET:
+        return "The agent ended before it answered. Look for the reason with journalctl --unit cni-agent";
+    case EAGAIN:
+        return "The agent runs but gives no sign of life. End it with systemctl kill --signal=KILL cni-agent.service";
+    default:
+        return strerror(error);
     }
 }
 
@@ -222,18 +254,25 @@ int call_agent(const char *name, const char *self)
         return -1;
     }
     int is_needed = needs_input();
-    int input = is_needed ? keep_input() : -1;
-    if ((is_needed && input < 0) || send_input(agent, input) != 0) {
+    size_t taken = 0;
+    int input = is_needed ? keep_input(&taken) : -1;
+    if (is_needed && input < 0) {
+        int error = errno;
+        close(agent);
+        /* The executable would get the rest of the input only. */
+        return taken > 0 ? fail(IO_FAILURE, "Cannot read the configuration to its end. Try again", self, strerror(error)) : -1;
+    }
+    if (send_input(agent, input) != 0) {
         /* It gives up waiting for the input of a slow runtime, and has done nothing. */
         close(agent);
         if (input >= 0 && (lseek(input, 0, SEEK_SET) != 0 || dup2(input, STDIN_FILENO) < 0))
-            return fail(INTERNAL, "Cannot hand over the configuration. Try again", self, strerror(errno));
+            return fail(IO_FAILURE, "Cannot hand over the configuration. Try again", self, strerror(errno));
         return -1;
     }
     (void)signal(SIGPIPE, SIG_IGN);
     int code = receive_answer(agent);
     if (code >= 0)
         return code;
-    return fail(TRY_AGAIN, "The CNI agent ended in the middle of this call. Try again; what the call has done is undone by DEL",
-                AGENT_SOCKET, errno ? strerror(errno) : "no answer");
+    return fail(TRY_AGAIN, "The CNI agent did not finish this call. Try again; what the call has done is undone by DEL", AGENT_SOCKET,
+                describe_loss(errno));
 }

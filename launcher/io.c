@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -51,10 +52,8 @@ int wait_for(int fd, short events, int milliseconds)
 int write_all(int fd, const char *bytes, size_t left)
 {
     while (left > 0) {
-        ssize_t written = send(fd, bytes, left, MSG_NOSIGNAL);
-        if (written < 0 && errno == ENOTSOCK)
-            written = write(fd, bytes, left);
-        if (written < 0 && errno == EAGAIN && wait_for(fd, POLLOUT, ALIVE_TIMEOUT * 1000) == 0)
+        ssize_t written = write(fd, bytes, left);
+        if (written < 0 && errno == EAGAIN && wait_for(fd, POLLOUT, OUTPUT_TIMEOUT * 1000) == 0)
             continue;
         if (written < 0 && errno != EINTR)
             return -1;
@@ -66,10 +65,26 @@ int write_all(int fd, const char *bytes, size_t left)
     return 0;
 }
 
+int send_all(int fd, const char *bytes, size_t left)
+{
+    while (left > 0) {
+        ssize_t sent = send(fd, bytes, left, MSG_NOSIGNAL);
+        if (sent < 0 && errno != EINTR)
+            return -1;
+        if (sent > 0) {
+            bytes += sent;
+            left -= (size_t)sent;
+        }
+    }
+    return 0;
+}
+
 int read_all(int fd, char *bytes, size_t left)
 {
     while (left > 0) {
         ssize_t got = read(fd, bytes, left);
+        if (got == 0)
+            errno = ECONNRESET;
         if (got == 0 || (got < 0 && errno != EINTR))
             return -1;
         if (got > 0) {
@@ -87,6 +102,8 @@ static void print(const char *text)
 
 int fail(int code, const char *message, const char *details, const char *reason)
 {
+    /* With nobody to read the error, the exit code still tells of it. */
+    (void)signal(SIGPIPE, SIG_IGN);
     struct text number = {0};
     append_number(&number, (uintmax_t)code);
     print("{\n    \"code\": ");

@@ -11,9 +11,10 @@
 #include <stdint.h>
 
 enum {
-    /* How long the agent may take between two signs of life. Seconds. */
-    ALIVE_TIMEOUT = 15,
-    /* Codes of errors: the CNI specification's for "try again later", and libcni's for internal errors. */
+    /* How long whoever reads the output may leave a full pipe as it is. Seconds. */
+    OUTPUT_TIMEOUT = 15,
+    /* Codes of errors: the CNI specification's for I/O failures and "try again later", and libcni's for internal errors. */
+    IO_FAILURE = 5,
     TRY_AGAIN = 11,
     INTERNAL = 999,
 };
@@ -38,15 +39,21 @@ int has_prefix(const char *text, const char *const *prefixes);
  */
 int wait_for(int fd, short events, int milliseconds);
 
-/* Writes everything to a file, or to a socket, whose loss is no reason to be killed. Returns 0, or -1 with errno. */
+/* Writes everything to standard output, standard error or a file. Returns 0, or -1 with errno. */
 int write_all(int fd, const char *bytes, size_t left);
 
-/* Reads exactly that much. Returns 0, or -1 when the other side is silent, gone or broken. */
+/* Sends everything on a socket, without SIGPIPE. Returns 0, or -1 with errno: EAGAIN once the socket's timeout is over. */
+int send_all(int fd, const char *bytes, size_t left);
+
+/*
+ * Reads exactly that much from a socket. Returns 0, or -1 with errno: EAGAIN once the socket's timeout is over, ECONNRESET when the
+ * other side has ended.
+ */
 int read_all(int fd, char *bytes, size_t left);
 
 /*
- * Prints an error as the CNI specification has it. `details` is left out if it would have to be escaped. Returns the exit code that
- * goes with it.
+ * Prints an error as the CNI specification has it, with which this process ends. `details` is left out if it would have to be escaped.
+ * Returns the exit code that goes with it.
  */
 int fail(int code, const char *message, const char *details, const char *reason);
 

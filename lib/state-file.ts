@@ -2,6 +2,10 @@
  * Small files that plugins keep between verbs. What is found on disk may be torn, foreign or hostile: links
  * are not followed, nor is one in place of the directory, only regular files are read, and a file is replaced
  * as a whole, so that nobody ever reads half of one.
+ *
+ * Nothing is flushed to disk: fsync(2) would stop all calls of the agent while the disk is slow. A power
+ * failure may thus lose or tear what was written in the seconds before. No reader needs it: the containers
+ * are gone as well, and a torn file counts as none.
  */
 
 import {
@@ -87,7 +91,7 @@ function replace(file: string, text: string, mode: number): void {
     const fd = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
     try {
       fchmodSync(fd, mode);
-      writeFileSync(fd, text, { flush: true });
+      writeFileSync(fd, text);
     } finally {
       closeSync(fd);
     }

@@ -1,10 +1,10 @@
 /** The plugins' directory while it is being changed: one process at a time, and everything prepared first. */
 
-import { closeSync, lstatSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeDirectory } from '../../lib/directory.ts';
 import { missingCapabilities } from '../../lib/kernel/capabilities.ts';
-import { lockDescriptor } from '../../lib/kernel/lock.ts';
+import { acquireDirectoryLock } from '../../lib/kernel/lock.ts';
 import { CommandError } from '../errors.ts';
 
 /** What the names of directories begin with where everything is prepared. */
@@ -23,18 +23,13 @@ const patienceMs = 60_000;
 export async function changeDirectory(binDir: string, change: (staging: string) => void): Promise<void> {
   try {
     makeDirectory(binDir, 0o755);
-    const fd = openSync(binDir, 'r');
+    using _ = await acquireDirectoryLock(binDir, patienceMs);
+    removeUnfinished(binDir);
+    const staging = mkdtempSync(join(binDir, stagingPrefix));
     try {
-      await lockDescriptor(fd, binDir, patienceMs);
-      removeUnfinished(binDir);
-      const staging = mkdtempSync(join(binDir, stagingPrefix));
-      try {
-        change(staging);
-      } finally {
-        rmSync(staging, { recursive: true, force: true });
-      }
+      change(staging);
     } finally {
-      closeSync(fd);
+      rmSync(staging, { recursive: true, force: true });
     }
   } catch (error) {
     throw explained(error, binDir);

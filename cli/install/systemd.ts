@@ -5,7 +5,7 @@ import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { defaultSocket } from '../../agent/agent.ts';
 import { makeDirectory } from '../../lib/directory.ts';
-import { acquireLock } from '../../lib/kernel/lock.ts';
+import { tryAcquireLock } from '../../lib/kernel/lock.ts';
 import { CommandError } from '../errors.ts';
 import { print } from '../terminal.ts';
 import { ownPrivateDirectory } from './private-directory.ts';
@@ -26,7 +26,7 @@ const patienceMs = 120_000;
  * @param binDir absolute path of the directory that the plugins go to.
  * @throws CommandError that says what is in the way.
  */
-export async function checkUnits(binDir: string): Promise<void> {
+export function checkUnits(binDir: string): void {
   const refuse = (message: string) => {
     throw new CommandError(`${message}. Nothing was changed`);
   };
@@ -42,8 +42,7 @@ export async function checkUnits(binDir: string): Promise<void> {
     if (text !== undefined && !text.startsWith(mark))
       refuse(`"${join(unitDirectory, unit)}" is not of this suite. Remove or rename it`);
   }
-  if (await isServedByHand())
-    refuse(`An agent that systemd did not start listens on "${defaultSocket}". Stop it`);
+  if (isServedByHand()) refuse(`An agent that systemd did not start listens on "${defaultSocket}". Stop it`);
   systemctl('--version');
 }
 
@@ -109,16 +108,15 @@ function writeUnit(unit: string, text: string): void {
   renameSync(`${path}.new`, path);
 }
 
-/** True when an agent runs that made its socket itself: those hold its lock, see lib/kernel/listen.ts. */
-async function isServedByHand(): Promise<boolean> {
-  const lock = `${defaultSocket}.lock`;
-  if (!existsSync(lock)) return false;
-  try {
-    (await acquireLock(lock, 0)).close();
-    return false;
-  } catch {
-    return true;
-  }
+/**
+ * True when an agent runs that made its socket itself: those hold its lock, see lib/kernel/listen.ts.
+ * @throws CniError when that cannot be told.
+ */
+function isServedByHand(): boolean {
+  const lockFile = `${defaultSocket}.lock`;
+  if (!existsSync(lockFile)) return false;
+  using lock = tryAcquireLock(lockFile);
+  return !lock;
 }
 
 /** While something that failed is taken back, that failure is what counts. */

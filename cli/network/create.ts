@@ -1,10 +1,10 @@
 /** `cni network create`: a validated configuration from a few options. */
 
-import { linkSync, mkdirSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
-import { FileLock, lockDescriptor } from '../../lib/kernel/lock.ts';
+import { acquireDirectoryLock } from '../../lib/kernel/lock.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, ExitCode } from '../errors.ts';
 import { networkFiles } from '../libcni/conflist.ts';
@@ -120,9 +120,7 @@ async function lockDirectory(): Promise<Disposable> {
   const directory = configDir();
   try {
     mkdirSync(directory, { recursive: true });
-    const lock = new FileLock(openSync(directory, 'r'));
-    await lockDescriptor(lock.fd, directory);
-    return lock;
+    return await acquireDirectoryLock(directory);
   } catch (cause) {
     throw new CommandError(`No network can be created in "${directory}"`, { cause });
   }

@@ -1,11 +1,17 @@
 /** Listening on a Unix socket, as daemons do: with systemd's help or without. */
 
-import { chmodSync, lstatSync, rmSync } from 'node:fs';
+import { chmodSync, closeSync, lstatSync, rmSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { makeDirectory } from '../directory.ts';
 import { errnoOf } from '../file.ts';
-import { acquireLock, type FileLock, isLockHeld } from './lock.ts';
+import { libc } from '../netlink/libc.ts';
+import { tryAcquireLock } from './lock.ts';
+
+const AF_UNIX = 1;
+const SOCK_STREAM_CLOEXEC = 1 | 0x80000;
+/** The longest path that a Unix socket can have, in bytes. Source: unix(7). */
+const longestPath = 107;
 
 /** The first descriptor that systemd passes. Source: sd_listen_fds(3). */
 const firstPassed = 3;
@@ -13,11 +19,12 @@ const firstPassed = 3;
 /**
  * Listens on a socket that only root may use, or on the one that systemd has passed. A lock beside the socket
  * keeps two processes that start at once from taking it from each other. It is held until the server is
- * closed or the process ends, however it does.
+ * closed, which removes the socket, or the process ends, however it does.
  * @param path of the socket. A stale one is replaced.
  * @param environment in which systemd says that it has passed one.
  * @param inUse message of the error when another process listens there already.
- * @throws Error with that message; when something other than a socket has the path; of bind(2).
+ * @throws Error with that message; when something other than a socket has the path, or it is too long; of
+ *   bind(2).
  */
 export async function listenOn(
   server: Server,
@@ -27,41 +34,57 @@ export async function listenOn(
 ): Promise<void> {
   if (environment.LISTEN_PID === String(process.pid) && environment.LISTEN_FDS === '1')
     return await listening(server, { fd: firstPassed });
+  if (Buffer.byteLength(path) > longestPath)
+    throw new Error(`"${path}" is too long for a socket. Give a path of at most ${longestPath} bytes`);
   makeDirectory(dirname(path), 0o700);
-  const lock = await lockOf(path, inUse);
+  const lock = tryAcquireLock(`${path}.lock`);
+  if (!lock) throw new Error(inUse);
   try {
     // A process that systemd gave the socket to does not hold the lock.
     if (await answers(path)) throw new Error(inUse);
     removeStale(path);
-    // Nobody else may connect in between.
-    const umask = process.umask(0o177);
-    const isListening = listening(server, { path });
-    process.umask(umask);
-    await isListening;
-    chmodSync(path, 0o600);
+    const fd = bindSocket(path);
+    const own = lstatSync(path);
+    await listening(server, { fd });
+    server.once('close', () => {
+      const current = lstatSync(path, { throwIfNoEntry: false });
+      if (current?.dev === own.dev && current.ino === own.ino) rmSync(path, { force: true });
+      lock.close();
+    });
   } catch (error) {
     lock.close();
     throw error;
   }
-  server.once('close', () => lock.close());
 }
 
-function listening(server: Server, where: { fd: number } | { path: string }): Promise<void> {
+/**
+ * Binds a socket that only root may use. Node.js would remove by name what it has bound itself, even if that
+ * is another's by then: systemd takes a path from whoever has it.
+ */
+function bindSocket(path: string): number {
+  const address = Buffer.concat([Buffer.of(AF_UNIX, 0), Buffer.from(`${path}\0`)]);
+  const fd = libc('open a Unix socket', 'socket', AF_UNIX, SOCK_STREAM_CLOEXEC, 0);
+  // Nobody else may connect in between.
+  const umask = process.umask(0o177);
+  try {
+    libc(`listen on "${path}"`, 'bind', fd, address, address.length);
+    chmodSync(path, 0o600);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  } finally {
+    process.umask(umask);
+  }
+}
+
+function listening(server: Server, where: { fd: number }): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject).listen(where, () => {
       server.off('error', reject);
       resolve();
     });
   });
-}
-
-async function lockOf(path: string, inUse: string): Promise<FileLock> {
-  try {
-    return await acquireLock(`${path}.lock`, 0);
-  } catch (error) {
-    if (isLockHeld(error)) throw new Error(inUse);
-    throw error;
-  }
 }
 
 function removeStale(path: string): void {

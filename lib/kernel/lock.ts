@@ -46,16 +46,20 @@ export class FileLock {
  *   cannot be locked at all.
  */
 export async function acquireLock(file: string, timeoutMs = longestWait, mode = 0o600): Promise<FileLock> {
+  return await lockOpened(openLockFile(file, mode), file, timeoutMs);
+}
+
+/** As {@link acquireLock}, for a directory, which must be there. @throws also the error of open(2). */
+export async function acquireDirectoryLock(directory: string, timeoutMs = longestWait): Promise<FileLock> {
+  return await lockOpened(new FileLock(openSync(directory, constants.O_DIRECTORY)), directory, timeoutMs);
+}
+
+async function lockOpened(lock: FileLock, file: string, timeoutMs: number): Promise<FileLock> {
   try {
-    const lock = new FileLock(openLockFile(file, mode));
-    try {
-      await lockDescriptor(lock.fd, file, timeoutMs);
-      return lock;
-    } catch (error) {
-      lock.close();
-      throw error;
-    }
+    await lockDescriptor(lock.fd, file, timeoutMs);
+    return lock;
   } catch (error) {
+    lock.close();
     throw isLockHeld(error) ? error : fileError('lock', file, error);
   }
 }
@@ -66,14 +70,17 @@ export function isLockHeld(error: unknown): boolean {
 }
 
 /**
- * Takes a lock as {@link acquireLock} does.
- * @returns undefined when another process holds it. @throws the error of open(2).
+ * Takes a lock as {@link acquireLock} does, if it is free.
+ * @returns undefined when another process holds it. @throws CniError IOFailure when the file cannot be locked
+ *   at all.
  */
 export function tryAcquireLock(file: string, mode = 0o600): FileLock | undefined {
-  const lock = new FileLock(openLockFile(file, mode));
+  const lock = openLockFile(file, mode);
   let isOurs = false;
   try {
-    isOurs = tryLock(lock.fd, file);
+    isOurs = tryLockDescriptor(lock.fd, file);
+  } catch (error) {
+    throw fileError('lock', file, error);
   } finally {
     if (!isOurs) lock.close();
   }
@@ -86,7 +93,7 @@ export function tryAcquireLock(file: string, mode = 0o600): FileLock | undefined
  */
 export async function lockDescriptor(fd: number, file: string, timeoutMs = longestWait): Promise<void> {
   const end = performance.now() + timeoutMs;
-  for (let pause = 0.5; !tryLock(fd, file); pause = Math.min(pause * 2, longestPause)) {
+  for (let pause = 0.5; !tryLockDescriptor(fd, file); pause = Math.min(pause * 2, longestPause)) {
     if (performance.now() >= end)
       throw new CniError(
         ErrorCode.TryAgainLater,
@@ -98,13 +105,18 @@ export async function lockDescriptor(fd: number, file: string, timeoutMs = longe
   }
 }
 
-function openLockFile(file: string, mode: number): number {
-  makeDirectory(dirname(file), 0o700);
-  const { O_CREAT, O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-  const fd = openSync(file, O_CREAT | O_RDONLY | O_NOFOLLOW | O_NONBLOCK, mode);
-  if (fstatSync(fd).isFile()) return fd;
-  closeSync(fd);
-  throw new Error(`The lock "${file}" is not a regular file. Remove it`);
+/** @throws CniError that names the file. */
+function openLockFile(file: string, mode: number): FileLock {
+  try {
+    makeDirectory(dirname(file), 0o700);
+    const { O_CREAT, O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+    const lock = new FileLock(openSync(file, O_CREAT | O_RDONLY | O_NOFOLLOW | O_NONBLOCK, mode));
+    if (fstatSync(lock.fd).isFile()) return lock;
+    lock.close();
+    throw new Error(`The lock "${file}" is not a regular file. Remove it`);
+  } catch (error) {
+    throw fileError('lock', file, error);
+  }
 }
 
 /**
@@ -112,7 +124,7 @@ function openLockFile(file: string, mode: number): number {
  * @param file its path, for messages.
  * @returns false when somebody else has the lock.
  */
-export function tryLock(fd: number, file: string): boolean {
+export function tryLockDescriptor(fd: number, file: string): boolean {
   try {
     libc(`lock "${file}"`, 'flock', fd, LOCK_EX | LOCK_NB);
     return true;

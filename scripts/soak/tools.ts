@@ -53,7 +53,8 @@ export function judge(
     findings.count('address whose pod was not gone yet');
   else if (isDisturbed) findings.count(`${command} that failed as something was killed`);
   // Its launcher got no turn to send its input for ten seconds.
-  else if (/CNI agent ended in the middle/.test(message)) findings.count(`${command} that the agent gave up`);
+  else if (/CNI agent did not finish this call/.test(message))
+    findings.count(`${command} that the agent gave up`);
   else if (contender === 'reference') findings.count(`${command} that the reference failed at by itself`);
   else findings.violation(`${command} of ${plugin} (${contender}) failed by itself: ${message}`);
 }

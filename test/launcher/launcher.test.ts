@@ -18,7 +18,7 @@ import { tryRun } from '../support/run.ts';
 
 const sources = launcherFiles.filter((file) => file.endsWith('.c'));
 const warnings = ['-std=c11', '-Wall', '-Wextra', '-Werror', '-DBUILD="test"', '-DLOADER="loader"'];
-/** Where the launcher of the third build looks for an agent, in its working directory. */
+/** Where the builds with an agent look for it, in their working directory. */
 const agentSocket = 'agent.sock';
 /** With time for a machine that does much else. */
 const withAgent = [`-DAGENT_SOCKET="${agentSocket}"`, '-DACCEPT_TIMEOUT=60'];
@@ -28,6 +28,7 @@ const builds = {
   'as it is shipped': shipped,
   'under sanitizers': sanitized,
   'with an agent': [...shipped, ...withAgent],
+  'with an agent that may be silent for two seconds': [...shipped, ...withAgent, '-DALIVE_TIMEOUT=2'],
 } as const;
 type Build = keyof typeof builds;
 
@@ -177,8 +178,9 @@ test('whatever arguments and environment it gets, it hands over or refuses', asy
 /** Installs a launcher that asks an agent of the test's own. @returns the agent, and what starts the launcher. */
 async function installWithAgent(
   t: ExecutionContext,
+  build: Build = 'with an agent',
 ): Promise<{ agent: Server; start: [string, ...string[]] }> {
-  const installed = install(t, 'with an agent', 'dir', '#!/bin/sh\necho executable\ncat\n');
+  const installed = install(t, build, 'dir', '#!/bin/sh\necho executable\ncat\n');
   const agent = createServer();
   t.teardown(() => void agent.close());
   await once(agent.listen(join(installed, agentSocket)), 'listening');
@@ -232,8 +234,66 @@ test.serial('a call whose input an agent has is not done twice', async (t) => {
   const isWhole = (input: Buffer) => input.length > 4 && input.readUInt32LE(input.length - 4) === 0;
   const { exit, stdout } = await launchWithAgent(t, isWhole, false);
   t.is(exit, 1);
-  t.like(JSON.parse(stdout), { code: 11 });
-  t.regex(JSON.parse(stdout).msg, /agent ended in the middle/);
+  const { code, msg, details } = JSON.parse(stdout);
+  t.is(code, 11);
+  t.regex(msg, /^The CNI agent did not finish this call\. Try again/);
+  t.regex(details, /agent\.sock: The agent ended before it answered\. Look for the reason with journalctl /);
+});
+
+/** Has an agent of the test's own take each call and its input. @param answer sent then, if any. */
+function takeCalls(agent: Server, answer?: string): void {
+  agent.on('connection', (connection) => {
+    const incoming = new Incoming();
+    let isOffered = false;
+    connection
+      .on('error', () => {})
+      .on('data', (chunk: Buffer) => {
+        incoming.add(chunk);
+        if (!isOffered && incoming.takeOffer()) {
+          isOffered = true;
+          connection.write('Y');
+        }
+        if (isOffered && incoming.takeInput() !== undefined && answer !== undefined) connection.write(answer);
+      });
+  });
+}
+
+test('an agent that hangs, or breaks the protocol, is reported as what it is', async (t) => {
+  for (const [answer, reason] of [
+    [undefined, /: The agent runs but gives no sign of life\. End it with systemctl kill /],
+    ['?\0\0\0\0\0', /: Protocol error$/],
+  ] as const) {
+    const { agent, start } = await installWithAgent(t, 'with an agent that may be silent for two seconds');
+    takeCalls(agent, answer);
+    const { exit, stdout } = await tryRun(start, { env: { CNI_COMMAND: 'ADD' } });
+    t.is(exit, 1);
+    t.is(JSON.parse(stdout).code, 11);
+    t.regex(JSON.parse(stdout).details, reason);
+  }
+});
+
+test('input that cannot be kept for the executable is an I/O error, not half a configuration', async (t) => {
+  const { agent, start } = await installWithAgent(t);
+  takeCalls(agent);
+  // Files, as the one in memory is, get no longer than a few blocks.
+  const limited = ['sh', '-c', `trap '' XFSZ; ulimit -f 8; exec "$0" "$@"`, ...start];
+  const { exit, stdout } = await tryRun(limited, {
+    env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' },
+    stdin: 'x'.repeat(10_000),
+  });
+  t.is(exit, 1);
+  t.like(JSON.parse(stdout), { code: 5, msg: 'Cannot read the configuration to its end. Try again' });
+  t.regex(JSON.parse(stdout).details, /: File too large$/);
+});
+
+test('an error that nobody reads is still told by the exit code', async (t) => {
+  const directory = install(t, 'as it is shipped');
+  rmSync(join(directory, '.cni-plugins-test'), { recursive: true });
+  // By a FIFO that has no reader left: what Node.js makes for a child is a socket.
+  const script = 'mkfifo "$1"; exec 3<>"$1" 4>"$1" 3>&-; "$0" >&4; echo "$?"';
+  const fifo = join(directory, 'fifo');
+  const { stdout } = await tryRun(['sh', '-c', script, join(directory, 'bridge'), fifo]);
+  t.is(stdout, '1\n');
 });
 
 /** What a launcher offers an agent: everything before the verdict; undefined when it runs the executable. */

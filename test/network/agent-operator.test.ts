@@ -5,7 +5,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -164,6 +164,20 @@ test('an agent that hangs is reported within seconds, and plugins work without i
   t.regex(stderr, /does not answer within 5 seconds: it hangs, or is stopped\. End it with/);
   t.true(Date.now() - start < 30_000);
   t.regex(await host.run([join(suites.ours, 'bridge')], { env: { CNI_COMMAND: 'VERSION' } }), /1\.1\.0/);
+});
+
+test('an agent gives systemd the signs of life that its unit asks for', async (t) => {
+  const unit = readFileSync(join(import.meta.dirname, '../../conf/systemd/cni-agent.service'), 'utf8');
+  const [, seconds] = /^WatchdogSec=(\d+)\nNotifyAccess=main$/m.exec(unit) ?? [];
+  t.truthy(seconds);
+  const host = await makeHost(t);
+  const receiver = 'echo ready; exec socat -u UNIX-RECV:/run/notify CREATE:/run/notified';
+  await host.start(t, ['sh', '-c', receiver]);
+  await until('somebody receives', async () => existsSync(host.file('/run/notify')));
+  const environment = ['NOTIFY_SOCKET=/run/notify', `WATCHDOG_USEC=${seconds}000000`];
+  await host.start(t, ['env', ...environment, command, 'agent']);
+  const received = () => readFileSync(host.file('/run/notified'), 'utf8');
+  await until('the first has come', async () => received() === 'WATCHDOG=1');
 });
 
 /** Starts an agent, which is killed when the test ends. @returns the first line that it prints. */

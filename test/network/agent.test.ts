@@ -164,7 +164,8 @@ test('an agent that dies in the middle of a call is reported with code 11, and D
   t.is(code, 1);
   const error = JSON.parse(call.output()) as PrintedError;
   t.is(error.code, 11);
-  t.regex(error.msg, /agent ended in the middle/);
+  t.regex(error.msg, /agent did not finish this call/);
+  t.regex(error.details!, /: The agent ended before it answered\. Look for the reason with journalctl /);
   t.deepEqual(readFileSync(host.file(`${directory}/verbs`), 'utf8'), 'ADD\n', 'nothing is done twice');
   writeFileSync(host.file(`${directory}/go`), '');
   const attachment = new Attachment(host, call.pod, slow, {

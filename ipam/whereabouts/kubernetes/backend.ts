@@ -68,7 +68,7 @@ export class KubernetesBackend implements Backend {
       );
     const ranges = await this.ranges();
     const own = { id: owner.containerId, podref, ifname: owner.ifname };
-    // Before it has anything, so that nothing is lost if the node goes down in the middle.
+    // Before it has anything, so that DEL finds all of it if this process is killed in the middle.
     this.held.write(
       this.releaseFor(
         owner,

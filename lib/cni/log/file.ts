@@ -18,7 +18,7 @@ import {
 import { basename, dirname } from 'node:path';
 import { makeDirectory } from '../../directory.ts';
 import { errnoOf, fileError } from '../../file.ts';
-import { tryLock } from '../../kernel/lock.ts';
+import { tryLockDescriptor } from '../../kernel/lock.ts';
 import { inDirectory } from '../../state-file.ts';
 
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
@@ -109,7 +109,7 @@ function endsWithNewline(fd: number, size: number): boolean {
  */
 function putAside(path: string, fd: number, keep: number, line: Buffer): boolean {
   try {
-    if (!tryLock(fd, path)) return false;
+    if (!tryLockDescriptor(fd, path)) return false;
     const { dev, ino } = fstatSync(fd);
     const current = lstatSync(path, { throwIfNoEntry: false });
     // Somebody has been faster.

@@ -1,36 +1,27 @@
 /**
  * The log as entries of systemd's journal, with a field for each thing that is known. Source: systemd's
- * "Native Journal Protocol", systemd.journal-fields(7), unix(7).
+ * "Native Journal Protocol", systemd.journal-fields(7).
  */
 
-import { closeSync } from 'node:fs';
-import { isKernelError, libc } from '../../netlink/libc.ts';
+import { sendDatagram } from '../../kernel/datagram.ts';
+import { isKernelError } from '../../netlink/libc.ts';
 import type { LogEntry } from './entry.ts';
 
 /** Where the journal takes entries. */
 const socketPath = '/run/systemd/journal/socket';
 
-const AF_UNIX = 1;
-const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
-/** Does not wait for a journal that hangs. */
-const MSG_DONTWAIT = 0x40;
 /** Of syslog(3). */
 const priorities = { error: '3', info: '6' } as const;
 
 /** Sends an entry. It waits for nobody. @throws Error that says why the journal did not take it. */
 export function sendToJournal(entry: LogEntry): void {
   const datagram = Buffer.concat(fieldsOf(entry).map(([name, value]) => encodeField(name, value)));
-  const fd = libc('open a socket for the journal', 'socket', AF_UNIX, SOCK_DGRAM_CLOEXEC, 0);
   try {
-    const address = Buffer.concat([Buffer.of(AF_UNIX, 0), Buffer.from(`${socketPath}\0`)]);
-    const action = `write the log to the journal at "${socketPath}"`;
-    libc(action, 'sendto', fd, datagram, datagram.length, MSG_DONTWAIT, address, address.length);
+    sendDatagram(`write the log to the journal at "${socketPath}"`, socketPath, datagram);
   } catch (error) {
     throw isKernelError(error, 'ENOENT', 'ECONNREFUSED')
       ? new Error(`${error.message}. Start systemd-journald, or set a file in CNI_LOG or /etc/cni/log.json`)
       : error;
-  } finally {
-    closeSync(fd);
   }
 }
 

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -38,6 +38,7 @@ test('a socket is for root alone, and a second server is refused until the first
   t.is(await answerOf(path), 'first');
   first.close();
   await once(first, 'close');
+  t.false(existsSync(path));
   await listenOn(second, path, {}, inUse);
   t.is(await answerOf(path), 'second');
 });
@@ -48,6 +49,26 @@ test('a server that holds no lock, as systemd starts it, is not pushed aside', a
   await once(passed, 'listening');
   await t.throwsAsync(listenOn(serverThatSays(t, 'own'), path, {}, inUse), { message: inUse });
   t.is(await answerOf(path), 'passed');
+});
+
+test('a server that ends leaves a socket alone that has taken the place of its own', async (t) => {
+  const path = join(makeDirectory(t), 'socket');
+  const first = serverThatSays(t, 'first');
+  await listenOn(first, path, {}, inUse);
+  // As systemd does when a socket unit starts.
+  rmSync(path);
+  const other = serverThatSays(t, 'other').listen(path);
+  await once(other, 'listening');
+  first.close();
+  await once(first, 'close');
+  t.is(await answerOf(path), 'other');
+});
+
+test('a path that no socket can have is an error', async (t) => {
+  const path = join(makeDirectory(t), 'x'.repeat(107));
+  await t.throwsAsync(listenOn(serverThatSays(t, 'own'), path, {}, inUse), {
+    message: /x" is too long for a socket\. Give a path of at most 107 bytes$/,
+  });
 });
 
 test('what is not a socket is left alone', async (t) => {
