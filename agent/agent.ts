@@ -14,7 +14,7 @@ import { listenOn } from '../lib/kernel/listen.ts';
 import type { Sharing } from '../lib/kernel/sharing.ts';
 import { Turns } from '../lib/turns.ts';
 import type { PluginTable } from '../main.ts';
-import { serve } from './connection.ts';
+import { type CallServer, serve } from './connection.ts';
 import { peerUser } from './peer.ts';
 import { waitForEnd } from './pipe.ts';
 import type { Offer } from './protocol.ts';
@@ -46,8 +46,14 @@ export interface AgentObserver extends CallObserver {
   finished?(call: FinishedCall): void;
 }
 
+/** A call that is not to begin yet, as too many are under way. */
+interface WaitingCall {
+  readonly command: string;
+  begin(): void;
+}
+
 /** A running agent. */
-export class Agent {
+export class Agent implements CallServer {
   readonly statistics = new Statistics();
   /** Told of calls, besides their log. */
   readonly observers: AgentObserver[] = [];
@@ -61,8 +67,8 @@ export class Agent {
   /** What calls, and others who work in this process, get to share it. */
   readonly sharing: Sharing = { waitForEnd, together: groupCommits() };
   private readonly turns = new Turns();
-  private readonly waiting: (() => void)[] = [];
-  /** Calls that run or wait. */
+  private readonly waiting: WaitingCall[] = [];
+  /** Calls that were accepted, and other work, until they are done. */
   private unfinished = 0;
   /** Calls of the runtime that are under way, without delegates that came back. */
   private running = 0;
@@ -74,6 +80,14 @@ export class Agent {
     this.options = options;
   }
 
+  get plugins(): PluginTable {
+    return this.options.plugins;
+  }
+
+  get program(): string {
+    return this.options.program;
+  }
+
   /**
    * Listens on the socket, or on the one that systemd has passed.
    * @throws Error when another agent has it.
@@ -81,16 +95,7 @@ export class Agent {
   async listen(): Promise<void> {
     const { socket } = this.options;
     const server = createServer({ allowHalfOpen: true }, (connection) => {
-      void serve(connection, {
-        ...this.options,
-        sharing: this.sharing,
-        observers: this.observers,
-        accepts: this.accepts,
-        schedule: this.schedule,
-        noteAbandoned: () => void this.statistics.refused++,
-        record: this.record,
-        status: this.status,
-      });
+      void serve(connection, this);
     });
     this.server = server;
     const inUse = `Another agent listens on "${socket}" already. Stop it, or give another --socket`;
@@ -107,7 +112,7 @@ export class Agent {
   }
 
   /** A call is the agent's own if it comes from its user, of its installed tree, in its namespaces. */
-  private readonly accepts = (offer: Offer, socket: Socket): boolean => {
+  accepts(offer: Offer, socket: Socket): boolean {
     const isOurs =
       !this.isStopping &&
       peerUser(socket) === process.getuid?.() &&
@@ -122,7 +127,7 @@ export class Agent {
       if (offer.build !== this.options.build && this.isReplaced()) this.stop();
     }
     return isOurs;
-  };
+  }
 
   /** True when the launcher under our name belongs to another build: the next call needs another agent. */
   private isReplaced(): boolean {
@@ -138,12 +143,14 @@ export class Agent {
    * Runs a call once nothing is under way for the same container and interface: the runtime may have given up
    * on an ADD which is still being undone here when DEL comes.
    */
-  private readonly schedule = async <T>(
-    { environment }: Offer,
-    call: (waitedMs: number) => Promise<T>,
-  ): Promise<T> => {
+  async schedule<T>({ environment }: Offer, call: (waitedMs: number) => Promise<T>): Promise<T> {
     const start = performance.now();
-    const { CNI_CONTAINERID: container, CNI_IFNAME: ifname, [depthVariable]: depth } = environment;
+    const {
+      CNI_COMMAND: command = '',
+      CNI_CONTAINERID: container,
+      CNI_IFNAME: ifname,
+      [depthVariable]: depth,
+    } = environment;
     const work = async () => {
       const waitedMs = performance.now() - start;
       for (const observer of this.observers) observer.hasTurn?.(waitedMs);
@@ -155,21 +162,21 @@ export class Agent {
       }
     };
     // A delegate is part of a call that is under way, which goes on only once the delegate is done: it must
-    // wait for nothing that such calls hold.
-    if (depth) return await this.finish(work);
-    const limited = () => this.runWithinLimit(work);
-    return await (container ? this.takeTurn(container, ifname ?? '', limited) : this.finish(limited));
-  };
+    // wait for nothing that such calls hold. A node whose STATUS has to wait is taken out of service.
+    if (depth || command === 'STATUS' || command === 'VERSION') return await work();
+    const limited = () => this.runWithinLimit(command, work);
+    return await (container ? this.takeTurn(container, ifname ?? '', limited) : limited());
+  }
 
   /**
    * Does something while no call for the same container and interface is under way. The agent does not end
    * before.
    */
   async takeTurn<T>(containerId: string, ifname: string, work: () => Promise<T>): Promise<T> {
-    return await this.finish(() => this.turns.take(`${containerId}/${ifname}`, work));
+    return await this.keepAlive(() => this.turns.take(`${containerId}/${ifname}`, work));
   }
 
-  private async finish<T>(work: () => Promise<T>): Promise<T> {
+  async keepAlive<T>(work: () => Promise<T>): Promise<T> {
     clearTimeout(this.idleTimer);
     this.unfinished++;
     try {
@@ -181,10 +188,10 @@ export class Agent {
     }
   }
 
-  private async runWithinLimit<T>(call: () => Promise<T>): Promise<T> {
+  private async runWithinLimit<T>(command: string, call: () => Promise<T>): Promise<T> {
     if (this.running >= this.options.concurrency)
-      await new Promise<void>((resolve) => {
-        this.waiting.push(resolve);
+      await new Promise<void>((begin) => {
+        this.waiting.push({ command, begin });
         this.statistics.queued = this.waiting.length;
       });
     this.running++;
@@ -192,18 +199,29 @@ export class Agent {
       return await call();
     } finally {
       this.running--;
-      this.waiting.shift()?.();
-      this.statistics.queued = this.waiting.length;
+      this.beginNext();
     }
   }
 
-  private readonly record = (offer: Offer, code: number | undefined, milliseconds: number): void => {
+  /** Has the call begin that has waited longest; a DEL before others, as it frees what they may wait for. */
+  private beginNext(): void {
+    const del = this.waiting.findIndex(({ command }) => command === 'DEL');
+    const [next] = this.waiting.splice(Math.max(del, 0), 1);
+    next?.begin();
+    this.statistics.queued = this.waiting.length;
+  }
+
+  record(offer: Offer, code: number | undefined, milliseconds: number): void {
     const call = this.statistics.add(offer.name, offer.environment.CNI_COMMAND ?? '', code, milliseconds);
     for (const observer of this.observers) observer.finished?.(call);
-  };
+  }
 
-  private readonly status = (): AgentStatus =>
-    Object.assign(this.statistics.report(this.options.build), ...this.statusParts.map((part) => part()));
+  status(): AgentStatus {
+    return Object.assign(
+      this.statistics.report(this.options.build),
+      ...this.statusParts.map((part) => part()),
+    );
+  }
 
   private restartIdleTimer(): void {
     clearTimeout(this.idleTimer);

@@ -8,6 +8,7 @@ import type { Sharing } from '../lib/kernel/sharing.ts';
 import type { PluginTable } from '../main.ts';
 import { refuseMore } from './peer.ts';
 import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
+import type { Statistics } from './statistics.ts';
 
 /** How often a launcher is told that its call goes on, in milliseconds. */
 const heartbeatMs = 3000;
@@ -26,10 +27,11 @@ export interface CallServer {
   readonly observers: readonly CallObserver[];
   /** How calls share the process. */
   readonly sharing: Sharing;
+  readonly statistics: Statistics;
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
-  /** Told of a call that its launcher has taken back, to run the executable. */
-  noteAbandoned(): void;
+  /** Does something before which the agent does not end. */
+  keepAlive<T>(work: () => Promise<T>): Promise<T>;
   /** Waits until the call may run, and runs it. */
   schedule<T>(offer: Offer, call: (waitedMs: number) => Promise<T>): Promise<T>;
   /** What the agent tells of itself. */
@@ -53,34 +55,45 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
       socket.write(encodeFrame('R', JSON.stringify(server.status())));
       return;
     }
-    if (!server.accepts(offer, socket)) return;
-    const start = performance.now();
-    socket.write(accepted);
-    const stdin = await changes.wait(() => incoming.takeInput());
-    if (stdin === undefined) {
-      // Nothing was done. The launcher has waited two seconds for the answer to its offer, or it runs the
-      // executable, as its input comes too late.
-      server.noteAbandoned();
-      return;
-    }
-    const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
-    // Nothing follows a result: a launcher that has it ends, and writing to it would lose what it said last.
-    const answer = (text: string, exit: number) => {
-      clearInterval(heartbeat);
-      socket.write(encodeFrame('R', text, exit));
-    };
-    try {
-      const code = await server.schedule(offer, (waitedMs) =>
-        run(offer, stdin, socket, { changes, incoming, answer, waitedMs }, server),
-      );
-      server.record(offer, code, performance.now() - start);
-    } finally {
-      clearInterval(heartbeat);
-    }
+    // What is accepted is a call under way, even if its input is still to come.
+    if (server.accepts(offer, socket))
+      await server.keepAlive(() => serveCall(offer, socket, { changes, incoming }, server));
   } catch (error) {
     process.stderr.write(`A connection was dropped: ${(error as Error).message}\n`);
   } finally {
     socket.destroySoon();
+  }
+}
+
+/** Serves a call that was accepted, until its launcher has what it ends with. */
+async function serveCall(
+  offer: Offer,
+  socket: Socket,
+  { changes, incoming }: Pick<Conversation, 'changes' | 'incoming'>,
+  server: CallServer,
+): Promise<void> {
+  const start = performance.now();
+  socket.write(accepted);
+  const stdin = await changes.wait(() => incoming.takeInput());
+  if (stdin === undefined) {
+    // Nothing was done. The launcher has waited two seconds for the answer to its offer, or it runs the
+    // executable, as its input comes too late.
+    server.statistics.refused++;
+    return;
+  }
+  const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
+  // Nothing follows a result: a launcher that has it ends, and writing to it would lose what it said last.
+  const answer = (text: string, exit: number) => {
+    clearInterval(heartbeat);
+    socket.write(encodeFrame('R', text, exit));
+  };
+  try {
+    const code = await server.schedule(offer, (waitedMs) =>
+      run(offer, stdin, socket, { changes, incoming, answer, waitedMs }, server),
+    );
+    server.record(offer, code, performance.now() - start);
+  } finally {
+    clearInterval(heartbeat);
   }
 }
 

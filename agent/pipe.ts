@@ -7,6 +7,6 @@ export function waitForEnd(pipe: number): Promise<void> {
   return new Promise((resolve) => {
     const stream = new Socket({ fd: pipe, readable: true, writable: false });
     stream.on('error', () => {}).on('close', () => resolve());
-    stream.resume();
+    stream.resume().unref();
   });
 }

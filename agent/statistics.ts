@@ -13,7 +13,7 @@ export interface AgentStatus {
   uptimeSeconds: number;
   running: number;
   queued: number;
-  /** Calls that it left to the executable, as they were not its own. */
+  /** Calls that it left to the executable: they were not its own, or their launchers took them back. */
   refused: number;
   memoryMiB: number;
   calls: VerbStatus[];
@@ -67,7 +67,7 @@ interface Counters {
 export class Statistics {
   running = 0;
   queued = 0;
-  /** Calls that were another's to answer. */
+  /** Calls that were another's to answer, or that their launchers took back. */
   refused = 0;
   /** How often an attachment was repaired. */
   repaired = 0;

@@ -113,6 +113,9 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
       traces,
       ...more
     }) => {
+      // Calls go on, whoever has stopped reading what the agent says.
+      for (const stream of [process.stdout, process.stderr])
+        stream.removeAllListeners('error').on('error', () => {});
       const build = basename(dirname(process.execPath)).slice(privatePrefix.length);
       const { program } = readLaunch(process.argv);
       const running = new Agent({

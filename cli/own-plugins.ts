@@ -46,7 +46,7 @@ export function lookingPlugins(once: Once): Execute {
     const timeout = setTimeout(() => timer.abort(), patienceMs);
     const { signal } = timer;
     try {
-      if (!load) return await runExecutable(file, stdin, environment, signal);
+      if (!load) return await runExecutable(file, stdin, environment, { signal });
       const { plugin } = await load();
       let answer = '';
       const caller = {

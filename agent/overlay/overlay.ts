@@ -72,7 +72,7 @@ export class Overlay {
   /** Does its part until {@link stop}. What is in the kernel and in etcd stays. */
   async run(): Promise<void> {
     const { signal } = this.ending;
-    const checks = setInterval(() => void this.check(), checkInterval);
+    void this.keepChecking();
     for (let pause = shortestPause; !signal.aborted; pause = Math.min(pause * 2, longestPause)) {
       const beginAnew = () => {
         pause = shortestPause;
@@ -90,7 +90,6 @@ export class Overlay {
       }
       await sleep(pause, undefined, { signal }).catch(() => {});
     }
-    clearInterval(checks);
     this.socket.close();
   }
 
@@ -250,6 +249,16 @@ export class Overlay {
     const { 'ip-masq': masquerade, 'iptables-forward-rules': forward, 'subnet-file': file } = this.settings;
     writeSubnetFile(file, config, subnets, this.plane!.mtu, masquerade);
     await ensureFirewall(this.programs, config, subnets, { masquerade, forward });
+  }
+
+  /** Checks until {@link stop}, one check after the other, as each may have to wait. */
+  private async keepChecking(): Promise<void> {
+    const { signal } = this.ending;
+    for (;;) {
+      await sleep(checkInterval, undefined, { signal }).catch(() => {});
+      if (signal.aborted) return;
+      await this.check();
+    }
   }
 
   /** Brings back what others have taken away, whether etcd is there or not. */

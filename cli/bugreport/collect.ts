@@ -6,7 +6,7 @@ import { defaultSocket } from '../../agent/agent.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import { readRegularFile } from '../../lib/file.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
-import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
+import { ProgramMissingError, type Programs, ProgramTimeoutError } from '../../lib/kernel/programs.ts';
 import { askStatus } from '../agent-status.ts';
 import type { Context } from '../doctor/context.ts';
 import { printedRange } from '../printed.ts';
@@ -19,8 +19,8 @@ export interface Entry {
   readonly data: string;
 }
 
-/** Seconds after which a program is ended. */
-const patience = '20';
+/** How long a program may run, in milliseconds. */
+const timeoutMs = 20_000;
 /** Bytes of what is kept of one file or program. */
 const limit = 16 * 1024 * 1024;
 
@@ -81,15 +81,12 @@ export async function collect({ programs, running, inventory }: Context): Promis
 
 async function outputOf(programs: Programs, [program = '', ...args]: readonly string[]): Promise<string> {
   try {
-    const argv = ['-s', 'KILL', patience, programs.find(program), ...args];
-    const { status, stdout, stderr } = await programs.run('timeout', argv);
-    const ended =
-      status === 0
-        ? ''
-        : `\n${program} ended with ${status ?? 'a signal'}, or was ended after ${patience} seconds\n`;
+    const { status, stdout, stderr } = await programs.run(program, args, { timeoutMs });
+    const ended = status === 0 ? '' : `\n${program} ended with ${status ?? 'a signal'}\n`;
     return cut(`${stdout}${stderr}`) + ended;
   } catch (error) {
     if (error instanceof ProgramMissingError) return `"${program}" is not installed\n`;
+    if (error instanceof ProgramTimeoutError) return `${error.message}\n`;
     throw error;
   }
 }

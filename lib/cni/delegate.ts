@@ -133,7 +133,9 @@ async function runElsewhere(
   const { KilledError, runExecutable } = await import('./exec.ts');
   let output: string;
   try {
-    output = await runExecutable(file, stdin, environment, context.signal);
+    const { signal, sharing, warn } = context;
+    // Standard error of a process with many calls is nobody's.
+    output = await runExecutable(file, stdin, environment, { signal, warn: sharing && warn });
   } catch (error) {
     if (error instanceof KilledError) registerDel();
     throw error;

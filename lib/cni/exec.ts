@@ -4,6 +4,7 @@
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../errors.ts';
 import { isObject } from '../object.ts';
@@ -21,17 +22,27 @@ const graceMs = 2000;
  */
 const cleanUpMs = 30_000;
 
+/** How much of what one says on standard error is kept for its error, in characters. */
+const keptStderr = 4096;
+
+/** How an executable is run in a process that has other things to do. */
+export interface ExecOptions {
+  /** Aborted when nobody waits for it any more: then it is ended, with all that it has started. */
+  readonly signal?: AbortSignal | undefined;
+  /** Told what it writes to standard error, by lines; without this, that goes to ours. */
+  readonly warn?: ((text: string) => void) | undefined;
+}
+
 /** An executable was killed. What it had done by then is not known. */
 export class KilledError extends CniError {
   override readonly name = 'KilledError';
 }
 
 /**
- * Runs a plugin's executable to its end. Its standard error goes to ours.
+ * Runs a plugin's executable to its end.
  * @param file path of the executable.
  * @param stdin what it reads.
  * @param env its whole environment.
- * @param signal aborted when nobody waits for it any more: then it is ended, with all that it has started.
  * @returns what it printed.
  * @throws CniError the error it printed, or one that says how it failed; KilledError.
  */
@@ -39,34 +50,35 @@ export async function runExecutable(
   file: string,
   stdin: string,
   env: NodeJS.ProcessEnv,
-  signal?: AbortSignal,
+  options: ExecOptions = {},
 ): Promise<string> {
   for (const pause of busyPauses) {
     try {
-      return await runOnce(file, stdin, env, signal);
+      return await runOnce(file, stdin, env, options);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ETXTBSY') throw error;
       await sleep(pause);
     }
   }
-  return await runOnce(file, stdin, env, signal);
+  return await runOnce(file, stdin, env, options);
 }
 
 function runOnce(
   file: string,
   stdin: string,
   env: NodeJS.ProcessEnv,
-  signal: AbortSignal | undefined,
+  { signal, warn }: ExecOptions,
 ): Promise<string> {
   return new Promise((resolve, reject) => {
     // A process group of its own can be ended as a whole.
     const child = spawn(file, [], {
       env,
-      stdio: ['pipe', 'pipe', 'inherit'],
+      stdio: ['pipe', 'pipe', warn ? 'pipe' : 'inherit'],
       detached: signal !== undefined,
     });
     const release = signal && endWith(child, signal);
     const chunks: Buffer[] = [];
+    let stderr = '';
     // Registered before the streams are touched: if the process has no descriptors left, there are none.
     child.on('error', (error: NodeJS.ErrnoException) => {
       release?.();
@@ -84,10 +96,15 @@ function runOnce(
       const wasEnded = release?.() ?? false;
       const output = Buffer.concat(chunks).toString('utf8');
       if (code === 0) resolve(output);
-      else if (deadly) reject(killedError(file, deadly, wasEnded));
-      else reject(readError(file, output, `exit code ${code}`));
+      else if (deadly) reject(killedError(file, deadly, wasEnded, stderr));
+      else reject(readError(file, output, `exit code ${code}`, stderr));
     });
     child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk));
+    if (warn)
+      onLines(child.stderr, (text) => {
+        stderr = `${stderr}${text}\n`.slice(-keptStderr);
+        warn(text);
+      });
     child.stdin?.on('error', () => {}); // It may exit without reading everything.
     child.stdin?.end(stdin);
   });
@@ -112,8 +129,9 @@ function endWith(child: ChildProcess, signal: AbortSignal): () => boolean {
     send('SIGTERM');
     timer = setTimeout(() => {
       send('SIGKILL');
-      // A process that has left the group may keep the pipe open for ever.
+      // A process that has left the group may keep the pipes open for ever.
       child.stdout?.destroy();
+      child.stderr?.destroy();
     }, graceMs);
   };
   if (signal.aborted) timer = setTimeout(end, cleanUpMs);
@@ -125,17 +143,36 @@ function endWith(child: ChildProcess, signal: AbortSignal): () => boolean {
   };
 }
 
-function killedError(file: string, deadly: NodeJS.Signals, byUs: boolean): KilledError {
+/** Passes on what a stream has, by whole lines. */
+function onLines(stream: Readable | null, take: (text: string) => void): void {
+  let partial = '';
+  stream
+    ?.setEncoding('utf8')
+    .on('data', (text: string) => {
+      const end = text.lastIndexOf('\n');
+      if (end >= 0) take(partial + text.slice(0, end));
+      partial = (end < 0 ? partial : '') + text.slice(end + 1);
+    })
+    .on('end', () => partial && take(partial));
+}
+
+function killedError(file: string, deadly: NodeJS.Signals, byUs: boolean, stderr: string): KilledError {
   return new KilledError(
     ErrorCode.Internal,
     byUs
       ? `Plugin "${file}" had not ended when the runtime gave up, and was stopped with ${deadly}. Find out what it waits for`
       : `Plugin "${file}" was killed by ${deadly} before it answered. Find out what sent that signal: the kernel does when memory is short`,
+    stderr.trim() || undefined,
   );
 }
 
-/** The error of an executable that failed. @param how as in "exit code 1". */
-export function readError(file: string, output: string, how: string): CniError {
+/**
+ * The error of an executable that failed.
+ * @param output what it printed.
+ * @param how as in "exit code 1".
+ * @param stderr the end of what it wrote to standard error, if that is known.
+ */
+export function readError(file: string, output: string, how: string, stderr = ''): CniError {
   try {
     const value: unknown = JSON.parse(output);
     if (isObject(value) && Number.isSafeInteger(value.code))
@@ -149,7 +186,7 @@ export function readError(file: string, output: string, how: string): CniError {
   }
   return new CniError(
     ErrorCode.Internal,
-    `Plugin "${file}" failed with ${how}${output ? ' and printed no CNI error' : ' and printed nothing'}`,
-    output.slice(0, 500) || undefined,
+    `Plugin "${file}" failed with ${how}${output || stderr ? ' and printed no CNI error' : ' and printed nothing'}`,
+    `${output.slice(0, 500)}\n${stderr}`.trim() || undefined,
   );
 }

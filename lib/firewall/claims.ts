@@ -26,10 +26,10 @@ import { attachmentTag, networkTag } from './names.ts';
 const defaultDirectory = '/run/cni/firewall';
 const lockTimeoutMs = 10_000;
 /**
- * After how many seconds a claim that is still being released was left by a process that died: each of the
- * two locks on the way may be waited for ten seconds.
+ * After how many seconds a claim that is still being released was left by a process that died: of the locks
+ * on the way, that of the claims may be waited for ten seconds, and that of iptables thirty.
  */
-const longestRelease = 30;
+const longestRelease = 50;
 
 /** What {@link Claims.take} has done. */
 export interface TakenClaims {

@@ -37,12 +37,14 @@ export function onFirewalldReload(
   let timer: NodeJS.Timeout | undefined;
   const listen = () => {
     child = spawn(file, ['--system', '--profile', ...rules], { stdio: ['ignore', 'pipe', 'ignore'] });
-    createInterface({ input: child.stdout! }).on('line', (line) => {
+    child.once('error', () => {}).once('close', again);
+    // Without a descriptor left, there is no stream.
+    if (!child.stdout) return;
+    createInterface({ input: child.stdout }).on('line', (line) => {
       // The first line is a heading, which tells that the bus is there.
       if (isLost || /\t(?:Reloaded|NameOwnerChanged)$/.test(line)) onReload();
       isLost = false;
     });
-    child.once('error', () => {}).once('close', again);
   };
   const again = () => {
     if (isClosed) return;

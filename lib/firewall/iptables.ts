@@ -8,10 +8,7 @@ import { type Family, families } from '../ip.ts';
 import { missingCapabilities, withMissing } from '../kernel/capabilities.ts';
 import { type ExitResult, ProgramMissingError, type Programs, type RunOptions } from '../kernel/programs.ts';
 import { eachTime } from '../kernel/sharing.ts';
-import { takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
-
-/** Seconds to wait for another program to let go of the iptables lock. */
-const lockSeconds = 10;
+import { lockSeconds, takeLock, withoutLock, xtablesLock } from './xtables-lock.ts';
 
 /** Exit code of iptables when the lock is held, or the kernel's memory is short. */
 const RESOURCE_PROBLEM = 4;

@@ -14,6 +14,9 @@ import type { Programs, RunOptions } from '../kernel/programs.ts';
 const variable = 'XTABLES_LOCKFILE';
 const defaultFile = '/run/xtables.lock';
 
+/** How long another program may hold the lock, in seconds. Under contention those that block are faster. */
+export const lockSeconds = 30;
+
 /** A file that the program alone has: its own standard input. */
 const ownFile: RunOptions['environment'] = { [variable]: '/proc/self/fd/0' };
 
@@ -46,7 +49,7 @@ export async function takeLock(programs: Programs, program: string): Promise<Xta
   if (!takesLockFile(programs, program)) return undefined;
   let lock: FileLock;
   try {
-    lock = await acquireLock(xtablesLock(programs));
+    lock = await acquireLock(xtablesLock(programs), lockSeconds * 1000);
   } catch (error) {
     if (isLockHeld(error)) throw error;
     return undefined; // The program says better than we do what is wrong with the file.

@@ -1,22 +1,22 @@
 /**
- * Children by posix_spawn(3). Node's own child_process forks, which copies the page tables of the whole
- * process and has it fault on every page it touches afterwards: some five milliseconds for each child that a
- * plugin starts, as much as many of these take themselves. Standard input, output and error are files in
- * memory, so that nobody waits for anybody's pipe.
+ * Programs of the host. Their standard input, output and error are files in memory, so that nobody waits for
+ * anybody's pipe.
  */
 
 import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from 'node:fs';
+import { CniError, ErrorCode } from '../errors.ts';
 import { alone, type Together } from '../group-commit.ts';
-import { KernelError, libc, type Pointers, pointersTo } from '../netlink/libc.ts';
+import { cString, libc } from '../netlink/libc.ts';
+import { blockUntilEnd, openPipe, reap, spawn } from './child.ts';
 import { eachTime, type Once, type Sharing } from './sharing.ts';
 
 const MFD_CLOEXEC = 1;
-const O_CLOEXEC = 0o2000000;
-/** More than the 80 bytes that glibc has for it. */
-const fileActionsSize = 256;
 
 /** Where programs are looked for besides PATH: runtimes often start plugins with a bare environment. */
 const systemPath = '/usr/sbin:/sbin:/usr/bin:/bin';
+
+/** How long a program may run, in milliseconds. It may wait for a lock for half of that. */
+const defaultTimeoutMs = 60_000;
 
 /** How a child ended. */
 export interface ExitResult {
@@ -45,11 +45,18 @@ export interface RunOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Descriptors that it gets as well, from 3 on, and keeps as long as it lives. */
   readonly inherit?: readonly number[];
+  /** How long it may run, in milliseconds; a minute by default. */
+  readonly timeoutMs?: number;
 }
 
 /** There is no such program. */
 export class ProgramMissingError extends Error {
   override readonly name = 'ProgramMissingError';
+}
+
+/** A program did not end in time, and was killed. What it had done by then is not known. */
+export class ProgramTimeoutError extends CniError {
+  override readonly name = 'ProgramTimeoutError';
 }
 
 /** Finds and runs programs of the host, with one environment. */
@@ -120,13 +127,15 @@ export class Programs {
    * before it lets go of the event loop; from then on it is waited for.
    * @param program its path, or its name, which is looked up in PATH and the system's directories.
    * @param options its standard input, or that and more.
-   * @throws ProgramMissingError when there is no such program; KernelError when it cannot be started.
+   * @throws ProgramMissingError when there is no such program; KernelError when it cannot be started;
+   *   ProgramTimeoutError when it does not end in time.
    */
   run(program: string, args: readonly string[], options: string | RunOptions = {}): Promise<ExitResult> {
     const {
       input = '',
       environment = {},
       inherit = [],
+      timeoutMs = defaultTimeoutMs,
     } = typeof options === 'string' ? { input: options } : options;
     const files: number[] = [];
     const file = (content: string) => {
@@ -147,11 +156,13 @@ export class Programs {
       const fds = [stdin, stdout, stderr, ...inherit];
       const startTime = Date.now();
       const start = performance.now();
-      const { pid, hasEnded } = this.start(path, [program, ...args], environ, fds);
-      return hasEnded
-        .then(() => {
-          const status = wait(pid);
-          this.note?.({ file: path, startTime, milliseconds: performance.now() - start, status });
+      const { pid, hasEnded } = this.start(path, [program, ...args], environ, fds, timeoutMs);
+      return within(timeoutMs, pid, hasEnded)
+        .then((status) => {
+          const milliseconds = performance.now() - start;
+          const isOverdue = status === 'overdue';
+          this.note?.({ file: path, startTime, milliseconds, status: isOverdue ? undefined : status });
+          if (isOverdue) throw timeoutError(program, pid, timeoutMs, readAll(stderr));
           return { status, stdout: readAll(stdout), stderr: readAll(stderr) };
         })
         .finally(() => {
@@ -163,23 +174,27 @@ export class Programs {
     }
   }
 
-  /** Starts a child. @returns its process ID, and a promise that is kept once it can be waited for. */
+  /** Starts a child. @returns its process ID, and a promise that is kept once it should have ended. */
   private start(
     path: string,
     argv: readonly string[],
     environ: readonly string[],
     fds: readonly number[],
+    timeoutMs: number,
   ): { pid: number; hasEnded: Promise<unknown> } {
     if (!this.sharing) {
+      const deadline = performance.now() + timeoutMs;
       const pid = spawn(path, argv, environ, fds);
-      return { pid, hasEnded: new Promise((resolve) => setImmediate(resolve)) };
+      const hasEnded = new Promise((resolve) => setImmediate(resolve)).then(() =>
+        blockUntilEnd(pid, deadline - performance.now()),
+      );
+      return { pid, hasEnded };
     }
     // The child holds one end of a pipe, which nobody writes to, for as long as it lives.
     const { waitForEnd } = this.sharing;
     const [readEnd, writeEnd] = openPipe();
     try {
       const pid = spawn(path, argv, environ, [...fds, writeEnd]);
-      // Without that, the thread waits: nobody else waits for the child, which would stay as a zombie.
       const hasEnded = (async () => waitForEnd(readEnd))().catch(() => closeSync(readEnd));
       return { pid, hasEnded };
     } catch (error) {
@@ -191,47 +206,36 @@ export class Programs {
   }
 }
 
-/** A pipe whose ends no other child gets. */
-function openPipe(): [readEnd: number, writeEnd: number] {
-  const ends = new Uint8Array(8);
-  libc('open a pipe', 'pipe2', ends, O_CLOEXEC);
-  const view = new DataView(ends.buffer);
-  return [view.getInt32(0, true), view.getInt32(4, true)];
+/**
+ * Waits for a child, and kills it when it takes too long. Then nobody waits any longer, as one that hangs in
+ * the kernel goes on to do so.
+ * @returns its exit code, undefined when a signal ended it.
+ */
+async function within(
+  timeoutMs: number,
+  pid: number,
+  hasEnded: Promise<unknown>,
+): Promise<number | undefined | 'overdue'> {
+  let timer: NodeJS.Timeout | undefined;
+  const overdue = new Promise<'overdue'>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs, 'overdue');
+  });
+  try {
+    const status = await Promise.race([hasEnded.then(() => reap(pid)), overdue]);
+    if (status === 'overdue') process.kill(pid, 'SIGKILL');
+    return status;
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
-function spawn(
-  path: string,
-  argv: readonly string[],
-  environment: readonly string[],
-  fds: readonly number[],
-): number {
-  const actions = new Uint8Array(new ArrayBuffer(fileActionsSize));
-  libc('prepare a child', 'posix_spawn_file_actions_init', actions);
-  for (const [target, fd] of fds.entries())
-    libc('prepare a child', 'posix_spawn_file_actions_adddup2', actions, fd, target);
-  const pid = new Uint8Array(new ArrayBuffer(4));
-  const [args, env] = [cStrings(argv), cStrings(environment)];
-  // It returns the error itself, in place of setting errno.
-  const error = libc(
-    `start "${path}"`,
-    'posix_spawn',
-    pid,
-    cString(path),
-    actions,
-    null,
-    args.pointers,
-    env.pointers,
+function timeoutError(program: string, pid: number, timeoutMs: number, stderr: string): ProgramTimeoutError {
+  return new ProgramTimeoutError(
+    ErrorCode.TryAgainLater,
+    `"${program}" had not ended after ${timeoutMs / 1000} seconds, and was killed. Try again; if that is of no use, ` +
+      `find out what it waits for: while process ${pid} is still there, it hangs in the kernel, whose log is shown by "dmesg"`,
+    stderr.trim() || undefined,
   );
-  libc('tidy up after a child', 'posix_spawn_file_actions_destroy', actions);
-  if (error !== 0) throw new KernelError(`start "${path}"`, error);
-  return new DataView(pid.buffer).getInt32(0, true);
-}
-
-function wait(pid: number): number | undefined {
-  const status = new Uint8Array(new ArrayBuffer(4));
-  libc('wait for a child', 'waitpid', pid, status, 0);
-  const value = new DataView(status.buffer).getInt32(0, true);
-  return (value & 0x7f) === 0 ? (value >> 8) & 0xff : undefined;
 }
 
 function readAll(fd: number): string {
@@ -242,13 +246,4 @@ function readAll(fd: number): string {
     at += count;
   }
   return bytes.toString('utf8');
-}
-
-function cString(text: string): Uint8Array {
-  return Buffer.from(`${text}\0`);
-}
-
-/** A list of texts as C has it. */
-function cStrings(list: readonly string[]): Pointers {
-  return pointersTo(list.map(cString));
 }

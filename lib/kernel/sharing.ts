@@ -3,8 +3,8 @@
 import type { Together } from '../group-commit.ts';
 
 /**
- * Waits, without blocking the thread, until the other end of a pipe has been closed, and closes this one.
- * When it fails, it has left this one open.
+ * Waits, without blocking the thread or keeping the process alive, until the other end of a pipe has been
+ * closed, and closes this one. When it fails, it has left this one open.
  */
 export type WaitForEnd = (pipe: number) => Promise<void>;
 

@@ -68,6 +68,8 @@ interface Libc {
   ): number;
   _exit(code: number): number;
   waitpid(pid: number, status: Uint8Array, options: number): number;
+  poll(fds: Uint8Array, count: number, timeoutMs: number): number;
+  syscall(number: number, first: number, second: number): number;
   /** OpenSSL's, which Node.js exports for its addons. */
   SHA512(data: Uint8Array, length: number, digest: Uint8Array): number;
 }
@@ -98,6 +100,8 @@ const signatures = {
   posix_spawn: { arguments: ['buffer', 'buffer', 'buffer', 'pointer', 'buffer', 'buffer'], return: i32 },
   _exit: { arguments: [i32], return: i32 },
   waitpid: { arguments: [i32, 'buffer', i32], return: i32 },
+  poll: { arguments: ['buffer', u32, i32], return: i32 },
+  syscall: { arguments: [u32, u32, u32], return: i32 },
   SHA512: { arguments: ['buffer', u32, 'buffer'], return: 'pointer' },
 } as const;
 
@@ -160,19 +164,29 @@ export function exitImmediately(code: number): void {
   if (library) libc('end', '_exit', code);
 }
 
-/** An array of pointers, ended by a null pointer. */
-export interface Pointers {
-  readonly pointers: Uint8Array;
-  /** What they point to, kept as long as they are. */
-  readonly targets: readonly Uint8Array[];
+/** A text as C has it. */
+export function cString(text: string): Uint8Array {
+  return Buffer.from(`${text}\0`);
 }
 
-/** Makes an array of pointers, as argv is. */
-export function pointersTo(targets: readonly Uint8Array[]): Pointers {
+/**
+ * Makes an array of texts as argv is: pointers up to a null pointer. What they point to lies behind them in
+ * the same piece of memory, so that it is there for as long as the array is.
+ */
+export function cStrings(list: readonly string[]): Uint8Array {
   ffi ??= process.getBuiltinModule('node:ffi');
-  const view = new DataView(new ArrayBuffer(8 * (targets.length + 1)));
-  for (const [i, target] of targets.entries()) view.setBigUint64(8 * i, ffi.getRawPointer(target), true);
-  return { pointers: new Uint8Array(view.buffer), targets };
+  const texts = list.map(cString);
+  const start = 8 * (texts.length + 1);
+  const memory = new Uint8Array(new ArrayBuffer(texts.reduce((size, { length }) => size + length, start)));
+  const view = new DataView(memory.buffer);
+  const address = ffi.getRawPointer(memory);
+  let at = start;
+  for (const [i, text] of texts.entries()) {
+    view.setBigUint64(8 * i, address + BigInt(at), true);
+    memory.set(text, at);
+    at += text.length;
+  }
+  return memory;
 }
 
 function describeErrno(errno: number): [code: string, text: string] {

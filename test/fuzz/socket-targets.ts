@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { type CallServer, serve } from '../../agent/connection.ts';
 import { waitForEnd } from '../../agent/pipe.ts';
 import { frameHeaderSize } from '../../agent/protocol.ts';
+import { Statistics } from '../../agent/statistics.ts';
 import { runDaemon } from '../../ipam/dhcp/daemon.ts';
 import { groupCommits } from '../../lib/group-commit.ts';
 import { plugins, requireAnswer, requireNoStack, withoutEffects } from './calls.ts';
@@ -22,7 +23,8 @@ const agent: CallServer = {
   program: process.execPath,
   sharing: { waitForEnd, together: groupCommits() },
   accepts: ({ name }) => idlePlugins.has(name),
-  noteAbandoned: () => {},
+  statistics: new Statistics(),
+  keepAlive: (work) => work(),
   schedule: async (_, call) => await call(0),
   observers: [],
   status: () => ({}),

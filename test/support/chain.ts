@@ -41,6 +41,8 @@ export interface AttachOptions {
   capabilities?: { portMappings?: PortMapping[]; [key: string]: unknown };
   suite?: Suite;
   env?: NodeJS.ProcessEnv;
+  /** Milliseconds until a call is killed; a minute when left out. */
+  timeout?: number;
 }
 
 /** Reads one of the sample networks in conf/. */

@@ -60,6 +60,8 @@ export interface PluginCall {
   path?: readonly string[];
   /** Overrides anything else; a variable that is undefined is left out. */
   env?: NodeJS.ProcessEnv;
+  /** Milliseconds until it is killed; a minute when left out. */
+  timeout?: number;
 }
 
 /** How a call ended. Exactly one of `result` and `error` is there after ADD. */
@@ -90,7 +92,16 @@ export async function runPlugin(
   command: Verb | string,
   call: PluginCall = {},
 ): Promise<Outcome> {
-  const { pod, ifname = 'eth0', args, config = '', suite = 'ours', path = [suites[suite]], env } = call;
+  const {
+    pod,
+    ifname = 'eth0',
+    args,
+    config = '',
+    suite = 'ours',
+    path = [suites[suite]],
+    env,
+    timeout,
+  } = call;
   const output = await host.tryRun([join(suites[suite], name)], {
     stdin: typeof config === 'string' ? config : JSON.stringify(config),
     env: {
@@ -102,6 +113,7 @@ export async function runPlugin(
       ...(args !== undefined && { CNI_ARGS: args }),
       ...env,
     },
+    ...(timeout !== undefined && { timeout }),
   });
   return { ...output, ...parse(output) };
 }

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { Call, type CallContext } from '../../../lib/cni/call.ts';
 import { delegate, findPlugin, ipamAdd } from '../../../lib/cni/delegate.ts';
+import { runExecutable } from '../../../lib/cni/exec.ts';
 import { emptyResult } from '../../../lib/cni/result.ts';
 import { CniError } from '../../../lib/errors.ts';
 
@@ -89,6 +90,29 @@ test('a delegate that dies without a word is named with how it died', async (t) 
   t.regex((await message('killed'))!, /killed by SIGKILL/);
   t.regex((await message('babbles'))!, /printed no CNI error/);
   t.regex((await message('lies'))!, /not JSON/);
+});
+
+test('what a delegate says on standard error is passed on by lines, and its end is kept', async (t) => {
+  const dir = pluginDir(t, {
+    panics: `printf 'one\ntw' >&2; sleep 0.1; printf 'o\nthree' >&2; exit 2`,
+    babbles: 'seq 100000 >&2; exit 2',
+    refuses: `echo reason >&2; echo '{"code":7,"msg":"No"}'; exit 1`,
+    dies: 'echo oops >&2; kill -9 $$',
+  });
+  const run = async (name: string) => {
+    const said: string[] = [];
+    const options = { warn: (text: string) => void said.push(text) };
+    const error = await t.throwsAsync(runExecutable(join(dir, name), '', process.env, options), {
+      instanceOf: CniError,
+    });
+    return { said: said.join('\n'), details: error!.details ?? '' };
+  };
+  t.deepEqual(await run('panics'), { said: 'one\ntwo\nthree', details: 'one\ntwo\nthree' });
+  const { said, details } = await run('babbles');
+  t.is(said.split('\n').length, 100_000);
+  t.true(details.length <= 4096 && details.endsWith('\n99999\n100000'));
+  t.deepEqual(await run('refuses'), { said: 'reason', details: '' });
+  t.deepEqual(await run('dies'), { said: 'oops', details: 'oops' });
 });
 
 test('the first regular file on CNI_PATH is taken; names that are paths are refused', (t) => {

@@ -1,0 +1,90 @@
+/**
+ * Children by posix_spawn(3). Node's own child_process forks, which copies the page tables of the whole
+ * process and has it fault on every page it touches afterwards: some five milliseconds for each child that a
+ * plugin starts, as much as many of these take themselves.
+ */
+
+import { closeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { cString, cStrings, KernelError, libc } from '../netlink/libc.ts';
+
+const O_CLOEXEC = 0o2000000;
+const WNOHANG = 1;
+const POLLIN = 1;
+/** Number of a system call that older C libraries have no function for, the same on every processor. */
+const SYS_pidfd_open = 434;
+/** More than the 80 bytes that glibc has for it. */
+const fileActionsSize = 256;
+/** Longest pause between two looks whether a child has ended, in milliseconds. */
+const longestPause = 100;
+
+/** A pipe whose ends no other child gets. */
+export function openPipe(): [readEnd: number, writeEnd: number] {
+  const ends = new Uint8Array(8);
+  libc('open a pipe', 'pipe2', ends, O_CLOEXEC);
+  const view = new DataView(ends.buffer);
+  return [view.getInt32(0, true), view.getInt32(4, true)];
+}
+
+/**
+ * Starts a child.
+ * @param path of its executable.
+ * @param argv its arguments, of which the first is its name.
+ * @param environment NAME=VALUE each.
+ * @param fds what it gets as its descriptors, from 0 on.
+ * @returns its process ID.
+ * @throws KernelError when it cannot be started.
+ */
+export function spawn(
+  path: string,
+  argv: readonly string[],
+  environment: readonly string[],
+  fds: readonly number[],
+): number {
+  const actions = new Uint8Array(new ArrayBuffer(fileActionsSize));
+  libc('prepare a child', 'posix_spawn_file_actions_init', actions);
+  for (const [target, fd] of fds.entries())
+    libc('prepare a child', 'posix_spawn_file_actions_adddup2', actions, fd, target);
+  const pid = new Uint8Array(new ArrayBuffer(4));
+  const [args, env] = [cStrings(argv), cStrings(environment)];
+  // It returns the error itself, in place of setting errno.
+  const error = libc(`start "${path}"`, 'posix_spawn', pid, cString(path), actions, null, args, env);
+  libc('tidy up after a child', 'posix_spawn_file_actions_destroy', actions);
+  if (error !== 0) throw new KernelError(`start "${path}"`, error);
+  return new DataView(pid.buffer).getInt32(0, true);
+}
+
+/**
+ * Blocks the thread until a child has ended. Before Linux 5.3 the kernel cannot tell: it returns at once.
+ * @param timeoutMs for how long at most, in milliseconds.
+ */
+export function blockUntilEnd(pid: number, timeoutMs: number): void {
+  let fd: number;
+  try {
+    fd = libc('watch a child', 'syscall', SYS_pidfd_open, pid, 0);
+  } catch {
+    return;
+  }
+  const view = new DataView(new ArrayBuffer(8));
+  view.setInt32(0, fd, true);
+  view.setInt16(4, POLLIN, true);
+  try {
+    libc('wait for a child', 'poll', new Uint8Array(view.buffer), 1, Math.max(0, Math.ceil(timeoutMs)));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Takes a child that has ended, or is about to, off the kernel's list. This does not keep the process alive.
+ * @returns its exit code, undefined when a signal ended it.
+ */
+export async function reap(pid: number): Promise<number | undefined> {
+  const status = new Uint8Array(new ArrayBuffer(4));
+  for (let pause = 1; libc('wait for a child', 'waitpid', pid, status, WNOHANG) === 0; ) {
+    await sleep(pause, undefined, { ref: false });
+    pause = Math.min(pause * 2, longestPause);
+  }
+  const value = new DataView(status.buffer).getInt32(0, true);
+  return (value & 0x7f) === 0 ? (value >> 8) & 0xff : undefined;
+}
