@@ -160,7 +160,7 @@ async function connect(
   result.interfaces.push(...serveGateways(call, bridge, result.ips));
   if (!(await waitUntilUp(call.host, hostLink.index)))
     throw new Error(
-      `Port "${hostLink.name}" of bridge "${bridge.name}" is still down after two seconds. Try again, or see in the kernel log why it does not come up`,
+      `Port "${hostLink.name}" of bridge "${bridge.name}" is still down after ten seconds. Try again, or see in the kernel log why it does not come up`,
     );
   // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address
   // that is set, if only to what it is, has it announce again; a packet socket of ours would take 25 ms to

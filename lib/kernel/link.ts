@@ -200,10 +200,10 @@ export function requireLink(socket: RouteSocket, which: string | number): Link {
 /**
  * Waits until an interface passes frames.
  * @param socket of the namespace that the thread is in.
- * @returns false when it does not within two seconds.
+ * @returns false when it does not within ten seconds: the kernel may be busy with other namespaces.
  */
 export function waitUntilUp(socket: RouteSocket, index: number): Promise<boolean> {
-  return waitForEvent(NetlinkGroup.Link, 2000, () => requireLink(socket, index).operState === 'up');
+  return waitForEvent(NetlinkGroup.Link, 10_000, () => requireLink(socket, index).operState === 'up');
 }
 
 /** Every interface of the namespace. */

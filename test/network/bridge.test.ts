@@ -1,7 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
@@ -472,12 +471,7 @@ test('the address is announced, so that nobody goes on sending to who had it bef
   await once(heard.stderr, 'data');
   const one = await attach(host, network);
   const v6 = one.result!.ips![1]!.address.split('/')[0]!;
-  for (
-    let tries = 0;
-    tries < 30 && !(text.includes(`tell ${one.ip}`) && text.includes(`tgt is ${v6}`));
-    tries++
-  )
-    await sleep(100);
+  await until('both are announced', () => text.includes(`tell ${one.ip}`) && text.includes(`tgt is ${v6}`));
   t.regex(
     text,
     new RegExp(`who-has ${one.ip.replaceAll('.', '\\.')} .*tell ${one.ip.replaceAll('.', '\\.')}`),

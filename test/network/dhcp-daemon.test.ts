@@ -49,7 +49,8 @@ test('bridge: a pod gets its address by the bridge, and DEL releases it while th
   await one.del();
   await server.untilReleased(one.ip);
   t.regex(server.said(), new RegExp(`DHCPRELEASE\\(eth0\\) ${one.ip.replaceAll('.', '\\.')} `));
-  t.regex(await server.leases(), new RegExp(` ${two.ip.replaceAll('.', '\\.')} `));
+  // The server empties the file before it writes it anew.
+  await until('the other lease is kept', async () => (await server.leases()).includes(` ${two.ip} `));
   t.is(await link(one.pod, 'eth0'), undefined);
   t.is(leaseFiles(host).length, 1);
   await two.del();
@@ -294,7 +295,8 @@ test('a server that takes an address back while it is renewed has the interface 
   const again = await dnsmasq(t, outside, ...times);
   await until('the refusal', () => /DHCPNAK\(eth0\)/.test(again.said()));
   await until('the end of the lease', () => leaseFiles(host).length === 0);
-  t.regex(keeper.said(), new RegExp(`The DHCP server took address ${one.ip.replaceAll('.', '\\.')} back`));
+  const back = new RegExp(`The DHCP server took address ${one.ip.replaceAll('.', '\\.')} back`);
+  await until('the daemon says so', () => back.test(keeper.said()));
   t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
 });
 
@@ -378,9 +380,11 @@ test('a container that comes back under its old ID and path gets a lease of its 
   const before = await attach(host, sample(dhcpSample));
   await replace(before, host);
   const asked = () => (server.said().match(/DHCPACK/g) ?? []).length;
-  await until('the server was asked once', () => asked() === 1);
+  await until('the server was asked', () => asked() > 0);
+  // A request that was sent twice may be answered twice.
+  const once = asked();
   const again = await attach(host, sample(dhcpSample), { pod: before.pod });
-  await until('the server was asked again', () => asked() === 2);
+  await until('the server was asked again', () => asked() > once);
   t.is(leaseFiles(host).length, 1);
   await again.del();
   t.deepEqual(leaseFiles(host), []);

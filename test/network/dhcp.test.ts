@@ -26,7 +26,8 @@ test('a pod gets address, gateway and routes from a real server, and gives them 
   await one.del();
   await one.del();
   await server.untilReleased(one.ip);
-  t.regex(await server.leases(), new RegExp(two.ip));
+  // The server empties the file before it writes it anew.
+  await until('the other lease is kept', async () => (await server.leases()).includes(` ${two.ip} `));
   t.regex((await one.tryCheck()).error?.msg ?? '', /no lease/);
 });
 
@@ -69,7 +70,7 @@ test('classless routes, options to send and the metric', async (t) => {
 test('routers come only where they are asked for, and a netmask always', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   await dhcpd(t, outside);
-  await daemon(t, host, '-resendtimeout', '5s');
+  await daemon(t, host);
   const attachWith = async (...request: object[]) => {
     const one = await attach(host, changed(name, { ipam: { type: 'dhcp', request } }));
     t.deepEqual(await addresses(one.pod, 'eth0'), [`${one.ip}/16`]);
@@ -197,5 +198,5 @@ test('GC gives back what no valid attachment owns', async (t) => {
   const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
   t.is((await runNetworkVerb(host, sample(name), 'GC', { valid })).exit, 0);
   await server.untilReleased(stale.ip);
-  t.regex(await server.leases(), new RegExp(kept.ip.replaceAll('.', '\\.')));
+  await until('the other lease is kept', async () => (await server.leases()).includes(` ${kept.ip} `));
 });

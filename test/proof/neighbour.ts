@@ -2,7 +2,7 @@
 
 import { Attachment } from '../support/chain.ts';
 import type { Host, Pod, Teardown } from '../support/host.ts';
-import { ping, serve } from '../support/observe.ts';
+import { ping, serve, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 import { attachmentOptions, mapsPorts, type Subject } from './subjects.ts';
 
@@ -33,7 +33,7 @@ export class Neighbour {
     await attachment.add();
     const neighbour = new Neighbour(attachment, outside);
     if (neighbour.isRouted) await serve(t, attachment.pod, 'tcp', 80, 'neighbour');
-    if (!(await neighbour.isConnected())) throw new Error('The neighbour cannot be reached');
+    await until('the neighbour is reached', () => neighbour.isConnected());
     return neighbour;
   }
 

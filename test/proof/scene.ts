@@ -13,7 +13,7 @@ import { type Picture, pictureOf } from './observer.ts';
 import { attachmentOptions, mappingsOf, type Subject } from './subjects.ts';
 
 /** How long the kernel may take to do away with a namespace, in milliseconds. */
-const longestSettling = 20_000;
+const longestSettling = 60_000;
 
 /** How a scene is set. */
 export interface SceneOptions {

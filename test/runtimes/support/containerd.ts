@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { credentials, loadPackageDefinition, type ServiceClientConstructor } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { randomName } from '../../support/host.ts';
+import { until } from '../../support/observe.ts';
 import { browseCommand, pageOf } from './image.ts';
 import { type Node, pluginDir, webImage } from './node.ts';
 
@@ -171,11 +172,18 @@ export class Containerd {
       cat ${directory}/log >&2; exit 1`;
     this.pid = Number(await this.node.run(['sh', '-c', script]));
     this.client = new RuntimeService(`unix://${this.node.file(socket)}`, credentials.createInsecure());
+    // It answers "ctr" before its CRI plugin has found out what runs already.
+    await until('containerd serves CRI', () =>
+      this.call('Status', {}).then(
+        () => true,
+        () => false,
+      ),
+    );
   }
 
   private call<T>(method: string, request: object): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
-    this.client[method]!(request, { deadline: Date.now() + 60_000 }, (error: Error | null, response: T) => {
+    this.client[method]!(request, { deadline: Date.now() + 300_000 }, (error: Error | null, response: T) => {
       if (error) reject(error);
       else resolve(response);
     });
