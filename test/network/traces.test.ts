@@ -210,7 +210,12 @@ test('trouble with the collector is told once a minute at most', async (t) => {
   await until('it is told', async () => errors() !== '');
   t.regex(errors(), /^Warning: Spans cannot be sent, and calls go on without: .*ECONNREFUSED.*\n$/);
   const told = errors();
-  for (let i = 0; i < 600; i += 20) await Promise.all(Array.from({ length: 20 }, version));
+  const refuse = `echo asked >>/run/asked; printf "HTTP/1.1 400 Bad Request\\r\\nContent-Length: 0\\r\\n\\r\\n"`;
+  writeFileSync(host.file('/run/refuse'), `#!/bin/sh\n${refuse}\n`, { mode: 0o755 });
+  const listen = 'TCP-LISTEN:4318,bind=127.0.0.1,fork,reuseaddr';
+  await host.start(t, ['sh', '-c', `exec socat -d -d ${listen} EXEC:/run/refuse 2>&1`]);
+  await version();
+  await until('it is tried again', () => existsSync(host.file('/run/asked')));
   await stop();
   t.is(errors(), told);
 });
