@@ -47,7 +47,7 @@ test.serial(
     t.deepEqual([...new Set(await exits)], [0]);
     rmSync(join(dir, 'ptp'));
     writeFileSync(join(dir, 'ptp'), '#!/bin/sh\necho other >&2\n', { mode: 0o755 });
-    const removed = await here.tryRun([command, 'install', '--uninstall', '--bin-dir', dir]);
+    const removed = await cni('install', '--uninstall', '--bin-dir', dir);
     t.is(removed.exit, 0);
     t.regex(removed.stderr, /Kept, .*ptp \(other\)/);
     t.true(readdirSync(dir).includes('my-plugin'));

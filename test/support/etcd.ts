@@ -113,15 +113,20 @@ export class Etcd {
     this.members.get(i)!.kill(signal);
   }
 
-  /** The member that leads. */
+  /** The member that leads, once there is one. */
   async leader(): Promise<number> {
-    const ids = await Promise.all(
-      this.places.map(async (_, i) => {
-        const { header, leader } = await this.ask('/v3/maintenance/status', {}, i);
-        return { own: (header as { member_id: string }).member_id, leader };
-      }),
-    );
-    return ids.findIndex(({ own, leader }) => own === leader);
+    let found = -1;
+    await until('a member of etcd leads', async () => {
+      const ids = await Promise.all(
+        this.places.map(async (_, i) => {
+          const { header, leader } = await this.ask('/v3/maintenance/status', {}, i);
+          return { own: (header as { member_id: string }).member_id, leader };
+        }),
+      );
+      found = ids.findIndex(({ own, leader }) => own === leader);
+      return found >= 0;
+    });
+    return found;
   }
 
   /** Asks a member, without any code of the suite. @returns what it answered. */

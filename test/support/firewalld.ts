@@ -3,7 +3,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Host, Teardown } from './host.ts';
+import { until } from './observe.ts';
 import { cleanEnv } from './run.ts';
+
+const bus = 'org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus';
 
 /** Runs a system bus and firewalld in a host, and waits until it answers. @returns ends firewalld. */
 export async function firewalld(t: Teardown, host: Host): Promise<() => Promise<void>> {
@@ -21,14 +24,13 @@ export async function firewalld(t: Teardown, host: Host): Promise<() => Promise<
     return child;
   };
   start('dbus-daemon', '--system', '--nofork', '--nopidfile', '--nosyslog');
-  const ready = async (argv: string[], what: string) => {
-    for (let tries = 0; (await host.tryRun(argv)).exit !== 0; tries++) {
-      if (tries === 100) throw new Error(`${what} does not start`);
-      await new Promise((resolve) => setTimeout(resolve, 200));
-    }
-  };
-  await ready(['test', '-S', '/run/dbus/system_bus_socket'], 'The bus');
+  const ready = (argv: string[], what: string) =>
+    until(`${what} has started`, async () => (await host.tryRun(argv)).exit === 0);
+  await ready(['test', '-S', '/run/dbus/system_bus_socket'], 'the bus');
   const daemon = start('firewalld', '--nofork', '--nopid');
+  // Cheaper to ask than by firewall-cmd, which is in Python.
+  const name = 'org.fedoraproject.FirewallD1';
+  await ready(['sh', '-c', `busctl --system call ${bus} NameHasOwner s ${name} | grep true`], 'firewalld');
   await ready(['firewall-cmd', '--state'], 'firewalld');
   return async () => {
     const ended = once(daemon, 'exit');
