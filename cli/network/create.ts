@@ -17,6 +17,9 @@ import { checkNetworks } from '../validate/networks.ts';
 import { composeNetwork, drivers, type NetworkOptions } from './compose.ts';
 import { readHostUse } from './free-subnet.ts';
 
+/** How many milliseconds others may take, all together, that create networks at the same time. */
+const patienceMs = 60_000;
+
 interface CreateArguments extends NetworkOptions {
   dryRun?: boolean;
   host: boolean;
@@ -120,7 +123,7 @@ async function lockDirectory(): Promise<Disposable> {
   const directory = configDir();
   try {
     mkdirSync(directory, { recursive: true });
-    return await acquireDirectoryLock(directory);
+    return await acquireDirectoryLock(directory, patienceMs);
   } catch (cause) {
     throw new CommandError(`No network can be created in "${directory}"`, { cause });
   }

@@ -3,6 +3,7 @@
  * Runs once: it starts agents itself.
  */
 
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -10,7 +11,7 @@ import { attach, sample } from '../support/chain.ts';
 import { converse, serveLines } from '../support/connection.ts';
 import { binDir } from '../support/host.ts';
 import { ask, link, ping, serve, until } from '../support/observe.ts';
-import { type Node, settledTunnel, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
+import { Node, settledTunnel, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
 
 const network = sample('40-flannel.conflist');
 
@@ -289,4 +290,33 @@ test('an address that the settings name is waited for', async (t) => {
   await a.host.run(['ip', 'address', 'add', '192.0.2.1/24', 'dev', 'eth0']);
   await until('it is in touch again', async () => /in touch.*in touch/s.test(a.log));
   t.deepEqual([await wire.subnets(), await tunnelOf(a)], before);
+});
+
+test('a check that has to wait keeps the next ones from beginning', async (t) => {
+  const wire = await Wire.make(t);
+  const node = new Node(t, await wire.addHost(1));
+  const { host } = node;
+  // It notes how often it is asked for one rule at once, and waits as long as there is /run/hang.
+  const script = `#!/bin/sh
+    input=$(cat)
+    echo "$input" | grep -c -- '-C POSTROUTING' >>/run/asked
+    while [ -e /run/hang ]; do sleep 0.1; done
+    echo "$input" | /usr/sbin/iptables-restore "$@"\n`;
+  await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/usr/local/sbin']);
+  writeFileSync(host.file('/usr/local/sbin/iptables-restore'), script, { mode: 0o755 });
+  await node.startAgent({ 'etcd-endpoints': wire.etcd.hosts, 'ip-masq': true });
+  await until('it has a subnet', async () => node.env !== undefined);
+  const asked = () => readFileSync(host.file('/run/asked'), 'utf8').trim().split('\n');
+  writeFileSync(host.file('/run/hang'), '');
+  const before = asked().length;
+  await until('a check waits', async () => asked().length > before);
+  // More than two of the ten seconds between checks.
+  await sleep(24_000);
+  await host.run(['rm', '/run/hang']);
+  const { length } = asked();
+  await until('there is another check', async () => asked().length > length);
+  t.deepEqual(
+    asked().filter((count) => Number(count) > 1),
+    [],
+  );
 });

@@ -257,7 +257,7 @@ test('ADD has iptables list no chain, and STATUS has it test a rule', async (t) 
     });
     t.is(outcome.exit, 0, outcome.stdout);
   }
-  t.deepEqual(await calls(), Array(2).fill('iptables-restore --noflush --test --wait 10'));
+  t.deepEqual(await calls(), Array(2).fill('iptables-restore --noflush --test --wait 30'));
 });
 
 test('a plugin that is killed while it waits for the lock of iptables adds no rules later', async (t) => {
