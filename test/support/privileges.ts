@@ -274,9 +274,9 @@ export class Privileged {
     full.result = limited.result = succeededResult(await full.tryAdd({}, base.result));
     if (verb === 'GC') {
       const outcome = await runNetworkVerb(host, this.ownNetwork(), 'GC', { valid: [] });
-      const after = await this.picture(pod);
+      const after = isFine(outcome) && (await this.picture(pod));
       await runNetworkVerb(this.host, this.ownNetwork(), 'GC', { valid: [] });
-      const works = isFine(outcome) && isSame(after, await this.picture(pod));
+      const works = after !== false && isSame(after, await this.picture(pod));
       await full.del();
       // What is in the sandbox goes with it.
       return { works, outcome, pictures: [before[0], (await this.picture(pod))[0]] };
@@ -284,8 +284,8 @@ export class Privileged {
     const outcome = await (verb === 'DEL' ? limited.tryDel() : limited.tryCheck());
     const lasting = ([onHost, { routes, ...inPod }]: Picture) =>
       this.subject.leavesRoutes ? [onHost, inPod] : [onHost, inPod, routes];
-    const after = await this.picture(pod);
-    const works = isFine(outcome) && (verb === 'CHECK' || isSame(lasting(after), lasting(before)));
+    const isGone = async () => isSame(lasting(await this.picture(pod)), lasting(before));
+    const works = isFine(outcome) && (verb === 'CHECK' || (await isGone()));
     await full.del();
     return { works, outcome, pictures: [lasting(before), lasting(await this.picture(pod))] };
   }
