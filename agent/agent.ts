@@ -4,7 +4,7 @@
  * and the reference plugins can be mixed.
  */
 
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { depthVariable } from '../lib/cni/call.ts';
 import type { CallObserver } from '../lib/cni/record.ts';
@@ -15,7 +15,7 @@ import type { Sharing } from '../lib/kernel/sharing.ts';
 import { Turns } from '../lib/turns.ts';
 import type { PluginTable } from '../main.ts';
 import { type CallServer, serve } from './connection.ts';
-import { peerUser } from './peer.ts';
+import { isPeerIn, namespacesOf, peerUser } from './peer.ts';
 import { waitForEnd } from './pipe.ts';
 import type { Offer } from './protocol.ts';
 import { type AgentStatus, type FinishedCall, Statistics } from './statistics.ts';
@@ -62,8 +62,7 @@ export class Agent implements CallServer {
   /** Called when it has nothing left to do: it was replaced, idle for long, or told to stop. */
   onEnd: () => void = () => {};
   private readonly options: AgentOptions;
-  private readonly mountNamespace = namespaceOf('mnt');
-  private readonly networkNamespace = namespaceOf('net');
+  private readonly namespaces = namespacesOf('self');
   /** What calls, and others who work in this process, get to share it. */
   readonly sharing: Sharing = { waitForEnd, together: groupCommits() };
   private readonly turns = new Turns();
@@ -111,22 +110,39 @@ export class Agent implements CallServer {
     this.endIfDone();
   }
 
-  /** A call is the agent's own if it comes from its user, of its installed tree, in its namespaces. */
   accepts(offer: Offer, socket: Socket): boolean {
-    const isOurs =
-      !this.isStopping &&
-      peerUser(socket) === process.getuid?.() &&
-      offer.build === this.options.build &&
-      offer.mountNamespace === this.mountNamespace &&
-      offer.networkNamespace === this.networkNamespace &&
-      this.options.plugins.has(offer.name) &&
-      isAbsolute(offer.environment.CNI_NETNS) &&
-      (offer.environment.CNI_PATH ?? '').split(':').every(isAbsolute);
-    if (!isOurs) {
-      this.statistics.refused++;
-      if (offer.build !== this.options.build && this.isReplaced()) this.stop();
+    let isOurs = false;
+    try {
+      isOurs = this.isOwn(offer, socket);
+    } finally {
+      if (!isOurs) {
+        this.statistics.refused++;
+        if (offer.build !== this.options.build && this.isReplaced()) this.stop();
+      }
     }
     return isOurs;
+  }
+
+  /**
+   * A call is the agent's own if it comes from its user, of its installed tree, in its namespaces. What the
+   * offer says of these saves looking; what counts is what the kernel says.
+   * @throws Error when the agent may not see the caller's namespaces.
+   */
+  private isOwn(
+    { build, mountNamespace, networkNamespace, name, environment }: Offer,
+    socket: Socket,
+  ): boolean {
+    return (
+      !this.isStopping &&
+      peerUser(socket) === process.getuid?.() &&
+      build === this.options.build &&
+      mountNamespace === this.namespaces.mnt &&
+      networkNamespace === this.namespaces.net &&
+      this.options.plugins.has(name) &&
+      isAbsolute(environment.CNI_NETNS) &&
+      (environment.CNI_PATH ?? '').split(':').every(isAbsolute) &&
+      isPeerIn(socket, this.namespaces)
+    );
   }
 
   /** True when the launcher under our name belongs to another build: the next call needs another agent. */
@@ -243,10 +259,4 @@ export class Agent implements CallServer {
 
 function isAbsolute(path = ''): boolean {
   return path === '' || path.startsWith('/');
-}
-
-/** Device and inode of one of this process's namespaces. */
-function namespaceOf(kind: string): string {
-  const { dev, ino } = statSync(`/proc/self/ns/${kind}`);
-  return `${dev}:${ino}`;
 }

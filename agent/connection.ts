@@ -7,16 +7,16 @@ import { ErrorCode } from '../lib/errors.ts';
 import type { Sharing } from '../lib/kernel/sharing.ts';
 import type { PluginTable } from '../main.ts';
 import { refuseMore } from './peer.ts';
-import { accepted, encodeFrame, Incoming, type Offer, statusRequest } from './protocol.ts';
+import {
+  accepted,
+  encodeFrame,
+  heartbeatMs,
+  Incoming,
+  type Offer,
+  patienceMs,
+  statusRequest,
+} from './protocol.ts';
 import type { Statistics } from './statistics.ts';
-
-/** How often a launcher is told that its call goes on, in milliseconds. */
-const heartbeatMs = 3000;
-/**
- * How long a launcher may take to offer a call, to send its input, and to acknowledge the result, in
- * milliseconds.
- */
-const patienceMs = 10_000;
 
 /** What the agent is, as far as a call needs to know. */
 export interface CallServer {

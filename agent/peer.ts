@@ -1,20 +1,89 @@
-/** What Node.js does not tell of a Unix socket, nor do to it. Sources: unix(7), shutdown(2). */
+/** What Node.js does not tell of a Unix socket, nor do to it. Sources: unix(7), shutdown(2), proc(5). */
 
+import { closeSync, readFileSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { libc } from '../lib/netlink/libc.ts';
+import { errnoOf } from '../lib/file.ts';
+import { isKernelError, libc } from '../lib/netlink/libc.ts';
 
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
+const SO_PEERPIDFD = 77;
 const SHUT_RD = 0;
+
+/** The namespaces that decide on what a process may do to the host and where. */
+const kinds = ['mnt', 'net', 'user'] as const;
+
+/** Device and inode of each, as in "4:4026531841"; "" for a kind that the kernel does not have. */
+export type Namespaces = Readonly<Record<(typeof kinds)[number], string>>;
+
+/**
+ * The namespaces of a process.
+ * @param pid its ID, or "self".
+ * @throws Error of code EACCES when this process may not see them.
+ */
+export function namespacesOf(pid: number | 'self'): Namespaces {
+  const [mnt, net, user] = kinds.map((kind) => {
+    const status = statSync(`/proc/${pid}/ns/${kind}`, { throwIfNoEntry: false });
+    return status ? `${status.dev}:${status.ino}` : '';
+  });
+  return { mnt: mnt!, net: net!, user: user! };
+}
 
 /** User ID of the process at the other end; undefined when the socket is closed. */
 export function peerUser(socket: Socket): number | undefined {
   const fd = descriptorOf(socket);
-  if (fd === undefined) return undefined;
+  return fd === undefined ? undefined : credentialsOf(fd).uid;
+}
+
+/**
+ * Whether the process that made a connection is in these namespaces, by the kernel's account. False for one
+ * that has ended, or whose PID namespace this process does not see into.
+ * @throws Error when this process may not see the other's namespaces.
+ */
+export function isPeerIn(socket: Socket, own: Namespaces): boolean {
+  const fd = descriptorOf(socket);
+  if (fd === undefined) return false;
+  const { pid } = credentialsOf(fd);
+  if (pid === 0) return false;
+  try {
+    const namespaces = namespacesOf(pid);
+    return kinds.every((kind) => namespaces[kind] === own[kind]) && isStillPeer(fd, pid);
+  } catch (cause) {
+    if (errnoOf(cause) !== 'EACCES') throw cause;
+    throw new Error(
+      `This agent may not see the namespaces of process ${pid}, and leaves its call to the executable. Grant the agent CAP_SYS_PTRACE`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * Whether a PID is still that of the process that made a connection, and not one that was given to another
+ * since. Before Linux 6.5 the kernel cannot tell.
+ */
+function isStillPeer(fd: number, pid: number): boolean {
+  const handle = new Uint8Array(4);
+  const size = new Uint8Array(Uint32Array.of(handle.length).buffer);
+  try {
+    libc('ask for the peer of a connection', 'getsockopt', fd, SOL_SOCKET, SO_PEERPIDFD, handle, size);
+  } catch (error) {
+    // Any other error is that of a process that has ended.
+    return isKernelError(error, 'ENOPROTOOPT');
+  }
+  const pidfd = new DataView(handle.buffer).getInt32(0, true);
+  try {
+    return readFileSync(`/proc/self/fdinfo/${pidfd}`, 'latin1').includes(`\nPid:\t${pid}\n`);
+  } finally {
+    closeSync(pidfd);
+  }
+}
+
+function credentialsOf(fd: number): { pid: number; uid: number } {
   const credentials = new Uint8Array(12);
   const size = new Uint8Array(Uint32Array.of(credentials.length).buffer);
   libc('ask for the peer of a connection', 'getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, size);
-  return new DataView(credentials.buffer).getUint32(4, true);
+  const view = new DataView(credentials.buffer);
+  return { pid: view.getInt32(0, true), uid: view.getUint32(4, true) };
 }
 
 /**

@@ -8,7 +8,27 @@
  *     agent      frames of type, exit code and length, then that much data: "E" standard error; "H" nothing
  *                but a sign of life; "R" standard output, with which the call ends
  *     launcher   "A" once standard output has been written
+ *
+ * Times. Each side gives the other up after a while:
+ *
+ *     ACCEPT_TIMEOUT   launcher/agent.c   2 s    the launcher waits for "Y", and to send more of the input.
+ *                                                Then the executable does the call. Short, as each call pays
+ *                                                it while an agent hangs.
+ *     heartbeatMs      here               3 s    the agent sends an "H"
+ *     ALIVE_TIMEOUT    launcher/agent.c   15 s   the launcher waits for the next frame. Then the call has
+ *                                                failed. Several times `heartbeatMs`, as a busy host may
+ *                                                delay some of these.
+ *     patienceMs       here               10 s   the agent waits for an offer, for all of the input, and for
+ *                                                "A". Then it does not do the call, or undoes an ADD.
  */
+
+/** How often a launcher is told that its call goes on, in milliseconds. */
+export const heartbeatMs = 3000;
+/**
+ * How long a launcher may take to offer a call, to send its input, and to acknowledge the result, in
+ * milliseconds.
+ */
+export const patienceMs = 10_000;
 
 /** Who calls, and what. */
 export interface Offer {

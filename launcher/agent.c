@@ -21,7 +21,7 @@
 #endif
 /*
  * How long the agent may take to say whether the call is its own, or to take more of the input, and between two signs of life after
- * that. Seconds. The agent's own times have to fit: see "Times" in agent/protocol.ts.
+ * that. Seconds. "Times" in agent/protocol.ts has these and the agent's own, which have to fit.
  */
 #ifndef ACCEPT_TIMEOUT
 #define ACCEPT_TIMEOUT 2

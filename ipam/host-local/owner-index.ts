@@ -4,10 +4,11 @@
  *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one a line
  *     <dataDir>/.owners/<network>/stamp    bears the modification time of the directory it describes
  *
- * After a change of ours both times are set to the same millisecond, one second ago. A change by anybody
- * else moves the directory's time on, and the index is built anew before it is used. It is a hint and no
- * more: the reservations themselves are what counts, and without an index, as on a full disk, every one of
- * them is read.
+ * The index is valid while the directory's modification time equals the stamp's. A change of ours ends by
+ * setting both to one and the same time, a second ago. A change by anybody else sets the directory's time to
+ * the present, which therefore differs, even within one tick of the kernel's clock, and the index is built
+ * anew before it is used. It is a hint and no more: the reservations themselves are what counts, and without
+ * an index, as on a full disk, every one of them is read.
  *
  * The stamp also says in which boot of the host it was made. If the times agree and the boot has ended, all
  * that is reserved was so before: no container can use it any more, whatever the clock says.

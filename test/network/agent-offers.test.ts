@@ -16,6 +16,41 @@ import { cleanEnv } from '../support/run.ts';
 
 const socketPath = '/run/cni/agent.sock';
 
+/** What {@link offerer} offers, but for what is changed. */
+interface Offered {
+  build: string;
+  mount: string;
+  network: string;
+  plugin: string;
+  netns: string;
+  path: string;
+}
+
+/**
+ * Offers calls to a host's agent, and goes away without their input.
+ * @returns what the agent says to the offer. @param prefix of the program that makes the connection.
+ */
+function offerer(host: Host) {
+  const launcher = readFileSync(join(suites.ours, 'bridge')).toString('latin1');
+  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher) ?? [];
+  const good: Offered = {
+    build,
+    mount: namespaceOf(host, 'mnt'),
+    network: namespaceOf(host, 'net'),
+    plugin: 'bridge',
+    netns: '/run/netns/none-such',
+    path: '/opt/cni/bin:/usr/lib/cni',
+  };
+  return async (changes: Partial<Offered>, prefix: readonly string[] = []) => {
+    const { build, mount, network, plugin, netns, path } = { ...good, ...changes };
+    const variables = ['CNI_COMMAND=DEL', `CNI_NETNS=${netns}`, `CNI_PATH=${path}`];
+    const words = [build, mount, network, plugin, ...variables, ''];
+    const bytes = words.map((word) => `${word}\\000`).join('');
+    const script = `printf '${bytes}' | ${[...prefix, 'socat', '-t', '20', '-', `UNIX-CONNECT:${socketPath}`].join(' ')}`;
+    return (await host.run(['sh', '-c', script])).slice(0, 1);
+  };
+}
+
 /** Device and inode of one of a host's namespaces. */
 function namespaceOf(host: Host, kind: string): string {
   const { dev, ino } = statSync(`/proc/${host.pid}/ns/${kind}`);
@@ -25,27 +60,9 @@ function namespaceOf(host: Host, kind: string): string {
 test('the agent takes only calls of its own build, namespaces and user, with absolute paths', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });
   await startAgent(t, host);
-  const launcher = readFileSync(join(suites.ours, 'bridge')).toString('latin1');
-  const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher) ?? [];
-  const good = {
-    build,
-    mount: namespaceOf(host, 'mnt'),
-    network: namespaceOf(host, 'net'),
-    plugin: 'bridge',
-    netns: '/run/netns/none-such',
-    path: '/opt/cni/bin:/usr/lib/cni',
-  };
-  /** Offers a call, and goes away without its input. @returns what the agent says to the offer. */
-  const offer = async (changes: Partial<typeof good>, prefix: string[] = []) => {
-    const { build, mount, network, plugin, netns, path } = { ...good, ...changes };
-    const variables = ['CNI_COMMAND=DEL', `CNI_NETNS=${netns}`, `CNI_PATH=${path}`];
-    const words = [build, mount, network, plugin, ...variables, ''];
-    const bytes = words.map((word) => `${word}\\000`).join('');
-    const script = `printf '${bytes}' | ${[...prefix, 'socat', '-t', '20', '-', `UNIX-CONNECT:${socketPath}`].join(' ')}`;
-    return (await host.run(['sh', '-c', script])).slice(0, 1);
-  };
+  const offer = offerer(host);
   t.is(await offer({}), 'Y');
-  const refused: Partial<typeof good>[] = [
+  const refused: Partial<Offered>[] = [
     { build: '0123456789ab' },
     { mount: namespaceOf(host, 'net') },
     { network: namespaceOf(host, 'mnt') },
@@ -57,6 +74,23 @@ test('the agent takes only calls of its own build, namespaces and user, with abs
   await host.run(['chmod', '0777', '/run/cni', socketPath]);
   t.is(await offer({}, ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']), '', 'another user');
   t.is(await offer({}), 'Y');
+});
+
+test('the agent goes by the namespaces that the kernel tells of, not by those that a caller claims', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  await startAgent(t, host);
+  const offer = offerer(host);
+  for (const option of ['--mount', '--net', '--user --map-root-user'])
+    t.is(await offer({}, ['unshare', option]), '', option);
+  t.is(await offer({}, ['unshare', '--pid', '--fork']), 'Y', 'of a PID namespace below its own');
+  t.is(await offer({}), 'Y');
+});
+
+test('the agent takes no calls of processes that it does not see', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const below = ['unshare', '--pid', '--fork', '--kill-child'];
+  await host.start(t, [...below, join(suites.ours, 'cni'), 'agent']);
+  t.is(await offerer(host)({}), '');
 });
 
 const slow = {

@@ -143,7 +143,7 @@ test('the agent does every call with what its unit leaves it', async (t) => {
   t.is(await callsOf(host), 6 * network.plugins.length);
 });
 
-for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'])
+for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN'])
   test(`an agent without ${missing} says so`, async (t) => {
     const names = agentCapabilities.filter((name) => name !== missing);
     const { host, pod, netns } = await hostWithAgent(t, names);
@@ -151,6 +151,19 @@ for (const missing of ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'])
     t.regex((await failed)?.message ?? '', new RegExp(`\\b${missing}\\b`));
     t.is(await callsOf(host), 1);
   });
+
+test('an agent without CAP_SYS_PTRACE says so, and takes no call of a process with more capabilities', async (t) => {
+  const names = agentCapabilities.filter((name) => name !== 'CAP_SYS_PTRACE');
+  const host = await makeHostWithDevices(t, { mayHaveAgent: false });
+  const agent = [...setpriv(names), join(suites.ours, 'cni'), 'agent'].join(' ');
+  await host.start(t, ['sh', '-c', `exec ${agent} 2>/run/agent.log`]);
+  await (await attach(host, network, { capabilities })).del();
+  t.is(await callsOf(host), 0);
+  t.regex(
+    readFileSync(host.file('/run/agent.log'), 'utf8'),
+    /may not see the namespaces of process \d+, .*\. Grant the agent CAP_SYS_PTRACE$/m,
+  );
+});
 
 test('an agent without CAP_NET_RAW says so where iptables is the legacy one, which works with it', async (t) => {
   const { plugins, ...rest } = network;

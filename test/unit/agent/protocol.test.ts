@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test from 'ava';
-import { Incoming } from '../../../agent/protocol.ts';
+import { heartbeatMs, Incoming, patienceMs } from '../../../agent/protocol.ts';
 
 /** What the protocol allows, in bytes: of an offer, and of standard input. */
 const [longestOffer, longestInput] = [256 * 1024, 16 * 1024 * 1024];
@@ -72,4 +74,20 @@ test('standard input may be as long as the protocol allows and no longer', (t) =
   const announced = new Incoming();
   announced.add(piece(Buffer.alloc(longestInput + 1)).subarray(0, 4));
   t.throws(() => announced.takeInput(), { instanceOf: RangeError });
+});
+
+test('the times of launcher and agent fit together, and are those that the table has', (t) => {
+  const root = join(import.meta.dirname, '../../..');
+  const launcher = readFileSync(join(root, 'launcher/agent.c'), 'utf8');
+  const secondsOf = (name: string) => Number(new RegExp(`^#define ${name} (\\d+)$`, 'm').exec(launcher)?.[1]);
+  const [acceptTimeout, aliveTimeout] = [secondsOf('ACCEPT_TIMEOUT'), secondsOf('ALIVE_TIMEOUT')];
+  t.true(aliveTimeout * 1000 >= 4 * heartbeatMs);
+  const table = readFileSync(join(root, 'agent/protocol.ts'), 'utf8');
+  for (const [name, seconds] of [
+    ['ACCEPT_TIMEOUT', acceptTimeout],
+    ['heartbeatMs', heartbeatMs / 1000],
+    ['ALIVE_TIMEOUT', aliveTimeout],
+    ['patienceMs', patienceMs / 1000],
+  ])
+    t.regex(table, new RegExp(`^ \\*     ${name} .* ${seconds} s `, 'm'));
 });
