@@ -133,7 +133,7 @@ async function makeMachine(t: ExecutionContext) {
   writeFileSync(host.file('/run/machine/usr/bin/systemctl'), systemctl, { mode: 0o755 });
   return {
     file: (path: string) => host.file(`/run/machine${path}`),
-    run: (...argv: string[]) => host.run(['chroot', '/run/machine', ...argv], { timeout: 180_000 }),
+    run: (...argv: string[]) => host.run(['chroot', '/run/machine', ...argv]),
     /** What systemctl was told to do since the last time. */
     async told() {
       const log = host.file('/run/machine/run/systemctl');

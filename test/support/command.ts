@@ -12,9 +12,8 @@ import type { Output } from './run.ts';
 export const here = new Namespace([]);
 export const command = join(suites.ours, 'cni');
 
-/** Runs `cni …`, which may have the whole suite to copy and to try. */
-export const cni = (...args: string[]): Promise<Output> =>
-  here.tryRun([command, ...args], { timeout: 180_000 });
+/** Runs `cni …`. */
+export const cni = (...args: string[]): Promise<Output> => here.tryRun([command, ...args]);
 
 /** Makes a directory that is gone with the test. @param files by name: text as it is, or what becomes JSON. */
 export function directory(t: ExecutionContext, files: Record<string, string | object> = {}): string {

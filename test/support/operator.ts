@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Conflist, PluginConf } from './chain.ts';
 import { type Host, makeHost, type Pod, type Teardown } from './host.ts';
 import { suites } from './plugin.ts';
-import { cleanEnv, type Output } from './run.ts';
+import { cleanEnv, type Output, patience } from './run.ts';
 
 /** What an operator does on a host. Its functions need no `this`. */
 export interface Operator {
@@ -71,7 +71,7 @@ export async function makeOperator(
     configure,
     tryCni,
     cni,
-    sh: (commandLine, timeout = 60_000) => host.run(['sh', '-c', `set -e\n${commandLine}`], { env, timeout }),
+    sh: (commandLine, timeout = patience) => host.run(['sh', '-c', `set -e\n${commandLine}`], { env, timeout }),
     attach,
     add: (hostPort = 8080) => attach('net', publish(hostPort)),
     del: (pod, hostPort = 8080) => cni(['del', 'net', pod.netns], publish(hostPort)),

@@ -11,12 +11,15 @@ export interface Output {
   readonly stderr: string;
 }
 
+/** Long enough to install the whole suite, or to do any call, on a machine that does much else. */
+export const patience = 180_000;
+
 /** How a program is run. */
 export interface RunOptions {
   stdin?: string;
   /** Added to {@link cleanEnv}. */
   env?: NodeJS.ProcessEnv;
-  /** Milliseconds until it is killed; a minute when left out. */
+  /** Milliseconds until it is killed; {@link patience} when left out. */
   timeout?: number;
 }
 
@@ -31,7 +34,7 @@ export const cleanEnv: NodeJS.ProcessEnv = {
 
 /** Runs a program to its end, whatever that is. @throws Error only when it cannot be started. */
 export function tryRun(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
-  const { stdin = '', env = {}, timeout = 60_000 } = options;
+  const { stdin = '', env = {}, timeout = patience } = options;
   return new Promise((resolve, reject) => {
     const child = spawn(argv[0]!, argv.slice(1), { env: { ...cleanEnv, ...env }, timeout });
     let stdout = '';
