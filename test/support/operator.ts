@@ -71,7 +71,8 @@ export async function makeOperator(
     configure,
     tryCni,
     cni,
-    sh: (commandLine, timeout = patience) => host.run(['sh', '-c', `set -e\n${commandLine}`], { env, timeout }),
+    sh: (commandLine, timeout = patience) =>
+      host.run(['sh', '-c', `set -e\n${commandLine}`], { env, timeout }),
     attach,
     add: (hostPort = 8080) => attach('net', publish(hostPort)),
     del: (pod, hostPort = 8080) => cni(['del', 'net', pod.netns], publish(hostPort)),
