@@ -75,20 +75,23 @@ test('an agent that is told to end does so only when a call that it has accepted
     const { dev, ino } = statSync(`/proc/${host.pid}/ns/${kind}`);
     return `${dev}:${ino}`;
   });
-  const socket = connect(host.file('/run/cni/agent.sock'));
+  // From within the host, as the agent asks the kernel where a caller is.
+  const [file, ...args] = [...host.enter, 'socat', '-', 'UNIX-CONNECT:/run/cni/agent.sock'] as const;
+  const caller = spawn(file!, args, { env: cleanEnv, stdio: ['pipe', 'pipe', 'inherit'] });
+  t.teardown(() => void caller.kill());
   let said = '';
-  socket.on('data', (chunk) => {
+  caller.stdout.on('data', (chunk) => {
     said += chunk;
   });
-  socket.write([build, ...namespaces, 'bridge', 'CNI_COMMAND=VERSION', '', ''].join('\0'));
+  caller.stdin.write([build, ...namespaces, 'bridge', 'CNI_COMMAND=VERSION', '', ''].join('\0'));
   await until('the call is accepted', async () => said === 'Y');
   const ended = once(agent, 'exit');
   agent.kill('SIGTERM');
   await sleep(300);
   t.deepEqual((await statusOf(host)).calls, [], 'it still listens');
-  socket.write(Buffer.alloc(4));
+  caller.stdin.write(Buffer.alloc(4));
   await until('the call has its answer', async () => said.includes('supportedVersions'));
-  socket.end('A');
+  caller.stdin.end('A');
   const patience = sleep(10_000, 'still there');
   t.not(await Promise.race([ended, patience]), 'still there');
 });
