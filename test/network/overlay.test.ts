@@ -3,7 +3,7 @@
  * Runs once: it starts agents itself.
  */
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -305,7 +305,7 @@ test('a check that has to wait keeps the next ones from beginning', async (t) =>
   await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/usr/local/sbin']);
   writeFileSync(host.file('/usr/local/sbin/iptables-restore'), script, { mode: 0o755 });
   await node.startAgent({ 'etcd-endpoints': wire.etcd.hosts, 'ip-masq': true });
-  await until('it has a subnet', async () => node.env !== undefined);
+  await until('its rules are asked for', async () => existsSync(host.file('/run/asked')));
   const asked = () => readFileSync(host.file('/run/asked'), 'utf8').trim().split('\n');
   writeFileSync(host.file('/run/hang'), '');
   const before = asked().length;
@@ -315,8 +315,7 @@ test('a check that has to wait keeps the next ones from beginning', async (t) =>
   await host.run(['rm', '/run/hang']);
   const { length } = asked();
   await until('there is another check', async () => asked().length > length);
-  t.deepEqual(
-    asked().filter((count) => Number(count) > 1),
-    [],
-  );
+  const counts = new Set(asked());
+  counts.delete('0');
+  t.deepEqual([...counts], ['1'], 'each check by itself');
 });
