@@ -6,13 +6,14 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { namespaceOf, statusOf } from '../support/agent.ts';
 import { Attachment, attach, type Conflist } from '../support/chain.ts';
-import { type Host, makeHost, startAgent } from '../support/host.ts';
+import { makeHost, startAgent } from '../support/host.ts';
 import { until } from '../support/observe.ts';
 import { runPlugin, suites } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
@@ -22,17 +23,6 @@ const command = join(suites.ours, 'cni');
 
 function networkOf(ipam: object): Conflist {
   return { cniVersion: '1.1.0', name: 'busy', plugins: [{ type: 'bridge', bridge: 'br0', ipam }] };
-}
-
-interface Status {
-  build: string;
-  queued: number;
-  calls: { verb: string; calls: number }[];
-}
-
-/** What the agent of a host tells of itself. */
-async function statusOf(host: Host): Promise<Status> {
-  return JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as Status;
 }
 
 test('STATUS and VERSION wait for no ADD, and DEL only for those under way', async (t) => {
@@ -71,10 +61,7 @@ test('an agent that is told to end does so only when a call that it has accepted
   const host = await makeHost(t, { mayHaveAgent: false });
   const agent = await startAgent(t, host);
   const { build } = await statusOf(host);
-  const namespaces = ['mnt', 'net'].map((kind) => {
-    const { dev, ino } = statSync(`/proc/${host.pid}/ns/${kind}`);
-    return `${dev}:${ino}`;
-  });
+  const namespaces = ['mnt', 'net'].map((kind) => namespaceOf(host, kind));
   // From within the host, as the agent asks the kernel where a caller is.
   const [file, ...args] = [...host.enter, 'socat', '-', 'UNIX-CONNECT:/run/cni/agent.sock'] as const;
   const caller = spawn(file!, args, { env: cleanEnv, stdio: ['pipe', 'pipe', 'inherit'] });

@@ -5,9 +5,10 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { namespaceOf, statusOf } from '../support/agent.ts';
 import { Attachment } from '../support/chain.ts';
 import { type Host, makeHost, startAgent } from '../support/host.ts';
 import { link, until } from '../support/observe.ts';
@@ -49,12 +50,6 @@ function offerer(host: Host) {
     const script = `printf '${bytes}' | ${[...prefix, 'socat', '-t', '20', '-', `UNIX-CONNECT:${socketPath}`].join(' ')}`;
     return (await host.run(['sh', '-c', script])).slice(0, 1);
   };
-}
-
-/** Device and inode of one of a host's namespaces. */
-function namespaceOf(host: Host, kind: string): string {
-  const { dev, ino } = statSync(`/proc/${host.pid}/ns/${kind}`);
-  return `${dev}:${ino}`;
 }
 
 test('the agent takes only calls of its own build, namespaces and user, with absolute paths', async (t) => {
@@ -116,10 +111,7 @@ echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.5.0.2/24"}]}'
     existsSync(host.file('/run/slow/log'))
       ? readFileSync(host.file('/run/slow/log'), 'utf8').trim().split('\n')
       : [];
-  const status = async () =>
-    JSON.parse(await host.run([join(suites.ours, 'cni'), 'agent', 'status', '-o', 'json'])) as {
-      queued: number;
-    };
+  const status = () => statusOf(host);
   const add = async () => new Attachment(host, await host.addPod(), slow, { env }).tryAdd();
   return { host, env, log, status, add, go: () => writeFileSync(host.file('/run/slow/go'), '') };
 }
@@ -175,11 +167,7 @@ test('a delegate whose plugin comes back to the agent waits for no call that is 
     stdin: JSON.stringify({ cniVersion: '1.1.0', name: 'wrapped', type: 'bridge', bridge: 'br7', ipam }),
   });
   t.is(exit, 0, stdout);
-  const { calls } = JSON.parse(
-    await host.run([join(suites.ours, 'cni'), 'agent', 'status', '-o', 'json']),
-  ) as {
-    calls: { plugin: string; calls: number }[];
-  };
+  const { calls } = await statusOf(host);
   const counts = calls.map((one) => `${one.plugin} ${one.calls}`).sort();
   t.deepEqual(counts, ['bridge 1', 'host-local 1'], 'both were done by the agent');
 });

@@ -9,7 +9,7 @@ import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import type { AgentStatus } from '../../agent/statistics.ts';
+import { statusOf } from '../support/agent.ts';
 import { attach, type Conflist } from '../support/chain.ts';
 import { type Host, makeHost, startAgent } from '../support/host.ts';
 import { until } from '../support/observe.ts';
@@ -24,10 +24,6 @@ const network: Conflist = {
   name: 'agentnet',
   plugins: [{ type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.33.0.0/24' } }],
 };
-
-async function statusOf(host: Host): Promise<AgentStatus> {
-  return JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as AgentStatus;
-}
 
 /** Values of a text for Prometheus, by name and labels. */
 function parseMetrics(text: string): Map<string, number> {

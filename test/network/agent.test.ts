@@ -11,6 +11,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { callsOf, statusOf } from '../support/agent.ts';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
 import { end, type Host, makeHost, type Pod, startAgent } from '../support/host.ts';
 import { link, ping, snapshot, until } from '../support/observe.ts';
@@ -32,14 +33,6 @@ const bridge: PluginConf = {
 
 function networkOf(plugin: PluginConf): Conflist {
   return { cniVersion: '1.1.0', name: 'agentnet', plugins: [plugin] };
-}
-
-/** How many calls the agent of a host has done, by its own account. */
-async function callsOf(host: Host): Promise<number> {
-  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as {
-    calls: { calls: number }[];
-  };
-  return calls.reduce((sum, one) => sum + one.calls, 0);
 }
 
 const slow = networkOf({ ...bridge, ipam: { type: 'slow' } });
@@ -263,9 +256,7 @@ test('a result that was passed on counts, even if the agent hears of it when a s
   await until('the agent goes on', async () => (await callsOf(host).catch(() => 0)) > 0);
   tracer.kill('SIGTERM');
   t.regex(readFileSync(host.file('/run/trace'), 'utf8'), /"R.*\(DELAYED\)/);
-  const { calls } = JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as {
-    calls: { failures: number }[];
-  };
+  const { calls } = await statusOf(host);
   t.deepEqual(
     calls.map(({ failures }) => failures),
     [0],

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
+import { callsOf } from '../support/agent.ts';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { makeHost, startAgent } from '../support/host.ts';
 import { iptablesSave, link, links } from '../support/observe.ts';
@@ -109,11 +110,7 @@ test('a delegate in another executable has all of the environment of the runtime
   t.false(without.some((line) => line.startsWith('CNI_FOR_CHILDREN_')));
   await startAgent(t, host);
   t.deepEqual(await environmentOfDelegate(), without);
-  const status = await host.run([`${suites.ours}/cni`, 'agent', 'status', '-o', 'json']);
-  t.is(
-    (JSON.parse(status) as { calls: { calls: number }[] }).calls.reduce((sum, one) => sum + one.calls, 0),
-    2,
-  );
+  t.is(await callsOf(host), 2);
 
   const alone = { ...network, plugins: [{ type: 'addresses' }] };
   writeFileSync(host.file('/etc/cni/net.d/net.conflist'), JSON.stringify(alone));

@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { callsOf } from '../support/agent.ts';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
 import { useLegacyIptables } from '../support/firewall.ts';
@@ -109,13 +110,6 @@ const network: Conflist = {
   ],
 };
 const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'udp' }] };
-
-/** How many calls the agent of a host was offered: one that it took too late is left to the executable. */
-async function callsOf(host: Host): Promise<number> {
-  const status = await host.run([join(suites.ours, 'cni'), 'agent', 'status', '-o', 'json']);
-  const { calls, refused } = JSON.parse(status) as { calls: { calls: number }[]; refused: number };
-  return calls.reduce((sum, one) => sum + one.calls, refused);
-}
 
 /** A host with an agent that has fewer capabilities, and a sandbox below /proc of a process with all. */
 async function hostWithAgent(t: ExecutionContext, names: readonly string[]) {

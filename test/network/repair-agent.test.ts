@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import test from 'ava';
+import { statusOf } from '../support/agent.ts';
 import { answers, serveLines } from '../support/connection.ts';
 import { firewalld } from '../support/firewalld.ts';
 import type { Host } from '../support/host.ts';
@@ -91,7 +92,7 @@ test('an agent that repairs says so when nothing tells of reloads, and stays', a
   }
   const agent = host.tryRun([...env, command, 'agent', '--repair']);
   await until('it listens', async () => (await host.tryRun([command, 'agent', 'status'])).exit === 0);
-  const { pid } = JSON.parse(await host.run([command, 'agent', 'status', '-o', 'json'])) as { pid: number };
+  const { pid } = await statusOf(host);
   await host.run(['kill', `${pid}`]);
   const { exit, stdout, stderr } = await agent;
   t.is(exit, 0, stderr);
