@@ -28,7 +28,6 @@ async function makeSystemdHost(t: Teardown): Promise<Host> {
 const install = (host: Host, ...options: string[]) =>
   host.tryRun([command, 'install', ...options], {
     env: { PATH: `/run/fake:${cleanEnv.PATH}` },
-    timeout: 180_000,
   });
 const unit = (host: Host, name: string) => readFileSync(host.file(`${unitDirectory}/${name}`), 'utf8');
 const existing = (host: Host) => units.filter((name) => existsSync(host.file(`${unitDirectory}/${name}`)));

@@ -51,7 +51,7 @@ function makeReferenceHost(bin: string): void {
 }
 
 const install = (bin: string, options: string[] = [], from = command) =>
-  here.tryRun([from, 'install', '--bin-dir', bin, ...options], { timeout: 180_000 });
+  here.tryRun([from, 'install', '--bin-dir', bin, ...options]);
 
 /** Copies a directory, with hard links to its files. */
 const linkAll = (from: string, to: string) => execFileSync('cp', ['--archive', '--link', from, to]);

@@ -37,7 +37,6 @@ async function makeBareHost(t: Teardown): Promise<Host> {
 const paste = (host: Host, block: string) =>
   host.tryRun(['env', '--chdir', root, 'bash', '-euc', block], {
     env: { PATH: `/run/fake:${cleanEnv.PATH}` },
-    timeout: 180_000,
   });
 
 for (const [document, number] of [

@@ -195,9 +195,7 @@ test('the reference plugins are replaced while pods come and go', async (t) => {
     for (; installing || count < 3; count++) await endOne(await runOne(19003));
     return count;
   })();
-  const report = await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', binDir], {
-    timeout: 180_000,
-  });
+  const report = await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', binDir]);
   installing = false;
   t.regex(report, /bridge/);
   t.true((await comeAndGo) >= 3);

@@ -103,7 +103,7 @@ test('from its container, the agent serves the runtime of the node, until the co
   const [agent] = template.spec!.containers;
   await node.run(['mkdir', '-p', '/run/image', '/run/cni']);
   await node.run(['mount', '-t', 'tmpfs', 'tmpfs', '/opt']);
-  await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', '/opt/cni/bin'], { timeout: 180_000 });
+  await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', '/opt/cni/bin']);
   const mounts = agent!.volumeMounts!.map(({ name, mountPath }) => {
     const { hostPath } = template.spec!.volumes!.find((volume) => volume.name === name)!;
     return `--volume=${hostPath!.path}:${mountPath}:ro`;

@@ -41,7 +41,7 @@ export interface AttachOptions {
   capabilities?: { portMappings?: PortMapping[]; [key: string]: unknown };
   suite?: Suite;
   env?: NodeJS.ProcessEnv;
-  /** Milliseconds until a call is killed; a minute when left out. */
+  /** Milliseconds until a call is killed; what run.ts has when left out. */
   timeout?: number;
 }
 
