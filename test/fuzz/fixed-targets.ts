@@ -10,7 +10,7 @@ import { Programs } from '../../lib/kernel/programs.ts';
 import { NameServer } from '../../plugins/dnsname/server.ts';
 import { cleanEnv } from '../support/run.ts';
 import { answerOf, plugins } from './calls.ts';
-import { beginAnew, longestOnHost, pictureOfBystander, pluginPath, program, sandbox } from './own-host.ts';
+import { beginAnew, pictureOfBystander, pluginPath, program, sandbox } from './own-host.ts';
 import { guarded, plant, plantings } from './plant.ts';
 import { mayRefuseLater, type Target } from './target.ts';
 
@@ -25,8 +25,6 @@ const confirmedRules: Target = {
       (text) => `\0${text}`,
     ),
   ],
-  longest: longestOnHost,
-  begin: beginAnew,
   run(input, directory) {
     const [outside, check] = guarded(directory);
     const programs = new Programs(cleanEnv);
@@ -56,8 +54,6 @@ const nameServer: Target = {
   samples: serverFiles.flatMap((_, at) =>
     plantings.map((what) => Buffer.from([at, what, ...Buffer.from('1\n')])),
   ),
-  longest: longestOnHost,
-  begin: beginAnew,
   async run(input, directory) {
     const [outside, check] = guarded(directory, serverFiles.slice(1));
     const [at = 0, what = 0] = input;
@@ -87,7 +83,6 @@ const mac = '02:00:00:00:00:77';
 const alias: Target = {
   name: 'host-device-alias',
   samples: ['up0', 'keep0', 'uplink', 'a/b', '..', 'x'.repeat(255), 'dev%d', 'all', '\u{202e}a', ''],
-  longest: longestOnHost,
   begin: () => beginAnew({ links: [`link add up0 address ${mac} up type veth peer name up1`] }),
   async run(input) {
     const bystander = pictureOfBystander();

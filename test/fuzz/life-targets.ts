@@ -8,7 +8,6 @@ import {
   type Beginning,
   beginAnew,
   hasLinkKind,
-  longestOnHost,
   pictureOfBystander,
   pictureOfHost,
   pictureOfPod,
@@ -247,7 +246,6 @@ function lifeOf({ type, variant, file, more, other, ifname, args = '', beginning
   return {
     name: ['verbs', type, variant].filter(Boolean).join('-'),
     samples: [valid, ...others],
-    longest: longestOnHost,
     begin: () => beginAnew(beginning),
     async run(input) {
       const text = input.toString('utf8');

@@ -48,12 +48,6 @@ function feed(file: string, args: readonly string[], input: string): string {
   });
 }
 
-/**
- * In how many milliseconds inputs on the host must be answered: a dozen programs run for each, and wait for locks of
- * the kernel that whoever makes and removes network namespaces meanwhile holds.
- */
-export const longestOnHost = 30_000;
-
 let isPrepared = false;
 
 /**
