@@ -167,10 +167,11 @@ async function settle(
   const { environment, inTurn = (_, work) => work() } = options;
   const record = records.get(attachmentKey(attachment))!;
   const network = networkFromCache(record);
+  if (!network) return outcome;
   const isKept = () => isCurrent(environment.cacheDir, record);
   const end = performance.now() + longestEndMs;
   while (isKept() && sandboxProblems(attachment).length > 0 && performance.now() < end) await sleep(pauseMs);
-  if (!network || isKept()) return outcome;
+  if (isKept()) return outcome;
   const current = currentRecord(environment.cacheDir, record);
   if (current) return await inTurn(attachment, () => repairAttachment(attachment, current, options));
   const gone = { ...outcome, restored: [], missing: [], problems: [], isDeleted: true };

@@ -5,7 +5,7 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import type { Host, Pod } from '../support/host.ts';
 import { files, links, snapshot } from '../support/observe.ts';
 import { type Operator, operatorOf } from '../support/operator.ts';
@@ -52,13 +52,19 @@ const command = join(suites.ours, 'cni');
 const nameOf = ({ host }: Operator) =>
   Object.keys(files(host, '/var/lib/cni/results'))[0]!.replace(/^.*(cnitool-\w{4}).*$/, '$1');
 
-test('a pod that is deleted while it is repaired does not come back', async (t) => {
+/** A host with a pod whose rules are gone, and what remained of the one before it. */
+async function podWithoutRules(t: ExecutionContext) {
   const operator = await operatorOf(t, plugins);
-  const { host, tryCni } = operator;
   await operator.del(await operator.add());
-  const empty = await remains(host);
+  const empty = await remains(operator.host);
   const pod = await operator.add();
-  await host.run(flush);
+  await operator.host.run(flush);
+  return { operator, pod, empty };
+}
+
+test('a pod that is deleted while it is repaired does not come back', async (t) => {
+  const { operator, pod, empty } = await podWithoutRules(t);
+  const { host, tryCni } = operator;
   const env = await justBefore(host, `${command} del net ${pod.netns}`);
   const repaired = await tryCni(['repair'], env);
   t.is(repaired.exit, 0, repaired.stderr);
@@ -72,12 +78,8 @@ test('a pod that is deleted while it is repaired does not come back', async (t) 
 });
 
 test('a pod does not come back either whose DEL ends long after it was repaired', async (t) => {
-  const operator = await operatorOf(t, plugins);
+  const { operator, pod, empty } = await podWithoutRules(t);
   const { host, tryCni } = operator;
-  await operator.del(await operator.add());
-  const empty = await remains(host);
-  const pod = await operator.add();
-  await host.run(flush);
   await host.run(['mkdir', '/run/slow']);
   for (const name of ['portmap', 'firewall', 'host-local'])
     await host.run(['ln', '-s', join(suites.ours, name), `/run/slow/${name}`]);
@@ -94,12 +96,8 @@ test('a pod does not come back either whose DEL ends long after it was repaired'
 });
 
 test('a pod that is deleted and added again while it is repaired stays', async (t) => {
-  const operator = await operatorOf(t, plugins);
+  const { operator, pod, empty } = await podWithoutRules(t);
   const { host, cni, tryCni } = operator;
-  await operator.del(await operator.add());
-  const empty = await remains(host);
-  const pod = await operator.add();
-  await host.run(flush);
   const script = `${command} del net ${pod.netns} && ${command} add net ${pod.netns}`;
   const CAP_ARGS = JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80 }] });
   const env = { ...(await justBefore(host, script)), CAP_ARGS };
