@@ -50,7 +50,7 @@ export async function acquireLock(file: string, timeoutMs = longestWait, mode = 
 }
 
 /** As {@link acquireLock}, for a directory, which must be there. @throws also the error of open(2). */
-export async function acquireDirectoryLock(directory: string, timeoutMs = longestWait): Promise<FileLock> {
+export async function acquireDirectoryLock(directory: string, timeoutMs: number): Promise<FileLock> {
   return await lockOpened(new FileLock(openSync(directory, constants.O_DIRECTORY)), directory, timeoutMs);
 }
 

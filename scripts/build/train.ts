@@ -80,8 +80,9 @@ async function train(host: Host, network: Conflist): Promise<void> {
 
 /** Whether a plugin has not been trained in some way until now. */
 function isNew(way: string, type: string): boolean {
-  const key = `${way} ${type}`;
-  return !trained.has(key) && Boolean(trained.add(key));
+  const before = trained.size;
+  trained.add(`${way} ${type}`);
+  return trained.size > before;
 }
 
 async function trainChain(host: Host, network: Conflist, ifname: string): Promise<void> {
