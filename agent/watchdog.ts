@@ -3,7 +3,7 @@
  * sd_notify(3), sd_watchdog_enabled(3).
  */
 
-import { sendDatagram } from '../lib/kernel/datagram.ts';
+import { sendDatagram } from '../lib/kernel/unix-socket.ts';
 
 /**
  * Sends a sign of life now and twice in each period that systemd waits for one, as long as the event loop

@@ -7,9 +7,8 @@ import { makeDirectory } from '../directory.ts';
 import { errnoOf } from '../file.ts';
 import { libc } from '../netlink/libc.ts';
 import { tryAcquireLock } from './lock.ts';
+import { openUnixSocket, unixAddress } from './unix-socket.ts';
 
-const AF_UNIX = 1;
-const SOCK_STREAM_CLOEXEC = 1 | 0x80000;
 /** The longest path that a Unix socket can have, in bytes. Source: unix(7). */
 const longestPath = 107;
 
@@ -62,8 +61,8 @@ export async function listenOn(
  * is another's by then: systemd takes a path from whoever has it.
  */
 function bindSocket(path: string): number {
-  const address = Buffer.concat([Buffer.of(AF_UNIX, 0), Buffer.from(`${path}\0`)]);
-  const fd = libc('open a Unix socket', 'socket', AF_UNIX, SOCK_STREAM_CLOEXEC, 0);
+  const address = unixAddress(`${path}\0`);
+  const fd = openUnixSocket('open a Unix socket', 'stream');
   // Nobody else may connect in between.
   const umask = process.umask(0o177);
   try {

@@ -3,7 +3,7 @@
  * "Native Journal Protocol", systemd.journal-fields(7).
  */
 
-import { sendDatagram } from '../../kernel/datagram.ts';
+import { sendDatagram } from '../../kernel/unix-socket.ts';
 import { isKernelError } from '../../netlink/libc.ts';
 import type { LogEntry } from './entry.ts';
 
