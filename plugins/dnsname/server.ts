@@ -28,6 +28,8 @@ const parentDirectories = ['/run/containers/cni/dnsname', '/run/user/0/container
 const lockFile = '/run/cni/dnsname.lock';
 /** How long a server may take to end before it is killed, in milliseconds. */
 const longestEnd = 2000;
+/** Set while a process ends. Source: include/linux/sched.h. */
+const PF_EXITING = 4;
 
 /** The name server of one network. */
 export class NameServer {
@@ -122,16 +124,17 @@ export class NameServer {
     );
   }
 
+  /** Ends the process, and waits until the kernel has closed its sockets: until then, no other can listen. */
   private async end(): Promise<void> {
-    const latest = performance.now() + longestEnd;
+    const pid = pidIn(this.directory);
+    if (pid === undefined) return;
+    const begin = performance.now();
     for (let signal: NodeJS.Signals | 0 = 'SIGTERM'; ; signal = 0) {
-      const pid = this.pid();
-      if (pid === undefined) return;
-      try {
-        process.kill(pid, performance.now() > latest ? 'SIGKILL' : signal);
-      } catch {
-        return; // It ended by itself.
-      }
+      const isLate = performance.now() > begin + longestEnd;
+      if (isServing(pid, this.directory)) kill(pid, isLate ? 'SIGKILL' : signal);
+      else if (!isExiting(pid)) return;
+      // It cannot be killed; the one that starts says that the port is taken.
+      if (performance.now() > begin + 2 * longestEnd) return;
       await sleep(2);
     }
   }
@@ -147,13 +150,48 @@ const pidFileIn = (directory: string): string => `${directory}/pidfile`;
 
 /** The process that serves from a directory; undefined when none does. */
 function processOf(directory: string): number | undefined {
+  const pid = pidIn(directory);
+  return pid !== undefined && isServing(pid, directory) ? pid : undefined;
+}
+
+/** What dnsmasq has written as its process, which may have ended; undefined when it has written nothing. */
+function pidIn(directory: string): number | undefined {
   try {
-    const pid = Number(readRegularFile(pidFileIn(directory)));
-    // Another process may have got the number.
-    const args = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-    return args.includes(`--conf-file=${configFileIn(directory)}`) ? pid : undefined;
+    return Number(readRegularFile(pidFileIn(directory))) || undefined;
   } catch {
     return undefined;
+  }
+}
+
+/** Whether a process is the server of a directory, and not another one that has got its number. */
+function isServing(pid: number, directory: string): boolean {
+  return readProcess(pid, 'cmdline')
+    .split('\0')
+    .includes(`--conf-file=${configFileIn(directory)}`);
+}
+
+/** Whether a process ends, and may still have its sockets. Source: proc_pid_stat(5). */
+function isExiting(pid: number): boolean {
+  const [state, , , , , , flags] = readProcess(pid, 'stat')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return state !== '' && state !== 'Z' && state !== 'X' && (Number(flags) & PF_EXITING) !== 0;
+}
+
+/** A file that the kernel has about a process; empty when there is no such process. */
+function readProcess(pid: number, file: 'cmdline' | 'stat'): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+function kill(pid: number, signal: NodeJS.Signals | 0): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It has ended by itself.
   }
 }
 

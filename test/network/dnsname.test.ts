@@ -1,48 +1,10 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { fakePrograms } from '../support/firewall.ts';
-import { type Host, makeHost } from '../support/host.ts';
-import { endNameServer, nameDirectory, nameServer } from '../support/name-server.ts';
+import type { Host } from '../support/host.ts';
+import { makeNamedHost, nameDirectory, named, network, serverOf } from '../support/name-server.ts';
 import { dig, iptablesSave, snapshot, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
-
-const network = (keys: object = {}, bridge: object = {}): Conflist => ({
-  cniVersion: '1.1.0',
-  name: 'names',
-  plugins: [
-    {
-      type: 'bridge',
-      bridge: 'br0',
-      isDefaultGateway: true,
-      ipam: {
-        type: 'host-local',
-        ranges: [[{ subnet: '10.31.0.0/24' }], [{ subnet: 'fd00:31::/64' }]],
-      },
-      ...bridge,
-    },
-    {
-      type: 'dnsname',
-      domainName: 'cluster.local',
-      capabilities: { aliases: true, portMappings: true },
-      ...keys,
-    },
-  ],
-});
-
-/** A host whose name servers are ended with the test. */
-async function makeNamedHost(t: ExecutionContext): Promise<Host> {
-  const host = await makeHost(t);
-  endNameServer(t, host, 'names');
-  return host;
-}
-
-const serverOf = (host: Host) => nameServer(host, 'names');
-
-const named = (name: string, options: AttachOptions = {}): AttachOptions => ({
-  args: `IgnoreUnknown=1;K8S_POD_NAME=${name}`,
-  ...options,
-});
 
 test('pods find one another by name, alias and address, over UDP and TCP, IPv4 and IPv6', async (t) => {
   const host = await makeNamedHost(t);
@@ -90,39 +52,6 @@ test('pods of Kubernetes have its names, and published ports have SRV records', 
   await one.del();
   t.deepEqual(await dig(two.pod, '10.31.0.1', '_http._tcp.db.shop.svc.cluster.local', 'SRV'), []);
   await two.check();
-});
-
-test('the last DEL leaves no process, no file and no rule, also without result and namespace', async (t) => {
-  const host = await makeNamedHost(t);
-  const pod = await host.addPod();
-  const first = await attach(host, network(), { ...named('web'), pod });
-  await first.del();
-  const before = await snapshot(host);
-  const again = await attach(host, network(), { ...named('web'), pod });
-  t.truthy(serverOf(host));
-  t.true((await iptablesSave(host, 'filter')).some((rule) => rule.includes('--dport 53')));
-  const commandLine = `/proc/${serverOf(host)}/cmdline`;
-  await again.del();
-  t.deepEqual(await snapshot(host), before);
-  t.false(existsSync(commandLine) && readFileSync(commandLine, 'utf8').includes('dnsmasq'));
-  t.false((await iptablesSave(host, 'filter')).some((rule) => rule.includes('--dport 53')));
-  const forgotten = await attach(host, network(), { ...named('web'), pod });
-  forgotten.result = undefined;
-  await forgotten.del({ netns: '', args: '' });
-  await forgotten.del({ netns: '', args: '' });
-  t.is(serverOf(host), undefined);
-});
-
-test('a server that has crashed is found by CHECK, and runs again with the next ADD', async (t) => {
-  const host = await makeNamedHost(t);
-  const web = await attach(host, network(), named('web'));
-  process.kill(serverOf(host)!, 'SIGKILL');
-  await until('dnsmasq has ended', async () => serverOf(host) === undefined);
-  const outcome = await web.tryCheck();
-  t.regex(outcome.error!.msg, /does not know "web\.cluster\.local"/);
-  const other = await attach(host, network(), named('other'));
-  t.deepEqual(await dig(other.pod, '10.31.0.1', 'web.cluster.local'), ['10.31.0.2']);
-  await web.check();
 });
 
 test('a firewall that drops all for the host lets look-ups through, with iptables and nftables', async (t) => {
@@ -213,37 +142,6 @@ test('names that DNS cannot hold are left out, and the container is connected', 
   t.regex(stderr, /K8S_POD_NAME is left out, as it is "a{64}", but a name in DNS has labels of at most 63/);
 });
 
-test("the server of a podman in root's login goes on, and ends with the last container", async (t) => {
-  const host = await makeHost(t);
-  const parent = '/run/user/0/containers/cni/dnsname';
-  const directory = nameDirectory('names', parent);
-  endNameServer(t, host, 'names', parent);
-  endNameServer(t, host, 'names');
-  const first = await attach(host, network(), named('first'));
-  // As podman's plugin has it: at the same gateway, and with a line that names no container.
-  await host.run([
-    'sh',
-    '-ec',
-    `mkdir -p ${parent}; cd ${nameDirectory('names')}
-    pid=$(cat pidfile); kill $pid; while [ -d /proc/$pid ]; do sleep 0.1; done; sed -i 's/\t# cni .*//' addnhosts
-    sed -i 's,/run/containers/,/run/user/0/containers/,; s/\t# cni .*//' dnsmasq.conf
-    rm -f pidfile; mv ${nameDirectory('names')} ${directory}; dnsmasq -u root --conf-file=${directory}/dnsmasq.conf`,
-  ]);
-  const second = await attach(host, network(), named('second'));
-  t.truthy(nameServer(host, 'names', parent));
-  t.is(serverOf(host), undefined);
-  for (const { ip, name } of [
-    { ip: first.ip, name: 'first' },
-    { ip: second.ip, name: 'second' },
-  ])
-    t.deepEqual(await dig(second.pod, '10.31.0.1', `${name}.cluster.local`), [ip]);
-  await first.del();
-  t.deepEqual(await dig(second.pod, '10.31.0.1', 'first.cluster.local'), []);
-  await second.del();
-  t.is(nameServer(host, 'names', parent), undefined);
-  t.not((await host.tryRun(['ls', directory])).exit, 0);
-});
-
 test('many pods at once are all found, and all gone at the end', async (t) => {
   const host = await makeNamedHost(t);
   const pods = await Promise.all(Array.from({ length: 8 }, () => host.addPod()));
@@ -287,14 +185,3 @@ async function removeIptables(host: Host): Promise<void> {
   await host.run(['mkdir', '/run/alternatives']);
   await host.run(['mount', '--bind', '/run/alternatives', '/etc/alternatives']);
 }
-
-test('DEL removes what a killed ADD has left half written, while others have names', async (t) => {
-  const host = await makeNamedHost(t);
-  const one = await attach(host, network(), named('one'));
-  const other = await attach(host, network(), named('other'));
-  const half = host.file(`${nameDirectory('names')}/addnhosts.99999999.tmp`);
-  writeFileSync(half, '');
-  await other.del();
-  t.false(existsSync(half));
-  await one.del();
-});
