@@ -151,14 +151,6 @@ test('what is no answer of the API is told, by code 11, whatever was asked', asy
   t.deepEqual(cluster.allocations(), {});
 });
 
-test('addresses that other ranges have are passed over without a pause', async (t) => {
-  const cluster = await kubeClusterOf(t, { range_start: '10.70.0.10', range_end: '10.70.0.100' });
-  for (let last = 10; last <= 100; last++) cluster.seedReservation(`10.70.0.${last}`, 'default/elsewhere');
-  // With pauses as after conflicts, all the time that ADD has would be over before.
-  t.regex((await cluster.run('ADD', 'a', pod('a'))).error!.msg, /No address is free/);
-  t.deepEqual(cluster.allocations(), {});
-});
-
 test('a range of slices is counted by one request', async (t) => {
   const { host, configure, cni } = await makeOperator(t, []);
   const cluster = new KubeCluster(host, await KubeApi.start(t, host), { network_name: 'blue' });

@@ -5,6 +5,7 @@ import { IpPool } from '../../../ipam/whereabouts/kubernetes/ip-pool.ts';
 import type { Objects } from '../../../ipam/whereabouts/kubernetes/objects.ts';
 import { resolvePools } from '../../../ipam/whereabouts/pools.ts';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
+import type { Address } from '../../../lib/ip.ts';
 
 test('errors are told also when what comes next cannot be read', async (t) => {
   async function* pages() {
@@ -24,12 +25,13 @@ test('errors are told also when what comes next cannot be read', async (t) => {
   t.deepEqual(told, ['the second page is away']);
 });
 
-test.serial('an ADD that others keep from the last addresses by ranges that overlap says so', async (t) => {
+/** Has an ADD try a range whose addresses are all given away by ranges that overlap it. */
+function addAmongOthers() {
   const ipam = { type: 'whereabouts', range: '10.70.0.0/24' };
   const [pool] = resolvePools(ipam);
   const range = pool!.subnet;
   const object = { ...IpPool.empty('p', range), metadata: { name: 'p', resourceVersion: '1' } };
-  let reservations = 0;
+  const reserved: string[] = [];
   const objects = {
     pools: {
       lock: async () => ({ [Symbol.dispose]() {} }),
@@ -37,28 +39,38 @@ test.serial('an ADD that others keep from the last addresses by ranges that over
       change: async () => true,
     },
     reservations: {
-      async reserve() {
-        reservations++;
+      async reserve(_: string, address: Address) {
+        reserved.push(`${address}`);
         return false;
       },
     },
   } as unknown as Objects;
+  const owner = { node: 'n', network: 'vlan7', containerId: 'c', ifname: 'eth0' };
+  const wish = { pool: pool!, ref: { name: 'p', networkName: '' }, network: range, wanted: undefined };
+  const setting = { ipam, owner, identity: '', podref: 'default/c' };
+  const outcome = allocateFrom(objects, setting, wish, { id: 'c', podref: 'default/c', ifname: 'eth0' });
+  return { outcome, reserved };
+}
+
+test.serial('an ADD that others keep from the last addresses by ranges that overlap says so', async (t) => {
   const { now } = performance;
   t.teardown(() => {
     performance.now = now;
   });
   let clock = 0;
   performance.now = () => (clock += 10_000);
-  const owner = { node: 'n', network: 'vlan7', containerId: 'c', ifname: 'eth0' };
-  const wish = { pool: pool!, ref: { name: 'p', networkName: '' }, network: range, wanted: undefined };
-  const error = await t.throwsAsync(
-    allocateFrom(objects, { ipam, owner, identity: '', podref: 'default/c' }, wish, {
-      ...{ id: 'c', podref: 'default/c', ifname: 'eth0' },
-    }),
-    { instanceOf: CniError },
-  );
-  t.true(reservations > 1);
+  const { outcome, reserved } = addAmongOthers();
+  const error = await t.throwsAsync(outcome, { instanceOf: CniError });
+  t.true(reserved.length > 1);
   t.is(error!.code, ErrorCode.TryAgainLater);
-  t.regex(error!.message, new RegExp(`^${reservations} addresses .* are taken by ranges that overlap`));
+  t.regex(error!.message, new RegExp(`^${reserved.length} addresses .* are taken by ranges that overlap`));
   t.regex(error!.message, /"network_name"/);
+});
+
+test.serial('addresses that other ranges have are passed over, each once and without a pause', async (t) => {
+  // With pauses as after conflicts, all the time that ADD has would be over before.
+  const { outcome, reserved } = addAmongOthers();
+  await t.throwsAsync(outcome, { message: /No address is free/ });
+  t.is(new Set(reserved).size, 254);
+  t.is(reserved.length, 254);
 });
