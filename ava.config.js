@@ -7,6 +7,8 @@ export default {
   extensions: ['ts'],
   files: ['test/**/*.test.ts'],
   workerThreads: false,
+  // That node:ffi may change.
+  nodeArguments: ['--disable-warning=ExperimentalWarning'],
   // As long as a guest may take, in which a whole file runs: AVA hears nothing of it meanwhile.
   timeout: '31m',
   // Any text gives an order of its own, the same each time.

@@ -15,6 +15,10 @@ const POLLIN = 1;
 const SYS_pidfd_open = 434;
 /** More than the 80 bytes that glibc has for it. */
 const fileActionsSize = 256;
+/** Has signals that the parent ignores end the child again. Source: posix_spawnattr_t in glibc's spawn.h. */
+const attributes = { size: 336, flags: 0, defaultSignals: 8, POSIX_SPAWN_SETSIGDEF: 4 } as const;
+/** Ignored by Node.js and the launcher; a program that writes for nobody is to end. */
+const SIGPIPE = 13;
 /** Longest pause between two looks whether a child has ended, in milliseconds. */
 const longestPause = 100;
 
@@ -45,10 +49,14 @@ export function spawn(
   libc('prepare a child', 'posix_spawn_file_actions_init', actions);
   for (const [target, fd] of fds.entries())
     libc('prepare a child', 'posix_spawn_file_actions_adddup2', actions, fd, target);
+  const signals = new DataView(new ArrayBuffer(attributes.size));
+  signals.setInt16(attributes.flags, attributes.POSIX_SPAWN_SETSIGDEF, true);
+  signals.setUint32(attributes.defaultSignals, 1 << (SIGPIPE - 1), true);
   const pid = new Uint8Array(new ArrayBuffer(4));
+  const [file, attr] = [cString(path), new Uint8Array(signals.buffer)];
   const [args, env] = [cStrings(argv), cStrings(environment)];
   // It returns the error itself, in place of setting errno.
-  const error = libc(`start "${path}"`, 'posix_spawn', pid, cString(path), actions, null, args, env);
+  const error = libc(`start "${path}"`, 'posix_spawn', pid, file, actions, attr, args, env);
   libc('tidy up after a child', 'posix_spawn_file_actions_destroy', actions);
   if (error !== 0) throw new KernelError(`start "${path}"`, error);
   return new DataView(pid.buffer).getInt32(0, true);

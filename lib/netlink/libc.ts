@@ -62,7 +62,7 @@ interface Libc {
     pid: Uint8Array,
     path: Uint8Array,
     actions: Uint8Array,
-    attributes: null,
+    attributes: Uint8Array,
     argv: Uint8Array,
     environment: Uint8Array,
   ): number;
@@ -97,7 +97,7 @@ const signatures = {
   posix_spawn_file_actions_init: { arguments: ['buffer'], return: i32 },
   posix_spawn_file_actions_adddup2: { arguments: ['buffer', i32, i32], return: i32 },
   posix_spawn_file_actions_destroy: { arguments: ['buffer'], return: i32 },
-  posix_spawn: { arguments: ['buffer', 'buffer', 'buffer', 'pointer', 'buffer', 'buffer'], return: i32 },
+  posix_spawn: { arguments: ['buffer', 'buffer', 'buffer', 'buffer', 'buffer', 'buffer'], return: i32 },
   _exit: { arguments: [i32], return: i32 },
   waitpid: { arguments: [i32, 'buffer', i32], return: i32 },
   poll: { arguments: ['buffer', u32, i32], return: i32 },

@@ -1,6 +1,7 @@
 /** Running programs from tests: argument vectors only, a clean PATH, and everything they said. */
 
-import { spawn } from 'node:child_process';
+import { text } from 'node:stream/consumers';
+import { startChild } from './child.ts';
 
 /** How a program ended. */
 export interface Output {
@@ -33,23 +34,18 @@ export const cleanEnv: NodeJS.ProcessEnv = {
 };
 
 /** Runs a program to its end, whatever that is. @throws Error only when it cannot be started. */
-export function tryRun(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
+export async function tryRun(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
   const { stdin = '', env = {}, timeout = patience } = options;
-  return new Promise((resolve, reject) => {
-    const child = spawn(argv[0]!, argv.slice(1), { env: { ...cleanEnv, ...env }, timeout });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      stdout += text;
-    });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      stderr += text;
-    });
-    child.stdin.on('error', () => {}); // It may exit without reading.
-    child.on('error', reject);
-    child.on('close', (code, signal) => resolve({ argv, exit: code ?? String(signal), stdout, stderr }));
-    child.stdin.end(stdin);
-  });
+  const child = startChild(argv, { ...cleanEnv, ...env });
+  child.stdin.on('error', () => {}); // It may exit without reading.
+  child.stdin.end(stdin);
+  const late = setTimeout(() => process.kill(child.pid, 'SIGTERM'), timeout);
+  try {
+    const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+    return { argv, exit: await child.ended(), stdout, stderr };
+  } finally {
+    clearTimeout(late);
+  }
 }
 
 /** Runs a program that must succeed. @returns its standard output. @throws Error with all that it said. */

@@ -41,6 +41,14 @@ for (const [mode, sharing] of Object.entries({
   });
 
   test.serial(
+    `${mode}: a program that writes for nobody ends, though Node.js ignores that signal`,
+    async (t) => {
+      const { stdout } = await new Programs({}, sharing).run('sh', ['-c', 'kill -s PIPE $$; echo goes on']);
+      t.is(stdout, '');
+    },
+  );
+
+  test.serial(
     `${mode}: a program that does not end in time is killed, and nobody waits for it`,
     async (t) => {
       const runs: (number | undefined)[] = [];
