@@ -74,7 +74,7 @@ export function redactText(text: string): string {
     .replace(/-----BEGIN ([A-Z ]*)PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, redacted)
     .replace(/\b([a-z][a-z0-9+.-]{0,40}:\/\/[^\s/:@"']*):[^\s/@"']+@/gi, `$1:${redacted}@`)
     .replace(/\b(Bearer|Basic)\s+[\w.~+/=-]{8,}/gi, `$1 ${redacted}`)
-    .replace(/\beyJ(?:(?!\beyJ)[\w-]){8,}\.(?:(?!\beyJ)[\w-]){8,}\.[\w-]*/g, redacted)
+    .replace(/\beyJ(?:(?!\beyJ)[\w-]){8,}\.(?:eyJ)?(?:(?!\beyJ)[\w-]){8,}\.[\w-]*/g, redacted)
     .replace(/(^|\s)(--?[\w.-]+)(\s+)[^\s-]\S*/g, (all, before: string, option: string, between: string) =>
       isSecret(option) ? `${before}${option}${between}${redacted}` : all,
     )

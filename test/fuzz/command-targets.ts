@@ -16,6 +16,7 @@ const withSecrets = [
   `{"password":"${secret}","ipam":{"etcd_password":"${secret}"},"args":["--token","${secret}"]}`,
   `url: https://u:${secret}@192.0.2.1/\nkey = "${secret}"\npassword: ${secret}\n`,
   `token: eyJ${secret}.${secret}.${secret}`,
+  `saw eyJ${secret}.eyJ${secret}.${secret}`,
 ];
 /** Long text without what is looked for, which must not be looked through once for each of its characters. */
 const long = ['a', 'a-', '-eyJaaaaaaaaa', 'a://', '--a', '"', '-----BEGIN PRIVATE KEY-----', '\t'];

@@ -49,6 +49,9 @@ test('the archive has what is known of the host, without secrets, for root alone
   });
   writeFileSync(on.host.file('/etc/cni/net.d/99-torn.conf'), '{"password": "TOPSECRET-8", "name":');
   writeFileSync(on.host.file('/var/lib/cni/results/net-torn-eth0'), '{"kind":');
+  // Of another architecture, as it were.
+  writeFileSync(on.host.file('/run/tc'), '\x7fELF', { mode: 0o755 });
+  await on.host.run(['sh', '-c', 'mount --bind /run/tc "$(realpath "$(command -v tc)")"']);
   const before = await snapshot(on.host);
   mkdirSync(on.host.file('/run/out'));
   const { exit, stdout, stderr } = await on.tryCni(['bugreport', '--file', '/run/out/report.tar.gz']);
@@ -75,6 +78,7 @@ test('the archive has what is known of the host, without secrets, for root alone
   t.is(Object.values(results).find((one) => one.config)?.config?.name, 'net');
   t.regex(JSON.stringify(results), /net-torn-eth0":"It cannot be read/);
   t.regex(read('host/addresses.txt'), /veth/);
+  t.regex(all, /Cannot start ".*\/tc": exec format error/);
   t.regex(read('pods/001-default_web.txt'), /inet 10\.5\.0\.2\//);
   t.true((JSON.parse(read('doctor.json')) as { checks: object[] }).checks.length > 10);
   t.regex(read('host-local.json'), /10\.5\.0\.2/);

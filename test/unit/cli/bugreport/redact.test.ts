@@ -108,6 +108,13 @@ test('of the annotations of pods, those that plugins read are kept', (t) => {
   });
 });
 
+test('a token is taken out wherever it stands', (t) => {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const token = `${part({ alg: 'RS256', kid: 'a' })}.${part({ sub: 'system:serviceaccount:a:b' })}.c2ln-bmF0_dXJl`;
+  t.is(redactText(`saw ${token} in a log`), 'saw REDACTED in a log');
+  t.deepEqual(JSON.parse(redactFile(JSON.stringify({ foo: token }))), { foo: 'REDACTED' });
+});
+
 test('long text takes no longer than its length', (t) => {
   // Looked through once for each of its characters, it would take minutes.
   for (const word of ['a', 'a-', '-eyJaaaaaaaaa', '--a', '"'])
