@@ -11,6 +11,7 @@ import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kerne
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
 import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
 import { requireGone } from '../lib/netlink/error.ts';
+import { isKernelError } from '../lib/netlink/libc.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
 import { duplicateKey } from './tuning/duplicates.ts';
@@ -212,6 +213,9 @@ function setSysctl({ netns }: Sandbox, ifname: string, name: string, value: stri
   netns.run(() => writeSysctl(path, value));
 }
 
+/** What the kernel says of a value that an interface cannot have any more, as its parent may have changed. */
+const impossible = ['EINVAL', 'ERANGE', 'EADDRINUSE', 'EOPNOTSUPP'];
+
 /** One request for each property, so that an error says which. */
 function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): Request[] {
   const { mac, promisc, mtu, allmulti, txQLen } = settings;
@@ -229,7 +233,7 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
 /**
  * Restores settings as far as possible: the interface may be gone. Kernel settings that other attachments of
  * the sandbox have set as well are left for the last one of them.
- * @throws NetlinkError where the kernel refuses to, though the interface is there.
+ * @throws NetlinkError where the kernel refuses to, though the interface is there and could have them.
  */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
@@ -243,7 +247,8 @@ function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): 
       call.warn((error as Error).message);
     }
   }
-  requireGone(outcomes);
+  for (const outcome of outcomes) if (isKernelError(outcome, ...impossible)) call.warn(outcome.message);
+  requireGone(outcomes.filter((outcome) => !isKernelError(outcome, ...impossible)));
 }
 
 /**

@@ -22,7 +22,7 @@ import {
   runNetworkVerb,
   sample,
 } from '../support/chain.ts';
-import { type Host, makeHost, type Pod } from '../support/host.ts';
+import { type Host, makeHost, makeHostWithDevices, type Pod } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
 import { runPlugin } from '../support/plugin.ts';
 
@@ -332,6 +332,22 @@ test('DEL succeeds when interface, sandbox, backup or all of them are gone', asy
   await other.tuning.del();
   t.deepEqual(backups(other.host), []);
   await other.tuning.del({ netns: '' });
+});
+
+test('DEL passes over a value that the interface cannot have any more, and releases the pod', async (t) => {
+  const host = await makeHostWithDevices(t);
+  const ipam = { type: 'host-local', subnet: '10.6.0.0/24' };
+  const one = await attach(host, {
+    ...{ cniVersion: '1.1.0', name: 'lowered' },
+    plugins: [
+      { type: 'macvlan', master: 'up0', ipam },
+      { type: 'tuning', mtu: 1400, promisc: true },
+    ],
+  });
+  await host.run('ip link set up0 mtu 1200'.split(' '));
+  const { exit, stderr } = await one.tryDel();
+  t.is(exit, 0, stderr);
+  t.deepEqual(backups(host), []);
 });
 
 test('DEL overlooks a backup that a crash tore', async (t) => {
