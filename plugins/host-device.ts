@@ -56,11 +56,14 @@ export const plugin = defineMainPlugin({
 
   remove: returnToHost,
 
-  gc({ host, config }) {
+  gc({ host, config, validAttachments }) {
     const { device = '' } = specOf(config);
     // Whoever had it got no DEL: the next ADD must find it by its name. Otherwise it is found in any case.
-    if (ifnameProblem(device) || getLink(host, device)) return;
-    const back = listLinks(host).find(({ alias, up }) => !up && alias === device);
+    // While there is an attachment, that one has it, and what bears its name as an alias is something else.
+    if (validAttachments.length > 0 || ifnameProblem(device) || getLink(host, device)) return;
+    const back = listLinks(host).find(
+      ({ alias, name, up }) => !up && alias === device && /^(?:dev|eth|net)\d+$/.test(name),
+    );
     if (back) giveNameBack(host, back);
   },
 

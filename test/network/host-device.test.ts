@@ -217,8 +217,14 @@ test('GC gives the name back of a device whose container is gone without DEL, an
   await addDevice(host);
   await joinedTo(host, 'spare', 'spare');
   await host.run(['ip', 'link', 'set', 'spare', 'alias', 'uplink']);
+  await joinedTo(host, 'eth9', 'peer9');
+  await host.run(['ip', 'link', 'set', 'eth9', 'alias', 'eth1']);
   const collect = () => runNetworkVerb(host, sample(name), 'GC', { valid: [] });
   const one = await attach(host, sample(name));
+  const valid = [{ containerID: one.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, sample(name), 'GC', { valid })).exit, 0);
+  t.is(await link(host, 'eth1'), undefined, 'what bears its name as an alias is something else');
+  await host.run(['ip', 'link', 'set', 'eth9', 'name', 'spare9']);
   t.is((await collect()).exit, 0);
   t.is(await link(host, 'eth1'), undefined);
   // As the kernel does with a physical device.
