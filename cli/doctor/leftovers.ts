@@ -23,7 +23,7 @@ export const leftovers: Check = {
 
 function findingsOf({ program, variant, tables }: SavedRules, { running, programs }: Context): Finding[] {
   const all = [...tables.values()].flat().filter((line) => line.startsWith('-A'));
-  const ours = all.filter((line) => line.includes('CNI-'));
+  const ours = all.filter(isOurs);
   const title = `${program} (${variant === 'nft' ? 'nf_tables' : 'legacy'})`;
   const subject = program;
   const cause =
@@ -42,7 +42,7 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
         ];
   const users = running.filter((one) => ours.some((line) => concerns(line, one)));
   const isOperators = all.some((line) => line.startsWith(`-A ${adminChain} `));
-  const remove = `${program}-save -c | grep -v CNI- | ${program}-restore -c`;
+  const remove = `${program}-save -c | grep -Ev '^:CNI-|-A CNI-| -[jg] CNI-[^"]*$' | ${program}-restore -c`;
   return [
     {
       severity: 'warning',
@@ -67,6 +67,9 @@ function findingsOf({ program, variant, tables }: SavedRules, { running, program
     },
   ];
 }
+
+/** Whether a rule is in a chain of the plugins, or leads to one. Others may mention them in a comment. */
+const isOurs = (line: string): boolean => /^-A CNI-| -[jg] CNI-[^"]*$/.test(line);
 
 /** Where operators put rules of their own, which come before those of the plugin "firewall". */
 const adminChain = 'CNI-ADMIN';
@@ -94,7 +97,7 @@ async function removeRules(
   programs: Context['programs'],
 ): Promise<void> {
   const input = [...tables].map(([table, lines]) => {
-    const ours = lines.filter((line) => line.includes('CNI-'));
+    const ours = lines.filter((line) => line.startsWith(':CNI-') || isOurs(line));
     const chains = ours.filter((line) => line.startsWith(':')).map((line) => line.slice(1).split(' ')[0]!);
     const commands = [
       ...ours

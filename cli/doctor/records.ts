@@ -5,7 +5,7 @@ import { attachmentKey } from '../../lib/attachment.ts';
 import { displayName } from '../inventory.ts';
 import { deleteNetwork } from '../libcni/chain.ts';
 import { networkFromCache } from '../libcni/conflist.ts';
-import { forgetSaved, listRecords } from '../records.ts';
+import { forgetSaved, isCurrent, listRecords } from '../records.ts';
 import { reservationsOf } from '../reservations.ts';
 import { cacheDir } from '../settings.ts';
 import { count } from '../terminal.ts';
@@ -63,6 +63,13 @@ function damagedReservations({ inventory: { networks }, once }: Context): Findin
   }));
 }
 
+/** How to collect what containers have left on a network. */
+export function collectFix(network: string, disableGC = false): string {
+  return disableGC
+    ? `Make sure that no other runtime on this host uses network "${network}", take "disableGC" out of its configuration, and run "cni gc ${shellWord(network)}"`
+    : `cni gc ${shellWord(network)}`;
+}
+
 function orphans({ inventory: { attachments, records }, environment }: Context): Finding[] {
   return attachments
     .filter(({ orphaned }) => orphaned.length > 0)
@@ -76,11 +83,13 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
         key: attachmentKey(one),
         message: `It belongs to no container any more${holds}: ${one.orphaned.join('; ')}`,
         cause: 'The host went down, or the runtime lost the container, without a DEL',
-        fix: `cni gc ${shellWord(one.network)}`,
+        fix: collectFix(one.network, network?.disableGC),
         // What has no record may be of an ADD that is under way.
         ...(record &&
-          network && {
+          network &&
+          !network.disableGC && {
             apply: async () => {
+              if (!isCurrent(environment.cacheDir, record)) return;
               await deleteNetwork(network, { ...record, netns: one.netns }, environment);
               forgetSaved(environment.cacheDir, record);
             },

@@ -12,12 +12,15 @@ const test = ava.serial;
 
 test('rules of CNI plugins in the other variant of iptables', async (t) => {
   const { on } = await scene(t);
+  const others = '-A FORWARD -s 203.0.113.0/24 -m comment --comment "allow -j CNI-test" -j ACCEPT';
+  await on.sh(`iptables-legacy ${others}`);
   const fault =
     'iptables-legacy -t nat -N CNI-00aa; iptables-legacy -t nat -A CNI-00aa -j ACCEPT; ' +
     'iptables-legacy -t nat -A POSTROUTING -s 10.5.0.99 -j CNI-00aa; iptables-legacy -t nat -A POSTROUTING -s 10.9.0.1 -j ACCEPT';
   await testFix(t, on, fault, 'iptables-variant', { subject: /iptables-legacy$/, fixable: true });
   const left = await on.sh('iptables-legacy-save -t nat');
   t.notRegex(left, /CNI-/);
+  t.true((await on.sh('iptables-legacy-save -t filter')).includes(others), 'a comment may mention them');
   t.is(left.match(/-s 10\.9\.0\.1\/32/g)?.length, 2, 'rules of others stay');
   t.true(
     (await iptablesSave(on.host)).some((line) => line.includes('CNI-')),

@@ -4,6 +4,7 @@
  */
 
 import ava from 'ava';
+import type { Conflist } from '../support/chain.ts';
 import { examine, hostLocal, network, scene, testFix } from '../support/doctor.ts';
 import { ipJson, iptablesSave, link, ping } from '../support/observe.ts';
 
@@ -24,6 +25,18 @@ test('a container that is gone without DEL', async (t) => {
   const fixed = await examine(on, ['--fix']);
   t.deepEqual([fixed.exit, fixed.fixes.map(({ fixed }) => fixed)], [0, [true]], 'the other one only');
   t.deepEqual((await on.sh('ls /var/lib/cni/networks/net')).match(/10\.5\.0\.\d+/g), ['10.5.0.2']);
+});
+
+test('what containers have left on a network with "disableGC" is not collected', async (t) => {
+  const net = network('shared', { type: 'ptp', ipam: hostLocal('10.8.0.0/30') });
+  const { on } = await scene(t, { ...net, disableGC: true } as Conflist);
+  const pod = await on.attach('shared');
+  await on.sh(`ip netns del ${pod.name}`);
+  const { found, fixes } = await examine(on, ['--fix']);
+  t.deepEqual([found.map(({ rule }) => rule).sort(), fixes], [['ranges', 'records'], []]);
+  for (const { fix } of found)
+    t.regex(fix, /no other runtime .* take "disableGC" out of .* run "cni gc shared"$/);
+  t.regex(await on.sh('ls /var/lib/cni/networks/shared'), /10\.8\.0\.2/);
 });
 
 test('a reservation that nobody has a record of is left to gc', async (t) => {
