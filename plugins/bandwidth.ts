@@ -1,6 +1,6 @@
 /** bandwidth: limits what a container sends and receives. */
 
-import type { Call, UndoStep } from '../lib/cni/call.ts';
+import type { Call } from '../lib/cni/call.ts';
 import { probeKernel } from '../lib/cni/kernel-probe.ts';
 import { definePlugin, type Repair, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Result } from '../lib/cni/result.ts';
@@ -11,18 +11,16 @@ import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import {
   addIngress,
   addTokenBucket,
-  deleteFilter,
-  deleteIngress,
   deleteTokenBucket,
   getTokenBucket,
-  ingressRedirections,
   redirectIngress,
   type TokenBucket,
   tokenBucket,
   wrap,
 } from '../lib/kernel/traffic-control.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
-import { collectIfbs, createIfb, findIfb, refuseExistingIfb } from './bandwidth/ifb.ts';
+import { collectIfbs, createIfb, findIfb, type IfbOwner, refuseExistingIfb } from './bandwidth/ifb.ts';
+import { isRedirected, redirect } from './bandwidth/redirection.ts';
 
 /** How long a packet may wait, in seconds. */
 const latency = 0.025;
@@ -210,42 +208,15 @@ function limitIngress(call: BandwidthCall, veth: Link, { bucket }: Limit): void 
  */
 function limitEgress(call: BandwidthCall, veth: Link, { bucket }: Limit): Link {
   const { host } = call;
-  const owner = { host, undo: (what: string, step: UndoStep) => call.undo(what, step) };
+  const owner = ownerOf(call);
   const ifb = createIfb(owner, call, veth.mtu);
   host.execute(addTokenBucket(ifb.index, bucket, ifb.name));
-  redirect(call, veth, ifb);
+  redirect(owner, veth, ifb);
   return ifb;
 }
 
-/**
- * Has what comes in by the host's end leave by the interface that limits it. A redirection to an interface
- * that was deleted stays, drops everything, and would come first.
- */
-function redirect(call: BandwidthCall, veth: Link, ifb: Link): void {
-  const { host } = call;
-  try {
-    host.execute(addIngress(veth.index, veth.name));
-    call.undo(
-      `remove the ingress queue of "${veth.name}"`,
-      () => void host.execute(deleteIngress(veth.index, veth.name)),
-    );
-  } catch (error) {
-    // Others filter there too, say by a "clsact".
-    if (!isKernelError(error, 'EEXIST')) throw error;
-  }
-  const dead = ingressRedirections(host, veth.index).filter(({ to, takesAll }) => takesAll && to === 0);
-  host.execute(...dead.map((filter) => deleteFilter(filter, veth.name)));
-  const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
-  for (const filter of added!)
-    call.undo(
-      `remove the redirection of "${veth.name}"`,
-      () => void host.execute(deleteFilter(filter, veth.name)),
-    );
-}
-
-/** Whether what comes in by the host's end gets to the interface that limits it, before another takes it. */
-function isRedirected(host: RouteSocket, veth: Link, ifb: Link): boolean {
-  return ingressRedirections(host, veth.index).find(({ takesAll }) => takesAll)?.to === ifb.index;
+function ownerOf(call: BandwidthCall): IfbOwner {
+  return { host: call.host, undo: (what, step) => call.undo(what, step) };
 }
 
 /** The limit of what leaves by an interface. */
@@ -276,7 +247,7 @@ function egressRepairs(call: BandwidthCall, veth: Link, wanted: Limit): Repair[]
       : [
           {
             what: `redirection from interface "${veth.name}" to "${ifb.name}"`,
-            restore: () => redirect(call, veth, ifb),
+            restore: () => redirect(ownerOf(call), veth, ifb),
           },
         ]),
   ];

@@ -252,6 +252,23 @@ test('limits of bandwidth come back', async (t) => {
   t.regex(await cni(['repair']), /redirection from interface/);
   t.true(await ping(pod, '10.5.0.1'));
   t.regex(await operator.cni(['repair']), /^0 attachments repaired, 1 intact\.\n$/);
+
+  // One that others have put before it is theirs, and adding another one behind it is of no use.
+  const foreign = `pref 1 protocol all u32 match u32 0 0 action mirred egress redirect dev foreign`.split(
+    ' ',
+  );
+  await host.run('ip link add foreign up type bridge'.split(' '));
+  await host.run(['tc', 'filter', 'del', 'dev', end, 'ingress']);
+  await host.run(['tc', 'filter', 'add', 'dev', end, 'ingress', ...foreign]);
+  await operator.tryCni(['repair']);
+  const both = await redirects();
+  t.is(both.length, 2);
+  const { stdout, stderr } = await operator.tryCni(['repair']);
+  t.regex(
+    stdout + stderr,
+    /Another filter takes all that comes in by .* Look for it with "tc filter show dev/,
+  );
+  t.deepEqual(await redirects(), both);
   await operator.del(pod);
   t.is(await link(host, ifb), undefined);
 });

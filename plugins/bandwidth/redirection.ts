@@ -1,0 +1,52 @@
+/** The way of what a container sends to the interface that limits it. */
+
+import type { Link } from '../../lib/kernel/link.ts';
+import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
+import {
+  addIngress,
+  deleteFilter,
+  deleteIngress,
+  ingressRedirections,
+  redirectIngress,
+} from '../../lib/kernel/traffic-control.ts';
+import { isKernelError } from '../../lib/netlink/libc.ts';
+import type { IfbOwner } from './ifb.ts';
+
+/**
+ * Has what comes in by the host's end leave by the interface that limits it. A redirection to an interface
+ * that was deleted stays, drops everything, and would come first.
+ * @throws Error when a redirection of somebody else's comes first.
+ */
+export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void {
+  try {
+    host.execute(addIngress(veth.index, veth.name));
+    undo(
+      `remove the ingress queue of "${veth.name}"`,
+      () => void host.execute(deleteIngress(veth.index, veth.name)),
+    );
+  } catch (error) {
+    // Others filter there too, say by a "clsact".
+    if (!isKernelError(error, 'EEXIST')) throw error;
+  }
+  const { dead = [], living = [] } = Object.groupBy(
+    ingressRedirections(host, veth.index).filter(({ takesAll }) => takesAll),
+    ({ to }) => (to === 0 ? 'dead' : 'living'),
+  );
+  host.execute(...dead.map((filter) => deleteFilter(filter, veth.name)));
+  if (living[0]?.to === ifb.index) return;
+  if (living.some(({ to }) => to === ifb.index))
+    throw new Error(
+      `Another filter takes all that comes in by "${veth.name}" before it gets to the limit. Look for it with "tc filter show dev ${veth.name} ingress", and remove it`,
+    );
+  const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
+  for (const filter of added!)
+    undo(
+      `remove the redirection of "${veth.name}"`,
+      () => void host.execute(deleteFilter(filter, veth.name)),
+    );
+}
+
+/** Whether what comes in by the host's end gets to the interface that limits it, before another takes it. */
+export function isRedirected(host: RouteSocket, veth: Link, ifb: Link): boolean {
+  return ingressRedirections(host, veth.index).find(({ takesAll }) => takesAll)?.to === ifb.index;
+}
