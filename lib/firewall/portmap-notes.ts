@@ -32,13 +32,18 @@ export interface NotedAttachment extends AttachmentId {
   readonly ports: readonly UdpPort[];
 }
 
-/** Keeps an attachment in mind. @returns makes its note what it was before. */
+/** Keeps an attachment in mind. @returns makes what is noted of it what it was before. */
 export function rememberAttachment(attachment: NotedAttachment): () => void {
-  try {
+  // Meanwhile there may be notes of the container's other interfaces.
+  const exchange = (own: readonly NotedAttachment[]) => {
     const before = readNote(attachment);
-    const others = before.filter(({ ifname }) => ifname !== attachment.ifname);
-    writeNote(attachment, [...others, attachment]);
-    return () => writeNote(attachment, before);
+    const isOwn = ({ ifname }: NotedAttachment) => ifname === attachment.ifname;
+    writeNote(attachment, [...before.filter((one) => !isOwn(one)), ...own]);
+    return before.filter(isOwn);
+  };
+  try {
+    const before = exchange([attachment]);
+    return () => void exchange(before);
   } catch {
     return () => {}; // A mapping works without the note.
   }

@@ -8,6 +8,21 @@ import { makeHost } from '../support/host.ts';
 import { files } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 
+test('an ADD that takes its note back leaves that of another interface of the container', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const notes = join(import.meta.dirname, '../../lib/firewall/portmap-notes.ts');
+  const script = `
+    import { notedAttachments, rememberAttachment } from ${JSON.stringify(notes)};
+    const note = (ifname) =>
+      rememberAttachment({ network: 'net', containerId: 'a', ifname, netns: '/run/netns/a', ports: [] });
+    const takeBack = note('eth0');
+    note('net1');
+    takeBack();
+    console.log(notedAttachments('net').map(({ ifname }) => ifname).join());`;
+  const node = [process.execPath, '--no-warnings', '--input-type=module', '-e', script];
+  t.is(await host.run(node), 'net1\n');
+});
+
 test('GC lists the notes of sandboxes as often for many that it forgets as for one', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });
   const network = 'noted';
