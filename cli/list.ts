@@ -108,8 +108,12 @@ async function look({ network, pod, state }: Selection): Promise<Listing> {
   const states = await checkStates(chosen, inventory, environment(), once);
   const gone = new Set(chosen.filter((one) => !states.has(one)));
   inventory.attachments = inventory.attachments.filter((one) => !gone.has(one));
-  const rows = [...states]
-    .map(([attachment, seen]) => ({ attachment, state: seen }))
+  // The states are in the order in which the looks ended.
+  const rows = chosen
+    .flatMap((attachment) => {
+      const seen = states.get(attachment);
+      return seen ? [{ attachment, state: seen }] : [];
+    })
     .filter((row) => !state || state.includes(row.state.kind))
     .sort((a, b) => order.compare(displayName(a.attachment), displayName(b.attachment)));
   return { inventory, rows };
