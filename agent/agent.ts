@@ -32,7 +32,7 @@ export interface AgentOptions {
   readonly program: string;
   /** Digest of its installed tree. */
   readonly build: string;
-  /** How many calls of the runtime may be under way at once; the rest wait in order. */
+  /** How many calls of the runtime may be under way at once; the rest wait in order, but each DEL first. */
   readonly concurrency: number;
   /** After how many milliseconds without a call it ends; 0 for never. */
   readonly idleTimeoutMs: number;
@@ -158,8 +158,13 @@ export class Agent implements CallServer {
   /**
    * Runs a call once nothing is under way for the same container and interface: the runtime may have given up
    * on an ADD which is still being undone here when DEL comes.
+   * @param gone aborted when nobody waits for the call any more; then it is to do nothing.
    */
-  async schedule<T>({ environment }: Offer, call: (waitedMs: number) => Promise<T>): Promise<T> {
+  async schedule<T>(
+    { environment }: Offer,
+    gone: AbortSignal,
+    call: (waitedMs: number) => Promise<T>,
+  ): Promise<T> {
     const start = performance.now();
     const {
       CNI_COMMAND: command = '',
@@ -180,7 +185,7 @@ export class Agent implements CallServer {
     // A delegate is part of a call that is under way, which goes on only once the delegate is done: it must
     // wait for nothing that such calls hold. A node whose STATUS has to wait is taken out of service.
     if (depth || command === 'STATUS' || command === 'VERSION') return await work();
-    const limited = () => this.runWithinLimit(command, work);
+    const limited = () => this.runWithinLimit(command, gone, work);
     return await (container ? this.takeTurn(container, ifname ?? '', limited) : limited());
   }
 
@@ -204,13 +209,10 @@ export class Agent implements CallServer {
     }
   }
 
-  private async runWithinLimit<T>(command: string, call: () => Promise<T>): Promise<T> {
-    if (this.running >= this.options.concurrency)
-      await new Promise<void>((begin) => {
-        this.waiting.push({ command, begin });
-        this.statistics.queued = this.waiting.length;
-      });
-    this.running++;
+  private async runWithinLimit<T>(command: string, gone: AbortSignal, call: () => Promise<T>): Promise<T> {
+    if (this.running < this.options.concurrency) this.running++;
+    // It does nothing then, and the DEL that follows it waits for it.
+    else if (!(await this.waitForPlace(command, gone))) return await call();
     try {
       return await call();
     } finally {
@@ -219,10 +221,31 @@ export class Agent implements CallServer {
     }
   }
 
+  /** @returns true once the call may begin, false when its launcher is gone. */
+  private waitForPlace(command: string, gone: AbortSignal): Promise<boolean> {
+    return new Promise((resolve) => {
+      const leave = () => {
+        this.waiting.splice(this.waiting.indexOf(entry), 1);
+        this.statistics.queued = this.waiting.length;
+        resolve(false);
+      };
+      const begin = () => {
+        gone.removeEventListener('abort', leave);
+        resolve(true);
+      };
+      const entry = { command, begin };
+      if (gone.aborted) return resolve(false);
+      gone.addEventListener('abort', leave, { once: true });
+      this.waiting.push(entry);
+      this.statistics.queued = this.waiting.length;
+    });
+  }
+
   /** Has the call begin that has waited longest; a DEL before others, as it frees what they may wait for. */
   private beginNext(): void {
     const del = this.waiting.findIndex(({ command }) => command === 'DEL');
     const [next] = this.waiting.splice(Math.max(del, 0), 1);
+    if (next) this.running++;
     next?.begin();
     this.statistics.queued = this.waiting.length;
   }

@@ -32,8 +32,8 @@ export interface CallServer {
   accepts(offer: Offer, socket: Socket): boolean;
   /** Does something before which the agent does not end. */
   keepAlive<T>(work: () => Promise<T>): Promise<T>;
-  /** Waits until the call may run, and runs it. */
-  schedule<T>(offer: Offer, call: (waitedMs: number) => Promise<T>): Promise<T>;
+  /** Waits until the call may run, and runs it. @param gone aborted when nobody waits for it any more. */
+  schedule<T>(offer: Offer, gone: AbortSignal, call: (waitedMs: number) => Promise<T>): Promise<T>;
   /** What the agent tells of itself. */
   status(): unknown;
   /**
@@ -88,7 +88,7 @@ async function serveCall(
     socket.write(encodeFrame('R', text, exit));
   };
   try {
-    const code = await server.schedule(offer, (waitedMs) =>
+    const code = await server.schedule(offer, changes.gone, (waitedMs) =>
       run(offer, stdin, socket, { changes, incoming, answer, waitedMs }, server),
     );
     server.record(offer, code, performance.now() - start);

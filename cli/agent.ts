@@ -56,7 +56,8 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           global: false,
           ...wholeNumber('concurrency', [1, 1_000_000]),
           default: 64,
-          describe: 'How many calls of the runtime may be under way at once; the rest wait in order',
+          describe:
+            'How many calls of the runtime may be under way at once; the rest wait in order, but each DEL first',
         })
         .option('idle-timeout', {
           global: false,

@@ -236,7 +236,7 @@ static const char *describe_loss(int error)
 {
     switch (error) {
     case ECONNRESET:
-        return "The agent ended before it answered. Look for the reason with journalctl --unit cni-agent";
+        return "The agent ended, or dropped the call, before it answered. Look for the reason with journalctl --unit cni-agent";
     case EAGAIN:
         return "The agent runs but gives no sign of life. End it with systemctl kill --signal=KILL cni-agent.service";
     default:

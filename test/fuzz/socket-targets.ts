@@ -25,7 +25,7 @@ const agent: CallServer = {
   accepts: ({ name }) => idlePlugins.has(name),
   statistics: new Statistics(),
   keepAlive: (work) => work(),
-  schedule: async (_, call) => await call(0),
+  schedule: async (_offer, _gone, call) => await call(0),
   observers: [],
   status: () => ({}),
   record: () => {},

@@ -237,7 +237,10 @@ test.serial('a call whose input an agent has is not done twice', async (t) => {
   const { code, msg, details } = JSON.parse(stdout);
   t.is(code, 11);
   t.regex(msg, /^The CNI agent did not finish this call\. Try again/);
-  t.regex(details, /agent\.sock: The agent ended before it answered\. Look for the reason with journalctl /);
+  t.regex(
+    details,
+    /agent\.sock: The agent ended, or dropped the call, before it answered\. Look for the reason with journalctl /,
+  );
 });
 
 /** Has an agent of the test's own take each call and its input. @param answer sent then, if any. */

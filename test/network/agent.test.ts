@@ -158,7 +158,10 @@ test('an agent that dies in the middle of a call is reported with code 11, and D
   const error = JSON.parse(call.output()) as PrintedError;
   t.is(error.code, 11);
   t.regex(error.msg, /agent did not finish this call/);
-  t.regex(error.details!, /: The agent ended before it answered\. Look for the reason with journalctl /);
+  t.regex(
+    error.details!,
+    /: The agent ended, or dropped the call, before it answered\. Look for the reason with journalctl /,
+  );
   t.deepEqual(readFileSync(host.file(`${directory}/verbs`), 'utf8'), 'ADD\n', 'nothing is done twice');
   writeFileSync(host.file(`${directory}/go`), '');
   const attachment = new Attachment(host, call.pod, slow, {
