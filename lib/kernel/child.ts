@@ -84,14 +84,21 @@ export function blockUntilEnd(pid: number, timeoutMs: number): void {
 }
 
 /**
- * Takes a child that has ended, or is about to, off the kernel's list. This does not keep the process alive.
+ * Waits for a child to end, and takes it off the kernel's list. This does not keep the process alive.
+ * @param hint kept once it should have ended; it is found without as well, if later.
  * @returns its exit code, undefined when a signal ended it.
  */
-export async function reap(pid: number): Promise<number | undefined> {
+export async function reap(pid: number, hint: Promise<unknown>): Promise<number | undefined> {
   const status = new Uint8Array(new ArrayBuffer(4));
+  let isDue = false;
+  const due = hint.then(() => {
+    isDue = true;
+  });
+  const pauseFor = (ms: number) => sleep(ms, undefined, { ref: false });
+  await Promise.race([due, pauseFor(longestPause)]);
   for (let pause = 1; libc('wait for a child', 'waitpid', pid, status, WNOHANG) === 0; ) {
-    await sleep(pause, undefined, { ref: false });
-    pause = Math.min(pause * 2, longestPause);
+    await (isDue ? pauseFor(pause) : Promise.race([due, pauseFor(longestPause)]));
+    if (isDue) pause = Math.min(pause * 2, longestPause);
   }
   const value = new DataView(status.buffer).getInt32(0, true);
   return (value & 0x7f) === 0 ? (value >> 8) & 0xff : undefined;

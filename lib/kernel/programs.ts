@@ -8,7 +8,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { alone, type Together } from '../group-commit.ts';
 import { cString, libc } from '../netlink/libc.ts';
 import { blockUntilEnd, openPipe, reap, spawn } from './child.ts';
-import { eachTime, type Once, type Sharing } from './sharing.ts';
+import { eachTime, type Once, type Sharing, type WaitForEnd } from './sharing.ts';
 
 const MFD_CLOEXEC = 1;
 
@@ -156,7 +156,7 @@ export class Programs {
       const fds = [stdin, stdout, stderr, ...inherit];
       const startTime = Date.now();
       const start = performance.now();
-      const { pid, hasEnded } = this.start(path, [program, ...args], environ, fds, timeoutMs);
+      const { pid, hasEnded, letGo } = this.start(path, [program, ...args], environ, fds, timeoutMs);
       return within(timeoutMs, pid, hasEnded)
         .then((status) => {
           const milliseconds = performance.now() - start;
@@ -166,6 +166,7 @@ export class Programs {
           return { status, stdout: readAll(stdout), stderr: readAll(stderr) };
         })
         .finally(() => {
+          letGo();
           for (const fd of files) closeSync(fd);
         });
     } catch (error) {
@@ -174,35 +175,48 @@ export class Programs {
     }
   }
 
-  /** Starts a child. @returns its process ID, and a promise that is kept once it should have ended. */
+  /**
+   * Starts a child.
+   * @returns its process ID, what is kept once it should have ended, and what ends the wait for that.
+   */
   private start(
     path: string,
     argv: readonly string[],
     environ: readonly string[],
     fds: readonly number[],
     timeoutMs: number,
-  ): { pid: number; hasEnded: Promise<unknown> } {
+  ): { pid: number; hasEnded: Promise<unknown>; letGo: () => void } {
     if (!this.sharing) {
       const deadline = performance.now() + timeoutMs;
       const pid = spawn(path, argv, environ, fds);
       const hasEnded = new Promise((resolve) => setImmediate(resolve)).then(() =>
         blockUntilEnd(pid, deadline - performance.now()),
       );
-      return { pid, hasEnded };
+      return { pid, hasEnded, letGo: () => {} };
     }
-    // The child holds one end of a pipe, which nobody writes to, for as long as it lives.
-    const { waitForEnd } = this.sharing;
+    // The child holds one end of a pipe, which nobody writes to, for as long as it lives; longer, if it has
+    // started something that keeps its descriptors.
     const [readEnd, writeEnd] = openPipe();
     try {
       const pid = spawn(path, argv, environ, [...fds, writeEnd]);
-      const hasEnded = (async () => waitForEnd(readEnd))().catch(() => closeSync(readEnd));
-      return { pid, hasEnded };
+      return { pid, ...watch(readEnd, this.sharing.waitForEnd) };
     } catch (error) {
       closeSync(readEnd);
       throw error;
     } finally {
       closeSync(writeEnd);
     }
+  }
+}
+
+/** Waits for the end of a pipe. Without that, how a child ends is found all the same, if later. */
+function watch(pipe: number, waitForEnd: WaitForEnd): { hasEnded: Promise<unknown>; letGo: () => void } {
+  try {
+    const { ended, stop } = waitForEnd(pipe);
+    return { hasEnded: ended, letGo: stop };
+  } catch {
+    closeSync(pipe);
+    return { hasEnded: Promise.resolve(), letGo: () => {} };
   }
 }
 
@@ -221,7 +235,7 @@ async function within(
     timer = setTimeout(resolve, timeoutMs, 'overdue');
   });
   try {
-    const status = await Promise.race([hasEnded.then(() => reap(pid)), overdue]);
+    const status = await Promise.race([reap(pid, hasEnded), overdue]);
     if (status === 'overdue') process.kill(pid, 'SIGKILL');
     return status;
   } finally {

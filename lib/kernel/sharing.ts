@@ -2,11 +2,19 @@
 
 import type { Together } from '../group-commit.ts';
 
+/** A wait for the end of a pipe. */
+export interface PipeWatch {
+  /** Kept once the other end has been closed. */
+  readonly ended: Promise<void>;
+  /** Waits no longer. */
+  readonly stop: () => void;
+}
+
 /**
  * Waits, without blocking the thread or keeping the process alive, until the other end of a pipe has been
- * closed, and closes this one. When it fails, it has left this one open.
+ * closed, and closes this one. When it throws, it has left this one open.
  */
-export type WaitForEnd = (pipe: number) => Promise<void>;
+export type WaitForEnd = (pipe: number) => PipeWatch;
 
 /**
  * Looks at something once for all calls of a process that only looks.

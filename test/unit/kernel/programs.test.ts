@@ -10,19 +10,23 @@ const descriptors = () => readdirSync('/proc/self/fd').length;
 const children = () => readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8');
 
 test.serial('a child that cannot be waited for as it should is waited for all the same', async (t) => {
-  const failing = [
-    () => {
-      throw new Error('at once');
-    },
-    () => Promise.reject(new Error('later')),
-  ];
-  for (const waitForEnd of failing) {
-    const programs = new Programs({}, { waitForEnd, together: alone });
+  const failing = () => {
+    throw new Error('no descriptor is left');
+  };
+  const programs = new Programs({}, { waitForEnd: failing, together: alone });
+  const before = descriptors();
+  const { status, stdout } = await programs.run('sh', ['-c', 'sleep 0.1; echo done; exit 3']);
+  t.deepEqual([status, stdout], [3, 'done\n']);
+  t.is(descriptors(), before);
+  t.is(children(), '', 'no zombie is left');
+});
+
+test.serial('a child has ended though what it has started goes on, with its descriptors', async (t) => {
+  for (const sharing of [undefined, { waitForEnd, together: alone }]) {
     const before = descriptors();
-    const { status, stdout } = await programs.run('sh', ['-c', 'sleep 0.1; echo done; exit 3']);
-    t.deepEqual([status, stdout], [3, 'done\n']);
-    t.is(descriptors(), before);
-    t.is(children(), '', 'no zombie is left');
+    const { stdout } = await new Programs({}, sharing).run('sh', ['-c', 'sleep 1000 & echo $!']);
+    t.true(process.kill(Number(stdout), 'SIGKILL'), 'it still runs');
+    await until('the pipe is closed', async () => descriptors() === before);
   }
 });
 
