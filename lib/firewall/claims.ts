@@ -22,14 +22,14 @@ import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from 
 import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, union } from './claim-file.ts';
 import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
+import { lockSeconds, outerLockMs } from './xtables-lock.ts';
 
 const defaultDirectory = '/run/cni/firewall';
-const lockTimeoutMs = 10_000;
 /**
- * After how many seconds a claim that is still being released was left by a process that died: of the locks
- * on the way, that of the claims may be waited for ten seconds, and that of iptables thirty.
+ * After how many seconds a claim that is still being released was left by a process that died: iptables may
+ * wait for its lock twice, and for that of other plugins in between.
  */
-const longestRelease = 50;
+const longestRelease = 2 * lockSeconds + outerLockMs / 1000 + 10;
 
 /** What {@link Claims.take} has done. */
 export interface TakenClaims {
@@ -246,7 +246,7 @@ export class Claims {
   }
 
   private lock() {
-    return acquireLock(`${this.directory}.lock`, lockTimeoutMs);
+    return acquireLock(`${this.directory}.lock`, outerLockMs);
   }
 
   /** A full or read-only /run keeps nobody from cleaning up. */

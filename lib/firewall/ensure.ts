@@ -12,6 +12,7 @@ import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { commit, IptablesError, programOf } from './iptables.ts';
 import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+import { outerLockMs } from './xtables-lock.ts';
 
 /** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
 const lockFile = '/run/cni/iptables.lock';
@@ -165,7 +166,7 @@ export async function changeRules<T>(
 /** A /run that is full or read-only keeps nobody from cleaning up: composing anew does without the lock. */
 async function lockIfPossible(): Promise<FileLock | undefined> {
   try {
-    return await acquireLock(lockFile);
+    return await acquireLock(lockFile, outerLockMs);
   } catch (error) {
     if (isLockHeld(error)) throw error;
     return undefined;

@@ -17,6 +17,9 @@ const defaultFile = '/run/xtables.lock';
 /** How long another program may hold the lock, in seconds. Under contention those that block are faster. */
 export const lockSeconds = 30;
 
+/** How long locks are waited for that are held while iptables waits for its own, in milliseconds. */
+export const outerLockMs = (lockSeconds + 10) * 1000;
+
 /** A file that the program alone has: its own standard input. */
 const ownFile: RunOptions['environment'] = { [variable]: '/proc/self/fd/0' };
 
