@@ -31,7 +31,7 @@ export async function collect(
   const living = new Living(call);
   const steps: (() => Promise<void> | void)[] = [];
   saved.removeUnfinished();
-  removeLeftLocks();
+  removeLeftLocks((message) => call.warn(message));
   for (const directory of living.directoriesFrom(saved))
     for (const [of, own] of living.savedIn(directory, directory === saved)) {
       const isOfCall = of.network === call.network;

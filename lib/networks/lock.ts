@@ -37,13 +37,24 @@ export async function lockNetworks(containerId: string, directory = lockDirector
   }
 }
 
-/** Removes the files of locks whose holders were killed. @param directory where they are. */
-export function removeLeftLocks(directory = lockDirectory): void {
-  for (const name of listStateFiles(directory)) {
-    const file = `${directory}/${name}`;
-    const lock = tryAcquireLock(file);
-    if (!lock) continue;
-    using _ = lock;
-    if (fstatSync(lock.fd).nlink > 0) rmSync(file, { force: true });
-  }
+/**
+ * Removes the files of locks whose holders were killed.
+ * @param warn is told of what is in the way, which hinders nobody.
+ * @param directory where they are.
+ */
+export function removeLeftLocks(warn: (message: string) => void, directory = lockDirectory): void {
+  const attempt = <T>(step: () => T): T | undefined => {
+    try {
+      return step();
+    } catch (error) {
+      warn((error as Error).message);
+      return undefined;
+    }
+  };
+  for (const name of attempt(() => listStateFiles(directory)) ?? [])
+    attempt(() => {
+      const file = `${directory}/${name}`;
+      using lock = tryAcquireLock(file);
+      if (lock && fstatSync(lock.fd).nlink > 0) rmSync(file, { force: true });
+    });
 }

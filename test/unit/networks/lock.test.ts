@@ -31,11 +31,16 @@ test('what is left of locks whose holders were killed is removed, but not what i
   const directory = mkdtempSync(join(tmpdir(), 'networks-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
   writeFileSync(join(directory, 'left'), '');
+  mkdirSync(join(directory, 'directory'));
   const held = await lockNetworks('held', directory);
-  removeLeftLocks(directory);
-  t.deepEqual(readdirSync(directory), ['held']);
+  const told: string[] = [];
+  const warn = (message: string) => void told.push(message);
+  removeLeftLocks(warn, directory);
+  t.deepEqual(readdirSync(directory).sort(), ['directory', 'held']);
+  t.regex(told.join(), /^[^,]*directory"/);
   held[Symbol.dispose]();
-  removeLeftLocks(join(directory, 'none'));
+  removeLeftLocks(warn, join(directory, 'none'));
+  t.is(told.length, 1, 'what is in the way hinders nobody');
 });
 
 test('a lock whose file cannot be removed ends all the same', async (t) => {
