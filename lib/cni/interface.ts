@@ -18,11 +18,11 @@ export function gatewayOf(ips: readonly IPConfig[], family: Family): Address | u
 }
 
 /**
- * What a route of a result leads by: its own gateway, or the first of its family. A route on the link, or
- * within the host, leads by none.
+ * What a route of a result leads by: its own gateway, or the first of its family. In IPv4, a route on the
+ * link or within the host leads by none, as the kernel refuses one there. IPv6 has no scopes.
  */
 export function nextHop({ dst, gw, scope = RouteScope.Universe }: Route, ips: readonly IPConfig[]) {
-  return gw ?? (scope < RouteScope.Link ? gatewayOf(ips, dst.family) : undefined);
+  return gw ?? (scope < RouteScope.Link || dst.family === 6 ? gatewayOf(ips, dst.family) : undefined);
 }
 
 /** How an interface is configured. */

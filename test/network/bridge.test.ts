@@ -656,8 +656,9 @@ test('plugins that delegate in a circle are refused with code 7, and nothing is 
 
 test('a route on the link leads by no gateway, as DHCP servers ask for it with router 0.0.0.0', async (t) => {
   const host = await makeHost(t);
-  const own = [{ dst: '203.0.113.0/24', scope: 253 }];
-  const ipam = { type: 'host-local', ranges: [[{ subnet: '10.5.0.0/24' }]], routes: own };
+  const own = ['203.0.113.0/24', 'fd12::/48'].map((dst) => ({ dst, scope: 253 }));
+  const ranges = [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]];
+  const ipam = { type: 'host-local', ranges, routes: own };
   const one = await attach(host, bridgeNet({ isDefaultGateway: true, ipam }));
   const found = (await routes(one.pod)).map(({ dst, gateway }) => [dst, gateway]);
   t.deepEqual(found.sort(), [
@@ -665,6 +666,11 @@ test('a route on the link leads by no gateway, as DHCP servers ask for it with r
     ['203.0.113.0/24', undefined],
     ['default', '10.5.0.1'],
   ]);
+  // IPv6 has no scopes.
+  t.is(
+    await one.pod.run('ip -6 route show fd12::/48'.split(' ')),
+    'fd12::/48 via fd00:5::1 dev eth0 metric 1024 pref medium \n',
+  );
   await one.check();
   await one.pod.run('ip route del 203.0.113.0/24'.split(' '));
   t.regex((await one.tryCheck()).error!.msg, /ip route add 203\.0\.113\.0\/24 dev eth0"$/);
