@@ -667,10 +667,7 @@ test('a route on the link leads by no gateway, as DHCP servers ask for it with r
     ['default', '10.5.0.1'],
   ]);
   // IPv6 has no scopes.
-  t.is(
-    await one.pod.run('ip -6 route show fd12::/48'.split(' ')),
-    'fd12::/48 via fd00:5::1 dev eth0 metric 1024 pref medium \n',
-  );
+  t.regex(await one.pod.run('ip -6 route show fd12::/48'.split(' ')), /via fd00:5::1 dev eth0/);
   await one.check();
   await one.pod.run('ip route del 203.0.113.0/24'.split(' '));
   t.regex((await one.tryCheck()).error!.msg, /ip route add 203\.0\.113\.0\/24 dev eth0"$/);
