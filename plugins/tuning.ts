@@ -214,7 +214,7 @@ function setSysctl({ netns }: Sandbox, ifname: string, name: string, value: stri
 }
 
 /** What the kernel says of a value that an interface cannot have any more, as its parent may have changed. */
-const impossible = ['EINVAL', 'ERANGE', 'EADDRINUSE', 'EOPNOTSUPP'];
+const impossible = ['EINVAL', 'ERANGE', 'EADDRINUSE'];
 
 /** One request for each property, so that an error says which. */
 function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): Request[] {
