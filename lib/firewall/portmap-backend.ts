@@ -88,12 +88,13 @@ export interface MappedPort {
 }
 
 /**
- * The mappings that apply to a family: those with an address of the host of that family, and those without,
- * which come last, as of two rules for a port the first one gets it.
+ * The mappings that apply to a family: those with an address of the host of that family, and those without.
+ * Those for every address, which "0.0.0.0" and "::" are in their own family, come last, as of two rules for a
+ * port the first one gets it.
  */
 export function mappingsOf(mappings: readonly PortMapping[], family: Family): PortMapping[] {
-  const bound = mappings.filter((mapping) => boundAddress(mapping)?.family === family);
-  return [...bound, ...mappings.filter((mapping) => !boundAddress(mapping))];
+  const own = mappings.filter(({ hostIP }) => (hostIP?.family ?? family) === family);
+  return [...own.filter(boundAddress), ...own.filter((mapping) => !boundAddress(mapping))];
 }
 
 /** The address that a mapping is bound to, undefined for every one. */

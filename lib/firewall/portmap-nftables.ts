@@ -84,7 +84,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async free(request) {
     let freed: MappedPort[] = [];
     changeNftables((socket) => {
-      const found = families.map((family) => {
+      const found = request.containers.map(({ family }) => {
         const gone = findGone(socket, family, request);
         const isGone = (rule: NftRule) => gone.some((clash) => isHeldBySame(clash, rule));
         return gone.length > 0 ? removeMappings(socket, family, isGone) : { requests: [], ports: [] };
@@ -152,7 +152,8 @@ function findClashes(
   for (const rule of listMappings(socket, family)) {
     const taken = readMapping(rule);
     // The comment is the container's on every network; its address tells which one the rule is of.
-    if (rule.comment === commentOf(attachment) && container?.equals(taken.container)) {
+    const isOwn = rule.owner !== undefined && identity(rule) === identityOf(attachment);
+    if (isOwn || (rule.comment === commentOf(attachment) && container?.equals(taken.container))) {
       isEarlier = false;
       continue;
     }
