@@ -180,8 +180,7 @@ async function allowBy(
   const details = { backends: [name], zone, netns: call.netns };
   const claims = await claimsOf(call).take(request.attachment, request.addresses, details);
   undo('give back the claims on addresses', () => claims.giveBack());
-  await backendOf(call, name).allow(request, claims.isNew, undo);
-  claims.settle();
+  await claims.settleAfter(() => backendOf(call, name).allow(request, claims.isNew, undo));
 }
 
 /** What the firewall was told of addresses, as far as it is noted. */

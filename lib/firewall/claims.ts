@@ -8,7 +8,6 @@
  * are hints. The name ends in "leaving" while the firewall is told to forget the address.
  */
 
-import { lstatSync, renameSync, utimesSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
@@ -17,31 +16,28 @@ import type { Address } from '../ip.ts';
 import { secondsAwake } from '../kernel/boot.ts';
 import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
+import { ProgramTimeoutError } from '../kernel/programs.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
 import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, union } from './claim-file.ts';
+import { ClaimMarks, longestRelease } from './claim-marks.ts';
 import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
-import { lockSeconds, outerLockMs } from './xtables-lock.ts';
+import { outerLockMs } from './xtables-lock.ts';
 
 const defaultDirectory = '/run/cni/firewall';
-/**
- * After how many seconds a claim that is still being released was left by a process that died: iptables may
- * wait for its lock twice, and for that of other plugins in between.
- */
-const longestRelease = 2 * lockSeconds + outerLockMs / 1000 + 10;
-
 /** What {@link Claims.take} has done. */
 export interface TakenClaims {
   /** Nobody has claimed any of the addresses before. */
   readonly isNew: boolean;
   /**
-   * Ends the claims that other attachments of the network had on the addresses: a network gives an address to
-   * one attachment at a time, so those that had it before are gone. To be called once the firewall lets the
-   * new owner through.
+   * Has the firewall let the new owner through. Then the claims end that other attachments of the network had
+   * on the addresses: a network gives an address to one attachment at a time, so those that had it before are
+   * gone.
+   * @throws what `allow` throws.
    */
-  settle(): void;
-  /** Gives back what was not claimed before. */
+  settleAfter(allow: () => Promise<void>): Promise<void>;
+  /** Gives back what was not claimed before, unless the firewall may let it through all the same. */
   giveBack(): void;
 }
 
@@ -56,12 +52,14 @@ interface ReleaseOptions {
 export class Claims {
   private readonly warn: (message: string) => void;
   private readonly directory: string;
+  private readonly marks: ClaimMarks;
   private readonly look: Once;
 
   /** @param warn is told of files that are not as they should be. @param look shares what is seen. */
   constructor(warn: (message: string) => void, directory = defaultDirectory, look = eachTime) {
     this.warn = warn;
     this.directory = directory;
+    this.marks = new ClaimMarks(directory);
     this.look = look;
   }
 
@@ -92,7 +90,23 @@ export class Claims {
       const outdated = present.filter(
         (claim) => (claim.tag !== tag || claim.isLeaving) && claim.tag.startsWith(network),
       );
-      return { isNew: present.length === 0, settle: () => this.tryDropAll(outdated), giveBack };
+      let isUnheard = false;
+      return {
+        isNew: present.length === 0,
+        settleAfter: async (allow) => {
+          try {
+            await allow();
+          } catch (error) {
+            // It may have carried out the request, or do so yet: DEL and GC find the claims.
+            isUnheard = error instanceof ProgramTimeoutError;
+            throw error;
+          }
+          this.tryDropAll(outdated);
+        },
+        giveBack: () => {
+          if (!isUnheard) giveBack();
+        },
+      };
     } catch (error) {
       giveBack();
       if (error instanceof CniError) throw error;
@@ -174,7 +188,7 @@ export class Claims {
       // Another network may have the same addresses: whoever claims one meanwhile waits until it has gone.
       // Without a mark on each claim, the lock stays held until the firewall has been told.
       if (isCertain) {
-        const marks = claims.map((claim) => this.mark(claim));
+        const marks = claims.map((claim) => this.marks.mark(claim));
         leaving = marks.map(({ claim }) => claim);
         if (marks.every(({ isMarked }) => isMarked)) {
           lock?.close();
@@ -183,6 +197,10 @@ export class Claims {
       }
       await remove([...wanted.values()]);
       this.dropAll(leaving);
+    } catch (error) {
+      // Nobody is to wait for what is not going on any more. DEL and GC find the claims by any name.
+      for (const claim of leaving) this.marks.unmark(claim);
+      throw error;
     } finally {
       lock?.close();
     }
@@ -191,23 +209,6 @@ export class Claims {
   /** False for a claim that is being released, and for one whose sandbox no longer exists. */
   private isAlive(claim: Claim): boolean {
     return !claim.isLeaving && !isNetnsGone(this.read(claim)?.netns ?? '');
-  }
-
-  /** Marks a claim as being released, if it can. @returns the claim as it is called then. */
-  private mark(claim: Claim): { claim: Claim; isMarked: boolean } {
-    const file = claim.file.replace(/json$/, 'leaving');
-    let marked = claim;
-    try {
-      renameSync(`${this.directory}/${claim.file}`, `${this.directory}/${file}`);
-      marked = { ...claim, file, isLeaving: true };
-      // When it was marked before, by a release that failed, the time counts from now. It is that since the
-      // host was booted, which /run does not outlive: the clock may be set meanwhile.
-      const now = secondsAwake();
-      utimesSync(`${this.directory}/${file}`, now, now);
-      return { claim: marked, isMarked: true };
-    } catch {
-      return { claim: marked, isMarked: false };
-    }
   }
 
   /** Waits for the lock, at a moment at which none of the addresses is being released. */
@@ -228,21 +229,12 @@ export class Claims {
 
   /** @param latest until when to wait at most, in seconds since the host was booted. */
   private isDisturbed(addresses: readonly Address[], latest: number): boolean {
-    const now = secondsAwake();
-    // A time after the present is not a mark: the process was killed before it marked the claim, or is of an
-    // older release.
     return this.list().some(
       (claim) =>
-        claim.isLeaving &&
         addresses.some((one) => one.equals(claim.address)) &&
-        this.markedAt(claim) > now - longestRelease &&
-        now < latest,
+        this.marks.isBeingReleased(claim) &&
+        secondsAwake() < latest,
     );
-  }
-
-  /** When a claim was marked, in seconds since the host was booted. */
-  private markedAt({ file }: Claim): number {
-    return (lstatSync(`${this.directory}/${file}`, { throwIfNoEntry: false })?.mtimeMs ?? 0) / 1000;
   }
 
   private lock() {

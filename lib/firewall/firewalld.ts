@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Address } from '../ip.ts';
-import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
+import { ProgramMissingError, type Programs, ProgramTimeoutError } from '../kernel/programs.ts';
 import { listBaseChains } from '../netlink/nftables/objects.ts';
 import type { ForwardBackend } from './forward.ts';
 import { withNftables } from './nftables.ts';
@@ -16,7 +16,7 @@ const zoneInterface = 'org.fedoraproject.FirewallD1.zone';
 
 /** Exceptions of firewalld that say that a source is in the zone already, or that it is not in it. */
 const alreadyThere = ['ZONE_ALREADY_SET', 'ALREADY_ENABLED'];
-const notThere = ['UNKNOWN_SOURCE', 'NOT_ENABLED', 'ZONE_CONFLICT'];
+const notThere = ['UNKNOWN_SOURCE', 'NOT_ENABLED', 'ZONE_CONFLICT', 'INVALID_ZONE'];
 
 /** What to do about other exceptions. */
 const remedies: Record<string, string> = {
@@ -132,7 +132,14 @@ export class Zone {
     ]);
   }
 
-  private refusal(method: string, address: Address, { error, exception = '', said }: Answer): FirewalldError {
+  private refusal(method: string, address: Address, { error, exception = '', said }: Answer): CniError {
+    // What it does with the request, once it goes on, nobody is told.
+    if (error === noReply)
+      return new ProgramTimeoutError(
+        ErrorCode.TryAgainLater,
+        'firewalld did not answer in time. Try again; if that is of no use, look into the log of firewalld',
+        said,
+      );
     if (!error || notRunning.includes(error))
       return new FirewalldError(
         ErrorCode.Internal,

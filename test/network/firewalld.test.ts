@@ -36,6 +36,12 @@ test('where firewalld runs, a pod is a source of its zone, and leaves it', async
   const two = await attach(host, zoned);
   t.regex(await sources(host, 'work'), new RegExp(`${two.ip}/32`));
   t.is((await runNetworkVerb(host, zoned, 'STATUS')).exit, 0);
+  // A zone that is gone by then has no sources.
+  await host.run(['rm', '-r', '/run/cni/firewall']);
+  const moved = firewallAlone(two, { firewalldZone: 'none-such' });
+  moved.result = two.result;
+  await moved.del();
+  await two.del();
 
   const wrong = {
     ...network,

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Claims } from '../../../lib/firewall/claims.ts';
 import { Address } from '../../../lib/ip.ts';
+import { ProgramTimeoutError } from '../../../lib/kernel/programs.ts';
 
 const attachment = { network: 'net', containerId: 'one', ifname: 'eth0' };
 
@@ -84,3 +85,41 @@ test.serial(
     t.deepEqual(readdirSync(directory), []);
   },
 );
+
+test('nobody waits for a release that has failed, and the claim stays for the next one', async (t) => {
+  const { claims } = claimsIn(t);
+  const address = Address.parse('10.41.0.9');
+  const details = { backends: ['iptables'] } as const;
+  await claims.take(attachment, [address], details);
+  const release = (remove: () => Promise<void>) =>
+    claims.release(claims.of(attachment), { known: [], inUse: true, isHeld: () => false }, remove);
+  await t.throwsAsync(
+    release(async () => {
+      throw new Error('the table is locked');
+    }),
+    { message: 'the table is locked' },
+  );
+  // It would wait for nearly two minutes.
+  const { isNew } = await claims.take(attachment, [address], details);
+  t.false(isNew);
+  await release(async () => {});
+  t.deepEqual(claims.of(attachment), []);
+});
+
+test('a claim is kept by an ADD that does not know what the firewall has done', async (t) => {
+  const address = Address.parse('10.41.0.9');
+  for (const [error, kept] of [
+    [new Error('refused'), 0],
+    [new ProgramTimeoutError(11, 'not ended'), 1],
+  ] as const) {
+    const { claims } = claimsIn(t);
+    const taken = await claims.take(attachment, [address], { backends: ['iptables'] });
+    await t.throwsAsync(
+      taken.settleAfter(async () => {
+        throw error;
+      }),
+    );
+    taken.giveBack();
+    t.is(claims.of(attachment).length, kept);
+  }
+});

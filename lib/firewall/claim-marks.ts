@@ -1,0 +1,65 @@
+/**
+ * The mark on a claim that is being released: its name, which ends in "leaving", and the time of the file.
+ * Whoever claims the address meanwhile waits.
+ */
+
+import { lstatSync, lutimesSync, renameSync } from 'node:fs';
+import { secondsAwake } from '../kernel/boot.ts';
+import type { Claim } from './claim-file.ts';
+import { lockSeconds, outerLockMs } from './xtables-lock.ts';
+
+/**
+ * After how many seconds a claim that is still being released was left by a process that died: iptables may
+ * wait for its lock twice, and for that of other plugins in between.
+ */
+export const longestRelease = 2 * lockSeconds + outerLockMs / 1000 + 10;
+
+export class ClaimMarks {
+  private readonly directory: string;
+
+  /** @param directory with the claims. */
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** Marks a claim, if it can. @returns the claim as it is called then. */
+  mark(claim: Claim): { claim: Claim; isMarked: boolean } {
+    const file = claim.file.replace(/json$/, 'leaving');
+    let marked = claim;
+    try {
+      renameSync(this.path(claim.file), this.path(file));
+      marked = { ...claim, file, isLeaving: true };
+      // When it was marked before, by a process that died, the time counts from now. It is that since the
+      // host was booted, which /run does not outlive: the clock may be set meanwhile.
+      const now = secondsAwake();
+      lutimesSync(this.path(file), now, now);
+      return { claim: marked, isMarked: true };
+    } catch {
+      return { claim: marked, isMarked: false };
+    }
+  }
+
+  /** Takes the mark back, after a release that failed: nobody is to wait for it. */
+  unmark({ file }: Claim): void {
+    try {
+      renameSync(this.path(file), this.path(file.replace(/leaving$/, 'json')));
+    } catch {
+      // It stays for a while.
+    }
+  }
+
+  /**
+   * Whether somebody is at it. A time after the present is no mark: the process was killed before it set the
+   * time, or is of an older release.
+   */
+  isBeingReleased({ file, isLeaving }: Claim): boolean {
+    if (!isLeaving) return false;
+    const now = secondsAwake();
+    const at = (lstatSync(this.path(file), { throwIfNoEntry: false })?.mtimeMs ?? 0) / 1000;
+    return at > now - longestRelease && at <= now;
+  }
+
+  private path(file: string): string {
+    return `${this.directory}/${file}`;
+  }
+}
