@@ -56,8 +56,10 @@ export function forgetUdp(ports: readonly StalePort[]): void {
     if (candidates.length === 0) continue;
     using routes = openRouteSocket();
     const local = new Set(listAddresses(routes, undefined, family).map(({ prefix }) => `${prefix.address}`));
-    for (const { tuple, id, destination } of candidates) {
-      if (!local.has(`${destination}`) && !destination.isLoopback) continue;
+    for (const { tuple, id, destination, server } of candidates) {
+      // What went to the container was for the host, whose addresses may also be routes of type local alone.
+      const went = wanted.some(({ was }) => was && server && was.equals(server) && !was.equals(destination));
+      if (!went && !local.has(`${destination}`) && !destination.isLoopback) continue;
       const outcome = socket.attempt(
         request(`forget a UDP connection to ${destination}`, IPCTNL_MSG_CT_DELETE, family, [
           bytesAttr(CTA_TUPLE_ORIG | 0x8000, tuple),

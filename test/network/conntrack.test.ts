@@ -19,6 +19,9 @@ for (const backend of ['iptables', 'nftables'])
     const outside = await outsideOf(host);
     // Longer than the thirty seconds after which the kernel forgets by itself.
     await host.run(['sh', '-c', 'echo 600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout']);
+    // An address of the host that no interface has, as of a load balancer.
+    await host.run('ip route add local 198.51.100.7 dev lo'.split(' '));
+    await outside.run('ip route add 198.51.100.7 via 192.0.2.1'.split(' '));
     const network = portNet({ backend });
     const hosts = { 4: '192.0.2.1', 6: 'fd00:2::1' } as const;
     const talk = async () => {
@@ -32,6 +35,10 @@ for (const backend of ['iptables', 'nftables'])
         );
         t.true((await tracked(host, family, 5353)).length > 0);
       }
+      await until(
+        'the address of the load balancer is answered',
+        async () => (await ask(outside, 'udp', '198.51.100.7', 5353))?.label === 'pod',
+      );
       return one;
     };
     await (await talk()).del();
