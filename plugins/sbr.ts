@@ -104,7 +104,9 @@ export const plugin = definePlugin({
         );
       if (call.config.table !== undefined || !gateway) continue;
       const routes = listRoutes(socket, { family: source.family, table });
-      if (!routes.some(({ dst, gw }) => dst.length === 0 && gateway.equals(gw)))
+      // A default route of the interface comes in the place of one by the gateway of its address.
+      const isConfigured = call.config.gateways?.some(({ family }) => family === source.family) ?? false;
+      if (!routes.some(({ dst, gw }) => dst.length === 0 && (!isConfigured || gateway.equals(gw))))
         throw new Error(
           `Table ${table}, for packets from ${source}, has no default route via ${gateway}. Delete the container and add it again`,
         );

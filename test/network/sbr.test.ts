@@ -104,6 +104,18 @@ test('CHECK agrees with ADD, and misses rule and default route', async (t) => {
   t.regex((await sbr.tryCheck()).error!.msg, /No rule leads packets from 10\.93\.0\.2\/32/);
 });
 
+test('CHECK agrees with ADD where the interface has a default route by another gateway than its address', async (t) => {
+  const host = await makeHost(t);
+  const ipam = {
+    ...{ type: 'host-local', subnet: '10.93.0.0/24' },
+    routes: [{ dst: '0.0.0.0/0', gw: '10.93.0.254' }],
+  };
+  const bridge = { ...network.plugins[0]!, isGateway: true, ipam };
+  const one = await attach(host, { ...routed({}), plugins: [bridge, { type: 'sbr' }] });
+  t.regex(await one.pod.run('ip route show table 100'.split(' ')), /default via 10\.93\.0\.254/);
+  await one.check();
+});
+
 test('with a table given, only rules are made', async (t) => {
   const { sbr } = await prepare(t, { table: 4000 });
   const before = await routing(sbr.pod);
