@@ -9,9 +9,11 @@ import {
   createOnParent,
   describeParent,
   findParentOfFrames,
+  type ParentConfig,
   parentShape,
 } from '../lib/cni/parent.ts';
 import { string } from '../lib/cni/schema.ts';
+import type { Link } from '../lib/kernel/link.ts';
 import { ipvlanKind, ipvlanMode, ipvlanModes } from '../lib/kernel/link-kinds.ts';
 
 const modes = Object.keys(ipvlanModes);
@@ -37,7 +39,7 @@ export const plugin = defineMainPlugin({
   inherit: ({ prevResult }) => (prevResult && prevResult.ips.length > 0 ? prevResult : undefined),
 
   create(call) {
-    const parent = findParentOfFrames(call, call.config.master || chainedParent(call));
+    const parent = findOwnParent(call, call.config.master || chainedParent(call));
     return createOnParent(call, ipvlanKind(modeOf(call.config)), parent);
   },
 
@@ -48,9 +50,13 @@ export const plugin = defineMainPlugin({
 
   status(call) {
     // Without "master", ADD may take it from the plugin before, whose result STATUS is not told.
-    if (call.config.master) checkParentExists(call, findParentOfFrames);
+    if (call.config.master) checkParentExists(call, findOwnParent);
   },
 });
+
+function findOwnParent(call: Call<ParentConfig>, name?: string): Link {
+  return findParentOfFrames(call, name, { isLargerMtuPossible: true });
+}
 
 /** Behind another plugin, the interface sits on what that one made. */
 function chainedParent({ prevResult }: Call): string | undefined {

@@ -19,7 +19,7 @@ export const parentShape = {
   linkInContainer: boolean({ description: 'The master is in the sandbox.' }),
 };
 
-interface ParentConfig {
+export interface ParentConfig {
   master?: string;
   linkInContainer?: boolean;
   mtu?: number;
@@ -38,9 +38,14 @@ function parentSocket(call: Call<ParentConfig>): RouteSocket {
 /**
  * The parent.
  * @param name the configuration's "master" unless it is given.
- * @throws Error when it does not exist, or has a smaller MTU than is asked for.
+ * @param options.isLargerMtuPossible whether the kernel takes a larger MTU than the parent's.
+ * @throws Error when it does not exist, or has a smaller MTU than is asked for where that is not possible.
  */
-export function findParent(call: Call<ParentConfig>, name = call.config.master): Link {
+export function findParent(
+  call: Call<ParentConfig>,
+  name = call.config.master,
+  { isLargerMtuPossible = false } = {},
+): Link {
   const { linkInContainer = false, mtu = 0 } = call.config;
   const where = linkInContainer ? `in sandbox "${call.netns}"` : 'on the host';
   const socket = parentSocket(call);
@@ -49,10 +54,11 @@ export function findParent(call: Call<ParentConfig>, name = call.config.master):
     throw new Error(
       `Master "${name}" does not exist ${where}. Correct "master"${linkInContainer ? '' : ', or set "linkInContainer" if it is in the sandbox'}`,
     );
-  if (mtu > parent.mtu)
-    throw new Error(
-      `"mtu" is ${mtu}, but master "${parent.name}" has only ${parent.mtu}. Set it to that or less, or raise the master's`,
-    );
+  if (mtu > parent.mtu) {
+    const problem = `"mtu" is ${mtu}, but master "${parent.name}" has only ${parent.mtu}. Set it to that or less, or raise the master's`;
+    if (!isLargerMtuPossible) throw new Error(problem);
+    call.warn(problem);
+  }
   // As on a host that boots: the interface works once its parent does.
   if (!parent.up)
     call.warn(`Master "${parent.name}" is down. Bring it up with "ip link set ${parent.name} up"`);
@@ -64,8 +70,12 @@ export function findParent(call: Call<ParentConfig>, name = call.config.master):
  * of both (netdev_rx_handler_register in net/core/dev.c). The frames of a VLAN are handed over before.
  * @throws like {@link findParent}; Error when the parent is a port itself.
  */
-export function findParentOfFrames(call: Call<ParentConfig>, name?: string): Link {
-  const parent = findParent(call, name);
+export function findParentOfFrames(
+  call: Call<ParentConfig>,
+  name?: string,
+  options?: { isLargerMtuPossible?: boolean },
+): Link {
+  const parent = findParent(call, name, options);
   if (parent.portKind && parent.portKind !== 'vrf')
     throw new Error(
       `Master "${parent.name}" is a port of a ${parent.portKind} itself, which gets all its frames. Use the ${parent.portKind} as "master", or take the port out of it`,
@@ -77,7 +87,10 @@ export function findParentOfFrames(call: Call<ParentConfig>, name?: string): Lin
  * STATUS of the parent, as far as it is on the host.
  * @param find how ADD finds it. @throws what that throws.
  */
-export function checkParentExists(call: Call<ParentConfig>, find = findParent): void {
+export function checkParentExists(
+  call: Call<ParentConfig>,
+  find: (call: Call<ParentConfig>) => Link = findParent,
+): void {
   if (!call.config.linkInContainer) find(call);
 }
 
@@ -90,7 +103,10 @@ export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface
     throw new Error(
       `Master "${master}" no longer exists. Create it again, then delete the container and add it`,
     );
-  if (link.parent !== undefined && link.parent !== parent.index)
+  // The kernel puts one on a macvlan or ipvlan beside that, on what it sits on itself.
+  const isBeside = parent.kind === link.kind && link.kind !== 'vlan';
+  const below = isBeside ? parent.parent : parent.index;
+  if (link.parent !== undefined && below !== undefined && link.parent !== below)
     throw new Error(
       `Interface "${link.name}" does not sit on master "${master}". Delete the container and add it again`,
     );

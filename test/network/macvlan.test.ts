@@ -81,6 +81,15 @@ test('the master may be in the sandbox', async (t) => {
   t.is(await link(pod, 'eth0'), undefined);
 });
 
+test('on a master that is a macvlan itself, CHECK knows that the kernel puts it beside that', async (t) => {
+  const host = await makeHost(t);
+  await addMaster(host, '10.117');
+  await host.run('ip link add shim link eth0 up type macvlan mode bridge'.split(' '));
+  const one = await attach(host, changed(name, { master: 'shim' }));
+  t.is((await link(one.pod, 'eth0'))?.link_index, (await link(host, 'eth0'))?.ifindex);
+  await one.check();
+});
+
 test('DEL works when the master, the namespace or the interface is gone; the address is always released', async (t) => {
   const host = await makeHost(t);
   await addMaster(host, '10.117');

@@ -11,7 +11,8 @@ test('ipvlan: pods reach one another, in every mode', async (t) => {
   const host = await makeHost(t);
   const outside = await addMaster(host, '10.118');
   for (const mode of ['l2', 'l3', 'l3s']) {
-    const network = changed('62-ipvlan.conflist', { mode });
+    // The kernel takes a larger MTU than that of the master, as the reference plugin does.
+    const network = changed('62-ipvlan.conflist', { mode, mtu: 1600 });
     const one = await attach(host, network);
     const two = await attach(host, network);
     const made = await link(one.pod, 'eth0');
