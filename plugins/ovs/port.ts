@@ -2,7 +2,7 @@
 
 import { hostInterface, whereReachable } from '../../lib/cni/open-vswitch.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { listLinks } from '../../lib/kernel/link.ts';
+import { getLink, listLinks } from '../../lib/kernel/link.ts';
 import type { OvsdbConnection } from '../../lib/ovsdb/database.ts';
 import {
   attachmentOf,
@@ -43,7 +43,9 @@ export async function stalePorts(
   // Only now: whoever adds a port has made its interface before.
   const links = new Set(listLinks(call.host).map(({ name }) => name));
   const system = ports.every(({ name }) => links.has(name)) ? [] : await listSystemInterfaces(db);
-  return ports.filter((port) => isOwn(port) || (!links.has(port.name) && system.includes(port.name)));
+  // A list of interfaces may lack some while others come and go.
+  const isGone = ({ name }: Port) => !links.has(name) && system.includes(name) && !getLink(call.host, name);
+  return ports.filter((port) => isOwn(port) || isGone(port));
 }
 
 /**
