@@ -11,7 +11,7 @@ import type { IPConfig } from '../lib/cni/result.ts';
 import { integer } from '../lib/cni/schema.ts';
 import type { Address } from '../lib/ip.ts';
 import { addAddress, listAddresses } from '../lib/kernel/address.ts';
-import { getLink, type Link } from '../lib/kernel/link.ts';
+import { getLink, type Link, LinkFlag } from '../lib/kernel/link.ts';
 import { addOnlyRoute, listRoutes, RouteScope, RouteTable } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { ensureSysctl } from '../lib/kernel/sysctl.ts';
@@ -73,7 +73,8 @@ export const plugin = defineMainPlugin({
   remove: removeVethPair,
 
   check(call, { link }) {
-    if (link.operState !== 'up')
+    // The operational state follows later.
+    if (!(link.flags & LinkFlag.LowerUp))
       throw new Error(`Interface "${call.ifname}" has no peer that is up. Run "cni repair"`);
   },
 
