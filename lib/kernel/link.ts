@@ -40,7 +40,6 @@ export const linkLayout = layout(
     group: [27, u32, 'group'],
     netns: [28, u32],
     extended: [29, u32],
-    promiscuity: [30, u32],
     parentNetnsId: [37, i32],
     properties: [52, attributes({ altNames: [53, repeated(text)] })],
     altName: [53, text],
@@ -85,8 +84,6 @@ export interface Link {
   /** Index of the peer or of the interface below, in the namespace `parentNetnsId` names if that is set. */
   parent: number | undefined;
   parentNetnsId: number | undefined;
-  /** How many want it promiscuous. */
-  promiscuity: number;
   txQueueLength: number;
   alias: string;
   /** Alternative names, which may be longer than names. */
@@ -232,7 +229,6 @@ function readLink({ payload }: Message): Link {
     master: link.master,
     parent: link.parent,
     parentNetnsId: link.parentNetnsId,
-    promiscuity: link.promiscuity ?? 0,
     txQueueLength: link.txQueueLength ?? 0,
     alias: link.alias ?? '',
     altNames: link.properties?.altNames ?? [],

@@ -171,6 +171,15 @@ test('hairpin, isolation, MTU, MAC address and promiscuous mode arrive in the ke
   });
   t.is((await link(host, 'br1'))?.flags.includes('PROMISC'), true);
   await promiscuous.check();
+  // Whoever watches a bridge holds it in that mode for as long as that lasts.
+  await host.run('ip link set br1 promisc off'.split(' '));
+  await host.run('ip link add watch link br1 up type macvlan mode passthru'.split(' '));
+  t.is((await link(host, 'br1'))?.promiscuity, 1);
+  t.regex((await promiscuous.tryCheck()).error!.msg, /not in promiscuous mode/);
+  await attach(host, promiscuous.network);
+  await host.run('ip link del watch'.split(' '));
+  t.is((await link(host, 'br1'))?.promiscuity, 1);
+  await promiscuous.check();
 });
 
 test('layer 2 only: no IPAM, no addresses, the link up', async (t) => {
