@@ -225,7 +225,7 @@ async function announceNode(call: WhereaboutsCall, backend: Backend): Promise<vo
 /** While the backend does not answer, the release waits on the node: a pod can always be torn down. */
 async function releaseOrRemember(call: WhereaboutsCall, backend: Backend, one: Release): Promise<void> {
   try {
-    await backend.release(one);
+    await backend.release(one, (message) => call.warn(message));
   } catch (error) {
     new PendingReleases(backend.directory).remember({ ...one, cluster: backend.cluster });
     const { message, details } = error as CniError;

@@ -32,8 +32,8 @@ export class LeaseFiles {
         if (name.endsWith('.json') && restore(readRegularFile(file))) continue;
         rmSync(file, { force: true });
       } catch (error) {
-        // A system call that failed says nothing about the file.
-        const forgotten = errnoOf(error) === undefined;
+        // A system call that failed says nothing about the file, also one on the namespace that it names.
+        const forgotten = (errnoOf(error) ?? errnoOf((error as Error).cause)) === undefined;
         log(
           `Cannot take up the lease in "${file}", so it is ${forgotten ? 'forgotten' : 'left alone'}: ${(error as Error).message}`,
         );

@@ -172,16 +172,23 @@ export class Lease {
    * all the others.
    */
   private async renewOrExpire(): Promise<void> {
+    const now = msSinceBoot();
     try {
-      await this.tryRenewal();
+      await this.tryRenewal(now);
     } catch (error) {
       if (this.stopping.signal.aborted) return;
       this.keeper.log(`${this.key}: ${errorObject(error).msg}`);
-      this.schedule(msSinceBoot() + retryPause);
+      this.retry(now);
     }
   }
 
-  private async tryRenewal(): Promise<void> {
+  /** Goes on after a pause, or when the lease's next stage begins. @param tried when an attempt began. */
+  private retry(tried: number): void {
+    const { rebindAt, expiresAt } = this.grant;
+    this.schedule(Math.min(msSinceBoot() + retryPause, ...[rebindAt, expiresAt].filter((at) => at > tried)));
+  }
+
+  private async tryRenewal(now: number): Promise<void> {
     const { signal } = this.stopping;
     const { settings } = this.keeper;
     const { server, rebindAt, expiresAt } = this.grant;
@@ -189,11 +196,9 @@ export class Lease {
     const link = this.linkIn(netns);
     if (!link) return this.keeper.ended(this); // The container is gone, whether DEL comes or not.
 
-    const now = msSinceBoot();
     if (now >= expiresAt) return this.expire(link);
     const rebinding = now >= rebindAt;
-    const nextStage = rebinding ? expiresAt : rebindAt;
-    const until = Math.min(now + renewalAttempt, nextStage);
+    const until = Math.min(now + renewalAttempt, rebinding ? expiresAt : rebindAt);
     let renewed: Grant | undefined;
     try {
       const { grant, options } = this;
@@ -208,7 +213,7 @@ export class Lease {
       this.grant = renewed;
       this.schedule(renewed.renewAt);
       this.keeper.renewed(this);
-    } else this.schedule(Math.min(msSinceBoot() + retryPause, nextStage));
+    } else this.retry(now);
   }
 
   /** Its interface; undefined when that is gone, and another one may have its name. */

@@ -30,6 +30,8 @@ const serverPort = 67;
  * one that it did not open.
  */
 const pollInterval = 10;
+/** How many packets are read before the rest of the process has its turn: there may be no end of them. */
+const mostAtOnce = 64;
 /** How long the holder of an address has to answer, in milliseconds. */
 const probeTime = 250;
 
@@ -47,7 +49,7 @@ export interface ClientLink {
 /** Something that DHCP messages can be sent with and received from. */
 export interface Channel {
   send(message: Uint8Array): void;
-  /** The next message that has arrived, undefined when there is none yet. */
+  /** The next message that has arrived, empty for a packet that is none; undefined when there is none yet. */
   receive(): Uint8Array | undefined;
   /**
    * Waits until what was sent has left the interface: the kernel may have to find the receiver's MAC address
@@ -68,7 +70,10 @@ export function openBroadcastChannel(link: ClientLink, from = unspecified, to = 
   const fd = openPacketSocket(link.netns, link.index, EtherType.IPv4);
   return {
     send: (message) => sendPacket(fd, link.index, EtherType.IPv4, broadcastMac, ipPacket(message, from, to)),
-    receive: () => pick(fd, dhcpPayload),
+    receive() {
+      const packet = read(fd);
+      return packet && (dhcpPayload(packet) ?? new Uint8Array());
+    },
     drain: () => drained(fd),
     close: () => closeSync(fd),
   };
@@ -151,15 +156,17 @@ export async function waitFor<T>(
   until: number,
   signal?: AbortSignal,
 ): Promise<T | undefined> {
-  for (;;) {
-    if (signal?.aborted) return undefined;
+  while (!signal?.aborted) {
+    let count = 0;
     for (let data = channel.receive(); data; data = channel.receive()) {
       const accepted = accept(data);
       if (accepted !== undefined) return accepted;
+      if (++count === mostAtOnce) break;
     }
     if (msSinceBoot() >= until) return undefined;
-    await sleep(pollInterval);
+    await sleep(count < mostAtOnce ? pollInterval : 0);
   }
+  return undefined;
 }
 
 /** Asks the link whether somebody has an address already. */
@@ -173,14 +180,6 @@ export async function isInUse(link: ClientLink, address: Address): Promise<boole
   } finally {
     closeSync(fd);
   }
-}
-
-function pick(fd: number, select: (data: Uint8Array) => Uint8Array | undefined): Uint8Array | undefined {
-  for (let data = read(fd); data; data = read(fd)) {
-    const selected = select(data);
-    if (selected) return selected;
-  }
-  return undefined;
 }
 
 function read(fd: number): Uint8Array | undefined {

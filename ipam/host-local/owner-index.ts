@@ -3,6 +3,7 @@
  *
  *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one a line
  *     <dataDir>/.owners/<network>/stamp    bears the modification time of the directory it describes
+ *     <dataDir>/.owners/<network>/hosts    "<boot ID> <hash of the host's number>", a line for each host
  *
  * The index is valid while the directory's modification time equals the stamp's. A change of ours ends by
  * setting both to one and the same time, a second ago. A change by anybody else sets the directory's time to
@@ -11,17 +12,24 @@
  * an index, as on a full disk, every one of them is read.
  *
  * The stamp also says in which boot of the host it was made. If the times agree and the boot has ended, all
- * that is reserved was so before: no container can use it any more, whatever the clock says.
+ * that is reserved was so before: no container can use it any more, whatever the clock says. The boot of
+ * another host that shares the directory, as by NFS, looks the same: it counts only if no host but this one
+ * has reserved there, and the stamp is of the boot that stands beside it. Earlier releases note no host, and
+ * what they have left proves nothing.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { fileError } from '../../lib/file.ts';
 import { Address } from '../../lib/ip.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
+import { hostNumber } from '../../lib/kernel/host.ts';
 import { Directory } from './directory.ts';
 import type { Reservation } from './reservations.ts';
 
 const stampFile = 'stamp';
+const hostsFile = 'hosts';
+/** How many hosts are noted: from two on, what is reserved is known to be of several. */
+const mostHosts = 16;
 
 /** The index of one network, used under the network's lock only. */
 export class OwnerIndex implements Disposable {
@@ -54,7 +62,7 @@ export class OwnerIndex implements Disposable {
       this.directory = owners.openOrCreate(network, 0o700);
       const stamp = this.directory.modified(stampFile);
       if (stamp === undefined || stamp !== this.reservations.modified()) this.build(this.directory, list());
-      else this.earlierBoot = endedBoot(this.directory.read(stampFile));
+      else this.earlierBoot = endedBoot(this.directory);
     } catch (error) {
       this.abandon(error);
     }
@@ -105,6 +113,7 @@ export class OwnerIndex implements Disposable {
         // The kernel's clock stands still between two ticks: a change by somebody else in this one must not
         // bear the same time.
         const past = Date.now() / 1000 - 1;
+        noteHost(directory, boot);
         this.reservations.touch(past);
         directory.replace(stampFile, boot);
         directory.touchFile(stampFile, past);
@@ -118,7 +127,7 @@ export class OwnerIndex implements Disposable {
   }
 
   private build(directory: Directory, reservations: readonly Reservation[]): void {
-    for (const name of directory.names()) directory.remove(name);
+    for (const name of directory.names()) if (name !== hostsFile) directory.remove(name);
     const files = new Map<string, Address[]>();
     for (const { address, owner } of reservations) {
       if (!owner) continue;
@@ -163,9 +172,27 @@ export class OwnerIndex implements Disposable {
   }
 }
 
-/** The boot that a stamp names, if it is not this one. */
-function endedBoot(text: string | undefined): string | undefined {
-  return isEarlierBoot(text) ? text : undefined;
+/** The boot that the stamp names, if it has ended, was one of this host, and no other host has reserved. */
+function endedBoot(directory: Directory): string | undefined {
+  const boot = directory.read(stampFile);
+  if (!isEarlierBoot(boot)) return undefined;
+  const host = hostHash();
+  return host && directory.read(hostsFile) === `${boot} ${host}` ? boot : undefined;
+}
+
+/** Notes that this host has reserved in a boot, beside others that have. */
+function noteHost(directory: Directory, boot: string): void {
+  const lines = (directory.read(hostsFile) ?? '').split('\n').filter(Boolean);
+  if (lines.some((line) => line.startsWith(`${boot} `))) return;
+  const host = hostHash() ?? 'unknown';
+  const others = lines.filter((line) => !line.endsWith(` ${host}`)).slice(1 - mostHosts);
+  directory.replace(hostsFile, [...others, `${boot} ${host}`].join('\n'));
+}
+
+/** What tells this host from others, without loading node:crypto, which takes longer than all else here. */
+function hostHash(): string | undefined {
+  const number = hostNumber();
+  return number && hashOf(`host-local ${number}`);
 }
 
 /**
@@ -173,7 +200,10 @@ function endedBoot(text: string | undefined): string | undefined {
  * whose an address is, and what a reservation says never becomes part of a path.
  */
 function fileOf({ containerId, ifname }: AttachmentId): string {
-  const text = `${containerId}:${ifname}`;
+  return hashOf(`${containerId}:${ifname}`);
+}
+
+function hashOf(text: string): string {
   return `${fnv1a(text, 0x811c9dc5)}${fnv1a(text, 0x9dc5811c)}`;
 }
 

@@ -54,8 +54,11 @@ export interface Backend {
   allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }>;
   /** How the attachment is released. @param addresses that it has by the result of ADD, if that is known. */
   releaseOf(addresses: readonly Address[] | undefined): Release;
-  /** Gives back all that an attachment has, and nothing of anybody else, also when it was done before. */
-  release(one: Release): Promise<void>;
+  /**
+   * Gives back all that an attachment has, and nothing of anybody else, also when it was done before.
+   * @param warn is told what an operator should know.
+   */
+  release(one: Release, warn?: (message: string) => void): Promise<void>;
   /** @param addresses of the result of ADD. @throws Error when they are not the attachment's. */
   check(addresses: readonly Address[]): Promise<void>;
   /** Asks something that only a backend that can give addresses away answers. */

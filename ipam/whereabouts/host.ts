@@ -1,39 +1,10 @@
-/** Which host this is, in whatever way its node is named. */
+/** What this host is known by among those that share addresses. */
 
 import { createHash } from 'node:crypto';
-import { statSync } from 'node:fs';
-import { readRegularFile } from '../../lib/file.ts';
+import { hostNumber } from '../../lib/kernel/host.ts';
 
-/** The number of the board or virtual machine, which stays when the system is installed anew. */
-const boardFile = '/sys/class/dmi/id/product_uuid';
-const machineFile = '/etc/machine-id';
-
-/**
- * A number for this host, the same after every boot. It is made of what the firmware says, which copies of
- * one disk image do not share, or else of the machine ID; neither is to be told to others as it is. Source:
- * System Management BIOS reference specification, section 7.2.1; machine-id(5).
- * @returns undefined when there is nothing that lasts.
- */
+/** A hash of {@link hostNumber}. @returns undefined when there is nothing that lasts. */
 export function hostIdentity(): string | undefined {
-  const id = numberIn(boardFile) ?? (isTransient() ? undefined : numberIn(machineFile));
+  const id = hostNumber();
   return id && createHash('sha256').update(`whereabouts ${id}`).digest('hex').slice(0, 16);
-}
-
-/** 128 bits in hexadecimal digits; undefined for none, and for those that stand for none, as all zeros. */
-function numberIn(file: string): string | undefined {
-  try {
-    const digits = readRegularFile(file, { followLink: true }).trim().replaceAll('-', '').toLowerCase();
-    return /^(?!(.)\1*$)[0-9a-f]{32}$/.test(digits) ? digits : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Whether the machine ID is of this boot alone: it is mounted over the file then. */
-function isTransient(): boolean {
-  try {
-    return statSync(machineFile).dev !== statSync('/etc').dev;
-  } catch {
-    return true;
-  }
 }

@@ -4,6 +4,9 @@ import type { IncomingMessage } from 'node:http';
 import { type Connections, type Endpoint, exchange, longestText, openAnswer, type Tls } from '../http.ts';
 import { isObject } from '../object.ts';
 
+/** The largest refusal that is read of what would be answered by a stream, in bytes. */
+const longestRefusal = 64 * 1024;
+
 /** Something answered that it will not do what it was asked. */
 export class HttpError extends Error {
   override readonly name = 'HttpError';
@@ -52,7 +55,7 @@ export async function postJson(
 
 /**
  * Sends a request that is answered by a stream of messages.
- * @param options.timeoutMs until the stream begins. @param signal ends it.
+ * @param options.timeoutMs until the stream begins, or a refusal has come. @param signal ends it.
  * @returns the messages as they come, until the other side ends them; a connection that has died is noticed
  *   within half a minute.
  * @throws as {@link postJson}, also while messages come.
@@ -67,13 +70,30 @@ export async function openStream(
   // A member that has lost its leader is to say so rather than to keep silent.
   const headers = { 'grpc-metadata-hasleader': 'true', ...(token && { authorization: token }) };
   const request = { method: 'POST', path, body: JSON.stringify(body), tls, timeoutMs, headers };
+  const end = performance.now() + timeoutMs;
   const response = await openAnswer(member, request, signal);
   const { statusCode: status = 0 } = response;
   response.setEncoding('utf8');
   if (status === 200) return messagesOf(response);
-  let answer = '';
-  for await (const chunk of response) answer += chunk;
+  const answer = await refusalIn(response, status, Math.max(1, end - performance.now()));
   throw refusal(status, parseRecord(status, answer));
+}
+
+/** The whole text of a refusal. @throws HttpError when it has no end in time, or is too long. */
+async function refusalIn(response: IncomingMessage, status: number, timeoutMs: number): Promise<string> {
+  const endless = new HttpError(`HTTP status ${status}, and no end of the answer in time`, undefined);
+  const late = setTimeout(() => response.destroy(endless), timeoutMs);
+  try {
+    let text = '';
+    for await (const chunk of response) {
+      text += chunk;
+      if (text.length > longestRefusal)
+        throw new HttpError(`HTTP status ${status}, and more than ${longestRefusal} bytes`, undefined);
+    }
+    return text;
+  } finally {
+    clearTimeout(late);
+  }
 }
 
 /** One message a line, each within "result", or "error" where something went wrong. */

@@ -107,8 +107,9 @@ function vethOf({ result }: RecordedState): string {
 }
 
 /**
- * A state without what an older release neither reads nor trips over: the ID of the boot, and in /run what is of
- * a kind that it does not write itself, locks, and hints of which rules are whose.
+ * A state without what an older release neither reads nor trips over: the ID of the boot, the hosts that share
+ * addresses, and in /run what is of a kind that it does not write itself, locks, and hints of which rules are
+ * whose.
  */
 function comparable(state: RecordedState, older: RecordedState) {
   const kindOf = (path: string) => /^\/run\/cni\/(?!iptables\/)[^/]+\//.exec(path)?.[0];
@@ -120,6 +121,7 @@ function comparable(state: RecordedState, older: RecordedState) {
     ...rest,
     rules: { ...rules, nft: nft.split(/^(?=table )/m).sort() },
     files: Object.entries(all)
+      .filter(([path]) => !/\/\.owners\/[^/]+\/hosts$/.test(path))
       .filter(([path]) => path.startsWith('/var/lib/cni/') || (kindOf(path) && kinds.has(kindOf(path))))
       .map(([path, text]) => [path, path.endsWith('/stamp') ? '' : keysOf(older.files[path], text)])
       .sort(),

@@ -4,6 +4,7 @@ import type { Address } from '../../../lib/ip.ts';
 import { alreadyReserved, nothingFree, otherAddresses, type Setting } from '../backend.ts';
 import { capacityOf, formatPool, nextOf, type Pool, poolHas } from '../pools.ts';
 import type { Allocation, Entry, IpPool } from './ip-pool.ts';
+import type { IpPools } from './ip-pools.ts';
 import type { Objects } from './objects.ts';
 import type { Range } from './ranges.ts';
 import { removeFrom } from './release.ts';
@@ -35,6 +36,7 @@ export async function allocateFrom(
     elsewhere.size > 0
       ? `${elsewhere.size === 1 ? 'An address that was' : `${elsewhere.size} addresses that were`} free in ${formatPool(range)} of network "${owner.network}" are taken by ranges that overlap it. Give the ranges addresses of their own, or the networks another "network_name" each if they are apart`
       : undefined;
+  const lapsedAt = lapsedIn(pools, own);
   using _ = await pools.lock(ref.name);
   for (const tries = new Tries(`IPPool "${ref.name}"`); ; tries.check(overlaps())) {
     const pool = await pools.read(ref.name, range.subnet);
@@ -67,12 +69,25 @@ export async function allocateFrom(
     }
     if (
       ipam.enable_overlapping_ranges === false ||
-      (await reservations.reserve(ref.networkName, address, own, former))
+      (await reservations.reserve(ref.networkName, address, own, former, lapsedAt))
     )
       return { address, isNew: isNew || entered.has(address.value) };
     await removeFrom(objects, ref, own, address);
     elsewhere.add(address.value);
   }
+}
+
+/**
+ * Finds out whose quarantine at an address is over in all pools. These are listed when that is first asked
+ * for, and then only for an address that may be one: what is told was so after the reservation was read.
+ */
+function lapsedIn(pools: IpPools, own: Allocation): (address: Address) => Promise<readonly Allocation[]> {
+  let known: ReadonlyMap<string, readonly Allocation[]> | undefined;
+  return async (address) => {
+    if (known && !known.has(`${address}`)) return [];
+    known = await pools.lapsedBut(own, Date.now() / 1000);
+    return known.get(`${address}`) ?? [];
+  };
 }
 
 /**

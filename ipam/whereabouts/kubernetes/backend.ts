@@ -105,11 +105,11 @@ export class KubernetesBackend implements Backend {
     return this.releaseFor(owner, [...new Set([...known, ...listsOf(this.setting)])]);
   }
 
-  async release(one: Release): Promise<void> {
+  async release(one: Release, warn: (message: string) => void = () => {}): Promise<void> {
     const { owner, quarantine, lists } = one;
     for (const list of lists) {
       const ref = await refOf(this.objects(), list, owner);
-      if (ref) await releaseFrom(this.objects(), ref, owner, quarantine);
+      if (ref) await releaseFrom(this.objects(), ref, owner, quarantine, warn);
     }
     // It may be of another network.
     new AttachmentFiles(heldDirectoryOf(owner.network)).remove(owner);
@@ -141,7 +141,7 @@ export class KubernetesBackend implements Backend {
     const collectHeld = async (name: string) => {
       const one = this.held.read(name);
       if (!one) this.held.removeNamed(name);
-      else if (!isValid(one.owner)) await this.release(one);
+      else if (!isValid(one.owner)) await this.release(one, warn);
     };
     const collectExpired = async () => {
       for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);

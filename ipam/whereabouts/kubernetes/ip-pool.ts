@@ -14,6 +14,12 @@ import { narrowPool, type Pool } from '../pools.ts';
 
 const annotation = 'cni-plugins-ts/quarantine';
 
+/**
+ * How long the annotation may be. The API takes no object whose annotations have more than 262,144 bytes
+ * together, and leaves nothing of a change that would make them longer.
+ */
+const longestAnnotation = 200 * 1024;
+
 /** The largest distance that whereabouts reads. */
 export const largestOffset = 2n ** 63n - 1n;
 
@@ -123,18 +129,23 @@ export class IpPool {
     return this.entries.find((entry) => entry.address.equals(address));
   }
 
+  /** Addresses whose quarantine is over. @param now in seconds since 1970. @param most how many. */
+  expiredAt(now: number, most: number): readonly Entry[] {
+    return this.entries.filter(({ until }) => until !== undefined && until <= now).slice(0, most);
+  }
+
+  /** Whether the quarantines that there are after changes can be written down. */
+  hasRoomFor(changes: readonly Change[]): boolean {
+    return (this.waitsAfter(changes) ?? '').length <= longestAnnotation;
+  }
+
   /** A merge patch that makes changes, if nobody else has changed the object. */
   patch(changes: readonly Change[]): object {
     const allocations = changes.map(({ address, allocation }) => [
       this.offsetOf(address),
       allocation ?? null,
     ]);
-    const changed = new Map(changes.map(({ address, ...change }) => [this.offsetOf(address), change]));
-    const waits = [
-      ...this.entries.filter(({ offset }) => !changed.has(offset)),
-      ...[...changed].map(([offset, { allocation, until }]) => ({ offset, id: allocation?.id, until })),
-    ].flatMap(({ offset, id, until }) => (until === undefined ? [] : [[offset, { id, until }]]));
-    const text = waits.length > 0 ? JSON.stringify(Object.fromEntries(waits)) : null;
+    const text = this.waitsAfter(changes);
     return {
       metadata: {
         resourceVersion: this.resourceVersion,
@@ -142,6 +153,16 @@ export class IpPool {
       },
       spec: { allocations: Object.fromEntries(allocations) },
     };
+  }
+
+  /** The annotation once changes are made; null for none. */
+  private waitsAfter(changes: readonly Change[]): string | null {
+    const changed = new Map(changes.map(({ address, ...change }) => [this.offsetOf(address), change]));
+    const waits = [
+      ...this.entries.filter(({ offset }) => !changed.has(offset)),
+      ...[...changed].map(([offset, { allocation, until }]) => ({ offset, id: allocation?.id, until })),
+    ].flatMap(({ offset, id, until }) => (until === undefined ? [] : [[offset, { id, until }]]));
+    return waits.length > 0 ? JSON.stringify(Object.fromEntries(waits)) : null;
   }
 
   private addressAt(offset: string): Address | undefined {

@@ -5,7 +5,7 @@ import { acquireLock } from '../../../lib/kernel/lock.ts';
 import { type KubernetesClient, type ObjectList, pathOf } from '../../../lib/kubernetes/client.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
 import { poolLockFile } from '../state.ts';
-import { type Change, IpPool, type PoolObject } from './ip-pool.ts';
+import { type Allocation, type Change, type Entry, IpPool, type PoolObject } from './ip-pool.ts';
 import { apiVersion, kindPath } from './names.ts';
 import { longestTry } from './tries.ts';
 
@@ -56,6 +56,22 @@ export class IpPools {
     for await (const object of this.objects())
       if (IpPool.tryRead(object)?.at(address)?.id === containerId) return true;
     return false;
+  }
+
+  /**
+   * Addresses whose quarantine is over and that no pool has for anybody else, with those who had them.
+   * @param own who may have them. @param now in seconds since 1970.
+   */
+  async lapsedBut(own: Allocation, now: number): Promise<ReadonlyMap<string, readonly Entry[]>> {
+    const lapsed: Entry[] = [];
+    const taken = new Set<string>();
+    for await (const object of this.objects())
+      for (const entry of IpPool.tryRead(object)?.entries ?? []) {
+        if (entry.until !== undefined && entry.until <= now) lapsed.push(entry);
+        else if (entry.id !== own.id || entry.ifname !== own.ifname) taken.add(`${entry.address}`);
+      }
+    const free = lapsed.filter(({ address }) => !taken.has(`${address}`));
+    return Map.groupBy(free, ({ address }) => `${address}`);
   }
 
   /** Creates a pool without addresses. @returns false when the API finds one there, or no room for it. */

@@ -33,7 +33,8 @@ export class Reservations {
 
   /**
    * Reserves an address.
-   * @param former whose quarantine is over, if the address had one.
+   * @param former whose quarantine in the pool is over, if the address had one.
+   * @param lapsedAt gives those whose quarantine in any pool is over, if nobody has the address since.
    * @returns false when it is somebody else's.
    */
   async reserve(
@@ -41,6 +42,7 @@ export class Reservations {
     address: Address,
     own: Allocation,
     former: Allocation | undefined,
+    lapsedAt: (address: Address) => Promise<readonly Allocation[]>,
   ): Promise<boolean> {
     const name = reservationName(networkName, address);
     const spec = { containerid: own.id, podref: own.podref, ifname: own.ifname };
@@ -55,7 +57,11 @@ export class Reservations {
       const found = await this.find(name);
       if (!found) continue;
       if (!isOf(found, own)) {
-        if (!former || !isOf(found, former) || (await this.isOfAnother(found, address, former))) return false;
+        const isLeft =
+          former && isOf(found, former)
+            ? !(await this.isOfAnother(found, address, former))
+            : (await lapsedAt(address)).some((one) => isOf(found, one));
+        if (!isLeft) return false;
       }
       if (found.spec?.containerid === own.id) return true;
       try {

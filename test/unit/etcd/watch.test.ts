@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { EtcdClient, EtcdUnavailableError } from '../../../lib/etcd/client.ts';
 import { parseEndpoints } from '../../../lib/etcd/endpoint.ts';
@@ -79,6 +79,35 @@ test('a watch that is refused, that fails, and that makes no sense', async (t) =
   await t.throwsAsync(changes(away), { instanceOf: EtcdUnavailableError });
   const { client: forbidden } = await gateway(t, ['{"code": 7, "message": "permission denied"}'], 403);
   await t.throwsAsync(changes(forbidden), { message: /etcd refuses a caller.*permission denied/ });
+});
+
+test('a refusal that does not end is not waited for, nor read when it is too long', async (t) => {
+  const space = ' '.repeat(65_536);
+  let isTalkative = false;
+  const closed: Promise<unknown>[] = [];
+  const server = createServer((request, response) => {
+    request.resume();
+    response.writeHead(503).write(' ');
+    if (isTalkative) response.on('drain', () => response.write(space)).write(space);
+  }).on('connection', (connection: Socket) =>
+    closed.push(new Promise((resolve) => connection.on('close', resolve))),
+  );
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const { port } = server.address() as AddressInfo;
+  const detailsWithin = async (longestCallMs: number) => {
+    const endpoints = parseEndpoints('etcd', `127.0.0.1:${port}`, false);
+    const client = new EtcdClient({ endpoints, longestCallMs });
+    return (await t.throwsAsync(changes(client), { instanceOf: EtcdUnavailableError }))?.details ?? '';
+  };
+  t.regex(await detailsWithin(300), /HTTP status 503, and no end of the answer in time/);
+  isTalkative = true;
+  t.regex(await detailsWithin(60_000), /HTTP status 503, and more than 65536 bytes/);
+  await Promise.all(closed);
 });
 
 test('a listing without revision makes no sense', async (t) => {

@@ -2,8 +2,15 @@ import { execFileSync } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { hasAddress, isInUse, openAddressChannel } from '../../../ipam/dhcp/link-socket.ts';
+import {
+  hasAddress,
+  isInUse,
+  openAddressChannel,
+  openBroadcastChannel,
+  waitFor,
+} from '../../../ipam/dhcp/link-socket.ts';
 import { Address } from '../../../lib/ip.ts';
+import { msSinceBoot } from '../../../lib/kernel/boot.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { broadcastMac, EtherType, openPacketSocket, sendPacket } from '../../../lib/kernel/packet.ts';
 import { libc } from '../../../lib/netlink/libc.ts';
@@ -51,7 +58,8 @@ async function makeLink(t: ExecutionContext) {
   t.teardown(() => closeSync(fd));
   return {
     client: { netns, index, name: 'one', mac: own },
-    send: (packet: Uint8Array) => sendPacket(fd, other, EtherType.ARP, broadcastMac, packet),
+    send: (packet: Uint8Array, protocol: number = EtherType.ARP) =>
+      sendPacket(fd, other, protocol, broadcastMac, packet),
   };
 }
 
@@ -86,6 +94,37 @@ test('neither what one said oneself counts, nor who has another address', async 
   t.false(await probe(reply([...own], address)));
   t.false(await probe(reply([2, 0, 0, 0, 0, 2], Address.parse('10.99.0.6'))));
   t.false(await probe(reply([2, 0, 0, 0, 0, 2], address).subarray(0, 27)), 'cut off');
+});
+
+test('packets without end keep neither the rest of the process waiting nor the wait from its end', async (t) => {
+  let left = 1_000_000;
+  const channel = {
+    receive() {
+      if (left-- === 0) throw new Error('All of them were read');
+      return new Uint8Array(1);
+    },
+  };
+  const wait = (until: number, signal?: AbortSignal) => waitFor(channel, () => undefined, until, signal);
+  t.is(await wait(msSinceBoot() + 50), undefined);
+  const ending = new AbortController();
+  setTimeout(() => ending.abort(), 50);
+  t.is(await wait(msSinceBoot() + 600_000, ending.signal), undefined);
+  t.is(await waitFor(channel, () => (left % 1000 === 0 ? left : undefined), Infinity), left);
+});
+
+test('packets that are no DHCP messages are read one by one', async (t) => {
+  const { client, send } = await makeLink(t);
+  const channel = openBroadcastChannel(client);
+  t.teardown(() => channel.close());
+  for (let i = 0; i < 3; i++) send(Uint8Array.of(0x45, 0, 0, 20), EtherType.IPv4);
+  const lengths: number[] = [];
+  for (const end = msSinceBoot() + 10_000; lengths.length < 3 && msSinceBoot() < end; ) {
+    const packet = channel.receive();
+    if (packet) lengths.push(packet.length);
+    else await sleep(10);
+  }
+  t.deepEqual(lengths, [0, 0, 0]);
+  t.is(channel.receive(), undefined);
 });
 
 test('an interface has each of its addresses, and none of another', (t) => {

@@ -1,0 +1,80 @@
+/** What host-local takes for reservations of earlier boots, also where hosts share a directory. */
+
+import { mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { Store } from '../../../ipam/host-local/store.ts';
+import { Address } from '../../../lib/ip.ts';
+import { bootId } from '../../../lib/kernel/boot.ts';
+
+/** A directory of reservations, as this host and others see it. */
+function directory(t: ExecutionContext) {
+  const dataDir = mkdtempSync(join(tmpdir(), 'cni-boots-'));
+  t.teardown(() => rmSync(dataDir, { recursive: true, force: true }));
+  const index = join(dataDir, '.owners/net');
+  /** Has a file of the index say something else, as at the time when it was written. */
+  const change = (file: string, edit: (text: string) => string) => {
+    const path = join(index, file);
+    const { atime, mtime } = statSync(path);
+    writeFileSync(path, edit(readFileSync(path, 'utf8')));
+    utimesSync(path, atime, mtime);
+  };
+  const inNet = async <T>(work: (store: Store) => T) => {
+    using store = await Store.open({ dataDir, network: 'net', warn: (message) => t.fail(message) });
+    return work(store);
+  };
+  return {
+    index,
+    change,
+    add: (containerId: string, last: number) =>
+      inNet((store) => {
+        store.releaseEarlierBoots();
+        const owner = { network: 'net', containerId, ifname: 'eth0' };
+        t.true(store.reserve(Address.parse(`10.1.0.${last}`), owner, 0));
+      }),
+    reserved: () => inNet((store) => store.reserved().map(String).sort()),
+    /** As if this boot had been an earlier one. */
+    reboot() {
+      for (const file of ['stamp', 'hosts']) change(file, (text) => text.replace(bootId()!, 'ended'));
+    },
+    /** As if another host had made what this one has. */
+    move() {
+      for (const file of ['stamp', 'hosts']) change(file, (text) => text.replace(bootId()!, 'living'));
+      change('hosts', (text) => text.replace(/ \w+$/, ' 0123456789abcdef'));
+    },
+  };
+}
+
+test('what a host has reserved goes with its next boot', async (t) => {
+  const { add, reserved, reboot } = directory(t);
+  await add('a', 2);
+  reboot();
+  await add('b', 3);
+  t.deepEqual(await reserved(), ['10.1.0.3']);
+  await add('c', 4);
+  t.deepEqual(await reserved(), ['10.1.0.3', '10.1.0.4']);
+});
+
+test('what another host has reserved stays, also after the next boot of this one', async (t) => {
+  const { add, reserved, reboot, move } = directory(t);
+  await add('a', 2);
+  move();
+  await add('b', 3);
+  t.deepEqual(await reserved(), ['10.1.0.2', '10.1.0.3']);
+  reboot();
+  await add('c', 4);
+  t.deepEqual(await reserved(), ['10.1.0.2', '10.1.0.3', '10.1.0.4']);
+});
+
+test('a stamp proves nothing that an earlier release has left, or another host by one', async (t) => {
+  const { index, change, add, reserved } = directory(t);
+  await add('a', 2);
+  change('stamp', () => 'ended');
+  await add('b', 3);
+  t.deepEqual(await reserved(), ['10.1.0.2', '10.1.0.3']);
+  rmSync(join(index, 'hosts'));
+  change('stamp', () => 'ended');
+  await add('c', 4);
+  t.deepEqual(await reserved(), ['10.1.0.2', '10.1.0.3', '10.1.0.4']);
+});
