@@ -84,26 +84,22 @@ export async function delegate(
     );
   };
   const depth = context.depth + 1;
+  const environment = { ...context.environment, ...environmentOf(target), CNI_COMMAND: command };
   const look = context.sharing?.once ?? eachTime;
   const file = findPlugin(type, target.path ?? context.invocation.path, look);
   if (look(`own ${file}`, () => isSameProgram(file, context.program))) {
     const invocation = { ...context.invocation, ...target, command };
-    const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
+    const running = context.runEmbedded(type, { ...context, environment, invocation, stdin, depth });
     if (running) {
       const result = await running;
       registerDel();
       return result;
     }
   }
-  const record = context.record?.ofDelegate(type, command, file);
-  const environment = {
-    ...context.environment,
-    ...environmentOf(target),
-    CNI_COMMAND: command,
-    [depthVariable]: String(depth),
-    ...record?.delegateEnvironment,
-  };
-  const run = () => runElsewhere(call, { type, file, stdin, environment, registerDel, record, version });
+  const record = context.record?.ofDelegate(type, environment, file);
+  const given = { ...environment, [depthVariable]: String(depth), ...record?.delegateEnvironment };
+  const elsewhere = { type, file, stdin, environment: given, registerDel, record, version };
+  const run = () => runElsewhere(call, elsewhere);
   return record ? record.of(run) : run();
 }
 
