@@ -104,8 +104,10 @@ export const attach = podCommand(
       result = parseResult(json, String(json.cniVersion ?? list.cniVersion));
       saved.save(of, netns, withOldDefaults(netns, own, { ...one, result }));
     } catch (error) {
-      await rollBack(() => deletePlugins(list, runtime, environment, { goesOn: true }));
-      forgetSaved(cacheDir(), runtime);
+      await rollBack(async () => {
+        await deletePlugins(list, runtime, environment, { goesOn: true });
+        forgetSaved(cacheDir(), runtime);
+      });
       throw error;
     }
     const addresses = result.ips.map(({ address }) => `${address}`).join(' and ') || 'no address';
