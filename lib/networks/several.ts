@@ -133,7 +133,7 @@ export function defineSeveralNetworks<S extends Shape>(
     },
 
     async check(call) {
-      const delegates = savedOf(call).load(call.attachment);
+      const delegates = savedOf(call).load(call.attachment, (message) => call.warn(message));
       if (!delegates)
         throw new CniError(
           ErrorCode.UnknownContainer,
@@ -149,7 +149,7 @@ export function defineSeveralNetworks<S extends Shape>(
         call.warn(`Going on without a lock on the pod's networks: ${error.message}`);
       });
       const saved = savedOf(call);
-      const delegates = saved.load(call.attachment);
+      const delegates = saved.load(call.attachment, (message) => call.warn(message));
       if (delegates)
         await detach(
           call,
