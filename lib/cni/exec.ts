@@ -33,7 +33,7 @@ export interface ExecOptions {
   readonly warn?: ((text: string) => void) | undefined;
 }
 
-/** An executable was killed. What it had done by then is not known. */
+/** An executable was killed, or asked to end. What it had done by then is not known. */
 export class KilledError extends CniError {
   override readonly name = 'KilledError';
 }
@@ -96,7 +96,8 @@ function runOnce(
       const wasEnded = release?.() ?? false;
       const output = Buffer.concat(chunks).toString('utf8');
       if (code === 0) resolve(output);
-      else if (deadly) reject(killedError(file, deadly, wasEnded, stderr));
+      // One that handles the signal leaves as much behind.
+      else if (deadly || wasEnded) reject(killedError(file, deadly, wasEnded, stderr));
       else reject(readError(file, output, `exit code ${code}`, stderr));
     });
     child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -156,11 +157,16 @@ function onLines(stream: Readable | null, take: (text: string) => void): void {
     .on('end', () => partial && take(partial));
 }
 
-function killedError(file: string, deadly: NodeJS.Signals, byUs: boolean, stderr: string): KilledError {
+function killedError(
+  file: string,
+  deadly: NodeJS.Signals | null,
+  byUs: boolean,
+  stderr: string,
+): KilledError {
   return new KilledError(
     ErrorCode.Internal,
     byUs
-      ? `Plugin "${file}" had not ended when the runtime gave up, and was stopped with ${deadly}. Find out what it waits for`
+      ? `Plugin "${file}" had not ended when the runtime gave up, and was stopped with ${deadly ?? 'SIGTERM'}. Find out what it waits for`
       : `Plugin "${file}" was killed by ${deadly} before it answered. Find out what sent that signal: the kernel does when memory is short`,
     stderr.trim() || undefined,
   );

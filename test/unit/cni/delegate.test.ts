@@ -181,10 +181,11 @@ function isRunning(pid: number): boolean {
 test('once the runtime has given up, an IPAM plugin is ended with its children, and asked to release', async (t) => {
   const dir = pluginDir(t, {
     obedient: 'sleep 600 & echo $! >"$0.pid"; wait',
+    orderly: `trap 'exit 3' TERM; sleep 600 & echo $! >"$0.pid"; wait`,
     deaf: `trap '' TERM; sleep 600 & echo $! >"$0.pid"; sleep 600`,
     fake: `echo $CNI_COMMAND >>"$0.log"; [ $CNI_COMMAND = DEL ] || . $0.body`,
   });
-  for (const body of ['obedient', 'deaf']) {
+  for (const body of ['obedient', 'orderly', 'deaf']) {
     symlinkSync(join(dir, body), join(dir, 'fake.body'));
     const giveUp = new AbortController();
     const call = callWith([dir], giveUp.signal);
