@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../errors.ts';
+import { errnoOf } from '../file.ts';
 import { isObject } from '../object.ts';
 
 /**
@@ -52,15 +53,32 @@ export async function runExecutable(
   env: NodeJS.ProcessEnv,
   options: ExecOptions = {},
 ): Promise<string> {
-  for (const pause of busyPauses) {
+  for (let attempt = 0; ; attempt++) {
     try {
       return await runOnce(file, stdin, env, options);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ETXTBSY') throw error;
+      const pause = busyPauses[attempt];
+      if (errnoOf(error) !== 'ETXTBSY' || pause === undefined) throw startError(file, error as Error);
       await sleep(pause);
     }
   }
-  return await runOnce(file, stdin, env, options);
+}
+
+/** Why an executable cannot be started, and what helps, by the code of the error. */
+const startProblems: Readonly<Record<string, string>> = {
+  EMFILE: 'The process has too many open files. Raise its limit',
+  ENFILE: 'The host has too many open files. Raise fs.file-max',
+  EAGAIN: 'There may be no more processes. Raise the limit of the runtime, such as TasksMax of its unit',
+  ENOMEM: 'Memory is short. Free some, or raise the limit of the runtime',
+  E2BIG: 'The environment is too long. Shorten CNI_ARGS',
+  ETXTBSY: 'It is still being written. Wait until it is installed, and try again',
+};
+
+/** An error of the plugin itself stays as it is. */
+function startError(file: string, error: Error): Error {
+  if (error instanceof CniError) return error;
+  const problem = startProblems[errnoOf(error) ?? ''] ?? 'Make it an executable file';
+  return new CniError(ErrorCode.Internal, `Cannot run plugin "${file}". ${problem}`, error.message);
 }
 
 function runOnce(
@@ -80,17 +98,9 @@ function runOnce(
     const chunks: Buffer[] = [];
     let stderr = '';
     // Registered before the streams are touched: if the process has no descriptors left, there are none.
-    child.on('error', (error: NodeJS.ErrnoException) => {
+    child.on('error', (error) => {
       release?.();
-      reject(
-        error.code === 'ETXTBSY'
-          ? error
-          : new CniError(
-              ErrorCode.Internal,
-              `Cannot run plugin "${file}". Make it an executable file`,
-              error.message,
-            ),
-      );
+      reject(error);
     });
     child.on('close', (code, deadly) => {
       const wasEnded = release?.() ?? false;
