@@ -4,7 +4,7 @@ import { depthVariable } from '../lib/cni/call.ts';
 import { parseResult, type Result } from '../lib/cni/result.ts';
 import { listLinks } from '../lib/kernel/link.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
-import { openSandbox } from '../lib/kernel/sandbox.ts';
+import { openSandbox, openSandboxIfPresent } from '../lib/kernel/sandbox.ts';
 import { settleDefaultRoutes } from '../lib/networks/default-route.ts';
 import type { Delegate } from '../lib/networks/delegates.ts';
 import { lockNetworks } from '../lib/networks/lock.ts';
@@ -104,8 +104,10 @@ export const attach = podCommand(
       result = parseResult(json, String(json.cniVersion ?? list.cniVersion));
       saved.save(of, netns, withOldDefaults(netns, own, { ...one, result }));
     } catch (error) {
-      await rollBack(() => deletePlugins(list, runtime, environment, { goesOn: true }));
-      forgetSaved(cacheDir(), runtime);
+      await rollBack(async () => {
+        await deletePlugins(list, runtime, environment, { goesOn: true });
+        forgetSaved(cacheDir(), runtime);
+      });
       throw error;
     }
     const addresses = result.ips.map(({ address }) => `${address}`).join(' and ') || 'no address';
@@ -135,6 +137,11 @@ export const detach = podCommand(
     if (!of) throw new CommandError(`Network "${network}" was attached by Multus. Delete the pod instead`);
     const record = recordOf(of.containerId, one);
     await deletePlugins(one.network, record, delegating(trace), { result: one.result });
+    if (hasInterface(one))
+      throw new CommandError(
+        `Pod "${name}" has the interface "${one.ifname}" still, though every plugin of network "${network}" says that it is gone. ` +
+          'Remove it, and run "cni detach" again, with --trace to see what each plugin does',
+      );
     forgetSaved(cacheDir(), record);
     print(`Pod "${name}" has no interface "${one.ifname}" on network "${network}" any more.`);
   },
@@ -181,6 +188,18 @@ function savedPod(pod: HostAttachment): SavedPod {
 function interfacesOf(netns: string, networks: readonly SavedDelegate[]): Set<string> {
   const inSandbox = withSocket(netns, (socket) => listLinks(socket).map(({ name }) => name));
   return new Set([...inSandbox, ...networks.map(({ ifname }) => ifname)]);
+}
+
+/** Whether a pod has the interface of a network; not where its namespace is gone. */
+function hasInterface({ netns, ifname }: SavedDelegate): boolean {
+  const sandbox = openSandboxIfPresent(netns);
+  if (!sandbox) return false;
+  try {
+    return listLinks(sandbox.socket).some(({ name }) => name === ifname);
+  } finally {
+    sandbox.socket.close();
+    sandbox.netns.close();
+  }
 }
 
 /** "net1", or the first number after it that is free. */

@@ -114,12 +114,28 @@ async function replace(names: readonly string[], binDir: string): Promise<void> 
     syncFiles(staging);
     placePrivateDirectory(staged, binDir);
     backup.save(previous, basename(hidden), staging);
-    for (const name of names) renameSync(join(staging, name), join(binDir, name));
+    moveAll(names, staging, binDir, backup);
     removeUnneeded(binDir, backup);
     report(names, binDir, previous);
     if (backup.canRollBack)
       print(`What was there before is kept in "${backup.directory}": "cni install --rollback" puts it back.`);
   });
+}
+
+/** Gives each plugin its name. @throws CommandError when some have theirs, but others cannot. */
+function moveAll(names: readonly string[], staging: string, binDir: string, backup: Backup): void {
+  for (const [i, name] of names.entries())
+    try {
+      renameSync(join(staging, name), join(binDir, name));
+    } catch (cause) {
+      if (i === 0) throw cause;
+      const orBack = backup.canRollBack ? ', or "cni install --rollback" to go back' : '';
+      throw new CommandError(
+        `${i} of ${names.length} executables in "${binDir}" were replaced, but "${name}" and those after it cannot be. ` +
+          `Remove what is in the way, and run "cni install" again${orBack}`,
+        { cause },
+      );
+    }
 }
 
 /** Runs a plugin under its name, before it gets that name. */

@@ -96,12 +96,16 @@ export function savedNetworksOf(
   return undefined;
 }
 
-/** Forgets a network of a container that has been detached from it, where a plugin saved it readably. */
+/**
+ * Forgets a network of a container that has been detached from it, where a plugin saved it.
+ * @throws CniError when what is saved of the container cannot be read or written.
+ */
 export function forgetSaved(cacheDir: string, { network, containerId, ifname }: AttachmentId): void {
   const isMeant = (one: SavedDelegate) => one.network.name === network && one.ifname === ifname;
   for (const directory of directoriesOf(cacheDir, listCache(cacheDir))) {
     const saved = new SavedDelegates(directory);
-    const one = saved.tryRead(containerId)?.find(isMeant);
+    if (!saved.tryContainers().includes(containerId)) continue;
+    const one = saved.readUsable(containerId).find(isMeant);
     if (!one?.of) continue;
     const others = saved.load(one.of)!.filter((other) => !isMeant(other));
     saved.save(one.of, one.netns, others);

@@ -5,8 +5,9 @@
  *     DIR/.cni-backup/previous/NAME          what the last installation replaced, for --rollback
  *     DIR/.cni-backup/previous/NAME.absent   there was nothing under that name
  *
- * Each is a hard link of the file that was there. Entries are taken out by renaming, one by one, so that a
- * call that was killed is finished by the next.
+ * Each is a hard link of the file that was there. What an installation replaces is put there as a whole,
+ * before it replaces anything. Entries are taken out by renaming, one by one, so that a call that was killed
+ * is finished by the next.
  */
 
 import {
@@ -53,9 +54,10 @@ export class Backup {
     const replaced = [...found].filter(([name]) => privateDirectoryOf(join(this.binDir, name)) !== build);
     const hasSome = replaced.some(([, identity]) => identity) || existsSync(this.directory);
     if (replaced.length === 0 || !hasSome) return;
-    const isContinued = replaced.length < found.size;
+    const isContinued = replaced.length < found.size && this.canRollBack;
     const ready = join(staging, 'backup');
-    for (const directory of [ready, this.directory, this.original, this.previous])
+    const previous = isContinued ? this.previous : join(staging, 'previous');
+    for (const directory of [ready, this.directory, this.original, previous])
       mkdirSync(directory, { recursive: true, mode: 0o755 });
     let isCopied = false;
     const keep = (name: string) => {
@@ -65,10 +67,10 @@ export class Backup {
       return file;
     };
     for (const [name, identity] of replaced) {
-      const [entry, none] = [join(this.previous, name), join(this.previous, name + absent)];
+      const [entry, none] = [join(previous, name), join(previous, name + absent)];
       if (!identity) {
         // Missing from this build: what was there before it counts.
-        if (isContinued && existsInDirectory(this.previous, name)) continue;
+        if (isContinued && existsInDirectory(previous, name)) continue;
         writeFileSync(none, '');
         rmSync(entry, { force: true });
         continue;
@@ -77,6 +79,11 @@ export class Backup {
       rmSync(none, { force: true });
       if (!identity.isOurs && !existsInDirectory(this.original, name))
         renameSync(keep(name), join(this.original, name));
+    }
+    if (!isContinued) {
+      // As a whole: a rollback to a part of this and a part of what was kept before it makes a mixture.
+      if (this.canRollBack) renameSync(this.previous, `${previous}.replaced`);
+      renameSync(previous, this.previous);
     }
     if (isCopied) syncFiles(this.directory);
   }

@@ -36,6 +36,13 @@ const targetVariables = {
 } as const;
 
 /**
+ * A plugin in another process has failed. It may leave it to DEL, as many do, to take back what it has done.
+ */
+export class ElsewhereError extends CniError {
+  override readonly name = 'ElsewhereError';
+}
+
+/**
  * Runs the IPAM plugin's ADD.
  * @throws CniError, also when the plugin returns no address.
  */
@@ -67,7 +74,8 @@ export async function ipam(call: Call, command: Command = call.command): Promise
  * itself has done that; a DEL would release what a living attachment of the same name holds.
  * @param type name of the plugin.
  * @returns the result of ADD, undefined for other verbs.
- * @throws CniError the plugin's own error, or what kept it from running.
+ * @throws CniError the plugin's own error, or what kept it from running; ElsewhereError for one in another
+ *   process.
  */
 export async function delegate(
   call: Call,
@@ -84,26 +92,22 @@ export async function delegate(
     );
   };
   const depth = context.depth + 1;
+  const environment = { ...context.environment, ...environmentOf(target), CNI_COMMAND: command };
   const look = context.sharing?.once ?? eachTime;
   const file = findPlugin(type, target.path ?? context.invocation.path, look);
   if (look(`own ${file}`, () => isSameProgram(file, context.program))) {
     const invocation = { ...context.invocation, ...target, command };
-    const running = context.runEmbedded(type, { ...context, invocation, stdin, depth });
+    const running = context.runEmbedded(type, { ...context, environment, invocation, stdin, depth });
     if (running) {
       const result = await running;
       registerDel();
       return result;
     }
   }
-  const record = context.record?.ofDelegate(type, command, file);
-  const environment = {
-    ...context.environment,
-    ...environmentOf(target),
-    CNI_COMMAND: command,
-    [depthVariable]: String(depth),
-    ...record?.delegateEnvironment,
-  };
-  const run = () => runElsewhere(call, { type, file, stdin, environment, registerDel, record, version });
+  const record = context.record?.ofDelegate(type, environment, file);
+  const given = { ...environment, [depthVariable]: String(depth), ...record?.delegateEnvironment };
+  const elsewhere = { type, file, stdin, environment: given, registerDel, record, version };
+  const run = () => runElsewhere(call, elsewhere);
   return record ? record.of(run) : run();
 }
 
@@ -138,6 +142,7 @@ async function runElsewhere(
     output = await runExecutable(file, stdin, environment, { signal, warn: sharing && warn });
   } catch (error) {
     if (error instanceof KilledError) registerDel();
+    else if (error instanceof CniError) throw new ElsewhereError(error.code, error.message, error.details);
     throw error;
   }
   // Before what it printed is read: whether or not that makes sense, it has done its work.

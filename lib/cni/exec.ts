@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../errors.ts';
+import { errnoOf } from '../file.ts';
 import { isObject } from '../object.ts';
 
 /**
@@ -33,7 +34,7 @@ export interface ExecOptions {
   readonly warn?: ((text: string) => void) | undefined;
 }
 
-/** An executable was killed. What it had done by then is not known. */
+/** An executable was killed, or asked to end. What it had done by then is not known. */
 export class KilledError extends CniError {
   override readonly name = 'KilledError';
 }
@@ -52,15 +53,32 @@ export async function runExecutable(
   env: NodeJS.ProcessEnv,
   options: ExecOptions = {},
 ): Promise<string> {
-  for (const pause of busyPauses) {
+  for (let attempt = 0; ; attempt++) {
     try {
       return await runOnce(file, stdin, env, options);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ETXTBSY') throw error;
+      const pause = busyPauses[attempt];
+      if (errnoOf(error) !== 'ETXTBSY' || pause === undefined) throw startError(file, error as Error);
       await sleep(pause);
     }
   }
-  return await runOnce(file, stdin, env, options);
+}
+
+/** Why an executable cannot be started, and what helps, by the code of the error. */
+const startProblems: Readonly<Record<string, string>> = {
+  EMFILE: 'The process has too many open files. Raise its limit',
+  ENFILE: 'The host has too many open files. Raise fs.file-max',
+  EAGAIN: 'There may be no more processes. Raise the limit of the runtime, such as TasksMax of its unit',
+  ENOMEM: 'Memory is short. Free some, or raise the limit of the runtime',
+  E2BIG: 'The environment is too long. Shorten CNI_ARGS',
+  ETXTBSY: 'It is still being written. Wait until it is installed, and try again',
+};
+
+/** An error of the plugin itself stays as it is. */
+function startError(file: string, error: Error): Error {
+  if (error instanceof CniError) return error;
+  const problem = startProblems[errnoOf(error) ?? ''] ?? 'Make it an executable file';
+  return new CniError(ErrorCode.Internal, `Cannot run plugin "${file}". ${problem}`, error.message);
 }
 
 function runOnce(
@@ -80,23 +98,16 @@ function runOnce(
     const chunks: Buffer[] = [];
     let stderr = '';
     // Registered before the streams are touched: if the process has no descriptors left, there are none.
-    child.on('error', (error: NodeJS.ErrnoException) => {
+    child.on('error', (error) => {
       release?.();
-      reject(
-        error.code === 'ETXTBSY'
-          ? error
-          : new CniError(
-              ErrorCode.Internal,
-              `Cannot run plugin "${file}". Make it an executable file`,
-              error.message,
-            ),
-      );
+      reject(error);
     });
     child.on('close', (code, deadly) => {
       const wasEnded = release?.() ?? false;
       const output = Buffer.concat(chunks).toString('utf8');
       if (code === 0) resolve(output);
-      else if (deadly) reject(killedError(file, deadly, wasEnded, stderr));
+      // One that handles the signal leaves as much behind.
+      else if (deadly || wasEnded) reject(killedError(file, deadly, wasEnded, stderr));
       else reject(readError(file, output, `exit code ${code}`, stderr));
     });
     child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -156,11 +167,16 @@ function onLines(stream: Readable | null, take: (text: string) => void): void {
     .on('end', () => partial && take(partial));
 }
 
-function killedError(file: string, deadly: NodeJS.Signals, byUs: boolean, stderr: string): KilledError {
+function killedError(
+  file: string,
+  deadly: NodeJS.Signals | null,
+  byUs: boolean,
+  stderr: string,
+): KilledError {
   return new KilledError(
     ErrorCode.Internal,
     byUs
-      ? `Plugin "${file}" had not ended when the runtime gave up, and was stopped with ${deadly}. Find out what it waits for`
+      ? `Plugin "${file}" had not ended when the runtime gave up, and was stopped with ${deadly ?? 'SIGTERM'}. Find out what it waits for`
       : `Plugin "${file}" was killed by ${deadly} before it answered. Find out what sent that signal: the kernel does when memory is short`,
     stderr.trim() || undefined,
   );

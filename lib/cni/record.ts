@@ -110,11 +110,11 @@ export class CallRecord {
     this.tell((observer) => observer.begin?.(this));
   }
 
-  /** Begins the record of a delegate. */
-  ofDelegate(plugin: string, verb: string, executable?: string): CallRecord {
-    const { environment, audience } = this;
+  /** Begins the record of a delegate. @param environment that it is called with, its verb included. */
+  ofDelegate(plugin: string, environment: Environment, executable?: string): CallRecord {
+    const verb = environment.CNI_COMMAND ?? '';
     const beginning = { plugin, verb, environment, parent: this, ...(executable && { executable }) };
-    return new CallRecord(beginning, audience);
+    return new CallRecord(beginning, this.audience);
   }
 
   /** @param name as it is in the configuration, which may be anything. */

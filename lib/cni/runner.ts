@@ -140,7 +140,7 @@ async function answer(
 function embedded(find: FindPlugin): CallContext['runEmbedded'] {
   return (type, context) =>
     find(type)?.then((plugin) => {
-      const record = context.record?.ofDelegate(type, context.invocation.command);
+      const record = context.record?.ofDelegate(type, context.environment);
       const run = () => invoke(plugin, { ...context, record }, parseConfig(context.stdin));
       return record ? record.of(run) : run();
     });

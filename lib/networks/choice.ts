@@ -39,6 +39,7 @@ export function asDelegates(
   nameInterfaces: NameInterfaces,
   devices?: Devices,
 ): Delegate[] {
+  if (choices.length === 0) return [];
   const names = nameInterfaces(
     choices.map(({ selection }) => selection?.ifname ?? ''),
     call.ifname,

@@ -4,6 +4,7 @@
  * they do in another directory. They all stay.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
 import { parseJson } from '../cni/json.ts';
@@ -13,7 +14,7 @@ import { type CachedResult, cachedResults } from '../result-cache.ts';
 import { type NetworkList, networkFrom } from './conflist.ts';
 import { collectNetwork, deleteDelegate } from './delegates.ts';
 import { directoriesIn, usualDirectories } from './directories.ts';
-import { removeLeftLocks } from './lock.ts';
+import { removeLeftLocks, tryLockNetworks } from './lock.ts';
 import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 
 /**
@@ -39,7 +40,7 @@ export async function collect(
       const isStale =
         isOfCall && !valid.has(attachmentKey(of)) && (directory === saved || own[0]!.of !== undefined);
       if (isOfCall) for (const { network } of own) networks.set(network.name, network);
-      if (isStale) steps.push(() => detach(call, directory, of, own));
+      if (isStale) steps.push(() => detachUnchanged(call, living, directory, of, own));
       else living.add(of, own);
     }
   steps.push(async () => {
@@ -65,6 +66,32 @@ async function search(call: Call, networks: ReadonlyMap<string, NetworkList>, li
       (network) => () => collectNetwork(call, network, living.attachmentsOf(network)),
     ),
   );
+}
+
+/**
+ * Detaches a container that is gone, unless somebody changes its networks, or has changed them since: an ADD
+ * that began after the runtime listed the valid attachments is of a living container.
+ * @param own what was saved of it when it was found.
+ */
+async function detachUnchanged(
+  call: Call,
+  living: Living,
+  directory: SavedDelegates,
+  of: AttachmentId,
+  own: readonly SavedDelegate[],
+): Promise<void> {
+  let lock: Disposable | undefined;
+  try {
+    lock = tryLockNetworks(of.containerId);
+    if (!lock) return living.add(of, own);
+  } catch (error) {
+    // Where it cannot have a lock, no ADD can.
+    call.warn(`Going on without a lock on the pod's networks: ${(error as Error).message}`);
+  }
+  using _ = lock;
+  const now = living.current(directory, of);
+  if (isDeepStrictEqual(now, own)) await detach(call, directory, of, own);
+  else living.add(of, now);
 }
 
 /** Detaches a container that is gone, the last network first, and forgets it. */
@@ -121,6 +148,12 @@ class Living {
     };
     const groups = Map.groupBy(delegates, ({ of = unknown }) => attachmentKey(of));
     return [...groups.values()].map((own) => [own[0]!.of ?? unknown, own]);
+  }
+
+  /** What a directory has of an attachment by now. @throws Error when it cannot be read. */
+  current(directory: SavedDelegates, of: AttachmentId): SavedDelegate[] {
+    const groups = this.byAttachment(of.containerId, directory.read(of.containerId) ?? []);
+    return groups.find(([one]) => attachmentKey(one) === attachmentKey(of))?.[1] ?? [];
   }
 
   add(of: AttachmentId, delegates: readonly SavedDelegate[]): void {

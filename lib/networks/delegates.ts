@@ -2,7 +2,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
-import { type DelegateOptions, delegate } from '../cni/delegate.ts';
+import { type DelegateOptions, delegate, ElsewhereError } from '../cni/delegate.ts';
 import { emptyResult, type Result } from '../cni/result.ts';
 import { getKey } from '../cni/schema.ts';
 import { runAll } from '../cni/steps.ts';
@@ -36,7 +36,10 @@ export type AddedDelegate = Delegate & { readonly result: Result };
 /** The container that a call is not about. */
 export type Container = Pick<AttachmentId, 'containerId'> & { readonly netns: string };
 
-/** Attaches the pod. What was done is undone with the call. @throws CniError that names the network. */
+/**
+ * Attaches the pod. What was done is undone with the call.
+ * @throws CniError that names the network; ElsewhereError when a plugin may have left something.
+ */
 export async function addDelegate(call: Call, one: Delegate): Promise<Result> {
   const { network } = one;
   let result: Result | undefined;
@@ -149,7 +152,8 @@ async function inNetwork(
   } catch (error) {
     const { code = ErrorCode.Internal, details } = error as Partial<CniError>;
     const where = `Network "${network.name}"${ifname ? `, interface "${ifname}"` : ''}`;
-    throw new CniError(
+    const Kind = error instanceof ElsewhereError ? ElsewhereError : CniError;
+    throw new Kind(
       typeof code === 'number' ? code : ErrorCode.Internal,
       `${where}: ${(error as Error).message}`,
       details,

@@ -1,7 +1,7 @@
 /** The lock on which networks a pod has. */
 
 import { fstatSync, rmSync } from 'node:fs';
-import { acquireLock, tryAcquireLock } from '../kernel/lock.ts';
+import { acquireLock, type FileLock, tryAcquireLock } from '../kernel/lock.ts';
 import { listStateFiles } from '../state-file.ts';
 
 /** Only root can open what is in it: a lock on the pod's namespace would be open to the pod itself. */
@@ -21,20 +21,41 @@ export async function lockNetworks(containerId: string, directory = lockDirector
   const file = `${directory}/${containerId}`;
   for (;;) {
     const lock = await acquireLock(file, longestChange);
-    // Only who holds the lock removes the file. Whoever has waited for it meanwhile has the removed one.
-    if (fstatSync(lock.fd).nlink > 0)
-      return {
-        [Symbol.dispose]() {
-          try {
-            rmSync(file, { force: true });
-          } catch {
-            // What has been done under the lock is done. GC removes the file.
-          }
-          lock.close();
-        },
-      };
-    lock.close();
+    const whole = asNetworksLock(lock, file);
+    if (whole) return whole;
   }
+}
+
+/**
+ * Takes the lock as {@link lockNetworks} does, if it is free.
+ * @returns undefined when somebody changes the pod's networks.
+ * @throws CniError IOFailure when the file cannot be locked.
+ */
+export function tryLockNetworks(containerId: string, directory = lockDirectory): Disposable | undefined {
+  const file = `${directory}/${containerId}`;
+  const lock = tryAcquireLock(file);
+  return lock && asNetworksLock(lock, file);
+}
+
+/**
+ * Only who holds the lock removes the file. Whoever has waited for it meanwhile has the removed one.
+ * @returns undefined for that, which is closed.
+ */
+function asNetworksLock(lock: FileLock, file: string): Disposable | undefined {
+  if (fstatSync(lock.fd).nlink === 0) {
+    lock.close();
+    return undefined;
+  }
+  return {
+    [Symbol.dispose]() {
+      try {
+        rmSync(file, { force: true });
+      } catch {
+        // What has been done under the lock is done. GC removes the file.
+      }
+      lock.close();
+    },
+  };
 }
 
 /**

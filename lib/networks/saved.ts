@@ -60,25 +60,27 @@ export class SavedDelegates {
 
   /**
    * Reads what an attachment's delegates were.
+   * @param warn is told of those that cannot be used.
    * @returns undefined when nothing of it is known: never saved, removed, or torn by a crash.
+   * @throws CniError when the file cannot be read.
    */
-  load(id: AttachmentId): SavedDelegate[] | undefined {
-    const own = this.tryRead(id.containerId)?.filter(({ of }) => belongsTo(of, id));
-    return own?.length ? own : undefined;
+  load(id: AttachmentId, warn?: (message: string) => void): SavedDelegate[] | undefined {
+    const own = this.readUsable(id.containerId, warn).filter(({ of }) => belongsTo(of, id));
+    return own.length > 0 ? own : undefined;
   }
 
   /**
    * Saves an attachment's delegates in place of what was saved for it.
-   * @throws CniError when the file cannot be written.
+   * @throws CniError when the file cannot be read or written.
    */
   save(id: AttachmentId, netns: string, delegates: readonly Delegate[]): void {
-    const others = this.tryRead(id.containerId)?.filter(({ of }) => !belongsTo(of, id)) ?? [];
+    const others = this.readUsable(id.containerId).filter(({ of }) => !belongsTo(of, id));
     this.write(id.containerId, [...others, ...delegates.map((one) => ({ ...one, of: id, netns }))]);
   }
 
-  /** Forgets an attachment's delegates. @throws the error of unlink(2). */
+  /** Forgets an attachment's delegates. @throws CniError when the file cannot be read, written or removed. */
   remove(id: AttachmentId): void {
-    const all = this.tryRead(id.containerId) ?? [];
+    const all = this.readUsable(id.containerId);
     for (const one of all) if (!one.of) removeCached(this.directory, cacheId(id.containerId, one));
     this.write(
       id.containerId,
@@ -119,13 +121,30 @@ export class SavedDelegates {
     return elements.map((element, i) => this.fromElement(containerId, element, i));
   }
 
-  /** What cannot be read is as good as nothing: DEL then goes by the configuration of now. */
-  tryRead(containerId: string): SavedDelegate[] | undefined {
-    try {
-      return this.read(containerId);
-    } catch {
-      return undefined;
-    }
+  /**
+   * Reads what can be used of a container. What is torn is as good as nothing: DEL then goes by the
+   * configuration of now.
+   * @param warn is told of what cannot be used.
+   * @throws CniError when the file cannot be read, as then something is saved all the same.
+   */
+  readUsable(containerId: string, warn: (message: string) => void = () => {}): SavedDelegate[] {
+    const file = join(this.directory, containerId);
+    const attempt = <T>(what: string, decode: () => T): T[] => {
+      try {
+        return [decode()];
+      } catch (error) {
+        warn(`${what} "${file}" is passed over, as it cannot be used: ${(error as Error).message}`);
+        return [];
+      }
+    };
+    const text = readStateFile(file);
+    if (text === undefined) return [];
+    const [elements = []] = attempt('What is saved in', () => decode(array(json()), parseJson(text)));
+    return elements.flatMap((value, i) =>
+      attempt(`Network ${i + 1} of those saved in`, () =>
+        this.fromElement(containerId, decode(elementSchema, value), i),
+      ),
+    );
   }
 
   private write(containerId: string, delegates: readonly SavedDelegate[]): void {

@@ -1,6 +1,7 @@
 /** The verbs of a plugin that attaches a pod to several networks by running their plugins. */
 
-import type { Call } from '../cni/call.ts';
+import type { Call, UndoStep } from '../cni/call.ts';
+import { ElsewhereError } from '../cni/delegate.ts';
 import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.ts';
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runTogether } from '../cni/steps.ts';
@@ -107,13 +108,19 @@ export function defineSeveralNetworks<S extends Shape>(
       refuseSameNames(delegates);
       const saved = savedOf(call);
       // What is saved of a living attachment stays as it is until the delegates have accepted this one.
-      const earlier = saved.load(call.attachment);
-      if (!earlier) {
-        saved.save(call.attachment, call.netns, delegates);
-        call.undo('forget the delegates', () => saved.remove(call.attachment));
-      }
+      let staysSaved = saved.load(call.attachment) !== undefined;
+      if (!staysSaved) saved.save(call.attachment, call.netns, delegates);
+      const before = call.undoCount;
       const added: AddedDelegate[] = [];
-      for (const one of delegates) added.push({ ...one, result: await addDelegate(call, one) });
+      try {
+        for (const one of delegates) added.push({ ...one, result: await addDelegate(call, one) });
+      } catch (error) {
+        // DEL takes back what the plugin may have left, and needs to know of it.
+        staysSaved ||= error instanceof ElsewhereError;
+        throw error;
+      } finally {
+        if (!staysSaved) undoLast(call, before, 'forget the delegates', () => saved.remove(call.attachment));
+      }
       const settled = settleDefaultRoutes(() => call.sandbox.socket, added);
       saved.save(call.attachment, call.netns, settled);
       try {
@@ -126,7 +133,7 @@ export function defineSeveralNetworks<S extends Shape>(
     },
 
     async check(call) {
-      const delegates = savedOf(call).load(call.attachment);
+      const delegates = savedOf(call).load(call.attachment, (message) => call.warn(message));
       if (!delegates)
         throw new CniError(
           ErrorCode.UnknownContainer,
@@ -142,7 +149,7 @@ export function defineSeveralNetworks<S extends Shape>(
         call.warn(`Going on without a lock on the pod's networks: ${error.message}`);
       });
       const saved = savedOf(call);
-      const delegates = saved.load(call.attachment);
+      const delegates = saved.load(call.attachment, (message) => call.warn(message));
       if (delegates)
         await detach(
           call,
@@ -184,6 +191,13 @@ async function lockPod(call: Call): Promise<void> {
  */
 async function detach(call: Call, delegates: readonly Delegate[]): Promise<void> {
   await runTogether(call, ...delegates.toReversed().map((one) => () => deleteDelegate(call, one)));
+}
+
+/** Registers a step that runs after those of the delegates, if these have left nothing for DEL. */
+function undoLast(call: Call, before: number, what: string, step: UndoStep): void {
+  const between = call.undoCount - before;
+  call.undo(what, step);
+  call.postponeUndo(before, between);
 }
 
 /** What Multus saved may have no CNI_ARGS, and its first delegate no interface: those of the call count. */

@@ -167,6 +167,26 @@ for (const [what, meanwhile, expected] of [
     t.deepEqual(mentions(host, one.pod), []);
   });
 
+test('an interface that the plugins leave is not said to be gone', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const script = `#!/bin/sh\necho '{"cniVersion": "1.0.0"}'\n`;
+  await host.run(['mkdir', '/run/bin']);
+  writeFileSync(host.file('/run/bin/careless'), script, { mode: 0o755 });
+  writeNetworks(host, [{ cniVersion: '1.0.0', name: 'careless', plugins: [{ type: 'careless' }] }]);
+  const { pod } = await attach(host, network, asking(''));
+  const env = { CNI_PATH: `${suites.ours}:/run/bin` };
+  t.is((await cni(host, ['attach', 'web', 'careless'], env)).exit, 0);
+  await pod.run(['ip', 'link', 'add', 'net1', 'type', 'veth', 'peer', 'name', 'far']);
+  const left = await cni(host, ['detach', 'web', 'careless'], env);
+  t.is(left.exit, 1);
+  t.regex(left.stderr, /Pod "shop\/web" has the interface "net1" still, though every plugin .* Remove it/);
+  t.is(savedOf(host, pod).length, 2);
+  await pod.run(['ip', 'link', 'delete', 'net1']);
+  const gone = await cni(host, ['detach', 'web', 'careless'], env);
+  t.is(gone.exit, 0, gone.stderr);
+  t.is(savedOf(host, pod).length, 1);
+});
+
 test('what runs in a pod keeps nobody from changing its networks', async (t) => {
   const host = await makeHostWithNetworks(t);
   const one = await attach(host, network, asking(''));

@@ -265,6 +265,30 @@ function substance(bin: string, name: string): string {
   return JSON.stringify([statSync(join(bin, name)).ino, files]);
 }
 
+/** How many executables of the other build are kept for a rollback. */
+function keptOfOther(bin: string): number {
+  const kept = join(bin, '.cni-backup/previous');
+  return existsSync(kept) ? readdirSync(kept).filter((name) => buildOf(kept, name) === other).length : 0;
+}
+
+test('an installation that ends half way says so, and is finished by another, or by a rollback', async (t) => {
+  for (const options of [[], ['--rollback']]) {
+    const bin = begin(t, 'first');
+    const script = 'mount --bind "$1/macvlan" "$1/macvlan" && exec "$2" install --bin-dir "$1"';
+    const half = await here.tryRun(['unshare', '--mount', 'sh', '-c', script, 'sh', bin, command]);
+    t.is(half.exit, 1);
+    t.regex(
+      half.stderr,
+      /\d+ of \d+ executables in .* were replaced, but "macvlan" and those after it cannot be/,
+    );
+    t.regex(half.stderr, /run "cni install" again, or "cni install --rollback" to go back\n.*EBUSY/);
+    t.is(builds(bin).length, 2);
+    const { exit, stderr } = await install(bin, options);
+    t.is(exit, 0, stderr);
+    t.deepEqual(builds(bin), [options.length === 0 ? hidden : other]);
+  }
+});
+
 for (const options of [[], ['--rollback'], ['--uninstall']])
   test(`a call that is killed anywhere leaves plugins that work, and the next one finishes it: install ${options}`, async (t) => {
     t.timeout(600_000);
@@ -283,6 +307,8 @@ for (const options of [[], ['--rollback'], ['--uninstall']])
       const missing = needed.filter((name) => !existsSync(join(copy, name)));
       t.deepEqual(missing, [], `missing after change ${number}`);
       await seeThatAllWork(copy, `after change ${number}`);
+      if (options.length === 0)
+        t.true([0, names.length].includes(keptOfOther(copy)), `mixed after change ${number}`);
     }
 
     // Each call takes a second or two, so that one of the moments must do.

@@ -1,14 +1,30 @@
 /** GC of multus and genie beside attachments of others to the same networks: other networks, directories, plugins. */
 
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import test from 'ava';
 import { fail, findPoints } from '../proof/injection.ts';
-import { attach, type Conflist, pluginConfig, runNetworkVerb, validKeys } from '../support/chain.ts';
+import {
+  Attachment,
+  attach,
+  type Conflist,
+  pluginConfig,
+  runNetworkVerb,
+  validKeys,
+} from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import type { Host } from '../support/host.ts';
+import { until } from '../support/observe.ts';
 import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
-import { annotated, makeHostWithNetworks, mentions, several } from '../support/several.ts';
+import {
+  annotated,
+  interfacesOf,
+  makeHostWithNetworks,
+  mentions,
+  several,
+  writeNetworks,
+} from '../support/several.ts';
+import { makeSlowIpam } from '../support/slow-ipam.ts';
 
 const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
 const multus = several('multus', { clusterNetwork: 'pods', capabilities });
@@ -153,4 +169,25 @@ test('GC that is short of files takes nothing from living pods, whichever file i
   t.is((await runNetworkVerb(host, multus, 'GC', { valid })).exit, 0);
   t.deepEqual(mentions(host, { containerId: 'forgotten' } as never), []);
   t.deepEqual(present(), before);
+});
+
+test('GC leaves a pod alone that is being attached', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const directory = makeSlowIpam(host);
+  const slow = { type: 'bridge', bridge: 'br8', ipam: { type: 'slow' } };
+  writeNetworks(host, [{ cniVersion: '1.1.0', name: 'slow', plugins: [slow] }]);
+  const env = { CNI_PATH: `${suites.ours}:${directory}` };
+  const asked = annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage,slow' });
+  const one = new Attachment(host, await host.addPod(), multus, { ...asked, env });
+  const adding = one.tryAdd();
+  await until('the IPAM plugin waits', async () => existsSync(host.file(`${directory}/waiting`)));
+  const { exit, stderr } = await runNetworkVerb(host, multus, 'GC', { valid: [], env });
+  t.is(exit, 0, stderr);
+  writeFileSync(host.file(`${directory}/go`), '');
+  t.is((await adding).exit, 0);
+  t.deepEqual(await interfacesOf(one.pod), ['eth0', 'net1', 'net2']);
+  await one.check();
+  await runNetworkVerb(host, multus, 'GC', { valid: [], env });
+  t.deepEqual(await interfacesOf(one.pod), []);
+  t.deepEqual(mentions(host, one.pod), []);
 });

@@ -3,7 +3,8 @@
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import test from 'ava';
-import { Attachment, attach, type Conflist } from '../support/chain.ts';
+import { fail, findPoints } from '../proof/injection.ts';
+import { Attachment, attach, type Conflist, pluginConfig } from '../support/chain.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
 import {
@@ -13,6 +14,7 @@ import {
   makeHostWithNetworks,
   mentions,
   named,
+  savedOf,
   settled,
   several,
   writeNetworks,
@@ -144,6 +146,51 @@ test('what Multus attached is taken down by the results in its cache, down to th
     `DEL net1 ${ofMultus}`,
     `DEL eth0 ${ofMultus}`,
   ]);
+});
+
+test('DEL that is short of files keeps what is saved, and is done when it is repeated', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
+  const network = several('multus', { clusterNetwork: 'pods', capabilities });
+  const one = new Attachment(host, await host.addPod(), network);
+  const { containerId, netns } = one.pod;
+  const CNI = { CNI_COMMAND: 'DEL', CNI_CONTAINERID: containerId, CNI_NETNS: netns, CNI_IFNAME: 'eth0' };
+  const env = { ...CNI, CNI_PATH: suites.ours };
+  // Without the annotation, nothing but what is saved tells the network.
+  const start = { type: 'multus', stdin: JSON.stringify(pluginConfig(network, network.plugins[0]!)), env };
+  await one.add(annotated({ [standard]: 'storage' }));
+  const { points } = await findPoints(host, start);
+  const isRead = new RegExp(`^openat.*"/proc/self/fd/\\d+/${containerId}", O_RDONLY`);
+  const reads = points.filter(({ text }) => isRead.test(text));
+  t.true(reads.length >= 2);
+  for (const point of reads.slice(0, 2)) {
+    await one.add(annotated({ [standard]: 'storage' }));
+    const { exit, stdout } = await fail(host, start, point, 'EMFILE');
+    t.is(exit, 1);
+    t.regex(stdout, /Cannot read .*multus.* too many open files\. Raise its limit/);
+    t.deepEqual(
+      savedOf(host, one.pod).map(({ Name }) => Name),
+      ['pods', 'storage'],
+    );
+    await one.del();
+    t.deepEqual(await interfacesOf(one.pod), []);
+    t.deepEqual(mentions(host, one.pod), []);
+  }
+});
+
+test('DEL and CHECK pass over one network that cannot be used, and say so', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
+  const network = several('multus', { clusterNetwork: 'pods', capabilities });
+  const one = await attach(host, network, annotated({ [standard]: 'storage,backup' }));
+  const [pods, storage, backup] = savedOf(host, one.pod);
+  writeFileSync(fileOf(host, one.pod), JSON.stringify([pods, { ...storage, Bytes: 'AAAA' }, backup]));
+  const passedOver = /Network 2 of those saved in "\/var\/lib\/cni\/multus\/.*" is passed over/;
+  t.regex((await one.tryCheck()).stderr, passedOver);
+  const { exit, stderr } = await one.tryDel();
+  t.is(exit, 0);
+  t.regex(stderr, passedOver);
+  t.deepEqual(await interfacesOf(one.pod), ['net1']);
 });
 
 /** More than a file may have, in bytes. */

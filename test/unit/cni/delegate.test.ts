@@ -1,4 +1,13 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -92,6 +101,27 @@ test('a delegate that dies without a word is named with how it died', async (t) 
   t.regex((await message('lies'))!, /not JSON/);
 });
 
+test('a delegate that cannot be started is said to lack what it lacks', async (t) => {
+  const dir = pluginDir(t, { fake: 'exit 0' });
+  const file = join(dir, 'fake');
+  const long = { CNI_ARGS: 'x'.repeat(200_000) };
+  await t.throwsAsync(runExecutable(file, '', long), {
+    message: /environment is too long\. Shorten CNI_ARGS/,
+  });
+  chmodSync(file, 0o644);
+  await t.throwsAsync(runExecutable(file, '', {}), { message: /Make it an executable file/ });
+  const script = `
+    import { openSync } from 'node:fs';
+    import { runExecutable } from '${join(import.meta.dirname, '../../../lib/cni/exec.ts')}';
+    try { for (;;) openSync('/dev/null'); } catch {}
+    await runExecutable('/bin/true', '', {}).catch(({ message }) => console.log(message));`;
+  const limited = ['-c', 'ulimit -n 64; exec "$@"', 'sh', process.execPath, '--no-warnings'];
+  const said = execFileSync('sh', [...limited, '--input-type=module', '--eval', script], {
+    encoding: 'utf8',
+  });
+  t.is(said, 'Cannot run plugin "/bin/true". The process has too many open files. Raise its limit\n');
+});
+
 test('what a delegate says on standard error is passed on by lines, and its end is kept', async (t) => {
   const dir = pluginDir(t, {
     panics: `printf 'one\ntw' >&2; sleep 0.1; printf 'o\nthree' >&2; exit 2`,
@@ -181,10 +211,11 @@ function isRunning(pid: number): boolean {
 test('once the runtime has given up, an IPAM plugin is ended with its children, and asked to release', async (t) => {
   const dir = pluginDir(t, {
     obedient: 'sleep 600 & echo $! >"$0.pid"; wait',
+    orderly: `trap 'exit 3' TERM; sleep 600 & echo $! >"$0.pid"; wait`,
     deaf: `trap '' TERM; sleep 600 & echo $! >"$0.pid"; sleep 600`,
     fake: `echo $CNI_COMMAND >>"$0.log"; [ $CNI_COMMAND = DEL ] || . $0.body`,
   });
-  for (const body of ['obedient', 'deaf']) {
+  for (const body of ['obedient', 'orderly', 'deaf']) {
     symlinkSync(join(dir, body), join(dir, 'fake.body'));
     const giveUp = new AbortController();
     const call = callWith([dir], giveUp.signal);

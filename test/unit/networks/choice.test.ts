@@ -55,3 +55,10 @@ test('the network with the interface of the runtime is the first, wherever the p
     ],
   );
 });
+
+test('without networks there are no delegates', (t) => {
+  t.deepEqual(
+    asDelegates(call, [], () => []),
+    [],
+  );
+});

@@ -1,0 +1,128 @@
+/** multus: plugins of others that the plugins of a pod's networks run. */
+
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import test from 'ava';
+import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
+import { command } from '../support/command.ts';
+import { type Host, makeHostWithDevices } from '../support/host.ts';
+import { logEntries, logFile } from '../support/log.ts';
+import { suites } from '../support/plugin.ts';
+import {
+  annotated,
+  interfacesOf,
+  makeHostWithNetworks,
+  mentions,
+  several,
+  writeNetworks,
+} from '../support/several.ts';
+
+const network = several('multus', {
+  clusterNetwork: 'pods',
+  capabilities: { 'io.kubernetes.cri.pod-annotations': true },
+});
+
+const env = { CNI_PATH: `${suites.ours}:/run/bin` };
+
+/**
+ * Has a network whose plugin is a script: it makes /run/left for ADD, and removes that for DEL.
+ * @param addExit with what ADD ends. DEL fails as long as there is a file /run/refusing.
+ */
+function writeForeign(host: Host, addExit: number): void {
+  mkdirSync(host.file('/run/bin'));
+  const script = `#!/bin/sh
+if [ $CNI_COMMAND = DEL ]; then test ! -e /run/refusing && rm -f /run/left; exit; fi
+test $CNI_COMMAND = ADD && touch /run/left && echo '{"cniVersion": "1.1.0", "code": 117, "msg": "Half done"}'
+exit ${addExit}
+`;
+  writeFileSync(host.file('/run/bin/foreign'), script, { mode: 0o755 });
+  writeNetworks(host, [{ cniVersion: '1.0.0', name: 'foreign', plugins: [{ type: 'foreign' }] }]);
+}
+
+for (const how of ['DEL', 'GC'])
+  test(`what a plugin of others leaves when its ADD fails is taken back by ${how}`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    writeForeign(host, 1);
+    const options = annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage,foreign' });
+    const one = new Attachment(host, await host.addPod(), network, { env });
+    const { error } = await one.tryAdd(options);
+    t.is(error!.msg, 'Network "foreign", interface "net2": Half done');
+    t.deepEqual(await interfacesOf(one.pod), []);
+    t.true(existsSync(host.file('/run/left')));
+    // Without the annotation, nothing but what is saved tells the network.
+    if (how === 'DEL') await one.del();
+    else t.is((await runNetworkVerb(host, network, 'GC', { valid: [], env })).exit, 0);
+    t.false(existsSync(host.file('/run/left')));
+    t.deepEqual(mentions(host, one.pod), []);
+  });
+
+test('a failed ADD that cannot take back everything has DEL do it', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  writeForeign(host, 0);
+  writeFileSync(host.file('/run/refusing'), '');
+  const one = new Attachment(host, await host.addPod(), network, { env });
+  await one.pod.run(['ip', 'link', 'add', 'net2', 'type', 'veth', 'peer', 'name', 'far']);
+  const outcome = await one.tryAdd(annotated({ 'k8s.v1.cni.cncf.io/networks': 'foreign,storage' }));
+  t.regex(outcome.error!.msg, /"storage", interface "net2": .*already has an interface/);
+  t.regex(outcome.stderr, /It did not forget the delegates, as it could not run DEL of "foreign"/);
+  await one.pod.run(['ip', 'link', 'delete', 'net2']);
+  t.regex((await one.tryDel()).error!.msg, /Network "foreign", interface "net1": .*exit code 1/);
+  rmSync(host.file('/run/refusing'));
+  await one.del();
+  t.false(existsSync(host.file('/run/left')));
+  t.deepEqual(mentions(host, one.pod), []);
+});
+
+test('a network that "cni attach" cannot take back is known to DEL of the pod', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  writeForeign(host, 1);
+  writeFileSync(host.file('/run/refusing'), '');
+  const one = await attach(host, network, { ...annotated({}), env });
+  const { exit, stderr } = await host.tryRun([command, 'attach', 'web', 'foreign'], { env });
+  t.is(exit, 1);
+  t.regex(stderr, /Something of the failed ADD may be left/);
+  rmSync(host.file('/run/refusing'));
+  await one.del();
+  t.false(existsSync(host.file('/run/left')));
+  t.deepEqual(mentions(host, one.pod), []);
+});
+
+test('an IPAM plugin of others gets the environment of the network that it is for', async (t) => {
+  const host = await makeHostWithDevices(t);
+  mkdirSync(host.file('/run/bin'));
+  const script = `#!/bin/sh
+echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_NETNS $CNI_IFNAME $CNI_ARGS $CNI_PATH" >> /run/calls
+echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.41.1.9/24"}]}'
+`;
+  writeFileSync(host.file('/run/bin/telling'), script, { mode: 0o755 });
+  const macvlan = { type: 'macvlan', master: 'up0', ipam: { type: 'telling' } };
+  // That version has no GC of a whole network.
+  writeNetworks(host, [{ cniVersion: '1.0.0', name: 'told', plugins: [macvlan] }]);
+  const vendored = several('multus', {
+    delegates: [{ type: 'loopback', name: 'first' }],
+    binDir: '/run/vendor',
+    capabilities: { 'io.kubernetes.cri.pod-annotations': true },
+  });
+  const logged = { ...env, CNI_LOG: logFile };
+  const asked = JSON.stringify([{ name: 'told', mac: '02:00:00:00:00:77' }]);
+  const { args, capabilities } = annotated({ 'k8s.v1.cni.cncf.io/networks': asked });
+  const options = { args: `${args};IP=10.41.0.9`, capabilities: capabilities!, env: logged };
+  const one = await attach(host, vendored, options);
+  await one.check();
+  await one.del();
+  const stale = await attach(host, vendored, options);
+  t.is((await runNetworkVerb(host, vendored, 'GC', { valid: [], env: logged })).exit, 0);
+  const called = (verb: string, { pod }: Attachment) =>
+    `${verb} ${pod.containerId} ${pod.netns} net1 ${args};MAC=02:00:00:00:00:77 /run/vendor:${env.CNI_PATH}`;
+  t.deepEqual(readFileSync(host.file('/run/calls'), 'utf8').trim().split('\n'), [
+    called('ADD', one),
+    called('CHECK', one),
+    called('DEL', one),
+    called('ADD', stale),
+    called('DEL', stale),
+  ]);
+  for (const { plugin, verb, ifname, containerId } of await logEntries(host, 21)) {
+    const isFurther = plugin === 'macvlan' || plugin === 'telling';
+    t.is(ifname, verb === 'GC' ? undefined : isFurther ? 'net1' : 'eth0', `${plugin} ${verb}`);
+    t.is(containerId === undefined, verb === 'GC', `${plugin} ${verb}`);
+  }
+});
