@@ -10,6 +10,7 @@ import { files, routes, until } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import {
   annotated,
+  annotatedMultus,
   interfacesOf,
   ipv4Of,
   makeHostWithNetworks,
@@ -22,10 +23,7 @@ import {
 } from '../support/several.ts';
 import { makeSlowIpam } from '../support/slow-ipam.ts';
 
-const network = several('multus', {
-  clusterNetwork: 'pods',
-  capabilities: { 'io.kubernetes.cri.pod-annotations': true },
-});
+const network = annotatedMultus;
 const asking = (networks: string) => annotated({ 'k8s.v1.cni.cncf.io/networks': networks });
 
 const cni = (host: Host, args: readonly string[], env: NodeJS.ProcessEnv = {}) =>

@@ -18,6 +18,7 @@ import { until } from '../support/observe.ts';
 import { type PrintedError, runPlugin, suites } from '../support/plugin.ts';
 import {
   annotated,
+  annotatedMultus,
   interfacesOf,
   makeHostWithNetworks,
   mentions,
@@ -27,7 +28,7 @@ import {
 import { makeSlowIpam } from '../support/slow-ipam.ts';
 
 const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
-const multus = several('multus', { clusterNetwork: 'pods', capabilities });
+const multus = annotatedMultus;
 const genie = { ...several('genie', { default_plugin: 'pods', capabilities }), name: 'genies' };
 const asking = annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage', cni: 'pods,storage' });
 

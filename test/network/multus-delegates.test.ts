@@ -9,6 +9,7 @@ import { logEntries, logFile } from '../support/log.ts';
 import { suites } from '../support/plugin.ts';
 import {
   annotated,
+  annotatedMultus,
   interfacesOf,
   makeHostWithNetworks,
   mentions,
@@ -16,10 +17,7 @@ import {
   writeNetworks,
 } from '../support/several.ts';
 
-const network = several('multus', {
-  clusterNetwork: 'pods',
-  capabilities: { 'io.kubernetes.cri.pod-annotations': true },
-});
+const network = annotatedMultus;
 
 const env = { CNI_PATH: `${suites.ours}:/run/bin` };
 

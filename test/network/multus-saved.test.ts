@@ -9,6 +9,7 @@ import type { Host, Pod } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
 import {
   annotated,
+  annotatedMultus,
   interfacesOf,
   ipv4Of,
   makeHostWithNetworks,
@@ -75,10 +76,7 @@ test('Multus can detach what is saved here', async (t) => {
   const host = await makeHostWithNetworks(t);
   const { plugins } = named.find(({ name }) => name === 'backup')!;
   writeNetworks(host, [{ cniVersion: '1.1.0', name: 'tuned', plugins: [...plugins, { type: 'tuning' }] }]);
-  const network = several('multus', {
-    clusterNetwork: 'pods',
-    capabilities: { 'io.kubernetes.cri.pod-annotations': true },
-  });
+  const network = annotatedMultus;
   const { pod } = await attach(host, network, annotated({ [standard]: 'storage,tuned@fast' }));
   const elements: Element[] = JSON.parse(readFileSync(fileOf(host, pod), 'utf8'));
   t.deepEqual(
@@ -150,8 +148,7 @@ test('what Multus attached is taken down by the results in its cache, down to th
 
 test('DEL that is short of files keeps what is saved, and is done when it is repeated', async (t) => {
   const host = await makeHostWithNetworks(t);
-  const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
-  const network = several('multus', { clusterNetwork: 'pods', capabilities });
+  const network = annotatedMultus;
   const one = new Attachment(host, await host.addPod(), network);
   const { containerId, netns } = one.pod;
   const CNI = { CNI_COMMAND: 'DEL', CNI_CONTAINERID: containerId, CNI_NETNS: netns, CNI_IFNAME: 'eth0' };
@@ -181,8 +178,7 @@ test('DEL that is short of files keeps what is saved, and is done when it is rep
 
 test('DEL and CHECK pass over one network that cannot be used, and say so', async (t) => {
   const host = await makeHostWithNetworks(t);
-  const capabilities = { 'io.kubernetes.cri.pod-annotations': true };
-  const network = several('multus', { clusterNetwork: 'pods', capabilities });
+  const network = annotatedMultus;
   const one = await attach(host, network, annotated({ [standard]: 'storage,backup' }));
   const [pods, storage, backup] = savedOf(host, one.pod);
   writeFileSync(fileOf(host, one.pod), JSON.stringify([pods, { ...storage, Bytes: 'AAAA' }, backup]));

@@ -44,6 +44,12 @@ export function several(type: 'multus' | 'genie', keys: object): Conflist {
   return { cniVersion: '1.1.0', name: 'several', plugins: [{ type, ...keys }] };
 }
 
+/** {@link several}, of a runtime that hands on the annotations of pods. */
+export const annotatedMultus = several('multus', {
+  clusterNetwork: 'pods',
+  capabilities: { 'io.kubernetes.cri.pod-annotations': true },
+});
+
 /** A runtime's way to say what a pod's annotations are. */
 export function annotated(
   annotations: Record<string, string>,
