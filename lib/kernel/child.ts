@@ -89,16 +89,21 @@ export function blockUntilEnd(pid: number, timeoutMs: number): void {
  * @returns its exit code, undefined when a signal ended it.
  */
 export async function reap(pid: number, hint: Promise<unknown>): Promise<number | undefined> {
-  const status = new Uint8Array(new ArrayBuffer(4));
   let isDue = false;
   const due = hint.then(() => {
     isDue = true;
   });
   const pauseFor = (ms: number) => sleep(ms, undefined, { ref: false });
-  await Promise.race([due, pauseFor(longestPause)]);
-  for (let pause = 1; libc('wait for a child', 'waitpid', pid, status, WNOHANG) === 0; ) {
-    await (isDue ? pauseFor(pause) : Promise.race([due, pauseFor(longestPause)]));
-    if (isDue) pause = Math.min(pause * 2, longestPause);
+  const status = new Uint8Array(new ArrayBuffer(4));
+  const hasEnded = () => libc('wait for a child', 'waitpid', pid, status, WNOHANG) !== 0;
+  let isOver = false;
+  while (!isOver && !isDue) {
+    await Promise.race([due, pauseFor(longestPause)]);
+    isOver = hasEnded();
+  }
+  for (let pause = 1; !isOver; pause = Math.min(pause * 2, longestPause)) {
+    await pauseFor(pause);
+    isOver = hasEnded();
   }
   const value = new DataView(status.buffer).getInt32(0, true);
   return (value & 0x7f) === 0 ? (value >> 8) & 0xff : undefined;

@@ -8,7 +8,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { alone, type Together } from '../group-commit.ts';
 import { cString, libc } from '../netlink/libc.ts';
 import { blockUntilEnd, openPipe, reap, spawn } from './child.ts';
-import { eachTime, type Once, type Sharing, type WaitForEnd } from './sharing.ts';
+import { eachTime, type Once, type PipeWatch, type Sharing, type WaitForEnd } from './sharing.ts';
 
 const MFD_CLOEXEC = 1;
 
@@ -156,8 +156,8 @@ export class Programs {
       const fds = [stdin, stdout, stderr, ...inherit];
       const startTime = Date.now();
       const start = performance.now();
-      const { pid, hasEnded, letGo } = this.start(path, [program, ...args], environ, fds, timeoutMs);
-      return within(timeoutMs, pid, hasEnded)
+      const { pid, ended, stop } = this.start(path, [program, ...args], environ, fds, timeoutMs);
+      return within(timeoutMs, pid, ended)
         .then((status) => {
           const milliseconds = performance.now() - start;
           const isOverdue = status === 'overdue';
@@ -166,7 +166,7 @@ export class Programs {
           return { status, stdout: readAll(stdout), stderr: readAll(stderr) };
         })
         .finally(() => {
-          letGo();
+          stop();
           for (const fd of files) closeSync(fd);
         });
     } catch (error) {
@@ -177,7 +177,7 @@ export class Programs {
 
   /**
    * Starts a child.
-   * @returns its process ID, what is kept once it should have ended, and what ends the wait for that.
+   * @returns its process ID, and a wait that is over once it should have ended.
    */
   private start(
     path: string,
@@ -185,14 +185,14 @@ export class Programs {
     environ: readonly string[],
     fds: readonly number[],
     timeoutMs: number,
-  ): { pid: number; hasEnded: Promise<unknown>; letGo: () => void } {
+  ): PipeWatch & { readonly pid: number } {
     if (!this.sharing) {
       const deadline = performance.now() + timeoutMs;
       const pid = spawn(path, argv, environ, fds);
-      const hasEnded = new Promise((resolve) => setImmediate(resolve)).then(() =>
+      const ended = new Promise((resolve) => setImmediate(resolve)).then(() =>
         blockUntilEnd(pid, deadline - performance.now()),
       );
-      return { pid, hasEnded, letGo: () => {} };
+      return { pid, ended, stop: () => {} };
     }
     // The child holds one end of a pipe, which nobody writes to, for as long as it lives; longer, if it has
     // started something that keeps its descriptors.
@@ -210,13 +210,12 @@ export class Programs {
 }
 
 /** Waits for the end of a pipe. Without that, how a child ends is found all the same, if later. */
-function watch(pipe: number, waitForEnd: WaitForEnd): { hasEnded: Promise<unknown>; letGo: () => void } {
+function watch(pipe: number, waitForEnd: WaitForEnd): PipeWatch {
   try {
-    const { ended, stop } = waitForEnd(pipe);
-    return { hasEnded: ended, letGo: stop };
+    return waitForEnd(pipe);
   } catch {
     closeSync(pipe);
-    return { hasEnded: Promise.resolve(), letGo: () => {} };
+    return { ended: Promise.resolve(), stop: () => {} };
   }
 }
 
@@ -228,14 +227,14 @@ function watch(pipe: number, waitForEnd: WaitForEnd): { hasEnded: Promise<unknow
 async function within(
   timeoutMs: number,
   pid: number,
-  hasEnded: Promise<unknown>,
+  ended: Promise<void>,
 ): Promise<number | undefined | 'overdue'> {
   let timer: NodeJS.Timeout | undefined;
   const overdue = new Promise<'overdue'>((resolve) => {
     timer = setTimeout(resolve, timeoutMs, 'overdue');
   });
   try {
-    const status = await Promise.race([reap(pid, hasEnded), overdue]);
+    const status = await Promise.race([reap(pid, ended), overdue]);
     if (status === 'overdue') process.kill(pid, 'SIGKILL');
     return status;
   } finally {
