@@ -66,7 +66,7 @@ export class Agent implements CallServer {
   /** What calls, and others who work in this process, get to share it. */
   readonly sharing: Sharing = { waitForEnd, together: groupCommits() };
   private readonly turns = new Turns();
-  private readonly waiting: WaitingCall[] = [];
+  private waiting: readonly WaitingCall[] = [];
   /** Calls that were accepted, and other work, until they are done. */
   private unfinished = 0;
   /** Calls of the runtime that are under way, without delegates that came back. */
@@ -221,33 +221,36 @@ export class Agent implements CallServer {
     }
   }
 
-  /** @returns true once the call may begin, false when its launcher is gone. */
-  private waitForPlace(command: string, gone: AbortSignal): Promise<boolean> {
-    return new Promise((resolve) => {
+  /** @returns true once the call has a place, false when its launcher is gone. */
+  private async waitForPlace(command: string, gone: AbortSignal): Promise<boolean> {
+    if (gone.aborted) return false;
+    return await new Promise((resolve) => {
       const leave = () => {
-        this.waiting.splice(this.waiting.indexOf(entry), 1);
-        this.statistics.queued = this.waiting.length;
+        this.wait(this.waiting.filter((one) => one !== entry));
         resolve(false);
       };
       const begin = () => {
+        this.running++;
         gone.removeEventListener('abort', leave);
         resolve(true);
       };
       const entry = { command, begin };
-      if (gone.aborted) return resolve(false);
       gone.addEventListener('abort', leave, { once: true });
-      this.waiting.push(entry);
-      this.statistics.queued = this.waiting.length;
+      this.wait([...this.waiting, entry]);
     });
   }
 
   /** Has the call begin that has waited longest; a DEL before others, as it frees what they may wait for. */
   private beginNext(): void {
-    const del = this.waiting.findIndex(({ command }) => command === 'DEL');
-    const [next] = this.waiting.splice(Math.max(del, 0), 1);
-    if (next) this.running++;
+    const next = this.waiting.find(({ command }) => command === 'DEL') ?? this.waiting[0];
+    this.wait(this.waiting.filter((one) => one !== next));
     next?.begin();
-    this.statistics.queued = this.waiting.length;
+  }
+
+  /** @param calls all that are to wait, the oldest first. */
+  private wait(calls: readonly WaitingCall[]): void {
+    this.waiting = calls;
+    this.statistics.queued = calls.length;
   }
 
   record(offer: Offer, code: number | undefined, milliseconds: number): void {
