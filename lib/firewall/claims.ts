@@ -26,6 +26,7 @@ import { attachmentTag, networkTag } from './names.ts';
 import { outerLockMs } from './xtables-lock.ts';
 
 const defaultDirectory = '/run/cni/firewall';
+
 /** What {@link Claims.take} has done. */
 export interface TakenClaims {
   /** Nobody has claimed any of the addresses before. */

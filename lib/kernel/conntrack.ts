@@ -56,9 +56,12 @@ export function forgetUdp(ports: readonly StalePort[]): void {
     if (candidates.length === 0) continue;
     using routes = openRouteSocket();
     const local = new Set(listAddresses(routes, undefined, family).map(({ prefix }) => `${prefix.address}`));
-    for (const { tuple, id, destination, server } of candidates) {
+    for (const connection of candidates) {
+      const { tuple, id, destination } = connection;
       // What went to the container was for the host, whose addresses may also be routes of type local alone.
-      const went = wanted.some(({ was }) => was && server && was.equals(server) && !was.equals(destination));
+      const went = wanted.some(
+        (port) => port.was && !port.was.equals(destination) && isStale(connection, port),
+      );
       if (!went && !local.has(`${destination}`) && !destination.isLoopback) continue;
       const outcome = socket.attempt(
         request(`forget a UDP connection to ${destination}`, IPCTNL_MSG_CT_DELETE, family, [
