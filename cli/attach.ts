@@ -4,7 +4,7 @@ import { depthVariable } from '../lib/cni/call.ts';
 import { parseResult, type Result } from '../lib/cni/result.ts';
 import { listLinks } from '../lib/kernel/link.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
-import { openSandbox, openSandboxIfPresent } from '../lib/kernel/sandbox.ts';
+import { openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/kernel/sandbox.ts';
 import { settleDefaultRoutes } from '../lib/networks/default-route.ts';
 import type { Delegate } from '../lib/networks/delegates.ts';
 import { lockNetworks } from '../lib/networks/lock.ts';
@@ -193,13 +193,10 @@ function interfacesOf(netns: string, networks: readonly SavedDelegate[]): Set<st
 /** Whether a pod has the interface of a network; not where its namespace is gone. */
 function hasInterface({ netns, ifname }: SavedDelegate): boolean {
   const sandbox = openSandboxIfPresent(netns);
-  if (!sandbox) return false;
-  try {
-    return listLinks(sandbox.socket).some(({ name }) => name === ifname);
-  } finally {
-    sandbox.socket.close();
-    sandbox.netns.close();
-  }
+  return (
+    sandbox !== undefined &&
+    within(sandbox, (socket) => listLinks(socket).some(({ name }) => name === ifname))
+  );
 }
 
 /** "net1", or the first number after it that is free. */
@@ -222,7 +219,11 @@ function withOldDefaults(
 
 /** Does something in a pod's namespace. */
 function withSocket<T>(path: string, work: (socket: RouteSocket) => T): T {
-  const { socket, netns } = openSandbox(path);
+  return within(openSandbox(path), work);
+}
+
+/** Does something in a sandbox, and closes that. */
+function within<T>({ socket, netns }: Sandbox, work: (socket: RouteSocket) => T): T {
   try {
     return work(socket);
   } finally {
