@@ -13,7 +13,7 @@ import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, refuseOtherKind, retryIfGone } from '../lib/kernel/bridge.ts';
 import { bridgePortSettings } from '../lib/kernel/bridge-port.ts';
 import { checkVlanInterface, checkVlans, resolveTrunk } from '../lib/kernel/bridge-vlan.ts';
-import { getLink, type Link, LinkFlag, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
+import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import {
   type BridgeCall,
@@ -180,7 +180,7 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
   if (!bridge) throw new Error(`Bridge "${name}" is missing. Run "cni repair"`);
   refuseOtherKind(bridge);
   if (!bridge.up) throw new Error(`Bridge "${name}" is down. Bring it up with "ip link set ${name} up"`);
-  if (promiscMode && (bridge.flags & LinkFlag.Promisc) === 0)
+  if (promiscMode && !bridge.promisc)
     throw new Error(`Bridge "${name}" is not in promiscuous mode. Run "cni repair"`);
   const entry = interfaces.find((one) => !one.sandbox && one.name !== name && one.name.startsWith('veth'));
   if (!entry)

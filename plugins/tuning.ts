@@ -182,7 +182,7 @@ function currentSettings(sandbox: Sandbox, ifname: string, wanted: Settings): Se
 function linkSettings(link: Link): Omit<Required<Settings>, 'sysctl'> {
   return {
     mac: link.mac,
-    promisc: (link.flags & LinkFlag.Promisc) !== 0,
+    promisc: link.promisc,
     mtu: link.mtu,
     allmulti: (link.flags & LinkFlag.AllMulti) !== 0,
     txQLen: link.txQueueLength,

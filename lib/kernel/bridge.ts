@@ -4,16 +4,7 @@ import type { Prefix } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
 
-import {
-  createLink,
-  deleteLink,
-  getLink,
-  type Link,
-  LinkFlag,
-  listLinks,
-  requireLink,
-  setLink,
-} from './link.ts';
+import { createLink, deleteLink, getLink, type Link, listLinks, requireLink, setLink } from './link.ts';
 import { bridgeKind } from './link-kinds.ts';
 import { formatMac } from './mac.ts';
 
@@ -60,7 +51,7 @@ export function ensureBridge(owner: BridgeOwner, name: string, options: BridgeOp
   }
   refuseOtherKind(link);
   preferSysctl(['ipv6', 'conf', name, 'accept_ra'], '0', (message) => owner.warn(message));
-  if (!link.up || (promisc && (link.flags & LinkFlag.Promisc) === 0)) {
+  if (!link.up || (promisc && !link.promisc)) {
     socket.execute(setLink(link.index, { up: true, ...(promisc && { promisc }) }, name));
     link = requireLink(socket, name);
   }

@@ -70,6 +70,8 @@ export interface Link {
   mtu: number;
   flags: number;
   up: boolean;
+  /** Whether it was set so; whoever watches an interface holds it in that mode for a while. */
+  promisc: boolean;
   operState: (typeof operStates)[number];
   /** Kind of virtual interface, such as "veth"; "" for a physical one. */
   kind: string;
@@ -221,6 +223,7 @@ function readLink({ payload }: Message): Link {
     mtu: link.mtu ?? 0,
     flags,
     up: (flags & LinkFlag.Up) !== 0,
+    promisc: (flags & LinkFlag.Promisc) !== 0,
     operState: operStates[link.operState ?? 0] ?? 'unknown',
     kind: info.kind ?? '',
     data: info.data,

@@ -10,7 +10,7 @@ import { listAddresses } from '../../lib/kernel/address.ts';
 import { ensureBridge, ensureGatewayAddress, refuseOtherKind } from '../../lib/kernel/bridge.ts';
 import { bridgePortSettings } from '../../lib/kernel/bridge-port.ts';
 import { checkVlans, isJoined, joinVlan, vlanPort } from '../../lib/kernel/bridge-vlan.ts';
-import { getLink, type Link, LinkFlag, requireLink, setLink } from '../../lib/kernel/link.ts';
+import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { type BridgeCall, bridgeName, bridgeSettings, isGateway, usesVlans, vlansOf } from './config.ts';
 import { configurePort, serveGateways } from './host-side.ts';
 
@@ -39,7 +39,7 @@ function bridgeRepairs(call: BridgeCall, result: Result): Repair[] {
     return [{ what: `bridge "${name}"`, restore }];
   }
   refuseOtherKind(bridge);
-  const lacksPromisc = call.config.promiscMode && (bridge.flags & LinkFlag.Promisc) === 0;
+  const lacksPromisc = call.config.promiscMode && !bridge.promisc;
   if (bridge.up && !lacksPromisc) return [];
   const what = bridge.up ? `promiscuous mode of bridge "${name}"` : `state "up" of bridge "${name}"`;
   return [{ what, restore: () => void ensure() }];
