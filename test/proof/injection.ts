@@ -17,6 +17,8 @@ export interface Point {
   readonly call: string;
   /** Which of the main thread's calls of that name, from 1 on. */
   readonly nth: number;
+  /** Only calls that concern this path count. */
+  readonly path?: string;
   /** The call as strace shows it. */
   readonly text: string;
   /** Whether a child of the plugin is running then. */
@@ -109,10 +111,11 @@ export async function kill(
 export async function fail(
   host: Host,
   start: Start,
-  { call, nth }: Pick<Point, 'call' | 'nth'>,
+  { call, nth, path }: Pick<Point, 'call' | 'nth' | 'path'>,
   error: string,
 ): Promise<Injected> {
-  const options = ['-e', `trace=${call}`, '-e', `inject=${call}:error=${error}:when=${nth}`];
+  const concerned = path === undefined ? [] : ['-P', path];
+  const options = [...concerned, '-e', `trace=${call}`, '-e', `inject=${call}:error=${error}:when=${nth}`];
   const { output, log, isLate } = await traced(host, start, options);
   const injected = log.split('\n').find((line) => line.includes('(INJECTED)'));
   const isReached = injected !== undefined && isRelevant(injected);
