@@ -12,15 +12,16 @@ import { furtherArgs, withArgs } from '../lib/networks/pod.ts';
 import type { SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { selectionOf } from '../lib/networks/selection.ts';
 import { readArgs, readCapabilityArgs, requireNetns, rollBack } from './attachment.ts';
-import { CommandError } from './errors.ts';
+import { CommandError, describeError } from './errors.ts';
 import { displayName, type HostAttachment, takeInventory } from './inventory.ts';
-import { addPlugins, deletePlugins, type Environment } from './libcni/chain.ts';
+import { addPlugins, deletePlugins, type Environment, PluginFailedError } from './libcni/chain.ts';
+import type { PluginEntry } from './libcni/conflist.ts';
 import { findNamed, unknownName } from './names.ts';
 import { findNetwork } from './networks.ts';
 import { forgetSaved, recordOf, savedNetworksOf } from './records.ts';
 import { cacheDir, configDir, environment } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
-import { print } from './terminal.ts';
+import { print, warn } from './terminal.ts';
 
 interface AttachArguments {
   pod: string;
@@ -98,15 +99,24 @@ export const attach = podCommand(
     const runtime = recordOf(of.containerId, { ...one, of, netns });
     // Known before anything is done, so that DEL of the pod finds it if this process is killed.
     saved.save(of, netns, [...own, one]);
+    const added: PluginEntry[] = [];
     let result: Result;
     try {
-      const json = await addPlugins(list, runtime, environment);
+      const json = await addPlugins(list, runtime, environment, added);
       result = parseResult(json, String(json.cniVersion ?? list.cniVersion));
       saved.save(of, netns, withOldDefaults(netns, own, { ...one, result }));
     } catch (error) {
+      const refused =
+        error instanceof PluginFailedError ? list.plugins.slice(added.length, added.length + 1) : [];
       await rollBack(async () => {
-        await deletePlugins(list, runtime, environment, { goesOn: true });
-        forgetSaved(cacheDir(), runtime);
+        const takeBack = (plugins: readonly PluginEntry[]) =>
+          deletePlugins({ ...list, plugins }, runtime, environment, { goesOn: true });
+        const [outcome] = await Promise.allSettled([takeBack(refused)]);
+        await takeBack(added);
+        if (outcome.status === 'fulfilled') return forgetSaved(cacheDir(), runtime);
+        // DEL of the pod tries it once more.
+        saved.save(of, netns, [...own, { ...one, isRefused: true }]);
+        throw outcome.reason;
       });
       throw error;
     }
@@ -136,7 +146,12 @@ export const detach = podCommand(
     const { of } = one;
     if (!of) throw new CommandError(`Network "${network}" was attached by Multus. Delete the pod instead`);
     const record = recordOf(of.containerId, one);
-    await deletePlugins(one.network, record, delegating(trace), { result: one.result });
+    try {
+      await deletePlugins(one.network, record, delegating(trace), { result: one.result });
+    } catch (error) {
+      if (!one.isRefused) throw error;
+      warn(`Network "${network}" was never attached, so that nothing need be left: ${describeError(error)}`);
+    }
     if (hasInterface(one))
       throw new CommandError(
         `Pod "${name}" has the interface "${one.ifname}" still, though every plugin of network "${network}" says that it is gone. ` +

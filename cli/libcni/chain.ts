@@ -5,7 +5,7 @@
 
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { findPlugin } from '../../lib/cni/delegate.ts';
-import { runExecutable } from '../../lib/cni/exec.ts';
+import { NotStartedError, runExecutable } from '../../lib/cni/exec.ts';
 import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
 import { type Result, readOutput } from '../../lib/cni/result.ts';
 import { atLeast } from '../../lib/cni/version.ts';
@@ -18,7 +18,7 @@ import {
   resultJson,
 } from '../../lib/networks/plugin-config.ts';
 import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
-import type { NetworkList } from './conflist.ts';
+import type { NetworkList, PluginEntry } from './conflist.ts';
 
 /** What a runtime attaches a container with. */
 export interface Runtime {
@@ -82,17 +82,23 @@ export async function addNetwork(
   return result;
 }
 
-/** Attaches a container without recording it. @throws as {@link addNetwork} does. */
+/**
+ * Attaches a container without recording it.
+ * @param added gets the plugins whose ADD has succeeded.
+ * @throws as {@link addNetwork} does: PluginFailedError when the plugin after those has been run.
+ */
 export async function addPlugins(
   list: NetworkList,
   runtime: Runtime,
   environment: Environment,
+  added: PluginEntry[] = [],
 ): Promise<ResultJson> {
   checkRuntime(runtime);
   let last: { result: Result; version: string } | undefined;
   for (const plugin of list.plugins) {
     const config = pluginConfig(list, plugin, runtime, last?.result);
     const output = await run('ADD', plugin.type, config, runtime, environment);
+    added.push(plugin);
     last = readOutput(output, plugin.type, list.cniVersion);
   }
   return resultJson(last!.result, last!.version);
@@ -248,6 +254,7 @@ async function run(
     report({ error: error as Error });
     if (error instanceof NoAnswerError) throw error;
     const { code, message, details } = error as CniError;
+    if (error instanceof NotStartedError) throw new NoAnswerError(code, message, details);
     throw new PluginFailedError(type, code, `Plugin "${type}" failed ${command}: ${message}`, details);
   }
 }
@@ -265,7 +272,7 @@ export class PluginFailedError extends CniError {
   }
 }
 
-/** A plugin could not be asked: it is not installed, or did not answer. */
+/** A plugin could not be asked: it is not installed, cannot be started, or did not answer. */
 export class NoAnswerError extends CniError {
   override readonly name = 'NoAnswerError';
 }

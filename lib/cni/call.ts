@@ -204,10 +204,12 @@ export class Call<C = object> implements AttachmentId, Disposable {
    * Takes back everything that ADD has made. A step that fails keeps no others from running but those that
    * need it.
    * @param failed what has failed, for warnings.
+   * @returns whether all of them succeeded.
    */
-  async rollBack(failed = 'ADD'): Promise<void> {
+  async rollBack(failed = 'ADD'): Promise<boolean> {
     const { record } = this.context;
     const undone = new Set<Undo>();
+    let isClean = true;
     for (let undo = this.journal.pop(); undo; undo = this.journal.pop()) {
       try {
         const missing = undo.needs.find((one) => !undone.has(one));
@@ -216,11 +218,13 @@ export class Call<C = object> implements AttachmentId, Disposable {
         undone.add(undo);
         record?.noteUndone(undo.what);
       } catch (error) {
+        isClean = false;
         const { message } = error as Error;
         record?.noteUndone(undo.what, message);
         this.warn(`While undoing a failed ${failed}: ${message}`);
       }
     }
+    return isClean;
   }
 
   [Symbol.dispose](): void {

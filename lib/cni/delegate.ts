@@ -7,6 +7,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
 import { type Call, depthVariable } from './call.ts';
+import { errorObject } from './error-object.ts';
 import type { Command, Environment, Invocation } from './invocation.ts';
 import type { CallRecord } from './record.ts';
 import { type Result, readOutput } from './result.ts';
@@ -42,6 +43,17 @@ export class ElsewhereError extends CniError {
   override readonly name = 'ElsewhereError';
 }
 
+/** A plugin within this process has failed, and could not take back everything that it had done. */
+export class LeftoverError extends CniError {
+  override readonly name = 'LeftoverError';
+
+  /** @param error why ADD failed. */
+  static from(error: unknown): LeftoverError {
+    const { code, msg, details } = errorObject(error);
+    return new LeftoverError(code, msg, details);
+  }
+}
+
 /**
  * Runs the IPAM plugin's ADD.
  * @throws CniError, also when the plugin returns no address.
@@ -75,7 +87,7 @@ export async function ipam(call: Call, command: Command = call.command): Promise
  * @param type name of the plugin.
  * @returns the result of ADD, undefined for other verbs.
  * @throws CniError the plugin's own error, or what kept it from running; ElsewhereError for one in another
- *   process.
+ *   process, LeftoverError for one in this process that could not be undone.
  */
 export async function delegate(
   call: Call,
@@ -134,7 +146,7 @@ async function runElsewhere(
   { context, config }: Call,
   { type, file, stdin, environment, record, version, registerDel }: Elsewhere,
 ): Promise<Result | undefined> {
-  const { KilledError, runExecutable } = await import('./exec.ts');
+  const { KilledError, NotStartedError, runExecutable } = await import('./exec.ts');
   let output: string;
   try {
     const { signal, sharing, warn } = context;
@@ -142,7 +154,8 @@ async function runElsewhere(
     output = await runExecutable(file, stdin, environment, { signal, warn: sharing && warn });
   } catch (error) {
     if (error instanceof KilledError) registerDel();
-    else if (error instanceof CniError) throw new ElsewhereError(error.code, error.message, error.details);
+    else if (error instanceof CniError && !(error instanceof NotStartedError))
+      throw new ElsewhereError(error.code, error.message, error.details);
     throw error;
   }
   // Before what it printed is read: whether or not that makes sense, it has done its work.

@@ -39,13 +39,18 @@ export class KilledError extends CniError {
   override readonly name = 'KilledError';
 }
 
+/** An executable could not be started, so that nothing was done. */
+export class NotStartedError extends CniError {
+  override readonly name = 'NotStartedError';
+}
+
 /**
  * Runs a plugin's executable to its end.
  * @param file path of the executable.
  * @param stdin what it reads.
  * @param env its whole environment.
  * @returns what it printed.
- * @throws CniError the error it printed, or one that says how it failed; KilledError.
+ * @throws CniError the error it printed, or one that says how it failed; KilledError; NotStartedError.
  */
 export async function runExecutable(
   file: string,
@@ -78,7 +83,7 @@ const startProblems: Readonly<Record<string, string>> = {
 function startError(file: string, error: Error): Error {
   if (error instanceof CniError) return error;
   const problem = startProblems[errnoOf(error) ?? ''] ?? 'Make it an executable file';
-  return new CniError(ErrorCode.Internal, `Cannot run plugin "${file}". ${problem}`, error.message);
+  return new NotStartedError(ErrorCode.Internal, `Cannot run plugin "${file}". ${problem}`, error.message);
 }
 
 function runOnce(

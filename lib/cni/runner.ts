@@ -17,6 +17,7 @@ import {
   withoutOwnNetns,
 } from './call-checks.ts';
 import { type NetConf, netConfShape, validAttachments } from './config.ts';
+import { LeftoverError } from './delegate.ts';
 import { errorObject, formatError } from './error-object.ts';
 import { readInvocation } from './invocation.ts';
 import { parseJson } from './json.ts';
@@ -178,8 +179,8 @@ async function invoke(
         record?.noteResult(result);
         return result;
       } catch (error) {
-        await call.rollBack();
-        throw error;
+        const isClean = await call.rollBack();
+        throw isClean || context.depth === 0 ? error : LeftoverError.from(error);
       }
     case 'DEL':
       await plugin.del(call);

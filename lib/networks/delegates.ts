@@ -2,7 +2,7 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
-import { type DelegateOptions, delegate, ElsewhereError } from '../cni/delegate.ts';
+import { type DelegateOptions, delegate, ElsewhereError, LeftoverError } from '../cni/delegate.ts';
 import { emptyResult, type Result } from '../cni/result.ts';
 import { getKey } from '../cni/schema.ts';
 import { runAll } from '../cni/steps.ts';
@@ -26,6 +26,8 @@ export interface Delegate {
   readonly defaultRoute: readonly Address[] | undefined;
   /** What ADD gave, less what was taken from it; undefined before ADD. */
   readonly result: Result | undefined;
+  /** Whether a plugin of others has refused ADD: there may be something to take back, but need not be. */
+  readonly isRefused?: boolean;
   /** What is known of the device that its plugins work on, for the pod's status. */
   readonly deviceInfo?: object;
 }
@@ -38,7 +40,8 @@ export type Container = Pick<AttachmentId, 'containerId'> & { readonly netns: st
 
 /**
  * Attaches the pod. What was done is undone with the call.
- * @throws CniError that names the network; ElsewhereError when a plugin may have left something.
+ * @throws CniError that names the network; ElsewhereError when a plugin of others has refused, LeftoverError
+ *   when one within this process has left something.
  */
 export async function addDelegate(call: Call, one: Delegate): Promise<Result> {
   const { network } = one;
@@ -65,7 +68,7 @@ export async function checkDelegate(call: Call, one: Delegate): Promise<void> {
 }
 
 /**
- * Detaches a pod.
+ * Detaches a pod. Where ADD was refused, what DEL fails for may be the same, for ever: that is a warning.
  * @param container the pod's, where the call is about none.
  * @throws CniError that names the network, when every plugin has been run.
  */
@@ -76,7 +79,12 @@ export async function deleteDelegate(call: Call, one: Delegate, container?: Cont
     const options = optionsFor(call, one, 'DEL', pluginConfig(network, plugin, one, known));
     return delegate(call, plugin.type, { ...options, target: { ...options.target, ...container } });
   });
-  await inNetwork(one, () => runAll(call, ...steps));
+  try {
+    await inNetwork(one, () => runAll(call, ...steps));
+  } catch (error) {
+    if (!one.isRefused) throw error;
+    call.warn(`${(error as Error).message}. As ADD was refused there, nothing need be left; going on`);
+  }
 }
 
 /** Asks the plugins of a network whether they can serve ADD. @throws CniError that names the network. */
@@ -152,7 +160,7 @@ async function inNetwork(
   } catch (error) {
     const { code = ErrorCode.Internal, details } = error as Partial<CniError>;
     const where = `Network "${network.name}"${ifname ? `, interface "${ifname}"` : ''}`;
-    const Kind = error instanceof ElsewhereError ? ElsewhereError : CniError;
+    const Kind = [ElsewhereError, LeftoverError].find((kind) => error instanceof kind) ?? CniError;
     throw new Kind(
       typeof code === 'number' ? code : ErrorCode.Internal,
       `${where}: ${(error as Error).message}`,

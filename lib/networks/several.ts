@@ -1,7 +1,7 @@
 /** The verbs of a plugin that attaches a pod to several networks by running their plugins. */
 
 import type { Call, UndoStep } from '../cni/call.ts';
-import { ElsewhereError } from '../cni/delegate.ts';
+import { ElsewhereError, LeftoverError } from '../cni/delegate.ts';
 import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.ts';
 import type { InferShape, Shape } from '../cni/schema.ts';
 import { runTogether } from '../cni/steps.ts';
@@ -108,21 +108,26 @@ export function defineSeveralNetworks<S extends Shape>(
       refuseSameNames(delegates);
       const saved = savedOf(call);
       // What is saved of a living attachment stays as it is until the delegates have accepted this one.
-      let staysSaved = saved.load(call.attachment) !== undefined;
-      if (!staysSaved) saved.save(call.attachment, call.netns, delegates);
+      const isNew = saved.load(call.attachment) === undefined;
+      const save = (these: readonly Delegate[]) => saved.save(call.attachment, call.netns, these);
+      if (isNew) save(delegates);
       const before = call.undoCount;
       const added: AddedDelegate[] = [];
+      let left: Delegate[] = [];
       try {
         for (const one of delegates) added.push({ ...one, result: await addDelegate(call, one) });
       } catch (error) {
-        // DEL takes back what the plugin may have left, and needs to know of it.
-        staysSaved ||= error instanceof ElsewhereError;
+        left = leftBy(error, delegates[added.length]!);
         throw error;
       } finally {
-        if (!staysSaved) undoLast(call, before, 'forget the delegates', () => saved.remove(call.attachment));
+        if (isNew) {
+          undoLast(call, before, 'forget the delegates', () => save(left));
+          // DEL is not to try what ADD has not, and which may be impossible.
+          call.undo('forget the delegates that it did not reach', () => save([...added, ...left]));
+        }
       }
       const settled = settleDefaultRoutes(() => call.sandbox.socket, added);
-      saved.save(call.attachment, call.netns, settled);
+      save(settled);
       try {
         await api?.annotate(plan.annotationsFor(settled));
       } catch (error) {
@@ -139,7 +144,7 @@ export function defineSeveralNetworks<S extends Shape>(
           ErrorCode.UnknownContainer,
           `Nothing is saved in "${directoryOf(call.config)}" of the networks of container "${call.containerId}". Delete the container and add it again`,
         );
-      for (const one of delegates) await checkDelegate(call, completed(call, one));
+      for (const one of delegates) if (!one.isRefused) await checkDelegate(call, completed(call, one));
     },
 
     async del(call) {
@@ -191,6 +196,12 @@ async function lockPod(call: Call): Promise<void> {
  */
 async function detach(call: Call, delegates: readonly Delegate[]): Promise<void> {
   await runTogether(call, ...delegates.toReversed().map((one) => () => deleteDelegate(call, one)));
+}
+
+/** What DEL is to take back of a delegate whose ADD has failed. */
+function leftBy(error: unknown, one: Delegate): Delegate[] {
+  if (error instanceof ElsewhereError) return [{ ...one, isRefused: true }];
+  return error instanceof LeftoverError ? [one] : [];
 }
 
 /** Registers a step that runs after those of the delegates, if these have left nothing for DEL. */

@@ -1,8 +1,8 @@
 /** multus: plugins of others that the plugins of a pod's networks run. */
 
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import test from 'ava';
-import { Attachment, attach, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { logEntries, logFile } from '../support/log.ts';
@@ -13,6 +13,7 @@ import {
   interfacesOf,
   makeHostWithNetworks,
   mentions,
+  savedOf,
   several,
   writeNetworks,
 } from '../support/several.ts';
@@ -35,6 +36,9 @@ exit ${addExit}
   writeFileSync(host.file('/run/bin/foreign'), script, { mode: 0o755 });
   writeNetworks(host, [{ cniVersion: '1.0.0', name: 'foreign', plugins: [{ type: 'foreign' }] }]);
 }
+
+/** Names of the networks that are saved of a pod. */
+const namesOf = (host: Host, { pod }: Attachment) => savedOf(host, pod).map(({ Name }) => Name);
 
 for (const how of ['DEL', 'GC'])
   test(`what a plugin of others leaves when its ADD fails is taken back by ${how}`, async (t) => {
@@ -81,6 +85,93 @@ test('a network that "cni attach" cannot take back is known to DEL of the pod', 
   rmSync(host.file('/run/refusing'));
   await one.del();
   t.false(existsSync(host.file('/run/left')));
+  t.deepEqual(mentions(host, one.pod), []);
+});
+
+test('a network that was refused keeps no pod from being deleted; one that was not reached is not tried', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  writeForeign(host, 1);
+  writeFileSync(host.file('/run/refusing'), '');
+  writeNetworks(host, [{ cniVersion: '1.0.0', name: 'missing', plugins: [{ type: 'missing' }] }]);
+  const options = annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage,foreign,missing' });
+  const one = new Attachment(host, await host.addPod(), network, { env });
+  t.is((await one.tryAdd(options)).error!.msg, 'Network "foreign", interface "net2": Half done');
+  t.deepEqual(namesOf(host, one), ['foreign']);
+  const { exit, stderr } = await one.tryDel();
+  t.is(exit, 0);
+  t.regex(
+    stderr,
+    /Network "foreign", .*exit code 1.*\. As ADD was refused there, nothing need be left; going on/,
+  );
+  t.deepEqual(mentions(host, one.pod), []);
+});
+
+test('nothing is saved of a plugin that could not be started', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  writeForeign(host, 1);
+  chmodSync(host.file('/run/bin/foreign'), 0o644);
+  const one = new Attachment(host, await host.addPod(), network, { env });
+  const { error } = await one.tryAdd(annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage,foreign' }));
+  t.regex(error!.msg, /Cannot run plugin "\/run\/bin\/foreign"\. Make it an executable file/);
+  t.deepEqual(mentions(host, one.pod), []);
+});
+
+test('what a network of this suite could not take back of its ADD has DEL do it', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  writeForeign(host, 0);
+  writeFileSync(host.file('/run/refusing'), '');
+  // Its route leads to where no interface does, so that the bridge plugin fails when it has the address.
+  const route = { dst: '10.98.0.0/16', gw: '10.99.0.1' };
+  const result = { cniVersion: '1.0.0', ips: [{ address: '10.41.9.9/24' }], routes: [route] };
+  const foreign = readFileSync(host.file('/run/bin/foreign'), 'utf8');
+  const ipam = foreign.replace(/\{.*Half done"\}/, JSON.stringify(result));
+  writeFileSync(host.file('/run/bin/foreign'), ipam, { mode: 0o755 });
+  const bridge = { type: 'bridge', bridge: 'br9', ipam: { type: 'foreign' } };
+  writeNetworks(host, [{ cniVersion: '1.0.0', name: 'routed', plugins: [bridge] }]);
+  const one = new Attachment(host, await host.addPod(), network, { env });
+  const outcome = await one.tryAdd(annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage,routed' }));
+  t.regex(outcome.error!.msg, /Network "routed", interface "net2": .*10\.99\.0\.1/);
+  t.deepEqual(await interfacesOf(one.pod), []);
+  t.deepEqual(namesOf(host, one), ['routed']);
+  t.regex((await one.tryDel()).error!.msg, /Network "routed", interface "net2": .*exit code 1/);
+  rmSync(host.file('/run/refusing'));
+  await one.del();
+  t.false(existsSync(host.file('/run/left')));
+  t.deepEqual(mentions(host, one.pod), []);
+});
+
+test('"cni attach" of a network that cannot work leaves the pod as it was', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const bridge = { type: 'bridge', bridge: 'br9' };
+  const ofPlugins = (name: string, ...plugins: Conflist['plugins']) => ({
+    cniVersion: '1.1.0',
+    name,
+    plugins,
+  });
+  writeNetworks(host, [
+    ofPlugins(
+      'missing',
+      { ...bridge, ipam: { type: 'host-local', subnet: '10.41.9.0/24' } },
+      { type: 'absent' },
+    ),
+    ofPlugins('wrong', { ...bridge, mtu: 'large' }),
+  ]);
+  const one = await attach(host, network, annotated({}));
+  const missing = await host.tryRun([command, 'attach', 'web', 'missing'], { env });
+  t.regex(missing.stderr, /Plugin "absent" is not in CNI_PATH/);
+  t.deepEqual(namesOf(host, one), ['pods']);
+  // Its plugin refuses any verb for this, and will never detach the pod.
+  const attachWrong = () => host.tryRun([command, 'attach', 'web', 'wrong'], { env });
+  t.regex((await attachWrong()).stderr, /"mtu"/);
+  t.deepEqual(namesOf(host, one), ['pods', 'wrong']);
+  await one.check();
+  const { exit, stderr } = await host.tryRun([command, 'detach', 'web', 'wrong'], { env });
+  t.is(exit, 0);
+  t.regex(stderr, /Network "wrong" was never attached, so that nothing need be left: .*"mtu"/);
+  t.deepEqual(namesOf(host, one), ['pods']);
+  await attachWrong();
+  t.is((await one.tryDel()).exit, 0);
+  t.deepEqual(await interfacesOf(one.pod), []);
   t.deepEqual(mentions(host, one.pod), []);
 });
 
