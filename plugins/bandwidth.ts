@@ -20,7 +20,7 @@ import {
 } from '../lib/kernel/traffic-control.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 import { collectIfbs, createIfb, findIfb, type IfbOwner, refuseExistingIfb } from './bandwidth/ifb.ts';
-import { isRedirected, redirect } from './bandwidth/redirection.ts';
+import { isRedirected, redirect, redirectAgain } from './bandwidth/redirection.ts';
 
 /** How long a packet may wait, in seconds. */
 const latency = 0.025;
@@ -247,7 +247,7 @@ function egressRepairs(call: BandwidthCall, veth: Link, wanted: Limit): Repair[]
       : [
           {
             what: `redirection from interface "${veth.name}" to "${ifb.name}"`,
-            restore: () => redirect(ownerOf(call), veth, ifb),
+            restore: () => redirectAgain(ownerOf(call), veth, ifb),
           },
         ]),
   ];

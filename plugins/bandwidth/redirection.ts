@@ -15,7 +15,6 @@ import type { IfbOwner } from './ifb.ts';
 /**
  * Has what comes in by the host's end leave by the interface that limits it. A redirection to an interface
  * that was deleted stays, drops everything, and would come first.
- * @throws Error when a redirection of somebody else's comes first.
  */
 export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void {
   try {
@@ -33,16 +32,21 @@ export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void 
     ({ to }) => (to === 0 ? 'dead' : 'living'),
   );
   host.execute(...dead.map((filter) => deleteFilter(filter, veth.name)));
-  if (living[0]?.to === ifb.index) return;
-  if (living.some(({ to }) => to === ifb.index))
-    throw new Error(
-      `Another filter takes all that comes in by "${veth.name}" before it gets to the limit. Look for it with "tc filter show dev ${veth.name} ingress", and remove it`,
-    );
+  if (living.some(({ to }) => to === ifb.index)) return;
   const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
   for (const filter of added!)
     undo(
       `remove the redirection of "${veth.name}"`,
       () => void host.execute(deleteFilter(filter, veth.name)),
+    );
+}
+
+/** As {@link redirect}. @throws Error when a redirection of somebody else's comes first. */
+export function redirectAgain(owner: IfbOwner, veth: Link, ifb: Link): void {
+  redirect(owner, veth, ifb);
+  if (!isRedirected(owner.host, veth, ifb))
+    throw new Error(
+      `Another filter takes all that comes in by "${veth.name}" before it gets to the limit. Look for it with "tc filter show dev ${veth.name} ingress", and remove it`,
     );
 }
 
