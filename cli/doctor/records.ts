@@ -70,12 +70,14 @@ export function collectFix(network: string, disableGC = false): string {
     : `cni gc ${shellWord(network)}`;
 }
 
-function orphans({ inventory: { attachments, records }, environment }: Context): Finding[] {
+function orphans({ inventory: { attachments, records, networks }, environment }: Context): Finding[] {
   return attachments
     .filter(({ orphaned }) => orphaned.length > 0)
     .map((one) => {
       const record = records.get(attachmentKey(one));
       const network = record && networkFromCache(record);
+      // As for "cni gc", the configuration of now counts, where there is one.
+      const disableGC = networks.find(({ name }) => name === one.network)?.disableGC;
       const holds = one.ips.length > 0 ? `, and holds ${one.ips.join(', ')}` : '';
       return {
         severity: 'warning',
@@ -83,11 +85,11 @@ function orphans({ inventory: { attachments, records }, environment }: Context):
         key: attachmentKey(one),
         message: `It belongs to no container any more${holds}: ${one.orphaned.join('; ')}`,
         cause: 'The host went down, or the runtime lost the container, without a DEL',
-        fix: collectFix(one.network, network?.disableGC),
+        fix: collectFix(one.network, disableGC),
         // What has no record may be of an ADD that is under way.
         ...(record &&
           network &&
-          !network.disableGC && {
+          !disableGC && {
             apply: async () => {
               if (!isCurrent(environment.cacheDir, record)) return;
               await deleteNetwork(network, { ...record, netns: one.netns }, environment);
