@@ -23,7 +23,6 @@ import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, u
 import { ClaimMarks, longestRelease } from './claim-marks.ts';
 import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
-import { outerLockMs } from './xtables-lock.ts';
 
 const defaultDirectory = '/run/cni/firewall';
 
@@ -179,6 +178,7 @@ export class Claims {
     const isCertain = inUse && known.every((address) => wanted.has(`${address}`));
     let lock = await this.lockIfPossible();
     let leaving = claims;
+    let marked: readonly Claim[] = [];
     try {
       for (const address of known) wanted.set(`${address}`, address);
       const own = new Set(claims.map(({ file }) => file));
@@ -191,6 +191,8 @@ export class Claims {
       if (isCertain) {
         const marks = claims.map((claim) => this.marks.mark(claim));
         leaving = marks.map(({ claim }) => claim);
+        // Others may be at what was marked before.
+        marked = leaving.filter((_, i) => marks[i]!.isMarked && !claims[i]!.isLeaving);
         if (marks.every(({ isMarked }) => isMarked)) {
           lock?.close();
           lock = undefined;
@@ -200,7 +202,7 @@ export class Claims {
       this.dropAll(leaving);
     } catch (error) {
       // Nobody is to wait for what is not going on any more. DEL and GC find the claims by any name.
-      for (const claim of leaving) this.marks.unmark(claim);
+      for (const claim of marked) this.marks.unmark(claim);
       throw error;
     } finally {
       lock?.close();
@@ -239,7 +241,7 @@ export class Claims {
   }
 
   private lock() {
-    return acquireLock(`${this.directory}.lock`, outerLockMs);
+    return acquireLock(`${this.directory}.lock`, longestRelease * 1000);
   }
 
   /** A full or read-only /run keeps nobody from cleaning up. */

@@ -20,6 +20,9 @@ export const lockSeconds = 30;
 /** How long locks are waited for that are held while iptables waits for its own, in milliseconds. */
 export const outerLockMs = (lockSeconds + 10) * 1000;
 
+/** How long locks are waited for that are held while those are waited for, in milliseconds. */
+export const outermostLockMs = outerLockMs + outerLockMs;
+
 /** A file that the program alone has: its own standard input. */
 const ownFile: RunOptions['environment'] = { [variable]: '/proc/self/fd/0' };
 

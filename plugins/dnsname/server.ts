@@ -8,6 +8,7 @@ import { existsSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:f
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { readRegularFile } from '../../lib/file.ts';
+import { outermostLockMs } from '../../lib/firewall/xtables-lock.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
 import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
 import { readStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
@@ -59,7 +60,7 @@ export class NameServer {
    * @throws CniError when the files cannot be written, or dnsmasq does not start.
    */
   async update(change: (before: Records) => Records | Promise<Records>): Promise<void> {
-    using _ = await acquireLock(lockFile);
+    using _ = await acquireLock(lockFile, outermostLockMs);
     const before = this.read();
     const after = await change(before);
     if (after.hosts.length === 0) return this.remove();

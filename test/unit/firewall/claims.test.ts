@@ -106,6 +106,30 @@ test('nobody waits for a release that has failed, and the claim stays for the ne
   t.deepEqual(claims.of(attachment), []);
 });
 
+test('a release that fails leaves the mark of another one, which is still going on', async (t) => {
+  const { claims } = claimsIn(t);
+  await claims.take(attachment, [Address.parse('10.41.0.9')], { backends: ['iptables'] });
+  const options = { known: [], isHeld: () => false };
+  const begun = Promise.withResolvers<void>();
+  const told = Promise.withResolvers<void>();
+  const del = claims.release(claims.of(attachment), { ...options, inUse: true }, async () => {
+    begun.resolve();
+    await told.promise;
+  });
+  await begun.promise;
+  const gc = claims.release(claims.stale('net', []), { ...options, inUse: false }, async () => {
+    throw new Error('refused');
+  });
+  await t.throwsAsync(gc, { message: 'refused' });
+  t.deepEqual(
+    claims.of(attachment).map(({ isLeaving }) => isLeaving),
+    [true],
+  );
+  told.resolve();
+  await del;
+  t.deepEqual(claims.of(attachment), []);
+});
+
 test('a claim is kept by an ADD that does not know what the firewall has done', async (t) => {
   const address = Address.parse('10.41.0.9');
   for (const [error, kept] of [
