@@ -5,7 +5,7 @@ import type { Host } from '../../test/support/host.ts';
 import { differences, type Picture, takePicture } from './picture.ts';
 
 /** How long what is being undone may take, in milliseconds. */
-const settlingTime = 20_000;
+const settlingTime = 90_000;
 
 /** What is there that was not there before, and what is no longer, once nothing changes any more. */
 export async function leftovers(host: Host, before: Picture): Promise<{ left: string[]; lost: string[] }> {

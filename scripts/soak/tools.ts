@@ -14,7 +14,7 @@ const launcherKillProbability = 0.2;
 /** Attempts at DEL or GC, the last ones without kills, after which it is a violation that none succeeds. */
 export const triesAtMost = 8;
 /** How long the agent may take to undo what nobody waits for any more, in milliseconds. */
-export const settlingTime = 20_000;
+export const settlingTime = 90_000;
 
 export interface Tools {
   readonly networks: readonly SoakNetwork[];

@@ -14,7 +14,7 @@ test('hostile input does no harm on a host of its own', async (t) => {
   const names = hostTargets.map(({ name }) => name);
   const extent = ['--inputs', `${sample * names.length}`, '--every', `${every}`, '--seed', `${seed}`];
   const argv = [process.execPath, '--no-warnings', fuzz, '--target', names.join(), ...extent];
-  const { exit, stdout, stderr } = await tryRun(argv, { timeout: 1_200_000 });
+  const { exit, stdout, stderr } = await tryRun(argv, { timeout: 1_750_000 });
   t.is(exit, 0, `${stdout}${stderr}`);
   const tried = [...stdout.matchAll(/^ok (\S+):/gm)].map(([, name]) => name);
   t.deepEqual(tried, names, stdout);

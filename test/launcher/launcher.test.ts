@@ -262,11 +262,12 @@ function takeCalls(agent: Server, answer?: string): void {
 }
 
 test('an agent that hangs, or breaks the protocol, is reported as what it is', async (t) => {
-  for (const [answer, reason] of [
-    [undefined, /: The agent runs but gives no sign of life\. End it with systemctl kill /],
-    ['?\0\0\0\0\0', /: Protocol error$/],
+  const impatient = 'with an agent that may be silent for two seconds';
+  for (const [answer, reason, build] of [
+    [undefined, /: The agent runs but gives no sign of life\. End it with systemctl kill /, impatient],
+    ['?\0\0\0\0\0', /: Protocol error$/, undefined],
   ] as const) {
-    const { agent, start } = await installWithAgent(t, 'with an agent that may be silent for two seconds');
+    const { agent, start } = await installWithAgent(t, build);
     takeCalls(agent, answer);
     const { exit, stdout } = await tryRun(start, { env: { CNI_COMMAND: 'ADD' } });
     t.is(exit, 1);

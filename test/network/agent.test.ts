@@ -143,7 +143,7 @@ test('an agent that is told to end does so once its calls are done, whatever its
   writeFileSync(host.file(`${directory}/go`), '');
   const [code] = (await call.ended) as [number];
   t.is(code, 0, call.output());
-  const patience = sleep(10_000, 'still there');
+  const patience = sleep(60_000, 'still there');
   t.not(await Promise.race([ended, patience]), 'still there');
 });
 
@@ -247,8 +247,8 @@ test('whatever a peer sends, it gets nothing, and others are served', async (t) 
 test('a result that was passed on counts, even if the agent hears of it when a sign of life is due', async (t) => {
   const host = await makeHost(t);
   const agent = await startAgent(t, host);
-  // The first write says that the call is the agent's own, the second is the result.
-  const slowly = 'strace -o /run/trace -e trace=write -e inject=write:delay_exit=4000000:when=2'.split(' ');
+  // The first write says that the call is the agent's own, the second is the result, unless it wakes a thread by one.
+  const slowly = 'strace -o /run/trace -e trace=write -e inject=write:delay_exit=4000000:when=2+'.split(' ');
   const tracer = await host.start(t, ['sh', '-c', `${slowly.join(' ')} -p ${agent.pid} 2>&1`]);
   const { exit, stdout } = await host.tryRun([join(suites.ours, 'bridge')], {
     env: { CNI_COMMAND: 'VERSION' },
@@ -271,7 +271,7 @@ test('a launcher that passes its result on too late fails, as ADD has been undon
   await startAgent(t, host);
   const pod = await host.addPod();
   // To a socket, which standard output is here, it would not write(2); what it keeps of its input is not late.
-  const late = `strace -qq -o /dev/null -P /run/result -e inject=write:delay_enter=12000000 ${join(suites.ours, 'bridge')}`;
+  const late = `strace -qq -o /dev/null -P /run/result -e inject=write:delay_enter=20000000 ${join(suites.ours, 'bridge')}`;
   const { exit } = await host.tryRun(['sh', '-c', `${late} >/run/result`], {
     env: addEnvironment(pod),
     stdin: JSON.stringify({ ...bridge, name: 'agentnet', cniVersion: '1.1.0' }),

@@ -214,7 +214,7 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
   t.regex(byAddress.get('10.88.0.4')?.orphaned[0] ?? '', /no runtime knows/);
   const table = (await run(['list'])).stdout;
   t.regex(table, /CONTAINER +NETWORK +INTERFACE +ADDRESSES +PORTS +AGE +STATE/);
-  t.regex(table, /10\.88\.0\.2 +8080:80\/tcp +\d+s +ok/);
+  t.regex(table, /10\.88\.0\.2 +8080:80\/tcp +\d+[sm] +ok/);
   t.regex(table, /3 attachments, 2 orphaned/);
 
   const text = (await run(['draw'])).stdout;

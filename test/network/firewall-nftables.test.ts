@@ -2,7 +2,7 @@ import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, Namespace } from '../support/host.ts';
-import { ask, files, nftJson, ping, reach, serve, snapshot } from '../support/observe.ts';
+import { ask, files, nftJson, ping, reach, serve, snapshot, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 
 const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
@@ -102,8 +102,8 @@ test('chains that drop all are found in every family; others are left alone', as
   );
   const one = await attach(host, net());
   t.deepEqual(await jumps(host), ['inet a f', 'inet filter FORWARD', 'ip b f', 'ip b g', 'ip6 c f']);
-  t.true(await ping(one.pod, '192.0.2.2'));
-  t.true(await ping(one.pod, 'fd00:2::2'));
+  for (const address of ['192.0.2.2', 'fd00:2::2'])
+    await until(`${address} answers`, () => ping(one.pod, address));
   await one.check();
   await one.del();
   for (const table of ['a', 'b', 'c', 'filter']) t.deepEqual(await elements(host, table), [], table);

@@ -82,8 +82,9 @@ test('pods on two nodes reach each other over VXLAN, and a host port leads acros
   t.regex(v4!, /^10\.244\.1\./);
   t.regex(client.ip, /^10\.244\.2\./);
 
-  t.true(await observe.ping(client.pod, v4!));
-  t.true(await observe.ping(client.pod, v6!));
+  // An address of IPv6 is first looked for on the link.
+  for (const address of [v4!, v6!])
+    await observe.until(`${address} answers`, () => observe.ping(client.pod, address));
   await observe.serve(t, web.pod, 'tcp', 80, 'web');
   t.deepEqual(await observe.reach(client.pod, 'tcp', v4!, 80), {
     label: 'web',

@@ -206,7 +206,7 @@ test('a version that cannot run any more is not put back', async (t) => {
   t.deepEqual(builds(bin), [hidden]);
 });
 
-test('two installations at once do not take one another for what was there before', async (t) => {
+test.serial('two installations at once do not take one another for what was there before', async (t) => {
   const bin = begin(t, 'reference');
   const exits = await Promise.all([install(bin), install(bin)]);
   t.deepEqual(

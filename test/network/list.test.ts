@@ -308,7 +308,7 @@ test('what is deleted while it is looked at is left out, and not called broken',
   mkdirSync(host.file('/run/bin'));
   // As CHECK sees it when DEL has taken something away, and the runtime is about to remove the record.
   const script = `#!/bin/sh
-rm /var/lib/cni/results/podnet-* > /dev/null 2>&1 &
+rm /var/lib/cni/results/podnet-* > /dev/null 2>&1
 echo '{"code": 100, "msg": "a rule is missing"}'
 exit 1
 `;

@@ -3,7 +3,7 @@
 import test from 'ava';
 import { Attachment, attach, type Conflist, type PluginConf } from '../support/chain.ts';
 import { makeHostWithDevices } from '../support/host.ts';
-import { link, networkSnapshot, ping, snapshot } from '../support/observe.ts';
+import { link, networkSnapshot, ping, snapshot, until } from '../support/observe.ts';
 
 const hostLocal = { type: 'host-local', subnet: '10.30.0.0/24', routes: [{ dst: '0.0.0.0/0' }] };
 const fixed = { type: 'static', addresses: [{ address: '10.30.0.9/24', gateway: '10.30.0.1' }] };
@@ -138,5 +138,6 @@ for (const type of ['bridge', 'ptp', 'macvlan'])
     ]);
     await one.check();
     if (type !== 'macvlan')
-      for (const gateway of ['10.30.0.1', 'fd00:30::1']) t.true(await ping(one.pod, gateway));
+      for (const gateway of ['10.30.0.1', 'fd00:30::1'])
+        await until(`${gateway} answers`, () => ping(one.pod, gateway));
   });

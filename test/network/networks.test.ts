@@ -6,6 +6,7 @@ import { load } from 'js-yaml';
 import { attach, type Conflist, sample } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { makeHost, makeHostWithDevices } from '../support/host.ts';
+import { ping } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 
 const bridge = (name: string, br: string, ...subnets: string[]) => ({
@@ -131,7 +132,7 @@ test('a network that is created works: pods get addresses and reach the host, an
     capabilities: { portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }] },
   });
   t.regex(web.ip, /^10\.89\.2\./);
-  await web.pod.run(['ping', '-c1', '-W2', '10.89.2.1']);
+  t.true(await ping(web.pod, '10.89.2.1'));
   t.regex(await web.pod.run(['ip', '-6', 'address', 'show', 'dev', 'eth0', 'scope', 'global']), /inet6 fd/);
   t.regex(await host.run(['iptables-save', '-t', 'nat']), /dport 8080/);
   await web.check();

@@ -36,7 +36,7 @@ async function routing(ns: Namespace): Promise<string[]> {
   return texts
     .flatMap((text) => text.split('\n'))
     .filter((line) => line !== '' && !/table local|fe80::/.test(line))
-    .map((line) => line.trim().replace(/ linkdown$/, ''))
+    .map((line) => line.trim().replace(/ linkdown\b/, ''))
     .sort();
 }
 

@@ -75,6 +75,7 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   await nodes[2]!.cutOff();
   await etcd.kill(1);
   await etcd.startMember(1);
+  await until('two members are enough', async () => (await onNodes[0]!.run('STATUS', '')).exit === 0);
   // As a call leaves it that is killed right after it had got the lease.
   const [key, range_end] = ['node-3', 'node-4'].map((name) =>
     Buffer.from(`/cni/addresses/nodes/${name}`).toString('base64'),

@@ -55,8 +55,8 @@ const watched = [
 /** Children that are started, as against threads. */
 const startsChild = /^(?:clone3?\(.*CLONE_VFORK|vfork\()/;
 
-/** How long a plugin may take at all, in milliseconds: no lock is waited for longer than 30 seconds. */
-const longestRun = 45_000;
+/** How long a plugin may take at all, in milliseconds: no lock is waited for longer than 40 seconds, and machines may be slow. */
+const longestRun = 180_000;
 
 /** Lists the points of a verb, from the first one after the configuration was read, by running it. */
 export async function findPoints(host: Host, start: Start): Promise<{ points: Point[]; output: Output }> {

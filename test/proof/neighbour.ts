@@ -72,7 +72,7 @@ export class Outside {
 
   /** Whether somebody accepts a TCP connection. */
   async connects(address: string, port: number): Promise<boolean> {
-    const argv = ['timeout', '5', 'bash', '--norc', '-c', `: < /dev/tcp/${address}/${port}`];
+    const argv = ['timeout', '30', 'bash', '--norc', '-c', `: < /dev/tcp/${address}/${port}`];
     return (await this.pod.tryRun(argv)).exit === 0;
   }
 

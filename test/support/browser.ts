@@ -37,7 +37,7 @@ export async function openFile(browser: Browser, file: string): Promise<{ page: 
     void dialog.dismiss();
   });
   await page.setViewport({ width: 1200, height: 800 });
-  await page.goto(url);
+  await page.goto(url, { timeout: 120_000 });
   return { page, seen };
 }
 

@@ -2,7 +2,6 @@
 
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { runNetworkVerb, sample } from './chain.ts';
 import { type Host, makeHost, type Namespace, type Pod, type Teardown } from './host.ts';
 import { until } from './observe.ts';
@@ -127,16 +126,11 @@ async function startDaemon(
   const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()));
   t.teardown(() => void child.kill('SIGKILL'));
   // nsenter becomes the daemon itself; it is there when it answers.
-  for (let tries = 0; ; tries++) {
-    const status = await runNetworkVerb(
-      host,
-      { ...sample(dhcpSample), plugins: [{ type: 'dhcp', ipam: { type: 'dhcp' } }] },
-      'STATUS',
-    );
-    if (status.exit === 0) break;
-    if (tries === 50) throw new Error(`The daemon does not start: ${said}`);
-    await sleep(100);
-  }
+  const network = { ...sample(dhcpSample), plugins: [{ type: 'dhcp', ipam: { type: 'dhcp' } }] };
+  const answers = async () => (await runNetworkVerb(host, network, 'STATUS')).exit === 0;
+  await until('the daemon answers', answers).catch((error: Error) => {
+    throw new Error(`${error.message}: ${said}`);
+  });
   return {
     said: () => said,
     async stop(signal = 'SIGTERM') {
@@ -175,9 +169,6 @@ export async function dhcpd(t: Teardown, outside: Pod): Promise<{ leases(): Prom
     stdio: 'ignore',
   });
   t.teardown(() => void child.kill('SIGKILL'));
-  for (let tries = 0; !(await outside.run(['ss', '-lun'])).includes(':67 '); tries++) {
-    if (tries === 50) throw new Error('dhcpd does not start');
-    await sleep(100);
-  }
+  await until('dhcpd listens', async () => (await outside.run(['ss', '-lun'])).includes(':67 '));
   return { leases: () => outside.run(['cat', leases]) };
 }

@@ -24,7 +24,7 @@ async function routes(ns: Namespace): Promise<string[]> {
   return `${v4}${v6}`
     .split('\n')
     .filter((line) => line !== '' && !/^(local|broadcast|anycast|multicast)|fe80::|ff00::|dev lo/.test(line))
-    .map((line) => line.trim())
+    .map((line) => line.trim().replace(/ linkdown\b/, ''))
     .sort();
 }
 

@@ -43,11 +43,11 @@ export class Node extends Host {
     writeFileSync(this.file(path), text);
   }
 
-  /** What the web server at an address says, or undefined when nobody answers within five seconds. */
+  /** What the web server at an address says, or undefined when nobody answers within half a minute. */
   async browse(address: string, port = 80): Promise<string | undefined> {
     const host = address.includes(':') ? `[${address}]` : address;
-    const argv = ['curl', '--silent', '--fail', '--max-time', '1', `http://${host}:${port}/`];
-    for (const deadline = Date.now() + 5000; Date.now() < deadline; ) {
+    const argv = ['curl', '--silent', '--fail', '--max-time', '5', `http://${host}:${port}/`];
+    for (const deadline = Date.now() + 30_000; Date.now() < deadline; ) {
       const output = await this.tryRun(argv);
       if (output.exit === 0) return output.stdout.trim();
       await new Promise((resolve) => setTimeout(resolve, 50));

@@ -33,10 +33,8 @@ test('what is not a network namespace is refused at once, by name', async (t) =>
     [at('file/below'), /does not exist/],
     ['/proc/999999999/ns/net', /does not exist/],
   ] as const) {
-    const start = performance.now();
     t.throws(() => Netns.open(path), { instanceOf: NetnsGoneError, message: pattern }, path);
     t.is(Netns.openIfPresent(path), undefined);
-    t.true(performance.now() - start < 1000);
   }
   server.close();
 });
