@@ -14,9 +14,10 @@
  * The stamp also says in which boot of the host it was made. If the times agree and the boot has ended, all
  * that is reserved was so before: no container can use it any more, whatever the clock says. The boot of
  * another host that shares the directory, as by NFS, looks the same: it counts only if no host but this one
- * has reserved there, and the stamp is of the boot that stands beside it. Earlier releases note no host, and
- * what they have left proves nothing. Once nothing of others can be left, their lines go: a host whose number
- * has changed would count as two for good.
+ * has reserved there, and the stamp is of the boot that stands beside it. Only hosts that run this
+ * release or a later one are noted: what the reference plugin or an earlier release has reserved on another
+ * host is not told from what this one has. Once nothing of others can be left, their lines go: a host whose
+ * number has changed would count as two for good.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
