@@ -239,7 +239,8 @@ async function releaseOrRemember(call: WhereaboutsCall, backend: Backend, one: R
 
 /** Does the releases that wait. No other call fails because one of them does. */
 async function tryWorkOff(call: WhereaboutsCall, backend: Backend): Promise<void> {
-  await workOff(backend).catch(({ message }: Error) => call.warn(message));
+  const warn = (message: string) => call.warn(message);
+  await workOff(backend, warn).catch(({ message }: Error) => warn(message));
 }
 
 /** Does something when it is first asked for. */

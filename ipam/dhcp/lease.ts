@@ -158,13 +158,14 @@ export class Lease {
   }
 
   private schedule(at: number): void {
+    const wait = msUntil(at);
+    const work = () => (wait > longestTimer ? this.schedule(at) : void this.renewOrExpire());
+    this.startTimer(Math.min(wait, longestTimer), work);
+  }
+
+  private startTimer(wait: number, work: () => void): void {
     clearTimeout(this.timer);
-    if (this.stopping.signal.aborted) return;
-    const wait = Math.max(at - msSinceBoot(), 0);
-    this.timer = setTimeout(
-      () => (wait > longestTimer ? this.schedule(at) : void this.renewOrExpire()),
-      Math.min(wait, longestTimer),
-    );
+    if (!this.stopping.signal.aborted) this.timer = setTimeout(work, wait);
   }
 
   /**
@@ -172,8 +173,9 @@ export class Lease {
    * all the others.
    */
   private async renewOrExpire(): Promise<void> {
-    const now = msSinceBoot();
+    let now: number | undefined;
     try {
+      now = msSinceBoot();
       await this.tryRenewal(now);
     } catch (error) {
       if (this.stopping.signal.aborted) return;
@@ -182,10 +184,14 @@ export class Lease {
     }
   }
 
-  /** Goes on after a pause, or when the lease's next stage begins. @param tried when an attempt began. */
-  private retry(tried: number): void {
+  /**
+   * Goes on after a pause, or when the lease's next stage begins.
+   * @param tried when an attempt began; undefined when the clock could not be read.
+   */
+  private retry(tried = Number.POSITIVE_INFINITY): void {
     const { rebindAt, expiresAt } = this.grant;
-    this.schedule(Math.min(msSinceBoot() + retryPause, ...[rebindAt, expiresAt].filter((at) => at > tried)));
+    const stages = [rebindAt, expiresAt].filter((at) => at > tried);
+    this.startTimer(Math.min(retryPause, ...stages.map(msUntil)), () => void this.renewOrExpire());
   }
 
   private async tryRenewal(now: number): Promise<void> {
@@ -230,6 +236,15 @@ export class Lease {
       `${this.key}: the lease of ${this.grant.address} has ended, so "${name}" was brought down`,
     );
     this.keeper.ended(this);
+  }
+}
+
+/** Milliseconds until a time; without end while the clock cannot be read, as with too many open files. */
+function msUntil(at: number): number {
+  try {
+    return Math.max(at - msSinceBoot(), 0);
+  } catch {
+    return Number.POSITIVE_INFINITY;
   }
 }
 

@@ -14,8 +14,10 @@
  * The stamp also says in which boot of the host it was made. If the times agree and the boot has ended, all
  * that is reserved was so before: no container can use it any more, whatever the clock says. The boot of
  * another host that shares the directory, as by NFS, looks the same: it counts only if no host but this one
- * has reserved there, and the stamp is of the boot that stands beside it. Earlier releases note no host, and
- * what they have left proves nothing.
+ * has reserved there, and the stamp is of the boot that stands beside it. Only hosts that run this
+ * release or a later one are noted: what the reference plugin or an earlier release has reserved on another
+ * host is not told from what this one has. Once nothing of others can be left, their lines go: a host whose
+ * number has changed would count as two for good.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -24,7 +26,7 @@ import { Address } from '../../lib/ip.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { hostNumber } from '../../lib/kernel/host.ts';
 import { Directory } from './directory.ts';
-import type { Reservation } from './reservations.ts';
+import { type Reservation, reservedAddresses } from './reservations.ts';
 
 const stampFile = 'stamp';
 const hostsFile = 'hosts';
@@ -38,6 +40,8 @@ export class OwnerIndex implements Disposable {
   private readonly warn: (message: string) => void;
   private directory: Directory | undefined;
   private changed = false;
+  /** How many addresses were reserved in this call. */
+  private added = 0;
   /** The ended boot in which everything that is reserved was so already. */
   private earlierBoot: string | undefined;
 
@@ -80,6 +84,15 @@ export class OwnerIndex implements Disposable {
     this.changed = true;
   }
 
+  /** Notes that all that is reserved is of this host. */
+  noteThisHost(): void {
+    this.attempt((directory) => {
+      if (directory.read(hostsFile) === `${bootId()} ${hostHash()}`) return;
+      directory.remove(hostsFile);
+      this.changed = true;
+    });
+  }
+
   /** The addresses that an owner may have; undefined when the index cannot tell. */
   addressesOf(owner: AttachmentId): Address[] | undefined {
     return this.attempt((directory) => this.read(directory, fileOf(owner)));
@@ -88,6 +101,7 @@ export class OwnerIndex implements Disposable {
   /** Notes that an address was reserved, in this boot. */
   add(owner: AttachmentId, address: Address): void {
     this.noteThisBoot();
+    this.added++;
     this.change(owner, (addresses) => [...addresses, address]);
   }
 
@@ -113,7 +127,7 @@ export class OwnerIndex implements Disposable {
         // The kernel's clock stands still between two ticks: a change by somebody else in this one must not
         // bear the same time.
         const past = Date.now() / 1000 - 1;
-        noteHost(directory, boot);
+        this.noteHost(directory, boot);
         this.reservations.touch(past);
         directory.replace(stampFile, boot);
         directory.touchFile(stampFile, past);
@@ -136,6 +150,18 @@ export class OwnerIndex implements Disposable {
     }
     for (const [file, addresses] of files) directory.create(file, addresses.join('\n'));
     this.changed = true;
+  }
+
+  /** Notes that this host has reserved in a boot, beside others that may have something left. */
+  private noteHost(directory: Directory, boot: string): void {
+    const lines = (directory.read(hostsFile) ?? '').split('\n').filter(Boolean);
+    const isNoted = lines.some((line) => line.startsWith(`${boot} `));
+    if (isNoted && lines.length === 1) return;
+    const isAlone = reservedAddresses(this.reservations).length === this.added;
+    if (isNoted && !isAlone) return;
+    const host = hostHash() ?? 'unknown';
+    const others = isAlone ? [] : lines.filter((line) => !line.endsWith(` ${host}`)).slice(1 - mostHosts);
+    directory.replace(hostsFile, [...others, `${boot} ${host}`].join('\n'));
   }
 
   private change(owner: AttachmentId, next: (addresses: Address[]) => Address[]): void {
@@ -178,15 +204,6 @@ function endedBoot(directory: Directory): string | undefined {
   if (!isEarlierBoot(boot)) return undefined;
   const host = hostHash();
   return host && directory.read(hostsFile) === `${boot} ${host}` ? boot : undefined;
-}
-
-/** Notes that this host has reserved in a boot, beside others that have. */
-function noteHost(directory: Directory, boot: string): void {
-  const lines = (directory.read(hostsFile) ?? '').split('\n').filter(Boolean);
-  if (lines.some((line) => line.startsWith(`${boot} `))) return;
-  const host = hostHash() ?? 'unknown';
-  const others = lines.filter((line) => !line.endsWith(` ${host}`)).slice(1 - mostHosts);
-  directory.replace(hostsFile, [...others, `${boot} ${host}`].join('\n'));
 }
 
 /** What tells this host from others, without loading node:crypto, which takes longer than all else here. */

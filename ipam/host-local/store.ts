@@ -175,6 +175,8 @@ export class Store implements Disposable {
     // What is kept is valid now, whenever it was reserved, and also if something else cannot be removed.
     this.index.noteThisBoot();
     this.removeUnless(isKept);
+    // All that is left is of this host's runtime.
+    this.index.noteThisHost();
   }
 
   /**

@@ -68,16 +68,17 @@ export class PendingReleases {
  * Does what waits, for some time: of the backend's network wherever its cluster was found by then, and of
  * others what waits for the same cluster, as there may be no further call for these. What cannot be done
  * keeps nothing else waiting, unless the backend does not answer.
+ * @param warn is told what an operator should know of what is released.
  * @throws the first error, at the end; then the rest waits on.
  */
-export async function workOff(backend: Backend): Promise<void> {
+export async function workOff(backend: Backend, warn: (message: string) => void): Promise<void> {
   const end = performance.now() + budget;
   function* steps() {
     for (const path of [backend.directory, ...rotated(otherNetworks(backend.directory))]) {
       const isOwn = path === backend.directory;
       const release = async (one: Release) => {
         if (!isOwn && one.cluster !== backend.cluster) return false;
-        await backend.release(one);
+        await backend.release(one, warn);
         return true;
       };
       for (const step of new PendingReleases(path).steps(release)) {

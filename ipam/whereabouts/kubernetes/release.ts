@@ -8,10 +8,10 @@ import type { Objects } from './objects.ts';
 import { Tries } from './tries.ts';
 
 /**
- * How many addresses whose quarantine is over a release takes along, each for two more requests: all that
- * wait stand in one annotation, which must not grow.
+ * How many addresses whose quarantine is over a release gives back as well, each for two more requests: all
+ * that wait stand in one annotation, which must not grow.
  */
-const mostAlong = 20;
+const mostAlong = 5;
 /** How many of them GC gives back at a time: meanwhile no other call of the node can use the pool. */
 const mostAtOnce = 50;
 
@@ -22,10 +22,13 @@ interface Step {
   readonly waits: readonly Change[];
 }
 
+const nothing: Step = { free: [], waits: [] };
+
 /**
  * Gives back what an attachment has of a pool, also when it was done before.
  * @param quarantine for which it goes to no other pod, in seconds.
  * @param warn is told when the pool has no room to note that.
+ * @throws CniError when the API cannot be asked, or others keep changing the pool.
  */
 export async function releaseFrom(
   objects: Objects,
@@ -36,28 +39,37 @@ export async function releaseFrom(
 ): Promise<void> {
   const until = quarantine > 0 ? Math.ceil(Date.now() / 1000) + quarantine : undefined;
   let crowdedOut: readonly Entry[] = [];
-  using _ = await objects.pools.lock(ref.name);
-  await giveBack(objects, ref, (pool) => {
+  let hasExpired = false;
+  const choose = (pool: IpPool): Step => {
     const own = pool.entries
       .filter((entry) => entry.id === containerId && (entry.ifname ?? ifname) === ifname)
       .filter((entry) => until === undefined || entry.until === undefined);
-    if (own.length === 0) return { free: [], waits: [] };
-    const over = pool.expiredAt(Date.now() / 1000, mostAlong).filter((entry) => !own.includes(entry));
-    const free = [...own, ...over];
-    if (until === undefined) return { free, waits: [] };
+    const { free: over } = own.length > 0 ? expired(mostAlong)(pool) : nothing;
+    hasExpired = over.length > 0;
+    if (until === undefined) return { free: own, waits: [] };
     const waits = own.map(({ address, id, podref, ifname }) => ({
       address,
       allocation: { id, podref, ifname },
       until,
     }));
-    const hasRoom = pool.hasRoomFor([...over.map(removal), ...waits]);
+    // Each request between reading and changing the pool gives others time to change it: only if need be.
+    const along = pool.hasRoomFor(waits) ? [] : over;
+    const hasRoom = pool.hasRoomFor([...along.map(removal), ...waits]);
     crowdedOut = hasRoom ? [] : own;
-    return hasRoom ? { free: over, waits } : { free, waits: [] };
-  });
+    return hasRoom ? { free: along, waits } : { free: own, waits: [] };
+  };
+  {
+    using _ = await objects.pools.lock(ref.name);
+    await giveBack(objects, ref, choose);
+  }
   if (crowdedOut.length > 0)
     warn(
       `IPPool "${ref.name}" has no room for another quarantine, so that ${crowdedOut.map(({ address }) => address).join(' and ')} can go to any pod at once. Set a shorter "quarantine", or smaller ranges`,
     );
+  if (hasExpired)
+    await tryGiveBack(objects, ref, expired(mostAlong)).catch(() => {
+      // The next release does it, or GC.
+    });
 }
 
 /** Takes an allocation out of a pool that could not be completed. */
@@ -77,33 +89,41 @@ export async function removeFrom(
 export async function releaseExpired(objects: Objects, ref: PoolRef): Promise<void> {
   for (let freed = mostAtOnce; freed === mostAtOnce; ) {
     using _ = await objects.pools.lock(ref.name);
-    freed = await giveBack(objects, ref, (pool) => ({
-      free: pool.expiredAt(Date.now() / 1000, mostAtOnce),
-      waits: [],
-    }));
+    freed = await giveBack(objects, ref, expired(mostAtOnce));
+  }
+}
+
+/** Does a step, chosen anew whenever others have changed the pool. @returns how many were given back. */
+async function giveBack(objects: Objects, ref: PoolRef, choose: (pool: IpPool) => Step): Promise<number> {
+  for (const tries = new Tries(`IPPool "${ref.name}"`); ; await tries.next()) {
+    const freed = await tryGiveBack(objects, ref, choose);
+    if (freed !== undefined) return freed;
   }
 }
 
 /**
- * Does a step, chosen anew whenever others have changed the pool. The reservation goes first, as nothing
- * would lead to it once the pool has no entry.
- * @returns how many addresses were given back.
+ * Does a step, unless others change the pool meanwhile. The reservation goes first, as nothing would lead to
+ * it once the pool has no entry.
+ * @returns how many addresses were given back; undefined when others were faster.
  */
-async function giveBack(
+async function tryGiveBack(
   { pools, reservations }: Objects,
   { name, networkName }: PoolRef,
   choose: (pool: IpPool) => Step,
-): Promise<number> {
-  for (const tries = new Tries(`IPPool "${name}"`); ; await tries.next()) {
-    const pool = await pools.read(name);
-    const { free, waits } = pool ? choose(pool) : { free: [], waits: [] };
-    if (!pool || free.length + waits.length === 0) return 0;
-    for (const entry of free) {
-      const isStillOwn = async () => (await pools.read(name))?.at(entry.address)?.id === entry.id;
-      await reservations.release(networkName, entry.address, entry, isStillOwn);
-    }
-    if (await pools.change(pool, [...free.map(removal), ...waits])) return free.length;
+): Promise<number | undefined> {
+  const pool = await pools.read(name);
+  const { free, waits } = pool ? choose(pool) : nothing;
+  if (!pool || free.length + waits.length === 0) return 0;
+  for (const entry of free) {
+    const isStillOwn = async () => (await pools.read(name))?.at(entry.address)?.id === entry.id;
+    await reservations.release(networkName, entry.address, entry, isStillOwn);
   }
+  return (await pools.change(pool, [...free.map(removal), ...waits])) ? free.length : undefined;
 }
+
+/** Gives back addresses whose quarantine is over. @param most how many. */
+const expired =
+  (most: number) =>
+  (pool: IpPool): Step => ({ free: pool.expiredAt(Date.now() / 1000, most), waits: [] });
 
 const removal = ({ address }: Entry): Change => ({ address, allocation: undefined });

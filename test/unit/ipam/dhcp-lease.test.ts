@@ -1,9 +1,89 @@
 import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
-import { Lease } from '../../../ipam/dhcp/lease.ts';
+import test, { type ExecutionContext } from 'ava';
+import { Lease, type LeaseKeeper } from '../../../ipam/dhcp/lease.ts';
 import { bootId, msSinceBoot } from '../../../lib/kernel/boot.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
+
+/** A lease as it is written down, of an interface in a network namespace. */
+function leaseText(
+  ifname: string,
+  netns: string,
+  times: { renewAt: number; rebindAt: number; expiresAt: number },
+): string {
+  return JSON.stringify({
+    boot: bootId(),
+    owner: { containerId: 'c', network: 'n', ifname, netns },
+    options: { clientId: [0, 99], request: [], provide: [] },
+    server: '10.99.255.254',
+    times,
+    result: { cniVersion: '1.1.0', ips: [{ address: '10.99.0.5/16' }] },
+  });
+}
+
+/** What is told of a lease. */
+function listener() {
+  const told: string[] = [];
+  const state = { hasEnded: false };
+  const keeper: LeaseKeeper = {
+    settings: { broadcast: false, resendMax: 1000, resendTimeout: 1000 },
+    renewed() {},
+    ended() {
+      state.hasEnded = true;
+    },
+    log: (message) => void told.push(message),
+  };
+  return { keeper, told, state };
+}
+
+/** Takes the place of timers, and lets the clock be read or not. */
+function standIns(t: ExecutionContext) {
+  const { openSync } = fs;
+  const { setTimeout } = globalThis;
+  t.teardown(() => {
+    fs.openSync = openSync;
+    syncBuiltinESMExports();
+    globalThis.setTimeout = setTimeout;
+  });
+  const clock = { isReadable: true };
+  fs.openSync = (path, ...more) => {
+    if (path === '/proc/uptime' && !clock.isReadable)
+      throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' });
+    return openSync(path, ...more);
+  };
+  syncBuiltinESMExports();
+  const timers: { wait: number; work: () => void }[] = [];
+  globalThis.setTimeout = ((work: () => void, wait: number) => {
+    timers.push({ wait, work });
+  }) as unknown as typeof setTimeout;
+  return { clock, timers };
+}
+
+test.serial('a clock that cannot be read ends no daemon, and is asked again after a minute', (t) => {
+  using netns = Netns.create();
+  const now = msSinceBoot();
+  const { clock, timers } = standIns(t);
+  const { keeper, told, state } = listener();
+  const path = `/proc/${process.pid}/fd/${netns.fd}`;
+  clock.isReadable = false;
+  Lease.restore(leaseText('lo', path, { renewAt: now, rebindAt: now, expiresAt: now }), keeper);
+  const waits = [];
+  // By turns it cannot be read when a timer is set, nor when something is to be done.
+  for (const isReadable of [false, true, false, true]) {
+    const { wait, work } = timers.pop()!;
+    waits.push(wait);
+    clock.isReadable = isReadable;
+    t.notThrows(work);
+  }
+  t.deepEqual(waits, [60_000, 60_000, 0, 60_000]);
+  t.deepEqual(timers, []);
+  t.true(state.hasEnded);
+  t.is(told.length, 2);
+  t.regex(told[0]!, /EMFILE/);
+  t.regex(told[1]!, /the lease of 10\.99\.0\.5\/16 has ended/);
+});
 
 test('a lease whose renewals fail ends in time, however long the pause after a failure', async (t) => {
   using netns = Netns.create();
@@ -14,26 +94,11 @@ test('a lease whose renewals fail ends in time, however long the pause after a f
   // The address from which a renewal would be sent is missing, which the kernel minds once there is another.
   for (const name of ['lo', 'one']) ip('link', 'set', name, 'up');
   const now = msSinceBoot();
-  const text = JSON.stringify({
-    boot: bootId(),
-    owner: { containerId: 'c', network: 'n', ifname: 'one', netns: path },
-    options: { clientId: [0, 99], request: [], provide: [] },
-    server: '10.99.255.254',
-    times: { renewAt: now, rebindAt: now + 3000, expiresAt: now + 6000 },
-    result: { cniVersion: '1.1.0', ips: [{ address: '10.99.0.5/16' }] },
-  });
-  const told: string[] = [];
-  let hasEnded = false;
-  const lease = Lease.restore(text, {
-    settings: { broadcast: false, resendMax: 1000, resendTimeout: 1000 },
-    renewed() {},
-    ended() {
-      hasEnded = true;
-    },
-    log: (message) => void told.push(message),
-  });
+  const times = { renewAt: now, rebindAt: now + 3000, expiresAt: now + 6000 };
+  const { keeper, told, state } = listener();
+  const lease = Lease.restore(leaseText('one', path, times), keeper);
   t.teardown(() => lease?.stop());
-  while (!hasEnded && msSinceBoot() < now + 60_000) await sleep(10);
+  while (!state.hasEnded && msSinceBoot() < now + 60_000) await sleep(10);
   t.deepEqual(
     told.map((message) => /the lease of \S+ has ended|bind a UDP socket/.exec(message)?.[0]),
     ['bind a UDP socket', 'bind a UDP socket', 'the lease of 10.99.0.5/16 has ended'],

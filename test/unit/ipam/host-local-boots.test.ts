@@ -26,6 +26,7 @@ function directory(t: ExecutionContext) {
   };
   return {
     index,
+    path: (last: number) => join(dataDir, `net/10.1.0.${last}`),
     change,
     add: (containerId: string, last: number) =>
       inNet((store) => {
@@ -33,6 +34,10 @@ function directory(t: ExecutionContext) {
         const owner = { network: 'net', containerId, ifname: 'eth0' };
         t.true(store.reserve(Address.parse(`10.1.0.${last}`), owner, 0));
       }),
+    release: (containerId: string) =>
+      inNet((store) => store.release({ network: 'net', containerId, ifname: 'eth0' })),
+    collect: (...kept: string[]) =>
+      inNet((store) => store.collect(({ containerId }) => kept.includes(containerId))),
     reserved: () => inNet((store) => store.reserved().map(String).sort()),
     /** As if this boot had been an earlier one. */
     reboot() {
@@ -77,4 +82,47 @@ test('a stamp proves nothing that an earlier release has left, or another host b
   change('stamp', () => 'ended');
   await add('c', 4);
   t.deepEqual(await reserved(), ['10.1.0.2', '10.1.0.3', '10.1.0.4']);
+});
+
+test('a host whose number has changed is the only one again once nothing else can be left', async (t) => {
+  for (const [what, empty] of [
+    ['GC', ({ collect }) => collect('b')],
+    ['DEL of the last attachment', ({ release }) => release('b')],
+    ['somebody else who removes all', async ({ path }) => rmSync(path(3))],
+  ] satisfies [string, (network: ReturnType<typeof directory>) => Promise<void>][]) {
+    const network = directory(t);
+    const { add, release, reserved, reboot, move } = network;
+    await add('a', 2);
+    move();
+    await add('b', 3);
+    if (what !== 'GC') await release('a');
+    await empty(network);
+    await add('c', 4);
+    reboot();
+    await add('d', 5);
+    t.deepEqual(await reserved(), ['10.1.0.5'], what);
+  }
+});
+
+test('an ADD that finds nothing reserved leaves the lines of other hosts out', async (t) => {
+  const { index, add, release, move } = directory(t);
+  await add('a', 2);
+  await release('a');
+  move();
+  await add('b', 3);
+  t.regex(readFileSync(join(index, 'hosts'), 'utf8'), new RegExp(`^${bootId()} \\w+$`));
+});
+
+test('a host that another one has left out is noted again by its next change', async (t) => {
+  const { add, release, reserved, reboot, collect, move } = directory(t);
+  await add('a', 2);
+  await collect('a');
+  move();
+  await add('b', 3);
+  await collect('a', 'b');
+  move();
+  await release('b');
+  reboot();
+  await add('c', 4);
+  t.deepEqual(await reserved(), ['10.1.0.2', '10.1.0.4']);
 });

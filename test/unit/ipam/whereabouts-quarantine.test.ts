@@ -20,13 +20,13 @@ function poolWith(count: number, until: number) {
   const waits = Object.fromEntries(offsets.map((offset) => [offset, { id, until }]));
   const state = { allocations, annotation: JSON.stringify(waits) };
   const released: string[] = [];
-  /** What was released between two changes of the pool, and the locks. */
-  const steps: (number | 'lock')[] = [];
+  /** Sizes of the changes of the pool, releases of reservations, and the lock, in their order. */
+  const steps: (number | 'lock' | 'unlock' | 'release')[] = [];
   const objects = {
     pools: {
       async lock() {
         steps.push('lock');
-        return { [Symbol.dispose]() {} };
+        return { [Symbol.dispose]: () => void steps.push('unlock') };
       },
       async read() {
         const metadata = { name: 'p', annotations: { [annotation]: state.annotation } };
@@ -43,7 +43,10 @@ function poolWith(count: number, until: number) {
       },
     },
     reservations: {
-      release: async (_: string, address: Address) => void released.push(`${address}`),
+      async release(_: string, address: Address) {
+        released.push(`${address}`);
+        steps.push('release');
+      },
     },
   } as unknown as Objects;
   const waiting = () => Object.keys(JSON.parse(state.annotation) as object);
@@ -55,17 +58,52 @@ const none = (message: string) => {
   throw new Error(message);
 };
 
-test('a release takes some along whose quarantine is over, with their reservations', async (t) => {
+test('a release is entered first, and then gives back some whose quarantine is over', async (t) => {
   const { objects, state, released, steps, waiting } = poolWith(30, 1);
   await releaseFrom(objects, ref, owner, 600, none);
-  t.deepEqual(steps, ['lock', 21]);
-  t.is(released.length, 20);
+  t.deepEqual(steps, ['lock', 1, 'unlock', 'release', 'release', 'release', 'release', 'release', 5]);
   t.false(released.includes('10.70.0.1'));
-  t.is(Object.keys(state.allocations).length, 11);
+  t.is(Object.keys(state.allocations).length, 26);
   t.true(waiting().includes('1'));
   // There is nothing to release any more.
   await releaseFrom(objects, ref, owner, 600, none);
-  t.is(released.length, 20);
+  t.is(released.length, 5);
+});
+
+test('a release is done, whatever fails of those whose quarantine is over', async (t) => {
+  for (const quarantine of [0, 600]) {
+    const { objects, released, steps, waiting } = poolWith(3, 1);
+    const { release } = objects.reservations;
+    objects.reservations.release = async (...[network, address, ...more]: Parameters<typeof release>) => {
+      if (`${address}` === '10.70.0.3') throw new Error('The API refuses that');
+      await release(network, address, ...more);
+    };
+    await releaseFrom(objects, ref, owner, quarantine, none);
+    t.is(released.includes('10.70.0.1'), quarantine === 0);
+    t.deepEqual(waiting(), [...(quarantine === 0 ? [] : ['1']), '2', '3', '4']);
+    t.is(steps.filter((step) => typeof step === 'number').length, 1);
+  }
+});
+
+test('others who change the pool have a release try again, but not the rest', async (t) => {
+  const { objects, released, steps, waiting } = poolWith(3, 1);
+  const { change } = objects.pools;
+  let changes = 0;
+  objects.pools.change = async (...args) => ([1, 3].includes(++changes) ? false : await change(...args));
+  await releaseFrom(objects, ref, owner, 600, none);
+  t.is(changes, 3);
+  t.is(released.length, 3);
+  t.deepEqual(steps.slice(0, 3), ['lock', 1, 'unlock']);
+  t.deepEqual(waiting(), ['1', '2', '3', '4']);
+});
+
+test('a release makes room for its quarantine with those that are over', async (t) => {
+  const { objects, state, released, steps, waiting } = poolWith(2263, 1);
+  t.true(state.annotation.length > 200 * 1024);
+  await releaseFrom(objects, ref, owner, 600, none);
+  t.deepEqual(steps.slice(0, 8), ['lock', ...Array(5).fill('release'), 6, 'unlock']);
+  t.false(released.includes('10.70.0.1'));
+  t.true(waiting().includes('1'));
 });
 
 test('a release leaves alone what waits, and without a quarantine gives back its own', async (t) => {
@@ -93,7 +131,8 @@ test('a release does without a quarantine when there are too many of them, and s
 test('GC gives back what is over in steps, between which others get at the pool', async (t) => {
   const { objects, state, steps } = poolWith(120, 1);
   await releaseExpired(objects, ref);
-  t.deepEqual(steps, ['lock', 50, 'lock', 50, 'lock', 20]);
+  const changes = steps.filter((step) => step !== 'release');
+  t.deepEqual(changes, ['lock', 50, 'unlock', 'lock', 50, 'unlock', 'lock', 20, 'unlock']);
   t.deepEqual(Object.keys(state.allocations), ['1']);
   t.is(state.annotation, '{}');
 });
