@@ -21,6 +21,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { errnoOf } from '../../lib/file.ts';
 import { type Identity, identify, privateDirectoryOf } from './identity.ts';
 import { syncFiles } from './private-directory.ts';
 
@@ -82,7 +83,7 @@ export class Backup {
     }
     if (!isContinued) {
       // As a whole: a rollback to a part of this and a part of what was kept before it makes a mixture.
-      if (this.canRollBack) renameSync(this.previous, `${previous}.replaced`);
+      if (this.canRollBack) moveAway(this.previous, `${previous}.replaced`);
       renameSync(previous, this.previous);
     }
     if (isCopied) syncFiles(this.directory);
@@ -175,6 +176,16 @@ function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
   } catch {
     copyFileSync(from, to);
     return 'copied';
+  }
+}
+
+/** Moves a directory out of the way. One in a lower layer of an overlayfs cannot be renamed, and is removed. */
+function moveAway(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if (errnoOf(error) !== 'EXDEV') throw error;
+    rmSync(from, { recursive: true });
   }
 }
 

@@ -123,7 +123,9 @@ export function defineSeveralNetworks<S extends Shape>(
         if (isNew) {
           undoLast(call, before, 'forget the delegates', () => save(left));
           // DEL is not to try what ADD has not, and which may be impossible.
-          call.undo('forget the delegates that it did not reach', () => save([...added, ...left]));
+          call.undo('forget the delegates that it did not reach', () =>
+            save([...delegates.slice(0, added.length), ...left]),
+          );
         }
       }
       const settled = settleDefaultRoutes(() => call.sandbox.socket, added);

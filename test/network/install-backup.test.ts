@@ -206,6 +206,20 @@ test('a version that cannot run any more is not put back', async (t) => {
   t.deepEqual(builds(bin), [hidden]);
 });
 
+test('an installation replaces another one that is in a lower layer of an overlayfs', async (t) => {
+  const script = `set -e
+    mount -t tmpfs tmpfs "$2"
+    cd "$2"; mkdir upper work bin
+    mount -t overlay -o "lowerdir=$1,upperdir=upper,workdir=work" overlay bin
+    "$3" install --bin-dir "$2/bin"
+    "$2/bin/cni" install --bin-dir "$2/bin" --rollback`;
+  const [lower, from] = [begin(t, 'second'), join(begin(t, 'third'), 'cni')];
+  const argv = ['unshare', '--mount', 'sh', '-c', script, 'sh', lower, directory(t), from];
+  const { exit, stdout, stderr } = await here.tryRun(argv);
+  t.is(exit, 0, stderr);
+  t.regex(stdout, /"cni install --rollback" puts it back/);
+});
+
 test.serial('two installations at once do not take one another for what was there before', async (t) => {
   const bin = begin(t, 'reference');
   const exits = await Promise.all([install(bin), install(bin)]);
