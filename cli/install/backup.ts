@@ -179,7 +179,7 @@ function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
   }
 }
 
-/** Moves a directory out of the way. One in a lower layer of an overlayfs cannot be renamed, and is removed. */
+/** Moves a directory out of the way; removes one in a lower layer of an overlayfs, which cannot be moved. */
 function moveAway(from: string, to: string): void {
   try {
     renameSync(from, to);
