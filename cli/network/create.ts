@@ -136,7 +136,7 @@ async function refuseInvalid(name: string, text: string, suite: Suite, host: boo
     const file = join(directory, fileName(name));
     writeFileSync(file, text);
     const others: CheckedFile[] = [];
-    for (const other of statSync(configDir(), { throwIfNoEntry: false }) ? networkFiles(configDir()) : [])
+    for (const other of existingFiles())
       others.push(
         await checkFile(other, { suite, isInstalled: undefined, hostPath: undefined, looksAtUse: false }),
       );
@@ -161,9 +161,16 @@ async function refuseInvalid(name: string, text: string, suite: Suite, host: boo
   }
 }
 
-/** Behind the networks that are there, as runtimes that want a single one take the first. */
+/** A name that sorts after the networks that exist: runtimes that use a single network take the first. */
 function fileName(name: string): string {
-  return `90-${name}.conflist`;
+  const others = existingFiles().map((file) => basename(file));
+  const names = ['90', '99', 'zz'].map((prefix) => `${prefix}-${name}.conflist`);
+  return names.find((one) => others.every((other) => other < one)) ?? names.at(-1)!;
+}
+
+/** Files of the networks that exist. */
+function existingFiles(): string[] {
+  return statSync(configDir(), { throwIfNoEntry: false }) ? networkFiles(configDir()) : [];
 }
 
 /** Writes the file as a whole, and never over another one. @returns its path. */

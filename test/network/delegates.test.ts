@@ -4,7 +4,7 @@ import test from 'ava';
 import { callsOf } from '../support/agent.ts';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { makeHost, startAgent } from '../support/host.ts';
-import { iptablesSave, link, links } from '../support/observe.ts';
+import { iptablesSave, link, links, until } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
 
@@ -71,7 +71,9 @@ test('an IPAM plugin that is just being replaced is waited for', async (t) => {
   await new Promise((resolve) => writer.stdout.once('data', resolve));
   const adding = new Attachment(host, await host.addPod(), fixed, { env }).tryAdd();
   // The pair is made right before the IPAM plugin is run for the first time.
-  while (!(await links(host)).some(({ ifname }) => ifname.startsWith('veth')));
+  await until('the pair is made', async () =>
+    (await links(host)).some(({ ifname }) => ifname.startsWith('veth')),
+  );
   setTimeout(() => writer.stdin.end('\n'), 300);
   const { exit, stdout, result } = await adding;
   t.is(exit, 0, stdout);

@@ -2,12 +2,12 @@
 
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { load } from 'js-yaml';
 import { sample } from '../support/chain.ts';
 import { command } from '../support/command.ts';
 import { makeHost, type Pod } from '../support/host.ts';
+import { until } from '../support/observe.ts';
 import { operatorOf } from '../support/operator.ts';
 import { suites } from '../support/plugin.ts';
 
@@ -412,9 +412,8 @@ test('--watch prints what changes, and ends with Ctrl-C', async (t) => {
   ]);
   const seen: { change?: string; attachment?: Listed['attachments'][number]; problems?: string[] }[] = [];
   createInterface(child.stdout!).on('line', (line) => seen.push(JSON.parse(line) as (typeof seen)[number]));
-  const next = async (isIt: (one: (typeof seen)[number]) => boolean) => {
-    while (!seen.some(isIt)) await sleep(50);
-  };
+  const next = (isIt: (one: (typeof seen)[number]) => boolean) =>
+    until('a change is printed', async () => seen.some(isIt));
   await pod.run(['ip', 'link', 'set', 'eth0', 'down']);
   await next(({ change, attachment }) => change === 'changed' && attachment?.state === 'broken');
   const other = await add('podnet', 'default/db');

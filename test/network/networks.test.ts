@@ -32,9 +32,11 @@ async function hostWith(t: ExecutionContext, ...networks: { name: string }[]) {
     writeFileSync(host.file(`/etc/cni/net.d/${network.name}.conflist`), JSON.stringify(network));
   const run = (...args: string[]) =>
     host.tryRun([command, 'network', ...args], { env: { CNI_PATH: suites.ours } });
-  const created = (name: string) =>
-    JSON.parse(readFileSync(host.file(`/etc/cni/net.d/90-${name}.conflist`), 'utf8')) as Conflist;
-  const files = () => readdirSync(host.file('/etc/cni/net.d'));
+  const files = () => readdirSync(host.file('/etc/cni/net.d')).sort();
+  const created = (name: string) => {
+    const file = files().find((one) => one.endsWith(`-${name}.conflist`));
+    return JSON.parse(readFileSync(host.file(`/etc/cni/net.d/${file}`), 'utf8')) as Conflist;
+  };
   return { host, run, created, files };
 }
 
@@ -102,11 +104,14 @@ test('network ls shows networks that are in each other’s way, and files that c
   const missing = await none.tryRun([command, 'network', 'ls']);
   t.is(missing.exit, 1);
   t.regex(missing.stderr, /"\/etc\/cni\/net\.d" does not exist, .*"cni network create NAME"/);
-  const first = await none.tryRun([command, 'network', 'create', 'first'], {
-    env: { CNI_PATH: suites.ours },
-  });
-  t.is(first.exit, 0, first.stderr);
-  t.deepEqual(readdirSync(none.file('/etc/cni/net.d')), ['90-first.conflist']);
+  const create = async (name: string) => {
+    const env = { CNI_PATH: suites.ours };
+    const { exit, stderr } = await none.tryRun([command, 'network', 'create', name], { env });
+    t.is(exit, 0, stderr);
+    return readdirSync(none.file('/etc/cni/net.d')).sort();
+  };
+  t.deepEqual(await create('second'), ['90-second.conflist']);
+  t.deepEqual(await create('first'), ['90-second.conflist', '99-first.conflist']);
 });
 
 test('a network that is created works: pods get addresses and reach the host, and it is in nobody’s way', async (t) => {
@@ -119,7 +124,7 @@ test('a network that is created works: pods get addresses and reach the host, an
   const done = await run('create', 'web', '--ipv6');
   t.is(done.exit, 0, done.stderr);
   t.is(done.stdout, 'web\n');
-  t.deepEqual(files(), ['90-web.conflist', 'taken.conflist']);
+  t.deepEqual(files(), ['taken.conflist', 'zz-web.conflist'], 'runtimes take the first');
   const { plugins } = created('web');
   t.deepEqual(
     plugins.map(({ type }) => type),
@@ -237,7 +242,7 @@ test('what cannot work is refused, and nothing is written', async (t) => {
   await host.run(['mount', '-o', 'remount,ro', '/etc/cni']);
   const readOnly = await run('create', 'x');
   t.is(readOnly.exit, 1);
-  t.regex(readOnly.stderr, /Cannot create .*90-x\.conflist"[\s\S]*EROFS/);
+  t.regex(readOnly.stderr, /Cannot create .*-x\.conflist"[\s\S]*EROFS/);
 });
 
 test('networks that multus has in its own configuration, and those of nerdctl, are not taken for removed', async (t) => {
