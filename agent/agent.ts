@@ -32,9 +32,7 @@ export interface AgentOptions {
   readonly program: string;
   /** Digest of its installed tree. */
   readonly build: string;
-  /**
-   * How many calls of the runtime may be under way at once; the rest wait in order, but any DEL goes first.
-   */
+  /** How many calls of the runtime may be under way at once; the rest wait in order, but any DEL first. */
   readonly concurrency: number;
   /** After how many milliseconds without a call it ends; 0 for never. */
   readonly idleTimeoutMs: number;

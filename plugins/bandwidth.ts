@@ -30,7 +30,7 @@ const bucketKeys = ['rate', 'buffer', 'limit'] as const;
 /** The limit of an interface. */
 interface Limit {
   readonly bucket: TokenBucket;
-  /** What the reference plugin may have set for the same rate and burst: runtimes pass bursts of 4 GB. */
+  /** What the reference plugin may make of these by overflow: runtimes pass bursts of 4 GB. */
   readonly wrapped: TokenBucket;
 }
 

@@ -167,9 +167,7 @@ function clusterNetwork(call: GenieCall): Choice {
   return { network, selection: selectionOf(network.name, call.ifname) };
 }
 
-/**
- * The network in a file, if a pod can be attached to it; none if it is unusable or leads back to this plugin.
- */
+/** The network in a file; none if a pod cannot be attached to it, or it leads back to this plugin. */
 function readable(file: string): NetworkList[] {
   try {
     const network = readNetwork(file);

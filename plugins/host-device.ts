@@ -58,9 +58,8 @@ export const plugin = defineMainPlugin({
 
   gc({ host, config, validAttachments }) {
     const { device = '' } = specOf(config);
-    // The last attachment got no DEL, and the next ADD must find the device by its name; by other keys, it is
-    // found in any case. While there is an attachment, that one has the device, and an interface with its
-    // name as alias is another one.
+    // Whoever had the device got no DEL: the next ADD must find it by its name; by other keys it is found
+    // anyway. While there is an attachment, that one has it, and what bears its name as an alias is another.
     if (validAttachments.length > 0 || ifnameProblem(device) || getLink(host, device)) return;
     const back = listLinks(host).find(
       ({ alias, name, up }) => !up && alias === device && /^(?:dev|eth|net)\d+$/.test(name),

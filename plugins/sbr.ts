@@ -104,8 +104,7 @@ export const plugin = definePlugin({
         );
       if (call.config.table !== undefined || !gateway) continue;
       const routes = listRoutes(socket, { family: source.family, table });
-      // Unless configured, the interface's own default route may take the place of one via the address's
-      // gateway.
+      // Unless "gateways" is set, the interface's own default route may stand in for one via this gateway.
       const isConfigured = call.config.gateways?.some(({ family }) => family === source.family) ?? false;
       if (!routes.some(({ dst, gw }) => dst.length === 0 && (!isConfigured || gateway.equals(gw))))
         throw new Error(
@@ -181,9 +180,7 @@ function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]
   if (hints) addSourceHints(call, socket, [...moved].filter(isOnLink), ips);
 }
 
-/**
- * Puts routes back into the main table, on-link ones first: the gateways of the others are reached by them.
- */
+/** Puts routes back into the main table, on-link ones first: the others' gateways are reached by them. */
 function restore(socket: RouteSocket, routes: readonly Route[]): void {
   const inOrder = [...routes.filter(isOnLink), ...routes.filter((route) => !isOnLink(route))];
   socket.attempt(...inOrder.map((route) => copyRoute(route)));

@@ -129,8 +129,7 @@ function refuseOtherMaster(socket: RouteSocket, { name, master }: Link): void {
 }
 
 /**
- * The configured VRF, created if it does not exist. A new one is deleted if ADD fails, unless others have
- * joined it.
+ * The configured VRF, created if need be. A new one is deleted if ADD fails, unless others have joined it.
  */
 function ensureVrf(call: VrfCall, socket: RouteSocket): Link {
   const { vrfname, table } = call.config;

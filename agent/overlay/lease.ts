@@ -123,8 +123,7 @@ function drawSubnets({ ranges }: NetworkConfig, taken: readonly Subnets[]): Subn
   const v4 = free(ranges[4], taken, 4);
   const v6 = ranges[6] && free(ranges[6], taken, 6);
   const place = v4[Math.floor(Math.random() * v4.length)];
-  // At the same place, so that nodes that take different IPv4 subnets at once do not take the same IPv6
-  // subnet.
+  // At the same place, so that nodes taking different IPv4 subnets at once do not take one IPv6 subnet.
   const place6 = v6?.includes(place!) ? place : v6?.[Math.floor(Math.random() * v6.length)];
   if (place === undefined || (v6 && place6 === undefined))
     throw new Error(

@@ -73,7 +73,7 @@ export function parseNetworkConfig(text: string): NetworkConfig {
   const type = backends.find((one) => one === backend?.Type);
   if (!backend || !type)
     throw new Error(
-      // flannel's default, which few use.
+      // "udp" is flannel's default, which few use.
       `Backend "${backend?.Type ?? 'udp'}" is not supported. Set "Backend" to {"Type": "vxlan"} or {"Type": "host-gw"}, or run flanneld on this node`,
     );
   if (!config.EnableIPv4)

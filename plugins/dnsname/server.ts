@@ -214,9 +214,8 @@ function missing(): CniError {
 }
 
 /**
- * Whether systemd can run dnsmasq: in a service of its own, it outlives the service that this process belongs
- * to, and has all the privileges that it needs. Not where this process is in another network namespace than
- * systemd.
+ * Whether systemd can run dnsmasq: a service of its own outlives the one that this process is part of, and
+ * has all the privileges that it needs. Not where this process has another network namespace than systemd.
  */
 function isServiceOfSystemd(): boolean {
   if (!existsSync('/run/systemd/system')) return false;

@@ -55,8 +55,7 @@ export type PortMapCall = Call<Config>;
 
 /**
  * The ports that the runtime asks for.
- * @throws Error for a mapping without a host or container port, as in the reference plugin, or with an
- *   unknown protocol.
+ * @throws Error for port 0, as in the reference plugin, and for an unknown protocol.
  */
 export function mappingsOf(call: PortMapCall): PortMapping[] {
   const all = call.config.runtimeConfig?.portMappings ?? [];

@@ -1,7 +1,4 @@
-/**
- * UDP connections through mapped ports: the kernel tracks them, and keeps sending packets where they first
- * went.
- */
+/** UDP connections through mapped ports: the kernel tracks them, and keeps sending where they first went. */
 
 import {
   boundAddress,
@@ -43,9 +40,7 @@ export function readNotedPorts(call: PortMapCall): readonly UdpPort[] | undefine
   }
 }
 
-/**
- * The UDP ports that an attachment had, as far as is known; to any container if its addresses are unknown.
- */
+/** The UDP ports that an attachment had, as far as known; to any container if its addresses are unknown. */
 export function formerPorts(noted: readonly UdpPort[], told: PortMapHints | undefined): StalePort[] {
   const { mappings = [], containers = [] } = told ?? {};
   if (noted.length > 0 || containers.length > 0) return [...noted, ...udpPorts(mappings, containers)];

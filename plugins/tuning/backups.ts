@@ -1,7 +1,4 @@
-/**
- * What interfaces were like before they were tuned: one file per attachment, in the reference plugin's
- * format.
- */
+/** What interfaces were like before tuning: one file per attachment, in the reference plugin's format. */
 
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * JSON allows duplicate keys, of which JSON.parse keeps the last: a choice between two kernel settings that
- * nobody made.
+ * JSON allows duplicate keys, of which JSON.parse keeps the last: a choice between two values of a kernel
+ * setting that nobody made.
  */
 
 /**
