@@ -1,7 +1,7 @@
 /**
- * The agent: a process that stays, and does what each start of a plugin would do, without the start. It has
- * no state of its own: the disk and the kernel are the only truth, so that calls through it, calls without it
- * and the reference plugins can be mixed.
+ * The agent: a process that stays, and does what each start of a plugin would do, without the start-up cost.
+ * It has no state of its own: the disk and the kernel are the only truth, so that calls through it, calls
+ * without it and the reference plugins can be mixed.
  */
 
 import { readFileSync } from 'node:fs';
@@ -32,13 +32,13 @@ export interface AgentOptions {
   readonly program: string;
   /** Digest of its installed tree. */
   readonly build: string;
-  /** How many calls of the runtime may be under way at once; the rest wait in order, but each DEL first. */
+  /** How many calls of the runtime may be under way at once; the rest wait in order, but any DEL first. */
   readonly concurrency: number;
   /** After how many milliseconds without a call it ends; 0 for never. */
   readonly idleTimeoutMs: number;
 }
 
-/** Told of the calls of an agent. */
+/** Is told of an agent's calls. */
 export interface AgentObserver extends CallObserver {
   /** A call begins. @param waitedMs how long it has waited for its turn, in milliseconds. */
   hasTurn?(waitedMs: number): void;
@@ -46,7 +46,7 @@ export interface AgentObserver extends CallObserver {
   finished?(call: FinishedCall): void;
 }
 
-/** A call that is not to begin yet, as too many are under way. */
+/** A call that must wait because too many are under way. */
 interface WaitingCall {
   readonly command: string;
   begin(): void;
@@ -55,7 +55,7 @@ interface WaitingCall {
 /** A running agent. */
 export class Agent implements CallServer {
   readonly statistics = new Statistics();
-  /** Told of calls, besides their log. */
+  /** Told of calls, in addition to the log. */
   readonly observers: AgentObserver[] = [];
   /** What parts of the agent add to its status. */
   readonly statusParts: (() => Partial<AgentStatus>)[] = [];
@@ -63,13 +63,13 @@ export class Agent implements CallServer {
   onEnd: () => void = () => {};
   private readonly options: AgentOptions;
   private readonly namespaces = namespacesOf('self');
-  /** What calls, and others who work in this process, get to share it. */
+  /** What calls and other work in this process share. */
   readonly sharing: Sharing = { waitForEnd, together: groupCommits() };
   private readonly turns = new Turns();
   private waiting: readonly WaitingCall[] = [];
   /** Calls that were accepted, and other work, until they are done. */
   private unfinished = 0;
-  /** Calls of the runtime that are under way, without delegates that came back. */
+  /** Calls of the runtime under way, not counting delegates that call back into the agent. */
   private running = 0;
   private isStopping = false;
   private idleTimer: NodeJS.Timeout | undefined;
@@ -124,8 +124,8 @@ export class Agent implements CallServer {
   }
 
   /**
-   * A call is the agent's own if it comes from its user, of its installed tree, in its namespaces. What the
-   * offer says of these saves looking; what counts is what the kernel says.
+   * A call is the agent's own if it comes from its user, its installed tree and its namespaces. What the
+   * offer says of these rules out others cheaply; what counts is what the kernel says.
    * @throws Error when the agent may not see the caller's namespaces.
    */
   private isOwn(
@@ -150,7 +150,7 @@ export class Agent implements CallServer {
     try {
       return !readFileSync(this.options.program).includes(this.options.build);
     } catch (error) {
-      // Any other error, such as having no descriptor left, says nothing of it.
+      // Any other error, such as having no descriptor left, says nothing about it.
       return errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR';
     }
   }
@@ -158,7 +158,7 @@ export class Agent implements CallServer {
   /**
    * Runs a call once nothing is under way for the same container and interface: the runtime may have given up
    * on an ADD which is still being undone here when DEL comes.
-   * @param gone aborted when nobody waits for the call any more; then it is to do nothing.
+   * @param gone aborted when nobody waits for the call any more, which then must do nothing.
    */
   async schedule<T>(
     { environment }: Offer,
@@ -182,8 +182,8 @@ export class Agent implements CallServer {
         this.statistics.running--;
       }
     };
-    // A delegate is part of a call that is under way, which goes on only once the delegate is done: it must
-    // wait for nothing that such calls hold. A node whose STATUS has to wait is taken out of service.
+    // A delegate is part of a call under way, which continues only once the delegate is done, so it must not
+    // wait for what such calls hold. A node whose STATUS has to wait is taken out of service.
     if (depth || command === 'STATUS' || command === 'VERSION') return await work();
     const limited = () => this.runWithinLimit(command, gone, work);
     return await (container ? this.takeTurn(container, ifname ?? '', limited) : limited());
@@ -191,7 +191,7 @@ export class Agent implements CallServer {
 
   /**
    * Does something while no call for the same container and interface is under way. The agent does not end
-   * before.
+   * before it is done.
    */
   async takeTurn<T>(containerId: string, ifname: string, work: () => Promise<T>): Promise<T> {
     return await this.keepAlive(() => this.turns.take(`${containerId}/${ifname}`, work));
@@ -211,7 +211,7 @@ export class Agent implements CallServer {
 
   private async runWithinLimit<T>(command: string, gone: AbortSignal, call: () => Promise<T>): Promise<T> {
     if (this.running < this.options.concurrency) this.running++;
-    // It does nothing then, and the DEL that follows it waits for it.
+    // Its launcher is gone, so it does nothing; the DEL that follows waits for it.
     else if (!(await this.waitForPlace(command, gone))) return await call();
     try {
       return await call();
@@ -240,7 +240,7 @@ export class Agent implements CallServer {
     });
   }
 
-  /** Has the call begin that has waited longest; a DEL before others, as it frees what they may wait for. */
+  /** Begins the call that has waited longest, but a DEL before others, as it frees what they may wait for. */
   private beginNext(): void {
     const next = this.waiting.find(({ command }) => command === 'DEL') ?? this.waiting[0];
     this.wait(this.waiting.filter((one) => one !== next));

@@ -18,23 +18,23 @@ import {
 } from './protocol.ts';
 import type { Statistics } from './statistics.ts';
 
-/** What the agent is, as far as a call needs to know. */
+/** The agent, as far as a call needs to know it. */
 export interface CallServer {
   readonly plugins: PluginTable;
-  /** Path of the launcher, which stands for this suite under every plugin's name. */
+  /** Path of the launcher, which is this suite's executable under every plugin's name. */
   readonly program: string;
-  /** Told of calls, besides their log. */
+  /** Told of calls, in addition to the log. */
   readonly observers: readonly CallObserver[];
   /** How calls share the process. */
   readonly sharing: Sharing;
   readonly statistics: Statistics;
   /** Tells whether a call is the agent's own. */
   accepts(offer: Offer, socket: Socket): boolean;
-  /** Does something before which the agent does not end. */
+  /** Does something, and keeps the agent from ending before it is done. */
   keepAlive<T>(work: () => Promise<T>): Promise<T>;
   /** Waits until the call may run, and runs it. @param gone aborted when nobody waits for it any more. */
   schedule<T>(offer: Offer, gone: AbortSignal, call: (waitedMs: number) => Promise<T>): Promise<T>;
-  /** What the agent tells of itself. */
+  /** What the agent reports about itself. */
   status(): unknown;
   /**
    * Told of a call that has ended.
@@ -44,7 +44,7 @@ export interface CallServer {
   record(offer: Offer, code: number | undefined, milliseconds: number): void;
 }
 
-/** Serves a connection to its end. Whatever is wrong with it, only this connection is hurt. */
+/** Serves a connection to its end. Whatever is wrong with it affects only this connection. */
 export async function serve(socket: Socket, server: CallServer): Promise<void> {
   const incoming = new Incoming();
   const changes = new Changes(socket, incoming);
@@ -55,7 +55,7 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
       socket.write(encodeFrame('R', JSON.stringify(server.status())));
       return;
     }
-    // What is accepted is a call under way, even if its input is still to come.
+    // An accepted call counts as under way even if its input is still to come.
     if (server.accepts(offer, socket))
       await server.keepAlive(() => serveCall(offer, socket, { changes, incoming }, server));
   } catch (error) {
@@ -65,7 +65,7 @@ export async function serve(socket: Socket, server: CallServer): Promise<void> {
   }
 }
 
-/** Serves a call that was accepted, until its launcher has what it ends with. */
+/** Serves an accepted call until its launcher has the result. */
 async function serveCall(
   offer: Offer,
   socket: Socket,
@@ -76,13 +76,13 @@ async function serveCall(
   socket.write(accepted);
   const stdin = await changes.wait(() => incoming.takeInput());
   if (stdin === undefined) {
-    // Nothing was done. The launcher has waited two seconds for the answer to its offer, or it runs the
-    // executable, as its input comes too late.
+    // Nothing was done: the launcher got no answer to its offer within two seconds, or its input comes too
+    // late, and it runs the executable.
     server.statistics.refused++;
     return;
   }
   const heartbeat = setInterval(() => socket.write(encodeFrame('H')), heartbeatMs);
-  // Nothing follows a result: a launcher that has it ends, and writing to it would lose what it said last.
+  // Nothing is sent after a result: the launcher then ends, and writing to it would lose what it said last.
   const answer = (text: string, exit: number) => {
     clearInterval(heartbeat);
     socket.write(encodeFrame('R', text, exit));
@@ -103,7 +103,7 @@ interface Conversation {
   readonly incoming: Incoming;
   /** How long the call has waited for its turn, in milliseconds. */
   readonly waitedMs: number;
-  /** Sends what the call ends with. */
+  /** Sends the call's result or error. */
   answer(text: string, exit: number): void;
 }
 
@@ -160,9 +160,8 @@ function codeOf(text: string): number {
 }
 
 /**
- * Whether the launcher has passed the result on. When this
- * gives up waiting, the launcher's acknowledgement fails, so that it does not report a result that is about
- * to be undone.
+ * Whether the launcher has passed the result on. Once this gives up waiting, the launcher's acknowledgement
+ * fails, so that it does not report a result that is about to be undone.
  */
 async function isAcknowledged(socket: Socket, changes: Changes, incoming: Incoming): Promise<boolean> {
   const take = () => incoming.takeAcknowledgement() || undefined;
@@ -185,7 +184,7 @@ class Changes {
       this.wake();
     });
     const close = () => {
-      // With a reason: the one that is made otherwise is an exception with its stack.
+      // With a reason: the default is an exception with a stack trace.
       this.closing.abort('The runtime is gone');
       this.wake();
     };

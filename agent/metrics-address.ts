@@ -1,4 +1,4 @@
-/** Where an agent's metrics may be served: on its own host only, as whoever connects may read them. */
+/** Where an agent's metrics may be served: on its own host only, as anyone who can connect can read them. */
 
 import { isIP } from 'node:net';
 
@@ -25,7 +25,7 @@ export function parseMetricsAddress(text: string): MetricsAddress {
   const port = Number(digits);
   if (isIP(host) !== (v6 === undefined ? 4 : 6) || host.includes('%') || port < 1 || port > 65535)
     throw new Error(`"${text}" is not a metrics address. ${forms}`);
-  // The URL of an IPv6 address has it in its shortest form.
+  // A URL shows an IPv6 address in its shortest form.
   if (v6 === undefined ? host.startsWith('127.') : new URL(`http://[${host}]`).hostname === '[::1]')
     return { host, port };
   throw new Error(

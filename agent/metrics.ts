@@ -31,7 +31,7 @@ export interface MetricsServer {
 /**
  * Serves GET /metrics.
  * @param address where, see {@link MetricsAddress}. A Unix socket is made like the agent's own.
- * @param build what the agent tells of itself as labels: its version, and the digest of its installed tree.
+ * @param build labels that describe the agent: its version, and the digest of its installed tree.
  * @throws Error that says why nothing can be served there.
  */
 export async function serveMetrics(
@@ -60,7 +60,7 @@ export async function serveMetrics(
     });
     server.removeAllListeners('error');
   }
-  // From now on a connection that cannot be accepted is no reason to end.
+  // From now on, a connection that cannot be accepted is no reason to end.
   server.on('error', (error) => process.stderr.write(`${error.message}\n`));
   return {
     close() {
@@ -171,7 +171,7 @@ function makeRegistry(
     buckets,
     registers,
   });
-  // There are few programs, whatever callers send: a delegate's name is theirs to choose.
+  // The label must have few values, and callers choose the names of delegates, so all of these share one.
   const ran = (program: string, milliseconds: number) => programs.observe({ program }, milliseconds / 1000);
   const observer: AgentObserver = {
     hasTurn: (waitedMs) => waits.observe(waitedMs / 1000),
@@ -185,8 +185,8 @@ function makeRegistry(
     },
   };
 
-  // The process, by the names that Prometheus gives its metrics in every language. Not prom-client's own set:
-  // its watch on the event loop wakes an idle process 100 times a second.
+  // The process, under Prometheus's standard names. Not by prom-client's default metrics, whose monitor of
+  // the event loop wakes an idle process 100 times a second.
   counter('process_cpu_seconds_total', 'Processor time of the agent, without its children.', () => {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;

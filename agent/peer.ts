@@ -1,4 +1,4 @@
-/** What Node.js does not tell of a Unix socket, nor do to it. Sources: unix(7), shutdown(2), proc(5). */
+/** What Node.js can neither tell about a Unix socket nor do to it. Sources: unix(7), shutdown(2), proc(5). */
 
 import { closeSync, readFileSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -36,8 +36,8 @@ export function peerUser(socket: Socket): number | undefined {
 }
 
 /**
- * Whether the process that made a connection is in these namespaces, by the kernel's account. False for one
- * that has ended, or whose PID namespace this process does not see into.
+ * Whether the process that made a connection is in these namespaces, according to the kernel. False for one
+ * that has ended, or that is in a PID namespace which this process cannot see.
  * @throws Error when this process may not see the other's namespaces.
  */
 export function isPeerIn(socket: Socket, own: Namespaces): boolean {
@@ -58,8 +58,8 @@ export function isPeerIn(socket: Socket, own: Namespaces): boolean {
 }
 
 /**
- * Whether a PID is still that of the process that made a connection, and not one that was given to another
- * since. Before Linux 6.5 the kernel cannot tell.
+ * Whether a PID is still that of the process that made a connection, and has not been reused since. Before
+ * Linux 6.5 the kernel cannot tell.
  */
 function isStillPeer(fd: number, pid: number): boolean {
   const handle = new Uint8Array(4);
@@ -67,7 +67,7 @@ function isStillPeer(fd: number, pid: number): boolean {
   try {
     libc('ask for the peer of a connection', 'getsockopt', fd, SOL_SOCKET, SO_PEERPIDFD, handle, size);
   } catch (error) {
-    // Any other error is that of a process that has ended.
+    // Any other error means that the process has ended.
     return isKernelError(error, 'ENOPROTOOPT');
   }
   const pidfd = new DataView(handle.buffer).getInt32(0, true);

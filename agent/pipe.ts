@@ -3,7 +3,7 @@
 import { Socket } from 'node:net';
 import type { PipeWatch } from '../lib/kernel/sharing.ts';
 
-/** What {@link WaitForEnd} asks for: a pipe is a stream to Node.js, which tells of its end. */
+/** Implements {@link WaitForEnd}: to Node.js, a pipe is a stream, whose end it reports. */
 export function waitForEnd(pipe: number): PipeWatch {
   const stream = new Socket({ fd: pipe, readable: true, writable: false });
   const ended = new Promise<void>((resolve) => {

@@ -30,7 +30,7 @@ export const heartbeatMs = 3000;
  */
 export const patienceMs = 10_000;
 
-/** Who calls, and what. */
+/** A call, and who makes it. */
 export interface Offer {
   /** Digest of the installed tree that the launcher belongs to. */
   readonly build: string;
@@ -54,11 +54,11 @@ export const statusRequest = '@status';
 /** The answer that a call is the agent's own. */
 export const accepted = 'Y';
 
-/** What has arrived of a connection so far, taken off the front. */
+/** What has arrived on a connection so far, taken off the front. */
 export class Incoming {
   /** What has arrived and was not taken. */
   private bytes: Buffer = Buffer.alloc(0);
-  /** Where the bytes lie, with room behind them: what comes byte by byte is not copied each time. */
+  /** Holds the bytes, with room behind them: what comes byte by byte is not copied each time. */
   private memory: Buffer = this.bytes;
   /** How many of the bytes are known not to end the offer. */
   private searched = 0;

@@ -4,7 +4,7 @@ import { getPriority } from 'node:os';
 import { ErrorCode } from '../lib/errors.ts';
 import type { OverlayStatus } from './overlay/host.ts';
 
-/** What an agent tells of itself. */
+/** What an agent reports about itself. */
 export interface AgentStatus {
   build: string;
   pid: number;
@@ -33,7 +33,7 @@ interface VerbStatus {
   p99Ms: number;
 }
 
-/** A call that has ended. There are few values of each of its texts, whatever callers send. */
+/** A call that has ended. Each of its texts has few possible values, whatever callers send. */
 export interface FinishedCall {
   /** One of the agent's plugins. */
   readonly plugin: string;
@@ -67,7 +67,7 @@ interface Counters {
 export class Statistics {
   running = 0;
   queued = 0;
-  /** Calls that were another's to answer, or that their launchers took back. */
+  /** Calls that were not this agent's, or that their launchers took back. */
   refused = 0;
   /** How often an attachment was repaired. */
   repaired = 0;
@@ -95,7 +95,7 @@ export class Statistics {
     return call;
   }
 
-  /** For how long the agent has been there, in seconds. */
+  /** For how long the agent has been running, in seconds. */
   get uptime(): number {
     return (performance.now() - this.since) / 1000;
   }

@@ -35,11 +35,11 @@ import { formatTraceparent } from '../lib/cni/trace-context.ts';
 import type { ProgramRun } from '../lib/kernel/programs.ts';
 import { describeVerb } from './statistics.ts';
 
-/** How long the end of the agent waits for a collector, in milliseconds. */
+/** How long the agent waits for a collector when it ends, in milliseconds. */
 const patienceMs = 2000;
 /** How often trouble with the collector is reported at most, in milliseconds. */
 const warningPauseMs = 60_000;
-/** How many spans wait for the collector at most; those that come then are dropped. */
+/** How many spans wait for the collector at most; further ones are dropped. */
 const maxQueueSize = 2048;
 
 /** How spans are sent. */
@@ -48,7 +48,7 @@ export interface TracingOptions {
   readonly endpoint: string | undefined;
   /** Version of the suite. */
   readonly version: string;
-  /** Takes what is wrong, at most once a minute. */
+  /** Is told what is wrong, at most once a minute. */
   readonly warn: (message: string) => void;
 }
 
@@ -58,7 +58,7 @@ interface Open {
   readonly context: Context;
 }
 
-/** Makes spans of the calls that it is told of. */
+/** Makes spans from the calls that it is told of. */
 export class Tracing implements CallObserver {
   private readonly provider: TracerProvider;
   private readonly tracer: Tracer;
@@ -91,7 +91,7 @@ export class Tracing implements CallObserver {
       context,
     );
     this.open.set(record, { span, context: trace.setSpan(context, span) });
-    // A trace that the runtime does not keep goes by this agent as it came.
+    // A trace that the runtime does not sample is passed on as it came.
     if (!span.isRecording()) return;
     const { traceId, spanId } = span.spanContext();
     record.trace = { traceId, spanId, isSampled: true };
@@ -145,7 +145,7 @@ export class Tracing implements CallObserver {
   }
 }
 
-/** The span of the runtime's that a call belongs to, if there is one. */
+/** The runtime's span that a call belongs to, if there is one. */
 function runtimeContext({ trace: runtime, traceState }: CallRecord): Context {
   if (!runtime) return ROOT_CONTEXT;
   return trace.setSpanContext(ROOT_CONTEXT, {

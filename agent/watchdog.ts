@@ -6,11 +6,11 @@
 import { sendDatagram } from '../lib/kernel/unix-socket.ts';
 
 /**
- * Sends a sign of life now and twice in each period that systemd waits for one, as long as the event loop
- * turns.
+ * Sends a sign of life now and twice in each period in which systemd expects one, as long as the event loop
+ * runs.
  * @param environment in which systemd tells whether it wants them, how often and where.
  * @param warn told of each that could not be sent.
- * @returns what ends it; undefined when nobody wants signs of life of this process.
+ * @returns what ends it; undefined when nobody expects signs of life from this process.
  */
 export function startWatchdog(
   environment: Readonly<Record<string, string | undefined>>,

@@ -1,4 +1,4 @@
-/** dhcp: addresses from a DHCP server on the sandbox's own link, kept by a daemon. */
+/** dhcp: addresses from a DHCP server on the sandbox's own link, with leases that a daemon keeps. */
 
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
@@ -40,7 +40,7 @@ export const plugin = definePlugin({
     const { priority } = call.config.ipam;
     const args = looseArgs(call.context.invocation.args);
     const owner = ownerOf(call);
-    // Refused here rather than by the daemon, before anything is sent.
+    // Refuses a wrong configuration here rather than in the daemon, before anything is sent.
     clientOptions(call.config.ipam, attachmentKey(owner), args);
     const answer = await askDaemon(socketOf(call), {
       method: 'allocate',
@@ -61,7 +61,7 @@ export const plugin = definePlugin({
     try {
       await release(call);
     } catch (error) {
-      // Its leases end by themselves; a container must not be kept for that.
+      // Its leases end by themselves, so the container must not be kept for that.
       if (!(error instanceof DaemonGoneError)) throw error;
       call.warn(`${error.message}. The lease is not given back, and ends in time`);
     }

@@ -59,7 +59,7 @@ export const plugin = definePlugin({
 
     using store = await Store.open(locationOf(call));
     store.releaseEarlierBoots();
-    // Also when an address is asked for, where the reference plugin gives a second one.
+    // Even when an address is requested, in which case the reference plugin gives a second one.
     for (const set of sets) refuseSecondAddress(store, call, set);
     const result: Result = { ...emptyResult(), routes, dns };
     for (const [i, set] of sets.entries()) {
@@ -94,7 +94,7 @@ export const plugin = definePlugin({
         );
   },
 
-  /** A full range or a bad entry is a warning only: after an error, the node is not ready. */
+  /** A full range or a bad entry is only a warning: an error would make the node not ready. */
   async status(call) {
     const { network } = call;
     const dataDir = dataDirOf(call.config);
@@ -143,7 +143,7 @@ async function reservedFor(call: HostLocalCall): Promise<readonly Address[]> {
   return store?.addressesOf(call, { thorough: true }) ?? [];
 }
 
-/** Takes back one reservation of this call, long after its lock was given back. */
+/** Undoes one reservation of this call, long after its lock was released. */
 async function releaseAddress(call: HostLocalCall, address: Address): Promise<void> {
   using store = await Store.openIfPresent(locationOf(call));
   store?.releaseAddress(call, address);
@@ -169,9 +169,9 @@ function requestedAddresses(call: HostLocalCall): Address[] {
 }
 
 /**
- * Finds the range set of each requested address; a set gives one.
- * @returns by set, undefined where none of its addresses was asked for.
- * @throws Error when one is in no set, or in one that gives another already.
+ * Finds the range set of each requested address; each set gives one address.
+ * @returns by set, undefined where none of its addresses was requested.
+ * @throws Error when an address is in no set, or in one from which another is requested already.
  */
 function assignRequests(sets: readonly RangeSet[], wanted: readonly Address[]): (Address | undefined)[] {
   const left = [...wanted];

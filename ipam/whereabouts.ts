@@ -1,4 +1,4 @@
-/** whereabouts: gives addresses away that all nodes of a cluster share, by etcd or the Kubernetes API. */
+/** whereabouts: gives away addresses that all nodes of a cluster share, by etcd or the Kubernetes API. */
 
 import { hostname } from 'node:os';
 import { attachmentKey } from '../lib/attachment.ts';
@@ -22,7 +22,7 @@ import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/reques
 
 type WhereaboutsCall = Call<Config>;
 
-/** How long a backend is asked for what only an operator looks at. */
+/** How long a request may take for what only an operator looks at. */
 const operatorsPatienceMs = 3000;
 
 export const plugin = definePlugin({
@@ -67,7 +67,7 @@ export const plugin = definePlugin({
 
   sharedRanges(own) {
     const ipam = sharedIpam(own);
-    // It asks for no attachment.
+    // There is no attachment.
     const setting = { ...emptySetting, ipam };
     const backend = lazily(() => openBackend(setting, operatorsPatienceMs));
     return resolvePools(ipam).map((pool) => ({
@@ -150,7 +150,7 @@ const emptySetting = {
   podref: '',
 };
 
-/** @throws Error for a configuration that makes no sense. */
+/** @throws Error for an invalid configuration. */
 function settingOf(call: WhereaboutsCall): Setting {
   return {
     ipam: sharedIpam(call.config),
@@ -187,7 +187,7 @@ async function openBackend(setting: Setting, patienceMs?: number): Promise<Backe
   return new KubernetesBackend(setting, ipam.kubernetes.kubeconfig, patienceMs);
 }
 
-/** The members of etcd that are configured, for people; "" for none. @throws Error as {@link endpointsOf}. */
+/** The configured members of etcd, for display; "" for none. @throws Error as {@link endpointsOf}. */
 function membersOf(ipam: Ipam): string {
   return ipam.etcd_host
     ? endpointsOf(ipam)
@@ -196,7 +196,7 @@ function membersOf(ipam: Ipam): string {
     : '';
 }
 
-/** Names of nodes are without regard to case, as host names are. */
+/** Names of nodes are case-insensitive, as host names are. */
 function nodeName({ NODENAME }: Environment): string {
   const told = NODENAME?.trim();
   if (told) return told.toLowerCase();
@@ -215,8 +215,8 @@ function addressesOf({ prevResult }: WhereaboutsCall): Address[] {
 }
 
 /**
- * Says that the node lives. An ADD does not fail for that: an operator hears of it when the node is
- * collected.
+ * Announces that the node is alive. An ADD does not fail if that fails: an operator hears of it when the node
+ * is collected.
  */
 async function announceNode(call: WhereaboutsCall, backend: Backend): Promise<void> {
   await backend.announce().catch(({ message }: Error) => call.warn(message));
@@ -237,7 +237,7 @@ async function releaseOrRemember(call: WhereaboutsCall, backend: Backend, one: R
   await tryWorkOff(call, backend);
 }
 
-/** Does the releases that wait. No other call fails because one of them does. */
+/** Carries out pending releases. The call does not fail when one of them does. */
 async function tryWorkOff(call: WhereaboutsCall, backend: Backend): Promise<void> {
   const warn = (message: string) => call.warn(message);
   await workOff(backend, warn).catch(({ message }: Error) => warn(message));

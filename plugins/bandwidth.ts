@@ -27,10 +27,10 @@ const latency = 0.025;
 
 const bucketKeys = ['rate', 'buffer', 'limit'] as const;
 
-/** What an interface is to be limited to. */
+/** The limit of an interface. */
 interface Limit {
   readonly bucket: TokenBucket;
-  /** What the reference plugin may have made of the same rate and burst: runtimes pass bursts of 4 GB. */
+  /** What the reference plugin may make of these by overflow: runtimes pass bursts of 4 GB. */
   readonly wrapped: TokenBucket;
 }
 
@@ -117,7 +117,7 @@ export const plugin = definePlugin({
   },
 
   status(call) {
-    // The limits of the runtime are those of one container: another may have none, and needs nothing here.
+    // The runtime's limits are for one container: another may have none, and needs nothing here.
     const { ingress, egress } = wantedLimits(call.config);
     if (!ingress && !egress) return;
     probeKernel((host) => {
@@ -138,8 +138,8 @@ export const plugin = definePlugin({
 });
 
 /**
- * The limits asked for: the configuration's, which hide the runtime's altogether.
- * @throws Error for a limit that cannot be.
+ * The requested limits: the configuration's, which hide the runtime's altogether.
+ * @throws Error for an impossible limit.
  */
 function wantedLimits(config: Config): {
   ingress?: Limit | undefined;
@@ -204,7 +204,7 @@ function limitIngress(call: BandwidthCall, veth: Link, { bucket }: Limit): void 
 
 /**
  * What the container sends comes in by the host's end, where it cannot be shaped. So it is redirected to an
- * interface (ifb) that it leaves by.
+ * intermediate interface (ifb), and shaped as it leaves that.
  */
 function limitEgress(call: BandwidthCall, veth: Link, { bucket }: Limit): Link {
   const { host } = call;
@@ -230,7 +230,7 @@ function bucketRepairs({ host }: BandwidthCall, { index, name }: Link, wanted: L
   return [{ what: `limit of what leaves by interface "${name}"`, restore }];
 }
 
-/** The interface by which the container sends, and the way there. */
+/** The interface by which the container sends, and the redirection to it. */
 function egressRepairs(call: BandwidthCall, veth: Link, wanted: Limit): Repair[] {
   const { host } = call;
   const ifb = findIfb(host, call);
@@ -263,7 +263,7 @@ function checkTokenBucket(host: RouteSocket, { index, name }: Link, wanted: Limi
     );
 }
 
-/** What of a limit is as neither suite makes it. */
+/** The key of a limit whose value neither suite would set. */
 function differingKey(actual: TokenBucket, { bucket, wrapped }: Limit): keyof TokenBucket | undefined {
   return bucketKeys.find((key) => actual[key] !== bucket[key] && actual[key] !== wrapped[key]);
 }

@@ -149,10 +149,10 @@ async function connect(
   { bridge, hostLink, sandboxLink }: BridgePort,
   result: Result,
 ): Promise<void> {
-  // Not before the IPAM plugin has accepted the attachment: a living one of the same name has a check, too.
+  // Only once the IPAM plugin has accepted the attachment: a live one with the same IDs has a check, too.
   const spoof = await macSpoofCheck(call);
   if (spoof) {
-    // Before it is there: when the answer of the kernel is lost, it may be.
+    // Registered before it is added: it may exist even if the kernel's answer is lost.
     call.undo('delete the MAC address check', () => spoof.deleteMacSpoofCheck(call.attachment));
     spoof.addMacSpoofCheck(call.attachment, hostLink.name, sandboxLink.mac);
   }
@@ -162,9 +162,9 @@ async function connect(
     throw new Error(
       `Port "${hostLink.name}" of bridge "${bridge.name}" is still down after ten seconds. Try again, or see in the kernel log why it does not come up`,
     );
-  // Now that frames pass: what the kernel announced by itself when the link came up was lost. A MAC address
-  // that is set, if only to what it is, has it announce again; a packet socket of ours would take 25 ms to
-  // open and close.
+  // Announced now that frames pass: what the kernel announced when the link came up was lost. Setting the MAC
+  // address, even to what it is, has it announce again; a packet socket of ours would take 25 ms to open and
+  // close.
   if (result.ips.length > 0)
     call.sandbox.socket.execute(setLink(sandboxLink.index, { mac: sandboxLink.mac }, call.ifname));
   result.interfaces[0]!.mac = requireLink(call.host, bridge.index).mac;

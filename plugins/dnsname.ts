@@ -1,4 +1,4 @@
-/** dnsname: names for the containers of a network on this host, which a dnsmasq answers. */
+/** dnsname: gives a network's containers on this host DNS names, which a dnsmasq serves. */
 
 import { Resolver } from 'node:dns/promises';
 import type { Call } from '../lib/cni/call.ts';
@@ -75,7 +75,7 @@ export const plugin = definePlugin({
         services: before.services.filter((one) => one.owner === owner),
       };
       call.undo('take back the names', () => server.update((now) => exchange(now, owner, kept)));
-      // Whoever had an address before is gone.
+      // Whoever had one of these addresses before is gone.
       const isStale = ({ address }: HostRecord) => named.addresses.some((one) => one.equals(address));
       return { ...exchange(before, owner, own, isStale), servers: union(before.servers, servers) };
     });
@@ -135,8 +135,8 @@ function serverOf({ network, programs, config }: DnsCall): NameServer {
 }
 
 /**
- * What the container is called. A name that DNS cannot hold is left out with a warning: Kubernetes and podman
- * have names of that kind, too.
+ * The names of the container. A name that is not valid in DNS is left out with a warning: Kubernetes and
+ * podman allow such names, too.
  */
 function namedOf(call: DnsCall, result: Result): Named {
   const { config, containerId, ifname, network } = call;
@@ -167,7 +167,7 @@ function namedOf(call: DnsCall, result: Result): Named {
 }
 
 /**
- * Which addresses of the host the container can ask: its gateways.
+ * The host's addresses at which the container can query the name server: its gateways.
  * @throws Error when the host has none of them.
  */
 function queriesOf(call: DnsCall, result: Result): Queries[] {
@@ -188,7 +188,7 @@ function queriesOf(call: DnsCall, result: Result): Queries[] {
 /** What a container adds to the records of its network. */
 type OwnRecords = Pick<Records, 'hosts' | 'services'>;
 
-/** The records with those of an owner exchanged. @param isStale tells which others are to go as well. */
+/** Replaces an owner's records. @param isStale selects other owners' host records to remove as well. */
 function exchange(
   records: Records,
   owner: string,
@@ -203,7 +203,7 @@ function exchange(
   };
 }
 
-/** Removes records, and with the last one of the network what the firewall lets through for it. */
+/** Removes records; with the network's last host record, also the firewall rules that admit its queries. */
 async function forget(call: DnsCall, change: (records: Records) => Records): Promise<void> {
   await serverOf(call).update(async (records) => {
     const after = change(records);
@@ -226,7 +226,7 @@ function pointedAt(dns: Dns, servers: readonly Address[], domain: string): Dns {
   };
 }
 
-/** Looks a name up from the sandbox. @throws Error when a server does not give the address for it. */
+/** Looks up a name from the sandbox. @throws Error unless the server answers with the address. */
 async function checkName(
   { sandbox }: DnsCall,
   name: string,
@@ -237,7 +237,7 @@ async function checkName(
   resolver.setServers([`${server}`]);
   let found: string[];
   try {
-    // The question goes out before this returns, by a socket of the sandbox.
+    // The query is sent before this returns, from a socket of the sandbox.
     found = await sandbox.netns.run(() =>
       address.family === 4 ? resolver.resolve4(name) : resolver.resolve6(name),
     );

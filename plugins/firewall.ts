@@ -62,7 +62,7 @@ type Config = InferShape<typeof config>;
 type FirewallCall = Call<Config>;
 type ForwardChoice = BackendChoice<ForwardBackendName>;
 
-/** Chains that have a meaning of their own. */
+/** Chains that iptables or this plugin uses for its own purposes. */
 const reservedChains = [
   'INPUT',
   'FORWARD',
@@ -149,7 +149,7 @@ function explain({ backend, ingressPolicy, nftablesForwardChain: chain }: Config
   ];
 }
 
-/** Refuses chains that iptables itself, or the rules of this plugin, are in. */
+/** Refuses chains that iptables itself or this plugin's rules use. */
 function validate({ iptablesAdminChainName: name }: Config): void {
   if (name && reservedChains.includes(name))
     throw new Error(
@@ -169,7 +169,7 @@ function missing(call: FirewallCall, request: ForwardRequest, choice: ForwardCho
   return missingWithBackend(choice, (name) => backendOf(call, name).missing(request));
 }
 
-/** Lets the addresses through, once it is noted that they are. */
+/** Notes that the addresses are let through, and then lets them through. */
 async function allowBy(
   call: FirewallCall,
   request: ForwardRequest,
@@ -183,14 +183,14 @@ async function allowBy(
   await claims.settleAfter(() => backendOf(call, name).allow(request, claims.isNew, undo));
 }
 
-/** What the firewall was told of addresses, as far as it is noted. */
+/** What is noted about how each address was let through. */
 function noted(claims: Claims, own: readonly Claim[]): ReadonlyMap<string, ClaimDetails | undefined> {
   return new Map(own.map((claim) => [`${claim.address}`, claims.read(claim)]));
 }
 
 /**
- * Takes addresses out of the backends that were told of them, and out of every one where nothing is noted:
- * firewalld may have come, or gone, since ADD.
+ * Removes addresses from the backends noted for them, or from every backend where nothing is noted: firewalld
+ * may have been started or stopped since ADD.
  */
 async function remove(
   call: FirewallCall,
@@ -217,7 +217,7 @@ async function remove(
   );
 }
 
-/** The backend that is configured, else what the host has. @param used what the container was added with. */
+/** The configured backend, else the host's. @param used what the container was added with. */
 async function choiceFor(call: FirewallCall, used?: ForwardBackendName): Promise<ForwardChoice> {
   const { config, programs } = call;
   const choice = { programs, families: familiesOfResult(call), table: 'filter' } as const;
@@ -227,7 +227,7 @@ async function choiceFor(call: FirewallCall, used?: ForwardBackendName): Promise
   return { ...choice, fixed: used === 'firewalld' ? undefined : used };
 }
 
-/** As {@link choiceFor} an attachment that was let through before, unless the host has firewalld by now. */
+/** As {@link choiceFor}, with the backend noted for this attachment unless the host has firewalld by now. */
 async function choiceAsUsed(call: FirewallCall): Promise<ForwardChoice> {
   if (call.config.backend) return await choiceFor(call);
   const claims = claimsOf(call);
@@ -280,12 +280,12 @@ function requestOf(call: FirewallCall): ForwardRequest {
   return { attachment, addresses, families: familiesOf(addresses), isolation: isolationOf(call) };
 }
 
-/** The bridge to isolate: the first interface of the result, which the bridge plugin puts there. */
+/** The bridge to isolate: the first interface of the result, where the bridge plugin puts it. */
 function isolationOf(call: FirewallCall): Isolation | undefined {
   const policy = call.config.ingressPolicy;
   if (policy !== 'same-bridge' && policy !== 'isolated') return undefined;
   const bridge = call.prevResult?.interfaces[0];
-  // Others put an interface of the host there as well, as ptp does. To miss the bridge is for its plugin.
+  // Others, such as ptp, put a host interface there, too. A missing bridge is for its own plugin to report.
   const { kind } = (bridge && !bridge.sandbox && call.hostLink(bridge.name)) || { kind: 'bridge' };
   if (bridge && !bridge.sandbox && kind === 'bridge') return { bridge: bridge.name, policy };
   throw new Error(

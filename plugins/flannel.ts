@@ -58,7 +58,7 @@ export const plugin = definePlugin({
   async add(call) {
     const delegated = delegateConfig(call, readSubnetEnv(call.config.subnetFile));
     const saved = savedConfigs(call);
-    // The file of a living attachment of the same name stays as it is until the delegate has accepted this
+    // The file of a live attachment with the same ID and network is kept until the delegate has accepted this
     // one.
     const earlier = saved.load(call.containerId, call.network);
     if (!earlier) {
@@ -79,7 +79,7 @@ export const plugin = definePlugin({
       await forward(call, delegated ?? currentConfig(call));
     } catch (error) {
       if (delegated) throw error;
-      // Nothing says that there is anything to remove, so this must not keep the container from going.
+      // Nothing indicates that there is anything to remove, so this must not block the container's deletion.
       call.warn(`Without a saved configuration: ${(error as Error).message}`);
     }
     saved.remove(call.containerId, call.network);
@@ -113,7 +113,7 @@ function savedConfigs(call: FlannelCall): SavedConfigs {
   return new SavedConfigs(call.config.dataDir);
 }
 
-/** Runs the delegate with what the runtime passed beside the configuration. */
+/** Runs the delegate, and passes on what the runtime added to the configuration. */
 async function forward(call: FlannelCall, delegated: DelegateConfig): Promise<void> {
   await delegate(call, delegated.type, { stdin: passedOn(call, delegated) });
 }
@@ -128,13 +128,13 @@ function passedOn({ config }: FlannelCall, delegated: DelegateConfig): string {
   });
 }
 
-/** What the delegate was added with. */
+/** The configuration that the delegate was added with. */
 function usedConfig(call: FlannelCall): DelegateConfig {
   return savedConfigs(call).load(call.containerId, call.network) ?? currentConfig(call);
 }
 
 /**
- * The delegate's configuration as of now, without ranges when flanneld is gone: good enough for taking things
+ * The delegate's current configuration, without ranges when flanneld is gone: good enough for tearing things
  * down.
  */
 function currentConfig(call: FlannelCall): DelegateConfig {
@@ -145,7 +145,7 @@ function currentConfig(call: FlannelCall): DelegateConfig {
   }
 }
 
-/** The delegate's configuration: what the user says, and what flanneld says for the rest. */
+/** The delegate's configuration: the user's keys, and flanneld's values for the rest. */
 function delegateConfig(call: FlannelCall, env?: SubnetEnv): DelegateConfig {
   const base = ownKeys(call.config.delegate);
   return {
@@ -163,7 +163,7 @@ function withGateway<T extends { readonly type: string }>(base: T): T {
   return { ...(base.type === 'bridge' && { isGateway: true }), ...base };
 }
 
-/** What the user says of the delegate. @throws Error */
+/** The keys that the user gives for the delegate. @throws Error */
 function ownKeys(configured: unknown): { readonly type: string } & Record<string, unknown> {
   const base = asObject(configured, 'delegate');
   for (const key of ['name', 'ipam'])

@@ -1,4 +1,4 @@
-/** genie: attaches a pod to the networks that its annotation names, with the keys of CNI-Genie. */
+/** genie: attaches a pod to the networks that its annotation names, with CNI-Genie's configuration keys. */
 
 import { basename } from 'node:path';
 import type { Call } from '../lib/cni/call.ts';
@@ -15,7 +15,7 @@ import { parseSelections, type Selection, selectionOf } from '../lib/networks/se
 import { defineSeveralNetworks, type Plan } from '../lib/networks/several.ts';
 import { networkStatus, statusAnnotation } from '../lib/networks/status.ts';
 
-/** Tells the addresses of a pod with several networks. */
+/** Reports the addresses of a pod with several networks. */
 const addressesAnnotation = 'multi-ip-preferences';
 /** Names CNI-Genie's LogicalNetworks, for a pod whose own annotation is blank. */
 const logicalAnnotation = 'networks';
@@ -91,8 +91,8 @@ export const plugin = defineSeveralNetworks({
 });
 
 /**
- * "eth0", which is the runtime's, "eth1" and so on: a network for which none is asked gets the next one that
- * nobody has. Source: getIntfName of CNI-Genie's genie-controller.
+ * The runtime's interface (usually "eth0"), then "eth1" and so on: a network for which no name is requested
+ * gets the next free one. Source: getIntfName of CNI-Genie's genie-controller.
  */
 function nameInterfaces(requested: readonly string[], own: string): string[] {
   const taken = new Set(requested);
@@ -136,7 +136,7 @@ async function standardPlan(
   };
 }
 
-/** The one network on disk that has the least to carry; of equals, that which is meant by default. */
+/** The least loaded network on disk; among equals, a default one. */
 async function planByLoad(call: GenieCall): Promise<Plan> {
   const networks = [...defaults(call).map((one) => one.network), ...usableNetworks(call)];
   const network = (await leastLoaded(networks))!;
@@ -148,13 +148,13 @@ async function planByLoad(call: GenieCall): Promise<Plan> {
   };
 }
 
-/** The networks that a pod can be attached to, by the names of their files. */
+/** The networks that a pod can be attached to, in the order of their file names. */
 function usableNetworks({ config }: GenieCall): NetworkList[] {
   return configFiles(config.confDir, ['.conf', '.conflist']).flatMap(readable);
 }
 
 /**
- * The network that a node without this plugin would have: that of the first file. It has the interface of the
+ * The network that a pod would get without this plugin: that of the first file. It gets the interface of the
  * call. Source: getClusterNetwork of CNI-Genie's genie-netattachdef-controller.
  * @throws Error when there is none.
  */
@@ -167,7 +167,7 @@ function clusterNetwork(call: GenieCall): Choice {
   return { network, selection: selectionOf(network.name, call.ifname) };
 }
 
-/** A network that a pod can be attached to; none for what cannot be used, or leads back to this plugin. */
+/** The network in a file; none if a pod cannot be attached to it, or it leads back to this plugin. */
 function readable(file: string): NetworkList[] {
   try {
     const network = readNetwork(file);
@@ -189,7 +189,7 @@ function selected({ config }: GenieCall, selection: Selection): Choice {
   return { network: networkNamed([config.confDir], name, isWanted), selection };
 }
 
-/** CNI-Genie knows a network by the name of its file after the number, as "weave" of "10-weave.conflist". */
+/** CNI-Genie knows a network by its file name after the number, as "weave" of "10-weave.conflist". */
 function fileNameOf({ file }: NetworkList): string {
   return basename(file)
     .replace(/\.[^.]*$/, '')

@@ -58,8 +58,8 @@ export const plugin = defineMainPlugin({
 
   gc({ host, config, validAttachments }) {
     const { device = '' } = specOf(config);
-    // Whoever had it got no DEL: the next ADD must find it by its name. Otherwise it is found in any case.
-    // While there is an attachment, that one has it, and what bears its name as an alias is something else.
+    // Whoever had the device got no DEL: the next ADD must find it by its name; by other keys it is found
+    // anyway. While there is an attachment, that one has it, and what bears its name as an alias is another.
     if (validAttachments.length > 0 || ifnameProblem(device) || getLink(host, device)) return;
     const back = listLinks(host).find(
       ({ alias, name, up }) => !up && alias === device && /^(?:dev|eth|net)\d+$/.test(name),
@@ -67,7 +67,7 @@ export const plugin = defineMainPlugin({
     if (back) giveNameBack(host, back);
   },
 
-  // A device that is in a container is in order, so that STATUS finds nothing but the configuration wrong.
+  // There is no "status" here: a device in a container is no fault, so only the configuration can be wrong.
   hasLink: ({ config }) => !isUserSpaceDriven(specOf(config)),
 });
 
@@ -110,7 +110,7 @@ function returnToHost(call: HostDeviceCall): void {
   }
   // When its namespace died, the kernel gave it back, but with the name it had in the container.
   const spec = specOf(call.config);
-  // An alias alone says nothing: administrators set some, too.
+  // An alias alone proves nothing: administrators set some, too.
   const isGivenBack = ({ name, alias, up }: Link) =>
     !up && alias !== '' && alias !== name && (name === call.ifname || /^dev\d+$/.test(name));
   const back = spec.device
@@ -122,15 +122,15 @@ function returnToHost(call: HostDeviceCall): void {
   giveNameBack(host, back);
 }
 
-/** Gives a device that the kernel gave back the name that it had on the host, which is its alias. */
+/** Renames a device that the kernel gave back to what it was called on the host, which is its alias. */
 function giveNameBack(host: RouteSocket, { index, name, alias }: Link): void {
   host.execute(setLink(index, { name: alias, alias: '' }, name));
 }
 
 /**
- * The name that a device gets when it is given back: the first that the kernel accepts, so that it comes back
- * in any case. The configuration may have an alternative name, and whoever is in the sandbox may have changed
- * the alias.
+ * The name for a device that is given back: the first that the kernel accepts, so that it comes back in any
+ * case. The configured one may be an alternative name, and a process in the sandbox may have changed the
+ * alias.
  */
 function nameOnHost(call: HostDeviceCall, link: Link): string {
   const { host, ifname } = call;
@@ -138,7 +138,7 @@ function nameOnHost(call: HostDeviceCall, link: Link): string {
   const names = [device, link.alias, ifname].filter(
     (one) => isPossibleName(one) && !link.altNames.includes(one),
   );
-  // The kernel puts a number that is free.
+  // The kernel replaces "%d" with a free number.
   const name = names.find((one) => !getLink(host, one)) ?? 'dev%d';
   if (names[0] && name !== names[0])
     call.warn(`The host has another interface "${names[0]}". The device that comes back is called "${name}"`);
@@ -146,16 +146,16 @@ function nameOnHost(call: HostDeviceCall, link: Link): string {
 }
 
 /**
- * Whether an interface may have a name. Two are those of directories in /proc/sys/net/ipv4/conf, so that the
- * kernel refuses them (sysctl_dev_name_is_allowed in net/ipv4/devinet.c).
+ * Whether an interface may have this name. The kernel refuses two that are directories in
+ * /proc/sys/net/ipv4/conf (sysctl_dev_name_is_allowed in net/ipv4/devinet.c).
  */
 function isPossibleName(name: string): boolean {
   return !ifnameProblem(name) && name !== 'all' && name !== 'default';
 }
 
 /**
- * Takes those alternative names from a device that the host has: the kernel would not move it. Whoever is in
- * the sandbox may have given it some.
+ * Removes alternative names of the device that are taken on the host, where the kernel would not move it with
+ * them. A process in the sandbox may have added some.
  */
 function dropTakenNames({ host }: HostDeviceCall, { sandbox: { socket }, link }: OwnInterface): void {
   for (const name of link.altNames)
@@ -163,9 +163,10 @@ function dropTakenNames({ host }: HostDeviceCall, { sandbox: { socket }, link }:
 }
 
 /**
- * Moves an interface to another namespace under another name, in one request, so that it is either moved or
- * not: the kernel takes it down, and takes the new name at once where the old one is in use there
- * (__dev_change_net_namespace in net/core/dev.c). When the new one is in use as well, it goes back.
+ * Moves an interface to another namespace under another name, in one request, so that it is moved completely
+ * or not at all: the kernel takes it down, and uses the new name at once where the old one is in use there
+ * (__dev_change_net_namespace in net/core/dev.c). If only the new name is in use, the interface arrives under
+ * its old one, and is moved back.
  */
 function move(link: Link, from: Netns, to: Netns, name: string, alias: string): void {
   using source = openRouteSocket(from);

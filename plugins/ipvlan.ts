@@ -1,4 +1,4 @@
-/** ipvlan: an interface that shares the MAC address of one of the host's. */
+/** ipvlan: an interface that shares the MAC address of its parent on the host. */
 
 import type { Call } from '../lib/cni/call.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
@@ -49,7 +49,7 @@ export const plugin = defineMainPlugin({
   },
 
   status(call) {
-    // Without "master", ADD may take it from the plugin before, whose result STATUS is not told.
+    // Without "master", ADD may take the parent from prevResult, which STATUS does not get.
     if (call.config.master) checkParentExists(call, findOwnParent);
   },
 });
@@ -58,7 +58,7 @@ function findOwnParent(call: Call<ParentConfig>, name?: string): Link {
   return findParentOfFrames(call, name, { isLargerMtuPossible: true });
 }
 
-/** Behind another plugin, the interface sits on what that one made. */
+/** Behind another plugin, the parent is the interface that the other plugin created. */
 function chainedParent({ prevResult }: Call): string | undefined {
   if (!prevResult) return undefined;
   const [only, ...more] = prevResult.interfaces;

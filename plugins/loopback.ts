@@ -43,7 +43,7 @@ export const plugin = definePlugin({
   },
 });
 
-/** @throws Error when "lo" was given an address that reaches beyond the sandbox. */
+/** @throws Error when "lo" has an address that is not a loopback address. */
 function loopbackAddresses({ socket }: Sandbox, index: number): InterfaceAddress[] {
   const addresses = listAddresses(socket, index);
   const foreign = addresses.find(({ prefix }) => !prefix.address.isLoopback);

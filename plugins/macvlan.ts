@@ -1,4 +1,4 @@
-/** macvlan: an interface with a MAC address of its own on one of the host's. */
+/** macvlan: an interface with a MAC address of its own on a parent of the host. */
 
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import {

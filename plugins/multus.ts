@@ -1,4 +1,4 @@
-/** multus: attaches a pod to a default network and to those that it asks for, with the keys of Multus. */
+/** multus: attaches a pod to a default network and to those it asks for, with Multus's configuration keys. */
 
 import { existsSync, statSync } from 'node:fs';
 import { matchesGlob } from 'node:path';
@@ -131,7 +131,7 @@ export const plugin = defineSeveralNetworks({
 
   directoryOf: ({ cniDir }) => directoryOf('multus', cniDir),
   kubeconfigOf: ({ kubeconfig }) => kubeconfig,
-  // The pod cannot say which interface its default network has.
+  // A pod cannot choose the interface of its default network.
   nameInterfaces: ([, ...further], own) => [own, ...further.map((name, i) => name || `net${i + 1}`)],
   needsAnnotations: true,
 
@@ -152,7 +152,7 @@ export const plugin = defineSeveralNetworks({
       `Annotation "${networksAnnotation}"`,
     );
     const given = parseSelections(pod.networks, 'CNI_ARGS: NETWORKS');
-    // What whoever runs the node asks for is on its disk.
+    // What the rules and CNI_ARGS ask for comes from the node, and is on its disk.
     const onDisk = (one: Selection) => selected(call, undefined, pod, one);
     const [base, first, ...further] = await Promise.all([
       baseNetworks(call, api, pod),
@@ -170,7 +170,7 @@ export const plugin = defineSeveralNetworks({
   required: (call, api) => baseNetworks(call, api),
 });
 
-/** The networks of every pod. @param pod undefined for those without which no pod can be attached. */
+/** The networks of every pod. @param pod undefined for only those that pods of all namespaces need. */
 async function baseNetworks(call: MultusCall, api: PodApi | undefined, pod?: Pod): Promise<Choice[]> {
   const { delegates = [], clusterNetwork, defaultNetworks = [], systemNamespaces } = call.config;
   plugin.validate?.(call.config);
@@ -189,7 +189,7 @@ function directories({ confDir }: Config): readonly string[] {
 }
 
 /**
- * The network that the configuration names; none when only the API can know it, and is not to be asked.
+ * The network that the configuration names; none when only the API, which is not asked, could know it.
  * @throws ConfigError; KubernetesError
  */
 async function configuredNetwork(call: MultusCall, api: PodApi | undefined, name: string): Promise<Choice[]> {
@@ -207,8 +207,8 @@ async function configuredNetwork(call: MultusCall, api: PodApi | undefined, name
 }
 
 /**
- * A network by the path of its file. Of a directory, it is that of the first file by name, as for Multus:
- * lists do not come before single plugins here.
+ * The network in a file, or in the first file of a directory by name. As in Multus, lists do not come before
+ * single plugins here.
  * @throws ConfigError
  */
 function networkAt(path: string): NetworkList {
@@ -218,19 +218,19 @@ function networkAt(path: string): NetworkList {
   throw new Error(`Directory "${path}" has no network. Put one there, or name another in the configuration`);
 }
 
-/** The networks that the configuration has for a pod, by its names. */
+/** The networks that the configured rules give a pod, by its namespace and name. */
 function rulesFor({ rules = [] }: Config, pod: Pod): Selection[] {
   return rules
     .filter(({ namespace, name }) => fits(pod.namespace, namespace) && fits(pod.name, name))
     .flatMap(({ networks }) => parseSelections(networks, '"rules"'));
 }
 
-/** Without a pattern, all names fit, also that of a pod whose runtime does not tell it. */
+/** Without a pattern every name fits, even the empty one of a pod whose runtime passes none. */
 function fits(name: string, pattern = '*'): boolean {
   return pattern === '*' || matchesGlob(name, pattern);
 }
 
-/** A network that the pod asks for. @throws Error when it may not have it, or there is none. */
+/** A network that the pod asks for. @throws Error when the pod may not have it, or it does not exist. */
 async function selected(
   call: MultusCall,
   api: PodApi | undefined,

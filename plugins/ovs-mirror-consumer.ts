@@ -1,4 +1,4 @@
-/** ovs-mirror-consumer: sends the copies of a mirror of Open vSwitch to a pod. */
+/** ovs-mirror-consumer: sends the frames that an Open vSwitch mirror copies to a pod. */
 
 import { defineMirrorPlugin } from '../lib/cni/ovs-mirror.ts';
 

@@ -36,7 +36,7 @@ import {
 
 /** What ADD has made. */
 interface OvsPort extends Attached, VethPair {
-  /** MAC address that somebody asked for. */
+  /** The requested MAC address, if any. */
   mac: string | undefined;
 }
 
@@ -66,7 +66,7 @@ export const plugin = defineMainPlugin({
     const name = bridgeOf(call, settings);
     using db = await openDatabase(settings);
     const bridge = await requireBridge(db, name);
-    // The sandbox has no such interface, so that a port of that name has none either.
+    // The sandbox has no such interface yet, so any port of this attachment has lost its own.
     const stale = await stalePorts(call, db, (port) => isPortOf(port, call.attachment, call.netns));
     const pair = createVethPair(call, {
       name: call.ifname,
@@ -110,7 +110,7 @@ export const plugin = defineMainPlugin({
     }
     const settings = settingsOf(call);
     using db = await openDatabase(settings);
-    // Only now: on a bridge with many ports it takes Open vSwitch longer than all else takes the plugin.
+    // Only now: on a bridge with many ports, Open vSwitch takes longer than the rest of ADD does.
     await waitUntilUp(db, hostLink.name, patienceOf(settings));
   },
 
@@ -169,7 +169,7 @@ export const plugin = defineMainPlugin({
         call.validAttachments.some((one) => attachmentKey(one) === attachmentKey(own));
       const ports = (await listPodPorts(db)).filter((port) => {
         const own = attachmentOf(port);
-        // Of those that ovs-cni made, nothing tells the network.
+        // Ports that ovs-cni made do not tell their network.
         return own
           ? own.network === call.network && !isValid(own)
           : isNetnsGone(port.externalIds.contNetns ?? '');

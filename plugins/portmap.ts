@@ -1,4 +1,4 @@
-/** portmap: leads ports of the host to a container that another plugin has connected. */
+/** portmap: maps ports of the host to a container that another plugin has connected. */
 
 import { attachmentKey } from '../lib/attachment.ts';
 import { addressesInSandbox, neighbourAddresses } from '../lib/cni/interface.ts';
@@ -79,7 +79,7 @@ export const plugin = definePlugin({
       (backend) => backend.del(attachment, () => neighbourAddresses(call), hints),
       formerPorts(noted ?? [], told),
     );
-    // Last: as long as there is a note, another DEL or GC finishes what this one has not.
+    // Last: as long as the note exists, another DEL or GC finishes what this one could not.
     if (noted) forgetAttachments([attachment]);
   },
 
@@ -120,7 +120,7 @@ export const plugin = definePlugin({
   },
 });
 
-/** What is to be mapped; undefined when nothing is. */
+/** What to map; undefined when there is nothing. */
 function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefined {
   const { attachment } = call;
   const mappings = mappingsOf(call);
@@ -134,7 +134,7 @@ function requestOf(call: PortMapCall, result: Result): PortMapRequest | undefine
 async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<void> {
   const { attachment, containers, mappings, options } = request;
   const ports = udpPorts(mappings, containers);
-  // Before there are rules: whoever removes them has to know what to forget.
+  // Noted before there are rules: whoever removes them must know which connections to forget.
   const forgetNote = rememberAttachment({ ...attachment, netns: call.netns, ports });
   call.undo('forget whose the port mappings are', forgetNote);
   call.undo('forget UDP connections to the port mappings', () => forgetUdp(ports));
@@ -153,8 +153,8 @@ async function mapPorts(call: PortMapCall, request: PortMapRequest): Promise<voi
 }
 
 /**
- * Removes mappings, and then has the kernel forget UDP connections through them. Unless the configuration
- * fixes a backend, the host may have changed it since the ports were mapped.
+ * Removes mappings, and then has the kernel forget UDP connections through them. Every backend is asked: the
+ * host's choice may have changed since the ports were mapped.
  * @param known ports of the mappings, whose rules an earlier call may have removed.
  */
 async function eachBackend(
@@ -173,7 +173,7 @@ async function eachBackend(
   );
 }
 
-/** What the runtime tells on DEL. A configuration that ADD would refuse tells nothing. */
+/** What the runtime passes on DEL; undefined for a configuration that ADD would refuse. */
 function whatIsTold(call: PortMapCall): PortMapHints | undefined {
   const containers = call.prevResult ? containerAddresses(call, call.prevResult) : [];
   try {
@@ -220,7 +220,7 @@ function allowLocalhost(call: PortMapCall, containers: readonly Prefix[]): void 
 
 function localhostRepairs(call: PortMapCall, containers: readonly Prefix[]): Repair[] {
   const route = routeTo(call, containers);
-  // One by a gateway is not the container's own, which is missing then.
+  // A route via a gateway is not the container's own, which is then missing.
   const path = route?.gw ? undefined : localhostSetting(call, route);
   if (!path || readSysctl(path) === '1') return [];
   const what = `kernel setting "net.${path.join('.')}" for connections from 127.0.0.1`;

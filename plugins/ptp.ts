@@ -20,7 +20,7 @@ import { isKernelError } from '../lib/netlink/libc.ts';
 
 /** How long the interface of a pod may outlive its address on DEL, in milliseconds. */
 const longestDeletion = 10_000;
-/** Before a route that is in the way is looked at again, in milliseconds. */
+/** Pause before a conflicting route is looked at again, in milliseconds. */
 const pause = 25;
 
 export const plugin = defineMainPlugin({
@@ -73,7 +73,7 @@ export const plugin = defineMainPlugin({
   remove: removeVethPair,
 
   check(call, { link }) {
-    // The operational state follows later.
+    // Not the operational state, which follows later.
     if (!(link.flags & LinkFlag.LowerUp))
       throw new Error(`Interface "${call.ifname}" has no peer that is up. Run "cni repair"`);
   },
@@ -132,8 +132,8 @@ function routeRepairs(host: RouteSocket, hostLink: Link, ips: readonly IPConfig[
 
 /**
  * Routes an address over the pair. A pod whose DEL is under way may have given the address back while its
- * interface still exists, so that this waits for a moment.
- * @throws Error when the address leads elsewhere even then, as it was given away twice.
+ * interface still exists, so this waits for a while.
+ * @throws Error when the address still leads elsewhere then: it was given away twice.
  */
 async function routeTo(host: RouteSocket, address: Address, hostLink: Link): Promise<void> {
   const dst = address.toPrefix();

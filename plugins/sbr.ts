@@ -26,7 +26,7 @@ import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
 import { lockSandbox } from '../lib/kernel/sandbox.ts';
 import { requireGone } from '../lib/netlink/error.ts';
 
-/** Where the search for a table that nobody uses begins. */
+/** The first table tried in the search for an unused one. */
 const firstTable = 100;
 
 const config = {
@@ -104,7 +104,7 @@ export const plugin = definePlugin({
         );
       if (call.config.table !== undefined || !gateway) continue;
       const routes = listRoutes(socket, { family: source.family, table });
-      // A default route of the interface comes in the place of one by the gateway of its address.
+      // Unless "gateways" is set, the interface's own default route may stand in for one via this gateway.
       const isConfigured = call.config.gateways?.some(({ family }) => family === source.family) ?? false;
       if (!routes.some(({ dst, gw }) => dst.length === 0 && (!isConfigured || gateway.equals(gw))))
         throw new Error(
@@ -128,8 +128,8 @@ function validate({ gateways = [] }: Config): void {
 }
 
 /**
- * The addresses of the interface, with their gateways. It may have none where another interface has some, as
- * for the reference plugin.
+ * The addresses of the interface, with their gateways. As in the reference plugin, it may have none where
+ * another interface has some.
  */
 function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[] {
   if (result.ips.length === 0)
@@ -150,8 +150,8 @@ function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, t
 }
 
 /**
- * Gives each address a table with a default route and the routes of the interface, and takes those out of the
- * main one.
+ * Gives each address a table with a default route and the routes of the interface, and removes those from the
+ * main table.
  */
 function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]): void {
   const link = requireLink(socket, call.ifname);
@@ -180,13 +180,13 @@ function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]
   if (hints) addSourceHints(call, socket, [...moved].filter(isOnLink), ips);
 }
 
-/** Puts routes back into the main table, first those that the gateways of the others are reached by. */
+/** Puts routes back into the main table, on-link ones first: the others' gateways are reached by them. */
 function restore(socket: RouteSocket, routes: readonly Route[]): void {
   const inOrder = [...routes.filter(isOnLink), ...routes.filter((route) => !isOnLink(route))];
   socket.attempt(...inOrder.map((route) => copyRoute(route)));
 }
 
-/** Gives packets to the subnet of an address, when a program has not chosen their source, that address. */
+/** Makes an address the source of packets to its subnet whose program has not chosen one. */
 function addSourceHints(
   call: SbrCall,
   socket: RouteSocket,
@@ -201,9 +201,7 @@ function addSourceHints(
   }
 }
 
-/**
- * What the main table has for the interface, except for link-local addresses, which mean nothing beyond it.
- */
+/** The routes of the interface in the main table, except link-local ones, which mean nothing beyond it. */
 function movableRoutes(socket: RouteSocket, link: Link): Route[] {
   return ([4, 6] as const)
     .flatMap((family) => listRoutes(socket, { family, link: link.index, table: RouteTable.Main }))
@@ -221,7 +219,7 @@ function belongsTo(route: Route, { address }: IPConfig): boolean {
   return [route.src, ...gateways].some((hint) => hint && address.contains(hint));
 }
 
-/** True for a default route where the configuration has a gateway of its own. */
+/** True for a default route that a configured gateway replaces. */
 function isReplaced({ config }: SbrCall, { dst, family }: Route): boolean {
   return dst.length === 0 && (config.gateways ?? []).some((gateway) => gateway.family === family);
 }

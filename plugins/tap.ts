@@ -62,14 +62,14 @@ export const plugin = defineMainPlugin({
 });
 
 function create({ ifname, config: { multiQueue = false, owner, group } }: TapCall): void {
-  // The reference plugin has the virtio header only where it makes the interface by itself, with both IDs.
+  // The reference plugin sets the virtio header only where it creates the interface itself, with both IDs.
   const vnetHeader = owner !== undefined && group !== undefined;
   createTap({ name: ifname, multiQueue, owner, group, vnetHeader });
 }
 
 /**
- * The kernel labels an interface like the process that creates it, and only a new program can have another
- * label.
+ * The kernel gives an interface the SELinux label of the process that creates it, and a process gets another
+ * label only by executing a program.
  */
 async function createByCommand(call: TapCall, selinuxContext: string): Promise<void> {
   const { multiQueue, owner, group } = call.config;

@@ -35,7 +35,7 @@ const config = {
 
 type Config = InferShape<typeof config>;
 type TuningCall = Call<Config>;
-/** What is asked of the interface and the sandbox, each key only if it is. */
+/** The settings requested for the interface and the sandbox; other keys are absent. */
 type Settings = Omit<Backup, 'network' | 'boot'>;
 
 export const plugin = definePlugin({
@@ -68,7 +68,7 @@ export const plugin = definePlugin({
       if (old !== undefined)
         call.undo(`set sysctl "${name}" back`, () => setSysctl(sandbox, ifname, name, old));
     }
-    // Registered before: the kernel carries out the others even if one fails.
+    // Registered first: if one request fails, the kernel still carries out the others.
     call.undo(
       `set interface "${ifname}" back`,
       () => void sandbox.socket.attempt(...linkRequests(sandbox, ifname, before)),
@@ -112,22 +112,22 @@ export const plugin = definePlugin({
   },
 });
 
-/** Refuses what is wrong in the configuration alone. */
+/** Refuses what can be seen to be wrong from the configuration alone. */
 function validate(config: Config): void {
   for (const name of Object.keys(wantedSysctls(config))) sysctlPath(name, 'eth0');
   wantedMac(config);
   refuse(mtuProblem(config.mtu));
 }
 
-/** Refuses a kernel setting that the configuration has twice, as only its text tells. */
+/** Refuses a kernel setting that is given twice, which only the configuration's text shows. */
 function refuseDuplicates({ context: { stdin } }: TuningCall): void {
   const twice = duplicateKey(stdin, 'sysctl');
   if (twice !== undefined) throw new Error(`"sysctl" has "${twice}" twice. Remove one`);
 }
 
 /**
- * Puts together what is asked for: the configuration's own keys, CNI_ARGS, the runtime's, and "args" over all
- * of them.
+ * Combines the requested settings: the configuration's own keys, CNI_ARGS, the runtime's, and "args", which
+ * override all of them.
  * @throws Error for what can be refused without looking at the sandbox.
  */
 async function wantedSettings(call: TuningCall): Promise<Settings> {
@@ -152,7 +152,7 @@ async function wantedSettings(call: TuningCall): Promise<Settings> {
   };
 }
 
-/** The MAC address asked for. "args" have the last word also where they ask for none. */
+/** The requested MAC address. "args" override all else, even to request none. */
 function wantedMac({ args, runtimeConfig, mac }: Config, requested?: string): string | undefined {
   return requestedMac(
     ...(args?.cni?.mac === undefined ? [runtimeConfig?.mac, requested, mac] : [args.cni.mac]),
@@ -164,7 +164,7 @@ function wantedSysctls({ sysctl, args }: Config): Record<string, string> {
 }
 
 /**
- * The values that the settings asked for have now, without kernel settings that cannot be read, as
+ * The current values of the requested settings, except kernel settings that cannot be read, such as
  * "stable_secret" of IPv6 before it is set.
  * @throws Error when the interface or a kernel setting is missing.
  */
@@ -213,10 +213,10 @@ function setSysctl({ netns }: Sandbox, ifname: string, name: string, value: stri
   netns.run(() => writeSysctl(path, value));
 }
 
-/** What the kernel says of a value that an interface cannot have any more, as its parent may have changed. */
+/** The kernel's errors for a value that the interface can no longer have, say because its parent changed. */
 const impossible = ['EINVAL', 'ERANGE', 'EADDRINUSE'];
 
-/** One request for each property, so that an error says which. */
+/** One request for each property, so that an error tells which one failed. */
 function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): Request[] {
   const { mac, promisc, mtu, allmulti, txQLen } = settings;
   const requests = [
@@ -233,7 +233,7 @@ function linkRequests({ socket }: Sandbox, ifname: string, settings: Settings): 
 /**
  * Restores settings as far as possible: the interface may be gone. Kernel settings that other attachments of
  * the sandbox have set as well are left for the last one of them.
- * @throws NetlinkError where the kernel refuses to, though the interface is there and could have them.
+ * @throws NetlinkError when the kernel refuses a value that the interface, if it exists, could have.
  */
 function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): void {
   const { ifname } = call;
@@ -252,8 +252,8 @@ function restoreSettings(call: TuningCall, sandbox: Sandbox, before: Settings): 
 }
 
 /**
- * Where a chain tunes twice, or another attachment of the sandbox has set the same, DEL restores what was
- * before the first time.
+ * Saves what DEL is to restore. Where a chain tunes twice, or another attachment of the sandbox has changed
+ * the same setting, that is the value before the first change.
  */
 function saveBackup(call: TuningCall, before: Settings): void {
   const backups = backupsOf(call);
@@ -272,7 +272,7 @@ function saveBackup(call: TuningCall, before: Settings): void {
   );
 }
 
-/** What the sandbox's other attachments have found of its kernel settings, by name. */
+/** The original values of kernel settings as the sandbox's other attachments saved them, by name. */
 function sharedSysctls(call: TuningCall, { sysctl }: Settings): ReadonlyMap<string, string> {
   return sysctl ? backupsOf(call).sysctlsOfOthers(call) : new Map();
 }
@@ -281,7 +281,7 @@ function backupsOf(call: TuningCall): Backups {
   return new Backups(call.config.dataDir || '/run/cni/tuning');
 }
 
-/** The result with what it says of the interface brought up to date. */
+/** The result, with the interface's MAC address and MTU brought up to date. */
 function withSettings(result: Result, ifname: string, { mac, mtu }: Settings): Result {
   return {
     ...result,

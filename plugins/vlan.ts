@@ -1,4 +1,4 @@
-/** vlan: an interface in a VLAN of one of the host's. */
+/** vlan: an interface in a VLAN of a parent of the host. */
 
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
 import {

@@ -23,7 +23,7 @@ import { lockSandbox, type Sandbox } from '../lib/kernel/sandbox.ts';
 import { createVrf, vrfMembers } from '../lib/kernel/vrf.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
-/** How long IPv6 addresses may take until they can be used. */
+/** How long IPv6 addresses may take to become usable. */
 const addressTimeoutMs = 5000;
 
 const config = {
@@ -54,7 +54,7 @@ export const plugin = definePlugin({
     const result = requirePrevResult(call);
     validate(call.config);
     const { sandbox } = call;
-    // Networks may be attached beside one another.
+    // Several networks may be attached at the same time.
     await lockSandbox(sandbox);
     const link = requireLink(sandbox.socket, call.ifname);
     refuseOtherMaster(sandbox.socket, link);
@@ -111,10 +111,10 @@ function validate({ vrfname }: Config): void {
     throw new Error(`"vrfname" is "${vrfname.slice(0, 80)}", which ${problem}. Use a name such as "red"`);
 }
 
-/** What an interface loses when it changes the VRF. */
+/** What an interface loses when its VRF changes. */
 interface State {
   addresses: readonly (InterfaceAddress & {
-    /** Whether the kernel has a route to its subnet, which plugins such as ptp take away. */
+    /** Whether the kernel's route to its subnet is present, which plugins such as ptp remove. */
     readonly hasRoute: boolean;
   })[];
   routes: readonly Route[];
@@ -129,7 +129,7 @@ function refuseOtherMaster(socket: RouteSocket, { name, master }: Link): void {
 }
 
 /**
- * The VRF of the configuration. One that is created is deleted if ADD fails, unless others have joined it.
+ * The configured VRF, created if need be. A new one is deleted if ADD fails, unless others have joined it.
  */
 function ensureVrf(call: VrfCall, socket: RouteSocket): Link {
   const { vrfname, table } = call.config;
@@ -191,14 +191,14 @@ function stateOf(socket: RouteSocket, { index }: Link): State {
   };
 }
 
-/** Puts the interface into a VRF, or out of any. */
+/** Puts the interface into a VRF, or takes it out of its VRF. */
 function setMaster(socket: RouteSocket, link: Link, vrf: Link | undefined): void {
   socket.execute(setLink(link.index, { master: vrf?.index ?? 0 }, link.name));
 }
 
 /**
- * Gives an interface that changed the VRF back what the kernel took from it on the way: routes of the main
- * table to that of the VRF, the others to where they were.
+ * Gives an interface back what the kernel took from it when its VRF changed: routes of the main table go to
+ * the VRF's table, the others back to where they were.
  */
 async function restoreState(
   sandbox: Sandbox,
@@ -235,8 +235,8 @@ async function restoreState(
 }
 
 /**
- * Waits until IPv6 addresses can be used: the kernel routes packets to them only when they have passed for
- * unique.
+ * Waits until IPv6 addresses can be used: the kernel routes packets to them only once duplicate address
+ * detection has passed.
  */
 async function waitForAddresses(
   sandbox: Sandbox,

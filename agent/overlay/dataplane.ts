@@ -1,4 +1,4 @@
-/** What the kernel is told of the other nodes. */
+/** How the kernel is told about the other nodes. */
 
 import type { Address, Family } from '../../lib/ip.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
@@ -7,15 +7,15 @@ import type { NetworkConfig } from './network-config.ts';
 import type { Node, Reach, Subnets } from './node.ts';
 import type { Uplink } from './uplink.ts';
 
-/** One way to get packets to other nodes. What is right already is not touched. */
+/** One way to get packets to other nodes. What is already right is not touched. */
 export interface Dataplane {
-  /** Bytes that fit through it. */
+  /** MTU of packets that it carries, in bytes. */
   readonly mtu: number;
   /** How this node is to be reached. */
   readonly reach: Reach;
   /**
-   * Makes everything be there that leads from this node to the others, and nothing that led to nodes which
-   * are gone. @param others nodes with the same backend.
+   * Sets up everything that leads from this node to the others, and removes what led to nodes that are gone.
+   * @param others nodes with the same backend.
    * @returns what the kernel refused, for the operator.
    * @throws NetlinkError where this node itself is at fault.
    */
@@ -27,7 +27,7 @@ export interface DataplaneOptions {
   readonly socket: RouteSocket;
   readonly config: NetworkConfig;
   readonly uplink: Uplink;
-  /** MAC addresses that others know this node's VXLAN interfaces by already. */
+  /** MAC addresses by which others already know this node's VXLAN interfaces. */
   readonly macs: Reach['macs'];
   readonly warn: (message: string) => void;
 }
@@ -37,7 +37,7 @@ export function familiesOf({ ranges }: NetworkConfig): Family[] {
   return ranges[6] ? [4, 6] : [4];
 }
 
-/** The addresses that others reach a node at, of the families of the network. */
+/** The addresses at which others reach this node, of the families of the network. */
 export function publicIpOf({ ranges }: NetworkConfig, { publicIp }: Uplink): Reach['publicIp'] {
   return { 4: publicIp[4], 6: ranges[6] && publicIp[6] };
 }
@@ -48,7 +48,7 @@ export function wayTo(node: Node, family: Family): { subnet: Subnets[4]; via: Ad
   return subnet && via && { subnet, via };
 }
 
-/** Carries out requests, each whatever becomes of the others. @returns what the kernel refused. */
+/** Carries out requests, each regardless of the others' outcome. @returns what the kernel refused. */
 export function tryAll(socket: RouteSocket, requests: readonly Request[]): string[] {
   return socket
     .attempt(...requests)

@@ -1,6 +1,6 @@
 /**
- * Rules that flanneld writes for --ip-masq and --iptables-forward-rules, in chains with its names. Source:
- * flannel's pkg/trafficmngr/iptables.
+ * The rules that flanneld writes for --ip-masq and --iptables-forward-rules, in chains of the same names.
+ * Source: flannel's pkg/trafficmngr/iptables.
  */
 
 import { ensureRules, missingRules, type RuleSet } from '../../lib/firewall/ensure.ts';
@@ -11,7 +11,7 @@ import type { NetworkConfig } from './network-config.ts';
 import type { Subnets } from './node.ts';
 
 const multicast = { 4: '224.0.0.0/4', 6: 'ff00::/8' } as const;
-/** With which kube-proxy marks what it will masquerade itself. */
+/** The mark of packets that kube-proxy will masquerade itself. */
 const kubeProxyMark = '0x4000/0x4000';
 
 /** Which rules are wanted. */
@@ -21,7 +21,7 @@ export interface FirewallOptions {
 }
 
 /**
- * Makes the rules be there. Those of a subnet that the node had before go.
+ * Makes sure that the rules exist, and removes those of a subnet that the node had before.
  * @throws IptablesError when iptables refuses them; ProgramMissingError without iptables.
  */
 export async function ensureFirewall(

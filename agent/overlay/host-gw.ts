@@ -1,4 +1,4 @@
-/** The backend host-gw: each node is the gateway to its subnets, on a wire that all nodes are on. */
+/** The backend host-gw: each node is the gateway to its subnets, on a link that all nodes share. */
 
 import { type Dataplane, type DataplaneOptions, familiesOf, publicIpOf, wayTo } from './dataplane.ts';
 import { reconcileRoutes } from './routes.ts';

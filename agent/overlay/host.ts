@@ -1,8 +1,8 @@
-/** What an overlay and the process that it is in tell each other. */
+/** The interface between an overlay and the process that runs it. */
 
 import type { Sharing } from '../../lib/kernel/sharing.ts';
 
-/** What an overlay needs of the process it is in. */
+/** What an overlay needs from the process that runs it. */
 export interface OverlayHost {
   readonly sharing: Sharing;
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -12,9 +12,9 @@ export interface OverlayHost {
   describe(error: unknown): string;
 }
 
-/** What an overlay tells of itself. */
+/** What an overlay reports about itself. */
 export interface OverlayStatus {
-  /** Without problem, the node has its lease, and hears of changes. */
+  /** Undefined when the node has its lease and is told of changes. */
   readonly problem: string | undefined;
   readonly backend: string | undefined;
   /** Subnets of this node. */

@@ -1,6 +1,6 @@
 /**
- * The subnets that a node leases from etcd. Source: flannel's pkg/subnet/etcd, beside which this works in one
- * cluster.
+ * The subnets that a node leases from etcd. Source: flannel's pkg/subnet/etcd, alongside which this works in
+ * the same cluster.
  */
 
 import type { EtcdClient } from '../../lib/etcd/client.ts';
@@ -22,7 +22,7 @@ import { isOfNetwork, type Node, overlap, type Reach, reachValue, type Subnets, 
 /** How long a node that no longer renews its lease keeps its subnets, in seconds. */
 const leaseSeconds = 24 * 60 * 60;
 
-/** Among how many free subnets one is drawn: two nodes that look at once seldom take the same. */
+/** One is drawn from this many free subnets, so that two nodes that look at once seldom take the same. */
 const candidates = 100;
 
 /** A node's key in etcd. */
@@ -40,19 +40,19 @@ export interface Lease {
   readonly end: number;
 }
 
-/** Who leases what. */
+/** The node that leases, and the network that it leases from. */
 export interface Tenant {
   readonly client: EtcdClient;
-  /** Below which the keys of nodes are, with a final "/". */
+  /** What the keys of nodes begin with, with a final "/". */
   readonly prefix: string;
   readonly config: NetworkConfig;
   readonly reach: Reach;
 }
 
 /**
- * Leases subnets: those that the node's public address has already, those that it had before, or others.
+ * Leases subnets: those that the node's public address already has, those that it had before, or others.
  * @param found the keys of all nodes. @param previous subnets that it had.
- * @param held what the node has leased by another address than it has now.
+ * @param held the node's lease, which counts even if its address has changed since.
  * @returns undefined when another node was faster: list the keys again.
  * @throws as {@link EtcdClient.ask}; Error when all subnets are taken.
  */
@@ -87,15 +87,15 @@ export async function leaseSubnets(
 }
 
 /**
- * Makes a lease last longer.
- * @returns undefined when it is lost: the key is gone, or another's.
+ * Renews a lease.
+ * @returns undefined when it is lost: the key is gone, or another node's.
  * @throws as {@link EtcdClient.ask}.
  */
 export function renew(tenant: Tenant, { subnets, key, value }: Lease): Promise<Lease | undefined> {
   return write(tenant, subnets, key, hasValue(key, value));
 }
 
-/** Whether a node is this one, by its address: names are not in etcd. */
+/** Whether a node is this one, by its address: etcd has no names of nodes. */
 export function isOwn({ reach }: Tenant, { publicIp }: Node): boolean {
   return Boolean(reach.publicIp[4]?.equals(publicIp[4]));
 }
@@ -123,7 +123,7 @@ function drawSubnets({ ranges }: NetworkConfig, taken: readonly Subnets[]): Subn
   const v4 = free(ranges[4], taken, 4);
   const v6 = ranges[6] && free(ranges[6], taken, 6);
   const place = v4[Math.floor(Math.random() * v4.length)];
-  // At the same place, so that nodes which take different IPv4 subnets at once do not take one IPv6 subnet.
+  // At the same place, so that nodes taking different IPv4 subnets at once do not take one IPv6 subnet.
   const place6 = v6?.includes(place!) ? place : v6?.[Math.floor(Math.random() * v6.length)];
   if (place === undefined || (v6 && place6 === undefined))
     throw new Error(
@@ -148,7 +148,7 @@ function free(range: Range, taken: readonly Subnets[], family: Family): bigint[]
     for (let other = others[next]; other && other.first.value < begin + size; other = others[++next])
       if (other.last.value > busyUntil) busyUntil = other.last.value;
     if (busyUntil < begin) places.push(place++);
-    // A node may have any number of places, which are not looked at one by one.
+    // A node's subnet may cover any number of places, which are skipped at once.
     else place = (busyUntil - first) / size + 1n;
   }
   return places;

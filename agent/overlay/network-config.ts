@@ -1,5 +1,5 @@
 /**
- * The network that all nodes share, as etcd has it below the prefix in "config". Source: flannel's
+ * The network that all nodes share, as stored in key "config" below the prefix in etcd. Source: flannel's
  * Documentation/configuration.md, backends.md.
  */
 
@@ -12,7 +12,7 @@ export interface Range {
   readonly network: Prefix;
   /** Prefix length of a node's subnet. */
   readonly length: number;
-  /** First address of the first subnet that is given, and of the last one. */
+  /** First address of the first subnet that can be leased, and of the last one. */
   readonly first: Address;
   readonly last: Address;
 }
@@ -27,7 +27,7 @@ export interface Backend {
   readonly mtu: number | undefined;
   readonly gbp: boolean;
   readonly learning: boolean;
-  /** Whether packets to nodes on the same wire go without VXLAN. */
+  /** Whether packets to nodes on the same link are sent without VXLAN. */
   readonly directRouting: boolean;
 }
 
@@ -63,17 +63,17 @@ const shape = object({
   }),
 });
 
-/** UDP port of the kernel where nothing else is said, which is not that of IANA. */
+/** The kernel's default UDP port for VXLAN, which is not the one that IANA assigned. */
 const kernelPort = 8472;
 
-/** Reads the network. @throws Error for what makes no sense, or what is not done here. */
+/** Reads the network. @throws Error when it is invalid, or not supported here. */
 export function parseNetworkConfig(text: string): NetworkConfig {
   const config = decode(shape, parseJson(text));
   const { Backend: backend } = config;
   const type = backends.find((one) => one === backend?.Type);
   if (!backend || !type)
     throw new Error(
-      // Without a backend flannel takes this one, which few use.
+      // "udp" is flannel's default, which few use.
       `Backend "${backend?.Type ?? 'udp'}" is not supported. Set "Backend" to {"Type": "vxlan"} or {"Type": "host-gw"}, or run flanneld on this node`,
     );
   if (!config.EnableIPv4)
@@ -97,7 +97,7 @@ export function parseNetworkConfig(text: string): NetworkConfig {
   };
 }
 
-/** Prefix lengths of a family: of a node by default, and the largest of a network. */
+/** Prefix lengths by family: the default of a node's subnet, and the longest of a network. */
 const lengths = { 4: { usual: 24, most: 28 }, 6: { usual: 64, most: 124 } } as const;
 
 function rangeOf(

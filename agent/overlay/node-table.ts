@@ -1,4 +1,4 @@
-/** The nodes of the network, as etcd tells of them. */
+/** The nodes of the network, as etcd lists them. */
 
 import type { KeyValue } from '../../lib/etcd/kv.ts';
 import type { KeyChange } from '../../lib/etcd/watch.ts';
@@ -6,14 +6,14 @@ import { isOwn, type NodeKey, type Tenant } from './lease.ts';
 import type { NetworkConfig } from './network-config.ts';
 import { type Node, overlap, parseNode, type Subnets, subnetKey } from './node.ts';
 
-/** The keys of nodes, without those that make no sense. */
+/** The keys of nodes, without invalid ones. */
 export class NodeTable {
   private readonly nodes = new Map<string, NodeKey>();
   private readonly prefix: string;
   private readonly config: NetworkConfig;
   private readonly warn: (message: string) => void;
 
-  /** @param prefix below which the keys of nodes are. @param warn is told of keys that are left out. */
+  /** @param prefix what the keys of nodes begin with. @param warn is told of keys that are left out. */
   constructor(
     prefix: string,
     config: NetworkConfig,
@@ -30,7 +30,7 @@ export class NodeTable {
     return [...this.nodes.values()];
   }
 
-  /** The nodes that packets are sent to, and what is wrong with further ones. @param own subnets. */
+  /** The nodes that packets are sent to, and why others are left out. @param own subnets of this node. */
   othersThan(tenant: Tenant, own: Subnets): { others: Node[]; problems: string[] } {
     const { backend } = tenant.reach;
     const others: Node[] = [];

@@ -1,6 +1,6 @@
 /**
- * What etcd has of each node below the prefix in "subnets": a key that is the node's subnets, and how to get
- * there. Source: flannel's pkg/subnet and pkg/lease, of which these are the names and the order.
+ * Each node's entry in "subnets" below the prefix in etcd: a key that names the node's subnets, and a value
+ * that says how to reach it. Source: flannel's pkg/subnet and pkg/lease, whose names and order these are.
  */
 
 import { parseJson } from '../../lib/cni/json.ts';
@@ -47,7 +47,7 @@ export function reachValue({ backend, publicIp, macs }: Reach, vni: number): str
   });
 }
 
-/** Reads the name of a node's key. @throws Error when it is none. */
+/** Reads the name of a node's key. @throws Error when it is not one. */
 function parseSubnetKey(name: string): Subnets {
   const [v4, v6, ...more] = name.split('&').map((text) => Prefix.tryParse(text.replace(/-(\d+)$/, '/$1')));
   const isWhole = (prefix: Prefix | undefined) => prefix?.network.equals(prefix) && prefix.length > 0;
@@ -60,7 +60,7 @@ function parseSubnetKey(name: string): Subnets {
   return { 4: v4, 6: v6 };
 }
 
-/** Reads what a node tells of itself. @throws Error when it makes no sense. */
+/** Reads a node's entry. @throws Error when it is invalid. */
 export function parseNode(name: string, value: string): Node {
   const subnets = parseSubnetKey(name);
   let data: unknown;
@@ -89,7 +89,7 @@ export function parseNode(name: string, value: string): Node {
   };
 }
 
-/** Whether a node's subnets are such as a network gives. */
+/** Whether a node's subnets are ones that the network can give. */
 export function isOfNetwork({ ranges }: NetworkConfig, subnets: Subnets): boolean {
   const fits = (family: Family) => {
     const [range, subnet] = [ranges[family], subnets[family]];

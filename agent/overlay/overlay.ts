@@ -1,7 +1,7 @@
 /**
  * The overlay: what flanneld does on a node, for the plugin "flannel". It leases a subnet from etcd, tells
- * the kernel of the other nodes, and keeps both as they should be. While etcd is away, and when the agent has
- * ended, packets flow on.
+ * the kernel about the other nodes, and maintains both. While etcd is unreachable, and after the agent has
+ * ended, packets keep flowing.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,14 +22,14 @@ import { previousSubnets, writeSubnetFile } from './subnet-file.ts';
 import { findUplink, type Uplink, UplinkError, watchUplink } from './uplink.ts';
 import { vxlan } from './vxlan.ts';
 
-/** Milliseconds until etcd is asked again, at first and at last. */
+/** Milliseconds until etcd is asked again: at first, and at most. */
 const shortestPause = 1000;
 const longestPause = 30_000;
-/** How often the kernel is looked at, in milliseconds: others may have taken routes away. */
+/** How often the kernel is checked, in milliseconds: others may have removed routes. */
 const checkInterval = 10_000;
-/** How often subnets are drawn anew because other nodes were faster. */
+/** How many times subnets are drawn while other nodes are faster. */
 const leaseTries = 10;
-/** As long as a timer can take, in milliseconds. */
+/** The longest time of a timer, in milliseconds. */
 const longestTimer = 2 ** 31 - 1;
 
 /** A node's part in the overlay. */
@@ -40,13 +40,13 @@ export class Overlay {
   private readonly socket: RouteSocket = openRouteSocket();
   private readonly programs: Programs;
   private readonly ending = new AbortController();
-  /** As found first: another one takes a new start of the agent, as it may take all addresses away. */
+  /** As first found: a change needs a restart of the agent, as it may invalidate all addresses. */
   private config: { readonly text: string; readonly parsed: NetworkConfig } | undefined;
   private uplink: Uplink | undefined;
   private plane: Dataplane | undefined;
   private lease: Lease | undefined;
   private others: readonly Node[] = [];
-  /** What is wrong with nodes that are not among them. */
+  /** Why further nodes are not among them. */
   private unreachable: readonly string[] = [];
   private problem: string | undefined = 'it has just started';
   /** What the operator was told already. */
@@ -69,7 +69,7 @@ export class Overlay {
     };
   }
 
-  /** Does its part until {@link stop}. What is in the kernel and in etcd stays. */
+  /** Takes part until {@link stop}. What is in the kernel and in etcd stays. */
   async run(): Promise<void> {
     const { signal } = this.ending;
     void this.keepChecking();
@@ -97,7 +97,7 @@ export class Overlay {
     this.ending.abort();
   }
 
-  /** Leases subnets, and follows what becomes of the nodes until something goes wrong. */
+  /** Leases subnets, and follows changes to the nodes until something goes wrong. */
   private async takePart(onSuccess: () => void): Promise<void> {
     const { tenant, table, revision } = await this.join();
     this.update(table, tenant);
@@ -136,7 +136,7 @@ export class Overlay {
     throw new Error('Other nodes were faster each time that a free subnet was found');
   }
 
-  /** @throws Error when there is no network, or one that is not possible here. */
+  /** @throws Error when there is no network, or one that this node cannot be part of. */
   private configOf({ kvs }: Listing): NetworkConfig {
     const key = `${this.root}/config`;
     const text = kvs.find((kv) => kv.key === key)?.value;
@@ -169,7 +169,7 @@ export class Overlay {
     return { client: this.client, prefix: this.prefix, config, reach: this.plane.reach };
   }
 
-  /** The lease that this agent has, if it still has it. */
+  /** The lease that this agent holds, if it is still good. */
   private heldLease({ reach, config }: Tenant, table: NodeTable): Lease | undefined {
     const { lease } = this;
     const isHeld =
@@ -182,7 +182,7 @@ export class Overlay {
 
   private async newLease(tenant: Tenant, table: NodeTable, tries: number): Promise<Lease | undefined> {
     const previous = this.lease?.subnets ?? previousSubnets(this.settings['subnet-file']);
-    // A key that makes no sense may be in their way for ever.
+    // The previous ones once only: an invalid key may be in their way for ever.
     const lease = await leaseSubnets(tenant, table.all, tries === 1 ? previous : undefined, this.lease);
     if (!lease) return undefined;
     const name = subnetKey(lease.subnets);
@@ -194,7 +194,7 @@ export class Overlay {
     return lease;
   }
 
-  /** Renews the lease again and again. @throws Error when it is lost. */
+  /** Keeps renewing the lease. @throws Error when it is lost. */
   private async keepLease(tenant: Tenant, signal: AbortSignal): Promise<never> {
     for (;;) {
       const left = this.lease!.end - this.margin - performance.now();
@@ -206,7 +206,7 @@ export class Overlay {
     }
   }
 
-  /** Does in the kernel what changes in etcd. @throws Error when the lease is lost. */
+  /** Carries changes in etcd over to the kernel. @throws Error when the lease is lost. */
   private async follow(tenant: Tenant, table: NodeTable, from: bigint, signal: AbortSignal): Promise<void> {
     for await (const changes of watchPrefix(this.client, `${this.root}/`, from, signal)) {
       for (const change of changes) {
@@ -222,7 +222,7 @@ export class Overlay {
     }
   }
 
-  /** Takes over which nodes there are. */
+  /** Updates the other nodes, and the kernel. */
   private update(table: NodeTable, tenant: Tenant): void {
     const { subnets } = this.lease!;
     const { others, problems } = table.othersThan(tenant, subnets);
@@ -242,7 +242,7 @@ export class Overlay {
     this.told = problems;
   }
 
-  /** Tells the node's subnets to the plugins, and the firewall. */
+  /** Makes the node's subnets known to the plugins and the firewall. */
   private async publish(): Promise<void> {
     const { parsed: config } = this.config!;
     const { subnets } = this.lease!;
@@ -261,7 +261,7 @@ export class Overlay {
     }
   }
 
-  /** Brings back what others have taken away, whether etcd is there or not. */
+  /** Restores what others have removed, whether etcd is reachable or not. */
   private async check(): Promise<void> {
     if (!this.lease || !this.plane) return;
     try {

@@ -20,8 +20,8 @@ export type NodeRoute = RouteSettings & { readonly gw: Address; readonly link: n
 const unicast = 1;
 
 /**
- * Makes the routes of a family be those that are wanted. Others are left alone unless they look as those of a
- * node: to a subnet of the network, over a gateway.
+ * Makes the routes of a family match those that are wanted. Others are left alone unless they look like a
+ * node's: to a subnet of the network, via a gateway.
  * @param links indexes of the interfaces that lead to nodes, whatever the backend.
  * @returns what the kernel refused.
  */
@@ -45,7 +45,7 @@ export function reconcileRoutes(
   const present = new Set(found.map(keyOf));
   const stale = found.filter((route) => isOfNode(route) && !destinations.has(`${route.dst}`));
   const missing = wanted.filter((route) => !present.has(keyOf(route)));
-  // What somebody else has removed meanwhile is gone all the same.
+  // Whatever the outcome: a route that somebody else has removed is gone all the same.
   tryAll(socket, stale.map(removeRoute));
   return tryAll(socket, missing.map(replaceRoute));
 }

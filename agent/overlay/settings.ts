@@ -1,4 +1,4 @@
-/** The overlay's settings: a file of JSON, whose keys are the names of flanneld's options. */
+/** The overlay's settings: a JSON file whose keys are the names of flanneld's options. */
 
 import { parseJson } from '../../lib/cni/json.ts';
 import {
@@ -19,7 +19,7 @@ import { isObject } from '../../lib/object.ts';
 
 const address = convert(string(), Address.parse);
 
-/** Minutes; parts of them count. */
+/** Minutes, which may have fractions. */
 const minutes = convert(json(), (value) => {
   if (typeof value === 'number' && value > 0 && value < 1440) return value;
   throw new Error(`${JSON.stringify(value)} is not a number of minutes above 0 and below 1440`);
@@ -45,7 +45,7 @@ const settings = object({
 /** What an operator has set. */
 export type OverlaySettings = InferShape<typeof settings.shape>;
 
-/** Reads a file of settings. @throws Error for one that cannot be read, or that says nothing sensible. */
+/** Reads a file of settings. @throws Error when it cannot be read, or is invalid. */
 export function readOverlaySettings(file: string): OverlaySettings {
   let value: unknown;
   try {
@@ -75,12 +75,12 @@ function decodeSettings(value: unknown): OverlaySettings {
   ] as const)
     if (decoded[key] && decoded[key].family !== family)
       throw new Error(`"${key}" is "${decoded[key]}", which is not an IPv${family} address`);
-  // What is wrong with them is to be told at the start.
+  // Checked now, so that what is wrong with them is reported at the start.
   etcdSettings(decoded);
   return decoded;
 }
 
-/** Where etcd is. @throws Error for a file that cannot be read, or an address that makes no sense. */
+/** Where etcd is. @throws Error for a file that cannot be read, or an invalid address. */
 export function etcdSettings(settings: OverlaySettings): EtcdSettings {
   const { 'etcd-cafile': ca, 'etcd-certfile': cert, 'etcd-keyfile': key } = settings;
   const endpoints = parseEndpoints('etcd-endpoints', settings['etcd-endpoints'], Boolean(ca || cert));

@@ -1,6 +1,6 @@
 /**
- * The file in which the node's subnet is told to the plugin "flannel" and to whoever else goes by it. Source:
- * flannel's pkg/subnet.
+ * The file that tells the node's subnet to the plugin "flannel" and to other readers. Source: flannel's
+ * pkg/subnet.
  */
 
 import { readRegularFile } from '../../lib/file.ts';
@@ -11,8 +11,8 @@ import type { NetworkConfig } from './network-config.ts';
 import type { Subnets } from './node.ts';
 
 /**
- * Writes the file, unless it says the same already.
- * @param mtu bytes that fit through the overlay. @param masquerades whether the agent does it.
+ * Writes the file, unless it already says the same.
+ * @param mtu of the overlay, in bytes. @param masquerades whether the agent does.
  * @throws CniError when it cannot be written.
  */
 export function writeSubnetFile(
@@ -33,7 +33,7 @@ export function writeSubnetFile(
   if (tryRead(file) !== text) writeStateFile(file, text, 0o755, 0o644);
 }
 
-/** The subnets that the node had when the file was written. @returns undefined when nothing tells. */
+/** The subnets that the node had when the file was written. @returns undefined when unknown. */
 export function previousSubnets(file: string): Subnets | undefined {
   try {
     const { subnets } = readSubnetEnv(file);

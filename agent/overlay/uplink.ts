@@ -1,4 +1,4 @@
-/** The interface by which this node reaches the others, and the addresses that they reach it at. */
+/** The interface by which this node reaches the others, and the addresses at which they reach it. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Address, type Family } from '../../lib/ip.ts';
@@ -8,10 +8,10 @@ import { listRoutes, RouteTable } from '../../lib/kernel/route.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { OverlaySettings } from './settings.ts';
 
-/** How often the interface is looked at, in milliseconds. */
+/** How often the interface is checked, in milliseconds. */
 const lookInterval = 1000;
 
-/** The interface is not what the overlay was set up with. As flanneld does, the node stays with it. */
+/** The interface is no longer what the overlay was set up with. Like flanneld, the node stays with it. */
 export class UplinkError extends Error {
   override readonly name = 'UplinkError';
 }
@@ -21,15 +21,15 @@ export interface Uplink {
   readonly link: Link;
   /** The interface's own addresses. */
   readonly local: Readonly<Record<Family, Address | undefined>>;
-  /** Those that the others reach it at, which differ where a router translates them. */
+  /** Those at which the others reach it, which differ where a router translates them. */
   readonly publicIp: Readonly<Record<Family, Address | undefined>>;
 }
 
 /**
  * Finds the interface that the settings name, by default that of the default route, and its addresses.
- * @param former what was found before: it has to be that interface again.
- * @throws UplinkError when that is gone, or has no address any more. Error when there is none, or it has no
- *   IPv4 address.
+ * @param former what was found before: it must be the same interface again.
+ * @throws UplinkError when that one is gone, or has lost its IPv4 address; Error when no interface is found,
+ *   or it has no IPv4 address.
  */
 export function findUplink(socket: RouteSocket, settings: OverlaySettings, former?: Uplink): Uplink {
   const link = former ? getLink(socket, former.link.name) : findLink(socket, settings.iface);
@@ -63,8 +63,8 @@ function lost({ link }: Uplink, how: string): UplinkError {
 }
 
 /**
- * Waits until the interface is not what it was: it is gone, or has another address or MTU. One that is made
- * anew, also of the same name, is another one.
+ * Waits until the interface changes: it is gone, or has another address or MTU. One that was re-created, even
+ * with the same name, is another one.
  * @param families whose addresses count.
  * @throws UplinkError then; Error when the signal is aborted.
  */

@@ -22,7 +22,7 @@ import { type Dataplane, type DataplaneOptions, familiesOf, publicIpOf, tryAll, 
 import type { Node, Subnets } from './node.ts';
 import { type NodeRoute, reconcileRoutes } from './routes.ts';
 
-/** Bytes that VXLAN puts before a packet, by the family of what it puts there. */
+/** Bytes that VXLAN adds to a packet, by the family of the outer header. */
 const overhead = { 4: 50, 6: 70 } as const;
 
 /** Makes the interfaces of this node. @throws NetlinkError; Error when the uplink lacks an address. */
@@ -31,7 +31,7 @@ export function vxlan(options: DataplaneOptions): Dataplane {
   const tunnels = familiesOf(config).map((family) => new Tunnel(options, family));
   const macOf = (family: Family) => tunnels.find((one) => one.family === family)?.mac;
   return {
-    // Pods of both families have one MTU.
+    // A pod has one MTU for both families.
     mtu: Math.min(...tunnels.map(({ mtu }) => mtu)),
     reach: { backend: 'vxlan', publicIp: publicIpOf(config, uplink), macs: { 4: macOf(4), 6: macOf(6) } },
     apply(own, others) {
@@ -82,7 +82,7 @@ class Tunnel {
     ];
     const foundNeighbours = listNeighbours(socket, index);
     const foundForwarding = listForwarding(socket, index);
-    // First what a packet needs that comes by a new route, last what one needed that left by an old route.
+    // First add what packets on new routes need; last, remove what those on old routes needed.
     const problems = tryAll(socket, [
       ...without(neighbours, foundNeighbours).map((one) => setNeighbour(index, one, this.name)),
       ...without(forwarding, foundForwarding).map((one) => setForwarding(index, one, this.name)),
@@ -103,8 +103,8 @@ class Tunnel {
   }
 
   /**
-   * The interface by which a node is on the same wire.
-   * @returns undefined where it is not, or is not to count.
+   * The interface by which a node can be reached without VXLAN.
+   * @returns undefined when there is none, or direct routing is off.
    */
   private directLink(via: Prefix['address']): number | undefined {
     if (!this.options.config.backend.directRouting) return undefined;
@@ -144,7 +144,7 @@ class Tunnel {
     return link;
   }
 
-  /** Gives the interface the first address of the node's subnet, which the node itself sends packets with. */
+  /** Gives the interface the first address of the node's subnet, the source of packets of the node itself. */
   private ensureAddress(index: number, subnet: Prefix): void {
     const { socket, config } = this.options;
     const { network } = config.ranges[this.family]!;

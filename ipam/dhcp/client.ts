@@ -29,7 +29,7 @@ export interface ClientSettings {
   resendTimeout: number;
 }
 
-/** What a client sends along. */
+/** DHCP options that a client sends along. */
 export interface ClientOptions {
   /** Option 61. */
   clientId: Uint8Array;
@@ -44,7 +44,7 @@ export class AddressLostError extends CniError {
   override readonly name = 'AddressLostError';
 }
 
-/** Declined offers after which the network is taken to be out of order. */
+/** Failed offers after which the network is taken to be out of order. */
 const offersAtMost = 3;
 
 /**
@@ -97,7 +97,7 @@ export async function acquire(
  * Asks to keep an address.
  * @param server the one that granted it; any when left out.
  * @param signal gives up earlier.
- * @returns the new grant, or undefined when nobody answers until `until`.
+ * @returns the new grant, or undefined when nobody answers by `until`.
  * @throws AddressLostError when a server says that the address is lost.
  */
 export async function renew(
@@ -139,8 +139,8 @@ export async function renew(
 }
 
 /**
- * Gives an address back, and returns once that has left the interface, which DEL deletes next. No server
- * answers to that.
+ * Gives an address back, and returns once the message has left the interface, which DEL deletes next. Servers
+ * do not answer it.
  */
 export async function release(
   link: ClientLink,
@@ -195,7 +195,7 @@ function compose(
   };
 }
 
-/** Sends a message, again after growing pauses, until a fitting answer comes. */
+/** Sends a message, and repeats it after growing pauses until a fitting answer comes. */
 async function ask(
   channel: Channel,
   message: DhcpMessage,

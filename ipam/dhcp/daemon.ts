@@ -1,7 +1,7 @@
 /**
- * The daemon that keeps leases: plugins talk to it over a Unix socket. What it must not forget stands in
- * files beside the socket. Requests for one attachment are answered one after the other; a renewal gives way
- * to them.
+ * The daemon that keeps leases: plugins talk to it over a Unix socket. What it must not forget is in files
+ * beside the socket. Requests for one attachment are answered one after the other; a renewal gives way to
+ * them.
  */
 
 import { lstatSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
@@ -29,8 +29,8 @@ import { type DaemonSettings, readSettings, usage } from './settings.ts';
 
 /**
  * Runs the daemon.
- * @param args command line behind "daemon".
- * @returns the exit code, when it could not start; else it ends with the process.
+ * @param args command line after "daemon".
+ * @returns the exit code, when it could not start or once a signal has stopped it.
  */
 export async function runDaemon(args: readonly string[]): Promise<number> {
   let settings: DaemonSettings;
@@ -63,7 +63,7 @@ const idleTimeout = 30_000;
 class Daemon implements LeaseKeeper {
   readonly settings: DaemonSettings;
   private readonly leases = new Map<string, Lease>();
-  /** Requests for an attachment: a DEL that overtook its ADD would leave the lease. */
+  /** Puts requests for an attachment in order: a DEL that overtook its ADD would leave the lease. */
   private readonly turns = new Turns();
   private files!: LeaseFiles;
   private server: Server | undefined;
@@ -98,7 +98,7 @@ class Daemon implements LeaseKeeper {
     if (this.settings.pidFile) rmSync(this.settings.pidFile, { force: true });
   }
 
-  /** Listens no longer. */
+  /** Stops listening. */
   close(): void {
     this.server?.close();
   }

@@ -27,16 +27,16 @@ export interface Grant {
   expiresAt: number;
 }
 
-/** Seconds. */
+/** Lease time in seconds where the server gives none. */
 const defaultLease = 3600;
-/** Seconds that stand for ever. */
+/** Seconds that stand for an infinite lease. */
 const longestLease = 0xffffffff;
 /** What the sandbox gets. */
 export function resultOf({ address, gateway, routes }: Grant): Result {
   return { ...emptyResult(), ips: [{ address, ...(gateway && { gateway }) }], routes };
 }
 
-/** An answer must say who gives it, and if it grants something, which address. */
+/** Whether an answer says which server gives it and, if it grants something, which address. */
 export function isUsable(answer: DhcpMessage): boolean {
   if (answer.options.get(Option.ServerIdentifier)?.length !== 4) return false;
   if (typeOf(answer) === MessageType.Nak) return true;
@@ -45,7 +45,7 @@ export function isUsable(answer: DhcpMessage): boolean {
 }
 
 /**
- * Reads what an acknowledgement grants, with the times that the server left out.
+ * Reads what an acknowledgement grants, and fills in the times that the server left out.
  * @param answer see {@link isUsable}.
  * @throws CniError when it has no netmask, or one with holes.
  */
@@ -62,7 +62,7 @@ export function readGrant(answer: DhcpMessage): Grant {
   const now = msSinceBoot();
   const after = (share: number) => now + seconds * 1000 * share;
   const at = (option: number, share: number) => {
-    // By a time of 0 the lease would be renewed without a pause.
+    // With a time of 0 the lease would be renewed without a pause.
     const value = numberOption(answer, option) ?? 0;
     return value > 0 && value < seconds ? now + value * 1000 : after(share);
   };

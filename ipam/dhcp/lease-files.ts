@@ -1,4 +1,4 @@
-/** The files that the daemon's leases are written down in, one each. */
+/** The files in which the daemon saves its leases, one each. */
 
 import { createHash } from 'node:crypto';
 import { rmSync } from 'node:fs';
@@ -28,11 +28,11 @@ export class LeaseFiles {
     for (const name of listStateFiles(this.directory)) {
       const file = `${this.directory}/${name}`;
       try {
-        // What was not renamed was not finished.
+        // A file without its final name was not finished.
         if (name.endsWith('.json') && restore(readRegularFile(file))) continue;
         rmSync(file, { force: true });
       } catch (error) {
-        // A system call that failed says nothing about the file, also one on the namespace that it names.
+        // A failed system call says nothing about the file, even one on the namespace that the file names.
         const forgotten = (errnoOf(error) ?? errnoOf((error as Error).cause)) === undefined;
         log(
           `Cannot take up the lease in "${file}", so it is ${forgotten ? 'forgotten' : 'left alone'}: ${(error as Error).message}`,
@@ -47,7 +47,7 @@ export class LeaseFiles {
     writeStateFile(this.fileOf(key), text);
   }
 
-  /** Forgets a lease, if it is written down at all. @throws CniError naming the file. */
+  /** Removes a lease's file, if it exists. @throws CniError naming the file. */
   remove(key: string): void {
     const file = this.fileOf(key);
     try {

@@ -32,9 +32,9 @@ export interface LeaseKeeper {
   log(message: string): void;
 }
 
-/** Timers stand still while the host sleeps: so they are set anew after this time, in milliseconds. */
+/** Timers stand still while the host sleeps, so they are set again after this time, in milliseconds. */
 const longestTimer = 60_000;
-/** How long a server is asked before a pause is made, in milliseconds. */
+/** How long a server is asked before pausing, in milliseconds. */
 const renewalAttempt = 10_000;
 /**
  * Pause before a server that did not answer is asked again, in milliseconds. RFC 2131, section 4.4.5, wants a
@@ -45,7 +45,7 @@ const retryPause = 60_000;
 /** A lease, and the timer that keeps it. */
 export class Lease {
   readonly owner: LeaseOwner;
-  /** Its interface, whatever is found at the path and by the name later: see {@link identityOf}. */
+  /** Identifies its interface, whatever has the path and the name later: see {@link identityOf}. */
   private readonly link: string;
   private readonly options: ClientOptions;
   private readonly keeper: LeaseKeeper;
@@ -78,9 +78,9 @@ export class Lease {
   }
 
   /**
-   * Takes a lease up again that an earlier daemon wrote down in the same boot of the host. One that has
+   * Takes up a lease again that an earlier daemon wrote down in the same boot of the host. One that has
    * expired meanwhile ends at once, and its interface is brought down.
-   * @returns undefined when its interface no longer exists, as none does of an earlier boot.
+   * @returns undefined when its interface no longer exists, as after a reboot.
    * @throws Error when the text is not a lease.
    */
   static restore(text: string, keeper: LeaseKeeper): Lease | undefined {
@@ -103,7 +103,7 @@ export class Lease {
     return new Lease(owner, identityOf(found), options, grant, keeper);
   }
 
-  /** What tells leases apart. */
+  /** Identifies the lease. */
   get key(): string {
     return attachmentKey(this.owner);
   }
@@ -118,7 +118,7 @@ export class Lease {
     const { server, renewAt, rebindAt, expiresAt } = this.grant;
     const { clientId, request, provide } = this.options;
     const stored: StoredLease = {
-      // Without a boot, the times would be taken for those of the day.
+      // Without a boot ID, the times would be taken for times of day.
       boot: bootId() ?? 'unknown',
       owner: this.owner,
       link: this.link,
@@ -141,7 +141,7 @@ export class Lease {
   }
 
   /**
-   * Gives the address back, as far as the interface still exists to say so.
+   * Gives the address back, if the interface still exists to say so.
    * @throws Error when that cannot be sent.
    */
   async release(): Promise<void> {
@@ -151,7 +151,7 @@ export class Lease {
     if (link) await release(link, this.grant, this.options, this.keeper.settings);
   }
 
-  /** Lets the lease be, without giving it back. A renewal under way comes to nothing. */
+  /** Stops keeping the lease, without giving it back. A renewal under way is abandoned. */
   stop(): void {
     clearTimeout(this.timer);
     this.stopping.abort();
@@ -185,7 +185,7 @@ export class Lease {
   }
 
   /**
-   * Goes on after a pause, or when the lease's next stage begins.
+   * Tries again after a pause, or when the lease's next stage begins.
    * @param tried when an attempt began; undefined when the clock could not be read.
    */
   private retry(tried = Number.POSITIVE_INFINITY): void {
@@ -222,7 +222,7 @@ export class Lease {
     } else this.retry(now);
   }
 
-  /** Its interface; undefined when that is gone, and another one may have its name. */
+  /** Its interface; undefined when that is gone, even if another one has its name. */
   private linkIn(netns: Netns | undefined): ClientLink | undefined {
     const link = netns && clientLink(netns, this.owner.ifname);
     return link && identityOf(link) === this.link ? link : undefined;
@@ -239,7 +239,7 @@ export class Lease {
   }
 }
 
-/** Milliseconds until a time; without end while the clock cannot be read, as with too many open files. */
+/** Milliseconds until a time; infinite while the clock cannot be read, as with too many open files. */
 function msUntil(at: number): number {
   try {
     return Math.max(at - msSinceBoot(), 0);
@@ -259,7 +259,7 @@ function prepareLink(netns: Netns, ifname: string): ClientLink {
   return client;
 }
 
-/** Tells an interface from all others that there are while the host runs. */
+/** Tells an interface from all others until the host is rebooted. */
 function identityOf({ netns, index }: ClientLink): string {
   return `${netns.identity()}, interface ${index}`;
 }

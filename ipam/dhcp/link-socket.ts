@@ -1,6 +1,6 @@
 /**
- * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, the
- * kernel's UDP does. Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
+ * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, it uses
+ * the kernel's UDP. Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
  */
 
 import { closeSync } from 'node:fs';
@@ -26,8 +26,8 @@ const SIOCOUTQ = 0x5411;
 const clientPort = 68;
 const serverPort = 67;
 /**
- * How often a socket is looked at while an answer is awaited, in milliseconds: Node has no way to wait for
- * one that it did not open.
+ * How often a socket is polled for an answer, in milliseconds: Node.js has no way to wait for one that it did
+ * not open.
  */
 const pollInterval = 10;
 /** How many packets are read before the rest of the process has its turn: there may be no end of them. */
@@ -49,7 +49,7 @@ export interface ClientLink {
 /** Something that DHCP messages can be sent with and received from. */
 export interface Channel {
   send(message: Uint8Array): void;
-  /** The next message that has arrived, empty for a packet that is none; undefined when there is none yet. */
+  /** The next message that has arrived, empty for a packet that is not one; undefined when nothing has. */
   receive(): Uint8Array | undefined;
   /**
    * Waits until what was sent has left the interface: the kernel may have to find the receiver's MAC address
@@ -63,7 +63,7 @@ const unspecified = Address.parse('0.0.0.0');
 const broadcast = Address.parse('255.255.255.255');
 
 /**
- * Sends to everybody on the link, by frames of its own: the interface needs no address for that.
+ * Sends to everybody on the link, in frames of its own, for which the interface needs no address.
  * @param from address of the sender. @param to address of the receiver.
  */
 export function openBroadcastChannel(link: ClientLink, from = unspecified, to = broadcast): Channel {
@@ -84,7 +84,7 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
   const fd = openUdpSocket(link, own);
   let broadcasts: number;
   try {
-    // Servers refuse by broadcast (RFC 2131, section 4.1), which a socket of one address does not get.
+    // Servers refuse by broadcast (RFC 2131, section 4.1), which a socket bound to one address does not get.
     broadcasts = openUdpSocket(link, unspecified);
   } catch (error) {
     closeSync(fd);
@@ -169,7 +169,7 @@ export async function waitFor<T>(
   return undefined;
 }
 
-/** Asks the link whether somebody has an address already. */
+/** Asks on the link whether somebody already has an address. */
 export async function isInUse(link: ClientLink, address: Address): Promise<boolean> {
   const fd = openPacketSocket(link.netns, link.index, EtherType.ARP);
   try {
@@ -222,8 +222,8 @@ function ipPacket(payload: Uint8Array, from: Address, to: Address): Uint8Array {
 }
 
 /**
- * What is in a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is not looked
- * at: between interfaces of one machine it is not computed.
+ * The payload of a UDP datagram to a DHCP client; undefined for any other packet. The UDP checksum is
+ * ignored: between interfaces of one machine it is not computed.
  */
 function dhcpPayload(packet: Uint8Array): Uint8Array | undefined {
   if (packet.length < 28 || packet[0]! >> 4 !== 4 || packet[9] !== IPPROTO_UDP) return undefined;

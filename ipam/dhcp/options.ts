@@ -1,4 +1,4 @@
-/** Which DHCP options a configuration asks for and gives. */
+/** The DHCP options that a configuration asks for and sends. */
 
 import { array, boolean, type Infer, integer, object, required, string } from '../../lib/cni/schema.ts';
 import { Address } from '../../lib/ip.ts';
@@ -38,7 +38,7 @@ const names: Record<string, number> = {
   'vendor-class-identifier': Option.VendorClass,
 };
 
-/** The options of the protocol itself, which a configuration must not write over. */
+/** The options of the protocol itself, which a configuration must not override. */
 const reserved: readonly number[] = [
   Option.MessageType,
   Option.ServerIdentifier,
@@ -83,7 +83,7 @@ export function clientOptions(
   };
 }
 
-/** Type 0, which is no hardware address, and as much of the text as fits. */
+/** Type 0, which is not a hardware address, and as much of the text as fits. */
 function defaultClientId(identity: string): Uint8Array {
   return Uint8Array.of(0, ...Buffer.from(identity).subarray(0, longestIdentifier));
 }

@@ -1,4 +1,4 @@
-/** Whose a lease is. */
+/** Who owns a lease. */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { object, required, string } from '../../lib/cni/schema.ts';
@@ -9,7 +9,7 @@ export interface LeaseOwner extends AttachmentId {
   readonly netns: string;
 }
 
-/** An owner as it travels over the socket, and as it is written down. */
+/** An owner as it is sent over the socket and written down. */
 export const ownerSchema = object({
   containerId: required(string()),
   network: required(string()),

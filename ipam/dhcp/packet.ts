@@ -56,7 +56,7 @@ const cookie = Uint8Array.of(99, 130, 83, 99);
 const optionsOffset = 240;
 const [serverNameOffset, fileOffset, cookieOffset] = [44, 108, 236];
 const minimumSize = 300;
-/** A client must take messages of this size; servers may send longer ones. */
+/** The longest option that is put together from several, in bytes. */
 const maximumSize = 1500;
 
 /** Writes a message. @throws RangeError when an option is longer than its 255 bytes. */
@@ -83,7 +83,7 @@ export function encodeMessage(message: DhcpMessage): Uint8Array {
   return out;
 }
 
-/** Reads a message. @returns undefined for anything that is none. */
+/** Reads a message. @returns undefined for anything else. */
 export function decodeMessage(data: Uint8Array): DhcpMessage | undefined {
   if (data.length < optionsOffset || data.length > 65_535) return undefined;
   if (data[0] !== 1 && data[0] !== 2) return undefined;
@@ -120,7 +120,7 @@ function readOptions(data: Uint8Array, options: Map<number, Uint8Array>): boolea
     if (length === undefined || offset + 2 + length > data.length) return false;
     const value = data.slice(offset + 2, offset + 2 + length);
     const before = options.get(number);
-    // One that comes twice is one long option.
+    // An option that comes twice is one long option.
     options.set(
       number,
       before && before.length + value.length <= maximumSize ? Uint8Array.from([...before, ...value]) : value,
@@ -157,7 +157,7 @@ export interface DhcpRoute {
   router: Address;
 }
 
-/** Classless routes, option 121. @returns undefined when there are none or they make no sense. */
+/** Classless routes, option 121. @returns undefined when there are none or they are malformed. */
 export function classlessRoutes(message: DhcpMessage): DhcpRoute[] | undefined {
   const value = message.options.get(Option.ClasslessRoutes);
   if (!value) return undefined;
@@ -189,7 +189,7 @@ export function classfulRoutes(message: DhcpMessage): DhcpRoute[] {
   return routes;
 }
 
-/** Prefix length of a netmask, undefined when its bits are not in one run. */
+/** Prefix length of a netmask, undefined when its ones are not contiguous. */
 export function maskLength(mask: Address | undefined): number | undefined {
   if (!mask) return undefined;
   const bits = mask.value.toString(2).padStart(32, '0');

@@ -28,7 +28,7 @@ export const defaultSocket = '/run/cni/dhcp.sock';
 export const signOfLifeInterval = 2000;
 /** How long the daemon may be silent before it is taken to hang, in milliseconds. */
 const longestSilence = 10_000;
-/** No line is longer than that many characters. */
+/** The longest line, in characters. */
 export const longestLine = 1024 * 1024;
 
 /** A plugin's request. */
@@ -40,7 +40,7 @@ export type Request =
 
 /** The daemon's answer to "allocate". */
 export interface Allocation {
-  /** In version 1.1.0. */
+  /** A result of CNI version 1.1.0. */
   readonly result: unknown;
   /** Whether the lease is new, so that a failed ADD has to give it back. */
   readonly isNew: boolean;
@@ -111,7 +111,7 @@ function endedError(socket: string): CniError {
 /**
  * Asks the daemon.
  * @throws DaemonGoneError when it does not run; DaemonMuteError when it hangs; CniError TryAgainLater when it
- *   ends meanwhile; CniError with what it reports.
+ *   ends before answering; CniError with what it reports.
  */
 export async function askDaemon(socket: string, request: Request): Promise<unknown> {
   const line = await exchange(socket, `${JSON.stringify(request)}\n`);
@@ -134,7 +134,7 @@ const replySchema = object({
   error: object({ code: required(integer({ min: 1 })), msg: required(string()), details: string() }),
 });
 
-/** @returns undefined for what no daemon of this suite says. */
+/** @returns undefined for what is not an answer of this suite's daemon. */
 function parseReply(line: string): Reply | undefined {
   try {
     return decode(replySchema, parseJson(line));
@@ -145,7 +145,7 @@ function parseReply(line: string): Reply | undefined {
 
 const allocationSchema = object({ result: json(), isNew: withDefault(boolean(), false) });
 
-/** Reads the answer to "allocate". @throws SchemaError when it is none. */
+/** Reads the answer to "allocate". @throws SchemaError when it is not one. */
 export function readAllocation(answer: unknown): Allocation {
   const { result, isNew } = decode(allocationSchema, answer, 'The answer of the daemon');
   return { result, isNew };

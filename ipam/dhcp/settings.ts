@@ -25,9 +25,9 @@ Keeps the leases of containers whose networks use "dhcp" for IPAM.
   -resendtimeout DURATION when to give up getting an address (30s)
 `;
 
-/** Reads the arguments behind "daemon". @throws Error for an unknown one, or a value that is not valid. */
+/** Reads the arguments after "daemon". @throws Error for an unknown one, or a value that is not valid. */
 export function readSettings(args: readonly string[]): DaemonSettings {
-  // Go's flags have one dash, or two; those of a boolean may have a value behind "=".
+  // Go's flags have one or two dashes; a boolean may have its value after "=".
   const { values } = parseArgs({
     args: args.map((arg) => arg.replace(/^-(?=[a-z])/, '--').replace(/^--broadcast$/, '$&=true')),
     options: {
@@ -58,7 +58,7 @@ function readBoolean(name: string, text: string): boolean {
   throw new Error(`-${name} is "${text}", but it must be "true" or "false"`);
 }
 
-/** Units in milliseconds; "µ" stands in two places in Unicode. Source: time.ParseDuration of Go. */
+/** Units in milliseconds; "µ" has two code points in Unicode. Source: time.ParseDuration of Go. */
 const units: Readonly<Record<string, number>> = {
   ...{ ns: 1e-6, us: 1e-3, µs: 1e-3, μs: 1e-3 },
   ...{ ms: 1, s: 1000, m: 60_000, h: 3_600_000 },

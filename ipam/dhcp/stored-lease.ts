@@ -9,13 +9,13 @@ export interface StoredLease {
   /** The boot of the host in which it was written. */
   boot: string;
   owner: LeaseOwner;
-  /** Which interface it is of. Earlier releases do not write it. */
+  /** Identifies its interface. Earlier releases do not write it. */
   link?: string | undefined;
   options: { clientId: number[]; request: number[]; provide: [number, number[]][] };
   server: string;
   /** In milliseconds since that boot. */
   times: { renewAt: number; rebindAt: number; expiresAt: number };
-  /** In version 1.1.0. */
+  /** A result of CNI version 1.1.0. */
   result: unknown;
 }
 
@@ -55,7 +55,7 @@ export function readStoredLease(text: string) {
   };
 }
 
-/** Times as earlier releases wrote them down: by the time of day, and without the boot. */
+/** Times as earlier releases wrote them down: as times of day, and without the boot. */
 function fromTimeOfDay({ renewAt, rebindAt, expiresAt }: StoredLease['times']) {
   const bootedAt = Date.now() - msSinceBoot();
   const times = {

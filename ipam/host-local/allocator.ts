@@ -6,7 +6,7 @@ import { type Address, Prefix } from '../../lib/ip.ts';
 import { candidates, formatSet, isGateway, type RangeSet, rangeOf, setContains } from './ranges.ts';
 import type { Store } from './store.ts';
 
-/** Attempts after which the directory is read once, in place of an attempt an address. */
+/** Attempts after which the directory is read once, instead of one attempt per address. */
 const attemptsAtMost = 32;
 
 /** Refuses an attachment that has an address of the set already. @throws Error */
@@ -19,7 +19,7 @@ export function refuseSecondAddress(store: Store, owner: AttachmentId, set: Rang
     );
 }
 
-/** Reserves an address that was asked for. @throws Error when it cannot be had. */
+/** Reserves a requested address. @throws Error when it is not available. */
 export function reserveRequested(
   store: Store,
   owner: AttachmentId,
@@ -44,8 +44,8 @@ export function reserveNext(store: Store, owner: AttachmentId, set: RangeSet, in
   let taken: Set<bigint> | undefined;
   let tried = 0;
   for (const { address } of candidates(set, store.lastReserved(index))) {
-    // Past a few neighbours, one reading of the directory is cheaper than an attempt an address. It also sees
-    // empty files, which reserve() would take over, so those wait until the directory offers nothing else.
+    // After this many attempts, reading the directory once is cheaper than one attempt per address. It also
+    // lists empty files, which reserve() would take over, so those are left until nothing else is free.
     if (++tried === attemptsAtMost) taken = new Set(store.reserved().map(({ value }) => value));
     if (!taken?.has(address.value) && store.reserve(address, owner, index)) return configOf(set, address);
   }

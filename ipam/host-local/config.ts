@@ -1,4 +1,4 @@
-/** What host-local is configured with, and what that amounts to. */
+/** The configuration of host-local, and the range sets that it amounts to. */
 
 import type { NetConf } from '../../lib/cni/config.ts';
 import { routeSchema } from '../../lib/cni/result.ts';

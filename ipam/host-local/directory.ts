@@ -1,7 +1,7 @@
 /**
  * A directory of ours, held open. Its entries are reached through the descriptor, and no entry leads anywhere
- * else: symbolic links are refused, also one in place of the directory itself. Whoever can write to it must
- * not have a plugin that runs as root write elsewhere.
+ * else: symbolic links are refused, even in place of the directory itself. Whoever can write to it must not
+ * be able to make a plugin, which runs as root, write elsewhere.
  */
 
 import {
@@ -25,9 +25,9 @@ const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_DIRECTORY } = constan
 /** No file of ours is longer. */
 const longestFile = 64 * 1024;
 
-/** Names of entries must be single segments of a path; the callers make them, never from what a file says. */
+/** Names of entries must be single path segments; callers never take them from the contents of a file. */
 export class Directory implements Disposable {
-  /** What it was opened by, for messages. */
+  /** The path that it was opened by, for messages. */
   readonly path: string;
   private readonly fd: number;
 

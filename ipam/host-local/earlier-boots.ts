@@ -9,7 +9,7 @@ import { Store } from './store.ts';
  * Releases what was reserved before the host was last booted, on every network where that is certain; see
  * owner-index.ts.
  * @param dataDir root of all networks' directories.
- * @param warn told of what cannot be released; it goes with the next ADD, or GC.
+ * @param warn told of what cannot be released now; the next ADD or GC releases it.
  */
 export async function releaseEarlierBoots(dataDir: string, warn: (message: string) => void): Promise<void> {
   for (const network of networksWithIndex(dataDir, warn)) {

@@ -1,23 +1,23 @@
 /**
  * An index from owner to addresses beside the reservations, so that nothing has to read every one of them:
  *
- *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one a line
- *     <dataDir>/.owners/<network>/stamp    bears the modification time of the directory it describes
+ *     <dataDir>/.owners/<network>/<hash of container ID and ifname>    addresses, one per line
+ *     <dataDir>/.owners/<network>/stamp    has the modification time of the directory it describes
  *     <dataDir>/.owners/<network>/hosts    "<boot ID> <hash of the host's number>", a line for each host
  *
  * The index is valid while the directory's modification time equals the stamp's. A change of ours ends by
- * setting both to one and the same time, a second ago. A change by anybody else sets the directory's time to
- * the present, which therefore differs, even within one tick of the kernel's clock, and the index is built
- * anew before it is used. It is a hint and no more: the reservations themselves are what counts, and without
- * an index, as on a full disk, every one of them is read.
+ * setting both to the same time, a second in the past. A change by anybody else sets the directory's time to
+ * the present, which therefore differs, even within one tick of the kernel's clock, and the index is rebuilt
+ * before it is used. It is only a hint: the reservations themselves are what counts, and without an index, as
+ * on a full disk, all of them are read.
  *
- * The stamp also says in which boot of the host it was made. If the times agree and the boot has ended, all
- * that is reserved was so before: no container can use it any more, whatever the clock says. The boot of
- * another host that shares the directory, as by NFS, looks the same: it counts only if no host but this one
- * has reserved there, and the stamp is of the boot that stands beside it. Only hosts that run this
+ * The stamp also says in which boot of the host it was made. If the times agree and that boot has ended, all
+ * reservations are older than this boot: no container can use them any more, whatever the clock says. A boot
+ * of another host that shares the directory, as over NFS, looks like one that has ended. So the stamp counts
+ * only if this host alone has reserved there, in the boot that the stamp names. Only hosts that run this
  * release or a later one are noted: what the reference plugin or an earlier release has reserved on another
- * host is not told from what this one has. Once nothing of others can be left, their lines go: a host whose
- * number has changed would count as two for good.
+ * host cannot be told from what this one has. Once nothing of other hosts can be left, their lines go: a host
+ * whose number has changed would count as two for good.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -30,7 +30,7 @@ import { type Reservation, reservedAddresses } from './reservations.ts';
 
 const stampFile = 'stamp';
 const hostsFile = 'hosts';
-/** How many hosts are noted: from two on, what is reserved is known to be of several. */
+/** How many hosts are noted at most: two already show that the reservations are not all of one host. */
 const mostHosts = 16;
 
 /** The index of one network, used under the network's lock only. */
@@ -42,10 +42,10 @@ export class OwnerIndex implements Disposable {
   private changed = false;
   /** How many addresses were reserved in this call. */
   private added = 0;
-  /** The ended boot in which everything that is reserved was so already. */
+  /** The boot, ended since, in which everything that is reserved already was. */
   private earlierBoot: string | undefined;
 
-  /** @param dataDir root of all networks' directories. @param reservations the network's own one. */
+  /** @param dataDir root of all networks' directories. @param reservations the network's own directory. */
   constructor(
     dataDir: string,
     network: string,
@@ -72,19 +72,19 @@ export class OwnerIndex implements Disposable {
     }
   }
 
-  /** Whether everything that is reserved was so before the host was last booted. */
+  /** Whether everything that is reserved already was before the host was last booted. */
   get isOfEarlierBoot(): boolean {
     return this.earlierBoot !== undefined;
   }
 
-  /** Notes that some of what is reserved may be of this boot. */
+  /** Notes that some of the reservations may be from this boot. */
   noteThisBoot(): void {
     if (this.earlierBoot === undefined) return;
     this.earlierBoot = undefined;
     this.changed = true;
   }
 
-  /** Notes that all that is reserved is of this host. */
+  /** Notes that all reservations are this host's. */
   noteThisHost(): void {
     this.attempt((directory) => {
       if (directory.read(hostsFile) === `${bootId()} ${hostHash()}`) return;
@@ -117,15 +117,15 @@ export class OwnerIndex implements Disposable {
     );
   }
 
-  /** Says that the index describes the reservations as they are now. */
+  /** Records that the index matches the reservations as they are now. */
   close(): void {
     if (this.changed)
       this.attempt((directory) => {
         const boot = this.earlierBoot ?? bootId();
-        // Without the stamp, the next call builds the index anew.
+        // Without the stamp, the next call rebuilds the index.
         if (boot === undefined) return;
-        // The kernel's clock stands still between two ticks: a change by somebody else in this one must not
-        // bear the same time.
+        // The kernel's clock stands still between two ticks: a change by somebody else within this one must
+        // not get the same time.
         const past = Date.now() / 1000 - 1;
         this.noteHost(directory, boot);
         this.reservations.touch(past);
@@ -152,7 +152,7 @@ export class OwnerIndex implements Disposable {
     this.changed = true;
   }
 
-  /** Notes that this host has reserved in a boot, beside others that may have something left. */
+  /** Notes that this host has reserved in a boot, alongside others that may still have something reserved. */
   private noteHost(directory: Directory, boot: string): void {
     const lines = (directory.read(hostsFile) ?? '').split('\n').filter(Boolean);
     const isNoted = lines.some((line) => line.startsWith(`${boot} `));
@@ -198,7 +198,7 @@ export class OwnerIndex implements Disposable {
   }
 }
 
-/** The boot that the stamp names, if it has ended, was one of this host, and no other host has reserved. */
+/** The boot that the stamp names, if it has ended and was this host's, and no other host has reserved. */
 function endedBoot(directory: Directory): string | undefined {
   const boot = directory.read(stampFile);
   if (!isEarlierBoot(boot)) return undefined;
@@ -206,15 +206,15 @@ function endedBoot(directory: Directory): string | undefined {
   return host && directory.read(hostsFile) === `${boot} ${host}` ? boot : undefined;
 }
 
-/** What tells this host from others, without loading node:crypto, which takes longer than all else here. */
+/** Identifies this host, without loading node:crypto, which takes longer than all else here. */
 function hostHash(): string | undefined {
   const number = hostNumber();
   return number && hashOf(`host-local ${number}`);
 }
 
 /**
- * Name of an owner's file: FNV-1a, twice. Two owners that share one do no harm, as the reservations tell
- * whose an address is, and what a reservation says never becomes part of a path.
+ * Name of an owner's file: FNV-1a, twice. A collision does no harm, as the reservations tell whose an address
+ * is; and what a reservation says never becomes part of a path.
  */
 function fileOf({ containerId, ifname }: AttachmentId): string {
   return hashOf(`${containerId}:${ifname}`);

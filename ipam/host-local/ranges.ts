@@ -92,8 +92,8 @@ export function formatSet(set: RangeSet): string {
 }
 
 /**
- * Every address of a set that may be given away, once, beginning behind `after`; from the first one if that
- * lies outside or is missing.
+ * Every address of a set that may be given away, once, beginning after `after`, or at the first one if
+ * `after` is missing or outside the set.
  */
 export function* candidates(
   set: RangeSet,
@@ -102,7 +102,7 @@ export function* candidates(
   const startIndex = after ? set.findIndex((range) => contains(range, after)) : -1;
   const from = startIndex < 0 ? undefined : after;
   const first = Math.max(startIndex, 0);
-  // The first range comes twice: from the cursor to its end, and at last from its start to the cursor.
+  // The first range comes twice: from the cursor to its end, and finally from its start to the cursor.
   for (let step = 0; step <= set.length; step++) {
     const range = set[(first + step) % set.length]!;
     const low = step === 0 && from ? from.value + 1n : range.start.value;

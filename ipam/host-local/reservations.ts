@@ -1,5 +1,5 @@
 /**
- * Reservations as they lie on disk, whatever has become of the files: one address a file, which names the
+ * Reservations as found on disk, in whatever state the files are: one file per address, which names the
  * attachment that holds it.
  */
 
@@ -69,7 +69,7 @@ export function readReservations(directory: Directory, network: string): Reserva
 }
 
 /**
- * The reservations of a network, for whoever only wants to look: nothing is locked or changed.
+ * The reservations of a network, for reading only: nothing is locked or changed.
  * @param dataDir root of all networks' directories.
  * @returns an empty list when nothing was ever reserved.
  * @throws Error when the directory cannot be read.
@@ -79,14 +79,14 @@ export function reservations(dataDir: string, network: string): Reservation[] {
   return directory ? readReservations(directory, network) : [];
 }
 
-/** What a process that only looks has seen of a network's reservations. */
+/** What a process that only reads has seen of a network's reservations. */
 export interface SeenReservations {
   readonly all: readonly Reservation[];
   /** The addresses of each attachment, by {@link attachmentKey}. */
   readonly byOwner: ReadonlyMap<string, readonly Address[]>;
 }
 
-/** As {@link reservations}, read once for all calls of a process that only looks. */
+/** As {@link reservations}, read once for all calls of a process that only reads. */
 export function seenReservations(dataDir: string, network: string, once: Once): SeenReservations {
   return once(`reservations ${dataDir}/${network}`, () => {
     const all = reservations(dataDir, network);
@@ -102,7 +102,7 @@ export function seenReservations(dataDir: string, network: string, once: Once): 
   });
 }
 
-/** How many addresses of a range set are not to be had. An empty file is taken over by the next ADD. */
+/** How many addresses of a range set are taken. Empty files do not count: the next ADD takes them over. */
 export function countTaken(set: RangeSet, reserved: readonly Reservation[]): number {
   return reserved.filter(
     ({ address, state }) => state !== 'empty' && setContains(set, address) && !isGateway(set, address),
@@ -114,7 +114,7 @@ export function fullSets(sets: readonly RangeSet[], reserved: readonly Reservati
   return sets.filter((set) => BigInt(countTaken(set, reserved)) >= capacity(set));
 }
 
-/** One line on the entries of a directory that are no reservations, undefined when all are in order. */
+/** One line about a directory's entries that are not reservations, undefined when all are in order. */
 export function describeProblems(directory: string, reserved: readonly Reservation[]): string | undefined {
   const bad = reserved.filter(({ state }) => state === 'torn' || state === 'unreadable');
   const [first] = bad;

@@ -1,13 +1,13 @@
 /**
- * Where host-local keeps what it gave away: one directory a network, in the reference plugin's format byte
- * for byte, so that either can release what the other reserved.
+ * Where host-local keeps its reservations: one directory per network, in the reference plugin's format byte
+ * for byte, so that each can release what the other reserved.
  *
  *     <dataDir>/<network>/10.1.0.5              "<container ID>\r\n<ifname>"
  *     <dataDir>/<network>/last_reserved_ip.0    where the search in range set 0 goes on
  *     <dataDir>/<network>/lock                  flock(2)ed while any of this is read or written
  *
- * Only the reservations count. The cursors and the index (owner-index.ts) are hints: that they cannot be read
- * or written, as on a full disk, keeps nobody from releasing.
+ * Only the reservations count. The cursors and the index (owner-index.ts) are hints: if they cannot be read
+ * or written, as on a full disk, addresses are released all the same.
  */
 
 import { type AttachmentId, attachmentKey } from '../../lib/attachment.ts';
@@ -36,8 +36,8 @@ export interface StoreLocation {
 }
 
 /**
- * How long the lock is waited for, in milliseconds. The reference plugin waits without end and is served
- * before whoever tries again and again, so that a busy host takes a while.
+ * How long the lock is waited for, in milliseconds. The reference plugin blocks on it, and so is served
+ * before those who keep retrying: on a busy host that takes a while.
  */
 const longestWait = 30_000;
 
@@ -50,7 +50,7 @@ export class Store implements Disposable {
   private readonly directory: Directory;
   private readonly lock: FileLock;
   private readonly index: OwnerIndex;
-  /** Empty reservations that were found. A process writes one under the lock, so its process was killed. */
+  /** Empty reservations that were found. They are written under the lock, so their process was killed. */
   private readonly unfinished = new Map<string, Address>();
 
   private constructor({ dataDir, network, warn }: StoreLocation, directory: Directory, lock: FileLock) {
@@ -152,8 +152,8 @@ export class Store implements Disposable {
   }
 
   /**
-   * Releases all addresses of an attachment, or does nothing when it has none. What a killed process left
-   * before it wrote whose it was goes as well: nobody knows for whom that was meant.
+   * Releases all addresses of an attachment, or does nothing when it has none. Empty reservations of killed
+   * processes go as well: nobody knows for whom they were meant.
    * @throws CniError at the end, naming the file.
    */
   release(owner: AttachmentId): void {
@@ -168,20 +168,20 @@ export class Store implements Disposable {
   }
 
   /**
-   * Releases what no attachment to be kept holds, empty and torn files too. What is not a file is left alone.
+   * Releases what no attachment to be kept holds, and empty and torn files. Unreadable entries stay.
    * @throws CniError at the end, naming the file that could not be removed.
    */
   collect(isKept: (owner: AttachmentId) => boolean): void {
-    // What is kept is valid now, whenever it was reserved, and also if something else cannot be removed.
+    // First: what is kept is valid now, whenever it was reserved, even if removing something else fails.
     this.index.noteThisBoot();
     this.removeUnless(isKept);
-    // All that is left is of this host's runtime.
+    // All that is left belongs to this host's runtime.
     this.index.noteThisHost();
   }
 
   /**
    * Releases what was reserved before the host was last booted, where that is certain: containers do not
-   * survive it. What the runtime has forgotten would stay reserved for good.
+   * survive a boot. What the runtime has forgotten would stay reserved for good.
    */
   releaseEarlierBoots(): void {
     if (!this.index.isOfEarlierBoot) return;
@@ -192,7 +192,7 @@ export class Store implements Disposable {
     }
   }
 
-  /** Every reservation, also the ones that are not in order. */
+  /** Every reservation, including those that are not in order. */
   list(): Reservation[] {
     const list = readReservations(this.directory, this.network);
     for (const { address, state } of list) if (state === 'empty') this.unfinished.set(`${address}`, address);
@@ -216,14 +216,14 @@ export class Store implements Disposable {
   }
 
   /**
-   * Creates a reservation, or takes over an empty one: a process writes one under the lock, so the process
-   * that made the empty one was killed.
+   * Creates a reservation, or takes over an empty one: reservations are written under the lock, so the
+   * process that left it empty was killed.
    */
   private create(address: Address, owner: AttachmentId): boolean {
     const text = formatOwner(owner);
     if (this.directory.create(`${address}`, text)) return true;
     if (readReservation(this.directory, this.network, address)?.state !== 'empty') return false;
-    // A new file in its place: that moves the time of the directory, so that the index is rebuilt if this
+    // A new file in its place: that updates the directory's time, so that the index is rebuilt if this
     // process dies as well.
     this.directory.replace(`${address}`, text);
     this.unfinished.delete(`${address}`);

@@ -1,6 +1,6 @@
 /**
- * How addresses are allocated: one reading of a part of each range, and one transaction that takes addresses
- * which nobody has. No lock is held, and nothing depends on how large a range is.
+ * How addresses are allocated: a part of each range is read, and one transaction takes addresses that nobody
+ * has. No lock is held, and the cost does not depend on how large a range is.
  */
 
 import type { EtcdClient } from '../../lib/etcd/client.ts';
@@ -25,12 +25,12 @@ import { type Choice, choices, offersOf, take } from './offers.ts';
 import { capacityOf, formatPool, nextOf, type Pool, poolHas } from './pools.ts';
 import { countUsed } from './usage.ts';
 
-/** How many consecutive addresses of a range are looked at at once. */
+/** How many consecutive addresses of a range are read at once. */
 const page = 256;
-/** How often addresses are chosen anew when others were faster each time. */
+/** How many times addresses are chosen while others are faster. */
 const attempts = 30;
 
-/** A source, and the group that its addresses are of. */
+/** A source, and the group that its addresses belong to. */
 interface Source extends PoolSource {
   readonly group: string;
 }
@@ -53,7 +53,7 @@ export async function allocate(
   for (let lost = 0; lost < attempts; ) {
     const view = await look(client, owner, identity, sources, cursors);
     const own = assign(view.holding, sources);
-    // A member that answered too late has done it all the same.
+    // A member whose answer came too late has carried out the transaction all the same.
     if (own && view.holding) return { places: own, isNew: proposed.includes(formatHolding(view.holding)) };
     if (view.holding)
       throw otherAddresses(
@@ -81,9 +81,9 @@ export async function allocate(
 
 /** Where a part of a range begins. */
 interface Cursor {
-  /** Undefined for anywhere. */
+  /** Undefined for a random place. */
   readonly at: Address | undefined;
-  /** Whether the end of the range has been seen, and what comes now is looked at from its start. */
+  /** Whether the search has passed the end of the range, and gone on at its start. */
   readonly hasWrapped: boolean;
 }
 
@@ -99,7 +99,7 @@ interface Part {
 interface View {
   /** What the attachment has already. */
   readonly holding: Holding | undefined;
-  /** Addresses that wait for it. */
+  /** Addresses in quarantine that may go back to it. */
   readonly waiting: Holding | undefined;
   readonly parts: readonly Part[];
 }
@@ -143,7 +143,7 @@ function takenOf([legacy, keys]: readonly OperationResult[]): Set<bigint> {
   return new Set([...found, ...listed].map(({ value }) => value));
 }
 
-/** Up to so many free addresses of a part, in any order; one that waits for the pod comes first. */
+/** Up to {@link choices} free addresses of a part, at random; one in quarantine for the pod comes first. */
 function choicesOf(
   { pool, group, wanted }: Source,
   { begin, end, taken }: Part,
@@ -169,7 +169,7 @@ function choicesOf(
   return chosen;
 }
 
-/** Some of the addresses of a part that nobody has. */
+/** The addresses of a part that nobody has. */
 function freeAddresses(pool: Pool, begin: Address, end: Address, taken: ReadonlySet<bigint>): Address[] {
   const free: Address[] = [];
   for (let { value } = begin; value <= end.value && free.length < page; value++) {
@@ -181,7 +181,7 @@ function freeAddresses(pool: Pool, begin: Address, end: Address, taken: Readonly
 }
 
 /**
- * Where to look on for a free address.
+ * Where to continue the search for a free address.
  * @throws Error when all of the range is taken; EtcdUnavailableError, CniError as {@link transact}.
  */
 async function nextPart(
@@ -213,12 +213,12 @@ function assign(holding: Holding | undefined, sources: readonly Source[]): Place
   return places.every((place) => place !== undefined) ? places : undefined;
 }
 
-/** The last address of the part that begins with an address. */
+/** The last address of the part that begins at an address. */
 function endOf({ end }: Pool, begin: Address): Address {
   return end.value - begin.value < BigInt(page) ? end : begin.plus(page - 1);
 }
 
-/** Where the reading of a range begins: anywhere, unless all of it is read. */
+/** Where reading a range begins: at a random place, unless all of it is read. */
 function randomOf(pool: Pool): Address {
   const { start, end } = pool;
   const size = end.value - start.value + 1n;

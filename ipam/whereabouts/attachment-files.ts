@@ -1,4 +1,4 @@
-/** Files that say how attachments are released, one for each. */
+/** Files that say how to release attachments, one for each. */
 
 import { existsSync } from 'node:fs';
 import { listStateFiles, readStateFile, unlinkStateFile, writeStateFile } from '../../lib/state-file.ts';
@@ -28,12 +28,12 @@ export class AttachmentFiles {
     return listStateFiles(this.path).filter(isDigest);
   }
 
-  /** Reads a file; undefined for one that makes no sense, of which GC finds the attachment. */
+  /** Reads a file; undefined for an invalid one, whose attachment GC finds. */
   read(name: string): Release | undefined {
     return parse(readStateFile(`${this.path}/${name}`));
   }
 
-  /** What is written of an attachment, if anything. */
+  /** What is written about an attachment, if anything. */
   of(owner: Owner): Release | undefined {
     return parse(readStateFile(this.fileOf(owner)));
   }

@@ -16,14 +16,14 @@ export interface Setting {
   readonly podref: string;
 }
 
-/** What is to be given an address from. */
+/** A pool to take an address from. */
 export interface Source {
   readonly pool: Pool;
-  /** The one address that will do. */
+  /** The only address that will do; undefined for any. */
   readonly wanted: Address | undefined;
 }
 
-/** What is known of an attachment that is released. */
+/** What is known about an attachment that is to be released. */
 export interface Release {
   readonly owner: Owner;
   /** What it probably has in etcd, which saves asking for it; undefined when nothing is known. */
@@ -36,15 +36,15 @@ export interface Release {
   readonly cluster?: string | undefined;
 }
 
-/** Keeps addresses for all nodes. Every method throws CniError TryAgainLater while it cannot be asked. */
+/** Keeps addresses for all nodes. Every method throws CniError TryAgainLater while it cannot be reached. */
 export interface Backend {
   /** For messages, as in "etcd". */
   readonly name: string;
   /** Where releases of the network wait on this node. */
   readonly directory: string;
-  /** Tells the cluster from others, as far as it is known how they are found. */
+  /** Identifies the cluster by how it is found: its members, or the path of the kubeconfig. */
   readonly cluster: string;
-  /** The pools of which containers get addresses, in their order. @throws Error that says what is wrong. */
+  /** The pools from which containers get addresses, in order. @throws Error that says what is wrong. */
   pools(): Promise<readonly Pool[]>;
   /**
    * Gives the attachment an address of each source, or those that it has already.
@@ -52,40 +52,40 @@ export interface Backend {
    * @throws Error when there is none.
    */
   allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }>;
-  /** How the attachment is released. @param addresses that it has by the result of ADD, if that is known. */
+  /** How the attachment is released. @param addresses those in the result of ADD, if that is known. */
   releaseOf(addresses: readonly Address[] | undefined): Release;
   /**
-   * Gives back all that an attachment has, and nothing of anybody else, also when it was done before.
+   * Gives back all that an attachment has, and nothing of anybody else's. It may be repeated.
    * @param warn is told what an operator should know.
    */
   release(one: Release, warn?: (message: string) => void): Promise<void>;
   /** @param addresses of the result of ADD. @throws Error when they are not the attachment's. */
   check(addresses: readonly Address[]): Promise<void>;
-  /** Asks something that only a backend that can give addresses away answers. */
+  /** Makes a request that succeeds only if the backend can give addresses away. */
   probe(): Promise<void>;
   /**
-   * Releases attachments of the network on this node that are not valid, also after one that cannot be
+   * Releases attachments of the network on this node that are not valid, and goes on after one that cannot be
    * released.
    * @param warn is told what an operator should know. @throws the first error, at the end.
    */
   collect(isValid: (owner: Owner) => boolean, warn: (message: string) => void): Promise<void>;
-  /** Tells errors after which there is no use in asking for anything else. */
+  /** Recognizes errors after which there is no use in asking for anything else. */
   readonly isFinal: (error: unknown) => boolean;
-  /** Says that the node lives. */
+  /** Announces that the node is alive. */
   announce(): Promise<void>;
   /**
-   * What the setting's node, which is gone, has left of the network.
-   * @param isThisNode whether it is this one, so that only what other hosts of its name have left is meant.
-   * @throws NodePresentError when it lives and nothing is left.
+   * What the setting's node, which is gone, has left in the network.
+   * @param isThisNode whether it is this one, so that only what other hosts of that name have left counts.
+   * @throws NodePresentError when it is alive and nothing is left.
    */
   leftBehind(isThisNode: boolean): Promise<RemoteHolding[]>;
-  /** Counts the addresses of a pool that nobody can be given now. */
+  /** Counts the addresses of a pool that cannot be given away now. */
   countUsed(pool: Pool): Promise<number>;
 }
 
 /**
- * Does something with each, also after one that failed, unless nobody answers.
- * @param isFinal tells errors after which there is no use in going on.
+ * Does something with each, and goes on after one that failed, unless nobody answers.
+ * @param isFinal recognizes errors after which there is no use in going on.
  * @throws the first error, at the end; @param warn is told further ones.
  */
 export async function eachInSpite<T>(

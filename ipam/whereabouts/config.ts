@@ -115,7 +115,7 @@ const directories = ['/etc/kubernetes/cni/net.d/whereabouts.d', '/etc/cni/net.d/
 /** The files that may tell the name of the node, apart from the variable NODENAME. */
 export const nodeNameFiles = [...directories.map((directory) => `${directory}/nodename`), '/etc/hostname'];
 
-// As in whereabouts, only the network itself says this one: all nodes must agree on it.
+// As in whereabouts, only the network's own configuration sets this one: all nodes must agree on it.
 const { enable_overlapping_ranges: _, ...flatShape } = ipam.shape;
 
 /** The keys under "ipam", with those of the flat file. @throws as {@link withFlatFile}. */

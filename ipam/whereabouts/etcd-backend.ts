@@ -1,4 +1,4 @@
-/** Addresses in etcd: see keys.ts for what stands where. */
+/** Addresses in etcd: see keys.ts for what is kept where. */
 
 import type { RemoteHolding } from '../../lib/cni/plugin.ts';
 import { type EtcdClient, EtcdUnavailableError, etcdClient } from '../../lib/etcd/client.ts';
@@ -46,7 +46,7 @@ export class EtcdBackend implements Backend {
 
   /**
    * @param longestCallMs how long a request may take, if not as long as usual.
-   * @throws Error for an address of a member that makes no sense.
+   * @throws Error for an invalid address of a member.
    */
   constructor(setting: Setting, longestCallMs?: number) {
     this.setting = setting;
@@ -146,7 +146,7 @@ export class EtcdBackend implements Backend {
     return this.opened;
   }
 
-  /** None by ranges that are wrong: what an attachment has is asked for then. */
+  /** None if the ranges are wrong: etcd is then asked what the attachment has. */
   private guessPlaces(addresses: readonly Address[]): Place[] {
     try {
       return this.placesOf(resolvePools(this.setting.ipam), addresses);

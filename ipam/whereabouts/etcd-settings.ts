@@ -7,7 +7,7 @@ import type { Ipam } from './config.ts';
 
 /**
  * Where etcd is.
- * @throws CniError for a key or certificate that cannot be read; Error for an address that makes no sense.
+ * @throws CniError for a key or certificate that cannot be read; Error for an invalid address.
  */
 export function etcdSettings(ipam: Ipam): EtcdSettings {
   const tls: Tls = {
@@ -19,7 +19,7 @@ export function etcdSettings(ipam: Ipam): EtcdSettings {
   return { endpoints: endpointsOf(ipam), username, password, tls };
 }
 
-/** The members that are configured. @throws Error for an address that makes no sense. */
+/** The configured members. @throws Error for an invalid address. */
 export function endpointsOf(ipam: Ipam): Endpoint[] {
   const { etcd_host = '' } = ipam;
   const usesTls = Boolean(ipam.etcd_ca_cert_file || ipam.etcd_cert_file);

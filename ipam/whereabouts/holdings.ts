@@ -19,11 +19,11 @@ import { givingBack } from './release.ts';
 /** How many attachments are read at once. */
 const page = 500;
 
-/** An attachment, and what etcd has of it. */
+/** An attachment, and what etcd has for it. */
 export interface Found {
   readonly owner: Owner;
   readonly holding: Holding;
-  /** As it stands in etcd. */
+  /** The holding's value in etcd. */
   readonly text: string;
 }
 
@@ -52,8 +52,8 @@ export async function* holdingsOf(
 }
 
 /**
- * What a node that is gone has left of a network, or what hosts that are gone have left under its name. Each
- * is released only if it is still so then.
+ * What a node that is gone has left in a network, or what hosts that are gone have left under its name. Each
+ * is released only if that is still so then.
  * @param options.quarantine in seconds.
  * @param options.self the calling host, if the node is its own.
  * @throws NodePresentError when the node is present; EtcdUnavailableError, CniError as {@link transact}.
@@ -69,7 +69,7 @@ export async function leftBehind(
 ): Promise<RemoteHolding[]> {
   const presence = new Map<string | undefined, Promise<boolean>>();
   const isAny = async () => (await isPresent(client, node, undefined)) || (await hasPresence(client, node));
-  /** A host that is not known may be any of them. */
+  /** An unknown host may be any of the node's hosts. */
   const isGone = async (host: string | undefined) => {
     if (self && (host === undefined || host === self.host)) return false;
     const asked = presence.get(host) ?? (host === undefined ? isAny() : isPresent(client, node, host));

@@ -1,15 +1,15 @@
 /**
- * Where addresses and their owners stand in etcd, with a key for each:
+ * Where addresses and their owners are kept in etcd, with a key for each:
  *
- *     /cni/addresses/in/<group>/<family>-<address in hexadecimal digits>    whose the address is
+ *     /cni/addresses/in/<group>/<family>-<address in hexadecimal digits>    who has the address
  *     /cni/addresses/of/<node>/<network>/<container ID>/<interface>         addresses of an attachment
  *     /cni/addresses/back/<identity>                                        addresses that wait for a pod
- *     /cni/addresses/nodes/<node>                                           with a lease: that the node lives
- *     /cni/addresses/nodes/<node>/<host>                                    the same of a host
+ *     /cni/addresses/nodes/<node>                                           with a lease: the node is alive
+ *     /cni/addresses/nodes/<node>/<host>                                    the same for a host
  *
- * A group is what may have an address once: all networks of one "network_name", or one range where ranges may
- * overlap. Addresses sort by their digits, so that a part of a range can be read. A host is the machine, told
- * from others whose node has the same name.
+ * In a group, an address is given away only once: all networks of one "network_name" are a group, or each
+ * range where ranges may overlap. Addresses sort by their digits, so that a part of a range can be read. A
+ * host is a machine, as opposed to others whose node has the same name.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -41,7 +41,7 @@ export interface Holding {
 
 /** The group that a pool belongs to. */
 export function groupOf(ipam: Ipam, pool: Pool): string {
-  // "@" is in no name once it is encoded.
+  // No encoded name contains "@".
   const name = ipam.network_name ? encodeURIComponent(ipam.network_name) : '@';
   const isAlone = ipam.enable_overlapping_ranges === false;
   return isAlone ? `${name}@${encodeURIComponent(formatPool(pool))}` : name;
@@ -51,12 +51,12 @@ export function addressKey({ group, address }: Place): string {
   return `${root}in/${group}/${address.family}-${digits(address)}`;
 }
 
-/** The key behind that of an address. */
+/** A key that sorts right behind that of an address. */
 export function behind(place: Place): string {
   return `${addressKey(place)}~`;
 }
 
-/** The address that a key is of; undefined for any other key. */
+/** The address that a key stands for; undefined for any other key. */
 export function addressOf(key: string): Address | undefined {
   const [, family, hex] = /\/([46])-([0-9a-f]{8}|[0-9a-f]{32})$/.exec(key) ?? [];
   return hex === undefined ? undefined : new Address(Number(family) as Family, BigInt(`0x${hex}`));
@@ -66,12 +66,12 @@ export function ownerKey({ node, network, containerId, ifname }: Owner): string 
   return `${nodeKey(node, network)}${encodeURIComponent(containerId)}/${encodeURIComponent(ifname)}`;
 }
 
-/** What the owners of one network on one node begin with. */
+/** What the keys of owners of one network on one node begin with. */
 export function nodeKey(node: string, network: string): string {
   return `${root}of/${encodeURIComponent(node)}/${encodeURIComponent(network)}/`;
 }
 
-/** What is there as long as a node lives. @param host one of those of its name; undefined for any of them. */
+/** The key that exists while a node is alive. @param host one with its name; undefined for any of them. */
 export function presenceKey(node: string, host?: string): string {
   const key = `${root}nodes/${encodeURIComponent(node)}`;
   return host === undefined ? key : `${key}/${encodeURIComponent(host)}`;
@@ -81,7 +81,7 @@ export function identityKey(identity: string): string {
   return `${root}back/${encodeURIComponent(identity)}`;
 }
 
-/** The owner that a key is of; undefined for any other key. */
+/** The owner that a key stands for; undefined for any other key. */
 export function ownerOf(key: string): Owner | undefined {
   const parts = key.startsWith(`${root}of/`) ? key.slice(`${root}of/`.length).split('/') : [];
   const [node, network, containerId, ifname] = parts.map(decodePart);
@@ -89,10 +89,10 @@ export function ownerOf(key: string): Owner | undefined {
   return { node, network, containerId, ifname };
 }
 
-/** What stands at an address: the key of its owner. */
+/** The value of an address that is taken: the key of its owner. */
 export const ownedValue = (owner: Owner): string => JSON.stringify({ owner: ownerKey(owner) });
 
-/** The owner that stands at an address; undefined for anything else. */
+/** The owner that an address's value names; undefined for anything else. */
 export function ownerAt(text: string | undefined): Owner | undefined {
   try {
     const { owner } = JSON.parse(text ?? '{}') as { owner?: unknown };
@@ -102,10 +102,10 @@ export function ownerAt(text: string | undefined): Owner | undefined {
   }
 }
 
-/** What stands at an address in quarantine. @param identity whom it goes back to. */
+/** The value of an address in quarantine. @param identity whom it goes back to. */
 export const waitingValue = (identity: string): string => JSON.stringify({ back: identity });
 
-/** What stands at an owner, or an identity. */
+/** The value of an owner, or of an identity. */
 export function formatHolding({ places, identity, host }: Holding): string {
   return JSON.stringify({
     identity,
@@ -114,7 +114,7 @@ export function formatHolding({ places, identity, host }: Holding): string {
   });
 }
 
-/** Reads what stands at an owner or identity; nothing for what is none of it. */
+/** Reads the value of an owner or identity; empty for anything else. */
 export function parseHolding(text: string | undefined): Holding {
   try {
     const value = JSON.parse(text ?? '{}') as { identity?: unknown; addresses?: unknown; host?: unknown };

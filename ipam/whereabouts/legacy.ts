@@ -1,6 +1,6 @@
 /**
  * The lists of whereabouts 0.5 and older: one key for each range, with a line "ADDRESS CONTAINER" for each
- * address. What stands there is in use until its container is deleted.
+ * address. An address listed there is in use until its container is deleted.
  */
 
 import { hasValue, type Operation, put, remove } from '../../lib/etcd/kv.ts';
@@ -25,7 +25,7 @@ export function parseLegacy(text: string | undefined): LegacyEntry[] {
   });
 }
 
-/** What takes a container's lines out of a list, if it is as it was read; undefined when it has none. */
+/** The transaction that removes a container's lines from an unchanged list; undefined when it has none. */
 export function withoutContainer(key: string, text: string, containerId: string) {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
   const kept = lines.filter((line) => line.trim().split(/\s+/)[1] !== containerId);

@@ -25,12 +25,12 @@ import {
 
 /** How many choices a transaction has. */
 export const choices = 4;
-/** An address that can be had, and what must be so. */
+/** An address that can be taken, and the condition for that. */
 export interface Choice extends Place {
   readonly condition: Compare;
 }
 
-/** What is offered to the cluster, in turn: an address of each source. */
+/** The offers for the cluster, in order, each with an address of every source. */
 export function offersOf(
   lists: readonly (readonly Choice[])[],
   whose: Pick<Holding, 'identity' | 'host'>,
@@ -58,7 +58,7 @@ export async function take(
       success: [
         put(ownerKey(owner), formatHolding(holding)),
         ...holding.places.map((place) => put(addressKey(place), ownedValue(owner))),
-        // Nothing waits any more once something of it was taken back.
+        // Nothing waits for the pod any more once it takes some of that back.
         ...(waiting?.places.some((place) => holding.places.some((one) => samePlace(one, place)))
           ? [remove(identityKey(holding.identity))]
           : []),

@@ -1,6 +1,6 @@
 /**
- * What is to be released once the backend can be asked again. A pod is torn down also while it cannot, and
- * its addresses are not lost: a file for each attachment stays on the node until the next call that can.
+ * Releases to be done once the backend can be reached again. A pod can be torn down even before that without
+ * losing its addresses: a file for each attachment stays on the node until the next call that reaches it.
  */
 
 import { basename, dirname } from 'node:path';
@@ -10,17 +10,17 @@ import { AttachmentFiles } from './attachment-files.ts';
 import { type Backend, eachInSpite, type Release } from './backend.ts';
 import type { Owner } from './keys.ts';
 
-/** How long a call begins releases that wait, in milliseconds. The rest is left to the next one. */
+/** How long a call goes on beginning pending releases, in milliseconds. The rest is left to the next one. */
 const budget = 2000;
 
 /**
- * How long an ADD waits for others, in milliseconds: for {@link budget}, and the last release that is begun
- * within it, if that takes as long as a request to etcd may. One that tries for longer, as others change a
- * pool of the API at the same time, has the ADD fail, to be tried again.
+ * How long an ADD waits for others, in milliseconds: for {@link budget}, and for the last release begun
+ * within it, if that takes no longer than a request to etcd may. If it does, as when others keep changing a
+ * pool of the API, the ADD fails, to be tried again.
  */
 const longestWait = budget + 12_000;
 
-/** The releases of one network that wait on this node. */
+/** The pending releases of one network on this node. */
 export class PendingReleases {
   private readonly path: string;
   private readonly files: AttachmentFiles;
@@ -36,7 +36,7 @@ export class PendingReleases {
     this.files.write(one);
   }
 
-  /** Forgets the release of an attachment that is added anew, and keeps what it has. */
+  /** Forgets the release of an attachment that is added again, which keeps what it has. */
   async cancel(owner: Owner): Promise<void> {
     // A file goes only after its release is done.
     if (!this.files.has(owner)) return;
@@ -45,8 +45,8 @@ export class PendingReleases {
   }
 
   /**
-   * What is to be done for each of them; nothing while another call is at it.
-   * @param release does it. @returns false for one that is to wait on.
+   * The step to take for each of them; none while another call is at it.
+   * @param release does it. @returns false for one that must wait longer.
    */
   *steps(release: (one: Release) => Promise<boolean>): Generator<() => Promise<void>> {
     if (this.files.names().length === 0) return;
@@ -65,11 +65,11 @@ export class PendingReleases {
 }
 
 /**
- * Does what waits, for some time: of the backend's network wherever its cluster was found by then, and of
- * others what waits for the same cluster, as there may be no further call for these. What cannot be done
- * keeps nothing else waiting, unless the backend does not answer.
- * @param warn is told what an operator should know of what is released.
- * @throws the first error, at the end; then the rest waits on.
+ * Carries out pending releases, for some time: all of the backend's network, however its cluster was found at
+ * the time, and those of other networks that wait for the same cluster, as there may be no further call for
+ * these. One that fails does not hold up the others, unless the backend does not answer.
+ * @param warn is told what an operator should know about what is released.
+ * @throws the first error, at the end; what failed waits on.
  */
 export async function workOff(backend: Backend, warn: (message: string) => void): Promise<void> {
   const end = performance.now() + budget;
@@ -88,7 +88,7 @@ export async function workOff(backend: Backend, warn: (message: string) => void)
     }
   }
   const { isFinal } = backend;
-  // A long backlog may fail for one reason.
+  // No warnings: a long backlog may fail for a single reason.
   await eachInSpite(steps(), (step) => step(), { isFinal, warn: () => {} });
 }
 
@@ -99,7 +99,7 @@ function otherNetworks(path: string): string[] {
     .map((name) => `${dirname(path)}/${name}`);
 }
 
-/** A list from anywhere on, so that the first ones do not take all the time whenever they fail. */
+/** A list from a random place on, so that the first ones do not take all the time whenever they fail. */
 function rotated<T>(list: readonly T[]): T[] {
   const from = Math.floor(Math.random() * list.length);
   return [...list.slice(from), ...list.slice(0, from)];

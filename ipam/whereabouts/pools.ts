@@ -8,7 +8,7 @@ export interface Pool {
   readonly subnet: Prefix;
   readonly start: Address;
   readonly end: Address;
-  /** Addresses within that are not given away. In the order of their first ones, and without overlaps. */
+  /** Addresses within it that are not given away, in ascending order and without overlaps. */
   readonly gaps: readonly { readonly first: bigint; readonly last: bigint }[];
   readonly gateway: Address | undefined;
 }
@@ -35,7 +35,7 @@ export function subnetsOf(ipam: Ipam): Prefix[] {
   return rangesOf(ipam).flatMap(({ range }) => readRange(range.range)?.subnet ?? []);
 }
 
-/** What is said of bounds that have no effect, a sentence for each. @throws as {@link resolvePools}. */
+/** Messages about bounds that have no effect, a sentence for each. @throws as {@link resolvePools}. */
 export function ignoredBounds(ipam: Ipam): string[] {
   return rangesOf(ipam).flatMap(({ range, where }) => {
     const { bounds } = resolveBounds(range, where);
@@ -91,7 +91,7 @@ export function narrowPool(pool: Pool, first: Address, last: Address): Pool {
   return narrowed;
 }
 
-/** The first address from one on that a pool gives away, from its start again behind its last one. */
+/** The first address from a given one on that a pool gives away, beginning again after its last one. */
 export function nextOf(pool: Pool, from: bigint): Address {
   const parts = partsOf(pool);
   const part = parts.find(({ last }) => last.value >= from);
@@ -130,7 +130,7 @@ function readRange(text = ''): { subnet: Prefix; bounds?: { start: string; end: 
 interface Bound {
   readonly key: string;
   readonly text: string;
-  /** Why it has no effect; undefined when it has. */
+  /** Why it has no effect; undefined when it has one. */
   readonly ignored: string | undefined;
 }
 
@@ -185,7 +185,7 @@ function resolvePool(config: RangeConfig, gateway: Address | undefined, where: s
   return pool;
 }
 
-/** @throws Error for slices that there cannot be. */
+/** @throws Error for slices that are impossible. */
 function checkSlices({ node_slice_size, etcd_host }: Ipam, pools: readonly Pool[]): void {
   if (!node_slice_size) return;
   if (etcd_host)
@@ -206,7 +206,7 @@ function parseExcluded(text: string, where: string): Prefix {
   );
 }
 
-/** What of some networks lies between two addresses, put together where it touches. */
+/** The parts of networks that lie between two addresses, merged where they touch. */
 function mergeGaps(networks: readonly Prefix[], start: Address, end: Address): Pool['gaps'] {
   const clamped = networks
     .filter(({ family }) => family === start.family)

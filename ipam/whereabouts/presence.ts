@@ -1,6 +1,6 @@
 /**
- * Which nodes live. ADD and STATUS of a node renew a lease of etcd; when that has ended, so has its key. A
- * node that is only cut off from etcd loses its key, too: that it is absent proves nothing by itself.
+ * Which nodes are alive. ADD and STATUS on a node renew a lease of etcd; when that ends, so does its key. A
+ * node that is only cut off from etcd loses its key, too: its absence proves nothing by itself.
  */
 
 import { createHash } from 'node:crypto';
@@ -17,17 +17,17 @@ import {
 } from '../../lib/etcd/kv.ts';
 import { presenceKey } from './keys.ts';
 
-/** How long a node counts as living after its last call, in seconds. */
+/** How long a node counts as alive after its last call, in seconds. */
 export const presenceSeconds = 300;
 
-/** How long a process does not say again what it has said, in milliseconds. */
+/** How long a process does not repeat an announcement, in milliseconds. */
 const silenceMs = 60_000;
 
-/** What this process has said, or is saying, under each key; "at" is a time of performance.now(). */
+/** The announcements of this process, done or under way, by key; "at" is a time of performance.now(). */
 const said = new WeakMap<EtcdClient, Map<string, { at: number; done: Promise<void> }>>();
 
 /**
- * Says that a node lives.
+ * Announces that a node is alive.
  * @param host see {@link hostIdentity}.
  * @throws EtcdUnavailableError, CniError as {@link transact}.
  */
@@ -50,7 +50,7 @@ export async function announce(client: EtcdClient, node: string, host?: string):
 async function renew(client: EtcdClient, node: string, host: string | undefined): Promise<void> {
   const lease = leaseOf(node, host);
   const keys = new Set([presenceKey(node), presenceKey(node, host)]);
-  // A call that was ended right after it had got the lease has left no key.
+  // A call that was killed right after it had got the lease has left no key.
   if (
     (await renewLease(client, lease)) &&
     (await keysOfLease(client, lease)).includes(presenceKey(node, host))
@@ -62,8 +62,8 @@ async function renew(client: EtcdClient, node: string, host: string | undefined)
 }
 
 /**
- * Whether a host of a node has called in the last minutes. That is what its lease says, and not the key: a
- * call that was ended right after it had got the lease has left no key before the next one.
+ * Whether a host of a node has called in the last minutes. That is told by its lease, not by the key: a call
+ * that was killed right after it had got the lease has left no key until the next one.
  * @param host undefined for callers that do not tell it.
  * @throws as {@link announce}.
  */

@@ -7,8 +7,8 @@ import { groupOf } from './keys.ts';
 import type { Pool } from './pools.ts';
 
 /**
- * Where it is kept which addresses of a pool are taken. What the flat file adds is not looked for.
- * @throws Error for an address of a member of etcd that makes no sense.
+ * Where the taken addresses of a pool are recorded, leaving aside what the flat file may add.
+ * @throws Error for an invalid address of a member of etcd.
  */
 export function registersOf(ipam: Ipam, pool: Pool): SharedRegisters {
   const { network_name: addressSpace = '', kubernetes } = ipam;

@@ -30,8 +30,8 @@ import {
 import { withoutContainer } from './legacy.ts';
 
 /**
- * Gives back all that an attachment has, and nothing of anybody else, also when it was done before. What
- * the host had reserved before its node got another name is found by the addresses.
+ * Gives back all that an attachment has, and nothing of anybody else's. It may be repeated. What the host had
+ * reserved before its node got another name is found by the addresses.
  * @throws EtcdUnavailableError, CniError as {@link transact}.
  */
 export async function release(
@@ -57,7 +57,7 @@ export async function release(
   for (const [i, list] of lists.entries()) await leaveList(client, list, found[i]?.kvs[0]?.value, owner);
 }
 
-/** Gives back what stands at an owner, until nobody changes it meanwhile. @param read what stood there. */
+/** Gives back what an owner has, trying again while others change it. @param read the owner's value. */
 async function giveBack(
   client: EtcdClient,
   owner: Owner,
@@ -77,7 +77,7 @@ async function giveBack(
   }
 }
 
-/** The same attachment on nodes of other names. @param taken what stands at its addresses. */
+/** The same attachment on nodes of other names. @param taken the values of its addresses. */
 function formerOwners(owner: Owner, taken: readonly (string | undefined)[]): Owner[] {
   const found = taken.flatMap((text) => ownerAt(text) ?? []);
   const same = found.filter(
@@ -98,7 +98,7 @@ async function giveBackOfHost(
   if (text !== undefined && parseHolding(text).host === host) await giveBack(client, owner, text, lease);
 }
 
-/** What gives addresses back. @param lease of the quarantine; undefined when there is none. */
+/** The operations that give addresses back. @param lease of the quarantine; undefined when there is none. */
 export function givingBack(
   owner: Owner,
   { places, identity }: Holding,
@@ -119,7 +119,7 @@ export function givingBack(
   ];
 }
 
-/** Takes a container out of an old list, whoever else changes it. */
+/** Removes a container from an old list, even while others change it. */
 async function leaveList(
   client: EtcdClient,
   list: string,
@@ -136,7 +136,7 @@ async function leaveList(
   }
 }
 
-/** For a value that is not equal to itself: it is no UTF-8, and would be tried for ever. */
+/** For a value that never compares equal, as it is not UTF-8: it would be tried for ever. */
 function notText(key: string): Error {
   return new Error(`Key "${key}" of etcd has a value that is not text. Delete the key`);
 }

@@ -9,7 +9,7 @@ import { type Pool, poolHas } from './pools.ts';
 
 type WhereaboutsCall = Call<Config>;
 
-/** All that CNI_ARGS may have. */
+/** The keys that CNI_ARGS may have. */
 const known = [
   'IP',
   'GATEWAY',
@@ -20,7 +20,7 @@ const known = [
   'K8S_POD_UID',
 ] as const;
 
-/** Whom addresses in quarantine go back to: a claim, or the pod's name, which a StatefulSet gives anew. */
+/** Whom addresses in quarantine go back to: a claim, or the pod's name, which a StatefulSet reuses. */
 export function identityOf(call: WhereaboutsCall): string {
   const claim = call.config.args?.cni?.['ipam-claim-reference'];
   const { K8S_POD_NAMESPACE: namespace = '', K8S_POD_NAME: name } = call.args(known);
@@ -34,7 +34,7 @@ export function podrefOf(call: WhereaboutsCall): string {
   return namespace && name ? `${namespace}/${name}` : '';
 }
 
-/** The address of each pool that somebody asks for, and addresses that are given without being reserved. */
+/** The requested address of each pool, if any, and addresses that are given without being reserved. */
 export function requestsOf(
   call: WhereaboutsCall,
   ipam: Ipam,

@@ -1,8 +1,8 @@
 /**
- * Where a node keeps what it remembers of attachments. The directories are those of networks: when the
- * members of etcd change, or the path of the kubeconfig, nothing is lost.
+ * Where a node keeps what it remembers about attachments. Directories are per network: nothing is lost
+ * when the members of etcd or the path of the kubeconfig change.
  *
- *     /var/lib/cni/whereabouts/<backend>/<network>/<digest>            a release that waits, see pending.ts
+ *     /var/lib/cni/whereabouts/<backend>/<network>/<digest>            a pending release, see pending.ts
  *     /var/lib/cni/whereabouts/kubernetes/<network>/held/<digest>      what an attachment may have
  *     /var/lib/cni/whereabouts/pools/<digest>.lock                     held while an IPPool is changed
  */
@@ -11,7 +11,7 @@ import { createHash } from 'node:crypto';
 
 const stateRoot = '/var/lib/cni/whereabouts';
 
-/** Where what waits of a network is kept. @param network is one segment of a path, as the runner checks. */
+/** Where a network's pending releases are kept. @param network is one path segment, as the runner checks. */
 export function directoryOf(backend: 'etcd' | 'kubernetes', network: string): string {
   return `${stateRoot}/${backend}/${network}`;
 }
@@ -29,7 +29,7 @@ export function poolLockFile(cluster: string, pool: string): string {
 /** Whether a name is a {@link digest}. */
 export const isDigest = (name: string): boolean => /^[0-9a-f]{32}$/.test(name);
 
-/** A name for a file, of any text. */
+/** A file name made from any text. */
 export function digest(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 32);
 }

@@ -1,4 +1,4 @@
-/** How far ranges are used up. */
+/** How much of a range is used. */
 
 import type { EtcdClient } from '../../lib/etcd/client.ts';
 import { countOf, get, type OperationResult, transact } from '../../lib/etcd/kv.ts';
@@ -6,7 +6,7 @@ import { addressKey, behind } from './keys.ts';
 import { legacyKey, parseLegacy } from './legacy.ts';
 import { type Pool, partsOf, poolHas } from './pools.ts';
 
-/** How many operations a transaction has at most: etcd takes 128 unless it is told otherwise. */
+/** How many operations a transaction has at most: etcd takes 128 unless configured otherwise. */
 const mostOperations = 100;
 
 /**

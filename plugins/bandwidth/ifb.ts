@@ -14,18 +14,18 @@ import { findUnused } from '../../lib/kernel/unused.ts';
 
 const namePrefix = 'bwp';
 const nameLength = 15;
-/** IFALIASZ less the final NUL. */
+/** IFALIASZ minus the final NUL. */
 const aliasLength = 255;
 
-/** Where interfaces are created, and who is told how to delete them as soon as they exist. */
+/** Where interfaces are created, and who is told how to delete them once they exist. */
 export interface IfbOwner {
   readonly host: RouteSocket;
   undo(what: string, step: UndoStep): void;
 }
 
 /**
- * The names that an attachment's interface can have. The first is the reference plugin's, which forgets that
- * a container may be attached to a network twice; the second attachment then takes the other.
+ * The names that an attachment's interface can have. The first is the reference plugin's, which does not
+ * allow for a container with two attachments to the same network; the second attachment takes the other.
  */
 function namesOf({ network, containerId, ifname }: AttachmentId): [usual: string, other: string] {
   return [
@@ -34,12 +34,12 @@ function namesOf({ network, containerId, ifname }: AttachmentId): [usual: string
   ];
 }
 
-/** Says whose an interface is. The reference plugin's have no alias. */
+/** Says which attachment an interface belongs to. The reference plugin's interfaces have no alias. */
 function aliasOf({ network, containerId, ifname }: AttachmentId): string {
   return `${network}/${containerId}/${ifname}`.slice(0, aliasLength);
 }
 
-/** Refuses an attachment that has an interface already, as it has for a second ADD. */
+/** Refuses an attachment that already has an interface, as on a second ADD. */
 export function refuseExistingIfb(host: RouteSocket, attachment: AttachmentId): void {
   const existing = findIfb(host, attachment);
   if (existing)
@@ -55,7 +55,7 @@ export function createIfb({ host, undo }: IfbOwner, attachment: AttachmentId, mt
   host.execute(createLink({ kind: 'ifb' }, { name, mtu, txQueueLength: 0, up: true }));
   undo(`delete interface "${name}"`, () => deleteHostLinks(host, [{ index: 0, name }]));
   const link = requireLink(host, name);
-  // The kernel overlooks an alias at creation.
+  // The kernel ignores an alias at creation.
   host.execute(setLink(link.index, { alias: aliasOf(attachment) }, name));
   return link;
 }
@@ -68,8 +68,8 @@ export function findIfb(socket: RouteSocket, attachment: AttachmentId): Link | u
 
 /**
  * Deletes the interfaces of a network's attachments other than those given, and those that nobody can be
- * using: an ADD that was killed before it could say whose its interface is leaves one without alias, and so
- * does the reference plugin, but then something is redirected to it.
+ * using: an ADD that was killed before it could set the alias leaves one without. So does the reference
+ * plugin, but then something is redirected to it.
  */
 export async function collectIfbs(
   socket: RouteSocket,

@@ -1,4 +1,4 @@
-/** The way of what a container sends to the interface that limits it. */
+/** Redirects what a container sends to the interface that limits it. */
 
 import type { Link } from '../../lib/kernel/link.ts';
 import type { RouteSocket } from '../../lib/kernel/route-socket.ts';
@@ -13,8 +13,8 @@ import { isKernelError } from '../../lib/netlink/libc.ts';
 import type { IfbOwner } from './ifb.ts';
 
 /**
- * Has what comes in by the host's end leave by the interface that limits it. A redirection to an interface
- * that was deleted stays, drops everything, and would come first.
+ * Has what comes in by the host's end leave by the interface that limits it. Redirections to deleted
+ * interfaces are removed: they stay, drop everything, and would come first.
  */
 export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void {
   try {
@@ -24,7 +24,7 @@ export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void 
       () => void host.execute(deleteIngress(veth.index, veth.name)),
     );
   } catch (error) {
-    // Others filter there too, say by a "clsact".
+    // Others filter there, too, say with a "clsact" qdisc.
     if (!isKernelError(error, 'EEXIST')) throw error;
   }
   const { dead = [], living = [] } = Object.groupBy(
@@ -41,7 +41,7 @@ export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void 
     );
 }
 
-/** As {@link redirect}. @throws Error when a redirection of somebody else's comes first. */
+/** As {@link redirect}. @throws Error when somebody else's redirection comes first. */
 export function redirectAgain(owner: IfbOwner, veth: Link, ifb: Link): void {
   redirect(owner, veth, ifb);
   if (!isRedirected(owner.host, veth, ifb))
@@ -50,7 +50,7 @@ export function redirectAgain(owner: IfbOwner, veth: Link, ifb: Link): void {
     );
 }
 
-/** Whether what comes in by the host's end gets to the interface that limits it, before another takes it. */
+/** Whether what comes in by the host's end reaches the interface that limits it before another takes it. */
 export function isRedirected(host: RouteSocket, veth: Link, ifb: Link): boolean {
   return ingressRedirections(host, veth.index).find(({ takesAll }) => takesAll)?.to === ifb.index;
 }

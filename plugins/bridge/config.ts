@@ -54,7 +54,7 @@ export function bridgeName(call: BridgeCall): string {
   return call.config.bridge || 'cni0';
 }
 
-/** Whether the bridge is a gateway: that of the default route always is, whatever "isGateway" says. */
+/** Whether the bridge is a gateway: as default gateway it always is, whatever "isGateway" says. */
 export function isGateway({ isGateway = false, isDefaultGateway = false }: Config): boolean {
   return isGateway || isDefaultGateway;
 }

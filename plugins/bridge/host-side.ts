@@ -1,4 +1,4 @@
-/** What the bridge plugin sets up on the host: for ADD, and again where others have taken it away. */
+/** What the bridge plugin sets up on the host: on ADD, and again where others have removed it. */
 
 import { enableForwarding } from '../../lib/cni/interface.ts';
 import type { Interface, IPConfig } from '../../lib/cni/result.ts';

@@ -1,4 +1,4 @@
-/** What others may have taken from the host's side of a bridge's attachment, and how it comes back. */
+/** Finds and restores what others may have removed from the host's side of a bridge attachment. */
 
 import { requireHostEnd } from '../../lib/cni/host-end.ts';
 import { forwardingRepairs, linkLocalRepairs, missingRoutes, upRepairs } from '../../lib/cni/host-repairs.ts';
@@ -14,7 +14,7 @@ import { getLink, type Link, requireLink, setLink } from '../../lib/kernel/link.
 import { type BridgeCall, bridgeName, bridgeSettings, isGateway, usesVlans, vlansOf } from './config.ts';
 import { configurePort, serveGateways } from './host-side.ts';
 
-/** @throws Error when the container's port is gone, or an interface with the name of the bridge is none. */
+/** @throws Error when the container's port is gone, or the interface named as the bridge is no bridge. */
 export function repair(call: BridgeCall): Repair[] {
   const result = requirePrevResult(call);
   const port = requireHostEnd(call);
@@ -26,7 +26,7 @@ export function repair(call: BridgeCall): Repair[] {
   ];
 }
 
-/** The bridge itself, and that it is up. */
+/** The bridge itself, and its state: up, and promiscuous if configured. */
 function bridgeRepairs(call: BridgeCall, result: Result): Repair[] {
   const name = bridgeName(call);
   const bridge = getLink(call.host, name);
@@ -45,7 +45,7 @@ function bridgeRepairs(call: BridgeCall, result: Result): Repair[] {
   return [{ what, restore: () => void ensure() }];
 }
 
-/** Gives an interface that was made anew the MAC address that containers have for their gateway. */
+/** Gives a re-created interface the MAC address that containers know their gateway by. */
 function restoreMac({ host }: BridgeCall, name: string, { interfaces }: Result): void {
   const mac = interfaces.find((one) => one.name === name && !one.sandbox)?.mac;
   if (mac) host.execute(setLink(requireLink(host, name).index, { mac }, name));
@@ -111,7 +111,7 @@ function gatewayRepairs(call: BridgeCall, result: Result): Repair[] {
       what: `address ${prefix} of interface "${name}"`,
       restore: () => {
         ensureGatewayAddress(host, requireLink(host, name), prefix, config.forceAddress ?? false);
-        // Without any of the addresses, nobody but these containers can know its MAC address.
+        // If all gateway addresses were missing, only these containers can know the MAC address.
         if (missing.length === wanted.length) restoreMac(call, name, result);
       },
     })),
@@ -127,7 +127,7 @@ function gatewayRepairs(call: BridgeCall, result: Result): Repair[] {
   ];
 }
 
-/** The interface of the host in the container's VLAN, and its peer, which is a port of the bridge. */
+/** The host's interface in the container's VLAN, and its peer, a port of the bridge. */
 function vlanRepairs(call: BridgeCall, link: Link): Repair[] {
   const { host, config } = call;
   const name = bridgeName(call);
@@ -139,7 +139,7 @@ function vlanRepairs(call: BridgeCall, link: Link): Repair[] {
   return [{ what: `port "${port.name}" of bridge "${name}"`, restore }, ...upRepairs(host, link)];
 }
 
-/** The check of the container's MAC address. */
+/** The MAC spoofing check of the container's port. */
 function macSpoofRepairs(call: BridgeCall, port: Link, { interfaces }: Result): Repair[] {
   const mac = interfaces.find(({ name, sandbox }) => name === call.ifname && sandbox)?.mac;
   if (!call.config.macspoofchk || !mac) return [];

@@ -1,38 +1,38 @@
 /**
- * What an attachment is called: by podman's names, and by those that Kubernetes gives to pods. Source: the
- * DNS specification of Kubernetes, version 1.1.0.
+ * The DNS names of an attachment: podman's, and those that Kubernetes gives to pods. Source: the DNS
+ * specification of Kubernetes, version 1.1.0.
  */
 
 import { readFileSync } from 'node:fs';
 import type { Address } from '../../lib/ip.ts';
 import { type HostRecord, ownerOf, type ServiceRecord } from './records.ts';
 
-/** What a runtime says of a container. */
+/** What a runtime says about a container. */
 export interface Named {
   readonly containerId: string;
   readonly ifname: string;
   readonly addresses: readonly Address[];
-  /** Of the pod, or of the container; "" when the runtime gives none. */
+  /** Name of the pod or container; "" when the runtime gives none. */
   readonly name: string;
-  /** Of Kubernetes; "" outside it. */
+  /** The Kubernetes namespace; "" outside Kubernetes. */
   readonly namespace: string;
   /** As in the pod's specification; "" when it has none. */
   readonly hostname: string;
   readonly subdomain: string;
   readonly aliases: readonly string[];
-  /** What other hosts reach it at, and it serves. */
+  /** Its published ports. */
   readonly ports: readonly { readonly containerPort: number; readonly protocol: string }[];
 }
 
 const label = /^[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;
 const longestName = 253;
 
-/** Whether a name is one that DNS can hold. Nothing else may get into the files of dnsmasq. */
+/** Whether a name is valid in DNS. No other name may get into dnsmasq's files. */
 export function isName(name: string): boolean {
   return name.length <= longestName && name.split('.').every((part) => label.test(part));
 }
 
-/** What {@link isName} tells, for messages. */
+/** What {@link isName} requires, for messages. */
 export const namesInDns = `a name in DNS has labels of at most 63 letters, digits, "-" and "_" with dots between them, and at most ${longestName} characters`;
 
 /** The names of a container's addresses. @param domain of the network. */
@@ -50,7 +50,7 @@ export function hostRecords(named: Named, domain: string): HostRecord[] {
   });
 }
 
-/** The services of a container, by the numbers of their ports and by the names that /etc/services has. */
+/** SRV records of a container's ports, by port number and by the service's name in /etc/services. */
 export function serviceRecords(named: Named, domain: string): ServiceRecord[] {
   const { name, containerId, ports } = named;
   const own = `${name || containerId.slice(0, 12)}.${domain}`;
@@ -84,7 +84,7 @@ function subdomainName(named: Named, domain: string): string {
   return `${named.hostname || named.name}.${subdomainOf(named, domain)}`;
 }
 
-/** "10-244-1-139"; of IPv6 with "-" for each ":". */
+/** "10-244-1-139"; for IPv6, with "-" in place of each ":". */
 function dashed(address: Address): string {
   return `${address}`.replaceAll(/[.:]/g, '-').replace(/^-/, '0-').replace(/-$/, '-0');
 }

@@ -1,21 +1,21 @@
 /**
- * What the name server of a network knows, in the files that dnsmasq reads. Names and places of the files
- * are those of podman's dnsname, so that either goes on with what the other has written. Each line of ours
- * ends in a comment that names its attachment. Sources: dnsmasq(8), hosts(5).
+ * The records of a network's name server, in the files that dnsmasq reads. The files have the names and
+ * places that podman's dnsname gives them, so that each plugin can carry on with what the other has written.
+ * Each of our lines ends in a comment that names its attachment. Sources: dnsmasq(8), hosts(5).
  */
 
 import { Address } from '../../lib/ip.ts';
 
 /** Names of one address. */
 export interface HostRecord {
-  /** What {@link ownerOf} makes of the attachment; "" in lines that others wrote. */
+  /** The attachment, as {@link ownerOf} writes it; "" in lines that others wrote. */
   readonly owner: string;
   readonly address: Address;
-  /** The first is the one that a look-up of the address gives. */
+  /** The first is the answer to a reverse look-up of the address. */
   readonly names: readonly string[];
 }
 
-/** A port of a container, as an SRV record has it. */
+/** A container's port, as an SRV record describes it. */
 export interface ServiceRecord {
   readonly owner: string;
   /** Such as "_http._tcp.web.dns.podman". */
@@ -28,18 +28,18 @@ export interface ServiceRecord {
 export interface Records {
   readonly hosts: readonly HostRecord[];
   readonly services: readonly ServiceRecord[];
-  /** Addresses of the host that it answers at. */
+  /** The host's addresses that it listens on. */
   readonly servers: readonly Address[];
 }
 
 /** Settings of a network. */
 export interface ServerSettings {
   readonly domain: string;
-  /** Where questions about other names go; the host's own servers when there are none. */
+  /** Servers to ask for other names; the host's own when empty. */
   readonly upstreams: readonly string[];
 }
 
-/** What stands for an attachment in the files of its network. */
+/** What identifies an attachment in the files of its network. */
 export function ownerOf({ containerId, ifname }: { containerId: string; ifname: string }): string {
   return `${containerId}/${ifname}`;
 }
@@ -49,7 +49,7 @@ const hostLine = /^([0-9A-Fa-f.:]+)[ \t]+([A-Za-z0-9_. \t-]+?)[ \t]*$/;
 const serviceLine = /^srv-host=([A-Za-z0-9_.-]+),([A-Za-z0-9_.-]+),(\d{1,5}),0,0$/;
 const listenLine = /^listen-address=(.+)$/;
 
-/** Reads the names of addresses. Lines that make no sense are left out. */
+/** Reads the names of addresses, skipping malformed lines. */
 export function parseHosts(text: string): HostRecord[] {
   return lines(text).flatMap(({ line, owner }) => {
     const [, host = '', names = ''] = hostLine.exec(line) ?? [];

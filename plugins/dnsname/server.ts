@@ -1,7 +1,7 @@
 /**
- * The name server of a network: a dnsmasq that answers while the network has containers on this host. Its
- * files are read and written under a lock, and what runs is brought in line with them each time, so that one
- * that has crashed runs again with the next verb.
+ * The name server of a network: a dnsmasq that runs while the network has containers on this host. Its files
+ * are read and written under a lock. Each time, the running process is brought in line with them, so that a
+ * server that has crashed runs again with the next verb.
  */
 
 import { existsSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
@@ -22,19 +22,19 @@ import {
 } from './records.ts';
 
 /**
- * Where podman's dnsname has a directory for each network: the second one where XDG_RUNTIME_DIR is set, as in
- * a login of root. Agent and runtime may have other variables, so that what exists decides.
+ * Where podman's dnsname keeps a directory for each network: the second where XDG_RUNTIME_DIR is set, as in a
+ * login session of root. Agent and runtime may differ in their environment, so what exists decides.
  */
 const parentDirectories = ['/run/containers/cni/dnsname', '/run/user/0/containers/cni/dnsname'] as const;
 const lockFile = '/run/cni/dnsname.lock';
 /** How long a server may take to end before it is killed, in milliseconds. */
 const longestEnd = 2000;
-/** Set while a process ends. Source: include/linux/sched.h. */
+/** Set while a process is exiting. Source: include/linux/sched.h. */
 const PF_EXITING = 4;
 
 /** The name server of one network. */
 export class NameServer {
-  /** Where the server runs; else where it has run; else the first place. */
+  /** That of the running server; else one that exists; else the first. */
   private readonly directory: string;
   private readonly programs: Programs;
   private readonly settings: ServerSettings;
@@ -47,7 +47,7 @@ export class NameServer {
     this.settings = settings;
   }
 
-  /** What it is told at present. @throws CniError when the files cannot be read. */
+  /** Its current records. @throws CniError when the files cannot be read. */
   read(): Records {
     const hosts = readStateFile(this.hostsFile) ?? '';
     const config = readStateFile(this.configFile) ?? '';
@@ -55,8 +55,8 @@ export class NameServer {
   }
 
   /**
-   * Changes what it is told. It is started with the first name and ended with the last.
-   * @param change is given what it was told before; it may be called in its turn only.
+   * Changes its records. The server is started with the first name and stopped with the last.
+   * @param change is given the previous records, once the lock is held.
    * @throws CniError when the files cannot be written, or dnsmasq does not start.
    */
   async update(change: (before: Records) => Records | Promise<Records>): Promise<void> {
@@ -69,7 +69,7 @@ export class NameServer {
     this.write(this.configFile, formatConfig(after, this.settings, this.directory));
     const pid = this.pid();
     if (pid !== undefined && !this.isOutdated()) {
-      // It reads the names again, but not its configuration.
+      // On SIGHUP, it rereads the names, but not its configuration.
       process.kill(pid, 'SIGHUP');
       return;
     }
@@ -77,7 +77,7 @@ export class NameServer {
     await this.start();
   }
 
-  /** The process; undefined when it does not run. */
+  /** Its process ID; undefined when it does not run. */
   pid(): number | undefined {
     return processOf(this.directory);
   }
@@ -98,7 +98,7 @@ export class NameServer {
     if (readStateFile(file) !== text) writeStateFile(file, text);
   }
 
-  /** Whether the configuration is newer than the process, which writes its number once it has read it. */
+  /** Whether the configuration is newer than the process, which writes its PID file after reading it. */
   private isOutdated(): boolean {
     const [config, process] = [this.configFile, this.pidFile].map((file) =>
       statSync(file, { bigint: true, throwIfNoEntry: false }),
@@ -134,7 +134,7 @@ export class NameServer {
       const isLate = performance.now() > begin + longestEnd;
       if (isServing(pid, this.directory)) kill(pid, isLate ? 'SIGKILL' : signal);
       else if (!isExiting(pid)) return;
-      // It cannot be killed; the one that starts says that the port is taken.
+      // It cannot be killed; its successor will report that the port is taken.
       if (performance.now() > begin + 2 * longestEnd) return;
       await sleep(2);
     }
@@ -155,7 +155,7 @@ function processOf(directory: string): number | undefined {
   return pid !== undefined && isServing(pid, directory) ? pid : undefined;
 }
 
-/** What dnsmasq has written as its process, which may have ended; undefined when it has written nothing. */
+/** The process ID that dnsmasq wrote, of a process that may have ended; undefined when there is none. */
 function pidIn(directory: string): number | undefined {
   try {
     return Number(readRegularFile(pidFileIn(directory))) || undefined;
@@ -164,14 +164,14 @@ function pidIn(directory: string): number | undefined {
   }
 }
 
-/** Whether a process is the server of a directory, and not another one that has got its number. */
+/** Whether a process is the server of a directory, and not another one that reuses its ID. */
 function isServing(pid: number, directory: string): boolean {
   return readProcess(pid, 'cmdline')
     .split('\0')
     .includes(`--conf-file=${configFileIn(directory)}`);
 }
 
-/** Whether a process ends, and may still have its sockets. Source: proc_pid_stat(5). */
+/** Whether a process is exiting, and may still hold its sockets. Source: proc_pid_stat(5). */
 function isExiting(pid: number): boolean {
   const [state, , , , , , flags] = readProcess(pid, 'stat')
     .replace(/^.*\) /s, '')
@@ -179,7 +179,7 @@ function isExiting(pid: number): boolean {
   return state !== '' && state !== 'Z' && state !== 'X' && (Number(flags) & PF_EXITING) !== 0;
 }
 
-/** A file that the kernel has about a process; empty when there is no such process. */
+/** Reads a process's file in /proc; empty when there is no such process. */
 function readProcess(pid: number, file: 'cmdline' | 'stat'): string {
   try {
     return readFileSync(`/proc/${pid}/${file}`, 'latin1');
@@ -214,8 +214,8 @@ function missing(): CniError {
 }
 
 /**
- * Whether systemd can run it: in a service of its own it outlives the one that this process is part of, and
- * has all the privileges that it needs. Not where this process has another network than systemd.
+ * Whether systemd can run dnsmasq: a service of its own outlives the one that this process is part of, and
+ * has all the privileges that it needs. Not where this process has another network namespace than systemd.
  */
 function isServiceOfSystemd(): boolean {
   if (!existsSync('/run/systemd/system')) return false;

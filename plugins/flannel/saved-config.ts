@@ -1,8 +1,8 @@
 /**
- * What each attachment's delegate was configured with: flanneld may have leased another subnet by the time of
- * DEL. One file a container, named after its ID, in the format of flannel's own plugin. A container on
- * several networks of flannel, which that plugin cannot tell apart, has further files named after the network
- * as well.
+ * What each attachment's delegate was configured with: by the time of DEL, flanneld may have leased another
+ * subnet. One file per container, named after its ID, in the format of flannel's own plugin. A container on
+ * several flannel networks, which that plugin cannot tell apart, has further files whose names include the
+ * network.
  */
 
 import { join } from 'node:path';
@@ -28,7 +28,7 @@ export interface DelegateConfig {
   [key: string]: unknown;
 }
 
-/** Between a container ID and a network's name, neither of which can hold it. */
+/** Separates a container ID from a network's name; neither can contain it. */
 const separator = ':';
 
 /**
@@ -78,8 +78,8 @@ export class SavedConfigs {
   }
 
   /**
-   * Removes a network's configurations but for those of the containers given. A torn file, as a crash leaves
-   * it, goes if no such container is known.
+   * Removes a network's configurations, except those of the given containers. A file torn by a crash is
+   * removed, too, unless its container is among them.
    * @param warn told of files that cannot be removed.
    */
   removeOthers(network: string, keep: ReadonlySet<string>, warn: (message: string) => void): void {
@@ -106,7 +106,7 @@ export class SavedConfigs {
     }
   }
 
-  /** A file that cannot be read is as good as none: DEL then goes by the configuration of now. */
+  /** A file that cannot be read is as good as none: DEL then uses the current configuration. */
   private tryRead(file: string): DelegateConfig | undefined {
     try {
       return parse(readStateFile(file) ?? '');

@@ -1,5 +1,5 @@
 /**
- * The file in which flanneld tells what it leased for this node. Source: flannel's documentation,
+ * The file in which flanneld publishes what it leased for this node. Source: flannel's documentation,
  * "subnet.env".
  */
 
@@ -8,11 +8,11 @@ import { Prefix } from '../../lib/ip.ts';
 
 /** What flanneld leased, and how it wants packets treated. */
 export interface SubnetEnv {
-  /** What all nodes together have, of both families. */
+  /** The networks that all nodes share, of both families. */
   networks: Prefix[];
-  /** What this node has of it: one subnet a family, IPv4 first. */
+  /** This node's part of them: one subnet per family, IPv4 first. */
   subnets: Prefix[];
-  /** Bytes that fit through the overlay. */
+  /** MTU of the overlay in bytes. */
   mtu: number;
   /** True when flanneld masquerades by itself. */
   masquerades: boolean;
@@ -23,7 +23,7 @@ const maxSize = 65536;
 
 /**
  * Reads the file.
- * @throws Error when it is missing, incomplete, or has a line that says nothing sensible.
+ * @throws Error when it is missing, incomplete, or has an invalid value.
  */
 export function readSubnetEnv(file: string): SubnetEnv {
   const text = readSmallFile(file);

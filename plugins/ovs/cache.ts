@@ -1,6 +1,6 @@
 /**
- * What ovs-cni keeps of each attachment. It removes nothing on DEL without that, so that it is written for
- * hosts that go back to it; this plugin does not read it.
+ * The file that ovs-cni keeps for each attachment. Without it, ovs-cni removes nothing on DEL, so it is
+ * written for hosts that return to ovs-cni; this plugin does not read it.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -11,7 +11,7 @@ function fileOf({ containerId, ifname }: Pick<AttachmentId, 'containerId' | 'ifn
 }
 
 /**
- * Writes what ovs-cni keeps of an attachment.
+ * Writes the file that ovs-cni keeps for an attachment.
  * @param settings configuration with the keys of the flat file.
  */
 export function rememberSettings(attachment: AttachmentId, settings: object): void {

@@ -1,4 +1,4 @@
-/** The port of an attachment in the database: how it is reached, waited for and removed. */
+/** The port of an attachment in the database: how it is found, waited for and removed. */
 
 import { hostInterface, whereReachable } from '../../lib/cni/open-vswitch.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
@@ -17,7 +17,7 @@ import { set } from '../../lib/ovsdb/values.ts';
 import type { Config, OvsCall } from './settings.ts';
 
 /**
- * Removes the port of an attachment, and what else is stale.
+ * Removes the port of an attachment, and other stale ports.
  * @param name of the host's interface, where it is known.
  */
 export async function removeOwnPort(call: OvsCall, settings: Config, name?: string): Promise<void> {
@@ -31,8 +31,8 @@ export async function removeOwnPort(call: OvsCall, settings: Config, name?: stri
 }
 
 /**
- * Ports of pods that are to go: those of an attachment, and those whose interface is gone. A DEL has left
- * these that was not told which port it was, or could not reach the database; not every runtime calls GC.
+ * Ports of pods to remove: those of an attachment, and those whose interface is gone. The latter are left by
+ * a DEL that was not told its port or could not reach the database; not every runtime calls GC.
  */
 export async function stalePorts(
   call: OvsCall,
@@ -40,7 +40,7 @@ export async function stalePorts(
   isOwn: (port: Port) => boolean,
 ): Promise<Port[]> {
   const ports = await listPodPorts(db);
-  // Only now: whoever adds a port has made its interface before.
+  // Only after the ports: a port's interface is created before the port.
   const links = new Set(listLinks(call.host).map(({ name }) => name));
   const system = ports.every(({ name }) => links.has(name)) ? [] : await listSystemInterfaces(db);
   // A list of interfaces may lack some while others come and go.
@@ -49,9 +49,9 @@ export async function stalePorts(
 }
 
 /**
- * Waits until Open vSwitch has given an interface its number in OpenFlow, and has seen it come up.
- * @param timeoutMs after which it gives up either.
- * @throws CniError Internal when it cannot use the interface, TryAgainLater when it gives up.
+ * Waits until Open vSwitch has given an interface its OpenFlow port number, and has seen it come up.
+ * @param timeoutMs limit for each of the two.
+ * @throws CniError Internal when Open vSwitch cannot use the interface, TryAgainLater on timeout.
  */
 export async function waitUntilUp(db: OvsdbConnection, name: string, timeoutMs: number): Promise<void> {
   const untouched = { ofport: set([]), error: set([]) };

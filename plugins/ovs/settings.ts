@@ -50,10 +50,10 @@ export const config = {
 export type Config = InferShape<typeof config>;
 export type OvsCall = Call<Config>;
 
-/** However often a configuration says to try, in milliseconds. */
+/** Limit in milliseconds, whatever number of retries is configured. */
 const longestPatience = 60_000;
 
-/** Refuses what no ADD can succeed with. @throws Error */
+/** Refuses a configuration with which no ADD can succeed. @throws Error */
 export function validate(config: Config): void {
   const { bridge, deviceID, socket_file } = config;
   const problem = bridge && ifnameProblem(bridge);
@@ -66,7 +66,7 @@ export function validate(config: Config): void {
   vlansOf(config);
 }
 
-/** What is said of entries of a trunk that have no effect. */
+/** Messages about keys of trunk entries that have no effect. */
 export function ignoredTrunks({ trunk = [] }: Config): string[] {
   return trunk.flatMap((entry, i) =>
     hasRange(entry) || (entry.minID === undefined && entry.maxID === undefined)
@@ -75,7 +75,7 @@ export function ignoredTrunks({ trunk = [] }: Config): string[] {
   );
 }
 
-/** The configuration, and what the flat file has beside it. */
+/** The configuration, and the keys that the flat file adds to it. */
 export function settingsOf(call: OvsCall): Config {
   return withSharedKeys(call.config, object(config));
 }
@@ -109,7 +109,7 @@ export function bridgeOf(call: OvsCall, { bridge }: Config): string {
   throw new Error('No bridge is named. Set "bridge" to one of those that "ovs-vsctl list-br" shows');
 }
 
-/** Other plugins have keys of the same names. @returns undefined for what is no text, and for "". */
+/** Other plugins use keys of the same names. @returns undefined for a value that is not text, and for "". */
 function textOf(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined;
 }
@@ -119,7 +119,7 @@ type TrunkEntry = NonNullable<Config['trunk']>[number];
 /**
  * The VLANs of the container's port: its tag, and each VLAN of its trunk once. As in ovs-cni, an entry may
  * have one VLAN, a range, or both; half a range is ignored, see {@link ignoredTrunks}.
- * @throws Error when the trunk names no VLAN, or a range that is none.
+ * @throws Error when the trunk names no VLAN, or a range ends before it begins.
  */
 export function vlansOf({ vlan, trunk = [] }: Config): PortVlans {
   const trunks = new Set(

@@ -55,7 +55,7 @@ export type PortMapCall = Call<Config>;
 
 /**
  * The ports that the runtime asks for.
- * @throws Error for one without a port of the host or of the container, as in the reference plugin.
+ * @throws Error for port 0, as in the reference plugin, and for an unknown protocol.
  */
 export function mappingsOf(call: PortMapCall): PortMapping[] {
   const all = call.config.runtimeConfig?.portMappings ?? [];
@@ -100,7 +100,7 @@ export function refuseContradiction({ markMasqBit, externalSetMarkChain }: Confi
     );
 }
 
-/** @throws Error when a key is set that the nftables backend has nothing for. */
+/** @throws Error when a key is set that the nftables backend does not support. */
 export function refuseIptablesKeys({ externalSetMarkChain }: Config): void {
   if (externalSetMarkChain)
     throw new Error(

@@ -1,4 +1,4 @@
-/** UDP connections through mapped ports: the kernel tracks them, and goes on sending where they went. */
+/** UDP connections through mapped ports: the kernel tracks them, and keeps sending where they first went. */
 
 import {
   boundAddress,
@@ -13,10 +13,10 @@ import { isKernelError } from '../../lib/netlink/libc.ts';
 import type { PortMapCall } from './config.ts';
 
 /**
- * Has the kernel forget tracked UDP connections. A kernel that is not built for that keeps no runtime from
- * going on.
- * @throws KernelError when it is, so that the runtime calls again: who goes on sending would not get where
- *   the port leads now.
+ * Has the kernel forget tracked UDP connections. A kernel built without support for that must not stop the
+ * runtime.
+ * @throws KernelError for any other error, so that the runtime calls again: otherwise, packets of a running
+ *   conversation would not get where the port leads now.
  */
 export function forgetConnections(call: PortMapCall, ports: readonly StalePort[]): void {
   try {
@@ -28,8 +28,8 @@ export function forgetConnections(call: PortMapCall, ports: readonly StalePort[]
 }
 
 /**
- * The UDP ports that are noted of the attachment.
- * @returns undefined when the note cannot be read, which DEL leaves to GC then.
+ * The UDP ports noted for the attachment.
+ * @returns undefined when the note cannot be read; DEL then leaves it to GC.
  */
 export function readNotedPorts(call: PortMapCall): readonly UdpPort[] | undefined {
   try {
@@ -40,7 +40,7 @@ export function readNotedPorts(call: PortMapCall): readonly UdpPort[] | undefine
   }
 }
 
-/** The UDP ports that an attachment had, as far as is known; of every container if it is not known which. */
+/** The UDP ports that an attachment had, as far as known; to any container if its addresses are unknown. */
 export function formerPorts(noted: readonly UdpPort[], told: PortMapHints | undefined): StalePort[] {
   const { mappings = [], containers = [] } = told ?? {};
   if (noted.length > 0 || containers.length > 0) return [...noted, ...udpPorts(mappings, containers)];

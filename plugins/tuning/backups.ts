@@ -1,6 +1,4 @@
-/**
- * What interfaces were like before they were tuned: one file an attachment, in the reference plugin's format.
- */
+/** What interfaces were like before tuning: one file per attachment, in the reference plugin's format. */
 
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,11 +24,11 @@ const backupSchema = object({
   mtu: integer(),
   allmulti: boolean(),
   txQLen: integer(),
-  /** Ours alone, as is the next one: the reference plugin does not put these back. */
+  /** Ours alone, as are the next two: the reference plugin does not restore kernel settings. */
   sysctl: record(string()),
   /** For GC, which is about one network. */
   network: string(),
-  /** In which boot of the host it was made: with "dataDir" on disk, it may outlive the interface. */
+  /** The boot of the host in which it was made: with "dataDir" on disk, it may outlive the interface. */
   boot: string(),
 });
 
@@ -40,8 +38,8 @@ export type Backup = Infer<typeof backupSchema>;
 /** Names of backups. */
 const backupName = /^[0-9A-Za-z][\w.-]*_[^/\s]{1,15}\.json$/;
 /**
- * Age in milliseconds from which a torn file is not one that is being written: the reference plugin does not
- * replace it as a whole.
+ * Age in milliseconds from which a torn file is no longer being written: the reference plugin does not
+ * replace files atomically.
  */
 const settledMs = 60_000;
 
@@ -66,14 +64,14 @@ export class Backups {
     }
   }
 
-  /** Reads a backup. @returns undefined when there is none of an interface that can still exist. */
+  /** Reads a backup. @returns undefined when there is none for an interface that can still exist. */
   load(attachment: AttachmentId): Backup | undefined {
     return load(this.fileOf(attachment));
   }
 
   /**
-   * What the other attachments of a sandbox have found of kernel settings, except for those of their own
-   * interface.
+   * The original values of kernel settings as other attachments of the sandbox saved them, except for
+   * settings of their own interface.
    * @returns values by the name in the configuration; none when the directory cannot be listed.
    */
   sysctlsOfOthers(attachment: AttachmentId): Map<string, string> {
@@ -89,9 +87,9 @@ export class Backups {
   }
 
   /**
-   * Removes a network's backups except for those of the attachments given. What nobody can use is removed
-   * too, whatever network it was for: backups made before the host was booted, and torn ones, which do not
-   * say whose they are, once they are a minute old.
+   * Removes a network's backups except for those of the given attachments. Backups that nobody can use are
+   * removed, too, whatever network they were for: those made before the host was booted, and torn ones, which
+   * do not say whose they are, once they are a minute old.
    * @param warn is told of files that cannot be read, which stay.
    */
   removeOthers(network: string, valid: readonly AttachmentId[], warn: (message: string) => void): void {
@@ -130,7 +128,7 @@ export class Backups {
   }
 }
 
-/** @returns undefined when there is no backup of an interface that can still exist. */
+/** @returns undefined when there is no backup for an interface that can still exist. */
 function load(file: string): Backup | undefined {
   const text = read(file);
   const backup = text === undefined ? undefined : parse(text);
@@ -138,7 +136,7 @@ function load(file: string): Backup | undefined {
 }
 
 /**
- * @param warn is told of what is there and is not read.
+ * @param warn is told of a file that exists but cannot be read.
  * @returns undefined for what is not a file of ours, such as a link.
  */
 function read(file: string, warn: (message: string) => void = () => {}): string | undefined {
@@ -161,7 +159,7 @@ function parse(text: string): Backup | undefined {
 
 function isSettled(file: string): boolean {
   try {
-    // A time to come is one from before the clock was set back.
+    // A time in the future dates from before the clock was set back.
     return Math.abs(Date.now() - lstatSync(file).mtimeMs) > settledMs;
   } catch {
     return false;

@@ -1,6 +1,6 @@
 /**
- * JSON allows a key twice, and JSON.parse keeps the last: an order of two kernel settings that nobody asked
- * for.
+ * JSON allows duplicate keys, of which JSON.parse keeps the last: a choice between two values of a kernel
+ * setting that nobody made.
  */
 
 /**

@@ -7,11 +7,11 @@ import { readRegularFile } from '../../lib/file.ts';
 const allowlistFile = '/etc/cni/tuning/allowlist.conf';
 
 /**
- * Finds a setting by its name: `net.ipv4.conf.IFNAME.arp_filter`, or with slashes, between which dots are
- * part of the name, as sysctl(8) has it.
- * @param ifname what stands for IFNAME.
+ * Finds a setting by its name: `net.ipv4.conf.IFNAME.arp_filter`, or with slashes, where dots are part of a
+ * segment, as in sysctl(8).
+ * @param ifname replaces IFNAME.
  * @returns segments below /proc/sys/net.
- * @throws Error when it is not a setting of the network.
+ * @throws Error when it is not a network setting.
  */
 export function sysctlPath(name: string, ifname: string): string[] {
   const dotted = /^[^/]*\./.test(name);
@@ -33,8 +33,8 @@ export function sysctlPath(name: string, ifname: string): string[] {
 }
 
 /**
- * Refuses settings that the administrator does not allow: each must match a regular expression of the list,
- * if there is one. Expressions are Go's, which the list was written for.
+ * Refuses settings that the administrator does not allow: each must match a regular expression of the
+ * allowlist, if there is one. The expressions are Go's, for which such lists were written.
  * @param names as the configuration has them.
  */
 export async function refuseForbidden(names: readonly string[]): Promise<void> {

@@ -10,15 +10,15 @@ import type { Range } from './ranges.ts';
 import { removeFrom } from './release.ts';
 import { Tries } from './tries.ts';
 
-/** A range, and the one address of it that will do, if any. */
+/** A range, and the only address of it that will do; undefined for any. */
 export interface Wish extends Range {
   readonly wanted: Address | undefined;
 }
 
 /**
- * Gives an attachment an address: the one that it or its pod has already, also in quarantine, or a free one.
+ * Gives an attachment an address: the one that it or its pod has already, even in quarantine, or a free one.
  * The address is entered in the pool, which only one can do at a time; and then reserved among all ranges.
- * @param own what is to stand at the address.
+ * @param own what to enter at the address.
  * @throws Error when there is none; CniError TryAgainLater when the API cannot be asked.
  */
 export async function allocateFrom(
@@ -28,9 +28,9 @@ export async function allocateFrom(
   own: Allocation,
 ): Promise<{ address: Address; isNew: boolean }> {
   const { pools, reservations } = objects;
-  /** What ranges that overlap have. */
+  /** Addresses that overlapping ranges have. */
   const elsewhere = new Set<bigint>();
-  /** What was entered, also if the answer was lost. */
+  /** Addresses that were entered, even if the answer was lost. */
   const entered = new Set<bigint>();
   const overlaps = () =>
     elsewhere.size > 0
@@ -78,8 +78,8 @@ export async function allocateFrom(
 }
 
 /**
- * Finds out whose quarantine at an address is over in all pools. These are listed when that is first asked
- * for, and then only for an address that may be one: what is told was so after the reservation was read.
+ * Finds whose quarantine of an address is over, in all pools. These are listed at the first question, and
+ * again only for an address that was found: so the answer is newer than the reservation that was read.
  */
 function lapsedIn(pools: IpPools, own: Allocation): (address: Address) => Promise<readonly Allocation[]> {
   let known: ReadonlyMap<string, readonly Allocation[]> | undefined;
@@ -91,8 +91,8 @@ function lapsedIn(pools: IpPools, own: Allocation): (address: Address) => Promis
 }
 
 /**
- * What the attachment has, or else what its pod has by another container or in quarantine, if that fits: see
- * "same podref" in whereabouts. What does not fit stays as it is: the other container may still live.
+ * The attachment's entry, or else its pod's, from another container or in quarantine, if that fits: see "same
+ * podref" in whereabouts. One that does not fit stays as it is: the other container may still be alive.
  */
 function ownEntry(
   entries: readonly Entry[],
@@ -109,7 +109,7 @@ function ownEntry(
   );
 }
 
-/** A free address, which is searched for from anywhere on; undefined when there is none. */
+/** A free address, searched for from a random place on; undefined when there is none. */
 function choose(
   pool: IpPool,
   range: Pool,

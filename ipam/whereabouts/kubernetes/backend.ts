@@ -1,6 +1,6 @@
 /**
- * Addresses in the objects of whereabouts, by the Kubernetes API: nodes where whereabouts runs may use the
- * same ones. A file for each attachment says what this node has, as the objects do not tell their node.
+ * Addresses in the objects of whereabouts in the Kubernetes API, which nodes that run whereabouts may use as
+ * well. A file for each attachment says what this node has, as the objects do not name their node.
  */
 
 import type { RemoteHolding } from '../../../lib/cni/plugin.ts';
@@ -68,7 +68,7 @@ export class KubernetesBackend implements Backend {
       );
     const ranges = await this.ranges();
     const own = { id: owner.containerId, podref, ifname: owner.ifname };
-    // Before it has anything, so that DEL finds all of it if this process is killed in the middle.
+    // Before anything is allocated, so that DEL finds all of it if this process is killed in the middle.
     this.held.write(
       this.releaseFor(
         owner,
@@ -111,7 +111,7 @@ export class KubernetesBackend implements Backend {
       const ref = await refOf(this.objects(), list, owner);
       if (ref) await releaseFrom(this.objects(), ref, owner, quarantine, warn);
     }
-    // It may be of another network.
+    // The release may be of another network.
     new AttachmentFiles(heldDirectoryOf(owner.network)).remove(owner);
   }
 
@@ -156,7 +156,7 @@ export class KubernetesBackend implements Backend {
   }
 
   async announce(): Promise<void> {
-    // The Node objects of the API say it.
+    // The API's Node objects say that already.
   }
 
   async leftBehind(): Promise<RemoteHolding[]> {

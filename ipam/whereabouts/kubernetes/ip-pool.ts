@@ -1,6 +1,6 @@
 /**
- * IPPool objects of whereabouts: the addresses of a range that are taken, by their distance from the first
- * one. Source: type IPPoolSpec of whereabouts' API v1alpha1.
+ * IPPool objects of whereabouts: the addresses of a range that are taken, by their offset from the address in
+ * "range". Source: type IPPoolSpec of whereabouts' API v1alpha1.
  *
  * Addresses in quarantine stay in the list, as those of the container that had them, so that whereabouts does
  * not give them away either; an annotation, which whereabouts leaves as it is, says until when.
@@ -15,12 +15,12 @@ import { narrowPool, type Pool } from '../pools.ts';
 const annotation = 'cni-plugins-ts/quarantine';
 
 /**
- * How long the annotation may be. The API takes no object whose annotations have more than 262,144 bytes
- * together, and leaves nothing of a change that would make them longer.
+ * How long the annotation may be. The API refuses any change that would give an object more than 262,144
+ * bytes of annotations.
  */
 const longestAnnotation = 200 * 1024;
 
-/** The largest distance that whereabouts reads. */
+/** The largest offset that whereabouts reads. */
 export const largestOffset = 2n ** 63n - 1n;
 
 /** An object as the API gives it. */
@@ -29,7 +29,7 @@ export interface PoolObject {
   readonly spec?: { readonly range?: unknown; readonly allocations?: unknown };
 }
 
-/** What stands at an offset. */
+/** The allocation at an offset. */
 export interface Allocation {
   /** Container ID. */
   readonly id: string;
@@ -47,7 +47,7 @@ export interface Entry extends Allocation {
   readonly until: number | undefined;
 }
 
-/** What is to stand at an offset; undefined for nothing. */
+/** What to enter at an address; without an allocation, its entry is removed. */
 export interface Change {
   readonly address: Address;
   readonly allocation: Allocation | undefined;
@@ -64,7 +64,7 @@ export class IpPool {
 
   /**
    * @param subnet of the configuration, if it is known.
-   * @throws CniError when the object is of another range, or says none.
+   * @throws CniError when the object has another range, or none.
    */
   constructor({ metadata, spec: given }: PoolObject, subnet?: Prefix) {
     const spec = isObject(given) ? given : {};
@@ -83,7 +83,7 @@ export class IpPool {
     const allocations = isObject(spec.allocations) ? spec.allocations : {};
     this.entries = Object.entries(allocations).flatMap(([offset, value]) => {
       const address = this.addressAt(offset);
-      // What another suite has written in a way of its own is in use all the same.
+      // An address whose entry another suite has written in its own way is in use all the same.
       const { id, podref, ifname } = isObject(value) ? value : {};
       const entry = { id: textOf(id), podref: textOf(podref), ifname: textOf(ifname) || undefined };
       const wait = waits.get(offset);
@@ -93,7 +93,7 @@ export class IpPool {
     });
   }
 
-  /** Reads an object; undefined for one that says no range. */
+  /** Reads an object; undefined for one without a range. */
   static tryRead(object: PoolObject): IpPool | undefined {
     try {
       return new IpPool(object);
@@ -107,7 +107,7 @@ export class IpPool {
     return { metadata: { name }, spec: { range: `${range}`, allocations: {} } };
   }
 
-  /** Addresses that nobody can be given at a time, in seconds since 1970. */
+  /** Addresses that cannot be given away at a given time, in seconds since 1970. */
   takenAt(now: number): Set<bigint> {
     return new Set(
       this.entries
@@ -117,9 +117,9 @@ export class IpPool {
   }
 
   /**
-   * What of a range can stand in this object. Distances are from the address in "range" as it is written,
-   * even if it is not the first one of its network, as whereabouts reads it; and they are not negative.
-   * @throws Error when that is nothing.
+   * The part of a range that this object can hold. As in whereabouts, offsets count from the address in
+   * "range" as it is written, even if that is not the first one of its network; and they are not negative.
+   * @throws Error when there is none.
    */
   usableOf(range: Pool): Pool {
     return this.base.compare(range.start) > 0 ? narrowPool(range, this.base, range.end) : range;
@@ -134,7 +134,7 @@ export class IpPool {
     return this.entries.filter(({ until }) => until !== undefined && until <= now).slice(0, most);
   }
 
-  /** Whether the quarantines that there are after changes can be written down. */
+  /** Whether the annotation has room for the quarantines that are left after changes. */
   hasRoomFor(changes: readonly Change[]): boolean {
     return (this.waitsAfter(changes) ?? '').length <= longestAnnotation;
   }
@@ -180,7 +180,7 @@ export class IpPool {
 
 const textOf = (value: unknown): string => (typeof value === 'string' ? value : '');
 
-/** Reads the annotation; nothing for what is none. */
+/** Reads the annotation; empty for an invalid one. */
 function parseWaits(text = '{}'): Map<string, { id: string; until: number }> {
   try {
     const value: unknown = JSON.parse(text);

@@ -1,4 +1,4 @@
-/** IPPool objects, read and changed without a lock of the cluster: a change fails if others were first. */
+/** IPPool objects, read and changed without a cluster-wide lock: a change fails if others were first. */
 
 import type { Address, Prefix } from '../../../lib/ip.ts';
 import { acquireLock } from '../../../lib/kernel/lock.ts';
@@ -9,7 +9,7 @@ import { type Allocation, type Change, type Entry, IpPool, type PoolObject } fro
 import { apiVersion, kindPath } from './names.ts';
 import { longestTry } from './tries.ts';
 
-/** An IPPool, and whose addresses it has. */
+/** An IPPool, and the "network_name" that its addresses belong to. */
 export interface PoolRef {
   readonly name: string;
   readonly networkName: string;
@@ -27,7 +27,7 @@ export class IpPools {
     this.cluster = cluster;
   }
 
-  /** Keeps calls on this node from being in one another's way. */
+  /** Keeps calls on this node from getting in one another's way. */
   lock(name: string) {
     return acquireLock(poolLockFile(this.cluster, name), longestTry);
   }
@@ -42,7 +42,7 @@ export class IpPools {
     }
   }
 
-  /** Reads those of some names that exist, in as few requests as there are pages. */
+  /** Reads the pools of these names that exist, with as few requests as there are pages. */
   async readAll(names: readonly string[]): Promise<IpPool[]> {
     const wanted = new Set(names);
     const pools: IpPool[] = [];
@@ -51,7 +51,7 @@ export class IpPools {
     return pools;
   }
 
-  /** Whether any pool has an address for a container, also in quarantine. */
+  /** Whether any pool has an address for a container, even in quarantine. */
   async isHeldBy(address: Address, containerId: string): Promise<boolean> {
     for await (const object of this.objects())
       if (IpPool.tryRead(object)?.at(address)?.id === containerId) return true;
@@ -59,7 +59,7 @@ export class IpPools {
   }
 
   /**
-   * Addresses whose quarantine is over and that no pool has for anybody else, with those who had them.
+   * Entries whose quarantine is over and whose address no pool has for anybody else, by address.
    * @param own who may have them. @param now in seconds since 1970.
    */
   async lapsedBut(own: Allocation, now: number): Promise<ReadonlyMap<string, readonly Entry[]>> {

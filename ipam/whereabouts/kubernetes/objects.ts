@@ -16,7 +16,7 @@ export interface Objects {
 }
 
 /**
- * Gets ready to ask for them.
+ * Prepares requests for them.
  * @param timeoutMs how long a request may take, if not as long as usual.
  * @throws CniError as {@link readKubeconfig}.
  */

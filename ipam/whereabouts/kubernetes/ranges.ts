@@ -54,7 +54,7 @@ export async function poolNamesOf(objects: () => Objects, setting: Setting, pool
   return slices.map(({ node, range }) => poolName(networkName, node, range));
 }
 
-/** What names the pools of an attachment in its release, without asking the API. */
+/** What identifies the pools of an attachment in its release, without asking the API. */
 export function listsOf(setting: Setting): string[] {
   const networkName = setting.ipam.network_name ?? '';
   if (hasSlices(setting)) return [JSON.stringify([networkName, '', sliceName(setting)])];

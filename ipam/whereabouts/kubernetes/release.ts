@@ -8,8 +8,8 @@ import type { Objects } from './objects.ts';
 import { Tries } from './tries.ts';
 
 /**
- * How many addresses whose quarantine is over a release gives back as well, each for two more requests: all
- * that wait stand in one annotation, which must not grow.
+ * How many addresses whose quarantine is over a release gives back along with its own, at two more requests
+ * each: all quarantines are in one annotation, which must not grow without bound.
  */
 const mostAlong = 5;
 /** How many of them GC gives back at a time: meanwhile no other call of the node can use the pool. */
@@ -25,7 +25,7 @@ interface Step {
 const nothing: Step = { free: [], waits: [] };
 
 /**
- * Gives back what an attachment has of a pool, also when it was done before.
+ * Gives back what an attachment has in a pool. It may be repeated.
  * @param quarantine for which it goes to no other pod, in seconds.
  * @param warn is told when the pool has no room to note that.
  * @throws CniError when the API cannot be asked, or others keep changing the pool.
@@ -52,7 +52,7 @@ export async function releaseFrom(
       allocation: { id, podref, ifname },
       until,
     }));
-    // Each request between reading and changing the pool gives others time to change it: only if need be.
+    // Only if need be: each request between reading and changing the pool gives others time to change it.
     const along = pool.hasRoomFor(waits) ? [] : over;
     const hasRoom = pool.hasRoomFor([...along.map(removal), ...waits]);
     crowdedOut = hasRoom ? [] : own;
@@ -72,7 +72,7 @@ export async function releaseFrom(
     });
 }
 
-/** Takes an allocation out of a pool that could not be completed. */
+/** Removes from a pool an allocation that could not be completed. */
 export async function removeFrom(
   objects: Objects,
   ref: PoolRef,
@@ -102,8 +102,8 @@ async function giveBack(objects: Objects, ref: PoolRef, choose: (pool: IpPool) =
 }
 
 /**
- * Does a step, unless others change the pool meanwhile. The reservation goes first, as nothing would lead to
- * it once the pool has no entry.
+ * Does a step, unless others change the pool meanwhile. Reservations go first, as nothing would lead to them
+ * once the pool has no entry.
  * @returns how many addresses were given back; undefined when others were faster.
  */
 async function tryGiveBack(

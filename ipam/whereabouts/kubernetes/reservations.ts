@@ -1,5 +1,5 @@
 /**
- * OverlappingRangeIPReservation objects of whereabouts, by which an address is given away once even if
+ * OverlappingRangeIPReservation objects of whereabouts, by which an address is given away only once even if
  * several ranges have it. Source: type OverlappingRangeIPReservationSpec of whereabouts' API v1alpha1.
  *
  * The container ID, which whereabouts leaves out, tells a pod's new container from the one that is released.
@@ -33,8 +33,8 @@ export class Reservations {
 
   /**
    * Reserves an address.
-   * @param former whose quarantine in the pool is over, if the address had one.
-   * @param lapsedAt gives those whose quarantine in any pool is over, if nobody has the address since.
+   * @param former allocation whose quarantine in the pool is over, if the address had one.
+   * @param lapsedAt gives those whose quarantine in any pool is over, if nobody has got the address since.
    * @returns false when it is somebody else's.
    */
   async reserve(
@@ -76,7 +76,7 @@ export class Reservations {
 
   /**
    * Gives an address back, unless it is somebody else's, or of the pod's new container.
-   * @param isStillOwn asks whether the pool still has the address for the owner, so that a container ID which
+   * @param isStillOwn asks whether the pool still has the address for the owner. If so, a container ID that
    *   is not the owner's and has no entry in any pool is a former one: whereabouts leaves it as it is when it
    *   gives the address to the next container of the pod.
    */
@@ -112,7 +112,7 @@ export class Reservations {
     return found !== undefined && isOf(found, owner);
   }
 
-  /** Whether a reservation is that of another container of the pod, which has the address by another pool. */
+  /** Whether a reservation is for another container of the pod, which has the address from another pool. */
   private async isOfAnother(found: ReservationObject, address: Address, owner: Allocation): Promise<boolean> {
     return (
       hasOtherContainer(found, owner) &&
@@ -135,13 +135,13 @@ export class Reservations {
   }
 }
 
-/** Whether a reservation is of the same pod and interface; old versions do not write the interface. */
+/** Whether a reservation is for the same pod and interface; old versions do not write the interface. */
 function isOf({ spec: given }: ReservationObject, { podref, ifname }: Allocation): boolean {
   const spec = isObject(given) ? given : {};
   return spec.podref === podref && (!spec.ifname || !ifname || spec.ifname === ifname);
 }
 
-/** Whether a reservation says another container; whereabouts writes none. */
+/** Whether a reservation names another container; whereabouts names none. */
 function hasOtherContainer({ spec }: ReservationObject, { id }: Allocation): boolean {
   const { containerid } = isObject(spec) ? spec : {};
   return typeof containerid === 'string' && containerid !== '' && containerid !== id;

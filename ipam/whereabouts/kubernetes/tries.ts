@@ -1,4 +1,4 @@
-/** Trying again what others were faster at, for a bounded time. */
+/** Tries again, for a bounded time, what failed because others were faster. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
@@ -20,8 +20,8 @@ export class Tries {
   }
 
   /**
-   * Whether there is time for another attempt.
-   * @param why there is none, and what to do, if that is not that others were faster.
+   * Checks that there is time for another attempt.
+   * @param why there is none, and what to do about it; by default, that others were faster.
    * @throws CniError TryAgainLater when there is none.
    */
   check(
