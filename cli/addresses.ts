@@ -1,9 +1,9 @@
-/** Compares what networks give away. */
+/** Compares the address pools of networks. */
 
 import { type IPv4, IPv4CidrRange, type IPv6, IPv6CidrRange, RangedSet } from 'ip-num';
 import type { AddressPool } from '../lib/cni/plugin.ts';
 
-/** True if two pools can give away the same address. */
+/** True if two pools can hand out the same address. */
 export function poolsOverlap(a: AddressPool, b: AddressPool): boolean {
   return sameFamily(a, b) && overlap(rangeOf(a), rangeOf(b));
 }

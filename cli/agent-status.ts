@@ -12,7 +12,7 @@ import { withFormat } from './format.ts';
 import type { Subcommand } from './subcommand.ts';
 import { count, formatTable, print } from './terminal.ts';
 
-/** How long an agent is waited for, in milliseconds. */
+/** How long to wait for an agent, in milliseconds. */
 const patienceMs = 5000;
 
 /** The subcommand. */
@@ -76,7 +76,7 @@ export function askStatus(path: string): Promise<AgentStatus> {
     const timer = setTimeout(() => fail(hangs), patienceMs);
     socket.on('data', (chunk: Buffer) => chunks.push(chunk));
     socket.on('error', (cause) => {
-      // So many wait already that the kernel takes no more.
+      // The listen backlog is full: the kernel queues no more connections.
       if (errnoOf(cause) === 'EAGAIN') fail(hangs, cause);
       else if (errnoOf(cause) === 'EACCES')
         fail(
@@ -95,7 +95,7 @@ export function askStatus(path: string): Promise<AgentStatus> {
   });
 }
 
-/** @returns undefined when a text is not what an agent of this version tells. */
+/** @returns undefined when the text is not a status report of this version's agent. */
 function parseReport(text: string): AgentStatus | undefined {
   try {
     const report: unknown = JSON.parse(text);

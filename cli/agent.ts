@@ -1,4 +1,4 @@
-/** `cni agent`: the process that does the plugins' calls without a start of its own for each. */
+/** `cni agent`: one long-running process that handles the plugins' calls, so that none has to start one. */
 
 import { getPriority, setPriority } from 'node:os';
 import { basename, dirname } from 'node:path';
@@ -17,10 +17,10 @@ import { callerEnvironment } from './settings.ts';
 import { type Subcommand, subcommand } from './subcommand.ts';
 import { print, warn } from './terminal.ts';
 
-/** The nice value of an agent: pods wait for it, so it goes before what pods do. As in cni-agent.service. */
+/** Nice value of an agent: pods wait for it, so it runs ahead of their processes. As in cni-agent.service. */
 const agentPriority = -10;
 
-/** The longest that a timer of Node.js can wait, 2³¹ - 1 milliseconds, in seconds: some 24 days. */
+/** The longest delay of a Node.js timer, 2³¹ - 1 milliseconds, in seconds: about 24 days. */
 const longestIdleSeconds = 2_147_483;
 
 interface AgentArguments {
@@ -33,7 +33,7 @@ interface AgentArguments {
   overlay: string | undefined;
 }
 
-/** The subcommand. @param suite the plugins that it serves. */
+/** The subcommand. @param suite the plugins that the agent serves. */
 export function agent(suite: Suite): Subcommand<AgentArguments> {
   return {
     builder: (yargs) =>
@@ -114,7 +114,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
       traces,
       ...more
     }) => {
-      // Calls go on, whoever has stopped reading what the agent says.
+      // Calls must go on even if nobody reads the agent's output any longer.
       for (const stream of [process.stdout, process.stderr])
         stream.removeAllListeners('error').on('error', () => {});
       const build = basename(dirname(process.execPath)).slice(privatePrefix.length);
@@ -153,7 +153,7 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
         await part;
         repairs?.[Symbol.dispose]();
         metricsServer?.close();
-        // Nobody waits any longer for a collector that does not answer.
+        // The collector does not answer: do not wait for it any longer.
         if (tracing && !(await tracing.close())) process.exit();
       }
     },
@@ -161,9 +161,9 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
 }
 
 /**
- * Gets a part in the overlay ready, if it is wanted. Nothing of what this takes is loaded otherwise.
- * @param file of its settings.
- * @throws Error when they are wrong.
+ * Prepares to join the overlay, if that is wanted. Otherwise, none of the code for it is loaded.
+ * @param file with the settings of the overlay.
+ * @throws Error when the settings are wrong.
  */
 async function openOverlay(file: string | undefined, { sharing, statusParts }: Agent) {
   if (file === undefined) return undefined;
@@ -175,15 +175,15 @@ async function openOverlay(file: string | undefined, { sharing, statusParts }: A
   return overlay;
 }
 
-/** Serves an agent's metrics. Nothing of what this takes is loaded without --metrics. */
+/** Serves an agent's metrics. Without --metrics, none of the code for it is loaded. */
 async function startMetrics(address: MetricsAddress, running: Agent, build: string) {
   const { serveMetrics } = await import('../agent/metrics.ts');
   return await serveMetrics(address, running, { version: packageJson.version, build });
 }
 
 /**
- * Begins to send spans, if somebody wants them. Nothing of what this takes is loaded otherwise.
- * @param endpoint base URL of the collector, which OpenTelemetry's own variables name as well.
+ * Begins to send spans, if they are wanted. Otherwise, none of the code for it is loaded.
+ * @param endpoint base URL of the collector; when undefined, OpenTelemetry's own variables may name one.
  */
 async function startTracing(endpoint: string | undefined) {
   const { env } = process;
@@ -204,13 +204,13 @@ function parseCollector(text: string): string {
   throw usageError(`"${text}" is not the URL of a collector. Give one such as http://127.0.0.1:4318`);
 }
 
-/** What may not be raised stays as it is. */
+/** Raises the priority of this process, if that is permitted. */
 function raisePriority(): void {
   if (getPriority() <= agentPriority) return;
   try {
     setPriority(agentPriority);
   } catch {
-    // It takes CAP_SYS_NICE, which a container may lack.
+    // This requires CAP_SYS_NICE, which a container may lack.
   }
 }
 

@@ -1,4 +1,4 @@
-/** `cni attach|detach POD NETWORK`: further networks of a running pod. */
+/** `cni attach|detach POD NETWORK`: additional networks of a running pod. */
 
 import { depthVariable } from '../lib/cni/call.ts';
 import { parseResult, type Result } from '../lib/cni/result.ts';
@@ -57,7 +57,7 @@ function podCommand(
         ),
     handler: async (args) => {
       const found = await podNamed(args.pod);
-      // What is saved is read only when nobody else changes it any more.
+      // The saved networks are read only once nobody else can change them.
       using _ = await lockNetworks(found.containerId);
       await run(savedPod(found), args);
     },
@@ -80,7 +80,7 @@ export const attach = podCommand(
     const list = findNetwork(network);
     const taken = interfacesOf(netns, networks);
     const { ifname } = selectionOf(network, wanted ?? freeName(taken));
-    // A plugin's DEL after a failed ADD would not spare what somebody else has made.
+    // If ADD failed, the plugin's DEL would remove an interface that somebody else made.
     if (taken.has(ifname))
       throw new CommandError(
         `Pod "${name}" has an interface "${ifname}" already. Give another name with --ifname`,
@@ -97,7 +97,7 @@ export const attach = podCommand(
     };
     const own = networks.filter((other) => other.of?.network === of.network && other.of.ifname === of.ifname);
     const runtime = recordOf(of.containerId, { ...one, of, netns });
-    // Known before anything is done, so that DEL of the pod finds it if this process is killed.
+    // Saved before anything is done, so that the pod's DEL finds it if this process is killed.
     saved.save(of, netns, [...own, one]);
     const added: PluginEntry[] = [];
     let result: Result;
@@ -114,7 +114,7 @@ export const attach = podCommand(
         const [outcome] = await Promise.allSettled([takeBack(refused)]);
         await takeBack(added);
         if (outcome.status === 'fulfilled') return forgetSaved(cacheDir(), runtime);
-        // DEL of the pod tries it once more.
+        // The pod's DEL tries once more.
         saved.save(of, netns, [...own, { ...one, isRefused: true }]);
         throw outcome.reason;
       });
@@ -162,7 +162,7 @@ export const detach = podCommand(
   },
 );
 
-/** Plugins are run as delegates: those that attach pods to several networks would wait for this command. */
+/** Runs plugins as delegates: otherwise, those that lock the pod's networks would wait for this command. */
 function delegating(trace: boolean): Environment {
   const own = environment(trace);
   return { ...own, variables: { ...own.variables, [depthVariable]: '1' } };
@@ -189,7 +189,7 @@ async function podNamed(name: string): Promise<HostAttachment> {
   throw unknownName(name);
 }
 
-/** @throws CommandError when nothing is saved of a pod's networks. */
+/** @throws CommandError when nothing is saved about a pod's networks. */
 function savedPod(pod: HostAttachment): SavedPod {
   const name = displayName(pod);
   const found = savedNetworksOf(cacheDir(), pod.containerId);
@@ -199,13 +199,13 @@ function savedPod(pod: HostAttachment): SavedPod {
   );
 }
 
-/** Names of the interfaces that a pod has, or is to have. */
+/** Names of the interfaces that a pod has, or will have. */
 function interfacesOf(netns: string, networks: readonly SavedDelegate[]): Set<string> {
   const inSandbox = withSocket(netns, (socket) => listLinks(socket).map(({ name }) => name));
   return new Set([...inSandbox, ...networks.map(({ ifname }) => ifname)]);
 }
 
-/** Whether a pod has the interface of a network; not where its namespace is gone. */
+/** Whether a pod has the interface of a network; false if the pod's namespace is gone. */
 function hasInterface({ netns, ifname }: SavedDelegate): boolean {
   const sandbox = openSandboxIfPresent(netns);
   return (
@@ -221,7 +221,7 @@ function freeName(taken: ReadonlySet<string>): string {
   return `net${number}`;
 }
 
-/** What the pod has now: a default route that the new network has given is taken away again. */
+/** The pod's networks, after any default route that the new network added has been removed again. */
 function withOldDefaults(
   netns: string,
   own: readonly SavedDelegate[],
@@ -237,7 +237,7 @@ function withSocket<T>(path: string, work: (socket: RouteSocket) => T): T {
   return within(openSandbox(path), work);
 }
 
-/** Does something in a sandbox, and closes that. */
+/** Does something in a sandbox, and closes the sandbox. */
 function within<T>({ socket, netns }: Sandbox, work: (socket: RouteSocket) => T): T {
   try {
     return work(socket);

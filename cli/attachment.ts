@@ -101,7 +101,7 @@ export const status = networkCommand('status', (list, _, environment) => statusO
   needsNetns: false,
 });
 
-/** The attachment that cnitool's arguments and environment mean. @param netns absolute path. */
+/** The attachment that cnitool's arguments and environment specify. @param netns absolute path. */
 function runtimeFor(netns: string): Runtime {
   return {
     containerId: `cnitool-${sha512(netns).slice(0, 20)}`,
@@ -143,7 +143,7 @@ export function readCapabilityArgs(text: string): Record<string, unknown> {
   });
 }
 
-/** @throws CommandError when a path is no network namespace. */
+/** @throws CommandError when a path is not a network namespace. */
 export function requireNetns(path: string): void {
   try {
     Netns.open(path).close();
@@ -157,13 +157,13 @@ export function requireNetns(path: string): void {
   }
 }
 
-/** A container that is gone can be detached, but a name in place of a path means one that is not. */
+/** A container that is gone can be detached, but a bare name probably means a namespace that still exists. */
 function refuseName(list: NetworkList, { netns, ...runtime }: Runtime, { cacheDir }: Environment): void {
   if (dirname(netns) !== process.cwd() || !sameNamed(netns)) return;
   if (!hasRecord(cacheDir, { ...runtime, network: list.name })) requireNetns(netns);
 }
 
-/** The namespace of "ip netns" that has the last part of another path for its name. */
+/** The namespace of "ip netns" that is named like the last part of another path. */
 function sameNamed(path: string): string | undefined {
   const named = `/run/netns/${basename(path)}`;
   return path !== named && statSync(named, { throwIfNoEntry: false }) ? named : undefined;
@@ -177,7 +177,7 @@ function hasRecord(cacheDir: string, id: AttachmentId): boolean {
   }
 }
 
-/** Rolling back a failed second ADD would remove what the first one made. */
+/** Refuses a second ADD: rolling it back after a failure would remove what the first one made. */
 function refuseSecondAdd(list: NetworkList, runtime: Runtime, { cacheDir }: Environment): void {
   if (!readCached(cacheDir, { ...runtime, network: list.name })) return;
   throw new CommandError(
@@ -188,7 +188,7 @@ function refuseSecondAdd(list: NetworkList, runtime: Runtime, { cacheDir }: Envi
 
 /**
  * Undoes what the plugins before the failed one did, as runtimes do after a failed ADD.
- * @param detach runs DEL of them; what fails is a warning.
+ * @param detach runs their DEL; a failure is only a warning.
  */
 export async function rollBack(detach: () => Promise<void>): Promise<void> {
   try {

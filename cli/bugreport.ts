@@ -1,4 +1,4 @@
-/** `cni bugreport`: an archive with all that is known of the networks of this host, without secrets. */
+/** `cni bugreport`: an archive of all that is known about the networks of this host, without secrets. */
 
 import { writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -64,14 +64,14 @@ export function bugreport(suite: Suite): Subcommand<BugreportArguments> {
   };
 }
 
-/** @param directory that everything lies in. */
+/** @param directory top-level directory of the archive. */
 async function pack(entries: readonly Entry[], directory: string): Promise<Uint8Array> {
   const { createTarGzip } = await import('nanotar');
   const files = entries.map(({ name, data }) => ({ name: `${directory}/${name}`, data: Buffer.from(data) }));
   return await createTarGzip(files, { attrs: { mode: '600', uid: 0, gid: 0 } });
 }
 
-/** Writes a new file; one that is there already is kept. */
+/** Writes a new file, and never overwrites one. */
 function write(file: string, data: Uint8Array): void {
   try {
     writeFileSync(file, data, { flag: 'wx', mode: 0o600 });

@@ -35,7 +35,7 @@ function ownShell(): Shell {
 }
 
 /**
- * What the last of some words can be: lines of a value and, behind a tab, what it is. ":files" and
+ * Candidates for the last word: lines with a value and, after a tab, its description. ":files" and
  * ":directories" stand for those of the file system, which the shell itself completes.
  * @param words of the command line, without the name of the program, up to the cursor.
  * @param makeCommand makes the whole command anew.
@@ -84,8 +84,8 @@ function candidates(help: Help, before: readonly string[], current: string): str
 const rowsOf = (help: Help, heading: string) => help.sections.get(heading) ?? [];
 
 /**
- * What an argument can be: one of the choices that its help names, or what this host has of the kind that
- * it is named after.
+ * Candidates for an argument: the choices that its help lists, or whatever this host has of the kind that the
+ * argument is named after.
  */
 function valuesOf(argument: string, text = ''): string[] {
   const [, choices] = /\[choices: ([^\]]+)\]/.exec(text) ?? [];
@@ -148,7 +148,7 @@ function attachments(): CachedAttachment[] {
   });
 }
 
-/** Where nothing can be read, as without root, there is nothing to offer, and nobody to tell. */
+/** Offers nothing where nothing can be read, as without root: completion cannot report errors. */
 function orNone<T>(read: () => T[]): T[] {
   try {
     return read();

@@ -20,7 +20,7 @@ export class CommandError extends Error {
   }
 }
 
-/** The text for standard error: the message, and what the kernel, a plugin or the file system said to it. */
+/** The text for standard error: the message, and what the kernel, a plugin or the file system had to say. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const details = 'details' in error && typeof error.details === 'string' ? error.details : undefined;

@@ -79,7 +79,7 @@ async function stepsOf(entry: PluginEntry, network: NetworkList, suite: Suite): 
   }
 }
 
-/** What a plugin says itself. */
+/** What a plugin itself says. */
 function ownSteps(plugin: Plugin<unknown>, config: Config): string[] {
   const decoded = decode(configSchema(plugin), config);
   return plugin.explain?.(decoded as never) ?? [plugin.summary];
@@ -90,7 +90,7 @@ function sharedSteps({ mtu }: Config): string[] {
   return [typeof mtu === 'number' && mtu > 0 ? `Sets the MTU to ${mtu}` : ''];
 }
 
-/** What the IPAM plugin says itself, or how much of it its configuration tells. */
+/** What the IPAM plugin itself says, or otherwise whatever its configuration tells. */
 function addressSteps(type: string, ipam: ConfiguredIpam | undefined, config: Config): string[] {
   const pools = (ipam?.pools ?? []).map((pool) => `${sizeOf(pool)} in ${pool.subnet}`);
   const { routes } = config.ipam as { routes?: unknown };

@@ -1,4 +1,4 @@
-/** Option `--format`, or `-o`: how a command prints what it has found, the same for all that print JSON. */
+/** Option `--format`, or `-o`: how a command prints its findings. All commands that print JSON have it. */
 
 import type { Argv } from 'yargs';
 

@@ -99,7 +99,7 @@ function usedNetworks({ networks, attachments }: Inventory): string[] {
   return [...new Set(names)].toSorted();
 }
 
-/** A network as the inventory has it: what its plugins detach may take its last record. */
+/** A network as of the inventory: collecting another one may remove the last record that it is known by. */
 function networkOf(name: string, { networks, delegated }: Inventory): NetworkList {
   const network = networks.find((one) => one.name === name);
   if (network?.file === '' && !delegated.has(name)) warnOfRemoved(name);
@@ -108,7 +108,7 @@ function networkOf(name: string, { networks, delegated }: Inventory): NetworkLis
 
 interface Options extends Pick<GcArguments, 'all' | 'trace'> {
   dryRun: boolean;
-  /** Whether the plugins search for what no record tells of: all but the attachments that are known. */
+  /** Whether the plugins also search for what belongs to no known attachment. */
   isSearched: boolean;
 }
 
@@ -150,21 +150,21 @@ function describe(one: HostAttachment): string {
 }
 
 interface Outcome {
-  /** What was to be removed and still exists, and why. */
+  /** What should have been removed but still exists, and why. */
   readonly remaining: ReadonlyMap<HostAttachment, string>;
   /** What else failed. */
   readonly errors: readonly Error[];
 }
 
-/** Of a network that is not collected, everything remains. */
+/** The outcome for a network that must not be collected: everything remains. */
 function refuse(name: string, stale: readonly HostAttachment[]): Outcome {
   const why = `network "${name}" has "disableGC" set, so that nothing is collected`;
   return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
 }
 
 /**
- * Removes the stale attachments, and looks which of them are really gone.
- * @param kept undefined when plugins must not search for more.
+ * Removes the stale attachments, and checks which of them are really gone.
+ * @param kept the attachments to keep; undefined when plugins must not search for more.
  */
 async function collect(
   list: NetworkList,
@@ -194,7 +194,7 @@ async function collect(
   return { remaining, errors };
 }
 
-/** @returns undefined where there is none: a damaged one must not keep an attachment from being removed. */
+/** @returns undefined if there is no usable record: a damaged one must not prevent the removal. */
 function recordOf(one: HostAttachment, cacheDir: string): CachedAttachment | undefined {
   try {
     return readRecord(cacheDir, one);
@@ -203,7 +203,7 @@ function recordOf(one: HostAttachment, cacheDir: string): CachedAttachment | und
   }
 }
 
-/** What DEL gets to know of an attachment: as much as was recorded. */
+/** What DEL is told about an attachment: as much as was recorded. */
 function runtimeOf(one: HostAttachment, record: CachedAttachment | undefined): Runtime {
   const { containerId, ifname, netns } = one;
   return { containerId, ifname: ifname || 'eth0', args: [], capabilityArgs: {}, ...record, netns };

@@ -1,4 +1,4 @@
-/** What `--help` says, in parts, for whatever else is made of it: completion and manual pages. */
+/** What `--help` says, in parts from which completion and manual pages are made. */
 
 import type { Argv } from 'yargs';
 
@@ -15,9 +15,9 @@ export interface Help {
 const headings = ['Commands', 'Positionals', 'Options', 'Examples'];
 
 /**
- * The help of the command that some words begin with.
+ * The help of the command that a command line names.
  * @param makeCommand makes the whole command.
- * @param words without options; those behind the names of commands do no harm.
+ * @param words of the command line, without options; any words after the names of commands do no harm.
  */
 export async function readHelp(makeCommand: () => Argv, words: readonly string[]): Promise<Help> {
   let help = '';
@@ -29,7 +29,7 @@ export async function readHelp(makeCommand: () => Argv, words: readonly string[]
   return parseHelp(help);
 }
 
-/** Reads what yargs prints without a limit to its lines. */
+/** Parses what yargs prints when it does not wrap lines. */
 function parseHelp(text: string): Help {
   const [usage = '', description = '', ...blocks] = text.trim().split(/\n{2,}/);
   const sections = new Map<string, [string, string][]>();
@@ -48,7 +48,7 @@ function splitRow(row: string): [string, string] {
   return [left, right.replaceAll(/\s{2,}/g, ' ')];
 }
 
-/** "cni agent status <x>" is the command of the words "agent" and "status". */
+/** The names of commands in a usage: "agent" and "status" in "cni agent status <x>". */
 export function commandWords(usage: string): string[] {
   return usage
     .split(' ')

@@ -1,4 +1,4 @@
-/** What stands within a plugin's configuration for other plugins: networks, or a delegate's configuration. */
+/** Configurations nested in a plugin's configuration: networks, or a delegate's configuration. */
 
 import { configSchema, type InnerConfig } from '../lib/cni/plugin.ts';
 import { decode, getKey } from '../lib/cni/schema.ts';
@@ -7,8 +7,8 @@ import { type NetworkList, type PluginEntry, wholeConfig } from './libcni/confli
 import { loadPlugin } from './schema.ts';
 
 /**
- * What stands within a configuration; nothing when the configuration is wrong, or of another suite.
- * @param type of the plugin. @param network that it stands in.
+ * The configurations nested in one; none when it is wrong, or for a plugin of another suite.
+ * @param type of the plugin. @param network that the plugin is part of.
  */
 export async function innerConfigs(
   type: string,
@@ -21,11 +21,11 @@ export async function innerConfigs(
   try {
     return plugin.inner(decode(configSchema(plugin), wholeConfig({ config }, network)) as never);
   } catch {
-    return []; // "cni validate" tells what is wrong.
+    return []; // "cni validate" reports what is wrong.
   }
 }
 
-/** The plugin that connects containers: one of a network itself, or the one that it delegates to. */
+/** The plugin that connects containers: one in the network's own list, or the one that this delegates to. */
 export interface Maker {
   readonly type: string;
   readonly config: PluginEntry['config'];
@@ -33,7 +33,7 @@ export interface Maker {
   readonly isDelegate: boolean;
 }
 
-/** Who does the work of a plugin: itself, or the delegate that its configuration names. */
+/** Who does the work of a plugin: the plugin itself, or the delegate that its configuration names. */
 export function makerOf(
   { type, config }: Pick<PluginEntry, 'type' | 'config'>,
   inner: readonly InnerConfig[],

@@ -122,7 +122,7 @@ async function replace(names: readonly string[], binDir: string): Promise<void> 
   });
 }
 
-/** Gives each plugin its name. @throws CommandError when some have theirs, but others cannot. */
+/** Moves each plugin to its final name. @throws CommandError when that succeeds for some, but not for all. */
 function moveAll(names: readonly string[], staging: string, binDir: string, backup: Backup): void {
   for (const [i, name] of names.entries())
     try {
@@ -138,7 +138,7 @@ function moveAll(names: readonly string[], staging: string, binDir: string, back
     }
 }
 
-/** Runs a plugin under its name, before it gets that name. */
+/** Runs a staged plugin under its name, before it replaces the installed one. */
 function verify(file: string, name: string): void {
   try {
     if (name === 'cni') {
@@ -195,7 +195,7 @@ async function remove(names: readonly string[], binDir: string): Promise<void> {
   });
 }
 
-/** Removes the private directories that no launcher of this directory or of its backup starts from. */
+/** Removes the private directories that no launcher in this directory or in its backup needs. */
 function removeUnneeded(binDir: string, backup: Backup, { sparesNewest = false } = {}): void {
   const used = readdirSync(binDir).flatMap((name) => privateDirectoryOf(join(binDir, name)) ?? []);
   removeOldPrivateDirectories(binDir, [...used, ...backup.neededPrivateDirectories()], { sparesNewest });

@@ -1,6 +1,6 @@
 /**
- * What networks and attachments a host has: from the result cache, host-local's files, the firewall and the
- * kernel, held against one another.
+ * What networks and attachments a host has, according to the result cache, host-local's files, the firewall
+ * and the kernel, compared with one another.
  */
 
 import { basename, join } from 'node:path';
@@ -37,15 +37,15 @@ export type { HostAttachment, PublishedPort } from './inventory/attachment.ts';
 /** What a host has. */
 export interface Inventory {
   /**
-   * Those that are configured, and those that only records know, whose file is "": without the loopback
-   * network of a runtime.
+   * Those that are configured, and those that only records know of, whose file is ""; without the loopback
+   * networks of runtimes.
    */
   networks: NetworkList[];
-  /** Names of networks that plugins attach pods to, from configurations that may be in no file. */
+  /** Names of networks that plugins attach pods to; their configurations need not be in any file. */
   delegated: ReadonlySet<string>;
-  /** Without those to a network of `loopback` alone, unless they are orphaned. */
+  /** Without those to a network that has only `loopback`, unless they are orphaned. */
   attachments: HostAttachment[];
-  /** What the result cache has of them, by {@link attachmentKey}. */
+  /** Their records in the result cache, by {@link attachmentKey}. */
   records: ReadonlyMap<string, CachedAttachment>;
   /** How far the address ranges of the networks are used up. */
   ranges: RangeUse[];
@@ -53,7 +53,7 @@ export interface Inventory {
   readonly addresses: readonly InterfaceAddress[];
   /** Files that cannot be used, and why. */
   problems: string[];
-  /** Why there may be living attachments that are not among these; empty when all are known. */
+  /** Why there may be living attachments that are not listed above; empty when all are known. */
   unknown: string[];
 }
 
@@ -61,7 +61,7 @@ export interface Inventory {
  * Looks at the host. Nothing is changed, and nothing is locked.
  * @param configDir of the networks. @param cacheDir above `results`.
  * @param once shares what is seen with others that look at the host at the same time.
- * @throws CommandError when this process does not see the network namespaces of the host's containers.
+ * @throws CommandError when this process cannot see the network namespaces of the host's containers.
  */
 export async function takeInventory(
   configDir: string,
@@ -70,14 +70,14 @@ export async function takeInventory(
 ): Promise<Inventory> {
   const problems: string[] = [];
   const networks = new Map<string, NetworkList>();
-  // The first file of a name counts, as for runtimes.
+  // Of several files with the same name of network, the first counts, as for runtimes.
   for (const network of readNetworks(configDir, problems).reverse()) networks.set(network.name, network);
   const attachments = new Map<string, HostAttachment>();
   const records = new Map<string, CachedAttachment>();
   const toLoopback = new Set<string>();
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
   const entries = listRecords(cacheDir).sort((a, b) => +b.since - +a.since);
-  // Beside what follows. Not earlier: what is detached meanwhile would have rules, and no record.
+  // Runs beside what follows, but not earlier: what is detached meanwhile would have rules but no record.
   const owners = ruleOwners(new Programs({ PATH: process.env.PATH }, { waitForEnd, together: alone, once }));
   for (const { attachment, since, error } of entries) {
     if (error) problems.push(error.message);
@@ -112,7 +112,7 @@ export async function takeInventory(
   for (const one of recorded) {
     const found = namespaces.get(one.netns);
     if (found !== 'present') one.orphaned.push('its network namespace is gone');
-    // No plugin must take another one for it.
+    // No plugin must mistake the other namespace for the container's.
     if (found === 'foreign') one.netns = '';
   }
   for (const key of toLoopback) if (attachments.get(key)!.orphaned.length === 0) attachments.delete(key);
@@ -140,12 +140,12 @@ export async function takeInventory(
   };
 }
 
-/** The network of a record. Most attachments of a network were made with the same configuration. */
+/** The network of a record. It is shared, as most attachments of a network have the same configuration. */
 export function recordedNetwork(record: CachedAttachment, once: Once): NetworkList | undefined {
   return once(`configuration ${record.network} ${record.config}`, () => networkFromCache(record));
 }
 
-/** Which records are damaged, and of which living containers the further networks are not saved any more. */
+/** Which records are damaged, and for which living containers the additional networks are no longer saved. */
 function unknownAmong(
   entries: readonly RecordEntry[],
   attachments: ReadonlyMap<string, HostAttachment>,
@@ -190,8 +190,8 @@ function readResult(value: Record<string, unknown> | undefined, once: Once): Res
 }
 
 /**
- * Names that the runtime gives in CNI_ARGS: kubelets' runtimes both of them, podman only the container's, as
- * K8S_POD_NAME.
+ * The names that the runtime gives in CNI_ARGS: Kubernetes' runtimes give both, podman only that of the
+ * container, as K8S_POD_NAME.
  */
 export function podOf({ args }: Pick<CachedAttachment, 'args'>): PodName | undefined {
   const { K8S_POD_NAMESPACE: namespace = '', K8S_POD_NAME: name } = Object.fromEntries(args);
@@ -206,7 +206,7 @@ export function displayName(one: Pick<HostAttachment, 'pod' | 'containerId' | 'n
   return givenName(one) ?? shortId(one.containerId);
 }
 
-/** The first twelve characters of a container ID, behind the namespace that nerdctl begins it with. */
+/** The first twelve characters of a container ID, after the namespace with which nerdctl begins it. */
 export function shortId(containerId: string): string {
   const [namespace = ''] = /^.+-(?=[0-9a-f]{64}$)/.exec(containerId) ?? [];
   return containerId.slice(0, namespace.length + 12);
@@ -227,7 +227,7 @@ export function isByHand(containerId: string): boolean {
   return containerId.startsWith('cnitool-');
 }
 
-/** Runtimes write the keys in their own case. */
+/** The published ports in capability arguments. Runtimes differ in the case of the keys. */
 function portsOf(capabilityArgs: Readonly<Record<string, unknown>>): PublishedPort[] {
   const list = getKey(capabilityArgs, 'portMappings');
   return (Array.isArray(list) ? list : []).flatMap((one) => {

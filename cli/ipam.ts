@@ -1,4 +1,4 @@
-/** The IPAM plugins of this suite that networks name, and what they are configured with. */
+/** The IPAM plugins of this suite that networks name, and their configurations. */
 
 import { type AddressPool, configSchema, type Plugin } from '../lib/cni/plugin.ts';
 import { decode } from '../lib/cni/schema.ts';
@@ -6,12 +6,12 @@ import type { Suite } from '../main.ts';
 import { ipamTypeOf, type NetworkList, type PluginEntry, wholeConfig } from './libcni/conflist.ts';
 import { loadPlugin } from './schema.ts';
 
-/** An IPAM plugin, and what a plugin of a network configures it with. */
+/** An IPAM plugin, and the configuration that a plugin of a network gives it. */
 export interface ConfiguredIpam {
   readonly plugin: Plugin<never>;
   /** @throws Error that says what is wrong with the configuration. */
   config(): never;
-  /** What it may give away, as far as the configuration tells. */
+  /** What it may hand out, as far as the configuration tells. */
   readonly pools: readonly AddressPool[];
 }
 
@@ -27,13 +27,13 @@ export async function ipamOf(
   return { plugin, config, pools: poolsOf(plugin, config) };
 }
 
-/** Those of a network, in the order of its plugins. */
+/** The IPAM plugins of a network, in the order of its plugins. */
 export async function ipamsOf(network: NetworkList, suite: Suite): Promise<ConfiguredIpam[]> {
   const found = await Promise.all(network.plugins.map((entry) => ipamOf(entry, network, suite)));
   return found.filter((one) => one !== undefined);
 }
 
-/** None of a configuration that is wrong: "cni validate" tells what is. */
+/** None if the configuration is wrong, which "cni validate" reports. */
 function poolsOf(plugin: Plugin<never>, config: () => never): AddressPool[] {
   try {
     return plugin.pools?.(config()) ?? [];

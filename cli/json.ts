@@ -6,7 +6,7 @@
 
 import { createScanner, type Node, parseTree, printParseErrorCode } from 'jsonc-parser';
 
-/** A JSON value and where it stands. */
+/** A JSON value and its position. */
 export interface JsonNode {
   value: unknown;
   /** Offset of the first character. */
@@ -40,7 +40,7 @@ export class JsonSyntaxError extends Error {
 /** Deeper nesting is a mistake or an attack; Go's decoder stops at 10,000 levels. */
 const maxDepth = 1000;
 
-/** Parses JSON as RFC 8259 has it: no comments, no trailing commas. @throws JsonSyntaxError */
+/** Parses JSON according to RFC 8259: no comments, no trailing commas. @throws JsonSyntaxError */
 export function parseJson(text: string): JsonNode {
   refuseByteOrderMark(text);
   refuseDeepNesting(text);
@@ -60,8 +60,8 @@ export function positionOf(text: string, offset: number): { line: number; column
 }
 
 /**
- * The line that an offset is in, cut down around it if it is long, and below it a caret that points at the
- * offset.
+ * The line that contains an offset, shortened around it if it is long, and below it a caret that points to
+ * the offset.
  */
 export function excerptOf(text: string, offset: number, width = 76): string {
   const lineStart = text.lastIndexOf('\n', offset - 1) + 1;
@@ -75,15 +75,15 @@ export function excerptOf(text: string, offset: number, width = 76): string {
 }
 
 /**
- * Finds the node that a path such as `plugins[0].ipam.ranges[0]` leads to, keys without regard to case as Go
- * reads them.
+ * Finds the node that a path such as `plugins[0].ipam.ranges[0]` leads to, ignoring the case of keys as Go
+ * does.
  * @returns the offset of the last part of the path that exists.
  */
 export function offsetOf(root: JsonNode, path: string): number {
   return follow(root, path).offset;
 }
 
-/** True if a value stands at the path, as {@link offsetOf} follows it. */
+/** True if there is a value at the path, as {@link offsetOf} follows it. */
 export function hasPath(root: JsonNode, path: string): boolean {
   return nodeAt(root, path) !== undefined;
 }
@@ -96,7 +96,7 @@ export function nodeAt(root: JsonNode, path: string): JsonNode | undefined {
 function follow(root: JsonNode, path: string): { offset: number; node: JsonNode | undefined } {
   let offset = root.start;
   let node = root;
-  // A key may itself have a dot, as sysctl names do: the longest key that fits is taken.
+  // A key may itself contain dots, as sysctl names do: the longest key that fits is taken.
   let rest = path;
   while (rest !== '') {
     const index: RegExpExecArray | null = /^\.?\[(\d+)\]/.exec(rest);
@@ -124,7 +124,7 @@ function refuseByteOrderMark(text: string): void {
     throw new JsonSyntaxError('The file begins with a byte order mark. Save it without one', 0);
 }
 
-/** Refuses what would overflow the stack of whoever walks through it. */
+/** Refuses nesting so deep that walking through it would overflow the stack. */
 function refuseDeepNesting(text: string): void {
   const scanner = createScanner(text, true);
   let depth = 0;
@@ -166,7 +166,7 @@ function syntaxError(
   const open = unclosed(text, root);
   const wanted = (what: string) =>
     new JsonSyntaxError(`Found ${found} where ${what} should be${token === '' ? open : ''}`, offset);
-  // A comma before a closing bracket is reported as a key or a value that is missing after it.
+  // jsonc-parser reports a comma before a closing bracket as a missing key or value after the comma.
   if (before.endsWith(',') && /^[}\]]/.test(token))
     return new JsonSyntaxError('Found a comma after the last item. Remove it', before.length - 1);
   switch (code) {
@@ -223,7 +223,7 @@ function describeToken(token: string): string {
   return token.startsWith('"') ? token.slice(0, 40) : `"${token.slice(0, 40)}"`;
 }
 
-/** Where the innermost bracket is that the end of the file leaves open. */
+/** Where the innermost bracket is that is still open at the end of the file. */
 function unclosed(text: string, root: Node | undefined): string {
   let open: Node | undefined;
   for (let node = root; node; node = node.children?.at(-1))

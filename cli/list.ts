@@ -14,7 +14,7 @@ import { checkStates, isBad, type State, stateKinds } from './state.ts';
 import type { Subcommand } from './subcommand.ts';
 import { count, paint, print, printStructured, warn } from './terminal.ts';
 
-/** What is to be listed. */
+/** Which attachments to list. */
 interface Selection {
   network?: string[] | undefined;
   pod?: string[] | undefined;
@@ -108,7 +108,7 @@ async function look({ network, pod, state }: Selection): Promise<Listing> {
   const states = await checkStates(chosen, inventory, environment(), once);
   const gone = new Set(chosen.filter((one) => !states.has(one)));
   inventory.attachments = inventory.attachments.filter((one) => !gone.has(one));
-  // The states are in the order in which the looks ended.
+  // The states are in the order in which the checks ended.
   const rows = chosen
     .flatMap((attachment) => {
       const seen = states.get(attachment);
@@ -119,10 +119,10 @@ async function look({ network, pod, state }: Selection): Promise<Listing> {
   return { inventory, rows };
 }
 
-/** "web-10" behind "web-9". */
+/** Sorts "web-10" after "web-9". */
 const order = new Intl.Collator('en', { numeric: true });
 
-/** @throws CommandError for a name that nothing on the host has. */
+/** @throws CommandError for a name that no network on the host has. */
 function requireNetwork({ networks, attachments }: Inventory, name: string): void {
   if (networks.some((one) => one.name === name) || attachments.some((one) => one.network === name)) return;
   throw new CommandError(
@@ -130,7 +130,7 @@ function requireNetwork({ networks, attachments }: Inventory, name: string): voi
   );
 }
 
-/** What programs get. */
+/** The listing for programs. */
 function structured({ inventory: { ranges, problems }, rows }: Listing): object {
   const attachments = rows.map(({ attachment, state }) => checkedAttachment(attachment, state));
   return { attachments, ranges: ranges.map(printedRange), problems };

@@ -16,7 +16,7 @@ const epilogue = `Exit codes:
 
 Colours are left out when the output is not a terminal, or NO_COLOR is set.`;
 
-/** What a shell's script calls the command with, before the words of the command line. */
+/** The option with which a shell's completion script calls the command, before the words to complete. */
 const completionOption = '--complete';
 
 /** The whole command. @param suite every plugin in the executable. */
@@ -54,7 +54,7 @@ export function makeCommand(suite: Suite): Argv {
  */
 export async function main(args: readonly string[], suite: Suite): Promise<void> {
   setOwnPlugins(suite);
-  // Whoever reads the output may have seen enough, as "head" does.
+  // Whoever reads the output may stop early, as "head" does.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
     process.exit();
@@ -66,7 +66,7 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
       if (lines.length > 0) print(lines.join('\n'));
       return;
     }
-    // yargs drops an argument "-", but not a name for the same.
+    // yargs drops an argument "-", but not the name that replaces it here.
     const named = args[0] === 'validate' ? args.map((arg) => (arg === '-' ? standardInput : arg)) : args;
     await makeCommand(suite).parseAsync([...named]);
   } catch (error) {
@@ -75,11 +75,11 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
   }
 }
 
-/** Commands that work on files alone, or see by themselves whether they may do what they are asked to. */
+/** Commands that work on files alone, or find out themselves whether they have the permissions they need. */
 const forAnybody = ['install', 'validate', 'explain', 'completion', 'agent'];
 
 /**
- * Without root, what a command does not find would be taken for what is not there.
+ * Refuses to run without root: the command would report what it may not see as missing.
  * @throws CommandError
  */
 function requireRoot({ _: [name] }: { _: (string | number)[] }): void {
@@ -91,11 +91,11 @@ function requireRoot({ _: [name] }: { _: (string | number)[] }): void {
 
 function exitCodeOf(error: unknown): number {
   if (error instanceof CommandError) return error.exitCode;
-  // What yargs throws about the command line; in a subcommand that is loaded, it does so past fail().
+  // yargs throws this about the command line; for lazily loaded subcommands it bypasses fail().
   return error instanceof Error && error.name === 'YError' ? ExitCode.Usage : ExitCode.Failure;
 }
 
-/** yargs comes here with a message of its own about the command line, or with what a command threw. */
+/** yargs calls this with a message of its own about the command line, or with what a command threw. */
 function fail(message: string, error: Error | undefined): never {
   if (error) throw error;
   throw new CommandError(message || 'The command line is not valid', { exitCode: ExitCode.Usage });

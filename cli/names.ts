@@ -1,19 +1,19 @@
-/** Which attachments an operator means by a name: one way for all commands. */
+/** Which attachments an operator means by a name, the same for all commands. */
 
 import { CommandError } from './errors.ts';
 import { displayName, type HostAttachment } from './inventory.ts';
 
-/** How much of a container ID must be given at least. */
+/** How many characters of a container ID must be given at least. */
 const shortestBeginning = 4;
 
-/** What else a name may be, besides that of a pod or a container ID. */
+/** What a name may stand for besides a pod or a container ID. */
 interface NameOptions {
   readonly networks?: boolean;
 }
 
 /**
- * The attachments that a name stands for: that of a pod, with or without its namespace, a container ID or the
- * path of a network namespace. Only when nothing is called so, it may be the beginning of a container ID.
+ * The attachments that a name stands for: the name of a pod, with or without its namespace, a container ID or
+ * the path of a network namespace. Only if nothing has that name, it may be the beginning of a container ID.
  */
 export function findNamed(
   all: readonly HostAttachment[],
@@ -28,7 +28,7 @@ export function findNamed(
   return all.filter(({ containerId }) => containerId.startsWith(name));
 }
 
-/** What to say where nothing is called so. */
+/** The error for a name that nothing has. */
 export function unknownName(name: string, { networks = false }: NameOptions = {}): CommandError {
   const kinds = `${networks ? 'a network, ' : ''}a pod or a container ID`;
   return new CommandError(

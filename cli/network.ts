@@ -3,7 +3,7 @@
 import type { Suite } from '../main.ts';
 import { type Subcommand, subcommand } from './subcommand.ts';
 
-/** The subcommand. @param suite whose schemas the configurations are held against. */
+/** The subcommand. @param suite whose schemas the configurations are checked against. */
 export function network(suite: Suite): Subcommand {
   return {
     builder: (yargs) =>

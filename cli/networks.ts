@@ -45,13 +45,13 @@ export function findUsedNetwork(name: string): NetworkList {
       .sort((a, b) => +b.since - +a.since);
     const [newest] = records.flatMap(({ attachment }) => networkFromCache(attachment!) ?? []);
     if (!newest) throw error;
-    // What plugins attach pods to, and a runtime's own loopback, need not be in a file.
+    // Networks that plugins attach pods to, and a runtime's own loopback network, need not be in a file.
     if (!isLoopback(newest) && !records.some(({ isSaved }) => isSaved)) warnOfRemoved(name);
     return newest;
   }
 }
 
-/** Warns that the records' configuration of a network is used. */
+/** Warns that the configuration of a network is taken from its records. */
 export function warnOfRemoved(name: string): void {
   warn(
     `No configuration in "${configDir()}" has the network "${name}" any more. The one that its last attachment was added with is used`,

@@ -1,9 +1,9 @@
-/** Options that take a number, checked in one way. */
+/** Options that take a number, all checked in the same way. */
 
 import { CommandError, ExitCode } from './errors.ts';
 
 /**
- * What makes an option of yargs take a whole number.
+ * Settings that make a yargs option take a whole number.
  * @param name of the option, for messages. @param limits least and greatest value.
  */
 export function wholeNumber(name: string, [least, greatest]: readonly [number, number]) {

@@ -1,6 +1,6 @@
 /**
- * Running plugins of this suite within the command's own process: it is the same executable, so that a start
- * of Node.js is saved for each call. Only for verbs that look: a process that changes things has one call.
+ * Runs plugins of this suite within the command's own process: it is the same executable, which saves a start
+ * of Node.js for each call. Only for verbs that change nothing: what these calls see of the host is shared.
  */
 
 import { waitForEnd } from '../agent/pipe.ts';
@@ -14,25 +14,25 @@ import type { Once } from '../lib/kernel/sharing.ts';
 import type { PluginTable, Suite } from '../main.ts';
 import { type Execute, NoAnswerError } from './libcni/chain.ts';
 
-/** How long a plugin may take to answer, in milliseconds. CHECK of a whole chain takes some ten. */
+/** How long a plugin may take to answer, in milliseconds. CHECK of a whole chain takes about ten. */
 const patienceMs = 10_000;
 
 let ownPlugins: PluginTable = new Map();
 
-/** Told by the command's entry point what the executable holds. */
+/** Called by the command's entry point with the plugins that the executable holds. */
 export function setOwnPlugins({ plugins, ipam }: Suite): void {
   ownPlugins = new Map([...plugins, ...ipam]);
 }
 
-/** Whether a file is a plugin of this suite. @param once shares what is seen. */
+/** Whether a file is a plugin of this executable. @param once shares what is seen. */
 export function isOwnPlugin(file: string, once: Once): boolean {
   return once(`own ${file}`, () => isSameProgram(file, readLaunch(process.argv).program));
 }
 
 /**
  * Runs plugins for one look at the host: those of this suite within this process, where they share what they
- * see, others as children. An executable that has not answered once is not run again.
- * @param once what is seen by the calls, and may be shared with others that look.
+ * see, others as children. An executable that once failed to answer is not run again.
+ * @param once shares what is seen between the calls, and with others that look at the host.
  */
 export function lookingPlugins(once: Once): Execute {
   const { program } = readLaunch(process.argv);
@@ -54,7 +54,7 @@ export function lookingPlugins(once: Once): Execute {
         environment,
         sharing,
         signal,
-        warn: () => {}, // What does not make CHECK fail is of no interest to whoever looks at many.
+        warn: () => {}, // What does not make CHECK fail is of no interest here.
         readStdin: async () => stdin,
         print: async (text: string) => {
           answer = text;
@@ -78,7 +78,7 @@ export function lookingPlugins(once: Once): Execute {
   };
 }
 
-/** @throws when the signal is aborted, and never returns. */
+/** Never resolves. @throws when the signal is aborted. */
 function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     signal.addEventListener('abort', () => reject(new Error('No answer')), { once: true });

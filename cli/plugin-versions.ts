@@ -1,4 +1,4 @@
-/** Which versions of the specification a plugin takes, as it says itself. */
+/** Which versions of the specification a plugin supports, according to the plugin itself. */
 
 import { spawnSync } from 'node:child_process';
 import { isObject } from '../lib/object.ts';
@@ -6,7 +6,7 @@ import { isObject } from '../lib/object.ts';
 /** How long a plugin may take to answer, in milliseconds. */
 const patienceMs = 30_000;
 
-/** @returns the versions that a plugin takes, or what is wrong with it. */
+/** @returns the versions that a plugin supports, or what is wrong with it. */
 export function versionsOf(file: string): string[] | string {
   const { stdout, error, status, signal } = spawnSync(file, [], {
     env: { PATH: process.env.PATH, CNI_COMMAND: 'VERSION' },
@@ -15,14 +15,14 @@ export function versionsOf(file: string): string[] | string {
     timeout: patienceMs,
     killSignal: 'SIGKILL',
   });
-  // What answers without reading its input may have ended before that is written.
+  // A plugin that answers without reading its input may have ended before the input is written.
   if (error && (error as NodeJS.ErrnoException).code !== 'EPIPE') return error.message;
   try {
     const answer: unknown = JSON.parse(stdout);
     if (isObject(answer) && Array.isArray(answer.supportedVersions))
       return answer.supportedVersions.map(String);
   } catch {
-    // Told of below.
+    // Reported below.
   }
   return `exit code ${status ?? signal}, and it printed: ${stdout.slice(0, 200).trim() || 'nothing'}`;
 }

@@ -21,7 +21,7 @@ export type PrintedRange = KnownUse & { readonly free: number | undefined };
 
 /** Something amiss: in a configuration, or on the host. */
 export interface PrintedFinding {
-  /** An error breaks attachments or connections, a warning may do so, an info is for the operator to know. */
+  /** An error breaks attachments or connections, a warning may do so, an info is just for information. */
   readonly severity: 'error' | 'warning' | 'info';
   /** Which check found it. */
   readonly rule: string;
@@ -33,7 +33,7 @@ export function checkedAttachment(attachment: HostAttachment, { kind, ...seen }:
   return { ...attachment, state: kind, ...seen };
 }
 
-/** Tells how many addresses are left, where that is known. */
+/** Adds how many addresses are left, where that is known. */
 export function printedRange(range: KnownUse): PrintedRange {
   const { capacity, used } = range;
   return { ...range, free: used === undefined ? undefined : Math.max(0, capacity - used) };

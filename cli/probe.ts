@@ -74,7 +74,7 @@ export const probe: Subcommand<ProbeArguments> = {
   },
 };
 
-/** @throws CommandError when nothing running is called so. */
+/** @throws CommandError when nothing that is running has that name. */
 function choose(name: string, inventory: Inventory): RunningAttachment[] {
   const running = runningAttachments(inventory);
   const attachments = running.map(({ attachment }) => attachment);
@@ -139,7 +139,7 @@ async function probeOne(
   return probe.outcomes;
 }
 
-/** The next pod of the network, so that of many each is tried once from and once to. */
+/** The next pod of the network: when many are probed, each is the sender once and the receiver once. */
 function partnerOf(
   one: RunningAttachment,
   running: readonly RunningAttachment[],
@@ -152,7 +152,7 @@ function partnerOf(
   return next && next.attachment.netns !== one.attachment.netns ? next : undefined;
 }
 
-/** Addresses of an uplink or else of any interface that is not of a network of pods. */
+/** One address of each family, of an uplink or else of any interface that belongs to no network of pods. */
 function hostAddressesOf({ links, addresses }: Inventory, running: readonly RunningAttachment[]): string[] {
   const ofPods = new Set(running.flatMap(({ attachment }) => attachment.hostInterfaces));
   return ([4, 6] as const).flatMap((family) => {

@@ -1,6 +1,6 @@
 /**
- * What is recorded of each attachment: by runtimes in libcni's cache, and by the plugins that attach pods to
- * several networks in files of their own.
+ * What is recorded about each attachment: by runtimes in libcni's cache, and by the plugins that attach pods
+ * to several networks in files of their own.
  */
 
 import { lstatSync } from 'node:fs';
@@ -14,13 +14,13 @@ import { type SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
 import { type CachedAttachment, type CacheEntry, listCache, readCached } from './libcni/cache.ts';
 import { networkFromCache } from './libcni/conflist.ts';
 
-/** A record, and who has written it. */
+/** A record, and who wrote it. */
 export interface RecordEntry extends CacheEntry {
-  /** Whether it is of a plugin that attaches pods to several networks, and not of a runtime. */
+  /** Whether a plugin that attaches pods to several networks wrote it, rather than a runtime. */
   readonly isSaved: boolean;
 }
 
-/** The directories in which plugins of a record's network save the further networks of pods; mostly none. */
+/** Directories where plugins of a record's network save the additional networks of pods; usually none. */
 export function savedBy(record: CachedAttachment): string[] {
   const network = networkFromCache(record);
   return network ? directoriesIn(network) : [];
@@ -49,17 +49,17 @@ export function currentRecord(cacheDir: string, record: CachedAttachment): Cache
   try {
     return readRecord(cacheDir, record);
   } catch {
-    return record; // It is there, if damaged.
+    return record; // It exists, even if it is damaged.
   }
 }
 
-/** Whether an attachment is still the one of the record, neither deleted nor added anew. */
+/** Whether an attachment is still the one in the record, neither deleted nor added anew. */
 export function isCurrent(cacheDir: string, record: CachedAttachment): boolean {
   const current = currentRecord(cacheDir, record);
   return isDeepStrictEqual([current?.netns, current?.result], [record.netns, record.result]);
 }
 
-/** Where the networks of containers are saved, by what the networks of attachments say. */
+/** Where plugins save the networks of containers: the usual places, and those that recorded networks name. */
 function directoriesOf(cacheDir: string, cached: readonly CacheEntry[]): string[] {
   const configured = cached.flatMap(({ attachment }) => {
     return attachment ? savedBy(attachment) : [];
@@ -83,7 +83,7 @@ function listSaved(directory: string): RecordEntry[] {
   });
 }
 
-/** The networks of a container, and where they are saved; undefined where nobody saved any. */
+/** The networks of a container, and where they are saved; undefined if nobody saved any. */
 export function savedNetworksOf(
   cacheDir: string,
   containerId: string,
@@ -97,8 +97,8 @@ export function savedNetworksOf(
 }
 
 /**
- * Forgets a network of a container that has been detached from it, where a plugin saved it.
- * @throws CniError when what is saved of the container cannot be read or written.
+ * Forgets a network that a plugin saved for a container, after the container was detached from it.
+ * @throws CniError when what is saved for the container cannot be read or written.
  */
 export function forgetSaved(cacheDir: string, { network, containerId, ifname }: AttachmentId): void {
   const isMeant = (one: SavedDelegate) => one.network.name === network && one.ifname === ifname;

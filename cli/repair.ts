@@ -1,4 +1,4 @@
-/** `cni repair [NETWORK|POD]…`: brings back what others have taken from running attachments on the host. */
+/** `cni repair [NETWORK|POD]…`: restores what others removed from the host side of running attachments. */
 
 import { readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
@@ -60,7 +60,7 @@ export function repair(suite: Suite): Subcommand<RepairArguments> {
 }
 
 /**
- * The attachments that are meant.
+ * The attachments that the names stand for.
  * @throws CommandError for a name that is neither a network, nor a pod, nor the beginning of a container ID.
  */
 function choose(all: readonly HostAttachment[], names: readonly string[]): HostAttachment[] {

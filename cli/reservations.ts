@@ -1,4 +1,4 @@
-/** The addresses that host-local has given away on this host, held against its ranges. */
+/** The addresses that host-local has handed out on this host, compared with its ranges. */
 
 import { statSync } from 'node:fs';
 import { dataDirOf, type HostLocalConfig, hostLocalShape, rangeSetsOf } from '../ipam/host-local/config.ts';
@@ -40,11 +40,11 @@ export interface RangeUse {
   readonly range: string;
   /** The subnets that its ranges are in, as "10.1.0.0/24". */
   readonly subnets: readonly string[];
-  /** What containers reach other networks by. They are never given away. */
+  /** Addresses by which containers reach other networks. They are never handed out. */
   readonly gateways: readonly string[];
   /** Addresses that are reserved. */
   readonly used: number;
-  /** Addresses that it can give away; in IPv6, this may be more than a number tells exactly. */
+  /** How many addresses it can hand out; for IPv6, this may exceed what a number can represent exactly. */
   readonly capacity: number;
 }
 
@@ -68,7 +68,7 @@ export function reservationsOf(network: NetworkList, once: Once = eachTime): Net
         wholeConfig(plugin, network),
       ) as HostLocalConfig;
     } catch {
-      continue; // "cni validate" tells what is wrong.
+      continue; // "cni validate" reports what is wrong.
     }
     const dataDir = dataDirOf(config);
     if (!seen.has(dataDir)) all.push(readDirectory(dataDir, network.name, config, once));
@@ -117,7 +117,7 @@ function rangeUse(network: string, config: HostLocalConfig, found: readonly Rese
       capacity: Number(capacity(set)),
     }));
   } catch {
-    return []; // None, when the runtime passes them; or "cni validate" tells what is wrong.
+    return []; // There are none if the runtime passes them; otherwise "cni validate" reports what is wrong.
   }
 }
 

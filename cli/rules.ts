@@ -1,4 +1,4 @@
-/** Which attachments the firewall of this host has rules of, as their comments say. */
+/** Which attachments the firewall of this host has rules for, according to the rules' comments. */
 
 import type { AttachmentId } from '../lib/attachment.ts';
 import { CniError } from '../lib/errors.ts';
@@ -11,15 +11,14 @@ import type { Once } from '../lib/kernel/sharing.ts';
 import { KernelError } from '../lib/netlink/libc.ts';
 
 /**
- * An attachment that a rule names. Rules of iptables belong to a container on a network, whichever its
- * interfaces.
+ * An attachment that a rule names. Rules of iptables name a container and a network, but no interface.
  */
 export type RuleOwner = Pick<AttachmentId, 'network' | 'containerId'> & Partial<AttachmentId>;
 
-/** Masquerading and port mappings, as the reference plugins comment them: a longer comment is cut. */
+/** The reference plugins' comments on masquerading and port mappings; a truncated one does not match. */
 const iptablesComment = /^(?:dnat )?name: "(?<network>[^"\\]+)" id: "(?<containerId>[^"\\]+)"$/;
 
-/** The owners of rules, each once. What is not installed, or cannot list its rules, has none. */
+/** The owners of rules, each once. A firewall that is not installed, or cannot list its rules, has none. */
 export async function ruleOwners(programs: Programs): Promise<RuleOwner[]> {
   const owners = new Map<string, RuleOwner>();
   const add = (owner: RuleOwner) =>
@@ -33,7 +32,7 @@ export async function ruleOwners(programs: Programs): Promise<RuleOwner[]> {
   return [...owners.values()];
 }
 
-/** What masquerading and port mappings are entered by: without them, nothing has to be listed. */
+/** The chains that lead to masquerading and port mappings: without them, nothing has to be listed. */
 const entryChains = ['PREROUTING', 'POSTROUTING'];
 
 async function natRules(programs: Programs, family: Family): Promise<Rule[]> {

@@ -1,4 +1,4 @@
-/** What is wrong inside a container, seen without any plugin. */
+/** What is wrong inside a container, as seen without any plugin. */
 
 import { checkRoutes } from '../lib/cni/interface-check.ts';
 import type { Result } from '../lib/cni/result.ts';
@@ -9,10 +9,9 @@ import { describeError } from './errors.ts';
 import type { HostAttachment } from './inventory.ts';
 
 /**
- * Looks whether an attachment's interface is there and up, and has its addresses, and whether its routes are
- * there.
- * @param result of ADD; its routes are not looked for without it.
- * @returns what is amiss; nothing when it is in order, or nobody recorded the namespace.
+ * Checks that an attachment's interface exists, is up and has its addresses, and that its routes exist.
+ * @param result of ADD; without it, routes are not checked.
+ * @returns what is amiss; nothing when all is in order, or nobody recorded the namespace.
  */
 export function sandboxProblems(attachment: HostAttachment, result?: Result): string[] {
   const { netns, ifname, ips } = attachment;

@@ -10,7 +10,7 @@ import type { PluginTable, Suite } from '../main.ts';
 
 const dialect = 'https://json-schema.org/draft/2020-12/schema';
 
-/** Keys of a conflist beside its plugins. Source: CNI specification 1.1.0, section 1. */
+/** Keys of a conflist besides its plugins. Source: CNI specification 1.1.0, section 1. */
 export const conflistProperties: JsonSchema = {
   cniVersion: netConfShape.cniVersion.json,
   cniVersions: {
@@ -28,7 +28,7 @@ export const conflistProperties: JsonSchema = {
   },
 };
 
-/** Keys of a conflist that are nobody's mistake: what editors and other programs keep there. */
+/** Further keys of a conflist that are not mistakes: editors and other programs keep them there. */
 const foreignListProperties: JsonSchema = {
   $schema: { type: 'string', description: 'The schema that editors check the file with.' },
   args: { type: 'object', description: 'Labels of podman, which writes its networks with them.' },
@@ -46,7 +46,7 @@ export const runtimeKeys = [
 
 /** Loads a plugin. @returns undefined when the table has none of that name. */
 export async function loadPlugin(table: PluginTable, name: string): Promise<Plugin<unknown> | undefined> {
-  // A plugin's config type is its own affair; here it is only described.
+  // A plugin's config type is its own business; here it is only described.
   return (await table.get(name)?.())?.plugin as Plugin<unknown> | undefined;
 }
 
@@ -86,14 +86,14 @@ export async function schemaFiles(suite: Suite): Promise<Map<string, string>> {
   return new Map([...files].map(([name, schema]) => [name, `${JSON.stringify(schema, null, 2)}\n`]));
 }
 
-/** Of an object that has no keys but those that are listed, and those with the specification's prefix. */
+/** For an object with no keys other than the listed ones and those with the specification's prefix. */
 const only = { patternProperties: { '^cni\\.dev/': {} }, additionalProperties: false };
-/** What the runtime fills in, or hands through from other programs, as it likes. */
+/** Keys that the runtime fills in, or passes through from other programs, as it likes. */
 const open = ['args', ...runtimeKeys];
 
 /**
- * Has every object refuse keys that its plugin would ignore, as misspelt ones. Editors underline these as
- * warnings, and `cni validate` has a warning of its own.
+ * Has every object refuse keys that its plugin would ignore, such as misspelt ones. Editors underline these
+ * as warnings, and `cni validate` has a warning of its own.
  */
 function closed(properties: JsonSchema): JsonSchema {
   const close = (value: unknown): unknown => {
@@ -124,7 +124,7 @@ function pluginSchema(plugin: Plugin<unknown>, isIpam: boolean): JsonSchema {
     description: plugin.summary,
     type: 'object',
     properties: schema,
-    // What is beside "ipam" belongs to the plugin that calls this one.
+    // The keys beside "ipam" belong to the plugin that calls this one.
     ...(!isIpam && only),
     required: [...new Set([...(isIpam ? [] : ['type']), ...((own.required as string[] | undefined) ?? [])])],
   };

@@ -7,7 +7,7 @@ import { defaultCacheDir } from './libcni/cache.ts';
 import type { Environment, PluginRun } from './libcni/chain.ts';
 import { note, paintError, warn } from './terminal.ts';
 
-/** The environment variables that `--help` explains, and what is taken without them. */
+/** The environment variables that `--help` explains, and their defaults. */
 export const environmentHelp = `Environment, as with cnitool:
   NETCONFPATH  directory of the network configurations (/etc/cni/net.d)
   CNI_PATH     directories of the plugins, separated by ":" (/opt/cni/bin)
@@ -29,7 +29,7 @@ export function pluginPath(): string[] {
   return (process.env.CNI_PATH || '/opt/cni/bin').split(':').filter((directory) => directory !== '');
 }
 
-/** Directory above the result cache. Not for operators: tests keep to a directory of their own with it. */
+/** Directory above the result cache. The variable is not for operators, but lets tests use their own. */
 export function cacheDir(): string {
   return process.env.CNI_CACHE_DIR || defaultCacheDir;
 }
@@ -39,7 +39,7 @@ export function callerEnvironment(): NodeJS.ProcessEnv {
   return readEnvironment(process.env);
 }
 
-/** What plugins are run with. @param trace writes each run to standard error. */
+/** How plugins are run. @param trace writes each run to standard error. */
 export function environment(trace = false): Environment {
   return {
     path: pluginPath(),
@@ -69,5 +69,5 @@ function indented(label: string, json: string): string {
   return `  ${paintError('dim', label)} ${text.replaceAll('\n', '\n         ')}`;
 }
 
-/** The name that standard input goes by. As a file it cannot be opened when it is a socket. */
+/** The name of standard input. It must not be opened as a file, which fails if it is a socket. */
 export const standardInput = '/dev/stdin';

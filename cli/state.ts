@@ -1,4 +1,4 @@
-/** Whether attachments are what ADD left: looked at by CHECK, not believed. */
+/** Whether attachments are as ADD left them: verified by CHECK, not taken for granted. */
 
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { attachmentKey } from '../lib/attachment.ts';
@@ -14,16 +14,15 @@ import { isOwnPlugin, lookingPlugins } from './own-plugins.ts';
 import { isCurrent } from './records.ts';
 import { sandboxProblems } from './sandbox.ts';
 
-/** What an attachment can be. */
+/** The states of an attachment. */
 export const stateKinds = ['ok', 'broken', 'orphaned', 'unchecked'] as const;
 
 /** What was seen of an attachment. */
 export interface State {
   /**
    * `ok`: every plugin's CHECK succeeded, and the interface is there, up and has its addresses. `broken`:
-   * something was found. `orphaned`: it belongs to no
-   * container any more. `unchecked`: its interface is there, up and has its addresses, as far as that is
-   * known, and nothing can tell more.
+   * something is wrong. `orphaned`: it no longer belongs to a container. `unchecked`: its interface is there,
+   * up and has its addresses, as far as that is known, and nothing can tell more.
    */
   readonly kind: (typeof stateKinds)[number];
   /** Why it is not ok. */
@@ -32,18 +31,18 @@ export interface State {
   readonly foundBy?: string;
 }
 
-/** Whether an operator has something to do about it. */
+/** Whether an operator has to do something about it. */
 export function isBad(kind: State['kind']): boolean {
   return kind === 'broken' || kind === 'orphaned';
 }
 
 /**
- * How long after a failed CHECK the record is looked at again, in milliseconds: plugins may take rules away
+ * How long after a failed CHECK the record is looked at again, in milliseconds: plugins may remove rules
  * before the runtime removes the record.
  */
 const settlingMs = 500;
 
-/** How many attachments are checked at once: enough that what they share is asked of the kernel as one. */
+/** How many attachments are checked at once: enough for the kernel to be asked only once for many of them. */
 const atOnce = 256;
 
 /**
@@ -64,7 +63,7 @@ export async function checkStates(
     for (const one of queue)
       states.set(one, await stateOf(one, records.get(attachmentKey(one)), looking, once));
   };
-  // One goes ahead: while the programs that it starts list what all share, others look at their own.
+  // One goes ahead: while the programs that it starts list what all share, the others look at their own.
   const first = work();
   await setImmediate();
   await Promise.all([first, ...Array.from({ length: atOnce - 1 }, work)]);

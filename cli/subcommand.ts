@@ -1,17 +1,17 @@
-/** Subcommands whose files are loaded when they are called: loading all takes longer than most run. */
+/** Subcommands whose files are loaded when they are called: loading all would take longer than most run. */
 
 import type { ArgumentsCamelCase, Argv, CommandModule } from 'yargs';
 
-/** What the file of a subcommand has: its options, and what it does. */
+/** What the file of a subcommand exports: its options, and what it does. */
 export interface Subcommand<Arguments = object> {
   readonly builder?: (yargs: Argv<object>) => Argv<Arguments>;
   readonly handler: (args: ArgumentsCamelCase<Arguments>) => void | Promise<void>;
 }
 
 /**
- * A subcommand as yargs wants it, with what is known of it before it is loaded.
- * @param usage its name and its positional arguments; further names behind it.
- * @param describe what `--help` of the command above says of it; false to leave it out.
+ * A subcommand as yargs wants it, with what is known about it before it is loaded.
+ * @param usage its name and its positional arguments; aliases may follow.
+ * @param describe what `--help` of the command above says about it; false to leave it out.
  * @param load loads its file, which may show the description as well.
  */
 export function subcommand<Arguments>(

@@ -2,7 +2,7 @@
 
 import { styleText } from 'node:util';
 
-/** What text is painted with. */
+/** The styles that text is painted with. */
 const styles = ['bold', 'dim', 'red', 'green', 'yellow', 'magenta', 'cyan'] as const;
 type Style = (typeof styles)[number];
 
@@ -17,13 +17,13 @@ export function paintError(style: Style, text: string): string {
 }
 
 /**
- * Writes a line. Names come from anybody, as those of interfaces from the annotations of pods: what would
- * control the terminal is written as JSON escapes it. That leaves JSON as it is.
+ * Writes a line. Names come from anybody, such as those of interfaces from annotations of pods: characters
+ * that would control the terminal are written as JSON escapes. This leaves JSON as it is.
  */
 function writeLine(stream: NodeJS.WriteStream, text: string): void {
   const sequences = styles.flatMap((style) => styleText(style, ' ', { stream }).split(' ').filter(Boolean));
   const own = new RegExp(`(${sequences.map((one) => one.replace('[', '\\[')).join('|') || '(?!)'})`);
-  // What is painted with is at odd places.
+  // Our own styles are at odd indexes.
   const parts = text.split(own).map((part, i) => (i % 2 === 0 ? withoutControls(part) : part));
   stream.write(`${parts.join('')}\n`);
 }
@@ -42,13 +42,13 @@ export function print(text: string): void {
   writeLine(process.stdout, text);
 }
 
-/** As {@link print}, in place of all that the terminal shows. */
+/** As {@link print}, replacing everything that the terminal shows. */
 export function redraw(text: string): void {
   process.stdout.write('\x1b[H\x1b[J');
   print(text);
 }
 
-/** Writes a line to standard error, where it is in no program's way. */
+/** Writes a line to standard error, where it is not mixed into output for programs. */
 export function note(text: string): void {
   writeLine(process.stderr, text);
 }
@@ -87,7 +87,7 @@ export function formatBlocks(
   });
 }
 
-/** Breaks a line between words, or within one that is too long. @param indent of what follows. */
+/** Breaks a line between words, or within one that is too long. @param indent of the lines that follow. */
 function wrap(text: string, width: number, indent: string): string {
   const room = Math.max(width, indent.length + 10);
   const lines: string[] = [];
@@ -104,10 +104,10 @@ function wrap(text: string, width: number, indent: string): string {
 /** Prints a value for programs. @param format "json" or "yaml". */
 export async function printStructured(format: 'json' | 'yaml', value: object): Promise<void> {
   const json = JSON.stringify(value, null, 2);
-  // YAML reads JSON, which has escapes for what {@link writeLine} would escape within YAML's plain text.
+  // JSON is valid YAML, and escapes what {@link writeLine} would otherwise escape in YAML's plain text.
   if (format === 'json' || withoutControls(json) !== json) return print(json);
   const { dump } = await import('js-yaml');
-  // By way of JSON, which has no dates and no values that are undefined.
+  // Converted by way of JSON, which has neither dates nor undefined values.
   print(dump(JSON.parse(json), { noRefs: true }).trimEnd());
 }
 

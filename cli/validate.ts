@@ -21,7 +21,7 @@ interface ValidateArguments {
   host: boolean;
 }
 
-/** The subcommand. @param suite whose schemas the configurations are held against. */
+/** The subcommand. @param suite whose schemas the configurations are checked against. */
 export function validate(suite: Suite): Subcommand<ValidateArguments> {
   return {
     builder: (yargs) =>

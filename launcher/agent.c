@@ -20,8 +20,9 @@
 #define AGENT_SOCKET "/run/cni/agent.sock"
 #endif
 /*
- * How long the agent may take to say whether the call is its own, or to take more of the input, and between two signs of life after
- * that. Seconds. "Times" in agent/protocol.ts has these and the agent's own, which have to fit.
+ * How long the agent may take to say whether it takes the call, or to accept more of the input, and after
+ * that between two signs of life. In seconds. "Times" in agent/protocol.ts explains how these relate to the
+ * agent's own timeouts.
  */
 #ifndef ACCEPT_TIMEOUT
 #define ACCEPT_TIMEOUT 2
@@ -33,11 +34,11 @@
 extern char **environ;
 
 enum {
-    /* What neither the agent nor the executable takes more of, in bytes. */
+    /* The most input that the agent and the executable accept, in bytes. */
     LONGEST_INPUT = 16 * 1024 * 1024,
     /*
-     * In bytes. Less than the kernel's buffer for a socket (net.core.wmem_default, 212992), so that sending an offer never waits for
-     * the agent: one that hangs costs ACCEPT_TIMEOUT, once.
+     * In bytes. Less than the kernel's buffer for a socket (net.core.wmem_default, 212992), so that sending
+     * an offer never waits for the agent: an agent that hangs costs ACCEPT_TIMEOUT only once.
      */
     LONGEST_OFFER = 128 * 1024,
 };
@@ -48,7 +49,7 @@ static void set_timeout(int fd, int option, time_t seconds)
     (void)setsockopt(fd, SOL_SOCKET, option, &timeout, sizeof timeout);
 }
 
-/* Connects to the agent. Returns a socket, or -1 when there is no agent, or one that is not of this user or of root. */
+/* Connects to the agent. Returns a socket, or -1 if there is no agent that root or this user runs. */
 static int connect_to_agent(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = AGENT_SOCKET};
@@ -66,7 +67,7 @@ static int connect_to_agent(void)
     return -1;
 }
 
-/* Strings that are sent at once, each ended by NUL. */
+/* Strings that are sent together, each terminated by NUL. */
 struct strings {
     char bytes[LONGEST_OFFER];
     size_t length;
@@ -95,7 +96,7 @@ static int add_namespace(struct strings *strings, const char *path)
     return add_string(strings, text.bytes);
 }
 
-/* Tells the agent whose call this is, and asks whether it is the agent's own. Returns 0 if so. */
+/* Tells the agent whose call this is, and asks whether the agent takes it. Returns 0 if so. */
 static int offer_call(int fd, const char *name)
 {
     static struct strings offer;
@@ -118,7 +119,7 @@ static void put_length(unsigned char bytes[4], size_t length)
         bytes[i] = (unsigned char)(length >> 8 * i);
 }
 
-/* Some commands need no input, and whoever asks may not end it. */
+/* Some commands need no input, and a caller of these may never end it. */
 static int needs_input(void)
 {
     const char *command = getenv("CNI_COMMAND");
@@ -126,8 +127,8 @@ static int needs_input(void)
 }
 
 /*
- * Reads standard input into a file in memory. Returns its descriptor, or -1 with errno; then `taken` tells how many bytes are gone from
- * standard input.
+ * Reads standard input into a file in memory. Returns its descriptor, or -1 with errno; then `taken` tells
+ * how many bytes are gone from standard input.
  */
 static int keep_input(size_t *taken)
 {
@@ -151,7 +152,10 @@ static int keep_input(size_t *taken)
     return kept;
 }
 
-/* Hands the input to the agent: pieces behind their lengths, then a length of 0. Without that, the agent does nothing. */
+/*
+ * Sends the input to the agent: pieces, each after its length, then a length of 0. Until that arrives, the
+ * agent does nothing.
+ */
 static int send_input(int fd, int input)
 {
     static char piece[65536];
@@ -171,8 +175,8 @@ static int send_input(int fd, int input)
 }
 
 /*
- * Passes on that much of what the agent sends. What cannot be written is taken from the agent all the same, as more may follow, and
- * `is_written` is set to 0. Returns 0, or -1 with errno when the agent is gone.
+ * Passes on the next `left` bytes that the agent sends. What cannot be written is read from the agent all the
+ * same, as more may follow, and `is_written` is set to 0. Returns 0, or -1 with errno when the agent is gone.
  */
 static int pass_on(int agent, int to, size_t left, int *is_written)
 {
@@ -189,7 +193,7 @@ static int pass_on(int agent, int to, size_t left, int *is_written)
     return 0;
 }
 
-/* Waits until the agent has undone a call whose result nobody has, which it tells by closing the connection. */
+/* Waits until the agent has undone a call whose result nobody got, upon which it closes the connection. */
 static void wait_for_end(int fd)
 {
     char ignored[64];
@@ -199,9 +203,9 @@ static void wait_for_end(int fd)
 }
 
 /*
- * Passes on what the agent answers: 'E' with standard error, 'H' as a sign of life, and at last 'R' with the exit code and standard
- * output. That this has been written is acknowledged, as the agent undoes an ADD whose result nobody got. Returns the exit code, or -1
- * with errno when the agent has not answered.
+ * Passes on what the agent answers: 'E' with standard error, 'H' as a sign of life, and finally 'R' with the
+ * exit code and standard output. Acknowledges once this has been written, as the agent undoes an ADD whose
+ * result nobody got. Returns the exit code, or -1 with errno when the agent has not answered.
  */
 static int receive_answer(int fd)
 {
@@ -218,7 +222,7 @@ static int receive_answer(int fd)
         } else if (frame[0] == 'R') {
             if (pass_on(fd, STDOUT_FILENO, length, &is_written) != 0)
                 return -1;
-            /* An agent that has given up meanwhile undoes what the result tells of, too. */
+            /* An agent that has given up waiting undoes a successful ADD, too. */
             if (!is_written || (send_all(fd, "A", 1) != 0 && frame[1] == 0 && length > 0)) {
                 wait_for_end(fd);
                 return 1;
@@ -259,11 +263,11 @@ int call_agent(const char *name, const char *self)
     if (is_needed && input < 0) {
         int error = errno;
         close(agent);
-        /* The executable would get the rest of the input only. */
+        /* The executable would get only the rest of the input. */
         return taken > 0 ? fail(IO_FAILURE, "Cannot read the configuration to its end. Try again", self, strerror(error)) : -1;
     }
     if (send_input(agent, input) != 0) {
-        /* It gives up waiting for the input of a slow runtime, and has done nothing. */
+        /* The agent gave up waiting for the input of a slow runtime, and has done nothing. */
         close(agent);
         if (input >= 0 && (lseek(input, 0, SEEK_SET) != 0 || dup2(input, STDIN_FILENO) < 0))
             return fail(IO_FAILURE, "Cannot hand over the configuration. Try again", self, strerror(errno));

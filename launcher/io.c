@@ -102,7 +102,7 @@ static void print(const char *text)
 
 int fail(int code, const char *message, const char *details, const char *reason)
 {
-    /* With nobody to read the error, the exit code still tells of it. */
+    /* If nobody reads the error, the exit code still reports it. */
     (void)signal(SIGPIPE, SIG_IGN);
     struct text number = {0};
     append_number(&number, (uintmax_t)code);

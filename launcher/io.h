@@ -1,6 +1,6 @@
 /*
- * What the parts of the launcher share: texts in buffers, reading and writing in full, and errors as the CNI specification has them.
- * No memory is allocated.
+ * What the parts of the launcher share: texts in buffers, reading and writing in full, and errors in the form
+ * that the CNI specification demands. No memory is allocated.
  */
 
 #ifndef IO_H
@@ -11,15 +11,15 @@
 #include <stdint.h>
 
 enum {
-    /* How long whoever reads the output may leave a full pipe as it is. Seconds. */
+    /* How long the reader of the output may leave a full pipe as it is, in seconds. */
     OUTPUT_TIMEOUT = 15,
-    /* Codes of errors: the CNI specification's for I/O failures and "try again later", and libcni's for internal errors. */
+    /* The CNI specification's codes for I/O failures and "try again later", libcni's for internal errors. */
     IO_FAILURE = 5,
     TRY_AGAIN = 11,
     INTERNAL = 999,
 };
 
-/* Puts texts together piece by piece; `length` is the size of the buffer once something did not fit. */
+/* A text put together piece by piece; `length` is the size of the buffer once something did not fit. */
 struct text {
     char bytes[2 * PATH_MAX];
     size_t length;
@@ -46,14 +46,14 @@ int write_all(int fd, const char *bytes, size_t left);
 int send_all(int fd, const char *bytes, size_t left);
 
 /*
- * Reads exactly that much from a socket. Returns 0, or -1 with errno: EAGAIN once the socket's timeout is over, ECONNRESET when the
- * other side has ended.
+ * Reads exactly `left` bytes from a socket. Returns 0, or -1 with errno: EAGAIN once the socket's timeout is
+ * over, ECONNRESET when the other side has ended.
  */
 int read_all(int fd, char *bytes, size_t left);
 
 /*
- * Prints an error as the CNI specification has it, with which this process ends. `details` is left out if it would have to be escaped.
- * Returns the exit code that goes with it.
+ * Prints an error in the form that the CNI specification demands, before this process ends. `details` is
+ * replaced if it would have to be escaped. Returns the exit code that goes with it.
  */
 int fail(int code, const char *message, const char *details, const char *reason);
 

@@ -1,14 +1,14 @@
 /** How the launcher starts the executable, seen from the executable. Source: launcher.c. */
 
 /**
- * Begins the name of the directory that holds the executable, its loader and its libraries; the digest of its
- * content follows.
+ * The beginning of the name of the directory that holds the executable, its loader and its libraries; the
+ * digest of its content follows.
  */
 export const privatePrefix = '.cni-plugins-';
 
 /**
- * Begins the names of variables that the launcher has set aside, as Node.js, OpenSSL or the C library would
- * obey them.
+ * The beginning of the names of variables that the launcher has set aside, as Node.js, OpenSSL or the C
+ * library would obey them.
  */
 const setAside = 'CNI_FOR_CHILDREN_';
 
@@ -21,8 +21,8 @@ export interface Launch {
 
 /**
  * Reads the command line.
- * @param argv of the process: what follows its first two entries is the launcher's path behind "--", then the
- *   arguments. Without a launcher, as while the build trains the executable, it is the arguments alone.
+ * @param argv of the process: after its first two entries come "--", the launcher's path and the arguments.
+ *   Without a launcher, as while the build trains the executable, only the arguments follow.
  */
 export function readLaunch(argv: readonly string[]): Launch {
   const [, , separator, program, ...args] = argv;
@@ -31,7 +31,7 @@ export function readLaunch(argv: readonly string[]): Launch {
 }
 
 /**
- * The environment that the launcher was started with: for what this process runs, not for itself.
+ * The environment that the launcher was started with: for programs that this process runs, not for itself.
  * @param environment of this process.
  */
 export function readEnvironment(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {

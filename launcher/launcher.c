@@ -1,21 +1,23 @@
 /*
- * What the plugin directory holds under every plugin's name: a static program that has the suite's agent do the call, or, where there
- * is none, runs the suite's executable through the loader and the libraries that were installed with it. So the host needs neither
- * Node.js nor a C library of a certain kind or age.
+ * What the plugin directory holds under every plugin's name: a static program that has the suite's agent do
+ * the call or, where there is none, runs the suite's executable through the loader and the libraries that
+ * were installed with it. So the host needs neither Node.js nor a C library of a certain kind or age.
  *
  * The installed tree:
  *
- *     DIR/bridge, DIR/host-local, DIR/cni, ...     hard links of this program
+ *     DIR/bridge, DIR/host-local, DIR/cni, ...     hard links to this program
  *     DIR/.cni-plugins-BUILD/cni-plugins           the executable
  *     DIR/.cni-plugins-BUILD/LOADER, lib*.so.*     its loader and libraries
  *
- * The executable must not be told by the runtime's environment to load or to write files: variables that Node.js, OpenSSL and the C
- * library obey are set aside for the delegates and programs that it runs, which have everything that the runtime has. It gets no
- * arguments, unless it is one of the two programs that take some.
+ * The runtime's environment must not be able to make the executable load or write files: variables that
+ * Node.js, OpenSSL and the C library obey are set aside for the delegates and programs that it runs, which
+ * get everything that the runtime set. The executable gets no arguments, unless it was started as one of the
+ * two programs that take some.
  *
- * The agent is asked first. It answers whether the call is its own, before it is told what the runtime wants, and begins once it has
- * all of the input; until then, whatever goes wrong means that the executable does the call, with the input kept for it. Afterwards
- * nothing is tried twice: if the agent dies, the runtime is told. See agent.h.
+ * The agent is asked first. It answers whether it takes the call before it is sent the input, and begins once
+ * it has all of the input; until then, whatever goes wrong means that the executable does the call, with the
+ * input that was kept for it. After that, nothing is tried twice: if the agent dies, the runtime is told. See
+ * agent.h.
  *
  * BUILD and LOADER are set by the build. No memory is allocated.
  */
@@ -31,7 +33,7 @@
 #include "io.h"
 
 #define PRIVATE_DIRECTORY "/.cni-plugins-" BUILD "/"
-/* Begins the names of variables that are set aside: see launch.ts. */
+/* The beginning of the names of variables that are set aside: see launch.ts. */
 #define SET_ASIDE "CNI_FOR_CHILDREN_"
 
 extern char **environ;
@@ -40,11 +42,11 @@ enum {
     /* Room for the options of the loader, the arguments of the operators' command, and the final null pointer. */
     MAX_ARGUMENTS = 1024,
     LOADER_ARGUMENTS = 8,
-    /* Room for variables that are set aside, in bytes. Those beyond are left out. */
+    /* Room for variables that are set aside, in bytes. Variables that do not fit are left out. */
     LONGEST_SET_ASIDE = 1024 * 1024,
 };
 
-/* Sets variables aside that would make the executable load or write files of somebody else's choice. */
+/* Sets aside variables that would make the executable load or write files of somebody else's choice. */
 static void clean_environment(void)
 {
     static const char *const forbidden[] = {
@@ -124,7 +126,7 @@ int main(int argc, char **argv)
         return fail(INTERNAL, "Cannot find the directory of this plugin. Mount /proc", "/proc/self/exe", strerror(errno));
     memcpy(directory, self, (size_t)(slash - self));
 
-    /* The name is what it was called by, as all names are links of one file. */
+    /* The plugin's name is the one that this was called by, as all names are links to one file. */
     char *called = argc > 0 ? argv[0] : slash;
     char *name = strrchr(called, '/');
     name = name ? name + 1 : called;

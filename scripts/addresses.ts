@@ -1,17 +1,17 @@
 /**
- * Addresses that nodes share, tried on three nodes that a switch joins, with a member of etcd on each, which
- * wants a certificate and a password. "lives" has pods come and go while members are killed, stopped, cut off
- * and out of disk: no address may ever be with two pods, none may be lost. "bench" measures ADD. "pods"
- * starts 1,000 pods, which is to take 60 seconds at most. "up" is for looking around.
+ * Addresses that nodes share, tried on three nodes joined by a switch, with a member of etcd on each, which
+ * demands a certificate and a password. "lives" has pods come and go while members are killed, stopped, cut
+ * off or out of disk space: no address may ever be held by two pods, and none may be lost. "bench" measures
+ * ADD. "pods" starts 1,000 pods, which must take 60 seconds at most. "up" is for looking around.
  *
- *     npm run addresses -- lives                     1,000 lives, and a fault with each 100
+ *     npm run addresses -- lives                     1,000 lives, and a fault for every 100
  *     npm run addresses -- lives --count 10000 --each 500 --record    and a row of docs/reliability.md
  *     npm run addresses -- up                        opens a shell on the nodes
  *     npm run addresses -- bench                     by nodes and by size of the range
  *     npm run addresses -- bench --record            and writes the table of docs/whereabouts.md
  *     npm run addresses -- pods --record             1,000 pods with macvlan, and the line of that page
  *
- * It runs in namespaces of its own, and touches nothing of the machine. The exit code is 1 when anything was
+ * It runs in namespaces of its own, and changes nothing on the machine. The exit code is 1 when anything was
  * wrong.
  */
 
@@ -39,7 +39,7 @@ const page = join(import.meta.dirname, '../docs/whereabouts.md');
 const cleanups: (() => void | Promise<void>)[] = [];
 const t: Teardown = { teardown: (step) => void cleanups.push(step) };
 
-/** Ends all that has been started, the last first. */
+/** Ends everything that was started, in reverse order. */
 async function tearDown(): Promise<void> {
   for (let step = cleanups.pop(); step; step = cleanups.pop()) await step();
 }
@@ -47,7 +47,7 @@ async function tearDown(): Promise<void> {
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 for (const signal of signals)
   process.on(signal, () => {
-    if (shellRuns) return; // It is the shell's.
+    if (shellRuns) return; // The signal is for the shell.
     void tearDown().finally(() => process.exit(1));
   });
 let shellRuns = false;
@@ -73,7 +73,7 @@ try {
   await tearDown();
 }
 
-/** Writes figures where the page has them. */
+/** Writes figures to their place in the page. */
 function write(part: 'bench' | 'pods', text: string): void {
   const generated = new RegExp(
     `(<!-- npm run addresses -- ${part} writes from here -->\\n)[^]*?(<!-- to here -->)`,
@@ -99,7 +99,7 @@ async function lives(): Promise<void> {
   });
 }
 
-/** Has a person use nodes with a network "vlan7" until they leave the shell, which runs outside of them. */
+/** Lets a person use nodes with a network "vlan7" until they leave the shell, which runs outside of them. */
 async function useInShell(): Promise<void> {
   const { nodes, onNodes } = await nodesOf(t, 3, { quarantine: 30 });
   const ipam = { type: 'whereabouts', ...onNodes[0]!.ipam };

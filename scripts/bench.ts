@@ -3,14 +3,14 @@
  * each call is made by all three in turn. Prints a table; when everything was measured, writes it with the
  * spread of every figure to bench/, and what matters most to README.md.
  *
- *     npm run bench                   everything, in some ten minutes
- *     npm run bench -- --quick        fewer calls, in two
+ *     npm run bench                   everything, in about ten minutes
+ *     npm run bench -- --quick        fewer calls, in two minutes
  *     npm run bench -- host-local     only scenarios whose name begins with this
- *     npm run bench -- memory         10,000 verbs for the agent, however long they take
- *     npm run bench -- --chart        nothing: draws bench/results.svg anew from bench/results.json
+ *     npm run bench -- memory         only the agent's memory, over 10,000 verbs, with 15 minutes for them
+ *     npm run bench -- --chart        nothing: only redraws bench/results.svg from bench/results.json
  *
- * The reference plugins are the newest that Debian has, or those in the directory CNI_REFERENCE. It runs in
- * network and mount namespaces of its own, and touches nothing of the machine.
+ * The reference plugins are the newest that Debian has, or those in the directory $CNI_REFERENCE. It runs in
+ * network and mount namespaces of its own, and changes nothing on the machine.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -49,7 +49,7 @@ const generated = /(<!-- npm run bench writes from here -->\n)[\s\S]*(<!-- to he
 if (values.chart) writeChart((JSON.parse(readFileSync(join(output, 'results.json'), 'utf8')) as Report).rows);
 else if (process.env.BENCH_INSIDE) await run();
 else {
-  // In there, nothing can be downloaded.
+  // Inside its own namespaces, nothing can be downloaded.
   const { description, directory } = findReference();
   continueOnOwnHost({ BENCH_INSIDE: description, CNI_REFERENCE: directory });
 }
@@ -88,7 +88,7 @@ function writeChart(rows: readonly Row[]): void {
   writeFileSync(join(output, 'results.svg'), drawChart(rows));
 }
 
-/** Scenarios that the command line asks for: all, or those whose names begin so. */
+/** Whether the command line asks for a scenario: for all, or by the beginning of its name. */
 function chosen({ name }: { name: string }): boolean {
   return positionals.length === 0 || positionals.some((start) => name.startsWith(start));
 }

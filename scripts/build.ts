@@ -8,9 +8,9 @@
  * changed since the last build is not built again.
  *
  * The bytecode that each plugin runs is built in as well. It comes from training: a first executable is put
- * through every verb of the samples in conf/, in namespaces, which needs root; without, functions are
- * compiled when called. With --reproducible, training is repeated until chance has no part in what it
- * leaves, so that two builds are the same, byte by byte.
+ * through every verb of the samples in conf/, in namespaces, which needs root; without it, functions are
+ * compiled when called. With --reproducible, training is repeated until its results no longer depend on
+ * chance, so that two builds are the same, byte for byte.
  */
 
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -54,12 +54,12 @@ const binDir = native ? join(root, 'dist/bin') : join(root, 'dist', arch, 'bin')
 const execArgv = [
   '--no-warnings',
   '--v8-pool-size=0',
-  // Hash tables keep the seed that Node.js was built with. A new one at each start protects a server from
-  // strings chosen to collide; here it would cost 3 ms of a process that reads one configuration.
+  // Hash tables keep the seed that Node.js was built with. A new seed at each start protects a server from
+  // strings chosen to collide; here it would cost 3 ms for a process that reads one configuration.
   '--no-rehash-snapshot',
   // Nothing runs for long enough to be worth machine code from the second call on.
   '--no-sparkplug',
-  // What does run for long is optimized on the spot: handing it to another thread can cost 3 ms of waiting
+  // What does run for long is optimized on the same thread: handing it to another can cost 3 ms of waiting
   // for a lock.
   '--no-concurrent-recompilation',
   '--disable-sigusr1',
@@ -73,7 +73,7 @@ const bundling = {
   minify: true,
   platform: 'node',
   target: 'node26',
-  // jsonc-parser's main file is of a kind that cannot be bundled.
+  // jsonc-parser's "main" file has a module format that cannot be bundled.
   mainFields: ['module', 'main'],
   // A single executable's main script is CommonJS, and so is what it loads.
   format: 'cjs',
@@ -99,7 +99,7 @@ const packages = bundledPackages([
 ]);
 await makeExecutable();
 
-/** Carries out a step of the build, which ends with what the step has to say if it fails. */
+/** Runs a step of the build; if it fails, ends the build with the step's error message. */
 function attempt<T>(step: () => T): T {
   try {
     return step();
@@ -131,7 +131,7 @@ function entryPoint(): string {
   `;
 }
 
-/** Source of the operators' command's first module: it reads the plugins' schemas from the same table. */
+/** Source of the operators' command's first module, which reads the plugins' schemas from the same table. */
 function operatorsEntryPoint(): string {
   return `
     import { main } from './cli/main.ts';
@@ -148,8 +148,8 @@ function tableOf(directory: string): string {
 }
 
 /**
- * Makes one file of a module and all that it imports: a script whose value is a function, as
- * scripts/build/loader.ts calls it.
+ * Bundles a module and everything that it imports into one file: a script whose value is a function, for
+ * scripts/build/loader.ts to call.
  * @returns esbuild's account of what is in it.
  */
 async function bundle(file: string, contents: string, more: BuildOptions = {}): Promise<Metafile> {
@@ -169,7 +169,7 @@ async function bundle(file: string, contents: string, more: BuildOptions = {}): 
 
 /**
  * Makes the executable's first script.
- * @param training where it leaves code caches, "" when it is for use.
+ * @param training where it leaves code caches; "" for the executable that is meant for use.
  */
 async function bundleLoader(file: string, training: string): Promise<void> {
   await build({
@@ -180,7 +180,7 @@ async function bundleLoader(file: string, training: string): Promise<void> {
   });
 }
 
-/** Node.js for the target, without its symbols: 150 MB become 116. @returns the path. */
+/** Node.js for the target, without its symbols: 116 MB rather than 150. @returns the path. */
 function strippedNode(): string {
   const source = join(nodePackage(arch), 'bin/node');
   const stripped = join(buildDir, 'node');
@@ -194,8 +194,8 @@ function strippedNode(): string {
 }
 
 /**
- * Puts the parts together, unless the last build did so from the same ones, and links the names to the
- * result.
+ * Puts the parts together, unless the last build already did so with the same parts, and links the names to
+ * the result.
  */
 async function makeExecutable(): Promise<void> {
   const executable = join(buildDir, 'cni-plugins');
@@ -233,19 +233,19 @@ async function makeExecutable(): Promise<void> {
   console.log(`${binDir}: ${names.length} names of one executable of ${megabytes} MB (${names.join(', ')})`);
 }
 
-/** Why there can be no training, if so. */
+/** Why training is not possible, or not wanted; undefined otherwise. */
 function trainingObstacle(): string | undefined {
-  // A code cache must come from the very V8 that reads it.
+  // A code cache must come from the very same V8 that will read it.
   if (!native) return 'Training needs a machine of that architecture';
   if (process.getuid?.() !== 0) return 'Training needs root';
   return process.env.CNI_SKIP_TRAINING ? 'Training is skipped, as CNI_SKIP_TRAINING asks' : undefined;
 }
 
 /**
- * Has every plugin leave the bytecode of what it runs. What that is depends on chance where calls get in each
- * other's way: if two builds have to be the same, it is done until each plugin has left the same twice.
+ * Has every plugin leave the bytecode of what it runs. Where calls get in each other's way, that depends on
+ * chance: for a reproducible build, training is repeated until each plugin has left the same bytecode twice.
  * @param directory where the code caches go.
- * @returns false when it failed, as within a container that may not create namespaces. It has said why.
+ * @returns false when training failed, as in a container that may not create namespaces. It has said why.
  */
 function train(directory: string): boolean {
   console.log('Training');
@@ -276,13 +276,13 @@ function train(directory: string): boolean {
  */
 function assemble(main: string, output: string, caches: readonly string[], directory: string): void {
   const config = {
-    // The executable keeps this path: a relative one is the same wherever it is built.
+    // The executable contains this path: a relative one is the same wherever it is built.
     main,
     output: `${output}.new`,
     executable: base,
     disableExperimentalSEAWarning: true,
     execArgv,
-    // Nothing in a runtime's environment may add to them.
+    // Nothing in a runtime's environment may add options.
     execArgvExtension: 'none',
     assets: Object.fromEntries([
       ...['main.js', 'cni.js', ...Object.values(apart)].map((file) => [file, join(buildDir, file)]),

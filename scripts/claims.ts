@@ -1,4 +1,4 @@
-/** What a program that shows something claims on standard output, and how many of the claims held. */
+/** The claims that a demonstration makes on standard output, and how many of them held. */
 
 const started = performance.now();
 
@@ -11,7 +11,7 @@ export class Claims {
     console.log(`\n${text}`);
   }
 
-  /** Something that is not to be checked. */
+  /** A remark, which is not checked. */
   say(text: string): void {
     console.log(`  ${text}`);
   }
@@ -28,13 +28,13 @@ export class Claims {
     console.log(`  ✔ ${claim}`);
   }
 
-  /** A claim that cannot be true any more. */
+  /** A claim that did not hold. */
   fail(claim: string): void {
     this.failed++;
     console.log(`  ✘ ${claim}`);
   }
 
-  /** Checks a claim. An error is a claim that does not hold, and is told with it. */
+  /** Checks a claim. An error means that it does not hold, and is printed with it. */
   async check(claim: string, truth: Promise<boolean>): Promise<void> {
     try {
       if (await truth) this.hold(claim);
@@ -46,7 +46,7 @@ export class Claims {
 
   /**
    * Sums up, and sets the exit code of the process: 0 only if every claim held.
-   * @param epilogue what else there is to say if they did.
+   * @param epilogue what else to say if they did.
    */
   conclude(epilogue: string): void {
     const seconds = ((performance.now() - started) / 1000).toFixed(1);

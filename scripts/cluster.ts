@@ -1,6 +1,6 @@
 /**
- * A Kubernetes cluster on these plugins. "test" checks what people do with one; the exit code is 0 only if
- * all of it held. "up" opens a shell on it.
+ * A Kubernetes cluster with these plugins. "test" checks what people do with one; the exit code is 0 only if
+ * all checks held. "up" opens a shell on it.
  */
 
 import { join } from 'node:path';
@@ -16,14 +16,14 @@ const t: Teardown = { teardown: (step) => void cleanups.push(step) };
 const claims = new Claims();
 const [mode] = process.argv.slice(2);
 
-/** Ends all that has been started, the last first. */
+/** Ends everything that was started, in reverse order. */
 async function tearDown(): Promise<void> {
   for (let step = cleanups.pop(); step; step = cleanups.pop()) await step();
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
   process.on(signal, () => {
-    if (shellRuns) return; // It is the shell's.
+    if (shellRuns) return; // The signal is for the shell.
     console.error(`\n${signal}: taking the cluster down`);
     void tearDown().finally(() => process.exit(1));
   });
@@ -45,7 +45,7 @@ const epilogue = 'The namespaces have been removed; the network of this machine 
 if (mode === 'up' && !broken) claims.say(epilogue);
 else claims.conclude(epilogue);
 
-/** Has a person use the cluster until they leave the shell, which runs outside of it. */
+/** Lets a person use the cluster until they leave the shell, which runs outside the cluster. */
 async function useInShell({ outside, plane, nodes }: Cluster): Promise<void> {
   const { pid } = plane.machine.node;
   console.log(`

@@ -1,4 +1,4 @@
-/** Packages of another suite or architecture of Debian, unpacked without being installed. */
+/** Packages from another suite or architecture of Debian, unpacked without being installed. */
 
 import { execFileSync } from 'node:child_process';
 import {
@@ -15,27 +15,27 @@ import { join } from 'node:path';
 
 const cache = join(import.meta.dirname, '../build/debian');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-/** After how many milliseconds an unpacked package is looked for anew. */
+/** After how many milliseconds to look for a newer version of an unpacked package. */
 const fresh = 24 * 3600 * 1000;
 
-/** Which archive a package is to come from. */
+/** Which archive a package comes from. */
 export interface Archive {
-  /** Such as "sid"; this machine's own, with its updates, unless given. */
+  /** Such as "sid"; by default this machine's own, with its updates. */
   suite?: string;
-  /** Debian's name of the architecture; this machine's own unless given. */
+  /** Debian's name for the architecture; by default this machine's own. */
   architecture?: string;
 }
 
 /** A package on disk. */
 export interface DebianPackage {
   version: string;
-  /** What has its files, as "/" would after installing it. */
+  /** The directory with its files, laid out as below "/" after installing it. */
   directory: string;
 }
 
 /**
  * The newest version that the archive has, from the mirror that this machine uses.
- * @throws Error when it cannot be had.
+ * @throws Error when it cannot be obtained.
  */
 export function cachedPackage(name: string, archive: Archive = {}): DebianPackage {
   const architecture = archive.architecture ?? ask('dpkg', ['--print-architecture']);
@@ -48,7 +48,7 @@ export function cachedPackage(name: string, archive: Archive = {}): DebianPackag
       writeFileSync(versionFile, version);
     }
   } catch (error) {
-    // What was fetched before is better than nothing, as on a machine without a network.
+    // What was fetched earlier is better than nothing, as on a machine without a network.
     if (existsSync(versionFile) && existsSync(unpacked))
       return { version: readFileSync(versionFile, 'utf8'), directory: unpacked };
     const reason = String((error as { stderr?: Buffer }).stderr ?? error);
@@ -66,7 +66,7 @@ function isFresh(file: string): boolean {
 }
 
 /**
- * Downloads and unpacks a package with lists of its own: the machine's stay as they are.
+ * Downloads and unpacks a package, with package lists of its own: the machine's stay as they are.
  * @returns its version.
  */
 function fetch(

@@ -1,14 +1,14 @@
 /**
- * Shows that the proofs can fail: puts one known fault after the other into a copy of the code, runs the part
- * of the proof that has to see it, and then the same without it, which must pass.
+ * Shows that the proofs can fail: puts one known fault after another into a copy of the code, runs the part
+ * of the proof that has to detect it, and then the same part without the fault, which must pass.
  *
  *     npm run deliberate                      every fault
- *     npm run deliberate -- --proof kill      those of one proof, or of several when it is given again
+ *     npm run deliberate -- --proof kill      those for one proof, or for several if given more than once
  *     npm run deliberate -- --only STATUS     those whose description has that text
  *     npm run deliberate -- --record          and writes the outcome to docs/reliability.md
  *
  * The faults are in scripts/deliberate/faults.ts. It needs root, as the proofs do, and exits with 1 when a
- * proof has seen nothing, has said something else, or fails without a fault.
+ * proof does not detect a fault, reports something else, or fails without a fault.
  */
 
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
@@ -73,7 +73,7 @@ if (values.record && chosen.length === faults.length)
   });
 process.exit(unseen > 0 ? 1 : 0);
 
-/** What is wrong with how a proof takes a fault; "" when it sees it. */
+/** What is wrong with a proof's reaction to a fault; "" when the proof detects it. */
 async function problemOf(i: number, { proof, run, says }: Fault): Promise<string> {
   const args = [...proofs[proof], ...run];
   const { passed, output } = await workspace.run(i, args, longestRun);
@@ -88,7 +88,7 @@ async function problemOf(i: number, { proof, run, says }: Fault): Promise<string
   return sound.get(key) ? '' : 'It fails without the fault as well';
 }
 
-/** How many faults each proof has seen to. */
+/** How many faults each proof was tried with. */
 function proofCounts(): string {
   return [...Map.groupBy(chosen, ({ proof }) => proof)]
     .map(([proof, own]) => `${proof} ${own.length}`)

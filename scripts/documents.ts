@@ -1,4 +1,4 @@
-/** What the packages have to read: the manual, its samples and the licence. */
+/** The documents in the packages: the manual, its samples and the licence. */
 
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ const documents = [
   'docs',
 ];
 
-/** Copies them into a directory. They keep their places there, so that their links lead to one another. */
+/** Copies them into a directory. They keep their relative places, so that links between them work. */
 export function copyDocuments(directory: string): void {
   for (const document of documents)
     cpSync(join(root, document), join(directory, document), { recursive: true });

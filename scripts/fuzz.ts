@@ -1,11 +1,11 @@
 /**
  * `npm run fuzz`: tries the suite with hostile input, in every place that input comes from.
  *
- *     --inputs N       tries at least so many, beside those that each target has of its own
+ *     --inputs N       tries at least this many, besides the inputs that each target has of its own
  *     --target A,B     only these targets
- *     --every N        one of N of the inputs that targets have of their own
- *     --seed N         which inputs are made
- *     --path P         only the input that was found to fail, as it was printed
+ *     --every N        only one in N of the inputs that targets have of their own
+ *     --seed N         determines which inputs are made
+ *     --path P         only the input with this path, as printed when it failed
  *     --record         writes the row of docs/reliability.md
  */
 
@@ -39,12 +39,12 @@ if (unknown !== undefined)
 const chosen = targets.filter(({ name }) => wanted?.includes(name) ?? true);
 const seed = Number(values.seed);
 const isOfHost = (target: Target) => hostTargets.includes(target);
-/** An input of these takes as long as some hundred of the others, of which there are more in their place. */
+/** An input of these takes as long as about a hundred of the others, so that the others get more inputs. */
 const isSlow = (target: Target) => isOfHost(target) && !chosen.every(isOfHost);
 const slow = chosen.filter(isSlow).length;
 const eachSlow = Math.ceil(Number(values.inputs) / chosen.length / 40);
 const each = Math.ceil((Number(values.inputs) - slow * eachSlow) / (chosen.length - slow));
-/** What of the targets' own inputs is tried, as an option. */
+/** The option that limits the targets' own inputs, if there is a limit. */
 const own = values.every === '1' ? '' : ` --every ${values.every}`;
 const start = performance.now();
 let failed = 0;

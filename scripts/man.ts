@@ -64,10 +64,10 @@ function page(words: readonly string[], help: Help, seeAlso: readonly string[], 
   return `${lines.join('\n')}\n`;
 }
 
-/** Indexes of manuals have no full stop. */
+/** Entries in an index of manual pages have no full stop. */
 const nameLine = (description: string) => description.replace(/\.$/, '');
 
-/** "Environment" of a block whose first line is "Environment:" or "Environment, as with cnitool:". */
+/** "Environment" for a block whose first line is "Environment:" or "Environment, as with cnitool:". */
 function headingOf(block: string): string | undefined {
   return /^([A-Z][a-z]+(?: [a-z]+)?)[^.\n]*:\n {2}/.exec(block)?.[1];
 }

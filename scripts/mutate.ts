@@ -1,19 +1,19 @@
 /**
- * Puts small faults into the code, one at a time, and sees whether a test fails. What no test notices is
- * either a gap in the tests or no fault: test/mutants.json says why, for those that are none.
+ * Puts small faults into the code, one at a time, and sees whether a test fails. A mutant that no test
+ * notices is either a gap in the tests or not a fault: test/mutants.json says why, for those that are not.
  *
  *     npm run mutate                          240 mutants, chosen by chance
  *     npm run mutate -- --sample 400 --seed 11
- *     npm run mutate -- --minutes 20          begins no mutant after that time; the same call goes on later
- *     npm run mutate -- --again               tries those that no test had noticed with tests not run yet
- *     npm run mutate -- --again --only ip.ts  tries those only whose file, line or change have that text
- *     npm run mutate -- --test FILE           runs these test files only, of those that reach a mutant
- *     npm run mutate -- --seconds 60          gives each so much time for network tests, in place of 25 s
+ *     npm run mutate -- --minutes 20          begins no mutant after that time; the same command continues
+ *     npm run mutate -- --again               tries those that no test noticed, with tests not run yet
+ *     npm run mutate -- --again --only ip.ts  tries only those whose file, line or change contains that text
+ *     npm run mutate -- --test FILE           runs only these of the test files that reach a mutant
+ *     npm run mutate -- --seconds 60          gives each this much time for network tests, instead of 25 s
  *     npm run mutate -- --record              and writes the outcome to docs/reliability.md
  *
  * All mutants are built into one copy of the project, asleep; each test file is run once to see which of them
- * it reaches. A test that fails with a mutant must pass right after without it, else its failure counts for
- * nothing. What is known by now stands in build/mutants-<seed>.json. It needs root, as the tests do.
+ * it reaches. A test that fails with a mutant must pass without it right afterwards, otherwise its failure
+ * does not count. The results so far are kept in build/mutants-<seed>.json. It needs root, as the tests do.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -54,14 +54,14 @@ interface Fate {
   readonly passed: Readonly<Record<string, string>>;
 }
 
-/** What is known by now. */
+/** What is known so far. */
 interface State {
   reach: Record<string, Reach>;
   fates: Record<string, Fate>;
   minutes: number;
 }
 
-/** A mutant that is no fault, as test/mutants.json has it. */
+/** A mutant that is not a fault, as listed in test/mutants.json. */
 interface Equivalent {
   readonly mutant: string;
   readonly why: string;
@@ -75,7 +75,7 @@ const stateFile = join(root, `build/mutants-${seed}.json`);
 const state: State = existsSync(stateFile)
   ? (JSON.parse(readFileSync(stateFile, 'utf8')) as State)
   : { reach: {}, fates: {}, minutes: 0 };
-/** Pages run in a browser, where no mutant can be awoken. The launcher is in C. */
+/** Pages run in a browser, where no mutant can be woken. The launcher is in C. */
 const sources = tracked('lib', 'plugins', 'ipam', 'agent', 'cli').filter(
   (file) => file.endsWith('.ts') && !file.startsWith('cli/draw/page/'),
 );
@@ -107,7 +107,7 @@ await each(workspaces, left, tryMutant);
 save();
 report();
 
-/** Files of a git work tree that are below some directories. */
+/** The files below some directories that git tracks. */
 function tracked(...directories: string[]): string[] {
   const args = ['ls-files', '--', ...directories];
   return execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim().split('\n');
@@ -115,7 +115,7 @@ function tracked(...directories: string[]): string[] {
 
 /**
  * Chooses mutants by a hash of the seed and their key: a change of the code changes the sample only where it
- * changes mutants. Of mutants with one key, as of the same line twice, the first is taken.
+ * changes mutants. Of several mutants with one key, as when a line occurs twice, the first is taken.
  */
 function chooseMutants(): Map<string, Mutant> {
   const all = new Map<string, Mutant>();
@@ -129,7 +129,7 @@ function chooseMutants(): Map<string, Mutant> {
   return new Map(ranked.slice(0, Number(values.sample)).map(({ key, mutant }) => [key, mutant]));
 }
 
-/** Hands pieces of work to whichever workspace has nothing to do, until the time is up. */
+/** Gives pieces of work to whichever workspace is idle, until the time is up. */
 async function each<T>(
   workspaces: readonly Workspace[],
   pieces: readonly T[],
@@ -162,7 +162,7 @@ function isToBeTried(key: string): boolean {
 
 async function observe(workspace: Workspace, file: string): Promise<void> {
   const { reached, ...seen } = await workspace.observe(file);
-  // Noting what is reached is writing as well, which disturbs a test that counts what a process writes.
+  // Noting what is reached writes to a file, which may disturb a test that counts what a process writes.
   const { passed, seconds, failure } = seen.passed ? seen : await workspace.passes([file], 600);
   state.reach[file] = {
     digest: digestOf(root, file, keys),
@@ -194,13 +194,13 @@ async function tryMutant(workspace: Workspace, i: number): Promise<void> {
   console.log(`${outcome} in ${seconds} s: ${file}:${line}: ${change}${by ? ` [${by}]` : ''}`);
 }
 
-/** @returns what fails with a mutant, and does not fail right after without it. */
+/** @returns what fails with a mutant, but passes without it right afterwards. */
 async function failureOf(
   workspace: Workspace,
   i: number,
   { files, seconds }: Run,
 ): Promise<string | undefined> {
-  // A call that waits for ever is noticed, too.
+  // A mutant with which a call never ends is noticed, too.
   const limit = 30 + 4 * seconds;
   for (let left = 3; left > 0; left--) {
     const { passed, failure } = await workspace.test(i, files, limit);
@@ -218,7 +218,7 @@ function save(): void {
   writeFileSync(stateFile, JSON.stringify(state, null, 1));
 }
 
-/** Prints the outcome, and records it if that is asked for and all are tried. */
+/** Prints the outcome, and records it if that is asked for and all mutants were tried. */
 function report(): void {
   const tried = keys.filter((key) => key in state.fates);
   const killed = tried.filter((key) => state.fates[key]?.outcome === 'killed').length;

@@ -7,20 +7,20 @@ import { Guest, guestDirectory } from '../test/support/guest.ts';
 /** Whether the program runs in a guest already. */
 export const isInGuest = guestDirectory !== undefined;
 
-/** In seconds. */
+/** How long a program may run in a guest, in seconds. */
 const longestRun = 12 * 60 * 60;
 
 /** How a program in a guest ended. */
 export interface GuestRun {
   /** Exit code of the program; 1 when the guest ended without one. */
   readonly exit: number;
-  /** What it gave to {@link hand}; undefined when it gave nothing. */
+  /** What it passed to {@link hand}; undefined when it passed nothing. */
   readonly result: unknown;
 }
 
 /**
  * Starts the running program again in a guest that sees the same files, and shows what it prints.
- * @param args besides the program's own; of an option that is there twice, the last one counts.
+ * @param args besides the program's own; if an option is given twice, the last one counts.
  */
 export async function runInGuest(args: readonly string[] = []): Promise<GuestRun> {
   const guest = new Guest();
@@ -44,7 +44,7 @@ export async function runInGuest(args: readonly string[] = []): Promise<GuestRun
   };
 }
 
-/** Hands a value out of the guest, for {@link GuestRun}. */
+/** Passes a value out of the guest, for {@link GuestRun}. */
 export function hand(result: unknown): void {
   writeFileSync(join(guestDirectory!, 'result'), JSON.stringify(result));
 }

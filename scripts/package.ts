@@ -11,7 +11,7 @@
  * - the SHA-256 and SHA-512 of each.
  *
  * The same executables give the same bytes: all times are that of SOURCE_DATE_EPOCH, or else of the last
- * commit. With COMPRESSION_LEVEL=1, they are made in a third of the time, and larger.
+ * commit. With COMPRESSION_LEVEL=1, they take a third of the time, but are larger.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -56,12 +56,12 @@ const manual = await manPages(() => makeCommand(sourceSuite()), new Date(Number(
 const compression = process.env.COMPRESSION_LEVEL ?? '6';
 const outDir = join(root, 'dist/package');
 const staging = join(root, 'build/package', arch);
-/** A copy of the built tree, whose files get the modes and times that are packed. */
+/** A copy of the built tree, whose files get the modes and times for the packages. */
 const built = join(staging, 'bin');
 
 rmSync(staging, { recursive: true, force: true });
 for (const directory of [outDir, staging]) mkdirSync(directory, { recursive: true });
-// There is one of each architecture, which packaging/Dockerfile takes.
+// Only one version of each architecture is kept, which packaging/Dockerfile takes.
 for (const file of readdirSync(outDir))
   if (new RegExp(`[-_]${architecture}[-.]`).test(file)) rmSync(join(outDir, file));
 run('cp', ['--archive', binDir, built]);
@@ -98,7 +98,7 @@ function makeArchive(): string {
 
 /**
  * The Debian package. Executables go where Debian's runtimes look, /usr/lib/cni: /opt is not for packages of
- * a distribution, and "cni install" serves those that look there.
+ * a distribution, and "cni install" serves the runtimes that look there.
  * @returns its name.
  */
 function makeDebianPackage(): string {
@@ -111,7 +111,7 @@ function makeDebianPackage(): string {
   writeUnits(join(tree, 'usr/lib/systemd/system'));
   cpSync(join(root, 'packaging/debian/copyright'), join(doc, 'copyright'));
   copyDocuments(doc);
-  // Debian's name for samples; the documents speak of conf/.
+  // This is Debian's name for samples; the documents refer to conf/.
   renameSync(join(doc, 'conf'), join(doc, 'examples'));
   symlinkSync('examples', join(doc, 'conf'));
   writeLicenses(join(doc, 'licenses'));
@@ -122,7 +122,7 @@ function makeDebianPackage(): string {
   writeManPages(pages);
   run('gzip', ['-9', '--no-name', ...readdirSync(pages).map((file) => join(pages, file))]);
 
-  // Not the blocks taken, of which the file system decides in its own time.
+  // Not the allocated blocks, which depend on when the file system allocates them.
   const installedSize = output('du', ['--summarize', '--apparent-size', '--block-size=1K', tree]).split(
     '\t',
   )[0]!;
@@ -144,13 +144,13 @@ function makeDebianPackage(): string {
   return name;
 }
 
-/** Puts the built tree into a directory by hard links, so that an archive has each file once. */
+/** Puts the built tree into a directory by hard links, so that an archive contains each file only once. */
 function linkExecutables(directory: string): void {
   mkdirSync(directory, { recursive: true });
   run('cp', ['--archive', '--link', `${built}/.`, directory]);
 }
 
-/** The units of the agent and of the DHCP daemon, with the path that the package has these at. */
+/** The units of the agent and of the DHCP daemon, with the path where the package has these. */
 function writeUnits(directory: string): void {
   mkdirSync(directory, { recursive: true });
   const source = join(root, 'conf/systemd');
@@ -160,14 +160,14 @@ function writeUnits(directory: string): void {
   }
 }
 
-/** The licences of what the tree contains, which the build has put into its private directory. */
+/** The licences of what the tree contains, which the build put into its private directory. */
 function writeLicenses(directory: string): void {
   const hidden = readdirSync(built).find((name) => name.startsWith(privatePrefix));
   if (!hidden) fail(`"${binDir}" has no private directory. Run "npm run build" again`);
   cpSync(join(built, hidden, 'licences'), directory, { recursive: true });
 }
 
-/** The command knows its own completion, whatever the architecture: the machine's build is asked. */
+/** Asks this machine's build of the command for its completion, which is the same for all architectures. */
 function writeCompletion(file: string, shell: Shell): void {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, output(join(root, 'dist/bin/cni'), ['completion', shell]));
@@ -178,7 +178,7 @@ function writeManPages(directory: string): void {
   for (const [file, text] of manual) writeFileSync(join(directory, file), text);
 }
 
-/** Gives files the modes that a umask could have changed, and everything the same time. */
+/** Sets the modes of files, which a umask could have changed, and gives everything the same time. */
 function settle(tree: string): void {
   const time = Number(epoch);
   for (const entry of readdirSync(tree, { recursive: true, withFileTypes: true })) {

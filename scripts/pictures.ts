@@ -1,7 +1,7 @@
 /**
  * Draws the pictures of docs/cni.md with `cni draw`, on hosts that the tests make.
  *
- *     npm run pictures        after npm run build, as root; some two minutes
+ *     npm run pictures        after npm run build, as root; takes about two minutes
  */
 
 import { mkdirSync, writeFileSync } from 'node:fs';

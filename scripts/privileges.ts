@@ -1,12 +1,12 @@
 /**
- * Finds out which capabilities each verb of each plugin takes, by leaving each out, and writes
+ * Finds out which capabilities each verb of each plugin needs, by leaving out each of them, and writes
  * docs/privileges.json and the table in docs/privileges.md:
  *
- *     npm run privileges                  every row, but for those of a guest
- *     npm run privileges -- ROW...        only these are found anew
+ *     npm run privileges                  every row, except those of a guest
+ *     npm run privileges -- ROW...        only these rows
  *     npm run privileges -- --guest       ipvlan, vlan, vrf and dummy, in User Mode Linux
  *
- * test/network/privileges.test.ts keeps the table true, but for the rows of a guest.
+ * test/network/privileges.test.ts verifies the table, except the rows of a guest.
  */
 
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -23,7 +23,7 @@ const [dataFile, page] = ['json', 'md'].map((ending) => join(root, `docs/privile
 /** Where the page has the table. */
 const generated = /(<!-- npm run privileges writes from here -->\n)[\s\S]*(<!-- to here -->)/;
 
-/** Most verbs take one of these sets. */
+/** Most verbs need one of these sets. */
 const guesses = [
   [],
   ['CAP_NET_ADMIN'],
@@ -55,7 +55,7 @@ const known = [...subjects, ...guestSubjects].flatMap(({ name }) =>
   found[name] ? [[name, found[name]]] : [],
 );
 const sorted = Object.fromEntries(known) as Privileges;
-// As biome formats it, which does not run in a guest.
+// Formatted as by biome, which does not run in a guest.
 const data = JSON.stringify(sorted, null, 2).replace(
   /\[\s+("[^\]]*")\s+\]/g,
   (_, list: string) => `[${list.replace(/\s+/g, ' ')}]`,

@@ -1,4 +1,4 @@
-/** What a proof, or repeated runs, have found so far, in build/: what takes hours can be done in parts. */
+/** Keeps in build/ what a proof, or repeated runs, found so far: what takes hours can be done in parts. */
 
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import type { Journal } from '../test/proof/prove.ts';
 
 const root = join(import.meta.dirname, '..');
 
-/** A file with a line of JSON for each case. It holds for one commit: another one has to be tried anew. */
+/** A file with a line of JSON for each case. It is valid for one commit: another has to be tried anew. */
 export class ProofJournal implements Journal {
   /** How long it has taken so far. */
   minutes = 0;

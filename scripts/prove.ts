@@ -1,11 +1,11 @@
 /**
- * Proves that nothing is lost whenever the suite is killed or failed. Every system call of each verb from the
- * one on that follows the configuration is tried, with every way in which a runtime may clean up afterwards,
- * and the host is looked at from outside.
+ * Proves that nothing is lost whenever the suite is killed or one of its system calls fails. Tries every
+ * system call of each verb after the configuration was read, with every way in which a runtime may clean up
+ * afterwards, and looks at the host from outside.
  *
  *     npm run prove -- --kind kill                     SIGKILL at every change
  *     npm run prove -- --kind fail                     the call fails, with every error that it can have
- *     npm run prove -- --kind refuse                   the kernel refuses a request, or breaks a list off
+ *     npm run prove -- --kind refuse                   the kernel refuses a request, or cuts a list short
  *     npm run prove -- --kind stop                     SIGKILL of the agent at everything that it waits for
  *     npm run prove -- --kind kill --guest             ipvlan, vlan, vrf and dummy
  *     npm run prove -- --kind kill --share 10          ten percent of the cases, chosen by the seed
@@ -15,7 +15,7 @@
  *     npm run prove -- --kind kill --fail-fast         ends with the first case that fails
  *
  * It needs root, strace(1) and gcc(1). Everything happens in namespaces of its own, and with --guest in User
- * Mode Linux, whose calls take some ten times as long. With --jobs 2, two cases are tried at once, or two
+ * Mode Linux, whose calls take about ten times as long. With --jobs 2, two cases are tried at once, or two
  * guests run.
  */
 
@@ -77,7 +77,7 @@ if (isInGuest) hand({ tried, left, missed, failures });
 else report();
 process.exit(failures.length > 0 ? 1 : 0);
 
-/** Has each subject tried in a guest of its own. */
+/** Tries each subject in a guest of its own. */
 async function proveInGuests(): Promise<Proof> {
   const total: Proof = { tried: 0, left: 0, missed: 0, failures: [] };
   const queue = Object.keys(chosen).values();
@@ -100,7 +100,7 @@ async function proveInGuests(): Promise<Proof> {
   return total;
 }
 
-/** Says what was found, and records it where everything was tried. */
+/** Prints what was found, and records it if everything was tried. */
 function report(): void {
   console.log(
     `${tried} tried in ${minutes.toFixed(1)} minutes with seed ${seed}, ${missed} others not met, ${failures.length} failed`,

@@ -1,4 +1,4 @@
-/** Random choices that a seed gives again, for what is tried by chance: kills, lives, hostile inputs. */
+/** Random choices that a seed makes repeatable, for what is tried by chance: kills, lives, hostile inputs. */
 
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
@@ -12,7 +12,7 @@ export class Random {
     this.generator = xoroshiro128plus(seed);
   }
 
-  /** An integer from 0 to below a limit. */
+  /** An integer from 0 up to, but not including, a limit. */
   below(limit: number): number {
     return uniformInt(this.generator, 0, limit - 1);
   }

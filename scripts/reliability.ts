@@ -1,6 +1,6 @@
 /**
- * The record of what was tried to break the suite. The commands that try it write a row each to
- * docs/reliability.json, and the table in docs/reliability.md is made of these.
+ * The record of attempts to break the suite. Each of the commands that try to writes a row to
+ * docs/reliability.json, and the table in docs/reliability.md is made from these.
  */
 
 import { execFileSync } from 'node:child_process';

@@ -4,8 +4,8 @@
  *
  *     npm run repeat -- --runs 10     with --record for the row in docs/reliability.md
  *
- * What each run printed is kept in build/. The same command, for the same commit, goes on where it was
- * interrupted. A run takes some 16 minutes.
+ * What each run printed is kept in build/. The same command, for the same commit, continues where it was
+ * interrupted. A run takes about 16 minutes.
  */
 
 import { spawn } from 'node:child_process';
@@ -31,7 +31,7 @@ if (!Number.isInteger(runs) || runs < 1) {
   process.exit(1);
 }
 
-/** @param order any text, which gives the order of the files. @returns what failed; "" when nothing did. */
+/** @param order any text, which determines the order of files. @returns what failed; "" when nothing did. */
 async function runTests(order: string): Promise<string> {
   const file = join(root, `build/repeat-${order}.log`);
   console.log(`  ${file}`);

@@ -1,6 +1,6 @@
 /**
- * Builds twice, in two clean copies of the work tree at different places, and compares all that comes out,
- * byte by byte:
+ * Builds twice, in two clean copies of the work tree at different places, and compares everything that the
+ * builds make, byte by byte:
  *
  *     npm run reproduce
  *     npm run reproduce -- --keep       leaves the copies, to look at
@@ -40,7 +40,7 @@ try {
   const differences = compareTrees(join(first, 'dist'), join(second, 'dist'));
   report(differences);
   if (differences.length > 0) {
-    // What the executable is made of tells where its bytes differ.
+    // The parts of the executable show where its bytes differ.
     const parts = compareTrees(join(first, 'build', process.arch), join(second, 'build', process.arch));
     report(parts.filter(({ file }) => isPart(file)));
     process.exitCode = 1;
@@ -60,7 +60,7 @@ try {
   else rmSync(scratch, { recursive: true, force: true });
 }
 
-/** Copies the files that git knows, or would take, and links the installed npm packages. */
+/** Copies the files that git tracks, or would add, and links the installed npm packages. */
 function copyTree(target: string): void {
   const flags = ['ls-files', '-z', '--cached', '--others', '--exclude-standard'];
   const files = execFileSync('git', flags, { cwd: root, encoding: 'utf8' }).split('\0').filter(Boolean);
@@ -78,7 +78,7 @@ function filesIn(directory: string): number {
   return entries.filter((entry) => !entry.isDirectory()).length;
 }
 
-/** True for what goes into the executable; other files of a build hold paths. */
+/** True for what goes into the executable; other files of a build contain paths, which differ. */
 function isPart(file: string): boolean {
   return (
     ['node', 'main.js', 'cni.js', ...Object.values(apart), 'loader.js'].includes(file) ||

@@ -1,4 +1,4 @@
-/** A shell in which a person looks at what a program has set up. */
+/** A shell in which a person looks around in what a program has set up. */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,15 +11,15 @@ import { cleanEnv } from '../test/support/run.ts';
 export interface ShellSetup {
   /** For the prompt. */
   readonly name: string;
-  /** Commands, and what they run, with the person's arguments behind it. */
+  /** Commands, and what they run, followed by the person's arguments. */
   readonly commands: ReadonlyMap<string, readonly string[]>;
   /** Files of its directory, which is also HOME, by name. */
   readonly files?: Readonly<Record<string, string>>;
-  /** Further variables. @param directory of the files. */
+  /** Additional environment variables. @param directory of the files. */
   env?(directory: string): Record<string, string>;
 }
 
-/** Runs a shell until the person leaves it. Its directory is gone then. */
+/** Runs a shell until the person leaves it. Then its directory is removed. */
 export async function openShell({ name, commands, files = {}, env }: ShellSetup): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), `${name}-`));
   try {

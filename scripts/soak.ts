@@ -2,16 +2,16 @@
  * Thousands of pods come and go, many at once, on networks with too few addresses, while plugins, their
  * children and the agent are killed, DELs are lost, the runtime is restarted, and each call is done by this
  * suite with its agent, by this suite without it, or by the reference plugins. No address may ever be in two
- * pods that live, every pod must be reached, and when all are gone, GC must leave nothing. Neither the time
- * of a call nor the memory of the agent may grow.
+ * living pods, every pod must be reachable, and when all are gone, GC must leave nothing. Neither the time of
+ * a call nor the memory of the agent may grow.
  *
  *     npm run soak                       2,000 lives, 32 at once
  *     npm run soak -- --lives 300 --at-once 16 --minutes 2     no new life after that time
- *     npm run soak -- --seed 7           the same choices again, as far as the machine plays along
- *     npm run soak -- --backend nftables --dual-stack    in place of iptables, and of IPv4 alone
+ *     npm run soak -- --seed 7           the same choices again, as far as timing permits
+ *     npm run soak -- --backend nftables --dual-stack    instead of iptables, and of only IPv4
  *     npm run soak -- --record           and writes the outcome to docs/reliability.md
  *
- * It runs on a host of its own, touches nothing of the machine, and exits with 1 when anything was wrong.
+ * It runs on a host of its own, changes nothing on the machine, and exits with 1 when anything was wrong.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -50,9 +50,9 @@ const seed = Number(values.seed ?? newSeed());
 if (![lives, atOnce, minutes, seed].every((value) => value >= 0)) throw new Error('Give numbers');
 const options = { backend: oneOf(backendNames, values.backend), isDualStack: values['dual-stack'] };
 
-/** How often it says how far it is, and looks at the agent's memory, in milliseconds. */
+/** How often it reports progress, and looks at the agent's memory, in milliseconds. */
 const [progressInterval, memoryInterval] = [10_000, 3000];
-/** After how long GC takes a file as left by somebody who was killed while writing it, in milliseconds. */
+/** After how long GC takes an unfinished file to be left by a writer that was killed, in milliseconds. */
 const unfinishedTime = 61_000;
 
 if (process.env.SOAK_INSIDE) await run();
@@ -72,7 +72,7 @@ async function run(): Promise<void> {
   const networks = networksFor(atOnce, options);
   let begun = 0;
   let ended = 0;
-  // One agent lives through the second half, so that its memory tells something.
+  // A single agent lives through the second half, so that its memory means something.
   const mayKillAgent = () => ended < lives / 2 && elapsed() < minutes / 2;
   const runtime = new Runtime({ networks, caller: new Caller(agent, times), findings, mayKillAgent });
   await agent.start();
@@ -143,7 +143,7 @@ async function run(): Promise<void> {
   process.exit(length > 0 ? 1 : 0);
 }
 
-/** @throws Error when a value is none of those that there are. */
+/** @throws Error when a value is not one of the known ones. */
 function oneOf<T extends string>(known: readonly T[], value: string): T {
   const found = known.find((one) => one === value);
   if (found === undefined) throw new Error(`"${value}" is none of ${known.join(', ')}`);

@@ -1,11 +1,11 @@
 /**
- * Reads AVA's TAP from standard input, of one run or of several behind one another, prints a line a test as
- * it comes, then what failed in full, and last the tally: `N passed, N failed`, with `, N skipped` when there
- * are any. Exits with 1 when anything failed, when no test ran, or when a run did not come to its end.
+ * Reads AVA's TAP from standard input, of one run or of several in succession, prints a line for each test as
+ * it comes, then what failed in full, and finally the tally: `N passed, N failed`, with `, N skipped` when
+ * there are any. Exits with 1 when anything failed, when no test ran, or when a run did not finish.
  *
  *     (ava --tap || echo '# Run failed') | node scripts/tally.ts [FAILURES BEFORE [RUNS]]
  *
- * A line `# Run: HOW` between two runs tells how the second one differs, which is said of each of its tests.
+ * A line `# Run: HOW` between two runs tells how the second one differs, which is added to each of its tests.
  */
 
 import { createInterface } from 'node:readline';
@@ -17,7 +17,7 @@ const runs = Number(process.argv[3] ?? 1);
 const failures: string[] = [];
 let how = '';
 let detailed = false;
-/** Runs that came to their end, and of the one that is read: how many tests ran, and how many failed. */
+/** Runs that finished, and for the current one: how many tests ran, and how many failed. */
 let ended = 0;
 let ranHere = 0;
 let failedHere = 0;
@@ -49,7 +49,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   } else if (detailed && line.startsWith(' ')) {
     failures.push(line);
   } else if (line === '# Run failed') {
-    // AVA says of tests that never ended, and of files that cannot be loaded, no more than that.
+    // This is all that AVA says about tests that never ended, and files that cannot be loaded.
     if (failedHere === 0) fail('The run failed, though none of its tests did');
   } else if (line.startsWith('# Run: ')) {
     how = line.slice('# Run: '.length);

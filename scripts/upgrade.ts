@@ -1,9 +1,9 @@
 /**
  * Upgrade and downgrade with pods running, between the build in dist/bin and a real older one: builds an
- * earlier commit, and has either add pods, which the other checks, deletes and collects. Unlike
+ * earlier commit, and has each of the two add pods, which the other checks, deletes and collects. Unlike
  * test/network/upgrade.test.ts, which has recorded states, it runs the old code.
  *
- *     npm run upgrade                          the newest commit that is a day old
+ *     npm run upgrade                          the newest commit that is at least a day old
  *     npm run upgrade -- --from COMMIT         another one
  *     npm run upgrade -- --subject nftables    one network of test/proof/subjects.ts
  *     npm run upgrade -- --record              and writes the outcome to docs/reliability.md
@@ -34,7 +34,7 @@ const scratch = mkdtempSync(join(tmpdir(), 'cni-upgrade-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }));
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 buildEarlier();
-// Where tests look for the other suite. They read it when they are loaded.
+// Where tests look for the other suite. They read this variable when they are loaded.
 process.env.CNI_REFERENCE = join(scratch, 'dist/bin');
 const { directions, mix } = await import('./upgrade/mix.ts');
 const { subjects } = await import('../test/proof/subjects.ts');
@@ -97,7 +97,7 @@ function buildEarlier(): void {
   const archive = execFileSync('git', ['archive', from], { cwd: root, maxBuffer: 2 ** 30 });
   execFileSync('tar', ['--extract', '--directory', scratch], { input: archive });
   symlinkSync(join(root, 'node_modules'), join(scratch, 'node_modules'));
-  // It takes its time to be stripped.
+  // Stripping it again would take a while.
   const node = join('build', process.arch, 'node');
   if (existsSync(join(root, node))) {
     mkdirSync(join(scratch, 'build', process.arch), { recursive: true });

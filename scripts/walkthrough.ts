@@ -1,7 +1,7 @@
 /**
  * Runs the commands of docs/walkthrough.md on a host of their own, and writes what they print below them.
  *
- *     npm run walkthrough        after npm run build, as root; half a minute
+ *     npm run walkthrough        after npm run build, as root; takes half a minute
  */
 
 import { readFileSync, writeFileSync } from 'node:fs';

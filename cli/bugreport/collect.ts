@@ -21,7 +21,7 @@ export interface Entry {
 
 /** How long a program may run, in milliseconds. */
 const timeoutMs = 20_000;
-/** Bytes of what is kept of one file or program. */
+/** How much is kept of one file, or of one program's output, in bytes. */
 const limit = 16 * 1024 * 1024;
 
 /** Programs that show the host, by the file that their output goes into. */
@@ -57,7 +57,7 @@ const programsOfPod = [
   ['ip', 'rule'],
 ];
 
-/** Looks at the host. What cannot be had is an entry that says why. Secrets are left out. */
+/** Looks at the host. The entry of what cannot be obtained says why. Secrets are left out. */
 export async function collect({ programs, running, inventory }: Context): Promise<Entry[]> {
   const entries: Entry[] = [];
   for (const [name, argv] of Object.entries(programsOfHost))
@@ -85,7 +85,7 @@ async function outputOf(programs: Programs, [program = '', ...args]: readonly st
     const ended = status === 0 ? '' : `\n${program} ended with ${status ?? 'a signal'}\n`;
     return cut(`${stdout}${stderr}`) + ended;
   } catch (error) {
-    // A host that is broken has programs that do not start, too.
+    // On a broken host, programs may not even start.
     return `${(error as Error).message}\n`;
   }
 }
@@ -94,7 +94,7 @@ async function podOutput(programs: Programs, path: string): Promise<string> {
   using netns = Netns.openIfPresent(path);
   if (!netns) return `"${path}" is not a network namespace\n`;
   const parts: string[] = [];
-  // It has started, in the namespace, when the promise is there.
+  // By the time it returns a promise, each program has been started in the namespace.
   for (const argv of programsOfPod)
     parts.push(`$ ${argv.join(' ')}\n${await netns.run(() => outputOf(programs, argv))}`);
   return parts.join('\n');
@@ -104,7 +104,7 @@ function configurations(): Entry[] {
   return namesIn(configDir())
     .filter((name) => statSync(join(configDir(), name), { throwIfNoEntry: false })?.isFile())
     .map((name, i) => ({
-      // Names in an archive are short.
+      // Names in a tar archive must be short.
       name: `networks/${String(i + 1).padStart(3, '0')}-${name.slice(-60)}`,
       data: contentOf(join(configDir(), name)),
     }));

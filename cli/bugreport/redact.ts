@@ -1,4 +1,4 @@
-/** Takes secrets out of what is going to be sent to others. */
+/** Removes secrets from what will be sent to others. */
 
 import { parseJson } from '../../lib/cni/json.ts';
 import {
@@ -9,7 +9,7 @@ import {
 } from '../../lib/networks/pod.ts';
 import { isObject } from '../../lib/object.ts';
 
-/** What stands in a secret's place. */
+/** Takes the place of a secret. */
 const redacted = 'REDACTED';
 
 const words = 'pass(?:word|wd|phrase)?|secret|token|credentials?|psk|auth(?:orization)?|fastopen_key';
@@ -27,9 +27,10 @@ function isSecret(key: string): boolean {
 const knownAnnotations = new Set([networksAnnotation, defaultAnnotation, genieAnnotation]);
 
 /**
- * Takes secrets out of a value of JSON: what has the name of one, as a key, as a "name" beside a "value", or
- * as an option before its value, and what looks like one in any text. CNI_ARGS are kept, as pairs of libcni's
- * cache or as one text. Annotations of pods are left out but those that plugins read: others may be anything.
+ * Removes secrets from a JSON value: those named by a key, by a "name" beside a "value", or by an option
+ * before its value, and whatever looks like a secret in any text. CNI_ARGS are kept, as pairs of libcni's
+ * cache or as one text. Of a pod's annotations, only those that plugins read are kept, as others may hold
+ * anything.
  */
 export function redactValue(value: unknown): unknown {
   if (typeof value === 'string') return redactString(value);
@@ -50,12 +51,12 @@ function readByPlugins(annotations: object): object {
   return Object.fromEntries(Object.entries(annotations).filter(([name]) => knownAnnotations.has(name)));
 }
 
-/** Whether the argument after it is a secret, as after "--password". */
+/** Whether the argument after this one is a secret, as after "--password". */
 function isSecretOption(value: unknown): boolean {
   return typeof value === 'string' && /^--?[\w.-]+$/.test(value) && isSecret(value);
 }
 
-/** JSON within a string is taken as such. */
+/** JSON within a string is redacted as JSON. */
 function redactString(text: string): string {
   if (!/^\s*[[{]/.test(text)) return redactText(text);
   try {
@@ -66,8 +67,8 @@ function redactString(text: string): string {
 }
 
 /**
- * Takes secrets out of text: private keys, passwords in URLs, tokens, and what has the name of a secret.
- * Nothing is looked at once for each place in front of it, so that long text takes no longer than its length.
+ * Removes secrets from text: private keys, passwords in URLs, tokens, and values that are named like secrets.
+ * No pattern scans the rest of the text again from each position, so that the time is linear in the length.
  */
 export function redactText(text: string): string {
   return text
@@ -85,7 +86,7 @@ export function redactText(text: string): string {
     );
 }
 
-/** A file of JSON without its secrets; what is no JSON is taken as text. */
+/** A JSON file without its secrets; anything else is redacted as text. */
 export function redactFile(text: string): string {
   let value: unknown;
   try {

@@ -1,4 +1,4 @@
-/** Whether the agent, where there is one, answers and is of the build that is installed. */
+/** Whether the agent, if there is one, answers and is of the installed build. */
 
 import { existsSync, readdirSync } from 'node:fs';
 import { defaultSocket } from '../../agent/agent.ts';

@@ -47,7 +47,7 @@ export const attachments: Check = {
   },
 };
 
-/** What has a pod attached anew. */
+/** The command that has a pod attached anew. */
 function anewCommand(one: RunningAttachment): string {
   const { pod, containerId, network, netns, ifname } = one.attachment;
   if (isByHand(containerId)) {
@@ -63,7 +63,7 @@ function anewCommand(one: RunningAttachment): string {
   return `Have the runtime of container "${containerId}" make it anew`;
 }
 
-/** The arguments of an ADD by hand, such as its ports, as variables of the environment. */
+/** The arguments of an ADD by hand, such as its ports, as environment variables. */
 function argumentsOf({ record }: RunningAttachment): string[] {
   const args = (record?.args ?? []).map(([name, value]) => `${name}=${value}`).join(';');
   const capabilityArgs = record?.capabilityArgs ?? {};

@@ -35,7 +35,7 @@ function hasServices(family: Family, { rules }: Context): boolean {
   );
 }
 
-/** The attachments to bridges that may be behind a Service for one another. */
+/** The attachments to bridges that may reach one another through a Service. */
 function bridged(family: Family, { running, inventory: { links } }: Context): RunningAttachment[] {
   return running.filter(
     (one) => isRouted(one) && hasFamily(one, family) && ingressOf(one, links)?.kind === 'bridge',
@@ -66,7 +66,7 @@ function setting(family: Family): Finding[] {
   ];
 }
 
-/** One finding for each network whose pods would have to leave a bridge by the port by which they came. */
+/** One finding for each network whose packets would have to leave a bridge by the port they came in by. */
 function hairpins(families: readonly Family[], context: Context): Finding[] {
   const { links } = context.inventory;
   const stuck = families

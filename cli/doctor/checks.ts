@@ -1,4 +1,4 @@
-/** Every check, from what the host is configured with to what its pods have. */
+/** Every check, from the configuration of the host to the state of its pods. */
 
 import { agentState } from './agent.ts';
 import { attachments } from './attachments.ts';
@@ -43,7 +43,7 @@ export interface CheckResult {
   readonly seen: string;
 }
 
-/** Does every check, one after the other. Nothing is changed. */
+/** Runs every check, one after the other. Nothing is changed. */
 export async function runChecks(context: Context): Promise<CheckResult[]> {
   const results: CheckResult[] = [];
   for (const { id, title, run } of checks) {

@@ -14,7 +14,7 @@ export const configuration: Check = {
   run({ files }) {
     const findings = files.flatMap(({ file, findings }) =>
       findings
-        // The next check is about those.
+        // The next check, "kernel", reports those.
         .filter(({ rule }) => rule !== 'host')
         .map(
           ({ severity, message, path }): Finding => ({
@@ -58,7 +58,7 @@ export const kernel: Check = {
   },
 };
 
-/** What plugins answer to STATUS, in whatever version their networks are. */
+/** What plugins answer to STATUS, whatever cniVersion their networks have. */
 function refusals({ files }: Context): Finding[] {
   return files.flatMap(({ file, findings }) =>
     findings
@@ -80,7 +80,7 @@ function modprobeOf(message: string): string | undefined {
   return name && `modprobe ${name === 'vlan' ? '8021q' : name}`;
 }
 
-/** After an upgrade of the kernel, the modules of the one that runs are gone from the disk. */
+/** After a kernel upgrade, the modules of the running kernel may be gone from the disk. */
 function lostModules(): Finding[] {
   const directory = `/lib/modules/${release()}`;
   if (!existsSync('/proc/modules') || existsSync(directory)) return [];

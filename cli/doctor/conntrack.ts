@@ -1,4 +1,4 @@
-/** How full the table of connections is. Source: nf_conntrack-sysctl.rst of the kernel's documentation. */
+/** How full the conntrack table is. Source: nf_conntrack-sysctl.rst of the kernel's documentation. */
 
 import { readSysctl } from '../../lib/kernel/sysctl.ts';
 import type { Check } from './check.ts';

@@ -19,11 +19,11 @@ export interface Context {
   readonly suite: Suite;
   readonly environment: Environment;
   readonly programs: Programs;
-  /** What is seen of the host by the inventory and by CHECK. */
+  /** Shares what is seen of the host between the inventory and CHECK. */
   readonly once: Once;
   readonly inventory: Inventory;
   readonly running: readonly RunningAttachment[];
-  /** Configuration files and what `cni validate` says of them, in the order of runtimes. */
+  /** Configuration files and what `cni validate` says of them, in the order in which runtimes read them. */
   readonly files: readonly CheckedFile[];
   /** The rules of both variants of iptables. */
   readonly rules: readonly SavedRules[];
@@ -58,7 +58,7 @@ async function checkFiles(suite: Suite, hostPath: readonly string[]): Promise<Ch
   try {
     files = configFiles(configDir(), ['.conf', '.conflist', '.json']);
   } catch {
-    return []; // The inventory tells of it.
+    return []; // The inventory reports it.
   }
   const checked: CheckedFile[] = [];
   for (const file of files)

@@ -1,4 +1,4 @@
-/** Rules of iptables-save and nft, read as far as they are about what a pod sends. */
+/** Parses rules of iptables-save and nft, as far as they concern what a pod sends. */
 
 import { parseRules } from '../../lib/firewall/rules.ts';
 import type { Family } from '../../lib/ip.ts';
@@ -22,7 +22,7 @@ export function iptablesChains(lines: readonly string[]): Chains {
   );
 }
 
-/** Words are read up to the target: its options follow it. */
+/** Reads the words up to the target; after it come the target's own options. */
 function fromWords(words: readonly string[]): FirewallRule {
   const [sources, inputs, outputs]: Match[][] = [[], [], []] as const;
   const others: Holds[] = [];
@@ -73,13 +73,13 @@ export function nftChains(lines: readonly string[], family: Family): Chains {
 }
 
 const value = /((?:!= )?)(\{[^}]*\}|\S+)/.source;
-/** Matches of protocols, ports and connections: a rule that has one is about a part of what a pod sends. */
+/** Matches of protocols, ports and connections: a rule with one concerns only part of what a pod sends. */
 const narrow = /\b(?:meta l4proto|ip protocol|ip6 nexthdr|tcp|udp|sctp|th|icmp|icmpv6|ct)\b/;
 
 function fromLine(line: string, family: Family): FirewallRule {
   const others: Holds[] = [];
   let rest = line.replace(/ comment "[^"]*"$| ?\bcounter(?: packets \d+ bytes \d+)?/g, '');
-  /** Takes the matches of a kind out of the rest. */
+  /** Removes the matches of a kind from the rest, and returns them. */
   const take = (kind: string): Match[] => {
     const found: Match[] = [];
     rest = rest.replace(new RegExp(`\\b${kind} ${value}`, 'g'), (_, not: string, text: string) => {
@@ -107,8 +107,8 @@ function fromLine(line: string, family: Family): FirewallRule {
 }
 
 /**
- * Whether a match holds that is not understood: it may, in a rule for certain senders. Others are taken to be
- * about something else, such as the packets that kube-proxy marks.
+ * Whether a match that is not understood holds: it may, in a rule for certain senders. Other rules are taken
+ * to be about something else, such as the packets that kube-proxy marks.
  */
 function unknownHolds(ofSender: readonly Match[]): Holds {
   return ofSender.length > 0 ? 'maybe' : 'never';

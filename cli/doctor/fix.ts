@@ -4,18 +4,18 @@ import { describeError } from '../errors.ts';
 import type { Finding } from './check.ts';
 import type { CheckResult } from './checks.ts';
 
-/** A finding that was to be fixed. */
+/** An attempt to fix a finding. */
 export interface Attempt {
   readonly check: Pick<CheckResult, 'id' | 'title'>;
   readonly finding: Finding;
-  /** Why it is there still; undefined when a second look has not found it again. */
+  /** Why it is still there; undefined when a second look no longer finds it. */
   readonly failure: string | undefined;
 }
 
 /**
  * Fixes what can be fixed without harm, and looks again.
  * @param lookAgain does all the checks once more.
- * @returns what was tried, and what the second look has found.
+ * @returns what was tried, and what the second look found.
  */
 export async function fixAll(
   results: readonly CheckResult[],

@@ -14,7 +14,7 @@ import { type Chains, verdictOn } from './lets-through.ts';
 /** A base chain that drops packets. */
 interface DroppingChain {
   readonly title: string;
-  /** Whether it drops what no rule lets through, rather than what a rule is about. */
+  /** Whether it drops whatever no rule accepts, rather than only what some rules match. */
   readonly isClosed: boolean;
   readonly families: readonly Family[];
   /** Its name, and all chains of its table, as a family's packets see them. */
@@ -96,7 +96,7 @@ function hasFirewall({ network }: RunningAttachment): boolean {
 
 /**
  * Why no rule of a chain lets the packets of a network through.
- * @param isGuarded whether that has the plugin "firewall".
+ * @param isGuarded whether the network has the plugin "firewall".
  */
 function causeOf({ isOfPlugins }: DroppingChain, network: string, isGuarded: boolean): string {
   if (!isGuarded)
@@ -131,7 +131,7 @@ function iptablesChain({ family, program, tables, isInUse, variant }: SavedRules
   ];
 }
 
-/** Chains of nftables, but for those that iptables keeps there. */
+/** Chains of nftables, except those that iptables keeps there. */
 async function nftablesChains({ programs, rules }: Context): Promise<DroppingChain[]> {
   const ofIptables = rules
     .filter(({ variant }) => variant === 'nft')

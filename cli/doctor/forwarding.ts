@@ -1,4 +1,4 @@
-/** Whether the kernel passes on what pods send, and what is sent to them. */
+/** Whether the kernel forwards what pods send, and what is sent to them. */
 
 import { readdirSync } from 'node:fs';
 import { readRegularFile } from '../../lib/file.ts';
@@ -37,7 +37,7 @@ function findingsOf(family: Family, context: Context): Finding[] {
         `The host does not forward IPv${family}, so that pods reach only what is on their own link`,
       ),
     ];
-  // In IPv6, the setting of an interface only tells whether it is a router's.
+  // In IPv6, an interface's own setting only decides whether the host behaves as a router there.
   if (family === 6) return [];
   const routed = context.running.filter((one) => isRouted(one) && hasFamily(one, family));
   const ingress = routed.flatMap((one) => ingressOf(one, context.inventory.links) ?? []);

@@ -38,7 +38,7 @@ export async function savedRules(programs: Programs): Promise<SavedRules[]> {
   return found;
 }
 
-/** The variant that a program is. @returns undefined when it is not installed. */
+/** The variant of an iptables program. @returns undefined when it is not installed. */
 async function variantOf(programs: Programs, program: string): Promise<Variant | undefined> {
   const text = await output(programs, program, ['--version']);
   return text === undefined ? undefined : text.includes('nf_tables') ? 'nft' : 'legacy';

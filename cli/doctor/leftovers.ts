@@ -1,4 +1,4 @@
-/** Rules that the other variant of iptables keeps in force. */
+/** Rules that are still in force in the other variant of iptables. */
 
 import { Address, Prefix } from '../../lib/ip.ts';
 import type { RunningAttachment } from '../inventory/running.ts';
@@ -74,10 +74,10 @@ const isOurs = (line: string): boolean => /^-A CNI-| -[jg] CNI-[^"]*$/.test(line
 /** Where operators put rules of their own, which come before those of the plugin "firewall". */
 const adminChain = 'CNI-ADMIN';
 
-/** A chain of one attachment's: what leads to it tells of which. */
+/** A chain of a single attachment; the rule that jumps to it tells which one. */
 const ownChain = /^-A CNI-(?:[DS]N-)?[0-9a-f]{21,24} /;
 
-/** Whether a rule is about an attachment: by its container ID, addresses or interfaces of the host. */
+/** Whether a rule is about an attachment, judging by its container ID, addresses or host interfaces. */
 function concerns(line: string, { attachment }: RunningAttachment): boolean {
   const { containerId, ips, hostInterfaces } = attachment;
   if (line.includes(containerId)) return true;

@@ -1,11 +1,11 @@
-/** Whether a firewall lets through what a pod sends: a walk along its rules, as the kernel goes. */
+/** Whether a firewall lets through what a pod sends: walks its rules as the kernel does. */
 
 import { Address, Prefix } from '../../lib/ip.ts';
 
-/** Who sends. */
+/** The sender of packets. */
 export interface Sender {
   readonly ip: string;
-  /** Interface of the host that its packets come in by, where that is known. */
+  /** Host interface by which its packets come in, if known. */
   readonly link: string | undefined;
 }
 
@@ -13,8 +13,8 @@ export interface Sender {
 export type Chains = ReadonlyMap<string, readonly FirewallRule[]>;
 
 /**
- * Whether a match holds for what a sender sends: for all of it, for none of it, or for some of it, or it
- * cannot be told. An accept counts where it may hold, and a drop only where it always does.
+ * Whether a match holds for what a sender sends: for all of it, for none of it, or ("maybe") for some of it
+ * or unknown. An accept counts where it may hold, and a drop only where it always does.
  */
 export type Holds = 'always' | 'maybe' | 'never';
 
@@ -31,17 +31,17 @@ export interface FirewallRule {
   readonly target: string;
 }
 
-/** What an address or a name of an interface is held against. */
+/** What an address or an interface name is compared with. */
 export interface Match {
   readonly values: readonly string[];
   readonly isNegated: boolean;
 }
 
-/** "drop-as-rest": by a rule for all packets, as no rule before it is about them. */
+/** "drop-as-rest": dropped by a rule for all packets, since no earlier rule decided. */
 export type Outcome = 'accept' | 'drop' | 'drop-as-rest';
 
 /**
- * Whether new connections of a sender are accepted, to somewhere at least, or dropped, wherever they go.
+ * Whether new connections of a sender are accepted, at least to some destinations, or dropped to all.
  * Rules for certain ports, protocols or destinations do not count.
  * @returns undefined where the policy of the base chain decides, or it cannot be told.
  */
@@ -54,7 +54,7 @@ export function together(holds: readonly Holds[]): Holds {
   return (['never', 'maybe'] as const).find((one) => holds.includes(one)) ?? 'always';
 }
 
-/** @param seen what is known of chains; those that are being walked lead nowhere. */
+/** @param seen outcomes of the chains walked so far; undefined for those that are still being walked. */
 function walk(
   chains: Chains,
   name: string,
@@ -73,7 +73,7 @@ function outcomeOf(
   sender: Sender,
   follow: (chain: string) => Outcome | undefined,
 ): Outcome | undefined {
-  /** Whether some may have left the chain, so that a later drop is not for all. */
+  /** Whether some packets may have left the chain, so that a later drop does not concern all of them. */
   let mayHaveLeft = false;
   for (const rule of rules) {
     const holds = holdsFor(rule, sender);
@@ -88,7 +88,7 @@ function outcomeOf(
   return undefined;
 }
 
-/** What a rule leads to where it holds; undefined where the walk goes on. */
+/** The outcome of a rule where it holds; undefined where the walk goes on. */
 function reached(
   { sources, inputs, outputs, verdict, target }: FirewallRule,
   follow: (chain: string) => Outcome | undefined,
@@ -104,7 +104,7 @@ function holdsFor({ sources, inputs, outputs, others }: FirewallRule, { ip, link
   return together([
     ...sources.map((match) => matches(match, (value) => covers(value, ip))),
     ...inputs.map((match) => matches(match, (value) => isNameOf(value, link))),
-    // What goes back where it came from does not leave the bridge.
+    // Packets that would leave by the interface they came in by never leave the bridge.
     ...outputs.map((match) => matches(match, (value) => (value === link ? 'never' : 'maybe'))),
     others,
   ]);
@@ -118,7 +118,7 @@ function matches({ values, isNegated }: Match, test: (value: string) => Holds): 
   return (any === 'always') === isNegated ? 'never' : 'always';
 }
 
-/** What a set holds that a rule has by its name is not seen. */
+/** The elements of a set that a rule refers to by name are not known here. */
 function covers(text: string, ip: string): Holds {
   if (text.startsWith('@')) return 'maybe';
   const address = Address.parse(ip);
@@ -130,7 +130,7 @@ function covers(text: string, ip: string): Holds {
   return isCovered ? 'always' : 'never';
 }
 
-/** iptables marks the beginning of a name with "+", nft with "*". */
+/** A name that ends in "+" (iptables) or "*" (nft) stands for all names with that beginning. */
 function isNameOf(pattern: string, link: string | undefined): Holds {
   if (pattern.startsWith('@')) return 'maybe';
   const isBeginning = /[+*]$/.test(pattern);

@@ -1,4 +1,4 @@
-/** Whether packets as large as a pod may send fit through what lies on their way. */
+/** Whether the largest packets that a pod may send fit through every link on their way. */
 
 import { type Link, listLinks } from '../../lib/kernel/link.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
@@ -38,7 +38,7 @@ function wireOf(one: RunningAttachment, { inventory: { links } }: Context): Wire
   if (!netns) return undefined;
   using socket = openRouteSocket(netns);
   const inside = listLinks(socket).find(({ name }) => name === one.attachment.ifname);
-  if (!inside) return undefined; // CHECK tells of it.
+  if (!inside) return undefined; // CHECK reports it.
   const outside = links.find(
     ({ index, name, kind }) =>
       inside.kind === 'veth' &&
@@ -104,7 +104,7 @@ function describe(wires: readonly Wire[]): string {
   return wires.map(({ one, inside }) => `${inside.mtu} (${one.name})`).join(', ');
 }
 
-/** Both ends, as what one end has no room for is lost. */
+/** Shrinks both ends, as packets that are too large for one end are lost. */
 function shrink(wires: readonly Wire[], bytes: number): string {
   return wires
     .map(({ one, inside, outside }) =>

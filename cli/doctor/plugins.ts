@@ -1,4 +1,4 @@
-/** Whether the plugins that the networks name are installed, speak their version, and are one build. */
+/** Whether the plugins that the networks name are installed, support their versions, and are of one build. */
 
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -37,7 +37,7 @@ function neededPlugins(networks: readonly NetworkList[]): Map<string, NetworkLis
   return needed;
 }
 
-/** Whether a plugin is there, and takes the versions of its networks. */
+/** Whether a plugin is installed, and supports the versions of its networks. */
 function usable(name: string, networks: readonly NetworkList[], { environment, suite }: Context): Finding[] {
   const { path } = environment;
   const [directory] = path.filter((one) => isFile(join(one, name)));
@@ -102,7 +102,7 @@ function mixedBuilds(path: readonly string[], names: readonly string[]): Finding
   });
 }
 
-/** Plugins of which somebody else runs another build than the command does. */
+/** Plugins of which a runtime runs, or another directory has, a different build than this command uses. */
 function drift(path: readonly string[], names: readonly string[]): Finding[] {
   const runtimes = runtimePaths();
   const unused = [...path.slice(1), ...usualDirectories].filter(
@@ -128,7 +128,7 @@ function drift(path: readonly string[], names: readonly string[]): Finding[] {
   ];
 }
 
-/** What one search finds differs from what another does, by directory of the latter. */
+/** Plugins that two search paths find in different builds, by directory of the second path. */
 function differences(
   names: readonly string[],
   path: readonly string[],
@@ -152,7 +152,7 @@ function differences(
 /** Where distributions put plugins. */
 const usualDirectories = ['/opt/cni/bin', '/usr/lib/cni', '/usr/libexec/cni', '/usr/local/libexec/cni'];
 
-/** The keys by which containerd, CRI-O and podman are told where plugins are. */
+/** The files, and the keys in them, that tell containerd, CRI-O and podman where plugins are. */
 const runtimeFiles = [
   '/etc/containerd/config.toml',
   '/etc/crio/crio.conf',
@@ -160,7 +160,7 @@ const runtimeFiles = [
 ];
 const runtimeKey = /^\s*(?:bin_dirs?|plugin_dirs|cni_plugin_dirs)\s*=\s*(\[[^\]]*\]|"[^"]*")/gm;
 
-/** Where the runtimes that are configured on this host look for plugins. */
+/** Where the runtimes of this host look for plugins, according to their configuration. */
 function runtimePaths(): { file: string; directories: string[] }[] {
   return [...runtimeFiles, ...filesIn('/etc/crio/crio.conf.d')].flatMap((file) => {
     try {

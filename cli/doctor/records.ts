@@ -1,4 +1,4 @@
-/** The result cache, host-local's files, the firewall and the kernel, held against one another. */
+/** The result cache, host-local's files, the firewall and the kernel, compared with one another. */
 
 import { basename } from 'node:path';
 import { attachmentKey } from '../../lib/attachment.ts';
@@ -33,7 +33,7 @@ export const records: Check = {
 function damagedRecords({ inventory: { attachments } }: Context): Finding[] {
   return listRecords(cacheDir()).flatMap(({ file, error }) => {
     if (!error) return [];
-    // It may be all that keeps a container's addresses from being given away again.
+    // It may be all that keeps a container's addresses from being handed out again.
     const isHeld = attachments.some(({ containerId }) => basename(file).includes(containerId));
     const remove = `rm ${shellWord(file)}`;
     return [
@@ -63,7 +63,7 @@ function damagedReservations({ inventory: { networks }, once }: Context): Findin
   }));
 }
 
-/** How to collect what containers have left on a network. */
+/** How to collect what containers left on a network. */
 export function collectFix(network: string, disableGC = false): string {
   return disableGC
     ? `Make sure that no other runtime on this host uses network "${network}", take "disableGC" out of its configuration, and run "cni gc ${shellWord(network)}"`
@@ -76,7 +76,7 @@ function orphans({ inventory: { attachments, records, networks }, environment }:
     .map((one) => {
       const record = records.get(attachmentKey(one));
       const network = record && networkFromCache(record);
-      // As for "cni gc", the configuration of now counts, where there is one.
+      // As for "cni gc", the current configuration counts, if there is one.
       const disableGC = networks.find(({ name }) => name === one.network)?.disableGC;
       const holds = one.ips.length > 0 ? `, and holds ${one.ips.join(', ')}` : '';
       return {
@@ -86,7 +86,7 @@ function orphans({ inventory: { attachments, records, networks }, environment }:
         message: `It belongs to no container any more${holds}: ${one.orphaned.join('; ')}`,
         cause: 'The host went down, or the runtime lost the container, without a DEL',
         fix: collectFix(one.network, disableGC),
-        // What has no record may be of an ADD that is under way.
+        // Without a record, it may be from an ADD that is under way.
         ...(record &&
           network &&
           !disableGC && {
@@ -123,7 +123,7 @@ function strayPorts({ inventory: { links, attachments } }: Context): Finding[] {
   return bridges.flatMap((bridge) => {
     const strays = links
       .filter(({ master, kind }) => master === bridge.index && kind === 'veth')
-      // The bridge's own ends of its VLANs are named after it.
+      // The bridge's own interfaces for its VLANs are named after it.
       .filter(({ name }) => !known.has(name) && !name.startsWith(`${bridge.name}.`))
       .map(({ name }) => name);
     if (strays.length === 0) return [];

@@ -9,7 +9,7 @@ import type { Context } from './context.ts';
 
 /**
  * Finds out which attachments `cni repair` can repair. Nothing is changed.
- * @param isMeant whether what is missing from an attachment on the host is what was found to be amiss.
+ * @param isMeant whether what an attachment is missing on the host explains what was found to be amiss.
  * @returns what to say in the findings about them.
  */
 export async function findRepairs(
@@ -29,7 +29,7 @@ export async function findRepairs(
     const { missing, problems } = plan.get(one.attachment)!;
     return missing.length > 0 && problems.length === 0 && isMeant(one, missing);
   });
-  // All of them at once, so that their rules get the order they had.
+  // Repairs all of them at once, so that their rules get the order they had.
   let repairs: ReturnType<typeof repair> | undefined;
   const apply = async ({ attachment }: RunningAttachment) => {
     repairs ??= repair(possible, false);

@@ -1,4 +1,4 @@
-/** Whether the host's way to each pod leads to it, and whether the kernel takes what comes back. */
+/** Whether the host's route to each pod leads to it, and whether the kernel accepts what comes back. */
 
 import { Address } from '../../lib/ip.ts';
 import type { Link } from '../../lib/kernel/link.ts';
@@ -11,7 +11,7 @@ import { type Check, type Finding, shellWord } from './check.ts';
 import type { Context } from './context.ts';
 import { findRepairs } from './repairs.ts';
 
-/** An address of a pod to which the host's packets go another way than the pod's come. */
+/** A pod's address that the host reaches by a different interface than the pod's packets come in by. */
 interface Detour {
   readonly one: RunningAttachment;
   readonly ip: string;
@@ -85,7 +85,7 @@ function strictFinding(severity: Finding['severity'], link: string, message: str
     subject: `net/${path.join('/')}`,
     message: `${message}: its reverse path filter is 1 (strict), and must be 2 (loose) or 0`,
     cause,
-    // The kernel takes the larger of this and that of "all".
+    // The kernel uses the larger of this value and that of "all".
     fix: `sysctl -w ${shellWord(`net/${path.join('/')}=2`)}`,
     apply: () => writeSysctl(path, '2'),
   };
@@ -101,7 +101,7 @@ function detoursOf({ running, inventory: { links } }: Context): { detours: Detou
   let count = 0;
   const detours = running.filter(isRouted).flatMap((one) => {
     const ingress = ingressOf(one, links);
-    // A routing domain has routes of its own, and a network with VLANs its gateway on an interface of theirs.
+    // A VRF has routes of its own, and a network with VLANs has its gateway on an interface of the VLAN.
     if (!ingress || ingress.master) return [];
     return one.attachment.ips.flatMap((ip) => {
       count++;

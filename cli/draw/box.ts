@@ -1,4 +1,4 @@
-/** What is written in a node's box and where, and so how large the box is. */
+/** The texts in a node's box and where they go, and thus how large the box is. */
 
 import type { GraphNode, Row } from './graph.ts';
 import { textWidth, wrap } from './text-size.ts';
@@ -10,7 +10,7 @@ export const fontSizes = { title: 14, text: 12 } as const;
 export interface BoxText {
   /** From the box's left side, in pixels. */
   readonly x: number;
-  /** Of the baseline, from the box's top. */
+  /** The baseline, from the box's top. */
   readonly y: number;
   readonly text: string;
   /** Classes of the style sheet. */

@@ -17,9 +17,9 @@ export interface GraphNode {
   readonly id: string;
   readonly kind: NodeKind;
   readonly title: string;
-  /** What is below the title. */
+  /** Texts below the title. */
   readonly lines: readonly string[];
-  /** Pods and lists: the worst that was seen. */
+  /** Pods and lists: the worst state that was seen. */
   readonly state?: State['kind'];
   /** Why it is not ok, in words. */
   readonly problems: readonly string[];
@@ -30,7 +30,7 @@ export interface GraphNode {
 /** What an edge stands for. */
 export type EdgeKind = 'link' | 'masqueraded' | 'published' | 'overlay';
 
-/** A line of the picture, from what is nearer to the outside. */
+/** A line of the picture; "from" is the end nearer to the outside. */
 export interface GraphEdge {
   readonly from: string;
   readonly to: string;

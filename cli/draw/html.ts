@@ -4,11 +4,11 @@ import { createHash } from 'node:crypto';
 import type { Graph } from './graph.ts';
 import { escapeXml } from './xml.ts';
 
-/** cli/draw/page/page.ts and page.css, which the build puts here. */
+/** cli/draw/page/page.ts and page.css, which the build inserts here. */
 declare const PAGE_SCRIPT: string;
 declare const PAGE_STYLE: string;
 
-/** The page. @param picture of cli/draw/svg.ts. */
+/** The page. @param picture drawn by cli/draw/svg.ts. */
 export function asPage(graph: Graph, picture: string): string {
   const hash = createHash('sha256').update(PAGE_SCRIPT).digest('base64');
   return `<!doctype html>

@@ -53,7 +53,7 @@ const options = {
   'elk.aspectRatio': '1.6',
 } as const;
 
-/** Where some kinds of nodes are, whatever they are joined to. */
+/** The layer of some kinds of nodes, whatever they are joined to. */
 const layers: Partial<Record<NodeKind, 'FIRST' | 'LAST'>> = { outside: 'FIRST', pod: 'LAST', list: 'LAST' };
 
 /** Lays a graph out. */

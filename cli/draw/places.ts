@@ -1,4 +1,4 @@
-/** Where attachments meet on the host: at a bridge, at a parent interface, or in a network that is routed. */
+/** Where attachments meet on the host: at a bridge, at a parent interface, or in a routed network. */
 
 import type { Link } from '../../lib/kernel/link.ts';
 import { vlanId } from '../../lib/kernel/link-kinds.ts';
@@ -33,7 +33,7 @@ export class HostGraph {
   readonly places = new Map<string, Place>();
   private readonly scene: Scene;
 
-  /** Lays down the outside, uplinks, overlays, bridges, parents and routed networks. */
+  /** Adds the outside, uplinks, overlays, bridges, parents and routed networks. */
   constructor(scene: Scene) {
     this.scene = scene;
     const { attachments, links } = scene.inventory;
@@ -74,7 +74,7 @@ export class HostGraph {
     return node;
   }
 
-  /** Ports of bridges that are no attachment's. */
+  /** Adds the bridge ports that belong to no attachment. */
   private addPorts(): void {
     const { attachments, links } = this.scene.inventory;
     const owned = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
@@ -142,7 +142,7 @@ function placeOf(one: HostAttachment, scene: Scene): GraphNode {
   );
 }
 
-/** The type of the plugin that makes a network's interface; that of flannel's delegate. */
+/** The type of the plugin that makes a network's interface; for flannel, that of its delegate. */
 export function mainType(network: NetworkList): string {
   if (!isFlannel(network)) return network.plugins[0]?.type ?? '';
   const { type } = mainConfig(network);
@@ -179,7 +179,7 @@ function leadsBy({ link, hops }: Route, index: number): boolean {
   return link === index || hops.some((hop) => hop.link === index);
 }
 
-/** Interfaces with the gateways of a bridge's VLANs: the plugin names them after both, as in "br0.100". */
+/** Interfaces with the gateways of a bridge's VLANs, which the plugin names after both, as in "br0.100". */
 function vlanGateways(bridge: Link, links: readonly Link[]): Link[] {
   return links.filter(
     ({ name }) => /^\.\d+$/.test(name.replace(bridge.name, '')) && name.startsWith(bridge.name),
@@ -237,7 +237,7 @@ function interfaceNode(link: Link, { inventory, routes }: Scene): GraphNode {
   return { ...node, lines: [...node.lines, ...about.map(({ name }) => `network ${name}`)] };
 }
 
-/** A node without a state. Lines that are empty are left out. */
+/** A node without a state. Empty lines are left out. */
 function plain(id: string, kind: GraphNode['kind'], title: string, ...lines: string[]): GraphNode {
   return { id, kind, title, lines: lines.filter((line) => line !== ''), problems: [], rows: [] };
 }

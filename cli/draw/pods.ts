@@ -1,4 +1,4 @@
-/** Pods as boxes of their own or, where many meet, as rows of a list. */
+/** Pods, each in a box of its own or, where many meet, as rows of a list. */
 
 import { displayName, type HostAttachment } from '../inventory.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
@@ -127,11 +127,11 @@ function listOf({ id, title }: GraphNode, attachments: readonly HostAttachment[]
   };
 }
 
-/** How an attachment is joined to its place: the host's end of its veth pair and its VLANs, or its kind. */
+/** How an attachment is joined to its place: the host end of its veth pair and its VLANs, or its kind. */
 function linkLabels(one: HostAttachment, place: GraphNode, networks: readonly NetworkList[]): string[] {
   const network = networks.find(({ name }) => name === one.network);
   const config = network ? mainConfig(network) : {};
-  // The bridge itself, and the gateways of its VLANs, are no port.
+  // The bridge itself, and the gateways of its VLANs, are not ports.
   const port = one.hostInterfaces.filter((name) => !`link:${name}.`.startsWith(`${place.id}.`));
   const type = network ? mainType(network) : '';
   const mode = typeof config.mode === 'string' ? `, ${config.mode} mode` : '';

@@ -1,4 +1,4 @@
-/** From what a host has to the graph of its container networks. */
+/** Makes the graph of a host's container networks from what is found on the host. */
 
 import { hostname } from 'node:os';
 import { listRoutes, RouteTable } from '../../lib/kernel/route.ts';
@@ -25,12 +25,12 @@ export async function survey(): Promise<Survey> {
   const once = lookOnce();
   const inventory = await takeInventory(configDir(), cacheDir(), once);
   const states = await checkStates(inventory.attachments, inventory, environment(), once);
-  // Without those that were deleted meanwhile.
+  // Without the attachments that were deleted meanwhile.
   inventory.attachments = inventory.attachments.filter((one) => states.has(one));
   const host = new HostGraph({ inventory, routes: mainRoutes() });
   const pods = podGraph([...host.places.values()], states, inventory.networks);
   const edges = [...host.edges, ...pods.edges];
-  // Ports may be published on a host without an uplink.
+  // Even a host without an uplink may publish ports.
   const isPublished = pods.edges.some(({ from }) => from === outside.id);
   const nodes = new Map([...(isPublished ? [[outside.id, outside] as const] : []), ...host.nodes]);
   const kinds = [...states.values()].map(({ kind }) => kind);
@@ -65,7 +65,7 @@ function withCleanTexts(node: GraphNode): GraphNode {
   };
 }
 
-/** Names come from anybody: without what would control a terminal, and what XML cannot have. */
+/** Names come from anybody: removes what would control a terminal, and what XML cannot contain. */
 function clean(text: string): string {
   return text
     .toWellFormed()

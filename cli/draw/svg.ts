@@ -7,8 +7,8 @@ import { textWidth } from './text-size.ts';
 import { escapeXml } from './xml.ts';
 
 /**
- * Colours of Okabe and Ito, which the colour-blind tell apart, darker where they are text on white and
- * lighter where they are text on black.
+ * The colours of Okabe and Ito, which the colour-blind can tell apart, made darker for text on white and
+ * lighter for text on black.
  */
 const style = `
 svg { --paper: #ffffff; --ink: #1b1f24; --dim: #4d5661; --box: #f6f8fa; --line: #59636e; --ok: #00694d;
@@ -94,7 +94,7 @@ function edgeSvg({ edge, points, label }: PlacedEdge): string {
   return `<g class="edge ${edge.kind}" data-from="${escapeXml(edge.from)}" data-to="${escapeXml(edge.to)}"><path d="${path}"${arrow}/>${back}${lines.join('')}</g>`;
 }
 
-/** What is in the picture, and how it is drawn; in rows as wide as the picture. */
+/** What the picture contains, and how it is drawn; in rows as wide as the picture. */
 function legendOf({ nodes, edges }: Graph, width: number): { svg: string; width: number; height: number } {
   const shownStates = new Set(nodes.flatMap(({ state, rows }) => [state, ...rows.map((row) => row.state)]));
   const shownEdges = new Set(edges.map(({ kind }) => kind));

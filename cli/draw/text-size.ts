@@ -1,6 +1,6 @@
 /**
- * How much room a text takes, without a browser that would measure it. Widths are those of the widest common
- * sans-serif faces (Verdana, DejaVu Sans), so that it fits with any of them.
+ * How much room a text takes, without a browser to measure it. Widths are those of the widest common
+ * sans-serif fonts (Verdana, DejaVu Sans), so that the text fits with any of them.
  */
 
 /** Width of a text. @param size of the font in pixels. @returns pixels, rounded up. */
@@ -20,8 +20,8 @@ function widthOf(character: string): number {
 }
 
 /**
- * Breaks a text into lines, between words where it can.
- * @param width most that a line may take, as `measure` has it.
+ * Breaks a text into lines, between words where possible.
+ * @param width the most that a line may take, as `measure` measures it.
  */
 export function wrap(text: string, width: number, measure: (text: string) => number): string[] {
   const lines: string[] = [];

@@ -1,4 +1,4 @@
-/** A graph as a tree in the terminal, no wider than this. */
+/** A graph as a tree, no wider than the terminal. */
 
 import { paint } from '../terminal.ts';
 import type { Graph, GraphNode } from './graph.ts';
@@ -6,7 +6,7 @@ import { wrap } from './text-size.ts';
 
 const styles = { ok: 'green', broken: 'red', orphaned: 'magenta', unchecked: 'yellow' } as const;
 
-/** Before what does not fit in a line. */
+/** Indents the continuation of a line that was broken. */
 const hanging = '  ';
 
 /** A line before it is broken, and how it is painted. */
@@ -55,7 +55,7 @@ export function asText(graph: Graph, width: number): string {
   return lines.join('\n');
 }
 
-/** What a box says. @param room columns. */
+/** What a box says. @param room how many columns there are. */
 function detailsOf(node: GraphNode, labels: readonly string[], { edges }: Graph, room: number): Line[] {
   const ports = edges.filter(({ to, kind }) => to === node.id && kind === 'published');
   return [
@@ -70,7 +70,7 @@ function detailsOf(node: GraphNode, labels: readonly string[], { edges }: Graph,
   ];
 }
 
-/** Rows with their cells one below the other, unless that is wider than there is room. */
+/** Rows with their cells aligned in columns, unless there is not enough room for that. */
 function tableOf(rows: GraphNode['rows'], room: number): Line[] {
   const widths = (rows[0]?.cells ?? []).map((_, i) =>
     Math.max(...rows.map(({ cells }) => columnsOf(cells[i]!))),

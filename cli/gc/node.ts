@@ -1,4 +1,4 @@
-/** `cni gc --node`: gives back what a node that is gone has left of ranges that nodes share. */
+/** `cni gc --node`: gives back what a node that is gone still holds of the ranges that nodes share. */
 
 import { attachmentKey } from '../../lib/attachment.ts';
 import { NodePresentError, type RemoteHolding } from '../../lib/cni/plugin.ts';
@@ -11,8 +11,8 @@ import { cacheDir, callerEnvironment, configDir } from '../settings.ts';
 import { count, paint, print, warn } from '../terminal.ts';
 
 /**
- * Collects what a node has left of some networks. That it lives is a problem only if it has left nothing of
- * any of them: hosts that are gone may have had its name, and attachments of one network.
+ * Collects what a node left behind of some networks. That the node lives is reported only if it left nothing
+ * behind of any of them: a host that is gone may have had the same name, and attachments to one network only.
  * @param options.dryRun only tells what it would do.
  * @throws CommandError when none of the networks shares its ranges with other nodes.
  */
@@ -63,7 +63,7 @@ async function livingHere(): Promise<ReadonlySet<string>> {
   return new Set(attachments.filter(({ orphaned }) => orphaned.length === 0).map(attachmentKey));
 }
 
-/** Each is looked at as it is given back: asked again, a node that lives has nothing left, and refuses. */
+/** Each holding checks the node again when it is released, and refuses if the node turns out to live. */
 async function collectLeft(
   name: string,
   left: readonly RemoteHolding[],

@@ -1,13 +1,13 @@
 /**
  * What installations replaced, kept in a hidden directory beside the plugins:
  *
- *     DIR/.cni-backup/original/NAME          the first of another suite under that name, for --uninstall
+ *     DIR/.cni-backup/original/NAME          another suite's first file under that name, for --uninstall
  *     DIR/.cni-backup/previous/NAME          what the last installation replaced, for --rollback
  *     DIR/.cni-backup/previous/NAME.absent   there was nothing under that name
  *
- * Each is a hard link of the file that was there. What an installation replaces is put there as a whole,
- * before it replaces anything. Entries are taken out by renaming, one by one, so that a call that was killed
- * is finished by the next.
+ * Each is a hard link to the file that was there. Everything that an installation will replace is put there
+ * before it replaces anything. Entries are taken out by renaming, one by one, so that the next call finishes
+ * what a killed one began.
  */
 
 import {
@@ -25,7 +25,7 @@ import { errnoOf } from '../../lib/file.ts';
 import { type Identity, identify, privateDirectoryOf } from './identity.ts';
 import { syncFiles } from './private-directory.ts';
 
-/** Not like a private directory, which earlier versions of this suite would remove. */
+/** Not named like a private directory, as earlier versions of this suite would remove it. */
 const backupName = '.cni-backup';
 const absent = '.absent';
 
@@ -45,8 +45,8 @@ export class Backup {
   }
 
   /**
-   * Keeps what is there, before it is replaced. What is of the build that is being installed
-   * stays out of it: it is there since an installation that did not end, or there is nothing new.
+   * Keeps what is there, before it is replaced. Files of the build that is being installed are left out:
+   * they are from an installation that was interrupted, or the same build is being installed again.
    * @param found what there is under each name that is installed.
    * @param build name of the private directory of what is being installed.
    * @param staging a directory on the same file system.
@@ -70,7 +70,7 @@ export class Backup {
     for (const [name, identity] of replaced) {
       const [entry, none] = [join(previous, name), join(previous, name + absent)];
       if (!identity) {
-        // Missing from this build: what was there before it counts.
+        // Missing since this build was first installed: what was there before that counts.
         if (isContinued && existsInDirectory(previous, name)) continue;
         writeFileSync(none, '');
         rmSync(entry, { force: true });
@@ -82,7 +82,7 @@ export class Backup {
         renameSync(keep(name), join(this.original, name));
     }
     if (!isContinued) {
-      // As a whole: a rollback to a part of this and a part of what was kept before it makes a mixture.
+      // As a whole: rolling back to a part of this and a part of the backup before would mix two versions.
       if (this.canRollBack) moveAway(this.previous, `${previous}.replaced`);
       renameSync(previous, this.previous);
     }
@@ -94,7 +94,7 @@ export class Backup {
     return existsSync(this.previous);
   }
 
-  /** Private directories that a rollback needs and that are gone. */
+  /** Private directories that a rollback needs but that are gone. */
   missingPrivateDirectories(): string[] {
     const needed = entries(this.previous).map((name) => privateDirectoryOf(join(this.previous, name)));
     return [...new Set(needed)].filter(
@@ -123,7 +123,7 @@ export class Backup {
       rmSync(join(this.previous, entry), { force: true });
     }
     rmSync(this.previous, { recursive: true, force: true });
-    // What is of another suite again needs no copy for --uninstall.
+    // Where another suite's file is back in place, --uninstall needs no copy of it.
     for (const name of entries(this.original))
       if (identify(join(this.binDir, name), name)?.isOurs !== true) rmSync(join(this.original, name));
     if (entries(this.original).length === 0) this.discard();
@@ -161,14 +161,14 @@ export class Backup {
 
 /** What became of the executables of a directory. */
 export class Changes {
-  /** What each is now, by name. */
+  /** What each of those put back is now, by name. */
   readonly restored = new Map<string, string>();
   readonly removed: string[] = [];
-  /** What is of another suite, and what it is, by name. */
+  /** Another suite's executables, and what they are, by name. */
   readonly kept = new Map<string, string>();
 }
 
-/** Makes a hard link, or a copy where that cannot be. @returns which. */
+/** Makes a hard link, or a copy where that is not possible. @returns which. */
 function linkOrCopy(from: string, to: string): 'linked' | 'copied' {
   try {
     linkSync(from, to);
@@ -193,7 +193,7 @@ function entries(directory: string): string[] {
   return existsSync(directory) ? readdirSync(directory).sort() : [];
 }
 
-/** As opposed to existsSync, true also of a symbolic link that leads nowhere from here. */
+/** Unlike existsSync, also true for a dangling symbolic link. */
 function existsInDirectory(directory: string, name: string): boolean {
   return entries(directory).includes(name);
 }

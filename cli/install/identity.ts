@@ -1,4 +1,4 @@
-/** What an executable in the plugins' directory is: of this suite or not, and which version. */
+/** What an executable in the plugins' directory is: whether it is of this suite, and its version. */
 
 import { spawnSync } from 'node:child_process';
 import { lstatSync, readFileSync, statSync } from 'node:fs';
@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { privatePrefix, readLaunch } from '../../launcher/launch.ts';
 import packageJson from '../../package.json' with { type: 'json' };
 
-/** What an executable says of itself. */
+/** What an executable says about itself. */
 export interface Identity {
   readonly isOurs: boolean;
   readonly description: string;
@@ -18,13 +18,13 @@ export const ownVersion = `${packageJson.name} ${packageJson.version}`;
 /** Asks an executable what it is. @param name that it is called by. @returns undefined when there is none. */
 export function identify(file: string, name: string): Identity | undefined {
   const status = statSync(file, { throwIfNoEntry: false });
-  // A link that leads nowhere is somebody's all the same.
+  // Somebody put even a broken link there.
   if (!status)
     return lstatSync(file, { throwIfNoEntry: false }) && { isOurs: false, description: 'a broken link' };
   if (!status.isFile()) return undefined;
   const self = statSync(readLaunch(process.argv).program);
   if (status.dev === self.dev && status.ino === self.ino) return { isOurs: true, description: ownVersion };
-  // Its launcher tells a plugin of this suite, also one that does not run any more.
+  // A launcher identifies a plugin of this suite, even one that no longer runs.
   if (privateDirectoryOf(file)) return { isOurs: true, description: suiteVersionBeside(file) };
   // Without CNI_COMMAND, a plugin says what it is and does nothing.
   const line = firstLine(file, name === 'cni' ? ['--version'] : []);
@@ -34,7 +34,7 @@ export function identify(file: string, name: string): Identity | undefined {
   };
 }
 
-/** Versions that `cni` has told of itself, by inode: every name of a directory is one file. */
+/** Versions that `cni` reported, by inode: all names of a build in a directory are links to one file. */
 const versions = new Map<number, string>();
 
 /** Plugins of this suite do not know its version, but `cni` in the same directory does. */
@@ -57,12 +57,12 @@ function firstLine(file: string, args: readonly string[]): string {
   return `${stdout ?? ''}${stderr ?? ''}`.split('\n')[0]!;
 }
 
-/** No launcher is larger, in bytes; the reference plugins are some megabytes. */
+/** No launcher is larger than this, in bytes; the reference plugins have several megabytes. */
 const largestLauncher = 256 * 1024;
 const privateName = new RegExp(`${privatePrefix.replaceAll('.', '\\.')}[0-9a-f]+(?=/)`);
 
 /**
- * The private directory that a launcher starts its executable from, by name: the name is compiled into it.
+ * The name of the private directory that a launcher starts its executable from, which is compiled into it.
  * Source: launcher.c.
  * @returns undefined for any other file.
  */

@@ -24,7 +24,7 @@ import { CommandError } from '../errors.ts';
  * @throws CommandError when it was not started by the launcher.
  */
 export function ownPrivateDirectory(): string {
-  // The loader is what the kernel has started.
+  // What the kernel started is the loader in that directory.
   const directory = dirname(process.execPath);
   if (basename(directory).startsWith(privatePrefix)) return directory;
   throw new CommandError(
@@ -33,7 +33,7 @@ export function ownPrivateDirectory(): string {
 }
 
 /**
- * Copies a private directory as this process's own, see {@link copyFile}.
+ * Copies a private directory, so that this process owns the copy; see {@link copyFile}.
  * @param to must not exist.
  */
 export function copyPrivateDirectory(from: string, to: string): void {
@@ -44,19 +44,19 @@ export function copyPrivateDirectory(from: string, to: string): void {
 }
 
 /**
- * Copies a file, which then belongs to the user of this process and can be changed by nobody else, whoever
- * owns what it is copied from. A hard link would stay theirs.
+ * Copies a file. The copy belongs to the user of this process and can be changed by nobody else, whoever
+ * owns the original. A hard link would still be theirs.
  */
 export function copyFile(from: string, to: string): void {
   copyFileSync(from, to, constants.COPYFILE_FICLONE);
-  // It has the owner and the mode of the other one until here.
+  // Up to here, it may have the owner and the mode of the original.
   chownSync(to, process.geteuid!(), process.getegid!());
   chmodSync(to, statSync(to).mode & 0o100 ? 0o755 : 0o644);
 }
 
 /**
- * Has the files of a directory on disk, so that a power failure after their renaming leaves none of them
- * empty.
+ * Flushes the files of a directory to disk, so that a power failure after they are renamed leaves none of
+ * them empty.
  */
 export function syncFiles(directory: string): void {
   const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
@@ -71,13 +71,13 @@ export function syncFiles(directory: string): void {
 }
 
 /**
- * Puts a private directory that is ready in its place. One that is there already has the same content, or is
+ * Moves a prepared private directory to its place. If one is there already, it has the same content, or is
  * broken.
  */
 export function placePrivateDirectory(staged: string, binDir: string): void {
   const target = join(binDir, basename(staged));
   if (existsSync(target)) {
-    // Calls may be about to start from it: one that is whole stays.
+    // Calls may be about to start from it: it stays if it is whole.
     if (isWhole(target, staged)) return;
     renameSync(target, `${staged}.replaced`);
   }
@@ -98,9 +98,8 @@ function isWhole(directory: string, model: string): boolean {
 
 /**
  * Removes private directories that nothing needs any longer.
- * @param needed names of those that stay.
- * @param sparesNewest has the newest of the others stay too, as calls under way may be about to start
- *   from it.
+ * @param needed names of those to keep.
+ * @param sparesNewest keeps the newest of the others too, as calls under way may be about to start from it.
  */
 export function removeOldPrivateDirectories(
   binDir: string,

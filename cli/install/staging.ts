@@ -7,16 +7,16 @@ import { missingCapabilities } from '../../lib/kernel/capabilities.ts';
 import { acquireDirectoryLock } from '../../lib/kernel/lock.ts';
 import { CommandError } from '../errors.ts';
 
-/** What the names of directories begin with where everything is prepared. */
+/** How the names of the directories begin in which everything is prepared. */
 const stagingPrefix = '.cni-install-';
-/** After how many milliseconds without a change nobody is still preparing anything. */
+/** A staging directory that did not change for this many milliseconds is abandoned. */
 const longestPause = 10 * 60_000;
-/** How many milliseconds another process may take that changes the same directory. */
+/** How long to wait for another process that changes the same directory, in milliseconds. */
 const patienceMs = 60_000;
 
 /**
  * Changes the plugins' directory, while no other process does.
- * @param change what to do. @param change.staging an empty directory on the same file system, which is
+ * @param change does the work. @param change.staging an empty directory on the same file system, which is
  *   removed afterwards.
  * @throws CommandError when the directory cannot be written to.
  */
@@ -36,7 +36,7 @@ export async function changeDirectory(binDir: string, change: (staging: string) 
   }
 }
 
-/** Removes what installations left that were killed. */
+/** Removes what killed installations left behind. */
 function removeUnfinished(binDir: string): void {
   for (const name of readdirSync(binDir).filter((one) => one.startsWith(stagingPrefix))) {
     const status = lstatSync(join(binDir, name), { throwIfNoEntry: false });

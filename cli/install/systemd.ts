@@ -10,19 +10,19 @@ import { CommandError } from '../errors.ts';
 import { print } from '../terminal.ts';
 import { ownPrivateDirectory } from './private-directory.ts';
 
-/** Where units of the administrator's are. Source: systemd.unit(5). */
+/** Where the administrator's units are. Source: systemd.unit(5). */
 const unitDirectory = '/etc/systemd/system';
 /** Exists where systemd is the init. Source: sd_booted(3). */
 const bootedDirectory = '/run/systemd/system';
 const [socketUnit, serviceUnit] = ['cni-agent.socket', 'cni-agent.service'] as const;
 const units = [socketUnit, serviceUnit];
-/** How our units begin. */
+/** The text that our units begin with. */
 const mark = '# Part of cni-plugins-ts.';
 /** How long systemctl may take, in milliseconds: the agent ends its calls first, see TimeoutStopSec. */
 const patienceMs = 120_000;
 
 /**
- * Looks whether the units can be installed, before anything is changed.
+ * Checks that the units can be installed, before anything is changed.
  * @param binDir absolute path of the directory that the plugins go to.
  * @throws CommandError that says what is in the way.
  */
@@ -60,10 +60,10 @@ export function installUnits(binDir: string): void {
     }
     systemctl('daemon-reload');
     systemctl('enable', '--now', socketUnit);
-    // One that runs already is of the plugins before: it finishes its calls.
+    // An agent that is already running is of the previous build: it finishes its calls.
     systemctl('--no-block', 'try-restart', serviceUnit);
   } catch (cause) {
-    // What "enable" has made goes first, as nothing finds it without the unit.
+    // Undoes "enable" first: without the unit, systemctl would not find what to remove.
     if (previous.get(socketUnit) === undefined) attempt('disable', '--now', socketUnit);
     for (const [unit, text] of previous) {
       if (text === undefined) rmSync(join(unitDirectory, unit), { force: true });
@@ -79,7 +79,7 @@ export function installUnits(binDir: string): void {
 
 /**
  * Stops, disables and removes the units, if they are ours.
- * @param binDir directory of the plugins that are removed; units that start another's are left alone.
+ * @param binDir directory of the plugins; units that start an agent from another directory are left alone.
  */
 export function removeUnits(binDir: string): void {
   const service = readUnit(serviceUnit);
@@ -89,7 +89,7 @@ export function removeUnits(binDir: string): void {
   const isBooted = existsSync(bootedDirectory);
   if (isBooted) systemctl('disable', '--now', ...own);
   for (const unit of own) rmSync(join(unitDirectory, unit));
-  // What "enable" has made, where systemctl could not take it back.
+  // The link that "enable" made, where systemctl could not remove it.
   rmSync(join(unitDirectory, 'sockets.target.wants', socketUnit), { force: true });
   if (isBooted) systemctl('daemon-reload');
   print(`Units removed: ${own.join(', ')}.`);
@@ -109,7 +109,7 @@ function writeUnit(unit: string, text: string): void {
 }
 
 /**
- * True when an agent runs that made its socket itself: those hold its lock, see lib/kernel/listen.ts.
+ * True when an agent runs that made its socket itself: it holds the socket's lock, see lib/kernel/listen.ts.
  * @throws CniError when that cannot be told.
  */
 function isServedByHand(): boolean {
@@ -119,7 +119,7 @@ function isServedByHand(): boolean {
   return !lock;
 }
 
-/** While something that failed is taken back, that failure is what counts. */
+/** Runs systemctl while a failure is undone: further errors are ignored, as the first one counts. */
 function attempt(...args: string[]): void {
   try {
     systemctl(...args);

@@ -1,4 +1,4 @@
-/** An attachment, as a host's inventory has it. */
+/** An attachment, as in a host's inventory. */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
 
@@ -11,16 +11,16 @@ export interface PublishedPort {
 
 /** The name of a pod, or of a container outside Kubernetes. */
 export interface PodName {
-  /** Of Kubernetes; "" outside it. */
+  /** The Kubernetes namespace; "" outside Kubernetes. */
   namespace: string;
   name: string;
 }
 
-/** A container's connection to a network, as far as anything on the host tells. */
+/** A container's connection to a network, as far as anything on the host tells of it. */
 export interface HostAttachment extends AttachmentId {
   /** What its runtime calls it, where it says so. */
   pod: PodName | undefined;
-  /** Path of the sandbox's namespace; "" when nobody recorded it, or another one is there. */
+  /** Path of the sandbox's namespace; "" when nobody recorded it, or another namespace is there now. */
   netns: string;
   /** Without prefix lengths. */
   ips: string[];
@@ -29,6 +29,6 @@ export interface HostAttachment extends AttachmentId {
   hostInterfaces: string[];
   /** When ADD ended. */
   since: Date | undefined;
-  /** Why it no longer belongs to a container; empty for one that is in order. */
+  /** Why it no longer belongs to a container; empty if it does. */
   orphaned: string[];
 }

@@ -8,17 +8,17 @@ import { CommandError } from '../errors.ts';
 /** The root directory of PID 1, in its mount namespace. Source: proc_pid_root(5). */
 const rootOfInit = '/proc/1/root';
 
-/** What is at the path of a namespace; "foreign": another one, as the process of the path is gone. */
+/** What is at the path of a namespace; "foreign": another namespace, as the process in the path is gone. */
 type Presence = 'present' | 'foreign' | 'gone';
 
 /**
- * Looks whether network namespaces exist.
+ * Finds out whether network namespaces exist.
  * @param paths from records. @param directory of the records.
- * @throws CommandError when the records are of a host on which there are more than this process sees.
+ * @throws CommandError when the host of the records has namespaces that this process cannot see.
  */
 export function findNamespaces(paths: Iterable<string>, directory: string): Map<string, Presence> {
   const found = new Map([...new Set(paths)].map((path) => [path, lookAt(path)]));
-  // Namespaces are bind mounts: a mount namespace of its own, as a debugging pod's, has none of later pods.
+  // Namespaces are bind mounts: a separate mount namespace, such as a debug pod's, lacks those of later pods.
   const hidden = isOfInit(directory)
     ? [...found].flatMap(([path, one]) => (one === 'gone' && isNamespaceOfInit(path) ? [path] : []))
     : [];
@@ -29,7 +29,7 @@ export function findNamespaces(paths: Iterable<string>, directory: string): Map<
   );
 }
 
-/** What has the PID of a container that is gone is mostly a process of the host. */
+/** A process that now has the PID of a container that is gone is usually one of the host. */
 function lookAt(path: string): Presence {
   if (isNetnsGone(path)) return 'gone';
   const isOfProcess = /^\/proc\/\d+\//.test(path);
@@ -41,7 +41,7 @@ function isOfInit(directory: string): boolean {
   return isSame(directory, join(rootOfInit, directory));
 }
 
-/** Whether two paths lead to the same file: not if one does not exist, or another user's PID 1 has it. */
+/** Whether two paths lead to the same file; false if one does not exist or, below PID 1, may not be read. */
 function isSame(...paths: [string, string]): boolean {
   try {
     const [one, other] = paths.map((path) => statSync(path)) as [Stats, Stats];
@@ -51,7 +51,7 @@ function isSame(...paths: [string, string]): boolean {
   }
 }
 
-/** Symbolic links are followed here, as below {@link rootOfInit} they would lead back to the own root. */
+/** Follows symbolic links here, as below {@link rootOfInit} they would lead back to this process's root. */
 function isNamespaceOfInit(path: string): boolean {
   const candidates = [path, realPathOf(path), join(realPathOf(dirname(path)), basename(path))];
   return candidates.some((one) => lookAt(join(rootOfInit, one)) === 'present');

@@ -56,7 +56,7 @@ export function uplinksOf(family: Family, links: readonly Link[]): Link[] {
   return links.filter(({ index }) => indexes.includes(index));
 }
 
-/** Whether the host passes an attachment's packets on, rather than a bridge or a parent alone. */
+/** Whether the host forwards an attachment's packets, rather than only a bridge or a parent. */
 export function isRouted({ network }: RunningAttachment): boolean {
   return (network?.plugins ?? []).some(
     ({ type, config }) =>
@@ -66,7 +66,7 @@ export function isRouted({ network }: RunningAttachment): boolean {
   );
 }
 
-/** The interface of the host that an attachment's packets come in by: its bridge, or its own veth. */
+/** The host interface by which an attachment's packets come in: its bridge, or its own veth. */
 export function ingressOf({ attachment }: RunningAttachment, links: readonly Link[]): Link | undefined {
   const own = links.filter(({ name }) => attachment.hostInterfaces.includes(name));
   return own.find(({ kind }) => kind === 'bridge') ?? own[0];

@@ -1,7 +1,7 @@
 /**
- * What host-local and the firewall have of attachments that no record tells of. It is left over, as of an
- * ADD that was interrupted, unless the container lives and a plugin attaches it to further networks, or its
- * record cannot be read: then what tells of it may be lost.
+ * What host-local and the firewall have of attachments that no record mentions. It is left over, for example
+ * from an interrupted ADD, unless the container lives and a plugin attaches it to additional networks, or its
+ * record cannot be read: in these cases, the record of the attachment may be lost.
  */
 
 import { basename } from 'node:path';
@@ -12,16 +12,16 @@ import type { HeldAddress } from '../reservations.ts';
 import type { RuleOwner } from '../rules.ts';
 import type { HostAttachment } from './attachment.ts';
 
-/** Adds to the attachments of the records what they do not tell of. */
+/** Adds to the recorded attachments those that have no record. */
 export class Unrecorded {
   private readonly attachments: Map<string, HostAttachment>;
-  /** Attachments whose namespaces exist, and whose plugins attach to further networks, by container ID. */
+  /** Attachments whose namespaces exist, and whose plugins attach to additional networks, by container ID. */
   private readonly living: ReadonlyMap<string, HostAttachment>;
   /** Names of the files that cannot be read. */
   private readonly damaged: readonly string[];
 
   /**
-   * @param attachments of the records, by key, with those that are orphaned marked as such.
+   * @param attachments from the records, by key; orphaned ones are already marked as such.
    * @param records that they are from.
    */
   constructor(attachments: Map<string, HostAttachment>, records: readonly CacheEntry[]) {
@@ -36,7 +36,7 @@ export class Unrecorded {
     this.damaged = records.flatMap(({ file, error }) => (error ? [basename(file)] : []));
   }
 
-  /** What host-local has given away: to attachments that are known, and to others. */
+  /** Adds the addresses that host-local handed out, to known attachments or to others. */
   addReservations(reservations: readonly HeldAddress[]): void {
     const { attachments } = this;
     for (const { owner, ip, since } of reservations) {
@@ -58,8 +58,8 @@ export class Unrecorded {
   }
 
   /**
-   * Whom the firewall has rules of.
-   * @param isKnown tells whether a network is known by its name: others are somebody else's affair.
+   * Adds the attachments that the firewall has rules for.
+   * @param isKnown tells whether a network of that name is known: other networks are not our concern.
    */
   addRuleOwners(owners: readonly RuleOwner[], isKnown: (network: string) => boolean): void {
     const known = Map.groupBy(this.attachments.values(), containerKey);
@@ -75,7 +75,7 @@ export class Unrecorded {
     }
   }
 
-  /** @param why it is orphaned, if it is. */
+  /** @param why the attachment is orphaned, if it is. */
   private attachment(id: AttachmentId, why: string): HostAttachment {
     const living = this.living.get(id.containerId);
     const isLost = living !== undefined || this.hasDamagedRecord(id);
@@ -91,7 +91,7 @@ export class Unrecorded {
     };
   }
 
-  /** Runtimes name their files after all three, plugins theirs after the container alone. */
+  /** Runtimes name records after network, container and interface, plugins after the container alone. */
   private hasDamagedRecord({ network, containerId }: AttachmentId): boolean {
     return this.damaged.some((name) => name === containerId || name.startsWith(`${network}-${containerId}-`));
   }

@@ -1,6 +1,6 @@
 /**
- * The result cache: what ADD gave for each attachment, in libcni's format and place, so that either can
- * finish what the other began.
+ * The result cache: what ADD returned for each attachment, in libcni's format and place, so that this command
+ * and libcni can each finish what the other began.
  */
 
 import { lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -52,7 +52,7 @@ function readEntry(file: string): CacheEntry[] {
   const entry = { file, since: status.mtime };
   try {
     const value = readCacheFile(file);
-    if (value === undefined) return []; // Removed meanwhile.
+    if (value === undefined) return []; // It was removed meanwhile.
     const attachment = fromFile(value);
     return [
       attachment
@@ -83,7 +83,7 @@ export function writeCached(cacheDir: string, attachment: CachedAttachment): voi
   const directory = join(cacheDir, 'results');
   makeDirectory(directory, 0o700);
   inDirectory(directory, (path) => {
-    // Unlike those of other state files it begins with a dot, as libcni takes every other file for a result.
+    // Unlike those of other state files it begins with a dot, as libcni takes any other file for a result.
     const temporary = join(path, `.${process.pid}.tmp`);
     try {
       rmSync(temporary, { force: true });

@@ -1,6 +1,6 @@
 /**
- * Runs a network's plugins as libcni does for every runtime: ADD forward, each with the result of the one
- * before; DEL backward, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
+ * Runs a network's plugins as libcni does for every runtime: ADD in order, each with the result of the one
+ * before; DEL in reverse order, each with the final one. Source: CNI specification 1.1.0, sections 3 and 4.
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
@@ -20,7 +20,7 @@ import {
 import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
 import type { NetworkList, PluginEntry } from './conflist.ts';
 
-/** What a runtime attaches a container with. */
+/** The runtime's parameters for an attachment. */
 export interface Runtime {
   readonly containerId: string;
   /** Path of the sandbox's namespace, "" when it is gone. */
@@ -38,9 +38,9 @@ export interface Environment {
   readonly path: readonly string[];
   /** Directory above `results`. */
   readonly cacheDir: string;
-  /** Told of each plugin's run when it has ended. */
+  /** Is told of each run of a plugin once it has ended. */
   readonly onRun?: (run: PluginRun) => void;
-  /** Told of what went wrong without stopping the verb. */
+  /** Is told of what went wrong without stopping the verb. */
   readonly onWarning: (message: string) => void;
   /** Environment variables for the plugins, besides those of CNI. */
   readonly variables: NodeJS.ProcessEnv;
@@ -52,7 +52,7 @@ export interface Environment {
 
 /**
  * Runs a plugin's executable.
- * @returns what it printed. @throws CniError the error it printed, or one that says how it failed.
+ * @returns what it printed. @throws CniError that it printed, or that says how it failed.
  */
 export type Execute = (file: string, stdin: string, env: NodeJS.ProcessEnv) => Promise<string>;
 
@@ -69,7 +69,7 @@ export interface PluginRun {
 
 /**
  * Attaches a container and records the result.
- * @throws CniError of the plugin that failed; the ones before it have been run all the same.
+ * @throws CniError of the plugin that failed; the ones before it have already been run.
  */
 export async function addNetwork(
   list: NetworkList,
@@ -84,8 +84,8 @@ export async function addNetwork(
 
 /**
  * Attaches a container without recording it.
- * @param added gets the plugins whose ADD has succeeded.
- * @throws as {@link addNetwork} does: PluginFailedError when the plugin after those has been run.
+ * @param added receives the plugins whose ADD has succeeded.
+ * @throws as {@link addNetwork} does: PluginFailedError when the plugin after those was run and failed.
  */
 export async function addPlugins(
   list: NetworkList,
@@ -106,8 +106,8 @@ export async function addPlugins(
 
 /**
  * Checks that an attachment is as ADD left it.
- * @param cached what the result cache has of it, for who has read that already, or where it is elsewhere.
- * @throws CniError of the plugin that finds fault, or when there is no record of the attachment.
+ * @param cached its record, if the caller has read it already, or has it from somewhere else.
+ * @throws CniError of the plugin that finds a fault, or when there is no record of the attachment.
  */
 export async function checkNetwork(
   list: NetworkList,
@@ -138,9 +138,9 @@ export async function checkNetwork(
 }
 
 /**
- * Detaches a container and forgets the result. Doing so again, or without a result, is no error.
+ * Detaches a container and forgets the result. Doing so again, or without a result, is not an error.
  * @param options.goesOn whether the other plugins are run after one has failed, as suits a failed ADD.
- * @throws CniError of the first plugin that fails; the record stays then.
+ * @throws CniError of the first plugin that fails; the record is then kept.
  */
 export async function deleteNetwork(
   list: NetworkList,
@@ -163,7 +163,7 @@ export async function deleteNetwork(
 }
 
 /**
- * Detaches a container of which the cache has no record.
+ * Detaches a container, regardless of any record in the cache.
  * @param options.result of ADD, where it is known.
  * @param options.goesOn whether the other plugins are run after one has failed.
  * @throws CniError of the first plugin that fails.
@@ -201,7 +201,7 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
 /**
  * Has each plugin search for what is left of attachments, where the version has GC.
  * @param valid the attachments to keep.
- * @returns everything that failed; it goes on after each failure.
+ * @returns every failure; none of them stops the collection.
  */
 export async function collectGarbage(
   list: NetworkList,
@@ -224,7 +224,7 @@ export async function collectGarbage(
   return failures;
 }
 
-/** STATUS and GC are about no container, but libcni sets the variables all the same. */
+/** STATUS and GC do not concern a container, but libcni sets the variables all the same. */
 const nobody: Runtime = { containerId: '', netns: '', ifname: '', args: [], capabilityArgs: {} };
 
 async function run(

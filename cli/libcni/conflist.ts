@@ -1,4 +1,4 @@
-/** Network configurations on disk, with errors for whoever edits them. */
+/** Network configurations on disk, with errors that help whoever edits them. */
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -25,7 +25,7 @@ export {
 } from '../../lib/networks/conflist.ts';
 
 /**
- * Finds a network of a name in a directory.
+ * Finds the network of that name in a directory.
  * @param skipped is told of every file that could not be used.
  * @throws ConfigError when no file has that network.
  */
@@ -44,8 +44,8 @@ export function loadNetwork(
 }
 
 /**
- * Finds a network of a name in the directories below one, where nerdctl keeps those of its namespaces.
- * @returns undefined when there is none. Files that cannot be used are passed over: they may be no networks.
+ * Finds the network of that name in the subdirectories, where nerdctl keeps those of its namespaces.
+ * @returns undefined when there is none. Unusable files are skipped: they may not be networks at all.
  */
 export function findNetworkBelow(directory: string, name: string): NetworkList | undefined {
   for (const below of directoriesBelow(directory)) {
@@ -67,7 +67,7 @@ function directoriesBelow(directory: string): string[] {
       .map((entry) => join(directory, entry.name))
       .sort();
   } catch {
-    return []; // Whoever reads its files tells of it.
+    return []; // Whoever reads the files in it reports this.
   }
 }
 
@@ -98,7 +98,7 @@ function readJsonFile(file: string): { text: string; node: JsonNode } {
 }
 
 /**
- * The network that an attachment was made with, for when no file has it any longer.
+ * The network that an attachment was made with, even if no file has it any longer.
  * @returns undefined when the record has no usable configuration, or that of another network.
  */
 export function networkFromCache({ config, network }: CachedAttachment): NetworkList | undefined {
@@ -110,7 +110,7 @@ export function networkFromCache({ config, network }: CachedAttachment): Network
   }
 }
 
-/** Whether a network gives a container nothing but "lo", as containerd and CRI-O do with one of their own. */
+/** Whether a network gives a container nothing but "lo"; containerd and CRI-O each have one of their own. */
 export function isLoopback({ plugins }: NetworkList): boolean {
   return plugins.every(({ type }) => type === 'loopback');
 }

@@ -13,11 +13,11 @@ interface Line {
   readonly state?: State | undefined;
 }
 
-/** As many characters as container engines show of an ID; more where two would look the same. */
+/** How many characters of an ID container engines show; more are shown where two would look the same. */
 const shortestId = 12;
 
 /**
- * Lays attachments out, in a table or, where that is wider than the terminal, in a block each.
+ * Lays attachments out in a table or, where that is wider than the terminal, in a block each.
  * @param width of the terminal, in columns; undefined when there is none.
  * @returns the heading, then the lines.
  */
@@ -58,7 +58,7 @@ export function describeState({ kind, problems }: State): string {
   );
 }
 
-/** The beginnings of container IDs, as long as it takes to tell them apart. */
+/** Container IDs, shortened as far as they can still be told apart. */
 function shortIds(ids: readonly string[]): Map<string, string> {
   const distinct = [...new Set(ids)];
   let length = shortestId;

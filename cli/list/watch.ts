@@ -10,7 +10,7 @@ import { isBad, type State } from '../state.ts';
 import { paint, print, redraw, warn } from '../terminal.ts';
 import { describeState, formatListing, type Layout } from './table.ts';
 
-/** What a look at the host gives. */
+/** What a look at the host shows. */
 interface Seen {
   readonly inventory: { readonly problems: readonly string[] };
   readonly rows: readonly { attachment: HostAttachment; state: State }[];
@@ -22,9 +22,9 @@ const silenceMs = 2000;
 const pollMs = 100;
 
 /**
- * Shows the attachments until Ctrl-C: on a terminal the whole list each time, elsewhere a line for each that
- * comes, changes or goes.
- * @param look at the host.
+ * Shows the attachments until Ctrl-C: on a terminal the whole list each time, elsewhere a line for each one
+ * that is added, changes or is removed.
+ * @param look looks at the host.
  */
 export async function watchListing(look: () => Promise<Seen>, layout: Layout | 'json'): Promise<void> {
   let isStopped = false;
@@ -45,7 +45,7 @@ export async function watchListing(look: () => Promise<Seen>, layout: Layout | '
   }
 }
 
-/** Draws the list over the one before, as far as it fits. */
+/** Draws the list over the previous one, as far as it fits. */
 function screen(layout: Layout): (seen: Seen) => void {
   return ({ inventory, rows }) => {
     const [heading, ...lines] = formatListing(rows, layout, process.stdout.columns);
@@ -66,17 +66,17 @@ function screen(layout: Layout): (seen: Seen) => void {
   };
 }
 
-/** What has become of an attachment since the last look. */
+/** What happened to an attachment since the last look. */
 type Change = 'added' | 'changed' | 'removed';
 
-/** How that is told. */
+/** Prints changes. */
 interface Teller {
   tellChange(change: Change, row: Seen['rows'][number]): void;
-  /** @param problems all that cannot be read now. */
+  /** @param problems all files that cannot be read now. */
   tellProblems(problems: readonly string[]): void;
 }
 
-/** Prints what differs from the look before. */
+/** Prints what differs from the previous look. */
 function changes({ tellChange, tellProblems }: Teller): (seen: Seen) => void {
   let before = new Map<string, { text: string; row: Seen['rows'][number] }>();
   let problems = '[]';

@@ -7,7 +7,7 @@ import { freeBridge, freeSubnet, type HostUse, localSubnet } from './free-subnet
 /** Plugins that a network can be made with. */
 export const drivers = ['bridge', 'ptp', 'macvlan', 'ipvlan'] as const;
 
-/** What a network is to be like. */
+/** The options of a new network. */
 export interface NetworkOptions {
   name: string;
   driver: (typeof drivers)[number];
@@ -20,14 +20,14 @@ export interface NetworkOptions {
   mtu?: number | undefined;
   vlan?: number | undefined;
   internal: boolean;
-  /** Published where that is possible, if nothing is said of them. */
+  /** Whether ports can be published; by default, where that is possible. */
   ports?: boolean | undefined;
-  /** Opened where packets pass it, if nothing is said of it. */
+  /** Whether to let pods through the firewall; by default, where their packets pass it. */
   firewall?: boolean | undefined;
   isolate: boolean;
 }
 
-/** A range of host-local. */
+/** An address range of host-local. */
 interface Range {
   subnet: string;
   rangeStart?: string;
@@ -100,7 +100,7 @@ export function composeNetwork(options: NetworkOptions, use: HostUse): object {
   };
 }
 
-/** The set of ranges of each subnet: of each set, a pod gets an address. */
+/** One set of ranges for each subnet: a pod gets an address from each set. */
 function rangesOf(options: NetworkOptions, use: HostUse, isOnHost: boolean): Range[][] {
   const subnets = options.subnet.map(
     (text) => parsed(Prefix.tryParse(text), '--subnet', text, '10.5.0.0/24').network,
@@ -129,7 +129,7 @@ function rangesOf(options: NetworkOptions, use: HostUse, isOnHost: boolean): Ran
     if (subnetOf(end, '--ip-range') !== subnet)
       throw usage(`--ip-range "${text}" begins and ends in different subnets. Give one for each`);
     const { first, last, family } = subnet;
-    // The subnet itself and its broadcast address are given to nobody.
+    // The network address and the broadcast address of a subnet are handed out to nobody.
     const rangeStart = `${start.equals(first) ? start.plus(1) : start}`;
     const rangeEnd = `${family === 4 && end.equals(last) ? end.plus(-1) : end}`;
     return { subnet, part: { rangeStart, rangeEnd } };

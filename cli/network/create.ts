@@ -1,4 +1,4 @@
-/** `cni network create`: a validated configuration from a few options. */
+/** `cni network create`: makes a validated configuration from a few options. */
 
 import { linkSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -17,7 +17,7 @@ import { checkNetworks } from '../validate/networks.ts';
 import { composeNetwork, drivers, type NetworkOptions } from './compose.ts';
 import { readHostUse } from './free-subnet.ts';
 
-/** How many milliseconds others may take, all together, that create networks at the same time. */
+/** How long to wait for others who create networks at the same time, in milliseconds. */
 const patienceMs = 60_000;
 
 interface CreateArguments extends NetworkOptions {
@@ -25,7 +25,7 @@ interface CreateArguments extends NetworkOptions {
   host: boolean;
 }
 
-/** The subcommand. @param suite whose schemas the configuration is held against. */
+/** The subcommand. @param suite whose schemas the configuration is checked against. */
 export function create(suite: Suite): Subcommand<CreateArguments> {
   return {
     builder: (yargs) =>
@@ -70,7 +70,7 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
           type: 'string',
           describe: 'Name of the bridge; the next free of cni0, cni1, … without',
         })
-        // 68 is the least that IPv4 takes. Source: RFC 791, section 3.2.
+        // 68 is the smallest MTU for IPv4. Source: RFC 791, section 3.2.
         .option('mtu', { ...wholeNumber('mtu', [68, 65535]), describe: 'Largest packet, in bytes' })
         .option('vlan', { ...wholeNumber('vlan', [1, 4094]), describe: 'VLAN on the bridge' })
         .option('internal', { type: 'boolean', default: false, describe: 'No way to other networks' })
@@ -105,7 +105,7 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
           `"${name}" must begin with a letter or digit and go on with letters, digits, "_", "." or "-"`,
           { exitCode: ExitCode.Usage },
         );
-      // What is free is still free when the file is there, whatever is created at the same time.
+      // What is free now stays free until the file is written, whatever else is created at the same time.
       using _ = dryRun ? undefined : await lockDirectory();
       const config = composeNetwork(options, await readHostUse(suite));
       const text = `${JSON.stringify(config, null, 2)}\n`;
@@ -129,7 +129,7 @@ async function lockDirectory(): Promise<Disposable> {
   }
 }
 
-/** Validates the configuration together with those that are there. @throws CommandError */
+/** Validates the configuration together with the existing ones. @throws CommandError */
 async function refuseInvalid(name: string, text: string, suite: Suite, host: boolean): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'cni-network-'));
   try {

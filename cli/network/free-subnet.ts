@@ -22,7 +22,7 @@ export interface HostUse {
   readonly interfaces: ReadonlySet<string>;
 }
 
-/** Looks at the host and its networks. @param suite whose IPAM plugins say what they give away. */
+/** Looks at the host and its networks. @param suite whose IPAM plugins say what they hand out. */
 export async function readHostUse(suite: Suite): Promise<HostUse> {
   const { networks } = await takeInventory(configDir(), cacheDir());
   const pools: AddressPool[] = [];
@@ -45,7 +45,7 @@ export async function readHostUse(suite: Suite): Promise<HostUse> {
   };
 }
 
-/** What a network gives away and connects pods to, and what the networks that stand within it do. */
+/** The address pools and the bridges of a network, including those of the networks nested in it. */
 async function useOf(network: NetworkList, suite: Suite) {
   const pools: AddressPool[] = [];
   const bridges: string[] = [];
@@ -61,7 +61,7 @@ async function useOf(network: NetworkList, suite: Suite) {
         bridges.push(...used.bridges);
       }
     } catch {
-      // "cni validate" tells what is wrong.
+      // "cni validate" reports what is wrong.
     }
   }
   return { pools, bridges };
@@ -76,15 +76,15 @@ export function freeSubnet({ subnets }: HostUse): string {
   throw new CommandError('No /24 between 10.89.0.0 and 10.255.255.255 is free. Give one with --subnet');
 }
 
-/** A /64 of the unique local addresses that follows from a name. Source: RFC 4193, section 3.2. */
+/** A /64 of unique local addresses, derived from a name. Source: RFC 4193, section 3.2. */
 export function localSubnet(name: string): string {
-  // Loading it takes every other command some milliseconds.
+  // Not imported above: loading it would cost every other command some milliseconds.
   const { createHash } = process.getBuiltinModule('node:crypto');
   const digits = createHash('sha256').update(name).digest('hex');
   return `${Prefix.parse(`fd${digits.slice(0, 2)}:${digits.slice(2, 6)}:${digits.slice(6, 10)}::/64`)}`;
 }
 
-/** The next name of cni0, cni1, … that no interface or network has. */
+/** The first of the names cni0, cni1, … that no interface or network has. */
 export function freeBridge({ interfaces }: HostUse): string {
   for (let i = 0; ; i++) if (!interfaces.has(`cni${i}`)) return `cni${i}`;
 }

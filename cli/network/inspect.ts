@@ -13,7 +13,7 @@ interface InspectArguments {
   format: 'json' | 'yaml';
 }
 
-/** The subcommand. @param suite whose schemas the configurations are held against. */
+/** The subcommand. @param suite whose schemas the configurations are checked against. */
 export function inspect(suite: Suite): Subcommand<InspectArguments> {
   return {
     builder: (yargs) =>

@@ -10,7 +10,7 @@ import { type NetworkOverview, takeOverview } from './overview.ts';
 
 const heading = ['NETWORK', 'PLUGINS', 'SUBNET', 'GATEWAY', 'SIZE', 'USED', 'FREE', 'PODS', 'FILE'];
 
-/** The subcommand. @param suite whose schemas the configurations are held against. */
+/** The subcommand. @param suite whose schemas the configurations are checked against. */
 export function ls(suite: Suite): Subcommand<{ format: 'table' | 'json' | 'yaml' | 'name' }> {
   return {
     builder: (yargs) =>
@@ -64,7 +64,7 @@ function rowsOf({ name, file, delegated, plugins, ipam, ranges, attachments }: N
   ]);
 }
 
-/** A number of addresses; IPv6 has too many to write out, and "?" stands for one that is not known. */
+/** A number of addresses: in short for IPv6, which has too many to write out, and "?" if it is not known. */
 function formatSize(number: number | undefined): string {
   if (number === undefined) return '?';
   return number < 1e7 ? `${number}` : number.toExponential(1).replace('e+', 'e');

@@ -1,4 +1,4 @@
-/** What there is to know of a host's networks: how far each is used, and what is wrong with it. */
+/** All about a host's networks: how far each is used up, and what is wrong with it. */
 
 import { lookOnce } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
@@ -13,7 +13,7 @@ import { sharedRangesOf } from './shared-ranges.ts';
 /** A network of the host. */
 export interface NetworkOverview {
   readonly name: string;
-  /** "" for one that was removed while it had attachments, or that a plugin has from elsewhere. */
+  /** "" if it was removed while it had attachments, or if a plugin has it from elsewhere. */
   readonly file: string;
   /** Whether a plugin such as multus attaches pods to it. */
   readonly delegated: boolean;
@@ -39,7 +39,7 @@ export interface Overview {
   readonly problems: readonly string[];
 }
 
-/** Looks at the networks of the host. Nothing is changed. @param suite whose schemas count. */
+/** Looks at the networks of the host. Nothing is changed. @param suite whose schemas apply. */
 export async function takeOverview(suite: Suite): Promise<Overview> {
   const once = lookOnce();
   const { networks, delegated, attachments, ranges, problems } = await takeInventory(
@@ -78,7 +78,7 @@ export async function takeOverview(suite: Suite): Promise<Overview> {
   return { networks: overviews.sort((a, b) => a.name.localeCompare(b.name)), problems };
 }
 
-/** What `cni validate --no-host` calls errors in each file, such as addresses that two networks give away. */
+/** The errors that `cni validate --no-host` finds in each file, such as overlapping address ranges. */
 async function findingsByFile(suite: Suite): Promise<Map<string, string[]>> {
   const checked = [];
   try {

@@ -1,4 +1,4 @@
-/** The ranges that a network shares with other nodes, and how far they are used up, as their keeper tells. */
+/** The ranges that a network shares with other nodes, and how far they are used up. */
 
 import type { Suite } from '../../main.ts';
 import { ipamsOf } from '../ipam.ts';
@@ -6,8 +6,8 @@ import type { NetworkList } from '../libcni/conflist.ts';
 import type { KnownUse } from '../printed.ts';
 
 /**
- * Asks for the use of a network's shared ranges. It takes some seconds at most.
- * @returns the ranges, without a number of used addresses where nobody answers; and why.
+ * Asks how far a network's shared ranges are used up. This takes a few seconds at most.
+ * @returns the ranges, without a number of used addresses where nobody answers, and the reasons for that.
  */
 export async function sharedRangesOf(
   network: NetworkList,

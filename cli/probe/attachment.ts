@@ -1,4 +1,4 @@
-/** What is tried of one attachment. */
+/** What is tried for one attachment. */
 
 import { Address } from '../../lib/ip.ts';
 import { listLinks } from '../../lib/kernel/link.ts';
@@ -15,14 +15,14 @@ import type { Outside } from './outside.ts';
 import { resolversOf } from './resolver.ts';
 import type { Station } from './station.ts';
 
-/** Where packets are sent from and to, beside the pod itself. */
+/** Where packets are sent from and to, besides the pod itself. */
 export interface Surroundings {
   readonly host: Station;
   /** Made when the first published port is tried. */
   outside(): Outside;
-  /** Whether the host has an address. */
+  /** Whether an address is one of the host's own. */
   isOfHost(ip: string): boolean;
-  /** Addresses by which the host is reached, one a family at most. */
+  /** Addresses by which the host is reached, at most one per family. */
   readonly hostAddresses: readonly string[];
   /** Another pod of the network. */
   readonly partner: { readonly one: RunningAttachment; readonly station: Station } | undefined;
@@ -30,18 +30,18 @@ export interface Surroundings {
   readonly server: string | undefined;
   /** What DNS servers are asked for. */
   readonly dnsName: string;
-  /** An address beyond the host that is to be reached; undefined for none. */
+  /** An address beyond the host to try; undefined for none. */
   readonly target: string | undefined;
 }
 
-/** A port that somebody is to reach. */
+/** A port that should be reachable. */
 interface Goal {
   readonly probe: string;
   readonly to: string;
   readonly address: string;
   readonly port: number;
   readonly protocol: Protocol;
-  /** What is answered there; undefined when it is not known. */
+  /** What should be answered there; undefined when it is not known. */
   readonly greeting: string | undefined;
 }
 
@@ -51,7 +51,7 @@ export class AttachmentProbe {
   private readonly one: RunningAttachment;
   private readonly station: Station;
   private readonly around: Surroundings;
-  /** Of the pod's interface, in bytes. */
+  /** MTU of the pod's interface, in bytes. */
   private readonly mtu: number;
   private readonly netns: Netns;
   /** Gateways of the pod's routes. */
@@ -139,7 +139,7 @@ export class AttachmentProbe {
       await this.connect(host, 'pod', `${this.one.name} ${address}`, address, Number(port.detail), 'host');
   }
 
-  /** From outside, from the host, and by the pod itself. */
+  /** Tries a published port from outside, from the host, and from the pod itself. */
   private async publishedPort({ hostPort, containerPort, protocol }: PublishedPort): Promise<void> {
     const label = `${hostPort}/${protocol}`;
     if (protocol !== 'tcp' && protocol !== 'udp')
@@ -175,7 +175,7 @@ export class AttachmentProbe {
     }
   }
 
-  /** Listens in the pod. @returns why that cannot be done. */
+  /** Listens in the pod. @returns why that is not possible; undefined if it is. */
   private async listenFor(port: number, protocol: Protocol): Promise<string | undefined> {
     const key = `${port}/${protocol}`;
     if (this.listening.has(key)) return undefined;
@@ -209,17 +209,17 @@ export class AttachmentProbe {
     await this.ping('beyond', target);
   }
 
-  /** Asks for an echo, and then for one that fills the largest packet. */
+  /** Sends an echo request, and then one that fills the largest packet. */
   private async ping(probe: string, address: string): Promise<void> {
     const answer = await this.station.ask({ kind: 'ping', address });
     this.record(probe, address, answer);
     if (answer.ok) await this.wholePackets(address, address);
   }
 
-  /** Whether packets as large as the pod sends them arrive in one piece, and answers do. */
+  /** Whether the largest packets that the pod sends arrive in one piece, and their answers too. */
   private async wholePackets(address: string, to: string): Promise<void> {
     const fits = (bytes: number) => this.station.ask({ kind: 'ping', address, bytes, whole: true });
-    // The loopback interface takes more than a message can have.
+    // The MTU of the loopback interface exceeds the largest message.
     const largest = Math.min(this.mtu, 65_000);
     const answer = await fits(largest);
     if (answer.ok) return this.record('path MTU', to, { ok: true, detail: `${largest} bytes` });
@@ -227,7 +227,7 @@ export class AttachmentProbe {
     for (const step of [1280, 576]) if (step < largest && low === 0 && (await fits(step)).ok) low = step;
     if (low === 0)
       return this.skip('path MTU', to, `not even small echo requests are answered: ${answer.detail}`);
-    // Some ten more would find the limit to the byte, and take too long; what matters is where it lies about.
+    // Ten or so more tries would find the limit to the byte, but take too long; its rough size suffices.
     for (const step of [1400, 1450, 1492, 1500, 8900]) {
       if (step <= low || step >= high) continue;
       if ((await fits(step)).ok) low = step;

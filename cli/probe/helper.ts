@@ -15,16 +15,16 @@ import { readSysctl } from '../../lib/kernel/sysctl.ts';
 import { isKernelError } from '../../lib/netlink/libc.ts';
 import type { Subcommand } from '../subcommand.ts';
 
-/** How long an answer is waited for, in milliseconds. */
+/** How long to wait for an answer, in milliseconds. */
 const patienceMs = 1500;
-/** How often something is tried that a single lost packet may fail. */
+/** How often to try what a single lost packet may cause to fail. */
 const tries = 2;
 
 /** What a helper can be asked to do. */
 export type Task =
   | { readonly kind: 'ping'; readonly address: string; readonly bytes?: number; readonly whole?: boolean }
   | { readonly kind: 'listen'; readonly protocol: Protocol; readonly port: number; readonly greeting: string }
-  /** Without a greeting, it is enough that somebody takes the connection. */
+  /** Without a greeting, it is enough that somebody accepts the connection. */
   | {
       readonly kind: 'connect';
       readonly protocol: Protocol;
@@ -36,7 +36,7 @@ export type Task =
 
 export type Protocol = 'tcp' | 'udp';
 
-/** How it went. A port that is listened on is told as the detail. */
+/** How a task went. After "listen", the detail is the port. */
 export interface Answer {
   readonly ok: boolean;
   readonly detail: string;
@@ -89,10 +89,10 @@ function ping({ address, bytes, whole = false }: TaskOf<'ping'>): Answer {
   return failed(`no answer within ${patienceMs} ms, asked ${tries} times`);
 }
 
-/** Detail of the answer when somebody else listens there. */
+/** Detail of the answer when somebody else already listens there. */
 export const portTaken = 'taken';
 
-/** Listens until the process ends, on a free port if that is 0. Whoever connects is greeted. */
+/** Listens until the process ends, on a free port if `port` is 0. Whoever connects is greeted. */
 async function listen({ protocol, port, greeting }: TaskOf<'listen'>): Promise<Answer> {
   try {
     const bound = protocol === 'tcp' ? await listenTcp(port, greeting) : await listenUdp(port, greeting);
@@ -109,7 +109,7 @@ async function listenTcp(port: number, greeting: string): Promise<number> {
 }
 
 async function listenUdp(port: number, greeting: string): Promise<number> {
-  // A kernel or a namespace without IPv6 has IPv4 alone.
+  // A kernel or a namespace without IPv6 has only IPv4.
   const hasIPv6 = readSysctl(['ipv6', 'conf', 'all', 'disable_ipv6']) === '0';
   const socket = createSocket(hasIPv6 ? 'udp6' : 'udp4');
   socket.on('message', (_, sender) => socket.send(greeting, sender.port, sender.address));
@@ -174,7 +174,7 @@ async function connectUdp({ address, port, greeting }: TaskOf<'connect'>): Promi
   }
 }
 
-/** Any answer but that the server cannot do its work is one. Source: RFC 1035, section 4.1.1. */
+/** Any answer counts, except that the server cannot do its work. Source: RFC 1035, section 4.1.1. */
 async function resolve({ server, name }: TaskOf<'resolve'>): Promise<Answer> {
   const resolver = new Resolver({ timeout: patienceMs, tries });
   resolver.setServers([server.includes(':') ? `[${server}]` : server]);

@@ -1,11 +1,11 @@
-/** What the configuration of a network says of who is to reach whom. */
+/** What the configuration of a network says about who can reach whom. */
 
 import { getKey } from '../../lib/cni/schema.ts';
 import { Address } from '../../lib/ip.ts';
 import { isObject } from '../../lib/object.ts';
 import type { RunningAttachment } from '../inventory/running.ts';
 
-/** The address of the host that a port is published at, unless it is any. */
+/** The host address that a port is published at; undefined if it is all of them. */
 export function hostIpOf({ record }: RunningAttachment, port: number, protocol: string): string | undefined {
   const mappings = getKey(record?.capabilityArgs ?? {}, 'portMappings');
   const found = (Array.isArray(mappings) ? mappings : [])
@@ -16,7 +16,7 @@ export function hostIpOf({ record }: RunningAttachment, port: number, protocol: 
   return address && !address.isUnspecified ? `${address}` : undefined;
 }
 
-/** Why pods of a network are not to reach one another. */
+/** Why pods of a network must not reach one another; undefined if they may. */
 export function apartBecause({ network }: RunningAttachment): string | undefined {
   for (const { type, config } of network?.plugins ?? []) {
     if (type === 'bridge' && config.portIsolation === true)
@@ -29,7 +29,7 @@ export function apartBecause({ network }: RunningAttachment): string | undefined
   return undefined;
 }
 
-/** Why a pod and its host do not reach one another. */
+/** Why a pod and its host cannot reach one another; undefined if they can. */
 export function withoutHost({ network }: RunningAttachment): string | undefined {
   const kind = network?.plugins.find(({ type }) => type === 'macvlan' || type === 'ipvlan')?.type;
   return kind && `the kernel lets nothing pass between ${kind} interfaces and the host that has their parent`;

@@ -1,4 +1,4 @@
-/** What a probe has come to. */
+/** The results of a probe. */
 
 /** One thing that was tried. */
 export interface Outcome {

@@ -1,7 +1,7 @@
 /**
  * A stand-in for a machine outside: a namespace that is joined to the host by a veth pair of its own, so that
- * its packets are forwarded, translated and filtered as those that come in by an uplink. It has no name, and
- * is gone with all that is in it when its helper ends.
+ * its packets are forwarded, translated and filtered like those that come in by an uplink. It has no name,
+ * and disappears with everything in it when its helper ends.
  */
 
 import { Address, type Family, Prefix } from '../../lib/ip.ts';
@@ -13,7 +13,7 @@ import { addRoute, listRoutes } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { Station } from './station.ts';
 
-/** Subnets that no network has, of RFC 5737, RFC 2544 and RFC 3849: the host's address, then the other. */
+/** Subnets that no real network has, of RFC 5737, RFC 2544 and RFC 3849. The host gets the first address. */
 const subnets: Readonly<Record<Family, readonly string[]>> = {
   4: ['203.0.113.252/30', '198.51.100.252/30', '192.0.2.252/30', '198.19.255.252/30'],
   6: ['2001:db8:ffff:fffc::/126', '2001:db8:ffff:fff8::/126'],
@@ -27,7 +27,7 @@ export class Outside {
   readonly station: Station;
   private readonly hostLink: string;
 
-  /** Makes it, up and with routes. @throws Error when the host has no subnet left for it. */
+  /** Makes it, up and with routes. @throws Error when the kernel refuses the pair or its IPv4 addresses. */
   constructor() {
     using netns = Netns.create();
     this.hostLink = `probe${Math.floor(Math.random() * 2 ** 32)
@@ -67,7 +67,7 @@ export class Outside {
     }
   }
 
-  /** Takes it away, and looks that it is gone. */
+  /** Removes it, and verifies that it is gone. */
   async close(): Promise<void> {
     await this.station.close();
     using socket = openRouteSocket();

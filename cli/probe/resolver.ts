@@ -28,7 +28,7 @@ function nameservers(file: string): string[] {
   }
 }
 
-/** A process in a network namespace with another root than the host's, as containers have. */
+/** A process in a network namespace with another mount namespace than the host's, as containers have. */
 function processIn(netns: string): string | undefined {
   const namespace = statSync(netns, { throwIfNoEntry: false });
   if (!namespace) return undefined;

@@ -16,7 +16,7 @@ export class Station {
   private readonly lines: AsyncIterator<string>;
   private turn: Promise<unknown> = Promise.resolve();
 
-  /** Starts a helper. It ends with {@link close}, and when this process ends however it does. */
+  /** Starts a helper. It ends with {@link close}, and whenever this process ends, in whatever way. */
   constructor(netns: Netns | undefined) {
     const start = () =>
       spawn(readLaunch(process.argv).program, ['probe-helper'], {
@@ -24,12 +24,12 @@ export class Station {
         stdio: ['pipe', 'pipe', 'inherit'],
       });
     this.child = netns ? netns.run(start) : start();
-    this.child.on('error', () => {}); // Each task says so.
+    this.child.on('error', () => {}); // Each task reports it.
     this.child.stdin!.on('error', () => {});
     this.lines = createInterface({ input: this.child.stdout! })[Symbol.asyncIterator]();
   }
 
-  /** Has the helper do something; one thing after the other. Failures are answers. */
+  /** Has the helper do a task, one after the other. Failures are answers, too. */
   ask(task: Task): Promise<Answer> {
     const answer = this.turn.then(() => this.askNow(task));
     this.turn = answer;

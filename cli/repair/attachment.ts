@@ -20,15 +20,15 @@ import { sandboxProblems } from '../sandbox.ts';
 
 /**
  * How long after a repair an attachment is looked at again, in milliseconds: longer than a runtime takes from
- * its DEL of the first plugin to the removal of the interface.
+ * the first plugin's DEL to the removal of the interface.
  */
 const settlingMs = 2000;
 /** How long the record of an attachment may outlive its interface, in milliseconds, on a busy machine. */
 const longestEndMs = 10_000;
-/** Before such a record is looked at again, in milliseconds. */
+/** How long to wait before looking at such a record again, in milliseconds. */
 const pauseMs = 200;
 
-/** What attachments are repaired with. */
+/** How attachments are repaired. */
 export interface RepairOptions {
   readonly suite: Suite;
   /** Path of the program that stands for this suite. */
@@ -36,16 +36,16 @@ export interface RepairOptions {
   readonly environment: Environment;
   /** Only tell what is missing. */
   readonly isDryRun: boolean;
-  /** Of a process that does other things meanwhile. */
+  /** For a process that does other things at the same time. */
   readonly sharing?: Sharing;
-  /** Does something while nothing else is done for the same container and interface. */
+  /** Runs work while nothing else is done for the same container and interface. */
   readonly inTurn?: <T>(attachment: HostAttachment, work: () => Promise<T>) => Promise<T>;
 }
 
-/** What came of repairing an attachment; each text begins with the plugin that it is of. */
+/** The outcome of repairing an attachment; each text begins with the plugin that it is about. */
 export interface Repaired extends Omit<RepairOutcome, 'error'> {
   readonly attachment: HostAttachment;
-  /** Why something could not be brought back, or looked at. */
+  /** Why something could not be restored, or looked at. */
   readonly problems: readonly string[];
   /** Plugins of other suites, which cannot be repaired. */
   readonly foreign: readonly string[];
@@ -126,7 +126,7 @@ function finderIn({ plugins }: Suite): FindPlugin {
       .then(({ plugin }) => plugin);
 }
 
-/** As for ADD, which repairs do a part of. */
+/** The context of an ADD, as a repair does a part of ADD. */
 function contextOf(
   { containerId, netns, ifname, args }: CachedAttachment,
   stdin: string,
@@ -155,8 +155,8 @@ function contextOf(
 
 /**
  * An attachment that was being deleted while it was repaired must not come back. It is deleted again, unless
- * its addresses are reserved: then it is just being added anew. One that has been added anew is repaired.
- * While something is amiss in the container, DEL may not have ended yet.
+ * its addresses are reserved: then it is just being added anew. One that was already added anew is repaired.
+ * As long as something is amiss in the container, DEL may still be under way.
  */
 async function settle(
   outcome: Repaired,

@@ -1,4 +1,4 @@
-/** Repairs that the agent does by itself: when it starts, and when firewalld has taken rules away. */
+/** Repairs that the agent does by itself: when it starts, and when firewalld has removed rules. */
 
 import type { Agent } from '../../agent/agent.ts';
 import { waitForFirewalld } from '../../lib/firewall/firewalld.ts';
@@ -16,7 +16,7 @@ import { describeRepaired, isBroken, summarize } from './report.ts';
 /**
  * Begins with a repair, and does another one after each reload of firewalld.
  * @param program that stands for the suite.
- * @returns what ends that.
+ * @returns an object that ends this when disposed of.
  */
 export function repairByItself(agent: Agent, suite: Suite, program: string): Disposable {
   const programs = new Programs(callerEnvironment(), agent.sharing);
@@ -27,7 +27,7 @@ export function repairByItself(agent: Agent, suite: Suite, program: string): Dis
     if (isRunning) return;
     isRunning = true;
     try {
-      // What is lost while one repair goes on is for the next one.
+      // Whatever is lost during a repair is left to the next one.
       while (isWanted) {
         isWanted = false;
         await waitForFirewalld(programs);

@@ -1,4 +1,4 @@
-/** Checks whether what a plugin and its IPAM plugin are told of addresses and routes goes together. */
+/** Checks whether the addresses and routes of a plugin and its IPAM plugin are consistent. */
 
 import type { AddressPool } from '../../lib/cni/plugin.ts';
 import { getKey } from '../../lib/cni/schema.ts';
@@ -6,20 +6,20 @@ import { Address, Prefix } from '../../lib/ip.ts';
 import { isObject } from '../../lib/object.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 
-/** What IPv6 needs of an interface, in bytes. Source: RFC 8200, section 5. */
+/** The smallest MTU with which IPv6 works, in bytes. Source: RFC 8200, section 5. */
 const smallestIPv6Mtu = 1280;
 
 /** A subnet that addresses come from, and its gateway where the configuration names one. */
 interface Subnet {
   readonly prefix: Prefix;
   readonly gateway: Address | undefined;
-  /** Where it stands, below "ipam". */
+  /** Path of the gateway, below "ipam". */
   readonly path: string;
 }
 
 /**
- * Checks a plugin's configuration that fits the plugins' schemas.
- * @param path where it stands.
+ * Checks a plugin's configuration, which must fit the plugins' schemas.
+ * @param path of the configuration in its file.
  */
 export function addressingFindings(
   config: Readonly<Record<string, unknown>>,
@@ -101,7 +101,7 @@ function gatewayFindings(
   return [];
 }
 
-/** Whether the container reaches an address without a gateway, or may do so by a route. */
+/** Whether the container reaches an address without a gateway, or may do so by a route that names none. */
 function isNear(address: Address, subnets: readonly Subnet[], routes: readonly Route[]): boolean {
   return (
     subnets.some(({ prefix }) => prefix.contains(address)) ||

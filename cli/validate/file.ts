@@ -17,12 +17,12 @@ export interface CheckedFile {
   readonly syntaxOffset: number | undefined;
   /** Undefined when no runtime could load it. */
   readonly network: NetworkList | undefined;
-  /** That network, and those that stand within it. */
+  /** That network, and those nested in it. */
   readonly networks: readonly CheckedNetwork[];
   readonly findings: Finding[];
 }
 
-/** Reads a file, or what a shell hands over as one, as in `cni validate <(…)`. */
+/** Reads a file, or what a shell passes as one, as in `cni validate <(…)`. */
 function read(file: string): string {
   return file.startsWith('/dev/fd/') ? readFileSync(file, 'utf8') : readConfigFile(file);
 }

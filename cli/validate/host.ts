@@ -13,7 +13,7 @@ import { type NetworkList, type PluginEntry, wholeConfig } from '../libcni/confl
 import { loadPlugin } from '../schema.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 
-/** A plugin of a network, what it may give away, and where it stands in the file. */
+/** A plugin of a network, the addresses that it may hand out, and its path in the file. */
 export interface CheckedPlugin {
   readonly entry: PluginEntry;
   readonly maker: Maker;
@@ -21,7 +21,7 @@ export interface CheckedPlugin {
   readonly path: string;
 }
 
-/** Such a plugin and its network. */
+/** A checked plugin and its network. */
 interface PlacedPlugin extends CheckedPlugin {
   readonly network: NetworkList;
 }
@@ -38,7 +38,7 @@ export async function hostFindings(placed: PlacedPlugin, host: CheckedHost): Pro
   return [...(await statusFindings(placed, host)), ...overlapFindings(placed)];
 }
 
-/** What the plugin itself misses on the host, in whatever version the network is. */
+/** What the plugin itself lacks on the host, whatever cniVersion the network has. */
 async function statusFindings(
   { entry, network, path }: PlacedPlugin,
   { suite, hostPath }: CheckedHost,
@@ -63,7 +63,7 @@ async function statusFindings(
   return [error('host', at(path, 'type'), `Plugin "${entry.type}" cannot work on this host. ${message}`)];
 }
 
-/** Addresses that the host has on something else than what the network is made of. */
+/** Host addresses in the network's subnets, but on interfaces that are not part of the network. */
 export function overlapFindings({ entry: { type, config }, pools, path }: CheckedPlugin): Finding[] {
   if (pools.length === 0) return [];
   using socket = openRouteSocket();

@@ -1,4 +1,4 @@
-/** Checks one network of a configuration file, and what stands within it for other plugins. */
+/** Checks one network of a configuration file, and the configurations nested in it. */
 
 import { atLeast, specVersions } from '../../lib/cni/version.ts';
 import { isObject } from '../../lib/object.ts';
@@ -17,13 +17,13 @@ import { keyFindings } from './schema.ts';
 
 /** What networks are checked against. */
 export interface CheckOptions {
-  /** Whose schemas count. */
+  /** Whose schemas apply. */
   readonly suite: Suite;
   /** Tells whether an executable is where the runtime would look for it; undefined when nobody knows. */
   readonly isInstalled: ((name: string) => boolean) | undefined;
   /** Where plugins find their delegates, if the networks are for this host. */
   readonly hostPath: readonly string[] | undefined;
-  /** Whether what this host has given away of the networks' ranges counts. */
+  /** Whether to look at how far this host has used up the networks' ranges. */
   readonly looksAtUse: boolean;
 }
 
@@ -33,16 +33,16 @@ export interface CheckedNetwork {
   readonly plugins: readonly CheckedPlugin[];
 }
 
-/** What there is to say of a network. */
+/** What there is to say about a network. */
 interface Check {
-  /** Itself, if it could be loaded, and then those within it. */
+  /** The network itself, if it could be loaded, followed by those nested in it. */
   readonly networks: readonly CheckedNetwork[];
   readonly findings: readonly Finding[];
 }
 
 /**
  * Checks a network.
- * @param root its configuration. @param text of the file that it is. @param file path of that.
+ * @param root its configuration. @param text of its file. @param file path of that file.
  */
 export function checkNetwork(
   root: JsonNode,
@@ -53,7 +53,7 @@ export function checkNetwork(
   return check({ root, text, file, path: '' }, options);
 }
 
-/** A network, and where it stands in its file: "" is the whole of it. */
+/** A network, and its path in its file: "" if it is the whole file. */
 interface Place {
   readonly root: JsonNode;
   readonly text: string;
@@ -95,7 +95,7 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
   }
   findings.push(...(await checkRepetition(entries, path, suite)));
   if (!network) return { networks: inner, findings };
-  // An inner one may have that of the network that it stands in.
+  // A nested network may inherit the cniVersion of the network around it.
   if (!isInner || hasPath(root, 'cniVersion')) findings.push(...checkVersion(network, path));
   findings.push(...(await checkVersions(network, entries, suite)));
   if (looksAtUse) findings.push(...checkUse(network, path));
@@ -110,14 +110,14 @@ async function check(place: Place, options: CheckOptions): Promise<Check> {
     plugins.push(own);
     if (findings.some((finding) => finding.severity === 'error' && isAt(finding, own.path, path))) continue;
     findings.push(...addressingFindings(entry.config, own.pools, own.path));
-    // The plugin that an inner one stands in asks it for its STATUS.
+    // A nested network is asked for its STATUS by the plugin that it is for.
     if (hostPath && isInner) findings.push(...overlapFindings(own));
     else if (hostPath) findings.push(...(await hostFindings({ ...own, network }, { suite, hostPath })));
   }
   return { networks: [{ network, plugins }, ...inner], findings };
 }
 
-/** Plugins that change what others made find their own traces the second time. */
+/** A chained plugin that runs twice finds its own traces the second time. */
 async function checkRepetition(
   places: readonly PluginNode[],
   path: string,
@@ -136,7 +136,7 @@ async function checkRepetition(
   return [];
 }
 
-/** Ranges that this host has given away to the last address. */
+/** Ranges of which this host has handed out the last address. */
 function checkUse(network: NetworkList, path: string): Finding[] {
   return reservationsOf(network)
     .ranges.filter(isFull)
@@ -160,7 +160,7 @@ function readNetwork({ root, text, file, path }: Place, findings: Finding[]): Ne
   }
 }
 
-/** The plugins of a conflist, or the one that the whole file is. */
+/** The plugins of a conflist, or the single plugin that the whole file configures. */
 function pluginNodes(root: JsonNode, path: string): PluginNode[] {
   const list = root.fields?.findLast(({ key }) => key === 'plugins')?.node;
   if (!list) return isObject(root.value) && root.value.type !== undefined ? [{ node: root, path }] : [];
@@ -169,14 +169,14 @@ function pluginNodes(root: JsonNode, path: string): PluginNode[] {
     .filter(({ node }) => node.fields);
 }
 
-/** A single configuration is checked as a plugin; of a conflist, this leaves the keys around the plugins. */
+/** Where to check the keys around the plugins. A single configuration has none: it is checked as a plugin. */
 function topLevel(root: JsonNode): JsonNode {
   return isObject(root.value) && root.value.type !== undefined && root.value.plugins === undefined
     ? { value: root.value, start: root.start }
     : root;
 }
 
-/** What the plugins hold is checked against their own schemas. */
+/** Without the contents of "plugins", which are checked against the plugins' own schemas. */
 const topLevelKeys = { ...conflistProperties, plugins: {} };
 
 /** Whether a finding is about a plugin, or about the whole network. */

@@ -10,7 +10,7 @@ import type { CheckedFile } from './file.ts';
 import { at, error, type Finding, warning } from './finding.ts';
 import type { CheckedPlugin } from './host.ts';
 
-/** A plugin of one of the networks, and where it stands. */
+/** A plugin of one of the networks, and its file. */
 interface Place extends CheckedPlugin {
   readonly checked: CheckedFile;
   readonly network: NetworkList;
@@ -76,14 +76,14 @@ function compareAddresses(place: Place, other: Place): Finding[] {
   return [];
 }
 
-/** That two pools which overlap can give away the same address, unless they cannot, or are meant to. */
+/** Reports that overlapping pools can hand out the same address, unless they cannot, or are meant to. */
 function clashOf(mine: AddressPool, theirs: AddressPool, path: string, where: string): Finding | undefined {
   const overlapping = `Addresses ${mine.range} overlap with ${theirs.range} of ${where}`;
   const [own, other] = [mine.shared, theirs.shared];
   if (!own || !other)
     return error('overlap', path, `${overlapping}: two pods can get the same one. Make the ranges disjoint`);
   if (own.addressSpace !== other.addressSpace) return undefined;
-  // What the configuration does not tell may be the same.
+  // Places that the configuration does not name may be the same.
   const isTold = own.places.length > 0 && other.places.length > 0;
   if (isTold && !haveCommon(own.places, other.places))
     return warning(
@@ -110,7 +110,7 @@ function isRouted({ entry: { type, config } }: Place): boolean {
   return type === 'ptp' || (type === 'bridge' && isGateway(config));
 }
 
-/** What the network's pods are connected by: networks with the same one may share a subnet. */
+/** What connects the network's pods: networks that have this in common may share a subnet. */
 function attachedTo({ network, entry: { type, config } }: Place): string {
   const bridge = bridgeOf({ type, config });
   if (bridge !== undefined) return `bridge ${bridge}`;
@@ -140,7 +140,7 @@ function compareBridges(place: Place, other: Place): Finding[] {
       ),
     );
   }
-  // A delegate gets its MTU when it is run.
+  // A delegate gets its MTU only when it is run.
   const hasDelegate = place.maker.isDelegate || other.maker.isDelegate;
   for (const key of bridgeSettings) {
     if (key === 'mtu' && hasDelegate) continue;
@@ -165,7 +165,7 @@ function compareBridges(place: Place, other: Place): Finding[] {
   return findings;
 }
 
-/** The IPv4 subnets in which a bridge gets the gateway's address: that of a delegate only a node knows. */
+/** The IPv4 subnets in which a bridge gets the gateway's address; only a node knows that of a delegate. */
 function gatewaySubnets({ entry, maker: { config, isDelegate }, pools }: Place): string[] {
   if (!isGateway(config)) return [];
   if (isDelegate) return [`the subnet of "${entry.type}"`];

@@ -11,7 +11,7 @@ import { at, error, type Finding, warning } from './finding.ts';
 import { keyFindings, schemaFindings } from './schema.ts';
 import { didYouMean } from './suggest.ts';
 
-/** A plugin's configuration, and where it stands in its file. */
+/** A plugin's configuration, and its path in its file. */
 export interface PluginNode {
   readonly node: JsonNode;
   readonly path: string;
@@ -62,7 +62,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
       `Plugin "${type}" works on the interface of a plugin before it, but it is the first one. ` +
         'Put it after, for example, "bridge"',
     );
-  // As the first one: behind another, it may take the addresses of that.
+  // Only as the first one: after another plugin, it may use that plugin's addresses.
   if (isFirst && plugin?.needsIpam && !ipamType)
     report(
       'no-ipam',
@@ -84,7 +84,7 @@ export async function checkPlugin(place: PluginNode, surroundings: Surroundings)
   for (const one of ipam ? [plugin, ipam] : [plugin]) {
     let refused = schemaFindings(one.config, value, path);
     if (refused.length === 0) refused = ownFindings(one, wholeConfig({ config: value }, network), place);
-    // What both read is wrong for both.
+    // Both report mistakes in keys that both read.
     for (const finding of refused) mistakes.set(finding.message, finding);
   }
   findings.push(...mistakes.values());
@@ -112,7 +112,7 @@ function ownFindings(
   }
 }
 
-/** The first key that a message names and the configuration has, so that it can be pointed at. */
+/** The first key that is named in a message and exists in the configuration, so that it can be pointed at. */
 function placeOf(message: string, node: JsonNode): string {
   const named = [...message.matchAll(/"([^"\s]+)"/g)].flatMap(([, key]) => [key!, `ipam.${key}`]);
   return named.find((key) => hasPath(node, key)) ?? (message.includes('"ipam') ? 'ipam' : '');
@@ -172,7 +172,7 @@ function checkCapabilities(
 }
 
 /**
- * True if the configuration itself has what the runtime would pass, as limits of bandwidth may be in either.
+ * True if the configuration itself has what the runtime would pass, as bandwidth limits may be in either.
  */
 function replacesCapability(value: Record<string, unknown>, schema: unknown): boolean {
   const properties = isObject(schema) && isObject(schema.properties) ? schema.properties : {};

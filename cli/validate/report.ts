@@ -17,7 +17,7 @@ export const formats = {
 
 export type Format = keyof typeof formats;
 
-/** Their names, that for people first. */
+/** Their names, beginning with the format for people. */
 export const formatNames = Object.keys(formats) as [Format, ...Format[]];
 
 /** A finding with its place in its file; lines and columns count from 1. */
@@ -28,7 +28,7 @@ interface LocatedFinding extends Finding {
   readonly column: number;
 }
 
-/** The findings of a file in the order in which they stand there. */
+/** The findings of a file, in the order of their positions. */
 function located(checked: CheckedFile): LocatedFinding[] {
   const { file, text, root, syntaxOffset } = checked;
   return checked.findings
@@ -39,9 +39,9 @@ function located(checked: CheckedFile): LocatedFinding[] {
     .toSorted((a, b) => a.offset - b.offset);
 }
 
-/** The networks that runtimes which want a single one attach pods to. */
+/** The networks chosen by runtimes that attach pods to a single one. */
 interface Choice {
-  /** The first file, which containerd insists on: it loads nothing when that cannot be used. */
+  /** The first file, which containerd insists on: it loads nothing if that file cannot be used. */
   readonly containerd: CheckedFile | undefined;
   /** The first file that can be used. */
   readonly crio: CheckedFile | undefined;

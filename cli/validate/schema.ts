@@ -1,4 +1,4 @@
-/** Checks a value against a plugin's schema, to the end rather than to the first mistake. */
+/** Checks a value against a plugin's schema, and reports all mistakes rather than the first. */
 
 import {
   getKey,
@@ -39,7 +39,7 @@ function isObjectSchema(schema: Schema<unknown>): schema is ObjectSchema<Record<
 
 /**
  * Keys that have no effect, and keys that occur twice.
- * @param schema what is known of the value; nothing is said of what it leaves open.
+ * @param schema what is known about the value; nothing is reported about what it leaves open.
  */
 export function keyFindings(schema: JsonSchema, node: JsonNode, path: string): Finding[] {
   const { properties, items, additionalProperties } = schema;

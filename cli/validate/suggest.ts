@@ -22,8 +22,8 @@ export function didYouMean(word: string, candidates: Iterable<string>): string {
 }
 
 /**
- * Insertions, deletions, replacements and swaps of neighbours that lead from one word to the other; more than
- * `limit` is not counted out.
+ * How many insertions, deletions, replacements and swaps of neighbours turn one word into the other; above
+ * `limit`, the number may not be exact.
  */
 function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) > limit) return limit + 1;

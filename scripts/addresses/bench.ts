@@ -6,7 +6,7 @@ import { startAgent, type Teardown } from '../../test/support/host.ts';
 import type { PrintedResult } from '../../test/support/plugin.ts';
 import { type Cluster, type NodeCluster, nodesOf } from '../../test/support/whereabouts.ts';
 
-/** Ranges, half of whose addresses are taken before. */
+/** Ranges, of whose addresses half are taken beforehand. */
 const ranges = [
   { range: '10.70.0.0/24', size: 256 },
   { range: '10.80.0.0/20', size: 4096 },
@@ -15,7 +15,7 @@ const ranges = [
 /** ADDs of a measurement, and how many a node does at a time. */
 const [adds, together] = [96, 4];
 
-/** What is measured of one number of nodes and one range. */
+/** What is measured for one number of nodes and one range. */
 interface Cell {
   readonly nodes: number;
   readonly size: number;
@@ -25,7 +25,7 @@ interface Cell {
   readonly p99: number;
   readonly requests: number;
   readonly requestsOfDel: number;
-  /** Processor time of all members together, in milliseconds an ADD. */
+  /** Processor time of all members together, in milliseconds per ADD. */
   readonly etcdMs: number;
 }
 
@@ -61,7 +61,7 @@ async function measure(
   const ids = Array.from({ length: adds }, (_, i) => ({ id: `${size}-${count}-${i}`, node: i % count }));
   const call = (verb: string, id: string, node: number, prevResult?: unknown) =>
     some[node]!.run(verb, id, { node: nodes[node]!.name, ipam: { range }, prevResult });
-  // What a node does once in a while, such as to authenticate, is no part of an ADD.
+  // What a node does once in a while, such as authenticating, is not part of an ADD.
   for (const node of some.keys()) {
     await call('ADD', 'first', node);
     await call('DEL', 'first', node);
@@ -94,7 +94,7 @@ async function measure(
   };
 }
 
-/** ADDs one after the other on one node, and what etcd needs for a transaction that only reads. */
+/** How long ADDs take one after the other on one node, and VERSION, which asks nobody. */
 async function oneByOne(cluster: Cluster): Promise<{ add: number; version: number }> {
   const [add, version]: [number[], number[]] = [[], []];
   for (let i = 0; i < 30; i++) {
@@ -176,7 +176,7 @@ ${version.toFixed(0)} ms.
 `;
 }
 
-/** What a large cluster takes by these figures. */
+/** What a large cluster would take, judging by these figures. */
 function modelOf(cells: readonly Cell[], bytes: number): string {
   const [nodes, pods] = [5000, 150_000];
   const largest = cells.filter(({ size }) => size === ranges.at(-1)!.size);

@@ -5,7 +5,7 @@ import type { Teardown } from '../../test/support/host.ts';
 import { Lives } from '../../test/support/lives.ts';
 import { nodesOf } from '../../test/support/whereabouts.ts';
 
-/** What came of it. */
+/** The outcome. */
 export interface Outcome {
   /** Pods that got an address. */
   readonly tried: number;
@@ -13,15 +13,15 @@ export interface Outcome {
   readonly note: string;
 }
 
-/** How many pods live at a time, and how many come while others go. There are addresses for all of them. */
+/** How many pods live at a time, and how many come while as many go. There are addresses for all of them. */
 const [atOnce, changing] = [150, 50];
 const range = { range: '10.70.0.0/24', range_start: '10.70.0.1', range_end: '10.70.0.220' };
 
 /**
- * Has pods come and go, and a fault happen with each some of them. After each fault, what etcd has is held
- * against what was seen.
- * @param options.count of lives. @param options.each lives there is a fault.
- * @param say is told how far it is.
+ * Has pods come and go, with a fault for every few of them. After each fault, what etcd has is compared with
+ * what was seen.
+ * @param options.count of lives. @param options.each how many lives there are for each fault.
+ * @param say is told about the progress.
  */
 export async function liveWithFaults(
   t: Teardown,
@@ -40,7 +40,7 @@ export async function liveWithFaults(
     const { cutOff, happen } = faults[name]!;
     const others = [0, 1, 2].filter((node) => node !== cutOff);
     const [mend] = await Promise.all([happen(cluster), lives.churn(some(), others)]);
-    // Each call on a node that is cut off takes all of its time; four do so at once.
+    // Each call on a node that is cut off runs into its timeout; four do so at once.
     const cut = cutOff === undefined ? undefined : lives.churn(4, [cutOff]);
     while (lives.counts.lives < target && lives.problems.length === 0) await lives.churn(some(), others);
     await cut;

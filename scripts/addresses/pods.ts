@@ -1,4 +1,4 @@
-/** How long many pods take to start on three nodes, with all that belongs to it. */
+/** How long many pods take to start on three nodes, with everything that this involves. */
 
 import { availableParallelism, loadavg } from 'node:os';
 import { type Pod, startAgent, type Teardown } from '../../test/support/host.ts';
@@ -7,7 +7,7 @@ import { type PrintedResult, runPlugin } from '../../test/support/plugin.ts';
 import { type Cluster, type NodeCluster, nodesOf } from '../../test/support/whereabouts.ts';
 import { eachOf } from './bench.ts';
 
-/** How many pods, and in how many seconds they are to have their interfaces and addresses. */
+/** How many pods, and within how many seconds they must have their interfaces and addresses. */
 const [count, longest] = [1000, 60];
 const range = '10.70.0.0/21';
 
@@ -19,9 +19,9 @@ interface Started {
 }
 
 /**
- * Starts pods with macvlan on the network of the nodes, as many on each, by their agents: makes the
- * namespace, and calls the plugin. Then it looks into every pod, and takes them down.
- * @param say is told how far it is.
+ * Starts pods with macvlan on the network of the nodes, equally many on each, by their agents: makes the
+ * namespaces, and calls the plugin. Then looks into every pod, and takes the pods down.
+ * @param say is told about the progress.
  * @returns a line in Markdown, and what is wrong.
  */
 export async function startPods(
@@ -63,7 +63,7 @@ the three members of etcd; the machine had a load of ${load.toFixed(1)} before.
   return { text, problems };
 }
 
-/** Holds what the pods have, as ip(8) sees it, against their results and what etcd has. */
+/** Compares what the pods have, as ip(8) sees it, with their results and with what etcd has. */
 async function compare(cluster: NodeCluster, started: readonly Started[]): Promise<string[]> {
   const problems: string[] = [];
   const seen = new Set<string>();
@@ -87,7 +87,7 @@ async function compare(cluster: NodeCluster, started: readonly Started[]): Promi
   return problems;
 }
 
-/** What is told to try again later is tried again, as runtimes do: members of etcd may elect a leader. */
+/** ADD, repeated if told to try again later, as runtimes do: etcd may be electing a leader. */
 async function add(cluster: NodeCluster, node: number, pod: Pod): Promise<PrintedResult> {
   for (let tries = 5; ; tries--) {
     const { result, error, stdout } = await callPlugin(cluster, 'ADD', node, pod);
@@ -117,7 +117,7 @@ function addressOf({ ips = [] }: PrintedResult): string {
   return ips[0]!.address.split('/')[0]!;
 }
 
-/** Addresses that containers have, as etcd says. */
+/** Addresses that containers have, according to etcd. */
 async function keptOf({ etcd }: Cluster): Promise<string[]> {
   return Object.keys(await etcd.all('/cni/addresses/in/'));
 }

@@ -1,4 +1,4 @@
-/** The agent that the bench measures: it keeps running, and calls find it only when they are to. */
+/** The agent that the bench measures: it keeps running, but calls find it only when they should. */
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,7 +16,7 @@ let agent: ChildProcess | undefined;
 let isExposed = false;
 let calls = 0;
 
-/** Starts an agent in this host, in the place of one that runs. Calls do not find it yet. */
+/** Starts an agent in this host, in place of one that is running. Calls do not find it yet. */
 export async function startAgent(): Promise<void> {
   await stopAgent();
   // It must not outlive the bench, however that ends.
@@ -25,12 +25,12 @@ export async function startAgent(): Promise<void> {
   });
   const ended = once(agent, 'exit').then(() => Promise.reject(new Error('The agent ended')));
   await Promise.race([once(agent.stdout!, 'data'), ended]);
-  ended.catch(() => {}); // Later it ends when it is told to.
+  ended.catch(() => {}); // From here on, it ends only when told to.
   isExposed = true;
   exposeAgent(false);
 }
 
-/** Has the agent end, if there is one. */
+/** Ends the agent, if there is one. */
 export async function stopAgent(): Promise<void> {
   if (!agent) return;
   calls = agentCalls();
@@ -45,7 +45,7 @@ export function agentPid(): number {
   return agent!.pid!;
 }
 
-/** Puts the socket where launchers look for it, or takes it from there: a rename, of some microseconds. */
+/** Puts the socket where launchers look for it, or hides it: a rename, which takes a few microseconds. */
 export function exposeAgent(shown: boolean): void {
   if (shown === isExposed) return;
   renameSync(shown ? hiddenSocket : defaultSocket, shown ? defaultSocket : hiddenSocket);
@@ -54,7 +54,7 @@ export function exposeAgent(shown: boolean): void {
 
 /**
  * How many calls the agents have done.
- * @throws Error when one left some to the executable: then what was measured is not what it seems.
+ * @throws Error when an agent left some calls to the executable: then the figures are not what they seem.
  */
 export function agentCalls(): number {
   exposeAgent(true);

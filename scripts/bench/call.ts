@@ -29,7 +29,7 @@ export interface PluginConf {
   [key: string]: unknown;
 }
 
-/** A chain of plugins, as a conflist has it. */
+/** A chain of plugins, as in a conflist. */
 export interface Network {
   name: string;
   plugins: PluginConf[];
@@ -43,10 +43,10 @@ export interface Verb {
 }
 
 const path = '/usr/sbin:/usr/bin:/sbin:/bin';
-/** Starts plugins without a copy of this process, which would take longer than a launcher. */
+/** Starts plugins without copying this process, which would take longer than the launcher itself. */
 const programs = new Programs({ PATH: path }, { waitForEnd, together: alone });
 
-/** What a runtime sets. */
+/** The environment variables that a runtime sets. */
 export const environment = (verb: Verb) => ({
   PATH: path,
   CNI_COMMAND: verb.command,
@@ -82,7 +82,7 @@ export async function call(
   return { time, output: stdout };
 }
 
-/** Whether a contender speaks a version of the specification. */
+/** Whether a contender supports a version of the specification. */
 export async function supports(contender: Contender, version: string): Promise<boolean> {
   const { output } = await call('bridge', { contender, command: 'VERSION' }, {});
   return (JSON.parse(output) as { supportedVersions: string[] }).supportedVersions.includes(version);
@@ -95,7 +95,7 @@ export interface Attached {
   result: object;
 }
 
-/** ADD of a whole chain. @returns the time of each plugin, and what is to be given to {@link delChain}. */
+/** ADD of a whole chain. @returns the time of each plugin, and what {@link delChain} needs. */
 export async function addChain(
   network: Network,
   contender: Contender,
@@ -135,14 +135,14 @@ export async function delChain(
 
 let namespaces = 0;
 
-/** Makes a namespace for a container. @returns its path. */
+/** Makes a namespace for a container. @returns its name and its path. */
 export function addNamespace(): { name: string; netns: string } {
   const name = `bench${namespaces++}`;
   execFileSync('ip', ['netns', 'add', name]);
   return { name, netns: `/run/netns/${name}` };
 }
 
-/** Takes a container's namespace away. */
+/** Removes a container's namespace. */
 export function removeNamespace(name: string): void {
   execFileSync('ip', ['netns', 'delete', name]);
 }

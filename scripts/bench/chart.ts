@@ -1,13 +1,13 @@
 /**
- * The ratios that matter most as a picture, on a logarithmic axis: bars to the left of 1 are where this suite
- * is ahead.
+ * A picture of the ratios that matter most, on a logarithmic axis: where bars go left from 1, this suite is
+ * ahead.
  */
 
 import { textWidth } from '../../cli/draw/text-size.ts';
 import { escapeXml } from '../../cli/draw/xml.ts';
 import { ours, type Ratio, type Row } from './measure.ts';
 
-/** What is drawn, by heading: names of rows, and what they are called here. */
+/** What is drawn, by heading: names of rows, and their labels here. */
 const groups: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "A pod's life: ADD and DEL": {
     'life, 0 pods present: whole life': 'empty host',
@@ -120,7 +120,7 @@ function boundsOf({ value, interval }: Ratio): number[] {
   return interval ? [interval.low, value, interval.high] : [value];
 }
 
-/** A bar from 1 to the ratio: grey where the interval has 1 in it, pale where there is no interval. */
+/** A bar from 1 to the ratio: grey where the interval includes 1, pale where there is no interval. */
 function barOf(ratio: Ratio, contender: (typeof ours)[number], y: number, { x }: Axis): string {
   const { value, interval } = ratio;
   const isLevel = interval && interval.low <= 1 && interval.high >= 1;

@@ -5,7 +5,7 @@ import { type Contender, call, delChain, type Network } from './call.ts';
 import { clear, liveOnce, podNetwork, populate } from './host.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
 
-/** GC of half of what is there. @param count attachments. */
+/** GC of half of the attachments. @param count how many there are. */
 export function collection(count: number, rounds: number): Scenario {
   const name = `GC of ${count.toLocaleString('en')}, half stale`;
   return {
@@ -49,7 +49,7 @@ async function collect(contender: Contender, count: number): Promise<number> {
 
 /**
  * For the reference plugins: they have no GC before 1.5, and 1.9.1 leaves all chains of iptables, so that a
- * runtime has to DEL what is stale. A few tell what all would take.
+ * runtime has to DEL what is stale. The time is extrapolated from a few.
  */
 async function deleteOneByOne(contender: Contender, count: number): Promise<number> {
   const network: Network = podNetwork();

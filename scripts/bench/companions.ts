@@ -1,4 +1,4 @@
-/** Plugins beyond the reference ones: this suite stands alone, with its agent and without. */
+/** Plugins that the reference suite lacks: only this suite is measured, with its agent and without. */
 
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { Namespace } from '../../test/support/host.ts';
@@ -22,7 +22,7 @@ const ovs: Network = { name: 'bench', plugins: [{ type: 'ovs', bridge: 'br1', vl
 const [bridge] = podNetwork().plugins as [PluginConf];
 const second: PluginConf = { type: 'ptp', ipam: { type: 'host-local', subnet: '10.78.0.0/16' } };
 
-/** ADD and DEL of a pod whose network is of Open vSwitch, by how many ports its bridge has. */
+/** ADD and DEL of a pod on a network of Open vSwitch, by the number of ports that the bridge has. */
 export function openVswitch(ports: readonly number[], rounds: number): Scenario {
   return {
     name: 'ovs',
@@ -45,7 +45,7 @@ export function openVswitch(ports: readonly number[], rounds: number): Scenario 
   };
 }
 
-/** What Open vSwitch itself takes for a port, of an interface that has just been made. */
+/** What Open vSwitch itself takes to add a port for an interface that was just made. */
 async function measureAddPort(name: string, host: Namespace, rounds: number): Promise<Line> {
   const samples = emptySamples();
   for (let i = 0; i < rounds; i++) {
@@ -59,7 +59,7 @@ async function measureAddPort(name: string, host: Namespace, rounds: number): Pr
   return { name, unit: 'ms', samples };
 }
 
-/** ADD and DEL of a name server's entry, of a pod that dnsmasq knows others beside. */
+/** ADD and DEL of a pod's entry in a name server. @param others how many other pods dnsmasq knows. */
 export function dnsname(others: number, rounds: number): Scenario {
   return {
     name: 'dnsname',
@@ -75,7 +75,7 @@ export function dnsname(others: number, rounds: number): Scenario {
   };
 }
 
-/** What a second network costs a pod, beside what its own plugin takes. */
+/** What a second network costs a pod, besides what its own plugin takes. */
 export function multus(rounds: number): Scenario {
   return {
     name: 'multus',

@@ -16,7 +16,7 @@ import {
 import { clear, liveOnce, podNetwork } from './host.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
 
-/** Many pods at once: how many come and go in a second, and what the slowest of them waits. */
+/** Many pods at once: how many come and go in a second, and how long the slowest of them waits. */
 export function atOnce(count: number, rounds: number, seconds: number): Scenario {
   const name = `${count} at once`;
   return {
@@ -24,7 +24,7 @@ export function atOnce(count: number, rounds: number, seconds: number): Scenario
     async measure() {
       const [add, del, both] = [emptySamples(), emptySamples(), emptySamples()];
       const [slowestAdd, slowestDel] = [emptySamples(), emptySamples()];
-      // Creates what all pods share.
+      // The first pods create what all pods share.
       for (const contender of contenders) await liveOnce(podNetwork(), contender, 'first');
       await alternate(
         rounds,
@@ -50,7 +50,7 @@ export function atOnce(count: number, rounds: number, seconds: number): Scenario
   };
 }
 
-/** Runs a scenario beside processes that keep every processor busy, one for each. */
+/** Runs a scenario while other processes, one for each processor, keep all of them busy. */
 export function whileBusy(scenario: Scenario): Scenario {
   return {
     name: `busy host, ${scenario.name}`,

@@ -1,4 +1,4 @@
-/** What the suites take: memory while they run, and room on disk. */
+/** What the suites take: memory while they run, and space on disk. */
 
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -14,7 +14,7 @@ import {
   removeNamespace,
 } from './call.ts';
 
-/** A process's memory in bytes: at its largest, and what of it no other process shares. */
+/** A process's memory in bytes: its peak, and how much is not shared with other processes. */
 interface Memory {
   peak: number;
   own: number;
@@ -55,8 +55,8 @@ export async function footprint(): Promise<Footprint> {
 }
 
 /**
- * Has the page cache hold the executables as if they had just been copied there, whatever became of them
- * before: read from end to end, and so in large pieces. In small ones, as page faults read them after a boot,
+ * Has the page cache hold the executables as if they had just been copied, whatever happened to them before:
+ * read from beginning to end, and thus in large pieces. In small ones, as page faults read them after a boot,
  * a start of ours takes 1.5 ms more.
  */
 export function settleExecutables(): void {
@@ -67,23 +67,23 @@ export function settleExecutables(): void {
     }
 }
 
-/** Every file of a directory and those below it. */
+/** Every file in a directory and in those below it. */
 function filesBelow(directory: string): string[] {
   return readdirSync(directory, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name));
 }
 
-/** Takes a file out of the page cache. */
+/** Drops a file from the page cache. */
 function forget(file: string): void {
   execFileSync('sync', [file]);
   execFileSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0', 'status=none']);
 }
 
 /**
- * The resident set of ADD or DEL at its largest, as time(1) reports it, of an executable that was read from
- * disk by running it, as after a boot. Otherwise it would count what the page cache maps along of larger
- * pieces.
+ * The peak resident set of ADD or DEL, as time(1) reports it, of an executable that is read from disk as it
+ * runs, as after a boot. Otherwise, it would include the rest of the larger pieces that the page cache maps
+ * along with what is used.
  */
 function peakMemory(contender: Contender): number {
   for (const file of filesBelow(directories[contender])) forget(file);

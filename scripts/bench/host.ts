@@ -1,4 +1,4 @@
-/** The host that pods are attached to: what it has already, and how it is emptied again. */
+/** The host that pods are attached to: what is on it beforehand, and how it is cleared again. */
 
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
@@ -13,10 +13,10 @@ import { addChain, addNamespace, type Contender, delChain, type Network, removeN
 
 export const subnet = '10.77.0.0/16';
 
-/** Where configurations of networks are while a scenario runs. */
+/** Where network configurations are while a scenario runs. */
 export const networksDir = '/run/bench-networks';
 
-/** A usual pod network: a bridge with masquerading, and two host ports. @param port the first of the two. */
+/** A typical pod network: a bridge with masquerading, and two host ports. @param port the first of these. */
 export function podNetwork(port = 18080): Network {
   return {
     name: 'bench',
@@ -86,11 +86,11 @@ export function populate(pods: number): void {
     writeFileSync(`/var/lib/cni/networks/bench/${ip}`, `present${i}\r\neth0`);
   }
   execFileSync('iptables-restore', ['--noflush'], { input: `${lines.join('\n')}\nCOMMIT\n` });
-  // A bridge takes 1,023 ports, and the pod that is measured is one more.
+  // A bridge takes 1,023 ports at most, and the pod that is measured needs one.
   execFileSync('ip', ['-batch', '-'], { input: links.slice(0, 1000).join('\n') });
 }
 
-/** Removes all that pods and the scenario left on the host. */
+/** Removes everything that pods and the scenario left on the host. */
 export function clear(): void {
   for (const table of ['nat', 'filter']) {
     execFileSync('iptables', ['-t', table, '-F']);

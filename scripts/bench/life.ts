@@ -6,7 +6,7 @@ import { type Contender, contenders, type Network } from './call.ts';
 import { clear, liveOnce, podNetwork, populate } from './host.ts';
 import { alternate, emptySamples, type Line, type Scenario, sum } from './scenario.ts';
 
-/** ADD and DEL of each plugin, of the chain, and both together. @param pods that the host has already. */
+/** ADD and DEL of each plugin and of the chain, and both together. @param pods that the host already has. */
 export function life(name: string, network: Network, pods: number, rounds: number): Scenario {
   return {
     name,
@@ -15,7 +15,7 @@ export function life(name: string, network: Network, pods: number, rounds: numbe
       const add = labels.map(emptySamples);
       const del = labels.map(emptySamples);
       const [addAll, delAll, whole] = [emptySamples(), emptySamples(), emptySamples()];
-      // The first pods make what all share; then the others come.
+      // The first pods create what all pods share; then come the others.
       const among: Contender[] = [];
       for (const contender of contenders) if (await canRun(name, network, contender)) among.push(contender);
       populate(pods);
@@ -47,7 +47,7 @@ export function life(name: string, network: Network, pods: number, rounds: numbe
   };
 }
 
-/** Has a first pod come and go. @returns false if the reference plugins fail at that, which is said. */
+/** Has a first pod come and go. @returns false, after saying so, if the reference plugins fail at that. */
 async function canRun(name: string, network: Network, contender: Contender): Promise<boolean> {
   try {
     await liveOnce(network, contender, `first-${contender}`);
@@ -60,7 +60,7 @@ async function canRun(name: string, network: Network, contender: Contender): Pro
   }
 }
 
-/** A chain of all the plugins that a pod network may have. */
+/** A chain of all the plugins that a pod network is likely to have. */
 export function longChain(): Network {
   const network = podNetwork();
   return {
@@ -92,7 +92,7 @@ export function nftablesNetwork(): Network {
   };
 }
 
-/** Runs a scenario with iptables-legacy in the place of iptables, as update-alternatives(1) does. */
+/** Runs a scenario with iptables-legacy in place of iptables, as update-alternatives(1) arranges it. */
 export function withLegacy(scenario: Scenario): Scenario {
   const [system, own] = ['/etc/alternatives', '/run/bench-alternatives'];
   return {

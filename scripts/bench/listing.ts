@@ -1,4 +1,4 @@
-/** `cni list`, `network ls` and `draw` on a host with many pods, whose chain is the one that most have. */
+/** `cni list`, `network ls` and `draw` on a host with many pods, which have the most common chain. */
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { addChain, addNamespace, type Network, removeNamespace } from './call.ts
 import { clear, networksDir, podNetwork } from './host.ts';
 import { emptySamples, type Line, type Scenario } from './scenario.ts';
 
-/** The reference has no such commands, so that this suite stands alone. @param pods on the host. */
+/** The reference has no such commands, so that only this suite is measured. @param pods on the host. */
 export function listing(pods: number, rounds: number): Scenario {
   return {
     name: 'cni list',
@@ -59,7 +59,7 @@ function runtimeConfigOf({ plugins }: Network): Record<string, unknown> {
   return plugins.find(({ type }) => type === 'portmap')!.runtimeConfig as Record<string, unknown>;
 }
 
-/** @throws Error when the command fails, as list does when one pod is not in order. */
+/** @throws Error when the command fails, or "list" does not find every pod in order. */
 function measureCommand(args: readonly string[], pods: number, rounds: number): Line {
   const samples = emptySamples();
   for (let round = 0; round <= rounds; round++) {

@@ -1,18 +1,18 @@
-/** Samples, and what they say. */
+/** Samples, and what follows from them. */
 
 import { type Contender, contenders } from './call.ts';
 
-/** Samples of each contender; none where it was not measured, or has no such thing. */
+/** Samples of each contender; none where it was not measured, or lacks the feature. */
 export type Samples = Record<Contender, number[]>;
 
-/** A figure: the median, and half of what the middle half of the samples spans. */
+/** A figure: the median, and half the interquartile range of the samples. */
 export interface Figure {
   median: number;
   spread: number;
   samples: number;
 }
 
-/** Ratio of medians to the reference's. */
+/** Ratio of a median to the reference's. */
 export interface Ratio {
   value: number;
   /** Bounds of its 95 % interval, unless there are too few samples for one. */
@@ -32,10 +32,10 @@ export interface Row {
 }
 
 const resamplings = 2000;
-/** Fewer samples than these say little about others. */
+/** Fewer samples than this say too little about other calls. */
 export const fewestForInterval = 6;
 
-/** More is better of what is counted by the second. */
+/** Whether a unit counts something per second, of which more is better. */
 export function isRate(unit: string): boolean {
   return unit.endsWith('/s');
 }
@@ -56,7 +56,7 @@ export function summarize(name: string, unit: string, samples: Samples): Row {
 }
 
 /**
- * The interval by resampling: how much would the ratio vary, had other calls of the same kind been measured?
+ * Finds the interval by resampling: how much would the ratio vary if other, similar calls had been measured?
  */
 function ratioOf(above: number[], below: number[]): Ratio {
   const value = median(above) / median(below);

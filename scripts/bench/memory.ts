@@ -10,9 +10,9 @@ import { emptySamples, type Line, type Scenario } from './scenario.ts';
 const concurrency = 8;
 
 /**
- * Resident memory of an agent that is started for this: what is its own, and that with the pages of the
- * executable, which are shared, and of which the page cache maps more than are used.
- * @param verbs that it does: VERSION, and ADD and DEL of a pod's chain.
+ * Resident memory of an agent that is started for this: its own, and with the pages of the executable, which
+ * are shared, and of which the page cache maps more than are used.
+ * @param verbs how many it does: VERSION, and ADD and DEL of a pod's chain.
  * @param seconds after which no further pod comes.
  */
 export function agentMemory(verbs: number, seconds: number): Scenario {

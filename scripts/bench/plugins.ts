@@ -1,4 +1,4 @@
-/** Each verb of each plugin: the last plugin of a chain is measured, the others prepare its ground. */
+/** Each verb of each plugin: the last plugin of a chain is measured, the others provide what it needs. */
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -23,12 +23,12 @@ const ipam = { type: 'host-local', subnet };
 const [bridge, portmap] = podNetwork().plugins as [PluginConf, PluginConf];
 const [, , firewall, bandwidth, tuning] = longChain().plugins as PluginConf[];
 
-/** A plugin with what it needs before it. */
+/** A plugin, after those that it needs before it. */
 interface Subject {
   chain: PluginConf[];
-  /** Kind of interface that the kernel must have. */
+  /** Kind of interface that the kernel must support. */
   kind?: string;
-  /** Verbs that version 1.1.1 of the reference plugins cannot do here, beside STATUS and GC. */
+  /** Verbs that version 1.1.1 of the reference plugins cannot do here, besides STATUS and GC. */
   without?: readonly string[];
 }
 
@@ -43,7 +43,7 @@ const subjects: Subject[] = [
   { chain: [{ type: 'dummy', ipam }], kind: 'dummy' },
   { chain: [{ type: 'loopback' }] },
   { chain: [{ type: 'bridge', ipam: { type: 'static', addresses: [{ address: '10.78.0.5/16' }] } }] },
-  // Its CHECK looks for IPv6 rules even of a container that has only IPv4.
+  // Its CHECK looks for IPv6 rules even for a container that has only IPv4.
   { chain: [bridge, portmap], without: ['CHECK'] },
   { chain: [bridge, firewall!] },
   { chain: [bridge, bandwidth!] },
@@ -131,7 +131,7 @@ function kernelHas(kind: string): boolean {
   return status === 0;
 }
 
-/** "bridge with static" where the IPAM plugin is what makes the difference. */
+/** The plugin's name, or "bridge with static" where the IPAM plugin is the one that matters. */
 function labelOf(chain: readonly PluginConf[]): string {
   const { type, ipam: own } = chain.at(-1)! as PluginConf & { ipam?: PluginConf };
   return own && own.type !== 'host-local' ? `${type} with ${own.type}` : type;

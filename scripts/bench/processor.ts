@@ -1,7 +1,7 @@
 /**
- * Processor time: what a pod costs the host, whoever does the work. Counted is all that the calls' processes
- * use, in user mode and in the kernel, those that they start included, and the agent and what that starts.
- * What threads of the kernel do later, such as taking down interfaces, is counted for nobody.
+ * Processor time: what a pod costs the host, whoever does the work. This is the time in user mode and in the
+ * kernel of the calls' processes, of the agent, and of all that they start. What kernel threads do later,
+ * such as taking down interfaces, is attributed to nobody.
  */
 
 import { readFileSync } from 'node:fs';
@@ -18,10 +18,10 @@ import {
 import { clear, liveOnce, podNetwork } from './host.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
 
-/** Milliseconds of a tick, the unit of /proc/PID/stat. Source: proc(5); Linux has 100 a second everywhere. */
+/** Milliseconds per tick, the unit in /proc/PID/stat. Source: proc(5); Linux always shows 100 per second. */
 const tick = 10;
 
-/** ADD and DEL of a chain, and both. @param lives in a row that make a sample: ticks say nothing of one. */
+/** ADD and DEL of a chain, and both. @param lives how many make up a sample: ticks are too coarse for one. */
 export function processorTime(lives: number, rounds: number): Scenario {
   const name = 'processor time';
   return {
@@ -32,7 +32,7 @@ export function processorTime(lives: number, rounds: number): Scenario {
       await alternate(
         rounds,
         async (contender, _, counts) => {
-          // So that every contender's chains are the only ones.
+          // Creates what all pods share, so that only what belongs to the pods is measured.
           await liveOnce(network, contender, 'first');
           const pods = Array.from({ length: lives }, (_, i) => ({
             ...addNamespace(),
@@ -64,7 +64,7 @@ export function processorTime(lives: number, rounds: number): Scenario {
   };
 }
 
-/** Milliseconds that the calls of a contender have used so far. */
+/** Processor time that the calls of a contender have used so far, in milliseconds. */
 function used(contender: Contender): number {
   const own = timesOf('self');
   const calls = own.childrenUser + own.childrenSystem;
@@ -73,10 +73,10 @@ function used(contender: Contender): number {
   return calls + user + system + childrenUser + childrenSystem;
 }
 
-/** Times of a process, and of those children that it has waited for, in milliseconds. Source: proc(5). */
+/** Times of a process, and of the children that it has waited for, in milliseconds. Source: proc(5). */
 function timesOf(process: number | 'self') {
   const stat = readFileSync(`/proc/${process}/stat`, 'utf8');
-  // What follows the name, which can hold blanks, begins with field 3.
+  // Field 3 is the first after the name, which can contain blanks.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const [user, system, childrenUser, childrenSystem] = fields
     .slice(14 - 3, 18 - 3)

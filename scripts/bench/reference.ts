@@ -6,13 +6,13 @@ import { cachedPackage } from '../debian.ts';
 
 const name = 'containernetworking-plugins';
 
-/** Where they are, and what to call them. */
+/** Where the reference plugins are, and what to call them. */
 export interface Reference {
   directory: string;
   description: string;
 }
 
-/** Finds those of CNI_REFERENCE, else those of Debian's unstable suite, else those that are installed. */
+/** Finds the plugins of $CNI_REFERENCE, else those of Debian's unstable suite, else the installed ones. */
 export function findReference(): Reference {
   const named = process.env.CNI_REFERENCE;
   if (named) return { directory: named, description: `the plugins in ${named}` };

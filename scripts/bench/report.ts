@@ -4,7 +4,7 @@ import { type Contender, contenders } from './call.ts';
 import type { Footprint } from './footprint.ts';
 import { isRate, ours, type Ratio, type Row } from './measure.ts';
 
-/** Everything that one run of the bench found out. */
+/** Everything that one run of the bench measured. */
 export interface Report {
   machine: string;
   date: string;
@@ -19,7 +19,7 @@ const labels: Readonly<Record<Contender, string>> = {
   reference: 'reference',
 };
 
-/** The rows that the README has, of all that bench/results.md has. */
+/** Which rows of bench/results.md are also in the README. */
 const essential = [
   /^VERSION$/,
   /^life, .*: whole life$/,
@@ -38,7 +38,7 @@ export function forReadme({ name }: Row): boolean {
   return essential.some((pattern) => pattern.test(name));
 }
 
-/** The head of what {@link formatRow} gives. */
+/** The heading for the lines of {@link formatRow}. */
 export function formatHeader(): string {
   return [
     'scenario'.padEnd(56),
@@ -65,7 +65,7 @@ export function formatRow({ name, unit, figures, ratios }: Row): string {
     .trimEnd();
 }
 
-/** The table, with what there is to say of it. */
+/** The table, with explanations. */
 export function markdown({ machine: where, date, footprint }: Report, rows: readonly Row[]): string {
   const lines = rows.map(({ name, unit, figures, ratios }) => {
     const cells = contenders.map((contender) => {
@@ -108,7 +108,7 @@ export function describeFootprint({ launcher, alone, reference, disk }: Footprin
   );
 }
 
-/** What is better in a row, where it is not less. */
+/** What is better in a row, unless lower is better. */
 function direction(unit: string): string {
   return isRate(unit) ? ' (higher is better)' : '';
 }

@@ -16,13 +16,13 @@ export interface Line {
   samples: Samples;
 }
 
-/** How often something is done, beside the number of rounds. */
+/** How often something is done, besides the number of rounds. */
 export interface Pace {
   /** Rounds that do not count, 2 unless told otherwise. */
   warmUp?: number;
-  /** After how many seconds no further round begins: a slow machine takes fewer of them. */
+  /** After how many seconds no further round begins: a slow machine does fewer of them. */
   seconds?: number;
-  /** As many rounds are done however long they take. */
+  /** How many rounds are done at least, however long they take. */
   fewest?: number;
 }
 
@@ -32,9 +32,9 @@ export function emptySamples(): Samples {
 }
 
 /**
- * Runs something for each contender in turn, so that a slow spell of the machine meets all of them, and in
- * another order each time, so that none always meets what another one left for the kernel to do.
- * @param once says which rounds count.
+ * Runs something for each contender in turn, so that a slow spell of the machine affects all of them, and in
+ * another order each time, so that none always suffers from what another one left for the kernel to do.
+ * @param once runs it once; it is told which rounds count.
  */
 export async function alternate(
   rounds: number,

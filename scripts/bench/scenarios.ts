@@ -15,7 +15,7 @@ import { alternate, emptySamples, type Scenario } from './scenario.ts';
 import { startUp } from './startup.ts';
 import { dataPath } from './traffic.ts';
 
-/** Everything. @param quick with fewer calls. @param patient with many minutes for the agent's memory. */
+/** All scenarios. @param quick with fewer calls. @param patient with many minutes for the agent's memory. */
 export function scenarios(quick: boolean, patient: boolean): Scenario[] {
   const rounds = quick ? 6 : 15;
   const few = quick ? 5 : 9;
@@ -39,7 +39,7 @@ export function scenarios(quick: boolean, patient: boolean): Scenario[] {
     multus(few),
     dataPath(quick ? 1 : 3),
     agentMemory(quick ? 1000 : 10_000, quick ? 10 : patient ? 900 : 90),
-    // Last, as iptables goes on to warn of the tables.
+    // This comes last, as from then on iptables warns about the legacy tables.
     withLegacy(life('life, iptables-legacy', podNetwork(), 0, few)),
   ];
 }

@@ -1,4 +1,4 @@
-/** Start-up: what a process takes before it runs any code of a plugin. */
+/** Start-up: how long a process takes before it runs any code of a plugin. */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,15 +9,15 @@ import { directories, environment, prepareFor } from './call.ts';
 import { alternate, emptySamples, type Scenario } from './scenario.ts';
 
 const pipe = '/run/bench-pipe';
-/** What a pipe holds. */
+/** How much a pipe holds, in bytes. */
 const pipeSize = 64 * 1024;
 
-/** Of a version that nobody takes. */
+/** A configuration of a version that nobody supports. */
 const refused = Buffer.from('{"cniVersion": "9.9.9", "name": "bench", "type": "bridge"}');
 
 /**
- * An ADD that is refused, split where the plugin reads its configuration. Its standard input is a pipe that
- * is full of blanks: one more byte fits only when the plugin begins to read.
+ * An ADD that is refused, timed in two parts: before and after the plugin reads its configuration. Its
+ * standard input is a pipe that is full of blanks: one more byte fits only when the plugin begins to read.
  */
 export function startUp(rounds: number): Scenario {
   return {
@@ -26,7 +26,7 @@ export function startUp(rounds: number): Scenario {
       execFileSync('mkfifo', [pipe]);
       const [before, after] = [emptySamples(), emptySamples()];
       await alternate(rounds, async (contender, _, counts) => {
-        // Opened both ways first, as neither end can be opened alone.
+        // Opened for both first, as opening just one end would wait for the other.
         const both = openSync(pipe, constants.O_RDWR);
         const [input, output] = [openSync(pipe, constants.O_RDONLY), openSync(pipe, constants.O_WRONLY)];
         closeSync(both);

@@ -1,4 +1,4 @@
-/** The data path: what iperf3 gets through from pod to pod, and from outside through a host port. */
+/** The data path: the throughput of iperf3 from pod to pod, and from outside through a host port. */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,7 +9,7 @@ import { alternate, emptySamples, type Scenario } from './scenario.ts';
 const seconds = 1;
 const hostPort = 18080;
 
-/** Throughput of TCP, which should be the same: the kernel forwards, no plugin. */
+/** TCP throughput, which should be the same for all: the kernel forwards, not the plugins. */
 export function dataPath(rounds: number): Scenario {
   return {
     name: 'data path',
@@ -35,7 +35,7 @@ export function dataPath(rounds: number): Scenario {
   };
 }
 
-/** A machine beside the host. @returns its namespace. */
+/** Adds a machine next to the host. @returns its namespace. */
 function addOutside(): string {
   const { name } = addNamespace();
   for (const command of [

@@ -1,10 +1,10 @@
-/** Modules that are in files of their own, and loaded only when they are imported. */
+/** Modules that are in bundles of their own, which are loaded only when they are imported. */
 
 import type { Plugin } from 'esbuild';
 
 /**
- * Bundles by the module that is in them: a layout engine larger than all the rest, and parsers that most
- * calls do without. The code of a bundle costs every call that loads it, also where it is not run.
+ * Bundles by the module that they contain: a layout engine larger than all the rest, and parsers that most
+ * calls do not need. The code of a bundle costs every call that loads it, even if it is not run.
  */
 export const apart: Readonly<Record<string, string>> = {
   'elkjs/lib/elk.bundled.js': 'elk.js',
@@ -12,7 +12,7 @@ export const apart: Readonly<Record<string, string>> = {
   re2js: 're2js.js',
 };
 
-/** Has a bundle take the modules from theirs, whose value is a function from `require` to the module. */
+/** Has a bundle load these modules from their own bundles, each a function that takes `require`. */
 export const loadApart: Plugin = {
   name: 'load-apart',
   setup({ onResolve, onLoad }) {

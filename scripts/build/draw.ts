@@ -1,4 +1,4 @@
-/** What `cni draw` needs of the build: the page's script and style. */
+/** What `cni draw` needs from the build: the page's script and style. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,11 +1,11 @@
-/** A look at a built tree, whatever machine it is for: would it run where it is installed? */
+/** Inspects a built tree, whatever machine it is for: would it run where it is installed? */
 
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Target } from './target.ts';
 
-/** What readelf(1) tells of a program or library. */
+/** What readelf(1) tells about a program or library. */
 interface Elf {
   machine: string;
   /** Path of the dynamic loader that it names. */
@@ -51,8 +51,8 @@ export function inspectTree(
 }
 
 /**
- * Reads what a program or library tells of itself.
- * @throws Error when a file is not one, or readelf(1) is missing.
+ * Reads what a program or library tells about itself.
+ * @throws Error when the file is neither, or readelf(1) is missing.
  */
 export function readElf(file: string): Elf {
   const output = askReadelf(file);

@@ -11,9 +11,9 @@ const filesIn = (suffix: string) =>
     .sort()
     .map((name) => join(directory, name));
 
-/** What the compiler is given. */
+/** The files that are passed to the compiler. */
 const launcherSources = filesIn('.c');
-/** Every file that decides on what the launcher does. */
+/** Every file that the launcher depends on. */
 export const launcherFiles = [...launcherSources, ...filesIn('.h')];
 
 /**
@@ -26,12 +26,12 @@ export function compileLauncher(target: Target, build: string, work: string): st
   const [program, before, after] = target.compiler;
   const launcher = join(work, 'launcher');
   const flags = ['-std=c11', '-Os', '-s', '-Wall', '-Wextra', '-Werror'];
-  // Pages of their own for code and constants would add half to its size.
+  // Separate pages for code and constants would make it half as large again.
   flags.push('-Wl,-z,noseparate-code');
   const defines = [`-DBUILD="${build}"`, `-DLOADER="${target.loader}"`];
   const output = ['-o', `${launcher}.new`];
   runTool(target, program, [...flags, ...defines, ...output, ...before, ...launcherSources, ...after]);
-  // A launcher that stays the same keeps its inode, so that names that are linked to it stay as they are.
+  // An unchanged launcher keeps its inode, so that the names that are linked to it stay as they are.
   const isSame = existsSync(launcher) && readFileSync(launcher).equals(readFileSync(`${launcher}.new`));
   if (isSame) rmSync(`${launcher}.new`);
   else renameSync(`${launcher}.new`, launcher);

@@ -1,19 +1,19 @@
-/** Bytecode that does not depend on chance: what training leaves is taken once it has left the same twice. */
+/** Bytecode that does not depend on chance: training is repeated until it has left the same one twice. */
 
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** How often training is repeated at most. */
+/** How many times to train at most. */
 const mostRounds = 5;
 
 /**
- * Trains until each plugin has left the same code cache twice, and leaves these in the directory.
- * @param directory where training leaves code caches, and begins without any.
- * @param train trains once. @returns false when it failed.
- * @returns false when training failed; then what was learnt until then stays.
+ * Trains until each plugin has left the same code cache twice, and leaves these caches in the directory.
+ * @param directory where training leaves code caches; each round begins without any.
+ * @param train trains once, and returns false when that failed.
+ * @returns false when training failed; then whatever the failed round left is kept.
  */
 export function learn(directory: string, train: () => boolean): boolean {
-  /** Every content that a cache had, with how often it had that. */
+  /** Every content that each cache had, and how many times. */
   const seen = new Map<string, { content: Buffer; times: number }[]>();
   for (let round = 1; round <= mostRounds; round++) {
     for (const name of cachesIn(directory)) rmSync(join(directory, name));

@@ -1,4 +1,4 @@
-/** The loader that is shipped: Debian's, but for the file that has it load libraries into every program. */
+/** The loader that is shipped: Debian's, except that it ignores the host's list of libraries to preload. */
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -10,9 +10,9 @@ const preloadFile = '/etc/ld.so.preload';
 export const loaderChange = `the path "${preloadFile}" is made empty, so that what a host preloads into its programs is not loaded`;
 
 /**
- * Copies the loader without the name of that file. The libraries that it lists are those of the host: one
- * that needs a newer C library than ours would keep every plugin from starting. An empty path names no file,
- * see path_resolution(7).
+ * Copies the loader without the name of that file, which lists libraries of the host: one that needs a newer
+ * C library than ours would keep every plugin from starting. An empty path names no file, see
+ * path_resolution(7).
  * @param directory where the copy goes. @returns its path.
  * @throws Error when the loader does not name the file exactly once.
  */

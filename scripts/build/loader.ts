@@ -1,7 +1,7 @@
 /**
- * The first script in the executable: it runs the bundle that belongs to the name it was started under, with
- * the bytecode that this name needed when the executable was built. Compiling the same functions anew would
- * cost every verb 4 to 8 ms.
+ * The first script in the executable: it runs the bundle for the name that it was started under, with the
+ * bytecode that this name needed during training. Compiling the same functions anew would cost every verb
+ * 4 to 8 ms.
  */
 
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -10,19 +10,19 @@ import { getAssetKeys, getRawAsset } from 'node:sea';
 import { Script } from 'node:vm';
 
 /**
- * Where the executable that is built for training leaves the code caches; "" in the one that is built for
- * use.
+ * Where the executable that is built for training leaves its code caches; "" in the executable that is built
+ * for use.
  */
 declare const TRAINING: string;
 
-/** A bundle: its module system is `require`, and plugins hand their exit code to `end`, if there is one. */
+/** A bundle: it imports by `require`, and plugins pass their exit code to `end`, if there is one. */
 type Bundle = (require: NodeJS.Require, end?: (code: number) => void) => void;
 
 const name = basename(process.argv0);
 const file = name === 'cni' ? 'cni.js' : 'main.js';
 const cache = `${name}.cache`;
 const cachedData = TRAINING ? readTrained() : readCache();
-// The bundles are ASCII. Nothing is copied but the source.
+// The bundles are ASCII. Only the source is copied.
 const script = new Script(Buffer.from(getRawAsset(file)).toString('latin1'), {
   filename: file,
   ...(cachedData && { cachedData }),
@@ -37,7 +37,7 @@ if (TRAINING) {
   const restoreFlags = suspendTiming();
   process.on('exit', () => {
     restoreFlags();
-    // What was compiled until now, by this run and those before it.
+    // This is all that was compiled so far, by this run and those before it.
     writeFileSync(`${TRAINING}/${cache}`, script.createCachedData());
   });
   run(require, process.exit);
@@ -46,9 +46,9 @@ if (TRAINING) {
 }
 
 /**
- * Turns off what depends on timing and would be in the code cache: notes on which functions are worth
- * optimizing, and that functions not called for a while are forgotten.
- * @returns turns it on again, without which the cache is not taken by a process that has it on.
+ * Turns off whatever depends on timing and would affect the code cache: notes on which functions are worth
+ * optimizing, and discarding the bytecode of functions that were not called for a while.
+ * @returns turns it on again; otherwise, a process in which it is on would reject the cache.
  */
 function suspendTiming(): () => void {
   const { setFlagsFromString } = process.getBuiltinModule('node:v8');

@@ -1,7 +1,7 @@
 /**
- * What is shipped, as a bill of materials in CycloneDX's format: Node.js and what it is made of, the npm
- * packages whose code is really in the bundles, the C library and its loader, and the C library that the
- * launcher is linked with. It has neither a time nor a serial number, so that equal trees have equal bills.
+ * What is shipped, as a bill of materials in CycloneDX's format: Node.js and its parts, the npm packages
+ * whose code is really in the bundles, the C library and its loader, and the C library that the launcher is
+ * linked with. It has neither a time nor a serial number, so that equal trees have equal bills.
  * Source: CycloneDX specification 1.6, https://cyclonedx.org/docs/1.6/json/
  */
 
@@ -23,15 +23,15 @@ export const sbomFile = 'sbom.cdx.json';
 export interface BundledPackage {
   readonly name: string;
   readonly version: string;
-  /** As its package.json has it: an SPDX expression. */
+  /** The SPDX expression in its package.json. */
   readonly license: string;
-  /** Of package-lock.json: the SHA-512 of its archive, in base64. */
+  /** From package-lock.json: the SHA-512 of its archive, in base64. */
   readonly integrity: string;
   /** File with the text of its licence. */
   readonly licenceFile: string;
 }
 
-/** A part, in the words of CycloneDX. */
+/** A part, in CycloneDX's terms. */
 export interface Component {
   type: 'application' | 'platform' | 'library' | 'file';
   name: string;
@@ -57,7 +57,7 @@ export interface Sbom {
 }
 
 /**
- * The npm packages that esbuild has put into bundles.
+ * The npm packages that esbuild put into bundles.
  * @param metafiles esbuild's accounts of the bundles.
  * @throws Error when a package has no licence to pass on, or package-lock.json does not pin it.
  */
@@ -99,7 +99,7 @@ export interface Materials {
   readonly packages: readonly BundledPackage[];
 }
 
-/** Licences of all that is in a tree: file names, and where their texts are. */
+/** Licences of everything in a tree: file names, and where the texts are. */
 export function licencesOf({ target, nodePackage, packages }: Materials): Map<string, string> {
   return new Map([
     [packageJson.name, join(root, 'LICENSE')],
@@ -109,7 +109,7 @@ export function licencesOf({ target, nodePackage, packages }: Materials): Map<st
   ]);
 }
 
-/** Writes the bill. */
+/** Makes the bill of materials. */
 export function sbomOf({ target, nodePackage, executable, libraries, packages }: Materials): Sbom {
   const components = [
     nodeComponent(nodePackage),
@@ -135,13 +135,13 @@ export function sbomOf({ target, nodePackage, executable, libraries, packages }:
   };
 }
 
-/** Node.js, with what it brings along. */
+/** Node.js, with the parts that it includes. */
 function nodeComponent(directory: string): Component {
   const { name, version } = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8')) as {
     name: string;
     version: string;
   };
-  // All architectures run the same version, which is the one that builds.
+  // All architectures get the same version, which is also the one that runs this build.
   const { node, ...parts } = process.versions;
   if (node !== version) throw new Error(`Node.js ${node} builds with Node.js ${version}. Run "npm ci"`);
   return {

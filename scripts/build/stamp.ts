@@ -1,6 +1,6 @@
 /** What the last build leaves behind, so that the next one knows whether there is anything to do. */
 
-/** How an executable was trained: each way is as good as those before it, and better. */
+/** How an executable was trained; each way also serves where an earlier one is wanted. */
 const trainings = ['untrained', 'trained', 'reproducible'] as const;
 export type Training = (typeof trainings)[number];
 
@@ -12,7 +12,7 @@ export function stampOf(digest: string, training: Training): string {
 /**
  * True if the last build need not be repeated.
  * @param previous its stamp, "" when there is none.
- * @param wanted what the next one would bring.
+ * @param wanted how the next one would be trained.
  */
 export function isCurrent(previous: string, digest: string, wanted: Training): boolean {
   return trainings

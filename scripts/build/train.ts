@@ -1,7 +1,7 @@
 /**
  * Runs every plugin through a pod's life, so that an executable built for training learns which functions
- * each of them uses. CNI_BIN is that executable's directory. What the kernel of the building machine has no
- * module for is trained as far as it gets: the rest is compiled when it is called.
+ * each of them uses. CNI_BIN is that executable's directory. Plugins for which the building machine's kernel
+ * lacks a module are trained as far as they get: the rest is compiled when it is called.
  */
 
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
@@ -17,13 +17,13 @@ import { type Host, makeHost } from '../../test/support/host.ts';
 import { runPlugin, suites } from '../../test/support/plugin.ts';
 
 const conf = join(import.meta.dirname, '../../conf');
-/** What a runtime hands to the plugins that ask for it. */
+/** What a runtime passes to the plugins that ask for it. */
 const capabilities = {
   portMappings: [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }],
   bandwidth: { ingressRate: 1e6, ingressBurst: 1e6, egressRate: 1e6, egressBurst: 1e6 },
 };
 
-/** What has been trained: many samples have plugins in common. */
+/** What has been trained already: many samples have plugins in common. */
 const trained = new Set<string>();
 const cleanups: (() => void | Promise<void>)[] = [];
 try {
@@ -52,7 +52,7 @@ async function prepare(host: Host): Promise<void> {
   );
 }
 
-/** What operators do most, on a host with two pods. @throws Error with what it printed when it fails. */
+/** The most common commands, on a host with two pods. @throws Error with the output of one that fails. */
 async function trainCommands(host: Host): Promise<void> {
   const bridge = sample('10-bridge.conflist');
   const network = { ...bridge, plugins: [...bridge.plugins, { type: 'firewall' }] };
@@ -70,7 +70,7 @@ async function trainCommands(host: Host): Promise<void> {
   for (const { netns } of pods) await cni(['del', network.name, netns]);
 }
 
-/** Every verb of every plugin in the chain, and of its IPAM plugin by itself, whatever comes of it. */
+/** Runs every verb of every plugin in the chain, and of its IPAM plugin by itself, even if they fail. */
 async function train(host: Host, network: Conflist): Promise<void> {
   await trainChain(host, network, 'eth0');
   for (const { ipam } of network.plugins)
@@ -78,7 +78,7 @@ async function train(host: Host, network: Conflist): Promise<void> {
       await trainChain(host, { ...network, plugins: [{ ...(ipam as PluginConf), ipam }] }, 'eth0');
 }
 
-/** Whether a plugin has not been trained in some way until now. */
+/** Whether a plugin is to be trained in some way for the first time. */
 function isNew(way: string, type: string): boolean {
   const before = trained.size;
   trained.add(`${way} ${type}`);

@@ -1,7 +1,7 @@
 /**
  * The tree that is installed: the launcher under every name, and beside it a private directory with the
- * executable, its loader and its libraries. The directory bears the digest of what is in it, so that an
- * upgrade never changes a file that a running call uses.
+ * executable, its loader and its libraries. The directory is named after the digest of its content, so that
+ * an upgrade never changes a file that a running call uses.
  */
 
 import { createHash } from 'node:crypto';
@@ -32,8 +32,8 @@ const units = ['cni-agent.service', 'cni-agent.socket'].map((name) => join(root,
 
 /**
  * Lays the tree out.
- * @param parts what it is made of: the single executable, and what is in that.
- * @param directory where the names go. @param names under which it is to be started.
+ * @param parts what it is made of: the single executable, and what is in it.
+ * @param directory where the names go. @param names under which the executable can be started.
  * @param work directory for intermediate files.
  * @throws Error that says what the building machine lacks, or what is wrong with the tree.
  */
@@ -86,7 +86,7 @@ function findLibrary({ libraries }: Target, name: string): string {
   );
 }
 
-/** Puts the executable, what it runs with and belongs to it into a directory that appears as a whole. */
+/** Puts the executable, what it needs and what belongs to it into a directory that appears as a whole. */
 function placePrivate(
   files: readonly string[],
   licences: ReadonlyMap<string, string>,
@@ -114,7 +114,7 @@ function placePrivate(
   renameSync(staging, directory);
 }
 
-/** Makes a name a hard link of the launcher, in one step. */
+/** Makes a name a hard link to the launcher, in one step. */
 function placeLink(launcher: string, link: string): void {
   // Renaming one link over another of the same file does nothing.
   if (statSync(link, { throwIfNoEntry: false })?.ino === statSync(launcher).ino) return;

@@ -1,4 +1,4 @@
-/** Faults as they could be in the code, each with the proof that has to see it. */
+/** Faults that the code could have, each with the proof that must detect it. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,18 +10,18 @@ export interface Fault {
   readonly what: string;
   /** Source file. */
   readonly file: string;
-  /** An expression, or a statement with its semicolon, that is in the file just once. */
+  /** An expression, or a statement with its semicolon, that occurs in the file just once. */
   readonly original: string;
-  /** The expression that takes its place; left out for a statement that is skipped. */
+  /** The expression that replaces it; left out for a statement that is skipped. */
   readonly replacement?: string;
-  /** Which proof has to see it, and what of it is run: arguments of Node.js. */
+  /** Which proof must detect it, and the arguments that select the part of the proof to run. */
   readonly proof: keyof typeof proofs;
   readonly run: readonly string[];
-  /** What it has to say then. */
+  /** What the proof must report then. */
   readonly says: RegExp;
 }
 
-/** The proofs, by what is run of each, but for its own arguments. */
+/** The proofs, each with the arguments of Node.js that run it, before those of a fault. */
 export const proofs = {
   kill: ['scripts/prove.ts', '--fail-fast', '--kind', 'kill'],
   fail: ['scripts/prove.ts', '--fail-fast', '--kind', 'fail'],
@@ -33,7 +33,7 @@ export const proofs = {
   recovery: ['node_modules/ava/entrypoints/cli.js', '--tap', 'test/network/recovery.test.ts'],
 } as const satisfies Record<string, readonly string[]>;
 
-/** Bound by lives, and by time on a slow machine. */
+/** Limited by lives, or by time on a slow machine. */
 const shortSoak = '--lives 160 --at-once 12 --minutes 1 --seed 1'.split(' ');
 
 /** Every fault that is tried. */

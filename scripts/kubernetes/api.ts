@@ -1,4 +1,4 @@
-/** What kubectl tells of the objects that the exercises are about. */
+/** What kubectl tells about the objects in the exercises. */
 
 import { basename } from 'node:path';
 import { files } from '../../test/support/observe.ts';
@@ -6,14 +6,14 @@ import type { Claims } from '../claims.ts';
 import type { Cluster } from './cluster.ts';
 import type { Machine } from './machine.ts';
 
-/** A pod as the API has it. */
+/** A pod, according to the API. */
 export interface PodInfo {
   readonly name: string;
   readonly address: string;
   readonly node: string;
 }
 
-/** The pods with a label that are not about to end. */
+/** The pods with a label, except those being deleted. */
 export async function podsOf({ plane }: Cluster, app: string): Promise<PodInfo[]> {
   const { items } = JSON.parse(
     await plane.kubectl(['get', 'pods', `--selector=app=${app}`, '--output=json']),
@@ -33,7 +33,7 @@ export async function podsOf({ plane }: Cluster, app: string): Promise<PodInfo[]
     }));
 }
 
-/** Whether the Endpoints of a Service are those pods, and no others. */
+/** Whether the Endpoints of a Service are exactly those pods. */
 export async function endpointsAre(
   { plane }: Cluster,
   service: string,

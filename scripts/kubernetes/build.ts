@@ -21,8 +21,8 @@ const programs = [
 ] as const;
 
 /**
- * A package in which the source has a version that goes wrong with Go 1.18 and later; Debian has a newer one
- * by itself. Source: https://github.com/modern-go/reflect2/issues/26.
+ * A package whose version in the source breaks with Go 1.18 and later; Debian has a newer one in a package of
+ * its own. Source: https://github.com/modern-go/reflect2/issues/26.
  */
 const reflectionPath = 'github.com/modern-go/reflect2';
 const reflection = join('/usr/share/gocode/src', reflectionPath);
@@ -30,10 +30,10 @@ const reflection = join('/usr/share/gocode/src', reflectionPath);
 /** The programs of Kubernetes that the cluster runs. */
 export type Program = (typeof programs)[number];
 
-/** What `kubectl version` and the nodes say, which a build by hand does not know. */
+/** What `kubectl version` and the nodes report, which a build by hand does not know. */
 const version = 'v1.20.2';
 
-/** Where a program of Kubernetes is once it was built. */
+/** Where a program of Kubernetes is once it has been built. */
 export function programPath(program: Program): string {
   return join(bin, program);
 }
@@ -101,7 +101,7 @@ function linkerFlags(): string {
   return ['-s', '-w', ...flags].join(' ');
 }
 
-/** What `make gen_openapi` does for the API server: every package with the mark is described. */
+/** What `make gen_openapi` does for the API server: it describes every package with the marker. */
 const generateDescription = `set -e
   cd "$1"
   packages=$(grep -rl --include='*.go' '+k8s:openapi-gen=' pkg cmd staging/src vendor |

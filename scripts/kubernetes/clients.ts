@@ -1,4 +1,4 @@
-/** Who asks, and what the answer tells: from pods, from nodes and from outside of the cluster. */
+/** Clients in pods, on nodes and outside the cluster, and the answers that they get. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Output } from '../../test/support/run.ts';
@@ -30,7 +30,7 @@ export function onNodes({ nodes }: Cluster): Client[] {
   return nodes.map(({ name, node }) => ({ name, run: (argv) => node.tryRun(argv) }));
 }
 
-/** A pod on each node, and the nodes: who reaches the address of a Service. */
+/** A pod on each node, and the nodes: the clients that reach the address of a Service. */
 export async function insiders(cluster: Cluster): Promise<Client[]> {
   const clients = await podsOf(cluster, 'client');
   return [...clients.map((pod) => inPod(cluster, pod)), ...onNodes(cluster)];
@@ -43,7 +43,7 @@ export function fromOutside({ outside }: Cluster): Client {
 
 /**
  * Asks a server of manifests/web.yaml once.
- * @param options further ones of curl.
+ * @param options additional options of curl.
  * @returns undefined when nobody answers within five seconds.
  */
 export async function ask(
@@ -61,7 +61,7 @@ export async function ask(
 
 /**
  * Asks a Service until every pod behind it has answered.
- * @returns false when one of 100 connections fails, or some pod has not answered one of them.
+ * @returns false when one of 100 connections fails, or some pod has answered none of them.
  */
 export async function allAnswer(
   client: Client,
@@ -84,11 +84,11 @@ export async function eventually(isSo: () => Promise<boolean>): Promise<boolean>
   return false;
 }
 
-/** What DNS says to a client. @returns addresses or names in order, none for a name that there is not. */
+/** What DNS answers a client. @returns sorted addresses or names; none for a name that does not exist. */
 export async function lookUp(client: Client, name: string): Promise<string[]> {
   const { exit, stdout } = await client.run(['nslookup', name]);
   if (exit !== 0) return [];
-  // After the address of the server, there is a tab instead.
+  // The line with the server's own address has a tab instead of the blank.
   const found = stdout.matchAll(/^Address: (\S+)|name = (\S+)\.$/gm);
   return [...found].map(([, address, pointer]) => (address ?? pointer)!).sort();
 }

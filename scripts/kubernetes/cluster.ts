@@ -1,4 +1,4 @@
-/** The cluster as a whole: its machines, and the order in which things come about. */
+/** The cluster as a whole: its machines, and the order in which everything is started. */
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,15 +12,15 @@ import { startNode } from './node.ts';
 const root = join(import.meta.dirname, '../..');
 const manifests = join(import.meta.dirname, 'manifests');
 
-/** How long kubectl waits for pods, on a machine that does much else. */
+/** How long kubectl waits for pods, which may take long on a busy machine. */
 export const patience = '--timeout=360s';
 
 export interface Cluster {
-  /** A machine beside those of the cluster, on the same wire. */
+  /** A machine outside the cluster, on the same wire. */
   readonly outside: Host;
   readonly plane: ControlPlane;
   readonly nodes: readonly Machine[];
-  /** The range of pods' addresses of each node by its name, such as 10.244.0.0/24. */
+  /** Each node's range of pod addresses, such as 10.244.0.0/24, by the node's name. */
   readonly ranges: ReadonlyMap<string, string>;
 }
 
@@ -67,7 +67,7 @@ export async function startCluster(t: Teardown, say: (step: string) => void): Pr
 /** Applies conf/kubernetes/daemonset.yaml as it is, and waits for the agents. */
 export async function applySuite(plane: ControlPlane): Promise<void> {
   const file = join(root, 'conf/kubernetes/daemonset.yaml');
-  // This Kubernetes does not know the grace period of a probe, which came with 1.21, and goes on without it.
+  // This Kubernetes does not know the grace period of a probe, which came with 1.21, and ignores it.
   await plane.kubectl(['apply', '--validate=false', `--filename=${file}`]);
   await plane.kubectl(['--namespace=kube-system', 'rollout', 'status', 'daemonset/cni-plugins', patience]);
 }

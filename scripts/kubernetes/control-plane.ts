@@ -1,4 +1,4 @@
-/** etcd, the API server, the controllers and the scheduler, and kubectl to speak with them. */
+/** etcd, the API server, the controllers and the scheduler, and kubectl to talk to them. */
 
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -25,7 +25,7 @@ export class ControlPlane {
     this.machine = machine;
   }
 
-  /** Starts all of it on a machine; it ends with the machine. */
+  /** Starts everything on a machine; it ends with the machine. */
   static async start(machine: Machine): Promise<ControlPlane> {
     const plane = new ControlPlane(machine);
     await plane.startEtcd();
@@ -35,8 +35,8 @@ export class ControlPlane {
   }
 
   /**
-   * What a client of the API needs, with the certificate of the server in it.
-   * @param token of a user; that of one who may do everything when left out.
+   * A kubeconfig for a client of the API, which includes the certificate of the server.
+   * @param token of a user; by default, that of the administrator.
    */
   kubeconfig(token = this.token): string {
     const { node, address } = this.machine;
@@ -56,7 +56,7 @@ export class ControlPlane {
     });
   }
 
-  /** Runs kubectl to its end, whatever that is. @param stdin manifests, for `apply --filename -`. */
+  /** Runs kubectl, whether or not it succeeds. @param stdin manifests, for `apply --filename -`. */
   tryKubectl(argv: readonly string[], stdin?: string): Promise<Output> {
     const env = { KUBECONFIG: kubeconfig, HOME: '/run' };
     return this.machine.node.tryRun([programPath('kubectl'), ...argv], {

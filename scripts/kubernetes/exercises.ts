@@ -12,7 +12,7 @@ import { changes, names, services } from './exercises/services.ts';
 
 type Exercise = (cluster: Cluster, claims: Claims, t: Teardown) => Promise<void>;
 
-/** In order: later ones build on what earlier ones have deployed. */
+/** In order: later ones build on what earlier ones deployed. */
 export const exercises: readonly Exercise[] = [
   nodes,
   pods,

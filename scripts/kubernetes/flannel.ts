@@ -1,6 +1,7 @@
 /**
- * In place of flanneld, which Debian does not have: what it writes with --kube-subnet-mgr and --ip-masq, and
- * the routes of its backend host-gw. Sources: flannel's Documentation/configuration.md, backends.md.
+ * Stands in for flanneld, which Debian does not have: writes what flanneld does with --kube-subnet-mgr and
+ * --ip-masq, and adds the routes of its backend host-gw. Sources: flannel's Documentation/configuration.md,
+ * backends.md.
  */
 
 import { sample } from '../../test/support/chain.ts';
@@ -9,7 +10,7 @@ import { type ControlPlane, podNetwork } from './control-plane.ts';
 import type { Machine } from './machine.ts';
 
 /**
- * Connects the pods of all nodes, each of which has been given a range of addresses by the controllers.
+ * Connects the pods of all nodes, each of which gets a range of addresses from the controllers.
  * @returns the range of each node by its name.
  */
 export async function connectPods(

@@ -7,10 +7,10 @@ import { binDir } from '../../test/support/host.ts';
 import { programPath } from './build.ts';
 import type { Machine } from './machine.ts';
 
-/** Busybox and what the pods of manifests/ run; by itself it does nothing, as the sandbox of each pod. */
+/** Busybox and what the pods of manifests/ run; by itself it does nothing, to serve as each pod's sandbox. */
 export const toolsImage = 'localhost/tools:1';
 
-/** The image of conf/kubernetes/daemonset.yaml, under the name that containerd completes. */
+/** The image of conf/kubernetes/daemonset.yaml, under its name as completed by containerd. */
 const suiteImage = 'docker.io/library/cni-plugins-ts:1.0.0';
 
 const debianPrograms = [

@@ -16,8 +16,8 @@ export interface Machine {
 const wire = { prefix: 24, outside: '192.0.2.1' };
 
 /**
- * Makes the wire: a bridge in a host, which at the same time plays all that is outside of the cluster. It
- * knows the addresses of machines, and nothing of those of pods and Services.
+ * Makes the wire: a bridge in a host, which also plays everything outside the cluster. It knows the addresses
+ * of the machines, but not those of pods and Services.
  */
 export async function makeWire(t: Teardown): Promise<Host> {
   const outside = await makeHost(t);
@@ -26,7 +26,7 @@ export async function makeWire(t: Teardown): Promise<Host> {
   return outside;
 }
 
-/** Makes a machine on the wire, with process IDs, control groups and directories of state of its own. */
+/** Makes a machine on the wire, with process IDs, control groups and state directories of its own. */
 export async function makeMachine(
   t: Teardown,
   outside: Host,
@@ -50,7 +50,7 @@ const ownDirectories = `set -e
 
 const log = (name: string) => `/run/daemons/${name}.log`;
 
-/** Starts a program that runs as long as its machine. What it says goes to /run/daemons/NAME.log. */
+/** Starts a program that runs as long as its machine. Its output goes to /run/daemons/NAME.log. */
 export async function startDaemon({ node }: Machine, name: string, argv: readonly string[]): Promise<void> {
   const script = `mkdir -p /run/daemons; "$@" >> ${log(name)} 2>&1 < /dev/null & echo $!`;
   const pid = await node.run(['sh', '-c', script, 'sh', ...argv], { env: { HOME: '/run' } });
@@ -58,8 +58,8 @@ export async function startDaemon({ node }: Machine, name: string, argv: readonl
 }
 
 /**
- * Waits until a daemon has become what it is to be.
- * @throws Error with the end of what the daemon said, when it ended or is not ready within a minute.
+ * Waits until a daemon is ready.
+ * @throws Error with the end of the daemon's output, when it ended or is not ready within a minute.
  */
 export async function untilReady(
   machine: Machine,

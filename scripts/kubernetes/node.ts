@@ -14,7 +14,7 @@ const kubeconfig = '/var/lib/kubelet/kubeconfig';
 export const dnsAddress = '10.96.0.10';
 
 /**
- * Starts all of it; it ends with the machine. The kubelet registers the node, which is not ready as long as
+ * Starts everything; it ends with the machine. The kubelet registers the node, which is not ready as long as
  * there is no network configuration.
  * @param images archives of the images that pods run.
  */
@@ -56,8 +56,8 @@ export async function startNode(
 }
 
 /**
- * The kubelet wants settings of the kernel that are not those of a namespace but of the whole machine. It
- * finds what it wants here, so that it leaves the machine's as they are.
+ * The kubelet wants kernel settings that belong to the whole machine rather than to a namespace. It finds the
+ * values that it wants here, so that it leaves the machine's as they are.
  * Source: setupKernelTunables in Kubernetes' pkg/kubelet/cm/container_manager_linux.go.
  */
 const keepKernelSettings = `set -e
@@ -83,8 +83,8 @@ async function startContainerd(machine: Machine, images: readonly string[]): Pro
 }
 
 /**
- * containerd makes the control groups of pods below the root of each hierarchy. On the node this is a group
- * of its own, removed with the node. A cpuset without processors and memory takes no processes.
+ * containerd makes the control groups of pods below the root of each hierarchy. On the node, that root is a
+ * group of its own, removed with the node. A cpuset without processors and memory accepts no processes.
  */
 const coverCgroups = `set -e
   for hierarchy in $(find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d); do
@@ -96,7 +96,7 @@ const coverCgroups = `set -e
     mount --bind $group $hierarchy
   done`;
 
-/** Runs a program to which the groups of the node are the roots of all hierarchies, as they are mounted. */
+/** Runs a program for which the node's groups are the roots of all hierarchies, as they are mounted. */
 const inOwnCgroups = `
   for hierarchy in $(find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d); do
     echo $$ > $hierarchy/cgroup.procs

@@ -1,4 +1,4 @@
-/** Running a program with all that it starts, for a limited time. */
+/** Runs a program, with all that it starts, for a limited time. */
 
 import { spawn } from 'node:child_process';
 
@@ -11,8 +11,8 @@ export interface Ended {
 }
 
 /**
- * Runs a program. One that takes longer than `seconds` is killed with its process group, and has failed. So
- * is one that still runs when this process ends.
+ * Runs a program. If it takes longer than `seconds`, it is killed with its process group, and has failed. It
+ * is also killed if it still runs when this process ends.
  */
 export function run(
   [program, ...args]: readonly [string, ...string[]],
@@ -30,7 +30,7 @@ export function run(
       try {
         process.kill(-child.pid!, 'SIGKILL');
       } catch {
-        // It has ended, and left its output to a process of another group.
+        // It has ended, but a process of another group still holds its output.
       }
     };
     const timer = setTimeout(kill, seconds * 1000);

@@ -12,20 +12,20 @@ export interface Mutant {
   readonly file: string;
   readonly line: number;
   readonly kind: 'expression' | 'statement';
-  /** Where the expression or statement is that has it. */
+  /** Where the expression or statement is. */
   readonly start: number;
   readonly end: number;
   readonly original: string;
-  /** What stands in its place; "" for a statement that is left out. */
+  /** What replaces it; "" for a statement that is left out. */
   readonly replacement: string;
 }
 
-/** Tells mutants apart, also after lines have moved. */
+/** Tells mutants apart, even after lines have moved. */
 export function keyOf({ file, original, replacement, line }: Mutant, text: string): string {
   return `${file}: ${text.split('\n')[line - 1]!.trim()}: ${original} -> ${replacement}`;
 }
 
-/** Operators, and what they are taken for. */
+/** Operators, and what replaces them. */
 const swaps = new Map(
   Object.entries({
     '<': '<=',
@@ -49,7 +49,7 @@ const swaps = new Map(
   }),
 );
 
-/** Methods, and what they are taken for; "" where the call is left out. */
+/** Methods, and what replaces them; "" where the call is left out. */
 const methods = new Map(
   Object.entries({
     some: 'every',
@@ -68,10 +68,10 @@ const methods = new Map(
   }),
 );
 
-/** Finds every mutant of a file. What is said to people is left alone: no fault lies in it. */
+/** Finds every mutant of a file. Texts for people are left alone: changing them is not a fault. */
 export function mutantsOf(file: string, text: string): Mutant[] {
   const found: Mutant[] = [];
-  // The types become blanks, so that positions stay.
+  // The types become blanks, so that positions stay the same.
   const tree = parse(stripTypeScriptTypes(text, { mode: 'strip' }), {
     ecmaVersion: 'latest',
     sourceType: 'module',
@@ -98,7 +98,7 @@ export function mutantsOf(file: string, text: string): Mutant[] {
   return found;
 }
 
-/** What an expression or statement may be taken for. @param textOf source text of a part. */
+/** What may replace an expression or statement. @param textOf source text of a part. */
 function replacementsOf(node: AnyNode, textOf: (part: { start: number; end: number }) => string): string[] {
   switch (node.type) {
     case 'BinaryExpression':
@@ -160,7 +160,7 @@ function isString(node: Expression | { type: 'PrivateIdentifier' }): boolean {
   return (node.type === 'Literal' && typeof node.value === 'string') || node.type === 'TemplateLiteral';
 }
 
-/** Whether other code may stand in the place of a node: it is no name, no target, and no part of a chain. */
+/** Whether other code may replace a node: if it is neither a name, nor a target, nor a part of a chain. */
 function isReplaceable(node: AnyNode, parent: AnyNode | undefined): boolean {
   switch (parent?.type) {
     case 'Property':
@@ -185,7 +185,7 @@ function isReplaceable(node: AnyNode, parent: AnyNode | undefined): boolean {
   }
 }
 
-/** Whether a text is for people: it has words with blanks between them. */
+/** Whether a text is for people: it has words separated by blanks. */
 function isSentence(text: string): boolean {
   return /[a-z]{2} [a-z"$]/.test(text);
 }
@@ -210,10 +210,10 @@ export function instrument(text: string, mutants: readonly (readonly [number: nu
   for (const [number, { kind, start, end, replacement }] of mutants) {
     const isChosen = `globalThis.__mutant?.(${number})`;
     const length = end - start;
-    // A block of its own keeps an "else" that follows with its "if".
+    // A block of its own keeps an "else" that follows attached to its "if".
     const [before, after] =
       kind === 'statement' ? [`{ if (!${isChosen}) `, ' }'] : [`(${isChosen} ? (${replacement}) : (`, '))'];
-    // At one place, what ends comes before what begins; the longer one lies around the shorter.
+    // At the same position, endings come before beginnings, and the longer mutant encloses the shorter.
     insertions.push({ at: start, order: 1 / length, code: before });
     insertions.push({ at: end, order: length - 1e9, code: after });
   }

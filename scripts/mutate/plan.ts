@@ -1,10 +1,10 @@
-/** Which tests are to catch a mutant: those that reach it, the likeliest and the quickest first. */
+/** Which tests to run for a mutant: those that reach it, the likeliest and the quickest first. */
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 
-/** What a test file reaches, as it was observed. */
+/** What a test file was observed to reach. */
 export interface Reach {
   /** See {@link digestOf}. */
   readonly digest: string;
@@ -14,13 +14,13 @@ export interface Reach {
   readonly reached: readonly string[];
 }
 
-/** Test files that run at once, and the seconds that they took without a mutant. */
+/** Test files that run together, and the seconds that they took without a mutant. */
 export interface Run {
   readonly files: string[];
   readonly seconds: number;
 }
 
-/** How many seconds of unit tests a mutant gets at once. */
+/** How many seconds of unit tests run together for a mutant. */
 const longestUnits = 8;
 
 /** Digest of a test file and of the mutants that it may reach. */
@@ -31,11 +31,11 @@ export function digestOf(root: string, file: string, keys: readonly string[]): s
 }
 
 /**
- * Runs of tests for a mutant, in order: the unit tests at once, then one network test after the other.
+ * Runs of tests for a mutant, in order: the unit tests together, then one network test after the other.
  * @param all what each test file reaches. @param key of the mutant. @param file that it is in.
  * @param limit seconds of network tests.
- * @param passed digests of test files that were run with it before and passed. They are left out; those that
- *   have changed since come first.
+ * @param passed digests of test files that were run with it before and passed. They are left out, but those
+ *   that have changed since come first.
  */
 export function planFor(
   all: ReadonlyMap<string, Reach>,
@@ -55,7 +55,7 @@ export function planFor(
   const [units, others] = [true, false].map((isUnit) =>
     fitting.filter(({ name }) => name.startsWith('test/unit/') === isUnit),
   ) as [typeof fitting, typeof fitting];
-  // What reaches little is about that.
+  // A test that reaches few mutants is likely to be about them.
   const nearest = within(
     longestUnits,
     units.toSorted((a, b) => compare(b.kinship, a.kinship) || a.breadth - b.breadth),
@@ -74,7 +74,7 @@ function compare(a: number, b: number): number {
   return a === b ? 0 : a - b;
 }
 
-/** As many of a list, from its beginning, as there is time for; one that takes longer when there is none. */
+/** As many of a list, in order, as there is time for; if none fits, the first that does not take too long. */
 function within<T extends { seconds: number }>(limit: number, list: readonly T[]): T[] {
   let left = limit;
   const fitting = list.filter(({ seconds }) => {
@@ -86,8 +86,8 @@ function within<T extends { seconds: number }>(limit: number, list: readonly T[]
 }
 
 /**
- * How near a test's name is to the path of a source file: each word that they share counts, and twice when
- * the file has it rather than a directory; "firewalld" is one with "firewall". The mean of the name's words.
+ * How close a test's name is to the path of a source file: each word that they share counts once, or twice if
+ * it is in the name of the file; "firewalld" counts as "firewall". This is the mean over the test's words.
  */
 function kinshipOf(test: string, file: string): number {
   const wordsOf = (text: string) => text.split(/[/-]/);

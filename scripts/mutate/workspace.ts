@@ -20,20 +20,20 @@ import { dirname, join } from 'node:path';
 import { type Ended, run } from './child.ts';
 import { instrument, type Mutant } from './mutants.ts';
 
-/** Choosing all mutants means that each that is reached is noted, and none is awake. */
+/** Chosen so that no mutant is awake, but each that is reached is noted. */
 const observing = -1;
 
-/** None is awake: those that can be have numbers from 1 on. */
+/** Chosen so that no mutant is awake: their numbers begin with 1. */
 const asleep = 0;
 
-/** How long a test file may take, in seconds. */
+/** How long a test file may take without a mutant, in seconds. */
 const longestTest = 600;
 
 /** How a run of tests ended. */
 export interface Outcome {
   readonly passed: boolean;
   readonly seconds: number;
-  /** What failed first, as AVA names it: a test, or a file that ended too early or was ended. */
+  /** What failed first, as AVA names it: a test, or a file that ended too early or was killed. */
   readonly failure: string;
 }
 
@@ -55,7 +55,7 @@ export class Workspace {
       copyFileSync(join(root, file), join(this.directory, file));
     }
     symlinkSync(join(root, 'node_modules'), join(this.directory, 'node_modules'));
-    // On the first line, so that the others keep their numbers.
+    // On the first line, so that the lines keep their numbers.
     for (const [file, own] of Map.groupBy(mutants.entries(), ([, mutant]) => mutant.file))
       this.edit(file, (text) => `${this.chooser()} ${instrument(text, own)}`);
     writeFileSync(join(this.directory, 'reached'), '');
@@ -75,7 +75,7 @@ export class Workspace {
 
   /**
    * Tells whether test files pass without any mutant.
-   * @param failed a test of theirs that failed with one: when it passes, the others need not be run.
+   * @param failed a test in them that failed with a mutant: if it passes, the others need not be run.
    */
   async passes(files: readonly string[], limit: number, failed?: string): Promise<Outcome> {
     const title = failed?.split(' › ').at(-1);
@@ -121,7 +121,7 @@ export class Workspace {
 
   /**
    * Code, on one line, that tells each mutant of a file whether it is awake. Their numbers begin with 1. All
-   * sleep where the choice cannot be read, as in a root directory that a test makes.
+   * are asleep where the choice cannot be read, as in a root directory that a test makes.
    */
   private chooser(): string {
     return `globalThis.__mutant ??= (() => {

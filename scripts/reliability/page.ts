@@ -5,14 +5,14 @@ import { join } from 'node:path';
 
 /** What one run tried, and what came of it. */
 export interface Row {
-  /** What was tried, in a few words. A new row takes the place of the one that says the same here. */
+  /** What was tried, in a few words. A new row replaces the one that says the same here. */
   readonly part: string;
   /** What was counted: "kills", "inputs", "lives" or the like. */
   readonly unit: string;
   readonly tried: number;
   /** How many of these went wrong. */
   readonly failed: number;
-  /** Gives the same run again, seed included. */
+  /** Repeats the same run, seed included. */
   readonly command: string;
   readonly minutes: number;
   /** What else the command has to say, in Markdown. */
@@ -25,7 +25,7 @@ export interface DatedRow extends Row {
   readonly date: string;
   /** Abbreviated hash of the commit that was tried; with a "+" when files differed from it. */
   readonly commit: string;
-  /** What people have found out of that run and added by hand. It goes when the row is written anew. */
+  /** What people found out about that run and added by hand. It is lost when the row is written anew. */
   readonly remark?: string;
 }
 

@@ -7,7 +7,7 @@ import { privatePrefix } from '../../launcher/launch.ts';
 /** The private directory's name. */
 const digest = new RegExp(`${privatePrefix.replace('.', '\\.')}[0-9a-f]+`);
 
-/** Something that is not the same in both. */
+/** Something that is not the same in both trees. */
 export interface Difference {
   /** Path relative to the trees. */
   readonly file: string;
@@ -15,8 +15,8 @@ export interface Difference {
 }
 
 /**
- * What differs between two trees: names, modes and contents of files; not their times. The private directory
- * is taken for the same whatever its digest is, so that not all of it differs because something in it does.
+ * What differs between two trees: names, modes and contents of files; not their times. The digest in the name
+ * of the private directory is ignored, so that a difference in one of its files does not make all differ.
  */
 export function compareTrees(first: string, second: string): Difference[] {
   const [a, b] = [filesOf(first), filesOf(second)];
@@ -29,7 +29,7 @@ export function compareTrees(first: string, second: string): Difference[] {
   });
 }
 
-/** Paths of the files in a tree, by what is to be compared with. */
+/** Paths of the files in a tree, by the names under which to compare them. */
 function filesOf(directory: string): Map<string, string> {
   const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
   return new Map(

@@ -8,25 +8,25 @@ import type { AgentStatus } from '../../agent/statistics.ts';
 import { suites } from '../../test/support/plugin.ts';
 import { cleanEnv } from '../../test/support/run.ts';
 
-/** How large the agent was once it had done so many calls. */
+/** How large the agent was after a number of calls. */
 export interface AgentSize {
   readonly calls: number;
   /** Memory of its own, in KiB: what no other process shares. */
   readonly own: number;
 }
 
-/** An agent that does not stay away for long. */
+/** An agent that is soon started again. */
 export class SoakAgent {
   /** How often it, or one of its children, was killed: calls that it did at the time may fail. */
   kills = 0;
   private readonly endedByItself: (how: string) => void;
   private readonly program: string;
   private child: ChildProcess | undefined;
-  /** The one that was killed here, or told to end. */
+  /** The process that was killed here, or told to end. */
   private ending: ChildProcess | undefined;
   private starting: Promise<void> | undefined;
 
-  /** @param endedByItself is told how an agent has ended that nobody killed here. */
+  /** @param endedByItself is told how an agent ended that was not killed here. */
   constructor(endedByItself: (how: string) => void, program = join(suites.ours, 'cni')) {
     this.endedByItself = endedByItself;
     this.program = program;
@@ -45,12 +45,12 @@ export class SoakAgent {
     const child = spawn(this.program, ['agent'], { env: cleanEnv, stdio: ['ignore', 'pipe', 'inherit'] });
     const ended = once(child, 'exit').then(() => Promise.reject(new Error('The agent ended by itself')));
     await Promise.race([once(child.stdout!, 'data'), ended]);
-    ended.catch(() => {}); // Later it is looked at below.
+    ended.catch(() => {}); // From here on, the listener below handles it.
     this.child = child;
     child.once('exit', (code, signal) => {
       if (this.ending === child) return;
       this.endedByItself(signal ?? `exit code ${code}`);
-      // What follows is to be tried with an agent as well.
+      // Later calls must have an agent as well.
       this.start().catch((error: Error) => this.endedByItself(error.message));
     });
   }
@@ -60,7 +60,7 @@ export class SoakAgent {
     return this.child?.exitCode === null && this.child.signalCode === null ? this.child.pid : undefined;
   }
 
-  /** Kills it. Another one is there a moment later. */
+  /** Kills it, and starts another one. */
   async kill(): Promise<void> {
     if (this.pid === undefined) return;
     this.kills++;
@@ -69,7 +69,7 @@ export class SoakAgent {
     await this.start();
   }
 
-  /** Has it end for good. */
+  /** Ends it, without starting another one. */
   async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     const { child } = this;
     if (this.pid === undefined || !child) return;

@@ -13,7 +13,7 @@ export interface Question {
 }
 export interface Answer {
   readonly id: number;
-  /** What was said; or why nothing was. */
+  /** What was said, or why nothing was. */
   readonly said: string;
 }
 

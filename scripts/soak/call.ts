@@ -1,4 +1,4 @@
-/** One call of a plugin, as a runtime does it, which may be killed meanwhile. */
+/** A call of a plugin, as a runtime makes it, which may be killed meanwhile. */
 
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { carryOut, type Kill } from './kills.ts';
 import type { Pod } from './pod.ts';
 import type { Times } from './times.ts';
 
-/** What is called, and by whom it is done. */
+/** What is called, and who does it. */
 export interface SoakCall {
   readonly contender: Contender;
   readonly command: 'ADD' | 'DEL' | 'GC';
@@ -28,11 +28,11 @@ export interface SoakCall {
 export interface Outcome {
   readonly isDone: boolean;
   readonly result: PrintedResult | undefined;
-  /** What a plugin that failed said. */
+  /** The message of a plugin that failed. */
   readonly message: string;
-  /** Whether it, what it had started, or the agent was killed meanwhile, so that it may fail. */
+  /** Whether it, something that it started, or the agent was killed meanwhile, so that it may fail. */
   readonly isDisturbed: boolean;
-  /** Whether the agent has to undo it: just the launcher was killed, before it had passed a result on. */
+  /** Whether the agent has to undo it: only the launcher was killed, before it passed on a result. */
   readonly isToBeUndone: boolean;
 }
 
@@ -53,7 +53,7 @@ export class Caller {
     this.times = times;
   }
 
-  /** Runs a plugin to its end, whatever that is. */
+  /** Runs a plugin, however it ends. */
   async run(call: SoakCall): Promise<Outcome> {
     const { contender, command, plugin, config, pod, kill } = call;
     const isAgentCall = contender === 'agent';
@@ -120,7 +120,7 @@ function outputOf(
   });
 }
 
-/** What a CNI error says; everything that was printed when it is none. */
+/** What a CNI error says; everything that was printed if it is not one. */
 function messageOf(printed: string): string {
   try {
     const { msg, details } = JSON.parse(printed) as { msg?: string; details?: string };

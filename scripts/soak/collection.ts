@@ -1,4 +1,4 @@
-/** Collecting what belongs to no pod, and whether that takes what belongs to one. */
+/** Collects what belongs to no pod, and checks that this spares what belongs to one. */
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
@@ -14,8 +14,8 @@ import { judge, killFor, settlingTime, type Tools, triesAtMost } from './tools.t
 type Pods = ReadonlyMap<string, Pod>;
 
 /**
- * GC of networks, with the pods that are attached as the valid ones. Older releases of the reference have
- * none. Then it looks at what is reserved.
+ * Runs GC of networks, with the attached pods as valid attachments; only by this suite, as older releases of
+ * the reference have no GC. Then looks at what is reserved.
  */
 export async function collect(
   tools: Tools,
@@ -44,7 +44,7 @@ export async function collect(
   await compareReservations(tools, networks, attached);
 }
 
-/** Every pod that is attached has its address reserved, and nobody else one, once what failed is undone. */
+/** Checks that exactly the attached pods have addresses reserved, once what failed has been undone. */
 async function compareReservations(
   { findings }: Tools,
   networks: readonly SoakNetwork[],
@@ -71,7 +71,7 @@ function podsOf(network: SoakNetwork, attached: Pods): Pod[] {
   return [...attached.values()].filter((pod) => pod.network === network);
 }
 
-/** The addresses of a network that host-local has given away, and to which containers. */
+/** The addresses of a network that host-local has handed out, and to which containers. */
 export function reservationsOf(network: string): { address: string; owner: string | undefined }[] {
   const directory = `/var/lib/cni/networks/${network}`;
   return (existsSync(directory) ? readdirSync(directory) : [])

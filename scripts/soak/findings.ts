@@ -1,6 +1,6 @@
 /** What a soak has seen. */
 
-/** Violations beyond this many are counted only. */
+/** Violations beyond this many are only counted. */
 const mostShown = 50;
 
 /** Counts what happens, and notes what must not. */

@@ -1,15 +1,15 @@
 /**
  * Keeps GC of a network apart from its ADD and DEL: a runtime must not run them at the same time, and a list
- * of what is valid cannot have a pod that comes meanwhile. Source: CNI specification 1.1.0, section 2,
- * "Lifecycle & Ordering". What there holds for all networks is asked for within each here, as for the runtime
- * an operator's `cni gc` of another network does not exist.
+ * of valid attachments cannot contain a pod that is added meanwhile. Source: CNI specification 1.1.0, section
+ * 2, "Lifecycle & Ordering". The specification asks for this across all networks; here it holds only within
+ * each, as a runtime does not know of an operator's `cni gc` of another network.
  */
 export class Gate {
   private inside = 0;
   private closed: Promise<void> | undefined;
   private onEmpty: () => void = () => {};
 
-  /** Does something beside others, but not while {@link alone} is under way. */
+  /** Runs work beside that of others, but not while {@link alone} is under way. */
   async share<T>(work: () => Promise<T>): Promise<T> {
     while (this.closed) await this.closed;
     this.inside++;
@@ -21,7 +21,7 @@ export class Gate {
     }
   }
 
-  /** Does something while nothing else goes on. */
+  /** Runs work while nothing else is under way. */
   async alone(work: () => Promise<void>): Promise<void> {
     while (this.closed) await this.closed;
     const empty = this.inside === 0 ? undefined : new Promise<void>((resolve) => (this.onEmpty = resolve));
@@ -47,7 +47,7 @@ export class Gates<T> {
     return this.gates.get(key)!;
   }
 
-  /** Does something while nothing goes on behind any of them. */
+  /** Runs work while nothing else is under way behind any of them. */
   alone(work: () => Promise<void>): Promise<void> {
     return [...this.gates.values()].reduce((inner, gate) => () => gate.alone(inner), work)();
   }

@@ -1,4 +1,4 @@
-/** Killing what does a call, at a moment that chance chooses. */
+/** Kills whatever does a call, at a random moment. */
 
 import type { ChildProcess } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
@@ -7,20 +7,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Random } from '../random.ts';
 import type { SoakAgent } from './agent.ts';
 
-/** What is killed: the process that the runtime has started, a child of who does the call, or the agent. */
+/** What is killed: the process that the runtime started, a child of whoever does the call, or the agent. */
 export const targets = ['process', 'process', 'child', 'agent'] as const;
 
-/** A kill that is to come. */
+/** A planned kill. */
 export interface Kill {
   readonly target: (typeof targets)[number];
-  /** When, as a part of the time that such a call usually takes. */
+  /** When, as a fraction of the time that such a call usually takes. */
   readonly at: number;
 }
 
-/** How often a child is looked for, in milliseconds. */
+/** How often to look for a child, in milliseconds. */
 const lookInterval = 4;
 
-/** Whether there is a kill to come, and of which of the targets. */
+/** Decides whether something is killed, and which of the targets. */
 export function chooseKill(
   random: Random,
   probability: number,
@@ -31,12 +31,12 @@ export function chooseKill(
 }
 
 /**
- * Carries a kill out, unless the call is over by then.
- * @param child the process that the runtime has started.
+ * Carries out a kill, unless the call is over by then.
+ * @param child the process that the runtime started.
  * @param isAgentCall whether the agent does the call, if it is there.
  * @param usual how long such a call takes, in milliseconds.
  * @param over aborted when the call is over.
- * @returns what was killed: a launcher is one whose call the agent does, unless it has not taken it yet.
+ * @returns what was killed; "launcher" if the agent does its call, or has not taken it yet.
  */
 export async function carryOut(
   { target, at }: Kill,
@@ -66,7 +66,7 @@ export async function carryOut(
 /** A process that was killed. */
 export type Victim = 'launcher' | 'other';
 
-/** False once it has become the executable, as it does where the agent does not take the call. */
+/** False once it has become the executable, as happens if the agent does not take the call. */
 function isLauncher({ pid, spawnfile }: ChildProcess): boolean {
   try {
     return basename(readlinkSync(`/proc/${pid}/exe`)) === basename(spawnfile);

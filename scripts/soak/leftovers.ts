@@ -1,13 +1,13 @@
-/** What pods have left on the host, or taken from it. */
+/** What pods left on the host, or removed from it. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../../test/support/host.ts';
 import { differences, type Picture, takePicture } from './picture.ts';
 
-/** How long what is being undone may take, in milliseconds. */
+/** How long it may take until everything is undone, in milliseconds. */
 const settlingTime = 90_000;
 
-/** What is there that was not there before, and what is no longer, once nothing changes any more. */
+/** What is there that was not there before, and what is missing, after waiting until everything is undone. */
 export async function leftovers(host: Host, before: Picture): Promise<{ left: string[]; lost: string[] }> {
   for (const end = performance.now() + settlingTime; ; await sleep(500)) {
     const now = await takePicture(host);

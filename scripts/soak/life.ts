@@ -10,11 +10,11 @@ import { Pod } from './pod.ts';
 const lossProbability = 0.05;
 /** How likely it is that the runtime is restarted once a pod is gone. */
 const restartProbability = 0.015;
-/** The same of GC of one network, which is not done while its own pods come or go. */
+/** How likely GC of one network is then, which does not run while its own pods come or go. */
 const sweepProbability = 0.015;
 /** How long a pod lives at most, and waits for an address before it tries again, in milliseconds. */
 const [longestLife, longestPause] = [1500, 1500];
-/** After how many vain attempts the runtime is restarted, and after how many it is a violation. */
+/** After how many failed attempts the runtime is restarted, and after how many it is a violation. */
 const [attemptsBeforeRestart, attemptsAtMost] = [10, 150];
 
 /** What a life needs. */

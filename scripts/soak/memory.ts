@@ -2,20 +2,20 @@
 
 import type { AgentSize, SoakAgent } from './agent.ts';
 
-/** Calls after which an agent has what it needs. */
+/** After how many calls an agent has all the memory that it needs. */
 const warmUp = 200;
-/** What a call may leave in memory, in KiB. */
+/** How much a call may leave in memory, in KiB. */
 const growthAtMost = 2;
-/** By how much the heap grows until it is worth collecting, in KiB: nobody outside can have it collected. */
+/** How far the heap grows before it is collected, in KiB: nobody outside can cause a collection. */
 const uncollected = 8 * 1024;
-/** The least of so many looks, so that the last one need not be at the top of such a growth. */
+/** From how many of the last looks to take the least, as the very last may be at the peak of such growth. */
 const lastLooks = 5;
 
 /** Watches the agent that is not killed any more. */
 export class MemoryWatch {
   private readonly agent: Pick<SoakAgent, 'size'>;
   private early: AgentSize | undefined;
-  /** Of the agent that is not killed, once it is warm. */
+  /** Those of the agent that is not killed any more, once it is warm. */
   private readonly sizes: AgentSize[] = [];
 
   constructor(agent: Pick<SoakAgent, 'size'>) {
@@ -30,7 +30,7 @@ export class MemoryWatch {
     else this.sizes.push(size);
   }
 
-  /** What it has seen last, in words. */
+  /** What it saw last, in words. */
   get latest(): string {
     const last = this.sizes.at(-1) ?? this.early;
     return last ? describe(last) : 'not seen yet';

@@ -24,15 +24,15 @@ export interface SoakNetwork {
   readonly contenders: readonly Contender[];
 }
 
-/** What may be chosen of the networks. */
+/** What can be chosen for the networks. */
 export interface NetworkOptions {
-  /** Of the network with port mappings. The reference takes no part in it with nftables, which it lacks. */
+  /** For the network with port mappings. The reference does not take part with nftables, which it lacks. */
   readonly backend: BackendName;
   /** Whether pods have an IPv6 address as well. */
   readonly isDualStack: boolean;
 }
 
-/** The first address that a network gives away, by its last byte. */
+/** The last byte of the first address that a network hands out. */
 const firstByte = 10;
 
 /**
@@ -90,7 +90,7 @@ export function networksFor(atOnce: number, { backend, isDualStack }: NetworkOpt
   ];
 }
 
-/** High enough to be in nobody's way, in bits per second and bits. */
+/** High enough not to slow anybody down, in bits per second and bits. */
 const limits = {
   ingressRate: 1_000_000_000,
   ingressBurst: 100_000_000,
@@ -99,8 +99,8 @@ const limits = {
 };
 
 /**
- * The port of the host for a pod. Each gets another one: with the reference plugins, a port whose pod was
- * lost goes on leading to that.
+ * The port of the host for a pod. Each gets a different one: with the reference plugins, a port whose pod was
+ * lost still leads to that pod.
  */
 export function hostPortOf(life: number): number {
   return firstHostPort + (life % hostPorts);

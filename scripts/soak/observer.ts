@@ -23,15 +23,15 @@ import type { Runtime } from './runtime.ts';
 /** The host's own addresses on the wire to the outside, which {@link outsideOf} gives it. */
 const hostAddresses = { 4: '192.0.2.1', 6: 'fd00:2::1' };
 /**
- * How often a pod is asked before it is taken to be out of reach. For some seconds, packets to an address may
- * go to the pod that had it before: within a second of learning a neighbour, the kernel hears of no other.
+ * How often a pod is asked before it is considered out of reach. For some seconds, packets to an address may
+ * go to the pod that had it before: for a second after learning a neighbour, the kernel accepts no other.
  */
 const askAtMost = 8;
 /** How long to wait between two looks at all pods, in milliseconds. */
 const lookInterval = 1000;
 const asker = join(import.meta.dirname, 'asker.ts');
 
-/** What drops packets to pods, but for those from outside. */
+/** Commands that have packets to pods dropped, except those from outside. */
 const droppingRules: Readonly<Record<NetworkOptions['backend'], readonly string[]>> = {
   iptables: ['iptables', 'ip6tables'].flatMap((program) => [
     `${program} -P FORWARD DROP`,
@@ -105,8 +105,8 @@ export class Observer {
   }
 
   /**
-   * Connects an outside to the host. What comes from there is forwarded to everybody; what pods answer only
-   * as far as the firewall plugin lets it through.
+   * Connects a machine outside to the host. Packets from there are forwarded to everybody, but answers of
+   * pods only if the firewall plugin lets them through.
    */
   static async start(host: Host, observed: Observed, { backend }: NetworkOptions): Promise<Observer> {
     const outside = await outsideOf(host);
@@ -120,7 +120,7 @@ export class Observer {
     this.outside.stop();
   }
 
-  /** A pod that is attached has the address that the runtime was told, and is reached. */
+  /** Checks that an attached pod has the address that the runtime was told, and is reachable. */
   async examine(pod: Pod): Promise<void> {
     const addresses = await addressesOf(pod);
     for (const other of this.runtime.attached.values())
@@ -146,7 +146,7 @@ export class Observer {
     }
   }
 
-  /** No address is in two pods that are both attached before and after the look. */
+  /** Checks that no address is in two pods that are both attached before and after the look. */
   private async compare(): Promise<void> {
     const pods = [...this.runtime.attached.values()];
     const found = await Promise.all(pods.map(async (pod) => ({ pod, addresses: await addressesOf(pod) })));
@@ -161,7 +161,7 @@ export class Observer {
     this.findings.count('look at every pod');
   }
 
-  /** Pods whose DEL this suite has done are named by no rule, and have no address reserved. */
+  /** Checks that no rule names pods whose DEL this suite did, and that they have no address reserved. */
   private async lookForGone(): Promise<void> {
     const gone = new Map(this.runtime.gone);
     const [ipv4, ipv6, ruleset] = await Promise.all(
@@ -212,14 +212,14 @@ export class Observer {
   }
 }
 
-/** The containers that rules name in their comments, and whether these are of port mappings. */
+/** The containers that rules name in their comments, and whether the rules are of port mappings. */
 function containersIn(rules: string): { containerId: string; isPortMap: boolean }[] {
   return [...rules.matchAll(/--comment "(dnat )?name: \\"[^"]*\\" id: \\"([^"\\]*)/g)].map(
     ([, dnat, containerId]) => ({ containerId: containerId!, isPortMap: dnat !== undefined }),
   );
 }
 
-/** The containers that this suite names in comments of nftables; those of iptables are quoted otherwise. */
+/** The containers that this suite names in comments of nftables; those of iptables are quoted differently. */
 function containersNamedIn(ruleset: string): { containerId: string; isPortMap: boolean }[] {
   return [...ruleset.matchAll(/comment "[^"\\]*\b(soak-container-\d+)\b/g)].map(([, containerId]) => ({
     containerId: containerId!,

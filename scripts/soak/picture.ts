@@ -1,12 +1,12 @@
-/** What a host looks like, and what of it is different later. */
+/** What a host looks like, and how it differs later. */
 
 import type { Host } from '../../test/support/host.ts';
 import { files, iptablesSave, networkSnapshot } from '../../test/support/observe.ts';
 
-/** A host as lines, each of something that a pod may leave. */
+/** A host as lines, each about something that a pod may leave behind. */
 export type Picture = ReadonlySet<string>;
 
-/** Locks, and hints of host-local: they stay, and what is in them says nothing of a pod. */
+/** Locks, and hints of host-local: they stay, and their contents say nothing about a pod. */
 const lasting = /\.lock$|\/lock$|\/last_reserved_ip\.\d+$|\/\.?(?:index|owners)[^/]*$/;
 
 /** Takes a picture of a host. */

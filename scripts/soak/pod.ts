@@ -1,4 +1,4 @@
-/** A pod of a soak: its namespace, its network, and the server in it that says whose it is. */
+/** A pod of a soak: its namespace, its network, and the server in it that says which pod it is. */
 
 import { createServer, type Server } from 'node:net';
 import { Netns } from '../../lib/kernel/netns.ts';
@@ -6,7 +6,7 @@ import { run } from '../../test/support/run.ts';
 import type { Contender } from '../bench/call.ts';
 import { hostPortOf, podPort, type SoakNetwork } from './networks.ts';
 
-/** How many of its last calls are told. */
+/** How many of its last calls are shown. */
 const told = 12;
 
 const idPrefix = 'soak-container-';
@@ -16,7 +16,7 @@ export function lifeOf(containerId: string): number {
   return Number(containerId.slice(idPrefix.length));
 }
 
-/** A pod, and what it wants. */
+/** A pod, and what is known about it. */
 export class Pod {
   readonly name: string;
   readonly containerId: string;
@@ -25,9 +25,9 @@ export class Pod {
   readonly network: SoakNetwork;
   /** The port of the host that leads to it. */
   readonly hostPort: number | undefined;
-  /** What the runtime knows of its addresses while it is attached. */
+  /** Its addresses, as the runtime knows them, while it is attached. */
   addresses: readonly string[] = [];
-  /** Since when it is let through the firewall, as of performance.now(), and whether by the reference. */
+  /** Since when it is let through the firewall, as in performance.now(), and whether by the reference. */
   admittedAt = 0;
   isAdmittedByReference = false;
   /** Whether the reference has made its interface. */
@@ -40,7 +40,7 @@ export class Pod {
   readonly history: string[] = [];
   private server: Server | undefined;
 
-  /** @param life number of the life that it has. */
+  /** @param life number of its life. */
   constructor(life: number, network: SoakNetwork) {
     this.name = `soak${life}`;
     this.containerId = `${idPrefix}${life}`;
@@ -88,7 +88,7 @@ export class Pod {
     if (server) await new Promise((resolve) => server.close(resolve));
   }
 
-  /** Takes its namespace away. */
+  /** Removes its namespace. */
   async remove(): Promise<void> {
     await run(['ip', 'netns', 'delete', this.name]);
   }

@@ -1,10 +1,10 @@
 /**
- * How pods are reached that the reference has connected. It announces no address, so that neighbours may go
- * on sending to the pod that had it before: it loses pods by itself. Where this suite has done the rest of
+ * How well pods are reached that the reference connected. It announces no addresses, so that neighbours may
+ * still send to the pod that had an address before: it loses pods by itself. Where this suite did the rest of
  * the chain, no more of them may be lost.
  */
 
-/** How many standard deviations are taken for chance. */
+/** How many standard deviations are attributed to chance. */
 const chance = 3;
 
 class Tally {
@@ -38,7 +38,7 @@ export class ReferenceReach {
   /** What cannot be the reference's doing, in words. */
   excess(): string[] {
     const { alone, mixed } = this;
-    // As if one more had been lost, so that a rate that was never seen is not taken for none.
+    // As if one more had been lost, so that the rate is not taken to be zero when no loss was seen.
     const expected = ((alone.lost + 1) / (alone.asked + 1)) * mixed.asked;
     if (mixed.lost <= expected + chance * Math.sqrt(expected)) return [];
     return [

@@ -1,7 +1,7 @@
 /**
- * A runtime as careless as can be: its calls are killed, it forgets pods, and it is restarted and knows then
- * only what libcni's cache tells. Each call is done by this suite with its agent, by this suite without it,
- * or by the reference plugins, as chance has it.
+ * A runtime as careless as can be: its calls are killed, it forgets pods, and after a restart it knows only
+ * what is in libcni's cache. Each call is done by this suite with its agent, by this suite without it, or by
+ * the reference plugins, chosen at random.
  */
 
 import { existsSync } from 'node:fs';
@@ -21,7 +21,7 @@ import type { SoakNetwork } from './networks.ts';
 import { lifeOf, Pod } from './pod.ts';
 import { isFull, judge, killFor, killOfLauncher, settlingTime, type Tools, triesAtMost } from './tools.ts';
 
-/** How likely it is that what ADD gave is lost before DEL. */
+/** How likely it is that the result of ADD is lost before DEL. */
 const cacheLossProbability = 0.1;
 
 /** What came of an ADD. */
@@ -36,9 +36,9 @@ export class Runtime {
   private readonly options: Tools;
   private readonly gates: Gates<SoakNetwork>;
   private restarting: Promise<void> | undefined;
-  /** Pods whose call the agent may still be doing though its launcher was killed. */
+  /** Pods whose call the agent may still be doing, though its launcher was killed. */
   private readonly withAgent = new Set<string>();
-  /** Until when the reference has taken an address that was not its pod's out of the firewall. */
+  /** When the reference last removed an address from the firewall that may have been another pod's. */
   private readonly spoiled = new Map<string, number>();
 
   constructor(options: Tools) {
@@ -46,7 +46,7 @@ export class Runtime {
     this.gates = new Gates(options.networks);
   }
 
-  /** Has a pod come and go with each suite on each network, so that all is there that stays for good. */
+  /** Has a pod come and go with each suite on each network, so that everything that stays is there. */
   async prepare(): Promise<void> {
     const { networks, findings, caller } = this.options;
     for (const network of networks)
@@ -102,11 +102,11 @@ export class Runtime {
     });
   }
 
-  /** DEL of a pod's chain, with what libcni's cache has of it, unless that was lost. */
+  /** DEL of a pod's chain, with the result in libcni's cache, unless that was lost. */
   detach(pod: Pod, random: Random): Promise<void> {
     return this.gates.of(pod.network).share(() => {
       this.attached.delete(pod.containerId);
-      // Without it, the reference's rules of the firewall plugin cannot be found.
+      // Without the result, the rules of the reference's firewall plugin cannot be found.
       if (!pod.isAdmittedByReference && random.chance(cacheLossProbability)) {
         this.options.findings.count('lost result');
         removeCached(defaultCacheDir, idOf(pod));
@@ -132,8 +132,8 @@ export class Runtime {
   }
 
   /**
-   * Starts anew, with what the cache tells: pods whose namespace is gone are no longer there, and everything
-   * that belongs to none of the others is collected. Who calls while that is under way only waits for it.
+   * Starts anew, with what the cache tells: pods whose namespace is gone no longer exist, and everything that
+   * belongs to none of the others is collected. A call while that is under way only waits for it.
    */
   restart(random: Random): Promise<void> {
     this.restarting ??= this.startAnew(random).finally(() => {
@@ -159,7 +159,7 @@ export class Runtime {
       for (const { name, containerId } of before.values())
         if (!this.attached.has(containerId))
           findings.violation(`${name} is attached, but the runtime finds it no longer`);
-      // Newer releases of libcni do DEL of what is in the cache before GC, older ones leave it to that.
+      // Newer releases of libcni run DEL for stale records in the cache before GC, older ones only GC.
       if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, cachedResult(pod));
       await collect(this.options, networks, this.attached, random);
       for (const pod of lost) removeCached(defaultCacheDir, idOf(pod));
@@ -167,8 +167,8 @@ export class Runtime {
   }
 
   /**
-   * Collects everything, when no pod is attached any more. What libcni's cache has of lost pods is there
-   * until that is done.
+   * Collects everything, once no pod is attached any more. Until that is done, libcni's cache keeps the
+   * records of lost pods.
    */
   end(random: Random): Promise<void> {
     return this.gates.alone(async () => {
@@ -181,7 +181,7 @@ export class Runtime {
     });
   }
 
-  /** Whether the reference may have taken a pod out of the firewall that was not the one it was told. */
+  /** Whether the reference may have removed this pod from the firewall, rather than the one it was told. */
   isSpoiled({ addresses, admittedAt }: Pod): boolean {
     return addresses.some((address) => (this.spoiled.get(address) ?? 0) >= admittedAt);
   }
@@ -199,13 +199,13 @@ export class Runtime {
     this.attached.set(pod.containerId, pod);
   }
 
-  /** A pod as the cache has it. */
+  /** A pod, from its record in the cache. */
   private podOf({ network, containerId }: AttachmentId): Pod {
     const { networks } = this.options;
     return new Pod(lifeOf(containerId), networks.find(({ conflist }) => conflist.name === network)!);
   }
 
-  /** DEL until it succeeds. */
+  /** Runs DEL until it succeeds. */
   private async delete(pod: Pod, random: Random, result: PrintedResult | undefined): Promise<void> {
     for (let tries = 0; tries < triesAtMost; tries++)
       if (await this.tryDelete(pod, random, result, tries)) {
@@ -233,7 +233,7 @@ export class Runtime {
     return true;
   }
 
-  /** The agent undoes an ADD of the first plugin of a chain whose launcher was killed. */
+  /** Checks that the agent undoes an ADD of the first plugin of a chain whose launcher was killed. */
   private async expectUndone(pod: Pod): Promise<void> {
     const { findings, caller } = this.options;
     const { kills } = caller.agent;
@@ -262,8 +262,8 @@ export class Runtime {
   }
 
   /**
-   * Who does a call. What the agent may still be at is left to it: the kernel does not always survive that a
-   * namespace goes while an interface in it is being deleted.
+   * Who does a call. A pod that the agent may still be busy with is left to the agent: the kernel does not
+   * always survive it when a namespace disappears while an interface in it is being deleted.
    */
   private choose({ containerId, network }: Pod, random: Random, tries = 0): Contender {
     const contender = random.pick(tries > triesAtMost / 2 ? ours : network.contenders);
@@ -275,7 +275,7 @@ interface CallOptions {
   readonly command: 'ADD' | 'DEL';
   readonly contender: Contender;
   readonly random: Random;
-  /** A kill besides those that meet every call. */
+  /** A kill in addition to those that may hit any call. */
   readonly kill?: Kill | undefined;
   /** How often the same has been tried already. */
   readonly tries?: number;

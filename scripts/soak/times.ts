@@ -17,27 +17,27 @@ export interface Trend {
   readonly calls: number;
   readonly first: number;
   readonly last: number;
-  /** Standard error of the logarithm of what the one is to the other. */
+  /** Standard error of the logarithm of their ratio. */
   readonly error: number;
 }
 
-/** What a call is taken to need when none has been measured, in milliseconds. */
+/** How long a call is assumed to take when none has been measured, in milliseconds. */
 const guess = 100;
-/** How many calls tell what is usual. */
+/** How many recent calls show what is usual. */
 const recent = 15;
-/** Calls of a verb below which there is no trend to speak of. */
+/** With fewer calls of a verb than this, there is no trend to speak of. */
 const fewest = 80;
 /**
- * How much more the last quarter may take than the first, in relation to the same of the reference plugins,
- * which have the same load and share no code.
+ * By what factor the last quarter may take longer than the first, relative to the same for the reference
+ * plugins, which have the same load and share no code.
  */
 const growthAtMost = 1.5;
-/** Standard errors by which it must be more, as times differ a lot from call to call. */
+/** By how many standard errors it must exceed that, as times vary a lot from call to call. */
 const certainty = 3;
-/** The verb of the reference that stands for the load on others; older releases have no GC. */
+/** The verb of the reference that shows the effect of load on each verb; its older releases have no GC. */
 const yardsticks: Readonly<Record<string, string>> = { ADD: 'ADD', DEL: 'DEL', GC: 'DEL' };
 
-/** The times of all calls that succeeded undisturbed. */
+/** The times of all calls that succeeded without being disturbed. */
 export class Times {
   private readonly series = new Map<string, Series>();
 
@@ -89,8 +89,8 @@ export class Times {
 }
 
 /**
- * Standard error of the logarithm of a median, from the quartiles: what is usual of the normal distribution,
- * which the logarithms of times are near to.
+ * Standard error of the logarithm of a median, from the quartiles, as for the normal distribution, which the
+ * logarithms of times come close to.
  */
 function relativeError(times: readonly number[]): number {
   const sorted = times.map(Math.log).sort((a, b) => a - b);

@@ -1,4 +1,4 @@
-/** Lives of pods in which two builds take part: the other one of tests' suites is the older build here. */
+/** Lives of pods in which two builds take part: the tests' suite "reference" is the older build here. */
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,7 +21,7 @@ export interface Mixed {
   readonly problems: readonly string[];
 }
 
-/** Has a pod live for each way of cleaning up, beside one of this build that stays. */
+/** Has a pod live for each way of cleaning up, next to one of this build that stays. */
 export async function mix(subject: Subject, direction: Direction): Promise<Mixed> {
   const isUnknown = subject.network.plugins.some(({ type }) => !existsSync(join(suites.reference, type)));
   if (isUnknown) return { lives: 0, isUnknown, problems: [] };
@@ -44,7 +44,7 @@ export async function mix(subject: Subject, direction: Direction): Promise<Mixed
   return { lives: ways.length, isUnknown, problems };
 }
 
-/** Tells which boot the index beside it is of, which older builds leave open. */
+/** The file that tells which boot the index beside it is from, which older builds do not record. */
 const isHint = (path: string) => /^\/var\/lib\/cni\/networks\/\.owners\/[^/]+\/stamp$/.test(path);
 
 /** A host with a pod that stays. */
@@ -63,7 +63,7 @@ class Stage {
 
   static async open(subject: Subject, pair: readonly [Suite, Suite]): Promise<Stage> {
     const scene = await Scene.open(subject, { hasAgent: false });
-    // What stays after the last DEL by design may differ.
+    // What stays by design after the last DEL may differ between the builds.
     for (const suite of pair) {
       const one = await scene.attachment();
       await one.add({ suite });
@@ -77,7 +77,7 @@ class Stage {
     return this.scene.close();
   }
 
-  /** @returns what went wrong; the stage is not to be used any further then. */
+  /** @returns what went wrong; then the stage must not be used any further. */
   async live(way: WayOut): Promise<string> {
     const { scene, adder, other, before } = this;
     const { neighbourAttachment: neighbour } = scene;
@@ -86,10 +86,10 @@ class Stage {
     const failures = [
       describeFailure(await one.tryCheck({ suite: other })),
       describeFailure(await this.collect(neighbour, one)),
-      // It has kept both.
+      // GC must have kept both.
       describeFailure(await one.tryCheck({ suite: adder })),
     ];
-    // In a namespace that it is not told, DEL finds no device, and nobody calls it again.
+    // DEL does not find a device in a namespace that it is not told, and nobody calls it again.
     const isGone = way === 'gone' || way === 'gc' || (way === 'bare' && scene.subject.isDevice === true);
     if (isGone) await scene.removeWholly(one.pod);
     if (way === 'bare') one.result = undefined;

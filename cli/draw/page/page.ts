@@ -10,7 +10,7 @@ const edges = [...svg.querySelectorAll<SVGGElement>('.edge[data-from]')];
 const whole = svg.viewBox.baseVal;
 const { width: fullWidth, height: fullHeight } = whole;
 
-/** The part of the picture that is shown, in its own pixels. */
+/** The part of the picture that is shown, in the picture's own pixels. */
 let shown = { x: 0, y: 0, width: fullWidth, height: fullHeight };
 
 function show(next: typeof shown): void {
@@ -117,7 +117,7 @@ function textOf(element: Element): string {
     .join('\n');
 }
 
-/** Marks what has the text that is searched for, and makes the rest faint. */
+/** Marks what contains the text searched for, and fades the rest. */
 function markMatches(): void {
   const wanted = search.value.trim().toLowerCase();
   let number = 0;
@@ -135,7 +135,7 @@ function markMatches(): void {
 }
 search.addEventListener('input', markMatches);
 
-/** Shows what a box says and is joined to; without one, everything again. */
+/** Shows what a box says and what it is joined to; without a box, shows everything again. */
 function explain(node: SVGGElement | undefined): void {
   if (search.value.trim() !== '') return;
   const id = node?.dataset.id;
@@ -145,7 +145,7 @@ function explain(node: SVGGElement | undefined): void {
   for (const edge of edges) edge.classList.toggle('faint', node !== undefined && !joined.includes(edge));
   about.hidden = node === undefined;
   if (node) {
-    // A long list is read where it is.
+    // The rows of a list can be long, and are read in the picture itself.
     const head = textsOf(node).filter((text) => !isCell(text));
     const parts = [head.map(({ textContent }) => textContent).join('\n'), ...joined.map(textOf)];
     about.textContent = parts.filter((text) => text !== '').join('\n\n');

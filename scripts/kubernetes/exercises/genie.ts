@@ -20,7 +20,7 @@ const lan = networkOf('lan', {
   ipam: { type: 'host-local', ranges: [[{ subnet: '203.0.113.0/24' }]] },
 });
 
-/** A pod with the annotation of CNI-Genie, while its node has genie for a network. */
+/** A pod with CNI-Genie's annotation, while genie is its node's network. */
 export async function genie(cluster: Cluster, claims: Claims): Promise<void> {
   const { plane } = cluster;
   const { name, node } = cluster.nodes[0]!;

@@ -1,4 +1,4 @@
-/** What a pod leaves whose node has lost its network namespace without a DEL, as after a crash. */
+/** What is left of a pod whose network namespace disappeared without a DEL, as after a crash. */
 
 import { readFileSync } from 'node:fs';
 import type { Claims } from '../../claims.ts';
@@ -6,7 +6,7 @@ import type { PodInfo } from '../api.ts';
 import type { Cluster } from '../cluster.ts';
 
 /**
- * Takes the network namespace of a pod away from its node, and has `cni gc` collect what the pod had.
+ * Removes the network namespace of a pod from its node, and has `cni gc` collect what the pod had.
  * @param sandbox container ID of the pod's sandbox.
  * @param isFree whether the addresses of this pod are free, and those of all others are not.
  */
@@ -16,7 +16,7 @@ export async function collectLost(
   { pod, sandbox, isFree }: { pod: PodInfo; sandbox: string; isFree: () => Promise<boolean> },
 ): Promise<void> {
   const { node } = nodes.find(({ name }) => name === pod.node)!;
-  // Source: the cache of libcni, in which containerd has the result of multus.
+  // Source: the cache of libcni, in which containerd keeps the result of multus.
   const cached = readFileSync(node.file(`/var/lib/cni/results/multusnet-${sandbox}-eth0`), 'utf8');
   const { result } = JSON.parse(cached) as { result: { interfaces: { sandbox?: string }[] } };
   const namespace = result.interfaces.find((one) => one.sandbox)!.sandbox!;
@@ -36,7 +36,7 @@ export async function collectLost(
 }
 
 /**
- * How often the API server has refused to change a pool, as somebody else had changed it meanwhile.
+ * How often the API server has refused to change a pool because somebody else had changed it meanwhile.
  * Source: apiserver_request_total of its metrics, with code 409.
  */
 export async function conflicts({ plane }: Cluster): Promise<number> {

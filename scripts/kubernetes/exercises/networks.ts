@@ -14,7 +14,7 @@ const conf = join(import.meta.dirname, '../../../conf/kubernetes');
 /** A network of one plugin. */
 export const networkOf = (name: string, plugin: object) => ({ cniVersion: '1.0.0', name, plugins: [plugin] });
 
-/** Before conf/40-flannel.conflist, so that it is what containerd takes. */
+/** Its file sorts before conf/40-flannel.conflist, so that containerd uses it. */
 const multus = networkOf('multusnet', {
   type: 'multus',
   capabilities: { portMappings: true },
@@ -22,7 +22,7 @@ const multus = networkOf('multusnet', {
   clusterNetwork: 'cbr0',
 });
 
-/** A pod's address on the second network. */
+/** A pod, with its address on the second network. */
 interface StoragePod extends PodInfo {
   readonly storage: string;
 }
@@ -41,7 +41,7 @@ export async function networks(cluster: Cluster, claims: Claims): Promise<void> 
   await allIsGivenBack(cluster, claims);
 }
 
-/** A pod on each node. */
+/** Connections between two pods, one on each node. */
 async function twoTalk(cluster: Cluster, claims: Claims): Promise<void> {
   await show(cluster, claims, 'get pods --selector=app=db --output=wide');
   await show(cluster, claims, 'get ippools --namespace=kube-system --output=jsonpath={.items[*].spec}');
@@ -116,7 +116,7 @@ async function allIsGivenBack(cluster: Cluster, claims: Claims): Promise<void> {
 const pools = 'ippools.whereabouts.cni.cncf.io';
 const reservations = 'overlappingrangeipreservations.whereabouts.cni.cncf.io';
 
-/** Applies a manifest of conf/kubernetes, and gives each node the kubeconfig of the user that it makes. */
+/** Applies a manifest of conf/kubernetes, and gives each node a kubeconfig for the user that it creates. */
 async function allow({ plane, nodes }: Cluster, plugin: string): Promise<void> {
   await plane.kubectl(['apply', '--filename=-'], readFileSync(join(conf, `${plugin}.yaml`), 'utf8'));
   const get = [
@@ -149,7 +149,7 @@ async function mayDoNoMore({ plane }: Cluster, claims: Claims): Promise<void> {
     );
 }
 
-/** The pods of the deployment, with their addresses as the annotation that multus has written tells. */
+/** The pods of the deployment, with their addresses from the annotation that multus wrote. */
 async function storagePods(cluster: Cluster): Promise<StoragePod[]> {
   const pods = await podsOf(cluster, 'db');
   return await Promise.all(
@@ -176,7 +176,7 @@ async function isConnected(cluster: Cluster, pod: StoragePod): Promise<boolean> 
   );
 }
 
-/** Whether the pool of the range has an entry for each of the pods, under its address, and no further one. */
+/** Whether the pool of the range has an entry for each of the pods, under its address, and no others. */
 async function poolIs(cluster: Cluster, pods: readonly StoragePod[]): Promise<boolean> {
   const items = await poolsOf(cluster);
   const entries = items.flatMap((allocations) =>
@@ -186,13 +186,13 @@ async function poolIs(cluster: Cluster, pods: readonly StoragePod[]): Promise<bo
   return items.length === 1 && String(entries.sort()) === String(wanted.sort());
 }
 
-/** The container ID that the pool has with the address of a pod. */
+/** The container ID that the pool has for the address of a pod. */
 async function sandboxOf(cluster: Cluster, { storage }: StoragePod): Promise<string> {
   const [allocations] = await poolsOf(cluster);
   return allocations![storage.split('.')[3]!]!.id;
 }
 
-/** What is taken of each pool, by the distance from the start of its range. */
+/** The allocations in each pool, by their offset from the start of its range. */
 async function poolsOf({ plane }: Cluster): Promise<Record<string, { id: string; podref: string }>[]> {
   const { items } = JSON.parse(
     await plane.kubectl(['get', pools, '--namespace=kube-system', '--output=json']),
@@ -205,7 +205,7 @@ async function namesOf({ plane }: Cluster, resource: string): Promise<string[]> 
   return text.split('\n').filter((line) => line !== '');
 }
 
-/** Of the files of whereabouts, those that are about attachments. */
+/** Those of whereabouts' files that are about attachments. */
 function held(paths: readonly string[]): string[] {
   return paths.filter((path) => !path.endsWith('lock'));
 }
