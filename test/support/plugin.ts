@@ -60,7 +60,7 @@ export interface PluginCall {
   path?: readonly string[];
   /** Overrides anything else; a variable that is undefined is left out. */
   env?: NodeJS.ProcessEnv;
-  /** Milliseconds until it is killed; what run.ts has when left out. */
+  /** Milliseconds until it is killed; the default of run.ts when left out. */
   timeout?: number;
 }
 
