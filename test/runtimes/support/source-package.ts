@@ -33,7 +33,7 @@ export async function downloadSource(sourcePackage: string, directory: string): 
   await apt('source', '--download-only', sourcePackage);
 }
 
-/** The environment for Debian's Go compiler to build packages in a GOPATH below a directory, without fetching anything. */
+/** The environment in which Debian's Go compiler builds offline in a GOPATH below a directory. */
 export function goEnvironment(directory: string): NodeJS.ProcessEnv {
   return {
     GO111MODULE: 'off',
