@@ -85,7 +85,7 @@ export function beginAnew({ links = [], rules = '', files = {} }: Beginning = {}
   for (const [path, text] of Object.entries(files)) place(path, text);
 }
 
-/** Ends what plugins have started. There are no other dnsmasq processes here. */
+/** Ends what plugins have started. There are no processes of others here. */
 function endServers(): void {
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
     try {

@@ -1,6 +1,4 @@
-/**
- * Directories that files are kept in, with links, FIFOs and the like in place of the files or of themselves.
- */
+/** Directories of files, with links, FIFOs and the like in place of the files or of the directory itself. */
 
 import { createHash } from 'node:crypto';
 import { lutimesSync } from 'node:fs';

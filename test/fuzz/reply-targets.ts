@@ -1,6 +1,4 @@
-/**
- * Answers of the daemons and programs that this suite asks: etcd, Open vSwitch, firewalld, foreign plugins.
- */
+/** Answers of daemons and programs that this suite asks: etcd, Open vSwitch, firewalld, foreign plugins. */
 
 import { chmodSync } from 'node:fs';
 import { join } from 'node:path';

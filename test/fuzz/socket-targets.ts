@@ -70,10 +70,7 @@ async function withoutOutput<T>(streams: readonly NodeJS.WriteStream[], work: ()
   }
 }
 
-/**
- * @throws Error when an agent's answer does not consist of frames, or a result in one is not an answer of
- *   CNI.
- */
+/** @throws Error when an agent's answer is not made of frames, or a result in one is no answer of CNI. */
 function requireFrames(answer: Buffer): void {
   const start = answer[0] === 'Y'.charCodeAt(0) ? 1 : 0;
   for (let at = start; at < answer.length; ) {
