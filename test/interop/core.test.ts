@@ -1,4 +1,4 @@
-/** Pods added by one suite are checked and deleted by the other, and the same input gives the same results. */
+/** Pods added by one suite are checked and deleted by the other, and equal input gives equal results. */
 
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, type Conflist, suitePairs } from '../support/chain.ts';

@@ -1,4 +1,4 @@
-/** GC of multus and genie beside attachments of others to the same networks: other networks, directories, plugins. */
+/** GC of multus and genie beside attachments to the same networks by other networks, directories, plugins. */
 
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';

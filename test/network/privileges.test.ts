@@ -216,7 +216,10 @@ async function hostWithDaemon(t: ExecutionContext, names: readonly string[], bef
   return { host, said: () => readFileSync(host.file(daemonLog), 'utf8') };
 }
 
-/** A lease for an interface that is down, which the daemon has to bring up, in the sandbox of a process with all. */
+/**
+ * A lease for an interface that the daemon has to bring up, in the sandbox of a process with all
+ * capabilities.
+ */
 async function attachByDaemon(t: ExecutionContext, host: Host) {
   const { pod, netns } = await podOfProcess(t, host);
   const macvlan = ['ip', 'link', 'add', 'link', 'eth0', 'name', 'm0', 'netns', pod.name, 'type', 'macvlan'];

@@ -202,7 +202,7 @@ function inWords(outcomes: readonly Outcome[]): string {
   return found ?? JSON.stringify(outcomes.filter(({ works }) => works));
 }
 
-/** A table of docs/services.md by the names of its rows and columns, with the columns that a suite has plugins for. */
+/** A table of docs/services.md by row and column, with those columns that a suite has plugins for. */
 function documented(suite: Suite, { heading, topologies }: Table): Record<string, Record<string, string>> {
   const page = readFileSync(join(import.meta.dirname, '../../docs/services.md'), 'utf8');
   const section = page.split(/^## /m).find((text) => text.startsWith(heading));

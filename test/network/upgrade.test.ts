@@ -107,9 +107,8 @@ function vethOf({ result }: RecordedState): string {
 }
 
 /**
- * A state without what an older release neither reads nor trips over: the ID of the boot, the hosts that share
- * addresses, and in /run what is of a kind that it does not write itself, locks, and hints of which rules are
- * whose.
+ * A state without what an older release neither reads nor stumbles over: the boot ID, the hosts that share
+ * addresses, and in /run locks, hints of which rules are whose, and kinds of files that it does not write.
  */
 function comparable(state: RecordedState, older: RecordedState) {
   const kindOf = (path: string) => /^\/run\/cni\/(?!iptables\/)[^/]+\//.exec(path)?.[0];

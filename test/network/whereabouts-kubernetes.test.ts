@@ -300,7 +300,7 @@ test('ranges of one network that are in one pool each give an address, again too
   t.deepEqual((await cluster.run('ADD', 'a', pod('a'))).result!.ips, prevResult!.ips);
   t.is((await cluster.run('CHECK', 'a', { prevResult })).exit, 0);
   t.is(Object.keys(cluster.allocations()).length, 2);
-  // It has none of these, but another one of its range.
+  // The pod has none of these addresses, but another one of its range.
   const asked = [10, 11, 12].find((last) => !prevResult!.ips![0]!.address.includes(`.${last}/`));
   const other = await cluster.run('ADD', 'a', pod('a', { args: `IP=10.70.0.${asked}` }));
   t.regex(other.error!.msg, /already has 10\.70\.0\.1\d /);

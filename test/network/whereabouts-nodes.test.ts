@@ -22,7 +22,7 @@ test('300 pods at once on three nodes have 300 addresses of 320, and faults of e
   for (const [name, { cutOff, happen }] of Object.entries(faults)) {
     const [mend] = await Promise.all([happen(cluster), cutOff === undefined && lives.churn(15)]);
     const others = [0, 1, 2].filter((node) => node !== cutOff);
-    // Pods of a node that reaches nobody are torn down all the same. Four calls at a time take as long as one.
+    // Pods of a node that is cut off are torn down all the same. Four calls at a time take as long as one.
     const cut = cutOff === undefined ? undefined : lives.churn(4, [cutOff]);
     // Two of three members are enough.
     await lives.add(10, others);

@@ -55,7 +55,7 @@ const watched = [
 /** The start of a child process, as opposed to a thread. */
 const startsChild = /^(?:clone3?\(.*CLONE_VFORK|vfork\()/;
 
-/** The longest that a plugin may run, in milliseconds: it waits for a lock for up to 40 seconds. */
+/** The longest that a plugin may run, in milliseconds: it waits for a lock for up to 110 seconds. */
 const longestRun = 180_000;
 
 /** Lists the points of a verb, from the first one after the configuration was read, by running it. */

@@ -64,7 +64,7 @@ const hostCommands = [
 /**
  * Looks at a host.
  * @param pods whose insides are looked at as well.
- * @param agent number of the agent's process, whose open files are counted.
+ * @param agent PID of the agent, whose open files are counted.
  */
 export async function pictureOf(
   host: Host,

@@ -31,7 +31,7 @@ export class Scene {
   readonly subject: Subject;
   private neighbour: Neighbour | undefined;
   private outside!: Outside;
-  /** Number of the agent's process. */
+  /** PID of the agent. */
   private agent: number | undefined;
   private usesAgent = true;
   /** What the host looks like without any other attachment. */

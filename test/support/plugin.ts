@@ -118,7 +118,7 @@ export async function runPlugin(
   return { ...output, ...parse(output) };
 }
 
-/** The outcome itself when it is a success. @throws Error with all that the plugin said. */
+/** @returns the outcome, if it is a success. @throws Error with all that the plugin printed otherwise. */
 export function succeeded<O extends Output>(outcome: O): O {
   if (outcome.exit === 0) return outcome;
   throw new Error(`${outcome.argv.at(-1)}: exit ${outcome.exit}\n${outcome.stdout}\n${outcome.stderr}`);

@@ -31,7 +31,7 @@ class Terminal {
   }
 
   /**
-   * Runs a command to its end; one that ends in "&", until it listens on a TCP port.
+   * Runs a command to its end, or if it ends in "&", until it listens on a TCP port.
    * @returns what it printed.
    * @throws Error when it does not end.
    */

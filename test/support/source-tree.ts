@@ -78,7 +78,7 @@ export function importCircles(tree: SourceTree): string[] {
   return circles;
 }
 
-/** The files that are loaded along with a file, sorted by path: type-only and dynamic imports do not count. */
+/** The files that are loaded along with a file, sorted by path, without type-only and dynamic imports. */
 export function loadedBy(tree: SourceTree, file: string): string[] {
   const loaded = new Set<string>();
   const visit = (one: string) => {
