@@ -54,7 +54,7 @@ function ticksOfChildren(): number {
   return Number(fields[13]) + Number(fields[14]);
 }
 
-/** For how many milliseconds some task has waited for a disk. Source: the kernel's accounting/psi.rst. */
+/** Milliseconds that some task waited for a disk. Source: Documentation/accounting/psi.rst of the kernel. */
 function waitedForDisk(): number {
   try {
     return Number(/^some .*total=(\d+)/.exec(readFileSync('/proc/pressure/io', 'latin1'))?.[1]) / 1000;
