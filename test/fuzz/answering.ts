@@ -1,4 +1,4 @@
-/** Servers of somebody else, which answer anything, whatever they are asked. */
+/** Foreign servers that answer anything, whatever they are asked. */
 
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type ListenOptions, type Socket } from 'node:net';
@@ -48,13 +48,13 @@ async function whileAnswering<T>(
   }
 }
 
-/** What begins an answer of HTTP whose end is that of the connection, so that its length is never wrong. */
+/** An HTTP answer that ends with the connection, so that its length is never wrong. */
 export function httpAnswer(body: object | string, status = '200 OK', headers = ''): string {
   const text = typeof body === 'string' ? body : JSON.stringify(body);
   return `HTTP/1.1 ${status}\r\nconnection: close\r\n${headers}\r\n${text}`;
 }
 
-/** Does something while each request over HTTP gets the same answer, its status line and headers included. */
+/** Does something while each HTTP request gets the same answer, its status line and headers included. */
 export function withHttpServer<T>(answer: Uint8Array, work: (port: number) => Promise<T>): Promise<T> {
   return whileAnswering({ host: '127.0.0.1', port: 0 }, () => answer, true, work);
 }
@@ -64,7 +64,7 @@ export function withSocketServer<T>(path: string, answer: Uint8Array, work: () =
   return whileAnswering({ path }, () => answer, true, work);
 }
 
-/** As {@link withSocketServer}, for requests of JSON with an "id", which each answer that has 1 gets as its own. */
+/** As {@link withSocketServer}, for JSON requests with an "id": where the answer has 1, it gets their id. */
 export function withRpcServer<T>(path: string, answer: Uint8Array, work: () => Promise<T>): Promise<T> {
   const text = Buffer.from(answer).toString('latin1');
   const numbered = (id: number) => Buffer.from(text.replaceAll('"id":1,', `"id":${id},`), 'latin1');

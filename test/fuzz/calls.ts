@@ -18,14 +18,14 @@ export const plugins: readonly Plugin<never>[] = await Promise.all(
   [...suite.plugins.values(), ...suite.ipam.values()].map(async (load) => (await load()).plugin),
 );
 
-/** One of conf/, parsed. */
+/** One of the sample networks in conf/, parsed. */
 export function sampleList(file: string): { plugins: Record<string, unknown>[] } {
   return JSON.parse(readFileSync(join(root, 'conf', file), 'utf8'));
 }
 
 /**
- * A plugin without its effects: what it reads of its configuration without looking at the host is tried, and
- * its verbs do nothing.
+ * A plugin without its effects: what reads its configuration without looking at the host is run, and its
+ * verbs do nothing.
  */
 export function withoutEffects(plugin: Plugin<never>): Plugin<never> {
   const idle = () => {};
@@ -42,7 +42,7 @@ export function withoutEffects(plugin: Plugin<never>): Plugin<never> {
 
 /**
  * Calls a plugin.
- * @param options.program what stands for the suite, whose plugins it finds within this process.
+ * @param options.program path that stands for the suite, whose plugins are found within this process.
  * @returns what it printed, parsed.
  * @throws Error when that is not what the specification asks for.
  */
@@ -70,7 +70,7 @@ export async function answerOf(
 }
 
 /**
- * Looks at what a plugin has printed.
+ * Checks what a plugin has printed.
  * @returns it parsed, undefined when there is nothing.
  * @throws Error when it is not what the specification asks for.
  */
@@ -82,13 +82,13 @@ export function requireAnswer(output: string, exit: number): Record<string, unkn
   const { code, msg, details = '', cniVersion } = answer;
   const isError =
     Number.isInteger(code) && typeof msg === 'string' && msg !== '' && typeof details === 'string';
-  // Left out when the configuration could not be read.
+  // The version is left out when the configuration could not be read.
   if (!isError || !['string', 'undefined'].includes(typeof cniVersion))
     throw new Error(`Not an error of CNI: ${output}`);
   return answer;
 }
 
-/** @throws Error for text in which a defect shows. */
+/** @throws Error for text that shows a defect. */
 export function requireNoStack(text: string): void {
   if (/\\n\s+at |\n\s+at /.test(text) || defectWords.test(text))
     throw new Error(`A defect shows in the answer: ${text.slice(0, 500)}`);

@@ -101,7 +101,7 @@ export const clusterTargets: readonly Target[] = [
   },
   {
     name: 'overlay-node',
-    // First a key, then its value.
+    // The key comes first, then its value.
     samples: [
       ...['10.244.3.0-24', '10.244.0.0-17&fd00:0:0:8000::-49'].map(
         (key) => `${key}\n${JSON.stringify(node)}`,
@@ -211,7 +211,7 @@ export const clusterTargets: readonly Target[] = [
     ],
     run(input) {
       const text = input.toString('utf8');
-      // Whoever has written it, none of it is an error.
+      // Whatever is in it, none of these fail.
       for (const read of [ownerOf, ownerAt, addressOf, parseLegacy]) read(text);
       withoutContainer('/a', text, 'c1');
       for (const { address, group } of parseHolding(text).places)
@@ -237,7 +237,7 @@ export const clusterTargets: readonly Target[] = [
         const allocation = { id: 'c2', podref: 'd/q' };
         const value = parseJson(input.toString('utf8'));
         const { metadata, spec } = isObject(value) ? value : {};
-        // The client takes nothing for an object that has no name.
+        // The client accepts no object without a name.
         const object = { metadata: { ...(isObject(metadata) && metadata), name: 'p' }, spec };
         const pool = new IpPool(object as PoolObject, Prefix.parse('10.1.0.0/16'));
         const address = Address.parse('10.1.0.9');
@@ -272,7 +272,7 @@ export const clusterTargets: readonly Target[] = [
   },
 ];
 
-/** @throws TypeError when something of it is not what its type says. */
+/** @throws TypeError when a part of it does not match its type. */
 function requireNode({ backend, publicIp, macs, subnets }: Node): void {
   const { 4: v4, 6: v6 } = publicIp;
   if (typeof backend !== 'string' || (v4 && v4.family !== 4) || (v6 && v6.family !== 6) || !subnets[4])

@@ -1,4 +1,4 @@
-/** What operators and runtimes put down for commands and for logs, and what is sent to others of it. */
+/** What operators and runtimes hand to commands and to the log, and what of it is sent to others. */
 
 import { join } from 'node:path';
 import { readArgs, readCapabilityArgs } from '../../cli/attachment.ts';
@@ -10,7 +10,7 @@ import { readLogSettings } from '../../lib/cni/log/settings.ts';
 import { formatTraceparent, parseTraceparent } from '../../lib/cni/trace-context.ts';
 import { mayRefuse, place, type Target } from './target.ts';
 
-/** Stands where nothing may be shown. */
+/** A secret that may be shown nowhere. */
 const secret = 'hunter2secret';
 const withSecrets = [
   `{"password":"${secret}","ipam":{"etcd_password":"${secret}"},"args":["--token","${secret}"]}`,
@@ -18,7 +18,7 @@ const withSecrets = [
   `token: eyJ${secret}.${secret}.${secret}`,
   `saw eyJ${secret}.eyJ${secret}.${secret}`,
 ];
-/** Long text without what is looked for, which must not be looked through once for each of its characters. */
+/** Long text without a match, which must not be searched anew from each of its characters. */
 const long = ['a', 'a-', '-eyJaaaaaaaaa', 'a://', '--a', '"', '-----BEGIN PRIVATE KEY-----', '\t'];
 
 export const commandTargets: readonly Target[] = [

@@ -8,7 +8,7 @@ import { mayRefuse, type Target } from './target.ts';
 
 /** NLA_F_NESTED. */
 const nested = 0x8000;
-/** Types of messages: of what is listed, of what asks for a list, and of what forgets a connection. */
+/** Message types: of a listed connection, of a request for the list, and of one that deletes a connection. */
 const types = { listed: 0x100, list: 0x101, forget: 0x102 };
 const address = Uint8Array.of(127, 0, 0, 1);
 
@@ -28,7 +28,7 @@ const connection: Request = {
   payload: concat([Uint8Array.of(2, 0, 0, 0), tuple(1), tuple(2), bytesAttr(12, Uint8Array.of(0, 0, 0, 7))]),
 };
 
-/** Forgets connections of which the kernel has told this. What would be forgotten is only counted. */
+/** Forgets the connections that an answer of the kernel lists. They are only counted. @returns how many. */
 function forgetTracked(answer: Uint8Array): number {
   const { dump, attempt } = NetlinkSocket.prototype;
   let forgotten = 0;

@@ -45,7 +45,7 @@ const backup = {
   ...{ sysctl: { a: '1' }, network: 'n', boot: '' },
 };
 
-/** @throws Error when what was read of a backup could not be put back, as it is of another type. */
+/** @throws Error when a value read from a backup could not be restored, as it has another type. */
 function requireBackup(read: Backup | undefined): void {
   if (read === undefined) return;
   for (const [key, value] of Object.entries(read)) {
@@ -63,7 +63,7 @@ function requireBackup(read: Backup | undefined): void {
 export const diskTargets: readonly Target[] = [
   {
     name: 'host-local-disk',
-    // Which file, what is there, its content.
+    // First a byte for the file, then one for what is planted there, then its content.
     samples: hostLocalFiles.flatMap((_, file) =>
       plantings.map((what) => Buffer.from([file, what, ...Buffer.from('c1\r\neth0')])),
     ),
@@ -188,7 +188,7 @@ export const diskTargets: readonly Target[] = [
       const config = formatConfig(parseConfig(text), settings, '/run/n');
       if (formatConfig(parseConfig(config), settings, '/run/n') !== config)
         throw new Error(`Written and read: ${config}`);
-      // Nothing else than what is known may get into the configuration of dnsmasq.
+      // Only lines of known forms may get into the configuration of dnsmasq.
       const known =
         /^(?:listen-address=[0-9a-f.:]+|srv-host=[\w.-]+,[\w.-]+,\d+,0,0(?:\t# cni [\w.-]+\/[^\s/:]+)?)$/;
       const own = formatConfig({ services: [], servers: [] }, settings, '/run/n').split('\n');

@@ -1,4 +1,4 @@
-/** Hints and files at fixed paths, and what whoever is in a sandbox may write to an interface. */
+/** Hints and files at fixed paths, and what anyone in a sandbox may write to an interface. */
 
 import { spawnSync } from 'node:child_process';
 import { lutimesSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -18,7 +18,7 @@ const confirmedDirectory = '/run/cni/iptables';
 
 const confirmedRules: Target = {
   name: 'confirmed-rules',
-  // What is planted in place of the hint, and what it holds.
+  // First a byte for what is planted in place of the hint, then its content.
   samples: [
     ...plantings.map((what) => Buffer.from([what, 91, 93])),
     ...['[{"handle":"1","digest":"a"}]', '[null]', '[{"handle":{},"digest":[]}]', '{"length":1}'].map(
@@ -50,7 +50,7 @@ const serverFiles = ['.', 'addnhosts', 'dnsmasq.conf', 'pidfile'];
 
 const nameServer: Target = {
   name: 'dnsname-planted',
-  // Which file, what is there, its content.
+  // First a byte for the file, then one for what is planted there, then its content.
   samples: serverFiles.flatMap((_, at) =>
     plantings.map((what) => Buffer.from([at, what, ...Buffer.from('1\n')])),
   ),
@@ -60,7 +60,7 @@ const nameServer: Target = {
     const planted = join(serverDirectory, serverFiles[at % serverFiles.length]!);
     plant(planted, what, outside, input.subarray(2));
     lutimesSync(planted, 0, 0);
-    // One that never starts.
+    // With these, dnsmasq never starts.
     const programs = { run: async () => ({ status: 1, stdout: '', stderr: 'no' }) } as unknown as Programs;
     const server = () => new NameServer('n', programs, { domain: 'd', upstreams: [] });
     const host = { owner: 'c1/eth0', address: Address.parse('10.1.0.2'), names: ['web'] };

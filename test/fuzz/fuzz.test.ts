@@ -8,7 +8,7 @@ const sample = 5000;
 /** The same inputs each time; `npm run fuzz` makes others. */
 const seed = 1;
 
-// One by one: the time that an input takes is that of the whole process.
+// Serial, as the time of an input is measured for the whole process.
 for (const target of targets.filter((one) => !hostTargets.includes(one)))
   test.serial(`hostile input does no harm: ${target.name}`, async (t) => {
     const { finding: found } = await tryTarget(target, {

@@ -1,4 +1,4 @@
-/** What is at fixed paths, or on interfaces. It is tried on a host of its own, with somebody else on it. */
+/** What is at fixed paths, or on interfaces. It is tried on a host of its own, with a bystander on it. */
 
 import { lutimesSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -14,7 +14,7 @@ import { guarded, plant, plantings } from './plant.ts';
 import type { Target } from './target.ts';
 
 const attachment = { network: 'n', containerId: 'c1', ifname: 'eth0' };
-/** A word of what lies outside. */
+/** What files outside hold. */
 const secret = 'not-to-be-read';
 const cached = {
   ...{ kind: 'cniCacheV1', networkName: 'n', containerId: 'c1', ifName: 'eth0', netns: '/none' },
@@ -77,7 +77,7 @@ const resultCache: Target = {
     mkdirSync(dirname(planted), { recursive: true });
     plant(planted, what, outside, input.subarray(2));
     lutimesSync(planted, 0, 0);
-    // None of it may keep a plugin from its work: they are hints.
+    // Nothing may keep a plugin from its work: these are hints.
     const read = readHints();
     if (JSON.stringify(read).includes(secret) && planted !== results)
       throw new Error('Something outside was read');
@@ -86,8 +86,8 @@ const resultCache: Target = {
 };
 
 /**
- * In how many milliseconds inputs on the host must be answered: a dozen programs run for each, and wait for locks of
- * the kernel that whoever makes and removes network namespaces meanwhile holds.
+ * Within how many milliseconds inputs on the host must be answered: each runs a dozen programs, which wait
+ * for kernel locks that others hold while they make and remove network namespaces.
  */
 const longest = 30_000;
 

@@ -3,7 +3,7 @@ import test from 'ava';
 import { tryRun } from '../support/run.ts';
 import { hostTargets } from './host-targets.ts';
 
-/** For each target, beside the first two of its samples and one of so many others. */
+/** Inputs that are made for each target, beside the first two of its samples and one in so many others. */
 const sample = 2;
 const every = 16;
 /** The same inputs each time; `npm run fuzz` makes others. */

@@ -6,8 +6,8 @@ import { bytesAttr, concat, listAttributes, type Request } from '../../lib/netli
 const nestedMark = 0x80;
 
 /**
- * Size in bytes of what precedes the attributes, by type of rtnetlink. Four types each, such as to make, to
- * remove and to list, are about the same thing. Source: linux/rtnetlink.h.
+ * Size in bytes of what precedes the attributes, by rtnetlink type divided by four: the four types of a
+ * group, such as to make, to remove and to list, have the same header. Source: linux/rtnetlink.h.
  */
 const routeHeaders: Readonly<Record<number, number>> = {
   4: 16,
@@ -33,7 +33,7 @@ export function incompleteOf(request: Request): Request[] {
 
 function variantsOf(list: Uint8Array): Uint8Array[] {
   const attributes = listAttributes(list).map(([type, value]) => {
-    // The mark stands in front of the value.
+    // The byte before the value has the mark.
     const isNested = (list[value.byteOffset - list.byteOffset - 1]! & nestedMark) !== 0;
     const holding = (other: Uint8Array) => bytesAttr(isNested ? type | (nestedMark << 8) : type, other);
     const others = [...(isNested ? variantsOf(value) : []), new Uint8Array()].map(holding);

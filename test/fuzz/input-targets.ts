@@ -22,8 +22,8 @@ const prevResult = {
 };
 
 /**
- * The configuration of one plugin, which is read and judged without a look at the host. Samples have every key
- * of conf/. What verbs do is tried in host-targets.ts.
+ * The configuration of one plugin, which is read and validated without looking at the host. Samples have
+ * every key of conf/. What verbs do is tried in host-targets.ts.
  */
 const standardInput = plugins.map(
   ({ name }, index): Target => ({

@@ -1,6 +1,6 @@
 /**
- * Verbs with all their effects, called as a runtime does in a pod's life, on a host of their own with somebody
- * else on it.
+ * Verbs with all their effects, called as a runtime does in a pod's life, on a host of their own with a
+ * bystander on it.
  */
 
 import { answerOf, plugins, sampleList } from './calls.ts';
@@ -26,7 +26,7 @@ const prevResult = {
   ],
   ips: [{ address: '10.1.0.2/24', gateway: '10.1.0.1', interface: 1 }],
 };
-/** The same from a plugin that made a bridge, and what the host has then. */
+/** The same from a plugin that made a bridge, and below it how the host gets that bridge. */
 const behindBridge = {
   ...prevResult,
   interfaces: [{ name: 'br0' }, ...prevResult.interfaces],
@@ -37,15 +37,15 @@ const portMappings = [{ hostPort: 8080, containerPort: 80, protocol: 'tcp' }];
 /** A plugin with all its effects. */
 interface Life {
   readonly type: string;
-  /** Tells lives of one plugin apart. */
+  /** Distinguishes lives of one plugin. */
   readonly variant?: string;
-  /** The sample network that has it; without one, it has nothing but {@link more}. */
+  /** The sample network with the plugin; without one, its configuration is only {@link more}. */
   readonly file?: string;
   /** Keys that the sample lacks. */
   readonly more: Readonly<Record<string, unknown>>;
-  /** Keys of another call, such as one that is refused only when something has been done already. */
+  /** Keys of another call, such as one that is refused only after something has been done. */
   readonly other: Readonly<Record<string, unknown>>;
-  /** The pod has an "eth0". */
+  /** The pod already has an "eth0". */
   readonly ifname: string;
   readonly args?: string;
   /** What the host must have. */
@@ -60,9 +60,9 @@ const fixed = {
   addresses: [{ address: '10.9.0.2/24' }],
   routes: [{ dst: '10.7.0.0/16', gw: '10.6.0.1' }],
 };
-/** An IPAM plugin is given the address first, and the route is refused when the interface is there. */
+/** The IPAM plugin gives an address, and the route is refused once the interface exists. */
 const late = { ipam: fixed };
-/** What the plugins with an interface on, or in place of, one of the host have in common. */
+/** What plugins that use a host interface as their parent, or move it, have in common. */
 const onParent = {
   other: late,
   ifname: 'eth1',

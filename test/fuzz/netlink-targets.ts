@@ -1,4 +1,4 @@
-/** Answers of the kernel: everything that reads them is given what no kernel would say. */
+/** Answers of the kernel: everything that reads them is given what no kernel would send. */
 
 import { closeSync } from 'node:fs';
 import { Address, Prefix } from '../../lib/ip.ts';
@@ -38,8 +38,8 @@ const AF_UNIX = 1;
 const SOCK_DGRAM_NONBLOCK = 2 | 0x800;
 
 /**
- * Does something with a socket at whose other end somebody else than the kernel has answered already.
- * @param answers one a datagram.
+ * Does something with a socket on which answers that are not the kernel's are already waiting.
+ * @param answers each of them a datagram.
  */
 function withAnswers(answers: readonly Uint8Array[], work: (socket: NetlinkSocket) => void): void {
   const address = Buffer.from(`\x01\x00\0cni-fuzz-${process.pid}`, 'latin1');
@@ -58,7 +58,7 @@ function withAnswers(answers: readonly Uint8Array[], work: (socket: NetlinkSocke
   }
 }
 
-/** An answer that is a request but for its sequence number, as lists have what requests make. */
+/** A request made an answer, with a sequence number: lists have objects in the form that requests have. */
 const answer = (request: Request, sequence = 1) => encodeMessage({ ...request, flags: 2 }, sequence);
 
 /** What ends every answer. @param type 2 for an acknowledgement, 3 for the end of a list. */
@@ -89,8 +89,8 @@ const nftAnswers = [
 ];
 
 /**
- * One answer to a request, answers with the acknowledgement or end of list that belong to it, and answers from
- * which something is missing.
+ * Answers to these requests: with something missing, complete, followed by one to another request, and an
+ * error.
  */
 const samplesOf = (requests: readonly Request[]) => [
   ...requests.flatMap(incompleteOf).map((request) => Buffer.concat([answer(request), end(2)])),
@@ -103,7 +103,7 @@ const samplesOf = (requests: readonly Request[]) => [
   Buffer.concat([answer(requests[0]!, 0), answer(requests[0]!), end(2)]),
 ];
 
-/** The same answer for each of these calls. */
+/** A target in which each of these calls gets the same answer. */
 function answered(
   name: string,
   requests: readonly Request[],
@@ -121,7 +121,7 @@ function answered(
 
 const anyRequest: Request = { action: 'ask', type: 18, flags: 0, payload: new Uint8Array(16) };
 
-/** @throws Error when messages are taken that belong to another request. */
+/** @throws Error when messages that belong to another request are accepted. */
 function requireSequence(messages: readonly Message[], sequence: number): void {
   const foreign = messages.find((message) => message.sequence !== sequence);
   if (foreign)

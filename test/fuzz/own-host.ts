@@ -24,7 +24,7 @@ const changeable: Readonly<Record<string, readonly string[]>> = {
   '/etc/cni': ['net.d'],
 };
 
-/** What a host has beside what all have. */
+/** What a host has in addition to what all have. */
 export interface Beginning {
   /** Lines of "ip -batch". */
   readonly links?: readonly string[];
@@ -67,13 +67,13 @@ export function beginAnew({ links = [], rules = '', files = {} }: Beginning = {}
   const own = ['lo', 'keep0'];
   const foreign = readdirSync('/sys/class/net').filter((name) => !own.includes(name));
   const pods = readdirSync('/run/netns').filter((name) => name !== bystander);
-  // One end of a veth pair takes the other with it, so that not all of them are there still.
+  // Deleting one end of a veth pair deletes the other, so that some of these are gone by their turn.
   const removals = [
     ...foreign.filter((name) => /^[\w.-]+$/.test(name)).map((name) => `link delete dev ${name}`),
     ...pods.map((name) => `netns delete ${name}`),
   ];
   spawnSync('ip', ['-force', '-batch', '-'], { env: cleanEnv, input: `${removals.join('\n')}\n` });
-  // Names that whoever is in a sandbox has chosen may mean something in a script.
+  // Names that were chosen by someone in a sandbox may have a meaning in a batch.
   for (const name of readdirSync('/sys/class/net').filter((one) => !own.includes(one)))
     spawnSync('ip', ['link', 'delete', 'dev', name], { env: cleanEnv });
   run('ip', 'netns', 'add', 'pod');
@@ -91,11 +91,11 @@ function endServers(): void {
     try {
       if (readFileSync(`/proc/${pid}/comm`, 'latin1') === 'dnsmasq\n') process.kill(Number(pid), 'SIGKILL');
     } catch {
-      // It has ended meanwhile.
+      // It has exited meanwhile.
     }
 }
 
-/** Whether the kernel has a kind of interfaces. @param options of "ip link", without which it asks for none. */
+/** Whether the kernel has a kind of interface. @param options of "ip link" that it requires for that kind. */
 export function hasLinkKind(kind: string, options: readonly string[]): boolean {
   const { stderr } = spawnSync('unshare', ['--net', 'ip', 'link', 'add', 't0', 'type', kind, ...options], {
     encoding: 'utf8',
@@ -136,7 +136,7 @@ function prepare(): void {
   run('ip', 'rule', 'add', 'from', '192.0.2.2', 'lookup', '100', 'priority', '500');
 }
 
-/** Everything of the host that no call has any business with, as text. */
+/** Everything on the host that is none of any call's business, as text. */
 export function pictureOfBystander(): string {
   const directories = Object.entries(changeable);
   const canaries = directories.map(([directory]) => readFileSync(`${directory}/canary`, 'utf8'));

@@ -1,4 +1,4 @@
-/** Links and other things that are no files, put where files are read, written or removed. */
+/** Links and other things that are not regular files, put where files are read, written or removed. */
 
 import { execFileSync } from 'node:child_process';
 import {
@@ -18,7 +18,7 @@ import { place } from './target.ts';
 /** What can be planted: each is a byte of an input. */
 export const plantings = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 
-/** What a byte says is put at a path in place of a file. @param outside a directory that must not change. */
+/** Puts at a path, in place of a file, what a byte says. @param outside a directory that must not change. */
 export function plant(path: string, what: number, outside: string, content: Uint8Array): void {
   mkdirSync(dirname(path), { recursive: true });
   switch (what % plantings.length) {
@@ -57,10 +57,10 @@ const longestSocketPath = 90;
 
 /**
  * A socket at which nobody listens.
- * @param first a path on the same file system and short enough, where it is made.
+ * @param first a short path on the same file system, at which it is made.
  */
 function plantSocket(path: string, first: string): void {
-  // That name is removed as soon as it is closed, a second one is not.
+  // Closing removes the name that it was made with, but not a second one.
   const server = createServer().listen(first);
   linkSync(first, path);
   server.close();
@@ -68,7 +68,7 @@ function plantSocket(path: string, first: string): void {
 
 /**
  * Makes a directory with a canary beside a target's own.
- * @param names of further files in it, as a link to it makes them pass for a target's own.
+ * @param names of further files in it, which a link to it passes off as a target's own.
  * @param content of all of them.
  * @returns its path, and a check that it is as before.
  */
@@ -80,7 +80,7 @@ export function guarded(
   const outside = join(directory, '../outside');
   for (const name of ['canary', ...names]) {
     place(join(outside, name), content);
-    // A claim that was marked for removal just now would be waited for.
+    // Old, as a claim that was marked for removal just now would be waited for.
     utimesSync(join(outside, name), 0, 0);
   }
   const before = pictureOf(outside);

@@ -1,4 +1,4 @@
-/** Directories that files are kept in, with links, FIFOs and the like in place of the files or of itself. */
+/** Directories of files, with links, FIFOs and the like in place of the files or of the directory itself. */
 
 import { createHash } from 'node:crypto';
 import { lutimesSync } from 'node:fs';
@@ -23,7 +23,7 @@ import { mayRefuse, requireRefusal, type Target } from './target.ts';
 
 const attachment = { network: 'n', containerId: 'c1', ifname: 'eth0' };
 
-/** A word of what lies outside. */
+/** What files outside hold. */
 const secret = 'not to be read';
 
 /** A directory in which something keeps files. */
@@ -31,15 +31,15 @@ interface Store {
   readonly name: string;
   /** Its path below the target's own directory. */
   readonly directory: string;
-  /** Whether it is an operator's, who may have it elsewhere by a link. */
+  /** Whether it is an operator's, who may have made it a link to elsewhere. */
   readonly mayBeLink?: true;
   /** Names of files in it. */
   readonly files: readonly string[];
   /** What such a file may hold. */
   readonly content: string;
-  /** What one outside holds, which nobody may take for the store's own: it has {@link secret} in it. */
+  /** What a file outside holds, which must not be taken for the store's own: it contains {@link secret}. */
   readonly foreign?: string;
-  /** What is done with it, each by itself. What is read is returned. */
+  /** What is done with it, each separately; they return what they read. */
   readonly uses: readonly ((directory: string) => unknown)[];
 }
 
@@ -192,7 +192,7 @@ const stores: readonly Store[] = [
   },
 ];
 
-/** Of an input: which file, what is planted in its place, what it holds, if it is one. */
+/** An input has a byte for the file, one for what is planted in its place, and the content of that. */
 function plantedTarget({ name, directory: below, mayBeLink, files, content, foreign, uses }: Store): Target {
   const places = mayBeLink ? files : ['.', ...files];
   return {
@@ -210,7 +210,7 @@ function plantedTarget({ name, directory: below, mayBeLink, files, content, fore
       const [at = 0, what = 0] = input;
       const planted = join(directory, places[at % places.length]!);
       plant(planted, what, outside, input.subarray(2));
-      // A claim that was marked for removal just now would be waited for.
+      // Old, as a claim that was marked for removal just now would be waited for.
       lutimesSync(planted, 0, 0);
       for (const use of uses) {
         let read: unknown;

@@ -43,7 +43,7 @@ const saved = {
   },
 };
 
-/** A call of a plugin for a pod, as far as what asks the API looks at it. */
+/** A call of a plugin for a pod, as far as the code that asks the API looks at it. */
 const call = {
   ...{ command: 'ADD', config: { cniVersion: '1.1.0', name: 'n' }, warn: () => {} },
   context: { invocation: { args: 'IgnoreUnknown=1;K8S_POD_NAMESPACE=d;K8S_POD_NAME=p;K8S_POD_UID=u1' } },
@@ -256,7 +256,7 @@ export const podTargets: readonly Target[] = [
   },
 ];
 
-/** @throws TypeError when something of it is not what its type says. */
+/** @throws TypeError when a part of it does not match its type. */
 function requireCluster({ endpoint, tls, authorization, namespace = '' }: Cluster): void {
   const { host, port, isSecure } = endpoint;
   const texts: unknown[] = [

@@ -1,4 +1,4 @@
-/** What daemons and programs answer that this suite asks: etcd, Open vSwitch, firewalld, plugins of others. */
+/** Answers of daemons and programs that this suite asks: etcd, Open vSwitch, firewalld, foreign plugins. */
 
 import { chmodSync } from 'node:fs';
 import { join } from 'node:path';
@@ -38,7 +38,7 @@ const etcdAnswers = [
   { error: { message: 'no leader', grpc_code: 14 } },
 ];
 
-/** What a client asks of etcd. */
+/** What plugins ask of etcd. */
 const etcdUses: readonly ((client: EtcdClient) => Promise<unknown>)[] = [
   async (client) => requireTexts((await listPrefix(client, '/a/')).kvs),
   (client) => kv.transact(client, { compare: [kv.isAbsent('/a')], success: [kv.get('/a')] }),
@@ -231,7 +231,7 @@ export const replyTargets: readonly Target[] = [
   },
   {
     name: 'firewalld-reply',
-    // First how dbus-send ended, then what it has written.
+    // The exit code of dbus-send comes first, then its output.
     samples: [
       '\0method return sender=:1.2 -> dest=:1.3\n   boolean true\n',
       '\x01Error org.fedoraproject.FirewallD1.Exception: ZONE_ALREADY_SET: a\n',

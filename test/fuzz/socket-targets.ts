@@ -44,12 +44,12 @@ async function say(path: string, input: Uint8Array): Promise<Buffer> {
   return Buffer.concat(pieces);
 }
 
-/** Does something, and looks at what is written to standard error meanwhile. */
+/** Does something, and checks that no stack trace is written to standard error meanwhile. */
 export function withoutStack<T>(work: () => Promise<T>): Promise<T> {
   return withoutOutput([process.stderr], work);
 }
 
-/** As {@link withoutStack}, for what writes to standard output as well. */
+/** As {@link withoutStack}, for what writes to standard output as well, which is checked too. */
 export function quietly<T>(work: () => Promise<T>): Promise<T> {
   return withoutOutput([process.stdout, process.stderr], work);
 }
@@ -70,7 +70,7 @@ async function withoutOutput<T>(streams: readonly NodeJS.WriteStream[], work: ()
   }
 }
 
-/** @throws Error when an agent's answer is not made of frames, or has another answer than CNI's in one. */
+/** @throws Error when an agent's answer is not made of frames, or a result in one is no answer of CNI. */
 function requireFrames(answer: Buffer): void {
   const start = answer[0] === 'Y'.charCodeAt(0) ? 1 : 0;
   for (let at = start; at < answer.length; ) {
@@ -84,7 +84,7 @@ function requireFrames(answer: Buffer): void {
   }
 }
 
-/** Runs the DHCP daemon meanwhile. It ends by a signal to this process, which is only pretended here. */
+/** Runs the DHCP daemon during some work. It ends by a signal to this process, which is faked here. */
 export async function withDaemon(
   socket: string,
   work: () => Promise<void>,

@@ -7,14 +7,14 @@ import fc from 'fast-check';
 import { idleTime, stopwatch } from './waiting.ts';
 import { watch } from './watchdog.ts';
 
-/** Something that takes input which anybody may have made. */
+/** Something that takes input which anybody may have written. */
 export interface Target {
   readonly name: string;
   /** Valid inputs, which are mutated. */
   readonly samples: readonly (string | Uint8Array)[];
-  /** In how many milliseconds each input must be answered; {@link longestAnswer} when left out. */
+  /** Milliseconds within which each input must be answered; {@link longestAnswer} when left out. */
   readonly longest?: number;
-  /** Makes what each input finds, which is no part of the time that it takes. */
+  /** Prepares what each input finds, outside of the time that is measured. */
   begin?(): void;
   /**
    * Takes one input.
@@ -26,9 +26,9 @@ export interface Target {
 
 /** How much of a target is tried, and from where. */
 export interface Extent {
-  /** How many are made beside the samples, each of which is tried as it is. */
+  /** How many inputs are made beside the samples, which are all tried as they are. */
   readonly inputs: number;
-  /** Of how many samples one is tried, beside the first two; 1 for all of them. */
+  /** One in so many samples is tried, beside the first two; 1 for all of them. */
   readonly every?: number;
   readonly seed: number;
   /** Where fast-check stopped, as it printed it: tries that input alone. */
@@ -51,12 +51,12 @@ export interface Finding {
   readonly path: string | undefined;
 }
 
-/** In how many milliseconds an input must be answered, unless its target has more. */
+/** Milliseconds within which an input must be answered, unless its target has more. */
 const longestAnswer = 1000;
 /** How often an input must take longer than that, by the clock, to count as slow. */
 const slowTries = 3;
 
-/** For how many milliseconds a smaller input is looked for that fails too. */
+/** For how many milliseconds to look for a smaller input that fails too. */
 const longestShrinking = 10_000;
 
 const corpus = join(import.meta.dirname, 'corpus');
@@ -72,7 +72,7 @@ export async function tryTarget(target: Target, { inputs, every = 1, seed, path 
   let shrinkUntil = Number.POSITIVE_INFINITY;
   const samples = target.samples.filter((_, i) => i < 2 || (i + seed) % every === 0);
   const property = fc.asyncProperty(inputsFor(target), async (bytes) => {
-    // What is left untried counts as no failure, which ends the search for a smaller input.
+    // Inputs that are skipped count as passed, which ends the search for a smaller one.
     if (performance.now() > shrinkUntil) return;
     if (shrinkUntil === Number.POSITIVE_INFINITY) tried++;
     const error = await tryInput(target, Buffer.from(bytes));
@@ -83,7 +83,7 @@ export async function tryTarget(target: Target, { inputs, every = 1, seed, path 
   const details = await fc.check(property, {
     numRuns: samples.length + inputs,
     seed,
-    // They come first: what is planted, one kind each, or what is missing.
+    // Samples come first: one for each kind of thing that is planted, or missing.
     examples: samples.map((sample) => [Buffer.from(sample as Uint8Array)]),
     ...(path !== undefined && { path }),
   });
@@ -107,7 +107,7 @@ function corpusOf({ name }: Target): Buffer[] {
   }
 }
 
-/** Tries an input; again, when it took long, as that may happen once for no reason of its own. */
+/** Tries an input, and again if it took long, as that may happen once for reasons of the machine. */
 async function tryInput(target: Target, input: Buffer): Promise<Error | undefined> {
   const durations: number[] = [];
   while (durations.length < slowTries) {
@@ -119,8 +119,8 @@ async function tryInput(target: Target, input: Buffer): Promise<Error | undefine
 }
 
 /**
- * Tries an input once. It may take a second of processors, or what its target has, and wait as long where neither
- * these nor disks are what it waits for.
+ * Tries an input once. It may take a second of CPU time, or what its target allows, and as long again waiting
+ * for anything but processors and disks.
  */
 async function tryOnce(
   target: Target,
@@ -146,7 +146,7 @@ async function tryOnce(
   return { error, clock, isSlow: processor > longest || idleTime(duration) > longest };
 }
 
-/** Samples with a few changes, whatever JSON, and whatever bytes. */
+/** Samples with a few changes, arbitrary JSON, and arbitrary bytes. */
 function inputsFor({ samples }: Target): fc.Arbitrary<Uint8Array> {
   const change = fc.record({
     kind: fc.constantFrom('set', 'insert', 'remove', 'repeat', 'cut', 'number'),
@@ -190,7 +190,7 @@ function apply(input: Buffer, { kind, at: anywhere, length, bytes, number }: Cha
     case 'cut':
       return before;
     default: {
-      // In place of a value of JSON.
+      // The number replaces a JSON value.
       const text = input.toString('latin1');
       const colon = text.indexOf(':', at);
       if (colon < 0) return input;
@@ -212,7 +212,7 @@ export function mayRefuse(work: () => unknown): void {
   }
 }
 
-/** As {@link mayRefuse}, for what takes time. */
+/** As {@link mayRefuse}, for asynchronous work. */
 export async function mayRefuseLater(work: () => Promise<unknown>): Promise<void> {
   try {
     await work();
@@ -221,14 +221,14 @@ export async function mayRefuseLater(work: () => Promise<unknown>): Promise<void
   }
 }
 
-/** @throws Error for what only a defect throws, also when a refusal was made of it. */
+/** @throws Error for what only a defect throws, also when it is the cause of a refusal. */
 export function requireRefusal(error: unknown): void {
   if (isDefect(error)) throw new Error(`Not a refusal but a defect: ${String(error)}`, { cause: error });
   const { cause } = error as Error;
   if (cause instanceof Error) requireRefusal(cause);
 }
 
-/** What only defects say. */
+/** Messages that only defects have. */
 export const defectWords =
   /Cannot (?:read|set) prop|Cannot (?:convert (?:undefined|object)|destructure prop)|is not a function|is not iterable|Maximum call stack|Invalid regular/;
 
@@ -236,7 +236,7 @@ function isDefect(error: unknown): boolean {
   if (!(error instanceof Error)) return true;
   const { message, details = '' } = error as Error & { details?: unknown };
   if (defectWords.test(`${message} ${details}`)) return true;
-  // Node.js has codes for what it refuses, such as paths.
+  // What Node.js itself refuses, such as paths, has a code.
   return (
     (!('code' in error) && (error instanceof TypeError || error instanceof ReferenceError)) ||
     /Invalid (?:array|string) length|outside the bounds|^Offset/.test(message)

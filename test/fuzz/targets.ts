@@ -1,5 +1,5 @@
 /**
- * Everything that is fuzzed: whatever is read that comes from outside the process.
+ * Everything that is fuzzed: all input that is read from outside the process.
  *
  * | From | Read by | Targets |
  * |---|---|---|
@@ -27,8 +27,8 @@
  * | | hints in /run/cni, locks and sockets | confirmed-rules, result-cache, locks-and-sockets-planted |
  * | | anything at all, for `cni bugreport` | bug-report |
  *
- * What is left out: HTTP itself, as of the agent's metrics, which Node.js reads; /proc and /sys, /etc/services
- * and the files of an installation, which only whoever is root anyway can write.
+ * What is left out: HTTP itself, such as requests for the agent's metrics, which Node.js parses; /proc and
+ * /sys, /etc/services and the files of an installation, which only root can write.
  */
 
 import { clusterTargets } from './cluster-targets.ts';

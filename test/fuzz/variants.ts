@@ -13,8 +13,8 @@ export function variantsOf(value: Readonly<Record<string, unknown>>): Record<str
 }
 
 /**
- * Each of some values, and the same with each of all strange things in each place, elements of lists included,
- * as text of JSON.
+ * Each of some values, and the same with each strange value in each place, elements of lists included, as
+ * JSON.
  */
 export function strangeJson(...values: readonly unknown[]): string[] {
   return values.flatMap((value) => [value, ...replaced(value)]).map((value) => JSON.stringify(value));

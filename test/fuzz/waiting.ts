@@ -1,4 +1,4 @@
-/** How long something waited that cannot be blamed on what else the machine has to do. */
+/** How long something waited for other reasons than the load of the machine. */
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -7,18 +7,18 @@ import { availableParallelism } from 'node:os';
 export interface Duration {
   /** By the clock. */
   readonly clock: number;
-  /** Of processors, that of child processes included. */
+  /** CPU time, that of child processes included. */
   readonly processor: number;
   /** While some task of the machine waited for a disk. */
   readonly disk: number;
-  /** How many times as long as on an idle machine it takes to use a processor. */
+  /** How many times as long as on an idle machine it takes to use as much CPU time. */
   readonly slowdown: number;
 }
 
 /** Milliseconds of a tick. Source: USER_HZ of the kernel. */
 const tick = 10;
 
-/** Begins to measure. @returns a function that tells what was taken since then. */
+/** Starts to measure. @returns a function that tells what was taken since then. */
 export function stopwatch(): () => Duration {
   const start = performance.now();
   const [own, childTicks, disk, schedule] = [
@@ -46,7 +46,7 @@ export function idleTime({ clock, processor, disk, slowdown }: Duration): number
   return clock - disk - processor * slowdown;
 }
 
-/** Processor time of children that have ended. Source: "cutime" and "cstime" in proc_pid_stat(5). */
+/** CPU time of children that have ended. Source: "cutime" and "cstime" in proc_pid_stat(5). */
 function ticksOfChildren(): number {
   const fields = readFileSync('/proc/self/stat', 'latin1')
     .replace(/^.*\) /, '')
@@ -54,7 +54,7 @@ function ticksOfChildren(): number {
   return Number(fields[13]) + Number(fields[14]);
 }
 
-/** For how many milliseconds some task has. Source: Documentation/accounting/psi.rst of the kernel. */
+/** Milliseconds that some task waited for a disk. Source: Documentation/accounting/psi.rst of the kernel. */
 function waitedForDisk(): number {
   try {
     return Number(/^some .*total=(\d+)/.exec(readFileSync('/proc/pressure/io', 'latin1'))?.[1]) / 1000;
@@ -75,7 +75,7 @@ function ownSchedule(): { readonly ran: number; readonly delayed: number } {
   }
 }
 
-/** How many tasks share a processor: within the last minute, or now. Source: proc_loadavg(5). */
+/** How many tasks share a processor: on average over a minute, or now. Source: proc_loadavg(5). */
 function tasksOnProcessor(): number {
   const [average, , , running = ''] = readFileSync('/proc/loadavg', 'latin1').split(' ');
   return Math.max(1, Math.max(Number(average), Number.parseInt(running, 10)) / availableParallelism());

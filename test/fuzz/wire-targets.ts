@@ -57,7 +57,7 @@ export const wireTargets: readonly Target[] = [
     name: 'agent-protocol',
     samples: [agentOffer],
     run(bytes) {
-      // However it is cut into pieces, the same arrives.
+      // However it is cut into pieces, the same must arrive.
       const whole = arrivalOf([bytes]);
       const bytewise = arrivalOf(Array.from(bytes, (byte) => Buffer.of(byte)));
       if (whole !== bytewise) throw new Error(`Arrived whole: ${whole}, in pieces: ${bytewise}`);

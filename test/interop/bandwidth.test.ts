@@ -64,7 +64,7 @@ test('CHECK and repair take a limit with the burst of a runtime as the reference
     }
 });
 
-/** Results without what is random: addresses of interfaces made anew. */
+/** Results without the MAC addresses of new interfaces, which are random. */
 function settled({ dns = {}, interfaces = [], ...rest }: PrintedResult): object {
   return { ...rest, dns, interfaces: interfaces.map(({ mac: _, ...entry }) => entry) };
 }

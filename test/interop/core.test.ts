@@ -1,4 +1,4 @@
-/** Pods that one suite added are checked and deleted by the other, and the same input gives the same. */
+/** Pods added by one suite are checked and deleted by the other, and equal input gives equal results. */
 
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, type Conflist, suitePairs } from '../support/chain.ts';
@@ -84,8 +84,8 @@ for (const [name, network] of Object.entries(networks))
     });
 
 /**
- * The index of owners is ours alone, so its stamp depends on who came last; what is reserved does not. Nor
- * does the reference know of the hints that we keep about the holders of ports, which GC removes.
+ * Leaves out what only our suite keeps: the index of owners, whose stamp depends on which suite came last,
+ * and the hints about the holders of ports, which GC removes.
  */
 async function settled(host: Host): Promise<unknown> {
   const { files, ...rest } = await snapshot(host);
@@ -115,7 +115,7 @@ for (const [name, network] of Object.entries(networks))
 
 const sorted = (lines: string[]) => lines.sort();
 
-/** Names that are random, MAC addresses and the sandbox's path tell nothing. */
+/** A result without random names, MAC addresses and the sandbox's path. */
 function anonymous({ interfaces = [], dns, ...rest }: PrintedResult, pod: Pod): unknown {
   return {
     ...rest,

@@ -1,7 +1,7 @@
 /**
- * Forms of configurations that templates, runtimes and older files have: empty texts, null, explicit zeros,
- * bursts of 4 GB. What the one suite takes the other takes, and ours checks and deletes what the reference made
- * of it.
+ * Forms of configurations in templates, runtimes and older files: empty strings, null, explicit zeros, bursts
+ * of 4 GB. Each suite accepts what the other accepts, and ours checks and deletes what the reference made of
+ * it.
  */
 
 import test from 'ava';

@@ -1,4 +1,4 @@
-/** tuning beside the reference plugin: same results, and each takes back what the other did. */
+/** tuning beside the reference plugin: same results, and each undoes what the other did. */
 
 import test from 'ava';
 import { Attachment, attach, sample, suitePairs } from '../support/chain.ts';
@@ -6,7 +6,7 @@ import { makeHost, type Pod } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
 
 const whole = sample('50-tuning.conflist');
-/** The sample but for what the older plugin does not know: "txQLen", and on CHECK "IFNAME". */
+/** The sample without what the older plugin does not know: "txQLen", and on CHECK "IFNAME". */
 const { txQLen: _, ...known } = whole.plugins[1]!;
 const network = {
   ...whole,

@@ -62,7 +62,7 @@ test('an agent that is told to end does so only when a call that it has accepted
   const agent = await startAgent(t, host);
   const { build } = await statusOf(host);
   const namespaces = ['mnt', 'net'].map((kind) => namespaceOf(host, kind));
-  // From within the host, as the agent asks the kernel where a caller is.
+  // From within the host, as the agent asks the kernel in which namespaces a caller is.
   const [file, ...args] = [...host.enter, 'socat', '-', 'UNIX-CONNECT:/run/cni/agent.sock'] as const;
   const caller = spawn(file!, args, { env: cleanEnv, stdio: ['pipe', 'pipe', 'inherit'] });
   t.teardown(() => void caller.kill());

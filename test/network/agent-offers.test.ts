@@ -1,5 +1,5 @@
 /**
- * Which calls the agent takes, each reason to refuse one by itself; and how many it does at once.
+ * Which calls the agent accepts, with each reason to refuse one on its own; and how many it does at once.
  * Runs once: it starts an agent itself.
  */
 
@@ -17,7 +17,7 @@ import { cleanEnv } from '../support/run.ts';
 
 const socketPath = '/run/cni/agent.sock';
 
-/** What {@link offerer} offers, but for what is changed. */
+/** What {@link offerer} offers, unless it is changed. */
 interface Offered {
   build: string;
   mount: string;
@@ -28,8 +28,8 @@ interface Offered {
 }
 
 /**
- * Offers calls to a host's agent, and goes away without their input.
- * @returns what the agent says to the offer. @param prefix of the program that makes the connection.
+ * Offers calls to a host's agent, and hangs up without sending their input.
+ * @returns what the agent answers to an offer. @param prefix of the program that makes the connection.
  */
 function offerer(host: Host) {
   const launcher = readFileSync(join(suites.ours, 'bridge')).toString('latin1');
@@ -147,7 +147,7 @@ test('a call whose runtime gives up while it waits is not begun', async (t) => {
   go();
   t.is((await first).exit, 0);
   await until('nothing waits', async () => (await status()).queued === 0);
-  // A third call comes after it.
+  // A third call is done after all those that waited before it.
   t.is((await add()).exit, 0);
   t.deepEqual(log(), ['begin ADD', 'end ADD', 'begin ADD', 'end ADD']);
   t.is(await link(pod, 'eth0'), undefined);
@@ -155,7 +155,7 @@ test('a call whose runtime gives up while it waits is not begun', async (t) => {
 
 test('a delegate whose plugin comes back to the agent waits for no call that is under way', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });
-  // Its parent has the only place.
+  // Its parent takes the only place.
   await host.start(t, [join(suites.ours, 'cni'), 'agent', '--concurrency', '1']);
   const pod = await host.addPod();
   mkdirSync(host.file('/run/plugins'));

@@ -25,7 +25,7 @@ const network: Conflist = {
   plugins: [{ type: 'bridge', bridge: 'br0', ipam: { type: 'host-local', subnet: '10.33.0.0/24' } }],
 };
 
-/** Values of a text for Prometheus, by name and labels. */
+/** Values in the text format of Prometheus, by name and labels. */
 function parseMetrics(text: string): Map<string, number> {
   const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   return new Map(

@@ -185,7 +185,7 @@ test('the ADD of a runtime that has given up is undone, however long its IPAM pl
   );
   await until('the call has ended', async () => (await callsOf(host)) === 1);
   const waiting = host.file(`${directory}/waiting`);
-  // It may have been ended before it came to wait.
+  // It may have been killed before it got to wait.
   t.false(existsSync(waiting) && existsSync(`/proc/${readFileSync(waiting, 'utf8').trim()}`));
 });
 
@@ -193,7 +193,7 @@ test('DEL waits until the ADD that the runtime has given up is undone', async (t
   const host = await makeHost(t);
   await startAgent(t, host);
   const directory = makeSlowIpam(host);
-  // It ends only when it is killed, two seconds after it was asked to.
+  // It ignores SIGTERM, and ends only when it is killed two seconds later.
   const stubborn = readFileSync(host.file(`${directory}/slow`), 'utf8').replace(
     '#!/bin/sh',
     "$&\ntrap '' TERM",
@@ -247,7 +247,7 @@ test('whatever a peer sends, it gets nothing, and others are served', async (t) 
 test('a result that was passed on counts, even if the agent hears of it when a sign of life is due', async (t) => {
   const host = await makeHost(t);
   const agent = await startAgent(t, host);
-  // The first write says that the call is the agent's own, the second is the result, unless it wakes a thread by one.
+  // The first write accepts the call, the second is the result, unless one in between wakes a thread.
   const slowly = 'strace -o /run/trace -e trace=write -e inject=write:delay_exit=4000000:when=2+'.split(' ');
   const tracer = await host.start(t, ['sh', '-c', `${slowly.join(' ')} -p ${agent.pid} 2>&1`]);
   const { exit, stdout } = await host.tryRun([join(suites.ours, 'bridge')], {
@@ -255,7 +255,7 @@ test('a result that was passed on counts, even if the agent hears of it when a s
   });
   t.is(exit, 0);
   t.regex(stdout, /supportedVersions/);
-  // Held, it may not answer in time.
+  // While it is held up, it may not answer in time.
   await until('the agent goes on', async () => (await callsOf(host).catch(() => 0)) > 0);
   tracer.kill('SIGTERM');
   t.regex(readFileSync(host.file('/run/trace'), 'utf8'), /"R.*\(DELAYED\)/);
@@ -270,7 +270,7 @@ test('a launcher that passes its result on too late fails, as ADD has been undon
   const host = await makeHost(t);
   await startAgent(t, host);
   const pod = await host.addPod();
-  // To a socket, which standard output is here, it would not write(2); what it keeps of its input is not late.
+  // Into a file: it would not write(2) to a socket, its usual standard output. No other write is delayed.
   const late = `strace -qq -o /dev/null -P /run/result -e inject=write:delay_enter=20000000 ${join(suites.ours, 'bridge')}`;
   const { exit } = await host.tryRun(['sh', '-c', `${late} >/run/result`], {
     env: addEnvironment(pod),
@@ -307,7 +307,7 @@ test('a stale socket, one that is not a socket and one of another user are passe
   t.true(await ping(one.pod, '10.33.0.1'));
 });
 
-/** Has a tree of the suite in a host's /run/bin, with links where the suite is in place of copies. */
+/** Puts a tree of the suite, made of hard links rather than copies, at a host's /run/bin. */
 async function installTree(t: ExecutionContext, host: Host): Promise<void> {
   const tree = mkdtempSync(join(suites.ours, '../tree-'));
   t.teardown(() => rmSync(tree, { recursive: true }));
@@ -316,7 +316,7 @@ async function installTree(t: ExecutionContext, host: Host): Promise<void> {
   await host.run(['mount', '--bind', tree, '/run/bin']);
 }
 
-/** Replaces that tree by another build, as far as launcher and agent know, as an upgrade does: name by name. */
+/** Replaces that tree, name by name like an upgrade, by what launcher and agent take for another build. */
 async function upgradeTree(host: Host): Promise<void> {
   const launcher = readFileSync(host.file('/run/bin/bridge')).toString('latin1');
   const [, build = ''] = /\.cni-plugins-([0-9a-f]{12})\//.exec(launcher) ?? [];
@@ -379,7 +379,7 @@ test('an upgrade while pods come and go fails no call', async (t) => {
     }
   };
   const workers = Promise.all(Array.from({ length: 4 }, worker));
-  workers.catch(() => {}); // It is waited for below.
+  workers.catch(() => {}); // It is awaited below.
   try {
     await until('the old build is at work', async () => lives >= 4);
     await upgradeTree(host);
@@ -405,7 +405,7 @@ test('pods that come and go at once share the work, and each gets its own answer
   await (await attach(host, portNet(), ports([7999, 80]))).del();
   const { sandboxes: _, ...idle } = await snapshot(host);
   await startAgent(t, host);
-  // Groups of interfaces that an operator has are none of ours.
+  // Interface groups of an operator are not ours.
   await host.run(['ip', 'link', 'add', 'theirs', 'group', '70000', 'type', 'veth', 'peer', 'name', 'other']);
   await host.run(['mkdir', '/run/counted']);
   writeFileSync(

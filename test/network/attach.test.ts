@@ -146,7 +146,7 @@ for (const [what, meanwhile, expected] of [
     const attaching = cni(host, ['attach', 'web', 'slow'], env);
     await until('the IPAM plugin waits', async () => existsSync(host.file(`${directory}/waiting`)));
     const other = meanwhile(host, one, env);
-    // As long as it would take to do it at once, or until it is done.
+    // Until it is done, or for as long as it would take if it did not have to wait.
     await Promise.race([other, sleep(3000)]);
     writeFileSync(host.file(`${directory}/go`), '');
     const first = await attaching;
@@ -189,7 +189,7 @@ test('what runs in a pod keeps nobody from changing its networks', async (t) => 
   const host = await makeHostWithNetworks(t);
   const one = await attach(host, network, asking(''));
   const { pod } = one;
-  // As a user without any rights; it says so once it has the lock.
+  // As an unprivileged user; it prints a line once it has the lock.
   const script = 'exec 9</proc/self/ns/net; flock 9; echo held; exec sleep 300';
   const holder = await pod.start(t, ['setpriv', '--reuid=65534', '--clear-groups', 'sh', '-c', script]);
   for (const verb of ['attach', 'detach', 'attach']) {
@@ -289,7 +289,7 @@ for (const cniVersion of ['0.4.0', '1.0.0'])
     await host.run(['cp', join(suites.reference, 'portmap'), '/run/bin/portmap']);
     const env = { CNI_PATH: `/run/bin:${suites.ours}` };
     const { plugins } = named.find(({ name }) => name === 'pods')!;
-    // The network that all pods have must have no plugin of others: it is of a version that theirs do not speak.
+    // The network of all pods must have no foreign plugin, as foreign ones do not support its version.
     const plain = several('multus', { ...network.plugins[0], clusterNetwork: 'storage' });
     const mixed = { cniVersion, name: 'mixed', plugins };
     writeNetworks(host, [{ ...mixed, plugins: [{ ...plugins[0]!, bridge: 'br7' }, plugins[1]!] }]);
@@ -330,7 +330,7 @@ test('a network that makes what is saved of the pod too large is not attached', 
   const { size } = statSync(file);
   t.is((await cni(host, ['detach', 'web', 'padded'])).exit, 0);
   const before = [await settled(host), readFileSync(file, 'utf8')];
-  // As base64, the configuration has 4 characters for 3 bytes: with what ADD gives, it is 100 too many.
+  // In base64, the configuration has 4 characters for 3 bytes: with ADD's result, it is 100 too long.
   define(Math.ceil(((1024 * 1024 + 100 - size) * 3) / 4));
   const refused = await cni(host, ['attach', 'web', 'padded']);
   t.is(refused.exit, 1);

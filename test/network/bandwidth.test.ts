@@ -39,7 +39,7 @@ async function bucketOf(ns: Namespace, device: string): Promise<Bucket | undefin
 }
 
 /**
- * The two interfaces of the host that limit a container: the end of its pair, and the one that it sends by.
+ * The two interfaces of the host that limit a container: the host's end of its pair, and its IFB device.
  */
 function devices({ interfaces = [] }: PrintedResult): { veth: string; ifb: string } {
   const named = (prefix: string) => interfaces.find(({ name }) => name.startsWith(prefix))?.name ?? '';
@@ -274,7 +274,7 @@ test('STATUS tries what ADD needs, and leaves nothing of it', async (t) => {
     t.is(await status(limits, '-all'), 1);
   }
   t.deepEqual(await ifbs(host), []);
-  // What only a runtime may limit needs nothing of the kernel as long as it does not.
+  // Limits that only a runtime may set need nothing of the kernel as long as it sets none.
   t.is(await status({ capabilities: { bandwidth: true } }, '-all'), 0);
 });
 

@@ -26,7 +26,7 @@ test('the bench runs, and prints this suite with its agent, without, and the ref
       'ovs',
       'memory',
     ],
-    // Not the newest ones, which would be downloaded.
+    // Not the newest reference plugins, which would be downloaded.
     { env: { CNI_REFERENCE: suites.reference }, timeout: 1_200_000 },
   );
   for (const line of [

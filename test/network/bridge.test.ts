@@ -44,7 +44,7 @@ const dualStack = {
   },
 };
 
-/** Fails an ADD and sees that the host is as it was. */
+/** Checks that an ADD fails, and that the host is as before. */
 async function failsCleanly(
   t: import('ava').ExecutionContext,
   host: Host,
@@ -128,7 +128,7 @@ test('DEL finds the rules by identity when the namespace is gone or not given, w
   await forgotten.pod.remove();
   forgotten.result = undefined;
   await forgotten.del({ netns: '' });
-  // Nothing tells DEL of the pair, which goes with the namespace.
+  // Nothing tells DEL about the pair, which disappears with the namespace.
   await until('the pair goes', async () => !(await links(host)).some(({ ifname }) => /^veth/.test(ifname)));
   await same('no prevResult');
 });
@@ -171,7 +171,7 @@ test('hairpin, isolation, MTU, MAC address and promiscuous mode arrive in the ke
   });
   t.is((await link(host, 'br1'))?.flags.includes('PROMISC'), true);
   await promiscuous.check();
-  // Whoever watches a bridge holds it in that mode for as long as that lasts.
+  // Something else may keep a bridge in promiscuous mode for a while, such as a macvlan in mode "passthru".
   await host.run('ip link set br1 promisc off'.split(' '));
   await host.run('ip link add watch link br1 up type macvlan mode passthru'.split(' '));
   t.is((await link(host, 'br1'))?.promiscuity, 1);
@@ -186,7 +186,7 @@ test('layer 2 only: no IPAM, no addresses, the link up', async (t) => {
   const host = await makeHost(t);
   const one = await attach(host, bridgeNet({ ipam: {}, isGateway: false }));
   t.deepEqual(one.result!.ips, undefined);
-  // The kernel tells of the carrier a little later.
+  // The kernel reports the carrier a little later.
   await until('eth0 is up', async () => (await link(one.pod, 'eth0'))?.operstate === 'UP');
   await one.check();
   await one.del();
@@ -278,7 +278,7 @@ test("DEL removes the host's end of the pair where a process keeps a namespace t
   await one.pod.start(t, ['sh', '-c', 'echo; exec sleep 1000']);
   await one.pod.remove();
   t.truthy(await link(host, name));
-  // Another's, as far as its address tells.
+  // By its address, it could be somebody else's.
   const { address } = (await link(host, name))!;
   await host.run(['ip', 'link', 'set', name, 'address', '02:00:00:00:00:07']);
   await one.del();
@@ -333,7 +333,7 @@ test('CHECK finds a route that leads to another gateway, or stands in another ta
     await one.pod.run(['ip', 'route', 'add', ...other]);
     t.regex((await one.tryCheck()).error?.msg ?? '', message);
     await one.pod.run(['ip', 'route', 'append', ...wanted]);
-    // Another route besides is no drift.
+    // An additional route is no drift.
     await one.check();
   }
 });
@@ -371,7 +371,7 @@ test('rules that are refused while addresses are still being checked leave nothi
   const host = await makeHost(t);
   await (await attach(host, bridgeNet(dualStack))).del();
   await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/usr/local/sbin']);
-  // One that can be used, and refuses these rules.
+  // It passes a test, but refuses these rules.
   const refusing = '#!/bin/sh\ncase "$*" in *--test*) ;; *) exit 1 ;; esac\n';
   writeFileSync(host.file('/usr/local/sbin/ip6tables-restore'), refusing, { mode: 0o755 });
   const network = bridgeNet({ ...dualStack, enabledad: true });
@@ -548,7 +548,7 @@ test('a bridge with null MAC address is given one where its gateway is added', a
 
 test('the MAC address of a bridge stays when the pod that came first goes', async (t) => {
   const host = await makeHost(t);
-  // What went before must not keep the address from being pinned.
+  // An earlier network without a gateway must not keep the bridge's MAC address from being pinned.
   await (await attach(host, bridgeNet({ isGateway: false, ipam: undefined }))).del();
   const pods = [
     await attach(host, bridgeNet()),
@@ -675,7 +675,7 @@ test('a route on the link leads by no gateway, as DHCP servers ask for it with r
     ['203.0.113.0/24', undefined],
     ['default', '10.5.0.1'],
   ]);
-  // IPv6 has no scopes.
+  // IPv6 routes have no scopes.
   t.regex(await one.pod.run('ip -6 route show fd12::/48'.split(' ')), /via fd00:5::1 dev eth0/);
   await one.check();
   await one.pod.run('ip route del 203.0.113.0/24'.split(' '));

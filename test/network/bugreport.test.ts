@@ -8,7 +8,7 @@ import { makeOperator } from '../support/operator.ts';
 
 const pem = '-----BEGIN EC PRIVATE KEY-----\nTOPSECRET-PEM\n-----END EC PRIVATE KEY-----';
 
-/** A network with secrets wherever configurations of the field have them. */
+/** A network with secrets wherever configurations in the field have them. */
 const network: Conflist = {
   cniVersion: '1.1.0',
   name: 'net',
@@ -49,7 +49,7 @@ test('the archive has what is known of the host, without secrets, for root alone
   });
   writeFileSync(on.host.file('/etc/cni/net.d/99-torn.conf'), '{"password": "TOPSECRET-8", "name":');
   writeFileSync(on.host.file('/var/lib/cni/results/net-torn-eth0'), '{"kind":');
-  // Of another architecture, as it were.
+  // As if it were of another architecture.
   writeFileSync(on.host.file('/run/tc'), '\x7fELF', { mode: 0o755 });
   await on.host.run(['sh', '-c', 'mount --bind /run/tc "$(realpath "$(command -v tc)")"']);
   const before = await snapshot(on.host);

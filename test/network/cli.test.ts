@@ -103,7 +103,7 @@ test('add, check, del and status run a network as cnitool does', async (t) => {
   t.is((await host.run(['ls', '/var/lib/cni/results'])).trim(), '');
   t.regex((await run('add', 'none', pod.netns)).stderr, /none/);
   t.regex((await run('add', 'podnet', '/etc/passwd')).stderr, /not a network namespace/);
-  // A cache that is damaged does not keep the container from being taken down.
+  // A damaged cache does not keep DEL from detaching the container.
   await run('add', 'podnet', pod.netns);
   await host.run(['sh', '-c', `echo '{' > /var/lib/cni/results/${cached}`]);
   t.is((await run('del', 'podnet', pod.netns)).exit, 0);
@@ -358,7 +358,7 @@ test('gc --all --dry-run tells what would be removed, the living too, and remove
   t.regex(dry.stdout, /2 attachments would be removed, 0 kept/);
   t.deepEqual(await snapshot(host), before);
   t.is((await run(['check', 'podnet', alive.netns], port8080)).exit, 0);
-  // A network whose name begins like this one's is another one.
+  // A network whose name is the beginning of this one's is another one.
   const pod = { ...sample('10-bridge.conflist'), name: 'pod', cniVersion: '1.1.0' };
   await host.run(['sh', '-c', 'cat > /etc/cni/net.d/20-pod.conflist'], { stdin: JSON.stringify(pod) });
   const other = await run(['gc', 'pod', '--all']);

@@ -17,7 +17,7 @@ for (const backend of ['iptables', 'nftables'])
   test(`${backend}: UDP conversations are forgotten in both families, by DEL and by GC`, async (t) => {
     const host = await makeHost(t);
     const outside = await outsideOf(host);
-    // Longer than the thirty seconds after which the kernel forgets by itself.
+    // Longer than the thirty seconds after which the kernel forgets a connection by itself.
     await host.run(['sh', '-c', 'echo 600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout']);
     // An address of the host that no interface has, as of a load balancer.
     await host.run('ip route add local 198.51.100.7 dev lo'.split(' '));
@@ -28,7 +28,7 @@ for (const backend of ['iptables', 'nftables'])
       const one = await attach(host, network, ports([5353, 53, 'udp']));
       await serve(t, one.pod, 'udp', 53, 'pod');
       for (const family of [4, 6] as const) {
-        // The host asks for no neighbours while the link-local address of the new bridge is being checked.
+        // The host asks for no neighbours while the link-local address of the new bridge is tentative.
         await until(
           `IPv${family} is answered`,
           async () => (await ask(outside, 'udp', hosts[family], 5353))?.label === 'pod',
@@ -51,7 +51,7 @@ for (const backend of ['iptables', 'nftables'])
       t.deepEqual(await tracked(host, family, 5353), [], `GC, IPv${family}`);
   });
 
-/** What comes after a DEL that did not get to its end, and what that is told. */
+/** What may follow a DEL that did not finish, and what it is told. */
 const remedies: Readonly<Record<string, (portmap: Attachment) => Promise<void>>> = {
   'DEL that is told the mappings': async (portmap) => {
     await portmap.host.run(['rm', '-r', '/run/cni/portmap']);

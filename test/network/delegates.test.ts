@@ -55,14 +55,14 @@ test('an IPAM plugin that is just being replaced is waited for', async (t) => {
   await host.run(['sh', '-c', `mkdir /run/bin && cp /usr/lib/cni/static /run/bin/addresses`]);
   const fixed = {
     ...network,
-    // The newest that this program takes.
+    // The newest version that this program supports.
     cniVersion: '1.0.0',
     plugins: [
       { ...network.plugins[0]!, ipam: { type: 'addresses', addresses: [{ address: '10.5.0.2/24' }] } },
     ],
   };
   const [program, ...args] = host.enter as [string, ...string[]];
-  // As whoever copies a new program over it: execve(2) fails with ETXTBSY while the file is open for writing.
+  // Like copying a new program over it: execve(2) fails with ETXTBSY while the file is open for writing.
   const writer = spawn(program, [...args, 'sh', '-c', 'exec 3>>/run/bin/addresses; echo open; read _'], {
     env: cleanEnv,
     stdio: ['pipe', 'pipe', 'inherit'],

@@ -21,7 +21,7 @@ const leaseFiles = (host: Host) => readdirSync(host.file('/run/cni/dhcp-leases')
 
 test('bridge: a pod gets its address by the bridge, and DEL releases it while the interface still exists', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
-  // The host's way out becomes a port of the bridge.
+  // The host's uplink becomes a port of the bridge.
   await host.run(['ip', 'link', 'add', 'br0', 'type', 'bridge']);
   await host.run(['ip', 'link', 'set', 'eth0', 'master', 'br0']);
   await host.run(['ip', 'link', 'set', 'br0', 'up']);
@@ -49,7 +49,7 @@ test('bridge: a pod gets its address by the bridge, and DEL releases it while th
   await one.del();
   await server.untilReleased(one.ip);
   t.regex(server.said(), new RegExp(`DHCPRELEASE\\(eth0\\) ${one.ip.replaceAll('.', '\\.')} `));
-  // The server empties the file before it writes it anew.
+  // The server truncates the file before it rewrites it.
   await until('the other lease is kept', async () => (await server.leases()).includes(` ${two.ip} `));
   t.is(await link(one.pod, 'eth0'), undefined);
   t.is(leaseFiles(host).length, 1);
@@ -61,7 +61,7 @@ test('bridge: a pod gets its address by the bridge, and DEL releases it while th
 test('a daemon in a container listens on the host, and takes up the leases that it has there', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   const server = await dnsmasq(t, outside);
-  // A mount that is there before the container.
+  // A sandbox that was mounted before the container started.
   const pod = await host.addPod();
   const first = await daemonInContainer(t, host, '-hostprefix', '/mnt', '-broadcast=true', '-timeout=0');
   const one = await attach(host, sample(dhcpSample), { pod });
@@ -85,7 +85,7 @@ test('ptp: a server on the host end of the pair is asked, and told of DEL', asyn
   const pod = await host.addPod();
   const one = new Attachment(host, pod, network);
   const adding = one.tryAdd();
-  // The host end gets a random name: whoever serves there has to wait for it.
+  // The host end gets a random name, which a server there has to wait for.
   const isHostEnd = ({ ifname, linkinfo }: { ifname: string; linkinfo?: { info_kind?: string } }) =>
     linkinfo?.info_kind === 'veth' && ifname !== 'eth0';
   let hostEnd: string | undefined;
@@ -157,7 +157,7 @@ test('a daemon that is restarted during ADD and DEL: code 11, and the next try s
   await until('the daemon asks', async () =>
     (await one.pod.tryRun(['ip', '-j', 'link', 'show', 'eth0'])).stdout.includes('"UP"'),
   );
-  // It waits for the ADD.
+  // DEL waits for the ADD.
   const deleting = runPlugin(host, 'dhcp', 'DEL', { pod: one.pod, config });
   await until(
     'DEL has asked, too',
@@ -188,7 +188,7 @@ test('a lease whose namespace is no longer one ends neither the daemon nor other
         .find((line) => line.includes(` ${ip} `))
         ?.split(' ')[0],
     );
-  // A loop of links in its place.
+  // A loop of symbolic links in its place.
   await host.run(['sh', '-c', `umount "$0"; ln -sfn "${broken.pod.name}" "$0"`, broken.pod.netns]);
   await until('the broken lease has ended', () => leaseFiles(host).length === 1);
   const granted = await expiryOf(sound);
@@ -295,13 +295,13 @@ test('a server that takes an address back while it is renewed has the interface 
   const again = await dnsmasq(t, outside, ...times);
   await until('the refusal', () => /DHCPNAK\(eth0\)/.test(again.said()));
   await until('the end of the lease', () => leaseFiles(host).length === 0);
-  // What it says may be read after the end is seen.
+  // Its output may be read only after the end of the lease is seen.
   const loss = new RegExp(`The DHCP server took address ${one.ip.replaceAll('.', '\\.')} back`);
   await until('the daemon says so', () => loss.test(keeper.said()));
   t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
 });
 
-/** Starts the daemon where more time has passed since the host was booted. */
+/** Starts the daemon with a clock that says the host was booted so much earlier. */
 async function daemonLater(t: ExecutionContext, host: Host, seconds: number): Promise<void> {
   const later = `unshare --time --boottime ${seconds} --fork --kill-child`;
   await host.start(t, ['sh', '-c', `echo ready; exec ${later} ${join(suites.ours, 'dhcp')} daemon`]);
@@ -337,7 +337,7 @@ test('a lease of an earlier boot is forgotten, and what has the name of its sand
   t.true((await link(one.pod, 'eth0'))!.flags.includes('UP'));
 });
 
-/** Has another pod come in the place of one that is gone without DEL, at the same path. */
+/** Replaces a pod that is gone without DEL by another one, at the same path. */
 async function replace({ pod }: Attachment, host: Host): Promise<void> {
   await pod.remove();
   await host.run(['ip', 'netns', 'add', pod.name]);

@@ -26,7 +26,7 @@ test('a pod gets address, gateway and routes from a real server, and gives them 
   await one.del();
   await one.del();
   await server.untilReleased(one.ip);
-  // The server empties the file before it writes it anew.
+  // The server truncates the file before it rewrites it.
   await until('the other lease is kept', async () => (await server.leases()).includes(` ${two.ip} `));
   t.regex((await one.tryCheck()).error?.msg ?? '', /no lease/);
 });
@@ -83,7 +83,7 @@ test('routers come only where they are asked for, and a netmask always', async (
 
 test('a lease is renewed in time, also by a daemon that was started anew', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
-  // Ten seconds after which the lease is renewed; two minutes are the least that dnsmasq grants.
+  // The lease is renewed after three seconds; two minutes are the least that dnsmasq grants.
   const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
   const first = await daemon(t, host);
   const one = await attach(host, sample(name));
@@ -127,7 +127,7 @@ test('an address that somebody uses already is declined, and another one taken',
 
 test('servers that are silent, talk garbage, refuse or leave the netmask out: an error in bounded time, and nothing is left', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
-  // Where a limited broadcast goes.
+  // The way that limited broadcasts go.
   await outside.run(['ip', 'route', 'add', 'default', 'dev', 'eth0']);
   await daemon(t, host, '-resendtimeout', '10s', '-resendmax', '200ms');
   const pod = await host.addPod();

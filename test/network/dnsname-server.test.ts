@@ -1,4 +1,4 @@
-/** The dnsmasq of a network: when it runs, and when it is exchanged or ended. */
+/** The dnsmasq of a network: when it runs, and when it is replaced or ended. */
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
@@ -54,7 +54,7 @@ test('a server is exchanged though it has removed its file long before its socke
   const slowly = 'strace -DDqq -fo /dev/null -e trace=unlink -e inject=unlink:delay_exit=500000';
   const env = await fakePrograms(host, `exec ${slowly} /usr/sbin/dnsmasq "$@"`, ['dnsmasq'], ['']);
   const web = await attach(host, network(), named('web', { env }));
-  // Ports are in its configuration, so that it is started anew.
+  // Ports are in its configuration, so that it is restarted.
   const other = await attach(
     host,
     network(),
@@ -75,7 +75,7 @@ test("the server of a podman in root's login goes on, and ends with the last con
   endNameServer(t, host, 'names', parent);
   endNameServer(t, host, 'names');
   const first = await attach(host, network(), named('first'));
-  // As podman's plugin has it: at the same gateway, and with a line that names no container.
+  // As podman's plugin leaves it: at the same gateway, and with lines that name no container.
   await host.run([
     'sh',
     '-ec',

@@ -73,7 +73,7 @@ test('a firewall that drops all for the host lets look-ups through, with iptable
     t.deepEqual(await dig(web.pod, '10.31.0.1', 'web.cluster.local'), ['10.31.0.2']);
     t.deepEqual(await dig(web.pod, '10.31.0.1', 'web.cluster.local', '+tcp'), ['10.31.0.2']);
     await web.check();
-    // Who is not of the network asks in vain.
+    // Clients outside of the network get no answer.
     const outside = await outsideOf(host);
     const refused = await outside.tryRun(['dig', '@10.31.0.1', '+time=1', '+tries=1', 'web.cluster.local']);
     t.not(refused.exit, 0);
@@ -180,7 +180,7 @@ test('what cannot be is refused, and leaves nothing', async (t) => {
   );
 });
 
-/** Takes the programs of iptables away from a host; Debian has them behind /etc/alternatives. */
+/** Hides the programs of iptables from a host; Debian has them behind /etc/alternatives. */
 async function removeIptables(host: Host): Promise<void> {
   await host.run(['mkdir', '/run/alternatives']);
   await host.run(['mount', '--bind', '/run/alternatives', '/etc/alternatives']);

@@ -52,7 +52,7 @@ test('a firewall that drops what pods send', async (t) => {
       cause: fault.includes('br0') ? /on purpose/ : /has no plugin "firewall"/,
       isWell: () => ping(pod, '192.0.2.2'),
     });
-    // What accepts packets to mend one fault would hide the next.
+    // Rules that accept packets, added to fix one fault, would hide the next.
     await on.sh(
       'for p in iptables iptables-legacy; do $p -P FORWARD ACCEPT; $p -F FORWARD; done; ' +
         'nft "add table inet f; delete table inet f"',

@@ -61,7 +61,7 @@ test('rules of "firewall" that name no container are not removed while a pod nee
   const before = await rules();
   t.notRegex(before, /cnitool/);
   const { found, fixes } = await examine(on, ['--fix']);
-  // CHECK wants them in the variant of today as well, which is fixed by others.
+  // CHECK also misses the rules in the current variant, which the rule "attachments" fixes.
   t.deepEqual(
     fixes.map(({ rule }) => rule),
     ['attachments'],

@@ -37,7 +37,7 @@ test('what containers have left on a network with "disableGC" is not collected',
   for (const { fix } of found)
     t.regex(fix, /no other runtime .* take "disableGC" out of .* run "cni gc shared"$/);
   t.regex(await on.sh('ls /var/lib/cni/networks/shared'), /10\.8\.0\.2/);
-  // What was so when the pod was attached does not count.
+  // How the network was configured when the pod was attached does not count.
   await on.sh(`sed -i 's/"disableGC": *true/"disableGC": false/' /etc/cni/net.d/*`);
   const now = await examine(on, ['--fix']);
   t.deepEqual([now.fixes.map(({ fixed }) => fixed), now.exit], [[true], 0]);

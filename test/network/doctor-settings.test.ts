@@ -91,7 +91,7 @@ test('pods that no Service leads back to themselves, for want of hairpin mode', 
 
 test('a table of connections that is nearly full', async (t) => {
   const { on } = await scene(t);
-  // The limit is the machine's, so that it is a file of the host that says what it is.
+  // The limit is the machine's, so a file of the host is put in its place.
   await on.sh('echo 1000 > /run/max; mount --bind /run/max /proc/sys/net/netfilter/nf_conntrack_max');
   const insert = Array.from(
     { length: 40 },

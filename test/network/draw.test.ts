@@ -255,7 +255,7 @@ function isWithin(inner: Box, outer: Box): boolean {
   );
 }
 
-/** Lines of text touch: half a pixel is none. */
+/** Adjacent lines of text touch: half a pixel is no overlap. */
 function overlap(a: Box, b: Box): boolean {
   const common = Math.min(a.right, b.right) - Math.max(a.left, b.left);
   return common > 0.5 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5;
@@ -267,12 +267,12 @@ function textOf({ nodes }: Drawing, title: string): string {
   return node?.texts.map(({ text }) => text).join('\n') ?? '';
 }
 
-/** Without what is between words, and the lines of the tree. */
+/** A text without white space, and without the lines of the tree. */
 function squeeze(text: string): string {
   return text.replace(/[\s│├└─]/g, '');
 }
 
-/** The pod's own addresses, as ip(8) tells. */
+/** The pod's own addresses, as ip(8) shows them. */
 async function addressesOf(pod: Pod): Promise<string[]> {
   const links = await ipJson<{ ifname: string; addr_info: { local: string; scope: string }[] }>(
     pod,

@@ -12,7 +12,7 @@ import { type Host, makeHostWithDevices } from '../support/host.ts';
 import { link, networkSnapshot, snapshot, sysctl } from '../support/observe.ts';
 import { addEnvironment, type PrintedError } from '../support/plugin.ts';
 
-/** The first plugin of a chain that is killed and failed elsewhere, here with default routes of both families. */
+/** The first plugin of one of the proofs' chains, here with default routes of both families. */
 function firstOf(subject: string): PluginConf {
   const [plugin] = subjects[subject]!.network.plugins as [PluginConf];
   return { ...plugin, ipam: { ...(plugin.ipam as object), routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }] } };

@@ -354,7 +354,7 @@ test('the sample network works', async (t) => {
 
 /**
  * Hides the programs of iptables and nftables in a host.
- * @returns where they are to be had, to look at its rules.
+ * @returns a namespace in which they can still be run, to look at the host's rules.
  */
 async function hidePrograms(host: Host): Promise<Namespace> {
   for (const program of ['xtables-nft-multi', 'xtables-legacy-multi', 'nft'])

@@ -142,7 +142,7 @@ const isolation = (bridge: string, policy: string) => {
     `-A CNI-ISOLATION-STAGE-2 ${shared} -j RETURN`,
   ];
 };
-/** Listed, with comments in front of the target whichever release of iptables lists them. */
+/** The rules as listed, with comments before the target whichever release of iptables lists them. */
 const isolationOf = async (host: Host, family: 4 | 6 = 4) =>
   (await rules(host, family)).filter((rule) => rule.startsWith('-A') && rule.includes('ISOLATION'));
 

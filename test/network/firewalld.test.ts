@@ -106,12 +106,12 @@ test('where firewalld runs and dbus-send is missing, no other firewall is taken 
   t.deepEqual(files(host, '/run/cni/firewall'), {});
   const chosen = { ...network, plugins: [network.plugins[0]!, { type: 'firewall', backend: 'iptables' }] };
   await (await attach(host, chosen)).del();
-  // A bus alone says nothing.
+  // A bus alone does not mean that firewalld is there.
   await host.run(['nft', 'delete', 'table', 'inet', 'firewalld']);
   await (await attach(host, network)).check();
 });
 
-/** An environment in which nothing but whether firewalld runs is answered. */
+/** An environment in which D-Bus answers only whether firewalld runs. */
 async function failingSecondCall(host: Host): Promise<NodeJS.ProcessEnv> {
   mkdirSync(host.file('/run/fake'));
   const script =

@@ -36,7 +36,7 @@ function leftBehind(host: Host): string[] {
     .map(([file]) => file);
 }
 
-/** All that there is on the node but routes, which lag behind when a bridge loses its last port. */
+/** Everything on the node except routes, which lag behind when a bridge loses its last port. */
 async function settled(host: Host): Promise<object> {
   return { ...(await observe.snapshot(host)), routes: [] };
 }
@@ -82,7 +82,7 @@ test('pods on two nodes reach each other over VXLAN, and a host port leads acros
   t.regex(v4!, /^10\.244\.1\./);
   t.regex(client.ip, /^10\.244\.2\./);
 
-  // An address of IPv6 is first looked for on the link.
+  // An IPv6 address is checked for duplicates first.
   for (const address of [v4!, v6!])
     await observe.until(`${address} answers`, () => observe.ping(client.pod, address));
   await observe.serve(t, web.pod, 'tcp', 80, 'web');

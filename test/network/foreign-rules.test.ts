@@ -45,7 +45,7 @@ test('attachments come, are checked and go beside rules of nft, and shared rules
     await attach(host, portNet(), ports([8081, 80])),
   ];
   await one.check();
-  // The rules that containers share are looked up again.
+  // Another ADD looks the shared rules up again.
   await new Attachment(
     host,
     one.pod,

@@ -43,7 +43,7 @@ test('pods that a shell in another mount namespace does not see are not taken fo
   ]);
 });
 
-/** Addresses that host-local has given away. */
+/** Addresses that host-local has allocated. */
 const reservedIn = async (host: Host, network: string) =>
   (await host.run(['ls', `/var/lib/cni/networks/${network}`])).match(/^10\..*$/gm) ?? [];
 
@@ -88,7 +88,7 @@ for (const [what, lose] of [
 
     const script = lose.replaceAll('alone-$id', `alone-${aloneId}`).replaceAll('$id', id);
     await host.run(['sh', '-ec', script]);
-    // What is left of a container that is gone all the same.
+    // Something left by a container that is really gone.
     await host.run(['sh', '-c', "printf 'lost\\r\\neth0' > /var/lib/cni/networks/pods/10.41.0.77"]);
     const { exit, stdout, stderr } = await cni('gc', '--trace');
     t.is(exit, 1, stdout + stderr);
@@ -122,7 +122,7 @@ test('gc detaches each container with the configuration that it was attached wit
   const gone = [await host.addPod(), await host.addPod()];
   t.is((await cni('add', 'several', gone[0]!.netns)).exit, 0);
   t.is((await cni('add', 'storage', gone[1]!.netns)).exit, 0);
-  // As a definition of the same name in another namespace, or an edited file.
+  // As with a definition of the same name in another namespace, or an edited file.
   writeNetworks(host, [pods, storageIn('/var/lib/cni/second'), manifold]);
   const living = await host.addPod();
   t.is((await cni('add', 'storage', living.netns)).exit, 0);
@@ -164,7 +164,7 @@ test('containers of nerdctl have names of their own, and are gone when their PID
     const { netns } = await on.host.addPod();
     const { pid } = await on.host.start(t, ['nsenter', `--net=${netns}`, 'sh', '-c', 'echo; exec sleep 300']);
     await on.cni(['add', 'net', `/proc/${pid}/ns/net`]);
-    // As nerdctl calls it.
+    // The container ID that nerdctl would give.
     const [byHand] = (await on.sh('ls /var/lib/cni/results')).match(/cnitool-[0-9a-f]+/)!;
     for (const file of [`results/net-${byHand}-eth0`, `networks/net/10.5.0.${i + 2}`])
       rewrite(`/var/lib/cni/${file}`, (text) => text.replaceAll(byHand, id));

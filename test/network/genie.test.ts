@@ -32,7 +32,7 @@ test('a pod has the networks of its annotation, by name or file, or those by def
     [{ [standard]: 'shop/backup,storage' }, ['eth0', 'eth1', 'eth2'], /^10\.41\.0\./],
     [{ cni: ' ', [standard]: 'storage@st0' }, ['eth0', 'st0'], /^10\.41\.0\./],
     [{ cni: 'backup', [standard]: 'storage' }, ['eth0', 'eth1'], /^10\.41\.0\./],
-    // By load: what the kernel itself has just sent by a bridge counts, too.
+    // Chosen by load, in which packets that the kernel itself has just sent by a bridge count, too.
     [{ cni: '' }, ['eth0'], /^10\.41\./],
   ] as const) {
     const pod = await attach(host, network, annotated(annotations as never));

@@ -39,7 +39,7 @@ test('an iptables-restore that hangs fails one ADD, and the rules of others are 
   t.true(performance.now() - start < 90_000);
   t.is(error?.code, 11);
   t.regex(error!.msg, /^"iptables-restore" had not ended after 60 seconds, and was killed\. Try again/);
-  // A zombie is of no program.
+  // A zombie has no executable.
   await until('it is gone', async () => !existsSync(`/proc/${pid}/exe`));
   await second.check();
   await first.del();

@@ -40,7 +40,7 @@ test('the device goes into the pod and comes back under its name', async (t) => 
   }
 });
 
-/** A sysfs of a host's own, with these directories, and a driver for programs in user space. */
+/** A sysfs of a host's own, with these directories, and with vfio-pci, the driver for user space. */
 async function makeSysfs(host: Host, ...directories: string[]): Promise<void> {
   await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/sys']);
   await host.run(['mkdir', '-p', '/sys/bus/pci/drivers/vfio-pci', ...directories]);

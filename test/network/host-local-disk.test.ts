@@ -299,13 +299,13 @@ test('an empty file that was taken over by a process that was killed as well is 
   const stamp = statSync(join(network.seen, '.owners/net/stamp'));
   writeFileSync(network.path('10.1.0.3'), '');
   utimesSync(join(network.seen, 'net'), stamp.atimeMs / 1000, stamp.mtimeMs / 1000);
-  // As the process left it that took the empty file over, and was killed before it could update the index.
+  // As left by a process that took the empty file over, and was killed before it could update the index.
   writeFileSync(network.path('10.1.0.3'), 'killed\r\neth0');
   t.is(statSync(join(network.seen, 'net')).mtimeMs, stamp.mtimeMs);
   await network.del(t, 'killed');
   t.deepEqual(network.addresses, ['10.1.0.2']);
 
-  // And this suite's own taking over moves the directory's time: nothing has to be read twice.
+  // This suite takes a file over by replacing it, which changes the directory's time: nothing is read twice.
   writeFileSync(network.path('10.1.0.3'), '');
   utimesSync(join(network.seen, 'net'), stamp.atimeMs / 1000, stamp.mtimeMs / 1000);
   const before = statSync(network.path('10.1.0.3')).birthtimeMs;
@@ -332,7 +332,7 @@ test('a second ADD of a living attachment is refused and its reservations stay, 
   const second = await network.call('ADD', 'a', { ipam });
   t.regex(second.error?.msg ?? '', /already has address 10\.2\.0\.2/);
   t.deepEqual(network.addresses.sort(), both);
-  // One of its addresses is gone: the set that has none reserves nothing as long as the other refuses.
+  // One of its addresses is gone: that set reserves nothing as long as the other one refuses.
   for (const gone of both) {
     const kept = both.filter((address) => address !== gone);
     rmSync(network.path(gone));

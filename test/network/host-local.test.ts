@@ -284,7 +284,7 @@ test('GC keeps the valid, in this network only', async (t) => {
   await pool.add('b', 'ours', { ifname: 'eth1' });
   await pool.add('z', 'ours', { conf: { name: 'other' } });
   pool.write('10.1.0.99', '');
-  // Of a very old version, without an interface name: the container tells.
+  // Written by a very old version, without an interface name: the container decides.
   pool.write('10.1.0.98', 'b');
   pool.write('10.1.0.97', 'gone');
   const gc = (valid: unknown) => pool.run('GC', '', { conf: { 'cni.dev/valid-attachments': valid } });

@@ -14,7 +14,7 @@ const command = join(suites.ours, 'cni');
 const unitDirectory = '/etc/systemd/system';
 const units = ['cni-agent.socket', 'cni-agent.service'];
 
-/** A host whose init is systemd, as far as one can see. */
+/** A host whose init seems to be systemd. */
 async function makeSystemdHost(t: Teardown): Promise<Host> {
   const host = await makeHost(t);
   await host.run(['mkdir', '-p', '/run/systemd/system', '/run/fake', '/run/bin', '/run/other']);

@@ -60,9 +60,9 @@ const prepared = mkdtempSync(join(tmpdir(), 'cni-install-backup-'));
 test.after.always(() => rmSync(prepared, { recursive: true }));
 
 /**
- * What tests begin with; an installation starts every plugin, so that these are done once. "other" and
- * "third" are builds, "reference" has plugins of another suite, which "first" has replaced by the other
- * build, and "second" by this one after that.
+ * The directories that tests begin with; an installation starts every plugin, so that these are made once.
+ * "other" and "third" are builds, and "reference" has plugins of another suite; in "first", these were
+ * replaced by the other build, and in "second" by this one after that.
  */
 type Scene = 'other' | 'third' | 'reference' | 'first' | 'second';
 test.before('install what tests begin with', async (t) => {
@@ -81,14 +81,14 @@ test.before('install what tests begin with', async (t) => {
   t.regex(second.stdout, /"cni install --rollback" puts it back/);
 });
 
-/** A directory of the test's own with what is there in a scene. */
+/** The test's own copy of one of these directories. */
 function begin(t: ExecutionContext, scene: Scene): string {
   const bin = join(directory(t), scene);
   linkAll(join(prepared, scene), bin);
   return bin;
 }
 
-/** Names in a directory, hidden ones too, each with what tells the file: type, inode and target. */
+/** Names in a directory, hidden ones too, each with what identifies it: its inode, its target or its type. */
 function contents(bin: string): Record<string, string> {
   const describe = (path: string) => {
     const status = lstatSync(path);
@@ -106,8 +106,8 @@ function contents(bin: string): Record<string, string> {
 }
 
 /**
- * Those of our names that do not answer, of which a runtime would see an ADD fail. Names that are links of one
- * file start the same, so that one of them is tried.
+ * Our plugins that do not answer, of which a runtime would see an ADD fail. Names that are links to one file
+ * start in the same way, so that only one of them is tried.
  */
 async function failing(bin: string, among = names): Promise<string[]> {
   const plugins = among.filter((name) => name !== 'cni');
@@ -238,15 +238,15 @@ test('only one of --agent, --rollback and --uninstall can be given', async (t) =
   t.regex(stderr, /exclude one another/);
 });
 
-/** System calls by which a call changes what is in directories. */
+/** System calls that change the contents of directories. */
 const changing = ['rename', 'link', 'symlink', 'unlink', 'mkdir', 'rmdir', 'chmod', 'fchmod']
   .flatMap((name) => [name, `${name}at`])
   .map((name) => `?${name}`)
   .join();
 
 /**
- * Does a call, and stops it after each change of a directory: what is there then is what is left when it is
- * killed there.
+ * Runs `cni install`, and stops it after each change of a directory: what is there then is what is left if it
+ * is killed there.
  * @returns copies of the directory at these moments, with hard links to the files.
  */
 async function copiesDuring(t: ExecutionContext, bin: string, options: readonly string[]): Promise<string[]> {

@@ -75,7 +75,7 @@ test('the DaemonSet lets install write to a directory of another user, and witho
 test('install puts each new executable in the place of the old one, which is never gone', async (t) => {
   const directory = scratch(t);
   const binDir = join(directory, 'bin');
-  // Files of their own: renaming one link over another of the same file does nothing.
+  // Separate files: renaming one hard link over another one of the same file does nothing.
   mkdirSync(binDir);
   const names = pluginNames(suites.ours);
   for (const name of names) copyFileSync(join(suites.ours, name), join(binDir, name));

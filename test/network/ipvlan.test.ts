@@ -1,4 +1,4 @@
-/** What of ipvlan does not need its kernel module. The rest is in test/uml/masters.test.ts. */
+/** The parts of ipvlan that do not need its kernel module. The rest is in test/uml/masters.test.ts. */
 
 import test from 'ava';
 import { runNetworkVerb, sample } from '../support/chain.ts';

@@ -9,7 +9,7 @@ import type { KubeObject } from '../support/kube-objects.ts';
 
 const program = join(import.meta.dirname, '../support/kube-ask.ts');
 
-/** What a call of the client gave. */
+/** The outcome of a call of the client. */
 interface Answer {
   readonly value?: KubeObject & { items: KubeObject[]; continue?: string };
   readonly failure?: string;
@@ -248,7 +248,7 @@ test('a kubeconfig that cannot be used says what is wrong, and no secret', async
     writeFileSync(host.file(path), text);
     await failsBy(path, pattern);
   }
-  // Relative to it, by a file, and as JSON.
+  // The token's file is relative to the kubeconfig, which is JSON here, and comes before "token".
   writeFileSync(host.file('/run/kube-pki/token'), 'node-token\n');
   const [answer] = await ask(host, api.kubeconfig('k', { user: { tokenFile: 'token', token: 'old' } }), get);
   t.is(answer!.value!.metadata.name, 'a');

@@ -11,7 +11,7 @@ import { suites } from '../support/plugin.ts';
 import { portNet } from '../support/portmap.ts';
 import { run } from '../support/run.ts';
 
-/** More than the kernel numbers processes up to. */
+/** A PID above the kernel's limit. */
 const noProcess = 2 ** 22 + 1;
 
 /** Makes a file or directory look as if nothing had changed it for some minutes. */

@@ -15,7 +15,7 @@ const bridge = {
 };
 const portmap = { type: 'portmap', capabilities: { portMappings: true } };
 
-/** What a run of the command took, of which a host with many pods must not take more. */
+/** The cost of a run of the command, which must not be higher on a host with many pods. */
 interface Cost {
   programs: number;
   /** Lists that the command itself asked the kernel for, in the host's namespace and in those of pods. */
@@ -24,7 +24,7 @@ interface Cost {
   directories: number;
 }
 
-/** A host to which pods are added, and what `cni` takes there. */
+/** A host to which pods are added, and what `cni` costs there. */
 async function hostWith(t: ExecutionContext, plugins: object[]) {
   const host = await makeHost(t);
   const env = { CNI_PATH: suites.ours };

@@ -306,7 +306,7 @@ test('what is deleted while it is looked at is left out, and not called broken',
   await add('podnet', 'web');
   await host.run(['cp', '-r', '/var/lib/cni/results', '/run/kept']);
   mkdirSync(host.file('/run/bin'));
-  // As CHECK sees it when DEL has taken something away, and the runtime is about to remove the record.
+  // What CHECK reports when DEL has removed something, and the runtime is about to remove the record.
   const script = `#!/bin/sh
 rm /var/lib/cni/results/podnet-* > /dev/null 2>&1
 echo '{"code": 100, "msg": "a rule is missing"}'

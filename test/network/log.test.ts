@@ -1,5 +1,5 @@
 /**
- * The log of calls: what it says, where it goes, and that nothing that befalls it fails a call.
+ * The log of calls: what it says, where it goes, and that no trouble with it fails a call.
  * Runs once: it starts an agent itself.
  */
 
@@ -262,7 +262,7 @@ test('a file sets it for the host, and CNI_LOG goes before it', async (t) => {
   }
 });
 
-/** What may be in the way of a log file, with what is said of it. */
+/** What may be in the way of a log file, with the message about it. */
 const obstacles: Record<string, readonly [RegExp, (host: Host, file: string) => unknown]> = {
   link: [/is a symbolic link/, (host, file) => symlinkSync('/run/victim', host.file(file))],
   'hard link': [/other hard links/, (host, file) => linkSync(host.file('/run/victim'), host.file(file))],
@@ -309,7 +309,7 @@ for (const [name, [complaint, put]] of Object.entries(obstacles))
 
 /** Starts systemd's journal in a host. */
 async function startJournal(t: ExecutionContext, host: Host) {
-  // It ends where it finds no control groups.
+  // It exits if it finds no control groups.
   await host.run(['mount', '-t', 'cgroup2', 'cgroup2', '/sys/fs/cgroup']);
   await host.run(['mkdir', '-p', '/run/systemd/journal']);
   const journal = await host.start(t, ['sh', '-c', 'echo started; exec /lib/systemd/systemd-journald']);
@@ -317,7 +317,7 @@ async function startJournal(t: ExecutionContext, host: Host) {
   return journal;
 }
 
-/** Fields of the journal's entries, oldest first. One that is there several times is a list. */
+/** Fields of the journal's entries, oldest first. A field that occurs several times is a list. */
 async function journalEntries(host: Host): Promise<Record<string, string | string[]>[]> {
   const argv = ['journalctl', '--directory=/run/log/journal', '--output=json', 'SYSLOG_IDENTIFIER=cni'];
   const { stdout } = await host.tryRun(argv);

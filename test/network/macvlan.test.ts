@@ -39,7 +39,7 @@ test('modes, MTU and MAC address arrive in the kernel; the master may come from 
     t.is(made?.linkinfo?.info_data?.mode, mode);
     t.is(made?.mtu, 1300);
     t.is(made?.linkinfo?.info_data?.bcqueuelen, 2000);
-    // One that passes everything through has its master's.
+    // In mode "passthru", it has its master's address.
     if (mode !== 'passthru') t.is(made?.address, '0a:58:0a:65:00:09');
     t.is(one.result!.interfaces![0]!.mac, made?.address);
     await one.check();

@@ -1,6 +1,6 @@
 /**
  * Who may read what plugins write: root alone, whatever umask the runtime has. The reservations of host-local
- * are where the reference has them for all to look at, so that either suite can be used by the same tools.
+ * are readable by all, as those of the reference are, so that the same tools can be used with either suite.
  */
 
 import { lstatSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
@@ -23,7 +23,7 @@ class HostWithUmask extends Host {
   }
 }
 
-/** What the reference has otherwise than for root alone, and this suite as well. */
+/** Paths that are not for root alone in the reference, and so not in this suite either. */
 const asReference: readonly (readonly [path: RegExp, mode: number])[] = [
   [/^\/var\/lib\/cni(?:\/networks(?:\/[^./][^/]*)?)?$/, 0o755],
   [/^\/var\/lib\/cni\/networks\/[^/]+\/lock$/, 0o750],
@@ -117,7 +117,7 @@ for (const [umask, bits] of [
   });
 
   test(`under umask ${umask} what the operators' command, the agent and the DHCP daemon write is root's`, async (t) => {
-    // A host's own agent would go by its own umask.
+    // The host's own agent would go by its own umask.
     const { host: plain, outside } = await dhcpNetwork(t, { mayHaveAgent: false });
     const host = new HostWithUmask(plain, umask);
     await dnsmasq(t, outside);

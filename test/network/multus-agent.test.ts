@@ -16,7 +16,7 @@ test('the agent does the calls of several pods over the same connections to the 
     const args = createPod(api, { 'k8s.v1.cni.cncf.io/networks': 'fast' }, { name });
     const pod = await attach(host, network, { args });
     await pod.check();
-    // What was not saved is asked for, with less patience.
+    // DEL asks the API for what was not saved, with a shorter timeout.
     await host.run(['rm', '-r', '/var/lib/cni/multus']);
     await pod.del();
   };

@@ -23,7 +23,7 @@ import { interfacesOf, ipv4Of, mentions, savedOf, settled } from '../support/sev
 const kubeconfig = '/run/kube-pki/kubeconfig';
 const annotation = 'k8s.v1.cni.cncf.io/networks';
 
-/** What there is on a host but the sandbox of its one pod. */
+/** Everything on a host except the sandbox of its one pod. */
 const besidesSandbox = async ({ host }: Node) => ({ ...(await settled(host)), sandboxes: [] });
 
 /** Defines networks of the namespace "shop" and of "infra". */
@@ -345,7 +345,7 @@ const forbids =
     api.isAllowed = (_user, _method, of) => of !== resource;
   };
 
-/** Ways in which the API is away or refuses, each with what makes it so, and what ADD says. */
+/** Ways in which the API is unreachable or refuses, each with what brings it about, and what ADD says. */
 const troubles: [string, (node: Node) => void | Promise<void>, number, RegExp][] = [
   ['is down', ({ api }) => api.down(), 11, /API at https:\/\/127\.0\.0\.1:6443 does not answer/],
   ['never answers', answers('hang'), 11, /does not answer/],
@@ -455,7 +455,7 @@ test('a pod that is deleted during ADD, or created again, is attached and not wr
     t.deepEqual(mentions(host, pod.pod), []);
   }
   t.deepEqual(annotationsOf(api), {});
-  // What the API finds invalid of a pod that is still there is no reason to go on.
+  // That the API finds an update invalid, of a pod that is still there, is no reason to go on.
   const pod = await unattachedPod(node, 'fast', 'other');
   api.onRequest = ({ method }) =>
     method === 'PATCH'

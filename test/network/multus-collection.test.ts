@@ -1,4 +1,4 @@
-/** GC of multus and genie beside attachments of others to the same networks: other networks, directories, plugins. */
+/** GC of multus and genie beside attachments to the same networks by other networks, directories, plugins. */
 
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -41,7 +41,7 @@ async function addByCommand(host: Host, network: Conflist): Promise<{ containerI
   return { containerId: containerId!, netns };
 }
 
-/** An address of "storage" that nobody remembers but host-local. */
+/** An address of "storage" that only host-local still knows. */
 async function forget(host: Host): Promise<{ containerId: string }> {
   await runPlugin(host, 'host-local', 'ADD', {
     ...{ containerId: 'forgotten', netns: '/run/netns/none' },
@@ -102,7 +102,7 @@ test('GC leaves what pods have whose networks are saved in another directory, an
     before.filter((one) => one !== file),
   );
 
-  // What is lost of a container that is gone keeps nothing from being collected.
+  // A container that is gone keeps nothing from being collected, even if what was saved of it is lost.
   await host.run(['ip', 'netns', 'delete', basename(netns)]);
   const { stderr, forgotten } = await collect();
   t.notRegex(stderr, /Nothing is saved/);

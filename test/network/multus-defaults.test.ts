@@ -1,6 +1,6 @@
 /**
- * multus: which network of a directory is the pods' default one, and which of a pod's networks has its default
- * route of IPv6, of which the kernel makes one of several.
+ * multus: which network of a directory is the pods' default one, and which of a pod's networks gets the IPv6
+ * default route, as the kernel would make a multipath route of several.
  */
 
 import { mkdirSync, writeFileSync } from 'node:fs';

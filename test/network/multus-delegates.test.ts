@@ -1,4 +1,4 @@
-/** multus: plugins of others that the plugins of a pod's networks run. */
+/** multus: foreign plugins that the plugins of a pod's networks run. */
 
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import test from 'ava';
@@ -23,8 +23,9 @@ const network = annotatedMultus;
 const env = { CNI_PATH: `${suites.ours}:/run/bin` };
 
 /**
- * Has a network whose plugin is a script: it makes /run/left for ADD, and removes that for DEL.
- * @param addExit with what ADD ends. DEL fails as long as there is a file /run/refusing.
+ * Defines a network whose plugin is a script: ADD makes /run/left, and DEL removes that, but fails as long as
+ * there is a file /run/refusing.
+ * @param addExit the exit code of ADD.
  */
 function writeForeign(host: Host, addExit: number): void {
   mkdirSync(host.file('/run/bin'));
@@ -50,7 +51,7 @@ for (const how of ['DEL', 'GC'])
     t.is(error!.msg, 'Network "foreign", interface "net2": Half done');
     t.deepEqual(await interfacesOf(one.pod), []);
     t.true(existsSync(host.file('/run/left')));
-    // Without the annotation, nothing but what is saved tells the network.
+    // Without the annotation, only what is saved tells which network it is.
     if (how === 'DEL') await one.del();
     else t.is((await runNetworkVerb(host, network, 'GC', { valid: [], env })).exit, 0);
     t.false(existsSync(host.file('/run/left')));
@@ -120,7 +121,7 @@ test('what a network of this suite could not take back of its ADD has DEL do it'
   const host = await makeHostWithNetworks(t);
   writeForeign(host, 0);
   writeFileSync(host.file('/run/refusing'), '');
-  // Its route leads to where no interface does, so that the bridge plugin fails when it has the address.
+  // The gateway of its route is unreachable, so that the bridge plugin fails once it has the address.
   const route = { dst: '10.98.0.0/16', gw: '10.99.0.1' };
   const result = { cniVersion: '1.0.0', ips: [{ address: '10.41.9.9/24' }], routes: [route] };
   const foreign = readFileSync(host.file('/run/bin/foreign'), 'utf8');
@@ -160,7 +161,7 @@ test('"cni attach" of a network that cannot work leaves the pod as it was', asyn
   const missing = await host.tryRun([command, 'attach', 'web', 'missing'], { env });
   t.regex(missing.stderr, /Plugin "absent" is not in CNI_PATH/);
   t.deepEqual(namesOf(host, one), ['pods']);
-  // Its plugin refuses any verb for this, and will never detach the pod.
+  // Its plugin refuses every verb because of this, and will never detach the pod.
   const attachWrong = () => host.tryRun([command, 'attach', 'web', 'wrong'], { env });
   t.regex((await attachWrong()).stderr, /"mtu"/);
   t.deepEqual(namesOf(host, one), ['pods', 'wrong']);

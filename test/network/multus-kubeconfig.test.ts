@@ -7,7 +7,7 @@ import { makeHost } from '../support/host.ts';
 
 const docs = readFileSync(join(import.meta.dirname, '../../docs/multus.md'), 'utf8');
 
-/** Notes what it is called with, and has a token. */
+/** A kubectl that notes its calls, and has a token. */
 const kubectl = `#!/bin/sh
 echo "\${KUBECONFIG-its own} $(umask): $1 $2" >> /run/calls
 case "$*" in *set-credentials*) echo "$*" >> /run/credentials ;; *secret*) echo c2VjcmV0 ;; esac

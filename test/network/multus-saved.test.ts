@@ -131,7 +131,7 @@ test('what Multus attached is taken down by the results in its cache, down to th
   const rules = () => host.run(['iptables-save']);
   const own = `-s ${eth0!.split('/')[0]}/32`;
   t.true((await rules()).includes(own));
-  // The plugins of others tell what they are given.
+  // The foreign plugin notes what it is given.
   await host.run(['mkdir', '/run/bin']);
   const script = '#!/bin/sh\necho "$CNI_COMMAND $CNI_IFNAME $CNI_ARGS" >> /run/calls; exec $REAL/bridge\n';
   writeFileSync(host.file('/run/bin/bridge'), script, { mode: 0o755 });
@@ -153,7 +153,7 @@ test('DEL that is short of files keeps what is saved, and is done when it is rep
   const { containerId, netns } = one.pod;
   const CNI = { CNI_COMMAND: 'DEL', CNI_CONTAINERID: containerId, CNI_NETNS: netns, CNI_IFNAME: 'eth0' };
   const env = { ...CNI, CNI_PATH: suites.ours };
-  // Without the annotation, nothing but what is saved tells the network.
+  // Without the annotation, only what is saved tells which network it is.
   const start = { type: 'multus', stdin: JSON.stringify(pluginConfig(network, network.plugins[0]!)), env };
   // What the directory is opened for, in this order.
   for (const [index, purpose] of ['read', 'read', 'remove'].entries()) {
@@ -189,7 +189,7 @@ test('DEL and CHECK pass over one network that cannot be used, and say so', asyn
 /** More than a file may have, in bytes. */
 const tooLarge = 1024 * 1024 + 1;
 
-/** A network whose default network is as long as that. */
+/** A network whose default network has a configuration of that length. */
 const padded = (length: number) =>
   several('multus', {
     delegates: [

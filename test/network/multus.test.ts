@@ -179,7 +179,7 @@ test('the default network of an annotation gives its addresses and MAC address, 
   const host = await makeHostWithNetworks(t);
   for (const [name, address, more] of [
     ['storage', '10.41.1.78', ''],
-    // What the pod asks for goes before what the runtime does.
+    // What the pod asks for takes precedence over what the runtime asks for.
     ['backup', '10.41.2.78', ';IP=10.41.2.99;MAC=02:00:00:00:00:99'],
   ] as const) {
     const chosen = JSON.stringify([{ name, ips: [address], mac: '02:00:00:00:00:78' }]);
@@ -321,7 +321,7 @@ test('GC detaches pods that are gone from each network, and keeps the living and
   await gone.pod.remove();
   const kept = await attach(host, network, asking('storage,backup@b0'));
   const other = await attach(host, { ...network, name: 'further' }, asking('storage'));
-  // An address that nobody remembers but host-local.
+  // An address that only host-local still knows.
   await runPlugin(host, 'host-local', 'ADD', {
     containerId: 'forgotten',
     netns: '/run/netns/none',
@@ -354,14 +354,14 @@ for (const [what, keys, code] of [
     const kept = await attach(host, network, asking('storage'));
     const gone = await attach(host, network, asking('storage'));
     const unsaved = await attach(host, network, asking('storage'));
-    // Its reservations are known to host-local alone.
+    // Only host-local knows its reservations.
     rmSync(host.file(`/var/lib/cni/multus/${gone.pod.containerId}`));
     rmSync(host.file(`/var/lib/cni/multus/${unsaved.pod.containerId}`));
     await gone.pod.remove();
 
     const now = several('multus', { ...network.plugins[0], ...keys });
     await new Attachment(host, unsaved.pod, now, asking('storage')).del();
-    // Which networks it has to leave can be known in the one case only.
+    // Only while the default network is known can DEL tell which networks to detach.
     t.deepEqual(await interfacesOf(unsaved.pod), code === undefined ? [] : ['eth0', 'net1']);
     const valid = [{ containerID: kept.pod.containerId, ifname: 'eth0' }];
     const { error } = await runNetworkVerb(host, now, 'GC', { valid });
@@ -390,7 +390,7 @@ test('one file that cannot be read stops neither GC nor DEL of others', async (t
   const stale = await attach(host, network, asking('storage'));
   const file = (name: string) => host.file(`/var/lib/cni/multus/${name}`);
   mkdirSync(file('a-directory'));
-  // Multus has one of this name, which is none of a container.
+  // Multus has a directory of this name, which is not a container's.
   mkdirSync(file('results'));
   symlinkSync('/etc/hostname', file('a-link'));
   writeFileSync(file('torn'), '[{');

@@ -284,7 +284,7 @@ test('nftables: a port of the node leads to the pod, and is given back', async (
   const table = await host.run(['nft', 'list', 'table', 'ip', 'cni_hostport']);
   for (const chain of ['output', 'hostports_all', 'masquerading', 'hostports']) {
     await host.run(['nft', 'flush', 'chain', 'ip', 'cni_hostport', chain]);
-    // A rule of somebody else's does not lead there.
+    // A foreign rule is not the jump that is missing.
     if (chain === 'output') await host.run(['nft', 'add rule ip cni_hostport output counter']);
     t.regex((await one.tryCheck()).error?.msg ?? '', /Missing: .* in table "ip cni_hostport"/, chain);
     await host.run(['nft', '-f', '-'], { stdin: `delete table ip cni_hostport\n${table}` });
@@ -325,7 +325,7 @@ test('nftables: conditions are read by nft, and what iptables alone can do is re
   t.regex(await fail({ conditionsV4: ['frobnicate'] }), /nft refuses/);
 });
 
-/** Closed to what {@link outsideOf} makes. */
+/** A network whose ports are closed to the machine of {@link outsideOf}. */
 const closed = (keys: object = {}) => portNet({ conditionsV4: ['ip', 'saddr', '!=', '192.0.2.2'], ...keys });
 
 test('nftables: a network keeps its conditions to itself, and nobody takes them away', async (t) => {
@@ -378,7 +378,7 @@ test('nftables: pods from before iptables was installed are whole, and keep thei
   const { ipMasqBackend: _, ...main } = bridge as { ipMasqBackend?: string; type: string };
   const { backend: __, ...chained } = portmap as { backend?: string; type: string };
   const network: Conflist = { ...portNet(), plugins: [main, chained] };
-  // Programs of iptables are links to what is there.
+  // Without the links in /etc/alternatives, there are no programs of iptables.
   await host.run(['sh', '-c', 'mkdir /run/none; mount --bind /run/none /etc/alternatives']);
   const older = await attach(host, network, ports([8080, 80]));
   await host.run(['umount', '/etc/alternatives']);
@@ -396,7 +396,7 @@ test('nftables: pods from before iptables was installed are whole, and keep thei
   t.regex((await older.tryCheck()).error!.msg, /Ports of the host do not lead/);
   await host.run('nft flush chain inet cni_plugins_masquerade masq_checks'.split(' '));
   t.regex((await older.tryCheck()).error!.msg, /not masqueraded/);
-  // One whose sandbox is gone gives way.
+  // A pod whose sandbox is gone gives way.
   await newer.pod.remove();
   await attach(host, portNet(), ports([8081, 80]));
 });

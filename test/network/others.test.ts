@@ -1,4 +1,4 @@
-/** What is not the attachment's own is left alone, however much it looks like that. */
+/** What is not the attachment's own is left alone, however much it looks like it. */
 
 import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
@@ -194,7 +194,7 @@ test('without a result, masquerading goes with an interface that has other addre
   t.is((await jumps()).length, 2);
   for (const { address } of one.result!.ips!)
     await one.pod.run(['ip', 'addr', 'del', address, 'dev', 'eth0']);
-  // What it has in their place says nothing of which rules there are.
+  // The addresses that it has instead do not tell which rules there are.
   await one.pod.run(['ip', 'addr', 'add', '10.5.0.77/24', 'dev', 'eth0']);
   one.result = undefined;
   await one.del();

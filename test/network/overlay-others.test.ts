@@ -1,5 +1,5 @@
 /**
- * The overlay beside others: nodes with flanneld, other networks, the firewall, and etcd that says odd things.
+ * The overlay beside others: nodes with flanneld, other networks, the firewall, and odd data in etcd.
  * Runs once: it starts agents itself.
  */
 
@@ -134,7 +134,7 @@ test('packets to nodes on the same wire go without VXLAN where that is wanted', 
   const [a, b] = nodes as [Node, Node];
   t.is((await a.host.run(['ip', 'route', 'show', b.subnet])).trim(), `${b.subnet} via 192.0.2.2 dev eth0`);
   t.deepEqual(await a.forwarding(), []);
-  // Behind a router.
+  // A node behind a router.
   const mac = '5e:00:00:00:00:01';
   await wire.write(
     'subnets/10.244.77.0-24',
@@ -163,7 +163,7 @@ test('keys that are no nodes are left out, and so is what the kernel refuses', a
     '10.244.8.0-24/deeper': good,
   };
   for (const [name, value] of Object.entries(odd)) await wire.write(`subnets/${name}`, value);
-  // No fault, but nothing for this backend: another one, none, and one that no interface leads to.
+  // No fault, but of no use to this backend: another backend, none, and a node that no interface leads to.
   await wire.write('subnets/10.244.10.0-24', good.replace('host-gw', 'vxlan'));
   await wire.write('subnets/10.244.11.0-24', '{}');
   await wire.write('subnets/10.244.12.0-24', good.replace('192.0.2.50', '203.0.113.1'));

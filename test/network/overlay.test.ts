@@ -1,5 +1,5 @@
 /**
- * The overlay that the agent keeps between nodes, with real etcd, on nodes that a switch joins.
+ * The overlay that the agent keeps between nodes, with real etcd, on nodes joined by a switch.
  * Runs once: it starts agents itself.
  */
 
@@ -195,7 +195,7 @@ test('a node that was cut off from etcd for long catches up', async (t) => {
   const node = await wire.addNode(1);
   await until('it has a subnet', async () => node.env !== undefined);
   const former = node.subnet;
-  // Nothing comes back, and nobody says so.
+  // No answers come back, and no errors either.
   await node.host.run(['iptables', '-A', 'INPUT', '-s', '192.0.2.100', '-j', 'DROP']);
   await until('it notices', async () => /etcd is asked again/.test(node.log));
   await wire.write(
@@ -243,7 +243,7 @@ test('a node whose uplink is away stays with it, though another interface has a 
   t.deepEqual([await wire.subnets(), await wire.leaseOf(a.key)], before);
 });
 
-/** What of a VXLAN interface comes from the interface to the other nodes. */
+/** The properties of a VXLAN interface that depend on the interface to the other nodes. */
 async function tunnelOf({ host }: Node) {
   const { linkinfo, mtu, address } = (await link(host, 'flannel.1'))!;
   return { local: linkinfo?.info_data?.local, mtu, mac: address };
@@ -256,7 +256,7 @@ test('the uplink gets another address, and another MTU, and pods of all nodes ta
   const [a, b] = nodes;
   const { mac } = await tunnelOf(a);
   const key = a.key;
-  // As a DHCP client does that gets another lease.
+  // Like a DHCP client that gets another lease.
   await a.host.run(['ip', '-batch', '-'], {
     stdin: 'address del 192.0.2.1/24 dev eth0\naddress add 192.0.2.11/24 dev eth0\n',
   });
@@ -305,13 +305,13 @@ test('a check that has to wait keeps the next ones from beginning', async (t) =>
   await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/usr/local/sbin']);
   writeFileSync(host.file('/usr/local/sbin/iptables-restore'), script, { mode: 0o755 });
   await node.startAgent({ 'etcd-endpoints': wire.etcd.hosts, 'ip-masq': true });
-  // Its rules are there by then: what hangs is to be a check.
+  // By then its rules are there, so that it is a check that hangs.
   await until('it is in touch', async () => node.log.includes('in touch'));
   const asked = () => readFileSync(host.file('/run/asked'), 'utf8').trim().split('\n');
   writeFileSync(host.file('/run/hang'), '');
   const before = asked().length;
   await until('a check waits', async () => asked().length > before);
-  // More than two of the ten seconds between checks.
+  // More than two intervals of ten seconds between checks.
   await sleep(24_000);
   await host.run(['rm', '/run/hang']);
   const { length } = asked();

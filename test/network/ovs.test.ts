@@ -21,7 +21,7 @@ const network = (keys: object = {}): Conflist => ({
   ],
 });
 
-/** Addresses that host-local has given away. */
+/** Addresses that host-local has allocated. */
 async function reserved(host: Host): Promise<string[]> {
   const { stdout } = await host.tryRun(['ls', '/var/lib/cni/networks/ovsnet']);
   return stdout.split('\n').filter((name) => /^\d/.test(name) && name !== 'last_reserved_ip.0');
@@ -169,7 +169,7 @@ for (const verb of ['ADD', 'DEL'])
       await attach(host, network()),
     ];
     const portOf = (one: Attachment) => one.result!.interfaces![0]!.name;
-    // As ovs-cni has made it.
+    // As ovs-cni would have made it.
     for (const key of ['contID', 'contNetwork'])
       await ovs.vsctl('remove', 'Port', portOf(old), 'external_ids', key);
     await ovs.stopDatabase();
@@ -179,7 +179,7 @@ for (const verb of ['ADD', 'DEL'])
       await one.del({ netns: '' });
     }
     await ovs.startDatabase();
-    // Of an operator, and of a type that has no interface of the kernel.
+    // An operator's ports, one of a type without an interface in the kernel.
     await host.run(['ovs-vsctl', '--no-wait', 'add-port', 'br1', 'foreign']);
     await ovs.vsctl(
       ...['--no-wait', 'add-port', 'br1', 'user', '--', 'set', 'Interface', 'user', 'type=patch'],

@@ -67,7 +67,7 @@ async function refuseIpv6(host: Host, error: string): Promise<void> {
   }
 }
 
-/** Holds the lock of iptables. @returns what lets go of it. */
+/** Holds the lock of iptables. @returns a function that releases it. */
 async function holdLock(t: ExecutionContext, host: Host): Promise<() => Promise<void>> {
   const holder = await host.start(t, ['flock', '/run/xtables.lock', 'sh', '-c', 'echo held; exec cat']);
   return async () => {
@@ -242,7 +242,7 @@ test('ADD has iptables list no chain, and STATUS has it test a rule', async (t) 
     ['ip6tables-restore', 'ip6tables-restore', 'iptables-restore', 'iptables-restore'],
     'one transaction a family for masquerading and one for ports',
   );
-  // The host may have been tampered with: what was seen once is looked at again.
+  // The host may have been tampered with: rules that were seen once are looked up again.
   await host.run(['iptables', '-t', 'nat', '-F', 'PREROUTING']);
   const third = await attach(host, portNet(), { ...ports([8082, 80]), env });
   t.is((await iptablesSave(host)).filter((rule) => /^-A PREROUTING/.test(rule)).length, 1);

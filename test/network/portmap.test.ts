@@ -171,7 +171,7 @@ for (const backend of ['iptables', 'nftables']) {
       Promise.all([8080, 8081].map(async (port) => (await ask(outside, 'tcp', '192.0.2.1', port))?.label));
     t.deepEqual(await answers(), ['first', 'second']);
     for (const attachment of [one, other]) await attachment.check();
-    // Neither a second ADD nor DEL of the one touches the other's, with what the runtime tells and without.
+    // Neither a second ADD nor a DEL of one touches the other's mappings, whether told the ports or not.
     const portmap = { ...portNet(), plugins: [{ ...portNet().plugins[1]!, backend }] };
     const again = new Attachment(host, one.pod, portmap, { ...ports([8083, 81]), ifname: 'eth1' });
     await again.tryAdd({}, other.result);

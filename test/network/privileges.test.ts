@@ -75,12 +75,12 @@ const agentCapabilities = directive('cni-agent.service', 'CapabilityBoundingSet'
 const daemonCapabilities = directive('cni-dhcp.service', 'CapabilityBoundingSet');
 
 /**
- * What no row shows: for the socket of a database that runs as another user, for a sandbox below /proc, and
- * for iptables-legacy, which loads modules itself.
+ * Capabilities that are in no row: for the socket of a database that runs as another user, for a sandbox
+ * below /proc, and for iptables-legacy, which loads modules itself.
  */
 const further = ['CAP_DAC_OVERRIDE', 'CAP_SYS_PTRACE', 'CAP_SYS_MODULE'];
 
-/** What dnsmasq takes, which systemd starts in a service of its own where the agent is one. */
+/** What dnsmasq needs, which systemd runs in a service of its own if the agent is a service. */
 const ofNameServer = ['CAP_NET_BIND_SERVICE', 'CAP_SETGID'];
 
 test("the agent's unit leaves it what plugins take, and what is needed on some hosts", (t) => {
@@ -118,7 +118,7 @@ async function hostWithAgent(t: ExecutionContext, names: readonly string[]) {
   return { host, ...(await podOfProcess(t, host)) };
 }
 
-/** A pod by the process in it, which has all capabilities. */
+/** A pod that is named by a process in it, which has all capabilities. */
 async function podOfProcess(t: ExecutionContext, host: Host) {
   const pod = await host.addPod();
   const { pid } = await pod.start(t, ['sh', '-c', 'echo ready; exec sleep 1000']);
@@ -179,7 +179,7 @@ test('the agent reaches a database of Open vSwitch that runs as another user, an
   const add = async (names: readonly string[]) => {
     const { host, pod } = await hostWithAgent(t, names);
     const openVswitch = await OpenVswitch.start(t, host);
-    // As the packages of Fedora and RHEL have it.
+    // As in the packages of Fedora and RHEL.
     await host.run(['chown', 'nobody', '/run/openvswitch/db.sock']);
     await host.run(['chmod', '0750', '/run/openvswitch/db.sock']);
     const outcome = await new Attachment(host, pod, network).tryAdd();
@@ -195,7 +195,7 @@ test('the agent reaches a database of Open vSwitch that runs as another user, an
   t.deepEqual(refused.ports, []);
 });
 
-/** Where the DHCP daemon of {@link hostWithDaemon} says what it has to say. */
+/** Where the output of the DHCP daemon of {@link hostWithDaemon} goes. */
 const daemonLog = '/run/daemon.log';
 
 /** A host with a server outside and the DHCP daemon, which has fewer capabilities. */
@@ -216,7 +216,10 @@ async function hostWithDaemon(t: ExecutionContext, names: readonly string[], bef
   return { host, said: () => readFileSync(host.file(daemonLog), 'utf8') };
 }
 
-/** A lease for an interface that is down, which the daemon has to bring up, in the sandbox of a process with all. */
+/**
+ * A lease for an interface that the daemon has to bring up, in the sandbox of a process with all
+ * capabilities.
+ */
 async function attachByDaemon(t: ExecutionContext, host: Host) {
   const { pod, netns } = await podOfProcess(t, host);
   const macvlan = ['ip', 'link', 'add', 'link', 'eth0', 'name', 'm0', 'netns', pod.name, 'type', 'macvlan'];
@@ -240,7 +243,7 @@ for (const { missing, rest } of withOneFewer(daemonCapabilities))
     const { host, said } = await hostWithDaemon(t, rest);
     const live = async () => {
       await (await attachByDaemon(t, host)).del();
-      // Only who has its address releases it from there.
+      // Only if the interface has the leased address is the release sent from it.
       await (await attach(host, changed(dhcpSample, {}))).del();
     };
     const problem = await live().catch((error: Error) => error.message);

@@ -175,7 +175,7 @@ test('pods that the network keeps apart are not tried against one another', asyn
   );
 });
 
-/** Answers every question with "no such name", or with what the code says. Source: RFC 1035, section 4.1.1. */
+/** Answers every question with a response code, such as "no such name". Source: RFC 1035, section 4.1.1. */
 const dnsServer = `
   const socket = require('dgram').createSocket('udp4');
   socket.on('message', (message, { port, address }) => {

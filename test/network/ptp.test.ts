@@ -79,8 +79,8 @@ test('ADD waits for the interface to go of a pod that has given its address back
   const network: Conflist = { cniVersion: '1.0.0', name: 'next', plugins: [{ type: 'ptp', ipam }] };
   await host.run(['ip', 'link', 'add', 'going', 'up', 'type', 'veth', 'peer', 'name', 'gone']);
   await host.run(['ip', 'route', 'add', '10.8.0.5/32', 'dev', 'going', 'scope', 'host']);
-  // Gateway and route are added one right after the other: by the time that the former is seen and some more,
-  // the route has been refused.
+  // The route is added right after the gateway's address: a little after that can be seen, the route has been
+  // refused.
   const removal = `echo ready
     until ip -o -4 addr | grep -q 'inet 10\\.8\\.0\\.1/'; do sleep 0.05; done
     sleep 0.2

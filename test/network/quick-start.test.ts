@@ -1,5 +1,5 @@
 /**
- * The commands of the README and of docs/runtimes.md work as they are pasted, on a host that has nothing yet.
+ * The commands of the README and of docs/runtimes.md work when pasted, on a host that has nothing yet.
  * Runs once: no agent takes part.
  */
 

@@ -220,7 +220,7 @@ const chain = {
   ],
 };
 
-/** Runs `cni`, which keeps what libcni does. */
+/** Runs `cni`, which keeps the same cache as libcni. */
 function operate(host: Host, ...args: string[]): Promise<string> {
   const CAP_ARGS = JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80 }] });
   return host.run([join(suites.ours, 'cni'), ...args], { env: { CNI_PATH: suites.ours, CAP_ARGS } });
@@ -300,7 +300,7 @@ for (const [what, offset] of [
   test(`a clock that is set ${what} changes nothing for the living`, async (t) => {
     const host = await makeHost(t);
     const all = await attachSeveral(host, bridgeNet());
-    // What was written before the clock was set bears times of then.
+    // What was written before the clock was set has times of the old clock.
     const then = Math.round(Date.now() / 1000) - offset * 365 * 24 * 3600;
     await host.run(['find', '/var/lib/cni', '-exec', 'touch', '--date', `@${then}`, '{}', '+']);
     const late = await attach(host, bridgeNet());
@@ -314,7 +314,7 @@ for (const [what, offset] of [
     t.deepEqual(reserved(host), []);
   });
 
-/** Has this process believe that it is another time. No two tests may do so at once. */
+/** Makes this process see another time of day. Only one test may do so at a time. */
 async function atAnotherTime<T>(offsetMs: number, work: () => Promise<T>): Promise<T> {
   const { now } = Date;
   Date.now = () => now() + offsetMs;
@@ -325,7 +325,7 @@ async function atAnotherTime<T>(offsetMs: number, work: () => Promise<T>): Promi
   }
 }
 
-/** Whether something has come about after a while. */
+/** Whether a promise is kept within some time. */
 const isKept = (promise: Promise<unknown>, ms: number) =>
   Promise.race([promise.then(() => true), sleep(ms).then(() => false)]);
 

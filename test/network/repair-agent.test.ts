@@ -61,7 +61,7 @@ test('an agent repairs when it starts, and when firewalld has been reloaded or r
     async () => (await metric(host, 'cni_agent_attachments_repaired_total')) === 4,
   );
 
-  // Before its end, as that is what the agent notices.
+  // Before firewalld ends, as its end is what the agent notices.
   await host.run(['iptables', '-t', 'nat', '-F']);
   await stop();
   await until(

@@ -27,7 +27,7 @@ const ptp = {
   },
 };
 
-/** What the host has of its links, but for the numbers and times of the moment. */
+/** The state of the host's links, without numbers and times that change all the time. */
 async function linksOf(host: Host): Promise<object> {
   const timers = /_timer|^gc_|^(?:root_|bridge_)?id$|_id$|cache_nsec|age$|^age|stats|ifindex|link_index/;
   const lasting = (key: string, value: unknown) => (timers.test(key) ? undefined : value);
@@ -41,7 +41,7 @@ async function linksOf(host: Host): Promise<object> {
   };
   const routes = async (family: string) =>
     (await json('ip', family, '-j', 'route', 'show', 'table', 'all')).filter(
-      // Which anycast address of routers the kernel has is its own affair, and a matter of chance when links change.
+      // Which router anycast addresses the kernel has is a matter of chance when links change.
       (one) => !one.includes('fe80::') && !one.includes('"type":"anycast"'),
     );
   return {
@@ -66,7 +66,7 @@ async function linksOf(host: Host): Promise<object> {
 }
 
 /**
- * Takes something away, repairs it, and sees that all is as before.
+ * Removes something, repairs it, and checks that everything is as before.
  * @param missing what the repair must name.
  */
 async function lose(
@@ -93,7 +93,7 @@ async function hostEndOf(host: Host, pod: Pod): Promise<string> {
   return (await links(host)).find(({ ifindex }) => ifindex === eth0!.link_index)!.ifname;
 }
 
-/** Connections in and out, which are to go on. @returns says something over each of them. */
+/** Connections in and out, which must survive. @returns a function that says something over each of them. */
 async function connections(t: ExecutionContext, host: Host, pod: Pod) {
   const outside = await outsideOf(host);
   await serveLines(t, pod, 80);
@@ -151,7 +151,7 @@ test('a bridge that was made again has the MAC address that pods know', async (t
   const pods = [await operator.add(8080), await operator.add(8081)];
   const say = await connections(t, host, pods[0]!);
   await say('first');
-  // Pods that do not ask again, as others would after a while without an answer.
+  // These pods do not ask again, as others would after a while without an answer.
   for (const pod of pods)
     for (const gateway of ['10.5.0.1', 'fd00:5::1']) {
       t.true(await ping(pod, gateway));
@@ -253,7 +253,7 @@ test('limits of bandwidth come back', async (t) => {
   t.true(await ping(pod, '10.5.0.1'));
   t.regex(await operator.cni(['repair']), /^0 attachments repaired, 1 intact\.\n$/);
 
-  // One that others have put before it is theirs, and adding another one behind it is of no use.
+  // A redirection that others have put before it is theirs, and adding another one behind it is of no use.
   const foreign = `pref 1 protocol all u32 match u32 0 0 action mirred egress redirect dev foreign`.split(
     ' ',
   );

@@ -23,7 +23,7 @@ const portmap = { type: 'portmap', capabilities: { portMappings: true } };
 const plugins = [bridge, portmap, { type: 'firewall' }];
 const flush = ['nft', 'flush', 'ruleset'];
 
-/** What is left on a host once its pods are gone: hints at rules by their numbers apart. */
+/** What is left on a host once its pods are gone, without hints that have rules by their handles. */
 async function remains(host: Host): Promise<object> {
   const { sandboxes: _, ruleset: __, files, ...rest } = await snapshot(host);
   const rules = await host.run(['sh', '-c', 'iptables-save | grep "^-A" | sort']);
@@ -32,8 +32,8 @@ async function remains(host: Host): Promise<object> {
 }
 
 /**
- * Has something happen at the very moment at which rules of a port are about to be restored.
- * @returns the environment in which it does.
+ * Runs a script at the very moment at which rules of a port are about to be restored.
+ * @returns the environment for that.
  */
 async function justBefore(host: Host, script: string): Promise<NodeJS.ProcessEnv> {
   const hook = `#!/bin/sh
@@ -72,7 +72,7 @@ test('a pod that is deleted while it is repaired does not come back', async (t) 
     repaired.stdout,
     /^Deleted meanwhile: pod-\w+ on net \(eth0, 10\.5\.0\.\d+\)\n0 attachments repaired, 0 intact\.\n$/,
   );
-  // Which brings back what pods share.
+  // That restores what pods share.
   await operator.del(await operator.add());
   t.deepEqual(await remains(host), empty);
 });

@@ -20,7 +20,7 @@ const bridge = {
 };
 const portmap = { type: 'portmap', capabilities: { portMappings: true } };
 
-/** Everything of a host without its pods, and without hints at rules by the numbers that the kernel gave them. */
+/** Everything on a host except its pods, and except hints that have rules by their handles. */
 async function remains(host: Host): Promise<object> {
   const { sandboxes: _, files, ...rest } = await snapshot(host);
   const lasting = Object.entries(files as object).filter(([path]) => !path.startsWith('/run/cni/iptables/'));

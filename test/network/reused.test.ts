@@ -1,4 +1,4 @@
-/** A sandbox's path, and an address, that another pod has by now: what DEL and GC of the one before it leave alone. */
+/** A sandbox's path or an address that another pod has by now: DEL and GC of the former pod spare it. */
 
 import { writeFileSync } from 'node:fs';
 import test from 'ava';
@@ -48,7 +48,7 @@ for (const [name, plugin] of Object.entries(networks)) {
     const before = await networkSnapshot(pod);
     await one.del();
     t.deepEqual(await networkSnapshot(pod), before);
-    // Even when the runtime has lost what ADD gave, once it has written down the next one.
+    // Even when the runtime has lost the result of ADD, once it has cached the next one.
     remember(host, next);
     await new Attachment(host, pod, network).del();
     t.deepEqual(await networkSnapshot(pod), before);
@@ -170,13 +170,13 @@ test('GC and DEL leave the firewall rules of a living pod that the reference has
   const host = await makeHost(t);
   const lost = await attach(host, small());
   remember(host, lost);
-  // The reference releases the address, and leaves the note of whom it was let through for.
+  // The reference releases the address, and leaves the note that says for whom it was accepted.
   const removed = new Attachment(host, lost.pod, small(), { suite: 'reference' });
   removed.result = lost.result;
   await removed.del();
   const living = await attach(host, small(), { suite: 'reference' });
   t.is(living.ip, lost.ip);
-  // Before it stands in the cache, host-local has its reservation.
+  // As long as it is not in the cache, host-local's reservation tells.
   const again = new Attachment(host, lost.pod, small());
   again.result = lost.result;
   const firewall = firewallAlone(again, { backend: 'iptables' });

@@ -25,7 +25,7 @@ async function prepare(t: ExecutionContext, keys: object = {}): Promise<{ host: 
   return { host, sbr: new Attachment(host, pod, only, { ifname: 'net1' }) };
 }
 
-/** Every rule and route but the kernel's own, as lines of `ip`. */
+/** Every rule and route except the kernel's own, as lines of `ip`. */
 async function routing(ns: Namespace): Promise<string[]> {
   const texts = await Promise.all([
     ns.run(['ip', '-4', 'rule']),
@@ -54,7 +54,7 @@ test('packets leave by the interface whose address they have', async (t) => {
   const { host, sbr } = await prepare(t);
   const { pod } = sbr;
   await host.run('ip address add 203.0.113.9/32 dev lo'.split(' '));
-  // A node that drops what comes in where answers would not go out.
+  // A node with strict reverse path filtering.
   for (const name of ['all', 'cni0', 'cni2'])
     await host.run(['sysctl', '-qw', `net.ipv4.conf.${name}.rp_filter=1`]);
   const prevResult = sbr.network.plugins[0]!.prevResult as NonNullable<typeof sbr.result>;

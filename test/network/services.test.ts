@@ -1,7 +1,7 @@
 /**
- * Services on top: pods of each network under kube-proxy's rules, in its iptables and its nftables mode. The tables
- * in docs/services.md say what works under which conditions. Here is seen whether it is so, with this suite and with
- * the reference plugins.
+ * Services on top: pods of each network under kube-proxy's rules, in its iptables and its nftables mode. The
+ * tables in docs/services.md say what works under which conditions; here that is tried, with this suite and
+ * with the reference plugins.
  * Runs once: no agent takes part.
  */
 
@@ -26,7 +26,7 @@ import {
 type Target = readonly [address: string, port: number];
 type Answers = readonly (Echo | undefined)[];
 
-/** One thing that Services are for. */
+/** One use of Services. */
 interface Way {
   from: 'pod' | 'node' | 'outside';
   /** None where there is nothing to try in this family. */
@@ -76,7 +76,7 @@ const ways: Record<string, Way> = {
   'outside → load balancer or external IP': {
     from: 'outside',
     targets: (site) => times(24, [site.externalIP('toBoth'), servicePort]),
-    // That one of the two gets all of 24 by chance does not happen.
+    // By chance alone, one of the two will not get all 24.
     works: (answers, { first, second }) =>
       [first, second].every(({ pod }) => answers.some((answer) => answer?.label === pod.containerId)) &&
       !answers.includes(undefined),
@@ -110,7 +110,7 @@ function bySecond(answers: Answers, site: Site): boolean {
   return answers.every((answer) => answer?.label === site.second.pod.containerId);
 }
 
-/** One table of docs/services.md, and how to come by what it says. */
+/** One table of docs/services.md, and how to reproduce it. */
 interface Table {
   heading: string;
   topologies: Topologies;
@@ -202,7 +202,7 @@ function inWords(outcomes: readonly Outcome[]): string {
   return found ?? JSON.stringify(outcomes.filter(({ works }) => works));
 }
 
-/** A table of docs/services.md by the names of its rows and columns, with the columns that a suite has plugins for. */
+/** A table of docs/services.md by row and column, with those columns that a suite has plugins for. */
 function documented(suite: Suite, { heading, topologies }: Table): Record<string, Record<string, string>> {
   const page = readFileSync(join(import.meta.dirname, '../../docs/services.md'), 'utf8');
   const section = page.split(/^## /m).find((text) => text.startsWith(heading));

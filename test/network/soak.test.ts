@@ -19,7 +19,7 @@ test('pods come and go under load, with kills, lost DELs and restarts: no addres
   t.log(`${lives} lives with seed ${seed}`);
   t.is(exit, 0, `${stdout}${stderr}`);
   t.true(Number(lives) > 0);
-  // It has really done what it is about; few lives may have had luck.
+  // The events of the test have really happened; with few lives, rare ones may not have.
   const rare = Number(lives) >= 250 ? ['kill of process', 'lost DEL', 'wait for an address'] : [];
   for (const what of ['pod reached', ...rare]) t.regex(stdout, new RegExp(`^[\\d,]+ × ${what}$`, 'm'));
 });

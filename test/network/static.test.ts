@@ -43,7 +43,7 @@ test('the same input gives the same as the reference', async (t) => {
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5' }],
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24;GATEWAY=nowhere' }],
     [{ ipam, runtimeConfig: { ips: ['nowhere'] } }],
-    // Blanks between the addresses, and nothing between them.
+    // Blanks around the addresses, and empty elements.
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24, fd00::5/64 ;GATEWAY= 10.1.0.1 , fd00::1' }],
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24,' }],
     [{ ipam: { type: 'static' } }, { args: 'IP=10.1.0.5/24;GATEWAY=,' }],

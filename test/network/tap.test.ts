@@ -10,7 +10,7 @@ const name = '65-tap.conflist';
 
 test('the interface has its owner, group, queues, address and MAC address, and goes', async (t) => {
   const host = await makeHost(t);
-  // IDs that no machine names: ip prints the name where there is one.
+  // IDs without a name on any machine: ip prints the name where there is one.
   const change = { mac: '0a:58:0a:61:00:07', mtu: 1400, owner: 70107, group: 70108 };
   const one = await attach(host, changed(name, change));
   const [made] = await ipJson<{

@@ -128,7 +128,7 @@ test('a failed call has its code, and what was undone', async (t) => {
     env: { TRACEPARENT },
   }).tryAdd();
   await runPlugin(host, 'bridge', 'FROB', { config: '{"cniVersion":"1.1.0","name":"n","type":"bridge"}' });
-  // The end of the agent waits for a collector for two seconds only.
+  // On exit, the agent waits only two seconds for a collector.
   await until('the spans are sent', async () => spansIn(host).some(({ name }) => name === 'bridge other'));
   await stop();
   const spans = spansIn(host);

@@ -176,7 +176,7 @@ test('the runtime has a say, and "args" the last word', async (t) => {
   t.is((await observe.link(pod, 'eth0'))?.mtu, 1300);
   t.is(await observe.sysctl(pod, 'net/core/somaxconn'), '77');
 
-  // They ask for nothing as well.
+  // "" and 0 ask for nothing, too.
   await pod.run('ip link set eth0 address 02:00:00:00:00:0b mtu 1290'.split(' '));
   const [plugin] = tuning.network.plugins;
   const cleared = { ...tuning.network, plugins: [{ ...plugin!, args: { cni: { mac: '', mtu: 0 } } }] };
@@ -257,7 +257,7 @@ for (const [what, keys, pattern] of [
 ] as const)
   test(`ADD refuses ${what}, and changes nothing`, async (t) => {
     const { tuning, pod, host } = await prepare(t, keys);
-    // In company of settings that could be made.
+    // Along with settings that could be made.
     const plugin = tuning.network.plugins[0]! as { sysctl?: object };
     plugin.sysctl = { 'net.ipv4.conf.IFNAME.arp_filter': '1', ...plugin.sysctl };
     Object.assign(plugin, { allmulti: true });
@@ -279,7 +279,7 @@ test('the list of the administrator is obeyed, and what is wrong with it is told
   t.is((await runNetworkVerb(host, tuning.network, 'STATUS')).error?.code, 50);
   allow('[\n');
   t.regex((await tuning.tryAdd()).error!.msg, /has "\[" in it: that is not a regular expression/);
-  // Go's expressions, which JavaScript has no or another meaning for.
+  // Regular expressions of Go that have no meaning, or another one, in JavaScript.
   for (const line of [
     '\\A(?i)NET\\.core',
     '^net[[:punct:]]core',
@@ -395,7 +395,7 @@ test('GC removes torn backups that have settled, and nothing that is not ours', 
     writeFileSync(host.file(`${directory}/${name}`), text);
     utimesSync(host.file(`${directory}/${name}`), time, time);
   };
-  // Torn ones: empty, cut, zeros, and what was to replace one.
+  // Torn ones: empty, truncated, zeros, and a temporary file.
   for (const [name, text] of [
     ['c1_eth0.json', ''],
     ['c2_eth0.json', '{"mtu": 1'],

@@ -41,14 +41,14 @@ async function tracesOf(host: Host, { rules: recorded }: RecordedState): Promise
   ];
 }
 
-/** Releases from before claims noted nowhere whom the firewall plugin lets through, but in the result. */
+/** False for releases before claims, in which only the result says whom the firewall plugin lets through. */
 function hasClaims({ files: all, network }: RecordedState): boolean {
   const lets = network.plugins.some(({ type }) => type === 'firewall');
   return !lets || Object.keys(all).some((path) => path.startsWith('/run/cni/firewall/'));
 }
 
 /**
- * Rules of nftables bear the network in a place that `nft` does not print. Where they were restored from what
+ * Rules of nftables name the network in a place that `nft` does not print. When they are restored from what
  * it printed, as here, GC cannot tell whose port mappings they are, and leaves them to DEL.
  */
 function isHiddenFromGC({ network }: RecordedState): boolean {
@@ -107,15 +107,14 @@ function vethOf({ result }: RecordedState): string {
 }
 
 /**
- * A state without what an older release neither reads nor trips over: the ID of the boot, the hosts that share
- * addresses, and in /run what is of a kind that it does not write itself, locks, and hints of which rules are
- * whose.
+ * A state without what an older release neither reads nor stumbles over: the boot ID, the hosts that share
+ * addresses, and in /run locks, hints of which rules are whose, and kinds of files that it does not write.
  */
 function comparable(state: RecordedState, older: RecordedState) {
   const kindOf = (path: string) => /^\/run\/cni\/(?!iptables\/)[^/]+\//.exec(path)?.[0];
   const kinds = new Set(Object.keys(older.files).map(kindOf));
   const { files: all, rules, ...rest } = withoutNames(state);
-  // firewall looks addresses up, never their comments: for people, whole ones have come to where digits were.
+  // Comments now go on with names for people after the digits; firewall looks up addresses, never comments.
   const nft = rules.nft.replaceAll(/comment "([0-9a-f]{16}-[0-9a-f]{16}), net: [^"]*"/g, 'comment "$1"');
   return {
     ...rest,

@@ -62,7 +62,7 @@ test('validate reports each mistake with its line and how to correct it', async 
     ],
     [{ ...list('x', bridge), cniVersion: '1.2.3' }, /cniVersion "1\.2\.3" does not exist/],
     [list('../x', bridge), /name/],
-    // What plugins say of their own configurations.
+    // What plugins say about their own configurations.
     [
       list('x', { ...bridge, hairpinMode: true, promiscMode: true }),
       /:12:7: .*"hairpinMode" and "promiscMode" are both set/,
@@ -111,7 +111,7 @@ test('validate compares networks with one another', async (t) => {
   t.regex((await cni('validate', '--strict', '--bin-dir', suites.ours, shared)).stdout, /mtu/);
 });
 
-/** What `cni validate` says of pairs of networks, each with a first byte of its addresses of its own. */
+/** What `cni validate` says about pairs of networks; each pair has its own first byte of addresses. */
 async function overlapsOf(
   t: ExecutionContext,
   pairs: readonly (readonly [object, object])[],

@@ -16,7 +16,7 @@ const valid = (...ids: string[]) => ({
   conf: { 'cni.dev/valid-attachments': ids.map((containerID) => ({ containerID, ifname: 'eth0' })) },
 });
 
-/** Has the firmware of a host give it a number, as in "a" for a00…; "" for none. */
+/** Gives a host the product UUID of its firmware, as in "a" for a00…; "" for none. */
 async function identify(host: Host, digit: string): Promise<void> {
   const uuid = digit && `${digit}0000000-0000-4000-8000-000000000000`;
   const script = `directory=/sys/class/dmi/id
@@ -35,7 +35,7 @@ async function machineBeside(t: Teardown, host: Host, digit: string): Promise<Na
   ]);
 }
 
-/** Writes what an attachment has, as it is written; without a host, as versions did that knew none. */
+/** Writes the keys of an attachment to etcd; without a host, like versions that did not record it. */
 async function seed(etcd: Etcd, node: string, id: string, address: number, host?: string): Promise<void> {
   const owner = `/cni/addresses/of/${node}/vlan7/${id}/eth0`;
   const addresses = [{ group: '@', address: `10.70.0.${address}` }];
@@ -44,7 +44,7 @@ async function seed(etcd: Etcd, node: string, id: string, address: number, host?
   await etcd.put(key, JSON.stringify({ owner }));
 }
 
-/** Has all hosts count as gone, as five minutes without a call do. */
+/** Makes all hosts count as gone, as after five minutes without a call. */
 async function forgetPresence(etcd: Etcd): Promise<void> {
   const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
   for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
@@ -89,7 +89,7 @@ test('two hosts of one name keep their pods apart; what one that is gone had is 
   t.notRegex((await cluster.run('GC', '', { ...second, ...valid('on-a', 'on-b') })).stderr, /another host/);
   t.deepEqual(await owners(), ['on-a', 'on-b']);
 
-  // Neither is collected while it lives, nor is this one ever.
+  // A node that lives is not collected, and this one never is.
   for (const [self, said] of [
     ['node-9', /Node "node-1" lives/],
     ['node-1', /is this one/],
@@ -100,7 +100,7 @@ test('two hosts of one name keep their pods apart; what one that is gone had is 
   }
   await forgetPresence(cluster.etcd);
   await cluster.run('STATUS', '');
-  // Of another network, the host that is gone has left nothing.
+  // The host that is gone has left nothing on the other network.
   const plugins = [{ type: 'macvlan', master: 'lo', ipam: { type: 'whereabouts', ...cluster.ipam } }];
   configure({ cniVersion: '1.1.0', name: 'vlan8', plugins });
   await cluster.add('on-8', { conf: { name: 'vlan8' } });
@@ -153,7 +153,7 @@ test('without a number of the firmware, a machine ID counts if it is not of this
     t.is(await hostOf('b'), undefined);
   }
   await cluster.del('a');
-  // What firmware says that knows no number.
+  // What firmware reports that has no UUID.
   await identify(cluster.host, 'f');
   const [zeros, ones] = ['0', 'f'].map((digit) => '8-4-4-4-12'.replace(/\d+/g, (n) => digit.repeat(+n)));
   for (const uuid of [zeros!, ones!, 'Not Specified']) {
@@ -170,7 +170,7 @@ test('what hosts have written that told no host is kept while any of that name l
   await cluster.run('STATUS', '');
   const refused = await gc('node-1', 'node-9');
   t.regex(refused.said, /Node "node-1" lives/);
-  // As when the host that came last under the name is gone, and another one lives.
+  // As when the host that came last under the name is gone, but another one lives.
   const key = Buffer.from('/cni/addresses/nodes/node-1').toString('base64');
   await cluster.etcd.ask('/v3/kv/deleterange', { key });
   t.regex((await gc('node-1', 'node-9')).said, /Node "node-1" lives/);
@@ -179,7 +179,7 @@ test('what hosts have written that told no host is kept while any of that name l
   const before = await gc('node-1', 'node-9');
   t.regex(before.said, /^Removed before eth0: 10\.70\.0\.250$/m);
   t.is(before.exit, 0);
-  // DEL of what was written so.
+  // DEL of an attachment that was written without a host.
   await seed(cluster.etcd, 'node-1', 'before', 250);
   const ips = [{ address: '10.70.0.250/24' }];
   await cluster.del('before', { prevResult: { cniVersion: '1.1.0', ips } });
@@ -192,7 +192,7 @@ test('attachments that tell no host do not keep those of a host that is gone, no
   const { etcd } = cluster;
   await seed(etcd, 'node-1', 'before', 250);
   await cluster.add('own');
-  // As when a call was ended right after it had got its lease, whose keys the next one puts.
+  // As when a call was killed right after it got its lease; the next one puts the keys.
   const prefix = '/cni/addresses/nodes/';
   const presence = Object.keys(await etcd.all(prefix));
   t.is(presence.length, 2);
@@ -216,7 +216,7 @@ test('gc --node says what it has removed when the node comes back meanwhile', as
   await seed(cluster.etcd, 'node-5', 'a', 1, 'gone');
   await seed(cluster.etcd, 'node-5', 'b', 2, 'back');
   await seed(cluster.etcd, 'node-5', 'c', 3, 'gone');
-  // Its lease is what is asked for at first, and its key when an attachment is released.
+  // Without a lease, the key is noticed only when an attachment is released.
   await cluster.etcd.put('/cni/addresses/nodes/node-5/back', '');
   const { exit, said } = await gc('node-5', 'node-9');
   t.is(exit, 1);
@@ -240,7 +240,7 @@ test("DEL releases what was reserved before the host's node got another name, an
     t.is(Object.keys(await cluster.kept()).length, quarantine === 0 ? 0 : 2);
   }
 
-  // Also if nobody could be asked then.
+  // Also if etcd could not be reached then.
   const { result: late } = await cluster.run('ADD', 'c', short);
   await cluster.etcd.kill(0);
   await cluster.del('c', { ...long, prevResult: late });

@@ -103,7 +103,7 @@ test('objects have the names that whereabouts gives them, in both families', asy
   t.is((await cluster.run('CHECK', 'a', pod('web', { prevResult: result }))).exit, 0);
   await cluster.del('a', { prevResult: result });
   t.deepEqual(cluster.reservations(), []);
-  // All of a /64 is more than whereabouts can tell by an offset.
+  // All of a /64 is more than whereabouts can express as an offset.
   await cluster.add('b', pod('far', { ipam: { range: 'fd00:72::/64', ipRanges: [], network_name: '' } }));
   const [offset] = Object.keys(cluster.allocations('fd00-72---64'));
   t.true(BigInt(offset!) < 2n ** 63n);
@@ -154,7 +154,7 @@ test('what whereabouts changes meanwhile is seen', async (t) => {
   const cluster = await kubeClusterOf(t, { range: '10.70.0.4/31' });
   cluster.seedPool('10.70.0.4-31', '10.70.0.4/31');
   let changes = 0;
-  // As whereabouts does it, between the reading and the change of the suite.
+  // As whereabouts would, between the suite's reading and its change.
   cluster.api.onRequest = ({ method, resource, body }) => {
     if (method !== 'PATCH' || resource !== 'ippools' || changes++ > 0) return undefined;
     const pools = cluster.api.of('ippools');
@@ -300,7 +300,7 @@ test('ranges of one network that are in one pool each give an address, again too
   t.deepEqual((await cluster.run('ADD', 'a', pod('a'))).result!.ips, prevResult!.ips);
   t.is((await cluster.run('CHECK', 'a', { prevResult })).exit, 0);
   t.is(Object.keys(cluster.allocations()).length, 2);
-  // It has none of these, but another one of its range.
+  // The pod has none of these addresses, but another one of its range.
   const asked = [10, 11, 12].find((last) => !prevResult!.ips![0]!.address.includes(`.${last}/`));
   const other = await cluster.run('ADD', 'a', pod('a', { args: `IP=10.70.0.${asked}` }));
   t.regex(other.error!.msg, /already has 10\.70\.0\.1\d /);
@@ -456,7 +456,7 @@ test('while the API is away, ADD says so and pods are torn down; nothing is lost
   t.is((await cluster.run('STATUS', '')).exit, 0);
   t.deepEqual(cluster.reservations(), [two]);
   t.is(await cluster.add('d', pod('d')), one);
-  // One that comes again under its name keeps what it had.
+  // A container that comes back with the same ID keeps what it had.
   await cluster.api.down();
   await cluster.del('b');
   await cluster.api.up();

@@ -88,7 +88,7 @@ test('a pod that wants another address frees neither one in quarantine nor that 
   t.like(cluster.allocations(), { 7: { id: 'lives' }, 8: { id: 'beside' } });
   t.regex((await cluster.run('ADD', 'x', wants('other', 7))).error!.msg, /is reserved already/);
   t.deepEqual(cluster.reservations(), ['10.70.0.5', '10.70.0.6', '10.70.0.7', '10.70.0.8']);
-  // Without a wish, the pod has back what waits for it, and not what fits no more.
+  // If it asks for no address, the pod gets back what waits for it, unless that does not fit any more.
   await cluster.del('next', { ipam: { quarantine: 0 } });
   t.is(await cluster.add('again', pod('web', { ipam: { range_end: '10.70.0.9' } })), '10.70.0.5');
 });
@@ -179,7 +179,7 @@ test('what waits is released also by calls for another network of the API, and o
   const kubeconfig = `${dirname(cluster.api.kubeconfig())}/another`;
   await cluster.host.run(['cp', cluster.api.kubeconfig(), kubeconfig]);
   const other = { conf: { name: 'other' } };
-  // What it leads to may be another cluster.
+  // Another kubeconfig may lead to another cluster.
   t.is((await cluster.run('STATUS', '', { ...other, ipam: { kubernetes: { kubeconfig } } })).exit, 0);
   t.is(cluster.reservations().length, 1);
   t.is((await cluster.run('STATUS', '', other)).exit, 0);

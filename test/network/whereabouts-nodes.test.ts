@@ -22,7 +22,7 @@ test('300 pods at once on three nodes have 300 addresses of 320, and faults of e
   for (const [name, { cutOff, happen }] of Object.entries(faults)) {
     const [mend] = await Promise.all([happen(cluster), cutOff === undefined && lives.churn(15)]);
     const others = [0, 1, 2].filter((node) => node !== cutOff);
-    // Pods of a node that reaches nobody are torn down all the same. Four calls at a time take as long as one.
+    // Pods of a node that is cut off are torn down all the same. Four calls at a time take as long as one.
     const cut = cutOff === undefined ? undefined : lives.churn(4, [cutOff]);
     // Two of three members are enough.
     await lives.add(10, others);
@@ -55,7 +55,7 @@ test('what a node that is gone had is collected; a node that is only cut off is 
     });
     return { exit, said: stdout + stderr };
   };
-  /** What five minutes without a call do. */
+  /** Has the effect of five minutes without a call. */
   const forgetPresence = async () => {
     const { leases } = (await etcd.ask('/v3/lease/leases', {})) as { leases: { ID: string }[] };
     for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
@@ -76,7 +76,7 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   await etcd.kill(1);
   await etcd.startMember(1);
   await until('two members are enough', async () => (await onNodes[0]!.run('STATUS', '')).exit === 0);
-  // As a call leaves it that is killed right after it had got the lease.
+  // As left by a call that was killed right after it got its lease.
   const [key, range_end] = ['node-3', 'node-4'].map((name) =>
     Buffer.from(`/cni/addresses/nodes/${name}`).toString('base64'),
   );
@@ -107,7 +107,7 @@ test('what a node that is gone had is collected; a node that is only cut off is 
     await owners(),
     all.filter((one) => !one.startsWith('node-2')),
   );
-  // All the rest of the range can be had again once the quarantine is over.
+  // All the rest of the range is available again once the quarantine is over.
   const ids = ['a', 'b', 'c', 'd'];
   const added = async () => {
     for (const id of ids) if ((await onNodes[0]!.run('ADD', id, { node: 'node-1' })).exit !== 0) return false;
@@ -115,7 +115,7 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   };
   await until('the quarantine is over', added);
 
-  // An operator who is wrong has a pod without its address, and not two with one.
+  // If the operator is wrong, a pod loses its address, but no two pods have one.
   await nodes[2]!.cutOff();
   await nodes[1]!.join();
   await etcd.startMember(1);

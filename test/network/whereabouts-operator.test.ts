@@ -38,7 +38,7 @@ test('network ls and inspect count what the whole cluster has taken of a range, 
   await attach('vlan7');
   await attach('vlan7', { NODENAME: 'elsewhere' });
   await etcd.put('/whereabouts/10.70.0.0/28', '10.70.0.7 old\n10.70.0.9 excluded\n');
-  // Another network may give what is not given here.
+  // Another network may allocate what this one does not.
   await etcd.put('/cni/addresses/in/@/4-0a460001', '{"owner":"/cni/addresses/of/node-9/vlan70/x/eth0"}');
   const { ranges } = JSON.parse(await cni(['network', 'inspect', 'vlan7']))[0] as { ranges: Range[] };
   const [first, second] = ranges;

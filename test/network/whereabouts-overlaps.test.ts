@@ -9,7 +9,7 @@ const asked = (name: string, ipam: object = {}) => pod(name, { args: `IP=${addre
 /** As when "range" is made larger while pods live: another pool, and the same reservation. */
 const wider = { range: '10.70.0.0/16' };
 
-/** Whose an address is among all ranges. */
+/** Who has reserved an address across overlapping ranges. */
 function reserved(cluster: KubeCluster) {
   const { spec } = cluster.api.of('overlappingrangeipreservations').get('kube-system', address);
   return [spec!.podref, spec!.containerid];
@@ -81,6 +81,6 @@ test('a pool that can be neither read nor made is not asked for without a pause'
   };
   await cluster.add('a', pod('a'));
   t.true(posts > 1);
-  // Pauses of at most half a second, which begin with 10 ms.
+  // Pauses of at most half a second, starting at 10 ms.
   t.true(posts < 40, `${posts} requests in three seconds`);
 });

@@ -67,8 +67,8 @@ test('the agent authenticates once, and again when etcd was started anew', async
   const connections = await host.run(['ss', '-Htnp', 'state', 'established', 'dst', '127.0.1.1:2379']);
   const kept = connections.split('\n').filter((line) => line !== '' && !line.includes('"etcd"'));
   t.true(kept.length === 1 || kept.length === 2, connections);
-  // Its tokens are in the memory of the member. One that is killed gives again, from its log, those of its
-  // last tenth of a second.
+  // Its tokens are in the memory of the member. A member that is killed would restore those of its last tenth
+  // of a second from its log.
   await etcd.stop(0);
   await etcd.startMember(0);
   await etcd.untilHealthy();

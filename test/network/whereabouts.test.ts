@@ -159,7 +159,7 @@ test('while etcd is away, ADD says so and pods are torn down; nothing is lost', 
   await cluster.etcd.startMember(0);
   await until('it answers again', async () => (await cluster.run('STATUS', '')).exit === 0);
   t.is(await cluster.add('d'), one);
-  // One that comes again under its name keeps what it had.
+  // A container that comes back with the same ID keeps what it had.
   await cluster.etcd.kill(0);
   await cluster.del('b');
   await cluster.etcd.startMember(0);
@@ -323,7 +323,7 @@ test('with TLS and a password; without them, and with another authority', async 
   t.is((await cluster.run('STATUS', '')).exit, 0);
 });
 
-/** Answers once the whole request is read: what is left of it would have the kernel break the connection off. */
+/** Answers once the whole request is read: unread data would make the kernel reset the connection. */
 const afterRequest = `length=0
 while IFS= read -r line && [ "$line" != $'\\r' ]; do
   case $line in [Cc]ontent-[Ll]ength:*) length=\${line#*: }; length=\${length%$'\\r'} ;; esac

@@ -1,12 +1,12 @@
-/** What a plugin may answer, whatever has befallen it. */
+/** What a plugin may answer, whatever fault it has met. */
 
 import { ErrorCode } from '../../lib/errors.ts';
 import type { Output } from '../support/run.ts';
 
-/** How a verb ended, and what is known of what befell it. */
+/** How a verb ended, and what is known of its fault. */
 export interface Befallen extends Output {
   readonly isLate?: boolean;
-  /** Whether what failed was to write the answer. */
+  /** Whether it is writing the answer that failed. */
   readonly isUnheard?: boolean;
   readonly verb?: string | undefined;
   /** The system call that failed, as strace(1) shows it with the paths of descriptors. */
@@ -17,15 +17,16 @@ export interface Befallen extends Output {
 const ownFile = /^\w+\((?:\d+<|(?:AT_FDCWD<[^>]*>, )?")\/(?:run\/cni|var\/lib\/cni|proc\/self\/fd\/\d+)\b/;
 
 /**
- * What containerd reads in an error of DEL, whatever its code, to take the attachment for removed: the latter
+ * Text in an error of DEL by which containerd takes the attachment for removed, whatever the code: the second
  * only when the sandbox is gone. Source: go-cni, Remove().
  */
 const takenForDone = /not found|no such file or directory/;
 
 /**
  * What is wrong with an answer; "" when it is a success, or an error as the CNI specification has it, with
- * the code that {@link ErrorCode} has for it. One that could not be written must be missed on standard error.
- * @param codes those that are right; if left out, by the system call that failed.
+ * the code that {@link ErrorCode} has for it. An answer that could not be written must be reported on
+ * standard error.
+ * @param codes the right ones; by default those for the system call that failed.
  */
 export function answerProblem(outcome: Befallen, codes = codesFor(outcome)): string {
   const { exit, stdout, stderr, isLate = false, isUnheard = false, verb } = outcome;
@@ -42,7 +43,7 @@ export function answerProblem(outcome: Befallen, codes = codesFor(outcome)): str
   return '';
 }
 
-/** The codes that are right for a failure of the system. See {@link ErrorCode}. */
+/** The right codes for a system call that failed. See {@link ErrorCode}. */
 function codesFor({ verb, failed }: Befallen): readonly number[] {
   const { IOFailure, Internal, NotAvailable, TryAgainLater } = ErrorCode;
   // Whatever has failed, no ADD can be served.

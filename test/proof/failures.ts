@@ -1,7 +1,7 @@
 /**
  * Failing anywhere: a verb whose system call fails answers with a CNI error and has undone what it did, or
- * succeeds and is right. A living attachment of the same network is not hurt. CHECK and STATUS change nothing,
- * and CHECK of an attachment for which one plugin has done DEL never finds that in order.
+ * succeeds and has done its work. A living attachment of the same network is not hurt. CHECK and STATUS
+ * change nothing, and CHECK never succeeds for a plugin whose DEL has been done.
  */
 
 import type { Attachment } from '../support/chain.ts';
@@ -30,7 +30,7 @@ const linkErrors = ['ENOSPC', 'EROFS', 'EDQUOT', 'EACCES'];
 const unlinkErrors = ['EROFS', 'EPERM', 'EBUSY', 'ENOMEM'];
 const mkdirErrors = ['ENOSPC', 'EROFS', 'EPERM', 'ENOMEM'];
 
-/** The errors that a call can have, of those that are tried. */
+/** The errors that are tried for each system call. */
 const errors: Readonly<Record<string, readonly string[]>> = {
   sendto: ['ENOBUFS', 'ENOMEM', 'EPERM', 'EINTR'],
   sendmsg: ['ENOBUFS', 'ENOMEM', 'EPERM', 'EINTR'],
@@ -69,7 +69,7 @@ const errors: Readonly<Record<string, readonly string[]>> = {
   wait4: ['EINTR'],
 };
 
-/** Calls that only look, which need no write access and no space. */
+/** Errors of opening a file just to read it, which needs no write access and no space. */
 const lookingErrors = ['EMFILE', 'ENOMEM', 'EPERM', 'EINTR'];
 
 /** Files without which everything works, and which the next verb or GC puts in order. */
@@ -96,7 +96,7 @@ export async function failureCases(subject: Subject, only = ''): Promise<Failure
   return (await pointsOf(await Scene.open(subject), only, verbs, findPoints)).flatMap(
     ({ verb, index, points }) =>
       points.flatMap((point, nth) =>
-        // Each call of those that only look leads to the same: an error.
+        // Whichever call of a verb that only looks fails, the verb fails: one error for each is enough.
         toTry(isLooking(verb) ? { ...subject, isSampled: true } : subject, errorsOf(point), nth).map(
           (error) => ({
             name: [
@@ -119,7 +119,7 @@ function errorsOf({ call, text }: Point): readonly string[] {
   return errors[call] ?? [];
 }
 
-/** An attachment at the plugin that is to be failed, and what everything looks like there. */
+/** An attachment at the plugin that is to fail, and what everything looks like there. */
 interface Standing {
   /** What was done for it, see {@link FailureBench.standAt}. */
   readonly place: string;
@@ -202,7 +202,7 @@ export class FailureBench {
     const attachment = await bringTo(scene, verb, index);
     const outcome = await one.inject(scene.host, scene.start(verb, index, attachment));
     scene.useAgent(hasAgentFor(one));
-    // Nobody calls again what has succeeded.
+    // Nobody repeats a call that has succeeded.
     const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome.stderr) : '';
     const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
     scene.useAgent(true);
@@ -218,8 +218,8 @@ export class FailureBench {
   }
 
   /**
-   * Does what comes after a verb of one plugin of the chain. GC may leave a file alone that it cannot read, for
-   * the next GC, if it says so, and so may DEL where nothing can be written.
+   * Does what comes after a verb of one plugin of the chain. GC may leave a file that it cannot read to the
+   * next GC, if it says so, and so may DEL on a read-only file system.
    * @param warnings of the verb.
    * @returns what is left of the attachment.
    */
@@ -244,7 +244,7 @@ export class FailureBench {
     return join([...failures, await scene.difference(isExcused)]);
   }
 
-  /** What DEL has left in a sandbox that stays. */
+  /** What DEL has left in a sandbox that still exists. */
   private async leftIn(pod: Pod): Promise<string> {
     if (!this.emptyPod) {
       const other = await this.scene.host.addPod();
@@ -260,12 +260,12 @@ export class FailureBench {
     if (this.standing?.place === place) return this.standing;
     await this.leave();
     const attachment = await bringTo(this.scene, verb, index);
-    // Shared things that the first ADD of a plugin makes are there from the neighbour.
+    // What the first ADD of a plugin makes for all attachments is there already, from the neighbour.
     this.standing = { place, attachment, picture: await this.scene.settledPicture(attachment.pod) };
     return this.standing;
   }
 
-  /** Detaches what stands. @returns what is left of it; "" when nothing is. */
+  /** Detaches the standing attachment. @returns what is left of it; "" when nothing is. */
   private async leave(): Promise<string> {
     if (!this.standing) return '';
     const failure = await cleanUp(this.scene, this.standing.attachment, 'del');
@@ -275,7 +275,7 @@ export class FailureBench {
   }
 }
 
-/** A process does something else from time to time, and no thread of Node.js survives that a wake-up fails. */
+/** Whether the fault hit another call, as runs differ: Node.js aborts when waking up a thread fails. */
 function isMisfired({ isReached, exit }: Injected): boolean {
   return !isReached && exit === 'SIGABRT';
 }

@@ -1,6 +1,6 @@
 /**
  * Refused on a host that has had no attachment yet: what the first one makes for all, such as a bridge and
- * its addresses, is made or not, but not by half.
+ * its addresses, is made completely or not at all.
  */
 
 import type { Attachment } from '../support/chain.ts';

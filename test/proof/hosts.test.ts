@@ -1,7 +1,7 @@
 /**
- * Hosts on which something is broken whenever a plugin is called: it answers with a CNI error of the right code
- * and spares the living attachment. A failed ADD has undone what it did, CHECK changes nothing, and what DEL or
- * GC have not done when they succeed, nobody does.
+ * Hosts on which something is broken whenever a plugin is called: it answers with a CNI error of the right
+ * code and spares the living attachment. A failed ADD has undone what it did, CHECK changes nothing, and DEL
+ * and GC that succeed leave nothing, as nobody repeats them.
  */
 
 import test from 'ava';
@@ -12,7 +12,7 @@ import { answerProblem } from './answers.ts';
 import { Scene } from './scene.ts';
 import { type Subject, subjects } from './subjects.ts';
 
-/** What is wrong with a host: which chain it is, how the host is broken, and how it is mended. */
+/** A broken host: the chain on it, how it is broken, and how it is repaired. */
 interface Broken {
   readonly subject: Subject;
   /** May be done again after {@link mends}. */
@@ -20,23 +20,23 @@ interface Broken {
   readonly mends: string;
   /** The plugins whose ADD cannot succeed there. */
   readonly fails: readonly string[];
-  /** Of their errors. */
+  /** The code of their errors. */
   readonly code: number;
-  /** What removes what DEL and GC may leave there, as they have to come to an end. */
+  /** The verb that later removes what DEL and GC may leave on such a host, where they have to succeed. */
   readonly finishes?: 'DEL' | 'GC';
 }
 
 const empty = (target: string) => `mkdir -p /run/empty && mount --bind /run/empty ${target}`;
 const readOnly = (target: string) => `mount --bind ${target} ${target} && mount -o remount,ro,bind ${target}`;
 
-/** Puts other programs behind the names of iptables, except for those that only look. */
+/** Replaces the programs of iptables, except for those that only read. */
 const replaced = (script: string, names = 'iptables ip6tables iptables-restore ip6tables-restore') => `
   rm -rf /run/alternatives /run/calls && mkdir -p /run/alternatives /run/calls
   cp -a /etc/alternatives/*tables* /run/alternatives
   for name in ${names}; do mv /run/alternatives/$name /run/calls/$name.real; ${script}; done
   mount --bind /run/alternatives /etc/alternatives`;
 
-/** A program of iptables that fails when all of them together are called for the n-th time. */
+/** Makes the n-th call of any iptables program fail. */
 const failsOnce = (nth: number) =>
   replaced(`printf '%s\\n' '#!/bin/sh' 'n=1; until mkdir /run/calls/$n 2> /dev/null; do n=$((n + 1)); done' \\
     '[ $n = ${nth} ] && exit 1' 'exec -a '$name' /run/calls/'$name'.real "$@"' > /run/alternatives/$name
@@ -86,7 +86,7 @@ const hosts: Readonly<Record<string, Broken>> = {
     breaks: `rm -rf /run/kept && mkdir -p /run/kept && cp -a /var/lib/cni/. /run/kept
       mount -t tmpfs -o size=64k tmpfs /var/lib/cni && cp -a /run/kept/. /var/lib/cni
       cat /dev/zero > /var/lib/cni/filler || true`,
-    // What was done meanwhile was done.
+    // What plugins have changed meanwhile is kept.
     mends: `rm -r /var/lib/cni/filler /run/kept && cp -a /var/lib/cni /run/kept && umount /var/lib/cni
       find /var/lib/cni -mindepth 1 -delete && cp -a /run/kept/. /var/lib/cni`,
     fails: ['bridge'],
@@ -123,7 +123,7 @@ for (const [what, { subject, breaks, mends, fails, code, finishes }] of Object.e
     t.teardown(() => scene.close());
     const attachment = await scene.attachment();
     const { plugins } = scene.subject.network;
-    /** Runs a verb on the broken host, without the agent that is there for all else, as it is quicker. */
+    /** Runs a verb on the broken host, without the agent, which is there to make everything else quicker. */
     const attempt = async (verb: Verb, index: number) => {
       await scene.host.run(['sh', '-c', breaks]);
       scene.useAgent(false);
@@ -159,7 +159,7 @@ for (const [what, { subject, breaks, mends, fails, code, finishes }] of Object.e
     const living = await scene.picture(attachment.pod);
     for (const index of plugins.keys()) await attempt('CHECK', index);
     t.is(await scene.differenceFrom(living, attachment.pod), '', 'CHECK');
-    // Nobody calls again what has succeeded.
+    // Nobody repeats a call that has succeeded.
     for (const index of [...plugins.keys()].reverse())
       if ((await attempt('DEL', index)).exit !== 0) succeeded(await scene.run('DEL', index, attachment));
     t.is(await clean(attachment), '', 'DEL');
@@ -177,7 +177,7 @@ test('a host whose lock is held for ever: ADD that needs it fails in time, and h
   t.teardown(() => scene.close());
   const attachment = await scene.attachment();
   attachment.result = (await scene.run('ADD', 0, attachment)).result;
-  // The shared rules have to be put in order, which only one may do at a time.
+  // The shared rules have to be repaired, which takes the lock.
   await scene.host.run(['iptables', '-t', 'nat', '-F', 'PREROUTING']);
   const before = await scene.picture(attachment.pod);
   await scene.host.start(t, [

@@ -1,7 +1,7 @@
 /**
- * Faults put into a running plugin from outside, by strace(1): at one system call of its main thread it is
- * killed, or the call fails. The executable is the shipped one, started as the launcher does; it has no seam
- * for this.
+ * Faults injected into a running plugin from outside, by strace(1): at one system call of its main thread it
+ * is killed, or the call fails. The executable is the shipped one, started as the launcher does; it has no
+ * hooks for this.
  */
 
 import { spawn } from 'node:child_process';
@@ -32,7 +32,7 @@ export interface Start {
   readonly stdin: string;
 }
 
-/** The calls that change something, wait for something, or open what is worked with. */
+/** The calls that change something, wait for something, or open what the plugin works with. */
 const watched = [
   ...['sendto', 'sendmsg', 'recvfrom', 'recvmsg', 'socket', 'bind', 'setns', 'unshare', 'ioctl', 'flock'],
   ...[
@@ -52,10 +52,10 @@ const watched = [
   ...['clone', 'clone3', 'vfork', 'execve', 'wait4'],
 ];
 
-/** Children that are started, as against threads. */
+/** The start of a child process, as opposed to a thread. */
 const startsChild = /^(?:clone3?\(.*CLONE_VFORK|vfork\()/;
 
-/** How long a plugin may take at all, in milliseconds: no lock is waited for longer than 40 seconds, and machines may be slow. */
+/** The longest that a plugin may run, in milliseconds: it waits for a lock for up to 110 seconds. */
 const longestRun = 180_000;
 
 /** Lists the points of a verb, from the first one after the configuration was read, by running it. */
@@ -81,11 +81,11 @@ export async function findPoints(host: Host, start: Start): Promise<{ points: Po
 
 /** How an injected run ended. */
 export interface Injected extends Output {
-  /** Whether the fault was met. */
+  /** Whether the call with the fault was reached. */
   readonly isReached: boolean;
-  /** Whether it had to be ended for taking too long. */
+  /** Whether it had to be killed for taking too long. */
   readonly isLate: boolean;
-  /** Whether what failed was to write the answer. */
+  /** Whether it is writing the answer that failed. */
   readonly isUnheard?: boolean;
   readonly verb: string | undefined;
   /** The call that failed, as strace shows it. */
@@ -94,7 +94,7 @@ export interface Injected extends Output {
 
 /**
  * Runs a verb that is killed at a point.
- * @param children what becomes of those it has started: they are killed as well, or end by themselves.
+ * @param children what becomes of its child processes: they are killed as well, or end by themselves.
  */
 export async function kill(
   host: Host,
@@ -123,10 +123,10 @@ export async function fail(
   return { ...output, isLate, isReached, isUnheard, verb: start.env.CNI_COMMAND, failed: injected };
 }
 
-/** False for what is only talk between threads, or reads a file of the kernel's. */
+/** False for calls that only synchronise threads, and for files that Node.js reads for itself. */
 function isRelevant(text: string): boolean {
   if (/^clone3?\(/.test(text)) return startsChild.test(text);
-  // Node.js wakes its threads by an eventfd.
+  // Node.js wakes its threads through an eventfd.
   if (/^write\(\d+<anon_inode:\[eventfd\]>,/.test(text)) return false;
   return !/^openat\(AT_FDCWD<[^>]*>, "\/(?:sys\/fs\/cgroup|etc\/ssl)/.test(text);
 }
@@ -196,7 +196,7 @@ export async function runGroup(
   if (children === 'killed') signalGroup(child.pid!, 'SIGKILL');
   for (const end = Date.now() + longestRun; signalGroup(child.pid!, 0); await sleep(1))
     if (Date.now() > end) signalGroup(child.pid!, 'SIGKILL');
-  // What it has said may still be on its way.
+  // Its output may still be on its way.
   await closed;
   return { output: { argv, exit, ...chunks }, isLate };
 }

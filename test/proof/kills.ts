@@ -1,4 +1,4 @@
-/** Killed anywhere: whatever is left of a verb that was killed, each way of cleaning up removes it. */
+/** Killed anywhere: each way of cleaning up removes whatever a killed verb has left. */
 
 import type { Attachment } from '../support/chain.ts';
 import type { Host } from '../support/host.ts';
@@ -12,7 +12,7 @@ import { type Subject, toTry } from './subjects.ts';
 export const changingVerbs = ['ADD', 'DEL', 'GC'] as const;
 export type ChangingVerb = (typeof changingVerbs)[number];
 
-/** What only looks; CHECK-LOST is CHECK once DEL of that plugin has been done, which must find fault. */
+/** The verbs that only look; CHECK-LOST is CHECK after DEL of the same plugin, which must fail. */
 export const lookingVerbs = ['CHECK', 'CHECK-LOST', 'STATUS'] as const;
 export type CalledVerb = ChangingVerb | (typeof lookingVerbs)[number];
 
@@ -42,7 +42,7 @@ export interface KillCase {
 
 /** What came of a case. */
 export interface Verdict {
-  /** Whether the fault was met; what a process does differs a little from run to run. */
+  /** Whether the call with the fault was reached; a process does not do quite the same in every run. */
   readonly isReached: boolean;
   /** What went wrong; "" when nothing did. */
   readonly problem: string;
@@ -76,8 +76,8 @@ export async function killCases(subject: Subject, only = ''): Promise<KillCase[]
  * The points of each verb of each plugin of a chain.
  * @param scene which is closed after that.
  * @param only name of a case, or its beginning, that leaves out the other verbs and plugins; "" for all.
- * @param verbs those that are called.
- * @param find runs a verb and tells its points.
+ * @param verbs the verbs to call.
+ * @param find runs a verb and lists its points.
  */
 export async function pointsOf<V extends CalledVerb, P>(
   scene: Scene,
@@ -95,7 +95,7 @@ export async function pointsOf<V extends CalledVerb, P>(
         const attachment = await bringTo(scene, verb, index);
         const call = verb === 'CHECK-LOST' ? 'CHECK' : (verb as Exclude<V, 'CHECK-LOST'>);
         const { points, output } = await find(scene.host, scene.start(call, index, attachment));
-        // Some plugins have nothing that could be lost.
+        // Some plugins have nothing that CHECK could miss.
         if (verb !== 'CHECK-LOST') succeeded(output);
         if (verb !== 'CHECK-LOST' || output.exit !== 0) found.push({ verb, index, points });
         await cleanUp(scene, attachment, 'del');
@@ -145,7 +145,7 @@ export async function bringTo(scene: Scene, verb: CalledVerb, index: number): Pr
   if (verb === 'DEL')
     for (let i = count - 1; i > index; i--) succeeded(await scene.run('DEL', i, attachment));
   if (verb === 'CHECK-LOST') succeeded(await scene.run('DEL', index, attachment));
-  // GC is for what nobody will call DEL for.
+  // GC is for attachments for which nobody will call DEL.
   if (verb === 'GC') await scene.removeWholly(attachment.pod);
   if (verb === 'GC') for (let i = 0; i < index; i++) succeeded(await scene.run('GC', i, attachment));
   return attachment;
@@ -157,7 +157,7 @@ export async function bringTo(scene: Scene, verb: CalledVerb, index: number): Pr
  */
 export async function cleanUp(scene: Scene, attachment: Attachment, way: WayOut): Promise<string> {
   const { pod } = attachment;
-  // In a namespace that it is not told, DEL finds no device, and nobody calls it again.
+  // DEL without CNI_NETNS cannot find a device in the sandbox, and nobody calls it again.
   const isGone = way === 'gone' || way === 'gc' || (way === 'bare' && scene.subject.isDevice === true);
   if (isGone) await scene.removeWholly(pod);
   if (way === 'bare') attachment.result = undefined;
@@ -173,7 +173,7 @@ export function describeFailure({ exit, argv, stdout, stderr }: Outcome): string
   return exit === 0 ? '' : `${argv.at(-1)} ended with ${exit}: ${stdout}${stderr}`;
 }
 
-/** False for what only reads: killed there, a verb is as it was at the call before. */
+/** False for calls that only read: a verb killed there is in the same state as at the call before. */
 function changesSomething({ call, text }: Point): boolean {
   if (call === 'openat') return /O_CREAT|O_WRONLY|O_RDWR/.test(text);
   return !['recvfrom', 'recvmsg', 'socket', 'bind', 'pipe2'].includes(call);

@@ -1,4 +1,4 @@
-/** The living attachment beside those of the cases, and who is outside of the host and talks to it. */
+/** The living attachment beside those of the cases, and a machine outside of the host that talks to it. */
 
 import { Attachment } from '../support/chain.ts';
 import type { Host, Pod, Teardown } from '../support/host.ts';
@@ -6,13 +6,13 @@ import { ping, serve, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 import { attachmentOptions, mapsPorts, type Subject } from './subjects.ts';
 
-/** The address of the host as it is seen from outside, and that of who is there. */
+/** The addresses of the host and of the machine outside, on the wire between them. */
 const [hostAddress, outsideAddress] = ['192.0.2.1', '192.0.2.2'];
 
 /** The port of the host that leads to the neighbour where the chain maps ports. */
 const hostPort = 8081;
 
-/** Main plugins whose containers reach what is outside over the host, and are reached, as the subjects have them. */
+/** Main plugins whose containers, as the subjects have them, the host routes to and from the outside. */
 const routed = ['bridge', 'ptp'];
 
 /** A living attachment, to which nothing may happen. */
@@ -24,7 +24,7 @@ export class Neighbour {
     this.outside = outside;
   }
 
-  /** Attaches it, and has it answer. */
+  /** Attaches it, and starts a server in it. */
   static async attach(t: Teardown, host: Host, subject: Subject, outside: Outside): Promise<Neighbour> {
     const attachment = new Attachment(
       ...([host, await host.addPod(), subject.network] as const),
@@ -37,12 +37,12 @@ export class Neighbour {
     return neighbour;
   }
 
-  /** Whether a new connection from outside reaches it, and it reaches what is there. */
+  /** Whether a new connection from outside reaches it, and it reaches the outside. */
   async isConnected(): Promise<boolean> {
     if (!this.isRouted) return true;
     const { attachment, outside } = this;
     const [address, port] = mapsPorts(attachment.network) ? [hostAddress, hostPort] : [attachment.ip, 80];
-    // From its address, by which "sbr" routes.
+    // Pings from its own address, as "sbr" routes by source address.
     return (
       (await outside.connects(address, port)) &&
       (await ping(attachment.pod, outsideAddress, '-I', attachment.ip))
@@ -51,12 +51,12 @@ export class Neighbour {
 
   private get isRouted(): boolean {
     const types = this.attachment.network.plugins.map(({ type }) => type);
-    // Within a VRF, only who is bound to it is reached, and reaches anybody.
+    // Within a VRF, only sockets that are bound to it can be reached, or reach anything.
     return routed.includes(types[0]!) && !types.includes('vrf');
   }
 }
 
-/** Somebody outside of the host, with a route by it to everything. */
+/** A machine outside of the host, with a default route through it. */
 export class Outside {
   private readonly pod: Pod;
 
@@ -76,7 +76,7 @@ export class Outside {
     return (await this.pod.tryRun(argv)).exit === 0;
   }
 
-  /** Sends a packet to a port of the host, so that the kernel notes where it leads it. */
+  /** Sends a packet to a port of the host, so that the kernel tracks where it is translated to. */
   async sendUdp(port: number): Promise<void> {
     await this.pod.tryRun(['bash', '--norc', '-c', `echo hello > /dev/udp/${hostAddress}/${port}`]);
   }

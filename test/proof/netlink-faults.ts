@@ -1,5 +1,5 @@
 /**
- * Faults in what the kernel answers by netlink. The executable is the shipped one, started as the launcher
+ * Faults in the kernel's answers by netlink. The executable is the shipped one, started as the launcher
  * does, with netlink-faults.c between it and the C library: a request is refused while the others of its
  * datagram are carried out, or a dump is interrupted or breaks off.
  */
@@ -27,10 +27,10 @@ export interface RequestPoint {
   readonly nth: number;
 }
 
-/** What befalls a request. */
+/** The fault of a request. */
 export interface NetlinkFault {
   readonly effect: 'refuse' | 'interrupt' | 'break';
-  /** How many requests of that type it befalls, one after the other. */
+  /** How many consecutive requests of that type have it. */
   readonly times: number;
   /** Such as "EBUSY"; none for an interruption. */
   readonly error?: string;

@@ -12,13 +12,13 @@ export type Picture = Record<string, unknown>;
 const directories = ['/run/cni', '/run/containers', '/run/flannel', '/var/lib/cni', '/etc/cni'];
 
 /**
- * What is there or not without being anybody's: locks, the socket of the agent, and hints, of which Node.js
- * names those of nobody.
+ * Files that may or may not be there, and belong to no attachment: locks, sockets, and hints other than
+ * temporary files.
  */
 const passing =
   /^\/run\/cni\/(?:iptables\.lock|(?:agent|dhcp)\.sock(?:\.lock|\.aside)?|iptables\/.*(?<!\.tmp))$|\/last_reserved_ip\.[^/]*$/;
 
-/** Keys of what `ip` says of a link that change by themselves, or follow from others. */
+/** Keys in the output of `ip` whose values change by themselves, or follow from others. */
 const changing = [
   ...[
     'ifindex',
@@ -37,7 +37,7 @@ const changing = [
   ...['topology_change_timer', 'config_pending'],
 ];
 
-/** MAC addresses of groups. */
+/** Multicast MAC addresses. */
 const groups = /^(?:33:33|01)/;
 
 /** Flags that tell whether the other end is up. */
@@ -64,7 +64,7 @@ const hostCommands = [
 /**
  * Looks at a host.
  * @param pods whose insides are looked at as well.
- * @param agent number of the agent's process, whose open files are counted.
+ * @param agent PID of the agent, whose open files are counted.
  */
 export async function pictureOf(
   host: Host,
@@ -85,7 +85,7 @@ export async function pictureOf(
     fdb: parse(fdb).filter(isStatic).sort(byText),
     vlans: parse(vlans).sort(byText),
     iptables: [...rulesOf(rules4), ...rulesOf(rules6)],
-    // Those of several senders look alike.
+    // Flows from several senders look alike.
     flows: [...new Set([...translatedFlows(flows4), ...translatedFlows(flows6)])].sort(),
     files: Object.assign({}, ...directories.map((directory) => filesBelow(host, directory))),
     ...(agent !== undefined && { descriptors: descriptorsOf(agent) }),
@@ -110,7 +110,7 @@ function detailsOf([links = '', neighbours = '', qdiscs = '']: readonly string[]
   };
 }
 
-/** Whether a bridge has not learned an entry, nor an interface joined a group when the kernel found the time. */
+/** Whether an entry was set: neither learned by a bridge, nor added by the kernel for a multicast group. */
 function isStatic({ mac, state }: Record<string, unknown>): boolean {
   return !groups.test(String(mac)) && (state === 'permanent' || state === 'static');
 }
@@ -157,7 +157,7 @@ function rulesOf(text: string): string[] {
     .map((line) => line.replace(/ \[\d+:\d+\]$/, ''));
 }
 
-/** UDP connections that the kernel leads elsewhere than where they were sent to. */
+/** UDP connections to whose destination the kernel applies NAT. */
 function translatedFlows(text: string): string[] {
   const flow = /src=\S+ dst=(\S+) sport=\d+ dport=(\d+) .*?src=(\S+) dst=\S+ sport=(\d+) dport=\d+/;
   return lines(text).flatMap((line) => {
@@ -166,7 +166,7 @@ function translatedFlows(text: string): string[] {
   });
 }
 
-/** What is below a directory, by path: contents of files, and of everything else what it is. */
+/** What is below a directory, by path: the contents of files, and what everything else is. */
 function filesBelow(host: Host, directory: string): Record<string, string> {
   const found: Record<string, string> = {};
   const walk = (path: string) => {
@@ -190,7 +190,7 @@ function namesIn(path: string): string[] {
   }
 }
 
-/** @returns undefined for what has gone meanwhile. */
+/** @returns undefined for what has disappeared meanwhile. */
 function describe(path: string): string | undefined {
   try {
     const stats = lstatSync(path);

@@ -6,12 +6,12 @@ import type { Verdict } from './kills.ts';
 import type { Case, Kind } from './kinds.ts';
 import type { Subject } from './subjects.ts';
 
-/** How a case is tried again in the same place. */
+/** The option by which a case is tried again in the same place, host or guest. */
 const place = guestDirectory === undefined ? '' : ' --guest';
 
 /** What is to be tried. */
 export interface ProofOptions {
-  /** How many of the cases, from 0 to 1; by chance, but in each subject at least one. */
+  /** Which share of the cases, from 0 to 1; chosen at random, but at least one for each subject. */
   readonly share: number;
   /** Chooses them. */
   readonly random: Random;
@@ -19,11 +19,11 @@ export interface ProofOptions {
   readonly jobs: number;
   /** Name of the one case that is wanted, or what the names of several begin with, up to a slash. */
   readonly only?: string;
-  /** At most so many cases of each subject. */
+  /** At most this many cases of each subject. */
   readonly most?: number;
-  /** What was tried before, and is not tried again. */
+  /** Cases that were tried before, and are not tried again. */
   readonly journal?: Journal;
-  /** Whether what is left is to be left for another time. @param proof what was found by now. */
+  /** Whether to leave the rest for another time. @param proof what was found so far. */
   isOver?(proof: Proof): boolean;
   log(line: string): void;
 }
@@ -40,7 +40,7 @@ export interface Proof {
   tried: number;
   /** Cases that were not tried, as the time was over. */
   left: number;
-  /** Cases in which it was not, as the process did something else this time. */
+  /** Cases in which the fault was not reached, as the process behaved differently this time. */
   missed: number;
   readonly failures: { readonly command: string; readonly problem: string }[];
 }
@@ -66,7 +66,7 @@ export async function prove(
 function choose(cases: readonly Case[], { random, only, share, most = Infinity }: ProofOptions): Case[] {
   const all = cases.filter(({ name }) => !only || name === only || name.startsWith(`${only}/`));
   const wanted = Math.min(most, Math.ceil(all.length * share));
-  // The first of a shuffled list, in their own order.
+  // Takes the first of a shuffled list, but keeps their order.
   const order = [...all.keys()];
   for (let i = order.length - 1; i > 0; i--) {
     const j = random.below(i + 1);

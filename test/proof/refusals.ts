@@ -1,7 +1,8 @@
 /**
- * Refused by the kernel anywhere: a verb of which the kernel refuses one request, and carries out all others
- * that came with it, answers with a CNI error and has undone what it did, or succeeds and is right. So does one
- * whose lists are interrupted or break off. A living attachment of the same network is not hurt.
+ * Refused by the kernel anywhere: a verb whose request is refused by the kernel, while all others that were
+ * sent with it are carried out, answers with a CNI error and has undone what it did, or succeeds and has done
+ * its work. So does a verb whose dumps are interrupted or break off. A living attachment of the same network
+ * is not hurt.
  */
 
 import { isDeepStrictEqual } from 'node:util';
@@ -17,30 +18,30 @@ import { type Subject, toTry } from './subjects.ts';
 const refused = ['EPERM', 'ENOMEM', 'EBUSY', 'EOPNOTSUPP'];
 
 /**
- * The errors that a request can have, of those that are tried. That something is not there is never said of
- * what is to be deleted, nor in DEL and GC at all: no kernel says so while it is there.
+ * The errors that are tried for each request. ENODEV is tried in ADD only, and never for what is to be
+ * deleted: no kernel gives that for what is there.
  */
 const errors: Readonly<Record<string, readonly string[]>> = {
   new: [...refused, 'EEXIST', 'ENODEV'],
   set: [...refused, 'EEXIST', 'ENODEV'],
   del: refused,
-  // That it is not supported is an answer of kernels that track no connections.
+  // Not EOPNOTSUPP, which is the answer of kernels without connection tracking.
   forget: ['EPERM', 'ENOMEM', 'EBUSY'],
   batch: [...refused, 'EEXIST', 'ENOENT'],
 };
 
-/** Those that are tried on a host of their own each. */
+/** Errors that are each tried on a host of their own. */
 const firstErrors = ['EPERM', 'EEXIST'];
 
 /** Errors of a batch after which it is composed anew, and how often; see lib/firewall/nftables.ts. */
 const repeated = { EBUSY: 10, ENOENT: 10 };
 
-/** Says of a batch that depends on a generation that this is another one by now. */
+/** Refuses a batch that depends on a generation of the ruleset, as if the ruleset had changed by now. */
 const outdated: readonly NetlinkFault[] = [1, 200].map((times) => ({
   ...{ effect: 'refuse', error: 'ERESTART', times },
 }));
 
-/** What can happen to a list: of more than five readings in a row, the last one counts. */
+/** Faults of a dump: an interrupted one is repeated, and the fifth counts even if it was interrupted too. */
 const listFaults: readonly NetlinkFault[] = [
   { effect: 'interrupt', times: 2 },
   { effect: 'interrupt', times: 1_000_000 },
@@ -48,7 +49,7 @@ const listFaults: readonly NetlinkFault[] = [
   { effect: 'break', error: 'EINTR', times: 1 },
 ];
 
-/** What requests are about, by their number: of rtnetlink by what they have in common, of nfnetlink by all. */
+/** What requests are about, by message type: of rtnetlink by the first type of a group of four. */
 const objects: Readonly<Record<number, string>> = {
   16: 'link',
   20: 'addr',
@@ -121,7 +122,7 @@ export async function refusalCases(subject: Subject, only = ''): Promise<Refusal
         inject: (host: Host, start: Start) => disturb(host, start, request, fault),
       });
     };
-    // As with failures, all that only looks comes to the same.
+    // As in failures.ts, one fault for each request of a verb that only looks is enough.
     const sampled = isLooking(verb) ? { ...subject, isSampled: true } : subject;
     for (const [nth, request] of points.entries())
       for (const fault of toTry(sampled, faultsOf(request, verb), nth)) add(false, request, fault);
@@ -156,7 +157,7 @@ function describe({ effect, error, times }: NetlinkFault): string {
 }
 
 function verbOf({ protocol, type }: RequestPoint): string {
-  // Of nfnetlink, only connections are changed outside of batches, and they are only deleted.
+  // In nfnetlink, only connections are changed outside of batches, and they are only deleted.
   return protocol === rtnetlink ? verbNames[type & 3]! : 'forget';
 }
 

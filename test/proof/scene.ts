@@ -12,14 +12,14 @@ import { Neighbour, Outside } from './neighbour.ts';
 import { type Picture, pictureOf } from './observer.ts';
 import { attachmentOptions, mappingsOf, type Subject } from './subjects.ts';
 
-/** How long the kernel may take to do away with a namespace, in milliseconds. */
+/** How long the kernel may take to remove a namespace, in milliseconds. */
 const longestSettling = 60_000;
 
 /** How a scene is set. */
 export interface SceneOptions {
   /** Whether there is a living attachment besides the one of each case; by default where there can be one. */
   readonly hasNeighbour?: boolean;
-  /** Whether an agent does what is not tampered with; it is quicker. */
+  /** Whether an agent does the calls that are not tampered with, which is quicker. */
   readonly hasAgent?: boolean;
   /** Whether the host has had attachments, which leave some things by design; true when left out. */
   readonly isUsed?: boolean;
@@ -31,7 +31,7 @@ export class Scene {
   readonly subject: Subject;
   private neighbour: Neighbour | undefined;
   private outside!: Outside;
-  /** Number of the agent's process. */
+  /** PID of the agent. */
   private agent: number | undefined;
   private usesAgent = true;
   /** What the host looks like without any other attachment. */
@@ -88,7 +88,7 @@ export class Scene {
     for (const step of this.cleanups.reverse()) await step();
   }
 
-  /** The attachment that stays, where there is one. */
+  /** The living attachment beside those of the cases, where there is one. */
   get neighbourAttachment(): Attachment | undefined {
     return this.neighbour?.attachment;
   }
@@ -101,15 +101,15 @@ export class Scene {
     return new Attachment(host, pod, subject.network, attachmentOptions(subject));
   }
 
-  /** Has packets come to the ports that are mapped, so that the kernel tracks where it leads them. */
+  /** Sends packets to the ports that are mapped, so that the kernel tracks where they are translated to. */
   async sendPackets(): Promise<void> {
     for (const { hostPort, protocol } of mappingsOf(this.subject))
       if (protocol === 'udp') await this.outside.sendUdp(hostPort);
   }
 
   /**
-   * Says whether the agent does what comes next, or plugins by themselves: it is not found where it is looked
-   * for.
+   * Chooses whether the agent does the next calls, or plugins by themselves: its socket is then moved out of
+   * the way.
    */
   useAgent(isUsed: boolean): void {
     if (this.agent === undefined || isUsed === this.usesAgent) return;
@@ -128,8 +128,8 @@ export class Scene {
   }
 
   /**
-   * Does with a pod's interfaces what the kernel does with real devices when a namespace ends: they are with
-   * the host, down, with the name that they had. A veth pair, which stands for one here, it would delete.
+   * Does with a pod's interfaces what the kernel does with physical devices when a namespace ends: they move
+   * to the host, down, and keep their names. It would delete a veth pair, which stands for one here.
    */
   private async fallBack(pod: Pod): Promise<void> {
     for (const { ifname } of await links(pod))
@@ -137,8 +137,8 @@ export class Scene {
   }
 
   /**
-   * As {@link remove}, and waits until the kernel has done away with the pod's interfaces: as long as the other
-   * end of a veth pair exists, what was made for it is rightly kept.
+   * As {@link remove}, and waits until the kernel has removed the pod's interfaces: as long as the other end
+   * of a veth pair exists, what was made for it is rightly kept.
    */
   async removeWholly(pod: Pod): Promise<void> {
     await this.remove(pod);
@@ -156,9 +156,10 @@ export class Scene {
   }
 
   /**
-   * Compares the host with what it was before the case, and looks whether the neighbour can still be reached.
-   * @param isIgnored tells by a file's path whether it may be different.
-   * @returns what is different once the kernel has had its time, "" when nothing is.
+   * Compares the host with what it was before the case, and checks whether the neighbour can still be
+   * reached.
+   * @param isIgnored whether the file at a path may be different.
+   * @returns what is still different after some time, "" when nothing is.
    */
   async difference(isIgnored?: (path: string) => boolean): Promise<string> {
     const difference = await this.differenceFrom(this.before, undefined, isIgnored);
@@ -182,7 +183,7 @@ export class Scene {
   start(verb: Verb, index: number, attachment: Attachment): Start {
     const { network } = this.subject;
     const plugin = network.plugins[index]!;
-    // libcni sets these for neither.
+    // For neither does libcni set capabilities, a prevResult or the variables of an attachment.
     const isOfNetwork = verb === 'GC' || verb === 'STATUS';
     const config = {
       ...pluginConfig(network, plugin, isOfNetwork ? {} : attachment.options.capabilities),
@@ -227,7 +228,7 @@ export class Scene {
     return pod ? [{ containerID: pod.containerId, ifname: options!.ifname! }] : [];
   }
 
-  /** A {@link picture} that stays the same for a moment: the kernel does some things when it finds the time. */
+  /** A {@link picture} that stays the same for a moment: the kernel does some things asynchronously. */
   async settledPicture(pod?: Pod): Promise<Picture> {
     for (let last = await this.picture(pod); ; ) {
       const now = await this.picture(pod);
@@ -237,7 +238,7 @@ export class Scene {
   }
 }
 
-/** What of a picture is different, in lines that begin with "+" or "-". */
+/** What is different in a picture, in lines that begin with "+" or "-". */
 export function differences(before: Picture, now: Picture): string[] {
   const flat = (picture: Picture) => new Set(flatten(picture));
   const [old, current] = [flat(before), flat(now)];
@@ -247,7 +248,7 @@ export function differences(before: Picture, now: Picture): string[] {
   ];
 }
 
-/** The first lines of each kind: an interface has some hundred settings. */
+/** The first lines of each kind: an interface has about a hundred settings. */
 function mostOf(lines: readonly string[]): string[] {
   const counts = new Map<string, number>();
   return lines.filter((line) => {

@@ -1,11 +1,11 @@
 /**
- * An agent that kills itself at one of the things that it waits for. It runs the sources of the agent, and
- * nothing of this is in the shipped executable.
+ * An agent that kills itself at one of its waits. It runs the agent from source, and nothing of this is in
+ * the shipped executable.
  *
- * Node.js tells of every promise that is chained to another: each `await`, and each `then`. They are counted
- * from the moment on at which the agent is told to, by a line on standard input: the number of the one at
- * which it is to end, or 0 to have them counted alone. Each call, when it has ended, is followed by a line on
- * standard output that says how many there were.
+ * A promise hook reports every promise that is chained to another: each `await`, and each `then`. They are
+ * counted from when a line on standard input gives the number of the one at which the agent is to kill
+ * itself, or 0 for none. The line "end" stops that, and is answered on standard output with how many there
+ * were.
  */
 
 import { globSync } from 'node:fs';
@@ -37,7 +37,7 @@ const agent = new Agent({
   concurrency: 16,
   idleTimeoutMs: 0,
 });
-// What a verb waits for does not depend on what ran before: a module is not loaded at its first use.
+// All modules are loaded now, so that the waits of a verb do not depend on what ran before.
 for (const load of [...plugins.values(), ...ipam.values()]) await load();
 for (const file of globSync('lib/{cni,firewall}/**/*.ts', { cwd: root })) await import(join(root, file));
 await agent.listen();

@@ -1,6 +1,6 @@
 /**
- * The agent stopped anywhere: it is killed at each of the things that a verb waits for, and each way of
- * cleaning up removes what is left.
+ * The agent stopped anywhere: it is killed at each wait of a verb, and each way of cleaning up removes what
+ * is left.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -34,7 +34,7 @@ export interface StopCase {
   readonly verb: ChangingVerb;
   /** Of the plugin in the chain. */
   readonly index: number;
-  /** At which of the things that the verb waits for. */
+  /** The number of the wait at which the agent is killed. */
   readonly nth: number;
   readonly way: WayOut;
 }
@@ -75,7 +75,7 @@ export class StopBench {
     await this.scene.close();
   }
 
-  /** How many things a verb waits for. It is done, and undone. */
+  /** Counts the waits of a verb, by doing and undoing it. */
   async countWaits(verb: ChangingVerb, index: number): Promise<number> {
     const { attachment, outcome, total } = await this.run(verb, index, 0);
     succeeded(outcome);
@@ -150,7 +150,7 @@ class StoppingAgent {
     return agent;
   }
 
-  /** Has it count from now on. @param last at which it is to end; 0 for never. */
+  /** Has it count from now on. @param last number of the wait at which it kills itself; 0 for none. */
   async count(last: number): Promise<void> {
     this.child.stdin!.write(`${last}\n`);
     await this.answer();

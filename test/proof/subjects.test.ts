@@ -1,4 +1,4 @@
-/** Every plugin of the suite is killed and failed, or is known not to be. */
+/** Every plugin of the suite is among the subjects of the proofs, or is known not to be. */
 
 import test from 'ava';
 import { sourceSuite } from '../../scripts/suite.ts';

@@ -1,4 +1,4 @@
-/** The chains of plugins that are killed and failed. */
+/** The chains of plugins into which faults are injected. */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import type { AttachOptions, Conflist, PluginConf, PortMapping } from '../support/chain.ts';
@@ -17,22 +17,22 @@ export interface Subject {
   readonly ifname?: string;
   /** CNI_ARGS. */
   readonly args?: string;
-  /** Whether only one attachment can be there at a time. */
+  /** Whether there can be only one attachment at a time. */
   readonly isExclusive?: boolean;
   /** Whether the interface is a device of the host, and comes back when the namespace ends. */
   readonly isDevice?: boolean;
   /**
-   * Whether each call is killed with one way of cleaning up and failed with one error, in turn, instead of all:
-   * for chains of which most is tried in others.
+   * Whether each system call is tried with one way of cleaning up and with one error, in turn, instead of
+   * all: for chains whose plugins are mostly tried in others.
    */
   readonly isSampled?: boolean;
   /** Makes what the chain expects of its host. */
   prepare?(host: Host, t: Teardown): Promise<unknown>;
-  /** What of the host the plugins change besides what is looked at anyway. */
+  /** What the plugins change on the host besides what is looked at anyway. */
   look?(host: Host): Promise<unknown>;
 }
 
-/** All of what could be tried at a call, or one of it in turn. @param nth which call. */
+/** All that could be tried at a call, or one of it in turn. @param nth which call. */
 export function toTry<T>({ isSampled }: Subject, all: readonly T[], nth: number): readonly T[] {
   return isSampled && all.length > 0 ? [all[nth % all.length]!] : all;
 }
@@ -51,7 +51,7 @@ export function mappingsOf({ network }: Subject, nth = 0): PortMapping[] {
   ];
 }
 
-/** What the runtime attaches a pod with. @param nth see {@link mappingsOf}. */
+/** How the runtime attaches a pod. @param nth see {@link mappingsOf}. */
 export function attachmentOptions(subject: Subject, nth = 0): AttachOptions & { ifname: string } {
   const { capabilities = {}, ifname = 'eth0', args } = subject;
   const portMappings = mappingsOf(subject, nth);
@@ -122,7 +122,7 @@ export const subjects: Readonly<Record<string, Subject>> = {
     ),
     async prepare(host) {
       await dropForwarded(host);
-      // The plugin lets through what containers begin, and the operator what is mapped.
+      // The plugin accepts what containers initiate; what is mapped is up to the operator.
       await host.run(['nft', 'add rule inet filter forward ct status dnat accept']);
     },
   },
@@ -136,7 +136,7 @@ export const subjects: Readonly<Record<string, Subject>> = {
     network: networkOf({ type: 'host-device', device: 'dev0', ipam: hostLocal }),
     isExclusive: true,
     isDevice: true,
-    // Down, as it is given back.
+    // Down, as it is when it is returned.
     prepare: (host) => addPair(host, 'dev0', 'dev1', 'down'),
   },
   'iptables-legacy': {

@@ -80,7 +80,7 @@ for (const [first, second] of [
     await serve(t, pod, 'tcp', 80, 'pod');
     t.is((await reach(host, 'tcp', '10.88.0.1', 18085)).label, 'pod');
     await tools[second].run('check', network, pod.netns, ports);
-    // The cached result says which ports there are: DEL need not be told.
+    // DEL need not be told the ports: they are in the cached result.
     await tools[second].run('del', network, pod.netns);
     t.is(await ask(host, 'tcp', '10.88.0.1', 18085), undefined);
     t.deepEqual(await snapshot(host), before);

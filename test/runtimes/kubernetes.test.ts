@@ -46,7 +46,7 @@ test('its init container installs every plugin on the node, and replaces them wh
   const binDir = '/run/opt/cni/bin';
   const rootfs = '/run/image';
   await node.run(['mkdir', '-p', binDir, rootfs]);
-  // As some tools that set nodes up leave it.
+  // The owner that some tools for setting up nodes leave.
   await node.run(['chown', '1000:1000', binDir]);
   const { readOnlyRootFilesystem, allowPrivilegeEscalation, capabilities, runAsUser } =
     install!.securityContext!;
@@ -108,7 +108,7 @@ test('from its container, the agent serves the runtime of the node, until the co
     const { hostPath } = template.spec!.volumes!.find((volume) => volume.name === name)!;
     return `--volume=${hostPath!.path}:${mountPath}:ro`;
   });
-  // Process 1 among those of the node is the node's own.
+  // With --pid=host, process 1 is the init of the node.
   const options = ['--pid=host', '--network=host', '--privileged', '--read-only', ...mounts];
   const libraries = ['/lib', '/lib64', '/usr/lib', '/usr/bin'].map((path) => `--volume=${path}:${path}:ro`);
   const image = ['--rootfs', '/run/image', ...agent!.command!];

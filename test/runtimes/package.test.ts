@@ -46,7 +46,7 @@ function scratch(t: ExecutionContext): string {
   return path;
 }
 
-/** What a plugin says to VERSION. */
+/** The versions in a plugin's answer to VERSION. */
 async function versionsOf(file: string): Promise<string[]> {
   const text = await run([file], { stdin: '{"cniVersion": "1.0.0"}', env: { CNI_COMMAND: 'VERSION' } });
   return (JSON.parse(text) as { supportedVersions: string[] }).supportedVersions;
@@ -111,8 +111,8 @@ test('the archive unpacks into a directory of plugins, each a name of one file',
 });
 
 /**
- * This machine with nothing written through to it, without the reference plugins. Its init seems to be
- * systemd; systemctl writes down what it is told, and does of it what takes files alone.
+ * This machine as a copy-on-write overlay, without the reference plugins. Its init seems to be systemd;
+ * systemctl notes what it is told, and does only what needs no more than files.
  */
 async function makeMachine(t: ExecutionContext) {
   const host = await makeHost(t);
@@ -144,7 +144,7 @@ async function makeMachine(t: ExecutionContext) {
   };
 }
 
-/** podman is installed here, and would want others' plugins in place of ours. */
+/** podman is installed here, and depends on a package of other plugins, which ours replaces. */
 const forced = ['--force-depends'];
 const systemctl = `#!/bin/sh
 echo "$*" >>/run/systemctl

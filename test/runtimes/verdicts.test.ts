@@ -1,6 +1,6 @@
 /**
- * `cni validate` says of a configuration what happens with it: containerd loads it or not, and cnitool
- * attaches a namespace or fails. A verdict "error" means that one of the two does not work.
+ * `cni validate` predicts what happens with a configuration: whether containerd loads it, and whether cnitool
+ * attaches a namespace. A verdict "error" means that one of the two does not work.
  * Runs once: no agent takes part.
  */
 
@@ -30,7 +30,7 @@ const text = JSON.stringify(list(bridge), null, 2);
 interface Case {
   /** What is special about it. */
   readonly what: string;
-  /** Text as it is, or what becomes JSON. */
+  /** A string as it is, or what becomes JSON. */
   readonly content: string | object;
   /** Ending of the file's name; ".conflist" when left out. */
   readonly ending?: string;
@@ -197,7 +197,7 @@ async function loads(
   file: string,
   content: string | object,
 ): Promise<Verdict> {
-  // So that what it says next is of the file.
+  // So that what it reports next is about the file.
   await lookAt(node, containerd, '/etc/cni/net.d/00-broken.conflist', '{');
   const said = await lookAt(node, containerd, file, content);
   return { succeeds: said === 'OK', said };
@@ -213,7 +213,7 @@ async function lookAt(
   let said = '';
   let looks = 0;
   await until(`containerd has read "${file}"`, async () => {
-    // It looks when a file is written or renamed, unless it is just looking. What is renamed is whole.
+    // It reloads when a file is written or renamed, unless it is just doing so. A renamed file is complete.
     if (looks++ % 50 === 0) {
       const next = join(dirname(file), 'next');
       node.write(next, content);

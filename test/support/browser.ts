@@ -22,7 +22,7 @@ export interface Misdeeds {
   readonly seen: string[];
 }
 
-/** Opens a file. @returns the page, and what it does that it should not. */
+/** Opens a file. @returns the page, and its misdeeds, which are added as they happen. */
 export async function openFile(browser: Browser, file: string): Promise<{ page: Page } & Misdeeds> {
   const page = await browser.newPage();
   const seen: string[] = [];
@@ -55,7 +55,7 @@ export interface DrawnNode extends Box {
   readonly classes: readonly string[];
   readonly texts: readonly (Box & {
     readonly text: string;
-    /** Of its colour with that of the box, as WCAG 2.2 has it. */
+    /** Contrast ratio between its colour and that of the box, as defined by WCAG 2.2. */
     readonly contrast: number;
   })[];
 }
@@ -76,11 +76,11 @@ export interface Drawing {
   readonly picture: Box;
   readonly nodes: readonly DrawnNode[];
   readonly edges: readonly DrawnEdge[];
-  /** All that is written anywhere. */
+  /** Every text in the picture. */
   readonly texts: readonly (Box & { readonly text: string })[];
 }
 
-/** Measures an SVG. @param scheme what the person prefers. */
+/** Measures an SVG. @param scheme the colour scheme that the viewer prefers. */
 export async function measure(
   browser: Browser,
   svg: string,

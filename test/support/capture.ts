@@ -4,8 +4,8 @@ import type { Host, Pod, Teardown } from './host.ts';
 import { until } from './observe.ts';
 
 /**
- * Starts to look at what arrives at a pod's eth0.
- * @param filter as of pcap-filter(7). @returns reads the lines that tcpdump has printed until now.
+ * Starts to capture what arrives at a pod's eth0.
+ * @param filter see pcap-filter(7). @returns a function that reads the lines that tcpdump has printed so far.
  */
 export async function capture(
   t: Teardown,

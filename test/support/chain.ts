@@ -31,7 +31,7 @@ export interface PortMapping {
   hostIP?: string;
 }
 
-/** What a runtime attaches a container with, where it differs from the defaults of the tests. */
+/** How a runtime attaches a container, where that differs from the defaults of the tests. */
 export interface AttachOptions {
   containerId?: string;
   netns?: string;
@@ -41,7 +41,7 @@ export interface AttachOptions {
   capabilities?: { portMappings?: PortMapping[]; [key: string]: unknown };
   suite?: Suite;
   env?: NodeJS.ProcessEnv;
-  /** Milliseconds until a call is killed; what run.ts has when left out. */
+  /** Milliseconds until a call is killed; the default of run.ts when left out. */
   timeout?: number;
 }
 
@@ -56,7 +56,7 @@ export class Attachment {
   readonly pod: Pod;
   readonly network: Conflist;
   readonly options: AttachOptions;
-  /** What the last plugin of the chain gave; CHECK and DEL pass it on. */
+  /** The final result of the chain, which CHECK and DEL pass on. */
   result: PrintedResult | undefined;
 
   constructor(host: Host, pod: Pod, network: Conflist, options: AttachOptions = {}) {
@@ -68,7 +68,7 @@ export class Attachment {
 
   /**
    * Runs ADD of each plugin until one fails.
-   * @param before result to begin with, for a network that is the rest of a chain.
+   * @param before the first plugin's prevResult, for a network that is the rest of a chain.
    * @returns the outcome of the last one run.
    */
   async tryAdd(options: AttachOptions = {}, before?: PrintedResult): Promise<Outcome> {
@@ -147,7 +147,7 @@ export async function attach(
   return attachment;
 }
 
-/** The suite that begins and the one that goes on, both ways. */
+/** The suite that does the ADD and the one that goes on from there, both ways round. */
 export const suitePairs: readonly (readonly [Suite, Suite])[] = [
   ['ours', 'reference'],
   ['reference', 'ours'],
@@ -159,17 +159,17 @@ export async function liveWithBoth(
   network: Conflist,
   [adder, other]: readonly [Suite, Suite],
 ): Promise<Attachment> {
-  // The newest version that the reference of Debian 12 speaks.
+  // The newest version that the reference plugins of Debian 12 support.
   const one = await attach(host, { ...network, cniVersion: '1.0.0' }, { suite: adder });
   await one.check({ suite: other });
   await one.del({ suite: other });
   return one;
 }
 
-/** Of GC; null stands for none, as an empty list does in what Go writes. */
+/** What GC gets; null stands for none, as Go writes an empty list. */
 type ValidAttachments = { containerID: string; ifname: string }[] | null;
 
-/** What GC gets besides a plugin's own configuration: by the name of the specification, and by libcni's. */
+/** The keys that GC adds to a plugin's configuration: under the specification's name, and under libcni's. */
 export function validKeys(valid: ValidAttachments): object {
   return { 'cni.dev/valid-attachments': valid, 'cni.dev/attachments': valid };
 }
@@ -188,7 +188,7 @@ export async function runNetworkVerb(
     outcome = await runPlugin(host, plugin.type, command, {
       suite,
       env,
-      // libcni sets these, but empty.
+      // libcni sets these to "".
       containerId: '',
       netns: '',
       ifname: '',

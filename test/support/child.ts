@@ -1,6 +1,6 @@
 /**
  * Children of tests, by posix_spawn(3): Node's own child_process copies the page tables of the process, which
- * costs more than many a program that tests run.
+ * takes longer than many of the programs that tests run.
  */
 
 import { accessSync, closeSync, constants } from 'node:fs';
@@ -12,17 +12,17 @@ import { openPipe, spawn } from '../../lib/kernel/child.ts';
 import { libc } from '../../lib/netlink/libc.ts';
 
 const WNOHANG = 1;
-/** Longest pause between two looks whether a child has ended, in milliseconds. */
+/** Longest interval, in milliseconds, between checks whether a child has ended. */
 const longestPause = 50;
 
-/** What goes to a child, and comes from it. */
+/** A running child, and its standard streams. */
 export interface Child {
   readonly pid: number;
   readonly stdin: Socket;
   readonly stdout: Socket;
   readonly stderr: Socket;
   /**
-   * Waits until it has ended, which is best done after the end of what it says.
+   * Waits until it has ended; best called once its output has ended.
    * @returns its exit code, or the name of the signal that ended it.
    */
   readonly ended: () => Promise<number | string>;
@@ -30,7 +30,7 @@ export interface Child {
 
 /**
  * Starts a program.
- * @param environment all of it; its PATH says where the program is looked for.
+ * @param environment all of it; the program is looked up in its PATH.
  * @throws Error when it cannot be started.
  */
 export function startChild(argv: readonly string[], environment: NodeJS.ProcessEnv): Child {

@@ -1,7 +1,8 @@
 /**
  * An OpenTelemetry collector of the tests' own: a program that takes spans by OTLP/HTTP on 127.0.0.1:4318 and
- * appends each to the file named on its command line, as a line of JSON. What a message means is said here
- * anew, after opentelemetry/proto/trace/v1/trace.proto, so that it is not the sender's own library that reads it.
+ * appends each to the file named on its command line, as a line of JSON. The messages are defined here a
+ * second time, after opentelemetry/proto/trace/v1/trace.proto, so that the sender's own library is not what
+ * reads them.
  */
 
 import { appendFileSync } from 'node:fs';
@@ -39,7 +40,7 @@ export interface ReceivedSpan {
   readonly service: string;
   readonly traceId: string;
   readonly spanId: string;
-  /** "" for one without parent. */
+  /** "" for a root span. */
   readonly parentSpanId: string;
   readonly traceState: string;
   readonly name: string;
@@ -53,11 +54,11 @@ export interface ReceivedSpan {
   /** 0 unset, 2 error. */
   readonly status: number;
   readonly message: string;
-  /** The header that tests have configured. */
+  /** The header that tests configure. */
   readonly token: string;
 }
 
-/** A message as protobufjs gives it; what has its default value is left out. */
+/** A message as protobufjs decodes it; fields with their default value are left out. */
 interface Decoded {
   readonly resourceSpans?: readonly {
     resource: { attributes?: KeyValue[] };

@@ -15,7 +15,7 @@ export const command = join(suites.ours, 'cni');
 /** Runs `cni …`. */
 export const cni = (...args: string[]): Promise<Output> => here.tryRun([command, ...args]);
 
-/** Makes a directory that is gone with the test. @param files by name: text as it is, or what becomes JSON. */
+/** Makes a directory, removed with the test. @param files by name: strings as they are, objects as JSON. */
 export function directory(t: ExecutionContext, files: Record<string, string | object> = {}): string {
   const dir = mkdtempSync(join(tmpdir(), 'cni-command-'));
   t.teardown(() => rmSync(dir, { recursive: true }));

@@ -1,23 +1,23 @@
-/** TCP connections that last as long as a test, to see whether they go on. */
+/** TCP connections that last as long as a test, to see whether they survive. */
 
 import { once } from 'node:events';
 import { join } from 'node:path';
 import type { Namespace, Teardown } from './host.ts';
 
-/** How long an answer may take, in milliseconds: far longer than TCP takes to send lost packets again. */
+/** How long an answer may take, in milliseconds: far longer than TCP takes to retransmit lost packets. */
 const patienceMs = 30_000;
 
 const talk = join(import.meta.dirname, 'talk.ts');
 
-/** Starts a server of such connections; it runs until the test ends. */
+/** Starts a server for such connections; it runs until the test ends. */
 export async function serveLines(t: Teardown, ns: Namespace, port: number): Promise<void> {
   await ns.start(t, [process.execPath, talk, 'serve', String(port)]);
 }
 
 /**
  * Connects to {@link serveLines}.
- * @returns says something over this connection, and gives the answer: the peer as the server sees it, and what
- *   was said.
+ * @returns a function that says something over this connection, and resolves to the answer: the peer as the
+ *   server sees it, and what was said.
  */
 export async function converse(
   t: Teardown,

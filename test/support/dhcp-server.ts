@@ -3,8 +3,8 @@
  *
  *     node dhcp-server.ts silent|garbage|nak|used|maskless
  *
- * It prints a line when it listens. One that is "used" offers 10.99.0.5 until a client declines it, then
- * 10.99.0.6, and prints what it is asked. One that is "maskless" grants 10.99.0.5 without a netmask.
+ * It prints a line when it listens. With "used", it offers 10.99.0.5 until a client declines it, then
+ * 10.99.0.6, and prints what it is asked. With "maskless", it grants 10.99.0.5 without a netmask.
  */
 
 import { createSocket } from 'node:dgram';

@@ -12,7 +12,7 @@ import { cleanEnv } from './run.ts';
 /** The sample network that uses DHCP. */
 export const dhcpSample = '71-dhcp.conflist';
 
-/** A host whose "eth0" leads to a neighbour, which is where the servers are. */
+/** A host whose "eth0" leads to a neighbour, on which the servers run. */
 export async function dhcpNetwork(
   t: Teardown,
   options: Parameters<typeof makeHost>[1] = {},
@@ -22,23 +22,23 @@ export async function dhcpNetwork(
   return { host, outside };
 }
 
-/** A server that runs. */
+/** A running server. */
 export interface DhcpServer {
-  /** Its lease file, which tells what it has given. */
+  /** Its lease file, which lists what it has granted. */
   leases(): Promise<string>;
-  /** Waits until it has no lease of an address: it is told of a release, and does not answer. */
+  /** Waits until it has no lease for an address: a DHCPRELEASE is not answered. */
   untilReleased(address: string): Promise<void>;
   /** What it has printed. */
   said(): string;
   stop(): Promise<void>;
 }
 
-/** Starts a real server, which gives 10.99.1.0 to 10.99.1.9. */
+/** Starts a real server, which leases 10.99.1.0 to 10.99.1.9. */
 export async function dnsmasq(t: Teardown, outside: Pod, ...options: string[]): Promise<DhcpServer> {
   return startDnsmasq(t, outside, `/run/leases-${outside.name}`, '--interface=eth0', ...options);
 }
 
-/** The same, wherever it is to listen. @param leaseFile tells what it has given. */
+/** The same, listening where the options say. @param leaseFile lists what it has granted. */
 export async function startDnsmasq(
   t: Teardown,
   where: Namespace,
@@ -92,7 +92,7 @@ export async function startDnsmasq(
   };
 }
 
-/** A DHCP daemon that runs: ends it, and tells what it has printed. */
+/** A running DHCP daemon: ends it, and tells what it has printed. */
 export interface Daemon {
   stop(signal?: NodeJS.Signals): Promise<void>;
   said(): string;
@@ -125,7 +125,7 @@ async function startDaemon(
   });
   const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()));
   t.teardown(() => void child.kill('SIGKILL'));
-  // nsenter becomes the daemon itself; it is there when it answers.
+  // nsenter execs the daemon, so that signals reach it. It is ready once it answers.
   const network = { ...sample(dhcpSample), plugins: [{ type: 'dhcp', ipam: { type: 'dhcp' } }] };
   const answers = async () => (await runNetworkVerb(host, network, 'STATUS')).exit === 0;
   await until('the daemon answers', answers).catch((error: Error) => {

@@ -61,8 +61,8 @@ export async function examine(
 }
 
 /**
- * A host with a neighbour, and a pod on a bridge unless it has other networks. Its agent does the calls of
- * plugins, of which each look makes many, without a process for each.
+ * A host with a neighbour, and with a pod on a bridge unless it is given other networks. Its agent does the
+ * many plugin calls of each examination, which saves a process for each.
  */
 export async function scene(t: ExecutionContext, ...networks: Conflist[]) {
   const on = await makeOperator(t, networks.length > 0 ? networks : [bridged]);
@@ -73,8 +73,8 @@ export async function scene(t: ExecutionContext, ...networks: Conflist[]) {
 }
 
 /**
- * Sees that a fault is found, that --fix fixes it if it says so, and that the command that is printed does,
- * after which nothing is found.
+ * Checks that a fault is found, that --fix repairs it if it is said to be fixable, and that the printed
+ * command repairs it too, after which nothing is found.
  */
 export async function testFix(
   t: ExecutionContext,

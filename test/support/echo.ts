@@ -75,9 +75,9 @@ async function askAll(targets: readonly string[]): Promise<void> {
 }
 
 /**
- * Does something once nothing was heard for so many half seconds. They are counted, not measured: on a busy machine
- * an answer may be there long before this process gets to read it, and timers come first.
- * @returns to be called when something was heard.
+ * Acts once nothing has been heard for more than a number of half seconds. They are counted, not measured: on
+ * a busy machine an answer may be there long before this process gets to read it, and timers come first.
+ * @returns a function to call whenever something is heard.
  */
 function whenSilent(most: number, act: () => void): () => void {
   let ticks = 0;

@@ -1,17 +1,17 @@
-/** What befalls a cluster of etcd, each with its end. All of it leaves two of three members. */
+/** Faults of an etcd cluster, each with its repair. All of them leave two of three members. */
 
 import { until } from './observe.ts';
 import type { NodeCluster } from './whereabouts.ts';
 
-/** Something that can befall it. */
+/** Something that can happen to a cluster. */
 export interface Fault {
-  /** The node that reaches nobody meanwhile, if there is one. */
+  /** The node that is cut off meanwhile, if there is one. */
   readonly cutOff?: number;
-  /** Has it happen. @returns what mends it, and waits until all members are well. */
+  /** Makes it happen. @returns a function that repairs it, and waits until all members are healthy. */
   happen(cluster: NodeCluster): Promise<() => Promise<void>>;
 }
 
-/** Faults by what they are called. */
+/** Faults by name. */
 export const faults: Readonly<Record<string, Fault>> = {
   'leader killed': {
     async happen({ etcd }) {
@@ -27,7 +27,7 @@ export const faults: Readonly<Record<string, Fault>> = {
       const node = nodes[2]!;
       await node.cutOff();
       return async () => {
-        // What waits there was written down by a clock that is ahead.
+        // What is queued there was dated by a clock that is ahead.
         const future = ['-type', 'f', '-exec', 'touch', '-d', '2040-01-01', '{}', '+'];
         await node.host.run(['find', '/var/lib/cni', ...future]);
         await node.join();
@@ -71,7 +71,7 @@ export const faults: Readonly<Record<string, Fault>> = {
   },
 };
 
-/** Starts a member that has ended; one that runs is ended first. */
+/** Restarts a member, ending it first if it still runs. */
 async function startAgain(etcd: NodeCluster['etcd'], member: number): Promise<void> {
   await etcd.kill(member);
   await until(`member ${member} runs`, async () => {

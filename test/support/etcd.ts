@@ -1,4 +1,4 @@
-/** etcd, with one member or several: on addresses of a host's loopback, or each on a node of its own. */
+/** etcd, with one member or several: on loopback addresses of one host, or each on a node of its own. */
 
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,11 +15,11 @@ interface Place {
 
 /** How a cluster is set up. */
 interface Setup {
-  /** Of etcd(1), for each member. */
+  /** Command-line options of etcd(1), for each member. */
   readonly options?: readonly string[];
-  /** What a client needs, where the options have it listen with TLS. */
+  /** What a client needs when the options make members use TLS. */
   readonly tls?: ClientFiles;
-  /** Whether the members speak with TLS to one another, too. */
+  /** Whether the members use TLS among themselves, too. */
   readonly peersHaveTls?: boolean;
 }
 
@@ -54,12 +54,12 @@ export class Etcd {
     return etcd;
   }
 
-  /** "etcd_host" of all members. */
+  /** "etcd_host" that names all members. */
   get hosts(): string {
     return this.places.map((_, i) => this.client(i)).join(',');
   }
 
-  /** Has everybody authenticate, and makes the user "root", with this password. */
+  /** Makes the user "root" with this password, and enables authentication. */
   async requirePassword(password: string): Promise<void> {
     await this.ask('/v3/auth/user/add', { name: 'root', password });
     await this.ask('/v3/auth/role/add', { name: 'root' });
@@ -68,7 +68,7 @@ export class Etcd {
     this.password = password;
   }
 
-  /** Starts a member, also one that was killed. */
+  /** Starts a member, for the first time or after it was ended. */
   async startMember(i: number): Promise<void> {
     const peer = (n: number) =>
       `${this.setup.peersHaveTls ? 'https' : 'http'}://${this.places[n]!.address}:2380`;
@@ -85,12 +85,12 @@ export class Etcd {
     this.members.set(i, await host.start(this.t, ['sh', '-c', script, 'sh', ...argv]));
   }
 
-  /** Ends a member at once. */
+  /** Kills a member. */
   kill(i: number): Promise<void> {
     return this.end(i, 'SIGKILL');
   }
 
-  /** Has a member write what it holds, and end. */
+  /** Has a member write what it holds and exit. */
   stop(i: number): Promise<void> {
     return this.end(i, 'SIGTERM');
   }
@@ -108,12 +108,12 @@ export class Etcd {
     return exitCode === null && signalCode === null;
   }
 
-  /** Stops and continues a member, as a hung disk does. */
+  /** Sends a member a signal: stopped and continued, it is like one on a disk that hangs. */
   signal(i: number, signal: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'): void {
     this.members.get(i)!.kill(signal);
   }
 
-  /** The member that leads, once there is one. */
+  /** Waits until there is a leader. @returns its number. */
   async leader(): Promise<number> {
     let found = -1;
     await until('a member of etcd leads', async () => {
@@ -129,7 +129,7 @@ export class Etcd {
     return found;
   }
 
-  /** Asks a member, without any code of the suite. @returns what it answered. */
+  /** Asks a member, without using any code of the suite. @returns what it answered. */
   async ask(path: string, request: object, member = 0): Promise<Record<string, unknown>> {
     if (this.password === undefined) return await this.post(member, path, request);
     const login = { name: 'root', password: this.password };
@@ -137,7 +137,7 @@ export class Etcd {
     return await this.post(member, path, request, ['-H', `Authorization: ${token}`]);
   }
 
-  /** Keys that begin with a text, and their values. */
+  /** All keys with a prefix, and their values. */
   async all(prefix = '/', member = 0): Promise<Record<string, string>> {
     const end = prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1);
     const request = { key: encode(prefix), range_end: encode(end) };
@@ -159,7 +159,10 @@ export class Etcd {
     await this.ask('/v3/kv/txn', { success });
   }
 
-  /** How many requests of clients the members have answered, by their own count. @param method or any. */
+  /**
+   * How many client requests the members have answered, by their own count.
+   * @param method all when left out.
+   */
   async handled(method = '\\w+'): Promise<number> {
     const pattern = `^grpc_server_handled_total\\{.*grpc_method="(?:${method})".*\\} (\\d+)$`;
     const texts = await Promise.all(
@@ -169,7 +172,7 @@ export class Etcd {
     return counts.reduce((sum, [, count]) => sum + Number(count), 0);
   }
 
-  /** Processor time of the members that run, in milliseconds, in steps of ten. Source: proc_pid_stat(5). */
+  /** CPU time of the running members, in milliseconds, in steps of ten. Source: proc_pid_stat(5). */
   processorMs(): number {
     const ticks = [...this.members.values()].map(({ pid }) => {
       const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
@@ -199,7 +202,7 @@ export class Etcd {
     return JSON.parse(await this.places[member]!.host.run(argv));
   }
 
-  /** Options of curl(1). */
+  /** The options of curl(1) for TLS. */
   private get files(): string[] {
     const { tls } = this.setup;
     return tls ? ['--cacert', tls.ca, '--cert', tls.cert, '--key', tls.key] : [];

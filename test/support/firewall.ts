@@ -48,8 +48,8 @@ export function firewallAlone({ host, pod, network, options }: Attachment, keys:
 }
 
 /**
- * Programs of iptables that note each call in /run/calls.
- * @returns the environment that makes plugins use them.
+ * Wraps the programs of iptables so that each call is noted in /run/calls.
+ * @returns the environment that makes plugins use the wrappers.
  */
 export async function logIptables(host: Host): Promise<{ PATH: string }> {
   const script = `#!/bin/sh\necho "\${0##*/} $*" >> /run/calls\nexec /usr/sbin/\${0##*/} "$@"\n`;
@@ -61,10 +61,10 @@ export async function logIptables(host: Host): Promise<{ PATH: string }> {
   return { PATH: `/run/logged:${cleanEnv.PATH}` };
 }
 
-/** The environment in which scripts of {@link fakePrograms} are found. */
+/** The environment in which the scripts of {@link fakePrograms} are found. */
 export const fakesFirst = { PATH: '/run/fake:/usr/sbin:/usr/bin' };
 
-/** Puts scripts in place of programs of iptables. @returns the environment in which they are found. */
+/** Puts a script in place of iptables programs. @returns the environment in which it is found. */
 export async function fakePrograms(
   host: Host,
   script: string,
@@ -78,7 +78,7 @@ export async function fakePrograms(
   return fakesFirst;
 }
 
-/** The rules of each chain in their order, as the programs of the firewall list them. */
+/** The rules of each chain in their order, as iptables-save and nft list them. */
 export async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<Record<string, string[]>> {
   const rules: Record<string, string[]> = {};
   const note = (chain: string, text: string) => (rules[chain] = [...(rules[chain] ?? []), text]);
@@ -86,10 +86,10 @@ export async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<
     for (const table of ['nat', 'filter'])
       for (const line of (await host.run([program, '-t', table], { env })).split('\n')) {
         const [, chain] = /^(?::|-A )(\S+)/.exec(line) ?? [];
-        // Counters are of the moment.
+        // Counters change all the time.
         if (chain) note(`${program} ${table} ${chain}`, line.replace(/ \[\d+:\d+\]$/, ''));
       }
-  // So are the numbers that the kernel gives.
+  // So do counters of nftables; and handles are numbered by the kernel.
   const lasting = (key: string, value: unknown) => (['handle', 'counter'].includes(key) ? undefined : value);
   for (const object of await nftJson(host)) {
     const [[kind = '', one]] = Object.entries(object) as [[string, Record<string, unknown>]];
@@ -99,7 +99,7 @@ export async function rulesOf(host: Host, env: NodeJS.ProcessEnv = {}): Promise<
   return rules;
 }
 
-/** Makes a host one whose alternatives lead to the older variant of iptables, with a lock of its own. */
+/** Points the alternatives of a host to legacy iptables, which has a lock of its own. */
 export async function useLegacyIptables(host: Host): Promise<void> {
   const script = `cp -a /etc/alternatives /run/alternatives
     for program in iptables ip6tables; do for action in '' -save -restore; do

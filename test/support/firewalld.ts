@@ -8,7 +8,10 @@ import { cleanEnv } from './run.ts';
 
 const bus = 'org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus';
 
-/** Runs a system bus and firewalld in a host, and waits until it answers. @returns ends firewalld. */
+/**
+ * Runs a system bus and firewalld in a host, and waits until it answers.
+ * @returns a function that ends it.
+ */
 export async function firewalld(t: Teardown, host: Host): Promise<() => Promise<void>> {
   await host.run([
     'sh',
@@ -28,7 +31,7 @@ export async function firewalld(t: Teardown, host: Host): Promise<() => Promise<
     until(`${what} has started`, async () => (await host.tryRun(argv)).exit === 0);
   await ready(['test', '-S', '/run/dbus/system_bus_socket'], 'the bus');
   const daemon = start('firewalld', '--nofork', '--nopid');
-  // Cheaper to ask than by firewall-cmd, which is in Python.
+  // Polling with busctl is cheaper than with firewall-cmd, which is written in Python.
   const name = 'org.fedoraproject.FirewallD1';
   await ready(['sh', '-c', `busctl --system call ${bus} NameHasOwner s ${name} | grep true`], 'firewalld');
   await ready(['firewall-cmd', '--state'], 'firewalld');

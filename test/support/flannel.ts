@@ -8,7 +8,7 @@ export const subnetFile = '/run/flannel/subnet.env';
 
 /**
  * Writes that file for a node with pods of 10.244.NUMBER.0/24 and fd00:10:244:NUMBER::/64.
- * @param more variables that take the place of these.
+ * @param more variables that override these.
  */
 export function writeSubnetEnv(host: Host, number: number, more: Record<string, string> = {}): void {
   const values = {

@@ -13,7 +13,7 @@ export interface Disk {
   readonly inside: Namespace;
   /** Where it is mounted. */
   readonly path: string;
-  /** Where it is to be found from outside. */
+  /** Path of a file in it, as seen from outside. */
   file(path: string): string;
 }
 

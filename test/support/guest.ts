@@ -28,8 +28,8 @@ export class Guest {
 
   /**
    * Runs the kernel from start to power-off.
-   * @param argv what it runs as root, with an absolute path.
-   * @param seconds after which it is ended.
+   * @param argv the command that it runs as root, with an absolute path.
+   * @param seconds after which it is killed.
    */
   async run(argv: readonly string[], seconds: number): Promise<void> {
     const { directory } = this;
@@ -63,9 +63,9 @@ export class Guest {
 }
 
 /**
- * The kernel, ready for this machine's processor. Debian's hands exactly 2,696 bytes of registers to
- * ptrace(2), which refuses them where the processor has more (AMX: 11,008). It takes no more than it needs
- * from a buffer that is said to be longer, so the length in the one instruction that matters is raised.
+ * The kernel, patched for this machine's processor. Debian's build passes ptrace(2) a buffer of exactly 2,696
+ * bytes for the registers, which fails where the processor has more (AMX: 11,008). It does no harm to claim a
+ * longer buffer, so the length in the one instruction that matters is raised.
  * @returns the path of a copy below build/.
  */
 function kernel(): string {

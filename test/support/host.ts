@@ -31,7 +31,7 @@ export class Namespace {
     return run([...this.enter, ...argv], options);
   }
 
-  /** Runs a program to its end, whatever that is. */
+  /** Runs a program to its end, whether it succeeds or not. */
   tryRun(argv: readonly string[], options?: RunOptions): Promise<Output> {
     return tryRun([...this.enter, ...argv], options);
   }
@@ -69,14 +69,13 @@ export class Pod extends Namespace {
   }
 
   /**
-   * Sets "lo" up and down: it keeps the addresses and the queue that it gets when it is up for the first
-   * time.
+   * Sets "lo" up and down once: it keeps the addresses and the qdisc that it gets when it is first up.
    */
   async useLoopback(): Promise<void> {
     for (const state of ['up', 'down']) await this.run(['ip', 'link', 'set', 'lo', state]);
   }
 
-  /** Takes the namespace away, as a runtime or a reboot may do before DEL. */
+  /** Deletes the namespace, as a runtime or a reboot may do before DEL. */
   async remove(): Promise<void> {
     await this.host.run(['ip', 'netns', 'delete', this.name]);
   }
@@ -91,7 +90,7 @@ export class Host extends Namespace {
     this.pid = pid;
   }
 
-  /** Where a file of the host, such as /var/lib/cni/networks, is to be found from outside. */
+  /** Path of a file of the host, such as /var/lib/cni/networks, as seen from outside. */
   file(path: string): string {
     return join(`/proc/${this.pid}/root`, path);
   }
@@ -106,8 +105,8 @@ export class Host extends Namespace {
 
 /**
  * Makes a host, with `lo` up and nothing else. It is gone with the test.
- * @param options.mayHaveAgent whether it has an agent if CNI_TEST_AGENT is set; false for tests of the process
- *   that does a call.
+ * @param options.mayHaveAgent whether it has an agent if CNI_TEST_AGENT is set; false for tests of the
+ *   process that carries out a call.
  */
 export async function makeHost(t: Teardown, { mayHaveAgent = true } = {}): Promise<Host> {
   // `cat` ends with the pipe from this process, and the namespaces end with `cat`.
@@ -157,7 +156,7 @@ async function firstOutput(child: ChildProcess, argv: readonly string[]): Promis
     throw new Error(`${argv.join(' ')} ended with exit code ${code} before it was ready`);
   });
   await Promise.race([once(child.stdout!, 'data'), ended]);
-  ended.catch(() => {}); // Later it may end as it likes.
+  ended.catch(() => {}); // From now on, it may end in any way.
 }
 
 /** Kills a process, unless it has ended. @returns once it has. */

@@ -23,25 +23,25 @@ export interface ApiRequest {
   /** With its query. */
   readonly path: string;
   readonly user: string;
-  /** As in "ippools" or "pods/status"; "" for a path that is none. */
+  /** As in "ippools" or "pods/status"; "" for a path that names none. */
   readonly resource: string;
   readonly body: unknown;
 }
 
-/** What is answered in place of what the API would. */
+/** An answer in place of the API's own. */
 export interface Reply {
   readonly status: number;
-  /** A string as it is, anything else as JSON. */
+  /** A string is sent as it is, anything else as JSON. */
   readonly body: unknown;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** How a client shows who it is, and what else its kubeconfig has. */
+/** How a client authenticates, and what else its kubeconfig contains. */
 export interface Access {
   readonly token?: string;
-  /** Whether the client has its certificate. */
+  /** Whether the client uses its certificate. */
   readonly hasCertificate?: boolean;
-  /** Keys of the user, the cluster, and the context. */
+  /** Further keys of the user, the cluster, and the context. */
   readonly user?: object;
   readonly cluster?: object;
   readonly context?: object;
@@ -53,16 +53,16 @@ export class KubeApi {
   readonly server = 'https://127.0.0.1:6443';
   /** Users by their tokens. */
   readonly tokens = new Map([['node-token', 'system:node']]);
-  /** What was asked since the test began. */
+  /** The requests since the test began. */
   readonly requests: ApiRequest[] = [];
   /** How many requests failed with status 409. */
   conflicts = 0;
   /** How many connections were made. */
   connections = 0;
-  /** Sees every request; what it returns is answered, "hang" never, and "close" ends the connection. */
+  /** Called for every request; what it returns is answered. "hang" never answers, "close" disconnects. */
   onRequest: (request: ApiRequest) => Reply | 'hang' | 'close' | undefined | Promise<Reply | undefined> =
     () => undefined;
-  /** Whether a user may do something, by a verb as roles have it; anonymous ones never may. */
+  /** Whether a user may do something, by a verb of RBAC; anonymous users never may. */
   isAllowed: (user: string, verb: string, resource: string) => boolean = () => true;
   private readonly objects = new Map<string, Objects>();
   private version = 1000;
@@ -92,7 +92,7 @@ export class KubeApi {
       {
         ...{ key: file('server.key'), cert: file('server.crt'), ca: file('ca.crt') },
         ...{ requestCert: true, rejectUnauthorized: false },
-        // Clients that keep their connections are counted by them.
+        // So long that a client which keeps its connection shows up as one connection.
         keepAliveTimeout: 60_000,
       },
       (request, response) => void this.serve(request, response),
@@ -257,7 +257,7 @@ export class KubeApi {
     return { kind: `${kind}List`, apiVersion, metadata, items: all.slice(from, to) };
   }
 
-  /** "" for nobody. */
+  /** The user of a request, "" for an anonymous one. */
   private userOf({ headers, socket }: IncomingMessage): string {
     const [, token] = /^Bearer (.+)$/.exec(headers.authorization ?? '') ?? [];
     if (token !== undefined) return this.tokens.get(token) ?? '';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { loadAll } from 'js-yaml';
 import type { Kind, Schema } from './kube-objects.ts';
 
-/** What a manifest has, as far as the stand-in goes by it. */
+/** The parts of a CustomResourceDefinition that the stand-in uses. */
 interface Definition {
   readonly kind: string;
   readonly spec: {
@@ -53,7 +53,7 @@ export const kinds: readonly Kind[] = [
     })),
 ];
 
-/** What the role in a plugin's manifest allows: a verb as roles have it, and a resource. */
+/** What the role in a plugin's manifest allows, by RBAC verb and resource. */
 export function allowedByManifest(
   plugin: (typeof plugins)[number],
 ): (user: string, verb: string, resource: string) => boolean {
@@ -70,7 +70,7 @@ const verbs: Readonly<Record<string, string>> = {
   DELETE: 'delete',
 };
 
-/** What roles call a request. @param name of the object that it is about, if it is about one. */
+/** The RBAC verb for a request. @param name of the object that it addresses, if any. */
 export function verbOf(method: string, name: string | undefined): string {
   return method === 'GET' && name === undefined ? 'list' : (verbs[method] ?? method);
 }

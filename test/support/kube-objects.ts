@@ -1,7 +1,7 @@
 /**
- * Objects as a kube-apiserver keeps them: resource versions and conflicts, metadata, schemas of custom
- * resources with what these prune, patches, and selectors. Source: "API Concepts" and "Structural schemas" of
- * Kubernetes; RFC 7386 (merge patch) and RFC 6902 (JSON patch).
+ * Objects as a kube-apiserver keeps them: resource versions and conflicts, metadata, pruning by the schemas
+ * of custom resources, patches, and selectors. Source: "API Concepts" and "Structural schemas" of Kubernetes;
+ * RFC 7386 (merge patch) and RFC 6902 (JSON patch).
  */
 
 import { randomUUID } from 'node:crypto';
@@ -26,7 +26,7 @@ export interface KubeObject {
   status?: Record<string, unknown>;
 }
 
-/** A schema of OpenAPI, as a CustomResourceDefinition has it. */
+/** An OpenAPI schema, as in a CustomResourceDefinition. */
 export interface Schema {
   readonly type?: string;
   readonly properties?: Readonly<Record<string, Schema>>;
@@ -42,13 +42,13 @@ export interface Kind {
   readonly kind: string;
   readonly plural: string;
   readonly isClusterWide?: boolean;
-  /** Whether the status is written by a path of its own. */
+  /** Whether it has a status subresource. */
   readonly hasStatus?: boolean;
-  /** Of a custom resource. */
+  /** Only custom resources have one. */
   readonly schema?: Schema;
 }
 
-/** A request that is refused, as the API says it. */
+/** A refused request, as the API reports it. */
 export class Refusal extends Error {
   readonly status: number;
   readonly reason: string;
@@ -69,7 +69,7 @@ export class Objects {
   private readonly nextVersion: () => string;
   private readonly isValid: ValidateFunction | undefined;
 
-  /** @param nextVersion the next resource version of the cluster. */
+  /** @param nextVersion gives the next resource version of the cluster. */
   constructor(kind: Kind, nextVersion: () => string) {
     this.kind = kind;
     const [group] = kind.apiVersion.includes('/') ? kind.apiVersion.split('/') : [];
@@ -84,7 +84,7 @@ export class Objects {
     throw new Refusal(404, 'NotFound', `${this.resource} "${name}" not found`);
   }
 
-  /** @param namespace undefined for those of all. */
+  /** @param namespace undefined for all namespaces. */
   list(namespace: string | undefined, labels = '', fields = ''): KubeObject[] {
     return [...this.all.values()]
       .filter(({ metadata }) => namespace === undefined || metadata.namespace === namespace)
@@ -122,7 +122,7 @@ export class Objects {
         'metadata.resourceVersion: Invalid value: 0x0: must be specified for an update',
       );
     this.compare(old, { resourceVersion, uid });
-    // With its status, only what is built in may be given other annotations and labels.
+    // An update of the status changes annotations and labels only of built-in kinds.
     const metadata = { ...(isStatus && this.kind.schema ? old : body).metadata, ...immutable(old) };
     const parts = this.kind.hasStatus
       ? isStatus
@@ -144,7 +144,7 @@ export class Objects {
         throw this.invalid(name, 'the server rejected our request due to an error in our request');
       return this.update(namespace, name, changed as KubeObject, isStatus);
     }
-    // The strategic one merges certain lists by their keys as well, which no test here has.
+    // The strategic one also merges certain lists by their keys, which no test here needs.
     const takes = [
       'application/merge-patch+json',
       ...(this.kind.schema ? [] : ['application/strategic-merge-patch+json']),
@@ -233,7 +233,7 @@ function fieldOf({ metadata, spec, status }: KubeObject, key: string): string {
   return `${fields[key] ?? ''}`;
 }
 
-/** Whether values are as a selector says: "a=b,c!=d,e,!f". */
+/** Whether values match a selector such as "a=b,c!=d,e,!f". */
 function matches(selector: string, valueFor: (key: string) => string | undefined): boolean {
   return selector
     .split(',')
@@ -246,7 +246,7 @@ function matches(selector: string, valueFor: (key: string) => string | undefined
     });
 }
 
-/** Takes out what a schema does not have, as the API does with custom resources. */
+/** Removes what a schema does not define, as the API does with custom resources. */
 function prune(value: unknown, schema: Schema | undefined, isTop = true): unknown {
   if (!schema || typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return value.map((one) => prune(one, schema.items, false));

@@ -36,7 +36,7 @@ export function applyJsonPatch(target: object, patch: readonly PatchOperation[])
       | undefined;
     if (typeof parent !== 'object' || parent === null) return undefined;
     const exists = last in parent;
-    // What is not there equals null, as kube-apiserver's library sees it.
+    // A missing value equals null, as in the library that kube-apiserver uses.
     if (op === 'test' && JSON.stringify(parent[last] ?? null) === JSON.stringify(value ?? null)) continue;
     if (op === 'add' && Array.isArray(parent))
       parent.splice(last === '-' ? parent.length : Number(last), 0, value);

@@ -28,7 +28,10 @@ export interface Node {
   readonly network: Conflist;
 }
 
-/** Makes a node whose kubeconfig has the rights that the manifest gives. @param keys of multus, beside "kubeconfig" and "clusterNetwork". */
+/**
+ * Makes a node whose kubeconfig has the rights that the manifest gives.
+ * @param keys of multus, beside "kubeconfig" and "clusterNetwork".
+ */
 export async function makeNode(t: ExecutionContext, keys: object = {}): Promise<Node> {
   const host = await makeHostWithNetworks(t);
   const api = await KubeApi.start(t, host);
@@ -37,7 +40,7 @@ export async function makeNode(t: ExecutionContext, keys: object = {}): Promise<
   return { host, api, network: several('multus', { kubeconfig, clusterNetwork: 'pods', ...keys }) };
 }
 
-/** A bridge with addresses of its own, 10.42.`number`.0/24, as a definition has it. */
+/** A bridge with addresses of its own, 10.42.`number`.0/24, as in a NetworkAttachmentDefinition. */
 export function bridgeConfig(number: number, keys: object = {}): string {
   const ipam = { type: 'host-local', ranges: [[{ subnet: `10.42.${number}.0/24` }]] };
   return JSON.stringify({ cniVersion: '1.1.0', type: 'bridge', bridge: `nad${number}`, ...keys, ipam });
@@ -81,7 +84,7 @@ export function annotationsOf(api: KubeApi, namespace = 'shop', name = 'web'): R
   return api.of('pods').get(namespace, name).metadata.annotations ?? {};
 }
 
-/** What the API tells of a pod's networks. */
+/** The status of a pod's networks, as published in the API. */
 export function networkStatusOf(api: KubeApi, namespace = 'shop', name = 'web'): NetworkStatus[] {
   const text = annotationsOf(api, namespace, name)['k8s.v1.cni.cncf.io/network-status'];
   return text === undefined ? [] : (JSON.parse(text) as NetworkStatus[]);
@@ -97,7 +100,7 @@ export async function attachPod(
   return await attach(host, network, { args });
 }
 
-/** Creates a pod whose ADD is still to be called. */
+/** Creates a pod without calling ADD. */
 export async function unattachedPod(
   { host, api, network }: Node,
   networks: string,

@@ -8,7 +8,7 @@ import type { Cluster, Service } from './kube-proxy/service.ts';
 export type ProxyMode = 'iptables' | 'nftables';
 export const proxyModes: readonly ProxyMode[] = ['iptables', 'nftables'];
 
-/** Writes the rules for all Services of one family, on a host that has none of kube-proxy's. */
+/** Writes the rules for all Services of one family, on a host that has no rules of kube-proxy's yet. */
 export async function proxyServices(
   host: Host,
   mode: ProxyMode,
@@ -21,7 +21,7 @@ export async function proxyServices(
   }
   const restore = cluster.family === 4 ? 'iptables-restore' : 'ip6tables-restore';
   await host.run([restore, '--noflush'], { stdin: iptablesRules(cluster, services) });
-  // As kube-proxy does for node ports of 127.0.0.1, which IPv6 has no counterpart to.
+  // As kube-proxy does for node ports on 127.0.0.1, which has no counterpart in IPv6.
   if (cluster.family === 4)
     await host.run(['sh', '-c', 'echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet']);
 }

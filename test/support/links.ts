@@ -39,7 +39,7 @@ function leadsSomewhere(directory: string, file: string, link: string): boolean 
   return statSync(target).isFile() && headingsOf(readFileSync(target, 'utf8')).includes(heading);
 }
 
-/** The names by which headings are linked to, as GitHub makes them. */
+/** The anchors of headings, as GitHub makes them. */
 function headingsOf(markdown: string): string[] {
   return [...markdown.replace(/^ *```[\s\S]*?^ *```$/gm, '').matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
     title!

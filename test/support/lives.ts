@@ -1,9 +1,9 @@
-/** Lives of pods on the nodes of a cluster, and an observer who sees whether two ever have one address. */
+/** Lives of pods on the nodes of a cluster, and an observer who sees whether two ever share an address. */
 
 import type { Outcome } from './plugin.ts';
 import type { NodeCluster } from './whereabouts.ts';
 
-/** A pod that lives. */
+/** A living pod. */
 interface Life {
   readonly node: number;
   readonly containerId: string;
@@ -19,7 +19,7 @@ export class Lives {
   /** Pods that live, by address: from the end of ADD to the start of DEL. */
   private readonly holders = new Map<string, Life>();
   private begun = 0;
-  /** What must not be: an address with two pods, an error that is no "try again later", a DEL that fails. */
+  /** What must not happen: an address with two pods, an error other than "try again later", a failed DEL. */
   readonly problems: string[] = [];
   /** How many pods there have been, and how many ADDs were told to try again later. */
   readonly counts = { lives: 0, refused: 0 };
@@ -39,8 +39,8 @@ export class Lives {
   }
 
   /**
-   * Begins lives until so many are added to those of some nodes. What is told to try again later is tried again,
-   * as runtimes do: on a busy machine, members of etcd hear of one another too late, and elect another leader.
+   * Begins lives until some nodes have so many more. Refusals with "try again later" are retried, as runtimes
+   * do: on a busy machine, members of etcd hear of one another too late, and elect another leader.
    */
   async add(count: number, nodes: readonly number[] = this.all): Promise<void> {
     const living = () => nodes.reduce((sum, node) => sum + this.sizeOn(node), 0);
@@ -49,7 +49,7 @@ export class Lives {
     if (living() < wanted) this.problems.push(`${wanted - living()} of ${count} pods got no address`);
   }
 
-  /** Ends lives on some nodes, those first that began first. */
+  /** Ends lives on some nodes, oldest first. */
   async end(count: number, nodes: readonly number[] = this.all): Promise<void> {
     const chosen = [...this.holders.values()].filter(({ node }) => nodes.includes(node)).slice(0, count);
     const queues = nodes.map((node) => chosen.filter((life) => life.node === node));
@@ -65,7 +65,7 @@ export class Lives {
     await Promise.all([this.end(count, nodes), this.begin(count, nodes)]);
   }
 
-  /** Ends all lives of a node, without a call: it has died. @returns the addresses they had. */
+  /** Ends all lives of a node that has died, without calling DEL. @returns the addresses they had. */
   bury(node: number): string[] {
     const dead = [...this.holders.values()].filter((life) => life.node === node);
     for (const { address } of dead) this.holders.delete(address);
@@ -83,9 +83,9 @@ export class Lives {
   }
 
   /**
-   * Has every node do what waits and collect what is stale, as runtimes do, and holds what etcd has against
-   * what was seen.
-   * @returns what differs.
+   * Has every node do its pending work and collect garbage, as runtimes do, and compares the contents of etcd
+   * with what was seen.
+   * @returns the differences.
    */
   async settle(): Promise<string[]> {
     for (const [node, { host }] of this.cluster.onNodes.entries()) {
@@ -156,7 +156,7 @@ export class Lives {
     return this.cluster.onNodes[node]!.run(verb, containerId, { node: name, pod: containerId, ...more });
   }
 
-  /** Works on queues, several times on each at once, until it is told that one is empty. */
+  /** Works on each queue several times at once, until `work` says that it is empty. */
   private async eachTogether<Q>(queues: readonly Q[], work: (queue: Q) => Promise<boolean>): Promise<void> {
     const worker = async (queue: Q) => {
       while (await work(queue));

@@ -9,9 +9,9 @@ import { until } from './observe.ts';
 export const logFile = '/run/cni-log/calls.jsonl';
 
 /**
- * Waits for the entries of a log file in a host, as the agent logs a call once it has answered.
- * @param count how many there are to be.
- * @returns them, first one first. @throws Error when there are more, or fewer after a minute.
+ * Waits for the entries of a log file on a host: the agent logs a call only after it has answered it.
+ * @param count how many are expected.
+ * @returns them, oldest first. @throws Error when there are more, or fewer after a minute.
  */
 export async function logEntries(host: Host, count: number, file = logFile): Promise<LogEntry[]> {
   const path = host.file(file);

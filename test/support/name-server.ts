@@ -1,4 +1,4 @@
-/** The dnsmasq of a network on a host of a test, as the plugin dnsname leaves it there. */
+/** The dnsmasq of a network on a test host, as the plugin dnsname leaves it there. */
 
 import { readFileSync } from 'node:fs';
 import type { AttachOptions, Conflist } from './chain.ts';
@@ -22,7 +22,7 @@ export function nameServer(host: Host, network: string, parent = usualParent): n
   }
 }
 
-/** Ends it with the test: it outlives what started it. */
+/** Ends it with the test, as it outlives the process that started it. */
 export function endNameServer(t: Teardown, host: Host, network: string, parent = usualParent): void {
   t.teardown(() => {
     const pid = nameServer(host, network, parent);
@@ -64,7 +64,7 @@ export async function makeNamedHost(t: Teardown): Promise<Host> {
 /** The name server of {@link network}; undefined when it does not run. */
 export const serverOf = (host: Host) => nameServer(host, 'names');
 
-/** A pod of a name. */
+/** Options for a pod with a name. */
 export const named = (name: string, options: AttachOptions = {}): AttachOptions => ({
   args: `IgnoreUnknown=1;K8S_POD_NAME=${name}`,
   ...options,

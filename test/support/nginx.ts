@@ -1,4 +1,4 @@
-/** nginx in a pod, with all that it writes in the host's own /run. */
+/** nginx in a pod, which writes everything to the host's own /run. */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import type { Host, Pod, Teardown } from './host.ts';
@@ -20,14 +20,14 @@ export async function startNginx(t: Teardown, host: Host, pod: Pod, servers: str
   await until('nginx listens', async () => (await pod.run(['ss', '-Hltn', 'sport = 80'])) !== '');
 }
 
-/** A certificate for a name, by itself. */
+/** A self-signed certificate for a name. */
 export interface Certificate {
   /** Paths on the host. */
   readonly certificate: string;
   readonly key: string;
 }
 
-/** Makes a certificate that a client can verify by having it as authority. */
+/** Makes a self-signed certificate, which clients verify by trusting it as a CA. */
 export async function makeCertificate(host: Host, name: string): Promise<Certificate> {
   const [certificate, key] = [`/run/${name}.crt`, `/run/${name}.key`];
   await host.run([

@@ -1,4 +1,4 @@
-/** Nodes of a cluster: hosts that a switch joins, which is a namespace of its own. */
+/** Nodes of a cluster: hosts joined by a switch, which is a namespace of its own. */
 
 import { type Host, makeHost, type Teardown } from './host.ts';
 
@@ -8,9 +8,9 @@ export interface Node {
   readonly host: Host;
   /** Its address on the network of the nodes. */
   readonly address: string;
-  /** Takes its cable out: nobody reaches it, and it reaches itself only. */
+  /** Unplugs its cable: it can reach only itself, and nobody else can reach it. */
   cutOff(): Promise<void>;
-  /** Puts the cable in again. */
+  /** Plugs the cable in again. */
   join(): Promise<void>;
 }
 

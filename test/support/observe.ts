@@ -108,8 +108,8 @@ export async function sysctl(ns: Namespace, path: string): Promise<string> {
 }
 
 /**
- * Waits until something is so, which the kernel does when it finds the time.
- * @throws Error when it is not within a minute, which is long enough on a machine that does much else.
+ * Waits until something holds, such as what the kernel does asynchronously.
+ * @throws Error when it does not hold within a minute, which is long enough on a busy machine.
  */
 export async function until(what: string, isSo: () => Promise<boolean> | boolean): Promise<void> {
   for (const end = Date.now() + 60_000; !(await isSo()); await sleep(20))
@@ -117,8 +117,8 @@ export async function until(what: string, isSo: () => Promise<boolean> | boolean
 }
 
 /**
- * True when one of three echo requests is answered, one a second: ping(8) ends at once where its own address is still
- * being checked for duplicates, which takes a second or two.
+ * True when one of three echo requests, one a second, is answered: ping(8) fails at once while its own
+ * address is still being checked for duplicates, which takes a second or two.
  */
 export async function ping(ns: Namespace, address: string, ...options: string[]): Promise<boolean> {
   const argv = ['ping', '-n', '-c', '1', '-W', '1', ...options, address];
@@ -209,7 +209,7 @@ export async function askAll(
  * take the first picture after one ADD and DEL.
  */
 export async function snapshot(host: Host): Promise<Record<string, unknown>> {
-  // These locks exist once two calls have wanted to change rules at the same moment, and once a daemon has run.
+  // These locks appear once two calls have wanted to change rules at the same time, or a daemon has run.
   const locks = ['iptables.lock', 'agent.sock.lock', 'dhcp.sock.lock'].map((name) => `/run/cni/${name}`);
   const runtimeFiles = Object.entries(files(host, '/run/cni')).filter(([path]) => !locks.includes(path));
   return {
@@ -225,7 +225,7 @@ export async function runAll(ns: Namespace, commands: readonly string[]): Promis
   return (await ns.run(['sh', '-ec', script])).split('\0').slice(0, -1);
 }
 
-/** Whether no address of a link is being looked for elsewhere: that takes a second once frames pass. */
+/** Whether no address of a link is still being checked for duplicates: that takes a second once it is up. */
 function hasSettled({ flags, addr_info = [] }: IpLink): boolean {
   const isTentative = ({ scope, tentative, dadfailed }: IpAddress) =>
     scope !== 'link' && tentative && !dadfailed;
@@ -236,7 +236,7 @@ function hasSettled({ flags, addr_info = [] }: IpLink): boolean {
 export async function networkSnapshot(ns: Namespace): Promise<Record<string, unknown>> {
   let all: IpLink[] = [];
   let texts: string[] = [];
-  // The kernel has no route to an address until it knows that nobody else has it.
+  // The kernel has no route to an address until duplicate address detection has finished.
   await until('no address is tentative', async () => {
     const [shown = '', ...others] = await runAll(ns, [
       'ip -d -j addr',
@@ -255,7 +255,7 @@ export async function networkSnapshot(ns: Namespace): Promise<Record<string, unk
     text
       .split('\n')
       .filter((line) => line !== '')
-      // A namespace that has had a VRF keeps the kernel's own rule for them.
+      // A namespace that has had a VRF keeps the kernel's l3mdev rule.
       .filter((line) => !/^1000:.*l3mdev-table/.test(line))
       // Whether the kernel has noticed a lost carrier yet is a matter of milliseconds.
       .map((line) => line.replace(/ linkdown\b/, ''))
@@ -282,8 +282,7 @@ export async function networkSnapshot(ns: Namespace): Promise<Record<string, unk
 }
 
 /**
- * Contents of the files below a directory of a host, by path. The hint host-local keeps of its last address
- * is left out.
+ * Contents of the files below a directory of a host, by path, without host-local's "last_reserved_ip" hints.
  */
 export function files(host: Host, directory: string): Record<string, string> {
   const found: Record<string, string> = {};

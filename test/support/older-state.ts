@@ -1,7 +1,7 @@
 /**
- * What a release of this suite leaves on a host for a pod that runs: files, rules, interfaces. It is recorded
- * with the executables of older releases, see record.ts in test/fixtures/older, and put onto hosts of tests,
- * so that these need not have the releases.
+ * What a release of this suite leaves on a host for a running pod: files, rules, interfaces. It is recorded
+ * with the executables of older releases, see record.ts in test/fixtures/older, and restored on test hosts,
+ * so that tests do not need the releases.
  */
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -61,7 +61,7 @@ export interface RecordedState {
   readonly files: Readonly<Record<string, string>>;
   /** Input of iptables-restore, ip6tables-restore and nft; the last is "" where iptables made all rules. */
   readonly rules: Readonly<Record<'iptables' | 'ip6tables' | 'nft', string>>;
-  /** What `ip -batch` takes to make the interfaces again, on the host and in the pod. */
+  /** Input of `ip -batch` that recreates the interfaces, on the host and in the pod. */
   readonly links: Readonly<Record<'host' | 'pod', readonly string[]>>;
 }
 
@@ -107,7 +107,7 @@ function optionsOf(): AttachOptions {
   return { capabilities: recordedCapabilities };
 }
 
-/** What makes the interfaces that the result names, with their addresses on the host. */
+/** `ip` commands that recreate the interfaces of the result, with their addresses on the host. */
 async function linksOf(host: Host, one: Attachment): Promise<string[]> {
   const [bridge] = await ipJson<IpLink>(host, 'link', 'show', 'type', 'bridge');
   const [veth] = await ipJson<IpLink>(host, 'link', 'show', 'type', 'veth');
@@ -123,7 +123,7 @@ async function linksOf(host: Host, one: Attachment): Promise<string[]> {
   ];
 }
 
-/** What gives a namespace's interfaces their addresses and routes. */
+/** `ip` commands that give a namespace's interfaces their addresses and routes. */
 async function addressesOf(ns: Host | Pod, except = ''): Promise<string[]> {
   const all = await ipJson<IpLink>(ns, 'addr');
   const own = all.filter(({ ifname }) => ifname !== except && ifname !== 'lo');
@@ -142,7 +142,7 @@ async function addressesOf(ns: Host | Pod, except = ''): Promise<string[]> {
             .trim(),
         ),
     ),
-    // Those without a gateway first, by which the others are reached.
+    // Routes without a gateway first: gateways are reached through them.
     ...routes
       .toSorted((a, b) => Number(Boolean(a.gateway)) - Number(Boolean(b.gateway)))
       .map(({ dst, gateway, dev, prefsrc, scope }) =>
@@ -186,7 +186,7 @@ export async function restoreState(
   return { host, one };
 }
 
-/** A state in which what differs from pod to pod is the same, to be compared. */
+/** A state in which everything that differs from pod to pod is replaced, for comparison. */
 export function withoutNames(state: RecordedState): RecordedState {
   const text = JSON.stringify(state)
     .replaceAll(/veth[0-9a-f]{8}/g, 'veth')

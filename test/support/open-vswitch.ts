@@ -4,7 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import type { Namespace, Teardown } from './host.ts';
 import { runAll, until } from './observe.ts';
 
-/** What moves packets: "netdev" in user space, which takes no module of the kernel, or "system" in the kernel. */
+/** The datapath: "netdev" in user space, which needs no kernel module, or "system" in the kernel. */
 type Datapath = 'netdev' | 'system';
 
 const socket = 'unix:/run/openvswitch/db.sock';
@@ -82,7 +82,7 @@ export class OpenVswitch {
     });
   }
 
-  /** Ends the database, as an update of the package does. */
+  /** Kills the database, as an update of the package does. */
   async stopDatabase(): Promise<void> {
     const ended = new Promise((resolve) => this.database!.once('exit', resolve));
     this.database!.kill('SIGKILL');

@@ -10,11 +10,11 @@ import { cleanEnv, type Output, patience } from './run.ts';
 /** What an operator does on a host. Its functions need no `this`. */
 export interface Operator {
   readonly host: Host;
-  /** Of every command: `cni` and the plugins are in PATH, and the suite is CNI_PATH. */
+  /** For every command: `cni` and the plugins are in PATH, and the suite is CNI_PATH. */
   readonly env: NodeJS.ProcessEnv;
-  /** Puts a network down where runtimes look for it. */
+  /** Writes a network's configuration where runtimes look for it. */
   configure(network: Conflist): void;
-  /** Runs `cni …` to its end, whatever that is. */
+  /** Runs `cni …` to its end, whether it succeeds or not. */
   tryCni(args: readonly string[], env?: NodeJS.ProcessEnv): Promise<Output>;
   /** Runs `cni …`, which must succeed. @returns its standard output. */
   cni(args: readonly string[], env?: NodeJS.ProcessEnv): Promise<string>;
@@ -44,7 +44,7 @@ export async function makeOperator(
   { env: more = {}, mayHaveAgent = false }: { env?: NodeJS.ProcessEnv; mayHaveAgent?: boolean } = {},
 ): Promise<Operator> {
   const host = await makeHost(t, { mayHaveAgent });
-  // The runtimes of the machine have plugins elsewhere.
+  // The machine's own runtimes have their plugins elsewhere.
   const mask =
     'for d in /etc/containerd /etc/crio /etc/containers; do test ! -d $d || mount -t tmpfs tmpfs $d; done';
   await host.run(['sh', '-c', mask]);

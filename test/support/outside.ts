@@ -16,7 +16,7 @@ export async function joinedTo(host: Host, name: string, peer = name): Promise<P
 }
 
 /**
- * Gives the host an interface "eth0" that is up, with a default route by it, and a neighbour behind it.
+ * Gives the host an interface "eth0" that is up, with a default route through it, and a neighbour behind it.
  * @returns the neighbour.
  */
 export async function addMaster(host: Host, subnet: string): Promise<Pod> {

@@ -14,7 +14,7 @@ const wireAddress = '192.0.2.100';
 const settingsFile = '/etc/cni/overlay.json';
 const log = '/run/overlay.log';
 
-/** A network, whose first subnets are left for what a test writes to etcd itself. */
+/** A network whose first subnets are left to tests that write to etcd themselves. */
 export const vxlanNetwork = {
   ...{ Network: '10.244.0.0/16', SubnetMin: '10.244.100.0' },
   Backend: { Type: 'vxlan' },
@@ -43,18 +43,18 @@ export class Wire {
     return wire;
   }
 
-  /** Writes many keys of flannel's, some at a time. */
+  /** Writes many of flannel's keys, in batches. */
   async writeAll(pairs: readonly (readonly [name: string, value: string])[]): Promise<void> {
     for (let i = 0; i < pairs.length; i += 128)
       await this.etcd.putAll(pairs.slice(i, i + 128).map(([name, value]) => [`${root}/${name}`, value]));
   }
 
-  /** Writes a key of flannel's. */
+  /** Writes one of flannel's keys. */
   async write(name: string, value: object | string): Promise<void> {
     await this.etcd.put(`${root}/${name}`, typeof value === 'string' ? value : JSON.stringify(value));
   }
 
-  /** Keys of nodes, and their values. */
+  /** The subnet keys of nodes, and their values. */
   async subnets(): Promise<Record<string, string>> {
     const all = await this.etcd.all(`${root}/subnets/`);
     return Object.fromEntries(Object.entries(all).map(([key, value]) => [key.split('/').at(-1)!, value]));
@@ -69,7 +69,7 @@ export class Wire {
     return kvs[0]?.lease ?? '';
   }
 
-  /** Ends a node's lease, as time does. */
+  /** Revokes a node's lease, as if it had expired. */
   async endLease(key: string): Promise<void> {
     await this.etcd.ask('/v3/lease/revoke', { ID: await this.leaseOf(key) });
   }
@@ -81,7 +81,7 @@ export class Wire {
     return host;
   }
 
-  /** Takes a host's interface to the wire away, and gives it a new one of the same name and addresses. */
+  /** Deletes a host's interface to the wire, and makes a new one with the same name and addresses. */
   async replug(host: Host, number: number, meanwhile?: () => Promise<void>): Promise<void> {
     await host.run(['ip', 'link', 'delete', 'eth0']);
     await meanwhile?.();
@@ -98,14 +98,14 @@ export class Wire {
     await host.run(['ip', 'route', 'add', 'default', 'via', wireAddress]);
   }
 
-  /** A host whose agent keeps the overlay. @param settings besides where etcd is. */
+  /** A host whose agent keeps the overlay. @param settings besides the endpoints of etcd. */
   async addNode(number: number, settings: object = {}): Promise<Node> {
     const node = new Node(this.t, await this.addHost(number));
     await node.startAgent({ 'etcd-endpoints': this.etcd.hosts, 'ip-masq': true, ...settings });
     return node;
   }
 
-  /** Nodes 1 to a number, which know one another. */
+  /** Nodes 1 to `count`, once they know one another. */
   async addNodes(count: number, settings: object = {}): Promise<Node[]> {
     const numbers = Array.from({ length: count }, (_, i) => i + 1);
     const nodes = await Promise.all(numbers.map((number) => this.addNode(number, settings)));
@@ -125,7 +125,7 @@ export class Node {
     this.host = host;
   }
 
-  /** Starts the agent. What it says is for {@link log}. @param settings those that it had, by default. */
+  /** Starts the agent; its output is in {@link log}. @param settings by default those of the last start. */
   async startAgent(settings?: object): Promise<void> {
     if (settings) writeFileSync(this.host.file(settingsFile), JSON.stringify(settings));
     const script = `touch ${log}; echo started; exec "$0" agent --overlay ${settingsFile} >> ${log} 2>&1`;
@@ -144,7 +144,7 @@ export class Node {
     return readFileSync(this.host.file(log), 'utf8');
   }
 
-  /** The file for the plugin, by variable; undefined before it is written. */
+  /** The file for the plugin (subnet.env), by variable; undefined before it is written. */
   get env(): Record<string, string> | undefined {
     try {
       const lines = readFileSync(this.host.file('/run/flannel/subnet.env'), 'utf8').trim().split('\n');
@@ -173,7 +173,7 @@ export class Node {
       .sort();
   }
 
-  /** Forwarding entries of an interface that were set, as "MAC ADDRESS". */
+  /** Permanent forwarding entries of an interface, as "MAC ADDRESS". */
   async forwarding(name = 'flannel.1'): Promise<string[]> {
     const text = await this.host.run(['bridge', '-j', 'fdb', 'show', 'dev', name]);
     const all = JSON.parse(text) as { mac: string; dst?: string; state: string; flags: string[] }[];
@@ -183,7 +183,7 @@ export class Node {
       .sort();
   }
 
-  /** Neighbour entries of an interface that were set, as "ADDRESS MAC". */
+  /** Permanent neighbour entries of an interface, as "ADDRESS MAC". */
   async neighbours(name = 'flannel.1'): Promise<string[]> {
     const all = await ipJson<{ dst: string; lladdr: string }>(
       this.host,
@@ -208,7 +208,7 @@ export async function settledTunnel(host: Host): Promise<IpLink> {
   return found!;
 }
 
-/** Waits until each node has a subnet, and routes to those of all others. */
+/** Waits until each node has a subnet, and routes to the subnets of all others. */
 export async function untilConnected(nodes: readonly Node[]): Promise<void> {
   await until('every node has a subnet', async () => nodes.every(({ env }) => env));
   await until('every node has routes to all others', async () => {

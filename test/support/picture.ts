@@ -19,7 +19,7 @@ export function cniIn(host: Host, args: readonly string[], env: NodeJS.ProcessEn
 /** How a pod is attached. */
 export interface PodOptions {
   pod?: Pod;
-  /** Of Kubernetes. */
+  /** The pod's name in Kubernetes. */
   name?: string;
   ifname?: string;
   ports?: PortMapping[];
@@ -76,7 +76,7 @@ export async function addOverlay(host: Host): Promise<void> {
   writeFileSync(host.file('/run/flannel/subnet.env'), lines.map((line) => `${line}\n`).join(''));
 }
 
-/** A pod that has another's name, with what would be markup in a page. */
+/** The name of a pod, with what would be markup in a page and a control sequence in a terminal. */
 export const hostileName = '<script>alert("1&2")</script>\u001b[31m';
 
 /**

@@ -2,7 +2,7 @@
 
 import type { Namespace } from './host.ts';
 
-/** What a client shows, and whom it trusts. */
+/** The certificate and key of a client, and the authority that it trusts. */
 export interface ClientFiles {
   readonly ca: string;
   readonly cert: string;
@@ -35,7 +35,7 @@ export async function makeAuthority(
   return { ca: ca!, cert: cert!, key: key! };
 }
 
-/** Options of etcd(1) with which it serves clients who show a certificate of an authority. */
+/** Options of etcd(1) by which it serves only clients with a certificate of an authority. */
 export function tlsOptions(name: string): string[] {
   return [
     ...[`--cert-file=${directory}/${name}-server.crt`, `--key-file=${directory}/${name}-server.key`],
@@ -43,7 +43,7 @@ export function tlsOptions(name: string): string[] {
   ];
 }
 
-/** Options of etcd(1) with which members show one another the same. */
+/** Options of etcd(1) by which members ask the same of one another. */
 export function peerTlsOptions(name: string): string[] {
   return tlsOptions(name).map((option) => `--peer-${option.slice(2)}`);
 }

@@ -60,7 +60,7 @@ export interface PluginCall {
   path?: readonly string[];
   /** Overrides anything else; a variable that is undefined is left out. */
   env?: NodeJS.ProcessEnv;
-  /** Milliseconds until it is killed; what run.ts has when left out. */
+  /** Milliseconds until it is killed; the default of run.ts when left out. */
   timeout?: number;
 }
 
@@ -118,7 +118,7 @@ export async function runPlugin(
   return { ...output, ...parse(output) };
 }
 
-/** The outcome itself when it is a success. @throws Error with all that the plugin said. */
+/** @returns the outcome, if it is a success. @throws Error with all that the plugin printed otherwise. */
 export function succeeded<O extends Output>(outcome: O): O {
   if (outcome.exit === 0) return outcome;
   throw new Error(`${outcome.argv.at(-1)}: exit ${outcome.exit}\n${outcome.stdout}\n${outcome.stderr}`);

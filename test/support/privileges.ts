@@ -1,7 +1,7 @@
 /**
- * Which capabilities a verb of a plugin takes: the plugin is run as root with no more than those that are
- * given, and what comes of it is judged from outside. Everything else is done with all privileges, by an agent,
- * which is quicker.
+ * Which capabilities a verb of a plugin needs: the plugin is run as root with only those that are given, and
+ * the outcome is judged from outside. Everything else is done with all privileges, by an agent, which is
+ * quicker.
  */
 
 import { Attachment, type AttachOptions, type Conflist, type PluginConf, runNetworkVerb } from './chain.ts';
@@ -15,9 +15,9 @@ import type { Outcome } from './plugin.ts';
 export const verbs = ['ADD', 'CHECK', 'DEL', 'GC', 'STATUS'] as const;
 export type PrivilegedVerb = (typeof verbs)[number];
 
-/** What is tried. */
+/** What is tried: a plugin in a chain, on a host. */
 export interface Subject {
-  /** The plugin, and what of it if its privileges depend on that: `bridge, nftables`. */
+  /** The plugin, and its variant if its privileges depend on that: `bridge, nftables`. */
   readonly name: string;
   /** Plugins of the chain before it. */
   readonly before?: readonly PluginConf[];
@@ -27,7 +27,7 @@ export interface Subject {
   readonly leavesRoutes?: boolean;
   /** What the host must have, besides parents "up0" and "dev0". */
   prepare?(host: Host, t: Teardown): Promise<unknown>;
-  /** What of the host tells whether the plugin has done its work, besides what {@link snapshot} shows. */
+  /** What on the host shows whether the plugin did its work, besides what {@link snapshot} has. */
   look?(host: Host): Promise<unknown>;
 }
 
@@ -51,7 +51,7 @@ const tuning = {
   sysctl: { 'net.ipv4.conf.IFNAME.arp_filter': '1' },
 };
 
-/** The rules of iptables, of whichever kind it is on the host. */
+/** The rules of iptables, in whichever variant the host has. */
 async function lookAtIptables(host: Host): Promise<string[]> {
   const texts = await runAll(host, ['iptables-save', 'ip6tables-save']);
   return texts.flatMap((text) => text.split('\n')).filter((line) => line.startsWith('-A'));
@@ -63,13 +63,13 @@ function addOpenVswitch(host: Host, t: Teardown): Promise<OpenVswitch> {
   return OpenVswitch.start(t, host);
 }
 
-/** Whether the name server runs, and its files but for the one that has its number. */
+/** Whether the name server runs, and its files, without the PID. */
 async function lookAtNames(host: Host): Promise<unknown> {
   const directory = nameDirectory('net');
   return [nameServer(host, 'net') !== undefined, { ...files(host, directory), [`${directory}/pidfile`]: '' }];
 }
 
-/** Those that the running kernel has all parts for. */
+/** Subjects for which the running kernel has everything. */
 export const subjects: readonly Subject[] = [
   { name: 'bridge', plugin: { ...bridge, hairpinMode: true } },
   {
@@ -147,7 +147,7 @@ export const subjects: readonly Subject[] = [
   },
 ];
 
-/** Those of kinds of interfaces that the running kernel may lack. */
+/** Subjects with kinds of interfaces that the running kernel may lack. */
 export const guestSubjects: readonly Subject[] = [
   { name: 'ipvlan', plugin: { type: 'ipvlan', master: 'up0', ipam } },
   { name: 'vlan', plugin: { type: 'vlan', master: 'up0', vlanId: 7, ipam } },
@@ -158,7 +158,7 @@ export const guestSubjects: readonly Subject[] = [
 /** Capabilities by verb, for each subject: what docs/privileges.json holds. */
 export type Privileges = Record<string, Partial<Record<PrivilegedVerb, string[]>>>;
 
-/** Runs a program with no more than the capabilities that are given. */
+/** The command that runs a program with only the capabilities that are given. */
 export function setpriv(capabilities: readonly string[]): string[] {
   const set = ['-all', ...capabilities.map((name) => `+${name.replace(/^CAP_/, '').toLowerCase()}`)];
   return ['setpriv', `--bounding-set=${set.join(',')}`, '--inh-caps=-all', '--'];
@@ -174,9 +174,9 @@ class LimitedHost extends Host {
   }
 }
 
-/** The same host, but that the socket of its agent is hidden from programs. */
+/** The same host, with the socket of its agent hidden from programs. */
 async function withoutAgent(t: Teardown, host: Host): Promise<Host> {
-  // Sandboxes that are made later are to be seen.
+  // Sandboxes that are made later must be visible.
   await host.run(['mount', '--make-rshared', '/run']);
   const hide = 'mount --bind /dev/null /run/cni/agent.sock; echo ready; exec cat >/dev/null';
   const child = await host.start(t, ['unshare', '--mount', '--propagation', 'slave', 'sh', '-ec', hide]);
@@ -186,12 +186,12 @@ async function withoutAgent(t: Teardown, host: Host): Promise<Host> {
 /** What is on the host, and in a sandbox. */
 type Picture = [host: unknown, pod: Record<string, unknown>];
 
-/** What came of a try. */
+/** The outcome of a try. */
 export interface Trial {
   /** It did what it does with all privileges, without a complaint. */
   readonly works: boolean;
   readonly outcome: Outcome;
-  /** For a try that failed: what was there before it, and what was there after it, or after DEL. */
+  /** For a failed try: what was there before it, and what was there after it, or after DEL. */
   readonly pictures: readonly [before: unknown, after: unknown];
 }
 
@@ -209,7 +209,7 @@ export class Privileged {
     this.network = { cniVersion: '1.1.0', name: 'net', plugins: [] };
   }
 
-  /** Makes a host, and has everything made on it that stays for good. */
+  /** Makes a host, with everything on it that plugins leave there for good. */
   static async prepare(t: Teardown, subject: Subject): Promise<Privileged> {
     const host = await makeHostWithDevices(t, { mayHaveAgent: false });
     await subject.prepare?.(host, t);
@@ -239,7 +239,7 @@ export class Privileged {
   }
 
   /**
-   * The fewest capabilities that a verb works with: none of them can be left out.
+   * A minimal set of capabilities that a verb works with: none of them can be left out.
    * @param guesses sets to try first, in this order.
    */
   async find(verb: PrivilegedVerb, guesses: readonly (readonly string[])[]): Promise<string[]> {
@@ -265,7 +265,7 @@ export class Privileged {
     if (verb === 'ADD') {
       const outcome = await limited.tryAdd({}, base.result);
       const after = await this.picture(pod);
-      // IPAM plugins have no CHECK before the interface is there, but the file tells.
+      // IPAM plugins have no interface to check here, but their CHECK looks at their files.
       full.result = outcome.result ?? base.result;
       const works = isFine(outcome) && (await full.tryCheck()).exit === 0;
       await full.del();
@@ -309,7 +309,7 @@ export class Privileged {
   }
 }
 
-/** Those that may be needed; that no other one is, trying these alone shows. */
+/** Those that may be needed; that verbs work with these alone shows that no other one is. */
 const candidates = [
   'CAP_CHOWN',
   'CAP_DAC_OVERRIDE',

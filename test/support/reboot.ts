@@ -8,10 +8,10 @@ import { run } from './run.ts';
 const bootIdFile = '/proc/sys/kernel/random/boot_id';
 
 /**
- * What becomes of a host when it is booted again: /var/lib/cni and /etc/cni are as they were, times of files
- * included; /run, the namespaces and all that the kernel knew are gone, and the boot has another ID.
- * @param options.bootId what the kernel gives as the ID of the boot.
- * @param options.mayHaveAgent as of makeHost().
+ * A host after a reboot: /var/lib/cni and /etc/cni are as they were, modification times included; /run, the
+ * namespaces and all state of the kernel are gone, and the boot ID is another.
+ * @param options.bootId what the kernel gives as the boot ID.
+ * @param options.mayHaveAgent as for makeHost().
  */
 export async function reboot(
   t: Teardown,

@@ -15,7 +15,7 @@ const patienceMs = 120_000;
 /** Terminals by the prompts of their shells. */
 export type Terminals = Readonly<Record<string, Terminal>>;
 
-/** A shell that is told one command after the other. */
+/** A shell that runs one command after another. */
 class Terminal {
   private readonly shell: ChildProcessWithoutNullStreams;
 
@@ -31,7 +31,7 @@ class Terminal {
   }
 
   /**
-   * Runs a command to its end; one that ends in "&", until it listens on a TCP port.
+   * Runs a command to its end, or if it ends in "&", until it listens on a TCP port.
    * @returns what it printed.
    * @throws Error when it does not end.
    */
@@ -86,7 +86,7 @@ function openTerminal(t: Teardown, enter: readonly string[], hostname: string): 
 export async function openTerminals(t: Teardown): Promise<Terminals> {
   const host = await makeHost(t, { mayHaveAgent: false });
   const laptop = await host.addPod();
-  // What the machine has of other plugins and runtimes, and its DNS servers, are not the bare host's.
+  // The bare host has nothing of the machine's other plugins and runtimes, nor its DNS servers.
   const script = `set -e
     rmdir /etc/cni/net.d
     mount -t tmpfs tmpfs /opt
@@ -119,7 +119,7 @@ export async function installAsReadmeSays(terminals: Terminals): Promise<void> {
 }
 
 /**
- * Runs the commands in the blocks "console" of a document, in their order.
+ * Runs the commands in the "console" blocks of a document, in order.
  * @param document Markdown. In these blocks, a prompt begins a command, "> " the next line of one, and all
  *   else is output.
  * @returns the document with what the commands print now.
@@ -157,7 +157,7 @@ export async function record(document: string, terminals: Terminals): Promise<st
 
 /**
  * A recorded document without what differs between recordings: ages, round-trip times, random names; and
- * without the names of all plugins, so that a new one makes no document wrong.
+ * without the lists of all plugins, so that a new plugin outdates no document.
  */
 export function comparable(document: string): string {
   return document

@@ -1,4 +1,4 @@
-/** Running programs from tests: argument vectors only, a clean PATH, and everything they said. */
+/** Running programs from tests: argument vectors only, a clean PATH, and everything that they print. */
 
 import { text } from 'node:stream/consumers';
 import { startChild } from './child.ts';
@@ -12,7 +12,7 @@ export interface Output {
   readonly stderr: string;
 }
 
-/** Long enough to install the whole suite, or to do any call, on a machine that does much else. */
+/** Long enough to install the whole suite, or to do any call, on a busy machine. */
 export const patience = 180_000;
 
 /** How a program is run. */
@@ -33,7 +33,7 @@ export const cleanEnv: NodeJS.ProcessEnv = {
   LC_ALL: 'C',
 };
 
-/** Runs a program to its end, whatever that is. @throws Error only when it cannot be started. */
+/** Runs a program to its end, whether it succeeds or not. @throws Error only when it cannot be started. */
 export async function tryRun(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
   const { stdin = '', env = {}, timeout = patience } = options;
   const child = startChild(argv, { ...cleanEnv, ...env });
@@ -48,7 +48,7 @@ export async function tryRun(argv: readonly string[], options: RunOptions = {}):
   }
 }
 
-/** Runs a program that must succeed. @returns its standard output. @throws Error with all that it said. */
+/** Runs a program that must succeed. @returns its standard output. @throws Error with all that it printed. */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<string> {
   const output = await tryRun(argv, options);
   if (output.exit !== 0)

@@ -34,7 +34,7 @@ export const plainTopologies: Topologies = {
   '`flannel`, `hairpinMode`': sample('40-flannel.conflist').plugins.slice(0, 1),
 };
 
-/** With the plugin that lets their packets through a firewall. */
+/** The same with the plugin that lets their packets through a firewall. */
 export const firewallTopologies: Topologies = {
   '`bridge`, `hairpinMode`, and `firewall`': [bridge(21, { hairpinMode: true }), { type: 'firewall' }],
   '`ptp` and `firewall`': [ptp(22), { type: 'firewall' }],
@@ -96,7 +96,7 @@ export class Site {
     return this.address('10.96.', 'fd00:10:96::', kind);
   }
 
-  /** Where a load balancer would lead to the node with. */
+  /** The address by which a load balancer would reach the node. */
   externalIP(kind: Kind): string {
     return this.address('198.18.', '2001:db8::', kind);
   }
@@ -172,7 +172,7 @@ export async function makeServiceNode(
   const outside = await outsideOf(host);
   for (const address of ['198.51.100.1/32', 'fd00:198::1/128'])
     await host.run(['ip', 'addr', 'add', address, 'dev', 'lo']);
-  // Each has the other for all that it has no other route to, addresses of Services among it.
+  // Each is the other's default gateway, also to the addresses of Services.
   for (const [ns, last] of [
     [host, 2],
     [outside, 1],

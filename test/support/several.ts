@@ -44,13 +44,13 @@ export function several(type: 'multus' | 'genie', keys: object): Conflist {
   return { cniVersion: '1.1.0', name: 'several', plugins: [{ type, ...keys }] };
 }
 
-/** {@link several}, of a runtime that hands on the annotations of pods. */
+/** {@link several}, for a runtime that passes on the annotations of pods. */
 export const annotatedMultus = several('multus', {
   clusterNetwork: 'pods',
   capabilities: { 'io.kubernetes.cri.pod-annotations': true },
 });
 
-/** A runtime's way to say what a pod's annotations are. */
+/** How a runtime passes on a pod's annotations. */
 export function annotated(
   annotations: Record<string, string>,
   pod = 'web',
@@ -67,7 +67,7 @@ export async function ipv4Of(pod: Pod, ifname: string): Promise<string[]> {
   return (await addresses(pod, ifname)).filter((one) => !one.includes(':'));
 }
 
-/** Names of a pod's interfaces but `lo`. */
+/** Names of a pod's interfaces, except `lo`. */
 export async function interfacesOf(pod: Pod): Promise<string[]> {
   const names = (await links(pod)).map(({ ifname }) => ifname);
   return names.filter((name) => name !== 'lo').sort();
@@ -80,7 +80,7 @@ export function mentions(host: Host, { containerId }: Pod): string[] {
     .map(([file]) => file);
 }
 
-/** All that there is on the host but routes, which lag behind when a bridge loses its last port. */
+/** Everything on the host except routes, which lag behind when a bridge loses its last port. */
 export async function settled(host: Host): Promise<object> {
   return { ...(await snapshot(host)), routes: [] };
 }

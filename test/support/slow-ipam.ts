@@ -4,8 +4,8 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import type { Host } from './host.ts';
 
 /**
- * Makes an IPAM plugin "slow" that takes its time: it waits for the file "go" before it answers ADD, and notes each
- * verb.
+ * Makes an IPAM plugin "slow" that takes its time: it waits for the file "go" before it answers ADD, and
+ * notes each verb.
  * @returns its directory on the host, which has these files.
  */
 export function makeSlowIpam(host: Host): string {

@@ -1,5 +1,5 @@
 /**
- * Rules that the source tree keeps, checked on the text of its files. Each check returns one line for every
+ * Rules that the source tree follows, checked on the text of its files. Each check returns one line for every
  * violation.
  */
 
@@ -78,7 +78,7 @@ export function importCircles(tree: SourceTree): string[] {
   return circles;
 }
 
-/** What a file loads when it is loaded itself, in the order of their paths: neither types nor what comes later. */
+/** The files that are loaded along with a file, sorted by path, without type-only and dynamic imports. */
 export function loadedBy(tree: SourceTree, file: string): string[] {
   const loaded = new Set<string>();
   const visit = (one: string) => {
@@ -170,7 +170,7 @@ export function processUses(tree: SourceTree, allowed: readonly string[]): strin
 }
 
 /**
- * Names that a file exports and no other file of the tree imports. A type or class may also be there for a
+ * Names that a file exports and no other file of the tree imports. A type or class may also be exported for a
  * signature of its own file.
  * @param allowed as `file: name`, or `file: *`.
  */

@@ -1,5 +1,5 @@
 /**
- * A TCP connection that stays, and answers line by line: run inside namespaces by connection.ts.
+ * A lasting TCP connection, answered line by line: run inside namespaces by connection.ts.
  *
  *     node talk.ts serve PORT           prints a line when it listens; answers each line with whom it sees
  *     node talk.ts connect ADDRESS PORT prints a line when connected; sends each line it reads, prints answers

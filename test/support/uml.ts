@@ -1,5 +1,5 @@
 /**
- * Tests on another kernel, that of {@link Guest}.
+ * Tests on the kernel of a {@link Guest}.
  *
  * A test file that uses {@link guestTest} is run twice. Under AVA it boots one guest, which sees the same
  * file system, and reports what the guest tells. Within the guest, Node runs it without AVA, and its tests

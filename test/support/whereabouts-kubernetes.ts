@@ -24,7 +24,7 @@ export class KubeCluster extends WhereaboutsCalls {
     return this.api.of('ippools').get('kube-system', name).spec!.allocations as never;
   }
 
-  /** Names of the addresses that are reserved among all ranges. */
+  /** Names of the reservations across overlapping ranges. */
   reservations(): string[] {
     return this.api
       .of('overlappingrangeipreservations')

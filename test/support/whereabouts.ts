@@ -15,7 +15,7 @@ export class Cluster extends WhereaboutsCalls {
     this.etcd = etcd;
   }
 
-  /** What is in etcd, but that the nodes live. */
+  /** What is in etcd, except for the keys that say that nodes are alive. */
   async kept(): Promise<Record<string, string>> {
     const all = Object.entries(await this.etcd.all());
     return Object.fromEntries(all.filter(([key]) => !key.startsWith('/cni/addresses/nodes/')));
@@ -28,7 +28,7 @@ export async function clusterOf(t: Teardown, ipam: object = {}, size = 1): Promi
   return new Cluster(host, await Etcd.start(t, host, { size }), ipam);
 }
 
-/** Nodes with a member of etcd on each, which asks everybody for a certificate and a password. */
+/** Nodes with a member of etcd on each, which requires a client certificate and a password. */
 export interface NodeCluster {
   readonly nodes: readonly Node[];
   readonly etcd: Etcd;
@@ -37,8 +37,8 @@ export interface NodeCluster {
 }
 
 /**
- * Makes nodes of a cluster. All but the last one have an agent; that one has a disk of its own for etcd,
- * /run/etcd/mN, which is small.
+ * Makes nodes of a cluster. All but the last have an agent; the last has a small disk of its own for etcd,
+ * /run/etcd/mN.
  */
 export async function nodesOf(t: Teardown, count: number, ipam: object): Promise<NodeCluster> {
   const nodes = await makeNodes(t, count);
@@ -50,7 +50,7 @@ export async function nodesOf(t: Teardown, count: number, ipam: object): Promise
   );
   for (const other of others) await copyAuthorities(first!, other);
   const disk = `/run/etcd/m${count - 1}`;
-  // etcd takes 128 MB ahead for its log.
+  // etcd preallocates 128 MB for its write-ahead log.
   const mount = `mkdir -p -m 700 ${disk}; mount -t tmpfs -o size=160m,mode=700 tmpfs ${disk}`;
   await nodes.at(-1)!.host.run(['sh', '-ec', mount]);
   const options = [...tlsOptions('own'), ...peerTlsOptions('own'), '--bcrypt-cost=4'];

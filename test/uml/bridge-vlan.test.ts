@@ -17,7 +17,7 @@ interface PortVlans {
   vlans: { vlan: number; vlanEnd?: number; flags?: string[] }[];
 }
 
-/** What bridge(8) says of a port. */
+/** What bridge(8) reports about a port. */
 async function vlansOf(host: Host, port: string): Promise<PortVlans['vlans']> {
   const ports = JSON.parse(await host.run(['bridge', '-j', 'vlan', 'show'])) as PortVlans[];
   return ports.find(({ ifname }) => ifname === port)?.vlans ?? [];
@@ -122,7 +122,7 @@ test('"cni repair" brings back the VLANs of a port, and the interface of the gat
 test('half an interface for the gateway is found by CHECK, and made whole by the next ADD', async (t) => {
   const host = await makeHost(t);
   const network = vlanNet({ vlan: 100, isGateway: true });
-  // As an ADD leaves it that is killed behind its first request.
+  // As left by an ADD that was killed after its first request.
   await host.run('ip link add br0.100 type veth peer name half'.split(' '));
   const one = await attach(host, network);
   t.true(await ping(one.pod, '10.5.0.1'));

@@ -11,7 +11,7 @@ test('ipvlan: pods reach one another, in every mode', async (t) => {
   const host = await makeHost(t);
   const outside = await addMaster(host, '10.118');
   for (const mode of ['l2', 'l3', 'l3s']) {
-    // The kernel takes a larger MTU than that of the master, as the reference plugin does.
+    // The kernel accepts an MTU larger than the master's, and so does the reference plugin.
     const network = changed('62-ipvlan.conflist', { mode, mtu: 1600 });
     const one = await attach(host, network);
     const two = await attach(host, network);
@@ -58,7 +58,7 @@ test('vlan: frames are tagged, and an interface of another VLAN is not reached',
   t.is(made?.mtu, 1400);
   t.true(await ping(one.pod, '10.119.0.200'));
   await one.check();
-  // The reference cannot take it down when the master is gone.
+  // The DEL of the reference plugin fails when the master is gone.
   await host.run(['ip', 'link', 'del', 'eth0']);
   await one.del();
   t.is((await host.run(['ls', '/var/lib/cni/networks/vlannet'])).match(/10\.119/), null);

@@ -20,8 +20,8 @@ const network = (keys: object = {}, ...others: Conflist['plugins']): Conflist =>
   ],
 });
 
-// Comes first: the first ovs-vswitchd to ask for packets after the guest's start may hear of none, and
-// "ovs-dpctl show" then has all that are missed as lost; the next one hears of all.
+// Comes first: the first ovs-vswitchd after the guest's start may receive none of the packets that the
+// datapath misses, which "ovs-dpctl show" then has as lost; the next one receives all of them.
 test('the datapath is that of the kernel', async (t) => {
   const host = await makeHost(t);
   await OpenVswitch.start(t, host, { datapath: 'system' });
@@ -42,7 +42,7 @@ test('pods of one VLAN reach one another, and no other; a trunk passes tagged fr
   const captured = await capture(t, host, trunk.pod, 'vlan 100 and arp');
   t.true(await ping(one.pod, two.ip));
   t.false(await ping(one.pod, other.ip));
-  // What one asks everybody goes to the trunk as well, with its tag.
+  // One's broadcasts go to the trunk as well, with its tag.
   await until('the trunk gets tagged frames', async () =>
     (await captured()).includes(
       `vlan 100, p 0, ethertype ARP (0x0806), Request who-has ${two.ip} tell ${one.ip}`,

@@ -12,7 +12,7 @@ const kind = kinds.kill!;
 
 test(`${kind.part}: a sample is survived`, async (t) => {
   const random = new Random(seed);
-  // One of them, and one kind: a guest takes a minute to find out what a subject's verbs do.
+  // One subject, and one kind of fault: a guest takes a minute to list the points of a subject's verbs.
   const name = random.pick(Object.keys(guestSubjects));
   const options = { share: 1, most: 2, random, jobs: 1, log: () => {} };
   const { tried, failures } = await prove(kind, { [name]: guestSubjects[name]! }, options);

@@ -16,7 +16,7 @@ async function prepare(t: GuestContext, keys: object = {}): Promise<{ host: Host
   return { host, vrf: new Attachment(host, pod, only) };
 }
 
-/** What every table but the local one has, without what the kernel adds to each. */
+/** The routes of every table but the local one, without those that the kernel adds to each. */
 async function routes(ns: Namespace): Promise<string[]> {
   const [v4, v6] = await Promise.all(
     ['-4', '-6'].map((family) => ns.run(['ip', family, 'route', 'show', 'table', 'all'])),
@@ -247,7 +247,7 @@ test("DEL leaves the VRF of the pod that has the sandbox's path by now", async (
 test('VRFs that are made at the same time have tables of their own', async (t) => {
   const { vrf } = await prepare(t);
   const { pod } = vrf;
-  // Another plugin that works on the sandbox, and makes a VRF only after ours has begun.
+  // Another plugin that works in the sandbox, and makes a VRF only after ours has begun.
   const other = 'exec 9</proc/self/ns/net; flock 9; echo held; sleep 2; ip link add blue type vrf table 1';
   await pod.start(t, ['sh', '-c', other]);
   await vrf.add();

@@ -19,7 +19,7 @@ function commits(...refused: string[]): Commit<string> & { groups: string[][] } 
   };
 }
 
-/** Until what was handed in has been begun. */
+/** Waits until what was handed in has been begun. */
 const begun = () => new Promise((resolve) => setTimeout(resolve));
 
 test('what comes together is done as one, and so is what comes meanwhile', async (t) => {

@@ -9,7 +9,7 @@ import { isObject } from '../../lib/object.ts';
 const directory = join(import.meta.dirname, '../../conf');
 const files = readdirSync(directory).filter((name) => /\.conf(list)?$/.test(name));
 
-/** Ranges that clusters take for themselves, by who does so unless told otherwise. */
+/** Default ranges of clusters, by whose default they are. */
 const ofClusters = {
   'Services of kubeadm': '10.96.0.0/12',
   'pods of k3s': '10.42.0.0/16',
@@ -17,7 +17,7 @@ const ofClusters = {
   'pods of flannel': '10.244.0.0/16',
 };
 
-/** All subnets of a configuration, wherever they stand. */
+/** All subnets of a configuration, wherever they are. */
 function subnetsIn(value: unknown): Prefix[] {
   if (Array.isArray(value)) return value.flatMap(subnetsIn);
   if (!isObject(value)) return [];

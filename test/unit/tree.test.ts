@@ -73,7 +73,7 @@ test('plugins load of the firewall only what they are told to use', (t) => {
   const firewall = (file: string) => loadedBy(tree, file).filter((one) => one.startsWith('lib/firewall/'));
   t.true(loadedBy(tree, 'lib/cni/runner.ts').includes('lib/cni/config.ts'));
   t.deepEqual(firewall('lib/cni/runner.ts'), []);
-  // Of which it needs the names of the backends.
+  // It needs the names of the backends from that.
   t.deepEqual(firewall('plugins/ptp.ts'), ['lib/firewall/backend.ts']);
 });
 

@@ -17,7 +17,7 @@ const importPath = 'github.com/containernetworking/cni';
 const directory = join(import.meta.dirname, '../../../build/cnitool');
 
 /**
- * Builds cnitool unless that was done before; test files that want it at once wait for one of them.
+ * Builds cnitool unless that was done before; test files that need it at the same time wait for one of them.
  * @returns its path.
  */
 export async function buildCnitool(): Promise<string> {
@@ -33,7 +33,7 @@ export async function buildCnitool(): Promise<string> {
   return executable;
 }
 
-/** Waits for the lock of a file. @returns what gives it back. */
+/** Waits for the lock of a file. @returns a function that releases it. */
 async function lock(file: string): Promise<() => void> {
   // It holds the lock until its standard input ends, at the latest with this process.
   const holder = spawn('flock', [file, 'sh', '-c', 'echo locked; exec cat'], {
@@ -67,7 +67,7 @@ export class NetworkTool {
 
   /**
    * Runs a verb on a network of /etc/cni/net.d.
-   * @param capabilities what becomes runtimeConfig, such as portMappings.
+   * @param capabilities what is passed as runtimeConfig, such as portMappings.
    */
   try(verb: 'add' | 'check' | 'del', network: string, netns: string, capabilities?: object): Promise<Output> {
     return this.host.tryRun([this.executable, verb, network, netns], {

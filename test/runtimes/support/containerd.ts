@@ -16,7 +16,7 @@ const directory = '/run/containerd-test';
 const socket = `${directory}/socket`;
 /**
  * A configuration of containerd.
- * @param directory of everything that it has, also of its socket, "socket".
+ * @param directory for all its files, among them its socket, "socket".
  * @param binDir where it looks for plugins.
  * @param sandboxImage what the sandbox of every pod runs.
  */
@@ -90,13 +90,13 @@ export class Containerd {
     await this.launch();
   }
 
-  /** Ends containerd with SIGKILL. The pods go on, and so do plugins that it is waiting for. */
+  /** Ends containerd with SIGKILL. The pods keep running, and so do plugins that it is waiting for. */
   async kill(): Promise<void> {
     this.client.close();
     await this.node.run(['kill', '-KILL', String(this.pid)]);
   }
 
-  /** What came of its last look at the network configurations: "OK", or the reason why none was loaded. */
+  /** The result of its last load of the network configurations: "OK", or the reason why none was loaded. */
   async lastNetworkLoad(): Promise<string> {
     const { info } = await this.call<{ info: Record<string, string> }>('Status', { verbose: true });
     return info.lastCNILoadStatus ?? '';
@@ -104,7 +104,7 @@ export class Containerd {
 
   /**
    * Runs a pod's sandbox.
-   * @throws Error with containerd's words, among them the plugin's error.
+   * @throws Error with containerd's message, which includes the plugin's error.
    */
   async runSandbox(
     ports: readonly PublishedPort[] = [],
@@ -127,7 +127,7 @@ export class Containerd {
     return { id, ips: [ip, ...more.map((additional) => additional.ip)], config };
   }
 
-  /** Starts a container in a sandbox that does nothing for an hour. @returns its ID. */
+  /** Starts a container that does nothing for an hour in a sandbox. @returns its ID. */
   async startContainer(sandbox: Sandbox, name: string): Promise<string> {
     const { container_id: id } = await this.call<{ container_id: string }>('CreateContainer', {
       pod_sandbox_id: sandbox.id,

@@ -16,12 +16,12 @@ import { makeImage } from './image.ts';
 export const webImage = 'localhost/web:latest';
 export const greeting = 'hello from a container';
 
-/** Where the plugins are that the runtimes are told to use. */
+/** Where the runtimes find the plugins. */
 export const pluginDir = suites.ours;
 
 export class Node extends Host {
   override readonly enter: readonly string[];
-  /** Where containers are to be among the machine's control groups. */
+  /** The parent of the containers' control groups. */
   readonly cgroup: string;
 
   constructor(pid: number, cgroup: string) {
@@ -88,8 +88,8 @@ export async function makeNode(t: Teardown): Promise<Node> {
 }
 
 /**
- * For a shell in a mount namespace of its own: below a host's /sys is the machine's, which has the control
- * groups.
+ * For a shell in a mount namespace of its own: uncovers the machine's /sys below the host's, as only that has
+ * the control groups.
  */
 const uncoverCgroups = 'until [ "$(ls /sys/fs/cgroup)" ]; do umount /sys; done';
 

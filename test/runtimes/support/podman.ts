@@ -7,7 +7,7 @@ import { type Node, pluginDir } from './node.ts';
 
 const version = execFileSync('podman', ['--version'], { env: cleanEnv, encoding: 'utf8' });
 
-/** A test where podman can use CNI: from version 5 on, it cannot, and the tally counts what is skipped. */
+/** A test for podman with CNI: from version 5 on, it is skipped, and counted as skipped. */
 export const podmanTest = Number(/\d+/.exec(version)![0]) < 5 ? test : test.skip;
 
 const directory = '/run/podman-test';
@@ -37,7 +37,7 @@ graphroot = "${directory}/root"
 runroot = "${directory}/run"
 `;
 
-/** What of `podman inspect` the tests look at, for one network of a container. */
+/** What the tests look at in `podman inspect`, for one network of a container. */
 export interface PodmanNetwork {
   IPAddress: string;
   GlobalIPv6Address: string;
@@ -65,7 +65,7 @@ export class Podman {
   /**
    * Runs `podman …`.
    * @returns its standard output.
-   * @throws Error with all that it said unless it succeeds.
+   * @throws Error with all that it printed unless it succeeds.
    */
   async run(...args: string[]): Promise<string> {
     const env = {

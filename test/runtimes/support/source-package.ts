@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { run } from '../../support/run.ts';
 
 /**
- * Fetches a source package, with a list of sources beside the machine's own.
+ * Fetches a source package, with a list of sources of its own besides the machine's.
  * @param directory where its archives and its .dsc file are afterwards; made if it is missing.
  * @throws Error when it cannot be had.
  */
@@ -33,7 +33,7 @@ export async function downloadSource(sourcePackage: string, directory: string): 
   await apt('source', '--download-only', sourcePackage);
 }
 
-/** What Debian's Go compiler needs to build packages in a GOPATH with what is there, below a directory. */
+/** The environment in which Debian's Go compiler builds offline in a GOPATH below a directory. */
 export function goEnvironment(directory: string): NodeJS.ProcessEnv {
   return {
     GO111MODULE: 'off',

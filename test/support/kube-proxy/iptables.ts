@@ -33,7 +33,7 @@ class Table {
     this.add('-A', chain, comment, rule);
   }
 
-  /** Has a built-in chain begin with a jump to one of kube-proxy's, before what CNI plugins have there. */
+  /** Inserts a jump to one of kube-proxy's chains at the head of a built-in chain, before CNI's jumps. */
   hook(chain: string, comment: string, target: string): void {
     this.add('-I', chain, comment, `-j ${target}`);
   }
@@ -51,7 +51,7 @@ export function iptablesRules(cluster: Cluster, services: readonly Service[]): s
   return `${filterTable()}${natTable(cluster, services)}`;
 }
 
-/** Lets through what is to be masqueraded, and answers. */
+/** Accepts packets marked for masquerading, and answers. */
 function filterTable(): Table {
   const table = new Table('filter');
   const forward = table.chain('KUBE-FORWARD');
@@ -117,7 +117,7 @@ function addService(table: Table, { podCIDR }: Cluster, service: Service): void 
   balance(table, service, local, localEndpoints(service));
 }
 
-/** Sends each connection to one of the endpoints: the client's own, or any. */
+/** Sends each connection to one of the endpoints: the one that its client stays with, or any. */
 function balance(table: Table, service: Service, chain: string, endpoints: readonly Endpoint[]): void {
   const { name, affinity } = service;
   for (const endpoint of affinity ? endpoints : []) {

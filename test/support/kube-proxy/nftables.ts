@@ -15,7 +15,7 @@ import {
 
 export function nftablesRules(cluster: Cluster, services: readonly Service[]): string {
   const table = `${cluster.family === 4 ? 'ip' : 'ip6'} kube-proxy`;
-  // What others refer to comes first.
+  // Objects come before those that refer to them.
   return [
     `add table ${table}`,
     ...baseObjects(cluster).map((object) => `add ${object.replace(' ', ` ${table} `)}`),
@@ -66,7 +66,7 @@ function baseRules({ family, serviceCIDR }: Cluster): string[] {
   ];
 }
 
-/** The chains of a Service, and the clients that are to stay with an endpoint. */
+/** The chains of a Service, and its sets of clients that stay with an endpoint. */
 function objectsOf({ family }: Cluster, service: Service): string[] {
   const { affinity, endpoints } = service;
   const chains = ['service', ...(isExternal(service) ? ['external'] : [])].map((kind) =>

@@ -11,7 +11,7 @@ export interface Service {
   clusterIP: string;
   port: number;
   nodePort?: number;
-  /** What `externalIPs` and the load balancer lead to the node with, on `port`. */
+  /** The addresses by which `externalIPs` and the load balancer reach the node, on `port`. */
   externalIPs?: readonly string[];
   /** externalTrafficPolicy; Cluster when left out. */
   policy?: 'Cluster' | 'Local';
@@ -35,10 +35,10 @@ export interface Cluster {
   serviceCIDR: string;
 }
 
-/** The bit of the mark on what is to be masqueraded. Source: `--iptables-masquerade-bit`, 14 by default. */
+/** The mark on packets to be masqueraded. Source: `--iptables-masquerade-bit`, 14 by default. */
 export const masqueradeMark = '0x4000';
 
-/** The digits that tell chains of one kind apart. @param length how many. */
+/** The hash that distinguishes chains of one kind. @param length number of characters. */
 export function chainHash(parts: readonly string[], length: number): string {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
   const digest = createHash('sha256').update(parts.join('')).digest();
@@ -50,7 +50,7 @@ export function endpointText({ ip, port }: Endpoint): string {
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
 
-/** The endpoints that traffic from outside may go to, where it may not go to all. */
+/** The endpoints for traffic from outside under externalTrafficPolicy Local. */
 export function localEndpoints({ endpoints }: Service): Endpoint[] {
   return endpoints.filter(({ remote }) => !remote);
 }

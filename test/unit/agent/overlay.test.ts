@@ -1,4 +1,4 @@
-/** Networks and keys of the overlay. What is expected is what flannel makes of the same. */
+/** Networks and keys of the overlay. What is expected is what flannel makes of the same input. */
 
 import test from 'ava';
 import { leaseSubnets } from '../../../agent/overlay/lease.ts';

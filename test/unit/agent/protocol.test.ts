@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { heartbeatMs, Incoming, patienceMs } from '../../../agent/protocol.ts';
 
-/** What the protocol allows, in bytes: of an offer, and of standard input. */
+/** The longest offer and standard input that the protocol allows, in bytes. */
 const [longestOffer, longestInput] = [256 * 1024, 16 * 1024 * 1024];
 
 const offer = 'build\x004:1\x004:2\0bridge\0CNI_COMMAND=ADD\0CNI_ARGS=A=1;B=\0\0';
@@ -70,7 +70,7 @@ test('standard input may be as long as the protocol allows and no longer', (t) =
   const tooLong = new Incoming();
   tooLong.add(Buffer.concat([piece(half), piece(half), piece('x')]));
   t.throws(() => tooLong.takeInput(), { instanceOf: RangeError, message: /configuration is too long/ });
-  // Its length alone tells, before it has come.
+  // Its length alone decides, before it has arrived.
   const announced = new Incoming();
   announced.add(piece(Buffer.alloc(longestInput + 1)).subarray(0, 4));
   t.throws(() => announced.takeInput(), { instanceOf: RangeError });

@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from 'ava';
 import { startWatchdog } from '../../../agent/watchdog.ts';
 import { until } from '../../support/observe.ts';
 
-/** Receives datagrams as systemd does. @returns tells what has come so far. */
+/** Receives datagrams as systemd does. @returns a function that gives what has come so far. */
 async function receive(t: ExecutionContext, type: 'UNIX' | 'ABSTRACT', name: string): Promise<() => string> {
   const receiver = spawn('socat', ['-u', `${type}-RECV:${name}`, '-'], {
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,4 +1,4 @@
-/** The schemas of conf/schema, by a validator of its own: what editors underline and what they let pass. */
+/** The schemas of conf/schema, in an independent validator: what editors underline and what they let pass. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -32,7 +32,7 @@ test('the samples are as the schemas want them', (t) => {
 });
 
 test('a key that is misspelt is refused, wherever it stands in a sample', (t) => {
-  /** Objects whose keys are names that the operator chooses, or the affair of another program. */
+  /** Objects whose keys are names that the operator chooses, or that are up to another program. */
   const free = ['sysctl', 'capabilities', 'delegate', 'delegates', 'args', 'runtimeConfig'];
   let tried = 0;
   for (const name of samples) {

@@ -18,7 +18,7 @@ import { runExecutable } from '../../../lib/cni/exec.ts';
 import { emptyResult } from '../../../lib/cni/result.ts';
 import { CniError } from '../../../lib/errors.ts';
 
-/** A directory with one executable shell script a name. */
+/** A directory with an executable shell script for each name. */
 function pluginDir(t: ExecutionContext, scripts: Record<string, string>): string {
   const dir = mkdtempSync(join(tmpdir(), 'cni-delegate-'));
   t.teardown(() => rmSync(dir, { recursive: true }));

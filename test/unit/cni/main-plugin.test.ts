@@ -25,7 +25,7 @@ async function del(
   copyFileSync('/bin/true', program);
   const steps: string[] = [];
   const [begun, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-  // What goes side by side waits for one another; elsewhere each takes its time.
+  // Steps that are done side by side wait for one another; others take some time each.
   const isBeside = interfaceGoes === 'beside';
   const main = defineMainPlugin({
     name: 'main',

@@ -200,7 +200,7 @@ test('deep nesting is refused by name, and brackets within strings do not count'
   }
   const objects = `{"name": "n", "x": ${'{"x": '.repeat(300)}1${'}'.repeat(301)}`;
   t.is((await run('DEL', objects)).code, 6);
-  // Many beside one another are not deep.
+  // Many objects side by side are not nested deeply.
   t.is((await run('DEL', { x: Array.from({ length: 300 }, () => [{}]) })).exit, 0);
   t.is((await run('DEL', nested(100))).exit, 0);
   t.is((await run('DEL', { x: '\\"[{'.repeat(1000) })).exit, 0);

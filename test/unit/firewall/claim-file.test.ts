@@ -39,6 +39,6 @@ test('what was told before is kept, and what is told now comes last, once', (t) 
     zone: 'work',
     netns: '/n',
   });
-  // Where nothing can be read, it may have been any.
+  // Where nothing can be read, it may have been any backend.
   t.deepEqual(union(undefined, { backends: ['iptables'] }).backends, ['firewalld', 'nftables', 'iptables']);
 });

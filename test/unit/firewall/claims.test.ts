@@ -47,7 +47,7 @@ test.serial('claims that cannot be listed are not taken for none', async (t) => 
       t.throws(() => claims.of(attachment), { message: /Cannot list/ });
       await t.throwsAsync(claims.take(attachment, [], { backends: [] }), { message: /Cannot list/ });
     });
-  // The lock was let go of, or this would wait for it.
+  // The lock was released, or this would wait for it.
   await claims.take(attachment, [], { backends: [] });
   t.deepEqual(claims.of(attachment), []);
 });

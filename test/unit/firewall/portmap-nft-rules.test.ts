@@ -29,7 +29,7 @@ test("a rule of the reference plugin is an attachment's by its comment and the c
   t.false(isOf(attachment, rule({ comment: 'another' })));
 });
 
-/** The network and the interface of an attachment, as a rule has them. */
+/** The network and the interface of an attachment, as a rule names them. */
 const ownerOf = (one: typeof attachment) => identityOf(one).slice(0, -`/${commentOf(one)}`.length);
 
 test('a rule that has an owner is that of no other attachment', (t) => {

@@ -23,7 +23,7 @@ function leaseText(
   });
 }
 
-/** What is told of a lease. */
+/** Records what is reported of a lease. */
 function listener() {
   const told: string[] = [];
   const state = { hasEnded: false };

@@ -33,7 +33,7 @@ function reply(mac: readonly number[], sender: Address): Uint8Array {
   return Uint8Array.from([0, 1, 8, 0, 6, 4, 0, 2, ...mac, ...sender.toBytes(), ...own, 0, 0, 0, 0]);
 }
 
-/** A namespace of its own. @returns it, and what runs ip(8) there. */
+/** A namespace of its own. @returns it, and a function that runs ip(8) there. */
 function makeNetns(t: ExecutionContext): { netns: Netns; ip: (...args: string[]) => string } {
   const netns = Netns.create();
   t.teardown(() => netns.close());
@@ -44,14 +44,14 @@ function makeNetns(t: ExecutionContext): { netns: Netns; ip: (...args: string[])
   return { netns, ip };
 }
 
-/** A link of two ends. @returns a client at one end, and what sends an ARP packet from the other. */
+/** A veth pair. @returns a client at one end, and a function that sends an ARP packet from the other. */
 async function makeLink(t: ExecutionContext) {
   const { netns, ip } = makeNetns(t);
   const show = (name: string) =>
     (JSON.parse(ip('-j', 'link', 'show', name)) as { ifindex: number; operstate: string }[])[0]!;
   ip('link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two');
   for (const name of ['one', 'two']) ip('link', 'set', name, 'up');
-  // Before, what is sent is lost.
+  // Until they are up, what is sent is lost.
   while (['one', 'two'].some((name) => show(name).operstate !== 'UP')) await sleep(10);
   const [{ ifindex: index }, { ifindex: other }] = [show('one'), show('two')];
   const fd = openPacketSocket(netns, other, EtherType.ARP);

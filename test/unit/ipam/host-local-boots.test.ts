@@ -13,7 +13,7 @@ function directory(t: ExecutionContext) {
   const dataDir = mkdtempSync(join(tmpdir(), 'cni-boots-'));
   t.teardown(() => rmSync(dataDir, { recursive: true, force: true }));
   const index = join(dataDir, '.owners/net');
-  /** Has a file of the index say something else, as at the time when it was written. */
+  /** Edits a file of the index, but keeps its times. */
   const change = (file: string, edit: (text: string) => string) => {
     const path = join(index, file);
     const { atime, mtime } = statSync(path);

@@ -53,7 +53,7 @@ function apiOf(beforeList: (objects: Map<string, Value>, times: number) => void 
   return { objects, api, lists: () => lists };
 }
 
-/** Writes a pool that has last bytes of addresses for pods of their own name. @param waits by last byte. */
+/** Writes a pool in which each address, by its last byte, has a pod. @param waits the ends of quarantines. */
 function seedPool(objects: Map<string, Value>, name: string, lasts: number[], waits: Record<number, number>) {
   const id = (last: number) => `${name}-${last}`;
   const entries = lasts.map((last) => {

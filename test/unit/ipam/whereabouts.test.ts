@@ -68,7 +68,7 @@ test.serial('an ADD that others keep from the last addresses by ranges that over
 });
 
 test.serial('addresses that other ranges have are passed over, each once and without a pause', async (t) => {
-  // With pauses as after conflicts, all the time that ADD has would be over before.
+  // With the pauses that follow conflicts, the time that ADD has would be over before.
   const { outcome, reserved } = addAmongOthers();
   await t.throwsAsync(outcome, { message: /No address is free/ });
   t.is(new Set(reserved).size, 254);

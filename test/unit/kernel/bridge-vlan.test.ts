@@ -8,7 +8,7 @@ import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
 test('an interface in a VLAN that cannot be joined to the bridge does not stay', (t) => {
   using netns = Netns.create();
   using socket = openRouteSocket(netns);
-  // No bridge, so that nothing becomes a port of it.
+  // Not a bridge, so that nothing becomes a port of it.
   socket.execute(createLink(vethKind({ name: 'peer' }), { name: 'none' }));
   const before = listLinks(socket).map(({ name }) => name);
   const port = { vlan: 7, trunk: [], preserveDefaultVlan: false };

@@ -14,7 +14,7 @@ test('an address that is in the way of two may be taken away by either', (t) => 
   const { index } = requireLink(socket, 'br0');
   const [old, wanted] = [Prefix.parse('10.5.0.1/24'), Prefix.parse('10.6.0.1/24')];
   socket.execute(addAddress(index, old, { label: 'br0' }));
-  /** Another ADD is faster, once we have looked. */
+  /** Another ADD gets in between our look and our change. */
   const beaten = new Proxy(socket, {
     get(target, key) {
       if (key === 'attempt')

@@ -41,7 +41,7 @@ test('waiting: for what holds already, what comes to hold, what never does', asy
   let looks = 0;
   const isUp = () => {
     looks++;
-    // The second look is when somebody listens: what happens from here on is reported.
+    // By the second look, somebody listens: what happens from here on is reported.
     if (looks === 2) socket.execute(setLink(link.index, { up: true }, 'br0'));
     return looks > 2 && requireLink(socket, 'br0').up;
   };

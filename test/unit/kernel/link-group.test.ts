@@ -33,7 +33,7 @@ test('when the kernel refuses to delete an interface, nothing goes on waiting fo
   const waiting = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
   using socket = openRouteSocket();
   const before = waiting();
-  // It never deletes this one.
+  // The kernel never deletes "lo".
   const lo = listLinks(socket).find(({ name }) => name === 'lo')!;
   await t.throwsAsync(deleteLinkInBackground(socket, lo), { message: /"lo"/ });
   // What waits looks again after a second at the latest, and would give up after ten.

@@ -17,7 +17,7 @@ function makeDirectory(t: ExecutionContext): string {
 
 /** A server that says who it is. */
 function serverThatSays(t: ExecutionContext, text: string): Server {
-  // Who only looks whether somebody listens is gone before it has the answer.
+  // A client that only checks whether somebody listens is gone before it has the answer.
   const server = createServer((socket) => socket.on('error', () => {}).end(text));
   t.teardown(() => server.close());
   return server;

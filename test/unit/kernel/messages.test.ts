@@ -12,11 +12,10 @@ import { concat, encodeMessage, listAttributes, type Request } from '../../../li
 const [d0, br0, d1] = [4, 2, 3];
 
 /**
- * Attributes by type, down to those that hold others; the order and the mark of holders mean nothing to the
- * kernel.
+ * Attributes by type, down to nested ones; their order and NLA_F_NESTED mean nothing to the kernel.
  */
 type Tree = { [type: string]: string | Tree };
-/** Which attributes hold others, by type: with the size of what precedes these. */
+/** Which attributes are nested, by type, with the size of what precedes those inside. */
 type Holders = { [type: number]: { skip?: number; within?: Holders } };
 
 function tree(data: Uint8Array, holders: Holders): Tree {

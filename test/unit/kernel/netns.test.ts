@@ -85,7 +85,7 @@ test('a namespace has one identity, by whatever path, and none of a namespace th
   using same = Netns.open('/proc/self/ns/net');
   t.is(own.identity(), same.identity());
   const seen = new Set([own.identity()]);
-  // The number of the file of one that is gone is given anew.
+  // The kernel reuses the inode number of a namespace that is gone.
   for (let i = 1; i <= 5; i++) {
     using netns = Netns.create();
     seen.add(netns.identity());

@@ -58,7 +58,7 @@ for (const [mode, sharing] of Object.entries({
       const runs: (number | undefined)[] = [];
       const programs = new Programs({}, sharing, ({ status }) => runs.push(status));
       const before = descriptors();
-      // What it has started holds its descriptors for longer, as it does itself when it hangs in the kernel.
+      // Its child holds its descriptors for longer, as it does itself when it hangs in the kernel.
       const script = 'echo "waits for the lock" >&2; sleep 60 & exec sleep 60';
       const start = performance.now();
       const error = await t.throwsAsync(programs.run('sh', ['-c', script], { timeoutMs: 5000 }), {

@@ -1,4 +1,4 @@
-/** Against what ip(8) sends, and what the kernel answers it. */
+/** Compared with what ip(8) sends, and what the kernel answers it. */
 
 import test from 'ava';
 import { Prefix } from '../../../lib/ip.ts';

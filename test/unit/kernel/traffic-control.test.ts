@@ -1,4 +1,4 @@
-/** Against what tc(8) sends for the same. */
+/** Compared with what tc(8) sends for the same. */
 
 import test from 'ava';
 import type { RouteSocket } from '../../../lib/kernel/route-socket.ts';

@@ -17,7 +17,7 @@ function match(name: string, info: Uint8Array): Uint8Array {
   return nestedAttr(1, [stringAttr(1, 'match'), nestedAttr(2, data)]);
 }
 
-/** struct xt_multiport_v1 of linux/netfilter/xt_multiport.h. @param ranges numbers of ports that begin one. */
+/** struct xt_multiport_v1 of linux/netfilter/xt_multiport.h. @param ranges indices of their first ports. */
 function multiport(
   ports: readonly number[],
   { ranges = [], invert = false }: { ranges?: readonly number[]; invert?: boolean } = {},

@@ -18,7 +18,7 @@ test('one at a time changes the networks of a pod, each pod for itself, and noth
     holders--;
     done++;
   };
-  // Some come when others already wait for a lock that ends.
+  // Some arrive while others already wait for a lock that is about to be removed.
   const changes = async () => {
     for (let i = 0; i < 4; i++) await change();
   };

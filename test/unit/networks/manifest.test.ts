@@ -1,4 +1,4 @@
-/** The manifests in conf/kubernetes are what Kubernetes takes. */
+/** The manifests in conf/kubernetes are what Kubernetes accepts. */
 
 import test from 'ava';
 import * as extensions from 'kubernetes-models/apiextensions.k8s.io/v1';

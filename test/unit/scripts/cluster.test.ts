@@ -1,4 +1,4 @@
-/** What can be said of scripts/cluster without the cluster. */
+/** What can be tested of scripts/cluster without the cluster. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

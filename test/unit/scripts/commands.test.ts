@@ -1,4 +1,4 @@
-/** What the documents say of commands and messages: `cni` takes those, and the plugins print these. */
+/** Commands and messages in the documents: `cni` accepts the former, and the plugins print the latter. */
 
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,10 +17,10 @@ const messagesOfRuntimes = [
   'unsupported … version',
 ];
 
-/** Is thrown in place of doing what a command line asks for. */
+/** Thrown instead of doing what a command line asks for. */
 class Taken extends Error {}
 
-/** Why the command line is refused; undefined when it is taken. */
+/** Why the command line is refused; undefined when it is accepted. */
 async function refusalOf(words: readonly string[]): Promise<string | undefined> {
   const command = makeCommand(sourceSuite()).middleware(() => {
     throw new Taken();

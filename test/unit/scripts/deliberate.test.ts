@@ -1,4 +1,4 @@
-/** The faults of `npm run deliberate` fit the sources, so that a change of these does not take them away unseen. */
+/** The faults of `npm run deliberate` fit the sources, so that no change of those disables one unnoticed. */
 
 import { join } from 'node:path';
 import test from 'ava';

@@ -1,4 +1,4 @@
-/** What the packages have to read: no link in it leads nowhere. */
+/** The documents in the packages: no link in them is dead. */
 
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

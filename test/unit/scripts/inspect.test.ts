@@ -10,7 +10,7 @@ import { binDir } from '../../support/host.ts';
 const target = targetOf(process.arch);
 const hidden = readdirSync(binDir).find((name) => name.startsWith(privatePrefix))!;
 
-/** A copy of the built tree, of links, with bridge alone. */
+/** A copy of the built tree, made of links, with bridge as its only plugin. */
 function copyTree(t: ExecutionContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'inspect-'));
   t.teardown(() => rmSync(directory, { recursive: true }));

@@ -1,4 +1,4 @@
-/** The licences of all that is shipped lie in the tree, and in the packages that are made of it. */
+/** The licences of all that is shipped are in the tree, and in the packages that are made of it. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

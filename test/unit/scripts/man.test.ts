@@ -14,7 +14,7 @@ const directory = mkdtempSync(join(tmpdir(), 'cni-man-'));
 for (const [name, text] of pages) writeFileSync(join(directory, name), text);
 test.after.always(() => rmSync(directory, { recursive: true }));
 
-/** As a reader sees it, without the backspaces that stand for bold type. */
+/** A page as a reader sees it, without the backspaces that stand for bold type. */
 async function shown(name: string): Promise<string> {
   const text = await run(['mandoc', '-T', 'ascii', join(directory, name)]);
   const parts = text.split('\b');

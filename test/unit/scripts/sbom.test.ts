@@ -45,7 +45,7 @@ test('every npm package whose code is in the executable is in it, and no other',
   const executable = readFileSync(join(hidden, 'cni-plugins'), 'latin1');
   const names = bill.components.filter(({ purl }) => purl?.startsWith('pkg:npm/')).map(({ name }) => name);
   for (const name of ['yargs', 'ip-num', 'jsonc-parser', 'prom-client', 'node']) t.true(names.includes(name));
-  // Texts of theirs that survive minification, and of packages that only build and test.
+  // Texts that survive minification, of packages that are shipped and of those that only build and test.
   for (const [text, name] of [
     ['Unknown argument: %s', 'yargs'],
     ['process_cpu_user_seconds_total', 'prom-client'],
@@ -59,7 +59,7 @@ test('what the packages in it need is in it as well', (t) => {
   const names = bill.components.filter(({ purl }) => purl?.startsWith('pkg:npm/')).map(({ name }) => name);
   const packages = packageLock.packages as Record<string, { dependencies?: Record<string, string> }>;
   const needed = new Set(['yargs', 'ip-num', 'jsonc-parser', 'prom-client']);
-  // A set is walked through with what is added meanwhile.
+  // Iterating over a set includes what is added meanwhile.
   for (const name of needed)
     for (const dependency of Object.keys(packages[`node_modules/${name}`]?.dependencies ?? {}))
       needed.add(dependency);

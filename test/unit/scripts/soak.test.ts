@@ -42,7 +42,7 @@ test('a time that grows is not told of so few calls that it may be chance', (t) 
   t.deepEqual(timesOf([10, 18], [10, 10], { calls: 100 }).growths(), []);
 });
 
-/** What is told of an agent that was looked at every 100 calls. @param ownAt its memory after so many, in KiB. */
+/** What is reported of an agent looked at every 100 calls. @param ownAt its memory after so many, in KiB. */
 function growthsOf(ownAt: (calls: number) => number, { upTo = 4500, mayBeKilled = false } = {}): string[] {
   let calls = 200;
   const memory = new MemoryWatch({ size: () => ({ calls, own: ownAt(calls) }) });
