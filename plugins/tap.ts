@@ -85,19 +85,18 @@ async function createByCommand(call: TapCall, selinuxContext: string): Promise<v
   if (multiQueue) words.push('multi_queue');
   if (owner !== undefined) words.push('user', String(owner));
   if (group !== undefined) words.push('group', String(group));
-  const { status, stderr } = await call.sandbox.netns
-    .run(() => {
-      try {
-        return call.programs.run('ip', words);
-      } finally {
-        // The child has started, and the next one must not get its context.
-        writeFileSync('/proc/thread-self/attr/exec', '\n');
-      }
-    })
-    .catch((error: Error) => {
-      if (!(error instanceof ProgramMissingError)) throw error;
-      throw new Error('"selinuxContext" needs the program "ip". Install the package "iproute2"');
-    });
+  const start = async () => {
+    try {
+      return call.sandbox.netns.run(() => call.programs.run('ip', words));
+    } finally {
+      // Whether or not the child has started, the next one must not get its context.
+      writeFileSync('/proc/thread-self/attr/exec', '\n');
+    }
+  };
+  const { status, stderr } = await start().catch((error: Error) => {
+    if (!(error instanceof ProgramMissingError)) throw error;
+    throw new Error('"selinuxContext" needs the program "ip". Install the package "iproute2"');
+  });
   if (status !== 0) throw new Error(`Cannot create TAP interface "${call.ifname}": ${stderr.trim()}`);
 }
 

@@ -82,7 +82,8 @@ function filesSetting(name: string): string[] {
       return readRegularFile(file, { followLink: true })
         .split('\n')
         .some((line) => {
-          const [key = '', value] = line.split('=').map((part) => part.trim());
+          // A "-" has errors ignored.
+          const [key = '', value] = line.replace(/^\s*-/, '').split('=').map((part) => part.trim());
           return value === '0' && (key.includes('/') ? key : key.replaceAll('.', '/')) === name;
         });
     } catch {
