@@ -96,10 +96,7 @@ export function withoutOwnNetns(context: CallContext): CallContext {
   };
 }
 
-/**
- * Whether CNI_NETNS names the host's own namespace without permission to, say because a process ID was
- * reused.
- */
+/** Whether CNI_NETNS names the host's own namespace by mistake, say because a process ID was reused. */
 function isOwnNetns({ netns, netnsOverride }: Invocation, look: Once): boolean {
   if (netns === '' || netnsOverride) return false;
   return look(`own network namespace ${netns}`, () => isSameNetns(netns, look));
