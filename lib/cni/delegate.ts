@@ -167,7 +167,7 @@ async function runElsewhere(
 
 /**
  * Looks a plugin up in CNI_PATH.
- * @param look shares what is found with other calls of a process that only looks.
+ * @param look shares what it finds with other calls of a read-only process.
  * @returns the path of its executable.
  * @throws CniError when the name is not a file name, or no directory contains it.
  */

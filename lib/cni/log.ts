@@ -14,7 +14,7 @@ const logSettingsFile = '/etc/cni/log.json';
 /**
  * Opens the log of a call.
  * @param warn told what is wrong with the settings, which fails no call.
- * @param look looks for settings of the host once for all calls, where they share what they see.
+ * @param look looks for the host's settings once for all calls, if they share what they find.
  * @returns undefined when nothing is logged.
  */
 export async function openLog(

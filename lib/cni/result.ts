@@ -134,8 +134,8 @@ const oldIpSchema = object({
 const oldResultSchema = object({ ip4: oldIpSchema, ip6: oldIpSchema, dns: dnsSchema });
 
 /**
- * As {@link parseResult}. In a process that only looks, a result that every plugin of a chain is given is
- * read once; nobody changes it there.
+ * As {@link parseResult}. In a read-only process, a result that every plugin of a chain is given is parsed
+ * only once; nobody changes it there.
  * @param once undefined in every other process.
  */
 export function seenResult(value: unknown, version: string, once: Once | undefined): Result {
