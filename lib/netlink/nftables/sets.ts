@@ -27,7 +27,7 @@ const ElementList = { Table: 1, Set: 2, Elements: 3, SetId: 4 } as const;
 const Element = { Key: 1, Userdata: 6 } as const;
 const NFTA_DATA_VALUE = 1;
 
-/** What nft(8) calls the types of keys, and how long these are. The kernel knows the length alone. */
+/** The types of keys as nft(8) calls them, and their lengths. The kernel knows only the length. */
 const keyTypes = {
   ipv4_addr: { type: 7, length: 4 },
   ipv6_addr: { type: 8, length: 16 },
@@ -102,7 +102,7 @@ function elementRequest(
   ]);
 }
 
-/** The byte order of keys, as nft(8) leaves it in a set for itself. */
+/** The byte order of keys, as nft(8) records it in a set for itself. */
 function keyByteOrder(keyType: NftKeyType): Uint8Array {
   const NFTNL_UDATA_SET_KEYBYTEORDER = 0;
   const [hostEndian, bigEndian] = [1, 2];
