@@ -1,7 +1,7 @@
 /**
  * Work that several calls of one process do together. The kernel and the programs of the host take about as
  * long for the rules or interfaces of thirty calls as for those of one. No call is delayed for that by more
- * than a turn of the event loop; those that come while others are at work are done together after them.
+ * than a turn of the event loop; calls that come while others are at work are served together after them.
  */
 
 import { setImmediate } from 'node:timers/promises';
@@ -10,7 +10,7 @@ import { setImmediate } from 'node:timers/promises';
 export interface Commit<T> {
   /** Does all pieces, in order; if it fails, it must not have done any of them. */
   run(pieces: readonly T[]): Promise<void>;
-  /** Whether an error lies in one of the pieces, so that the others are to be done without it. */
+  /** Whether an error is due to one of the pieces, so that the others should be done without it. */
   isRefusal(error: unknown): boolean;
 }
 

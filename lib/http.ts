@@ -33,7 +33,7 @@ export interface Tls {
   readonly ca?: string | undefined;
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
-  /** Name in the server's certificate, if it is not that of the endpoint. */
+  /** Name in the server's certificate, if it is not the endpoint's host. */
   readonly servername?: string | undefined;
   /** Whether any certificate will do for the server. */
   readonly isInsecure?: boolean | undefined;

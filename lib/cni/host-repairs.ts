@@ -26,7 +26,7 @@ export function forwardingRepairs(ips: readonly IPConfig[]): Repair[] {
   });
 }
 
-/** The state "up" of an interface. */
+/** The repair of an interface that is not up. */
 export function upRepairs(host: RouteSocket, { index, name, up }: Link): Repair[] {
   const restore = () => void host.execute(setLink(index, { up: true }, name));
   return up ? [] : [{ what: `state "up" of interface "${name}"`, restore }];

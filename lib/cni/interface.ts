@@ -179,7 +179,10 @@ export function addressesByName({ ifname }: Pick<Call, 'ifname'>, { ips, interfa
   });
 }
 
-/** {@link addressesByName} without those that the result puts on the host, for rules that lead to them. */
+/**
+ * {@link addressesByName} without those that the result puts on the host, for rules and names that lead to
+ * them.
+ */
 export function addressesInSandbox(call: Pick<Call, 'ifname'>, result: Result): IPConfig[] {
   return addressesByName(call, result).filter((ip) => {
     const entry = result.interfaces[ip.interface ?? -1];

@@ -16,7 +16,7 @@ export interface RepairOutcome {
   readonly missing: readonly string[];
   /** Whether an attempt was made to restore anything, successful or not. */
   readonly isChanged: boolean;
-  /** Why something could not be restored, or not be checked afterwards. */
+  /** Why something could not be restored, or could not be checked afterwards. */
   readonly error?: Error;
 }
 

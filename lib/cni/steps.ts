@@ -1,4 +1,4 @@
-/** Steps of a verb that run concurrently, or whether or not others fail. */
+/** Running the steps of a verb concurrently, or each even if others fail. */
 
 import type { Call } from './call.ts';
 

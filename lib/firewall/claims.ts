@@ -160,7 +160,7 @@ export class Claims {
 
   /**
    * Drops claims, once the firewall no longer lets the addresses through.
-   * @param claims those that the attachment, or the attachments that no longer exist, still have.
+   * @param claims what the attachment, or the attachments that no longer exist, still have.
    * @param options.known further addresses, whose owners by now are not known.
    * @param options.inUse whether the claims belong to an attachment whose addresses nobody else on its
    *   network can get yet.

@@ -81,7 +81,7 @@ async function listStages(
 
 /**
  * Existing rules like a wanted one, with the comment of another release of either suite: releases differ in
- * those that all bridges share, and in the one that drops.
+ * the comments on rules that all bridges share, and on the one that drops.
  */
 function alike(present: ReadonlyMap<string, Rule[] | undefined>, wanted: Rule): Rule[] {
   if (option(wanted, '--comment') !== sharedComment) return [];

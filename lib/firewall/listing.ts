@@ -27,7 +27,7 @@ const impossible =
 
 /**
  * Lists rules.
- * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
+ * @param chain lists only its rules, which costs far less on a full host; those of every chain when left out.
  * @returns undefined when there is no such chain or table.
  * @throws like {@link commit}; UnlistableError.
  */

@@ -33,8 +33,8 @@ const commentStart = 'macspoofchk-';
 export function addMacSpoofCheck(attachment: AttachmentId, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
   changeNftables((socket) => {
-    // An existing rule for a port of that name is that of one that is gone, and would drop the frames of this
-    // one.
+    // An existing rule for a port of that name belongs to a port that is gone, and would drop the frames of
+    // this one.
     const stale = listChecks(socket).filter((rule) => rule.comment === comment || portOf(rule) === port);
     const others = new Set(stale.flatMap((rule) => targetChain(rule) ?? []));
     others.delete(chain);

@@ -71,7 +71,10 @@ export function attachmentComment(attachment: AttachmentId): string {
   return cutComment(text.replaceAll('"', ''));
 }
 
-/** Reads an attachment back. @returns undefined for other comments, and for one that may have been cut. */
+/**
+ * Reads an attachment back.
+ * @returns undefined for other comments, and for comments that may have been cut.
+ */
 export function readAttachmentComment(comment: string): AttachmentId | undefined {
   if (Buffer.byteLength(comment) >= longestComment) return undefined;
   const match = /^[0-9a-f-]+, net: ([^,"]+), if: ([^,"]+), id: ([^,"]+)$/.exec(comment);

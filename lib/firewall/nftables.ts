@@ -137,7 +137,7 @@ const changeTries = 10;
 /** The same for an exclusive change, which any other change of the ruleset makes outdated. */
 const exclusiveTries = 200;
 
-/** What is to be done, if nobody has changed anything since it was composed. */
+/** A change that is made only if nobody has changed anything since it was composed. */
 export interface ExclusiveChange {
   readonly exclusive: readonly Request[];
 }

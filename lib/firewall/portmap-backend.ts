@@ -17,8 +17,8 @@ export interface PortMapping {
 /** What the operator chose for a network. */
 export interface PortMapOptions {
   /**
-   * Masquerade connections from the host itself, and from the container to its own port; without it neither
-   * get through.
+   * Masquerade connections from the host itself, and from the container to its own port; without it, neither
+   * gets through.
    */
   snat: boolean;
   /** Masquerade every source. */

@@ -27,7 +27,7 @@ export interface Removal {
 
 /**
  * Removes an attachment's rules, whichever suite made them. It is no error when there are none.
- * @returns those that it has removed from the chain that leads to the attachment's own.
+ * @returns the rules that it has removed from the chain that leads to the attachment's own.
  */
 export async function removeRules(
   programs: Programs,

@@ -35,7 +35,7 @@ export function secondsAwake(): number {
 }
 
 /**
- * Milliseconds since the host was booted, including those asleep. Nobody can set this clock either, so that a
+ * Milliseconds since the host was booted, including time asleep. Nobody can set this clock either, so that a
  * jump in the time of day neither ends leases nor prolongs them. Source: proc_uptime(5).
  */
 export function msSinceBoot(): number {

@@ -13,7 +13,7 @@ const used = {
   CAP_SYS_ADMIN: 21,
 } as const;
 
-/** Those that this process lacks; none if that cannot be determined. */
+/** Those of {@link used} that this process lacks; none if that cannot be determined. */
 export function missingCapabilities(): string[] {
   let status: string;
   try {

@@ -15,7 +15,7 @@ export function openSandbox(path: string): Sandbox {
   return sandboxOf(Netns.open(path));
 }
 
-/** Opens a sandbox if it still exists, as DEL must be able to do without it. */
+/** Opens a sandbox if it still exists: DEL must be able to do without it. */
 export function openSandboxIfPresent(path: string): Sandbox | undefined {
   const netns = Netns.openIfPresent(path);
   return netns && sandboxOf(netns);

@@ -154,10 +154,7 @@ export class KubernetesClient implements Disposable {
     return this.objectIn(await this.ask('PUT', path, JSON.stringify(body))) as T;
   }
 
-  /**
-   * Changes a part of an object.
-   * @param type what the body is; custom resources do not accept a "strategic" one.
-   */
+  /** Changes a part of an object. @param type of the body; custom resources take no "strategic" one. */
   async patch<T>(path: string, body: object, type: keyof typeof patchTypes): Promise<T> {
     return this.objectIn(await this.ask('PATCH', path, JSON.stringify(body), patchTypes[type])) as T;
   }
@@ -290,10 +287,7 @@ export function pathOf(...parts: readonly string[]): string {
   return parts.map((part) => `/${encodeURIComponent(part)}`).join('');
 }
 
-/**
- * How long a server wants to be left alone before it is asked again, in milliseconds; Infinity if it should
- * not be.
- */
+/** How long to wait before asking a server again, in milliseconds; Infinity if that is of no use. */
 function pauseOf({ status, headers }: HttpAnswer): number {
   const seconds = Number(headers['retry-after'] ?? Number.NaN);
   if (status === 429 || (status >= 500 && seconds >= 0))

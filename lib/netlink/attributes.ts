@@ -11,7 +11,7 @@ const nestedMark = 0x8000;
 
 /** How the content of an attribute is encoded. Codecs for nested attributes know their names. */
 export interface AttributeCodec<T, In = T> extends Codec<T, In> {
-  /** Set when it holds attributes, and is to be marked so. */
+  /** Set when it holds attributes, and must be marked so. */
   readonly nested?: boolean;
   readonly names?: AttributeNames;
   /** Set when the attribute may come several times, each time with one element of the list. */

@@ -71,7 +71,7 @@ async function search(call: Call, networks: ReadonlyMap<string, NetworkList>, li
 
 /**
  * Detaches a container that is gone, unless somebody is changing its networks, or has changed them since: an
- * ADD that began after the runtime listed the valid attachments is that of a live container.
+ * ADD that began after the runtime listed the valid attachments belongs to a live container.
  * @param own what was saved for it when it was found.
  */
 async function detachUnchanged(

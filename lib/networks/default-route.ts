@@ -6,7 +6,7 @@ import { deleteRoute, listRoutes, RouteTable, removeRoute, replaceRoute } from '
 import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { AddedDelegate, Delegate } from './delegates.ts';
 
-/** @throws Error when two networks are to have the default route of one family. */
+/** @throws Error when two networks ask for the default route of one family. */
 export function refuseRivals(delegates: readonly Delegate[]): void {
   for (const family of families) {
     const wanted = delegates.flatMap(({ label, defaultRoute = [] }) =>

@@ -39,7 +39,7 @@ export type AddedDelegate = Delegate & { readonly result: Result };
 export type Container = Pick<AttachmentId, 'containerId'> & { readonly netns: string };
 
 /**
- * Attaches the pod to a network. That is undone if the call is.
+ * Attaches the pod to a network. That is undone if the call is rolled back.
  * @throws CniError that names the network; ElsewhereError when a third-party plugin has failed, LeftoverError
  *   when one within this process has failed and left something.
  */

@@ -4,11 +4,11 @@ import type { Call } from '../cni/call.ts';
 import { parseArgs } from '../cni/invocation.ts';
 import { object, record, string } from '../cni/schema.ts';
 
-/** The networks that a pod asks for, by the Network Custom Resource Definition De-facto Standard. */
+/** The networks that a pod asks for, as in the Network Custom Resource Definition De-facto Standard. */
 export const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
-/** The default network that a pod asks for, as for Multus. */
+/** The default network that a pod asks for, as in Multus. */
 export const defaultAnnotation = 'v1.multus-cni.io/default-network';
-/** The networks that a pod asks for, as for CNI-Genie. */
+/** The networks that a pod asks for, as in CNI-Genie. */
 export const genieAnnotation = 'cni';
 
 /** The capability with which containerd passes a pod's annotations. */

@@ -100,7 +100,7 @@ export class SavedDelegates {
     return listStateFiles(this.directory).filter((name) => isValidName(name) && name !== 'results');
   }
 
-  /** The same; none where no plugin can have saved anything. @throws as {@link containers}. */
+  /** Like {@link containers}, but empty where no plugin can have saved anything. @throws as that does. */
   tryContainers(): string[] {
     try {
       return this.containers();

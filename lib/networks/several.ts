@@ -240,7 +240,7 @@ async function detachAsConfigured(call: Call, ...sources: (() => Promise<Delegat
   }
 }
 
-/** @throws Error when no network is to have the interface of the call. */
+/** @throws Error when no network gets the interface of the call. */
 function refuseOtherName(call: Call, delegates: readonly Delegate[]): void {
   if (delegates[0]!.ifname === call.ifname) return;
   const names = delegates.map(({ ifname }) => `"${ifname}"`).join(', ');

@@ -96,7 +96,7 @@ export class OvsdbConnection implements Disposable {
 
   /**
    * Carries out operations, all or none.
-   * @param what is done, in words that may follow "refused to", for messages.
+   * @param what the operations do, in words that may follow "refused to", for messages.
    * @returns the result of each.
    * @throws CniError with what the database said.
    */

@@ -24,7 +24,7 @@ import { inDirectory } from '../../state-file.ts';
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
 
 const newline = 0x0a;
-/** How many lines that other processes are writing to wait for, one after another. */
+/** How many unfinished lines of other processes to wait for, one after another. */
 const mostWaits = 20;
 /** How many times a line is written, as its file may be removed meanwhile. */
 const mostTries = 5;

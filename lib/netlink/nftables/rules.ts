@@ -96,7 +96,7 @@ function newRule(
   );
 }
 
-/** Adds a rule that has been removed once more, at the end of its chain. */
+/** Adds a rule again that has been removed, at the end of its chain. */
 export function addAgain(table: NftTable, chain: string, { expressions, comment, owner }: NftRule): Request {
   return addRule(table, chain, expressions.map(copyExpression), comment, owner);
 }

@@ -73,7 +73,7 @@ export function getElement(set: NftSet, key: Uint8Array): Request {
   return elementRequest('look up an element of', Message.GetSetElement, 0, set, [keyAttr(key)]);
 }
 
-/** The sets of every table that bear a name; none when the kernel has no nf_tables. @throws NetlinkError */
+/** The sets of that name in every table; none when the kernel has no nf_tables. @throws NetlinkError */
 export function findSets(socket: NetlinkSocket, name: string): NftSet[] {
   const dump = request('list nftables sets', Message.GetSet, 0, 'all', []);
   return dumpIfPresent(socket, dump).flatMap(({ payload }) => {

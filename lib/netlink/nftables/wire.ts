@@ -49,7 +49,7 @@ export interface NftTable {
   readonly name: string;
 }
 
-/** The family that has a number in the kernel; undefined for those that no plugin deals with. */
+/** The family with a number of the kernel's; undefined for families that no plugin deals with. */
 export function familyOf(number: number): NftFamily | undefined {
   return (Object.keys(NftFamily) as NftFamily[]).find((name) => NftFamily[name] === number);
 }

@@ -29,7 +29,7 @@ export function listRawRules(socket: NetlinkSocket, table: NftTable, chain: stri
   return dumpIfPresent(socket, listRequest(table, chain)).map(({ payload }) => readRule(payload));
 }
 
-/** Single rules by their handles. @returns undefined for those that are not there. @throws NetlinkError */
+/** Single rules by their handles. @returns undefined for those that do not exist. @throws NetlinkError */
 export function getRawRules(
   socket: NetlinkSocket,
   table: NftTable,
@@ -109,7 +109,7 @@ const structOffset = 12 + 8 + 4;
 const Multiport = { count: 1, ports: 2, rangeFlags: 32, invert: 47, size: 48 } as const;
 const infoHeader = [Multiport.size + 4, 3] as const;
 
-/** Searches the bytes rather than decode them, which would take as long as iptables does. */
+/** Searches the bytes rather than decoding them, which would take as long as iptables does. */
 function mayHave(data: Buffer, from: number, to: number, ports: readonly number[]): boolean {
   for (let at = data.indexOf(multiportName, from); at >= 0; at = data.indexOf(multiportName, at + 1)) {
     const start = at + structOffset;
