@@ -1,4 +1,4 @@
-/** What an attachment is known by. */
+/** What identifies an attachment. */
 
 /**
  * One interface of one container on one network. Source: CNI specification 1.1.0, "Container runtime" and

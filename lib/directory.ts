@@ -4,8 +4,8 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 /**
- * Makes a directory and those above it, unless they are there. Not Node's own recursive mkdir, which never
- * ends where a file system such as /proc says ENOENT of a directory whose parent exists.
+ * Makes a directory and those above it, unless they exist. Not Node's own recursive mkdir, which never ends
+ * where a file system such as /proc returns ENOENT for a directory whose parent exists.
  * @param mode of every directory that is made.
  * @throws the error of mkdir(2).
  */

@@ -14,10 +14,10 @@
  * - 50 and 51 are answers to STATUS.
  * - 999 is for all that the kernel, or a program of the host, refuses.
  *
- * libcni, containerd and CRI-O go by none of them: an error of ADD has the runtime delete the sandbox and
- * try again, one of DEL has it call DEL again, and one of STATUS takes the node out of service. containerd
- * goes by the text: DEL has succeeded for it if that holds "not found", and without a sandbox if it holds "no
- * such file or directory".
+ * libcni, containerd and CRI-O ignore the codes: after an error of ADD, the runtime deletes the sandbox and
+ * tries again, after one of DEL it calls DEL again, and one of STATUS takes the node out of service.
+ * containerd goes by the text: it regards DEL as successful if that contains "not found" or, without a
+ * sandbox, "no such file or directory".
  */
 export const ErrorCode = {
   IncompatibleVersion: 1,

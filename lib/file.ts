@@ -1,4 +1,4 @@
-/** Reading and removing files that may be damaged, endless as a device is, or not regular files. */
+/** Reading and removing files that may be damaged, endless like a device, or not regular files. */
 
 import { closeSync, constants, fstatSync, openSync, readSync, rmSync, unlinkSync } from 'node:fs';
 import { CniError, ErrorCode } from './errors.ts';
@@ -9,13 +9,13 @@ const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
 export interface ReadOptions {
   /** Whether a symbolic link is followed; without it, one is refused. */
   readonly followLink?: boolean;
-  /** Largest size in bytes that is taken. */
+  /** Largest size that is accepted, in bytes. */
   readonly limit?: number;
 }
 
 /**
- * Reads a regular file that is not larger than it can sensibly be. It never waits, as reading a FIFO would.
- * @throws the error of open(2) or read(2), or an Error for what is not a regular file or too large.
+ * Reads a regular file that is not larger than it can sensibly be. It never blocks, as reading a FIFO would.
+ * @throws the error of open(2) or read(2), or an Error when it is not a regular file or is too large.
  */
 export function readRegularFile(
   path: string,
@@ -26,7 +26,7 @@ export function readRegularFile(
     const stat = fstatSync(fd);
     if (!stat.isFile()) throw new Error('It is not a regular file');
     if (stat.size > limit) throw new Error(`It has ${stat.size} bytes, more than the ${limit} it may have`);
-    // One byte more than expected tells the end in one call; files of /proc say that they have none.
+    // Asking for one byte more than expected finds the end in one call; files in /proc report a size of zero.
     const bytes = Buffer.allocUnsafe(stat.size > 0 ? stat.size + 1 : limit + 1);
     let length = 0;
     for (;;) {
@@ -44,7 +44,7 @@ export function readRegularFile(
 /** Removes a file, or the directory that is in its place, if there is one. @throws the error of unlink(2). */
 export function removeEntry(path: string): void {
   try {
-    // Unlike rmSync, it needs no file descriptor, of which there may be none left.
+    // Unlike rmSync, this needs no file descriptor: there may be none left.
     unlinkSync(path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return;
@@ -58,7 +58,7 @@ export function errnoOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException | undefined)?.code;
 }
 
-/** What a failed system call on a file means, and how to mend it. */
+/** What a failed system call on a file means, and what to do about it. */
 const remedies: Readonly<Record<string, string>> = {
   ENOSPC: 'The file system is full. Free space or inodes on it',
   EDQUOT: 'The disk quota is used up. Free space, or raise the quota',
@@ -77,7 +77,7 @@ const remedies: Readonly<Record<string, string>> = {
 };
 
 /**
- * An error of a system call on a file, in words that name the file and say how to mend it.
+ * An error of a system call on a file, in words that name the file and say what to do about it.
  * @param action what was tried, as in "write".
  * @param path of the file.
  * @param alternative another way out, as in `, or set "ipam.dataDir" elsewhere`.

@@ -1,16 +1,16 @@
 /**
- * Work that several calls of one process do as one. The kernel and the programs of the host take about as
+ * Work that several calls of one process do together. The kernel and the programs of the host take about as
  * long for the rules or interfaces of thirty calls as for those of one. No call is delayed for that by more
- * than a turn of the event loop; those that come while others are at work are done together after them.
+ * than a turn of the event loop; calls that come while others are at work are served together after them.
  */
 
 import { setImmediate } from 'node:timers/promises';
 
 /** How pieces of work are done together. */
 export interface Commit<T> {
-  /** Does all pieces, in order; when it fails, none of them may have been done. */
+  /** Does all pieces, in order; if it fails, it must not have done any of them. */
   run(pieces: readonly T[]): Promise<void>;
-  /** Whether an error lies in one of the pieces, so that the others are to be done without it. */
+  /** Whether an error is due to one of the pieces, so that the others should be done without it. */
   isRefusal(error: unknown): boolean;
 }
 
@@ -21,17 +21,17 @@ export interface Commit<T> {
  */
 export type Together = <T>(key: string, piece: T, commit: Commit<T>) => Promise<void>;
 
-/** For a process that has one call. */
+/** For a process that serves one call. */
 export const alone: Together = (_key, piece, commit) => commit.run([piece]);
 
-/** A piece that waits, and whoever waits for it. */
+/** A piece of work that is waiting, and how to tell the caller its outcome. */
 interface Waiting<T> {
   readonly piece: T;
   resolve(): void;
   reject(error: unknown): void;
 }
 
-/** For a process that has many calls. */
+/** For a process that serves many calls. */
 export function groupCommits(): Together {
   const queues = new Map<string, Waiting<unknown>[]>();
   return (key, piece, commit) =>
@@ -49,7 +49,8 @@ export function groupCommits(): Together {
 
 /** Commits what waits, and what comes meanwhile, until nothing is left. */
 async function work<T>(queues: Map<string, Waiting<T>[]>, key: string, commit: Commit<T>): Promise<void> {
-  // What has begun together, as the networks of one pod have, comes within this turn of the event loop.
+  // Work that begins together, such as that for the networks of one pod, arrives within this turn of the
+  // event loop.
   await setImmediate();
   for (;;) {
     const group = queues.get(key)!.splice(0);

@@ -10,10 +10,13 @@ import { request as requestTls, Agent as TlsAgent } from 'node:https';
 import { isIP } from 'node:net';
 import { errnoOf } from './file.ts';
 
-/** The largest answer that is taken, in bytes: several times that of a page of keys. */
+/** The largest answer that is accepted, in bytes: several times that of a page of keys. */
 export const longestText = 16 * 1024 * 1024;
 
-/** How long an answer that comes bit by bit may be silent before the kernel looks for the other side. */
+/**
+ * How long an answer that comes bit by bit may be silent before the kernel probes whether the other side is
+ * alive.
+ */
 const keepAliveMs = 10_000;
 
 /** Where a server listens. */
@@ -30,19 +33,21 @@ export interface Tls {
   readonly ca?: string | undefined;
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
-  /** Name in the server's certificate, if it is not that of the endpoint. */
+  /** Name in the server's certificate, if it is not the endpoint's host. */
   readonly servername?: string | undefined;
   /** Whether any certificate will do for the server. */
   readonly isInsecure?: boolean | undefined;
 }
 
-/** Connections that are kept for the next request, so that TLS is agreed upon once. */
+/** Connections that are kept for the next request, so that there is only one TLS handshake. */
 export interface Connections {
   readonly plain: PlainAgent;
   readonly secure: TlsAgent;
 }
 
-/** Makes a place for connections. Those that nobody uses end after some time, and keep no process alive. */
+/**
+ * Creates a pool of connections. Unused ones are closed after some time, and do not keep the process alive.
+ */
 export function keepConnections(): Connections {
   const options = { keepAlive: true, maxFreeSockets: 2, timeout: 30_000 };
   return { plain: new PlainAgent(options), secure: new TlsAgent(options) };
@@ -60,7 +65,7 @@ export interface HttpRequest {
   readonly timeoutMs: number;
 }
 
-/** What was answered. */
+/** The answer. */
 export interface HttpAnswer {
   readonly status: number;
   readonly headers: IncomingMessage['headers'];
@@ -69,7 +74,7 @@ export interface HttpAnswer {
 
 /**
  * Sends a request, and waits for the whole answer. A connection that the server had closed meanwhile is
- * replaced once, so that the request must be one that may be done twice.
+ * replaced once, so the request must be one that may be carried out twice.
  * @throws the error of connect(2) or of TLS, see {@link isTlsError}; Error when it takes too long.
  */
 export async function exchange(endpoint: Endpoint, request: HttpRequest): Promise<HttpAnswer> {
@@ -88,7 +93,8 @@ export async function exchange(endpoint: Endpoint, request: HttpRequest): Promis
 /**
  * Sends a request that is answered bit by bit, over a connection of its own.
  * @param request.timeoutMs until the answer begins. @param signal ends it.
- * @returns the answer, which is to be read. A connection that has died is noticed within half a minute.
+ * @returns the answer, which the caller must read. A connection that has died is noticed within half a
+ *   minute.
  * @throws as {@link exchange}.
  */
 export function openAnswer(
@@ -114,7 +120,9 @@ export function openAnswer(
   });
 }
 
-/** Without it, a request that is answered by another protocol, status 101, would never end. */
+/**
+ * Without this, a request that is answered with a switch to another protocol, status 101, would never end.
+ */
 function refuseUpgrade(request: ClientRequest): void {
   request.on('upgrade', (_, socket) => {
     socket.destroy();
@@ -181,8 +189,8 @@ function answerOf(request: ClientRequest, body: string | undefined, timeoutMs: n
 }
 
 /**
- * True when a connection failed since one side did not accept the other's certificate, or speaks no TLS.
- * Source: "X509 certificate error codes" of node:tls, and OpenSSL's errors, whose names begin with ERR_.
+ * True when a connection failed because one side did not accept the other's certificate, or does not speak
+ * TLS. Source: "X509 certificate error codes" of node:tls, and OpenSSL's errors, whose names begin with ERR_.
  */
 export function isTlsError(error: unknown): boolean {
   const code = `${(error as { code?: unknown }).code ?? ''}`;

@@ -1,8 +1,8 @@
 /**
  * IP addresses and prefixes as the plugins use them.
  *
- * The plugins carry their own small type because it sits in every plugin's start-up path; the tests judge it
- * with ip-num, which the operators' command uses as well.
+ * The plugins carry their own small type because it sits in every plugin's start-up path; the tests compare
+ * it with ip-num, which the `cni` command uses as well.
  */
 
 export type Family = 4 | 6;
@@ -34,7 +34,7 @@ export class Address {
     return address;
   }
 
-  /** Like {@link Address.parse}, with undefined in place of the exception. */
+  /** Like {@link Address.parse}, but returns undefined instead of throwing. */
   static tryParse(text: string): Address | undefined {
     return text.includes(':') ? parse6(text) : parse4(text);
   }
@@ -128,7 +128,7 @@ export class Prefix {
     return new Prefix(address, Number(match[2]));
   }
 
-  /** Like {@link Prefix.parse}, with undefined in place of the exception. */
+  /** Like {@link Prefix.parse}, but returns undefined instead of throwing. */
   static tryParse(text: string): Prefix | undefined {
     try {
       return Prefix.parse(text);
@@ -224,7 +224,8 @@ function parse6(text: string): Address | undefined {
 function format6(bytes: Uint8Array): string {
   const words: string[] = [];
   for (let i = 0; i < 16; i += 2) words.push(((bytes[i]! << 8) | bytes[i + 1]!).toString(16));
-  // RFC 5952 section 4.2: the longest run of two or more zero groups is shortened, the first one of equals.
+  // RFC 5952 section 4.2: the longest run of two or more zero groups is shortened; of equally long ones, the
+  // first.
   let best = { start: 0, length: 1 };
   for (let start = 0; start < 8; start++) {
     let length = 0;

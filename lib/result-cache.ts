@@ -1,6 +1,6 @@
 /**
- * What libcni's cache tells of attachments: what ADD gave, until DEL is done. For plugins it is a hint. A
- * runtime may keep its cache elsewhere, and writes an attachment down only when its whole chain has been
+ * What libcni's cache tells about attachments: what ADD returned, until DEL is done. For plugins it is a
+ * hint: a runtime may keep its cache elsewhere, and records an attachment only when its whole chain has been
  * added.
  */
 
@@ -9,9 +9,9 @@ import type { AttachmentId } from './attachment.ts';
 import { errnoOf, readRegularFile } from './file.ts';
 import { Address } from './ip.ts';
 
-/** Where libcni keeps what ADD gave, unless the runtime tells it otherwise. */
+/** Where libcni keeps what ADD returned, unless the runtime tells it otherwise. */
 const directory = '/var/lib/cni/results';
-/** Of a cached result, which holds the network's configuration as well. */
+/** Largest cached result, which includes the network's configuration, in bytes. */
 const largestResult = 1024 * 1024;
 
 /** An attachment in the cache. */
@@ -25,7 +25,7 @@ export interface CachedResult extends AttachmentId {
 }
 
 /**
- * Reads the cache. What is torn, foreign or gone tells nothing.
+ * Reads the cache. Files that are damaged, foreign or gone are skipped.
  * @param mayBe whether to read a file of this name, as in `<network>-<container ID>-<interface>`; all when
  *   left out.
  * @throws Error when the system is short of files or memory, or the disk fails.

@@ -1,11 +1,11 @@
 /**
- * Small files that plugins keep between verbs. What is found on disk may be torn, foreign or hostile: links
- * are not followed, nor is one in place of the directory, only regular files are read, and a file is replaced
- * as a whole, so that nobody ever reads half of one.
+ * Small files that plugins keep between verbs. What is found on disk may be damaged, foreign or hostile:
+ * links are not followed, not even in place of the directory, only regular files are read, and a file is
+ * replaced as a whole, so that nobody ever reads half of one.
  *
  * Nothing is flushed to disk: fsync(2) would stop all calls of the agent while the disk is slow. A power
- * failure may thus lose or tear what was written in the seconds before. No reader needs it: the containers
- * are gone as well, and a torn file counts as none.
+ * failure may thus lose or damage what was written in the seconds before. No reader needs it: the containers
+ * are gone as well, and a damaged file counts as missing.
  */
 
 import {
@@ -31,10 +31,10 @@ const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constan
 /** Far above what any plugin needs: a file this long is something else. In bytes. */
 const largestSize = 1024 * 1024;
 
-/** After how many milliseconds nobody is still writing a file. */
+/** Milliseconds after which nobody can still be writing a file. */
 const longestWrite = 60_000;
 
-/** A file that is not finished: the name it is to have, and the process that writes it. */
+/** A file that is not finished: the name it will have, and the process that writes it. */
 const temporaryName = /^(.+)\.(\d+)\.tmp$/;
 
 /**
@@ -54,11 +54,11 @@ export function readStateFile(file: string): string | undefined {
 }
 
 /**
- * Writes a file, in place of the one that is there, which is not followed if it is a link. The directory is
- * created if need be.
+ * Writes a file, in place of an existing one, which is not followed if it is a link. The directory is created
+ * if need be.
  * @param directoryMode of directories that are created. @param mode of the file.
- * @throws CniError that names the file when it cannot be written, or would be too large to be read again;
- *   then it is as it was.
+ * @throws CniError that names the file when it cannot be written, or would be too large to be read again; the
+ *   existing one is then left as it was.
  */
 export function writeStateFile(file: string, text: string, directoryMode = 0o700, mode = 0o600): void {
   const size = Buffer.byteLength(text);
@@ -75,7 +75,8 @@ export function writeStateFile(file: string, text: string, directoryMode = 0o700
     try {
       write();
     } catch (error) {
-      // To processes of another PID namespace this one looks dead, so that they may have removed the file.
+      // To processes in another PID namespace, this one looks dead, so they may have removed its unfinished
+      // file.
       if (errnoOf(error) !== 'ENOENT') throw error;
       write();
     }
@@ -127,8 +128,8 @@ export function listStateFiles(directory: string): string[] {
 }
 
 /**
- * Removes a file, if it exists, and what killed processes have left that were writing it, for which it lists
- * the whole directory.
+ * Removes a file, if it exists, and the unfinished ones that killed processes have left in writing it, for
+ * which it lists the whole directory.
  * @throws CniError that names the file when it cannot be removed.
  */
 export function removeStateFile(file: string): void {
@@ -137,8 +138,8 @@ export function removeStateFile(file: string): void {
 }
 
 /**
- * Removes a file alone, if it exists. For callers that remove many and call {@link removeUnfinished} once, or
- * that leave nothing which it would find.
+ * Removes only a file, if it exists. For callers that remove many and call {@link removeUnfinished} once, or
+ * that leave nothing unfinished.
  * @throws CniError that names the file when it cannot be removed.
  */
 export function unlinkStateFile(file: string): void {
@@ -150,10 +151,10 @@ export function unlinkStateFile(file: string): void {
 }
 
 /**
- * Removes what {@link writeStateFile} has left in a directory whose process was killed, or whose disk was
- * full. What a process that is alive began within the last minute may still be written, and what cannot be
- * removed stays.
- * @param isOurs tells by a file's name whether it may go, for a directory that others may use too.
+ * Removes the unfinished files that {@link writeStateFile} has left in a directory because its process was
+ * killed, or the disk was full. Those that a live process began within the last minute are left, as they may
+ * still be being written, and so are those that cannot be removed.
+ * @param isOurs tells by a file's name whether it may be removed, for a directory that others may use too.
  */
 export function removeUnfinished(directory: string, isOurs: (name: string) => boolean = () => true): void {
   try {
@@ -164,7 +165,7 @@ export function removeUnfinished(directory: string, isOurs: (name: string) => bo
       }
     });
   } catch {
-    // Nothing was ever written there, or whoever reads it says what is wrong with it.
+    // Nothing was ever written there, or whoever reads from it will say what is wrong with it.
   }
 }
 
@@ -173,13 +174,13 @@ function removeIfAbandoned(file: string, pid: string): void {
     const { mtimeMs } = lstatSync(file);
     if (!existsSync(`/proc/${pid}`) || mtimeMs < Date.now() - longestWrite) unlinkSync(file);
   } catch {
-    // Somebody else was faster, or it is no file.
+    // Somebody else was faster, or it is not a file.
   }
 }
 
 /**
- * True for what a crash or a full disk leaves of a file that was to hold a JSON object: nothing, zeros, or
- * the beginning of an object. Other text is somebody else's.
+ * True for what a crash or a full disk leaves of a file that was meant to hold a JSON object: nothing, zeros,
+ * or the beginning of an object. Other text is somebody else's.
  */
 export function isTorn(text: string): boolean {
   if (/^\0*$/.test(text)) return true;

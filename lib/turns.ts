@@ -1,9 +1,9 @@
-/** Work that is done in turn for each owner, while that of others goes on beside it. */
+/** Work that is done in turn for each owner, concurrently with that of other owners. */
 export class Turns {
   private readonly last = new Map<string, Promise<unknown>>();
 
   /**
-   * Does a piece of work once what came before it for the same owner has ended, whatever became of that.
+   * Does a piece of work once the previous work for the same owner has ended, whether or not that failed.
    * @param key tells owners apart.
    * @returns what the work returns. @throws what it throws.
    */

@@ -1,4 +1,4 @@
-/** What is refused before a plugin is asked, whichever it is. The order of the checks is the runner's. */
+/** Checks that refuse a call before any plugin is asked. The runner decides their order. */
 
 import { type Stats, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
@@ -8,7 +8,7 @@ import { type Invocation, isValidName } from './invocation.ts';
 import type { Plugin } from './plugin.ts';
 import { atLeast } from './version.ts';
 
-/** How often plugins may delegate to one another: none needs more than three. */
+/** How deep delegation may go: no plugin needs more than three levels. */
 const deepestDelegation = 8;
 
 /** Refuses a network name that the specification does not allow. @throws CniError InvalidNetworkConfig */
@@ -46,7 +46,7 @@ export function checkDepth({ depth }: CallContext, { name }: Plugin<never>): voi
 }
 
 /**
- * Refuses a version of the specification that lacks the verb, or that the plugin does not take.
+ * Refuses a version of the specification that lacks the verb, or that the plugin does not support.
  * @param command the verb. @param version "cniVersion" of the configuration.
  * @throws CniError IncompatibleVersion
  */
@@ -57,7 +57,7 @@ export function checkVersion({ name, versions }: Plugin<never>, command: string,
       ErrorCode.IncompatibleVersion,
       `"cniVersion" is "${version}", which has no ${command}. Set it to "${since}" or newer`,
     );
-  // An odd spelling such as "1.0" is as foreign as an unknown version: runtimes compare strings.
+  // An unusual spelling such as "1.0" counts as an unknown version: runtimes compare strings.
   if (!versions.includes(version))
     throw new CniError(
       ErrorCode.IncompatibleVersion,
@@ -67,7 +67,7 @@ export function checkVersion({ name, versions }: Plugin<never>, command: string,
 }
 
 /**
- * Nothing may be done to the host's own namespace in a container's name.
+ * Refuses the host's own namespace in place of a container's.
  * @throws CniError InvalidNetns
  */
 export function refuseOwnNetns(invocation: Invocation, look: Once): void {
@@ -80,9 +80,9 @@ export function refuseOwnNetns(invocation: Invocation, look: Once): void {
 }
 
 /**
- * For DEL, the host's own namespace stands for one that is gone. What the container has left on the host must
- * go all the same, since the runtime tries until DEL succeeds.
- * @returns the context without the namespace, for other verbs and namespaces as it is.
+ * On DEL, treats the host's own namespace as a sandbox that is gone. What the container left on the host must
+ * still be removed, since the runtime retries until DEL succeeds.
+ * @returns the context without the namespace; unchanged for other verbs and namespaces.
  */
 export function withoutOwnNetns(context: CallContext): CallContext {
   const { invocation, environment, sharing } = context;
@@ -96,15 +96,13 @@ export function withoutOwnNetns(context: CallContext): CallContext {
   };
 }
 
-/**
- * Whether CNI_NETNS names the host's own namespace where it may not, say because a process ID was reused.
- */
+/** Whether CNI_NETNS names the host's own namespace by mistake, say because a process ID was reused. */
 function isOwnNetns({ netns, netnsOverride }: Invocation, look: Once): boolean {
   if (netns === '' || netnsOverride) return false;
   return look(`own network namespace ${netns}`, () => isSameNetns(netns, look));
 }
 
-/** False for one that is gone or out of reach: each verb deals with that itself. */
+/** False for a namespace that is gone or out of reach: each verb deals with that itself. */
 function isSameNetns(netns: string, look: Once): boolean {
   let sandbox: Stats;
   try {

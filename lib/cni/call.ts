@@ -15,12 +15,12 @@ import { type Command, type Environment, type Invocation, parseArgs } from './in
 import type { CallRecord } from './record.ts';
 import type { Result } from './result.ts';
 
-/** Environment variable that tells a delegate in another process how deep it is. */
+/** Environment variable that tells a delegate in another process how deeply it is nested. */
 export const depthVariable = 'CNI_DELEGATION_DEPTH';
 
-/** What surrounds a call, whichever plugin it is for. */
+/** The context of a call, whichever plugin it is for. */
 export interface CallContext {
-  /** Path of the program that stands for this suite under every plugin's name. */
+  /** Path of this suite's program, which is installed under every plugin's name. */
   readonly program: string;
   readonly invocation: Invocation;
   /** Standard input as received. */
@@ -30,23 +30,23 @@ export interface CallContext {
   readonly warn: (message: string) => void;
   /** How the call shares its process with others; undefined when it has one to itself. */
   readonly sharing?: Sharing | undefined;
-  /** Aborted when the runtime has given up, where the process outlives that. */
+  /** Aborted when the runtime gives up, in a process that outlives the call. */
   readonly signal?: AbortSignal | undefined;
-  /** What is noted of the call for its log and trace; undefined when nobody asks for it. */
+  /** Record of the call for its log and trace; undefined when nobody asks for it. */
   readonly record?: CallRecord | undefined;
   /** How many plugins have delegated to one another to get here; 0 for the one that the runtime called. */
   readonly depth: number;
-  /** Runs a plugin of this executable for a call of its own; undefined when there is none of that name. */
+  /** Runs a plugin of this executable in a call of its own; undefined when there is none by that name. */
   readonly runEmbedded: (type: string, context: CallContext) => Promise<Result | undefined> | undefined;
-  /** What {@link Plugin.interfaceGoes} of a plugin of this executable says; "after" when there is none. */
+  /** {@link Plugin.interfaceGoes} of a plugin of this executable; "after" when there is no such plugin. */
   readonly interfaceGoes: (type: string) => Promise<InterfaceGoes>;
 }
 
 /**
  * When DEL removes the interface:
- * - after the addresses are released, as the IPAM plugin may speak through it;
- * - beside that, where the addresses are only given away again on this node;
- * - before that, where another node could have them at once.
+ * - after the addresses are released, as the IPAM plugin may communicate through it;
+ * - while they are released, if only this node can hand them out again;
+ * - before they are released, if another node could be given them at once.
  */
 export type InterfaceGoes = 'after' | 'beside' | 'before';
 
@@ -57,18 +57,18 @@ export interface CallInput<C> {
   readonly validAttachments: readonly AttachmentId[];
 }
 
-/** A step that takes something back. */
+/** A step that undoes something. */
 export type UndoStep = () => Promise<void> | void;
 
 /** An undo step, and what it does, as in "delete interface "eth0"". */
 interface Undo {
   readonly what: string;
   readonly step: UndoStep;
-  /** Steps without which this one is not to be done. */
+  /** Steps that must have succeeded before this one may run. */
   needs: readonly Undo[];
 }
 
-/** Tells of something that does not stop a call: on standard error, and in the log. */
+/** Warns of something that does not fail a call: on standard error, and in the log. */
 export function warnOf({ record, warn }: CallContext, message: string): void {
   record?.noteWarning(message);
   warn(message);
@@ -78,7 +78,7 @@ export function warnOf({ record, warn }: CallContext, message: string): void {
 export class Call<C = object> implements AttachmentId, Disposable {
   readonly context: CallContext;
   readonly config: C & NetConf;
-  /** Result of the plugin before, or on CHECK and DEL of the whole chain. */
+  /** Result of the previous plugin or, on CHECK and DEL, of the whole chain. */
   readonly prevResult: Result | undefined;
   /** GC: the attachments to keep. */
   readonly validAttachments: readonly AttachmentId[];
@@ -119,7 +119,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
     return this.context.invocation.netns;
   }
 
-  /** The attachment that the call is about, by itself. */
+  /** The attachment that the call is about, as a plain object. */
   get attachment(): AttachmentId {
     const { network, containerId, ifname } = this;
     return { network, containerId, ifname };
@@ -155,7 +155,7 @@ export class Call<C = object> implements AttachmentId, Disposable {
     return this.openedSandbox;
   }
 
-  /** Keeps something until the call has ended, undoing included. */
+  /** Keeps something open until the call has ended, including any rollback. */
   keep(one: Disposable): void {
     this.kept.push(one);
   }
@@ -165,14 +165,14 @@ export class Call<C = object> implements AttachmentId, Disposable {
     return parseArgs(this.context.invocation.args, known);
   }
 
-  /** Writes a line to standard error, for what does not stop the verb. */
+  /** Warns of something that does not fail the verb: see {@link warnOf}. */
   warn(message: string): void {
     warnOf(this.context, message);
   }
 
   /**
-   * Registers how to take back what ADD has just made, and only that: never "whatever bears this name", which
-   * may belong to a living attachment. The steps run in reverse order when ADD fails.
+   * Registers how to undo what ADD has just made, and only that: never "whatever has this name", which may
+   * belong to a live attachment. The steps run in reverse order when ADD fails.
    * @param what the step does, for the log: in the imperative, as in `delete interface "eth0"`.
    */
   undo(what: string, step: UndoStep): void {
@@ -185,8 +185,9 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Has the steps that were registered last run after those before them, and only if none of them fails.
-   * @param first how many steps before both stay where they are. @param between how many are overtaken.
+   * Makes the undo steps registered last run after the `between` steps registered before them, and only if
+   * all of those succeed.
+   * @param first how many earlier steps keep their place. @param between how many steps now run sooner.
    */
   postponeUndo(first: number, between: number): void {
     const later = this.journal.splice(first + between);
@@ -201,10 +202,9 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
-   * Takes back everything that ADD has made. A step that fails keeps no others from running but those that
-   * need it.
-   * @param failed what has failed, for warnings.
-   * @returns whether all of them succeeded.
+   * Undoes everything that ADD has made. When a step fails, only the steps that need it are skipped.
+   * @param failed what failed, for warnings.
+   * @returns whether every step succeeded.
    */
   async rollBack(failed = 'ADD'): Promise<boolean> {
     const { record } = this.context;

@@ -1,4 +1,4 @@
-/** What several plugins refuse of a configuration, before anything is done. */
+/** Checks of a configuration that several plugins make before they do anything. */
 
 import type { Address, Prefix } from '../ip.ts';
 
@@ -6,9 +6,9 @@ import type { Address, Prefix } from '../ip.ts';
 const smallestMtu = 68;
 
 /**
- * Refuses a configuration for all that is wrong with it.
- * @param problems what is wrong; those that are false or undefined are not.
- * @throws AggregateError with an error for each, and all their messages in its own.
+ * Refuses a configuration, naming everything that is wrong with it.
+ * @param problems what is wrong; false and undefined stand for no problem.
+ * @throws AggregateError with an error for each problem, and all their messages in its own.
  */
 export function refuse(...problems: readonly (string | false | undefined)[]): void {
   const messages = problems.filter((problem) => typeof problem === 'string');
@@ -19,7 +19,7 @@ export function refuse(...problems: readonly (string | false | undefined)[]): vo
   );
 }
 
-/** What is wrong with an MTU; nothing with 0, which leaves it to the kernel. */
+/** What is wrong with an MTU. 0 is allowed, and leaves the choice to the kernel. */
 export function mtuProblem(mtu = 0): string | undefined {
   if (mtu === 0 || mtu >= smallestMtu) return undefined;
   return `"mtu" is ${mtu}, but interfaces need ${smallestMtu} bytes for IPv4 and 1280 for IPv6. Raise it, or leave it out`;

@@ -26,7 +26,7 @@ export const netConfShape = {
   'cni.dev/attachments': json({ description: 'Older name of cni.dev/valid-attachments.' }),
 };
 
-/** A network configuration as far as every plugin shares it. */
+/** The part of a network configuration that all plugins share. */
 export type NetConf = InferShape<typeof netConfShape> & { cniVersion: string; name: string };
 
 const validAttachmentsSchema = array(object({ containerID: string(), ifname: string() }));

@@ -17,10 +17,10 @@ import type { Attached } from './main-plugin.ts';
 
 /**
  * Creates the sandbox's interface, and deletes it again if ADD fails. It is created under a random name,
- * since kernels before 6.13 look names up where they are asked rather than where the interface goes, and the
- * host may have that name.
+ * since kernels before 6.13 check whether a name is taken in the namespace of the socket rather than that of
+ * the interface, and the host may have an interface of that name.
  * @param from socket of the namespace that its parent is in; by default the sandbox's.
- * @throws Error that helps where the kernel lacks the kind.
+ * @throws Error that says what to do when the kernel lacks the kind.
  */
 export function createInterface(
   call: Call,
@@ -33,7 +33,7 @@ export function createInterface(
   try {
     from.execute(createLink(kind, { ...settings, name, netns }));
   } catch (error) {
-    // Without an answer of the kernel, the interface may exist.
+    // If the kernel has not answered, the interface may exist.
     if (!(error instanceof NetlinkError))
       call.undo(`delete interface "${name}", if it exists`, () => void socket.attempt(deleteLink(0, name)));
     if (isKernelError(error, 'EOPNOTSUPP'))
@@ -53,7 +53,7 @@ export function createInterface(
   return attachedLink(call, requireLink(socket, created.index));
 }
 
-/** What a plugin has made whose result names one interface, in the sandbox. */
+/** What a plugin has made whose result names only the interface in the sandbox. */
 export function attachedLink({ netns }: Call, link: Link): Attached {
   return { interfaces: [{ name: link.name, ...(link.mac && { mac: link.mac }), sandbox: netns }], link };
 }

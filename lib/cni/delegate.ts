@@ -12,19 +12,19 @@ import type { Command, Environment, Invocation } from './invocation.ts';
 import type { CallRecord } from './record.ts';
 import { type Result, readOutput } from './result.ts';
 
-/** What a delegate is run with, where it differs from the call itself. */
+/** How a delegate's call differs from this one. */
 export interface DelegateOptions {
   /** Standard input for the delegate; the call's own when left out. */
   stdin?: string;
   /** The verb; the call's own when left out. */
   command?: Command;
-  /** What the delegate is called with, where it is something else than this call is called with. */
+  /** Variables of the environment that differ from this call's. */
   target?: DelegateTarget;
-  /** Version of a result that does not say its own; the call's when left out. */
+  /** Version of a result that does not state its own; the call's when left out. */
   version?: string;
 }
 
-/** What a delegate is called with: variables of the environment, by what they are called in a call. */
+/** Variables of a delegate's environment, under the names that they have in an {@link Invocation}. */
 export type DelegateTarget = Partial<Pick<Invocation, 'containerId' | 'netns' | 'ifname' | 'args' | 'path'>>;
 
 /** The variables of a {@link DelegateTarget}. */
@@ -36,14 +36,12 @@ const targetVariables = {
   path: 'CNI_PATH',
 } as const;
 
-/**
- * A plugin in another process has failed. It may leave it to DEL, as many do, to take back what it has done.
- */
+/** A plugin in another process has failed. Like many plugins, it may leave it to DEL to undo what it did. */
 export class ElsewhereError extends CniError {
   override readonly name = 'ElsewhereError';
 }
 
-/** A plugin within this process has failed, and could not take back everything that it had done. */
+/** A plugin within this process has failed, and could not undo everything that it had done. */
 export class LeftoverError extends CniError {
   override readonly name = 'LeftoverError';
 
@@ -70,7 +68,7 @@ export async function ipamAdd(call: Call): Promise<Result> {
 }
 
 /**
- * Runs a verb other than ADD of the IPAM plugin, by default the call's own. Does nothing without an IPAM
+ * Runs a verb of the IPAM plugin other than ADD, by default the call's own. Does nothing without an IPAM
  * plugin.
  */
 export async function ipam(call: Call, command: Command = call.command): Promise<void> {
@@ -82,12 +80,12 @@ export async function ipam(call: Call, command: Command = call.command): Promise
  * Runs another plugin with this call's environment and configuration: within this process when CNI_PATH leads
  * to this very executable, else as a child.
  *
- * What ADD of the delegate did is taken back by its DEL if this ADD fails later on. A delegate that fails by
- * itself has done that; a DEL would release what a living attachment of the same name holds.
+ * If this ADD fails later on, the delegate's ADD is undone by its DEL. A delegate whose own ADD fails has
+ * undone it already; a DEL would then release what a live attachment of the same name holds.
  * @param type name of the plugin.
  * @returns the result of ADD, undefined for other verbs.
- * @throws CniError the plugin's own error, or what kept it from running; ElsewhereError for one in another
- *   process, LeftoverError for one in this process that could not be undone.
+ * @throws CniError the plugin's own error, or what kept it from running; ElsewhereError when it failed in
+ *   another process, LeftoverError when it failed in this process and could not be undone.
  */
 export async function delegate(
   call: Call,
@@ -130,7 +128,7 @@ function environmentOf(target: DelegateTarget): Environment {
   );
 }
 
-/** A delegate that runs as another process. */
+/** A delegate that runs as a process of its own. */
 interface Elsewhere {
   readonly type: string;
   readonly file: string;
@@ -138,7 +136,7 @@ interface Elsewhere {
   readonly environment: Environment;
   readonly record: CallRecord | undefined;
   readonly version: string | undefined;
-  /** Registers the DEL that takes ADD back. */
+  /** Registers the DEL that undoes ADD. */
   registerDel(): void;
 }
 
@@ -150,7 +148,7 @@ async function runElsewhere(
   let output: string;
   try {
     const { signal, sharing, warn } = context;
-    // Standard error of a process with many calls is nobody's.
+    // Where a process serves many calls, its standard error belongs to none of them.
     output = await runExecutable(file, stdin, environment, { signal, warn: sharing && warn });
   } catch (error) {
     if (error instanceof KilledError) registerDel();
@@ -158,7 +156,7 @@ async function runElsewhere(
       throw new ElsewhereError(error.code, error.message, error.details);
     throw error;
   }
-  // Before what it printed is read: whether or not that makes sense, it has done its work.
+  // Before its output is read: whether or not that makes sense, the delegate has done its work.
   registerDel();
   if (environment.CNI_COMMAND !== 'ADD') return undefined;
   // A delegate that prints nothing has nothing to tell.
@@ -169,9 +167,9 @@ async function runElsewhere(
 
 /**
  * Looks a plugin up in CNI_PATH.
- * @param look shares what is found with other calls of a process that only looks.
+ * @param look shares what it finds with other calls of a read-only process.
  * @returns the path of its executable.
- * @throws CniError when the name is no file name, or no directory has it.
+ * @throws CniError when the name is not a file name, or no directory contains it.
  */
 export function findPlugin(type: string, path: readonly string[], look: Once = eachTime): string {
   return look(`plugin ${type} in ${path.join(':')}`, () => searchPlugin(type, path));
@@ -203,10 +201,10 @@ function requireIpam(call: Call): string {
   );
 }
 
-/** Longest program that is compared by content, in bytes: the launcher has a quarter of that. */
+/** Largest program that is compared by content, in bytes: the launcher has a quarter of that size. */
 const longestLauncher = 65_536;
 
-/** True for links of one file, and for copies of the launcher, which is small. */
+/** True for links to one file, and for copies of the launcher, which is small. */
 export function isSameProgram(file: string, program: string): boolean {
   // During an upgrade either may be gone for a moment.
   const [a, b] = [file, program].map((path) => statSync(path, { throwIfNoEntry: false }));

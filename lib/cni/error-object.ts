@@ -5,7 +5,7 @@ import { missingCapabilities, withMissing } from '../kernel/capabilities.ts';
 import type { Environment } from './invocation.ts';
 import { formatJson } from './result.ts';
 
-/** What a runtime gets to see of an error. */
+/** What the runtime sees of an error. */
 export interface ErrorObject {
   readonly code: number;
   readonly msg: string;
@@ -25,10 +25,10 @@ export function formatError(error: unknown, cniVersion?: string, environment: En
   return formatJson({ cniVersion, ...errorObject(error, environment) });
 }
 
-/** How the kernel and programs say that somebody may not do something. */
+/** How the kernel and programs report a lack of permission. */
 const refusal = /\bEPERM\b|\bEACCES\b|operation not permitted|permission denied/i;
 
-/** The message of an error; if it is about permissions, with those that the process lacks. */
+/** The message of an error; if it is about permissions, with the capabilities that the process lacks. */
 function withMissingCapabilities(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   const details = error instanceof CniError ? error.details : causeOf(error);

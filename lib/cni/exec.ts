@@ -1,6 +1,6 @@
 /**
- * Running another plugin's executable. Apart from delegate.ts, so that only those who need it load
- * child_process.
+ * Running another plugin's executable. Separate from delegate.ts, so that child_process is loaded only when
+ * it is needed.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -11,26 +11,27 @@ import { errnoOf } from '../file.ts';
 import { isObject } from '../object.ts';
 
 /**
- * An executable that is just being replaced cannot be run for a moment; the reference library waits five
- * seconds.
+ * Pauses between attempts, in milliseconds: an executable that is being replaced cannot be run for a moment.
+ * The reference library waits five seconds.
  */
 const busyPauses = [50, 200, 750, 1000, 3000];
 
 /** How long an executable may take to end once it is asked to, in milliseconds. */
 const graceMs = 2000;
 /**
- * How long one may run that is started when nobody waits any more, to take something back, in milliseconds.
+ * How long an executable may run that is started to undo something after the runtime gave up, in
+ * milliseconds.
  */
 const cleanUpMs = 30_000;
 
-/** How much of what one says on standard error is kept for its error, in characters. */
+/** How much of an executable's standard error is kept for its error, in characters. */
 const keptStderr = 4096;
 
 /** How an executable is run in a process that has other things to do. */
 export interface ExecOptions {
-  /** Aborted when nobody waits for it any more: then it is ended, with all that it has started. */
+  /** Aborted when nobody waits for it any more: it is then ended, with all that it has started. */
   readonly signal?: AbortSignal | undefined;
-  /** Told what it writes to standard error, by lines; without this, that goes to ours. */
+  /** Called with whole lines that it writes to its standard error; without this, they go to ours. */
   readonly warn?: ((text: string) => void) | undefined;
 }
 
@@ -79,7 +80,7 @@ const startProblems: Readonly<Record<string, string>> = {
   ETXTBSY: 'It is still being written. Wait until it is installed, and try again',
 };
 
-/** An error of the plugin itself stays as it is. */
+/** Says why an executable could not be started. An error of the plugin itself is left as it is. */
 function startError(file: string, error: Error): Error {
   if (error instanceof CniError) return error;
   const problem = startProblems[errnoOf(error) ?? ''] ?? 'Make it an executable file';
@@ -102,7 +103,8 @@ function runOnce(
     const release = signal && endWith(child, signal);
     const chunks: Buffer[] = [];
     let stderr = '';
-    // Registered before the streams are touched: if the process has no descriptors left, there are none.
+    // Registered before the streams are touched: if this process has no descriptors left, there are no
+    // streams.
     child.on('error', (error) => {
       release?.();
       reject(error);
@@ -111,7 +113,7 @@ function runOnce(
       const wasEnded = release?.() ?? false;
       const output = Buffer.concat(chunks).toString('utf8');
       if (code === 0) resolve(output);
-      // One that handles the signal leaves as much behind.
+      // A plugin that handles the signal may leave just as much behind.
       else if (deadly || wasEnded) reject(killedError(file, deadly, wasEnded, stderr));
       else reject(readError(file, output, `exit code ${code}`, stderr));
     });
@@ -127,8 +129,8 @@ function runOnce(
 }
 
 /**
- * Ends a child, and what it has started, when a signal is aborted: first it is asked to, then it is killed.
- * @returns stops that, and tells whether the child was asked to end.
+ * Ends a child, and what it has started, when a signal is aborted: it is first asked to end, then killed.
+ * @returns a function that stops this, and tells whether the child was asked to end.
  */
 function endWith(child: ChildProcess, signal: AbortSignal): () => boolean {
   let isAsked = false;
@@ -159,7 +161,7 @@ function endWith(child: ChildProcess, signal: AbortSignal): () => boolean {
   };
 }
 
-/** Passes on what a stream has, by whole lines. */
+/** Passes on the text of a stream in whole lines. */
 function onLines(stream: Readable | null, take: (text: string) => void): void {
   let partial = '';
   stream

@@ -1,4 +1,4 @@
-/** Files with keys that all networks of a host share, as plugins of Kubernetes networks take them. */
+/** Files with keys that all networks of a host share, as plugins for Kubernetes networks read them. */
 
 import { errnoOf, fileError, readRegularFile } from '../file.ts';
 import { isObject } from '../object.ts';
@@ -6,10 +6,10 @@ import { parseJson } from './json.ts';
 import { decode, type InferShape, type ObjectSchema, type Shape } from './schema.ts';
 
 /**
- * Adds the keys of a flat file to a configuration, whose own keys count more. The first file that exists is
- * taken, as nodes of one network may differ in which they have.
- * @param own with the path of a file that comes first in "configuration_path", if there is one.
- * @param places where it is looked for next.
+ * Adds the keys of a flat file to a configuration, whose own keys take precedence. The first file that exists
+ * is used, as the nodes of a network may have different ones.
+ * @param own the configuration; a file named by its "configuration_path" comes first.
+ * @param places the paths that come next.
  * @throws CniError when the file cannot be read; Error when it is not JSON, or a value is wrong.
  */
 export function withFlatFile<S extends Shape, C extends { configuration_path?: string }>(

@@ -1,4 +1,4 @@
-/** What of an attachment may be missing on the host, whichever plugin made it. */
+/** What an attachment may have lost on the host, whichever plugin made it. */
 
 import { Address, Prefix } from '../ip.ts';
 import { addAddress, listAddresses } from '../kernel/address.ts';
@@ -26,7 +26,7 @@ export function forwardingRepairs(ips: readonly IPConfig[]): Repair[] {
   });
 }
 
-/** That an interface is up. */
+/** The repair of an interface that is not up. */
 export function upRepairs(host: RouteSocket, { index, name, up }: Link): Repair[] {
   const restore = () => void host.execute(setLink(index, { up: true }, name));
   return up ? [] : [{ what: `state "up" of interface "${name}"`, restore }];
@@ -41,7 +41,7 @@ export function linkLocalRepairs(host: RouteSocket, { index, name, mac, operStat
   const present = listAddresses(host, index, 6).some(({ prefix }) => prefix.address.isLinkLocal);
   if (operState !== 'up' || present || !bytes) return [];
   const [first = 0, ...rest] = bytes;
-  // As the kernel makes it of the MAC address: RFC 4291, appendix A.
+  // As the kernel derives it from the MAC address: RFC 4291, appendix A.
   const identifier = [first ^ 0x02, ...rest.slice(0, 2), 0xff, 0xfe, ...rest.slice(2)];
   const address = Address.fromBytes(Uint8Array.from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, ...identifier]));
   const prefix = new Prefix(address, 64);
@@ -55,7 +55,7 @@ export function linkLocalRepairs(host: RouteSocket, { index, name, mac, operStat
 
 /**
  * The routes to the subnets of an interface's addresses, which the kernel makes with each address.
- * @param addresses that the interface has.
+ * @param addresses the interface's addresses.
  */
 export function missingRoutes(
   host: RouteSocket,

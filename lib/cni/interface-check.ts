@@ -10,8 +10,8 @@ import { requirePrevResult } from './plugin.ts';
 import type { Interface, IPConfig, Result } from './result.ts';
 
 /**
- * The interface that an earlier ADD put into the sandbox, as the result has it.
- * @throws Error when it has none.
+ * The interface that ADD put into the sandbox, as the result describes it.
+ * @throws Error when the result has none.
  */
 function sandboxInterface(call: Call, result: Result): { index: number; entry: Interface } {
   const index = result.interfaces.findIndex(
@@ -24,10 +24,10 @@ function sandboxInterface(call: Call, result: Result): { index: number; entry: I
   );
 }
 
-/** What CHECK has found in order, for the plugin's own checks. */
+/** What CHECK has found to be in order, for the plugin's own checks. */
 export interface CheckedInterface {
   readonly link: Link;
-  /** The interface as the result has it. */
+  /** The interface as the result describes it. */
   readonly entry: Interface;
 }
 
@@ -105,7 +105,7 @@ export function checkRoutes(
       );
       if (found) continue;
       const via = nextHop(one, result.ips);
-      // Routes to the gateway itself may be gone as well.
+      // With "onlink", since the route to the gateway itself may be gone as well.
       const hop = via ? ['via', via, 'dev', attached.ifname, 'onlink'] : ['dev', attached.ifname];
       const route = [dst, ...hop, ...(table ? ['table', table] : [])].join(' ');
       throw new Error(

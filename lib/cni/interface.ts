@@ -18,8 +18,8 @@ export function gatewayOf(ips: readonly IPConfig[], family: Family): Address | u
 }
 
 /**
- * What a route of a result leads by: its own gateway, or the first of its family. In IPv4, a route on the
- * link or within the host leads by none, as the kernel refuses one there. IPv6 has no scopes.
+ * The gateway of a route in a result: its own, or else the first of its family. An IPv4 route of scope link
+ * or host gets none, as the kernel refuses one there. IPv6 has no scopes.
  */
 export function nextHop({ dst, gw, scope = RouteScope.Universe }: Route, ips: readonly IPConfig[]) {
   return gw ?? (scope < RouteScope.Link || dst.family === 6 ? gatewayOf(ips, dst.family) : undefined);
@@ -32,16 +32,16 @@ export interface InterfaceOptions {
   /** Announce addresses when the interface comes up; true when left out. */
   announce?: boolean;
   /**
-   * Ask the network whether somebody has an IPv6 address already, and wait for the answer. When it is left
-   * out, our addresses are used at once, and the kernel decides on those that it makes by itself.
+   * Ask the network whether an IPv6 address is in use already, and wait for the answer. When it is left out,
+   * our addresses are used at once, and the kernel decides for those that it generates itself.
    */
   detectDuplicates?: boolean;
-  /** Reach even the neighbours in the subnet by the gateway, as the link leads to nobody else. */
+  /** Reach even neighbours in the subnet through the gateway, as nobody else is on the link. */
   onlyByGateway?: boolean;
 }
 
 /**
- * Refuses an interface name that the sandbox has already, as it has for a second ADD of the same attachment.
+ * Refuses an interface name that is taken in the sandbox, as it is on a second ADD of the same attachment.
  */
 export function refuseTakenName(call: Call): void {
   if (getLink(call.sandbox.socket, call.ifname))
@@ -83,9 +83,9 @@ export function prepareInterface(call: Call, link: Link, options: InterfaceOptio
 
 /**
  * Gives the sandbox's interface its addresses, and adds the routes.
- * @param result as it will be printed: addresses whose `interface` is this one's index are added. Routes
- *   lead by {@link nextHop}.
- * @throws Error when an index leads elsewhere, or the kernel refuses.
+ * @param result as it will be printed: addresses whose `interface` is this one's index are added. Routes go
+ *   through {@link nextHop}.
+ * @throws Error when an index refers to another interface, or the kernel refuses.
  */
 export async function configureInterface(
   call: Call,
@@ -113,7 +113,7 @@ export async function configureInterface(
   socket.execute(
     ...result.routes.map((route) => addRoute({ ...route, link: link.index, gw: nextHop(route, result.ips) })),
   );
-  // Last: routes by another gateway need the subnet on the link, if only for the moment they are added.
+  // Last: routes through another gateway need the subnet on the link at the moment they are added.
   if (onlyByGateway) socket.execute(...addresses.flatMap((ip) => gatewayRoutes(link, ip)));
 }
 
@@ -128,7 +128,7 @@ function gatewayRoutes(link: Link, { address, gateway }: IPConfig): Request[] {
   ];
 }
 
-/** Takes IPv6 into use on the interface, where container runtimes often turn it off. */
+/** Enables IPv6 on the interface, as container runtimes often turn it off. */
 function allowIPv6(ifname: string): void {
   for (const name of ['lo', ifname]) {
     if (!ensureSysctl(['ipv6', 'conf', name, 'disable_ipv6'], '0'))
@@ -136,7 +136,7 @@ function allowIPv6(ifname: string): void {
         `The kernel has no IPv6, so "${ifname}" cannot have an IPv6 address. Boot without "ipv6.disable=1", or take IPv6 out of the network`,
       );
   }
-  // Keeps the addresses when somebody takes the link down and up again; not worth failing for where it is
+  // Keeps the addresses when somebody takes the link down and up again; not worth failing for when it is
   // read-only.
   try {
     ensureSysctl(['ipv6', 'conf', ifname, 'keep_addr_on_down'], '1');
@@ -169,8 +169,8 @@ export function enableForwarding(ips: readonly IPConfig[]): void {
 }
 
 /**
- * The addresses that a result gives an interface of the call's name, or no interface at all. Not every plugin
- * says that the interface is in the sandbox.
+ * The addresses that a result assigns to an interface of the call's name, or to no interface. Not every
+ * plugin states that the interface is in the sandbox.
  */
 export function addressesByName({ ifname }: Pick<Call, 'ifname'>, { ips, interfaces }: Result): IPConfig[] {
   return ips.filter((ip) => {
@@ -179,7 +179,10 @@ export function addressesByName({ ifname }: Pick<Call, 'ifname'>, { ips, interfa
   });
 }
 
-/** Those of {@link addressesByName} without any that the result has on the host, for what leads to them. */
+/**
+ * {@link addressesByName} without those that the result puts on the host, for rules and names that lead to
+ * them.
+ */
 export function addressesInSandbox(call: Pick<Call, 'ifname'>, result: Result): IPConfig[] {
   return addressesByName(call, result).filter((ip) => {
     const entry = result.interfaces[ip.interface ?? -1];
@@ -187,7 +190,9 @@ export function addressesInSandbox(call: Pick<Call, 'ifname'>, result: Result): 
   });
 }
 
-/** The addresses of an attachment as far as the runtime tells: hints for cleaning up, never needed. */
+/**
+ * The attachment's addresses, if the runtime tells them: hints for cleaning up, which must work without them.
+ */
 export function knownAddresses(call: Call): Prefix[] {
   return call.prevResult ? addressesByName(call, call.prevResult).map(({ address }) => address) : [];
 }

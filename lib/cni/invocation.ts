@@ -38,7 +38,8 @@ const requiredBy: Record<string, readonly string[]> = {
 };
 
 /**
- * True for a container ID or network name. Source: specification, "Parameters" and "Configuration format".
+ * True for a valid container ID or network name. Source: specification, "Parameters" and "Configuration
+ * format".
  */
 export function isValidName(text: string): boolean {
   return /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(text);
@@ -96,8 +97,8 @@ export function readInvocation(env: NodeJS.ProcessEnv): Invocation {
 /**
  * Reads CNI_ARGS, `K=V;K2=V2`. Names are case-sensitive.
  * @param known the names that the plugin understands.
- * @throws Error for a malformed pair, or for an unknown name without IgnoreUnknown=1; the reference has no
- *   code for it.
+ * @throws Error for a malformed pair, or for an unknown name without IgnoreUnknown=1; the reference plugins
+ *   have no error code for it.
  */
 export function parseArgs<K extends string>(text: string, known: readonly K[]): Partial<Record<K, string>> {
   const values: Partial<Record<K, string>> = {};

@@ -1,6 +1,5 @@
 /**
- * JSON from outside, whose nesting is bounded: what is nested without end overflows the stack of whoever
- * walks it.
+ * JSON from outside, with bounded nesting: a value nested too deeply overflows the stack of whoever walks it.
  */
 
 /** No configuration nests a tenth as deep. */

@@ -1,11 +1,11 @@
-/** STATUS of plugins that need a feature of the kernel, which only trying it out tells. */
+/** STATUS of plugins that need a feature of the kernel, which can only be found out by trying it. */
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { Netns } from '../kernel/netns.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 
 /**
- * Tries something out in a network namespace of its own, which goes with all that is in it.
+ * Tries something out in a network namespace of its own, which disappears with everything in it.
  * @param probe works on the namespace, and throws when the kernel cannot do it.
  * @throws CniError NotAvailable with what the kernel said.
  */

@@ -1,6 +1,6 @@
 /**
- * The log of calls: where it goes is set by CNI_LOG or /etc/cni/log.json, see docs/logging.md. Everything but
- * the question of whether there is one is loaded only then.
+ * The log of calls: where it goes is set by CNI_LOG or /etc/cni/log.json, see docs/logging.md. This file only
+ * finds out whether there is a log; the rest is loaded if there is.
  */
 
 import { existsSync } from 'node:fs';
@@ -8,13 +8,13 @@ import { eachTime, type Once } from '../kernel/sharing.ts';
 import type { Environment } from './invocation.ts';
 import type { CallObserver } from './record.ts';
 
-/** Where the host's log is set. Not in net.d, where runtimes would take it for a network. */
+/** The host's log settings. Not in net.d, where runtimes would take it for a network. */
 const logSettingsFile = '/etc/cni/log.json';
 
 /**
  * Opens the log of a call.
- * @param warn takes what is wrong with the settings, which fails no call.
- * @param look looks for settings of the host once for all calls, where they share what they see.
+ * @param warn told what is wrong with the settings, which fails no call.
+ * @param look looks for the host's settings once for all calls, if they share what they find.
  * @returns undefined when nothing is logged.
  */
 export async function openLog(

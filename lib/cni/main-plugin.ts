@@ -2,9 +2,10 @@
  * What main plugins have in common: each puts one interface into the sandbox. A plugin says how its interface
  * is made and what is particular to it; the verbs themselves are here.
  *
- * ADD refuses before it touches anything, then creates the interface, asks the IPAM plugin, configures the
- * addresses, and sets up firewall rules beside that. Whoever makes something registers right away how to take
- * back just that. DEL lets an IPAM plugin that may speak through the interface finish before it deletes it.
+ * ADD validates before it touches anything, then creates the interface, asks the IPAM plugin, and configures
+ * the addresses while firewall rules are set up. Each step that makes something registers right away how to
+ * undo just that. DEL lets an IPAM plugin that may communicate through the interface finish before it deletes
+ * the interface.
  */
 
 import type { Link } from '../kernel/link.ts';
@@ -30,7 +31,9 @@ import { runAll, runBeside, startBackground } from './steps.ts';
 export interface Attached {
   /** Interfaces of the result, those of the host first. */
   interfaces: Interface[];
-  /** The sandbox's interface; undefined for a device that has none, as a program in user space drives it. */
+  /**
+   * The sandbox's interface; undefined for a device that has none because a program in user space drives it.
+   */
   link: Link | undefined;
 }
 
@@ -38,7 +41,7 @@ export interface Attached {
 export interface MainPlugin<C, A extends Attached = Attached> {
   /** Kind of the interface in the kernel; "" when it may be any. */
   readonly kind: string;
-  /** Addresses and routes that come from elsewhere than an IPAM plugin, such as the plugin before. */
+  /** Addresses and routes from a source other than an IPAM plugin, such as the previous plugin. */
   inherit?(call: Call<C>): Result | undefined;
   /** Makes the interface in the sandbox, with its final name, and registers how to undo that. */
   create(call: Call<C>): Promise<A> | A;
@@ -54,21 +57,22 @@ export interface MainPlugin<C, A extends Attached = Attached> {
    */
   connect?(call: Call<C>, attached: A, result: Result): Promise<void> | void;
   /**
-   * Takes the interface away; by default it is deleted from the sandbox. What no longer exists is no error.
+   * Removes the interface; by default it is deleted from the sandbox. An interface that is already gone is no
+   * error.
    */
   remove?(call: Call<C>): Promise<unknown> | unknown;
   /**
-   * Whether CHECK finds an interface in the sandbox; it does unless a program in user space drives the
-   * device.
+   * Whether there is an interface in the sandbox for CHECK; there is unless a program in user space drives
+   * the device.
    */
   hasLink?(call: Call<C>): boolean;
-  /** What CHECK finds wrong with the interface itself. @throws Error */
+  /** Checks the interface itself, for CHECK. @throws Error that says what is wrong. */
   check?(call: Call<C>, checked: CheckedInterface): Promise<void> | void;
   /** What is missing on the host, besides masquerading. */
   repair?(call: Call<C>): Promise<Repair[]> | Repair[];
-  /** What STATUS finds missing on the host. @throws Error */
+  /** Checks the host, for STATUS. @throws Error that says what is missing. */
   status?(call: Call<C>): Promise<void> | void;
-  /** Collects what belongs to no valid attachment, besides addresses and masquerading. */
+  /** Removes what belongs to no valid attachment, besides addresses and masquerading. */
   gc?(call: Call<C>): Promise<void> | void;
 }
 
@@ -114,7 +118,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       if (attached.link) prepareInterface(call, attached.link, options);
       const created = call.undoCount - first;
       const addresses = call.config.ipam?.type ? await ipamAdd(call) : (inherited ?? emptyResult());
-      // As DEL does it.
+      // In the same order as DEL.
       if ((await interfaceGoes(call)) === 'before') call.postponeUndo(first, created);
       const index = attached.interfaces.findIndex((one) => one.sandbox);
       const result: Result = {
@@ -142,7 +146,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
       const removeLink = async () => await (own.remove ?? removeInterface)(call);
       const goes = await interfaceGoes(call);
       if (goes === 'before')
-        // While the interface cannot be removed, its addresses are nobody else's.
+        // As long as the interface cannot be removed, nobody else may get its addresses.
         await runAll(
           call,
           async () => {
@@ -152,7 +156,7 @@ export function defineMainPlugin<S extends Shape, A extends Attached = Attached>
           removeRules,
         );
       else {
-        // The kernel takes its time to delete an interface.
+        // The kernel takes a while to delete an interface.
         const startedRemoval = goes === 'beside' ? startBackground(removeLink) : removeLink;
         await runAll(call, () => ipam(call), startedRemoval, removeRules);
       }

@@ -1,4 +1,4 @@
-/** The configuration of masquerading, which is loaded whether or not it is asked for. */
+/** The configuration of masquerading. It is loaded even when masquerading is not asked for. */
 
 import { backendNames } from '../firewall/backend.ts';
 import { boolean, type InferShape, string } from './schema.ts';

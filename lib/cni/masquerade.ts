@@ -1,4 +1,4 @@
-/** Masquerading as bridge and ptp offer it: the verbs' share in it. */
+/** Masquerading as bridge and ptp offer it: what each verb does for it. */
 
 import { backendNames, requireComplete } from '../firewall/backend.ts';
 import {
@@ -18,8 +18,8 @@ import type { IPConfig } from './result.ts';
 import { runTogether } from './steps.ts';
 
 /**
- * The verbs' share of masquerading, which is nothing unless "ipMasq" asks for it. It overlaps with kernel
- * work when it is started first and awaited last.
+ * What each verb does for masquerading: nothing unless "ipMasq" asks for it. It overlaps with kernel work
+ * when it is started first and awaited last.
  */
 export function masquerade(call: Call<MasqueradeConfig>) {
   const { ipMasq = false, ipMasqBackend } = call.config;
@@ -41,12 +41,12 @@ export function masquerade(call: Call<MasqueradeConfig>) {
       masqueradeBackend(name, programs).missing(attachment, prefixes),
     );
   return {
-    /** Masquerades the addresses, and takes that back if ADD fails. */
+    /** Masquerades the addresses, and undoes that if ADD fails. */
     async add(ips: readonly IPConfig[]): Promise<void> {
       if (!ipMasq) return;
       await add(ips.map(({ address }) => address));
     },
-    /** Removes the rules of this attachment, of whichever backend made them. */
+    /** Removes the rules of this attachment, whichever backend made them. */
     async del(): Promise<void> {
       if (!ipMasq) return;
       const hints = knownAddresses(call);
@@ -56,7 +56,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
       if (!ipMasq) return;
       requireComplete(await missing(knownAddresses(call)), 'Packets of the container are not masqueraded');
     },
-    /** What is missing of the rules. */
+    /** The rules that are missing. */
     async repair(): Promise<Repair[]> {
       const prefixes = knownAddresses(call);
       const lost = ipMasq ? await missing(prefixes) : [];
@@ -77,7 +77,7 @@ export function masquerade(call: Call<MasqueradeConfig>) {
 
 /**
  * Works on both backends, as the host or the configuration may have changed since the attachment was made.
- * They start at once: the program of the one runs beside the kernel work of the other.
+ * Both start at once: the program of one runs during the kernel work of the other.
  */
 async function eachBackend(call: Call, work: (backend: MasqueradeBackend) => Promise<void>): Promise<void> {
   await runTogether(call, ...backendNames.map((name) => () => work(masqueradeBackend(name, call.programs))));

@@ -1,4 +1,4 @@
-/** What the plugins for Open vSwitch share: the keys that lead to its database, and how it is reached. */
+/** What the plugins for Open vSwitch share: the keys for its database, and the connection to it. */
 
 import { defaultAddress } from '../ovsdb/address.ts';
 import { OvsdbAbsentError, OvsdbConnection } from '../ovsdb/database.ts';
@@ -18,7 +18,7 @@ export const databaseKeys = {
 
 type DatabaseKeys = InferShape<typeof databaseKeys>;
 
-/** Where ovs-cni looks for a file with further keys, behind the one that "configuration_path" names. */
+/** Where ovs-cni looks for a file with further keys, after the one that "configuration_path" names. */
 const places = ['/etc/kubernetes/cni/net.d/ovs.d/ovs.conf', '/etc/cni/net.d/ovs.d/ovs.conf'];
 
 /** Adds the keys of the flat file of ovs-cni to a configuration. @throws as {@link withFlatFile}. */
@@ -52,7 +52,7 @@ export async function whereReachable(
   await work(db);
 }
 
-/** The host's interface in a result, whose name a port bears. */
+/** The host's interface in a result, which gives the port its name. */
 export function hostInterface(result: Result | undefined): Interface | undefined {
   return result?.interfaces.find(({ sandbox }) => !sandbox);
 }

@@ -1,4 +1,7 @@
-/** The plugins that have Open vSwitch copy frames of a pod, or to a pod: they differ in the pod's part. */
+/**
+ * The plugins that have Open vSwitch copy a pod's frames, or copy frames to a pod: they differ in the pod's
+ * roles.
+ */
 
 import { CniError, ErrorCode } from '../errors.ts';
 import type { OvsdbConnection } from '../ovsdb/database.ts';
@@ -24,7 +27,7 @@ import {
 import { definePlugin, type Plugin, requirePrevResult } from './plugin.ts';
 import { array, boolean, type InferShape, object, required, string } from './schema.ts';
 
-/** How often a change is composed anew, as other pods' came between. */
+/** How many times a change is attempted, as those of other pods may come in between. */
 const tries = 20;
 
 const config = {
@@ -45,17 +48,17 @@ const config = {
 type Config = InferShape<typeof config>;
 type MirrorCall = Call<Config>;
 
-/** What a plugin for mirrors says of itself. */
+/** What distinguishes one mirror plugin from another. */
 interface MirrorDefinition {
   readonly name: string;
   readonly summary: string;
   /** What ADD does, for a mirror. */
   readonly explain: (mirror: string) => string;
-  /** The container's part in a mirror; none when the configuration asks for nothing. */
+  /** The container's roles in a mirror; empty when the configuration asks for nothing. */
   readonly rolesOf: (mirror: Config['mirrors'][number]) => MirrorRole[];
 }
 
-/** Defines a plugin that gives a port of Open vSwitch its part in mirrors. */
+/** Defines a plugin that gives a port of Open vSwitch its roles in mirrors. */
 export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDefinition): Plugin<Config> {
   const partsOf = ({ mirrors }: Pick<Config, 'mirrors'>): MirrorPart[] =>
     mirrors.map((mirror) => ({ name: mirror.name, roles: rolesOf(mirror) }));
@@ -121,7 +124,7 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
       await requireBridge(db, call.config.bridge);
     },
 
-    /** Ports that are gone have left their mirrors: the database sees to that. */
+    /** Ports that are gone have left their mirrors: the database itself sees to that. */
     gc: (call) =>
       whereReachable(call, settingsOf(call), (db) =>
         change(db, call.config.bridge, (bridge) => leaveMirrors(bridge, undefined, [])),
@@ -129,7 +132,9 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
   });
 }
 
-/** Carries out what is composed from the mirrors of a bridge, anew when they have changed meanwhile. */
+/**
+ * Composes a change from the mirrors of a bridge and carries it out; starts over when they change meanwhile.
+ */
 async function change(
   db: OvsdbConnection,
   bridge: string,
@@ -149,12 +154,12 @@ async function change(
   }
 }
 
-/** Name of the host's interface, which its port bears. */
+/** Name of the host's interface, which is that of its port. */
 function portName({ prevResult }: MirrorCall): string | undefined {
   return hostInterface(prevResult)?.name;
 }
 
-/** The port of the container: as the result names it, or without a result as the database has it. */
+/** The container's port: by the name in the result, or without a result by what the database says. */
 async function ownPort(db: OvsdbConnection, call: MirrorCall): Promise<Port | undefined> {
   const name = portName(call);
   if (name !== undefined) return await findPort(db, name);
@@ -170,7 +175,7 @@ async function requirePort(db: OvsdbConnection, call: MirrorCall): Promise<strin
   );
 }
 
-/** A mirror has one output, which a living pod is not to lose to another. */
+/** A mirror has only one output, which a live pod must not lose to another. */
 function refuseSecondOutput(mirrors: readonly Mirror[], parts: readonly MirrorPart[], port: string): void {
   for (const { name, roles } of parts)
     if (

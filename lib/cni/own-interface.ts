@@ -1,6 +1,6 @@
 /**
- * Telling an attachment's interface from that of another pod. The path of a sandbox may be another pod's by
- * the time of DEL, as when a runtime uses it again after a DEL was lost: that one's interface bears the same
+ * Telling an attachment's interface from another pod's. By the time of DEL, the path of the sandbox may be
+ * another pod's, say because the runtime reused it after a DEL was lost; that pod's interface has the same
  * name.
  */
 
@@ -22,8 +22,8 @@ export interface OwnInterface {
 }
 
 /**
- * Finds the interface that DEL is to take away.
- * @returns undefined when the sandbox or the interface is gone, or another pod's by now.
+ * Finds the interface that DEL is to remove.
+ * @returns undefined when the sandbox or the interface is gone, or belongs to another pod by now.
  */
 export function findOwnInterface(call: Call): OwnInterface | undefined {
   const { sandboxIfPresent: sandbox } = call;
@@ -32,7 +32,7 @@ export function findOwnInterface(call: Call): OwnInterface | undefined {
 }
 
 /**
- * The sandbox whose settings DEL is to take back.
+ * The sandbox whose settings DEL is to undo.
  * @returns undefined when it is gone, or when the interface in it is another pod's.
  */
 export function findOwnSandbox(call: Call): Sandbox | undefined {
@@ -42,9 +42,9 @@ export function findOwnSandbox(call: Call): Sandbox | undefined {
 }
 
 /**
- * Addresses tell first, as a MAC address may be the one of the parent or of the device, or be set to the same
- * one again. An interface without any, as in a network of layer 2, is known by its MAC address. That may have
- * changed, as when DEL of a later plugin has put it back: then libcni's cache tells.
+ * Addresses decide first, as a MAC address may be the parent's or the device's own, or may have been set to
+ * the same value again. An interface without addresses, as in a layer 2 network, is recognized by its MAC
+ * address. That may have changed, say because DEL of a later plugin restored it: then libcni's cache decides.
  */
 function isOwn(call: Call, { socket }: Sandbox, link: Link): boolean {
   const { ifname, prevResult } = call;
@@ -58,7 +58,7 @@ function isOwn(call: Call, { socket }: Sandbox, link: Link): boolean {
   return (!mac || known.length === 0) && !isOfOther(call, link);
 }
 
-/** None for an interface that has gone just now, as the DEL of another call may take it away. */
+/** None for an interface that has just disappeared, as the DEL of another call may remove it. */
 function addressesOf(socket: RouteSocket, { index }: Link): Prefix[] {
   try {
     return listAddresses(socket, index).map(({ prefix }) => prefix);
@@ -68,7 +68,7 @@ function addressesOf(socket: RouteSocket, { index }: Link): Prefix[] {
   }
 }
 
-/** Whether libcni's cache, whose files end in the interface's name, has it as that of another attachment. */
+/** Whether libcni's cache, whose file names end in the interface's name, lists it for another attachment. */
 export function isOfOther({ attachment, netns }: Call, link: Link): boolean {
   const own = attachmentKey(attachment);
   for (const one of cachedResults((name) => name.endsWith(`-${link.name}`)))

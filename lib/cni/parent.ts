@@ -25,7 +25,7 @@ export interface ParentConfig {
   mtu?: number;
 }
 
-/** What the parent is, for a sentence: "up0" in quotes, or that it is found by the default route. */
+/** Names the parent in a sentence: "up0" in quotes, or that it is found by the default route. */
 export function describeParent({ master }: ParentConfig): string {
   return master ? `"${master}"` : 'the interface of the default route';
 }
@@ -37,9 +37,10 @@ function parentSocket(call: Call<ParentConfig>): RouteSocket {
 
 /**
  * The parent.
- * @param name the configuration's "master" unless it is given.
- * @param options.isLargerMtuPossible whether the kernel takes a larger MTU than the parent's.
- * @throws Error when it does not exist, or has a smaller MTU than is asked for where that is not possible.
+ * @param name of the parent; the configuration's "master" when left out.
+ * @param options.isLargerMtuPossible whether the kernel allows a larger MTU than the parent's.
+ * @throws Error when it does not exist, or has a smaller MTU than is asked for and the kernel does not allow
+ *   that.
  */
 export function findParent(
   call: Call<ParentConfig>,
@@ -59,15 +60,16 @@ export function findParent(
     if (!isLargerMtuPossible) throw new Error(problem);
     call.warn(problem);
   }
-  // As on a host that boots: the interface works once its parent does.
+  // No error, as the host may be booting: the interface works once its parent does.
   if (!parent.up)
     call.warn(`Master "${parent.name}" is down. Bring it up with "ip link set ${parent.name} up"`);
   return parent;
 }
 
 /**
- * The parent of an interface that gets its frames as the port of a bridge does: the kernel has room for one
- * of both (netdev_rx_handler_register in net/core/dev.c). The frames of a VLAN are handed over before.
+ * The parent of an interface that takes frames from it as a bridge does from its port: the kernel has room
+ * for only one such receiver (netdev_rx_handler_register in net/core/dev.c). VLAN frames are handed over
+ * before.
  * @throws like {@link findParent}; Error when the parent is a port itself.
  */
 export function findParentOfFrames(
@@ -84,8 +86,8 @@ export function findParentOfFrames(
 }
 
 /**
- * STATUS of the parent, as far as it is on the host.
- * @param find how ADD finds it. @throws what that throws.
+ * STATUS of the parent, if it is on the host.
+ * @param find how ADD finds it. @throws what `find` throws.
  */
 export function checkParentExists(
   call: Call<ParentConfig>,
@@ -94,7 +96,7 @@ export function checkParentExists(
   if (!call.config.linkInContainer) find(call);
 }
 
-/** CHECK of the parent. Not of the MTU, which later plugins may have changed. */
+/** CHECK of the parent, but not of the MTU, which later plugins may have changed. */
 export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface): void {
   const { master } = call.config;
   if (!master) return;
@@ -103,7 +105,7 @@ export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface
     throw new Error(
       `Master "${master}" no longer exists. Create it again, then delete the container and add it`,
     );
-  // The kernel puts one on a macvlan or ipvlan beside that, on what it sits on itself.
+  // When the master is a macvlan or ipvlan itself, the kernel puts the new one beside it, on the same parent.
   const isBeside = parent.kind === link.kind && link.kind !== 'vlan';
   const below = isBeside ? parent.parent : parent.index;
   if (link.parent !== undefined && below !== undefined && link.parent !== below)
@@ -112,7 +114,10 @@ export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface
     );
 }
 
-/** CHECK of how the interfaces of a parent talk to one another. @param mode what the kernel says. */
+/**
+ * CHECK of the mode, by which interfaces on a parent talk to one another.
+ * @param mode as the kernel has it.
+ */
 export function checkMode({ link }: CheckedInterface, mode: string | undefined, wanted: string): void {
   if (mode !== wanted)
     throw new Error(

@@ -1,4 +1,4 @@
-/** What a plugin is: what it says of itself, its configuration, and its verbs. */
+/** What makes up a plugin: its description, its configuration, and its verbs. */
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Call, InterfaceGoes } from './call.ts';
@@ -21,76 +21,79 @@ export interface Plugin<C = object> {
   /** One sentence on what it does. */
   readonly summary: string;
   readonly role: PluginRole;
-  /** Versions of the specification it takes. */
+  /** Versions of the specification that it supports. */
   readonly versions: readonly string[];
-  /** Its own keys, beside those that every configuration has. */
+  /** Its own keys, besides those that every configuration has. */
   readonly config: ObjectSchema<Shape>;
   /** Main plugins: whether the configuration must name an IPAM plugin. */
   readonly needsIpam: boolean;
   /** The capability without which it does nothing, such as "portMappings". */
   readonly capability: string | undefined;
-  /** Whether it passes what the runtime gives for any capability on to plugins that it runs. */
+  /** Whether it passes the arguments of every capability on to the plugins that it runs. */
   readonly passesCapabilities: boolean;
   /** IPAM plugins: when DEL removes the interface. */
   readonly interfaceGoes: InterfaceGoes;
   /**
-   * IPAM plugins: the addresses that a configuration gives away, for the operators' command.
+   * IPAM plugins: the addresses that a configuration hands out, for the `cni` command.
    * @throws Error when it is wrong.
    */
   pools?(config: C & NetConf): AddressPool[];
   /**
-   * IPAM plugins whose addresses are kept elsewhere than on the node: what a configuration gives away, for
-   * the operators' command.
+   * IPAM plugins that keep track of addresses outside the node: what a configuration hands out, for the `cni`
+   * command.
    * @throws Error when it is wrong.
    */
   sharedRanges?(config: C & NetConf): SharedRange[];
   /**
-   * The same plugins: what another node that is gone has left of the network, for the operators' command.
+   * The same plugins: the addresses of the network that another node, now gone, has left taken, for the `cni`
+   * command.
    * @param environment tells which node this one is.
-   * @throws NodePresentError when that node lives and nothing is left; Error when nobody answers.
+   * @throws NodePresentError when that node still exists, so that nothing is left over; Error when nobody
+   *   answers.
    */
   leftBehind?(config: C & NetConf, node: string, environment: Environment): Promise<RemoteHolding[]>;
   /**
-   * What ADD does with a configuration, one sentence a step, for `cni explain`. Empty sentences are left out.
+   * What ADD does with a configuration, one sentence per step, for `cni explain`. Empty sentences are left
+   * out.
    */
   explain?(config: C & NetConf): string[];
   /**
    * Refuses a configuration that no ADD can succeed with, without looking at the host.
-   * @throws Error that says what is wrong and how to mend it.
+   * @throws Error that says what is wrong and how to correct it.
    */
   validate?(config: C & NetConf): void;
   /**
-   * What of a configuration that {@link validate} lets pass has no effect, although somebody may expect one:
-   * a sentence for each.
+   * What has no effect in a configuration that {@link validate} accepts, although somebody may expect one:
+   * one sentence each.
    */
   ignores?(config: C & NetConf): string[];
-  /** What stands within the configuration that is for other plugins, to be validated as well. */
+  /** Configurations of other plugins within this one, to be validated as well. */
   inner?(config: C & NetConf): InnerConfig[];
-  /** @returns the result to print. Steps registered with {@link Call.undo} are taken back when it throws. */
+  /** @returns the result to print. When it throws, the steps registered with {@link Call.undo} are run. */
   add(call: Call<C>): Promise<Result> | Result;
   del(call: Call<C>): Promise<void> | void;
   check?(call: Call<C>): Promise<void> | void;
   status?(call: Call<C>): Promise<void> | void;
   /**
-   * What is missing of an attachment on the host, where others may have taken it away, as with "iptables -F".
-   * The configuration and "prevResult" are those of CHECK. Nothing is changed, and the sandbox is only looked
-   * at. A plugin that leaves it out has nothing on the host.
-   * @throws Error when something is missing that only another ADD brings back.
+   * What an attachment lacks on the host, where others may have removed it, as with "iptables -F". The
+   * configuration and "prevResult" are those of CHECK. Nothing is changed, neither on the host nor in the
+   * sandbox. A plugin without this method has nothing on the host.
+   * @throws Error when something is missing that only another ADD can restore.
    */
   repair?(call: Call<C>): Promise<Repair[]> | Repair[];
   /** The plugin that does the work in this one's place, for `cni repair`, and its standard input. */
   delegated?(call: Call<C>): { readonly type: string; readonly stdin: string };
-  /** Called only when the runtime names the valid attachments, if only with an empty list. */
+  /** Called only when the runtime names the valid attachments, even if the list is empty. */
   gc?(call: Call<C>): Promise<void> | void;
 }
 
-/** A configuration within that of a plugin. */
+/** A configuration within a plugin's own. */
 export interface InnerConfig {
   /** Where it stands, as in "delegates[0]". */
   readonly path: string;
-  /** The configuration, with what the plugin adds to it but addresses. */
+  /** The configuration, with everything that the plugin adds to it except addresses. */
   readonly value: unknown;
-  /** Whether it is a network, rather than a plugin that gets its addresses from this one. */
+  /** Whether it is for a network, rather than for a plugin that gets its addresses from this one. */
   readonly isNetwork: boolean;
 }
 
@@ -99,29 +102,33 @@ export interface Repair {
   /** A noun phrase, as in 'address 10.1.0.1/16 of interface "cni0"'. */
   readonly what: string;
   /**
-   * Brings it back as ADD would, and registers with {@link Call.undo} how to take that back. What shares one
-   * function is brought back by one call of it.
+   * Restores it as ADD would, and registers with {@link Call.undo} how to undo that. Repairs that share one
+   * function are all made by a single call of it.
    */
   readonly restore: () => Promise<void> | void;
 }
 
-/** Consecutive addresses that an IPAM plugin gives away. */
+/** Consecutive addresses that an IPAM plugin hands out. */
 export interface AddressPool {
   /** With prefix length, as in "10.1.0.0/16". */
   readonly subnet: string;
   /** First and last address, as in "10.1.0.1-10.1.0.254". */
   readonly range: string;
-  /** Where it is kept which addresses are taken, if networks can share that; else each has its own. */
+  /**
+   * Where the taken addresses are recorded, if networks can share that; else each network has its own record.
+   */
   readonly shared?: SharedRegisters;
 }
 
-/** Where networks together keep which addresses are taken. */
+/** Where networks jointly record which addresses are taken. */
 export interface SharedRegisters {
-  /** Networks with different ones are meant to use the same addresses. "" is one as well. */
+  /** Networks in different address spaces may use the same addresses. "" is an address space as well. */
   readonly addressSpace: string;
-  /** Where the registers are: those with an entry in common are in one place. Empty when that is not told. */
+  /** Where the registers are: lists with an entry in common mean one place. Empty when that is not known. */
   readonly places: readonly string[];
-  /** The registers that an address is entered in: pools with one in common give no address away twice. */
+  /**
+   * The registers that an address is entered in: pools with one in common never hand out the same address.
+   */
   readonly names: readonly string[];
 }
 
@@ -130,35 +137,35 @@ export interface RemoteHolding {
   readonly owner: AttachmentId;
   readonly ips: readonly string[];
   /**
-   * Gives them back, also when it was done before.
-   * @returns false when the attachment has changed meanwhile, so that nothing was given back.
-   * @throws NodePresentError when the node lives after all; Error when nobody answers.
+   * Releases them; does no harm when that was done before.
+   * @returns false when the attachment has changed meanwhile, so that nothing was released.
+   * @throws NodePresentError when the node exists after all; Error when nobody answers.
    */
   release(): Promise<boolean>;
 }
 
-/** That nothing is collected of a node, as it lives. */
+/** Nothing is collected from a node because it still exists. */
 export class NodePresentError extends Error {}
 
 /** Consecutive addresses that all nodes of a cluster share. */
 export interface SharedRange extends AddressPool {
   readonly gateway: string | undefined;
-  /** Addresses that it can give away; in IPv6, this may be more than a number tells exactly. */
+  /** How many addresses it can hand out; in IPv6, this may be more than a number can represent exactly. */
   readonly capacity: number;
-  /** Asks how many of them nobody can be given now. @throws Error when nobody answers in some seconds. */
+  /** Asks how many of them cannot be handed out now. @throws Error when nobody answers in a few seconds. */
   countUsed(): Promise<number>;
 }
 
 /**
- * What {@link definePlugin} takes: a plugin whose configuration is a shape, with what most plugins share left
- * out.
+ * What {@link definePlugin} takes: a plugin whose configuration is a shape, and whose usual settings can be
+ * left out.
  */
 export type PluginDefinition<S extends Shape> = Omit<
   Plugin<InferShape<S>>,
   'config' | 'versions' | 'needsIpam' | 'capability' | 'passesCapabilities' | 'interfaceGoes'
 > & {
   readonly config: S;
-  /** Oldest version of the specification it takes; all of them when left out. */
+  /** Oldest version of the specification that it supports; it supports all of them when left out. */
   readonly since?: (typeof specVersions)[number];
   readonly needsIpam?: boolean;
   readonly capability?: string;
@@ -188,7 +195,7 @@ export function definePlugin<S extends Shape>(definition: PluginDefinition<S>): 
   };
 }
 
-/** The schema of a plugin's whole configuration: the keys that every one has, and its own. */
+/** The schema of a plugin's whole configuration: the keys that every plugin has, and its own. */
 export function configSchema(plugin: Plugin<never>): ObjectSchema<Shape> {
   return object({ ...netConfShape, ...plugin.config.shape });
 }

@@ -1,6 +1,6 @@
 /**
- * What is noted of a call while it is done, for its log line, its span and the metrics. There is a record
- * only when somebody watches.
+ * What is recorded of a call while it runs, for its log line, its span and the metrics. There is a record
+ * only when somebody observes the call.
  */
 
 import type { ProgramRun } from '../kernel/programs.ts';
@@ -9,13 +9,13 @@ import type { Environment } from './invocation.ts';
 import type { Result } from './result.ts';
 import { parseTraceparent, type TraceContext } from './trace-context.ts';
 
-/** Told of calls. What it throws is written to standard error, and fails nothing. */
+/** Told of calls. What it throws is written to standard error, and does not fail the call. */
 export interface CallObserver {
-  /** A call begins, the runtime's or that of a delegate within another. */
+  /** A call begins: the runtime's, or a delegate's within another. */
   begin?(record: CallRecord): void;
   /**
-   * A program of the host was run for a call. That may have ended: what several calls do as one is done by
-   * the first of them.
+   * A program of the host was run for a call. The call may have ended by then: what several calls do together
+   * is done by the first of them.
    */
   ranProgram?(record: CallRecord, run: ProgramRun): void;
   /** A call has ended, and its answer was given. */
@@ -29,14 +29,14 @@ export interface Pod {
   readonly uid: string | undefined;
 }
 
-/** A step that was taken back when ADD failed. */
+/** A step that was run to undo a failed ADD. */
 export interface UndoneStep {
   readonly step: string;
-  /** Why it could not be taken back. */
+  /** Why the step failed. */
   readonly error?: string;
 }
 
-/** Who watches a call, and where they complain. */
+/** Who observes a call, and where their errors go. */
 interface Audience {
   readonly observers: readonly CallObserver[];
   readonly warn: (message: string) => void;
@@ -50,9 +50,9 @@ interface Beginning {
   readonly environment: Environment;
   /** How long it had waited for its turn, in milliseconds. */
   readonly waitedMs?: number | undefined;
-  /** That of the plugin that delegates to this one. */
+  /** The record of the plugin that delegates to this one. */
   readonly parent?: CallRecord;
-  /** Path of the delegate's executable, where it runs as another process. */
+  /** Path of the delegate's executable, if it runs as another process. */
   readonly executable?: string;
 }
 
@@ -60,9 +60,9 @@ interface Beginning {
 export class CallRecord {
   readonly plugin: string;
   readonly verb: string;
-  /** That of the plugin that delegates to this one. */
+  /** The record of the plugin that delegates to this one. */
   readonly parent: CallRecord | undefined;
-  /** Path of the delegate's executable, where it runs as another process. */
+  /** Path of the delegate's executable, if it runs as another process. */
   readonly executable: string | undefined;
   readonly containerId: string | undefined;
   readonly ifname: string | undefined;
@@ -70,7 +70,7 @@ export class CallRecord {
   readonly pod: Pod | undefined;
   /** Name of the network, once the configuration was read. */
   network: string | undefined;
-  /** Where the call stands in the runtime's trace, or, where spans are made, its own span. */
+  /** The span of the runtime's trace that the call belongs to or, if spans are made, the call's own. */
   trace: TraceContext | undefined;
   /** The runtime's TRACESTATE. */
   readonly traceState: string | undefined;
@@ -110,14 +110,14 @@ export class CallRecord {
     this.tell((observer) => observer.begin?.(this));
   }
 
-  /** Begins the record of a delegate. @param environment that it is called with, its verb included. */
+  /** Begins the record of a delegate. @param environment that it is called with, including its verb. */
   ofDelegate(plugin: string, environment: Environment, executable?: string): CallRecord {
     const verb = environment.CNI_COMMAND ?? '';
     const beginning = { plugin, verb, environment, parent: this, ...(executable && { executable }) };
     return new CallRecord(beginning, this.audience);
   }
 
-  /** @param name as it is in the configuration, which may be anything. */
+  /** @param name as the configuration has it, which may be of any type. */
   noteNetwork(name: unknown): void {
     if (typeof name === 'string') this.network = name;
   }
@@ -143,7 +143,7 @@ export class CallRecord {
     this.tell((observer) => observer.ranProgram?.(this, run));
   };
 
-  /** Does the delegate's call that this is the record of, and ends it. @throws what the call throws. */
+  /** Makes the delegate's call that this record is for, and ends the record. @throws what the call throws. */
   async of<T>(call: () => Promise<T>): Promise<T> {
     try {
       return await call();
@@ -155,7 +155,7 @@ export class CallRecord {
     }
   }
 
-  /** Ends the record. Returns once every observer has done what it does. */
+  /** Ends the record. Returns once every observer has finished. */
   async end(): Promise<void> {
     this.milliseconds = performance.now() - this.start;
     for (const observer of this.audience.observers) {

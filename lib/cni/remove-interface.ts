@@ -1,4 +1,4 @@
-/** Takes the interface of an attachment away. */
+/** Removes the interface of an attachment. */
 
 import { deleteLink, getLink, type Link } from '../kernel/link.ts';
 import { deleteHostLinks, peerOnHost } from '../kernel/link-group.ts';
@@ -17,9 +17,9 @@ export async function removeInterface(call: Call): Promise<boolean> {
 }
 
 /**
- * Deletes a veth pair by its end in the sandbox, together with those of other calls where there are any; or,
- * when that is out of reach but may still exist, by the host's ends that the result names. Those names are
- * random, and the MAC address must fit as well, so that no other interface is hit.
+ * Deletes a veth pair by its end in the sandbox, together with those of other calls if there are any; or,
+ * when that end is out of reach but may still exist, by the host's ends that the result names. Those names
+ * are random, and the MAC address must match as well, so that no other interface is deleted.
  */
 export async function removeVethPair(call: Call): Promise<void> {
   if (await removeWithOthers(call)) return;
@@ -50,8 +50,8 @@ async function removeWithOthers(call: Call): Promise<boolean> {
 }
 
 /**
- * Deletes a link unless it went on its own, as the kernel takes a namespace's interfaces away when it finds
- * the time.
+ * Deletes a link unless it has gone by itself, as the kernel deletes a namespace's interfaces in the
+ * background.
  */
 async function deleteLinkIfPresent(socket: RouteSocket, link: Link): Promise<boolean> {
   try {

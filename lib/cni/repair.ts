@@ -1,6 +1,6 @@
 /**
- * Repairing: what others have taken from the host's side of an attachment is brought back by what ADD does
- * for it. It is no verb of the specification, and runs within the process that asks for it.
+ * Repairing: what others have removed from the host's side of an attachment is restored in the way that ADD
+ * makes it. It is not a verb of the specification, and runs within the process that asks for it.
  */
 
 import { Call, type CallContext } from './call.ts';
@@ -10,13 +10,13 @@ import { decodeConfig, type FindPlugin, parseConfig, readPrevResult } from './ru
 
 /** What came of repairing one plugin's part of an attachment. */
 export interface RepairOutcome {
-  /** What was missing, and was seen to be there afterwards. */
+  /** What was missing, and was found to be there afterwards. */
   readonly restored: readonly string[];
-  /** What is missing: all that was, when nothing was to be changed. */
+  /** What is still missing; in a dry run, all that was found missing. */
   readonly missing: readonly string[];
-  /** Whether anything was tried to be brought back, whatever came of it. */
+  /** Whether an attempt was made to restore anything, successful or not. */
   readonly isChanged: boolean;
-  /** Why something could not be brought back, or looked at afterwards. */
+  /** Why something could not be restored, or could not be checked afterwards. */
   readonly error?: Error;
 }
 
@@ -24,11 +24,11 @@ export interface RepairOutcome {
 export interface RepairMode {
   /** Only tell what is missing. */
   readonly isDryRun: boolean;
-  /** Tells whether the attachment is still the one that the context is of. */
+  /** Tells whether the attachment is still the one that the context describes. */
   isCurrent(): boolean;
 }
 
-/** The attachment was deleted while it was repaired. What this has brought back was taken away again. */
+/** The attachment was deleted while it was being repaired. What had been restored was removed again. */
 export class OutdatedError extends Error {
   override readonly name = 'OutdatedError';
 }
@@ -40,7 +40,7 @@ const unchanged = { restored: [], isChanged: false };
  * Repairs one plugin's part of an attachment that was added before.
  * @param context as for ADD of the attachment, with the final result of its chain as "prevResult".
  * @param find the plugins of this executable, for those that delegate.
- * @throws OutdatedError; Error when it cannot be told what is missing, or only another ADD brings it back.
+ * @throws OutdatedError; Error when it cannot be told what is missing, or only another ADD can restore it.
  */
 export async function repairPlugin(
   plugin: Plugin<never>,
@@ -79,13 +79,13 @@ export async function repairPlugin(
   } catch (error) {
     return { restored: [], missing: [], isChanged: true, error: failure ?? (error as Error) };
   }
-  // What is missing now and was not before may be the rest of something.
+  // Something that is missing now and was not before may be part of something that is only half restored.
   const isPartial = missing.some((what) => !before.includes(what));
   const restored = isPartial ? [] : before.filter((what) => !missing.includes(what));
   return { restored, missing, isChanged: true, ...(failure && { error: failure }) };
 }
 
-/** Brings back one after the other, until one fails, of which nothing stays. @returns how it failed. */
+/** Makes the repairs one after another until one fails, which is rolled back. @returns why it failed. */
 async function restoreAll(
   call: Call<never>,
   repairs: readonly Repair[],

@@ -72,7 +72,7 @@ function isEmptyDns(dns: Dns | undefined): boolean {
   return !dns?.nameservers?.length && !dns?.domain && !dns?.search?.length && !dns?.options?.length;
 }
 
-/** An IP address in a configuration or result. A field that is "" has none. */
+/** An IP address in a configuration or result. A field that is "" counts as absent. */
 export const addressSchema = convert(string(), (text) => Address.parse(text), {
   emptyIsAbsent: true,
   examples: ['10.1.0.1'],
@@ -104,7 +104,7 @@ export const routeSchema = object({
 
 const interfaceSchema = object({
   name: required(string()),
-  // Plugins of others may write it as their configuration has it.
+  // Third-party plugins may write it as their configuration spells it.
   mac: convert(string(), normalizeMac),
   mtu: integer(),
   sandbox: string(),
@@ -134,8 +134,8 @@ const oldIpSchema = object({
 const oldResultSchema = object({ ip4: oldIpSchema, ip6: oldIpSchema, dns: dnsSchema });
 
 /**
- * As {@link parseResult}. In a process that only looks, a result that every plugin of a chain is given is
- * read once; nobody changes it there.
+ * As {@link parseResult}. In a read-only process, a result that every plugin of a chain is given is parsed
+ * only once; nobody changes it there.
  * @param once undefined in every other process.
  */
 export function seenResult(value: unknown, version: string, once: Once | undefined): Result {
@@ -168,7 +168,7 @@ export function parseResult(value: unknown, version: string, path = 'prevResult'
 /**
  * Reads what a plugin printed in answer to ADD.
  * @param type of the plugin, for messages.
- * @param version what a result without a "cniVersion" is in: the network's.
+ * @param version of a result without a "cniVersion": the network's.
  * @returns the result, and the version it was in.
  * @throws CniError when it is not JSON; SchemaError when it is not a result.
  */
@@ -192,8 +192,8 @@ export function readOutput(
 }
 
 /**
- * Writes a result as the given version of the specification has it.
- * @throws Error when the version cannot say it: 0.1.0 and 0.2.0 need an IP address.
+ * Writes a result in the form of the given version of the specification.
+ * @throws Error when the version cannot express it: 0.1.0 and 0.2.0 need an IP address.
  */
 export function formatResult(result: Result, version: string): string {
   if (!atLeast(version, '0.3.0')) return formatJson(toOldResult(result, version));

@@ -33,24 +33,22 @@ export type FindPlugin = (name: string) => Promise<Plugin<never>> | undefined;
 
 /** Where a call comes from and where its answer goes. */
 export interface Caller {
-  /**
-   * Path of the program that stands for this suite: a delegate that is the same is run within this process.
-   */
+  /** Path of this suite's program: a delegate that is the same program is run within this process. */
   readonly program: string;
   readonly environment: CallContext['environment'];
   readonly sharing?: CallContext['sharing'];
   readonly signal?: CallContext['signal'];
   readonly warn: (message: string) => void;
-  /** Told of the call and of its delegates', besides the log. */
+  /** Told of the call and of those of its delegates, in addition to the log. */
   readonly observers?: readonly CallObserver[];
   /** How long the call has waited for its turn, in milliseconds. */
   readonly waitedMs?: number;
   /** @throws CniError when standard input cannot be read. */
   readStdin(): Promise<string>;
   /**
-   * Writes to standard output, with which the call ends.
+   * Writes to standard output, which ends the call.
    * @param exit code of the call.
-   * @throws Error when nobody takes it, in which case ADD is undone.
+   * @throws Error when nobody reads it, in which case ADD is undone.
    */
   print(text: string, exit: number): Promise<void>;
 }
@@ -77,7 +75,7 @@ async function startRecord({ name }: Plugin<never>, caller: Caller): Promise<Cal
   return new CallRecord({ plugin: name, verb, environment, waitedMs }, audience);
 }
 
-/** Runs a plugin, and prints what comes of it. @returns the exit code. */
+/** Runs a plugin, and prints its result or error. @returns the exit code. */
 async function answer(
   plugin: Plugin<never>,
   caller: Caller,
@@ -149,9 +147,9 @@ function embedded(find: FindPlugin): CallContext['runEmbedded'] {
 
 /**
  * Runs one verb within this process.
- * @param finish what is to be done with the result of ADD; if it fails, ADD is undone.
+ * @param finish called with the result of ADD; if it fails, ADD is undone.
  * @returns the result of ADD, undefined for other verbs.
- * @throws CniError, or any Error, which the runtime gets to see with code 999.
+ * @throws CniError, or any Error, which the runtime sees with code 999.
  */
 async function invoke(
   plugin: Plugin<never>,
@@ -201,7 +199,7 @@ async function invoke(
   }
 }
 
-/** Parses standard input, and reads the keys that come before all others. @throws CniError */
+/** Parses standard input, which must be a JSON object. @throws CniError */
 export function parseConfig(stdin: string): Record<string, unknown> {
   let value: unknown;
   try {
@@ -223,8 +221,8 @@ function versionOf(config: Record<string, unknown>): string {
 }
 
 /**
- * Decodes a configuration: first the keys that every one has, then, once it is known to be for this plugin,
- * the plugin's own.
+ * Decodes a configuration: first the keys that all of them have, then, once it is known to be for this
+ * plugin, the plugin's own.
  * @throws CniError for the former, SchemaError for the latter.
  */
 export function decodeConfig(
@@ -279,7 +277,7 @@ export function readPrevResult(
   }
 }
 
-/** STATUS has codes of its own; an error without one says that no ADD can succeed. */
+/** STATUS has error codes of its own; an error without a code means that no ADD can succeed. */
 function asUnavailable(error: unknown): CniError {
   if (error instanceof CniError && error.code !== ErrorCode.Internal) return error;
   const { message } = error as Error;

@@ -11,7 +11,7 @@ import { isObject } from '../object.ts';
 /** A JSON Schema (draft 2020-12) fragment. */
 export type JsonSchema = { [keyword: string]: unknown };
 
-/** What every combinator takes beside its own options. */
+/** What every combinator takes besides its own options. */
 export interface Described {
   /** One sentence for the operator, shown by editors. */
   description?: string;
@@ -32,7 +32,7 @@ export interface Schema<T, Present extends boolean = boolean> {
    * @throws SchemaError when required.
    */
   absent?: (path: string) => T;
-  /** True where "" in a field of an object is the same as absent, as Go's net.IP has it; not so in a list. */
+  /** True where "" in a field of an object is the same as absent, as for Go's net.IP; in a list it is not. */
   readonly emptyIsAbsent?: boolean;
   readonly json: JsonSchema;
   readonly present?: Present;
@@ -56,7 +56,7 @@ export interface ObjectSchema<S extends Shape> extends Schema<InferShape<S>, fal
   readonly shape: S;
 }
 
-/** A value does not fit its schema. The message says where, what stands there, and what is wanted. */
+/** A value does not fit its schema. The message says where, what was found there, and what is expected. */
 export class SchemaError extends Error {
   readonly path: string;
 
@@ -78,9 +78,9 @@ export function decode<T>(schema: Schema<T>, value: unknown, path = ''): T {
 
 /**
  * Text.
- * @param options.values the only ones that are taken.
+ * @param options.values the only values that are allowed.
  * @param options.pattern what it must match unless it is empty, which is then the same as absent, as for the
- *   reference plugins: templates leave keys so.
+ *   reference plugins: templates leave keys empty.
  */
 export function string<T extends string = string>(
   options: Described & { values?: readonly T[]; pattern?: RegExp } = {},
@@ -141,7 +141,7 @@ export function array<T>(items: Schema<T>, options: Described = {}): Schema<T[],
   };
 }
 
-/** An object with free keys, such as sysctl names. */
+/** An object with arbitrary keys, such as sysctl names. */
 export function record<T>(values: Schema<T>, options: Described = {}): Schema<Record<string, T>, false> {
   return {
     json: describe(options, { type: 'object', additionalProperties: values.json }),
@@ -188,8 +188,8 @@ export function json(options: Described = {}): Schema<unknown, false> {
 }
 
 /**
- * A value converted after its JSON type was checked. `convert` throws an Error whose message says what is
- * wanted.
+ * A value converted after its JSON type was checked. `convertValue` throws an Error whose message says what
+ * is wanted.
  * @param options.emptyIsAbsent see {@link Schema}. The rest goes into the JSON Schema.
  */
 export function convert<A, B>(
@@ -223,7 +223,7 @@ export function required<T>(schema: Schema<T>): Schema<T, true> {
   };
 }
 
-/** A field with a value of its own when it is left out. */
+/** A field that has a default value when it is left out. */
 export function withDefault<T>(schema: Schema<T>, value: T): Schema<T, true> {
   return {
     json: { ...schema.json, default: value },
@@ -237,7 +237,9 @@ export function getKey(value: object, key: string): unknown {
   return keyReader(value)(key);
 }
 
-/** Looks up the keys of an object as {@link getKey} does, in time that does not grow with each of them. */
+/**
+ * Looks up the keys of an object as {@link getKey} does, in time that does not grow with the number of keys.
+ */
 function keyReader(value: object): (key: string) => unknown {
   let folded: Map<string, unknown> | undefined;
   return (key) => {

@@ -1,11 +1,11 @@
-/** Steps of a verb that run beside one another, or in spite of one another. */
+/** Running the steps of a verb concurrently, or each even if others fail. */
 
 import type { Call } from './call.ts';
 
 /**
- * Starts a step beside others. Its failure is kept until somebody waits for the outcome: as an unhandled
+ * Starts a step in the background. Its failure is kept until somebody waits for the outcome: as an unhandled
  * rejection it would end the process with nothing undone.
- * @returns waits for the step, and throws what it threw.
+ * @returns a function that waits for the step, and throws what it threw.
  */
 export function startBackground<T>(step: () => Promise<T>): () => Promise<T> {
   const started = step();
@@ -14,7 +14,7 @@ export function startBackground<T>(step: () => Promise<T>): () => Promise<T> {
 }
 
 /**
- * Does a step while another, started before, runs beside it. It returns when both have ended.
+ * Does a step while another, started before, runs in the background. Returns when both have ended.
  * @param background what {@link startBackground} returned.
  * @throws the error of the step, else that of the background.
  */
@@ -35,7 +35,7 @@ export async function runBeside<T>(
 }
 
 /**
- * Runs steps one after the other, every one even when one before it fails.
+ * Runs steps one after the other, each even when one before it fails.
  * @throws the first error, at the end; further ones go to standard error.
  */
 export async function runAll(call: Call, ...steps: (() => Promise<unknown> | unknown)[]): Promise<void> {
@@ -52,7 +52,7 @@ export async function runAll(call: Call, ...steps: (() => Promise<unknown> | unk
 }
 
 /**
- * Runs steps beside one another, each whatever comes of the others.
+ * Runs steps concurrently, each whatever comes of the others.
  * @throws the first error, by the order of the steps, once all have ended; further ones go to standard error.
  */
 export async function runTogether(call: Call, ...steps: (() => Promise<unknown>)[]): Promise<void> {

@@ -15,7 +15,7 @@ const format =
 
 /**
  * Reads TRACEPARENT.
- * @returns undefined when there is none, or it is malformed: then the specification has the trace begin anew.
+ * @returns undefined when there is none, or it is malformed: the specification then requires a new trace.
  */
 export function parseTraceparent(text = ''): TraceContext | undefined {
   const { version, traceId, spanId, flags, more } = format.exec(text)?.groups ?? {};

@@ -1,31 +1,31 @@
 /**
- * A client of etcd v3 by its JSON gateway, which takes less than a gRPC library to load. Source: etcd's API
- * reference, rpc.proto and kv.proto.
+ * A client of etcd v3 through its JSON gateway, which takes less than a gRPC library to load. Source: etcd's
+ * API reference, rpc.proto and kv.proto.
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { type Endpoint, keepConnections, type Tls } from '../http.ts';
 import { HttpError, openStream, type PostOptions, postJson } from './http.ts';
 
-/** How long all members together are tried; each one gets its share of what is left. */
+/** How long all members together are tried, in milliseconds; each one gets its share of what is left. */
 const longestCallMs = 10_000;
 
 /** How many clusters a process remembers. */
 const mostClients = 16;
 
-/** Status codes of gRPC after which another member may do better, such as UNAVAILABLE. */
+/** Status codes of gRPC after which another member may succeed, such as UNAVAILABLE. */
 const passing = new Set([1, 4, 8, 10, 13, 14, 15]);
 const unauthenticated = 16;
 
-/** Where etcd is, and what it asks for. */
+/** Where etcd is, and how to log in. */
 export interface EtcdSettings {
   readonly endpoints: readonly Endpoint[];
   readonly username?: string | undefined;
   readonly password?: string | undefined;
   readonly tls?: Tls | undefined;
-  /** How long all members together are tried for a request; 10 seconds by default. */
+  /** How long all members together are tried for a request, in milliseconds; 10 seconds by default. */
   readonly longestCallMs?: number | undefined;
-  /** What the configuration calls these, for messages. */
+  /** What the configuration calls these settings, for messages. */
   readonly names?: SettingNames;
 }
 
@@ -53,7 +53,7 @@ export class EtcdUnavailableError extends CniError {
 const clients = new Map<string, EtcdClient>();
 
 /**
- * The client of a cluster. A process that does many calls has one of it for all of them, which knows the
+ * The client of a cluster. A process that serves many calls has one for all of them, which remembers the
  * token and the member that answered last.
  */
 export function etcdClient(settings: EtcdSettings): EtcdClient {
@@ -72,7 +72,7 @@ export class EtcdClient {
   /** Members in the order in which they are tried: the one that answered last comes first. */
   private members: Endpoint[];
   private readonly connections = keepConnections();
-  /** What authentication has given or will give; undefined before it is asked for. */
+  /** The result of authentication, which may still be under way; undefined before it is needed. */
   private token: Promise<string> | undefined;
 
   constructor(settings: EtcdSettings) {
@@ -82,9 +82,9 @@ export class EtcdClient {
   }
 
   /**
-   * Asks the cluster. When a member fails in the middle, nobody knows whether it has done what it was asked:
-   * a request must be one that may be done twice.
-   * @param path of the gateway, as in "/v3/kv/txn".
+   * Asks the cluster. When a member fails in the middle, nobody knows whether it has carried out the request,
+   * so this must be one that may be carried out twice.
+   * @param path in the gateway, as in "/v3/kv/txn".
    * @throws EtcdUnavailableError when no member can answer; CniError when the cluster refuses.
    */
   ask(path: string, request: object): Promise<unknown> {
@@ -92,10 +92,10 @@ export class EtcdClient {
   }
 
   /**
-   * Asks a member for what it goes on telling.
-   * @param path of the gateway, as in "/v3/watch".
+   * Asks a member for a stream of messages.
+   * @param path in the gateway, as in "/v3/watch".
    * @param signal ends it.
-   * @returns its messages, until it tells no more.
+   * @returns its messages, until it sends no more.
    * @throws as {@link ask}; while messages come, the error of what ends them.
    */
   follow(path: string, request: object, signal: AbortSignal): Promise<AsyncIterable<unknown>> {
@@ -119,11 +119,11 @@ export class EtcdClient {
       if (!isStale(error)) throw error;
       this.forget(token);
     }
-    // The token had expired, or the member was started anew.
+    // The token had expired, or the member was restarted.
     return await this.callAnyone(call, await this.authenticated());
   }
 
-  /** A token, which calls at the same time wait for together. */
+  /** A token; concurrent calls wait for the same one. */
   private authenticated(): Promise<string> {
     if (this.token) return this.token;
     const token = this.authenticate();
@@ -176,7 +176,7 @@ export class EtcdClient {
     return this.settings.names ?? defaultNames;
   }
 
-  /** What a refusal of the cluster means to an operator. */
+  /** What a refusal by the cluster means to an operator. */
   private explained(error: unknown): unknown {
     if (!(error instanceof HttpError)) return error;
     const { names } = this;
@@ -189,7 +189,7 @@ export class EtcdClient {
   }
 }
 
-/** True for a refusal of the token, in place of what the user asks for. */
+/** True for a refusal of the token, rather than of what the user asks for. */
 function isStale(error: unknown): boolean {
   return (
     error instanceof HttpError &&

@@ -1,4 +1,4 @@
-/** How settings tell where etcd is, and with which certificates. */
+/** How settings say where etcd is, and which certificates to use. */
 
 import { CniError, ErrorCode } from '../errors.ts';
 import { readRegularFile } from '../file.ts';
@@ -8,12 +8,12 @@ const defaultPort = 2379;
 
 /**
  * Reads a list of members.
- * @param key name of the setting, for messages. @param text separated by commas.
- * @param usesTls for those that do not say http or https.
+ * @param key name of the setting, for messages. @param text the members, separated by commas.
+ * @param usesTls whether members that do not say http or https use TLS.
  * @throws Error for an address that makes no sense.
  */
 export function parseEndpoints(key: string, text: string, usesTls: boolean): Endpoint[] {
-  // What stands before it may be a password, which may have a comma.
+  // What is before the "@" may be a password, which may contain a comma.
   if (text.includes('@'))
     throw new Error(
       `"${key}" has an "@", but a user and a password do not go into addresses. Take them out, and set them by keys of their own`,

@@ -4,13 +4,13 @@ import type { IncomingMessage } from 'node:http';
 import { type Connections, type Endpoint, exchange, longestText, openAnswer, type Tls } from '../http.ts';
 import { isObject } from '../object.ts';
 
-/** The largest refusal that is read of what would be answered by a stream, in bytes. */
+/** The largest refusal that is read in place of a stream, in bytes. */
 const longestRefusal = 64 * 1024;
 
-/** Something answered that it will not do what it was asked. */
+/** A request was refused, or answered with something that makes no sense. */
 export class HttpError extends Error {
   override readonly name = 'HttpError';
-  /** Status code of gRPC; undefined when what answered is no etcd. */
+  /** Status code of gRPC; undefined when what answered is not etcd. */
   readonly code: number | undefined;
 
   constructor(message: string, code: number | undefined) {
@@ -30,8 +30,8 @@ export interface PostOptions {
 
 /**
  * Sends a request, and waits for the answer.
- * @throws HttpError when it is refused, or the answer makes no sense; the error of connect(2), of TLS, or one
- *   that it took too long.
+ * @throws HttpError when it is refused, or the answer makes no sense; the error of connect(2) or of TLS, or
+ *   one that says that it took too long.
  */
 export async function postJson(
   member: Endpoint,
@@ -67,7 +67,7 @@ export async function openStream(
   { tls, token, timeoutMs }: PostOptions,
   signal: AbortSignal,
 ): Promise<AsyncIterable<unknown>> {
-  // A member that has lost its leader is to say so rather than to keep silent.
+  // Makes a member that has lost its leader say so rather than keep silent.
   const headers = { 'grpc-metadata-hasleader': 'true', ...(token && { authorization: token }) };
   const request = { method: 'POST', path, body: JSON.stringify(body), tls, timeoutMs, headers };
   const end = performance.now() + timeoutMs;
@@ -79,7 +79,7 @@ export async function openStream(
   throw refusal(status, parseRecord(status, answer));
 }
 
-/** The whole text of a refusal. @throws HttpError when it has no end in time, or is too long. */
+/** The whole text of a refusal. @throws HttpError when it does not end in time, or is too long. */
 async function refusalIn(response: IncomingMessage, status: number, timeoutMs: number): Promise<string> {
   const endless = new HttpError(`HTTP status ${status}, and no end of the answer in time`, undefined);
   const late = setTimeout(() => response.destroy(endless), timeoutMs);
@@ -96,7 +96,7 @@ async function refusalIn(response: IncomingMessage, status: number, timeoutMs: n
   }
 }
 
-/** One message a line, each within "result", or "error" where something went wrong. */
+/** One message per line, each within "result", or "error" when something went wrong. */
 async function* messagesOf(response: IncomingMessage): AsyncGenerator<unknown> {
   let text = '';
   for await (const chunk of response) {

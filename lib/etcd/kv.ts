@@ -4,7 +4,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { isObject } from '../object.ts';
 import type { EtcdClient } from './client.ts';
 
-/** A condition of a transaction, of an operation within it, and what was found: see {@link transact}. */
+/** A condition of a transaction, and an operation within it: see {@link transact}. */
 export type Compare = Readonly<Record<string, unknown>>;
 export type Operation = Readonly<Record<string, unknown>>;
 
@@ -12,17 +12,17 @@ export type Operation = Readonly<Record<string, unknown>>;
 export interface KeyValue {
   readonly key: string;
   readonly value: string;
-  /** With which it ends; "0" for none. */
+  /** The lease that it ends with; "0" for none. */
   readonly lease: string;
 }
 
 /** What one operation answers. */
 export interface OperationResult {
-  /** Those found, or those that were deleted. */
+  /** The keys that were found, or deleted. */
   readonly kvs: readonly KeyValue[];
-  /** How many there are, also beyond the limit. */
+  /** How many there are, including those beyond the limit. */
   readonly count: number;
-  /** Of a transaction within the transaction. */
+  /** The result of a transaction within the transaction. */
   readonly inner: TxnResult | undefined;
 }
 
@@ -62,7 +62,7 @@ export const hasValue = (key: string, value: string): Compare => ({
   value: encode(value),
 });
 
-/** Sets a key. @param lease with which it ends; "0" for none. */
+/** Sets a key. @param lease that it ends with; "0" for none. */
 export const put = (key: string, value: string, lease = '0'): Operation => ({
   request_put: { key: encode(key), value: encode(value), lease },
 });
@@ -74,7 +74,7 @@ export const remove = (key: string): Operation => ({
 export const get = (key: string): Operation => ({ request_range: { key: encode(key) } });
 
 /**
- * Keys from one to before another. etcd 3.4 looks at all of them, whatever the limit is.
+ * Keys from one up to, but not including, another. etcd 3.4 looks at all of them, whatever the limit is.
  * @param limit how many at most; 0 for all of them.
  */
 export const range = (from: string, to: string, options: { limit?: number; keysOnly?: boolean } = {}) => ({
@@ -96,13 +96,13 @@ export const within = ({ compare, success, failure = [] }: Txn): Operation => ({
   request_txn: { compare, success, failure },
 });
 
-/** The key behind all that begin with a text. */
+/** The key after all those that begin with a text. */
 export function behindPrefix(prefix: string): string {
   return `${prefix.slice(0, -1)}${String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1)}`;
 }
 
 /**
- * Does a transaction.
+ * Carries out a transaction.
  * @throws EtcdUnavailableError, CniError as {@link EtcdClient.ask}, also for an answer that makes no sense.
  */
 export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult> {
@@ -110,7 +110,7 @@ export async function transact(client: EtcdClient, txn: Txn): Promise<TxnResult>
   return readTxn(headed(await client.ask('/v3/kv/txn', { ...txn, failure })), { ...txn, failure });
 }
 
-/** Ends a lease, and the keys that it still has. */
+/** Ends a lease, and deletes the keys that it still has. */
 export async function revokeLease(client: EtcdClient, lease: string): Promise<void> {
   await client.ask('/v3/lease/revoke', { ID: lease });
 }
@@ -126,7 +126,7 @@ export async function grantLease(client: EtcdClient, seconds: number, id = '0'):
   throw garbled();
 }
 
-/** Has a lease begin anew. @returns false when there is no such lease. */
+/** Renews a lease for its whole time. @returns false when there is no such lease. */
 export async function renewLease(client: EtcdClient, id: string): Promise<boolean> {
   const { result } = (await client.ask('/v3/lease/keepalive', { ID: id })) as { result?: unknown };
   return Number(headed(result).TTL ?? 0) > 0;
@@ -143,13 +143,16 @@ export async function keysOfLease(client: EtcdClient, id: string): Promise<strin
   return (Array.isArray(keys) ? keys : []).filter((key) => typeof key === 'string').map(decode);
 }
 
-/** The header, which every answer of etcd has, tells it from "{}" of something else. @throws CniError */
+/**
+ * The header, which every answer of etcd has, tells it from a "{}" that comes from something else.
+ * @throws CniError
+ */
 function headed(answer: unknown): Record<string, unknown> {
   if (!isObject(answer) || !isObject(answer.header)) throw garbled();
   return answer;
 }
 
-/** Reads what a transaction answers, which must be one answer of its kind for each operation. */
+/** Reads the answer to a transaction, which must have one answer of the right kind for each operation. */
 function readTxn(answer: unknown, { success, failure = [] }: Omit<Txn, 'compare'>): TxnResult {
   if (!isObject(answer) || !Array.isArray(answer.responses ?? [])) throw garbled();
   const responses = (answer.responses ?? []) as readonly unknown[];
@@ -168,9 +171,9 @@ function readOperation(response: unknown, operation: Operation): OperationResult
   return { kvs: kvs.map(readKeyValue), count: Number(found.count ?? 0), inner };
 }
 
-/** @throws CniError when it is none. */
+/** @throws CniError when it is not a key. */
 export function readKeyValue(kv: unknown): KeyValue {
-  // What is empty or zero is left out.
+  // The gateway leaves out what is empty or zero.
   const { key, value = '', lease = '0' } = isObject(kv) ? kv : {};
   if (typeof key !== 'string' || typeof value !== 'string' || typeof lease !== 'string') throw garbled();
   return { key: decode(key), value: decode(value), lease };
@@ -184,7 +187,7 @@ export function garbled(): CniError {
   );
 }
 
-/** A key as the gateway wants it. */
+/** A key or value as the gateway wants it. */
 export function encode(text: string): string {
   return Buffer.from(text, 'utf8').toString('base64');
 }

@@ -1,4 +1,4 @@
-/** What becomes of the keys below a prefix. Source: etcd's rpc.proto. */
+/** Watching the keys below a prefix. Source: etcd's rpc.proto. */
 
 import { isObject } from '../object.ts';
 import type { EtcdClient } from './client.ts';
@@ -7,7 +7,7 @@ import { behindPrefix, encode, garbled, type KeyValue, readKeyValue } from './kv
 /** The keys below a prefix at one moment. */
 export interface Listing {
   readonly kvs: readonly KeyValue[];
-  /** Counts the changes to all keys of the cluster. */
+  /** Number of the last change to any key of the cluster. */
   readonly revision: bigint;
 }
 
@@ -32,8 +32,8 @@ export async function listPrefix(client: EtcdClient, prefix: string): Promise<Li
 }
 
 /**
- * Tells of changes to the keys below a prefix.
- * @param from first revision to tell of. @param signal ends it.
+ * Reports changes to the keys below a prefix.
+ * @param from first revision to report. @param signal ends it.
  * @returns changes in order, those of one transaction together, until the member ends them.
  * @throws as {@link EtcdClient.follow}; CompactedError; Error when the cluster refuses or ends the watch.
  */

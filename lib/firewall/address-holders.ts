@@ -1,7 +1,7 @@
 /**
- * Which attachment has an address now, by what libcni and host-local have on disk. An attachment that a
- * reference plugin let through the firewall has no claim (see claims.ts), but libcni's cache has it once it
- * has been added, and host-local has its reservation before that.
+ * Which attachment has an address now, according to what libcni and host-local have on disk. An attachment
+ * that a reference plugin let through the firewall has no claim (see claims.ts), but libcni's cache has it
+ * once it has been added, and host-local has its reservation before that.
  */
 
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
@@ -13,7 +13,7 @@ import { cachedResults } from '../result-cache.ts';
 /** Where host-local keeps its reservations, unless "ipam.dataDir" says otherwise. */
 const reservations = '/var/lib/cni/networks';
 
-/** Addresses of attachments, apart from claims. */
+/** Addresses of attachments, from records other than claims. */
 export interface NotedAddresses {
   /** Those of attachments of the network that no longer exist. */
   readonly stale: readonly Address[];
@@ -36,10 +36,10 @@ export function notedAddresses(network: string, valid: readonly AttachmentId[]):
 }
 
 /**
- * Tells on DEL whether another attachment than the one that goes has an address.
+ * Tells on DEL whether an attachment other than the one being deleted has an address.
  * @param options.isKnown whether the attachment has claims: then the cache, which takes long to read on a
- *   full host, is left alone.
- * @param options.isGone whether an attachment is known to exist no longer.
+ *   full host, is not read.
+ * @param options.isGone whether an attachment is known to be gone.
  */
 export function heldByOthers(
   own: AttachmentId,
@@ -67,7 +67,10 @@ function isAlive({ sandboxes }: { sandboxes: readonly string[] }): boolean {
   return sandboxes.some((path) => !isNetnsGone(path));
 }
 
-/** The attachment that host-local has reserved an address for; undefined when it has not, or elsewhere. */
+/**
+ * The attachment that host-local has reserved an address for; undefined when there is none, or when it keeps
+ * its reservations elsewhere.
+ */
 function reserverOf(network: string, address: Address): AttachmentId | undefined {
   try {
     const text = readRegularFile(`${reservations}/${network}/${address}`);

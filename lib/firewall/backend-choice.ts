@@ -8,9 +8,9 @@ import { hasPrograms, IptablesError, isUsable, type ProbedTable, requireUsable }
 /** What the choice of a backend depends on. @typeParam Name of what may be configured besides. */
 export interface BackendChoice<Name extends string = never> {
   readonly programs: Programs;
-  /** The backend that is not to be chosen any more, as the configuration names it. */
+  /** The backend that the configuration names, which leaves nothing to choose. */
   readonly fixed?: BackendName | Name | undefined;
-  /** Families of the addresses that rules are for. What there is for IPv4 counts where there is none. */
+  /** Families of the addresses that rules are for. When there is none, the programs for IPv4 decide. */
   readonly families: readonly Family[];
   /** The table of iptables that rules would be in. */
   readonly table: ProbedTable;
@@ -25,7 +25,7 @@ export function likelyBackend<Name extends string = never>(choice: BackendChoice
 }
 
 /**
- * Works with the likely backend and, where the host has the programs of iptables but cannot use them, with
+ * Works with the likely backend or, if the host has the programs of iptables but cannot use them, with
  * nftables. The usual case starts no program to find that out.
  * @param work throws IptablesError when iptables refuses something. It changes nothing.
  * @throws what `work` throws.
@@ -44,11 +44,11 @@ export async function withBackend<T, Name extends string = never>(
 }
 
 /**
- * As {@link withBackend}, for work that changes something. Iptables may do it for one family and refuse it
- * for the other: that is taken back before nftables does it for both.
- * @param undo is told how to take back what was done.
- * @param change tells what it is given how to take back what it has done.
- * @throws what `change`, or a step that takes something back, throws.
+ * As {@link withBackend}, for work that changes something. iptables may do it for one family and refuse it
+ * for the other: the former is undone before nftables does it for both.
+ * @param undo is told how to undo what was done.
+ * @param change tells the function that it is given how to undo what it has done.
+ * @throws what `change`, or an undo step, throws.
  */
 export function changeWithBackend<T, Name extends string = never>(
   choice: BackendChoice<Name>,
@@ -71,7 +71,8 @@ export function changeWithBackend<T, Name extends string = never>(
 }
 
 /**
- * As {@link withBackend}, for a look at what rules are missing: where iptables cannot be used, it has none.
+ * As {@link withBackend}, for finding out which rules are missing: where iptables cannot be used, it has no
+ * rules.
  * @throws IptablesError when the configuration asks for an iptables that cannot be used.
  */
 export function missingWithBackend<Name extends string = never>(

@@ -6,18 +6,18 @@ import type { Address } from '../ip.ts';
 export const backendNames = ['iptables', 'nftables'] as const;
 export type BackendName = (typeof backendNames)[number];
 
-/** Registers how to take back what has just been done, should ADD fail later. */
+/** Registers how to undo what has just been done, should ADD fail later. */
 export type RegisterUndo = (what: string, step: () => Promise<void> | void) => void;
 
 /**
  * The addresses of the container's other interfaces, which may be on the same network: their rules are not
- * the attachment's, whatever bears the container's name. Looked up when needed.
+ * the attachment's, even if they bear the container's name. Looked up when needed.
  */
 export type Neighbours = () => readonly Address[];
 
 /**
  * CHECK of what a backend has made.
- * @param missing what the backend says that it would add.
+ * @param missing what the backend says it would add.
  * @param consequence a sentence without its full stop.
  * @throws Error when anything is missing.
  */

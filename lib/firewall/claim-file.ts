@@ -7,7 +7,7 @@ import { type ForwardBackendName, forwardBackendNames } from './forward.ts';
 
 /** What the firewall was told. */
 export interface ClaimDetails {
-  /** Those that were told, the latest at the end. */
+  /** The backends that were told, the latest at the end. */
   readonly backends: readonly ForwardBackendName[];
   /** firewalld's zone. */
   readonly zone?: string | undefined;
@@ -23,15 +23,15 @@ export interface Claim {
   readonly address: Address;
   /** What {@link attachmentTag} makes of the attachment. */
   readonly tag: string;
-  /** Whether it is being released: the firewall is just told. */
+  /** Whether it is being released: the firewall is being told. */
   readonly isLeaving: boolean;
 }
 
-/** Reads the name of a claim. @returns undefined for that of anything else. */
+/** Reads the name of a claim. @returns undefined for any other file name. */
 export function parseName(file: string): Claim | undefined {
   const match = /^([0-9a-f.:]+)_([0-9a-f]{16}-[0-9a-f]{16})\.(json|leaving)$/.exec(file);
   const address = match && Address.tryParse(match[1]!);
-  // Only in the form in which it is written, so that an address has one file name.
+  // Only in canonical form, so that an address has only one file name.
   return address && `${address}` === match[1]
     ? { file, address, tag: match[2]!, isLeaving: match[3] === 'leaving' }
     : undefined;
@@ -55,7 +55,7 @@ export function parseDetails(text: string): ClaimDetails {
 
 /** What was told before, and now. @param before undefined when it cannot be read. */
 export function union(before: ClaimDetails | undefined, now: ClaimDetails): ClaimDetails {
-  // Any of them may have been told.
+  // Any of the backends may have been told.
   if (!before) before = { backends: forwardBackendNames };
   return {
     ...before,
@@ -66,9 +66,9 @@ export function union(before: ClaimDetails | undefined, now: ClaimDetails): Clai
 
 /**
  * Removes all files of claims that can be removed.
- * @param warn is told of one that stays as nothing can be written: then nobody claims anything either, and
- *   DEL must come to an end.
- * @throws CniError for one that stays for another reason.
+ * @param warn is told of a file that stays because the file system is read-only: then nobody claims anything
+ *   either, and DEL must come to an end.
+ * @throws CniError for a file that stays for another reason.
  */
 export function removeClaims(
   directory: string,

@@ -1,6 +1,6 @@
 /**
- * The mark on a claim that is being released: its name, which ends in "leaving", and the time of the file.
- * Whoever claims the address meanwhile waits.
+ * The mark on a claim that is being released: its name, which ends in "leaving", and the modification time of
+ * the file. Whoever claims the address meanwhile waits.
  */
 
 import { lstatSync, lutimesSync, renameSync } from 'node:fs';
@@ -9,8 +9,8 @@ import type { Claim } from './claim-file.ts';
 import { lockSeconds, outerLockMs } from './xtables-lock.ts';
 
 /**
- * After how many seconds a claim that is still being released was left by a process that died: iptables may
- * wait for its lock twice, and for that of other plugins in between.
+ * Seconds after which a claim that is still marked must have been left by a process that died: iptables may
+ * wait for its lock twice, and for the lock of other plugins in between.
  */
 export const longestRelease = 2 * lockSeconds + outerLockMs / 1000 + 10;
 
@@ -22,15 +22,15 @@ export class ClaimMarks {
     this.directory = directory;
   }
 
-  /** Marks a claim, if it can. @returns the claim as it is called then. */
+  /** Marks a claim, if it can. @returns the claim with its new name. */
   mark(claim: Claim): { claim: Claim; isMarked: boolean } {
     const file = claim.file.replace(/json$/, 'leaving');
     let marked = claim;
     try {
       renameSync(this.path(claim.file), this.path(file));
       marked = { ...claim, file, isLeaving: true };
-      // When it was marked before, by a process that died, the time counts from now. It is that since the
-      // host was booted, which /run does not outlive: the clock may be set meanwhile.
+      // If a process that died has marked it before, the time counts from now. It is measured since boot,
+      // which /run does not survive, as the clock may be set meanwhile.
       const now = secondsAwake();
       lutimesSync(this.path(file), now, now);
       return { claim: marked, isMarked: true };
@@ -39,18 +39,18 @@ export class ClaimMarks {
     }
   }
 
-  /** Takes the mark back, after a release that failed: nobody is to wait for it. */
+  /** Removes the mark after a release that failed: nobody should wait for it. */
   unmark({ file }: Claim): void {
     try {
       renameSync(this.path(file), this.path(file.replace(/leaving$/, 'json')));
     } catch {
-      // It stays for a while.
+      // The mark expires after a while.
     }
   }
 
   /**
-   * Whether somebody is at it. A time after the present is no mark: the process was killed before it set the
-   * time, or is of an older release.
+   * Whether somebody is releasing it. A time in the future is no mark: the process was killed before it set
+   * the time, or is of an older release.
    */
   isBeingReleased({ file, isLeaving }: Claim): boolean {
     if (!isLeaving) return false;

@@ -1,11 +1,11 @@
 /**
- * Who was let through: a file for each address of each attachment, written before the firewall is told and
- * removed after it was told otherwise. An ADD that was killed, or a DEL that is told no addresses, leaves no
- * rule behind for whoever gets the address next: DEL and GC find it here. Rules do not survive a reboot, and
- * neither does /run.
+ * Who was let through: a file for each address of each attachment, written before the firewall is told to let
+ * it through and removed after it was told to stop. So an ADD that was killed, or a DEL that is given no
+ * addresses, leaves no rule behind for whoever gets the address next: DEL and GC find it here. Rules do not
+ * survive a reboot, and neither does /run.
  *
- * The name of a file says whose address it is, so that nothing has to be read to know; what is in the file
- * are hints. The name ends in "leaving" while the firewall is told to forget the address.
+ * The name of a file says whose address it is, so that no file has to be read to know; the content of the
+ * file is only a hint. The name ends in "leaving" while the firewall is being told to forget the address.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -31,13 +31,13 @@ export interface TakenClaims {
   /** Nobody has claimed any of the addresses before. */
   readonly isNew: boolean;
   /**
-   * Has the firewall let the new owner through. Then the claims end that other attachments of the network had
-   * on the addresses: a network gives an address to one attachment at a time, so those that had it before are
-   * gone.
+   * Has the firewall let the new owner through, and then drops the claims that other attachments of the
+   * network had on the addresses: a network gives an address to one attachment at a time, so those that had
+   * it before are gone.
    * @throws what `allow` throws.
    */
   settleAfter(allow: () => Promise<void>): Promise<void>;
-  /** Gives back what was not claimed before, unless the firewall may let it through all the same. */
+  /** Drops the claims that are new, unless the firewall may let their addresses through nevertheless. */
   giveBack(): void;
 }
 
@@ -55,7 +55,7 @@ export class Claims {
   private readonly marks: ClaimMarks;
   private readonly look: Once;
 
-  /** @param warn is told of files that are not as they should be. @param look shares what is seen. */
+  /** @param warn is told of files that are not as they should be. @param look shares what it finds. */
   constructor(warn: (message: string) => void, directory = defaultDirectory, look = eachTime) {
     this.warn = warn;
     this.directory = directory;
@@ -97,7 +97,7 @@ export class Claims {
           try {
             await allow();
           } catch (error) {
-            // It may have carried out the request, or do so yet: DEL and GC find the claims.
+            // The firewall may have carried out the request, or may still do so: DEL and GC find the claims.
             isUnheard = error instanceof ProgramTimeoutError;
             throw error;
           }
@@ -125,7 +125,7 @@ export class Claims {
     return this.look(`claims ${this.directory}`, byTag).get(tag) ?? [];
   }
 
-  /** Whether an attachment has claims, all of which are of a sandbox that no longer exists. */
+  /** Whether an attachment has claims, and the sandboxes of all of them no longer exist. */
   isGone(attachment: AttachmentId): boolean {
     const own = this.of(attachment);
     return own.length > 0 && !own.some((claim) => this.isAlive(claim));
@@ -137,7 +137,7 @@ export class Claims {
     return this.list().filter(({ tag }) => tag.startsWith(networkTag(network)) && !keep.has(tag));
   }
 
-  /** Removes what a process has left that was killed while it wrote a claim. */
+  /** Removes what is left by a process that was killed while it wrote a claim. */
   removeUnfinished(): void {
     removeUnfinished(this.directory);
   }
@@ -147,7 +147,7 @@ export class Claims {
     return this.list().filter((claim) => !claim.isLeaving && this.read(claim)?.backends.includes(backend));
   }
 
-  /** What the firewall was told of a claim; undefined when the file cannot be read. */
+  /** What the firewall was told about a claim; undefined when the file cannot be read. */
   read({ file }: Claim): ClaimDetails | undefined {
     try {
       const text = readStateFile(`${this.directory}/${file}`);
@@ -159,14 +159,13 @@ export class Claims {
   }
 
   /**
-   * Lets go of claims, once the firewall no longer lets the addresses through.
-   * @param claims those that the attachment, or the attachments that no longer exist, still have.
-   * @param options.known further addresses, of which nothing tells whose they are by now.
-   * @param options.inUse that the claims belong to an attachment whose addresses nobody else on its network
-   * can get yet.
-   * @param options.isHeld whether others than the claims tell that another attachment has an address.
-   * @param remove is given those of the addresses that no other attachment has claimed, and tells the
-   * firewall.
+   * Drops claims, once the firewall no longer lets the addresses through.
+   * @param claims what the attachment, or the attachments that no longer exist, still have.
+   * @param options.known further addresses, whose owners by now are not known.
+   * @param options.inUse whether the claims belong to an attachment whose addresses nobody else on its
+   *   network can get yet.
+   * @param options.isHeld whether records other than claims say that another attachment has an address.
+   * @param remove is given the addresses that no other attachment has claimed, and tells the firewall.
    * @throws CniError when a claim cannot be removed, or what `remove` throws.
    */
   async release(
@@ -186,12 +185,12 @@ export class Claims {
         if (wanted.has(`${claim.address}`) && !own.has(claim.file) && this.isAlive(claim))
           wanted.delete(`${claim.address}`);
       for (const [text, address] of wanted) if (isHeld(address)) wanted.delete(text);
-      // Another network may have the same addresses: whoever claims one meanwhile waits until it has gone.
-      // Without a mark on each claim, the lock stays held until the firewall has been told.
+      // Another network may have the same addresses: whoever claims one meanwhile waits until it has been
+      // released. Without a mark on each claim, the lock stays held until the firewall has been told.
       if (isCertain) {
         const marks = claims.map((claim) => this.marks.mark(claim));
         leaving = marks.map(({ claim }) => claim);
-        // Others may be at what was marked before.
+        // Others may be releasing what was marked before.
         marked = leaving.filter((_, i) => marks[i]!.isMarked && !claims[i]!.isLeaving);
         if (marks.every(({ isMarked }) => isMarked)) {
           lock?.close();
@@ -201,7 +200,7 @@ export class Claims {
       await remove([...wanted.values()]);
       this.dropAll(leaving);
     } catch (error) {
-      // Nobody is to wait for what is not going on any more. DEL and GC find the claims by any name.
+      // Nobody should wait for a release that has ended. DEL and GC find the claims under either name.
       for (const claim of marked) this.marks.unmark(claim);
       throw error;
     } finally {
@@ -214,7 +213,7 @@ export class Claims {
     return !claim.isLeaving && !isNetnsGone(this.read(claim)?.netns ?? '');
   }
 
-  /** Waits for the lock, at a moment at which none of the addresses is being released. */
+  /** Takes the lock at a moment when none of the addresses is being released. */
   private async lockUndisturbed(addresses: readonly Address[]): Promise<FileLock> {
     const latest = secondsAwake() + longestRelease;
     for (;;) {
@@ -244,7 +243,7 @@ export class Claims {
     return acquireLock(`${this.directory}.lock`, longestRelease * 1000);
   }
 
-  /** A full or read-only /run keeps nobody from cleaning up. */
+  /** A full or read-only /run must not keep anybody from cleaning up. */
   private async lockIfPossible() {
     try {
       return await this.lock();
@@ -260,7 +259,7 @@ export class Claims {
     try {
       names = listStateFiles(this.directory);
     } catch (error) {
-      // After any other error there may be claims. Taking them for absent would have DEL leave rules behind.
+      // After any other error there may be claims. Treating them as absent would make DEL leave rules behind.
       if (!['ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? ''))
         throw fileError('list', this.directory, error);
       this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);

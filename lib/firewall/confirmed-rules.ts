@@ -1,8 +1,8 @@
 /**
- * Shared rules that iptables has found to be there. To ask it again for each attachment costs the more the
- * more attachments there are: it reads every rule of the chain that a rule is in, and of the chain where it
- * leads. So what it has confirmed is noted as the kernel has it, by handle and content, and compared later
- * with the kernel. The files are hints: where they do not tell, or tell something else, iptables is asked.
+ * Shared rules that iptables has confirmed to exist. Asking it again for each attachment costs more the more
+ * attachments there are: it reads every rule of the chain that a rule is in, and of the chain it leads to. So
+ * what it has confirmed is recorded as the kernel has it, by handle and content, and later compared with the
+ * kernel. The files are hints: when they say nothing, or something else, iptables is asked.
  */
 
 import type { Family } from '../ip.ts';
@@ -17,7 +17,7 @@ import { isNftVariant } from './xtables-lock.ts';
 
 const directory = '/run/cni/iptables';
 
-/** True when rules that {@link rememberConfirmed} was told of are there still. */
+/** True when rules that {@link rememberConfirmed} was told of still exist. */
 export function areConfirmed(
   programs: Programs,
   family: Family,
@@ -37,7 +37,7 @@ export function areConfirmed(
   }
 }
 
-/** Remembers which rules of the kernel those are that iptables has just found to be there. */
+/** Records which of the kernel's rules are those that iptables has just confirmed. */
 export function rememberConfirmed(
   programs: Programs,
   family: Family,

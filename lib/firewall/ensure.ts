@@ -1,7 +1,7 @@
 /**
- * Adds and changes rules of iptables, for everything that has any: a single transaction in the usual case,
- * where nothing is looked for; when it is refused, a look at just the chains concerned, under a lock, until
- * what is there is what is wanted.
+ * Adds and changes rules of iptables, for everything that uses them: in the usual case by a single
+ * transaction, without listing anything; when that is refused, by listing just the chains concerned, under a
+ * lock, until they are as they should be.
  */
 
 import type { Family } from '../ip.ts';
@@ -14,10 +14,10 @@ import { hasRules, listOrAsk } from './listing.ts';
 import { isSameRule, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 import { outerLockMs } from './xtables-lock.ts';
 
-/** Held by those whose first transaction was refused, so that they do not all mend the same thing. */
+/** Held by those whose first transaction was refused, so that they do not all repair the same thing. */
 const lockFile = '/run/cni/iptables.lock';
 
-/** How often rules are composed anew because others, whom the lock does not bind, were faster. */
+/** How often rules are composed anew because others, who do not take the lock, were faster. */
 const changeTries = 5;
 
 /** What an attachment needs in one table. */
@@ -36,11 +36,11 @@ export interface OwnRules {
    * they are there.
    */
   readonly chain?: string;
-  /** The rules of its chain, and those that lead there. */
+  /** The rules of its chain, and those that lead to it. */
   readonly rules: readonly Rule[];
   /**
-   * Tells which of the rules that are in its chain, or lead there from the chains of {@link rules}, are to go
-   * as these come in their place.
+   * Tells which of the rules that are in its chain, or lead to it from the chains of {@link rules}, are to be
+   * removed because the latter replace them.
    */
   readonly outdated?: (found: readonly Rule[]) => readonly Rule[];
 }
@@ -54,8 +54,8 @@ export interface RuleChange {
 }
 
 /**
- * Makes rules be there, each once.
- * @returns what it has changed of the attachment's own.
+ * Makes sure that rules exist, each once.
+ * @returns what it has changed of the attachment's own rules.
  * @throws IptablesError when iptables refuses them; CniError TryAgainLater when another program holds a lock
  *   for too long.
  */
@@ -69,7 +69,7 @@ export async function ensureRules(
   if (own.chain) {
     const isSeen = areConfirmed(programs, family, table, shared);
     try {
-      // -N fails when the chain is there, and -A when a chain that it is in or leads to is not.
+      // -N fails when the chain exists, and -A when the chain that the rule is in or leads to does not.
       await commit(programs, family, table, [
         ...(isSeen ? [] : shared.map((rule) => renderRule('-C', rule))),
         `-N ${own.chain}`,
@@ -90,7 +90,7 @@ export async function ensureRules(
 }
 
 /**
- * What {@link ensureRules} would add, whoever has taken it away. Nothing is changed.
+ * What {@link ensureRules} would add, whoever has removed it. Nothing is changed.
  * @returns a text for each chain, as in '2 rules of chain "POSTROUTING" in table "nat" of iptables'.
  * @throws like {@link ensureRules}.
  */
@@ -113,7 +113,7 @@ export async function missingRules(
   );
 }
 
-/** Takes back what {@link ensureRules} has changed; what is shared stays. */
+/** Undoes what {@link ensureRules} has changed; what is shared stays. */
 export async function undoChange(
   programs: Programs,
   family: Family,
@@ -131,15 +131,15 @@ export async function undoChange(
   }
 }
 
-/** Commands of iptables-restore, and what they come to. */
+/** Commands of iptables-restore, and their outcome. */
 export interface Composition<T> {
   readonly commands: readonly string[];
   readonly outcome: T;
 }
 
 /**
- * Carries out what `compose` finds to be done. When iptables refuses it, as somebody else was faster, it is
- * composed anew; when that gives the same commands, they themselves are at fault.
+ * Carries out the commands of `compose`. When iptables refuses them because somebody else was faster, they
+ * are composed anew; when that gives the same commands, they themselves are at fault.
  */
 export async function changeRules<T>(
   programs: Programs,
@@ -163,7 +163,7 @@ export async function changeRules<T>(
   }
 }
 
-/** A /run that is full or read-only keeps nobody from cleaning up: composing anew does without the lock. */
+/** A full or read-only /run must not keep anybody from cleaning up: composing anew works without the lock. */
 async function lockIfPossible(): Promise<FileLock | undefined> {
   try {
     return await acquireLock(lockFile, outerLockMs);
@@ -228,8 +228,8 @@ function isListed(listed: ListedChains, rule: Rule): boolean {
 }
 
 /**
- * Asks iptables itself when a rule leads where the wanted one leads, but other releases may list it in other
- * words.
+ * Asks iptables itself when a listed rule leads where the wanted one leads, as other releases may list it in
+ * other words.
  */
 async function isThereInOtherWords(
   programs: Programs,

@@ -1,5 +1,5 @@
 /**
- * Listening for reloads and restarts of firewalld, which take rules of others away.
+ * Listening for reloads and restarts of firewalld, which remove the rules of others.
  * Source: firewalld.dbus(5), dbus-monitor(1).
  */
 
@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import type { Programs } from '../kernel/programs.ts';
 import { service } from './firewalld.ts';
 
-/** Before the bus is tried again, in milliseconds. */
+/** Pause before the bus is tried again, in milliseconds. */
 const pauseMs = 10_000;
 
 /** What is listened for. The bus checks the sender. */
@@ -19,10 +19,10 @@ const rules = [
 
 /**
  * Listens for as long as the process lives, whether or not the system bus is there.
- * @param onReload is told of each reload, start and stop of firewalld, and of the bus when it is back, as one
+ * @param onReload is told of each reload, start and stop of firewalld, and of the return of the bus, as one
  *   may have been missed.
  * @param onLoss is told once when the bus is out of reach.
- * @returns ends the listening.
+ * @returns what ends the listening when it is disposed of.
  * @throws ProgramMissingError when dbus-monitor is not installed.
  */
 export function onFirewalldReload(

@@ -44,7 +44,7 @@ export async function isFirewalldRunning(programs: Programs): Promise<boolean> {
 }
 
 async function askForFirewalld(programs: Programs): Promise<boolean> {
-  // Most hosts have no system bus, or nothing on it: that costs no child.
+  // Most hosts have no system bus: finding that out takes no child process.
   if (!hasBus(programs)) return false;
   const answer = await send(
     programs,
@@ -57,8 +57,8 @@ async function askForFirewalld(programs: Programs): Promise<boolean> {
 }
 
 /**
- * Refuses to take another firewall where firewalld filters, and only dbus-send is missing to speak to it: its
- * table of nftables rejects what the others let through.
+ * Refuses to use another firewall where firewalld filters and only dbus-send is missing to talk to it: its
+ * nftables table rejects what the others let through.
  * @throws FirewalldError
  */
 export function refuseUnheardFirewalld(programs: Programs): void {
@@ -75,7 +75,9 @@ function hasBus({ environment }: Programs): boolean {
   return Boolean(environment.DBUS_SYSTEM_BUS_ADDRESS) || existsSync(busSocket);
 }
 
-/** Waits until firewalld has done what it is doing, such as starting. If it does not run, that is at once. */
+/**
+ * Waits until firewalld has finished what it is doing, such as starting. Returns at once if it does not run.
+ */
 export async function waitForFirewalld(programs: Programs): Promise<void> {
   if (await isFirewalldRunning(programs))
     await send(programs, service, path, `${service}.getDefaultZone`, []);
@@ -91,7 +93,7 @@ export class Zone {
     this.name = name;
   }
 
-  /** Makes an address a source of the zone. @returns false when it was already. @throws FirewalldError */
+  /** Makes an address a source of the zone. @returns false when it already was. @throws FirewalldError */
   async add(address: Address): Promise<boolean> {
     const answer = await this.call('addSource', address);
     if (alreadyThere.includes(answer.exception ?? '')) return false;
@@ -100,14 +102,14 @@ export class Zone {
   }
 
   /**
-   * Takes an address out of the zone. That it is not in it, or that firewalld does not run, is no error.
+   * Removes an address from the zone. It is no error when it is not in there, or when firewalld does not run.
    * @throws FirewalldError
    */
   async remove(address: Address): Promise<void> {
     const answer = await this.call('removeSource', address);
     const isGone =
       !answer.error ||
-      // One that hangs has not removed anything: DEL is tried again.
+      // If firewalld hangs, it has not removed anything: DEL is tried again.
       (notRunning.includes(answer.error) && answer.error !== noReply) ||
       notThere.includes(answer.exception ?? '');
     if (answer.text === undefined && !isGone) throw this.refusal('removeSource', address, answer);
@@ -133,7 +135,7 @@ export class Zone {
   }
 
   private refusal(method: string, address: Address, { error, exception = '', said }: Answer): CniError {
-    // What it does with the request, once it goes on, nobody is told.
+    // Nobody is told what it does with the request once it goes on.
     if (error === noReply)
       return new ProgramTimeoutError(
         ErrorCode.TryAgainLater,
@@ -155,8 +157,8 @@ export class Zone {
 }
 
 /**
- * Lets packets through by a zone.
- * @param isolation what isolates bridges, for which firewalld has nothing.
+ * Lets packets through by means of a zone.
+ * @param isolation isolates bridges, for which firewalld has nothing.
  */
 export function firewalldForward(zone: Zone, isolation: ForwardBackend): ForwardBackend {
   return {
@@ -186,7 +188,7 @@ export function firewalldForward(zone: Zone, isolation: ForwardBackend): Forward
   };
 }
 
-/** What came of calling a method. */
+/** The outcome of calling a method. */
 interface Answer {
   /** What the method returned; undefined when it failed. */
   readonly text?: string | undefined;

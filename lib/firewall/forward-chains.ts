@@ -1,7 +1,6 @@
 /**
- * The base chains of the operator that drop forwarded packets, or those for the host itself, unless one of
- * their rules lets them through. Chains that drop only some packets are left alone: what they drop they are
- * meant to drop.
+ * The operator's base chains that drop forwarded packets, or packets for the host itself, unless one of their
+ * rules lets them through. Chains that drop only some packets are left alone: those are meant to be dropped.
  */
 
 import type { Family } from '../ip.ts';
@@ -95,7 +94,7 @@ export function filterChains(socket: NetlinkSocket, hook: 'input' | 'forward'): 
   return (['inet', 'ip', 'ip6'] as const).flatMap((family) => filterChainsOf(socket, family, hook));
 }
 
-/** @throws Error when a chain cannot be changed as its table belongs to a running program. */
+/** @throws Error when a chain cannot be changed because its table belongs to a running program. */
 export function requireChangeable(socket: NetlinkSocket, { table, name }: NftBaseChain): void {
   if (!isOwnedTable(socket, table)) return;
   const isFirewalld = table.name === 'firewalld';
@@ -121,8 +120,8 @@ function filterChainsOf(
 }
 
 /**
- * The families of which a chain drops what it does not let through, by its policy or by a rule. Chains that
- * it jumps to are left to whoever made them.
+ * The families for which a chain drops whatever it does not let through, by its policy or by a rule. Chains
+ * that it jumps to are left to whoever made them.
  */
 function closedFamilies(socket: NetlinkSocket, chain: NftBaseChain): Family[] {
   const families = familiesOfTable(chain.table);
@@ -135,8 +134,8 @@ function closedFamilies(socket: NetlinkSocket, chain: NftBaseChain): Family[] {
 
 /**
  * The first packet of a TCP connection. A chain is closed to a family when it drops these whatever their
- * addresses, ports and interfaces: it may do so with an answer for each family and protocol, and have let
- * through before what belongs to a connection.
+ * addresses, ports and interfaces: it may reject them in a different way for each family and protocol, and
+ * may have accepted packets of existing connections before.
  */
 const firstPackets: Record<Family, KnownPacket> = {
   4: firstPacket(NFPROTO_IPV4, 0x08, 0x00),

@@ -1,6 +1,6 @@
 /**
  * Letting forwarded packets through by iptables. Chains, rules and comments are the reference firewall
- * plugin's, so that the one suite checks and deletes what the other added.
+ * plugin's, so that either suite checks and deletes what the other added.
  */
 
 import type { Address, Family } from '../ip.ts';
@@ -42,8 +42,8 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         const { isolation, own, ...rules } = rulesOf(request, family);
         const remove = () => undoChange(programs, family, table, { added: own, removed: [] });
         if (isNew) {
-          // Nobody has the addresses, so that their rules need not be looked for; what is shared is there but
-          // for the first time.
+          // Nobody has the addresses, so that their rules need not be looked for; the shared rules exist
+          // except the first time.
           const asked = [rules.shared, isolation].filter(
             (list) => !areConfirmed(programs, family, table, list),
           );
@@ -94,7 +94,7 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
   };
 }
 
-/** What lets connections from the addresses through, and the answers to them. */
+/** The rules that let connections from the addresses through, and the answers to them. */
 function accepting(addresses: readonly Address[], family: Family): Rule[] {
   return addresses
     .filter((address) => address.family === family)
@@ -109,8 +109,8 @@ function accepting(addresses: readonly Address[], family: Family): Rule[] {
 }
 
 /**
- * The same of a rule that is not quite as {@link accepting} has it.
- * @param addresses with and without length.
+ * Whether a rule does the same as one of {@link accepting}, even if it is not quite alike.
+ * @param addresses with and without prefix length.
  */
 function isAccepting(rule: Rule, addresses: ReadonlySet<string>): boolean {
   const isOurs = (prefix: string | undefined) => prefix !== undefined && addresses.has(prefix);

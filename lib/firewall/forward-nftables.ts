@@ -1,10 +1,10 @@
 /**
  * Letting forwarded packets through by nftables.
  *
- * An accept in one base chain does not overrule a drop in another, so what lets containers through must be in
- * the very chains of the operator that drop. Each of these gets a jump to a chain of ours in its table, which
- * looks addresses up in sets: however many containers there are, a packet costs one look, and to add, check
- * or remove an address is one request about one element.
+ * An accept in one base chain does not overrule a drop in another, so the rules for containers must be in the
+ * very chains of the operator that drop. Each of these gets a jump to a chain of ours in its table, which
+ * looks addresses up in sets: however many containers there are, a packet costs one lookup, and adding,
+ * checking or removing an address is one request about one element.
  */
 
 import type { Address, Family } from '../ip.ts';
@@ -47,11 +47,11 @@ const setNames = { 4: 'cni_forward_ipv4', 6: 'cni_forward_ipv6' } as const;
 export interface NftablesForwardOptions {
   readonly programs: Programs;
   /**
-   * The base chain to change, as in "inet filter forward"; when left out, every one that drops all of a
-   * family that none of its rules lets through.
+   * The base chain to change, as in "inet filter forward"; when left out, every one that drops all packets of
+   * a family that none of its rules lets through.
    */
   readonly chain: string | undefined;
-  /** Addresses that were let through before, for when somebody has loaded the ruleset anew without them. */
+  /** Addresses that were let through before, in case somebody has reloaded the ruleset without them. */
   readonly known: () => readonly { address: Address; comment: string }[];
 }
 
@@ -87,7 +87,7 @@ export function nftablesForward({ programs, chain, known }: NftablesForwardOptio
           ),
           ...added.map(({ set, address }) => addElement(set, address.toBytes(), comment)),
         ];
-        // A jump that two insert at once would be there twice; an element cannot be.
+        // A jump that two calls insert at once would exist twice; an element cannot.
         return changes.length > 0 ? { exclusive: requests } : requests;
       }, takeBack);
       if (isolation) isolate(isolation, families);
@@ -163,8 +163,8 @@ function removeElements(places: readonly Place[]): void {
 }
 
 /**
- * What makes a base chain lead to our chain, and that let through what is in the sets: nothing when it does
- * already.
+ * The requests that make a base chain lead to our chain, which lets through what is in the sets: none when it
+ * does already.
  * @param created is told of the sets that this creates.
  */
 function setUp(socket: NetlinkSocket, target: NftBaseChain, created: NftSet[]): Request[] {

@@ -1,4 +1,4 @@
-/** Letting forwarded packets through: what a way to do it has to do. */
+/** Letting forwarded packets through: what each backend has to do. */
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Address, Family } from '../ip.ts';
@@ -28,20 +28,20 @@ export interface ForwardRequest {
   readonly isolation: Isolation | undefined;
 }
 
-/** One way to let packets through. */
+/** A backend that lets packets through. */
 export interface ForwardBackend {
   /**
    * Lets the addresses through, and isolates the bridge. Doing it twice is no error.
-   * @param isNew that nobody has let these addresses through before.
-   * @param undo is told how to take back what this call has added, and that alone.
+   * @param isNew whether nobody has let these addresses through before.
+   * @param undo is told how to undo what this call has added, and only that.
    */
   allow(request: ForwardRequest, isNew: boolean, undo: RegisterUndo): Promise<void>;
   /**
-   * What is missing of what {@link allow} makes, as texts: nothing when packets of every address get through,
+   * Describes what is missing of what {@link allow} makes: nothing when packets of every address get through,
    * and the bridge is isolated.
    */
   missing(request: ForwardRequest): Promise<string[]>;
-  /** Takes back what {@link allow} did for addresses. What is not there is no error. */
+  /** Undoes what {@link allow} did for addresses. It is no error when there is nothing to undo. */
   remove(addresses: readonly Address[]): Promise<void>;
   /** @throws Error when the backend cannot be used on this host. It changes nothing. */
   probe(): Promise<void>;

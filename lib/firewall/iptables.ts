@@ -1,6 +1,6 @@
 /**
- * iptables, by transactions: one iptables-restore a family, however many rules it changes, so that the rules
- * are never half there and the lock is taken once. Sources: iptables(8), iptables-restore(8).
+ * iptables, by transactions: one iptables-restore per family, however many rules it changes, so that rules
+ * are never half in place and the lock is taken once. Sources: iptables(8), iptables-restore(8).
  */
 
 import { CniError, ErrorCode } from '../errors.ts';
@@ -13,7 +13,7 @@ import { lockSeconds, takeLock, withoutLock, xtablesLock } from './xtables-lock.
 /** Exit code of iptables when the lock is held, or the kernel's memory is short. */
 const RESOURCE_PROBLEM = 4;
 
-/** iptables refused a transaction, of which nothing was done. */
+/** iptables refused a transaction, and nothing was done. */
 export class IptablesError extends CniError {
   override readonly name = 'IptablesError';
 }
@@ -48,7 +48,7 @@ export async function commit(
   });
 }
 
-/** One transaction, whoever the commands are from. */
+/** Carries out one transaction, whichever calls its commands are from. */
 async function transact(
   programs: Programs,
   family: Family,
@@ -65,7 +65,7 @@ async function transact(
   if (status !== 0) throw failure(`${program} refused the rules in table "${table}"`, stderr, `\n${input}`);
 }
 
-/** The error of a program that failed. @param more what to show behind what it said. */
+/** The error of a program that failed. @param more what to show after what it said. */
 export function failure(message: string, stderr: string, more = ''): CniError {
   // The last is all that iptables-legacy-restore says.
   const mayBeDenied =
@@ -78,7 +78,7 @@ export function failure(message: string, stderr: string, more = ''): CniError {
 }
 
 /**
- * As {@link commit}, for commands that may be refused, such as questions whether rules are there.
+ * As {@link commit}, for commands that may be refused, such as checks whether rules exist.
  * @returns false when iptables refused them, and nothing was done.
  */
 export async function tryCommit(
@@ -96,7 +96,7 @@ export async function tryCommit(
   }
 }
 
-/** What a family needs of the programs. */
+/** The programs that each family needs, by their suffixes. */
 const requiredPrograms = ['', '-restore'] as const;
 
 /**
@@ -113,7 +113,7 @@ function requireInstalled(programs: Programs, family: Family): void {
   }
 }
 
-/** Tables that can be probed, with a rule of what CNI plugins need there. */
+/** Tables that can be probed, each with a rule that has what CNI plugins need there. */
 const probes = {
   filter: '-m comment --comment probe -m conntrack --ctstate ESTABLISHED -j ACCEPT',
   nat: '-m comment --comment probe -j MASQUERADE',
@@ -127,8 +127,8 @@ export type ProbedTable = keyof typeof probes;
 const lacksExtension = /missing kernel module/;
 
 /**
- * Makes sure that iptables can be used, as it cannot on hosts that have its programs but no kernel modules
- * for the table, or for what rules match and do. A rule is tested, so that nothing is changed.
+ * Makes sure that iptables can be used: some hosts have its programs, but no kernel modules for the table, or
+ * for the matches and targets of rules. A rule is only tested, so that nothing is changed.
  * @throws like {@link commit}.
  */
 export async function requireUsable(programs: Programs, family: Family, table: ProbedTable): Promise<void> {
@@ -163,8 +163,8 @@ export function hasPrograms(programs: Programs, wanted: readonly Family[]): bool
 }
 
 /**
- * Runs something for both families, beside one another.
- * @throws the first error, when both have ended.
+ * Runs something for several families concurrently.
+ * @throws the first error, when all have ended.
  */
 export async function forFamilies(
   wanted: readonly Family[],
@@ -174,7 +174,7 @@ export async function forFamilies(
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
-/** Like {@link forFamilies} where a family whose programs are missing has nothing to clean up. */
+/** Like {@link forFamilies}, but a family whose programs are missing counts as having nothing to clean up. */
 export async function forInstalledFamilies(
   work: (family: Family) => Promise<void>,
   wanted: readonly Family[] = families,
@@ -188,7 +188,7 @@ export async function forInstalledFamilies(
   });
 }
 
-/** Like {@link forInstalledFamilies} where a family whose table cannot be used has nothing there either. */
+/** Like {@link forInstalledFamilies}, and the same for a family whose table cannot be used. */
 export async function forUsableFamilies(
   programs: Programs,
   table: ProbedTable,
@@ -205,7 +205,7 @@ export async function forUsableFamilies(
   }, wanted);
 }
 
-/** Has a program wait for the lock. */
+/** Options that make a program wait for the lock. */
 export const waiting = ['--wait', String(lockSeconds)];
 
 /** Name of a program of iptables, such as "ip6tables-restore". */

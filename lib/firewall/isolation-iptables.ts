@@ -32,7 +32,10 @@ export function isolationRules({ bridge, policy }: Isolation): SharedRule[] {
   ];
 }
 
-/** Makes the rules be there, each once, in place of those that other releases wrote with other comments. */
+/**
+ * Makes sure that the rules exist, each once, in place of those that other releases wrote with other
+ * comments.
+ */
 export async function ensureIsolation(
   programs: Programs,
   family: Family,
@@ -77,8 +80,8 @@ async function listStages(
 }
 
 /**
- * Rules that bear another comment in other releases of either suite: those that all bridges share, and the
- * one that drops.
+ * Existing rules like a wanted one, with the comment of another release of either suite: releases differ in
+ * the comments on rules that all bridges share, and on the one that drops.
  */
 function alike(present: ReadonlyMap<string, Rule[] | undefined>, wanted: Rule): Rule[] {
   if (option(wanted, '--comment') !== sharedComment) return [];

@@ -1,8 +1,8 @@
 /**
- * Keeping bridges, and the containers of a bridge, apart by nftables, in tables of our own: a drop counts
- * wherever it is. In the family "inet" is what the host routes; what the bridge itself passes on is in the
- * family "bridge". A kernel that cannot tell bridges apart there (CONFIG_NFT_BRIDGE_META) must show bridged
- * packets to the family "inet", as br_netfilter does.
+ * Keeping bridges, and the containers of a bridge, apart by nftables, in tables of our own: a drop is final
+ * wherever it is. The family "inet" sees what the host routes; what the bridge itself forwards is in the
+ * family "bridge". A kernel that cannot tell bridges apart there (without CONFIG_NFT_BRIDGE_META) must show
+ * bridged packets to the family "inet", as br_netfilter does.
  */
 
 import type { Family } from '../ip.ts';
@@ -85,14 +85,14 @@ function composeRules(socket: NetlinkSocket, wanted: readonly IsolationRule[]): 
     ]);
 }
 
-/** True when the family "inet" sees what bridges pass on. */
+/** True when the family "inet" sees what bridges forward. */
 function showsBridgedPackets(families: readonly Family[]): boolean {
   return families.every(
     (family) => readSysctl(['bridge', `bridge-nf-call-${family === 4 ? 'iptables' : 'ip6tables'}`]) === '1',
   );
 }
 
-/** What the host routes. */
+/** Rules for what the host routes. */
 function routedRules({ bridge, policy }: Isolation): IsolationRule[] {
   const name = interfaceName(bridge);
   const table = isolationTable;
@@ -111,7 +111,7 @@ function routedRules({ bridge, policy }: Isolation): IsolationRule[] {
   ];
 }
 
-/** What a bridge passes on. */
+/** Rules for what a bridge forwards. */
 function bridgedRules({ bridge }: Isolation): IsolationRule[] {
   const name = interfaceName(bridge);
   return ([4, 6] as const).map((family) => ({

@@ -10,16 +10,16 @@ import { parseRules, type Rule, renderRule, ruleKey, targetOf } from './rules.ts
 import { isNftVariant, withoutLock } from './xtables-lock.ts';
 
 /**
- * iptables cannot list a chain, or a table that has one, as it holds rules of nft that iptables has no words
- * for. It takes commands all the same.
+ * iptables cannot list a chain, or a table with such a chain, because it holds rules of nft that iptables
+ * cannot express. It still accepts commands.
  */
 export class UnlistableError extends CniError {
   override readonly name = 'UnlistableError';
 }
 
 /**
- * What iptables says where the kernel cannot have the table, and so has no rules in it: it was started with
- * "ipv6.disable=1", or a module is missing. The last two are of iptables-nft, without nfnetlink and without
+ * What iptables says when the kernel cannot have the table, and so has no rules in it: it was started with
+ * "ipv6.disable=1", or a module is missing. The last two are from iptables-nft, without nfnetlink and without
  * nf_tables.
  */
 const impossible =
@@ -27,7 +27,7 @@ const impossible =
 
 /**
  * Lists rules.
- * @param chain only those of this chain, which costs far less on a full host; of every chain when left out.
+ * @param chain lists only its rules, which costs far less on a full host; those of every chain when left out.
  * @returns undefined when there is no such chain or table.
  * @throws like {@link commit}; UnlistableError.
  */
@@ -42,7 +42,8 @@ export async function list(
   const program = chain ? programOf(family, '') : programOf(family, '-save');
   const args = chain ? [...waiting, '-t', table, '-S', chain] : ['-t', table];
   const { status, stdout, stderr } = await run(programs, program, args, withoutLock(programs, program));
-  // iptables-nft says it of chains that do not exist as well, iptables-nft-save in place of a table's rules.
+  // iptables-nft says so of chains that do not exist as well; iptables-nft-save prints it instead of a
+  // table's rules.
   if (/^# Table .* is incompatible|is incompatible, use/m.test(`${stdout}\n${stderr}`)) {
     if (chain && !chainExistsInNftables(family, table, chain)) return undefined;
     throw unlistable(family, table, chain, stderr || stdout.trim());
@@ -75,7 +76,7 @@ async function save(programs: Programs, family: Family, table: string): Promise<
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
 }
 
-/** A table as it was when a process that only looks first looked at it. */
+/** A table as it was when a read-only process first looked at it. */
 interface SeenTable {
   /** Rules by chain. */
   readonly chains: ReadonlyMap<string, Rule[]>;
@@ -83,7 +84,7 @@ interface SeenTable {
   readonly keys: ReadonlySet<string>;
 }
 
-/** @returns undefined when each call is to look for itself, or the table cannot be listed as a whole. */
+/** @returns undefined when each call has to look for itself, or the table cannot be listed as a whole. */
 async function seenTable(programs: Programs, family: Family, table: string): Promise<SeenTable | undefined> {
   return await programs.once?.(`iptables ${family} ${table} ${programs.path}`, async () => {
     const text = await save(programs, family, table).catch((error: unknown) => {
@@ -98,7 +99,7 @@ async function seenTable(programs: Programs, family: Family, table: string): Pro
     let keys: Set<string> | undefined;
     return {
       chains,
-      // Not every table is asked for whole rules, and on a full host it has thousands.
+      // Made only when needed: on a full host, a table has thousands of rules.
       get keys() {
         keys ??= new Set(rules.map(ruleKey));
         return keys;
@@ -108,8 +109,8 @@ async function seenTable(programs: Programs, family: Family, table: string): Pro
 }
 
 /**
- * Whether rules are there, all of them. Those that are not listed word by word are asked for, as other
- * releases may list them in other words.
+ * Whether all of the rules exist. If they are not listed word for word, iptables is asked, as other releases
+ * may list them in other words.
  * @throws like {@link commit}.
  */
 export async function hasRules(
@@ -174,7 +175,8 @@ export async function chainExists(
 }
 
 /**
- * Whether a chain is not there, as far as can be told at once: always false for iptables-legacy.
+ * Whether a chain does not exist, as far as can be told without starting a program: always false for
+ * iptables-legacy.
  * @throws NftablesError
  */
 export function isKnownToBeAbsent(programs: Programs, family: Family, table: string, chain: string): boolean {

@@ -1,6 +1,5 @@
 /**
- * Drops frames that bear another source MAC address than the container's own, by nftables in the bridge
- * family.
+ * Drops frames with a source MAC address other than the container's own, by nftables in the bridge family.
  */
 
 import type { AttachmentId } from '../attachment.ts';
@@ -28,12 +27,14 @@ const priority = -300;
 const commentStart = 'macspoofchk-';
 
 /**
- * Lets only frames with the given source MAC address in by a port of the bridge, which has just been created.
+ * Accepts only frames with the given source MAC address from a port of the bridge, which has just been
+ * created.
  */
 export function addMacSpoofCheck(attachment: AttachmentId, port: string, mac: string): void {
   const { chain, macChain, comment } = namesOf(attachment);
   changeNftables((socket) => {
-    // A rule for a port of that name is of one that no longer exists, and would drop the frames of this one.
+    // An existing rule for a port of that name belongs to a port that is gone, and would drop the frames of
+    // this one.
     const stale = listChecks(socket).filter((rule) => rule.comment === comment || portOf(rule) === port);
     const others = new Set(stale.flatMap((rule) => targetChain(rule) ?? []));
     others.delete(chain);
@@ -53,7 +54,7 @@ export function addMacSpoofCheck(attachment: AttachmentId, port: string, mac: st
   });
 }
 
-/** Takes the check back. Doing it twice is no error. */
+/** Removes the check. Doing it twice is no error. */
 export function deleteMacSpoofCheck(attachment: AttachmentId): void {
   const { chain, comment } = namesOf(attachment);
   changeNftables((socket) =>
@@ -66,7 +67,7 @@ export function deleteMacSpoofCheck(attachment: AttachmentId): void {
 }
 
 /**
- * @param look shares what is seen with other calls of a process that only looks.
+ * @param look shares what it finds with other calls of a read-only process.
  * @throws Error when frames with a wrong MAC address would get in.
  */
 export function checkMacSpoofCheck(attachment: AttachmentId, port: string, mac: string, look?: Once): void {
@@ -108,8 +109,8 @@ function listChecks(socket: NetlinkSocket): NftRule[] {
 }
 
 /**
- * The jump to a chain goes first, then what is in it, then the chain and the one that it leads to, as far as
- * they exist.
+ * Removes the jump to a chain first, then what is in it, then the chain and the one that it leads to, as far
+ * as they exist.
  */
 function removal(socket: NetlinkSocket, jumps: readonly NftRule[], chains: readonly string[]): Request[] {
   const present = chains

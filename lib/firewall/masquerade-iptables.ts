@@ -1,6 +1,6 @@
 /**
  * Masquerading by iptables: a chain for each container on a network, which the container's packets are sent
- * to from POSTROUTING unless they stay within the subnet.
+ * to from POSTROUTING, and which masquerades them unless they stay within the subnet.
  */
 
 import type { AttachmentId } from '../attachment.ts';
@@ -89,7 +89,8 @@ function ruleSetOf(family: Family, attachment: AttachmentId, prefixes: readonly 
     own: {
       chain: masqueradeChain(attachment),
       rules,
-      // Some of them may be there: in the chain, what is masqueraded comes after what is not.
+      // Rules that exist already are added again: in the chain, what is masqueraded must come after what is
+      // not.
       outdated: (found) => found.filter((one) => rules.some((rule) => isSameRule(one, rule))),
     },
   };

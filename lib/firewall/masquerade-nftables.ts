@@ -88,16 +88,18 @@ export const nftablesMasquerade = (programs: Programs): MasqueradeBackend => ({
 });
 
 /**
- * Whom there are rules of, as their comments say. Comments that were cut, as they were too long, tell nobody.
- * @param look shares what is seen with other calls of a process that only looks.
+ * The attachments that there are rules for, as their comments say. Comments that were cut for their length
+ * name none.
+ * @param look shares what it finds with other calls of a read-only process.
  */
 export function masqueradedAttachments(look?: Once): AttachmentId[] {
   return seenRules(table, checks, look).flatMap(({ comment }) => readAttachmentComment(comment) ?? []);
 }
 
 /**
- * The table with what all containers share: nothing when the base chain leads where it should.
- * @param whole even then.
+ * The requests that make the table with what all containers share: none when the base chain leads where it
+ * should.
+ * @param whole whether to make them even then.
  */
 function setUp(socket: NetlinkSocket, whole: boolean) {
   const rules = replaceRules(socket, table, 'postrouting', [
@@ -124,7 +126,7 @@ function rulesOf(attachment: AttachmentId, rules: readonly NftRule[]): NftRule[]
   return rules.filter(({ comment }) => comment.startsWith(tag));
 }
 
-/** What masquerades an address unless its packets stay within the subnet. */
+/** The rule that masquerades an address unless its packets stay within the subnet. */
 function expressionsOf(prefix: Prefix): Attribute[] {
   return [
     ...isFamily(prefix.family),

@@ -1,4 +1,4 @@
-/** Masquerading: packets of a container that leave its subnet bear the host's address. */
+/** Masquerading: packets of a container that leave its subnet get the host's address. */
 
 import type { Programs } from '../kernel/programs.ts';
 import type { BackendName } from './backend.ts';

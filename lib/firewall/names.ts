@@ -34,8 +34,8 @@ export function portMapChain({ network, containerId }: Omit<AttachmentId, 'ifnam
 }
 
 /**
- * Comment on the rules that lead to a container's port mappings. The reference cuts it to 256 characters in
- * this way.
+ * Comment on the rules that lead to a container's port mappings. The reference plugin cuts it to 256
+ * characters in this way.
  */
 export function portMapComment({ network, containerId }: Omit<AttachmentId, 'ifname'>): string {
   const comment = `dnat name: "${network}" id: "${containerId}"`;
@@ -57,8 +57,8 @@ export function networkTag(network: string): string {
 }
 
 /**
- * A hash that stands for an attachment, after that of its network: in comments and file names, where the
- * names themselves may be too long.
+ * A hash that stands for an attachment, preceded by that of its network: in comments and file names, where
+ * the names themselves may be too long.
  */
 export function attachmentTag({ network, containerId, ifname }: AttachmentId): string {
   return `${networkTag(network)}-${hashName(16, '', `${ifname}:${containerId}`)}`;
@@ -71,7 +71,10 @@ export function attachmentComment(attachment: AttachmentId): string {
   return cutComment(text.replaceAll('"', ''));
 }
 
-/** Reads an attachment back. @returns undefined for other comments, and for one that may have been cut. */
+/**
+ * Reads an attachment back.
+ * @returns undefined for other comments, and for comments that may have been cut.
+ */
 export function readAttachmentComment(comment: string): AttachmentId | undefined {
   if (Buffer.byteLength(comment) >= longestComment) return undefined;
   const match = /^[0-9a-f-]+, net: ([^,"]+), if: ([^,"]+), id: ([^,"]+)$/.exec(comment);

@@ -1,4 +1,4 @@
-/** nftables in the firewall's words: matches on addresses and ports, and a socket for transactions. */
+/** nftables as the firewall uses it: matches on addresses and ports, and a socket for transactions. */
 
 import { CniError, ErrorCode } from '../errors.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
@@ -23,8 +23,8 @@ export const Hook = { prerouting: 0, input: 1, forward: 2, output: 3, postroutin
 const addressOffset = { 4: { saddr: 12, daddr: 16 }, 6: { saddr: 8, daddr: 24 } } as const;
 
 /**
- * The process's socket for the nftables of its own namespace. It stays open: while there are rules to be done
- * away with, the kernel has whoever closes such a socket wait for that, some 15 ms, and holds up all changes
+ * The process's socket for the nftables of its own namespace. It stays open: while deleted rules are still to
+ * be freed, the kernel makes whoever closes such a socket wait for that, some 15 ms, and holds up all changes
  * meanwhile.
  */
 let opened: NetlinkSocket | undefined;
@@ -43,8 +43,8 @@ export class NftablesError extends CniError {
 }
 
 /**
- * Asks the nftables of the host's namespace, or changes them.
- * @param work must have ended when it returns: the socket is everybody's.
+ * Reads or changes the nftables of the host's namespace.
+ * @param work must have finished when it returns: the socket is shared.
  * @throws NftablesError that says what to do when the kernel refuses something.
  */
 export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
@@ -64,7 +64,7 @@ export function withNftables<T>(work: (socket: NetlinkSocket) => T): T {
 
 /**
  * The rules of a chain of the host.
- * @param look shares what is seen with other calls of a process that only looks.
+ * @param look shares what it finds with other calls of a read-only process.
  * @throws NftablesError
  */
 export function seenRules(table: NftTable, chain: string, look: Once = eachTime): readonly NftRule[] {
@@ -121,23 +121,23 @@ const remedies: Record<string, string> = {
 
 function explained(error: NetlinkError): NftablesError {
   const { code, index, message } = error;
-  // What is said of the transaction itself, before any request in it, is said of nftables.
+  // An error of the transaction itself, rather than of a request in it, is about nftables as a whole.
   if (index < 0 && ['EINVAL', 'EOPNOTSUPP'].includes(code)) return missing(error);
   const remedy = remedies[code] ?? 'Compare what is there with "nft list ruleset"';
   return new NftablesError(`${message}. ${remedy}`, error);
 }
 
-/** The table of nf_tables where iptables keeps one of its own. */
+/** The table of nf_tables in which iptables keeps one of its tables. */
 export function nftTableOf(family: Family, name: string): NftTable {
   return { family: family === 4 ? 'ip' : 'ip6', name };
 }
 
 /** How often a change is composed anew when others were faster. */
 const changeTries = 10;
-/** The same for an exclusive change, which every other change of the ruleset outdates. */
+/** The same for an exclusive change, which any other change of the ruleset makes outdated. */
 const exclusiveTries = 200;
 
-/** What is to be done, if nobody has changed anything since it was composed. */
+/** A change that is made only if nobody has changed anything since it was composed. */
 export interface ExclusiveChange {
   readonly exclusive: readonly Request[];
 }
@@ -145,8 +145,8 @@ export interface ExclusiveChange {
 /**
  * Carries out a change that depends on what is there.
  * @param compose looks, and says what to do. It is asked `again` when something that it names has gone
- * meanwhile, as two DELs at once may have it.
- * @param registerUndo is called once the change is made, or may have been made, as no answer came.
+ *   meanwhile, as may happen with two DELs at once.
+ * @param registerUndo is called once the change is made, or may have been made because no answer came.
  */
 export function changeNftables(
   compose: (socket: NetlinkSocket, again: boolean) => readonly Request[] | ExclusiveChange,
@@ -181,7 +181,7 @@ function generationOf(socket: NetlinkSocket): number | undefined {
   }
 }
 
-/** The packet is of this family: needed in tables of both. */
+/** The packet is of this family: needed in tables of both families. */
 export function isFamily(family: Family): Attribute[] {
   return meta('nfproto', Uint8Array.of(addressFamily[family]));
 }

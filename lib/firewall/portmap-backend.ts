@@ -1,4 +1,4 @@
-/** What a way to map ports has to do, and what it is told. */
+/** What each backend for port mappings has to do, and what it is told. */
 
 import type { AttachmentId } from '../attachment.ts';
 import type { Address, Family, Prefix } from '../ip.ts';
@@ -10,22 +10,22 @@ export interface PortMapping {
   containerPort: number;
   /** "tcp", "udp" or "sctp". */
   protocol: string;
-  /** Address on the host; every address of it when left out. */
+  /** Address on the host; all of its addresses when left out. */
   hostIP?: Address;
 }
 
 /** What the operator chose for a network. */
 export interface PortMapOptions {
   /**
-   * Masquerade what comes from the host itself or from the container to its own port; without it neither gets
-   * through.
+   * Masquerade connections from the host itself, and from the container to its own port; without it, neither
+   * gets through.
    */
   snat: boolean;
   /** Masquerade every source. */
   masqAll: boolean;
   /** Bit of the packet mark that asks for masquerading, 0 to 31. */
   markMasqBit: number;
-  /** Chain of somebody else's that marks packets for masquerading. */
+  /** Somebody else's chain that marks packets for masquerading. */
   externalSetMarkChain?: string | undefined;
   /** Further matches that a packet must meet. */
   conditions: Record<Family, readonly string[]>;
@@ -41,29 +41,30 @@ export interface PortMapRequest {
   readonly neighbours: Neighbours;
 }
 
-/** One way to map ports. */
+/** A backend that maps ports. */
 export interface PortMapBackend {
   /**
-   * Maps ports, in place of any that the attachment has. Mappings whose container no longer exists give way.
-   * @param undo is told how to take back what this call has changed, and that alone.
-   * @returns the mappings that gave way.
+   * Maps ports, in place of any that the attachment has. Mappings in the way whose container no longer exists
+   * are removed.
+   * @param undo is told how to undo what this call has changed, and only that.
+   * @returns the mappings that were in the way.
    * @throws Error naming the holder when a port is taken.
    */
   add(request: PortMapRequest, undo: RegisterUndo): Promise<MappedPort[]>;
   /**
    * Makes way for mappings by another backend, as {@link add} does by this one.
-   * @returns the mappings that gave way.
+   * @returns the mappings that were in the way.
    * @throws Error naming the holder when a port is taken.
    */
   free(request: PortMapRequest): Promise<MappedPort[]>;
   /**
    * Removes every mapping of the attachment.
    * @param neighbours none when the sandbox no longer exists.
-   * @param hints what is known of it; never needed, but it may save a look.
+   * @param hints what is known about it; never needed, but it may save listing rules.
    * @returns the mappings that were there, as far as the rules tell.
    */
   del(attachment: AttachmentId, neighbours: Neighbours, hints?: PortMapHints): Promise<MappedPort[]>;
-  /** What is missing of what {@link add} makes, or the reference plugin in its place, as texts. */
+  /** Describes what is missing of what {@link add}, or the reference plugin in its place, makes. */
   missing(request: PortMapCheck): Promise<string[]>;
   /** Removes the mappings of a network's attachments that are not among the valid ones. */
   gc(network: string, valid: readonly AttachmentId[]): Promise<MappedPort[]>;
@@ -71,7 +72,7 @@ export interface PortMapBackend {
   probe(): Promise<void>;
 }
 
-/** What mappings have to be like. */
+/** What mappings should be like. */
 export type PortMapCheck = Omit<PortMapRequest, 'neighbours'>;
 
 /**
@@ -88,23 +89,23 @@ export interface MappedPort {
 }
 
 /**
- * The mappings that apply to a family: those with an address of the host of that family, and those without.
- * Those for every address, which "0.0.0.0" and "::" are in their own family, come last, as of two rules for a
- * port the first one gets it.
+ * The mappings that apply to a family: those with a host address of that family, and those without an
+ * address. Those for every address, including "0.0.0.0" and "::" in their own family, come last, as the first
+ * of two rules for a port gets it.
  */
 export function mappingsOf(mappings: readonly PortMapping[], family: Family): PortMapping[] {
   const own = mappings.filter(({ hostIP }) => (hostIP?.family ?? family) === family);
   return [...own.filter(boundAddress), ...own.filter((mapping) => !boundAddress(mapping))];
 }
 
-/** The address that a mapping is bound to, undefined for every one. */
+/** The address that a mapping is bound to; undefined if it is for every address. */
 export function boundAddress({ hostIP }: PortMapping): Address | undefined {
   return hostIP?.isUnspecified ? undefined : hostIP;
 }
 
 /**
  * True when a mapping and a taken port cannot both be served.
- * @param taken the address that is taken, undefined for every one.
+ * @param taken the address that is taken; undefined if every address is.
  */
 export function isClash(mapping: PortMapping, taken: Address | undefined): boolean {
   const wanted = boundAddress(mapping);

@@ -1,5 +1,6 @@
 /**
- * Port mappings by iptables: an attachment has a chain of its own, where CNI-HOSTPORT-DNAT sends its ports.
+ * Port mappings by iptables: an attachment has a chain of its own, to which CNI-HOSTPORT-DNAT sends its
+ * ports.
  */
 
 import type { AttachmentId } from '../attachment.ts';
@@ -111,12 +112,12 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
         family,
         table,
         entryChain,
-        // A comment may be cut, so that it does not tell the whole container ID; the chain's name does.
+        // A comment may be cut, and lack a part of the container ID; the chain's name depends on all of it.
         (chain, comment) =>
           chain.startsWith('CNI-DN-') && readComment(comment)?.network === network && !keep.has(chain),
       );
       removed.push(...mappedPorts(family, entries));
-      // "SN" is of older releases of the reference, which the newer ones clean up.
+      // "SN" is from older releases of the reference plugin; the newer ones clean it up.
       await collectEmptyChains(
         programs,
         family,
@@ -132,14 +133,14 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
   },
 });
 
-/** A port that is to be mapped and that another attachment has. */
+/** A port to be mapped that another attachment has. */
 interface Clash {
   readonly mapping: PortMapping;
   /** The rule that leads the port to the other's chain. */
   readonly entry: Rule;
-  /** The rule of that chain. */
+  /** The rule in that chain. */
   readonly rule: Rule;
-  /** Whether {@link entry} stands before ours. */
+  /** Whether {@link entry} comes before ours. */
   readonly isEarlier: boolean;
 }
 
@@ -179,14 +180,14 @@ async function findClashes(
   return clashes;
 }
 
-/** The address of the host that a rule is for, undefined for every one. */
+/** The address of the host that a rule is for; undefined if it is for every address. */
 function boundTo(rule: Rule): Address | undefined {
   return Address.tryParse(option(rule, '-d')?.split('/')[0] ?? '');
 }
 
 /**
- * Whether another attachment may have one of the ports. In nf_tables that costs little; elsewhere one has to
- * look closer.
+ * Whether another attachment may have one of the ports. In nf_tables, finding out costs little; elsewhere, a
+ * closer look is needed.
  */
 function mayClash(
   programs: Programs,

@@ -1,6 +1,6 @@
 /**
- * Conditions of port mappings in nftables. They are in nft's own language, which nft alone can read: it
- * writes them into a chain that nothing leads to, from where each mapping of the network gets them.
+ * Conditions of port mappings in nftables. They are in nft's own language, which only nft can read: it writes
+ * them into a chain that nothing leads to, from where they are copied to each mapping of the network.
  */
 
 import type { AttachmentId } from '../attachment.ts';
@@ -18,9 +18,9 @@ import { identityOf, tableComment, tables } from './portmap-nft-rules.ts';
 /** What a packet must meet, for each family. */
 export type Conditions = Readonly<Record<Family, readonly Attribute[]>>;
 
-/** The name of a chain, in characters. */
+/** Length of the name of a chain, in characters. */
 const nameLength = 31;
-/** Expressions that the rule has behind the conditions: "fib daddr type local return". */
+/** Expressions that the rule has after the conditions: "fib daddr type local return". */
 const behind = ['fib', 'cmp', 'immediate'];
 
 /**

@@ -1,11 +1,11 @@
-/** A port mapping as a rule of nftables has it. */
+/** A port mapping, read from a rule of nftables. */
 
 import { Address } from '../ip.ts';
 import { expressionValue, type NftExpression } from '../netlink/nftables/expressions.ts';
 import type { NftRule } from '../netlink/nftables/rules.ts';
 import { protocolNumber } from './nftables.ts';
 
-/** A mapping as a rule has it. */
+/** A mapping, read from a rule. */
 export interface ReadMapping {
   hostIP?: Address | undefined;
   protocol?: string;

@@ -21,10 +21,11 @@ import {
 } from './portmap-nft-rules.ts';
 
 /**
- * What is missing of an attachment's mappings of one family, and of what all attachments share. Each rule is
- * compared by what it says, as nft(8) has other words for the same, by which the reference plugin writes.
+ * What is missing of an attachment's mappings of one family, and of what all attachments share. Rules are
+ * compared by their meaning, as nft(8), with which the reference plugin writes them, may express the same in
+ * another way.
  * @param look as for seenRules.
- * @returns texts.
+ * @returns a description of each.
  * @throws NftablesError
  */
 export function missingMappings(
@@ -36,7 +37,7 @@ export function missingMappings(
 ): string[] {
   const table = tables[container.family];
   const name = `table "${table.family} ${table.name}"`;
-  // Other networks may have conditions on the way, and older reference plugins have a shorter one.
+  // Other networks may have conditions on the way, and older reference plugins have a shorter way.
   const isEntered = (chain: string) => entryChains.every((entry) => leadsTo(table, entry, chain, look));
   const own = (chain: string) =>
     seenRules(table, chain, look).filter(({ comment }) => comment === commentOf(attachment));

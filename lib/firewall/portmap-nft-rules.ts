@@ -39,14 +39,15 @@ export const mappingChain = 'hostports';
 /** Where older reference plugins put the mappings that are bound to an address of the host. */
 export const olderChain = 'hostip_hostports';
 const mappingChains = [mappingChain, olderChain] as const;
-/** Where both are jumped to. */
+/** The chain that jumps to both. */
 const sharedChain = 'hostports_all';
 export const masqueradeChain = 'masquerading';
 
 /**
- * The table with what all attachments share: nothing when the chains lead where they should.
+ * The requests that make the table with what all attachments share: none when the chains lead where they
+ * should.
  * @param conditions of the network.
- * @param whole even then.
+ * @param whole whether to make them even then.
  * @throws Error when others' ports depend on different conditions.
  */
 export function createTable(
@@ -84,9 +85,10 @@ export function createTable(
 }
 
 /**
- * What has a base chain lead to the mappings. Each of ours has the conditions of its network. The reference
- * plugin and earlier releases have none there, but put those of the last network here, for all networks: as
- * long as such mappings exist, these conditions stay, and let no other network in.
+ * The requests that make a base chain lead to the mappings. Each of our mappings has the conditions of its
+ * network. Those of the reference plugin and of earlier releases have none; the conditions of the last
+ * network were put here, for all networks: as long as such mappings exist, these conditions stay, and
+ * networks with other conditions are refused.
  */
 function entryRules(
   socket: NetlinkSocket,
@@ -107,20 +109,20 @@ function entryRules(
   );
 }
 
-/** Whether a rule of a base chain lets only some packets to the mappings. */
+/** Whether a rule of a base chain lets only some packets through to the mappings. */
 export function isConditionalEntry(rule: NftRule): boolean {
   const isEntry = [sharedChain, ...mappingChains].includes(targetChain(rule) ?? '');
   const usual = ['immediate', 'fib,cmp,immediate'];
   return isEntry && !usual.includes(rule.expressions.map(({ name }) => name).join());
 }
 
-/** A rule of an attachment, to be. */
+/** A rule that an attachment is to get. */
 interface WantedRule {
   readonly chain: string;
   readonly expressions: readonly Attribute[];
 }
 
-/** What adds an attachment's mappings of one family. @param conditions of the network. */
+/** The requests that add an attachment's mappings of one family. @param conditions of the network. */
 export function addMappings(
   attachment: AttachmentId,
   container: Prefix,
@@ -165,7 +167,7 @@ function mappingRules(
   ];
 }
 
-/** From where connections to a container are masqueraded, undefined for everywhere. */
+/** The sources from which connections to a container are masqueraded; undefined stands for every source. */
 export function masqueradedSources(
   { address, family }: Prefix,
   { snat, masqAll }: PortMapOptions,
@@ -182,7 +184,7 @@ export interface PlacedRule {
   readonly rule: NftRule;
 }
 
-/** What removes attachments' rules of one family, the rules, and the ports that they mapped. */
+/** The requests that remove attachments' rules of one family, the rules, and the ports that they mapped. */
 export function removeMappings(
   socket: NetlinkSocket,
   family: Family,
@@ -210,9 +212,9 @@ export function listMappings(socket: NetlinkSocket, family: Family): NftRule[] {
 }
 
 /**
- * Whether a rule is an attachment's. The reference plugin's do not say of which network they are.
+ * Whether a rule is an attachment's. The reference plugin's rules do not name their network.
  * @param containers addresses of the container, which tell the reference plugin's rules of this network from
- *   those of others; when none is known, all are taken.
+ *   those of others; when none is known, all of them count.
  */
 export function isOf(attachment: AttachmentId, rule: NftRule, containers: readonly Address[] = []): boolean {
   if (rule.owner) return identity(rule) === identityOf(attachment);
@@ -220,7 +222,7 @@ export function isOf(attachment: AttachmentId, rule: NftRule, containers: readon
   return containers.length === 0 || containers.some((address) => mentions(rule, address));
 }
 
-/** True when a rule compares with an address, or leads there. */
+/** True when a rule compares with an address, or leads to it. */
 export function mentions(rule: NftRule, address: Address): boolean {
   const bytes = Buffer.from(address.toBytes());
   return rule.expressions.some((expression) => {
@@ -229,7 +231,7 @@ export function mentions(rule: NftRule, address: Address): boolean {
   });
 }
 
-/** Whether a rule may be one of a container's on a network, as far as it tells. */
+/** Whether a rule may belong to a container on a network, as far as it says. */
 export function mayBeOf(
   attachment: Pick<AttachmentId, 'network' | 'containerId'>,
   { owner, comment }: NftRule,

@@ -107,8 +107,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     });
   },
 
-  // The reference plugin's rules bear the container ID alone, so that which network they are of cannot be
-  // told.
+  // The reference plugin's rules bear only the container ID, so that their network cannot be told.
   async gc(network, valid) {
     const keep = new Set(valid.map(identityOf));
     return removeWhere((rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)));
@@ -130,12 +129,12 @@ function removeWhere(isStale: (rule: NftRule) => boolean): MappedPort[] {
   return ports;
 }
 
-/** A port that is to be mapped and that another attachment has. */
+/** A port to be mapped that another attachment has. */
 interface Clash {
   readonly mapping: PortMapping;
   readonly rule: NftRule;
   readonly taken: ReadMapping;
-  /** Whether the rule stands before ours. */
+  /** Whether the rule comes before ours. */
   readonly isEarlier: boolean;
 }
 
@@ -151,7 +150,7 @@ function findClashes(
   let isEarlier = true;
   for (const rule of listMappings(socket, family)) {
     const taken = readMapping(rule);
-    // The comment is the container's on every network; its address tells which one the rule is of.
+    // The comment is the same on all networks of the container; its address tells which one the rule is for.
     const isOwn = rule.owner !== undefined && identity(rule) === identityOf(attachment);
     if (isOwn || (rule.comment === commentOf(attachment) && container?.equals(taken.container))) {
       isEarlier = false;
@@ -168,7 +167,7 @@ function findClashes(
   return clashes;
 }
 
-/** The ports whose holder no longer exists. @throws Error that names the holder of a port that does. */
+/** The ports whose holder no longer exists. @throws Error that names a holder that still exists. */
 function findGone(socket: NetlinkSocket, family: Family, request: PortMapRequest): Clash[] {
   const clashes = findClashes(socket, family, request);
   for (const clash of clashes) refuseLiving(clash);

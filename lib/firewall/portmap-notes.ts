@@ -1,7 +1,7 @@
 /**
- * What portmap keeps in mind of a container on a network, in a file: its sandbox, by which it can be told
- * whether the holder of a port still exists, and the UDP ports of each of its interfaces, whose tracked
- * connections have to be forgotten even if the call that removed the rules did not get that far.
+ * What portmap remembers about a container on a network, in a file: its sandbox, which tells whether the
+ * holder of a port still exists, and the UDP ports of each of its interfaces, whose tracked connections must
+ * be forgotten even if the call that removed the rules did not get that far.
  */
 
 import type { AttachmentId } from '../attachment.ts';
@@ -32,9 +32,9 @@ export interface NotedAttachment extends AttachmentId {
   readonly ports: readonly UdpPort[];
 }
 
-/** Keeps an attachment in mind. @returns makes what is noted of it what it was before. */
+/** Remembers an attachment. @returns a function that restores what was noted about it before. */
 export function rememberAttachment(attachment: NotedAttachment): () => void {
-  // Meanwhile there may be notes of the container's other interfaces.
+  // By then there may be notes of the container's other interfaces.
   const exchange = (own: readonly NotedAttachment[]) => {
     const before = readNote(attachment);
     const isOwn = ({ ifname }: NotedAttachment) => ifname === attachment.ifname;
@@ -49,12 +49,12 @@ export function rememberAttachment(attachment: NotedAttachment): () => void {
   }
 }
 
-/** The UDP ports that are noted of an attachment. @throws CniError when its note cannot be read. */
+/** The UDP ports that are noted for an attachment. @throws CniError when its note cannot be read. */
 export function notedPorts(attachment: AttachmentId): readonly UdpPort[] {
   return readNote(attachment).find(({ ifname }) => ifname === attachment.ifname)?.ports ?? [];
 }
 
-/** The attachments of a network that are kept in mind, as far as their notes can be read. */
+/** The attachments of a network that are remembered, as far as their notes can be read. */
 export function notedAttachments(network: string): NotedAttachment[] {
   return [...readNotes()].filter((one) => one.network === network);
 }
@@ -71,7 +71,7 @@ export function forgetAttachments(attachments: readonly AttachmentId[]): void {
   removeUnfinished(directory);
 }
 
-/** What the rules tell of a holder: the container, but not its sandbox. */
+/** What the rules tell about a holder: the container, but not its sandbox. */
 export interface Holder {
   readonly containerId: string;
   /** Tells whether one of the container's attachments is the holder. */
@@ -79,8 +79,8 @@ export interface Holder {
 }
 
 /**
- * True when every sandbox that the holder is known by, from the notes or the runtime's cache of results, no
- * longer exists, and one is known.
+ * True when a sandbox of the holder is known, from the notes or the runtime's result cache, and all that are
+ * known no longer exist.
  */
 export function isHolderGone({ containerId, isOn }: Holder): boolean {
   const noted = [...readNotes()].filter((one) => one.containerId && isOn(one)).map(({ netns }) => netns);
@@ -90,7 +90,7 @@ export function isHolderGone({ containerId, isOn }: Holder): boolean {
   return areNetnsGone([...noted, ...cached]);
 }
 
-/** Every attachment in mind. A note that is torn, foreign, gone or cannot be read tells nothing. */
+/** Every attachment that is remembered. A note that is damaged, foreign, gone or unreadable is skipped. */
 function* readNotes(): Generator<NotedAttachment> {
   for (const name of tryTo(() => listStateFiles(directory)) ?? []) {
     const attachments = parse(tryTo(() => readStateFile(`${directory}/${name}`)));
@@ -128,7 +128,7 @@ function parse(text: string | undefined): NotedAttachment[] {
   if (!isObject(note)) return [];
   const { network, containerId, netns, ifname } = note;
   if (typeof network !== 'string' || typeof containerId !== 'string' || typeof netns !== 'string') return [];
-  // Earlier notes have one interface, and no ports.
+  // Notes of earlier releases have one interface, and no ports.
   const udp = isObject(note.udp) ? note.udp : { [String(ifname)]: [] };
   return Object.entries(udp).map(([key, ports]) => ({
     ...{ network, containerId, ifname: key, netns },

@@ -19,12 +19,12 @@ import { commentWords, option, prefixWords, type Rule, type SharedRule, targetOf
 export const entryChain = 'CNI-HOSTPORT-DNAT';
 const markChain = 'CNI-HOSTPORT-SETMARK';
 const masqueradeChain = 'CNI-HOSTPORT-MASQ';
-/** What the multiport match takes. */
+/** How many ports the multiport match takes. */
 const portsPerRule = 15;
 
 /**
- * The families that an attachment has mappings of. One gets its chain even when every mapping is bound to an
- * address of the other.
+ * The families in which an attachment has mappings. A family gets its chain even when every mapping is bound
+ * to an address of the other family.
  */
 export function mappedFamilies({
   containers,
@@ -52,7 +52,7 @@ export function ruleSetOf(
   };
 }
 
-/** The rules that are an attachment's own: those of its chain, and those that lead there. */
+/** The rules that are an attachment's own: those of its chain, and those that lead to it. */
 export function attachmentRules(family: Family, request: PortMapCheck): Rule[] {
   const { attachment, containers, mappings, options } = request;
   const container = containers.find((prefix) => prefix.family === family);
@@ -64,9 +64,9 @@ export function attachmentRules(family: Family, request: PortMapCheck): Rule[] {
 }
 
 /**
- * Leaves out the rules of a container's other interfaces, which share the chain. What leads to a chain does
- * not tell whose it is; its ports do.
- * @param rules of one chain, and those that lead there.
+ * Leaves out the rules of a container's other interfaces, which share the chain. A rule that leads to the
+ * chain does not tell whose it is; its ports do.
+ * @param rules of one chain, and those that lead to it.
  */
 export function withoutNeighbours(rules: readonly Rule[], neighbours: readonly Address[]): Rule[] {
   const theirs = rules.filter((rule) => neighbours.some((address) => isMappingTo(rule, address)));
@@ -163,7 +163,7 @@ function portGroups(mappings: readonly PortMapping[]): { protocol: string; ports
   });
 }
 
-/** Rules that all attachments share. Those of chains not ours are first. */
+/** Rules that all attachments share, beginning with those of chains that are not ours. */
 function sharedRules({ snat, markMasqBit, externalSetMarkChain }: PortMapOptions): SharedRule[] {
   const bit = `0x${(2 ** markMasqBit).toString(16)}`;
   const mark = `${bit}/${bit}`;
@@ -192,12 +192,12 @@ export function leads(entry: Rule, { protocol, hostPort }: PortMapping): boolean
   return option(entry, '-p') === protocol && portsOf(entry).includes(hostPort);
 }
 
-/** The ports that an entry rule leads on. */
+/** The ports that an entry rule sends on. */
 function portsOf(entry: Rule): number[] {
   return (option(entry, '--dports') ?? '').split(',').filter(Boolean).map(Number);
 }
 
-/** The rule of an attachment's chain that maps a port, if it is among these. */
+/** True when a rule of an attachment's chain maps the port of a mapping. */
 export function isMapping(rule: Rule, { protocol, hostPort }: PortMapping): boolean {
   return (
     targetOf(rule) === 'DNAT' &&
@@ -206,7 +206,7 @@ export function isMapping(rule: Rule, { protocol, hostPort }: PortMapping): bool
   );
 }
 
-/** The ports that removed entry rules led on. */
+/** The ports that removed entry rules sent on. */
 export function mappedPorts(family: Family, entries: readonly Rule[]): MappedPort[] {
   return entries.flatMap((rule) =>
     portsOf(rule).map((port) => ({ family, port, protocol: option(rule, '-p') ?? '' })),

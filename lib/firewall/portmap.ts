@@ -14,9 +14,9 @@ export async function portMapBackend(name: BackendName, programs: Programs): Pro
 }
 
 /**
- * Makes way in the backend that is not used: other networks may use it, and pods may be from before iptables
- * was installed.
- * @returns the mappings that gave way.
+ * Frees the ports in the backend that is not used: other networks may use it, and pods may be from before
+ * iptables was installed.
+ * @returns the mappings that were in the way.
  * @throws Error naming the holder when a port is taken.
  */
 export async function freeElsewhere(

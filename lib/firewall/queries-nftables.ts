@@ -21,7 +21,7 @@ const jumpComment = 'CNI dnsname plugin rules';
 /** A rule for one query, in one table. */
 interface Wanted {
   readonly expressions: readonly Attribute[];
-  /** It tells the rule from every other, so that rules are found again by it. */
+  /** It is unique to the rule, which is found again by it. */
   readonly comment: string;
 }
 
@@ -37,7 +37,7 @@ export function allowByNftables(queries: readonly Queries[], undo: RegisterUndo)
       for (const { comment } of missing.rules) added.add(comment);
       return setUp(socket, target, missing);
     });
-    // A jump that two insert at once would be there twice.
+    // A jump that two calls insert at once would exist twice.
     return { exclusive: requests };
   }, takeBack);
 }

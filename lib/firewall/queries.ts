@@ -36,7 +36,7 @@ export async function checkQueries(programs: Programs, queries: readonly Queries
     );
 }
 
-/** Takes back all that a network was allowed, in either firewall. What is not there is no error. */
+/** Withdraws all that a network was allowed, in either firewall. It is no error when there is nothing. */
 export async function withdrawQueries(programs: Programs, network: string): Promise<void> {
   try {
     await withdrawFromIptables(programs, network);

@@ -1,6 +1,6 @@
 /**
- * How rules go from iptables: a single transaction where it is known what ADD made, else a look at just the
- * chains concerned.
+ * Removing rules from iptables: in a single transaction if it is known what ADD made, else by listing just
+ * the chains concerned.
  */
 
 import type { Family } from '../ip.ts';
@@ -12,22 +12,22 @@ import { option, type Rule, renderRule, targetOf } from './rules.ts';
 
 /** What {@link removeRules} is to remove. */
 export interface Removal {
-  /** The attachment's chain, which goes when nothing leads there any more. */
+  /** The attachment's chain, which is deleted when nothing leads to it any more. */
   readonly chain?: string;
-  /** Chain that leads there. */
+  /** The chain whose rules lead to it. */
   readonly from: string;
   /**
-   * The rules as ADD made them, if that is known: those of {@link from}, and those of the chain unless all
-   * that it holds is the attachment's.
+   * The rules as ADD made them, if that is known: those of {@link from}, and those of the chain unless
+   * everything in it is the attachment's.
    */
   readonly known: readonly Rule[];
-  /** Tells the attachment's rules among those of both chains, when they are not quite like that. */
+  /** Picks the attachment's rules from those of both chains, when they are not exactly as {@link known}. */
   own(rules: readonly Rule[]): readonly Rule[];
 }
 
 /**
- * Removes an attachment's rules, whoever made them. What is not there is no error.
- * @returns those that it has removed from the chain that leads to the attachment's own.
+ * Removes an attachment's rules, whichever suite made them. It is no error when there are none.
+ * @returns the rules that it has removed from the chain that leads to the attachment's own.
  */
 export async function removeRules(
   programs: Programs,
@@ -36,10 +36,10 @@ export async function removeRules(
   removal: Removal,
 ): Promise<readonly Rule[]> {
   const { chain, from, known } = removal;
-  // In nf_tables, a look costs far less than a program that is refused with all that it was to do.
+  // In nf_tables, a lookup costs far less than a program whose whole transaction is refused.
   if (chain && isKnownToBeAbsent(programs, family, table, chain)) return [];
   if (known.length > 0) {
-    // Where each rule of the chain is named, -X refuses it all if there are others.
+    // When each rule of the chain is named, -X makes the transaction fail if there are others.
     const isWhole = known.some((rule) => rule.chain === chain);
     try {
       await commit(programs, family, table, [
@@ -71,10 +71,10 @@ export async function removeRules(
 }
 
 /**
- * Removes attachments' chains with the rules that lead there, whoever made them.
- * @param from chain that leads there.
- * @param isStale tells by a chain and the comment on one of its rules, or on one that leads there.
- * @returns the rules that it has removed from the chain that leads there.
+ * Removes attachments' chains with the rules that lead to them, whichever suite made them.
+ * @param from the chain whose rules lead to them.
+ * @param isStale tells by a chain and the comment on one of its rules, or on one that leads to it.
+ * @returns the rules that it has removed from the chain `from`.
  */
 export function removeChains(
   programs: Programs,

@@ -12,14 +12,15 @@ export interface Rule {
   readonly chain: string;
   /**
    * Its matches and its target, as `iptables -S` lists them: prefixes with their length and host bits zero,
-   * none that matches every address, `-m tcp` before `--dport`, `--dports` rather than `--destination-ports`.
+   * no prefix that matches every address, `-m tcp` before `--dport`, `--dports` rather than
+   * `--destination-ports`.
    */
   readonly words: readonly string[];
 }
 
 /** A rule that attachments share. */
 export interface SharedRule extends Rule {
-  /** It goes to the head of its chain, as the chain is not ours. */
+  /** Whether it goes to the head of its chain rather than to the end. */
   readonly first?: boolean;
 }
 
@@ -55,7 +56,7 @@ export function parseRules(listing: string): Rule[] {
 
 /** Words of a line; those with blanks are in double quotes with backslashes. */
 function splitWords(line: string): string[] {
-  // What is in quotes is at odd places.
+  // What is in quotes is at odd indexes.
   return line
     .split(/"((?:[^"\\]|\\.)*)"/)
     .flatMap((part, i) => (i % 2 === 0 ? part.split(' ').filter(Boolean) : part.replaceAll(/\\(.)/g, '$1')));
@@ -77,13 +78,13 @@ export function ruleKey({ chain, words }: Rule): string {
   return [chain, ...options.map((option) => option.join(' ')).sort()].join('\n');
 }
 
-/** The word behind an option, such as the chain behind "-j". */
+/** The word after an option, such as the chain after "-j". */
 export function option({ words }: Rule, name: string): string | undefined {
   const at = words.indexOf(name);
   return at < 0 ? undefined : words[at + 1];
 }
 
-/** Where a rule leads: the word behind "-j". */
+/** Where a rule leads: the word after "-j". */
 export function targetOf(rule: Rule): string | undefined {
   return option(rule, '-j');
 }

@@ -1,9 +1,9 @@
 /**
  * The lock of iptables. The older variant changes a table by reading the whole of it and writing it back, so
- * that its programs keep one another out by a lock on a file; the variant on nf_tables needs none. A program
- * that waits for the lock outlives a plugin that is killed meanwhile, and would add rules when all has long
- * been cleaned up. So the plugin waits itself, and hands the lock on to the program: it is held for as long
- * as either lives. Source: xtables_lock() of iptables, since 1.8.6 with XTABLES_LOCKFILE.
+ * that its programs exclude one another by a lock on a file; the variant on nf_tables needs none. A program
+ * that waits for the lock outlives a plugin that is killed meanwhile, and would add rules long after
+ * everything has been cleaned up. So the plugin itself waits, and passes the lock on to the program: it is
+ * held for as long as either lives. Source: xtables_lock() of iptables, since 1.8.6 with XTABLES_LOCKFILE.
  */
 
 import { readFileSync, realpathSync } from 'node:fs';
@@ -14,16 +14,19 @@ import type { Programs, RunOptions } from '../kernel/programs.ts';
 const variable = 'XTABLES_LOCKFILE';
 const defaultFile = '/run/xtables.lock';
 
-/** How long another program may hold the lock, in seconds. Under contention those that block are faster. */
+/**
+ * How long another program may hold the lock, in seconds. Under contention, programs that block until they
+ * get it are faster than we are.
+ */
 export const lockSeconds = 30;
 
-/** How long locks are waited for that are held while iptables waits for its own, in milliseconds. */
+/** How long to wait for locks that are held while iptables waits for its own, in milliseconds. */
 export const outerLockMs = (lockSeconds + 10) * 1000;
 
-/** How long locks are waited for that are held while those are waited for, in milliseconds. */
+/** How long to wait for locks that are held while others wait for those, in milliseconds. */
 export const outermostLockMs = outerLockMs + outerLockMs;
 
-/** A file that the program alone has: its own standard input. */
+/** A file that no other program has: its own standard input. */
 const ownFile: RunOptions['environment'] = { [variable]: '/proc/self/fd/0' };
 
 /** The file of the lock. */
@@ -36,7 +39,10 @@ export function isNftVariant(programs: Programs, program: string): boolean {
   return basename(executableOf(programs, program)).includes('nft');
 }
 
-/** How to run a program that only reads. What the kernel gives out is whole even while others write. */
+/**
+ * How to run a program that only reads: without the lock, as what the kernel returns is consistent even while
+ * others write.
+ */
 export function withoutLock(programs: Programs, program: string): RunOptions {
   return takesLockFile(programs, program) ? { environment: ownFile! } : {};
 }
@@ -48,7 +54,7 @@ export interface XtablesLock extends Disposable {
 
 /**
  * Takes the lock for a program that writes.
- * @returns undefined when the program needs none, or is to take it by itself.
+ * @returns undefined when the program needs none, or should take it by itself.
  * @throws CniError TryAgainLater when another program holds it for too long.
  */
 export async function takeLock(programs: Programs, program: string): Promise<XtablesLock | undefined> {

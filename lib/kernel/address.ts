@@ -54,8 +54,8 @@ export function addAddress(link: number, prefix: Prefix, options: AddAddressOpti
     type: RTM_NEWADDR,
     flags: Flag.Create | Flag.Exclusive,
     payload: encodeAddress(link, prefix, {
-      // As ip(8) and the reference plugins do, IPv4 subnets of more than two addresses get their broadcast
-      // address.
+      // As with the reference plugins, and with "broadcast +" of ip-address(8), IPv4 subnets of more than two
+      // addresses get their broadcast address.
       ...(prefix.family === 4 && prefix.length < 31 && { broadcast: prefix.last }),
       ...(prefix.family === 6 && noDad && { flags: AddressFlag.NoDad }),
     }),
@@ -83,7 +83,7 @@ export function listAddresses(socket: RouteSocket, link?: number, family?: Famil
     socket
       .dump({ action: 'list addresses', type: RTM_GETADDR, flags: 0, payload })
       .flatMap((message) => readAddress(message.payload) ?? [])
-      // A kernel without IPv6 answers a request for its addresses with all that it has.
+      // A kernel without IPv6 answers a request for IPv6 addresses with all the addresses it has.
       .filter(({ prefix }) => family === undefined || prefix.family === family)
       .filter((address) => link === undefined || address.link === link)
   );

@@ -5,7 +5,7 @@ import { linkLayout } from './link.ts';
 
 const RTM_DELLINKPROP = 109;
 
-/** Takes an alternative name from an interface. @param label the interface's name, for error messages. */
+/** Removes an alternative name from an interface. @param label the interface's name, for error messages. */
 export function deleteAlternativeName(index: number, name: string, label: string): Request {
   return {
     action: `delete alternative name "${name}" of interface "${label}"`,

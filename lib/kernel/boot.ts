@@ -17,8 +17,9 @@ export function bootId(): string | undefined {
 }
 
 /**
- * True when something was noted under another boot, so that the namespaces of that time are gone.
- * @param noted what {@link bootId} said then; undefined or empty if nothing was noted, which proves nothing.
+ * True when something was recorded during an earlier boot, so that the namespaces of that time are gone.
+ * @param noted what {@link bootId} returned then; undefined or empty if it was not recorded, which proves
+ *   nothing.
  */
 export function isEarlierBoot(noted: string | undefined): boolean {
   const current = bootId();
@@ -26,16 +27,16 @@ export function isEarlierBoot(noted: string | undefined): boolean {
 }
 
 /**
- * Seconds for which the host has been awake since it was booted, by a clock that all processes share and that
- * nobody sets. Source: CLOCK_MONOTONIC in clock_gettime(2).
+ * Seconds for which the host has been awake since it was booted, by a clock that all processes share and
+ * nobody can set. Source: CLOCK_MONOTONIC in clock_gettime(2).
  */
 export function secondsAwake(): number {
   return Number(process.hrtime.bigint()) / 1e9;
 }
 
 /**
- * Milliseconds since the host was booted, in which it may have slept. Nobody sets this clock either, so that
- * a jump of the time of day neither ends leases nor lets them run on. Source: proc_uptime(5).
+ * Milliseconds since the host was booted, including time asleep. Nobody can set this clock either, so that a
+ * jump in the time of day neither ends leases nor prolongs them. Source: proc_uptime(5).
  */
 export function msSinceBoot(): number {
   return Math.round(Number.parseFloat(readRegularFile('/proc/uptime')) * 1000);

@@ -16,7 +16,7 @@ const bridgeSettings = attributes({ vlans: [2, repeated(vlanInfo), 'VLAN'] });
 
 /** How a bridge treats one of its ports. */
 export interface BridgePortSettings {
-  /** Frames may leave by the port they came in. */
+  /** Frames may leave by the port they came in by. */
   hairpin?: boolean;
   /** No frames to or from other isolated ports. */
   isolated?: boolean;
@@ -56,7 +56,7 @@ export interface BridgeVlan {
   end?: number;
   /** Untagged frames that come in belong to it. */
   pvid?: boolean;
-  /** Frames of it leave without a tag. */
+  /** Its frames leave without a tag. */
   untagged?: boolean;
 }
 
@@ -70,7 +70,7 @@ export function deleteBridgeVlan(index: number, vlan: BridgeVlan, label = `${ind
   return vlanRequest(LinkMessage.Delete, index, vlan, `remove ${nameOf(vlan)} from bridge port "${label}"`);
 }
 
-/** VLANs of a bridge port, one entry a VLAN. */
+/** VLANs of a bridge port, one entry per VLAN. */
 export function listBridgeVlans(socket: RouteSocket, index: number): BridgeVlan[] {
   const messages = socket.dump({
     action: 'list VLANs of bridge ports',

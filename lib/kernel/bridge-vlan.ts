@@ -48,7 +48,7 @@ export function assignVlans(socket: RouteSocket, port: Link, wanted: VlanPort): 
   const [dropped, kept] = wanted.preserveDefaultVlan
     ? [[], present.filter(({ pvid, untagged }) => pvid || untagged)]
     : [present, []];
-  // Tagged VLANs first: one that is added again has the flags of the last time.
+  // Tagged VLANs first: a VLAN that is added twice has the flags of the second time.
   const added = [...taggedOf(wanted), ...kept, ...untaggedOf(wanted)];
   socket.execute(
     ...dropped.map(({ vid }) => deleteBridgeVlan(index, { vid }, name)),
@@ -69,8 +69,8 @@ export function checkVlans(socket: RouteSocket, port: Link, wanted: VlanPort): v
 
 /**
  * The host's own interface in a VLAN of the bridge, "<bridge>.<vlan>", as the reference plugin creates it: a
- * veth pair whose peer is a port of the bridge in that VLAN. One that is there is made whole, as an ADD that
- * was killed may have left half of it.
+ * veth pair whose peer is a port of the bridge in that VLAN. An existing one is completed, as an ADD that was
+ * killed may have left it half made.
  */
 export function ensureVlanInterface(
   socket: RouteSocket,
@@ -108,7 +108,7 @@ function createPair(socket: RouteSocket, name: string, mtu: number): boolean {
 
 /**
  * The peer of an interface of {@link ensureVlanInterface}.
- * @returns undefined for what others have made in its place.
+ * @returns undefined for something that others have made in its place.
  */
 export function vlanPort(socket: RouteSocket, { kind, parent, parentNetnsId }: Link): Link | undefined {
   if (kind !== 'veth' || !parent || parentNetnsId !== undefined) return undefined;
@@ -123,7 +123,7 @@ export function isJoined(socket: RouteSocket, bridge: Link, port: Link, vlan: nu
   );
 }
 
-/** @throws Error when the interface of {@link ensureVlanInterface} is not there, or not whole. */
+/** @throws Error when the interface of {@link ensureVlanInterface} is missing or incomplete. */
 export function checkVlanInterface(socket: RouteSocket, bridge: Link, vlan: number): void {
   const name = `${bridge.name}.${vlan}`;
   const link = getLink(socket, name);
@@ -152,7 +152,9 @@ function taggedOf({ trunk }: VlanPort): BridgeVlan[] {
   return trunk.map(({ first, last }) => (first === last ? { vid: first } : { vid: first, end: last }));
 }
 
-/** The VLAN of untagged frames, which may be among the tagged ones: then it has no tags all the same. */
+/**
+ * The VLAN of untagged frames, which may be among the tagged ones too: its frames have no tags all the same.
+ */
 function untaggedOf({ vlan, trunk, preserveDefaultVlan }: VlanPort): BridgeVlan[] {
   if (vlan > 0) return [{ vid: vlan, pvid: true, untagged: true }];
   // A trunk without a VLAN of its own keeps VLAN 1 for untagged frames.

@@ -14,8 +14,7 @@ import { ensureSysctl, preferSysctl } from './sysctl.ts';
 /** How {@link ensureBridge} creates a bridge. */
 export interface BridgeOptions {
   /**
-   * Bytes; 0 leaves it to the kernel. Only for a bridge that is created now: one that exists keeps what it
-   * has.
+   * Bytes; 0 leaves it to the kernel. Only for a bridge that is created now: an existing one keeps its MTU.
    */
   mtu?: number;
   /** Whether ports have VLANs. Only for a bridge that is created now. */
@@ -32,7 +31,7 @@ export interface BridgeOwner {
 }
 
 /**
- * Creates a bridge unless it exists, and sees that it is up.
+ * Creates a bridge unless it exists, and makes sure that it is up.
  * @throws Error when an interface of that name is not a bridge.
  */
 export function ensureBridge(owner: BridgeOwner, name: string, options: BridgeOptions = {}): Link {
@@ -58,7 +57,7 @@ export function ensureBridge(owner: BridgeOwner, name: string, options: BridgeOp
   return link;
 }
 
-/** @throws Error when an interface that has the name of a bridge is none. */
+/** @throws Error when the interface of that name is not a bridge. */
 export function refuseOtherKind({ name, kind }: Link): void {
   if (kind === 'bridge') return;
   throw new Error(
@@ -67,20 +66,20 @@ export function refuseOtherKind({ name, kind }: Link): void {
 }
 
 /**
- * The bridge may go between the look at it and the use of it: another ADD that created it has failed and
- * deletes it.
+ * Tries again when the bridge has disappeared between being looked up and being used: another ADD that
+ * created it may have failed and deleted it.
  */
 export function retryIfGone<T>(step: () => T): T {
   try {
     return step();
   } catch (error) {
-    // A master that does not exist is EINVAL to the kernel.
+    // For a master that does not exist, the kernel returns EINVAL.
     if (!isKernelError(error, 'ENODEV', 'EINVAL')) throw error;
     return step();
   }
 }
 
-/** Deletes a bridge unless others have become ports of it meanwhile. */
+/** Deletes a bridge unless it has been given ports meanwhile. */
 function deleteIfUnused(socket: RouteSocket, name: string): void {
   const bridge = getLink(socket, name);
   if (bridge && !listLinks(socket).some(({ master }) => master === bridge.index))
@@ -113,14 +112,14 @@ export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: P
         ]),
   );
   if (pinned instanceof Error) throw pinned;
-  // Somebody else may be faster: the same address is what both want, and another one is in the way of both.
+  // Another ADD may be faster: it adds the same address, and removes the same ones that are in the way.
   for (const outcome of outcomes)
     if (outcome instanceof Error && !isKernelError(outcome, 'EEXIST', 'EADDRNOTAVAIL')) throw outcome;
 }
 
 /**
- * The MAC address that a bridge has. One whose last port has left has none, and no address can be added to
- * it.
+ * The MAC address of a bridge, or a new one: a bridge whose last port has left has none, and no address can
+ * be added to it.
  */
 function macToPin({ mac }: Link): string {
   if (mac !== '00:00:00:00:00:00') return mac;

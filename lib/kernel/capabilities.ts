@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 
-/** The capabilities that this suite takes (docs/privileges.md), with their numbers in linux/capability.h. */
+/** The capabilities that this suite needs (docs/privileges.md), with their numbers in linux/capability.h. */
 const used = {
   CAP_DAC_OVERRIDE: 1,
   CAP_SETGID: 6,
@@ -13,7 +13,7 @@ const used = {
   CAP_SYS_ADMIN: 21,
 } as const;
 
-/** Those of them that this process lacks; none where that cannot be told. */
+/** Those of {@link used} that this process lacks; none if that cannot be determined. */
 export function missingCapabilities(): string[] {
   let status: string;
   try {

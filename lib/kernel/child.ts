@@ -1,7 +1,7 @@
 /**
- * Children by posix_spawn(3). Node's own child_process forks, which copies the page tables of the whole
- * process and has it fault on every page it touches afterwards: some five milliseconds for each child that a
- * plugin starts, as much as many of these take themselves.
+ * Child processes by posix_spawn(3). Node's own child_process forks, which copies the page tables of the
+ * whole process and makes it fault on every page it touches afterwards: some five milliseconds for each child
+ * that a plugin starts, as long as many of these run themselves.
  */
 
 import { closeSync } from 'node:fs';
@@ -13,16 +13,19 @@ const WNOHANG = 1;
 const POLLIN = 1;
 /** Number of a system call that older C libraries have no function for, the same on every processor. */
 const SYS_pidfd_open = 434;
-/** More than the 80 bytes that glibc has for it. */
+/** Room for posix_spawn_file_actions_t: more than the 80 bytes of glibc. */
 const fileActionsSize = 256;
-/** Has signals that the parent ignores end the child again. Source: posix_spawnattr_t in glibc's spawn.h. */
+/**
+ * Gives signals that the parent ignores their default action in the child. Source: posix_spawnattr_t in
+ * glibc's spawn.h.
+ */
 const attributes = { size: 336, flags: 0, defaultSignals: 8, POSIX_SPAWN_SETSIGDEF: 4 } as const;
-/** Ignored by Node.js and the launcher; a program that writes for nobody is to end. */
+/** Ignored by Node.js and the launcher; a program whose output nobody reads should end. */
 const SIGPIPE = 13;
-/** Longest pause between two looks whether a child has ended, in milliseconds. */
+/** Longest pause between two checks whether a child has ended, in milliseconds. */
 const longestPause = 100;
 
-/** A pipe whose ends no other child gets. */
+/** A pipe whose ends no other child inherits. */
 export function openPipe(): [readEnd: number, writeEnd: number] {
   const ends = new Uint8Array(8);
   libc('open a pipe', 'pipe2', ends, O_CLOEXEC);
@@ -35,7 +38,7 @@ export function openPipe(): [readEnd: number, writeEnd: number] {
  * @param path of its executable.
  * @param argv its arguments, of which the first is its name.
  * @param environment NAME=VALUE each.
- * @param fds what it gets as its descriptors, from 0 on.
+ * @param fds the descriptors that it gets, as 0 and up.
  * @returns its process ID.
  * @throws KernelError when it cannot be started.
  */
@@ -55,7 +58,7 @@ export function spawn(
   const pid = new Uint8Array(new ArrayBuffer(4));
   const [file, attr] = [cString(path), new Uint8Array(signals.buffer)];
   const [args, env] = [cStrings(argv), cStrings(environment)];
-  // It returns the error itself, in place of setting errno.
+  // It returns the error itself, instead of setting errno.
   const error = libc(`start "${path}"`, 'posix_spawn', pid, file, actions, attr, args, env);
   libc('tidy up after a child', 'posix_spawn_file_actions_destroy', actions);
   if (error !== 0) throw new KernelError(`start "${path}"`, error);
@@ -63,7 +66,7 @@ export function spawn(
 }
 
 /**
- * Blocks the thread until a child has ended. Before Linux 5.3 the kernel cannot tell: it returns at once.
+ * Blocks the thread until a child has ended. Kernels before 5.3 cannot tell when: it returns at once there.
  * @param timeoutMs for how long at most, in milliseconds.
  */
 export function blockUntilEnd(pid: number, timeoutMs: number): void {
@@ -84,8 +87,8 @@ export function blockUntilEnd(pid: number, timeoutMs: number): void {
 }
 
 /**
- * Waits for a child to end, and takes it off the kernel's list. This does not keep the process alive.
- * @param hint kept once it should have ended; it is found without as well, if later.
+ * Waits for a child to end, and reaps it. This does not keep the process alive.
+ * @param hint resolved once it should have ended; without that, its end is noticed as well, but later.
  * @returns its exit code, undefined when a signal ended it.
  */
 export async function reap(pid: number, hint: Promise<unknown>): Promise<number | undefined> {

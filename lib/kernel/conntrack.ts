@@ -39,9 +39,10 @@ export interface StalePort {
 
 /**
  * Makes the kernel forget UDP connections to ports of the host whose mapping has changed: it would go on
- * sending their packets to where they went before. Connections through the host, or to other ports, are not
+ * sending their packets where they went before. Connections through the host, or to other ports, are not
  * touched.
- * @throws KernelError of code EINVAL, EOPNOTSUPP or EPROTONOSUPPORT where the kernel cannot be told at all.
+ * @throws KernelError of code EINVAL, EOPNOTSUPP or EPROTONOSUPPORT when the kernel does not support this at
+ *   all.
  */
 export function forgetUdp(ports: readonly StalePort[]): void {
   if (ports.length === 0) return;
@@ -58,7 +59,8 @@ export function forgetUdp(ports: readonly StalePort[]): void {
     const local = new Set(listAddresses(routes, undefined, family).map(({ prefix }) => `${prefix.address}`));
     for (const connection of candidates) {
       const { tuple, id, destination } = connection;
-      // What went to the container was for the host, whose addresses may also be routes of type local alone.
+      // What went to the container was meant for the host, some of whose addresses may exist only as local
+      // routes.
       const went = wanted.some(
         (port) => port.was && !port.was.equals(destination) && isStale(connection, port),
       );

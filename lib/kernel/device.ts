@@ -1,4 +1,4 @@
-/** Finding a device of the host by what is known of it. Source: sysfs(5). */
+/** Finding a device of the host by what is known about it. Source: sysfs(5). */
 
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -6,7 +6,7 @@ import { getLink, type Link, listLinks } from './link.ts';
 import { normalizeMac, parseHardwareAddress } from './mac.ts';
 import type { RouteSocket } from './route-socket.ts';
 
-/** What may be known of a device; the first that is set counts, in this order. */
+/** What may be known about a device; the first one set counts, in this order. */
 export interface DeviceSpec {
   /** Name of its interface. */
   device?: string | undefined;

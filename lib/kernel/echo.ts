@@ -10,7 +10,7 @@ const SOL_SOCKET = 1;
 const SO_RCVTIMEO = 20;
 /** Never fragment, and let nobody on the way do so. */
 const PMTUDISC_DO = 2;
-/** Where a receiver looks for messages again, in milliseconds. */
+/** How long a receiver waits at a time, in milliseconds. */
 const patienceMs = 100;
 
 /** What differs between the families. */
@@ -33,14 +33,14 @@ const families: Readonly<
 
 /** Type, code, checksum, identifier, sequence number. */
 const messageHeader = 8;
-/** Of the random bytes that tell one's own answers from those to others. */
+/** Number of random bytes, which tell answers to this request from others. */
 const tokenSize = 8;
 
 /** How an echo request is sent. */
 export interface EchoOptions {
   /** Size of the packet with its IP header; 64 when left out. */
   readonly bytes?: number;
-  /** How long an answer is waited for. */
+  /** How long to wait for an answer. */
   readonly timeoutMs: number;
   /** Whether the packet must arrive in one piece. */
   readonly dontFragment?: boolean;
@@ -49,7 +49,7 @@ export interface EchoOptions {
 /**
  * Sends one echo request in the thread's network namespace, and waits for the answer.
  * @returns how many milliseconds it took; undefined when none came.
- * @throws KernelError when it cannot be sent: EMSGSIZE when it is larger than the way is known to take.
+ * @throws KernelError when it cannot be sent: EMSGSIZE when it is larger than the known path MTU.
  */
 export function echo(
   to: Address,
@@ -60,7 +60,7 @@ export function echo(
   const token = crypto.getRandomValues(Buffer.alloc(tokenSize));
   message[0] = request;
   token.copy(message, messageHeader);
-  // In IPv6, the kernel does so itself.
+  // For IPv6, the kernel does this itself.
   if (to.family === 4) message.writeUInt16BE(checksum(message), 2);
   const fd = libc('open a raw socket', 'socket', domain, SOCK_RAW_CLOEXEC, protocol);
   try {

@@ -1,6 +1,6 @@
 /**
- * Waiting until the kernel has brought something about: it is looked at again whenever the kernel reports a
- * change. Source: rtnetlink(7).
+ * Waiting for something that the kernel does: it is checked again whenever the kernel reports a change.
+ * Source: rtnetlink(7).
  */
 
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
@@ -10,7 +10,7 @@ import type { Netns } from './netns.ts';
 export const NetlinkGroup = { Link: 0x1, IPv6Address: 0x100, IPv6Route: 0x400 } as const;
 
 /**
- * Milliseconds between two looks at the socket: short at first, as most changes take the kernel no longer.
+ * Milliseconds between two checks of the socket: short at first, as most changes take the kernel no longer.
  */
 const shortestPause = 1;
 const longestPause = 10;
@@ -20,8 +20,8 @@ const longestSilence = 1000;
 /**
  * Waits until a predicate holds, trying it again whenever the kernel reports a change. Other calls go on
  * meanwhile.
- * @param groups of {@link NetlinkGroup}, added up.
- * @param netns whose changes count; the thread's own namespace when left out.
+ * @param groups of {@link NetlinkGroup}, combined.
+ * @param netns whose changes are watched; the thread's own namespace when left out.
  * @returns false when it did not hold in time.
  * @throws what the predicate throws.
  */
@@ -36,13 +36,13 @@ export async function waitForEvent(
   using events = netns ? netns.run(listen) : listen();
   const end = performance.now() + timeoutMs;
   for (;;) {
-    // At first, too: it may have come to hold before anybody listened.
+    // The first time, too: it may have come true before the socket was open.
     if (predicate()) return true;
     const silence = performance.now() + longestSilence;
     for (let pause = shortestPause; !events.drain(); pause = Math.min(pause * 2, longestPause)) {
       if (performance.now() >= end) return predicate();
       if (performance.now() >= silence) break;
-      // Not node:timers/promises, which costs half a millisecond to load.
+      // Not node:timers/promises, which takes half a millisecond to load.
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }

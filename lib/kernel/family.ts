@@ -1,4 +1,4 @@
-/** Address families as messages of the kernel have them. */
+/** Address families as they are in messages of the kernel. */
 
 import { Address, type Family } from '../ip.ts';
 import type { AttributeCodec } from '../netlink/attributes.ts';

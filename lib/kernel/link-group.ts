@@ -1,6 +1,6 @@
 /**
- * Deleting interfaces of the host together. The kernel waits for all processors when an interface goes, once
- * a message: a message that names a group of interfaces takes no longer than one that names a single one.
+ * Deleting interfaces of the host together. The kernel waits for all processors when it deletes interfaces,
+ * once per message: a message for a group of interfaces takes no longer than one for a single interface.
  * Sources: rtnetlink(7), linux/if_link.h (IFLA_GROUP), linux/net_namespace.h.
  */
 
@@ -28,15 +28,18 @@ const namespaceLayout = layout(
   attributes({ id: [1, i32], pid: [2, u32] }),
 );
 
-/** Decodes the group alone: of a thousand interfaces, the other attributes would take long to decode. */
+/** Decodes only the group: with a thousand interfaces, decoding the other attributes would take long. */
 const groupLayout = layout(linkHeader, attributes({ group: [27, u32] }));
-/** RTEXT_FILTER_SKIP_STATS: counters are a third of what the kernel tells. */
+/** RTEXT_FILTER_SKIP_STATS: counters are a third of what the kernel sends. */
 const skipStatistics = 8;
 
-/** Groups below have been given names by some distributions, and are what people choose by hand. */
+/** Some distributions give names to groups below this, and people choose them by hand. */
 const lowestGroup = 0x10000;
 
-/** How long an interface may take to go before only its deletion is waited for, in milliseconds. */
+/**
+ * How long to watch whether an interface is gone; after that, only the end of its deletion counts. In
+ * milliseconds.
+ */
 const patienceMs = 10_000;
 
 /** An interface of the host. */
@@ -63,7 +66,7 @@ export function peerOnHost({ socket }: Sandbox, link: Link): HostLink | undefine
 }
 
 /**
- * Deletes interfaces. Those that are gone already are no error. The socket is not to be used meanwhile.
+ * Deletes interfaces. Those that are already gone are no error. The socket must not be used meanwhile.
  * @param host socket of the namespace that they are in.
  * @throws KernelError, after which some may be left.
  */
@@ -79,10 +82,12 @@ export async function deleteHostLinks(host: RouteSocket, links: readonly HostLin
 }
 
 /**
- * Deletes an interface, and returns as soon as it is gone. The kernel keeps whoever deletes an interface for
- * some 25 ms longer; here a thread of the pool stays for that, in a process that goes on with other things.
- * @param host socket of the process's own namespace. The thread keeps that in being; any other namespace
- * could be removed meanwhile, and Linux 6.18 crashes when one is that an interface is still leaving.
+ * Deletes an interface, and returns as soon as it is gone. The kernel holds up whoever deletes an interface
+ * for some 25 ms longer; here, a thread of the pool waits for that, while the process goes on with other
+ * things.
+ * @param host socket of the process's own namespace. The thread keeps that one alive; any other namespace
+ *   could be removed meanwhile, and Linux 6.18 crashes when a namespace is removed that an interface is still
+ *   leaving.
  * @throws KernelError
  */
 export async function deleteLinkInBackground(host: RouteSocket, link: HostLink): Promise<void> {

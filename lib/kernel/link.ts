@@ -22,7 +22,7 @@ const linkInfo = attributes({
   portData: [5, container()],
 });
 
-/** A message about an interface. What is in a container is described by whoever uses it. */
+/** A message about an interface. The content of a container is described where it is used. */
 export const linkLayout = layout(
   linkHeader,
   attributes({
@@ -70,7 +70,7 @@ export interface Link {
   mtu: number;
   flags: number;
   up: boolean;
-  /** Whether it was set so; whoever watches an interface holds it in that mode for a while. */
+  /** Whether it was set so explicitly; a packet capture also uses that mode, but does not set this flag. */
   promisc: boolean;
   operState: (typeof operStates)[number];
   /** Kind of virtual interface, such as "veth"; "" for a physical one. */
@@ -100,7 +100,7 @@ export interface LinkSettings {
   /** Bytes; 0 leaves it to the kernel. */
   mtu?: number;
   up?: boolean;
-  /** Index of the master; 0 takes it out. */
+  /** Index of the master; 0 removes it from its master. */
   master?: number;
   /** Namespace it lives in, or is moved to. */
   netns?: Netns;
@@ -108,7 +108,7 @@ export interface LinkSettings {
   parent?: number;
   txQueueLength?: number;
   alias?: string;
-  /** Group of interfaces that it is in; the kernel puts every one into 0. */
+  /** Group of interfaces that it is in; 0 by default. */
   group?: number;
   promisc?: boolean;
   allMulti?: boolean;
@@ -119,7 +119,7 @@ export interface LinkSettings {
 export interface LinkKind {
   readonly kind: string;
   readonly data?: Uint8Array;
-  /** What these are called. */
+  /** Names of these attributes, for error messages. */
   readonly names?: AttributeNames;
 }
 
@@ -212,7 +212,7 @@ export function listLinks(socket: RouteSocket): Link[] {
     .map(readLink);
 }
 
-/** Reads what the kernel says of an interface. @throws RangeError when the message is torn. */
+/** Reads what the kernel says of an interface. @throws RangeError when the message is truncated. */
 function readLink({ payload }: Message): Link {
   const { index, flags } = linkHeader.decode(payload);
   const { info = {}, ...link } = linkLayout.decode(payload);

@@ -18,11 +18,11 @@ const firstPassed = 3;
 /**
  * Listens on a socket that only root may use, or on the one that systemd has passed. A lock beside the socket
  * keeps two processes that start at once from taking it from each other. It is held until the server is
- * closed, which removes the socket, or the process ends, however it does.
+ * closed, which removes the socket, or until the process ends in whatever way.
  * @param path of the socket. A stale one is replaced.
  * @param environment in which systemd says that it has passed one.
  * @param inUse message of the error when another process listens there already.
- * @throws Error with that message; when something other than a socket has the path, or it is too long; of
+ * @throws Error with that message; when the path is something other than a socket, or too long; the error of
  *   bind(2).
  */
 export async function listenOn(
@@ -57,8 +57,8 @@ export async function listenOn(
 }
 
 /**
- * Binds a socket that only root may use. Node.js would remove by name what it has bound itself, even if that
- * is another's by then: systemd takes a path from whoever has it.
+ * Binds a socket that only root may use. Node.js would remove a socket that it has bound itself by its path,
+ * even if that is another process's by then: systemd takes a path from whoever has it.
  */
 function bindSocket(path: string): number {
   const address = unixAddress(`${path}\0`);

@@ -11,13 +11,13 @@ import { isKernelError, libc } from '../netlink/libc.ts';
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
-/** How long a lock is waited for, in milliseconds. */
+/** How long to wait for a lock, in milliseconds. */
 const longestWait = 10_000;
 /** Longest pause between two attempts, in milliseconds. */
 const longestPause = 8;
 
 /**
- * A lock on an open file. It ends when the file is closed, if only by the end of the process; a child that
+ * A lock on an open file. It ends when the file is closed, at the latest when the process ends; a child that
  * inherits the descriptor holds it as well.
  */
 export class FileLock {
@@ -49,7 +49,7 @@ export async function acquireLock(file: string, timeoutMs = longestWait, mode = 
   return await lockOpened(openLockFile(file, mode), file, timeoutMs);
 }
 
-/** As {@link acquireLock}, for a directory, which must be there. @throws also the error of open(2). */
+/** As {@link acquireLock}, for a directory, which must exist. @throws also the error of open(2). */
 export async function acquireDirectoryLock(directory: string, timeoutMs: number): Promise<FileLock> {
   return await lockOpened(new FileLock(openSync(directory, constants.O_DIRECTORY)), directory, timeoutMs);
 }
@@ -64,7 +64,7 @@ async function lockOpened(lock: FileLock, file: string, timeoutMs: number): Prom
   }
 }
 
-/** Tells that another process holds a lock from that it cannot be taken at all. */
+/** Tells a lock that another process holds from one that cannot be taken at all. */
 export function isLockHeld(error: unknown): boolean {
   return error instanceof CniError && error.code === ErrorCode.TryAgainLater;
 }

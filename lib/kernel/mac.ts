@@ -9,8 +9,8 @@ export function parseMac(text: string): Uint8Array | undefined {
 }
 
 /**
- * Reads a hardware address, as of six bytes, or of 20 for IP over InfiniBand: with colons, dashes, or a dot
- * after every two bytes, as in "0a58.0a01.0005".
+ * Reads a hardware address of 6, 8 or, for IP over InfiniBand, 20 bytes: with colons, dashes, or a dot after
+ * every two bytes, as in "0a58.0a01.0005".
  * @returns undefined when the text is not one.
  */
 export function parseHardwareAddress(text: string): Uint8Array | undefined {
@@ -24,7 +24,7 @@ export function formatMac(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
-/** A MAC address as the kernel's are written here; what is none stays as it is. */
+/** A MAC address in the form of {@link formatMac}; any other text stays as it is. */
 export function normalizeMac(text: string): string {
   const bytes = parseHardwareAddress(text);
   return bytes ? formatMac(bytes) : text;

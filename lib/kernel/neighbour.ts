@@ -1,7 +1,6 @@
 /**
- * Who is behind an address: neighbour entries, which lead from IP to MAC addresses, and the forwarding
- * database of a VXLAN interface, which leads from MAC addresses to other hosts. Source: rtnetlink(7),
- * linux/neighbour.h.
+ * Who is behind an address: neighbour entries, which map IP to MAC addresses, and the forwarding database of
+ * a VXLAN interface, which maps MAC addresses to other hosts. Source: rtnetlink(7), linux/neighbour.h.
  */
 
 import type { Address } from '../ip.ts';
@@ -25,7 +24,7 @@ const neighbourLayout = layout(
   attributes({ address: [1, ipAddress, 'address'], mac: [2, macAddress, 'MAC address'] }),
 );
 
-/** An entry of either kind that stays until it is removed. */
+/** A permanent entry of either kind. */
 export interface Neighbour {
   /** Of the neighbour itself, or of the host behind which the MAC address is. */
   readonly address: Address;
@@ -33,7 +32,7 @@ export interface Neighbour {
   readonly mac: string;
 }
 
-/** Adds a neighbour entry that stays, in place of one for the same address. @param label of the interface. */
+/** Adds a permanent neighbour entry, or replaces one for the same address. @param label of the interface. */
 export function setNeighbour(link: number, { address, mac }: Neighbour, label = `${link}`): Request {
   return {
     action: `set neighbour ${address} of interface "${label}"`,
@@ -57,7 +56,7 @@ export function deleteNeighbour(link: number, { address }: Neighbour, label = `$
   };
 }
 
-/** Neighbour entries of an interface that stay, of both families. */
+/** Permanent neighbour entries of an interface, of both families. */
 export function listNeighbours(socket: RouteSocket, link: number): Neighbour[] {
   return list(socket, link, 0, 'list neighbours');
 }
@@ -86,7 +85,9 @@ export function deleteForwarding(link: number, { address, mac }: Neighbour, labe
   };
 }
 
-/** Which MAC addresses a VXLAN interface sends to which hosts, as was set and not learned. */
+/**
+ * Which MAC addresses a VXLAN interface sends to which hosts, by entries that were set rather than learned.
+ */
 export function listForwarding(socket: RouteSocket, link: number): Neighbour[] {
   return list(socket, link, AF_BRIDGE, 'list the forwarding database');
 }
@@ -96,7 +97,7 @@ function list(socket: RouteSocket, link: number, family: number, action: string)
   return socket.dump({ action, type: RTM_GETNEIGH, flags: 0, payload }).flatMap((message) => {
     const header = neighbourLayout.header.decode(message.payload);
     if (header.link !== link || !(header.state & NUD_PERMANENT)) return [];
-    // Groups, such as those of multicast, are of neither kind.
+    // Entries of other families, such as multicast groups, are of neither kind.
     const isOfFamily = family !== 0 || Object.values<number>(addressFamily).includes(header.family);
     if (!isOfFamily) return [];
     const { address, mac } = neighbourLayout.decode(message.payload);

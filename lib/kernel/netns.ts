@@ -6,7 +6,7 @@ import { isKernelError, libc } from '../netlink/libc.ts';
 
 const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
-/** The file system that namespaces are files of, of linux/magic.h. */
+/** The file system of namespace files. Source: linux/magic.h. */
 const NSFS_MAGIC = 0x6e736673;
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | 0x80000;
@@ -30,7 +30,7 @@ export class Netns {
   private static where: Netns | undefined;
 
   readonly fd: number;
-  /** What it was opened by, for messages. */
+  /** The path that it was opened by, for messages. */
   readonly path: string;
 
   private constructor(fd: number, path: string) {
@@ -39,9 +39,9 @@ export class Netns {
   }
 
   /**
-   * Opens a network namespace by path. It never waits, as opening a FIFO would.
-   * @throws NetnsGoneError when nothing is there, or something that is not a network namespace, as a bind
-   *   mount that was lifted leaves behind.
+   * Opens a network namespace by path. It never blocks, as opening a FIFO would.
+   * @throws NetnsGoneError when nothing is there, or something that is not a network namespace, such as the
+   *   plain file that an unmounted bind mount leaves behind.
    */
   static open(path: string): Netns {
     const fd = openFile(path);
@@ -51,7 +51,7 @@ export class Netns {
   }
 
   /**
-   * As {@link open}, but gives undefined when it is gone.
+   * As {@link open}, but returns undefined when it is gone.
    * @throws Error when it exists but is out of reach.
    */
   static openIfPresent(path: string): Netns | undefined {
@@ -70,7 +70,8 @@ export class Netns {
   }
 
   /**
-   * A new namespace with nothing in it but a loopback interface that is down; it lives while it is held open.
+   * A new namespace with nothing in it but a loopback interface that is down; it exists as long as it is held
+   * open.
    */
   static create(): Netns {
     const own = Netns.current();
@@ -88,7 +89,7 @@ export class Netns {
 
   /**
    * Runs a function within the namespace and comes back, whatever happens.
-   * @param inside must be synchronous: after an await, the thread would be found outside again.
+   * @param inside must be synchronous: after an await, the thread would be outside again.
    */
   run<T>(inside: () => T): T {
     Netns.where ??= Netns.current();
@@ -104,9 +105,9 @@ export class Netns {
   }
 
   /**
-   * What no other namespace has while the host runs, also one that is found at the same path later. Kernels
-   * before 5.14 have only the number of its file, which another one may have when this one is gone. Source:
-   * SO_NETNS_COOKIE in asm-generic/socket.h.
+   * An ID that no other namespace has until the next boot, not even a later one at the same path. Kernels
+   * before 5.14 have only the inode number of its file, which another one may get when this one is gone.
+   * Source: SO_NETNS_COOKIE in asm-generic/socket.h.
    */
   identity(): string {
     const socket = this.run(() => libc('open a UDP socket', 'socket', AF_INET, SOCK_DGRAM_CLOEXEC, 0));
@@ -134,8 +135,8 @@ export class Netns {
 }
 
 /**
- * Going back must not fail: what follows would be done to the container in place of the host. When memory is
- * short for a moment, it is tried again.
+ * Going back must not fail: what follows would be done to the container instead of the host. It is retried,
+ * as memory may be short for a moment.
  */
 function enter(own: Netns): void {
   for (let tries = 1; ; tries++) {
@@ -150,7 +151,7 @@ function enter(own: Netns): void {
 
 function openFile(path: string): number {
   try {
-    // Looked at first: opening a device can have effects of its own.
+    // Checked first: opening a device can have side effects.
     const kind = kindOf(statSync(path));
     if (kind !== 'file') throw notNamespace(path, kind);
     return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -203,8 +204,8 @@ function kindOf(stats: Stats): string {
 }
 
 /**
- * Whether there is no namespace at a path that somebody has noted. The path is only looked at, not opened. A
- * bind mount that was lifted leaves a plain file.
+ * Whether there is no namespace at a path that was recorded. The path is only looked up, not opened. An
+ * unmounted bind mount leaves a plain file.
  */
 export function isNetnsGone(path: string): boolean {
   if (!path.startsWith('/')) return false;

@@ -1,4 +1,4 @@
-/** Packets straight onto a link, below IP. Sources: packet(7), RFC 1071. */
+/** Packets sent and received directly on a link, below IP. Sources: packet(7), RFC 1071. */
 
 import { closeSync } from 'node:fs';
 import { libc } from '../netlink/libc.ts';

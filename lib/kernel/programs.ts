@@ -1,6 +1,6 @@
 /**
- * Programs of the host. Their standard input, output and error are files in memory, so that nobody waits for
- * anybody's pipe.
+ * Programs of the host. Their standard input, output and error are files in memory, so that neither side ever
+ * waits for a pipe.
  */
 
 import { accessSync, closeSync, constants, fstatSync, readSync, writeSync } from 'node:fs';
@@ -43,7 +43,7 @@ export interface RunOptions {
   readonly input?: string;
   /** Added to the environment. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** Descriptors that it gets as well, from 3 on, and keeps as long as it lives. */
+  /** Further descriptors that it gets, from 3 on, and keeps as long as it lives. */
   readonly inherit?: readonly number[];
   /** How long it may run, in milliseconds; a minute by default. */
   readonly timeoutMs?: number;
@@ -64,9 +64,9 @@ export class Programs {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Where programs are looked for. */
   readonly path: string;
-  /** Does what calls of this process may do as one. */
+  /** Does together what several calls of this process can do together. */
   readonly together: Together;
-  /** Looks once for all calls, in a process that only looks. */
+  /** Looks things up once for all calls, in a read-only process. */
   readonly once: Once | undefined;
   private readonly sharing: Sharing | undefined;
   private readonly note: ((run: ProgramRun) => void) | undefined;
@@ -89,7 +89,7 @@ export class Programs {
     this.path = [environment.PATH, systemPath].filter(Boolean).join(':');
   }
 
-  /** The file of a program, which a name with a slash is itself. @throws ProgramMissingError */
+  /** The file of a program; a name with a slash is the file itself. @throws ProgramMissingError */
   find(program: string): string {
     if (program.includes('/')) return program;
     const known = this.found.get(program);
@@ -123,10 +123,10 @@ export class Programs {
   }
 
   /**
-   * Runs a program to its end. It has started when this returns, and runs beside whatever the caller does
-   * before it lets go of the event loop; from then on it is waited for.
+   * Runs a program to its end. It has started when this returns, and runs alongside whatever the caller does
+   * before it returns to the event loop; from then on it is waited for.
    * @param program its path, or its name, which is looked up in PATH and the system's directories.
-   * @param options its standard input, or that and more.
+   * @param options its standard input, or all its options.
    * @throws ProgramMissingError when there is no such program; KernelError when it cannot be started;
    *   ProgramTimeoutError when it does not end in time.
    */
@@ -142,7 +142,7 @@ export class Programs {
       const fd = libc('make a file in memory', 'memfd_create', cString('child'), MFD_CLOEXEC);
       files.push(fd);
       const bytes = Buffer.from(content);
-      // At an offset: where the child begins to read stays the beginning.
+      // With an offset: the child still begins to read at the beginning.
       for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, at);
       return fd;
     };
@@ -209,7 +209,9 @@ export class Programs {
   }
 }
 
-/** Waits for the end of a pipe. Without that, how a child ends is found all the same, if later. */
+/**
+ * Waits for the end of a pipe. If that is not possible, the end of the child is noticed as well, but later.
+ */
 function watch(pipe: number, waitForEnd: WaitForEnd): PipeWatch {
   try {
     return waitForEnd(pipe);
@@ -220,8 +222,8 @@ function watch(pipe: number, waitForEnd: WaitForEnd): PipeWatch {
 }
 
 /**
- * Waits for a child, and kills it when it takes too long. Then nobody waits any longer, as one that hangs in
- * the kernel goes on to do so.
+ * Waits for a child, and kills it when it takes too long. After that, it is not waited for, as a child that
+ * hangs in the kernel does not end.
  * @returns its exit code, undefined when a signal ended it.
  */
 async function within(

@@ -64,7 +64,7 @@ export interface RouteSettings {
   /** Bytes. */
   advmss?: number | undefined;
   protocol?: number;
-  /** Take the gateway for reachable over the interface, whatever its addresses say. */
+  /** Regard the gateway as reachable over the interface, whatever addresses that has. */
   onlink?: boolean;
 }
 
@@ -78,19 +78,21 @@ export interface Route extends RouteSettings {
   type: number;
   /** The next hops of a multipath route. */
   hops: { link: number; gw: Address | undefined; weight: number }[];
-  /** The route in the kernel's own words, with what the fields above leave out. */
+  /** The kernel's message about the route, with what the fields above leave out. */
   payload: Uint8Array;
 }
 
 /**
- * Adds a route. One that is there already with the same destination, metric and gateway is an error (EEXIST),
- * but a second IPv6 gateway makes a multipath route.
+ * Adds a route. An existing route with the same destination, metric and gateway is an error (EEXIST), but a
+ * second IPv6 gateway makes a multipath route.
  */
 export function addRoute(route: RouteSettings): Request {
   return routeRequest('add', RTM_NEWROUTE, Flag.Create, route);
 }
 
-/** Adds a route. One with the same destination and metric is an error (EEXIST), wherever it leads. */
+/**
+ * Adds a route. An existing one with the same destination and metric is an error (EEXIST), wherever it leads.
+ */
 export function addOnlyRoute(route: RouteSettings): Request {
   return routeRequest('add', RTM_NEWROUTE, Flag.Create | Flag.Exclusive, route);
 }
@@ -100,13 +102,13 @@ export function replaceRoute(route: RouteSettings): Request {
   return routeRequest('replace', RTM_NEWROUTE, Flag.Create | Flag.Replace, route);
 }
 
-/** Removes the first route that fits. */
+/** Removes the first route that matches. */
 export function deleteRoute(route: RouteSettings): Request {
   return routeRequest('remove', RTM_DELROUTE, 0, { scope: RouteScope.Nowhere, ...route });
 }
 
 /**
- * Adds a route with everything that the kernel knows of it, in place of one with the same destination and
+ * Adds a route with everything that the kernel knows about it, in place of one with the same destination and
  * metric.
  * @param table by default its own.
  */
@@ -141,7 +143,7 @@ export function listRoutes(
     .flatMap((message) => readRoute(message.payload) ?? [])
     .filter(
       (route) =>
-        // A kernel without IPv6 answers a request for its routes with all that it has.
+        // A kernel without IPv6 answers a request for IPv6 routes with all the routes it has.
         (family === undefined || route.family === family) &&
         (table === undefined || route.table === table) &&
         (link === undefined || route.link === link || route.hops.some((hop) => hop.link === link)),
@@ -190,7 +192,7 @@ function readRoute(payload: Uint8Array): Route | undefined {
   };
 }
 
-/** The next hops of a multipath route, one behind the other: each a structure and attributes. */
+/** The next hops of a multipath route, one after another: each is a structure followed by attributes. */
 function splitHops(data: Uint8Array): Uint8Array[] {
   const hops: Uint8Array[] = [];
   for (let offset = 0; offset + rtnexthop.size <= data.length; ) {
@@ -268,7 +270,7 @@ function routeRequest(verb: string, type: number, flags: number, route: RouteSet
   };
 }
 
-/** The structure has room for the first 256 tables. */
+/** The field in the structure has room for table numbers below 256. */
 function inHeader(table: number): number {
   return table < 256 ? table : 0;
 }

@@ -15,7 +15,7 @@ export function openSandbox(path: string): Sandbox {
   return sandboxOf(Netns.open(path));
 }
 
-/** Opens a sandbox if it still exists, as DEL must do without it. */
+/** Opens a sandbox if it still exists: DEL must be able to do without it. */
 export function openSandboxIfPresent(path: string): Sandbox | undefined {
   const netns = Netns.openIfPresent(path);
   return netns && sandboxOf(netns);
@@ -31,8 +31,9 @@ function sandboxOf(netns: Netns): Sandbox {
 }
 
 /**
- * Waits until no other plugin works on a sandbox, for those that choose by what exists there, as of tables.
- * The reference plugin sbr takes the same lock. It ends when the sandbox is closed, as it is with the call.
+ * Waits until no other plugin works on a sandbox, for plugins that choose something unused in it, such as a
+ * table. The reference plugin sbr takes the same lock. It ends when the sandbox is closed, at the end of the
+ * call.
  * @throws CniError TryAgainLater when another process holds the lock for too long.
  */
 export async function lockSandbox({ netns }: Sandbox): Promise<void> {

@@ -1,10 +1,10 @@
-/** The interfaces of the host, listed once for all calls of a process that only looks. */
+/** The interfaces of the host, listed once for all calls of a read-only process. */
 
 import { type Link, listLinks } from './link.ts';
 import { openRouteSocket } from './route-socket.ts';
 import type { Once } from './sharing.ts';
 
-/** The interfaces of the host, as a process that only looks has seen them. */
+/** The interfaces of the host, as a read-only process has seen them. */
 export interface SeenLinks {
   readonly all: readonly Link[];
   /** By their names and their alternative names. */
@@ -12,7 +12,7 @@ export interface SeenLinks {
   readonly byIndex: ReadonlyMap<number, Link>;
 }
 
-/** Lists the interfaces of the host once for all calls of a process that only looks. */
+/** Lists the interfaces of the host once for all calls of a read-only process. */
 export function seenLinks(once: Once): SeenLinks {
   return once('interfaces of the host', () => {
     using socket = openRouteSocket();

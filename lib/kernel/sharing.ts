@@ -1,28 +1,29 @@
-/** What a process with many calls under way gives each of them. */
+/** What a process that serves many calls at once gives each of them. */
 
 import type { Together } from '../group-commit.ts';
 
 /** A wait for the end of a pipe. */
 export interface PipeWatch {
-  /** Kept once the other end has been closed. */
+  /** Resolved once the other end has been closed. */
   readonly ended: Promise<void>;
-  /** Waits no longer. */
+  /** Stops waiting. */
   readonly stop: () => void;
 }
 
 /**
  * Waits, without blocking the thread or keeping the process alive, until the other end of a pipe has been
- * closed, and closes this one. When it throws, it has left this one open.
+ * closed, and closes this end. When it throws, it has left this end open.
  */
 export type WaitForEnd = (pipe: number) => PipeWatch;
 
 /**
- * Looks at something once for all calls of a process that only looks.
- * @param key names what is looked at. @param look is asked once for each key.
+ * Looks something up once for all calls of a read-only process, which only looks at the host and changes
+ * nothing.
+ * @param key names what is looked up. @param look is called once for each key.
  */
 export type Once = <T>(key: string, look: () => T) => T;
 
-/** For a process that only looks, in one look at the host. */
+/** For a read-only process: one look at the host serves all calls. */
 export function lookOnce(): Once {
   const seen = new Map<string, unknown>();
   return <T>(key: string, look: () => T) => {

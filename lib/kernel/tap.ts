@@ -14,7 +14,7 @@ const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
-/** An interface of that name is not opened, but refused. */
+/** Refuses an existing interface of that name, instead of opening it. */
 const IFF_TUN_EXCL = 0x8000;
 
 /** struct ifreq as far as it is used. */

@@ -15,7 +15,7 @@ const RTM_GETTFILTER = 46;
 
 const TC_H_ROOT = 0xffffffff;
 const TC_H_INGRESS = 0xfffffff1;
-/** What comes in, on a qdisc "ingress" as well as on a "clsact". */
+/** Incoming packets, on a qdisc "ingress" as well as on a "clsact". */
 const TC_H_MIN_INGRESS = 0xfffffff2;
 const TC_U32_TERMINAL = 1;
 const TC_ACT_STOLEN = 4;
@@ -62,9 +62,9 @@ const maxU32 = 0xffffffff;
 /** The kernel counts in units of 64 ns (PSCHED_SHIFT). */
 const ticksPerMicrosecond = 15.625;
 
-/** A token bucket filter: so many bytes a second, more in a burst, and the rest waits or is dropped. */
+/** A token bucket filter: so many bytes per second, more in a burst, and the rest waits or is dropped. */
 export interface TokenBucket {
-  /** Bytes a second. */
+  /** Bytes per second. */
   rate: number;
   /** The burst, as the time it takes at this rate, in ticks of 64 ns. */
   buffer: number;
@@ -74,30 +74,30 @@ export interface TokenBucket {
 
 /**
  * The token bucket for a rate and a burst.
- * @param rate in bytes a second.
+ * @param rate in bytes per second.
  * @param burst in bytes.
  * @param latency how long a packet may wait at most, in seconds.
- * @param toU32 makes a number one of 32 bits.
+ * @param toU32 makes a number fit into 32 bits.
  */
 export function tokenBucket(rate: number, burst: number, latency: number, toU32 = saturate): TokenBucket {
   const microseconds = toU32((burst * 1e6) / rate);
   return { rate, buffer: toU32(microseconds * ticksPerMicrosecond), limit: toU32(rate * latency + burst) };
 }
 
-/** The highest number that there is room for stands for those above it. */
+/** Replaces a number that is too high by the highest one that fits. */
 function saturate(value: number): number {
   return Math.min(Math.floor(value), maxU32);
 }
 
 /**
- * Leaves out what there is no room for, as the reference plugin does where the processor does: a large burst
- * may come out small, and so may the number of bytes that may wait.
+ * Drops the bits that do not fit, as the reference plugin does on processors that do: a large burst may come
+ * out small, and so may the number of bytes that may wait.
  */
 export function wrap(value: number): number {
   return Math.floor(value) % (maxU32 + 1);
 }
 
-/** Shapes what leaves by an interface. EEXIST when something of the same kind does already. */
+/** Shapes what leaves by an interface. EEXIST when a qdisc of the same kind does already. */
 export function addTokenBucket(link: number, { rate, buffer, limit }: TokenBucket, label: string): Request {
   const parameters = { rate: { rate: Math.min(rate, maxU32) }, limit, buffer };
   const rate64 = rate > maxU32 ? BigInt(rate) : undefined;
@@ -159,7 +159,7 @@ export function deleteIngress(link: number, label: string): Request {
 }
 
 /**
- * Sends everything that comes in by an interface out by another one, which may put it back once it has been
+ * Sends everything that comes in by an interface out by another one, which may send it back once it has been
  * shaped. The kernel answers with the filter, which {@link deleteFilter} takes.
  */
 export function redirectIngress(link: number, to: number, label: string): Request {
@@ -188,7 +188,7 @@ export function redirectIngress(link: number, to: number, label: string): Reques
   };
 }
 
-/** Removes exactly this filter. @param filter what the kernel said of it. */
+/** Removes exactly this filter. @param filter as the kernel reported it. */
 export function deleteFilter({ payload }: Pick<Message, 'payload'>, label: string): Request {
   const { kind } = filterLayout.decode(payload);
   return {
@@ -199,13 +199,13 @@ export function deleteFilter({ payload }: Pick<Message, 'payload'>, label: strin
   };
 }
 
-/** A filter that sends on what comes in by an interface. {@link deleteFilter} takes it. */
+/** A filter that redirects what comes in by an interface. {@link deleteFilter} takes it. */
 export interface Redirection {
   /** Index of the interface that packets are sent to; 0 when it no longer exists, and they are dropped. */
   readonly to: number;
-  /** Whether it leaves no packet to later filters, as that of {@link redirectIngress} does. */
+  /** Whether it leaves no packet to later filters, like that of {@link redirectIngress}. */
   readonly takesAll: boolean;
-  /** The filter in the kernel's own words. */
+  /** The kernel's message about the filter. */
   readonly payload: Uint8Array;
 }
 

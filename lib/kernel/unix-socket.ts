@@ -23,7 +23,7 @@ export function unixAddress(name: string): Buffer {
 }
 
 /**
- * Sends a datagram. It waits for nobody.
+ * Sends a datagram without waiting.
  * @param action what is tried, for the error message.
  * @param socket path of the receiver's socket, or "@" and a name for one in the abstract namespace.
  * @throws KernelError with that action: ENOENT or ECONNREFUSED when nobody receives, EAGAIN when the receiver

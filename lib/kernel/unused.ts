@@ -1,4 +1,4 @@
-/** What nobody uses: told apart from what somebody is about to use by a second look. */
+/** Finds what nobody uses; a second look tells it from what somebody is about to use. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 

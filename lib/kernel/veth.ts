@@ -58,7 +58,7 @@ function createNamed(
       host.execute(createLink(peer, { mtu: sandboxEnd.mtu ?? 0, ...hostEnd, name, up: true }));
       return name;
     } catch (error) {
-      // Without an answer of the kernel, the pair may exist.
+      // If the kernel has not answered, the pair may exist.
       if (!(error instanceof NetlinkError))
         owner.undo(`delete interface "${name}", if it exists`, () => void host.attempt(deleteLink(0, name)));
       if (!isKernelError(error, 'EEXIST')) throw error;

@@ -26,7 +26,7 @@ export interface Vxlan {
   readonly local: Address;
   /** UDP port of all hosts. */
   readonly port: number;
-  /** Whether it notes which host a frame came from. */
+  /** Whether it learns which host a MAC address is behind. */
   readonly learning: boolean;
   /** Whether packets carry a mark of Group Policy (draft-smith-vxlan-group-policy). */
   readonly gbp: boolean;

@@ -1,6 +1,6 @@
 /**
- * A client of the Kubernetes API for a few requests of one call, which takes less to load than a library for
- * all of it. Source: "API Concepts" of Kubernetes, and type Status of apimachinery's meta/v1.
+ * A client of the Kubernetes API for the few requests of one call, which takes less to load than a library
+ * for the whole API. Source: "API Concepts" of Kubernetes, and type Status of apimachinery's meta/v1.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,7 +11,7 @@ import type { Cluster } from './kubeconfig.ts';
 
 /** How long a request may take in milliseconds unless a caller says otherwise. */
 const usualTimeout = 10_000;
-/** Of how many clusters, and users of them, a process keeps connections. */
+/** For how many clusters, and users of them, a process keeps connections. */
 const mostClusters = 16;
 /** How long a server that is too busy is left alone unless it says how long, in milliseconds. */
 const usualPause = 1000;
@@ -31,7 +31,7 @@ export interface ObjectMeta {
 export interface ListOptions {
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
-  /** How many at most; with "continue" of the answer the next ones are asked for. */
+  /** How many at most; the "continue" of the answer asks for the next ones. */
   readonly limit?: number;
   readonly continue?: string;
 }
@@ -43,14 +43,14 @@ export interface ObjectList<T> {
   readonly continue: string | undefined;
 }
 
-/** What must be so for an object to be removed. */
+/** What must hold for an object to be removed. */
 export interface Preconditions {
   readonly uid?: string | undefined;
   readonly resourceVersion?: string | undefined;
 }
 
 export interface ClientOptions {
-  /** How long each request may take in milliseconds, and waiting for one that is busy; 10 s by default. */
+  /** How long each request may take, including waits for a busy server, in milliseconds; 10 s by default. */
   readonly timeoutMs?: number | undefined;
 }
 
@@ -71,14 +71,14 @@ const failures: Readonly<Record<number, Failure>> = {
 const connectionsByCluster = new Map<string, Connections>();
 
 /**
- * A client of a cluster, which is not to be disposed of: in a process that does many calls, connections are
- * kept from one to the next, however long each of them may wait.
+ * A client of a cluster, which must not be disposed of: in a process that serves many calls, connections are
+ * kept from one call to the next, however long each of them may wait.
  */
 export function kubernetesClient(cluster: Cluster, options: ClientOptions = {}): KubernetesClient {
   const key = JSON.stringify(cluster);
   let connections = connectionsByCluster.get(key);
   if (!connections) {
-    // Tokens and certificates are renewed: those of old ones are not asked for again.
+    // Tokens and certificates are renewed: connections with old ones are not needed again.
     if (connectionsByCluster.size >= mostClusters) connectionsByCluster.clear();
     connections = keepConnections();
     connectionsByCluster.set(key, connections);
@@ -87,15 +87,15 @@ export function kubernetesClient(cluster: Cluster, options: ClientOptions = {}):
 }
 
 /**
- * A client of one cluster. Connections are kept for further requests until it is disposed of. Nobody knows of
- * a request that was not answered whether it was carried out: it must be one that may be sent twice.
+ * A client of one cluster. Connections are kept for further requests until it is disposed of. Nobody knows
+ * whether a request that was not answered was carried out: it must be one that may be sent twice.
  */
 export class KubernetesClient implements Disposable {
   private readonly cluster: Cluster;
   private readonly timeoutMs: number;
   private readonly connections: Connections;
 
-  /** @param connections to be used, by default new ones. */
+  /** @param connections to use; new ones by default. */
   constructor(
     cluster: Cluster,
     { timeoutMs = usualTimeout }: ClientOptions = {},
@@ -112,15 +112,15 @@ export class KubernetesClient implements Disposable {
   }
 
   /**
-   * Reads what is at a path, if only it is a JSON object.
+   * Reads what is at a path, which must be a JSON object.
    * @param path as in "/api/v1/namespaces/default/pods/a"; names in it must be encoded, see {@link pathOf}.
-   * @throws KubernetesError as every method.
+   * @throws KubernetesError, like every method.
    */
   async get<T>(path: string): Promise<T> {
     return (await this.ask('GET', path)) as T;
   }
 
-  /** Reads an object of the API, which has a name. @param path as of {@link get}. */
+  /** Reads an object of the API, which has a name. @param path as for {@link get}. */
   async read<T extends { readonly metadata: ObjectMeta }>(path: string): Promise<T> {
     return this.objectIn(await this.ask('GET', path)) as T;
   }
@@ -146,20 +146,20 @@ export class KubernetesClient implements Disposable {
   }
 
   /**
-   * Writes an object as it is to be.
-   * @param body whole, with the resourceVersion that it was read with.
+   * Replaces an object.
+   * @param body the whole object, with the resourceVersion that it was read with.
    * @throws KubernetesError, a "conflict" when it was changed meanwhile.
    */
   async update<T>(path: string, body: object): Promise<T> {
     return this.objectIn(await this.ask('PUT', path, JSON.stringify(body))) as T;
   }
 
-  /** Changes a part of an object. @param type what the body is; custom resources take no "strategic" one. */
+  /** Changes a part of an object. @param type of the body; custom resources take no "strategic" one. */
   async patch<T>(path: string, body: object, type: keyof typeof patchTypes): Promise<T> {
     return this.objectIn(await this.ask('PATCH', path, JSON.stringify(body), patchTypes[type])) as T;
   }
 
-  /** Removes an object. @throws KubernetesError, a "conflict" when it is not as the preconditions say. */
+  /** Removes an object. @throws KubernetesError, a "conflict" when the preconditions do not hold. */
   async remove(path: string, preconditions?: Preconditions): Promise<void> {
     const options = { apiVersion: 'v1', kind: 'DeleteOptions', preconditions };
     await this.ask('DELETE', path, preconditions && JSON.stringify(options));
@@ -227,13 +227,13 @@ export class KubernetesClient implements Disposable {
       const value: unknown = JSON.parse(text);
       if (isObject(value)) return value;
     } catch {
-      // Proxies before the API refuse with pages of their own.
+      // Proxies in front of the API refuse with pages of their own.
       if (status >= 400) return {};
     }
     throw this.garbled(`HTTP status ${status}, and no JSON object: ${text.slice(0, 100)}`);
   }
 
-  /** @throws KubernetesError for what is no object of the API. */
+  /** @throws KubernetesError for what is not an object of the API. */
   private objectIn(answer: unknown): unknown {
     const metadata = isObject(answer) ? answer.metadata : undefined;
     if (isObject(metadata) && typeof metadata.name === 'string' && metadata.name !== '') return answer;
@@ -282,12 +282,12 @@ export class KubernetesClient implements Disposable {
   }
 }
 
-/** A path of the API. @param parts names, as of namespaces and objects, which are encoded. */
+/** A path of the API. @param parts names, such as those of namespaces and objects, which get encoded. */
 export function pathOf(...parts: readonly string[]): string {
   return parts.map((part) => `/${encodeURIComponent(part)}`).join('');
 }
 
-/** How long a server wants to be left alone before it is asked again, in milliseconds; else Infinity. */
+/** How long to wait before asking a server again, in milliseconds; Infinity if that is of no use. */
 function pauseOf({ status, headers }: HttpAnswer): number {
   const seconds = Number(headers['retry-after'] ?? Number.NaN);
   if (status === 429 || (status >= 500 && seconds >= 0))

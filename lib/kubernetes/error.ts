@@ -5,7 +5,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 /**
  * How a request failed:
  * - unreachable: nobody answered in time;
- * - tls: one side does not trust the other's certificate, or speaks no TLS;
+ * - tls: one side does not trust the other's certificate, or does not speak TLS;
  * - unauthorized, forbidden, not-found, conflict, invalid: HTTP status 401, 403, 404, 409, 422;
  * - busy: the server is overloaded or cannot reach its storage, HTTP status 429 or 5xx;
  * - refused: any other HTTP status;
@@ -33,7 +33,7 @@ export class KubernetesError extends CniError {
   readonly reason: string;
 
   /**
-   * @param message what is so, and what to do.
+   * @param message what is wrong, and what to do.
    * @param details what the API or the connection said.
    */
   constructor(

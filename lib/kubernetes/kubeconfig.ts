@@ -1,5 +1,5 @@
 /**
- * Where the Kubernetes API is and how a client shows who it is, as a kubeconfig says it. Source: type Config
+ * Where the Kubernetes API is and how a client authenticates, according to a kubeconfig. Source: type Config
  * of client-go's tools/clientcmd/api/v1.
  */
 
@@ -10,7 +10,7 @@ import { readRegularFile } from '../file.ts';
 import type { Endpoint, Tls } from '../http.ts';
 import { isObject } from '../object.ts';
 
-/** Largest kubeconfig or file that it names that is taken, in bytes. */
+/** Largest size of a kubeconfig, or of a file that it names, in bytes. */
 const largestFile = 1024 * 1024;
 
 /** A cluster, and a user of it. */
@@ -27,7 +27,7 @@ export interface Cluster {
   readonly namespace: string | undefined;
 }
 
-/** Ways to log in that need something else than this file, with what to do instead. */
+/** Ways to log in that need something other than this file, with what they do. */
 const otherLogins: Readonly<Record<string, string>> = {
   exec: 'which runs a program for each login',
   'auth-provider': 'which needs a program of its provider',
@@ -37,7 +37,7 @@ const otherLogins: Readonly<Record<string, string>> = {
 /**
  * Reads a kubeconfig, with the certificates, keys and tokens that it names. It may be YAML or JSON, and its
  * relative paths are relative to it.
- * @throws CniError when a file cannot be read, or makes no sense; what is secret is in no message.
+ * @throws CniError when a file cannot be read, or makes no sense; no message contains a secret.
  */
 export function readKubeconfig(path: string): Cluster {
   const file = resolve(path);
@@ -81,7 +81,7 @@ export function readKubeconfig(path: string): Cluster {
   };
 }
 
-/** A token of a file counts more than one that is written down, as it is renewed. */
+/** A token in a file takes precedence over one in the kubeconfig, as it gets renewed. */
 function authorizationOf(user: Section): string | undefined {
   const tokenFile = user.path('tokenFile');
   const token = (tokenFile ? read(tokenFile, user.file).trim() : undefined) || user.text('token');
@@ -132,7 +132,7 @@ class Section {
     return value && resolve(dirname(this.file), value);
   }
 
-  /** PEM from "KEY-data", which counts more, or from the file that "KEY" names. */
+  /** PEM from "KEY-data", which takes precedence, or from the file that "KEY" names. */
   pem(key: string): string | undefined {
     const data = this.text(`${key}-data`);
     const path = this.path(key);
@@ -142,7 +142,7 @@ class Section {
     return text;
   }
 
-  /** What stands under a name in a list. @param key of the entry under which it stands. */
+  /** What a list has under a name. @param key of the list's entry that holds it. */
   named(list: string, key: string, name: string): Section {
     const kind = `${key[0]!.toUpperCase()}${key.slice(1)}`;
     const entries: unknown = this.keys[list];
@@ -181,7 +181,7 @@ function read(path: string, kubeconfig: string): string {
   }
 }
 
-/** What the parser says of a mistake would show what stands there, so that only the line is told. */
+/** The parser's message would show what is in the file, so only the line of a mistake is told. */
 function parse(text: string, file: string): Record<string, unknown> {
   let value: unknown;
   let where = '';

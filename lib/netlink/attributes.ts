@@ -1,6 +1,6 @@
 /**
  * Netlink attributes, described once: a table of names, types and codecs gives the encoder, the decoder, the
- * types of both, and the words by which an error message calls an attribute. Source: linux/netlink.h.
+ * types of both, and what error messages call an attribute. Source: linux/netlink.h.
  */
 
 import { type AttributeNames, bytesAttr, concat, listAttributes, type NamedAttribute } from './message.ts';
@@ -9,9 +9,9 @@ import type { Codec, Field } from './struct.ts';
 /** Marks an attribute that holds others (NLA_F_NESTED). */
 const nestedMark = 0x8000;
 
-/** What an attribute holds. Those that hold attributes know their names. */
+/** How the content of an attribute is encoded. Codecs for nested attributes know their names. */
 export interface AttributeCodec<T, In = T> extends Codec<T, In> {
-  /** Set when it holds attributes, and is to be marked so. */
+  /** Set when it holds attributes, and must be marked so. */
   readonly nested?: boolean;
   readonly names?: AttributeNames;
   /** Set when the attribute may come several times, each time with one element of the list. */
@@ -20,7 +20,7 @@ export interface AttributeCodec<T, In = T> extends Codec<T, In> {
 
 /**
  * Number of the attribute, what it holds, what error messages call it if a user can have set it, and the
- * lowest and highest value where the kernel refuses others without a word.
+ * lowest and highest value if the kernel refuses others without saying why.
  */
 type Entry = readonly [
   type: number,
@@ -74,7 +74,7 @@ class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>,
 
   /**
    * Of several attributes with the same type the last counts, unless it is a list.
-   * @throws RangeError when one is torn.
+   * @throws RangeError when one is truncated.
    */
   decode(data: Uint8Array): Read<S> {
     const values: Record<string, unknown> = {};
@@ -98,7 +98,7 @@ class AttributeTable<S extends Shape = Shape> implements AttributeCodec<Read<S>,
     return { label, nested, names, range, decode: (bytes) => (codec.element ?? codec).decode(bytes) };
   }
 
-  /** Made when first needed: most tables of a plugin are never read by. */
+  /** Made when first needed: most tables are never used for decoding. */
   private namesByType(): string[] {
     if (!this.byType) {
       this.byType = [];
@@ -131,7 +131,7 @@ class Layout<H, HIn, S extends Shape> implements AttributeNames {
     return concat([this.header.encode(header), this.attributes.encode(values)]);
   }
 
-  /** The attributes of a message as received. @throws RangeError when it is torn. */
+  /** The attributes of a message as received. @throws RangeError when it is truncated. */
   decode(payload: Uint8Array): Read<S> {
     return this.attributes.decode(payload.subarray(this.headerSize));
   }
@@ -163,7 +163,7 @@ export const word: AttributeCodec<string> = { encode: (value) => Buffer.from(val
 
 /**
  * Attributes that are encoded and decoded by whoever knows them.
- * @param names of these, where they are always the same.
+ * @param names of these, if they are always the same.
  */
 export function container(names?: AttributeNames): AttributeCodec<Uint8Array> {
   return { ...raw, nested: true, ...(names && { names }) };

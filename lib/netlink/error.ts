@@ -18,7 +18,7 @@ import { i32, struct, u32, u64 } from './struct.ts';
 
 /** struct nlmsgerr: the header of the request follows. */
 const nlmsgerr = struct({ errno: i32, requestLength: u32 });
-/** Values that an attribute may have. */
+/** The range of values that an attribute may have. */
 const policy = attributes({ min: [4, u64], max: [5, u64] });
 /**
  * What acknowledgements say besides the number of the error; the offset is that of the attribute in the
@@ -36,7 +36,7 @@ export interface RefusedAttribute {
 
 /** The kernel refused a request. */
 export class NetlinkError extends KernelError {
-  /** Which of the requests that were sent together. */
+  /** Index of the request among those that were sent together; negative for the batch itself. */
   readonly index: number;
   /** The attribute at fault, where the kernel says so. */
   readonly attribute: RefusedAttribute | undefined;
@@ -49,12 +49,12 @@ export class NetlinkError extends KernelError {
   }
 }
 
-/** What the kernel says of what is not there: an interface, a rule, a route, an address. */
+/** What the kernel says when something does not exist: an interface, a rule, a route, an address. */
 const gone = ['ENODEV', 'ENOENT', 'ESRCH', 'EADDRNOTAVAIL'];
 
 /**
- * For requests that take back what may be gone: those count as done that the kernel refuses for that.
- * @param outcomes what NetlinkSocket.attempt gave.
+ * For requests that remove what may be gone already: a refusal for that reason counts as success.
+ * @param outcomes what NetlinkSocket.attempt returned.
  * @throws NetlinkError the first other refusal.
  */
 export function requireGone(outcomes: readonly unknown[]): void {
@@ -67,7 +67,7 @@ interface Reason {
   attribute?: RefusedAttribute;
 }
 
-/** Reads an acknowledgement or the end of a dump. @returns undefined when it says success. */
+/** Reads an acknowledgement or the end of a dump. @returns undefined when it reports success. */
 export function readError(message: Message, request: Request, index: number): NetlinkError | undefined {
   const { payload } = message;
   if (payload.length < i32.size) return undefined;
@@ -94,8 +94,8 @@ function reasonOf(message: Message, request: Request, errno: number): Reason {
 function extensions({ type, payload, flags }: Message): Uint8Array {
   const none = new Uint8Array();
   if (!(flags & Flag.AckTlvs)) return none;
-  // The end of a dump has them after the number, an error after the request, of which it repeats the header
-  // or all.
+  // The end of a dump has them after the number; an error has them after the request, which it repeats, in
+  // full or only its header.
   if (type !== Control.Error) return payload.subarray(i32.size);
   if (payload.length < i32.size + headerSize) return none;
   const { requestLength } = nlmsgerr.decode(payload);
@@ -113,7 +113,8 @@ function find({ names, payload, innerNames }: Request, errno: number, hint = '',
   if (!names) return undefined;
   const all = [...labelled(names, payload, innerNames)];
   const at = offset === undefined ? -1 : payload.byteOffset + offset - headerSize;
-  // Those within others come after them, so that the last one that covers the offset is the innermost.
+  // Nested attributes come after the one they are in, so that the last one that covers the offset is the
+  // innermost.
   if (offset !== undefined) return all.findLast(({ start, end }) => start <= at && at < end);
   if (!aboutValues.includes(errno)) return undefined;
   const said = ` ${hint.toLowerCase().replaceAll(/[^a-z0-9]+/g, ' ')} `;

@@ -1,6 +1,6 @@
 /**
- * The C library's functions that Node has none for, bound once and only when first needed: loading node:ffi
- * costs a millisecond, which VERSION and plugins without kernel work should not pay.
+ * Functions of the C library that Node.js does not offer, bound once and only when first needed: loading
+ * node:ffi costs a millisecond, which VERSION and plugins without kernel work should not pay.
  */
 
 import { getSystemErrorMap } from 'node:util';
@@ -15,7 +15,7 @@ export class KernelError extends Error {
   /**
    * @param action what was tried, as in "create link \"cni0\"".
    * @param errno positive errno.
-   * @param hint what the kernel said beside the number.
+   * @param hint what the kernel said besides the number.
    */
   constructor(action: string, errno: number, hint = '') {
     const [code, text] = describeErrno(errno);
@@ -75,8 +75,8 @@ interface Libc {
 }
 
 const i32 = 'int32';
-// Lengths are size_t: the calling conventions of x86-64 and arm64 hand a uint32 over zero-extended, and
-// unlike uint64 it does not have to be a bigint.
+// Lengths are size_t: the calling conventions of x86-64 and arm64 pass a uint32 zero-extended, and unlike
+// uint64 it does not have to be a bigint.
 const u32 = 'uint32';
 const signatures = {
   socket: { arguments: [i32, i32, i32], return: i32 },
@@ -120,7 +120,7 @@ function bind<T extends (...args: never[]) => unknown>(name: string, signature: 
     ffi ??= process.getBuiltinModule('node:ffi');
     library ??= openLibrary(ffi);
     const alias = symbols[name];
-    // A library binds a function once; with another signature it takes another handle.
+    // A library handle binds a function only once; another signature takes another handle.
     fn = alias ? openLibrary(ffi).getFunction(alias, signature) : library.getFunction(name, signature);
     bound.set(name, fn);
   }
@@ -142,7 +142,7 @@ function errno(): number {
  * Calls a function of the C library.
  * @param action what is tried, for the error message.
  * @returns what the function returned, never negative.
- * @throws KernelError with errno when it returned a negative number. EINTR is tried again.
+ * @throws KernelError with errno when it returned a negative number. After EINTR, it is called again.
  */
 export function libc<K extends keyof Libc>(action: string, name: K, ...args: Parameters<Libc[K]>): number {
   const fn = bind<(...args: Parameters<Libc[K]>) => number>(name, signatures[name]);
@@ -155,8 +155,8 @@ export function libc<K extends keyof Libc>(action: string, name: K, ...args: Par
 }
 
 /**
- * Ends the process, of which everything has been written, if the C library is loaded: the kernel takes the
- * rest back a millisecond or two faster than Node.js. Otherwise it returns, as loading would cost what is
+ * Ends the process, which has written everything, if the C library is loaded: the kernel cleans up a
+ * millisecond or two faster than Node.js. Otherwise it returns, as loading the library would cost what is
  * gained.
  * @param code exit code.
  */
@@ -164,14 +164,14 @@ export function exitImmediately(code: number): void {
   if (library) libc('end', '_exit', code);
 }
 
-/** A text as C has it. */
+/** A text with the final NUL that C expects. */
 export function cString(text: string): Uint8Array {
   return Buffer.from(`${text}\0`);
 }
 
 /**
- * Makes an array of texts as argv is: pointers up to a null pointer. What they point to lies behind them in
- * the same piece of memory, so that it is there for as long as the array is.
+ * Makes an array of texts like argv: pointers up to a null pointer. The texts follow the pointers in the same
+ * piece of memory, so that they exist for as long as the array does.
  */
 export function cStrings(list: readonly string[]): Uint8Array {
   ffi ??= process.getBuiltinModule('node:ffi');
@@ -190,9 +190,9 @@ export function cStrings(list: readonly string[]): Uint8Array {
 }
 
 function describeErrno(errno: number): [code: string, text: string] {
-  // libuv has this number as ENOTSUP, with which errno.h makes it one.
+  // libuv calls this number ENOTSUP, which errno.h defines as the same.
   if (errno === 95) return ['EOPNOTSUPP', 'operation not supported'];
-  // containerd takes a failed DEL for done that says "no such file or directory".
+  // containerd regards a failed DEL as done if it says "no such file or directory".
   if (errno === 2) return ['ENOENT', 'it does not exist'];
   if (errno === 85) return ['ERESTART', 'what it was based on has changed'];
   return getSystemErrorMap().get(-errno) ?? [`errno ${errno}`, 'the kernel refused'];

@@ -10,7 +10,9 @@ export const Flag = {
   Request: 0x1,
   Multi: 0x2,
   Ack: 0x4,
-  /** Asks for what the request brought about; GET requests of traffic control are answered only then. */
+  /**
+   * Asks to be told what the request brought about; GET requests of traffic control are answered only then.
+   */
   Echo: 0x8,
   DumpInterrupted: 0x10,
   /** NEW requests. */
@@ -40,8 +42,8 @@ export type Attribute = Uint8Array;
 const align = (size: number) => (size + 3) & ~3;
 
 /**
- * A request that is ready but for its sequence number. A plain value, so that requests can be gathered and
- * sent together.
+ * A request that is complete except for its sequence number. A plain value, so that requests can be gathered
+ * and sent together.
  */
 export interface Request {
   /** What it does, for error messages, as in "create link \"cni0\"". */
@@ -52,7 +54,9 @@ export interface Request {
   readonly payload: Uint8Array;
   /** What its attributes are called, for error messages. */
   readonly names?: AttributeNames;
-  /** What those are called that depend on others, such as the settings of a kind of interface. */
+  /**
+   * What attributes are called whose meaning depends on others, such as the settings of a kind of interface.
+   */
   readonly innerNames?: AttributeNames | undefined;
 }
 
@@ -71,7 +75,7 @@ export interface NamedAttribute {
   readonly nested: boolean;
   /** Names of these. */
   readonly names: AttributeNames | undefined;
-  /** Lowest and highest value, where the kernel does not tell them. */
+  /** Lowest and highest value, if the kernel does not tell them. */
   readonly range: readonly [number, number] | undefined;
   decode(value: Uint8Array): unknown;
 }
@@ -121,7 +125,7 @@ export function nestedAttr(type: number, attributes: readonly Attribute[]): Attr
   return bytesAttr(type | nested, concat(attributes));
 }
 
-/** Puts pieces behind one another. */
+/** Joins pieces one after another. */
 export function concat(parts: readonly Uint8Array[]): Uint8Array {
   const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let offset = 0;
@@ -143,7 +147,7 @@ export function encodeMessage(request: Request, sequence: number, extraFlags = 0
 }
 
 /**
- * Splits what one recv(2) gave into messages.
+ * Splits what one recv(2) returned into messages.
  * @throws RangeError when a message claims more bytes than there are.
  */
 export function decodeMessages(data: Uint8Array): Message[] {

@@ -49,13 +49,13 @@ function prepare(fd: number, groups: number): void {
 }
 
 /**
- * Has a socket take more at once than the usual 208 KiB. Outside the initial user namespace the kernel goes
- * up to the double of net.core.wmem_max.
+ * Lets a socket send more at once than the usual 208 KiB. Outside the initial user namespace, the kernel
+ * allows up to twice net.core.wmem_max.
  * @param size in bytes.
  * @throws KernelError
  */
 export function makeRoomToSend(fd: number, size: number): void {
-  // The kernel takes the double.
+  // The kernel doubles the size.
   const set = (option: number) =>
     libc('enlarge the send buffer', 'setsockopt', fd, SOL_SOCKET, option, i32.encode(size), 4);
   try {

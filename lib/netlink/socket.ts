@@ -24,11 +24,11 @@ const BATCH_END = 0x11;
 export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
 
 const dumpTries = 5;
-/** How often an answer is fetched when memory is short. */
+/** How often the kernel is asked for an answer when memory is short. */
 const receiveTries = 5;
 /**
- * How many requests are sent at once: the kernel drops answers that the socket has no room for, and with its
- * usual 208 KiB it has room for those to some 40 requests even where each comes with an object.
+ * How many requests are sent at once: the kernel drops answers that the socket has no room for, and the usual
+ * 208 KiB are enough for the answers to some 40 requests even if each comes with an object.
  */
 const requestsAtOnce = 32;
 /** Links with many attributes come in messages of up to 32 KiB (NLMSG_GOODSIZE on the dump side). */
@@ -71,7 +71,7 @@ export class NetlinkSocket {
     return errors as Message[][];
   }
 
-  /** Like {@link execute}, but gives the errors back in place of the replies of the requests that failed. */
+  /** Like {@link execute}, but returns the errors in place of the replies for the requests that failed. */
   attempt(...requests: Request[]): (Message[] | NetlinkError)[] {
     const outcomes: (Message[] | NetlinkError)[] = [];
     for (let i = 0; i < requests.length; i += requestsAtOnce) {
@@ -84,8 +84,8 @@ export class NetlinkSocket {
   }
 
   /**
-   * Like {@link execute} for a request that the kernel takes long over, as it does 20 ms to delete an
-   * interface: another thread waits for it, and the socket is not to be used meanwhile.
+   * Like {@link execute} for a request that the kernel takes long over, such as 20 ms to delete an interface:
+   * another thread waits for it, and the socket must not be used meanwhile.
    */
   async executeInThreadPool(request: Request): Promise<Message[]> {
     const first = this.number([request]);
@@ -140,10 +140,9 @@ export class NetlinkSocket {
   }
 
   /**
-   * Like {@link dump} for a list that is searched rather than read: nothing is made of the messages, which is
-   * what takes time in a process that has just begun.
-   * @param visit is given each message's payload where it was received: from one offset of the data up to
-   * another.
+   * Like {@link dump} for a list that is searched rather than read: no objects are made of the messages,
+   * which is what takes time in a process that has just started.
+   * @param visit is given each message's payload within the received data: from one offset up to another.
    * @returns false when the list changed while it was read.
    * @throws NetlinkError
    */
@@ -177,8 +176,8 @@ export class NetlinkSocket {
 
   /**
    * Sends requests as one batch, which the kernel carries out whole or not at all.
-   * @param subsystem of nfnetlink, which batches are of.
-   * @param condition attributes on which the kernel refuses the batch.
+   * @param subsystem of nfnetlink that the batch is for.
+   * @param condition attributes that say when the kernel refuses the batch.
    * @throws NetlinkError for the first request that failed, or for the batch.
    */
   transaction(
@@ -197,8 +196,8 @@ export class NetlinkSocket {
     });
     const all = [boundary(BATCH_BEGIN, condition), ...requests, boundary(BATCH_END)];
     const begin = this.number(all);
-    // Failures are reported in any case, and in order, so that the last request's acknowledgement says that
-    // there is none. One for each could be more than the socket has room for.
+    // Failures are reported in any case, and in order, so that the last request's acknowledgement means that
+    // there is none. Acknowledgements of all requests could be more than the socket has room for.
     const last = requests.length;
     this.send(all.map((request, i) => encodeMessage(request, begin + i, i === last ? Flag.Ack : 0)));
     for (;;) {
@@ -230,14 +229,14 @@ export class NetlinkSocket {
         return libc('read the answer of the kernel', 'recv', this.fd, buffer, receiveSize, 0);
       } catch (error) {
         if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
-        // The request was carried out, and what came of it must be known: the answer is still there.
+        // The request was carried out, and its outcome must be known: the answer can still be read.
         if (tries === receiveTries || !isKernelError(error, 'ENOMEM', 'ENOBUFS')) throw error;
       }
     }
   }
 
   /**
-   * Takes what has arrived off the socket, such as reports that it listens to, without waiting.
+   * Discards what has arrived at the socket, such as reports that it listens to, without waiting.
    * @returns whether there was anything.
    */
   drain(): boolean {

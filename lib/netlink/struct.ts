@@ -11,7 +11,7 @@ export interface Codec<T, In = T> {
   decode(data: Uint8Array): T;
 }
 
-/** What may stand in a {@link struct}: a value of fixed size. */
+/** What a {@link struct} may contain: a value of fixed size. */
 export interface Field<T, In = T> extends Codec<T, In> {
   /** Bytes. */
   readonly size: number;
@@ -87,7 +87,7 @@ export const u64: Field<bigint> = new Scalar(
   (view, at, value) => view.setBigUint64(at, value, true),
 );
 
-/** An array of bytes. One that is shorter is filled up with zeros. */
+/** An array of bytes. A shorter value is padded with zeros. */
 export function byteArray(size: number): Field<Uint8Array> {
   return new Scalar<Uint8Array>(
     size,
@@ -104,7 +104,7 @@ type Written<F extends Fields> = { [K in keyof F]?: F[K] extends Field<unknown, 
 /** A structure; fields that are not written are zero. */
 export type Struct<F extends Fields = Fields> = Field<Read<F>, Written<F>>;
 
-/** Where the members of a structure stand. */
+/** Where the members of a structure are. */
 interface Placement {
   readonly members: readonly [name: string, offset: number, field: Field<unknown>][];
   readonly size: number;
@@ -167,7 +167,7 @@ export function each<K extends string, T>(field: Field<T>, ...names: K[]): Recor
   return Object.fromEntries(names.map((name) => [name, field])) as Record<K, Field<T>>;
 }
 
-/** Describes a structure by its fields in order; they are aligned as a C compiler does it. */
+/** Describes a structure by its fields in order; they are aligned as a C compiler aligns them. */
 export function struct<F extends Fields>(fields: F): Struct<F> {
   return new StructOf(fields);
 }

@@ -1,6 +1,6 @@
 /**
- * The result cache, read as libcni writes it: what ADD gave for each attachment. A runtime has one, and
- * Multus one of its delegates.
+ * The result cache, read as libcni writes it: what ADD returned for each attachment. A runtime has one, and
+ * Multus has one for its delegates.
  */
 
 import { join } from 'node:path';

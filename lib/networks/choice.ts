@@ -1,4 +1,4 @@
-/** From the networks that are chosen for a pod to what their plugins are run with. */
+/** Turns the networks that are chosen for a pod into what their plugins are run with. */
 
 import type { Call } from '../cni/call.ts';
 import type { NetConf } from '../cni/config.ts';
@@ -12,26 +12,28 @@ import type { Selection } from './selection.ts';
 /** A network that is chosen for a pod. */
 export interface Choice {
   readonly network: NetworkList;
-  /** What the pod's status calls it; the network's name when left out. */
+  /** Its name in the pod's status; the network's name when left out. */
   readonly label?: string;
   /** How the pod wants to be attached; undefined for a network that it did not ask for. */
   readonly selection?: Selection;
-  /** A resource of a device plugin, a device of which its plugins get. */
+  /** A resource of a device plugin: the network's plugins get one of its devices. */
   readonly resourceName?: string | undefined;
 }
 
 /**
  * Names the interfaces of a pod.
- * @param requested what the pod asks for, by network; "" for no name.
- * @param own what the runtime asks for.
- * @returns a name for each network. That with the runtime's is the pod's default one; without any, the first.
+ * @param requested the names that the pod asks for, by network; "" for no name.
+ * @param own the name that the runtime asks for.
+ * @returns a name for each network. The network with the runtime's name is the pod's default one; if none has
+ *   it, the first is.
  */
 export type NameInterfaces = (requested: readonly string[], own: string) => readonly string[];
 
 /**
  * What the plugins of the chosen networks are run with. The pod's default network comes first: it gets the
- * interface, the capabilities and the arguments of the call. What the pod asks for goes before these.
- * @param devices of the pod, where they are known.
+ * interface, the capabilities and the arguments of the call. What the pod asks for takes precedence over
+ * these.
+ * @param devices of the pod, if they are known.
  */
 export function asDelegates(
   call: Call,
@@ -79,8 +81,8 @@ function asDelegate(
 }
 
 /**
- * What a pod asks for by CNI_ARGS, as Multus does it: also that for which a plugin has the capability, as
- * others in the chain read nothing else. "IP" has room for one address: several go by the capability alone.
+ * What a pod asks for, as CNI_ARGS, as in Multus: even what a plugin also gets by a capability, as others in
+ * the chain may read nothing else. "IP" has room for one address: several are passed by the capability alone.
  */
 function inArgs(
   { plugins }: NetworkList,
@@ -94,7 +96,7 @@ function inArgs(
 /**
  * Finds a network by name.
  * @param directories in the order in which they are searched.
- * @param isWanted tells by more than the name of the network whether it is the one.
+ * @param isWanted tells whether a network is the one, if its name alone does not decide.
  * @throws ConfigError when there is none.
  */
 export function networkNamed(
@@ -120,8 +122,8 @@ export function networkNamed(
 }
 
 /**
- * A network that stands within a configuration.
- * @param path where, for errors. @param call whose name and version count where it has none.
+ * A network that is defined within a configuration.
+ * @param path where, for errors. @param call whose name and version are used if it has none.
  * @throws ConfigError
  */
 export function inlineNetwork(value: unknown, path: string, { config }: Pick<Call, 'config'>): NetworkList {
@@ -133,7 +135,7 @@ export function inlineNetwork(value: unknown, path: string, { config }: Pick<Cal
   }
 }
 
-/** A network that stands within a configuration, with the name and version of that where it has none. */
+/** A network that is defined within a configuration, with the latter's name and version if it has none. */
 export function wholeInlineNetwork(value: unknown, { name, cniVersion }: NetConf): unknown {
   return isObject(value) ? { name, cniVersion, ...value } : value;
 }

@@ -1,7 +1,7 @@
 /**
- * Collecting garbage of a plugin that attaches pods to several networks. A network may have attachments of
- * others as well: those that a runtime has made by itself, and those of plugins of this kind that save what
- * they do in another directory. They all stay.
+ * Garbage collection for a plugin that attaches pods to several networks. A network may have other
+ * attachments as well: those that a runtime has made by itself, and those of plugins of this kind that save
+ * what they do in another directory. They are all kept.
  */
 
 import { isDeepStrictEqual } from 'node:util';
@@ -20,7 +20,7 @@ import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 /**
  * Detaches the containers that are gone from each of their networks, and has the plugins of every network
  * look for more.
- * @param configured networks that are to be searched though nobody is attached to them.
+ * @param configured networks to search even if nobody is attached to them.
  */
 export async function collect(
   call: Call,
@@ -36,7 +36,8 @@ export async function collect(
   for (const directory of living.directoriesFrom(saved))
     for (const [of, own] of living.savedIn(directory, directory === saved)) {
       const isOfCall = of.network === call.network;
-      // What Multus saved does not say for which network of the runtime: elsewhere, it may be another.
+      // What Multus saved does not name the runtime's network: in another directory, it may be a different
+      // one.
       const isStale =
         isOfCall && !valid.has(attachmentKey(of)) && (directory === saved || own[0]!.of !== undefined);
       if (isOfCall) for (const { network } of own) networks.set(network.name, network);
@@ -69,9 +70,9 @@ async function search(call: Call, networks: ReadonlyMap<string, NetworkList>, li
 }
 
 /**
- * Detaches a container that is gone, unless somebody changes its networks, or has changed them since: an ADD
- * that began after the runtime listed the valid attachments is of a living container.
- * @param own what was saved of it when it was found.
+ * Detaches a container that is gone, unless somebody is changing its networks, or has changed them since: an
+ * ADD that began after the runtime listed the valid attachments belongs to a live container.
+ * @param own what was saved for it when it was found.
  */
 async function detachUnchanged(
   call: Call,
@@ -85,7 +86,7 @@ async function detachUnchanged(
     lock = tryLockNetworks(of.containerId);
     if (!lock) return living.add(of, own);
   } catch (error) {
-    // Where it cannot have a lock, no ADD can.
+    // If it cannot have a lock, no ADD can have one either.
     call.warn(`Going on without a lock on the pod's networks: ${(error as Error).message}`);
   }
   using _ = lock;
@@ -111,17 +112,17 @@ async function detach(
   directory.remove(of);
 }
 
-/** What is known of the attachments that are to stay. */
+/** What is known of the attachments to keep. */
 class Living {
   private readonly call: Call;
   private readonly cached: readonly CachedResult[] = [...cachedResults()];
-  /** Attachments of plugins of this kind, by their key. */
+  /** Keys of the attachments that plugins of this kind have made. */
   private readonly known = new Set<string>();
   private readonly delegated: AttachmentId[] = [];
   private readonly unreadable = new Set<string>();
   /** Directories that the networks of pods name. */
   private readonly directories = new Set(usualDirectories());
-  /** What is attached by plugins of this kind, as the runtimes tell. */
+  /** Attachments that plugins of this kind have made, according to the runtimes. */
   private readonly attachments: readonly AttachmentId[];
 
   constructor(call: Call) {
@@ -131,14 +132,17 @@ class Living {
 
   /**
    * What a directory has, by attachment.
-   * @param own whether it is that of the call: it must be one, if it is there.
+   * @param own whether it is the call's own, which must be a directory if it exists.
    */
   savedIn(directory: SavedDelegates, own: boolean): [AttachmentId, SavedDelegate[]][] {
     const containers = own ? directory.containers() : directory.tryContainers();
     return containers.flatMap((one) => this.byAttachment(one, this.read(directory, one)));
   }
 
-  /** Delegates by the attachment that they belong to. What Multus saved belongs to any of the container. */
+  /**
+   * Delegates by the attachment that they belong to. What Multus saved may belong to any attachment of the
+   * container.
+   */
   private byAttachment(
     containerId: string,
     delegates: readonly SavedDelegate[],
@@ -150,7 +154,7 @@ class Living {
     return [...groups.values()].map((own) => [own[0]!.of ?? unknown, own]);
   }
 
-  /** What a directory has of an attachment by now. @throws Error when it cannot be read. */
+  /** What a directory has for an attachment by now. @throws Error when it cannot be read. */
   current(directory: SavedDelegates, of: AttachmentId): SavedDelegate[] {
     const groups = this.byAttachment(of.containerId, directory.read(of.containerId) ?? []);
     return groups.find(([one]) => attachmentKey(one) === attachmentKey(of))?.[1] ?? [];
@@ -164,7 +168,7 @@ class Living {
     }
   }
 
-  /** Reads what is saved of a container; none, with a warning, when that cannot be read. */
+  /** Reads what is saved for a container; nothing, with a warning, when that cannot be read. */
   private read(saved: SavedDelegates, containerId: string): SavedDelegate[] {
     try {
       return saved.read(containerId) ?? [];
@@ -175,7 +179,10 @@ class Living {
     }
   }
 
-  /** Where plugins of this kind save: that of the call first. What is found in one may name a further one. */
+  /**
+   * Directories in which plugins of this kind save, the call's own first. What is found in one may name
+   * another.
+   */
   *directoriesFrom(own: SavedDelegates): Generator<SavedDelegates> {
     yield own;
     for (const directory of this.directories)
@@ -195,7 +202,7 @@ class Living {
     return [...this.delegated, ...this.cached].filter(({ network }) => network === name);
   }
 
-  /** Whether a plugin of this kind made it for another network than that of the call, and it may live. */
+  /** Whether a plugin of this kind made it for a network other than the call's, and it may still exist. */
   private isOther({ network, config, sandboxes }: CachedResult): boolean {
     try {
       const bytes = Buffer.from(config, 'base64');

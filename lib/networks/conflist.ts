@@ -47,7 +47,7 @@ export class ConfigError extends Error {
  * Finds a network in a directory: conflists first, then single configurations, each by file name.
  * @param isWanted tells whether a network is the one.
  * @param skipped is told of every file that cannot be used.
- * @param read a file of a network.
+ * @param read reads the file of a network.
  * @throws ConfigError when the directory cannot be read.
  */
 export function findNetwork(
@@ -105,16 +105,16 @@ export function configFiles(directory: string, extensions: readonly string[]): s
 }
 
 /**
- * Reads a file that an operator has put down, or linked to. It never waits, and never reads without end.
- * @throws the error of open(2) or read(2), or an Error for what is not a regular file or too large.
+ * Reads a file that an operator has written, or linked to. It never blocks, and never reads without end.
+ * @throws the error of open(2) or read(2), or an Error when it is not a regular file or is too large.
  */
 export function readConfigFile(file: string): string {
   return readRegularFile(file, { followLink: true, limit: 16 * 1024 * 1024 });
 }
 
 /**
- * Whether libcni reads a file as a list of plugins or as a single one, which its name says.
- * @returns undefined for what is no file of a known ending: there, what it holds tells.
+ * Whether libcni reads a file as a list of plugins or as a single one, which its name decides.
+ * @returns undefined when the name has no known ending: the content decides then.
  */
 function kindOf(file: string): 'list' | 'single' | undefined {
   if (file.endsWith('.conflist')) return 'list';
@@ -137,7 +137,8 @@ function readJson(file: string): unknown {
  * Turns parsed JSON into a network.
  * @param value of the whole file.
  * @param bytes of the file, for the result cache.
- * @param file whose name says what it holds; "" for a configuration that is in none: nothing is beside it.
+ * @param file whose name says what it holds; "" for a configuration that is not in a file, with nothing
+ *   beside it.
  * @param read how plugins in files of their own are read.
  * @throws ConfigError
  */
@@ -213,7 +214,7 @@ function readPlugins(value: Record<string, unknown>, onlyInlined: boolean): Plug
   return plugins.map((plugin, i) => readPlugin(plugin, `plugins[${i}]`));
 }
 
-/** Plugins may also stand in files of their own, in a directory named after the network. */
+/** Plugins may also be in files of their own, in a directory named after the network. */
 function filesBeside(file: string, name: string, read: ReadJson): PluginEntry[] {
   if (file === '') return [];
   let files: string[];

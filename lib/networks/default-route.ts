@@ -1,4 +1,4 @@
-/** Which network of a pod has its default routes, when several give one. */
+/** Which network of a pod provides its default routes, when several offer one. */
 
 import { type Family, families, Prefix } from '../ip.ts';
 import { requireLink } from '../kernel/link.ts';
@@ -6,7 +6,7 @@ import { deleteRoute, listRoutes, RouteTable, removeRoute, replaceRoute } from '
 import type { RouteSocket } from '../kernel/route-socket.ts';
 import type { AddedDelegate, Delegate } from './delegates.ts';
 
-/** @throws Error when two networks are to have the default route of one family. */
+/** @throws Error when two networks ask for the default route of one family. */
 export function refuseRivals(delegates: readonly Delegate[]): void {
   for (const family of families) {
     const wanted = delegates.flatMap(({ label, defaultRoute = [] }) =>
@@ -20,8 +20,8 @@ export function refuseRivals(delegates: readonly Delegate[]): void {
 /**
  * Leaves the pod one default route of each family: that of the network for which "default-route" is set, else
  * that of its first network, which the standard calls the cluster-wide default network.
- * @param open returns a socket in the sandbox, if it is needed.
- * @returns the delegates with what their results are now.
+ * @param open returns a socket in the sandbox; called only when one is needed.
+ * @returns the delegates with their updated results.
  */
 export function settleDefaultRoutes(
   open: () => RouteSocket,
@@ -52,11 +52,11 @@ function settle(open: () => RouteSocket, delegates: AddedDelegate[], family: Fam
   });
 }
 
-/** Removes the default routes by an interface; those by others stay. */
+/** Removes the default routes through an interface; those through others stay. */
 function removeDefaults(socket: RouteSocket, family: Family, link: number): void {
   for (const route of listRoutes(socket, { family, link, table: RouteTable.Main })) {
     if (route.dst.length > 0) continue;
-    // The kernel makes IPv6 routes of the same metric the next hops of one route.
+    // The kernel turns IPv6 routes of the same metric into the next hops of one route.
     const hops = family === 6 ? route.hops.filter((hop) => hop.link === link) : [];
     const { dst, table, priority } = route;
     for (const { gw } of hops) socket.execute(deleteRoute({ dst, gw, link, table, priority }));

@@ -1,4 +1,4 @@
-/** From a NetworkAttachmentDefinition of the Kubernetes API to a network, with a device where it has any. */
+/** Turns a NetworkAttachmentDefinition of the Kubernetes API into a network, with a device if it has any. */
 
 import type { Call } from '../cni/call.ts';
 import { parseJson } from '../cni/json.ts';
@@ -27,7 +27,7 @@ export async function definedNetwork(
 
 /**
  * As {@link definedNetwork}, for one that a pod asks for by name.
- * @param namespace that counts where the pod gives none.
+ * @param namespace used if the pod gives none.
  * @throws Error when there is none.
  */
 export async function requestedNetwork(
@@ -46,8 +46,8 @@ export async function requestedNetwork(
 }
 
 /**
- * The network that a definition stands for. Without a configuration of its own, it is the one of that name on
- * disk; without a name in it, it is called as the definition is.
+ * The network that a definition stands for. If the definition has no configuration, it is the network of that
+ * name on disk; if the configuration has no name, the definition's is used.
  * @throws ConfigError
  */
 function networkOf(

@@ -15,7 +15,7 @@ import { pluginConfig } from './plugin-config.ts';
 /** A network that a pod is attached to, and how. */
 export interface Delegate {
   readonly network: NetworkList;
-  /** What the pod's status calls it: the network's name, or that of its definition with its namespace. */
+  /** Its name in the pod's status: the network's, or that of its definition with the namespace. */
   readonly label: string;
   readonly ifname: string;
   /** CNI_ARGS. */
@@ -24,24 +24,24 @@ export interface Delegate {
   readonly capabilityArgs: Readonly<Record<string, unknown>>;
   /** Gateways of the default routes that were asked for; undefined when none were. */
   readonly defaultRoute: readonly Address[] | undefined;
-  /** What ADD gave, less what was taken from it; undefined before ADD. */
+  /** What ADD returned, with later changes to its default routes; undefined before ADD. */
   readonly result: Result | undefined;
-  /** Whether a plugin of others has refused ADD: there may be something to take back, but need not be. */
+  /** Whether ADD has failed in a third-party plugin: there may or may not be something to undo. */
   readonly isRefused?: boolean;
-  /** What is known of the device that its plugins work on, for the pod's status. */
+  /** What is known about the device that its plugins work on, for the pod's status. */
   readonly deviceInfo?: object;
 }
 
 /** A delegate that has been added. */
 export type AddedDelegate = Delegate & { readonly result: Result };
 
-/** The container that a call is not about. */
+/** A container, for calls that are not about one themselves, such as GC. */
 export type Container = Pick<AttachmentId, 'containerId'> & { readonly netns: string };
 
 /**
- * Attaches the pod. What was done is undone with the call.
- * @throws CniError that names the network; ElsewhereError when a plugin of others has refused, LeftoverError
- *   when one within this process has left something.
+ * Attaches the pod to a network. That is undone if the call is rolled back.
+ * @throws CniError that names the network; ElsewhereError when a third-party plugin has failed, LeftoverError
+ *   when one within this process has failed and left something.
  */
 export async function addDelegate(call: Call, one: Delegate): Promise<Result> {
   const { network } = one;
@@ -68,9 +68,10 @@ export async function checkDelegate(call: Call, one: Delegate): Promise<void> {
 }
 
 /**
- * Detaches a pod. Where ADD was refused, what DEL fails for may be the same, for ever: that is a warning.
- * @param container the pod's, where the call is about none.
- * @throws CniError that names the network, when every plugin has been run.
+ * Detaches a pod from a network. If ADD failed there, DEL may fail for the same reason for ever: that is only
+ * a warning.
+ * @param container the pod's, if the call is not about one.
+ * @throws CniError that names the network, after every plugin has been run.
  */
 export async function deleteDelegate(call: Call, one: Delegate, container?: Container): Promise<void> {
   const { network, result } = one;
@@ -102,8 +103,8 @@ export async function statusOfNetwork(call: Call, network: NetworkList): Promise
 
 /**
  * Has the plugins of a network collect garbage.
- * @param valid the network's attachments that are to stay.
- * @throws CniError that names the network, when every plugin has been run.
+ * @param valid the network's attachments to keep.
+ * @throws CniError that names the network, after every plugin has been run.
  */
 export async function collectNetwork(
   call: Call,
@@ -134,7 +135,9 @@ export function withCniArgs(network: NetworkList, cniArgs: Readonly<Record<strin
   return { ...network, plugins };
 }
 
-/** Where plugins are looked for: as Multus does it, before CNI_PATH in the "binDir" of the configuration. */
+/**
+ * Where plugins are looked up: as in Multus, first in the "binDir" of the configuration, then in CNI_PATH.
+ */
 function pathOf({ config, context }: Call): readonly string[] {
   const { path } = context.invocation;
   const binDir = getKey(config, 'binDir');
@@ -150,7 +153,7 @@ function optionsFor(
   return { command, stdin, version: network.cniVersion, target: { ifname, args, path: pathOf(call) } };
 }
 
-/** Has an error say which network of the pod it is about. */
+/** Makes an error say which network of the pod it is about. */
 async function inNetwork(
   { network, ifname }: Pick<Delegate, 'network'> & { ifname?: string },
   work: () => Promise<void>,

@@ -1,6 +1,6 @@
 /**
- * Devices that the kubelet has allocated to a pod from device plugins. It writes them down before it has the
- * pod's sandbox made. Source: type checkpointData of Kubernetes' pkg/kubelet/cm/devicemanager/checkpoint.
+ * Devices that the kubelet has allocated to a pod from device plugins. It records them before it has the
+ * pod's sandbox created. Source: type checkpointData of Kubernetes' pkg/kubelet/cm/devicemanager/checkpoint.
  */
 
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import type { NetworkList } from './conflist.ts';
 
 const checkpoint = '/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint';
 const infoDirectory = '/var/run/k8s.cni.cncf.io/devinfo/dp';
-/** Largest checkpoint that is taken, in bytes. */
+/** Largest checkpoint that is accepted, in bytes. */
 const largestCheckpoint = 16 * 1024 * 1024;
 
 const checkpointSchema = object({
@@ -22,7 +22,7 @@ const checkpointSchema = object({
       object({
         PodUID: string(),
         ResourceName: string(),
-        // By the number of the NUMA node.
+        // Keyed by the number of the NUMA node.
         DeviceIDs: record(array(string())),
       }),
     ),
@@ -33,7 +33,7 @@ const checkpointSchema = object({
 interface Device {
   /** As in "0000:03:02.0", the address of a PCI device. */
   readonly id: string;
-  /** What its device plugin tells of it; undefined when it tells nothing. */
+  /** What its device plugin says about it; undefined when it says nothing. */
   readonly info: object | undefined;
 }
 
@@ -43,7 +43,7 @@ export class Devices {
   private readonly file: string;
   private readonly left = new Map<string, string[]>();
 
-  /** @param podUid of the pod as the kubelet knows it. @param file in which the kubelet writes them down. */
+  /** @param podUid of the pod as the kubelet knows it. @param file in which the kubelet records them. */
   constructor(podUid: string, file = checkpoint) {
     this.podUid = podUid;
     this.file = file;
@@ -51,7 +51,7 @@ export class Devices {
 
   /**
    * Takes a device of a resource.
-   * @returns undefined when the pod has none that is left.
+   * @returns undefined when the pod has none left.
    * @throws CniError when it cannot be known which devices the pod has.
    */
   next(resourceName: string): Device | undefined {
@@ -83,7 +83,7 @@ export class Devices {
 }
 
 /**
- * What a device plugin has written down of a device. Source: Device Information Specification 1.1.0 of the
+ * What a device plugin has recorded about a device. Source: Device Information Specification 1.1.0 of the
  * Network Plumbing Working Group.
  */
 function infoOf(resourceName: string, id: string): object | undefined {

@@ -1,6 +1,6 @@
 /**
- * Where networks are: the files of those that can be had, and what the plugins that attach pods to several
- * networks save of each container.
+ * Where networks are: the files of those that are available, and what the plugins that attach pods to several
+ * networks save for each container.
  */
 
 import { join } from 'node:path';
@@ -20,17 +20,17 @@ export function usualDirectory(plugin: (typeof plugins)[number]): string {
   return join(usualStateDir, plugin);
 }
 
-/** Where a plugin saves. @param cniDir as the configuration has it. */
+/** Where a plugin saves its state. @param cniDir as the configuration has it. */
 export function directoryOf(plugin: (typeof plugins)[number], cniDir: string): string {
   return cniDir || usualDirectory(plugin);
 }
 
-/** The directories of all of them. @param stateDir where CNI keeps its state. */
+/** The usual directories of all these plugins. @param stateDir where CNI keeps its state. */
 export function usualDirectories(stateDir = usualStateDir): string[] {
   return plugins.map((name) => join(stateDir, name));
 }
 
-/** The directories that a network names; none for a network of other plugins. */
+/** The directories in which the plugins of a network save; none for a network of other plugins. */
 export function directoriesIn(network: Pick<NetworkList, 'plugins'>): string[] {
   return network.plugins.flatMap(({ type, config }) => {
     const plugin = plugins.find((name) => name === type);

@@ -4,15 +4,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { readRegularFile } from '../file.ts';
 import type { NetworkList } from './conflist.ts';
 
-/** How long traffic is watched, in milliseconds. */
+/** How long traffic is measured, in milliseconds. */
 const watchedMs = 200;
 
-/** Keys of plugins that name the interface of the host by which the traffic of a network's pods goes. */
+/** Keys of plugins that name the host's interface that carries the traffic of a network's pods. */
 const interfaceKeys = ['bridge', 'master'];
 
 /**
- * The networks that can be the least loaded one. Those without an interface of the host count only if there
- * is no other, and then the first.
+ * The networks that can be the least loaded one. Those without an interface on the host count only if there
+ * are no others, and then only the first.
  */
 export function comparableNetworks(networks: readonly NetworkList[]): readonly NetworkList[] {
   const measured = networks.filter((network) => interfaceOf(network) !== undefined);
@@ -20,9 +20,9 @@ export function comparableNetworks(networks: readonly NetworkList[]): readonly N
 }
 
 /**
- * The network whose interface of the host, a bridge or a parent, carries the fewest bytes for a moment. An
+ * The network whose interface on the host, a bridge or a parent, carries the fewest bytes over a moment. An
  * interface that does not exist carries nothing.
- * @param networks of equals, the first wins.
+ * @param networks to choose from; among equals, the first wins.
  * @returns undefined when there is none.
  */
 export async function leastLoaded(networks: readonly NetworkList[]): Promise<NetworkList | undefined> {

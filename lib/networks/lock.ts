@@ -1,18 +1,18 @@
-/** The lock on which networks a pod has. */
+/** The lock on the set of networks that a pod has. */
 
 import { fstatSync, rmSync } from 'node:fs';
 import { acquireLock, type FileLock, tryAcquireLock } from '../kernel/lock.ts';
 import { listStateFiles } from '../state-file.ts';
 
-/** Only root can open what is in it: a lock on the pod's namespace would be open to the pod itself. */
+/** Only root can open what is in it, whereas the pod itself could take a lock on its namespace. */
 const lockDirectory = '/run/cni/networks';
 
-/** How long a change of a pod's networks may take, in milliseconds: DHCP servers have 30 seconds. */
+/** How long a change of a pod's networks may take, in milliseconds: DHCP servers alone have 30 seconds. */
 const longestChange = 60_000;
 
 /**
- * Waits until nobody else changes which networks a pod has: neither a plugin that attaches it to several, nor
- * an operator. The lock is a file named after the container, which is removed when the lock ends.
+ * Waits until nobody else is changing a pod's networks, neither a plugin that attaches it to several nor an
+ * operator. The lock is a file named after the container, which is removed when the lock is released.
  * @param directory where the file is.
  * @throws CniError TryAgainLater when another process holds it for longer than {@link longestChange},
  *   IOFailure when the file cannot be locked.
@@ -28,7 +28,7 @@ export async function lockNetworks(containerId: string, directory = lockDirector
 
 /**
  * Takes the lock as {@link lockNetworks} does, if it is free.
- * @returns undefined when somebody changes the pod's networks.
+ * @returns undefined when somebody is changing the pod's networks.
  * @throws CniError IOFailure when the file cannot be locked.
  */
 export function tryLockNetworks(containerId: string, directory = lockDirectory): Disposable | undefined {
@@ -38,8 +38,9 @@ export function tryLockNetworks(containerId: string, directory = lockDirectory):
 }
 
 /**
- * Only who holds the lock removes the file. Whoever has waited for it meanwhile has the removed one.
- * @returns undefined for that, which is closed.
+ * Only the holder of the lock removes the file. Whoever was waiting for it then has a lock on the removed
+ * file.
+ * @returns undefined for such a lock, which is closed.
  */
 function asNetworksLock(lock: FileLock, file: string): Disposable | undefined {
   if (fstatSync(lock.fd).nlink === 0) {
@@ -60,7 +61,7 @@ function asNetworksLock(lock: FileLock, file: string): Disposable | undefined {
 
 /**
  * Removes the files of locks whose holders were killed.
- * @param warn is told of what is in the way, which hinders nobody.
+ * @param warn is told of what cannot be removed, which does no harm.
  * @param directory where they are.
  */
 export function removeLeftLocks(warn: (message: string) => void, directory = lockDirectory): void {

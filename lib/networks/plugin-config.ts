@@ -7,7 +7,7 @@ import type { NetworkList, PluginEntry } from './conflist.ts';
 /** A result as JSON, in the version of its "cniVersion". */
 export type ResultJson = Record<string, unknown>;
 
-/** What a runtime passes on beside the configuration. */
+/** What a runtime passes on besides the configuration. */
 export interface RuntimeArgs {
   /** Values by capability, such as portMappings. */
   readonly capabilityArgs: Readonly<Record<string, unknown>>;
@@ -17,7 +17,7 @@ export interface RuntimeArgs {
  * What a plugin reads: its own configuration with the network's name and version, and what the runtime adds.
  * Source: CNI specification 1.1.0, section 3, "Deriving runtimeConfig".
  * @param prevResult which the plugin gets in the network's version, whatever version it came in.
- * @throws Error when that version cannot say it.
+ * @throws Error when that version cannot express it.
  */
 export function pluginConfig(
   { name, cniVersion }: Pick<NetworkList, 'name' | 'cniVersion'>,
@@ -43,7 +43,7 @@ export function resultJson(result: Result, version: string): ResultJson {
 }
 
 /**
- * A result as the cache has it: in the version that its plugin answered in, or the network had then.
+ * A result from the cache, in the version that its plugin answered in, or else in the network's.
  * @param once as for {@link seenResult}.
  * @throws SchemaError
  */

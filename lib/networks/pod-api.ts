@@ -1,7 +1,7 @@
 /**
- * What the Kubernetes API knows of the pod that a call is for, and of the networks that it may have. Source:
- * types Pod of Kubernetes' core/v1 and NetworkAttachmentDefinition of the Kubernetes Network Plumbing Working
- * Group's k8s.cni.cncf.io/v1.
+ * What the Kubernetes API knows about the pod that a call is for, and about the networks that it may have.
+ * Source: types Pod of Kubernetes' core/v1 and NetworkAttachmentDefinition of the Kubernetes Network Plumbing
+ * Working Group's k8s.cni.cncf.io/v1.
  */
 
 import type { Call } from '../cni/call.ts';
@@ -12,10 +12,13 @@ import { failedAs } from '../kubernetes/error.ts';
 import { readKubeconfig } from '../kubernetes/kubeconfig.ts';
 import { annotationsOf, type Pod, podOf } from './pod.ts';
 
-/** How long a request may take in milliseconds: a runtime repeats ADD, and often DEL of what is long gone. */
+/**
+ * How long a request may take in milliseconds: a runtime retries ADD, and often repeats DEL of what is long
+ * gone.
+ */
 const longestRequest = { ADD: 10_000, DEL: 3000, STATUS: 10_000 };
 
-/** What the kubelet says of a pod that it has from a file: where the pod is from; "api" for all others. */
+/** Set by the kubelet: where it has the pod from, which is not "api" for a pod from a file. */
 const sourceAnnotation = 'kubernetes.io/config.source';
 /** On a definition: the resource of a device plugin whose devices its pods get. */
 const resourceAnnotation = 'k8s.v1.cni.cncf.io/resourceName';
@@ -28,7 +31,7 @@ const definitionSchema = object({ metadata, spec: object({ config: string() }) }
 export interface Definition {
   readonly namespace: string;
   readonly name: string;
-  /** JSON of a plugin or a conflist; "" for one of that name on disk. */
+  /** JSON of a plugin or a conflist; "" stands for the network of that name on disk. */
   readonly config: string;
   /** As in "vendor.example/nic"; undefined for a network without devices. */
   readonly resourceName: string | undefined;
@@ -53,7 +56,7 @@ export class PodApi {
     this.pod = podOf(call);
   }
 
-  /** UID of the pod as the kubelet knows it, or else the API; "" before {@link annotations}. */
+  /** UID of the pod as the kubelet knows it, or else as the API told {@link annotations}; "" before that. */
   get podUid(): string {
     return this.pod.uid || this.uid;
   }
@@ -69,8 +72,8 @@ export class PodApi {
   }
 
   /**
-   * The pod's annotations; those that the runtime passes where it names no pod.
-   * @throws CniError when the pod does not exist any more, or is another one of the same name;
+   * The pod's annotations; those that the runtime passes if it names no pod.
+   * @throws CniError when the pod does not exist any more, or is a different one of the same name;
    *   KubernetesError.
    */
   async annotations(): Promise<Readonly<Record<string, string>>> {
@@ -84,7 +87,7 @@ export class PodApi {
       );
     const { metadata = {} } = decoded(podSchema, answer, `pod "${namespace}/${name}"`);
     const { uid: known = '', annotations = {} } = metadata;
-    // The API knows a pod from a file by a copy, which has a UID of its own.
+    // The API has only a copy of a pod from a file, with a UID of its own.
     const isFromFile = (annotations[sourceAnnotation] ?? 'api') !== 'api';
     if (uid !== '' && uid !== known && !isFromFile)
       throw new CniError(
@@ -108,8 +111,8 @@ export class PodApi {
   }
 
   /**
-   * Adds annotations to the pod, by its status: that needs the fewest rights. One that was deleted
-   * meanwhile, or created again, is left alone.
+   * Adds annotations to the pod through its "status" subresource, which needs the fewest rights. A pod that
+   * was deleted meanwhile, or created again, is left alone.
    * @throws KubernetesError
    */
   async annotate(annotations: Readonly<Record<string, string>>): Promise<void> {
@@ -118,7 +121,7 @@ export class PodApi {
     try {
       await this.client.patch(this.podPath('status'), body, 'merge');
     } catch (error) {
-      // What is invalid is the UID, if it is another pod by now.
+      // "Invalid" refers to the UID, if it is a different pod by now.
       if (!failedAs(error, 'not-found', 'conflict', 'invalid') || (await this.isStillThere())) throw error;
       this.call.warn(
         `The status of pod "${this.pod.namespace}/${this.pod.name}" is not written, as the pod does not exist any more`,

@@ -4,11 +4,11 @@ import type { Call } from '../cni/call.ts';
 import { parseArgs } from '../cni/invocation.ts';
 import { object, record, string } from '../cni/schema.ts';
 
-/** Networks that a pod asks for: of the Network Custom Resource Definition De-facto Standard. */
+/** The networks that a pod asks for, as in the Network Custom Resource Definition De-facto Standard. */
 export const networksAnnotation = 'k8s.v1.cni.cncf.io/networks';
-/** The default network that a pod asks for: of Multus. */
+/** The default network that a pod asks for, as in Multus. */
 export const defaultAnnotation = 'v1.multus-cni.io/default-network';
-/** Networks that a pod asks for: of CNI-Genie. */
+/** The networks that a pod asks for, as in CNI-Genie. */
 export const genieAnnotation = 'cni';
 
 /** The capability with which containerd passes a pod's annotations. */
@@ -24,13 +24,13 @@ export interface Pod {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
-  /** The networks that whoever runs the runtime asks for, in the short form. */
+  /** The networks that the operator of the runtime asks for, in the short form. */
   readonly networks: string;
 }
 
 const variables = ['K8S_POD_NAMESPACE', 'K8S_POD_NAME', 'K8S_POD_UID', 'NETWORKS'] as const;
 
-/** Reads the pod from CNI_ARGS. @throws Error for what is not NAME=VALUE pairs. */
+/** Reads the pod from CNI_ARGS. @throws Error when it is not NAME=VALUE pairs. */
 export function podOf({ context }: Call): Pod {
   const { args } = context.invocation;
   const values = parseArgs(args === '' ? 'IgnoreUnknown=1' : `${args};IgnoreUnknown=1`, variables);
@@ -42,7 +42,7 @@ export function podOf({ context }: Call): Pod {
   };
 }
 
-/** The pod's annotations as the runtime passes them, with "capabilities" that say so. */
+/** The pod's annotations as the runtime passes them if "capabilities" asks for them. */
 export function annotationsOf(call: Call): Readonly<Record<string, string>> {
   const { runtimeConfig } = call.config;
   if (runtimeConfig === undefined) return {};
@@ -57,14 +57,17 @@ export function firstArgs(given: string): string {
   return pairsOf(given, (name) => name !== 'NETWORKS').join(';');
 }
 
-/** CNI_ARGS for a further network of the pod. @param given to the plugin that delegates, or to the first. */
+/**
+ * CNI_ARGS for a further network of the pod.
+ * @param given to the plugin that delegates, or to the first network.
+ */
 export function furtherArgs(given: string): string {
   return withArgs(pairsOf(firstArgs(given), (name) => !ofFirst.has(name)).join(';'), {});
 }
 
 /**
- * CNI_ARGS with more variables, in place of those of the same names. Plugins are to pass over those that they
- * do not know.
+ * CNI_ARGS with more variables, which replace those of the same names. Tells plugins to ignore variables that
+ * they do not know.
  */
 export function withArgs(given: string, more: Readonly<Record<string, string>>): string {
   const others = pairsOf(given, (name) => name !== 'IgnoreUnknown' && !Object.hasOwn(more, name));

@@ -1,8 +1,8 @@
 /**
  * The networks that each container was attached to, so that DEL knows them when the configuration has changed
- * or the API does not answer. One file a container, named after its ID, in the format of Multus: a list whose
- * elements have "Bytes", the configuration in base64. What Multus does not know stands under "attachment"; it
- * has the same in a result cache of its own beside these files.
+ * or the API does not answer. There is one file per container, named after its ID, in the format of Multus: a
+ * list whose elements have "Bytes", the configuration in base64. What this format lacks is under
+ * "attachment"; Multus keeps the same in a result cache of its own beside these files.
  */
 
 import { join } from 'node:path';
@@ -60,9 +60,9 @@ export class SavedDelegates {
   }
 
   /**
-   * Reads what an attachment's delegates were.
+   * Reads the delegates that were saved for an attachment.
    * @param warn is told of those that cannot be used.
-   * @returns undefined when nothing of it is known: never saved, removed, or torn by a crash.
+   * @returns undefined when nothing is known: never saved, removed, or damaged by a crash.
    * @throws CniError when the file cannot be read.
    */
   load(id: AttachmentId, warn?: (message: string) => void): SavedDelegate[] | undefined {
@@ -89,18 +89,18 @@ export class SavedDelegates {
     );
   }
 
-  /** Removes what killed processes have left of files that they were writing. */
+  /** Removes unfinished files that killed processes have left. */
   removeUnfinished(): void {
     removeUnfinished(this.directory, isValidName);
   }
 
-  /** IDs of the containers of which something is saved. @throws the error of open(2) for a directory. */
+  /** IDs of the containers for which something is saved. @throws the error of open(2) for a directory. */
   containers(): string[] {
     // Multus has its result cache in a directory beside them.
     return listStateFiles(this.directory).filter((name) => isValidName(name) && name !== 'results');
   }
 
-  /** Those containers; none where no plugin can have saved anything. @throws as {@link containers}. */
+  /** Like {@link containers}, but empty where no plugin can have saved anything. @throws as that does. */
   tryContainers(): string[] {
     try {
       return this.containers();
@@ -111,7 +111,7 @@ export class SavedDelegates {
   }
 
   /**
-   * Reads all that is saved of a container.
+   * Reads all that is saved for a container.
    * @returns undefined when there is nothing.
    * @throws Error when it cannot be read.
    */
@@ -123,10 +123,10 @@ export class SavedDelegates {
   }
 
   /**
-   * Reads what can be used of a container. What is torn is as good as nothing: DEL then goes by the
-   * configuration of now.
+   * Reads what is usable of what is saved for a container. What is damaged counts as missing: DEL then goes
+   * by the current configuration.
    * @param warn is told of what cannot be used.
-   * @throws CniError when the file cannot be read, as then something is saved all the same.
+   * @throws CniError when the file cannot be read, as something is saved nevertheless.
    */
   readUsable(containerId: string, warn: (message: string) => void = () => {}): SavedDelegate[] {
     const file = join(this.directory, containerId);
@@ -175,7 +175,7 @@ export class SavedDelegates {
     };
   }
 
-  /** What Multus has in its cache of a delegate. What is torn or missing there tells nothing. */
+  /** What Multus has in its cache for a delegate. What is damaged or missing there counts as unknown. */
   private cachedByMultus(containerId: string, one: Pick<Delegate, 'network' | 'ifname'>) {
     const nothing = { netns: '', args: '', capabilityArgs: {}, defaultRoute: undefined, result: undefined };
     try {
@@ -193,7 +193,7 @@ export class SavedDelegates {
   }
 }
 
-/** By what Multus' cache knows a delegate. The kubelet has the first interface of every pod called "eth0". */
+/** The key of a delegate in Multus' cache. The kubelet has the first interface of every pod named "eth0". */
 function cacheId(
   containerId: string,
   { network, ifname }: Pick<Delegate, 'network' | 'ifname'>,
@@ -206,7 +206,7 @@ function toElement(one: SavedDelegate): object {
   const { name, cniVersion, disableCheck, disableGC, plugins } = network;
   const list = { cniVersion, name, disableCheck, disableGC, plugins: plugins.map(({ config }) => config) };
   return {
-    // Multus takes "Bytes" for a list only where there are plugins here, and wants no more than their types.
+    // Multus takes "Bytes" for a list only if there are plugins here, of which it needs only the types.
     ConfList: { cniVersion, name, plugins: plugins.map(({ type }) => ({ type })) },
     Name: label,
     ifnameRequest: ifname,
@@ -227,7 +227,7 @@ function belongsTo(of: AttachmentId | undefined, { network, ifname }: Attachment
   return !of || (of.network === network && of.ifname === ifname);
 }
 
-/** What Multus saved of the first delegate has no interface: it is that of the attachment. */
+/** Multus saves no interface for the first delegate: it is the attachment's. */
 export function withIfname<D extends Delegate>(one: D, ifname: string): D {
   return one.ifname === '' ? { ...one, ifname } : one;
 }

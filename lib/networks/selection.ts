@@ -11,7 +11,7 @@ import type { Address } from '../ip.ts';
 
 /** A network that a pod asks for, and how it wants to be attached. */
 export interface Selection {
-  /** Of the definition; "" for that of the pod. */
+  /** Of the definition; "" for the pod's own. */
   readonly namespace: string;
   readonly name: string;
   /** Name of the interface; "" to have one chosen. */
@@ -22,7 +22,10 @@ export interface Selection {
   readonly args: Readonly<Record<string, string>>;
   /** What is added to "args.cni" of each plugin. */
   readonly cniArgs: Readonly<Record<string, unknown>>;
-  /** Gateways of the pod's default routes, which this network gets; with an empty list, its own. */
+  /**
+   * Gateways of the pod's default routes, which go through this network; if the list is empty, its own
+   * gateways.
+   */
   readonly defaultRoute: readonly Address[] | undefined;
 }
 
@@ -42,7 +45,9 @@ const elementSchema = object({
   'default-route': array(addressSchema),
 });
 
-/** Each of them is looked up: whoever writes annotations must not keep the node busy with it. */
+/**
+ * Each of them is looked up, and whoever writes annotations must not be able to keep the node busy with that.
+ */
 const mostNetworks = 64;
 
 /**
@@ -73,7 +78,7 @@ function parseNames(text: string): Selection[] {
     .map(parseShort);
 }
 
-/** A selection of nothing but a network. @throws Error for what cannot be a name. */
+/** A selection that says no more than the network. @throws Error when a name is not valid. */
 export function selectionOf(name: string, ifname = '', namespace = ''): Selection {
   return checked({
     namespace,
@@ -117,7 +122,7 @@ function fromElement(element: Infer<typeof elementSchema>): Selection {
   });
 }
 
-/** Both names become parts of paths and of the environment. */
+/** Refuses invalid names and values, as they become parts of paths and of the environment. */
 function checked(selection: Selection): Selection {
   const { namespace, name, ifname, args } = selection;
   for (const [what, text] of [

@@ -27,9 +27,9 @@ import { type SavedDelegate, SavedDelegates, withIfname } from './saved.ts';
 /** The networks of a pod. */
 export interface Plan {
   readonly choices: readonly Choice[];
-  /** Those that could be the only one as well, at another time; none when left out. */
+  /** Networks of which one alone could be chosen instead at another time; none when left out. */
   readonly alternatives?: readonly Choice[];
-  /** Annotations that tell what the pod has got, for the API. */
+  /** Annotations that tell which networks the pod has been given, for the API. */
   annotationsFor(added: readonly AddedDelegate[]): Readonly<Record<string, string>>;
 }
 
@@ -41,7 +41,7 @@ export interface SeveralNetworks<S extends Shape>
   /** The file that says where the Kubernetes API is; undefined or "" for a node without one. */
   kubeconfigOf(config: InferShape<S>): string | undefined;
   readonly nameInterfaces: NameInterfaces;
-  /** @throws Error while no pod can be attached; those that are attached can be detached all the same. */
+  /** @throws Error while no pod can be attached; attached pods can be detached all the same. */
   requireReady?(config: InferShape<S>): void;
   /** Chooses the networks of a pod. @param api undefined on a node without one. */
   choose(call: Call<InferShape<S>>, api: PodApi | undefined): Promise<Plan> | Plan;
@@ -107,7 +107,7 @@ export function defineSeveralNetworks<S extends Shape>(
       refuseOtherName(call, delegates);
       refuseSameNames(delegates);
       const saved = savedOf(call);
-      // What is saved of a living attachment stays as it is until the delegates have accepted this one.
+      // What is saved for a live attachment stays as it is until the delegates have accepted this one.
       const isNew = saved.load(call.attachment) === undefined;
       const save = (these: readonly Delegate[]) => saved.save(call.attachment, call.netns, these);
       if (isNew) save(delegates);
@@ -122,7 +122,7 @@ export function defineSeveralNetworks<S extends Shape>(
       } finally {
         if (isNew) {
           undoLast(call, before, 'forget the delegates', () => save(left));
-          // DEL is not to try what ADD has not, and which may be impossible.
+          // DEL must not try to undo what ADD has not tried to do: it may be impossible.
           call.undo('forget the delegates that it did not reach', () =>
             save([...delegates.slice(0, added.length), ...left]),
           );
@@ -152,7 +152,7 @@ export function defineSeveralNetworks<S extends Shape>(
     async del(call) {
       await lockPod(call).catch((error: Error) => {
         if (isLockHeld(error)) throw error;
-        // A full or read-only /run keeps no pod from going.
+        // A full or read-only /run must not keep a pod from being removed.
         call.warn(`Going on without a lock on the pod's networks: ${error.message}`);
       });
       const saved = savedOf(call);
@@ -187,33 +187,36 @@ export function defineSeveralNetworks<S extends Shape>(
   });
 }
 
-/** Until the call has ended, undoing included. As a delegate, it is part of a change that has the lock. */
+/**
+ * Locks until the call has ended, including any rollback. A delegate is part of a change that holds the lock
+ * already.
+ */
 async function lockPod(call: Call): Promise<void> {
   if (call.context.depth === 0) call.keep(await lockNetworks(call.containerId));
 }
 
 /**
- * Detaches a pod from its networks, the last one first, but without waiting for it: the kernel takes about as
- * long to delete the interfaces of all as that of one.
+ * Detaches a pod from its networks, starting with the last, but without waiting for each: deleting all their
+ * interfaces takes the kernel about as long as deleting one.
  */
 async function detach(call: Call, delegates: readonly Delegate[]): Promise<void> {
   await runTogether(call, ...delegates.toReversed().map((one) => () => deleteDelegate(call, one)));
 }
 
-/** What DEL is to take back of a delegate whose ADD has failed. */
+/** What is left for DEL to undo of a delegate whose ADD has failed. */
 function leftBy(error: unknown, one: Delegate): Delegate[] {
   if (error instanceof ElsewhereError) return [{ ...one, isRefused: true }];
   return error instanceof LeftoverError ? [one] : [];
 }
 
-/** Registers a step that runs after those of the delegates, if these have left nothing for DEL. */
+/** Registers an undo step that runs after those of the delegates, if these leave nothing for DEL. */
 function undoLast(call: Call, before: number, what: string, step: UndoStep): void {
   const between = call.undoCount - before;
   call.undo(what, step);
   call.postponeUndo(before, between);
 }
 
-/** What Multus saved may have no CNI_ARGS, and its first delegate no interface: those of the call count. */
+/** What Multus saved may have no CNI_ARGS, and its first delegate no interface: the call's are used then. */
 function completed(call: Call, one: SavedDelegate): SavedDelegate {
   const whole = withIfname(one, call.ifname);
   if (one.of || one.args !== '') return whole;
@@ -222,8 +225,9 @@ function completed(call: Call, one: SavedDelegate): SavedDelegate {
 }
 
 /**
- * Nothing says that there is anything to remove, so that what fails must not keep the container from going.
- * @param sources what the pod's delegates may be; the next one counts where one fails.
+ * Detaches a pod of which nothing is saved. As there may be nothing to remove, a failure must not keep the
+ * container from being removed.
+ * @param sources what the pod's delegates may be; when one fails, the next is used.
  */
 async function detachAsConfigured(call: Call, ...sources: (() => Promise<Delegate[]>)[]): Promise<void> {
   for (const source of sources) {
@@ -236,7 +240,7 @@ async function detachAsConfigured(call: Call, ...sources: (() => Promise<Delegat
   }
 }
 
-/** @throws Error when no network is to have the interface of the call. */
+/** @throws Error when no network gets the interface of the call. */
 function refuseOtherName(call: Call, delegates: readonly Delegate[]): void {
   if (delegates[0]!.ifname === call.ifname) return;
   const names = delegates.map(({ ifname }) => `"${ifname}"`).join(', ');

@@ -1,12 +1,12 @@
 /**
- * What a pod's annotations say of the networks that it has. Source: Kubernetes Network Custom Resource
+ * What a pod's annotations say about the networks that it has. Source: Kubernetes Network Custom Resource
  * Definition De-facto Standard, version 1.3, section 4.1.2, with the keys that Multus adds.
  */
 
 import type { Result } from '../cni/result.ts';
 import type { AddedDelegate } from './delegates.ts';
 
-/** What other programs read to learn which networks a pod has. */
+/** The annotation by which other programs learn which networks a pod has. */
 export const statusAnnotation = 'k8s.v1.cni.cncf.io/network-status';
 
 /** The networks of a pod as JSON for {@link statusAnnotation}. The first one is its default network. */
@@ -43,7 +43,7 @@ function statusesOf({ label, ifname, result, deviceInfo }: AddedDelegate, isDefa
   });
 }
 
-/** Addresses without prefix length. One that is of no interface of the pod is taken for that of the last. */
+/** Addresses without prefix length. One that belongs to no interface of the pod is attributed to the last. */
 function addressesOf(ips: Result['ips'], index: number, indexes: readonly number[]): string[] {
   const ownerOf = (wanted = -1) => (indexes.includes(wanted) ? wanted : indexes.at(-1));
   return ips.filter((ip) => ownerOf(ip.interface) === index).map(({ address }) => `${address.address}`);

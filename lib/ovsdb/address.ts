@@ -12,7 +12,9 @@ export type OvsdbAddress =
 
 export const defaultAddress = 'unix:/var/run/openvswitch/db.sock';
 const defaultPort = 6640;
-/** Where Open vSwitch's own tools look for keys unless they are told otherwise, as ovs-pki(8) makes them. */
+/**
+ * Where Open vSwitch's own tools look for keys unless they are told otherwise, as ovs-pki(8) creates them.
+ */
 const keys = {
   key: '/etc/openvswitch/sc-privkey.pem',
   cert: '/etc/openvswitch/sc-cert.pem',
@@ -38,7 +40,7 @@ export function parseAddress(text: string): OvsdbAddress {
 
 /**
  * Begins to connect.
- * @returns the socket, and the event that tells that it is ready.
+ * @returns the socket, and the event that says that it is ready.
  * @throws CniError IOFailure when a key for TLS cannot be read; the error of OpenSSL when it is damaged.
  */
 export function connectTo(address: OvsdbAddress): { socket: Socket; ready: 'connect' | 'secureConnect' } {

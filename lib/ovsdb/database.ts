@@ -11,7 +11,7 @@ import { JsonStream } from './json-stream.ts';
 import type { Row } from './values.ts';
 
 const database = 'Open_vSwitch';
-/** How long one answer is waited for, in milliseconds. */
+/** How long to wait for one answer, in milliseconds. */
 const longestAnswer = 5000;
 
 /** An operation of a transaction. Source: RFC 7047, section 5.2. */
@@ -96,7 +96,7 @@ export class OvsdbConnection implements Disposable {
 
   /**
    * Carries out operations, all or none.
-   * @param what of the sentence "Cannot …", for messages.
+   * @param what the operations do, in words that may follow "refused to", for messages.
    * @returns the result of each.
    * @throws CniError with what the database said.
    */
@@ -118,8 +118,8 @@ export class OvsdbConnection implements Disposable {
   }
 
   /**
-   * Waits until a row's columns have, or no longer have, certain values. The database tells when they do.
-   * @param timeoutMs after which it gives up.
+   * Waits until a row's columns have, or no longer have, certain values. The database reports when they do.
+   * @param timeoutMs after how long it gives up.
    * @returns false when it gave up.
    */
   async waitFor(
@@ -148,7 +148,7 @@ export class OvsdbConnection implements Disposable {
     this.socket.destroy();
   }
 
-  /** @param moreMs that the answer may take beyond the usual. */
+  /** @param moreMs how much longer than usual the answer may take. */
   private async call(what: string, method: string, params: readonly unknown[], moreMs = 0): Promise<unknown> {
     if (this.failure) throw this.failure;
     const id = this.nextId++;
@@ -172,7 +172,7 @@ export class OvsdbConnection implements Disposable {
 
   private receive(message: Message): void {
     const { id, method, params } = message;
-    // It closes connections whose other side does not answer.
+    // The server closes connections whose other side does not answer these.
     if (method === 'echo') this.socket.write(JSON.stringify({ id, result: params, error: null }));
     else if (typeof id === 'number') this.answers.get(id)?.(message);
   }
@@ -191,7 +191,9 @@ export class OvsdbConnection implements Disposable {
   }
 }
 
-/** Reads what is said of operations. What makes no sense counts as nothing, as for those behind a failure. */
+/**
+ * Reads the results of operations. A result that makes no sense counts as empty, as do those after a failure.
+ */
 function resultsOf(answer: unknown): OperationResult[] {
   const textOf = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value));
   return (Array.isArray(answer) ? (answer as readonly unknown[]) : []).map((one) => {
@@ -204,7 +206,7 @@ function resultsOf(answer: unknown): OperationResult[] {
   });
 }
 
-/** What the database says of an operation. */
+/** What the database says about an operation. */
 export interface OperationResult {
   readonly error?: string;
   readonly details?: string;

@@ -1,12 +1,12 @@
 /** Cuts a stream into JSON objects, which OVSDB sends one after another with nothing in between. */
 
-/** Far above what a request of this suite can be answered with. In characters. */
+/** Far more than the answer to any request of this suite can have. In characters. */
 const largestMessage = 64 * 1024 * 1024;
 
-/** Takes text as it comes, and gives whole objects. */
+/** Takes text as it comes, and returns whole objects. */
 export class JsonStream {
   private text = '';
-  /** Up to where the text was looked at. */
+  /** How far the text has been scanned. */
   private at = 0;
   private depth = 0;
   private isInString = false;
@@ -14,7 +14,7 @@ export class JsonStream {
   /**
    * Takes more text.
    * @returns the objects that are complete now.
-   * @throws Error for what is no stream of JSON objects, or an object that never ends.
+   * @throws Error when it is not a stream of JSON objects, or an object never ends.
    */
   push(text: string): unknown[] {
     this.text += text;

@@ -16,13 +16,13 @@ import {
 
 const owner = 'ovs-cni.network.kubevirt.io';
 
-/** Columns of a mirror with ports, by what these have to do with it. */
+/** The columns of a mirror that hold ports, by the ports' role. */
 const columns = {
-  /** Frames are copied that come from the pod. */
+  /** Frames that come from the pod are copied. */
   source: 'select_src_port',
-  /** Frames are copied that go to the pod. */
+  /** Frames that go to the pod are copied. */
   destination: 'select_dst_port',
-  /** Copies go there. */
+  /** Copies go to the pod. */
   output: 'output_port',
 } as const;
 
@@ -33,17 +33,17 @@ const roles = Object.keys(columns) as MirrorRole[];
 export interface Mirror extends Readonly<Record<MirrorRole, readonly string[]>> {
   readonly uuid: string;
   readonly name: string;
-  /** Whether a pod has made it, with which it goes again. */
+  /** Whether it was made for pods, and is removed again with the last of them. */
   readonly isOfPods: boolean;
 }
 
-/** A port's part in a mirror. */
+/** A port's roles in a mirror. */
 export interface MirrorPart {
   readonly name: string;
   readonly roles: readonly MirrorRole[];
 }
 
-/** A bridge, and the mirrors on it, whoever has made them: a pod has its part in any, by its name. */
+/** A bridge, and the mirrors on it, whoever has made them: a pod can join any of them, by name. */
 export interface MirroredBridge {
   readonly uuid: string;
   readonly mirrors: readonly Mirror[];
@@ -60,8 +60,8 @@ export async function findMirrors(db: OvsdbConnection, bridge: string): Promise<
 }
 
 /**
- * What gives a port its parts in the mirrors of a bridge, which are made where they are missing. It is
- * refused as timed out when the bridge's mirrors have changed meanwhile.
+ * The operations that give a port its roles in the mirrors of a bridge, which are created if missing. They
+ * are refused as timed out when the bridge's mirrors have changed meanwhile.
  */
 export function joinMirrors(
   { uuid: bridge, mirrors }: MirroredBridge,
@@ -103,9 +103,9 @@ export function joinMirrors(
 }
 
 /**
- * What takes a port out of mirrors, and removes those of pods that have no port any more. It is refused as
- * timed out when they have changed meanwhile.
- * @param port undefined to remove only those without ports.
+ * The operations that take a port out of mirrors, and remove those of pods that have no port any more. They
+ * are refused as timed out when the mirrors have changed meanwhile.
+ * @param port undefined to remove only mirrors without ports.
  */
 export function leaveMirrors(
   { uuid: bridge, mirrors }: MirroredBridge,

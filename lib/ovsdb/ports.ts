@@ -1,7 +1,7 @@
 /**
- * Ports that pods have on bridges of Open vSwitch. Each bears the external IDs of ovs-cni, so that either
- * plugin removes the other's, and two more, by which a port is found when the path of its namespace is not
- * known.
+ * Ports that pods have on bridges of Open vSwitch. Each has the external IDs of ovs-cni, so that either
+ * plugin can remove the other's ports, and two more, by which a port is found when the path of its namespace
+ * is not known.
  */
 
 import { type AttachmentId, attachmentKey } from '../attachment.ts';
@@ -25,14 +25,14 @@ const owner = 'ovs-cni.network.kubevirt.io';
 export interface PortVlans {
   /** VLAN of untagged frames. */
   readonly tag: number | undefined;
-  /** VLANs whose tagged frames pass; all of them when there is no tag and none are given. */
+  /** VLANs whose tagged frames pass; when there is no tag either, an empty list means all VLANs. */
   readonly trunks: readonly number[];
 }
 
-/** What a pod's port is to be. */
+/** A pod's port as it should be. */
 export interface WantedPort extends PortVlans {
   readonly attachment: AttachmentId;
-  /** Interface of the host, whose name the port gets. */
+  /** Name of the host's interface, and of the port. */
   readonly name: string;
   readonly netns: string;
   /** Of the pod, in Kubernetes; "" outside it. */
@@ -59,7 +59,7 @@ export interface Port {
 export interface OvsInterface {
   /** Why Open vSwitch cannot use it; "" when it can, or has not looked yet. */
   readonly error: string;
-  /** Its number in OpenFlow; undefined as long as Open vSwitch has not taken it up. */
+  /** Its number in OpenFlow; undefined as long as Open vSwitch has not started to use it. */
   readonly ofport: number | undefined;
 }
 
@@ -101,7 +101,7 @@ export async function listSystemInterfaces(db: OvsdbConnection): Promise<string[
   return rows.flatMap(({ name, type }) => (type === '' || type === 'system' ? [readText(name)] : []));
 }
 
-/** What puts a port on a bridge. */
+/** The operations that put a port on a bridge. */
 export function addPort(bridge: string, wanted: WantedPort): Operation[] {
   const { name, attachment, netns, podUid, type, ofportRequest, ovnPort } = wanted;
   const { network, containerId, ifname } = attachment;
@@ -141,7 +141,7 @@ export function addPort(bridge: string, wanted: WantedPort): Operation[] {
   ];
 }
 
-/** What takes ports off whichever bridge they are on. */
+/** The operations that remove ports from whichever bridge they are on. */
 export function removePorts(ports: readonly Port[]): Operation[] {
   return ports.flatMap((port) => [
     {
@@ -165,13 +165,13 @@ export function isPortOf(port: Port, attachment: AttachmentId, netns: string): b
   );
 }
 
-/** Whose a port is. @returns undefined for one that ovs-cni made. */
+/** The attachment that a port belongs to. @returns undefined for a port that ovs-cni made. */
 export function attachmentOf({ externalIds }: Port): AttachmentId | undefined {
   const { contID: containerId, contNetwork: network, contIface: ifname } = externalIds;
   return containerId && network && ifname ? { containerId, network, ifname } : undefined;
 }
 
-/** The columns that say how a port's frames are tagged, as ovs-cni has them: trunks count before a tag. */
+/** The columns that say how a port's frames are tagged, as in ovs-cni: trunks take precedence over a tag. */
 export function vlanColumns({ tag, trunks }: PortVlans): {
   vlan_mode: string;
   tag?: number;

@@ -11,7 +11,7 @@ export function uuid(id: string): OvsdbValue {
   return ['uuid', id];
 }
 
-/** A row that the same transaction inserts, by the name that it is given there. */
+/** A row that the same transaction inserts, by the name that it has there. */
 export function namedUuid(name: string): OvsdbValue {
   return ['named-uuid', name];
 }
@@ -32,7 +32,7 @@ export function readSet(value: unknown): unknown[] {
   return value[0] === 'set' && Array.isArray(value[1]) ? value[1] : [value];
 }
 
-/** Reads a string; what is none, as JSON writes it. */
+/** Reads a string; any other value as JSON. */
 export function readText(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value ?? '');
 }

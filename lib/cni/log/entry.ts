@@ -1,10 +1,10 @@
-/** What the log says of a call. Of the configuration and of CNI_ARGS, it says nothing but names. */
+/** What the log says about a call. Of the configuration and of CNI_ARGS, it contains only names. */
 
 import type { CallRecord, UndoneStep } from '../record.ts';
 
 /** Longest text of a field, in characters: what callers send may be of any length. */
 const longestText = 4096;
-/** How many undone steps, warnings, interfaces or addresses are told. */
+/** How many undone steps, warnings, interfaces or addresses are listed. */
 const longestList = 50;
 
 /** A log entry, as it is in a line of JSON. What is not known is undefined. */
@@ -15,7 +15,7 @@ export interface LogEntry {
   readonly verb: string;
   readonly ok: boolean;
   readonly durationMs: number;
-  /** How long the call had waited for its turn before, where the agent does it. */
+  /** How long the call had waited for its turn, if the agent served it. */
   readonly waitedMs?: number | undefined;
   readonly network?: string | undefined;
   readonly containerId?: string | undefined;
@@ -28,7 +28,7 @@ export interface LogEntry {
   };
   /** The plugin that has delegated to this one. */
   readonly parent?: string | undefined;
-  /** Where the delegate runs as another process. */
+  /** Path of the delegate's executable, if it runs as another process. */
   readonly executable?: string | undefined;
   /** What ADD has made. */
   readonly result?: { readonly interfaces: readonly string[]; readonly ips: readonly string[] } | undefined;

@@ -1,7 +1,7 @@
 /**
  * A log file that many processes write to at once. Each line is one write at the end of the file, so that
- * none is torn. A full file becomes FILE.1, and those before it FILE.2 and so on: one process at a time does
- * that, and the others go on writing to the file that they have open.
+ * none is torn. A full file becomes FILE.1, and older ones FILE.2 and so on: one process at a time does that,
+ * and the others go on writing to the file that they have open.
  */
 
 import {
@@ -24,9 +24,9 @@ import { inDirectory } from '../../state-file.ts';
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
 
 const newline = 0x0a;
-/** How many lines that other processes are writing are waited for, one after the other. */
+/** How many unfinished lines of other processes to wait for, one after another. */
 const mostWaits = 20;
-/** How often a line is written again because its file was removed meanwhile. */
+/** How many times a line is written, as its file may be removed meanwhile. */
 const mostTries = 5;
 
 /** How much is kept. */
@@ -41,7 +41,8 @@ export interface Rotation {
  * Appends a line to a log file, which is created, with its directory, if need be. Links, FIFOs and devices in
  * its place are refused. It waits for nobody.
  * @param line with its newline.
- * @throws CniError that names the file when the line could not be written, or the full file not be put aside.
+ * @throws CniError that names the file when the line could not be written, or the full file could not be put
+ *   aside.
  */
 export function appendLine(file: string, line: string, rotation: Rotation): void {
   try {
@@ -70,7 +71,7 @@ function append(path: string, line: Buffer, rotation: Rotation, tries = 1): void
   append(path, line, rotation, tries + 1);
 }
 
-/** @throws Error for what is not a file of the log's own. */
+/** @throws Error when it is not a regular file, or has other hard links. */
 function statLog(fd: number) {
   const stat = fstatSync(fd);
   if (!stat.isFile()) throw new Error('It is not a regular file. Remove it');
@@ -78,7 +79,7 @@ function statLog(fd: number) {
   return stat;
 }
 
-/** Writes a line, on a line of its own even where a full disk has cut off the one before. */
+/** Writes a line, on a line of its own even when a full disk has cut off the previous one. */
 function writeLine(fd: number, line: Buffer): void {
   const bytes = endsCutOff(fd) ? Buffer.concat([Buffer.of(newline), line]) : line;
   for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
@@ -89,7 +90,7 @@ function endsCutOff(fd: number): boolean {
   for (let i = 0; i < mostWaits; i++) {
     const { size, mode } = fstatSync(fd);
     if (endsWithNewline(fd, size)) return false;
-    // Changes nothing, but comes after a write that is under way, since both lock the inode. Source:
+    // Changes nothing, but waits for a write that is under way, since both lock the inode. Source:
     // generic_file_write_iter and chmod_common of Linux.
     fchmodSync(fd, mode & 0o7777);
     if (fstatSync(fd).size === size) return true;
@@ -112,7 +113,7 @@ function putAside(path: string, fd: number, keep: number, line: Buffer): boolean
     if (!tryLockDescriptor(fd, path)) return false;
     const { dev, ino } = fstatSync(fd);
     const current = lstatSync(path, { throwIfNoEntry: false });
-    // Somebody has been faster.
+    // Another process has been faster.
     if (current?.dev !== dev || current.ino !== ino) return true;
     for (let i = keep - 1; i >= 1; i--) renameIfPresent(`${path}.${i}`, `${path}.${i + 1}`);
     renameIfPresent(path, `${path}.1`);

@@ -10,7 +10,7 @@ import type { LogEntry } from './entry.ts';
 /** Where the journal takes entries. */
 const socketPath = '/run/systemd/journal/socket';
 
-/** Of syslog(3). */
+/** Priorities of syslog(3). */
 const priorities = { error: '3', info: '6' } as const;
 
 /** Sends an entry. It waits for nobody. @throws Error that says why the journal did not take it. */
@@ -25,7 +25,7 @@ export function sendToJournal(entry: LogEntry): void {
   }
 }
 
-/** The fields of an entry. A field may be there several times. */
+/** The fields of an entry. A field may occur several times. */
 function fieldsOf(entry: LogEntry): [name: string, value: string][] {
   const { plugin, verb, ok, pod, result, error, undone = [], warnings = [] } = entry;
   const fields: [string, string | number | undefined][] = [
@@ -72,7 +72,7 @@ function messageOf({ plugin, verb, network, containerId, ifname, durationMs, err
   return `${what.filter(Boolean).join('')} ${outcome}`;
 }
 
-/** A value with line breaks goes behind its length, so that nobody can pass off a part of it as a field. */
+/** A value with line breaks is preceded by its length, so that no part of it can pass for a field. */
 function encodeField(name: string, value: string): Buffer {
   const bytes = Buffer.from(value);
   if (!bytes.includes(0x0a)) return Buffer.concat([Buffer.from(`${name}=`), bytes, Buffer.of(0x0a)]);

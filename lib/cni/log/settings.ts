@@ -11,7 +11,7 @@ export interface LogSettings {
   readonly destination: string;
   /** How large a file may become, in bytes. */
   readonly maxSize: number;
-  /** How many full files are kept beside the one that is written. */
+  /** How many full files are kept besides the current one. */
   readonly keep: number;
 }
 
@@ -32,9 +32,9 @@ const known = Object.keys(schema.shape)
 
 /**
  * Reads the settings.
- * @param wanted CNI_LOG, which goes before what the file has as "destination".
+ * @param wanted CNI_LOG, which takes precedence over the "destination" in the file.
  * @param file path of the host's settings, which need not exist.
- * @throws Error that says which of them is wrong, and how to mend it.
+ * @throws Error that says which of them is wrong, and how to correct it.
  */
 export function readLogSettings(wanted: string | undefined, file: string): LogSettings {
   const { destination, maxSizeMiB, keep } = readFile(file);

@@ -20,7 +20,7 @@ const NFTA_DATA_VERDICT = 2;
 export interface NftExpression {
   readonly name: string;
   readonly data: Attributes;
-  /** In the kernel's own words, for {@link copyExpression}. */
+  /** As the kernel sent it, for {@link copyExpression}. */
   readonly payload: Uint8Array;
 }
 
@@ -81,8 +81,8 @@ export function stateBits(states: readonly (keyof typeof connectionStates)[]): U
 }
 
 /**
- * The packet belongs to a connection that is there already, or to one that such a connection has brought
- * about.
+ * The packet belongs to a connection that is established already, or to one that is related to such a
+ * connection.
  */
 export function isEstablished(): Attribute[] {
   return [
@@ -92,7 +92,7 @@ export function isEstablished(): Attribute[] {
   ];
 }
 
-/** Compares bytes of a header. @param bits leaves out the bits that do not count. */
+/** Compares bytes of a header. @param bits mask of the bits that count. */
 export function payload(
   base: keyof typeof bases,
   offset: number,
@@ -163,7 +163,7 @@ export function lookedUpSet({ name, data }: NftExpression): string | undefined {
   return name === 'lookup' ? data.string(1) : undefined;
 }
 
-/** The verdict that an expression holds, and the chain where it leads. */
+/** The verdict that an expression holds, and the chain that it leads to. */
 export function verdictIn(expression: NftExpression | undefined): { verdict?: NftVerdict; chain?: string } {
   const data = verdictData(expression);
   const code = data?.be32(1);

@@ -1,6 +1,6 @@
 /**
- * What a rule of nf_tables makes of a packet of which only some is known. Attributes and registers are those
- * of linux/netfilter/nf_tables.h.
+ * Whether a rule of nf_tables matches packets of which only some properties are known. Attributes and
+ * registers are those of linux/netfilter/nf_tables.h.
  */
 
 import type { Attributes } from '../message.ts';
@@ -9,7 +9,7 @@ import { comparison, expressionValue, metaKeys, NFT_CT_STATE, type NftExpression
 import { getElement } from './sets.ts';
 import type { NftTable } from './wire.ts';
 
-/** What is known of a packet, as rules load it. */
+/** What is known about a packet, in the form in which rules load it. */
 export interface KnownPacket {
   readonly meta: Partial<Record<keyof typeof metaKeys, Uint8Array>>;
   /** Bits of the state of its connection. */
@@ -24,12 +24,12 @@ const NFT_LOOKUP_F_INV = 1;
 const NFT_BITWISE_MASK_XOR = 0;
 const NFTA_DATA_VALUE = 1;
 
-/** What has no part in whether a rule matches, and what it does in the end. */
+/** Expressions that have no part in whether a rule matches, including what it does in the end. */
 const withoutCondition = ['counter', 'log', 'immediate', 'reject'];
 
 /**
- * Whether a rule matches every packet of which this is known, whatever the rest of it is.
- * @param table the rule's, in whose sets it may look.
+ * Whether a rule matches every packet that has these properties, whatever its others are.
+ * @param table the rule's, in whose sets it may look things up.
  */
 export function matchesEvery(
   socket: NetlinkSocket,

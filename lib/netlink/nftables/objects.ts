@@ -93,7 +93,7 @@ export function deleteChain(table: NftTable, name: string): Request {
 export interface NftBaseChain extends NftHook {
   readonly table: NftTable;
   readonly name: string;
-  /** It drops what none of its rules decides on. */
+  /** It drops packets that none of its rules decides on. */
   readonly drops: boolean;
 }
 
@@ -103,7 +103,7 @@ export function listBaseChains(socket: NetlinkSocket, family: NftFamily): NftBas
   return dumpIfPresent(socket, dump).flatMap((message) => readBaseChain(message) ?? []);
 }
 
-/** Reads a chain. @returns undefined for one that other chains lead to. */
+/** Reads a chain. @returns undefined for one that is not a base chain. */
 function readBaseChain({ payload }: ReceivedMessage): NftBaseChain | undefined {
   const family = familyOf(payload[0]!);
   const attributes = new Attributes(payload.subarray(4));
@@ -131,7 +131,7 @@ export function hasChain(socket: NetlinkSocket, table: NftTable, name: string): 
   throw outcome;
 }
 
-/** True when a table belongs to a running program, whose alone it is to change. @throws NetlinkError */
+/** True when a table belongs to a running program, which alone may change it. @throws NetlinkError */
 export function isOwnedTable(socket: NetlinkSocket, { family, name }: NftTable): boolean {
   const get = request(`look up nftables table "${family} ${name}"`, Message.GetTable, 0, family, [
     stringAttr(Table.Name, name),

@@ -37,12 +37,12 @@ const Rule = { Table: 1, Chain: 2, Handle: 3, Expressions: 4, Userdata: 7 } as c
 export interface NftRule {
   handle: bigint;
   comment: string;
-  /** What {@link addRule} was told of the owner. */
+  /** The owner that {@link addRule} was given. */
   owner: string;
   expressions: NftExpression[];
 }
 
-/** Removes every rule of a chain, which must be there. */
+/** Removes every rule of a chain, which must exist. */
 export function flushChain(table: NftTable, chain: string): Request {
   return request(`flush nftables chain "${table.name} ${chain}"`, Message.DelRule, 0, table.family, [
     stringAttr(Rule.Table, table.name),
@@ -53,7 +53,7 @@ export function flushChain(table: NftTable, chain: string): Request {
 /**
  * Adds a rule at the end of a chain.
  * @param comment that nft(8) shows.
- * @param owner whose rule it is, which nft(8) keeps to itself; up to 100 bytes.
+ * @param owner whose rule it is, which nft(8) does not show; up to 100 bytes.
  */
 export function addRule(
   table: NftTable,
@@ -96,7 +96,7 @@ function newRule(
   );
 }
 
-/** Adds a rule once more that is not there any more, at the end of its chain. */
+/** Adds a rule again that has been removed, at the end of its chain. */
 export function addAgain(table: NftTable, chain: string, { expressions, comment, owner }: NftRule): Request {
   return addRule(table, chain, expressions.map(copyExpression), comment, owner);
 }
@@ -133,9 +133,9 @@ export function listRules(socket: NetlinkSocket, table: NftTable, chain: string)
 }
 
 /**
- * What makes a chain hold these rules and no others: nothing when it does already. To touch a table, a chain
- * or a rule that is there keeps the one who does it, when the socket closes, until no processor uses the old
- * one any more: some 15 ms.
+ * The requests that make a chain hold these rules and no others: none when it does already. Whoever touches
+ * an existing table, chain or rule has to wait, when the socket closes, until no processor uses the old one
+ * any more: some 15 ms.
  * @param rules expressions of each.
  */
 export function replaceRules(

@@ -27,7 +27,7 @@ const ElementList = { Table: 1, Set: 2, Elements: 3, SetId: 4 } as const;
 const Element = { Key: 1, Userdata: 6 } as const;
 const NFTA_DATA_VALUE = 1;
 
-/** What nft(8) calls the types of keys, and how long these are. The kernel knows the length alone. */
+/** The types of keys as nft(8) calls them, and their lengths. The kernel knows only the length. */
 const keyTypes = {
   ipv4_addr: { type: 7, length: 4 },
   ipv6_addr: { type: 8, length: 16 },
@@ -73,7 +73,7 @@ export function getElement(set: NftSet, key: Uint8Array): Request {
   return elementRequest('look up an element of', Message.GetSetElement, 0, set, [keyAttr(key)]);
 }
 
-/** The sets of every table that bear a name; none when the kernel has no nf_tables. @throws NetlinkError */
+/** The sets of that name in every table; none when the kernel has no nf_tables. @throws NetlinkError */
 export function findSets(socket: NetlinkSocket, name: string): NftSet[] {
   const dump = request('list nftables sets', Message.GetSet, 0, 'all', []);
   return dumpIfPresent(socket, dump).flatMap(({ payload }) => {
@@ -102,7 +102,7 @@ function elementRequest(
   ]);
 }
 
-/** The byte order of keys, as nft(8) leaves it in a set for itself. */
+/** The byte order of keys, as nft(8) records it in a set for itself. */
 function keyByteOrder(keyType: NftKeyType): Uint8Array {
   const NFTNL_UDATA_SET_KEYBYTEORDER = 0;
   const [hostEndian, bigEndian] = [1, 2];

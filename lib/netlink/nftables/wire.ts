@@ -49,7 +49,7 @@ export interface NftTable {
   readonly name: string;
 }
 
-/** The family of a number as the kernel has it; undefined for those that no plugin deals with. */
+/** The family with a number of the kernel's; undefined for families that no plugin deals with. */
 export function familyOf(number: number): NftFamily | undefined {
   return (Object.keys(NftFamily) as NftFamily[]).find((name) => NftFamily[name] === number);
 }
@@ -90,7 +90,7 @@ export function dumpIfPresent(socket: NetlinkSocket, dump: Request): ReceivedMes
 }
 
 /**
- * The number of the ruleset, which grows with every change that anybody makes.
+ * The generation of the ruleset, a number that grows with every change that anybody makes.
  * @throws NetlinkError when there is no nf_tables.
  */
 export function readGeneration(socket: NetlinkSocket): number {
@@ -110,10 +110,10 @@ export function transaction(socket: NetlinkSocket, requests: readonly Request[],
   socket.transaction(NFNL_SUBSYS_NFTABLES, requests, condition);
 }
 
-/** What nft(8) takes of a comment, in bytes. */
+/** The longest comment that nft(8) accepts, in bytes. */
 export const longestComment = 128;
 
-/** As much of a comment as nft(8) takes, in whole characters. */
+/** As much of a comment as nft(8) accepts, in whole characters. */
 export function cutComment(comment: string): string {
   return Buffer.from(comment)
     .subarray(0, longestComment)
@@ -127,7 +127,7 @@ export function cutComment(comment: string): string {
  */
 export const UserText = { Comment: 0, Owner: 0xc1 } as const;
 
-/** User data with a comment: type, length and text with a final NUL, one behind the other. */
+/** User data with a comment: type, length and text with a final NUL, one after another. */
 export function userComment(comment: string, owner?: string): Uint8Array {
   const text = (type: number, value: Uint8Array) =>
     concat([Uint8Array.of(type, value.length + 1), value, Uint8Array.of(0)]);

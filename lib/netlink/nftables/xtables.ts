@@ -1,6 +1,6 @@
 /**
- * What iptables has written to nf_tables, looked up without starting it, which would read whole chains to
- * know of a single rule. Sources: linux/netfilter/nf_tables.h, nf_tables_compat.h, xt_multiport.h.
+ * What iptables has written to nf_tables, looked up without starting iptables, which would read whole chains
+ * to find a single rule. Sources: linux/netfilter/nf_tables.h, nf_tables_compat.h, xt_multiport.h.
  */
 
 import { isKernelError } from '../libc.ts';
@@ -18,7 +18,7 @@ const headerSize = 4;
 /** A rule as it is on the wire. */
 export interface RawRule {
   readonly handle: bigint;
-  /** The chain where it leads, "" when it leads to none. */
+  /** The chain that it leads to, "" when it leads to none. */
   readonly target: string;
   /** Its expressions and comment in hexadecimal, without what counters have counted. */
   readonly content: string;
@@ -29,7 +29,7 @@ export function listRawRules(socket: NetlinkSocket, table: NftTable, chain: stri
   return dumpIfPresent(socket, listRequest(table, chain)).map(({ payload }) => readRule(payload));
 }
 
-/** Single rules by their handles. @returns undefined for those that are not there. @throws NetlinkError */
+/** Single rules by their handles. @returns undefined for those that do not exist. @throws NetlinkError */
 export function getRawRules(
   socket: NetlinkSocket,
   table: NftTable,
@@ -53,8 +53,8 @@ export function getRawRules(
 
 /**
  * Searches a chain for rules that may be about one of these ports: those whose multiport match has it, and
- * those without such a match, as other releases of iptables may write it otherwise.
- * @returns the chains where they lead, "" for a rule that leads to none.
+ * those without such a match, as other releases of iptables may write it in another way.
+ * @returns the chains that they lead to, "" for a rule that leads to none.
  * @throws NetlinkError
  */
 export function findChainsOfPorts(
@@ -99,8 +99,8 @@ function readRule(payload: Uint8Array): RawRule {
 }
 
 /**
- * Begins the name of a match in the way in which the kernel writes one: name, revision and the match's own
- * structure, in this order.
+ * The beginning of a multiport match as the kernel writes it: name, revision and the match's own structure,
+ * in this order.
  */
 const multiportName = Buffer.from('multiport\0');
 /** From there to struct xt_multiport_v1: the padded name, the revision, and the header of the structure. */
@@ -109,7 +109,7 @@ const structOffset = 12 + 8 + 4;
 const Multiport = { count: 1, ports: 2, rangeFlags: 32, invert: 47, size: 48 } as const;
 const infoHeader = [Multiport.size + 4, 3] as const;
 
-/** A search rather than a decoding, which would take as long as iptables does. */
+/** Searches the bytes rather than decoding them, which would take as long as iptables does. */
 function mayHave(data: Buffer, from: number, to: number, ports: readonly number[]): boolean {
   for (let at = data.indexOf(multiportName, from); at >= 0; at = data.indexOf(multiportName, at + 1)) {
     const start = at + structOffset;
@@ -123,7 +123,7 @@ function mayHave(data: Buffer, from: number, to: number, ports: readonly number[
 
 /** @param start of struct xt_multiport_v1. */
 function hasPort(data: Buffer, start: number, ports: readonly number[]): boolean {
-  // Ranges and inversions are not what port mappings have, so that a closer look is due.
+  // Port mappings have no ranges or inversions, so that these need a closer look.
   if (data[start + Multiport.invert] !== 0) return true;
   const count = data[start + Multiport.count]!;
   for (let i = 0; i < count; i++) {
