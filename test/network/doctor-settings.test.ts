@@ -28,7 +28,7 @@ test('forwarding that is off', async (t) => {
 test('a file of sysctl.d that turns forwarding off is named', async (t) => {
   const { on } = await scene(t);
   await on.sh('mount -t tmpfs tmpfs /etc/sysctl.d');
-  writeFileSync(on.host.file('/etc/sysctl.d/90-hard.conf'), '# hardened\nnet.ipv4.ip_forward = 0\n');
+  writeFileSync(on.host.file('/etc/sysctl.d/90-hard.conf'), '# hardened\n-net.ipv4.ip_forward = 0\n');
   await on.sh('echo 0 > /proc/sys/net/ipv4/ip_forward');
   const { found } = await examine(on);
   t.regex(found[0]!.cause, /90-hard\.conf/);
