@@ -83,7 +83,10 @@ function filesSetting(name: string): string[] {
         .split('\n')
         .some((line) => {
           // A "-" has errors ignored.
-          const [key = '', value] = line.replace(/^\s*-/, '').split('=').map((part) => part.trim());
+          const [key = '', value] = line
+            .replace(/^\s*-/, '')
+            .split('=')
+            .map((part) => part.trim());
           return value === '0' && (key.includes('/') ? key : key.replaceAll('.', '/')) === name;
         });
     } catch {
