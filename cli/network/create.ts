@@ -109,9 +109,10 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
       using _ = dryRun ? undefined : await lockDirectory();
       const config = composeNetwork(options, await readHostUse(suite));
       const text = `${JSON.stringify(config, null, 2)}\n`;
-      await refuseInvalid(name, text, suite, host);
+      const file = join(configDir(), fileName(name));
+      await refuseInvalid({ name, file, text }, suite, host);
       if (dryRun) return print(text.trimEnd());
-      const file = write(name, text);
+      write(file, text);
       note(`Network "${name}" is in "${file}".`);
       print(name);
     },
@@ -130,11 +131,15 @@ async function lockDirectory(): Promise<Disposable> {
 }
 
 /** Validates the configuration together with the existing ones. @throws CommandError */
-async function refuseInvalid(name: string, text: string, suite: Suite, host: boolean): Promise<void> {
+async function refuseInvalid(
+  { name, file, text }: { name: string; file: string; text: string },
+  suite: Suite,
+  host: boolean,
+): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'cni-network-'));
   try {
-    const file = join(directory, fileName(name));
-    writeFileSync(file, text);
+    const draft = join(directory, basename(file));
+    writeFileSync(draft, text);
     const others: CheckedFile[] = [];
     for (const other of existingFiles())
       others.push(
@@ -143,7 +148,7 @@ async function refuseInvalid(name: string, text: string, suite: Suite, host: boo
     const taken = others.find(({ network }) => network?.name === name);
     if (taken)
       throw new CommandError(`Network "${name}" exists already, in "${taken.file}". Choose another name`);
-    const own = await checkFile(file, {
+    const own = await checkFile(draft, {
       suite,
       isInstalled: undefined,
       hostPath: host ? pluginPath() : undefined,
@@ -173,9 +178,8 @@ function existingFiles(): string[] {
   return statSync(configDir(), { throwIfNoEntry: false }) ? networkFiles(configDir()) : [];
 }
 
-/** Writes the file as a whole, and never over another one. @returns its path. */
-function write(name: string, text: string): string {
-  const file = join(configDir(), fileName(name));
+/** Writes the file as a whole, and never over another one. */
+function write(file: string, text: string): void {
   // Runtimes read no file with such a name.
   const temporary = join(configDir(), `.${basename(file)}.${process.pid}.tmp`);
   try {
@@ -186,5 +190,4 @@ function write(name: string, text: string): string {
   } finally {
     rmSync(temporary, { force: true });
   }
-  return file;
 }
