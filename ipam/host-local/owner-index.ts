@@ -87,7 +87,7 @@ export class OwnerIndex implements Disposable {
   /** Notes that all reservations are this host's. */
   noteThisHost(): void {
     this.attempt((directory) => {
-      if (directory.read(hostsFile) === `${bootId()} ${hostHash()}`) return;
+      if (directory.read(hostsFile) === `${bootId()} ${ownHost()}`) return;
       directory.remove(hostsFile);
       this.changed = true;
     });
@@ -159,7 +159,7 @@ export class OwnerIndex implements Disposable {
     if (isNoted && lines.length === 1) return;
     const isAlone = reservedAddresses(this.reservations).length === this.added;
     if (isNoted && !isAlone) return;
-    const host = hostHash() ?? 'unknown';
+    const host = ownHost();
     const others = isAlone ? [] : lines.filter((line) => !line.endsWith(` ${host}`)).slice(1 - mostHosts);
     directory.replace(hostsFile, [...others, `${boot} ${host}`].join('\n'));
   }
@@ -205,6 +205,9 @@ function endedBoot(directory: Directory): string | undefined {
   const host = hostHash();
   return host && directory.read(hostsFile) === `${boot} ${host}` ? boot : undefined;
 }
+
+/** This host, as the lines of the hosts file name it. */
+const ownHost = () => hostHash() ?? 'unknown';
 
 /** Identifies this host, without loading node:crypto, which takes longer than all else here. */
 function hostHash(): string | undefined {
