@@ -3,9 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Host } from '../../test/support/host.ts';
 import { differences, type Picture, takePicture } from './picture.ts';
-
-/** How long it may take until everything is undone, in milliseconds. */
-const settlingTime = 90_000;
+import { settlingTime } from './tools.ts';
 
 /** What is there that was not there before, and what is missing, after waiting until everything is undone. */
 export async function leftovers(host: Host, before: Picture): Promise<{ left: string[]; lost: string[] }> {

@@ -25,6 +25,9 @@ export interface Point {
   readonly hasChild: boolean;
 }
 
+/** What identifies a point. */
+type Place = Pick<Point, 'call' | 'nth' | 'path'>;
+
 /** One start of a plugin. */
 export interface Start {
   readonly type: string;
@@ -99,28 +102,26 @@ export interface Injected extends Output {
 export async function kill(
   host: Host,
   start: Start,
-  { call, nth }: Pick<Point, 'call' | 'nth'>,
+  point: Place,
   children: 'killed' | 'left',
 ): Promise<Injected> {
-  const options = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=KILL:when=${nth}`];
-  const { output, isLate } = await traced(host, start, options, children);
+  const { output, isLate } = await traced(host, start, injecting('signal=KILL', point), children);
   return { ...output, isLate, isReached: output.exit === 'SIGKILL', verb: start.env.CNI_COMMAND };
 }
 
 /** Runs a verb in which one system call fails. @param error such as "EPERM". */
-export async function fail(
-  host: Host,
-  start: Start,
-  { call, nth, path }: Pick<Point, 'call' | 'nth' | 'path'>,
-  error: string,
-): Promise<Injected> {
-  const concerned = path === undefined ? [] : ['-P', path];
-  const options = [...concerned, '-e', `trace=${call}`, '-e', `inject=${call}:error=${error}:when=${nth}`];
-  const { output, log, isLate } = await traced(host, start, options);
+export async function fail(host: Host, start: Start, point: Place, error: string): Promise<Injected> {
+  const { output, log, isLate } = await traced(host, start, injecting(`error=${error}`, point));
   const injected = log.split('\n').find((line) => line.includes('(INJECTED)'));
   const isReached = injected !== undefined && isRelevant(injected);
   const isUnheard = /^write\(1</.test(injected ?? '');
   return { ...output, isLate, isReached, isUnheard, verb: start.env.CNI_COMMAND, failed: injected };
+}
+
+/** Options of strace(1) that inject a fault at a point. */
+function injecting(fault: string, { call, nth, path }: Place): string[] {
+  const concerned = path === undefined ? [] : ['-P', path];
+  return [...concerned, '-e', `trace=${call}`, '-e', `inject=${call}:${fault}:when=${nth}`];
 }
 
 /** False for calls that only synchronise threads, and for files that Node.js reads for itself. */
