@@ -35,6 +35,8 @@ import { iptablesForward } from '../lib/firewall/forward-iptables.ts';
 import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
 import { attachmentComment } from '../lib/firewall/names.ts';
 import type { Address, Family } from '../lib/ip.ts';
+import type { FileLock } from '../lib/kernel/lock.ts';
+import type { Programs } from '../lib/kernel/programs.ts';
 
 const config = {
   backend: string({
@@ -94,12 +96,11 @@ export const plugin = definePlugin({
     const own = claims.of(call.attachment);
     const known = knownAddresses(call).map(({ address }) => address);
     if (own.length === 0 && known.length === 0) return;
-    const notes = noted(claims, own);
     const isHeld = heldByOthers(call.attachment, {
       isKnown: own.length > 0,
       isGone: (other) => claims.isGone(other),
     });
-    await claims.release(own, { known, inUse: true, isHeld }, (addresses) => remove(call, addresses, notes));
+    await claims.release(own, { known, inUse: true, isHeld }, removal(call, claims, own));
   },
 
   async check(call) {
@@ -129,10 +130,7 @@ export const plugin = definePlugin({
     claims.removeUnfinished();
     const { stale: known, isHeld } = notedAddresses(call.network, call.validAttachments);
     if (stale.length === 0 && known.length === 0) return;
-    const notes = noted(claims, stale);
-    await claims.release(stale, { known, inUse: false, isHeld }, (addresses) =>
-      remove(call, addresses, notes),
-    );
+    await claims.release(stale, { known, inUse: false, isHeld }, removal(call, claims, stale));
   },
 });
 
@@ -183,9 +181,11 @@ async function allowBy(
   await claims.settleAfter(() => backendOf(call, name).allow(request, claims.isNew, undo));
 }
 
-/** What is noted about how each address was let through. */
-function noted(claims: Claims, own: readonly Claim[]): ReadonlyMap<string, ClaimDetails | undefined> {
-  return new Map(own.map((claim) => [`${claim.address}`, claims.read(claim)]));
+/** What removes addresses, as is noted in claims, by programs that hold the lock they are given. */
+function removal(call: FirewallCall, claims: Claims, own: readonly Claim[]) {
+  const notes = new Map(own.map((claim) => [`${claim.address}`, claims.read(claim)]));
+  return (addresses: readonly Address[], lock: FileLock | undefined) =>
+    remove(call, call.programs.holding(lock), addresses, notes);
 }
 
 /**
@@ -194,26 +194,27 @@ function noted(claims: Claims, own: readonly Claim[]): ReadonlyMap<string, Claim
  */
 async function remove(
   call: FirewallCall,
+  programs: Programs,
   addresses: readonly Address[],
   notes: ReadonlyMap<string, ClaimDetails | undefined>,
 ): Promise<void> {
   const { backend } = call.config;
   const isUnknown = (address: Address) => !notes.get(`${address}`);
   const hasFirewalld =
-    addresses.some(isUnknown) && (backend === 'firewalld' || (await isFirewalldRunning(call.programs)));
+    addresses.some(isUnknown) && (backend === 'firewalld' || (await isFirewalldRunning(programs)));
   const toldTo = (name: ForwardBackendName) =>
     addresses.filter((address) => {
       const known = notes.get(`${address}`)?.backends.includes(name);
       return known ?? (name !== 'firewalld' || hasFirewalld);
     });
-  const removal = (name: ForwardBackendName, told: readonly Address[], zone?: string) => () =>
-    backendOf(call, name, zone).remove(told);
+  const step = (name: ForwardBackendName, told: readonly Address[], zone?: string) => () =>
+    backendOf(call, name, { programs, zone }).remove(told);
   await runAll(
     call,
     ...(['iptables', 'nftables'] as const)
       .map((name) => ({ name, told: toldTo(name) }))
-      .flatMap(({ name, told }) => (told.length > 0 ? [removal(name, told)] : [])),
-    ...toldTo('firewalld').map((one) => removal('firewalld', [one], notes.get(`${one}`)?.zone)),
+      .flatMap(({ name, told }) => (told.length > 0 ? [step(name, told)] : [])),
+    ...toldTo('firewalld').map((one) => step('firewalld', [one], notes.get(`${one}`)?.zone)),
   );
 }
 
@@ -235,8 +236,13 @@ async function choiceAsUsed(call: FirewallCall): Promise<ForwardChoice> {
   return await choiceFor(call, claim && claims.read(claim)?.backends.at(-1));
 }
 
-function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName(call)): ForwardBackend {
-  const { config, programs } = call;
+function backendOf(
+  call: FirewallCall,
+  name: ForwardBackendName,
+  told: { programs?: Programs; zone?: string | undefined } = {},
+): ForwardBackend {
+  const { config } = call;
+  const { programs = call.programs, zone = zoneName(call) } = told;
   switch (name) {
     case 'iptables':
       return iptablesForward(programs, config.iptablesAdminChainName || 'CNI-ADMIN');
@@ -252,7 +258,7 @@ function backendOf(call: FirewallCall, name: ForwardBackendName, zone = zoneName
     case 'firewalld': {
       const families = familiesOfResult(call);
       const isolating = likelyBackend({ programs, families, table: 'filter' });
-      return firewalldForward(new Zone(programs, zone), backendOf(call, isolating));
+      return firewalldForward(new Zone(programs, zone), backendOf(call, isolating, { programs }));
     }
   }
 }

@@ -165,13 +165,15 @@ export class Claims {
    * @param options.inUse whether the claims belong to an attachment whose addresses nobody else on its
    *   network can get yet.
    * @param options.isHeld whether records other than claims say that another attachment has an address.
-   * @param remove is given the addresses that no other attachment has claimed, and tells the firewall.
+   * @param remove is given the addresses that no other attachment has claimed, and tells the firewall. It is
+   *   also given the lock, if others are kept out by that alone: programs that it starts must hold it, as
+   *   they may outlive this process, and would remove the rules of whoever claims an address meanwhile.
    * @throws CniError when a claim cannot be removed, or what `remove` throws.
    */
   async release(
     claims: readonly Claim[],
     { known, inUse, isHeld }: ReleaseOptions,
-    remove: (addresses: readonly Address[]) => Promise<void>,
+    remove: (addresses: readonly Address[], lock: FileLock | undefined) => Promise<void>,
   ): Promise<void> {
     const wanted = new Map(claims.map(({ address }) => [`${address}`, address]));
     const isCertain = inUse && known.every((address) => wanted.has(`${address}`));
@@ -197,7 +199,7 @@ export class Claims {
           lock = undefined;
         }
       }
-      await remove([...wanted.values()]);
+      await remove([...wanted.values()], lock);
       this.dropAll(leaving);
     } catch (error) {
       // Nobody should wait for a release that has ended. DEL and GC find the claims under either name.

@@ -42,10 +42,18 @@ export async function commit(
 ): Promise<void> {
   if (commands.length === 0) return;
   const kind = `iptables ${family} ${table} ${programs.path} ${xtablesLock(programs)}`;
-  await programs.together(kind, commands, {
-    run: (all) => transact(programs, family, table, all.flat()),
+  const piece = { commands, held: programs.held };
+  await programs.together(kind, piece, {
+    run: (pieces) => transact(programs, family, table, pieces),
     isRefusal: (error) => error instanceof IptablesError,
   });
+}
+
+/** What a call contributes to a transaction. */
+interface Piece {
+  readonly commands: readonly string[];
+  /** Locks that the program has to hold. */
+  readonly held: readonly number[];
 }
 
 /** Carries out one transaction, whichever calls its commands are from. */
@@ -53,14 +61,17 @@ async function transact(
   programs: Programs,
   family: Family,
   table: string,
-  commands: readonly string[],
+  pieces: readonly Piece[],
 ): Promise<void> {
+  const commands = pieces.flatMap((piece) => piece.commands);
+  const held = pieces.flatMap((piece) => piece.held);
   const input = `*${table}\n${commands.join('\n')}\nCOMMIT\n`;
   const program = programOf(family, '-restore');
   using lock = await takeLock(programs, program);
   const { status, stderr } = await run(programs, program, ['--noflush', ...waiting], {
     input,
     ...lock?.options,
+    inherit: [...(lock?.options.inherit ?? []), ...held],
   });
   if (status !== 0) throw failure(`${program} refused the rules in table "${table}"`, stderr, `\n${input}`);
 }

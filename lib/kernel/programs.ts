@@ -8,6 +8,7 @@ import { CniError, ErrorCode } from '../errors.ts';
 import { alone, type Together } from '../group-commit.ts';
 import { cString, libc } from '../netlink/libc.ts';
 import { blockUntilEnd, openPipe, reap, spawn } from './child.ts';
+import type { FileLock } from './lock.ts';
 import { eachTime, type Once, type PipeWatch, type Sharing, type WaitForEnd } from './sharing.ts';
 
 const MFD_CLOEXEC = 1;
@@ -68,6 +69,8 @@ export class Programs {
   readonly together: Together;
   /** Looks things up once for all calls, in a read-only process. */
   readonly once: Once | undefined;
+  /** Descriptors of the locks that a program holds as long as it lives: see {@link holding}. */
+  readonly held: readonly number[];
   private readonly sharing: Sharing | undefined;
   private readonly note: ((run: ProgramRun) => void) | undefined;
   private readonly found = new Map<string, string>();
@@ -80,13 +83,24 @@ export class Programs {
     environment: Readonly<Record<string, string | undefined>>,
     sharing?: Sharing,
     note?: (run: ProgramRun) => void,
+    held: readonly number[] = [],
   ) {
     this.environment = environment;
     this.note = note;
+    this.held = held;
     this.sharing = sharing;
     this.together = sharing?.together ?? alone;
     this.once = sharing?.once;
     this.path = [environment.PATH, systemPath].filter(Boolean).join(':');
+  }
+
+  /**
+   * The same programs, which hold a lock as well: one that outlives this process, as that was killed, then
+   * keeps others out until it has ended.
+   */
+  holding(lock: FileLock | undefined): Programs {
+    if (!lock) return this;
+    return new Programs(this.environment, this.sharing, this.note, [...this.held, lock.fd]);
   }
 
   /** The file of a program; a name with a slash is the file itself. @throws ProgramMissingError */
@@ -134,7 +148,7 @@ export class Programs {
     const {
       input = '',
       environment = {},
-      inherit = [],
+      inherit = this.held,
       timeoutMs = defaultTimeoutMs,
     } = typeof options === 'string' ? { input: options } : options;
     const files: number[] = [];
