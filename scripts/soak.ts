@@ -105,7 +105,7 @@ async function run(): Promise<void> {
   await watching;
   clearInterval(progress);
   clearInterval(looking);
-  memory.look(false);
+  await memory.look(false);
   await runtime.end(choices);
   await agent.end();
   observer.stop();

@@ -1,12 +1,12 @@
 /** The agent of a soak, which is started again whenever it was killed. */
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AgentStatus } from '../../agent/statistics.ts';
 import { suites } from '../../test/support/plugin.ts';
-import { cleanEnv } from '../../test/support/run.ts';
+import { cleanEnv, run } from '../../test/support/run.ts';
 
 /** How large the agent was after a number of calls. */
 export interface AgentSize {
@@ -80,13 +80,9 @@ export class SoakAgent {
   }
 
   /** @returns undefined when the agent is just being replaced. */
-  size(): AgentSize | undefined {
+  async size(): Promise<AgentSize | undefined> {
     try {
-      const text = execFileSync(this.program, ['agent', 'status', '-o', 'json'], {
-        encoding: 'utf8',
-        env: cleanEnv,
-        stdio: 'pipe',
-      });
+      const text = await run([this.program, 'agent', 'status', '-o', 'json']);
       const { pid, calls } = JSON.parse(text) as AgentStatus;
       const [, own] = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))!;
       return { calls: calls.reduce((sum, one) => sum + one.calls, 0), own: Number(own) };

@@ -15,6 +15,7 @@ const lastLooks = 5;
 export class MemoryWatch {
   private readonly agent: Pick<SoakAgent, 'size'>;
   private early: AgentSize | undefined;
+  private looking: Promise<void> | undefined;
   /** Those of the agent that is not killed any more, once it is warm. */
   private readonly sizes: AgentSize[] = [];
 
@@ -22,9 +23,19 @@ export class MemoryWatch {
     this.agent = agent;
   }
 
-  /** @param mayBeKilled whether another agent may take the place of this one. */
-  look(mayBeKilled: boolean): void {
-    const size = this.agent.size();
+  /**
+   * Looks how large it is, unless that is being done already.
+   * @param mayBeKilled whether another agent may take the place of this one.
+   */
+  look(mayBeKilled: boolean): Promise<void> {
+    this.looking ??= this.lookNow(mayBeKilled).finally(() => {
+      this.looking = undefined;
+    });
+    return this.looking;
+  }
+
+  private async lookNow(mayBeKilled: boolean): Promise<void> {
+    const size = await this.agent.size();
     if (!size) return;
     if (mayBeKilled || size.calls < warmUp) this.early = size;
     else this.sizes.push(size);

@@ -19,6 +19,7 @@ import { type NetworkOptions, podPort, type SoakNetwork } from './networks.ts';
 import type { Pod } from './pod.ts';
 import { ReferenceReach } from './reference-reach.ts';
 import type { Runtime } from './runtime.ts';
+import { sceneOf } from './scene.ts';
 
 /** The host's own addresses on the wire to the outside, which {@link outsideOf} gives it. */
 const hostAddresses = { 4: '192.0.2.1', 6: 'fd00:2::1' };
@@ -87,6 +88,13 @@ export interface Observed {
   readonly networks: readonly SoakNetwork[];
 }
 
+/** Who asks a pod, and where. */
+interface Way {
+  readonly by: Asker;
+  readonly at: string;
+  readonly port: number;
+}
+
 /** The observer of a soak. */
 export class Observer {
   readonly referenceReach = new ReferenceReach();
@@ -132,9 +140,10 @@ export class Observer {
         this.findings.violation(
           `${pod.name} was given ${address}, and has ${addresses.join(', ') || 'none'}`,
         );
-      await this.reach(pod, this.host, address, podPort);
+      await this.reach(pod, address, { by: this.host, at: address, port: podPort });
+      const at = hostAddresses[isIPv6(address) ? 6 : 4];
       if (pod.hostPort !== undefined)
-        await this.reach(pod, this.outside, hostAddresses[isIPv6(address) ? 6 : 4], pod.hostPort);
+        await this.reach(pod, address, { by: this.outside, at, port: pod.hostPort });
     }
   }
 
@@ -193,10 +202,11 @@ export class Observer {
     return this.runtime.attached.get(pod.containerId) === pod;
   }
 
-  private async reach(pod: Pod, by: Asker, address: string, port: number): Promise<void> {
+  /** @param address the pod's, which the question is to lead to. */
+  private async reach(pod: Pod, address: string, { by, at, port }: Way): Promise<void> {
     let said = '';
     for (let tries = 0; tries < askAtMost; tries++) {
-      said = await by.ask(address, port);
+      said = await by.ask(at, port);
       if (said === pod.name) {
         if (pod.isConnectedByReference) this.referenceReach.note(pod.isOfReferenceAlone, true);
         this.findings.count(tries === 0 ? 'pod reached' : 'pod reached late');
@@ -207,7 +217,7 @@ export class Observer {
     else if (pod.isConnectedByReference) this.referenceReach.note(pod.isOfReferenceAlone, false);
     else
       this.findings.violation(
-        `${pod.name} is asked at ${address}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}`,
+        `${pod.name} is asked at ${at}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}\n${await sceneOf(pod, address)}`,
       );
   }
 }

@@ -19,7 +19,16 @@ import { Gates } from './gate.ts';
 import type { Kill } from './kills.ts';
 import type { SoakNetwork } from './networks.ts';
 import { lifeOf, Pod } from './pod.ts';
-import { isFull, judge, killFor, killOfLauncher, settlingTime, type Tools, triesAtMost } from './tools.ts';
+import {
+  isFull,
+  judge,
+  killFor,
+  killOfLauncher,
+  orphansLive,
+  settlingTime,
+  type Tools,
+  triesAtMost,
+} from './tools.ts';
 
 /** How likely it is that the result of ADD is lost before DEL. */
 const cacheLossProbability = 0.1;
@@ -38,7 +47,7 @@ export class Runtime {
   private restarting: Promise<void> | undefined;
   /** Pods whose call the agent may still be doing, though its launcher was killed. */
   private readonly withAgent = new Set<string>();
-  /** When the reference last removed an address from the firewall that may have been another pod's. */
+  /** Until when the reference may have removed an address from the firewall that was another pod's. */
   private readonly spoiled = new Map<string, number>();
 
   constructor(options: Tools) {
@@ -226,7 +235,8 @@ export class Runtime {
       const contender = this.choose(pod, random, tries);
       const outcome = await this.call(pod, { plugin, config }, { command: 'DEL', contender, random, tries });
       if (plugin === 'firewall' && contender === 'reference')
-        for (const address of addressesOf(result)) this.spoiled.set(address, performance.now());
+        for (const address of addressesOf(result))
+          this.spoiled.set(address, performance.now() + (outcome.isDisturbed ? orphansLive : 0));
       if (!outcome.isDone) return false;
       pod.deletedBy.set(plugin, contender);
     }

@@ -15,6 +15,8 @@ const launcherKillProbability = 0.2;
 export const triesAtMost = 8;
 /** How long the agent may take to undo what nobody waits for any more, in milliseconds. */
 export const settlingTime = 90_000;
+/** For how long programs that a killed plugin has started may go on, in milliseconds. */
+export const orphansLive = 10_000;
 
 export interface Tools {
   readonly networks: readonly SoakNetwork[];

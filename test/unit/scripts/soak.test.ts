@@ -43,36 +43,37 @@ test('a time that grows is not told of so few calls that it may be chance', (t) 
 });
 
 /** What is reported of an agent looked at every 100 calls. @param ownAt its memory after so many, in KiB. */
-function growthsOf(ownAt: (calls: number) => number, { upTo = 4500, mayBeKilled = false } = {}): string[] {
+async function growthsOf(
+  ownAt: (calls: number) => number,
+  { upTo = 4500, mayBeKilled = false } = {},
+): Promise<string[]> {
   let calls = 200;
-  const memory = new MemoryWatch({ size: () => ({ calls, own: ownAt(calls) }) });
-  for (; calls <= upTo; calls += 100) memory.look(mayBeKilled);
+  const memory = new MemoryWatch({ size: async () => ({ calls, own: ownAt(calls) }) });
+  for (; calls <= upTo; calls += 100) await memory.look(mayBeKilled);
   return memory.growths();
 }
 
 /** What an agent has whose heap grows by 8 MiB until it is collected. */
 const collected = (calls: number) => 22_000 + 5 * (calls % 1600);
 
-test('an agent that grows by 4 KiB a call is told, unless it is another one or has done little', (t) => {
+test('an agent that grows by 4 KiB a call is told, unless it is another one or has done little', async (t) => {
   const leaking = (calls: number) => collected(calls) + 4 * calls;
   t.regex(
-    growthsOf(leaking)[0] ?? '',
+    (await growthsOf(leaking))[0] ?? '',
     /^The agent grew from 23\.\d MiB after 200 calls to 4\d\.\d MiB after/,
   );
-  t.deepEqual(growthsOf(leaking, { mayBeKilled: true }), []);
-  t.deepEqual(growthsOf(leaking, { upTo: 1000 }), []);
+  t.deepEqual(await growthsOf(leaking, { mayBeKilled: true }), []);
+  t.deepEqual(await growthsOf(leaking, { upTo: 1000 }), []);
 });
 
-test('an agent that grows by 30 KiB a call is told after some hundred calls', (t) => {
-  t.is(growthsOf((calls) => collected(calls) + 30 * calls, { upTo: 900 }).length, 1);
+test('an agent that grows by 30 KiB a call is told after some hundred calls', async (t) => {
+  t.is((await growthsOf((calls) => collected(calls) + 30 * calls, { upTo: 900 })).length, 1);
 });
 
-test('an agent whose heap grows until it is collected is not told, however much was seen of it', (t) => {
-  for (let upTo = 200; upTo <= 4500; upTo += 100) t.deepEqual(growthsOf(collected, { upTo }), [], `${upTo}`);
-  t.deepEqual(
-    growthsOf((calls) => collected(calls) + 1.7 * calls),
-    [],
-  );
+test('an agent whose heap grows until it is collected is not told, however much was seen of it', async (t) => {
+  for (let upTo = 200; upTo <= 4500; upTo += 100)
+    t.deepEqual(await growthsOf(collected, { upTo }), [], `${upTo}`);
+  t.deepEqual(await growthsOf((calls) => collected(calls) + 1.7 * calls), []);
 });
 
 test('what is lost is told apart from what is left', (t) => {
