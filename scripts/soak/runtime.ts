@@ -6,7 +6,7 @@
 
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { defaultCacheDir, listCache, readCached, removeCached, writeCached } from '../../cli/libcni/cache.ts';
+import { defaultCacheDir, listCache, removeCached } from '../../cli/libcni/cache.ts';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import type { PrintedResult } from '../../test/support/plugin.ts';
 import { tryRun } from '../../test/support/run.ts';
@@ -19,6 +19,7 @@ import { Gates } from './gate.ts';
 import type { Kill } from './kills.ts';
 import type { SoakNetwork } from './networks.ts';
 import { lifeOf, Pod } from './pod.ts';
+import { recordedResult, removeRecord, writeRecord } from './records.ts';
 import {
   isFull,
   judge,
@@ -118,9 +119,9 @@ export class Runtime {
       // Without the result, the rules of the reference's firewall plugin cannot be found.
       if (!pod.isAdmittedByReference && random.chance(cacheLossProbability)) {
         this.options.findings.count('lost result');
-        removeCached(defaultCacheDir, idOf(pod));
+        removeRecord(pod);
       }
-      return this.delete(pod, random, cachedResult(pod));
+      return this.delete(pod, random, recordedResult(pod));
     });
   }
 
@@ -169,9 +170,9 @@ export class Runtime {
         if (!this.attached.has(containerId))
           findings.violation(`${name} is attached, but the runtime finds it no longer`);
       // Newer releases of libcni run DEL for stale records in the cache before GC, older ones only GC.
-      if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, cachedResult(pod));
+      if (random.chance(0.5)) for (const pod of lost) await this.delete(pod, random, recordedResult(pod));
       await collect(this.options, networks, this.attached, random);
-      for (const pod of lost) removeCached(defaultCacheDir, idOf(pod));
+      for (const pod of lost) removeRecord(pod);
     });
   }
 
@@ -197,14 +198,7 @@ export class Runtime {
 
   private remember(pod: Pod, result: PrintedResult): void {
     pod.addresses = addressesOf(result);
-    writeCached(defaultCacheDir, {
-      ...idOf(pod),
-      config: Buffer.from(JSON.stringify(pod.network.conflist)),
-      netns: pod.netns,
-      args: [],
-      capabilityArgs: pod.capabilities,
-      result: { ...result },
-    });
+    writeRecord(pod, result);
     this.attached.set(pod.containerId, pod);
   }
 
@@ -218,7 +212,7 @@ export class Runtime {
   private async delete(pod: Pod, random: Random, result: PrintedResult | undefined): Promise<void> {
     for (let tries = 0; tries < triesAtMost; tries++)
       if (await this.tryDelete(pod, random, result, tries)) {
-        removeCached(defaultCacheDir, idOf(pod));
+        removeRecord(pod);
         this.gone.set(pod.containerId, { pod });
         return;
       }
@@ -295,14 +289,6 @@ interface CallOptions {
 async function isThere({ name, ifname, containerId, network }: Pod): Promise<boolean> {
   const { exit } = await tryRun(['ip', '-n', name, 'link', 'show', ifname]);
   return exit === 0 || reservationsOf(network.conflist.name).some(({ owner }) => owner === containerId);
-}
-
-function idOf({ network, containerId, ifname }: Pod): AttachmentId {
-  return { network: network.conflist.name, containerId, ifname };
-}
-
-function cachedResult(pod: Pod): PrintedResult | undefined {
-  return readCached(defaultCacheDir, idOf(pod))?.result as PrintedResult | undefined;
 }
 
 function addressesOf(result: PrintedResult | undefined): string[] {
