@@ -1,16 +1,20 @@
 /** Whether the kernel forwards what pods send, and what is sent to them. */
 
-import { readdirSync } from 'node:fs';
-import { readRegularFile } from '../../lib/file.ts';
 import type { Family } from '../../lib/ip.ts';
 import { readSysctl, writeSysctl } from '../../lib/kernel/sysctl.ts';
 import { hasFamily, ingressOf, isRouted } from '../inventory/running.ts';
 import type { Check, Finding } from './check.ts';
 import type { Context } from './context.ts';
+import { decidingFile } from './sysctl-files.ts';
 
 const settings: Readonly<Record<Family, readonly string[]>> = {
   4: ['ipv4', 'ip_forward'],
   6: ['ipv6', 'conf', 'all', 'forwarding'],
+};
+
+/** Other names of settings. Source: Documentation/networking/ip-sysctl.rst of the kernel. */
+const aliases: Readonly<Record<string, readonly string[]>> = {
+  'net/ipv4/ip_forward': ['net/ipv4/conf/all/forwarding'],
 };
 
 export const forwarding: Check = {
@@ -50,55 +54,17 @@ function findingsOf(family: Family, context: Context): Finding[] {
 
 function disabled(path: readonly string[], message: string): Finding {
   const name = `net/${path.join('/')}`;
-  const files = filesSetting(name);
+  const deciding = [name, ...(aliases[name] ?? [])].map((one) => decidingFile(one));
+  const file = deciding.find((one) => one?.value === '0')?.file;
   return {
     severity: 'error',
     subject: name,
     message: `${message}: "${name}" is 0, and must be 1`,
     cause:
-      files.length > 0
-        ? `${files.join(', ')} sets it to 0 at each start and at each "sysctl --system"`
+      file !== undefined
+        ? `"${file}" sets it to 0 at each start and at each "sysctl --system"`
         : 'A program or an operator has turned it off since the pods were attached; ADD turns it on',
     fix: `sysctl -w ${name}=1`,
     apply: () => writeSysctl(path, '1'),
   };
-}
-
-/** Source: sysctl.d(5). */
-const sysctlDirectories = ['/etc/sysctl.d', '/run/sysctl.d', '/usr/local/lib/sysctl.d', '/usr/lib/sysctl.d'];
-
-/** The files of sysctl.d(5) that turn a setting off. */
-function filesSetting(name: string): string[] {
-  const files = [
-    '/etc/sysctl.conf',
-    ...sysctlDirectories.flatMap((directory) =>
-      namesIn(directory)
-        .filter((file) => file.endsWith('.conf'))
-        .map((file) => `${directory}/${file}`),
-    ),
-  ];
-  return files.filter((file) => {
-    try {
-      return readRegularFile(file, { followLink: true })
-        .split('\n')
-        .some((line) => {
-          // A "-" has errors ignored.
-          const [key = '', value] = line
-            .replace(/^\s*-/, '')
-            .split('=')
-            .map((part) => part.trim());
-          return value === '0' && (key.includes('/') ? key : key.replaceAll('.', '/')) === name;
-        });
-    } catch {
-      return false; // It does not exist, or is too large to be one.
-    }
-  });
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
 }

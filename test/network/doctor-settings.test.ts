@@ -32,6 +32,8 @@ test('a file of sysctl.d that turns forwarding off is named', async (t) => {
   await on.sh('echo 0 > /proc/sys/net/ipv4/ip_forward');
   const { found } = await examine(on);
   t.regex(found[0]!.cause, /90-hard\.conf/);
+  writeFileSync(on.host.file('/etc/sysctl.d/95-router.conf'), 'net.ipv4.ip_forward = 1\n');
+  t.notRegex((await examine(on)).found[0]!.cause, /sysctl\.d/, 'a later file turns it on again');
 });
 
 test('a route to a pod that leads elsewhere, and a strict filter that drops what it sends', async (t) => {
