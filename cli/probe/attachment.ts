@@ -114,13 +114,7 @@ export class AttachmentProbe {
     const own = this.one.attachment.ips;
     if (why !== undefined) {
       this.skip('host', hostAddresses.join(' ') || '-', why);
-      this.outcomes.push({
-        from: 'host',
-        probe: 'pod',
-        to: `${this.one.name} ${own.join(' ')}`,
-        state: 'untried',
-        detail: why,
-      });
+      this.skip('pod', `${this.one.name} ${own.join(' ')}`, why, 'host');
       return;
     }
     const addresses = hostAddresses.filter((ip) => this.speaks(ip));
@@ -168,7 +162,10 @@ export class AttachmentProbe {
         await reach(this.around.host, 'host', `port ${label}`);
         continue;
       }
-      await reach(this.around.outside().station, 'outside', `port ${label}`);
+      const outside = this.around.outside();
+      if (outside.families.has(Address.parse(address).family))
+        await reach(outside.station, 'outside', `port ${label}`);
+      else this.skip(`port ${label}`, to, 'no subnet is free for a stand-in of a machine outside', 'outside');
       await reach(this.around.host, 'host', `port ${label}`);
       if (this.hasRoute(address)) await reach(this.station, this.one.name, `port ${label}, hairpin`);
       else this.skip(`port ${label}, hairpin`, to, 'no route of the pod leads there');
@@ -261,8 +258,8 @@ export class AttachmentProbe {
     this.outcomes.push({ from, probe, to, state: ok ? 'ok' : 'failed', detail });
   }
 
-  private skip(probe: string, to: string, why: string): void {
-    this.outcomes.push({ from: this.one.name, probe, to, state: 'untried', detail: why });
+  private skip(probe: string, to: string, why: string, from = this.one.name): void {
+    this.outcomes.push({ from, probe, to, state: 'untried', detail: why });
   }
 
   private hasRoute(ip: string): boolean {

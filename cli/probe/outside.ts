@@ -25,6 +25,8 @@ const inside = 'eth0';
 /** A namespace that a veth pair joins to the host, in a subnet reserved for documentation or tests. */
 export class Outside {
   readonly station: Station;
+  /** Families in which it reaches the host: IPv6 may be turned off, and all subnets may be in use. */
+  readonly families = new Set<Family>();
   private readonly hostLink: string;
 
   /** Makes it, up and with routes. @throws Error when the kernel refuses the pair or its IPv4 addresses. */
@@ -61,6 +63,7 @@ export class Outside {
         within.execute(addAddress(far.index, new Prefix(other, subnet.length), { noDad: true }));
         const everything = new Prefix(Address.parse(family === 4 ? '0.0.0.0' : '::'), 0);
         within.execute(addRoute({ dst: everything, gw: own, link: far.index }));
+        this.families.add(family);
       } catch (error) {
         if (family === 4) throw error; // The kernel may lack IPv6, or have it turned off.
       }

@@ -160,6 +160,18 @@ test('a program that has the port is reached itself, and a port of one address b
   );
 });
 
+test('a port that nothing outside can be put up to reach it from is not tried from there', async (t) => {
+  const on = await makeOperator(t, [portNet()]);
+  await outsideOf(on.host);
+  for (const taken of ['203.0.113.0/24', '198.51.100.0/24', '198.18.0.0/15'])
+    await on.host.run(['ip', 'route', 'add', 'blackhole', taken]);
+  await on.attach('net', publish(8080));
+  const { exit, probes } = await probe(on, 'net');
+  t.deepEqual([exit, of(probes, 'failed')], [0, []]);
+  t.true(of(probes, 'untried').includes('outside port 8080/tcp 192.0.2.1:8080'));
+  t.true(of(probes, 'ok').includes('outside port 8080/tcp [fd00:2::1]:8080'));
+});
+
 test('pods that the network keeps apart are not tried against one another', async (t) => {
   const [bridge] = portNet().plugins;
   const on = await makeOperator(t, [alone('net', { ...bridge!, portIsolation: true })]);
