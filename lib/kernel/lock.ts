@@ -113,7 +113,7 @@ function openLockFile(file: string, mode: number): FileLock {
     const lock = new FileLock(openSync(file, O_CREAT | O_RDONLY | O_NOFOLLOW | O_NONBLOCK, mode));
     if (fstatSync(lock.fd).isFile()) return lock;
     lock.close();
-    throw new Error(`The lock "${file}" is not a regular file. Remove it`);
+    throw new Error('It is not a regular file. Remove it');
   } catch (error) {
     throw fileError('lock', file, error);
   }

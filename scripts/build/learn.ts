@@ -10,14 +10,16 @@ const mostRounds = 5;
  * Trains until each plugin has left the same code cache twice, and leaves these caches in the directory.
  * @param directory where training leaves code caches; each round begins without any.
  * @param train trains once, and returns false when that failed.
- * @returns false when training failed; then whatever the failed round left is kept.
+ * @returns false when training failed; then what the rounds before it left is kept, if there were any.
  */
 export function learn(directory: string, train: () => boolean): boolean {
   /** Every content that each cache had, and how many times. */
   const seen = new Map<string, { content: Buffer; times: number }[]>();
+  let isTrained = true;
   for (let round = 1; round <= mostRounds; round++) {
     for (const name of cachesIn(directory)) rmSync(join(directory, name));
-    if (!train()) return false;
+    isTrained = train();
+    if (!isTrained) break;
     for (const name of cachesIn(directory)) note(seen, name, readFileSync(join(directory, name)));
     if ([...seen.values()].every((contents) => contents.some(({ times }) => times > 1))) break;
   }
@@ -27,7 +29,7 @@ export function learn(directory: string, train: () => boolean): boolean {
       console.log(`"${name}" was never the same: two builds may differ in the bytecode of this plugin`);
     writeFileSync(join(directory, name), chosen!.content);
   }
-  return true;
+  return isTrained;
 }
 
 function note(seen: Map<string, { content: Buffer; times: number }[]>, name: string, content: Buffer): void {
