@@ -6,6 +6,7 @@ import { addressesInSandbox, knownAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Dns, Result } from '../lib/cni/result.ts';
 import { array, type InferShape, integer, object, record, string, withDefault } from '../lib/cni/schema.ts';
+import { CniError, ErrorCode } from '../lib/errors.ts';
 import { allowQueries, checkQueries, withdrawQueries } from '../lib/firewall/queries.ts';
 import type { Queries } from '../lib/firewall/queries-backend.ts';
 import { Address } from '../lib/ip.ts';
@@ -74,12 +75,13 @@ export const plugin = definePlugin({
         hosts: before.hosts.filter((one) => one.owner === owner),
         services: before.services.filter((one) => one.owner === owner),
       };
-      call.undo('take back the names', () => server.update((now) => exchange(now, owner, kept)));
+      call.undo('take back the names', () => forget(call, (now) => exchange(now, owner, kept)));
       // Whoever had one of these addresses before is gone.
       const isStale = ({ address }: HostRecord) => named.addresses.some((one) => one.equals(address));
       return { ...exchange(before, owner, own, isStale), servers: union(before.servers, servers) };
     });
-    await allowQueries(call.programs, queries, (what, step) => call.undo(what, step));
+    // The rules are the network's, and are withdrawn with its last name.
+    await allowQueries(call.programs, queries);
     return { ...result, dns: pointedAt(result.dns, servers, domainName) };
   },
 
@@ -88,7 +90,13 @@ export const plugin = definePlugin({
     // Lines that podman's plugin wrote name no container.
     const isStale = (one: HostRecord) =>
       one.owner === '' && addresses.some((address) => address.equals(one.address));
-    await forget(call, (records) => exchange(records, ownerOf(call), { hosts: [], services: [] }, isStale));
+    try {
+      await forget(call, (records) => exchange(records, ownerOf(call), { hosts: [], services: [] }, isStale));
+    } catch (error) {
+      // On a full disk, the pod has to go nevertheless. Its names go with GC, or with its address.
+      if (!(error instanceof CniError && error.code === ErrorCode.IOFailure)) throw error;
+      call.warn(error.message);
+    }
   },
 
   async check(call) {
@@ -205,9 +213,9 @@ function exchange(
 
 /** Removes records; with the network's last host record, also the firewall rules that admit its queries. */
 async function forget(call: DnsCall, change: (records: Records) => Records): Promise<void> {
-  await serverOf(call).update(async (records) => {
+  await serverOf(call).update(async (records, programs) => {
     const after = change(records);
-    if (after.hosts.length === 0) await withdrawQueries(call.programs, call.network);
+    if (after.hosts.length === 0) await withdrawQueries(programs, call.network);
     return after;
   });
 }

@@ -14,7 +14,7 @@ import {
   missingWithBackend,
   withBackend,
 } from '../lib/firewall/backend-choice.ts';
-import type { Claim, ClaimDetails } from '../lib/firewall/claim-file.ts';
+import { type Claim, type ClaimDetails, detailsByAddress } from '../lib/firewall/claim-file.ts';
 import { Claims } from '../lib/firewall/claims.ts';
 import {
   firewalldForward,
@@ -31,7 +31,7 @@ import {
   type Isolation,
 } from '../lib/firewall/forward.ts';
 import { chainPattern } from '../lib/firewall/forward-chains.ts';
-import { iptablesForward } from '../lib/firewall/forward-iptables.ts';
+import { iptablesForward, reservedChains } from '../lib/firewall/forward-iptables.ts';
 import { nftablesForward } from '../lib/firewall/forward-nftables.ts';
 import { attachmentComment } from '../lib/firewall/names.ts';
 import type { Address, Family } from '../lib/ip.ts';
@@ -63,16 +63,6 @@ const config = {
 type Config = InferShape<typeof config>;
 type FirewallCall = Call<Config>;
 type ForwardChoice = BackendChoice<ForwardBackendName>;
-
-/** Chains that iptables or this plugin uses for its own purposes. */
-const reservedChains = [
-  'INPUT',
-  'FORWARD',
-  'OUTPUT',
-  'CNI-FORWARD',
-  'CNI-ISOLATION-STAGE-1',
-  'CNI-ISOLATION-STAGE-2',
-];
 
 export const plugin = definePlugin({
   name: 'firewall',
@@ -178,12 +168,13 @@ async function allowBy(
   const details = { backends: [name], zone, netns: call.netns };
   const claims = await claimsOf(call).take(request.attachment, request.addresses, details);
   undo('give back the claims on addresses', () => claims.giveBack());
-  await claims.settleAfter(() => backendOf(call, name).allow(request, claims.isNew, undo));
+  const undoBy: RegisterUndo = (what, step) => undo(what, () => claims.takeBackBy(step));
+  await claims.settleAfter(() => backendOf(call, name).allow(request, claims.isNew, undoBy));
 }
 
 /** What removes addresses, as is noted in claims, by programs that hold the lock they are given. */
 function removal(call: FirewallCall, claims: Claims, own: readonly Claim[]) {
-  const notes = new Map(own.map((claim) => [`${claim.address}`, claims.read(claim)]));
+  const notes = detailsByAddress(own, (claim) => claims.read(claim));
   return (addresses: readonly Address[], lock: FileLock | undefined) =>
     remove(call, call.programs.holding(lock), addresses, notes);
 }

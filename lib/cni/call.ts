@@ -12,6 +12,7 @@ import { seenLinks } from '../kernel/seen-links.ts';
 import type { Sharing } from '../kernel/sharing.ts';
 import type { NetConf } from './config.ts';
 import { type Command, type Environment, type Invocation, parseArgs } from './invocation.ts';
+import type { ProgramLock } from './program-lock.ts';
 import type { CallRecord } from './record.ts';
 import type { Result } from './result.ts';
 
@@ -30,6 +31,8 @@ export interface CallContext {
   readonly warn: (message: string) => void;
   /** How the call shares its process with others; undefined when it has one to itself. */
   readonly sharing?: Sharing | undefined;
+  /** What programs hold that ADD, DEL or a repair start. */
+  readonly programLock?: ProgramLock | undefined;
   /** Aborted when the runtime gives up, in a process that outlives the call. */
   readonly signal?: AbortSignal | undefined;
   /** Record of the call for its log and trace; undefined when nobody asks for it. */
@@ -94,7 +97,8 @@ export class Call<C = object> implements AttachmentId, Disposable {
     this.config = input.config;
     this.prevResult = input.prevResult;
     this.validAttachments = input.validAttachments;
-    this.programs = new Programs(context.environment, context.sharing, context.record?.noteProgram);
+    const { environment, sharing, record, programLock } = context;
+    this.programs = new Programs(environment, sharing, record?.noteProgram, () => programLock?.held() ?? []);
   }
 
   get command(): Command {

@@ -23,6 +23,7 @@ import { readInvocation } from './invocation.ts';
 import { parseJson } from './json.ts';
 import { openLog } from './log.ts';
 import type { Plugin } from './plugin.ts';
+import { ProgramLock } from './program-lock.ts';
 import { type CallObserver, CallRecord } from './record.ts';
 import { formatResult, type Result, seenResult } from './result.ts';
 import { decode, object, SchemaError } from './schema.ts';
@@ -164,7 +165,11 @@ async function invoke(
   const valid = command === 'GC' ? validAttachments(config) : [];
   if (!valid) return undefined;
   const prevResult = readPrevResult(config, context);
-  using call = new Call<never>(withoutOwnNetns(context), {
+  // Delegates within this process have the lock of the plugin that the runtime called.
+  const isOwn = (command === 'ADD' || command === 'DEL') && !context.programLock;
+  using lock = isOwn ? new ProgramLock(plugin.name, config.name, context.invocation) : undefined;
+  const { programLock = lock } = context;
+  using call = new Call<never>(withoutOwnNetns({ ...context, programLock }), {
     config: config as never,
     prevResult,
     validAttachments: valid,
@@ -181,6 +186,7 @@ async function invoke(
         throw isClean || context.depth === 0 ? error : LeftoverError.from(error);
       }
     case 'DEL':
+      await lock?.settle((message) => call.warn(message));
       await plugin.del(call);
       return undefined;
     case 'CHECK':

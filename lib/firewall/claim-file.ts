@@ -37,7 +37,15 @@ export function parseName(file: string): Claim | undefined {
     : undefined;
 }
 
-/** @throws Error when the text is not what was written. */
+/** The content of a claim. */
+export function formatDetails(
+  { network, containerId, ifname }: AttachmentId,
+  { backends, zone, netns }: ClaimDetails,
+): string {
+  return JSON.stringify({ network, containerId, ifname, backends, zone, netns });
+}
+
+/** @throws Error when the text is not what {@link formatDetails} makes. */
 export function parseDetails(text: string): ClaimDetails {
   const value: unknown = JSON.parse(text);
   if (typeof value !== 'object' || value === null) throw new Error('it holds no object');
@@ -60,8 +68,26 @@ export function union(before: ClaimDetails | undefined, now: ClaimDetails): Clai
   return {
     ...before,
     ...now,
+    zone: now.zone ?? before.zone,
     backends: [...before.backends.filter((name) => !now.backends.includes(name)), ...now.backends],
   };
+}
+
+/**
+ * What the firewall was told about each address.
+ * @returns undefined for an address with a claim that cannot be read.
+ */
+export function detailsByAddress(
+  claims: readonly Claim[],
+  read: (claim: Claim) => ClaimDetails | undefined,
+): Map<string, ClaimDetails | undefined> {
+  const byAddress = Map.groupBy(claims, ({ address }) => `${address}`);
+  return new Map(
+    [...byAddress].map(([address, all]) => [
+      address,
+      all.map(read).reduce((one, other) => one && other && union(one, other)),
+    ]),
+  );
 }
 
 /**

@@ -8,19 +8,26 @@
  * file is only a hint. The name ends in "leaving" while the firewall is being told to forget the address.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
 import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
-import { secondsAwake } from '../kernel/boot.ts';
-import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
+import type { FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { ProgramTimeoutError } from '../kernel/programs.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
 import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
-import { type Claim, type ClaimDetails, parseDetails, parseName, removeClaims, union } from './claim-file.ts';
-import { ClaimMarks, longestRelease } from './claim-marks.ts';
+import {
+  type Claim,
+  type ClaimDetails,
+  formatDetails,
+  parseDetails,
+  parseName,
+  removeClaims,
+  union,
+} from './claim-file.ts';
+import { ClaimMarks } from './claim-marks.ts';
+import { ClaimsLock } from './claims-lock.ts';
 import type { ForwardBackendName } from './forward.ts';
 import { attachmentTag, networkTag } from './names.ts';
 
@@ -37,6 +44,8 @@ export interface TakenClaims {
    * @throws what `allow` throws.
    */
   settleAfter(allow: () => Promise<void>): Promise<void>;
+  /** Tells the firewall to forget the addresses, unless another attachment has claimed one of them by now. */
+  takeBackBy(step: () => Promise<void> | void): Promise<void>;
   /** Drops the claims that are new, unless the firewall may let their addresses through nevertheless. */
   giveBack(): void;
 }
@@ -54,6 +63,7 @@ export class Claims {
   private readonly directory: string;
   private readonly marks: ClaimMarks;
   private readonly look: Once;
+  private readonly lock: ClaimsLock;
 
   /** @param warn is told of files that are not as they should be. @param look shares what it finds. */
   constructor(warn: (message: string) => void, directory = defaultDirectory, look = eachTime) {
@@ -61,6 +71,7 @@ export class Claims {
     this.directory = directory;
     this.marks = new ClaimMarks(directory);
     this.look = look;
+    this.lock = new ClaimsLock(`${directory}.lock`, warn);
   }
 
   /**
@@ -76,35 +87,49 @@ export class Claims {
     const taken: Claim[] = [];
     const giveBack = () => this.tryDropAll(taken);
     try {
-      using _ = await this.lockUndisturbed(addresses);
-      const present = this.list().filter(({ address }) => addresses.some((one) => one.equals(address)));
+      using _ = await this.lock.takeUndisturbed(() => this.isBeingReleased(addresses));
+      const listHere = () =>
+        this.list().filter(({ address }) => addresses.some((one) => one.equals(address)));
+      const present = listHere();
+      const network = networkTag(attachment.network);
+      const outdated = present.filter(
+        (claim) => (claim.tag !== tag || claim.isLeaving) && claim.tag.startsWith(network),
+      );
       for (const address of addresses) {
         const own = present.find(
           (claim) => claim.tag === tag && !claim.isLeaving && claim.address.equals(address),
         );
         const claim = own ?? { file: `${address}_${tag}.json`, address, tag, isLeaving: false };
-        this.write(claim, attachment, own ? union(this.read(own), details) : details);
+        // What was told for those that had it before may still be in effect.
+        const before = [...(own ? [own] : []), ...outdated.filter((one) => one.address.equals(address))];
+        const told = before.reduce((now, one) => union(this.read(one), now), details);
+        this.write(claim.file, formatDetails(attachment, told));
         if (!own) taken.push(claim);
       }
-      const network = networkTag(attachment.network);
-      const outdated = present.filter(
-        (claim) => (claim.tag !== tag || claim.isLeaving) && claim.tag.startsWith(network),
-      );
-      let isUnheard = false;
+      // Whether DEL and GC must find the claims, as the firewall may let the addresses through.
+      let mustStay = false;
       return {
         isNew: present.length === 0,
         settleAfter: async (allow) => {
           try {
             await allow();
           } catch (error) {
-            // The firewall may have carried out the request, or may still do so: DEL and GC find the claims.
-            isUnheard = error instanceof ProgramTimeoutError;
+            // The firewall may have carried out the request, or may still do so.
+            mustStay = error instanceof ProgramTimeoutError;
             throw error;
           }
+          // What was there for them already is not taken back.
+          mustStay = outdated.length > 0;
           this.tryDropAll(outdated);
         },
+        takeBackBy: async (step) => {
+          using _ = await this.lock.takeIfPossible();
+          const isShared = listHere().some((claim) => claim.tag !== tag && this.isAlive(claim));
+          mustStay ||= isShared;
+          if (!isShared) await step();
+        },
         giveBack: () => {
-          if (!isUnheard) giveBack();
+          if (!mustStay) giveBack();
         },
       };
     } catch (error) {
@@ -177,7 +202,7 @@ export class Claims {
   ): Promise<void> {
     const wanted = new Map(claims.map(({ address }) => [`${address}`, address]));
     const isCertain = inUse && known.every((address) => wanted.has(`${address}`));
-    let lock = await this.lockIfPossible();
+    let lock = await this.lock.takeIfPossible();
     let leaving = claims;
     let marked: readonly Claim[] = [];
     try {
@@ -215,45 +240,10 @@ export class Claims {
     return !claim.isLeaving && !isNetnsGone(this.read(claim)?.netns ?? '');
   }
 
-  /** Takes the lock at a moment when none of the addresses is being released. */
-  private async lockUndisturbed(addresses: readonly Address[]): Promise<FileLock> {
-    const latest = secondsAwake() + longestRelease;
-    for (;;) {
-      const lock = await this.lock();
-      try {
-        if (!this.isDisturbed(addresses, latest)) return lock;
-      } catch (error) {
-        lock.close();
-        throw error;
-      }
-      lock.close();
-      await sleep(5);
-    }
-  }
-
-  /** @param latest until when to wait at most, in seconds since the host was booted. */
-  private isDisturbed(addresses: readonly Address[], latest: number): boolean {
+  private isBeingReleased(addresses: readonly Address[]): boolean {
     return this.list().some(
-      (claim) =>
-        addresses.some((one) => one.equals(claim.address)) &&
-        this.marks.isBeingReleased(claim) &&
-        secondsAwake() < latest,
+      (claim) => addresses.some((one) => one.equals(claim.address)) && this.marks.isBeingReleased(claim),
     );
-  }
-
-  private lock() {
-    return acquireLock(`${this.directory}.lock`, longestRelease * 1000);
-  }
-
-  /** A full or read-only /run must not keep anybody from cleaning up. */
-  private async lockIfPossible() {
-    try {
-      return await this.lock();
-    } catch (error) {
-      if (isLockHeld(error)) throw error;
-      this.warn(`Going on without the lock "${this.directory}.lock": ${(error as Error).message}`);
-      return undefined;
-    }
   }
 
   private list(): Claim[] {
@@ -270,15 +260,8 @@ export class Claims {
     return names.flatMap((name) => parseName(name) ?? []);
   }
 
-  private write(
-    { file }: Claim,
-    { network, containerId, ifname }: AttachmentId,
-    { backends, zone, netns }: ClaimDetails,
-  ): void {
-    writeStateFile(
-      `${this.directory}/${file}`,
-      JSON.stringify({ network, containerId, ifname, backends, zone, netns }),
-    );
+  private write(file: string, text: string): void {
+    writeStateFile(`${this.directory}/${file}`, text);
   }
 
   private dropAll(claims: readonly Claim[]): void {

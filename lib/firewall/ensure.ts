@@ -147,14 +147,15 @@ export async function changeRules<T>(
   table: string,
   compose: () => Promise<Composition<T>>,
 ): Promise<T> {
-  using _ = await lockIfPossible();
+  using lock = await lockIfPossible();
+  const locked = programs.holding(lock);
   let refused: { commands: string; error: IptablesError } | undefined;
   for (let tries = 1; ; tries++) {
     const { commands, outcome } = await compose();
     const text = commands.join('\n');
     if (refused && (text === refused.commands || tries > changeTries)) throw refused.error;
     try {
-      await commit(programs, family, table, commands);
+      await commit(locked, family, table, commands);
       return outcome;
     } catch (error) {
       if (!(error instanceof IptablesError)) throw error;

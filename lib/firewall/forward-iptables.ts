@@ -16,6 +16,16 @@ import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf 
 const table = 'filter';
 const forwardChain = 'CNI-FORWARD';
 
+/** Chains that iptables or the firewall plugin uses for its own purposes. */
+export const reservedChains: readonly string[] = [
+  'INPUT',
+  'FORWARD',
+  'OUTPUT',
+  forwardChain,
+  'CNI-ISOLATION-STAGE-1',
+  'CNI-ISOLATION-STAGE-2',
+];
+
 /** @param adminChain chain with rules of the operator, which come first. */
 export function iptablesForward(programs: Programs, adminChain: string): ForwardBackend {
   const shared: readonly SharedRule[] = [

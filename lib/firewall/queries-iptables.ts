@@ -2,8 +2,7 @@
 
 import { type Family, families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
-import type { RegisterUndo } from './backend.ts';
-import { ensureRules, undoChange } from './ensure.ts';
+import { ensureRules } from './ensure.ts';
 import { forFamilies, forInstalledFamilies, tryCommit } from './iptables.ts';
 import type { Queries } from './queries-backend.ts';
 import { removeRules } from './removal.ts';
@@ -17,16 +16,11 @@ const shared: readonly SharedRule[] = [
 ];
 
 /** See allowQueries in queries.ts. */
-export async function allowByIptables(
-  programs: Programs,
-  queries: readonly Queries[],
-  undo: RegisterUndo,
-): Promise<void> {
+export async function allowByIptables(programs: Programs, queries: readonly Queries[]): Promise<void> {
   await forFamilies(families, async (family) => {
     const rules = rulesOf(queries, family);
     if (rules.length === 0 || (await areThere(programs, family, rules))) return;
-    const change = await ensureRules(programs, family, table, { chains: [chain], shared, own: { rules } });
-    undo('take back the rules for look-ups', () => undoChange(programs, family, table, change));
+    await ensureRules(programs, family, table, { chains: [chain], shared, own: { rules } });
   });
 }
 

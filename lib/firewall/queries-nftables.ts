@@ -8,7 +8,6 @@ import { addChain, type NftBaseChain } from '../netlink/nftables/objects.ts';
 import { addRule, deleteRule, insertRule, listRules, targetChain } from '../netlink/nftables/rules.ts';
 import type { NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import type { RegisterUndo } from './backend.ts';
 import { chainsThatDrop, type DroppingChain, filterChains, requireChangeable } from './forward-chains.ts';
 import { networkTag } from './names.ts';
 import { addressMatch, changeNftables, isFamily, portMatch, withNftables } from './nftables.ts';
@@ -26,20 +25,14 @@ interface Wanted {
 }
 
 /** See allowQueries in queries.ts. */
-export function allowByNftables(queries: readonly Queries[], undo: RegisterUndo): void {
-  const added = new Set<string>();
-  const takeBack = () =>
-    undo('take back the rules for look-ups', () => withdraw((comment) => added.has(comment)));
+export function allowByNftables(queries: readonly Queries[]): void {
   changeNftables((socket) => {
-    added.clear();
-    const requests = chainsThatDrop(socket, 'input').flatMap((target) => {
-      const missing = missingIn(socket, target, queries);
-      for (const { comment } of missing.rules) added.add(comment);
-      return setUp(socket, target, missing);
-    });
+    const requests = chainsThatDrop(socket, 'input').flatMap((target) =>
+      setUp(socket, target, missingIn(socket, target, queries)),
+    );
     // A jump that two calls insert at once would exist twice.
     return { exclusive: requests };
-  }, takeBack);
+  });
 }
 
 /** Whether every query is let through. */
@@ -54,17 +47,13 @@ export function isAllowedByNftables(queries: readonly Queries[]): boolean {
 
 /** Removes the rules of a network. */
 export function withdrawFromNftables(network: string): void {
-  withdraw((comment) => comment.startsWith(`${networkTag(network)} `));
-}
-
-function withdraw(isWithdrawn: (comment: string) => boolean): void {
   changeNftables((socket) => {
     const tables = new Map(
       filterChains(socket, 'input').map(({ table }) => [`${table.family} ${table.name}`, table]),
     );
     return [...tables.values()].flatMap((table) =>
       listRules(socket, table, chain)
-        .filter(({ comment }) => isWithdrawn(comment))
+        .filter(({ comment }) => comment.startsWith(`${networkTag(network)} `))
         .map(({ handle }) => deleteRule(table, chain, handle)),
     );
   });

@@ -4,22 +4,20 @@
  */
 
 import type { Programs } from '../kernel/programs.ts';
-import type { RegisterUndo } from './backend.ts';
-import { type BackendChoice, changeWithBackend, missingWithBackend } from './backend-choice.ts';
+import { type BackendChoice, missingWithBackend, withBackend } from './backend-choice.ts';
 import { familiesOf } from './forward.ts';
 import type { Queries } from './queries-backend.ts';
 import { allowByIptables, isAllowedByIptables, withdrawFromIptables } from './queries-iptables.ts';
 import { allowByNftables, isAllowedByNftables, withdrawFromNftables } from './queries-nftables.ts';
 
-/** Lets queries through, by iptables where it can be used, else by nftables. Doing it twice is no error. */
-export async function allowQueries(
-  programs: Programs,
-  queries: readonly Queries[],
-  undo: RegisterUndo,
-): Promise<void> {
-  await changeWithBackend(choiceFor(programs, queries), undo, async (name, undoLater) => {
-    if (name === 'iptables') await allowByIptables(programs, queries, undoLater);
-    else allowByNftables(queries, undoLater);
+/**
+ * Lets queries through, by iptables where it can be used, else by nftables. Doing it twice is no error. It is
+ * undone by {@link withdrawQueries}, and only once nobody of the network needs the rules any more.
+ */
+export async function allowQueries(programs: Programs, queries: readonly Queries[]): Promise<void> {
+  await withBackend(choiceFor(programs, queries), async (name) => {
+    if (name === 'iptables') await allowByIptables(programs, queries);
+    else allowByNftables(queries);
   });
 }
 

@@ -38,7 +38,7 @@ export function openPipe(): [readEnd: number, writeEnd: number] {
  * @param path of its executable.
  * @param argv its arguments, of which the first is its name.
  * @param environment NAME=VALUE each.
- * @param fds the descriptors that it gets, as 0 and up.
+ * @param fds the descriptors that it gets: its standard input, output and error, and others in any order.
  * @returns its process ID.
  * @throws KernelError when it cannot be started.
  */
@@ -50,7 +50,9 @@ export function spawn(
 ): number {
   const actions = new Uint8Array(new ArrayBuffer(fileActionsSize));
   libc('prepare a child', 'posix_spawn_file_actions_init', actions);
-  for (const [target, fd] of fds.entries())
+  // In ascending order, none is overwritten before it has been copied.
+  const others = fds.slice(3).sort((a, b) => a - b);
+  for (const [target, fd] of [...fds.slice(0, 3), ...others].entries())
     libc('prepare a child', 'posix_spawn_file_actions_adddup2', actions, fd, target);
   const signals = new DataView(new ArrayBuffer(attributes.size));
   signals.setInt16(attributes.flags, attributes.POSIX_SPAWN_SETSIGDEF, true);

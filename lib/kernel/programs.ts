@@ -44,7 +44,7 @@ export interface RunOptions {
   readonly input?: string;
   /** Added to the environment. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** Further descriptors that it gets, from 3 on, and keeps as long as it lives. */
+  /** Further descriptors that it gets, and keeps as long as it lives; by default those of {@link Programs.held}. */
   readonly inherit?: readonly number[];
   /** How long it may run, in milliseconds; a minute by default. */
   readonly timeoutMs?: number;
@@ -69,25 +69,25 @@ export class Programs {
   readonly together: Together;
   /** Looks things up once for all calls, in a read-only process. */
   readonly once: Once | undefined;
-  /** Descriptors of the locks that a program holds as long as it lives: see {@link holding}. */
-  readonly held: readonly number[];
   private readonly sharing: Sharing | undefined;
   private readonly note: ((run: ProgramRun) => void) | undefined;
+  private readonly locks: () => readonly number[];
   private readonly found = new Map<string, string>();
 
   /**
    * @param sharing for a process with other things to do; without it, the thread waits for each child.
    * @param note told of each program once it has ended.
+   * @param locks descriptors of the locks that a program which is about to be started is to hold.
    */
   constructor(
     environment: Readonly<Record<string, string | undefined>>,
     sharing?: Sharing,
     note?: (run: ProgramRun) => void,
-    held: readonly number[] = [],
+    locks: () => readonly number[] = () => [],
   ) {
     this.environment = environment;
     this.note = note;
-    this.held = held;
+    this.locks = locks;
     this.sharing = sharing;
     this.together = sharing?.together ?? alone;
     this.once = sharing?.once;
@@ -100,7 +100,12 @@ export class Programs {
    */
   holding(lock: FileLock | undefined): Programs {
     if (!lock) return this;
-    return new Programs(this.environment, this.sharing, this.note, [...this.held, lock.fd]);
+    return new Programs(this.environment, this.sharing, this.note, () => [...this.held, lock.fd]);
+  }
+
+  /** Descriptors of the locks that a program holds for as long as it lives. */
+  get held(): readonly number[] {
+    return this.locks();
   }
 
   /** The file of a program; a name with a slash is the file itself. @throws ProgramMissingError */

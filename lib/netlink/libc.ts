@@ -53,6 +53,7 @@ interface Libc {
   /** ioctl(2) with a number for an argument. */
   ioctlValue(fd: number, request: number, argument: number): number;
   flock(fd: number, operation: number): number;
+  fcntl(fd: number, command: number, argument: Uint8Array): number;
   pipe2(ends: Uint8Array, flags: number): number;
   memfd_create(name: Uint8Array, flags: number): number;
   posix_spawn_file_actions_init(actions: Uint8Array): number;
@@ -92,6 +93,7 @@ const signatures = {
   ioctl: { arguments: [i32, u32, 'buffer'], return: i32 },
   ioctlValue: { arguments: [i32, u32, u32], return: i32 },
   flock: { arguments: [i32, i32], return: i32 },
+  fcntl: { arguments: [i32, i32, 'buffer'], return: i32 },
   pipe2: { arguments: ['buffer', i32], return: i32 },
   memfd_create: { arguments: ['buffer', u32], return: i32 },
   posix_spawn_file_actions_init: { arguments: ['buffer'], return: i32 },

@@ -56,13 +56,13 @@ export class NameServer {
 
   /**
    * Changes its records. The server is started with the first name and stopped with the last.
-   * @param change is given the previous records, once the lock is held.
+   * @param change is given the previous records, once the lock is held, and programs that hold it as well.
    * @throws CniError when the files cannot be written, or dnsmasq does not start.
    */
-  async update(change: (before: Records) => Records | Promise<Records>): Promise<void> {
-    using _ = await acquireLock(lockFile, outermostLockMs);
+  async update(change: (before: Records, programs: Programs) => Records | Promise<Records>): Promise<void> {
+    using lock = await acquireLock(lockFile, outermostLockMs);
     const before = this.read();
-    const after = await change(before);
+    const after = await change(before, this.programs.holding(lock));
     if (after.hosts.length === 0) return this.remove();
     removeUnfinished(this.directory);
     this.write(this.hostsFile, formatHosts(after.hosts));
@@ -111,7 +111,8 @@ export class NameServer {
     const [program, ...args] = isServiceOfSystemd() ? [...serviceOf(this.pidFile), ...argv] : argv;
     let failure: string;
     try {
-      const { status, stderr } = await this.programs.run(program!, args);
+      // As a server, it must not inherit locks.
+      const { status, stderr } = await this.programs.run(program!, args, { inherit: [] });
       if (status === 0 && this.pid() !== undefined) return;
       failure = stderr.trim() || `It ended with ${status}`;
     } catch (error) {

@@ -293,12 +293,15 @@ test('what a DEL that was killed has started does not take the rules of the next
   const network = { ...firewallOf(one).network, name: 'elsewhere' };
   const former = new Attachment(host, await host.addPod(), network);
   former.result = prevResult;
-  const orphan = 'kill -9 $PPID; sleep 2; /usr/sbin/iptables-restore "$@"; touch /run/ended';
+  const waiting = 'until [ -e /run/go ]; do sleep 0.05; done';
+  const orphan = `kill -9 $PPID; ${waiting}; /usr/sbin/iptables-restore "$@"; touch /run/ended`;
   const env = await fakePrograms(host, orphan, ['iptables'], ['-restore']);
   t.not((await former.tryDel({ env })).exit, 0);
-  t.false(existsSync(host.file('/run/ended')));
   const next = new Attachment(host, one.pod, network);
-  t.is((await next.tryAdd({}, prevResult)).exit, 0);
+  const adding = next.tryAdd({}, prevResult);
+  await sleep(1000);
+  writeFileSync(host.file('/run/go'), '');
+  t.is((await adding).exit, 0);
   await until('it has ended', () => existsSync(host.file('/run/ended')));
   t.is((await accepting(host)).length, 2);
   await next.del();

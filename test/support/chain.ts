@@ -41,6 +41,8 @@ export interface AttachOptions {
   capabilities?: { portMappings?: PortMapping[]; [key: string]: unknown };
   suite?: Suite;
   env?: NodeJS.ProcessEnv;
+  /** Whether results get lost. */
+  isUnheard?: boolean;
   /** Milliseconds until a call is killed; the default of run.ts when left out. */
   timeout?: number;
 }

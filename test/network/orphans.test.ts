@@ -1,0 +1,166 @@
+/**
+ * Runs once: no agent takes part. Programs that go on after the plugin that started them was killed, and
+ * rules that others rely on when the result of an ADD gets lost.
+ */
+
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { Attachment, type AttachOptions, attach } from '../support/chain.ts';
+import { fakePrograms, firewallNet, withoutFirewall } from '../support/firewall.ts';
+import { type Host, makeHost, type Teardown } from '../support/host.ts';
+import { makeNamedHost, named, network as namedNetwork } from '../support/name-server.ts';
+import { dig, files, iptablesSave, until } from '../support/observe.ts';
+import { portNet } from '../support/portmap.ts';
+
+const accepting = async (host: Host) =>
+  (await iptablesSave(host, 'filter')).filter((rule) => /^-A CNI-FORWARD .* ACCEPT$/.test(rule));
+const claims = (host: Host) => files(host, '/run/cni/firewall');
+
+const isThere = (host: Host, file: string) => until(file, () => existsSync(host.file(file)));
+const waiting = 'until [ -e /run/go ]; do sleep 0.05; done';
+
+/** An iptables-restore that kills the plugin, and goes on when it is told to. */
+const orphan = (host: Host) =>
+  fakePrograms(
+    host,
+    `kill -9 $PPID; ${waiting}; /usr/sbin/iptables-restore "$@"; touch /run/ended`,
+    ['iptables'],
+    ['-restore'],
+  );
+
+/** An iptables-restore that does its work, and ends when it is told to. */
+const lingering = (host: Host) =>
+  fakePrograms(
+    host,
+    `/usr/sbin/iptables-restore "$@" || exit; touch /run/done; ${waiting}`,
+    ['iptables'],
+    ['-restore'],
+  );
+
+/** Tells the programs to go on, once whoever should wait for them has had the time not to. */
+async function goOn(host: Host): Promise<void> {
+  await sleep(1000);
+  writeFileSync(host.file('/run/go'), '');
+}
+
+/** A pod of a bridge, and networks of the firewall plugin alone that it can be put into, for IPv4. */
+async function scene(t: Teardown) {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const network = firewallNet('1.0.0', { backend: 'iptables' });
+  const one = await attach(host, withoutFirewall(network));
+  const prevResult = { ...one.result!, ips: one.result!.ips!.slice(0, 1) };
+  const add = async (on: Attachment, options?: AttachOptions) => {
+    const { exit, error } = await on.tryAdd(options, prevResult);
+    return error?.msg ?? exit;
+  };
+  // No IPAM plugin knows of these, so that nothing but the firewall's notes tells who has the address.
+  const on = (name: string, pod = one.pod) =>
+    new Attachment(host, pod, { ...network, name, plugins: network.plugins.slice(1) });
+  return { host, pod: one.pod, add, on };
+}
+
+test('DEL waits for what an ADD that was killed has started', async (t) => {
+  const { host, add, on } = await scene(t);
+  const killed = on('one');
+  t.not(await add(killed, { env: await orphan(host) }), 0);
+  const deleting = killed.del();
+  await goOn(host);
+  await deleting;
+  t.true(existsSync(host.file('/run/ended')));
+  t.deepEqual([await accepting(host), claims(host)], [[], {}]);
+});
+
+test('DEL waits for what a DEL that was killed has started, and the next owner keeps its rules', async (t) => {
+  const { host, pod, add, on } = await scene(t);
+  const former = on('one', await host.addPod());
+  t.is(await add(former), 0);
+  t.not((await former.tryDel({ env: await orphan(host) })).exit, 0);
+  const deleting = former.del();
+  await goOn(host);
+  await deleting;
+  t.true(existsSync(host.file('/run/ended')));
+  const next = on('one', pod);
+  t.is(await add(next), 0);
+  t.is((await accepting(host)).length, 2);
+});
+
+test('a published port is free again after an ADD that was killed, whatever that has started', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80 }] };
+  const network = portNet({ backend: 'iptables' });
+  const bridge = await attach(host, { ...network, plugins: network.plugins.slice(0, 1) });
+  const mapped = { ...network, plugins: network.plugins.slice(1) };
+  const killed = new Attachment(host, bridge.pod, mapped, { capabilities });
+  t.not((await killed.tryAdd({ env: await orphan(host) }, bridge.result)).exit, 0);
+  const deleting = killed.del();
+  await goOn(host);
+  await deleting;
+  t.notRegex((await iptablesSave(host, 'nat')).join('\n'), /8080/);
+  await (await attach(host, network, { capabilities })).check();
+});
+
+test('an ADD whose result gets lost leaves the rules that another network needs by now', async (t) => {
+  const { host, pod, add, on } = await scene(t);
+  const lost = on('one');
+  // What all containers share is added under a lock, which must not stay held until it is told to.
+  t.is(await add(lost), 0);
+  await lost.del();
+  const adding = add(lost, { env: await lingering(host), isUnheard: true });
+  await isThere(host, '/run/done');
+  const other = on('other', pod);
+  t.is(await add(other, { containerId: 'other' }), 0);
+  writeFileSync(host.file('/run/go'), '');
+  t.not(await adding, 0);
+  t.is((await accepting(host)).length, 2);
+  await lost.del();
+  t.is((await accepting(host)).length, 2);
+  await other.del({ containerId: 'other' });
+  t.deepEqual([await accepting(host), claims(host)], [[], {}]);
+});
+
+test('an ADD whose result gets lost does not hide the rules of those that had the address before', async (t) => {
+  const { host, add, on } = await scene(t);
+  const former = await host.addPod();
+  t.is(await add(on('one', former)), 0);
+  await former.remove();
+  const lost = on('one');
+  t.not(await add(lost, { isUnheard: true }), 0);
+  lost.result = undefined;
+  await lost.del();
+  t.deepEqual([await accepting(host), claims(host)], [[], {}]);
+});
+
+test('pods can look up names, though the ADD that let them through was undone', async (t) => {
+  const host = await makeNamedHost(t);
+  await host.run(['iptables', '-P', 'INPUT', 'DROP']);
+  const network = namedNetwork({}, { ipam: { type: 'host-local', subnet: '10.31.0.0/24' } });
+  const bridge = await attach(host, { ...network, plugins: network.plugins.slice(0, 1) });
+  const lost = new Attachment(
+    host,
+    bridge.pod,
+    { ...network, plugins: network.plugins.slice(1) },
+    named('lost'),
+  );
+  const adding = lost.tryAdd({ env: await lingering(host), isUnheard: true }, bridge.result);
+  await isThere(host, '/run/done');
+  const web = await attach(host, network, named('web'));
+  writeFileSync(host.file('/run/go'), '');
+  t.not((await adding).exit, 0);
+  t.deepEqual(await dig(web.pod, '10.31.0.1', 'web.cluster.local'), ['10.31.0.3']);
+  t.deepEqual(await dig(web.pod, '10.31.0.1', 'lost.cluster.local'), []);
+  await web.del();
+  t.false((await iptablesSave(host, 'filter')).some((rule) => rule.includes('--dport 53')));
+});
+
+test('a pod with a name can go when the disk is full', async (t) => {
+  const host = await makeNamedHost(t);
+  const web = await attach(host, namedNetwork(), named('web'));
+  const other = await attach(host, namedNetwork(), named('other'));
+  await host.run(['mount', '-o', 'remount,size=256k', '/run']);
+  t.not((await host.tryRun(['dd', 'if=/dev/zero', 'of=/run/full', 'bs=4k'])).exit, 0);
+  await web.del();
+  rmSync(host.file('/run/full'));
+  await other.check();
+  await other.del();
+});
