@@ -5,7 +5,7 @@
 
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach } from '../support/chain.ts';
 import { fakePrograms, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, type Teardown } from '../support/host.ts';
@@ -38,10 +38,17 @@ const lingering = (host: Host) =>
     ['-restore'],
   );
 
-/** Tells the programs to go on, once whoever should wait for them has had the time not to. */
-async function goOn(host: Host): Promise<void> {
-  await sleep(1000);
-  writeFileSync(host.file('/run/go'), '');
+/** Runs DEL, and tells the program to go on once DEL has had the time not to wait for it. */
+async function delWaits(t: ExecutionContext, one: Attachment): Promise<void> {
+  let isOver = false;
+  const deleting = one.del().finally(() => {
+    isOver = true;
+  });
+  await sleep(2000);
+  t.false(isOver, 'DEL waits');
+  writeFileSync(one.host.file('/run/go'), '');
+  await deleting;
+  await isThere(one.host, '/run/ended');
 }
 
 /** A pod of a bridge, and networks of the firewall plugin alone that it can be put into, for IPv4. */
@@ -57,6 +64,10 @@ async function scene(t: Teardown) {
   // No IPAM plugin knows of these, so that nothing but the firewall's notes tells who has the address.
   const on = (name: string, pod = one.pod) =>
     new Attachment(host, pod, { ...network, name, plugins: network.plugins.slice(1) });
+  // What all containers share is there from the start: it is added under a lock, by several programs.
+  const first = on('first');
+  await add(first);
+  await first.del();
   return { host, pod: one.pod, add, on };
 }
 
@@ -64,10 +75,7 @@ test('DEL waits for what an ADD that was killed has started', async (t) => {
   const { host, add, on } = await scene(t);
   const killed = on('one');
   t.not(await add(killed, { env: await orphan(host) }), 0);
-  const deleting = killed.del();
-  await goOn(host);
-  await deleting;
-  t.true(existsSync(host.file('/run/ended')));
+  await delWaits(t, killed);
   t.deepEqual([await accepting(host), claims(host)], [[], {}]);
 });
 
@@ -76,10 +84,7 @@ test('DEL waits for what a DEL that was killed has started, and the next owner k
   const former = on('one', await host.addPod());
   t.is(await add(former), 0);
   t.not((await former.tryDel({ env: await orphan(host) })).exit, 0);
-  const deleting = former.del();
-  await goOn(host);
-  await deleting;
-  t.true(existsSync(host.file('/run/ended')));
+  await delWaits(t, former);
   const next = on('one', pod);
   t.is(await add(next), 0);
   t.is((await accepting(host)).length, 2);
@@ -92,10 +97,10 @@ test('a published port is free again after an ADD that was killed, whatever that
   const bridge = await attach(host, { ...network, plugins: network.plugins.slice(0, 1) });
   const mapped = { ...network, plugins: network.plugins.slice(1) };
   const killed = new Attachment(host, bridge.pod, mapped, { capabilities });
+  t.is((await killed.tryAdd({}, bridge.result)).exit, 0, 'so that all that ports share is there');
+  await killed.del();
   t.not((await killed.tryAdd({ env: await orphan(host) }, bridge.result)).exit, 0);
-  const deleting = killed.del();
-  await goOn(host);
-  await deleting;
+  await delWaits(t, killed);
   t.notRegex((await iptablesSave(host, 'nat')).join('\n'), /8080/);
   await (await attach(host, network, { capabilities })).check();
 });
@@ -103,9 +108,6 @@ test('a published port is free again after an ADD that was killed, whatever that
 test('an ADD whose result gets lost leaves the rules that another network needs by now', async (t) => {
   const { host, pod, add, on } = await scene(t);
   const lost = on('one');
-  // What all containers share is added under a lock, which must not stay held until it is told to.
-  t.is(await add(lost), 0);
-  await lost.del();
   const adding = add(lost, { env: await lingering(host), isUnheard: true });
   await isThere(host, '/run/done');
   const other = on('other', pod);
